@@ -1,0 +1,47 @@
+# Every target is what a contributor types and what the gate runs.
+PYTHON ?= python3.11
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+MEMBERS := schemas libs/crypto libs/trust libs/control libs/bus \
+           services/core services/gateway services/auditor client
+
+.PHONY: help setup check format test demo bench lock clean
+help:            ## this text
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
+
+setup: $(STAMP)  ## make .venv with everything in it, the broker included
+
+$(STAMP): requirements.lock Makefile $(addsuffix /pyproject.toml,$(MEMBERS))
+	command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed (set PYTHON=...)" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/pip install -q --disable-pip-version-check --no-deps --no-build-isolation $(addprefix -e ,$(MEMBERS))
+	@touch $@
+
+check: setup     ## format, lint, types, import contracts
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+format: setup    ## let ruff rewrite what it can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+test: setup      ## every test but the long chaos runs
+	$(BIN)/pytest
+
+demo: setup      ## the main job, end to end: make demo [ARGS="--input FILE"]
+	$(BIN)/kcm demo $(ARGS)
+
+bench: setup     ## speed beside a baseline in the same run
+	$(BIN)/python -m benchmarks
+
+lock:            ## pin requirements.in again (needs uv)
+	uv pip compile -q --generate-hashes --no-emit-index-url --no-emit-find-links --universal \
+	  --python-version 3.11 --custom-compile-command "make lock" requirements.in -o requirements.lock
+
+clean:           ## remove what setup and the tools made
+	rm -rf $(VENV) .venv-* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,131 @@
+"""Context: one unambiguous byte string for "what this is and where it belongs".
+
+``ctx(label, *parts)`` is, for the label and for each part in turn, a two-byte big-endian length
+followed by the bytes. It is the associated data of every wrap and the first thing under every
+signature. A label fixes the number and the types of its parts, so two different meanings can never
+share an encoding.
+
+Integers are big-endian; a value that does not fit is an error, never truncated.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final, assert_never
+
+APP_CONTEXT_MAX: Final = 4096
+"""Bytes of context that an application may bind to one record."""
+
+PART_MAX: Final = 0xFFFF
+"""Bytes of one part: its length is written in two bytes."""
+
+
+class Part(Enum):
+    """The type of one part of a label."""
+
+    TEXT = "text"
+    BYTES = "bytes"
+    U32 = "u32"
+    U64 = "u64"
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """A use of cryptography: its name and the types of what it binds."""
+
+    name: str
+    parts: tuple[Part, ...]
+
+
+_T, _B, _U32, _U64 = Part.TEXT, Part.BYTES, Part.U32, Part.U64
+
+L2: Final = Label("kcm/v1/l2", (_T, _T, _U32, _B))
+"""tenant, region, l2_version, seal_key_id: the inner wrap of a tenant root."""
+
+L3: Final = Label("kcm/v1/l3", (_T, _T, _T, _U32, _U32))
+"""tenant, region, service, l3_version, l2_version."""
+
+L4: Final = Label("kcm/v1/l4", (_T, _T, _T, _T, _U32))
+"""purpose (``record`` or ``stream``), tenant, region, service, l3_version."""
+
+RECORD: Final = Label("kcm/v1/record", (_B, _B))
+"""header, application context: the associated data of a payload."""
+
+CANARY: Final = Label("kcm/v1/canary", (_T, _T, _U32, _B))
+"""tenant, region, l2_version, commitment salt: what a canary must open to."""
+
+L1_CONTEXT: Final = Label("kcm/v1/l1", (_T, _T, _U32))
+"""tenant, region, l2_version: given to L1 providers that authenticate a context."""
+
+SESSION: Final = Label("kcm/v1/session", (_T, _B, _T, _B, _U64, _U64))
+"""region, hpke_key_id, caller, session_id, issued (ms), expiry (ms)."""
+
+TICKET: Final = Label("kcm/v1/ticket", (_B, _B))
+"""info, HPKE ciphertext: what a caller signs."""
+
+REQUEST: Final = Label("kcm/v1/request", (_B, _B, _B))
+"""session_id, request_id, the clear part of the body."""
+
+REPLY: Final = Label("kcm/v1/reply", (_B, _T, _B))
+"""SHA-256 of the request, callee, the clear part of the body."""
+
+SIGN: Final = Label("kcm/v1/sign", (_T, _T, _B))
+"""kind of statement, signer, body."""
+
+AUDIT_CHAIN: Final = Label("kcm/v1/audit-chain", (_B, _B))
+"""previous hash, event."""
+
+
+def ctx(label: Label, *parts: str | int | bytes) -> bytes:
+    """Encode ``parts`` under ``label``.
+
+    Raises ``ValueError`` when the number, type or size of the parts is not what the label fixes.
+    """
+    if len(parts) != len(label.parts):
+        raise ValueError(f"{label.name} binds {len(label.parts)} parts, got {len(parts)}")
+    out = [_sized(label.name.encode())]
+    out.extend(
+        _sized(_encode(kind, value, label)) for kind, value in zip(label.parts, parts, strict=True)
+    )
+    return b"".join(out)
+
+
+def _sized(data: bytes) -> bytes:
+    if len(data) > PART_MAX:
+        raise ValueError(f"a part of a context is at most {PART_MAX} bytes")
+    return struct.pack(">H", len(data)) + data
+
+
+def _encode(kind: Part, value: str | int | bytes, label: Label) -> bytes:
+    match kind:
+        case Part.TEXT:
+            if isinstance(value, str):
+                return value.encode()
+        case Part.BYTES:
+            if isinstance(value, bytes):
+                return value
+        case Part.U32 | Part.U64:
+            size = 4 if kind is Part.U32 else 8
+            if isinstance(value, int) and not isinstance(value, bool):
+                if not 0 <= value < 1 << (8 * size):
+                    raise ValueError(f"{label.name}: a {kind.value} is out of range")
+                return value.to_bytes(size, "big")
+        case _:  # pragma: no cover - the type checker proves it
+            assert_never(kind)
+    raise ValueError(f"{label.name}: a part has to be {kind.value}")
+
+
+_RECORD_LABEL: Final = _sized(RECORD.name.encode())
+_u16: Final = struct.Struct(">H").pack
+
+
+def record_aad(header: bytes, app_context: bytes) -> bytes:
+    """``ctx(RECORD, header, app_context)`` without the checks, for the path of every record.
+
+    The caller has bounded both parts.
+    """
+    return b"".join(
+        (_RECORD_LABEL, _u16(len(header)), header, _u16(len(app_context)), app_context)
+    )
