@@ -53,9 +53,6 @@ L4: Final = Label("kcm/v1/l4", (_T, _T, _T, _T, _U32))
 RECORD: Final = Label("kcm/v1/record", (_B, _B))
 """header, application context: the associated data of a payload."""
 
-CANARY: Final = Label("kcm/v1/canary", (_T, _T, _U32, _B))
-"""tenant, region, l2_version, commitment salt: what a canary must open to."""
-
 L1_CONTEXT: Final = Label("kcm/v1/l1", (_T, _T, _U32))
 """tenant, region, l2_version: given to L1 providers that authenticate a context."""
 
@@ -63,7 +60,7 @@ SESSION: Final = Label("kcm/v1/session", (_T, _B, _T, _B, _U64, _U64))
 """region, hpke_key_id, caller, session_id, issued (ms), expiry (ms)."""
 
 TICKET: Final = Label("kcm/v1/ticket", (_B, _B))
-"""info, HPKE ciphertext: what a caller signs."""
+"""SHA-256 of info, SHA-256 of the HPKE ciphertext: what a caller signs."""
 
 REQUEST: Final = Label("kcm/v1/request", (_B, _B, _B))
 """session_id, request_id, the clear part of the body."""
@@ -72,7 +69,10 @@ REPLY: Final = Label("kcm/v1/reply", (_B, _T, _B))
 """SHA-256 of the request, callee, the clear part of the body."""
 
 SIGN: Final = Label("kcm/v1/sign", (_T, _T, _B))
-"""kind of statement, signer, body."""
+"""kind of statement, signer, SHA-256 of the body."""
+
+HOLD_ID: Final = Label("kcm/v1/hold-id", (_T, _T, _T, _T, _U64, _T, _B))
+"""scope, target, cause, origin, issued (ms), reason, salt: what a hold's id commits to."""
 
 AUDIT_CHAIN: Final = Label("kcm/v1/audit-chain", (_B, _B))
 """previous hash, event."""
@@ -126,6 +126,4 @@ def record_aad(header: bytes, app_context: bytes) -> bytes:
 
     The caller has bounded both parts.
     """
-    return b"".join(
-        (_RECORD_LABEL, _u16(len(header)), header, _u16(len(app_context)), app_context)
-    )
+    return b"".join((_RECORD_LABEL, _u16(len(header)), header, _u16(len(app_context)), app_context))

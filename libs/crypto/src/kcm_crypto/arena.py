@@ -1,0 +1,171 @@
+"""Arenas: the only place where a key lives.
+
+An arena is used for one generation of one owner (a tenant's keys, one batch). ``purge`` overwrites
+it at once, whoever is using it; unmapping waits until nobody does, because an address that is
+reused too early would show one tenant's view another tenant's key. Every use is bracketed:
+
+    with arena.use() as keys:
+        ...            # cipher calls on slices of ``keys``
+    # reached only when no purge came in between
+
+Leaving the bracket after a purge raises ``Purged``, so output that raced a purge is never handed
+out. A forked child that finds itself with an arena is refused.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final, NoReturn
+
+from kcm_crypto.memory import PAGE, Pages, map_pages
+
+KEY_SIZE: Final = 32
+"""Bytes of every symmetric key."""
+
+_lacks: set[str] = set()
+
+
+def secure_memory() -> tuple[str, tuple[str, ...]]:
+    """``("full", ())`` or ``("degraded", what is lacking)`` over every arena made so far."""
+    return ("degraded", tuple(sorted(_lacks))) if _lacks else ("full", ())
+
+
+class Purged(Exception):
+    """The keys were purged before the operation ended: it has no output."""
+
+
+class Arena:
+    """Locked memory for the keys of one owner; ``size`` in bytes, rounded up to pages."""
+
+    __slots__ = ("_lock", "_pages", "_pid", "_purged", "_unmapped", "_users", "_view")
+
+    def __init__(self, size: int = PAGE) -> None:
+        self._pages: Final[Pages] = map_pages(size)
+        _lacks.update(self._pages.lacks)
+        self._view: Final = memoryview(self._pages.buffer()).cast("B")
+        self._lock: Final = threading.Lock()
+        self._pid: Final = os.getpid()
+        self._users = 0
+        self._purged = False
+        self._unmapped = False
+
+    @property
+    def size(self) -> int:
+        """Usable bytes."""
+        return self._pages.size
+
+    @property
+    def purged(self) -> bool:
+        """Whether the keys are gone."""
+        return self._purged
+
+    @contextmanager
+    def use(self) -> Iterator[memoryview]:
+        """Lend the memory; raises ``Purged`` on entry and again on leaving."""
+        view = self.enter()
+        try:
+            yield view
+        finally:
+            self.leave()
+        self.check()
+
+    def enter(self) -> memoryview:
+        """Begin a use that ``leave`` ends; prefer ``use``."""
+        if os.getpid() != self._pid:
+            raise Purged("keys do not cross a fork")
+        with self._lock:
+            if self._purged:
+                raise Purged
+            self._users += 1
+        return self._view
+
+    def leave(self) -> None:
+        """End a use begun with ``enter``."""
+        with self._lock:
+            self._users -= 1
+            self._unmap_when_unused()
+
+    def check(self) -> None:
+        """Raise ``Purged`` when the keys are gone: call before any output."""
+        if self._purged:
+            raise Purged
+
+    def purge(self) -> None:
+        """Overwrite every key now; unmap as soon as nobody uses the memory. Idempotent."""
+        if os.getpid() != self._pid:
+            return
+        with self._lock:
+            if not self._unmapped:
+                self._purged = True
+                self._pages.wipe()
+                self._unmap_when_unused()
+
+    def wipe_unused(self) -> bool:
+        """Overwrite everything for a next user; ``False`` when somebody still uses it."""
+        with self._lock:
+            if self._users or self._purged:
+                return False
+            self._pages.wipe()
+            return True
+
+    def _unmap_when_unused(self) -> None:
+        if self._purged and not self._users and not self._unmapped:
+            self._unmapped = True
+            self._pages.wipe()
+            self._pages.unmap()
+
+    def __del__(self) -> None:
+        # Reached only through a bug or at exit: nobody can hold a use of what is collected.
+        if not self._unmapped and os.getpid() == self._pid:
+            self._purged = self._unmapped = True
+            self._pages.wipe()
+            self._pages.unmap()
+
+    def __repr__(self) -> str:
+        return f"<Arena {self.size} bytes{', purged' if self._purged else ''}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("keys are not pickled")
+
+    def __bytes__(self) -> NoReturn:
+        raise TypeError("keys do not become bytes")
+
+
+class ScratchPool:
+    """Arenas that are lent for one batch and come back wiped, so that few are ever mapped."""
+
+    KEEP: Final = 16
+    """Idle arenas kept for each size: more are unmapped on return."""
+
+    def __init__(self) -> None:
+        self._idle: dict[int, list[Arena]] = {}
+
+    @contextmanager
+    def borrow(self, size: int) -> Iterator[memoryview]:
+        """Lend ``size`` bytes of zeros, wiped again on return."""
+        arena = self.take(size)
+        try:
+            with arena.use() as view:
+                yield view[:size]
+        finally:
+            self.give_back(arena)
+
+    def take(self, size: int) -> Arena:
+        """An arena of zeros with at least ``size`` bytes, for one batch."""
+        pages = -(-size // PAGE)
+        rounded = PAGE << (pages - 1).bit_length()
+        idle = self._idle.setdefault(rounded, [])
+        return idle.pop() if idle else Arena(rounded)
+
+    def give_back(self, arena: Arena) -> None:
+        """Wipe and keep an arena that nobody uses any more; a purged one is let go."""
+        if arena.purged:
+            return
+        idle = self._idle.setdefault(arena.size, [])
+        if len(idle) < self.KEEP and arena.wipe_unused():
+            idle.append(arena)
+        else:
+            arena.purge()

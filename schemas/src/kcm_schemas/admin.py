@@ -1,0 +1,130 @@
+"""Operator to Core: every request is signed, every reply too.
+
+An unsigned reply would let a broker tell an operator that a kill is complete.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from kcm_schemas.codec import Message
+from kcm_schemas.codes import CodeField
+from kcm_schemas.control import Cause, Scope
+from kcm_schemas.names import U32, U64, Digest, Id, Name, Text
+from kcm_schemas.registry import FencePolicy
+from kcm_schemas.roster import Role
+
+
+class AdminRequest(Message):
+    """Body of a signed ``admin`` statement; ``payload`` is the message of that noun and verb."""
+
+    region: Name
+    noun: Name
+    verb: Name
+    request_id: Id
+    deadline_ms: U64
+    payload: bytes
+
+
+class AdminReply(Message):
+    """Body of a signed ``admin-reply`` statement, bound to the request it answers."""
+
+    request: Digest
+    code: CodeField
+    detail: Text
+    payload: bytes
+
+
+class Empty(Message):
+    """Nothing to say."""
+
+
+class PutStatement(Message):
+    """Carry a signed tenant, link, service, hold or lift to a region."""
+
+    statement: bytes
+
+
+class TenantQuery(Message):
+    """Which tenant to show."""
+
+    tenant: Name
+
+
+class ServiceView(Message):
+    """A service and the current version of its key."""
+
+    service: Name
+    l3_version: U32
+
+
+class TenantView(Message):
+    """A tenant as a region sees it."""
+
+    tenant: Name
+    region: Name
+    link: Name
+    uri: Text
+    model: Text
+    regions: list[Name]
+    fence: FencePolicy
+    state: Literal["active", "killed", "sealed", "unlinked"]
+    l2_version: U32
+    services: list[ServiceView]
+    holds: list[bytes]
+
+
+class TenantList(Message):
+    """Tenants of a region."""
+
+    tenants: list[TenantView]
+
+
+class HoldQuery(Message):
+    """Which hold to report on."""
+
+    hold_id: Id
+
+
+class BootStatus(Message):
+    """One boot in a kill's table: ``receipt`` when it said that it purged, else ``waiting``."""
+
+    instance: Name
+    boot: Id
+    role: Annotated[Role, Field(strict=False)]
+    region: Name
+    how: Literal["receipt", "waiting", "started-after"]
+    keys: U32
+    purge_us: U32
+    after_ms: U32
+
+
+class RegionStatus(Message):
+    """Whether a hold is durable in a region."""
+
+    region: Name
+    durable_at: U64
+
+
+class HoldStatus(Message):
+    """How far a hold has come; complete when every region and every boot is."""
+
+    hold_id: Id
+    scope: Scope
+    target: Name
+    cause: Cause
+    lifted: bool
+    complete: bool
+    regions: list[RegionStatus]
+    boots: list[BootStatus]
+
+
+class BlastRadius(Message):
+    """What a hold would reach, and nothing is changed."""
+
+    tenants: list[Name]
+    services: U32
+    regions: list[Name]
+    boots: list[BootStatus]

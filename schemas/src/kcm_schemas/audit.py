@@ -1,0 +1,47 @@
+"""Audit events: chained by their emitter, signed in batches.
+
+An emitter counts its events from 1 in every boot. Each event's hash is
+``SHA-256(ctx("kcm/v1/audit-chain", previous hash, event))`` with 32 zero bytes before the first, so
+an event that was changed, dropped or put in between shows.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+from pydantic import Field
+
+from kcm_schemas import limits
+from kcm_schemas.codec import Message
+from kcm_schemas.codes import CodeField
+from kcm_schemas.names import U64, Digest, Id, Name, Text
+from kcm_schemas.roster import Role
+
+GENESIS: Final = bytes(32)
+"""The hash before the first event of a boot."""
+
+
+class AuditEvent(Message):
+    """What happened: never a key, never a payload. ``count`` is in records or keys."""
+
+    type: Annotated[str, Field(pattern=r"^[a-z0-9-]+(\.[a-z0-9-]+){1,3}\z", max_length=64)]
+    time_ms: U64
+    actor: Name | None
+    tenant: Name | None
+    service: Name | None
+    code: CodeField
+    count: U64
+    failed: U64
+    detail: Text
+
+
+class AuditBatch(Message):
+    """Body of a signed ``audit`` statement: consecutive events of one boot, each encoded."""
+
+    emitter: Name
+    boot: Id
+    role: Annotated[Role, Field(strict=False)]
+    region: Name
+    first: U64
+    previous: Digest
+    events: Annotated[list[bytes], Field(min_length=1, max_length=limits.AUDIT_EVENTS_MAX)]

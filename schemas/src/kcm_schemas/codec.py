@@ -1,0 +1,96 @@
+"""msgpack with one encoding per message.
+
+A message is a map from field names to values, in the order of the model's fields, encoded the way
+``msgpack.packb`` does it: smallest integers, smallest lengths, ``bin`` for bytes. ``decode``
+re-encodes what it read and compares, so a message that says the same in other bytes is refused:
+what is signed or hashed has one form only.
+
+msgpack ships no types; this module is the one typed wrapper.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import msgpack
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from kcm_schemas import limits
+from kcm_schemas.codes import Code, KcmError
+
+
+class Message(BaseModel):
+    """What every message is: frozen, strict, without unknown fields, silent about its input."""
+
+    model_config = ConfigDict(
+        frozen=True, strict=True, extra="forbid", hide_input_in_errors=True, ser_json_bytes="hex"
+    )
+
+
+M = TypeVar("M", bound=Message)
+
+
+def pack(value: Any) -> bytes:
+    """Encode plain values canonically."""
+    packed: bytes = msgpack.packb(value, use_bin_type=True)
+    return packed
+
+
+def encode(message: Message, *, limit: int = limits.BODY_MAX) -> bytes:
+    """Encode a message; raises ``too_large`` above ``limit`` bytes."""
+    body = pack(_plain(message))
+    if len(body) > limit:
+        raise KcmError(Code.TOO_LARGE)
+    return body
+
+
+def _plain(message: Message) -> dict[str, Any]:
+    # model_dump would copy every column item by item; the values are already plain.
+    return {name: _value(value) for name, value in message.__dict__.items()}
+
+
+def _value(value: Any) -> Any:
+    if isinstance(value, Message):
+        return _plain(value)
+    if isinstance(value, list | tuple) and value and isinstance(value[0], Message):
+        return [_plain(item) for item in value]
+    return value
+
+
+def decode(model: type[M], body: bytes, *, limit: int = limits.BODY_MAX) -> M:
+    """Decode one message, raising ``too_large`` or ``malformed`` and nothing else."""
+    message = validate(model, unpack(body, limit=limit))
+    if encode(message, limit=limit) != body:
+        raise KcmError(Code.MALFORMED, "the message is not in its canonical encoding")
+    return message
+
+
+def unpack(body: bytes, *, limit: int = limits.BODY_MAX) -> Any:
+    """Decode msgpack to plain values, bounded by the size of ``body``."""
+    if len(body) > limit:
+        raise KcmError(Code.TOO_LARGE)
+    try:
+        return msgpack.unpackb(body, raw=False, use_list=True, strict_map_key=True)
+    except Exception as error:  # noqa: BLE001 - msgpack raises many classes, some of them bare
+        raise KcmError(Code.MALFORMED, "the message is not msgpack") from _safe(error)
+
+
+def validate(model: type[M], value: Any) -> M:
+    """Make a message of plain values, raising ``malformed`` with the names of bad fields."""
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        places = {
+            ".".join(str(step) for step in item["loc"] if isinstance(step, str))
+            for item in error.errors(include_input=False, include_context=False, include_url=False)
+            if item["type"] != "extra_forbidden"
+        }
+        fields = ", ".join(sorted(place for place in places if place in model.model_fields))
+        detail = f"fields: {fields}" if fields else "unknown, missing or misplaced fields"
+    raise KcmError(Code.MALFORMED, detail)
+
+
+def _safe(error: Exception) -> Exception | None:
+    """Drop the library's exception: its text and its frames may carry input."""
+    error.__traceback__ = None
+    return None

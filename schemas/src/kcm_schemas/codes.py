@@ -1,0 +1,79 @@
+"""Error codes: what went wrong, in a word that a program can act on.
+
+A code travels with safe text only: never with input, never with a library's own message.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Final
+
+from pydantic import Field
+
+
+class Code(StrEnum):
+    """Why a request, or one record of it, was not served."""
+
+    OK = "ok"
+    MALFORMED = "malformed"
+    TOO_LARGE = "too_large"
+    UNKNOWN_TENANT = "unknown_tenant"
+    UNKNOWN_SERVICE = "unknown_service"
+    UNKNOWN_SESSION = "unknown_session"
+    FORBIDDEN = "forbidden"
+    WRONG_REGION = "wrong_region"
+    TENANT_KILLED = "tenant_killed"
+    TENANT_SEALED = "tenant_sealed"
+    KEY_SHREDDED = "key_shredded"
+    KEY_DESTROYED = "key_destroyed"
+    TAMPERED = "tampered"
+    CONFLICT = "conflict"
+    DEADLINE_EXCEEDED = "deadline_exceeded"
+    BUSY = "busy"
+    UNAVAILABLE = "unavailable"
+    INTERNAL = "internal"
+
+
+CodeField = Annotated[Code, Field(strict=False)]
+"""A code as a field of a message: it arrives as text."""
+
+RETRYABLE: Final = frozenset(
+    {Code.BUSY, Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED, Code.TENANT_SEALED, Code.UNKNOWN_SESSION}
+)
+"""Codes for which the same request may succeed later without anybody's decision."""
+
+TEXT: Final = {
+    Code.OK: "done",
+    Code.MALFORMED: "the message or record is not well formed",
+    Code.TOO_LARGE: "more than the limit of one request; send it in parts",
+    Code.UNKNOWN_TENANT: "no such tenant in this region",
+    Code.UNKNOWN_SERVICE: "the tenant has no such service in this region",
+    Code.UNKNOWN_SESSION: "the session is not known or has ended; make a new ticket",
+    Code.FORBIDDEN: "the caller may not do this, or the record belongs to somebody else",
+    Code.WRONG_REGION: "the record belongs to another region",
+    Code.TENANT_KILLED: "the tenant's root key was revoked",
+    Code.TENANT_SEALED: "the tenant's root key cannot be reached at the moment",
+    Code.KEY_SHREDDED: "the data subject's key was shredded",
+    Code.KEY_DESTROYED: "this version of the service key was destroyed",
+    Code.TAMPERED: "the record or its context is not what was encrypted",
+    Code.CONFLICT: "somebody else changed this at the same moment, or it exists already",
+    Code.DEADLINE_EXCEEDED: "the deadline had passed; nothing was done",
+    Code.BUSY: "too many requests at once; try again soon",
+    Code.UNAVAILABLE: "a part of the service cannot be reached; try again",
+    Code.INTERNAL: "an unexpected fault; the operator's log has more",
+}
+"""What a person reads; safe to show to anybody."""
+
+
+class KcmError(Exception):
+    """A refusal with its code. ``str()`` is safe to send to anybody."""
+
+    def __init__(self, code: Code, detail: str = "") -> None:
+        self.code: Final = code
+        self.detail: Final = detail or TEXT[code]
+        super().__init__(f"{code.value}: {self.detail}")
+
+    @property
+    def retryable(self) -> bool:
+        """Whether the same request may succeed later without anybody's decision."""
+        return self.code in RETRYABLE

@@ -1,0 +1,109 @@
+"""Holds, lifts, receipts, leases, fences and pulls: the messages of the kill switch.
+
+Each is the body of a ``Signed`` statement. A hold's subject names its scope and id; whom it is
+about stands in the body, which is signed.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from kcm_schemas import limits
+from kcm_schemas.codec import Message
+from kcm_schemas.names import U32, U64, Id, Name, Text
+from kcm_schemas.roster import Role
+
+Scope = Literal["tenant", "link"]
+Cause = Literal["operator", "l1"]
+
+
+class Hold(Message):
+    """One kill. It lasts until a lift names its id.
+
+    ``id`` commits to everything else, ``salt`` (random) included: no second hold can take its place.
+    """
+
+    id: Id
+    salt: Id
+    scope: Scope
+    target: Name
+    cause: Cause
+    origin: Name
+    issued_ms: U64
+    reason: Text
+
+
+class Lift(Message):
+    """The end of one hold, which it embeds as it was signed."""
+
+    hold: Annotated[bytes, Field(max_length=8192)]
+    issued_ms: U64
+    reason: Text
+
+
+class Receipt(Message):
+    """A boot's word that it purged for a hold: what it dropped and how long it took."""
+
+    hold_id: Id
+    instance: Name
+    boot: Id
+    role: Annotated[Role, Field(strict=False)]
+    region: Name
+    keys: U32
+    purge_us: U32
+
+
+class Lease(Message):
+    """A boot's own record in its region's control stream; acknowledged, it renews the lease."""
+
+    instance: Name
+    boot: Id
+    role: Annotated[Role, Field(strict=False)]
+    region: Name
+    nonce: Id
+
+
+class Fence(Message):
+    """Region ``region`` knew everything of ``other`` when its own stream stood at ``position``."""
+
+    region: Name
+    other: Name
+    position: U64
+
+
+class PullRequest(Message):
+    """Ask another region what it holds, and who it knows, after its stream is caught up."""
+
+    region: Name
+    nonce: Id
+    page: U32
+    hold_id: Id
+
+
+class Boot(Message):
+    """One boot on record: its lease record's first and latest stream sequence."""
+
+    instance: Name
+    boot: Id
+    role: Annotated[Role, Field(strict=False)]
+    first: U64
+    latest: U64
+
+
+class PullReply(Message):
+    """A page of a region's holds (signed statements) and its boots on record.
+
+    ``durable_at`` is the stream sequence at which ``hold_id`` of the request was acknowledged in
+    this region, 0 when it is not stored there. ``position`` is the stream's latest sequence.
+    """
+
+    region: Name
+    nonce: Id
+    page: U32
+    pages: U32
+    position: U64
+    durable_at: U64
+    holds: Annotated[list[bytes], Field(max_length=limits.HOLDS_MAX)]
+    boots: Annotated[list[Boot], Field(max_length=4096)]

@@ -1,0 +1,78 @@
+"""App to Gateway: encrypt and decrypt, always in batches, in columns.
+
+``contexts`` holds nothing (no application context), one entry (for every record) or one for each
+record. ``codes`` of a reply is empty when every record is ``ok``, else one for each; a record that
+failed has empty bytes in its place.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import Field
+
+from kcm_schemas import limits
+from kcm_schemas.codec import Message, decode, unpack, validate
+from kcm_schemas.codes import CodeField, KcmError
+from kcm_schemas.names import U64, Text
+
+Column = Annotated[list[bytes], Field(min_length=1, max_length=limits.RECORDS_MAX)]
+AppContext = Annotated[bytes, Field(max_length=limits.APP_CONTEXT_MAX)]
+Contexts = Annotated[list[AppContext], Field(max_length=limits.RECORDS_MAX)]
+Codes = Annotated[list[CodeField], Field(max_length=limits.RECORDS_MAX)]
+DekScope = Literal["record", "batch"]
+
+
+class EncryptRequest(Message):
+    """Plaintexts to encrypt. ``deadline_ms`` is absolute, in Unix milliseconds."""
+
+    v: Literal[1]
+    deadline_ms: U64
+    dek_scope: DekScope
+    plaintexts: Column
+    contexts: Contexts
+
+
+class EncryptReply(Message):
+    """Records in the order of the plaintexts."""
+
+    v: Literal[1]
+    records: Column
+    codes: Codes
+
+
+class DecryptRequest(Message):
+    """Records to decrypt. ``deadline_ms`` is absolute, in Unix milliseconds."""
+
+    v: Literal[1]
+    deadline_ms: U64
+    records: Column
+    contexts: Contexts
+
+
+class DecryptReply(Message):
+    """Plaintexts in the order of the records."""
+
+    v: Literal[1]
+    plaintexts: Column
+    codes: Codes
+
+
+class Failure(Message):
+    """The whole request was refused."""
+
+    v: Literal[1]
+    error: CodeField
+    detail: Text
+
+
+R = TypeVar("R", bound=Message)
+
+
+def decode_reply(model: type[R], body: bytes) -> R:
+    """Decode a reply, raising the ``KcmError`` that a failure carries."""
+    value = unpack(body)
+    if isinstance(value, dict) and "error" in value:
+        failure = validate(Failure, value)
+        raise KcmError(failure.error, failure.detail)
+    return decode(model, body)

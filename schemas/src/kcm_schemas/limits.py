@@ -1,0 +1,51 @@
+"""Every bound of the wire in one place, each with its unit and its reason."""
+
+from __future__ import annotations
+
+from typing import Final
+
+BODY_MAX: Final = 900 * 1024
+"""Bytes of body plus headers: above the server's ``max_payload`` a client loses its connection."""
+
+RECORDS_MAX: Final = 1024
+"""Records in one request: bounds the work that one message can ask for."""
+
+KEYS_MAX: Final = 256
+"""Keys in one wrap or unwrap: also bounds the derivations that one request can ask for (one for
+each different nonce prefix)."""
+
+APP_CONTEXT_MAX: Final = 4096
+"""Bytes of context that an application may bind to one record."""
+
+DEADLINE_MAX_MS: Final = 60_000
+"""Milliseconds that a deadline may lie ahead: further away it protects nobody."""
+
+NAME_MAX: Final = 63
+"""Characters of a subject token."""
+
+TEXT_MAX: Final = 2048
+"""Characters of free text (a URI, a reason)."""
+
+KEY_SIZE: Final = 32
+"""Bytes of every symmetric key."""
+
+NONCE_SIZE: Final = 24
+"""Bytes of an XAES-256-GCM nonce."""
+
+TAG_SIZE: Final = 16
+"""Bytes of an authentication tag."""
+
+WRAPPED_SIZE: Final = NONCE_SIZE + KEY_SIZE + TAG_SIZE
+"""Bytes of a wrapped key: nonce, ciphertext, tag."""
+
+ID_SIZE: Final = 16
+"""Bytes of a random identifier (hold, boot, session, request)."""
+
+L1_BLOB_MAX: Final = 8192
+"""Bytes of what an L1 makes of a nested blob: RSA-4096 gives 512, cloud services a few hundred."""
+
+HOLDS_MAX: Final = 4096
+"""Holds in one answer to a pull: further ones come with the next page."""
+
+AUDIT_EVENTS_MAX: Final = 256
+"""Events in one audit message."""

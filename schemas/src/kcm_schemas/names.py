@@ -1,0 +1,33 @@
+"""Names: subject tokens, identifiers and their grammar."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Final
+
+from pydantic import Field, StringConstraints
+
+from kcm_schemas import limits
+
+TOKEN: Final = re.compile(r"[a-z0-9-]{1,63}", re.ASCII)
+"""A subject token: a tenant, a service, a region, an instance."""
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,63}\z")]
+"""A token as a field of a message."""
+
+Text = Annotated[str, StringConstraints(max_length=limits.TEXT_MAX)]
+"""Free text, bounded."""
+
+Id = Annotated[bytes, Field(min_length=limits.ID_SIZE, max_length=limits.ID_SIZE)]
+"""A random 16-byte identifier."""
+
+Digest = Annotated[bytes, Field(min_length=32, max_length=32)]
+"""A SHA-256 digest."""
+
+U32 = Annotated[int, Field(ge=0, lt=1 << 32)]
+U64 = Annotated[int, Field(ge=0, lt=1 << 63)]
+
+
+def is_name(text: str) -> bool:
+    """Whether ``text`` is a subject token."""
+    return TOKEN.fullmatch(text) is not None

@@ -1,0 +1,95 @@
+"""Tenants, links and services as operators sign them; wrapped keys as Cores sign them.
+
+Every record carries a revision that only rises, so an older one is recognised when a store or a
+broker brings it back.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from kcm_schemas import limits
+from kcm_schemas.codec import Message
+from kcm_schemas.names import U32, U64, Digest, Id, Name, Text
+
+FencePolicy = Literal["all", "majority", "local"]
+Wrapped = Annotated[bytes, Field(min_length=limits.WRAPPED_SIZE, max_length=limits.WRAPPED_SIZE)]
+L1Blob = Annotated[bytes, Field(min_length=1, max_length=limits.L1_BLOB_MAX)]
+
+
+class Tenant(Message):
+    """A customer: where it is served, and which L1 link opens its roots."""
+
+    tenant: Name
+    revision: U64
+    link: Name
+    regions: Annotated[list[Name], Field(min_length=1, max_length=32)]
+    fence: FencePolicy
+
+
+class Link(Message):
+    """A reference to a customer's root key; never the key."""
+
+    link: Name
+    revision: U64
+    uri: Text
+    model: Literal["byok", "hyok"]
+
+
+class Service(Message):
+    """A service of a tenant: the owner of one chain of L3 versions."""
+
+    tenant: Name
+    service: Name
+    revision: U64
+
+
+class WrappedRoot(Message):
+    """One version of a tenant root (L2): the blob that the L1 made of the inner, sealed one.
+
+    The canary was wrapped at the same moment under the same L1 key version and context;
+    ``canary_digest`` is the SHA-256 of what it must open to.
+    """
+
+    version: U32
+    seal_key_id: Id
+    link: Name
+    link_revision: U64
+    blob: L1Blob
+    mechanism: Text
+    key_version: Text
+    principal: Text
+    canary: L1Blob
+    canary_digest: Digest
+
+
+class RootKeys(Message):
+    """All versions of a tenant's root in one region, and which one is current."""
+
+    tenant: Name
+    region: Name
+    revision: U64
+    current: U32
+    versions: Annotated[list[WrappedRoot], Field(min_length=1, max_length=256)]
+
+
+class WrappedService(Message):
+    """One version of a service key (L3) under the tenant root ``l2_version``."""
+
+    version: U32
+    l2_version: U32
+    state: Literal["active", "decrypt-only"]
+    blob: Wrapped
+
+
+class ServiceKeys(Message):
+    """All versions of a service key in one region, and which one is current."""
+
+    tenant: Name
+    region: Name
+    service: Name
+    revision: U64
+    current: U32
+    versions: Annotated[list[WrappedService], Field(min_length=1, max_length=1024)]

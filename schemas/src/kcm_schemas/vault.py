@@ -1,0 +1,86 @@
+"""Gateway to Core: wrap and unwrap, sealed.
+
+What travels in clear (``CoreRequest`` less its sealed part) is associated data of what is sealed.
+Sealed plaintexts are flat columns, so that keys go between secure memory and the cipher without
+ever becoming Python objects:
+
+- ``wrap`` request: ``count`` keys of 32 bytes. Reply: head, then ``count`` blobs of 72 bytes.
+- ``unwrap`` request: ``count`` blobs of 72 bytes. Reply: head, ``count`` status bytes
+  (0 ok, 1 tampered), then ``count`` keys of 32 bytes (zeros where the status is not 0).
+
+The head of a reply is two u32, big-endian: the remaining lease in milliseconds, counted by the
+caller from the sending of its request, and the L3 version that was used.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Annotated, Final, Literal
+
+from pydantic import Field
+
+from kcm_schemas import limits
+from kcm_schemas.codec import Message, pack
+from kcm_schemas.names import U32, U64, Id, Name
+
+REPLY_HEAD: Final = struct.Struct(">II")
+"""lease_ms, l3_version."""
+
+STATUS_OK: Final = 0
+STATUS_TAMPERED: Final = 1
+
+Purpose = Literal["record", "stream"]
+Operation = Literal["wrap", "unwrap"]
+
+
+class Ticket(Message):
+    """What lets any Core of the region open the caller's session.
+
+    ``ciphertext`` is the HPKE encapsulation of the session secret; the caller signed it.
+    Times in Unix milliseconds.
+    """
+
+    session_id: Id
+    hpke_key_id: Id
+    issued_ms: U64
+    expiry_ms: U64
+    ciphertext: Annotated[bytes, Field(max_length=4096)]
+    signature: Annotated[bytes, Field(min_length=64, max_length=64)]
+
+
+class CoreRequest(Message):
+    """One sealed batch. ``l3_version`` 0 asks a wrap for the current version."""
+
+    v: Literal[1]
+    caller: Name
+    ticket: Ticket
+    request_id: Id
+    deadline_ms: U64
+    purpose: Purpose
+    l3_version: U32
+    count: Annotated[int, Field(ge=1, le=limits.KEYS_MAX)]
+    sealed: bytes
+
+    def clear(self, region: str, operation: str, tenant: str, service: str) -> bytes:
+        """What the seal binds besides session and request ids: subject and clear columns."""
+        return pack(
+            [
+                region,
+                operation,
+                tenant,
+                service,
+                self.caller,
+                self.deadline_ms,
+                self.purpose,
+                self.l3_version,
+                self.count,
+            ]
+        )
+
+
+class CoreReply(Message):
+    """A sealed reply, bound to the SHA-256 of its request."""
+
+    v: Literal[1]
+    callee: Name
+    sealed: bytes
