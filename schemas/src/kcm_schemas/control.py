@@ -22,7 +22,8 @@ Cause = Literal["operator", "l1"]
 class Hold(Message):
     """One kill. It lasts until a lift names its id.
 
-    ``id`` commits to everything else, ``salt`` (random) included: no second hold can take its place.
+    ``id`` commits to everything else, the random ``salt`` included: no other hold can take its
+    place.
     """
 
     id: Id

@@ -3,7 +3,8 @@
 The caller makes 32 random bytes ``s`` and a ticket that any Core of the region can open:
 
     info = ctx("kcm/v1/session", region, hpke_key_id, caller, session_id, issued, expiry)
-    ct   = HPKE(region's public key, s, info);   sig = Ed25519(ctx("kcm/v1/ticket", SHA-256(info), SHA-256(ct)))
+    ct   = HPKE(region's public key, s, info)
+    sig  = Ed25519(ctx("kcm/v1/ticket", SHA-256(info), SHA-256(ct)))
 
 Direction keys are ``HKDF-SHA256(s, salt = SHA-256(info || ct), info = "request" | "reply")``. Every
 body is XAES-256-GCM with a fresh random nonce; there are no counters, because replicas that counted
