@@ -1,0 +1,227 @@
+"""One supervised connection to one account of the broker.
+
+What the client library does not do by itself, each of them seen to lose messages:
+
+- it replays requests that were sent during an outage: here nothing is buffered while disconnected;
+- it stays closed for ever after some server errors: here the supervisor builds a new connection and
+  makes every subscription again;
+- it reconnects without jitter: here the wait is drawn at random;
+- it checks the payload but not the headers against the server's limit, and loses the connection:
+  here the sum is bounded.
+
+Foreign errors stop here: callers see ``KcmError`` with ``unavailable`` or ``deadline_exceeded``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final
+
+import nats
+from kcm_crypto.secretfile import SecretFileError
+from kcm_schemas import limits
+from kcm_schemas.codes import Code, KcmError
+from nats import errors as nats_errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+from nats.js import JetStreamContext
+
+from kcm_bus.config import BusAddress
+
+log = logging.getLogger(__name__)
+
+Callback = Callable[[Msg], Awaitable[None]]
+
+CONNECT_TIMEOUT_S: Final = 5
+"""Seconds for one attempt to connect."""
+
+PENDING_MESSAGES_MAX: Final = 4096
+"""Messages of one subscription waiting for their callback; more are dropped and asked again."""
+
+PENDING_BYTES_MAX: Final = 64 * 1024 * 1024
+"""Bytes of one subscription waiting for their callback."""
+
+HEADERS_RESERVE: Final = 1024
+"""Bytes kept free for headers under the bound of a message."""
+
+
+@dataclass(slots=True)
+class _Wanted:
+    subject: str
+    queue: str
+    callback: Callback
+    live: Subscription | None = None
+
+
+class Connection:
+    """A connection that comes back, with its subscriptions, until it is closed."""
+
+    def __init__(self, address: BusAddress, name: str) -> None:
+        self._address: Final = address
+        self._name: Final = name
+        self._wanted: list[_Wanted] = []
+        self._client: Client | None = None
+        self._closing = False
+        self._rebuilding: asyncio.Task[None] | None = None
+        self._on_reconnect: list[Callable[[], None]] = []
+
+    @property
+    def connected(self) -> bool:
+        """Whether the broker is there at the moment."""
+        return self._client is not None and self._client.is_connected
+
+    @property
+    def client(self) -> Client:
+        """The client library's object at the moment; raises ``unavailable``."""
+        if self._client is None or not self._client.is_connected:
+            raise KcmError(Code.UNAVAILABLE, "the broker cannot be reached")
+        return self._client
+
+    def jetstream(self, timeout_s: float = 5.0) -> JetStreamContext:
+        """JetStream of this account; raises ``unavailable``."""
+        return self.client.jetstream(timeout=timeout_s)
+
+    def on_reconnect(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` whenever the connection came back."""
+        self._on_reconnect.append(callback)
+
+    async def start(self) -> None:
+        """Connect, waiting for the broker as long as it takes."""
+        await self._build()
+
+    async def close(self) -> None:
+        """Send what is pending and close for good."""
+        self._closing = True
+        if self._rebuilding is not None:
+            self._rebuilding.cancel()
+        if self._client is not None and not self._client.is_closed:
+            try:
+                await asyncio.wait_for(self._client.drain(), 5)
+            except (TimeoutError, nats_errors.Error):
+                await self._client.close()
+
+    async def subscribe(self, subject: str, callback: Callback, queue: str = "") -> None:
+        """Call ``callback`` for every message, one after another; also after a reconnect."""
+        wanted = _Wanted(subject, queue, callback)
+        self._wanted.append(wanted)
+        await self._make(wanted)
+
+    async def unsubscribe(self, subject: str) -> None:
+        """Stop receiving what ``subscribe`` asked for."""
+        for wanted in [w for w in self._wanted if w.subject == subject]:
+            self._wanted.remove(wanted)
+            if wanted.live is not None and self.connected:
+                await wanted.live.unsubscribe()
+
+    async def publish(
+        self, subject: str, body: bytes, reply: str = "", headers: dict[str, str] | None = None
+    ) -> None:
+        """Send; raises ``unavailable`` or ``too_large``. Nothing is kept for later."""
+        if len(body) > limits.BODY_MAX + HEADERS_RESERVE:
+            raise KcmError(Code.TOO_LARGE)
+        try:
+            await self.client.publish(subject, body, reply=reply, headers=headers)
+        except nats_errors.Error as error:
+            raise _ours(error) from None
+
+    async def request(self, subject: str, body: bytes, timeout_s: float) -> bytes:
+        """Ask and wait; raises ``unavailable``, ``deadline_exceeded`` or ``too_large``."""
+        if len(body) > limits.BODY_MAX + HEADERS_RESERVE:
+            raise KcmError(Code.TOO_LARGE)
+        try:
+            answer = await self.client.request(subject, body, timeout=timeout_s)
+        except (nats_errors.Error, TimeoutError) as error:
+            raise _ours(error) from None
+        return answer.data
+
+    async def flush(self, timeout_s: float = 2.0) -> None:
+        """Wait until the broker has everything that was published."""
+        try:
+            await self.client.flush(timeout=int(timeout_s) or 1)
+        except (nats_errors.Error, TimeoutError) as error:
+            raise _ours(error) from None
+
+    async def _build(self) -> None:
+        """Make a client and all subscriptions, with back-off until it works."""
+        wait = 0.1
+        while not self._closing:
+            try:
+                self._client = await nats.connect(
+                    servers=[self._address.url],
+                    user=self._address.user,
+                    password=_password(self._address),
+                    name=self._name,
+                    connect_timeout=CONNECT_TIMEOUT_S,
+                    reconnect_time_wait=random.uniform(0.1, 0.5),  # noqa: S311 - jitter
+                    max_reconnect_attempts=-1,
+                    pending_size=0,
+                    ping_interval=5,
+                    max_outstanding_pings=2,
+                    error_cb=self._on_error,
+                    disconnected_cb=self._on_disconnect,
+                    reconnected_cb=self._on_reconnected,
+                    closed_cb=self._on_closed,
+                )
+                for wanted in self._wanted:
+                    await self._make(wanted)
+            except (OSError, nats_errors.Error, TimeoutError) as error:
+                log.warning("%s: no broker (%s)", self._name, type(error).__name__)
+                await asyncio.sleep(wait * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
+                wait = min(wait * 2, 5.0)
+            else:
+                return
+
+    async def _make(self, wanted: _Wanted) -> None:
+        wanted.live = await self.client.subscribe(
+            wanted.subject,
+            queue=wanted.queue,
+            cb=wanted.callback,
+            pending_msgs_limit=PENDING_MESSAGES_MAX,
+            pending_bytes_limit=PENDING_BYTES_MAX,
+        )
+
+    async def _on_error(self, error: Exception) -> None:
+        log.warning("%s: %s", self._name, type(error).__name__)
+
+    async def _on_disconnect(self) -> None:
+        if not self._closing:
+            log.warning("%s: disconnected", self._name)
+
+    async def _on_reconnected(self) -> None:
+        log.info("%s: connected again", self._name)
+        for callback in self._on_reconnect:
+            callback()
+
+    async def _on_closed(self) -> None:
+        if not self._closing:
+            log.warning("%s: closed by the broker, connecting anew", self._name)
+            self._rebuilding = asyncio.get_running_loop().create_task(self._rebuild())
+
+    async def _rebuild(self) -> None:
+        await self._build()
+        await self._on_reconnected()
+
+
+def _password(address: BusAddress) -> str:
+    # The broker's password opens no key: it may be text.
+    try:
+        return address.password_file.read_text().strip()
+    except OSError as error:
+        raise SecretFileError(f"cannot read {address.password_file}: {error.strerror}") from None
+
+
+def _ours(error: Exception) -> KcmError:
+    match error:
+        case nats_errors.NoRespondersError():
+            return KcmError(Code.UNAVAILABLE, "nobody serves this at the moment")
+        case nats_errors.MaxPayloadError():
+            return KcmError(Code.TOO_LARGE)
+        case TimeoutError():
+            return KcmError(Code.DEADLINE_EXCEEDED, "no answer in time")
+        case _:
+            return KcmError(Code.UNAVAILABLE, "the broker cannot be reached")

@@ -1,0 +1,4 @@
+"""The kill switch's decisions: pure, without I/O and without a clock.
+
+The same code runs in production and in simulation; time and messages are arguments.
+"""

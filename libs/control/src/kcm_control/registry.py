@@ -1,0 +1,65 @@
+"""What operators signed: tenants, links and services, newest revision of each.
+
+A lower revision is ignored: a store or a broker that brings back an old record changes nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from kcm_schemas.registry import Link, Service, Tenant
+
+
+class Registry:
+    """A replica of verified records."""
+
+    def __init__(self) -> None:
+        self._tenants: dict[str, Tenant] = {}
+        self._links: dict[str, Link] = {}
+        self._services: dict[tuple[str, str], Service] = {}
+
+    def put(self, record: Tenant | Link | Service) -> bool:
+        """Take a verified record; ``False`` when the known one is as new."""
+        match record:
+            case Tenant():
+                return _newer(self._tenants, record.tenant, record)
+            case Link():
+                return _newer(self._links, record.link, record)
+            case Service():
+                return _newer(self._services, (record.tenant, record.service), record)
+
+    def tenant(self, name: str) -> Tenant | None:
+        """A tenant."""
+        return self._tenants.get(name)
+
+    def link(self, name: str) -> Link | None:
+        """A link."""
+        return self._links.get(name)
+
+    def service(self, tenant: str, name: str) -> Service | None:
+        """A service of a tenant."""
+        return self._services.get((tenant, name))
+
+    def tenants(self) -> list[Tenant]:
+        """All tenants, by name."""
+        return [self._tenants[name] for name in sorted(self._tenants)]
+
+    def services(self, tenant: str) -> list[Service]:
+        """A tenant's services, by name."""
+        return [self._services[key] for key in sorted(self._services) if key[0] == tenant]
+
+    def on_link(self, link: str) -> list[str]:
+        """Names of the tenants whose roots a link opens."""
+        return [tenant.tenant for tenant in self.tenants() if tenant.link == link]
+
+
+K = TypeVar("K")
+R = TypeVar("R", Tenant, Link, Service)
+
+
+def _newer(known: dict[K, R], key: K, record: R) -> bool:
+    current = known.get(key)
+    if current is not None and current.revision >= record.revision:
+        return False
+    known[key] = record
+    return True

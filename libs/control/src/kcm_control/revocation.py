@@ -1,0 +1,95 @@
+"""What a hold means here: who is killed, what must be purged, and which generation we are in.
+
+A tenant is killed while any hold on it or on its link is not lifted. Its **generation** is a local
+counter, raised at every purge: an operation that began in another generation has no output. The
+caller purges, synchronously, whatever ``learn`` names, before it does anything else with the
+message.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kcm_schemas.codes import Code, KcmError
+from kcm_schemas.registry import Link, Service, Tenant
+
+from kcm_control.holds import HoldRecord, HoldSet
+from kcm_control.registry import Registry
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """What a record changed: tenants to purge now, and whether it has to be stored and told on."""
+
+    changed: bool
+    purge: tuple[str, ...]
+
+
+class Revocations:
+    """Holds, applied to the tenants that are known."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._generations: dict[str, int] = {}
+        self.holds = HoldSet()
+
+    def learn(self, record: HoldRecord) -> Learned:
+        """Take a verified hold or lift. Purges name every tenant that the hold reaches."""
+        joined = self.holds.add(record)
+        if joined is self.holds:
+            return Learned(changed=False, purge=())
+        self.holds = joined
+        now = joined.records[record.hold.id]
+        purge = () if now.lifted else self.reach(now.hold.scope, now.hold.target)
+        for tenant in purge:
+            self._raise(tenant)
+        return Learned(changed=True, purge=purge)
+
+    def register(self, record: Tenant | Link | Service) -> tuple[str, ...]:
+        """Take a verified registry record; names the tenants that have to be purged for it.
+
+        A tenant that moves to another link is opened anew through that one.
+        """
+        before = self._registry.tenant(record.tenant) if isinstance(record, Tenant) else None
+        if not self._registry.put(record):
+            return ()
+        if isinstance(record, Tenant) and before is not None and before.link != record.link:
+            self._raise(record.tenant)
+            return (record.tenant,)
+        if isinstance(record, Link):
+            reached = tuple(self._registry.on_link(record.link))
+            for tenant in reached:
+                self._raise(tenant)
+            return reached
+        return ()
+
+    def reach(self, scope: str, target: str) -> tuple[str, ...]:
+        """The tenants that a hold of this scope and target kills."""
+        return (target,) if scope == "tenant" else tuple(self._registry.on_link(target))
+
+    def killed(self, tenant: str) -> bool:
+        """Whether any hold keeps the tenant dark."""
+        return bool(self.active(tenant))
+
+    def active(self, tenant: str) -> list[HoldRecord]:
+        """The holds that keep a tenant dark."""
+        known = self._registry.tenant(tenant)
+        return self.holds.active_on(tenant, known.link if known else None)
+
+    def generation(self, tenant: str) -> int:
+        """The tenant's generation in this boot."""
+        return self._generations.get(tenant, 0)
+
+    def begin(self, tenant: str) -> int:
+        """Start an operation: its generation; raises ``tenant_killed``."""
+        if self.killed(tenant):
+            raise KcmError(Code.TENANT_KILLED)
+        return self.generation(tenant)
+
+    def still(self, tenant: str, generation: int) -> None:
+        """Before any output: raises ``tenant_killed`` unless the generation is the same."""
+        if self.generation(tenant) != generation or self.killed(tenant):
+            raise KcmError(Code.TENANT_KILLED)
+
+    def _raise(self, tenant: str) -> None:
+        self._generations[tenant] = self.generation(tenant) + 1
