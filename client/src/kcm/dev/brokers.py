@@ -1,0 +1,312 @@
+"""What a backbone and a region's broker are configured to be.
+
+Theory. A region is a broker of its own with its own JetStream domain and two accounts:
+``REGION`` (requests, keys, control stream, audit), which no link carries, and ``CONTROL``,
+whose ``kcm.v1.ctl.>`` and replies reach the other regions. The link is a leaf node connection
+from each region to a small backbone that has no JetStream and no clients; it is bound to
+``CONTROL`` alone, so a request, a key or a payload cannot leave a region by a service's mistake.
+
+Each region has a leaf user of its own. It is allowed everything that may cross and denied what
+bears another region's name: it cannot publish another's holds, receipts or shreds, answer
+another's pulls, or read another's inboxes. Allowing broadly and denying is deliberate: a
+narrow *allow* silently swallows every subscription that is wider than it.
+
+Everything here is pure: specifications in, text out. The text is JSON, which the server reads;
+quoting is then nobody's invention. It holds passwords, so whoever writes it uses mode 0600.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import PurePath
+from typing import Any, Final
+from urllib.parse import quote
+
+from kcm.dev.errors import DevError
+from kcm_schemas import subjects
+from kcm_schemas.names import is_name
+
+LOOPBACK: Final = "127.0.0.1"
+"""Where development brokers listen."""
+INBOX: Final = "_INBOX"
+"""What a client's inbox starts with; a Core or Gateway on CONTROL adds its region."""
+LINK_RETRY: Final = "1s"
+"""How often a region tries to reach the backbone: a kill waits for this link."""
+PAYLOAD_MAX: Final = 1 << 20
+"""Bytes in a message. Ours stop at 900 KiB, headers included."""
+PING: Final = "5s"
+"""A dead peer, or a link that carries nothing any more, is noticed after two of these."""
+CONNECTIONS_MAX: Final = 1024
+"""Client connections per development broker."""
+STORE_BYTES_MAX: Final = 1 << 30
+"""Bytes of streams on disk per development region."""
+MEMORY_BYTES_MAX: Final = 64 << 20
+"""Bytes of streams in memory per development region; ours are all on disk."""
+LEAF_VERSION_MIN: Final = "2.12.0"
+"""A backbone lets no older server in."""
+
+_RESERVED: Final = frozenset({"ctl", "backbone"})
+"""Names that a region cannot have: a token of the subjects, and the backbone's own name."""
+
+
+class Account(StrEnum):
+    """The two accounts of a region's broker."""
+
+    REGION = "REGION"
+    CONTROL = "CONTROL"
+
+
+class Role(StrEnum):
+    """Who connects to a region's broker."""
+
+    CORE = "core"
+    GATEWAY = "gateway"
+    AUDITOR = "auditor"
+    APP = "app"
+    OPERATOR = "operator"
+
+
+ROLES: Final[Mapping[Account, tuple[Role, ...]]] = {
+    Account.REGION: tuple(Role),
+    Account.CONTROL: (Role.CORE, Role.GATEWAY),
+}
+"""Which role has a user in which account. Who holds no key has no business in CONTROL."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Subjects allowed and denied. No ``allow`` means all but the denied ones."""
+
+    allow: tuple[str, ...] = ()
+    deny: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Permissions:
+    """What a user may publish and subscribe to; ``responses`` bounds replies to requests it got."""
+
+    publish: Rule = Rule()
+    subscribe: Rule = Rule()
+    responses: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """One user of a region's broker. ``permissions`` of none means the whole account."""
+
+    role: Role
+    account: Account
+    password: str = field(repr=False)
+    permissions: Permissions | None = None
+
+    @property
+    def user(self) -> str:
+        """The user's name, unique across the broker's accounts."""
+        return login_name(self.role, self.account)
+
+
+@dataclass(frozen=True, slots=True)
+class LeafLogin:
+    """A region's own user on the backbone."""
+
+    region: str
+    password: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class BackboneSpec:
+    """The backbone: it joins the regions' CONTROL accounts, and stores and serves nothing.
+
+    ``port`` is one that the server insists on; no user may use it. ``monitor_port`` of none
+    means that there is no HTTP monitoring.
+    """
+
+    host: str
+    port: int
+    leaf_port: int
+    leaves: tuple[LeafLogin, ...]
+    ports_dir: PurePath | None = None
+    monitor_port: int | None = None
+    name: str = "backbone"
+
+    @property
+    def url(self) -> str:
+        """Where leaf nodes connect, without a password."""
+        return f"nats-leaf://{self.host}:{self.leaf_port}"
+
+
+@dataclass(frozen=True, slots=True)
+class RegionSpec:
+    """One region's broker. ``leaf_url`` is the backbone's, without a password."""
+
+    name: str
+    host: str
+    port: int
+    store_dir: PurePath
+    leaf_url: str
+    leaf: LeafLogin
+    users: tuple[Login, ...]
+    ports_dir: PurePath | None = None
+    monitor_port: int | None = None
+
+    @property
+    def url(self) -> str:
+        """Where clients connect, without a password."""
+        return f"nats://{self.host}:{self.port}"
+
+    def login(self, role: Role, account: Account) -> Login:
+        """Find the user of a role in an account. Raises ``DevError`` when there is none."""
+        for login in self.users:
+            if (login.role, login.account) == (role, account):
+                return login
+        raise DevError(f"region {self.name} has no user {login_name(role, account)}")
+
+
+def login_name(role: Role, account: Account) -> str:
+    """Name the user of a role: ``core`` in REGION, ``core-control`` in CONTROL."""
+    return role.value if account is Account.REGION else f"{role}-{account.lower()}"
+
+
+def control_inbox(region: str) -> str:
+    """The inbox prefix on CONTROL that the backbone lets no other region read."""
+    return f"{INBOX}.{region}"
+
+
+def leaf_permissions(others: Iterable[str]) -> Permissions:
+    """Say what a region may send to the backbone and read from it, next to ``others``."""
+    others = tuple(others)
+    crossing = (f"{subjects.CTL}.>", f"{INBOX}.>")
+    return Permissions(
+        publish=Rule(allow=crossing, deny=tuple(f"{subjects.CTL}.*.{o}.>" for o in others)),
+        subscribe=Rule(
+            allow=crossing,
+            deny=(
+                *(subjects.pull(o) for o in others),
+                *(f"{control_inbox(o)}.>" for o in others),
+            ),
+        ),
+    )
+
+
+def render_backbone(spec: BackboneSpec) -> str:
+    """Write a backbone's configuration. It holds passwords."""
+    regions = [region_name(leaf.region) for leaf in spec.leaves]
+    if len(set(regions)) != len(regions):
+        raise DevError("two regions of a backbone have the same name")
+    users = [
+        {
+            "user": leaf.region,
+            "password": leaf.password,
+            # Its password opens a link and nothing else: no client can use it.
+            "allowed_connection_types": ["LEAFNODE"],
+            "permissions": _permissions(leaf_permissions(r for r in regions if r != leaf.region)),
+        }
+        for leaf in spec.leaves
+    ]
+    return _text(
+        {
+            **_common(spec.name, spec.host, spec.port, spec.ports_dir, spec.monitor_port),
+            "accounts": {Account.CONTROL: {"users": users}},
+            "leafnodes": {
+                "host": spec.host,
+                "port": spec.leaf_port,
+                "min_version": LEAF_VERSION_MIN,
+            },
+        }
+    )
+
+
+def render_region(spec: RegionSpec) -> str:
+    """Write a region's configuration. It holds passwords."""
+    region_name(spec.name)
+    scheme, _, place = spec.leaf_url.partition("://")
+    remote = f"{scheme}://{spec.leaf.region}:{quote(spec.leaf.password, safe='')}@{place}"
+    return _text(
+        {
+            **_common(spec.name, spec.host, spec.port, spec.ports_dir, spec.monitor_port),
+            "jetstream": {
+                "domain": spec.name,
+                "store_dir": str(spec.store_dir),
+                # The default acknowledges first and writes up to two minutes later.
+                "sync_interval": "always",
+                "max_memory_store": MEMORY_BYTES_MAX,
+                "max_file_store": STORE_BYTES_MAX,
+            },
+            "accounts": {
+                Account.REGION: {
+                    "jetstream": "enabled",
+                    "users": _users(spec.users, Account.REGION),
+                },
+                Account.CONTROL: {"users": _users(spec.users, Account.CONTROL)},
+            },
+            "leafnodes": {
+                "reconnect": LINK_RETRY,
+                "remotes": [{"url": remote, "account": Account.CONTROL}],
+            },
+        }
+    )
+
+
+def region_name(name: str) -> str:
+    """Return ``name`` if a region can be called so; raises ``DevError`` otherwise."""
+    if not is_name(name) or name in _RESERVED:
+        raise DevError(
+            "a region's name has 1 to 63 characters of a-z, 0-9 and -, "
+            f"and is none of {', '.join(sorted(_RESERVED))}"
+        )
+    return name
+
+
+def _common(
+    name: str, host: str, port: int, ports_dir: PurePath | None, monitor_port: int | None
+) -> dict[str, Any]:
+    settings: dict[str, Any] = {
+        "server_name": name,
+        "host": host,
+        "port": port,
+        "max_payload": PAYLOAD_MAX,
+        "max_connections": CONNECTIONS_MAX,
+        "ping_interval": PING,
+        "ping_max": 2,
+    }
+    if ports_dir is not None:
+        settings["ports_file_dir"] = str(ports_dir)
+    if monitor_port is not None:
+        settings["http"] = f"{LOOPBACK}:{monitor_port}"
+    return settings
+
+
+def _users(logins: Iterable[Login], account: Account) -> list[dict[str, Any]]:
+    return [
+        {"user": login.user, "password": login.password}
+        | ({} if login.permissions is None else {"permissions": _permissions(login.permissions)})
+        for login in logins
+        if login.account is account
+    ]
+
+
+def _permissions(permissions: Permissions) -> dict[str, Any]:
+    block: dict[str, Any] = {
+        "publish": _rule(permissions.publish),
+        "subscribe": _rule(permissions.subscribe),
+    }
+    if permissions.responses:
+        block["allow_responses"] = {"max": permissions.responses, "expires": "1m"}
+    return {key: value for key, value in block.items() if value}
+
+
+def _rule(rule: Rule) -> dict[str, list[str]]:
+    return {
+        key: list(value) for key, value in (("allow", rule.allow), ("deny", rule.deny)) if value
+    }
+
+
+def _text(settings: dict[str, Any]) -> str:
+    """Write JSON, refusing what the server's reader and JSON understand differently."""
+    text = json.dumps(settings, indent=2, ensure_ascii=False)
+    if "\\" in text or not text.replace("\n", "").isprintable():
+        raise DevError("a broker's configuration cannot hold quotes, backslashes or control codes")
+    return text + "\n"
