@@ -44,4 +44,7 @@ class AuditBatch(Message):
     region: Name
     first: U64
     previous: Digest
-    events: Annotated[list[bytes], Field(min_length=1, max_length=limits.AUDIT_EVENTS_MAX)]
+    events: Annotated[
+        list[Annotated[bytes, Field(max_length=limits.AUDIT_EVENT_MAX)]],
+        Field(min_length=1, max_length=limits.AUDIT_EVENTS_MAX),
+    ]

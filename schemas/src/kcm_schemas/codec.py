@@ -70,9 +70,18 @@ def unpack(body: bytes, *, limit: int = limits.BODY_MAX) -> Any:
     if len(body) > limit:
         raise KcmError(Code.TOO_LARGE)
     try:
-        return msgpack.unpackb(body, raw=False, use_list=True, strict_map_key=True)
-    except Exception as error:  # noqa: BLE001 - msgpack raises many classes, some of them bare
-        raise KcmError(Code.MALFORMED, "the message is not msgpack") from _safe(error)
+        return msgpack.unpackb(
+            body,
+            raw=False,
+            use_list=True,
+            strict_map_key=True,
+            max_array_len=limits.ITEMS_MAX,
+            max_map_len=limits.FIELDS_MAX,
+        )
+    except Exception:  # noqa: BLE001, S110 - msgpack raises many classes, some of them bare
+        pass
+    # Raised out here, so that the library's exception, which carries input, is no context of ours.
+    raise KcmError(Code.MALFORMED, "the message is not msgpack")
 
 
 def validate(model: type[M], value: Any) -> M:
@@ -88,9 +97,3 @@ def validate(model: type[M], value: Any) -> M:
         fields = ", ".join(sorted(place for place in places if place in model.model_fields))
         detail = f"fields: {fields}" if fields else "unknown, missing or misplaced fields"
     raise KcmError(Code.MALFORMED, detail)
-
-
-def _safe(error: Exception) -> Exception | None:
-    """Drop the library's exception: its text and its frames may carry input."""
-    error.__traceback__ = None
-    return None

@@ -39,7 +39,7 @@ class Hold(Message):
 class Lift(Message):
     """The end of one hold, which it embeds as it was signed."""
 
-    hold: Annotated[bytes, Field(max_length=8192)]
+    hold: Annotated[bytes, Field(max_length=limits.SIGNED_HOLD_MAX)]
     issued_ms: U64
     reason: Text
 
@@ -57,13 +57,19 @@ class Receipt(Message):
 
 
 class Lease(Message):
-    """A boot's own record in its region's control stream; acknowledged, it renews the lease."""
+    """A boot's own record in its region's control stream; acknowledged, it renews the lease.
+
+    ``first`` is the sequence of the boot's first record, 0 in that record itself: the stream keeps
+    only the latest. ``ended`` is its last word: it serves no more and holds no key.
+    """
 
     instance: Name
     boot: Id
     role: Annotated[Role, Field(strict=False)]
     region: Name
     nonce: Id
+    first: U64
+    ended: bool
 
 
 class Fence(Message):

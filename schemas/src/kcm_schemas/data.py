@@ -12,7 +12,7 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import Field
 
 from kcm_schemas import limits
-from kcm_schemas.codec import Message, decode, unpack, validate
+from kcm_schemas.codec import Message, decode, unpack
 from kcm_schemas.codes import CodeField, KcmError
 from kcm_schemas.names import U64, Text
 
@@ -73,6 +73,6 @@ def decode_reply(model: type[R], body: bytes) -> R:
     """Decode a reply, raising the ``KcmError`` that a failure carries."""
     value = unpack(body)
     if isinstance(value, dict) and "error" in value:
-        failure = validate(Failure, value)
+        failure = decode(Failure, body)
         raise KcmError(failure.error, failure.detail)
     return decode(model, body)

@@ -20,6 +20,20 @@ APP_CONTEXT_MAX: Final = 4096
 DEADLINE_MAX_MS: Final = 60_000
 """Milliseconds that a deadline may lie ahead: further away it protects nobody."""
 
+ITEMS_MAX: Final = 8192
+"""Items of any list of a message: msgpack allocates what a list declares, once per nesting level,
+before it sees whether the items follow."""
+
+FIELDS_MAX: Final = 64
+"""Fields of any message."""
+
+SIGNED_HOLD_MAX: Final = 16 * 1024
+"""Bytes of a signed hold: a reason of ``TEXT_MAX`` characters takes up to four bytes for each."""
+
+AUDIT_EVENT_MAX: Final = 16 * 1024
+"""Bytes of one encoded audit event: above what the longest detail takes, below what a part of a
+context may have."""
+
 NAME_MAX: Final = 63
 """Characters of a subject token."""
 

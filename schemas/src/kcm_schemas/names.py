@@ -28,6 +28,15 @@ U32 = Annotated[int, Field(ge=0, lt=1 << 32)]
 U64 = Annotated[int, Field(ge=0, lt=1 << 63)]
 
 
+RESERVED_REGION: Final = "ctl"
+"""No region may have this name: below it lies everything that crosses regions."""
+
+
+def is_region(text: str) -> bool:
+    """Whether ``text`` may name a region."""
+    return is_name(text) and text != RESERVED_REGION
+
+
 def is_name(text: str) -> bool:
     """Whether ``text`` is a subject token."""
     return TOKEN.fullmatch(text) is not None

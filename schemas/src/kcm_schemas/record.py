@@ -48,6 +48,8 @@ class Header:
 
 def prefix(region: str, tenant: str, service: str, l3_version: int) -> bytes:
     """The part of a suite 1 header that all records of a service key share."""
+    if l3_version == 0:
+        raise ValueError("versions of a service key count from 1")
     names = b"".join(_name(text) for text in (region, tenant, service))
     return MAGIC + bytes((SUITE_CARRIED,)) + names + _U32.pack(l3_version)
 
@@ -81,11 +83,15 @@ def parse(record: bytes) -> Header:
     end = at + _CARRIED_TAIL
     if len(record) < end + limits.TAG_SIZE:
         raise KcmError(Code.MALFORMED, "the record is cut short")
+    l3_version: int = _U32.unpack_from(record, at)[0]
+    if l3_version == 0:
+        # On the bus 0 asks for the current version, so no record may bring it along.
+        raise KcmError(Code.MALFORMED, "versions of a service key count from 1")
     return Header(
         region=region,
         tenant=tenant,
         service=service,
-        l3_version=_U32.unpack_from(record, at)[0],
+        l3_version=l3_version,
         wrapped=bytes(record[at + 4 : at + 4 + limits.WRAPPED_SIZE]),
         index=_U32.unpack_from(record, end - 4)[0],
         raw=bytes(record[:end]),

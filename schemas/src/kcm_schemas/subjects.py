@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from kcm_schemas.codes import Code, KcmError
-from kcm_schemas.names import is_name
+from kcm_schemas.names import RESERVED_REGION, is_name, is_region
 
 PREFIX: Final = "kcm.v1"
-CTL: Final = f"{PREFIX}.ctl"
+CTL: Final = f"{PREFIX}.{RESERVED_REGION}"
 """Everything that crosses regions lies below this."""
 
 
@@ -23,34 +23,40 @@ def _join(*tokens: str) -> str:
     return ".".join((PREFIX, *tokens))
 
 
+def _in_region(region: str, *tokens: str) -> str:
+    if not is_region(region):
+        raise KcmError(Code.MALFORMED, "a region is a name, and not the reserved one")
+    return _join(region, *tokens)
+
+
 def gateway(region: str, operation: str, tenant: str, service: str) -> str:
     """App to Gateway, request/reply in a queue group."""
-    return _join(region, "gateway", operation, tenant, service)
+    return _in_region(region, "gateway", operation, tenant, service)
 
 
 def gateway_all(region: str) -> str:
     """What a Gateway listens to."""
-    return f"{_join(region, 'gateway')}.*.*.*"
+    return f"{_in_region(region, 'gateway')}.*.*.*"
 
 
 def core(region: str, operation: str, tenant: str, service: str) -> str:
     """Gateway to Core, request/reply in a queue group."""
-    return _join(region, "core", operation, tenant, service)
+    return _in_region(region, "core", operation, tenant, service)
 
 
 def core_all(region: str) -> str:
     """What a Core listens to."""
-    return f"{_join(region, 'core')}.*.*.*"
+    return f"{_in_region(region, 'core')}.*.*.*"
 
 
 def admin(region: str, noun: str, verb: str) -> str:
     """Operator to Core, request/reply in a queue group."""
-    return _join(region, "admin", noun, verb)
+    return _in_region(region, "admin", noun, verb)
 
 
 def admin_all(region: str) -> str:
     """What a Core listens to for operators."""
-    return f"{_join(region, 'admin')}.*.*"
+    return f"{_in_region(region, 'admin')}.*.*"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,53 +70,71 @@ class DataSubject:
 
 def read_data(subject: str) -> DataSubject:
     """Read ``kcm.v1.<region>.<role>.<operation>.<tenant>.<service>``."""
-    tokens = subject.split(".")
-    if len(tokens) != 7 or not all(is_name(token) for token in tokens[4:]):
+    tokens = _read(subject, 7)
+    if tokens[3] not in {"gateway", "core"}:
         raise KcmError(Code.MALFORMED, "the subject is not one of a data request")
     return DataSubject(*tokens[4:])
 
 
+def _read(subject: str, count: int) -> list[str]:
+    tokens = subject.split(".")
+    known = len(tokens) == count and f"{tokens[0]}.{tokens[1]}" == PREFIX and is_region(tokens[2])
+    if not known or not all(is_name(token) for token in tokens):
+        raise KcmError(Code.MALFORMED, "not a subject of a request in a region")
+    return tokens
+
+
 def read_admin(subject: str) -> tuple[str, str]:
     """Read noun and verb of ``kcm.v1.<region>.admin.<noun>.<verb>``."""
-    tokens = subject.split(".")
-    if len(tokens) != 6 or not all(is_name(token) for token in tokens[4:]):
+    tokens = _read(subject, 6)
+    if tokens[3] != "admin":
         raise KcmError(Code.MALFORMED, "the subject is not one of an admin request")
     return tokens[4], tokens[5]
 
 
 def control_all(region: str) -> str:
     """The region's control stream."""
-    return f"{_join(region, 'control')}.>"
+    return f"{_in_region(region, 'control')}.>"
+
+
+def control_noun(subject: str) -> str:
+    """``hold``, ``lease`` or ``fence``, of a subject in a control stream."""
+    return subject.split(".")[4]
+
+
+def control_boot(subject: str) -> bytes:
+    """The boot id at the end of a lease record's subject."""
+    return bytes.fromhex(subject.rsplit(".", 1)[1])
 
 
 def control_hold(region: str, scope: str, hold_id: bytes) -> str:
     """One hold in the region's control stream, also when it is lifted."""
-    return _join(region, "control", "hold", scope, hold_id.hex())
+    return _in_region(region, "control", "hold", scope, hold_id.hex())
 
 
 def control_holds(region: str) -> str:
     """Every hold of the region's control stream."""
-    return f"{_join(region, 'control', 'hold')}.>"
+    return f"{_in_region(region, 'control', 'hold')}.>"
 
 
 def control_lease(region: str, instance: str, boot: bytes) -> str:
     """The lease record of one boot, written by that boot alone."""
-    return _join(region, "control", "lease", instance, boot.hex())
+    return _in_region(region, "control", "lease", instance, boot.hex())
 
 
 def control_leases(region: str) -> str:
     """Every lease record of the region's control stream."""
-    return f"{_join(region, 'control', 'lease')}.>"
+    return f"{_in_region(region, 'control', 'lease')}.>"
 
 
 def control_fence(region: str, other: str) -> str:
     """What this region knows of another one."""
-    return _join(region, "control", "fence", other)
+    return _in_region(region, "control", "fence", other)
 
 
 def broadcast_hold(origin: str, scope: str, hold_id: bytes) -> str:
     """A hold or a lift, to everybody in every region, not stored."""
-    return _join("ctl", "hold", origin, scope, hold_id.hex())
+    return _join(RESERVED_REGION, "hold", origin, scope, hold_id.hex())
 
 
 def broadcast_holds() -> str:
@@ -120,7 +144,7 @@ def broadcast_holds() -> str:
 
 def receipt(region: str, hold_id: bytes) -> str:
     """A boot's word that it purged, from its own region."""
-    return _join("ctl", "receipt", region, hold_id.hex())
+    return _join(RESERVED_REGION, "receipt", region, hold_id.hex())
 
 
 def receipts() -> str:
@@ -130,17 +154,17 @@ def receipts() -> str:
 
 def pull(region: str) -> str:
     """Ask a region's Cores what they hold; request/reply across regions."""
-    return _join("ctl", "pull", region)
+    return _join(RESERVED_REGION, "pull", region)
 
 
 def audit(region: str, emitter: str) -> str:
     """Audit events of one emitter."""
-    return _join(region, "audit", emitter)
+    return _in_region(region, "audit", emitter)
 
 
 def audit_all(region: str) -> str:
     """Audit events of a region."""
-    return f"{_join(region, 'audit')}.*"
+    return f"{_in_region(region, 'audit')}.*"
 
 
 CONTROL_STREAM: Final = "KCM_CONTROL"
@@ -149,3 +173,24 @@ KEYS_BUCKET: Final = "kcm-keys"
 """Wrapped L2 and L3, and which version is current."""
 REGISTRY_BUCKET: Final = "kcm-registry"
 """Tenants, links and services as their operators signed them."""
+
+
+def bucket_stream(bucket: str) -> str:
+    """The stream behind a key-value bucket."""
+    return f"KV_{bucket}"
+
+
+def bucket_all(bucket: str) -> str:
+    """Every key of a bucket."""
+    return f"$KV.{bucket}.>"
+
+
+def bucket_subject(bucket: str, *key: str) -> str:
+    """One key of a bucket."""
+    _join(*key)
+    return ".".join(("$KV", bucket, *key))
+
+
+def bucket_key(subject: str) -> str:
+    """The key of a bucket's subject."""
+    return subject.split(".", 2)[2]

@@ -1,0 +1,79 @@
+"""Keeps the replica of tenants, links and services: verified, newest revision, from the bucket."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Final
+
+from kcm_control.revocation import Revocations
+from kcm_schemas import subjects
+from kcm_schemas.registry import Link, Service, Tenant
+from kcm_trust.verify import Untrusted, Verifier
+
+from kcm_bus.clock import Clock
+from kcm_bus.connection import Connection
+from kcm_bus.streams import Entry, Follower
+
+log = logging.getLogger(__name__)
+
+
+class RegistryFeed:
+    """Feeds ``Revocations`` with what operators signed; purges tenants that changed their link."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        verifier: Verifier,
+        revocations: Revocations,
+        purge: Callable[[str], int],
+        clock: Clock,
+    ) -> None:
+        self._verifier: Final = verifier
+        self._revocations: Final = revocations
+        self._purge: Final = purge
+        self._follower: Final = Follower(
+            connection,
+            subjects.bucket_stream(subjects.REGISTRY_BUCKET),
+            subjects.bucket_all(subjects.REGISTRY_BUCKET),
+            self.take,
+            clock,
+        )
+
+    async def start(self) -> None:
+        """Begin, and return once everything stored is known."""
+        await self._follower.start()
+
+    async def close(self) -> None:
+        """Stop following."""
+        await self._follower.close()
+
+    def take(self, entry: Entry) -> None:
+        """Take one stored record; what cannot be verified is as good as absent."""
+        try:
+            record = self.verify(entry)
+        except Untrusted as error:
+            log.warning("a registry record was not believed: %s", error)
+            return
+        for tenant in self._revocations.register(record):
+            self._purge(tenant)
+
+    def verify(self, entry: Entry) -> Tenant | Link | Service:
+        """The record, when it says what its key says and its signer may say it."""
+        noun, *rest = subjects.bucket_key(entry.subject).split(".")
+        record: Tenant | Link | Service
+        match noun:
+            case "tenant":
+                record = self._verifier.tenant(entry.data)
+                names = [record.tenant]
+            case "link":
+                record = self._verifier.link(entry.data)
+                names = [record.link]
+            case "service":
+                record = self._verifier.service(entry.data)
+                names = [record.tenant, record.service]
+            case _:
+                raise Untrusted("no such kind of record")
+        if names != rest:
+            raise Untrusted("the record lies under another name")
+        return record
