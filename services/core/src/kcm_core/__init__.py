@@ -1,0 +1,1 @@
+"""The vault: the only component that unseals. It knows keys and no payload."""

@@ -1,0 +1,35 @@
+"""A Core's configuration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from kcm_bus.config import BusAddress, InstanceConfig, Section
+from pydantic import Field
+
+
+class Secrets(Section):
+    """Files of mode 600, read straight into locked memory.
+
+    ``seal_key`` has 32 bytes and never leaves the region; its loss closes the region for ever.
+    ``hpke_key`` has 96 bytes and is shared by the region's Cores.
+    """
+
+    seal_key: Path
+    hpke_key: Path
+
+
+class CoreConfig(InstanceConfig):
+    """What a Core needs beside what every instance needs."""
+
+    control_bus: BusAddress
+    secrets: Secrets
+    key_store: Path
+    """Directory of the second, independent store of wrapped keys; shared by the region's Cores."""
+    lease_ms: Annotated[int, Field(ge=1_000, le=60_000)] = 10_000
+    """How long a Gateway may use what it was answered, from the sending of its request."""
+    l1_deadline_s: Annotated[float, Field(gt=0, le=60)] = 10.0
+    """Seconds that a customer's key gets to answer."""
+    unsealer_environment: dict[str, str] = {}
+    """Environment of the unsealer's processes, e.g. ``SOFTHSM2_CONF``. Nothing is inherited."""

@@ -1,0 +1,44 @@
+"""Choosing a provider by the kind of its URI, importing that one and no other.
+
+``warm`` runs in the fork server before it forks: the library is then imported once instead of in
+every child. It must not open a connection or initialise a PKCS#11 module, which do not survive a
+fork.
+"""
+
+# ruff: noqa: PLC0415 - an arm imports its library and no other: that is what this module is for
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from kcm_core.l1.port import L1Provider
+from kcm_core.l1.uri import L1Uri, Pkcs11Uri, SoftkeyUri
+
+
+def warm(uri: L1Uri, *, development: bool) -> None:
+    """Import what a provider needs; raises ImportError where its library is not installed."""
+    match uri:
+        case Pkcs11Uri():
+            from kcm_core.l1 import pkcs11 as _pkcs11  # noqa: F401 - for its effect
+        case SoftkeyUri():
+            from kcm_core.l1 import softkey
+
+            if development:
+                softkey.announce()
+        case _:
+            assert_never(uri)
+
+
+def open_provider(uri: L1Uri, *, development: bool) -> L1Provider:
+    """Open the provider for one operation; raises `L1Error` or ImportError."""
+    match uri:
+        case Pkcs11Uri():
+            from kcm_core.l1.pkcs11 import Pkcs11Provider
+
+            return Pkcs11Provider(uri)
+        case SoftkeyUri():
+            from kcm_core.l1.softkey import SoftkeyProvider
+
+            return SoftkeyProvider(uri, development=development)
+        case _:
+            assert_never(uri)

@@ -1,0 +1,168 @@
+"""Opening what is needed: a tenant's root through the customer's key, service keys under it.
+
+The generation is taken before the first wait and compared after the last one: an unseal that was
+under way when a kill landed leaves nothing open. At most one unseal of a tenant runs at a time;
+whoever else asks waits for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Final
+
+from kcm_bus.membership import Membership
+from kcm_bus.switch import Emit
+from kcm_control.registry import Registry
+from kcm_control.revocation import Revocations
+from kcm_crypto import context
+from kcm_crypto.arena import Arena
+from kcm_crypto.context import ctx
+from kcm_schemas.codes import Code, KcmError
+from kcm_schemas.registry import Link, RootKeys, WrappedRoot
+
+from kcm_core.keyring import Keyring, RootName, ServiceKey, ServiceName
+from kcm_core.keystore import KeyStore
+from kcm_core.l1.state import L1Error
+from kcm_core.unsealer.port import UnsealerPort
+from kcm_core.vault import Vault
+
+log = logging.getLogger(__name__)
+
+INNER_SIZE: Final = 72
+"""Bytes of a tenant root under the region's seal key."""
+
+
+class Opener:
+    """Gives open keyrings and service keys, opening what is not."""
+
+    def __init__(
+        self,
+        *,
+        membership: Membership,
+        registry: Registry,
+        revocations: Revocations,
+        store: KeyStore,
+        vault: Vault,
+        unsealer: UnsealerPort,
+        emit: Emit,
+        deadline_s: float,
+    ) -> None:
+        self._me: Final = membership
+        self._registry: Final = registry
+        self._revocations: Final = revocations
+        self._store: Final = store
+        self._vault: Final = vault
+        self._unsealer: Final = unsealer
+        self._emit: Final = emit
+        self._deadline_s: Final = deadline_s
+        self._opening: dict[str, asyncio.Task[Keyring]] = {}
+        self._roots: dict[str, RootKeys] = {}
+
+    async def ring(self, tenant: str) -> Keyring:
+        """The tenant's open keyring, of the current generation.
+
+        Raises ``unknown_tenant``, ``tenant_killed``, ``tenant_sealed`` or ``unavailable``.
+        """
+        self.known(tenant)
+        generation = self._revocations.begin(tenant)
+        ring = self._vault.ring(tenant)
+        if ring is not None:
+            return ring
+        task = self._opening.get(tenant)
+        if task is None:
+            task = asyncio.get_running_loop().create_task(self._open(tenant, generation))
+            self._opening[tenant] = task
+            task.add_done_callback(lambda _: self._opening.pop(tenant, None))
+        return await asyncio.shield(task)
+
+    async def service_key(self, tenant: str, service: str, version: int) -> ServiceKey:
+        """A service key that is open in the tenant's keyring; ``version`` 0 is the current one.
+
+        Raises as ``ring`` does, and ``unknown_service`` or ``key_destroyed``.
+        """
+        ring = await self.ring(tenant)
+        if self._registry.service(tenant, service) is None:
+            raise KcmError(Code.UNKNOWN_SERVICE)
+        known = ring.service_keys.get((service, version))
+        if known is not None and ServiceName(service, known.version) in ring:
+            return known
+        keys = await self._store.service(tenant, service)
+        if keys is None:
+            raise KcmError(Code.UNKNOWN_SERVICE)
+        wanted = version or keys.current
+        for wrapped in keys.versions:
+            if wrapped.version == wanted:
+                break
+        else:
+            raise KcmError(Code.KEY_DESTROYED)
+        key = ServiceKey(tenant, service, wanted, wrapped.l2_version)
+        if RootName(wrapped.l2_version) not in ring:
+            await self._unseal(tenant, wrapped.l2_version, ring.generation)
+        self._revocations.still(tenant, ring.generation)
+        if ServiceName(service, wanted) not in ring:
+            self._vault.open_service_key(ring, key, wrapped.blob)
+        ring.service_keys[(service, version)] = key
+        return key
+
+    def known(self, tenant: str) -> None:
+        """Raise ``unknown_tenant`` unless an operator signed the tenant for this region."""
+        record = self._registry.tenant(tenant)
+        if record is None or self._me.region not in record.regions:
+            raise KcmError(Code.UNKNOWN_TENANT)
+
+    async def _open(self, tenant: str, generation: int) -> Keyring:
+        roots = await self._store.root(tenant)
+        if roots is None:
+            raise KcmError(Code.UNKNOWN_TENANT, "the tenant has no root in this region yet")
+        self._roots[tenant] = roots
+        return await self._unseal(tenant, roots.current, generation)
+
+    async def _unseal(self, tenant: str, version: int, generation: int) -> Keyring:
+        wrapped = self._wrapped(tenant, version)
+        uri = self._link(tenant, wrapped).uri
+        arena = Arena()
+        try:
+            with arena.use() as view:
+                inner = view[:INNER_SIZE]
+                await self._unsealer.unwrap_into(
+                    uri,
+                    wrapped.blob,
+                    provider_context(tenant, self._me.region, version),
+                    wrapped.mechanism,
+                    inner,
+                    deadline_s=self._deadline_s,
+                )
+                self._revocations.still(tenant, generation)
+                ring = self._vault.open_root(tenant, version, inner, generation)
+        except L1Error as error:
+            log.warning("the root of a tenant stays sealed: %s", error)
+            self._emit(
+                "root.open", tenant=tenant, code=Code.TENANT_SEALED, detail=error.state.value
+            )
+            raise KcmError(
+                Code.TENANT_SEALED, f"the customer's key is {error.state.value}"
+            ) from None
+        finally:
+            arena.purge()
+        self._emit("root.open", tenant=tenant, count=1, detail=f"version {version}")
+        return ring
+
+    def _wrapped(self, tenant: str, version: int) -> WrappedRoot:
+        for wrapped in self._roots[tenant].versions:
+            if wrapped.version == version:
+                return wrapped
+        raise KcmError(Code.KEY_DESTROYED)
+
+    def _link(self, tenant: str, wrapped: WrappedRoot) -> Link:
+        link = self._registry.link(wrapped.link)
+        record = self._registry.tenant(tenant)
+        if link is None or record is None or record.link != wrapped.link:
+            raise KcmError(Code.TENANT_SEALED, "the tenant's root is wrapped by another link")
+        return link
+
+
+def provider_context(tenant: str, region: str, version: int) -> bytes:
+    """What an L1 authenticates beside the blob, where it can."""
+    return ctx(context.L1_CONTEXT, tenant, region, version)
+

@@ -1,0 +1,46 @@
+"""``python -m kcm_core.unsealer FD``: the fork server, started by the Core and by nobody else.
+
+``FD`` is the inherited end of a SEQPACKET socket pair. The environment is what the Core passed
+explicitly, and nothing of its own: ``KCM_DEVELOPMENT=1`` allows softkeys, ``SOFTHSM2_CONF`` and
+the cloud SDKs' variables are read by the libraries.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import resource
+import signal
+import socket
+import sys
+
+from kcm_core.unsealer.server import Server
+
+_PR_SET_DUMPABLE = 4
+
+
+def main() -> int:
+    """Serve until the Core closes its end."""
+    logging.basicConfig(format="unsealer %(levelname)s %(name)s: %(message)s")
+    _forbid_dumps()
+    # Ctrl-C is for the Core, which closes the socket when it has finished.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with socket.socket(fileno=int(sys.argv[1])) as core:
+        core.set_inheritable(False)
+        Server(core, development=os.environ.get("KCM_DEVELOPMENT") == "1").run()
+    return 0
+
+
+def _forbid_dumps() -> None:
+    """No core file of a child whose HSM module crashed, and no debugger of the same user.
+
+    The limit alone would not do: a core_pattern that is a pipe ignores it.
+    """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

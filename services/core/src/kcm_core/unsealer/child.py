@@ -1,0 +1,148 @@
+"""What a child does: one operation, one frame, and the end of the process.
+
+Everything that it learned, a plaintext or an access token, ends with it. It is killed by its own
+timer when the deadline passes, in the middle of a system call or of a vendor's C code: the signal
+keeps its default action, because no handler of ours would run there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import signal
+from dataclasses import dataclass
+from typing import Final, NoReturn, assert_never
+
+from kcm_core.l1.port import L1Provider
+from kcm_core.l1.providers import open_provider
+from kcm_core.l1.state import L1Error, L1State, safe_text
+from kcm_core.l1.uri import L1Uri
+from kcm_core.unsealer.frames import (
+    BLOB_MAX,
+    MECHANISM_MAX,
+    PLAINTEXT_MAX,
+    Operation,
+    Request,
+    Told,
+    answer_parts,
+)
+
+_STDERR: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What goes into the pipe."""
+
+    state: L1State
+    told: Told
+    payload: bytes | bytearray = b""
+
+
+def run(request: Request, uri: L1Uri, pipe: int, *, development: bool) -> NoReturn:
+    """Run in a freshly forked process: answer into ``pipe``, then end it, whatever happens."""
+    try:
+        _arm(request.ask.deadline_ms)
+        _keep_only(pipe)
+        write(pipe, answer(request, uri, development=development))
+    finally:
+        # No exit handler, no destructor, no traceback with a plaintext in its frames.
+        os._exit(0)
+
+
+def _arm(deadline_ms: int) -> None:
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
+    signal.setitimer(signal.ITIMER_REAL, deadline_ms / 1000)
+
+
+def _keep_only(pipe: int) -> None:
+    """Close every inherited descriptor but the standard ones and this request's pipe."""
+    os.closerange(_STDERR + 1, pipe)
+    os.closerange(pipe + 1, os.sysconf("SC_OPEN_MAX"))
+
+
+def answer(request: Request, uri: L1Uri, *, development: bool) -> Answer:
+    """Perform the operation; whatever goes wrong becomes exactly one state."""
+    try:
+        return _perform(request, open_provider(uri, development=development))
+    except L1Error as error:
+        return failure(error)
+    except BaseException as error:  # noqa: BLE001 - an unknown exception means: nobody said no
+        return failure(unknown(error))
+
+
+def failure(error: L1Error) -> Answer:
+    """Return the answer that carries an error."""
+    return Answer(error.state, Told(detail=error.detail, cls=error.cls))
+
+
+def unknown(error: BaseException) -> L1Error:
+    """Return what an exception without a meaning of its own means; its text is dropped."""
+    if isinstance(error, ImportError):
+        hint = "the provider's library is not installed (see the extras of kcm-core)"
+        return L1Error(L1State.UNREACHABLE, hint, cls=type(error).__name__)
+    return L1Error(L1State.UNREACHABLE, "unexpected", cls=type(error).__name__)
+
+
+def _perform(request: Request, provider: L1Provider) -> Answer:
+    match request.operation:
+        case Operation.WRAP:
+            return _wrap(request, provider)
+        case Operation.UNWRAP:
+            opened = provider.unwrap(
+                bytes(request.payload), request.ask.context, request.ask.mechanism
+            )
+            told = _told(opened.key_version, opened.principal)
+            return Answer(L1State.ENABLED, told, opened.plaintext)
+        case Operation.PROBE:
+            opened = provider.unwrap(
+                bytes(request.payload), request.ask.context, request.ask.mechanism
+            )
+            if not hmac.compare_digest(_sha256(opened.plaintext), request.ask.digest):
+                raise L1Error(L1State.INVALID, "the canary opened to something else")
+            return Answer(L1State.ENABLED, _told(opened.key_version, opened.principal))
+        case Operation.PING:
+            return Answer(L1State.ENABLED, Told())
+        case _:
+            assert_never(request.operation)
+
+
+def _wrap(request: Request, provider: L1Provider) -> Answer:
+    """Wrap, and open again: a provider that wraps locally, or wrongly, loses no key this way."""
+    context = request.ask.context
+    made = provider.wrap(request.payload, context)
+    if len(made.blob) > BLOB_MAX or len(made.mechanism) > MECHANISM_MAX:
+        raise L1Error(L1State.UNREACHABLE, "the provider's answer is too long to be kept")
+    opened = provider.unwrap(made.blob, context, made.mechanism)
+    if not hmac.compare_digest(opened.plaintext, request.payload):
+        raise L1Error(L1State.INVALID, "what was wrapped opened to something else")
+    if opened.key_version != made.key_version:
+        raise L1Error(L1State.UNREACHABLE, "the key was rotated during the wrap; try again")
+    told = _told(made.key_version, made.principal, made.mechanism)
+    return Answer(L1State.ENABLED, told, made.blob)
+
+
+def _told(key_version: str, principal: str, mechanism: str = "") -> Told:
+    return Told(
+        key_version=safe_text(key_version), principal=safe_text(principal), mechanism=mechanism
+    )
+
+
+def _sha256(plaintext: bytes | bytearray) -> bytes:
+    return hashlib.sha256(plaintext).digest()
+
+
+def write(pipe: int, answer: Answer) -> None:
+    """Write one frame: it fits into an empty pipe, so nobody can make the writer wait."""
+    if answer.state is L1State.ENABLED and len(answer.payload) > max(BLOB_MAX, PLAINTEXT_MAX):
+        answer = failure(L1Error(L1State.INVALID, "the plaintext is too long"))
+    header, meta = answer_parts(answer.state, answer.told, len(answer.payload))
+    parts = [memoryview(part) for part in (header, answer.payload, meta)]
+    while parts:
+        done = os.writev(pipe, parts)
+        while parts and done >= len(parts[0]):
+            done -= len(parts.pop(0))
+        if parts:
+            parts[0] = parts[0][done:]

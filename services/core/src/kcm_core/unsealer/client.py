@@ -1,0 +1,226 @@
+"""The Core's side of the unsealer: asks, waits within a deadline, believes nothing unchecked.
+
+One call, one pipe, one child. Whatever happens to the server, the child or the caller's task, the
+call ends with its deadline in one state, its descriptors closed and its output either complete or
+zeros.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Mapping
+from typing import Final
+
+from pydantic import ValidationError
+
+from kcm_core.l1.state import L1Error, L1State
+from kcm_core.l1.uri import L1UriError, parse, scheme
+from kcm_core.unsealer.forkserver import ForkServer
+from kcm_core.unsealer.frames import (
+    DEADLINE_MAX_MS,
+    Ask,
+    FrameError,
+    Operation,
+    request_parts,
+)
+from kcm_core.unsealer.logins import Logins
+from kcm_core.unsealer.port import Opened, Probe, Wrapped
+from kcm_core.unsealer.reading import Frame, read_frame
+
+CALLS_IN_FLIGHT_MAX: Final = 16
+"""Calls at once, as many as the server has children: others wait here, within their deadlines."""
+
+START_DEADLINE_S: Final = 20.0
+"""Seconds for the first answer: a cold interpreter on a busy machine needs some."""
+
+PING_DEADLINE_S: Final = 10.0
+"""Seconds after which a server that has not answered is killed; importing an SDK takes up to 3."""
+
+_log: Final = logging.getLogger(__name__)
+
+
+class Unsealer:
+    """Implements `UnsealerPort` with a fork server of its own.
+
+    ``environment`` is all that the server and the SDKs in its children get: ``KCM_DEVELOPMENT=1``
+    to allow softkeys, ``SOFTHSM2_CONF``, a cloud's credentials.
+    """
+
+    def __init__(
+        self, environment: Mapping[str, str], *, ping_deadline_s: float = PING_DEADLINE_S
+    ) -> None:
+        self._server = ForkServer(environment)
+        self._slots = asyncio.Semaphore(CALLS_IN_FLIGHT_MAX)
+        self._logins = Logins()
+        self._ping_deadline_s = ping_deadline_s
+        self._check: asyncio.Task[None] | None = None
+        self._closed = False
+
+    @property
+    def server_pid(self) -> int | None:
+        """The fork server's process id, for the status page and the tests."""
+        return self._server.pid
+
+    async def start(self) -> None:
+        """Start the server and wait until it answers; raises `L1Error` if it does not."""
+        await self._ping(START_DEADLINE_S)
+
+    async def close(self) -> None:
+        """End the server and its children; calls in flight end as ``unreachable``."""
+        self._closed = True
+        if self._check is not None:
+            self._check.cancel()
+            await asyncio.gather(self._check, return_exceptions=True)
+        await self._server.close()
+
+    async def wrap(
+        self,
+        uri: str,
+        plaintext: bytes | bytearray | memoryview,
+        context: bytes,
+        *,
+        deadline_s: float,
+    ) -> Wrapped:
+        """Implement `UnsealerPort.wrap`."""
+        ask = _ask(uri, context, deadline_s)
+        frame = await self._call(Operation.WRAP, ask, memoryview(plaintext), None)
+        told = frame.told
+        if not frame.payload or not told.mechanism:
+            raise L1Error(L1State.INVALID, "an answer without a blob or a mechanism")
+        return Wrapped(bytes(frame.payload), told.mechanism, told.key_version, told.principal)
+
+    async def unwrap_into(
+        self,
+        uri: str,
+        blob: bytes,
+        context: bytes,
+        mechanism: str,
+        out: memoryview,
+        *,
+        deadline_s: float,
+    ) -> Opened:
+        """Implement `UnsealerPort.unwrap_into`: from the pipe into ``out`` and nowhere else."""
+        with out.cast("B") as target:
+            try:
+                ask = _ask(uri, context, deadline_s, mechanism)
+                frame = await self._call(Operation.UNWRAP, ask, memoryview(blob), target)
+            except BaseException:
+                target[:] = bytes(len(target))
+                raise
+        return Opened(frame.told.key_version, frame.told.principal)
+
+    async def probe(
+        self,
+        uri: str,
+        blob: bytes,
+        context: bytes,
+        mechanism: str,
+        digest: bytes,
+        *,
+        deadline_s: float,
+    ) -> Probe:
+        """Implement `UnsealerPort.probe`: the canary stays in the child."""
+        ask = _ask(uri, context, deadline_s, mechanism, digest)
+        frame = await self._call(Operation.PROBE, ask, memoryview(blob), None)
+        if frame.payload:
+            raise L1Error(L1State.INVALID, "a verdict with a payload")
+        return Probe(frame.state, frame.told.key_version, frame.told.principal)
+
+    async def _call(
+        self, operation: Operation, ask: Ask, payload: memoryview, out: memoryview | None
+    ) -> Frame:
+        ends = asyncio.get_running_loop().time() + ask.deadline_ms / 1000
+        try:
+            uri = parse(ask.uri)
+            async with asyncio.timeout_at(ends), self._logins.attempt(uri), self._slots:
+                return await self._exchange(operation, ask, payload, out, ends)
+        except L1UriError as error:
+            raise L1Error(L1State.UNREACHABLE, str(error), cls="L1UriError") from None
+        except TimeoutError:
+            self._suspect()
+            raise L1Error(L1State.UNREACHABLE, "no answer within the deadline") from None
+        except L1Error as error:
+            if error.cls and not error.state.refused:
+                # The class of what nobody mapped must be somewhere; refusals are the caller's news.
+                _log.warning("%s of %s: %s", operation.name, scheme(ask.uri), error)
+            raise
+
+    async def _exchange(
+        self,
+        operation: Operation,
+        ask: Ask,
+        payload: memoryview,
+        out: memoryview | None,
+        ends: float,
+    ) -> Frame:
+        if self._closed:
+            raise L1Error(L1State.UNREACHABLE, "the unsealer is closed")
+        left_ms = max(1, round((ends - asyncio.get_running_loop().time()) * 1000))
+        ask = ask.model_copy(update={"deadline_ms": min(left_ms, DEADLINE_MAX_MS)})
+        try:
+            header, meta = request_parts(operation, ask, len(payload))
+        except FrameError as error:
+            hint = f"malformed request: {error}"
+            raise L1Error(L1State.INVALID, hint, cls="FrameError") from None
+        read_end, write_end = _pipe()
+        try:
+            try:
+                await self._server.send([header, payload, meta], write_end)
+            finally:
+                os.close(write_end)  # the child's copy is then the last: its end is the answer's
+            frame = await read_frame(read_end, out)
+        finally:
+            os.close(read_end)
+        self._server.answered()
+        if frame.state is not L1State.ENABLED:
+            raise L1Error(frame.state, frame.told.detail, cls=frame.told.cls)
+        return frame
+
+    def _suspect(self) -> None:
+        """See, beside what else happens, whether it was the server that did not answer."""
+        if not self._closed and (self._check is None or self._check.done()):
+            self._check = asyncio.create_task(self._kill_unless_alive())
+
+    async def _kill_unless_alive(self) -> None:
+        try:
+            await self._ping(self._ping_deadline_s)
+        except L1Error:
+            _log.error("the unsealer's server does not answer and is restarted")
+            self._server.kill()
+
+    async def _ping(self, deadline_s: float) -> None:
+        ends = asyncio.get_running_loop().time() + deadline_s
+        ask = _ask("", b"", deadline_s)
+        try:
+            async with asyncio.timeout_at(ends):
+                await self._exchange(Operation.PING, ask, memoryview(b""), None, ends)
+        except TimeoutError:
+            raise L1Error(L1State.UNREACHABLE, "the unsealer does not answer") from None
+
+
+def _ask(
+    uri: str, context: bytes, deadline_s: float, mechanism: str = "", digest: bytes = b""
+) -> Ask:
+    try:
+        return Ask(
+            uri=uri,
+            context=context,
+            mechanism=mechanism,
+            digest=digest,
+            deadline_ms=round(deadline_s * 1000),
+        )
+    except (ValidationError, ValueError, OverflowError):
+        raise L1Error(
+            L1State.INVALID, "malformed request: an argument is out of bounds", cls="FrameError"
+        ) from None
+
+
+def _pipe() -> tuple[int, int]:
+    try:
+        read_end, write_end = os.pipe2(os.O_CLOEXEC)
+    except OSError as error:
+        raise L1Error(L1State.UNREACHABLE, "no pipe", cls=type(error).__name__) from None
+    os.set_blocking(read_end, False)
+    return read_end, write_end

@@ -1,0 +1,167 @@
+"""The fork server: receives a request with the write end of a pipe, forks a child, reaps it.
+
+It holds no keys and talks to nobody but the Core. Being single-threaded it may fork at any time;
+libraries are imported before the fork (once, warm) and used only after it. What it must survive:
+a malformed request (answered), a child that crashes (its pipe closes: the Core reads
+``unreachable``), a child that ignores its timer (killed), more requests than children (they wait
+in the socket). When the Core's end closes, it kills what still runs and ends.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from kcm_core.l1.providers import warm
+from kcm_core.l1.state import L1Error, L1State
+from kcm_core.l1.uri import L1UriError, parse
+from kcm_core.unsealer import child
+from kcm_core.unsealer.frames import (
+    REQUEST_MAX,
+    FrameError,
+    Operation,
+    Request,
+    Told,
+    read_request,
+)
+
+CHILDREN_MAX: Final = 16
+"""Children at once: they mostly wait for a network, and each costs a few MiB of its own."""
+
+KILL_GRACE_S: Final = 0.25
+"""Seconds that a child may outlive its deadline before it is killed from outside."""
+
+_FDS_MAX: Final = 1
+_FD_SIZE: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class _Child:
+    pid: int
+    kill_at: float
+
+
+class Server:
+    """Serves one Core over one socket; ``run`` returns when the Core has gone."""
+
+    def __init__(self, core: socket.socket, *, development: bool) -> None:
+        self._core = core
+        self._development = development
+        self._children: dict[int, _Child] = {}
+        self._buffer = bytearray(REQUEST_MAX + 1)
+        self._poll = select.poll()
+
+    def run(self) -> None:
+        """Serve until the Core's end of the socket closes."""
+        try:
+            while self._step():
+                pass
+        finally:
+            for pidfd in list(self._children):
+                self._kill(pidfd)
+                self._reap(pidfd)
+
+    def _step(self) -> bool:
+        room = len(self._children) < CHILDREN_MAX
+        # Without room the socket is still watched for its end (POLLHUP needs no mask).
+        self._poll.register(self._core, select.POLLIN if room else 0)
+        alive = True
+        for descriptor, event in self._poll.poll(self._patience_ms()):
+            if descriptor != self._core.fileno():
+                self._reap(descriptor)
+            elif event & (select.POLLHUP | select.POLLERR):
+                alive = False  # what the Core left unread has nobody to be answered to
+            elif event & select.POLLIN:
+                alive = self._receive()
+        for pidfd, running in list(self._children.items()):
+            if time.monotonic() >= running.kill_at:
+                self._kill(pidfd)
+        return alive
+
+    def _patience_ms(self) -> int | None:
+        if not self._children:
+            return None
+        next_kill = min(running.kill_at for running in self._children.values())
+        return max(1, round((next_kill - time.monotonic()) * 1000) + 1)
+
+    def _receive(self) -> bool:
+        size, ancillary, _, _ = self._core.recvmsg_into(
+            [self._buffer], socket.CMSG_SPACE(_FDS_MAX * _FD_SIZE), socket.MSG_CMSG_CLOEXEC
+        )
+        if size == 0:
+            return False
+        with _received_pipes(ancillary) as pipes:
+            if len(pipes) == 1:
+                try:
+                    self._answer(memoryview(self._buffer)[:size], pipes[0])
+                finally:
+                    self._buffer[:size] = bytes(size)
+        return True
+
+    def _answer(self, packet: memoryview, pipe: int) -> None:
+        """Fork a child for a good request, answer a bad one here; never raise for its fault."""
+        try:
+            request = read_request(packet)
+            if request.operation is Operation.PING:
+                return child.write(pipe, child.Answer(L1State.ENABLED, Told()))
+            uri = parse(request.ask.uri)
+            warm(uri, development=self._development)
+        except FrameError as error:
+            return _refuse(pipe, L1Error(L1State.INVALID, f"malformed: {error}", cls="FrameError"))
+        except L1UriError as error:
+            return _refuse(pipe, L1Error(L1State.UNREACHABLE, str(error), cls="L1UriError"))
+        except Exception as error:  # noqa: BLE001 - an SDK's import can fail in any way
+            return _refuse(pipe, child.unknown(error))
+        try:
+            pid = os.fork()
+        except OSError as error:
+            return _refuse(pipe, child.unknown(error))
+        if pid == 0:
+            child.run(request, uri, pipe, development=self._development)
+        return self._watch(pid, request)
+
+    def _watch(self, pid: int, request: Request) -> None:
+        pidfd = os.pidfd_open(pid)
+        kill_at = time.monotonic() + request.ask.deadline_ms / 1000 + KILL_GRACE_S
+        self._children[pidfd] = _Child(pid, kill_at)
+        self._poll.register(pidfd, select.POLLIN)
+
+    def _kill(self, pidfd: int) -> None:
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+
+    def _reap(self, pidfd: int) -> None:
+        running = self._children.pop(pidfd)
+        self._poll.unregister(pidfd)
+        os.waitpid(running.pid, 0)
+        os.close(pidfd)
+
+
+def _refuse(pipe: int, error: L1Error) -> None:
+    try:
+        child.write(pipe, child.failure(error))
+    except OSError:
+        return  # the Core has given up on this request: there is nobody to tell
+
+
+@contextmanager
+def _received_pipes(ancillary: list[tuple[int, int, bytes]]) -> Iterator[list[int]]:
+    """Give the descriptors that came with a packet, and close them: the child has its own."""
+    pipes: list[int] = []
+    for level, kind, data in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            pipes += [
+                int.from_bytes(data[at : at + _FD_SIZE], "little")
+                for at in range(0, len(data) - _FD_SIZE + 1, _FD_SIZE)
+            ]
+    try:
+        yield pipes
+    finally:
+        for pipe in pipes:
+            os.close(pipe)
