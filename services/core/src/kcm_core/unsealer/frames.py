@@ -38,8 +38,8 @@ MECHANISM_MAX: Final = 32
 DIGEST_SIZE: Final = 32
 """Bytes of a canary's SHA-256."""
 
-DEADLINE_MAX_MS: Final = 30_000
-"""Milliseconds for one operation: nothing that waits longer serves a lease of 30 s."""
+DEADLINE_MAX_MS: Final = 60_000
+"""Milliseconds for one operation: twice the default L1 lease, after which nobody waits any more."""
 
 META_MAX: Final = URI_MAX * 4 + CONTEXT_MAX + 512
 """Bytes of meta: a URI (UTF-8), a context and what names them."""
