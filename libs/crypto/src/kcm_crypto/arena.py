@@ -43,6 +43,7 @@ class Arena:
     __slots__ = ("_lock", "_pages", "_pid", "_purged", "_unmapped", "_users", "_view")
 
     def __init__(self, size: int = PAGE) -> None:
+        self._unmapped = True  # until there is something to unmap
         self._pages: Final[Pages] = map_pages(size)
         _lacks.update(self._pages.lacks)
         self._view: Final = memoryview(self._pages.buffer()).cast("B")
@@ -64,10 +65,17 @@ class Arena:
 
     @contextmanager
     def use(self) -> Iterator[memoryview]:
-        """Lend the memory; raises ``Purged`` on entry and again on leaving."""
+        """Lend the memory; raises ``Purged`` on entry and again on leaving.
+
+        What fails inside after a purge failed over wiped keys: that is ``Purged`` too, and must not
+        be told as a record that was tampered with.
+        """
         view = self.enter()
         try:
             yield view
+        except Exception:
+            self.check()
+            raise
         finally:
             self.leave()
         self.check()
@@ -118,11 +126,12 @@ class Arena:
             self._pages.unmap()
 
     def __del__(self) -> None:
-        # Reached only through a bug or at exit: nobody can hold a use of what is collected.
+        # Reached only through a bug or at exit. A view that was never given back keeps its pages:
+        # it must not come to show somebody else's.
         if not self._unmapped and os.getpid() == self._pid:
-            self._purged = self._unmapped = True
+            self._purged = True
             self._pages.wipe()
-            self._pages.unmap()
+            self._unmap_when_unused()
 
     def __repr__(self) -> str:
         return f"<Arena {self.size} bytes{', purged' if self._purged else ''}>"

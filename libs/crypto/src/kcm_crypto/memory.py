@@ -8,6 +8,7 @@ under zeros), with an inaccessible guard page on either side.
 from __future__ import annotations
 
 import ctypes
+import errno
 import mmap
 import os
 import sys
@@ -93,12 +94,12 @@ def fill_random(view: memoryview) -> None:
         got = _libc.getrandom(address + done, len(view) - done, 0)
         if got <= 0:
             code = ctypes.get_errno()
+            if code == errno.EINTR:
+                continue
             raise OSError(code, os.strerror(code))
         done += got
 
 
 def wipe(view: memoryview) -> None:
     """Overwrite writable memory with zeros."""
-    if len(view):
-        target = (ctypes.c_ubyte * len(view)).from_buffer(view)
-        ctypes.memset(ctypes.addressof(target), 0, len(view))
+    view[:] = bytes(len(view))

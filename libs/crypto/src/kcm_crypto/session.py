@@ -15,6 +15,7 @@ travels beside it in clear; a reply binds the SHA-256 of its request and who ans
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -77,12 +78,15 @@ def to_sign(info: bytes, ciphertext: bytes) -> bytes:
 class Session:
     """The two direction keys of a session, in an arena of their own."""
 
-    __slots__ = ("_arena", "info")
+    __slots__ = ("_arena", "_lock", "info")
 
     def __init__(self, info: TicketInfo, arena: Arena, salt: bytes) -> None:
         """Derive the direction keys from the secret that lies in ``arena``, and wipe it."""
         self.info: Final = info
         self._arena: Final = arena
+        # One scratch for both directions: a thread that wiped it under another's derivation would
+        # let that one seal under a key that everybody knows.
+        self._lock: Final = threading.Lock()
         with arena.use() as view:
             for part, name in ((_REQUEST, b"request"), (_REPLY, b"reply")):
                 HKDF(SHA256(), 32, salt, name).derive_into(view[_SECRET], view[part])
@@ -113,11 +117,11 @@ class Session:
         self._arena.purge()
 
     def _seal(self, key: slice, plain: memoryview, aad: bytes, nonce: bytes) -> bytes:
-        with self._arena.use() as view:
+        with self._lock, self._arena.use() as view:
             return bytes(xaes.seal(view[key], plain, aad, nonce, view[_SCRATCH]))
 
     def _open(self, key: slice, sealed: bytes, aad: bytes, out: memoryview) -> None:
-        with self._arena.use() as view:
+        with self._lock, self._arena.use() as view:
             xaes.open_into(view[key], sealed, aad, out, view[_SCRATCH])
 
 

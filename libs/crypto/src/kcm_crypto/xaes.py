@@ -47,10 +47,14 @@ _DOMAIN: Final = (b"\x00\x01X\x00", b"\x00\x02X\x00")
 def derive(key: memoryview, nonce_start: bytes, scratch: memoryview) -> AESGCM:
     """The AES-256-GCM cipher of ``key`` (32 bytes) for nonces that start with ``nonce_start`` (12).
 
-    ``scratch`` is locked memory of ``SCRATCH_SIZE`` bytes and is wiped before this returns.
+    ``scratch`` is locked memory of ``SCRATCH_SIZE`` bytes and is wiped before this returns. Raises
+    ``ValueError`` for sizes that do not fit and for a key of all zeros: that is one that was purged
+    or never made, and everybody knows it.
     """
     if len(key) != KEY_SIZE or len(nonce_start) != _HALF or len(scratch) < SCRATCH_SIZE:
         raise ValueError("a key has 32 bytes, the start of a nonce 12, and scratch 192")
+    if not any(key):
+        raise ValueError("a key of all zeros")
     try:
         block = Cipher(algorithms.AES256(key), modes.ECB()).encryptor()  # noqa: S305 - CMAC's own use of the block cipher
         block.update_into(_ZEROS, scratch[0:31])
@@ -77,6 +81,8 @@ def seal(
     key: memoryview, plaintext: Buffer, aad: bytes, nonce: bytes, scratch: memoryview
 ) -> bytearray:
     """``nonce`` (24 bytes) ``|| ciphertext || tag``."""
+    if len(nonce) != NONCE_SIZE:
+        raise ValueError("a nonce has 24 bytes")
     size = memoryview(plaintext).nbytes
     out = bytearray(NONCE_SIZE + size + TAG_SIZE)
     out[:NONCE_SIZE] = nonce
@@ -117,6 +123,8 @@ def wrap_batch(
     count, rest = divmod(len(keys), KEY_SIZE)
     if rest or not 0 < count <= BATCH_MAX or len(out) != count * WRAPPED_SIZE:
         raise ValueError("keys have 32 bytes, wrapped keys 72, and a batch at most 65536 of them")
+    if len(nonce) != NONCE_SIZE:
+        raise ValueError("a nonce has 24 bytes")
     start = nonce[:_HALF]
     counter = int.from_bytes(nonce[_HALF:], "big")
     encrypt_into = derive(key, start, scratch).encrypt_into
@@ -144,11 +152,20 @@ def unwrap_batch(
     count, rest = divmod(len(view), WRAPPED_SIZE)
     if rest or len(out) != count * KEY_SIZE:
         raise ValueError("a wrapped key has 72 bytes, a key 32")
+    try:
+        return _unwrap_each(key, view.tobytes(), aad, out, scratch)
+    except BaseException:
+        wipe(out)
+        raise
+
+
+def _unwrap_each(
+    key: memoryview, raw: bytes, aad: bytes, out: memoryview, scratch: memoryview
+) -> list[int]:
     ciphers: dict[bytes, AESGCM] = {}
     bad = []
-    raw = view.tobytes()
     at = 0
-    for position in range(count):
+    for position in range(len(raw) // WRAPPED_SIZE):
         start = raw[at : at + _HALF]
         cipher = ciphers.get(start)
         if cipher is None:
