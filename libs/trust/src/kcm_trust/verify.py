@@ -18,6 +18,7 @@ fence, pull, pull-reply   a Core of the region it names
 admin                     an operator; which role depends on noun and verb
 admin-reply               a Core
 audit                     the instance that it names
+session ticket            a Gateway of the region it names
 ========================  =======================================================
 
 Every function takes bytes from outside and returns the verified thing, or raises ``Untrusted``.
@@ -37,6 +38,7 @@ from kcm_schemas.audit import AuditBatch
 from kcm_schemas.codec import Message, decode
 from kcm_schemas.codes import KcmError
 from kcm_schemas.control import Fence, Hold, Lease, Lift, PullReply, PullRequest, Receipt
+from kcm_schemas.names import is_region
 from kcm_schemas.registry import Link, RootKeys, Service, ServiceKeys, Tenant
 from kcm_schemas.roster import Instance, OperatorRole, Role, Roster
 from kcm_schemas.signed import Kind, Signed
@@ -83,6 +85,9 @@ def verify_roster(raw: bytes, root_public: bytes, seen: int) -> Roster:
     names = [i.instance for i in roster.instances] + [o.operator for o in roster.operators]
     if len(set(names)) != len(names) or ROOT in names:
         raise Untrusted("the roster names somebody twice")
+    regions = [entry.region for entry in roster.regions]
+    if len(set(regions)) != len(regions) or not all(is_region(region) for region in regions):
+        raise Untrusted("the roster names a region twice, or by a name that is reserved")
     return roster
 
 
@@ -214,10 +219,12 @@ class Verifier:
         return body
 
     def ticket(self, caller: str, region: str, signature: bytes, message: bytes) -> Instance:
-        """A session ticket's signature, by an instance of this region; returns the caller."""
+        """A session ticket's signature, by a Gateway of this region; returns the caller."""
         entry = self.instance(caller)
-        if entry.region != region or not check(entry.public_key, signature, message):
-            raise Untrusted("the ticket is not signed by an instance of this region")
+        if (entry.role, entry.region) != (Role.GATEWAY, region):
+            raise Untrusted("the ticket is not of a Gateway of this region")
+        if not check(entry.public_key, signature, message):
+            raise Untrusted("the signature does not hold")
         return entry
 
     def _by_operator(self, raw: bytes, kind: Kind, model: type[M], role: OperatorRole) -> M:
