@@ -10,7 +10,7 @@ msgpack ships no types; this module is the one typed wrapper.
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import msgpack
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -32,8 +32,7 @@ M = TypeVar("M", bound=Message)
 
 def pack(value: Any) -> bytes:
     """Encode plain values canonically."""
-    packed: bytes = msgpack.packb(value, use_bin_type=True)
-    return packed
+    return cast("bytes", msgpack.packb(value, use_bin_type=True))
 
 
 def encode(message: Message, *, limit: int = limits.BODY_MAX) -> bytes:
