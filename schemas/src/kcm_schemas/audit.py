@@ -7,6 +7,7 @@ an event that was changed, dropped or put in between shows.
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated, Final
 
 from pydantic import Field
@@ -19,6 +20,31 @@ from kcm_schemas.roster import Role
 
 GENESIS: Final = bytes(32)
 """The hash before the first event of a boot."""
+
+
+class EventType(StrEnum):
+    """What services record. An event may bear another type of the same form: readers keep it."""
+
+    INSTANCE_START = "instance.start"
+    INSTANCE_STOP = "instance.stop"
+    INSTANCE_ALIVE = "instance.alive"
+    DATA_ENCRYPT = "data.encrypt"
+    DATA_DECRYPT = "data.decrypt"
+    KEYS_WRAP = "keys.wrap"
+    KEYS_UNWRAP = "keys.unwrap"
+    ROOT_CREATE = "root.create"
+    ROOT_OPEN = "root.open"
+    ROOT_SEAL = "root.seal"
+    SERVICE_CREATE = "service.create"
+    TENANT_CREATE = "tenant.create"
+    LINK_PUT = "link.put"
+    HOLD_PLACED = "hold.placed"
+    HOLD_PURGED = "hold.purged"
+    HOLD_DURABLE = "hold.durable"
+    HOLD_LIFTED = "hold.lifted"
+    TRUST_REFUSED = "trust.refused"
+    AUDIT_READ = "audit.read"
+    AUDIT_DROPPED = "audit.dropped"
 
 
 class AuditEvent(Message):

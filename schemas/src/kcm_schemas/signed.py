@@ -35,6 +35,7 @@ class Kind(StrEnum):
     ADMIN = "admin"
     ADMIN_REPLY = "admin-reply"
     AUDIT = "audit"
+    AUDIT_HEAD = "audit-head"
 
 
 class Signed(Message):

@@ -167,6 +167,32 @@ def audit_all(region: str) -> str:
     return f"{_in_region(region, 'audit')}.*"
 
 
+def auditor(region: str, verb: str) -> str:
+    """Operator to Auditor, request/reply in a queue group."""
+    return _join(region, "auditor", verb)
+
+
+def auditor_all(region: str) -> str:
+    """What an Auditor listens to."""
+    return f"{_join(region, 'auditor')}.*"
+
+
+def read_audit(subject: str) -> tuple[str, str]:
+    """Read region and emitter of ``kcm.v1.<region>.audit.<emitter>``."""
+    tokens = subject.split(".")
+    if len(tokens) != 5 or not all(is_name(token) for token in tokens[2:]):
+        raise KcmError(Code.MALFORMED, "the subject is not one of audit events")
+    return tokens[2], tokens[4]
+
+
+def read_auditor(subject: str) -> str:
+    """Read the verb of ``kcm.v1.<region>.auditor.<verb>``."""
+    tokens = subject.split(".")
+    if len(tokens) != 5 or not is_name(tokens[4]):
+        raise KcmError(Code.MALFORMED, "the subject is not one of an auditor's request")
+    return tokens[4]
+
+
 CONTROL_STREAM: Final = "KCM_CONTROL"
 AUDIT_STREAM: Final = "KCM_AUDIT"
 KEYS_BUCKET: Final = "kcm-keys"

@@ -77,6 +77,9 @@ HOLD_ID: Final = Label("kcm/v1/hold-id", (_T, _T, _T, _T, _U64, _T, _B))
 AUDIT_CHAIN: Final = Label("kcm/v1/audit-chain", (_B, _B))
 """previous hash, event."""
 
+AUDIT_JOURNAL: Final = Label("kcm/v1/audit-journal", (_B, _B))
+"""previous hash, SHA-256 of the entry: the chain of an Auditor's journal."""
+
 
 def ctx(label: Label, *parts: str | int | bytes) -> bytes:
     """Encode ``parts`` under ``label``.

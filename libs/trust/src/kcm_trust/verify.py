@@ -16,8 +16,9 @@ root-keys, service-keys   a Core of the region it names
 receipt, lease            the instance that it names, in the role and region it names
 fence, pull, pull-reply   a Core of the region it names
 admin                     an operator; which role depends on noun and verb
-admin-reply               a Core
+admin-reply               a Core, or an Auditor where the caller says so
 audit                     the instance that it names
+audit-head                the Auditor that it names
 session ticket            a Gateway of the region it names
 ========================  =======================================================
 
@@ -35,6 +36,7 @@ from kcm_crypto.context import ctx
 from kcm_schemas import limits
 from kcm_schemas.admin import AdminReply, AdminRequest
 from kcm_schemas.audit import AuditBatch
+from kcm_schemas.auditing import AuditHead
 from kcm_schemas.codec import Message, decode
 from kcm_schemas.codes import KcmError
 from kcm_schemas.control import Fence, Hold, Lease, Lift, PullReply, PullRequest, Receipt
@@ -203,19 +205,31 @@ class Verifier:
             raise Untrusted("the request is not signed by an operator of the roster")
         return _body(AdminRequest, statement), operator.operator, frozenset(operator.roles)
 
-    def admin_reply(self, raw: bytes) -> tuple[AdminReply, str]:
-        """An admin reply with the Core that answered."""
+    def admin_reply(self, raw: bytes, role: Role = Role.CORE) -> tuple[AdminReply, Instance]:
+        """An admin reply with the instance that answered, which must have ``role``.
+
+        An Auditor's word must never pass for a Core's: it could say that a kill is complete. The
+        caller also compares the instance's region with the one that it asked.
+        """
         statement = _statement(raw, Kind.ADMIN_REPLY)
         entry = self.instance(statement.signer)
-        if entry.role is not Role.CORE or not _signed_by(statement, entry.public_key):
-            raise Untrusted("the reply is not signed by a Core of the roster")
-        return _body(AdminReply, statement), entry.region
+        if entry.role is not role or not _signed_by(statement, entry.public_key):
+            raise Untrusted(f"the reply is not signed by an instance with role {role.value}")
+        return _body(AdminReply, statement), entry
 
     def audit(self, raw: bytes) -> AuditBatch:
         """Audit events, by the instance that emitted them."""
         statement = _statement(raw, Kind.AUDIT)
         body = _body(AuditBatch, statement)
         self._itself(statement, body.emitter, body.role, body.region)
+        return body
+
+    def audit_head(self, raw: bytes) -> AuditHead:
+        """The head of a journal, by the Auditor that keeps it."""
+        statement = _statement(raw, Kind.AUDIT_HEAD)
+        body = _body(AuditHead, statement)
+        entry = self.instance(statement.signer)
+        self._itself(statement, body.auditor, Role.AUDITOR, entry.region)
         return body
 
     def ticket(self, caller: str, region: str, signature: bytes, message: bytes) -> Instance:

@@ -1,0 +1,267 @@
+"""The audit emitter: every instance records what it does, without ever waiting for it.
+
+Theory. ``emit`` is called on the purge path and on every request, so it only encodes an event and
+puts it into a bounded buffer: no await, no I/O, no exception. A task of its own packs consecutive
+events into a signed batch and stores it in the region's audit stream until the broker has
+acknowledged, one batch at a time and in order. A batch carries no message id: what was stored twice
+is recognised by emitter, boot and first number.
+
+What cannot be recorded is not done: services refuse data requests while ``has_room`` is false. A
+purge goes on all the same, and if even the reserve for it is used up, events are dropped, their
+numbers are missing for ever, and an ``audit.dropped`` event says how many.
+
+The broker is not believed when it acknowledges: a batch that it threw away is missing in the
+Auditor's chain.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from kcm_schemas import limits, subjects
+from kcm_schemas.audit import AuditBatch, AuditEvent, EventType
+from kcm_schemas.codec import encode
+from kcm_schemas.codes import Code, KcmError
+from kcm_schemas.names import is_name
+from kcm_schemas.signed import Kind
+from pydantic import ValidationError
+
+from kcm_bus.audit_chain import EventBuffer, Run
+from kcm_bus.clock import Clock
+from kcm_bus.connection import Connection
+from kcm_bus.membership import Membership
+from kcm_bus.serving import describe
+from kcm_bus.streams import put
+
+log = logging.getLogger(__name__)
+
+LINGER_S: Final = 0.01
+"""Seconds that the first event of a batch waits for company: one signature for many events."""
+
+HEARTBEAT_S: Final = 10.0
+"""Seconds without an event after which one says that the instance is alive; the Auditor reports an
+emitter that is quiet for several times as long."""
+
+RETRY_S: Final = 0.1
+"""Seconds before the first repetition of a batch that was not acknowledged; doubles."""
+
+RETRY_MAX_S: Final = 2.0
+"""Seconds between repetitions at most: a broker that comes back is used soon."""
+
+FLUSH_S: Final = 5.0
+"""Seconds that closing waits for the last events to be acknowledged."""
+
+COUNT_MAX: Final = (1 << 63) - 1
+"""The largest count that a message can carry."""
+
+Deliver = Callable[[str, bytes], Awaitable[object]]
+"""Stores a body under a subject and returns when that is acknowledged; raises ``KcmError``."""
+
+
+class AuditEmitter:
+    """Records this boot's events. Used from the event loop's thread only."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        membership: Membership,
+        clock: Clock,
+        *,
+        deliver: Deliver | None = None,
+        buffer: EventBuffer | None = None,
+    ) -> None:
+        self._membership: Final = membership
+        self._clock: Final = clock
+        self._subject: Final = subjects.audit(membership.region, membership.name)
+        self._buffer: Final = buffer or EventBuffer()
+        self._wake: Final = asyncio.Event()
+        self._hurry: Final = asyncio.Event()
+        self._drained: Final = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._last = clock.elapsed()
+        self._unsent = 0
+        self._closed = False
+
+        async def store(subject: str, body: bytes) -> object:
+            return await put(connection, subject, body)
+
+        self._deliver: Final = deliver or store
+        # Before anything else can be emitted: the first event of a boot is its start.
+        self.emit(EventType.INSTANCE_START)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a data request may begin; when false, refuse it with ``unavailable``."""
+        sending = not any(task.done() for task in self._tasks)
+        return sending and not self._closed and self._buffer.has_room
+
+    @property
+    def pending(self) -> int:
+        """Events that are not acknowledged yet."""
+        return len(self._buffer) + self._unsent
+
+    def emit(
+        self,
+        type: str,  # noqa: A002 - the name of the field
+        *,
+        actor: str | None = None,
+        tenant: str | None = None,
+        service: str | None = None,
+        code: Code = Code.OK,
+        count: int = 0,
+        failed: int = 0,
+        detail: str = "",
+    ) -> None:
+        """Record an event. Never waits and never raises; ``count`` is in records or keys.
+
+        A name that is none, which a refused request may bring, is recorded as absent, a longer
+        ``detail`` is cut. ``detail`` must never carry keys, payloads or contexts.
+        """
+        if self._closed:
+            log.error("an event of type %s came after the last one", type)
+            return
+        self._report_loss()
+        self._add(
+            self._encode(
+                type,
+                (_name(actor), _name(tenant), _name(service)),
+                code,
+                (min(max(count, 0), COUNT_MAX), min(max(failed, 0), COUNT_MAX)),
+                detail[: limits.TEXT_MAX].encode("utf-8", "replace").decode(),
+            )
+        )
+
+    async def start(self) -> None:
+        """Begin to send, and to say now and then that the instance is alive."""
+        loop = asyncio.get_running_loop()
+        self._tasks = [loop.create_task(self._pump()), loop.create_task(self._beat())]
+        for task in self._tasks:
+            task.add_done_callback(_note_end)
+
+    async def close(self) -> None:
+        """Emit ``instance.stop`` and send what waits, for at most ``FLUSH_S`` seconds."""
+        if self._closed:
+            return
+        self.emit(EventType.INSTANCE_STOP)
+        self._closed = True
+        self._hurry.set()
+        if self._tasks:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._drained.wait(), FLUSH_S)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self.pending:
+            log.error("%d audit events could not be stored before the end", self.pending)
+
+    def _encode(
+        self,
+        kind: str,
+        names: tuple[str | None, str | None, str | None],
+        code: Code,
+        counts: tuple[int, int],
+        detail: str,
+    ) -> bytes:
+        actor, tenant, service = names
+        count, failed = counts
+        try:
+            event = AuditEvent(
+                type=str(kind),
+                time_ms=self._clock.unix_ms(),
+                actor=actor,
+                tenant=tenant,
+                service=service,
+                code=code,
+                count=count,
+                failed=failed,
+                detail=detail,
+            )
+        except ValidationError:
+            # Only a caller's mistake (a type of another form) leads here: say so, keep the rest.
+            log.error("an event's type has not the form of one")
+            return self._encode(EventType.AUDIT_DROPPED, names, code, (1, 1), "malformed type")
+        return encode(event)
+
+    def _add(self, event: bytes) -> None:
+        self._last = self._clock.elapsed()
+        if self._buffer.add(event):
+            self._drained.clear()
+            self._wake.set()
+            if self._buffer.fills_batch:
+                self._hurry.set()
+        elif self._buffer.dropped == 1:
+            log.error("audit events are being dropped: the broker does not take them")
+
+    def _report_loss(self) -> None:
+        lost = self._buffer.dropped
+        if lost and self._buffer.has_room:
+            names = (None, None, None)
+            if self._buffer.add(
+                self._encode(EventType.AUDIT_DROPPED, names, Code.UNAVAILABLE, (lost, lost), "")
+            ):
+                self._buffer.note_reported()
+
+    async def _pump(self) -> None:
+        while True:
+            await self._wake.wait()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._hurry.wait(), LINGER_S)
+            self._wake.clear()
+            if not self._closed:
+                self._hurry.clear()
+            while (run := self._buffer.take()) is not None:
+                self._unsent = len(run.events)
+                await self._store(self._signed(run))
+                self._unsent = 0
+                if not self._closed:
+                    self._report_loss()
+            self._drained.set()
+
+    def _signed(self, run: Run) -> bytes:
+        batch = AuditBatch(
+            emitter=self._membership.name,
+            boot=self._membership.boot,
+            role=self._membership.role,
+            region=self._membership.region,
+            first=run.first,
+            previous=run.previous,
+            events=run.events,
+        )
+        return encode(self._membership.identity.sign(Kind.AUDIT, batch))
+
+    async def _store(self, body: bytes) -> None:
+        """Store one batch, repeating it until it is acknowledged."""
+        wait = RETRY_S
+        while True:
+            try:
+                await self._deliver(self._subject, body)
+            except KcmError as error:
+                log.warning("audit events wait: %s", error.code.value)
+            except Exception as error:  # noqa: BLE001 - recording must not end by a strange answer
+                log.warning("audit events wait: %s", describe(error))
+            else:
+                return
+            await asyncio.sleep(wait * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+            wait = min(wait * 2, RETRY_MAX_S)
+
+    async def _beat(self) -> None:
+        while True:
+            quiet = self._clock.elapsed() - self._last
+            if quiet >= HEARTBEAT_S:
+                self.emit(EventType.INSTANCE_ALIVE)
+                quiet = 0.0
+            await asyncio.sleep(max(HEARTBEAT_S - quiet, 0.05))
+
+
+def _note_end(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.critical("no more events are recorded: %s", describe(error))
+
+
+def _name(text: str | None) -> str | None:
+    return text if text is not None and is_name(text) else None
