@@ -88,6 +88,27 @@ class HoldQuery(Message):
     hold_id: Id
 
 
+class HoldView(Message):
+    """A hold as it stands; ``raw`` is the signed hold, which a lift embeds."""
+
+    hold_id: Id
+    scope: Scope
+    target: Name
+    cause: Cause
+    origin: Name
+    issuer: Name
+    issued_ms: U64
+    reason: Text
+    lifted: bool
+    raw: bytes
+
+
+class HoldList(Message):
+    """All holds that a region knows, lifted ones too, oldest first."""
+
+    holds: list[HoldView]
+
+
 class BootStatus(Message):
     """One boot in a kill's table: ``receipt`` when it said that it purged, else ``waiting``."""
 

@@ -88,7 +88,8 @@ class KillSwitch:
         self._first = 0
         self._boots: dict[bytes, Boot] = {}
         self.durable: dict[bytes, int] = {}
-        """Stream sequence at which this region's stream holds a hold, by id."""
+        """Stream sequence at which this region's stream first acknowledged a hold, by id."""
+        self._durable_state: dict[bytes, bytes] = {}
         self._follower: Final = Follower(
             region_bus,
             subjects.CONTROL_STREAM,
@@ -117,6 +118,10 @@ class KillSwitch:
         except KcmError:
             log.warning("the end of this boot could not be put on record; it will expire")
         await self._follower.close()
+
+    def is_durable(self, record: HoldRecord) -> bool:
+        """Whether this region's stream has acknowledged exactly this state of the hold."""
+        return self._durable_state.get(record.hold.id) == record.message
 
     async def boots(self) -> tuple[int, list[Boot]]:
         """The region's boots on record, and the stream position at which that is true.
@@ -206,7 +211,7 @@ class KillSwitch:
             return
         known = self._revocations.holds.get(record.hold.id)
         if known is None or known.message == entry.data:
-            self.durable[record.hold.id] = entry.sequence
+            self._note_durable(known or record, entry.sequence)
         else:
             # The stream went back to an earlier state of this hold: write the join again.
             self._spawn(self._make_durable(record.hold.id))
@@ -233,7 +238,7 @@ class KillSwitch:
             try:
                 stored = await last(self._region_bus, subjects.CONTROL_STREAM, subject)
                 if stored is not None and stored.data == known.message:
-                    self.durable[hold_id] = stored.sequence
+                    self._note_durable(known, stored.sequence)
                     return
                 if stored is not None:
                     self._take_stored(stored)
@@ -249,9 +254,13 @@ class KillSwitch:
                 if error.code is not Code.CONFLICT:
                     await asyncio.sleep(RETRY_S)
                 continue
-            self.durable[hold_id] = sequence
+            self._note_durable(known, sequence)
             self._emit("hold.durable", detail=hold_id.hex())
             return
+
+    def _note_durable(self, record: HoldRecord, sequence: int) -> None:
+        self._durable_state[record.hold.id] = record.message
+        self.durable.setdefault(record.hold.id, sequence)
 
     def _take_stored(self, stored: Entry) -> None:
         try:

@@ -22,6 +22,7 @@ _PROT_RW: Final = 3
 _MAP_PRIVATE_ANONYMOUS: Final = 0x22
 _MADV_DONTFORK: Final = 10
 _MADV_DONTDUMP: Final = 16
+_PR_SET_DUMPABLE: Final = 4
 _MAP_FAILED: Final = ctypes.c_void_p(-1).value
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)
@@ -103,3 +104,8 @@ def fill_random(view: memoryview) -> None:
 def wipe(view: memoryview) -> None:
     """Overwrite writable memory with zeros."""
     view[:] = bytes(len(view))
+
+
+def make_undumpable() -> None:
+    """Forbid core dumps and tracing of this process by others of the same user."""
+    _libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)

@@ -31,5 +31,5 @@ class CoreConfig(InstanceConfig):
     """How long a Gateway may use what it was answered, from the sending of its request."""
     l1_deadline_s: Annotated[float, Field(gt=0, le=60)] = 10.0
     """Seconds that a customer's key gets to answer."""
-    unsealer_environment: dict[str, str] = {}
+    unsealer_environment: Annotated[dict[str, str], Field(default_factory=dict)]
     """Environment of the unsealer's processes, e.g. ``SOFTHSM2_CONF``. Nothing is inherited."""

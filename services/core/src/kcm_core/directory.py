@@ -60,9 +60,7 @@ class Directory:
         names = sorted(path.name for path in self._path.glob(f"{key}{_MARK}*"))
         if not names:
             return None
-        return Stored(
-            int(names[-1].rsplit(_MARK, 1)[1]), (self._path / names[-1]).read_bytes()
-        )
+        return Stored(int(names[-1].rsplit(_MARK, 1)[1]), (self._path / names[-1]).read_bytes())
 
     def _sync(self) -> None:
         fd = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY)

@@ -165,4 +165,3 @@ class Opener:
 def provider_context(tenant: str, region: str, version: int) -> bytes:
     """What an L1 authenticates beside the blob, where it can."""
     return ctx(context.L1_CONTEXT, tenant, region, version)
-

@@ -90,7 +90,9 @@ class Vault:
 
         Raises ``tampered`` when it is not this region's, this tenant's or this version's.
         """
-        ring = self._rings.get(tenant) or Keyring(generation)
+        ring = self._rings.get(tenant)
+        if ring is None:
+            ring = Keyring(generation)
         name = RootName(version)
         try:
             with ring.use() as keys:
@@ -159,9 +161,7 @@ class Vault:
         return ctx(context.L2, tenant, self._region, version, self._seal.id)
 
     def _service_aad(self, key: ServiceKey) -> bytes:
-        return ctx(
-            context.L3, key.tenant, self._region, key.service, key.version, key.l2_version
-        )
+        return ctx(context.L3, key.tenant, self._region, key.service, key.version, key.l2_version)
 
     def _data_aad(self, key: ServiceKey, purpose: str) -> bytes:
         return ctx(context.L4, purpose, key.tenant, self._region, key.service, key.version)

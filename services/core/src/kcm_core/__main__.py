@@ -1,0 +1,44 @@
+"""Composition root of the Core: the only reader of arguments, environment and clocks."""
+
+from __future__ import annotations
+
+from kcm_core.unsealer.guard import forbid_cloud_sdks
+
+forbid_cloud_sdks()
+
+# ruff: noqa: E402 - nothing may be imported before the guard stands
+
+import sys
+
+from kcm_bus.clock import Clock, Randomness
+from kcm_bus.membership import join_system
+from kcm_bus.process import run
+from kcm_crypto.memory import make_undumpable
+from kcm_schemas.roster import Role
+
+from kcm_core.config import CoreConfig
+from kcm_core.service import Core
+from kcm_core.unsealer.client import Unsealer
+
+
+class _Process:
+    """A Core with its unsealer."""
+
+    def __init__(self, config: CoreConfig, clock: Clock, randomness: Randomness) -> None:
+        make_undumpable()
+        membership = join_system(config, Role.CORE, randomness)
+        development = {"KCM_DEVELOPMENT": "1"} if config.development else {}
+        self._unsealer = Unsealer({**config.unsealer_environment, **development})
+        self._core = Core(config, membership, self._unsealer, clock, randomness)
+
+    async def start(self) -> None:
+        await self._unsealer.start()
+        await self._core.start()
+
+    async def close(self) -> None:
+        await self._core.close()
+        await self._unsealer.close()
+
+
+if __name__ == "__main__":
+    sys.exit(run("kcm_core", CoreConfig, _Process))

@@ -1,0 +1,252 @@
+"""Operators' requests: each signed, each answered with a signature.
+
+The request's own region, noun and verb have to be those of the subject it came on, so that nothing
+that was signed for one place is of use in another. Puts are idempotent: the same record again is
+fine, another one under the same name is a conflict.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from hashlib import sha256
+from typing import Final, TypeVar
+
+from kcm_bus.clock import Clock
+from kcm_bus.connection import Connection
+from kcm_bus.membership import Membership
+from kcm_bus.registry_feed import RegistryFeed
+from kcm_bus.streams import Entry, last, put
+from kcm_bus.switch import Emit
+from kcm_control.registry import Registry
+from kcm_control.revocation import Revocations
+from kcm_schemas import subjects
+from kcm_schemas.admin import (
+    AdminReply,
+    AdminRequest,
+    Empty,
+    HoldQuery,
+    PutStatement,
+    ServiceView,
+    TenantList,
+    TenantQuery,
+    TenantView,
+)
+from kcm_schemas.codec import Message, decode, encode
+from kcm_schemas.codes import Code, KcmError
+from kcm_schemas.registry import Link, Tenant
+from kcm_schemas.roster import OperatorRole
+from kcm_schemas.signed import Kind
+from kcm_trust.verify import Untrusted
+
+from kcm_core.keystore import KeyStore
+from kcm_core.kills import Kills
+from kcm_core.making import Maker
+from kcm_core.vault import Vault
+from kcm_core.wrapping import check_deadline
+
+_REGISTRY: Final = subjects.bucket_stream(subjects.REGISTRY_BUCKET)
+
+T = TypeVar("T")
+
+Handler = Callable[[AdminRequest], Awaitable[Message]]
+
+
+class Admin:
+    """Serves ``kcm.v1.<region>.admin.<noun>.<verb>``."""
+
+    def __init__(
+        self,
+        *,
+        membership: Membership,
+        connection: Connection,
+        feed: RegistryFeed,
+        registry: Registry,
+        revocations: Revocations,
+        store: KeyStore,
+        vault: Vault,
+        maker: Maker,
+        kills: Kills,
+        emit: Emit,
+        clock: Clock,
+    ) -> None:
+        self._me: Final = membership
+        self._connection: Final = connection
+        self._feed: Final = feed
+        self._registry: Final = registry
+        self._revocations: Final = revocations
+        self._store: Final = store
+        self._vault: Final = vault
+        self._maker: Final = maker
+        self._kills: Final = kills
+        self._emit: Final = emit
+        self._clock: Final = clock
+        admin, security = OperatorRole.ADMIN, OperatorRole.SECURITY
+        self._verbs: Final[dict[tuple[str, str], tuple[frozenset[OperatorRole], Handler]]] = {
+            ("tenant", "put"): (frozenset({admin}), self._put_tenant),
+            ("tenant", "list"): (frozenset({admin, security}), self._list_tenants),
+            ("tenant", "show"): (frozenset({admin, security}), self._show_tenant),
+            ("link", "put"): (frozenset({admin}), self._put_link),
+            ("service", "put"): (frozenset({admin}), self._put_service),
+            ("hold", "put"): (frozenset({security}), self._put_hold),
+            ("hold", "status"): (frozenset({admin, security}), self._hold_status),
+            ("hold", "list"): (frozenset({admin, security}), self._list_holds),
+            ("hold", "preview"): (frozenset({admin, security}), self._preview),
+        }
+
+    async def handle(self, subject: str, body: bytes) -> bytes:
+        """Serve one request. Only a request that is not believed is refused without a signature."""
+        try:
+            request, operator, roles = self._me.verifier.admin(body)
+        except Untrusted as error:
+            self._emit("trust.refused", code=Code.FORBIDDEN, detail=f"admin: {error}")
+            raise KcmError(Code.FORBIDDEN, str(error)) from None
+        code, detail, payload = Code.OK, "", b""
+        try:
+            payload = encode(await self._serve(subject, request, roles))
+        except KcmError as error:
+            code, detail = error.code, error.detail
+        self._emit(f"admin.{request.noun}-{request.verb}", actor=operator, code=code, detail=detail)
+        reply = AdminReply(request=sha256(body).digest(), code=code, detail=detail, payload=payload)
+        return encode(self._me.identity.sign(Kind.ADMIN_REPLY, reply))
+
+    async def _serve(
+        self, subject: str, request: AdminRequest, roles: frozenset[OperatorRole]
+    ) -> Message:
+        here = subjects.admin(self._me.region, request.noun, request.verb)
+        if request.region != self._me.region or subject != here:
+            raise KcmError(Code.FORBIDDEN, "the request was signed for another place")
+        check_deadline(request.deadline_ms, self._clock.unix_ms())
+        known = self._verbs.get((request.noun, request.verb))
+        if known is None:
+            raise KcmError(Code.MALFORMED, "no such noun and verb")
+        allowed, handler = known
+        if not roles & allowed:
+            raise KcmError(Code.FORBIDDEN, "the operator has not the role for this")
+        return await handler(request)
+
+    async def _put_link(self, request: AdminRequest) -> Message:
+        raw = decode(PutStatement, request.payload).statement
+        link = _believed(self._me.verifier.link, raw)
+        await self._put(raw, "link", link.link)
+        self._emit("link.put", detail=f"link {link.link}")
+        return Empty()
+
+    async def _put_tenant(self, request: AdminRequest) -> Message:
+        raw = decode(PutStatement, request.payload).statement
+        tenant = _believed(self._me.verifier.tenant, raw)
+        if self._me.region not in tenant.regions:
+            raise KcmError(Code.WRONG_REGION, "the tenant is not to be served in this region")
+        link = self._registry.link(tenant.link) or await self._read_link(tenant.link)
+        await self._expect(raw, "tenant", tenant.tenant)
+        await self._maker.root(tenant, link)
+        await self._put(raw, "tenant", tenant.tenant)
+        self._emit("tenant.create", tenant=tenant.tenant, detail=f"link {tenant.link}")
+        return Empty()
+
+    async def _put_service(self, request: AdminRequest) -> Message:
+        raw = decode(PutStatement, request.payload).statement
+        service = _believed(self._me.verifier.service, raw)
+        if self._registry.tenant(service.tenant) is None:
+            await self._read("tenant", service.tenant)
+        await self._expect(raw, "service", service.tenant, service.service)
+        await self._maker.service(service)
+        await self._put(raw, "service", service.tenant, service.service)
+        return Empty()
+
+    async def _list_tenants(self, request: AdminRequest) -> Message:
+        decode(Empty, request.payload)
+        return TenantList(tenants=[await self._view(t) for t in self._registry.tenants()])
+
+    async def _show_tenant(self, request: AdminRequest) -> Message:
+        name = decode(TenantQuery, request.payload).tenant
+        tenant = self._registry.tenant(name)
+        if tenant is None:
+            await self._read("tenant", name)
+            tenant = self._registry.tenant(name)
+        if tenant is None:
+            raise KcmError(Code.UNKNOWN_TENANT)
+        return await self._view(tenant)
+
+    async def _put_hold(self, request: AdminRequest) -> Message:
+        raw = decode(PutStatement, request.payload).statement
+        status = await self._kills.place(raw, request.deadline_ms)
+        self._emit("hold.placed", detail=status.hold_id.hex())
+        return status
+
+    async def _hold_status(self, request: AdminRequest) -> Message:
+        return await self._kills.status(decode(HoldQuery, request.payload).hold_id)
+
+    async def _list_holds(self, request: AdminRequest) -> Message:
+        decode(Empty, request.payload)
+        return self._kills.listing()
+
+    async def _preview(self, request: AdminRequest) -> Message:
+        return await self._kills.preview(decode(PutStatement, request.payload).statement)
+
+    async def _view(self, tenant: Tenant) -> TenantView:
+        link = self._registry.link(tenant.link)
+        roots = await self._store.root(tenant.tenant)
+        held = self._revocations.active(tenant.tenant)
+        services = []
+        for service in self._registry.services(tenant.tenant):
+            keys = await self._store.service(tenant.tenant, service.service)
+            version = keys.current if keys else 0
+            services.append(ServiceView(service=service.service, l3_version=version))
+        return TenantView(
+            tenant=tenant.tenant,
+            region=self._me.region,
+            link=tenant.link,
+            uri=link.uri if link else "",
+            model=link.model if link else "",
+            regions=list(tenant.regions),
+            fence=tenant.fence,
+            state="killed" if held else "active" if self._vault.ring(tenant.tenant) else "sealed",
+            l2_version=roots.current if roots else 0,
+            services=services,
+            holds=[record.raw for record in held],
+        )
+
+    async def _expect(self, raw: bytes, *key: str) -> Entry | None:
+        """The stored record under this key; raises ``conflict`` when it is another one."""
+        subject = subjects.bucket_subject(subjects.REGISTRY_BUCKET, *key)
+        stored = await last(self._connection, _REGISTRY, subject)
+        if stored is not None and not self._says_the_same(stored, raw):
+            raise KcmError(Code.CONFLICT, "another record has this name")
+        return stored
+
+    async def _put(self, raw: bytes, *key: str) -> None:
+        stored = await self._expect(raw, *key)
+        subject = subjects.bucket_subject(subjects.REGISTRY_BUCKET, *key)
+        if stored is None:
+            sequence = await put(self._connection, subject, raw, expected=0)
+            stored = Entry(sequence, subject, raw)
+        self._feed.take(stored)
+
+    def _says_the_same(self, stored: Entry, raw: bytes) -> bool:
+        """Whether two believed statements say the same: an operator may sign twice."""
+        again = Entry(stored.sequence, stored.subject, raw)
+        try:
+            return self._feed.verify(stored) == self._feed.verify(again)
+        except Untrusted:
+            return False
+
+    async def _read(self, *key: str) -> None:
+        """Take a record from the store's leader before saying that it does not exist."""
+        subject = subjects.bucket_subject(subjects.REGISTRY_BUCKET, *key)
+        stored = await last(self._connection, _REGISTRY, subject)
+        if stored is not None:
+            self._feed.take(stored)
+
+    async def _read_link(self, name: str) -> Link:
+        await self._read("link", name)
+        link = self._registry.link(name)
+        if link is None:
+            raise KcmError(Code.MALFORMED, "no such link in this region; link the key first")
+        return link
+
+
+def _believed(verify: Callable[[bytes], T], raw: bytes) -> T:
+    try:
+        return verify(raw)
+    except Untrusted as error:
+        raise KcmError(Code.FORBIDDEN, str(error)) from None

@@ -1,0 +1,254 @@
+"""Placing, lifting and watching holds across regions.
+
+A hold that an operator signed is learned (which purges this instance before anything else), told to
+everybody, and written to this region's stream; the answer comes when that is acknowledged. Whether
+it is *complete* is computed from what every region in scope says after the hold was durable there:
+this region by reading its own stream behind an own fresh record, the others by a pull that a Core
+there answers in the same way. Asking for the status tells the hold again, so that a lost broadcast
+or a lost receipt mends itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from typing import Final
+
+from kcm_bus.clock import Clock, Randomness
+from kcm_bus.connection import Connection
+from kcm_bus.membership import Membership
+from kcm_bus.switch import KillSwitch, to_record
+from kcm_control.completeness import Arrival, RegionFacts, hold_status
+from kcm_control.holds import HoldRecord
+from kcm_control.registry import Registry
+from kcm_control.revocation import Revocations
+from kcm_schemas import limits, subjects
+from kcm_schemas.admin import BlastRadius, BootStatus, HoldList, HoldStatus, HoldView
+from kcm_schemas.codec import encode
+from kcm_schemas.codes import Code, KcmError
+from kcm_schemas.control import Boot, Hold, PullReply, PullRequest
+from kcm_schemas.signed import Kind
+from kcm_trust.verify import Untrusted
+from nats.aio.msg import Msg
+
+log = logging.getLogger(__name__)
+
+HOLDS_WATCHED_MAX: Final = 1024
+"""Holds whose receipts are kept in memory: older ones are asked for again when needed."""
+
+PULL_TIMEOUT_S: Final = 1.5
+"""Seconds that another region gets to say what it knows."""
+
+DURABLE_POLL_S: Final = 0.005
+"""Seconds between looks whether a hold is acknowledged."""
+
+PAGE_HOLDS: Final = 512
+"""Holds in one answer to a pull: keeps it below the bound of a message."""
+
+NO_HOLD: Final = bytes(limits.ID_SIZE)
+"""The hold id of a pull that asks for none."""
+
+
+class Kills:
+    """The Core's side of the kill switch's commands."""
+
+    def __init__(
+        self,
+        *,
+        membership: Membership,
+        control_bus: Connection,
+        registry: Registry,
+        revocations: Revocations,
+        switch: KillSwitch,
+        clock: Clock,
+        randomness: Randomness,
+    ) -> None:
+        self._me: Final = membership
+        self._bus: Final = control_bus
+        self._registry: Final = registry
+        self._revocations: Final = revocations
+        self._switch: Final = switch
+        self._clock: Final = clock
+        self._random: Final = randomness
+        self._receipts: OrderedDict[bytes, dict[bytes, Arrival]] = OrderedDict()
+        self._heard: OrderedDict[bytes, float] = OrderedDict()
+
+    async def start(self) -> None:
+        """Collect receipts, and answer other regions."""
+        await self._bus.subscribe(subjects.receipts(), self._on_receipt)
+        await self._bus.subscribe(
+            subjects.pull(self._me.region), self._on_pull, queue=f"core-{self._me.region}"
+        )
+
+    async def place(self, raw: bytes, deadline_ms: int) -> HoldStatus:
+        """Take a signed hold or lift, tell everybody, and wait until this region has it durable."""
+        record = self._believe(raw)
+        self._note(record.hold.id, self._clock.elapsed())
+        self._switch.learn(raw)
+        try:
+            await self._switch.tell(raw)
+        except KcmError as error:
+            log.warning("a hold could not be broadcast: %s", error.code.value)
+        known = self._known(record.hold.id)
+        while not self._switch.is_durable(known):
+            if self._clock.unix_ms() >= deadline_ms:
+                raise KcmError(Code.UNAVAILABLE, "the hold is in force here, but not yet durable")
+            await asyncio.sleep(DURABLE_POLL_S)
+            known = self._known(record.hold.id)
+        return await self.status(record.hold.id)
+
+    async def status(self, hold_id: bytes) -> HoldStatus:
+        """How far a hold has come, asked anew of every region in scope."""
+        record = self._known(hold_id)
+        if not record.lifted:
+            await self._tell_again(record)
+        scope = self._regions_of(record.hold)
+        facts = await asyncio.gather(*(self._facts(region, record) for region in scope))
+        arrivals = self._receipts.get(hold_id, {})
+        return hold_status(record, dict(zip(scope, facts, strict=True)), arrivals)
+
+    async def preview(self, raw: bytes) -> BlastRadius:
+        """What a hold would reach. Nothing is changed."""
+        hold = self._believe(raw).hold
+        tenants = sorted(self._revocations.reach(hold.scope, hold.target))
+        known = [name for name in tenants if self._registry.tenant(name) is not None]
+        regions = self._regions_of(hold)
+        facts = await asyncio.gather(*(self._boots_of(region) for region in regions))
+        boots = [
+            BootStatus(
+                instance=boot.instance,
+                boot=boot.boot,
+                role=boot.role,
+                region=region,
+                how="waiting",
+                keys=0,
+                purge_us=0,
+                after_ms=0,
+            )
+            for region, found in zip(regions, facts, strict=True)
+            for boot in found
+        ]
+        services = sum(len(self._registry.services(name)) for name in known)
+        return BlastRadius(tenants=known, services=services, regions=regions, boots=boots)
+
+    def listing(self) -> HoldList:
+        """Every hold, lifted ones too."""
+        views = [
+            HoldView(
+                hold_id=record.hold.id,
+                scope=record.hold.scope,
+                target=record.hold.target,
+                cause=record.hold.cause,
+                origin=record.hold.origin,
+                issuer=record.issuer,
+                issued_ms=record.hold.issued_ms,
+                reason=record.hold.reason,
+                lifted=record.lifted,
+                raw=record.raw,
+            )
+            for record in self._revocations.holds
+        ]
+        return HoldList(holds=sorted(views, key=lambda view: (view.issued_ms, view.hold_id)))
+
+    def _believe(self, raw: bytes) -> HoldRecord:
+        try:
+            return to_record(self._me.verifier.hold_or_lift(raw))
+        except Untrusted as error:
+            raise KcmError(Code.FORBIDDEN, str(error)) from None
+
+    def _known(self, hold_id: bytes) -> HoldRecord:
+        record = self._revocations.holds.get(hold_id)
+        if record is None:
+            raise KcmError(Code.MALFORMED, "no such hold is known here")
+        return record
+
+    def _regions_of(self, hold: Hold) -> list[str]:
+        """The regions of the tenants that a hold reaches; all regions when it names none we know."""
+        regions: set[str] = set()
+        for name in self._revocations.reach(hold.scope, hold.target):
+            tenant = self._registry.tenant(name)
+            if tenant is not None:
+                regions.update(tenant.regions)
+        known = regions & set(self._me.verifier.regions)
+        return sorted(known or self._me.verifier.regions)
+
+    async def _tell_again(self, record: HoldRecord) -> None:
+        try:
+            await self._switch.tell(record.message)
+        except KcmError as error:
+            log.warning("a hold could not be broadcast again: %s", error.code.value)
+
+    async def _facts(self, region: str, record: HoldRecord) -> RegionFacts | None:
+        if region == self._me.region:
+            if not self._switch.is_durable(record):
+                return RegionFacts(durable_at=0, boots=[])
+            durable_at = self._switch.durable[record.hold.id]
+            _, boots = await self._switch.boots()
+            return RegionFacts(durable_at=durable_at, boots=boots)
+        reply = await self._pull(region, record.hold.id)
+        return None if reply is None else RegionFacts(reply.durable_at, reply.boots)
+
+    async def _boots_of(self, region: str) -> list[Boot]:
+        if region == self._me.region:
+            return (await self._switch.boots())[1]
+        reply = await self._pull(region, NO_HOLD)
+        return [] if reply is None else reply.boots
+
+    async def _pull(self, region: str, hold_id: bytes) -> PullReply | None:
+        """Ask another region; ``None`` when it does not answer, or not in a way to be believed."""
+        nonce = self._random.public(limits.ID_SIZE)
+        request = PullRequest(region=self._me.region, nonce=nonce, page=0, hold_id=hold_id)
+        body = encode(self._me.identity.sign(Kind.PULL, request))
+        try:
+            raw = await self._bus.request(subjects.pull(region), body, PULL_TIMEOUT_S)
+            reply = self._me.verifier.pull_reply(raw)
+        except (KcmError, Untrusted) as error:
+            log.warning("region %s does not answer a pull: %s", region, error)
+            return None
+        return reply if (reply.region, reply.nonce) == (region, nonce) else None
+
+    async def _on_pull(self, message: Msg) -> None:
+        try:
+            request = self._me.verifier.pull(message.data)
+            position, boots = await self._switch.boots()
+        except (Untrusted, KcmError) as error:
+            log.warning("a pull is not answered: %s", error)
+            return
+        record = self._revocations.holds.get(request.hold_id)
+        durable = record is not None and self._switch.is_durable(record)
+        holds = [known.message for known in self._revocations.holds]
+        start = request.page * PAGE_HOLDS
+        reply = PullReply(
+            region=self._me.region,
+            nonce=request.nonce,
+            page=request.page,
+            pages=max(1, -(-len(holds) // PAGE_HOLDS)),
+            position=position,
+            durable_at=self._switch.durable[request.hold_id] if durable else 0,
+            holds=holds[start : start + PAGE_HOLDS],
+            boots=boots,
+        )
+        body = encode(self._me.identity.sign(Kind.PULL_REPLY, reply))
+        await self._bus.publish(message.reply, body)
+
+    async def _on_receipt(self, message: Msg) -> None:
+        try:
+            receipt = self._me.verifier.receipt(message.data)
+        except Untrusted as error:
+            log.warning("a receipt was not believed: %s", error)
+            return
+        now = self._clock.elapsed()
+        since = self._note(receipt.hold_id, now)
+        arrivals = self._receipts.setdefault(receipt.hold_id, {})
+        if receipt.boot not in arrivals:
+            arrivals[receipt.boot] = Arrival(receipt, int((now - since) * 1000))
+        while len(self._receipts) > HOLDS_WATCHED_MAX:
+            self._receipts.popitem(last=False)
+
+    def _note(self, hold_id: bytes, now: float) -> float:
+        """When this Core first heard of a hold."""
+        since = self._heard.setdefault(hold_id, now)
+        while len(self._heard) > HOLDS_WATCHED_MAX:
+            self._heard.popitem(last=False)
+        return since

@@ -1,0 +1,202 @@
+"""A running Core: its parts, in the order in which they may start.
+
+Nothing is served before the whole control stream was replayed, so a Core that was down while a kill
+was placed knows of it before it opens anything.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+from kcm_bus.audit import AuditEmitter
+from kcm_bus.clock import Clock, Randomness
+from kcm_bus.config import ConfigError
+from kcm_bus.connection import Connection
+from kcm_bus.membership import Membership
+from kcm_bus.provision import check_server
+from kcm_bus.registry_feed import RegistryFeed
+from kcm_bus.serving import Service
+from kcm_bus.switch import KillSwitch
+from kcm_control.registry import Registry
+from kcm_control.revocation import Revocations
+from kcm_crypto.arena import Arena, secure_memory
+from kcm_crypto.hpke import SECRET_SIZE, HpkePrivate
+from kcm_crypto.secretfile import read_secret
+from kcm_schemas import subjects
+from kcm_schemas.roster import Region
+
+from kcm_core.admin import Admin
+from kcm_core.config import CoreConfig
+from kcm_core.directory import Directory
+from kcm_core.keystore import KeyStore
+from kcm_core.kills import Kills
+from kcm_core.making import Maker
+from kcm_core.opening import Opener
+from kcm_core.sessions import Sessions
+from kcm_core.unsealer.port import UnsealerPort
+from kcm_core.vault import SealKey, Vault
+from kcm_core.wrapping import Wrapping
+
+log = logging.getLogger(__name__)
+
+VERSION: Final = "0.1.0"
+
+
+class Core:
+    """The vault on the bus."""
+
+    def __init__(
+        self,
+        config: CoreConfig,
+        membership: Membership,
+        unsealer: UnsealerPort,
+        clock: Clock,
+        randomness: Randomness,
+    ) -> None:
+        self._me: Final = membership
+        region = _region(membership)
+        private = _hpke_private(config, region)
+        name = membership.name
+        self._region_bus: Final = Connection(config.region_bus, name)
+        self._control_bus: Final = Connection(config.control_bus, name)
+        self._audit: Final = AuditEmitter(self._region_bus, membership, clock)
+        registry = Registry()
+        revocations = Revocations(registry)
+        seal_key = SealKey(region.seal_key_id, str(config.secrets.seal_key))
+        vault = Vault(membership.region, seal_key, randomness)
+        store = KeyStore(self._region_bus, Directory(config.key_store), membership)
+        emit = self._audit.emit
+        self._feed: Final = RegistryFeed(
+            self._region_bus, membership.verifier, revocations, vault.purge, clock
+        )
+        self._switch: Final = KillSwitch(
+            membership=membership,
+            region_bus=self._region_bus,
+            control_bus=self._control_bus,
+            revocations=revocations,
+            purge=vault.purge,
+            emit=emit,
+            clock=clock,
+            randomness=randomness,
+        )
+        opener = Opener(
+            membership=membership,
+            registry=registry,
+            revocations=revocations,
+            store=store,
+            vault=vault,
+            unsealer=unsealer,
+            emit=emit,
+            deadline_s=config.l1_deadline_s,
+        )
+        self._sessions: Final = Sessions(
+            membership.region, region.hpke_key_id, private, membership.verifier
+        )
+        self._wrapping: Final = Wrapping(
+            membership=membership,
+            revocations=revocations,
+            opener=opener,
+            vault=vault,
+            sessions=self._sessions,
+            emit=emit,
+            clock=clock,
+            randomness=randomness,
+            lease_ms=config.lease_ms,
+        )
+        self._kills: Final = Kills(
+            membership=membership,
+            control_bus=self._control_bus,
+            registry=registry,
+            revocations=revocations,
+            switch=self._switch,
+            clock=clock,
+            randomness=randomness,
+        )
+        maker = Maker(
+            membership=membership,
+            revocations=revocations,
+            store=store,
+            vault=vault,
+            opener=opener,
+            unsealer=unsealer,
+            seal_key_id=region.seal_key_id,
+            emit=emit,
+            randomness=randomness,
+            deadline_s=config.l1_deadline_s,
+        )
+        self._admin: Final = Admin(
+            membership=membership,
+            connection=self._region_bus,
+            feed=self._feed,
+            registry=registry,
+            revocations=revocations,
+            store=store,
+            vault=vault,
+            maker=maker,
+            kills=self._kills,
+            emit=emit,
+            clock=clock,
+        )
+        self._vault: Final = vault
+        self._service: Final = Service(
+            self._region_bus,
+            clock,
+            name="kcm-core",
+            service_id=membership.boot.hex(),
+            version=VERSION,
+            metadata={"instance": name, "region": membership.region},
+        )
+
+    async def start(self) -> None:
+        """Connect, catch up, serve."""
+        await self._region_bus.start()
+        await self._control_bus.start()
+        await check_server(self._region_bus)
+        await self._audit.start()
+        await self._feed.start()
+        await self._switch.start()
+        await self._kills.start()
+        region = self._me.region
+        await self._service.add(
+            "keys", subjects.core_all(region), self._wrapping.handle, f"core-{region}"
+        )
+        await self._service.add(
+            "admin", subjects.admin_all(region), self._admin.handle, f"core-{region}"
+        )
+        await self._service.announce()
+        state, lacks = secure_memory()
+        if lacks:
+            log.warning("secure memory: %s (%s)", state, ", ".join(lacks))
+
+    async def close(self) -> None:
+        """Finish what is in flight, wipe every key, and go off the record."""
+        await self._service.drain()
+        for tenant in self._vault.open_tenants:
+            self._vault.purge(tenant)
+        self._sessions.close()
+        await self._switch.close()
+        await self._feed.close()
+        await self._audit.close()
+        await self._control_bus.close()
+        await self._region_bus.close()
+
+
+def _region(membership: Membership) -> Region:
+    for region in membership.verifier.roster.regions:
+        if region.region == membership.region:
+            return region
+    raise ConfigError(f"the roster has no region {membership.region}")
+
+
+def _hpke_private(config: CoreConfig, region: Region) -> HpkePrivate:
+    arena = Arena()
+    try:
+        with arena.use() as view:
+            read_secret(str(config.secrets.hpke_key), view[:SECRET_SIZE])
+            private = HpkePrivate(view[:SECRET_SIZE])
+    finally:
+        arena.purge()
+    if private.public_bytes != region.hpke_public:
+        raise ConfigError("the HPKE key is not the one that the roster has for this region")
+    return private

@@ -1,0 +1,77 @@
+"""Sessions that callers opened with a ticket.
+
+Any Core of the region can open any ticket, so there is nothing to share: a session that is not
+known here is opened from the ticket that every request carries. The roster is asked at every
+request, so a caller that was removed is refused at once.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Final
+
+from cryptography.exceptions import InvalidTag
+from kcm_crypto.hpke import HpkePrivate
+from kcm_crypto.session import Session, TicketInfo, open_session_as_callee, to_sign
+from kcm_schemas.codes import Code, KcmError
+from kcm_schemas.roster import Instance
+from kcm_schemas.vault import CoreRequest
+from kcm_trust.verify import Untrusted, Verifier
+
+SESSIONS_MAX: Final = 1024
+"""Open sessions kept: each costs one locked page; the one not used for longest goes first."""
+
+
+class Sessions:
+    """Open sessions of a region's callers."""
+
+    def __init__(
+        self, region: str, hpke_key_id: bytes, private: HpkePrivate, verifier: Verifier
+    ) -> None:
+        self._region: Final = region
+        self._key_id: Final = hpke_key_id
+        self._private: Final = private
+        self._verifier: Final = verifier
+        self._open: OrderedDict[tuple[bytes, bytes], Session] = OrderedDict()
+
+    def session(self, request: CoreRequest, now_ms: int) -> tuple[Session, Instance]:
+        """The session of a request and its caller.
+
+        Raises ``forbidden`` for a caller or ticket that is not believed, ``unknown_session`` for
+        one that has ended or was made for another key.
+        """
+        ticket = request.ticket
+        info = TicketInfo(
+            region=self._region,
+            hpke_key_id=ticket.hpke_key_id,
+            caller=request.caller,
+            session_id=ticket.session_id,
+            issued_ms=ticket.issued_ms,
+            expiry_ms=ticket.expiry_ms,
+        )
+        if ticket.hpke_key_id != self._key_id or not info.live(now_ms):
+            raise KcmError(Code.UNKNOWN_SESSION)
+        # The signature covers everything that the session is made of, so it names the session.
+        key = (ticket.session_id, ticket.signature)
+        known = self._open.get(key)
+        try:
+            if known is not None and known.info == info:
+                self._open.move_to_end(key)
+                return known, self._verifier.instance(request.caller)
+            signed = to_sign(info.encode(), ticket.ciphertext)
+            caller = self._verifier.ticket(request.caller, self._region, ticket.signature, signed)
+            session = open_session_as_callee(info, self._private, ticket.ciphertext)
+        except Untrusted:
+            raise KcmError(Code.FORBIDDEN, "the caller is not on the roster") from None
+        except InvalidTag:
+            raise KcmError(Code.UNKNOWN_SESSION) from None
+        self._open[key] = session
+        if len(self._open) > SESSIONS_MAX:
+            self._open.popitem(last=False)[1].close()
+        return session, caller
+
+    def close(self) -> None:
+        """Wipe every session's keys."""
+        for session in self._open.values():
+            session.close()
+        self._open.clear()

@@ -1,0 +1,171 @@
+"""Wrap and unwrap: what a Gateway asks, in columns, sealed.
+
+Order of work: is it well formed and in time, who asks and may they, is the tenant alive and its key
+open; then, without a wait in between, open the seal, do the cipher calls, seal the reply, and
+compare the generation once more. A request that a purge overtakes has no reply but the refusal.
+"""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from typing import Final
+
+from cryptography.exceptions import InvalidTag
+from kcm_bus.clock import Clock, Randomness
+from kcm_bus.membership import Membership
+from kcm_bus.switch import Emit
+from kcm_control.revocation import Revocations
+from kcm_crypto.arena import Purged, ScratchPool
+from kcm_crypto.session import Session, sealed_size
+from kcm_crypto.xaes import NONCE_SIZE
+from kcm_schemas import limits, subjects
+from kcm_schemas.codec import decode, encode
+from kcm_schemas.codes import Code, KcmError
+from kcm_schemas.roster import Role
+from kcm_schemas.vault import REPLY_HEAD, STATUS_OK, STATUS_TAMPERED, CoreReply, CoreRequest
+from kcm_trust.verify import may_ask
+
+from kcm_core.keyring import Keyring, ServiceKey
+from kcm_core.opening import Opener
+from kcm_core.sessions import Sessions
+from kcm_core.vault import Vault
+
+_HEAD: Final = REPLY_HEAD.size
+
+
+class Wrapping:
+    """Serves ``wrap`` and ``unwrap``."""
+
+    def __init__(
+        self,
+        *,
+        membership: Membership,
+        revocations: Revocations,
+        opener: Opener,
+        vault: Vault,
+        sessions: Sessions,
+        emit: Emit,
+        clock: Clock,
+        randomness: Randomness,
+        lease_ms: int,
+    ) -> None:
+        self._me: Final = membership
+        self._revocations: Final = revocations
+        self._opener: Final = opener
+        self._vault: Final = vault
+        self._sessions: Final = sessions
+        self._emit: Final = emit
+        self._clock: Final = clock
+        self._random: Final = randomness
+        self._lease_ms: Final = lease_ms
+        self._scratch: Final = ScratchPool()
+
+    async def handle(self, subject: str, body: bytes) -> bytes:
+        """Serve one request; raises ``KcmError``."""
+        asked = subjects.read_data(subject)
+        if asked.operation not in ("wrap", "unwrap"):
+            raise KcmError(Code.MALFORMED, "a Core serves wrap and unwrap")
+        request = decode(CoreRequest, body)
+        check_deadline(request.deadline_ms, self._clock.unix_ms())
+        session, caller = self._sessions.session(request, self._clock.unix_ms())
+        if caller.role is not Role.GATEWAY or not may_ask(caller, asked.tenant, asked.service):
+            raise KcmError(Code.FORBIDDEN)
+        try:
+            return await self._serve(asked, request, session, body)
+        except Purged:
+            raise KcmError(Code.TENANT_KILLED) from None
+        except KcmError as error:
+            self._tell(asked, request, error.code, request.count)
+            raise
+
+    async def _serve(
+        self, asked: subjects.DataSubject, request: CoreRequest, session: Session, body: bytes
+    ) -> bytes:
+        self._opener.known(asked.tenant)
+        generation = self._revocations.begin(asked.tenant)
+        key = await self._opener.service_key(asked.tenant, asked.service, request.l3_version)
+        # From here on nothing waits.
+        self._revocations.still(asked.tenant, generation)
+        ring = self._vault.ring(asked.tenant)
+        if ring is None:
+            raise KcmError(Code.TENANT_SEALED)
+        clear = request.clear(self._me.region, asked.operation, asked.tenant, asked.service)
+        digest = sha256(body).digest()
+        work = self._wrap if asked.operation == "wrap" else self._unwrap
+        sealed, failed = work(ring, key, request, session, clear, digest)
+        self._revocations.still(asked.tenant, generation)
+        self._tell(asked, request, Code.OK, failed)
+        return encode(CoreReply(v=1, callee=self._me.name, sealed=sealed))
+
+    def _wrap(
+        self,
+        ring: Keyring,
+        key: ServiceKey,
+        request: CoreRequest,
+        session: Session,
+        clear: bytes,
+        digest: bytes,
+    ) -> tuple[bytes, int]:
+        keys_size = request.count * limits.KEY_SIZE
+        reply_size = _HEAD + request.count * limits.WRAPPED_SIZE
+        with self._scratch.borrow(keys_size + reply_size) as view:
+            keys, reply = view[:keys_size], view[keys_size:]
+            _open(session, request, clear, keys)
+            self._vault.wrap(ring, key, request.purpose, keys, reply[_HEAD:])
+            return self._seal(session, key, digest, reply), 0
+
+    def _unwrap(
+        self,
+        ring: Keyring,
+        key: ServiceKey,
+        request: CoreRequest,
+        session: Session,
+        clear: bytes,
+        digest: bytes,
+    ) -> tuple[bytes, int]:
+        count = request.count
+        blobs_size = count * limits.WRAPPED_SIZE
+        reply_size = _HEAD + count + count * limits.KEY_SIZE
+        with self._scratch.borrow(blobs_size + reply_size) as view:
+            blobs, reply = view[:blobs_size], view[blobs_size:]
+            _open(session, request, clear, blobs)
+            bad = self._vault.unwrap(ring, key, request.purpose, blobs, reply[_HEAD + count :])
+            reply[_HEAD : _HEAD + count] = bytes((STATUS_OK,)) * count
+            for position in bad:
+                reply[_HEAD + position] = STATUS_TAMPERED
+            return self._seal(session, key, digest, reply), len(bad)
+
+    def _seal(self, session: Session, key: ServiceKey, digest: bytes, reply: memoryview) -> bytes:
+        REPLY_HEAD.pack_into(reply, 0, self._lease_ms, key.version)
+        nonce = self._random.public(NONCE_SIZE)
+        return session.seal_reply(digest, self._me.name, reply, nonce)
+
+    def _tell(
+        self, asked: subjects.DataSubject, request: CoreRequest, code: Code, failed: int
+    ) -> None:
+        self._emit(
+            f"keys.{asked.operation}",
+            actor=request.caller,
+            tenant=asked.tenant,
+            service=asked.service,
+            code=code,
+            count=request.count,
+            failed=failed,
+        )
+
+
+def _open(session: Session, request: CoreRequest, clear: bytes, out: memoryview) -> None:
+    if len(request.sealed) != sealed_size(len(out)):
+        raise KcmError(Code.MALFORMED, "the columns are not as long as their count says")
+    try:
+        session.open_request(request.request_id, clear, request.sealed, out)
+    except InvalidTag:
+        raise KcmError(Code.FORBIDDEN, "the request was not sealed for this subject") from None
+
+
+def check_deadline(deadline_ms: int, now_ms: int) -> None:
+    """Raise ``deadline_exceeded`` when it has passed, ``malformed`` when it is too far away."""
+    if now_ms >= deadline_ms:
+        raise KcmError(Code.DEADLINE_EXCEEDED)
+    if deadline_ms > now_ms + limits.DEADLINE_MAX_MS:
+        raise KcmError(Code.MALFORMED, "the deadline is more than a minute away")
