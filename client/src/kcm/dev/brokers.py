@@ -1,15 +1,21 @@
 """What a backbone and a region's broker are configured to be.
 
 Theory. A region is a broker of its own with its own JetStream domain and two accounts:
-``REGION`` (requests, keys, control stream, audit), which no link carries, and ``CONTROL``,
-whose ``kcm.v1.ctl.>`` and replies reach the other regions. The link is a leaf node connection
-from each region to a small backbone that has no JetStream and no clients; it is bound to
-``CONTROL`` alone, so a request, a key or a payload cannot leave a region by a service's mistake.
+``REGION`` (requests, keys, control stream, audit), which no link carries, and ``CONTROL``, from
+which each region is linked to a small backbone that has no JetStream and no clients. The link is
+a leaf node connection bound to ``CONTROL`` alone, so a request, a key or a payload cannot leave
+a region by a service's mistake.
 
-Each region has a leaf user of its own. It is allowed everything that may cross and denied what
-bears another region's name: it cannot publish another's holds, receipts or shreds, answer
-another's pulls, or read another's inboxes. Allowing broadly and denying is deliberate: a
-narrow *allow* silently swallows every subscription that is wider than it.
+On the backbone every region has an account of its own, and the accounts share two things: each
+exports, as a stream, what bears its region's name (holds, receipts, shreds) and, as a service,
+the pulls that ask it; each imports those of the others. All else ends in the account where it
+came in. A region therefore cannot speak in another's name, answer or swallow another's pulls, or
+read the replies to them, whatever its broker is rewritten to send.
+
+Why no shared account with permissions: a *deny* on what a region may receive is enforced on both
+ends of the link, also against what it may send (seen with server 2.15.1). One region that is
+denied another's pulls could then not pull from it, as soon as anybody anywhere subscribed to
+more than one subject.
 
 Everything here is pure: specifications in, text out. The text is JSON, which the server reads;
 quoting is then nobody's invention. It holds passwords, so whoever writes it uses mode 0600.
@@ -31,8 +37,6 @@ from kcm_schemas.names import is_name
 
 LOOPBACK: Final = "127.0.0.1"
 """Where development brokers listen."""
-INBOX: Final = "_INBOX"
-"""What a client's inbox starts with; a Core or Gateway on CONTROL adds its region."""
 LINK_RETRY: Final = "1s"
 """How often a region tries to reach the backbone: a kill waits for this link."""
 PAYLOAD_MAX: Final = 1 << 20
@@ -170,46 +174,15 @@ def login_name(role: Role, account: Account) -> str:
     return role.value if account is Account.REGION else f"{role}-{account.lower()}"
 
 
-def control_inbox(region: str) -> str:
-    """The inbox prefix on CONTROL that the backbone lets no other region read."""
-    return f"{INBOX}.{region}"
-
-
-def leaf_permissions(others: Iterable[str]) -> Permissions:
-    """Say what a region may send to the backbone and read from it, next to ``others``."""
-    others = tuple(others)
-    crossing = (f"{subjects.CTL}.>", f"{INBOX}.>")
-    return Permissions(
-        publish=Rule(allow=crossing, deny=tuple(f"{subjects.CTL}.*.{o}.>" for o in others)),
-        subscribe=Rule(
-            allow=crossing,
-            deny=(
-                *(subjects.pull(o) for o in others),
-                *(f"{control_inbox(o)}.>" for o in others),
-            ),
-        ),
-    )
-
-
 def render_backbone(spec: BackboneSpec) -> str:
     """Write a backbone's configuration. It holds passwords."""
     regions = [region_name(leaf.region) for leaf in spec.leaves]
     if len(set(regions)) != len(regions):
         raise DevError("two regions of a backbone have the same name")
-    users = [
-        {
-            "user": leaf.region,
-            "password": leaf.password,
-            # Its password opens a link and nothing else: no client can use it.
-            "allowed_connection_types": ["LEAFNODE"],
-            "permissions": _permissions(leaf_permissions(r for r in regions if r != leaf.region)),
-        }
-        for leaf in spec.leaves
-    ]
     return _text(
         {
             **_common(spec.name, spec.host, spec.port, spec.ports_dir, spec.monitor_port),
-            "accounts": {Account.CONTROL: {"users": users}},
+            "accounts": {leaf.region: _region_on_backbone(leaf, regions) for leaf in spec.leaves},
             "leafnodes": {
                 "host": spec.host,
                 "port": spec.leaf_port,
@@ -217,6 +190,34 @@ def render_backbone(spec: BackboneSpec) -> str:
             },
         }
     )
+
+
+def _region_on_backbone(leaf: LeafLogin, regions: Iterable[str]) -> dict[str, Any]:
+    """Say what one region gives to the others and takes from them; nothing else passes."""
+    others = [region for region in regions if region != leaf.region]
+    return {
+        "users": [
+            {
+                "user": leaf.region,
+                "password": leaf.password,
+                # Its password opens a link and nothing else: no client can use it.
+                "allowed_connection_types": ["LEAFNODE"],
+            }
+        ],
+        "exports": [
+            {"stream": spoken_by(leaf.region)},
+            {"service": subjects.pull(leaf.region)},
+        ],
+        "imports": [
+            *({"stream": {"account": r, "subject": spoken_by(r)}} for r in others),
+            *({"service": {"account": r, "subject": subjects.pull(r)}} for r in others),
+        ],
+    }
+
+
+def spoken_by(region: str) -> str:
+    """Return the pattern of what a region, and nobody else, can say to all: it bears its name."""
+    return f"{subjects.CTL}.*.{region}.>"
 
 
 def render_region(spec: RegionSpec) -> str:

@@ -1,0 +1,358 @@
+"""A real backbone and three real regions: what crosses between them, and what cannot.
+
+"Never arrives" is never a wait. Something that must arrive is sent after it on the same path;
+the link keeps order, so once that is here, the other would have been.
+"""
+
+import asyncio
+import contextlib
+import json
+import secrets
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+
+import nats
+import pytest
+from kcm.dev import topology
+from kcm.dev.brokers import Account, Role
+from kcm.dev.processes import End, Process, is_running, stop
+from kcm.dev.topology import Topology
+from nats.aio.client import Client
+from nats.errors import NoRespondersError
+from nats.errors import TimeoutError as NatsTimeoutError
+
+A, B, C = "eu-de", "us-east", "ap-south"
+SECONDS = 20.0
+HOLD_OF_A = f"kcm.v1.ctl.hold.{A}.tenant.x"
+RECEIPT_OF_A = f"kcm.v1.ctl.receipt.{A}.x"
+AFTER = f"kcm.v1.ctl.after.{A}.x"
+HOLD_OF_B = f"kcm.v1.ctl.hold.{B}.tenant.x"
+
+
+@dataclass
+class Brokers:
+    """The brokers of this module. A test that restarts one puts the new process here."""
+
+    plan: Topology
+    processes: dict[str, Process]
+
+
+@pytest.fixture(scope="module")
+def brokers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Brokers]:
+    root = tmp_path_factory.mktemp("system")
+    plan, entries = topology.start(root, [A, B, C], die_with_parent=True)
+    running = Brokers(plan, {entry.process.name: entry.process for entry in entries})
+    yield running
+    ends = stop(running.processes.values())
+    assert set(ends.values()) == {End.DRAINED}
+    assert not any(is_running(process) for process in running.processes.values())
+
+
+@pytest.fixture(scope="module")
+def system(brokers: Brokers) -> Topology:
+    return brokers.plan
+
+
+@contextlib.asynccontextmanager
+async def connected(system: Topology, region: str, account: Account) -> AsyncIterator[Client]:
+    spec = system.region(region)
+    login = spec.login(Role.CORE, account)
+    client = await nats.connect(
+        spec.url,
+        user=login.user,
+        password=login.password,
+        allow_reconnect=False,
+    )
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
+class Heard:
+    """What a client hears, and a way to wait for something to be heard."""
+
+    def __init__(self) -> None:
+        self.subjects: list[str] = []
+        self._changed = asyncio.Event()
+
+    async def hear(self, message) -> None:
+        self.subjects.append(message.subject)
+        self._changed.set()
+
+    async def listen(self, client: Client, subject: str) -> "Heard":
+        await client.subscribe(subject, cb=self.hear)
+        await client.flush()
+        return self
+
+    async def until(self, subject: str) -> None:
+        async with asyncio.timeout(SECONDS):
+            while subject not in self.subjects:
+                self._changed.clear()
+                await self._changed.wait()
+
+    async def until_linked(self, sender: Client, origin: str = A) -> None:
+        """Wait until what the region's sender publishes arrives here: interest has to travel."""
+        probe = f"kcm.v1.ctl.probe.{origin}.{secrets.token_hex(4)}"
+        async with asyncio.timeout(SECONDS):
+            while probe not in self.subjects:
+                self._changed.clear()
+                await sender.publish(probe, b"")
+                await sender.flush()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._changed.wait(), 0.1)
+
+
+async def test_a_broadcast_reaches_every_other_region(system):
+    async with (
+        connected(system, A, Account.CONTROL) as sender,
+        connected(system, B, Account.CONTROL) as b,
+        connected(system, C, Account.CONTROL) as c,
+    ):
+        for receiver in (b, c):
+            heard = await Heard().listen(receiver, "kcm.v1.ctl.>")
+            await heard.until_linked(sender)
+            await sender.publish(RECEIPT_OF_A, b"")
+            await sender.publish(HOLD_OF_A, b"")
+            await heard.until(RECEIPT_OF_A)
+            await heard.until(HOLD_OF_A)
+
+
+async def test_what_is_published_in_a_regions_own_account_stays_there(system):
+    data = f"kcm.v1.{A}.core.wrap.t.s"
+    async with (
+        connected(system, A, Account.REGION) as region,
+        connected(system, A, Account.CONTROL) as control,
+        connected(system, B, Account.REGION) as b_region,
+        connected(system, B, Account.CONTROL) as b_control,
+    ):
+        local = await Heard().listen(region, ">")
+        other_region = await Heard().listen(b_region, ">")
+        other_control = await Heard().listen(b_control, "kcm.v1.ctl.>")
+        await other_control.listen(b_control, ">")
+        await other_control.until_linked(control)
+
+        for subject in (data, HOLD_OF_A):
+            await region.publish(subject, b"secret")
+        await region.flush()
+        await local.until(HOLD_OF_A)
+        await control.publish(AFTER, b"")
+        await other_control.until(AFTER)
+        await b_region.publish("marker", b"")
+        await other_region.until("marker")
+
+        assert other_region.subjects == ["marker"]
+        assert data not in other_control.subjects
+        assert HOLD_OF_A not in other_control.subjects
+
+
+async def test_data_published_by_mistake_on_the_control_account_stays_too(system):
+    data = f"kcm.v1.{A}.core.wrap.t.s"
+    async with (
+        connected(system, A, Account.CONTROL) as control,
+        connected(system, B, Account.CONTROL) as other,
+    ):
+        heard = await Heard().listen(other, data)
+        await heard.listen(other, "kcm.v1.ctl.>")
+        await heard.until_linked(control)
+        await control.publish(data, b"secret")
+        await control.publish(AFTER, b"")
+        await heard.until(AFTER)
+        assert data not in heard.subjects
+
+
+async def test_each_region_stores_for_itself(system):
+    for region in (A, B, C):
+        async with connected(system, region, Account.REGION) as client:
+            account = await client.jetstream(domain=region).account_info()
+            assert account.api.level >= 2
+            assert account.domain == region
+
+
+@pytest.mark.parametrize("request_", ["INFO", "STREAM.NAMES", "STREAM.PURGE.x", "STREAM.DELETE.x"])
+async def test_no_region_reaches_anothers_jetstream(system, request_):
+    async with connected(system, A, Account.CONTROL) as client:
+        with pytest.raises(NoRespondersError):
+            await client.request(f"$JS.{B}.API.{request_}", b"", timeout=SECONDS)
+
+
+async def test_a_region_cannot_speak_for_another(system):
+    async with (
+        connected(system, A, Account.CONTROL) as sender,
+        connected(system, C, Account.CONTROL) as receiver,
+    ):
+        heard = await Heard().listen(receiver, "kcm.v1.ctl.>")
+        await heard.until_linked(sender)
+        await sender.publish(HOLD_OF_B, b"forged")
+        await sender.publish(f"kcm.v1.ctl.receipt.{B}.{'0' * 32}", b"forged")
+        await sender.publish(HOLD_OF_A, b"own")
+        await heard.until(HOLD_OF_A)
+        assert not [s for s in heard.subjects if f".{B}." in s]
+
+
+SPIED = (">", "kcm.v1.ctl.>", "kcm.v1.ctl.pull.*", f"kcm.v1.ctl.pull.{B}", "_INBOX.>", "_R_.>")
+
+
+async def test_a_pull_is_answered_by_the_region_that_was_asked(system):
+    """Whatever a third region listens to, it takes no pull away and sees no question or reply."""
+    async with (
+        connected(system, A, Account.CONTROL) as spy,
+        connected(system, B, Account.CONTROL) as asked,
+        connected(system, C, Account.CONTROL) as asker,
+    ):
+        spied = Heard()
+        for subject in SPIED:
+            await spied.listen(spy, subject)
+            await spy.subscribe(subject, queue="cores", cb=spied.hear)
+
+        async def answer(message) -> None:
+            await message.respond(b"from-b")
+
+        await asked.subscribe(f"kcm.v1.ctl.pull.{B}", queue="cores", cb=answer)
+        await asked.flush()
+        await spied.until_linked(asker, C)
+        await spied.until_linked(asked, B)
+        assert (await ask(asker, f"kcm.v1.ctl.pull.{B}")).data == b"from-b"
+        for client, origin in ((asker, C), (asked, B)):
+            await client.publish(f"kcm.v1.ctl.after.{origin}.x", b"")
+            await spied.until(f"kcm.v1.ctl.after.{origin}.x")
+        assert not [s for s in spied.subjects if "pull" in s or s.startswith(("_INBOX", "_R_"))]
+
+
+async def ask(client: Client, subject: str):
+    """Ask until interest in the subject has travelled here."""
+    async with asyncio.timeout(SECONDS):
+        while True:
+            with contextlib.suppress(NoRespondersError, NatsTimeoutError):
+                return await client.request(subject, b"", timeout=1.0)
+
+
+async def greeted(host: str, port: int, user: str, password: str) -> bytes:
+    """Log in by hand and return the server's answer: the client leaks a refused connection."""
+    reader, writer = await asyncio.open_connection(host, port)
+    try:
+        async with asyncio.timeout(SECONDS):
+            await reader.readline()
+            login = json.dumps({"user": user, "pass": password, "verbose": False})
+            writer.write(b"CONNECT " + login.encode() + b"\r\nPING\r\n")
+            return await reader.readline()
+    finally:
+        writer.close()
+        await writer.wait_closed()
+
+
+async def test_a_regions_password_admits_no_client_to_the_backbone(system):
+    backbone = system.backbone
+    for leaf in backbone.leaves:
+        answer = await greeted(backbone.host, backbone.port, leaf.region, leaf.password)
+        assert answer.startswith(b"-ERR 'Authorization Violation")
+
+
+async def test_a_password_admits_its_own_user_only(system):
+    spec = system.region(A)
+    core, gateway = (spec.login(role, Account.REGION) for role in (Role.CORE, Role.GATEWAY))
+    assert await greeted(spec.host, spec.port, core.user, core.password) == b"PONG\r\n"
+    for user, password in ((core.user, gateway.password), ("", ""), (A, spec.leaf.password)):
+        answer = await greeted(spec.host, spec.port, user, password)
+        assert answer.startswith(b"-ERR 'Authorization Violation")
+
+
+class RogueLeaf:
+    """A region's broker that an attacker rewrote: it sends whatever it likes."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader, self._writer = reader, writer
+
+    @classmethod
+    async def join(cls, system: Topology, region: str) -> "RogueLeaf":
+        backbone = system.backbone
+        reader, writer = await asyncio.open_connection(backbone.host, backbone.leaf_port)
+        assert (await reader.readline()).startswith(b"INFO ")
+        leaf = next(leaf for leaf in backbone.leaves if leaf.region == region)
+        connect = {
+            "user": leaf.region,
+            "pass": leaf.password,
+            "version": "2.15.1",
+            "server_id": "N" + secrets.token_hex(27).upper(),
+            "name": "rogue",
+            "headers": True,
+            "protocol": 1,
+        }
+        writer.write(b"CONNECT " + json.dumps(connect).encode() + b"\r\nPING\r\n")
+        return cls(reader, writer)
+
+    def publish(self, subject: str, payload: bytes) -> None:
+        self._writer.write(f"LMSG {subject} {len(payload)}\r\n".encode() + payload + b"\r\n")
+
+    def subscribe(self, subject: str) -> None:
+        self._writer.write(f"LS+ {subject}\r\n".encode())
+
+    async def heard_until(self, marker: bytes) -> bytes:
+        """Read what the backbone sends until ``marker`` comes."""
+        text = b""
+        async with asyncio.timeout(SECONDS):
+            while marker not in text:
+                part = await self._reader.readline()
+                if not part:
+                    raise AssertionError(text)
+                text += part
+                if part.startswith(b"PING"):
+                    self._writer.write(b"PONG\r\n")
+        return text
+
+    async def close(self) -> None:
+        self._writer.close()
+        await self._writer.wait_closed()
+
+
+async def test_the_backbone_itself_refuses_what_a_rewritten_broker_sends(system):
+    async with connected(system, C, Account.CONTROL) as receiver:
+        heard = await Heard().listen(receiver, "kcm.v1.ctl.>")
+        rogue = await RogueLeaf.join(system, A)
+        try:
+            async with asyncio.timeout(SECONDS):
+                while HOLD_OF_A not in heard.subjects:
+                    rogue.publish(HOLD_OF_B, b"forged")
+                    rogue.publish(HOLD_OF_A, b"own")
+                    await asyncio.sleep(0.02)
+        finally:
+            await rogue.close()
+        assert HOLD_OF_B not in heard.subjects
+
+
+async def test_the_backbone_itself_keeps_others_pulls_from_a_rewritten_broker(system):
+    rogue = await RogueLeaf.join(system, A)
+    try:
+        for subject in SPIED:
+            rogue.subscribe(subject)
+        async with connected(system, C, Account.CONTROL) as asker:
+            hearing = asyncio.create_task(
+                rogue.heard_until(f"LMSG kcm.v1.ctl.after.{C}.x".encode())
+            )
+            while not hearing.done():
+                await asker.publish(f"kcm.v1.ctl.pull.{B}", b"question")
+                await asker.publish(f"kcm.v1.ctl.after.{C}.x", b"")
+                await asyncio.sleep(0.02)
+            heard = await hearing
+    finally:
+        await rogue.close()
+    assert b"question" not in heard
+
+
+async def test_the_link_heals_after_the_backbone_was_away(system, brokers):
+    """And what was published meanwhile is not delivered late: an old kill is no news."""
+    name = system.backbone.name
+    async with (
+        connected(system, A, Account.CONTROL) as sender,
+        connected(system, B, Account.CONTROL) as receiver,
+    ):
+        heard = await Heard().listen(receiver, "kcm.v1.ctl.>")
+        await heard.until_linked(sender)
+        away = brokers.processes[name]
+        assert stop([away]) == {away: End.DRAINED}
+        assert not is_running(away)
+        await sender.publish(f"kcm.v1.ctl.meanwhile.{A}.x", b"")
+        await sender.flush()
+        brokers.processes[name] = topology.start_broker(system, name, die_with_parent=True)
+        await heard.until_linked(sender)
+        assert f"kcm.v1.ctl.meanwhile.{A}.x" not in heard.subjects
