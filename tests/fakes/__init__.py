@@ -1,0 +1,1 @@
+"""Fakes that implement the production ports, as strict as the real thing."""

@@ -1,0 +1,139 @@
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from kcm_core.l1.uri import (
+    URI_MAX,
+    KeyClass,
+    L1UriError,
+    Pkcs11Uri,
+    SoftkeyUri,
+    UriReason,
+    parse,
+    scheme,
+)
+
+MODULE = "module-path=/usr/lib/hsm.so"
+
+
+def test_every_attribute_is_understood():
+    assert parse(
+        "pkcs11:token=My%20Token%3b;serial=00ff;slot-id=17;object=cl%C3%A9"
+        f";id=%00%ff;type=secret-key?{MODULE}&pin-source=file:/run/credentials/pin"
+    ) == Pkcs11Uri(
+        module_path="/usr/lib/hsm.so",
+        token="My Token;",
+        serial="00ff",
+        slot_id=17,
+        object="clé",
+        id=b"\x00\xff",
+        type=KeyClass.SECRET,
+        pin_source="/run/credentials/pin",
+    )
+
+
+def test_what_is_not_given_is_none():
+    uri = parse(f"pkcs11:serial=1;id=%01?{MODULE}")
+    assert uri == Pkcs11Uri(module_path="/usr/lib/hsm.so", serial="1", id=b"\x01")
+
+
+def test_a_softkey_names_a_directory():
+    assert parse("softkey:/var/lib/kcm/dev-key") == SoftkeyUri("/var/lib/kcm/dev-key")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", UriReason.UNKNOWN_SCHEME),
+        ("softkey", UriReason.UNKNOWN_SCHEME),
+        ("PKCS11:token=a;object=b", UriReason.UNKNOWN_SCHEME),
+        ("file:/etc/passwd", UriReason.UNKNOWN_SCHEME),
+        ("pkcs11:" + "a" * URI_MAX, UriReason.TOO_LONG),
+        ("pkcs11:", UriReason.MISSING_TOKEN),
+        (f"pkcs11:?{MODULE}", UriReason.MISSING_TOKEN),
+        (f"pkcs11:object=k?{MODULE}", UriReason.MISSING_TOKEN),
+        (f"pkcs11:token=t?{MODULE}", UriReason.MISSING_KEY),
+        ("pkcs11:token=t;object=k", UriReason.MISSING_MODULE),
+        (f"pkcs11:token=t;object=k?{MODULE}&pin-value=1234", UriReason.PIN_VALUE),
+        (f"pkcs11:token=t;pin-value=1234;object=k?{MODULE}", UriReason.PIN_VALUE),
+        (f"pkcs11:token=t;object=k?{MODULE}&pin-source=|cat", UriReason.BAD_PATH),
+        (f"pkcs11:token=t;object=k?{MODULE}&pin-source=/run/pin", UriReason.BAD_PATH),
+        (f"pkcs11:token=t;object=k?{MODULE}&pin-source=file:pin", UriReason.BAD_PATH),
+        (f"pkcs11:token=t;object=k?{MODULE}&pin-source=file://host/pin", UriReason.BAD_PATH),
+        ("pkcs11:token=t;object=k?module-path=hsm.so", UriReason.BAD_PATH),
+        ("pkcs11:token=t;object=k?module-path=/tmp/../hsm.so", UriReason.BAD_PATH),
+        ("pkcs11:token=t;object=k?module-path=/a%00b", UriReason.BAD_VALUE),
+        (f"pkcs11:token=t;token=u;object=k?{MODULE}", UriReason.DUPLICATE_ATTRIBUTE),
+        (f"pkcs11:token=t;object=k;model=m?{MODULE}", UriReason.UNKNOWN_ATTRIBUTE),
+        (f"pkcs11:token=t;object=k;{MODULE}", UriReason.BAD_SYNTAX),
+        (f"pkcs11:token=t;object=k;x?{MODULE}", UriReason.BAD_SYNTAX),
+        (f"pkcs11:token=t;;object=k?{MODULE}", UriReason.BAD_SYNTAX),
+        (f"pkcs11:token=%zz;object=k?{MODULE}", UriReason.BAD_SYNTAX),
+        (f"pkcs11:token=a b;object=k?{MODULE}", UriReason.BAD_SYNTAX),
+        (f"pkcs11:token=é;object=k?{MODULE}", UriReason.BAD_SYNTAX),
+        (f"pkcs11:token=;object=k?{MODULE}", UriReason.BAD_VALUE),
+        (f"pkcs11:token=%ff;object=k?{MODULE}", UriReason.BAD_VALUE),
+        (f"pkcs11:token=%0a;object=k?{MODULE}", UriReason.BAD_VALUE),
+        (f"pkcs11:token={'t' * 256};object=k?{MODULE}", UriReason.BAD_VALUE),
+        (f"pkcs11:slot-id=-1;object=k?{MODULE}", UriReason.BAD_VALUE),
+        (f"pkcs11:token=t;object=k;type=public?{MODULE}", UriReason.BAD_VALUE),
+        ("softkey:", UriReason.BAD_PATH),
+        ("softkey:relative", UriReason.BAD_PATH),
+        ("softkey:/a/../b", UriReason.BAD_PATH),
+        ("softkey:/a//b", UriReason.BAD_PATH),
+        ("softkey:/a/", UriReason.BAD_PATH),
+        ("softkey:/a%2fb", UriReason.BAD_PATH),
+        ("softkey:/a\n", UriReason.BAD_PATH),
+    ],
+)
+def test_what_is_not_understood_is_refused(text, reason):
+    with pytest.raises(L1UriError) as caught:
+        parse(text)
+    assert caught.value.reason is reason
+
+
+def test_a_pin_in_a_uri_is_explained_and_not_repeated():
+    with pytest.raises(L1UriError) as caught:
+        parse(f"pkcs11:token=t;object=k?{MODULE}&pin-value=s3cret")
+    assert "pin-source=file:" in str(caught.value)
+    assert "s3cret" not in str(caught.value)
+
+
+@given(st.text())
+def test_any_text_parses_or_is_refused(text):
+    for candidate in (text, f"pkcs11:{text}", f"softkey:{text}", f"pkcs11:token={text}"):
+        try:
+            parsed = parse(candidate)
+        except L1UriError as error:
+            # Fixed text for each reason: nothing of the input can be in it.
+            assert str(error) == str(L1UriError(error.reason))  # noqa: PT017
+        else:
+            assert isinstance(parsed, Pkcs11Uri | SoftkeyUri)
+
+
+@given(st.binary(min_size=1, max_size=255))
+def test_an_id_of_any_bytes_survives_percent_encoding(key_id):
+    encoded = "".join(f"%{byte:02X}" for byte in key_id)
+    uri = parse(f"pkcs11:token=t;id={encoded}?{MODULE}")
+    assert isinstance(uri, Pkcs11Uri)
+    assert uri.id == key_id
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [("pkcs11:x", "pkcs11"), ("softkey:/x", "softkey"), ("", "unknown"), ("\x1b[2J:", "unknown")],
+)
+def test_a_scheme_is_safe_to_log(text, name):
+    assert scheme(text) == name
+
+
+def test_parsing_imports_no_provider_and_no_sdk(tmp_path: Path):
+    import subprocess
+    import sys
+
+    program = (
+        "import sys, kcm_core.l1.uri, kcm_core.l1.state;"
+        "sys.exit(any(m.split('.')[0] in {'pkcs11', 'cryptography', 'boto3'} for m in sys.modules))"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
