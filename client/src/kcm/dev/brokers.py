@@ -31,9 +31,10 @@ from pathlib import PurePath
 from typing import Any, Final
 from urllib.parse import quote
 
-from kcm.dev.errors import DevError
 from kcm_schemas import subjects
 from kcm_schemas.names import is_name
+
+from kcm.dev.errors import DevError
 
 LOOPBACK: Final = "127.0.0.1"
 """Where development brokers listen."""

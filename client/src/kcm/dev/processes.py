@@ -31,6 +31,7 @@ from typing import Final, assert_never
 
 from kcm.dev import tether
 from kcm.dev.errors import DevError, NotReadyError, ProcessDiedError
+from kcm.dev.logs import log_tail, open_log
 
 READY_SECONDS: Final = 30.0
 """How long a process may take to serve; a service needs 1 to 2 s, and machines are shared."""
@@ -40,12 +41,6 @@ KILL_SECONDS: Final = 5.0
 """How long the kernel may take to end a process after SIGKILL."""
 POLL_MILLISECONDS: Final = 20
 """How often readiness is looked for; the process's death is noticed at once."""
-TAIL_LINES_MAX: Final = 20
-"""Lines of a log shown in an error."""
-TAIL_BYTES_MAX: Final = 8192
-"""Bytes of a log read for an error."""
-LOG_BYTES_MAX: Final = 8 << 20
-"""A log of this many bytes is put aside when its process is started again."""
 
 _GROUP: Final = 1 << 2
 """``PIDFD_SIGNAL_PROCESS_GROUP`` (Linux 6.9): signal all that the process left in its group."""
@@ -117,7 +112,7 @@ def spawn(
         argv = wrapper + argv
     if ready_file is not None:
         ready_file.unlink(missing_ok=True)
-    log = _open_log(log_path)
+    log = open_log(log_path)
     try:
         pid = os.posix_spawn(
             argv[0],
@@ -127,6 +122,7 @@ def spawn(
                 (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
                 (os.POSIX_SPAWN_DUP2, log, 1),
                 (os.POSIX_SPAWN_DUP2, log, 2),
+                *((os.POSIX_SPAWN_CLOSE, number) for number in _inherited()),
             ],
             setsid=True,
             setsigmask=(),
@@ -221,19 +217,6 @@ def stop(
             os.close(handle)
 
 
-def log_tail(path: Path) -> str:
-    """Read the end of a log, safe to print: bounded, and without control characters."""
-    try:
-        with path.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - TAIL_BYTES_MAX))
-            text = file.read(TAIL_BYTES_MAX).decode("utf-8", "replace")
-    except OSError:
-        return "(there is no log)"
-    lines = text.splitlines()[-TAIL_LINES_MAX:]
-    return "\n".join("".join(c if c.isprintable() else "?" for c in line) for line in lines)
-
-
 def _holds(condition: ReadyFile | ListeningPort) -> bool:
     match condition:
         case ReadyFile(path):
@@ -311,10 +294,14 @@ def _boot_id() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
 
 
-def _open_log(path: Path) -> int:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with suppress(FileNotFoundError):
-        if path.stat().st_size > LOG_BYTES_MAX:
-            path.replace(path.with_name(path.name + ".old"))
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
-    return os.open(path, flags, 0o600)
+def _inherited() -> list[int]:
+    """List what a child would get and should not: what our own parent left open to us.
+
+    Python's own descriptors close by themselves; what is gone by then is no error.
+    """
+    numbers = []
+    for number in map(int, (entry.name for entry in Path("/proc/self/fd").iterdir())):
+        with suppress(OSError):
+            if number > 2 and os.get_inheritable(number):
+                numbers.append(number)
+    return numbers

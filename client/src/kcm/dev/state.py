@@ -29,7 +29,7 @@ LOCK: Final = "lock"
 VERSION: Final = 1
 """Of the file's format; another one is refused."""
 BYTES_MAX: Final = 1 << 20
-"""Bytes read of the file, some 2,000 processes; what is longer is cut and thereby refused."""
+"""Bytes in the file: some 2,000 processes."""
 
 
 class Kind(StrEnum):
@@ -135,11 +135,11 @@ def load(directory: Path) -> State | None:
     path = directory / FILE
     try:
         with path.open("rb") as file:
-            raw = file.read(BYTES_MAX)
+            raw = file.read(BYTES_MAX + 1)
     except FileNotFoundError:
         return None
     try:
-        return _from_document(json.loads(raw))
+        return _from_bytes(raw)
     except (ValueError, KeyError, TypeError, RecursionError):
         raise DevError(f"{path} is not a state file of this version") from None
 
@@ -168,7 +168,10 @@ def _to_json(entry: Entry) -> dict[str, Any]:
     return fields
 
 
-def _from_document(document: dict[str, Any]) -> State:
+def _from_bytes(raw: bytes) -> State:
+    if len(raw) > BYTES_MAX:
+        raise ValueError
+    document = json.loads(raw)
     if document["version"] != VERSION:
         raise ValueError
     return State(tuple(_from_json(item) for item in document["processes"]))

@@ -45,6 +45,8 @@ DRAWS_MAX: Final = 200
 STARTS_MAX: Final = 3
 """Times that the brokers are started when somebody takes a drawn port."""
 
+PortSource = Callable[[int], tuple[int, ...]]
+"""Gives that many different ports that are free."""
 PermissionsOf = Callable[[str, Role, Account], Permissions | None]
 """Tells for region, role and account what the user may do; none means the whole account."""
 
@@ -85,16 +87,19 @@ def plan(
     root: Path,
     regions: Sequence[str],
     permissions: PermissionsOf = whole_account,
+    *,
     place: Callable[[str], Place] | None = None,
+    draw: PortSource | None = None,
 ) -> Topology:
     """Decide on ports and passwords; passwords that the directory has already are kept.
 
     ``place`` tells where the backbone (an empty name) or a region's broker lives; left out, it
-    is on the loopback with freshly drawn ports. Raises ``DevError`` for a region's bad name.
+    is on the loopback with freshly drawn ports, from ``draw`` if given. Raises ``DevError`` for
+    a region's bad name.
     """
     names = tuple(brokers.region_name(name) for name in regions)
     if place is None:
-        ports = iter(draw_ports(2 + len(names)))
+        ports = iter((draw or draw_ports)(2 + len(names)))
         here = {
             name: Place(
                 host=LOOPBACK,
@@ -164,6 +169,7 @@ def start(
     *,
     die_with_parent: bool,
     record: Callable[[Entry], None] = lambda _: None,
+    draw: PortSource | None = None,
 ) -> tuple[Topology, tuple[Entry, ...]]:
     """Plan, write and start a backbone and these regions, and wait until they serve.
 
@@ -172,7 +178,7 @@ def start(
     """
     server = nats_server_binary()
     for attempt in range(1, STARTS_MAX + 1):
-        topology = plan(root, regions, permissions)
+        topology = plan(root, regions, permissions, draw=draw)
         write_configs(topology)
         entries: list[Entry] = []
         try:
