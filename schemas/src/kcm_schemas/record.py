@@ -50,8 +50,13 @@ def prefix(region: str, tenant: str, service: str, l3_version: int) -> bytes:
     """The part of a suite 1 header that all records of a service key share."""
     if l3_version == 0:
         raise ValueError("versions of a service key count from 1")
-    names = b"".join(_name(text) for text in (region, tenant, service))
-    return MAGIC + bytes((SUITE_CARRIED,)) + names + _U32.pack(l3_version)
+    return names(region, tenant, service) + _U32.pack(l3_version)
+
+
+def names(region: str, tenant: str, service: str) -> bytes:
+    """How every suite 1 record of a service begins, whatever its key's version."""
+    parts = b"".join(_name(text) for text in (region, tenant, service))
+    return MAGIC + bytes((SUITE_CARRIED,)) + parts
 
 
 def build(start: bytes, wrapped: bytes, index: int) -> bytes:

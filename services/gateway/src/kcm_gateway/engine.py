@@ -1,0 +1,326 @@
+"""The engine: encrypts and decrypts batches for a tenant's service, in this process.
+
+    gateway = Gateway(...)
+    records = await gateway.encrypt("acme", "crm", plaintexts)
+    plains = await gateway.decrypt("acme", "crm", records.values)
+
+One record is AES-256-GCM under a data key (L4) of its own, or, with ``dek_scope="batch"``, under
+one that the batch shares, counting in the nonce. The data key travels wrapped in the record's
+header, and the whole header is associated data together with the application's context.
+
+A batch is worked through without a wait in between, and its generation is compared before anything
+of it is handed out: what raced a purge has no output, ciphertext included. A bad record gets its
+own code and spoils nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from kcm_bus.clock import Clock, Randomness
+from kcm_crypto.arena import Purged
+from kcm_crypto.context import record_aad
+from kcm_crypto.xaes import KEY_SIZE
+from kcm_schemas import limits, record
+from kcm_schemas.codes import Code, KcmError
+
+from kcm_gateway.cache import KeyCache
+from kcm_gateway.config import EngineSettings
+from kcm_gateway.core_client import CoreClient
+from kcm_gateway.guard import Guard
+from kcm_gateway.keyblock import Blocks
+from kcm_gateway.opening import Opening
+from kcm_gateway.pool import KeyPool, Segment
+from kcm_gateway.unwrapping import Unwrapper
+
+PIECE: Final = limits.RECORDS_MAX
+"""Records worked through without a wait: bounds how long a kill has to wait for the processor."""
+
+BATCH_KEY_BYTES_MAX: Final = 1 << 32
+"""Bytes under one shared data key: far below AES-GCM's bound, so that one key opens little."""
+
+COPY_MAX: Final = 4096
+"""Bytes of a record up to which copying its body is cheaper than a view of it."""
+
+_NONCE_START: Final = bytes(8)
+_SINGLE: Final = bytes(4)
+_SINGLE_NONCE: Final = bytes(12)
+_VERSION_SIZE: Final = 4
+_TAIL: Final = _VERSION_SIZE + limits.WRAPPED_SIZE + 4
+
+DekScope = Literal["record", "batch"]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Results in the order of the input.
+
+    ``codes`` is empty when every record is ``ok``, else one for each; a record that failed is empty
+    bytes.
+    """
+
+    values: list[bytes]
+    codes: list[Code]
+
+    @property
+    def failed(self) -> int:
+        """How many records failed."""
+        return sum(code is not Code.OK for code in self.codes)
+
+
+class Gateway:
+    """Encrypts and decrypts for every tenant of a region."""
+
+    def __init__(
+        self,
+        region: str,
+        *,
+        core: CoreClient,
+        guard: Guard,
+        clock: Clock,
+        randomness: Randomness,
+        settings: EngineSettings,
+    ) -> None:
+        self._region: Final = region
+        self._core: Final = core
+        self._guard: Final = guard
+        self._clock: Final = clock
+        self._random: Final = randomness
+        self._settings: Final = settings
+        self._blocks: Final = Blocks()
+        self._cache: Final = KeyCache(self._blocks, settings.cache_keys_max)
+        self._unwrapper: Final = Unwrapper(core, self._blocks)
+        self._opening: Final = Opening(self._unwrapper, self._cache, self._blocks, clock)
+        self._pools: dict[tuple[str, str], KeyPool] = {}
+
+    async def encrypt(
+        self,
+        tenant: str,
+        service: str,
+        plaintexts: Sequence[bytes],
+        contexts: Sequence[bytes] = (),
+        *,
+        dek_scope: DekScope = "record",
+    ) -> Batch:
+        """Encrypt; ``contexts`` has no entry, one for all, or one for each plaintext.
+
+        Raises ``KcmError`` for the whole batch: ``malformed``, ``tenant_killed``,
+        ``unknown_tenant``, ``unknown_service``, ``tenant_sealed``, ``unavailable`` …
+        """
+        bound = _contexts(contexts, len(plaintexts))
+        generation = self._guard.begin(tenant)
+        values: list[bytes] = []
+        try:
+            for at in range(0, len(plaintexts), PIECE):
+                piece = plaintexts[at : at + PIECE]
+                values += await self._encrypt(
+                    tenant, service, piece, bound[at : at + PIECE], dek_scope
+                )
+                self._guard.still(tenant, generation)
+                if at + PIECE < len(plaintexts):
+                    await asyncio.sleep(0)
+        except Purged:
+            raise KcmError(Code.TENANT_KILLED) from None
+        self._guard.still(tenant, generation)
+        return Batch(values, [])
+
+    async def decrypt(
+        self,
+        tenant: str,
+        service: str,
+        records: Sequence[bytes],
+        contexts: Sequence[bytes] = (),
+    ) -> Batch:
+        """Decrypt; every record has its own code.
+
+        ``malformed``, ``wrong_region``, ``forbidden`` (another tenant's or service's),
+        ``key_destroyed``, ``tampered``. Raises ``KcmError`` for what concerns the whole batch.
+        """
+        bound = _contexts(contexts, len(records))
+        generation = self._guard.begin(tenant)
+        values: list[bytes] = []
+        codes: list[Code] = []
+        try:
+            for at in range(0, len(records), PIECE):
+                piece = records[at : at + PIECE]
+                done = await self._decrypt(tenant, service, piece, bound[at : at + PIECE])
+                self._guard.still(tenant, generation)
+                values += done.values
+                codes += done.codes
+                if at + PIECE < len(records):
+                    await asyncio.sleep(0)
+        except Purged:
+            raise KcmError(Code.TENANT_KILLED) from None
+        self._guard.still(tenant, generation)
+        return Batch(values, codes if any(code is not Code.OK for code in codes) else [])
+
+    def purge(self, tenant: str) -> int:
+        """Wipe every key of a tenant and fail who waits for one; returns how many keys."""
+        count = self._blocks.purge(tenant)
+        self._cache.purge(tenant)
+        self._unwrapper.purge(tenant)
+        for key in [key for key in self._pools if key[0] == tenant]:
+            self._pools.pop(key).clear()
+        return count
+
+    def close(self) -> None:
+        """Wipe everything."""
+        for tenant in {key[0] for key in self._pools}:
+            self.purge(tenant)
+        self._core.close()
+
+    async def _encrypt(
+        self,
+        tenant: str,
+        service: str,
+        plaintexts: Sequence[bytes],
+        contexts: Sequence[bytes],
+        dek_scope: DekScope,
+    ) -> list[bytes]:
+        pool = self._pool(tenant, service)
+        groups = _batches(plaintexts) if dek_scope == "batch" else []
+        segments = await pool.take(len(groups) if groups else len(plaintexts))
+        try:
+            if dek_scope == "batch":
+                return self._seal_shared(tenant, service, segments, groups, plaintexts, contexts)
+            return self._seal_single(tenant, service, segments, plaintexts, contexts)
+        finally:
+            pool.done(segments)
+
+    def _seal_single(
+        self,
+        tenant: str,
+        service: str,
+        segments: list[Segment],
+        plaintexts: Sequence[bytes],
+        contexts: Sequence[bytes],
+    ) -> list[bytes]:
+        out: list[bytes] = []
+        position = 0
+        for segment in segments:
+            start = record.prefix(self._region, tenant, service, segment.l3_version)
+            with segment.block.use() as keys:
+                at = segment.start * KEY_SIZE
+                for i in range(segment.count):
+                    header = start + segment.blob(i) + _SINGLE
+                    aad = record_aad(header, contexts[position])
+                    cipher = AESGCM(keys[at : at + KEY_SIZE])
+                    out.append(header + cipher.encrypt(_SINGLE_NONCE, plaintexts[position], aad))
+                    at += KEY_SIZE
+                    position += 1
+        return out
+
+    def _seal_shared(
+        self,
+        tenant: str,
+        service: str,
+        segments: list[Segment],
+        groups: list[range],
+        plaintexts: Sequence[bytes],
+        contexts: Sequence[bytes],
+    ) -> list[bytes]:
+        out: list[bytes] = []
+        todo = iter(groups)
+        for segment in segments:
+            start = record.prefix(self._region, tenant, service, segment.l3_version)
+            with segment.block.use() as keys:
+                for i in range(segment.count):
+                    at = (segment.start + i) * KEY_SIZE
+                    encrypt = AESGCM(keys[at : at + KEY_SIZE]).encrypt
+                    head = start + segment.blob(i)
+                    for index, position in enumerate(next(todo)):
+                        count = index.to_bytes(4, "big")
+                        header = head + count
+                        aad = record_aad(header, contexts[position])
+                        out.append(
+                            header + encrypt(_NONCE_START + count, plaintexts[position], aad)
+                        )
+        return out
+
+    async def _decrypt(
+        self, tenant: str, service: str, records: Sequence[bytes], contexts: Sequence[bytes]
+    ) -> Batch:
+        start = record.names(self._region, tenant, service)
+        size = len(start) + _TAIL
+        values: list[bytes] = [b""] * len(records)
+        codes: list[Code] = [Code.OK] * len(records)
+        wanted: dict[bytes, list[int]] = {}
+        for position, blob in enumerate(records):
+            if blob.startswith(start) and len(blob) >= size + limits.TAG_SIZE:
+                # The L3 version and the wrapped key, which name the data key together.
+                wanted.setdefault(blob[len(start) : size - 4], []).append(position)
+            else:
+                codes[position] = self._refusal(blob)
+        with await self._opening.open(tenant, service, list(wanted)) as opened:
+            found = zip(opened.keys(), opened.codes, wanted.values(), strict=True)
+            for key, code, positions in found:
+                if code is not Code.OK:
+                    for position in positions:
+                        codes[position] = code
+                    continue
+                decrypt = AESGCM(key).decrypt
+                for position in positions:
+                    blob = records[position]
+                    aad = record_aad(blob[:size], contexts[position])
+                    nonce = _NONCE_START + blob[size - 4 : size]
+                    body = blob[size:] if len(blob) < COPY_MAX else memoryview(blob)[size:]
+                    try:
+                        values[position] = decrypt(nonce, body, aad)
+                    except InvalidTag:
+                        codes[position] = Code.TAMPERED
+            opened.check(self._clock.elapsed())
+        return Batch(values, codes)
+
+    def _refusal(self, blob: bytes) -> Code:
+        """Why a record is not one of this region's, tenant's and service's."""
+        try:
+            header = record.parse(blob)
+        except KcmError as error:
+            return error.code
+        if header.region != self._region:
+            return Code.WRONG_REGION
+        return Code.FORBIDDEN
+
+    def _pool(self, tenant: str, service: str) -> KeyPool:
+        key = (tenant, service)
+        pool = self._pools.get(key)
+        if pool is None:
+            pool = self._pools[key] = KeyPool(
+                tenant,
+                service,
+                core=self._core,
+                guard=self._guard,
+                blocks=self._blocks,
+                clock=self._clock,
+                randomness=self._random,
+                keys_max=self._settings.pool_keys_max,
+            )
+        return pool
+
+
+def _contexts(contexts: Sequence[bytes], count: int) -> Sequence[bytes]:
+    """One context for each record; raises ``malformed`` or ``too_large``."""
+    if len(contexts) not in (0, 1, count):
+        raise KcmError(Code.MALFORMED, "contexts: none, one for all, or one for each record")
+    if any(len(one) > limits.APP_CONTEXT_MAX for one in contexts):
+        raise KcmError(Code.TOO_LARGE, "an application's context has at most 4096 bytes")
+    if len(contexts) == count:
+        return contexts
+    return (list(contexts) or [b""]) * count
+
+
+def _batches(plaintexts: Sequence[bytes]) -> list[range]:
+    """Positions that share a data key: all of a piece, unless it is too many bytes for one."""
+    groups, start, size = [], 0, 0
+    for position, plaintext in enumerate(plaintexts):
+        if size and size + len(plaintext) > BATCH_KEY_BYTES_MAX:
+            groups.append(range(start, position))
+            start, size = position, 0
+        size += len(plaintext)
+    groups.append(range(start, len(plaintexts)))
+    return groups

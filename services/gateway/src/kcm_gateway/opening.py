@@ -1,0 +1,171 @@
+"""The data keys of one decryption: from the cache, else from a Core, each key once.
+
+What was opened is held until the decryption is done with it, then wiped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import Final, Self
+
+from kcm_bus.clock import Clock
+from kcm_crypto.arena import Purged
+from kcm_crypto.xaes import KEY_SIZE
+from kcm_schemas import limits
+from kcm_schemas.codes import Code, KcmError
+
+from kcm_gateway.cache import KeyCache
+from kcm_gateway.keyblock import Blocks, KeyBlock
+from kcm_gateway.unwrapping import Unwrapper
+
+_VERSION: Final = slice(0, 4)
+_BLOB: Final = slice(4, 4 + limits.WRAPPED_SIZE)
+
+
+class OpenKeys:
+    """Keys in the order in which they were asked for; a context manager that releases them.
+
+    Leaving it raises ``Purged`` when any of them was purged meanwhile.
+    """
+
+    def __init__(self, blocks: Blocks, count: int) -> None:
+        self._blocks: Final = blocks
+        self._places: Final[list[memoryview | None]] = [None] * count
+        self._held: list[KeyBlock] = []
+        self._until = float("inf")
+        self.codes: Final = [Code.OK] * count
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        purged = any(block.purged for block in self._held)
+        self.release()
+        if purged and kind is None:
+            raise Purged
+
+    def release(self) -> None:
+        """Let go of every key."""
+        self._places.clear()
+        for block in self._held:
+            block.arena.leave()
+            self._blocks.release(block)
+        self._held.clear()
+
+    def hold(self, block: KeyBlock, until: float) -> memoryview:
+        """Take over a block until the end; ``until`` bounds the whole decryption."""
+        try:
+            view = block.arena.enter()
+        except Purged:
+            self._blocks.release(block)
+            raise
+        self._held.append(block)
+        self.bound(until)
+        return view
+
+    def bound(self, until: float) -> None:
+        """A key of this decryption may be used until then."""
+        self._until = min(self._until, until)
+
+    def set(self, position: int, key: memoryview) -> None:
+        """The key at ``position``, in a block that is held."""
+        self._places[position] = key
+
+    def keys(self) -> Iterator[memoryview]:
+        """Each key's 32 bytes, empty where its code is not ``ok``."""
+        for place in self._places:
+            yield memoryview(b"") if place is None else place
+
+    def check(self, now: float) -> None:
+        """Raise ``deadline_exceeded`` when a lease ended while we worked."""
+        if now >= self._until:
+            raise KcmError(Code.DEADLINE_EXCEEDED, "the keys' lease ended meanwhile")
+
+
+class Opening:
+    """Finds the keys of a decryption."""
+
+    def __init__(self, unwrapper: Unwrapper, cache: KeyCache, blocks: Blocks, clock: Clock) -> None:
+        self._unwrapper: Final = unwrapper
+        self._cache: Final = cache
+        self._blocks: Final = blocks
+        self._clock: Final = clock
+
+    async def open(self, tenant: str, service: str, wanted: list[bytes]) -> OpenKeys:
+        """Open keys named by L3 version (4 bytes) and wrapped form (72 bytes), each once.
+
+        A key that does not authenticate is ``tampered``, one whose L3 is gone ``key_destroyed``;
+        raises ``KcmError`` for what concerns all of them.
+        """
+        opened = OpenKeys(self._blocks, len(wanted))
+        try:
+            missing = self._from_cache(tenant, service, wanted, opened)
+            await asyncio.gather(
+                *(
+                    self._from_core(tenant, service, wanted, positions, opened)
+                    for positions in _requests(wanted, missing)
+                )
+            )
+        except BaseException:
+            opened.release()
+            raise
+        return opened
+
+    def _from_cache(
+        self, tenant: str, service: str, wanted: list[bytes], opened: OpenKeys
+    ) -> list[int]:
+        """Take what the cache has; returns the positions that it has not."""
+        if not self._cache.enabled or not wanted:
+            return list(range(len(wanted)))
+        block = self._blocks.make(tenant, len(wanted))
+        keys = opened.hold(block, float("inf"))
+        missing = []
+        for position, name in enumerate(wanted):
+            out = keys[position * KEY_SIZE : (position + 1) * KEY_SIZE]
+            until = self._cache.get(tenant, (service, name), self._clock.elapsed(), out)
+            if until is None:
+                missing.append(position)
+            else:
+                opened.bound(until)
+                opened.set(position, out)
+        return missing
+
+    async def _from_core(
+        self,
+        tenant: str,
+        service: str,
+        wanted: list[bytes],
+        positions: list[int],
+        opened: OpenKeys,
+    ) -> None:
+        version = int.from_bytes(wanted[positions[0]][_VERSION], "big")
+        blobs = [wanted[position][_BLOB] for position in positions]
+        try:
+            answer = await self._unwrapper.open((tenant, service, version), blobs)
+        except KcmError as error:
+            if error.code is not Code.KEY_DESTROYED:
+                raise
+            for position in positions:
+                opened.codes[position] = error.code
+            return
+        keys = opened.hold(answer.block, answer.until)
+        for i, position in enumerate(positions):
+            if i in answer.bad:
+                opened.codes[position] = Code.TAMPERED
+                continue
+            at = (answer.start + i) * KEY_SIZE
+            key = keys[at : at + KEY_SIZE]
+            opened.set(position, key)
+            if self._cache.enabled:
+                self._cache.put(tenant, (service, wanted[position]), answer.until, key)
+
+
+def _requests(wanted: list[bytes], missing: list[int]) -> Iterator[list[int]]:
+    """Positions by L3 version, at most ``KEYS_MAX`` at a time."""
+    versions: dict[bytes, list[int]] = {}
+    for position in missing:
+        versions.setdefault(wanted[position][_VERSION], []).append(position)
+    for positions in versions.values():
+        for at in range(0, len(positions), limits.KEYS_MAX):
+            yield positions[at : at + limits.KEYS_MAX]

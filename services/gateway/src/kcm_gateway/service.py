@@ -1,0 +1,175 @@
+"""A running Gateway: the engine, and the bus service around it.
+
+Requests carry batches in columns and an absolute deadline; one that arrives late is refused and not
+executed. When the audit trail cannot take more, requests are refused: what cannot be recorded is
+not done.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from kcm_bus.audit import AuditEmitter
+from kcm_bus.clock import Clock, Randomness
+from kcm_bus.connection import Connection
+from kcm_bus.membership import Membership
+from kcm_bus.registry_feed import RegistryFeed
+from kcm_bus.serving import Service
+from kcm_bus.switch import KillSwitch
+from kcm_control.registry import Registry
+from kcm_control.revocation import Revocations
+from kcm_schemas import limits, record, subjects
+from kcm_schemas.codec import decode, encode
+from kcm_schemas.codes import Code, KcmError
+from kcm_schemas.data import DecryptReply, DecryptRequest, EncryptReply, EncryptRequest
+from kcm_trust.verify import may_ask
+
+from kcm_gateway.config import GatewayConfig
+from kcm_gateway.core_client import CoreClient
+from kcm_gateway.engine import Batch, Gateway
+
+VERSION: Final = "0.1.0"
+
+RECORD_GROWTH_MAX: Final = record.OVERHEAD_MAX + 5
+"""Bytes by which a record is longer than its plaintext on the wire, at most."""
+
+
+class GatewayService:
+    """The engine on the bus."""
+
+    def __init__(
+        self,
+        config: GatewayConfig,
+        membership: Membership,
+        clock: Clock,
+        randomness: Randomness,
+    ) -> None:
+        self._me: Final = membership
+        self._clock: Final = clock
+        name = membership.name
+        self._region_bus: Final = Connection(config.region_bus, name)
+        self._control_bus: Final = Connection(config.control_bus, name)
+        self._audit: Final = AuditEmitter(self._region_bus, membership, clock)
+        registry = Registry()
+        revocations = Revocations(registry)
+        self._registry: Final = registry
+        core = CoreClient(
+            self._region_bus.request, membership, clock, randomness, config.engine.core_timeout_s
+        )
+        self._engine: Final = Gateway(
+            membership.region,
+            core=core,
+            guard=revocations,
+            clock=clock,
+            randomness=randomness,
+            settings=config.engine,
+        )
+        self._feed: Final = RegistryFeed(
+            self._region_bus, membership.verifier, revocations, self._engine.purge, clock
+        )
+        self._switch: Final = KillSwitch(
+            membership=membership,
+            region_bus=self._region_bus,
+            control_bus=self._control_bus,
+            revocations=revocations,
+            purge=self._engine.purge,
+            emit=self._audit.emit,
+            clock=clock,
+            randomness=randomness,
+        )
+        self._service: Final = Service(
+            self._region_bus,
+            clock,
+            name="kcm-gateway",
+            service_id=membership.boot.hex(),
+            version=VERSION,
+            metadata={"instance": name, "region": membership.region},
+        )
+
+    async def start(self) -> None:
+        """Connect, catch up, serve."""
+        await self._region_bus.start()
+        await self._control_bus.start()
+        await self._audit.start()
+        await self._feed.start()
+        await self._switch.start()
+        region = self._me.region
+        await self._service.add(
+            "data", subjects.gateway_all(region), self.handle, f"gateway-{region}"
+        )
+        await self._service.announce()
+
+    async def close(self) -> None:
+        """Finish what is in flight, wipe every key, and go off the record."""
+        await self._service.drain()
+        self._engine.close()
+        await self._switch.close()
+        await self._feed.close()
+        await self._audit.close()
+        await self._control_bus.close()
+        await self._region_bus.close()
+
+    async def handle(self, subject: str, body: bytes) -> bytes:
+        """Serve one request; raises ``KcmError``."""
+        asked = subjects.read_data(subject)
+        count, code, failed = 0, Code.OK, 0
+        try:
+            if not self._audit.has_room:
+                raise KcmError(Code.UNAVAILABLE, "the audit trail cannot take more")
+            match asked.operation:
+                case "encrypt":
+                    request = decode(EncryptRequest, body)
+                    count = len(request.plaintexts)
+                    self._check(asked, request.deadline_ms)
+                    return self._reply(await self._encrypt(asked, request))
+                case "decrypt":
+                    wanted = decode(DecryptRequest, body)
+                    count = len(wanted.records)
+                    self._check(asked, wanted.deadline_ms)
+                    done = await self._engine.decrypt(
+                        asked.tenant, asked.service, wanted.records, wanted.contexts
+                    )
+                    failed = done.failed
+                    return encode(DecryptReply(v=1, plaintexts=done.values, codes=done.codes))
+                case _:
+                    raise KcmError(Code.MALFORMED, "a Gateway serves encrypt and decrypt")
+        except KcmError as error:
+            code, failed = error.code, count
+            raise
+        except Exception:
+            code, failed = Code.INTERNAL, count
+            raise
+        finally:
+            self._audit.emit(
+                f"data.{asked.operation}",
+                tenant=asked.tenant,
+                service=asked.service,
+                code=code,
+                count=count,
+                failed=failed,
+            )
+
+    async def _encrypt(self, asked: subjects.DataSubject, request: EncryptRequest) -> Batch:
+        size = sum(map(len, request.plaintexts))
+        if size + len(request.plaintexts) * RECORD_GROWTH_MAX > limits.BODY_MAX:
+            raise KcmError(Code.TOO_LARGE)
+        return await self._engine.encrypt(
+            asked.tenant,
+            asked.service,
+            request.plaintexts,
+            request.contexts,
+            dek_scope=request.dek_scope,
+        )
+
+    @staticmethod
+    def _reply(done: Batch) -> bytes:
+        return encode(EncryptReply(v=1, records=done.values, codes=done.codes))
+
+    def _check(self, asked: subjects.DataSubject, deadline_ms: int) -> None:
+        now = self._clock.unix_ms()
+        if now >= deadline_ms:
+            raise KcmError(Code.DEADLINE_EXCEEDED)
+        if deadline_ms > now + limits.DEADLINE_MAX_MS:
+            raise KcmError(Code.MALFORMED, "the deadline is more than a minute away")
+        if not may_ask(self._me.entry, asked.tenant, asked.service):
+            raise KcmError(Code.FORBIDDEN, "this Gateway does not serve that tenant and service")

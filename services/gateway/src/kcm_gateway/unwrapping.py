@@ -1,0 +1,132 @@
+"""Opening wrapped data keys, with what is asked at the same moment in one request.
+
+A request to a Core goes out at once when few are under way; what is asked meanwhile waits for the
+next one and travels together. So a lone request waits for nothing, and a busy Gateway asks in full
+batches. Every waiter inherits the lease of the request that brought its keys, not of its own call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Final
+
+from kcm_crypto.arena import Purged
+from kcm_schemas import limits
+from kcm_schemas.codes import Code, KcmError
+
+from kcm_gateway.core_client import CoreClient
+from kcm_gateway.keyblock import Blocks, KeyBlock
+
+REQUESTS_IN_FLIGHT_MAX: Final = 4
+"""Unwrap requests of one service key under way at once: enough to keep several Cores busy."""
+
+Group = tuple[str, str, int]
+"""Tenant, service, L3 version: what one request can be about."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """Keys that came back: ``count`` of them from ``start`` on in a block that the asker holds."""
+
+    block: KeyBlock
+    start: int
+    bad: frozenset[int]
+    until: float
+
+
+@dataclass(slots=True)
+class _Ask:
+    blobs: list[bytes]
+    answer: asyncio.Future[Opened]
+
+
+@dataclass(slots=True)
+class _Queue:
+    asks: deque[_Ask] = field(default_factory=deque)
+    in_flight: int = 0
+    scheduled: bool = False
+
+
+class Unwrapper:
+    """Coalesces unwraps by service key."""
+
+    def __init__(self, core: CoreClient, blocks: Blocks) -> None:
+        self._core: Final = core
+        self._blocks: Final = blocks
+        self._queues: dict[Group, _Queue] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def open(self, group: Group, blobs: list[bytes]) -> Opened:
+        """Open up to ``KEYS_MAX`` blobs; the caller releases the block that it gets."""
+        loop = asyncio.get_running_loop()
+        ask = _Ask(blobs, loop.create_future())
+        queue = self._queues.setdefault(group, _Queue())
+        queue.asks.append(ask)
+        if not queue.scheduled and queue.in_flight < REQUESTS_IN_FLIGHT_MAX:
+            queue.scheduled = True
+            loop.call_soon(self._send, group, queue)
+        try:
+            return await ask.answer
+        except asyncio.CancelledError:
+            if ask.answer.done() and not ask.answer.cancelled() and not ask.answer.exception():
+                self._blocks.release(ask.answer.result().block)
+            raise
+
+    def purge(self, tenant: str) -> None:
+        """Fail whoever waits for keys of a tenant."""
+        for group, queue in self._queues.items():
+            if group[0] == tenant:
+                while queue.asks:
+                    _fail(queue.asks.popleft(), KcmError(Code.TENANT_KILLED))
+
+    def _send(self, group: Group, queue: _Queue) -> None:
+        queue.scheduled = False
+        while queue.asks and queue.in_flight < REQUESTS_IN_FLIGHT_MAX:
+            asks = [queue.asks.popleft()]
+            size = len(asks[0].blobs)
+            while queue.asks and size + len(queue.asks[0].blobs) <= limits.KEYS_MAX:
+                asks.append(queue.asks.popleft())
+                size += len(asks[-1].blobs)
+            queue.in_flight += 1
+            task = asyncio.get_running_loop().create_task(self._request(group, queue, asks, size))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        if not queue.asks and not queue.in_flight:
+            self._queues.pop(group, None)
+
+    async def _request(self, group: Group, queue: _Queue, asks: list[_Ask], size: int) -> None:
+        tenant, service, version = group
+        block = self._blocks.make(tenant, size)
+        try:
+            with block.use() as keys:
+                blobs = b"".join(blob for ask in asks for blob in ask.blobs)
+                lease, bad = await self._core.unwrap(
+                    tenant, service, "record", version, blobs, keys
+                )
+            at = 0
+            for ask in asks:
+                end = at + len(ask.blobs)
+                if not ask.answer.done():
+                    mine = frozenset(position - at for position in bad if at <= position < end)
+                    ask.answer.set_result(Opened(self._blocks.hold(block), at, mine, lease.until))
+                at = end
+        except Purged:
+            for ask in asks:
+                _fail(ask, KcmError(Code.TENANT_KILLED))
+        except KcmError as error:
+            for ask in asks:
+                _fail(ask, error)
+        except Exception:  # noqa: BLE001 - every waiter gets an answer; no key is in this frame's text
+            for ask in asks:
+                _fail(ask, KcmError(Code.INTERNAL))
+        finally:
+            self._blocks.release(block)
+            queue.in_flight -= 1
+            self._send(group, queue)
+
+
+def _fail(ask: _Ask, error: KcmError) -> None:
+    if not ask.answer.done():
+        ask.answer.set_exception(KcmError(error.code, error.detail))
