@@ -120,7 +120,7 @@ class FakeUnsealer:
 
     @asynccontextmanager
     async def _operation(self, name: str, uri: str, deadline_s: float) -> AsyncIterator[FakeKey]:
-        _require(0 < round(deadline_s * 1000) <= DEADLINE_MAX_MS)
+        _require(0.001 <= deadline_s <= DEADLINE_MAX_MS / 1000)  # also refuses NaN
         try:
             parse(uri)
         except L1UriError as error:

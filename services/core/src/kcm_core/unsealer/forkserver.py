@@ -41,7 +41,8 @@ class _Running:
 class ForkServer:
     """One fork server at a time, in one event loop."""
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
+    def __init__(self, environment: Mapping[str, str], *, python: str = sys.executable) -> None:
+        self._python = python
         self._environment = MappingProxyType(dict(environment))
         self._running: _Running | None = None
         self._sending = asyncio.Lock()
@@ -122,7 +123,7 @@ class ForkServer:
             try:
                 process = subprocess.Popen(
                     # -I: neither PYTHON* variables nor the working directory choose what runs.
-                    [sys.executable, "-I", "-m", "kcm_core.unsealer", str(theirs.fileno())],
+                    [self._python, "-I", "-m", "kcm_core.unsealer", str(theirs.fileno())],
                     pass_fds=[theirs.fileno()],
                     env=self._environment,
                     stdin=subprocess.DEVNULL,

@@ -38,6 +38,7 @@ CHILDREN_MAX: Final = 16
 KILL_GRACE_S: Final = 0.25
 """Seconds that a child may outlive its deadline before it is killed from outside."""
 
+_ENDED: Final = select.POLLHUP | select.POLLRDHUP | select.POLLERR
 _FDS_MAX: Final = 1
 _FD_SIZE: Final = 4
 
@@ -70,14 +71,14 @@ class Server:
 
     def _step(self) -> bool:
         room = len(self._children) < CHILDREN_MAX
-        # Without room the socket is still watched for its end (POLLHUP needs no mask).
-        self._poll.register(self._core, select.POLLIN if room else 0)
+        # Without room the socket is still watched for its end.
+        self._poll.register(self._core, select.POLLRDHUP | (select.POLLIN if room else 0))
         alive = True
         for descriptor, event in self._poll.poll(self._patience_ms()):
             if descriptor != self._core.fileno():
                 self._reap(descriptor)
-            elif event & (select.POLLHUP | select.POLLERR):
-                alive = False  # what the Core left unread has nobody to be answered to
+            elif event & _ENDED:
+                alive = False  # what the Core left behind has nobody to be answered to
             elif event & select.POLLIN:
                 alive = self._receive()
         for pidfd, running in list(self._children.items()):
@@ -92,10 +93,12 @@ class Server:
         return max(1, round((next_kill - time.monotonic()) * 1000) + 1)
 
     def _receive(self) -> bool:
-        size, ancillary, _, _ = self._core.recvmsg_into(
-            [self._buffer], socket.CMSG_SPACE(_FDS_MAX * _FD_SIZE), socket.MSG_CMSG_CLOEXEC
-        )
-        if size == 0:
+        try:
+            # An empty datagram looks like the end and is not: that one comes with _ENDED.
+            size, ancillary, _, _ = self._core.recvmsg_into(
+                [self._buffer], socket.CMSG_SPACE(_FDS_MAX * _FD_SIZE), socket.MSG_CMSG_CLOEXEC
+            )
+        except ConnectionError:
             return False
         with _received_pipes(ancillary) as pipes:
             if len(pipes) == 1:

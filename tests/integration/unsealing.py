@@ -1,0 +1,78 @@
+"""What the tests of the unsealer share: waiting for conditions, looking at processes, a FIFO."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from kcm_core.l1.state import L1Error, L1State
+
+PATIENCE_S = 60.0
+"""Seconds after which a condition that has not come true is a failure; nothing is slept away."""
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while not condition():  # noqa: ASYNC110 - about other processes, which set no event
+            await asyncio.sleep(0.005)
+
+
+async def failure(operation) -> L1Error:
+    with pytest.raises(L1Error) as caught:
+        await operation
+    return caught.value
+
+
+def children(pid: int) -> set[int]:
+    """The living children of a process."""
+    found = set()
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            text = stat.read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        state, parent = text.rpartition(")")[2].split()[:2]
+        if int(parent) == pid and state != "Z":
+            found.add(int(stat.parent.name))
+    return found
+
+
+def gone(pid: int) -> bool:
+    """Whether a process has ended (a zombie has)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+def open_descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def flip(directory: Path, state: L1State) -> None:
+    """Put a state into a softkey, in one step, whatever stands there now."""
+    fresh = directory / "state.new"
+    fresh.write_text(f"{state.value}\n")
+    fresh.rename(directory / "state")
+
+
+@contextmanager
+def hanging(directory: Path) -> Iterator[None]:
+    """Make a softkey that never answers: its state is a FIFO into which nobody writes.
+
+    Afterwards it is enabled, and whoever still reads the FIFO is let go with nothing.
+    """
+    os.mkfifo(directory / "fifo")
+    (directory / "fifo").rename(directory / "state")
+    keep = directory / "kept"
+    os.link(directory / "state", keep)
+    try:
+        yield
+    finally:
+        flip(directory, L1State.ENABLED)
+        os.close(os.open(keep, os.O_RDWR | os.O_NONBLOCK))
+        keep.unlink()
