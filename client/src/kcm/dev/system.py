@@ -1,0 +1,236 @@
+"""A development system: backbone, regions, Cores, Gateways and one Auditor, on this machine.
+
+    up      make what is missing, start everything, wait until it serves
+    down    end every process, services first; ``wipe`` removes the directory, too
+    status  every process with role, region, instance and pid, every broker with its address
+
+Everything lies in one directory and listens on the loopback only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from kcm_bus.config import BusAddress
+from kcm_bus.connection import Connection
+from kcm_bus.provision import provision_region
+from kcm_schemas.roster import Role
+
+from kcm.context import default_path
+from kcm.dev import processes, state, topology
+from kcm.dev.brokers import Account, login_name
+from kcm.dev.brokers import Role as Login
+from kcm.dev.configs import config_file, ready_file, write_context, write_instance
+from kcm.dev.errors import DevError
+from kcm.dev.identities import Member, make_trust
+from kcm.dev.processes import ReadyFile
+from kcm.dev.rootkeys import RootKeys
+from kcm.dev.state import Entry, Kind, State
+from kcm.dev.topology import Topology
+
+REGIONS: Final = ("eu-de", "us-east")
+
+MODULES: Final = {
+    Role.CORE: "kcm_core",
+    Role.GATEWAY: "kcm_gateway",
+    Role.AUDITOR: "kcm_auditor",
+}
+
+_ALLOCATOR: Final = {
+    "PYTHONMALLOC": "malloc",
+    "GLIBC_TUNABLES": "glibc.malloc.perturb=85:glibc.malloc.tcache_count=0",
+}
+"""Freed memory is overwritten, in the processes that hold keys: belt and braces."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What to start, and where."""
+
+    directory: Path
+    regions: tuple[str, ...] = REGIONS
+    cores: int = 2
+    gateways: int = 1
+    die_with_parent: bool = False
+    """End everything with the process that started it (only its main thread may ask)."""
+
+    @property
+    def members(self) -> list[Member]:
+        """Every instance; the one Auditor lives in the first region."""
+        return [
+            *(
+                Member(role, region, number)
+                for region in self.regions
+                for role, count in ((Role.CORE, self.cores), (Role.GATEWAY, self.gateways))
+                for number in range(1, count + 1)
+            ),
+            Member(Role.AUDITOR, self.regions[0], 1),
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class SystemState:
+    """A system that runs: its directory, the clients' context file, and every process."""
+
+    directory: Path
+    context: Path
+    entries: tuple[Entry, ...]
+
+
+Tell = Callable[[str], None]
+"""Gets a line for a person about what happens."""
+
+
+def default_directory() -> Path:
+    """Where ``kcm dev`` keeps its system unless it is told otherwise."""
+    return default_path(os.environ).parent
+
+
+def up(options: Options, tell: Tell = lambda _: None) -> SystemState:
+    """Start a system, or say that one runs already; raises ``DevError``, leaving nothing behind."""
+    root = options.directory
+    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with state.exclusive(root):
+        running = state.load(root)
+        if running is not None and any(status.running for status in running.status()):
+            raise DevError(f"a system runs already in {root}; end it with `kcm dev down`")
+        now = State()
+
+        def record(entry: Entry) -> None:
+            nonlocal now
+            now = now.with_entry(entry)
+            state.save(root, now)
+
+        try:
+            context = _start(options, record, tell)
+        except BaseException:
+            now.stop()
+            state.save(root, State())
+            raise
+        return SystemState(root, context, now.entries)
+
+
+def init(options: Options) -> tuple[Topology, bytes]:
+    """Make identities, secrets, roster and configurations, and start nothing."""
+    public = make_trust(
+        options.directory, options.members, list(options.regions), time.time_ns() // 1_000_000
+    )
+    plan = topology.plan(options.directory, options.regions)
+    topology.write_configs(plan)
+    _write(plan, options, public)
+    return plan, public
+
+
+def down(directory: Path, *, wipe: bool = False, tell: Tell = lambda _: None) -> list[str]:
+    """End every process and return their names; nothing that we did not start is touched."""
+    with state.exclusive(directory):
+        running = state.load(directory)
+        ended = []
+        if running is not None:
+            tell("ending services, then brokers")
+            ends = running.stop()
+            ended = [process.name for process in ends]
+            state.save(directory, State())
+        if wipe:
+            _check_ours(directory)
+            shutil.rmtree(directory)
+    return ended
+
+
+def status(directory: Path) -> list[dict[str, Any]]:
+    """Every process, one plain mapping each."""
+    known = state.load(directory)
+    return [
+        {
+            "name": one.entry.process.name,
+            "kind": one.entry.kind.value,
+            "role": one.entry.role,
+            "region": one.entry.region,
+            "instance": one.entry.instance,
+            "pid": one.entry.process.pid,
+            "address": one.entry.address,
+            "running": one.running,
+            "log": str(one.entry.process.log_path),
+        }
+        for one in (known.status() if known else ())
+    ]
+
+
+def _start(options: Options, record: Callable[[Entry], None], tell: Tell) -> Path:
+    root = options.directory
+    tell("making identities and the signed roster")
+    public = make_trust(root, options.members, list(options.regions), time.time_ns() // 1_000_000)
+    keys = RootKeys(root)
+    keys.prepare()
+    tell(f"starting a backbone and {len(options.regions)} regions: {', '.join(options.regions)}")
+    plan, _ = topology.start(
+        root, options.regions, die_with_parent=options.die_with_parent, record=record
+    )
+    asyncio.run(_provision(plan))
+    context = _write(plan, options, public)
+    tell(f"starting {len(options.members)} services")
+    started = []
+    for member in options.members:
+        entry = start_member(root, member, die_with_parent=options.die_with_parent)
+        record(entry)
+        started.append((entry, member))
+    for entry, member in started:
+        processes.wait_ready(entry.process, ReadyFile(ready_file(root, member)))
+    return context
+
+
+def start_member(root: Path, member: Member, *, die_with_parent: bool) -> Entry:
+    """Start one instance with the configuration that it has; does not wait."""
+    environment = {"PATH": os.defpath, "LANG": "C.UTF-8"}
+    if member.role is not Role.AUDITOR:
+        environment |= _ALLOCATOR
+    process = processes.spawn(
+        member.name,
+        [sys.executable, "-m", MODULES[member.role], "--config", str(config_file(root, member))],
+        root / "log" / f"{member.name}.log",
+        environment,
+        die_with_parent=die_with_parent,
+        ready_file=ready_file(root, member),
+    )
+    return Entry(process, Kind.SERVICE, member.role.value, member.region, member.name)
+
+
+def _write(plan: Topology, options: Options, public: bytes) -> Path:
+    environment = RootKeys(options.directory).environment
+    for member in options.members:
+        write_instance(plan, member, public, environment)
+    return write_context(plan, public)
+
+
+async def _provision(plan: Topology) -> None:
+    for spec in plan.regions:
+        address = BusAddress(
+            url=spec.url,
+            user=login_name(Login.OPERATOR, Account.REGION),
+            password_file=topology.password_path(
+                plan.root, spec.name, Login.OPERATOR, Account.REGION
+            ),
+        )
+        connection = Connection(address, "provision")
+        await connection.start()
+        try:
+            await provision_region(connection, spec.name)
+        finally:
+            await connection.close()
+
+
+def _check_ours(directory: Path) -> None:
+    """Refuse to remove a directory that is not a development system's."""
+    with contextlib.suppress(OSError):
+        if (directory / "keys" / "root").exists() and (directory / "brokers").is_dir():
+            return
+    raise DevError(f"{directory} is not a development system's directory; nothing was removed")
