@@ -96,13 +96,17 @@ class Kills:
                 raise KcmError(Code.UNAVAILABLE, "the hold is in force here, but not yet durable")
             await asyncio.sleep(DURABLE_POLL_S)
             known = self._known(record.hold.id)
-        return await self.status(record.hold.id)
+        status = await self.status(record.hold.id)
+        while known.lifted and not _durable(status) and self._clock.unix_ms() < deadline_ms:
+            # A lift is worth telling when every region has it; a hold's progress is asked for.
+            await asyncio.sleep(DURABLE_POLL_S)
+            status = await self.status(record.hold.id)
+        return status
 
     async def status(self, hold_id: bytes) -> HoldStatus:
         """How far a hold has come, asked anew of every region in scope."""
         record = self._known(hold_id)
-        if not record.lifted:
-            await self._tell_again(record)
+        await self._tell_again(record)
         scope = self._regions_of(record.hold)
         facts = await asyncio.gather(*(self._facts(region, record) for region in scope))
         arrivals = self._receipts.get(hold_id, {})
@@ -187,7 +191,10 @@ class Kills:
             _, boots = await self._switch.boots()
             return RegionFacts(durable_at=durable_at, boots=boots)
         reply = await self._pull(region, record.hold.id)
-        return None if reply is None else RegionFacts(reply.durable_at, reply.boots)
+        if reply is None:
+            return None
+        same = record.message in reply.holds
+        return RegionFacts(reply.durable_at if same else 0, reply.boots)
 
     async def _boots_of(self, region: str) -> list[Boot]:
         if region == self._me.region:
@@ -217,7 +224,9 @@ class Kills:
             return
         record = self._revocations.holds.get(request.hold_id)
         durable = record is not None and self._switch.is_durable(record)
-        holds = [known.message for known in self._revocations.holds]
+        asked = [record.message] if record is not None else []
+        others = [one.message for one in self._revocations.holds if one is not record]
+        holds = asked + others
         start = request.page * PAGE_HOLDS
         reply = PullReply(
             region=self._me.region,
@@ -252,3 +261,7 @@ class Kills:
         while len(self._heard) > HOLDS_WATCHED_MAX:
             self._heard.popitem(last=False)
         return since
+
+
+def _durable(status: HoldStatus) -> bool:
+    return all(region.durable_at for region in status.regions)
