@@ -145,8 +145,8 @@ def unwrap_batch(
 ) -> list[int]:
     """Unwrap ``blobs`` (n times 72 bytes) into ``out`` (n times 32 bytes).
 
-    Returns the positions that do not authenticate; their places in ``out`` are zeros. Costs one
-    derivation for each different nonce prefix.
+    Returns the positions that do not authenticate, or that hold a key of all zeros; their places in
+    ``out`` are zeros. Costs one derivation for each different nonce prefix.
     """
     view = memoryview(blobs)
     count, rest = divmod(len(view), WRAPPED_SIZE)
@@ -178,6 +178,7 @@ def _unwrap_each(
             )
         except InvalidTag:
             wipe(plain)
+        if not any(plain):
             bad.append(position)
         at = end
     return bad
