@@ -1,0 +1,1 @@
+"""Families of test vectors: one module makes one or two files of them."""

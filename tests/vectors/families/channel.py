@@ -1,0 +1,179 @@
+"""The sealed channel: a ticket, a request and its reply, with fixed secrets.
+
+HPKE draws its own randomness, so the ticket's ciphertext was recorded once, by ``record``, and is
+an input here: ``hpke-ciphertext.hex`` beside the vectors.
+"""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from kcm_crypto import context
+from kcm_crypto.context import ctx
+from kcm_crypto.hpke import HpkePrivate, HpkePublic
+from kcm_crypto.session import TicketInfo, open_session_as_callee, to_sign
+from kcm_schemas.codec import encode
+from kcm_schemas.vault import REPLY_HEAD, CoreReply, CoreRequest, Ticket
+
+from tests.vectors.families.fixed import Document, fixed, flip
+from tests.vectors.families.keys import REGION, SERVICE, TENANT
+from tests.vectors.families.messages import ISSUED, identity
+
+CIPHERTEXT = Path(__file__).parents[1] / "hpke-ciphertext.hex"
+HPKE_SECRET = fixed("hpke secret", 96)
+SECRET = fixed("session secret")
+CALLER, CALLEE = "gateway-1", "core-1"
+OPERATION = "wrap"
+INFO = TicketInfo(
+    region=REGION,
+    hpke_key_id=fixed("hpke key id", 16),
+    caller=CALLER,
+    session_id=fixed("session id", 16),
+    issued_ms=ISSUED,
+    expiry_ms=ISSUED + 600_000,
+)
+
+
+def record() -> None:
+    """Encapsulate the fixed secret anew; every vector of the channel changes with it."""
+    public = HpkePublic.from_bytes(_private().public_bytes)
+    made = public.encrypt(memoryview(bytearray(SECRET)), INFO.encode())
+    CIPHERTEXT.write_text(made.hex() + "\n")
+
+
+def _private() -> HpkePrivate:
+    return HpkePrivate(memoryview(bytearray(HPKE_SECRET)))
+
+
+def channel() -> Document:
+    """Everything from the ticket to the reply, step by step."""
+    ciphertext = bytes.fromhex(CIPHERTEXT.read_text())
+    info = INFO.encode()
+    gateway = identity(CALLER)
+    ticket = Ticket(
+        session_id=INFO.session_id,
+        hpke_key_id=INFO.hpke_key_id,
+        issued_ms=INFO.issued_ms,
+        expiry_ms=INFO.expiry_ms,
+        ciphertext=ciphertext,
+        signature=gateway.sign_raw(to_sign(info, ciphertext)),
+    )
+    plain = fixed("first data key") + fixed("second data key")
+    request, clear = _request(ticket, ciphertext, plain)
+    body = encode(request)
+    reply, answer = _reply(ciphertext, body)
+    salt = sha256(info + ciphertext).digest()
+    return {
+        "about": "one wrap of two keys: ticket, sealed request, sealed reply, with every "
+        "intermediate value",
+        "info_parts": [
+            REGION,
+            INFO.hpke_key_id.hex(),
+            CALLER,
+            INFO.session_id.hex(),
+            INFO.issued_ms,
+            INFO.expiry_ms,
+        ],
+        "subject": [REGION, OPERATION, TENANT, SERVICE],
+        "hpke_secret": HPKE_SECRET.hex(),
+        "hpke_public": _private().public_bytes.hex(),
+        "caller_public": gateway.public.hex(),
+        "info": info.hex(),
+        "ciphertext": ciphertext.hex(),
+        "signature": ticket.signature.hex(),
+        "session_secret": SECRET.hex(),
+        "salt": salt.hex(),
+        "request_key": HKDF(SHA256(), 32, salt, b"request").derive(SECRET).hex(),
+        "reply_key": HKDF(SHA256(), 32, salt, b"reply").derive(SECRET).hex(),
+        "request_id": request.request_id.hex(),
+        "clear": clear.hex(),
+        "request_aad": ctx(context.REQUEST, INFO.session_id, request.request_id, clear).hex(),
+        "request_plain": plain.hex(),
+        "request": body.hex(),
+        "callee": CALLEE,
+        "reply_aad": ctx(context.REPLY, sha256(body).digest(), CALLEE, b"").hex(),
+        "reply_plain": answer.hex(),
+        "reply": encode(reply).hex(),
+        "invalid": _broken(request, body, reply),
+    }
+
+
+def _request(ticket: Ticket, ciphertext: bytes, plain: bytes) -> tuple[CoreRequest, bytes]:
+    fields: dict[str, Any] = {
+        "v": 1,
+        "caller": CALLER,
+        "ticket": ticket,
+        "request_id": fixed("request id", 16),
+        "deadline_ms": ISSUED + 2_000,
+        "purpose": "record",
+        "l3_version": 0,
+        "count": 2,
+    }
+    clear = CoreRequest(**fields, sealed=b"").clear(REGION, OPERATION, TENANT, SERVICE)
+    session = open_session_as_callee(INFO, _private(), ciphertext)
+    try:
+        columns = memoryview(bytearray(plain))
+        nonce = fixed("request nonce", 24)
+        sealed = session.seal_request(fields["request_id"], clear, columns, nonce)
+    finally:
+        session.close()
+    return CoreRequest(**fields, sealed=sealed), clear
+
+
+def _reply(ciphertext: bytes, body: bytes) -> tuple[CoreReply, bytes]:
+    answer = REPLY_HEAD.pack(9_500, 3) + fixed("first blob", 72) + fixed("second blob", 72)
+    session = open_session_as_callee(INFO, _private(), ciphertext)
+    try:
+        digest, nonce = sha256(body).digest(), fixed("reply nonce", 24)
+        sealed = session.seal_reply(digest, CALLEE, memoryview(bytearray(answer)), nonce)
+    finally:
+        session.close()
+    return CoreReply(v=1, callee=CALLEE, sealed=sealed), answer
+
+
+def _broken(request: CoreRequest, body: bytes, reply: CoreReply) -> list[dict[str, Any]]:
+    """What must not open: ``direction``, the sealed bytes, and what they are opened against."""
+    here = [REGION, OPERATION, TENANT, SERVICE]
+    home: dict[str, Any] = {
+        "direction": "request",
+        "subject": here,
+        "request": body.hex(),
+        "sealed": request.sealed.hex(),
+    }
+    back = home | {"direction": "reply", "callee": CALLEE, "sealed": reply.sealed.hex()}
+
+    def other(**fields: Any) -> str:
+        return encode(CoreRequest(**(dict(request) | fields))).hex()
+
+    subjects = [
+        ["us-east", *here[1:]],
+        [REGION, "unwrap", TENANT, SERVICE],
+        [REGION, OPERATION, "globex", SERVICE],
+        [REGION, OPERATION, TENANT, "billing"],
+    ]
+    rows = [home | {"name": f"subject {'.'.join(s)}", "subject": s} for s in subjects]
+    rows += [
+        home | {"name": f"another {name}", "request": other(**{name: value})}
+        for name, value in (
+            ("request_id", fixed("another request id", 16)),
+            ("deadline_ms", request.deadline_ms + 1),
+            ("purpose", "stream"),
+            ("l3_version", 1),
+            ("count", 1),
+            ("caller", "gateway-2"),
+        )
+    ]
+    rows += [
+        home | {"name": "a reply as a request", "sealed": reply.sealed.hex()},
+        home | {"name": "a bit of the nonce", "sealed": flip(request.sealed, 0).hex()},
+        home | {"name": "a bit of the request", "sealed": flip(request.sealed, 24).hex()},
+        back | {"name": "a request as a reply", "sealed": request.sealed.hex()},
+        back | {"name": "a bit of the reply", "sealed": flip(reply.sealed, -1).hex()},
+        back | {"name": "another callee", "callee": "core-2"},
+        back | {"name": "the reply to another", "request": other(deadline_ms=ISSUED + 2_001)},
+    ]
+    return [row | {"failure": "tampered"} for row in rows]
