@@ -125,6 +125,7 @@ class LeafLogin:
 class BackboneSpec:
     """The backbone: it joins the regions' CONTROL accounts, and stores and serves nothing.
 
+    It listens on ``host`` and is ``reached_as`` something else where that is a wildcard.
     ``port`` is one that the server insists on; no user may use it. ``monitor_port`` of none
     means that there is no HTTP monitoring.
     """
@@ -135,12 +136,13 @@ class BackboneSpec:
     leaves: tuple[LeafLogin, ...]
     ports_dir: PurePath | None = None
     monitor_port: int | None = None
+    reached_as: str = ""
     name: str = "backbone"
 
     @property
     def url(self) -> str:
         """Where leaf nodes connect, without a password."""
-        return f"nats-leaf://{self.host}:{self.leaf_port}"
+        return f"nats-leaf://{self.reached_as or self.host}:{self.leaf_port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,11 +158,12 @@ class RegionSpec:
     users: tuple[Login, ...]
     ports_dir: PurePath | None = None
     monitor_port: int | None = None
+    reached_as: str = ""
 
     @property
     def url(self) -> str:
         """Where clients connect, without a password."""
-        return f"nats://{self.host}:{self.port}"
+        return f"nats://{self.reached_as or self.host}:{self.port}"
 
     def login(self, role: Role, account: Account) -> Login:
         """Find the user of a role in an account. Raises ``DevError`` when there is none."""
@@ -188,6 +191,8 @@ def render_backbone(spec: BackboneSpec) -> str:
                 "host": spec.host,
                 "port": spec.leaf_port,
                 "min_version": LEAF_VERSION_MIN,
+                # Regions know where it is; what else it calls itself is none of their business.
+                "no_advertise": True,
             },
         }
     )

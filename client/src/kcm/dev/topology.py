@@ -69,13 +69,14 @@ class Topology:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a broker listens and keeps its streams; ``leaf_port`` is used by the backbone."""
+    """Where a broker listens, is reached and keeps its streams; the backbone uses ``leaf_port``."""
 
     host: str
     port: int
     leaf_port: int
     store_dir: PurePath
     ports_dir: PurePath | None
+    reached_as: str = ""
 
 
 def whole_account(region: str, role: Role, account: Account) -> Permissions | None:  # noqa: ARG001 - a PermissionsOf
@@ -113,7 +114,9 @@ def plan(
         place = here.__getitem__
     at = place("")
     leaves = tuple(LeafLogin(n, password(root / "secrets" / "backbone" / n)) for n in names)
-    backbone = BackboneSpec(at.host, at.port, at.leaf_port, leaves, at.ports_dir)
+    backbone = BackboneSpec(
+        at.host, at.port, at.leaf_port, leaves, at.ports_dir, reached_as=at.reached_as
+    )
     specs = []
     for leaf in leaves:
         at = place(leaf.region)
@@ -137,6 +140,7 @@ def plan(
                 leaf,
                 users,
                 at.ports_dir,
+                reached_as=at.reached_as,
             )
         )
     return Topology(root, backbone, tuple(specs))
