@@ -40,6 +40,9 @@ HOLDS_WATCHED_MAX: Final = 1024
 PULL_TIMEOUT_S: Final = 1.5
 """Seconds that another region gets to say what it knows."""
 
+RECONCILE_EVERY_S: Final = 5.0
+"""Seconds between questions to the other regions: a lost broadcast is mended within this."""
+
 DURABLE_POLL_S: Final = 0.005
 """Seconds between looks whether a hold is acknowledged."""
 
@@ -73,13 +76,21 @@ class Kills:
         self._random: Final = randomness
         self._receipts: OrderedDict[bytes, dict[bytes, Arrival]] = OrderedDict()
         self._heard: OrderedDict[bytes, float] = OrderedDict()
+        self._reconciling: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Collect receipts, and answer other regions."""
+        """Collect receipts, answer other regions, and learn what they hold."""
         await self._bus.subscribe(subjects.receipts(), self._on_receipt)
         await self._bus.subscribe(
             subjects.pull(self._me.region), self._on_pull, queue=f"core-{self._me.region}"
         )
+        await self._learn_from_others()
+        self._reconciling = asyncio.get_running_loop().create_task(self._reconcile())
+
+    async def close(self) -> None:
+        """Stop asking other regions."""
+        if self._reconciling is not None:
+            self._reconciling.cancel()
 
     async def place(self, raw: bytes, deadline_ms: int) -> HoldStatus:
         """Take a signed hold or lift, tell everybody, and wait until this region has it durable."""
@@ -155,6 +166,29 @@ class Kills:
         ]
         return HoldList(holds=sorted(views, key=lambda view: (view.issued_ms, view.hold_id)))
 
+    async def _reconcile(self) -> None:
+        while True:
+            await asyncio.sleep(RECONCILE_EVERY_S)
+            await self._learn_from_others()
+
+    async def _learn_from_others(self) -> None:
+        """Learn every hold of every region that answers: what was broadcast may have been lost."""
+        others = [region for region in self._me.verifier.regions if region != self._me.region]
+        await asyncio.gather(*(self._learn_from(region) for region in others))
+
+    async def _learn_from(self, region: str) -> None:
+        page, pages = 0, 1
+        while page < pages:
+            reply = await self._pull(region, NO_HOLD, page)
+            if reply is None:
+                return
+            for raw in reply.holds:
+                try:
+                    self._switch.learn(raw)
+                except Untrusted as error:
+                    log.warning("a hold of region %s was not believed: %s", region, error)
+            page, pages = page + 1, reply.pages
+
     def _believe(self, raw: bytes) -> HoldRecord:
         try:
             return to_record(self._me.verifier.hold_or_lift(raw))
@@ -168,7 +202,7 @@ class Kills:
         return record
 
     def _regions_of(self, hold: Hold) -> list[str]:
-        """The regions of the tenants that a hold reaches; all regions when it names none we know."""
+        """The regions of the tenants that a hold reaches; all when it names none we know."""
         regions: set[str] = set()
         for name in self._revocations.reach(hold.scope, hold.target):
             tenant = self._registry.tenant(name)
@@ -202,10 +236,10 @@ class Kills:
         reply = await self._pull(region, NO_HOLD)
         return [] if reply is None else reply.boots
 
-    async def _pull(self, region: str, hold_id: bytes) -> PullReply | None:
+    async def _pull(self, region: str, hold_id: bytes, page: int = 0) -> PullReply | None:
         """Ask another region; ``None`` when it does not answer, or not in a way to be believed."""
         nonce = self._random.public(limits.ID_SIZE)
-        request = PullRequest(region=self._me.region, nonce=nonce, page=0, hold_id=hold_id)
+        request = PullRequest(region=self._me.region, nonce=nonce, page=page, hold_id=hold_id)
         body = encode(self._me.identity.sign(Kind.PULL, request))
         try:
             raw = await self._bus.request(subjects.pull(region), body, PULL_TIMEOUT_S)

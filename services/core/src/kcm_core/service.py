@@ -175,6 +175,7 @@ class Core:
         for tenant in self._vault.open_tenants:
             self._vault.purge(tenant)
         self._sessions.close()
+        await self._kills.close()
         await self._switch.close()
         await self._feed.close()
         await self._audit.close()
