@@ -142,6 +142,16 @@ class HoldStatus(Message):
     boots: list[BootStatus]
 
 
+class PreviewQuery(Message):
+    """Which hold to preview: its scope and target, and no signed hold.
+
+    Whoever carries a signed hold can put it in force, so asking about one must not send one.
+    """
+
+    scope: Scope
+    target: Name
+
+
 class BlastRadius(Message):
     """What a hold would reach, and nothing is changed."""
 

@@ -1,0 +1,231 @@
+"""Operators' requests: signed by the operator, answered by a Core's signature.
+
+The broker is not believed. A request is a signed statement that names its region, noun, verb and a
+random id; the answer is a statement, signed by a Core *of that region* on the roster, over the
+SHA-256 of exactly that request. So an answer cannot be made up, brought from another request or
+another region, or be an old one. An unsigned answer can only ever be reported as a failure.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, TypeVar
+
+from kcm_bus.clock import Randomness, SystemRandomness
+from kcm_schemas import auditing, limits, subjects
+from kcm_schemas.admin import (
+    AdminRequest,
+    BlastRadius,
+    Empty,
+    HoldList,
+    HoldQuery,
+    HoldStatus,
+    PreviewQuery,
+    PutStatement,
+    TenantList,
+    TenantQuery,
+    TenantView,
+)
+from kcm_schemas.auditing import TailPage, TailQuery
+from kcm_schemas.codec import Message, decode, encode
+from kcm_schemas.codes import Code, KcmError
+from kcm_schemas.control import Scope
+from kcm_schemas.roster import Role
+from kcm_schemas.signed import Kind, Signed
+from kcm_trust.identity import Identity, digest
+from kcm_trust.verify import Untrusted, Verifier
+
+from kcm.context import ClientContext
+from kcm.errors import ServiceError, UntrustedReply, error_for
+from kcm.transport import Opener, Transport, open_nats
+from kcm.wire import Surroundings, ask_once, attempt_s, pause, read_reply
+
+ADMIN_S: Final = 30.0
+"""Seconds that an operator's request may take, retries included: an L1 may be slow."""
+
+ADMIN_WIRE_S: Final = 20.0
+"""Seconds that one attempt may take: making a tenant's root asks an L1 several times."""
+
+M = TypeVar("M", bound=Message)
+
+
+class Admin:
+    """Speaks to the Cores of all regions of a context in an operator's name."""
+
+    def __init__(
+        self,
+        context: ClientContext,
+        *,
+        opener: Opener = open_nats,
+        around: Surroundings | None = None,
+        randomness: Randomness | None = None,
+    ) -> None:
+        """Read roster and key; raises ``ContextError``. Connections are made when needed."""
+        self.context: Final = context
+        self.identity: Final[Identity] = context.identity()
+        self.verifier: Final[Verifier] = context.verifier()
+        self.around: Final = around or Surroundings()
+        self.randomness: Final = randomness or SystemRandomness()
+        self._opener: Final = opener
+        self._transports: dict[str, Transport] = {}
+        self._locks: Final = {region: asyncio.Lock() for region in context.regions}
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls,
+        context: ClientContext | str | Path | None = None,
+        *,
+        opener: Opener = open_nats,
+        around: Surroundings | None = None,
+    ) -> AsyncIterator[Admin]:
+        """An ``Admin`` that disconnects at the end."""
+        found = context if isinstance(context, ClientContext) else ClientContext.load(context)
+        admin = cls(found, opener=opener, around=around)
+        try:
+            yield admin
+        finally:
+            await admin.close()
+
+    async def close(self) -> None:
+        """Disconnect everywhere."""
+        transports = list(self._transports.values())
+        self._transports.clear()
+        await asyncio.gather(*(transport.close() for transport in transports))
+
+    async def put(self, region: str, noun: str, statement: bytes) -> None:
+        """Give a region a signed tenant, link or service. The same one again changes nothing."""
+        await self.ask(region, noun, "put", PutStatement(statement=statement), Empty)
+
+    async def put_hold(
+        self, region: str, statement: bytes, *, deadline_s: float = ADMIN_S
+    ) -> HoldStatus:
+        """Give a region a signed hold or lift; it answers when that is durable there."""
+        put = PutStatement(statement=statement)
+        return await self.ask(region, "hold", "put", put, HoldStatus, deadline_s=deadline_s)
+
+    async def tenants(self, region: str) -> list[TenantView]:
+        """All tenants of a region."""
+        return (await self.ask(region, "tenant", "list", Empty(), TenantList)).tenants
+
+    async def tenant(self, region: str, name: str) -> TenantView:
+        """A tenant as a region sees it."""
+        return await self.ask(region, "tenant", "show", TenantQuery(tenant=name), TenantView)
+
+    async def holds(self, region: str) -> HoldList:
+        """All holds that a region knows, lifted ones too."""
+        return await self.ask(region, "hold", "list", Empty(), HoldList)
+
+    async def hold_status(
+        self, region: str, hold_id: bytes, *, deadline_s: float = ADMIN_S
+    ) -> HoldStatus:
+        """How far a hold has come in all regions, as a Core of ``region`` sees it."""
+        query = HoldQuery(hold_id=hold_id)
+        return await self.ask(region, "hold", "status", query, HoldStatus, deadline_s=deadline_s)
+
+    async def preview(self, region: str, scope: Scope, target: str) -> BlastRadius:
+        """What a hold would reach. No hold is signed for this: a broker could put it in force."""
+        query = PreviewQuery(scope=scope, target=target)
+        return await self.ask(region, "hold", "preview", query, BlastRadius)
+
+    async def audit_tail(self, region: str, *, limit: int, before: int = 0) -> TailPage:
+        """Entries of an Auditor's journal, the last ``limit`` before entry ``before`` (0: all)."""
+        query = TailQuery(limit=limit, before=before)
+        return await self.ask(region, auditing.NOUN, "tail", query, TailPage)
+
+    async def ask(
+        self,
+        region: str,
+        noun: str,
+        verb: str,
+        payload: Message,
+        reply: type[M],
+        *,
+        deadline_s: float = ADMIN_S,
+    ) -> M:
+        """Ask a region's Cores, or its Auditor; again, while a retry may help and time is left.
+
+        Raises ``ServiceError``: the signed refusal, a failure to ask, or ``UntrustedReply``.
+        """
+        place = _place(region, noun, verb)
+        until, attempt = self.around.until(deadline_s), 0
+        while True:
+            try:
+                return await self._attempt(place, payload, reply, until)
+            except ServiceError as error:
+                if not error.retryable or not await pause(self.around, attempt, until):
+                    raise
+            attempt += 1
+
+    async def _attempt(self, place: _Place, payload: Message, reply: type[M], until: float) -> M:
+        transport = await self._transport(place.region)
+        request = b""
+
+        def build(deadline_ms: int) -> bytes:
+            nonlocal request
+            request = self._request(place, payload, deadline_ms)
+            return request
+
+        def read(body: bytes) -> M:
+            read_reply(Signed, body)  # raises what an unsigned failure says
+            return self._verified(body, place, request, reply)
+
+        timeout_s = attempt_s(until - self.around.clock.elapsed(), ADMIN_WIRE_S)
+        return await ask_once(self.around, transport, place.subject, build, read, timeout_s)
+
+    def _request(self, place: _Place, payload: Message, deadline_ms: int) -> bytes:
+        request = AdminRequest(
+            region=place.region,
+            noun=place.noun,
+            verb=place.verb,
+            request_id=self.randomness.public(limits.ID_SIZE),
+            deadline_ms=deadline_ms,
+            payload=encode(payload),
+        )
+        return encode(self.identity.sign(Kind.ADMIN, request))
+
+    def _verified(self, body: bytes, place: _Place, request: bytes, model: type[M]) -> M:
+        """The payload of an answer signed by the right one to this very request."""
+        try:
+            reply, signer = self.verifier.admin_reply(body, place.role)
+        except Untrusted as error:
+            raise UntrustedReply(f"an answer was not believed: {error}") from None
+        if signer.region != place.region:
+            raise UntrustedReply("an answer was not believed: its signer is of another region")
+        if reply.request != digest(request):
+            raise UntrustedReply("an answer was not believed: it answers another request")
+        if reply.code is not Code.OK:
+            raise error_for(reply.code, reply.detail)
+        try:
+            return decode(model, reply.payload)
+        except KcmError:
+            raise UntrustedReply("a signed answer holds something else than asked for") from None
+
+    async def _transport(self, region: str) -> Transport:
+        async with self._locks[region]:
+            transport = self._transports.get(region)
+            if transport is None:
+                address = self.context.operator_address(region)
+                transport = self._transports[region] = await self._opener(address, "kcm-operator")
+            return transport
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a request goes, and in which role its answer has to be signed."""
+
+    subject: str
+    role: Role
+    region: str
+    noun: str
+    verb: str
+
+
+def _place(region: str, noun: str, verb: str) -> _Place:
+    if noun == auditing.NOUN:
+        return _Place(subjects.auditor(region, verb), Role.AUDITOR, region, noun, verb)
+    return _Place(subjects.admin(region, noun, verb), Role.CORE, region, noun, verb)

@@ -1,0 +1,164 @@
+"""Where a client finds its system: one TOML file, written by ``kcm dev up`` or by an operator.
+
+    system = "acme"
+    root_public = "<64 hexadecimal digits>"
+    roster = "roster"
+    default_region = "eu"
+
+    [regions.eu]
+    url = "nats://127.0.0.1:4222"
+    app_user = "app"
+    app_password_file = "secrets/eu/app"
+    operator_user = "operator"
+    operator_password_file = "secrets/eu/operator"
+
+    [operator]
+    name = "alice"
+    key = "alice.key"
+
+Paths are taken from the file's own directory. The operator's public half is on the roster; its key
+file has mode 600. The root's public key is the one thing that is pinned: whoever may write this
+file decides whom the client believes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Final
+
+from kcm_bus.config import BusAddress, ConfigError, Section, load
+from kcm_crypto.secretfile import SecretFileError
+from kcm_schemas.names import Name
+from kcm_trust.identity import Identity
+from kcm_trust.verify import STATEMENT_MAX, Untrusted, Verifier, verify_roster
+from pydantic import Field
+
+ENVIRONMENT: Final = "KCM_CONTEXT"
+"""The environment variable that names the context file."""
+
+
+class ContextError(Exception):
+    """The context cannot be used; the text says what is wrong, ``hint`` what to do."""
+
+    def __init__(self, text: str, hint: str = "") -> None:
+        super().__init__(text)
+        self.hint: Final = hint
+
+
+class RegionAccess(Section):
+    """A region's broker, and the two users that a client may be there."""
+
+    url: str
+    app_user: str
+    app_password_file: Path
+    operator_user: str
+    operator_password_file: Path
+
+
+class OperatorAccess(Section):
+    """Who signs: the operator's name on the roster and the file with the private key."""
+
+    name: Name
+    key: Path
+
+
+class _File(Section):
+    system: Name
+    root_public: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    roster: Path
+    default_region: Name
+    regions: Annotated[dict[Name, RegionAccess], Field(min_length=1, max_length=64)]
+    operator: OperatorAccess | None = None
+
+
+class ClientContext:
+    """A checked context file."""
+
+    def __init__(self, path: Path, content: _File) -> None:
+        self.path: Final = path
+        self.system: Final = content.system
+        self.default_region: Final = content.default_region
+        self.regions: Final[Mapping[str, RegionAccess]] = content.regions
+        self._content: Final = content
+
+    @classmethod
+    def load(
+        cls, path: str | Path | None = None, environ: Mapping[str, str] = os.environ
+    ) -> ClientContext:
+        """Read the file at ``path``, else at ``$KCM_CONTEXT``, else ``kcm dev up``'s.
+
+        Raises ``ContextError``.
+        """
+        found = Path(path or environ.get(ENVIRONMENT) or default_path(environ))
+        if not found.exists():
+            raise ContextError(
+                f"there is no context file at {found}",
+                "start a development system with `kcm dev up`, or name a file with --context",
+            )
+        try:
+            content = load(_File, str(found))
+        except ConfigError as error:
+            raise ContextError(str(error), f"mend {found}") from None
+        if content.default_region not in content.regions:
+            raise ContextError(f"{found}: default_region is none of its regions", f"mend {found}")
+        return cls(found, content)
+
+    def region(self, name: str | None) -> str:
+        """``name``, or the default region; raises ``ContextError`` when it is not known."""
+        chosen = name or self.default_region
+        if chosen not in self.regions:
+            known = ", ".join(sorted(self.regions))
+            raise ContextError(f"the context knows no region {chosen}", f"regions are: {known}")
+        return chosen
+
+    def app_address(self, region: str) -> BusAddress:
+        """The broker of a region as an application's user."""
+        at = self.regions[region]
+        return BusAddress(
+            url=at.url, user=at.app_user, password_file=self._path(at.app_password_file)
+        )
+
+    def operator_address(self, region: str) -> BusAddress:
+        """The broker of a region as the operators' user."""
+        at = self.regions[region]
+        return BusAddress(
+            url=at.url, user=at.operator_user, password_file=self._path(at.operator_password_file)
+        )
+
+    def verifier(self) -> Verifier:
+        """Whom to believe, by the roster that the pinned root signed; raises ``ContextError``."""
+        path = self._path(self._content.roster)
+        try:
+            with path.open("rb") as file:
+                raw = file.read(STATEMENT_MAX + 1)
+            roster = verify_roster(raw, bytes.fromhex(self._content.root_public), 0)
+        except OSError as error:
+            raise ContextError(f"cannot read the roster {path}: {error.strerror}") from None
+        except Untrusted as error:
+            raise ContextError(f"the roster {path} is not believed: {error}") from None
+        if roster.system != self.system:
+            raise ContextError(f"the roster {path} is of another system")
+        return Verifier(roster)
+
+    def identity(self) -> Identity:
+        """The operator's key; raises ``ContextError`` when none is named or it cannot be read."""
+        operator = self._content.operator
+        if operator is None:
+            raise ContextError(
+                f"{self.path} names no operator", "add [operator] with name and key to it"
+            )
+        try:
+            return Identity.load(operator.name, str(self._path(operator.key)))
+        except SecretFileError as error:
+            raise ContextError(str(error), "the context names this file") from None
+
+    def _path(self, path: Path) -> Path:
+        return self.path.parent / path
+
+
+def default_path(environ: Mapping[str, str]) -> Path:
+    """Where ``kcm dev up`` writes its context."""
+    state = environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+    return Path(state) / "kcm" / "dev" / "context.toml"

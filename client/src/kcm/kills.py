@@ -1,0 +1,185 @@
+"""The operator's side of the kill switch: place a hold, watch it become complete, lift it.
+
+A hold's id is chosen here, so placing it again, anywhere, is harmless: it is placed through the
+first region that answers, and again until a region says, signed, that it is durable. From then on
+it is in force for good, whatever happens to this program. *Complete* is another matter: it is said
+by a Core once every instance on record has purged. Until then the kill is under way and not done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from kcm_schemas import limits
+from kcm_schemas.admin import HoldList, HoldStatus, HoldView
+from kcm_schemas.codes import Code
+from kcm_schemas.control import Scope
+from kcm_trust.verify import Untrusted
+
+from kcm import statements
+from kcm.admin import Admin
+from kcm.errors import Malformed, ServiceError, UntrustedReply, error_for
+from kcm.hedge import first
+from kcm.wire import backoff_s
+
+ASK_S: Final = 4.0
+"""Seconds that one region gets to answer: longer than its own waiting for other regions."""
+
+POLL_S: Final = 0.25
+"""Seconds between two looks at a hold that is not complete."""
+
+TIMEOUT_S: Final = 90.0
+"""Seconds to wait for completeness: above the longest lease and fence (60 s) and a deadline."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewHold:
+    """A signed hold that is not placed yet."""
+
+    id: bytes
+    scope: Scope
+    target: str
+    raw: bytes
+
+
+class Kills:
+    """Places, watches and lifts holds through whichever region answers."""
+
+    def __init__(self, admin: Admin, regions: Sequence[str]) -> None:
+        """``regions`` in the order in which they are asked; the first is a hold's origin."""
+        self._admin: Final = admin
+        self._regions: Final = list(regions)
+        self._around: Final = admin.around
+
+    def make(self, scope: Scope, target: str, reason: str) -> NewHold:
+        """Sign a hold. Nothing is sent."""
+        hold_id, raw = statements.hold(
+            self._admin.identity,
+            scope=scope,
+            target=target,
+            origin=self._regions[0],
+            issued_ms=self._around.clock.unix_ms(),
+            reason=reason,
+            salt=self._admin.randomness.public(limits.ID_SIZE),
+        )
+        return NewHold(hold_id, scope, target, raw)
+
+    async def place(self, hold: NewHold, until: float) -> HoldStatus:
+        """Place a hold, again and again until it is durable somewhere.
+
+        Raises ``ServiceError``: a refusal, or ``unavailable`` when ``until`` (by the clock's
+        ``elapsed``) has passed. It may be in force even then.
+        """
+        status = await self._put(hold.raw, until)
+        if (status.scope, status.target, status.cause) != (hold.scope, hold.target, "operator"):
+            raise UntrustedReply("a Core answered about another hold")
+        return _about(status, hold.id)
+
+    async def watch(self, hold_id: bytes, until: float) -> AsyncIterator[HoldStatus]:
+        """How the hold stands, again and again until it is complete or lifted, or time is up.
+
+        What passes is waited for; a refusal raises ``ServiceError``.
+        """
+        while True:
+            wait = POLL_S
+            try:
+                status = await self.status(hold_id, until)
+            except ServiceError as error:
+                if not error.retryable:
+                    raise
+            else:
+                yield status
+                if status.complete or status.lifted:
+                    return
+            if self._around.clock.elapsed() + wait >= until:
+                return
+            await self._around.sleep(wait)
+
+    async def status(self, hold_id: bytes, until: float) -> HoldStatus:
+        """How the hold stands now, from whichever region answers."""
+
+        async def ask(region: str) -> HoldStatus:
+            return await self._admin.hold_status(region, hold_id, deadline_s=self._time(until))
+
+        region, status = await first(self._regions, ask)
+        self._prefer(region)
+        return _about(status, hold_id)
+
+    async def listing(self) -> HoldList:
+        """All holds, from whichever region answers."""
+        return (await first(self._regions, self._admin.holds))[1]
+
+    async def lift(self, hold_id: bytes, reason: str, until: float) -> HoldStatus:
+        """End a hold that an operator placed; again and again until that is durable."""
+        view = _find(await self.listing(), hold_id)
+        if view.cause != "operator":
+            raise error_for(
+                Code.FORBIDDEN, "the root key's own hold ends by itself when the key is enabled"
+            )
+        try:
+            held = self._admin.verifier.hold(view.raw)
+        except Untrusted as error:
+            raise UntrustedReply(f"the hold is not what its signer signed: {error}") from None
+        if held.hold.id != hold_id:
+            raise UntrustedReply("a Core answered about another hold")
+        raw = statements.lift(
+            self._admin.identity,
+            view.raw,
+            issued_ms=self._around.clock.unix_ms(),
+            reason=reason,
+        )
+        return _about(await self._put(raw, until), hold_id)
+
+    async def _put(self, raw: bytes, until: float) -> HoldStatus:
+        async def ask(region: str) -> HoldStatus:
+            return await self._admin.put_hold(region, raw, deadline_s=self._time(until))
+
+        attempt = 0
+        failure: ServiceError | None = None
+        while True:
+            try:
+                region, status = await first(self._regions, ask)
+            except ServiceError as error:
+                if not error.retryable:
+                    raise
+                failure = error
+            else:
+                self._prefer(region)
+                if any(entry.durable_at > 0 for entry in status.regions):
+                    return status
+                failure = error_for(Code.UNAVAILABLE, "no region has stored it durably yet")
+            wait = max(POLL_S, backoff_s(attempt, self._around.chance()))
+            if self._around.clock.elapsed() + wait >= until:
+                raise failure
+            await self._around.sleep(wait)
+            attempt += 1
+
+    def _time(self, until: float) -> float:
+        return min(ASK_S, max(0.5, until - self._around.clock.elapsed()))
+
+    def _prefer(self, region: str) -> None:
+        self._regions.remove(region)
+        self._regions.insert(0, region)
+
+
+def matching(holds: HoldList, prefix: str) -> bytes:
+    """The id of the one hold whose hexadecimal id begins with ``prefix``; raises ``malformed``."""
+    found = [view.hold_id for view in holds.holds if view.hold_id.hex().startswith(prefix)]
+    if len(found) != 1:
+        raise Malformed("no hold has this id" if not found else "several ids begin like this")
+    return found[0]
+
+
+def _find(holds: HoldList, hold_id: bytes) -> HoldView:
+    for view in holds.holds:
+        if view.hold_id == hold_id:
+            return view
+    raise Malformed("no hold has this id")
+
+
+def _about(status: HoldStatus, hold_id: bytes) -> HoldStatus:
+    if status.hold_id != hold_id:
+        raise UntrustedReply("a Core answered about another hold")
+    return status

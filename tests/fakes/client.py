@@ -1,0 +1,299 @@
+"""A system in memory for the client's tests: a Gateway, Cores and a context that names them.
+
+The Gateway's cipher hides nothing, but binds like the real one: a record opens only whole, in its
+region, for its tenant and service, and under the context that it was made with.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+
+from kcm.context import ClientContext
+from kcm.errors import Unavailable
+from kcm.wire import Surroundings
+from kcm_bus.config import BusAddress
+from kcm_schemas import limits, record, subjects
+from kcm_schemas.admin import AdminReply, AdminRequest
+from kcm_schemas.codec import Message, decode, encode
+from kcm_schemas.codes import Code, KcmError
+from kcm_schemas.data import DecryptReply, DecryptRequest, EncryptReply, EncryptRequest, Failure
+from kcm_schemas.roster import Grant, Instance, Operator, OperatorRole, Region, Role, Roster
+from kcm_schemas.signed import Kind
+from kcm_trust.identity import ROOT, Identity, digest
+from kcm_trust.verify import Verifier
+
+REGIONS = ("eu", "us")
+NOW_MS = 1_800_000_000_000
+
+Script = Callable[[str, bytes], Awaitable[bytes | None]]
+"""May answer a request in the fake's place; none lets the fake answer."""
+
+
+@dataclass
+class FakeClock:
+    """Time that moves only when somebody moves it."""
+
+    now: float = 1000.0
+
+    def unix_ms(self) -> int:
+        return NOW_MS + int((self.now - 1000.0) * 1000)
+
+    def elapsed(self) -> float:
+        return self.now
+
+    async def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        await asyncio.sleep(0)
+
+    def around(self) -> Surroundings:
+        return Surroundings(clock=self, chance=lambda: 0.5, sleep=self.sleep)
+
+
+def seal(region: str, tenant: str, service: str, plaintext: bytes, context: bytes) -> bytes:
+    """A record as the fake Gateway makes it."""
+    wrapped = sha256(plaintext + context).digest() * 2 + bytes(8)
+    header = record.build(record.prefix(region, tenant, service, 1), wrapped, 0)
+    return header + plaintext[::-1] + _tag(header, context, plaintext)
+
+
+def _tag(header: bytes, context: bytes, plaintext: bytes) -> bytes:
+    return sha256(
+        b"".join(len(part).to_bytes(4, "big") + part for part in (header, context, plaintext))
+    ).digest()[: limits.TAG_SIZE]
+
+
+def _open(region: str, tenant: str, service: str, sealed: bytes, context: bytes) -> bytes:
+    header = record.parse(sealed)
+    if header.region != region:
+        raise KcmError(Code.WRONG_REGION)
+    if (header.tenant, header.service) != (tenant, service):
+        raise KcmError(Code.FORBIDDEN)
+    plaintext = sealed[len(header.raw) : -limits.TAG_SIZE][::-1]
+    if sealed[-limits.TAG_SIZE :] != _tag(header.raw, context, plaintext):
+        raise KcmError(Code.TAMPERED)
+    return plaintext
+
+
+@dataclass
+class FakeGateway:
+    """A Gateway of one region behind the transport's port, as strict about bounds as NATS is."""
+
+    region: str
+    clock: FakeClock
+    script: Script | None = None
+    refuse: dict[bytes, Code] = field(default_factory=dict)
+    """Codes for single payloads."""
+    requests: list[str] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
+    """Records of each request."""
+    at_once: int = 0
+    most_at_once: int = 0
+    closed: bool = False
+
+    async def request(self, subject: str, body: bytes, timeout_s: float) -> bytes:
+        assert not self.closed
+        assert 0 < timeout_s <= 5
+        assert len(body) <= limits.BODY_MAX
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        try:
+            await asyncio.sleep(0)
+            answer = await self.script(subject, body) if self.script else None
+            reply = self.answer(subject, body) if answer is None else answer
+        finally:
+            self.at_once -= 1
+        assert len(reply) <= limits.BODY_MAX
+        return reply
+
+    async def close(self) -> None:
+        self.closed = True
+
+    def answer(self, subject: str, body: bytes) -> bytes:
+        """What the Gateway says."""
+        self.requests.append(subject)
+        place = subjects.read_data(subject)
+        if place.operation == "encrypt":
+            asked = decode(EncryptRequest, body)
+            self._in_time(asked.deadline_ms)
+            values, codes = self._each(
+                asked.plaintexts,
+                asked.contexts,
+                lambda payload, context: seal(
+                    self.region, place.tenant, place.service, payload, context
+                ),
+            )
+            return encode(EncryptReply(v=1, records=values, codes=codes))
+        wanted = decode(DecryptRequest, body)
+        self._in_time(wanted.deadline_ms)
+        values, codes = self._each(
+            wanted.records,
+            wanted.contexts,
+            lambda payload, context: _open(
+                self.region, place.tenant, place.service, payload, context
+            ),
+        )
+        return encode(DecryptReply(v=1, plaintexts=values, codes=codes))
+
+    def _in_time(self, deadline_ms: int) -> None:
+        assert 0 < deadline_ms - self.clock.unix_ms() <= 5000
+
+    def _each(
+        self, payloads: list[bytes], contexts: list[bytes], work: Callable[[bytes, bytes], bytes]
+    ) -> tuple[list[bytes], list[Code]]:
+        self.sizes.append(len(payloads))
+        values, codes = [], []
+        for index, payload in enumerate(payloads):
+            context = contexts[index if len(contexts) > 1 else 0] if contexts else b""
+            code = self.refuse.get(payload, Code.OK)
+            value = b""
+            if code is Code.OK:
+                try:
+                    value = work(payload, context)
+                except KcmError as error:
+                    code = error.code
+            values.append(value)
+            codes.append(code)
+        return values, codes if any(code is not Code.OK for code in codes) else []
+
+
+def failure(code: Code, detail: str = "") -> bytes:
+    """A plain refusal."""
+    return encode(Failure(v=1, error=code, detail=detail))
+
+
+Handler = Callable[[AdminRequest, str], Message]
+"""Answers a verified request (and its operator's name), or raises ``KcmError``."""
+
+
+@dataclass
+class FakeCore:
+    """Cores of one region: believes only what is signed, and signs what it says."""
+
+    region: str
+    identity: Identity
+    verifier: Verifier
+    handlers: dict[tuple[str, str], Handler] = field(default_factory=dict)
+    forge: Callable[[AdminReply, AdminRequest], bytes] | None = None
+    down: bool = False
+    requests: list[AdminRequest] = field(default_factory=list)
+
+    async def request(self, subject: str, body: bytes, timeout_s: float) -> bytes:
+        assert timeout_s > 0
+        await asyncio.sleep(0)
+        if self.down:
+            raise KcmError(Code.UNAVAILABLE, "nobody serves this at the moment")
+        request, operator, _ = self.verifier.admin(body)
+        place = (request.noun, request.verb)
+        if request.noun == "auditor":
+            assert subject == subjects.auditor(self.region, request.verb)
+        else:
+            assert subject == subjects.admin(self.region, *place)
+        self.requests.append(request)
+        code, detail, payload = Code.OK, "", b""
+        try:
+            payload = encode(self.handlers[place](request, operator))
+        except KcmError as error:
+            code, detail = error.code, error.detail
+        reply = AdminReply(request=digest(body), code=code, detail=detail, payload=payload)
+        if self.forge is not None:
+            return self.forge(reply, request)
+        return encode(self.identity.sign(Kind.ADMIN_REPLY, reply))
+
+    async def close(self) -> None:
+        return
+
+
+class FakeSystem:
+    """Two regions with a Gateway, a Core and an Auditor each, and the context of an operator."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.clock = FakeClock()
+        self.root = Identity.create(ROOT, str(directory / "root.key"))
+        self.alice = Identity.create("alice", str(directory / "alice.key"))
+        self.identities = {
+            name: Identity.create(name, str(directory / f"{name}.key"))
+            for region in REGIONS
+            for name in (f"core-{region}", f"auditor-{region}")
+        }
+        self.roster = Roster(
+            system="acme",
+            version=1,
+            issued_ms=NOW_MS,
+            instances=[self._instance(name) for name in self.identities],
+            operators=[
+                Operator(
+                    operator="alice",
+                    roles=[OperatorRole.ADMIN, OperatorRole.SECURITY],
+                    public_key=self.alice.public,
+                )
+            ],
+            regions=[_region(name) for name in REGIONS],
+        )
+        self.verifier = Verifier(self.roster)
+        self.gateways = {region: FakeGateway(region, self.clock) for region in REGIONS}
+        self.cores = {region: self._fake(f"core-{region}", region) for region in REGIONS}
+        self.unreachable: set[str] = set()
+        self.context_file = self._write()
+
+    def context(self) -> ClientContext:
+        """The context as a client reads it."""
+        return ClientContext.load(self.context_file)
+
+    async def open(self, address: BusAddress, name: str) -> FakeGateway | FakeCore:
+        """The opener: the user's name decides who is on the other side."""
+        assert name.startswith("kcm-")
+        assert address.password_file.read_text() == f"{address.user}-password\n"
+        region = address.url.removeprefix("nats://")
+        if region in self.unreachable:
+            raise Unavailable("no connection")
+        return self.cores[region] if address.user == "operator" else self.gateways[region]
+
+    def everywhere(self, noun: str, verb: str, handler: Handler) -> None:
+        """Answer one noun and verb alike in every region."""
+        for core in self.cores.values():
+            core.handlers[noun, verb] = handler
+
+    def _fake(self, name: str, region: str) -> FakeCore:
+        return FakeCore(region, self.identities[name], self.verifier)
+
+    def _instance(self, name: str) -> Instance:
+        role, region = name.split("-")
+        return Instance(
+            instance=name,
+            role=Role(role),
+            region=region,
+            public_key=self.identities[name].public,
+            grants=[Grant(tenant="*", service="*")],
+        )
+
+    def _write(self) -> Path:
+        (self.directory / "roster").write_bytes(encode(self.root.sign(Kind.ROSTER, self.roster)))
+        for user in ("app", "operator"):
+            (self.directory / f"{user}.password").write_text(f"{user}-password\n")
+        regions = "".join(
+            f'[regions.{region}]\nurl = "nats://{region}"\napp_user = "app"\n'
+            'app_password_file = "app.password"\noperator_user = "operator"\n'
+            'operator_password_file = "operator.password"\n'
+            for region in REGIONS
+        )
+        path = self.directory / "context.toml"
+        path.write_text(
+            f'system = "acme"\nroot_public = "{self.root.public.hex()}"\nroster = "roster"\n'
+            f'default_region = "eu"\n{regions}[operator]\nname = "alice"\nkey = "alice.key"\n'
+        )
+        return path
+
+
+def _region(name: str) -> Region:
+    return Region(
+        region=name,
+        hpke_key_id=bytes(16),
+        hpke_suite="mlkem768-x25519",
+        hpke_public=b"",
+        seal_key_id=bytes(16),
+    )

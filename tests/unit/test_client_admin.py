@@ -1,0 +1,417 @@
+"""Operators' requests and the kill flow, against Cores in memory and brokers that lie."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from kcm import statements
+from kcm.admin import Admin
+from kcm.context import ClientContext, ContextError, default_path
+from kcm.errors import Conflict, Forbidden, Malformed, Unavailable, UntrustedReply
+from kcm.hedge import first
+from kcm.kills import Kills, NewHold, matching
+from kcm_schemas.admin import (
+    AdminReply,
+    AdminRequest,
+    BlastRadius,
+    Empty,
+    HoldList,
+    HoldStatus,
+    HoldView,
+    PreviewQuery,
+    PutStatement,
+    RegionStatus,
+    TenantList,
+    TenantQuery,
+)
+from kcm_schemas.codec import Message, decode, encode
+from kcm_schemas.codes import Code, KcmError
+from kcm_schemas.control import Lift
+from kcm_schemas.signed import Kind
+from kcm_trust.verify import VerifiedLift, verify_roster
+
+from tests.fakes.client import FakeSystem, failure
+
+
+@pytest.fixture
+def system(tmp_path: Path) -> FakeSystem:
+    return FakeSystem(tmp_path)
+
+
+@pytest.fixture
+def admin(system: FakeSystem) -> Admin:
+    return Admin(system.context(), opener=system.open, around=system.clock.around())
+
+
+def status(hold: NewHold, *, durable: bool = True, complete: bool = False) -> HoldStatus:
+    return HoldStatus(
+        hold_id=hold.id,
+        scope=hold.scope,
+        target=hold.target,
+        cause="operator",
+        lifted=False,
+        complete=complete,
+        regions=[RegionStatus(region="eu", durable_at=int(durable))],
+        boots=[],
+    )
+
+
+async def test_a_put_carries_what_the_operator_signed(system: FakeSystem, admin: Admin) -> None:
+    got: list[bytes] = []
+
+    def put(request: AdminRequest, operator: str) -> Message:
+        assert operator == "alice"
+        got.append(decode(PutStatement, request.payload).statement)
+        return Empty()
+
+    system.everywhere("tenant", "put", put)
+    raw = statements.tenant(
+        admin.identity, "acme", link="acme-root", regions=["us", "eu"], fence="all"
+    )
+    await admin.put("eu", "tenant", raw)
+    await admin.put("us", "tenant", raw)
+    assert got == [raw, raw]
+    tenant = system.verifier.tenant(raw)
+    assert (tenant.regions, tenant.revision) == (["eu", "us"], 1)
+    again = statements.tenant(
+        admin.identity, "acme", link="acme-root", regions=["eu", "us"], fence="all"
+    )
+    assert again == raw
+
+
+async def test_a_signed_refusal_is_raised(system: FakeSystem, admin: Admin) -> None:
+    def refuse(request: AdminRequest, operator: str) -> Message:
+        raise KcmError(Code.CONFLICT, "another record has this name")
+
+    system.everywhere("tenant", "show", refuse)
+    with pytest.raises(Conflict, match="another record"):
+        await admin.tenant("eu", "acme")
+    assert len(system.cores["eu"].requests) == 1
+
+
+async def test_what_passes_is_asked_again_under_a_new_id(system: FakeSystem, admin: Admin) -> None:
+    answers = iter([Code.BUSY, Code.UNAVAILABLE, Code.OK])
+
+    def listing(request: AdminRequest, operator: str) -> Message:
+        code = next(answers)
+        if code is not Code.OK:
+            raise KcmError(code)
+        return TenantList(tenants=[])
+
+    system.everywhere("tenant", "list", listing)
+    assert await admin.tenants("us") == []
+    assert len({request.request_id for request in system.cores["us"].requests}) == 3
+
+
+def by_auditor(system: FakeSystem, reply: AdminReply) -> bytes:
+    return encode(system.identities["auditor-eu"].sign(Kind.ADMIN_REPLY, reply))
+
+
+def by_other_region(system: FakeSystem, reply: AdminReply) -> bytes:
+    return encode(system.identities["core-us"].sign(Kind.ADMIN_REPLY, reply))
+
+
+def by_nobody(system: FakeSystem, reply: AdminReply) -> bytes:
+    right = system.identities["core-eu"].sign(Kind.ADMIN_REPLY, reply)
+    return encode(right.model_copy(update={"signature": bytes(64)}))
+
+
+def as_other_kind(system: FakeSystem, reply: AdminReply) -> bytes:
+    return encode(system.identities["core-eu"].sign(Kind.RECEIPT, reply))
+
+
+def to_other_request(system: FakeSystem, reply: AdminReply) -> bytes:
+    other = reply.model_copy(update={"request": bytes(32)})
+    return encode(system.identities["core-eu"].sign(Kind.ADMIN_REPLY, other))
+
+
+def with_other_payload(system: FakeSystem, reply: AdminReply) -> bytes:
+    other = reply.model_copy(update={"payload": encode(TenantQuery(tenant="x"))})
+    return encode(system.identities["core-eu"].sign(Kind.ADMIN_REPLY, other))
+
+
+@pytest.mark.parametrize(
+    "forge",
+    [
+        by_auditor,
+        by_other_region,
+        by_nobody,
+        as_other_kind,
+        to_other_request,
+        with_other_payload,
+    ],
+)
+async def test_a_broker_cannot_make_an_answer(
+    system: FakeSystem,
+    admin: Admin,
+    forge: Callable[[FakeSystem, AdminReply], bytes],
+) -> None:
+    system.everywhere("tenant", "list", lambda request, operator: TenantList(tenants=[]))
+    system.cores["eu"].forge = lambda reply, request: forge(system, reply)
+    with pytest.raises(UntrustedReply):
+        await admin.tenants("eu")
+    assert len(system.cores["eu"].requests) == 1
+
+
+async def test_an_unsigned_answer_is_a_failure_at_best(system: FakeSystem, admin: Admin) -> None:
+    system.everywhere("tenant", "list", lambda request, operator: TenantList(tenants=[]))
+    system.cores["eu"].forge = lambda reply, request: failure(Code.FORBIDDEN, "not you")
+    with pytest.raises(Forbidden, match="not you"):
+        await admin.tenants("eu")
+    system.cores["eu"].forge = lambda reply, request: failure(Code.OK)
+    with pytest.raises(KcmError, match="internal"):
+        await admin.tenants("eu")
+    system.cores["eu"].forge = lambda reply, request: encode(TenantList(tenants=[]))
+    with pytest.raises(KcmError, match="internal"):
+        await admin.tenants("eu")
+
+
+async def test_an_auditor_answers_for_itself_only(system: FakeSystem, admin: Admin) -> None:
+    system.everywhere("auditor", "tail", lambda request, operator: TenantList(tenants=[]))
+    with pytest.raises(UntrustedReply, match="role auditor"):
+        await admin.audit_tail("eu", limit=5)
+
+
+async def test_a_hold_is_placed_through_whichever_region_answers(
+    system: FakeSystem, admin: Admin
+) -> None:
+    kills = Kills(admin, ["eu", "us"])
+    hold = kills.make("tenant", "acme", "a drill")
+    believed = system.verifier.hold(hold.raw)
+    assert (believed.hold.id, believed.hold.origin, believed.issuer) == (hold.id, "eu", "alice")
+    system.everywhere("hold", "put", lambda request, operator: status(hold))
+    system.unreachable.add("eu")
+    assert (await kills.place(hold, system.clock.now + 5)).hold_id == hold.id
+    assert [request.verb for request in system.cores["us"].requests] == ["put"]
+
+
+async def test_a_hold_is_placed_again_until_it_is_durable(system: FakeSystem, admin: Admin) -> None:
+    kills = Kills(admin, ["eu"])
+    hold = kills.make("link", "acme-root", "")
+    stored = iter([False, False, True])
+    sent: list[bytes] = []
+
+    def put(request: AdminRequest, operator: str) -> Message:
+        sent.append(decode(PutStatement, request.payload).statement)
+        return status(hold, durable=next(stored))
+
+    system.everywhere("hold", "put", put)
+    placed = await kills.place(hold, system.clock.now + 30)
+    assert placed.regions[0].durable_at == 1
+    assert sent == [hold.raw] * 3
+
+
+async def test_placing_ends_when_time_is_up(system: FakeSystem, admin: Admin) -> None:
+    kills = Kills(admin, ["eu", "us"])
+    hold = kills.make("tenant", "acme", "")
+    system.unreachable |= {"eu", "us"}
+    until = system.clock.now + 10
+    with pytest.raises(Unavailable):
+        await kills.place(hold, until)
+    assert system.clock.now <= until
+
+
+async def test_a_refused_hold_is_not_tried_for_ever(system: FakeSystem, admin: Admin) -> None:
+    def refuse(request: AdminRequest, operator: str) -> Message:
+        raise KcmError(Code.FORBIDDEN, "no")
+
+    system.everywhere("hold", "put", refuse)
+    kills = Kills(admin, ["eu", "us"])
+    with pytest.raises(Forbidden):
+        await kills.place(kills.make("tenant", "acme", ""), system.clock.now + 10)
+
+
+async def test_watching_ends_with_complete_and_rides_out_what_passes(
+    system: FakeSystem, admin: Admin
+) -> None:
+    kills = Kills(admin, ["eu"])
+    hold = kills.make("tenant", "acme", "")
+    steps = iter([False, None, None, False, True])
+
+    def look(request: AdminRequest, operator: str) -> Message:
+        step = next(steps)
+        if step is None:
+            raise KcmError(Code.UNAVAILABLE)
+        return status(hold, complete=step)
+
+    system.everywhere("hold", "status", look)
+    seen = [entry.complete async for entry in kills.watch(hold.id, system.clock.now + 60)]
+    assert seen == [False, False, True]
+
+
+async def test_watching_ends_when_time_is_up(system: FakeSystem, admin: Admin) -> None:
+    kills = Kills(admin, ["eu"])
+    hold = kills.make("tenant", "acme", "")
+    system.everywhere("hold", "status", lambda request, operator: status(hold))
+    until = system.clock.now + 3
+    seen = [entry.complete async for entry in kills.watch(hold.id, until)]
+    assert seen
+    assert not any(seen)
+    assert system.clock.now <= until
+
+
+async def test_the_status_of_another_hold_is_not_believed(system: FakeSystem, admin: Admin) -> None:
+    kills = Kills(admin, ["eu"])
+    mine, other = kills.make("tenant", "acme", ""), kills.make("tenant", "acme", "")
+    system.everywhere("hold", "status", lambda request, operator: status(other, complete=True))
+    with pytest.raises(UntrustedReply):
+        await kills.status(mine.id, system.clock.now + 5)
+
+
+async def test_a_preview_sends_nothing_that_could_kill(system: FakeSystem, admin: Admin) -> None:
+    def preview(request: AdminRequest, operator: str) -> Message:
+        query = decode(PreviewQuery, request.payload)
+        assert (query.scope, query.target) == ("tenant", "acme")
+        return BlastRadius(tenants=["acme"], services=1, regions=["eu"], boots=[])
+
+    system.everywhere("hold", "preview", preview)
+    assert (await admin.preview("eu", "tenant", "acme")).tenants == ["acme"]
+
+
+def view(hold: NewHold, **changes: object) -> HoldView:
+    fields: dict[str, object] = {
+        "hold_id": hold.id,
+        "scope": hold.scope,
+        "target": hold.target,
+        "cause": "operator",
+        "origin": "eu",
+        "issuer": "alice",
+        "issued_ms": 1,
+        "reason": "",
+        "lifted": False,
+        "raw": hold.raw,
+    }
+    return HoldView.model_validate(fields | changes)
+
+
+async def test_a_lift_embeds_the_hold_as_it_was_signed(system: FakeSystem, admin: Admin) -> None:
+    kills = Kills(admin, ["eu"])
+    hold = kills.make("tenant", "acme", "a drill")
+    system.everywhere("hold", "list", lambda request, operator: HoldList(holds=[view(hold)]))
+
+    def put(request: AdminRequest, operator: str) -> Message:
+        raw = decode(PutStatement, request.payload).statement
+        lifted = system.verifier.hold_or_lift(raw)
+        assert isinstance(lifted, VerifiedLift)
+        assert isinstance(lifted.lift, Lift)
+        assert lifted.held.raw == hold.raw
+        assert lifted.lift.reason == "it was a drill"
+        return status(hold).model_copy(update={"lifted": True})
+
+    system.everywhere("hold", "put", put)
+    done = await kills.lift(hold.id, "it was a drill", system.clock.now + 5)
+    assert done.lifted
+
+
+async def test_only_what_an_operator_placed_is_lifted(system: FakeSystem, admin: Admin) -> None:
+    kills = Kills(admin, ["eu"])
+    hold, other = kills.make("tenant", "acme", ""), kills.make("tenant", "globex", "")
+    listing = HoldList(holds=[view(hold, cause="l1")])
+    system.everywhere("hold", "list", lambda request, operator: listing)
+    with pytest.raises(Forbidden, match="ends by itself"):
+        await kills.lift(hold.id, "", system.clock.now + 5)
+    with pytest.raises(Malformed):
+        await kills.lift(bytes(16), "", system.clock.now + 5)
+    listing = HoldList(holds=[view(hold, raw=other.raw)])
+    with pytest.raises(UntrustedReply):
+        await kills.lift(hold.id, "", system.clock.now + 5)
+    listing = HoldList(holds=[view(hold, raw=b"forged")])
+    with pytest.raises(UntrustedReply):
+        await kills.lift(hold.id, "", system.clock.now + 5)
+
+
+async def test_an_id_may_be_shortened_as_long_as_it_is_one(admin: Admin) -> None:
+    kills = Kills(admin, ["eu"])
+    holds = [kills.make("tenant", "acme", "") for _ in range(2)]
+    listing = HoldList(holds=[view(hold) for hold in holds])
+    assert matching(listing, holds[0].id.hex()[:16]) == holds[0].id
+    with pytest.raises(Malformed, match="several"):
+        matching(listing, "")
+    with pytest.raises(Malformed, match="no hold"):
+        matching(listing, "zz")
+
+
+async def test_a_slow_region_is_overtaken() -> None:
+    gate = asyncio.Event()
+
+    async def ask(region: str) -> str:
+        if region == "slow":
+            try:
+                await gate.wait()
+            except asyncio.CancelledError:
+                gate.set()
+                raise
+        return region
+
+    assert await first(["slow", "fast"], ask, stagger_s=0.01) == ("fast", "fast")
+    assert gate.is_set()
+
+
+async def test_a_decision_outweighs_a_failure_to_ask() -> None:
+    async def ask(region: str) -> str:
+        raise Forbidden if region == "us" else Unavailable
+
+    with pytest.raises(Forbidden):
+        await first(["eu", "us", "ap"], ask)
+    with pytest.raises(Unavailable, match="no region"):
+        await first([], ask)
+
+
+def test_a_context_that_is_missing_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(ContextError, match="no context file") as caught:
+        ClientContext.load(tmp_path / "none.toml", {})
+    assert "kcm dev up" in caught.value.hint
+    assert "--context" in caught.value.hint
+
+
+def test_a_context_is_found_where_dev_up_writes_it(system: FakeSystem) -> None:
+    assert default_path({"XDG_STATE_HOME": "/state"}) == Path("/state/kcm/dev/context.toml")
+    named = ClientContext.load(None, {"KCM_CONTEXT": str(system.context_file)})
+    assert named.region(None) == "eu"
+    with pytest.raises(ContextError) as caught:
+        named.region("mars")
+    assert "eu, us" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('default_region = "eu"', 'default_region = "mars"'),
+        ('system = "acme"', 'system = "acme"\nunknown = 1'),
+        ("[regions.eu]", "[regions.'e.u']"),
+        ('system = "acme"', "system = "),
+    ],
+)
+def test_a_context_is_checked(system: FakeSystem, old: str, new: str) -> None:
+    text = system.context_file.read_text()
+    assert old in text
+    system.context_file.write_text(text.replace(old, new))
+    with pytest.raises(ContextError):
+        system.context()
+
+
+def test_only_the_roots_roster_of_this_system_is_believed(system: FakeSystem) -> None:
+    roster = system.directory / "roster"
+    raw = roster.read_bytes()
+    assert verify_roster(raw, system.root.public, 0) == system.roster
+    roster.write_bytes(encode(system.alice.sign(Kind.ROSTER, system.roster)))
+    with pytest.raises(ContextError, match="not believed"):
+        system.context().verifier()
+    other = system.roster.model_copy(update={"system": "other"})
+    roster.write_bytes(encode(system.root.sign(Kind.ROSTER, other)))
+    with pytest.raises(ContextError, match="another system"):
+        system.context().verifier()
+    roster.unlink()
+    with pytest.raises(ContextError, match="cannot read"):
+        system.context().verifier()
+
+
+def test_an_operators_key_has_to_be_private(system: FakeSystem) -> None:
+    (system.directory / "alice.key").chmod(0o644)
+    with pytest.raises(ContextError, match="chmod 600"):
+        Admin(system.context())
+    text = system.context_file.read_text()
+    system.context_file.write_text(text[: text.index("[operator]")])
+    with pytest.raises(ContextError, match="no operator"):
+        Admin(system.context())
