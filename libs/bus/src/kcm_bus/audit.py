@@ -78,7 +78,7 @@ class AuditEmitter:
         self._membership: Final = membership
         self._clock: Final = clock
         self._subject: Final = subjects.audit(membership.region, membership.name)
-        self._buffer: Final = buffer or EventBuffer()
+        self._buffer: Final = buffer if buffer is not None else EventBuffer()
         self._wake: Final = asyncio.Event()
         self._hurry: Final = asyncio.Event()
         self._drained: Final = asyncio.Event()
@@ -143,8 +143,8 @@ class AuditEmitter:
         for task in self._tasks:
             task.add_done_callback(_note_end)
 
-    async def close(self) -> None:
-        """Emit ``instance.stop`` and send what waits, for at most ``FLUSH_S`` seconds."""
+    async def close(self, flush_s: float = FLUSH_S) -> None:
+        """Emit ``instance.stop`` and send what waits, for at most ``flush_s`` seconds."""
         if self._closed:
             return
         self.emit(EventType.INSTANCE_STOP)
@@ -152,7 +152,7 @@ class AuditEmitter:
         self._hurry.set()
         if self._tasks:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._drained.wait(), FLUSH_S)
+                await asyncio.wait_for(self._drained.wait(), flush_s)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

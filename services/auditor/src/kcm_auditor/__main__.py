@@ -1,0 +1,106 @@
+"""Start an Auditor, or verify a journal offline.
+
+``python -m kcm_auditor --config FILE`` records; ``--verify DIR`` checks a journal (with
+``--config`` its signatures too) and exits with 0 only when nothing is wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import signal
+import sys
+from pathlib import Path
+from typing import Final
+
+import uvloop
+from kcm_bus.clock import SystemClock, SystemRandomness
+from kcm_bus.config import ConfigError, load
+from kcm_bus.membership import join_system
+from kcm_crypto.secretfile import SecretFileError
+from kcm_schemas.roster import Role
+from kcm_trust.verify import Untrusted, Verifier, verify_roster
+
+from kcm_auditor.config import AuditorConfig
+from kcm_auditor.journal import Anchor, JournalError, verify
+from kcm_auditor.service import Auditor
+
+log = logging.getLogger("kcm_auditor")
+
+EXIT_FAULT: Final = 1
+"""The journal is not sound, or cannot be written."""
+EXIT_CONFIG: Final = 2
+"""The configuration cannot be used, as with wrong arguments."""
+
+
+def main() -> int:
+    """Read the arguments and do what they say."""
+    parser = argparse.ArgumentParser(prog="kcm_auditor", description=__doc__)
+    parser.add_argument("--config", metavar="FILE", help="the Auditor's configuration")
+    parser.add_argument("--verify", metavar="DIR", type=Path, help="check a journal and exit")
+    parser.add_argument(
+        "--anchor", metavar="SEQ:HASH", type=_anchor, help="a head that was kept elsewhere"
+    )
+    arguments = parser.parse_args()
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
+    )
+    try:
+        if arguments.verify is not None:
+            return _verify(arguments.verify, arguments.config, arguments.anchor)
+        if arguments.config is None:
+            parser.error("--config or --verify is needed")
+        config = load(AuditorConfig, arguments.config)
+        return uvloop.run(_serve(config))
+    except (ConfigError, SecretFileError) as error:
+        log.error("%s", error)
+        return EXIT_CONFIG
+    except JournalError as error:
+        log.error("%s", error)
+        return EXIT_FAULT
+
+
+async def _serve(config: AuditorConfig) -> int:
+    membership = join_system(config, Role.AUDITOR, SystemRandomness())
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await Auditor(config, membership, SystemClock()).run(stop)
+    return 0
+
+
+def _verify(directory: Path, config_path: str | None, anchor: Anchor | None) -> int:
+    report = verify(directory, _verifier(config_path), anchor)
+    out = sys.stdout
+    out.write(f"entries    {report.entries}\n")
+    out.write(f"events     {report.events}\n")
+    out.write(f"incidents  {report.incidents}\n")
+    out.write(f"head       {report.entries}:{report.head}\n")
+    out.write(f"signatures {'checked' if config_path else 'not checked: give --config'}\n")
+    for problem in report.problems:
+        out.write(f"PROBLEM    {problem}\n")
+    out.write("sound\n" if report.sound else "NOT SOUND\n")
+    return 0 if report.sound else EXIT_FAULT
+
+
+def _verifier(config_path: str | None) -> Verifier | None:
+    if config_path is None:
+        return None
+    config = load(AuditorConfig, config_path)
+    try:
+        return Verifier(
+            verify_roster(config.roster.read_bytes(), bytes.fromhex(config.root_public), 0)
+        )
+    except (OSError, Untrusted):
+        raise ConfigError("the roster cannot be used") from None
+
+
+def _anchor(text: str) -> Anchor:
+    seq, _, head = text.partition(":")
+    return Anchor(int(seq), bytes.fromhex(head))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

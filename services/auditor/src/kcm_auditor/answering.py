@@ -1,0 +1,138 @@
+"""Answering operators: signed requests in, signed replies out.
+
+Anybody on the roster's list of operators may ask: the journal holds names and numbers, no keys and
+no payloads. That somebody asked is an event of its own.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+from kcm_bus.audit import AuditEmitter
+from kcm_bus.clock import Clock
+from kcm_bus.membership import Membership
+from kcm_schemas import limits, subjects
+from kcm_schemas.admin import AdminReply, AdminRequest
+from kcm_schemas.audit import EventType
+from kcm_schemas.auditing import (
+    NOUN,
+    AuditorStatus,
+    EmitterStatus,
+    FollowedRegion,
+    TailPage,
+    TailQuery,
+)
+from kcm_schemas.codec import Message, decode, encode
+from kcm_schemas.codes import TEXT, Code, KcmError
+from kcm_schemas.roster import Instance
+from kcm_schemas.signed import Kind
+from kcm_trust.identity import digest
+from kcm_trust.verify import Untrusted
+
+from kcm_auditor.recorder import Recorder
+
+State = Literal["alive", "silent", "stopped", "never", "unfollowed"]
+
+
+class Answers:
+    """Handles ``kcm.v1.<region>.auditor.<verb>``."""
+
+    def __init__(
+        self,
+        membership: Membership,
+        recorder: Recorder,
+        emitter: AuditEmitter,
+        regions: tuple[str, ...],
+        clock: Clock,
+    ) -> None:
+        self._membership: Final = membership
+        self._recorder: Final = recorder
+        self._emitter: Final = emitter
+        self._regions: Final = regions
+        self._clock: Final = clock
+
+    async def handle(self, subject: str, body: bytes) -> bytes:
+        """Answer one request; raises ``KcmError`` when it is not to be believed."""
+        self._recorder.trust.refresh()
+        try:
+            request, operator, _roles = self._recorder.trust.verifier.admin(body)
+        except Untrusted as error:
+            self._emitter.emit(EventType.TRUST_REFUSED, code=Code.FORBIDDEN, detail=str(error))
+            raise KcmError(Code.FORBIDDEN, str(error)) from None
+        try:
+            self._check(request, subjects.read_auditor(subject))
+            payload, code, detail = encode(self._answer(request)), Code.OK, TEXT[Code.OK]
+        except KcmError as error:
+            payload, code, detail = b"", error.code, error.detail
+        self._emitter.emit(EventType.AUDIT_READ, actor=operator, code=code, detail=request.verb)
+        reply = AdminReply(request=digest(body), code=code, detail=detail, payload=payload)
+        return encode(self._membership.identity.sign(Kind.ADMIN_REPLY, reply))
+
+    def _check(self, request: AdminRequest, verb: str) -> None:
+        if request.region != self._membership.region:
+            raise KcmError(Code.WRONG_REGION)
+        if (request.noun, request.verb) != (NOUN, verb):
+            raise KcmError(Code.FORBIDDEN, "the request was signed for another subject")
+        now = self._clock.unix_ms()
+        if not now < request.deadline_ms <= now + limits.DEADLINE_MAX_MS:
+            raise KcmError(Code.DEADLINE_EXCEEDED)
+
+    def _answer(self, request: AdminRequest) -> Message:
+        match request.verb:
+            case "status":
+                return self._status()
+            case "tail":
+                return self._tail(decode(TailQuery, request.payload))
+            case _:
+                raise KcmError(Code.MALFORMED, "an Auditor answers to status and tail")
+
+    def _tail(self, query: TailQuery) -> TailPage:
+        recent = self._recorder.recent
+        return TailPage(
+            auditor=self._membership.name,
+            oldest=recent.oldest,
+            entries=recent.page(query.limit, query.before),
+        )
+
+    def _status(self) -> AuditorStatus:
+        recorder = self._recorder
+        book, point = recorder.ledger.book, recorder.journal.point
+        return AuditorStatus(
+            auditor=self._membership.name,
+            time_ms=self._clock.unix_ms(),
+            seq=point.seq,
+            head=point.head,
+            events=book.events,
+            incidents=book.incidents,
+            segment=recorder.journal.segment,
+            regions=[
+                FollowedRegion(
+                    region=region,
+                    reachable=recorder.watch.is_up(region),
+                    position=recorder.position(region),
+                )
+                for region in self._regions
+            ],
+            emitters=[self._emitter_status(i) for i in recorder.trust.verifier.roster.instances],
+        )
+
+    def _emitter_status(self, entry: Instance) -> EmitterStatus:
+        boot = self._recorder.ledger.book.current(entry.instance)
+        state: State
+        if entry.region not in self._regions:
+            state = "unfollowed"
+        elif self._recorder.watch.is_silent(entry.instance):
+            state = "silent"
+        elif boot is None:
+            state = "never"
+        else:
+            state = "stopped" if boot.stopped else "alive"
+        return EmitterStatus(
+            emitter=entry.instance,
+            role=entry.role,
+            region=entry.region,
+            state=state,
+            boot=boot.boot if boot else b"",
+            last_seq=boot.chain.next_seq - 1 if boot else 0,
+            last_ms=boot.last_ms if boot else 0,
+        )

@@ -1,0 +1,188 @@
+"""What an Auditor knows: every emitter's position and every region's. Pure.
+
+The same steps write the book while events are recorded and restore it from the journal, so a book
+that was restored equals the one that wrote.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from dataclasses import dataclass, field
+from typing import Final, assert_never
+
+from kcm_bus.audit_chain import Chain
+from kcm_schemas.audit import AuditBatch, AuditEvent, EventType
+from kcm_schemas.codec import decode
+from kcm_schemas.signed import Signed
+
+from kcm_auditor.entries import (
+    Batch,
+    BootPosition,
+    Content,
+    Head,
+    Incident,
+    Origin,
+    Positions,
+    RegionPosition,
+)
+
+SPANS_MAX: Final = 1024
+"""Batches of one boot by which a repetition is told from a fork: far more than are in flight."""
+
+BOOTS_MAX: Final = 4096
+"""Boots that are remembered over all emitters; the one that was quiet longest goes first, and never
+an emitter's present one. A forgotten boot whose statements are repeated looks like a new one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """What a batch covers. Its last hash is over its first one and all its events."""
+
+    first: int
+    last: int
+    head: bytes
+
+
+@dataclass(slots=True)
+class BootState:
+    """One boot of one emitter: ``chain`` expects its next event; ``last_ms`` is its own clock."""
+
+    emitter: str
+    boot: bytes
+    chain: Chain = field(default_factory=Chain)
+    last_ms: int = 0
+    stopped: bool = False
+    overlapped: bool = False
+    spans: deque[Span] = field(default_factory=lambda: deque(maxlen=SPANS_MAX))
+
+
+@dataclass(slots=True)
+class RegionState:
+    """A region's stream: when it was made, and up to where it is recorded."""
+
+    created: str = ""
+    position: int = 0
+
+
+class Book:
+    """Positions of boots and regions, and how much was recorded."""
+
+    def __init__(self, auditor: str) -> None:
+        self._auditor: Final = auditor
+        self._boots: Final = OrderedDict[tuple[str, bytes], BootState]()
+        self._current: Final = dict[str, BootState]()
+        self._regions: Final = dict[str, RegionState]()
+        self.events = 0
+        """Events recorded since the journal began."""
+        self.incidents = 0
+        """Incidents recorded since the journal began."""
+
+    def boot(self, emitter: str, boot: bytes) -> BootState | None:
+        """A boot, if it is known."""
+        return self._boots.get((emitter, boot))
+
+    def current(self, emitter: str) -> BootState | None:
+        """The latest boot of an emitter."""
+        return self._current.get(emitter)
+
+    def region(self, name: str) -> RegionState:
+        """A region's state, empty at first."""
+        return self._regions.setdefault(name, RegionState())
+
+    def reach(self, region: str, position: int) -> None:
+        """Everything up to ``position`` of a region's stream was looked at."""
+        state = self.region(region)
+        state.position = max(state.position, position)
+
+    def begin_stream(self, origin: Origin) -> None:
+        """Positions of this region count in another stream from now on."""
+        state = self.region(origin.region)
+        state.created, state.position = origin.created, 0
+
+    def advance(self, batch: AuditBatch) -> None:
+        """A batch is recorded: what follows it is expected next."""
+        key = (batch.emitter, batch.boot)
+        state = self._boots.get(key)
+        if state is None:
+            state = BootState(batch.emitter, batch.boot)
+            self._boots[key] = state
+            self._current[batch.emitter] = state
+            self._forget()
+        span = span_of(batch)
+        state.spans.append(span)
+        state.chain = Chain(span.last + 1, span.head)
+        last = decode(AuditEvent, batch.events[-1])
+        state.last_ms, state.stopped = last.time_ms, last.type == EventType.INSTANCE_STOP
+        self._boots.move_to_end(key)
+        self.events += len(batch.events)
+
+    def restore(self, content: Content) -> None:
+        """Take up what the journal says, in its order; raises ``KcmError`` when it is damaged."""
+        match content:
+            case Positions():
+                self._restore_positions(content)
+            case Origin():
+                self.begin_stream(content)
+            case Batch():
+                self.reach(content.region, content.position)
+                self.advance(decode(AuditBatch, decode(Signed, content.statement).body))
+            case Incident():
+                self.incidents += 1
+                if content.region is not None:
+                    self.reach(content.region, content.position)
+            case Head():
+                pass
+            case _:  # pragma: no cover - the type checker proves it
+                assert_never(content)
+
+    def positions(self) -> Positions:
+        """Everything that a restart needs."""
+        return Positions(
+            auditor=self._auditor,
+            events=self.events,
+            incidents=self.incidents,
+            boots=tuple(
+                BootPosition(
+                    emitter=state.emitter,
+                    boot=state.boot,
+                    next_seq=state.chain.next_seq,
+                    head=state.chain.head,
+                    last_ms=state.last_ms,
+                    stopped=state.stopped,
+                    current=self._current.get(state.emitter) is state,
+                )
+                for state in self._boots.values()
+            ),
+            regions=tuple(
+                RegionPosition(region=name, created=state.created, position=state.position)
+                for name, state in self._regions.items()
+            ),
+        )
+
+    def _forget(self) -> None:
+        if len(self._boots) <= BOOTS_MAX:
+            return
+        for key, state in self._boots.items():
+            if self._current.get(state.emitter) is not state:
+                del self._boots[key]
+                return
+
+    def _restore_positions(self, positions: Positions) -> None:
+        self.events, self.incidents = positions.events, positions.incidents
+        self._boots.clear()
+        self._current.clear()
+        self._regions.clear()
+        for entry in positions.boots:
+            chain = Chain(entry.next_seq, entry.head)
+            state = BootState(entry.emitter, entry.boot, chain, entry.last_ms, entry.stopped)
+            self._boots[entry.emitter, entry.boot] = state
+            if entry.current:
+                self._current[entry.emitter] = state
+        for region in positions.regions:
+            self._regions[region.region] = RegionState(region.created, region.position)
+
+
+def span_of(batch: AuditBatch) -> Span:
+    """What a batch covers."""
+    head = Chain(batch.first, batch.previous).extend(batch.events).head
+    return Span(batch.first, batch.first + len(batch.events) - 1, head)

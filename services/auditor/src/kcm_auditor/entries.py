@@ -1,0 +1,194 @@
+"""What stands in a journal, and its one encoding. Pure.
+
+A journal is a sequence of lines, each one JSON object::
+
+    {"hash":"<64 hex>","entry":{"seq":7,"previous":"<64 hex>","time_ms":…,"content":{…}}}
+
+``hash = SHA-256(ctx("kcm/v1/audit-journal", previous, SHA-256(bytes of the entry)))``, with 32 zero
+bytes before the first entry. A line has exactly one form, so that verifying needs no JSON library
+that agrees with ours about anything but the bytes: cut the entry out at fixed places and hash it.
+
+Byte strings within an entry are base64 in the URL-safe alphabet.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from hashlib import sha256
+from typing import Annotated, Final, Literal
+
+from kcm_crypto import context
+from kcm_crypto.context import ctx
+from kcm_schemas.audit import GENESIS
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+LINE_MAX: Final = 4 * 1024 * 1024
+"""Bytes of one line: the positions of as many emitters as a roster can name; a signed batch of
+900 KiB takes 1.2 MiB in base64."""
+
+_HEAD: Final = b'{"hash":"'
+_MIDDLE: Final = b'","entry":'
+_TAIL: Final = b"}\n"
+_FIXED: Final = len(_HEAD) + 64 + len(_MIDDLE)
+
+
+class IncidentKind(StrEnum):
+    """What somebody should look at. ``docs/audit.md`` says what each may mean."""
+
+    UNTRUSTED = "untrusted"
+    MISPLACED = "misplaced"
+    MALFORMED = "malformed"
+    GAP = "gap"
+    DROPPED = "dropped"
+    FORK = "fork"
+    RESTART = "restart"
+    OVERLAP = "overlap"
+    SILENT = "silent"
+    HEARD = "heard"
+    UNREACHABLE = "unreachable"
+    REACHABLE = "reachable"
+    STREAM_HOLE = "stream-hole"
+    STREAM_REPLACED = "stream-replaced"
+    STREAM_ROLLED_BACK = "stream-rolled-back"
+    JOURNAL_BEHIND = "journal-behind"
+    JOURNAL_REPAIRED = "journal-repaired"
+    SUPPRESSED = "suppressed"
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        hide_input_in_errors=True,
+        ser_json_bytes="base64",
+        val_json_bytes="base64",
+    )
+
+
+class Batch(_Part):
+    """Events exactly as their emitter signed them, from ``position`` in the region's stream."""
+
+    kind: Literal["batch"] = "batch"
+    region: str
+    position: int
+    statement: bytes
+
+
+class Incident(_Part):
+    """Something that should not be. ``first`` and ``last`` count what ``incident`` is about.
+
+    ``digest`` is the SHA-256 of a message that was not believed (its content is not kept);
+    ``statement`` is evidence that its signer cannot deny.
+    """
+
+    kind: Literal["incident"] = "incident"
+    incident: IncidentKind
+    region: str | None = None
+    position: int = 0
+    emitter: str | None = None
+    boot: bytes = b""
+    first: int = 0
+    last: int = 0
+    detail: str = ""
+    digest: bytes = b""
+    statement: bytes = b""
+
+
+class Origin(_Part):
+    """From here on, positions of this region count in the stream made at ``created``."""
+
+    kind: Literal["origin"] = "origin"
+    region: str
+    created: str
+
+
+class BootPosition(_Part):
+    """Where one boot of one emitter stands."""
+
+    emitter: str
+    boot: bytes
+    next_seq: int
+    head: bytes
+    last_ms: int
+    stopped: bool
+    current: bool
+
+
+class RegionPosition(_Part):
+    """Up to where a region's stream is recorded."""
+
+    region: str
+    created: str
+    position: int
+
+
+class Positions(_Part):
+    """Where everybody stands: the first entry of each segment, so that a start reads one only."""
+
+    kind: Literal["positions"] = "positions"
+    auditor: str
+    events: int = 0
+    incidents: int = 0
+    boots: tuple[BootPosition, ...] = ()
+    regions: tuple[RegionPosition, ...] = ()
+
+
+class Head(_Part):
+    """A signed ``audit-head`` statement about the entry before this one."""
+
+    kind: Literal["head"] = "head"
+    statement: bytes
+
+
+Content = Batch | Incident | Origin | Positions | Head
+
+
+class Entry(_Part):
+    """One entry with its place in the chain. ``previous`` is in hexadecimal."""
+
+    seq: int
+    previous: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    time_ms: int
+    content: Annotated[Content, Field(discriminator="kind")]
+
+
+class BadLine(Exception):
+    """A line is not one of a journal; the text says why."""
+
+
+def chain(previous: bytes, raw: bytes) -> bytes:
+    """The hash of an entry's bytes behind ``previous``."""
+    return sha256(ctx(context.AUDIT_JOURNAL, previous, sha256(raw).digest())).digest()
+
+
+def write(entry: Entry) -> tuple[bytes, bytes]:
+    """An entry as a line, and its hash."""
+    raw = entry.model_dump_json().encode()
+    digest = chain(bytes.fromhex(entry.previous), raw)
+    return _HEAD + digest.hex().encode() + _MIDDLE + raw + _TAIL, digest
+
+
+def read(line: bytes) -> tuple[Entry, bytes]:
+    """A line's entry and hash; raises ``BadLine``. Says nothing about the line before."""
+    if len(line) > LINE_MAX:
+        raise BadLine("the line is longer than any entry")
+    if not line.endswith(_TAIL):
+        raise BadLine("the line is not finished")
+    claimed, middle = line[len(_HEAD) : _FIXED - len(_MIDDLE)], line[_FIXED - len(_MIDDLE) : _FIXED]
+    if not line.startswith(_HEAD) or middle != _MIDDLE:
+        raise BadLine("the line is not one of a journal")
+    raw = line[_FIXED : -len(_TAIL)]
+    try:
+        entry = Entry.model_validate_json(raw)
+        digest = chain(bytes.fromhex(entry.previous), raw)
+    except ValidationError:
+        raise BadLine("the entry is not well formed") from None
+    if digest.hex().encode() != claimed:
+        raise BadLine("the entry is not the one that was hashed")
+    if entry.model_dump_json().encode() != raw:
+        raise BadLine("the entry is not in its one encoding")
+    return entry, digest
+
+
+START: Final = GENESIS
+"""The hash before the first entry."""

@@ -1,0 +1,170 @@
+"""Recording: verify what arrives, ask the ledger, write the journal.
+
+Each decision and its place in the journal are made in one step without an await between them, so
+the regions' tasks cannot get between one another. A message is told to be recorded only when the
+flush has returned.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from kcm_bus.clock import Clock
+from kcm_bus.membership import Membership
+from kcm_schemas.audit import AuditBatch
+from kcm_schemas.auditing import AuditHead
+from kcm_schemas.codec import encode
+from kcm_schemas.codes import KcmError
+from kcm_schemas.signed import Kind
+from kcm_trust.verify import Untrusted
+
+from kcm_auditor.book import Book
+from kcm_auditor.entries import Batch, Content, Entry, Head, Incident, IncidentKind
+from kcm_auditor.journal import Journal, JournalError, Point
+from kcm_auditor.ledger import Arrival, Ledger, Verdict
+from kcm_auditor.recent import Recent, describe_incident
+from kcm_auditor.stream import StreamFacts
+from kcm_auditor.trust import RosterTrust
+from kcm_auditor.watch import Watch
+
+log = logging.getLogger(__name__)
+
+HEAD_ENTRIES: Final = 1000
+"""Entries after which a signed head is written at the latest."""
+
+HEAD_S: Final = 60.0
+"""Seconds after which a signed head is written if there is anything new."""
+
+
+class Recorder:
+    """The one writer of a journal. Implements the stream's ``Sink``."""
+
+    def __init__(
+        self,
+        membership: Membership,
+        trust: RosterTrust,
+        journal: Journal,
+        book: Book,
+        watch: Watch,
+        clock: Clock,
+    ) -> None:
+        self.membership: Final = membership
+        self.trust: Final = trust
+        self.journal: Final = journal
+        self.ledger: Final = Ledger(book)
+        self.watch: Final = watch
+        self._clock: Final = clock
+        self.recent: Final = Recent()
+        self._head = Point(0, b"")
+        self._head_at = clock.elapsed()
+        watch.expect(trust.verifier.roster.instances, clock.elapsed())
+
+    def open(self) -> None:
+        """Restore from the journal and note what had to be cut away; raises ``JournalError``."""
+        try:
+            cuts = self.journal.open(self._restore)
+        except KcmError:
+            raise JournalError("a batch in the journal is not one: verify it") from None
+        for cut in cuts:
+            log.warning("%d bytes of an unfinished line were cut from the journal", cut.size)
+            repaired = Incident(
+                incident=IncidentKind.JOURNAL_REPAIRED, first=1, last=cut.size, digest=cut.digest
+            )
+            self._submit([self.ledger.note(repaired)])
+
+    def position(self, region: str) -> int:
+        """Up to where the region's stream is recorded."""
+        return self.ledger.position(region)
+
+    def compare(self, region: str, facts: StreamFacts) -> Verdict:
+        """How the stream compares with what is recorded."""
+        return self.ledger.compare(region, facts.created, facts.last)
+
+    async def opened(self, region: str, facts: StreamFacts, acknowledged: int) -> None:
+        """Record that the stream is read from now on."""
+        contents = self.ledger.open_stream(region, facts.created, facts.last, acknowledged)
+        await self._submit(contents)
+
+    async def take(self, arrivals: Sequence[Arrival]) -> None:
+        """Record messages; returns when they are on the disk."""
+        contents: list[Content] = []
+        for arrival in arrivals:
+            contents.extend(self._judge(arrival))
+        await self._submit(contents)
+
+    def reachable(self, region: str, *, up: bool) -> None:
+        """Note whether a region's stream can be read."""
+        self._note(self.watch.reachable(region, up=up, now=self._clock.elapsed()))
+
+    def tick(self) -> None:
+        """Once a second: report silence, settle what was only counted, sign a head."""
+        now = self._clock.elapsed()
+        self._note(self.watch.due(now))
+        self._submit(self.ledger.settle(now))
+        new = self.journal.point.seq - self._head.seq
+        if new >= HEAD_ENTRIES or (new and now - self._head_at >= HEAD_S):
+            self.sign_head()
+
+    def sign_head(self) -> None:
+        """Write a signed head, which is what a transparency log will take."""
+        point = self.journal.point
+        statement = self.membership.identity.sign(
+            Kind.AUDIT_HEAD,
+            AuditHead(
+                auditor=self.membership.name,
+                seq=point.seq,
+                head=point.head,
+                time_ms=self._clock.unix_ms(),
+            ),
+        )
+        self._submit([Head(statement=encode(statement))])
+        self._head, self._head_at = self.journal.point, self._clock.elapsed()
+
+    def _judge(self, arrival: Arrival) -> Iterable[Content]:
+        now = self._clock.elapsed()
+        try:
+            batch = self._verified(arrival.body)
+        except Untrusted as error:
+            return self.ledger.refuse(arrival, str(error), now)
+        contents = self.ledger.take(arrival, batch, now)
+        if not any(isinstance(content, Batch) for content in contents):
+            return contents
+        state = self.ledger.book.boot(batch.emitter, batch.boot)
+        stopped = state is not None and state.stopped
+        heard = self.watch.heard(batch.emitter, stopped=stopped, now=now)
+        return (*contents, *map(self.ledger.note, heard))
+
+    def _verified(self, body: bytes) -> AuditBatch:
+        try:
+            return self.trust.verifier.audit(body)
+        except Untrusted:
+            if not self.trust.refresh():
+                raise
+        self.watch.expect(self.trust.verifier.roster.instances, self._clock.elapsed())
+        return self.trust.verifier.audit(body)
+
+    def _note(self, incidents: Iterable[Incident]) -> None:
+        self._submit([self.ledger.note(incident) for incident in incidents])
+
+    def _submit(self, contents: Sequence[Content]) -> asyncio.Future[None]:
+        before = self.journal.point.seq
+        done = self.journal.submit(contents)
+        for seq, content in enumerate(contents, start=before + 1):
+            self.recent.add(seq, self._clock.unix_ms(), content)
+            if isinstance(content, Incident):
+                log.error(
+                    "incident %s in region %s: %s",
+                    content.incident.value,
+                    content.region,
+                    describe_incident(content),
+                )
+        return done
+
+    def _restore(self, entry: Entry) -> None:
+        self.ledger.book.restore(entry.content)
+        self.recent.add(entry.seq, entry.time_ms, entry.content)
+        if isinstance(entry.content, Head):
+            self._head = Point(entry.seq, b"")

@@ -1,0 +1,209 @@
+"""Reading a region's audit stream: in order, each message once, acknowledged when recorded.
+
+Theory. A durable pull consumer tells the broker what this Auditor has recorded, but the journal is
+what decides: a message counts by its sequence in the stream. The consumer is bound as it is when it
+stands where the journal stands with nothing in flight, and made anew behind the journal's position
+otherwise (a crash, a restored disk, somebody's ``nats consumer next``). The broker counts its
+deliveries: when one of those numbers is missing, a message was lost on its way and the consumer is
+made anew; when only a number of the stream is missing, the message is missing in the stream.
+
+A stream that was made anew or rolled back is read from its beginning: what the journal has already
+is recognised.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from kcm_bus.connection import Connection
+from kcm_bus.serving import describe
+from kcm_schemas import subjects
+from kcm_schemas.codes import KcmError
+from nats import errors as nats_errors
+from nats.aio.msg import Msg
+from nats.js import JetStreamContext
+from nats.js import errors as js_errors
+from nats.js.api import AckPolicy, ConsumerConfig, ConsumerInfo, DeliverPolicy
+
+from kcm_auditor.ledger import Arrival, Verdict
+
+log = logging.getLogger(__name__)
+
+FETCH_MAX: Final = 32
+"""Messages in one request to the broker: 28 MiB at most, and one flush of the journal."""
+
+FETCH_S: Final = 2.0
+"""Seconds that one request to the broker waits; also how soon a lost one is noticed."""
+
+IDLE_FETCHES: Final = 5
+"""Requests without a message after which the consumer and the stream are looked at again."""
+
+ACK_WAIT_S: Final = 30.0
+"""Seconds after which the broker sends again what was not acknowledged."""
+
+RETRY_S: Final = 0.2
+"""Seconds before a consumer is tried again; doubles."""
+
+RETRY_MAX_S: Final = 5.0
+"""Seconds between attempts at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamFacts:
+    """What the broker says of a stream: when it was made, and its last sequence."""
+
+    created: str
+    last: int
+
+
+class Sink(Protocol):
+    """Where a region's messages go. What returns has been flushed to the disk."""
+
+    def position(self, region: str) -> int:
+        """Up to where the region's stream is recorded."""
+        ...
+
+    def compare(self, region: str, facts: StreamFacts) -> Verdict:
+        """How the stream compares with what is recorded. Changes nothing."""
+        ...
+
+    async def opened(self, region: str, facts: StreamFacts, acknowledged: int) -> None:
+        """Record that the stream is read from now on, and whatever is wrong with it."""
+
+    async def take(self, arrivals: Sequence[Arrival]) -> None:
+        """Record messages, in the order of the stream."""
+
+    def reachable(self, region: str, *, up: bool) -> None:
+        """Whether the stream can be read at the moment."""
+
+
+class _Anew(Exception):
+    """The consumer has to be looked at again. The text says why."""
+
+
+class RegionFeed:
+    """Follows one region's stream until it is cancelled. Errors of the sink end it."""
+
+    def __init__(self, connection: Connection, region: str, durable: str, sink: Sink) -> None:
+        self._connection: Final = connection
+        self._region: Final = region
+        self._durable: Final = durable
+        self._sink: Final = sink
+        self._delivered = 0
+
+    async def run(self) -> None:
+        """Read for ever, with back-off while the broker or the stream is not there."""
+        wait = RETRY_S
+        while True:
+            try:
+                subscription = await self._bind()
+                try:
+                    self._sink.reachable(self._region, up=True)
+                    wait = RETRY_S
+                    await self._read(subscription)
+                finally:
+                    with contextlib.suppress(nats_errors.Error, KcmError):
+                        await subscription.unsubscribe()
+            except _Anew as reason:
+                log.info("region %s: %s", self._region, reason)
+                await asyncio.sleep(RETRY_S)
+                continue
+            except js_errors.NotFoundError:
+                log.warning(
+                    "region %s has no stream %s: provision the region, or restore its backup",
+                    self._region,
+                    subjects.AUDIT_STREAM,
+                )
+            except (nats_errors.Error, KcmError, TimeoutError, OSError) as error:
+                log.warning("region %s cannot be read: %s", self._region, describe(error))
+            self._sink.reachable(self._region, up=False)
+            await asyncio.sleep(wait * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+            wait = min(wait * 2, RETRY_MAX_S)
+
+    async def _bind(self) -> JetStreamContext.PullSubscription:
+        """Make the consumer stand where the journal stands."""
+        js = self._connection.jetstream()
+        facts = await self._facts(js)
+        verdict = self._sink.compare(self._region, facts)
+        start = self._sink.position(self._region) if verdict is Verdict.SAME else 0
+        existing = await self._existing(js)
+        acknowledged = existing.ack_floor.stream_seq if existing and existing.ack_floor else 0
+        if existing is not None and not existing.num_ack_pending and acknowledged == start:
+            self._delivered = existing.delivered.consumer_seq if existing.delivered else 0
+        else:
+            if existing is not None:
+                await js.delete_consumer(subjects.AUDIT_STREAM, self._durable)
+            await js.add_consumer(subjects.AUDIT_STREAM, self._config(start + 1))
+            self._delivered = 0
+        # A broker cut off from the others answers with old facts for a while, but cannot have made
+        # a consumer; what it said counts only when it says the same afterwards.
+        again = await self._facts(js)
+        if self._sink.compare(self._region, again) is not verdict:
+            raise _Anew("the broker contradicts itself about the stream")
+        await self._sink.opened(self._region, again, acknowledged)
+        return await js.pull_subscribe_bind(consumer=self._durable, stream=subjects.AUDIT_STREAM)
+
+    async def _facts(self, js: JetStreamContext) -> StreamFacts:
+        info = await js.stream_info(subjects.AUDIT_STREAM)
+        created = info.created.isoformat() if info.created is not None else "unknown"
+        return StreamFacts(created, info.state.last_seq)
+
+    async def _existing(self, js: JetStreamContext) -> ConsumerInfo | None:
+        try:
+            info: ConsumerInfo = await js.consumer_info(subjects.AUDIT_STREAM, self._durable)
+        except js_errors.NotFoundError:
+            return None
+        return info
+
+    def _config(self, first: int) -> ConsumerConfig:
+        return ConsumerConfig(
+            durable_name=self._durable,
+            deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
+            opt_start_seq=first,
+            ack_policy=AckPolicy.EXPLICIT,
+            ack_wait=ACK_WAIT_S,
+            max_ack_pending=FETCH_MAX * 4,
+            filter_subject=subjects.audit_all(self._region),
+        )
+
+    async def _read(self, subscription: JetStreamContext.PullSubscription) -> None:
+        idle = 0
+        while True:
+            try:
+                messages = await subscription.fetch(FETCH_MAX, timeout=FETCH_S)
+            except TimeoutError:
+                # A consumer that somebody deleted is as quiet as one without messages.
+                idle += 1
+                if idle >= IDLE_FETCHES or not self._connection.connected:
+                    raise _Anew("nothing came for a while") from None
+                continue
+            idle = 0
+            await self._record(messages)
+
+    async def _record(self, messages: list[Msg]) -> None:
+        """Record and acknowledge; raises ``_Anew`` where a delivery is missing."""
+        position = self._sink.position(self._region)
+        arrivals: list[Arrival] = []
+        received = 0
+        for message in messages:
+            sequence = message.metadata.sequence
+            if sequence.consumer != self._delivered + 1:
+                break
+            self._delivered = sequence.consumer
+            received += 1
+            if sequence.stream > position:
+                arrivals.append(
+                    Arrival(self._region, sequence.stream, message.subject, message.data)
+                )
+                position = sequence.stream
+        await self._sink.take(arrivals)
+        for message in messages[:received]:
+            await message.ack()
+        if received < len(messages):
+            raise _Anew("a message was lost on its way")
