@@ -60,6 +60,9 @@ class Options:
     regions: tuple[str, ...] = REGIONS
     cores: int = 2
     gateways: int = 1
+    applications: int = 0
+    """Applications in the first region that embed a Gateway: they get an identity and a
+    configuration, and are started by somebody else."""
     die_with_parent: bool = False
     """End everything with the process that started it (only its main thread may ask)."""
 
@@ -75,6 +78,20 @@ class Options:
             ),
             Member(Role.AUDITOR, self.regions[0], 1),
         ]
+
+    @property
+    def embedded(self) -> list[Member]:
+        """The Gateways inside applications."""
+        first = self.gateways + 1
+        return [
+            Member(Role.GATEWAY, self.regions[0], number)
+            for number in range(first, first + self.applications)
+        ]
+
+    @property
+    def everybody(self) -> list[Member]:
+        """Who is on the roster."""
+        return self.members + self.embedded
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +139,7 @@ def up(options: Options, tell: Tell = lambda _: None) -> SystemState:
 def init(options: Options) -> tuple[Topology, bytes]:
     """Make identities, secrets, roster and configurations, and start nothing."""
     public = make_trust(
-        options.directory, options.members, list(options.regions), time.time_ns() // 1_000_000
+        options.directory, options.everybody, list(options.regions), time.time_ns() // 1_000_000
     )
     plan = topology.plan(options.directory, options.regions)
     topology.write_configs(plan)
@@ -168,7 +185,7 @@ def status(directory: Path) -> list[dict[str, Any]]:
 def _start(options: Options, record: Callable[[Entry], None], tell: Tell) -> Path:
     root = options.directory
     tell("making identities and the signed roster")
-    public = make_trust(root, options.members, list(options.regions), time.time_ns() // 1_000_000)
+    public = make_trust(root, options.everybody, list(options.regions), time.time_ns() // 1_000_000)
     keys = RootKeys(root)
     keys.prepare()
     tell(f"starting a backbone and {len(options.regions)} regions: {', '.join(options.regions)}")
@@ -206,7 +223,7 @@ def start_member(root: Path, member: Member, *, die_with_parent: bool) -> Entry:
 
 def _write(plan: Topology, options: Options, public: bytes) -> Path:
     environment = RootKeys(options.directory).environment
-    for member in options.members:
+    for member in options.everybody:
         write_instance(plan, member, public, environment)
     return write_context(plan, public)
 

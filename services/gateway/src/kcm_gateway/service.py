@@ -9,15 +9,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from kcm_bus.audit import AuditEmitter
 from kcm_bus.clock import Clock, Randomness
-from kcm_bus.connection import Connection
 from kcm_bus.membership import Membership
-from kcm_bus.registry_feed import RegistryFeed
 from kcm_bus.serving import Service
-from kcm_bus.switch import KillSwitch
-from kcm_control.registry import Registry
-from kcm_control.revocation import Revocations
 from kcm_schemas import limits, record, subjects
 from kcm_schemas.codec import decode, encode
 from kcm_schemas.codes import Code, KcmError
@@ -25,8 +19,8 @@ from kcm_schemas.data import DecryptReply, DecryptRequest, EncryptReply, Encrypt
 from kcm_trust.verify import may_ask
 
 from kcm_gateway.config import GatewayConfig
-from kcm_gateway.core_client import CoreClient
-from kcm_gateway.engine import Batch, Gateway
+from kcm_gateway.embedded import EmbeddedGateway
+from kcm_gateway.engine import Batch
 
 VERSION: Final = "0.1.0"
 
@@ -46,53 +40,21 @@ class GatewayService:
     ) -> None:
         self._me: Final = membership
         self._clock: Final = clock
-        name = membership.name
-        self._region_bus: Final = Connection(config.region_bus, name)
-        self._control_bus: Final = Connection(config.control_bus, name)
-        self._audit: Final = AuditEmitter(self._region_bus, membership, clock)
-        registry = Registry()
-        revocations = Revocations(registry)
-        self._registry: Final = registry
-        core = CoreClient(
-            self._region_bus.request, membership, clock, randomness, config.engine.core_timeout_s
-        )
-        self._engine: Final = Gateway(
-            membership.region,
-            core=core,
-            guard=revocations,
-            clock=clock,
-            randomness=randomness,
-            settings=config.engine,
-        )
-        self._feed: Final = RegistryFeed(
-            self._region_bus, membership.verifier, revocations, self._engine.purge, clock
-        )
-        self._switch: Final = KillSwitch(
-            membership=membership,
-            region_bus=self._region_bus,
-            control_bus=self._control_bus,
-            revocations=revocations,
-            purge=self._engine.purge,
-            emit=self._audit.emit,
-            clock=clock,
-            randomness=randomness,
-        )
+        self._member: Final = EmbeddedGateway(config, membership, clock, randomness)
+        self._engine: Final = self._member.engine
+        self._audit: Final = self._member.audit
         self._service: Final = Service(
-            self._region_bus,
+            self._member.region_bus,
             clock,
             name="kcm-gateway",
             service_id=membership.boot.hex(),
             version=VERSION,
-            metadata={"instance": name, "region": membership.region},
+            metadata={"instance": membership.name, "region": membership.region},
         )
 
     async def start(self) -> None:
         """Connect, catch up, serve."""
-        await self._region_bus.start()
-        await self._control_bus.start()
-        await self._audit.start()
-        await self._feed.start()
-        await self._switch.start()
+        await self._member.start()
         region = self._me.region
         await self._service.add(
             "data", subjects.gateway_all(region), self.handle, f"gateway-{region}"
@@ -102,12 +64,7 @@ class GatewayService:
     async def close(self) -> None:
         """Finish what is in flight, wipe every key, and go off the record."""
         await self._service.drain()
-        self._engine.close()
-        await self._switch.close()
-        await self._feed.close()
-        await self._audit.close()
-        await self._control_bus.close()
-        await self._region_bus.close()
+        await self._member.close()
 
     async def handle(self, subject: str, body: bytes) -> bytes:
         """Serve one request; raises ``KcmError``."""

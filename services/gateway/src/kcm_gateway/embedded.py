@@ -1,0 +1,96 @@
+"""A Gateway inside an application: the engine as a member of the system, serving nobody else.
+
+    async with EmbeddedGateway.join("gateway.toml") as member:
+        batch = await member.engine.encrypt("acme", "files", pieces)
+
+Payloads never leave the process; only data keys travel, sealed. It hears every kill as any other
+Gateway does, and its boots are on record and receipt like any other's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final, Self
+
+from kcm_bus.audit import AuditEmitter
+from kcm_bus.clock import Clock, Randomness, SystemClock, SystemRandomness
+from kcm_bus.config import load
+from kcm_bus.connection import Connection
+from kcm_bus.membership import Membership, join_system
+from kcm_bus.registry_feed import RegistryFeed
+from kcm_bus.switch import KillSwitch
+from kcm_control.registry import Registry
+from kcm_control.revocation import Revocations
+from kcm_schemas.roster import Role
+
+from kcm_gateway.config import GatewayConfig
+from kcm_gateway.core_client import CoreClient
+from kcm_gateway.engine import Gateway
+
+
+class EmbeddedGateway:
+    """The engine with its connections, its kill switch and its audit trail."""
+
+    def __init__(
+        self, config: GatewayConfig, membership: Membership, clock: Clock, randomness: Randomness
+    ) -> None:
+        self.region_bus: Final = Connection(config.region_bus, membership.name)
+        self._control_bus: Final = Connection(config.control_bus, membership.name)
+        self.audit: Final = AuditEmitter(self.region_bus, membership, clock)
+        revocations = Revocations(Registry())
+        core = CoreClient(
+            self.region_bus.request, membership, clock, randomness, config.engine.core_timeout_s
+        )
+        self.engine: Final = Gateway(
+            membership.region,
+            core=core,
+            guard=revocations,
+            clock=clock,
+            randomness=randomness,
+            settings=config.engine,
+        )
+        self._feed: Final = RegistryFeed(
+            self.region_bus, membership.verifier, revocations, self.engine.purge, clock
+        )
+        self._switch: Final = KillSwitch(
+            membership=membership,
+            region_bus=self.region_bus,
+            control_bus=self._control_bus,
+            revocations=revocations,
+            purge=self.engine.purge,
+            emit=self.audit.emit,
+            clock=clock,
+            randomness=randomness,
+        )
+
+    @classmethod
+    @asynccontextmanager
+    async def join(cls, config_path: str) -> AsyncIterator[Self]:
+        """Join the system by a Gateway's configuration file; raises ``ConfigError``."""
+        config, randomness = load(GatewayConfig, config_path), SystemRandomness()
+        member = cls(
+            config, join_system(config, Role.GATEWAY, randomness), SystemClock(), randomness
+        )
+        await member.start()
+        try:
+            yield member
+        finally:
+            await member.close()
+
+    async def start(self) -> None:
+        """Connect, and catch up with every kill before anything can be asked."""
+        await self.region_bus.start()
+        await self._control_bus.start()
+        await self.audit.start()
+        await self._feed.start()
+        await self._switch.start()
+
+    async def close(self) -> None:
+        """Wipe every key, and go off the record."""
+        self.engine.close()
+        await self._switch.close()
+        await self._feed.close()
+        await self.audit.close()
+        await self._control_bus.close()
+        await self.region_bus.close()
