@@ -25,6 +25,7 @@ from kcm_schemas.admin import (
     AdminRequest,
     Empty,
     HoldQuery,
+    PreviewQuery,
     PutStatement,
     ServiceView,
     TenantList,
@@ -181,7 +182,8 @@ class Admin:
         return self._kills.listing()
 
     async def _preview(self, request: AdminRequest) -> Message:
-        return await self._kills.preview(decode(PutStatement, request.payload).statement)
+        query = decode(PreviewQuery, request.payload)
+        return await self._kills.preview(query.scope, query.target)
 
     async def _view(self, tenant: Tenant) -> TenantView:
         link = self._registry.link(tenant.link)

@@ -27,7 +27,7 @@ from kcm_schemas import limits, subjects
 from kcm_schemas.admin import BlastRadius, BootStatus, HoldList, HoldStatus, HoldView
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import Code, KcmError
-from kcm_schemas.control import Boot, Hold, PullReply, PullRequest
+from kcm_schemas.control import Boot, PullReply, PullRequest, Scope
 from kcm_schemas.signed import Kind
 from kcm_trust.verify import Untrusted
 from nats.aio.msg import Msg
@@ -118,17 +118,16 @@ class Kills:
         """How far a hold has come, asked anew of every region in scope."""
         record = self._known(hold_id)
         await self._tell_again(record)
-        scope = self._regions_of(record.hold)
+        scope = self._regions_of(record.hold.scope, record.hold.target)
         facts = await asyncio.gather(*(self._facts(region, record) for region in scope))
         arrivals = self._receipts.get(hold_id, {})
         return hold_status(record, dict(zip(scope, facts, strict=True)), arrivals)
 
-    async def preview(self, raw: bytes) -> BlastRadius:
+    async def preview(self, scope: Scope, target: str) -> BlastRadius:
         """What a hold would reach. Nothing is changed."""
-        hold = self._believe(raw).hold
-        tenants = sorted(self._revocations.reach(hold.scope, hold.target))
+        tenants = sorted(self._revocations.reach(scope, target))
         known = [name for name in tenants if self._registry.tenant(name) is not None]
-        regions = self._regions_of(hold)
+        regions = self._regions_of(scope, target)
         facts = await asyncio.gather(*(self._boots_of(region) for region in regions))
         boots = [
             BootStatus(
@@ -201,10 +200,10 @@ class Kills:
             raise KcmError(Code.MALFORMED, "no such hold is known here")
         return record
 
-    def _regions_of(self, hold: Hold) -> list[str]:
+    def _regions_of(self, scope: Scope, target: str) -> list[str]:
         """The regions of the tenants that a hold reaches; all when it names none we know."""
         regions: set[str] = set()
-        for name in self._revocations.reach(hold.scope, hold.target):
+        for name in self._revocations.reach(scope, target):
             tenant = self._registry.tenant(name)
             if tenant is not None:
                 regions.update(tenant.regions)
