@@ -1,0 +1,320 @@
+"""What is shipped for production and for containers says what the documents promise.
+
+Containers and units cannot run in a test; what they are told can be read, and the broker
+configurations are given to the real server.
+"""
+
+import configparser
+import re
+import subprocess
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from kcm.dev import containers
+from kcm.dev.binary import nats_server_binary
+from kcm.dev.brokers import Account, Role
+from kcm.dev.containers import INSTANCES, REGIONS
+
+ROOT = Path(__file__).parents[2]
+DEPLOY = ROOT / "deploy"
+BCRYPT = "$2a$11$W2zko751KUvVy59mUTWmpOdWjpEm5qhcCZRd05GjI/sSOT.xtiHyG"
+ROLE_OF = {"core-1": "core", "core-2": "core", "gateway-1": "gateway", "auditor-1": "auditor"}
+
+
+def parsed(text: str) -> Any:
+    """Parse YAML in which a key that is given twice is an error, as Docker has it."""
+    for node in walk(yaml.compose(text)):
+        own = [key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+        assert len(own) == len(set(own)), node.start_mark
+    return yaml.safe_load(text)
+
+
+def walk(node: Any) -> Any:
+    if isinstance(node, yaml.MappingNode):
+        yield node
+        for _, value in node.value:
+            yield from walk(value)
+    elif isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            yield from walk(value)
+
+
+@pytest.fixture(scope="module")
+def compose() -> dict[str, Any]:
+    return parsed((ROOT / "compose.yaml").read_text())
+
+
+def volumes(service: dict[str, Any]) -> dict[str, str]:
+    """Volume by place, with ``:ro`` where it is read-only."""
+    found = {}
+    for line in service.get("volumes", []):
+        name, place, *mode = line.split(":")
+        found[place] = name + "".join(f":{m}" for m in mode)
+    return found
+
+
+def test_every_container_is_hardened(compose):
+    for name, service in compose["services"].items():
+        assert service["read_only"] is True, name
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert service["user"] == "10001:10001", name
+        assert service["pids_limit"] <= 256, name
+        assert not {"privileged", "cap_add", "devices", "ports", "pid", "ipc"} & set(service), name
+        assert not [v for v in service.get("volumes", []) if v.startswith((".", "/", "~"))], name
+
+
+def test_every_region_has_its_broker_and_its_instances(compose):
+    expected = {f"{region}-{instance}" for region in REGIONS for instance in INSTANCES}
+    brokers = {containers.broker_host(region) for region in ("", *REGIONS)}
+    assert set(compose["services"]) == expected | brokers | {"setup", "cli", "softhsm-token"}
+
+
+def test_a_region_reaches_the_others_through_the_backbone_alone(compose):
+    services = compose["services"]
+    assert all(network["internal"] for network in compose["networks"].values())
+    for region in REGIONS:
+        assert services[f"nats-{region}"]["networks"] == ["backbone", region]
+        for instance in INSTANCES:
+            assert services[f"{region}-{instance}"]["networks"] == [region]
+    assert services["backbone"]["networks"] == ["backbone"]
+    assert services["setup"]["network_mode"] == "none"
+
+
+def test_no_container_sees_the_secrets_of_another(compose):
+    services = compose["services"]
+    readers: dict[str, set[str]] = {}
+    for name, service in services.items():
+        for volume in volumes(service).values():
+            readers.setdefault(volume.removesuffix(":ro"), set()).add(name)
+    for region in REGIONS:
+        for instance in INSTANCES:
+            name = f"{region}-{instance}"
+            assert volumes(services[name])["/etc/kcm"] == f"{name}:ro"
+            assert readers[name] == {name, "setup"}
+            assert readers[f"{name}-state"] == {name}
+        assert readers[f"{region}-broker"] == {f"nats-{region}", "setup"}
+        assert readers[f"{region}-jetstream"] == {f"nats-{region}", "setup"}
+        assert readers[f"{region}-keys"] == {f"{region}-core-1", f"{region}-core-2"}
+    assert readers["operator"] == {"setup", "cli"}
+    cores = {f"{region}-core-{n}" for region in REGIONS for n in (1, 2)}
+    assert readers["customer"] == {"setup", "cli"} | cores
+    assert readers["softhsm"] == {"softhsm-token"} | cores
+    assert set(readers) == set(compose["volumes"])
+
+
+def test_who_holds_keys_neither_swaps_nor_dumps_core(compose):
+    for region in REGIONS:
+        for instance in ("core-1", "core-2", "gateway-1"):
+            service = compose["services"][f"{region}-{instance}"]
+            assert service["memswap_limit"] == service["mem_limit"]
+            assert service["ulimits"]["core"] == {"soft": 0, "hard": 0}
+        assert compose["services"][f"{region}-core-1"]["ulimits"]["memlock"]["hard"] >= 8 << 20
+
+
+def test_each_instance_runs_its_own_component(compose):
+    for region in REGIONS:
+        for instance, role in ROLE_OF.items():
+            target = compose["services"][f"{region}-{instance}"]["build"]["target"]
+            assert target == ("${KCM_CORE:-core}" if role == "core" else role)
+            health = compose["services"][f"{region}-{instance}"]["healthcheck"]["test"]
+            assert health == ["CMD", "test", "-e", str(containers.READY_FILE)]
+
+
+def test_setup_sees_every_configuration_where_it_writes_it(compose):
+    places = volumes(compose["services"]["setup"])
+    root = Path("/system")
+    for region in REGIONS:
+        for instance in INSTANCES:
+            place = containers.instance_dir(root, region, instance)
+            assert places[str(place)] == f"{region}-{instance}"
+        assert places[f"/system/{region}/broker"] == f"{region}-broker"
+    # A fresh volume is the user's only if the image has the directory that it covers.
+    made = re.findall(r"[\w/-]+", stages()["cli"])
+    for place in places:
+        assert place.removeprefix("/system/") in made
+
+
+def test_the_brokers_of_the_containers_find_one_another(tmp_path):
+    plan = containers.write_brokers(tmp_path)
+    files = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("nats.conf"))
+    assert files == ["backbone/nats.conf", "eu-de/broker/nats.conf", "us-east/broker/nats.conf"]
+    assert plan.region("eu-de").url == "nats://nats-eu-de:4222"
+    text = (tmp_path / "eu-de/broker/nats.conf").read_text()
+    assert '"host": "0.0.0.0"' in text
+    assert "@backbone:7422" in text
+    assert '"store_dir": "/data"' in text
+    login = plan.region("eu-de").login(Role.CORE, Account.REGION)
+    kept = tmp_path / "operator" / "secrets" / "eu-de" / "core"
+    assert kept.read_text().strip() == login.password
+    assert containers.write_brokers(tmp_path) == plan
+
+
+IMAGES = {"core": "kcm-core", "gateway": "kcm-gateway", "auditor": "kcm-auditor", "cli": "kcm"}
+
+
+def stages() -> dict[str, str]:
+    """The Dockerfile's stages by name, each with its text."""
+    text = (DEPLOY / "Dockerfile").read_text()
+    parts = re.split(r"^FROM (\S+) AS (\S+)$", text, flags=re.MULTILINE)
+    return {name: text for _, name, text in zip(parts[1::3], parts[2::3], parts[3::3], strict=True)}
+
+
+def test_each_image_installs_its_own_member_and_none_runs_as_root():
+    text = stages()
+    for image, member in IMAGES.items():
+        assert f"RUN $INSTALL {member}\n" in text[f"install-{image}"]
+        copies = re.findall(r"COPY --from=(\S+) ", text[image])
+        assert copies == [f"install-{image}"]
+    for image in (*IMAGES, "core-softhsm", "runtime"):
+        users = re.findall(r"^USER (.*)$", text[image], flags=re.MULTILINE)
+        assert users[-1:] in ([], ["10001:10001"]), image
+    assert re.findall(r"^USER (.*)$", text["runtime"], flags=re.MULTILINE) == ["10001:10001"]
+    assert "--require-hashes" in text["wheels"]
+    assert "--no-index" in text["install"]
+
+
+def unit(name: str) -> dict[str, list[str]]:
+    """Read a unit's service section: every value of each setting, in order."""
+    settings: dict[str, list[str]] = {}
+    lines = (DEPLOY / "systemd" / f"kcm-{name}@.service").read_text().splitlines()
+    for line in lines[lines.index("[Service]") + 1 : lines.index("[Install]")]:
+        if line and not line.startswith("#"):
+            key, _, value = line.partition("=")
+            settings.setdefault(key, []).append(value)
+    return settings
+
+
+@pytest.mark.parametrize("name", ["core", "gateway", "auditor"])
+def test_every_unit_is_hardened(name):
+    parser = configparser.ConfigParser(strict=False, interpolation=None, delimiters=("=",))
+    parser.read(DEPLOY / "systemd" / f"kcm-{name}@.service")
+    assert parser.sections() == ["Unit", "Service", "Install"]
+    settings = unit(name)
+    assert settings["User"] == [f"kcm-{name}"]
+    assert f"-m kcm_{name} --config /etc/kcm/{name}/%i.toml" in settings["ExecStart"][0]
+    for key, value in {
+        "NoNewPrivileges": "yes",
+        "ProtectSystem": "strict",
+        "ProtectHome": "yes",
+        "PrivateTmp": "yes",
+        "PrivateDevices": "yes",
+        "CapabilityBoundingSet": "",
+        "MemoryDenyWriteExecute": "yes",
+        "RestrictNamespaces": "yes",
+        "LimitCORE": "0",
+        "UMask": "0077",
+    }.items():
+        assert settings[key] == [value], key
+    assert settings["SystemCallFilter"][0] == "@system-service"
+    assert "@debug" in settings["SystemCallFilter"][1]
+
+
+def test_only_the_core_is_given_the_seal_key_and_it_never_swaps():
+    credentials = {
+        name: {value.split(":")[0] for value in unit(name)["LoadCredentialEncrypted"]}
+        for name in ("core", "gateway", "auditor")
+    }
+    assert "seal-key" in credentials["core"]
+    assert "seal-key" not in credentials["gateway"] | credentials["auditor"]
+    assert unit("core")["MemorySwapMax"] == unit("gateway")["MemorySwapMax"] == ["0"]
+    core = " ".join(unit("core")["Environment"])
+    assert "PYTHONMALLOC=malloc" in core
+    assert "glibc.malloc.perturb=85:glibc.malloc.tcache_count=0" in core
+
+
+def certificate(directory: Path) -> None:
+    """Write a self-signed certificate for the server to load."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test")])
+    now = datetime.now(UTC)
+    cert = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .sign(key, hashes.SHA256())
+    )
+    pem = cert.public_bytes(serialization.Encoding.PEM)
+    (directory / "server.pem").write_bytes(pem)
+    (directory / "ca.pem").write_bytes(pem)
+    (directory / "server.key").write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+
+
+def checked(directory: Path, name: str, env: dict[str, str]) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [str(nats_server_binary()), "-t", "-c", str(directory / name)],
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+
+
+@pytest.fixture
+def production(tmp_path: Path) -> tuple[Path, dict[str, str]]:
+    """The production configurations as an operator would have them, and the environment."""
+    certificate(tmp_path)
+    env = {
+        "KCM_SERVER_NAME": "n1",
+        "KCM_REGION": "eu-de",
+        "KCM_ROUTES": '["tls://n2.example:6222", "tls://n3.example:6222"]',
+        "KCM_BACKBONE": '["tls://eu-de:secret@b1.example:7422"]',
+    }
+    for name in ("backbone.conf", "region.conf", "regions.conf.example", "users.conf.example"):
+        text = (DEPLOY / "nats" / name).read_text()
+        here = text.replace("/etc/nats", str(tmp_path))
+        (tmp_path / name.removesuffix(".example")).write_text(here)
+        env |= dict.fromkeys(re.findall(r"\$(KCM_\w+_HASH)", text), BCRYPT)
+    return tmp_path, env
+
+
+@pytest.mark.parametrize("name", ["backbone.conf", "region.conf"])
+def test_the_server_takes_the_production_configuration(production, name):
+    directory, env = production
+    done = checked(directory, name, env)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "missing"),
+    [("backbone.conf", "KCM_LINK_EU_DE_HASH"), ("region.conf", "KCM_CORE_HASH")],
+)
+def test_the_server_does_not_start_without_a_password(production, name, missing):
+    directory, env = production
+    done = checked(directory, name, {key: value for key, value in env.items() if key != missing})
+    assert done.returncode != 0
+    assert missing in done.stdout + done.stderr
+
+
+def test_the_production_backbone_shares_what_the_tested_one_shares(tmp_path):
+    """Two texts, one rule: the example has the exports and imports that the renderer writes."""
+    containers.write_brokers(tmp_path)
+    rendered = yaml.safe_load((tmp_path / "backbone" / "nats.conf").read_text())
+    text = (DEPLOY / "nats" / "regions.conf.example").read_text()
+    for region, account in rendered["accounts"].items():
+        block = text[text.index(f"\n  {region}: {{") :].split("\n  }\n")[0]
+        shared = re.findall(r"(stream|service): \"([^\"]+)\"", block)
+        taken = re.findall(r"(stream|service): \{account: (\S+), subject: \"([^\"]+)\"\}", block)
+        assert shared == [item for export in account["exports"] for item in export.items()]
+        assert taken == [
+            (kind, at["account"], at["subject"])
+            for entry in account["imports"]
+            for kind, at in entry.items()
+        ]
