@@ -218,11 +218,13 @@ async def test_a_hundred_unwraps_at_once_are_bounded_and_all_right(unsealer, dir
     wrapped = [await wrapping(unsealer, uri, plaintext) for plaintext in plaintexts]
     await until(lambda: not children(unsealer.server_pid))
     most = min(CALLS_IN_FLIGHT_MAX, CHILDREN_MAX)
+    descriptors = open_descriptors()
     with hanging(directory):
         calls = [asyncio.create_task(opened(unsealer, uri, each)) for each in wrapped]
         await until(lambda: len(children(unsealer.server_pid)) >= most)
         for _ in range(20):
             assert len(children(unsealer.server_pid)) == most
+            assert open_descriptors() <= descriptors + CALLS_IN_FLIGHT_MAX
             await asyncio.sleep(0)
     results = await asyncio.gather(*calls, return_exceptions=True)
     held = [result for result in results if isinstance(result, L1Error)]

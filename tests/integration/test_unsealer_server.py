@@ -20,6 +20,7 @@ from kcm_core.unsealer.frames import (
     request_parts,
     state_of,
 )
+from kcm_core.unsealer.server import CHILDREN_MAX
 
 from tests.integration.unsealing import PATIENCE_S, children, gone, hanging, until
 
@@ -148,11 +149,34 @@ def test_a_bad_uri_is_answered_without_a_child(server):
 async def test_a_child_ends_itself_at_its_deadline(server, tmp_path):
     softkey.create(tmp_path / "key")
     with hanging(tmp_path / "key"):
-        request = packet(Operation.WRAP, b"x", uri=f"softkey:{tmp_path / 'key'}", deadline_ms=200)
+        request = packet(Operation.WRAP, b"x", uri=f"softkey:{tmp_path / 'key'}", deadline_ms=1000)
         (read,) = server.send(request)
-        assert answer(read) is None
-    await until(lambda: not children(server.process.pid))
+        await until(lambda: children(server.process.pid))
+        server.process.send_signal(signal.SIGSTOP)  # it cannot help now
+        try:
+            assert answer(read) is None
+        finally:
+            server.process.send_signal(signal.SIGCONT)
     server.ping()
+
+
+async def test_a_child_keeps_nothing_of_the_server(tmp_path):
+    softkey.create(tmp_path / "key")
+    harness = Harness()
+    harness.ping()
+    with hanging(tmp_path / "key"):
+        (read,) = harness.send(packet(Operation.WRAP, b"x", uri=f"softkey:{tmp_path / 'key'}"))
+        await until(lambda: children(harness.process.pid))
+        (child,) = children(harness.process.pid)
+        harness.process.kill()
+        harness.process.wait(PATIENCE_S)
+        harness.socket.settimeout(PATIENCE_S)
+        # The end of the socket shows although the child lives: it has no copy of the server's.
+        assert harness.socket.recv(1) == b""
+        assert not gone(child)
+        os.kill(child, signal.SIGKILL)
+        assert answer(read) is None
+    harness.socket.close()
 
 
 async def test_when_the_core_is_gone_server_and_children_end(tmp_path):
@@ -174,11 +198,13 @@ async def test_when_the_core_is_gone_a_full_server_ends_too(tmp_path):
     harness = Harness()
     with hanging(tmp_path / "key"):
         request = packet(Operation.WRAP, b"x", uri=f"softkey:{tmp_path / 'key'}")
-        ends = [end for _ in range(20) for end in harness.send(request)]
-        await until(lambda: len(children(harness.process.pid)) == 16)
+        ends = [end for _ in range(CHILDREN_MAX + 4) for end in harness.send(request)]
+        await until(lambda: len(children(harness.process.pid)) >= CHILDREN_MAX)
+        for _ in range(50):
+            assert len(children(harness.process.pid)) == CHILDREN_MAX
         harness.close()
         assert harness.process.returncode == 0
-        assert [answer(end) for end in ends] == [None] * 20
+        assert [answer(end) for end in ends] == [None] * (CHILDREN_MAX + 4)
 
 
 def test_ctrl_c_is_for_the_core(server):
