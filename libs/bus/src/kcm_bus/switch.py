@@ -163,7 +163,7 @@ class KillSwitch:
         """Broadcast a hold or lift to every instance of every region."""
         record = to_record(self._me.verifier.hold_or_lift(raw))
         hold = record.hold
-        subject = subjects.broadcast_hold(hold.origin, hold.scope, hold.id)
+        subject = subjects.broadcast_hold(self._me.region, hold.scope, hold.id)
         await self._control_bus.publish(subject, raw)
         await self._control_bus.flush()
 

@@ -1,0 +1,155 @@
+"""A living system for integration tests, and the hands to do to it what no client would."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from kcm import Admin, ClientContext, statements
+from kcm.dev import processes, system
+from kcm.dev.configs import ready_file
+from kcm.dev.processes import ReadyFile
+from kcm.dev.rootkeys import RootKeys
+from kcm.kills import Kills
+from kcm_bus.connection import Connection
+from kcm_schemas import subjects
+from kcm_schemas.codec import encode
+from kcm_schemas.data import (
+    DecryptReply,
+    DecryptRequest,
+    EncryptReply,
+    EncryptRequest,
+    decode_reply,
+)
+
+EU, US = "eu-de", "us-east"
+_names = itertools.count(1)
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+async def eventually(holds: Callable[[], Awaitable[bool]], within_s: float = 20.0) -> None:
+    """Wait for a condition, by asking again until it holds."""
+    until = time.monotonic() + within_s
+    while not await holds():
+        assert time.monotonic() < until, "the condition did not come true in time"
+        await asyncio.sleep(0.02)
+
+
+class Living:
+    """One development system."""
+
+    def __init__(self, options: system.Options, state: system.SystemState) -> None:
+        self.options = options
+        self.directory: Path = options.directory
+        self.context = ClientContext.load(state.context)
+        self.keys = RootKeys(options.directory)
+
+    @asynccontextmanager
+    async def app(self, region: str = EU) -> AsyncIterator[Connection]:
+        connection = Connection(self.context.app_address(region), "test-app")
+        await connection.start()
+        try:
+            yield connection
+        finally:
+            await connection.close()
+
+    @asynccontextmanager
+    async def control(self, region: str = EU) -> AsyncIterator[Connection]:
+        """The CONTROL account of a region, as a Core's user: what a thief of its password has."""
+        from kcm.dev.brokers import Account, Role, login_name
+        from kcm.dev.topology import password_path
+        from kcm_bus.config import BusAddress
+
+        address = BusAddress(
+            url=self.context.app_address(region).url,
+            user=login_name(Role.CORE, Account.CONTROL),
+            password_file=password_path(self.directory, region, Role.CORE, Account.CONTROL),
+        )
+        connection = Connection(address, "test-control")
+        await connection.start()
+        try:
+            yield connection
+        finally:
+            await connection.close()
+
+    async def tenant(
+        self, *, regions: tuple[str, ...] = (EU, US), kind: str | None = None
+    ) -> str:
+        """A new tenant with a root key of its own and the service ``crm``."""
+        name = f"t{next(_names)}-{os.getpid()}"
+        uri = await asyncio.to_thread(self.keys.create, name, kind)
+        async with Admin.open(self.context) as admin:
+            link = statements.link(admin.identity, name, uri=uri, model="byok")
+            tenant = statements.tenant(
+                admin.identity, name, link=name, regions=regions, fence="all"
+            )
+            service = statements.service(admin.identity, name, "crm")
+            for region in regions:
+                await admin.put(region, "link", link)
+                await admin.put(region, "tenant", tenant)
+                await admin.put(region, "service", service)
+        return name
+
+    async def kill(self, tenant: str, *, scope: str = "tenant", region: str = EU) -> bytes:
+        """Kill and wait until it is complete; returns the hold's id."""
+        async with Admin.open(self.context) as admin:
+            others = [name for name in self.context.regions if name != region]
+            kills = Kills(admin, [region, *others])
+            hold = kills.make(scope, tenant, "test")
+            until = admin.around.clock.elapsed() + 60
+            await kills.place(hold, until)
+            async for status in kills.watch(hold.id, until):
+                if status.complete:
+                    return hold.id
+        raise AssertionError("the kill did not become complete")
+
+    async def lift(self, hold_id: bytes) -> None:
+        async with Admin.open(self.context) as admin:
+            kills = Kills(admin, list(self.context.regions))
+            await kills.lift(hold_id, "test", admin.around.clock.elapsed() + 30)
+
+    def sigkill(self, name: str) -> None:
+        """End an instance or broker as a power cut would."""
+        entry = next(row for row in system.status(self.directory) if row["name"] == name)
+        os.kill(entry["pid"], signal.SIGKILL)
+        while any(row["running"] for row in system.status(self.directory) if row["name"] == name):
+            time.sleep(0.01)
+
+    async def restart(self, name: str) -> None:
+        """Start an instance again and wait until it serves."""
+        member = next(m for m in self.options.everybody if m.name == name)
+        entry = await asyncio.to_thread(
+            system.start_member, self.directory, member, die_with_parent=False
+        )
+        state = system.state.load(self.directory)
+        assert state is not None
+        system.state.save(self.directory, state.with_entry(entry))
+        await asyncio.to_thread(
+            processes.wait_ready, entry.process, ReadyFile(ready_file(self.directory, member))
+        )
+
+
+async def encrypt(app, tenant, plaintexts, *, region=EU, contexts=(), dek_scope="record"):
+    request = EncryptRequest(
+        v=1, deadline_ms=now_ms() + 5000, dek_scope=dek_scope,
+        plaintexts=list(plaintexts), contexts=list(contexts),
+    )  # fmt: skip
+    subject = subjects.gateway(region, "encrypt", tenant, "crm")
+    return decode_reply(EncryptReply, await app.request(subject, encode(request), 6))
+
+
+async def decrypt(app, tenant, records, *, region=EU, contexts=(), service="crm"):
+    request = DecryptRequest(
+        v=1, deadline_ms=now_ms() + 5000, records=list(records), contexts=list(contexts)
+    )
+    subject = subjects.gateway(region, "decrypt", tenant, service)
+    return decode_reply(DecryptReply, await app.request(subject, encode(request), 6))

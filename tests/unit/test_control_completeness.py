@@ -1,0 +1,79 @@
+"""Completeness is computed from records on file, never from who was heard."""
+
+import pytest
+from kcm_control.completeness import Arrival, RegionFacts, hold_status
+from kcm_control.holds import HoldRecord
+from kcm_schemas.control import Boot, Hold, Receipt
+from kcm_schemas.roster import Role
+
+HOLD = HoldRecord(
+    Hold(
+        id=b"h" * 16, salt=bytes(16), scope="tenant", target="acme", cause="operator",
+        origin="eu", issued_ms=1, reason="",
+    ),
+    "op",
+    b"raw",
+)  # fmt: skip
+
+
+def boot(name, first, latest=99):
+    return Boot(
+        instance=name, boot=name.encode().ljust(16), role=Role.CORE, first=first, latest=latest
+    )
+
+
+def receipts(*names):
+    return {
+        name.encode().ljust(16): Arrival(
+            Receipt(
+                hold_id=HOLD.hold.id, instance=name, boot=name.encode().ljust(16),
+                role=Role.CORE, region="eu", keys=2, purge_us=10,
+            ),
+            after_ms=3,
+        )
+        for name in names
+    }  # fmt: skip
+
+
+def test_complete_when_every_boot_on_record_has_receipted():
+    facts = {"eu": RegionFacts(10, [boot("a", 1), boot("b", 2)])}
+    status = hold_status(HOLD, facts, receipts("a", "b"))
+    assert status.complete
+    assert [b.how for b in status.boots] == ["receipt", "receipt"]
+
+
+def test_one_missing_receipt_is_not_complete():
+    facts = {"eu": RegionFacts(10, [boot("a", 1), boot("b", 2)])}
+    status = hold_status(HOLD, facts, receipts("a"))
+    assert not status.complete
+    assert [b.how for b in status.boots] == ["receipt", "waiting"]
+
+
+def test_a_boot_that_began_after_the_hold_was_durable_knows_it():
+    facts = {"eu": RegionFacts(10, [boot("a", 1), boot("b", 11)])}
+    assert hold_status(HOLD, facts, receipts("a")).complete
+
+
+def test_a_receipt_of_another_boot_of_the_same_instance_does_not_count():
+    facts = {"eu": RegionFacts(10, [boot("a", 1)])}
+    other = {b"another-boot-id-": receipts("a")[b"a".ljust(16)]}
+    assert not hold_status(HOLD, facts, other).complete
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"eu": RegionFacts(0, [boot("a", 1)])},
+        {"eu": RegionFacts(10, [boot("a", 1)]), "us": None},
+        {"eu": RegionFacts(10, [boot("a", 1)]), "us": RegionFacts(0, [])},
+        {"eu": RegionFacts(10, [])},
+    ],
+    ids=["not durable", "a region is silent", "a region has it not", "nobody on record"],
+)
+def test_without_durability_everywhere_nothing_is_complete(facts):
+    assert not hold_status(HOLD, facts, receipts("a")).complete
+
+
+def test_a_late_starter_needs_the_hold_to_be_durable():
+    facts = {"eu": RegionFacts(0, [boot("b", 11)])}
+    assert hold_status(HOLD, facts, {}).boots[0].how == "waiting"
