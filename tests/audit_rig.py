@@ -1,4 +1,4 @@
-"""What the audit tests share: a roster with its keys, signed batches, clocks and a conditions' wait.
+"""What the audit tests share: a roster with its keys, signed batches, a clock, a patient wait.
 
 Nothing here is mocked: identities sign with real keys and a real verifier checks.
 """

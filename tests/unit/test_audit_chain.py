@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from hashlib import sha256
 
-from kcm_bus.audit_chain import BATCH_BYTES_MAX, EVENT_BYTES_MAX, Chain, EventBuffer, link
+from kcm_bus.audit_chain import BATCH_BYTES_MAX, Chain, EventBuffer, link
 from kcm_schemas import limits
 from kcm_schemas.audit import GENESIS
 
@@ -62,9 +62,9 @@ def test_a_run_never_spans_a_jump() -> None:
 
 def test_bounds_by_bytes() -> None:
     buffer = EventBuffer()
-    assert not buffer.add(b"x" * (EVENT_BYTES_MAX + 1))
-    big = b"x" * EVENT_BYTES_MAX
-    count = 2 * BATCH_BYTES_MAX // EVENT_BYTES_MAX
+    assert not buffer.add(b"x" * (limits.AUDIT_EVENT_MAX + 1))
+    big = b"x" * limits.AUDIT_EVENT_MAX
+    count = 2 * BATCH_BYTES_MAX // limits.AUDIT_EVENT_MAX
     assert all(buffer.add(big) for _ in range(count))
     assert buffer.fills_batch
     run = buffer.take()

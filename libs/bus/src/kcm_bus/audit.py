@@ -97,8 +97,11 @@ class AuditEmitter:
     @property
     def has_room(self) -> bool:
         """Whether a data request may begin; when false, refuse it with ``unavailable``."""
-        sending = not any(task.done() for task in self._tasks)
-        return sending and not self._closed and self._buffer.has_room
+        return not self._closed and not self._broken and self._buffer.has_room
+
+    @property
+    def _broken(self) -> bool:
+        return any(task.done() for task in self._tasks)
 
     @property
     def pending(self) -> int:
@@ -150,7 +153,7 @@ class AuditEmitter:
         self.emit(EventType.INSTANCE_STOP)
         self._closed = True
         self._hurry.set()
-        if self._tasks:
+        if self._tasks and not self._broken:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._drained.wait(), flush_s)
         for task in self._tasks:

@@ -21,9 +21,6 @@ from kcm_crypto.context import ctx
 from kcm_schemas import limits
 from kcm_schemas.audit import GENESIS
 
-EVENT_BYTES_MAX: Final = 16 * 1024
-"""Bytes of one encoded event: 2048 characters of detail take 8 KiB at most, names a few hundred."""
-
 BATCH_BYTES_MAX: Final = 512 * 1024
 """Bytes of events in one batch, so that the signed statement stays below a message's bound."""
 
@@ -104,7 +101,7 @@ class EventBuffer:
         seq = self._next_seq
         self._next_seq += 1
         if (
-            len(event) > EVENT_BYTES_MAX
+            len(event) > limits.AUDIT_EVENT_MAX
             or len(self._waiting) >= self._events_max
             or self._bytes + len(event) > self._bytes_max
         ):

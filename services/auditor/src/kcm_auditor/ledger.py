@@ -30,8 +30,8 @@ from enum import Enum
 from hashlib import sha256
 from typing import Final, assert_never
 
-from kcm_bus.audit_chain import EVENT_BYTES_MAX, Chain
-from kcm_schemas import subjects
+from kcm_bus.audit_chain import Chain
+from kcm_schemas import limits, subjects
 from kcm_schemas.audit import AuditBatch, AuditEvent
 from kcm_schemas.codec import decode
 from kcm_schemas.codes import KcmError
@@ -264,7 +264,7 @@ def _well_formed(batch: AuditBatch) -> bool:
         return False
     try:
         for event in batch.events:
-            decode(AuditEvent, event, limit=EVENT_BYTES_MAX)
+            decode(AuditEvent, event, limit=limits.AUDIT_EVENT_MAX)
     except KcmError:
         return False
     return True

@@ -142,6 +142,8 @@ def verify(
     for path in segments:
         if first_of(path) != check.seq + 1:
             check.problem(path.name, f"the segment does not follow entry {check.seq}")
+        if not path.stat().st_size:
+            check.problem(path.name, "the segment is empty")
         for number, line in enumerate(lines_of(path), start=1):
             check.line(f"{path.name}:{number}", line, begins=number == 1)
     if anchor is not None and not check.anchored:

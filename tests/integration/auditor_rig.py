@@ -1,0 +1,239 @@
+"""Real brokers and real Auditors as processes, for the integration tests of the audit."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import nats
+from kcm_auditor.entries import Batch, Entry, Incident, read
+from kcm_bus.audit import AuditEmitter
+from kcm_bus.clock import SystemClock, SystemRandomness
+from kcm_bus.config import BusAddress
+from kcm_bus.connection import Connection
+from kcm_schemas import subjects
+from kcm_schemas.audit import AuditBatch, AuditEvent
+from kcm_schemas.codec import decode
+from kcm_schemas.roster import OperatorRole, Role
+from kcm_schemas.signed import Signed
+from nats.js.api import StreamConfig
+
+from tests.audit_rig import REGION, System
+
+SERVER = Path(sys.executable).with_name("nats-server")
+
+
+@dataclass
+class Broker:
+    """One region's broker on the loopback, with its streams on disk."""
+
+    directory: Path
+    region: str = REGION
+    port: int = 0
+    process: subprocess.Popen[bytes] | None = None
+
+    def __post_init__(self) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.directory.mkdir(parents=True, exist_ok=True)
+        (self.directory / "password").write_text("pw")
+        settings = {
+            "host": "127.0.0.1",
+            "port": self.port,
+            "jetstream": {"domain": self.region, "store_dir": str(self.directory / "js")},
+            "accounts": {
+                "REGION": {"jetstream": "enabled", "users": [{"user": "u", "password": "pw"}]}
+            },
+        }
+        (self.directory / "conf").write_text(json.dumps(settings))
+
+    @property
+    def address(self) -> BusAddress:
+        return BusAddress(
+            url=f"nats://127.0.0.1:{self.port}",
+            user="u",
+            password_file=self.directory / "password",
+        )
+
+    async def start(self) -> None:
+        self.process = subprocess.Popen(
+            [str(SERVER), "--config", str(self.directory / "conf")],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        while True:
+            try:
+                async with self.client() as client:
+                    await client.jetstream(timeout=1).account_info()
+                    return
+            except (OSError, nats.errors.Error):
+                await asyncio.sleep(0.02)
+
+    def stop(self, *, kill: bool = False) -> None:
+        if self.process is not None:
+            self.process.send_signal(signal.SIGKILL if kill else signal.SIGTERM)
+            self.process.wait(20)
+            self.process = None
+
+    @asynccontextmanager
+    async def client(self) -> AsyncIterator[nats.NATS]:
+        client = await nats.connect(
+            self.address.url, user="u", password="pw", allow_reconnect=False, connect_timeout=1
+        )
+        try:
+            yield client
+        finally:
+            await client.close()
+
+    async def provision(self) -> None:
+        async with self.client() as client:
+            await client.jetstream().add_stream(
+                StreamConfig(name=subjects.AUDIT_STREAM, subjects=[subjects.audit_all(self.region)])
+            )
+
+    async def store(self, emitter: str, body: bytes) -> None:
+        async with self.client() as client:
+            await client.jetstream().publish(subjects.audit(self.region, emitter), body)
+
+
+@dataclass
+class Rig:
+    """A region with a broker, a roster and the configuration of an Auditor."""
+
+    directory: Path
+    system: System
+    broker: Broker
+    process: subprocess.Popen[bytes] | None = None
+    logs: list[Path] = field(default_factory=list)
+
+    @property
+    def journal(self) -> Path:
+        return self.directory / "journal"
+
+    @property
+    def ready(self) -> Path:
+        return self.directory / "ready"
+
+    def configure(self, *others: Broker) -> Path:
+        path = self.directory / "auditor.toml"
+        lines = [
+            'instance = "auditor"',
+            f'region = "{self.broker.region}"',
+            f'root_public = "{self.system.identity("root").public.hex()}"',
+            f'roster = "{self.system.write_roster()}"',
+            f'identity = "{self.system.key_path("auditor")}"',
+            f'state_dir = "{self.directory / "state"}"',
+            f'ready_file = "{self.ready}"',
+            "[region_bus]",
+            *_bus(self.broker),
+            "[auditor]",
+            f'journal = "{self.journal}"',
+        ]
+        for other in others:
+            lines += ["[[regions]]", f'region = "{other.region}"', *_bus(other)]
+        path.write_text("\n".join(lines) + "\n")
+        return path
+
+    async def start_auditor(self) -> None:
+        self.ready.unlink(missing_ok=True)
+        self.logs.append(self.directory / f"auditor-{len(self.logs)}.log")
+        with self.logs[-1].open("wb") as log:
+            self.process = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-m",
+                    "kcm_auditor",
+                    "--config",
+                    str(self.directory / "auditor.toml"),
+                ],
+                stderr=log,
+            )
+        while not self.ready.exists():
+            assert self.process.poll() is None, self.log
+            await asyncio.sleep(0.02)
+
+    def end_auditor(self, number: int = signal.SIGTERM) -> int:
+        assert self.process is not None
+        process, self.process = self.process, None
+        process.send_signal(number)
+        return process.wait(30)
+
+    @property
+    def log(self) -> str:
+        return "".join(path.read_text() for path in self.logs)
+
+    def entries(self) -> list[Entry]:
+        """Everything that is on the disk now, but for a line that is being written."""
+        found: list[Entry] = []
+        for path in sorted(self.journal.glob("*.jsonl")):
+            for line in path.read_bytes().splitlines(keepends=True):
+                if line.endswith(b"\n"):
+                    found.append(read(line)[0])
+        return found
+
+    def incidents(self) -> list[tuple[str, str | None]]:
+        return [
+            (entry.content.incident.value, entry.content.emitter)
+            for entry in self.entries()
+            if isinstance(entry.content, Incident)
+        ]
+
+    def events(self, emitter: str) -> list[tuple[int, AuditEvent]]:
+        """Number and content of every recorded event of an emitter, in the journal's order."""
+        found: list[tuple[int, AuditEvent]] = []
+        for entry in self.entries():
+            if isinstance(entry.content, Batch):
+                batch = decode(AuditBatch, decode(Signed, entry.content.statement).body)
+                if batch.emitter == emitter:
+                    found += [
+                        (batch.first + at, decode(AuditEvent, raw))
+                        for at, raw in enumerate(batch.events)
+                    ]
+        return found
+
+    @asynccontextmanager
+    async def emitter(self, name: str, broker: Broker | None = None) -> AsyncIterator[AuditEmitter]:
+        connection = Connection((broker or self.broker).address, name)
+        await connection.start()
+        boot = SystemRandomness().public(16)
+        emitter = AuditEmitter(connection, self.system.membership(name, boot), SystemClock())
+        await emitter.start()
+        try:
+            yield emitter
+        finally:
+            await emitter.close()
+            await connection.close()
+
+
+def _bus(broker: Broker) -> list[str]:
+    address = broker.address
+    return [
+        f'url = "{address.url}"',
+        f'user = "{address.user}"',
+        f'password_file = "{address.password_file}"',
+    ]
+
+
+@contextmanager
+def make_rig(directory: Path) -> Iterator[Rig]:
+    """A system with two Gateways, an Auditor and operators; ends what it started."""
+    system = System(directory)
+    system.add("gw", Role.GATEWAY)
+    system.add("auditor", Role.AUDITOR)
+    system.add_operator("olga", OperatorRole.SECURITY)
+    rig = Rig(directory, system, Broker(directory / REGION))
+    try:
+        yield rig
+    finally:
+        if rig.process is not None:
+            rig.end_auditor(signal.SIGKILL)
+        rig.broker.stop(kill=True)
