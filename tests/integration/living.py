@@ -81,9 +81,7 @@ class Living:
         finally:
             await connection.close()
 
-    async def tenant(
-        self, *, regions: tuple[str, ...] = (EU, US), kind: str | None = None
-    ) -> str:
+    async def tenant(self, *, regions: tuple[str, ...] = (EU, US), kind: str | None = None) -> str:
         """A new tenant with a root key of its own and the service ``crm``."""
         name = f"t{next(_names)}-{os.getpid()}"
         uri = await asyncio.to_thread(self.keys.create, name, kind)

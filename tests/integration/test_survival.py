@@ -1,0 +1,135 @@
+"""What is left after processes were killed: everything."""
+
+import asyncio
+import shutil
+
+import pytest
+from kcm.dev import system
+from kcm_schemas.codes import Code, KcmError
+
+from tests.integration.living import EU, US, decrypt, encrypt, eventually
+
+CORE, GATEWAY = f"core-{EU}-1", f"gateway-{EU}-1"
+
+
+async def test_a_core_that_was_down_during_a_kill_knows_it_before_it_serves(fragile):
+    tenant = await fragile.tenant()
+    async with fragile.app() as app:
+        sealed = (await encrypt(app, tenant, [b"x"])).records
+        fragile.sigkill(CORE)
+        with pytest.raises(AssertionError):
+            # Its lease record is still there, so nobody may say that the kill is complete.
+            await asyncio.wait_for(_kill_without_waiting(fragile, tenant), 5)
+        await fragile.restart(CORE)
+        done = await _codes(app, tenant, sealed)
+        assert done == {Code.TENANT_KILLED}
+
+
+async def _kill_without_waiting(fragile, tenant):
+    from kcm import Admin
+    from kcm.kills import Kills
+
+    async with Admin.open(fragile.context) as admin:
+        kills = Kills(admin, [US])
+        hold = kills.make("tenant", tenant, "test")
+        status = await kills.place(hold, admin.around.clock.elapsed() + 20)
+        assert status.complete
+
+
+async def _codes(app, tenant, records):
+    try:
+        return set((await decrypt(app, tenant, records)).codes)
+    except KcmError as error:
+        return {error.code}
+
+
+async def test_everything_restarts_and_every_record_decrypts(fragile):
+    tenant = await fragile.tenant()
+    async with fragile.app() as app:
+        sealed = (await encrypt(app, tenant, [b"a", b"b"])).records
+        for name in (CORE, GATEWAY):
+            fragile.sigkill(name)
+            await fragile.restart(name)
+        assert (await decrypt(app, tenant, sealed)).plaintexts == [b"a", b"b"]
+    # The whole system, brokers included.
+    state = await asyncio.to_thread(_down_and_up, fragile)
+    assert state
+    from tests.integration.living import Living
+
+    again = Living(fragile.options, state)
+    async with again.app() as app:
+        assert (await decrypt(app, tenant, sealed)).plaintexts == [b"a", b"b"]
+
+
+def _down_and_up(fragile):
+    system.down(fragile.directory)
+    options = system.Options(fragile.directory, cores=1)
+    return system.up(options)
+
+
+async def test_a_lost_bucket_stops_the_core_instead_of_looking_empty(fragile):
+    tenant = await fragile.tenant(kind="softkey")
+    async with fragile.app() as app:
+        sealed = (await encrypt(app, tenant, [b"x"])).records
+        from kcm_bus.connection import Connection
+
+        operator = Connection(fragile.context.operator_address(EU), "vandal")
+        await operator.start()
+        await operator.jetstream().delete_key_value("kcm-registry")
+        fragile.sigkill(CORE)
+        from kcm.dev.errors import ProcessDiedError
+
+        with pytest.raises(ProcessDiedError, match="provision the region, or restore"):
+            await fragile.restart(CORE)
+        await operator.close()
+        with pytest.raises(KcmError) as info:
+            await encrypt(app, tenant, [b"y"] * 1000)
+        assert info.value.retryable or info.value.code is Code.OK
+        assert sealed
+
+
+async def test_wrapped_keys_come_back_from_the_second_store(fragile):
+    tenant = await fragile.tenant(kind="softkey")
+    async with fragile.app() as app:
+        sealed = (await encrypt(app, tenant, [b"x"])).records
+        from kcm_bus.connection import Connection
+
+        operator = Connection(fragile.context.operator_address(EU), "vandal")
+        await operator.start()
+        await operator.jetstream().purge_stream("KV_kcm-keys")
+        await operator.close()
+        fragile.sigkill(CORE)
+        await fragile.restart(CORE)
+
+        async def opens():
+            return await _codes(app, tenant, sealed) == {Code.OK} or not (
+                await _codes(app, tenant, sealed)
+            )
+
+        await eventually(opens)
+        assert (await decrypt(app, tenant, sealed)).plaintexts == [b"x"]
+
+
+async def test_a_root_key_that_cannot_be_reached_seals_and_comes_back(fragile):
+    tenant = await fragile.tenant(kind="softkey")
+    state = fragile.directory / "l1" / tenant / "state"
+    async with fragile.app() as app:
+        sealed = (await encrypt(app, tenant, [b"x"])).records
+        state.write_text("unreachable\n")
+        fragile.sigkill(CORE)
+        await fragile.restart(CORE)
+        assert await _codes(app, tenant, sealed) == {Code.TENANT_SEALED}
+        state.write_text("enabled\n")
+        assert (await decrypt(app, tenant, sealed)).plaintexts == [b"x"]
+
+
+async def test_a_stolen_store_is_no_use_in_another_region(fragile):
+    """The wrapped keys of one region, copied into the other one's second store, open nothing."""
+    tenant = await fragile.tenant(regions=(EU,), kind="softkey")
+    store = fragile.directory / "keystore"
+    for path in (store / EU).iterdir():
+        shutil.copy(path, store / US / path.name)
+    async with fragile.app(US) as app:
+        with pytest.raises(KcmError) as info:
+            await encrypt(app, tenant, [b"x"], region=US)
+        assert info.value.code is Code.UNKNOWN_TENANT
