@@ -14,9 +14,11 @@ class Clock(Protocol):
 
     def unix_ms(self) -> int:
         """Wall clock in Unix milliseconds: for deadlines that others set, and for people."""
+        ...
 
     def elapsed(self) -> float:
         """Seconds that only run forward, also in suspend: for durations."""
+        ...
 
 
 class Randomness(Protocol):
@@ -24,9 +26,11 @@ class Randomness(Protocol):
 
     def public(self, size: int) -> bytes:
         """Random bytes that are not secret: nonces, identifiers."""
+        ...
 
     def fill(self, view: memoryview) -> None:
         """Fill locked memory with key material."""
+        ...
 
 
 class SystemClock:

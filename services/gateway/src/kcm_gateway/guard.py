@@ -10,6 +10,8 @@ class Guard(Protocol):
 
     def begin(self, tenant: str) -> int:
         """The tenant's generation; raises ``tenant_killed``."""
+        ...
 
     def still(self, tenant: str, generation: int) -> None:
         """Raises ``tenant_killed`` unless the generation is the same."""
+        ...
