@@ -1,0 +1,130 @@
+"""A roster with one of everybody, and statements for them to sign."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from kcm_schemas.audit import AuditBatch
+from kcm_schemas.codec import encode
+from kcm_schemas.control import Hold, Lease, Lift, PullReply, Receipt
+from kcm_schemas.registry import RootKeys, ServiceKeys, WrappedRoot, WrappedService
+from kcm_schemas.roster import Grant, Instance, Operator, OperatorRole, Region, Role, Roster
+from kcm_schemas.signed import Kind
+from kcm_trust.verify import Verifier, hold_id
+
+from tests.vectors.families.messages import identity
+
+ID = b"i" * 16
+WRAPPED = b"w" * 72
+
+INSTANCES: Final = {
+    "core-eu": (Role.CORE, "eu"),
+    "core-eu-2": (Role.CORE, "eu"),
+    "core-us": (Role.CORE, "us"),
+    "gw-eu": (Role.GATEWAY, "eu"),
+    "gw-us": (Role.GATEWAY, "us"),
+    "aud-eu": (Role.AUDITOR, "eu"),
+}
+OPERATORS: Final = {
+    "admin": (OperatorRole.ADMIN,),
+    "security": (OperatorRole.SECURITY,),
+    "nobody": (),
+}
+STRANGERS: Final = ("stranger", "root")
+EVERYBODY: Final = (*INSTANCES, *OPERATORS, *STRANGERS)
+
+
+def roster() -> Roster:
+    return Roster(
+        system="test",
+        version=3,
+        issued_ms=0,
+        instances=[
+            Instance(
+                instance=name,
+                role=role,
+                region=region,
+                public_key=identity(name).public,
+                grants=[Grant(tenant="acme", service="*")] if role is Role.GATEWAY else [],
+            )
+            for name, (role, region) in INSTANCES.items()
+        ],
+        operators=[
+            Operator(operator=name, roles=list(roles), public_key=identity(name).public)
+            for name, roles in OPERATORS.items()
+        ],
+        regions=[
+            Region(
+                region=region,
+                hpke_key_id=ID,
+                hpke_suite="mlkem768-x25519",
+                hpke_public=b"",
+                seal_key_id=ID,
+            )
+            for region in ("eu", "us")
+        ],
+    )
+
+
+VERIFIER: Final = Verifier(roster())
+
+
+def hold(cause: Any = "operator", origin: str = "eu", **changes: Any) -> Hold:
+    fields: dict[str, Any] = {
+        "salt": ID,
+        "scope": "tenant",
+        "target": "acme",
+        "cause": cause,
+        "origin": origin,
+        "issued_ms": 5,
+        "reason": "drill",
+    }
+    draft = Hold(id=ID, **(fields | changes))
+    return Hold(**(dict(draft) | {"id": hold_id(draft)}))
+
+
+def lift(of: Hold, issuer: str) -> Lift:
+    embedded = encode(identity(issuer).sign(Kind.HOLD, of))
+    return Lift(hold=embedded, issued_ms=6, reason="over")
+
+
+def root_keys(region: str) -> RootKeys:
+    version = WrappedRoot(
+        version=1,
+        seal_key_id=ID,
+        link="acme-root",
+        link_revision=1,
+        blob=WRAPPED,
+        mechanism="m",
+        key_version="1",
+        principal="p",
+        canary=WRAPPED,
+        canary_digest=bytes(32),
+    )
+    return RootKeys(tenant="acme", region=region, revision=1, current=1, versions=[version])
+
+
+def service_keys(region: str) -> ServiceKeys:
+    version = WrappedService(version=1, l2_version=1, state="active", blob=WRAPPED)
+    fields: dict[str, Any] = {"tenant": "acme", "region": region, "service": "payroll"}
+    return ServiceKeys(**fields, revision=1, current=1, versions=[version])
+
+
+def receipt(who: str, role: Role, region: str) -> Receipt:
+    fields: dict[str, Any] = {"hold_id": ID, "instance": who, "boot": ID, "role": role}
+    return Receipt(**fields, region=region, keys=1, purge_us=2)
+
+
+def lease(who: str, role: Role, region: str) -> Lease:
+    fields: dict[str, Any] = {"instance": who, "boot": ID, "role": role, "region": region}
+    return Lease(**fields, nonce=ID, first=0, ended=False)
+
+
+def pull_reply(region: str) -> PullReply:
+    fields: dict[str, Any] = {"region": region, "nonce": ID, "page": 0, "pages": 1}
+    return PullReply(**fields, position=9, durable_at=0, holds=[], boots=[])
+
+
+def batch(who: str, role: Role, region: str) -> AuditBatch:
+    fields: dict[str, Any] = {"emitter": who, "boot": ID, "role": role, "region": region}
+    return AuditBatch(**fields, first=1, previous=bytes(32), events=[b"event"])
