@@ -113,6 +113,11 @@ class ClientContext:
             raise ContextError(f"the context knows no region {chosen}", f"regions are: {known}")
         return chosen
 
+    def in_order(self, name: str | None) -> list[str]:
+        """All regions, the chosen or default one first."""
+        chosen = self.region(name)
+        return [chosen, *sorted(region for region in self.regions if region != chosen)]
+
     def app_address(self, region: str) -> BusAddress:
         """The broker of a region as an application's user."""
         at = self.regions[region]

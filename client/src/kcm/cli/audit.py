@@ -1,0 +1,240 @@
+"""``kcm audit``: follow what happens, and check a journal offline."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from kcm.cli.exits import Exit
+from kcm.cli.output import emit, moment, plain
+from kcm.cli.problems import Problem, clean
+from kcm.cli.settings import Settings, common, region_option, run_async
+
+if TYPE_CHECKING:
+    from kcm_schemas.auditing import TailEntry, TailPage
+    from kcm_trust.verify import Verifier
+
+    from kcm.admin import Admin
+    from kcm.context import ClientContext
+
+POLL_S: Final = 1.0
+"""Seconds between two looks at the journal while following it."""
+
+PAGE_ENTRIES: Final = 256
+"""Entries asked for at once: what an Auditor gives at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One event as its emitter signed it, or an incident that the Auditor noticed."""
+
+    seq: int
+    time_ms: int
+    region: str
+    emitter: str
+    event: str
+    subject: str
+    code: str
+    count: int
+    failed: int
+    detail: str
+
+    @property
+    def text(self) -> str:
+        """As one line for a person."""
+        bad = f" ({self.failed} bad)" if self.failed else ""
+        return (
+            f"{moment(self.time_ms)}  {self.emitter:<20} {self.event:<18} {self.subject:<24} "
+            f"{self.code:<14} {self.count}{bad}  {self.detail}"
+        ).rstrip()
+
+
+@click.group()
+def audit() -> None:
+    """The record of everything that happens."""
+
+
+@audit.command("tail")
+@click.option("-n", "--number", type=click.IntRange(1, 10_000), default=20, show_default=True)
+@click.option("-f", "--follow", is_flag=True, help="Go on until interrupted.")
+@region_option
+@common
+def tail(settings: Settings, number: int, region: str | None, *, follow: bool) -> None:
+    """Show the last events. Each is verified against its emitter's signature here.
+
+    Example: kcm audit tail -n 50 -f
+    """
+    run_async(_tail(settings, number, region, follow=follow))
+
+
+@audit.command("verify")
+@click.argument("directory", type=click.Path(exists=True, file_okay=False))
+@click.option("--config", metavar="FILE", help="The Auditor's configuration: checks signatures.")
+@click.option("--anchor", metavar="SEQ:HASH", help="A head that was kept elsewhere.")
+@common
+def verify(settings: Settings, directory: str, config: str | None, anchor: str | None) -> int:
+    """Check a journal's directory offline: nothing changed, left out or put in.
+
+    Example: kcm audit verify ~/.local/state/kcm/dev/audit
+    """
+    del settings
+    # A process of its own: the client never imports a service.
+    command = [sys.executable, "-m", "kcm_auditor", "--verify", directory]
+    command += ["--config", config] if config else []
+    command += ["--anchor", anchor] if anchor else []
+    if not _installed():
+        text = "the Auditor is not installed here"
+        raise Problem(Exit.USAGE, "usage", text, "pip install 'kcm[dev]'")
+    done = subprocess.run(command, check=False)
+    match done.returncode:
+        case 0:
+            return Exit.OK
+        case 1:
+            return Exit.CHECK_FAILED
+        case 2:
+            return Exit.USAGE
+        case _:
+            return Exit.FAULT
+
+
+def _installed() -> bool:
+    return any((Path(entry) / "kcm_auditor" / "__main__.py").exists() for entry in sys.path)
+
+
+async def _tail(settings: Settings, number: int, region: str | None, *, follow: bool) -> None:
+    context = settings.context()
+    admin = settings.admin(context)
+    try:
+        place = _auditor_region(admin, context, region)
+        lines, seen = await _last(admin, place, number)
+        if settings.json and not follow:
+            emit(settings, lines, (), ())
+        else:
+            _say(settings, lines)
+        while follow:
+            await settings.around.sleep(POLL_S)
+            fresh, seen = await _since(admin, place, seen)
+            _say(settings, fresh)
+    finally:
+        await admin.close()
+
+
+def _auditor_region(admin: Admin, context: ClientContext, region: str | None) -> str:
+    """Where an Auditor of the roster answers: the region asked for, or the first that has one."""
+    from kcm_schemas.roster import Role
+
+    having = {
+        entry.region for entry in admin.verifier.roster.instances if entry.role is Role.AUDITOR
+    }
+    for place in context.in_order(region) if region is None else [context.region(region)]:
+        if place in having:
+            return place
+    raise Problem(
+        Exit.USAGE,
+        "usage",
+        "the roster has no Auditor there",
+        f"Auditors are in: {', '.join(sorted(having)) or 'no region'}",
+    )
+
+
+async def _last(admin: Admin, region: str, number: int) -> tuple[list[Line], int]:
+    """The last ``number`` events, and the entry up to which the journal was read."""
+    lines: list[Line] = []
+    before = newest = 0
+    while len(lines) < number:
+        limit = min(PAGE_ENTRIES, number - len(lines))
+        page = await admin.audit_tail(region, limit=limit, before=before)
+        if not page.entries:
+            break
+        newest = newest or page.entries[-1].seq
+        lines = _lines(admin.verifier, page) + lines
+        before = page.entries[0].seq
+        if before <= max(page.oldest, 1):
+            break
+    return lines[-number:], newest
+
+
+async def _since(admin: Admin, region: str, seen: int) -> tuple[list[Line], int]:
+    """Events after entry ``seen``, and the entry up to which the journal was read now."""
+    entries: list[TailEntry] = []
+    before = 0
+    while True:
+        page = await admin.audit_tail(region, limit=PAGE_ENTRIES, before=before)
+        fresh = [entry for entry in page.entries if entry.seq > seen]
+        entries = fresh + entries
+        if not fresh or len(fresh) < len(page.entries) or fresh[0].seq <= page.oldest:
+            break
+        before = fresh[0].seq
+    lines = [line for entry in entries for line in _of_entry(admin.verifier, entry)]
+    return lines, entries[-1].seq if entries else seen
+
+
+def _lines(verifier: Verifier, page: TailPage) -> list[Line]:
+    return [line for entry in page.entries for line in _of_entry(verifier, entry)]
+
+
+def _of_entry(verifier: Verifier, entry: TailEntry) -> list[Line]:
+    """An entry's events; what its emitter did not sign is shown as not believed."""
+    from kcm_trust.verify import Untrusted
+
+    lines = []
+    if entry.incident:
+        lines.append(_incident(entry, f"incident: {entry.incident}", entry.detail))
+    if entry.statement and not entry.incident:
+        try:
+            lines += _events(verifier, entry)
+        except Untrusted as error:
+            lines.append(_incident(entry, "not believed", str(error)))
+    return lines
+
+
+def _events(verifier: Verifier, entry: TailEntry) -> list[Line]:
+    from kcm_schemas.audit import AuditEvent
+    from kcm_schemas.codec import decode
+    from kcm_schemas.codes import KcmError
+
+    batch = verifier.audit(entry.statement)
+    lines = []
+    for raw in batch.events:
+        try:
+            event = decode(AuditEvent, raw)
+        except KcmError:
+            lines.append(_incident(entry, "not understood", "an event of another version"))
+            continue
+        lines.append(
+            Line(
+                seq=entry.seq,
+                time_ms=event.time_ms,
+                region=batch.region,
+                emitter=batch.emitter,
+                event=event.type,
+                subject="/".join(part for part in (event.tenant, event.service) if part),
+                code=event.code.value,
+                count=event.count,
+                failed=event.failed,
+                detail=event.detail,
+            )
+        )
+    return lines
+
+
+def _incident(entry: TailEntry, event: str, detail: str) -> Line:
+    return Line(
+        entry.seq, entry.time_ms, entry.region or "", "auditor", event, "", "", 0, 0, detail
+    )
+
+
+def _say(settings: Settings, lines: Sequence[Line]) -> None:
+    """One event on one line, as it comes."""
+    import json
+
+    for line in lines:
+        text = json.dumps(plain(line)) if settings.json else clean(line.text)
+        sys.stdout.write(text + "\n")
+    sys.stdout.flush()

@@ -1,0 +1,162 @@
+"""``kcm dev``: a whole system on this machine, for trying things out."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from kcm.cli.exits import Exit
+from kcm.cli.output import emit, note
+from kcm.cli.problems import clean
+from kcm.cli.settings import Settings, common
+
+if TYPE_CHECKING:
+    from kcm.dev.system import Options
+
+directory_option = click.option(
+    "--dir",
+    "directory",
+    metavar="DIR",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Where the system lives [default: ~/.local/state/kcm/dev].",
+)
+regions_option = click.option(
+    "--region", "regions", multiple=True, help="A region (repeatable) [default: eu-de, us-east]."
+)
+cores_option = click.option(
+    "--cores", type=click.IntRange(1, 9), default=2, show_default=True, help="Cores per region."
+)
+gateways_option = click.option(
+    "--gateways",
+    type=click.IntRange(1, 9),
+    default=1,
+    show_default=True,
+    help="Gateways per region.",
+)
+
+
+@click.group()
+def dev() -> None:
+    """A whole system on this machine, to try things out."""
+
+
+@dev.command()
+@directory_option
+@regions_option
+@cores_option
+@gateways_option
+@common
+def up(
+    settings: Settings,
+    directory: Path | None,
+    regions: tuple[str, ...],
+    cores: int,
+    gateways: int,
+) -> None:
+    """Start a system and leave it running.
+
+    Example: kcm dev up --region eu-de --region us-east
+    """
+    from kcm.dev import system
+
+    options = _options(directory, regions, cores, gateways)
+    state = system.up(options, _tell)
+    _show_status(settings, state.directory)
+    note(settings, f"context: {state.context}", context=state.context)
+
+
+@dev.command()
+@directory_option
+@regions_option
+@cores_option
+@gateways_option
+@common
+def init(
+    settings: Settings,
+    directory: Path | None,
+    regions: tuple[str, ...],
+    cores: int,
+    gateways: int,
+) -> None:
+    """Make identities, roster, passwords and configurations, and start nothing."""
+    from kcm.dev import system
+
+    options = _options(directory, regions, cores, gateways)
+    _, public = system.init(options)
+    found = {"directory": options.directory, "root_public": public}
+    emit(settings, found, ("directory", "root_public"), [(options.directory, public.hex())])
+
+
+@dev.command()
+@directory_option
+@click.option("--wipe", is_flag=True, help="Remove the directory too: all keys in it are lost.")
+@common
+def down(settings: Settings, directory: Path | None, *, wipe: bool) -> None:
+    """End every process of the system."""
+    from kcm.dev import system
+
+    ended = system.down(directory or system.default_directory(), wipe=wipe, tell=_tell)
+    emit(settings, {"ended": ended, "wiped": wipe}, ("ended",), [(name,) for name in ended])
+
+
+@dev.command()
+@directory_option
+@common
+def status(settings: Settings, directory: Path | None) -> int:
+    """Show every process; exit code 5 when one does not run."""
+    from kcm.dev import system
+
+    return _show_status(settings, directory or system.default_directory())
+
+
+@dev.command()
+@click.argument("name")
+@click.option(
+    "--kind",
+    type=click.Choice(["pkcs11", "softkey"]),
+    help="[default: SoftHSM if it is installed, else a soft key]",
+)
+@directory_option
+@common
+def key(settings: Settings, name: str, kind: str | None, directory: Path | None) -> None:
+    """Make a customer's root key for this system, and show the URI to link it by.
+
+    Example: kcm l1 link acme-root "$(kcm dev key acme-root -o json | jq -r .uri)"
+    """
+    from kcm.dev import system
+    from kcm.dev.rootkeys import RootKeys
+
+    uri = RootKeys(directory or system.default_directory()).create(name, kind)
+    emit(settings, {"name": name, "uri": uri}, ("name", "uri"), [(name, uri)])
+
+
+def _show_status(settings: Settings, directory: Path) -> int:
+    from kcm.dev import system
+
+    processes = system.status(directory)
+    columns = ("name", "role", "region", "pid", "address", "running", "log")
+    emit(settings, processes, columns, [[entry[name] for name in columns] for entry in processes])
+    if not processes:
+        note(settings, "no system runs here: `kcm dev up`", running=0)
+    running = bool(processes) and all(entry["running"] for entry in processes)
+    return Exit.OK if running else Exit.UNAVAILABLE
+
+
+def _options(
+    directory: Path | None, regions: tuple[str, ...], cores: int, gateways: int
+) -> Options:
+    from kcm.dev import system
+
+    return system.Options(
+        directory=directory or system.default_directory(),
+        regions=regions or system.REGIONS,
+        cores=cores,
+        gateways=gateways,
+    )
+
+
+def _tell(line: str) -> None:
+    sys.stderr.write(clean(line) + "\n")

@@ -1,0 +1,231 @@
+"""``kcm encrypt`` and ``kcm decrypt``: files of any size, and chosen columns of tables."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import TYPE_CHECKING, BinaryIO, Final, Literal, TypeVar
+
+import click
+
+from kcm.cli.exits import Exit
+from kcm.cli.output import note
+from kcm.cli.problems import Problem
+from kcm.cli.progress import Advance, progress
+from kcm.cli.settings import Settings, common_with_output, region_option, run_async
+from kcm.cli.sink import STDOUT, refuse_terminal, sink, size_of, source
+
+if TYPE_CHECKING:
+    from kcm.cli.columns import BadCell, Tally
+    from kcm.cli.files import Target
+    from kcm.cli.tables import TableFormat
+
+BAD_SHOWN_MAX: Final = 100
+"""Bad cells reported one by one; of further ones only the number is told."""
+
+Operation = Literal["encrypt", "decrypt"]
+T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., object])
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Whose key, from where, to where."""
+
+    operation: Operation
+    tenant: str
+    service: str
+    region: str | None
+    file: str
+    output: str
+    context_bytes: str
+    fields: tuple[str, ...]
+    table_format: str | None
+
+    async def run(
+        self,
+        settings: Settings,
+        work: Callable[[Target, BinaryIO, BinaryIO, Advance], Awaitable[T]],
+    ) -> T:
+        """Connect, open both ends, and let ``work`` copy from one to the other."""
+        from kcm.cli.files import Target
+        from kcm.client import Client
+
+        context = self.bound_context()
+        connect = Client.connect(
+            settings.context(), self.region, opener=settings.opener, around=settings.around
+        )
+        with source(self.file) as reading:
+            async with connect as client:
+                target = Target(client, self.tenant, self.service, context)
+                private = self.operation == "decrypt"
+                with (
+                    progress(f"{self.operation}ing", size_of(reading)) as advance,
+                    sink(self.output, private=private) as writing,
+                ):
+                    return await work(target, reading, writing, advance)
+
+    def bound_context(self) -> bytes:
+        """What the user binds to the records; raises ``Problem`` when it is too long."""
+        from kcm.binding import FIELD_MAX, USER_CONTEXT_MAX
+
+        context = self.context_bytes.encode("utf-8", "surrogateescape")
+        if len(context) > USER_CONTEXT_MAX:
+            text = f"--context-bytes has at most {USER_CONTEXT_MAX} bytes"
+            raise Problem(Exit.USAGE, "usage", text)
+        if any(len(name.encode("utf-8", "replace")) > FIELD_MAX for name in self.fields):
+            raise Problem(Exit.USAGE, "usage", f"a field's name has at most {FIELD_MAX} bytes")
+        return context
+
+    def table(self) -> TableFormat:
+        """The table's format, as told or by the file's name; raises ``Problem``."""
+        from kcm.cli.tables import Csv, JsonLines
+
+        match self.table_format or PurePath(self.file).suffix.lower():
+            case "csv" | ".csv":
+                return Csv(self.fields)
+            case "jsonl" | ".jsonl" | ".ndjson":
+                return JsonLines(self.fields)
+            case _:
+                text = "the file's name does not tell its format"
+                raise Problem(Exit.USAGE, "usage", text, "say --as csv or --as jsonl")
+
+
+def _shared(function: F) -> F:
+    """The arguments and options that both commands have."""
+    options = (
+        click.argument("file", metavar="FILE"),
+        click.option("--tenant", required=True, help="Whose data it is."),
+        click.option("--service", required=True, help="Which of the tenant's services."),
+        region_option,
+        click.option("-o", "--output", metavar="FILE", default=STDOUT, help="[default: stdout]"),
+        click.option(
+            "--context-bytes",
+            metavar="TEXT",
+            default="",
+            help="Text bound to the data: the same is needed to decrypt.",
+        ),
+        click.option(
+            "--fields", metavar="A,B", default="", help="Only these columns of a CSV or JSONL file."
+        ),
+        click.option(
+            "--as",
+            "table_format",
+            type=click.Choice(["csv", "jsonl"]),
+            help="The table's format [default: by the file's name].",
+        ),
+    )
+    return functools.reduce(lambda done, option: option(done), reversed(options), function)
+
+
+def _fields(text: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    if (text and not names) or len(set(names)) != len(names):
+        raise Problem(Exit.USAGE, "usage", "--fields takes different names, separated by commas")
+    return names
+
+
+@click.command()
+@_shared
+@click.option(
+    "--record", is_flag=True, help="Write one bare record, as the SDK does (small files)."
+)
+@common_with_output
+def encrypt(
+    settings: Settings,
+    file: str,
+    tenant: str,
+    service: str,
+    region: str | None,
+    output: str,
+    context_bytes: str,
+    fields: str,
+    table_format: str | None,
+    *,
+    record: bool,
+) -> int:
+    """Encrypt FILE (- is stdin), or chosen columns of it.
+
+    \b
+    Examples:
+      kcm encrypt report.pdf --tenant acme --service docs -o report.kcm
+      kcm encrypt people.csv --tenant acme --service crm --fields name,ssn -o people.enc.csv
+    """  # noqa: D301 - click wants the control character
+    from kcm.cli.files import encrypt_file, encrypt_record
+
+    names = _fields(fields)
+    job = Job("encrypt", tenant, service, region, file, output, context_bytes, names, table_format)
+    if names:
+        return _columns(settings, job)
+    refuse_terminal(output)
+
+    async def one_record(target: Target, source: BinaryIO, sink: BinaryIO, _: Advance) -> None:
+        await encrypt_record(target, source, sink)
+
+    run_async(job.run(settings, one_record if record else encrypt_file))
+    return Exit.OK
+
+
+@click.command()
+@_shared
+@common_with_output
+def decrypt(
+    settings: Settings,
+    file: str,
+    tenant: str,
+    service: str,
+    region: str | None,
+    output: str,
+    context_bytes: str,
+    fields: str,
+    table_format: str | None,
+) -> int:
+    """Decrypt FILE (- is stdin), or chosen columns of it.
+
+    A file appears only when all of it was verified. Stdout gets each verified piece as it comes:
+    look at the exit code before you use it.
+
+    \b
+    Examples:
+      kcm decrypt report.kcm --tenant acme --service docs -o report.pdf
+      kcm decrypt people.enc.csv --tenant acme --service crm --fields name,ssn -o people.csv
+    """  # noqa: D301 - click wants the control character
+    from kcm.cli.files import decrypt_file
+
+    names = _fields(fields)
+    job = Job("decrypt", tenant, service, region, file, output, context_bytes, names, table_format)
+    if names:
+        return _columns(settings, job)
+    run_async(job.run(settings, decrypt_file))
+    return Exit.OK
+
+
+def _columns(settings: Settings, job: Job) -> int:
+    from kcm.cli.columns import work_table
+
+    table = job.table()
+    shown = 0
+
+    def report(bad: BadCell) -> None:
+        nonlocal shown
+        shown += 1
+        if shown <= BAD_SHOWN_MAX:
+            place = f"row {bad.row}, {bad.field}" if bad.field else f"row {bad.row}"
+            note(
+                settings,
+                f"{place}: {bad.detail} ({bad.code})",
+                row=bad.row,
+                field=bad.field,
+                error=bad.code,
+                detail=bad.detail,
+            )
+
+    async def work(target: Target, source: BinaryIO, sink: BinaryIO, advance: Advance) -> Tally:
+        return await work_table(target, job.operation, table, source, sink, advance, report)
+
+    tally = run_async(job.run(settings, work))
+    text = f"{tally.good} cells {job.operation}ed, {tally.bad} bad"
+    note(settings, text, good=tally.good, bad=tally.bad)
+    return Exit.PARTIAL if tally.bad else Exit.OK

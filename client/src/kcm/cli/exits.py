@@ -1,0 +1,34 @@
+"""Exit codes: what a script may rely on."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class Exit(IntEnum):
+    """How a command ended."""
+
+    OK = 0
+    FAULT = 1
+    USAGE = 2
+    REFUSED = 3
+    PARTIAL = 4
+    UNAVAILABLE = 5
+    NOT_COMPLETE = 6
+    CHECK_FAILED = 7
+    INTERRUPTED = 130
+
+
+HELP = """\b
+Exit codes:
+  0    done
+  1    unexpected fault
+  2    wrong usage, or a context that cannot be used
+  3    refused by the service
+  4    a part of a batch failed, the rest is done
+  5    unavailable or out of time; a retry may help
+  6    the hold stands, but the kill is not complete yet
+  7    a check failed: a file, an answer or a journal is not to be believed
+  130  interrupted
+"""
+"""The codes as ``kcm --help`` shows them."""

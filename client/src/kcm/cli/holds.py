@@ -1,0 +1,123 @@
+"""``kcm hold`` and ``kcm lift``: see what is revoked and why, and open it again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from kcm.cli.exits import Exit
+from kcm.cli.output import emit, moment, note
+from kcm.cli.settings import Settings, common, region_option, run_async
+from kcm.cli.watching import COLUMNS, follow, rows, verdict
+
+if TYPE_CHECKING:
+    from kcm_schemas.admin import HoldList, HoldStatus
+
+SHOWN: Final = 16
+"""Hexadecimal digits of a hold's id in a table: enough to name it by."""
+
+
+@click.group()
+def hold() -> None:
+    """Holds: what is revoked, by whom and why."""
+
+
+@hold.command("list")
+@click.option("--all", "everything", is_flag=True, help="Lifted ones too.")
+@region_option
+@common
+def list_holds(settings: Settings, region: str | None, *, everything: bool) -> None:
+    """Show the holds that are in force."""
+    holds = run_async(_list(settings, region))
+    shown = [view for view in holds.holds if everything or not view.lifted]
+    emit(
+        settings,
+        shown,
+        ("hold", "on", "cause", "by", "since (UTC)", "state", "reason"),
+        (
+            (
+                view.hold_id.hex()[:SHOWN],
+                f"{view.scope} {view.target}",
+                view.cause,
+                view.issuer,
+                moment(view.issued_ms),
+                "lifted" if view.lifted else "held",
+                view.reason,
+            )
+            for view in shown
+        ),
+    )
+
+
+@hold.command("show")
+@click.argument("hold_id")
+@click.option(
+    "--wait",
+    type=click.FloatRange(0, 3600),
+    default=0.0,
+    help="Seconds to watch until it is complete; exit code 6 when it is not.",
+)
+@region_option
+@common
+def show(settings: Settings, hold_id: str, wait: float, region: str | None) -> int:
+    """Show how far a hold has come. The id may be shortened."""
+    return run_async(_show(settings, hold_id, wait, region))
+
+
+@click.command()
+@click.argument("hold_id")
+@click.option("--reason", required=True, help="Kept with the lift, for whoever asks later.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(1, 3600),
+    default=30.0,
+    show_default=True,
+    help="Seconds to wait until it is stored.",
+)
+@region_option
+@common
+def lift(settings: Settings, hold_id: str, reason: str, timeout: float, region: str | None) -> None:
+    """End a hold that an operator placed. The id may be shortened.
+
+    A tenant is open again when no hold is left and its root key answers.
+
+    Example: kcm lift 5d41402a --reason "contract renewed"
+    """
+    status = run_async(_lift(settings, hold_id, reason, timeout, region))
+    emit(settings, status, COLUMNS, rows(status))
+    note(settings, "lifted", hold_id=status.hold_id, lifted=status.lifted)
+
+
+async def _list(settings: Settings, region: str | None) -> HoldList:
+    async with settings.kills(region) as (_, __, kills):
+        return await kills.listing()
+
+
+async def _show(settings: Settings, prefix: str, wait: float, region: str | None) -> int:
+    from kcm.kills import ASK_S, matching
+
+    async with settings.kills(region) as (_, __, kills):
+        hold_id = matching(await kills.listing(), prefix.lower())
+        until = settings.around.until(wait or ASK_S)
+        if wait:
+            return await follow(settings, kills.watch(hold_id, until), hold_id)
+        status = await kills.status(hold_id, until)
+    emit(settings, status, COLUMNS, rows(status))
+    if not settings.json:
+        note(settings, verdict(status))
+    return Exit.OK
+
+
+async def _lift(
+    settings: Settings,
+    prefix: str,
+    reason: str,
+    timeout: float,  # noqa: ASYNC109 - of the whole command, not of one call
+    region: str | None,
+) -> HoldStatus:
+    from kcm.kills import matching
+
+    async with settings.kills(region) as (_, __, kills):
+        hold_id = matching(await kills.listing(), prefix.lower())
+        return await kills.lift(hold_id, reason, settings.around.until(timeout))

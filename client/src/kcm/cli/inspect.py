@@ -1,0 +1,119 @@
+"""``kcm inspect``: what a record says about itself. No key, no network, nothing verified."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
+
+import click
+
+from kcm.cli.exits import Exit
+from kcm.cli.output import emit
+from kcm.cli.problems import Problem
+from kcm.cli.settings import Settings, common
+from kcm.cli.sink import source
+
+if TYPE_CHECKING:
+    from kcm_schemas.record import Header
+
+BASE64_START: Final = base64.b64encode(b"KCM")
+"""How a record begins as a cell of a table."""
+
+CELL_MAX: Final = 2 * 1024 * 1024
+"""Bytes read of a record: above the longest one, in base64 too."""
+
+
+@click.command()
+@click.argument("file", metavar="FILE")
+@common
+def inspect(settings: Settings, file: str) -> None:
+    """Show what an encrypted FILE says about itself.
+
+    FILE is what `kcm encrypt` writes, a record, or one cell of a table; - is stdin.
+
+    The header is not secret and not verified: only decrypting says whether it is true.
+    """
+    from kcm_schemas import record
+
+    from kcm import framing
+
+    with source(file) as reading:
+        start = reading.read(len(framing.MAGIC))
+        if start == framing.MAGIC:
+            rows = _file(reading, start)
+        elif start == record.MAGIC:
+            rows = [_record(start + reading.read(CELL_MAX), "record")]
+        elif start.startswith(BASE64_START):
+            rows = [_record(_from_base64(start + reading.read(CELL_MAX)), "cell")]
+        else:
+            text = "this is neither an encrypted file nor a record"
+            raise Problem(Exit.CHECK_FAILED, "malformed", text, "`kcm encrypt` writes such files")
+    emit(
+        settings,
+        rows,
+        ("property", "value"),
+        [(name, value) for row in rows for name, value in row.items()],
+    )
+
+
+def _file(reading: BinaryIO, start: bytes) -> list[dict[str, Any]]:
+    from kcm import framing
+
+    file_id = framing.read_header(reading, start)
+    pieces = size = 0
+    first: dict[str, Any] = {}
+    for piece in framing.records(reading):
+        header = _parse(piece.data)
+        said = _said(header)
+        if first and {**said, "index": 0, "wrapped_key": b""} != {
+            **first,
+            "index": 0,
+            "wrapped_key": b"",
+        }:
+            text = f"piece {piece.index + 1} says another region, tenant, service or version"
+            raise Problem(Exit.CHECK_FAILED, "broken_file", text)
+        first = first or said
+        pieces += 1
+        size += _payload(header, piece.data)
+    return [{"kind": "file", "file_id": file_id.hex(), "pieces": pieces, "bytes": size, **first}]
+
+
+def _record(data: bytes, kind: str) -> dict[str, Any]:
+    header = _parse(data)
+    return {"kind": kind, "bytes": _payload(header, data), **_said(header)}
+
+
+def _said(header: Header) -> dict[str, Any]:
+    return {
+        "suite": 1,
+        "region": header.region,
+        "tenant": header.tenant,
+        "service": header.service,
+        "l3_version": header.l3_version,
+        "index": header.index,
+        "wrapped_key": header.wrapped.hex(),
+    }
+
+
+def _payload(header: Header, data: bytes) -> int:
+    from kcm_schemas import limits
+
+    return len(data) - len(header.raw) - limits.TAG_SIZE
+
+
+def _parse(data: bytes) -> Header:
+    from kcm_schemas import record
+    from kcm_schemas.codes import KcmError
+
+    try:
+        return record.parse(data)
+    except KcmError as error:
+        raise Problem(Exit.CHECK_FAILED, error.code.value, error.detail) from None
+
+
+def _from_base64(text: bytes) -> bytes:
+    try:
+        return base64.b64decode(text.strip(), validate=True)
+    except binascii.Error:
+        raise Problem(Exit.CHECK_FAILED, "malformed", "the cell is not base64") from None

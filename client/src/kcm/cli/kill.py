@@ -1,0 +1,165 @@
+"""``kcm kill``: revoke everything of a tenant or of a root key, everywhere, and see it done."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Literal
+
+import click
+
+from kcm.cli.exits import Exit
+from kcm.cli.output import emit, note
+from kcm.cli.problems import Problem, explain
+from kcm.cli.settings import Settings, common, region_option, run_async
+from kcm.cli.watching import follow
+
+if TYPE_CHECKING:
+    from kcm_schemas.admin import BlastRadius
+
+    from kcm.admin import Admin
+    from kcm.kills import Kills, NewHold
+
+PREVIEW_S: Final = 1.5
+"""Seconds for the look whether the target exists: a kill does not wait longer for it."""
+
+
+@click.command()
+@click.argument("tenant", required=False)
+@click.option("--link", metavar="LINK", help="All tenants of this root key, in place of TENANT.")
+@click.option("--dry-run", is_flag=True, help="Show what it would reach, and change nothing.")
+@click.option("--reason", default="", help="Kept with the hold, for whoever asks later.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(1, 3600),
+    default=90.0,
+    show_default=True,
+    help="Seconds to wait for completeness. The hold stands in any case.",
+)
+@region_option
+@common
+def kill(
+    settings: Settings,
+    tenant: str | None,
+    link: str | None,
+    reason: str,
+    timeout: float,
+    region: str | None,
+    *,
+    dry_run: bool,
+) -> int:
+    """Revoke TENANT everywhere, now.
+
+    Its keys are purged and nothing of it is served until the hold is lifted.
+
+    Exit code 0 means that every instance on record has purged. Nothing is lost: `kcm lift HOLD_ID`
+    opens the tenant again.
+
+    \b
+    Examples:
+      kcm kill acme --dry-run
+      kcm kill acme --reason "contract ended"
+    """  # noqa: D301 - click wants the control character
+    if (tenant is None) == (link is None):
+        raise click.UsageError("name a TENANT, or a root key with --link, and not both")
+    scope: Literal["tenant", "link"] = "tenant" if link is None else "link"
+    target = tenant or link or ""
+    if dry_run:
+        return run_async(_dry_run(settings, region, scope, target))
+    return run_async(_kill(settings, region, scope, target, reason, timeout))
+
+
+async def _dry_run(
+    settings: Settings, region: str | None, scope: Literal["tenant", "link"], target: str
+) -> int:
+    async with settings.kills(region) as (admin, regions, _):
+        found = await _previews(admin, regions, scope, target)
+    reached = {place: entry for place, entry in found.items() if not isinstance(entry, Exception)}
+    for place, entry in found.items():
+        if isinstance(entry, Exception):
+            note(settings, f"{place}: {explain(entry).detail}", region=place, error=str(entry))
+    if not reached:
+        raise next(entry for entry in found.values() if isinstance(entry, Exception))
+    if len(reached) == len(found) and not any(entry.tenants for entry in reached.values()):
+        raise _unknown(scope)
+    emit(
+        settings,
+        reached,
+        ("asked in", "tenants", "services", "regions", "instances"),
+        (
+            (
+                place,
+                " ".join(entry.tenants) or "-",
+                entry.services,
+                " ".join(entry.regions),
+                " ".join(sorted(boot.instance for boot in entry.boots)),
+            )
+            for place, entry in reached.items()
+        ),
+    )
+    return Exit.OK if len(reached) == len(found) else Exit.UNAVAILABLE
+
+
+async def _previews(
+    admin: Admin, regions: list[str], scope: Literal["tenant", "link"], target: str
+) -> dict[str, BlastRadius | Exception]:
+    """What each region says that a hold would reach, or why it says nothing."""
+    import asyncio
+
+    from kcm.errors import Unavailable
+
+    async def one(region: str) -> BlastRadius | Exception:
+        try:
+            async with asyncio.timeout(PREVIEW_S):
+                return await admin.preview(region, scope, target)
+        except TimeoutError:
+            return Unavailable("no answer in time")
+        except Exception as error:  # noqa: BLE001 - each region has a result of its own
+            return error
+
+    return dict(zip(regions, await asyncio.gather(*map(one, regions)), strict=True))
+
+
+async def _kill(
+    settings: Settings,
+    region: str | None,
+    scope: Literal["tenant", "link"],
+    target: str,
+    reason: str,
+    timeout: float,  # noqa: ASYNC109 - of the whole command, not of one call
+) -> int:
+    async with settings.kills(region) as (admin, regions, kills):
+        until = settings.around.until(timeout)
+        known = await _previews(admin, regions, scope, target)
+        if all(not isinstance(entry, Exception) and not entry.tenants for entry in known.values()):
+            # A mistyped name would be "complete" at once, and the tenant alive.
+            raise _unknown(scope)
+        hold = kills.make(scope, target, reason)
+        # Told before it is sent: whoever loses the terminal now can still find and lift it.
+        note(settings, f"hold {hold.id.hex()} on {scope} {target}", hold_id=hold.id)
+        await _place(kills, hold, until)
+        return await follow(settings, kills.watch(hold.id, until), hold.id)
+
+
+async def _place(kills: Kills, hold: NewHold, until: float) -> None:
+    from kcm.errors import ServiceError
+
+    try:
+        await kills.place(hold, until)
+    except ServiceError as error:
+        if not error.retryable:
+            raise
+        raise Problem(
+            Exit.UNAVAILABLE,
+            error.code.value,
+            f"no region confirmed the hold {hold.id.hex()}: {error.detail}",
+            "it may be in force: look with `kcm hold show`; killing again does no harm",
+        ) from None
+
+
+def _unknown(scope: str) -> Problem:
+    text = "no region knows a tenant of this name"
+    return Problem(
+        Exit.REFUSED,
+        "unknown_tenant",
+        text if scope == "tenant" else "no region knows a tenant with this root key",
+        "`kcm tenant list` shows names and links; nothing was changed",
+    )

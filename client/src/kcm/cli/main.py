@@ -1,0 +1,84 @@
+"""The ``kcm`` command: every group in one place, and the one handler of errors."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from kcm.cli.audit import audit
+from kcm.cli.demo import demo
+from kcm.cli.dev import dev
+from kcm.cli.encrypt import decrypt, encrypt
+from kcm.cli.exits import HELP, Exit
+from kcm.cli.holds import hold, lift
+from kcm.cli.inspect import inspect
+from kcm.cli.kill import kill
+from kcm.cli.problems import explain, show
+from kcm.cli.settings import World
+from kcm.cli.tenants import l1, service, tenant
+
+if TYPE_CHECKING:
+    from kcm.transport import Opener
+    from kcm.wire import Surroundings
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog=HELP)
+@click.version_option(package_name="kcm", message="kcm %(version)s")
+def cli() -> None:
+    """Keys that the customer holds: encrypt, decrypt, and unplug.
+
+    Start with `kcm demo`, or with `kcm dev up` and docs/cli.md.
+    """
+
+
+for _command in (
+    dev,
+    demo,
+    tenant,
+    l1,
+    service,
+    encrypt,
+    decrypt,
+    inspect,
+    kill,
+    lift,
+    hold,
+    audit,
+):
+    cli.add_command(_command)
+
+
+def main() -> None:
+    """Run the command of this process's arguments."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(
+    arguments: Sequence[str],
+    opener: Opener | None = None,
+    around: Surroundings | None = None,
+) -> int:
+    """Run one command and return its exit code; ``opener`` and ``around`` are for tests."""
+    world = World(opener, around)
+    try:
+        code = cli.main(args=list(arguments), prog_name="kcm", standalone_mode=False, obj=world)
+    except (click.Abort, KeyboardInterrupt):
+        sys.stderr.write("interrupted\n")
+        return Exit.INTERRUPTED
+    except Exception as error:  # the last line: every fault is explained
+        if os.environ.get("KCM_DEBUG") == "1" and not isinstance(error, click.ClickException):
+            raise
+        report = explain(error)
+        show(report, as_json=_wants_json(arguments) if world.json is None else world.json)
+        return report.exit_code
+    return int(code or 0)
+
+
+def _wants_json(arguments: Sequence[str]) -> bool:
+    """Whether JSON was asked for, when the options could not be read to the end."""
+    text = " ".join(arguments)
+    return any(form in text for form in ("-o json", "-ojson", "--format json", "--format=json"))

@@ -1,0 +1,85 @@
+"""Results as a table for a person, or as JSON for a program (bytes in hexadecimal)."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from kcm.cli.problems import clean
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from kcm.cli.settings import Settings
+
+
+WIDTH: Final = 160
+"""Characters of a table that goes to a file: wide enough that hardly anything wraps."""
+
+
+def plain(value: Any) -> Any:
+    """Messages, dataclasses, bytes and enumerations as what JSON knows."""
+    if isinstance(value, Enum):
+        return value.value
+    if value is None or isinstance(value, str | int | float):
+        return value
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, Sequence):
+        return [plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else plain(_fields(value))
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    if dataclasses.is_dataclass(value):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    return dict(vars(value))
+
+
+def emit(
+    settings: Settings, value: Any, columns: Sequence[str], rows: Iterable[Sequence[object]]
+) -> None:
+    """Show ``value`` as JSON, or ``rows`` under ``columns`` as a table."""
+    if settings.json:
+        sys.stdout.write(json.dumps(plain(value), indent=2) + "\n")
+        return
+    from rich.console import Console
+
+    width = None if sys.stdout.isatty() else WIDTH
+    Console(file=sys.stdout, width=width).print(table(columns, rows))
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
+    """A table whose cells are text and nothing else: no markup, no control characters."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        grid.add_column(column, overflow="fold")
+    for row in rows:
+        grid.add_row(*(Text(clean(str(cell))) for cell in row))
+    return grid
+
+
+def moment(unix_ms: int) -> str:
+    """A moment for people, in UTC."""
+    try:
+        return datetime.fromtimestamp(unix_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    except (OverflowError, OSError, ValueError):
+        return f"{unix_ms} ms"
+
+
+def note(settings: Settings, text: str, **fields: object) -> None:
+    """Say something beside the result, on stderr; as one line of JSON where JSON is shown."""
+    line = json.dumps(plain(fields)) if settings.json else clean(text)
+    sys.stderr.write(line + "\n")

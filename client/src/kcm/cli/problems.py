@@ -1,0 +1,120 @@
+"""Errors as a person or a program reads them: what happened, and what to do next.
+
+Never a traceback: it shows frames, and frames may hold what was to be encrypted. ``KCM_DEBUG=1``
+shows it to whoever wants to see.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import unicodedata
+from dataclasses import dataclass
+from typing import Final
+
+import click
+
+from kcm.cli.exits import Exit
+
+CHARACTERS_MAX: Final = 4096
+"""Characters of a text from outside that are shown."""
+
+HINTS: Final = {
+    "unknown_tenant": "`kcm tenant list` shows the region's tenants; is --region the right one?",
+    "unknown_service": "make it with `kcm service create TENANT SERVICE`",
+    "wrong_region": "`kcm inspect FILE` shows the record's region; name it with --region",
+    "tenant_killed": "`kcm hold list` shows why; `kcm lift HOLD_ID` ends an operator's hold",
+    "tenant_sealed": "the root key does not answer; it opens again by itself when it does",
+    "tampered": "is --context-bytes what it was at encryption? else the data was changed",
+    "forbidden": "`kcm inspect FILE` shows whose record it is; an operator needs a role for this",
+    "conflict": "another record has this name; choose another name or a higher --revision",
+    "too_large": "send less at once",
+    "busy": "try again",
+    "unavailable": "is the system running? `kcm dev status`; then try again",
+    "deadline_exceeded": "try again; `kcm dev status` shows whether everything runs",
+    "key_shredded": "nobody can read it any more",
+    "internal": "the services' logs say more",
+}
+"""What to do next, by code."""
+
+
+class Problem(Exception):
+    """A command cannot do that. The text holds nothing of what it works on."""
+
+    def __init__(self, exit_code: Exit, code: str, detail: str, hint: str = "") -> None:
+        super().__init__(detail)
+        self.report: Final = Report(exit_code, code, detail, hint)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """An error ready to be shown."""
+
+    exit_code: Exit
+    code: str
+    detail: str
+    hint: str
+
+
+def explain(error: BaseException) -> Report:
+    """Any exception as a report."""
+    match error:
+        case Problem():
+            return error.report
+        case click.UsageError():
+            path = error.ctx.command_path if error.ctx else "kcm"
+            return Report(Exit.USAGE, "usage", error.format_message(), f"`{path} --help`")
+        case click.ClickException():
+            return Report(Exit.USAGE, "usage", error.format_message(), "")
+        case OSError():
+            name = f"{error.filename}: " if isinstance(error.filename, str) else ""
+            return Report(Exit.FAULT, "io", f"{name}{error.strerror or 'cannot be used'}", "")
+        case _:
+            return _explain_ours(error)
+
+
+def _explain_ours(error: BaseException) -> Report:
+    from kcm_schemas.codes import KcmError
+
+    from kcm.context import ContextError
+    from kcm.dev.errors import DevError
+    from kcm.errors import UntrustedReply
+    from kcm.framing import BrokenFileError
+
+    match error:
+        case ContextError():
+            return Report(Exit.USAGE, "context", str(error), error.hint)
+        case UntrustedReply():
+            hint = "the broker or an instance is not to be trusted; try another --region"
+            return Report(Exit.CHECK_FAILED, "untrusted", error.detail, hint)
+        case KcmError():
+            exit_code = Exit.UNAVAILABLE if error.retryable else Exit.REFUSED
+            hint = HINTS.get(error.code.value, "")
+            return Report(exit_code, error.code.value, error.detail, hint)
+        case BrokenFileError():
+            return Report(Exit.CHECK_FAILED, "broken_file", str(error), "use no output of it")
+        case DevError():
+            return Report(Exit.FAULT, "dev", str(error), "`kcm dev status` shows what runs")
+        case _:
+            text = f"an unexpected fault ({type(error).__name__})"
+            return Report(Exit.FAULT, "fault", text, "KCM_DEBUG=1 shows where")
+
+
+def show(report: Report, *, as_json: bool) -> None:
+    """Write a report to stderr."""
+    if as_json:
+        content = {"error": report.code, "detail": report.detail, "hint": report.hint}
+        sys.stderr.write(json.dumps(content) + "\n")
+        return
+    sys.stderr.write(f"error: {clean(report.detail)} ({report.code})\n")
+    if report.hint:
+        sys.stderr.write(f"hint: {clean(report.hint)}\n")
+
+
+def clean(text: str) -> str:
+    """Text from outside without control characters: it may not steer the terminal."""
+    shown = "".join(
+        character if unicodedata.category(character)[0] != "C" else "\N{REPLACEMENT CHARACTER}"
+        for character in text[:CHARACTERS_MAX]
+    )
+    return shown if len(text) <= CHARACTERS_MAX else f"{shown}…"

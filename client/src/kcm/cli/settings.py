@@ -1,0 +1,147 @@
+"""What every command has in common: options, the context file and the way to the broker."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from kcm.admin import Admin
+    from kcm.context import ClientContext
+    from kcm.kills import Kills
+    from kcm.transport import Opener
+    from kcm.wire import Surroundings
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class World:
+    """What lies outside of a command; a test brings its own."""
+
+    opener: Opener | None = None
+    around: Surroundings | None = None
+    json: bool | None = None
+    """Whether the command that runs shows JSON; unknown before its options are read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The common options of one run."""
+
+    json: bool
+    context_file: str | None
+    world: World
+
+    def context(self) -> ClientContext:
+        """The context; raises ``ContextError``."""
+        from kcm.context import ClientContext
+
+        return ClientContext.load(self.context_file)
+
+    @property
+    def opener(self) -> Opener:
+        """How to connect to a broker."""
+        from kcm.transport import open_nats
+
+        return self.world.opener or open_nats
+
+    @property
+    def around(self) -> Surroundings:
+        """Time and chance."""
+        from kcm.wire import Surroundings
+
+        return self.world.around or Surroundings()
+
+    def admin(self, context: ClientContext) -> Admin:
+        """An operator's access, to be closed."""
+        from kcm.admin import Admin
+
+        return Admin(context, opener=self.opener, around=self.around)
+
+    @asynccontextmanager
+    async def kills(self, region: str | None) -> AsyncIterator[tuple[Admin, list[str], Kills]]:
+        """An operator's access, the regions in the order of asking, and their kill switch."""
+        from kcm.kills import Kills
+
+        context = self.context()
+        regions = context.in_order(region)
+        admin = self.admin(context)
+        try:
+            yield admin, regions, Kills(admin, regions)
+        finally:
+            await admin.close()
+
+
+Command = Callable[Concatenate[Settings, P], int | None]
+"""A command gets the settings first, and returns its exit code, none for 0."""
+
+
+def common(function: Command[P]) -> Callable[P, int]:
+    """Give a command the common options, ``-o`` for the format among them."""
+    return _common(function, ("--format", "-o"), to_stdout=True)
+
+
+def common_with_output(function: Command[P]) -> Callable[P, int]:
+    """The same for commands whose stdout is data and whose ``-o`` names a file."""
+    return _common(function, ("--format",), to_stdout=False)
+
+
+def _common(
+    function: Command[P], format_names: tuple[str, ...], *, to_stdout: bool
+) -> Callable[P, int]:
+    @click.option(
+        *format_names,
+        "fmt",
+        type=click.Choice(["table", "json"]),
+        help="How results and errors are shown [default: table on a terminal, else json].",
+    )
+    @click.option(
+        "--context",
+        "context_file",
+        metavar="FILE",
+        help="The system's context file [default: $KCM_CONTEXT, else that of `kcm dev up`].",
+    )
+    @click.option("-v", "--verbose", count=True, help="Log to stderr; twice for more.")
+    @functools.wraps(function)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> int:
+        fmt, context_file = kwargs.pop("fmt"), kwargs.pop("context_file")
+        verbose = kwargs.pop("verbose")
+        world = click.get_current_context().ensure_object(World)
+        terminal = (sys.stdout if to_stdout else sys.stderr).isatty()
+        as_json = world.json = fmt == "json" if fmt else not terminal
+        file = context_file if isinstance(context_file, str) else None
+        _log(verbose if isinstance(verbose, int) else 0)
+        return function(Settings(as_json, file, world), *args, **kwargs) or 0
+
+    return wrapped
+
+
+def _log(verbose: int) -> None:
+    import logging
+
+    level = (logging.CRITICAL, logging.INFO, logging.DEBUG)[min(verbose, 2)]
+    logging.basicConfig(
+        level=level, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr, force=True
+    )
+    logging.getLogger("nats").setLevel(logging.CRITICAL)
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+
+
+def run_async(work: Coroutine[Any, Any, T]) -> T:
+    """Run a command's work to its end."""
+    import asyncio
+
+    return asyncio.run(work)
+
+
+region_option = click.option(
+    "--region", metavar="REGION", help="The region to ask [default: the context's]."
+)

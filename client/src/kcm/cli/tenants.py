@@ -1,0 +1,261 @@
+"""Tenants, services and links to customers' root keys."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from kcm.cli.exits import Exit
+from kcm.cli.output import emit
+from kcm.cli.problems import Report, explain, show
+from kcm.cli.settings import Settings, common, region_option, run_async
+
+if TYPE_CHECKING:
+    from kcm_schemas.admin import TenantView
+
+    from kcm.admin import Admin
+    from kcm.context import ClientContext
+
+revision_option = click.option(
+    "--revision",
+    type=click.IntRange(1, 2**63 - 1),
+    default=1,
+    show_default=True,
+    help="Above the last one to replace a record.",
+)
+
+
+@click.group()
+def tenant() -> None:
+    """Customers, each with a root key of its own."""
+
+
+@click.group()
+def l1() -> None:
+    """Links to the root keys that customers hold."""
+
+
+@click.group()
+def service() -> None:
+    """Services of a tenant, each with a key of its own."""
+
+
+@l1.command("link")
+@click.argument("name")
+@click.argument("uri")
+@click.option(
+    "--model",
+    type=click.Choice(["byok", "hyok"]),
+    default="byok",
+    show_default=True,
+    help="byok: a key in a cloud's key store; hyok: a key in the customer's own HSM.",
+)
+@click.option("--region", "regions", multiple=True, help="Only this region (repeatable).")
+@revision_option
+@common
+def link(
+    settings: Settings,
+    name: str,
+    uri: str,
+    model: Literal["byok", "hyok"],
+    regions: tuple[str, ...],
+    revision: int,
+) -> int:
+    """Link a root key by its URI. The key itself stays where it is.
+
+    Example: kcm l1 link acme-root softkey:/srv/keys/acme
+    """
+    from kcm import statements
+
+    async def put(admin: Admin, region: str) -> None:
+        raw = statements.link(admin.identity, name, uri=uri, model=model, revision=revision)
+        await admin.put(region, "link", raw)
+
+    return _everywhere(settings, regions, put, {"link": name})
+
+
+@tenant.command("create")
+@click.argument("name")
+@click.option("--link", "link_name", required=True, help="The link of its root key.")
+@click.option(
+    "--region", "regions", multiple=True, help="Serve it here (repeatable) [default: everywhere]."
+)
+@click.option(
+    "--fence",
+    type=click.Choice(["all", "majority", "local"]),
+    default="all",
+    show_default=True,
+    help="Which other regions a region has to hear from to go on serving.",
+)
+@revision_option
+@common
+def create(
+    settings: Settings,
+    name: str,
+    link_name: str,
+    regions: tuple[str, ...],
+    fence: Literal["all", "majority", "local"],
+    revision: int,
+) -> int:
+    """Create a tenant in its regions. The same command again changes nothing.
+
+    Example: kcm tenant create acme --link acme-root
+    """
+    from kcm import statements
+
+    served = regions or tuple(settings.context().regions)
+
+    async def put(admin: Admin, region: str) -> None:
+        raw = statements.tenant(
+            admin.identity, name, link=link_name, regions=served, fence=fence, revision=revision
+        )
+        await admin.put(region, "tenant", raw)
+
+    return _everywhere(settings, regions, put, {"tenant": name})
+
+
+@service.command("create")
+@click.argument("tenant_name", metavar="TENANT")
+@click.argument("name", metavar="SERVICE")
+@click.option("--region", "regions", multiple=True, help="Only this region (repeatable).")
+@revision_option
+@common
+def create_service(
+    settings: Settings, tenant_name: str, name: str, regions: tuple[str, ...], revision: int
+) -> int:
+    """Create a service of a tenant, with a key in each of the tenant's regions.
+
+    Example: kcm service create acme payroll
+    """
+    from kcm import statements
+    from kcm.hedge import first
+
+    async def put(admin: Admin, region: str) -> None:
+        raw = statements.service(admin.identity, tenant_name, name, revision=revision)
+        await admin.put(region, "service", raw)
+
+    async def choose(admin: Admin, context: ClientContext) -> list[str]:
+        def look(region: str) -> Awaitable[TenantView]:
+            return admin.tenant(region, tenant_name)
+
+        _, found = await first(context.in_order(None), look)
+        return [region for region in found.regions if region in context.regions]
+
+    return _everywhere(settings, regions, put, {"tenant": tenant_name, "service": name}, choose)
+
+
+@tenant.command("list")
+@region_option
+@common
+def list_tenants(settings: Settings, region: str | None) -> None:
+    """Show all tenants of a region."""
+
+    async def ask(admin: Admin, place: str) -> list[TenantView]:
+        return await admin.tenants(place)
+
+    views = run_async(_ask(settings, region, ask))
+    _show_tenants(settings, views, views)
+
+
+@tenant.command("show")
+@click.argument("name")
+@region_option
+@common
+def show_tenant(settings: Settings, name: str, region: str | None) -> None:
+    """Show a tenant as a region sees it, with its services and holds."""
+
+    async def ask(admin: Admin, place: str) -> list[TenantView]:
+        return [await admin.tenant(place, name)]
+
+    views = run_async(_ask(settings, region, ask))
+    _show_tenants(settings, views[0], views)
+
+
+def _show_tenants(settings: Settings, value: object, views: Sequence[TenantView]) -> None:
+    columns = ("tenant", "state", "region", "regions", "fence", "link", "services", "holds")
+    emit(
+        settings,
+        value,
+        columns,
+        (
+            (
+                view.tenant,
+                view.state,
+                view.region,
+                " ".join(view.regions),
+                view.fence,
+                f"{view.link} ({view.model})",
+                " ".join(f"{item.service}/{item.l3_version}" for item in view.services),
+                len(view.holds),
+            )
+            for view in views
+        ),
+    )
+
+
+async def _ask(
+    settings: Settings,
+    region: str | None,
+    ask: Callable[[Admin, str], Awaitable[list[TenantView]]],
+) -> list[TenantView]:
+    context = settings.context()
+    place = context.region(region)
+    admin = settings.admin(context)
+    try:
+        return await ask(admin, place)
+    finally:
+        await admin.close()
+
+
+Choose = Callable[["Admin", "ClientContext"], Awaitable[Sequence[str]]]
+
+
+def _everywhere(
+    settings: Settings,
+    regions: Sequence[str],
+    put: Callable[[Admin, str], Awaitable[None]],
+    about: dict[str, str],
+    choose: Choose | None = None,
+) -> int:
+    """Do the same in each region, show how it went, and exit as the worst of them."""
+    results = run_async(_put_everywhere(settings, regions, put, choose))
+    rows = [
+        {**about, "region": region, "result": report.code} for region, report in results.items()
+    ]
+    emit(settings, rows, tuple(rows[0]), [tuple(row.values()) for row in rows])
+    failed = [report for report in results.values() if report.exit_code is not Exit.OK]
+    for report in failed:
+        show(report, as_json=settings.json)
+    return min((report.exit_code for report in failed), default=Exit.OK)
+
+
+async def _put_everywhere(
+    settings: Settings,
+    regions: Sequence[str],
+    put: Callable[[Admin, str], Awaitable[None]],
+    choose: Choose | None,
+) -> dict[str, Report]:
+    import asyncio
+
+    context = settings.context()
+    admin = settings.admin(context)
+
+    async def one(region: str) -> Report:
+        try:
+            await put(admin, region)
+        except Exception as error:  # noqa: BLE001 - each region has a result of its own
+            report = explain(error)
+            return replace(report, detail=f"{region}: {report.detail}")
+        return Report(Exit.OK, "ok", "", "")
+
+    try:
+        chosen: Sequence[str] = [context.region(region) for region in regions]
+        if not chosen:
+            chosen = await choose(admin, context) if choose else context.in_order(None)
+        done = await asyncio.gather(*(one(region) for region in chosen))
+        return dict(zip(chosen, done, strict=True))
+    finally:
+        await admin.close()
