@@ -56,25 +56,30 @@ async def test_from_start_to_stop(rig: Rig) -> None:
 
 
 async def test_killed_in_mid_traffic_and_started_again(rig: Rig) -> None:
-    total = 6000
     await rig.start_auditor()
+    enough = asyncio.Event()
     async with rig.emitter("gw") as emitter:
 
-        async def flood() -> None:
-            for number in range(total):
+        async def flood() -> int:
+            number = 0
+            while not enough.is_set():
                 emitter.emit(EventType.DATA_ENCRYPT, count=number)
-                if number % 50 == 0:
+                number += 1
+                if number % 20 == 0:
                     await asyncio.sleep(0.01)
+            return number
 
         traffic = asyncio.create_task(flood())
-        for share in (0.2, 0.4, 0.6):
-            await until(lambda share=share: len(recorded(rig)) > share * total)
-            assert not traffic.done()
+        for _ in range(3):
+            before = len(recorded(rig))
+            await until(lambda before=before: len(recorded(rig)) > before + 300)
             rig.end_auditor(signal.SIGKILL)
             await rig.start_auditor()
-        await traffic
+        enough.set()
+        total = await traffic
     await until(lambda: recorded(rig, EventType.INSTANCE_STOP))
     assert rig.end_auditor() == 0
+    assert total > 900
     assert recorded(rig) == list(range(total))
     assert verify(rig.journal, rig.system.verifier).problems == ()
     # What is left to say: the Auditor's own boots ended without a stop.
@@ -97,6 +102,15 @@ async def test_the_broker_is_restarted(rig: Rig, kill: bool) -> None:
     assert rig.end_auditor() == 0
     assert verify(rig.journal, rig.system.verifier).problems == ()
     assert rig.incidents() == []
+
+
+async def test_it_ends_in_order_without_a_broker(rig: Rig) -> None:
+    await rig.start_auditor()
+    await until(lambda: rig.events("auditor"))
+    rig.broker.stop(kill=True)
+    await until(lambda: "disconnected" in rig.log)
+    assert rig.end_auditor() == 0
+    assert rig.entries()[-1].content.kind == "head"
 
 
 async def test_it_waits_for_a_stream_and_says_so(tmp_path: Path) -> None:

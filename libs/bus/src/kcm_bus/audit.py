@@ -86,6 +86,7 @@ class AuditEmitter:
         self._last = clock.elapsed()
         self._unsent = 0
         self._closed = False
+        self._ended = False
 
         async def store(subject: str, body: bytes) -> object:
             return await put(connection, subject, body)
@@ -156,6 +157,8 @@ class AuditEmitter:
         if self._tasks and not self._broken:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._drained.wait(), flush_s)
+        # ``asyncio.wait_for`` of Python 3.11 may forget a cancellation: this is remembered.
+        self._ended = True
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -210,17 +213,17 @@ class AuditEmitter:
                 self._buffer.note_reported()
 
     async def _pump(self) -> None:
-        while True:
+        while not self._ended:
             await self._wake.wait()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._hurry.wait(), LINGER_S)
             self._wake.clear()
             if not self._closed:
                 self._hurry.clear()
-            while (run := self._buffer.take()) is not None:
+            while not self._ended and (run := self._buffer.take()) is not None:
                 self._unsent = len(run.events)
-                await self._store(self._signed(run))
-                self._unsent = 0
+                if await self._store(self._signed(run)):
+                    self._unsent = 0
                 if not self._closed:
                     self._report_loss()
             self._drained.set()
@@ -237,10 +240,10 @@ class AuditEmitter:
         )
         return encode(self._membership.identity.sign(Kind.AUDIT, batch))
 
-    async def _store(self, body: bytes) -> None:
-        """Store one batch, repeating it until it is acknowledged."""
+    async def _store(self, body: bytes) -> bool:
+        """Store one batch, repeating it until it is acknowledged; False at the end."""
         wait = RETRY_S
-        while True:
+        while not self._ended:
             try:
                 await self._deliver(self._subject, body)
             except KcmError as error:
@@ -248,9 +251,10 @@ class AuditEmitter:
             except Exception as error:  # noqa: BLE001 - recording must not end by a strange answer
                 log.warning("audit events wait: %s", describe(error))
             else:
-                return
+                return True
             await asyncio.sleep(wait * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
             wait = min(wait * 2, RETRY_MAX_S)
+        return False
 
     async def _beat(self) -> None:
         while True:

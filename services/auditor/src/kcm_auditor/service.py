@@ -89,7 +89,7 @@ class Auditor:
         self._recorder.open()
         try:
             async with asyncio.TaskGroup() as group:
-                work = group.create_task(self._work())
+                work = group.create_task(self._work(stop))
                 await stop.wait()
                 work.cancel()
         except* (JournalError, SecretFileError) as errors:
@@ -97,14 +97,14 @@ class Auditor:
         finally:
             await self._end()
 
-    async def _work(self) -> None:
+    async def _work(self, stop: asyncio.Event) -> None:
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._tick())
+            group.create_task(self._tick(stop))
             for region, connection in self._others.items():
-                group.create_task(self._follow(region, connection))
+                group.create_task(self._follow(region, connection, stop))
             await self._own.start()
             await self._emitter.start()
-            group.create_task(self._feed(self._config.region, self._own).run())
+            group.create_task(self._feed(self._config.region, self._own, stop).run())
             await self._service.add(
                 "auditor",
                 subjects.auditor_all(self._config.region),
@@ -115,15 +115,15 @@ class Auditor:
             _write_ready(self._config.ready_file)
             log.info("recording %s", ", ".join(self._regions))
 
-    def _feed(self, region: str, connection: Connection) -> RegionFeed:
-        return RegionFeed(connection, region, f"kcm-{self._config.instance}", self._recorder)
+    def _feed(self, region: str, connection: Connection, stop: asyncio.Event) -> RegionFeed:
+        return RegionFeed(connection, region, f"kcm-{self._config.instance}", self._recorder, stop)
 
-    async def _follow(self, region: str, connection: Connection) -> None:
+    async def _follow(self, region: str, connection: Connection, stop: asyncio.Event) -> None:
         await connection.start()
-        await self._feed(region, connection).run()
+        await self._feed(region, connection, stop).run()
 
-    async def _tick(self) -> None:
-        while True:
+    async def _tick(self, stop: asyncio.Event) -> None:
+        while not stop.is_set():
             await asyncio.sleep(TICK_S)
             self._recorder.tick()
 

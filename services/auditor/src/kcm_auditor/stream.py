@@ -17,14 +17,14 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 from kcm_bus.connection import Connection
 from kcm_bus.serving import describe
 from kcm_schemas import subjects
-from kcm_schemas.codes import KcmError
+from kcm_schemas.codes import Code, KcmError
 from nats import errors as nats_errors
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
@@ -88,9 +88,19 @@ class _Anew(Exception):
 
 
 class RegionFeed:
-    """Follows one region's stream until it is cancelled. Errors of the sink end it."""
+    """Follows one region's stream until ``stopping`` is set. Errors of the sink end it."""
 
-    def __init__(self, connection: Connection, region: str, durable: str, sink: Sink) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        region: str,
+        durable: str,
+        sink: Sink,
+        stopping: asyncio.Event,
+    ) -> None:
+        # Cancelling is not enough: ``asyncio.wait_for`` of Python 3.11, which the client library
+        # waits with, forgets that it was cancelled when a message arrives at the same moment.
+        self._stopping: Final = stopping
         self._connection: Final = connection
         self._region: Final = region
         self._durable: Final = durable
@@ -98,9 +108,9 @@ class RegionFeed:
         self._delivered = 0
 
     async def run(self) -> None:
-        """Read for ever, with back-off while the broker or the stream is not there."""
+        """Read, with back-off while the broker or the stream is not there."""
         wait = RETRY_S
-        while True:
+        while not self._stopping.is_set():
             try:
                 subscription = await self._bind()
                 try:
@@ -137,9 +147,10 @@ class RegionFeed:
         if existing is not None and not existing.num_ack_pending and acknowledged == start:
             self._delivered = existing.delivered.consumer_seq if existing.delivered else 0
         else:
-            if existing is not None:
-                await js.delete_consumer(subjects.AUDIT_STREAM, self._durable)
-            await js.add_consumer(subjects.AUDIT_STREAM, self._config(start + 1))
+            with _foreign():
+                if existing is not None:
+                    await js.delete_consumer(subjects.AUDIT_STREAM, self._durable)
+                await js.add_consumer(subjects.AUDIT_STREAM, self._config(start + 1))
             self._delivered = 0
         # A broker cut off from the others answers with old facts for a while, but cannot have made
         # a consumer; what it said counts only when it says the same afterwards.
@@ -150,13 +161,15 @@ class RegionFeed:
         return await js.pull_subscribe_bind(consumer=self._durable, stream=subjects.AUDIT_STREAM)
 
     async def _facts(self, js: JetStreamContext) -> StreamFacts:
-        info = await js.stream_info(subjects.AUDIT_STREAM)
+        with _foreign():
+            info = await js.stream_info(subjects.AUDIT_STREAM)
         created = info.created.isoformat() if info.created is not None else "unknown"
         return StreamFacts(created, info.state.last_seq)
 
     async def _existing(self, js: JetStreamContext) -> ConsumerInfo | None:
         try:
-            info: ConsumerInfo = await js.consumer_info(subjects.AUDIT_STREAM, self._durable)
+            with _foreign():
+                info: ConsumerInfo = await js.consumer_info(subjects.AUDIT_STREAM, self._durable)
         except js_errors.NotFoundError:
             return None
         return info
@@ -174,9 +187,10 @@ class RegionFeed:
 
     async def _read(self, subscription: JetStreamContext.PullSubscription) -> None:
         idle = 0
-        while True:
+        while not self._stopping.is_set():
             try:
-                messages = await subscription.fetch(FETCH_MAX, timeout=FETCH_S)
+                with _foreign():
+                    messages = await subscription.fetch(FETCH_MAX, timeout=FETCH_S)
             except TimeoutError:
                 # A consumer that somebody deleted is as quiet as one without messages.
                 idle += 1
@@ -192,7 +206,8 @@ class RegionFeed:
         arrivals: list[Arrival] = []
         received = 0
         for message in messages:
-            sequence = message.metadata.sequence
+            with _foreign():
+                sequence = message.metadata.sequence
             if sequence.consumer != self._delivered + 1:
                 break
             self._delivered = sequence.consumer
@@ -207,3 +222,12 @@ class RegionFeed:
             await message.ack()
         if received < len(messages):
             raise _Anew("a message was lost on its way")
+
+
+@contextlib.contextmanager
+def _foreign() -> Iterator[None]:
+    """An answer in another form is the broker's fault and must not end the Auditor."""
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise KcmError(Code.UNAVAILABLE, "the broker's answer has another form") from None
