@@ -41,6 +41,7 @@ from kcm_trust.verify import Untrusted
 
 from kcm_core.keystore import KeyStore
 from kcm_core.kills import Kills
+from kcm_core.l1.uri import L1UriError, parse
 from kcm_core.making import Maker
 from kcm_core.vault import Vault
 from kcm_core.wrapping import check_deadline
@@ -128,6 +129,10 @@ class Admin:
     async def _put_link(self, request: AdminRequest) -> Message:
         raw = decode(PutStatement, request.payload).statement
         link = _believed(self._me.verifier.link, raw)
+        try:
+            parse(link.uri)
+        except L1UriError as error:
+            raise KcmError(Code.MALFORMED, f"the root key's URI: {error}") from None
         await self._put(raw, "link", link.link)
         self._emit("link.put", detail=f"link {link.link}")
         return Empty()
