@@ -1,0 +1,18 @@
+"""Encrypt and decrypt two rows of tenant ``acme``, service ``files``, as the README makes them."""
+
+import asyncio
+
+from kcm import Client
+
+
+async def main() -> None:
+    async with Client.connect() as kcm:
+        rows = [b"row-1", b"row-2"]
+        sealed = await kcm.encrypt("acme", "files", [b"one", b"two"], contexts=rows)
+        opened = await kcm.decrypt("acme", "files", sealed.unwrap(), contexts=rows)
+        assert opened.unwrap() == [b"one", b"two"]
+        print("two records there and back")
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,67 @@
+"""The README's commands do what it says, in its order, in a fresh directory."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+BLOCK = re.compile(r"<!-- run(?:: exit (\d+))? -->\n```sh\n(.*?)```", re.DOTALL)
+
+
+def blocks(name):
+    return [(int(code or 0), text) for code, text in BLOCK.findall((ROOT / name).read_text())]
+
+
+@pytest.fixture
+def place(tmp_path):
+    """A directory with a README to encrypt, and a state directory of its own."""
+    work = tmp_path / "work"
+    work.mkdir()
+    shutil.copy(ROOT / "README.md", work)
+    # The set-up is what this test runs in already.
+    (work / "Makefile").write_text("setup:\n\t@true\n")
+    environment = {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "HOME": str(tmp_path),
+        "XDG_STATE_HOME": str(tmp_path / "state"),
+    }
+    yield work, environment
+    subprocess.run(
+        ["kcm", "dev", "down"], cwd=work, env=environment, check=False, capture_output=True
+    )
+
+
+@pytest.mark.timeout(300)
+def test_the_readme_can_be_followed(place):
+    work, environment = place
+    steps = blocks("README.md")
+    assert len(steps) >= 8
+    for number, (code, text) in enumerate(steps):
+        done = subprocess.run(
+            ["bash", "-euc", text], cwd=work, env=environment, capture_output=True, text=True,
+            timeout=120, check=False,
+        )  # fmt: skip
+        assert done.returncode == code, f"{text}\n{done.stdout}\n{done.stderr}"
+        if number == 2:
+            example = [sys.executable, str(ROOT / "examples" / "first_steps.py")]
+            subprocess.run(example, env=environment, check=True, timeout=60)
+    assert (work / "readme.txt").read_bytes() == (work / "README.md").read_bytes()
+    assert not (work / "stolen.txt").exists()
+
+
+def test_every_link_of_the_documents_leads_somewhere():
+    for path in [ROOT / "README.md", ROOT / "SECURITY.md", *(ROOT / "docs").rglob("*.md")]:
+        for target in re.findall(r"\]\(([^)#:]+)\)", path.read_text()):
+            assert (path.parent / target).exists(), f"{path}: {target}"
+
+
+def test_commands_named_in_tables_exist():
+    """What SECURITY.md names as proof is there."""
+    text = (ROOT / "SECURITY.md").read_text()
+    for target in re.findall(r"pytest (tests/[\w/.]+)", text):
+        assert (ROOT / target).exists(), target
