@@ -1,0 +1,313 @@
+"""The bus over a real broker: outages, restarts, refusals, and an answer in every case."""
+
+import asyncio
+import json
+import os
+import signal
+from dataclasses import dataclass
+
+import pytest
+from kcm.dev import processes, topology
+from kcm.dev.brokers import Account, Role, login_name
+from kcm_bus.clock import SystemClock
+from kcm_bus.config import BusAddress
+from kcm_bus.connection import Connection
+from kcm_bus.provision import provision_region
+from kcm_bus.serving import IN_FLIGHT_MAX, Service
+from kcm_bus.streams import Follower, StreamMissing, last, put
+from kcm_schemas import limits, subjects
+from kcm_schemas.codes import Code, KcmError
+from kcm_schemas.data import EncryptReply, decode_reply
+
+from tests.integration.living import eventually
+
+REGION = "eu"
+
+
+@dataclass
+class Broker:
+    """One region's broker, to be stopped and started."""
+
+    topology: topology.Topology
+    process: processes.Process
+    backbone: processes.Process
+
+    def address(self, role=Role.CORE):
+        return BusAddress(
+            url=self.topology.region(REGION).url,
+            user=login_name(role, Account.REGION),
+            password_file=topology.password_path(self.topology.root, REGION, role, Account.REGION),
+        )
+
+    async def stop(self):
+        await asyncio.to_thread(processes.stop, [self.process])
+
+    def start(self):
+        self.process = topology.start_broker(self.topology, REGION, die_with_parent=True)
+
+
+@pytest.fixture
+def broker(tmp_path):
+    made, entries = topology.start(tmp_path, [REGION], die_with_parent=True)
+    one = Broker(made, entries[1].process, entries[0].process)
+    yield one
+    processes.stop([one.process])
+    processes.stop([one.backbone])
+
+
+@pytest.fixture
+async def link(broker):
+    connection = Connection(broker.address(), "test")
+    await connection.start()
+    yield connection
+    await connection.close()
+
+
+async def test_nothing_is_sent_later_that_was_asked_during_an_outage(broker, link):
+    heard = []
+
+    async def hear(message):
+        heard.append(message.data)
+
+    await link.subscribe("a.b", hear)
+    await broker.stop()
+
+    async def gone():
+        return not link.connected
+
+    await eventually(gone)
+    with pytest.raises(KcmError) as info:
+        await link.publish("a.b", b"during the outage")
+    assert info.value.code is Code.UNAVAILABLE
+    with pytest.raises(KcmError) as info:
+        await link.request("a.b", b"during the outage", 1)
+    assert info.value.code is Code.UNAVAILABLE
+    broker.start()
+
+    async def back():
+        return link.connected
+
+    await eventually(back)
+
+    async def hears():
+        await link.publish("a.b", b"after")
+        return b"after" in heard
+
+    await eventually(hears)
+    assert b"during the outage" not in heard
+
+
+async def test_a_connection_that_the_broker_closed_for_good_is_made_anew(broker, link):
+    """A login that is revoked closes the client library's connection for ever."""
+    heard = []
+
+    async def hear(message):
+        heard.append(message.data)
+
+    await link.subscribe("a.b", hear)
+    config = topology.config_path(broker.topology.root, REGION)
+    right = config.read_text()
+    password = broker.address().password_file.read_text().strip()
+    config.write_text(right.replace(password, "another-password-of-32-characters"))
+    client = link._client
+    os.kill(broker.process.pid, signal.SIGHUP)
+
+    async def closed():
+        return client.is_closed
+
+    await eventually(closed)
+    config.write_text(right)
+    os.kill(broker.process.pid, signal.SIGHUP)
+
+    async def hears():
+        if link.connected:
+            await link.publish("a.b", b"again")
+        return b"again" in heard
+
+    await eventually(hears)
+    assert link._client is not client
+
+
+async def test_too_much_is_refused_and_the_connection_stays(link):
+    with pytest.raises(KcmError) as info:
+        await link.request("a.b", bytes(limits.BODY_MAX + 2048), 1)
+    assert info.value.code is Code.TOO_LARGE
+    assert link.connected
+
+
+async def test_nobody_there_is_unavailable_and_no_answer_is_a_deadline(link):
+    with pytest.raises(KcmError) as info:
+        await link.request("nobody.here", b"", 1)
+    assert info.value.code is Code.UNAVAILABLE
+
+    async def silent(message):
+        pass
+
+    await link.subscribe("silent", silent)
+    await link.flush()
+    with pytest.raises(KcmError) as info:
+        await link.request("silent", b"", 0.05)
+    assert info.value.code is Code.DEADLINE_EXCEEDED
+
+
+def service(link):
+    return Service(
+        link, SystemClock(), name="kcm-test", service_id="one", version="0.1.0", metadata={}
+    )
+
+
+async def test_handlers_run_at_the_same_time_and_overflow_is_busy(link):
+    served, running = service(link), 0
+    everybody = asyncio.Event()
+
+    async def handler(subject, body):
+        nonlocal running
+        running += 1
+        await everybody.wait()
+        return b"done"
+
+    await served.add("work", "work", handler, "queue")
+    asked = [asyncio.create_task(link.request("work", b"", 10)) for _ in range(IN_FLIGHT_MAX + 5)]
+
+    async def full():
+        return running == IN_FLIGHT_MAX
+
+    await eventually(full)
+
+    async def five_refused():
+        return sum(task.done() for task in asked) == 5
+
+    await eventually(five_refused)
+    everybody.set()
+    answers = await asyncio.gather(*asked)
+    assert answers.count(b"done") == IN_FLIGHT_MAX
+    busy = [answer for answer in answers if answer != b"done"]
+    for answer in busy:
+        with pytest.raises(KcmError) as info:
+            decode_reply(EncryptReply, answer)
+        assert info.value.code is Code.BUSY
+
+
+async def test_a_fault_is_a_code_and_nothing_else(link, caplog):
+    served = service(link)
+
+    async def handler(subject, body):
+        raise RuntimeError(f"secret {body!r}")
+
+    await served.add("work", "work", handler, "queue")
+    answer = await link.request("work", b"input-of-a-customer", 5)
+    assert b"secret" not in answer
+    assert b"input-of-a-customer" not in answer
+    with pytest.raises(KcmError) as info:
+        decode_reply(EncryptReply, answer)
+    assert info.value.code is Code.INTERNAL
+    assert "RuntimeError" in caplog.text
+    assert "input-of-a-customer" not in caplog.text
+
+
+async def test_the_service_protocol_is_spoken(link):
+    served = service(link)
+
+    async def handler(subject, body):
+        if body:
+            raise KcmError(Code.MALFORMED)
+        return b"x"
+
+    await served.add("work", "work", handler, "queue")
+    await served.announce()
+    await link.request("work", b"", 5)
+    await link.request("work", b"bad", 5)
+    for verb, kind in (("PING", "ping"), ("INFO", "info"), ("STATS", "stats")):
+        for suffix in ("", ".kcm-test", ".kcm-test.one"):
+            told = json.loads(await link.request(f"$SRV.{verb}{suffix}", b"", 5))
+            assert told["type"] == f"io.nats.micro.v1.{kind}_response"
+            assert (told["name"], told["id"]) == ("kcm-test", "one")
+    endpoint = told["endpoints"][0]
+    assert (endpoint["num_requests"], endpoint["num_errors"]) == (2, 1)
+    assert endpoint["last_error"] == "malformed"
+
+
+async def test_draining_finishes_what_is_in_flight(link):
+    served, begun, go_on = service(link), asyncio.Event(), asyncio.Event()
+
+    async def handler(subject, body):
+        begun.set()
+        await go_on.wait()
+        return b"done"
+
+    await served.add("work", "work", handler, "queue")
+    asked = asyncio.create_task(link.request("work", b"", 10))
+    await begun.wait()
+    draining = asyncio.create_task(served.drain())
+    await asyncio.sleep(0)
+    go_on.set()
+    await draining
+    assert await asked == b"done"
+    with pytest.raises(KcmError):
+        await link.request("work", b"", 1)
+
+
+async def test_a_follower_has_everything_in_order_through_a_restart(broker, link):
+    await provision_region(link, REGION)
+    seen = []
+    subject = subjects.control_hold(REGION, "tenant", bytes(16))
+    others = [subjects.control_hold(REGION, "tenant", bytes([n]) * 16) for n in range(1, 40)]
+    await put(link, subject, b"before")
+    follower = Follower(
+        link, subjects.CONTROL_STREAM, subjects.control_all(REGION), seen.append, SystemClock()
+    )
+    await follower.start()
+    assert [entry.data for entry in seen] == [b"before"]
+    for n, other in enumerate(others[:20]):
+        await put(link, other, b"%d" % n)
+    await broker.stop()
+    broker.start()
+
+    async def stored():
+        try:
+            await put(link, others[20], b"20")
+        except KcmError:
+            return False
+        return True
+
+    await eventually(stored)
+    for n, other in enumerate(others[21:], start=21):
+        await put(link, other, b"%d" % n)
+
+    async def all_there():
+        return bool(seen) and seen[-1].data == b"38"
+
+    await eventually(all_there)
+    numbers = [entry.sequence for entry in seen]
+    assert numbers == sorted(set(numbers))
+    assert {entry.data for entry in seen} >= {b"before", *(b"%d" % n for n in range(39))}
+    await follower.reached(numbers[-1])
+    await follower.close()
+
+
+async def test_a_missing_stream_is_not_an_empty_one(link):
+    follower = Follower(link, "NOT_THERE", "x.>", lambda _: None, SystemClock())
+    with pytest.raises(StreamMissing, match="provision"):
+        await follower.start()
+
+
+async def test_compare_and_set_loses_with_a_conflict(link):
+    await provision_region(link, REGION)
+    subject = subjects.bucket_subject(subjects.KEYS_BUCKET, "root", "acme")
+    sequence = await put(link, subject, b"1", expected=0)
+    with pytest.raises(KcmError) as info:
+        await put(link, subject, b"2", expected=0)
+    assert info.value.code is Code.CONFLICT
+    await put(link, subject, b"2", expected=sequence)
+    stored = await last(link, subjects.bucket_stream(subjects.KEYS_BUCKET), subject)
+    assert stored.data == b"2"
+
+
+async def test_provisioning_again_changes_nothing(link):
+    await provision_region(link, REGION)
+    await put(link, subjects.control_hold(REGION, "tenant", bytes(16)), b"kept")
+    await provision_region(link, REGION)
+    stored = await last(
+        link, subjects.CONTROL_STREAM, subjects.control_hold(REGION, "tenant", bytes(16))
+    )
+    assert stored.data == b"kept"
