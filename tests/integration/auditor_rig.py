@@ -51,7 +51,17 @@ class Broker:
             "port": self.port,
             "jetstream": {"domain": self.region, "store_dir": str(self.directory / "js")},
             "accounts": {
-                "REGION": {"jetstream": "enabled", "users": [{"user": "u", "password": "pw"}]}
+                "REGION": {
+                    "jetstream": "enabled",
+                    "users": [
+                        {"user": "u", "password": "pw"},
+                        {
+                            "user": "auditor",
+                            "password": "pw",
+                            "permissions": _permissions(self.region),
+                        },
+                    ],
+                }
             },
         }
         (self.directory / "conf").write_text(json.dumps(settings))
@@ -221,6 +231,24 @@ class Rig:
             await connection.close()
 
 
+def _permissions(region: str) -> dict[str, object]:
+    """What ``docs/audit.md`` says that an Auditor needs, and nothing else."""
+    api = "$JS.API"
+    return {
+        "publish": [
+            f"{api}.STREAM.INFO.KCM_AUDIT",
+            f"{api}.CONSUMER.INFO.KCM_AUDIT.kcm-auditor",
+            f"{api}.CONSUMER.CREATE.KCM_AUDIT.kcm-auditor.>",
+            f"{api}.CONSUMER.DELETE.KCM_AUDIT.kcm-auditor",
+            f"{api}.CONSUMER.MSG.NEXT.KCM_AUDIT.kcm-auditor",
+            "$JS.ACK.>",
+            f"kcm.v1.{region}.audit.auditor",
+        ],
+        "subscribe": ["_INBOX.>", f"kcm.v1.{region}.auditor.*", "$SRV.>"],
+        "allow_responses": {"max": 1, "expires": "1m"},
+    }
+
+
 async def _quiet(_: Exception) -> None:
     """A broker that is not there yet is what these tests wait for."""
 
@@ -229,7 +257,7 @@ def _bus(broker: Broker) -> list[str]:
     address = broker.address
     return [
         f'url = "{address.url}"',
-        f'user = "{address.user}"',
+        'user = "auditor"',
         f'password_file = "{address.password_file}"',
     ]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from kcm_auditor.book import Book
-from kcm_auditor.entries import START, BadLine, Batch, Entry, Head, Incident, read, write
+from kcm_auditor.entries import START, BadLine, Batch, Entry, Head, Incident, chain, read, write
 from kcm_auditor.journal import Anchor, Journal, JournalError, Point, verify
 from kcm_schemas.auditing import AuditHead
 from kcm_schemas.codec import encode
@@ -308,9 +308,12 @@ def test_a_line_has_one_form() -> None:
     )
     line, digest = write(entry)
     assert read(line) == (entry, digest)
-    other = line.replace(b'"seq":1', b'"seq":1.0')
-    with pytest.raises(BadLine):
-        read(other)
+    raw = line[len(b'{"hash":""') + 64 + len(b',"entry":') : -2]
+    for old, new in ((b'"seq":1', b'"seq":1.0'), (b'":', b'": '), (b"{", b'{"seq":9,')):
+        other = raw.replace(old, new, 1)
+        hashed = chain(START, other).hex().encode()
+        with pytest.raises(BadLine, match="one encoding"):
+            read(b'{"hash":"' + hashed + b'","entry":' + other + b"}\n")
 
 
 async def test_closing_waits_for_what_was_submitted(directory: Path) -> None:

@@ -160,6 +160,23 @@ def test_a_statement_under_somebody_elses_subject(system: System, gw: Emitting) 
     assert stream.ledger.book.events == 0
 
 
+def test_a_subject_that_is_none(system: System, gw: Emitting) -> None:
+    ledger = Ledger(Book("auditor"))
+    for position, subject in enumerate(("kcm.v1.us.audit.gw", "kcm.v1.eu.audit", "x"), start=1):
+        body = gw.signed([event()])
+        arrival = Arrival("eu", position, subject, body)
+        assert kinds(ledger.take(arrival, system.verifier.audit(body), NOW)) == ["misplaced"]
+
+
+def test_a_true_statement_repeated_in_the_wrong_place_is_only_counted_in_the_end(
+    system: System, gw: Emitting
+) -> None:
+    stream = Stream(system)
+    body = gw.signed([event()])
+    told = [kinds(stream.give(body, emitter="core")) for _ in range(PER_WINDOW + 3)]
+    assert told == [["misplaced"]] * PER_WINDOW + [[]] * 3
+
+
 @pytest.mark.parametrize(
     "change",
     [{"events": [b"no event"]}, {"first": 0}, {"first": SEQ_MAX + 1}],

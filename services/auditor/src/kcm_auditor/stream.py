@@ -176,6 +176,9 @@ class RegionFeed:
 
     def _config(self, first: int) -> ConsumerConfig:
         return ConsumerConfig(
+            # The name beside the durable one: only then does the request's subject bear it, so
+            # that the broker can keep others from touching this consumer.
+            name=self._durable,
             durable_name=self._durable,
             deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
             opt_start_seq=first,
