@@ -1,8 +1,9 @@
 """A second decoder, written from ``docs/wire-format.md`` and from nothing else.
 
-It imports nothing of the project, only primitives: AES in ECB mode and AES-GCM, Ed25519, HKDF and
-HPKE. It is slow and plain on purpose, so that a disagreement with the product is a fault of the
-product or of the document. It holds keys as ``bytes`` and is for tests only.
+It imports nothing of the project, only primitives: AES in ECB mode and AES-GCM, Ed25519, HKDF,
+and for HPKE ML-KEM and X25519. It is slow and plain on purpose, so that a disagreement with the
+product is a fault of the product or of the document. It holds keys as ``bytes`` and is for tests
+only.
 """
 
 from __future__ import annotations
@@ -12,15 +13,13 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 from cryptography.exceptions import InvalidSignature, InvalidTag
-from cryptography.hazmat.primitives import hpke
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from tests.vectors.hpke_open import open_sealed
 from tests.vectors.packed import Refused, read_message
 
 NAME = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789-")
@@ -206,15 +205,7 @@ def ticket_to_sign(info: bytes, ciphertext: bytes) -> bytes:
 
 def session_keys(hpke_secret: bytes, ciphertext: bytes, info: bytes) -> tuple[bytes, bytes]:
     """The request's and the reply's key."""
-    suite = hpke.Suite(hpke.KEM.MLKEM768_X25519, hpke.KDF.HKDF_SHA256, hpke.AEAD.AES_256_GCM)
-    private = hpke.MLKEM768X25519PrivateKey(
-        MLKEM768PrivateKey.from_seed_bytes(hpke_secret[:64]),
-        X25519PrivateKey.from_private_bytes(hpke_secret[64:]),
-    )
-    try:
-        secret = suite.decrypt(ciphertext, private, info)
-    except InvalidTag:
-        raise Refused("tampered") from None
+    secret = open_sealed(hpke_secret, ciphertext, info)
     return direction_keys(secret, ciphertext, info)
 
 
