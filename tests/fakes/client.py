@@ -171,10 +171,11 @@ Handler = Callable[[AdminRequest, str], Message]
 
 @dataclass
 class FakeCore:
-    """Cores of one region: believes only what is signed, and signs what it says."""
+    """Cores and Auditor of one region: believes only what is signed, and signs what it says."""
 
     region: str
     identity: Identity
+    auditor: Identity
     verifier: Verifier
     handlers: dict[tuple[str, str], Handler] = field(default_factory=dict)
     forge: Callable[[AdminReply, AdminRequest], bytes] | None = None
@@ -201,7 +202,8 @@ class FakeCore:
         reply = AdminReply(request=digest(body), code=code, detail=detail, payload=payload)
         if self.forge is not None:
             return self.forge(reply, request)
-        return encode(self.identity.sign(Kind.ADMIN_REPLY, reply))
+        signer = self.auditor if request.noun == "auditor" else self.identity
+        return encode(signer.sign(Kind.ADMIN_REPLY, reply))
 
     async def close(self) -> None:
         return
@@ -236,7 +238,7 @@ class FakeSystem:
         )
         self.verifier = Verifier(self.roster)
         self.gateways = {region: FakeGateway(region, self.clock) for region in REGIONS}
-        self.cores = {region: self._fake(f"core-{region}", region) for region in REGIONS}
+        self.cores = {region: self._fake(region) for region in REGIONS}
         self.unreachable: set[str] = set()
         self.context_file = self._write()
 
@@ -251,15 +253,19 @@ class FakeSystem:
         region = address.url.removeprefix("nats://")
         if region in self.unreachable:
             raise Unavailable("no connection")
-        return self.cores[region] if address.user == "operator" else self.gateways[region]
+        if address.user == "operator":
+            return self.cores[region]
+        self.gateways[region].closed = False
+        return self.gateways[region]
 
     def everywhere(self, noun: str, verb: str, handler: Handler) -> None:
         """Answer one noun and verb alike in every region."""
         for core in self.cores.values():
             core.handlers[noun, verb] = handler
 
-    def _fake(self, name: str, region: str) -> FakeCore:
-        return FakeCore(region, self.identities[name], self.verifier)
+    def _fake(self, region: str) -> FakeCore:
+        core, auditor = self.identities[f"core-{region}"], self.identities[f"auditor-{region}"]
+        return FakeCore(region, core, auditor, self.verifier)
 
     def _instance(self, name: str) -> Instance:
         role, region = name.split("-")

@@ -25,6 +25,7 @@ from kcm_schemas.admin import (
     TenantList,
     TenantQuery,
 )
+from kcm_schemas.auditing import TailPage
 from kcm_schemas.codec import Message, decode, encode
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.control import Lift
@@ -168,7 +169,11 @@ async def test_an_unsigned_answer_is_a_failure_at_best(system: FakeSystem, admin
 
 
 async def test_an_auditor_answers_for_itself_only(system: FakeSystem, admin: Admin) -> None:
-    system.everywhere("auditor", "tail", lambda request, operator: TenantList(tenants=[]))
+    page = TailPage(auditor="auditor-eu", oldest=1, entries=[])
+    system.everywhere("auditor", "tail", lambda request, operator: page)
+    assert await admin.audit_tail("eu", limit=5) == page
+    core = system.identities["core-eu"]
+    system.cores["eu"].forge = lambda reply, request: encode(core.sign(Kind.ADMIN_REPLY, reply))
     with pytest.raises(UntrustedReply, match="role auditor"):
         await admin.audit_tail("eu", limit=5)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -17,7 +17,7 @@ from kcm.cli.problems import Problem, clean
 from kcm.cli.settings import Settings, common, region_option, run_async
 
 if TYPE_CHECKING:
-    from kcm_schemas.auditing import TailEntry, TailPage
+    from kcm_schemas.auditing import TailEntry
     from kcm_trust.verify import Verifier
 
     from kcm.admin import Admin
@@ -29,6 +29,9 @@ POLL_S: Final = 1.0
 PAGE_ENTRIES: Final = 256
 """Entries asked for at once: what an Auditor gives at most."""
 
+PAGES_MAX: Final = 64
+"""Pages looked through for the last events."""
+
 
 @dataclass(frozen=True, slots=True)
 class Line:
@@ -38,6 +41,7 @@ class Line:
     time_ms: int
     region: str
     emitter: str
+    actor: str
     event: str
     subject: str
     code: str
@@ -63,14 +67,19 @@ def audit() -> None:
 @audit.command("tail")
 @click.option("-n", "--number", type=click.IntRange(1, 10_000), default=20, show_default=True)
 @click.option("-f", "--follow", is_flag=True, help="Go on until interrupted.")
+@click.option("--all", "everything", is_flag=True, help="Signs of life and your own looks too.")
 @region_option
 @common
-def tail(settings: Settings, number: int, region: str | None, *, follow: bool) -> None:
-    """Show the last events. Each is verified against its emitter's signature here.
+def tail(
+    settings: Settings, number: int, region: str | None, *, follow: bool, everything: bool
+) -> None:
+    """Show the last events.
+
+    Each is verified here against its emitter's signature: the Auditor need not be believed.
 
     Example: kcm audit tail -n 50 -f
     """
-    run_async(_tail(settings, number, region, follow=follow))
+    run_async(_tail(settings, number, region, follow=follow, everything=everything))
 
 
 @audit.command("verify")
@@ -107,12 +116,19 @@ def _installed() -> bool:
     return any((Path(entry) / "kcm_auditor" / "__main__.py").exists() for entry in sys.path)
 
 
-async def _tail(settings: Settings, number: int, region: str | None, *, follow: bool) -> None:
+async def _tail(
+    settings: Settings, number: int, region: str | None, *, follow: bool, everything: bool
+) -> None:
     context = settings.context()
     admin = settings.admin(context)
+
+    def wanted(line: Line) -> bool:
+        own = line.event == "audit.read" and line.actor == admin.identity.name
+        return everything or not (own or line.event == "instance.alive")
+
     try:
         place = _auditor_region(admin, context, region)
-        lines, seen = await _last(admin, place, number)
+        lines, seen = await _last(admin, place, number, wanted)
         if settings.json and not follow:
             emit(settings, lines, (), ())
         else:
@@ -120,7 +136,7 @@ async def _tail(settings: Settings, number: int, region: str | None, *, follow: 
         while follow:
             await settings.around.sleep(POLL_S)
             fresh, seen = await _since(admin, place, seen)
-            _say(settings, fresh)
+            _say(settings, [line for line in fresh if wanted(line)])
     finally:
         await admin.close()
 
@@ -143,19 +159,21 @@ def _auditor_region(admin: Admin, context: ClientContext, region: str | None) ->
     )
 
 
-async def _last(admin: Admin, region: str, number: int) -> tuple[list[Line], int]:
-    """The last ``number`` events, and the entry up to which the journal was read."""
+async def _last(
+    admin: Admin, region: str, number: int, wanted: Callable[[Line], bool]
+) -> tuple[list[Line], int]:
+    """The last ``number`` wanted events, and the entry up to which the journal was read."""
     lines: list[Line] = []
     before = newest = 0
-    while len(lines) < number:
-        limit = min(PAGE_ENTRIES, number - len(lines))
-        page = await admin.audit_tail(region, limit=limit, before=before)
+    for _ in range(PAGES_MAX):
+        page = await admin.audit_tail(region, limit=PAGE_ENTRIES, before=before)
         if not page.entries:
             break
         newest = newest or page.entries[-1].seq
-        lines = _lines(admin.verifier, page) + lines
+        found = [line for entry in page.entries for line in _of_entry(admin.verifier, entry)]
+        lines = [line for line in found if wanted(line)] + lines
         before = page.entries[0].seq
-        if before <= max(page.oldest, 1):
+        if len(lines) >= number or before <= max(page.oldest, 1):
             break
     return lines[-number:], newest
 
@@ -173,10 +191,6 @@ async def _since(admin: Admin, region: str, seen: int) -> tuple[list[Line], int]
         before = fresh[0].seq
     lines = [line for entry in entries for line in _of_entry(admin.verifier, entry)]
     return lines, entries[-1].seq if entries else seen
-
-
-def _lines(verifier: Verifier, page: TailPage) -> list[Line]:
-    return [line for entry in page.entries for line in _of_entry(verifier, entry)]
 
 
 def _of_entry(verifier: Verifier, entry: TailEntry) -> list[Line]:
@@ -213,6 +227,7 @@ def _events(verifier: Verifier, entry: TailEntry) -> list[Line]:
                 time_ms=event.time_ms,
                 region=batch.region,
                 emitter=batch.emitter,
+                actor=event.actor or "",
                 event=event.type,
                 subject="/".join(part for part in (event.tenant, event.service) if part),
                 code=event.code.value,
@@ -226,7 +241,7 @@ def _events(verifier: Verifier, entry: TailEntry) -> list[Line]:
 
 def _incident(entry: TailEntry, event: str, detail: str) -> Line:
     return Line(
-        entry.seq, entry.time_ms, entry.region or "", "auditor", event, "", "", 0, 0, detail
+        entry.seq, entry.time_ms, entry.region or "", "auditor", "", event, "", "", 0, 0, detail
     )
 
 

@@ -119,17 +119,25 @@ def status(settings: Settings, directory: Path | None) -> int:
     type=click.Choice(["pkcs11", "softkey"]),
     help="[default: SoftHSM if it is installed, else a soft key]",
 )
+@click.option("--uri", "bare", is_flag=True, help="Show the URI and nothing else.")
 @directory_option
 @common
-def key(settings: Settings, name: str, kind: str | None, directory: Path | None) -> None:
-    """Make a customer's root key for this system, and show the URI to link it by.
+def key(
+    settings: Settings, name: str, kind: str | None, directory: Path | None, *, bare: bool
+) -> None:
+    """Make a customer's root key, and show the URI to link it by.
 
-    Example: kcm l1 link acme-root "$(kcm dev key acme-root -o json | jq -r .uri)"
+    In a real system that key exists already, and not here.
+
+    Example: kcm l1 link acme-root "$(kcm dev key acme-root --uri)"
     """
     from kcm.dev import system
     from kcm.dev.rootkeys import RootKeys
 
     uri = RootKeys(directory or system.default_directory()).create(name, kind)
+    if bare:
+        click.echo(uri)
+        return
     emit(settings, {"name": name, "uri": uri}, ("name", "uri"), [(name, uri)])
 
 

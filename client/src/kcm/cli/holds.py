@@ -25,12 +25,17 @@ def hold() -> None:
 
 @hold.command("list")
 @click.option("--all", "everything", is_flag=True, help="Lifted ones too.")
+@click.option("--ids", is_flag=True, help="Show the ids, one a line, and nothing else.")
 @region_option
 @common
-def list_holds(settings: Settings, region: str | None, *, everything: bool) -> None:
+def list_holds(settings: Settings, region: str | None, *, everything: bool, ids: bool) -> None:
     """Show the holds that are in force."""
     holds = run_async(_list(settings, region))
     shown = [view for view in holds.holds if everything or not view.lifted]
+    if ids:
+        for view in shown:
+            click.echo(view.hold_id.hex())
+        return
     emit(
         settings,
         shown,

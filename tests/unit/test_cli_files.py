@@ -1,0 +1,270 @@
+"""Whole files: exact round trips, and files that were cut, mixed, moved or swapped."""
+
+import io
+import os
+import stat
+import struct
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from kcm import framing
+from kcm.binding import USER_CONTEXT_MAX, cell_context, piece_context
+from kcm.cli.exits import Exit
+from kcm.cli.main import run
+from kcm.framing import PIECE_SIZE, BrokenFileError
+from kcm_schemas import limits, record
+from kcm_schemas.codes import Code
+
+from tests.fakes.client import FakeSystem, seal
+from tests.fakes.terminal import stdout_on_terminal
+
+
+class Desk:
+    """A directory with a system, and the two commands."""
+
+    def __init__(self, directory: Path) -> None:
+        self.system = FakeSystem(directory)
+        self.directory = directory
+
+    def run(self, command: str, *arguments: str) -> int:
+        who = ("--tenant", "acme", "--service", "docs", "--context", str(self.system.context_file))
+        return run([command, *arguments, *who], self.system.open, self.system.clock.around())
+
+    def path(self, name: str, content: bytes | None = None) -> Path:
+        path = self.directory / name
+        if content is not None:
+            path.write_bytes(content)
+        return path
+
+    def encrypted(self, content: bytes, name: str = "plain") -> Path:
+        plain, sealed = self.path(name, content), self.path(f"{name}.kcm")
+        assert self.run("encrypt", str(plain), "-o", str(sealed)) == Exit.OK
+        return sealed
+
+    def decrypt(self, sealed: Path, *arguments: str) -> tuple[int, bytes | None]:
+        out = self.path("out")
+        out.unlink(missing_ok=True)
+        code = self.run("decrypt", str(sealed), "-o", str(out), *arguments)
+        return code, out.read_bytes() if out.exists() else None
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    return Desk(tmp_path)
+
+
+def pieces(path: Path) -> tuple[bytes, list[bytes]]:
+    """A file's header, and its frames."""
+    data = path.read_bytes()
+    head, rest = data[: framing.HEADER_SIZE], data[framing.HEADER_SIZE :]
+    frames = []
+    while rest:
+        size = 4 + int(struct.unpack(">I", rest[:4])[0])
+        frames.append(rest[:size])
+        rest = rest[size:]
+    return head, frames
+
+
+@pytest.mark.parametrize(
+    "size", [0, 1, PIECE_SIZE - 1, PIECE_SIZE, PIECE_SIZE + 1, 19 * PIECE_SIZE + 5]
+)
+def test_a_file_comes_back_exactly(desk: Desk, size: int) -> None:
+    content = os.urandom(size)
+    sealed = desk.encrypted(content)
+    assert len(pieces(sealed)[1]) == max(1, -(-size // PIECE_SIZE))
+    assert desk.decrypt(sealed) == (Exit.OK, content)
+
+
+def swap(frames: list[bytes]) -> list[bytes]:
+    return [frames[1], frames[0], *frames[2:]]
+
+
+def repeat(frames: list[bytes]) -> list[bytes]:
+    return [frames[0], frames[0], *frames[1:]]
+
+
+def drop_last(frames: list[bytes]) -> list[bytes]:
+    return frames[:-1]
+
+
+def drop_first(frames: list[bytes]) -> list[bytes]:
+    return frames[1:]
+
+
+def drop_middle(frames: list[bytes]) -> list[bytes]:
+    return [frames[0], *frames[2:]]
+
+
+def extend(frames: list[bytes]) -> list[bytes]:
+    return [*frames, frames[-1]]
+
+
+def flip(frames: list[bytes]) -> list[bytes]:
+    return [*frames[:-1], frames[-1][:-20] + bytes([frames[-1][-20] ^ 1]) + frames[-1][-19:]]
+
+
+@pytest.mark.parametrize("change", [swap, repeat, drop_last, drop_first, drop_middle, extend, flip])
+def test_a_changed_file_gives_no_file(
+    desk: Desk, change: Callable[[list[bytes]], list[bytes]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    sealed = desk.encrypted(os.urandom(2 * PIECE_SIZE + 100))
+    head, frames = pieces(sealed)
+    sealed.write_bytes(head + b"".join(change(frames)))
+    assert desk.decrypt(sealed) == (Exit.REFUSED, None)
+    assert "tampered" in capsys.readouterr().err
+    assert sorted(path.name for path in desk.directory.iterdir() if "out" in path.name) == []
+
+
+def test_pieces_of_two_files_do_not_mix(desk: Desk) -> None:
+    first, second = (desk.encrypted(os.urandom(PIECE_SIZE + 100), name) for name in ("one", "two"))
+    head, frames = pieces(first)
+    first.write_bytes(head + frames[0] + pieces(second)[1][1])
+    assert desk.decrypt(first) == (Exit.REFUSED, None)
+
+
+@pytest.mark.parametrize("cut", [1, 10, framing.HEADER_SIZE, framing.HEADER_SIZE + 2, -1])
+def test_a_cut_file_is_a_failed_check(
+    desk: Desk, cut: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sealed = desk.encrypted(b"hello")
+    sealed.write_bytes(sealed.read_bytes()[:cut])
+    assert desk.decrypt(sealed) == (Exit.CHECK_FAILED, None)
+    assert "broken_file" in capsys.readouterr().err
+
+
+def test_an_older_file_stays_when_decrypting_fails(desk: Desk) -> None:
+    sealed = desk.encrypted(b"new")
+    sealed.write_bytes(sealed.read_bytes()[:-1])
+    out = desk.path("kept", b"old")
+    assert desk.run("decrypt", str(sealed), "-o", str(out)) == Exit.CHECK_FAILED
+    assert out.read_bytes() == b"old"
+
+
+def test_a_file_may_be_replaced_by_its_own_encryption(desk: Desk) -> None:
+    path = desk.path("same", b"content")
+    assert desk.run("encrypt", str(path), "-o", str(path)) == Exit.OK
+    assert path.read_bytes().startswith(framing.MAGIC)
+    assert desk.run("decrypt", str(path), "-o", str(path)) == Exit.OK
+    assert path.read_bytes() == b"content"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_context_is_needed_again(desk: Desk) -> None:
+    plain, sealed = desk.path("plain", b"x"), desk.path("sealed")
+    assert desk.run("encrypt", str(plain), "-o", str(sealed), "--context-bytes", "2024") == Exit.OK
+    assert desk.decrypt(sealed, "--context-bytes", "2024") == (Exit.OK, b"x")
+    assert desk.decrypt(sealed) == (Exit.REFUSED, None)
+    too_long = "x" * (USER_CONTEXT_MAX + 1)
+    assert desk.decrypt(sealed, "--context-bytes", too_long) == (Exit.USAGE, None)
+
+
+def test_a_bare_record_is_what_the_sdk_makes(desk: Desk) -> None:
+    plain, sealed = desk.path("plain", b"hello"), desk.path("sealed")
+    assert desk.run("encrypt", str(plain), "--record", "-o", str(sealed)) == Exit.OK
+    assert sealed.read_bytes() == seal("eu", "acme", "docs", b"hello", b"")
+    assert desk.decrypt(sealed) == (Exit.OK, b"hello")
+    large = desk.path("large", bytes(limits.BODY_MAX))
+    assert desk.run("encrypt", str(large), "--record", "-o", str(sealed)) == Exit.USAGE
+
+
+def test_another_regions_file_is_refused_with_a_hint(
+    desk: Desk, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sealed = desk.encrypted(b"x")
+    assert desk.decrypt(sealed, "--region", "us") == (Exit.REFUSED, None)
+    err = capsys.readouterr().err
+    assert "wrong_region" in err
+    assert "kcm inspect" in err
+
+
+def test_a_killed_tenants_file_gives_no_file(desk: Desk) -> None:
+    sealed = desk.encrypted(b"x")
+    head, frames = pieces(sealed)
+    desk.system.gateways["eu"].refuse[frames[0][4:]] = Code.TENANT_KILLED
+    assert head.startswith(framing.MAGIC)
+    assert desk.decrypt(sealed) == (Exit.REFUSED, None)
+
+
+def test_binary_does_not_go_to_a_terminal(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    text, binary = desk.path("text", b"hello\n"), desk.path("binary", b"\x1b[2J")
+    sealed_text, sealed_binary = (
+        desk.encrypted(path.read_bytes(), path.name) for path in (text, binary)
+    )
+    with stdout_on_terminal() as shown:
+        assert desk.run("encrypt", str(text)) == Exit.USAGE
+        assert desk.run("decrypt", str(sealed_binary)) == Exit.USAGE
+        assert desk.run("decrypt", str(sealed_text)) == Exit.OK
+    assert b"".join(shown) == b"hello\r\n"
+    assert "-o FILE" in capsys.readouterr().err
+
+
+def test_a_pipe_is_read_and_written(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    streams: list[bytes] = []
+    given = b"through a pipe" * 50_000
+    for command in ("encrypt", "decrypt"):
+        data = streams[-1] if streams else given
+        out = io.BytesIO()
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+            patch.setattr(sys, "stdout", io.TextIOWrapper(out))
+            assert desk.run(command, "-") == Exit.OK
+            streams.append(out.getvalue())
+    assert streams[0].startswith(framing.MAGIC)
+    assert streams[1] == given
+
+
+def test_what_is_missing_is_wrong_usage(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    assert desk.run("encrypt", str(desk.path("none")), "-o", str(desk.path("out"))) == Exit.USAGE
+    assert "cannot read" in capsys.readouterr().err
+
+
+def test_inspect_needs_no_key_and_no_network(
+    desk: Desk, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sealed = desk.encrypted(bytes(PIECE_SIZE + 1))
+    capsys.readouterr()
+    assert run(["inspect", str(sealed), "-o", "table"]) == Exit.OK
+    out = capsys.readouterr().out
+    for said in ("acme", "docs", "eu", "524289"):
+        assert said in out
+    head, frames = pieces(sealed)
+    foreign = framing.frame(seal("us", "acme", "docs", b"", b""))
+    sealed.write_bytes(head + frames[0] + foreign)
+    assert run(["inspect", str(sealed)]) == Exit.CHECK_FAILED
+    assert run(["inspect", str(desk.path("junk", b"junk"))]) == Exit.CHECK_FAILED
+    assert run(["inspect", str(desk.path("short", record.MAGIC))]) == Exit.CHECK_FAILED
+    bare = seal("eu", "acme", "docs", b"hello", b"")
+    assert run(["inspect", str(desk.path("bare", bare)), "-o", "json"]) == Exit.OK
+
+
+@given(st.binary(max_size=200))
+def test_a_reader_of_anything_ends_well(data: bytes) -> None:
+    source = io.BytesIO(framing.header(bytes(16)) + data)
+    try:
+        framing.read_header(source)
+        found = list(framing.records(source))
+    except BrokenFileError:
+        return
+    assert [piece.last for piece in found] == [False] * (len(found) - 1) + [True]
+    assert b"".join(framing.frame(piece.data) for piece in found) == data
+
+
+def test_places_never_share_a_context() -> None:
+    contexts = {
+        piece_context(file_id, index, last=last, user=user)
+        for file_id in (bytes(16), b"\1" * 16)
+        for index in (0, 1)
+        for last in (False, True)
+        for user in (b"", b"x")
+    }
+    assert len(contexts) == 16
+    assert cell_context("a", b"bc") != cell_context("ab", b"c")
+    longest = piece_context(bytes(16), 2**32 - 1, last=True, user=bytes(USER_CONTEXT_MAX))
+    assert len(longest) <= limits.APP_CONTEXT_MAX
+    assert len(cell_context("x" * 255, bytes(USER_CONTEXT_MAX))) <= limits.APP_CONTEXT_MAX
+    with pytest.raises(ValueError, match="out of range"):
+        piece_context(bytes(16), 2**32, last=True)

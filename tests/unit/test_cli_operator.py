@@ -1,0 +1,453 @@
+"""Operators' commands: tenants, the kill and its table, lifting, and the record."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from kcm.cli.exits import Exit
+from kcm.cli.main import run
+from kcm_schemas import limits
+from kcm_schemas.admin import (
+    AdminRequest,
+    BlastRadius,
+    BootStatus,
+    Empty,
+    HoldList,
+    HoldQuery,
+    HoldStatus,
+    HoldView,
+    PutStatement,
+    RegionStatus,
+    ServiceView,
+    TenantList,
+    TenantView,
+)
+from kcm_schemas.audit import GENESIS, AuditBatch, AuditEvent
+from kcm_schemas.auditing import TailEntry, TailPage, TailQuery
+from kcm_schemas.codec import Message, decode, encode
+from kcm_schemas.codes import Code, KcmError
+from kcm_schemas.roster import Role
+from kcm_schemas.signed import Kind
+from kcm_trust.verify import VerifiedHold, VerifiedLift
+
+from tests.fakes.client import NOW_MS, REGIONS, FakeSystem
+from tests.fakes.terminal import stdout_on_terminal
+
+
+class Cores:
+    """The kill switch of a system in memory: holds become complete after some looks."""
+
+    def __init__(self, system: FakeSystem, looks: int = 3) -> None:
+        self.system = system
+        self.looks = looks
+        self.tenants = ["acme"]
+        self.held: dict[bytes, VerifiedHold] = {}
+        self.lifted: dict[bytes, VerifiedLift] = {}
+        self.puts = 0
+        for verb, handler in (
+            ("preview", self._preview),
+            ("put", self._put),
+            ("status", self._status),
+            ("list", self._list),
+        ):
+            system.everywhere("hold", verb, handler)
+
+    def _preview(self, request: AdminRequest, operator: str) -> Message:
+        return BlastRadius(
+            tenants=self.tenants, services=2, regions=list(REGIONS), boots=[self._boot("waiting")]
+        )
+
+    def _put(self, request: AdminRequest, operator: str) -> Message:
+        self.puts += 1
+        raw = decode(PutStatement, request.payload).statement
+        statement = self.system.verifier.hold_or_lift(raw)
+        match statement:
+            case VerifiedHold():
+                self.held[statement.hold.id] = statement
+                return self._of(statement.hold.id)
+            case VerifiedLift():
+                self.lifted[statement.held.hold.id] = statement
+                return self._of(statement.held.hold.id)
+
+    def _status(self, request: AdminRequest, operator: str) -> Message:
+        self.looks -= 1
+        return self._of(decode(HoldQuery, request.payload).hold_id)
+
+    def _list(self, request: AdminRequest, operator: str) -> Message:
+        return HoldList(
+            holds=[
+                HoldView(
+                    hold_id=hold_id,
+                    scope=held.hold.scope,
+                    target=held.hold.target,
+                    cause=held.hold.cause,
+                    origin=held.hold.origin,
+                    issuer=held.issuer,
+                    issued_ms=held.hold.issued_ms,
+                    reason=held.hold.reason,
+                    lifted=hold_id in self.lifted,
+                    raw=held.raw,
+                )
+                for hold_id, held in self.held.items()
+            ]
+        )
+
+    def _of(self, hold_id: bytes) -> HoldStatus:
+        hold = self.held[hold_id].hold
+        complete = self.looks <= 0
+        return HoldStatus(
+            hold_id=hold_id,
+            scope=hold.scope,
+            target=hold.target,
+            cause=hold.cause,
+            lifted=hold_id in self.lifted,
+            complete=complete,
+            regions=[RegionStatus(region="eu", durable_at=7)],
+            boots=[self._boot("receipt" if complete else "waiting")],
+        )
+
+    def _boot(self, how: str) -> BootStatus:
+        return BootStatus.model_validate(
+            {
+                "instance": "core-eu",
+                "boot": bytes(16),
+                "role": Role.CORE,
+                "region": "eu",
+                "how": how,
+                "keys": 5,
+                "purge_us": 90,
+                "after_ms": 2,
+            }
+        )
+
+
+class Desk:
+    def __init__(self, directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.system = FakeSystem(directory)
+        self._capsys = capsys
+
+    def run(self, *arguments: str) -> tuple[int, str, str]:
+        self._capsys.readouterr()
+        code = run(
+            [*arguments, "--context", str(self.system.context_file)],
+            self.system.open,
+            self.system.clock.around(),
+        )
+        return code, *self._capsys.readouterr()
+
+
+@pytest.fixture
+def desk(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Desk:
+    return Desk(tmp_path, capsys)
+
+
+@pytest.fixture
+def cores(desk: Desk) -> Cores:
+    return Cores(desk.system)
+
+
+def keep(into: list[bytes]) -> Callable[[AdminRequest, str], Message]:
+    def put(request: AdminRequest, operator: str) -> Message:
+        into.append(decode(PutStatement, request.payload).statement)
+        return Empty()
+
+    return put
+
+
+def test_a_tenant_is_the_same_record_in_each_of_its_regions(desk: Desk) -> None:
+    got: list[bytes] = []
+    desk.system.everywhere("tenant", "put", keep(got))
+    code, out, _ = desk.run("tenant", "create", "acme", "--link", "root", "-o", "json")
+    assert code == Exit.OK
+    assert [row["region"] for row in json.loads(out)] == ["eu", "us"]
+    assert got[0] == got[1]
+    assert desk.run("tenant", "create", "acme", "--link", "root")[0] == Exit.OK
+    assert set(got) == {got[0]}
+    desk.run("tenant", "create", "b", "--link", "r", "--region", "us", "--fence", "local")
+    tenant = desk.system.verifier.tenant(got[-1])
+    assert (tenant.regions, tenant.fence) == (["us"], "local")
+
+
+def test_a_part_that_failed_is_told_and_decides_the_exit(desk: Desk) -> None:
+    got: list[bytes] = []
+    desk.system.everywhere("tenant", "put", keep(got))
+    desk.system.unreachable.add("us")
+    code, out, err = desk.run("tenant", "create", "acme", "--link", "root", "-o", "json")
+    assert code == Exit.UNAVAILABLE
+    assert [row["result"] for row in json.loads(out)] == ["ok", "unavailable"]
+    assert json.loads(err)["detail"].startswith("us: ")
+
+
+def test_a_service_goes_where_its_tenant_is(desk: Desk) -> None:
+    got: list[bytes] = []
+    desk.system.everywhere("service", "put", keep(got))
+    core = desk.system.cores["us"]
+    core.handlers["tenant", "show"] = lambda request, operator: view(regions=["us"])
+    desk.system.cores["eu"].handlers["tenant", "show"] = unknown
+    code, out, _ = desk.run("service", "create", "acme", "crm", "-o", "json")
+    assert code == Exit.OK
+    assert [row["region"] for row in json.loads(out)] == ["us"]
+    assert desk.system.verifier.service(got[0]).service == "crm"
+
+
+def test_a_link_is_signed_with_its_uri(desk: Desk) -> None:
+    got: list[bytes] = []
+    desk.system.everywhere("link", "put", keep(got))
+    assert desk.run("l1", "link", "root", "softkey:/keys/acme", "--model", "hyok")[0] == Exit.OK
+    link = desk.system.verifier.link(got[0])
+    assert (link.uri, link.model, link.revision) == ("softkey:/keys/acme", "hyok", 1)
+
+
+def unknown(request: AdminRequest, operator: str) -> Message:
+    raise KcmError(Code.UNKNOWN_TENANT)
+
+
+def view(**changes: object) -> TenantView:
+    fields: dict[str, object] = {
+        "tenant": "acme",
+        "region": "eu",
+        "link": "root",
+        "uri": "softkey:/x",
+        "model": "byok",
+        "regions": ["eu", "us"],
+        "fence": "all",
+        "state": "active",
+        "l2_version": 1,
+        "services": [ServiceView(service="crm", l3_version=3)],
+        "holds": [b"\x01"],
+    }
+    return TenantView.model_validate(fields | changes)
+
+
+def test_tenants_are_shown_as_table_and_json(desk: Desk) -> None:
+    desk.system.everywhere("tenant", "list", lambda *_: TenantList(tenants=[view()]))
+    desk.system.everywhere("tenant", "show", lambda *_: view(uri="x\x1b[31m"))
+    code, out, _ = desk.run("tenant", "list", "-o", "table")
+    assert code == Exit.OK
+    assert "crm/3" in out
+    assert json.loads(desk.run("tenant", "list")[1])[0]["holds"] == ["01"]
+    assert json.loads(desk.run("tenant", "show", "acme", "--region", "us")[1])["tenant"] == "acme"
+    assert len(desk.system.cores["us"].requests) == 1
+    assert desk.run("tenant", "list", "--region", "mars")[0] == Exit.USAGE
+
+
+def test_a_kill_ends_well_only_when_it_is_complete(desk: Desk, cores: Cores) -> None:
+    code, out, err = desk.run("kill", "acme", "--reason", "a drill", "-o", "json")
+    assert code == Exit.OK
+    status = json.loads(out)
+    assert status["complete"] is True
+    (held,) = cores.held.values()
+    assert (held.hold.scope, held.hold.target, held.hold.reason) == ("tenant", "acme", "a drill")
+    assert json.loads(err.splitlines()[0]) == {"hold_id": held.hold.id.hex()}
+    assert cores.looks == 0
+
+
+def test_a_kill_of_a_root_key_names_the_link(desk: Desk, cores: Cores) -> None:
+    assert desk.run("kill", "--link", "acme-root")[0] == Exit.OK
+    (held,) = cores.held.values()
+    assert (held.hold.scope, held.hold.target) == ("link", "acme-root")
+
+
+def test_a_kill_that_is_not_complete_in_time_says_so(desk: Desk, cores: Cores) -> None:
+    cores.looks = 10**6
+    code, out, err = desk.run("kill", "acme", "--timeout", "3", "-o", "json")
+    assert code == Exit.NOT_COMPLETE
+    assert json.loads(out)["complete"] is False
+    said = json.loads(err.splitlines()[-1])
+    assert said["error"] == "not_complete"
+    assert "kcm hold show" in said["hint"]
+
+
+def test_a_kill_that_nobody_confirms_may_be_in_force(desk: Desk, cores: Cores) -> None:
+    desk.system.unreachable |= set(REGIONS)
+    code, _, err = desk.run("kill", "acme", "--timeout", "3", "-o", "table")
+    assert code == Exit.UNAVAILABLE
+    assert "no region confirmed the hold" in err
+    assert "may be in force" in err
+
+
+def test_one_region_is_enough_to_place_a_kill(desk: Desk, cores: Cores) -> None:
+    desk.system.unreachable.add("eu")
+    assert desk.run("kill", "acme")[0] == Exit.OK
+
+
+def test_a_mistyped_name_is_not_killed(desk: Desk, cores: Cores) -> None:
+    cores.tenants = []
+    code, _, err = desk.run("kill", "amce", "-o", "json")
+    assert code == Exit.REFUSED
+    assert json.loads(err)["error"] == "unknown_tenant"
+    assert (cores.puts, cores.held) == (0, {})
+    assert desk.run("kill", "amce", "--dry-run")[0] == Exit.REFUSED
+    # Where a region does not answer, nobody can say that the tenant does not exist.
+    desk.system.unreachable.add("us")
+    assert desk.run("kill", "amce")[0] == Exit.OK
+
+
+def test_a_dry_run_signs_no_hold(desk: Desk, cores: Cores) -> None:
+    code, out, _ = desk.run("kill", "acme", "--dry-run", "-o", "json")
+    assert code == Exit.OK
+    assert json.loads(out)["eu"]["tenants"] == ["acme"]
+    assert cores.puts == 0
+    for core in desk.system.cores.values():
+        assert [request.verb for request in core.requests] == ["preview"]
+        assert len(core.requests[0].payload) < 64
+    desk.system.unreachable.add("us")
+    assert desk.run("kill", "acme", "--dry-run", "-o", "table")[0] == Exit.UNAVAILABLE
+
+
+def test_the_table_fills_on_a_terminal(desk: Desk, cores: Cores) -> None:
+    with stdout_on_terminal() as shown:
+        code, *_ = desk.run("kill", "acme")
+    text = b"".join(shown).decode()
+    assert code == Exit.OK
+    assert "under way: 1 instances" in text
+    assert "complete: every instance" in text
+    assert "receipt" in text
+
+
+def test_holds_are_listed_shown_and_lifted(desk: Desk, cores: Cores) -> None:
+    desk.run("kill", "acme", "--reason", "a drill")
+    (hold_id,) = cores.held
+    code, out, _ = desk.run("hold", "list", "-o", "table")
+    assert code == Exit.OK
+    assert hold_id.hex()[:16] in out
+    assert "a drill" in out
+    assert desk.run("hold", "list", "--ids")[1] == f"{hold_id.hex()}\n"
+    short = hold_id.hex()[:8]
+    assert json.loads(desk.run("hold", "show", short)[1])["complete"] is True
+    assert desk.run("hold", "show", short, "--wait", "3")[0] == Exit.OK
+    assert desk.run("hold", "show", "ffff")[0] == Exit.REFUSED
+    code, out, _ = desk.run("lift", short, "--reason", "over", "-o", "json")
+    assert code == Exit.OK
+    assert json.loads(out)["lifted"] is True
+    assert cores.lifted[hold_id].lift.reason == "over"
+    assert json.loads(desk.run("hold", "list")[1]) == []
+    assert len(json.loads(desk.run("hold", "list", "--all")[1])) == 1
+    assert desk.run("lift", short)[0] == Exit.USAGE  # a reason is needed
+
+
+def test_waiting_for_a_hold_that_is_not_complete_is_exit_code_6(desk: Desk, cores: Cores) -> None:
+    desk.run("kill", "acme")
+    cores.looks = 10**6
+    (hold_id,) = cores.held
+    assert desk.run("hold", "show", hold_id.hex(), "--wait", "2")[0] == Exit.NOT_COMPLETE
+
+
+class Journal:
+    """An Auditor's journal in memory, in pages."""
+
+    def __init__(self, system: FakeSystem) -> None:
+        self.system = system
+        self.entries: list[TailEntry] = []
+        system.everywhere("auditor", "tail", self._tail)
+
+    def add(self, *types: str, signer: str = "core-eu", actor: str | None = None) -> None:
+        events = [
+            AuditEvent(
+                type=name,
+                time_ms=NOW_MS,
+                actor=actor,
+                tenant="acme",
+                service="crm",
+                code=Code.OK,
+                count=3,
+                failed=1,
+                detail="\x1b[31m",
+            )
+            for name in types
+        ]
+        batch = AuditBatch(
+            emitter="core-eu",
+            boot=bytes(limits.ID_SIZE),
+            role=Role.CORE,
+            region="eu",
+            first=1,
+            previous=GENESIS,
+            events=[encode(event) for event in events],
+        )
+        signed = self.system.identities[signer].sign(Kind.AUDIT, batch)
+        self._entry(encode(signed.model_copy(update={"signer": "core-eu"})), "")
+
+    def incident(self, what: str) -> None:
+        self._entry(b"", what)
+
+    def _entry(self, statement: bytes, incident: str) -> None:
+        self.entries.append(
+            TailEntry(
+                seq=len(self.entries) + 1,
+                time_ms=NOW_MS,
+                region="eu",
+                statement=statement,
+                incident=incident,
+                detail="",
+            )
+        )
+
+    def _tail(self, request: AdminRequest, operator: str) -> Message:
+        query = decode(TailQuery, request.payload)
+        before = query.before or len(self.entries) + 1
+        found = [entry for entry in self.entries if entry.seq < before][-query.limit :]
+        return TailPage(auditor="auditor-eu", oldest=1, entries=found)
+
+
+def test_the_last_events_are_verified_and_shown(desk: Desk) -> None:
+    journal = Journal(desk.system)
+    journal.add("keys.wrap", "keys.unwrap")
+    journal.incident("gap")
+    journal.add("keys.wrap", signer="core-us")
+    journal.add("instance.alive")
+    journal.add("audit.read", actor="alice")
+    journal.add("audit.read", actor="bob")
+    code, out, _ = desk.run("audit", "tail", "-o", "json")
+    assert code == Exit.OK
+    assert [line["event"] for line in json.loads(out)] == [
+        "keys.wrap",
+        "keys.unwrap",
+        "incident: gap",
+        "not believed",
+        "audit.read",
+    ]
+    assert len(json.loads(desk.run("audit", "tail", "--all")[1])) == 7
+    assert len(json.loads(desk.run("audit", "tail", "-n", "2")[1])) == 2
+    code, out, _ = desk.run("audit", "tail", "-o", "table")
+    assert "acme/crm" in out
+    assert "\x1b" not in out
+
+
+def test_a_long_journal_is_read_in_pages(desk: Desk) -> None:
+    journal = Journal(desk.system)
+    journal.add("keys.wrap")
+    for _ in range(600):
+        journal.add("instance.alive")
+    assert len(json.loads(desk.run("audit", "tail", "-n", "5")[1])) == 1
+    assert len(desk.system.cores["eu"].requests) == 3
+
+
+def test_following_shows_what_is_new_until_interrupted(
+    desk: Desk, capsys: pytest.CaptureFixture[str]
+) -> None:
+    journal = Journal(desk.system)
+    journal.add("keys.wrap")
+    naps = 0
+
+    async def nap(seconds: float) -> None:
+        nonlocal naps
+        naps += 1
+        await asyncio.sleep(0)
+        if naps == 2:
+            for _ in range(300):
+                journal.add("keys.unwrap")
+        if naps == 4:
+            raise KeyboardInterrupt
+
+    desk.system.clock.sleep = nap  # type: ignore[method-assign]
+    code, out, _ = desk.run("audit", "tail", "-f", "-o", "json")
+    assert code == Exit.INTERRUPTED
+    events = [json.loads(line)["event"] for line in out.splitlines()]
+    assert events == ["keys.wrap"] + ["keys.unwrap"] * 300
+
+
+def test_verifying_a_directory_that_is_no_journal_is_no_success(desk: Desk, tmp_path: Path) -> None:
+    assert desk.run("audit", "verify", str(tmp_path / "none"))[0] == Exit.USAGE
