@@ -1,11 +1,9 @@
 """XAES-256-GCM (C2SP): AES-256-GCM with 192-bit nonces, so random nonces are safe for many writers.
 
-From a key K and the first 12 bytes N of the nonce, a key is derived as NIST SP 800-108r1 describes
-with CMAC, counted in two blocks (C2SP, XAES-256-GCM):
+From a key K and the first 12 bytes N of the nonce, a key is derived with the KDF in counter mode of
+NIST SP 800-108r1, CMAC as its PRF, a counter of 16 bits and no length (C2SP, XAES-256-GCM):
 
-    L  = AES-256(K, 0^128);  K1 = L << 1, xor 0x87 when the top bit of L was set
-    M1 = 00 01 'X' 00 || N;  M2 = 00 02 'X' 00 || N
-    Kx = AES-256(K, M1 xor K1) || AES-256(K, M2 xor K1)
+    Kx = CMAC(K, 00 01 'X' 00 || N) || CMAC(K, 00 02 'X' 00 || N)
 
 and the message is sealed with AES-256-GCM under Kx and the last 12 bytes of the nonce.
 
@@ -18,11 +16,14 @@ plaintext behind when the tag is wrong, so the output is wiped on every failure.
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Callable
 from typing import Final, TypeAlias
 
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.ciphers import algorithms
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.kbkdf import KBKDFCMAC, CounterLocation, Mode
 
 from kcm_crypto.memory import wipe
 
@@ -32,7 +33,7 @@ KEY_SIZE: Final = 32
 NONCE_SIZE: Final = 24
 TAG_SIZE: Final = 16
 WRAPPED_SIZE: Final = NONCE_SIZE + KEY_SIZE + TAG_SIZE
-SCRATCH_SIZE: Final = 192
+SCRATCH_SIZE: Final = KEY_SIZE
 """Bytes of locked memory that a derivation needs."""
 
 BATCH_MAX: Final = 1 << 16
@@ -40,8 +41,11 @@ BATCH_MAX: Final = 1 << 16
 independent ones."""
 
 _HALF: Final = 12
-_ZEROS: Final = bytes(16)
-_DOMAIN: Final = (b"\x00\x01X\x00", b"\x00\x02X\x00")
+_DOMAIN: Final = b"X\x00"
+_COUNTER_SIZE: Final = 2
+
+_BLOB: Final = struct.Struct(f"{_HALF}s{_HALF}s{KEY_SIZE + TAG_SIZE}s")
+"""A wrapped key: start and tail of its nonce, ciphertext and tag."""
 
 
 def derive(key: memoryview, nonce_start: bytes, scratch: memoryview) -> AESGCM:
@@ -52,29 +56,25 @@ def derive(key: memoryview, nonce_start: bytes, scratch: memoryview) -> AESGCM:
     or never made, and everybody knows it.
     """
     if len(key) != KEY_SIZE or len(nonce_start) != _HALF or len(scratch) < SCRATCH_SIZE:
-        raise ValueError("a key has 32 bytes, the start of a nonce 12, and scratch 192")
+        raise ValueError("a key has 32 bytes, the start of a nonce 12, and scratch 32")
     if not any(key):
         raise ValueError("a key of all zeros")
+    derived = scratch[:SCRATCH_SIZE]
     try:
-        block = Cipher(algorithms.AES256(key), modes.ECB()).encryptor()  # noqa: S305 - CMAC's own use of the block cipher
-        block.update_into(_ZEROS, scratch[0:31])
-        _double(scratch[0:16])
-        for part, domain in enumerate(_DOMAIN):
-            at = 32 + 16 * part
-            for i, byte in enumerate(domain + nonce_start):
-                scratch[at + i] = byte ^ scratch[i]
-        block.update_into(scratch[32:64], scratch[64:111])
-        return AESGCM(scratch[64:96])
+        KBKDFCMAC(
+            algorithms.AES,
+            Mode.CounterMode,
+            KEY_SIZE,
+            _COUNTER_SIZE,
+            None,
+            CounterLocation.BeforeFixed,
+            None,
+            None,
+            _DOMAIN + nonce_start,
+        ).derive_into(key, derived)
+        return AESGCM(derived)
     finally:
-        wipe(scratch[:SCRATCH_SIZE])
-
-
-def _double(block: memoryview) -> None:
-    """Multiply by x in GF(2**128), in place (NIST SP 800-38B, subkey generation)."""
-    carry = block[0] >> 7
-    for i in range(15):
-        block[i] = (block[i] << 1 & 0xFF) | (block[i + 1] >> 7)
-    block[15] = (block[15] << 1 & 0xFF) ^ (0x87 * carry)
+        wipe(derived)
 
 
 def seal(
@@ -125,19 +125,18 @@ def wrap_batch(
         raise ValueError("keys have 32 bytes, wrapped keys 72, and a batch at most 65536 of them")
     if len(nonce) != NONCE_SIZE:
         raise ValueError("a nonce has 24 bytes")
+    if _zeros(keys):
+        raise ValueError("a key of all zeros")
     start = nonce[:_HALF]
     counter = int.from_bytes(nonce[_HALF:], "big")
-    encrypt_into = derive(key, start, scratch).encrypt_into
-    at = to = 0
+    encrypt = derive(key, start, scratch).encrypt
+    blobs = []
+    at = 0
     for position in range(counter, counter + count):
         tail = (position & 0xFFFFFFFFFFFFFFFFFFFFFFFF).to_bytes(_HALF, "big")
-        plain = keys[at : at + KEY_SIZE]
-        if not any(plain):
-            raise ValueError("a key of all zeros")
-        out[to : to + NONCE_SIZE] = start + tail
-        encrypt_into(tail, plain, aad, out[to + NONCE_SIZE : to + WRAPPED_SIZE])
+        blobs.append(start + tail + encrypt(tail, keys[at : at + KEY_SIZE], aad))
         at += KEY_SIZE
-        to += WRAPPED_SIZE
+    out[:] = b"".join(blobs)
 
 
 def unwrap_batch(
@@ -153,32 +152,44 @@ def unwrap_batch(
     if rest or len(out) != count * KEY_SIZE:
         raise ValueError("a wrapped key has 72 bytes, a key 32")
     try:
-        return _unwrap_each(key, view.tobytes(), aad, out, scratch)
+        _unwrap_each(key, view, aad, out, scratch)
     except BaseException:
         wipe(out)
         raise
+    return _zeros(out)
+
+
+class _Unwraps(dict[bytes, Callable[[bytes, bytes, bytes, memoryview], int]]):
+    """``decrypt_into`` of each start of a nonce, derived when it is first met."""
+
+    def __init__(self, key: memoryview, scratch: memoryview) -> None:
+        super().__init__()
+        self._key: Final = key
+        self._scratch: Final = scratch
+
+    def __missing__(self, start: bytes) -> Callable[[bytes, bytes, bytes, memoryview], int]:
+        made = self[start] = derive(self._key, start, self._scratch).decrypt_into
+        return made
 
 
 def _unwrap_each(
-    key: memoryview, raw: bytes, aad: bytes, out: memoryview, scratch: memoryview
-) -> list[int]:
-    ciphers: dict[bytes, AESGCM] = {}
-    bad = []
+    key: memoryview, blobs: memoryview, aad: bytes, out: memoryview, scratch: memoryview
+) -> None:
+    """Unwrap each; where one does not authenticate, there are zeros."""
+    unwraps = _Unwraps(key, scratch)
     at = 0
-    for position in range(len(raw) // WRAPPED_SIZE):
-        start = raw[at : at + _HALF]
-        cipher = ciphers.get(start)
-        if cipher is None:
-            cipher = ciphers[start] = derive(key, start, scratch)
-        plain = out[position * KEY_SIZE : (position + 1) * KEY_SIZE]
-        end = at + WRAPPED_SIZE
+    for start, tail, body in _BLOB.iter_unpack(blobs):
+        plain = out[at : at + KEY_SIZE]
         try:
-            cipher.decrypt_into(
-                raw[at + _HALF : at + NONCE_SIZE], raw[at + NONCE_SIZE : end], aad, plain
-            )
+            unwraps[start](tail, body, aad, plain)
         except InvalidTag:
             wipe(plain)
-        if not any(plain):
-            bad.append(position)
-        at = end
-    return bad
+        at += KEY_SIZE
+
+
+def _zeros(keys: memoryview) -> list[int]:
+    """Positions of keys of all zeros. Looks at the first bytes of all at once, since it is rare."""
+    if 0 not in keys[::KEY_SIZE]:
+        return []
+    positions = range(len(keys) // KEY_SIZE)
+    return [i for i in positions if not any(keys[i * KEY_SIZE : (i + 1) * KEY_SIZE])]
