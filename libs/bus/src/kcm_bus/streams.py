@@ -32,6 +32,9 @@ HEARTBEAT_S: Final = 0.5
 SILENCE_S: Final = 1.5
 """Seconds without message or heartbeat after which a consumer is made anew."""
 
+CLOSE_S: Final = 5.0
+"""Seconds that a follower gets to end."""
+
 WRONG_LAST_SEQUENCE: Final = 10071
 """JetStream's error code of a compare-and-set that lost."""
 
@@ -62,6 +65,7 @@ class Follower:
         self._subject: Final = subject
         self._receive: Final = receive
         self._clock: Final = clock
+        self._closing = False
         self._last = 0
         self._delivered = 0
         self._heard = 0.0
@@ -93,14 +97,15 @@ class Follower:
 
     async def close(self) -> None:
         """Stop following."""
+        # A flag and not only cancellation: the client library may swallow that.
+        self._closing = True
         if self._task is not None:
             self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            await asyncio.wait({self._task}, timeout=CLOSE_S)
 
     async def _run(self) -> None:
         wait = 0.1
-        while True:
+        while not self._closing:
             self._again.clear()
             try:
                 async with self._consumer():
@@ -115,12 +120,13 @@ class Follower:
 
     async def _listen(self) -> None:
         """Return when the consumer has to be made anew."""
-        while self._clock.elapsed() - self._heard < SILENCE_S:
+        while self._clock.elapsed() - self._heard < SILENCE_S and not self._closing:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._again.wait(), HEARTBEAT_S)
             if self._again.is_set():
                 return
-        log.warning("following %s: no sign of life, asking anew", self._stream)
+        if not self._closing:
+            log.warning("following %s: no sign of life, asking anew", self._stream)
 
     @contextlib.asynccontextmanager
     async def _consumer(self) -> AsyncIterator[None]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
-from typing import Final, Protocol
+from typing import Final
 
 from kcm_control.holds import HoldRecord
 from kcm_control.revocation import Revocations
@@ -28,7 +28,9 @@ from nats.aio.msg import Msg
 
 from kcm_bus.clock import Clock, Randomness
 from kcm_bus.connection import Connection
+from kcm_bus.emitting import Emit
 from kcm_bus.membership import Membership
+from kcm_bus.refusals import Refusals
 from kcm_bus.streams import Entry, Follower, last, put
 
 log = logging.getLogger(__name__)
@@ -41,23 +43,6 @@ LEASE_TTL: Final = "60s"
 
 RETRY_S: Final = 0.25
 """Seconds between attempts to make a hold durable."""
-
-
-class Emit(Protocol):
-    """Records an audit event; never waits."""
-
-    def __call__(  # noqa: D102
-        self,
-        type: str,  # noqa: A002
-        *,
-        actor: str | None = None,
-        tenant: str | None = None,
-        service: str | None = None,
-        code: Code = Code.OK,
-        count: int = 0,
-        failed: int = 0,
-        detail: str = "",
-    ) -> None: ...
 
 
 class KillSwitch:
@@ -85,6 +70,8 @@ class KillSwitch:
         self._randomness: Final = randomness
         self._tasks: set[asyncio.Task[None]] = set()
         self._receipts: dict[bytes, Receipt] = {}
+        self._refusals: Final = Refusals("control", emit, clock)
+        self._closing = False
         self._first = 0
         self._boots: dict[bytes, Boot] = {}
         self.durable: dict[bytes, int] = {}
@@ -111,6 +98,7 @@ class KillSwitch:
 
     async def close(self) -> None:
         """Stop listening, and say that this boot holds no key any more."""
+        self._closing = True
         for task in list(self._tasks):
             task.cancel()
         try:
@@ -171,7 +159,7 @@ class KillSwitch:
         try:
             record = self.learn(message.data)
         except Untrusted as error:
-            self._refuse(error)
+            self._refusals.record(error)
             return
         if not record.lifted:
             self._spawn(self._send_receipt(record.hold.id))
@@ -190,7 +178,7 @@ class KillSwitch:
         try:
             lease = self._me.verifier.lease(entry.data)
         except Untrusted as error:
-            self._refuse(error)
+            self._refusals.record(error)
             return
         if lease.ended:
             self._boots.pop(lease.boot, None)
@@ -207,7 +195,7 @@ class KillSwitch:
         try:
             record = self.learn(entry.data)
         except Untrusted as error:
-            self._refuse(error)
+            self._refusals.record(error)
             return
         known = self._revocations.holds.get(record.hold.id)
         if known is None or known.message == entry.data:
@@ -230,7 +218,7 @@ class KillSwitch:
 
     async def _make_durable(self, hold_id: bytes) -> None:
         """Write the joined state of a hold to the region's stream until it is acknowledged."""
-        while True:
+        while not self._closing:
             known = self._revocations.holds.get(hold_id)
             if known is None:
                 return
@@ -266,10 +254,11 @@ class KillSwitch:
         try:
             self.learn(stored.data)
         except Untrusted as error:
-            self._refuse(error)
+            self._refusals.record(error)
 
     async def _keep_on_record(self) -> None:
-        while True:
+        # A flag and not only cancellation: the client library may swallow that.
+        while not self._closing:
             await asyncio.sleep(LEASE_EVERY_S)
             try:
                 await self._renew()
@@ -301,10 +290,6 @@ class KillSwitch:
             count=dropped,
             detail=f"{hold.id.hex()} {hold.scope} {hold.target}: {len(tenants)} tenants",
         )
-
-    def _refuse(self, error: Untrusted) -> None:
-        log.warning("a control message was not believed: %s", error)
-        self._emit("trust.refused", code=Code.FORBIDDEN, detail=f"control: {error}")
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

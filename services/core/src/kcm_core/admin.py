@@ -13,10 +13,11 @@ from typing import Final, TypeVar
 
 from kcm_bus.clock import Clock
 from kcm_bus.connection import Connection
+from kcm_bus.emitting import Emit
 from kcm_bus.membership import Membership
+from kcm_bus.refusals import Refusals
 from kcm_bus.registry_feed import RegistryFeed
 from kcm_bus.streams import Entry, last, put
-from kcm_bus.switch import Emit
 from kcm_control.registry import Registry
 from kcm_control.revocation import Revocations
 from kcm_schemas import subjects
@@ -81,6 +82,7 @@ class Admin:
         self._maker: Final = maker
         self._kills: Final = kills
         self._emit: Final = emit
+        self._refusals: Final = Refusals("admin", emit, clock)
         self._clock: Final = clock
         admin, security = OperatorRole.ADMIN, OperatorRole.SECURITY
         self._verbs: Final[dict[tuple[str, str], tuple[frozenset[OperatorRole], Handler]]] = {
@@ -100,7 +102,7 @@ class Admin:
         try:
             request, operator, roles = self._me.verifier.admin(body)
         except Untrusted as error:
-            self._emit("trust.refused", code=Code.FORBIDDEN, detail=f"admin: {error}")
+            self._refusals.record(error)
             raise KcmError(Code.FORBIDDEN, str(error)) from None
         code, detail, payload = Code.OK, "", b""
         try:

@@ -76,6 +76,7 @@ class Kills:
         self._random: Final = randomness
         self._receipts: OrderedDict[bytes, dict[bytes, Arrival]] = OrderedDict()
         self._heard: OrderedDict[bytes, float] = OrderedDict()
+        self._closing = False
         self._reconciling: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -89,6 +90,7 @@ class Kills:
 
     async def close(self) -> None:
         """Stop asking other regions."""
+        self._closing = True
         if self._reconciling is not None:
             self._reconciling.cancel()
 
@@ -166,7 +168,7 @@ class Kills:
         return HoldList(holds=sorted(views, key=lambda view: (view.issued_ms, view.hold_id)))
 
     async def _reconcile(self) -> None:
-        while True:
+        while not self._closing:
             await asyncio.sleep(RECONCILE_EVERY_S)
             await self._learn_from_others()
 

@@ -10,8 +10,8 @@ from hashlib import sha256
 from typing import Final
 
 from kcm_bus.clock import Randomness
+from kcm_bus.emitting import Emit
 from kcm_bus.membership import Membership
-from kcm_bus.switch import Emit
 from kcm_control.revocation import Revocations
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.registry import (

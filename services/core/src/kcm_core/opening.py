@@ -11,8 +11,8 @@ import asyncio
 import logging
 from typing import Final
 
+from kcm_bus.emitting import Emit
 from kcm_bus.membership import Membership
-from kcm_bus.switch import Emit
 from kcm_control.registry import Registry
 from kcm_control.revocation import Revocations
 from kcm_crypto import context

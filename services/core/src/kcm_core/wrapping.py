@@ -12,8 +12,8 @@ from typing import Final
 
 from cryptography.exceptions import InvalidTag
 from kcm_bus.clock import Clock, Randomness
+from kcm_bus.emitting import Emit
 from kcm_bus.membership import Membership
-from kcm_bus.switch import Emit
 from kcm_control.revocation import Revocations
 from kcm_crypto.arena import Purged, ScratchPool
 from kcm_crypto.session import Session, sealed_size

@@ -1,0 +1,24 @@
+"""The port through which everything records what it does."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from kcm_schemas.codes import Code
+
+
+class Emit(Protocol):
+    """Records an audit event; never waits."""
+
+    def __call__(  # noqa: D102
+        self,
+        type: str,  # noqa: A002
+        *,
+        actor: str | None = None,
+        tenant: str | None = None,
+        service: str | None = None,
+        code: Code = Code.OK,
+        count: int = 0,
+        failed: int = 0,
+        detail: str = "",
+    ) -> None: ...
