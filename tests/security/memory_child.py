@@ -28,6 +28,9 @@ COUNT = 16
 """Keys of one kind: enough to see a leak that happens now and then."""
 
 SIZE = COUNT * 32
+NONCES = (b"b" * 24, b"s" * 24)
+"""Nonces of the batch and of the single seal in ``envelope``: the search derives keys from them."""
+
 KEPT: list[object] = []
 """What outlives its pattern."""
 
@@ -40,11 +43,10 @@ def envelope(tell: Tell) -> None:
         fill_random(mine[: SIZE + 32])
         kek, keys = mine[SIZE : SIZE + 32], mine[:SIZE]
         tell(mine[: SIZE + 32])
-        nonce = os.urandom(24)
-        xaes.wrap_batch(kek, keys, aad, nonce, memoryview(blobs), scratch)
+        xaes.wrap_batch(kek, keys, aad, NONCES[0], memoryview(blobs), scratch)
         assert not xaes.unwrap_batch(kek, blobs, aad, theirs[:SIZE], scratch)
         assert xaes.unwrap_batch(kek, blobs, b"elsewhere", theirs[SIZE : 2 * SIZE], scratch)
-        sealed = xaes.seal(kek, keys[:32], aad, os.urandom(24), scratch)
+        sealed = xaes.seal(kek, keys[:32], aad, NONCES[1], scratch)
         xaes.open_into(kek, sealed, aad, theirs[:32], scratch)
         for at in range(0, SIZE, 32):
             cipher = AESGCM(theirs[at : at + 32])

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.security import scan
-from tests.security.memory_child import COUNT
+from tests.security.memory_child import COUNT, NONCES
+from tests.vectors import decoder
 
 ROOT = Path(__file__).parents[2]
 CORE_ALLOCATOR = {
@@ -44,6 +45,8 @@ def leaked(
             assert child.stdout is not None
             assert child.stdout.readline() == b"ready\n"
             keys = [raw[at : at + 32] for at in range(0, len(raw), 32)]
+            if pattern == "envelope":
+                keys += [decoder.xaes_key(keys[COUNT], nonce) for nonce in NONCES]
             if file:
                 keys.append(file.read_bytes())
             return scan.found(child.pid, keys), len(keys)

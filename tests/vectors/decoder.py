@@ -48,7 +48,7 @@ def ctx(label: str, *parts: bytes | str) -> bytes:
 # --- XAES-256-GCM ------------------------------------------------------------------------------
 
 
-def xaes_cipher(key: bytes, nonce: bytes) -> AESGCM:
+def xaes_key(key: bytes, nonce: bytes) -> bytes:
     def aes(block: bytes) -> bytes:
         encryptor = Cipher(algorithms.AES256(key), modes.ECB()).encryptor()
         return encryptor.update(block) + encryptor.finalize()
@@ -59,14 +59,14 @@ def xaes_cipher(key: bytes, nonce: bytes) -> AESGCM:
     for counter in (1, 2):
         block = bytes((0, counter)) + b"X\x00" + nonce[:12]
         halves.append(aes((int.from_bytes(block, "big") ^ k1).to_bytes(16, "big")))
-    return AESGCM(b"".join(halves))
+    return b"".join(halves)
 
 
 def xaes_open(key: bytes, blob: bytes, aad: bytes) -> bytes:
     if len(blob) < 24 + 16:
         raise Refused("malformed")
     try:
-        return xaes_cipher(key, blob).decrypt(blob[12:24], blob[24:], aad)
+        return AESGCM(xaes_key(key, blob)).decrypt(blob[12:24], blob[24:], aad)
     except InvalidTag:
         raise Refused("tampered") from None
 

@@ -1,0 +1,117 @@
+"""The Gateway's engine reads the record vectors as the document says, bad ones among good ones."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import pytest
+from kcm_bus.clock import SystemClock, SystemRandomness
+from kcm_crypto import context, xaes
+from kcm_crypto.context import ctx
+from kcm_gateway.config import EngineSettings
+from kcm_gateway.core_client import Lease
+from kcm_gateway.engine import Gateway
+from kcm_schemas.codes import Code, KcmError
+
+from tests.vectors import decoder, generate, product
+
+VECTORS = generate.load("records")
+KEYS = {int(version): bytes.fromhex(key) for version, key in VECTORS["service_keys"].items()}
+CLOCK = SystemClock()
+
+ASKED = {"version 0": Code.KEY_DESTROYED}
+"""Told by another code than the document's: the engine asks the Core for whatever version the
+header names, and the Core has no such key. Refused all the same."""
+
+
+def expected(case: dict[str, Any]) -> tuple[Code, bytes]:
+    code = ASKED.get(case["name"], Code(case.get("failure", "ok")))
+    return code, bytes.fromhex(case.get("plaintext", ""))
+
+
+class Core:
+    """A Core with the service keys of the vectors, behind the two calls that the engine makes."""
+
+    def __init__(self, region: str) -> None:
+        self.region = region
+
+    async def wrap(
+        self, tenant: str, service: str, purpose: str, keys: memoryview
+    ) -> tuple[Lease, bytes]:
+        out = bytearray(len(keys) // 32 * 72)
+        aad = ctx(context.L4, purpose, tenant, self.region, service, 1)
+        nonce = SystemRandomness().public(24)
+        scratch = product.scratch()
+        xaes.wrap_batch(product.locked(KEYS[1]), keys, aad, nonce, memoryview(out), scratch)
+        return Lease(1, CLOCK.elapsed() + 60), bytes(out)
+
+    async def unwrap(
+        self, tenant: str, service: str, purpose: str, version: int, blobs: bytes, out: memoryview
+    ) -> tuple[Lease, list[int]]:
+        if version not in KEYS:
+            raise KcmError(Code.KEY_DESTROYED)
+        aad = ctx(context.L4, purpose, tenant, self.region, service, version)
+        key = product.locked(KEYS[version])
+        bad = xaes.unwrap_batch(key, blobs, aad, out, product.scratch())
+        return Lease(version, CLOCK.elapsed() + 60), bad
+
+    def close(self) -> None:
+        """Nothing is kept."""
+
+
+class Alive:
+    """A guard of tenants that nobody kills."""
+
+    def begin(self, tenant: str) -> int:
+        return len(tenant)
+
+    def still(self, tenant: str, generation: int) -> None:
+        assert generation == len(tenant)
+
+
+def engine(region: str) -> Gateway:
+    return Gateway(
+        region,
+        core=cast("Any", Core(region)),
+        guard=Alive(),
+        clock=CLOCK,
+        randomness=SystemRandomness(),
+        settings=EngineSettings(),
+    )
+
+
+async def decrypted(rows: list[dict[str, Any]]) -> list[tuple[Code, bytes]]:
+    region, tenant, service = rows[0]["asked"]
+    raws = [bytes.fromhex(row["record"]) for row in rows]
+    bound = [bytes.fromhex(row["context"]) for row in rows]
+    batch = await engine(region).decrypt(tenant, service, raws, bound)
+    return list(zip(batch.codes or [Code.OK] * len(rows), batch.values, strict=True))
+
+
+@pytest.mark.parametrize("case", VECTORS["valid"], ids=lambda case: case["name"])
+async def test_valid(case: dict[str, Any]) -> None:
+    assert await decrypted([case]) == [expected(case)]
+
+
+@pytest.mark.parametrize("case", VECTORS["invalid"], ids=lambda case: case["name"])
+async def test_invalid(case: dict[str, Any]) -> None:
+    assert await decrypted([case]) == [expected(case)]
+
+
+async def test_bad_ones_spoil_nothing() -> None:
+    home = VECTORS["valid"][0]["asked"]
+    rows = [row for row in VECTORS["valid"] + VECTORS["invalid"] if row["asked"] == home]
+    assert await decrypted(rows) == [expected(row) for row in rows]
+
+
+@pytest.mark.parametrize("scope", ["record", "batch"])
+async def test_what_the_engine_makes_the_second_decoder_reads(scope: Any) -> None:
+    plains = [b"", b"one", b"two"]
+    bound = [b"", b"row 1", bytes(4096)]
+    made = await engine("eu").encrypt("acme", "payroll", plains, bound, dek_scope=scope)
+    assert not made.codes
+    for raw, plain, app_context in zip(made.values, plains, bound, strict=True):
+        assert decoder.open_record(raw, app_context, ("eu", "acme", "payroll"), KEYS) == plain
+    shared = {decoder.parse_record(raw).wrapped for raw in made.values}
+    indices = [decoder.parse_record(raw).index for raw in made.values]
+    assert (len(shared), indices) == ((3, [0, 0, 0]) if scope == "record" else (1, [0, 1, 2]))
