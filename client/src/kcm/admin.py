@@ -153,16 +153,19 @@ class Admin:
         """
         place = _place(region, noun, verb)
         until, attempt = self.around.until(deadline_s), 0
+        # Once connected, the transport comes back by itself: only questions are asked again.
+        transport = await self._transport(region)
         while True:
             try:
-                return await self._attempt(place, payload, reply, until)
+                return await self._attempt(transport, place, payload, reply, until)
             except ServiceError as error:
                 if not error.retryable or not await pause(self.around, attempt, until):
                     raise
             attempt += 1
 
-    async def _attempt(self, place: _Place, payload: Message, reply: type[M], until: float) -> M:
-        transport = await self._transport(place.region)
+    async def _attempt(
+        self, transport: Transport, place: _Place, payload: Message, reply: type[M], until: float
+    ) -> M:
         request = b""
 
         def build(deadline_ms: int) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
+from urllib.parse import urlsplit
 
 from kcm_bus.config import BusAddress
 from kcm_bus.connection import Connection
@@ -15,6 +16,9 @@ from kcm.errors import Unavailable
 
 CONNECT_S: Final = 5.0
 """Seconds to wait for a broker: one attempt to connect takes no longer."""
+
+NATS_PORT: Final = 4222
+"""The port of a URL that names none."""
 
 
 class Transport(Protocol):
@@ -37,13 +41,36 @@ Opener = Callable[[BusAddress, str], Awaitable[Transport]]
 
 
 async def open_nats(address: BusAddress, name: str) -> Transport:
-    """Connect to NATS; raises ``unavailable`` when that takes more than ``CONNECT_S`` seconds."""
+    """Connect to NATS; raises ``unavailable``, at once when nothing listens there.
+
+    The client library tries for ever and tells nobody why, so who listens is looked at first: what
+    then remains of the reasons is the login.
+    """
+    await _look(address.url)
     connection = Connection(address, name)
     try:
         await asyncio.wait_for(connection.start(), CONNECT_S)
     except TimeoutError:
         await connection.close()
-        raise Unavailable(f"no connection to the broker at {address.url}") from None
+        raise Unavailable(
+            f"the broker at {address.url} does not let the user {address.user} in"
+        ) from None
     except SecretFileError as error:
         raise ContextError(str(error), "the context names this file") from None
     return connection
+
+
+async def _look(url: str) -> None:
+    """Connect to the broker's port and leave; raises ``unavailable``."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port or NATS_PORT
+    except ValueError:
+        raise ContextError(f"{url} is not the address of a broker") from None
+    try:
+        async with asyncio.timeout(CONNECT_S):
+            _, writer = await asyncio.open_connection(host, port)
+            writer.close()
+            await writer.wait_closed()
+    except (OSError, TimeoutError):
+        raise Unavailable(f"nothing answers at {url}") from None

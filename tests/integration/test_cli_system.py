@@ -1,0 +1,187 @@
+"""The command and the SDK against a system of real processes."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from kcm import Client, sync
+from kcm.cli.exits import Exit
+from kcm.dev.configs import config_file
+from kcm.errors import TenantKilled, Unavailable, WrongRegion
+
+from tests.integration.living import EU, US, Living, eventually
+
+SECONDS = 60
+
+
+class Shell:
+    """Runs ``kcm`` as a user does; every warning is an error."""
+
+    def __init__(self, living: Living, directory: Path) -> None:
+        self.context = living.context.path
+        self.directory = directory
+
+    def __call__(
+        self, *arguments: str, expect: int = Exit.OK, context: Path | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [sys.executable, "-X", "dev", "-W", "error", "-m", "kcm", *arguments],
+            cwd=self.directory,
+            env={"PATH": os.defpath, "KCM_CONTEXT": str(context or self.context)},
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+            check=False,
+        )
+        assert done.returncode == expect, done.stderr
+        assert "Traceback" not in done.stderr
+        return done
+
+
+@pytest.fixture
+def kcm(living: Living, tmp_path: Path) -> Shell:
+    return Shell(living, tmp_path)
+
+
+def changed(shell: Shell, old: str, new: str) -> Path:
+    """Another context file, with something else in it."""
+    text = shell.context.read_text()
+    assert old in text
+    path = shell.directory / "context.toml"
+    path.write_text(text.replace(old, new))
+    return path
+
+
+async def test_a_life_of_a_tenant(kcm: Shell, living: Living, tmp_path: Path) -> None:
+    name = f"life-{os.getpid()}"
+    uri = await asyncio.to_thread(living.keys.create, name)
+    kcm("l1", "link", name, uri)
+    kcm("tenant", "create", name, "--link", name)
+    kcm("tenant", "create", name, "--link", name)
+    kcm("tenant", "create", name, "--link", name, "--fence", "local", expect=Exit.REFUSED)
+    kcm("service", "create", name, "crm")
+    shown = json.loads(kcm("tenant", "show", name, "--region", US).stdout)
+    assert shown["services"] == [{"service": "crm", "l3_version": 1}]
+    # A Core that nobody has asked yet for the tenant's keys has it sealed.
+    assert shown["state"] in {"active", "sealed"}
+
+    plain = os.urandom(3 * 1024 * 1024 + 17)
+    (tmp_path / "plain").write_bytes(plain)
+    whose = ("--tenant", name, "--service", "crm")
+    kcm("encrypt", "plain", *whose, "-o", "sealed")
+    kcm("decrypt", "sealed", *whose, "-o", "opened")
+    assert (tmp_path / "opened").read_bytes() == plain
+    kcm("inspect", "sealed")
+    kcm("decrypt", "sealed", *whose, "--region", US, "-o", "stolen", expect=Exit.REFUSED)
+    assert not (tmp_path / "stolen").exists()
+
+    radius = json.loads(kcm("kill", name, "--dry-run").stdout)
+    assert radius[EU]["tenants"] == [name]
+    status = json.loads(kcm("kill", name, "--reason", "a test").stdout)
+    assert status["complete"] is True
+    assert {boot["region"] for boot in status["boots"]} == {EU, US}
+    refused = kcm("decrypt", "sealed", *whose, "-o", "opened-2", expect=Exit.REFUSED)
+    assert json.loads(refused.stderr)["error"] == "tenant_killed"
+    assert json.loads(kcm("tenant", "show", name).stdout)["state"] == "killed"
+
+    kcm("lift", status["hold_id"], "--reason", "over")
+    kcm("decrypt", "sealed", *whose, "-o", "opened-2")
+    assert (tmp_path / "opened-2").read_bytes() == plain
+
+
+def test_what_happened_is_on_record(kcm: Shell, living: Living) -> None:
+    kcm("tenant", "list")
+    events = json.loads(kcm("audit", "tail", "-n", "500").stdout)
+    assert any(event["event"] == "admin.tenant-list" for event in events)
+    assert not any(event["event"] == "not believed" for event in events)
+    auditor = next(member for member in living.options.members if "auditor" in member.name)
+    config = str(config_file(living.directory, auditor))
+    done = kcm("audit", "verify", str(living.directory / "journal"), "--config", config)
+    assert "sound" in done.stdout
+
+
+def test_a_broker_that_is_not_there_is_told_at_once(kcm: Shell, living: Living) -> None:
+    context = changed(kcm, living.context.app_address(EU).url, "nats://127.0.0.1:9")
+    done = kcm("tenant", "list", "--region", EU, context=context, expect=Exit.UNAVAILABLE)
+    assert "nothing answers" in json.loads(done.stderr)["detail"]
+
+
+def test_a_wrong_password_is_told(kcm: Shell, living: Living) -> None:
+    wrong = kcm.directory / "wrong"
+    wrong.write_text("wrong\n")
+    right = living.context.operator_address(EU).password_file
+    context = changed(kcm, str(right), str(wrong))
+    done = kcm("tenant", "list", "--region", EU, context=context, expect=Exit.UNAVAILABLE)
+    assert "does not let the user" in json.loads(done.stderr)["detail"]
+
+
+def test_a_kill_goes_through_the_region_that_is_there(kcm: Shell, living: Living) -> None:
+    name = asyncio.run(living.tenant())
+    context = changed(kcm, living.context.app_address(EU).url, "nats://127.0.0.1:9")
+    status = json.loads(kcm("kill", name, context=context).stdout)
+    assert status["complete"] is True
+    kcm("lift", status["hold_id"], "--reason", "over")
+
+
+async def test_single_calls_at_the_same_time_come_back_each_to_its_own(living: Living) -> None:
+    tenant = await living.tenant()
+    async with Client.connect(living.context) as client:
+        plain = [f"record {n}".encode() for n in range(2000)]
+        sealed = await asyncio.gather(
+            *(client.encrypt_one(tenant, "crm", item, b"c") for item in plain)
+        )
+        assert len(set(sealed)) == len(plain)
+        opened = await asyncio.gather(
+            *(client.decrypt_one(tenant, "crm", item, b"c") for item in sealed)
+        )
+        assert opened == plain
+
+
+async def test_large_batches_are_split_and_share_keys_where_asked(living: Living) -> None:
+    tenant = await living.tenant()
+    async with Client.connect(living.context) as client:
+        plain = [os.urandom(100_000) for _ in range(60)]
+        sealed = await client.encrypt(tenant, "crm", plain, b"c", dek_scope="batch")
+        assert (await client.decrypt(tenant, "crm", sealed.unwrap(), b"c")).unwrap() == plain
+
+
+async def test_refusals_are_exceptions_of_their_own(living: Living) -> None:
+    tenant = await living.tenant()
+    async with (
+        Client.connect(living.context) as client,
+        Client.connect(living.context, US) as abroad,
+    ):
+        sealed = await client.encrypt_one(tenant, "crm", b"x")
+        with pytest.raises(WrongRegion):
+            await abroad.decrypt_one(tenant, "crm", sealed)
+        hold_id = await living.kill(tenant)
+        with pytest.raises(TenantKilled) as caught:
+            await client.decrypt_one(tenant, "crm", sealed)
+        assert not caught.value.retryable
+        await living.lift(hold_id)
+
+        async def opens() -> bool:
+            """Whether the Gateway has heard of the lift."""
+            return (await client.decrypt(tenant, "crm", [sealed])).values == [b"x"]
+
+        await eventually(opens)
+
+
+def test_the_blocking_client_needs_no_loop(living: Living) -> None:
+    tenant = asyncio.run(living.tenant())
+    with sync.Client(living.context) as client:
+        sealed = client.encrypt(tenant, "crm", [b"a", b"b"])
+        assert client.decrypt(tenant, "crm", sealed.unwrap()).unwrap() == [b"a", b"b"]
+    with pytest.raises(Unavailable, match="nothing answers"):
+        sync.Client(changed_context(living))
+
+
+def changed_context(living: Living) -> Path:
+    path = living.directory / "elsewhere.toml"
+    text = living.context.path.read_text()
+    path.write_text(text.replace(living.context.app_address(EU).url, "nats://127.0.0.1:9"))
+    return path
