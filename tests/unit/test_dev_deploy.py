@@ -73,7 +73,8 @@ def test_every_container_is_hardened(compose):
 def test_every_region_has_its_broker_and_its_instances(compose):
     expected = {f"{region}-{instance}" for region in REGIONS for instance in INSTANCES}
     brokers = {containers.broker_host(region) for region in ("", *REGIONS)}
-    assert set(compose["services"]) == expected | brokers | {"setup", "cli", "softhsm-token"}
+    jobs = {"setup", "cli", "softhsm-token"} | {f"{region}-provision" for region in REGIONS}
+    assert set(compose["services"]) == expected | brokers | jobs
 
 
 def test_a_region_reaches_the_others_through_the_backbone_alone(compose):
@@ -81,8 +82,8 @@ def test_a_region_reaches_the_others_through_the_backbone_alone(compose):
     assert all(network["internal"] for network in compose["networks"].values())
     for region in REGIONS:
         assert services[f"nats-{region}"]["networks"] == ["backbone", region]
-        for instance in INSTANCES:
-            assert services[f"{region}-{instance}"]["networks"] == [region]
+        for name in (*INSTANCES, "provision"):
+            assert services[f"{region}-{name}"]["networks"] == [region]
     assert services["backbone"]["networks"] == ["backbone"]
     assert services["setup"]["network_mode"] == "none"
 
@@ -99,14 +100,27 @@ def test_no_container_sees_the_secrets_of_another(compose):
             assert volumes(services[name])["/etc/kcm"] == f"{name}:ro"
             assert readers[name] == {name, "setup"}
             assert readers[f"{name}-state"] == {name}
+        assert volumes(services[f"{region}-provision"]) == {"/etc/kcm": f"{region}-provision:ro"}
+        assert readers[f"{region}-provision"] == {f"{region}-provision", "setup"}
         assert readers[f"{region}-broker"] == {f"nats-{region}", "setup"}
         assert readers[f"{region}-jetstream"] == {f"nats-{region}", "setup"}
         assert readers[f"{region}-keys"] == {f"{region}-core-1", f"{region}-core-2"}
+    assert readers["authority"] == {"setup"}
     assert readers["operator"] == {"setup", "cli"}
     cores = {f"{region}-core-{n}" for region in REGIONS for n in (1, 2)}
     assert readers["customer"] == {"setup", "cli"} | cores
     assert readers["softhsm"] == {"softhsm-token"} | cores
     assert set(readers) == set(compose["volumes"])
+
+
+def test_no_service_starts_before_its_region_has_its_streams(compose):
+    for region in REGIONS:
+        done = {f"{region}-provision": {"condition": "service_completed_successfully"}}
+        for instance in INSTANCES:
+            assert compose["services"][f"{region}-{instance}"]["depends_on"] == done
+        job = compose["services"][f"{region}-provision"]
+        assert job["depends_on"][f"nats-{region}"] == {"condition": "service_healthy"}
+        assert job["entrypoint"] == ["python", "-m", "kcm.dev.setup"]
 
 
 def test_who_holds_keys_neither_swaps_nor_dumps_core(compose):
@@ -135,6 +149,7 @@ def test_setup_sees_every_configuration_where_it_writes_it(compose):
             place = containers.instance_dir(root, region, instance)
             assert places[str(place)] == f"{region}-{instance}"
         assert places[f"/system/{region}/broker"] == f"{region}-broker"
+        assert places[f"/system/{region}/provision"] == f"{region}-provision"
     # A fresh volume is the user's only if the image has the directory that it covers.
     made = re.findall(r"[\w/-]+", stages()["cli"])
     for place in places:
@@ -151,7 +166,7 @@ def test_the_brokers_of_the_containers_find_one_another(tmp_path):
     assert "@backbone:7422" in text
     assert '"store_dir": "/data"' in text
     login = plan.region("eu-de").login(Role.CORE, Account.REGION)
-    kept = tmp_path / "operator" / "secrets" / "eu-de" / "core"
+    kept = tmp_path / "authority" / "secrets" / "eu-de" / "core"
     assert kept.read_text().strip() == login.password
     assert containers.write_brokers(tmp_path) == plan
 

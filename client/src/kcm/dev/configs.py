@@ -1,11 +1,16 @@
-"""The TOML files of a development system's instances and clients."""
+"""The TOML files of instances and clients.
+
+A file may be read elsewhere than it was written: a container sees its own directories. So what a
+configuration names (``InstanceFiles``, ``ClientFiles``) is independent of where it is written.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath
+from typing import Any, assert_never
 
 from kcm_schemas.roster import Role
 
@@ -14,6 +19,35 @@ from kcm.dev.brokers import Role as Login
 from kcm.dev.files import write_private
 from kcm.dev.identities import OPERATOR, SYSTEM, Member, Trust
 from kcm.dev.topology import Topology, password_path
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceFiles:
+    """Where an instance finds its files. Those that its role does not have are not named in it."""
+
+    roster: PurePath
+    identity: PurePath
+    state_dir: PurePath
+    ready_file: PurePath
+    region_bus: PurePath
+    """The password of its user in REGION; ``control_bus`` that in CONTROL."""
+    control_bus: PurePath
+    seal_key: PurePath
+    hpke_key: PurePath
+    key_store: PurePath
+    journal: PurePath
+    followed: Mapping[str, PurePath] = field(default_factory=dict)
+    """By region that an Auditor follows, its own or another: the password of its user there."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClientFiles:
+    """Where a client finds its files: absolute, or from the directory of its context file."""
+
+    roster: PurePath
+    operator_key: PurePath
+    password: Callable[[str, Login], PurePath]
+    """By region and role, the password of its user in REGION."""
 
 
 def ready_file(root: Path, member: Member) -> Path:
@@ -29,80 +63,117 @@ def config_file(root: Path, member: Member) -> Path:
 def write_instance(
     topology: Topology, member: Member, root_public: bytes, environment: Mapping[str, str]
 ) -> Path:
-    """Write an instance's configuration and return its path.
+    """Write the configuration of an instance on this machine and return its path.
 
     ``environment`` is what the unsealer of a Core gets.
     """
-    root, trust = topology.root, Trust(topology.root)
-    spec = topology.region(member.region)
+    root, trust, login = topology.root, Trust(topology.root), Login(member.role.value)
+    store = root / "keystore" / member.region
+    if member.role is Role.CORE:
+        store.mkdir(mode=0o700, parents=True, exist_ok=True)
+    files = InstanceFiles(
+        roster=trust.roster,
+        identity=trust.key(member.name),
+        state_dir=root / "state" / member.name,
+        ready_file=ready_file(root, member),
+        region_bus=password_path(root, member.region, login, Account.REGION),
+        control_bus=password_path(root, member.region, login, Account.CONTROL),
+        seal_key=trust.seal_key(member.region),
+        hpke_key=trust.hpke_key(member.region),
+        key_store=store,
+        journal=root / "journal",
+        followed={
+            spec.name: password_path(root, spec.name, login, Account.REGION)
+            for spec in topology.regions
+        },
+    )
+    path = config_file(root, member)
+    write_private(path, to_toml(instance(topology, member, root_public, environment, files)))
+    return path
+
+
+def instance(
+    topology: Topology,
+    member: Member,
+    root_public: bytes,
+    environment: Mapping[str, str],
+    files: InstanceFiles,
+) -> dict[str, Any]:
+    """The content of an instance's configuration."""
+    spec, login = topology.region(member.region), Login(member.role.value)
     config: dict[str, Any] = {
         "instance": member.name,
         "region": member.region,
         "development": True,
         "root_public": root_public.hex(),
-        "roster": trust.roster,
-        "identity": trust.key(member.name),
-        "state_dir": root / "state" / member.name,
-        "ready_file": ready_file(root, member),
-        "region_bus": _bus(root, spec, Login(member.role.value), Account.REGION),
+        "roster": files.roster,
+        "identity": files.identity,
+        "state_dir": files.state_dir,
+        "ready_file": files.ready_file,
+        "region_bus": bus(spec, login, Account.REGION, files.region_bus),
     }
     match member.role:
         case Role.CORE:
-            store = root / "keystore" / member.region
-            store.mkdir(mode=0o700, parents=True, exist_ok=True)
             config |= {
-                "control_bus": _bus(root, spec, Login.CORE, Account.CONTROL),
-                "key_store": store,
-                "secrets": {
-                    "seal_key": trust.seal_key(member.region),
-                    "hpke_key": trust.hpke_key(member.region),
-                },
+                "control_bus": bus(spec, login, Account.CONTROL, files.control_bus),
+                "key_store": files.key_store,
+                "secrets": {"seal_key": files.seal_key, "hpke_key": files.hpke_key},
                 "unsealer_environment": dict(environment),
             }
         case Role.GATEWAY:
-            config |= {"control_bus": _bus(root, spec, Login.GATEWAY, Account.CONTROL)}
+            config |= {"control_bus": bus(spec, login, Account.CONTROL, files.control_bus)}
         case Role.AUDITOR:
             config |= {
-                "auditor": {"journal": root / "journal"},
+                "auditor": {"journal": files.journal},
                 "regions": [
-                    {"region": one.name} | _bus(root, one, Login.AUDITOR, Account.REGION)
-                    for one in topology.regions
+                    {"region": name} | bus(topology.region(name), login, Account.REGION, password)
+                    for name, password in files.followed.items()
                 ],
             }
-    path = config_file(root, member)
-    write_private(path, to_toml(config))
-    return path
+        case _:
+            assert_never(member.role)
+    return config
 
 
 def write_context(topology: Topology, root_public: bytes) -> Path:
-    """Write the clients' context file and return its path."""
+    """Write the context file of clients on this machine and return its path."""
     root = topology.root
-    context = {
-        "system": SYSTEM,
-        "root_public": root_public.hex(),
-        "roster": Trust(root).roster,
-        "default_region": topology.regions[0].name,
-        "operator": {"name": OPERATOR, "key": Trust(root).operator_key},
-        "regions": {spec.name: _access(root, spec) for spec in topology.regions},
-    }
+    files = ClientFiles(
+        roster=Trust(root).roster,
+        operator_key=Trust(root).operator_key,
+        password=lambda region, role: password_path(root, region, role, Account.REGION),
+    )
     path = root / "context.toml"
-    write_private(path, to_toml(context))
+    write_private(path, to_toml(context(topology, root_public, files)))
     return path
 
 
-def _access(root: Path, spec: RegionSpec) -> dict[str, Any]:
+def context(topology: Topology, root_public: bytes, files: ClientFiles) -> dict[str, Any]:
+    """The content of a client's context file."""
+    return {
+        "system": SYSTEM,
+        "root_public": root_public.hex(),
+        "roster": files.roster,
+        "default_region": topology.regions[0].name,
+        "operator": {"name": OPERATOR, "key": files.operator_key},
+        "regions": {spec.name: _access(spec, files) for spec in topology.regions},
+    }
+
+
+def _access(spec: RegionSpec, files: ClientFiles) -> dict[str, Any]:
     access: dict[str, Any] = {"url": spec.url}
     for role in (Login.APP, Login.OPERATOR):
         access[f"{role.value}_user"] = login_name(role, Account.REGION)
-        access[f"{role.value}_password_file"] = password_path(root, spec.name, role, Account.REGION)
+        access[f"{role.value}_password_file"] = files.password(spec.name, role)
     return access
 
 
-def _bus(root: Path, spec: RegionSpec, role: Login, account: Account) -> dict[str, Any]:
+def bus(spec: RegionSpec, role: Login, account: Account, password: PurePath) -> dict[str, Any]:
+    """How a role reaches an account of a region's broker; ``password`` is a file."""
     return {
         "url": spec.url,
         "user": login_name(role, account),
-        "password_file": password_path(root, spec.name, role, account),
+        "password_file": password,
     }
 
 
@@ -133,4 +204,4 @@ def _is_tables(value: object) -> bool:
 
 def _value(value: object) -> str:
     # A JSON string, number or boolean is a TOML one, too.
-    return json.dumps(str(value) if isinstance(value, Path) else value)
+    return json.dumps(str(value) if isinstance(value, PurePath) else value)

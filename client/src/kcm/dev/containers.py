@@ -1,8 +1,8 @@
 """The brokers of ``compose.yaml``: the same configurations, at the places that containers have.
 
 ``setup`` mounts every container's configuration volume below one directory, and this writes into
-it: ``backbone/nats.conf``, ``<region>/broker/nats.conf``. Passwords are kept below ``operator/``,
-which only the command line mounts; whoever lays out an instance copies to it the ones it needs.
+it: ``backbone/nats.conf``, ``<region>/broker/nats.conf``. Passwords are kept below ``authority/``,
+which nothing else mounts; ``layouts`` copies to each instance the ones it needs.
 """
 
 from __future__ import annotations
@@ -19,6 +19,12 @@ REGIONS: Final = ("eu-de", "us-east")
 """The regions that ``compose.yaml`` has."""
 INSTANCES: Final = ("core-1", "core-2", "gateway-1", "auditor-1")
 """The services that it has in each of them."""
+AUTHORITY: Final = "authority"
+"""Where setup, and nobody else, keeps what everything is copied from; the operator root, too."""
+OPERATOR: Final = "operator"
+"""What the command line mounts."""
+PROVISION: Final = "provision"
+"""What the job mounts that makes a region's streams."""
 ANY: Final = "0.0.0.0"  # noqa: S104 - a container's own networks are what it listens on
 """Where a container's broker listens."""
 CLIENT_PORT: Final = 4222
@@ -62,7 +68,7 @@ def write_brokers(
 
     Done again, it keeps the passwords. Raises ``DevError`` for a region's bad name.
     """
-    plan = topology.plan(root / "operator", regions, permissions, place=_place)
+    plan = topology.plan(root / AUTHORITY, regions, permissions, place=_place)
     write_private(root / "backbone" / "nats.conf", brokers.render_backbone(plan.backbone))
     for spec in plan.regions:
         write_private(root / spec.name / "broker" / "nats.conf", brokers.render_region(spec))

@@ -1,0 +1,114 @@
+"""The one-shot jobs of ``compose.yaml``, which a region's operator can run by hand, too.
+
+    python -m kcm.dev.setup init --dir DIR
+    python -m kcm.dev.setup provision --config FILE
+
+``init`` writes every container's files. ``provision`` makes a region's streams and buckets where
+they are missing and leaves what exists as it is; services never do, since to them a missing bucket
+is lost keys. Its configuration names the region, the operators' user of its broker and, for a
+cluster, the number of replicas:
+
+    region = "eu-de"
+    replicas = 3
+
+    [region_bus]
+    url = "tls://nats.eu-de.example:4222"
+    user = "operator"
+    password_file = "/etc/kcm/region-bus"
+
+Exit codes: 0 done, 1 not possible now, 2 the arguments or the configuration cannot be used.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Final
+
+from kcm_bus.config import BusAddress, ConfigError, Section, load
+from kcm_bus.connection import Connection
+from kcm_bus.provision import provision_region
+from kcm_crypto.secretfile import SecretFileError
+from kcm_schemas.codes import Code, KcmError
+from kcm_schemas.names import Name
+from pydantic import Field
+
+from kcm.dev.errors import DevError
+from kcm.dev.layouts import write_compose
+
+PROVISION_SECONDS_MAX: Final = 120.0
+"""Seconds for a broker to come up and a cluster to agree on its leader."""
+RETRY_SECONDS: Final = 0.5
+"""Seconds between two attempts while JetStream is not there yet."""
+
+EXIT_FAULT: Final = 1
+EXIT_CONFIG: Final = 2
+
+
+class ProvisionConfig(Section):
+    """Which region's streams to make, where, and on how many servers each."""
+
+    region: Name
+    region_bus: BusAddress
+    replicas: Annotated[int, Field(ge=1, le=5)] = 1
+
+
+async def provision(config: ProvisionConfig, within_s: float = PROVISION_SECONDS_MAX) -> None:
+    """Make what is missing of a region's streams and buckets, waiting for its broker.
+
+    Raises ``DevError`` when that took longer than ``within_s`` seconds, naming what was missing.
+    """
+    connection = Connection(config.region_bus, "provision")
+    refused = "the broker cannot be reached"
+    try:
+        async with asyncio.timeout(within_s):
+            await connection.start()
+            while True:
+                try:
+                    await provision_region(connection, config.region, replicas=config.replicas)
+                except KcmError as error:
+                    if error.code is not Code.UNAVAILABLE:
+                        raise
+                    refused = error.detail
+                    await asyncio.sleep(RETRY_SECONDS)
+                else:
+                    return
+    except TimeoutError:
+        raise DevError(f"{config.region} could not be provisioned: {refused}") from None
+    finally:
+        await connection.close()
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one job and return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m kcm.dev.setup")
+    jobs = parser.add_subparsers(dest="job", required=True)
+    init = jobs.add_parser("init", help="write every container's files")
+    init.add_argument("--dir", type=Path, required=True)
+    streams = jobs.add_parser("provision", help="make a region's streams and buckets")
+    streams.add_argument("--config", required=True)
+    chosen = parser.parse_args(arguments)
+    try:
+        if chosen.job == "init":
+            public = write_compose(chosen.dir, time.time_ns() // 1_000_000)
+            return _tell(f"every container has its files; the operator root is {public.hex()}")
+        config = load(ProvisionConfig, chosen.config)
+        asyncio.run(provision(config))
+        return _tell(f"{config.region} has its streams and buckets")
+    except (ConfigError, SecretFileError) as error:
+        return _tell(str(error), EXIT_CONFIG)
+    except (DevError, KcmError) as error:
+        return _tell(str(error), EXIT_FAULT)
+
+
+def _tell(text: str, code: int = 0) -> int:
+    sys.stderr.write(text + "\n")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
