@@ -252,8 +252,10 @@ class Client:
         until = self._around.until(deadline_s)
         shared = len(job.contexts[0]) if len(job.contexts) == 1 else 0
         outcome = Outcome(len(job.payloads))
-        outcome.fail(range(len(job.payloads)), TooLarge("a record does not fit into one request"))
         parts = list(split(job.costs(), limits.BODY_MAX - MESSAGE_RESERVE - shared))
+        left_out = set(range(len(job.payloads))).difference(*parts)
+        if left_out:
+            outcome.fail(sorted(left_out), TooLarge("a record does not fit into one request"))
         if len(parts) == 1:
             await self._part(job, parts[0], until, outcome)
         else:
