@@ -10,7 +10,7 @@ msgpack ships no types; this module is the one typed wrapper.
 
 from __future__ import annotations
 
-from typing import Any, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 import msgpack
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -43,9 +43,16 @@ def encode(message: Message, *, limit: int = limits.BODY_MAX) -> bytes:
     return body
 
 
+_PLAIN: Final = frozenset({bytes, str, int, bool, type(None)})
+"""Types that are encoded as they are; asked first, for it is what nearly every field is."""
+
+
 def _plain(message: Message) -> dict[str, Any]:
     # model_dump would copy every column item by item; the values are already plain.
-    return {name: _value(value) for name, value in message.__dict__.items()}
+    return {
+        name: value if type(value) in _PLAIN else _value(value)
+        for name, value in message.__dict__.items()
+    }
 
 
 def _value(value: Any) -> Any:
@@ -58,7 +65,12 @@ def _value(value: Any) -> Any:
 
 def decode(model: type[M], body: bytes, *, limit: int = limits.BODY_MAX) -> M:
     """Decode one message, raising ``too_large`` or ``malformed`` and nothing else."""
-    message = validate(model, unpack(body, limit=limit))
+    return decode_unpacked(model, unpack(body, limit=limit), body, limit=limit)
+
+
+def decode_unpacked(model: type[M], value: Any, body: bytes, *, limit: int = limits.BODY_MAX) -> M:
+    """``decode`` of a body that was unpacked to ``value`` already."""
+    message = validate(model, value)
     if encode(message, limit=limit) != body:
         raise KcmError(Code.MALFORMED, "the message is not in its canonical encoding")
     return message

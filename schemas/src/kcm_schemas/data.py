@@ -12,7 +12,7 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import Field
 
 from kcm_schemas import limits
-from kcm_schemas.codec import Message, decode, unpack
+from kcm_schemas.codec import Message, decode, decode_unpacked, unpack
 from kcm_schemas.codes import CodeField, KcmError
 from kcm_schemas.names import U64, Text
 
@@ -75,4 +75,4 @@ def decode_reply(model: type[R], body: bytes) -> R:
     if isinstance(value, dict) and "error" in value:
         failure = decode(Failure, body)
         raise KcmError(failure.error, failure.detail)
-    return decode(model, body)
+    return decode_unpacked(model, value, body)

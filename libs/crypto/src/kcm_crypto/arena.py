@@ -16,8 +16,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Final, NoReturn
 
 from kcm_crypto.memory import PAGE, Pages, map_pages
@@ -63,22 +62,13 @@ class Arena:
         """Whether the keys are gone."""
         return self._purged
 
-    @contextmanager
-    def use(self) -> Iterator[memoryview]:
-        """Lend the memory; raises ``Purged`` on entry and again on leaving.
+    def use(self, size: int | None = None) -> AbstractContextManager[memoryview]:
+        """Lend the first ``size`` bytes; raises ``Purged`` on entry and again on leaving.
 
         What fails inside after a purge failed over wiped keys: that is ``Purged`` too, and must not
         be told as a record that was tampered with.
         """
-        view = self.enter()
-        try:
-            yield view
-        except Exception:
-            self.check()
-            raise
-        finally:
-            self.leave()
-        self.check()
+        return _Use(self, size)
 
     def enter(self) -> memoryview:
         """Begin a use that ``leave`` ends; prefer ``use``."""
@@ -143,6 +133,40 @@ class Arena:
         raise TypeError("keys do not become bytes")
 
 
+class _Use:
+    """A use from ``enter`` to ``leave``. A class, for a generator costs three times as much."""
+
+    __slots__ = ("_arena", "_size")
+
+    def __init__(self, arena: Arena, size: int | None) -> None:
+        self._arena: Final = arena
+        self._size: Final = size
+
+    def __enter__(self) -> memoryview:
+        return self._arena.enter()[: self._size]
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._arena.leave()
+        if kind is None or issubclass(kind, Exception):
+            self._arena.check()
+
+
+class _Loan(_Use):
+    """A use of a pool's arena, which goes back to the pool."""
+
+    __slots__ = ("_pool",)
+
+    def __init__(self, pool: ScratchPool, size: int) -> None:
+        super().__init__(pool.take(size), size)
+        self._pool: Final = pool
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            super().__exit__(kind)
+        finally:
+            self._pool.give_back(self._arena)
+
+
 class ScratchPool:
     """Arenas that are lent for one batch and come back wiped, so that few are ever mapped."""
 
@@ -152,15 +176,9 @@ class ScratchPool:
     def __init__(self) -> None:
         self._idle: dict[int, list[Arena]] = {}
 
-    @contextmanager
-    def borrow(self, size: int) -> Iterator[memoryview]:
+    def borrow(self, size: int) -> AbstractContextManager[memoryview]:
         """Lend ``size`` bytes of zeros, wiped again on return."""
-        arena = self.take(size)
-        try:
-            with arena.use() as view:
-                yield view[:size]
-        finally:
-            self.give_back(arena)
+        return _Loan(self, size)
 
     def take(self, size: int) -> Arena:
         """An arena of zeros with at least ``size`` bytes, for one batch."""

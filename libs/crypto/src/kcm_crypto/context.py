@@ -21,6 +21,8 @@ APP_CONTEXT_MAX: Final = 4096
 PART_MAX: Final = 0xFFFF
 """Bytes of one part: its length is written in two bytes."""
 
+_u16: Final = struct.Struct(">H").pack
+
 
 class Part(Enum):
     """The type of one part of a label."""
@@ -89,16 +91,15 @@ def ctx(label: Label, *parts: str | int | bytes) -> bytes:
     if len(parts) != len(label.parts):
         raise ValueError(f"{label.name} binds {len(label.parts)} parts, got {len(parts)}")
     out = [_sized(label.name.encode())]
-    out.extend(
-        _sized(_encode(kind, value, label)) for kind, value in zip(label.parts, parts, strict=True)
-    )
+    for kind, value in zip(label.parts, parts, strict=True):
+        out.append(_sized(_encode(kind, value, label)))
     return b"".join(out)
 
 
 def _sized(data: bytes) -> bytes:
     if len(data) > PART_MAX:
         raise ValueError(f"a part of a context is at most {PART_MAX} bytes")
-    return struct.pack(">H", len(data)) + data
+    return _u16(len(data)) + data
 
 
 def _encode(kind: Part, value: str | int | bytes, label: Label) -> bytes:
@@ -121,12 +122,22 @@ def _encode(kind: Part, value: str | int | bytes, label: Label) -> bytes:
 
 
 _RECORD_LABEL: Final = _sized(RECORD.name.encode())
-_u16: Final = struct.Struct(">H").pack
+
+
+def record_aad_start(header_size: int) -> bytes:
+    """What stands before a header of ``header_size`` bytes in ``record_aad``.
+
+    It is the same for every record of a service, and ``record_aad_end`` for every record of one
+    context: whoever works through many of them makes each once.
+    """
+    return _RECORD_LABEL + _u16(header_size)
+
+
+def record_aad_end(app_context: bytes) -> bytes:
+    """What stands behind the header in ``record_aad``; the caller has bounded the context."""
+    return _u16(len(app_context)) + app_context
 
 
 def record_aad(header: bytes, app_context: bytes) -> bytes:
-    """``ctx(RECORD, header, app_context)`` without the checks, for the path of every record.
-
-    The caller has bounded both parts.
-    """
-    return b"".join((_RECORD_LABEL, _u16(len(header)), header, _u16(len(app_context)), app_context))
+    """``ctx(RECORD, header, app_context)``; the caller has bounded both parts."""
+    return record_aad_start(len(header)) + header + record_aad_end(app_context)

@@ -35,6 +35,7 @@ Ask = Callable[[str, bytes, float], Awaitable[bytes]]
 """Subject, body, timeout in seconds: the answer's body, or ``KcmError``."""
 
 _HEAD: Final = REPLY_HEAD.size
+_ALL_OK: Final = bytes((STATUS_OK,)) * limits.KEYS_MAX
 _RENEW_MS: Final = LIFETIME_MAX_MS // 2
 """Age in milliseconds at which a session is replaced, well before its ticket ends."""
 
@@ -97,8 +98,10 @@ class CoreClient:
                 "unwrap", tenant, service, purpose, l3_version, count, memoryview(blobs), reply
             )
             out[:] = reply[keys_at:]
-            status = reply[_HEAD:keys_at]
-            return lease, [i for i in range(count) if status[i] != STATUS_OK]
+            status = reply[_HEAD:keys_at].tobytes()
+            if status == _ALL_OK[:count]:
+                return lease, []
+            return lease, [i for i, one in enumerate(status) if one != STATUS_OK]
 
     def close(self) -> None:
         """Wipe the session's keys."""

@@ -24,7 +24,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from kcm_bus.clock import Clock, Randomness
 from kcm_crypto.arena import Purged
-from kcm_crypto.context import record_aad
+from kcm_crypto.context import record_aad_end, record_aad_start
 from kcm_crypto.xaes import KEY_SIZE
 from kcm_schemas import limits, record
 from kcm_schemas.codes import Code, KcmError
@@ -48,10 +48,15 @@ COPY_MAX: Final = 4096
 """Bytes of a record up to which copying its body is cheaper than a view of it."""
 
 _NONCE_START: Final = bytes(8)
-_SINGLE: Final = bytes(4)
-_SINGLE_NONCE: Final = bytes(12)
+_INDEX_SIZE: Final = 4
 _VERSION_SIZE: Final = 4
-_TAIL: Final = _VERSION_SIZE + limits.WRAPPED_SIZE + 4
+_TAIL: Final = _VERSION_SIZE + limits.WRAPPED_SIZE + _INDEX_SIZE
+_INDEXES: Final = tuple(index.to_bytes(_INDEX_SIZE, "big") for index in range(PIECE))
+"""Indexes under a shared key, as they stand in a header: a piece has one key or more."""
+
+_NONCES: Final = tuple(_NONCE_START + index for index in _INDEXES)
+_SINGLE: Final = _INDEXES[0]
+_SINGLE_NONCE: Final = _NONCES[0]
 
 DekScope = Literal["record", "batch"]
 
@@ -112,14 +117,14 @@ class Gateway:
         Raises ``KcmError`` for the whole batch: ``malformed``, ``tenant_killed``,
         ``unknown_tenant``, ``unknown_service``, ``tenant_sealed``, ``unavailable`` …
         """
-        bound = _contexts(contexts, len(plaintexts))
+        ends = _aad_ends(contexts, len(plaintexts))
         generation = self._guard.begin(tenant)
         values: list[bytes] = []
         try:
             for at in range(0, len(plaintexts), PIECE):
                 piece = plaintexts[at : at + PIECE]
                 values += await self._encrypt(
-                    tenant, service, piece, bound[at : at + PIECE], dek_scope
+                    tenant, service, piece, ends[at : at + PIECE], dek_scope
                 )
                 self._guard.still(tenant, generation)
                 if at + PIECE < len(plaintexts):
@@ -141,14 +146,14 @@ class Gateway:
         ``malformed``, ``wrong_region``, ``forbidden`` (another tenant's or service's),
         ``key_destroyed``, ``tampered``. Raises ``KcmError`` for what concerns the whole batch.
         """
-        bound = _contexts(contexts, len(records))
+        ends = _aad_ends(contexts, len(records))
         generation = self._guard.begin(tenant)
         values: list[bytes] = []
         codes: list[Code] = []
         try:
             for at in range(0, len(records), PIECE):
                 piece = records[at : at + PIECE]
-                done = await self._decrypt(tenant, service, piece, bound[at : at + PIECE])
+                done = await self._decrypt(tenant, service, piece, ends[at : at + PIECE])
                 self._guard.still(tenant, generation)
                 values += done.values
                 codes += done.codes
@@ -179,7 +184,7 @@ class Gateway:
         tenant: str,
         service: str,
         plaintexts: Sequence[bytes],
-        contexts: Sequence[bytes],
+        ends: Sequence[bytes],
         dek_scope: DekScope,
     ) -> list[bytes]:
         pool = self._pool(tenant, service)
@@ -187,8 +192,8 @@ class Gateway:
         segments = await pool.take(len(groups) if groups else len(plaintexts))
         try:
             if dek_scope == "batch":
-                return self._seal_shared(tenant, service, segments, groups, plaintexts, contexts)
-            return self._seal_single(tenant, service, segments, plaintexts, contexts)
+                return self._seal_shared(tenant, service, segments, groups, plaintexts, ends)
+            return self._seal_single(tenant, service, segments, plaintexts, ends)
         finally:
             pool.done(segments)
 
@@ -198,21 +203,22 @@ class Gateway:
         service: str,
         segments: list[Segment],
         plaintexts: Sequence[bytes],
-        contexts: Sequence[bytes],
+        ends: Sequence[bytes],
     ) -> list[bytes]:
         out: list[bytes] = []
-        position = 0
         for segment in segments:
             start = record.prefix(self._region, tenant, service, segment.l3_version)
+            aad_start = record_aad_start(len(start) + limits.WRAPPED_SIZE + _INDEX_SIZE)
+            part = slice(len(out), len(out) + segment.count)
+            work = zip(segment.blobs(), plaintexts[part], ends[part], strict=True)
             with segment.block.use() as keys:
                 at = segment.start * KEY_SIZE
-                for i in range(segment.count):
-                    header = start + segment.blob(i) + _SINGLE
-                    aad = record_aad(header, contexts[position])
+                for (wrapped,), plaintext, end in work:
+                    header = start + wrapped + _SINGLE
                     cipher = AESGCM(keys[at : at + KEY_SIZE])
-                    out.append(header + cipher.encrypt(_SINGLE_NONCE, plaintexts[position], aad))
+                    aad = aad_start + header + end
+                    out.append(header + cipher.encrypt(_SINGLE_NONCE, plaintext, aad))
                     at += KEY_SIZE
-                    position += 1
         return out
 
     def _seal_shared(
@@ -222,55 +228,61 @@ class Gateway:
         segments: list[Segment],
         groups: list[range],
         plaintexts: Sequence[bytes],
-        contexts: Sequence[bytes],
+        ends: Sequence[bytes],
     ) -> list[bytes]:
         out: list[bytes] = []
         todo = iter(groups)
         for segment in segments:
             start = record.prefix(self._region, tenant, service, segment.l3_version)
+            aad_start = record_aad_start(len(start) + limits.WRAPPED_SIZE + _INDEX_SIZE)
             with segment.block.use() as keys:
-                for i in range(segment.count):
-                    at = (segment.start + i) * KEY_SIZE
+                at = segment.start * KEY_SIZE
+                for (wrapped,) in segment.blobs():
+                    group = next(todo)
+                    part = slice(group.start, group.stop)
                     encrypt = AESGCM(keys[at : at + KEY_SIZE]).encrypt
-                    head = start + segment.blob(i)
-                    for index, position in enumerate(next(todo)):
-                        count = index.to_bytes(4, "big")
-                        header = head + count
-                        aad = record_aad(header, contexts[position])
-                        out.append(
-                            header + encrypt(_NONCE_START + count, plaintexts[position], aad)
-                        )
+                    head = start + wrapped
+                    for index, nonce, plaintext, end in zip(
+                        _INDEXES, _NONCES, plaintexts[part], ends[part], strict=False
+                    ):
+                        header = head + index
+                        out.append(header + encrypt(nonce, plaintext, aad_start + header + end))
+                    at += KEY_SIZE
         return out
 
     async def _decrypt(
-        self, tenant: str, service: str, records: Sequence[bytes], contexts: Sequence[bytes]
+        self, tenant: str, service: str, records: Sequence[bytes], ends: Sequence[bytes]
     ) -> Batch:
         start = record.names(self._region, tenant, service)
         size = len(start) + _TAIL
+        index_at = size - _INDEX_SIZE
+        aad_start = record_aad_start(size) + start
         values: list[bytes] = [b""] * len(records)
         codes: list[Code] = [Code.OK] * len(records)
         wanted: dict[bytes, list[int]] = {}
         for position, blob in enumerate(records):
             if blob.startswith(start) and len(blob) >= size + limits.TAG_SIZE:
                 # The L3 version and the wrapped key, which name the data key together.
-                wanted.setdefault(blob[len(start) : size - 4], []).append(position)
+                wanted.setdefault(blob[len(start) : index_at], []).append(position)
             else:
                 codes[position] = self._refusal(blob)
         with await self._opening.open(tenant, service, list(wanted)) as opened:
-            found = zip(opened.keys(), opened.codes, wanted.values(), strict=True)
-            for key, code, positions in found:
+            found = zip(opened.keys(), opened.codes, wanted.items(), strict=True)
+            for key, code, (name, positions) in found:
                 if code is not Code.OK:
                     for position in positions:
                         codes[position] = code
                     continue
                 decrypt = AESGCM(key).decrypt
+                head = aad_start + name
                 for position in positions:
                     blob = records[position]
-                    aad = record_aad(blob[:size], contexts[position])
-                    nonce = _NONCE_START + blob[size - 4 : size]
+                    index = blob[index_at:size]
                     body = blob[size:] if len(blob) < COPY_MAX else memoryview(blob)[size:]
                     try:
-                        values[position] = decrypt(nonce, body, aad)
+                        values[position] = decrypt(
+                            _NONCE_START + index, body, head + index + ends[position]
+                        )
                     except InvalidTag:
                         codes[position] = Code.TAMPERED
             opened.check(self._clock.elapsed())
@@ -303,15 +315,15 @@ class Gateway:
         return pool
 
 
-def _contexts(contexts: Sequence[bytes], count: int) -> Sequence[bytes]:
-    """One context for each record; raises ``malformed`` or ``too_large``."""
+def _aad_ends(contexts: Sequence[bytes], count: int) -> Sequence[bytes]:
+    """The end of each record's associated data; raises ``malformed`` or ``too_large``."""
     if len(contexts) not in (0, 1, count):
         raise KcmError(Code.MALFORMED, "contexts: none, one for all, or one for each record")
     if any(len(one) > limits.APP_CONTEXT_MAX for one in contexts):
         raise KcmError(Code.TOO_LARGE, "an application's context has at most 4096 bytes")
-    if len(contexts) == count:
-        return contexts
-    return (list(contexts) or [b""]) * count
+    if contexts and len(contexts) == count:
+        return [record_aad_end(one) for one in contexts]
+    return [record_aad_end(contexts[0] if contexts else b"")] * count
 
 
 def _batches(plaintexts: Sequence[bytes]) -> list[range]:

@@ -6,8 +6,7 @@ use after that raises ``Purged``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Final
 
 from kcm_crypto.arena import Arena, ScratchPool
@@ -25,11 +24,9 @@ class KeyBlock:
         self.count: Final = count
         self.holders = 1
 
-    @contextmanager
-    def use(self) -> Iterator[memoryview]:
+    def use(self) -> AbstractContextManager[memoryview]:
         """Lend the keys: ``count`` times 32 bytes; raises ``Purged``, on leaving too."""
-        with self.arena.use() as view:
-            yield view[: self.count * KEY_SIZE]
+        return self.arena.use(self.count * KEY_SIZE)
 
     @property
     def purged(self) -> bool:

@@ -6,7 +6,7 @@ What was opened is held until the decryption is done with it, then wiped.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, Self
 
 from kcm_bus.clock import Clock
@@ -21,6 +21,7 @@ from kcm_gateway.unwrapping import Unwrapper
 
 _VERSION: Final = slice(0, 4)
 _BLOB: Final = slice(4, 4 + limits.WRAPPED_SIZE)
+_NO_KEY: Final = memoryview(b"")
 
 
 class OpenKeys:
@@ -31,7 +32,7 @@ class OpenKeys:
 
     def __init__(self, blocks: Blocks, count: int) -> None:
         self._blocks: Final = blocks
-        self._places: Final[list[memoryview | None]] = [None] * count
+        self._places: Final = [_NO_KEY] * count
         self._held: list[KeyBlock] = []
         self._until = float("inf")
         self.codes: Final = [Code.OK] * count
@@ -68,14 +69,21 @@ class OpenKeys:
         """A key of this decryption may be used until then."""
         self._until = min(self._until, until)
 
-    def set(self, position: int, key: memoryview) -> None:
-        """The key at ``position``, in a block that is held."""
-        self._places[position] = key
+    def place(self, positions: Iterable[int], keys: memoryview) -> None:
+        """The keys at ``positions``, one after the other in a block that is held."""
+        at = 0
+        for position in positions:
+            self._places[position] = keys[at : at + KEY_SIZE]
+            at += KEY_SIZE
 
-    def keys(self) -> Iterator[memoryview]:
+    def refuse(self, position: int, code: Code) -> None:
+        """There is no key at ``position``, and ``code`` says why."""
+        self._places[position] = _NO_KEY
+        self.codes[position] = code
+
+    def keys(self) -> Sequence[memoryview]:
         """Each key's 32 bytes, empty where its code is not ``ok``."""
-        for place in self._places:
-            yield memoryview(b"") if place is None else place
+        return self._places
 
     def check(self, now: float) -> None:
         """Raise ``deadline_exceeded`` when a lease ended while we worked."""
@@ -101,12 +109,18 @@ class Opening:
         opened = OpenKeys(self._blocks, len(wanted))
         try:
             missing = self._from_cache(tenant, service, wanted, opened)
-            await asyncio.gather(
-                *(
-                    self._from_core(tenant, service, wanted, positions, opened)
-                    for positions in _requests(wanted, missing)
-                )
-            )
+            asks = [
+                self._from_core(tenant, service, wanted, positions, opened)
+                for positions in _requests(wanted, missing)
+            ]
+            if len(asks) == 1:
+                await asks[0]
+            else:
+                # All of them end before the first failure is told: a late one would hold a block
+                # that nobody releases any more.
+                for failure in await asyncio.gather(*asks, return_exceptions=True):
+                    if failure is not None:
+                        raise failure
         except BaseException:
             opened.release()
             raise
@@ -128,7 +142,7 @@ class Opening:
                 missing.append(position)
             else:
                 opened.bound(until)
-                opened.set(position, out)
+                opened.place((position,), out)
         return missing
 
     async def _from_core(
@@ -147,18 +161,17 @@ class Opening:
             if error.code is not Code.KEY_DESTROYED:
                 raise
             for position in positions:
-                opened.codes[position] = error.code
+                opened.refuse(position, error.code)
             return
         keys = opened.hold(answer.block, answer.until)
-        for i, position in enumerate(positions):
-            if i in answer.bad:
-                opened.codes[position] = Code.TAMPERED
-                continue
-            at = (answer.start + i) * KEY_SIZE
-            key = keys[at : at + KEY_SIZE]
-            opened.set(position, key)
-            if self._cache.enabled:
-                self._cache.put(tenant, (service, wanted[position]), answer.until, key)
+        opened.place(positions, keys[answer.start * KEY_SIZE :])
+        for i in answer.bad:
+            opened.refuse(positions[i], Code.TAMPERED)
+        if self._cache.enabled:
+            for position in positions:
+                if opened.codes[position] is Code.OK:
+                    key = opened.keys()[position]
+                    self._cache.put(tenant, (service, wanted[position]), answer.until, key)
 
 
 def _requests(wanted: list[bytes], missing: list[int]) -> Iterator[list[int]]:

@@ -11,7 +11,9 @@ A key leaves the pool once. Whether it was used or not, it is never given back.
 from __future__ import annotations
 
 import asyncio
+import struct
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -40,6 +42,8 @@ _SMOOTHING: Final = 0.3
 _WINDOW_S: Final = 0.05
 """Seconds over which the load is measured."""
 
+_WRAPPED: Final = struct.Struct(f"{WRAPPED_SIZE}s")
+
 
 @dataclass(frozen=True, slots=True)
 class Segment:
@@ -51,10 +55,11 @@ class Segment:
     wrapped: bytes
     l3_version: int
 
-    def blob(self, position: int) -> bytes:
-        """The wrapped form of the key at ``start + position``."""
-        at = (self.start + position) * WRAPPED_SIZE
-        return self.wrapped[at : at + WRAPPED_SIZE]
+    def blobs(self) -> Iterator[tuple[bytes]]:
+        """The wrapped form of each key, from ``start`` on."""
+        at = self.start * WRAPPED_SIZE
+        end = at + self.count * WRAPPED_SIZE
+        return _WRAPPED.iter_unpack(memoryview(self.wrapped)[at:end])
 
 
 @dataclass(slots=True)

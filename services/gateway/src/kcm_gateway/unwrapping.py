@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Final
 
 from kcm_crypto.arena import Purged
@@ -101,7 +102,7 @@ class Unwrapper:
         block = self._blocks.make(tenant, size)
         try:
             with block.use() as keys:
-                blobs = b"".join(blob for ask in asks for blob in ask.blobs)
+                blobs = b"".join(chain.from_iterable(ask.blobs for ask in asks))
                 lease, bad = await self._core.unwrap(
                     tenant, service, "record", version, blobs, keys
                 )
