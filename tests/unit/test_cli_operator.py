@@ -213,7 +213,7 @@ def view(**changes: object) -> TenantView:
         "model": "byok",
         "regions": ["eu", "us"],
         "fence": "all",
-        "state": "active",
+        "state": "open",
         "l2_version": 1,
         "services": [ServiceView(service="crm", l3_version=3)],
         "holds": [b"\x01"],

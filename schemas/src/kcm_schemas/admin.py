@@ -61,7 +61,11 @@ class ServiceView(Message):
 
 
 class TenantView(Message):
-    """A tenant as a region sees it."""
+    """A tenant as a region sees it.
+
+    ``state``: killed (a hold is on it), open (the Core that answers has its root open), or closed
+    (that Core opens it when it is asked for).
+    """
 
     tenant: Name
     region: Name
@@ -70,7 +74,7 @@ class TenantView(Message):
     model: Text
     regions: list[Name]
     fence: FencePolicy
-    state: Literal["active", "killed", "sealed", "unlinked"]
+    state: Literal["open", "closed", "killed"]
     l2_version: U32
     services: list[ServiceView]
     holds: list[bytes]

@@ -1,6 +1,10 @@
 """The roster: who belongs to the system, signed by the operator root.
 
 Versions only rise; an instance remembers the highest it has seen and refuses a lower one.
+
+Who leaves is **retired** and stays on the roster: what they signed to last (holds, lifts, tenants,
+wrapped keys, audit events) goes on counting, and they can do nothing new. Taking an entry off the
+roster takes all of that back, kills included: that is for a key that somebody else has.
 """
 
 from __future__ import annotations
@@ -49,6 +53,7 @@ class Instance(Message):
     region: Name
     public_key: PublicKey
     grants: list[Grant]
+    retired: bool = False
 
 
 class Operator(Message):
@@ -57,6 +62,7 @@ class Operator(Message):
     operator: Name
     roles: list[Annotated[OperatorRole, Field(strict=False)]]
     public_key: PublicKey
+    retired: bool = False
 
 
 class Region(Message):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
@@ -55,7 +56,7 @@ def join_system(config: InstanceConfig, role: Role, randomness: Randomness) -> M
         verifier = load_roster(
             config.roster, bytes.fromhex(config.root_public), config.state_dir / _SEEN
         )
-        entry = verifier.instance(config.instance)
+        entry = verifier.acting(config.instance)
     except (SecretFileError, Untrusted) as error:
         raise ConfigError(f"{config.instance}: {error}") from None
     if (entry.role, entry.region) != (role, config.region):
@@ -71,14 +72,32 @@ def load_roster(path: Path, root_public: bytes, seen_file: Path) -> Verifier:
         raw = path.read_bytes()
     except OSError as error:
         raise ConfigError(f"cannot read the roster {path}: {error.strerror}") from None
-    seen = int(seen_file.read_text()) if seen_file.exists() else 0
-    roster = verify_roster(raw, root_public, seen)
-    if roster.version > seen:
-        seen_file.parent.mkdir(parents=True, exist_ok=True)
-        fresh = seen_file.with_suffix(".new")
-        with fresh.open("w") as file:
-            file.write(str(roster.version))
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(seen_file)
+    version, digest = _read_seen(seen_file)
+    roster = verify_roster(raw, root_public, version)
+    here = sha256(raw).hexdigest()
+    if roster.version == version and digest not in ("", here):
+        raise Untrusted("the roster differs from one of the same version that was seen before")
+    if roster.version > version:
+        _write_seen(seen_file, f"{roster.version} {here}\n")
     return Verifier(roster)
+
+
+def _read_seen(path: Path) -> tuple[int, str]:
+    """The highest version seen and that roster's SHA-256; raises ``ConfigError`` when damaged."""
+    if not path.exists():
+        return 0, ""
+    try:
+        version, digest = path.read_text().split()
+        return int(version), digest
+    except (OSError, ValueError):
+        raise ConfigError(f"{path} is damaged; it says which roster was seen last") from None
+
+
+def _write_seen(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_suffix(".new")
+    with fresh.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)

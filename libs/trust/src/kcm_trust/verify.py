@@ -22,6 +22,10 @@ audit-head                the Auditor that it names
 session ticket            a Gateway of the region it names
 ========================  =======================================================
 
+Somebody retired can do nothing new (admin, ticket, receipt, lease, fence, pull and replies are
+refused), but what they signed to last goes on counting: a kill does not end because the operator
+who pulled it left.
+
 Every function takes bytes from outside and returns the verified thing, or raises ``Untrusted``.
 What is absent, unverifiable or of an unknown signer is not served.
 """
@@ -114,6 +118,13 @@ class Verifier:
             raise Untrusted("the signer is not on the roster")
         return entry
 
+    def acting(self, name: str) -> Instance:
+        """An instance on the roster that is not retired: one that may act now."""
+        entry = self.instance(name)
+        if entry.retired:
+            raise Untrusted("the signer is retired")
+        return entry
+
     def tenant(self, raw: bytes) -> Tenant:
         """A tenant, signed by an admin."""
         return self._by_operator(raw, Kind.TENANT, Tenant, OperatorRole.ADMIN)
@@ -166,35 +177,35 @@ class Verifier:
         """A receipt, by the instance it names."""
         statement = _statement(raw, Kind.RECEIPT)
         body = _body(Receipt, statement)
-        self._itself(statement, body.instance, body.role, body.region)
+        self._itself(statement, body.instance, body.role, body.region, acting=True)
         return body
 
     def lease(self, raw: bytes) -> Lease:
         """A lease record, by the instance it names."""
         statement = _statement(raw, Kind.LEASE)
         body = _body(Lease, statement)
-        self._itself(statement, body.instance, body.role, body.region)
+        self._itself(statement, body.instance, body.role, body.region, acting=True)
         return body
 
     def fence(self, raw: bytes) -> Fence:
         """A fence, by a Core of the region that knows."""
         statement = _statement(raw, Kind.FENCE)
         body = _body(Fence, statement)
-        self._core_of(statement, body.region)
+        self._core_of(statement, body.region, acting=True)
         return body
 
     def pull(self, raw: bytes) -> PullRequest:
         """A pull, by a Core of the region that asks."""
         statement = _statement(raw, Kind.PULL)
         body = _body(PullRequest, statement)
-        self._core_of(statement, body.region)
+        self._core_of(statement, body.region, acting=True)
         return body
 
     def pull_reply(self, raw: bytes) -> PullReply:
         """The answer to a pull, by a Core of the region that was asked."""
         statement = _statement(raw, Kind.PULL_REPLY)
         body = _body(PullReply, statement)
-        self._core_of(statement, body.region)
+        self._core_of(statement, body.region, acting=True)
         return body
 
     def admin(self, raw: bytes) -> tuple[AdminRequest, str, frozenset[OperatorRole]]:
@@ -203,6 +214,8 @@ class Verifier:
         operator = self._operators.get(statement.signer)
         if operator is None or not _signed_by(statement, operator.public_key):
             raise Untrusted("the request is not signed by an operator of the roster")
+        if operator.retired:
+            raise Untrusted("the operator is retired")
         return _body(AdminRequest, statement), operator.operator, frozenset(operator.roles)
 
     def admin_reply(self, raw: bytes, role: Role = Role.CORE) -> tuple[AdminReply, Instance]:
@@ -212,7 +225,7 @@ class Verifier:
         caller also compares the instance's region with the one that it asked.
         """
         statement = _statement(raw, Kind.ADMIN_REPLY)
-        entry = self.instance(statement.signer)
+        entry = self.acting(statement.signer)
         if entry.role is not role or not _signed_by(statement, entry.public_key):
             raise Untrusted(f"the reply is not signed by an instance with role {role.value}")
         return _body(AdminReply, statement), entry
@@ -234,7 +247,7 @@ class Verifier:
 
     def ticket(self, caller: str, region: str, signature: bytes, message: bytes) -> Instance:
         """A session ticket's signature, by a Gateway of this region; returns the caller."""
-        entry = self.instance(caller)
+        entry = self.acting(caller)
         if (entry.role, entry.region) != (Role.GATEWAY, region):
             raise Untrusted("the ticket is not of a Gateway of this region")
         if not check(entry.public_key, signature, message):
@@ -253,17 +266,21 @@ class Verifier:
         if not _signed_by(statement, operator.public_key):
             raise Untrusted("the signature does not hold")
 
-    def _core_of(self, statement: Signed, region: str) -> None:
-        self._itself(statement, statement.signer, Role.CORE, region)
+    def _core_of(self, statement: Signed, region: str, *, acting: bool = False) -> None:
+        self._itself(statement, statement.signer, Role.CORE, region, acting=acting)
 
-    def _itself(self, statement: Signed, name: str, role: Role, region: str) -> None:
-        entry = self.instance(statement.signer)
+    def _itself(
+        self, statement: Signed, name: str, role: Role, region: str, *, acting: bool = False
+    ) -> None:
+        entry = self.acting(statement.signer) if acting else self.instance(statement.signer)
         if (entry.instance, entry.role, entry.region) != (name, role, region):
             raise Untrusted("the signer speaks for somebody else")
         if not _signed_by(statement, entry.public_key):
             raise Untrusted("the signature does not hold")
 
     def _may_hold(self, statement: Signed, hold: Hold) -> None:
+        if hold.origin not in self._regions:
+            raise Untrusted("the hold is of a region that is not on the roster")
         if hold.cause == "operator":
             self._operator(statement, OperatorRole.SECURITY)
         else:

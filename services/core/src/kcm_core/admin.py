@@ -209,7 +209,7 @@ class Admin:
             model=link.model if link else "",
             regions=list(tenant.regions),
             fence=tenant.fence,
-            state="killed" if held else "active" if self._vault.ring(tenant.tenant) else "sealed",
+            state="killed" if held else "open" if self._vault.ring(tenant.tenant) else "closed",
             l2_version=roots.current if roots else 0,
             services=services,
             holds=[record.raw for record in held],

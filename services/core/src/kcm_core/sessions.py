@@ -57,7 +57,7 @@ class Sessions:
         try:
             if known is not None and known.info == info:
                 self._open.move_to_end(key)
-                return known, self._verifier.instance(request.caller)
+                return known, self._verifier.acting(request.caller)
             signed = to_sign(info.encode(), ticket.ciphertext)
             caller = self._verifier.ticket(request.caller, self._region, ticket.signature, signed)
             session = open_session_as_callee(info, self._private, ticket.ciphertext)
