@@ -107,7 +107,7 @@ def test_any_text_parses_or_is_refused(text):
             parsed = parse(candidate)
         except L1UriError as error:
             # Fixed text for each reason: nothing of the input can be in it.
-            assert str(error) == str(L1UriError(error.reason))  # noqa: PT017
+            assert str(error) == str(L1UriError(error.reason))
         else:
             assert isinstance(parsed, Pkcs11Uri | SoftkeyUri)
 
