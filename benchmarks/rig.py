@@ -1,0 +1,220 @@
+"""A Core and a Gateway in this process, joined by a function call: the product without the network.
+
+Everything but the broker and the customer's key is the production code: trust, sealed channel,
+vault, kill switch's checks, audit events with their signatures. Keys lie in a temporary directory.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from kcm.dev.identities import Member, Trust, make_trust
+from kcm_bus.audit import AuditEmitter
+from kcm_bus.clock import SystemClock, SystemRandomness
+from kcm_bus.config import BusAddress
+from kcm_bus.connection import Connection
+from kcm_bus.membership import Membership
+from kcm_control.registry import Registry
+from kcm_control.revocation import Revocations
+from kcm_core.keyring import Keyring, ServiceKey
+from kcm_core.keystore import KeyStore
+from kcm_core.making import Maker
+from kcm_core.opening import Opener
+from kcm_core.sessions import Sessions
+from kcm_core.vault import SealKey, Vault
+from kcm_core.wrapping import Wrapping
+from kcm_crypto.arena import Arena
+from kcm_crypto.hpke import SECRET_SIZE, HpkePrivate
+from kcm_crypto.secretfile import read_secret
+from kcm_gateway.config import EngineSettings
+from kcm_gateway.core_client import CoreClient
+from kcm_gateway.engine import Gateway
+from kcm_schemas.codec import encode
+from kcm_schemas.codes import KcmError
+from kcm_schemas.data import Failure
+from kcm_schemas.registry import Link, RootKeys, Service, ServiceKeys, Tenant
+from kcm_schemas.roster import Role
+from kcm_trust.identity import Identity
+from kcm_trust.verify import Verifier, verify_roster
+
+from tests.fakes.unsealer import FakeUnsealer
+
+REGION: Final = "eu-de"
+TENANT: Final = "acme"
+SERVICE: Final = "records"
+
+_LEASE_MS: Final = 10_000
+_CORE_TIMEOUT_S: Final = 5.0
+_L1_DEADLINE_S: Final = 5.0
+
+
+class MemoryStore(KeyStore):
+    """Wrapped keys in this process; revisions by compare-and-set are not what is measured."""
+
+    def __init__(self) -> None:
+        self._roots: dict[str, RootKeys] = {}
+        self._services: dict[tuple[str, str], ServiceKeys] = {}
+
+    async def root(self, tenant: str) -> RootKeys | None:
+        """A tenant's wrapped roots."""
+        return self._roots.get(tenant)
+
+    async def service(self, tenant: str, service: str) -> ServiceKeys | None:
+        """A service's wrapped keys."""
+        return self._services.get((tenant, service))
+
+    async def next_revision(self, *key: str) -> int:
+        """A revision above the highest."""
+        known = self._roots.get(key[1]) if key[0] == "root" else self._services.get(key[1:3])  # type: ignore[arg-type]
+        return known.revision + 1 if known else 1
+
+    async def put_root(self, keys: RootKeys) -> None:
+        """Keep a revision."""
+        self._roots[keys.tenant] = keys
+
+    async def put_service(self, keys: ServiceKeys) -> None:
+        """Keep a revision."""
+        self._services[keys.tenant, keys.service] = keys
+
+
+@dataclass(frozen=True, slots=True)
+class Rig:
+    """What is measured: the engine, and the vault with an open service key."""
+
+    gateway: Gateway
+    vault: Vault
+    ring: Keyring
+    key: ServiceKey
+
+
+@asynccontextmanager
+async def rig() -> AsyncIterator[Rig]:
+    """Make it all, with one tenant and one service whose key is open."""
+    directory = Path(tempfile.mkdtemp(prefix="kcm-bench-"))
+    try:
+        made = _Making(directory)
+        await made.audit.start()
+        try:
+            yield await made.rig()
+        finally:
+            made.gateway.close()
+            made.sessions.close()
+            made.vault.purge(TENANT)
+            await made.audit.close()
+    finally:
+        shutil.rmtree(directory)
+
+
+class _Making:
+    """The parts, wired as the composition roots do it."""
+
+    def __init__(self, directory: Path) -> None:
+        clock, randomness = SystemClock(), SystemRandomness()
+        core, gateway = Member(Role.CORE, REGION, 1), Member(Role.GATEWAY, REGION, 1)
+        public = make_trust(directory, [core, gateway], [REGION], time.time_ns() // 1_000_000)
+        trust = Trust(directory)
+        verifier = Verifier(verify_roster(trust.roster.read_bytes(), public, 0))
+        region = verifier.roster.regions[0]
+        me = _member(trust, verifier, core, randomness)
+        self.registry = Registry()
+        revocations = Revocations(self.registry)
+        self.vault = Vault(
+            REGION, SealKey(region.seal_key_id, str(trust.seal_key(REGION))), randomness
+        )
+        self.audit = AuditEmitter(_no_broker(directory), me, clock, deliver=_deliver)
+        store, unsealer = MemoryStore(), FakeUnsealer()
+        self.opener = Opener(
+            membership=me,
+            registry=self.registry,
+            revocations=revocations,
+            store=store,
+            vault=self.vault,
+            unsealer=unsealer,
+            emit=self.audit.emit,
+            deadline_s=_L1_DEADLINE_S,
+        )
+        self.maker = Maker(
+            membership=me,
+            revocations=revocations,
+            store=store,
+            vault=self.vault,
+            opener=self.opener,
+            unsealer=unsealer,
+            seal_key_id=region.seal_key_id,
+            emit=self.audit.emit,
+            randomness=randomness,
+            deadline_s=_L1_DEADLINE_S,
+        )
+        private = _hpke_private(trust)
+        self.sessions = Sessions(REGION, region.hpke_key_id, private, verifier)
+        self.wrapping = Wrapping(
+            membership=me,
+            revocations=revocations,
+            opener=self.opener,
+            vault=self.vault,
+            sessions=self.sessions,
+            emit=self.audit.emit,
+            clock=clock,
+            randomness=randomness,
+            lease_ms=_LEASE_MS,
+        )
+        caller = _member(trust, verifier, gateway, randomness)
+        self.gateway = Gateway(
+            REGION,
+            core=CoreClient(self.ask, caller, clock, randomness, _CORE_TIMEOUT_S),
+            guard=revocations,
+            clock=clock,
+            randomness=randomness,
+            settings=EngineSettings(),
+        )
+
+    async def rig(self) -> Rig:
+        link = Link(link=TENANT, revision=1, uri="softkey:/bench/root", model="byok")
+        tenant = Tenant(tenant=TENANT, revision=1, link=TENANT, regions=[REGION], fence="local")
+        service = Service(tenant=TENANT, service=SERVICE, revision=1)
+        for record in (link, tenant, service):
+            self.registry.put(record)
+        await self.maker.root(tenant, link)
+        await self.maker.service(service)
+        key = await self.opener.service_key(TENANT, SERVICE, 0)
+        return Rig(self.gateway, self.vault, await self.opener.ring(TENANT), key)
+
+    async def ask(self, subject: str, body: bytes, _timeout_s: float) -> bytes:
+        """What ``kcm_bus.serving`` does with a handler, without the bus."""
+        try:
+            return await self.wrapping.handle(subject, body)
+        except KcmError as error:
+            return encode(Failure(v=1, error=error.code, detail=error.detail))
+
+
+def _member(
+    trust: Trust, verifier: Verifier, member: Member, randomness: SystemRandomness
+) -> Membership:
+    identity = Identity.load(member.name, str(trust.key(member.name)))
+    return Membership(identity, verifier.instance(member.name), verifier, randomness.public(16))
+
+
+def _hpke_private(trust: Trust) -> HpkePrivate:
+    arena = Arena()
+    try:
+        with arena.use() as view:
+            read_secret(str(trust.hpke_key(REGION)), view[:SECRET_SIZE])
+            return HpkePrivate(view[:SECRET_SIZE])
+    finally:
+        arena.purge()
+
+
+def _no_broker(directory: Path) -> Connection:
+    """A connection that is never opened: events are delivered to ``_deliver``."""
+    return Connection(BusAddress(url="", user="", password_file=directory / "none"), "bench")
+
+
+async def _deliver(_subject: str, _body: bytes) -> None:
+    """Acknowledge a signed batch of events at once."""
