@@ -282,11 +282,14 @@ class Client:
         def remaining() -> float:
             return until - self._around.clock.elapsed()
 
-        try:
-            async with asyncio.timeout(remaining()):
-                await self._slots.acquire()
-        except TimeoutError:
-            raise DeadlineExceeded("too many requests of this client are on the way") from None
+        if self._slots.locked():
+            try:
+                async with asyncio.timeout(remaining()):
+                    await self._slots.acquire()
+            except TimeoutError:
+                raise DeadlineExceeded("too many requests of this client are on the way") from None
+        else:
+            await self._slots.acquire()  # at once
         try:
             return await ask_once(
                 self._around,

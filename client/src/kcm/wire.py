@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 from kcm_bus.clock import Clock, SystemClock
-from kcm_schemas.codec import Message, decode
+from kcm_schemas.codec import Message, decode_unpacked, unpack
 from kcm_schemas.codes import KcmError
 from kcm_schemas.data import Failure
 
@@ -112,15 +112,11 @@ def read_reply(model: type[M], body: bytes) -> M:
 
     An answer that is neither raises ``internal``: it is no fault of the request.
     """
-    failure = None
-    if len(body) <= FAILURE_MAX:
-        try:
-            failure = decode(Failure, body)
-        except KcmError:
-            failure = None
-    if failure is not None:
-        raise error_for(failure.error, failure.detail)
     try:
-        return decode(model, body)
+        value = unpack(body)
+        if not (isinstance(value, dict) and "error" in value):
+            return decode_unpacked(model, value, body)
+        failure = decode_unpacked(Failure, value, body, limit=FAILURE_MAX)
     except KcmError:
         raise Internal("the answer is not one of this protocol") from None
+    raise error_for(failure.error, failure.detail)
