@@ -12,8 +12,20 @@ from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.names import RESERVED_REGION, is_name, is_region
 
 PREFIX: Final = "kcm.v1"
+INBOX: Final = "_INBOX."
+"""How the subject begins under which somebody waits for an answer."""
+
 CTL: Final = f"{PREFIX}.{RESERVED_REGION}"
 """Everything that crosses regions lies below this."""
+
+
+def is_inbox(reply: str) -> bool:
+    """Whether an answer may go there.
+
+    Whoever asks chooses the subject of the answer. Answering anywhere else would let them write
+    with our permissions: over a stored hold, or a wrapped key.
+    """
+    return reply.startswith(INBOX)
 
 
 def _join(*tokens: str) -> str:

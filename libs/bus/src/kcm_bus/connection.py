@@ -15,6 +15,7 @@ Foreign errors stop here: callers see ``KcmError`` with ``unavailable`` or ``dea
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 from collections.abc import Awaitable, Callable
@@ -67,6 +68,7 @@ class Connection:
         self._wanted: list[_Wanted] = []
         self._client: Client | None = None
         self._closing = False
+        self._building = False
         self._rebuilding: asyncio.Task[None] | None = None
         self._on_reconnect: list[Callable[[], None]] = []
 
@@ -91,7 +93,8 @@ class Connection:
         self._on_reconnect.append(callback)
 
     async def start(self) -> None:
-        """Connect, waiting for the broker as long as it takes."""
+        """Connect, waiting for the broker as long as it takes; raises ``SecretFileError``."""
+        _password(self._address)
         await self._build()
 
     async def close(self) -> None:
@@ -147,11 +150,16 @@ class Connection:
             raise _ours(error) from None
 
     async def _build(self) -> None:
-        """Make a client and all subscriptions, with back-off until it works."""
+        """Make a client and all subscriptions, with back-off until it works.
+
+        Whatever goes wrong is tried again: a connection that gave up would hear no kill any more.
+        """
         wait = 0.1
+        self._building = True
         while not self._closing:
+            made: Client | None = None
             try:
-                self._client = await nats.connect(
+                made = self._client = await nats.connect(
                     servers=[self._address.url],
                     user=self._address.user,
                     password=_password(self._address),
@@ -167,14 +175,18 @@ class Connection:
                     reconnected_cb=self._on_reconnected,
                     closed_cb=self._on_closed,
                 )
-                for wanted in self._wanted:
+                for wanted in list(self._wanted):
                     await self._make(wanted)
-            except (OSError, nats_errors.Error, TimeoutError) as error:
+                if made.is_closed:
+                    raise nats_errors.ConnectionClosedError
+            except Exception as error:  # noqa: BLE001 - see above
                 log.warning("%s: no broker (%s)", self._name, type(error).__name__)
+                await _abandon(made)
                 await asyncio.sleep(wait * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
                 wait = min(wait * 2, 5.0)
             else:
-                return
+                break
+        self._building = False
 
     async def _make(self, wanted: _Wanted) -> None:
         wanted.live = await self.client.subscribe(
@@ -198,13 +210,20 @@ class Connection:
             callback()
 
     async def _on_closed(self) -> None:
-        if not self._closing:
+        if not self._closing and not self._building:
             log.warning("%s: closed by the broker, connecting anew", self._name)
             self._rebuilding = asyncio.get_running_loop().create_task(self._rebuild())
 
     async def _rebuild(self) -> None:
         await self._build()
         await self._on_reconnected()
+
+
+async def _abandon(client: Client | None) -> None:
+    """Close a client that is replaced, so that nothing is delivered twice."""
+    if client is not None:
+        with contextlib.suppress(Exception):
+            await client.close()
 
 
 def _password(address: BusAddress) -> str:

@@ -1,8 +1,9 @@
-"""Serving requests: bounded, answered in every case, and visible to the standard ``nats`` tool.
+"""Serving requests: bounded, answered in an inbox, and visible to the standard ``nats`` tool.
 
 The client library calls a subscription's callback for one message after another, so a request is
-handed to a task at once; above ``IN_FLIGHT_MAX`` the answer is ``busy``. Every exception becomes a
-code: nothing of a request and nothing of a traceback leaves the process.
+handed to a task at once; above ``IN_FLIGHT_MAX`` the answer is ``busy``. Endpoints are counted
+apart, so that no flood of data requests keeps a kill waiting. Every exception becomes a code:
+nothing of a request and nothing of a traceback leaves the process.
 
 The service protocol (``$SRV.PING``, ``INFO``, ``STATS``) is spoken here and not by the library,
 whose own version sends ``repr(exception)`` to callers.
@@ -18,6 +19,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from kcm_schemas import subjects
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.data import Failure
@@ -32,7 +34,7 @@ Handler = Callable[[str, bytes], Awaitable[bytes]]
 """Gets subject and body, returns the reply's body or raises ``KcmError``."""
 
 IN_FLIGHT_MAX: Final = 256
-"""Requests of one service being worked on at once; more are answered ``busy``."""
+"""Requests of one endpoint being worked on at once; more are answered ``busy``."""
 
 DRAIN_S: Final = 10.0
 """Seconds that requests in flight get to finish when the service stops."""
@@ -47,6 +49,7 @@ class _Endpoint:
     errors: int = 0
     last_error: str = ""
     busy_s: float = 0.0
+    tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
 
 @dataclass(slots=True)
@@ -60,7 +63,6 @@ class Service:
     version: str
     metadata: dict[str, str]
     _endpoints: list[_Endpoint] = field(default_factory=list)
-    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _stopping: bool = False
 
     async def add(self, name: str, subject: str, handler: Handler, queue: str) -> None:
@@ -69,14 +71,14 @@ class Service:
         self._endpoints.append(endpoint)
 
         async def receive(message: Msg) -> None:
-            if not message.reply:
+            if not subjects.is_inbox(message.reply):
                 return
-            if len(self._tasks) >= IN_FLIGHT_MAX or self._stopping:
+            if len(endpoint.tasks) >= IN_FLIGHT_MAX or self._stopping:
                 await self._answer(message, endpoint, _failure(KcmError(Code.BUSY)), Code.BUSY)
                 return
             task = asyncio.get_running_loop().create_task(self._serve(message, endpoint, handler))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            endpoint.tasks.add(task)
+            task.add_done_callback(endpoint.tasks.discard)
 
         await self.connection.subscribe(subject, receive, queue)
 
@@ -90,8 +92,9 @@ class Service:
         """Stop taking requests and finish those in flight."""
         for endpoint in self._endpoints:
             await self.connection.unsubscribe(endpoint.subject)
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=DRAIN_S)
+        tasks = {task for endpoint in self._endpoints for task in endpoint.tasks}
+        if tasks:
+            await asyncio.wait(tasks, timeout=DRAIN_S)
         self._stopping = True
 
     async def _serve(self, message: Msg, endpoint: _Endpoint, handler: Handler) -> None:
@@ -119,7 +122,7 @@ class Service:
 
     def _tell(self, view: Callable[[], dict[str, Any]]) -> Callable[[Msg], Awaitable[None]]:
         async def answer(message: Msg) -> None:
-            if message.reply:
+            if subjects.is_inbox(message.reply):
                 await self.connection.publish(message.reply, json.dumps(view()).encode())
 
         return answer

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,6 +23,7 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, ReplayPolicy
 
 from kcm_bus.clock import Clock
 from kcm_bus.connection import Connection
+from kcm_bus.serving import describe
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +39,9 @@ CLOSE_S: Final = 5.0
 WRONG_LAST_SEQUENCE: Final = 10071
 """JetStream's error code of a compare-and-set that lost."""
 
+NO_MESSAGE: Final = 10037
+"""JetStream's error code of a subject that has no message, in a stream that exists."""
+
 _HEARTBEAT: Final = "100"
 
 
@@ -51,7 +55,8 @@ class Entry:
 
 
 Receive = Callable[[Entry], None]
-"""Called in the order of the stream, synchronously: no await between arrival and effect."""
+"""Called in the order of the stream, synchronously: no await between arrival and effect. Must not
+raise: an entry is delivered once."""
 
 
 class Follower:
@@ -111,12 +116,15 @@ class Follower:
                 async with self._consumer():
                     wait = 0.1
                     await self._listen()
-            except js_errors.NotFoundError:
-                raise StreamMissing(self._stream) from None
-            except (nats_errors.Error, KcmError, TimeoutError, OSError) as error:
-                log.warning("following %s: %s", self._stream, type(error).__name__)
-                await asyncio.sleep(wait)
-                wait = min(wait * 2, 2.0)
+                continue
+            except js_errors.NotFoundError as error:
+                if not self._caught_up.is_set():
+                    raise StreamMissing(self._stream) from None
+                log.critical("the broker lost the stream %s (%s)", self._stream, describe(error))
+            except Exception as error:  # noqa: BLE001 - who stops following hears no kill any more
+                log.warning("following %s: %s", self._stream, describe(error))
+            await asyncio.sleep(wait)
+            wait = min(wait * 2, 2.0)
 
     async def _listen(self) -> None:
         """Return when the consumer has to be made anew."""
@@ -173,7 +181,10 @@ class Follower:
         self._delivered = sequence.consumer
         self._last = sequence.stream
         self._progress.set()
-        self._receive(Entry(sequence.stream, message.subject, message.data))
+        try:
+            self._receive(Entry(sequence.stream, message.subject, message.data))
+        except Exception as error:  # noqa: BLE001 - the client library would hide it
+            log.critical("an entry of %s had no effect: %s", self._stream, describe(error))
         if message.metadata.num_pending == 0:
             self._caught_up.set()
 
@@ -198,31 +209,57 @@ async def put(
     """Store one message and return its sequence, acknowledged.
 
     ``expected`` is the last sequence of this subject (0: none); ``ttl`` lets the message expire, as
-    in ``60s``. Raises ``conflict`` when it is not,
-    and ``unavailable`` when nobody acknowledged: the message may be stored all the same.
+    in ``60s``. Raises ``conflict`` when it is not, and ``unavailable`` when nobody acknowledged in
+    a way that can be understood: the message may be stored all the same.
     """
     headers: dict[str, str] = {}
     if expected is not None:
         headers["Nats-Expected-Last-Subject-Sequence"] = str(expected)
     if ttl is not None:
         headers["Nats-TTL"] = ttl
-    try:
-        ack = await connection.jetstream().publish(subject, body, headers=headers or None)
-    except js_errors.APIError as error:
-        if error.err_code == WRONG_LAST_SEQUENCE:
-            raise KcmError(Code.CONFLICT) from None
-        raise KcmError(Code.UNAVAILABLE, "the region's store refused") from None
-    except (nats_errors.Error, TimeoutError):
-        raise KcmError(Code.UNAVAILABLE, "the region's store cannot be reached") from None
-    return ack.seq
+    with _store_errors():
+        try:
+            ack = await connection.jetstream().publish(subject, body, headers=headers or None)
+        except js_errors.APIError as error:
+            if error.err_code == WRONG_LAST_SEQUENCE:
+                raise KcmError(Code.CONFLICT) from None
+            raise
+        if not isinstance(ack.seq, int) or ack.seq <= 0:
+            raise ValueError("an acknowledgement without a sequence")
+        return ack.seq
 
 
 async def last(connection: Connection, stream: str, subject: str) -> Entry | None:
-    """The last message of a subject as the stream's leader has it, or ``None``."""
+    """The last message of a subject as the stream's leader has it, or ``None``.
+
+    Raises ``unavailable`` when the stream itself is missing: it is never taken for an empty one.
+    """
+    with _store_errors():
+        try:
+            message = await connection.jetstream().get_last_msg(stream, subject)
+        except js_errors.NotFoundError as error:
+            if error.err_code == NO_MESSAGE:
+                return None
+            raise
+        if not message.seq or message.subject != subject:
+            raise ValueError("an answer to another question")
+        return Entry(message.seq, subject, message.data or b"")
+
+
+@contextlib.contextmanager
+def _store_errors() -> Iterator[None]:
+    """Turn what the client library raises, over a garbled answer too, into ``unavailable``."""
     try:
-        message = await connection.jetstream().get_last_msg(stream, subject)
-    except js_errors.NotFoundError:
-        return None
+        yield
+    except KcmError:
+        raise
+    except js_errors.APIError:
+        failure = KcmError(Code.UNAVAILABLE, "the region's store refused")
     except (nats_errors.Error, TimeoutError):
-        raise KcmError(Code.UNAVAILABLE, "the region's store cannot be reached") from None
-    return Entry(message.seq or 0, message.subject or subject, message.data or b"")
+        failure = KcmError(Code.UNAVAILABLE, "the region's store cannot be reached")
+    except Exception as error:  # noqa: BLE001 - an answer that the library cannot read
+        log.warning("the store's answer is not understood: %s", describe(error))
+        failure = KcmError(Code.UNAVAILABLE, "the region's store cannot be understood")
+    else:
+        return
+    raise failure from None
