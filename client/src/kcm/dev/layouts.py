@@ -12,8 +12,8 @@ copies of what its owner needs and of nothing else, so that a volume can be moun
     operator/                        the command line: context.toml, operator.key, two passwords
                                      per region
 
-The names are those of the systemd units' credentials. Done again, it changes nothing. The copying
-is the kernel's: no key and no password passes through this process's memory.
+The names are those of the systemd units' credentials. Done again, it changes nothing. Keys are
+copied by the kernel and never become ``bytes`` here.
 """
 
 from __future__ import annotations
@@ -98,6 +98,8 @@ def write_compose(directory: Path, now_ms: int, regions: Sequence[str] = REGIONS
     authority is gone: a new one would lock them, and all that they keep, out for ever.
     """
     authority = directory / AUTHORITY
+    for place in (authority / "secrets", *(directory / region for region in regions)):
+        _make_private(place)
     with state.exclusive(authority):
         _check_authority(directory, regions)
         members = [member(region, name) for region in regions for name in INSTANCES]
@@ -184,7 +186,7 @@ def copy_private(source: Path, target: Path) -> None:
 
     Raises ``DevError`` for a file above ``COPY_BYTES_MAX``.
     """
-    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _make_private(target.parent)
     fresh = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     with source.open("rb", buffering=0) as reading:
@@ -207,6 +209,13 @@ def copy_private(source: Path, target: Path) -> None:
         finally:
             os.close(writing)
     _sync(target.parent)
+
+
+def _make_private(directory: Path) -> None:
+    """Make a directory, and those above it that are missing, for their owner alone."""
+    if not directory.is_dir():
+        _make_private(directory.parent)
+        directory.mkdir(mode=0o700, exist_ok=True)
 
 
 def _sync(directory: Path) -> None:

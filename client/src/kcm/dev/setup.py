@@ -35,6 +35,7 @@ from kcm_bus.provision import provision_region
 from kcm_crypto.secretfile import SecretFileError
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.names import Name
+from nats import errors as nats_errors
 from pydantic import Field
 
 from kcm.dev.errors import DevError
@@ -74,9 +75,12 @@ async def provision(config: ProvisionConfig, within_s: float = PROVISION_SECONDS
                     if error.code is not Code.UNAVAILABLE:
                         raise
                     refused = error.detail
-                    await asyncio.sleep(RETRY_SECONDS)
+                except (nats_errors.Error, TimeoutError) as error:
+                    # A cluster without a leader yet, or with too few servers for the replicas.
+                    refused = f"JetStream does not make them ({type(error).__name__})"
                 else:
                     return
+                await asyncio.sleep(RETRY_SECONDS)
     except TimeoutError:
         raise DevError(f"{config.region} could not be provisioned: {refused}") from None
     finally:

@@ -1,0 +1,88 @@
+"""The job that makes a region's streams, against a real broker."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from kcm.dev import processes, setup, topology
+from kcm.dev.brokers import Account, Role, login_name
+from kcm.dev.configs import bus, to_toml
+from kcm.dev.errors import DevError
+from kcm.dev.topology import Topology
+from kcm_bus.config import load
+from kcm_bus.connection import Connection
+from kcm_schemas import subjects
+
+REGION = "eu-de"
+STREAMS = {
+    subjects.CONTROL_STREAM,
+    subjects.AUDIT_STREAM,
+    subjects.bucket_stream(subjects.KEYS_BUCKET),
+    subjects.bucket_stream(subjects.REGISTRY_BUCKET),
+}
+
+
+@pytest.fixture
+def brokers(tmp_path: Path) -> Iterator[Topology]:
+    plan, entries = topology.start(tmp_path, [REGION], die_with_parent=True)
+    yield plan
+    processes.stop([entry.process for entry in entries])
+
+
+def config_of(plan: Topology, *, replicas: int = 1, url: str = "") -> Path:
+    """Write what the job reads; ``url`` is another broker than the region's."""
+    password = topology.password_path(plan.root, REGION, Role.OPERATOR, Account.REGION)
+    address = bus(plan.region(REGION), Role.OPERATOR, Account.REGION, password)
+    path = plan.root / "provision.toml"
+    content = {"region": REGION, "replicas": replicas, "region_bus": address}
+    if url:
+        address["url"] = url
+    path.write_text(to_toml(content))
+    return path
+
+
+async def streams(plan: Topology) -> dict[str, int]:
+    """Every stream of the region with its time of creation, in microseconds."""
+    config = load(setup.ProvisionConfig, str(config_of(plan)))
+    assert config.region_bus.user == login_name(Role.OPERATOR, Account.REGION)
+    connection = Connection(config.region_bus, "test")
+    await connection.start()
+    try:
+        return {
+            info.config.name or "": round(info.created.timestamp() * 1e6) if info.created else 0
+            for info in await connection.jetstream().streams_info()
+        }
+    finally:
+        await connection.close()
+
+
+async def test_it_makes_what_is_missing_and_leaves_what_exists(brokers):
+    config = load(setup.ProvisionConfig, str(config_of(brokers)))
+    await setup.provision(config)
+    made = await streams(brokers)
+    assert set(made) == STREAMS
+    assert all(made.values())
+    await setup.provision(config)
+    assert await streams(brokers) == made
+
+
+async def test_too_few_servers_for_the_replicas_are_an_error_and_not_fewer_replicas(brokers):
+    config = load(setup.ProvisionConfig, str(config_of(brokers, replicas=3)))
+    with pytest.raises(DevError, match="eu-de could not be provisioned: JetStream"):
+        await setup.provision(config, within_s=3)
+    assert await streams(brokers) == {}
+
+
+async def test_a_broker_that_does_not_come_up_is_waited_for_and_then_told(brokers):
+    (port,) = topology.draw_ports(1)
+    config = load(setup.ProvisionConfig, str(config_of(brokers, url=f"nats://127.0.0.1:{port}")))
+    began = time.monotonic()
+    with pytest.raises(DevError, match="the broker cannot be reached"):
+        await setup.provision(config, within_s=1)
+    assert time.monotonic() - began >= 1
+
+
+def test_the_command_says_that_it_is_done(brokers, capsys):
+    assert setup.main(["provision", "--config", str(config_of(brokers))]) == 0
+    assert "eu-de has its streams and buckets" in capsys.readouterr().err

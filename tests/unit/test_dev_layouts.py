@@ -1,0 +1,265 @@
+"""Each container gets what it needs and nothing else, and what it gets works."""
+
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from kcm import ClientContext
+from kcm.dev import containers, layouts, setup
+from kcm.dev.containers import INSTANCES, REGIONS
+from kcm.dev.errors import DevError
+from kcm.dev.layouts import copy_private, member, write_compose
+from kcm_auditor.config import AuditorConfig
+from kcm_bus.clock import SystemRandomness
+from kcm_bus.config import load
+from kcm_bus.membership import join_system
+from kcm_schemas.roster import Role
+from kcm_trust.verify import verify_roster
+
+NOW = 1_700_000_000_000
+ALL = {"config.toml", "roster", "identity", "region-bus"}
+FILES = {
+    "core": ALL | {"control-bus", "seal-key", "hpke-key"},
+    "gateway": ALL | {"control-bus"},
+    "auditor": ALL,
+}
+
+
+@pytest.fixture(scope="module")
+def system(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What setup sees, once it is done."""
+    root = tmp_path_factory.mktemp("system")
+    write_compose(root, NOW)
+    return root
+
+
+def role_of(name: str) -> str:
+    return name.rpartition("-")[0]
+
+
+def tree(directory: Path) -> dict[str, bytes]:
+    """Every file below a directory, by its path from there."""
+    return {
+        str(path.relative_to(directory)): path.read_bytes()
+        for path in directory.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_each_container_has_exactly_its_own_files(system):
+    for region in REGIONS:
+        for name in INSTANCES:
+            assert set(tree(system / region / name)) == FILES[role_of(name)], name
+        assert set(tree(system / region / "provision")) == {"config.toml", "region-bus"}
+        assert set(tree(system / region / "broker")) == {"nats.conf"}
+        assert {p.name for p in (system / region).iterdir()} == {*INSTANCES, "provision", "broker"}
+    assert set(tree(system / "backbone")) == {"nats.conf"}
+    passwords = {f"secrets/{region}/{role}" for region in REGIONS for role in ("app", "operator")}
+    assert set(tree(system / "operator")) == {"context.toml", "roster", "operator.key"} | passwords
+    assert {p.name for p in system.iterdir()} == {"authority", "operator", "backbone", *REGIONS}
+
+
+def test_every_secret_is_where_it_is_needed_and_nowhere_else(system):
+    """By their bytes, whatever the files are called: the operator root is nobody's."""
+    kept = {
+        name: data
+        for name, data in tree(system / "authority").items()
+        if name.startswith(("keys/", "secrets/"))
+    }
+    assert len(set(kept.values())) == len(kept) == 2 + 2 * 4 + 2 + 2 * (7 + 2)
+    outside = {n: d for n, d in tree(system).items() if not n.startswith("authority/")}
+    found = {
+        name: {
+            place.rpartition("/")[0] for place, data in outside.items() if secret.strip() in data
+        }
+        for name, secret in kept.items()
+    }
+    expected: dict[str, set[str]] = {"keys/root": set(), "keys/operator": {"operator"}}
+    for region in REGIONS:
+        broker, cores = f"{region}/broker", {f"{region}/core-1", f"{region}/core-2"}
+        secrets, gateway = f"secrets/{region}", f"{region}/gateway-1"
+        client = f"operator/secrets/{region}"
+        for name in INSTANCES:
+            expected[f"keys/{member(region, name).name}"] = {f"{region}/{name}"}
+        expected |= {
+            f"{secrets}/seal-key": cores,
+            f"{secrets}/hpke-key": cores,
+            f"secrets/backbone/{region}": {"backbone", broker},
+            f"{secrets}/core": {broker, *cores},
+            f"{secrets}/core-control": {broker, *cores},
+            f"{secrets}/gateway": {broker, gateway},
+            f"{secrets}/gateway-control": {broker, gateway},
+            f"{secrets}/auditor": {broker, f"{region}/auditor-1"},
+            f"{secrets}/app": {broker, client},
+            f"{secrets}/operator": {broker, client, f"{region}/provision"},
+        }
+    assert found == expected
+
+
+def test_nobody_else_can_read_any_of_it(system):
+    for path in system.rglob("*"):
+        if path != system / "authority" / "roster":  # which is signed, and public
+            assert path.stat().st_mode & 0o077 == 0, path
+
+
+def mapped(system: Path, region: str, name: str, tmp_path: Path) -> Path:
+    """An instance's configuration, with the container's paths led to where its files lie."""
+    places = {
+        containers.CONFIG_DIR: containers.instance_dir(system, region, name),
+        containers.KEY_STORE: tmp_path / "keys",
+        containers.STATE_DIR: tmp_path / "state",
+        containers.READY_FILE: tmp_path / "ready",
+    }
+    (tmp_path / "keys").mkdir()
+    text = (system / region / name / "config.toml").read_text()
+    for inside, outside in places.items():
+        # Up to the end of a name: /var/lib/kcm is not the beginning of /var/lib/kcm-keys.
+        for end in ('"', "/"):
+            text = text.replace(f'"{inside}{end}', f'"{outside}{end}')
+    path = tmp_path / "config.toml"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("region", REGIONS)
+@pytest.mark.parametrize("name", ["core-2", "gateway-1"])
+def test_the_service_takes_its_configuration(system, region, name, tmp_path):
+    config = mapped(system, region, name, tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-m", f"kcm_{role_of(name)}", "--config", str(config), "--check"],
+        env={"PATH": os.defpath},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("region", REGIONS)
+def test_the_auditor_takes_its_configuration(system, region, tmp_path):
+    config = load(AuditorConfig, str(mapped(system, region, "auditor-1", tmp_path)))
+    assert join_system(config, Role.AUDITOR, SystemRandomness()).name == f"auditor-{region}-1"
+    assert config.auditor.journal == tmp_path / "state" / "journal"
+    # No network joins it to another region's broker.
+    assert [bus.region for bus in config.regions if bus.region != region] == []
+
+
+def test_no_path_of_a_configuration_leads_out_of_the_container(system):
+    """Everything that is named is mounted, or made by the instance itself."""
+
+    def paths(value: object) -> list[str]:
+        match value:
+            case dict():
+                return [path for one in value.values() for path in paths(one)]
+            case list():
+                return [path for one in value for path in paths(one)]
+            case str() if value.startswith("/"):
+                return [value]
+            case _:
+                return []
+
+    for region in REGIONS:
+        for name in INSTANCES:
+            directory = system / region / name
+            own = {str(containers.CONFIG_DIR / file.name) for file in directory.iterdir()}
+            made = {"/var/lib/kcm/state", "/var/lib/kcm-keys", "/var/lib/kcm/journal"}
+            given = {str(containers.READY_FILE), str(containers.SOFTHSM_CONF)}
+            content = tomllib.loads((directory / "config.toml").read_text())
+            assert set(paths(content)) <= own | made | given, name
+
+
+def test_the_operator_can_work_with_what_the_command_line_mounts(system):
+    context = ClientContext.load(system / "operator" / "context.toml")
+    verifier = context.verifier()
+    assert context.identity().public == verifier.roster.operators[0].public_key
+    assert set(context.regions) == set(REGIONS)
+    for region in REGIONS:
+        assert context.app_address(region).password_file.is_file()
+        assert context.operator_address(region).password_file.is_file()
+        assert context.app_address(region).url == f"nats://nats-{region}:4222"
+
+
+def test_done_again_it_changes_nothing(tmp_path):
+    first = write_compose(tmp_path, NOW)
+    before = tree(tmp_path)
+    assert write_compose(tmp_path, NOW + 1_000) == first
+    assert tree(tmp_path) == before
+
+
+def test_a_new_region_raises_the_roster_and_keeps_every_key(tmp_path):
+    public = write_compose(tmp_path, NOW, ["eu-de"])
+    before = tree(tmp_path)
+    assert write_compose(tmp_path, NOW + 1_000) == public
+    after = tree(tmp_path)
+    rosters = {data for name, data in after.items() if name.endswith("roster")}
+    assert len(rosters) == 1
+    assert verify_roster(rosters.pop(), public, 1).version == 2
+    for name, data in before.items():
+        if name.endswith(("-key", "-bus", "identity")) or name.startswith("authority/keys"):
+            assert after[name] == data, name
+
+
+def test_without_its_authority_a_system_is_left_as_it_is(tmp_path):
+    """A new operator root would lock out every instance, and all that they keep, for ever."""
+    write_compose(tmp_path, NOW)
+    (tmp_path / "authority" / "keys" / "root").unlink()
+    before = tree(tmp_path)
+    with pytest.raises(DevError, match="authority is gone"):
+        write_compose(tmp_path, NOW)
+    assert tree(tmp_path) == before
+    assert setup.main(["init", "--dir", str(tmp_path)]) == setup.EXIT_FAULT
+
+
+def test_two_setups_at_once_are_refused(tmp_path):
+    from kcm.dev import state
+
+    with state.exclusive(tmp_path / "authority"), pytest.raises(DevError, match="at work"):
+        write_compose(tmp_path, NOW)
+
+
+def test_a_copy_is_private_whole_and_replaces_what_was_there(tmp_path):
+    source, target = tmp_path / "source", tmp_path / "deep" / "target"
+    source.write_bytes(b"x" * 300_000)
+    source.chmod(0o644)
+    copy_private(source, target)
+    source.write_bytes(b"shorter")
+    copy_private(source, target)
+    assert target.read_bytes() == b"shorter"
+    assert target.stat().st_mode & 0o777 == 0o600
+    assert [path.name for path in target.parent.iterdir()] == ["target"]
+
+
+def test_a_copy_follows_no_link_that_lies_in_wait(tmp_path):
+    source, target, victim = tmp_path / "source", tmp_path / "target", tmp_path / "victim"
+    source.write_bytes(b"secret")
+    victim.write_bytes(b"untouched")
+    target.symlink_to(victim)
+    copy_private(source, target)
+    assert victim.read_bytes() == b"untouched"
+    assert not target.is_symlink()
+
+
+def test_what_is_too_large_is_not_copied(tmp_path):
+    source = tmp_path / "source"
+    with source.open("wb") as file:
+        file.truncate(layouts.COPY_BYTES_MAX + 1)
+    with pytest.raises(DevError, match="too large"):
+        copy_private(source, tmp_path / "to" / "target")
+    assert list((tmp_path / "to").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['region = "eu-de"', "not toml", 'region = "EU"\nreplicas = 9', None],
+    ids=["no bus", "not TOML", "bad values", "no file"],
+)
+def test_provisioning_refuses_a_configuration_that_cannot_be_used(tmp_path, text, capsys):
+    path = tmp_path / "config.toml"
+    if text is not None:
+        path.write_text(text)
+    assert setup.main(["provision", "--config", str(path)]) == setup.EXIT_CONFIG
+    assert str(path) in capsys.readouterr().err
