@@ -115,9 +115,12 @@ def test_no_container_sees_the_secrets_of_another(compose):
 
 def test_no_service_starts_before_its_region_has_its_streams(compose):
     for region in REGIONS:
-        done = {f"{region}-provision": {"condition": "service_completed_successfully"}}
+        needed = {
+            f"{region}-provision": {"condition": "service_completed_successfully"},
+            f"nats-{region}": {"condition": "service_healthy"},
+        }
         for instance in INSTANCES:
-            assert compose["services"][f"{region}-{instance}"]["depends_on"] == done
+            assert compose["services"][f"{region}-{instance}"]["depends_on"] == needed
         job = compose["services"][f"{region}-provision"]
         assert job["depends_on"][f"nats-{region}"] == {"condition": "service_healthy"}
         assert job["entrypoint"] == ["python", "-m", "kcm.dev.setup"]
@@ -239,9 +242,17 @@ def test_only_the_core_is_given_the_seal_key_and_it_never_swaps():
     assert "seal-key" in credentials["core"]
     assert "seal-key" not in credentials["gateway"] | credentials["auditor"]
     assert unit("core")["MemorySwapMax"] == unit("gateway")["MemorySwapMax"] == ["0"]
-    core = " ".join(unit("core")["Environment"])
-    assert "PYTHONMALLOC=malloc" in core
-    assert "glibc.malloc.perturb=85:glibc.malloc.tcache_count=0" in core
+
+
+@pytest.mark.parametrize("name", ["core", "gateway"])
+def test_who_holds_keys_overwrites_freed_memory(name):
+    environment = " ".join(unit(name)["Environment"])
+    for setting in (
+        "PYTHONMALLOC=malloc",
+        "GLIBC_TUNABLES=glibc.malloc.perturb=85:glibc.malloc.tcache_count=0",
+    ):
+        assert setting in environment
+        assert setting in stages()[name]
 
 
 def certificate(directory: Path) -> None:
