@@ -21,7 +21,9 @@ def models() -> list[type[Message]]:
     """Every message of the wire."""
     for module in pkgutil.iter_modules(kcm_schemas.__path__):
         importlib.import_module(f"kcm_schemas.{module.name}")
-    return sorted(Message.__subclasses__(), key=lambda model: model.__name__)
+    # Other packages make messages of their own, which the wire does not carry.
+    ours = [m for m in Message.__subclasses__() if m.__module__.startswith("kcm_schemas.")]
+    return sorted(ours, key=lambda model: model.__name__)
 
 
 def message(model: type[Message]) -> SearchStrategy[Message]:
