@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 MEMBERS := schemas libs/crypto libs/trust libs/control libs/bus \
            services/core services/gateway services/auditor client
 
-.PHONY: help setup check format test demo bench lock clean
+.PHONY: help setup check format test demo bench bench-peers lock clean
 help:            ## this text
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
 
@@ -39,9 +39,19 @@ demo: setup      ## the main job, end to end: make demo [ARGS="--input FILE"]
 bench: setup     ## speed beside a baseline in the same run
 	$(BIN)/python -m benchmarks
 
-lock:            ## pin requirements.in again (needs uv)
-	uv pip compile -q --generate-hashes --no-emit-index-url --no-emit-find-links --universal \
-	  --python-version 3.11 --custom-compile-command "make lock" requirements.in -o requirements.lock
+bench-peers: .venv-peers/.installed  ## install Asherah and Tink, so that bench measures them too
+
+.venv-peers/.installed: benchmarks/peers.lock
+	test -x .venv-peers/bin/python || $(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/pip install -q --disable-pip-version-check --require-hashes -r $<
+	@touch $@
+
+LOCK := uv pip compile -q --generate-hashes --no-emit-index-url --no-emit-find-links --universal \
+  --python-version 3.11 --custom-compile-command "make lock"
+
+lock:            ## pin requirements.in and benchmarks/peers.in again (needs uv)
+	$(LOCK) requirements.in -o requirements.lock
+	$(LOCK) benchmarks/peers.in -o benchmarks/peers.lock
 
 clean:           ## remove what setup and the tools made
 	rm -rf $(VENV) .venv-* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -18,9 +18,9 @@ from nats.aio.msg import Msg
 SUBJECT: Final = "bench.echo"
 
 
-async def serve(url: str, user: str, password_file: str) -> None:
+async def serve(url: str, user: str, password: str) -> None:
     """Answer until standard input ends."""
-    client = await nats.connect(url, user=user, password=Path(password_file).read_text().strip())
+    client = await nats.connect(url, user=user, password=password)
 
     async def answer(message: Msg) -> None:
         await message.respond(bytes(int(message.subject.rpartition(".")[2])))
@@ -33,5 +33,6 @@ async def serve(url: str, user: str, password_file: str) -> None:
 
 
 if __name__ == "__main__":
+    where, who, file = sys.argv[1:4]
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve(*sys.argv[1:4]))
+        runner.run(serve(where, who, Path(file).read_text().strip()))

@@ -62,8 +62,7 @@ async def cases(rig: Rig, peers: Mapping[tuple[str, str], Peers], calls_max: int
     made = []
     for size, (octets, records, calls) in SIZES.items():
         plaintexts = [os.urandom(octets) for _ in range(records)]
-        calls = min(calls, calls_max)
-        job = _Job(rig, plaintexts, calls)
+        job = _Job(rig, plaintexts, min(calls, calls_max))
         made.append(job.encrypt(size, peers.get(("encrypt", size), {})))
         made.append(await job.decrypt(size, peers.get(("decrypt", size), {})))
     made.append(await _extremes(rig, min(256, 16 * calls_max)))

@@ -162,7 +162,7 @@ class Gateway:
         except Purged:
             raise KcmError(Code.TENANT_KILLED) from None
         self._guard.still(tenant, generation)
-        return Batch(values, codes if any(code is not Code.OK for code in codes) else [])
+        return Batch(values, [] if codes.count(Code.OK) == len(codes) else codes)
 
     def purge(self, tenant: str) -> int:
         """Wipe every key of a tenant and fail who waits for one; returns how many keys."""
