@@ -24,7 +24,7 @@ def boot(name, first, latest=99):
 
 def receipts(*names):
     return {
-        name.encode().ljust(16): Arrival(
+        (name, name.encode().ljust(16)): Arrival(
             Receipt(
                 hold_id=HOLD.hold.id, instance=name, boot=name.encode().ljust(16),
                 role=Role.CORE, region="eu", keys=2, purge_us=10,
@@ -56,7 +56,7 @@ def test_a_boot_that_began_after_the_hold_was_durable_knows_it():
 
 def test_a_receipt_of_another_boot_of_the_same_instance_does_not_count():
     facts = {"eu": RegionFacts(10, [boot("a", 1)])}
-    other = {b"another-boot-id-": receipts("a")[b"a".ljust(16)]}
+    other = {("a", b"another-boot-id-"): receipts("a")["a", b"a".ljust(16)]}
     assert not hold_status(HOLD, facts, other).complete
 
 
@@ -67,11 +67,28 @@ def test_a_receipt_of_another_boot_of_the_same_instance_does_not_count():
         {"eu": RegionFacts(10, [boot("a", 1)]), "us": None},
         {"eu": RegionFacts(10, [boot("a", 1)]), "us": RegionFacts(0, [])},
         {"eu": RegionFacts(10, [])},
+        {"eu": RegionFacts(10, [boot("a", 1)]), "us": RegionFacts(10, [])},
+        {},
     ],
-    ids=["not durable", "a region is silent", "a region has it not", "nobody on record"],
-)
+    ids=[
+        "not durable", "a region is silent", "a region has it not", "nobody on record",
+        "nobody on record elsewhere", "no region",
+    ],
+)  # fmt: skip
 def test_without_durability_everywhere_nothing_is_complete(facts):
     assert not hold_status(HOLD, facts, receipts("a")).complete
+
+
+def test_a_receipt_by_somebody_else_for_this_boot_does_not_count():
+    """An instance signs its own name, and may write any boot id beside it."""
+    facts = {"eu": RegionFacts(10, [boot("a", 1)])}
+    foreign = {("mallory", b"a".ljust(16)): receipts("a")["a", b"a".ljust(16)]}
+    assert not hold_status(HOLD, facts, foreign).complete
+
+
+def test_a_boot_that_has_not_said_when_it_began_began_before():
+    facts = {"eu": RegionFacts(10, [boot("a", 0)])}
+    assert not hold_status(HOLD, facts, {}).complete
 
 
 def test_a_late_starter_needs_the_hold_to_be_durable():

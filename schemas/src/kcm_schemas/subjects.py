@@ -12,8 +12,9 @@ from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.names import RESERVED_REGION, is_name, is_region
 
 PREFIX: Final = "kcm.v1"
-INBOX: Final = "_INBOX."
-"""How the subject begins under which somebody waits for an answer."""
+INBOXES: Final = ("_INBOX.", "_R_.")
+"""How a subject begins under which somebody waits for an answer: where they are, and what a broker
+makes of it when the question came from another account."""
 
 CTL: Final = f"{PREFIX}.{RESERVED_REGION}"
 """Everything that crosses regions lies below this."""
@@ -25,7 +26,7 @@ def is_inbox(reply: str) -> bool:
     Whoever asks chooses the subject of the answer. Answering anywhere else would let them write
     with our permissions: over a stored hold, or a wrapped key.
     """
-    return reply.startswith(INBOX)
+    return reply.startswith(INBOXES)
 
 
 def _join(*tokens: str) -> str:
@@ -114,9 +115,12 @@ def control_noun(subject: str) -> str:
     return subject.split(".")[4]
 
 
-def control_boot(subject: str) -> bytes:
-    """The boot id at the end of a lease record's subject."""
-    return bytes.fromhex(subject.rsplit(".", 1)[1])
+def control_hold_id(subject: str) -> bytes | None:
+    """The hold id at the end of a hold's subject, whatever is stored there; ``None`` if none is."""
+    try:
+        return bytes.fromhex(subject.rsplit(".", 1)[-1])
+    except ValueError:
+        return None
 
 
 def control_hold(region: str, scope: str, hold_id: bytes) -> str:

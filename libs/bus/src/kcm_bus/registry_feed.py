@@ -13,6 +13,7 @@ from kcm_trust.verify import Untrusted, Verifier
 
 from kcm_bus.clock import Clock
 from kcm_bus.connection import Connection
+from kcm_bus.purging import purge_each
 from kcm_bus.streams import Entry, Follower
 
 log = logging.getLogger(__name__)
@@ -55,8 +56,7 @@ class RegistryFeed:
         except Untrusted as error:
             log.warning("a registry record was not believed: %s", error)
             return
-        for tenant in self._revocations.register(record):
-            self._purge(tenant)
+        purge_each(self._purge, self._revocations.register(record))
 
     def verify(self, entry: Entry) -> Tenant | Link | Service:
         """The record, when it says what its key says and its signer may say it."""

@@ -33,6 +33,9 @@ HEARTBEAT_S: Final = 0.5
 SILENCE_S: Final = 1.5
 """Seconds without message or heartbeat after which a consumer is made anew."""
 
+REACH_S: Final = 5.0
+"""Seconds to wait for a position that was acknowledged: it is delivered at once, or not at all."""
+
 CLOSE_S: Final = 5.0
 """Seconds that a follower gets to end."""
 
@@ -84,11 +87,15 @@ class Follower:
         """Stream sequence up to which everything was delivered."""
         return self._last
 
-    async def reached(self, sequence: int) -> None:
-        """Wait until everything through ``sequence`` is delivered."""
+    async def reached(self, sequence: int, timeout_s: float = REACH_S) -> None:
+        """Wait until everything through ``sequence`` is delivered; raises ``unavailable``."""
+        until = self._clock.elapsed() + timeout_s
         while self._last < sequence:
             self._progress.clear()
-            await self._progress.wait()
+            try:
+                await asyncio.wait_for(self._progress.wait(), until - self._clock.elapsed())
+            except TimeoutError:
+                raise KcmError(Code.UNAVAILABLE, "the region's stream is not delivered") from None
 
     async def start(self) -> None:
         """Begin, and return once everything that was stored before is delivered."""

@@ -5,7 +5,8 @@ control stream (durable, replayed from the start of every boot). In the callback
 verify, join, raise generations, purge. Then, in tasks: a receipt; for a Core, the region's stream
 until it is acknowledged, so that an issuer that dies loses nothing; audit.
 
-What cannot be verified is ignored and recorded.
+What cannot be verified is ignored and recorded. Where it lies over a hold that is known, a Core
+writes that hold again: the stream is what a boot learns from.
 """
 
 from __future__ import annotations
@@ -15,23 +16,26 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import Final
 
+from kcm_control.boots import BootRecords
 from kcm_control.holds import HoldRecord
 from kcm_control.revocation import Revocations
 from kcm_schemas import limits, subjects
 from kcm_schemas.codec import encode
-from kcm_schemas.codes import Code, KcmError
+from kcm_schemas.codes import KcmError
 from kcm_schemas.control import Boot, Lease, Receipt
-from kcm_schemas.roster import Role
 from kcm_schemas.signed import Kind
 from kcm_trust.verify import Untrusted, VerifiedHold, VerifiedLift
 from nats.aio.msg import Msg
 
 from kcm_bus.clock import Clock, Randomness
 from kcm_bus.connection import Connection
+from kcm_bus.durable import DurableHolds
 from kcm_bus.emitting import Emit
 from kcm_bus.membership import Membership
+from kcm_bus.purging import purge_each
 from kcm_bus.refusals import Refusals
-from kcm_bus.streams import Entry, Follower, last, put
+from kcm_bus.serving import describe
+from kcm_bus.streams import Entry, Follower, put
 
 log = logging.getLogger(__name__)
 
@@ -41,8 +45,11 @@ LEASE_EVERY_S: Final = 3.0
 LEASE_TTL: Final = "60s"
 """How long a lease record stays on record after its boot stopped renewing it."""
 
-RETRY_S: Final = 0.25
-"""Seconds between attempts to make a hold durable."""
+BEFORE_EVERYTHING: Final = 1
+"""The first sequence of any stream: a boot that cannot say when it began has to send receipts."""
+
+U32_MAX: Final = (1 << 32) - 1
+"""The largest number that a receipt can carry."""
 
 
 class KillSwitch:
@@ -73,10 +80,19 @@ class KillSwitch:
         self._refusals: Final = Refusals("control", emit, clock)
         self._closing = False
         self._first = 0
-        self._boots: dict[bytes, Boot] = {}
-        self.durable: dict[bytes, int] = {}
-        """Stream sequence at which this region's stream first acknowledged a hold, by id."""
-        self._durable_state: dict[bytes, bytes] = {}
+        self._latest = 0
+        self._boots: Final = BootRecords()
+        self._unpurged: dict[bytes, tuple[str, ...]] = {}
+        """Tenants whose purge failed, by hold: tried again whenever the hold is heard again."""
+        self._sending: set[bytes] = set()
+        self._durable: Final = DurableHolds(
+            membership=membership,
+            connection=region_bus,
+            revocations=revocations,
+            learn=self.learn,
+            refusals=self._refusals,
+            emit=emit,
+        )
         self._follower: Final = Follower(
             region_bus,
             subjects.CONTROL_STREAM,
@@ -93,12 +109,15 @@ class KillSwitch:
         """
         await self._control_bus.subscribe(subjects.broadcast_holds(), self._on_broadcast)
         await self._follower.start()
+        # The first record cannot name its own sequence; the second one does.
+        await self._renew()
         await self._renew()
         self._spawn(self._keep_on_record())
 
     async def close(self) -> None:
         """Stop listening, and say that this boot holds no key any more."""
         self._closing = True
+        self._durable.close()
         for task in list(self._tasks):
             task.cancel()
         try:
@@ -107,18 +126,19 @@ class KillSwitch:
             log.warning("the end of this boot could not be put on record; it will expire")
         await self._follower.close()
 
-    def is_durable(self, record: HoldRecord) -> bool:
-        """Whether this region's stream has acknowledged exactly this state of the hold."""
-        return self._durable_state.get(record.hold.id) == record.message
+    def durable_at(self, record: HoldRecord) -> int:
+        """The stream sequence at which this region has exactly this state; 0 when it has not."""
+        return self._durable.place(record)
 
     async def boots(self) -> tuple[int, list[Boot]]:
         """The region's boots on record, and the stream position at which that is true.
 
-        Fresh: an own record is written first, and read back behind everything before it.
+        Fresh: an own record is written first, and read back behind everything before it. Raises
+        ``unavailable``.
         """
         position = await self._renew()
         await self._follower.reached(position)
-        return position, list(self._boots.values())
+        return position, self._boots.on_record(self._clock.elapsed())
 
     def learn(self, raw: bytes) -> HoldRecord:
         """Take a hold or lift that came by whatever way; raises ``Untrusted``.
@@ -128,22 +148,25 @@ class KillSwitch:
         record = to_record(self._me.verifier.hold_or_lift(raw))
         started = self._clock.elapsed()
         learned = self._revocations.learn(record)
-        dropped = sum(self._purge(tenant) for tenant in learned.purge)
+        again = self._unpurged.pop(record.hold.id, ())
+        dropped, failed = purge_each(self._purge, dict.fromkeys(learned.purge + again))
         spent = self._clock.elapsed() - started
         hold = record.hold
         if learned.changed:
             self._record(record, learned.purge, dropped)
-            if self._me.role is Role.CORE:
-                self._spawn(self._make_durable(hold.id))
-        if not record.lifted and (learned.changed or hold.id not in self._receipts):
+            self._durable.keep(hold.id)
+        if failed:
+            self._receipts.pop(hold.id, None)  # this boot may have keys still: no receipt
+            self._unpurged[hold.id] = failed
+        elif not record.lifted and (learned.changed or hold.id not in self._receipts):
             self._receipts[hold.id] = Receipt(
                 hold_id=hold.id,
                 instance=self._me.name,
                 boot=self._me.boot,
                 role=self._me.role,
                 region=self._me.region,
-                keys=dropped,
-                purge_us=int(spent * 1e6),
+                keys=min(dropped, U32_MAX),
+                purge_us=min(int(spent * 1e6), U32_MAX),
             )
         return record
 
@@ -162,7 +185,7 @@ class KillSwitch:
             self._refusals.record(error)
             return
         if not record.lifted:
-            self._spawn(self._send_receipt(record.hold.id))
+            self._answer(record.hold.id)
 
     def _on_entry(self, entry: Entry) -> None:
         match subjects.control_noun(entry.subject):
@@ -173,40 +196,45 @@ class KillSwitch:
 
     def _on_lease(self, entry: Entry) -> None:
         if not entry.data:
-            self._boots.pop(subjects.control_boot(entry.subject), None)  # it expired
-            return
+            return  # the broker says that a record expired; nobody signed that
         try:
             lease = self._me.verifier.lease(entry.data)
+            if entry.subject != subjects.control_lease(lease.region, lease.instance, lease.boot):
+                raise Untrusted("the lease record lies under another name")
         except Untrusted as error:
             self._refusals.record(error)
             return
-        if lease.ended:
-            self._boots.pop(lease.boot, None)
-            return
-        self._boots[lease.boot] = Boot(
-            instance=lease.instance,
-            boot=lease.boot,
-            role=lease.role,
-            first=lease.first or entry.sequence,
-            latest=entry.sequence,
-        )
+        self._boots.take(lease, entry.sequence, self._clock.elapsed())
 
     def _on_hold(self, entry: Entry) -> None:
         try:
             record = self.learn(entry.data)
         except Untrusted as error:
             self._refusals.record(error)
+            self._durable.lost(subjects.control_hold_id(entry.subject))
             return
-        known = self._revocations.holds.get(record.hold.id)
-        if known is None or known.message == entry.data:
-            self._note_durable(known or record, entry.sequence)
+        hold = record.hold
+        if entry.subject != subjects.control_hold(self._me.region, hold.scope, hold.id):
+            # Whatever has its place there is not stored any more, and this one is not either.
+            self._durable.lost(subjects.control_hold_id(entry.subject))
         else:
-            # The stream went back to an earlier state of this hold: write the join again.
-            self._spawn(self._make_durable(record.hold.id))
+            known = self._revocations.holds.get(hold.id) or record
+            if known.message == entry.data:
+                self._durable.note(known, entry.sequence)
+            else:
+                # The stream went back to an earlier state of this hold: write the join again.
+                self._durable.lost(hold.id)
         if not record.lifted:
-            self._spawn(self._send_receipt(record.hold.id))
+            self._answer(hold.id)
+
+    def _answer(self, hold_id: bytes) -> None:
+        """Send a receipt, once for any number of questions that came together."""
+        if hold_id in self._receipts and hold_id not in self._sending:
+            self._sending.add(hold_id)
+            self._spawn(self._send_receipt(hold_id))
 
     async def _send_receipt(self, hold_id: bytes) -> None:
+        self._sending.discard(hold_id)
         receipt = self._receipts.get(hold_id)
         if receipt is None:
             return
@@ -216,54 +244,14 @@ class KillSwitch:
         except KcmError:
             log.warning("a receipt could not be sent; it is sent again on request")
 
-    async def _make_durable(self, hold_id: bytes) -> None:
-        """Write the joined state of a hold to the region's stream until it is acknowledged."""
-        while not self._closing:
-            known = self._revocations.holds.get(hold_id)
-            if known is None:
-                return
-            subject = subjects.control_hold(self._me.region, known.hold.scope, hold_id)
-            try:
-                stored = await last(self._region_bus, subjects.CONTROL_STREAM, subject)
-                if stored is not None and stored.data == known.message:
-                    self._note_durable(known, stored.sequence)
-                    return
-                if stored is not None:
-                    self._take_stored(stored)
-                    if self._revocations.holds.get(hold_id) != known:
-                        continue
-                sequence = await put(
-                    self._region_bus,
-                    subject,
-                    known.message,
-                    expected=stored.sequence if stored else 0,
-                )
-            except KcmError as error:
-                if error.code is not Code.CONFLICT:
-                    await asyncio.sleep(RETRY_S)
-                continue
-            self._note_durable(known, sequence)
-            self._emit("hold.durable", detail=hold_id.hex())
-            return
-
-    def _note_durable(self, record: HoldRecord, sequence: int) -> None:
-        self._durable_state[record.hold.id] = record.message
-        self.durable.setdefault(record.hold.id, sequence)
-
-    def _take_stored(self, stored: Entry) -> None:
-        try:
-            self.learn(stored.data)
-        except Untrusted as error:
-            self._refusals.record(error)
-
     async def _keep_on_record(self) -> None:
         # A flag and not only cancellation: the client library may swallow that.
         while not self._closing:
             await asyncio.sleep(LEASE_EVERY_S)
             try:
                 await self._renew()
-            except KcmError as error:
-                log.warning("lease record not acknowledged: %s", error.code.value)
+            except Exception as error:  # noqa: BLE001 - a boot that is not on record is forgotten
+                log.warning("lease record not acknowledged: %s", describe(error))
 
     async def _renew(self, *, ended: bool = False) -> int:
         lease = Lease(
@@ -277,8 +265,13 @@ class KillSwitch:
         )
         subject = subjects.control_lease(self._me.region, self._me.name, self._me.boot)
         body = encode(self._me.identity.sign(Kind.LEASE, lease))
+        seen = self._latest
         sequence = await put(self._region_bus, subject, body, ttl=LEASE_TTL)
+        if sequence <= seen:
+            # The stream went back. What was its beginning there says nothing of the new one.
+            self._first = BEFORE_EVERYTHING
         self._first = self._first or sequence
+        self._latest = sequence
         return sequence
 
     def _record(self, record: HoldRecord, tenants: tuple[str, ...], dropped: int) -> None:

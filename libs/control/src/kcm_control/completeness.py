@@ -1,9 +1,10 @@
 """When a kill is complete.
 
 For each region in scope the hold is acknowledged at stream sequence ``k``, and every boot on record
-there (lease records read after ``k``) has receipted, unless its first record lies above ``k``: that
-boot caught up past the hold before it served. Memory of who was seen lately is never used: a Core
-that started a second ago would know only itself, and everything would be complete at once.
+there (lease records read after ``k``) has receipted itself, unless its first record lies above
+``k``: that boot caught up past the hold before it served. Memory of who was seen lately is never
+used: a Core that started a second ago would know only itself, and everything would be complete at
+once.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from kcm_schemas.admin import BootStatus, HoldStatus, RegionStatus
 from kcm_schemas.control import Boot, Receipt
 
+from kcm_control.boots import Key
 from kcm_control.holds import HoldRecord
 
 
@@ -36,27 +38,31 @@ class Arrival:
 def hold_status(
     record: HoldRecord,
     regions: Mapping[str, RegionFacts | None],
-    receipts: Mapping[bytes, Arrival],
+    receipts: Mapping[Key, Arrival],
 ) -> HoldStatus:
     """How far a hold has come.
 
     ``regions`` maps every region in scope to its facts, or to ``None`` (not heard from);
-    ``receipts`` maps boot ids to the receipts of this hold.
+    ``receipts`` maps instances and boot ids to the receipts of this hold: nobody's receipt counts
+    for somebody else's boot. A region in which nobody is on record has not really answered: at
+    least the Core that says so is.
     """
     boots = [
-        _boot_status(name, facts, boot, receipts.get(boot.boot))
+        _boot_status(name, facts, boot, receipts.get((boot.instance, boot.boot)))
         for name, facts in regions.items()
         if facts is not None
         for boot in facts.boots
     ]
-    durable = all(facts is not None and facts.durable_at > 0 for facts in regions.values())
+    durable = all(
+        facts is not None and facts.durable_at > 0 and facts.boots for facts in regions.values()
+    )
     return HoldStatus(
         hold_id=record.hold.id,
         scope=record.hold.scope,
         target=record.hold.target,
         cause=record.hold.cause,
         lifted=record.lifted,
-        complete=durable and bool(boots) and all(boot.how != "waiting" for boot in boots),
+        complete=durable and bool(regions) and all(boot.how != "waiting" for boot in boots),
         regions=[
             RegionStatus(region=name, durable_at=facts.durable_at if facts else 0)
             for name, facts in regions.items()

@@ -48,12 +48,12 @@ class Revocations:
     def register(self, record: Tenant | Link | Service) -> tuple[str, ...]:
         """Take a verified registry record; names the tenants that have to be purged for it.
 
-        A tenant that moves to another link is opened anew through that one.
+        A tenant whose record changed (another link, other regions) is opened anew, or not at all.
         """
         before = self._registry.tenant(record.tenant) if isinstance(record, Tenant) else None
         if not self._registry.put(record):
             return ()
-        if isinstance(record, Tenant) and before is not None and before.link != record.link:
+        if isinstance(record, Tenant) and before is not None:
             self._raise(record.tenant)
             return (record.tenant,)
         if isinstance(record, Link):

@@ -18,7 +18,9 @@ from typing import Final
 from kcm_bus.clock import Clock, Randomness
 from kcm_bus.connection import Connection
 from kcm_bus.membership import Membership
+from kcm_bus.serving import describe
 from kcm_bus.switch import KillSwitch, to_record
+from kcm_control.boots import BOOTS_PER_INSTANCE_MAX, Key
 from kcm_control.completeness import Arrival, RegionFacts, hold_status
 from kcm_control.holds import HoldRecord
 from kcm_control.registry import Registry
@@ -46,8 +48,16 @@ RECONCILE_EVERY_S: Final = 5.0
 DURABLE_POLL_S: Final = 0.005
 """Seconds between looks whether a hold is acknowledged."""
 
-PAGE_HOLDS: Final = 512
-"""Holds in one answer to a pull: keeps it below the bound of a message."""
+PAGE_BYTES: Final = 384 * 1024
+"""Bytes of holds in one answer to a pull: with the boots on record it stays below the bound of a
+message."""
+
+PAGES_MAX: Final = 1024
+"""Pages that are asked for: another region's word how many there are is bounded."""
+
+PULLS_IN_FLIGHT_MAX: Final = 16
+"""Pulls of other regions answered at once: each costs a write to the region's stream, and more are
+asked again."""
 
 NO_HOLD: Final = bytes(limits.ID_SIZE)
 """The hold id of a pull that asks for none."""
@@ -74,10 +84,11 @@ class Kills:
         self._switch: Final = switch
         self._clock: Final = clock
         self._random: Final = randomness
-        self._receipts: OrderedDict[bytes, dict[bytes, Arrival]] = OrderedDict()
+        self._receipts: OrderedDict[bytes, dict[Key, Arrival]] = OrderedDict()
         self._heard: OrderedDict[bytes, float] = OrderedDict()
         self._closing = False
         self._reconciling: asyncio.Task[None] | None = None
+        self._pulls: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Collect receipts, answer other regions, and learn what they hold."""
@@ -91,8 +102,9 @@ class Kills:
     async def close(self) -> None:
         """Stop asking other regions."""
         self._closing = True
-        if self._reconciling is not None:
-            self._reconciling.cancel()
+        for task in (self._reconciling, *self._pulls):
+            if task is not None:
+                task.cancel()
 
     async def place(self, raw: bytes, deadline_ms: int) -> HoldStatus:
         """Take a signed hold or lift, tell everybody, and wait until this region has it durable."""
@@ -104,7 +116,7 @@ class Kills:
         except KcmError as error:
             log.warning("a hold could not be broadcast: %s", error.code.value)
         known = self._known(record.hold.id)
-        while not self._switch.is_durable(known):
+        while not self._switch.durable_at(known):
             if self._clock.unix_ms() >= deadline_ms:
                 raise KcmError(Code.UNAVAILABLE, "the hold is in force here, but not yet durable")
             await asyncio.sleep(DURABLE_POLL_S)
@@ -170,7 +182,10 @@ class Kills:
     async def _reconcile(self) -> None:
         while not self._closing:
             await asyncio.sleep(RECONCILE_EVERY_S)
-            await self._learn_from_others()
+            try:
+                await self._learn_from_others()
+            except Exception as error:  # noqa: BLE001 - who stops asking misses what was lost
+                log.warning("other regions could not be asked: %s", describe(error))
 
     async def _learn_from_others(self) -> None:
         """Learn every hold of every region that answers: what was broadcast may have been lost."""
@@ -188,7 +203,7 @@ class Kills:
                     self._switch.learn(raw)
                 except Untrusted as error:
                     log.warning("a hold of region %s was not believed: %s", region, error)
-            page, pages = page + 1, reply.pages
+            page, pages = page + 1, min(reply.pages, PAGES_MAX)
 
     def _believe(self, raw: bytes) -> HoldRecord:
         try:
@@ -203,13 +218,12 @@ class Kills:
         return record
 
     def _regions_of(self, scope: Scope, target: str) -> list[str]:
-        """The regions of the tenants that a hold reaches; all when it names none we know."""
-        regions: set[str] = set()
-        for name in self._revocations.reach(scope, target):
-            tenant = self._registry.tenant(name)
-            if tenant is not None:
-                regions.update(tenant.regions)
-        known = regions & set(self._me.verifier.regions)
+        """The regions of the tenant that a hold names; all for a link and for a tenant not known.
+
+        A link may open roots of tenants in other regions, whose records this region never sees.
+        """
+        tenant = self._registry.tenant(target) if scope == "tenant" else None
+        known = set(tenant.regions if tenant is not None else ()) & set(self._me.verifier.regions)
         return sorted(known or self._me.verifier.regions)
 
     async def _tell_again(self, record: HoldRecord) -> None:
@@ -220,16 +234,24 @@ class Kills:
 
     async def _facts(self, region: str, record: HoldRecord) -> RegionFacts | None:
         if region == self._me.region:
-            if not self._switch.is_durable(record):
-                return RegionFacts(durable_at=0, boots=[])
-            durable_at = self._switch.durable[record.hold.id]
-            _, boots = await self._switch.boots()
-            return RegionFacts(durable_at=durable_at, boots=boots)
+            durable_at, _, boots = await self._facts_here(record)
+            return RegionFacts(durable_at, boots)
         reply = await self._pull(region, record.hold.id)
         if reply is None:
             return None
         same = record.message in reply.holds
         return RegionFacts(reply.durable_at if same else 0, reply.boots)
+
+    async def _facts_here(self, record: HoldRecord | None) -> tuple[int, int, list[Boot]]:
+        """Where a hold is durable here, and position and boots that were read *after* it was.
+
+        The other way round, a boot that began between the two would be missing, and the kill
+        complete without it.
+        """
+        before = self._switch.durable_at(record) if record is not None else 0
+        position, boots = await self._switch.boots()
+        after = self._switch.durable_at(record) if record is not None else 0
+        return (before if before == after else 0), position, boots
 
     async def _boots_of(self, region: str) -> list[Boot]:
         if region == self._me.region:
@@ -248,33 +270,43 @@ class Kills:
         except (KcmError, Untrusted) as error:
             log.warning("region %s does not answer a pull: %s", region, error)
             return None
-        return reply if (reply.region, reply.nonce) == (region, nonce) else None
+        asked = (region, nonce, page)
+        return reply if (reply.region, reply.nonce, reply.page) == asked else None
 
     async def _on_pull(self, message: Msg) -> None:
+        """Answer in a task: what it waits for must not keep later pulls waiting."""
+        if not subjects.is_inbox(message.reply) or len(self._pulls) >= PULLS_IN_FLIGHT_MAX:
+            return
         try:
             request = self._me.verifier.pull(message.data)
-            position, boots = await self._switch.boots()
-        except (Untrusted, KcmError) as error:
+        except Untrusted as error:
             log.warning("a pull is not answered: %s", error)
             return
-        record = self._revocations.holds.get(request.hold_id)
-        durable = record is not None and self._switch.is_durable(record)
-        asked = [record.message] if record is not None else []
-        others = [one.message for one in self._revocations.holds if one is not record]
-        holds = asked + others
-        start = request.page * PAGE_HOLDS
-        reply = PullReply(
-            region=self._me.region,
-            nonce=request.nonce,
-            page=request.page,
-            pages=max(1, -(-len(holds) // PAGE_HOLDS)),
-            position=position,
-            durable_at=self._switch.durable[request.hold_id] if durable else 0,
-            holds=holds[start : start + PAGE_HOLDS],
-            boots=boots,
-        )
-        body = encode(self._me.identity.sign(Kind.PULL_REPLY, reply))
-        await self._bus.publish(message.reply, body)
+        task = asyncio.get_running_loop().create_task(self._answer(request, message.reply))
+        self._pulls.add(task)
+        task.add_done_callback(self._pulls.discard)
+
+    async def _answer(self, request: PullRequest, reply_to: str) -> None:
+        try:
+            record = self._revocations.holds.get(request.hold_id)
+            durable_at, position, boots = await self._facts_here(record)
+            asked = [record.message] if record is not None else []
+            others = [one.message for one in self._revocations.holds if one is not record]
+            pages = in_pages(asked + others)
+            reply = PullReply(
+                region=self._me.region,
+                nonce=request.nonce,
+                page=request.page,
+                pages=len(pages),
+                position=position,
+                durable_at=durable_at,
+                holds=pages[request.page] if request.page < len(pages) else [],
+                boots=boots,
+            )
+            body = encode(self._me.identity.sign(Kind.PULL_REPLY, reply))
+            await self._bus.publish(reply_to, body)
+        except KcmError as error:
+            log.warning("a pull is not answered: %s", error)
 
     async def _on_receipt(self, message: Msg) -> None:
         try:
@@ -285,8 +317,12 @@ class Kills:
         now = self._clock.elapsed()
         since = self._note(receipt.hold_id, now)
         arrivals = self._receipts.setdefault(receipt.hold_id, {})
-        if receipt.boot not in arrivals:
-            arrivals[receipt.boot] = Arrival(receipt, int((now - since) * 1000))
+        key = (receipt.instance, receipt.boot)
+        if key not in arrivals:
+            arrivals[key] = Arrival(receipt, int((now - since) * 1000))
+        own = [other for other in arrivals if other[0] == receipt.instance]
+        for oldest in own[:-BOOTS_PER_INSTANCE_MAX]:
+            del arrivals[oldest]
         while len(self._receipts) > HOLDS_WATCHED_MAX:
             self._receipts.popitem(last=False)
 
@@ -296,6 +332,18 @@ class Kills:
         while len(self._heard) > HOLDS_WATCHED_MAX:
             self._heard.popitem(last=False)
         return since
+
+
+def in_pages(holds: list[bytes]) -> list[list[bytes]]:
+    """Holds in pages of at most ``PAGE_BYTES``; at least one page."""
+    pages, size = [list[bytes]()], 0
+    for hold in holds:
+        if pages[-1] and size + len(hold) > PAGE_BYTES:
+            pages.append([])
+            size = 0
+        pages[-1].append(hold)
+        size += len(hold)
+    return pages
 
 
 def _durable(status: HoldStatus) -> bool:

@@ -1,0 +1,130 @@
+"""Known holds in the region's stream: written until acknowledged, and whenever they are not there.
+
+The stream keeps one message for each subject, and boots learn from it. So it has to have the joined
+state of every hold that a Core knows, whatever a broker or somebody with its password put in its
+place: an older state, another hold, nothing that can be verified. Writing is a compare-and-set over
+what was read, and what was read is learned first, so two Cores that write at once agree.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+from kcm_control.holds import HoldRecord
+from kcm_control.revocation import Revocations
+from kcm_schemas import subjects
+from kcm_schemas.codes import Code, KcmError
+from kcm_schemas.roster import Role
+from kcm_trust.verify import Untrusted
+
+from kcm_bus.connection import Connection
+from kcm_bus.emitting import Emit
+from kcm_bus.membership import Membership
+from kcm_bus.refusals import Refusals
+from kcm_bus.streams import last, put
+
+RETRY_S: Final = 0.25
+"""Seconds between attempts to make a hold durable."""
+
+
+class DurableHolds:
+    """Where each hold lies in the region's stream, and the tasks of a Core that put it there."""
+
+    def __init__(
+        self,
+        *,
+        membership: Membership,
+        connection: Connection,
+        revocations: Revocations,
+        learn: Callable[[bytes], HoldRecord],
+        refusals: Refusals,
+        emit: Emit,
+    ) -> None:
+        self._me: Final = membership
+        self._connection: Final = connection
+        self._revocations: Final = revocations
+        self._learn: Final = learn
+        self._refusals: Final = refusals
+        self._emit: Final = emit
+        self._places: dict[bytes, tuple[bytes, int]] = {}
+        self._again: dict[bytes, bool] = {}
+        """Holds that are being written, and whether that has to be looked at once more."""
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closing = False
+
+    def place(self, record: HoldRecord) -> int:
+        """The stream sequence at which exactly this state of a hold lies; 0 when it is not there.
+
+        The latest such place counts: whoever began after an earlier one may not have seen the hold,
+        when something else lay there in between.
+        """
+        message, sequence = self._places.get(record.hold.id, (b"", 0))
+        return sequence if message == record.message else 0
+
+    def note(self, record: HoldRecord, sequence: int) -> None:
+        """The stream was seen to have this state."""
+        self._places[record.hold.id] = (record.message, sequence)
+
+    def lost(self, hold_id: bytes | None) -> None:
+        """The stream has something else where this hold has to be."""
+        if hold_id is not None and self._revocations.holds.get(hold_id) is not None:
+            self._places.pop(hold_id, None)
+            self.keep(hold_id)
+
+    def keep(self, hold_id: bytes) -> None:
+        """See to it, if this is a Core, that the stream has the hold as it is known."""
+        if self._me.role is not Role.CORE or self._closing:
+            return
+        if hold_id in self._again:
+            self._again[hold_id] = True
+            return
+        self._again[hold_id] = False
+        task = asyncio.get_running_loop().create_task(self._write(hold_id))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def close(self) -> None:
+        """Stop writing."""
+        self._closing = True
+        for task in list(self._tasks):
+            task.cancel()
+
+    async def _write(self, hold_id: bytes) -> None:
+        try:
+            while not self._closing:
+                self._again[hold_id] = False
+                try:
+                    done = await self._try(hold_id)
+                except KcmError as error:
+                    done = False
+                    if error.code is not Code.CONFLICT:
+                        await asyncio.sleep(RETRY_S)
+                if done and not self._again[hold_id]:
+                    return
+        finally:
+            del self._again[hold_id]
+
+    async def _try(self, hold_id: bytes) -> bool:
+        """Write the hold as it is known; ``False`` when more was learned of it."""
+        known = self._revocations.holds.get(hold_id)
+        if known is None:
+            return True
+        subject = subjects.control_hold(self._me.region, known.hold.scope, hold_id)
+        stored = await last(self._connection, subjects.CONTROL_STREAM, subject)
+        if stored is not None and stored.data == known.message:
+            self.note(known, stored.sequence)
+            return True
+        if stored is not None:
+            try:
+                self._learn(stored.data)
+            except Untrusted as error:
+                self._refusals.record(error)
+            if self._revocations.holds.get(hold_id) != known:
+                return False
+        expected = stored.sequence if stored is not None else 0
+        sequence = await put(self._connection, subject, known.message, expected=expected)
+        self.note(known, sequence)
+        self._emit("hold.durable", detail=hold_id.hex())
+        return True

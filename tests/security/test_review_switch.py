@@ -1,0 +1,406 @@
+"""The kill switch against insiders, liars and faults: no purge is skipped, no kill looks complete.
+
+Everything here is the production code over a stream in memory that does what a test says.
+"""
+
+import asyncio
+from dataclasses import dataclass, field
+
+import pytest
+from kcm_bus.clock import SystemRandomness
+from kcm_bus.membership import Membership
+from kcm_bus.streams import Entry
+from kcm_bus.switch import BEFORE_EVERYTHING, KillSwitch
+from kcm_control.boots import BOOTS_PER_INSTANCE_MAX, GONE_S, BootRecords
+from kcm_control.registry import Registry
+from kcm_control.revocation import Revocations
+from kcm_core.kills import PAGE_BYTES, Kills, in_pages
+from kcm_schemas import subjects
+from kcm_schemas.codec import encode
+from kcm_schemas.control import Lease, Receipt
+from kcm_schemas.registry import Link, Tenant
+from kcm_schemas.roster import Role
+from kcm_schemas.signed import Kind
+from nats.js import errors as js_errors
+from nats.js.api import PubAck, RawStreamMsg
+
+from tests.unit.trust_rig import VERIFIER, hold, lift
+from tests.vectors.families.messages import identity
+
+
+class Clock:
+    now = 100.0
+
+    def elapsed(self):
+        return self.now
+
+    def unix_ms(self):
+        return 1_000
+
+
+@dataclass
+class Message:
+    data: bytes
+    reply: str = ""
+
+
+@dataclass
+class Stream:
+    """One message for each subject, as in a control stream."""
+
+    stored: dict[str, tuple[int, bytes]] = field(default_factory=dict)
+    sequence: int = 0
+
+    async def get_last_msg(self, stream, subject):
+        if subject not in self.stored:
+            raise js_errors.NotFoundError(code=404, err_code=10037)
+        sequence, data = self.stored[subject]
+        return RawStreamMsg(subject=subject, seq=sequence, data=data)
+
+    async def publish(self, subject, body, headers=None):
+        expected = (headers or {}).get("Nats-Expected-Last-Subject-Sequence")
+        if expected is not None and int(expected) != self.stored.get(subject, (0, b""))[0]:
+            raise js_errors.BadRequestError(code=400, err_code=10071)
+        self.sequence += 1
+        self.stored[subject] = (self.sequence, body)
+        return PubAck(stream="S", seq=self.sequence)
+
+
+@dataclass
+class Bus:
+    stream: Stream = field(default_factory=Stream)
+    sent: list[tuple[str, bytes]] = field(default_factory=list)
+
+    def jetstream(self):
+        return self.stream
+
+    def on_reconnect(self, callback):
+        pass
+
+    async def publish(self, subject, body, reply=""):
+        self.sent.append((subject, body))
+
+
+class Rig:
+    """A boot's kill switch, with what it purged and published."""
+
+    def __init__(self, name="core-eu", purge=None):
+        self.purged = []
+        self.clock = Clock()
+        self.region, self.control = Bus(), Bus()
+        self.registry = Registry()
+        self.revocations = Revocations(self.registry)
+        self.events = []
+        self.me = Membership(
+            identity(name), VERIFIER.instance(name), VERIFIER, b"boot-of-" + b"m" * 8
+        )
+        self.switch = KillSwitch(
+            membership=self.me,
+            region_bus=self.region,
+            control_bus=self.control,
+            revocations=self.revocations,
+            purge=purge or self._purge,
+            emit=lambda kind, **fields: self.events.append((kind, fields)),
+            clock=self.clock,
+            randomness=SystemRandomness(),
+        )
+
+    def _purge(self, tenant):
+        self.purged.append(tenant)
+        return 1
+
+    def receipts(self):
+        return [
+            VERIFIER.receipt(body) for subject, body in self.control.sent if "receipt" in subject
+        ]
+
+    def stored(self, one):
+        subject = subjects.control_hold("eu", one.scope, one.id)
+        return self.region.stream.stored.get(subject, (0, b""))
+
+    def deliver(self, subject, data, sequence=None):
+        self.region.stream.sequence += 1
+        at = sequence or self.region.stream.sequence
+        self.region.stream.stored[subject] = (at, data)
+        self.switch._on_entry(Entry(at, subject, data))
+
+
+async def settle():
+    for _ in range(50):
+        await asyncio.sleep(0)
+
+
+def signed(one, signer="security"):
+    return encode(identity(signer).sign(Kind.HOLD, one))
+
+
+def acme(revision=1, **changes):
+    fields = {"link": "acme-root", "regions": ["eu", "us"], "fence": "all"} | changes
+    return Tenant(tenant="acme", revision=revision, **fields)
+
+
+# Purging
+
+
+async def test_a_fault_with_one_tenant_spares_no_other_and_gives_no_receipt():
+    """A receipt says that nothing is left. It must not be sent while something may be."""
+    broken = {"b"}
+    purged = []
+
+    def purge(tenant):
+        if tenant in broken:
+            raise RuntimeError("a fault")
+        purged.append(tenant)
+        return 1
+
+    rig = Rig(purge=purge)
+    for name in ("a", "b", "c"):
+        rig.revocations.register(
+            Tenant(tenant=name, revision=1, link="l", regions=["eu"], fence="all")
+        )
+    kill = hold(scope="link", target="l")
+    await rig.switch._on_broadcast(Message(signed(kill)))
+    await settle()
+    assert purged == ["a", "c"]
+    assert rig.receipts() == []
+    assert all(rig.revocations.killed(name) for name in "abc")
+    # It is tried again whenever the hold is heard again.
+    broken.clear()
+    await rig.switch._on_broadcast(Message(signed(kill)))
+    await settle()
+    assert purged == ["a", "c", "b"]
+    assert [one.hold_id for one in rig.receipts()] == [kill.id]
+
+
+async def test_the_purge_is_done_before_the_callback_waits_for_anything():
+    rig = Rig()
+    coroutine = rig.switch._on_broadcast(Message(signed(hold())))
+    with pytest.raises(StopIteration):
+        coroutine.send(None)  # it ends without having waited once
+    assert rig.purged == ["acme"]
+    await settle()
+
+
+async def test_a_question_asked_a_thousand_times_at_once_has_one_answer():
+    rig = Rig("gw-eu")
+    for _ in range(1000):
+        await rig.switch._on_broadcast(Message(signed(hold())))
+    assert len(rig.switch._tasks) == 1
+    await settle()
+    assert len(rig.receipts()) == 1
+
+
+async def test_a_tenant_whose_record_changed_is_purged():
+    rig = Rig()
+    assert rig.revocations.register(acme()) == ()
+    assert rig.revocations.register(acme(2, regions=["us"])) == ("acme",)
+    assert rig.revocations.register(acme(3, regions=["us"], link="other")) == ("acme",)
+    assert rig.revocations.register(acme(2)) == ()
+    assert rig.revocations.register(Link(link="other", revision=1, uri="", model="byok")) == (
+        "acme",
+    )
+
+
+# The region's stream
+
+
+async def test_a_hold_that_is_overwritten_is_written_again():
+    """A boot that starts later learns from the stream; so nothing else may stay there."""
+    rig, kill = Rig(), hold()
+    rig.switch.learn(signed(kill))
+    await settle()
+    subject = subjects.control_hold("eu", "tenant", kill.id)
+    first = rig.stored(kill)
+    assert first[1] == signed(kill)
+    other = hold(target="another")
+    for rubbish in (b"", b"\xff" * 40, signed(kill, "stranger"), signed(other)):
+        rig.deliver(subject, rubbish)
+        record = rig.revocations.holds.get(kill.id)
+        assert rig.switch.durable_at(record) == 0
+        await settle()
+        assert rig.stored(kill)[1] == signed(kill)
+        assert rig.switch.durable_at(record) == rig.stored(kill)[0]
+
+
+async def test_a_hold_in_the_place_of_another_is_not_durable_there():
+    rig, kill, other = Rig("gw-eu"), hold(), hold(target="another")
+    rig.deliver(subjects.control_hold("eu", "tenant", other.id), signed(kill))
+    assert rig.purged == ["acme"]  # it is a valid hold all the same
+    assert rig.switch.durable_at(rig.revocations.holds.get(kill.id)) == 0
+    await settle()
+
+
+async def test_a_gateway_writes_no_holds():
+    rig, kill = Rig("gw-eu"), hold()
+    rig.switch.learn(encode(identity("security").sign(Kind.LIFT, lift(kill, "security"))))
+    rig.deliver(subjects.control_hold("eu", "tenant", kill.id), signed(kill))
+    await settle()
+    assert rig.stored(kill)[1] == signed(kill)
+    assert not rig.revocations.killed("acme")
+
+
+# Boots on record
+
+
+def lease(who, boot, *, first=0, ended=False, role=Role.GATEWAY):
+    return Lease(
+        instance=who, boot=boot, role=role, region="eu", nonce=bytes(16), first=first, ended=ended
+    )
+
+
+def put_lease(rig, one, signer=None, subject=None):
+    where = subject or subjects.control_lease("eu", one.instance, one.boot)
+    rig.deliver(where, encode(identity(signer or one.instance).sign(Kind.LEASE, one)))
+
+
+def on_record(rig):
+    return {(boot.instance, boot.boot): boot for boot in rig.switch._boots.on_record(rig.clock.now)}
+
+
+VICTIM = b"boot-of-" + b"v" * 8
+
+
+def test_nobody_ends_or_dates_the_boot_of_somebody_else():
+    """core-eu-2 plays the insider: it signs its own name beside the boot of the Gateway."""
+    rig = Rig()
+    put_lease(rig, lease("gw-eu", VICTIM, first=5))
+    put_lease(rig, lease("core-eu-2", VICTIM, ended=True, role=Role.CORE))
+    put_lease(rig, lease("core-eu-2", VICTIM, first=1 << 40, role=Role.CORE))
+    put_lease(
+        rig,
+        lease("core-eu-2", VICTIM, ended=True, role=Role.CORE),
+        subject=subjects.control_lease("eu", "gw-eu", VICTIM),
+    )
+    put_lease(rig, lease("gw-eu", VICTIM, ended=True), signer="core-eu-2")
+    assert on_record(rig)["gw-eu", VICTIM].first == 5
+
+
+def test_an_expiry_that_nobody_signed_removes_nobody():
+    rig = Rig()
+    put_lease(rig, lease("gw-eu", VICTIM, first=5))
+    rig.deliver(subjects.control_lease("eu", "gw-eu", VICTIM), b"")
+    assert ("gw-eu", VICTIM) in on_record(rig)
+    rig.clock.now += GONE_S
+    assert on_record(rig) == {}
+
+
+def test_the_first_record_of_a_boot_replayed_does_not_make_it_begin_later():
+    rig = Rig()
+    replayed = lease("gw-eu", VICTIM)
+    put_lease(rig, replayed)
+    put_lease(rig, lease("gw-eu", VICTIM, first=1))
+    for _ in range(10):
+        put_lease(rig, replayed)
+    assert on_record(rig)["gw-eu", VICTIM].first == 0  # unknown: never after a hold
+
+
+def test_an_ended_boot_does_not_come_back_by_a_replay():
+    rig = Rig()
+    put_lease(rig, lease("gw-eu", VICTIM, first=1))
+    put_lease(rig, lease("gw-eu", VICTIM, first=1, ended=True))
+    put_lease(rig, lease("gw-eu", VICTIM, first=1))
+    assert on_record(rig) == {}
+
+
+def test_an_instance_that_invents_boots_pushes_out_only_its_own():
+    records = BootRecords()
+    records.take(lease("gw-us", VICTIM), 1, 0.0)
+    for number in range(5000):
+        records.take(lease("gw-eu", number.to_bytes(16, "big")), number, 0.0)
+    known = records.on_record(0.0)
+    assert len(known) == BOOTS_PER_INSTANCE_MAX + 1
+    assert any(boot.boot == VICTIM for boot in known)
+
+
+async def test_a_boot_says_when_it_began_and_after_a_rollback_that_it_cannot_say():
+    rig = Rig()
+    stream = rig.region.stream
+    subject = subjects.control_lease("eu", "core-eu", rig.me.boot)
+    stream.sequence = 500
+    await rig.switch._renew()
+    await rig.switch._renew()
+    assert VERIFIER.lease(stream.stored[subject][1]).first == 501
+    stream.sequence = 20  # the broker's disk went back
+    await rig.switch._renew()
+    await rig.switch._renew()
+    assert VERIFIER.lease(stream.stored[subject][1]).first == BEFORE_EVERYTHING
+
+
+# Receipts, pulls and scope
+
+
+def kills(rig):
+    return Kills(
+        membership=rig.me,
+        control_bus=rig.control,
+        registry=rig.registry,
+        revocations=rig.revocations,
+        switch=rig.switch,
+        clock=rig.clock,
+        randomness=SystemRandomness(),
+    )
+
+
+def receipt(kill, who, boot, role=Role.GATEWAY, region="eu"):
+    body = Receipt(
+        hold_id=kill.id, instance=who, boot=boot, role=role, region=region, keys=0, purge_us=0
+    )
+    return Message(encode(identity(who).sign(Kind.RECEIPT, body)))
+
+
+async def test_nobody_receipts_for_the_boot_of_somebody_else():
+    rig, kill = Rig(), hold()
+    watcher = kills(rig)
+    await watcher._on_receipt(receipt(kill, "gw-us", VICTIM, region="us"))
+    await watcher._on_receipt(receipt(kill, "gw-eu", VICTIM))
+    assert set(watcher._receipts[kill.id]) == {("gw-us", VICTIM), ("gw-eu", VICTIM)}
+
+
+async def test_receipts_for_invented_boots_do_not_pile_up():
+    rig, kill = Rig(), hold()
+    watcher = kills(rig)
+    await watcher._on_receipt(receipt(kill, "gw-eu", VICTIM))
+    for number in range(100):
+        await watcher._on_receipt(receipt(kill, "gw-us", number.to_bytes(16, "big"), region="us"))
+    assert len(watcher._receipts[kill.id]) == BOOTS_PER_INSTANCE_MAX + 1
+    assert ("gw-eu", VICTIM) in watcher._receipts[kill.id]
+
+
+def test_a_kill_of_a_link_asks_every_region():
+    """The link may open roots of tenants that this region has no record of."""
+    rig = Rig()
+    rig.revocations.register(acme(regions=["eu"]))
+    watcher = kills(rig)
+    assert watcher._regions_of("tenant", "acme") == ["eu"]
+    assert watcher._regions_of("tenant", "nobody") == ["eu", "us"]
+    assert watcher._regions_of("link", "acme-root") == ["eu", "us"]
+
+
+def test_pages_of_holds_fit_into_a_message():
+    longest = [bytes([number % 256]) * 17_000 for number in range(200)]
+    pages = in_pages(longest)
+    assert [one for page in pages for one in page] == longest
+    assert max(sum(map(len, page)) for page in pages) <= PAGE_BYTES
+    assert in_pages([]) == [[]]
+
+
+async def test_boots_that_were_read_before_a_hold_was_durable_do_not_count():
+    """A boot that began in between would be missing from them."""
+    rig = Rig()
+    watcher = kills(rig)
+    record = rig.switch.learn(signed(hold()))
+
+    class Switch:
+        def __init__(self):
+            self.places = [0, 7, 7, 7, 7, 9]
+
+        def durable_at(self, record):
+            return self.places.pop(0)
+
+        async def boots(self):
+            return 1, []
+
+    watcher._switch = Switch()
+    told = [(await watcher._facts_here(record))[0] for _ in range(3)]
+    assert told == [0, 7, 0]
+    await settle()
