@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from kcm_gateway.engine import DekScope
 
 from benchmarks.measure import BASELINE, Case, Turn, cpu, cpu_async
-from benchmarks.rig import SERVICE, TENANT, Rig
+from benchmarks.rig import BATCHES, SERVICE, TENANT, Rig
 
 SIZES: Final[Mapping[str, tuple[int, int, int]]] = {
     "100 B": (100, 1024, 6),
@@ -27,6 +27,8 @@ SIZES: Final[Mapping[str, tuple[int, int, int]]] = {
 RECORD_TARGETS: Final = {"1 KiB": 0.3}
 BATCH_TARGETS: Final = {"1 KiB": 0.8, "64 KiB": 0.85, "1 MiB": 0.85}
 """Ratios of speed to bare."""
+
+_SERVICES: Final[Mapping[DekScope, str]] = {"record": SERVICE, "batch": BATCHES}
 
 FRESH: Final = "record keys"
 SHARED: Final = "batch key"
@@ -93,18 +95,19 @@ class _Job:
         fresh, shared = await self._seal("record"), await self._seal("batch")
         contestants = {
             BASELINE: self._sync(lambda: self._bare.decrypt(bare)),
-            FRESH: self._async(lambda: self._open(fresh)),
-            SHARED: self._async(lambda: self._open(shared)),
+            FRESH: self._async(lambda: self._open("record", fresh)),
+            SHARED: self._async(lambda: self._open("batch", shared)),
             **peers,
         }
         return Case(f"decrypt {size}", "record", contestants, _targets(size))
 
     async def _seal(self, scope: DekScope) -> list[bytes]:
-        done = await self._rig.gateway.encrypt(TENANT, SERVICE, self._plaintexts, dek_scope=scope)
+        gateway, service = self._rig.gateway, _SERVICES[scope]
+        done = await gateway.encrypt(TENANT, service, self._plaintexts, dek_scope=scope)
         return done.values
 
-    async def _open(self, records: list[bytes]) -> list[bytes]:
-        done = await self._rig.gateway.decrypt(TENANT, SERVICE, records)
+    async def _open(self, scope: DekScope, records: list[bytes]) -> list[bytes]:
+        done = await self._rig.gateway.decrypt(TENANT, _SERVICES[scope], records)
         if done.codes:
             raise AssertionError("a record of this very run did not open")
         return done.values

@@ -49,6 +49,9 @@ from tests.fakes.unsealer import FakeUnsealer
 REGION: Final = "eu-de"
 TENANT: Final = "acme"
 SERVICE: Final = "records"
+BATCHES: Final = "batches"
+"""Another service: pools of keys follow the load, and nobody's pool shall be filled in another's
+turn."""
 
 _LEASE_MS: Final = 10_000
 _CORE_TIMEOUT_S: Final = 5.0
@@ -178,11 +181,13 @@ class _Making:
     async def rig(self) -> Rig:
         link = Link(link=TENANT, revision=1, uri="softkey:/bench/root", model="byok")
         tenant = Tenant(tenant=TENANT, revision=1, link=TENANT, regions=[REGION], fence="local")
-        service = Service(tenant=TENANT, service=SERVICE, revision=1)
-        for record in (link, tenant, service):
-            self.registry.put(record)
+        services = [Service(tenant=TENANT, service=name, revision=1) for name in (SERVICE, BATCHES)]
+        self.registry.put(link)
+        self.registry.put(tenant)
         await self.maker.root(tenant, link)
-        await self.maker.service(service)
+        for service in services:
+            self.registry.put(service)
+            await self.maker.service(service)
         key = await self.opener.service_key(TENANT, SERVICE, 0)
         return Rig(self.gateway, self.vault, await self.opener.ring(TENANT), key)
 
