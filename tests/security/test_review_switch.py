@@ -4,7 +4,6 @@ Everything here is the production code over a stream in memory that does what a 
 """
 
 import asyncio
-from dataclasses import dataclass, field
 
 import pytest
 from kcm_bus.clock import SystemRandomness
@@ -21,64 +20,10 @@ from kcm_schemas.control import Lease, Receipt
 from kcm_schemas.registry import Link, Tenant
 from kcm_schemas.roster import Role
 from kcm_schemas.signed import Kind
-from nats.js import errors as js_errors
-from nats.js.api import PubAck, RawStreamMsg
 
+from tests.fakes.bus import Bus, Clock, Message
 from tests.unit.trust_rig import VERIFIER, hold, lift
 from tests.vectors.families.messages import identity
-
-
-class Clock:
-    now = 100.0
-
-    def elapsed(self):
-        return self.now
-
-    def unix_ms(self):
-        return 1_000
-
-
-@dataclass
-class Message:
-    data: bytes
-    reply: str = ""
-
-
-@dataclass
-class Stream:
-    """One message for each subject, as in a control stream."""
-
-    stored: dict[str, tuple[int, bytes]] = field(default_factory=dict)
-    sequence: int = 0
-
-    async def get_last_msg(self, stream, subject):
-        if subject not in self.stored:
-            raise js_errors.NotFoundError(code=404, err_code=10037)
-        sequence, data = self.stored[subject]
-        return RawStreamMsg(subject=subject, seq=sequence, data=data)
-
-    async def publish(self, subject, body, headers=None):
-        expected = (headers or {}).get("Nats-Expected-Last-Subject-Sequence")
-        if expected is not None and int(expected) != self.stored.get(subject, (0, b""))[0]:
-            raise js_errors.BadRequestError(code=400, err_code=10071)
-        self.sequence += 1
-        self.stored[subject] = (self.sequence, body)
-        return PubAck(stream="S", seq=self.sequence)
-
-
-@dataclass
-class Bus:
-    stream: Stream = field(default_factory=Stream)
-    sent: list[tuple[str, bytes]] = field(default_factory=list)
-
-    def jetstream(self):
-        return self.stream
-
-    def on_reconnect(self, callback):
-        pass
-
-    async def publish(self, subject, body, reply=""):
-        self.sent.append((subject, body))
 
 
 class Rig:

@@ -2,7 +2,8 @@
 
 The request's own region, noun and verb have to be those of the subject it came on, so that nothing
 that was signed for one place is of use in another. Puts are idempotent: the same record again is
-fine, another one under the same name is a conflict.
+fine, another one under the same name is a conflict. What is stored and not believed (any more) is
+as good as absent, and may be replaced.
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ from kcm_core.wrapping import check_deadline
 
 _REGISTRY: Final = subjects.bucket_stream(subjects.REGISTRY_BUCKET)
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 Handler = Callable[[AdminRequest], Awaitable[Message]]
@@ -215,29 +217,35 @@ class Admin:
             holds=[record.raw for record in held],
         )
 
-    async def _expect(self, raw: bytes, *key: str) -> Entry | None:
-        """The stored record under this key; raises ``conflict`` when it is another one."""
+    async def _expect(self, raw: bytes, *key: str) -> tuple[Entry | None, int]:
+        """The believed record under this key, and the sequence that a new one has to replace.
+
+        Raises ``conflict`` when the record says something else than ``raw``: an operator may sign
+        the same twice.
+        """
         subject = subjects.bucket_subject(subjects.REGISTRY_BUCKET, *key)
         stored = await last(self._connection, _REGISTRY, subject)
-        if stored is not None and not self._says_the_same(stored, raw):
+        if stored is None:
+            return None, 0
+        try:
+            known = self._feed.verify(stored)
+        except Untrusted:
+            return None, stored.sequence
+        if known != _believed(self._feed.verify, Entry(stored.sequence, subject, raw)):
             raise KcmError(Code.CONFLICT, "another record has this name")
-        return stored
+        return stored, stored.sequence
 
     async def _put(self, raw: bytes, *key: str) -> None:
-        stored = await self._expect(raw, *key)
+        stored, sequence = await self._expect(raw, *key)
         subject = subjects.bucket_subject(subjects.REGISTRY_BUCKET, *key)
         if stored is None:
-            sequence = await put(self._connection, subject, raw, expected=0)
+            try:
+                sequence = await put(self._connection, subject, raw, expected=sequence)
+            except KcmError as error:
+                if error.code is not Code.CONFLICT or (await self._expect(raw, *key))[0] is None:
+                    raise
             stored = Entry(sequence, subject, raw)
         self._feed.take(stored)
-
-    def _says_the_same(self, stored: Entry, raw: bytes) -> bool:
-        """Whether two believed statements say the same: an operator may sign twice."""
-        again = Entry(stored.sequence, stored.subject, raw)
-        try:
-            return self._feed.verify(stored) == self._feed.verify(again)
-        except Untrusted:
-            return False
 
     async def _read(self, *key: str) -> None:
         """Take a record from the store's leader before saying that it does not exist."""
@@ -254,7 +262,7 @@ class Admin:
         return link
 
 
-def _believed(verify: Callable[[bytes], T], raw: bytes) -> T:
+def _believed(verify: Callable[[S], T], raw: S) -> T:
     try:
         return verify(raw)
     except Untrusted as error:

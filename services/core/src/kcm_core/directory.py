@@ -8,6 +8,7 @@ directory is trusted with nothing but keeping them.
 from __future__ import annotations
 
 import os
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -15,6 +16,7 @@ from typing import Final
 from kcm_schemas.codes import Code, KcmError
 
 _MARK: Final = "@"
+_DIGITS: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,30 +39,40 @@ class Directory:
     def create(self, key: str, revision: int, data: bytes) -> None:
         """Store a new revision, on disk when this returns; raises ``conflict`` or ``unavailable``.
 
-        A file appears whole under its name or not at all.
+        A file appears whole under its name or not at all. It is written under a name that nobody
+        else has: under a shared one, a second writer would truncate what the first had linked.
         """
-        target = self._path / f"{key}{_MARK}{revision:020d}"
-        fresh = self._path / f".{target.name}.{os.getpid()}"
+        target = self._path / f"{key}{_MARK}{revision:0{_DIGITS}d}"
         try:
-            with fresh.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.link(fresh, target)
-            self._sync()
+            fd, fresh = tempfile.mkstemp(prefix=f".{target.name}.", dir=self._path)
+            try:
+                with os.fdopen(fd, "wb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.link(fresh, target)
+                self._sync()
+            finally:
+                Path(fresh).unlink(missing_ok=True)
         except FileExistsError:
             raise KcmError(Code.CONFLICT) from None
         except OSError:
             raise KcmError(Code.UNAVAILABLE, "the second key store cannot be written") from None
-        finally:
-            fresh.unlink(missing_ok=True)
 
     def latest(self, key: str) -> Stored | None:
-        """The highest revision of a record."""
-        names = sorted(path.name for path in self._path.glob(f"{key}{_MARK}*"))
-        if not names:
-            return None
-        return Stored(int(names[-1].rsplit(_MARK, 1)[1]), (self._path / names[-1]).read_bytes())
+        """The highest revision of a record, or ``None``; raises ``unavailable``."""
+        try:
+            if not self._path.is_dir():
+                raise FileNotFoundError  # globbing it would find nothing, as in an empty one
+            names = sorted(
+                path.name for path in self._path.glob(f"{key}{_MARK}{'[0-9]' * _DIGITS}")
+            )
+            if not names:
+                return None
+            revision = int(names[-1].rsplit(_MARK, 1)[1])
+            return Stored(revision, (self._path / names[-1]).read_bytes())
+        except OSError:
+            raise KcmError(Code.UNAVAILABLE, "the second key store cannot be read") from None
 
     def _sync(self) -> None:
         fd = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY)

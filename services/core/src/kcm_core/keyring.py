@@ -2,7 +2,8 @@
 
 Only the vault's modules hold a keyring. It lives for one generation: a purge wipes it, and opening
 the tenant again makes another one. When the page is full, the service key that was not used for
-longest is wiped; it opens again from the tenant root without asking the customer's key.
+longest is wiped; it opens again from the tenant root without asking the customer's key. Only where
+there is none, a root goes.
 """
 
 from __future__ import annotations
@@ -85,9 +86,12 @@ class Keyring:
         return self._slots[name]
 
     def take(self, name: KeyName, view: memoryview) -> int:
-        """A place for a new key."""
+        """A place for a new key; what had that name is wiped."""
+        if name in self._slots:
+            self.forget(name, view)
         if not self._free:
-            victim = next(known for known in self._slots if isinstance(known, ServiceName))
+            names = (known for known in self._slots if isinstance(known, ServiceName))
+            victim = next(names, None) or next(iter(self._slots))
             at = self._slots.pop(victim)
             wipe(_place(view, at))
             self._free.append(at)

@@ -1,7 +1,8 @@
 """Making tenant roots and service keys: in both stores before their first use, or not at all.
 
 Every step can be repeated: a root or a service key that exists already is left as it is, so a crash
-between two steps is mended by asking again.
+between two steps is mended by asking again. Of two Cores that make the same key at once, one makes
+it and the other finds it.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from kcm_core.unsealer.port import UnsealerPort, Wrapped
 from kcm_core.vault import Vault
 
 FIRST: Final = 1
-"""The first version of a key."""
+"""The first version of a key, and the first revision of its record."""
 
 
 class Maker:
@@ -67,12 +68,13 @@ class Maker:
         """Make and store the tenant's root in this region, unless it has one.
 
         The L1 wraps the nested blob and, at the same moment and under the same context, a canary.
-        Raises ``tenant_sealed`` when the customer's key does not do it.
+        Raises ``tenant_sealed`` when the customer's key does not do it, ``tenant_killed`` when the
+        tenant or the link is killed, and ``conflict`` when the root is under another link.
         """
-        if await self._store.root(tenant.tenant) is not None:
+        if await self._has_root(tenant, link):
             return
         generation = self._revocations.begin(tenant.tenant)
-        revision = await self._store.next_revision("root", tenant.tenant)
+        self._not_killed(tenant, link)
         inner = self._vault.make_root(tenant.tenant, FIRST)
         canary = self._random.public(INNER_SIZE)
         blob = await self._wrap(link, tenant.tenant, inner)
@@ -80,6 +82,7 @@ class Maker:
         if (blob.mechanism, blob.key_version) != (canary_blob.mechanism, canary_blob.key_version):
             raise KcmError(Code.CONFLICT, "the customer's key changed meanwhile; try again")
         self._revocations.still(tenant.tenant, generation)
+        self._not_killed(tenant, link)
         root = WrappedRoot(
             version=FIRST,
             seal_key_id=self._seal_key_id,
@@ -92,15 +95,19 @@ class Maker:
             canary=canary_blob.blob,
             canary_digest=sha256(canary).digest(),
         )
-        await self._store.put_root(
-            RootKeys(
-                tenant=tenant.tenant,
-                region=self._me.region,
-                revision=revision,
-                current=FIRST,
-                versions=[root],
-            )
+        keys = RootKeys(
+            tenant=tenant.tenant,
+            region=self._me.region,
+            revision=FIRST,
+            current=FIRST,
+            versions=[root],
         )
+        try:
+            await self._store.put_root(keys)
+        except KcmError as error:
+            if error.code is Code.CONFLICT and await self._has_root(tenant, link):
+                return
+            raise
         self._emit("root.create", tenant=tenant.tenant, count=1, detail=f"link {link.link}")
 
     async def service(self, service: Service) -> None:
@@ -112,24 +119,41 @@ class Maker:
         roots = await self._store.root(tenant)
         if roots is None:
             raise KcmError(Code.UNKNOWN_TENANT)
-        revision = await self._store.next_revision("service", tenant, name)
         self._revocations.still(tenant, ring.generation)
-        key = ServiceKey(tenant, name, revision, roots.current)
+        key = ServiceKey(tenant, name, FIRST, roots.current)
         blob = self._vault.make_service_key(ring, key)
         wrapped = WrappedService(
             version=key.version, l2_version=key.l2_version, state="active", blob=blob
         )
-        await self._store.put_service(
-            ServiceKeys(
-                tenant=tenant,
-                region=self._me.region,
-                service=name,
-                revision=revision,
-                current=key.version,
-                versions=[wrapped],
-            )
+        keys = ServiceKeys(
+            tenant=tenant,
+            region=self._me.region,
+            service=name,
+            revision=FIRST,
+            current=key.version,
+            versions=[wrapped],
         )
+        try:
+            await self._store.put_service(keys)
+        except KcmError as error:
+            if error.code is Code.CONFLICT and await self._store.service(tenant, name) is not None:
+                return
+            raise
         self._emit("service.create", tenant=tenant, service=name, count=1)
+
+    async def _has_root(self, tenant: Tenant, link: Link) -> bool:
+        roots = await self._store.root(tenant.tenant)
+        if roots is None:
+            return False
+        current = next(one for one in roots.versions if one.version == roots.current)
+        if current.link != link.link:
+            raise KcmError(Code.CONFLICT, "the tenant has a root under another link")
+        return True
+
+    def _not_killed(self, tenant: Tenant, link: Link) -> None:
+        """A tenant that is not registered yet is not known to be on a killed link."""
+        if self._revocations.holds.active_on(tenant.tenant, link.link):
+            raise KcmError(Code.TENANT_KILLED)
 
     async def _wrap(self, link: Link, tenant: str, plaintext: bytes | bytearray) -> Wrapped:
         try:

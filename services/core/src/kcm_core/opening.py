@@ -1,15 +1,18 @@
 """Opening what is needed: a tenant's root through the customer's key, service keys under it.
 
 The generation is taken before the first wait and compared after the last one: an unseal that was
-under way when a kill landed leaves nothing open. At most one unseal of a tenant runs at a time;
-whoever else asks waits for it.
+under way when a kill landed leaves nothing open. At most one unseal of a tenant's root runs at a
+time in a generation; whoever else asks waits for it, and only so many may: a customer's key that
+hangs must not take up the room of everybody else.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Final
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
 
 from kcm_bus.emitting import Emit
 from kcm_bus.membership import Membership
@@ -31,6 +34,12 @@ log = logging.getLogger(__name__)
 
 INNER_SIZE: Final = 72
 """Bytes of a tenant root under the region's seal key."""
+
+WAITING_MAX: Final = 64
+"""Requests of one tenant that wait for its root; more are answered ``busy``."""
+
+_Root = tuple[str, int, int]
+"""Tenant, generation, and version of the root (0: the current one)."""
 
 
 class Opener:
@@ -56,25 +65,30 @@ class Opener:
         self._unsealer: Final = unsealer
         self._emit: Final = emit
         self._deadline_s: Final = deadline_s
-        self._opening: dict[str, asyncio.Task[Keyring]] = {}
+        self._opening: dict[_Root, asyncio.Task[Keyring]] = {}
+        self._waiting: Counter[str] = Counter()
         self._roots: dict[str, RootKeys] = {}
 
     async def ring(self, tenant: str) -> Keyring:
         """The tenant's open keyring, of the current generation.
 
-        Raises ``unknown_tenant``, ``tenant_killed``, ``tenant_sealed`` or ``unavailable``.
+        Raises ``unknown_tenant``, ``tenant_killed``, ``tenant_sealed``, ``busy`` or
+        ``unavailable``.
         """
         self.known(tenant)
         generation = self._revocations.begin(tenant)
         ring = self._vault.ring(tenant)
-        if ring is not None:
+        if ring is not None and ring.generation == generation:
             return ring
-        task = self._opening.get(tenant)
-        if task is None:
-            task = asyncio.get_running_loop().create_task(self._open(tenant, generation))
-            self._opening[tenant] = task
-            task.add_done_callback(lambda _: self._opening.pop(tenant, None))
-        return await asyncio.shield(task)
+        return await self._once((tenant, generation, 0), lambda: self._open(tenant, generation))
+
+    def is_open(self, tenant: str, service: str, version: int) -> bool:
+        """Whether ``service_key`` has the key at hand, without asking anybody for anything."""
+        ring = self._vault.ring(tenant)
+        if ring is None or ring.generation != self._revocations.generation(tenant):
+            return False
+        known = ring.service_keys.get((service, version))
+        return known is not None and ServiceName(service, known.version) in ring
 
     async def service_key(self, tenant: str, service: str, version: int) -> ServiceKey:
         """A service key that is open in the tenant's keyring; ``version`` 0 is the current one.
@@ -98,7 +112,10 @@ class Opener:
             raise KcmError(Code.KEY_DESTROYED)
         key = ServiceKey(tenant, service, wanted, wrapped.l2_version)
         if RootName(wrapped.l2_version) not in ring:
-            await self._unseal(tenant, wrapped.l2_version, ring.generation)
+            root, generation = wrapped.l2_version, ring.generation
+            await self._once(
+                (tenant, generation, root), lambda: self._unseal(tenant, root, generation)
+            )
         self._revocations.still(tenant, ring.generation)
         if ServiceName(service, wanted) not in ring:
             self._vault.open_service_key(ring, key, wrapped.blob)
@@ -110,6 +127,31 @@ class Opener:
         record = self._registry.tenant(tenant)
         if record is None or self._me.region not in record.regions:
             raise KcmError(Code.UNKNOWN_TENANT)
+
+    async def _once(
+        self, root: _Root, opening: Callable[[], Coroutine[Any, Any, Keyring]]
+    ) -> Keyring:
+        """Wait for an opening, which is begun unless it is under way already."""
+        tenant = root[0]
+        if self._waiting[tenant] >= WAITING_MAX:
+            raise KcmError(Code.BUSY, "many wait for the tenant's root already")
+        task = self._opening.get(root)
+        if task is None:
+            task = asyncio.get_running_loop().create_task(opening())
+            self._opening[root] = task
+            task.add_done_callback(lambda task: self._opened(root, task))
+        self._waiting[tenant] += 1
+        try:
+            return await asyncio.shield(task)
+        finally:
+            self._waiting[tenant] -= 1
+            if not self._waiting[tenant]:
+                del self._waiting[tenant]
+
+    def _opened(self, root: _Root, task: asyncio.Task[Keyring]) -> None:
+        self._opening.pop(root, None)
+        if not task.cancelled():
+            task.exception()  # whoever waits sees it; nobody waiting any more is no fault
 
     async def _open(self, tenant: str, generation: int) -> Keyring:
         roots = await self._store.root(tenant)
@@ -143,6 +185,10 @@ class Opener:
             raise KcmError(
                 Code.TENANT_SEALED, f"the customer's key is {error.state.value}"
             ) from None
+        except KcmError as error:
+            if error.code is Code.TAMPERED:  # somebody lies: the L1, or who keeps the records
+                self._emit("root.open", tenant=tenant, code=error.code, detail=error.detail)
+            raise
         finally:
             arena.purge()
         self._emit("root.open", tenant=tenant, count=1, detail=f"version {version}")

@@ -103,6 +103,7 @@ class Core:
             clock=clock,
             randomness=randomness,
             lease_ms=config.lease_ms,
+            may_record=lambda: self._audit.has_room,
         )
         self._kills: Final = Kills(
             membership=membership,

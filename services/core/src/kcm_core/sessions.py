@@ -21,6 +21,9 @@ from kcm_trust.verify import Untrusted, Verifier
 SESSIONS_MAX: Final = 1024
 """Open sessions kept: each costs one locked page; the one not used for longest goes first."""
 
+SESSIONS_PER_CALLER_MAX: Final = 8
+"""Open sessions of one caller, who needs two while one is renewed: nobody pushes out the others."""
+
 
 class Sessions:
     """Open sessions of a region's callers."""
@@ -65,10 +68,19 @@ class Sessions:
             raise KcmError(Code.FORBIDDEN, "the caller is not on the roster") from None
         except InvalidTag:
             raise KcmError(Code.UNKNOWN_SESSION) from None
+        self._make_room(request.caller, now_ms)
         self._open[key] = session
-        if len(self._open) > SESSIONS_MAX:
-            self._open.popitem(last=False)[1].close()
         return session, caller
+
+    def _make_room(self, caller: str, now_ms: int) -> None:
+        """Wipe what has ended, and what is too much with one more of this caller."""
+        own = [key for key, one in self._open.items() if one.info.caller == caller]
+        gone = {key for key, one in self._open.items() if not one.info.live(now_ms)}
+        gone.update(own[: max(0, len(own) + 1 - SESSIONS_PER_CALLER_MAX)])
+        for key in gone:
+            self._open.pop(key).close()
+        while len(self._open) >= SESSIONS_MAX:
+            self._open.popitem(last=False)[1].close()
 
     def close(self) -> None:
         """Wipe every session's keys."""

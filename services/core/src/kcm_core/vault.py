@@ -91,7 +91,8 @@ class Vault:
         Raises ``tampered`` when it is not this region's, this tenant's or this version's.
         """
         ring = self._rings.get(tenant)
-        if ring is None:
+        if ring is None or ring.generation != generation:
+            self.purge(tenant)
             ring = Keyring(generation)
         name = RootName(version)
         try:
@@ -110,10 +111,11 @@ class Vault:
         """A new service key, wrapped. It is not open afterwards."""
         name = ServiceName(key.service, key.version)
         with ring.use() as keys:
+            root = keys.key(RootName(key.l2_version))
             with keys.place(name) as place:
                 self._random.fill(place)
                 blob = xaes.seal(
-                    keys.key(RootName(key.l2_version)),
+                    root,
                     place,
                     self._service_aad(key),
                     self._random.public(xaes.NONCE_SIZE),
@@ -125,12 +127,10 @@ class Vault:
     def open_service_key(self, ring: Keyring, key: ServiceKey, blob: bytes) -> None:
         """Open a wrapped service key into the keyring; raises ``tampered``."""
         try:
-            with (
-                ring.use() as keys,
-                keys.place(ServiceName(key.service, key.version)) as place,
-            ):
+            with ring.use() as keys:
                 root = keys.key(RootName(key.l2_version))
-                xaes.open_into(root, blob, self._service_aad(key), place, keys.scratch)
+                with keys.place(ServiceName(key.service, key.version)) as place:
+                    xaes.open_into(root, blob, self._service_aad(key), place, keys.scratch)
         except InvalidTag:
             raise KcmError(Code.TAMPERED, "the service key does not open under its root") from None
 

@@ -3,10 +3,14 @@
 Order of work: is it well formed and in time, who asks and may they, is the tenant alive and its key
 open; then, without a wait in between, open the seal, do the cipher calls, seal the reply, and
 compare the generation once more. A request that a purge overtakes has no reply but the refusal.
+
+A customer's key is asked only for a request that opens: a ticket travels in clear, so anybody can
+send one again with something else behind it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from hashlib import sha256
 from typing import Final
 
@@ -48,6 +52,7 @@ class Wrapping:
         clock: Clock,
         randomness: Randomness,
         lease_ms: int,
+        may_record: Callable[[], bool] = lambda: True,
     ) -> None:
         self._me: Final = membership
         self._revocations: Final = revocations
@@ -58,6 +63,7 @@ class Wrapping:
         self._clock: Final = clock
         self._random: Final = randomness
         self._lease_ms: Final = lease_ms
+        self._may_record: Final = may_record
         self._scratch: Final = ScratchPool()
 
     async def handle(self, subject: str, body: bytes) -> bytes:
@@ -67,35 +73,47 @@ class Wrapping:
             raise KcmError(Code.MALFORMED, "a Core serves wrap and unwrap")
         request = decode(CoreRequest, body)
         check_deadline(request.deadline_ms, self._clock.unix_ms())
-        session, caller = self._sessions.session(request, self._clock.unix_ms())
+        _, caller = self._sessions.session(request, self._clock.unix_ms())
         if caller.role is not Role.GATEWAY or not may_ask(caller, asked.tenant, asked.service):
             raise KcmError(Code.FORBIDDEN)
+        if not self._may_record():
+            raise KcmError(Code.UNAVAILABLE, "the audit trail cannot take more")
         try:
-            return await self._serve(asked, request, session, body)
+            return await self._serve(asked, request, body)
         except Purged:
+            self._tell(asked, request, Code.TENANT_KILLED, request.count)
             raise KcmError(Code.TENANT_KILLED) from None
         except KcmError as error:
             self._tell(asked, request, error.code, request.count)
             raise
 
-    async def _serve(
-        self, asked: subjects.DataSubject, request: CoreRequest, session: Session, body: bytes
-    ) -> bytes:
+    async def _serve(self, asked: subjects.DataSubject, request: CoreRequest, body: bytes) -> bytes:
         self._opener.known(asked.tenant)
         generation = self._revocations.begin(asked.tenant)
+        _check_version(asked.operation, request.l3_version)
+        clear = request.clear(self._me.region, asked.operation, asked.tenant, asked.service)
+        if not self._opener.is_open(asked.tenant, asked.service, request.l3_version):
+            self._check_seal(asked.operation, request, clear)
         key = await self._opener.service_key(asked.tenant, asked.service, request.l3_version)
         # From here on nothing waits.
         self._revocations.still(asked.tenant, generation)
         ring = self._vault.ring(asked.tenant)
         if ring is None:
             raise KcmError(Code.TENANT_SEALED)
-        clear = request.clear(self._me.region, asked.operation, asked.tenant, asked.service)
+        # Asked again: a session that made room for others meanwhile is opened from its ticket.
+        session, _ = self._sessions.session(request, self._clock.unix_ms())
         digest = sha256(body).digest()
         work = self._wrap if asked.operation == "wrap" else self._unwrap
         sealed, failed = work(ring, key, request, session, clear, digest)
         self._revocations.still(asked.tenant, generation)
         self._tell(asked, request, Code.OK, failed)
         return encode(CoreReply(v=1, callee=self._me.name, sealed=sealed))
+
+    def _check_seal(self, operation: str, request: CoreRequest, clear: bytes) -> None:
+        size = limits.KEY_SIZE if operation == "wrap" else limits.WRAPPED_SIZE
+        session, _ = self._sessions.session(request, self._clock.unix_ms())
+        with self._scratch.borrow(request.count * size) as view:
+            _open(session, request, clear, view)
 
     def _wrap(
         self,
@@ -161,6 +179,14 @@ def _open(session: Session, request: CoreRequest, clear: bytes, out: memoryview)
         session.open_request(request.request_id, clear, request.sealed, out)
     except InvalidTag:
         raise KcmError(Code.FORBIDDEN, "the request was not sealed for this subject") from None
+
+
+def _check_version(operation: str, version: int) -> None:
+    """Nobody wraps under an old key, and no record was made under "the current one"."""
+    if operation == "wrap" and version:
+        raise KcmError(Code.MALFORMED, "keys are wrapped under the current version")
+    if operation == "unwrap" and not version:
+        raise KcmError(Code.KEY_DESTROYED, "versions of a service key count from 1")
 
 
 def check_deadline(deadline_ms: int, now_ms: int) -> None:

@@ -1,0 +1,84 @@
+"""A connection in memory: streams that keep one message for each subject, and what was sent.
+
+As strict as the broker where it matters: compare-and-set, sequences that rise, and an own error for
+a subject that has nothing. ``before`` is awaited before every operation of the store: a test fails,
+delays or interleaves there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from nats.js import errors as js_errors
+from nats.js.api import PubAck, RawStreamMsg
+
+
+class Clock:
+    """Both clocks, moved by hand."""
+
+    def __init__(self, now: float = 100.0) -> None:
+        self.now = now
+
+    def elapsed(self) -> float:
+        return self.now
+
+    def unix_ms(self) -> int:
+        return int(self.now * 1000)
+
+
+@dataclass
+class Message:
+    """What the client library hands to a callback."""
+
+    data: bytes
+    reply: str = ""
+    subject: str = ""
+
+
+async def nothing(operation: str, subject: str) -> None:
+    """Let every operation pass."""
+
+
+@dataclass
+class Stream:
+    """JetStream with ``max_msgs_per_subject=1``."""
+
+    stored: dict[str, tuple[int, bytes]] = field(default_factory=dict)
+    sequence: int = 0
+    before: Callable[[str, str], Awaitable[None]] = nothing
+
+    async def get_last_msg(self, stream: str, subject: str) -> RawStreamMsg:
+        await self.before("last", subject)
+        if subject not in self.stored:
+            raise js_errors.NotFoundError(code=404, err_code=10037)
+        sequence, data = self.stored[subject]
+        return RawStreamMsg(subject=subject, seq=sequence, data=data)
+
+    async def publish(
+        self, subject: str, body: bytes, headers: dict[str, str] | None = None
+    ) -> PubAck:
+        await self.before("put", subject)
+        expected = (headers or {}).get("Nats-Expected-Last-Subject-Sequence")
+        if expected is not None and int(expected) != self.stored.get(subject, (0, b""))[0]:
+            raise js_errors.BadRequestError(code=400, err_code=10071)
+        self.sequence += 1
+        self.stored[subject] = (self.sequence, body)
+        return PubAck(stream="S", seq=self.sequence)
+
+
+@dataclass
+class Bus:
+    """Implements what the services use of ``Connection``."""
+
+    stream: Stream = field(default_factory=Stream)
+    sent: list[tuple[str, bytes]] = field(default_factory=list)
+
+    def jetstream(self) -> Stream:
+        return self.stream
+
+    def on_reconnect(self, callback: Callable[[], None]) -> None:
+        pass
+
+    async def publish(self, subject: str, body: bytes, reply: str = "") -> None:
+        self.sent.append((subject, body))

@@ -1,0 +1,187 @@
+"""Opening roots: once for everybody, never across a kill, and never for too many at once."""
+
+import asyncio
+import gc
+
+import pytest
+from kcm_core.l1.state import L1State
+from kcm_core.opening import WAITING_MAX
+from kcm_schemas.codes import Code, KcmError
+from kcm_schemas.registry import Link
+
+from tests.unit.core_rig import LINK, TENANT, URI, World
+from tests.unit.trust_rig import hold
+
+
+class Gate:
+    """An L1 that answers when it is told to."""
+
+    def __init__(self, unsealer):
+        self.open = asyncio.Event()
+        self.entered = asyncio.Semaphore(0)
+        unsealer._hook = self
+
+    async def __call__(self, operation, uri):
+        self.entered.release()
+        await self.open.wait()
+
+    async def reached(self):
+        """Until one more operation is under way."""
+        await self.entered.acquire()
+
+
+@pytest.fixture
+def world(tmp_path):
+    return World(tmp_path)
+
+
+async def refused(awaitable):
+    with pytest.raises(KcmError) as info:
+        await awaitable
+    return info.value.code
+
+
+def unwraps(world):
+    return [call for call in world.unsealer.calls if call[0] == "unwrap"]
+
+
+async def test_whoever_asks_at_the_same_time_waits_for_one_unseal(world):
+    core = await world.core().made()
+    before = len(unwraps(world))
+    gate = Gate(world.unsealer)
+    asking = [asyncio.create_task(core.opener.ring("acme")) for _ in range(10)]
+    await gate.reached()
+    gate.open.set()
+    rings = await asyncio.gather(*asking)
+    assert len(unwraps(world)) == before + 1
+    assert all(ring is core.vault.ring("acme") for ring in rings)
+    assert await core.opener.ring("acme") is rings[0]
+
+
+async def test_a_kill_during_an_unseal_leaves_nothing_open(world):
+    core = await world.core().made()
+    gate = Gate(world.unsealer)
+    asking = asyncio.create_task(core.opener.service_key("acme", "crm", 0))
+    await gate.reached()
+    core.kill()
+    gate.open.set()
+    assert await refused(asking) is Code.TENANT_KILLED
+    assert core.vault.open_tenants == []
+    assert await refused(core.opener.ring("acme")) is Code.TENANT_KILLED
+
+
+async def test_a_kill_and_its_lift_during_an_unseal_leave_nothing_of_it_open(world):
+    """And who asks after the lift waits for an unseal that began after it."""
+    core = await world.core().made()
+    before = len(unwraps(world))
+    gate = Gate(world.unsealer)
+    early = asyncio.create_task(core.opener.ring("acme"))
+    await gate.reached()
+    core.kill()
+    core.lift()
+    late = asyncio.create_task(core.opener.ring("acme"))
+    await gate.reached()
+    gate.open.set()
+    assert await refused(early) is Code.TENANT_KILLED
+    ring = await late
+    assert ring is core.vault.ring("acme")
+    assert ring.generation == core.revocations.generation("acme")
+    assert len(unwraps(world)) == before + 2
+
+
+async def test_a_ring_that_missed_its_purge_is_not_used_again(world):
+    core = await world.core().made()
+    ring = await core.opener.ring("acme")
+    core.revocations._raise("acme")
+    again = await core.opener.ring("acme")
+    assert again is not ring
+    assert ring.purged
+
+
+async def test_a_hanging_key_takes_up_a_bounded_number_of_requests(world):
+    core = await world.core().made()
+    gate = Gate(world.unsealer)
+    asking = [asyncio.create_task(core.opener.ring("acme")) for _ in range(WAITING_MAX)]
+    await gate.reached()
+    assert await refused(core.opener.ring("acme")) is Code.BUSY
+    gate.open.set()
+    await asyncio.gather(*asking)
+    assert await core.opener.ring("acme")
+    assert not core.opener._waiting
+    assert not core.opener._opening
+
+
+async def test_who_stops_waiting_stops_nobody_else(world):
+    core = await world.core().made()
+    gate = Gate(world.unsealer)
+    first = asyncio.create_task(core.opener.ring("acme"))
+    second = asyncio.create_task(core.opener.ring("acme"))
+    await gate.reached()
+    first.cancel()
+    gate.open.set()
+    assert await second is core.vault.ring("acme")
+    assert first.cancelled()
+    assert not core.opener._waiting
+
+
+async def test_a_failure_that_nobody_waits_for_any_more_is_silent(world, caplog):
+    core = await world.core().made()
+    gate = Gate(world.unsealer)
+    world.unsealer.key(URI).state = L1State.DISABLED
+    asking = asyncio.create_task(core.opener.ring("acme"))
+    await gate.reached()
+    asking.cancel()
+    gate.open.set()
+    (task,) = core.opener._opening.values()
+    await asyncio.wait({task})
+    del task
+    gc.collect()
+    assert "never retrieved" not in caplog.text
+    assert core.vault.open_tenants == []
+
+
+@pytest.mark.parametrize("state", [L1State.DISABLED, L1State.UNREACHABLE, L1State.FORBIDDEN])
+async def test_without_the_customers_key_a_tenant_stays_sealed(world, state):
+    core = await world.core().made()
+    world.unsealer.key(URI).state = state
+    assert await refused(core.opener.ring("acme")) is Code.TENANT_SEALED
+    world.unsealer.key(URI).state = L1State.ENABLED
+    assert await core.opener.ring("acme")
+
+
+async def test_a_lying_l1_opens_nothing_and_is_on_record(world):
+    core = await world.core().made()
+
+    class Liar:
+        async def unwrap_into(self, uri, blob, context, mechanism, out, **_):
+            out[:] = bytes(range(72))
+
+    core.opener._unsealer = Liar()
+    assert await refused(core.opener.ring("acme")) is Code.TAMPERED
+    assert core.vault.open_tenants == []
+    assert core.events[-1][1]["code"] is Code.TAMPERED
+
+
+async def test_who_is_not_registered_here_is_unknown(world):
+    core = await world.core().made()
+    assert await refused(core.opener.ring("nobody")) is Code.UNKNOWN_TENANT
+    core.learn(TENANT.model_copy(update={"revision": 2, "regions": ["us"]}))
+    assert await refused(core.opener.ring("acme")) is Code.UNKNOWN_TENANT
+
+
+async def test_a_tenant_on_another_link_than_its_root_stays_sealed(world):
+    core = await world.core().made()
+    core.learn(Link(link="other", revision=1, uri="softkey:/keys/other", model="byok"))
+    core.learn(TENANT.model_copy(update={"revision": 2, "link": "other"}))
+    assert await refused(core.opener.ring("acme")) is Code.TENANT_SEALED
+
+
+async def test_services_and_versions_that_do_not_exist(world):
+    core = await world.core().made()
+    assert await refused(core.opener.service_key("acme", "hr", 0)) is Code.UNKNOWN_SERVICE
+    assert await refused(core.opener.service_key("acme", "crm", 2)) is Code.KEY_DESTROYED
+    key = await core.opener.service_key("acme", "crm", 0)
+    assert key == await core.opener.service_key("acme", "crm", 1)
+    assert core.opener.is_open("acme", "crm", 0)
+    core.kill(hold(scope="link", target=LINK.link))
+    assert not core.opener.is_open("acme", "crm", 0)
