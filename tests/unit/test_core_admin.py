@@ -1,0 +1,177 @@
+"""Operators' requests: for one place and one time, by one role, and with one effect."""
+
+from hashlib import sha256
+
+import pytest
+from kcm_schemas import limits, subjects
+from kcm_schemas.admin import AdminRequest, Empty, PutStatement, TenantList, TenantQuery, TenantView
+from kcm_schemas.codec import decode, encode
+from kcm_schemas.codes import Code, KcmError
+from kcm_schemas.registry import Link, Service, Tenant
+from kcm_schemas.signed import Kind
+
+from tests.unit.core_rig import LINK, SERVICE, TENANT, VERIFIER, World, signed
+
+KINDS = {Tenant: Kind.TENANT, Link: Kind.LINK, Service: Kind.SERVICE}
+
+
+@pytest.fixture
+def world(tmp_path):
+    return World(tmp_path)
+
+
+def request(world, noun, verb, payload, *, signer="admin", region="eu", ahead_ms=5000):
+    body = AdminRequest(
+        region=region, noun=noun, verb=verb, request_id=bytes(16),
+        deadline_ms=world.clock.unix_ms() + ahead_ms, payload=encode(payload),
+    )  # fmt: skip
+    return signed(Kind.ADMIN, body, signer)
+
+
+async def ask(core, raw, noun, verb):
+    """The code of the signed answer, and its payload."""
+    answer = await core.admin.handle(subjects.admin("eu", noun, verb), raw)
+    reply, by = VERIFIER.admin_reply(answer)
+    assert by.instance == core.me.name
+    assert reply.request == sha256(raw).digest()
+    return reply.code, reply.payload
+
+
+async def put(core, record, *, author="admin", **settings):
+    kind = KINDS[type(record)]
+    noun, statement = kind.value, PutStatement(statement=signed(kind, record, author))
+    raw = request(core.world, noun, "put", statement, **settings)
+    return (await ask(core, raw, noun, "put"))[0]
+
+
+async def put_all(core):
+    return [await put(core, record) for record in (LINK, TENANT, SERVICE)]
+
+
+async def test_putting_is_idempotent_through_any_core_and_another_record_is_a_conflict(world):
+    one, two = world.core(), world.core("core-eu-2")
+    for core in (one, one, two):
+        assert await put_all(core) == [Code.OK] * 3
+    for other in (
+        LINK.model_copy(update={"uri": "softkey:/keys/mallory"}),
+        TENANT.model_copy(update={"revision": 2}),
+        SERVICE.model_copy(update={"revision": 2}),
+    ):
+        assert await put(one, other) is Code.CONFLICT
+    assert await one.opener.service_key("acme", "crm", 0)
+
+
+async def test_an_operator_who_left_does_not_block_a_name_for_ever(world):
+    """What is stored and not believed any more is as good as absent: it may be put again."""
+    core = world.core()
+    assert await put_all(core) == [Code.OK] * 3
+    stored = world.bus.stream.stored
+    for record in (LINK, TENANT, SERVICE):
+        names = [record.tenant] if isinstance(record, Tenant) else (
+            [record.link] if isinstance(record, Link) else [record.tenant, record.service]
+        )  # fmt: skip
+        kind = KINDS[type(record)]
+        subject = subjects.bucket_subject(subjects.REGISTRY_BUCKET, kind.value, *names)
+        stored[subject] = (stored[subject][0], signed(kind, record, "stranger"))
+    again = world.core()
+    assert await put_all(again) == [Code.OK] * 3
+    assert again.registry.tenant("acme") == TENANT
+
+
+async def test_the_same_record_put_by_somebody_else_at_the_same_moment(world):
+    core, other = world.core(), world.core("core-eu-2")
+    done = []
+
+    async def overtake(operation, subject):
+        if operation == "put" and "registry" in subject and not done:
+            done.append(subject)
+            assert await put(other, LINK) is Code.OK
+
+    world.bus.stream.before = overtake
+    assert await put(core, LINK) is Code.OK
+    assert len(done) == 1
+
+
+async def test_a_request_is_for_one_place(world):
+    core = world.core()
+    statement = PutStatement(statement=signed(Kind.LINK, LINK))
+    elsewhere = request(world, "link", "put", statement, region="us")
+    assert (await ask(core, elsewhere, "link", "put"))[0] is Code.FORBIDDEN
+    here = request(world, "link", "put", statement)
+    for noun, verb in (("tenant", "put"), ("link", "show")):
+        assert (await ask(core, here, noun, verb))[0] is Code.FORBIDDEN
+    assert not world.bus.stream.stored
+
+
+@pytest.mark.parametrize(
+    ("ahead_ms", "code"),
+    [
+        (0, Code.DEADLINE_EXCEEDED),
+        (-1, Code.DEADLINE_EXCEEDED),
+        (limits.DEADLINE_MAX_MS + 1, Code.MALFORMED),
+    ],
+)
+async def test_a_request_is_for_one_time(world, ahead_ms, code):
+    assert await put(world.core(), LINK, ahead_ms=ahead_ms) is code
+    assert not world.bus.stream.stored
+
+
+async def test_roles_of_the_sender_and_of_the_author_both_count(world):
+    core = world.core()
+    assert await put(core, LINK, signer="security") is Code.FORBIDDEN
+    assert await put(core, LINK, signer="nobody") is Code.FORBIDDEN
+    assert await put(core, LINK, author="security") is Code.FORBIDDEN
+    assert await put(core, LINK, author="core-eu") is Code.FORBIDDEN
+    assert not world.bus.stream.stored
+    raw = request(world, "hold", "put", PutStatement(statement=b""), signer="admin")
+    assert (await ask(core, raw, "hold", "put"))[0] is Code.FORBIDDEN
+
+
+@pytest.mark.parametrize("signer", ["stranger", "core-eu", "gw-eu", "root"])
+async def test_who_is_no_operator_gets_no_signature(world, signer):
+    core = world.core()
+    raw = request(world, "tenant", "list", Empty(), signer=signer)
+    for body in (raw, raw[:-1], b"", b"\xc1" * 50):
+        with pytest.raises(KcmError) as info:
+            await core.admin.handle(subjects.admin("eu", "tenant", "list"), body)
+        assert info.value.code is Code.FORBIDDEN
+
+
+async def test_an_unknown_verb_and_a_payload_of_another_kind(world):
+    core = world.core()
+    raw = request(world, "tenant", "delete", Empty())
+    assert (await ask(core, raw, "tenant", "delete"))[0] is Code.MALFORMED
+    raw = request(world, "tenant", "show", Empty())
+    assert (await ask(core, raw, "tenant", "show"))[0] is Code.MALFORMED
+
+
+async def test_a_statement_of_one_kind_is_not_taken_for_another(world):
+    core = world.core()
+    statement = PutStatement(statement=signed(Kind.TENANT, TENANT))
+    raw = request(world, "link", "put", statement)
+    assert (await ask(core, raw, "link", "put"))[0] is Code.FORBIDDEN
+
+
+async def test_what_has_to_be_there_first(world):
+    core = world.core()
+    assert await put(core, TENANT) is Code.MALFORMED
+    assert await put(core, SERVICE) is Code.UNKNOWN_TENANT
+    assert await put(core, LINK) is Code.OK
+    assert await put(core, TENANT.model_copy(update={"regions": ["us"]})) is Code.WRONG_REGION
+    bad = LINK.model_copy(update={"link": "bad", "uri": "http://somewhere/?secret"})
+    assert await put(core, bad) is Code.MALFORMED
+
+
+async def test_a_core_that_has_not_heard_of_a_tenant_asks_before_it_says_so(world):
+    assert await put_all(world.core()) == [Code.OK] * 3
+    other = world.core("core-eu-2")
+    raw = request(world, "tenant", "show", TenantQuery(tenant="acme"), signer="security")
+    code, payload = await ask(other, raw, "tenant", "show")
+    assert code is Code.OK
+    assert decode(TenantView, payload).tenant == "acme"
+    other.kill()
+    raw = request(world, "tenant", "list", Empty(), signer="security")
+    _, payload = await ask(other, raw, "tenant", "list")
+    assert [one.state for one in decode(TenantList, payload).tenants] == ["killed"]
+    raw = request(world, "tenant", "show", TenantQuery(tenant="bcme"))
+    assert (await ask(other, raw, "tenant", "show"))[0] is Code.UNKNOWN_TENANT

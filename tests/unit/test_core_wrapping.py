@@ -1,0 +1,257 @@
+"""Wrap and unwrap behind the sealed channel: every refusal, and nothing after a purge."""
+
+import asyncio
+
+import pytest
+from kcm_bus.clock import SystemRandomness
+from kcm_core.l1.state import L1State
+from kcm_schemas import limits, subjects
+from kcm_schemas.codec import decode, encode
+from kcm_schemas.codes import Code, KcmError
+from kcm_schemas.registry import Service
+from kcm_schemas.vault import CoreRequest
+
+from tests.unit.core_rig import BLOB, KEY, SERVICE, TENANT, URI, World
+
+SUBJECT = subjects.core("eu", "unwrap", "acme", "crm")
+
+
+@pytest.fixture
+def world(tmp_path):
+    return World(tmp_path)
+
+
+@pytest.fixture
+async def core(world):
+    return await world.core().made()
+
+
+def fresh(count=3):
+    keys = bytearray(KEY * count)
+    SystemRandomness().fill(memoryview(keys))
+    return memoryview(keys)
+
+
+async def wrapped(core, count=3):
+    keys = fresh(count)
+    lease, blobs = await core.client().wrap("acme", "crm", "record", keys)
+    return keys.tobytes(), lease, blobs
+
+
+async def unwrap(core, blobs, *, version=1, client=None, service="crm", tenant="acme"):
+    out = memoryview(bytearray(len(blobs) // BLOB * KEY))
+    client = client or core.client()
+    lease, bad = await client.unwrap(tenant, service, "record", version, blobs, out)
+    return lease, bad, out.tobytes()
+
+
+async def refused(awaitable):
+    with pytest.raises(KcmError) as info:
+        await awaitable
+    return info.value.code
+
+
+class Wire:
+    """Between a Gateway and a Core: keeps requests, and changes what a test says."""
+
+    def __init__(self, core, change=None, subject=None):
+        self.core = core
+        self.change = change or (lambda request: request)
+        self.subject = subject
+        self.seen = []
+
+    async def __call__(self, subject, body, timeout_s):
+        request = self.change(decode(CoreRequest, body))
+        self.seen.append((self.subject or subject, encode(request)))
+        return await self.core.answer(*self.seen[-1])
+
+
+async def test_keys_come_back_through_any_core_with_the_lease_from_the_sending(world, core):
+    keys, lease, blobs = await wrapped(core)
+    assert lease.l3_version == 1
+    assert lease.until == world.clock.now + 10
+    other = world.core("core-eu-2")
+    other.learn()
+    again, bad, out = await unwrap(other, blobs)
+    assert (bad, out, again.l3_version) == ([], keys, 1)
+
+
+async def test_one_tampered_key_spoils_no_other(core):
+    keys, _, blobs = await wrapped(core)
+    changed = bytearray(blobs)
+    changed[BLOB + 30] ^= 1
+    _, bad, out = await unwrap(core, bytes(changed))
+    assert bad == [1]
+    assert out == keys[:KEY] + bytes(KEY) + keys[2 * KEY :]
+
+
+@pytest.mark.parametrize(
+    ("subject", "code"),
+    [
+        (subjects.core("eu", "wrap", "acme", "crm"), Code.MALFORMED),
+        (subjects.core("eu", "unwrap", "acme", "hr"), Code.FORBIDDEN),
+        (subjects.core("eu", "rewrap", "acme", "crm"), Code.MALFORMED),
+        (subjects.core("eu", "unwrap", "bcme", "crm"), Code.FORBIDDEN),
+    ],
+    ids=["operation", "service", "no operation", "tenant"],
+)
+async def test_a_request_is_of_no_use_on_another_subject(core, subject, code):
+    _, _, blobs = await wrapped(core)
+    core.learn(Service(tenant="acme", service="hr", revision=1))
+    await core.maker.service(Service(tenant="acme", service="hr", revision=1))
+    client = core.client(ask=Wire(core, subject=subject))
+    assert await refused(unwrap(core, blobs, client=client)) is code
+
+
+CHANGES = {
+    "version": {"l3_version": 2},
+    "purpose": {"purpose": "stream"},
+    "request id": {"request_id": bytes(16)},
+    "caller": {"caller": "gw-us"},
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+async def test_what_travels_in_clear_is_bound(world, core, change):
+    _, _, blobs = await wrapped(core)
+    client = core.client(ask=Wire(core, lambda request: request.model_copy(update=change)))
+    assert await refused(unwrap(core, blobs, client=client)) in {Code.FORBIDDEN, Code.KEY_DESTROYED}
+
+
+async def test_a_later_deadline_and_another_count_are_not_accepted_either(core):
+    _, _, blobs = await wrapped(core)
+
+    def later(request):
+        return request.model_copy(update={"deadline_ms": request.deadline_ms + 1})
+
+    def fewer(request):
+        return request.model_copy(update={"count": request.count - 1})
+
+    assert await refused(unwrap(core, blobs, client=core.client(ask=Wire(core, later)))) is (
+        Code.FORBIDDEN
+    )
+    assert await refused(unwrap(core, blobs, client=core.client(ask=Wire(core, fewer)))) is (
+        Code.MALFORMED
+    )
+
+
+async def test_a_request_is_refused_late_and_far_ahead(world, core):
+    wire = Wire(core)
+    _, _, blobs = await wrapped(core)
+    await unwrap(core, blobs, client=core.client(ask=wire))
+    world.clock.now += 2.0
+    assert await refused(core.wrapping.handle(*wire.seen[0])) is Code.DEADLINE_EXCEEDED
+    world.clock.now -= 2.0 + limits.DEADLINE_MAX_MS / 1000
+    assert await refused(core.wrapping.handle(*wire.seen[0])) is Code.MALFORMED
+
+
+async def test_who_has_no_grant_or_is_no_gateway_of_this_region_is_refused(core):
+    _, _, blobs = await wrapped(core)
+    assert await refused(unwrap(core, blobs, tenant="bcme")) is Code.FORBIDDEN
+    for caller in ("gw-us", "core-eu-2"):
+        client = core.client(caller)
+        assert await refused(unwrap(core, blobs, client=client)) is Code.FORBIDDEN
+
+
+async def test_nobody_wraps_under_an_old_key_and_no_record_is_of_version_zero(core):
+    _, _, blobs = await wrapped(core)
+    assert await refused(unwrap(core, blobs, version=0)) is Code.KEY_DESTROYED
+    assert await refused(unwrap(core, blobs, version=2)) is Code.KEY_DESTROYED
+    wire = Wire(core, lambda request: request.model_copy(update={"l3_version": 1}))
+    client = core.client(ask=wire)
+    assert await refused(client.wrap("acme", "crm", "record", fresh())) is Code.MALFORMED
+
+
+async def test_a_key_of_zeros_is_not_wrapped(core):
+    keys = memoryview(bytearray(2 * KEY))
+    assert await refused(core.client().wrap("acme", "crm", "record", keys)) is Code.MALFORMED
+
+
+async def test_killed_sealed_and_unknown(world, core):
+    _, _, blobs = await wrapped(core)
+    core.kill()
+    assert await refused(unwrap(core, blobs)) is Code.TENANT_KILLED
+    core.lift()
+    world.unsealer.key(URI).state = L1State.DISABLED
+    assert await refused(unwrap(core, blobs)) is Code.TENANT_SEALED
+    world.unsealer.key(URI).state = L1State.ENABLED
+    assert (await unwrap(core, blobs))[1] == []
+    core.learn(TENANT.model_copy(update={"revision": 2, "regions": ["us"]}))
+    assert await refused(unwrap(core, blobs)) is Code.UNKNOWN_TENANT
+
+
+@pytest.mark.parametrize("lifted", [False, True])
+async def test_a_purge_while_the_service_key_is_read_lets_nothing_out(world, core, lifted):
+    """Neither a kill nor a kill with its lift: the operation began in another generation."""
+    _, _, blobs = await wrapped(core)
+    core.vault.purge("acme")
+    entered, gate = asyncio.Event(), asyncio.Event()
+
+    async def slow(operation, subject):
+        if "service" in subject:
+            entered.set()
+            await gate.wait()
+
+    world.bus.stream.before = slow
+    asking = asyncio.create_task(unwrap(core, blobs))
+    await entered.wait()
+    core.kill()
+    if lifted:
+        core.lift()
+    gate.set()
+    assert await refused(asking) is Code.TENANT_KILLED
+
+
+async def test_a_request_that_nobody_sealed_asks_no_customers_key(world, core):
+    """A ticket travels in clear: an eavesdropper can send it with anything behind it."""
+    _, _, blobs = await wrapped(core)
+    wire = Wire(core)
+    await unwrap(core, blobs, client=core.client(ask=wire))
+    subject, body = wire.seen[0]
+    request = decode(CoreRequest, body)
+    forged = encode(request.model_copy(update={"sealed": bytes(len(request.sealed))}))
+    core.vault.purge("acme")
+    asked = len(world.unsealer.calls)
+    assert await refused(core.wrapping.handle(subject, forged)) is Code.FORBIDDEN
+    assert len(world.unsealer.calls) == asked
+    assert core.vault.open_tenants == []
+
+
+async def test_a_session_that_made_room_while_its_request_waited_is_opened_again(world, core):
+    """Not the tenant was purged: it must not be told as if it were."""
+    keys, _, blobs = await wrapped(core)
+    core.vault.purge("acme")
+
+    async def crowd(operation, uri):
+        core.sessions.close()
+
+    world.unsealer._hook = crowd
+    assert (await unwrap(core, blobs))[2] == keys
+
+
+async def test_what_cannot_be_recorded_is_not_done(core):
+    _, _, blobs = await wrapped(core)
+    told = len(core.events)
+    core.may_record = False
+    assert await refused(unwrap(core, blobs)) is Code.UNAVAILABLE
+    assert len(core.events) == told  # the reserve is for purges
+
+
+async def test_everything_that_is_served_or_refused_to_a_caller_is_on_record(core):
+    _, _, blobs = await wrapped(core, 2)
+    await unwrap(core, bytes([blobs[0] ^ 1]) + blobs[1:])
+    core.kill()
+    await refused(unwrap(core, blobs))
+    told = [(kind, f["code"], f["count"], f["failed"]) for kind, f in core.events[-3:]]
+    assert told == [
+        ("keys.wrap", Code.OK, 2, 0),
+        ("keys.unwrap", Code.OK, 2, 1),
+        ("keys.unwrap", Code.TENANT_KILLED, 2, 2),
+    ]
+    assert {f["actor"] for kind, f in core.events if kind.startswith("keys.")} == {"gw-eu"}
+
+
+async def test_an_unknown_service(core):
+    keys = fresh()
+    assert await refused(core.client().wrap("acme", "hr", "record", keys)) is Code.UNKNOWN_SERVICE
+    assert SERVICE.service == "crm"
