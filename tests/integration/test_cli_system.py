@@ -63,6 +63,8 @@ async def test_a_life_of_a_tenant(kcm: Shell, living: Living, tmp_path: Path) ->
     kcm("tenant", "create", name, "--link", name)
     kcm("tenant", "create", name, "--link", name)
     kcm("tenant", "create", name, "--link", name, "--fence", "local", expect=Exit.REFUSED)
+    kcm("tenant", "create", name, "--link", name, "--fence", "local", "--revision", "2")
+    kcm("tenant", "create", name, "--link", name, expect=Exit.REFUSED)
     kcm("service", "create", name, "crm")
     shown = json.loads(kcm("tenant", "show", name, "--region", US).stdout)
     assert shown["services"] == [{"service": "crm", "l3_version": 1}]

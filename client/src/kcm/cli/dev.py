@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -73,6 +74,13 @@ def up(
 @regions_option
 @cores_option
 @gateways_option
+@click.option(
+    "--layout",
+    type=click.Choice(["machine", "compose"]),
+    default="machine",
+    show_default=True,
+    help="For this machine, or for the containers of compose.yaml (its regions and numbers).",
+)
 @common
 def init(
     settings: Settings,
@@ -80,14 +88,38 @@ def init(
     regions: tuple[str, ...],
     cores: int,
     gateways: int,
+    layout: str,
 ) -> None:
     """Make identities, roster, passwords and configurations, and start nothing."""
-    from kcm.dev import system
+    from kcm.dev import layouts, system
 
     options = _options(directory, regions, cores, gateways)
-    _, public = system.init(options)
+    if layout == "compose":
+        public = layouts.write_compose(options.directory, time.time_ns() // 1_000_000)
+    else:
+        _, public = system.init(options)
     found = {"directory": options.directory, "root_public": public}
     emit(settings, found, ("directory", "root_public"), [(options.directory, public.hex())])
+
+
+@dev.command()
+@click.option("--config", type=click.Path(path_type=Path), required=True, help="A TOML file.")
+@common
+def provision(settings: Settings, config: Path) -> None:
+    """Make a region's streams and buckets, where they are missing.
+
+    CONFIG names region, replicas and [region_bus]; docs/deployment.md has one.
+    """
+    import asyncio
+
+    from kcm_bus.config import load
+
+    from kcm.dev.setup import ProvisionConfig
+    from kcm.dev.setup import provision as make
+
+    wanted = load(ProvisionConfig, str(config))
+    asyncio.run(make(wanted))
+    emit(settings, {"region": wanted.region}, ("provisioned",), [(wanted.region,)])
 
 
 @dev.command()

@@ -74,6 +74,7 @@ def explain(error: BaseException) -> Report:
 
 
 def _explain_ours(error: BaseException) -> Report:
+    from kcm_bus.config import ConfigError
     from kcm_schemas.codes import KcmError
 
     from kcm.context import ContextError
@@ -84,6 +85,8 @@ def _explain_ours(error: BaseException) -> Report:
     match error:
         case ContextError():
             return Report(Exit.USAGE, "context", str(error), error.hint)
+        case ConfigError():
+            return Report(Exit.USAGE, "config", str(error), "")
         case UntrustedReply():
             hint = "the broker or an instance is not to be trusted; try another --region"
             return Report(Exit.CHECK_FAILED, "untrusted", error.detail, hint)

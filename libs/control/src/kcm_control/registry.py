@@ -53,6 +53,24 @@ class Registry:
         return [tenant.tenant for tenant in self.tenants() if tenant.link == link]
 
 
+def replaces(known: Tenant | Link | Service, new: Tenant | Link | Service) -> bool:
+    """Whether ``new`` may take the place of ``known``.
+
+    Its revision has to be higher, and what stored keys are wrapped by has to stay: a tenant's link,
+    a link's URI. Moving a tenant to another root key means wrapping its roots again.
+    """
+    match known, new:
+        case (Tenant(), Tenant()):
+            same = (known.tenant, known.link) == (new.tenant, new.link)
+        case (Link(), Link()):
+            same = (known.link, known.uri) == (new.link, new.uri)
+        case (Service(), Service()):
+            same = (known.tenant, known.service) == (new.tenant, new.service)
+        case _:
+            return False
+    return same and new.revision > known.revision
+
+
 K = TypeVar("K")
 R = TypeVar("R", Tenant, Link, Service)
 

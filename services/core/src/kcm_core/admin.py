@@ -19,7 +19,7 @@ from kcm_bus.membership import Membership
 from kcm_bus.refusals import Refusals
 from kcm_bus.registry_feed import RegistryFeed
 from kcm_bus.streams import Entry, last, put
-from kcm_control.registry import Registry
+from kcm_control.registry import Registry, replaces
 from kcm_control.revocation import Revocations
 from kcm_schemas import subjects
 from kcm_schemas.admin import (
@@ -220,8 +220,8 @@ class Admin:
     async def _expect(self, raw: bytes, *key: str) -> tuple[Entry | None, int]:
         """The believed record under this key, and the sequence that a new one has to replace.
 
-        Raises ``conflict`` when the record says something else than ``raw``: an operator may sign
-        the same twice.
+        Raises ``conflict`` when the record says something else than ``raw`` and ``raw`` may not take
+        its place: an operator may sign the same twice.
         """
         subject = subjects.bucket_subject(subjects.REGISTRY_BUCKET, *key)
         stored = await last(self._connection, _REGISTRY, subject)
@@ -231,9 +231,12 @@ class Admin:
             known = self._feed.verify(stored)
         except Untrusted:
             return None, stored.sequence
-        if known != _believed(self._feed.verify, Entry(stored.sequence, subject, raw)):
-            raise KcmError(Code.CONFLICT, "another record has this name")
-        return stored, stored.sequence
+        wanted = _believed(self._feed.verify, Entry(stored.sequence, subject, raw))
+        if known == wanted:
+            return stored, stored.sequence
+        if replaces(known, wanted):
+            return None, stored.sequence
+        raise KcmError(Code.CONFLICT, "another record has this name; is the revision higher?")
 
     async def _put(self, raw: bytes, *key: str) -> None:
         stored, sequence = await self._expect(raw, *key)

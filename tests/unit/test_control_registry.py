@@ -1,0 +1,33 @@
+"""What operators signed: the newest revision counts, and what keys depend on stays."""
+
+import pytest
+from kcm_control.registry import Registry, replaces
+from kcm_schemas.registry import Link, Service, Tenant
+
+TENANT = Tenant(tenant="acme", revision=2, link="l", regions=["eu"], fence="all")
+LINK = Link(link="l", revision=2, uri="softkey:/a", model="byok")
+SERVICE = Service(tenant="acme", service="crm", revision=2)
+
+
+@pytest.mark.parametrize("record", [TENANT, LINK, SERVICE], ids=lambda r: type(r).__name__)
+def test_only_a_higher_revision_replaces(record):
+    assert replaces(record, record.model_copy(update={"revision": 3}))
+    assert not replaces(record, record)
+    assert not replaces(record, record.model_copy(update={"revision": 1}))
+
+
+def test_what_stored_keys_are_wrapped_by_stays():
+    assert not replaces(TENANT, TENANT.model_copy(update={"revision": 3, "link": "m"}))
+    assert not replaces(LINK, LINK.model_copy(update={"revision": 3, "uri": "softkey:/b"}))
+    assert replaces(TENANT, TENANT.model_copy(update={"revision": 3, "fence": "local"}))
+    assert not replaces(TENANT, SERVICE.model_copy(update={"revision": 3}))
+
+
+def test_an_older_record_that_comes_back_changes_nothing():
+    registry = Registry()
+    assert registry.put(TENANT)
+    assert not registry.put(TENANT.model_copy(update={"revision": 1, "fence": "local"}))
+    assert registry.tenant("acme") == TENANT
+    assert registry.put(TENANT.model_copy(update={"revision": 3, "fence": "local"}))
+    assert registry.tenant("acme").fence == "local"
+    assert registry.on_link("l") == ["acme"]
