@@ -73,7 +73,7 @@ def explain(error: BaseException) -> Report:
             return _explain_ours(error)
 
 
-def _explain_ours(error: BaseException) -> Report:
+def _explain_ours(error: BaseException) -> Report:  # noqa: PLR0911 - a table of errors
     from kcm_bus.config import ConfigError
     from kcm_schemas.codes import KcmError
 

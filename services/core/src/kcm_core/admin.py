@@ -220,8 +220,8 @@ class Admin:
     async def _expect(self, raw: bytes, *key: str) -> tuple[Entry | None, int]:
         """The believed record under this key, and the sequence that a new one has to replace.
 
-        Raises ``conflict`` when the record says something else than ``raw`` and ``raw`` may not take
-        its place: an operator may sign the same twice.
+        Raises ``conflict`` when the record says something else than ``raw``, and ``raw`` may not
+        take its place: an operator may sign the same twice.
         """
         subject = subjects.bucket_subject(subjects.REGISTRY_BUCKET, *key)
         stored = await last(self._connection, _REGISTRY, subject)
