@@ -154,6 +154,10 @@ class Opening:
         opened: OpenKeys,
     ) -> None:
         version = int.from_bytes(wanted[positions[0]][_VERSION], "big")
+        if version == 0:  # to a Core it would mean the current one
+            for position in positions:
+                opened.refuse(position, Code.MALFORMED)
+            return
         blobs = [wanted[position][_BLOB] for position in positions]
         try:
             answer = await self._unwrapper.open((tenant, service, version), blobs)
