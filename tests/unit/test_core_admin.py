@@ -53,11 +53,15 @@ async def test_putting_is_idempotent_through_any_core_and_another_record_is_a_co
     for core in (one, one, two):
         assert await put_all(core) == [Code.OK] * 3
     for other in (
-        LINK.model_copy(update={"uri": "softkey:/keys/mallory"}),
-        TENANT.model_copy(update={"revision": 2}),
-        SERVICE.model_copy(update={"revision": 2}),
+        LINK.model_copy(update={"uri": "softkey:/keys/mallory", "revision": 2}),
+        LINK.model_copy(update={"model": "hyok"}),
+        TENANT.model_copy(update={"fence": "local"}),
+        TENANT.model_copy(update={"link": "other", "revision": 2}),
+        SERVICE.model_copy(update={"revision": 0}),
     ):
-        assert await put(one, other) is Code.CONFLICT
+        assert await put(one, other) in {Code.CONFLICT, Code.MALFORMED}
+    assert one.registry.tenant("acme") == TENANT
+    assert one.registry.link("acme-root") == LINK
     assert await one.opener.service_key("acme", "crm", 0)
 
 

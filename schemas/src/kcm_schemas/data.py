@@ -13,7 +13,7 @@ from pydantic import Field
 
 from kcm_schemas import limits
 from kcm_schemas.codec import Message, decode, decode_unpacked, unpack
-from kcm_schemas.codes import CodeField, KcmError
+from kcm_schemas.codes import Code, CodeField, KcmError
 from kcm_schemas.names import U64, Text
 
 Column = Annotated[list[bytes], Field(min_length=1, max_length=limits.RECORDS_MAX)]
@@ -70,9 +70,15 @@ R = TypeVar("R", bound=Message)
 
 
 def decode_reply(model: type[R], body: bytes) -> R:
-    """Decode a reply, raising the ``KcmError`` that a failure carries."""
+    """Decode a reply, raising the ``KcmError`` that a failure carries.
+
+    Nobody signs a failure, so its text may be anybody's: what could write more than a line of text
+    to somebody's terminal is left out.
+    """
     value = unpack(body)
     if isinstance(value, dict) and "error" in value:
         failure = decode(Failure, body)
-        raise KcmError(failure.error, failure.detail)
+        if failure.error is Code.OK:
+            raise KcmError(Code.MALFORMED, "a failure that is none")
+        raise KcmError(failure.error, failure.detail if failure.detail.isprintable() else "")
     return decode_unpacked(model, value, body)

@@ -14,7 +14,7 @@ from kcm_trust.verify import Untrusted, Verifier
 from kcm_bus.clock import Clock
 from kcm_bus.connection import Connection
 from kcm_bus.purging import purge_each
-from kcm_bus.streams import Entry, Follower
+from kcm_bus.streams import Entry, Follower, last
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +30,7 @@ class RegistryFeed:
         purge: Callable[[str], int],
         clock: Clock,
     ) -> None:
+        self._connection: Final = connection
         self._verifier: Final = verifier
         self._revocations: Final = revocations
         self._purge: Final = purge
@@ -48,6 +49,14 @@ class RegistryFeed:
     async def close(self) -> None:
         """Stop following."""
         await self._follower.close()
+
+    async def fetch(self, *key: str) -> None:
+        """Take a record from the store's leader, before somebody says that it does not exist."""
+        subject = subjects.bucket_subject(subjects.REGISTRY_BUCKET, *key)
+        stream = subjects.bucket_stream(subjects.REGISTRY_BUCKET)
+        stored = await last(self._connection, stream, subject)
+        if stored is not None:
+            self.take(stored)
 
     def take(self, entry: Entry) -> None:
         """Take one stored record; what cannot be verified is as good as absent."""

@@ -157,7 +157,7 @@ class Admin:
         raw = decode(PutStatement, request.payload).statement
         service = _believed(self._me.verifier.service, raw)
         if self._registry.tenant(service.tenant) is None:
-            await self._read("tenant", service.tenant)
+            await self._feed.fetch("tenant", service.tenant)
         await self._expect(raw, "service", service.tenant, service.service)
         await self._maker.service(service)
         await self._put(raw, "service", service.tenant, service.service)
@@ -171,7 +171,7 @@ class Admin:
         name = decode(TenantQuery, request.payload).tenant
         tenant = self._registry.tenant(name)
         if tenant is None:
-            await self._read("tenant", name)
+            await self._feed.fetch("tenant", name)
             tenant = self._registry.tenant(name)
         if tenant is None:
             raise KcmError(Code.UNKNOWN_TENANT)
@@ -250,15 +250,8 @@ class Admin:
             stored = Entry(sequence, subject, raw)
         self._feed.take(stored)
 
-    async def _read(self, *key: str) -> None:
-        """Take a record from the store's leader before saying that it does not exist."""
-        subject = subjects.bucket_subject(subjects.REGISTRY_BUCKET, *key)
-        stored = await last(self._connection, _REGISTRY, subject)
-        if stored is not None:
-            self._feed.take(stored)
-
     async def _read_link(self, name: str) -> Link:
-        await self._read("link", name)
+        await self._feed.fetch("link", name)
         link = self._registry.link(name)
         if link is None:
             raise KcmError(Code.MALFORMED, "no such link in this region; link the key first")

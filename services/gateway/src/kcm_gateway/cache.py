@@ -1,7 +1,8 @@
 """An optional cache of opened data keys, off unless it is configured.
 
 It trades the promise that every key is asked for against fewer requests: a key stays at most as
-long as the lease of the reply that brought it, and goes with every purge of its tenant.
+long as the lease of the reply that brought it, asked for or not, and goes with every purge of its
+tenant.
 """
 
 from __future__ import annotations
@@ -76,6 +77,16 @@ class KeyCache:
         known = self._tenants.pop(tenant, None)
         if known is not None:
             self._blocks.release(known.block)
+
+    def sweep(self, tenant: str, now: float) -> float | None:
+        """Wipe the keys whose lease has ended; returns when the next one ends."""
+        known = self._tenants.get(tenant)
+        if known is None or known.block.purged:
+            return None
+        with known.block.use() as keys:
+            for key in [key for key, (_, until) in known.slots.items() if now >= until]:
+                self._drop(known, key, keys)
+        return min((until for _, until in known.slots.values()), default=None)
 
     @staticmethod
     def _drop(known: _Tenant, key: CacheKey, keys: memoryview) -> None:

@@ -146,7 +146,8 @@ class CoreClient:
                 reply = decode_reply(CoreReply, answer)
             except KcmError as error:
                 if error.code is Code.UNKNOWN_SESSION and attempt == 1:
-                    self._session = None
+                    if self._session is session:
+                        self._session = None
                     continue
                 raise
             return self._open_reply(session, reply, body, sent, out)

@@ -27,6 +27,7 @@ from kcm_schemas.roster import Role
 from kcm_gateway.config import GatewayConfig
 from kcm_gateway.core_client import CoreClient
 from kcm_gateway.engine import Gateway
+from kcm_gateway.guard import Members
 
 
 class EmbeddedGateway:
@@ -38,17 +39,19 @@ class EmbeddedGateway:
         self.region_bus: Final = Connection(config.region_bus, membership.name)
         self._control_bus: Final = Connection(config.control_bus, membership.name)
         self.audit: Final = AuditEmitter(self.region_bus, membership, clock)
-        revocations = Revocations(Registry())
+        registry = Registry()
+        revocations = Revocations(registry)
         core = CoreClient(
             self.region_bus.request, membership, clock, randomness, config.engine.core_timeout_s
         )
         self.engine: Final = Gateway(
             membership.region,
             core=core,
-            guard=revocations,
+            guard=Members(revocations, registry, membership.region),
             clock=clock,
             randomness=randomness,
             settings=config.engine,
+            fetch=self._fetch,
         )
         self._feed: Final = RegistryFeed(
             self.region_bus, membership.verifier, revocations, self.engine.purge, clock
@@ -72,8 +75,8 @@ class EmbeddedGateway:
         member = cls(
             config, join_system(config, Role.GATEWAY, randomness), SystemClock(), randomness
         )
-        await member.start()
         try:
+            await member.start()
             yield member
         finally:
             await member.close()
@@ -85,6 +88,9 @@ class EmbeddedGateway:
         await self.audit.start()
         await self._feed.start()
         await self._switch.start()
+
+    async def _fetch(self, tenant: str) -> None:
+        await self._feed.fetch("tenant", tenant)
 
     async def close(self) -> None:
         """Wipe every key, and go off the record."""

@@ -16,7 +16,7 @@ own code and spoils nothing else.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -28,6 +28,7 @@ from kcm_crypto.context import record_aad_end, record_aad_start
 from kcm_crypto.xaes import KEY_SIZE
 from kcm_schemas import limits, record
 from kcm_schemas.codes import Code, KcmError
+from kcm_schemas.names import is_name
 
 from kcm_gateway.cache import KeyCache
 from kcm_gateway.config import EngineSettings
@@ -60,6 +61,9 @@ _SINGLE_NONCE: Final = _NONCES[0]
 
 DekScope = Literal["record", "batch"]
 
+Fetch = Callable[[str], Awaitable[None]]
+"""Looks for a tenant's record once more, before the tenant is said to be unknown."""
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:
@@ -90,6 +94,7 @@ class Gateway:
         clock: Clock,
         randomness: Randomness,
         settings: EngineSettings,
+        fetch: Fetch | None = None,
     ) -> None:
         self._region: Final = region
         self._core: Final = core
@@ -98,9 +103,11 @@ class Gateway:
         self._random: Final = randomness
         self._settings: Final = settings
         self._blocks: Final = Blocks()
+        self._fetch: Final = fetch
+        self._closed = False
         self._cache: Final = KeyCache(self._blocks, settings.cache_keys_max)
         self._unwrapper: Final = Unwrapper(core, self._blocks)
-        self._opening: Final = Opening(self._unwrapper, self._cache, self._blocks, clock)
+        self._opening: Final = Opening(self._unwrapper, self._cache, self._blocks, clock, guard)
         self._pools: dict[tuple[str, str], KeyPool] = {}
 
     async def encrypt(
@@ -118,7 +125,7 @@ class Gateway:
         ``unknown_tenant``, ``unknown_service``, ``tenant_sealed``, ``unavailable`` …
         """
         ends = _aad_ends(contexts, len(plaintexts))
-        generation = self._guard.begin(tenant)
+        generation = await self._begin(tenant, service)
         values: list[bytes] = []
         try:
             for at in range(0, len(plaintexts), PIECE):
@@ -147,7 +154,7 @@ class Gateway:
         ``key_destroyed``, ``tampered``. Raises ``KcmError`` for what concerns the whole batch.
         """
         ends = _aad_ends(contexts, len(records))
-        generation = self._guard.begin(tenant)
+        generation = await self._begin(tenant, service)
         values: list[bytes] = []
         codes: list[Code] = []
         try:
@@ -174,10 +181,25 @@ class Gateway:
         return count
 
     def close(self) -> None:
-        """Wipe everything."""
-        for tenant in {key[0] for key in self._pools}:
+        """Wipe everything, and serve no more."""
+        self._closed = True
+        for tenant in {*self._blocks.tenants, *(key[0] for key in self._pools)}:
             self.purge(tenant)
         self._core.close()
+
+    async def _begin(self, tenant: str, service: str) -> int:
+        """The generation of an operation that begins now."""
+        if self._closed:
+            raise KcmError(Code.UNAVAILABLE, "the engine is closed")
+        if not (is_name(tenant) and is_name(service)):
+            raise KcmError(Code.MALFORMED, "a name has 1 to 63 characters of a-z, 0-9 and -")
+        try:
+            return self._guard.begin(tenant)
+        except KcmError as error:
+            if error.code is not Code.UNKNOWN_TENANT or self._fetch is None:
+                raise
+        await self._fetch(tenant)
+        return self._guard.begin(tenant)
 
     async def _encrypt(
         self,
@@ -189,7 +211,12 @@ class Gateway:
     ) -> list[bytes]:
         pool = self._pool(tenant, service)
         groups = _batches(plaintexts) if dek_scope == "batch" else []
-        segments = await pool.take(len(groups) if groups else len(plaintexts))
+        try:
+            segments = await pool.take(len(groups) if groups else len(plaintexts))
+        except BaseException:
+            if pool.idle and self._pools.get((tenant, service)) is pool:
+                del self._pools[tenant, service]  # names that do not exist must not pile up
+            raise
         try:
             if dek_scope == "batch":
                 return self._seal_shared(tenant, service, segments, groups, plaintexts, ends)

@@ -41,6 +41,11 @@ class Blocks:
         self._pool: Final = ScratchPool()
         self._live: dict[str, set[KeyBlock]] = {}
 
+    @property
+    def tenants(self) -> list[str]:
+        """Whose keys there are."""
+        return list(self._live)
+
     def make(self, tenant: str, count: int) -> KeyBlock:
         """A block of zeros with one holder."""
         block = KeyBlock(tenant, self._pool.take(count * KEY_SIZE), count)
@@ -59,6 +64,8 @@ class Blocks:
             live = self._live.get(block.tenant)
             if live is not None:
                 live.discard(block)
+                if not live:
+                    del self._live[block.tenant]
             self._pool.give_back(block.arena)
 
     def purge(self, tenant: str) -> int:

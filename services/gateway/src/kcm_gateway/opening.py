@@ -1,6 +1,7 @@
 """The data keys of one decryption: from the cache, else from a Core, each key once.
 
-What was opened is held until the decryption is done with it, then wiped.
+What was opened is held until the decryption is done with it, then wiped. What comes back after its
+tenant was purged is wiped at once, and goes into no cache.
 """
 
 from __future__ import annotations
@@ -16,12 +17,20 @@ from kcm_schemas import limits
 from kcm_schemas.codes import Code, KcmError
 
 from kcm_gateway.cache import KeyCache
+from kcm_gateway.guard import Guard
 from kcm_gateway.keyblock import Blocks, KeyBlock
 from kcm_gateway.unwrapping import Unwrapper
 
 _VERSION: Final = slice(0, 4)
 _BLOB: Final = slice(4, 4 + limits.WRAPPED_SIZE)
 _NO_KEY: Final = memoryview(b"")
+
+SWEEP_MIN_S: Final = 0.05
+"""Seconds between two looks for cached keys whose lease has ended, at least."""
+
+REQUESTS_MAX: Final = 4
+"""Requests of one decryption under way at once: a batch whose records name a thousand versions of a
+key must not take up the Core's room."""
 
 
 class OpenKeys:
@@ -94,11 +103,20 @@ class OpenKeys:
 class Opening:
     """Finds the keys of a decryption."""
 
-    def __init__(self, unwrapper: Unwrapper, cache: KeyCache, blocks: Blocks, clock: Clock) -> None:
+    def __init__(
+        self,
+        unwrapper: Unwrapper,
+        cache: KeyCache,
+        blocks: Blocks,
+        clock: Clock,
+        guard: Guard,
+    ) -> None:
         self._unwrapper: Final = unwrapper
         self._cache: Final = cache
         self._blocks: Final = blocks
         self._clock: Final = clock
+        self._guard: Final = guard
+        self._timers: dict[str, asyncio.TimerHandle] = {}
 
     async def open(self, tenant: str, service: str, wanted: list[bytes]) -> OpenKeys:
         """Open keys named by L3 version (4 bytes) and wrapped form (72 bytes), each once.
@@ -106,13 +124,17 @@ class Opening:
         A key that does not authenticate is ``tampered``, one whose L3 is gone ``key_destroyed``;
         raises ``KcmError`` for what concerns all of them.
         """
+        generation = self._guard.begin(tenant)
         opened = OpenKeys(self._blocks, len(wanted))
+        room = asyncio.Semaphore(REQUESTS_MAX)
+
+        async def ask(positions: list[int]) -> None:
+            async with room:
+                await self._from_core(tenant, service, wanted, positions, opened, generation)
+
         try:
             missing = self._from_cache(tenant, service, wanted, opened)
-            asks = [
-                self._from_core(tenant, service, wanted, positions, opened)
-                for positions in _requests(wanted, missing)
-            ]
+            asks = [ask(positions) for positions in _requests(wanted, missing)]
             if len(asks) == 1:
                 await asks[0]
             else:
@@ -152,6 +174,7 @@ class Opening:
         wanted: list[bytes],
         positions: list[int],
         opened: OpenKeys,
+        generation: int,
     ) -> None:
         version = int.from_bytes(wanted[positions[0]][_VERSION], "big")
         if version == 0:  # to a Core it would mean the current one
@@ -168,6 +191,7 @@ class Opening:
                 opened.refuse(position, error.code)
             return
         keys = opened.hold(answer.block, answer.until)
+        self._guard.still(tenant, generation)
         opened.place(positions, keys[answer.start * KEY_SIZE :])
         for i in answer.bad:
             opened.refuse(positions[i], Code.TAMPERED)
@@ -176,6 +200,22 @@ class Opening:
                 if opened.codes[position] is Code.OK:
                     key = opened.keys()[position]
                     self._cache.put(tenant, (service, wanted[position]), answer.until, key)
+            self._watch(tenant, answer.until)
+
+    def _watch(self, tenant: str, until: float) -> None:
+        if tenant not in self._timers:
+            delay = max(until - self._clock.elapsed(), SWEEP_MIN_S)
+            loop = asyncio.get_running_loop()
+            self._timers[tenant] = loop.call_later(delay, self.expire, tenant)
+
+    def expire(self, tenant: str) -> None:
+        """Wipe the tenant's cached keys whose lease has ended."""
+        timer = self._timers.pop(tenant, None)
+        if timer is not None:
+            timer.cancel()
+        until = self._cache.sweep(tenant, self._clock.elapsed())
+        if until is not None:
+            self._watch(tenant, until)
 
 
 def _requests(wanted: list[bytes], missing: list[int]) -> Iterator[list[int]]:

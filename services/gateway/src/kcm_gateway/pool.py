@@ -3,7 +3,8 @@
 Encrypting asks nobody: it takes a key and the blob that the Core made of it. The pool follows the
 load: it aims to hold what was used during the last ``AHEAD_S`` seconds, between one batch and the
 configured maximum, and starts refilling when it has less. Its keys end with the lease of the reply
-that brought them, counted from the sending of that request, and are of one L3 version each.
+that brought them, counted from the sending of that request, and are of one L3 version each; when it
+has ended they are wiped, whether anybody asks for keys or not.
 
 A key leaves the pool once. Whether it was used or not, it is never given back.
 """
@@ -42,6 +43,9 @@ _SMOOTHING: Final = 0.3
 _WINDOW_S: Final = 0.05
 """Seconds over which the load is measured."""
 
+_EXPIRE_MIN_S: Final = 0.05
+"""Seconds between two looks for keys whose lease has ended, at least."""
+
 _WRAPPED: Final = struct.Struct(f"{WRAPPED_SIZE}s")
 
 
@@ -54,6 +58,8 @@ class Segment:
     count: int
     wrapped: bytes
     l3_version: int
+    until: float
+    """When the keys' lease ends, on the elapsed clock."""
 
     def blobs(self) -> Iterator[tuple[bytes]]:
         """The wrapped form of each key, from ``start`` on."""
@@ -103,6 +109,12 @@ class KeyPool:
         self._rate = 0.0
         self._taken = 0
         self._since = clock.elapsed()
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def idle(self) -> bool:
+        """Whether there is neither a key nor a refill under way."""
+        return not self._batches and not self._refills
 
     @property
     def available(self) -> int:
@@ -130,6 +142,9 @@ class KeyPool:
                 segment = self._cut(count)
                 segments.append(segment)
                 count -= segment.count
+            now = self._clock.elapsed()
+            if any(now >= segment.until for segment in segments):
+                raise KcmError(Code.DEADLINE_EXCEEDED, "the keys' lease ended meanwhile")
         except BaseException:
             self.done(segments)
             raise
@@ -149,6 +164,8 @@ class KeyPool:
         """Forget every key and every refill under way."""
         for task in self._refills:
             task.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         while self._batches:
             self._blocks.release(self._batches.popleft().block)
         self._available = 0
@@ -157,7 +174,12 @@ class KeyPool:
         batch = self._batches[0]
         size = min(count, batch.left)
         segment = Segment(
-            self._blocks.hold(batch.block), batch.used, size, batch.wrapped, batch.lease.l3_version
+            self._blocks.hold(batch.block),
+            batch.used,
+            size,
+            batch.wrapped,
+            batch.lease.l3_version,
+            batch.lease.until,
         )
         batch.used += size
         self._available -= size
@@ -173,6 +195,17 @@ class KeyPool:
             batch = self._batches.popleft()
             self._available -= batch.left
             self._blocks.release(batch.block)
+
+    def _watch(self) -> None:
+        if self._timer is None and self._batches:
+            delay = max(self._batches[0].lease.until - self._clock.elapsed(), _EXPIRE_MIN_S)
+            self._timer = asyncio.get_running_loop().call_later(delay, self.expire)
+
+    def expire(self) -> None:
+        """Wipe the keys whose lease has ended."""
+        self._timer = None
+        self._drop_expired()
+        self._watch()
 
     def _measure(self, count: int) -> None:
         self._taken += count
@@ -196,6 +229,8 @@ class KeyPool:
             if task.cancelled():
                 raise KcmError(Code.TENANT_KILLED)
             error = task.exception()
+            if isinstance(error, KcmError) and not self._batches:
+                raise KcmError(error.code, error.detail)  # each waiter has one of its own
             if error is not None and not self._batches:
                 raise error
 
@@ -222,3 +257,4 @@ class KeyPool:
             raise
         self._batches.append(_Batch(block, wrapped, lease))
         self._available += BATCH
+        self._watch()

@@ -69,10 +69,11 @@ class GatewayService:
     async def handle(self, subject: str, body: bytes) -> bytes:
         """Serve one request; raises ``KcmError``."""
         asked = subjects.read_data(subject)
+        if not self._audit.has_room:
+            # Not recorded either: the room that is left is for purges.
+            raise KcmError(Code.UNAVAILABLE, "the audit trail cannot take more")
         count, code, failed = 0, Code.OK, 0
         try:
-            if not self._audit.has_room:
-                raise KcmError(Code.UNAVAILABLE, "the audit trail cannot take more")
             match asked.operation:
                 case "encrypt":
                     request = decode(EncryptRequest, body)

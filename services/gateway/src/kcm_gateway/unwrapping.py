@@ -99,8 +99,9 @@ class Unwrapper:
 
     async def _request(self, group: Group, queue: _Queue, asks: list[_Ask], size: int) -> None:
         tenant, service, version = group
-        block = self._blocks.make(tenant, size)
+        block: KeyBlock | None = None
         try:
+            block = self._blocks.make(tenant, size)
             with block.use() as keys:
                 blobs = b"".join(chain.from_iterable(ask.blobs for ask in asks))
                 lease, bad = await self._core.unwrap(
@@ -123,7 +124,8 @@ class Unwrapper:
             for ask in asks:
                 _fail(ask, KcmError(Code.INTERNAL))
         finally:
-            self._blocks.release(block)
+            if block is not None:
+                self._blocks.release(block)
             queue.in_flight -= 1
             self._send(group, queue)
 

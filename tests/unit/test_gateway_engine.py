@@ -1,0 +1,329 @@
+"""The engine: codes of single records, contexts, both scopes, and nothing after a kill."""
+
+import asyncio
+
+import pytest
+from kcm_gateway import engine as engine_module
+from kcm_gateway.opening import REQUESTS_MAX
+from kcm_schemas import record
+from kcm_schemas.codes import Code, KcmError
+from kcm_schemas.registry import Tenant
+
+from tests.unit.gateway_rig import Rig
+from tests.unit.trust_rig import hold
+
+PLAINS = [b"", b"a", b"b" * 100, b"c" * 5000]
+
+
+@pytest.fixture
+async def rig(tmp_path):
+    made = await Rig.make(tmp_path)
+    yield made
+    made.engine.close()
+
+
+async def refused(awaitable):
+    with pytest.raises(KcmError) as info:
+        await awaitable
+    return info.value.code
+
+
+@pytest.mark.parametrize("scope", ["record", "batch"])
+@pytest.mark.parametrize("contexts", [[], [b"all"], [b"0", b"1", b"2", b"3"]])
+async def test_what_was_encrypted_is_decrypted_with_its_context_only(rig, scope, contexts):
+    sealed = await rig.engine.encrypt("acme", "crm", PLAINS, contexts, dek_scope=scope)
+    assert sealed.codes == []
+    opened = await rig.engine.decrypt("acme", "crm", sealed.values, contexts)
+    assert (opened.values, opened.codes) == (PLAINS, [])
+    wrong = await rig.engine.decrypt("acme", "crm", sealed.values, [b"other"])
+    assert wrong.codes == [Code.TAMPERED] * 4
+    assert wrong.values == [b""] * 4
+
+
+async def test_every_record_has_a_key_of_its_own_or_the_batch_shares_one(rig):
+    for scope, keys in (("record", 4), ("batch", 1)):
+        sealed = await rig.engine.encrypt("acme", "crm", PLAINS, dek_scope=scope)
+        headers = [record.parse(value) for value in sealed.values]
+        assert len({header.wrapped for header in headers}) == keys
+        assert len({(header.wrapped, header.index) for header in headers}) == 4
+
+
+async def test_no_nonce_under_a_shared_key_comes_twice_though_batches_are_given_up(rig):
+    """A batch that was cancelled, killed or failed takes its key with it."""
+    seen = set()
+    for round_ in range(6):
+        task = asyncio.create_task(rig.engine.encrypt("acme", "crm", PLAINS * 3, dek_scope="batch"))
+        if round_ % 2:
+            await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.wait({task})
+        if not task.cancelled():
+            for value in (await task).values:
+                header = record.parse(value)
+                assert (header.wrapped, header.index) not in seen
+                seen.add((header.wrapped, header.index))
+    assert seen
+
+
+async def test_each_record_has_its_own_code(rig):
+    (good,) = (await rig.engine.encrypt("acme", "crm", [b"x"])).values
+    header = record.parse(good)
+    at = len(record.names("eu", "acme", "crm"))
+
+    def named(region, tenant, service):
+        return record.names(region, tenant, service) + good[at:]
+
+    def version(number):
+        return good[:at] + number.to_bytes(4, "big") + good[at + 4 :]
+
+    cases = {
+        good: Code.OK,
+        b"": Code.MALFORMED,
+        good[:-20]: Code.MALFORMED,
+        b"KCM2" + good[4:]: Code.MALFORMED,
+        named("us", "acme", "crm"): Code.WRONG_REGION,
+        named("eu", "bcme", "crm"): Code.FORBIDDEN,
+        named("eu", "acme", "hr"): Code.FORBIDDEN,
+        version(2): Code.KEY_DESTROYED,
+        good[:-1] + bytes([good[-1] ^ 1]): Code.TAMPERED,
+        good + b"x": Code.TAMPERED,
+        good.replace(header.wrapped, bytes(72)): Code.TAMPERED,
+    }
+    done = await rig.engine.decrypt("acme", "crm", list(cases))
+    assert dict(zip(cases, done.codes, strict=True)) == cases
+    assert [value for value in done.values if value] == [b"x"]
+    zero = await rig.engine.decrypt("acme", "crm", [version(0), good])
+    assert zero.codes[0] in {Code.MALFORMED, Code.KEY_DESTROYED}
+    assert zero.values == [b"", b"x"]
+
+
+async def test_contexts_are_bounded_in_number_and_size(rig):
+    for contexts, code in (
+        ([b"", b""], Code.MALFORMED),
+        ([b"x" * 4097], Code.TOO_LARGE),
+    ):
+        assert await refused(rig.engine.encrypt("acme", "crm", PLAINS, contexts)) is code
+        assert await refused(rig.engine.decrypt("acme", "crm", PLAINS, contexts)) is code
+
+
+async def test_a_batch_larger_than_a_piece_is_worked_through(rig, monkeypatch):
+    monkeypatch.setattr(engine_module, "PIECE", 3)
+    plains = [bytes([n]) for n in range(10)]
+    for scope in ("record", "batch"):
+        sealed = await rig.engine.encrypt("acme", "crm", plains, [b"c"], dek_scope=scope)
+        assert (await rig.engine.decrypt("acme", "crm", sealed.values, [b"c"])).values == plains
+
+
+async def test_a_batch_is_shared_by_bytes_too(rig, monkeypatch):
+    monkeypatch.setattr(engine_module, "BATCH_KEY_BYTES_MAX", 6000)
+    sealed = await rig.engine.encrypt("acme", "crm", PLAINS * 2, dek_scope="batch")
+    assert len({record.parse(value).wrapped for value in sealed.values}) == 2
+    assert (await rig.engine.decrypt("acme", "crm", sealed.values)).values == PLAINS * 2
+
+
+# Who is not served
+
+
+async def test_a_tenant_that_is_not_registered_here_is_not_served(rig):
+    """A kill of its link would not reach it."""
+    assert await refused(rig.engine.encrypt("bcme", "crm", [b""])) is Code.UNKNOWN_TENANT
+    assert await refused(rig.engine.decrypt("bcme", "crm", [b""])) is Code.UNKNOWN_TENANT
+    assert rig.fetched == ["bcme", "bcme"]
+    rig.stored = [Tenant(tenant="bcme", revision=1, link="l", regions=["us"], fence="all")]
+    assert await refused(rig.engine.encrypt("bcme", "crm", [b""])) is Code.UNKNOWN_TENANT
+    assert rig.wire.asked == []
+
+
+async def test_a_tenant_that_was_registered_a_moment_ago_is_looked_up(tmp_path):
+    rig = await Rig.make(tmp_path)
+    rig.registry._tenants.clear()
+    rig.stored = [Tenant(tenant="acme", revision=1, link="acme-root", regions=["eu"], fence="all")]
+    assert (await rig.engine.encrypt("acme", "crm", [b"x"])).values
+    assert rig.fetched == ["acme"]
+    rig.registry._tenants.clear()
+    rig.revocations.learn(_record(hold(scope="link", target="acme-root")))
+    assert await refused(rig.engine.encrypt("acme", "crm", [b"x"])) is Code.TENANT_KILLED
+
+
+def _record(one):
+    from kcm_control.holds import HoldRecord
+
+    return HoldRecord(one, "security", b"raw")
+
+
+async def test_names_that_do_not_exist_leave_nothing_behind(rig):
+    for number in range(50):
+        asked = rig.engine.encrypt("acme", f"s{number}", [b""])
+        assert await refused(asked) is Code.UNKNOWN_SERVICE
+    assert await refused(rig.engine.encrypt("acme", "*", [b""])) is Code.MALFORMED
+    assert rig.engine._pools == {}
+    assert rig.live_keys() == []
+    assert rig.engine._unwrapper._queues == {}
+
+
+async def test_a_closed_engine_has_no_key_and_makes_none(tmp_path):
+    rig = await Rig.make(tmp_path, cache_keys_max=16)
+    sealed = await rig.engine.encrypt("acme", "crm", [b"x"])
+    rig.engine.purge("acme")
+    await rig.engine.decrypt("acme", "crm", sealed.values)
+    assert rig.live_keys()  # in the cache of a tenant that has no pool
+    blocks = rig.live_keys()
+    rig.engine.close()
+    assert rig.live_keys() == []
+    assert all(block.purged for block in blocks)
+    assert await refused(rig.engine.encrypt("acme", "crm", [b"x"])) is Code.UNAVAILABLE
+    assert await refused(rig.engine.decrypt("acme", "crm", sealed.values)) is Code.UNAVAILABLE
+
+
+# Kills
+
+
+@pytest.mark.parametrize("lifted", [False, True])
+@pytest.mark.parametrize("operation", ["encrypt", "decrypt"])
+async def test_what_a_kill_overtakes_has_no_output_and_leaves_no_key(tmp_path, operation, lifted):
+    rig = await Rig.make(tmp_path, cache_keys_max=16)
+    sealed = await rig.engine.encrypt("acme", "crm", [b"x", b"y"])
+    rig.engine.purge("acme")
+    while rig.wire.arrived.locked() is False:
+        await rig.wire.arrived.acquire()
+    rig.wire.gate.clear()
+    argument = [b"x"] if operation == "encrypt" else sealed.values
+    working = asyncio.create_task(getattr(rig.engine, operation)("acme", "crm", argument))
+    await rig.wire.arrived.acquire()
+    rig.kill()
+    if lifted:
+        rig.lift()
+    rig.wire.gate.set()
+    assert await refused(working) is Code.TENANT_KILLED
+    await quiet(rig)
+    assert rig.live_keys() == []
+    assert rig.engine._cache._tenants == {}
+    if lifted:
+        assert (await rig.engine.decrypt("acme", "crm", sealed.values)).values == [b"x", b"y"]
+    else:
+        assert await refused(rig.engine.encrypt("acme", "crm", [b"x"])) is Code.TENANT_KILLED
+
+
+async def quiet(rig):
+    """Until every request of the engine is over."""
+    tasks = {*rig.engine._unwrapper._tasks}
+    for pool in rig.engine._pools.values():
+        tasks |= pool._refills
+    if tasks:
+        await asyncio.wait(tasks)
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def test_a_kill_before_the_request_is_even_sent_puts_no_key_anywhere(tmp_path):
+    """The Core has not heard of the kill yet, and answers."""
+    rig = await Rig.make(tmp_path, cache_keys_max=16)
+    first = await rig.engine.encrypt("acme", "crm", [b"x"])
+    other = first.values[0].replace(record.parse(first.values[0]).wrapped, bytes(72))
+    rig.engine.purge("acme")
+    version = len(record.names("eu", "acme", "crm"))
+    second = other[:version] + bytes([0, 0, 0, 9]) + other[version + 4 :]
+    working = asyncio.create_task(rig.engine.decrypt("acme", "crm", [*first.values, second]))
+    for _ in range(3):
+        await asyncio.sleep(0)
+    rig.kill()
+    assert await refused(working) is Code.TENANT_KILLED
+    await quiet(rig)
+    assert rig.live_keys() == []
+    assert rig.engine._cache._tenants == {}
+
+
+async def test_a_kill_of_one_tenant_is_nothing_to_another(rig):
+    rig.revocations.register(
+        Tenant(tenant="bcme", revision=1, link="l", regions=["eu"], fence="all")
+    )
+    sealed = await rig.engine.encrypt("acme", "crm", [b"x"])
+    rig.kill(hold(target="bcme"))
+    assert (await rig.engine.decrypt("acme", "crm", sealed.values)).values == [b"x"]
+
+
+# Replies and leases
+
+
+async def test_a_reply_that_was_held_up_beyond_its_lease_is_discarded(rig):
+    def late(answer):
+        rig.clock.now += 10.0
+        return answer
+
+    rig.wire.after = late
+    assert await refused(rig.engine.encrypt("acme", "crm", [b"x"])) is Code.DEADLINE_EXCEEDED
+    assert rig.engine._pools == {}
+
+
+async def test_a_reply_is_of_no_use_for_another_request(rig):
+    answers = []
+
+    def first_again(answer):
+        answers.append(answer)
+        return answers[0]
+
+    rig.wire.after = first_again
+    sealed = await rig.engine.encrypt("acme", "crm", [b"x"])
+    assert await refused(rig.engine.decrypt("acme", "crm", sealed.values)) is Code.UNAVAILABLE
+
+
+async def test_the_cache_serves_within_the_lease_and_is_emptied_at_its_end(tmp_path):
+    rig = await Rig.make(tmp_path, cache_keys_max=4)
+    sealed = (await rig.engine.encrypt("acme", "crm", [b"x", b"y"])).values
+    for _ in range(3):
+        assert (await rig.engine.decrypt("acme", "crm", sealed)).values == [b"x", b"y"]
+    assert rig.wire.count("unwrap") == 1
+    rig.clock.now += 10.0
+    assert "acme" in rig.engine._opening._timers
+    rig.engine._opening.expire("acme")
+    assert rig.engine._opening._timers == {}
+    assert not rig.engine._cache._tenants["acme"].slots
+    with rig.engine._cache._tenants["acme"].block.use() as keys:
+        assert not any(keys)
+    assert (await rig.engine.decrypt("acme", "crm", sealed)).values == [b"x", b"y"]
+    assert rig.wire.count("unwrap") == 2
+    rig.engine.purge("acme")
+    await rig.engine.decrypt("acme", "crm", sealed)
+    assert rig.wire.count("unwrap") == 3
+    rig.engine.close()
+
+
+async def test_the_cache_makes_room_and_never_answers_with_anothers_key(tmp_path):
+    rig = await Rig.make(tmp_path, cache_keys_max=3)
+    plains = [bytes([n]) * 20 for n in range(8)]
+    sealed = (await rig.engine.encrypt("acme", "crm", plains)).values
+    for at in (0, 3, 5, 2, 0, 4):
+        part = sealed[at : at + 3]
+        assert (await rig.engine.decrypt("acme", "crm", part)).values == plains[at : at + 3]
+    assert len(rig.engine._cache._tenants["acme"].slots) == 3
+    rig.engine.close()
+
+
+async def test_without_a_cache_every_decryption_asks(rig):
+    sealed = (await rig.engine.encrypt("acme", "crm", [b"x"])).values
+    for _ in range(3):
+        await rig.engine.decrypt("acme", "crm", sealed)
+    assert rig.wire.count("unwrap") == 3
+
+
+async def test_a_thousand_versions_in_one_batch_do_not_take_up_the_core(rig):
+    """One version of them fails for all: its neighbours' keys must be released all the same."""
+    (good,) = (await rig.engine.encrypt("acme", "crm", [b"x"])).values
+    rig.engine.purge("acme")
+    at = len(record.names("eu", "acme", "crm"))
+    many = [good[:at] + n.to_bytes(4, "big") + good[at + 4 :] for n in range(1, 200)]
+    rig.wire.most = 0
+    done = await rig.engine.decrypt("acme", "crm", many)
+    assert done.codes == [Code.OK] + [Code.KEY_DESTROYED] * 198
+    assert rig.wire.most <= REQUESTS_MAX
+    broken = iter(range(1000))
+
+    def fails(answer):
+        if next(broken) == 2:
+            raise KcmError(Code.BUSY)
+        return answer
+
+    rig.wire.after = fails
+    assert await refused(rig.engine.decrypt("acme", "crm", many)) is Code.BUSY
+    await quiet(rig)
+    assert rig.live_keys() == []

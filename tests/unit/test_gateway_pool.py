@@ -1,0 +1,289 @@
+"""The pool: no key twice, none beyond its lease or a purge, and as many as the load asks for."""
+
+import asyncio
+
+import pytest
+from kcm_bus.clock import SystemRandomness
+from kcm_gateway.core_client import Lease
+from kcm_gateway.keyblock import Blocks
+from kcm_gateway.pool import AHEAD_S, BATCH, REFILLS_MAX, KeyPool
+from kcm_schemas.codes import Code, KcmError
+
+from tests.fakes.bus import Clock
+
+LEASE_S = 10.0
+
+
+class Core:
+    """Wraps by numbering; ``gate`` holds answers, ``error`` is raised instead."""
+
+    def __init__(self, clock):
+        self.clock = clock
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.error = None
+        self.calls = 0
+        self.wrapped = 0
+        self.version = 1
+
+    async def wrap(self, tenant, service, purpose, keys):
+        self.calls += 1
+        until = self.clock.elapsed() + LEASE_S
+        await self.gate.wait()
+        if self.error is not None:
+            raise self.error
+        blobs = []
+        for _ in range(len(keys) // 32):
+            self.wrapped += 1
+            blobs.append(self.wrapped.to_bytes(72, "big"))
+        return Lease(self.version, until), b"".join(blobs)
+
+
+class Guard:
+    generation = 0
+    killed = False
+
+    def begin(self, tenant):
+        if self.killed:
+            raise KcmError(Code.TENANT_KILLED)
+        return self.generation
+
+    def still(self, tenant, generation):
+        if self.killed or generation != self.generation:
+            raise KcmError(Code.TENANT_KILLED)
+
+
+class Rig:
+    def __init__(self, keys_max=8192):
+        self.clock, self.guard, self.blocks = Clock(), Guard(), Blocks()
+        self.core = Core(self.clock)
+        self.pool = KeyPool(
+            "acme", "crm", core=self.core, guard=self.guard, blocks=self.blocks, clock=self.clock,
+            randomness=SystemRandomness(), keys_max=keys_max,
+        )  # fmt: skip
+
+    def purge(self):
+        self.guard.generation += 1
+        self.blocks.purge("acme")
+        self.pool.clear()
+
+    async def quiet(self):
+        while self.pool._refills:
+            await asyncio.wait(self.pool._refills)
+            await asyncio.sleep(0)
+
+
+@pytest.fixture
+async def rig():
+    made = Rig()
+    yield made
+    made.core.gate.set()
+    await made.quiet()
+    made.purge()
+
+
+def taken(segments):
+    """Each key with its wrapped form, as they are used."""
+    out = []
+    for segment in segments:
+        with segment.block.use() as keys:
+            for i, (blob,) in enumerate(segment.blobs()):
+                at = (segment.start + i) * 32
+                out.append((bytes(keys[at : at + 32]), bytes(blob)))
+    return out
+
+
+async def refused(awaitable):
+    with pytest.raises(KcmError) as info:
+        await awaitable
+    return info.value.code
+
+
+async def test_no_key_leaves_the_pool_twice_whatever_becomes_of_it(rig):
+    seen = []
+
+    async def use(count, index):
+        segments = await rig.pool.take(count)
+        seen.extend(taken(segments))
+        if index % 3:
+            await asyncio.sleep(0)
+        rig.pool.done(segments)
+
+    async def give_up(count):
+        task = asyncio.create_task(rig.pool.take(count))
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait({task})
+        if not task.cancelled():
+            seen.extend(taken(task.result()))
+            rig.pool.done(task.result())
+
+    await asyncio.gather(
+        *(use(1 + index * 7 % 300, index) for index in range(60)),
+        *(give_up(1 + index * 11 % 600) for index in range(20)),
+    )
+    assert len({key for key, _ in seen}) == len({blob for _, blob in seen}) == len(seen)
+    assert len({bytes(32)} & {key for key, _ in seen}) == 0
+
+
+async def test_used_keys_are_wiped_and_their_neighbours_are_not(rig):
+    first = await rig.pool.take(2)
+    second = await rig.pool.take(2)
+    kept = taken(second)
+    rig.pool.done(first)
+    block = second[0].block
+    with block.use() as keys:
+        assert not any(keys[: 2 * 32])
+    assert taken(second) == kept
+    rig.pool.done(second)
+
+
+async def test_keys_end_with_their_lease_counted_from_the_sending(rig):
+    rig.core.gate.clear()
+    taking = asyncio.create_task(rig.pool.take(1))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    rig.clock.now += 4.0  # the answer takes its time
+    rig.core.gate.set()
+    first = await taking
+    await rig.quiet()  # what was begun after it has a lease of its own
+    until = first[0].until
+    assert until == rig.clock.now + 6.0
+    rig.pool.done(first)
+    rig.clock.now += 5.9
+    second = await rig.pool.take(1)
+    assert second[0].block is first[0].block
+    rig.pool.done(second)
+    rig.clock.now += 0.1
+    third = await rig.pool.take(1)
+    assert third[0].block is not first[0].block
+    assert third[0].until > until
+    rig.pool.done(third)
+
+
+async def test_keys_that_nobody_asks_for_are_wiped_when_their_lease_ends(rig):
+    rig.pool.done(await rig.pool.take(1))
+    (block,) = rig.blocks._live["acme"]
+    assert rig.pool._timer is not None
+    rig.pool.expire()
+    assert rig.pool.available == BATCH - 1
+    rig.clock.now += LEASE_S
+    arena = block.arena
+    rig.pool.expire()
+    assert rig.pool.available == 0
+    assert rig.blocks.tenants == []
+    with arena.use() as memory:
+        assert not any(memory)
+    assert rig.pool._timer is None
+
+
+async def test_keys_whose_lease_ends_while_more_are_awaited_are_not_handed_out(rig):
+    rig.pool.done(await rig.pool.take(1))
+    rig.core.gate.clear()
+    taking = asyncio.create_task(rig.pool.take(BATCH + 1))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    rig.clock.now += LEASE_S
+    rig.core.gate.set()
+    assert await refused(taking) is Code.DEADLINE_EXCEEDED
+
+
+async def test_a_purge_during_a_refill_leaves_no_key(rig):
+    rig.core.gate.clear()
+    taking = [asyncio.create_task(rig.pool.take(5)) for _ in range(3)]
+    for _ in range(3):
+        await asyncio.sleep(0)
+    rig.purge()
+    rig.core.gate.set()
+    for one in taking:
+        assert await refused(one) is Code.TENANT_KILLED
+    await rig.quiet()
+    assert rig.pool.available == 0
+    assert rig.blocks.tenants == []
+
+
+async def test_a_refill_that_hears_of_no_cancellation_leaves_no_key_either(rig):
+    """``asyncio.wait_for`` of Python 3.11 may swallow one."""
+    rig.core.gate.clear()
+    taking = asyncio.create_task(rig.pool.take(5))
+    for _ in range(3):
+        await asyncio.sleep(0)
+    rig.guard.generation += 1
+    rig.core.gate.set()
+    assert await refused(taking) is Code.TENANT_KILLED
+    assert rig.pool.available == 0
+    assert rig.blocks.tenants == []
+
+
+async def test_segments_in_use_during_a_purge_are_given_back_once(rig):
+    segments = await rig.pool.take(BATCH + 10)
+    rig.purge()
+    rig.pool.done(segments)
+    assert all(segment.block.holders <= 0 or segment.block.purged for segment in segments)
+    assert rig.blocks.tenants == []
+    await rig.quiet()
+    again = await rig.pool.take(1)
+    assert not again[0].block.purged
+    rig.pool.done(again)
+
+
+async def test_errors_reach_everybody_who_waits_and_then_it_is_tried_again(rig):
+    rig.core.gate.clear()
+    rig.core.error = KcmError(Code.TENANT_SEALED, "asleep")
+    taking = [asyncio.create_task(rig.pool.take(1)) for _ in range(3)]
+    for _ in range(3):
+        await asyncio.sleep(0)
+    rig.core.gate.set()
+    results = await asyncio.gather(*taking, return_exceptions=True)
+    assert [error.code for error in results] == [Code.TENANT_SEALED] * 3
+    assert len({id(error) for error in results}) == 3  # no shared traceback, no shared frames
+    assert rig.pool.idle
+    rig.core.error = None
+    rig.pool.done(await rig.pool.take(1))
+
+
+async def test_a_killed_tenant_gets_no_refill(rig):
+    rig.guard.killed = True
+    assert await refused(rig.pool.take(1)) is Code.TENANT_KILLED
+    assert rig.core.calls == 0
+
+
+async def test_the_pool_follows_the_load_up_and_down(rig):
+    assert rig.pool.target == BATCH
+    for _ in range(40):
+        rig.clock.now += 0.1
+        rig.pool.done(await rig.pool.take(1000))
+        await rig.quiet()
+    busy = rig.pool.target
+    assert busy == pytest.approx(10_000 * AHEAD_S, rel=0.3)
+    assert rig.pool.available >= busy - REFILLS_MAX * BATCH
+    for _ in range(40):
+        rig.clock.now += 1.0
+        rig.pool.done(await rig.pool.take(1))
+        await rig.quiet()
+    assert rig.pool.target == BATCH
+
+
+async def test_the_pool_stays_below_its_bounds():
+    rig = Rig(keys_max=512)
+    rig.core.gate.clear()
+    taking = [asyncio.create_task(rig.pool.take(100)) for _ in range(20)]
+    for _ in range(5):
+        rig.clock.now += 0.1
+        await asyncio.sleep(0)
+    assert len(rig.pool._refills) <= REFILLS_MAX
+    rig.core.gate.set()
+    for segments in await asyncio.gather(*taking):
+        rig.pool.done(segments)
+    await rig.quiet()
+    assert rig.pool.target <= 512
+    assert rig.pool.available <= 512 + REFILLS_MAX * BATCH
+    rig.purge()
+
+
+async def test_keys_of_an_old_version_keep_their_version(rig):
+    old = await rig.pool.take(1)
+    rig.core.version = 2
+    rest = await rig.pool.take(BATCH)
+    assert [segment.l3_version for segment in old + rest] == [1, 1, 2]
+    rig.pool.done(old + rest)

@@ -1,0 +1,139 @@
+"""The Gateway's requests: on time, within its grants, on record, and none that cannot be."""
+
+import pytest
+from kcm_gateway.engine import Batch
+from kcm_gateway.service import GatewayService
+from kcm_schemas import limits, subjects
+from kcm_schemas.codec import decode, encode
+from kcm_schemas.codes import Code, KcmError
+from kcm_schemas.data import DecryptReply, DecryptRequest, EncryptReply, EncryptRequest
+
+from tests.fakes.bus import Clock
+from tests.unit.core_rig import membership
+
+ENCRYPT = subjects.gateway("eu", "encrypt", "acme", "crm")
+DECRYPT = subjects.gateway("eu", "decrypt", "acme", "crm")
+
+
+class Engine:
+    def __init__(self):
+        self.calls = 0
+        self.error = None
+
+    async def encrypt(self, tenant, service, plaintexts, contexts, *, dek_scope):
+        return self._done(plaintexts)
+
+    async def decrypt(self, tenant, service, records, contexts):
+        return self._done(records, [Code.TAMPERED, *[Code.OK] * (len(records) - 1)])
+
+    def _done(self, values, codes=()):
+        self.calls += 1
+        if self.error is not None:
+            raise self.error
+        return Batch(list(values), list(codes))
+
+
+class Audit:
+    has_room = True
+
+    def __init__(self):
+        self.events = []
+
+    def emit(self, kind, **fields):
+        self.events.append((kind, fields["code"], fields["count"], fields["failed"]))
+
+
+@pytest.fixture
+def service():
+    """A service whose engine and trail are a test's; nothing is connected."""
+    made = object.__new__(GatewayService)
+    made._me = membership("gw-eu")
+    made._clock = Clock()
+    made._engine = Engine()
+    made._audit = Audit()
+    return made
+
+
+def ask(service, *, ahead_ms=5000, count=2, kind=EncryptRequest):
+    deadline = service._clock.unix_ms() + ahead_ms
+    if kind is EncryptRequest:
+        return encode(
+            kind(
+                v=1,
+                deadline_ms=deadline,
+                dek_scope="record",
+                plaintexts=[b"x"] * count,
+                contexts=[],
+            )
+        )
+    return encode(kind(v=1, deadline_ms=deadline, records=[b"x"] * count, contexts=[]))
+
+
+async def refused(awaitable):
+    with pytest.raises(KcmError) as info:
+        await awaitable
+    return info.value.code
+
+
+async def test_both_operations_are_served_and_recorded(service):
+    reply = decode(EncryptReply, await service.handle(ENCRYPT, ask(service)))
+    assert reply.records == [b"x", b"x"]
+    body = ask(service, kind=DecryptRequest)
+    assert decode(DecryptReply, await service.handle(DECRYPT, body)).codes[0] is Code.TAMPERED
+    assert service._audit.events == [
+        ("data.encrypt", Code.OK, 2, 0),
+        ("data.decrypt", Code.OK, 2, 1),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("subject", "ahead_ms", "code"),
+    [
+        (ENCRYPT, 0, Code.DEADLINE_EXCEEDED),
+        (ENCRYPT, -1, Code.DEADLINE_EXCEEDED),
+        (ENCRYPT, limits.DEADLINE_MAX_MS + 1, Code.MALFORMED),
+        (subjects.gateway("eu", "encrypt", "bcme", "crm"), 5000, Code.FORBIDDEN),
+        (subjects.gateway("eu", "shred", "acme", "crm"), 5000, Code.MALFORMED),
+        (DECRYPT, 5000, Code.MALFORMED),
+    ],
+    ids=["now", "late", "far ahead", "no grant", "no operation", "another operation's body"],
+)
+async def test_what_is_refused_is_not_done_and_is_on_record(service, subject, ahead_ms, code):
+    assert await refused(service.handle(subject, ask(service, ahead_ms=ahead_ms))) is code
+    assert service._engine.calls == 0
+    assert [event[1] for event in service._audit.events] == [code]
+
+
+async def test_what_cannot_be_recorded_is_not_done_and_takes_no_room_from_purges(service):
+    service._audit.has_room = False
+    for _ in range(1000):
+        assert await refused(service.handle(ENCRYPT, ask(service))) is Code.UNAVAILABLE
+    assert service._engine.calls == 0
+    assert service._audit.events == []
+
+
+async def test_a_fault_is_recorded_as_one(service):
+    service._engine.error = RuntimeError("a fault")
+    with pytest.raises(RuntimeError):
+        await service.handle(ENCRYPT, ask(service))
+    service._engine.error = KcmError(Code.TENANT_KILLED)
+    assert await refused(service.handle(ENCRYPT, ask(service))) is Code.TENANT_KILLED
+    assert [event[1:] for event in service._audit.events] == [
+        (Code.INTERNAL, 2, 2),
+        (Code.TENANT_KILLED, 2, 2),
+    ]
+
+
+async def test_what_would_not_fit_into_the_answer_is_refused_before_it_is_done(service):
+    size = limits.BODY_MAX // limits.RECORDS_MAX - 20
+    body = encode(
+        EncryptRequest(
+            v=1,
+            deadline_ms=service._clock.unix_ms() + 5000,
+            dek_scope="record",
+            plaintexts=[bytes(size)] * limits.RECORDS_MAX,
+            contexts=[],
+        )
+    )
+    assert await refused(service.handle(ENCRYPT, body)) is Code.TOO_LARGE
+    assert service._engine.calls == 0
