@@ -12,7 +12,7 @@ import resource
 import signal
 import sys
 from collections.abc import Callable
-from typing import Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import uvloop
 from kcm_crypto.secretfile import SecretFileError
@@ -65,6 +65,7 @@ def run(name: str, model: type[C], build: Callable[[C, Clock, Randomness], Runna
 async def _serve(config: InstanceConfig, runnable: Runnable) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+    loop.set_exception_handler(report)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     starting = loop.create_task(runnable.start())
@@ -91,6 +92,15 @@ async def _serve(config: InstanceConfig, runnable: Runnable) -> int:
         await runnable.close()
     log.info("%s ended", config.instance)
     return 0
+
+
+def report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:  # noqa: ARG001 - asyncio's form
+    """Log what nobody waited for. asyncio's own text shows arguments and texts of exceptions."""
+    error = context.get("exception")
+    if isinstance(error, BaseException):
+        log.error("a task or callback that nobody waits for failed: %s", describe(error))
+    else:
+        log.error("the event loop reports a fault")
 
 
 def _mark_ready(config: InstanceConfig) -> None:

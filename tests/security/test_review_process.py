@@ -1,0 +1,31 @@
+"""What asyncio says of faults that nobody waited for must not show what was being worked on."""
+
+import asyncio
+import gc
+
+from kcm_bus.process import report
+
+SECRET = "5ec2e7"
+
+
+async def test_a_fault_that_nobody_waits_for_is_logged_without_its_values(caplog):
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(report)
+
+    async def fails(value):
+        raise RuntimeError(value)
+
+    def callback(value):
+        raise ValueError(value)
+
+    task = asyncio.create_task(fails(SECRET))
+    await asyncio.wait({task})
+    del task
+    gc.collect()
+    loop.call_soon(callback, SECRET)
+    await asyncio.sleep(0)
+    loop.call_exception_handler({"message": SECRET})
+    assert "RuntimeError at fails" in caplog.text
+    assert "ValueError at callback" in caplog.text
+    assert "reports a fault" in caplog.text
+    assert SECRET not in caplog.text
