@@ -285,6 +285,34 @@ async def test_a_follower_has_everything_in_order_through_a_restart(broker, link
     await follower.close()
 
 
+async def test_a_stream_that_went_back_is_read_from_its_start(link):
+    """Behind the last message that was seen nothing would ever come, no kill either."""
+    await provision_region(link, REGION)
+    seen, back = [], []
+    subject = subjects.control_hold(REGION, "tenant", bytes(16))
+    follower = Follower(
+        link, subjects.CONTROL_STREAM, subjects.control_all(REGION), seen.append, SystemClock(),
+        went_back=lambda: back.append(len(seen)),
+    )  # fmt: skip
+    for n in range(5):
+        await put(link, subject, b"%d" % n)
+    await follower.start()
+    assert [entry.data for entry in seen] == [b"4"]
+    assert back == []
+    await link.jetstream().delete_stream(subjects.CONTROL_STREAM)
+    await provision_region(link, REGION)
+    sequence = await put(link, subject, b"a kill")
+    assert sequence == 1
+
+    async def heard():
+        return seen[-1].data == b"a kill"
+
+    await eventually(heard)
+    assert back == [1]
+    assert follower.position == 1
+    await follower.close()
+
+
 async def test_a_missing_stream_is_not_an_empty_one(link):
     follower = Follower(link, "NOT_THERE", "x.>", lambda _: None, SystemClock())
     with pytest.raises(StreamMissing, match="provision"):

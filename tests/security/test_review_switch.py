@@ -167,6 +167,19 @@ async def test_a_hold_that_is_overwritten_is_written_again():
         assert rig.switch.durable_at(record) == rig.stored(kill)[0]
 
 
+async def test_a_stream_that_went_back_gets_every_hold_again():
+    rig, kills_ = Rig(), [hold(target=f"t{n}") for n in range(5)]
+    for kill in kills_:
+        rig.switch.learn(signed(kill))
+    await settle()
+    rig.region.stream.stored.clear()
+    rig.region.stream.sequence = 0
+    rig.switch._follower._went_back()
+    assert all(rig.switch.durable_at(record) == 0 for record in rig.revocations.holds)
+    await settle()
+    assert {rig.stored(kill)[1] for kill in kills_} == {signed(kill) for kill in kills_}
+
+
 async def test_a_hold_in_the_place_of_another_is_not_durable_there():
     rig, kill, other = Rig("gw-eu"), hold(), hold(target="another")
     rig.deliver(subjects.control_hold("eu", "tenant", other.id), signed(kill))

@@ -73,6 +73,11 @@ class DurableHolds:
             self._places.pop(hold_id, None)
             self.keep(hold_id)
 
+    def forget(self) -> None:
+        """The stream went back: what it lacks of the known holds is written again."""
+        for record in self._revocations.holds:
+            self.lost(record.hold.id)
+
     def keep(self, hold_id: bytes) -> None:
         """See to it, if this is a Core, that the stream has the hold as it is known."""
         if self._me.role is not Role.CORE or self._closing:

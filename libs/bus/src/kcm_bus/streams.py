@@ -4,6 +4,9 @@
 whose deliveries are counted. When a number is missing, when heartbeats stop, or when the connection
 comes back, a new consumer continues behind the last message that was seen. The client library's
 key-value watch was deaf for up to 18 seconds after a server restart; this resumes within a second.
+
+A stream that ends before what was seen of it, or that was created anew, went back: behind the last
+message nothing would ever come. It is read from its start again.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 
 from kcm_schemas.codes import Code, KcmError
@@ -66,14 +70,24 @@ class Follower:
     """Delivers all messages of a stream under ``subject``, from the first one on."""
 
     def __init__(
-        self, connection: Connection, stream: str, subject: str, receive: Receive, clock: Clock
+        self,
+        connection: Connection,
+        stream: str,
+        subject: str,
+        receive: Receive,
+        clock: Clock,
+        *,
+        went_back: Callable[[], None] = lambda: None,
     ) -> None:
+        """``went_back`` is called before a stream that lost messages is read from its start."""
         self._connection: Final = connection
         self._stream: Final = stream
         self._subject: Final = subject
         self._receive: Final = receive
         self._clock: Final = clock
+        self._went_back: Final = went_back
         self._closing = False
+        self._created: datetime | None = None
         self._last = 0
         self._delivered = 0
         self._heard = 0.0
@@ -151,7 +165,7 @@ class Follower:
         self._heard = self._clock.elapsed()
         subscription = await client.subscribe(inbox, cb=self._on_message)
         try:
-            first = self._last + 1
+            first = await self._continue_at()
             info = await self._connection.jetstream().add_consumer(
                 self._stream,
                 ConsumerConfig(
@@ -174,6 +188,17 @@ class Follower:
         finally:
             with contextlib.suppress(nats_errors.Error, KcmError):
                 await subscription.unsubscribe()
+
+    async def _continue_at(self) -> int:
+        """The sequence to continue at: 1 when the stream is not what was seen before."""
+        info = await self._connection.jetstream().stream_info(self._stream)
+        anew = self._created not in (None, info.created)
+        self._created = info.created
+        if anew or info.state.last_seq < self._last:
+            log.error("the stream %s went back, it is read from its start", self._stream)
+            self._last = 0
+            self._went_back()
+        return self._last + 1
 
     async def _on_message(self, message: Msg) -> None:
         self._heard = self._clock.elapsed()

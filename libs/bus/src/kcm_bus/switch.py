@@ -99,6 +99,7 @@ class KillSwitch:
             subjects.control_all(membership.region),
             self._on_entry,
             clock,
+            went_back=self._durable.forget,
         )
 
     async def start(self) -> None:
