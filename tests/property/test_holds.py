@@ -74,6 +74,8 @@ def test_a_hold_without_a_lift_always_kills(messages, random):
     held = {m.hold.id for m in messages} - {m.hold.id for m in messages if m.lifted}
     assert state.killed("a") == bool(held & {IDS[0], IDS[2], IDS[3]})
     assert state.killed("b") == bool(held & {IDS[1]})
+    for tenant in ("a", "b", "c"):
+        assert state.killed(tenant) == bool(state.active(tenant))
 
 
 @given(st.lists(records, max_size=8))

@@ -31,6 +31,7 @@ class Revocations:
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
         self._generations: dict[str, int] = {}
+        self._active: dict[tuple[str, str], dict[bytes, HoldRecord]] = {}
         self.holds = HoldSet()
 
     def learn(self, record: HoldRecord) -> Learned:
@@ -40,6 +41,7 @@ class Revocations:
             return Learned(changed=False, purge=())
         self.holds = joined
         now = joined.records[record.hold.id]
+        self._index(now)
         purge = () if now.lifted else self.reach(now.hold.scope, now.hold.target)
         for tenant in purge:
             self._raise(tenant)
@@ -68,8 +70,11 @@ class Revocations:
         return (target,) if scope == "tenant" else tuple(self._registry.on_link(target))
 
     def killed(self, tenant: str) -> bool:
-        """Whether any hold keeps the tenant dark."""
-        return bool(self.active(tenant))
+        """Whether any hold keeps the tenant dark. Asked several times in every request."""
+        if ("tenant", tenant) in self._active:
+            return True
+        known = self._registry.tenant(tenant)
+        return known is not None and ("link", known.link) in self._active
 
     def active(self, tenant: str) -> list[HoldRecord]:
         """The holds that keep a tenant dark."""
@@ -90,6 +95,17 @@ class Revocations:
         """Before any output: raises ``tenant_killed`` unless the generation is the same."""
         if self.generation(tenant) != generation or self.killed(tenant):
             raise KcmError(Code.TENANT_KILLED)
+
+    def _index(self, record: HoldRecord) -> None:
+        """Keep what is not lifted by its scope and target: most holds ever placed are lifted."""
+        target = (record.hold.scope, record.hold.target)
+        held = self._active.setdefault(target, {})
+        if record.lifted:
+            held.pop(record.hold.id, None)
+        else:
+            held[record.hold.id] = record
+        if not held:
+            del self._active[target]
 
     def _raise(self, tenant: str) -> None:
         self._generations[tenant] = self.generation(tenant) + 1
