@@ -1,6 +1,7 @@
 """What the bus must not do for an attacker: write where they say, take silence for emptiness."""
 
 import asyncio
+import logging
 from dataclasses import dataclass, field
 
 import pytest
@@ -183,6 +184,7 @@ class Delivered(Message):
 
 
 async def test_an_entry_that_fails_keeps_no_later_one_from_having_its_effect(caplog):
+    caplog.set_level(logging.ERROR, logger="kcm_bus.streams")
     seen = []
 
     def receive(entry: Entry):
