@@ -128,19 +128,9 @@ def control_hold(region: str, scope: str, hold_id: bytes) -> str:
     return _in_region(region, "control", "hold", scope, hold_id.hex())
 
 
-def control_holds(region: str) -> str:
-    """Every hold of the region's control stream."""
-    return f"{_in_region(region, 'control', 'hold')}.>"
-
-
 def control_lease(region: str, instance: str, boot: bytes) -> str:
     """The lease record of one boot, written by that boot alone."""
     return _in_region(region, "control", "lease", instance, boot.hex())
-
-
-def control_leases(region: str) -> str:
-    """Every lease record of the region's control stream."""
-    return f"{_in_region(region, 'control', 'lease')}.>"
 
 
 def control_fence(region: str, other: str) -> str:
