@@ -1,0 +1,141 @@
+"""What the kill switch needs of a broker, as ports.
+
+Production gives it NATS (``connection``, ``streams``). The simulation gives it brokers that lose,
+delay, repeat and reorder, that split into a majority and a minority, and whose disks roll back. The
+code in between is the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+
+class Arrived(Protocol):
+    """A message of an account: what it came on, what it says, where an answer goes."""
+
+    @property
+    def subject(self) -> str:
+        """The subject on which it was sent."""
+        ...
+
+    @property
+    def data(self) -> bytes:
+        """The body."""
+        ...
+
+    @property
+    def reply(self) -> str:
+        """Where an answer goes; empty when nobody waits for one."""
+        ...
+
+
+OnArrival = Callable[[Arrived], Awaitable[None]]
+"""Called for one message of a subscription after another."""
+
+
+class Messages(Protocol):
+    """An account of the broker: at most once, and nothing is kept for later.
+
+    Everything raises ``KcmError``: ``unavailable``, ``deadline_exceeded`` or ``too_large``.
+    """
+
+    async def subscribe(self, subject: str, callback: OnArrival, queue: str = "") -> None:
+        """Call ``callback`` for every message, one after another; also after a reconnect."""
+        ...
+
+    async def publish(self, subject: str, body: bytes, reply: str = "") -> None:
+        """Send, while connected."""
+        ...
+
+    async def request(self, subject: str, body: bytes, timeout_s: float) -> bytes:
+        """Send and wait for one answer."""
+        ...
+
+    async def flush(self) -> None:
+        """Wait until the broker has everything that was published."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One stored message."""
+
+    sequence: int
+    subject: str
+    data: bytes
+
+
+class Log(Protocol):
+    """A stream that keeps the last message of every subject: a region's control stream.
+
+    Raises ``KcmError``: ``unavailable`` when nobody acknowledged (the message may be stored all the
+    same), ``conflict`` when a compare-and-set lost.
+    """
+
+    async def put(
+        self, subject: str, body: bytes, *, expected: int | None = None, ttl: str | None = None
+    ) -> int:
+        """Store a message and return its sequence, acknowledged by a majority.
+
+        ``expected`` is the sequence of the subject's last message (0: there is none); ``ttl`` lets
+        the message expire, as in ``60s``.
+        """
+        ...
+
+    async def last(self, subject: str) -> Entry | None:
+        """The last message of a subject as the stream's leader has it, or ``None``.
+
+        A leader that was deposed and does not know it answers with old data.
+        """
+        ...
+
+    def follow(self, follower: LogFollower) -> Following:
+        """Deliver everything, in the order of the stream, once ``Following.start`` was awaited."""
+        ...
+
+
+class LogFollower(Protocol):
+    """Who follows a log. All of it is synchronous: no await between arrival and effect."""
+
+    def anchor(self) -> int:
+        """The sequence behind which to go on when the consumer has to be made anew.
+
+        Not the last delivery: when the log went back meanwhile, what was delivered last may stand
+        for something else now. 0 reads the log from its start.
+        """
+        ...
+
+    def resumed(self, behind: int) -> None:
+        """Deliveries begin (again) behind ``behind``; what was above it is delivered again."""
+        ...
+
+    def went_back(self) -> None:
+        """The log is another one than before, or shorter: it is read from its start."""
+        ...
+
+    def receive(self, entry: Entry) -> None:
+        """Take one message; an empty body says that the subject's message expired."""
+        ...
+
+
+class Following(Protocol):
+    """A running follower."""
+
+    @property
+    def position(self) -> int:
+        """Sequence through which everything was delivered."""
+        ...
+
+    async def start(self) -> None:
+        """Begin, and return once everything that was stored before is delivered."""
+        ...
+
+    async def close(self) -> None:
+        """End."""
+        ...
+
+    async def reached(self, sequence: int, timeout_s: float = 5.0) -> None:
+        """Wait until everything through ``sequence`` is delivered; raises ``unavailable``."""
+        ...
