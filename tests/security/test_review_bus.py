@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 
 import pytest
 from kcm_bus.clock import SystemClock
+from kcm_bus.ports import Entry
 from kcm_bus.serving import IN_FLIGHT_MAX, Service
-from kcm_bus.streams import Entry, Follower, last, put
+from kcm_bus.streams import Follower, last, put
 from kcm_schemas import subjects
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.data import EncryptReply, decode_reply

@@ -8,7 +8,7 @@ import asyncio
 import pytest
 from kcm_bus.clock import SystemRandomness
 from kcm_bus.membership import Membership
-from kcm_bus.streams import Entry
+from kcm_bus.ports import Entry
 from kcm_bus.switch import BEFORE_EVERYTHING, KillSwitch
 from kcm_control.boots import BOOTS_PER_INSTANCE_MAX, GONE_S, BootRecords
 from kcm_control.registry import Registry

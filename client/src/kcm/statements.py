@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from kcm_schemas import limits
 from kcm_schemas.codec import Message, encode
-from kcm_schemas.control import Hold, Lift, Scope
+from kcm_schemas.control import Scope
 from kcm_schemas.registry import FencePolicy, Link, Service, Tenant
 from kcm_schemas.signed import Kind
+from kcm_trust import statements
 from kcm_trust.identity import Identity
-from kcm_trust.verify import hold_id
 
 
 def tenant(
@@ -58,23 +57,21 @@ def hold(
     salt: bytes,
 ) -> tuple[bytes, bytes]:
     """A new hold's id, and the signed hold. Whoever has the latter can put it in force."""
-    content = Hold(
-        id=bytes(limits.ID_SIZE),
-        salt=salt,
+    return statements.hold(
+        identity,
         scope=scope,
         target=target,
         cause="operator",
         origin=origin,
         issued_ms=issued_ms,
         reason=reason,
+        salt=salt,
     )
-    content = content.model_copy(update={"id": hold_id(content)})
-    return content.id, _sign(identity, Kind.HOLD, content)
 
 
 def lift(identity: Identity, held: bytes, *, issued_ms: int, reason: str) -> bytes:
     """A signed end of the signed hold ``held``."""
-    return _sign(identity, Kind.LIFT, Lift(hold=held, issued_ms=issued_ms, reason=reason))
+    return statements.lift(identity, held, issued_ms=issued_ms, reason=reason)
 
 
 def _sign(identity: Identity, kind: Kind, content: Message) -> bytes:

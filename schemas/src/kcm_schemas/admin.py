@@ -114,23 +114,34 @@ class HoldList(Message):
 
 
 class BootStatus(Message):
-    """One boot in a kill's table: ``receipt`` when it said that it purged, else ``waiting``."""
+    """One boot in a kill's table.
+
+    ``receipt``: it said, signed, that it purged. ``started-after``: it learned of the hold before
+    it served. ``lease-ended``: it may be anywhere, but its lease and every answer of it have ended.
+    Else ``waiting``.
+    """
 
     instance: Name
     boot: Id
     role: Annotated[Role, Field(strict=False)]
     region: Name
-    how: Literal["receipt", "waiting", "started-after"]
+    how: Literal["receipt", "waiting", "started-after", "lease-ended"]
     keys: U32
     purge_us: U32
     after_ms: U32
 
 
 class RegionStatus(Message):
-    """Whether a hold is durable in a region."""
+    """How far a hold has come in a region.
+
+    ``durable``: acknowledged in its stream. ``fence-ended``: it cannot be reached, and whatever it
+    serves has ended, because it has not heard of the others for too long. ``unbounded``: it cannot
+    be reached, and the tenants' policy lets it serve on. Else ``waiting``.
+    """
 
     region: Name
     durable_at: U64
+    how: Literal["durable", "fence-ended", "unbounded", "waiting"]
 
 
 class HoldStatus(Message):

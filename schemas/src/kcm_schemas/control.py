@@ -1,4 +1,4 @@
-"""Holds, lifts, receipts, leases, fences and pulls: the messages of the kill switch.
+"""Holds, lifts, receipts, leases, fences, proofs and pulls: the messages of the kill switch.
 
 Each is the body of a ``Signed`` statement. A hold's subject names its scope and id; whom it is
 about stands in the body, which is signed.
@@ -12,15 +12,19 @@ from pydantic import Field
 
 from kcm_schemas import limits
 from kcm_schemas.codec import Message
-from kcm_schemas.names import U32, U64, Id, Name, Text
+from kcm_schemas.l1 import L1StateField
+from kcm_schemas.names import U32, U64, Digest, Id, Name, Text
 from kcm_schemas.roster import Role
 
-Scope = Literal["tenant", "link"]
+Scope = Literal["tenant", "link", "region"]
 Cause = Literal["operator", "l1"]
 
 
 class Hold(Message):
     """One kill. It lasts until a lift names its id.
+
+    On a region it takes the region out of service: nothing is served there, and no other region
+    waits for its word any more.
 
     ``id`` commits to everything else, the random ``salt`` included: no other hold can take its
     place.
@@ -73,19 +77,46 @@ class Lease(Message):
 
 
 class Fence(Message):
-    """Region ``region`` knew everything of ``other`` when its own stream stood at ``position``."""
+    """Region ``region`` knew everything of ``other`` when its own stream stood at ``position``.
+
+    ``nonce`` is the one of the lease record that lies there: where another one does, the stream
+    went back, and the fence says nothing.
+    """
 
     region: Name
     other: Name
     position: U64
+    nonce: Id
+
+
+class Proof(Message):
+    """Somebody used a customer's key, or was refused, after the stream stood at ``position``.
+
+    ``nonce`` is the one of the lease record that lies there. It serves for this very link revision,
+    key version and principal.
+    """
+
+    region: Name
+    link: Name
+    link_revision: U64
+    key_version: Text
+    principal: Text
+    state: L1StateField
+    position: U64
+    nonce: Id
 
 
 class PullRequest(Message):
-    """Ask another region what it holds, and who it knows, after its stream is caught up."""
+    """Ask another region what it holds, and who it knows, after its stream is caught up.
+
+    ``after`` is the id behind which to go on (zeros: from the start, by ids); ``known`` is the
+    digest of what the asker holds. ``hold_id`` is the hold whose progress is asked for.
+    """
 
     region: Name
     nonce: Id
-    page: U32
+    after: Id
+    known: Digest
     hold_id: Id
 
 
@@ -100,17 +131,20 @@ class Boot(Message):
 
 
 class PullReply(Message):
-    """A page of a region's holds (signed statements) and its boots on record.
+    """Holds of a region (signed statements), in the order of their ids, and its boots on record.
 
-    ``durable_at`` is the stream sequence at which ``hold_id`` of the request was acknowledged in
-    this region, 0 when it is not stored there. ``position`` is the stream's latest sequence.
+    ``same`` says that the region holds exactly what the asker does: then no holds follow.
+    ``more`` says that there are more behind the last one. ``durable_at`` is the stream sequence at
+    which ``hold_id`` of the request was acknowledged in this region, 0 when it is not stored there;
+    ``message`` is that hold as it is stored. ``position`` is the stream's latest sequence.
     """
 
     region: Name
     nonce: Id
-    page: U32
-    pages: U32
+    same: bool
+    more: bool
     position: U64
     durable_at: U64
+    message: Annotated[bytes, Field(max_length=2 * limits.SIGNED_HOLD_MAX)]
     holds: Annotated[list[bytes], Field(max_length=limits.HOLDS_MAX)]
     boots: Annotated[list[Boot], Field(max_length=4096)]

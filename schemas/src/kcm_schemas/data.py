@@ -14,7 +14,7 @@ from pydantic import Field
 from kcm_schemas import limits
 from kcm_schemas.codec import Message, decode, decode_unpacked, unpack
 from kcm_schemas.codes import Code, CodeField, KcmError
-from kcm_schemas.names import U64, Text
+from kcm_schemas.names import U32, U64, Text
 
 Column = Annotated[list[bytes], Field(min_length=1, max_length=limits.RECORDS_MAX)]
 AppContext = Annotated[bytes, Field(max_length=limits.APP_CONTEXT_MAX)]
@@ -34,9 +34,13 @@ class EncryptRequest(Message):
 
 
 class EncryptReply(Message):
-    """Records in the order of the plaintexts."""
+    """Records in the order of the plaintexts.
+
+    ``lease_ms`` is for how long they may be accepted, from the sending of the request.
+    """
 
     v: Literal[1]
+    lease_ms: U32
     records: Column
     codes: Codes
 
@@ -51,9 +55,10 @@ class DecryptRequest(Message):
 
 
 class DecryptReply(Message):
-    """Plaintexts in the order of the records."""
+    """Plaintexts in the order of the records; ``lease_ms`` as in an EncryptReply."""
 
     v: Literal[1]
+    lease_ms: U32
     plaintexts: Column
     codes: Codes
 

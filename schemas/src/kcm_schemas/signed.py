@@ -30,6 +30,7 @@ class Kind(StrEnum):
     RECEIPT = "receipt"
     LEASE = "lease"
     FENCE = "fence"
+    PROOF = "proof"
     PULL = "pull"
     PULL_REPLY = "pull-reply"
     ADMIN = "admin"

@@ -111,7 +111,7 @@ def control_all(region: str) -> str:
 
 
 def control_noun(subject: str) -> str:
-    """``hold``, ``lease`` or ``fence``, of a subject in a control stream."""
+    """``hold``, ``lease``, ``fence`` or ``proof``, of a subject in a control stream."""
     return subject.split(".")[4]
 
 
@@ -136,6 +136,11 @@ def control_lease(region: str, instance: str, boot: bytes) -> str:
 def control_fence(region: str, other: str) -> str:
     """What this region knows of another one."""
     return _in_region(region, "control", "fence", other)
+
+
+def control_proof(region: str, link: str, digest: bytes) -> str:
+    """The last proof of one key: ``digest`` is of what it names besides the link."""
+    return _in_region(region, "control", "proof", link, digest[:16].hex())
 
 
 def broadcast_hold(origin: str, scope: str, hold_id: bytes) -> str:

@@ -6,6 +6,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, TypeVar
 
+from kcm_control.timing import Timing
 from kcm_schemas.names import Name
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -41,6 +42,8 @@ class InstanceConfig(Section):
     state_dir: Path
     ready_file: Path | None = None
     region_bus: BusAddress
+    timing: Timing = Timing()
+    """The durations of the kill switch; every instance of the system has to have the same."""
 
 
 C = TypeVar("C", bound=Section)

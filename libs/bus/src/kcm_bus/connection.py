@@ -18,7 +18,7 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -28,15 +28,14 @@ from kcm_schemas import limits
 from kcm_schemas.codes import Code, KcmError
 from nats import errors as nats_errors
 from nats.aio.client import Client
-from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.js import JetStreamContext
 
 from kcm_bus.config import BusAddress
+from kcm_bus.ports import OnArrival
 
 log = logging.getLogger(__name__)
 
-Callback = Callable[[Msg], Awaitable[None]]
 
 CONNECT_TIMEOUT_S: Final = 5
 """Seconds for one attempt to connect."""
@@ -55,7 +54,7 @@ HEADERS_RESERVE: Final = 1024
 class _Wanted:
     subject: str
     queue: str
-    callback: Callback
+    callback: OnArrival
     live: Subscription | None = None
 
 
@@ -108,7 +107,7 @@ class Connection:
             except (TimeoutError, nats_errors.Error):
                 await self._client.close()
 
-    async def subscribe(self, subject: str, callback: Callback, queue: str = "") -> None:
+    async def subscribe(self, subject: str, callback: OnArrival, queue: str = "") -> None:
         """Call ``callback`` for every message, one after another; also after a reconnect."""
         wanted = _Wanted(subject, queue, callback)
         self._wanted.append(wanted)

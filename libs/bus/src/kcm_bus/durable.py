@@ -19,11 +19,10 @@ from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.roster import Role
 from kcm_trust.verify import Untrusted
 
-from kcm_bus.connection import Connection
 from kcm_bus.emitting import Emit
 from kcm_bus.membership import Membership
+from kcm_bus.ports import Log
 from kcm_bus.refusals import Refusals
-from kcm_bus.streams import last, put
 
 RETRY_S: Final = 0.25
 """Seconds between attempts to make a hold durable."""
@@ -36,14 +35,14 @@ class DurableHolds:
         self,
         *,
         membership: Membership,
-        connection: Connection,
+        stream: Log,
         revocations: Revocations,
         learn: Callable[[bytes], HoldRecord],
         refusals: Refusals,
         emit: Emit,
     ) -> None:
         self._me: Final = membership
-        self._connection: Final = connection
+        self._stream: Final = stream
         self._revocations: Final = revocations
         self._learn: Final = learn
         self._refusals: Final = refusals
@@ -73,10 +72,16 @@ class DurableHolds:
             self._places.pop(hold_id, None)
             self.keep(hold_id)
 
-    def forget(self) -> None:
-        """The stream went back: what it lacks of the known holds is written again."""
+    def forget(self, above: int = 0) -> None:
+        """What lies above a sequence may be lost: what the stream lacks is written again."""
         for record in self._revocations.holds:
-            self.lost(record.hold.id)
+            if self._places.get(record.hold.id, (b"", 0))[1] > above or not above:
+                self.lost(record.hold.id)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the stream has every hold that is known, as it is known."""
+        return all(self.place(record) for record in self._revocations.holds)
 
     def keep(self, hold_id: bytes) -> None:
         """See to it, if this is a Core, that the stream has the hold as it is known."""
@@ -117,7 +122,7 @@ class DurableHolds:
         if known is None:
             return True
         subject = subjects.control_hold(self._me.region, known.hold.scope, hold_id)
-        stored = await last(self._connection, subjects.CONTROL_STREAM, subject)
+        stored = await self._stream.last(subject)
         if stored is not None and stored.data == known.message:
             self.note(known, stored.sequence)
             return True
@@ -129,7 +134,7 @@ class DurableHolds:
             if self._revocations.holds.get(hold_id) != known:
                 return False
         expected = stored.sequence if stored is not None else 0
-        sequence = await put(self._connection, subject, known.message, expected=expected)
+        sequence = await self._stream.put(subject, known.message, expected=expected)
         self.note(known, sequence)
         self._emit("hold.durable", detail=hold_id.hex())
         return True

@@ -136,6 +136,10 @@ class Following(Protocol):
         """End."""
         ...
 
+    def again(self) -> None:
+        """Make the consumer anew, from the anchor."""
+        ...
+
     async def reached(self, sequence: int, timeout_s: float = 5.0) -> None:
         """Wait until everything through ``sequence`` is delivered; raises ``unavailable``."""
         ...

@@ -13,8 +13,9 @@ from kcm_trust.verify import Untrusted, Verifier
 
 from kcm_bus.clock import Clock
 from kcm_bus.connection import Connection
+from kcm_bus.ports import Entry
 from kcm_bus.purging import purge_each
-from kcm_bus.streams import Entry, Follower, last
+from kcm_bus.streams import Follower, Plainly, last
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ class RegistryFeed:
             connection,
             subjects.bucket_stream(subjects.REGISTRY_BUCKET),
             subjects.bucket_all(subjects.REGISTRY_BUCKET),
-            self.take,
+            Plainly(self.take),
             clock,
         )
 

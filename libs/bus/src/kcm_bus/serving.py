@@ -23,10 +23,10 @@ from kcm_schemas import subjects
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.data import Failure
-from nats.aio.msg import Msg
 
 from kcm_bus.clock import Clock
 from kcm_bus.connection import Connection
+from kcm_bus.ports import Arrived
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ class Service:
         endpoint = _Endpoint(name, subject, queue)
         self._endpoints.append(endpoint)
 
-        async def receive(message: Msg) -> None:
+        async def receive(message: Arrived) -> None:
             if not subjects.is_inbox(message.reply):
                 return
             if len(endpoint.tasks) >= IN_FLIGHT_MAX or self._stopping:
@@ -97,7 +97,7 @@ class Service:
             await asyncio.wait(tasks, timeout=DRAIN_S)
         self._stopping = True
 
-    async def _serve(self, message: Msg, endpoint: _Endpoint, handler: Handler) -> None:
+    async def _serve(self, message: Arrived, endpoint: _Endpoint, handler: Handler) -> None:
         started = self.clock.elapsed()
         code = Code.OK
         try:
@@ -110,7 +110,7 @@ class Service:
         endpoint.busy_s += self.clock.elapsed() - started
         await self._answer(message, endpoint, body, code)
 
-    async def _answer(self, message: Msg, endpoint: _Endpoint, body: bytes, code: Code) -> None:
+    async def _answer(self, message: Arrived, endpoint: _Endpoint, body: bytes, code: Code) -> None:
         endpoint.requests += 1
         if code is not Code.OK:
             endpoint.errors += 1
@@ -120,8 +120,8 @@ class Service:
         except KcmError:
             log.warning("%s: an answer could not be sent", endpoint.name)
 
-    def _tell(self, view: Callable[[], dict[str, Any]]) -> Callable[[Msg], Awaitable[None]]:
-        async def answer(message: Msg) -> None:
+    def _tell(self, view: Callable[[], dict[str, Any]]) -> Callable[[Arrived], Awaitable[None]]:
+        async def answer(message: Arrived) -> None:
             if subjects.is_inbox(message.reply):
                 await self.connection.publish(message.reply, json.dumps(view()).encode())
 

@@ -2,11 +2,11 @@
 
 ``Follower`` is an ordered consumer of our own: an ephemeral push consumer without acknowledgements,
 whose deliveries are counted. When a number is missing, when heartbeats stop, or when the connection
-comes back, a new consumer continues behind the last message that was seen. The client library's
-key-value watch was deaf for up to 18 seconds after a server restart; this resumes within a second.
+comes back, a new consumer continues behind the follower's anchor. The client library's key-value
+watch was deaf for up to 18 seconds after a server restart; this resumes within a second.
 
-A stream that ends before what was seen of it, or that was created anew, went back: behind the last
-message nothing would ever come. It is read from its start again.
+A stream that ends before its anchor, or that was created anew, went back: behind the anchor nothing
+would ever come. It is read from its start again.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+from kcm_schemas import subjects
 from kcm_schemas.codes import Code, KcmError
 from nats import errors as nats_errors
 from nats.aio.msg import Msg
@@ -27,6 +27,7 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, ReplayPolicy
 
 from kcm_bus.clock import Clock
 from kcm_bus.connection import Connection
+from kcm_bus.ports import Entry, LogFollower
 from kcm_bus.serving import describe
 
 log = logging.getLogger(__name__)
@@ -51,19 +52,59 @@ NO_MESSAGE: Final = 10037
 
 _HEARTBEAT: Final = "100"
 
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One stored message."""
-
-    sequence: int
-    subject: str
-    data: bytes
-
-
 Receive = Callable[[Entry], None]
 """Called in the order of the stream, synchronously: no await between arrival and effect. Must not
 raise: an entry is delivered once."""
+
+
+class Plainly:
+    """A ``LogFollower`` that goes on behind the last delivery, and only receives."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive: Final = receive
+        self._last = 0
+
+    def anchor(self) -> int:
+        """The last delivery."""
+        return self._last
+
+    def resumed(self, behind: int) -> None:
+        """Go on from there."""
+        self._last = behind
+
+    def went_back(self) -> None:
+        """Read everything again."""
+        self._last = 0
+
+    def receive(self, entry: Entry) -> None:
+        """Hand it on."""
+        self._last = entry.sequence
+        self._receive(entry)
+
+
+class ControlLog:
+    """A region's control stream, as the kill switch uses it: ``kcm_bus.ports.Log`` over NATS."""
+
+    def __init__(self, connection: Connection, region: str, clock: Clock) -> None:
+        self._connection: Final = connection
+        self._subject: Final = subjects.control_all(region)
+        self._clock: Final = clock
+
+    async def put(
+        self, subject: str, body: bytes, *, expected: int | None = None, ttl: str | None = None
+    ) -> int:
+        """Store one message and return its sequence, acknowledged."""
+        return await put(self._connection, subject, body, expected=expected, ttl=ttl)
+
+    async def last(self, subject: str) -> Entry | None:
+        """The last message of a subject as the stream's leader has it, or ``None``."""
+        return await last(self._connection, subjects.CONTROL_STREAM, subject)
+
+    def follow(self, follower: LogFollower) -> Follower:
+        """Deliver everything to ``follower`` once the result was started."""
+        return Follower(
+            self._connection, subjects.CONTROL_STREAM, self._subject, follower, self._clock
+        )
 
 
 class Follower:
@@ -74,18 +115,14 @@ class Follower:
         connection: Connection,
         stream: str,
         subject: str,
-        receive: Receive,
+        follower: LogFollower,
         clock: Clock,
-        *,
-        went_back: Callable[[], None] = lambda: None,
     ) -> None:
-        """``went_back`` is called before a stream that lost messages is read from its start."""
         self._connection: Final = connection
         self._stream: Final = stream
         self._subject: Final = subject
-        self._receive: Final = receive
+        self._follower: Final = follower
         self._clock: Final = clock
-        self._went_back: Final = went_back
         self._closing = False
         self._created: datetime | None = None
         self._last = 0
@@ -100,6 +137,10 @@ class Follower:
     def position(self) -> int:
         """Stream sequence up to which everything was delivered."""
         return self._last
+
+    def again(self) -> None:
+        """Make the consumer anew, from the anchor."""
+        self._again.set()
 
     async def reached(self, sequence: int, timeout_s: float = REACH_S) -> None:
         """Wait until everything through ``sequence`` is delivered; raises ``unavailable``."""
@@ -192,13 +233,16 @@ class Follower:
     async def _continue_at(self) -> int:
         """The sequence to continue at: 1 when the stream is not what was seen before."""
         info = await self._connection.jetstream().stream_info(self._stream)
+        behind = self._follower.anchor()
         anew = self._created not in (None, info.created)
         self._created = info.created
-        if anew or info.state.last_seq < self._last:
+        if anew or info.state.last_seq < behind:
             log.error("the stream %s went back, it is read from its start", self._stream)
-            self._last = 0
-            self._went_back()
-        return self._last + 1
+            self._follower.went_back()
+            behind = 0
+        self._last = behind
+        self._follower.resumed(behind)
+        return behind + 1
 
     async def _on_message(self, message: Msg) -> None:
         self._heard = self._clock.elapsed()
@@ -211,12 +255,12 @@ class Follower:
             self._again.set()
             return
         self._delivered = sequence.consumer
-        self._last = sequence.stream
-        self._progress.set()
         try:
-            self._receive(Entry(sequence.stream, message.subject, message.data))
+            self._follower.receive(Entry(sequence.stream, message.subject, message.data))
         except Exception as error:  # noqa: BLE001 - the client library would hide it
             log.critical("an entry of %s had no effect: %s", self._stream, describe(error))
+        self._last = sequence.stream
+        self._progress.set()
         if message.metadata.num_pending == 0:
             self._caught_up.set()
 

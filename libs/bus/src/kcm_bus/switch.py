@@ -14,93 +14,76 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
-from typing import Final
+from typing import Any, Final
 
-from kcm_control.boots import BootRecords
-from kcm_control.holds import HoldRecord
+from kcm_control.knowledge import Knowledge
+from kcm_control.marks import Mark
 from kcm_control.revocation import Revocations
-from kcm_schemas import limits, subjects
+from kcm_schemas import subjects
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import KcmError
-from kcm_schemas.control import Boot, Lease, Receipt
+from kcm_schemas.control import Boot, Fence, Proof
 from kcm_schemas.signed import Kind
-from kcm_trust.verify import Untrusted, VerifiedHold, VerifiedLift
-from nats.aio.msg import Msg
+from kcm_trust.verify import Untrusted
 
 from kcm_bus.clock import Clock, Randomness
-from kcm_bus.connection import Connection
 from kcm_bus.durable import DurableHolds
 from kcm_bus.emitting import Emit
+from kcm_bus.learning import Learning, to_record
 from kcm_bus.membership import Membership
-from kcm_bus.purging import purge_each
+from kcm_bus.onrecord import RETRY_S, OnRecord
+from kcm_bus.ports import Arrived, Entry, Following, Log, Messages
 from kcm_bus.refusals import Refusals
-from kcm_bus.serving import describe
-from kcm_bus.streams import Entry, Follower, put
 
 log = logging.getLogger(__name__)
 
-LEASE_EVERY_S: Final = 3.0
-"""Seconds between a boot's lease records."""
-
-LEASE_TTL: Final = "60s"
-"""How long a lease record stays on record after its boot stopped renewing it."""
-
-BEFORE_EVERYTHING: Final = 1
-"""The first sequence of any stream: a boot that cannot say when it began has to send receipts."""
-
-U32_MAX: Final = (1 << 32) - 1
-"""The largest number that a receipt can carry."""
+OnFence = Callable[[Fence], None]
+OnProof = Callable[[Proof], None]
 
 
 class KillSwitch:
-    """Feeds ``Revocations`` from the bus, and calls ``purge(tenant) -> keys dropped``."""
+    """Feeds ``Revocations`` and ``Knowledge`` from the bus; purges by ``purge(tenant) -> keys``."""
 
     def __init__(
         self,
         *,
         membership: Membership,
-        region_bus: Connection,
-        control_bus: Connection,
+        stream: Log,
+        control_bus: Messages,
         revocations: Revocations,
+        knowledge: Knowledge,
         purge: Callable[[str], int],
         emit: Emit,
         clock: Clock,
         randomness: Randomness,
     ) -> None:
         self._me: Final = membership
-        self._region_bus: Final = region_bus
         self._control_bus: Final = control_bus
         self._revocations: Final = revocations
-        self._purge: Final = purge
-        self._emit: Final = emit
+        self._knowledge: Final = knowledge
         self._clock: Final = clock
-        self._randomness: Final = randomness
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._receipts: dict[bytes, Receipt] = {}
         self._refusals: Final = Refusals("control", emit, clock)
-        self._closing = False
-        self._first = 0
-        self._latest = 0
-        self._boots: Final = BootRecords()
-        self._unpurged: dict[bytes, tuple[str, ...]] = {}
-        """Tenants whose purge failed, by hold: tried again whenever the hold is heard again."""
+        self._tasks: set[asyncio.Task[None]] = set()
         self._sending: set[bytes] = set()
+        self._listeners: tuple[OnFence, OnProof] = (_ignore, _ignore)
+        self.learning: Final = Learning(membership, revocations, purge, emit, clock, self._changed)
         self._durable: Final = DurableHolds(
             membership=membership,
-            connection=region_bus,
+            stream=stream,
             revocations=revocations,
-            learn=self.learn,
+            learn=self.learning.learn,
             refusals=self._refusals,
             emit=emit,
         )
-        self._follower: Final = Follower(
-            region_bus,
-            subjects.CONTROL_STREAM,
-            subjects.control_all(membership.region),
-            self._on_entry,
-            clock,
-            went_back=self._durable.forget,
+        self.record: Final = OnRecord(
+            membership=membership,
+            stream=stream,
+            knowledge=knowledge,
+            clock=clock,
+            randomness=randomness,
+            went_back=self._read_again,
         )
+        self._following: Final[Following] = stream.follow(self)
 
     async def start(self) -> None:
         """Listen, then catch up with everything the region ever held, then go on record.
@@ -109,115 +92,126 @@ class KillSwitch:
         heard.
         """
         await self._control_bus.subscribe(subjects.broadcast_holds(), self._on_broadcast)
-        await self._follower.start()
+        await self._following.start()
         # The first record cannot name its own sequence; the second one does.
-        await self._renew()
-        await self._renew()
-        self._spawn(self._keep_on_record())
+        for _ in range(2):
+            await self._catch_up_somehow()
+        self._spawn(self.record.keep())
 
     async def close(self) -> None:
         """Stop listening, and say that this boot holds no key any more."""
-        self._closing = True
         self._durable.close()
         for task in list(self._tasks):
             task.cancel()
-        try:
-            await self._renew(ended=True)
-        except KcmError:
-            log.warning("the end of this boot could not be put on record; it will expire")
-        await self._follower.close()
+        await self.record.end()
+        await self._following.close()
 
-    def durable_at(self, record: HoldRecord) -> int:
-        """The stream sequence at which this region has exactly this state; 0 when it has not."""
-        return self._durable.place(record)
+    def listen(self, on_fence: OnFence, on_proof: OnProof) -> None:
+        """Be told of believed fences and proofs, after they took effect."""
+        self._listeners = (on_fence, on_proof)
 
-    async def boots(self) -> tuple[int, list[Boot]]:
-        """The region's boots on record, and the stream position at which that is true.
+    def durable_at(self, hold_id: bytes) -> int:
+        """The sequence at which this region has a hold exactly as it is known here; 0: it has not.
 
-        Fresh: an own record is written first, and read back behind everything before it. Raises
+        ``hold_id`` may be unknown.
+        """
+        record = self._revocations.holds.get(hold_id)
+        return 0 if record is None else self._durable.place(record)
+
+    @property
+    def all_durable(self) -> bool:
+        """Whether the region's stream has every hold that is known."""
+        return self._durable.complete
+
+    async def caught_up(self) -> Mark:
+        """Know everything that was durable when this was called, and the mark that says so.
+
+        An own record is written first, and read back behind everything before it. Raises
         ``unavailable``.
         """
-        position = await self._renew()
-        await self._follower.reached(position)
-        return position, self._boots.on_record(self._clock.elapsed())
+        mark = await self.record.renew()
+        await self._following.reached(mark.sequence)
+        return mark
 
-    def learn(self, raw: bytes) -> HoldRecord:
-        """Take a hold or lift that came by whatever way; raises ``Untrusted``.
-
-        Purges before it returns; what else is to be done goes on in tasks.
-        """
-        record = to_record(self._me.verifier.hold_or_lift(raw))
-        started = self._clock.elapsed()
-        learned = self._revocations.learn(record)
-        again = self._unpurged.pop(record.hold.id, ())
-        dropped, failed = purge_each(self._purge, dict.fromkeys(learned.purge + again))
-        spent = self._clock.elapsed() - started
-        hold = record.hold
-        if learned.changed:
-            self._record(record, learned.purge, dropped)
-            self._durable.keep(hold.id)
-        if failed:
-            self._receipts.pop(hold.id, None)  # this boot may have keys still: no receipt
-            self._unpurged[hold.id] = failed
-        elif not record.lifted and (learned.changed or hold.id not in self._receipts):
-            self._receipts[hold.id] = Receipt(
-                hold_id=hold.id,
-                instance=self._me.name,
-                boot=self._me.boot,
-                role=self._me.role,
-                region=self._me.region,
-                keys=min(dropped, U32_MAX),
-                purge_us=min(int(spent * 1e6), U32_MAX),
-            )
-        return record
+    async def boots(self) -> tuple[int, list[Boot]]:
+        """The region's boots on record, and the stream position at which that is true."""
+        mark = await self.caught_up()
+        return mark.sequence, self.record.boots.on_record(self._clock.elapsed())
 
     async def tell(self, raw: bytes) -> None:
         """Broadcast a hold or lift to every instance of every region."""
-        record = to_record(self._me.verifier.hold_or_lift(raw))
-        hold = record.hold
+        hold = to_record(self._me.verifier.hold_or_lift(raw)).hold
         subject = subjects.broadcast_hold(self._me.region, hold.scope, hold.id)
         await self._control_bus.publish(subject, raw)
         await self._control_bus.flush()
 
-    async def _on_broadcast(self, message: Msg) -> None:
+    # The follower of the region's stream.
+
+    def anchor(self) -> int:
+        """Behind the last own record, above which the stream may be another one than before."""
+        return self._knowledge.lease.anchor
+
+    def resumed(self, behind: int) -> None:
+        """What was above counts when it comes again."""
+        self._knowledge.resumed(behind)
+        self._durable.forget(behind)
+
+    def went_back(self) -> None:
+        """Nothing is known any more."""
+        self.record.restart()
+
+    def receive(self, entry: Entry) -> None:
+        """Take an entry of the stream, whatever it is; nothing here waits."""
         try:
-            record = self.learn(message.data)
+            match subjects.control_noun(entry.subject):
+                case "hold":
+                    self._on_hold(entry)
+                case "lease":
+                    self.record.take(entry)
+                case "fence":
+                    self._on_fence(self._me.verifier.fence(entry.data))
+                case "proof":
+                    self._on_proof(self._me.verifier.proof(entry.data))
         except Untrusted as error:
             self._refusals.record(error)
-            return
-        if not record.lifted:
-            self._answer(record.hold.id)
+        self._knowledge.delivered(entry.sequence)
 
-    def _on_entry(self, entry: Entry) -> None:
-        match subjects.control_noun(entry.subject):
-            case "hold":
-                self._on_hold(entry)
-            case "lease":
-                self._on_lease(entry)
+    async def _catch_up_somehow(self) -> None:
+        """Catch up, however long it takes: who is not on record must not serve."""
+        while True:
+            try:
+                await self.caught_up()
+            except KcmError as error:
+                log.warning("this boot is not on record yet: %s", error.code.value)
+                await asyncio.sleep(RETRY_S)
+            else:
+                return
 
-    def _on_lease(self, entry: Entry) -> None:
-        if not entry.data:
-            return  # the broker says that a record expired; nobody signed that
-        try:
-            lease = self._me.verifier.lease(entry.data)
-            if entry.subject != subjects.control_lease(lease.region, lease.instance, lease.boot):
-                raise Untrusted("the lease record lies under another name")
-        except Untrusted as error:
-            self._refusals.record(error)
-            return
-        self._boots.take(lease, entry.sequence, self._clock.elapsed())
+    def _read_again(self) -> None:
+        self._following.again()
+
+    def _on_fence(self, fence: Fence) -> None:
+        if fence.region != self._me.region:
+            raise Untrusted("a fence of another region")
+        if self._knowledge.fenced(fence.other, Mark(fence.position, fence.nonce)):
+            self._listeners[0](fence)
+
+    def _on_proof(self, proof: Proof) -> None:
+        if proof.region != self._me.region:
+            raise Untrusted("a proof of another region")
+        self._listeners[1](proof)
 
     def _on_hold(self, entry: Entry) -> None:
+        place = subjects.control_hold_id(entry.subject)
         try:
-            record = self.learn(entry.data)
-        except Untrusted as error:
-            self._refusals.record(error)
-            self._durable.lost(subjects.control_hold_id(entry.subject))
-            return
+            record = self.learning.learn(entry.data)
+        except Untrusted:
+            self._durable.lost(place)
+            raise
         hold = record.hold
         if entry.subject != subjects.control_hold(self._me.region, hold.scope, hold.id):
             # Whatever has its place there is not stored any more, and this one is not either.
-            self._durable.lost(subjects.control_hold_id(entry.subject))
+            self._durable.lost(place)
         else:
             known = self._revocations.holds.get(hold.id) or record
             if known.message == entry.data:
@@ -228,15 +222,27 @@ class KillSwitch:
         if not record.lifted:
             self._answer(hold.id)
 
+    async def _on_broadcast(self, message: Arrived) -> None:
+        try:
+            record = self.learning.learn(message.data)
+        except Untrusted as error:
+            self._refusals.record(error)
+            return
+        if not record.lifted:
+            self._answer(record.hold.id)
+
+    def _changed(self, hold_id: bytes) -> None:
+        self._durable.keep(hold_id)
+
     def _answer(self, hold_id: bytes) -> None:
         """Send a receipt, once for any number of questions that came together."""
-        if hold_id in self._receipts and hold_id not in self._sending:
+        if self.learning.receipt(hold_id) is not None and hold_id not in self._sending:
             self._sending.add(hold_id)
             self._spawn(self._send_receipt(hold_id))
 
     async def _send_receipt(self, hold_id: bytes) -> None:
         self._sending.discard(hold_id)
-        receipt = self._receipts.get(hold_id)
+        receipt = self.learning.receipt(hold_id)
         if receipt is None:
             return
         body = encode(self._me.identity.sign(Kind.RECEIPT, receipt))
@@ -245,57 +251,11 @@ class KillSwitch:
         except KcmError:
             log.warning("a receipt could not be sent; it is sent again on request")
 
-    async def _keep_on_record(self) -> None:
-        # A flag and not only cancellation: the client library may swallow that.
-        while not self._closing:
-            await asyncio.sleep(LEASE_EVERY_S)
-            try:
-                await self._renew()
-            except Exception as error:  # noqa: BLE001 - a boot that is not on record is forgotten
-                log.warning("lease record not acknowledged: %s", describe(error))
-
-    async def _renew(self, *, ended: bool = False) -> int:
-        lease = Lease(
-            instance=self._me.name,
-            boot=self._me.boot,
-            role=self._me.role,
-            region=self._me.region,
-            nonce=self._randomness.public(limits.ID_SIZE),
-            first=self._first,
-            ended=ended,
-        )
-        subject = subjects.control_lease(self._me.region, self._me.name, self._me.boot)
-        body = encode(self._me.identity.sign(Kind.LEASE, lease))
-        seen = self._latest
-        sequence = await put(self._region_bus, subject, body, ttl=LEASE_TTL)
-        if sequence <= seen:
-            # The stream went back. What was its beginning there says nothing of the new one.
-            self._first = BEFORE_EVERYTHING
-        self._first = self._first or sequence
-        self._latest = sequence
-        return sequence
-
-    def _record(self, record: HoldRecord, tenants: tuple[str, ...], dropped: int) -> None:
-        hold = record.hold
-        self._emit(
-            "hold.lifted" if record.lifted else "hold.purged",
-            actor=record.issuer,
-            tenant=hold.target if hold.scope == "tenant" else None,
-            count=dropped,
-            detail=f"{hold.id.hex()} {hold.scope} {hold.target}: {len(tenants)} tenants",
-        )
-
-    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
 
-def to_record(verified: VerifiedHold | VerifiedLift) -> HoldRecord:
-    """A verified statement as a state of its hold."""
-    match verified:
-        case VerifiedHold():
-            return HoldRecord(verified.hold, verified.issuer, verified.raw)
-        case VerifiedLift():
-            held = verified.held
-            return HoldRecord(held.hold, held.issuer, held.raw, lift=verified.raw)
+def _ignore(_: object) -> None:
+    """Nobody listens."""

@@ -58,6 +58,11 @@ class BootRecords:
         for oldest in own[:-BOOTS_PER_INSTANCE_MAX]:
             del self._seen[oldest]
 
+    def knows(self, instance: str, boot: bytes) -> bool:
+        """Whether a boot's record was read, and it did not end."""
+        seen = self._seen.get((instance, boot))
+        return seen is not None and not seen.ended
+
     def on_record(self, now: float) -> list[Boot]:
         """Every boot that may hold keys."""
         self._seen = {key: one for key, one in self._seen.items() if now - one.heard < GONE_S}

@@ -1,30 +1,46 @@
 """When a kill is complete.
 
 For each region in scope the hold is acknowledged at stream sequence ``k``, and every boot on record
-there (lease records read after ``k``) has receipted itself, unless its first record lies above
-``k``: that boot caught up past the hold before it served. Memory of who was seen lately is never
-used: a Core that started a second ago would know only itself, and everything would be complete at
-once.
+there (lease records read after ``k``) has receipted itself; or its first record lies above ``k``,
+so it caught up past the hold before it served; or its lease, and the last answer of it, have ended
+since ``k``. Memory of who was seen lately is never used: a Core that started a second ago would
+know only itself, and everything would be complete at once.
+
+A region that cannot be reached counts once the fences of everybody in it have ended, which they do
+when it has not heard, for a grace, of enough regions that have the hold. Under ``local`` they never
+end. Nor do they count for a tenant that is not known here: its fence set may be anything.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
 
 from kcm_schemas.admin import BootStatus, HoldStatus, RegionStatus
 from kcm_schemas.control import Boot, Receipt
+from kcm_schemas.registry import FencePolicy
 
 from kcm_control.boots import Key
+from kcm_control.fences import durable_majority
 from kcm_control.holds import HoldRecord
+from kcm_control.timing import Model, Timing
+
+HowBoot = Literal["receipt", "waiting", "started-after", "lease-ended"]
+HowRegion = Literal["durable", "fence-ended", "unbounded", "waiting"]
 
 
 @dataclass(frozen=True, slots=True)
 class RegionFacts:
-    """What a region said after the hold was durable there (``durable_at`` 0: it is not)."""
+    """What a region said after the hold was durable there (``durable_at`` 0: it is not).
+
+    ``since_s`` is for how long whoever asks has known that it is: the timer that counts out a boot
+    that says nothing.
+    """
 
     durable_at: int
     boots: Sequence[Boot]
+    since_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +51,29 @@ class Arrival:
     after_ms: int
 
 
+@dataclass(frozen=True, slots=True)
+class Fenced:
+    """A tenant in scope: its regions that are not retired, its policy, its link's model."""
+
+    regions: frozenset[str]
+    policy: FencePolicy
+    model: Model
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """Whom a hold reaches: ``closed`` when ``tenants`` are all that there can be."""
+
+    tenants: Sequence[Fenced] = field(default_factory=tuple)
+    closed: bool = False
+
+
 def hold_status(
     record: HoldRecord,
     regions: Mapping[str, RegionFacts | None],
     receipts: Mapping[Key, Arrival],
+    reach: Reach,
+    timing: Timing,
 ) -> HoldStatus:
     """How far a hold has come.
 
@@ -47,41 +82,77 @@ def hold_status(
     for somebody else's boot. A region in which nobody is on record has not really answered: at
     least the Core that says so is.
     """
+    durable = {name: facts.since_s for name, facts in regions.items() if facts and _durable(facts)}
+    hows = {name: _region_how(name, durable, reach, timing) for name in regions}
     boots = [
-        _boot_status(name, facts, boot, receipts.get((boot.instance, boot.boot)))
+        _boot_status(name, facts, boot, receipts.get((boot.instance, boot.boot)), timing)
         for name, facts in regions.items()
-        if facts is not None
+        if facts is not None and hows[name] != "fence-ended"
         for boot in facts.boots
     ]
-    durable = all(
-        facts is not None and facts.durable_at > 0 and facts.boots for facts in regions.values()
-    )
+    served_out = all(how in ("durable", "fence-ended") for how in hows.values())
     return HoldStatus(
         hold_id=record.hold.id,
         scope=record.hold.scope,
         target=record.hold.target,
         cause=record.hold.cause,
         lifted=record.lifted,
-        complete=durable and bool(regions) and all(boot.how != "waiting" for boot in boots),
+        complete=bool(durable) and served_out and all(boot.how != "waiting" for boot in boots),
         regions=[
-            RegionStatus(region=name, durable_at=facts.durable_at if facts else 0)
+            RegionStatus(region=name, durable_at=facts.durable_at if facts else 0, how=hows[name])
             for name, facts in regions.items()
         ],
         boots=boots,
     )
 
 
+def _durable(facts: RegionFacts) -> bool:
+    return facts.durable_at > 0 and bool(facts.boots)
+
+
+def _region_how(name: str, durable: Mapping[str, float], reach: Reach, timing: Timing) -> HowRegion:
+    if name in durable:
+        return "durable"
+    mine = [tenant for tenant in reach.tenants if name in tenant.regions]
+    if not reach.closed or any(tenant.policy == "local" for tenant in mine):
+        return "unbounded"
+    ended = all(_fence_ended(tenant, durable, timing) for tenant in mine)
+    return "fence-ended" if ended else "waiting"
+
+
+def _fence_ended(tenant: Fenced, durable: Mapping[str, float], timing: Timing) -> bool:
+    """Whether no region of a tenant in which the hold is not durable can serve it any more."""
+    needed = 1 if tenant.policy == "all" else durable_majority(len(tenant.regions))
+    since = _nth_longest((durable[r] for r in tenant.regions if r in durable), needed)
+    return since >= timing.fence_bound_s(tenant.model)
+
+
+def _nth_longest(values: Iterable[float], n: int) -> float:
+    ordered = sorted(values, reverse=True)
+    return ordered[n - 1] if len(ordered) >= n else -1.0
+
+
 def _boot_status(
-    region: str, facts: RegionFacts, boot: Boot, arrival: Arrival | None
+    region: str, facts: RegionFacts, boot: Boot, arrival: Arrival | None, timing: Timing
 ) -> BootStatus:
-    later = facts.durable_at > 0 and boot.first > facts.durable_at
     return BootStatus(
         instance=boot.instance,
         boot=boot.boot,
         role=boot.role,
         region=region,
-        how="receipt" if arrival else "started-after" if later else "waiting",
+        how=_boot_how(facts, boot, arrival, timing),
         keys=arrival.receipt.keys if arrival else 0,
         purge_us=arrival.receipt.purge_us if arrival else 0,
         after_ms=arrival.after_ms if arrival else 0,
     )
+
+
+def _boot_how(facts: RegionFacts, boot: Boot, arrival: Arrival | None, timing: Timing) -> HowBoot:
+    if arrival is not None:
+        return "receipt"
+    if facts.durable_at > 0:
+        if boot.first > facts.durable_at:
+            return "started-after"
+        if facts.since_s >= timing.boot_bound_s:
+            return "lease-ended"
+    return "waiting"

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from hashlib import sha256
 
 from kcm_schemas.control import Hold
 
@@ -44,7 +46,7 @@ def join(left: HoldRecord, right: HoldRecord) -> HoldRecord:
     return replace(first, lift=min(lifts, default=None))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class HoldSet:
     """Holds by id. Immutable: a merge makes a new set."""
 
@@ -75,14 +77,17 @@ class HoldSet:
         """The record of one hold."""
         return self.records.get(hold_id)
 
-    def active_on(self, tenant: str, link: str | None) -> list[HoldRecord]:
-        """The holds that keep a tenant killed: on itself, or on its link, and not lifted."""
-        targets = {("tenant", tenant), ("link", link)}
-        return [
-            record
-            for record in self
-            if not record.lifted and (record.hold.scope, record.hold.target) in targets
-        ]
+    @cached_property
+    def digest(self) -> bytes:
+        """32 bytes that two sets share when they say the same, in the same signed words."""
+        total = sha256()
+        for record in self.in_order():
+            total.update(sha256(record.message).digest())
+        return total.digest()
+
+    def in_order(self, after: bytes = b"") -> list[HoldRecord]:
+        """The records whose ids are above ``after``, by id: the same everywhere."""
+        return [self.records[one] for one in sorted(self.records) if one > after]
 
     def __iter__(self) -> Iterator[HoldRecord]:
         return iter(self.records.values())

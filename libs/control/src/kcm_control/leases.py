@@ -1,17 +1,19 @@
-"""Leases: for how long a boot may believe that it knows every hold.
+"""The control lease: for how long a boot may believe that it knows every hold of its region.
 
-**Control lease.** At ``t0`` the boot writes its lease record and gets the stream sequence ``s0``.
-Once its follower has delivered everything through ``s0``, the boot knows every hold that was
-durable at ``t0``; the lease runs from ``t0``, not from the acknowledgement. Nothing else renews it:
-not a heartbeat, not a direct read, not a stream's info.
+At ``t0`` the boot writes its lease record and gets the stream sequence ``s0``. Once its follower
+has delivered everything through ``s0``, the boot knows every hold that was durable at ``t0``; the
+lease runs from ``t0``, not from the acknowledgement. Nothing else renews it: not a heartbeat, not a
+direct read, not a stream's info.
 
 Stream sequences are the clock by which instances compare *before*: ``moment(a)`` is the latest
 ``t0`` whose ``s0`` is at most ``a``, so a statement that names sequence ``a`` was made no earlier
 than that moment of this boot's own clock.
 
-**Rollback.** An acknowledgement at or below a sequence seen before the write began, or a stream
-with another creation time, means that the stream lost messages: nothing is known any more, until
-everything was replayed and what it lacks was written again.
+**Rollback.** Every write but the first replaces the one before, by compare-and-set: it is only
+stored in a stream that still has everything up to that one. Where it is refused, or acknowledged at
+or below what was seen before it was sent, the stream lost messages, and nothing is known any more
+until everything was replayed. A consumer that is made anew goes on behind the last own write
+(``anchor``) and not behind the last delivery, for above the anchor the stream may be another one.
 
 Every lease starts expired. Times are seconds on a clock that runs on in suspend.
 """
@@ -21,8 +23,6 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 from typing import Final
-
-from kcm_schemas.registry import FencePolicy
 
 WRITES_KEPT: Final = 256
 """Own writes kept: enough to date a fence or a proof that is several grace periods old."""
@@ -44,36 +44,55 @@ class ControlLease:
         self.length_s: Final = length_s
         self._writes: deque[_Write] = deque(maxlen=WRITES_KEPT)
         self._delivered = 0
-        self._created: str | None = None
+        self._anchor = 0
+
+    @property
+    def anchor(self) -> int:
+        """The sequence of the last own write; 0 when there is none in this stream."""
+        return self._anchor
 
     @property
     def seen(self) -> int:
         """The highest sequence seen: every write that begins now has to get a higher one."""
-        return max(self._delivered, self._writes[-1].sequence if self._writes else 0)
+        return max(self._delivered, self._anchor)
 
-    def wrote(self, t0: float, seen: int, sequence: int, created: str) -> bool:
-        """Take an acknowledged own write; ``False`` means rollback.
+    def wrote(self, t0: float, seen: int, sequence: int) -> bool:
+        """Take an acknowledged own write; ``False`` means that the stream went back.
 
         ``t0`` and ``seen`` are of the moment before the write was sent: until it is acknowledged,
-        more may be delivered, itself included. ``created`` identifies the stream. After a rollback
-        nothing is believed until everything was replayed.
+        more may be delivered, itself included.
         """
-        if self._created not in (None, created) or sequence <= seen:
-            self.replayed(created)
+        if sequence <= seen:
+            self.forget()
             return False
-        self._created = created
+        self._anchor = sequence
         self._writes.append(_Write(t0, sequence))
+        return True
+
+    def adopt(self, sequence: int) -> bool:
+        """Take an own write whose acknowledgement was lost; it renews nothing.
+
+        ``False`` means that the stream went back: it has an older one than the last.
+        """
+        if sequence <= self._anchor:
+            self.forget()
+            return False
+        self._anchor = sequence
         return True
 
     def delivered(self, sequence: int) -> None:
         """The follower has delivered everything through ``sequence``."""
         self._delivered = max(self._delivered, sequence)
 
-    def replayed(self, created: str | None = None) -> None:
-        """Forget everything: what follows is a replay from the start of a stream."""
+    def resumed(self, behind: int) -> None:
+        """The follower goes on behind ``behind``: what it delivered above may be another thing."""
+        self._delivered = min(self._delivered, behind)
+
+    def forget(self) -> None:
+        """Nothing is known any more: what follows is a replay from the start of a stream."""
         self._writes.clear()
         self._delivered = 0
-        self._created = created
+        self._anchor = 0
 
     def until(self) -> float:
         """When the lease ends, or ``EXPIRED``."""
@@ -86,44 +105,3 @@ class ControlLease:
             if write.sequence <= sequence:
                 return write.t0
         return None
-
-
-class Fences:
-    """Up to which moment this boot knows the other regions, and what a policy makes of it.
-
-    ``fence(o, a)`` says that this region knew everything of region ``o`` when its own stream stood
-    at ``a``.
-    """
-
-    def __init__(self, grace_s: float) -> None:
-        self.grace_s: Final = grace_s
-        self._positions: dict[str, int] = {}
-
-    def learn(self, other: str, position: int) -> None:
-        """Take a believed fence; an older one changes nothing."""
-        self._positions[other] = max(position, self._positions.get(other, 0))
-
-    def forget(self) -> None:
-        """After a rollback positions mean nothing."""
-        self._positions.clear()
-
-    def until(self, policy: FencePolicy, others: list[str], lease: ControlLease) -> float:
-        """When the fences of a tenant with these other regions end.
-
-        ``all``: every other region has to be known. ``majority`` of n regions: a kill counts once
-        it is durable in most, so n - floor(n / 2) regions, this one included, have to be known
-        for the two to meet. ``local``: no bound across regions.
-        """
-        if policy == "local" or not others:
-            return FOREVER
-        ends = sorted((self._end(other, lease) for other in others), reverse=True)
-        if policy == "all":
-            return ends[-1]
-        regions = len(others) + 1
-        needed = regions - regions // 2 - 1
-        return FOREVER if needed == 0 else ends[needed - 1]
-
-    def _end(self, other: str, lease: ControlLease) -> float:
-        position = self._positions.get(other)
-        moment = None if position is None else lease.moment(position)
-        return EXPIRED if moment is None else moment + self.grace_s

@@ -1,9 +1,9 @@
 """What a hold means here: who is killed, what must be purged, and which generation we are in.
 
-A tenant is killed while any hold on it or on its link is not lifted. Its **generation** is a local
-counter, raised at every purge: an operation that began in another generation has no output. The
-caller purges, synchronously, whatever ``learn`` names, before it does anything else with the
-message.
+A tenant is killed while any hold on it, on its link or on this region is not lifted. Its
+**generation** is a local counter, raised at every purge: an operation that began in another
+generation has no output. The caller purges, synchronously, whatever ``learn`` names, before it does
+anything else with the message.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ class Learned:
 class Revocations:
     """Holds, applied to the tenants that are known."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, region: str) -> None:
         self._registry = registry
+        self._region = region
         self._generations: dict[str, int] = {}
         self._active: dict[tuple[str, str], dict[bytes, HoldRecord]] = {}
         self.holds = HoldSet()
@@ -66,20 +67,43 @@ class Revocations:
         return ()
 
     def reach(self, scope: str, target: str) -> tuple[str, ...]:
-        """The tenants that a hold of this scope and target kills."""
-        return (target,) if scope == "tenant" else tuple(self._registry.on_link(target))
+        """The tenants that a hold of this scope and target kills in this region."""
+        match scope:
+            case "tenant":
+                return (target,)
+            case "link":
+                return tuple(self._registry.on_link(target))
+            case _:
+                here = target == self._region
+                return tuple(one.tenant for one in self._registry.tenants()) if here else ()
 
     def killed(self, tenant: str) -> bool:
         """Whether any hold keeps the tenant dark. Asked several times in every request."""
-        if ("tenant", tenant) in self._active:
+        if ("tenant", tenant) in self._active or ("region", self._region) in self._active:
             return True
         known = self._registry.tenant(tenant)
         return known is not None and ("link", known.link) in self._active
 
+    def retired(self, region: str) -> bool:
+        """Whether a region was taken out of service: nobody waits for its word."""
+        return ("region", region) in self._active
+
+    @property
+    def held_links(self) -> list[str]:
+        """Links with a hold that is not lifted."""
+        return [target for scope, target in self._active if scope == "link"]
+
     def active(self, tenant: str) -> list[HoldRecord]:
         """The holds that keep a tenant dark."""
         known = self._registry.tenant(tenant)
-        return self.holds.active_on(tenant, known.link if known else None)
+        found = [("tenant", tenant), ("region", self._region)]
+        if known is not None:
+            found.append(("link", known.link))
+        return [record for target in found for record in self.active_on(*target)]
+
+    def active_on(self, scope: str, target: str) -> list[HoldRecord]:
+        """The holds of this scope and target that are not lifted."""
+        return list(self._active.get((scope, target), {}).values())
 
     def generation(self, tenant: str) -> int:
         """The tenant's generation in this boot."""

@@ -9,12 +9,13 @@ statement                 who may sign it
 roster                    the root
 tenant, link, service     an operator with role ``admin``
 hold, cause operator      an operator with role ``security``
-hold, cause l1            a Core of the origin region
+hold, cause l1            a Core of the origin region; only on a link
 lift                      for an operator's hold an operator with role ``security``,
                           for an L1's hold a Core of the origin region
 root-keys, service-keys   a Core of the region it names
 receipt, lease            the instance that it names, in the role and region it names
-fence, pull, pull-reply   a Core of the region it names
+fence, proof              a Core of the region it names
+pull, pull-reply          a Core of the region it names
 admin                     an operator; which role depends on noun and verb
 admin-reply               a Core, or an Auditor where the caller says so
 audit                     the instance that it names
@@ -22,9 +23,9 @@ audit-head                the Auditor that it names
 session ticket            a Gateway of the region it names
 ========================  =======================================================
 
-Somebody retired can do nothing new (admin, ticket, receipt, lease, fence, pull and replies are
-refused), but what they signed to last goes on counting: a kill does not end because the operator
-who pulled it left.
+Somebody retired can do nothing new (admin, ticket, receipt, lease, fence, proof, pull and replies
+are refused), but what they signed to last goes on counting: a kill does not end because the
+operator who pulled it left.
 
 Every function takes bytes from outside and returns the verified thing, or raises ``Untrusted``.
 What is absent, unverifiable or of an unknown signer is not served.
@@ -43,7 +44,7 @@ from kcm_schemas.audit import AuditBatch
 from kcm_schemas.auditing import AuditHead
 from kcm_schemas.codec import Message, decode
 from kcm_schemas.codes import KcmError
-from kcm_schemas.control import Fence, Hold, Lease, Lift, PullReply, PullRequest, Receipt
+from kcm_schemas.control import Fence, Hold, Lease, Lift, Proof, PullReply, PullRequest, Receipt
 from kcm_schemas.names import is_region
 from kcm_schemas.registry import Link, RootKeys, Service, ServiceKeys, Tenant
 from kcm_schemas.roster import Instance, OperatorRole, Role, Roster
@@ -194,6 +195,13 @@ class Verifier:
         self._core_of(statement, body.region, acting=True)
         return body
 
+    def proof(self, raw: bytes) -> Proof:
+        """A proof, by a Core of the region in which the key was used."""
+        statement = _statement(raw, Kind.PROOF)
+        body = _body(Proof, statement)
+        self._core_of(statement, body.region, acting=True)
+        return body
+
     def pull(self, raw: bytes) -> PullRequest:
         """A pull, by a Core of the region that asks."""
         statement = _statement(raw, Kind.PULL)
@@ -281,10 +289,14 @@ class Verifier:
     def _may_hold(self, statement: Signed, hold: Hold) -> None:
         if hold.origin not in self._regions:
             raise Untrusted("the hold is of a region that is not on the roster")
+        if hold.scope == "region" and hold.target not in self._regions:
+            raise Untrusted("the hold is on a region that is not on the roster")
         if hold.cause == "operator":
             self._operator(statement, OperatorRole.SECURITY)
-        else:
-            self._core_of(statement, hold.origin)
+            return
+        if hold.scope != "link":
+            raise Untrusted("a customer's key holds what it opens, and nothing else")
+        self._core_of(statement, hold.origin)
 
 
 def hold_id(hold: Hold) -> bytes:

@@ -16,9 +16,10 @@ from kcm_bus.clock import Clock
 from kcm_bus.connection import Connection
 from kcm_bus.emitting import Emit
 from kcm_bus.membership import Membership
+from kcm_bus.ports import Entry
 from kcm_bus.refusals import Refusals
 from kcm_bus.registry_feed import RegistryFeed
-from kcm_bus.streams import Entry, last, put
+from kcm_bus.streams import last, put
 from kcm_control.registry import Registry, replaces
 from kcm_control.revocation import Revocations
 from kcm_schemas import subjects

@@ -18,7 +18,8 @@ from typing import Final, TypeVar
 
 from kcm_bus.connection import Connection
 from kcm_bus.membership import Membership
-from kcm_bus.streams import Entry, last, put
+from kcm_bus.ports import Entry
+from kcm_bus.streams import last, put
 from kcm_schemas import subjects
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import Code, KcmError

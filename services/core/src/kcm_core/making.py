@@ -25,10 +25,11 @@ from kcm_schemas.registry import (
     WrappedService,
 )
 
+from kcm_core.canaries import provider_context
 from kcm_core.keyring import ServiceKey
 from kcm_core.keystore import KeyStore
 from kcm_core.l1.state import L1Error
-from kcm_core.opening import INNER_SIZE, Opener, provider_context
+from kcm_core.opening import INNER_SIZE, Opener
 from kcm_core.unsealer.port import UnsealerPort, Wrapped
 from kcm_core.vault import Vault
 
@@ -152,7 +153,8 @@ class Maker:
 
     def _not_killed(self, tenant: Tenant, link: Link) -> None:
         """A tenant that is not registered yet is not known to be on a killed link."""
-        if self._revocations.holds.active_on(tenant.tenant, link.link):
+        held = self._revocations.active_on
+        if held("tenant", tenant.tenant) or held("link", link.link):
             raise KcmError(Code.TENANT_KILLED)
 
     async def _wrap(self, link: Link, tenant: str, plaintext: bytes | bytearray) -> Wrapped:

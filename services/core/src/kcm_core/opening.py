@@ -14,19 +14,21 @@ from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
+from kcm_bus.clock import Clock
 from kcm_bus.emitting import Emit
 from kcm_bus.membership import Membership
 from kcm_control.registry import Registry
 from kcm_control.revocation import Revocations
-from kcm_crypto import context
+from kcm_control.serving import Serving
 from kcm_crypto.arena import Arena
-from kcm_crypto.context import ctx
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.registry import Link, RootKeys, WrappedRoot
 
+from kcm_core.canaries import provider_context
 from kcm_core.keyring import Keyring, RootName, ServiceKey, ServiceName
 from kcm_core.keystore import KeyStore
-from kcm_core.l1.state import L1Error
+from kcm_core.l1.state import L1Error, L1State
+from kcm_core.sentinel import KeyWatch
 from kcm_core.unsealer.port import UnsealerPort
 from kcm_core.vault import Vault
 
@@ -54,9 +56,18 @@ class Opener:
         store: KeyStore,
         vault: Vault,
         unsealer: UnsealerPort,
+        serving: Serving,
+        watch: KeyWatch,
+        seal: Callable[[str], int],
+        clock: Clock,
         emit: Emit,
         deadline_s: float,
     ) -> None:
+        """``seal`` wipes a tenant's keys, as a purge does."""
+        self._serving: Final = serving
+        self._watch: Final = watch
+        self._seal: Final = seal
+        self._clock: Final = clock
         self._me: Final = membership
         self._registry: Final = registry
         self._revocations: Final = revocations
@@ -79,13 +90,17 @@ class Opener:
         generation = self._revocations.begin(tenant)
         ring = self._vault.ring(tenant)
         if ring is not None and ring.generation == generation:
-            return ring
+            if self._serving.live(tenant, self._clock.elapsed()):
+                return ring
+            self._seal(tenant)  # nobody used the customer's key for too long: it is asked again
         return await self._once((tenant, generation, 0), lambda: self._open(tenant, generation))
 
     def is_open(self, tenant: str, service: str, version: int) -> bool:
         """Whether ``service_key`` has the key at hand, without asking anybody for anything."""
         ring = self._vault.ring(tenant)
         if ring is None or ring.generation != self._revocations.generation(tenant):
+            return False
+        if not self._serving.live(tenant, self._clock.elapsed()):
             return False
         known = ring.service_keys.get((service, version))
         return known is not None and ServiceName(service, known.version) in ring
@@ -124,9 +139,7 @@ class Opener:
 
     def known(self, tenant: str) -> None:
         """Raise ``unknown_tenant`` unless an operator signed the tenant for this region."""
-        record = self._registry.tenant(tenant)
-        if record is None or self._me.region not in record.regions:
-            raise KcmError(Code.UNKNOWN_TENANT)
+        self._serving.known(tenant)
 
     async def _once(
         self, root: _Root, opening: Callable[[], Coroutine[Any, Any, Keyring]]
@@ -163,11 +176,12 @@ class Opener:
     async def _unseal(self, tenant: str, version: int, generation: int) -> Keyring:
         wrapped = self._wrapped(tenant, version)
         uri = self._link(tenant, wrapped).uri
+        ask = self._watch.ask(tenant, wrapped)
         arena = Arena()
         try:
             with arena.use() as view:
                 inner = view[:INNER_SIZE]
-                await self._unsealer.unwrap_into(
+                opened = await self._unsealer.unwrap_into(
                     uri,
                     wrapped.blob,
                     provider_context(tenant, self._me.region, version),
@@ -175,9 +189,11 @@ class Opener:
                     inner,
                     deadline_s=self._deadline_s,
                 )
+                self._watch.answered(ask, L1State.ENABLED, opened.principal)
                 self._revocations.still(tenant, generation)
                 ring = self._vault.open_root(tenant, version, inner, generation)
         except L1Error as error:
+            self._watch.answered(ask, error.state)
             log.warning("the root of a tenant stays sealed: %s", error)
             self._emit(
                 "root.open", tenant=tenant, code=Code.TENANT_SEALED, detail=error.state.value
@@ -191,6 +207,7 @@ class Opener:
             raise
         finally:
             arena.purge()
+        self._watch.opened(tenant, ask, opened.principal)
         self._emit("root.open", tenant=tenant, count=1, detail=f"version {version}")
         return ring
 
@@ -206,8 +223,3 @@ class Opener:
         if link is None or record is None or record.link != wrapped.link:
             raise KcmError(Code.TENANT_SEALED, "the tenant's root is wrapped by another link")
         return link
-
-
-def provider_context(tenant: str, region: str, version: int) -> bytes:
-    """What an L1 authenticates beside the blob, where it can."""
-    return ctx(context.L1_CONTEXT, tenant, region, version)

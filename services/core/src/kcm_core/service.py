@@ -7,6 +7,7 @@ was placed knows of it before it opens anything.
 from __future__ import annotations
 
 import logging
+import random
 from typing import Final
 
 from kcm_bus.audit import AuditEmitter
@@ -17,9 +18,12 @@ from kcm_bus.membership import Membership
 from kcm_bus.provision import check_server
 from kcm_bus.registry_feed import RegistryFeed
 from kcm_bus.serving import Service
+from kcm_bus.streams import ControlLog
 from kcm_bus.switch import KillSwitch
+from kcm_control.knowledge import Knowledge
 from kcm_control.registry import Registry
 from kcm_control.revocation import Revocations
+from kcm_control.serving import Serving
 from kcm_crypto.arena import Arena, secure_memory
 from kcm_crypto.hpke import SECRET_SIZE, HpkePrivate
 from kcm_crypto.secretfile import read_secret
@@ -27,12 +31,15 @@ from kcm_schemas import subjects
 from kcm_schemas.roster import Region
 
 from kcm_core.admin import Admin
+from kcm_core.canaries import Canaries
 from kcm_core.config import CoreConfig
 from kcm_core.directory import Directory
 from kcm_core.keystore import KeyStore
 from kcm_core.kills import Kills
 from kcm_core.making import Maker
 from kcm_core.opening import Opener
+from kcm_core.regions import Regions
+from kcm_core.sentinel import KeyWatch
 from kcm_core.sessions import Sessions
 from kcm_core.unsealer.port import UnsealerPort
 from kcm_core.vault import SealKey, Vault
@@ -62,26 +69,56 @@ class Core:
         self._control_bus: Final = Connection(config.control_bus, name)
         self._audit: Final = AuditEmitter(self._region_bus, membership, clock)
         registry = Registry()
-        revocations = Revocations(registry)
+        revocations = Revocations(registry, membership.region)
+        knowledge = Knowledge(config.timing)
+        serving = Serving(knowledge, revocations, registry, membership.region)
+        stream = ControlLog(self._region_bus, membership.region, clock)
         seal_key = SealKey(region.seal_key_id, str(config.secrets.seal_key))
         vault = Vault(membership.region, seal_key, randomness)
         store = KeyStore(self._region_bus, Directory(config.key_store), membership)
         emit = self._audit.emit
+
+        def purge(tenant: str) -> int:
+            serving.close(tenant)
+            return vault.purge(tenant)
+
+        self._purge: Final = purge
         self._feed: Final = RegistryFeed(
-            self._region_bus, membership.verifier, revocations, vault.purge, clock
+            self._region_bus, membership.verifier, revocations, purge, clock
         )
         self._switch: Final = KillSwitch(
             membership=membership,
-            region_bus=self._region_bus,
+            stream=stream,
             control_bus=self._control_bus,
             revocations=revocations,
-            purge=vault.purge,
+            knowledge=knowledge,
+            purge=purge,
             emit=emit,
             clock=clock,
             randomness=randomness,
         )
+        self._watch: Final = KeyWatch(
+            membership=membership,
+            registry=registry,
+            revocations=revocations,
+            knowledge=knowledge,
+            serving=serving,
+            canaries=Canaries(registry, store),
+            unsealer=unsealer,
+            switch=self._switch,
+            stream=stream,
+            seal=purge,
+            emit=emit,
+            clock=clock,
+            randomness=randomness,
+            chance=random.random,
+        )
         opener = Opener(
             membership=membership,
+            serving=serving,
+            watch=self._watch,
+            seal=purge,
+            clock=clock,
             registry=registry,
             revocations=revocations,
             store=store,
@@ -95,24 +132,38 @@ class Core:
         )
         self._wrapping: Final = Wrapping(
             membership=membership,
-            revocations=revocations,
+            serving=serving,
             opener=opener,
             vault=vault,
             sessions=self._sessions,
             emit=emit,
             clock=clock,
             randomness=randomness,
+            boots=self._switch.record.boots,
             lease_ms=config.lease_ms,
             may_record=lambda: self._audit.has_room,
         )
+        self._regions: Final = Regions(
+            membership=membership,
+            control_bus=self._control_bus,
+            stream=stream,
+            revocations=revocations,
+            switch=self._switch,
+            timing=config.timing,
+            clock=clock,
+            randomness=randomness,
+            chance=random.random,
+        )
+        self._switch.listen(self._regions.on_fence, self._watch.on_proof)
         self._kills: Final = Kills(
             membership=membership,
             control_bus=self._control_bus,
             registry=registry,
             revocations=revocations,
             switch=self._switch,
+            regions=self._regions,
+            timing=config.timing,
             clock=clock,
-            randomness=randomness,
         )
         maker = Maker(
             membership=membership,
@@ -158,6 +209,8 @@ class Core:
         await self._feed.start()
         await self._switch.start()
         await self._kills.start()
+        await self._regions.start()
+        self._watch.start()
         region = self._me.region
         await self._service.add(
             "keys", subjects.core_all(region), self._wrapping.handle, f"core-{region}"
@@ -173,10 +226,11 @@ class Core:
     async def close(self) -> None:
         """Finish what is in flight, wipe every key, and go off the record."""
         await self._service.drain()
+        self._watch.close()
         for tenant in self._vault.open_tenants:
-            self._vault.purge(tenant)
+            self._purge(tenant)
         self._sessions.close()
-        await self._kills.close()
+        await self._regions.close()
         await self._switch.close()
         await self._feed.close()
         await self._audit.close()

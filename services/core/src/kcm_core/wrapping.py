@@ -18,7 +18,8 @@ from cryptography.exceptions import InvalidTag
 from kcm_bus.clock import Clock, Randomness
 from kcm_bus.emitting import Emit
 from kcm_bus.membership import Membership
-from kcm_control.revocation import Revocations
+from kcm_control.boots import BootRecords
+from kcm_control.serving import Serving
 from kcm_crypto.arena import Purged, ScratchPool
 from kcm_crypto.session import Session, sealed_size
 from kcm_crypto.xaes import NONCE_SIZE
@@ -44,24 +45,26 @@ class Wrapping:
         self,
         *,
         membership: Membership,
-        revocations: Revocations,
+        serving: Serving,
         opener: Opener,
         vault: Vault,
         sessions: Sessions,
         emit: Emit,
         clock: Clock,
         randomness: Randomness,
+        boots: BootRecords,
         lease_ms: int,
         may_record: Callable[[], bool] = lambda: True,
     ) -> None:
         self._me: Final = membership
-        self._revocations: Final = revocations
+        self._serving: Final = serving
         self._opener: Final = opener
         self._vault: Final = vault
         self._sessions: Final = sessions
         self._emit: Final = emit
         self._clock: Final = clock
         self._random: Final = randomness
+        self._boots: Final = boots
         self._lease_ms: Final = lease_ms
         self._may_record: Final = may_record
         self._scratch: Final = ScratchPool()
@@ -81,22 +84,26 @@ class Wrapping:
         try:
             return await self._serve(asked, request, body)
         except Purged:
-            self._tell(asked, request, Code.TENANT_KILLED, request.count)
-            raise KcmError(Code.TENANT_KILLED) from None
+            # By a kill, or because the lease of the customer's key ended: the latter will pass.
+            code = Code.TENANT_KILLED if self._serving.killed(asked.tenant) else Code.TENANT_SEALED
+            self._tell(asked, request, code, request.count)
+            raise KcmError(code) from None
         except KcmError as error:
             self._tell(asked, request, error.code, request.count)
             raise
 
     async def _serve(self, asked: subjects.DataSubject, request: CoreRequest, body: bytes) -> bytes:
-        self._opener.known(asked.tenant)
-        generation = self._revocations.begin(asked.tenant)
+        if not self._boots.knows(request.caller, request.boot):
+            # Whoever computes when a kill is complete has to know of this boot as well.
+            raise KcmError(Code.UNAVAILABLE, "this Core has not read the caller's record yet")
+        permit = self._serving.begin(asked.tenant, self._clock.elapsed())
         _check_version(asked.operation, request.l3_version)
         clear = request.clear(self._me.region, asked.operation, asked.tenant, asked.service)
         if not self._opener.is_open(asked.tenant, asked.service, request.l3_version):
             self._check_seal(asked.operation, request, clear)
         key = await self._opener.service_key(asked.tenant, asked.service, request.l3_version)
         # From here on nothing waits.
-        self._revocations.still(asked.tenant, generation)
+        left = self._serving.still(permit, self._clock.elapsed())
         ring = self._vault.ring(asked.tenant)
         if ring is None:
             raise KcmError(Code.TENANT_SEALED)
@@ -104,8 +111,9 @@ class Wrapping:
         session, _ = self._sessions.session(request, self._clock.unix_ms())
         digest = sha256(body).digest()
         work = self._wrap if asked.operation == "wrap" else self._unwrap
-        sealed, failed = work(ring, key, request, session, clear, digest)
-        self._revocations.still(asked.tenant, generation)
+        lease_ms = min(self._lease_ms, int(left * 1000))
+        sealed, failed = work(ring, key, request, session, clear, digest, lease_ms)
+        self._serving.still(permit, self._clock.elapsed())
         self._tell(asked, request, Code.OK, failed)
         return encode(CoreReply(v=1, callee=self._me.name, sealed=sealed))
 
@@ -123,6 +131,7 @@ class Wrapping:
         session: Session,
         clear: bytes,
         digest: bytes,
+        lease_ms: int,
     ) -> tuple[bytes, int]:
         keys_size = request.count * limits.KEY_SIZE
         reply_size = _HEAD + request.count * limits.WRAPPED_SIZE
@@ -130,7 +139,7 @@ class Wrapping:
             keys, reply = view[:keys_size], view[keys_size:]
             _open(session, request, clear, keys)
             self._vault.wrap(ring, key, request.purpose, keys, reply[_HEAD:])
-            return self._seal(session, key, digest, reply), 0
+            return self._seal(session, key, digest, reply, lease_ms), 0
 
     def _unwrap(
         self,
@@ -140,6 +149,7 @@ class Wrapping:
         session: Session,
         clear: bytes,
         digest: bytes,
+        lease_ms: int,
     ) -> tuple[bytes, int]:
         count = request.count
         blobs_size = count * limits.WRAPPED_SIZE
@@ -151,10 +161,12 @@ class Wrapping:
             reply[_HEAD : _HEAD + count] = bytes((STATUS_OK,)) * count
             for position in bad:
                 reply[_HEAD + position] = STATUS_TAMPERED
-            return self._seal(session, key, digest, reply), len(bad)
+            return self._seal(session, key, digest, reply, lease_ms), len(bad)
 
-    def _seal(self, session: Session, key: ServiceKey, digest: bytes, reply: memoryview) -> bytes:
-        REPLY_HEAD.pack_into(reply, 0, self._lease_ms, key.version)
+    def _seal(
+        self, session: Session, key: ServiceKey, digest: bytes, reply: memoryview, lease_ms: int
+    ) -> bytes:
+        REPLY_HEAD.pack_into(reply, 0, lease_ms, key.version)
         nonce = self._random.public(NONCE_SIZE)
         return session.seal_reply(digest, self._me.name, reply, nonce)
 

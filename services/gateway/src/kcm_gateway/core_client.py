@@ -128,6 +128,7 @@ class CoreClient:
             draft = CoreRequest(
                 v=1,
                 caller=self._me.name,
+                boot=self._me.boot,
                 ticket=ticket,
                 request_id=request_id,
                 deadline_ms=self._clock.unix_ms() + int(self._timeout_s * 1000),

@@ -19,9 +19,12 @@ from kcm_bus.config import load
 from kcm_bus.connection import Connection
 from kcm_bus.membership import Membership, join_system
 from kcm_bus.registry_feed import RegistryFeed
+from kcm_bus.streams import ControlLog
 from kcm_bus.switch import KillSwitch
+from kcm_control.knowledge import Knowledge
 from kcm_control.registry import Registry
 from kcm_control.revocation import Revocations
+from kcm_control.serving import Serving
 from kcm_schemas.roster import Role
 
 from kcm_gateway.config import GatewayConfig
@@ -40,14 +43,16 @@ class EmbeddedGateway:
         self._control_bus: Final = Connection(config.control_bus, membership.name)
         self.audit: Final = AuditEmitter(self.region_bus, membership, clock)
         registry = Registry()
-        revocations = Revocations(registry)
+        revocations = Revocations(registry, membership.region)
+        knowledge = Knowledge(config.timing)
+        serving = Serving(knowledge, revocations, registry, membership.region)
         core = CoreClient(
             self.region_bus.request, membership, clock, randomness, config.engine.core_timeout_s
         )
         self.engine: Final = Gateway(
             membership.region,
             core=core,
-            guard=Members(revocations, registry, membership.region),
+            guard=Members(serving, clock),
             clock=clock,
             randomness=randomness,
             settings=config.engine,
@@ -58,9 +63,10 @@ class EmbeddedGateway:
         )
         self._switch: Final = KillSwitch(
             membership=membership,
-            region_bus=self.region_bus,
+            stream=ControlLog(self.region_bus, membership.region, clock),
             control_bus=self._control_bus,
             revocations=revocations,
+            knowledge=knowledge,
             purge=self.engine.purge,
             emit=self.audit.emit,
             clock=clock,

@@ -23,6 +23,8 @@ from typing import Final, Literal
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from kcm_bus.clock import Clock, Randomness
+from kcm_control.leases import FOREVER
+from kcm_control.serving import Permit
 from kcm_crypto.arena import Purged
 from kcm_crypto.context import record_aad_end, record_aad_start
 from kcm_crypto.xaes import KEY_SIZE
@@ -70,16 +72,26 @@ class Batch:
     """Results in the order of the input.
 
     ``codes`` is empty when every record is ``ok``, else one for each; a record that failed is empty
-    bytes.
+    bytes. ``lease_s`` is for how many seconds from now it may be accepted.
     """
 
     values: list[bytes]
     codes: list[Code]
+    lease_s: float
 
     @property
     def failed(self) -> int:
         """How many records failed."""
         return sum(code is not Code.OK for code in self.codes)
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """A piece of a batch, and when the leases of its keys end."""
+
+    values: list[bytes]
+    codes: list[Code]
+    until: float
 
 
 class Gateway:
@@ -125,21 +137,23 @@ class Gateway:
         ``unknown_tenant``, ``unknown_service``, ``tenant_sealed``, ``unavailable`` …
         """
         ends = _aad_ends(contexts, len(plaintexts))
-        generation = await self._begin(tenant, service)
+        permit = await self._begin(tenant, service)
         values: list[bytes] = []
+        until = FOREVER
         try:
             for at in range(0, len(plaintexts), PIECE):
                 piece = plaintexts[at : at + PIECE]
-                values += await self._encrypt(
+                done, ends_at = await self._encrypt(
                     tenant, service, piece, ends[at : at + PIECE], dek_scope
                 )
-                self._guard.still(tenant, generation)
+                self._guard.still(permit)
+                values += done
+                until = min(until, ends_at)
                 if at + PIECE < len(plaintexts):
                     await asyncio.sleep(0)
         except Purged:
             raise KcmError(Code.TENANT_KILLED) from None
-        self._guard.still(tenant, generation)
-        return Batch(values, [])
+        return Batch(values, [], self._left(permit, until))
 
     async def decrypt(
         self,
@@ -154,22 +168,24 @@ class Gateway:
         ``key_destroyed``, ``tampered``. Raises ``KcmError`` for what concerns the whole batch.
         """
         ends = _aad_ends(contexts, len(records))
-        generation = await self._begin(tenant, service)
+        permit = await self._begin(tenant, service)
+        until = FOREVER
         values: list[bytes] = []
         codes: list[Code] = []
         try:
             for at in range(0, len(records), PIECE):
                 piece = records[at : at + PIECE]
                 done = await self._decrypt(tenant, service, piece, ends[at : at + PIECE])
-                self._guard.still(tenant, generation)
+                self._guard.still(permit)
                 values += done.values
                 codes += done.codes
+                until = min(until, done.until)
                 if at + PIECE < len(records):
                     await asyncio.sleep(0)
         except Purged:
             raise KcmError(Code.TENANT_KILLED) from None
-        self._guard.still(tenant, generation)
-        return Batch(values, [] if codes.count(Code.OK) == len(codes) else codes)
+        left = self._left(permit, until)
+        return Batch(values, [] if codes.count(Code.OK) == len(codes) else codes, left)
 
     def purge(self, tenant: str) -> int:
         """Wipe every key of a tenant and fail who waits for one; returns how many keys."""
@@ -187,8 +203,15 @@ class Gateway:
             self.purge(tenant)
         self._core.close()
 
-    async def _begin(self, tenant: str, service: str) -> int:
-        """The generation of an operation that begins now."""
+    def _left(self, permit: Permit, until: float) -> float:
+        """For how long the whole batch may be accepted, after the last look at the generation."""
+        left = min(self._guard.still(permit), until - self._clock.elapsed())
+        if left <= 0:
+            raise KcmError(Code.DEADLINE_EXCEEDED, "the keys' lease ended meanwhile")
+        return left
+
+    async def _begin(self, tenant: str, service: str) -> Permit:
+        """Let an operation begin; looks once more for a tenant that is not known."""
         if self._closed:
             raise KcmError(Code.UNAVAILABLE, "the engine is closed")
         if not (is_name(tenant) and is_name(service)):
@@ -208,7 +231,7 @@ class Gateway:
         plaintexts: Sequence[bytes],
         ends: Sequence[bytes],
         dek_scope: DekScope,
-    ) -> list[bytes]:
+    ) -> tuple[list[bytes], float]:
         pool = self._pool(tenant, service)
         groups = _batches(plaintexts) if dek_scope == "batch" else []
         try:
@@ -218,9 +241,12 @@ class Gateway:
                 del self._pools[tenant, service]  # names that do not exist must not pile up
             raise
         try:
+            until = min((segment.until for segment in segments), default=FOREVER)
             if dek_scope == "batch":
-                return self._seal_shared(tenant, service, segments, groups, plaintexts, ends)
-            return self._seal_single(tenant, service, segments, plaintexts, ends)
+                done = self._seal_shared(tenant, service, segments, groups, plaintexts, ends)
+            else:
+                done = self._seal_single(tenant, service, segments, plaintexts, ends)
+            return done, until
         finally:
             pool.done(segments)
 
@@ -279,7 +305,7 @@ class Gateway:
 
     async def _decrypt(
         self, tenant: str, service: str, records: Sequence[bytes], ends: Sequence[bytes]
-    ) -> Batch:
+    ) -> _Piece:
         start = record.names(self._region, tenant, service)
         size = len(start) + _TAIL
         index_at = size - _INDEX_SIZE
@@ -312,8 +338,8 @@ class Gateway:
                         )
                     except InvalidTag:
                         codes[position] = Code.TAMPERED
-            opened.check(self._clock.elapsed())
-        return Batch(values, codes)
+            until = opened.check(self._clock.elapsed())
+        return _Piece(values, codes, until)
 
     def _refusal(self, blob: bytes) -> Code:
         """Why a record is not one of this region's, tenant's and service's."""

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, Self
 
 from kcm_bus.clock import Clock
+from kcm_control.serving import Permit
 from kcm_crypto.arena import Purged
 from kcm_crypto.xaes import KEY_SIZE
 from kcm_schemas import limits
@@ -94,10 +95,11 @@ class OpenKeys:
         """Each key's 32 bytes, empty where its code is not ``ok``."""
         return self._places
 
-    def check(self, now: float) -> None:
-        """Raise ``deadline_exceeded`` when a lease ended while we worked."""
+    def check(self, now: float) -> float:
+        """When the first lease ends; raises ``deadline_exceeded`` when that was while we worked."""
         if now >= self._until:
             raise KcmError(Code.DEADLINE_EXCEEDED, "the keys' lease ended meanwhile")
+        return self._until
 
 
 class Opening:
@@ -124,13 +126,13 @@ class Opening:
         A key that does not authenticate is ``tampered``, one whose L3 is gone ``key_destroyed``;
         raises ``KcmError`` for what concerns all of them.
         """
-        generation = self._guard.begin(tenant)
+        permit = self._guard.begin(tenant)
         opened = OpenKeys(self._blocks, len(wanted))
         room = asyncio.Semaphore(REQUESTS_MAX)
 
         async def ask(positions: list[int]) -> None:
             async with room:
-                await self._from_core(tenant, service, wanted, positions, opened, generation)
+                await self._from_core(tenant, service, wanted, positions, opened, permit)
 
         try:
             missing = self._from_cache(tenant, service, wanted, opened)
@@ -174,7 +176,7 @@ class Opening:
         wanted: list[bytes],
         positions: list[int],
         opened: OpenKeys,
-        generation: int,
+        permit: Permit,
     ) -> None:
         version = int.from_bytes(wanted[positions[0]][_VERSION], "big")
         if version == 0:  # to a Core it would mean the current one
@@ -191,7 +193,7 @@ class Opening:
                 opened.refuse(position, error.code)
             return
         keys = opened.hold(answer.block, answer.until)
-        self._guard.still(tenant, generation)
+        self._guard.still(permit)
         opened.place(positions, keys[answer.start * KEY_SIZE :])
         for i in answer.bad:
             opened.refuse(positions[i], Code.TAMPERED)

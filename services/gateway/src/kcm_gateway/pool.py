@@ -245,13 +245,13 @@ class KeyPool:
             task.exception()  # whoever waits for keys sees it; nobody waiting is no fault
 
     async def _refill(self) -> None:
-        generation = self._guard.begin(self._tenant)
+        permit = self._guard.begin(self._tenant)
         block = self._blocks.make(self._tenant, BATCH)
         try:
             with block.use() as keys:
                 self._random.fill(keys)
                 lease, wrapped = await self._core.wrap(self._tenant, self._service, "record", keys)
-            self._guard.still(self._tenant, generation)
+            self._guard.still(permit)
         except BaseException:
             self._blocks.release(block)
             raise

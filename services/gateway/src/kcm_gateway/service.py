@@ -12,6 +12,7 @@ from typing import Final
 from kcm_bus.clock import Clock, Randomness
 from kcm_bus.membership import Membership
 from kcm_bus.serving import Service
+from kcm_control.timing import ANSWER_MAX_S
 from kcm_schemas import limits, record, subjects
 from kcm_schemas.codec import decode, encode
 from kcm_schemas.codes import Code, KcmError
@@ -88,7 +89,14 @@ class GatewayService:
                         asked.tenant, asked.service, wanted.records, wanted.contexts
                     )
                     failed = done.failed
-                    return encode(DecryptReply(v=1, plaintexts=done.values, codes=done.codes))
+                    return encode(
+                        DecryptReply(
+                            v=1,
+                            lease_ms=_lease_ms(done),
+                            plaintexts=done.values,
+                            codes=done.codes,
+                        )
+                    )
                 case _:
                     raise KcmError(Code.MALFORMED, "a Gateway serves encrypt and decrypt")
         except KcmError as error:
@@ -121,7 +129,9 @@ class GatewayService:
 
     @staticmethod
     def _reply(done: Batch) -> bytes:
-        return encode(EncryptReply(v=1, records=done.values, codes=done.codes))
+        return encode(
+            EncryptReply(v=1, lease_ms=_lease_ms(done), records=done.values, codes=done.codes)
+        )
 
     def _check(self, asked: subjects.DataSubject, deadline_ms: int) -> None:
         now = self._clock.unix_ms()
@@ -131,3 +141,7 @@ class GatewayService:
             raise KcmError(Code.MALFORMED, "the deadline is more than a minute away")
         if not may_ask(self._me.entry, asked.tenant, asked.service):
             raise KcmError(Code.FORBIDDEN, "this Gateway does not serve that tenant and service")
+
+
+def _lease_ms(done: Batch) -> int:
+    return int(min(done.lease_s, ANSWER_MAX_S) * 1000)

@@ -10,35 +10,16 @@ rule is: name the refusals, and let the rest be ``unreachable``.
 from __future__ import annotations
 
 import string
-from enum import StrEnum
 from typing import Final
+
+from kcm_schemas.l1 import L1State
+
+__all__ = ["TEXT_MAX", "L1Error", "L1State", "safe_text"]
 
 TEXT_MAX: Final = 200
 """Characters of a detail, a version or a principal: a line in a log; an AWS role ARN fits."""
 
 _SAFE: Final = frozenset(string.ascii_letters + string.digits + " _.,:;/@=+-()[]*'")
-
-
-class L1State(StrEnum):
-    """What is known about a customer's key after asking for it once."""
-
-    ENABLED = "enabled"
-    DISABLED = "disabled"
-    FORBIDDEN = "forbidden"
-    PENDING_DELETION = "pending_deletion"
-    DELETED = "deleted"
-    UNREACHABLE = "unreachable"
-    INVALID = "invalid"
-
-    @property
-    def refused(self) -> bool:
-        """Whether somebody who may decide said no: these four kill at once."""
-        return self in _REFUSED
-
-
-_REFUSED: Final = frozenset(
-    {L1State.DISABLED, L1State.FORBIDDEN, L1State.PENDING_DELETION, L1State.DELETED}
-)
 
 
 class L1Error(Exception):

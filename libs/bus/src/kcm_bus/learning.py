@@ -1,0 +1,98 @@
+"""Taking a hold or a lift, by whatever way it came: verify, join, purge, and only then the rest.
+
+All of it happens in one step without a wait. A purge that failed for a tenant is tried again
+whenever the hold is heard again, and until then there is no receipt: a boot that may have keys
+still must not say that it has none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from kcm_control.holds import HoldRecord
+from kcm_control.revocation import Revocations
+from kcm_schemas.control import Receipt
+from kcm_trust.verify import VerifiedHold, VerifiedLift
+
+from kcm_bus.clock import Clock
+from kcm_bus.emitting import Emit
+from kcm_bus.membership import Membership
+from kcm_bus.purging import purge_each
+
+U32_MAX: Final = (1 << 32) - 1
+"""The largest number that a receipt can carry."""
+
+
+class Learning:
+    """The way of every hold into this boot."""
+
+    def __init__(
+        self,
+        membership: Membership,
+        revocations: Revocations,
+        purge: Callable[[str], int],
+        emit: Emit,
+        clock: Clock,
+        changed: Callable[[bytes], None],
+    ) -> None:
+        """``changed`` is called, after the purge, with the id of a hold that says something new."""
+        self._me: Final = membership
+        self._revocations: Final = revocations
+        self._purge: Final = purge
+        self._emit: Final = emit
+        self._clock: Final = clock
+        self._changed: Final = changed
+        self._receipts: dict[bytes, Receipt] = {}
+        self._unpurged: dict[bytes, tuple[str, ...]] = {}
+
+    def learn(self, raw: bytes) -> HoldRecord:
+        """Take a hold or lift; purges before it returns. Raises ``Untrusted``."""
+        record = to_record(self._me.verifier.hold_or_lift(raw))
+        started = self._clock.elapsed()
+        learned = self._revocations.learn(record)
+        again = self._unpurged.pop(record.hold.id, ())
+        dropped, failed = purge_each(self._purge, dict.fromkeys(learned.purge + again))
+        spent = self._clock.elapsed() - started
+        hold = record.hold
+        if learned.changed:
+            self._tell(record, learned.purge, dropped)
+            self._changed(hold.id)
+        if failed:
+            self._receipts.pop(hold.id, None)
+            self._unpurged[hold.id] = failed
+        elif not record.lifted and (learned.changed or hold.id not in self._receipts):
+            self._receipts[hold.id] = Receipt(
+                hold_id=hold.id,
+                instance=self._me.name,
+                boot=self._me.boot,
+                role=self._me.role,
+                region=self._me.region,
+                keys=min(dropped, U32_MAX),
+                purge_us=min(int(spent * 1e6), U32_MAX),
+            )
+        return record
+
+    def receipt(self, hold_id: bytes) -> Receipt | None:
+        """Return this boot's word that it purged for a hold; ``None`` while it cannot give it."""
+        return self._receipts.get(hold_id)
+
+    def _tell(self, record: HoldRecord, tenants: tuple[str, ...], dropped: int) -> None:
+        hold = record.hold
+        self._emit(
+            "hold.lifted" if record.lifted else "hold.purged",
+            actor=record.issuer,
+            tenant=hold.target if hold.scope == "tenant" else None,
+            count=dropped,
+            detail=f"{hold.id.hex()} {hold.scope} {hold.target}: {len(tenants)} tenants",
+        )
+
+
+def to_record(verified: VerifiedHold | VerifiedLift) -> HoldRecord:
+    """A verified statement as a state of its hold."""
+    match verified:
+        case VerifiedHold():
+            return HoldRecord(verified.hold, verified.issuer, verified.raw)
+        case VerifiedLift():
+            held = verified.held
+            return HoldRecord(held.hold, held.issuer, held.raw, lift=verified.raw)

@@ -1,0 +1,183 @@
+"""A boot's own record in its region's stream: who may hold keys, and the lease that writing gives.
+
+The record is replaced by compare-and-set, so an acknowledgement also says that the stream still has
+everything up to the record before. Where it does not, or where the record that was acknowledged is
+not the one that is read back, the stream went back: nothing is believed any more, and it is read
+from its start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Final
+
+from kcm_control.boots import BootRecords
+from kcm_control.knowledge import Knowledge
+from kcm_control.marks import Mark
+from kcm_schemas import limits, subjects
+from kcm_schemas.codec import encode
+from kcm_schemas.codes import Code, KcmError
+from kcm_schemas.control import Lease
+from kcm_schemas.signed import Kind
+from kcm_trust.verify import Untrusted
+
+from kcm_bus.clock import Clock, Randomness
+from kcm_bus.membership import Membership
+from kcm_bus.ports import Entry, Log
+from kcm_bus.serving import describe
+
+log = logging.getLogger(__name__)
+
+LEASE_TTL: Final = "120s"
+"""How long a lease record stays on record after its boot stopped renewing it: longer than whoever
+completes a kill waits."""
+
+BEFORE_EVERYTHING: Final = 1
+"""The first sequence of any stream: a boot that cannot say when it began has to send receipts."""
+
+RETRY_S: Final = 0.5
+"""Seconds after which a write that failed is tried again."""
+
+
+class OnRecord:
+    """Writes this boot's lease records, and reads everybody's."""
+
+    def __init__(
+        self,
+        *,
+        membership: Membership,
+        stream: Log,
+        knowledge: Knowledge,
+        clock: Clock,
+        randomness: Randomness,
+        went_back: Callable[[], None],
+    ) -> None:
+        """``went_back`` is called after everything was forgotten: it has to be read again."""
+        self._me: Final = membership
+        self._stream: Final = stream
+        self._knowledge: Final = knowledge
+        self._clock: Final = clock
+        self._random: Final = randomness
+        self._went_back: Final = went_back
+        self.boots: Final = BootRecords()
+        self._subject: Final = subjects.control_lease(
+            membership.region, membership.name, membership.boot
+        )
+        self._writing: Final = asyncio.Lock()
+        self._next: asyncio.Task[Mark] | None = None
+        self._first = 0
+        self._expected = 0
+        self._wrote = float("-inf")
+        self._closing = False
+
+    async def renew(self) -> Mark:
+        """Write a record that begins now or later; returns its mark once it is acknowledged.
+
+        Callers of the same moment share one write. Raises ``unavailable``.
+        """
+        if self._next is None:
+            self._next = asyncio.get_running_loop().create_task(self._write_next())
+            self._next.add_done_callback(_seen)
+        return await asyncio.shield(self._next)
+
+    async def keep(self) -> None:
+        """Write records until this boot ends."""
+        every = self._knowledge.timing.renew_every_s
+        # A flag and not only cancellation: the client library may swallow that.
+        while not self._closing:
+            wait = self._wrote + every - self._clock.elapsed()
+            if wait > 0:
+                await asyncio.sleep(wait)
+                continue
+            try:
+                await self.renew()
+            except Exception as error:  # noqa: BLE001 - a boot that is not on record is forgotten
+                log.warning("lease record not acknowledged: %s", describe(error))
+                await asyncio.sleep(min(RETRY_S, every / 2))
+
+    async def end(self) -> None:
+        """Say that this boot holds no key any more."""
+        self._closing = True
+        try:
+            async with self._writing:
+                await self._write(ended=True)
+        except KcmError:
+            log.warning("the end of this boot could not be put on record; it will expire")
+
+    def restart(self) -> None:
+        """The stream went back: its beginning there says nothing of the new one."""
+        self._knowledge.forget()
+        self._first = BEFORE_EVERYTHING
+
+    def take(self, entry: Entry) -> None:
+        """Take a lease record that was delivered; raises ``Untrusted``."""
+        if not entry.data:
+            return  # the broker says that a record expired; nobody signed that
+        lease = self._me.verifier.lease(entry.data)
+        if entry.subject != subjects.control_lease(lease.region, lease.instance, lease.boot):
+            raise Untrusted("the lease record lies under another name")
+        own = (lease.instance, lease.boot) == (self._me.name, self._me.boot)
+        if not self._knowledge.leased(Mark(entry.sequence, lease.nonce), own=own):
+            self._lost("another record was read back than was acknowledged")
+            return
+        self.boots.take(lease, entry.sequence, self._clock.elapsed())
+
+    async def _write_next(self) -> Mark:
+        async with self._writing:
+            self._next = None  # who comes from now on needs a write that begins later
+            return await self._write()
+
+    async def _write(self, *, ended: bool = False) -> Mark:
+        began, seen = self._clock.elapsed(), self._knowledge.lease.seen
+        nonce, era = self._random.public(limits.ID_SIZE), self._knowledge.era
+        lease = Lease(
+            instance=self._me.name,
+            boot=self._me.boot,
+            role=self._me.role,
+            region=self._me.region,
+            nonce=nonce,
+            first=self._first,
+            ended=ended,
+        )
+        body = encode(self._me.identity.sign(Kind.LEASE, lease))
+        try:
+            sequence = await self._stream.put(
+                self._subject, body, expected=self._expected, ttl=LEASE_TTL
+            )
+        except KcmError as error:
+            if error.code is Code.CONFLICT:
+                await self._look()
+            raise KcmError(Code.UNAVAILABLE, "the region's stream did not acknowledge") from None
+        self._expected = sequence
+        mark = Mark(sequence, nonce)
+        if era != self._knowledge.era or not self._knowledge.wrote(began, seen, mark):
+            self._lost("a write was acknowledged where something was seen before")
+            raise KcmError(Code.UNAVAILABLE, "the region's stream went back")
+        self._first = self._first or sequence
+        self._wrote = began
+        return mark
+
+    async def _look(self) -> None:
+        """The last record is not where it was acknowledged: find out why."""
+        stored = await self._stream.last(self._subject)
+        self._expected = stored.sequence if stored is not None else 0
+        try:
+            lease = self._me.verifier.lease(stored.data) if stored and stored.data else None
+        except Untrusted:
+            lease = None
+        own = lease is not None and (lease.instance, lease.boot) == (self._me.name, self._me.boot)
+        # A later own record is one whose acknowledgement was lost: it too replaced the one before.
+        if lease is None or not own or not self._knowledge.adopt(Mark(self._expected, lease.nonce)):
+            self._lost("the stream lacks the last record that it acknowledged")
+
+    def _lost(self, why: str) -> None:
+        log.error("the region's stream went back: %s", why)
+        self.restart()
+        self._went_back()
+
+
+def _seen(task: asyncio.Task[Mark]) -> None:
+    if not task.cancelled():
+        task.exception()  # whoever waits sees it; nobody waiting any more is no fault

@@ -1,0 +1,96 @@
+"""What a boot knows of its region's stream, of other regions and of customers' keys, since when.
+
+All of it hangs on places in one stream. So all of it goes together when the stream went back, and
+what stands above the place from which it is read again is believed again only when it comes again.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from kcm_control.fences import Fences
+from kcm_control.leases import ControlLease
+from kcm_control.marks import Mark, Marks
+from kcm_control.proofs import ProofKey, Proofs
+from kcm_control.timing import Timing
+
+
+class Knowledge:
+    """Control lease, marks, fences and proofs of one boot."""
+
+    def __init__(self, timing: Timing) -> None:
+        self.timing: Final = timing
+        self.lease: Final = ControlLease(timing.control_lease_s)
+        self.marks: Final = Marks()
+        self.fences: Final = Fences()
+        self.proofs: Final = Proofs(timing.l1_lease_s)
+        self._mark: Mark | None = None
+        self.era = 0
+        """Raised whenever everything is forgotten: what began in another era says nothing."""
+
+    @property
+    def mark(self) -> Mark | None:
+        """The latest own write that was acknowledged: the *before* of what begins now."""
+        return self._mark
+
+    def wrote(self, t0: float, seen: int, mark: Mark) -> bool:
+        """Take an acknowledged own write; ``False``: the stream went back, all is forgotten."""
+        if not self.lease.wrote(t0, seen, mark.sequence):
+            self.forget()
+            return False
+        self._mark = mark
+        return True
+
+    def adopt(self, mark: Mark) -> bool:
+        """Take an own write whose acknowledgement was lost; ``False`` as for ``wrote``."""
+        if not self.lease.adopt(mark.sequence):
+            self.forget()
+            return False
+        return True
+
+    def leased(self, mark: Mark, *, own: bool) -> bool:
+        """A lease record was delivered; ``False``: an own place has another one, all is forgotten.
+
+        What was acknowledged has to be read back where it was acknowledged.
+        """
+        here = self._mark if own else None
+        if here is not None and mark.sequence == here.sequence and mark != here:
+            self.forget()
+            return False
+        self.marks.add(mark)
+        return True
+
+    def fenced(self, other: str, mark: Mark) -> bool:
+        """A fence was delivered; ``False`` when its mark is not known here."""
+        if mark not in self.marks:
+            return False
+        self.fences.learn(other, mark.sequence)
+        return True
+
+    def proven(self, key: ProofKey, mark: Mark) -> bool:
+        """A proof was delivered, or made here; ``False`` when its mark is not known here."""
+        if mark not in self.marks and mark != self._mark:
+            return False
+        self.proofs.learn(key, mark.sequence)
+        return True
+
+    def delivered(self, sequence: int) -> None:
+        """Everything through ``sequence`` was delivered."""
+        self.lease.delivered(sequence)
+
+    def resumed(self, behind: int) -> None:
+        """The stream is read on behind ``behind``: what was above counts when it comes again."""
+        self.lease.resumed(behind)
+        self._above(behind)
+
+    def forget(self) -> None:
+        """The stream went back: nothing is known any more."""
+        self.era += 1
+        self.lease.forget()
+        self._mark = None
+        self._above(0)
+
+    def _above(self, sequence: int) -> None:
+        self.marks.forget(sequence)
+        self.fences.forget(sequence)
+        self.proofs.forget(sequence)

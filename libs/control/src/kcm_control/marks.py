@@ -1,0 +1,45 @@
+"""Marks: a place in a region's stream, named by what lies there.
+
+A fence and a proof say what was known *when the stream stood at a place*. A bare sequence cannot
+say that: after a rollback it comes a second time, and an old statement that arrives late would be
+dated by the new one. So a mark names a lease record by its sequence and its nonce, and whoever
+reads a mark believes it only when that very record was delivered there.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Final
+
+MARKS_KEPT: Final = 8192
+"""Lease records kept: those of 100 instances for several minutes. An older mark is not believed."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Mark:
+    """A lease record: where it lies, and which one it is."""
+
+    sequence: int
+    nonce: bytes
+
+
+class Marks:
+    """The lease records that were delivered, newest last."""
+
+    def __init__(self) -> None:
+        self._nonces: OrderedDict[int, bytes] = OrderedDict()
+
+    def add(self, mark: Mark) -> None:
+        """A lease record was delivered."""
+        self._nonces[mark.sequence] = mark.nonce
+        if len(self._nonces) > MARKS_KEPT:
+            self._nonces.popitem(last=False)
+
+    def __contains__(self, mark: Mark) -> bool:
+        return self._nonces.get(mark.sequence) == mark.nonce
+
+    def forget(self, above: int = 0) -> None:
+        """Forget everything above a sequence: it may be another thing now."""
+        for sequence in [sequence for sequence in self._nonces if sequence > above]:
+            del self._nonces[sequence]

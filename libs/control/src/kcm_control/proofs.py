@@ -1,0 +1,58 @@
+"""Proofs: somebody in the region used the customer's key, and it was allowed.
+
+A proof names what was used: the link and its revision, the version of the key, and in whose name.
+It serves only whoever uses the very same. It carries the prober's mark from *before* the key was
+asked, so whoever reads it takes its own latest write before that mark as the moment from which the
+lease runs. Instances share proofs, so a key is asked once an interval, and not once for every
+replica and every tenant.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from kcm_control.leases import EXPIRED, ControlLease
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Target:
+    """What is asked: a version of a customer's key, through a revision of its link."""
+
+    link: str
+    link_revision: int
+    key_version: str
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ProofKey:
+    """What a proof is about: a target, and in whose name it was used."""
+
+    target: Target
+    principal: str
+
+
+class Proofs:
+    """The latest believed proof of every key."""
+
+    def __init__(self, length_s: float) -> None:
+        self.length_s: Final = length_s
+        self._positions: dict[ProofKey, int] = {}
+
+    def learn(self, key: ProofKey, position: int) -> None:
+        """Take a believed proof; an older one changes nothing."""
+        self._positions[key] = max(position, self._positions.get(key, 0))
+
+    def refuse(self, link: str) -> None:
+        """Whatever was proven of a link counts no more."""
+        self._positions = {k: a for k, a in self._positions.items() if k.target.link != link}
+
+    def forget(self, above: int = 0) -> None:
+        """What was stated about places above a sequence may be about something else now."""
+        self._positions = {k: a for k, a in self._positions.items() if a <= above}
+
+    def until(self, key: ProofKey, lease: ControlLease) -> float:
+        """When the lease of a key ends, or ``EXPIRED``."""
+        position = self._positions.get(key)
+        moment = None if position is None else lease.moment(position)
+        return EXPIRED if moment is None else moment + self.length_s

@@ -1,0 +1,137 @@
+"""May this boot serve a tenant, and until when.
+
+Only while all of it holds: the tenant is registered for this region and not killed, in the
+generation in which the operation began; the control lease is live; the fences of the tenant's other
+regions are, by its policy; and, where its root is open, somebody used the customer's key not long
+ago. The smallest remainder goes with every answer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from kcm_schemas.codes import Code, KcmError
+from kcm_schemas.registry import Tenant
+
+from kcm_control.knowledge import Knowledge
+from kcm_control.leases import FOREVER
+from kcm_control.proofs import ProofKey
+from kcm_control.registry import Registry
+from kcm_control.revocation import Revocations
+
+
+@dataclass(frozen=True, slots=True)
+class Permit:
+    """An operation that was allowed to begin. ``until`` is in seconds of this boot's clock."""
+
+    tenant: str
+    generation: int
+    until: float
+
+
+class Serving:
+    """Allows operations to begin, and to have an output."""
+
+    def __init__(
+        self, knowledge: Knowledge, revocations: Revocations, registry: Registry, region: str
+    ) -> None:
+        self._knowledge: Final = knowledge
+        self._revocations: Final = revocations
+        self._registry: Final = registry
+        self._region: Final = region
+        self._keys: dict[str, set[ProofKey]] = {}
+
+    def begin(self, tenant: str, now: float) -> Permit:
+        """Allow an operation to begin.
+
+        Raises ``unknown_tenant``, ``tenant_killed``, or ``unavailable`` while this instance cannot
+        know of every kill. The lease of the customer's key is ``opened``'s and ``still``'s matter.
+        """
+        record = self.known(tenant)
+        generation = self._revocations.begin(tenant)
+        until = min(self._knowledge.lease.until(), self._fence(record))
+        if now >= until:
+            raise KcmError(Code.UNAVAILABLE, self._lapsed(now))
+        return Permit(tenant, generation, until)
+
+    def still(self, permit: Permit, now: float) -> float:
+        """Allow an output, after the cryptography: the seconds for which it may be accepted.
+
+        Raises ``tenant_killed`` when the generation is another one, ``tenant_sealed`` when the
+        customer's key was not used for too long, and as ``begin`` does.
+        """
+        self._revocations.still(permit.tenant, permit.generation)
+        until = self.begin(permit.tenant, now).until
+        until = min(until, self._l1(permit.tenant))
+        if now >= until:
+            raise KcmError(Code.TENANT_SEALED)
+        return until - now
+
+    def known(self, tenant: str) -> Tenant:
+        """The tenant's record; raises ``unknown_tenant`` unless it is served in this region.
+
+        A hold on a link reaches the tenants that are known to be on it. So one that is not known is
+        not served: whoever is kept from a tenant's record would not notice its kill.
+        """
+        record = self._registry.tenant(tenant)
+        if record is None or self._region not in record.regions:
+            raise KcmError(Code.UNKNOWN_TENANT)
+        return record
+
+    def killed(self, tenant: str) -> bool:
+        """Whether any hold keeps the tenant dark."""
+        return self._revocations.killed(tenant)
+
+    def open(self, tenant: str, key: ProofKey) -> None:
+        """The tenant's root was opened with this key: its lease counts from now on."""
+        self._keys.setdefault(tenant, set()).add(key)
+
+    def close(self, tenant: str) -> None:
+        """The tenant's root is not open any more."""
+        self._keys.pop(tenant, None)
+
+    @property
+    def keys(self) -> set[ProofKey]:
+        """The customers' keys by which anything is open."""
+        return set().union(*self._keys.values())
+
+    def is_open(self, tenant: str) -> bool:
+        """Whether anything of a tenant is open."""
+        return tenant in self._keys
+
+    def lapsed(self, now: float) -> list[str]:
+        """Open tenants whose key was not used for too long: they have to be sealed."""
+        return [tenant for tenant in self._keys if now >= self._l1(tenant)]
+
+    def live(self, tenant: str, now: float) -> bool:
+        """Whether the lease of an open tenant's key is live."""
+        return tenant in self._keys and now < self._l1(tenant)
+
+    def fence_set(self, record: Tenant) -> list[str]:
+        """The other regions of a tenant that are not retired."""
+        return [
+            region
+            for region in record.regions
+            if region != self._region and not self._revocations.retired(region)
+        ]
+
+    def _l1(self, tenant: str) -> float:
+        """When the lease of whatever opened a tenant ends; never where nothing is open here."""
+        proofs, lease = self._knowledge.proofs, self._knowledge.lease
+        keys = self._keys.get(tenant, ())
+        return min((proofs.until(key, lease) for key in keys), default=FOREVER)
+
+    def _fence(self, record: Tenant) -> float:
+        others = self.fence_set(record)
+        if not others:
+            return FOREVER
+        link = self._registry.link(record.link)
+        # A link that is not known here may be one with the shorter grace.
+        grace = self._knowledge.timing.grace_s(link.model if link else "hyok")
+        return self._knowledge.fences.until(record.fence, others, self._knowledge.lease, grace)
+
+    def _lapsed(self, now: float) -> str:
+        if now >= self._knowledge.lease.until():
+            return "this instance cannot know of every kill at the moment"
+        return "another region of the tenant has not been heard for too long"

@@ -1,0 +1,59 @@
+"""Holds and lifts as they are signed, by an operator or by a Core."""
+
+from __future__ import annotations
+
+from kcm_schemas import limits
+from kcm_schemas.codec import encode
+from kcm_schemas.control import Cause, Hold, Lift, Scope
+from kcm_schemas.signed import Kind
+
+from kcm_trust.identity import Identity
+from kcm_trust.verify import hold_id
+
+
+def hold(
+    identity: Identity,
+    *,
+    scope: Scope,
+    target: str,
+    cause: Cause,
+    origin: str,
+    issued_ms: int,
+    reason: str,
+    salt: bytes,
+) -> tuple[bytes, bytes]:
+    """A new hold's id, and the signed hold. Whoever has the latter can put it in force."""
+    content = Hold(
+        id=bytes(limits.ID_SIZE),
+        salt=salt,
+        scope=scope,
+        target=target,
+        cause=cause,
+        origin=origin,
+        issued_ms=issued_ms,
+        reason=reason,
+    )
+    content = content.model_copy(update={"id": hold_id(content)})
+    return content.id, encode(identity.sign(Kind.HOLD, content))
+
+
+def l1_hold(
+    identity: Identity, *, link: str, origin: str, issued_ms: int, reason: str, salt: bytes
+) -> bytes:
+    """A signed hold that a customer's key caused."""
+    _, raw = hold(
+        identity,
+        scope="link",
+        target=link,
+        cause="l1",
+        origin=origin,
+        issued_ms=issued_ms,
+        reason=reason,
+        salt=salt,
+    )
+    return raw
+
+
+def lift(identity: Identity, held: bytes, *, issued_ms: int, reason: str) -> bytes:
+    """A signed end of the signed hold ``held``."""
+    return encode(identity.sign(Kind.LIFT, Lift(hold=held, issued_ms=issued_ms, reason=reason)))

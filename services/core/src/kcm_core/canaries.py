@@ -1,0 +1,62 @@
+"""Where a canary is for each customer's key: that of any tenant whose root it wrapped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from kcm_control.proofs import Target
+from kcm_control.registry import Registry
+from kcm_crypto import context
+from kcm_crypto.context import ctx
+from kcm_schemas.codes import KcmError
+from kcm_schemas.registry import WrappedRoot
+
+from kcm_core.keystore import KeyStore
+
+
+class Canaries:
+    """Tenants' wrapped roots by the key that wrapped them."""
+
+    def __init__(self, registry: Registry, store: KeyStore) -> None:
+        self._registry: Final = registry
+        self._store: Final = store
+        self._known: dict[Target, tuple[str, WrappedRoot]] = {}
+        self._links: dict[str, set[Target]] = {}
+
+    def add(self, tenant: str, root: WrappedRoot) -> Target:
+        """A root was read; returns which key wrapped it."""
+        target = Target(root.link, root.link_revision, root.key_version)
+        self._known[target] = (tenant, root)
+        self._links.setdefault(root.link, set()).add(target)
+        return target
+
+    def find(self, target: Target) -> tuple[str, WrappedRoot] | None:
+        """A tenant and its root whose canary the key wrapped."""
+        return self._known.get(target)
+
+    async def of_links(self, links: Iterable[str]) -> set[Target]:
+        """The keys behind some links, read from the store where no root was read yet."""
+        found: set[Target] = set()
+        for link in links:
+            if link not in self._links:
+                await self._read(link)
+            found |= self._links.get(link, set())
+        return found
+
+    async def _read(self, link: str) -> None:
+        for tenant in self._registry.on_link(link):
+            try:
+                roots = await self._store.root(tenant)
+            except KcmError:
+                continue  # the next look tries again
+            if roots is not None:
+                for root in roots.versions:
+                    if root.version == roots.current:
+                        self.add(tenant, root)
+                return
+
+
+def provider_context(tenant: str, region: str, version: int) -> bytes:
+    """What an L1 authenticates beside the blob, where it can."""
+    return ctx(context.L1_CONTEXT, tenant, region, version)

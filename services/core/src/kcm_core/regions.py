@@ -1,0 +1,248 @@
+"""Other regions: what they hold is learned here, and what this region knows of them is fenced.
+
+A Core notes its own latest mark, asks the other region for everything that it holds, and a Core
+there answers behind an own write of its own that began after the question arrived. What was missing
+is stored here until it is acknowledged; only then does the fence say that, when our stream stood at
+the mark, we knew everything of that region.
+
+The Cores of a region share this work: who hears a fence that somebody else wrote waits with its own
+question.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Final
+
+from kcm_bus.clock import Clock, Randomness
+from kcm_bus.membership import Membership
+from kcm_bus.ports import Arrived, Log, Messages
+from kcm_bus.serving import describe
+from kcm_bus.switch import KillSwitch
+from kcm_control.holds import HoldRecord
+from kcm_control.marks import Mark
+from kcm_control.revocation import Revocations
+from kcm_control.timing import Timing
+from kcm_schemas import limits, subjects
+from kcm_schemas.codec import encode
+from kcm_schemas.codes import KcmError
+from kcm_schemas.control import Boot, Fence, PullReply, PullRequest
+from kcm_schemas.signed import Kind
+from kcm_trust.verify import Untrusted
+
+log = logging.getLogger(__name__)
+
+PULL_TIMEOUT_S: Final = 1.5
+"""Seconds that another region gets to say what it knows."""
+
+PAGE_BYTES: Final = 384 * 1024
+"""Bytes of holds in one answer to a pull: with the boots on record it stays below the bound of a
+message."""
+
+PAGES_MAX: Final = 1024
+"""Answers that are asked for in one round: another region's word that there is more is bounded."""
+
+PULLS_IN_FLIGHT_MAX: Final = 16
+"""Pulls of other regions answered at once: more are asked again."""
+
+STORE_S: Final = 3.0
+"""Seconds for which a fence waits until what was learned is stored."""
+
+STORE_POLL_S: Final = 0.01
+"""Seconds between two looks whether it is."""
+
+FIRST: Final = bytes(limits.ID_SIZE)
+"""The id behind which everything lies; and the hold id of a pull that asks for none."""
+
+
+class Regions:
+    """Asks the other regions, and answers them."""
+
+    def __init__(
+        self,
+        *,
+        membership: Membership,
+        control_bus: Messages,
+        stream: Log,
+        revocations: Revocations,
+        switch: KillSwitch,
+        timing: Timing,
+        clock: Clock,
+        randomness: Randomness,
+        chance: Callable[[], float],
+    ) -> None:
+        self._me: Final = membership
+        self._bus: Final = control_bus
+        self._stream: Final = stream
+        self._revocations: Final = revocations
+        self._switch: Final = switch
+        self._timing: Final = timing
+        self._clock: Final = clock
+        self._random: Final = randomness
+        self._chance: Final = chance
+        self._closing = False
+        self._fenced: dict[str, float] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._answering: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Answer other regions, and learn what they hold."""
+        region = self._me.region
+        await self._bus.subscribe(subjects.pull(region), self._on_pull, queue=f"core-{region}")
+        others = [other for other in self._me.verifier.regions if other != region]
+        await asyncio.gather(*(self._round(other) for other in others))
+        for other in others:
+            task = asyncio.get_running_loop().create_task(self._keep_asking(other))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def close(self) -> None:
+        """Stop asking and answering."""
+        self._closing = True
+        for task in (*self._tasks, *self._answering):
+            task.cancel()
+
+    def on_fence(self, fence: Fence) -> None:
+        """Somebody in this region knows another region: the own question can wait."""
+        self._fenced[fence.other] = self._clock.elapsed()
+
+    async def facts(self, region: str, hold_id: bytes) -> PullReply | None:
+        """What another region says of a hold and of who is on record there."""
+        return await self._pull(region, hold_id, FIRST, self._revocations.holds.digest)
+
+    async def facts_here(self, hold_id: bytes) -> tuple[int, int, list[Boot]]:
+        """Where a hold is durable here, and position and boots that were read *after* it was.
+
+        The other way round, a boot that began between the two would be missing, and the kill
+        complete without it. Raises ``unavailable``.
+        """
+        before = self._switch.durable_at(hold_id)
+        position, boots = await self._switch.boots()
+        after = self._switch.durable_at(hold_id)
+        return (before if before == after else 0), position, boots
+
+    async def _keep_asking(self, other: str) -> None:
+        every = self._timing.pull_every_s
+        while not self._closing:
+            heard = self._fenced.get(other, float("-inf"))
+            wait = heard + every * (1 - self._chance() / 4) - self._clock.elapsed()
+            if wait > 0:
+                await asyncio.sleep(wait)
+                continue
+            if not await self._round(other):
+                await asyncio.sleep(every / 4 * (1 + self._chance()))
+
+    async def _round(self, other: str) -> bool:
+        """Learn everything of a region, store it, and fence it."""
+        if self._revocations.retired(other):
+            self._fenced[other] = self._clock.elapsed()
+            return True
+        try:
+            mark = await self._switch.record.renew()
+            if not await self._learn_from(other):
+                return False
+            if not await self._stored():
+                return False
+            await self._fence(other, mark)
+        except Exception as error:  # noqa: BLE001 - who stops asking misses what was lost
+            log.warning("region %s could not be asked: %s", other, describe(error))
+            return False
+        self._fenced[other] = self._clock.elapsed()
+        return True
+
+    async def _learn_from(self, region: str) -> bool:
+        after = FIRST
+        for _ in range(PAGES_MAX):
+            reply = await self._pull(region, FIRST, after, self._revocations.holds.digest)
+            if reply is None:
+                return False
+            for raw in reply.holds:
+                try:
+                    after = self._switch.learning.learn(raw).hold.id
+                except Untrusted as error:
+                    # Whatever follows is not reached any more: no fence may say that it was.
+                    log.warning("a hold of region %s was not believed: %s", region, error)
+                    return False
+            if reply.same or not reply.more:
+                return True
+        return False
+
+    async def _stored(self) -> bool:
+        until = self._clock.elapsed() + STORE_S
+        while not self._switch.all_durable:
+            if self._clock.elapsed() >= until:
+                return False
+            await asyncio.sleep(STORE_POLL_S)
+        return True
+
+    async def _fence(self, other: str, mark: Mark) -> None:
+        fence = Fence(region=self._me.region, other=other, position=mark.sequence, nonce=mark.nonce)
+        body = encode(self._me.identity.sign(Kind.FENCE, fence))
+        await self._stream.put(subjects.control_fence(self._me.region, other), body)
+
+    async def _pull(
+        self, region: str, hold_id: bytes, after: bytes, known: bytes
+    ) -> PullReply | None:
+        """Ask another region; ``None`` when it does not answer, or not in a way to be believed."""
+        nonce = self._random.public(limits.ID_SIZE)
+        request = PullRequest(
+            region=self._me.region, nonce=nonce, after=after, known=known, hold_id=hold_id
+        )
+        body = encode(self._me.identity.sign(Kind.PULL, request))
+        try:
+            raw = await self._bus.request(subjects.pull(region), body, PULL_TIMEOUT_S)
+            reply = self._me.verifier.pull_reply(raw)
+        except (KcmError, Untrusted) as error:
+            log.warning("region %s does not answer a pull: %s", region, error)
+            return None
+        return reply if (reply.region, reply.nonce) == (region, nonce) else None
+
+    async def _on_pull(self, message: Arrived) -> None:
+        """Answer in a task: what it waits for must not keep later pulls waiting."""
+        if not subjects.is_inbox(message.reply) or len(self._answering) >= PULLS_IN_FLIGHT_MAX:
+            return
+        try:
+            request = self._me.verifier.pull(message.data)
+        except Untrusted as error:
+            log.warning("a pull is not answered: %s", error)
+            return
+        task = asyncio.get_running_loop().create_task(self._answer(request, message.reply))
+        self._answering.add(task)
+        task.add_done_callback(self._answering.discard)
+
+    async def _answer(self, request: PullRequest, reply_to: str) -> None:
+        try:
+            durable_at, position, boots = await self.facts_here(request.hold_id)
+            known = self._revocations.holds
+            asked = known.get(request.hold_id)
+            same = request.known == known.digest
+            page, more = ([], False) if same else _page(known.in_order(request.after))
+            reply = PullReply(
+                region=self._me.region,
+                nonce=request.nonce,
+                same=same,
+                more=more,
+                position=position,
+                durable_at=durable_at,
+                message=asked.message if asked is not None else b"",
+                holds=page,
+                boots=boots,
+            )
+            body = encode(self._me.identity.sign(Kind.PULL_REPLY, reply))
+            await self._bus.publish(reply_to, body)
+        except KcmError as error:
+            log.warning("a pull is not answered: %s", error)
+
+
+def _page(records: list[HoldRecord]) -> tuple[list[bytes], bool]:
+    """As many holds as one answer takes, and whether there are more."""
+    page: list[bytes] = []
+    size = 0
+    for record in records:
+        size += len(record.message)
+        if page and (size > PAGE_BYTES or len(page) >= limits.HOLDS_MAX):
+            return page, True
+        page.append(record.message)
+    return page, False

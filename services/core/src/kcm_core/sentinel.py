@@ -1,0 +1,320 @@
+"""The sentinel: uses every customer's key that something is open by, and acts on the answer.
+
+A use is a real decryption of a canary, in the unsealer's child process; unsealing a root is one,
+too. Allowed: a proof, stamped with this boot's mark from before it asked, for everybody in the
+region. Refused: purge, before anything else; then a hold on the link, which everybody hears.
+Unreachable: nothing, until the lease ends; then the tenants are sealed, and open again by
+themselves when the key answers.
+
+Where this region placed the hold, its key is probed on, and the hold is lifted once the key has
+been usable for long enough.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any, Final
+
+from kcm_bus.clock import Clock, Randomness
+from kcm_bus.emitting import Emit
+from kcm_bus.membership import Membership
+from kcm_bus.ports import Log
+from kcm_bus.purging import purge_each
+from kcm_bus.serving import describe
+from kcm_bus.switch import KillSwitch
+from kcm_control.holds import HoldRecord
+from kcm_control.knowledge import Knowledge
+from kcm_control.marks import Mark
+from kcm_control.proofs import ProofKey, Target
+from kcm_control.registry import Registry
+from kcm_control.revocation import Revocations
+from kcm_control.sentinel import Sentinel, Verdict
+from kcm_control.serving import Serving
+from kcm_control.settling import Settling
+from kcm_crypto import context
+from kcm_crypto.context import ctx
+from kcm_schemas import limits, subjects
+from kcm_schemas.codec import encode
+from kcm_schemas.codes import Code, KcmError
+from kcm_schemas.control import Proof
+from kcm_schemas.l1 import L1State
+from kcm_schemas.registry import WrappedRoot
+from kcm_schemas.signed import Kind
+from kcm_trust.statements import l1_hold, lift
+
+from kcm_core.canaries import Canaries, provider_context
+from kcm_core.l1.state import L1Error
+from kcm_core.unsealer.port import UnsealerPort
+
+log = logging.getLogger(__name__)
+
+TICK_S: Final = 0.25
+"""Seconds between two looks at what is due, at most."""
+
+PROBES_MAX: Final = 32
+"""Probes under way at once: a thousand links must not ask for a thousand children."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A use of a customer's key: which key, and how things stood before it was asked."""
+
+    target: Target
+    mark: Mark | None
+    began: float
+
+
+class KeyWatch:
+    """The sentinel of one Core."""
+
+    def __init__(  # noqa: PLR0913 - a composition names every port
+        self,
+        *,
+        membership: Membership,
+        registry: Registry,
+        revocations: Revocations,
+        knowledge: Knowledge,
+        serving: Serving,
+        canaries: Canaries,
+        unsealer: UnsealerPort,
+        switch: KillSwitch,
+        stream: Log,
+        seal: Callable[[str], int],
+        emit: Emit,
+        clock: Clock,
+        randomness: Randomness,
+        chance: Callable[[], float],
+    ) -> None:
+        """``seal`` wipes a tenant's keys, as a purge does."""
+        self._me: Final = membership
+        self._registry: Final = registry
+        self._revocations: Final = revocations
+        self._knowledge: Final = knowledge
+        self._serving: Final = serving
+        self._canaries: Final = canaries
+        self._unsealer: Final = unsealer
+        self._switch: Final = switch
+        self._stream: Final = stream
+        self._seal: Final = seal
+        self._emit: Final = emit
+        self._clock: Final = clock
+        self._random: Final = randomness
+        self._plan: Final = Sentinel(knowledge.timing, chance)
+        self._settling: Final = Settling(knowledge.timing.settle_s)
+        self._principals: dict[Target, str] = {}
+        self._written: dict[ProofKey, float] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._probes = 0
+        self._closing = False
+
+    def start(self) -> None:
+        """Begin to watch."""
+        self._spawn(self._watch())
+
+    def close(self) -> None:
+        """Stop watching."""
+        self._closing = True
+        for task in list(self._tasks):
+            task.cancel()
+
+    def ask(self, tenant: str, root: WrappedRoot) -> Ask:
+        """A tenant's root is about to be unsealed: that uses the key, too."""
+        target = self._canaries.add(tenant, root)
+        return Ask(target, self._knowledge.mark, self._clock.elapsed())
+
+    def answered(self, ask: Ask, state: L1State, principal: str = "") -> None:
+        """Act on what a key answered. Nothing here waits."""
+        target = ask.target
+        match self._plan.ended(target, state, ask.began, self._clock.elapsed()):
+            case Verdict.PROOF if ask.mark is not None:
+                self._principals[target] = principal
+                self._prove(ProofKey(target, principal), ask.mark)
+            case Verdict.HOLD:
+                self._hold(target, state)
+            case Verdict.SEAL_HERE:
+                tenants = self._registry.on_link(target.link)
+                self._seal_each(tenants)
+                self._incident(target.link, "this instance may not use the key, and never could")
+            case Verdict.INCIDENT:
+                self._incident(target.link, "the key's answer does not authenticate")
+            case _:
+                pass
+
+    def opened(self, tenant: str, ask: Ask, principal: str) -> None:
+        """A tenant's root is open by that key: its lease counts from now on."""
+        self._serving.open(tenant, ProofKey(ask.target, principal))
+
+    def on_proof(self, proof: Proof) -> None:
+        """Take a believed statement of this region's stream, this boot's own ones too."""
+        if proof.state is not L1State.ENABLED:
+            self._settling.refused(proof.link)
+            return
+        key = ProofKey(Target(proof.link, proof.link_revision, proof.key_version), proof.principal)
+        mark = Mark(proof.position, proof.nonce)
+        if not self._knowledge.proven(key, mark):
+            return
+        self._written[key] = self._clock.elapsed()
+        moment = self._knowledge.lease.moment(mark.sequence)
+        if moment is None:
+            return
+        if self._principals.get(key.target) == key.principal:
+            self._plan.proven(key.target, moment)
+        self._settle(proof.link, mark.sequence, moment)
+
+    async def _watch(self) -> None:
+        tick = min(TICK_S, self._knowledge.timing.probe_interval_s / 8)
+        while not self._closing:
+            try:
+                await self._look()
+            except Exception as error:  # noqa: BLE001 - who stops looking notices no refusal
+                log.warning("the sentinel: %s", describe(error))
+            await asyncio.sleep(tick)
+
+    async def _look(self) -> None:
+        now = self._clock.elapsed()
+        self._seal_each(self._serving.lapsed(now))
+        held = {record.hold.target for record in self._own_holds()}
+        targets = {key.target for key in self._serving.keys} | await self._canaries.of_links(held)
+        self._plan.watch(targets, now)
+        for target in self._plan.due(now)[: PROBES_MAX - self._probes]:
+            self._plan.began(target)
+            self._probes += 1
+            self._spawn(self._probe(target))
+
+    async def _probe(self, target: Target) -> None:
+        ask = Ask(target, self._knowledge.mark, self._clock.elapsed())
+        state, principal = L1State.UNREACHABLE, ""
+        try:
+            found = self._canaries.find(target)
+            link = self._registry.link(target.link)
+            if found is not None and link is not None:
+                state, principal = await self._use(link.uri, *found)
+        finally:
+            self._probes -= 1
+            self.answered(ask, state, principal)
+
+    async def _use(self, uri: str, tenant: str, root: WrappedRoot) -> tuple[L1State, str]:
+        try:
+            probe = await self._unsealer.probe(
+                uri,
+                root.canary,
+                provider_context(tenant, self._me.region, root.version),
+                root.mechanism,
+                root.canary_digest,
+                deadline_s=self._knowledge.timing.probe_deadline_s,
+            )
+        except L1Error as error:
+            if not error.state.refused:
+                log.warning("a customer's key was probed: %s", error)
+            return error.state, ""
+        return L1State.ENABLED, probe.principal
+
+    def _prove(self, key: ProofKey, mark: Mark) -> None:
+        now = self._clock.elapsed()
+        self._knowledge.proven(key, mark)
+        # A thousand roots that are opened at once on one link prove it once.
+        fresh = now - self._written.get(key, float("-inf"))
+        if fresh >= self._knowledge.timing.probe_interval_s / 4:
+            self._written[key] = now
+            self._spawn(self._write(key, L1State.ENABLED, mark))
+
+    def _hold(self, target: Target, state: L1State) -> None:
+        """Purge first; then see to it that everybody does."""
+        link = target.link
+        self._seal_each(self._revocations.reach("link", link))
+        self._knowledge.proofs.refuse(link)
+        self._settling.refused(link)
+        if not self._own_holds(link):
+            raw = l1_hold(
+                self._me.identity,
+                link=link,
+                origin=self._me.region,
+                issued_ms=self._clock.unix_ms(),
+                reason=f"the customer's key is {state.value}",
+                salt=self._random.public(limits.ID_SIZE),
+            )
+            self._switch.learning.learn(raw)
+            self._spawn(self._tell(raw))
+        mark = self._knowledge.mark
+        if mark is not None:
+            self._spawn(self._write(ProofKey(target, ""), state, mark))
+        self._emit("key.refused", detail=f"link {link}: {state.value}")
+
+    def _settle(self, link: str, position: int, moment: float) -> None:
+        holds = self._own_holds(link)
+        if not holds:
+            return
+        held_at = [self._switch.durable_at(record.hold.id) for record in holds]
+        if not all(held_at):
+            return
+        self._settling.success(link, position, max(held_at), moment, self._clock.elapsed())
+        if not self._settling.ripe(link):
+            return
+        self._settling.refused(link)
+        for record in holds:
+            raw = lift(
+                self._me.identity,
+                record.raw,
+                issued_ms=self._clock.unix_ms(),
+                reason="the customer's key is enabled again",
+            )
+            self._switch.learning.learn(raw)
+            self._spawn(self._tell(raw))
+        self._emit("key.settled", count=len(holds), detail=f"link {link}")
+
+    def _own_holds(self, link: str | None = None) -> list[HoldRecord]:
+        """The holds that this region's keys caused, on one link or on any."""
+        found = self._revocations.held_links if link is None else [link]
+        return [
+            record
+            for one in found
+            for record in self._revocations.active_on("link", one)
+            if record.hold.cause == "l1" and record.hold.origin == self._me.region
+        ]
+
+    def _seal_each(self, tenants: Sequence[str]) -> None:
+        closed = [tenant for tenant in tenants if self._serving.is_open(tenant)]
+        purge_each(self._seal, tenants)
+        for tenant in closed:
+            self._emit("root.seal", tenant=tenant, code=Code.TENANT_SEALED)
+
+    def _incident(self, link: str, what: str) -> None:
+        log.error("link %s: %s", link, what)
+        self._emit("key.incident", code=Code.TENANT_SEALED, detail=f"link {link}: {what}")
+
+    async def _tell(self, raw: bytes) -> None:
+        try:
+            await self._switch.tell(raw)
+        except KcmError as error:
+            log.warning("a hold could not be broadcast: %s", error.code.value)
+
+    async def _write(self, key: ProofKey, state: L1State, mark: Mark) -> None:
+        proof = Proof(
+            region=self._me.region,
+            link=key.target.link,
+            link_revision=key.target.link_revision,
+            key_version=key.target.key_version,
+            principal=key.principal,
+            state=state,
+            position=mark.sequence,
+            nonce=mark.nonce,
+        )
+        body = encode(self._me.identity.sign(Kind.PROOF, proof))
+        try:
+            await self._stream.put(self._place(key), body)
+        except KcmError as error:
+            log.warning("a proof was not stored: %s", error.code.value)
+
+    def _place(self, key: ProofKey) -> str:
+        target = key.target
+        named = ctx(context.PROOF, target.link_revision, target.key_version, key.principal)
+        return subjects.control_proof(self._me.region, target.link, sha256(named).digest())
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
