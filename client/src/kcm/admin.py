@@ -173,9 +173,9 @@ class Admin:
             request = self._request(place, payload, deadline_ms)
             return request
 
-        def read(body: bytes) -> M:
+        def read(body: bytes) -> tuple[M, float]:
             read_reply(Signed, body)  # raises what an unsigned failure says
-            return self._verified(body, place, request, reply)
+            return self._verified(body, place, request, reply), ADMIN_WIRE_S
 
         timeout_s = attempt_s(until - self.around.clock.elapsed(), ADMIN_WIRE_S)
         return await ask_once(self.around, transport, place.subject, build, read, timeout_s)

@@ -94,15 +94,17 @@ class _Job:
                     )
                 )
 
-    def read(self, count: int, body: bytes) -> Answer:
-        """A reply as values and codes, one for each of ``count`` records."""
+    def read(self, count: int, body: bytes) -> tuple[Answer, float]:
+        """A reply as values and codes, one for each of ``count`` records; its lease in seconds."""
         match self.operation:
             case "encrypt":
                 encrypted = read_reply(EncryptReply, body)
                 values, codes = encrypted.records, encrypted.codes
+                lease_ms = encrypted.lease_ms
             case "decrypt":
                 decrypted = read_reply(DecryptReply, body)
                 values, codes = decrypted.plaintexts, decrypted.codes
+                lease_ms = decrypted.lease_ms
         if len(values) != count or len(codes) not in (0, count):
             raise Internal("the answer has another number of records than the request")
         codes = list(codes) or [Code.OK] * count
@@ -111,7 +113,7 @@ class _Job:
                 Code.TAMPERED if code is Code.OK and not value.startswith(self.prefix) else code
                 for value, code in zip(values, codes, strict=True)
             ]
-        return values, codes
+        return (values, codes), lease_ms / 1000
 
 
 class Client:

@@ -78,22 +78,23 @@ async def ask_once(
     transport: Transport,
     subject: str,
     build: Callable[[int], bytes],
-    read: Callable[[bytes], T],
+    read: Callable[[bytes], tuple[T, float]],
     timeout_s: float,
 ) -> T:
-    """Send ``build(deadline in Unix ms)`` and return ``read(answer)`` if it is there in time.
+    """Send ``build(deadline in Unix ms)`` and return what ``read`` makes of the answer, if in time.
 
-    Raises ``ServiceError``.
+    ``read`` also says for how many seconds, from the sending of the request, the answer may be
+    accepted: the lease of whoever answered. Raises ``ServiceError``.
     """
     if timeout_s <= 0:
         raise DeadlineExceeded("the deadline passed before the request was sent")
     try:
         body = build(around.clock.unix_ms() + max(1, int(timeout_s * 1000)))
         sent = around.clock.elapsed()
-        answer = read(await transport.request(subject, body, timeout_s))
+        answer, lease_s = read(await transport.request(subject, body, timeout_s))
     except KcmError as error:
         raise typed(error) from None
-    if around.clock.elapsed() - sent > timeout_s:
+    if around.clock.elapsed() - sent > min(timeout_s, lease_s):
         raise DeadlineExceeded("the answer came too late and was discarded")
     return answer
 

@@ -37,6 +37,9 @@ from kcm_bus.refusals import Refusals
 
 log = logging.getLogger(__name__)
 
+HEARD_POLL_S: Final = 0.02
+"""Seconds between two looks whether every region was heard."""
+
 OnFence = Callable[[Fence], None]
 OnProof = Callable[[Proof], None]
 
@@ -132,6 +135,20 @@ class KillSwitch:
         mark = await self.record.renew()
         await self._following.reached(mark.sequence)
         return mark
+
+    async def heard_regions(self, timeout_s: float) -> None:
+        """Wait until every other region in service was heard since this boot began, or so long.
+
+        Until then nothing is served of the tenants that have to hear from it.
+        """
+        until = self._clock.elapsed() + timeout_s
+        others = [other for other in self._me.verifier.regions if other != self._me.region]
+        while self._clock.elapsed() < until:
+            wanted = [other for other in others if not self._revocations.retired(other)]
+            if all(self._knowledge.knows(other) for other in wanted):
+                return
+            await asyncio.sleep(HEARD_POLL_S)
+        log.warning("not every other region was heard yet")
 
     async def boots(self) -> tuple[int, list[Boot]]:
         """The region's boots on record, and the stream position at which that is true."""

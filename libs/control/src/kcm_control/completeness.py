@@ -83,7 +83,9 @@ def hold_status(
     least the Core that says so is.
     """
     durable = {name: facts.since_s for name, facts in regions.items() if facts and _durable(facts)}
-    hows = {name: _region_how(name, durable, reach, timing) for name in regions}
+    hows: dict[str, HowRegion] = {
+        name: _region_how(name, durable, reach, timing) for name in regions
+    }
     boots = [
         _boot_status(name, facts, boot, receipts.get((boot.instance, boot.boot)), timing)
         for name, facts in regions.items()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from kcm_control.fences import Fences
-from kcm_control.leases import ControlLease
+from kcm_control.leases import EXPIRED, ControlLease
 from kcm_control.marks import Mark, Marks
 from kcm_control.proofs import ProofKey, Proofs
 from kcm_control.timing import Timing
@@ -73,6 +73,10 @@ class Knowledge:
             return False
         self.proofs.learn(key, mark.sequence)
         return True
+
+    def knows(self, other: str) -> bool:
+        """Whether another region was heard since this boot's first write."""
+        return self.fences.moment(other, self.lease) > EXPIRED
 
     def delivered(self, sequence: int) -> None:
         """Everything through ``sequence`` was delivered."""

@@ -44,6 +44,7 @@ class EmbeddedGateway:
         self.audit: Final = AuditEmitter(self.region_bus, membership, clock)
         registry = Registry()
         revocations = Revocations(registry, membership.region)
+        self._timing: Final = config.timing
         knowledge = Knowledge(config.timing)
         serving = Serving(knowledge, revocations, registry, membership.region)
         core = CoreClient(
@@ -94,6 +95,7 @@ class EmbeddedGateway:
         await self.audit.start()
         await self._feed.start()
         await self._switch.start()
+        await self._switch.heard_regions(self._timing.pull_every_s * 2)
 
     async def _fetch(self, tenant: str) -> None:
         await self._feed.fetch("tenant", tenant)
