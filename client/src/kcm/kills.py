@@ -53,6 +53,11 @@ class Kills:
         self._regions: Final = list(regions)
         self._around: Final = admin.around
 
+    def ask_last(self, region: str) -> None:
+        """Ask a region only when no other one answers."""
+        self._regions.remove(region)
+        self._regions.append(region)
+
     def make(self, scope: Scope, target: str, reason: str) -> NewHold:
         """Sign a hold. Nothing is sent."""
         hold_id, raw = statements.hold(

@@ -135,11 +135,12 @@ async def _kill(
         hold = kills.make(scope, target, reason)
         # Told before it is sent: whoever loses the terminal now can still find and lift it.
         note(settings, f"hold {hold.id.hex()} on {scope} {target}", hold_id=hold.id)
-        await _place(kills, hold, until)
+        await place(kills, hold, until)
         return await follow(settings, kills.watch(hold.id, until), hold.id)
 
 
-async def _place(kills: Kills, hold: NewHold, until: float) -> None:
+async def place(kills: Kills, hold: NewHold, until: float) -> None:
+    """Place a hold, and say what to do when nobody confirms it."""
     from kcm.errors import ServiceError
 
     try:

@@ -18,6 +18,7 @@ from kcm.cli.holds import hold, lift
 from kcm.cli.inspect import inspect
 from kcm.cli.kill import kill
 from kcm.cli.problems import explain, show
+from kcm.cli.region import region
 from kcm.cli.settings import World
 from kcm.cli.tenants import l1, service, tenant
 
@@ -47,6 +48,7 @@ for _command in (
     kill,
     lift,
     hold,
+    region,
     audit,
 ):
     cli.add_command(_command)

@@ -18,6 +18,14 @@ if TYPE_CHECKING:
 COLUMNS: Final = ("region", "instance", "role", "state", "keys purged", "purge", "after")
 
 
+REGION_STATES: Final = {
+    "durable": "stored",
+    "fence-ended": "cut off: its leases ended",
+    "unbounded": "cut off: may serve on",
+    "waiting": "not heard from",
+}
+
+
 async def follow(settings: Settings, statuses: AsyncIterator[HoldStatus], hold_id: bytes) -> int:
     """Show a hold's table while it fills; 0 only when it is complete or lifted."""
     last: HoldStatus | None = None
@@ -56,7 +64,7 @@ def rows(status: HoldStatus) -> list[tuple[object, ...]]:
     """A hold's table: every region, and every instance that may have held a key."""
     table_rows: list[tuple[object, ...]] = []
     for region in sorted(status.regions, key=lambda entry: entry.region):
-        stored = "stored" if region.durable_at else "not heard from"
+        stored = REGION_STATES[region.how]
         table_rows.append((region.region, "-", "-", stored, "", "", ""))
         table_rows += [
             (
@@ -85,7 +93,11 @@ def verdict(status: HoldStatus) -> str:
     """How a hold stands, in a line."""
     if status.lifted:
         return "lifted"
+    how = [boot.how for boot in status.boots] + [region.how for region in status.regions]
     if status.complete:
+        silent = how.count("lease-ended") + how.count("fence-ended")
+        if silent:
+            return f"complete: {silent} did not answer, and may serve nothing any more"
         return "complete: every instance on record has purged"
-    waiting = sum(boot.how == "waiting" for boot in status.boots)
-    return f"under way: {waiting} instances have not confirmed yet"
+    waiting = how.count("waiting") + how.count("unbounded")
+    return f"under way: {waiting} have not confirmed yet"

@@ -25,9 +25,13 @@ class Fences:
         """Take a believed fence; an older one changes nothing."""
         self._positions[other] = max(position, self._positions.get(other, 0))
 
-    def forget(self, above: int = 0) -> None:
-        """What was stated about places above a sequence may be about something else now."""
-        self._positions = {o: a for o, a in self._positions.items() if a <= above}
+    def resumed(self, behind: int) -> None:
+        """Places above ``behind`` may be another thing now; what was known there was known here."""
+        self._positions = {other: min(a, behind) for other, a in self._positions.items()}
+
+    def forget(self) -> None:
+        """After a rollback positions mean nothing."""
+        self._positions.clear()
 
     def moment(self, other: str, lease: ControlLease) -> float:
         """Up to when a region is known, on this boot's clock, or ``EXPIRED``."""

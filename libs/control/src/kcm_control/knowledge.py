@@ -1,7 +1,6 @@
 """What a boot knows of its region's stream, of other regions and of customers' keys, since when.
 
-All of it hangs on places in one stream. So all of it goes together when the stream went back, and
-what stands above the place from which it is read again is believed again only when it comes again.
+All of it hangs on places in one stream. So all of it goes together when the stream went back.
 """
 
 from __future__ import annotations
@@ -83,18 +82,21 @@ class Knowledge:
         self.lease.delivered(sequence)
 
     def resumed(self, behind: int) -> None:
-        """The stream is read on behind ``behind``: what was above counts when it comes again."""
+        """The stream is read on behind ``behind``, the last own write.
+
+        Above it may be another stream now. But whatever was known when it stood higher was known
+        when it stood there.
+        """
         self.lease.resumed(behind)
-        self._above(behind)
+        self.marks.resumed(behind)
+        self.fences.resumed(behind)
+        self.proofs.resumed(behind)
 
     def forget(self) -> None:
         """The stream went back: nothing is known any more."""
         self.era += 1
         self.lease.forget()
         self._mark = None
-        self._above(0)
-
-    def _above(self, sequence: int) -> None:
-        self.marks.forget(sequence)
-        self.fences.forget(sequence)
-        self.proofs.forget(sequence)
+        self.marks.forget()
+        self.fences.forget()
+        self.proofs.forget()

@@ -39,7 +39,11 @@ class Marks:
     def __contains__(self, mark: Mark) -> bool:
         return self._nonces.get(mark.sequence) == mark.nonce
 
-    def forget(self, above: int = 0) -> None:
+    def resumed(self, behind: int) -> None:
         """Forget everything above a sequence: it may be another thing now."""
-        for sequence in [sequence for sequence in self._nonces if sequence > above]:
+        for sequence in [sequence for sequence in self._nonces if sequence > behind]:
             del self._nonces[sequence]
+
+    def forget(self) -> None:
+        """Forget everything."""
+        self._nonces.clear()

@@ -47,9 +47,13 @@ class Proofs:
         """Whatever was proven of a link counts no more."""
         self._positions = {k: a for k, a in self._positions.items() if k.target.link != link}
 
-    def forget(self, above: int = 0) -> None:
-        """What was stated about places above a sequence may be about something else now."""
-        self._positions = {k: a for k, a in self._positions.items() if a <= above}
+    def resumed(self, behind: int) -> None:
+        """Places above ``behind`` may be another thing now; a use after them was one after it."""
+        self._positions = {key: min(a, behind) for key, a in self._positions.items()}
+
+    def forget(self) -> None:
+        """After a rollback positions mean nothing."""
+        self._positions.clear()
 
     def until(self, key: ProofKey, lease: ControlLease) -> float:
         """When the lease of a key ends, or ``EXPIRED``."""

@@ -86,11 +86,11 @@ class Opener:
         Raises ``unknown_tenant``, ``tenant_killed``, ``tenant_sealed``, ``busy`` or
         ``unavailable``.
         """
-        self.known(tenant)
-        generation = self._revocations.begin(tenant)
+        now = self._clock.elapsed()
+        generation = self._serving.begin(tenant, now).generation
         ring = self._vault.ring(tenant)
         if ring is not None and ring.generation == generation:
-            if self._serving.live(tenant, self._clock.elapsed()):
+            if self._serving.live(tenant, now):
                 return ring
             self._seal(tenant)  # nobody used the customer's key for too long: it is asked again
         return await self._once((tenant, generation, 0), lambda: self._open(tenant, generation))

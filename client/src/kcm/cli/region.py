@@ -1,0 +1,91 @@
+"""``kcm region``: take a region that is gone out of service, so that nobody waits for it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from kcm.cli.exits import Exit
+from kcm.cli.kill import place
+from kcm.cli.output import emit, note
+from kcm.cli.problems import Problem
+from kcm.cli.settings import Settings, common, run_async
+from kcm.cli.watching import follow
+
+if TYPE_CHECKING:
+    from kcm_schemas.admin import HoldView
+
+
+@click.group()
+def region() -> None:
+    """Regions, and taking one out of service."""
+
+
+@region.command("list")
+@common
+def list_regions(settings: Settings) -> None:
+    """Show the regions and whether they are in service."""
+    regions, holds = run_async(_list(settings))
+    shown = [
+        {
+            "region": name,
+            "state": "retired" if name in holds else "in service",
+            "hold": holds[name].hold_id.hex() if name in holds else "",
+            "reason": holds[name].reason if name in holds else "",
+        }
+        for name in regions
+    ]
+    columns = ("region", "state", "hold", "reason")
+    emit(settings, shown, columns, [list(row.values()) for row in shown])
+
+
+@region.command()
+@click.argument("name")
+@click.option("--reason", required=True, help="Kept with the hold, for whoever asks later.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(1, 3600),
+    default=90.0,
+    show_default=True,
+    help="Seconds to wait until every other region knows.",
+)
+@common
+def retire(settings: Settings, name: str, reason: str, timeout: float) -> int:
+    """Take the region NAME out of service, everywhere.
+
+    Nothing is served there any more, as soon as it hears of it; and no other region waits for its
+    word, so tenants whose fence policy needs it are served on, and kills become complete without
+    it. Do this when a region is lost. `kcm lift` of the hold brings it back.
+
+    \b
+    Example:
+      kcm region retire us-east --reason "the data centre is under water"
+    """  # noqa: D301 - click wants the control character
+    return run_async(_retire(settings, name, reason, timeout))
+
+
+async def _list(settings: Settings) -> tuple[list[str], dict[str, HoldView]]:
+    async with settings.kills(None) as (_, regions, kills):
+        holds = (await kills.listing()).holds
+        retired = {v.target: v for v in holds if v.scope == "region" and not v.lifted}
+        return sorted(regions), retired
+
+
+async def _retire(
+    settings: Settings,
+    name: str,
+    reason: str,
+    timeout: float,  # noqa: ASYNC109 - of the whole command, not of one call
+) -> int:
+    async with settings.kills(None) as (_, regions, kills):
+        if name not in regions:
+            raise Problem(
+                Exit.REFUSED, "unknown_region", "no such region", "`kcm region list` shows them"
+            )
+        until = settings.around.until(timeout)
+        kills.ask_last(name)
+        hold = kills.make("region", name, reason)
+        note(settings, f"hold {hold.id.hex()} on region {name}", hold_id=hold.id)
+        await place(kills, hold, until)
+        return await follow(settings, kills.watch(hold.id, until), hold.id)
