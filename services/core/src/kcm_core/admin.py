@@ -51,6 +51,9 @@ from kcm_core.wrapping import check_deadline
 
 _REGISTRY: Final = subjects.bucket_stream(subjects.REGISTRY_BUCKET)
 
+MAJORITY_MIN: Final = 3
+"""Regions of a tenant that serves on when most of them are heard: of two, most are both."""
+
 S = TypeVar("S")
 T = TypeVar("T")
 
@@ -147,6 +150,8 @@ class Admin:
         tenant = _believed(self._me.verifier.tenant, raw)
         if self._me.region not in tenant.regions:
             raise KcmError(Code.WRONG_REGION, "the tenant is not to be served in this region")
+        if tenant.fence == "majority" and len(set(tenant.regions)) < MAJORITY_MIN:
+            raise KcmError(Code.MALFORMED, "a majority needs three regions; with two, take all")
         link = self._registry.link(tenant.link) or await self._read_link(tenant.link)
         await self._expect(raw, "tenant", tenant.tenant)
         await self._maker.root(tenant, link)
