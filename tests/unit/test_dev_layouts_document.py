@@ -2,6 +2,7 @@
 
 import re
 import tomllib
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import yaml
 from kcm.dev.identities import Trust
 from kcm.dev.setup import ProvisionConfig
+from kcm_control.timing import Timing
 from kcm_core.config import CoreConfig
 from kcm_schemas.roster import Role
 from kcm_trust.verify import verify_roster
@@ -37,15 +39,21 @@ def test_the_ceremony_makes_what_its_table_names(tmp_path, monkeypatch, capsys):
 
 
 def test_the_configurations_are_taken():
-    provision, core = (tomllib.loads(text) for text in blocks("toml"))
+    provision, core, timing = (tomllib.loads(text) for text in blocks("toml"))
     assert ProvisionConfig.model_validate(provision).replicas == 3
     core["root_public"] = "0" * 64
     config = CoreConfig.model_validate(core)
     assert not config.development
+    assert CoreConfig.model_validate(core | timing).timing == Timing()
+    assert set(timing["timing"]) == {field.name for field in fields(Timing)} - UNSAID
+
+
+UNSAID = {"probe_jitter", "clock_error"}
+"""Durations that nobody has a reason to change."""
 
 
 def test_the_core_finds_each_credential_that_its_unit_gives_it():
-    _, core = (tomllib.loads(text) for text in blocks("toml"))
+    _, core, _ = (tomllib.loads(text) for text in blocks("toml"))
     unit = (ROOT / "deploy" / "systemd" / "kcm-core@.service").read_text()
     given = set(re.findall(r"^LoadCredentialEncrypted=([\w-]+):", unit, flags=re.MULTILINE))
     directory = f"/run/credentials/kcm-core@{core['instance']}.service"
