@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Final
 
 from kcm_control.proofs import Target
@@ -13,6 +14,15 @@ from kcm_schemas.codes import KcmError
 from kcm_schemas.registry import WrappedRoot
 
 from kcm_core.keystore import KeyStore
+
+
+@dataclass(frozen=True, slots=True)
+class Canary:
+    """Where the key is, and the tenant's wrapped root that has the canary."""
+
+    uri: str
+    tenant: str
+    root: WrappedRoot
 
 
 class Canaries:
@@ -31,9 +41,10 @@ class Canaries:
         self._links.setdefault(root.link, set()).add(target)
         return target
 
-    def find(self, target: Target) -> tuple[str, WrappedRoot] | None:
-        """A tenant and its root whose canary the key wrapped."""
-        return self._known.get(target)
+    def find(self, target: Target) -> Canary | None:
+        """A canary that the key wrapped, where it is known and the link still is registered."""
+        known, link = self._known.get(target), self._registry.link(target.link)
+        return None if known is None or link is None else Canary(link.uri, *known)
 
     async def of_links(self, links: Iterable[str]) -> set[Target]:
         """The keys behind some links, read from the store where no root was read yet."""

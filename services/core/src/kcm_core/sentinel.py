@@ -19,34 +19,30 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, Final
 
-from kcm_bus.clock import Clock, Randomness
+from kcm_bus.clock import Clock
 from kcm_bus.emitting import Emit
 from kcm_bus.membership import Membership
 from kcm_bus.ports import Log
 from kcm_bus.purging import purge_each
 from kcm_bus.serving import describe
-from kcm_bus.switch import KillSwitch
-from kcm_control.holds import HoldRecord
 from kcm_control.knowledge import Knowledge
 from kcm_control.marks import Mark
 from kcm_control.proofs import ProofKey, Target
-from kcm_control.registry import Registry
 from kcm_control.revocation import Revocations
 from kcm_control.sentinel import Sentinel, Verdict
 from kcm_control.serving import Serving
-from kcm_control.settling import Settling
 from kcm_crypto import context
 from kcm_crypto.context import ctx
-from kcm_schemas import limits, subjects
+from kcm_schemas import subjects
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.control import Proof
 from kcm_schemas.l1 import L1State
 from kcm_schemas.registry import WrappedRoot
 from kcm_schemas.signed import Kind
-from kcm_trust.statements import l1_hold, lift
 
-from kcm_core.canaries import Canaries, provider_context
+from kcm_core.canaries import Canaries, Canary, provider_context
+from kcm_core.keyholds import KeyHolds
 from kcm_core.l1.state import L1Error
 from kcm_core.unsealer.port import UnsealerPort
 
@@ -71,40 +67,35 @@ class Ask:
 class KeyWatch:
     """The sentinel of one Core."""
 
-    def __init__(  # noqa: PLR0913 - a composition names every port
+    def __init__(
         self,
         *,
         membership: Membership,
-        registry: Registry,
         revocations: Revocations,
         knowledge: Knowledge,
         serving: Serving,
         canaries: Canaries,
         unsealer: UnsealerPort,
-        switch: KillSwitch,
+        holds: KeyHolds,
         stream: Log,
         seal: Callable[[str], int],
         emit: Emit,
         clock: Clock,
-        randomness: Randomness,
         chance: Callable[[], float],
     ) -> None:
         """``seal`` wipes a tenant's keys, as a purge does."""
         self._me: Final = membership
-        self._registry: Final = registry
         self._revocations: Final = revocations
         self._knowledge: Final = knowledge
         self._serving: Final = serving
         self._canaries: Final = canaries
         self._unsealer: Final = unsealer
-        self._switch: Final = switch
+        self._holds: Final = holds
         self._stream: Final = stream
         self._seal: Final = seal
         self._emit: Final = emit
         self._clock: Final = clock
-        self._random: Final = randomness
         self._plan: Final = Sentinel(knowledge.timing, chance)
-        self._settling: Final = Settling(knowledge.timing.settle_s)
         self._principals: dict[Target, str] = {}
         self._written: dict[ProofKey, float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -118,6 +109,7 @@ class KeyWatch:
     def close(self) -> None:
         """Stop watching."""
         self._closing = True
+        self._holds.close()
         for task in list(self._tasks):
             task.cancel()
 
@@ -136,8 +128,7 @@ class KeyWatch:
             case Verdict.HOLD:
                 self._hold(target, state)
             case Verdict.SEAL_HERE:
-                tenants = self._registry.on_link(target.link)
-                self._seal_each(tenants)
+                self._seal_each(self._revocations.reach("link", target.link))
                 self._incident(target.link, "this instance may not use the key, and never could")
             case Verdict.INCIDENT:
                 self._incident(target.link, "the key's answer does not authenticate")
@@ -151,7 +142,7 @@ class KeyWatch:
     def on_proof(self, proof: Proof) -> None:
         """Take a believed statement of this region's stream, this boot's own ones too."""
         if proof.state is not L1State.ENABLED:
-            self._settling.refused(proof.link)
+            self._holds.refused(proof.link)
             return
         key = ProofKey(Target(proof.link, proof.link_revision, proof.key_version), proof.principal)
         mark = Mark(proof.position, proof.nonce)
@@ -163,7 +154,9 @@ class KeyWatch:
             return
         if self._principals.get(key.target) == key.principal:
             self._plan.proven(key.target, moment)
-        self._settle(proof.link, mark.sequence, moment)
+        lifted = self._holds.succeeded(proof.link, mark.sequence, moment)
+        if lifted:
+            self._emit("key.settled", count=lifted, detail=f"link {proof.link}")
 
     async def _watch(self) -> None:
         tick = min(TICK_S, self._knowledge.timing.probe_interval_s / 8)
@@ -177,8 +170,8 @@ class KeyWatch:
     async def _look(self) -> None:
         now = self._clock.elapsed()
         self._seal_each(self._serving.lapsed(now))
-        held = {record.hold.target for record in self._own_holds()}
-        targets = {key.target for key in self._serving.keys} | await self._canaries.of_links(held)
+        held = await self._canaries.of_links(self._holds.links)
+        targets = {key.target for key in self._serving.keys} | held
         self._plan.watch(targets, now)
         for target in self._plan.due(now)[: PROBES_MAX - self._probes]:
             self._plan.began(target)
@@ -189,20 +182,20 @@ class KeyWatch:
         ask = Ask(target, self._knowledge.mark, self._clock.elapsed())
         state, principal = L1State.UNREACHABLE, ""
         try:
-            found = self._canaries.find(target)
-            link = self._registry.link(target.link)
-            if found is not None and link is not None:
-                state, principal = await self._use(link.uri, *found)
+            canary = self._canaries.find(target)
+            if canary is not None:
+                state, principal = await self._use(canary)
         finally:
             self._probes -= 1
             self.answered(ask, state, principal)
 
-    async def _use(self, uri: str, tenant: str, root: WrappedRoot) -> tuple[L1State, str]:
+    async def _use(self, canary: Canary) -> tuple[L1State, str]:
+        root = canary.root
         try:
             probe = await self._unsealer.probe(
-                uri,
+                canary.uri,
                 root.canary,
-                provider_context(tenant, self._me.region, root.version),
+                provider_context(canary.tenant, self._me.region, root.version),
                 root.mechanism,
                 root.canary_digest,
                 deadline_s=self._knowledge.timing.probe_deadline_s,
@@ -227,54 +220,11 @@ class KeyWatch:
         link = target.link
         self._seal_each(self._revocations.reach("link", link))
         self._knowledge.proofs.refuse(link)
-        self._settling.refused(link)
-        if not self._own_holds(link):
-            raw = l1_hold(
-                self._me.identity,
-                link=link,
-                origin=self._me.region,
-                issued_ms=self._clock.unix_ms(),
-                reason=f"the customer's key is {state.value}",
-                salt=self._random.public(limits.ID_SIZE),
-            )
-            self._switch.learning.learn(raw)
-            self._spawn(self._tell(raw))
+        self._holds.place(link, state)
         mark = self._knowledge.mark
         if mark is not None:
             self._spawn(self._write(ProofKey(target, ""), state, mark))
         self._emit("key.refused", detail=f"link {link}: {state.value}")
-
-    def _settle(self, link: str, position: int, moment: float) -> None:
-        holds = self._own_holds(link)
-        if not holds:
-            return
-        held_at = [self._switch.durable_at(record.hold.id) for record in holds]
-        if not all(held_at):
-            return
-        self._settling.success(link, position, max(held_at), moment, self._clock.elapsed())
-        if not self._settling.ripe(link):
-            return
-        self._settling.refused(link)
-        for record in holds:
-            raw = lift(
-                self._me.identity,
-                record.raw,
-                issued_ms=self._clock.unix_ms(),
-                reason="the customer's key is enabled again",
-            )
-            self._switch.learning.learn(raw)
-            self._spawn(self._tell(raw))
-        self._emit("key.settled", count=len(holds), detail=f"link {link}")
-
-    def _own_holds(self, link: str | None = None) -> list[HoldRecord]:
-        """The holds that this region's keys caused, on one link or on any."""
-        found = self._revocations.held_links if link is None else [link]
-        return [
-            record
-            for one in found
-            for record in self._revocations.active_on("link", one)
-            if record.hold.cause == "l1" and record.hold.origin == self._me.region
-        ]
 
     def _seal_each(self, tenants: Sequence[str]) -> None:
         closed = [tenant for tenant in tenants if self._serving.is_open(tenant)]
@@ -285,12 +235,6 @@ class KeyWatch:
     def _incident(self, link: str, what: str) -> None:
         log.error("link %s: %s", link, what)
         self._emit("key.incident", code=Code.TENANT_SEALED, detail=f"link {link}: {what}")
-
-    async def _tell(self, raw: bytes) -> None:
-        try:
-            await self._switch.tell(raw)
-        except KcmError as error:
-            log.warning("a hold could not be broadcast: %s", error.code.value)
 
     async def _write(self, key: ProofKey, state: L1State, mark: Mark) -> None:
         proof = Proof(

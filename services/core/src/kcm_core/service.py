@@ -34,6 +34,7 @@ from kcm_core.admin import Admin
 from kcm_core.canaries import Canaries
 from kcm_core.config import CoreConfig
 from kcm_core.directory import Directory
+from kcm_core.keyholds import KeyHolds
 from kcm_core.keystore import KeyStore
 from kcm_core.kills import Kills
 from kcm_core.making import Maker
@@ -97,20 +98,26 @@ class Core:
             clock=clock,
             randomness=randomness,
         )
+        holds = KeyHolds(
+            membership=membership,
+            revocations=revocations,
+            switch=self._switch,
+            settle_s=config.timing.settle_s,
+            clock=clock,
+            randomness=randomness,
+        )
         self._watch: Final = KeyWatch(
             membership=membership,
-            registry=registry,
             revocations=revocations,
             knowledge=knowledge,
             serving=serving,
             canaries=Canaries(registry, store),
             unsealer=unsealer,
-            switch=self._switch,
+            holds=holds,
             stream=stream,
             seal=purge,
             emit=emit,
             clock=clock,
-            randomness=randomness,
             chance=random.random,
         )
         opener = Opener(
