@@ -25,11 +25,11 @@ from cryptography.hazmat.primitives.ciphers import algorithms
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.kbkdf import KBKDFCMAC, CounterLocation, Mode
 
+from kcm_crypto.arena import KEY_SIZE, Keys
 from kcm_crypto.memory import wipe
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
-KEY_SIZE: Final = 32
 NONCE_SIZE: Final = 24
 TAG_SIZE: Final = 16
 WRAPPED_SIZE: Final = NONCE_SIZE + KEY_SIZE + TAG_SIZE
@@ -108,21 +108,16 @@ def open_into(
 
 
 def wrap_batch(
-    key: memoryview,
-    keys: memoryview,
-    aad: bytes,
-    nonce: bytes,
-    out: memoryview,
-    scratch: memoryview,
+    key: memoryview, keys: Keys, aad: bytes, nonce: bytes, out: memoryview, scratch: memoryview
 ) -> None:
-    """Wrap ``keys`` (n times 32 bytes) into ``out`` (n times 72 bytes), counting from ``nonce``.
+    """Wrap n ``keys`` into ``out`` (n times 72 bytes), counting from ``nonce``.
 
     ``nonce`` is 24 fresh random bytes. Raises ``ValueError`` for sizes that do not fit and for a
     key of all zeros, which no generator makes and a failed one does.
     """
-    count, rest = divmod(len(keys), KEY_SIZE)
-    if rest or not 0 < count <= BATCH_MAX or len(out) != count * WRAPPED_SIZE:
-        raise ValueError("keys have 32 bytes, wrapped keys 72, and a batch at most 65536 of them")
+    count = len(keys)
+    if not 0 < count <= BATCH_MAX or len(out) != count * WRAPPED_SIZE:
+        raise ValueError("a wrapped key has 72 bytes, and a batch at most 65536 of them")
     if len(nonce) != NONCE_SIZE:
         raise ValueError("a nonce has 24 bytes")
     if _zeros(keys):
@@ -131,69 +126,62 @@ def wrap_batch(
     counter = int.from_bytes(nonce[_HALF:], "big")
     encrypt = derive(key, start, scratch).encrypt
     blobs = []
-    at = 0
-    for position in range(counter, counter + count):
+    for position, one in enumerate(keys.each, counter):
         tail = (position & 0xFFFFFFFFFFFFFFFFFFFFFFFF).to_bytes(_HALF, "big")
-        blobs.append(start + tail + encrypt(tail, keys[at : at + KEY_SIZE], aad))
-        at += KEY_SIZE
+        blobs.append(start + tail + encrypt(tail, one, aad))
     out[:] = b"".join(blobs)
 
 
 def unwrap_batch(
-    key: memoryview, blobs: Buffer, aad: bytes, out: memoryview, scratch: memoryview
+    key: memoryview, blobs: Buffer, aad: bytes, out: Keys, scratch: memoryview
 ) -> list[int]:
-    """Unwrap ``blobs`` (n times 72 bytes) into ``out`` (n times 32 bytes).
+    """Unwrap ``blobs`` (n times 72 bytes) into ``out``, which has room for n keys.
 
     Returns the positions that do not authenticate, or that hold a key of all zeros; their places in
     ``out`` are zeros. Costs one derivation for each different nonce prefix.
     """
     view = memoryview(blobs)
     count, rest = divmod(len(view), WRAPPED_SIZE)
-    if rest or len(out) != count * KEY_SIZE:
-        raise ValueError("a wrapped key has 72 bytes, a key 32")
+    if rest or len(out) != count:
+        raise ValueError("a wrapped key has 72 bytes, and needs a place")
     try:
         _unwrap_each(key, view, aad, out, scratch)
     except BaseException:
-        wipe(out)
+        wipe(out.view)
         raise
     return _zeros(out)
 
 
-class _Unwraps(dict[bytes, Callable[[bytes, bytes, bytes, memoryview], int]]):
-    """``decrypt_into`` of each start of a nonce, derived when it is first met."""
-
-    def __init__(self, key: memoryview, scratch: memoryview) -> None:
-        super().__init__()
-        self._key: Final = key
-        self._scratch: Final = scratch
-
-    def __missing__(self, start: bytes) -> Callable[[bytes, bytes, bytes, memoryview], int]:
-        made = self[start] = derive(self._key, start, self._scratch).decrypt_into
-        return made
-
-
 def _unwrap_each(
-    key: memoryview, blobs: memoryview, aad: bytes, out: memoryview, scratch: memoryview
+    key: memoryview, blobs: memoryview, aad: bytes, out: Keys, scratch: memoryview
 ) -> None:
     """Unwrap each; where one does not authenticate, there are zeros."""
-    unwraps = _Unwraps(key, scratch)
-    at = 0
-    for start, tail, body in _BLOB.iter_unpack(blobs):
-        plain = out[at : at + KEY_SIZE]
+    ciphers: dict[bytes, _Decrypt] = {}
+    last: bytes = b""
+    decrypt: _Decrypt = _refuse
+    for (start, tail, body), place in zip(_BLOB.iter_unpack(blobs), out.each, strict=True):
+        if start != last:  # mostly they come as they were wrapped
+            last = start
+            if start not in ciphers:
+                ciphers[start] = derive(key, start, scratch).decrypt_into
+            decrypt = ciphers[start]
         try:
-            unwraps[start](tail, body, aad, plain)
+            decrypt(tail, body, aad, place)
         except InvalidTag:
-            wipe(plain)
-        at += KEY_SIZE
+            wipe(place)
 
 
-def _zeros(keys: memoryview) -> list[int]:
+_Decrypt: TypeAlias = Callable[[bytes, bytes, bytes, memoryview], int]
+
+
+def _refuse(*_: object) -> int:
+    """Stands for the cipher before there is one."""
+    raise InvalidTag
+
+
+def _zeros(keys: Keys) -> list[int]:
     """Positions of keys of all zeros. Looks at all first bytes at once: few of them are 0."""
-    firsts = keys[::KEY_SIZE]
+    firsts = keys.view[::KEY_SIZE]
     if 0 not in firsts:
         return []
-    return [
-        i
-        for i, first in enumerate(firsts)
-        if not first and not any(keys[i * KEY_SIZE : (i + 1) * KEY_SIZE])
-    ]
+    return [i for i, first in enumerate(firsts) if not first and not any(keys.each[i])]

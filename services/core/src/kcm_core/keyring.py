@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from kcm_crypto.arena import Arena
+from kcm_crypto.arena import KEY_SIZE, Arena
 from kcm_crypto.memory import PAGE, wipe
-from kcm_crypto.xaes import KEY_SIZE, SCRATCH_SIZE
+from kcm_crypto.xaes import SCRATCH_SIZE
 
 _SLOTS_FROM: Final = 256
 """Bytes at the start of the page for derivations."""

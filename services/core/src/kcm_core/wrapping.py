@@ -124,11 +124,12 @@ class Wrapping:
         clear: bytes,
         digest: bytes,
     ) -> tuple[bytes, int]:
-        keys_size = request.count * limits.KEY_SIZE
-        reply_size = _HEAD + request.count * limits.WRAPPED_SIZE
-        with self._scratch.borrow(keys_size + reply_size) as view:
-            keys, reply = view[:keys_size], view[keys_size:]
-            _open(session, request, clear, keys)
+        size = _HEAD + request.count * limits.WRAPPED_SIZE
+        with (
+            self._scratch.borrow_keys(request.count) as keys,
+            self._scratch.borrow(size) as reply,
+        ):
+            _open(session, request, clear, keys.view)
             self._vault.wrap(ring, key, request.purpose, keys, reply[_HEAD:])
             return self._seal(session, key, digest, reply), 0
 
@@ -143,14 +144,18 @@ class Wrapping:
     ) -> tuple[bytes, int]:
         count = request.count
         blobs_size = count * limits.WRAPPED_SIZE
-        reply_size = _HEAD + count + count * limits.KEY_SIZE
-        with self._scratch.borrow(blobs_size + reply_size) as view:
-            blobs, reply = view[:blobs_size], view[blobs_size:]
+        keys_at = _HEAD + count
+        with (
+            self._scratch.borrow_keys(count) as keys,
+            self._scratch.borrow(blobs_size) as blobs,
+            self._scratch.borrow(keys_at + len(keys.view)) as reply,
+        ):
             _open(session, request, clear, blobs)
-            bad = self._vault.unwrap(ring, key, request.purpose, blobs, reply[_HEAD + count :])
-            reply[_HEAD : _HEAD + count] = bytes((STATUS_OK,)) * count
+            bad = self._vault.unwrap(ring, key, request.purpose, blobs, keys)
+            reply[_HEAD:keys_at] = bytes((STATUS_OK,)) * count
             for position in bad:
                 reply[_HEAD + position] = STATUS_TAMPERED
+            reply[keys_at:] = keys.view
             return self._seal(session, key, digest, reply), len(bad)
 
     def _seal(self, session: Session, key: ServiceKey, digest: bytes, reply: memoryview) -> bytes:

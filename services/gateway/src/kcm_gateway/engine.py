@@ -25,7 +25,6 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from kcm_bus.clock import Clock, Randomness
 from kcm_crypto.arena import Purged
 from kcm_crypto.context import record_aad_end, record_aad_start
-from kcm_crypto.xaes import KEY_SIZE
 from kcm_schemas import limits, record
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.names import is_name
@@ -237,15 +236,12 @@ class Gateway:
             start = record.prefix(self._region, tenant, service, segment.l3_version)
             aad_start = record_aad_start(len(start) + limits.WRAPPED_SIZE + _INDEX_SIZE)
             part = slice(len(out), len(out) + segment.count)
-            work = zip(segment.blobs(), plaintexts[part], ends[part], strict=True)
-            with segment.block.use() as keys:
-                at = segment.start * KEY_SIZE
-                for (wrapped,), plaintext, end in work:
+            work = (segment.blobs(), plaintexts[part], ends[part])
+            with segment.use() as keys:
+                for key, (wrapped,), plaintext, end in zip(keys.each, *work, strict=True):
                     header = start + wrapped + _SINGLE
-                    cipher = AESGCM(keys[at : at + KEY_SIZE])
                     aad = aad_start + header + end
-                    out.append(header + cipher.encrypt(_SINGLE_NONCE, plaintext, aad))
-                    at += KEY_SIZE
+                    out.append(header + AESGCM(key).encrypt(_SINGLE_NONCE, plaintext, aad))
         return out
 
     def _seal_shared(
@@ -262,19 +258,17 @@ class Gateway:
         for segment in segments:
             start = record.prefix(self._region, tenant, service, segment.l3_version)
             aad_start = record_aad_start(len(start) + limits.WRAPPED_SIZE + _INDEX_SIZE)
-            with segment.block.use() as keys:
-                at = segment.start * KEY_SIZE
-                for (wrapped,) in segment.blobs():
+            with segment.use() as keys:
+                for key, (wrapped,) in zip(keys.each, segment.blobs(), strict=True):
                     group = next(todo)
                     part = slice(group.start, group.stop)
-                    encrypt = AESGCM(keys[at : at + KEY_SIZE]).encrypt
+                    encrypt = AESGCM(key).encrypt
                     head = start + wrapped
                     for index, nonce, plaintext, end in zip(
                         _INDEXES, _NONCES, plaintexts[part], ends[part], strict=False
                     ):
                         header = head + index
                         out.append(header + encrypt(nonce, plaintext, aad_start + header + end))
-                    at += KEY_SIZE
         return out
 
     async def _decrypt(

@@ -11,8 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, Self
 
 from kcm_bus.clock import Clock
-from kcm_crypto.arena import Purged
-from kcm_crypto.xaes import KEY_SIZE
+from kcm_crypto.arena import Keys, Purged
 from kcm_schemas import limits
 from kcm_schemas.codes import Code, KcmError
 
@@ -63,27 +62,25 @@ class OpenKeys:
             self._blocks.release(block)
         self._held.clear()
 
-    def hold(self, block: KeyBlock, until: float) -> memoryview:
+    def hold(self, block: KeyBlock, until: float) -> Keys:
         """Take over a block until the end; ``until`` bounds the whole decryption."""
         try:
-            view = block.arena.enter()
+            block.arena.enter()
         except Purged:
             self._blocks.release(block)
             raise
         self._held.append(block)
         self.bound(until)
-        return view
+        return block.arena.keys(block.count)
 
     def bound(self, until: float) -> None:
         """A key of this decryption may be used until then."""
         self._until = min(self._until, until)
 
-    def place(self, positions: Iterable[int], keys: memoryview) -> None:
+    def place(self, positions: Iterable[int], keys: Iterable[memoryview]) -> None:
         """The keys at ``positions``, one after the other in a block that is held."""
-        at = 0
-        for position in positions:
-            self._places[position] = keys[at : at + KEY_SIZE]
-            at += KEY_SIZE
+        for position, key in zip(positions, keys, strict=True):
+            self._places[position] = key
 
     def refuse(self, position: int, code: Code) -> None:
         """There is no key at ``position``, and ``code`` says why."""
@@ -157,14 +154,13 @@ class Opening:
         block = self._blocks.make(tenant, len(wanted))
         keys = opened.hold(block, float("inf"))
         missing = []
-        for position, name in enumerate(wanted):
-            out = keys[position * KEY_SIZE : (position + 1) * KEY_SIZE]
+        for position, (name, out) in enumerate(zip(wanted, keys.each, strict=True)):
             until = self._cache.get(tenant, (service, name), self._clock.elapsed(), out)
             if until is None:
                 missing.append(position)
             else:
                 opened.bound(until)
-                opened.place((position,), out)
+                opened.place((position,), (out,))
         return missing
 
     async def _from_core(
@@ -192,7 +188,8 @@ class Opening:
             return
         keys = opened.hold(answer.block, answer.until)
         self._guard.still(tenant, generation)
-        opened.place(positions, keys[answer.start * KEY_SIZE :])
+        start = answer.start
+        opened.place(positions, keys.each[start : start + len(positions)])
         for i in answer.bad:
             opened.refuse(positions[i], Code.TAMPERED)
         if self._cache.enabled:

@@ -15,12 +15,14 @@ import asyncio
 import struct
 from collections import deque
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Final
 
 from kcm_bus.clock import Clock, Randomness
+from kcm_crypto.arena import Keys
 from kcm_crypto.memory import wipe
-from kcm_crypto.xaes import KEY_SIZE, WRAPPED_SIZE
+from kcm_crypto.xaes import WRAPPED_SIZE
 from kcm_schemas import limits
 from kcm_schemas.codes import Code, KcmError
 
@@ -60,6 +62,10 @@ class Segment:
     l3_version: int
     until: float
     """When the keys' lease ends, on the elapsed clock."""
+
+    def use(self) -> AbstractContextManager[Keys]:
+        """Lend the keys; raises ``Purged``, on leaving too."""
+        return self.block.use(self.start, self.count)
 
     def blobs(self) -> Iterator[tuple[bytes]]:
         """The wrapped form of each key, from ``start`` on."""
@@ -155,9 +161,8 @@ class KeyPool:
         """Wipe the keys of segments, used or not."""
         for segment in segments:
             if not segment.block.purged:
-                with segment.block.use() as keys:
-                    start = segment.start * KEY_SIZE
-                    wipe(keys[start : start + segment.count * KEY_SIZE])
+                with segment.use() as keys:
+                    wipe(keys.view)
             self._blocks.release(segment.block)
 
     def clear(self) -> None:
@@ -249,8 +254,10 @@ class KeyPool:
         block = self._blocks.make(self._tenant, BATCH)
         try:
             with block.use() as keys:
-                self._random.fill(keys)
-                lease, wrapped = await self._core.wrap(self._tenant, self._service, "record", keys)
+                self._random.fill(keys.view)
+                lease, wrapped = await self._core.wrap(
+                    self._tenant, self._service, "record", keys.view
+                )
             self._guard.still(self._tenant, generation)
         except BaseException:
             self._blocks.release(block)

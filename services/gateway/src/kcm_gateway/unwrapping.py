@@ -105,7 +105,7 @@ class Unwrapper:
             with block.use() as keys:
                 blobs = b"".join(chain.from_iterable(ask.blobs for ask in asks))
                 lease, bad = await self._core.unwrap(
-                    tenant, service, "record", version, blobs, keys
+                    tenant, service, "record", version, blobs, keys.view
                 )
             at = 0
             for ask in asks:
