@@ -7,6 +7,7 @@ import os
 import pytest
 from cryptography.exceptions import InvalidTag
 from kcm_crypto import xaes
+from kcm_crypto.arena import Keys
 
 from tests.vectors import decoder
 from tests.vectors.packed import Refused
@@ -19,20 +20,24 @@ def locked(data: bytes) -> memoryview:
     return memoryview(bytearray(data))
 
 
+def places(data: bytes) -> Keys:
+    return Keys.of(locked(data))
+
+
 def scratch() -> memoryview:
     return locked(b"\xaa" * xaes.SCRATCH_SIZE)
 
 
 def wrap(kek: bytes, keys: bytes, nonce: bytes, aad: bytes = AAD) -> bytes:
     out = bytearray(len(keys) // 32 * SIZE)
-    xaes.wrap_batch(locked(kek), locked(keys), aad, nonce, memoryview(out), scratch())
+    xaes.wrap_batch(locked(kek), places(keys), aad, nonce, memoryview(out), scratch())
     return bytes(out)
 
 
 def unwrap(kek: bytes, blobs: bytes, aad: bytes = AAD) -> tuple[bytes, list[int]]:
-    out = locked(b"\xaa" * (len(blobs) // SIZE * 32))
+    out = places(b"\xaa" * (len(blobs) // SIZE * 32))
     bad = xaes.unwrap_batch(locked(kek), blobs, aad, out, scratch())
-    return out.tobytes(), bad
+    return out.view.tobytes(), bad
 
 
 def test_the_counter_wraps_modulo_2_96() -> None:
@@ -112,7 +117,7 @@ def test_sizes_that_do_not_fit_are_refused(kek: int, keys: int, out: int) -> Non
     with pytest.raises(ValueError, match="bytes"):
         xaes.wrap_batch(
             locked(os.urandom(kek)),
-            locked(os.urandom(keys)),
+            places(os.urandom(keys)),
             AAD,
             os.urandom(24),
             locked(bytes(out)),
@@ -126,10 +131,10 @@ def test_a_batch_has_a_bound() -> None:
         wrap(os.urandom(32), b"\x01" * 32 * count, os.urandom(24))
 
 
-@pytest.mark.parametrize(("blobs", "out"), [(71, 32), (72, 31), (144, 32), (72, 64), (73, 32)])
+@pytest.mark.parametrize(("blobs", "out"), [(71, 32), (72, 0), (144, 32), (72, 64), (73, 32)])
 def test_unwrap_refuses_sizes_that_do_not_fit(blobs: int, out: int) -> None:
     with pytest.raises(ValueError, match="72 bytes"):
-        xaes.unwrap_batch(locked(os.urandom(32)), bytes(blobs), AAD, locked(bytes(out)), scratch())
+        xaes.unwrap_batch(locked(os.urandom(32)), bytes(blobs), AAD, places(bytes(out)), scratch())
 
 
 def test_scratch_is_wiped_and_has_to_be_large_enough() -> None:
@@ -163,7 +168,7 @@ def test_a_wrong_tag_leaves_zeros() -> None:
 def test_an_interrupted_unwrap_leaves_zeros() -> None:
     kek = os.urandom(32)
     blobs = wrap(kek, os.urandom(32), os.urandom(24)) + wrap(kek, os.urandom(32), os.urandom(24))
-    out = locked(b"\xaa" * 64)
+    out = places(b"\xaa" * 64)
 
     class Interrupting(bytes):
         reads = 0
@@ -177,4 +182,4 @@ def test_an_interrupted_unwrap_leaves_zeros() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         xaes.unwrap_batch(Interrupting(kek), blobs, AAD, out, scratch())  # type: ignore[arg-type]
-    assert not any(out)
+    assert not any(out.view)

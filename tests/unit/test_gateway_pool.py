@@ -86,10 +86,9 @@ def taken(segments):
     """Each key with its wrapped form, as they are used."""
     out = []
     for segment in segments:
-        with segment.block.use() as keys:
-            for i, (blob,) in enumerate(segment.blobs()):
-                at = (segment.start + i) * 32
-                out.append((bytes(keys[at : at + 32]), bytes(blob)))
+        with segment.use() as keys:
+            for key, (blob,) in zip(keys.each, segment.blobs(), strict=True):
+                out.append((bytes(key), bytes(blob)))
     return out
 
 
@@ -133,7 +132,7 @@ async def test_used_keys_are_wiped_and_their_neighbours_are_not(rig):
     rig.pool.done(first)
     block = second[0].block
     with block.use() as keys:
-        assert not any(keys[: 2 * 32])
+        assert not any(keys.view[: 2 * 32])
     assert taken(second) == kept
     rig.pool.done(second)
 

@@ -54,9 +54,8 @@ def unwrapper(core, blocks):
 
 
 def keys(opened, count):
-    with opened.block.use() as view:
-        at = opened.start * 32
-        return [bytes(view[at + i * 32 : at + (i + 1) * 32]) for i in range(count)]
+    with opened.block.use(opened.start, count) as mine:
+        return [bytes(key) for key in mine.each]
 
 
 async def settle():
