@@ -74,6 +74,26 @@ def test_mixed_prefixes_open_in_one_batch_and_bad_positions_are_zeros() -> None:
         assert opened[position * 32 : position * 32 + 32] == expected
 
 
+def test_a_prefix_counts_wherever_it_stands() -> None:
+    kek, ours, theirs = os.urandom(32), os.urandom(64), os.urandom(64)
+    a, b = wrap(kek, ours, os.urandom(24)), wrap(kek, theirs, os.urandom(24))
+    mixed = a[:SIZE] + b[:SIZE] + a[SIZE:] + b[SIZE:]
+    opened = ours[:32] + theirs[:32] + ours[32:] + theirs[32:]
+    assert unwrap(kek, mixed) == (opened, [])
+    assert [xaes.count_prefixes(blobs) for blobs in (a, a + b, mixed, b"")] == [1, 2, 2, 0]
+
+
+def test_a_blob_whose_prefix_was_changed_opens_under_no_neighbours() -> None:
+    kek, keys = os.urandom(32), os.urandom(3 * 32)
+    blobs = wrap(kek, keys, os.urandom(24))
+    for prefix in (os.urandom(12), bytes(12), b"\n" * 12):
+        changed = blobs[:SIZE] + prefix + blobs[SIZE + 12 :]
+        assert unwrap(kek, changed) == (keys[:32] + bytes(32) + keys[64:], [1])
+    other = wrap(kek, os.urandom(32), os.urandom(24))
+    moved = other + other[:12] + blobs[12:]
+    assert unwrap(kek, moved)[1] == [1]
+
+
 def test_every_bit_of_a_wrapped_key_counts() -> None:
     kek = os.urandom(32)
     blob = wrap(kek, os.urandom(32), os.urandom(24))

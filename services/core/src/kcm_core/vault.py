@@ -11,6 +11,7 @@ Wrapping binds every key to where it belongs:
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
@@ -22,6 +23,9 @@ from kcm_crypto.secretfile import read_secret
 from kcm_schemas.codes import Code, KcmError
 
 from kcm_core.keyring import Keyring, RootName, ServiceKey, ServiceName
+
+AADS_MAX: Final = 1024
+"""Encoded bindings of data keys that are kept: making one costs as much as some of its wraps."""
 
 
 class SealKey:
@@ -164,4 +168,9 @@ class Vault:
         return ctx(context.L3, key.tenant, self._region, key.service, key.version, key.l2_version)
 
     def _data_aad(self, key: ServiceKey, purpose: str) -> bytes:
-        return ctx(context.L4, purpose, key.tenant, self._region, key.service, key.version)
+        return _l4(purpose, key.tenant, self._region, key.service, key.version)
+
+
+@lru_cache(AADS_MAX)
+def _l4(purpose: str, tenant: str, region: str, service: str, version: int) -> bytes:
+    return ctx(context.L4, purpose, tenant, region, service, version)
