@@ -22,6 +22,8 @@ from kcm_gateway.unwrapping import Unwrapper
 
 _VERSION: Final = slice(0, 4)
 _BLOB: Final = slice(4, 4 + limits.WRAPPED_SIZE)
+_PREFIX: Final = slice(4, 4 + limits.PREFIX_SIZE)
+_HEAD: Final = slice(0, 4 + limits.PREFIX_SIZE)
 _NO_KEY: Final = memoryview(b"")
 
 SWEEP_MIN_S: Final = 0.05
@@ -216,10 +218,26 @@ class Opening:
 
 
 def _requests(wanted: list[bytes], missing: list[int]) -> Iterator[list[int]]:
-    """Positions by L3 version, at most ``KEYS_MAX`` at a time."""
+    """Positions by L3 version, no more at a time than a request may bring."""
+    heads = {wanted[position][_HEAD] for position in missing}
+    one_version = len({head[_VERSION] for head in heads}) == 1
+    if one_version and len(heads) <= limits.PREFIXES_MAX and len(missing) <= limits.KEYS_MAX:
+        yield missing  # as it nearly always is
+        return
     versions: dict[bytes, list[int]] = {}
     for position in missing:
         versions.setdefault(wanted[position][_VERSION], []).append(position)
     for positions in versions.values():
-        for at in range(0, len(positions), limits.KEYS_MAX):
-            yield positions[at : at + limits.KEYS_MAX]
+        yield from _parts(wanted, positions)
+
+
+def _parts(wanted: list[bytes], positions: list[int]) -> Iterator[list[int]]:
+    """Cut where one key more were too many keys, or too many nonce prefixes."""
+    start = 0
+    prefixes: set[bytes] = set()
+    for at, position in enumerate(positions):
+        prefixes.add(wanted[position][_PREFIX])
+        if len(prefixes) > limits.PREFIXES_MAX or at - start == limits.KEYS_MAX:
+            yield positions[start:at]
+            start, prefixes = at, {wanted[position][_PREFIX]}
+    yield positions[start:]
