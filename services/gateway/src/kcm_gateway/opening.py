@@ -45,7 +45,8 @@ class OpenKeys:
         self._places: Final = [_NO_KEY] * count
         self._held: list[KeyBlock] = []
         self._until = float("inf")
-        self.codes: Final = [Code.OK] * count
+        self.refused: Final[dict[int, Code]] = {}
+        """Where there is no key, and why."""
 
     def __enter__(self) -> Self:
         return self
@@ -87,11 +88,18 @@ class OpenKeys:
     def refuse(self, position: int, code: Code) -> None:
         """There is no key at ``position``, and ``code`` says why."""
         self._places[position] = _NO_KEY
-        self.codes[position] = code
+        self.refused[position] = code
 
     def keys(self) -> Sequence[memoryview]:
-        """Each key's 32 bytes, empty where its code is not ``ok``."""
+        """Each key's 32 bytes, empty where it was refused."""
         return self._places
+
+    def each(self, groups: Iterable[Sequence[int]]) -> Iterable[tuple[memoryview, Sequence[int]]]:
+        """Each key that was not refused, with what ``groups`` has in its place."""
+        pairs = zip(self._places, groups, strict=True)
+        if not self.refused:
+            return pairs
+        return [pair for at, pair in enumerate(pairs) if at not in self.refused]
 
     def check(self, now: float) -> None:
         """Raise ``deadline_exceeded`` when a lease ended while we worked."""
@@ -196,7 +204,7 @@ class Opening:
             opened.refuse(positions[i], Code.TAMPERED)
         if self._cache.enabled:
             for position in positions:
-                if opened.codes[position] is Code.OK:
+                if position not in opened.refused:
                     key = opened.keys()[position]
                     self._cache.put(tenant, (service, wanted[position]), answer.until, key)
             self._watch(tenant, answer.until)
