@@ -13,7 +13,7 @@ from benchmarks.measure import BASELINE, Case, cpu
 from benchmarks.rig import Rig
 
 KEYS: Final = 256
-"""Keys of one request at most, and what a pool asks for."""
+"""Keys of one request: what a pool asks for at light load."""
 
 TARGET: Final = 0.7
 """Ratio of speed to bare."""
