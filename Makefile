@@ -15,7 +15,7 @@ setup: $(STAMP)  ## make .venv with everything in it, the broker included
 $(STAMP): requirements.lock Makefile $(addsuffix /pyproject.toml,$(MEMBERS))
 	command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed (set PYTHON=...)" >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/pip install -q --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
 	$(BIN)/pip install -q --disable-pip-version-check --no-deps --no-build-isolation $(addprefix -e ,$(MEMBERS))
 	@touch $@
 
@@ -43,7 +43,7 @@ bench-peers: .venv-peers/.installed  ## install Asherah and Tink, so that bench 
 
 .venv-peers/.installed: benchmarks/peers.lock
 	test -x .venv-peers/bin/python || $(PYTHON) -m venv .venv-peers
-	.venv-peers/bin/pip install -q --disable-pip-version-check --require-hashes -r $<
+	.venv-peers/bin/pip install -q --disable-pip-version-check --no-deps --require-hashes -r $<
 	@touch $@
 
 LOCK := uv pip compile -q --generate-hashes --no-emit-index-url --no-emit-find-links --universal \

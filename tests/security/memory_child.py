@@ -41,12 +41,12 @@ def envelope(tell: Tell) -> None:
     aad, blobs = b"where it belongs", bytearray(COUNT * xaes.WRAPPED_SIZE)
     with owner.use() as mine, other.use() as theirs, pool.borrow(xaes.SCRATCH_SIZE) as scratch:
         fill_random(mine[: SIZE + 32])
-        kek, keys = mine[SIZE : SIZE + 32], mine[:SIZE]
+        kek, keys = mine[SIZE : SIZE + 32], owner.keys(COUNT)
         tell(mine[: SIZE + 32])
         xaes.wrap_batch(kek, keys, aad, NONCES[0], memoryview(blobs), scratch)
-        assert not xaes.unwrap_batch(kek, blobs, aad, theirs[:SIZE], scratch)
-        assert xaes.unwrap_batch(kek, blobs, b"elsewhere", theirs[SIZE : 2 * SIZE], scratch)
-        sealed = xaes.seal(kek, keys[:32], aad, NONCES[1], scratch)
+        assert not xaes.unwrap_batch(kek, blobs, aad, other.keys(COUNT), scratch)
+        assert xaes.unwrap_batch(kek, blobs, b"elsewhere", other.keys(COUNT, COUNT), scratch)
+        sealed = xaes.seal(kek, keys.each[0], aad, NONCES[1], scratch)
         xaes.open_into(kek, sealed, aad, theirs[:32], scratch)
         for at in range(0, SIZE, 32):
             cipher = AESGCM(theirs[at : at + 32])

@@ -56,6 +56,8 @@ def test_a_quick_run_of_everything(tmp_path: Path) -> None:
     cases = {row["case"] for row in rows}
     for job in ("encrypt", "decrypt"):
         assert {f"{job} {size}" for size in ("100 B", "1 KiB", "64 KiB", "1 MiB")} <= cases
+    for keys in ("record keys", "batch key"):
+        assert f"decrypt 1 KiB, {keys}, beside its floor" in cases
     assert {"wrap 256 keys", "unwrap 256 keys", "one record of 256 B over the bus"} <= cases
     assert {row["contestant"] for row in rows if row["target"] is not None} >= {
         "record keys",

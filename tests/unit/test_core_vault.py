@@ -7,7 +7,7 @@ import pytest
 from kcm_bus.clock import SystemRandomness
 from kcm_core.keyring import RootName, ServiceKey, ServiceName
 from kcm_core.vault import SealKey, Vault
-from kcm_crypto.arena import Purged
+from kcm_crypto.arena import Keys, Purged
 from kcm_schemas.codes import Code, KcmError
 
 KEY = ServiceKey("acme", "crm", 1, 1)
@@ -31,6 +31,10 @@ def open_root(vault, inner, tenant="acme", version=1, generation=0):
     return vault.open_root(tenant, version, memoryview(inner), generation)
 
 
+def places(data):
+    return Keys.of(memoryview(bytearray(data)))
+
+
 def opened(vault):
     """The vault's ring with a service key in it, and that key's wrapped form."""
     ring = open_root(vault, vault.make_root("acme", 1))
@@ -40,10 +44,10 @@ def opened(vault):
 
 
 def wrapped(vault, ring, count=2, key=KEY):
-    keys = memoryview(bytearray(os.urandom(32 * count)))
+    keys = places(os.urandom(32 * count))
     out = memoryview(bytearray(72 * count))
     vault.wrap(ring, key, "record", keys, out)
-    return keys.tobytes(), out
+    return keys.view.tobytes(), out
 
 
 def tampered(call, *args, **named):
@@ -101,17 +105,17 @@ def test_a_service_key_opens_only_where_it_belongs(vault, change):
 def test_data_keys_come_back_and_only_where_they_belong(vault):
     ring, _ = opened(vault)
     keys, blobs = wrapped(vault, ring, 3)
-    out = memoryview(bytearray(96))
+    out = places(bytes(96))
     assert vault.unwrap(ring, KEY, "record", blobs, out) == []
-    assert out.tobytes() == keys
+    assert out.view.tobytes() == keys
     assert vault.unwrap(ring, KEY, "stream", blobs, out) == [0, 1, 2]
-    assert not any(out)
+    assert not any(out.view)
     second = ServiceKey("acme", "crm", 2, 1)
     vault.open_service_key(ring, second, vault.make_service_key(ring, second))
     assert vault.unwrap(ring, second, "record", blobs, out) == [0, 1, 2]
     blobs[80] ^= 1
     assert vault.unwrap(ring, KEY, "record", blobs, out) == [1]
-    assert out.tobytes() == keys[:32] + bytes(32) + keys[64:]
+    assert out.view.tobytes() == keys[:32] + bytes(32) + keys[64:]
 
 
 def test_no_two_wraps_share_a_nonce(vault):
@@ -126,7 +130,7 @@ def test_no_two_wraps_share_a_nonce(vault):
 def test_a_data_key_of_zeros_is_refused(vault):
     ring, _ = opened(vault)
     with pytest.raises(KcmError) as info:
-        vault.wrap(ring, KEY, "record", memoryview(bytearray(64)), memoryview(bytearray(144)))
+        vault.wrap(ring, KEY, "record", places(bytes(64)), memoryview(bytearray(144)))
     assert info.value.code is Code.MALFORMED
 
 
@@ -138,7 +142,7 @@ def test_after_a_purge_the_old_ring_does_nothing(vault):
     assert vault.ring("acme") is None
     for call in (
         lambda: wrapped(vault, ring),
-        lambda: vault.unwrap(ring, KEY, "record", blobs, memoryview(bytearray(64))),
+        lambda: vault.unwrap(ring, KEY, "record", blobs, places(bytes(64))),
         lambda: vault.open_service_key(ring, KEY, blob),
         lambda: vault.make_service_key(ring, KEY),
     ):

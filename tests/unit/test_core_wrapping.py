@@ -217,6 +217,37 @@ async def test_a_request_that_nobody_sealed_asks_no_customers_key(world, core):
     assert core.vault.open_tenants == []
 
 
+def scattered(count, prefixes):
+    """Blobs that open nowhere, of so many different nonce prefixes."""
+    return b"".join(
+        (n % prefixes).to_bytes(limits.PREFIX_SIZE, "big") + bytes(BLOB - limits.PREFIX_SIZE)
+        for n in range(count)
+    )
+
+
+async def test_an_unwrap_of_too_many_prefixes_is_refused_before_any_key_is_asked(world, core):
+    await wrapped(core)
+    core.vault.purge("acme")
+    asked = len(world.unsealer.calls)
+    many = scattered(limits.PREFIXES_MAX + 1, limits.PREFIXES_MAX + 1)
+    assert await refused(unwrap(core, many)) is Code.MALFORMED
+    assert len(world.unsealer.calls) == asked
+    assert core.vault.open_tenants == []
+    await wrapped(core)
+    assert await refused(unwrap(core, many)) is Code.MALFORMED
+    assert core.events[-1][1]["code"] is Code.MALFORMED
+
+
+async def test_a_request_may_bring_both_its_bounds_and_no_more_keys(core):
+    keys, _, blobs = await wrapped(core, limits.KEYS_MAX)
+    assert (await unwrap(core, blobs))[1:] == ([], keys)
+    _, bad, out = await unwrap(core, scattered(limits.KEYS_MAX, limits.PREFIXES_MAX))
+    assert bad == list(range(limits.KEYS_MAX))
+    assert not any(out)
+    with pytest.raises(ValueError, match="count"):
+        CoreRequest.model_validate({"count": limits.KEYS_MAX + 1})
+
+
 async def test_a_session_that_made_room_while_its_request_waited_is_opened_again(world, core):
     """Not the tenant was purged: it must not be told as if it were."""
     keys, _, blobs = await wrapped(core)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from cryptography.exceptions import InvalidTag
-from kcm_crypto.arena import Arena, Purged, ScratchPool
+from kcm_crypto.arena import Arena, Keys, Purged, ScratchPool
 from kcm_crypto.memory import PAGE, fill_random, wipe
 
 
@@ -213,3 +213,38 @@ def test_wipe_overwrites_its_slice_only() -> None:
     wipe(memoryview(data)[16:48])
     assert data == b"\xff" * 16 + bytes(32) + b"\xff" * 16
     wipe(memoryview(data)[:0])
+
+
+def test_keys_are_cut_once_and_lent_by_parts() -> None:
+    arena = Arena()
+    with arena.use_keys(3, 2) as keys:
+        fill_random(keys.view)
+        assert [bytes(key) for key in keys.each] == [
+            bytes(keys.view[at : at + 32]) for at in (0, 32, 64)
+        ]
+        assert len(keys) == 3
+        assert not any(arena.keys(2).view)
+        assert arena.keys(1, 2).each[0] is keys.part(0, 1).each[0]
+    arena.purge()
+    with pytest.raises(ValueError, match="32 bytes"):
+        Keys.of(memoryview(bytearray(33)))
+
+
+def test_keys_that_are_purged_under_their_user_have_no_output() -> None:
+    arena = Arena()
+    with pytest.raises(Purged), arena.use_keys(2) as keys:  # noqa: PT012 - both are the case
+        fill_random(keys.view)
+        arena.purge()
+        assert not any(keys.view)
+    with pytest.raises(Purged), arena.use_keys(2):
+        pass
+
+
+def test_borrowed_keys_come_as_zeros_and_are_wiped() -> None:
+    pool = ScratchPool()
+    with pool.borrow_keys(200) as keys:
+        assert len(keys) == 200
+        fill_random(keys.view)
+    with pool.borrow_keys(200) as again:
+        assert not any(again.view)
+    assert [len(idle) for idle in pool._idle.values()] == [1]

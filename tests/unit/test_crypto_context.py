@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from kcm_crypto import context
+from kcm_crypto import arena, context
 from kcm_crypto.context import Label, Part, ctx, record_aad
 from kcm_schemas import limits
 
@@ -83,7 +83,7 @@ def test_the_two_layers_agree_on_sizes() -> None:
     from kcm_crypto import xaes
 
     assert context.APP_CONTEXT_MAX == limits.APP_CONTEXT_MAX
-    assert (xaes.KEY_SIZE, xaes.NONCE_SIZE, xaes.TAG_SIZE, xaes.WRAPPED_SIZE) == (
+    assert (arena.KEY_SIZE, xaes.NONCE_SIZE, xaes.TAG_SIZE, xaes.WRAPPED_SIZE) == (
         limits.KEY_SIZE,
         limits.NONCE_SIZE,
         limits.TAG_SIZE,

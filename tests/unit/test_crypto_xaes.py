@@ -7,6 +7,7 @@ import os
 import pytest
 from cryptography.exceptions import InvalidTag
 from kcm_crypto import xaes
+from kcm_crypto.arena import Keys
 
 from tests.vectors import decoder
 from tests.vectors.packed import Refused
@@ -19,20 +20,24 @@ def locked(data: bytes) -> memoryview:
     return memoryview(bytearray(data))
 
 
+def places(data: bytes) -> Keys:
+    return Keys.of(locked(data))
+
+
 def scratch() -> memoryview:
     return locked(b"\xaa" * xaes.SCRATCH_SIZE)
 
 
 def wrap(kek: bytes, keys: bytes, nonce: bytes, aad: bytes = AAD) -> bytes:
     out = bytearray(len(keys) // 32 * SIZE)
-    xaes.wrap_batch(locked(kek), locked(keys), aad, nonce, memoryview(out), scratch())
+    xaes.wrap_batch(locked(kek), places(keys), aad, nonce, memoryview(out), scratch())
     return bytes(out)
 
 
 def unwrap(kek: bytes, blobs: bytes, aad: bytes = AAD) -> tuple[bytes, list[int]]:
-    out = locked(b"\xaa" * (len(blobs) // SIZE * 32))
+    out = places(b"\xaa" * (len(blobs) // SIZE * 32))
     bad = xaes.unwrap_batch(locked(kek), blobs, aad, out, scratch())
-    return out.tobytes(), bad
+    return out.view.tobytes(), bad
 
 
 def test_the_counter_wraps_modulo_2_96() -> None:
@@ -67,6 +72,26 @@ def test_mixed_prefixes_open_in_one_batch_and_bad_positions_are_zeros() -> None:
     for position, key in enumerate(keys):
         expected = bytes(32) if position in bad else key
         assert opened[position * 32 : position * 32 + 32] == expected
+
+
+def test_a_prefix_counts_wherever_it_stands() -> None:
+    kek, ours, theirs = os.urandom(32), os.urandom(64), os.urandom(64)
+    a, b = wrap(kek, ours, os.urandom(24)), wrap(kek, theirs, os.urandom(24))
+    mixed = a[:SIZE] + b[:SIZE] + a[SIZE:] + b[SIZE:]
+    opened = ours[:32] + theirs[:32] + ours[32:] + theirs[32:]
+    assert unwrap(kek, mixed) == (opened, [])
+    assert [xaes.count_prefixes(blobs) for blobs in (a, a + b, mixed, b"")] == [1, 2, 2, 0]
+
+
+def test_a_blob_whose_prefix_was_changed_opens_under_no_neighbours() -> None:
+    kek, keys = os.urandom(32), os.urandom(3 * 32)
+    blobs = wrap(kek, keys, os.urandom(24))
+    for prefix in (os.urandom(12), bytes(12), b"\n" * 12):
+        changed = blobs[:SIZE] + prefix + blobs[SIZE + 12 :]
+        assert unwrap(kek, changed) == (keys[:32] + bytes(32) + keys[64:], [1])
+    other = wrap(kek, os.urandom(32), os.urandom(24))
+    moved = other + other[:12] + blobs[12:]
+    assert unwrap(kek, moved)[1] == [1]
 
 
 def test_every_bit_of_a_wrapped_key_counts() -> None:
@@ -112,7 +137,7 @@ def test_sizes_that_do_not_fit_are_refused(kek: int, keys: int, out: int) -> Non
     with pytest.raises(ValueError, match="bytes"):
         xaes.wrap_batch(
             locked(os.urandom(kek)),
-            locked(os.urandom(keys)),
+            places(os.urandom(keys)),
             AAD,
             os.urandom(24),
             locked(bytes(out)),
@@ -126,10 +151,10 @@ def test_a_batch_has_a_bound() -> None:
         wrap(os.urandom(32), b"\x01" * 32 * count, os.urandom(24))
 
 
-@pytest.mark.parametrize(("blobs", "out"), [(71, 32), (72, 31), (144, 32), (72, 64), (73, 32)])
+@pytest.mark.parametrize(("blobs", "out"), [(71, 32), (72, 0), (144, 32), (72, 64), (73, 32)])
 def test_unwrap_refuses_sizes_that_do_not_fit(blobs: int, out: int) -> None:
     with pytest.raises(ValueError, match="72 bytes"):
-        xaes.unwrap_batch(locked(os.urandom(32)), bytes(blobs), AAD, locked(bytes(out)), scratch())
+        xaes.unwrap_batch(locked(os.urandom(32)), bytes(blobs), AAD, places(bytes(out)), scratch())
 
 
 def test_scratch_is_wiped_and_has_to_be_large_enough() -> None:
@@ -163,7 +188,7 @@ def test_a_wrong_tag_leaves_zeros() -> None:
 def test_an_interrupted_unwrap_leaves_zeros() -> None:
     kek = os.urandom(32)
     blobs = wrap(kek, os.urandom(32), os.urandom(24)) + wrap(kek, os.urandom(32), os.urandom(24))
-    out = locked(b"\xaa" * 64)
+    out = places(b"\xaa" * 64)
 
     class Interrupting(bytes):
         reads = 0
@@ -177,4 +202,4 @@ def test_an_interrupted_unwrap_leaves_zeros() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         xaes.unwrap_batch(Interrupting(kek), blobs, AAD, out, scratch())  # type: ignore[arg-type]
-    assert not any(out)
+    assert not any(out.view)

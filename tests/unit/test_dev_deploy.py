@@ -245,11 +245,12 @@ def test_only_the_core_is_given_the_seal_key_and_it_never_swaps():
 
 
 @pytest.mark.parametrize("name", ["core", "gateway"])
-def test_who_holds_keys_overwrites_freed_memory(name):
+def test_who_holds_keys_leaves_none_in_freed_memory_or_on_the_stack(name):
     environment = " ".join(unit(name)["Environment"])
     for setting in (
         "PYTHONMALLOC=malloc",
         "GLIBC_TUNABLES=glibc.malloc.perturb=85:glibc.malloc.tcache_count=0",
+        "LD_BIND_NOW=1",
     ):
         assert setting in environment
         assert setting in stages()[name]

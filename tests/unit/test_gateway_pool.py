@@ -6,7 +6,8 @@ import pytest
 from kcm_bus.clock import SystemRandomness
 from kcm_gateway.core_client import Lease
 from kcm_gateway.keyblock import Blocks
-from kcm_gateway.pool import AHEAD_S, BATCH, REFILLS_MAX, KeyPool
+from kcm_gateway.pool import AHEAD_S, BATCH, REFILLS_AHEAD, REFILLS_MAX, KeyPool
+from kcm_schemas import limits
 from kcm_schemas.codes import Code, KcmError
 
 from tests.fakes.bus import Clock
@@ -22,12 +23,12 @@ class Core:
         self.gate = asyncio.Event()
         self.gate.set()
         self.error = None
-        self.calls = 0
+        self.sizes = []
         self.wrapped = 0
         self.version = 1
 
     async def wrap(self, tenant, service, purpose, keys):
-        self.calls += 1
+        self.sizes.append(len(keys) // 32)
         until = self.clock.elapsed() + LEASE_S
         await self.gate.wait()
         if self.error is not None:
@@ -86,10 +87,9 @@ def taken(segments):
     """Each key with its wrapped form, as they are used."""
     out = []
     for segment in segments:
-        with segment.block.use() as keys:
-            for i, (blob,) in enumerate(segment.blobs()):
-                at = (segment.start + i) * 32
-                out.append((bytes(keys[at : at + 32]), bytes(blob)))
+        with segment.use() as keys:
+            for key, (blob,) in zip(keys.each, segment.blobs(), strict=True):
+                out.append((bytes(key), bytes(blob)))
     return out
 
 
@@ -133,7 +133,7 @@ async def test_used_keys_are_wiped_and_their_neighbours_are_not(rig):
     rig.pool.done(first)
     block = second[0].block
     with block.use() as keys:
-        assert not any(keys[: 2 * 32])
+        assert not any(keys.view[: 2 * 32])
     assert taken(second) == kept
     rig.pool.done(second)
 
@@ -245,7 +245,7 @@ async def test_errors_reach_everybody_who_waits_and_then_it_is_tried_again(rig):
 async def test_a_killed_tenant_gets_no_refill(rig):
     rig.guard.killed = True
     assert await refused(rig.pool.take(1)) is Code.TENANT_KILLED
-    assert rig.core.calls == 0
+    assert rig.core.sizes == []
 
 
 async def test_the_pool_follows_the_load_up_and_down(rig):
@@ -262,6 +262,44 @@ async def test_the_pool_follows_the_load_up_and_down(rig):
         rig.pool.done(await rig.pool.take(1))
         await rig.quiet()
     assert rig.pool.target == BATCH
+
+
+async def test_a_pool_with_little_to_do_asks_for_few_keys(rig):
+    for _ in range(4 * BATCH):
+        rig.clock.now += 1.0
+        rig.pool.done(await rig.pool.take(1))
+        await rig.quiet()
+        assert rig.pool.available < 2 * BATCH
+    assert set(rig.core.sizes) == {BATCH}
+
+
+async def test_the_busier_a_pool_is_the_more_keys_a_refill_brings_up_to_a_request(rig):
+    for rate in (5000, 20_000):
+        rig.core.sizes.clear()
+        for _ in range(40):
+            rig.clock.now += 0.1
+            for _ in range(10):
+                rig.pool.done(await rig.pool.take(rate // 100))
+                await rig.quiet()
+        share = rate * AHEAD_S / REFILLS_AHEAD
+        expected = min(-(-int(share) // BATCH) * BATCH, limits.KEYS_MAX)
+        assert rig.core.sizes[-1] == pytest.approx(expected, abs=BATCH)
+        assert rig.pool.available <= rig.pool.target + rig.core.sizes[-1]
+    assert rig.core.sizes[-1] == limits.KEYS_MAX
+    for _ in range(40):
+        rig.clock.now += 1.0
+        rig.pool.done(await rig.pool.take(300))
+        await rig.quiet()
+    assert rig.core.sizes[-1] == BATCH
+
+
+async def test_who_needs_many_keys_at_once_gets_them_in_one_refill(rig):
+    segments = await rig.pool.take(limits.KEYS_MAX - 100)
+    assert rig.core.sizes == [limits.KEYS_MAX]
+    assert len(segments) == 1
+    rig.pool.done(segments)
+    await rig.quiet()
+    assert rig.pool.available <= 2 * BATCH
 
 
 async def test_the_pool_stays_below_its_bounds():

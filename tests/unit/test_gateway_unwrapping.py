@@ -24,12 +24,14 @@ class Core:
         self.gate = asyncio.Event()
         self.gate.set()
         self.sizes = []
+        self.prefixes = []
         self.error = None
         self.bad = set()
 
     async def unwrap(self, tenant, service, purpose, version, blobs, out):
         each = [blobs[at : at + 72] for at in range(0, len(blobs), 72)]
         self.sizes.append(len(each))
+        self.prefixes.append(len({one[: limits.PREFIX_SIZE] for one in each}))
         lease = Lease(version, float(len(self.sizes)))
         await self.gate.wait()
         if self.error is not None:
@@ -54,9 +56,8 @@ def unwrapper(core, blocks):
 
 
 def keys(opened, count):
-    with opened.block.use() as view:
-        at = opened.start * 32
-        return [bytes(view[at + i * 32 : at + (i + 1) * 32]) for i in range(count)]
+    with opened.block.use(opened.start, count) as mine:
+        return [bytes(key) for key in mine.each]
 
 
 async def settle():
@@ -94,6 +95,30 @@ async def test_a_request_is_never_larger_than_it_may_be_and_never_too_many_at_on
         assert keys(opened, 1) == [blob(n)[-32:]]
         blocks.release(opened.block)
     assert max(core.sizes) <= limits.KEYS_MAX
+
+
+def scattered(numbers):
+    """Blobs of a nonce prefix each."""
+    return [n.to_bytes(limits.PREFIX_SIZE, "big") + blob(n)[limits.PREFIX_SIZE :] for n in numbers]
+
+
+async def test_a_request_never_brings_more_prefixes_than_it_may(unwrapper, core, blocks):
+    part = limits.PREFIXES_MAX // 2 - 1
+    asked = [scattered(range(n * part, (n + 1) * part)) for n in range(5)]
+    done = await asyncio.gather(*(unwrapper.open(GROUP, blobs) for blobs in asked))
+    assert core.prefixes == [2 * part, 2 * part, part]
+    for blobs, opened in zip(asked, done, strict=True):
+        assert keys(opened, part) == [one[-32:] for one in blobs]
+        blocks.release(opened.block)
+
+
+async def test_keys_of_one_batch_travel_together_up_to_the_bound_of_keys(unwrapper, core, blocks):
+    part = limits.PREFIXES_MAX
+    asked = [scattered(range(part)) for _ in range(limits.KEYS_MAX // part + 1)]
+    for opened in await asyncio.gather(*(unwrapper.open(GROUP, blobs) for blobs in asked)):
+        blocks.release(opened.block)
+    assert core.sizes == [limits.KEYS_MAX, part]
+    assert core.prefixes == [part, part]
 
 
 async def test_each_waiter_inherits_the_lease_of_the_request_that_brought_its_keys(

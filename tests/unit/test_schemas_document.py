@@ -72,6 +72,8 @@ def test_kinds() -> None:
         limits.BODY_MAX,
         limits.RECORDS_MAX,
         limits.KEYS_MAX,
+        limits.PREFIXES_MAX,
+        limits.PREFIX_SIZE,
         limits.APP_CONTEXT_MAX,
         limits.DEADLINE_MAX_MS,
         limits.NAME_MAX,

@@ -10,6 +10,7 @@ from typing import Any
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from kcm_crypto import context, xaes
+from kcm_crypto.arena import KEY_SIZE, Keys
 from kcm_crypto.context import ctx, record_aad
 from kcm_schemas import record
 from kcm_schemas.codes import Code, KcmError
@@ -25,6 +26,11 @@ def scratch() -> memoryview:
 def locked(key: bytes) -> memoryview:
     """A key as the product takes it."""
     return memoryview(bytearray(key))
+
+
+def keys(data: bytes) -> Keys:
+    """Consecutive keys, or places for them, as the product takes them."""
+    return Keys.of(locked(data))
 
 
 def binding(case: dict[str, Any]) -> bytes:
@@ -43,15 +49,15 @@ def binding(case: dict[str, Any]) -> bytes:
 
 def unwrap(key: bytes, blob: bytes, aad: bytes) -> bytes:
     """One wrapped key."""
-    out = memoryview(bytearray(xaes.KEY_SIZE))
+    out = keys(bytes(KEY_SIZE))
     try:
         bad = xaes.unwrap_batch(locked(key), blob, aad, out, scratch())
     except ValueError:
         raise Refused("malformed") from None
     if bad:
-        assert not any(out)
+        assert not any(out.view)
         raise Refused("tampered")
-    return out.tobytes()
+    return out.view.tobytes()
 
 
 def open_record(

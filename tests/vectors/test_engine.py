@@ -7,6 +7,7 @@ from typing import Any, cast
 import pytest
 from kcm_bus.clock import SystemClock, SystemRandomness
 from kcm_crypto import context, xaes
+from kcm_crypto.arena import Keys
 from kcm_crypto.context import ctx
 from kcm_gateway.config import EngineSettings
 from kcm_gateway.core_client import Lease
@@ -37,7 +38,8 @@ class Core:
         aad = ctx(context.L4, purpose, tenant, self.region, service, 1)
         nonce = SystemRandomness().public(24)
         scratch = product.scratch()
-        xaes.wrap_batch(product.locked(KEYS[1]), keys, aad, nonce, memoryview(out), scratch)
+        given = Keys.of(keys)
+        xaes.wrap_batch(product.locked(KEYS[1]), given, aad, nonce, memoryview(out), scratch)
         return Lease(1, CLOCK.elapsed() + 60), bytes(out)
 
     async def unwrap(
@@ -47,7 +49,7 @@ class Core:
             raise KcmError(Code.KEY_DESTROYED)
         aad = ctx(context.L4, purpose, tenant, self.region, service, version)
         key = product.locked(KEYS[version])
-        bad = xaes.unwrap_batch(key, blobs, aad, out, product.scratch())
+        bad = xaes.unwrap_batch(key, blobs, aad, Keys.of(out), product.scratch())
         return Lease(version, CLOCK.elapsed() + 60), bad
 
     def close(self) -> None:

@@ -10,9 +10,15 @@ BODY_MAX: Final = 900 * 1024
 RECORDS_MAX: Final = 1024
 """Records in one request: bounds the work that one message can ask for."""
 
-KEYS_MAX: Final = 256
-"""Keys in one wrap or unwrap: also bounds the derivations that one request can ask for (one for
-each different nonce prefix)."""
+KEYS_MAX: Final = 1024
+"""Keys in one wrap or unwrap: as many as records in one request, and a Core does nothing else
+meanwhile."""
+
+PREFIXES_MAX: Final = 256
+"""Different nonce prefixes in one unwrap: each costs a derivation, as much as several keys."""
+
+PREFIX_SIZE: Final = 12
+"""Bytes of a wrapped key's nonce that a batch of wraps shares."""
 
 APP_CONTEXT_MAX: Final = 4096
 """Bytes of context that an application may bind to one record."""

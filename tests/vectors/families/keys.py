@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from kcm_crypto import context, xaes
+from kcm_crypto.arena import Keys
 from kcm_crypto.context import Label, Part, ctx
 
 from tests.vectors.families.fixed import Document, fixed, flip, seal
@@ -81,7 +82,7 @@ def _batch(count: int, nonce: bytes) -> tuple[list[bytes], list[bytes]]:
     out = bytearray(count * xaes.WRAPPED_SIZE)
     xaes.wrap_batch(
         memoryview(bytearray(fixed("l3"))),
-        memoryview(bytearray(b"".join(keys))),
+        Keys.of(memoryview(bytearray(b"".join(keys)))),
         aad,
         nonce,
         memoryview(out),

@@ -16,6 +16,7 @@ plaintext behind when the tag is wrong, so the output is wiped on every failure.
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Callable
 from typing import Final, TypeAlias
@@ -25,11 +26,11 @@ from cryptography.hazmat.primitives.ciphers import algorithms
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.kbkdf import KBKDFCMAC, CounterLocation, Mode
 
+from kcm_crypto.arena import KEY_SIZE, Keys
 from kcm_crypto.memory import wipe
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
-KEY_SIZE: Final = 32
 NONCE_SIZE: Final = 24
 TAG_SIZE: Final = 16
 WRAPPED_SIZE: Final = NONCE_SIZE + KEY_SIZE + TAG_SIZE
@@ -44,8 +45,14 @@ _HALF: Final = 12
 _DOMAIN: Final = b"X\x00"
 _COUNTER_SIZE: Final = 2
 
-_BLOB: Final = struct.Struct(f"{_HALF}s{_HALF}s{KEY_SIZE + TAG_SIZE}s")
-"""A wrapped key: start and tail of its nonce, ciphertext and tag."""
+_RUN: Final = re.compile(rb"(?s)(.{12}).{60}(?:\1.{60})*+")
+"""Wrapped keys in a row that share the start of their nonce: mostly all of a batch."""
+
+_REST: Final = struct.Struct(f"{_HALF}x{_HALF}s{KEY_SIZE + TAG_SIZE}s")
+"""A wrapped key behind the start of its nonce: the tail, ciphertext and tag."""
+
+_NO_KEY: Final = re.compile(rb"\0\0{31}")
+"""As many zeros as a key has bytes, anywhere; written so that the search skips to a first zero."""
 
 
 def derive(key: memoryview, nonce_start: bytes, scratch: memoryview) -> AESGCM:
@@ -108,21 +115,16 @@ def open_into(
 
 
 def wrap_batch(
-    key: memoryview,
-    keys: memoryview,
-    aad: bytes,
-    nonce: bytes,
-    out: memoryview,
-    scratch: memoryview,
+    key: memoryview, keys: Keys, aad: bytes, nonce: bytes, out: memoryview, scratch: memoryview
 ) -> None:
-    """Wrap ``keys`` (n times 32 bytes) into ``out`` (n times 72 bytes), counting from ``nonce``.
+    """Wrap n ``keys`` into ``out`` (n times 72 bytes), counting from ``nonce``.
 
     ``nonce`` is 24 fresh random bytes. Raises ``ValueError`` for sizes that do not fit and for a
     key of all zeros, which no generator makes and a failed one does.
     """
-    count, rest = divmod(len(keys), KEY_SIZE)
-    if rest or not 0 < count <= BATCH_MAX or len(out) != count * WRAPPED_SIZE:
-        raise ValueError("keys have 32 bytes, wrapped keys 72, and a batch at most 65536 of them")
+    count = len(keys)
+    if not 0 < count <= BATCH_MAX or len(out) != count * WRAPPED_SIZE:
+        raise ValueError("a wrapped key has 72 bytes, and a batch at most 65536 of them")
     if len(nonce) != NONCE_SIZE:
         raise ValueError("a nonce has 24 bytes")
     if _zeros(keys):
@@ -131,69 +133,57 @@ def wrap_batch(
     counter = int.from_bytes(nonce[_HALF:], "big")
     encrypt = derive(key, start, scratch).encrypt
     blobs = []
-    at = 0
-    for position in range(counter, counter + count):
+    for position, one in enumerate(keys.each, counter):
         tail = (position & 0xFFFFFFFFFFFFFFFFFFFFFFFF).to_bytes(_HALF, "big")
-        blobs.append(start + tail + encrypt(tail, keys[at : at + KEY_SIZE], aad))
-        at += KEY_SIZE
+        blobs.append(start + tail + encrypt(tail, one, aad))
     out[:] = b"".join(blobs)
 
 
 def unwrap_batch(
-    key: memoryview, blobs: Buffer, aad: bytes, out: memoryview, scratch: memoryview
+    key: memoryview, blobs: Buffer, aad: bytes, out: Keys, scratch: memoryview
 ) -> list[int]:
-    """Unwrap ``blobs`` (n times 72 bytes) into ``out`` (n times 32 bytes).
+    """Unwrap ``blobs`` (n times 72 bytes) into ``out``, which has room for n keys.
 
     Returns the positions that do not authenticate, or that hold a key of all zeros; their places in
     ``out`` are zeros. Costs one derivation for each different nonce prefix.
     """
     view = memoryview(blobs)
     count, rest = divmod(len(view), WRAPPED_SIZE)
-    if rest or len(out) != count * KEY_SIZE:
-        raise ValueError("a wrapped key has 72 bytes, a key 32")
+    if rest or len(out) != count:
+        raise ValueError("a wrapped key has 72 bytes, and needs a place")
     try:
         _unwrap_each(key, view, aad, out, scratch)
     except BaseException:
-        wipe(out)
+        wipe(out.view)
         raise
     return _zeros(out)
 
 
-class _Unwraps(dict[bytes, Callable[[bytes, bytes, bytes, memoryview], int]]):
-    """``decrypt_into`` of each start of a nonce, derived when it is first met."""
-
-    def __init__(self, key: memoryview, scratch: memoryview) -> None:
-        super().__init__()
-        self._key: Final = key
-        self._scratch: Final = scratch
-
-    def __missing__(self, start: bytes) -> Callable[[bytes, bytes, bytes, memoryview], int]:
-        made = self[start] = derive(self._key, start, self._scratch).decrypt_into
-        return made
+def count_prefixes(blobs: Buffer) -> int:
+    """How many derivations unwrapping ``blobs`` (n times 72 bytes) would cost."""
+    return len({run[1] for run in _RUN.finditer(blobs)})
 
 
 def _unwrap_each(
-    key: memoryview, blobs: memoryview, aad: bytes, out: memoryview, scratch: memoryview
+    key: memoryview, blobs: memoryview, aad: bytes, out: Keys, scratch: memoryview
 ) -> None:
     """Unwrap each; where one does not authenticate, there are zeros."""
-    unwraps = _Unwraps(key, scratch)
-    at = 0
-    for start, tail, body in _BLOB.iter_unpack(blobs):
-        plain = out[at : at + KEY_SIZE]
-        try:
-            unwraps[start](tail, body, aad, plain)
-        except InvalidTag:
-            wipe(plain)
-        at += KEY_SIZE
+    ciphers: dict[bytes, Callable[[bytes, bytes, bytes, memoryview], int]] = {}
+    for run in _RUN.finditer(blobs):
+        start, (at, end) = run[1], run.span()
+        if start not in ciphers:
+            ciphers[start] = derive(key, start, scratch).decrypt_into
+        decrypt = ciphers[start]
+        places = out.each[at // WRAPPED_SIZE : end // WRAPPED_SIZE]
+        for (tail, body), place in zip(_REST.iter_unpack(blobs[at:end]), places, strict=True):
+            try:
+                decrypt(tail, body, aad, place)
+            except InvalidTag:
+                wipe(place)
 
 
-def _zeros(keys: memoryview) -> list[int]:
-    """Positions of keys of all zeros. Looks at all first bytes at once: few of them are 0."""
-    firsts = keys[::KEY_SIZE]
-    if 0 not in firsts:
+def _zeros(keys: Keys) -> list[int]:
+    """Positions of keys of all zeros; nearly always one look at all of them tells that none is."""
+    if not _NO_KEY.search(keys.view):
         return []
-    return [
-        i
-        for i, first in enumerate(firsts)
-        if not first and not any(keys[i * KEY_SIZE : (i + 1) * KEY_SIZE])
-    ]
+    return [i for i, one in enumerate(keys.each) if not any(one)]

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Final
 
-from kcm_crypto.arena import Arena
+from kcm_crypto.arena import KEY_SIZE, Arena
 from kcm_crypto.memory import PAGE, wipe
-from kcm_crypto.xaes import KEY_SIZE, SCRATCH_SIZE
+from kcm_crypto.xaes import SCRATCH_SIZE
 
 _SLOTS_FROM: Final = 256
 """Bytes at the start of the page for derivations."""
@@ -74,11 +75,9 @@ class Keyring:
     def __len__(self) -> int:
         return len(self._slots)
 
-    @contextmanager
-    def use(self) -> Iterator[Open]:
+    def use(self) -> AbstractContextManager[Open]:
         """Lend the keys; raises ``Purged`` on entry, and on leaving when a purge came between."""
-        with self._arena.use() as view:
-            yield Open(self, view)
+        return _Use(self, self._arena.use())
 
     def slot(self, name: KeyName) -> int:
         """The place of a key, made newest; raises ``KeyError``."""
@@ -141,6 +140,27 @@ class Open:
         except BaseException:
             self._ring.forget(name, self._view)
             raise
+
+
+class _Use:
+    """A use of a keyring. A class, for a generator costs as much as several unwraps."""
+
+    __slots__ = ("_ring", "_use")
+
+    def __init__(self, ring: Keyring, use: AbstractContextManager[memoryview]) -> None:
+        self._ring: Final = ring
+        self._use: Final = use
+
+    def __enter__(self) -> Open:
+        return Open(self._ring, self._use.__enter__())
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._use.__exit__(kind, error, trace)
 
 
 def _place(view: memoryview, at: int) -> memoryview:

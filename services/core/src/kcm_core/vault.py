@@ -11,17 +11,21 @@ Wrapping binds every key to where it belongs:
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
 from kcm_bus.clock import Randomness
 from kcm_crypto import context, xaes
-from kcm_crypto.arena import Arena
+from kcm_crypto.arena import KEY_SIZE, Arena, Keys
 from kcm_crypto.context import ctx
 from kcm_crypto.secretfile import read_secret
 from kcm_schemas.codes import Code, KcmError
 
 from kcm_core.keyring import Keyring, RootName, ServiceKey, ServiceName
+
+AADS_MAX: Final = 1024
+"""Encoded bindings of data keys that are kept: making one costs as much as some of its wraps."""
 
 
 class SealKey:
@@ -32,17 +36,17 @@ class SealKey:
         self.id: Final = key_id
         self._arena: Final = Arena()
         with self._arena.use() as view:
-            read_secret(path, view[: xaes.KEY_SIZE])
+            read_secret(path, view[:KEY_SIZE])
 
     def wrap(self, root: memoryview, aad: bytes, nonce: bytes) -> bytearray:
         """The inner blob of a tenant root, 72 bytes."""
         with self._arena.use() as view:
-            return xaes.seal(view[: xaes.KEY_SIZE], root, aad, nonce, _scratch(view))
+            return xaes.seal(view[:KEY_SIZE], root, aad, nonce, _scratch(view))
 
     def open_into(self, inner: memoryview, aad: bytes, out: memoryview) -> None:
         """Open an inner blob; raises ``InvalidTag`` with ``out`` wiped."""
         with self._arena.use() as view:
-            xaes.open_into(view[: xaes.KEY_SIZE], inner, aad, out, _scratch(view))
+            xaes.open_into(view[:KEY_SIZE], inner, aad, out, _scratch(view))
 
 
 def _scratch(view: memoryview) -> memoryview:
@@ -77,7 +81,7 @@ class Vault:
         arena = Arena()
         try:
             with arena.use() as view:
-                root = view[: xaes.KEY_SIZE]
+                root = view[:KEY_SIZE]
                 self._random.fill(root)
                 return self._seal.wrap(
                     root, self._root_aad(tenant, version), self._random.public(xaes.NONCE_SIZE)
@@ -135,9 +139,9 @@ class Vault:
             raise KcmError(Code.TAMPERED, "the service key does not open under its root") from None
 
     def wrap(
-        self, ring: Keyring, key: ServiceKey, purpose: str, keys4: memoryview, out: memoryview
+        self, ring: Keyring, key: ServiceKey, purpose: str, keys4: Keys, out: memoryview
     ) -> None:
-        """Wrap data keys (n times 32 bytes) into ``out`` (n times 72 bytes).
+        """Wrap n data keys into ``out`` (n times 72 bytes).
 
         Raises ``malformed`` for a key of all zeros.
         """
@@ -150,7 +154,7 @@ class Vault:
                 raise KcmError(Code.MALFORMED, "a data key of all zeros") from None
 
     def unwrap(
-        self, ring: Keyring, key: ServiceKey, purpose: str, blobs: memoryview, out: memoryview
+        self, ring: Keyring, key: ServiceKey, purpose: str, blobs: memoryview, out: Keys
     ) -> list[int]:
         """Unwrap data keys into ``out``; returns the positions that do not authenticate."""
         with ring.use() as keys:
@@ -164,4 +168,9 @@ class Vault:
         return ctx(context.L3, key.tenant, self._region, key.service, key.version, key.l2_version)
 
     def _data_aad(self, key: ServiceKey, purpose: str) -> bytes:
-        return ctx(context.L4, purpose, key.tenant, self._region, key.service, key.version)
+        return _l4(purpose, key.tenant, self._region, key.service, key.version)
+
+
+@lru_cache(AADS_MAX)
+def _l4(purpose: str, tenant: str, region: str, service: str, version: int) -> bytes:
+    return ctx(context.L4, purpose, tenant, region, service, version)

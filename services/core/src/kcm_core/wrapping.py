@@ -22,7 +22,7 @@ from kcm_control.boots import BootRecords
 from kcm_control.serving import Serving
 from kcm_crypto.arena import Purged, ScratchPool
 from kcm_crypto.session import Session, sealed_size
-from kcm_crypto.xaes import NONCE_SIZE
+from kcm_crypto.xaes import NONCE_SIZE, count_prefixes
 from kcm_schemas import limits, subjects
 from kcm_schemas.codec import decode, encode
 from kcm_schemas.codes import Code, KcmError
@@ -118,10 +118,12 @@ class Wrapping:
         return encode(CoreReply(v=1, callee=self._me.name, sealed=sealed))
 
     def _check_seal(self, operation: str, request: CoreRequest, clear: bytes) -> None:
-        size = limits.KEY_SIZE if operation == "wrap" else limits.WRAPPED_SIZE
         session, _ = self._sessions.session(request, self._clock.unix_ms())
-        with self._scratch.borrow(request.count * size) as view:
-            _open(session, request, clear, view)
+        if operation == "unwrap":
+            _open_blobs(session, request, clear)
+            return
+        with self._scratch.borrow(request.count * limits.KEY_SIZE) as keys:
+            _open(session, request, clear, keys)
 
     def _wrap(
         self,
@@ -133,11 +135,9 @@ class Wrapping:
         digest: bytes,
         lease_ms: int,
     ) -> tuple[bytes, int]:
-        keys_size = request.count * limits.KEY_SIZE
-        reply_size = _HEAD + request.count * limits.WRAPPED_SIZE
-        with self._scratch.borrow(keys_size + reply_size) as view:
-            keys, reply = view[:keys_size], view[keys_size:]
-            _open(session, request, clear, keys)
+        reply = memoryview(bytearray(_HEAD + request.count * limits.WRAPPED_SIZE))
+        with self._scratch.borrow_keys(request.count) as keys:
+            _open(session, request, clear, keys.view)
             self._vault.wrap(ring, key, request.purpose, keys, reply[_HEAD:])
             return self._seal(session, key, digest, reply, lease_ms), 0
 
@@ -152,15 +152,17 @@ class Wrapping:
         lease_ms: int,
     ) -> tuple[bytes, int]:
         count = request.count
-        blobs_size = count * limits.WRAPPED_SIZE
-        reply_size = _HEAD + count + count * limits.KEY_SIZE
-        with self._scratch.borrow(blobs_size + reply_size) as view:
-            blobs, reply = view[:blobs_size], view[blobs_size:]
-            _open(session, request, clear, blobs)
-            bad = self._vault.unwrap(ring, key, request.purpose, blobs, reply[_HEAD + count :])
-            reply[_HEAD : _HEAD + count] = bytes((STATUS_OK,)) * count
+        keys_at = _HEAD + count
+        blobs = _open_blobs(session, request, clear)
+        with (
+            self._scratch.borrow_keys(count) as keys,
+            self._scratch.borrow(keys_at + len(keys.view)) as reply,
+        ):
+            bad = self._vault.unwrap(ring, key, request.purpose, blobs, keys)
+            reply[_HEAD:keys_at] = bytes((STATUS_OK,)) * count
             for position in bad:
                 reply[_HEAD + position] = STATUS_TAMPERED
+            reply[keys_at:] = keys.view
             return self._seal(session, key, digest, reply, lease_ms), len(bad)
 
     def _seal(
@@ -191,6 +193,15 @@ def _open(session: Session, request: CoreRequest, clear: bytes, out: memoryview)
         session.open_request(request.request_id, clear, request.sealed, out)
     except InvalidTag:
         raise KcmError(Code.FORBIDDEN, "the request was not sealed for this subject") from None
+
+
+def _open_blobs(session: Session, request: CoreRequest, clear: bytes) -> memoryview:
+    """The wrapped keys of an unwrap, which are no secret; ``malformed`` when they cost too much."""
+    blobs = memoryview(bytearray(request.count * limits.WRAPPED_SIZE))
+    _open(session, request, clear, blobs)
+    if request.count > limits.PREFIXES_MAX and count_prefixes(blobs) > limits.PREFIXES_MAX:
+        raise KcmError(Code.MALFORMED, "the keys have too many different nonce prefixes")
+    return blobs
 
 
 def _check_version(operation: str, version: int) -> None:

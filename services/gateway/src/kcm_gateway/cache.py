@@ -11,8 +11,8 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final
 
+from kcm_crypto.arena import Keys
 from kcm_crypto.memory import wipe
-from kcm_crypto.xaes import KEY_SIZE
 
 from kcm_gateway.keyblock import Blocks, KeyBlock
 
@@ -51,7 +51,7 @@ class KeyCache:
                 self._drop(known, key, keys)
                 return None
             known.slots.move_to_end(key)
-            out[:] = keys[slot * KEY_SIZE : (slot + 1) * KEY_SIZE]
+            out[:] = keys.each[slot]
         return until
 
     def put(self, tenant: str, key: CacheKey, until: float, plain: memoryview) -> None:
@@ -69,7 +69,7 @@ class KeyCache:
             if not known.free:
                 self._drop(known, next(iter(known.slots)), keys)
             slot = known.free.pop()
-            keys[slot * KEY_SIZE : (slot + 1) * KEY_SIZE] = plain
+            keys.each[slot][:] = plain
             known.slots[key] = (slot, until)
 
     def purge(self, tenant: str) -> None:
@@ -89,7 +89,7 @@ class KeyCache:
         return min((until for _, until in known.slots.values()), default=None)
 
     @staticmethod
-    def _drop(known: _Tenant, key: CacheKey, keys: memoryview) -> None:
+    def _drop(known: _Tenant, key: CacheKey, keys: Keys) -> None:
         slot, _ = known.slots.pop(key)
-        wipe(keys[slot * KEY_SIZE : (slot + 1) * KEY_SIZE])
+        wipe(keys.each[slot])
         known.free.append(slot)

@@ -20,25 +20,23 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from kcm_bus.clock import Clock, Randomness
 from kcm_control.leases import FOREVER
 from kcm_control.serving import Permit
 from kcm_crypto.arena import Purged
-from kcm_crypto.context import record_aad_end, record_aad_start
-from kcm_crypto.xaes import KEY_SIZE
-from kcm_schemas import limits, record
+from kcm_crypto.context import record_aad_end
+from kcm_schemas import limits
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.names import is_name
 
 from kcm_gateway.cache import KeyCache
 from kcm_gateway.config import EngineSettings
 from kcm_gateway.core_client import CoreClient
+from kcm_gateway.envelope import Envelope
 from kcm_gateway.guard import Guard
 from kcm_gateway.keyblock import Blocks
 from kcm_gateway.opening import Opening
-from kcm_gateway.pool import KeyPool, Segment
+from kcm_gateway.pool import KeyPool
 from kcm_gateway.unwrapping import Unwrapper
 
 PIECE: Final = limits.RECORDS_MAX
@@ -46,20 +44,6 @@ PIECE: Final = limits.RECORDS_MAX
 
 BATCH_KEY_BYTES_MAX: Final = 1 << 32
 """Bytes under one shared data key: far below AES-GCM's bound, so that one key opens little."""
-
-COPY_MAX: Final = 4096
-"""Bytes of a record up to which copying its body is cheaper than a view of it."""
-
-_NONCE_START: Final = bytes(8)
-_INDEX_SIZE: Final = 4
-_VERSION_SIZE: Final = 4
-_TAIL: Final = _VERSION_SIZE + limits.WRAPPED_SIZE + _INDEX_SIZE
-_INDEXES: Final = tuple(index.to_bytes(_INDEX_SIZE, "big") for index in range(PIECE))
-"""Indexes under a shared key, as they stand in a header: a piece has one key or more."""
-
-_NONCES: Final = tuple(_NONCE_START + index for index in _INDEXES)
-_SINGLE: Final = _INDEXES[0]
-_SINGLE_NONCE: Final = _NONCES[0]
 
 DekScope = Literal["record", "batch"]
 
@@ -242,114 +226,34 @@ class Gateway:
             raise
         try:
             until = min((segment.until for segment in segments), default=FOREVER)
-            if dek_scope == "batch":
-                done = self._seal_shared(tenant, service, segments, groups, plaintexts, ends)
-            else:
-                done = self._seal_single(tenant, service, segments, plaintexts, ends)
-            return done, until
+            envelope = Envelope(self._region, tenant, service)
+            todo = iter(groups)
+            out: list[bytes] = []
+            for segment in segments:
+                if dek_scope == "batch":
+                    out += envelope.seal_shared(segment, todo, plaintexts, ends)
+                else:
+                    part = slice(len(out), len(out) + segment.count)
+                    out += envelope.seal_each(segment, plaintexts[part], ends[part])
+            return out, until
         finally:
             pool.done(segments)
-
-    def _seal_single(
-        self,
-        tenant: str,
-        service: str,
-        segments: list[Segment],
-        plaintexts: Sequence[bytes],
-        ends: Sequence[bytes],
-    ) -> list[bytes]:
-        out: list[bytes] = []
-        for segment in segments:
-            start = record.prefix(self._region, tenant, service, segment.l3_version)
-            aad_start = record_aad_start(len(start) + limits.WRAPPED_SIZE + _INDEX_SIZE)
-            part = slice(len(out), len(out) + segment.count)
-            work = zip(segment.blobs(), plaintexts[part], ends[part], strict=True)
-            with segment.block.use() as keys:
-                at = segment.start * KEY_SIZE
-                for (wrapped,), plaintext, end in work:
-                    header = start + wrapped + _SINGLE
-                    cipher = AESGCM(keys[at : at + KEY_SIZE])
-                    aad = aad_start + header + end
-                    out.append(header + cipher.encrypt(_SINGLE_NONCE, plaintext, aad))
-                    at += KEY_SIZE
-        return out
-
-    def _seal_shared(
-        self,
-        tenant: str,
-        service: str,
-        segments: list[Segment],
-        groups: list[range],
-        plaintexts: Sequence[bytes],
-        ends: Sequence[bytes],
-    ) -> list[bytes]:
-        out: list[bytes] = []
-        todo = iter(groups)
-        for segment in segments:
-            start = record.prefix(self._region, tenant, service, segment.l3_version)
-            aad_start = record_aad_start(len(start) + limits.WRAPPED_SIZE + _INDEX_SIZE)
-            with segment.block.use() as keys:
-                at = segment.start * KEY_SIZE
-                for (wrapped,) in segment.blobs():
-                    group = next(todo)
-                    part = slice(group.start, group.stop)
-                    encrypt = AESGCM(keys[at : at + KEY_SIZE]).encrypt
-                    head = start + wrapped
-                    for index, nonce, plaintext, end in zip(
-                        _INDEXES, _NONCES, plaintexts[part], ends[part], strict=False
-                    ):
-                        header = head + index
-                        out.append(header + encrypt(nonce, plaintext, aad_start + header + end))
-                    at += KEY_SIZE
-        return out
 
     async def _decrypt(
         self, tenant: str, service: str, records: Sequence[bytes], ends: Sequence[bytes]
     ) -> _Piece:
-        start = record.names(self._region, tenant, service)
-        size = len(start) + _TAIL
-        index_at = size - _INDEX_SIZE
-        aad_start = record_aad_start(size) + start
-        values: list[bytes] = [b""] * len(records)
-        codes: list[Code] = [Code.OK] * len(records)
-        wanted: dict[bytes, list[int]] = {}
-        for position, blob in enumerate(records):
-            if blob.startswith(start) and len(blob) >= size + limits.TAG_SIZE:
-                # The L3 version and the wrapped key, which name the data key together.
-                wanted.setdefault(blob[len(start) : index_at], []).append(position)
-            else:
-                codes[position] = self._refusal(blob)
-        with await self._opening.open(tenant, service, list(wanted)) as opened:
-            found = zip(opened.keys(), opened.codes, wanted.items(), strict=True)
-            for key, code, (name, positions) in found:
-                if code is not Code.OK:
-                    for position in positions:
-                        codes[position] = code
-                    continue
-                decrypt = AESGCM(key).decrypt
-                head = aad_start + name
-                for position in positions:
-                    blob = records[position]
-                    index = blob[index_at:size]
-                    body = blob[size:] if len(blob) < COPY_MAX else memoryview(blob)[size:]
-                    try:
-                        values[position] = decrypt(
-                            _NONCE_START + index, body, head + index + ends[position]
-                        )
-                    except InvalidTag:
-                        codes[position] = Code.TAMPERED
+        envelope = Envelope(self._region, tenant, service)
+        values = [b""] * len(records)
+        codes = [Code.OK] * len(records)
+        groups = envelope.sort(records, codes)
+        with await self._opening.open(tenant, service, list(groups)) as opened:
+            named = list(groups.values())
+            for at, code in opened.refused.items():
+                for position in named[at]:
+                    codes[position] = code
+            envelope.open(opened.each(named), records, ends, values, codes)
             until = opened.check(self._clock.elapsed())
         return _Piece(values, codes, until)
-
-    def _refusal(self, blob: bytes) -> Code:
-        """Why a record is not one of this region's, tenant's and service's."""
-        try:
-            header = record.parse(blob)
-        except KcmError as error:
-            return error.code
-        if header.region != self._region:
-            return Code.WRONG_REGION
-        return Code.FORBIDDEN
 
     def _pool(self, tenant: str, service: str) -> KeyPool:
         key = (tenant, service)

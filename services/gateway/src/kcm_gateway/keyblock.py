@@ -9,8 +9,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from typing import Final
 
-from kcm_crypto.arena import Arena, ScratchPool
-from kcm_crypto.xaes import KEY_SIZE
+from kcm_crypto.arena import KEY_SIZE, Arena, Keys, ScratchPool
 
 
 class KeyBlock:
@@ -24,9 +23,9 @@ class KeyBlock:
         self.count: Final = count
         self.holders = 1
 
-    def use(self) -> AbstractContextManager[memoryview]:
-        """Lend the keys: ``count`` times 32 bytes; raises ``Purged``, on leaving too."""
-        return self.arena.use(self.count * KEY_SIZE)
+    def use(self, start: int = 0, count: int | None = None) -> AbstractContextManager[Keys]:
+        """Lend ``count`` keys from ``start`` on, or all; raises ``Purged``, on leaving too."""
+        return self.arena.use_keys(self.count - start if count is None else count, start)
 
     @property
     def purged(self) -> bool:

@@ -12,8 +12,7 @@ from typing import Final, Self
 
 from kcm_bus.clock import Clock
 from kcm_control.serving import Permit
-from kcm_crypto.arena import Purged
-from kcm_crypto.xaes import KEY_SIZE
+from kcm_crypto.arena import Keys, Purged
 from kcm_schemas import limits
 from kcm_schemas.codes import Code, KcmError
 
@@ -24,6 +23,8 @@ from kcm_gateway.unwrapping import Unwrapper
 
 _VERSION: Final = slice(0, 4)
 _BLOB: Final = slice(4, 4 + limits.WRAPPED_SIZE)
+_PREFIX: Final = slice(4, 4 + limits.PREFIX_SIZE)
+_HEAD: Final = slice(0, 4 + limits.PREFIX_SIZE)
 _NO_KEY: Final = memoryview(b"")
 
 SWEEP_MIN_S: Final = 0.05
@@ -45,7 +46,8 @@ class OpenKeys:
         self._places: Final = [_NO_KEY] * count
         self._held: list[KeyBlock] = []
         self._until = float("inf")
-        self.codes: Final = [Code.OK] * count
+        self.refused: Final[dict[int, Code]] = {}
+        """Where there is no key, and why."""
 
     def __enter__(self) -> Self:
         return self
@@ -64,36 +66,41 @@ class OpenKeys:
             self._blocks.release(block)
         self._held.clear()
 
-    def hold(self, block: KeyBlock, until: float) -> memoryview:
+    def hold(self, block: KeyBlock, until: float) -> Keys:
         """Take over a block until the end; ``until`` bounds the whole decryption."""
         try:
-            view = block.arena.enter()
+            block.arena.enter()
         except Purged:
             self._blocks.release(block)
             raise
         self._held.append(block)
         self.bound(until)
-        return view
+        return block.arena.keys(block.count)
 
     def bound(self, until: float) -> None:
         """A key of this decryption may be used until then."""
         self._until = min(self._until, until)
 
-    def place(self, positions: Iterable[int], keys: memoryview) -> None:
+    def place(self, positions: Iterable[int], keys: Iterable[memoryview]) -> None:
         """The keys at ``positions``, one after the other in a block that is held."""
-        at = 0
-        for position in positions:
-            self._places[position] = keys[at : at + KEY_SIZE]
-            at += KEY_SIZE
+        for position, key in zip(positions, keys, strict=True):
+            self._places[position] = key
 
     def refuse(self, position: int, code: Code) -> None:
         """There is no key at ``position``, and ``code`` says why."""
         self._places[position] = _NO_KEY
-        self.codes[position] = code
+        self.refused[position] = code
 
     def keys(self) -> Sequence[memoryview]:
-        """Each key's 32 bytes, empty where its code is not ``ok``."""
+        """Each key's 32 bytes, empty where it was refused."""
         return self._places
+
+    def each(self, groups: Iterable[Sequence[int]]) -> Iterable[tuple[memoryview, Sequence[int]]]:
+        """Each key that was not refused, with what ``groups`` has in its place."""
+        pairs = zip(self._places, groups, strict=True)
+        if not self.refused:
+            return pairs
+        return [pair for at, pair in enumerate(pairs) if at not in self.refused]
 
     def check(self, now: float) -> float:
         """When the first lease ends; raises ``deadline_exceeded`` when that was while we worked."""
@@ -159,14 +166,13 @@ class Opening:
         block = self._blocks.make(tenant, len(wanted))
         keys = opened.hold(block, float("inf"))
         missing = []
-        for position, name in enumerate(wanted):
-            out = keys[position * KEY_SIZE : (position + 1) * KEY_SIZE]
+        for position, (name, out) in enumerate(zip(wanted, keys.each, strict=True)):
             until = self._cache.get(tenant, (service, name), self._clock.elapsed(), out)
             if until is None:
                 missing.append(position)
             else:
                 opened.bound(until)
-                opened.place((position,), out)
+                opened.place((position,), (out,))
         return missing
 
     async def _from_core(
@@ -194,12 +200,13 @@ class Opening:
             return
         keys = opened.hold(answer.block, answer.until)
         self._guard.still(permit)
-        opened.place(positions, keys[answer.start * KEY_SIZE :])
+        start = answer.start
+        opened.place(positions, keys.each[start : start + len(positions)])
         for i in answer.bad:
             opened.refuse(positions[i], Code.TAMPERED)
         if self._cache.enabled:
             for position in positions:
-                if opened.codes[position] is Code.OK:
+                if position not in opened.refused:
                     key = opened.keys()[position]
                     self._cache.put(tenant, (service, wanted[position]), answer.until, key)
             self._watch(tenant, answer.until)
@@ -221,10 +228,26 @@ class Opening:
 
 
 def _requests(wanted: list[bytes], missing: list[int]) -> Iterator[list[int]]:
-    """Positions by L3 version, at most ``KEYS_MAX`` at a time."""
+    """Positions by L3 version, no more at a time than a request may bring."""
+    heads = {wanted[position][_HEAD] for position in missing}
+    one_version = len({head[_VERSION] for head in heads}) == 1
+    if one_version and len(heads) <= limits.PREFIXES_MAX and len(missing) <= limits.KEYS_MAX:
+        yield missing  # as it nearly always is
+        return
     versions: dict[bytes, list[int]] = {}
     for position in missing:
         versions.setdefault(wanted[position][_VERSION], []).append(position)
     for positions in versions.values():
-        for at in range(0, len(positions), limits.KEYS_MAX):
-            yield positions[at : at + limits.KEYS_MAX]
+        yield from _parts(wanted, positions)
+
+
+def _parts(wanted: list[bytes], positions: list[int]) -> Iterator[list[int]]:
+    """Cut where one key more were too many keys, or too many nonce prefixes."""
+    start = 0
+    prefixes: set[bytes] = set()
+    for at, position in enumerate(positions):
+        prefixes.add(wanted[position][_PREFIX])
+        if len(prefixes) > limits.PREFIXES_MAX or at - start == limits.KEYS_MAX:
+            yield positions[start:at]
+            start, prefixes = at, {wanted[position][_PREFIX]}
+    yield positions[start:]

@@ -2,9 +2,12 @@
 
 Encrypting asks nobody: it takes a key and the blob that the Core made of it. The pool follows the
 load: it aims to hold what was used during the last ``AHEAD_S`` seconds, between one batch and the
-configured maximum, and starts refilling when it has less. Its keys end with the lease of the reply
-that brought them, counted from the sending of that request, and are of one L3 version each; when it
-has ended they are wiped, whether anybody asks for keys or not.
+configured maximum, and starts refilling when it has less. The busier it is, the more keys a refill
+brings: the channel costs per request, and a pool with little to do shall hold few keys.
+
+Its keys end with the lease of the reply that brought them, counted from the sending of that
+request, and are of one L3 version each; when it has ended they are wiped, whether anybody asks for
+keys or not.
 
 A key leaves the pool once. Whether it was used or not, it is never given back.
 """
@@ -15,12 +18,14 @@ import asyncio
 import struct
 from collections import deque
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Final
 
 from kcm_bus.clock import Clock, Randomness
+from kcm_crypto.arena import Keys
 from kcm_crypto.memory import wipe
-from kcm_crypto.xaes import KEY_SIZE, WRAPPED_SIZE
+from kcm_crypto.xaes import WRAPPED_SIZE
 from kcm_schemas import limits
 from kcm_schemas.codes import Code, KcmError
 
@@ -28,8 +33,11 @@ from kcm_gateway.core_client import CoreClient, Lease
 from kcm_gateway.guard import Guard
 from kcm_gateway.keyblock import Blocks, KeyBlock
 
-BATCH: Final = limits.KEYS_MAX
-"""Keys of one refill: what one request to a Core may carry."""
+BATCH: Final = 256
+"""Keys of a refill at light load, and what a pool holds at least; larger ones are a multiple."""
+
+REFILLS_AHEAD: Final = 4
+"""Refills that make up what a busy pool aims to hold."""
 
 AHEAD_S: Final = 0.25
 """Seconds of load that the pool holds ready: many times what a refill takes."""
@@ -60,6 +68,10 @@ class Segment:
     l3_version: int
     until: float
     """When the keys' lease ends, on the elapsed clock."""
+
+    def use(self) -> AbstractContextManager[Keys]:
+        """Lend the keys; raises ``Purged``, on leaving too."""
+        return self.block.use(self.start, self.count)
 
     def blobs(self) -> Iterator[tuple[bytes]]:
         """The wrapped form of each key, from ``start`` on."""
@@ -104,7 +116,7 @@ class KeyPool:
         self._random: Final = randomness
         self._keys_max: Final = keys_max
         self._batches: deque[_Batch] = deque()
-        self._refills: set[asyncio.Task[None]] = set()
+        self._refills: dict[asyncio.Task[None], int] = {}
         self._available = 0
         self._rate = 0.0
         self._taken = 0
@@ -137,7 +149,7 @@ class KeyPool:
             while count:
                 self._drop_expired()
                 if not self._batches:
-                    await self._wait_for_refill()
+                    await self._wait_for_refill(count)
                     continue
                 segment = self._cut(count)
                 segments.append(segment)
@@ -155,9 +167,8 @@ class KeyPool:
         """Wipe the keys of segments, used or not."""
         for segment in segments:
             if not segment.block.purged:
-                with segment.block.use() as keys:
-                    start = segment.start * KEY_SIZE
-                    wipe(keys[start : start + segment.count * KEY_SIZE])
+                with segment.use() as keys:
+                    wipe(keys.view)
             self._blocks.release(segment.block)
 
     def clear(self) -> None:
@@ -216,14 +227,14 @@ class KeyPool:
             self._taken, self._since = 0, now
 
     def _refill_ahead(self) -> None:
-        expected = self._available + BATCH * len(self._refills)
-        while expected < self.target and len(self._refills) < REFILLS_MAX:
-            self._start_refill()
-            expected += BATCH
+        target = self.target
+        expected = self._available + sum(self._refills.values())
+        while expected < target and len(self._refills) < REFILLS_MAX:
+            expected += self._start_refill(target // REFILLS_AHEAD)
 
-    async def _wait_for_refill(self) -> None:
+    async def _wait_for_refill(self, count: int) -> None:
         if not self._refills:
-            self._start_refill()
+            self._start_refill(max(count, self.target // REFILLS_AHEAD))
         done, _ = await asyncio.wait(self._refills, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             if task.cancelled():
@@ -234,27 +245,32 @@ class KeyPool:
             if error is not None and not self._batches:
                 raise error
 
-    def _start_refill(self) -> None:
-        task = asyncio.get_running_loop().create_task(self._refill())
-        self._refills.add(task)
+    def _start_refill(self, count: int) -> int:
+        """Ask for ``count`` keys in whole batches, within what a request may bring."""
+        size = min(max(1, -(-count // BATCH)) * BATCH, limits.KEYS_MAX)
+        task = asyncio.get_running_loop().create_task(self._refill(size))
+        self._refills[task] = size
         task.add_done_callback(self._refilled)
+        return size
 
     def _refilled(self, task: asyncio.Task[None]) -> None:
-        self._refills.discard(task)
+        self._refills.pop(task, None)
         if not task.cancelled():
             task.exception()  # whoever waits for keys sees it; nobody waiting is no fault
 
-    async def _refill(self) -> None:
+    async def _refill(self, count: int) -> None:
         permit = self._guard.begin(self._tenant)
-        block = self._blocks.make(self._tenant, BATCH)
+        block = self._blocks.make(self._tenant, count)
         try:
             with block.use() as keys:
-                self._random.fill(keys)
-                lease, wrapped = await self._core.wrap(self._tenant, self._service, "record", keys)
+                self._random.fill(keys.view)
+                lease, wrapped = await self._core.wrap(
+                    self._tenant, self._service, "record", keys.view
+                )
             self._guard.still(permit)
         except BaseException:
             self._blocks.release(block)
             raise
         self._batches.append(_Batch(block, wrapped, lease))
-        self._available += BATCH
+        self._available += count
         self._watch()

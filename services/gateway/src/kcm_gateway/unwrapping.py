@@ -42,6 +42,9 @@ class _Ask:
     blobs: list[bytes]
     answer: asyncio.Future[Opened]
 
+    def prefixes(self) -> set[bytes]:
+        return {blob[: limits.PREFIX_SIZE] for blob in self.blobs}
+
 
 @dataclass(slots=True)
 class _Queue:
@@ -60,7 +63,10 @@ class Unwrapper:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def open(self, group: Group, blobs: list[bytes]) -> Opened:
-        """Open up to ``KEYS_MAX`` blobs; the caller releases the block that it gets."""
+        """Open blobs; the caller releases the block that it gets.
+
+        There are at most ``KEYS_MAX``, of at most ``PREFIXES_MAX`` nonce prefixes.
+        """
         loop = asyncio.get_running_loop()
         ask = _Ask(blobs, loop.create_future())
         queue = self._queues.setdefault(group, _Queue())
@@ -85,11 +91,8 @@ class Unwrapper:
     def _send(self, group: Group, queue: _Queue) -> None:
         queue.scheduled = False
         while queue.asks and queue.in_flight < REQUESTS_IN_FLIGHT_MAX:
-            asks = [queue.asks.popleft()]
-            size = len(asks[0].blobs)
-            while queue.asks and size + len(queue.asks[0].blobs) <= limits.KEYS_MAX:
-                asks.append(queue.asks.popleft())
-                size += len(asks[-1].blobs)
+            asks = _together(queue.asks)
+            size = sum(len(ask.blobs) for ask in asks)
             queue.in_flight += 1
             task = asyncio.get_running_loop().create_task(self._request(group, queue, asks, size))
             self._tasks.add(task)
@@ -105,7 +108,7 @@ class Unwrapper:
             with block.use() as keys:
                 blobs = b"".join(chain.from_iterable(ask.blobs for ask in asks))
                 lease, bad = await self._core.unwrap(
-                    tenant, service, "record", version, blobs, keys
+                    tenant, service, "record", version, blobs, keys.view
                 )
             at = 0
             for ask in asks:
@@ -128,6 +131,22 @@ class Unwrapper:
                 self._blocks.release(block)
             queue.in_flight -= 1
             self._send(group, queue)
+
+
+def _together(asks: deque[_Ask]) -> list[_Ask]:
+    """Take from the front as many as one request may bring, and at least one."""
+    taken = [asks.popleft()]
+    size = len(taken[0].blobs)
+    if not asks:
+        return taken
+    prefixes = taken[0].prefixes()
+    while asks and size + len(asks[0].blobs) <= limits.KEYS_MAX:
+        prefixes |= asks[0].prefixes()
+        if len(prefixes) > limits.PREFIXES_MAX:
+            break
+        taken.append(asks.popleft())
+        size += len(taken[-1].blobs)
+    return taken
 
 
 def _fail(ask: _Ask, error: KcmError) -> None:
