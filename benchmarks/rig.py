@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from kcm.dev.identities import Member, Trust, make_trust
 from kcm_bus.audit import AuditEmitter
@@ -21,12 +21,20 @@ from kcm_bus.clock import SystemClock, SystemRandomness
 from kcm_bus.config import BusAddress
 from kcm_bus.connection import Connection
 from kcm_bus.membership import Membership
+from kcm_bus.streams import ControlLog
+from kcm_control.boots import BootRecords
+from kcm_control.knowledge import Knowledge
+from kcm_control.marks import Mark
 from kcm_control.registry import Registry
 from kcm_control.revocation import Revocations
+from kcm_control.serving import Serving
+from kcm_control.timing import Timing
+from kcm_core.canaries import Canaries
 from kcm_core.keyring import Keyring, ServiceKey
 from kcm_core.keystore import KeyStore
 from kcm_core.making import Maker
 from kcm_core.opening import Opener
+from kcm_core.sentinel import KeyWatch
 from kcm_core.sessions import Sessions
 from kcm_core.vault import SealKey, Vault
 from kcm_core.wrapping import Wrapping
@@ -36,8 +44,10 @@ from kcm_crypto.secretfile import read_secret
 from kcm_gateway.config import EngineSettings
 from kcm_gateway.core_client import CoreClient
 from kcm_gateway.engine import Gateway
+from kcm_gateway.guard import Members
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import KcmError
+from kcm_schemas.control import Lease
 from kcm_schemas.data import Failure
 from kcm_schemas.registry import Link, RootKeys, Service, ServiceKeys, Tenant
 from kcm_schemas.roster import Role
@@ -54,6 +64,9 @@ BATCHES: Final = "batches"
 turn."""
 
 _LEASE_MS: Final = 10_000
+_TIMING: Final = Timing(control_lease_s=3600, l1_lease_s=3600)
+"""Longer than any run: whether leases are live is looked at, renewing them is not measured."""
+
 _CORE_TIMEOUT_S: Final = 5.0
 _L1_DEADLINE_S: Final = 5.0
 
@@ -127,14 +140,36 @@ class _Making:
         region = verifier.roster.regions[0]
         me = _member(trust, verifier, core, randomness)
         self.registry = Registry()
-        revocations = Revocations(self.registry)
+        revocations = Revocations(self.registry, REGION)
+        knowledge = Knowledge(_TIMING)
+        self._learn(knowledge, clock.elapsed())
+        serving = Serving(knowledge, revocations, self.registry, REGION)
         self.vault = Vault(
             REGION, SealKey(region.seal_key_id, str(trust.seal_key(REGION))), randomness
         )
         self.audit = AuditEmitter(_no_broker(directory), me, clock, deliver=_deliver)
         store, unsealer = MemoryStore(), FakeUnsealer()
+        nobody: Any = None  # no key of this run refuses, so nothing is held and nothing is told
+        watch = KeyWatch(
+            membership=me,
+            revocations=revocations,
+            knowledge=knowledge,
+            serving=serving,
+            canaries=Canaries(self.registry, store),
+            unsealer=unsealer,
+            holds=nobody,
+            stream=_Proofs(),
+            seal=self.vault.purge,
+            emit=self.audit.emit,
+            clock=clock,
+            chance=lambda: 0.0,
+        )
         self.opener = Opener(
             membership=me,
+            serving=serving,
+            watch=watch,
+            seal=self.vault.purge,
+            clock=clock,
             registry=self.registry,
             revocations=revocations,
             store=store,
@@ -157,9 +192,11 @@ class _Making:
         )
         private = _hpke_private(trust)
         self.sessions = Sessions(REGION, region.hpke_key_id, private, verifier)
+        caller = _member(trust, verifier, gateway, randomness)
         self.wrapping = Wrapping(
             membership=me,
-            revocations=revocations,
+            serving=serving,
+            boots=_on_record(caller, clock.elapsed()),
             opener=self.opener,
             vault=self.vault,
             sessions=self.sessions,
@@ -168,15 +205,22 @@ class _Making:
             randomness=randomness,
             lease_ms=_LEASE_MS,
         )
-        caller = _member(trust, verifier, gateway, randomness)
         self.gateway = Gateway(
             REGION,
             core=CoreClient(self.ask, caller, clock, randomness, _CORE_TIMEOUT_S),
-            guard=revocations,
+            guard=Members(serving, clock),
             clock=clock,
             randomness=randomness,
             settings=EngineSettings(),
         )
+
+    @staticmethod
+    def _learn(knowledge: Knowledge, now: float) -> None:
+        """As if the region's stream had acknowledged this boot's record, and delivered it."""
+        mark = Mark(1, bytes(16))
+        knowledge.wrote(now, 0, mark)
+        knowledge.leased(mark, own=True)
+        knowledge.delivered(1)
 
     async def rig(self) -> Rig:
         link = Link(link=TENANT, revision=1, uri="softkey:/bench/root", model="byok")
@@ -219,6 +263,34 @@ def _hpke_private(trust: Trust) -> HpkePrivate:
 def _no_broker(directory: Path) -> Connection:
     """A connection that is never opened: events are delivered to ``_deliver``."""
     return Connection(BusAddress(url="", user="", password_file=directory / "none"), "bench")
+
+
+class _Proofs(ControlLog):
+    """A control stream that takes whatever is put."""
+
+    def __init__(self) -> None:
+        """Without a broker."""
+
+    async def put(self, *_: object, **__: object) -> int:
+        """Acknowledge at once."""
+        return 1
+
+
+def _on_record(caller: Membership, now: float) -> BootRecords:
+    """The Gateway's lease record, read."""
+    records = BootRecords()
+    lease = Lease(
+        instance=caller.name,
+        boot=caller.boot,
+        role=caller.role,
+        region=caller.region,
+        nonce=bytes(16),
+        first=0,
+        lease_ms=_LEASE_MS,
+        ended=False,
+    )
+    records.take(lease, 1, now)
+    return records
 
 
 async def _deliver(_subject: str, _body: bytes) -> None:

@@ -126,7 +126,7 @@ class FakeGateway:
                     self.region, place.tenant, place.service, payload, context
                 ),
             )
-            return encode(EncryptReply(v=1, records=values, codes=codes))
+            return encode(EncryptReply(v=1, lease_ms=5_000, records=values, codes=codes))
         wanted = decode(DecryptRequest, body)
         self._in_time(wanted.deadline_ms)
         values, codes = self._each(
@@ -136,7 +136,7 @@ class FakeGateway:
                 self.region, place.tenant, place.service, payload, context
             ),
         )
-        return encode(DecryptReply(v=1, plaintexts=values, codes=codes))
+        return encode(DecryptReply(v=1, lease_ms=5_000, plaintexts=values, codes=codes))
 
     def _in_time(self, deadline_ms: int) -> None:
         assert 0 < deadline_ms - self.clock.unix_ms() <= 5000

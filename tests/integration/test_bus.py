@@ -14,7 +14,7 @@ from kcm_bus.config import BusAddress
 from kcm_bus.connection import Connection
 from kcm_bus.provision import provision_region
 from kcm_bus.serving import IN_FLIGHT_MAX, Service
-from kcm_bus.streams import Follower, StreamMissing, last, put
+from kcm_bus.streams import Follower, Plainly, StreamMissing, last, put
 from kcm_schemas import limits, subjects
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.data import EncryptReply, decode_reply
@@ -254,8 +254,9 @@ async def test_a_follower_has_everything_in_order_through_a_restart(broker, link
     others = [subjects.control_hold(REGION, "tenant", bytes([n]) * 16) for n in range(1, 40)]
     await put(link, subject, b"before")
     follower = Follower(
-        link, subjects.CONTROL_STREAM, subjects.control_all(REGION), seen.append, SystemClock()
-    )
+        link, subjects.CONTROL_STREAM, subjects.control_all(REGION), Plainly(seen.append),
+        SystemClock(),
+    )  # fmt: skip
     await follower.start()
     assert [entry.data for entry in seen] == [b"before"]
     for n, other in enumerate(others[:20]):
@@ -289,10 +290,16 @@ async def test_a_stream_that_went_back_is_read_from_its_start(link):
     """Behind the last message that was seen nothing would ever come, no kill either."""
     await provision_region(link, REGION)
     seen, back = [], []
+
+    class Watched(Plainly):
+        def went_back(self):
+            back.append(len(seen))
+            super().went_back()
+
     subject = subjects.control_hold(REGION, "tenant", bytes(16))
     follower = Follower(
-        link, subjects.CONTROL_STREAM, subjects.control_all(REGION), seen.append, SystemClock(),
-        went_back=lambda: back.append(len(seen)),
+        link, subjects.CONTROL_STREAM, subjects.control_all(REGION), Watched(seen.append),
+        SystemClock(),
     )  # fmt: skip
     for n in range(5):
         await put(link, subject, b"%d" % n)
@@ -314,7 +321,7 @@ async def test_a_stream_that_went_back_is_read_from_its_start(link):
 
 
 async def test_a_missing_stream_is_not_an_empty_one(link):
-    follower = Follower(link, "NOT_THERE", "x.>", lambda _: None, SystemClock())
+    follower = Follower(link, "NOT_THERE", "x.>", Plainly(lambda _: None), SystemClock())
     with pytest.raises(StreamMissing, match="provision"):
         await follower.start()
 

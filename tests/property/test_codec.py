@@ -191,7 +191,7 @@ def test_a_failure_has_one_encoding_too() -> None:
 
 
 def test_a_reply_is_decoded() -> None:
-    reply = EncryptReply(v=1, records=[b"r"], codes=[Code.OK])
+    reply = EncryptReply(v=1, lease_ms=1, records=[b"r"], codes=[Code.OK])
     assert decode_reply(EncryptReply, encode(reply)) == reply
 
 

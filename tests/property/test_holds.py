@@ -68,7 +68,7 @@ def test_a_hold_without_a_lift_always_kills(messages, random):
     registry = Registry()
     registry.put(Tenant(tenant="a", revision=1, link="l", regions=["eu"], fence="all"))
     registry.put(Tenant(tenant="b", revision=1, link="m", regions=["eu"], fence="all"))
-    state = Revocations(registry)
+    state = Revocations(registry, "eu")
     for message in messages:
         state.learn(message)
     held = {m.hold.id for m in messages} - {m.hold.id for m in messages if m.lifted}
@@ -83,7 +83,7 @@ def test_every_first_hold_names_whom_to_purge_and_raises_the_generation(messages
     registry = Registry()
     registry.put(Link(link="l", revision=1, uri="softkey:/x", model="byok"))
     registry.put(Tenant(tenant="a", revision=1, link="l", regions=["eu"], fence="all"))
-    state = Revocations(registry)
+    state = Revocations(registry, "eu")
     for message in messages:
         before = state.holds.get(message.hold.id)
         generation = state.generation("a")

@@ -3,9 +3,8 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from kcm_control.leases import EXPIRED, FOREVER, ControlLease, Fences
-
-STREAM = "2026-01-01T00:00:00Z"
+from kcm_control.fences import Fences
+from kcm_control.leases import EXPIRED, FOREVER, ControlLease
 
 
 def test_a_lease_starts_expired():
@@ -14,7 +13,7 @@ def test_a_lease_starts_expired():
 
 def test_an_acknowledged_write_alone_is_not_enough():
     lease = ControlLease(10)
-    assert lease.wrote(100.0, lease.seen, 5, STREAM)
+    assert lease.wrote(100.0, lease.seen, 5)
     assert lease.until() == EXPIRED
     lease.delivered(4)
     assert lease.until() == EXPIRED
@@ -24,9 +23,9 @@ def test_an_acknowledged_write_alone_is_not_enough():
 
 def test_it_counts_from_the_beginning_of_the_write():
     lease = ControlLease(10)
-    lease.wrote(100.0, lease.seen, 5, STREAM)
+    lease.wrote(100.0, lease.seen, 5)
     lease.delivered(9)
-    lease.wrote(103.0, lease.seen, 10, STREAM)
+    lease.wrote(103.0, lease.seen, 10)
     assert lease.until() == 110.0
     lease.delivered(10)
     assert lease.until() == 113.0
@@ -41,19 +40,11 @@ def test_deliveries_alone_renew_nothing():
 @pytest.mark.parametrize("sequence", [1, 4, 7])
 def test_an_acknowledgement_below_what_was_seen_is_a_rollback(sequence):
     lease = ControlLease(10)
-    lease.wrote(100.0, lease.seen, 5, STREAM)
+    lease.wrote(100.0, lease.seen, 5)
     lease.delivered(7)
-    lease.wrote(101.0, lease.seen, 8, STREAM)
+    lease.wrote(101.0, lease.seen, 8)
     lease.delivered(8)
-    assert not lease.wrote(102.0, lease.seen, sequence, STREAM)
-    assert lease.until() == EXPIRED
-
-
-def test_another_stream_is_a_rollback_even_with_a_higher_sequence():
-    lease = ControlLease(10)
-    lease.wrote(100.0, lease.seen, 5, STREAM)
-    lease.delivered(5)
-    assert not lease.wrote(101.0, lease.seen, 99, "2026-02-02T00:00:00Z")
+    assert not lease.wrote(102.0, lease.seen, sequence)
     assert lease.until() == EXPIRED
 
 
@@ -62,7 +53,7 @@ def test_what_is_delivered_before_the_acknowledgement_is_no_rollback():
     seen = lease.seen
     lease.delivered(5)  # the write itself
     lease.delivered(6)  # somebody else's
-    assert lease.wrote(100.0, seen, 5, STREAM)
+    assert lease.wrote(100.0, seen, 5)
     assert lease.until() == 110.0
 
 
@@ -72,7 +63,7 @@ def test_the_moment_of_a_sequence_is_never_later_than_its_own_write(steps):
     lease, sequence, now, writes = ControlLease(10), 0, 0.0, []
     for pause, gap in steps:
         sequence, now = sequence + gap, now + pause
-        assert lease.wrote(now, lease.seen, sequence, STREAM)
+        assert lease.wrote(now, lease.seen, sequence)
         writes.append((now, sequence))
     for asked in range(sequence + 2):
         known = [t0 for t0, s0 in writes if s0 <= asked]
@@ -82,36 +73,36 @@ def test_the_moment_of_a_sequence_is_never_later_than_its_own_write(steps):
 def leased(*writes):
     lease = ControlLease(10)
     for t0, sequence in writes:
-        lease.wrote(t0, lease.seen, sequence, STREAM)
+        lease.wrote(t0, lease.seen, sequence)
     lease.delivered(writes[-1][1])
     return lease
 
 
 def test_a_fence_is_dated_by_the_readers_own_clock():
-    fences, lease = Fences(60), leased((100.0, 5), (103.0, 8))
+    fences, lease = Fences(), leased((100.0, 5), (103.0, 8))
     fences.learn("us", 7)
-    assert fences.until("all", ["us"], lease) == 160.0
+    assert fences.until("all", ["us"], lease, 60) == 160.0
     fences.learn("us", 8)
-    assert fences.until("all", ["us"], lease) == 163.0
+    assert fences.until("all", ["us"], lease, 60) == 163.0
     fences.learn("us", 5)
-    assert fences.until("all", ["us"], lease) == 163.0
+    assert fences.until("all", ["us"], lease, 60) == 163.0
 
 
 def test_a_fence_from_before_the_first_own_write_is_worth_nothing():
-    fences, lease = Fences(60), leased((100.0, 5))
+    fences, lease = Fences(), leased((100.0, 5))
     fences.learn("us", 4)
-    assert fences.until("all", ["us"], lease) == EXPIRED
+    assert fences.until("all", ["us"], lease, 60) == EXPIRED
 
 
 def test_policies():
-    fences, lease = Fences(60), leased((100.0, 5), (110.0, 9))
+    fences, lease = Fences(), leased((100.0, 5), (110.0, 9))
     fences.learn("b", 9)
-    assert fences.until("all", ["b", "c"], lease) == EXPIRED
-    assert fences.until("majority", ["b", "c"], lease) == 170.0
-    assert fences.until("local", ["b", "c"], lease) == FOREVER
-    assert fences.until("all", [], lease) == FOREVER
+    assert fences.until("all", ["b", "c"], lease, 60) == EXPIRED
+    assert fences.until("majority", ["b", "c"], lease, 60) == 170.0
+    assert fences.until("local", ["b", "c"], lease, 60) == FOREVER
+    assert fences.until("all", [], lease, 60) == FOREVER
     fences.learn("c", 5)
-    assert fences.until("all", ["b", "c"], lease) == 160.0
+    assert fences.until("all", ["b", "c"], lease, 60) == 160.0
 
 
 @given(st.integers(3, 9), st.data())
@@ -120,15 +111,15 @@ def test_a_kill_that_is_durable_in_most_regions_meets_a_reader_that_knows_enough
     regions = [str(n) for n in range(count)]
     majority = data.draw(st.sets(st.sampled_from(regions), min_size=count // 2 + 1, max_size=count))
     known = data.draw(st.sets(st.sampled_from(regions[1:]), max_size=count - 1))
-    fences, lease = Fences(60), leased((100.0, 5))
+    fences, lease = Fences(), leased((100.0, 5))
     for region in known:
         fences.learn(region, 5)
-    if fences.until("majority", regions[1:], lease) > EXPIRED:
+    if fences.until("majority", regions[1:], lease, 60) > EXPIRED:
         assert majority & (known | {regions[0]})
 
 
 def test_after_a_rollback_nothing_is_known():
-    fences, lease = Fences(60), leased((100.0, 5))
+    fences, lease = Fences(), leased((100.0, 5))
     fences.learn("us", 5)
     fences.forget()
-    assert fences.until("all", ["us"], lease) == EXPIRED
+    assert fences.until("all", ["us"], lease, 60) == EXPIRED

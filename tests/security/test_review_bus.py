@@ -8,7 +8,7 @@ import pytest
 from kcm_bus.clock import SystemClock
 from kcm_bus.ports import Entry
 from kcm_bus.serving import IN_FLIGHT_MAX, Service
-from kcm_bus.streams import Follower, last, put
+from kcm_bus.streams import Follower, Plainly, last, put
 from kcm_schemas import subjects
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.data import EncryptReply, decode_reply
@@ -193,7 +193,7 @@ async def test_an_entry_that_fails_keeps_no_later_one_from_having_its_effect(cap
             raise RuntimeError("with secret text")
         seen.append(entry.data)
 
-    follower = Follower(Bus(), "S", ">", receive, SystemClock())
+    follower = Follower(Bus(), "S", ">", Plainly(receive), SystemClock())
     for at, data in enumerate((b"a", b"bad", b"b"), start=1):
         await follower._on_message(Delivered("s", data=data, metadata=Metadata(Place(at, at))))
     assert seen == [b"a", b"b"]

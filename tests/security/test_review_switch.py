@@ -8,14 +8,21 @@ import asyncio
 import pytest
 from kcm_bus.clock import SystemRandomness
 from kcm_bus.membership import Membership
+from kcm_bus.onrecord import BEFORE_EVERYTHING
 from kcm_bus.ports import Entry
-from kcm_bus.switch import BEFORE_EVERYTHING, KillSwitch
+from kcm_bus.streams import ControlLog
+from kcm_bus.switch import KillSwitch
 from kcm_control.boots import BOOTS_PER_INSTANCE_MAX, GONE_S, BootRecords
+from kcm_control.holds import HoldRecord
+from kcm_control.knowledge import Knowledge
 from kcm_control.registry import Registry
 from kcm_control.revocation import Revocations
-from kcm_core.kills import PAGE_BYTES, Kills, in_pages
+from kcm_control.timing import Timing
+from kcm_core.kills import Kills
+from kcm_core.regions import PAGE_BYTES, Regions, page_of
 from kcm_schemas import subjects
 from kcm_schemas.codec import encode
+from kcm_schemas.codes import KcmError
 from kcm_schemas.control import Lease, Receipt
 from kcm_schemas.registry import Link, Tenant
 from kcm_schemas.roster import Role
@@ -34,16 +41,17 @@ class Rig:
         self.clock = Clock()
         self.region, self.control = Bus(), Bus()
         self.registry = Registry()
-        self.revocations = Revocations(self.registry)
+        self.revocations = Revocations(self.registry, "eu")
         self.events = []
         self.me = Membership(
             identity(name), VERIFIER.instance(name), VERIFIER, b"boot-of-" + b"m" * 8
         )
         self.switch = KillSwitch(
             membership=self.me,
-            region_bus=self.region,
+            stream=ControlLog(self.region, "eu", self.clock),
             control_bus=self.control,
             revocations=self.revocations,
+            knowledge=Knowledge(Timing()),
             purge=purge or self._purge,
             emit=lambda kind, **fields: self.events.append((kind, fields)),
             clock=self.clock,
@@ -67,7 +75,7 @@ class Rig:
         self.region.stream.sequence += 1
         at = sequence or self.region.stream.sequence
         self.region.stream.stored[subject] = (at, data)
-        self.switch._on_entry(Entry(at, subject, data))
+        self.switch.receive(Entry(at, subject, data))
 
 
 async def settle():
@@ -152,7 +160,7 @@ async def test_a_tenant_whose_record_changed_is_purged():
 async def test_a_hold_that_is_overwritten_is_written_again():
     """A boot that starts later learns from the stream; so nothing else may stay there."""
     rig, kill = Rig(), hold()
-    rig.switch.learn(signed(kill))
+    rig.switch.learning.learn(signed(kill))
     await settle()
     subject = subjects.control_hold("eu", "tenant", kill.id)
     first = rig.stored(kill)
@@ -160,22 +168,22 @@ async def test_a_hold_that_is_overwritten_is_written_again():
     other = hold(target="another")
     for rubbish in (b"", b"\xff" * 40, signed(kill, "stranger"), signed(other)):
         rig.deliver(subject, rubbish)
-        record = rig.revocations.holds.get(kill.id)
-        assert rig.switch.durable_at(record) == 0
+        assert rig.switch.durable_at(kill.id) == 0
         await settle()
         assert rig.stored(kill)[1] == signed(kill)
-        assert rig.switch.durable_at(record) == rig.stored(kill)[0]
+        assert rig.switch.durable_at(kill.id) == rig.stored(kill)[0]
 
 
 async def test_a_stream_that_went_back_gets_every_hold_again():
     rig, kills_ = Rig(), [hold(target=f"t{n}") for n in range(5)]
     for kill in kills_:
-        rig.switch.learn(signed(kill))
+        rig.switch.learning.learn(signed(kill))
     await settle()
     rig.region.stream.stored.clear()
     rig.region.stream.sequence = 0
-    rig.switch._follower._went_back()
-    assert all(rig.switch.durable_at(record) == 0 for record in rig.revocations.holds)
+    rig.switch.went_back()
+    rig.switch.resumed(0)
+    assert all(rig.switch.durable_at(kill.id) == 0 for kill in kills_)
     await settle()
     assert {rig.stored(kill)[1] for kill in kills_} == {signed(kill) for kill in kills_}
 
@@ -184,13 +192,13 @@ async def test_a_hold_in_the_place_of_another_is_not_durable_there():
     rig, kill, other = Rig("gw-eu"), hold(), hold(target="another")
     rig.deliver(subjects.control_hold("eu", "tenant", other.id), signed(kill))
     assert rig.purged == ["acme"]  # it is a valid hold all the same
-    assert rig.switch.durable_at(rig.revocations.holds.get(kill.id)) == 0
+    assert rig.switch.durable_at(kill.id) == 0
     await settle()
 
 
 async def test_a_gateway_writes_no_holds():
     rig, kill = Rig("gw-eu"), hold()
-    rig.switch.learn(encode(identity("security").sign(Kind.LIFT, lift(kill, "security"))))
+    rig.switch.learning.learn(encode(identity("security").sign(Kind.LIFT, lift(kill, "security"))))
     rig.deliver(subjects.control_hold("eu", "tenant", kill.id), signed(kill))
     await settle()
     assert rig.stored(kill)[1] == signed(kill)
@@ -202,7 +210,14 @@ async def test_a_gateway_writes_no_holds():
 
 def lease(who, boot, *, first=0, ended=False, role=Role.GATEWAY):
     return Lease(
-        instance=who, boot=boot, role=role, region="eu", nonce=bytes(16), first=first, ended=ended
+        instance=who,
+        boot=boot,
+        role=role,
+        region="eu",
+        nonce=bytes(16),
+        first=first,
+        lease_ms=10_000,
+        ended=ended,
     )
 
 
@@ -212,7 +227,10 @@ def put_lease(rig, one, signer=None, subject=None):
 
 
 def on_record(rig):
-    return {(boot.instance, boot.boot): boot for boot in rig.switch._boots.on_record(rig.clock.now)}
+    return {
+        (boot.instance, boot.boot): boot
+        for boot in rig.switch.record.boots.on_record(rig.clock.now)
+    }
 
 
 VICTIM = b"boot-of-" + b"v" * 8
@@ -275,16 +293,31 @@ async def test_a_boot_says_when_it_began_and_after_a_rollback_that_it_cannot_say
     stream = rig.region.stream
     subject = subjects.control_lease("eu", "core-eu", rig.me.boot)
     stream.sequence = 500
-    await rig.switch._renew()
-    await rig.switch._renew()
+    await rig.switch.record.renew()
+    await rig.switch.record.renew()
     assert VERIFIER.lease(stream.stored[subject][1]).first == 501
     stream.sequence = 20  # the broker's disk went back
-    await rig.switch._renew()
-    await rig.switch._renew()
+    with pytest.raises(KcmError):
+        await rig.switch.record.renew()
+    await rig.switch.record.renew()
     assert VERIFIER.lease(stream.stored[subject][1]).first == BEFORE_EVERYTHING
 
 
 # Receipts, pulls and scope
+
+
+def regions(rig):
+    return Regions(
+        membership=rig.me,
+        control_bus=rig.control,
+        stream=ControlLog(rig.region, "eu", rig.clock),
+        revocations=rig.revocations,
+        switch=rig.switch,
+        timing=Timing(),
+        clock=rig.clock,
+        randomness=SystemRandomness(),
+        chance=lambda: 0.5,
+    )
 
 
 def kills(rig):
@@ -294,8 +327,9 @@ def kills(rig):
         registry=rig.registry,
         revocations=rig.revocations,
         switch=rig.switch,
+        regions=regions(rig),
+        timing=Timing(),
         clock=rig.clock,
-        randomness=SystemRandomness(),
     )
 
 
@@ -336,29 +370,35 @@ def test_a_kill_of_a_link_asks_every_region():
 
 def test_pages_of_holds_fit_into_a_message():
     longest = [bytes([number % 256]) * 17_000 for number in range(200)]
-    pages = in_pages(longest)
-    assert [one for page in pages for one in page] == longest
-    assert max(sum(map(len, page)) for page in pages) <= PAGE_BYTES
-    assert in_pages([]) == [[]]
+    records = [HoldRecord(hold(target=f"t{n}"), "security", raw) for n, raw in enumerate(longest)]
+    told = []
+    while True:
+        page, more = page_of(records[len(told) :])
+        assert sum(map(len, page)) <= PAGE_BYTES
+        told += page
+        if not more:
+            break
+    assert told == longest
+    assert page_of([]) == ([], False)
 
 
 async def test_boots_that_were_read_before_a_hold_was_durable_do_not_count():
     """A boot that began in between would be missing from them."""
     rig = Rig()
-    watcher = kills(rig)
-    record = rig.switch.learn(signed(hold()))
+    watcher = regions(rig)
+    kill = rig.switch.learning.learn(signed(hold())).hold.id
 
     class Switch:
         def __init__(self):
             self.places = [0, 7, 7, 7, 7, 9]
 
-        def durable_at(self, record):
+        def durable_at(self, hold_id):
             return self.places.pop(0)
 
         async def boots(self):
             return 1, []
 
     watcher._switch = Switch()
-    told = [(await watcher._facts_here(record))[0] for _ in range(3)]
+    told = [(await watcher.facts_here(kill))[0] for _ in range(3)]
     assert told == [0, 7, 0]
     await settle()

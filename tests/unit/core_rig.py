@@ -8,16 +8,22 @@ from pathlib import Path
 from typing import Any, Final
 
 from kcm_bus.clock import SystemRandomness
+from kcm_bus.learning import to_record
 from kcm_bus.membership import Membership
 from kcm_bus.registry_feed import RegistryFeed
+from kcm_control.boots import BootRecords
 from kcm_control.holds import HoldRecord
 from kcm_control.registry import Registry
 from kcm_control.revocation import Revocations
+from kcm_control.serving import Serving
 from kcm_core.admin import Admin
+from kcm_core.canaries import Canaries
 from kcm_core.directory import Directory
+from kcm_core.keyholds import KeyHolds
 from kcm_core.keystore import KeyStore
 from kcm_core.making import Maker
 from kcm_core.opening import Opener
+from kcm_core.sentinel import KeyWatch
 from kcm_core.sessions import Sessions
 from kcm_core.vault import SealKey, Vault
 from kcm_core.wrapping import Wrapping
@@ -25,13 +31,14 @@ from kcm_crypto.hpke import SECRET_SIZE, HpkePrivate
 from kcm_gateway.core_client import CoreClient
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import KcmError
-from kcm_schemas.control import Hold
+from kcm_schemas.control import Hold, Lease
 from kcm_schemas.data import Failure
 from kcm_schemas.registry import Link, Service, Tenant
 from kcm_schemas.signed import Kind
 from kcm_trust.verify import Verifier
 
 from tests.fakes.bus import Bus, Clock
+from tests.fakes.knowing import knowing
 from tests.fakes.unsealer import FakeUnsealer
 from tests.unit import trust_rig
 from tests.vectors.families.messages import identity
@@ -89,6 +96,42 @@ class World:
         return Core(self, name, **changes)
 
 
+def lease_of(me: Membership) -> Lease:
+    """A boot's lease record."""
+    return Lease(
+        instance=me.name, boot=me.boot, role=me.role, region=me.region, nonce=trust_rig.ID,
+        first=0, lease_ms=10_000, ended=False,
+    )  # fmt: skip
+
+
+class Switch:
+    """The kill switch of one Core: what it learns takes effect, and is durable, at once."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self.learning = self
+        self.told: list[bytes] = []
+
+    def learn(self, raw: bytes) -> HoldRecord:
+        record = to_record(self._core.me.verifier.hold_or_lift(raw))
+        for tenant in self._core.revocations.learn(record).purge:
+            self._core.purge(tenant)
+        return record
+
+    async def tell(self, raw: bytes) -> None:
+        self.told.append(raw)
+
+    def durable_at(self, hold_id: bytes) -> int:
+        return 1 if self._core.revocations.holds.get(hold_id) else 0
+
+
+class Proofs:
+    """A control stream that takes whatever is put."""
+
+    async def put(self, subject: str, body: bytes) -> int:
+        return 1
+
+
 class Core:
     """One boot."""
 
@@ -98,11 +141,25 @@ class Core:
         self.events: list[tuple[str, dict[str, Any]]] = []
         self.may_record = True
         self.registry = Registry()
-        self.revocations = Revocations(self.registry)
+        self.revocations = Revocations(self.registry, self.me.region)
+        self.knowledge = knowing(world.clock.elapsed(), "eu", "us")
+        self.serving = Serving(self.knowledge, self.revocations, self.registry, self.me.region)
+        self.boots = BootRecords()
         randomness = SystemRandomness()
         seal = SealKey(trust_rig.ID, str(seal_key or world.seal_key))
         self.vault = Vault(self.me.region, seal, randomness)
         self.store = KeyStore(world.bus, Directory(world.directory), self.me)  # type: ignore[arg-type]
+        self.switch = Switch(self)
+        self.holds = KeyHolds(
+            membership=self.me, revocations=self.revocations, switch=self.switch,  # type: ignore[arg-type]
+            settle_s=60.0, clock=world.clock, randomness=randomness,
+        )  # fmt: skip
+        self.watch = KeyWatch(
+            membership=self.me, revocations=self.revocations, knowledge=self.knowledge,
+            serving=self.serving, canaries=Canaries(self.registry, self.store),
+            unsealer=world.unsealer, holds=self.holds, stream=Proofs(), seal=self.purge,  # type: ignore[arg-type]
+            emit=self._emit, clock=world.clock, chance=lambda: 0.5,
+        )  # fmt: skip
         common: Any = {
             "membership": self.me,
             "revocations": self.revocations,
@@ -111,6 +168,7 @@ class Core:
         }
         self.opener = Opener(
             **common, registry=self.registry, store=self.store, unsealer=world.unsealer,
+            serving=self.serving, watch=self.watch, seal=self.purge, clock=world.clock,
             deadline_s=5.0,
         )  # fmt: skip
         self.maker = Maker(
@@ -121,11 +179,12 @@ class Core:
             self.me.region, trust_rig.ID, PRIVATE[self.me.region], self.me.verifier
         )
         self.wrapping = Wrapping(
-            **common, opener=self.opener, sessions=self.sessions, clock=world.clock,
+            membership=self.me, vault=self.vault, emit=self._emit, serving=self.serving,
+            boots=self.boots, opener=self.opener, sessions=self.sessions, clock=world.clock,
             randomness=randomness, lease_ms=10_000, may_record=lambda: self.may_record,
         )  # fmt: skip
         feed = RegistryFeed(
-            world.bus, self.me.verifier, self.revocations, self.vault.purge, world.clock  # type: ignore[arg-type]
+            world.bus, self.me.verifier, self.revocations, self.purge, world.clock  # type: ignore[arg-type]
         )  # fmt: skip
         nobody: Any = None
         self.admin = Admin(
@@ -139,21 +198,26 @@ class Core:
     def learn(self, *records: Tenant | Link | Service) -> None:
         for record in records or (LINK, TENANT, SERVICE):
             for tenant in self.revocations.register(record):
-                self.vault.purge(tenant)
+                self.purge(tenant)
 
     async def made(self) -> Core:
         """With the tenant's root and the service's key, closed."""
         self.learn()
         await self.maker.root(TENANT, LINK)
         await self.maker.service(SERVICE)
-        self.vault.purge("acme")
+        self.purge("acme")
         return self
+
+    def purge(self, tenant: str) -> int:
+        """As the service puts it together."""
+        self.serving.close(tenant)
+        return self.vault.purge(tenant)
 
     def kill(self, hold: Hold | None = None) -> None:
         """As the kill switch does: learn, then purge, with nothing in between."""
         one = hold or trust_rig.hold()
         for tenant in self.revocations.learn(HoldRecord(one, "security", b"raw")).purge:
-            self.vault.purge(tenant)
+            self.purge(tenant)
 
     def lift(self, hold: Hold | None = None) -> None:
         one = hold or trust_rig.hold()
@@ -167,6 +231,7 @@ class Core:
             return encode(Failure(v=1, error=error.code, detail=error.detail))
 
     def client(self, name: str = "gw-eu", ask: Any = None) -> CoreClient:
-        return CoreClient(
-            ask or self.answer, membership(name), self.world.clock, SystemRandomness(), 2.0
-        )
+        """A caller whose boot this Core has on record."""
+        me = membership(name)
+        self.boots.take(lease_of(me), 1, self.world.clock.elapsed())
+        return CoreClient(ask or self.answer, me, self.world.clock, SystemRandomness(), 2.0)

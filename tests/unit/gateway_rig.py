@@ -10,12 +10,14 @@ from kcm_bus.clock import SystemRandomness
 from kcm_control.holds import HoldRecord
 from kcm_control.registry import Registry
 from kcm_control.revocation import Revocations
+from kcm_control.serving import Serving
 from kcm_gateway.config import EngineSettings
 from kcm_gateway.engine import Gateway
 from kcm_gateway.guard import Members
 from kcm_schemas.control import Hold
 
 from tests.fakes.bus import Clock
+from tests.fakes.knowing import knowing
 from tests.unit import trust_rig
 from tests.unit.core_rig import LINK, SERVICE, TENANT, Core, World
 
@@ -56,8 +58,10 @@ class Rig:
         self.clock: Clock = core.world.clock
         self.wire = Wire(core)
         self.registry = Registry()
-        self.revocations = Revocations(self.registry)
-        self.guard = Members(self.revocations, self.registry, "eu")
+        self.revocations = Revocations(self.registry, "eu")
+        self.knowledge = knowing(self.clock.elapsed(), "us")
+        serving = Serving(self.knowledge, self.revocations, self.registry, "eu")
+        self.guard = Members(serving, self.clock)
         self.fetched: list[str] = []
         self.stored: list[Any] = []
         self.engine = Gateway(

@@ -104,7 +104,7 @@ class Cores:
             cause=hold.cause,
             lifted=hold_id in self.lifted,
             complete=complete,
-            regions=[RegionStatus(region="eu", durable_at=7)],
+            regions=[RegionStatus(region="eu", durable_at=7, how="durable")],
             boots=[self._boot("receipt" if complete else "waiting")],
         )
 
@@ -302,7 +302,7 @@ def test_the_table_fills_on_a_terminal(desk: Desk, cores: Cores) -> None:
         code, *_ = desk.run("kill", "acme")
     text = b"".join(shown).decode()
     assert code == Exit.OK
-    assert "under way: 1 instances" in text
+    assert "under way: 1 have not confirmed" in text
     assert "complete: every instance" in text
     assert "receipt" in text
 

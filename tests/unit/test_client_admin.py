@@ -53,7 +53,11 @@ def status(hold: NewHold, *, durable: bool = True, complete: bool = False) -> Ho
         cause="operator",
         lifted=False,
         complete=complete,
-        regions=[RegionStatus(region="eu", durable_at=int(durable))],
+        regions=[
+            RegionStatus(
+                region="eu", durable_at=int(durable), how="durable" if durable else "waiting"
+            )
+        ],
         boots=[],
     )
 

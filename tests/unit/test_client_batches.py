@@ -186,8 +186,8 @@ async def test_each_attempt_has_a_deadline_of_its_own(bench: Bench) -> None:
     [
         b"",
         b"\xc1",
-        encode(EncryptReply(v=1, records=[b"a", b"b"], codes=[])),
-        encode(EncryptReply(v=1, records=[b"a"], codes=[Code.OK, Code.OK])),
+        encode(EncryptReply(v=1, lease_ms=5_000, records=[b"a", b"b"], codes=[])),
+        encode(EncryptReply(v=1, lease_ms=5_000, records=[b"a"], codes=[Code.OK, Code.OK])),
         failure(Code.OK),
     ],
 )
@@ -206,7 +206,7 @@ async def test_an_answer_that_is_none_is_no_fault_of_the_request(
 async def test_a_record_of_somebody_else_is_not_taken_for_ones_own(bench: Bench) -> None:
     async def swap(subject: str, body: bytes) -> bytes | None:
         sealed = seal("eu", "evil", "payroll", b"x", b"")
-        return encode(EncryptReply(v=1, records=[sealed], codes=[]))
+        return encode(EncryptReply(v=1, lease_ms=5_000, records=[sealed], codes=[]))
 
     bench.gateway.script = swap
     result = await bench.client.encrypt("acme", "payroll", [b"x"])
@@ -215,7 +215,7 @@ async def test_a_record_of_somebody_else_is_not_taken_for_ones_own(bench: Bench)
 
 async def test_a_bad_record_brings_no_value_along(bench: Bench) -> None:
     async def leak(subject: str, body: bytes) -> bytes | None:
-        return encode(EncryptReply(v=1, records=[b"leak"], codes=[Code.FORBIDDEN]))
+        return encode(EncryptReply(v=1, lease_ms=5_000, records=[b"leak"], codes=[Code.FORBIDDEN]))
 
     bench.gateway.script = leak
     assert (await bench.client.encrypt("acme", "payroll", [b"x"])).values == [b""]

@@ -1,8 +1,9 @@
 """Completeness is computed from records on file, never from who was heard."""
 
 import pytest
-from kcm_control.completeness import Arrival, RegionFacts, hold_status
+from kcm_control.completeness import Arrival, Reach, RegionFacts, hold_status
 from kcm_control.holds import HoldRecord
+from kcm_control.timing import Timing
 from kcm_schemas.control import Boot, Hold, Receipt
 from kcm_schemas.roster import Role
 
@@ -18,8 +19,17 @@ HOLD = HoldRecord(
 
 def boot(name, first, latest=99):
     return Boot(
-        instance=name, boot=name.encode().ljust(16), role=Role.CORE, first=first, latest=latest
+        instance=name,
+        boot=name.encode().ljust(16),
+        role=Role.CORE,
+        first=first,
+        latest=latest,
+        lease_ms=10_000,
     )
+
+
+def status_of(facts, arrivals):
+    return hold_status(HOLD, facts, arrivals, Reach(), Timing())
 
 
 def receipts(*names):
@@ -37,27 +47,27 @@ def receipts(*names):
 
 def test_complete_when_every_boot_on_record_has_receipted():
     facts = {"eu": RegionFacts(10, [boot("a", 1), boot("b", 2)])}
-    status = hold_status(HOLD, facts, receipts("a", "b"))
+    status = status_of(facts, receipts("a", "b"))
     assert status.complete
     assert [b.how for b in status.boots] == ["receipt", "receipt"]
 
 
 def test_one_missing_receipt_is_not_complete():
     facts = {"eu": RegionFacts(10, [boot("a", 1), boot("b", 2)])}
-    status = hold_status(HOLD, facts, receipts("a"))
+    status = status_of(facts, receipts("a"))
     assert not status.complete
     assert [b.how for b in status.boots] == ["receipt", "waiting"]
 
 
 def test_a_boot_that_began_after_the_hold_was_durable_knows_it():
     facts = {"eu": RegionFacts(10, [boot("a", 1), boot("b", 11)])}
-    assert hold_status(HOLD, facts, receipts("a")).complete
+    assert status_of(facts, receipts("a")).complete
 
 
 def test_a_receipt_of_another_boot_of_the_same_instance_does_not_count():
     facts = {"eu": RegionFacts(10, [boot("a", 1)])}
     other = {("a", b"another-boot-id-"): receipts("a")["a", b"a".ljust(16)]}
-    assert not hold_status(HOLD, facts, other).complete
+    assert not status_of(facts, other).complete
 
 
 @pytest.mark.parametrize(
@@ -76,21 +86,21 @@ def test_a_receipt_of_another_boot_of_the_same_instance_does_not_count():
     ],
 )  # fmt: skip
 def test_without_durability_everywhere_nothing_is_complete(facts):
-    assert not hold_status(HOLD, facts, receipts("a")).complete
+    assert not status_of(facts, receipts("a")).complete
 
 
 def test_a_receipt_by_somebody_else_for_this_boot_does_not_count():
     """An instance signs its own name, and may write any boot id beside it."""
     facts = {"eu": RegionFacts(10, [boot("a", 1)])}
     foreign = {("mallory", b"a".ljust(16)): receipts("a")["a", b"a".ljust(16)]}
-    assert not hold_status(HOLD, facts, foreign).complete
+    assert not status_of(facts, foreign).complete
 
 
 def test_a_boot_that_has_not_said_when_it_began_began_before():
     facts = {"eu": RegionFacts(10, [boot("a", 0)])}
-    assert not hold_status(HOLD, facts, {}).complete
+    assert not status_of(facts, {}).complete
 
 
 def test_a_late_starter_needs_the_hold_to_be_durable():
     facts = {"eu": RegionFacts(0, [boot("b", 11)])}
-    assert hold_status(HOLD, facts, {}).boots[0].how == "waiting"
+    assert status_of(facts, {}).boots[0].how == "waiting"

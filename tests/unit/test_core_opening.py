@@ -6,6 +6,7 @@ import gc
 import pytest
 from kcm_core.l1.state import L1State
 from kcm_core.opening import WAITING_MAX
+from kcm_core.unsealer.port import Opened
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.registry import Link
 
@@ -140,11 +141,31 @@ async def test_a_failure_that_nobody_waits_for_any_more_is_silent(world, caplog)
     assert core.vault.open_tenants == []
 
 
-@pytest.mark.parametrize("state", [L1State.DISABLED, L1State.UNREACHABLE, L1State.FORBIDDEN])
-async def test_without_the_customers_key_a_tenant_stays_sealed(world, state):
+REFUSED = [L1State.DISABLED, L1State.FORBIDDEN, L1State.PENDING_DELETION, L1State.DELETED]
+
+
+@pytest.mark.parametrize("state", REFUSED)
+async def test_a_key_that_refuses_kills_what_it_opened(world, state):
     core = await world.core().made()
+    await core.opener.ring("acme")
+    core.purge("acme")
+    world.unsealer.key(URI).state = state
+    assert await refused(core.opener.ring("acme")) is Code.TENANT_KILLED
+    (record,) = core.revocations.active("acme")
+    assert (record.hold.cause, record.hold.scope, record.hold.target) == ("l1", "link", LINK.link)
+    world.unsealer.key(URI).state = L1State.ENABLED
+    assert await refused(core.opener.ring("acme")) is Code.TENANT_KILLED
+
+
+@pytest.mark.parametrize("state", [L1State.UNREACHABLE, L1State.INVALID, L1State.FORBIDDEN])
+async def test_without_the_customers_key_a_tenant_stays_sealed(world, state):
+    """Forbidden to a Core that never was allowed: that one has the wrong credentials."""
+    await world.core().made()
+    core = world.core("core-eu-2")
+    core.learn()
     world.unsealer.key(URI).state = state
     assert await refused(core.opener.ring("acme")) is Code.TENANT_SEALED
+    assert not core.revocations.killed("acme")
     world.unsealer.key(URI).state = L1State.ENABLED
     assert await core.opener.ring("acme")
 
@@ -155,11 +176,15 @@ async def test_a_lying_l1_opens_nothing_and_is_on_record(world):
     class Liar:
         async def unwrap_into(self, uri, blob, context, mechanism, out, **_):
             out[:] = bytes(range(72))
+            return Opened(key_version="1", principal="liar")
 
+    core.purge("acme")
     core.opener._unsealer = Liar()
     assert await refused(core.opener.ring("acme")) is Code.TAMPERED
     assert core.vault.open_tenants == []
     assert core.events[-1][1]["code"] is Code.TAMPERED
+    assert "key.incident" in [kind for kind, _ in core.events]
+    assert not core.revocations.killed("acme")
 
 
 async def test_who_is_not_registered_here_is_unknown(world):

@@ -172,7 +172,7 @@ async def test_killed_sealed_and_unknown(world, core):
     core.kill()
     assert await refused(unwrap(core, blobs)) is Code.TENANT_KILLED
     core.lift()
-    world.unsealer.key(URI).state = L1State.DISABLED
+    world.unsealer.key(URI).state = L1State.UNREACHABLE
     assert await refused(unwrap(core, blobs)) is Code.TENANT_SEALED
     world.unsealer.key(URI).state = L1State.ENABLED
     assert (await unwrap(core, blobs))[1] == []

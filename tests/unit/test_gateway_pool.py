@@ -4,6 +4,8 @@ import asyncio
 
 import pytest
 from kcm_bus.clock import SystemRandomness
+from kcm_control.leases import FOREVER
+from kcm_control.serving import Permit
 from kcm_gateway.core_client import Lease
 from kcm_gateway.keyblock import Blocks
 from kcm_gateway.pool import AHEAD_S, BATCH, REFILLS_AHEAD, REFILLS_MAX, KeyPool
@@ -47,11 +49,12 @@ class Guard:
     def begin(self, tenant):
         if self.killed:
             raise KcmError(Code.TENANT_KILLED)
-        return self.generation
+        return Permit(tenant, self.generation, FOREVER)
 
-    def still(self, tenant, generation):
-        if self.killed or generation != self.generation:
+    def still(self, permit):
+        if self.killed or permit.generation != self.generation:
             raise KcmError(Code.TENANT_KILLED)
+        return FOREVER
 
 
 class Rig:

@@ -30,7 +30,7 @@ class Engine:
         self.calls += 1
         if self.error is not None:
             raise self.error
-        return Batch(list(values), list(codes))
+        return Batch(list(values), list(codes), 3.0)
 
 
 class Audit:

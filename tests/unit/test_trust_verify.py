@@ -11,7 +11,8 @@ from kcm_schemas.admin import AdminReply, AdminRequest
 from kcm_schemas.auditing import AuditHead
 from kcm_schemas.codec import Message, encode
 from kcm_schemas.codes import Code
-from kcm_schemas.control import Fence, Hold, Lift, PullRequest
+from kcm_schemas.control import Fence, Hold, Lift, Proof, PullRequest
+from kcm_schemas.l1 import L1State
 from kcm_schemas.registry import Link, Service, Tenant
 from kcm_schemas.roster import Grant, Instance, Role
 from kcm_schemas.signed import Kind, Signed
@@ -52,6 +53,10 @@ REQUEST = AdminRequest(
 )
 REPLY = AdminReply(request=bytes(32), code=Code.OK, detail="", payload=b"")
 HEAD = AuditHead(auditor="aud-eu", seq=1, head=bytes(32), time_ms=1)
+PROOF = Proof(
+    region="eu", link="l", link_revision=1, key_version="1", principal="me",
+    state=L1State.ENABLED, position=1, nonce=ID,
+)  # fmt: skip
 V = VERIFIER
 ROWS: Final = [
     Row(
@@ -76,6 +81,10 @@ ROWS: Final = [
     Row("operator's hold, either", Kind.HOLD, hold(), V.hold_or_lift, ("security",)),
     Row("l1's hold", Kind.HOLD, hold("l1"), V.hold, CORES_EU),
     Row("l1's hold of us", Kind.HOLD, hold("l1", "us"), V.hold, ("core-us",)),
+    Row("l1's hold of a tenant", Kind.HOLD, hold("l1", scope="tenant"), V.hold, ()),
+    Row("l1's hold of a region", Kind.HOLD, hold("l1", scope="region", target="us"), V.hold, ()),
+    Row("a region", Kind.HOLD, hold(scope="region", target="us"), V.hold, ("security",)),
+    Row("a region of nowhere", Kind.HOLD, hold(scope="region", target="mars"), V.hold, ()),
     Row("l1's hold of nowhere", Kind.HOLD, hold("l1", "mars"), V.hold, ()),
     Row("lift", Kind.LIFT, lift(hold(), "security"), V.lift, ("security",)),
     Row("lift, either", Kind.LIFT, lift(hold(), "security"), V.hold_or_lift, ("security",)),
@@ -90,11 +99,14 @@ ROWS: Final = [
     Row("lease", Kind.LEASE, lease("core-eu", Role.CORE, "eu"), V.lease, ("core-eu",)),
     Row("lease of another role", Kind.LEASE, lease("core-eu", Role.GATEWAY, "eu"), V.lease, ()),
     Row("lease elsewhere", Kind.LEASE, lease("core-eu", Role.CORE, "us"), V.lease, ()),
-    Row("fence", Kind.FENCE, Fence(region="eu", other="us", position=1), V.fence, CORES_EU),
+    Row(
+        "fence", Kind.FENCE, Fence(region="eu", other="us", position=1, nonce=ID), V.fence, CORES_EU
+    ),
+    Row("proof", Kind.PROOF, PROOF, V.proof, CORES_EU),
     Row(
         "pull",
         Kind.PULL,
-        PullRequest(region="us", nonce=ID, page=0, hold_id=ID),
+        PullRequest(region="us", nonce=ID, after=ID, known=bytes(32), hold_id=ID),
         V.pull,
         ("core-us",),
     ),

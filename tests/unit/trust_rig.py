@@ -72,7 +72,7 @@ VERIFIER: Final = Verifier(roster())
 def hold(cause: Any = "operator", origin: str = "eu", **changes: Any) -> Hold:
     fields: dict[str, Any] = {
         "salt": ID,
-        "scope": "tenant",
+        "scope": "link" if cause == "l1" else "tenant",
         "target": "acme",
         "cause": cause,
         "origin": origin,
@@ -117,12 +117,14 @@ def receipt(who: str, role: Role, region: str) -> Receipt:
 
 def lease(who: str, role: Role, region: str) -> Lease:
     fields: dict[str, Any] = {"instance": who, "boot": ID, "role": role, "region": region}
-    return Lease(**fields, nonce=ID, first=0, ended=False)
+    return Lease(**fields, nonce=ID, first=0, lease_ms=10_000, ended=False)
 
 
 def pull_reply(region: str) -> PullReply:
-    fields: dict[str, Any] = {"region": region, "nonce": ID, "page": 0, "pages": 1}
-    return PullReply(**fields, position=9, durable_at=0, holds=[], boots=[])
+    fields: dict[str, Any] = {"region": region, "nonce": ID}
+    return PullReply(
+        **fields, same=False, more=False, position=9, durable_at=0, message=b"", holds=[], boots=[]
+    )
 
 
 def batch(who: str, role: Role, region: str) -> AuditBatch:

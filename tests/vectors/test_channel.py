@@ -20,6 +20,7 @@ CASE = generate.load("channel")
 REQUEST = (
     "v",
     "caller",
+    "boot",
     "ticket",
     "request_id",
     "deadline_ms",
@@ -28,7 +29,7 @@ REQUEST = (
     "count",
     "sealed",
 )
-CLEAR = ("caller", "deadline_ms", "purpose", "l3_version", "count")
+CLEAR = ("caller", "boot", "deadline_ms", "purpose", "l3_version", "count")
 
 
 def value(name: str) -> bytes:
@@ -50,13 +51,15 @@ def session() -> Any:
 
 
 def clear_part(fields: dict[str, Any], subject: list[str]) -> bytes:
-    """The clear part from the document's rule: a msgpack list of nine values, spelled by hand."""
-    out = b"\x99"
+    """The clear part from the document's rule: a msgpack list of ten values, spelled by hand."""
+    out = b"\x9a"
     for item in [*subject, *(fields[name] for name in CLEAR)]:
         if isinstance(item, str):
             text = item.encode()
             out += bytes((0xA0 | len(text),)) if len(text) < 32 else b"\xd9" + bytes((len(text),))
             out += text
+        elif isinstance(item, bytes):
+            out += b"\xc4" + bytes((len(item),)) + item
         elif item < 128:
             out += bytes((item,))
         else:

@@ -6,6 +6,8 @@ from typing import Any, cast
 
 import pytest
 from kcm_bus.clock import SystemClock, SystemRandomness
+from kcm_control.leases import FOREVER
+from kcm_control.serving import Permit
 from kcm_crypto import context, xaes
 from kcm_crypto.arena import Keys
 from kcm_crypto.context import ctx
@@ -59,11 +61,12 @@ class Core:
 class Alive:
     """A guard of tenants that nobody kills."""
 
-    def begin(self, tenant: str) -> int:
-        return len(tenant)
+    def begin(self, tenant: str) -> Permit:
+        return Permit(tenant, len(tenant), FOREVER)
 
-    def still(self, tenant: str, generation: int) -> None:
-        assert generation == len(tenant)
+    def still(self, permit: Permit) -> float:
+        assert permit.generation == len(permit.tenant)
+        return FOREVER
 
 
 def engine(region: str) -> Gateway:

@@ -64,7 +64,8 @@ class Lease(Message):
     """A boot's own record in its region's control stream; acknowledged, it renews the lease.
 
     ``first`` is the sequence of the boot's first record, 0 in that record itself: the stream keeps
-    only the latest. ``ended`` is its last word: it serves no more and holds no key.
+    only the latest. ``lease_ms`` is for how long it serves from a record. ``ended`` is its last
+    word: it serves no more and holds no key.
     """
 
     instance: Name
@@ -73,6 +74,7 @@ class Lease(Message):
     region: Name
     nonce: Id
     first: U64
+    lease_ms: U32
     ended: bool
 
 
@@ -121,13 +123,14 @@ class PullRequest(Message):
 
 
 class Boot(Message):
-    """One boot on record: its lease record's first and latest stream sequence."""
+    """One boot on record: its lease, and its record's first and latest stream sequence."""
 
     instance: Name
     boot: Id
     role: Annotated[Role, Field(strict=False)]
     first: U64
     latest: U64
+    lease_ms: U32
 
 
 class PullReply(Message):

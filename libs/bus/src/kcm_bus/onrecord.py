@@ -139,6 +139,7 @@ class OnRecord:
             region=self._me.region,
             nonce=nonce,
             first=self._first,
+            lease_ms=int(self._knowledge.timing.control_lease_s * 1000),
             ended=ended,
         )
         body = encode(self._me.identity.sign(Kind.LEASE, lease))

@@ -51,6 +51,7 @@ class BootRecords:
             role=lease.role,
             first=lease.first,
             latest=sequence,
+            lease_ms=lease.lease_ms,
         )
         ended = lease.ended or (known is not None and known.ended)
         self._seen[key] = _Seen(boot, now, ended)

@@ -155,6 +155,6 @@ def _boot_how(facts: RegionFacts, boot: Boot, arrival: Arrival | None, timing: T
     if facts.durable_at > 0:
         if boot.first > facts.durable_at:
             return "started-after"
-        if facts.since_s >= timing.boot_bound_s:
+        if facts.since_s >= timing.boot_bound_s(boot.lease_ms / 1000):
             return "lease-ended"
     return "waiting"

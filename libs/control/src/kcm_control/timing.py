@@ -67,14 +67,13 @@ class Timing:
         """The partition grace of tenants whose link is of this model."""
         return self.hyok_grace_s if model == "hyok" else self.partition_grace_s
 
-    @property
-    def boot_bound_s(self) -> float:
-        """After which no boot of a region serves what has been held in its stream for so long.
+    def boot_bound_s(self, lease_s: float) -> float:
+        """After which a boot of this lease serves nothing that its stream has held for so long.
 
-        ``(control_lease + D)(1 + e) / (1 - e)`` on the clock of whoever waits: the boot's clock may
-        run slow, and this one fast.
+        ``(lease + D)(1 + e) / (1 - e)`` on the clock of whoever waits: the boot's clock may run
+        slow, and this one fast. Never less than by the own lease.
         """
-        return self._waited(self.control_lease_s)
+        return self._waited(max(lease_s, self.control_lease_s))
 
     def fence_bound_s(self, model: Model) -> float:
         """The same across regions, from when the hold was durable in enough of the fence set."""

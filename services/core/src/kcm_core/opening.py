@@ -189,11 +189,12 @@ class Opener:
                     inner,
                     deadline_s=self._deadline_s,
                 )
-                self._watch.answered(ask, L1State.ENABLED, opened.principal)
                 self._revocations.still(tenant, generation)
                 ring = self._vault.open_root(tenant, version, inner, generation)
+                self._watch.answered(ask, L1State.ENABLED, opened.principal)
         except L1Error as error:
             self._watch.answered(ask, error.state)
+            self._revocations.begin(tenant)  # where somebody refused, it is killed by now
             log.warning("the root of a tenant stays sealed: %s", error)
             self._emit(
                 "root.open", tenant=tenant, code=Code.TENANT_SEALED, detail=error.state.value
@@ -203,6 +204,7 @@ class Opener:
             ) from None
         except KcmError as error:
             if error.code is Code.TAMPERED:  # somebody lies: the L1, or who keeps the records
+                self._watch.answered(ask, L1State.INVALID)
                 self._emit("root.open", tenant=tenant, code=error.code, detail=error.detail)
             raise
         finally:
