@@ -68,6 +68,11 @@ def wrapping(unsealer, uri, plaintext=BLOB):
     return unsealer.wrap(uri, plaintext, CONTEXT, deadline_s=SLOW_S)
 
 
+async def no_child(unsealer):
+    """What was asked before has ended: the next child is the one that a test is about."""
+    await until(lambda: not children(unsealer.server_pid))
+
+
 async def one_child(unsealer):
     await until(lambda: len(children(unsealer.server_pid)) == 1)
     return next(iter(children(unsealer.server_pid)))
@@ -108,6 +113,7 @@ async def test_the_servers_environment_is_only_what_it_was_given(directory, uri,
 async def test_a_child_that_is_killed_is_unreachable_and_the_server_lives(unsealer, directory, uri):
     wrapped = await wrapping(unsealer, uri)
     server = unsealer.server_pid
+    await no_child(unsealer)
     with hanging(directory):
         call = asyncio.create_task(opened(unsealer, uri, wrapped))
         os.kill(await one_child(unsealer), signal.SIGKILL)
@@ -120,6 +126,7 @@ async def test_a_child_that_is_killed_is_unreachable_and_the_server_lives(unseal
 
 async def test_no_child_holds_the_pipe_of_another(unsealer, directory, uri):
     wrapped = await wrapping(unsealer, uri)
+    await no_child(unsealer)
     with hanging(directory):
         first = asyncio.create_task(opened(unsealer, uri, wrapped))
         older = await one_child(unsealer)
@@ -139,6 +146,7 @@ async def test_an_l1_that_hangs_ends_with_the_deadline(unsealer, directory, uri,
     wrapped = await wrapping(unsealer, uri)
     digest = hashlib.sha256(BLOB).digest()
     blob, mechanism = wrapped.blob, wrapped.mechanism
+    await no_child(unsealer)
     with hanging(directory):
         call = {
             "wrap": lambda: unsealer.wrap(uri, BLOB, CONTEXT, deadline_s=0.2),
@@ -153,6 +161,7 @@ async def test_an_l1_that_hangs_ends_with_the_deadline(unsealer, directory, uri,
 
 async def test_a_child_that_ignores_its_timer_is_killed_by_the_server(unsealer, directory, uri):
     wrapped = await wrapping(unsealer, uri)
+    await no_child(unsealer)
     with hanging(directory):
         call = asyncio.create_task(opened(unsealer, uri, wrapped, deadline_s=2.0))
         child = await one_child(unsealer)
@@ -164,6 +173,7 @@ async def test_a_child_that_ignores_its_timer_is_killed_by_the_server(unsealer, 
 async def test_a_cancelled_call_leaves_zeros_and_no_descriptor(unsealer, directory, uri):
     wrapped = await wrapping(unsealer, uri)
     before = open_descriptors()
+    await no_child(unsealer)
     with hanging(directory):
         call = asyncio.create_task(opened(unsealer, uri, wrapped))
         child = await one_child(unsealer)
@@ -186,6 +196,7 @@ async def test_a_server_that_was_killed_is_started_again(unsealer, uri):
 async def test_a_call_in_flight_survives_the_server(unsealer, directory, uri):
     """A child that was forked needs the server no more: its own pipe is all it has to answer."""
     wrapped = await wrapping(unsealer, uri)
+    await no_child(unsealer)
     with hanging(directory):
         call = asyncio.create_task(opened(unsealer, uri, wrapped))
         await one_child(unsealer)
@@ -219,6 +230,7 @@ async def test_a_hundred_unwraps_at_once_are_bounded_and_all_right(unsealer, dir
     await until(lambda: not children(unsealer.server_pid))
     most = min(CALLS_IN_FLIGHT_MAX, CHILDREN_MAX)
     descriptors = open_descriptors()
+    await no_child(unsealer)
     with hanging(directory):
         calls = [asyncio.create_task(opened(unsealer, uri, each)) for each in wrapped]
         await until(lambda: len(children(unsealer.server_pid)) >= most)
@@ -241,6 +253,7 @@ async def test_a_hundred_unwraps_at_once_are_bounded_and_all_right(unsealer, dir
 
 async def test_waiting_for_a_slot_counts_towards_the_deadline(unsealer, directory, uri):
     wrapped = await wrapping(unsealer, uri)
+    await no_child(unsealer)
     with hanging(directory):
         calls = [
             asyncio.create_task(opened(unsealer, uri, wrapped)) for _ in range(CALLS_IN_FLIGHT_MAX)
@@ -261,6 +274,7 @@ async def test_close_ends_the_children_and_refuses_what_comes_later(directory, u
     unsealer = Unsealer({"KCM_DEVELOPMENT": "1"})
     await unsealer.start()
     wrapped = await wrapping(unsealer, uri)
+    await no_child(unsealer)
     with hanging(directory):
         call = asyncio.create_task(opened(unsealer, uri, wrapped))
         child = await one_child(unsealer)
