@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from benchmarks.measure import percentile
 
-Unit = Literal["ms", "µs", "s", "%", "1/s", "KiB/s", "MiB", "", "×"]
+Unit = Literal["ms", "µs", "s", "%", "1/s", "KiB/s", "MiB", "", "times"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +58,12 @@ def beside(
     pairs = [ours / theirs for ours, theirs in zip(seconds, bare, strict=True)]
     p99 = percentile(seconds, 99) / percentile(bare, 99)
     return [
-        Figure(part, f"{name}, p99 over the broadcast's p99", p99, "×", target),
+        Figure(part, f"{name}, p99 over the broadcast's p99", p99, "times", target),
         Figure(
             part,
             f"{name}, over the broadcast of the same round, median",
             percentile(pairs, 50),
-            "×",
+            "times",
         ),
     ]
 

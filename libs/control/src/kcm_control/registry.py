@@ -56,7 +56,7 @@ class Registry:
         return [self._services[key] for key in sorted(self._services) if key[0] == tenant]
 
     def on_link(self, link: str) -> list[str]:
-        """Names of the tenants whose roots a link opens: a purge asks, so nobody else is looked at."""
+        """Names of the tenants whose roots a link opens; a purge asks, and looks at nobody else."""
         return sorted(self._on_link.get(link, ()))
 
 
