@@ -36,7 +36,8 @@ from benchmarks.kill.living import (
     open_tenants,
     tenant_name,
 )
-from benchmarks.kill.sample import Figure, beside, in_turns, spread
+from benchmarks.kill.sample import Figure, beside, spread
+from benchmarks.measure import in_turns
 
 PART: Final = "a kill under load"
 
@@ -91,16 +92,16 @@ async def measure(at: System, load: Load) -> list[Figure]:
         making = await make_tenants(at, admin, load.tenants, load.links)
         opening = await open_tenants(at, load.tenants, load.passes)
         _tell(f"{load.tenants} tenants made in {making:.0f} s, opened in {opening:.0f} s")
-        programs = [*_subscribers(at), *_clients(at, load)]
+        programs = [*_subscribers(at), *clients(at, load)]
         async with helpers(programs) as started, connected(at.control(at.regions[0])) as bus:
-            clients = started[-len(at.regions) :]
-            rounds = Rounds(at, admin, bus, clients, len(started) - len(clients))
+            askers = started[-len(at.regions) :]
+            rounds = Rounds(at, admin, bus, askers, len(started) - len(askers))
             await rounds.listen()
             before = busy()
             for number in range(load.kills):
                 await rounds.round(number, tenant_name(number % load.tenants))
             after = busy()
-            others = [await client.ask(WAIT_S, do="others") for client in clients]
+            others = [await asker.ask(WAIT_S, do="others") for asker in askers]
     failed = sum(sum(one["codes"].values()) for one in others)
     answered = sum(one["answers"] for one in others)
     worked, passed = (after[one] - before[one] for one in (0, 1))
@@ -246,7 +247,8 @@ def _subscribers(at: System) -> list[tuple[str, dict[str, object]]]:
     ]
 
 
-def _clients(at: System, load: Load) -> list[tuple[str, dict[str, object]]]:
+def clients(at: System, load: Load) -> list[tuple[str, dict[str, object]]]:
+    """A process of clients in each region."""
     return [
         (
             "benchmarks.kill.traffic",

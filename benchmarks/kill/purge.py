@@ -125,7 +125,7 @@ class House:
         self.close: Final = close
         self.revocations: Final = Revocations(registry, REGION)
         self.learning: Final = Learning(
-            making.me, self.revocations, purge, _emit, SystemClock(), lambda _: None
+            making.me, self.revocations, purge, emit_nothing, SystemClock(), lambda _: None
         )
 
     async def fill(self, tenants: int, holds: int) -> None:
@@ -248,18 +248,18 @@ async def _nobody(_subject: str, _body: bytes, _timeout_s: float) -> bytes:
     raise AssertionError("nobody is asked")
 
 
-def _emit(  # noqa: D103 - an Emit that records nothing
-    type: str,  # noqa: A002, ARG001
+def emit_nothing(
+    type: str,  # noqa: A002
     *,
-    actor: str | None = None,  # noqa: ARG001
-    tenant: str | None = None,  # noqa: ARG001
-    service: str | None = None,  # noqa: ARG001
-    code: Code = Code.OK,  # noqa: ARG001
-    count: int = 0,  # noqa: ARG001
-    failed: int = 0,  # noqa: ARG001
-    detail: str = "",  # noqa: ARG001
+    actor: str | None = None,
+    tenant: str | None = None,
+    service: str | None = None,
+    code: Code = Code.OK,
+    count: int = 0,
+    failed: int = 0,
+    detail: str = "",
 ) -> None:
-    return
+    """An ``Emit`` that records nothing."""
 
 
 def _making(directory: Path) -> Making:

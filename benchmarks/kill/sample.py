@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from benchmarks.measure import percentile
+from benchmarks.measure import Row, percentile
 
 Unit = Literal["ms", "µs", "s", "%", "1/s", "KiB/s", "MiB", "", "times"]
 
@@ -68,7 +68,17 @@ def beside(
     ]
 
 
-def in_turns(number: int, names: Sequence[str]) -> list[str]:
-    """The order of a round: whoever began the last one comes last, so that nobody always leads."""
-    at = number % len(names)
-    return [*names[at:], *names[:at]]
+def of_rows(rows: Sequence[Row]) -> list[Figure]:
+    """Turns of contestants: a ratio of speed for each, and the baseline's time."""
+    figures = []
+    for row in rows:
+        if row.ratio == row.ratio_p10 == row.ratio_p90 == 1.0:
+            name = f"{row.contestant}, time for one {row.unit}"
+            figures.append(Figure(row.case, name, row.microseconds, "µs"))
+        else:
+            name = f"{row.contestant}, ratio of speed"
+            spread = f"{row.ratio_p10:.2f} to {row.ratio_p90:.2f}"
+            figures.append(
+                Figure(row.case, name, row.ratio, "times", row.target, at_least=True, note=spread)
+            )
+    return figures

@@ -64,7 +64,7 @@ class Options:
     applications: int = 0
     """Applications in the first region that embed a Gateway: they get an identity and a
     configuration, and are started by somebody else."""
-    timing: Timing = Timing()
+    timing: Timing = Timing()  # noqa: RUF009 - it is frozen
     """The durations of the kill switch, for every instance."""
     die_with_parent: bool = False
     """End everything with the process that started it (only its main thread may ask)."""

@@ -189,7 +189,8 @@ class KillSwitch:
                     self.record.take(entry)
                 case "fence":
                     self._on_fence(self._me.verifier.fence(entry.data))
-                case "proof":
+                case "proof" if self._listeners[1] is not _ignore:
+                    # A Gateway has no use for them, and they are most of what is written.
                     self._on_proof(self._me.verifier.proof(entry.data))
         except Untrusted as error:
             self._refusals.record(error)
