@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 MEMBERS := schemas libs/crypto libs/trust libs/control libs/bus \
            services/core services/gateway services/auditor client
 
-.PHONY: help setup check format test demo bench bench-peers lock clean
+.PHONY: help setup check format test demo bench bench-kill bench-peers lock clean
 help:            ## this text
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
 
@@ -39,6 +39,9 @@ demo: setup      ## the main job, end to end: make demo [ARGS="--input FILE"]
 bench: setup     ## speed beside a baseline in the same run
 	$(BIN)/python -m benchmarks
 
+bench-kill: setup ## how fast the kill switch is, and what it costs
+	$(BIN)/python -m benchmarks.kill
+
 bench-peers: .venv-peers/.installed  ## install Asherah and Tink, so that bench measures them too
 
 .venv-peers/.installed: benchmarks/peers.lock
@@ -46,7 +49,7 @@ bench-peers: .venv-peers/.installed  ## install Asherah and Tink, so that bench 
 	.venv-peers/bin/pip install -q --disable-pip-version-check --no-deps --require-hashes -r $<
 	@touch $@
 
-LOCK := uv pip compile -q --generate-hashes --no-emit-index-url --no-emit-find-links --universal \
+LOCK := uv pip compile -q --no-strip-extras --generate-hashes --no-emit-index-url --no-emit-find-links --universal \
   --python-version 3.11 --custom-compile-command "make lock"
 
 lock:            ## pin requirements.in and benchmarks/peers.in again (needs uv)

@@ -65,17 +65,26 @@ class Row:
         return None if self.target is None else self.ratio >= self.target
 
 
-async def run(case: Case, rounds: int) -> list[Row]:
-    """Let everybody take ``rounds`` turns, alternating."""
+async def run(case: Case, rounds: int, *, rotate: bool = False) -> list[Row]:
+    """Let everybody take ``rounds`` turns, alternating; ``rotate``: another one begins each round.
+
+    Where a few per cent are looked for, who comes first must not always be the same.
+    """
     samples: dict[str, list[Sequence[float]]] = {name: [] for name in case.contestants}
     for number in range(WARM_UP + rounds):
         gc.collect()
-        for name, turn in case.contestants.items():
-            took = await turn()
+        for name in in_turns(number if rotate else 0, list(case.contestants)):
+            took = await case.contestants[name]()
             if number >= WARM_UP:
                 samples[name].append(took)
     base = [percentile(turn, 50) for turn in samples[case.baseline]]
     return [_row(case, name, turns, base) for name, turns in samples.items()]
+
+
+def in_turns(number: int, names: Sequence[str]) -> list[str]:
+    """The order of a round: whoever began the last one comes last."""
+    at = number % len(names)
+    return [*names[at:], *names[:at]]
 
 
 def _row(case: Case, name: str, turns: Sequence[Sequence[float]], base: Sequence[float]) -> Row:

@@ -61,6 +61,26 @@ def test_any_order_and_duplication_end_in_one_state(messages, random):
     assert one_by_one == HoldSet.of(messages)
 
 
+@given(st.lists(records, max_size=8), records)
+def test_adding_changes_no_set_that_somebody_has(messages, added):
+    before = HoldSet.of(messages)
+    told, count, known = before.in_order(), len(before), before.get(added.hold.id)
+    after = before.add(added)
+    assert (before.in_order(), len(before), before.get(added.hold.id)) == (told, count, known)
+    assert (after is before) == (after == before)
+    assert after.get(added.hold.id) is not None
+
+
+@given(st.lists(records, max_size=8))
+def test_a_set_is_read_in_the_order_of_its_ids(messages):
+    holds = HoldSet.of(messages)
+    ids = [one.hold.id for one in holds.in_order()]
+    assert ids == sorted({message.hold.id for message in messages})
+    assert sorted(one.hold.id for one in holds) == ids
+    for after in ids:
+        assert [one.hold.id for one in holds.in_order(after)] == [one for one in ids if one > after]
+
+
 @given(st.lists(records, max_size=8), st.randoms())
 def test_a_hold_without_a_lift_always_kills(messages, random):
     """The oracle counts lifts by itself: a tenant is dark while one hold on it has none."""

@@ -31,3 +31,15 @@ def test_an_older_record_that_comes_back_changes_nothing():
     assert registry.put(TENANT.model_copy(update={"revision": 3, "fence": "local"}))
     assert registry.tenant("acme").fence == "local"
     assert registry.on_link("l") == ["acme"]
+
+
+def test_a_link_knows_its_tenants_and_no_others():
+    registry = Registry()
+    for name, link in (("b", "l"), ("a", "l"), ("c", "m")):
+        registry.put(TENANT.model_copy(update={"tenant": name, "link": link}))
+    assert registry.on_link("l") == ["a", "b"]
+    assert registry.on_link("none") == []
+    registry.put(TENANT.model_copy(update={"tenant": "a", "link": "m", "revision": 3}))
+    registry.put(TENANT.model_copy(update={"tenant": "b", "link": "m", "revision": 1}))
+    assert registry.on_link("l") == ["b"]
+    assert registry.on_link("m") == ["a", "c"]

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePath
 from typing import Any, assert_never
 
+from kcm_control.timing import Timing
 from kcm_schemas.roster import Role
 
 from kcm.dev.brokers import Account, RegionSpec, login_name
@@ -61,7 +62,11 @@ def config_file(root: Path, member: Member) -> Path:
 
 
 def write_instance(
-    topology: Topology, member: Member, root_public: bytes, environment: Mapping[str, str]
+    topology: Topology,
+    member: Member,
+    root_public: bytes,
+    environment: Mapping[str, str],
+    timing: Timing,
 ) -> Path:
     """Write the configuration of an instance on this machine and return its path.
 
@@ -88,7 +93,8 @@ def write_instance(
         },
     )
     path = config_file(root, member)
-    write_private(path, to_toml(instance(topology, member, root_public, environment, files)))
+    config = instance(topology, member, root_public, environment, files, timing)
+    write_private(path, to_toml(config))
     return path
 
 
@@ -98,8 +104,9 @@ def instance(
     root_public: bytes,
     environment: Mapping[str, str],
     files: InstanceFiles,
+    timing: Timing = Timing(),  # noqa: B008 - it is frozen
 ) -> dict[str, Any]:
-    """The content of an instance's configuration."""
+    """The content of an instance's configuration; the usual durations are not spelled out."""
     spec, login = topology.region(member.region), Login(member.role.value)
     config: dict[str, Any] = {
         "instance": member.name,
@@ -132,7 +139,7 @@ def instance(
             }
         case _:
             assert_never(member.role)
-    return config
+    return config if timing == Timing() else config | {"timing": asdict(timing)}
 
 
 def write_context(topology: Topology, root_public: bytes) -> Path:

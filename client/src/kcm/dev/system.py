@@ -23,6 +23,7 @@ from typing import Any, Final
 from kcm_bus.config import BusAddress
 from kcm_bus.connection import Connection
 from kcm_bus.provision import provision_region
+from kcm_control.timing import Timing
 from kcm_schemas.roster import Role
 
 from kcm.context import default_path
@@ -65,6 +66,8 @@ class Options:
     applications: int = 0
     """Applications in the first region that embed a Gateway: they get an identity and a
     configuration, and are started by somebody else."""
+    timing: Timing = Timing()  # noqa: RUF009 - it is frozen
+    """The durations of the kill switch, for every instance."""
     die_with_parent: bool = False
     """End everything with the process that started it (only its main thread may ask)."""
 
@@ -226,7 +229,7 @@ def start_member(root: Path, member: Member, *, die_with_parent: bool) -> Entry:
 def _write(plan: Topology, options: Options, public: bytes) -> Path:
     environment = RootKeys(options.directory).environment
     for member in options.everybody:
-        write_instance(plan, member, public, environment)
+        write_instance(plan, member, public, environment, options.timing)
     return write_context(plan, public)
 
 

@@ -42,7 +42,11 @@ log = logging.getLogger(__name__)
 
 LINGER_S: Final = 0.25
 """Seconds that traffic's first event of a batch waits for company: a signature, two ``fsync`` and a
-verification for many events. Everything else, a purge above all, is sent at once."""
+verification for many events."""
+
+RUSH_S: Final = 0.05
+"""Seconds that everything else waits. A kill makes an event in every instance at once: what records
+it must not take the processors from those that have yet to purge."""
 
 TRAFFIC: Final = ("data.", "keys.")
 """How the types of events that come with every request begin."""
@@ -223,6 +227,8 @@ class AuditEmitter:
             await self._wake.wait()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._hurry.wait(), LINGER_S)
+            if not (self._closed or self._buffer.fills_batch):
+                await asyncio.sleep(RUSH_S)
             self._wake.clear()
             if not self._closed:
                 self._hurry.clear()

@@ -19,6 +19,7 @@ from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.roster import Role
 from kcm_trust.verify import Untrusted
 
+from kcm_bus.clock import Randomness
 from kcm_bus.emitting import Emit
 from kcm_bus.membership import Membership
 from kcm_bus.ports import Log
@@ -26,6 +27,10 @@ from kcm_bus.refusals import Refusals
 
 RETRY_S: Final = 0.25
 """Seconds between attempts to make a hold durable."""
+
+STAND_BACK_S: Final = 0.03
+"""Seconds, drawn at random, before a Core writes a hold. All of them hear it at once: the first one
+to write spares the others the work, and none takes the processor from those that still purge."""
 
 
 class DurableHolds:
@@ -40,7 +45,9 @@ class DurableHolds:
         learn: Callable[[bytes], HoldRecord],
         refusals: Refusals,
         emit: Emit,
+        randomness: Randomness,
     ) -> None:
+        self._random: Final = randomness
         self._me: Final = membership
         self._stream: Final = stream
         self._revocations: Final = revocations
@@ -103,6 +110,7 @@ class DurableHolds:
 
     async def _write(self, hold_id: bytes) -> None:
         try:
+            await asyncio.sleep(STAND_BACK_S * self._random.public(1)[0] / 256)
             while not self._closing:
                 self._again[hold_id] = False
                 try:
@@ -119,7 +127,7 @@ class DurableHolds:
     async def _try(self, hold_id: bytes) -> bool:
         """Write the hold as it is known; ``False`` when more was learned of it."""
         known = self._revocations.holds.get(hold_id)
-        if known is None:
+        if known is None or self.place(known):
             return True
         subject = subjects.control_hold(self._me.region, known.hold.scope, hold_id)
         stored = await self._stream.last(subject)

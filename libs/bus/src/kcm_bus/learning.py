@@ -36,7 +36,10 @@ class Learning:
         clock: Clock,
         changed: Callable[[bytes], None],
     ) -> None:
-        """``changed`` is called, after the purge, with the id of a hold that says something new."""
+        """``changed`` is called with the id of a hold that says something new.
+
+        That is after the purge, and when ``receipt`` has an answer.
+        """
         self._me: Final = membership
         self._revocations: Final = revocations
         self._purge: Final = purge
@@ -45,19 +48,19 @@ class Learning:
         self._changed: Final = changed
         self._receipts: dict[bytes, Receipt] = {}
         self._unpurged: dict[bytes, tuple[str, ...]] = {}
+        self._believed: dict[bytes, HoldRecord] = {}
+        """By their own bytes, the statements that say how every hold stands: each comes at least
+        twice, by broadcast and by the stream, and is verified once."""
 
     def learn(self, raw: bytes) -> HoldRecord:
         """Take a hold or lift; purges before it returns. Raises ``Untrusted``."""
-        record = to_record(self._me.verifier.hold_or_lift(raw))
+        record = self._believed.get(raw) or to_record(self._me.verifier.hold_or_lift(raw))
         started = self._clock.elapsed()
         learned = self._revocations.learn(record)
         again = self._unpurged.pop(record.hold.id, ())
         dropped, failed = purge_each(self._purge, dict.fromkeys(learned.purge + again))
         spent = self._clock.elapsed() - started
         hold = record.hold
-        if learned.changed:
-            self._tell(record, learned.purge, dropped)
-            self._changed(hold.id)
         if failed:
             self._receipts.pop(hold.id, None)
             self._unpurged[hold.id] = failed
@@ -71,11 +74,19 @@ class Learning:
                 keys=min(dropped, U32_MAX),
                 purge_us=min(int(spent * 1e6), U32_MAX),
             )
+        if learned.changed:
+            self._remember(record)
+            self._changed(hold.id)
+            self._tell(record, learned.purge, dropped)
         return record
 
     def receipt(self, hold_id: bytes) -> Receipt | None:
         """Return this boot's word that it purged for a hold; ``None`` while it cannot give it."""
         return self._receipts.get(hold_id)
+
+    def _remember(self, record: HoldRecord) -> None:
+        self._believed.pop(record.raw, None)
+        self._believed[record.message] = record
 
     def _tell(self, record: HoldRecord, tenants: tuple[str, ...], dropped: int) -> None:
         hold = record.hold

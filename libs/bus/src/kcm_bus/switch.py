@@ -68,6 +68,7 @@ class KillSwitch:
         self._refusals: Final = Refusals("control", emit, clock)
         self._tasks: set[asyncio.Task[None]] = set()
         self._sending: set[bytes] = set()
+        self._answered: set[bytes] = set()
         self._listeners: tuple[OnFence, OnProof] = (_ignore, _ignore)
         self.learning: Final = Learning(membership, revocations, purge, emit, clock, self._changed)
         self._durable: Final = DurableHolds(
@@ -77,6 +78,7 @@ class KillSwitch:
             learn=self.learning.learn,
             refusals=self._refusals,
             emit=emit,
+            randomness=randomness,
         )
         self.record: Final = OnRecord(
             membership=membership,
@@ -187,7 +189,8 @@ class KillSwitch:
                     self.record.take(entry)
                 case "fence":
                     self._on_fence(self._me.verifier.fence(entry.data))
-                case "proof":
+                case "proof" if self._listeners[1] is not _ignore:
+                    # A Gateway has no use for them, and they are most of what is written.
                     self._on_proof(self._me.verifier.proof(entry.data))
         except Untrusted as error:
             self._refusals.record(error)
@@ -236,7 +239,8 @@ class KillSwitch:
             else:
                 # The stream went back to an earlier state of this hold: write the join again.
                 self._durable.lost(hold.id)
-        if not record.lifted:
+        if not record.lifted and hold.id not in self._answered:
+            # Who wants to hear it once more tells the hold once more.
             self._answer(hold.id)
 
     async def _on_broadcast(self, message: Arrived) -> None:
@@ -249,23 +253,30 @@ class KillSwitch:
             self._answer(record.hold.id)
 
     def _changed(self, hold_id: bytes) -> None:
+        """Something new was learned, and purged for: first say so, then see that it stays."""
+        record = self._revocations.holds.get(hold_id)
+        if record is not None and not record.lifted:
+            self._answer(hold_id)
         self._durable.keep(hold_id)
 
     def _answer(self, hold_id: bytes) -> None:
         """Send a receipt, once for any number of questions that came together."""
         if self.learning.receipt(hold_id) is not None and hold_id not in self._sending:
             self._sending.add(hold_id)
+            self._answered.add(hold_id)
             self._spawn(self._send_receipt(hold_id))
 
     async def _send_receipt(self, hold_id: bytes) -> None:
         self._sending.discard(hold_id)
         receipt = self.learning.receipt(hold_id)
         if receipt is None:
+            self._answered.discard(hold_id)
             return
         body = encode(self._me.identity.sign(Kind.RECEIPT, receipt))
         try:
             await self._control_bus.publish(subjects.receipt(self._me.region, hold_id), body)
         except KcmError:
+            self._answered.discard(hold_id)
             log.warning("a receipt could not be sent; it is sent again on request")
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:

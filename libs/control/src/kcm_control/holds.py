@@ -10,9 +10,10 @@ smaller bytes stand for both.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import sha256
+from typing import Final
 
 from kcm_schemas.control import Hold
 
@@ -46,20 +47,29 @@ def join(left: HoldRecord, right: HoldRecord) -> HoldRecord:
     return replace(first, lift=min(lifts, default=None))
 
 
+_SHARDS: Final = 256
+"""Parts of a set, by the first byte of an id. Ids are digests, so each has as much as another."""
+
+_Shard = Mapping[bytes, HoldRecord]
+
+
 @dataclass(frozen=True)
 class HoldSet:
-    """Holds by id. Immutable: a merge makes a new set."""
+    """Holds by id. Immutable: a merge makes a new set.
 
-    records: Mapping[bytes, HoldRecord] = field(default_factory=dict)
+    Lifted holds stay for a month, and every purge adds one: what is new is put into one of many
+    shards, and the others are shared with the set before.
+    """
+
+    _shards: tuple[_Shard, ...] = ({},) * _SHARDS
 
     @classmethod
     def of(cls, records: Iterable[HoldRecord]) -> HoldSet:
         """The join of records in any order, with duplicates."""
-        merged: dict[bytes, HoldRecord] = {}
+        merged = cls()
         for record in records:
-            known = merged.get(record.hold.id)
-            merged[record.hold.id] = record if known is None else join(known, record)
-        return cls(merged)
+            merged = merged.add(record)
+        return merged
 
     def merge(self, other: HoldSet) -> HoldSet:
         """The join of two sets."""
@@ -67,15 +77,19 @@ class HoldSet:
 
     def add(self, record: HoldRecord) -> HoldSet:
         """The join with one record; the same object when nothing is new."""
-        known = self.records.get(record.hold.id)
+        hold_id = record.hold.id
+        known = self.get(hold_id)
         joined = record if known is None else join(known, record)
         if joined == known:
             return self
-        return HoldSet({**self.records, record.hold.id: joined})
+        at = _shard(hold_id)
+        shards = list(self._shards)
+        shards[at] = {**shards[at], hold_id: joined}
+        return HoldSet(tuple(shards))
 
     def get(self, hold_id: bytes) -> HoldRecord | None:
         """The record of one hold."""
-        return self.records.get(hold_id)
+        return self._shards[_shard(hold_id)].get(hold_id)
 
     @cached_property
     def digest(self) -> bytes:
@@ -87,10 +101,14 @@ class HoldSet:
 
     def in_order(self, after: bytes = b"") -> list[HoldRecord]:
         """The records whose ids are above ``after``, by id: the same everywhere."""
-        return [self.records[one] for one in sorted(self.records) if one > after]
+        return [shard[one] for shard in self._shards for one in sorted(shard) if one > after]
 
     def __iter__(self) -> Iterator[HoldRecord]:
-        return iter(self.records.values())
+        return (record for shard in self._shards for record in shard.values())
 
     def __len__(self) -> int:
-        return len(self.records)
+        return sum(map(len, self._shards))
+
+
+def _shard(hold_id: bytes) -> int:
+    return hold_id[0] if hold_id else 0

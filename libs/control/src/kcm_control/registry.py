@@ -17,12 +17,19 @@ class Registry:
         self._tenants: dict[str, Tenant] = {}
         self._links: dict[str, Link] = {}
         self._services: dict[tuple[str, str], Service] = {}
+        self._on_link: dict[str, set[str]] = {}
 
     def put(self, record: Tenant | Link | Service) -> bool:
         """Take a verified record; ``False`` when the known one is as new."""
         match record:
             case Tenant():
-                return _newer(self._tenants, record.tenant, record)
+                before = self._tenants.get(record.tenant)
+                if not _newer(self._tenants, record.tenant, record):
+                    return False
+                if before is not None:
+                    self._on_link[before.link].discard(record.tenant)
+                self._on_link.setdefault(record.link, set()).add(record.tenant)
+                return True
             case Link():
                 return _newer(self._links, record.link, record)
             case Service():
@@ -49,8 +56,8 @@ class Registry:
         return [self._services[key] for key in sorted(self._services) if key[0] == tenant]
 
     def on_link(self, link: str) -> list[str]:
-        """Names of the tenants whose roots a link opens."""
-        return [tenant.tenant for tenant in self.tenants() if tenant.link == link]
+        """Names of the tenants whose roots a link opens; a purge asks, and looks at nobody else."""
+        return sorted(self._on_link.get(link, ()))
 
 
 def replaces(known: Tenant | Link | Service, new: Tenant | Link | Service) -> bool:

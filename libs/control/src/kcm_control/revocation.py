@@ -37,11 +37,11 @@ class Revocations:
 
     def learn(self, record: HoldRecord) -> Learned:
         """Take a verified hold or lift. Purges name every tenant that the hold reaches."""
-        joined = self.holds.add(record)
-        if joined is self.holds:
+        holds = self.holds.add(record)
+        now = holds.get(record.hold.id)
+        if holds is self.holds or now is None:
             return Learned(changed=False, purge=())
-        self.holds = joined
-        now = joined.records[record.hold.id]
+        self.holds = holds
         self._index(now)
         purge = () if now.lifted else self.reach(now.hold.scope, now.hold.target)
         for tenant in purge:

@@ -41,6 +41,8 @@ class Serving:
         self._registry: Final = registry
         self._region: Final = region
         self._keys: dict[str, set[ProofKey]] = {}
+        self._opened: dict[ProofKey, dict[str, None]] = {}
+        """Tenants by the key that opened them, in that order: many have the same."""
 
     def begin(self, tenant: str, now: float) -> Permit:
         """Allow an operation to begin.
@@ -86,23 +88,32 @@ class Serving:
     def open(self, tenant: str, key: ProofKey) -> None:
         """The tenant's root was opened with this key: its lease counts from now on."""
         self._keys.setdefault(tenant, set()).add(key)
+        self._opened.setdefault(key, {})[tenant] = None
 
     def close(self, tenant: str) -> None:
         """The tenant's root is not open any more."""
-        self._keys.pop(tenant, None)
+        for key in self._keys.pop(tenant, ()):
+            del self._opened[key][tenant]
+            if not self._opened[key]:
+                del self._opened[key]
 
     @property
     def keys(self) -> set[ProofKey]:
         """The customers' keys by which anything is open."""
-        return set().union(*self._keys.values())
+        return set(self._opened)
 
     def is_open(self, tenant: str) -> bool:
         """Whether anything of a tenant is open."""
         return tenant in self._keys
 
     def lapsed(self, now: float) -> list[str]:
-        """Open tenants whose key was not used for too long: they have to be sealed."""
-        return [tenant for tenant in self._keys if now >= self._l1(tenant)]
+        """Open tenants whose key was not used for too long: they have to be sealed.
+
+        Asked several times a second, while a kill may be waiting: one look for each key.
+        """
+        proofs, lease = self._knowledge.proofs, self._knowledge.lease
+        ended = [key for key in self._opened if now >= proofs.until(key, lease)]
+        return list(dict.fromkeys(tenant for key in ended for tenant in self._opened[key]))
 
     def live(self, tenant: str, now: float) -> bool:
         """Whether the lease of an open tenant's key is live."""

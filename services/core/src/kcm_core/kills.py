@@ -29,7 +29,7 @@ from kcm_control.timing import Timing
 from kcm_schemas import subjects
 from kcm_schemas.admin import BlastRadius, BootStatus, HoldList, HoldStatus, HoldView
 from kcm_schemas.codes import Code, KcmError
-from kcm_schemas.control import Boot, Scope
+from kcm_schemas.control import Boot, Receipt, Scope
 from kcm_trust.verify import Untrusted
 
 from kcm_core.regions import FIRST, Regions
@@ -40,6 +40,12 @@ K = TypeVar("K")
 
 HOLDS_WATCHED_MAX: Final = 1024
 """Holds whose receipts are kept in memory: older ones are asked for again when needed."""
+
+UNREAD_MAX: Final = 256
+"""Receipts that wait to be read: reading them takes some 50 ms."""
+
+READ_S: Final = 0.1
+"""Seconds for which they wait, when nobody asks."""
 
 DURABLE_POLL_S: Final = 0.005
 """Seconds between looks whether a hold is acknowledged."""
@@ -71,6 +77,8 @@ class Kills:
         self._receipts: OrderedDict[bytes, dict[Key, Arrival]] = OrderedDict()
         self._heard: OrderedDict[bytes, float] = OrderedDict()
         self._durable_since: OrderedDict[tuple[bytes, str, int], float] = OrderedDict()
+        self._unread: dict[bytes, float] = {}
+        self._reading: asyncio.TimerHandle | None = None
 
     async def start(self) -> None:
         """Collect receipts."""
@@ -102,6 +110,7 @@ class Kills:
         await self._tell_again(record)
         regions = self._regions_of(record.hold.scope, record.hold.target)
         facts = await asyncio.gather(*(self._facts(region, record) for region in regions))
+        self._read_receipts()
         return hold_status(
             record,
             dict(zip(regions, facts, strict=True)),
@@ -224,17 +233,35 @@ class Kills:
         return [] if reply is None else reply.boots
 
     async def _on_receipt(self, message: Arrived) -> None:
-        try:
-            receipt = self._me.verifier.receipt(message.data)
-        except Untrusted as error:
-            log.warning("a receipt was not believed: %s", error)
-            return
-        now = self._clock.elapsed()
-        since = self._note(self._heard, receipt.hold_id, now)
+        """Note that it came; it is read once the kill's own rush is over, or when somebody asks.
+
+        Everybody hears everybody's receipts, at the very moment in which processors have purging to
+        do, and few are ever asked for them.
+        """
+        if len(self._unread) >= UNREAD_MAX:
+            self._read_receipts()
+        self._unread.setdefault(message.data, self._clock.elapsed())
+        if self._reading is None:
+            self._reading = asyncio.get_running_loop().call_later(READ_S, self._read_receipts)
+
+    def _read_receipts(self) -> None:
+        if self._reading is not None:
+            self._reading.cancel()
+            self._reading = None
+        unread, self._unread = self._unread, {}
+        for raw, moment in unread.items():
+            try:
+                self._take(self._me.verifier.receipt(raw), moment)
+            except Untrusted as error:
+                log.warning("a receipt was not believed: %s", error)
+
+    def _take(self, receipt: Receipt, moment: float) -> None:
+        since = self._note(self._heard, receipt.hold_id, moment)
         arrivals = self._receipts.setdefault(receipt.hold_id, {})
         key = (receipt.instance, receipt.boot)
         if key not in arrivals:
-            arrivals[key] = Arrival(receipt, int((now - since) * 1000))
+            # A receipt may have come before its hold did, and be read after it.
+            arrivals[key] = Arrival(receipt, max(0, int((moment - since) * 1000)))
         own = [other for other in arrivals if other[0] == receipt.instance]
         for oldest in own[:-BOOTS_PER_INSTANCE_MAX]:
             del arrivals[oldest]

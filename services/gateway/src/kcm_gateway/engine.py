@@ -104,7 +104,7 @@ class Gateway:
         self._cache: Final = KeyCache(self._blocks, settings.cache_keys_max)
         self._unwrapper: Final = Unwrapper(core, self._blocks)
         self._opening: Final = Opening(self._unwrapper, self._cache, self._blocks, clock, guard)
-        self._pools: dict[tuple[str, str], KeyPool] = {}
+        self._pools: dict[str, dict[str, KeyPool]] = {}
 
     async def encrypt(
         self,
@@ -176,14 +176,14 @@ class Gateway:
         count = self._blocks.purge(tenant)
         self._cache.purge(tenant)
         self._unwrapper.purge(tenant)
-        for key in [key for key in self._pools if key[0] == tenant]:
-            self._pools.pop(key).clear()
+        for pool in self._pools.pop(tenant, {}).values():
+            pool.clear()
         return count
 
     def close(self) -> None:
         """Wipe everything, and serve no more."""
         self._closed = True
-        for tenant in {*self._blocks.tenants, *(key[0] for key in self._pools)}:
+        for tenant in {*self._blocks.tenants, *self._pools}:
             self.purge(tenant)
         self._core.close()
 
@@ -221,8 +221,8 @@ class Gateway:
         try:
             segments = await pool.take(len(groups) if groups else len(plaintexts))
         except BaseException:
-            if pool.idle and self._pools.get((tenant, service)) is pool:
-                del self._pools[tenant, service]  # names that do not exist must not pile up
+            if pool.idle:
+                self._forget(tenant, service, pool)
             raise
         try:
             until = min((segment.until for segment in segments), default=FOREVER)
@@ -255,11 +255,19 @@ class Gateway:
             until = opened.check(self._clock.elapsed())
         return _Piece(values, codes, until)
 
+    def _forget(self, tenant: str, service: str, pool: KeyPool) -> None:
+        """Names that do not exist must not pile up."""
+        pools = self._pools.get(tenant, {})
+        if pools.get(service) is pool:
+            del pools[service]
+            if not pools:
+                del self._pools[tenant]
+
     def _pool(self, tenant: str, service: str) -> KeyPool:
-        key = (tenant, service)
-        pool = self._pools.get(key)
+        pools = self._pools.setdefault(tenant, {})
+        pool = pools.get(service)
         if pool is None:
-            pool = self._pools[key] = KeyPool(
+            pool = pools[service] = KeyPool(
                 tenant,
                 service,
                 core=self._core,

@@ -1,0 +1,1 @@
+"""How fast the kill switch is, and what it costs: ``make bench-kill``."""

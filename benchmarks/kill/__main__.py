@@ -1,0 +1,201 @@
+"""``python -m benchmarks.kill [--quick] [--only PART] [--json FILE]``: measure the kill switch."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import uvloop
+from kcm.dev import system
+
+from benchmarks import measure, report
+from benchmarks.kill import broadcast, checked, purge, refusal, stream
+from benchmarks.kill.living import REGIONS, interruptible, running
+from benchmarks.kill.sample import Figure, of_rows
+
+PARTS: Final = ("purge", "checked", "stream", "refusal", "broadcast")
+"""From what needs one process to what needs most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """How much of everything."""
+
+    rounds: int
+    tenants: tuple[int, ...]
+    holds: tuple[int, ...]
+    calls: int
+    size: stream.Size
+    flips: int
+    regions: tuple[str, ...]
+    cores: int
+    load: broadcast.Load
+
+
+FULL: Final = Extent(
+    rounds=25,
+    tenants=purge.TENANTS,
+    holds=purge.HOLDS,
+    calls=checked.CALLS,
+    size=stream.Size(),
+    flips=20,
+    regions=REGIONS,
+    cores=3,
+    load=broadcast.Load(tenants=1000, links=4, kills=200, pause_s=0.1),
+)
+
+QUICK: Final = Extent(
+    rounds=1,
+    tenants=(1, 10),
+    holds=(0, 10),
+    calls=1,
+    size=stream.Size(cores=2, gateways=2, keys=20, few=2, seconds=1.0),
+    flips=1,
+    regions=REGIONS[:2],
+    cores=1,
+    load=broadcast.Load(tenants=4, links=2, kills=2, pause_s=0.2, passes=1),
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit 0 once everything was measured, whatever the figures are; 130 after Ctrl-C."""
+    given = _arguments(arguments)
+    extent = QUICK if given.quick else FULL
+    load = broadcast.Load(
+        tenants=given.tenants or extent.load.tenants,
+        links=extent.load.links,
+        kills=given.kills or extent.load.kills,
+        pause_s=extent.load.pause_s,
+        passes=extent.load.passes,
+    )
+    started = time.monotonic()
+    figures: list[Figure] = []
+    try:
+        with interruptible():
+            for part in (given.only,) if given.only else PARTS:
+                found = _PARTS[part](extent, load)
+                print(table(found), file=sys.stderr, flush=True)
+                figures += found
+    except KeyboardInterrupt:
+        print("interrupted; everything that was started is gone", file=sys.stderr)
+        return 130
+    _tell(figures, given.json, quick=given.quick, seconds=round(time.monotonic() - started, 1))
+    return 0
+
+
+def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.kill", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="very little of it: does it work?")
+    parser.add_argument("--only", choices=PARTS, help="one part instead of all")
+    parser.add_argument("--tenants", type=int, default=0, help="tenants that are open under load")
+    parser.add_argument("--kills", type=int, default=0, help="kills under load")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result; - prints it")
+    return parser.parse_args(arguments)
+
+
+def _run(work: Coroutine[object, object, list[Figure]]) -> list[Figure]:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(work)
+
+
+def _purge(extent: Extent, _: broadcast.Load) -> list[Figure]:
+    async def work() -> list[Figure]:
+        async with purge.cases(extent.tenants, extent.holds) as cases:
+            return await _cases(cases, extent.rounds)
+
+    return _run(work())
+
+
+def _checked(extent: Extent, _: broadcast.Load) -> list[Figure]:
+    async def work() -> list[Figure]:
+        async with checked.cases(extent.calls) as cases:
+            return await _cases(cases, extent.rounds)
+
+    return _run(work())
+
+
+async def _cases(cases: Sequence[measure.Case], rounds: int) -> list[Figure]:
+    figures = []
+    for case in cases:
+        figures += of_rows(await measure.run(case, rounds, rotate=True))
+    return figures
+
+
+def _stream(extent: Extent, _: broadcast.Load) -> list[Figure]:
+    with stream.broker(extent.size) as (plan, verifier):
+        return _run(stream.measure(plan, verifier, extent.size))
+
+
+def _refusal(extent: Extent, _: broadcast.Load) -> list[Figure]:
+    options = system.Options(Path(), regions=extent.regions, cores=1, timing=refusal.TIMING)
+    with running(options) as at:
+        return _run(refusal.measure(at, extent.flips))
+
+
+def _broadcast(extent: Extent, load: broadcast.Load) -> list[Figure]:
+    with running(system.Options(Path(), regions=extent.regions, cores=extent.cores)) as at:
+        return _run(broadcast.measure(at, load))
+
+
+_PARTS: Final[dict[str, Callable[[Extent, broadcast.Load], list[Figure]]]] = {
+    "purge": _purge,
+    "checked": _checked,
+    "stream": _stream,
+    "refusal": _refusal,
+    "broadcast": _broadcast,
+}
+
+
+def table(figures: Sequence[Figure]) -> str:
+    """The figures of parts, aligned."""
+    lines = []
+    previous = ""
+    for figure in figures:
+        if figure.part != previous:
+            lines.append(f"\n{figure.part}")
+            previous = figure.part
+        note = f"  ({figure.note})" if figure.note else ""
+        lines.append(
+            f"  {figure.name:66}{figure.value:12.2f} {figure.unit}{note}{_verdict(figure)}"
+        )
+    return "\n".join(lines)
+
+
+def _verdict(figure: Figure) -> str:
+    if figure.target is None:
+        return ""
+    bound = "at least" if figure.at_least else "at most"
+    return f"  target {bound} {figure.target:g}: {'met' if figure.met else 'MISSED'}"
+
+
+def _tell(figures: Sequence[Figure], target: Path | None, *, quick: bool, seconds: float) -> None:
+    machine, versions = report.machine(), report.versions()
+    missed = [f"{one.part}, {one.name}" for one in figures if one.met is False]
+    result = {
+        "machine": machine,
+        "versions": versions,
+        "quick": quick,
+        "seconds": seconds,
+        "figures": [figure.as_json() for figure in figures],
+    }
+    text = json.dumps(result, indent=2)
+    if target == Path("-"):
+        print(text)
+        return
+    if target is not None:
+        target.write_text(text + "\n")
+    print("\nmachine   " + ", ".join(f"{name} {value}" for name, value in machine.items()))
+    print("versions  " + ", ".join(f"{name} {value}" for name, value in versions.items()))
+    print("missed    " + ("; ".join(missed) or "no target"))
+    print(f"time      {seconds:.0f} s" + (" (--quick: says nothing)" if quick else ""))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

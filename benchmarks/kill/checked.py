@@ -1,0 +1,339 @@
+"""What the checks of leases cost: the same engine and wraps, with them and with none.
+
+A Core and a Gateway in this process, joined by a function call, twice. Once everything is asked as
+in production: control lease, fences of two other regions, the lease of the customer's key, the
+caller's boot on record. Once whoever asks is told yes.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final, cast
+
+from kcm.dev.identities import Member, Trust, make_trust
+from kcm_bus.audit import AuditEmitter
+from kcm_bus.clock import SystemClock, SystemRandomness
+from kcm_bus.membership import Membership
+from kcm_control.boots import BootRecords
+from kcm_control.knowledge import Knowledge
+from kcm_control.leases import FOREVER
+from kcm_control.marks import Mark
+from kcm_control.proofs import ProofKey, Target
+from kcm_control.registry import Registry
+from kcm_control.revocation import Revocations
+from kcm_control.serving import Permit, Serving
+from kcm_control.timing import ANSWER_MAX_S, Timing
+from kcm_core.making import Maker
+from kcm_core.opening import Opener
+from kcm_core.sentinel import Ask, KeyWatch
+from kcm_core.sessions import Sessions
+from kcm_core.vault import SealKey, Vault
+from kcm_core.wrapping import Wrapping
+from kcm_crypto.arena import ScratchPool
+from kcm_crypto.xaes import KEY_SIZE
+from kcm_gateway.config import EngineSettings
+from kcm_gateway.core_client import CoreClient
+from kcm_gateway.engine import Gateway
+from kcm_gateway.guard import Members
+from kcm_schemas import limits
+from kcm_schemas.codec import encode
+from kcm_schemas.codes import KcmError
+from kcm_schemas.control import Lease
+from kcm_schemas.data import Failure
+from kcm_schemas.registry import Link, Service, Tenant, WrappedRoot
+from kcm_schemas.roster import Role
+from kcm_trust.verify import Verifier, verify_roster
+
+from benchmarks.kill.living import REGIONS
+from benchmarks.measure import BASELINE, Case, Turn, cpu_async
+from benchmarks.rig import (
+    MemoryStore,
+    _deliver,
+    _hpke_private,
+    _member,
+    _no_broker,
+)
+from tests.fakes.unsealer import FakeUnsealer
+
+REGION: Final = REGIONS[0]
+TENANT: Final = "acme"
+SERVICE: Final = "records"
+
+TARGET: Final = 0.97
+"""Ratio of speed to the same work unchecked."""
+
+RECORDS: Final = 1024
+KEYS: Final = 256
+CALLS: Final = 16
+"""Of a turn: a few per cent are looked for, so it must not be too short."""
+
+_LONG: Final = Timing(control_lease_s=3600, partition_grace_s=3600, l1_lease_s=3600)
+"""Nobody renews anything here."""
+
+
+class Allowing(Serving):
+    """Says yes."""
+
+    def begin(self, tenant: str, now: float) -> Permit:  # noqa: ARG002 - a Serving
+        """Yes."""
+        return Permit(tenant, 0, FOREVER)
+
+    def still(self, permit: Permit, now: float) -> float:  # noqa: ARG002 - a Serving
+        """Yes."""
+        return ANSWER_MAX_S
+
+    def live(self, tenant: str, now: float) -> bool:  # noqa: ARG002 - a Serving
+        """Yes."""
+        return True
+
+
+class AllBoots(BootRecords):
+    """Knows everybody."""
+
+    def knows(self, instance: str, boot: bytes) -> bool:  # noqa: ARG002 - a BootRecords
+        """Yes."""
+        return True
+
+
+class Known:
+    """A key's watch that proves it with this boot's own mark, and never asks again."""
+
+    def __init__(self, serving: Serving, knowledge: Knowledge) -> None:
+        self._serving: Final = serving
+        self._knowledge: Final = knowledge
+
+    def ask(self, _tenant: str, root: WrappedRoot) -> Ask:
+        """A root is about to be opened."""
+        target = Target(root.link, root.link_revision, root.key_version)
+        return Ask(target, self._knowledge.mark, 0.0)
+
+    def answered(self, ask: Ask, _state: object, principal: str = "") -> None:
+        """The key was used."""
+        if ask.mark is not None:
+            self._knowledge.proven(ProofKey(ask.target, principal), ask.mark)
+
+    def opened(self, tenant: str, ask: Ask, principal: str) -> None:
+        """The root is open."""
+        self._serving.open(tenant, ProofKey(ask.target, principal))
+
+
+class Pair:
+    """A Core and a Gateway; ``checked`` or not."""
+
+    def __init__(
+        self,
+        trust: Trust,
+        verifier: Verifier,
+        audit: AuditEmitter,
+        me: Membership,
+        *,
+        checked: bool,
+    ) -> None:
+        clock, randomness = SystemClock(), SystemRandomness()
+        region = next(one for one in verifier.roster.regions if one.region == REGION)
+        caller = _member(trust, verifier, Member(Role.GATEWAY, REGION, 1), randomness)
+        self._registry: Final = Registry()
+        revocations = Revocations(self._registry, REGION)
+        knowledge = _knowing(clock.elapsed())
+        kind = Serving if checked else Allowing
+        serving = kind(knowledge, revocations, self._registry, REGION)
+        boots = _on_record(caller) if checked else AllBoots()
+        seal = SealKey(region.seal_key_id, str(trust.seal_key(REGION)))
+        self._vault: Final = Vault(REGION, seal, randomness)
+        store, unsealer = MemoryStore(), FakeUnsealer()
+        self._opener: Final = Opener(
+            membership=me,
+            registry=self._registry,
+            revocations=revocations,
+            store=store,
+            vault=self._vault,
+            unsealer=unsealer,
+            serving=serving,
+            watch=cast("KeyWatch", Known(serving, knowledge)),
+            seal=self._vault.purge,
+            clock=clock,
+            emit=audit.emit,
+            deadline_s=5.0,
+        )
+        self._maker: Final = Maker(
+            membership=me,
+            revocations=revocations,
+            store=store,
+            vault=self._vault,
+            opener=self._opener,
+            unsealer=unsealer,
+            seal_key_id=region.seal_key_id,
+            emit=audit.emit,
+            randomness=randomness,
+            deadline_s=5.0,
+        )
+        self._sessions: Final = Sessions(REGION, region.hpke_key_id, _hpke_private(trust), verifier)
+        self._wrapping: Final = Wrapping(
+            membership=me,
+            serving=serving,
+            opener=self._opener,
+            vault=self._vault,
+            sessions=self._sessions,
+            emit=audit.emit,
+            clock=clock,
+            randomness=randomness,
+            boots=boots,
+            lease_ms=10_000,
+        )
+        self.core: Final = CoreClient(self._ask, caller, clock, randomness, 5.0)
+        self.gateway: Final = Gateway(
+            REGION,
+            core=self.core,
+            guard=Members(serving, clock),
+            clock=clock,
+            randomness=randomness,
+            settings=EngineSettings(),
+        )
+
+    async def open(self) -> None:
+        """Make the tenant."""
+        link = Link(link=TENANT, revision=1, uri="softkey:/bench/root", model="byok")
+        tenant = Tenant(tenant=TENANT, revision=1, link=TENANT, regions=list(REGIONS), fence="all")
+        service = Service(tenant=TENANT, service=SERVICE, revision=1)
+        for record in (link, tenant, service):
+            self._registry.put(record)
+        await self._maker.root(tenant, link)
+        await self._maker.service(service)
+
+    def close(self) -> None:
+        """Wipe everything."""
+        self.gateway.close()
+        self._sessions.close()
+        self._vault.purge(TENANT)
+
+    async def _ask(self, subject: str, body: bytes, _timeout_s: float) -> bytes:
+        try:
+            return await self._wrapping.handle(subject, body)
+        except KcmError as error:
+            return encode(Failure(v=1, error=error.code, detail=error.detail))
+
+
+@asynccontextmanager
+async def cases(calls: int) -> AsyncIterator[list[Case]]:
+    """Everything with and without, as long as this lasts."""
+    directory = Path(tempfile.mkdtemp(prefix="kcm-bench-"))
+    try:
+        members = [Member(Role.CORE, REGION, 1), Member(Role.GATEWAY, REGION, 1)]
+        public = make_trust(directory, members, list(REGIONS), 1)
+        trust = Trust(directory)
+        verifier = Verifier(verify_roster(trust.roster.read_bytes(), public, 0))
+        me = _member(trust, verifier, members[0], SystemRandomness())
+        audit = AuditEmitter(_no_broker(directory), me, SystemClock(), deliver=_deliver)
+        await audit.start()
+        pairs = {
+            BASELINE: Pair(trust, verifier, audit, me, checked=False),
+            "checked": Pair(trust, verifier, audit, me, checked=True),
+        }
+        try:
+            for pair in pairs.values():
+                await pair.open()
+            yield await _cases(pairs, calls)
+        finally:
+            for pair in pairs.values():
+                pair.close()
+            await audit.close()
+    finally:
+        shutil.rmtree(directory)
+
+
+async def _cases(pairs: dict[str, Pair], calls: int) -> list[Case]:
+    plain = [os.urandom(1024) for _ in range(RECORDS)]
+    turns: dict[str, dict[str, Turn]] = {}
+    for name, pair in pairs.items():
+        for job, turn in (await _turns(pair, plain, calls)).items():
+            turns.setdefault(job, {})[name] = turn
+    return [
+        Case(
+            f"leases checked: {job}",
+            "record" if "crypt" in job else "key",
+            contestants,
+            {} if "a call" in job else {"checked": TARGET},
+        )
+        for job, contestants in turns.items()
+    ]
+
+
+async def _turns(pair: Pair, plain: list[bytes], calls: int) -> dict[str, Turn]:
+    gateway = pair.gateway
+    sealed = (await gateway.encrypt(TENANT, SERVICE, plain)).values
+    pool = ScratchPool()
+    fresh = os.urandom(KEYS * KEY_SIZE)
+
+    async def wrap() -> bytes:
+        with pool.borrow(KEYS * KEY_SIZE) as keys:
+            keys[:] = fresh
+            return (await pair.core.wrap(TENANT, SERVICE, "record", keys))[1]
+
+    wrapped = await wrap()
+
+    async def unwrap() -> None:
+        with pool.borrow(KEYS * KEY_SIZE) as out:
+            _, bad = await pair.core.unwrap(TENANT, SERVICE, "record", 1, wrapped, out)
+            if bad:
+                raise AssertionError("a key of this very run did not open")
+
+    async def encrypt() -> None:
+        await gateway.encrypt(TENANT, SERVICE, plain)
+
+    async def decrypt() -> None:
+        if (await gateway.decrypt(TENANT, SERVICE, sealed)).codes:
+            raise AssertionError("a record of this very run did not open")
+
+    async def one() -> None:
+        for _ in range(KEYS):
+            await gateway.encrypt(TENANT, SERVICE, plain[:1])
+
+    def again(work: object, units: int) -> Turn:
+        async def repeated() -> None:
+            for _ in range(calls):
+                await work()  # type: ignore[operator]
+
+        return cpu_async(calls * units, repeated)
+
+    return {
+        f"encrypt {RECORDS} records of 1 KiB": again(encrypt, RECORDS),
+        f"decrypt {RECORDS} records of 1 KiB": again(decrypt, RECORDS),
+        f"wrap {KEYS} keys": again(wrap, KEYS),
+        f"unwrap {KEYS} keys": again(unwrap, KEYS),
+        "encrypt 1 KiB, one record a call": again(one, KEYS),
+    }
+
+
+def _knowing(now: float) -> Knowledge:
+    """Everything is known, as of now."""
+    knowledge = Knowledge(_LONG)
+    mark = Mark(1, os.urandom(limits.ID_SIZE))
+    knowledge.wrote(now, 0, mark)
+    knowledge.leased(mark, own=True)
+    for other in REGIONS[1:]:
+        knowledge.fenced(other, mark)
+    knowledge.delivered(1)
+    return knowledge
+
+
+def _on_record(caller: Membership) -> BootRecords:
+    boots = BootRecords()
+    boots.take(
+        Lease(
+            instance=caller.name,
+            boot=caller.boot,
+            role=caller.role,
+            region=caller.region,
+            nonce=os.urandom(limits.ID_SIZE),
+            first=1,
+            ended=False,
+        ),
+        1,
+        0.0,
+    )
+    return boots

@@ -1,0 +1,47 @@
+"""One subscriber of the bare broadcast, in its own process: it acknowledges at once.
+
+What a broadcast and an acknowledgement cost on this topology with nobody behind them: the same
+client library, accounts and links as a hold and its receipt have, and messages of their sizes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+import uvloop
+from kcm_bus.config import BusAddress
+from kcm_schemas import subjects
+from nats.aio.msg import Msg
+
+from benchmarks.kill.living import connected
+from benchmarks.kill.talking import Lines, say
+
+TOLD: Final = f"{subjects.CTL}.benchtold"
+"""The backbone carries whatever bears the name of the region it comes from."""
+
+HEARD: Final = f"{subjects.CTL}.benchheard"
+
+
+async def serve() -> None:
+    """Acknowledge until standard input ends."""
+    lines = await Lines.open()
+    settings = await lines.next()
+    assert settings is not None
+    body = settings["name"].encode().ljust(settings["size"])
+    answer = f"{HEARD}.{settings['region']}"
+    address = BusAddress.model_validate(settings["address"])
+    async with connected(address) as client:
+
+        async def receive(message: Msg) -> None:
+            await client.publish(f"{answer}.{message.subject.rpartition('.')[2]}", body)
+
+        await client.subscribe(f"{TOLD}.>", cb=receive)
+        await client.flush()
+        say(ready=settings["name"])
+        await lines.next()
+
+
+if __name__ == "__main__":
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve())

@@ -1,0 +1,277 @@
+"""What a purge costs, by how many other tenants are open, and by how many holds there ever were.
+
+No network: a Core's vault and a Gateway's engine with a tenant's keys open, and the production way
+of a hold into a boot: verify, join, raise the generation, wipe. Everything else in the process is
+there only to be in the way.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from kcm.dev.identities import OPERATOR, Member, Trust, make_trust
+from kcm_bus.clock import SystemClock, SystemRandomness
+from kcm_bus.learning import Learning
+from kcm_bus.membership import Membership
+from kcm_control.leases import FOREVER
+from kcm_control.registry import Registry
+from kcm_control.revocation import Revocations
+from kcm_control.serving import Permit
+from kcm_core.vault import SealKey, Vault
+from kcm_gateway.config import EngineSettings
+from kcm_gateway.core_client import CoreClient, Lease
+from kcm_gateway.engine import Gateway
+from kcm_schemas import limits
+from kcm_schemas.codes import Code
+from kcm_schemas.control import Scope
+from kcm_schemas.registry import Link, Tenant
+from kcm_schemas.roster import Role
+from kcm_trust import statements
+from kcm_trust.identity import Identity
+from kcm_trust.verify import Verifier, verify_roster
+
+from benchmarks.measure import Case, Turn
+
+REGION: Final = "eu-de"
+SERVICE: Final = "records"
+VICTIM: Final = "victim"
+
+TENANTS: Final = (1, 100, 10_000)
+HOLDS: Final = (0, 10_000)
+"""Earlier holds, lifted: they stay as tombstones."""
+
+KILLS: Final = 20
+"""Kills of a turn."""
+
+NOISE: Final = 0.8
+"""Ratio of speed at which two of these are the same: turns of one differ by as much."""
+
+Part = Literal["core", "gateway"]
+
+
+@dataclass(frozen=True, slots=True)
+class Making:
+    """Who signs and who verifies."""
+
+    trust: Trust
+    verifier: Verifier
+    operator: Identity
+    me: Membership
+
+
+@asynccontextmanager
+async def cases(tenants: Sequence[int], holds: Sequence[int]) -> AsyncIterator[list[Case]]:
+    """Every case of a tenant's and of a link's hold, with what they need until they are done."""
+    directory = Path(tempfile.mkdtemp(prefix="kcm-bench-"))
+    houses: list[House] = []
+    try:
+        making = _making(directory)
+        made = []
+        for part in ("core", "gateway"):
+            crowds: dict[str, House] = {}
+            for count in tenants:
+                house = await _house(making, part, count, 0)
+                crowds[f"{count} open"] = house
+                houses.append(house)
+            for scope in ("tenant", "link"):
+                made.append(_case(f"{part}, a {scope}'s hold", scope, crowds))
+        pasts: dict[str, House] = {}
+        for count in holds:
+            house = await _house(making, "core", 1, count)
+            pasts[f"{count} earlier holds"] = house
+            houses.append(house)
+        made.append(_case("core, after earlier holds", "tenant", pasts))
+        yield made
+    finally:
+        for house in houses:
+            house.close()
+        shutil.rmtree(directory)
+
+
+def _case(name: str, scope: Scope, houses: dict[str, House]) -> Case:
+    first = next(iter(houses))
+    return Case(
+        name,
+        "kill",
+        {label: house.turn(scope) for label, house in houses.items()},
+        {label: NOISE for label in houses if label != first},
+        baseline=first,
+    )
+
+
+class House:
+    """One process's worth of open tenants, one of whom is killed again and again."""
+
+    def __init__(
+        self,
+        making: Making,
+        registry: Registry,
+        purge: Callable[[str], int],
+        reopen: Callable[[str], Awaitable[None]],
+        close: Callable[[], None],
+    ) -> None:
+        self._making: Final = making
+        self._reopen: Final = reopen
+        self.registry: Final = registry
+        self.close: Final = close
+        self.revocations: Final = Revocations(registry, REGION)
+        self.learning: Final = Learning(
+            making.me, self.revocations, purge, emit_nothing, SystemClock(), lambda _: None
+        )
+
+    async def fill(self, tenants: int, holds: int) -> None:
+        """Open the victim and everybody else, and live through some holds."""
+        for name in (VICTIM, *(f"t{number}" for number in range(1, tenants))):
+            self.registry.put(Link(link=name, revision=1, uri="softkey:/x", model="byok"))
+            self.registry.put(
+                Tenant(tenant=name, revision=1, link=name, regions=[REGION], fence="local")
+            )
+            await self._reopen(name)
+        for _ in range(holds):
+            for raw in self._hold_and_lift("tenant"):
+                self.learning.learn(raw)
+        await self._reopen(VICTIM)
+
+    def turn(self, scope: Scope) -> Turn:
+        """Kill and lift; what is measured is the way of the hold alone, its keys wiped."""
+
+        async def turn() -> list[float]:
+            took = []
+            gc.collect()
+            for _ in range(KILLS):
+                held, lift = self._hold_and_lift(scope)
+                started = time.perf_counter()
+                self.learning.learn(held)
+                took.append(time.perf_counter() - started)
+                if not self.revocations.killed(VICTIM):
+                    raise AssertionError("a hold of this very run had no effect")
+                self.learning.learn(lift)
+                await self._reopen(VICTIM)
+            return took
+
+        return turn
+
+    def _hold_and_lift(self, scope: Scope) -> tuple[bytes, bytes]:
+        operator = self._making.operator
+        _, held = statements.hold(
+            operator,
+            scope=scope,
+            target=VICTIM,
+            cause="operator",
+            origin=REGION,
+            issued_ms=0,
+            reason="",
+            salt=os.urandom(limits.ID_SIZE),
+        )
+        return held, statements.lift(operator, held, issued_ms=0, reason="")
+
+
+async def _house(making: Making, part: Part, tenants: int, holds: int) -> House:
+    registry = Registry()
+    make = _core_house if part == "core" else _gateway_house
+    house = make(making, registry)
+    await house.fill(tenants, holds)
+    return house
+
+
+def _core_house(making: Making, registry: Registry) -> House:
+    region = making.verifier.roster.regions[0]
+    seal = SealKey(region.seal_key_id, str(making.trust.seal_key(REGION)))
+    vault = Vault(REGION, seal, SystemRandomness())
+    inner: dict[str, bytearray] = {}
+
+    async def reopen(tenant: str) -> None:
+        root = inner.setdefault(tenant, vault.make_root(tenant, 1))
+        vault.open_root(tenant, 1, memoryview(root), house.revocations.generation(tenant))
+
+    def close() -> None:
+        for tenant in vault.open_tenants:
+            vault.purge(tenant)
+
+    house = House(making, registry, vault.purge, reopen, close)
+    return house
+
+
+def _gateway_house(making: Making, registry: Registry) -> House:
+    clock, randomness = SystemClock(), SystemRandomness()
+    gateway = Gateway(
+        REGION,
+        core=_NoCore(_nobody, making.me, clock, randomness, 1.0),
+        guard=Anything(),
+        clock=clock,
+        randomness=randomness,
+        settings=EngineSettings(),
+    )
+
+    async def reopen(tenant: str) -> None:
+        await gateway.encrypt(tenant, SERVICE, [b""])
+
+    return House(making, registry, gateway.purge, reopen, gateway.close)
+
+
+class Anything:
+    """A ``Guard`` that allows everything."""
+
+    def begin(self, tenant: str) -> Permit:
+        """Allow it."""
+        return Permit(tenant, 0, FOREVER)
+
+    def still(self, permit: Permit) -> float:  # noqa: ARG002 - a Guard
+        """Allow it still."""
+        return FOREVER
+
+
+class _NoCore(CoreClient):
+    """Wraps to something at once: what the keys are wrapped to does not matter for a purge."""
+
+    async def wrap(
+        self,
+        tenant: str,  # noqa: ARG002 - a CoreClient
+        service: str,  # noqa: ARG002
+        purpose: str,  # noqa: ARG002
+        keys: memoryview,
+    ) -> tuple[Lease, bytes]:
+        """As many blobs as keys."""
+        return Lease(1, FOREVER), bytes(len(keys) // limits.KEY_SIZE * limits.WRAPPED_SIZE)
+
+
+async def _nobody(_subject: str, _body: bytes, _timeout_s: float) -> bytes:
+    raise AssertionError("nobody is asked")
+
+
+def emit_nothing(
+    type: str,  # noqa: A002
+    *,
+    actor: str | None = None,
+    tenant: str | None = None,
+    service: str | None = None,
+    code: Code = Code.OK,
+    count: int = 0,
+    failed: int = 0,
+    detail: str = "",
+) -> None:
+    """An ``Emit`` that records nothing."""
+
+
+def _making(directory: Path) -> Making:
+    core = Member(Role.CORE, REGION, 1)
+    public = make_trust(directory, [core], [REGION], time.time_ns() // 1_000_000)
+    trust = Trust(directory)
+    verifier = Verifier(verify_roster(trust.roster.read_bytes(), public, 0))
+    me = Membership(
+        Identity.load(core.name, str(trust.key(core.name))),
+        verifier.instance(core.name),
+        verifier,
+        os.urandom(limits.ID_SIZE),
+    )
+    operator = Identity.load(OPERATOR, str(trust.operator_key))
+    return Making(trust, verifier, operator, me)

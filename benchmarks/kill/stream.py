@@ -1,0 +1,232 @@
+"""What the control stream costs: a hundred instances, ten thousand tenants, one broker.
+
+The broker writes to disk before it acknowledges, as in production. Everybody's records come from
+one other process (``instances``); the follower is a boot's own, in this process, which does nothing
+else, so its CPU time is the follower's.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from kcm.dev import processes, topology
+from kcm.dev.brokers import Account, login_name
+from kcm.dev.brokers import Role as Login
+from kcm.dev.identities import Member, Trust, make_trust
+from kcm.dev.topology import Topology, password_path
+from kcm_bus.clock import SystemClock, SystemRandomness
+from kcm_bus.config import BusAddress
+from kcm_bus.connection import Connection
+from kcm_bus.membership import Membership
+from kcm_bus.provision import provision_region
+from kcm_bus.streams import ControlLog
+from kcm_bus.switch import KillSwitch
+from kcm_control.knowledge import Knowledge
+from kcm_control.registry import Registry
+from kcm_control.revocation import Revocations
+from kcm_control.timing import Timing
+from kcm_schemas import limits, subjects
+from kcm_schemas.roster import Role
+from kcm_trust.identity import Identity
+from kcm_trust.verify import Verifier, verify_roster
+
+from benchmarks.kill.living import REGIONS, Helper, helpers, undisturbed
+from benchmarks.kill.purge import emit_nothing
+from benchmarks.kill.sample import Figure
+
+PART: Final = "the control stream"
+
+HOME: Final = REGIONS[0]
+WAIT_S: Final = 300.0
+"""Seconds that filling may take."""
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How many there are, and for how long they are watched."""
+
+    cores: int = 40
+    gateways: int = 60
+    keys: int = 10_000
+    """Customers' keys in use: at most one for each tenant."""
+    few: int = 100
+    """The same, where many tenants share one."""
+    seconds: float = 20.0
+
+
+@contextmanager
+def broker(size: Size) -> Iterator[tuple[Topology, Verifier]]:
+    """One region's broker, with everybody on the roster; gone afterwards."""
+    directory = Path(tempfile.mkdtemp(prefix="kcm-bench-"))
+    entries: list[processes.Process] = []
+    try:
+        members = [
+            *(Member(Role.CORE, HOME, n + 1) for n in range(size.cores + 1)),
+            *(Member(Role.GATEWAY, HOME, n + 1) for n in range(size.gateways + 1)),
+        ]
+        public = make_trust(directory, members, list(REGIONS), time.time_ns() // 1_000_000)
+        verifier = Verifier(verify_roster(Trust(directory).roster.read_bytes(), public, 0))
+        plan, _ = topology.start(
+            directory,
+            [HOME],
+            die_with_parent=True,
+            record=lambda entry: entries.append(entry.process),
+        )
+        yield plan, verifier
+    finally:
+        with undisturbed():
+            processes.stop(entries[::-1])
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+async def measure(plan: Topology, verifier: Verifier, size: Size) -> list[Figure]:
+    """Fill the stream, replay it, and follow it live."""
+    connection = Connection(_address(plan, Account.REGION), "bench")
+    await connection.start()
+    try:
+        await provision_region(connection, HOME)
+        async with helpers([("benchmarks.kill.instances", _settings(plan, size))]) as started:
+            (instances,) = started
+            filled = await instances.ask(WAIT_S, do="fill")
+            info = await connection.jetstream().stream_info(subjects.CONTROL_STREAM)
+            disk = _on_disk(plan.root / "brokers" / HOME)
+            figures = [
+                *_arithmetic(size),
+                Figure(
+                    PART, "writes the broker sustains", filled["writes"] / filled["seconds"], "1/s"
+                ),
+                Figure(PART, "messages stored", info.state.messages, ""),
+                Figure(PART, "bytes stored", info.state.bytes / 2**20, "MiB"),
+                Figure(PART, "bytes on disk", disk / 2**20, "MiB"),
+            ]
+            for role in (Role.CORE, Role.GATEWAY):
+                figures += await _follow(plan, verifier, role, instances, size)
+    finally:
+        await connection.close()
+    return figures
+
+
+async def _follow(
+    plan: Topology, verifier: Verifier, role: Role, instances: Helper, size: Size
+) -> list[Figure]:
+    """A boot of a role: catching up from nothing, and then following everybody."""
+    number = (size.cores if role is Role.CORE else size.gateways) + 1
+    me = _member(plan, verifier, Member(role, HOME, number))
+    region, control = (
+        Connection(_address(plan, account), "bench")
+        for account in (Account.REGION, Account.CONTROL)
+    )
+    await region.start()
+    await control.start()
+    switch = _switch(me, region, control)
+    if role is Role.CORE:
+        switch.listen(lambda _: None, lambda _: None)
+    figures = []
+    try:
+        started, worked = time.monotonic(), time.process_time()
+        await switch.start()
+        figures += [
+            Figure(
+                PART, f"{role.value}: catching up from nothing", time.monotonic() - started, "s"
+            ),
+            Figure(PART, f"{role.value}: CPU time of that", time.process_time() - worked, "s"),
+        ]
+        for keys in (size.keys, size.few):
+            figures += await _live(role, instances, keys, size.seconds)
+    finally:
+        await switch.close()
+        await control.close()
+        await region.close()
+    return figures
+
+
+async def _live(role: Role, instances: Helper, keys: int, seconds: float) -> list[Figure]:
+    worked = time.process_time()
+    done = await instances.ask(WAIT_S, do="live", seconds=seconds, keys=keys)
+    worked = time.process_time() - worked
+    label = f"{keys} keys, live"
+    figures = [
+        Figure(
+            PART, f"{role.value}: CPU of following, {label}", 100 * worked / done["seconds"], "%"
+        )
+    ]
+    if role is Role.CORE:
+        figures += [
+            Figure(PART, f"writes, {label}", done["writes"] / done["seconds"], "1/s"),
+            Figure(
+                PART, f"bytes written, {label}", done["bytes"] / done["seconds"] / 1024, "KiB/s"
+            ),
+        ]
+    return figures
+
+
+def _arithmetic(size: Size) -> list[Figure]:
+    """Writes a second by the durations that instances keep."""
+    return [
+        Figure(PART, f"writes by arithmetic, {keys} keys", writes(size, keys, Timing()), "1/s")
+        for keys in (size.keys, size.few)
+    ]
+
+
+def writes(size: Size, keys: int, timing: Timing) -> float:
+    """Leases of everybody; a fence and two leases for each other region's round; a proof a probe.
+
+    A round's wait is drawn from the last quarter of its interval, a probe's from its jitter.
+    """
+    leases = (size.cores + size.gateways) / timing.renew_every_s
+    rounds = (len(REGIONS) - 1) / (timing.pull_every_s * (1 - 1 / 8))
+    probes = keys / (timing.probe_interval_s * (1 - timing.probe_jitter / 2))
+    return leases + 3 * rounds + probes
+
+
+def _switch(me: Membership, region: Connection, control: Connection) -> KillSwitch:
+    clock = SystemClock()
+    return KillSwitch(
+        membership=me,
+        stream=ControlLog(region, HOME, clock),
+        control_bus=control,
+        revocations=Revocations(Registry(), HOME),
+        knowledge=Knowledge(Timing()),
+        purge=lambda _: 0,
+        emit=emit_nothing,
+        clock=clock,
+        randomness=SystemRandomness(),
+    )
+
+
+def _member(plan: Topology, verifier: Verifier, member: Member) -> Membership:
+    identity = Identity.load(member.name, str(Trust(plan.root).key(member.name)))
+    boot = os.urandom(limits.ID_SIZE)
+    return Membership(identity, verifier.instance(member.name), verifier, boot)
+
+
+def _settings(plan: Topology, size: Size) -> dict[str, object]:
+    return {
+        "root": str(plan.root),
+        "region": HOME,
+        "others": list(REGIONS[1:]),
+        "cores": size.cores,
+        "gateways": size.gateways,
+        "keys": size.keys,
+        "address": _address(plan, Account.REGION).model_dump(mode="json"),
+    }
+
+
+def _address(plan: Topology, account: Account) -> BusAddress:
+    return BusAddress(
+        url=plan.region(HOME).url,
+        user=login_name(Login.CORE, account),
+        password_file=password_path(plan.root, HOME, Login.CORE, account),
+    )
+
+
+def _on_disk(directory: Path) -> int:
+    return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
