@@ -120,13 +120,15 @@ class OnRecord:
             raise Untrusted("the lease record lies under another name")
         own = (lease.instance, lease.boot) == (self._me.name, self._me.boot)
         if not self._knowledge.leased(Mark(entry.sequence, lease.nonce), own=own):
-            self._lost("another record was read back than was acknowledged")
+            self.lost("another record was read back than was acknowledged")
             return
         self.boots.take(lease, entry.sequence, self._clock.elapsed())
 
     async def _write_next(self) -> Mark:
         async with self._writing:
             self._next = None  # who comes from now on needs a write that begins later
+            if self._closing:
+                raise KcmError(Code.UNAVAILABLE, "this boot has ended")
             return await self._write()
 
     async def _write(self, *, ended: bool = False) -> Mark:
@@ -154,7 +156,7 @@ class OnRecord:
         self._expected = sequence
         mark = Mark(sequence, nonce)
         if era != self._knowledge.era or not self._knowledge.wrote(began, seen, mark):
-            self._lost("a write was acknowledged where something was seen before")
+            self.lost("a write was acknowledged where something was seen before")
             raise KcmError(Code.UNAVAILABLE, "the region's stream went back")
         self._first = self._first or sequence
         self._wrote = began
@@ -171,9 +173,10 @@ class OnRecord:
         own = lease is not None and (lease.instance, lease.boot) == (self._me.name, self._me.boot)
         # A later own record is one whose acknowledgement was lost: it too replaced the one before.
         if lease is None or not own or not self._knowledge.adopt(Mark(self._expected, lease.nonce)):
-            self._lost("the stream lacks the last record that it acknowledged")
+            self.lost("the stream lacks the last record that it acknowledged")
 
-    def _lost(self, why: str) -> None:
+    def lost(self, why: str) -> None:
+        """The stream went back: forget, and read it again."""
         log.error("the region's stream went back: %s", why)
         self.restart()
         self._went_back()

@@ -21,7 +21,7 @@ from kcm_control.marks import Mark
 from kcm_control.revocation import Revocations
 from kcm_schemas import subjects
 from kcm_schemas.codec import encode
-from kcm_schemas.codes import KcmError
+from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.control import Boot, Fence, Proof
 from kcm_schemas.signed import Kind
 from kcm_trust.verify import Untrusted
@@ -39,6 +39,12 @@ log = logging.getLogger(__name__)
 
 HEARD_POLL_S: Final = 0.02
 """Seconds between two looks whether every region was heard."""
+
+READ_BACK_S: Final = 5.0
+"""Seconds to wait for an own record to be read back: that happens at once, or not at all."""
+
+READ_BACK_POLL_S: Final = 0.005
+"""Seconds between two looks whether it was."""
 
 OnFence = Callable[[Fence], None]
 OnProof = Callable[[Proof], None]
@@ -135,7 +141,13 @@ class KillSwitch:
         ``unavailable``.
         """
         mark = await self.record.renew()
+        era, until = self._knowledge.era, self._clock.elapsed() + READ_BACK_S
         await self._following.reached(mark.sequence)
+        while not self._knowledge.read_back(mark):
+            # Replaced by a later own record before it was delivered; or the stream went back.
+            if era != self._knowledge.era or self._clock.elapsed() >= until:
+                raise KcmError(Code.UNAVAILABLE, "the own record was not read back")
+            await asyncio.sleep(READ_BACK_POLL_S)
         return mark
 
     async def heard_regions(self, timeout_s: float) -> None:
@@ -168,7 +180,7 @@ class KillSwitch:
 
     def anchor(self) -> int:
         """Behind the last own record, above which the stream may be another one than before."""
-        return self._knowledge.lease.anchor
+        return self._knowledge.anchor
 
     def resumed(self, behind: int) -> None:
         """What was above counts when it comes again."""
@@ -194,7 +206,8 @@ class KillSwitch:
                     self._on_proof(self._me.verifier.proof(entry.data))
         except Untrusted as error:
             self._refusals.record(error)
-        self._knowledge.delivered(entry.sequence)
+        if not self._knowledge.delivered(entry.sequence):
+            self.record.lost("something else was read where a record was acknowledged")
 
     async def _catch_up_somehow(self) -> None:
         """Catch up, however long it takes: who is not on record must not serve."""
@@ -208,6 +221,7 @@ class KillSwitch:
                 return
 
     def _read_again(self) -> None:
+        self._durable.forget()
         self._following.again()
 
     def _on_fence(self, fence: Fence) -> None:

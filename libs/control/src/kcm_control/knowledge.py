@@ -1,6 +1,8 @@
 """What a boot knows of its region's stream, of other regions and of customers' keys, since when.
 
-All of it hangs on places in one stream. So all of it goes together when the stream went back.
+All of it hangs on places in one stream. So all of it goes together when the stream went back, and
+until the stream is read from its start nothing that is still delivered counts: that is what a
+consumer of before has left.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ class Knowledge:
         self.fences: Final = Fences()
         self.proofs: Final = Proofs(timing.l1_lease_s)
         self._mark: Mark | None = None
+        self._unread = False
         self.era = 0
         """Raised whenever everything is forgotten: what began in another era says nothing."""
 
@@ -32,9 +35,14 @@ class Knowledge:
         """The latest own write that was acknowledged: the *before* of what begins now."""
         return self._mark
 
+    @property
+    def anchor(self) -> int:
+        """Behind which a consumer that is made anew has to go on; 0: from the stream's start."""
+        return 0 if self._unread else self.lease.anchor
+
     def wrote(self, t0: float, seen: int, mark: Mark) -> bool:
         """Take an acknowledged own write; ``False``: the stream went back, all is forgotten."""
-        if not self.lease.wrote(t0, seen, mark.sequence):
+        if self._other_was_read(mark) or not self.lease.wrote(t0, seen, mark.sequence):
             self.forget()
             return False
         self._mark = mark
@@ -42,16 +50,26 @@ class Knowledge:
 
     def adopt(self, mark: Mark) -> bool:
         """Take an own write whose acknowledgement was lost; ``False`` as for ``wrote``."""
-        if not self.lease.adopt(mark.sequence):
+        if self._other_was_read(mark) or not self.lease.adopt(mark.sequence):
             self.forget()
             return False
         return True
+
+    def read_back(self, mark: Mark) -> bool:
+        """Whether an own write, or a later one in its place, was delivered."""
+        return not self._unread and self.lease.anchor >= mark.sequence
+
+    def _other_was_read(self, mark: Mark) -> bool:
+        """Whether the stream was read past the place of an own write, and that was not there."""
+        return mark.sequence <= self.lease.position and mark not in self.marks
 
     def leased(self, mark: Mark, *, own: bool) -> bool:
         """A lease record was delivered; ``False``: an own place has another one, all is forgotten.
 
         What was acknowledged has to be read back where it was acknowledged.
         """
+        if self._unread:
+            return True
         here = self._mark if own else None
         if here is not None and mark.sequence == here.sequence and mark != here:
             self.forget()
@@ -61,14 +79,14 @@ class Knowledge:
 
     def fenced(self, other: str, mark: Mark) -> bool:
         """A fence was delivered; ``False`` when its mark is not known here."""
-        if mark not in self.marks:
+        if self._unread or mark not in self.marks:
             return False
         self.fences.learn(other, mark.sequence)
         return True
 
     def proven(self, key: ProofKey, mark: Mark) -> bool:
         """A proof was delivered, or made here; ``False`` when its mark is not known here."""
-        if mark not in self.marks and mark != self._mark:
+        if self._unread or (mark not in self.marks and mark != self._mark):
             return False
         self.proofs.learn(key, mark.sequence)
         return True
@@ -77,16 +95,27 @@ class Knowledge:
         """Whether another region was heard since this boot's first write."""
         return self.fences.moment(other, self.lease) > EXPIRED
 
-    def delivered(self, sequence: int) -> None:
-        """Everything through ``sequence`` was delivered."""
+    def delivered(self, sequence: int) -> bool:
+        """Everything through ``sequence`` was delivered; ``False`` as for ``leased``."""
+        if self._unread:
+            return True
+        last = self._mark
+        if last is not None and last.sequence == sequence and last not in self.marks:
+            self.forget()
+            return False
+        for own in self.lease.awaited:
+            if own <= sequence and own not in self.marks.sequences:
+                self.lease.replaced(own)
         self.lease.delivered(sequence)
+        return True
 
     def resumed(self, behind: int) -> None:
         """The stream is read on behind ``behind``, the last own write.
 
         Above it may be another stream now. But whatever was known when it stood higher was known
-        when it stood there.
+        when it stood there. Behind 0 it is read from its start.
         """
+        self._unread = self._unread and behind > 0
         self.lease.resumed(behind)
         self.marks.resumed(behind)
         self.fences.resumed(behind)
@@ -95,6 +124,7 @@ class Knowledge:
     def forget(self) -> None:
         """The stream went back: nothing is known any more."""
         self.era += 1
+        self._unread = True
         self.lease.forget()
         self._mark = None
         self.marks.forget()

@@ -12,8 +12,9 @@ than that moment of this boot's own clock.
 **Rollback.** Every write but the first replaces the one before, by compare-and-set: it is only
 stored in a stream that still has everything up to that one. Where it is refused, or acknowledged at
 or below what was seen before it was sent, the stream lost messages, and nothing is known any more
-until everything was replayed. A consumer that is made anew goes on behind the last own write
-(``anchor``) and not behind the last delivery, for above the anchor the stream may be another one.
+until everything was replayed. A consumer that is made anew goes on behind the last own write that
+was delivered (``anchor``), and not behind the last delivery, for above the anchor the stream may be
+another one; nor behind an own write that was not delivered yet, for that skips what lies before it.
 
 Every lease starts expired. Times are seconds on a clock that runs on in suspend.
 """
@@ -25,7 +26,8 @@ from dataclasses import dataclass
 from typing import Final
 
 WRITES_KEPT: Final = 256
-"""Own writes kept: enough to date a fence or a proof that is several grace periods old."""
+"""Own writes kept. When there are more, every other one of the older half goes, so old fences and
+proofs are dated a little earlier, but never not at all: however often a boot has to write."""
 
 EXPIRED: Final = float("-inf")
 FOREVER: Final = float("inf")
@@ -42,19 +44,32 @@ class ControlLease:
 
     def __init__(self, length_s: float) -> None:
         self.length_s: Final = length_s
-        self._writes: deque[_Write] = deque(maxlen=WRITES_KEPT)
+        self._writes: list[_Write] = []
+        self._awaited: deque[int] = deque()
+        """Own writes that were not delivered yet."""
         self._delivered = 0
+        self._last = 0
         self._anchor = 0
 
     @property
     def anchor(self) -> int:
-        """The sequence of the last own write; 0 when there is none in this stream."""
+        """The sequence of the last own write that was delivered; 0 when none was."""
         return self._anchor
+
+    @property
+    def position(self) -> int:
+        """The sequence through which everything was delivered."""
+        return self._delivered
 
     @property
     def seen(self) -> int:
         """The highest sequence seen: every write that begins now has to get a higher one."""
-        return max(self._delivered, self._anchor)
+        return max(self._delivered, self._last)
+
+    @property
+    def awaited(self) -> tuple[int, ...]:
+        """Own writes that were not delivered yet, oldest first."""
+        return tuple(self._awaited)
 
     def wrote(self, t0: float, seen: int, sequence: int) -> bool:
         """Take an acknowledged own write; ``False`` means that the stream went back.
@@ -65,8 +80,10 @@ class ControlLease:
         if sequence <= seen:
             self.forget()
             return False
-        self._anchor = sequence
         self._writes.append(_Write(t0, sequence))
+        if len(self._writes) > WRITES_KEPT:
+            del self._writes[1 : WRITES_KEPT // 2 : 2]
+        self._await(sequence)
         return True
 
     def adopt(self, sequence: int) -> bool:
@@ -74,24 +91,37 @@ class ControlLease:
 
         ``False`` means that the stream went back: it has an older one than the last.
         """
-        if sequence <= self._anchor:
+        if sequence <= self._last:
             self.forget()
             return False
-        self._anchor = sequence
+        self._await(sequence)
         return True
 
     def delivered(self, sequence: int) -> None:
         """The follower has delivered everything through ``sequence``."""
         self._delivered = max(self._delivered, sequence)
+        while self._awaited and self._awaited[0] <= self._delivered:
+            self._anchor = self._awaited.popleft()
+
+    def replaced(self, sequence: int) -> None:
+        """A later own write took the place of this one before it was delivered: it renews nothing.
+
+        The stream keeps the last message of a subject only.
+        """
+        self._writes = [write for write in self._writes if write.sequence != sequence]
+        self._awaited.remove(sequence)
 
     def resumed(self, behind: int) -> None:
         """The follower goes on behind ``behind``: what it delivered above may be another thing."""
         self._delivered = min(self._delivered, behind)
+        self._anchor = min(self._anchor, behind)
 
     def forget(self) -> None:
         """Nothing is known any more: what follows is a replay from the start of a stream."""
         self._writes.clear()
+        self._awaited.clear()
         self._delivered = 0
+        self._last = 0
         self._anchor = 0
 
     def until(self) -> float:
@@ -105,3 +135,10 @@ class ControlLease:
             if write.sequence <= sequence:
                 return write.t0
         return None
+
+    def _await(self, sequence: int) -> None:
+        self._last = sequence
+        if sequence <= self._delivered:
+            self._anchor = sequence
+        else:
+            self._awaited.append(sequence)

@@ -9,6 +9,7 @@ reads a mark believes it only when that very record was delivered there.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import KeysView
 from dataclasses import dataclass
 from typing import Final
 
@@ -35,6 +36,11 @@ class Marks:
         self._nonces[mark.sequence] = mark.nonce
         if len(self._nonces) > MARKS_KEPT:
             self._nonces.popitem(last=False)
+
+    @property
+    def sequences(self) -> KeysView[int]:
+        """Where lease records were delivered."""
+        return self._nonces.keys()
 
     def __contains__(self, mark: Mark) -> bool:
         return self._nonces.get(mark.sequence) == mark.nonce

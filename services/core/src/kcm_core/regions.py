@@ -84,6 +84,7 @@ class Regions:
         self._chance: Final = chance
         self._closing = False
         self._fenced: dict[str, float] = {}
+        self._stated: dict[str, Fence] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._answering: set[asyncio.Task[None]] = set()
 
@@ -105,8 +106,13 @@ class Regions:
             task.cancel()
 
     def on_fence(self, fence: Fence) -> None:
-        """Somebody in this region knows another region: the own question can wait."""
-        self._fenced[fence.other] = self._clock.elapsed()
+        """Somebody in this region knows another region: the own question can wait.
+
+        Not for a fence that is delivered once more: else who repeats it keeps everybody from asking.
+        """
+        if self._stated.get(fence.other) != fence:
+            self._stated[fence.other] = fence
+            self._fenced[fence.other] = self._clock.elapsed()
 
     async def facts(self, region: str, hold_id: bytes) -> PullReply | None:
         """What another region says of a hold and of who is on record there."""

@@ -1,0 +1,23 @@
+"""Everything here runs in virtual time."""
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fakes.virtual import VirtualLoop
+from tests.unit.switch.rig import System
+
+
+def pytest_asyncio_loop_factories(config: Any, item: Any) -> Mapping[str, Callable[[], Any]]:
+    """Tests of this directory get a loop whose time jumps."""
+    return {"virtual": VirtualLoop}
+
+
+@pytest.fixture
+async def system(tmp_path: Path) -> AsyncIterator[System]:
+    """Three regions without boots."""
+    made = System(tmp_path)
+    yield made
+    await made.close()

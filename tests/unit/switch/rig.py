@@ -1,0 +1,381 @@
+"""Boots of a system in memory: the production classes of the kill switch over strict ports.
+
+``System`` is what boots share (the wire between regions, a stream for each region), ``Boot`` is an
+instance with its kill switch, ``CoreBoot`` one with everything that a Core has. Time is virtual.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from pathlib import Path
+from typing import Any, Final
+
+from kcm_bus.clock import SystemRandomness
+from kcm_bus.membership import Membership
+from kcm_bus.switch import KillSwitch
+from kcm_control.knowledge import Knowledge
+from kcm_control.registry import Registry
+from kcm_control.revocation import Revocations
+from kcm_control.serving import Serving
+from kcm_control.timing import Timing
+from kcm_core.canaries import Canaries
+from kcm_core.directory import Directory
+from kcm_core.keyholds import KeyHolds
+from kcm_core.keystore import KeyStore
+from kcm_core.kills import Kills
+from kcm_core.making import Maker
+from kcm_core.opening import Opener
+from kcm_core.regions import Regions
+from kcm_core.sentinel import KeyWatch
+from kcm_core.sessions import Sessions
+from kcm_core.vault import SealKey, Vault
+from kcm_core.wrapping import Wrapping
+from kcm_crypto.hpke import SECRET_SIZE, HpkePrivate
+from kcm_schemas.codec import encode
+from kcm_schemas.codes import KcmError
+from kcm_schemas.control import Hold
+from kcm_schemas.data import Failure
+from kcm_schemas.registry import Link, Service, Tenant
+from kcm_schemas.roster import Grant, Instance, Operator, OperatorRole, Region, Role, Roster
+from kcm_schemas.signed import Kind
+from kcm_trust.verify import Verifier, hold_id
+
+from tests.fakes.bus import Bus
+from tests.fakes.ports import FakeLog, Stream, Wire
+from tests.fakes.unsealer import FakeUnsealer
+from tests.fakes.virtual import VirtualClock
+from tests.vectors.families.messages import identity
+
+ID: Final = b"i" * 16
+REGIONS: Final = ("ap", "eu", "us")
+HPKE: Final = HpkePrivate(memoryview(bytearray(b"\x07" * SECRET_SIZE)))
+URI: Final = "softkey:/keys/acme"
+LINK: Final = Link(link="acme-root", revision=1, uri=URI, model="byok")
+
+_salts = itertools.count(1)
+_boots = itertools.count(1)
+
+
+def roster() -> Roster:
+    names = [
+        *((f"core-{region}-{n}", Role.CORE, region) for region in REGIONS for n in (1, 2, 3)),
+        *((f"gw-{region}-{n}", Role.GATEWAY, region) for region in REGIONS for n in (1, 2)),
+    ]
+    return Roster(
+        system="test",
+        version=1,
+        issued_ms=0,
+        instances=[
+            Instance(
+                instance=name,
+                role=role,
+                region=region,
+                public_key=identity(name).public,
+                grants=[Grant(tenant="*", service="*")] if role is Role.GATEWAY else [],
+            )
+            for name, role, region in names
+        ],
+        operators=[
+            Operator(
+                operator=name,
+                roles=[OperatorRole.SECURITY],
+                public_key=identity(name).public,
+            )
+            for name in ("security", "security-2")
+        ],
+        regions=[
+            Region(
+                region=region,
+                hpke_key_id=ID,
+                hpke_suite="mlkem768-x25519",
+                hpke_public=HPKE.public_bytes,
+                seal_key_id=ID,
+            )
+            for region in REGIONS
+        ],
+    )
+
+
+VERIFIER: Final = Verifier(roster())
+
+
+def tenant(name: str = "acme", **changes: Any) -> Tenant:
+    fields: dict[str, Any] = {"link": "acme-root", "regions": ["eu"], "fence": "all", "revision": 1}
+    return Tenant(tenant=name, **(fields | changes))
+
+
+def hold(**changes: Any) -> Hold:
+    """An operator's hold on a tenant, different from every other one."""
+    fields: dict[str, Any] = {
+        "salt": next(_salts).to_bytes(16, "big"),
+        "scope": "tenant",
+        "target": "acme",
+        "cause": "operator",
+        "origin": "eu",
+        "issued_ms": 5,
+        "reason": "drill",
+    }
+    draft = Hold(id=ID, **(fields | changes))
+    return draft.model_copy(update={"id": hold_id(draft)})
+
+
+def signed(kind: Kind, message: Any, signer: str = "security") -> bytes:
+    return encode(identity(signer).sign(kind, message))
+
+
+def held(one: Hold, signer: str = "security") -> bytes:
+    return signed(Kind.HOLD, one, signer)
+
+
+def lifted(one: Hold, signer: str = "security") -> bytes:
+    from kcm_trust.statements import lift
+
+    return lift(identity(signer), held(one, signer), issued_ms=9, reason="over")
+
+
+class System:
+    """What all boots share."""
+
+    def __init__(self, path: Path, timing: Timing | None = None) -> None:
+        self.timing = timing or Timing()
+        self.wire = Wire()
+        self.streams = {region: Stream() for region in REGIONS}
+        self.buses = {region: Bus() for region in REGIONS}
+        self.unsealers = {region: FakeUnsealer() for region in REGIONS}
+        self.path = path
+        self.boots: list[Boot] = []
+        for region in REGIONS:
+            (path / region).mkdir()
+        self.seal_key = path / "seal"
+        self.seal_key.write_bytes(os.urandom(32))
+        self.seal_key.chmod(0o600)
+
+    def boot(self, name: str, **options: Any) -> Boot:
+        made = Boot(self, name, **options)
+        self.boots.append(made)
+        return made
+
+    def core(self, name: str, **options: Any) -> CoreBoot:
+        made = CoreBoot(self, name, **options)
+        self.boots.append(made)
+        return made
+
+    async def close(self) -> None:
+        for boot in self.boots:
+            if boot.alive:
+                await boot.close()
+
+
+class Boot:
+    """One run of an instance: what it knows, what it purged, and its kill switch."""
+
+    def __init__(self, system: System, name: str, *, verifier: Verifier = VERIFIER) -> None:
+        self.system = system
+        self.clock = VirtualClock(1_000.0 * next(_boots))
+        boot = next(_boots).to_bytes(16, "big")
+        self.me = Membership(identity(name), verifier.instance(name), verifier, boot)
+        self.stream = system.streams[self.me.region]
+        self.log = FakeLog(self.stream)
+        self.bus = system.wire.join(name)
+        self.registry = Registry()
+        self.revocations = Revocations(self.registry, self.me.region)
+        self.knowledge = Knowledge(system.timing)
+        self.serving = Serving(self.knowledge, self.revocations, self.registry, self.me.region)
+        self.purged: list[str] = []
+        self.broken: set[str] = set()
+        self.events: list[tuple[str, dict[str, Any]]] = []
+        self.alive = True
+        self.on_purge: Any = lambda tenant: None
+        self.randomness = SystemRandomness()
+        self.switch = KillSwitch(
+            membership=self.me,
+            stream=self.log,
+            control_bus=self.bus,
+            revocations=self.revocations,
+            knowledge=self.knowledge,
+            purge=self.purge,
+            emit=self.emit,
+            clock=self.clock,
+            randomness=self.randomness,
+        )
+
+    @property
+    def region(self) -> str:
+        return self.me.region
+
+    @property
+    def follower(self) -> Any:
+        assert self.log.following is not None
+        return self.log.following
+
+    def emit(self, kind: str, **fields: Any) -> None:
+        self.events.append((kind, fields))
+
+    def purge(self, tenant: str) -> int:
+        if tenant in self.broken:
+            raise RuntimeError("a fault")
+        self.on_purge(tenant)
+        self.purged.append(tenant)
+        self.serving.close(tenant)
+        return 1
+
+    def learn(self, *records: Tenant | Link | Service) -> None:
+        for record in records:
+            for name in self.revocations.register(record):
+                self.purge(name)
+
+    async def start(self) -> None:
+        await self.switch.start()
+
+    async def close(self) -> None:
+        self.alive = False
+        await self.switch.close()
+
+    async def crash(self) -> None:
+        """Gone without a word: its tasks end, its connections are closed, nothing is written."""
+        self.alive = False
+        self.log.connected = self.bus.connected = False
+        await self.close()
+
+    def live(self) -> bool:
+        return self.knowledge.lease.until() > self.clock.elapsed()
+
+    def count(self, kind: str) -> int:
+        return sum(one == kind for one, _ in self.events)
+
+
+class CoreBoot(Boot):
+    """A Core: with regions, keys' holds, sentinel, commands and the vault."""
+
+    vault: Vault
+
+    def __init__(
+        self,
+        system: System,
+        name: str,
+        *,
+        unsealer: FakeUnsealer | None = None,
+        chance: Any = lambda: 0.5,
+        verifier: Verifier = VERIFIER,
+    ) -> None:
+        super().__init__(system, name, verifier=verifier)
+        region = self.me.region
+        self.unsealer = unsealer or system.unsealers[region]
+        self.vault = Vault(region, SealKey(ID, str(system.seal_key)), self.randomness)
+        bus: Any = system.buses[region]
+        self.store = KeyStore(bus, Directory(system.path / region), self.me)
+        self.canaries = Canaries(self.registry, self.store)
+        common: Any = {
+            "membership": self.me,
+            "revocations": self.revocations,
+            "clock": self.clock,
+        }
+        self.holds = KeyHolds(
+            **common,
+            switch=self.switch,
+            settle_s=system.timing.settle_s,
+            randomness=self.randomness,
+        )
+        self.watch = KeyWatch(
+            **common,
+            knowledge=self.knowledge,
+            serving=self.serving,
+            canaries=self.canaries,
+            unsealer=self.unsealer,
+            holds=self.holds,
+            stream=self.log,
+            seal=self.purge,
+            emit=self.emit,
+            chance=chance,
+        )
+        self.opener = Opener(
+            **common,
+            registry=self.registry,
+            store=self.store,
+            vault=self.vault,
+            unsealer=self.unsealer,
+            serving=self.serving,
+            watch=self.watch,
+            seal=self.purge,
+            emit=self.emit,
+            deadline_s=5.0,
+        )
+        self.maker = Maker(
+            membership=self.me,
+            revocations=self.revocations,
+            store=self.store,
+            vault=self.vault,
+            opener=self.opener,
+            unsealer=self.unsealer,
+            seal_key_id=ID,
+            emit=self.emit,
+            randomness=self.randomness,
+            deadline_s=5.0,
+        )
+        self.wrapping = Wrapping(
+            membership=self.me,
+            serving=self.serving,
+            opener=self.opener,
+            vault=self.vault,
+            sessions=Sessions(region, ID, HPKE, self.me.verifier),
+            emit=self.emit,
+            clock=self.clock,
+            randomness=self.randomness,
+            boots=self.switch.record.boots,
+            lease_ms=10_000,
+        )
+        self.regions = Regions(
+            **common,
+            control_bus=self.bus,
+            stream=self.log,
+            switch=self.switch,
+            timing=system.timing,
+            randomness=self.randomness,
+            chance=chance,
+        )
+        self.kills = Kills(
+            **common,
+            control_bus=self.bus,
+            registry=self.registry,
+            switch=self.switch,
+            regions=self.regions,
+            timing=system.timing,
+        )
+        self.switch.listen(self.regions.on_fence, self.watch.on_proof)
+
+    def purge(self, tenant: str) -> int:
+        super().purge(tenant)
+        return self.vault.purge(tenant)
+
+    async def start(self, *, regions: bool = True, watch: bool = True) -> None:
+        await self.switch.start()
+        await self.kills.start()
+        if regions:
+            await self.regions.start()
+        if watch:
+            self.watch.start()
+
+    async def close(self) -> None:
+        self.alive = False
+        self.watch.close()
+        for name in self.vault.open_tenants:
+            self.purge(name)
+        await self.regions.close()
+        await self.switch.close()
+
+    async def make(self, *tenants: Tenant, link: Link = LINK, service: str = "crm") -> None:
+        """Register tenants and make their keys, then close them."""
+        self.learn(link, *tenants)
+        for one in tenants:
+            await self.maker.root(one, link)
+            record = Service(tenant=one.tenant, service=service, revision=1)
+            self.learn(record)
+            await self.maker.service(record)
+
+    async def answer(self, subject: str, body: bytes, timeout_s: float = 1.0) -> bytes:
+        """As the bus serves it."""
+        try:
+            return await self.wrapping.handle(subject, body)
+        except KcmError as error:
+            return encode(Failure(v=1, error=error.code, detail=error.detail))

@@ -1,0 +1,371 @@
+"""A boot's own record: what renews its lease, and how a stream that went back is noticed."""
+
+import asyncio
+
+import pytest
+from kcm_bus.onrecord import BEFORE_EVERYTHING
+from kcm_bus.ports import Entry
+from kcm_control.leases import EXPIRED
+from kcm_schemas import subjects
+from kcm_schemas.codes import Code, KcmError
+from kcm_schemas.control import Lease
+from kcm_schemas.roster import Role
+from kcm_schemas.signed import Kind
+
+from tests.fakes.ports import nothing
+from tests.fakes.virtual import let_pass, settled, until
+from tests.unit.switch.rig import VERIFIER, held, hold, signed
+
+
+def own(boot):
+    return subjects.control_lease(boot.region, boot.me.name, boot.me.boot)
+
+
+def own_record(boot):
+    return VERIFIER.lease(boot.stream.entries[own(boot)].data)
+
+
+def foreign(boot, number=1, **changes):
+    """A lease record of another boot of the region, as it is stored."""
+    fields = {"nonce": number.to_bytes(16, "big"), "first": 0, "ended": False}
+    record = Lease(
+        instance="gw-eu-2", boot=b"another-boot-id-", role=Role.GATEWAY, region="eu",
+        **(fields | changes),
+    )  # fmt: skip
+    return (
+        subjects.control_lease("eu", "gw-eu-2", b"another-boot-id-"),
+        signed(Kind.LEASE, record, "gw-eu-2"),
+    )
+
+
+def hold_place(one):
+    return subjects.control_hold("eu", one.scope, one.id)
+
+
+class Held:
+    """Keeps operations of a log back until they are let go."""
+
+    def __init__(self, operation, subject=None):
+        self.wanted = (operation, subject)
+        self.arrived = asyncio.Event()
+        self.go = asyncio.Event()
+
+    async def __call__(self, operation, subject):
+        if operation == self.wanted[0] and self.wanted[1] in (None, subject):
+            self.arrived.set()
+            await self.go.wait()
+
+
+async def test_a_boot_that_started_has_a_lease_and_says_when_it_began(system):
+    boot = system.boot("gw-eu-1")
+    assert boot.knowledge.lease.until() == EXPIRED
+    await boot.start()
+    assert boot.live()
+    assert own_record(boot).first == boot.stream.history[0].sequence
+
+
+async def test_the_lease_is_kept_for_as_long_as_the_broker_answers(system):
+    boot = system.boot("gw-eu-1")
+    await boot.start()
+    for _ in range(100):
+        await let_pass(1)
+        assert boot.live()
+    boot.log.disconnect()
+    await let_pass(system.timing.control_lease_s)
+    assert not boot.live()
+    boot.log.reconnect()
+    await until(boot.live)
+
+
+async def test_a_write_that_is_acknowledged_but_not_delivered_renews_nothing(system):
+    boot = system.boot("gw-eu-1")
+    await boot.start()
+    before = boot.knowledge.lease.until()
+    boot.follower.paused = True
+    await let_pass(system.timing.renew_every_s + 1)
+    assert len(boot.log.puts) > 2
+    assert boot.knowledge.lease.until() == before
+    await let_pass(system.timing.control_lease_s)
+    assert not boot.live()
+
+
+async def test_deliveries_without_an_own_write_renew_nothing(system):
+    boot = system.boot("gw-eu-1")
+    await boot.start()
+    held_back = Held("put")
+    boot.log.before = held_back
+    for number in range(30):
+        boot.stream.store(*foreign(boot, number))
+        await let_pass(0.5)
+    assert not boot.live()
+    held_back.go.set()
+
+
+async def test_the_lease_counts_from_the_beginning_of_the_write_however_late_it_is_acknowledged(
+    system,
+):
+    boot = system.boot("gw-eu-1")
+    await boot.start()
+    late = Held("ack", own(boot))
+    boot.log.before = late
+    renewal = asyncio.create_task(boot.switch.record.renew())
+    await late.arrived.wait()
+    began = boot.clock.elapsed()
+    await let_pass(4)
+    late.go.set()
+    mark = await renewal
+    assert began - 1 < boot.knowledge.lease.moment(mark.sequence) <= began
+
+
+async def test_a_lost_acknowledgement_is_adopted_and_renews_nothing(system):
+    boot = system.boot("gw-eu-1")
+    await boot.start()
+    era, before = boot.knowledge.era, boot.knowledge.lease.until()
+    boot.log.acks_to_lose = 1
+    with pytest.raises(KcmError):
+        await boot.switch.record.renew()
+    assert boot.stream.entries[own(boot)].sequence > boot.knowledge.mark.sequence
+    await settled()
+    assert boot.knowledge.lease.until() == before
+    with pytest.raises(KcmError):  # finds the one whose acknowledgement was lost
+        await boot.switch.record.renew()
+    mark = await boot.switch.record.renew()
+    assert boot.knowledge.era == era
+    assert boot.knowledge.mark == mark
+    assert boot.live()
+
+
+async def test_lost_acknowledgements_of_the_very_first_writes_keep_nobody_from_starting(system):
+    boot = system.boot("gw-eu-1")
+    boot.log.acks_to_lose = 3
+    await boot.start()
+    assert boot.live()
+    await until(lambda: own_record(boot).first)
+    # What is told is never before the true beginning, and nothing was served before it.
+    assert boot.stream.history[0].sequence <= own_record(boot).first
+
+
+async def test_a_rollback_is_noticed_by_the_acknowledgement(system):
+    """The own record is gone, so a write that expects none is stored, at a place seen before."""
+    boot = system.boot("gw-eu-1")
+    await boot.start()
+    for number in range(5):
+        boot.stream.store(*foreign(boot, number))
+    await settled()
+    boot.stream.go_back(({}, 0), restart=False)
+    boot.switch.record._expected = 0
+    era = boot.knowledge.era
+    with pytest.raises(KcmError) as caught:
+        await boot.switch.record.renew()
+    assert caught.value.code is Code.UNAVAILABLE
+    assert boot.knowledge.era > era
+    assert not boot.live()
+    await until(boot.live)
+    await until(lambda: own_record(boot).first == BEFORE_EVERYTHING)
+
+
+async def test_a_rollback_is_noticed_by_compare_and_set_though_the_stream_has_grown_again(system):
+    boot = system.boot("gw-eu-1")
+    await boot.start()
+    place = boot.stream.snapshot()
+    await boot.switch.caught_up()
+    boot.stream.go_back(place, restart=False)
+    for number in range(20):  # the lost places are taken by others
+        boot.stream.store(*foreign(boot, number))
+    era = boot.knowledge.era
+    with pytest.raises(KcmError):
+        await boot.switch.record.renew()
+    assert boot.knowledge.era > era
+    assert not boot.live()
+    await until(boot.live)
+
+
+async def test_a_rollback_is_noticed_by_another_own_record_that_is_read_back(system):
+    boot = system.boot("gw-eu-1")
+    await boot.start()
+    boot.follower.paused = True
+    mark = await boot.switch.record.renew()
+    era = boot.knowledge.era
+    record = own_record(boot).model_copy(update={"nonce": b"another nonce..."})
+    boot.switch.receive(Entry(mark.sequence, own(boot), signed(Kind.LEASE, record, "gw-eu-1")))
+    assert boot.knowledge.era > era
+    assert not boot.live()
+
+
+@pytest.mark.parametrize("what", ["lease", "hold"])
+async def test_a_rollback_is_noticed_by_whatever_else_lies_where_the_own_record_was_acknowledged(
+    system, what
+):
+    """Acknowledged *and read back*: somebody else's record or a hold at that place is not it."""
+    boot = system.boot("gw-eu-1")
+    await boot.start()
+    boot.follower.paused = True
+    mark = await boot.switch.record.renew()
+    before, era = boot.knowledge.lease.until(), boot.knowledge.era
+    one = hold()
+    subject, data = foreign(boot) if what == "lease" else (hold_place(one), held(one))
+    boot.switch.receive(Entry(mark.sequence, subject, data))
+    assert boot.knowledge.lease.until() <= before
+    assert boot.knowledge.era > era
+
+
+async def test_what_was_delivered_before_the_acknowledgement_has_to_be_the_own_record(system):
+    """The consumer's broker had something else at that place when the leader acknowledged it."""
+    boot = system.boot("gw-eu-1")
+    await boot.start()
+    late = Held("ack", own(boot))
+    boot.log.before = late
+    boot.follower.paused = True
+    renewal = asyncio.create_task(boot.switch.record.renew())
+    await late.arrived.wait()
+    sequence = boot.stream.entries[own(boot)].sequence
+    before = boot.knowledge.lease.until()
+    boot.switch.receive(Entry(sequence, *foreign(boot)))
+    boot.log.before = nothing
+    late.go.set()
+    with pytest.raises(KcmError):
+        await renewal
+    assert boot.knowledge.lease.until() <= before
+    boot.follower.resume()
+    await until(boot.live)
+
+
+async def test_an_own_record_that_expired_is_no_end(system):
+    """A paused boot: its record is gone when it wakes up, and it begins anew."""
+    boot = system.boot("gw-eu-1")
+    await boot.start()
+    boot.log.disconnect()
+    await let_pass(130)
+    boot.stream.expire(own(boot))
+    boot.log.reconnect()
+    assert not boot.live()
+    await until(boot.live)
+    await until(lambda: own_record(boot).first == BEFORE_EVERYTHING)
+
+
+async def test_a_stream_that_was_made_anew_is_read_from_its_start(system):
+    boot = system.boot("core-eu-1")
+    await boot.start()
+    one = hold()
+    boot.switch.learning.learn(held(one))
+    await until(lambda: boot.switch.durable_at(one.id))
+    boot.stream.recreate()
+    await until(lambda: hold_place(one) in boot.stream.entries)
+    await until(boot.live)
+    await until(lambda: boot.switch.all_durable)
+
+
+async def test_renewals_of_the_same_moment_share_one_write_that_begins_later_than_the_call(system):
+    boot = system.boot("gw-eu-1")
+    await boot.start()
+    under_way = Held("put", own(boot))
+    boot.log.before = under_way
+    first = asyncio.create_task(boot.switch.record.renew())
+    await under_way.arrived.wait()
+    puts = len(boot.log.puts)
+    await let_pass(0.5)
+    asked = boot.clock.elapsed()
+    later = [asyncio.create_task(boot.switch.record.renew()) for _ in range(50)]
+    await let_pass(0.5)
+    under_way.go.set()
+    marks = {await one for one in later}
+    assert marks != {await first}
+    assert len(marks) == 1
+    assert len(boot.log.puts) == puts + 2
+    await settled()
+    assert boot.knowledge.lease.moment(marks.pop().sequence) >= asked
+
+
+async def test_nothing_is_put_on_record_after_the_end(system):
+    """A new Core that reads the stream would wait for a boot that is gone."""
+    boot = system.boot("gw-eu-1")
+    await boot.start()
+    slow = Held("put", own(boot))
+    boot.log.before = slow
+    waiting = asyncio.create_task(boot.switch.record.renew())
+    await slow.arrived.wait()
+    more = asyncio.create_task(boot.switch.record.renew())
+    ending = asyncio.create_task(boot.switch.record.end())
+    await settled()
+    slow.go.set()
+    await asyncio.gather(waiting, more, ending, return_exceptions=True)
+    last = asyncio.create_task(boot.switch.record.renew())
+    await asyncio.gather(last, return_exceptions=True)
+    assert own_record(boot).ended
+
+
+# A consumer that is made anew
+
+
+async def test_a_hold_that_was_not_delivered_yet_is_not_skipped_by_a_new_consumer(system):
+    """The last own record was acknowledged, and the consumer broke before it came to the hold."""
+    boot = system.boot("gw-eu-1")
+    await boot.start()
+    boot.follower.paused = True
+    one = hold()
+    boot.stream.store(hold_place(one), held(one))
+    await boot.switch.record.renew()  # acknowledged behind the hold
+    boot.log.disconnect()
+    boot.log.reconnect()
+    await until(lambda: boot.follower.remade == 2)
+    await boot.switch.caught_up()
+    assert boot.revocations.killed("acme")
+
+
+async def test_reading_from_the_start_is_not_put_off_by_a_write_that_is_acknowledged_meanwhile(
+    system,
+):
+    """Everything was forgotten; until the replay begins, the old consumer still delivers."""
+    boot = system.boot("gw-eu-1")
+    await boot.start()
+    early = boot.stream.snapshot()
+    await boot.switch.caught_up()
+    one = hold()
+    boot.stream.go_back(early, restart=False)
+    boot.stream.store(hold_place(one), held(one))  # at a place that was delivered already
+    for number in range(10):
+        boot.stream.store(*foreign(boot, number))
+    await settled()
+    boot.follower.gate.clear()
+    with pytest.raises(KcmError):
+        await boot.switch.record.renew()  # noticed
+    mark = await boot.switch.record.renew()
+    boot.switch.receive(boot.stream.entries[own(boot)])  # by the consumer of before
+    assert mark.sequence == boot.stream.entries[own(boot)].sequence
+    assert not boot.live(), "the stream was not read from its start yet"
+    boot.follower.gate.set()
+    await until(boot.live)
+    assert boot.revocations.killed("acme")
+
+
+async def test_caught_up_means_that_the_own_record_was_read_back(system):
+    """Where the follower stood before the stream went back says nothing of the new one."""
+    boot = system.boot("core-eu-1")
+    await boot.start()
+    one = hold()
+    boot.switch.learning.learn(held(one))
+    for number in range(50):
+        boot.stream.store(*foreign(boot, number))
+    await until(lambda: boot.switch.durable_at(one.id))
+    await settled()
+    boot.follower.gate.clear()
+    boot.stream.go_back(({}, 0), restart=False)
+    with pytest.raises(KcmError):
+        await boot.switch.record.renew()
+    with pytest.raises(KcmError):
+        await boot.switch.caught_up()
+    # Nor does the place where the hold was before.
+    assert not boot.switch.durable_at(one.id) or hold_place(one) in boot.stream.entries
+    boot.follower.gate.set()
+    await until(boot.live)
+
+
+async def test_a_reconnect_seals_nobody(system):
+    boot = system.boot("gw-eu-1")
+    await boot.start()
+    await boot.switch.caught_up()
+    before = boot.knowledge.lease.until()
+    boot.log.reconnect()
+    await until(lambda: boot.follower.remade == 2)
+    assert boot.live()
+    assert boot.knowledge.lease.until() >= before - system.timing.renew_every_s

@@ -1,0 +1,306 @@
+"""Pulls and fences between regions: a fence says no more than what is stored here."""
+
+import asyncio
+
+import pytest
+from kcm_core import regions as regions_module
+from kcm_schemas import limits, subjects
+from kcm_schemas.codec import encode
+from kcm_schemas.codes import Code, KcmError
+from kcm_schemas.control import PullReply, PullRequest
+from kcm_schemas.signed import Kind
+
+from tests.fakes.virtual import let_pass, settled, until
+from tests.unit.switch.rig import VERIFIER, held, hold, lifted, signed, tenant
+
+
+def place(one, region="eu"):
+    return subjects.control_hold(region, one.scope, one.id)
+
+
+def fences(stream, other="us"):
+    return [e for e in stream.history if e.subject == subjects.control_fence("eu", other)]
+
+
+def no_broadcasts(system):
+    system.wire.loses = lambda _sender, _receiver, subject: ".hold." in subject
+
+
+async def answering(system, region, answer):
+    """Plays the Cores of a region: ``answer(request)`` gives the fields of a reply."""
+    member = system.wire.join(f"fake-{region}")
+
+    async def on_pull(message):
+        request = VERIFIER.pull(message.data)
+        fields = {
+            "region": region, "nonce": request.nonce, "same": False, "more": False,
+            "position": 9, "durable_at": 0, "message": b"", "holds": [], "boots": [],
+        }  # fmt: skip
+        fields |= answer(request) or {}
+        signer = fields.pop("signer", f"core-{region}-1")
+        reply = signed(Kind.PULL_REPLY, PullReply(**fields), signer)
+        await member.publish(message.reply, reply)
+
+    await member.subscribe(subjects.pull(region), on_pull, queue=f"core-{region}")
+
+
+async def test_a_region_learns_from_another_what_every_broadcast_lost(system):
+    no_broadcasts(system)
+    eu, us = system.core("core-eu-1"), system.core("core-us-1")
+    one = hold(origin="us")
+    await us.start(watch=False)
+    us.switch.learning.learn(held(one))
+    await eu.start(watch=False)
+    assert eu.revocations.killed("acme")
+    await until(lambda: place(one) in eu.stream.entries)
+    await until(lambda: eu.knowledge.knows("us") and us.knowledge.knows("eu"))
+
+
+async def test_there_is_no_fence_before_everything_learned_is_durable_here(system):
+    one = hold(origin="us")
+    await answering(system, "us", lambda _: {"holds": [held(one, "security")]})
+    eu = system.core("core-eu-1")
+    stuck = True
+
+    async def no_holds(operation, subject):
+        if stuck and operation == "put" and ".hold." in subject:
+            raise KcmError(Code.UNAVAILABLE)
+
+    eu.log.before = no_holds
+    await eu.start(watch=False)
+    await let_pass(20)
+    assert eu.revocations.killed("acme")
+    assert fences(eu.stream) == []
+    stuck = False
+    await until(lambda: fences(eu.stream))
+    stored = eu.stream.entries[place(one)].sequence
+    assert all(stored < fence.sequence for fence in fences(eu.stream))
+
+
+async def test_a_fence_names_a_mark_from_before_the_question(system):
+    asked = []
+    eu = system.core("core-eu-1")
+
+    def answer(_):
+        asked.append(eu.knowledge.mark)
+
+    await answering(system, "us", answer)
+    await eu.start(watch=False)
+    await until(lambda: fences(eu.stream))
+    fence = VERIFIER.fence(fences(eu.stream)[0].data)
+    assert fence.position <= asked[0].sequence
+
+
+@pytest.mark.parametrize("what", ["forged hold", "forged reply", "other nonce", "other region"])
+async def test_there_is_no_fence_after_anything_that_is_not_believed(system, what):
+    good, forged = hold(origin="us", target="good"), hold(origin="us", target="forged")
+    raws = {"forged hold": [held(good), held(forged, "gw-us-1")]}
+
+    def answer(request):
+        return {
+            "forged hold": {"holds": raws["forged hold"]},
+            "forged reply": {"signer": "gw-us-1"},
+            "other nonce": {"nonce": bytes(16)},
+            "other region": {"region": "ap", "signer": "core-ap-1"},
+        }[what]
+
+    await answering(system, "us", answer)
+    eu = system.core("core-eu-1")
+    await eu.start(watch=False)
+    await let_pass(10)
+    assert fences(eu.stream) == []
+    assert not eu.knowledge.knows("us")
+    assert eu.revocations.killed("good") == (what == "forged hold")
+    assert not eu.revocations.killed("forged")
+
+
+async def test_there_is_no_fence_after_a_pull_that_broke_off(system):
+    def answer(request):
+        if request.after == regions_module.FIRST:
+            return {"holds": [held(hold(origin="us"))], "more": True}
+        raise ValueError("the second page is lost")
+
+    await answering(system, "us", answer)
+    eu = system.core("core-eu-1")
+    await eu.start(watch=False)
+    await let_pass(10)
+    assert eu.revocations.killed("acme")
+    assert fences(eu.stream) == []
+
+
+async def test_a_region_that_promises_more_for_ever_gets_no_fence(system):
+    await answering(system, "us", lambda _: {"more": True})
+    eu = system.core("core-eu-1")
+    await eu.start(watch=False)
+    await let_pass(3)
+    assert fences(eu.stream) == []
+
+
+async def test_holds_come_in_several_pages_by_cursor(system):
+    no_broadcasts(system)
+    eu, us = system.core("core-eu-1"), system.core("core-us-1")
+    await us.start(watch=False)
+    reason = "x" * 2048
+    many = [hold(origin="us", target=f"t{n}", reason=reason) for n in range(400)]
+    for one in many:
+        us.switch.learning.learn(held(one))
+    assert sum(len(held(one)) for one in many) > 2 * regions_module.PAGE_BYTES
+    await eu.start(watch=False)
+    assert set(eu.revocations.holds.records) == {one.id for one in many}
+    asked = [
+        VERIFIER.pull(m.data).after
+        for m in system.wire.sent
+        if m.subject == subjects.pull("us") and VERIFIER.pull(m.data).region == "eu"
+    ]
+    pages = [after for after in asked if after != regions_module.FIRST]
+    assert len(pages) >= 2
+    assert pages == sorted(pages)
+
+
+async def test_regions_that_hold_the_same_send_no_holds(system):
+    eu, us = system.core("core-eu-1"), system.core("core-us-1")
+    await us.start(watch=False)
+    await eu.start(watch=False)
+    eu.switch.learning.learn(held(hold()))
+    await eu.switch.tell(held(hold(target="other")))
+    await until(lambda: len(us.revocations.holds) == 1)
+    await let_pass(10)
+    assert eu.revocations.holds.digest == us.revocations.holds.digest
+    system.wire.sent.clear()
+    await let_pass(10)
+    replies = [
+        VERIFIER.pull_reply(m.data) for m in system.wire.sent if m.subject.startswith("_INBOX")
+    ]
+    assert replies
+    assert all(one.same and not one.holds for one in replies)
+
+
+async def test_a_pull_is_answered_behind_an_own_record_that_began_after_it_arrived(system):
+    us = system.core("core-us-1")
+    await us.start(watch=False)
+    member = system.wire.join("core-eu-1")
+    request = PullRequest(
+        region="eu", nonce=b"n" * 16, after=bytes(16), known=bytes(32), hold_id=bytes(16)
+    )
+    us.follower.paused = True
+    one = hold(origin="us")
+    us.stream.store(place(one, "us"), held(one))
+    before = us.stream.sequence
+    asking = asyncio.create_task(
+        member.request(subjects.pull("us"), signed(Kind.PULL, request, "core-eu-1"), 4.0)
+    )
+    await let_pass(1)
+    assert not asking.done()
+    us.follower.resume()
+    reply = VERIFIER.pull_reply(await asking)
+    assert reply.position > before
+    assert reply.holds == [held(one)]
+
+
+@pytest.mark.parametrize("who", ["gw-eu-1", "security"])
+async def test_a_pull_that_nobody_may_sign_is_not_answered(system, who):
+    us = system.core("core-us-1")
+    await us.start(watch=False)
+    member = system.wire.join(who)
+    request = PullRequest(
+        region="eu", nonce=b"n" * 16, after=bytes(16), known=bytes(32), hold_id=bytes(16)
+    )
+    with pytest.raises(KcmError):
+        await member.request(subjects.pull("us"), signed(Kind.PULL, request, who), 1.0)
+
+
+async def test_an_answer_goes_to_an_inbox_only(system):
+    """Elsewhere it would be written with this Core's permissions."""
+    us = system.core("core-us-1")
+    await us.start(watch=False)
+    member = system.wire.join("core-eu-1")
+    request = PullRequest(
+        region="eu", nonce=b"n" * 16, after=bytes(16), known=bytes(32), hold_id=bytes(16)
+    )
+    target = subjects.broadcast_hold("us", "tenant", bytes(16))
+    system.wire.sent.clear()
+    await member.publish(subjects.pull("us"), signed(Kind.PULL, request, "core-eu-1"), target)
+    await settled()
+    assert [m.subject for m in system.wire.sent if m.subject == target] == []
+
+
+async def test_the_cores_of_a_region_share_their_questions(system):
+    cores = [system.core(f"core-eu-{n}", chance=lambda n=n: n / 4) for n in (1, 2, 3)]
+    us = system.core("core-us-1")
+    await us.start(watch=False)
+    await asyncio.gather(*(core.start(watch=False) for core in cores))
+    await let_pass(5)
+    system.wire.sent.clear()
+    rounds = 20
+    await let_pass(rounds * system.timing.pull_every_s)
+    asked = [
+        m for m in system.wire.sent
+        if m.subject == subjects.pull("us") and VERIFIER.pull(m.data).region == "eu"
+    ]  # fmt: skip
+    assert rounds / 2 <= len(asked) <= rounds * 2
+    assert all(core.knowledge.knows("us") for core in cores)
+
+
+async def test_a_region_that_is_cut_off_lets_the_tenants_of_both_go_dark_and_comes_back(system):
+    record = tenant(regions=["eu", "us"], fence="all")
+    eu, us = system.core("core-eu-1"), system.core("core-us-1")
+    for core in (eu, us):
+        core.learn(record)
+    await us.start(watch=False)
+    await eu.start(watch=False)
+    await until(lambda: eu.knowledge.knows("us"))
+    eu.serving.begin("acme", eu.clock.elapsed())
+    us.bus.connected = False
+    await let_pass(system.timing.partition_grace_s + system.timing.renew_every_s)
+    with pytest.raises(KcmError) as caught:
+        eu.serving.begin("acme", eu.clock.elapsed())
+    assert caught.value.code is Code.UNAVAILABLE
+    us.bus.connected = True
+
+    def serves():
+        try:
+            return eu.serving.begin("acme", eu.clock.elapsed())
+        except KcmError:
+            return None
+
+    await until(serves, 10)
+
+
+async def test_nobody_asks_a_region_that_is_retired(system):
+    eu = system.core("core-eu-1")
+    eu.learn(tenant(regions=["eu", "us"]))
+    for region in ("us", "ap"):
+        eu.switch.learning.learn(held(hold(scope="region", target=region)))
+    await eu.start(watch=False)
+    await let_pass(10)
+    assert not [m for m in system.wire.sent if ".pull." in m.subject]
+    eu.serving.begin("acme", eu.clock.elapsed())
+
+
+async def test_a_lift_is_pulled_as_a_hold_is(system):
+    no_broadcasts(system)
+    eu, us = system.core("core-eu-1"), system.core("core-us-1")
+    one = hold()
+    await us.start(watch=False)
+    await eu.start(watch=False)
+    eu.switch.learning.learn(held(one))
+    await until(lambda: us.revocations.killed("acme"), 20)
+    us.switch.learning.learn(lifted(one))
+    await until(lambda: not eu.revocations.killed("acme"), 20)
+    await until(lambda: eu.stream.entries[place(one)].data == lifted(one))
+
+
+def test_the_largest_reply_fits_into_a_message():
+    from kcm_schemas.control import Boot
+    from kcm_schemas.roster import Role
+
+    boots = [
+        Boot(instance="i" * 63, boot=bytes(16), role=Role.GATEWAY, first=1 << 62, latest=1 << 62)
+    ] * 2048  # fmt: skip
+    reply = PullReply(
+        region="eu", nonce=bytes(16), same=False, more=True, position=1, durable_at=1,
+        message=b"m" * 2 * limits.SIGNED_HOLD_MAX,
+        holds=[b"h" * limits.SIGNED_HOLD_MAX] * (regions_module.PAGE_BYTES // limits.SIGNED_HOLD_MAX),
+        boots=boots,
+    )  # fmt: skip
+    assert len(encode(reply)) < limits.BODY_MAX
