@@ -11,7 +11,7 @@ from kcm_schemas.control import PullReply, PullRequest
 from kcm_schemas.signed import Kind
 
 from tests.fakes.virtual import let_pass, settled, until
-from tests.unit.switch.rig import VERIFIER, held, hold, lifted, signed, tenant
+from tests.unit.switch.rig import LINK, VERIFIER, held, hold, lifted, signed, tenant
 
 
 def place(one, region="eu"):
@@ -131,9 +131,10 @@ async def test_there_is_no_fence_after_a_pull_that_broke_off(system):
 async def test_a_region_that_promises_more_for_ever_gets_no_fence(system):
     await answering(system, "us", lambda _: {"more": True})
     eu = system.core("core-eu-1")
-    await eu.start(watch=False)
-    await let_pass(3)
+    await eu.start(watch=False)  # asks once
     assert fences(eu.stream) == []
+    asked = [m for m in system.wire.sent if m.subject == subjects.pull("us")]
+    assert len(asked) <= regions_module.PAGES_MAX
 
 
 async def test_holds_come_in_several_pages_by_cursor(system):
@@ -304,3 +305,24 @@ def test_the_largest_reply_fits_into_a_message():
         boots=boots,
     )  # fmt: skip
     assert len(encode(reply)) < limits.BODY_MAX
+
+
+async def test_kills_that_come_all_the_time_do_not_keep_other_tenants_from_being_fenced(system):
+    """Somebody kills thousands of tenants, one after the other; some are always on their way."""
+    eu, us = system.core("core-eu-1"), system.core("core-us-1")
+    eu.learn(LINK.model_copy(update={"model": "hyok"}))
+    eu.learn(tenant("other", regions=["eu", "us"], fence="all"), tenant(regions=["eu"]))
+
+    async def slow(operation, subject):
+        if operation == "put" and ".hold." in subject:
+            await asyncio.sleep(0.2)
+
+    eu.log.before = us.log.before = slow
+    await us.start(watch=False)
+    await eu.start(watch=False)
+    end = eu.clock.elapsed() + system.timing.hyok_grace_s + 5
+    while eu.clock.elapsed() < end:
+        eu.switch.learning.learn(held(hold(target="acme")))
+        await let_pass(0.15)
+        assert not eu.switch.all_durable
+    eu.serving.begin("other", eu.clock.elapsed())

@@ -53,11 +53,16 @@ class Arrival:
 
 @dataclass(frozen=True, slots=True)
 class Fenced:
-    """A tenant in scope: its regions that are not retired, its policy, its link's model."""
+    """A tenant in scope: its regions that are not retired, its policy, its link's model.
+
+    ``retired`` is how many more regions it has: one that is silent may not have heard of that, and
+    count the word of a retired region, which may be all that it hears.
+    """
 
     regions: frozenset[str]
     policy: FencePolicy
     model: Model
+    retired: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +129,8 @@ def _region_how(name: str, durable: Mapping[str, float], reach: Reach, timing: T
 
 def _fence_ended(tenant: Fenced, durable: Mapping[str, float], timing: Timing) -> bool:
     """Whether no region of a tenant in which the hold is not durable can serve it any more."""
-    needed = 1 if tenant.policy == "all" else durable_majority(len(tenant.regions))
+    count = len(tenant.regions) + tenant.retired
+    needed = 1 if tenant.policy == "all" else durable_majority(count)
     since = _nth_longest((durable[r] for r in tenant.regions if r in durable), needed)
     return since >= timing.fence_bound_s(tenant.model)
 

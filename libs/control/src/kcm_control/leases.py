@@ -25,9 +25,15 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Final
 
-WRITES_KEPT: Final = 256
-"""Own writes kept. When there are more, every other one of the older half goes, so old fences and
-proofs are dated a little earlier, but never not at all: however often a boot has to write."""
+WRITES_EXACT: Final = 64
+"""The latest own writes, which are all kept."""
+
+SPACING_S: Final = 1.0
+"""Seconds between older ones that are kept: what they date is dated so much earlier at most, but
+never not at all, however often a boot has to write."""
+
+WRITES_KEPT: Final = 4096
+"""Own writes kept: enough to date a fence or a proof that is as old as any grace may be."""
 
 EXPIRED: Final = float("-inf")
 FOREVER: Final = float("inf")
@@ -81,8 +87,7 @@ class ControlLease:
             self.forget()
             return False
         self._writes.append(_Write(t0, sequence))
-        if len(self._writes) > WRITES_KEPT:
-            del self._writes[1 : WRITES_KEPT // 2 : 2]
+        self._thin()
         self._await(sequence)
         return True
 
@@ -142,3 +147,10 @@ class ControlLease:
             self._anchor = sequence
         else:
             self._awaited.append(sequence)
+
+    def _thin(self) -> None:
+        at = len(self._writes) - WRITES_EXACT - 1
+        if at > 0 and self._writes[at].t0 - self._writes[at - 1].t0 < SPACING_S:
+            del self._writes[at]
+        elif len(self._writes) > WRITES_KEPT:
+            del self._writes[0]

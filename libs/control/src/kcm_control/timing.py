@@ -11,6 +11,8 @@ from typing import ClassVar, Final, Literal
 
 from pydantic import ConfigDict
 
+from kcm_control.boots import GONE_S
+
 ANSWER_MAX_S: Final = 5.0
 """Seconds for which an answer may be accepted, from the sending of the request that it answers.
 
@@ -62,6 +64,8 @@ class Timing:
         ):
             if every * 2 > length:
                 raise ValueError("what is renewed has to be renewed twice before it ends")
+        if self.boot_bound_s >= GONE_S:
+            raise ValueError("control_lease_s has to end before its boot goes off the record")
 
     def grace_s(self, model: Model) -> float:
         """The partition grace of tenants whose link is of this model."""

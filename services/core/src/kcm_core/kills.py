@@ -197,7 +197,9 @@ class Kills:
             if tenant is not None:
                 link = self._registry.link(tenant.link)
                 regions = frozenset(region for region in tenant.regions if self._counts(region))
-                tenants.append(Fenced(regions, tenant.fence, link.model if link else "byok"))
+                model = link.model if link else "byok"
+                retired = len(set(tenant.regions) - regions)
+                tenants.append(Fenced(regions, tenant.fence, model, retired))
         return Reach(tenants, closed=scope == "tenant" and bool(tenants))
 
     async def _tell_again(self, record: HoldRecord) -> None:

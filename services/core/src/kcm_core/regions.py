@@ -176,8 +176,10 @@ class Regions:
         return False
 
     async def _stored(self) -> bool:
+        """Wait until what is known now is stored: not what is learned meanwhile, that never ends."""
         until = self._clock.elapsed() + STORE_S
-        while not self._switch.all_durable:
+        waiting = list(self._revocations.holds.records)
+        while waiting := [one for one in waiting if not self._switch.durable_at(one)]:
             if self._clock.elapsed() >= until:
                 return False
             await asyncio.sleep(STORE_POLL_S)

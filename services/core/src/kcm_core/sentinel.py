@@ -153,7 +153,10 @@ class KeyWatch:
         if moment is None:
             return
         if self._principals.get(key.target) == key.principal:
-            self._plan.proven(key.target, moment)
+            # Begun between ``moment`` and now. The earliest would have a key used nearly twice as
+            # often as it has to be; the latest would let whoever repeats an old proof stop it.
+            late = moment + self._knowledge.timing.probe_interval_s / 2
+            self._plan.proven(key.target, min(late, self._clock.elapsed()))
         lifted = self._holds.succeeded(proof.link, mark.sequence, moment)
         if lifted:
             self._emit("key.settled", count=lifted, detail=f"link {proof.link}")

@@ -1,0 +1,360 @@
+"""A customer's key refuses, cannot be reached, and is allowed again: one Core and several."""
+
+import asyncio
+
+import pytest
+from kcm_control.proofs import ProofKey, Target
+from kcm_schemas import subjects
+from kcm_schemas.codes import Code, KcmError
+from kcm_schemas.l1 import L1State
+
+from tests.fakes.unsealer import FakeKey, FakeUnsealer
+from tests.fakes.virtual import let_pass, settled, until
+from tests.unit.switch.rig import LINK, URI, VERIFIER, held, hold, lifted, tenant
+
+REFUSED = [state for state in L1State if state.refused]
+TARGET = Target("acme-root", 1, "0")
+
+
+async def started(system, *names, tenants=None, **options):
+    """Cores that are on record, with the tenants' keys made and open."""
+    cores = [system.core(name, **options.get(name, {})) for name in names]
+    await asyncio.gather(*(core.start(regions=False) for core in cores))
+    await cores[0].make(*(tenants or [tenant()]))
+    for core in cores:
+        core.learn(LINK, *(tenants or [tenant()]))
+        for one in tenants or [tenant()]:
+            await core.opener.ring(one.tenant)
+    return cores
+
+
+def serves(core, name="acme"):
+    """Whether a Core gives an output, opening what is closed."""
+
+    async def once():
+        try:
+            permit = core.serving.begin(name, core.clock.elapsed())
+            await core.opener.ring(name)
+            core.serving.still(permit, core.clock.elapsed())
+        except KcmError as error:
+            return error.code
+        return True
+
+    return once()
+
+
+async def until_served(core, within_s, name="acme"):
+    end = core.clock.elapsed() + within_s
+    while (answer := await serves(core, name)) is not True:
+        assert core.clock.elapsed() < end, answer
+        await let_pass(0.25)
+
+
+def l1_holds(core):
+    return [record for record in core.revocations.holds if record.hold.cause == "l1"]
+
+
+@pytest.mark.parametrize("state", REFUSED)
+async def test_a_key_that_refuses_kills_everything_on_the_link(system, state):
+    (core,) = await started(system, "core-eu-1", tenants=[tenant("acme"), tenant("beta")])
+    system.unsealers["eu"].key(URI).state = state
+    await until(lambda: l1_holds(core), system.timing.probe_interval_s + 1)
+    assert core.vault.open_tenants == []
+    assert await serves(core) is Code.TENANT_KILLED
+    assert await serves(core, "beta") is Code.TENANT_KILLED
+
+
+async def test_the_purge_comes_before_the_hold_is_signed_broadcast_or_stored(system):
+    (core,) = await started(system, "core-eu-1")
+    seen = []
+    core.on_purge = lambda name: seen.append(
+        (
+            name,
+            len(l1_holds(core)),
+            sum(".hold." in m.subject for m in system.wire.sent),
+            sum(".hold." in e.subject for e in core.stream.history),
+        )
+    )
+    system.unsealers["eu"].key(URI).state = L1State.DISABLED
+    await until(lambda: l1_holds(core), 11)
+    assert seen[0] == ("acme", 0, 0, 0)
+    (record,) = l1_holds(core)
+    subject = subjects.control_hold("eu", "link", record.hold.id)
+    await until(lambda: subject in core.stream.entries)
+    assert [m.data for m in system.wire.sent if ".ctl.hold." in m.subject][0] == record.raw
+
+
+async def test_other_regions_hear_of_a_key_that_refuses_here(system):
+    (core,) = await started(system, "core-eu-1")
+    other = system.boot("gw-us-1")
+    await other.start()
+    other.learn(LINK, tenant(regions=["eu", "us"]))
+    system.unsealers["eu"].key(URI).state = L1State.DELETED
+    await until(lambda: other.purged, 11)
+    assert other.revocations.killed("acme")
+
+
+async def test_a_key_that_refuses_an_unseal_kills_as_a_probe_does(system):
+    (core,) = await started(system, "core-eu-1")
+    core.purge("acme")
+    system.unsealers["eu"].key(URI).state = L1State.DISABLED
+    assert await serves(core) is Code.TENANT_SEALED
+    assert len(l1_holds(core)) == 1
+
+
+async def test_forbidden_on_a_boot_that_never_used_the_key_seals_here_alone(system):
+    good = system.core("core-eu-1")
+    wrong = system.core("core-eu-2", unsealer=FakeUnsealer())
+    await asyncio.gather(good.start(regions=False), wrong.start(regions=False))
+    await good.make(tenant())
+    wrong.learn(LINK, tenant())
+    wrong.unsealer.keys[URI] = FakeKey(L1State.FORBIDDEN)
+    await good.opener.ring("acme")
+    assert await serves(wrong) is Code.TENANT_SEALED
+    assert l1_holds(wrong) == []
+    assert wrong.count("key.incident") == 1
+    await let_pass(60)
+    assert await serves(good) is True
+    assert not good.revocations.killed("acme")
+
+
+async def test_forbidden_on_a_boot_that_used_the_key_kills(system):
+    cores = await started(system, "core-eu-1", "core-eu-2")
+    system.unsealers["eu"].key(URI).state = L1State.FORBIDDEN
+    await until(lambda: all(core.revocations.killed("acme") for core in cores), 12)
+
+
+@pytest.mark.parametrize("state", [L1State.UNREACHABLE, L1State.INVALID])
+async def test_a_key_that_nobody_can_ask_seals_at_the_end_of_the_lease_and_opens_again(
+    system, state
+):
+    (core,) = await started(system, "core-eu-1")
+    key = system.unsealers["eu"].key(URI)
+    key.state = state
+    silent = core.clock.elapsed()
+    sealed = lambda: "acme" not in core.vault.open_tenants  # noqa: E731
+    lease = system.timing.l1_lease_s
+    await let_pass(lease - system.timing.probe_interval_s - 2 * system.timing.renew_every_s)
+    assert await serves(core) is True
+    await until(sealed, lease)
+    assert core.clock.elapsed() <= silent + lease + 1
+    assert await serves(core) is Code.TENANT_SEALED
+    assert l1_holds(core) == []
+    assert bool(core.count("key.incident")) == (state is L1State.INVALID)
+    key.state = L1State.ENABLED
+    assert await serves(core) is True
+
+
+async def test_no_output_is_allowed_longer_than_a_lease_after_the_last_use(system):
+    """Asked at every moment, whatever the sentinel does."""
+    (core,) = await started(system, "core-eu-1")
+    key = system.unsealers["eu"].key(URI)
+    await let_pass(25)
+    key.state = L1State.UNREACHABLE
+    silent = core.clock.elapsed()
+    while core.clock.elapsed() < silent + 60:
+        try:
+            left = core.serving.still(
+                core.serving.begin("acme", core.clock.elapsed()), core.clock.elapsed()
+            )
+        except KcmError:
+            pass
+        else:
+            if core.serving.is_open("acme"):
+                assert core.clock.elapsed() + left <= silent + system.timing.l1_lease_s + 0.001
+        await let_pass(0.1)
+
+
+async def test_a_hold_is_lifted_once_the_key_has_settled_and_everything_opens(system):
+    cores = await started(system, "core-eu-1", "core-eu-2")
+    key = system.unsealers["eu"].key(URI)
+    key.state = L1State.DISABLED
+    await until(lambda: all(core.revocations.killed("acme") for core in cores), 12)
+    await let_pass(100)
+    assert all(core.revocations.killed("acme") for core in cores)
+    key.state = L1State.ENABLED
+    enabled = cores[0].clock.elapsed()
+    await until(lambda: not any(core.revocations.killed("acme") for core in cores), 120)
+    assert cores[0].clock.elapsed() - enabled >= system.timing.settle_s
+    for core in cores:
+        await until_served(core, 5)
+
+
+async def test_a_boot_that_never_saw_the_tenant_open_lifts_what_its_region_placed(system):
+    """The Core that placed the hold is gone: another one reads the canary from the store."""
+    (first,) = await started(system, "core-eu-1")
+    key = system.unsealers["eu"].key(URI)
+    key.state = L1State.DISABLED
+    await until(lambda: l1_holds(first) and first.switch.all_durable, 12)
+    await first.crash()
+    key.state = L1State.ENABLED
+    second = system.core("core-eu-2")
+    second.learn(LINK, tenant())
+    await second.start(regions=False)
+    assert second.revocations.killed("acme")
+    await until(lambda: not second.revocations.killed("acme"), 120)
+    await until_served(second, 5)
+
+
+async def test_nobody_lifts_an_operators_hold_or_one_of_another_region(system):
+    (core,) = await started(system, "core-eu-1")
+    by_operator = hold(scope="link", target="acme-root")
+    by_us = hold(scope="link", target="acme-root", cause="l1", origin="us")
+    core.switch.learning.learn(held(by_operator))
+    core.switch.learning.learn(held(by_us, "core-us-1"))
+    await let_pass(300)
+    assert core.revocations.killed("acme")
+    assert not any(record.lifted for record in core.revocations.holds)
+
+
+async def test_an_operators_hold_outlasts_the_lift_of_the_keys_own(system):
+    (core,) = await started(system, "core-eu-1")
+    by_operator = hold()
+    key = system.unsealers["eu"].key(URI)
+    key.state = L1State.DISABLED
+    await until(lambda: l1_holds(core), 12)
+    core.switch.learning.learn(held(by_operator))
+    key.state = L1State.ENABLED
+    await until(lambda: l1_holds(core)[0].lifted, 120)
+    assert core.revocations.killed("acme")
+    core.switch.learning.learn(lifted(by_operator))
+    await until_served(core, 5)
+
+
+async def test_a_use_in_flight_when_the_key_was_disabled_lifts_nothing(system):
+    """Its answer comes late, and says enabled, for it was when it was asked."""
+    cores = await started(system, "core-eu-1", "core-eu-2")
+    key = system.unsealers["eu"].key(URI)
+    gate, inside = asyncio.Event(), asyncio.Event()
+
+    async def slow(operation, uri):
+        if operation == "probe" and not gate.is_set():
+            inside.set()
+            await gate.wait()
+
+    cores[0].unsealer._hook = slow
+    await asyncio.wait_for(inside.wait(), 30)
+    cores[1].switch  # noqa: B018 - the other one is refused meanwhile
+    cores[1].watch._hold(TARGET, L1State.DISABLED)
+    held_at = cores[1].revocations.holds
+    await until(lambda: cores[0].revocations.killed("acme"))
+    gate.set()
+    await settled()
+    for core in cores:
+        assert not core.holds._settling.ripe("acme-root")
+        assert core.holds._settling._runs == {}
+    assert held_at
+    key.state = L1State.DISABLED
+
+
+async def test_a_key_that_flaps_stays_dark_until_it_settles(system):
+    (core,) = await started(system, "core-eu-1")
+    key = system.unsealers["eu"].key(URI)
+    key.state = L1State.DISABLED
+    await until(lambda: l1_holds(core), 12)
+    for _ in range(6):
+        key.state = L1State.ENABLED
+        await let_pass(system.timing.settle_s * 0.6)
+        key.state = L1State.DISABLED
+        await let_pass(system.timing.probe_interval_s * 1.5)
+        assert core.revocations.killed("acme")
+    assert len(l1_holds(core)) == 1
+    key.state = L1State.ENABLED
+    await until(lambda: not core.revocations.killed("acme"), 120)
+
+
+async def test_two_endpoints_that_disagree_stay_dark_until_both_agree(system):
+    """The Cores of a region ask different endpoints of one key; one of them says no."""
+    twin = FakeUnsealer()
+    twin.keys[URI] = FakeKey(versions=system.unsealers["eu"].key(URI).versions)
+    cores = [system.core("core-eu-1"), system.core("core-eu-2", unsealer=twin)]
+    await asyncio.gather(*(core.start(regions=False) for core in cores))
+    await cores[0].make(tenant())
+    cores[1].learn(LINK, tenant())
+    for core in cores:
+        await core.opener.ring("acme")
+    twin.key(URI).state = L1State.DISABLED
+    await until(lambda: all(core.revocations.killed("acme") for core in cores), 60)
+    for _ in range(300):
+        await let_pass(1)
+        assert all(core.revocations.killed("acme") for core in cores)
+    twin.key(URI).state = L1State.ENABLED
+    await until(lambda: not any(core.revocations.killed("acme") for core in cores), 150)
+
+
+async def test_a_refusal_after_the_lift_kills_again(system):
+    (core,) = await started(system, "core-eu-1")
+    key = system.unsealers["eu"].key(URI)
+    for count in (1, 2, 3):
+        key.state = L1State.DISABLED
+        await until(lambda count=count: len(l1_holds(core)) == count, 12)
+        assert core.revocations.killed("acme")
+        key.state = L1State.ENABLED
+        await until(lambda: not core.revocations.killed("acme"), 120)
+        await until_served(core, 5)
+
+
+async def test_proofs_are_shared_so_a_link_is_used_once_an_interval_and_region(system):
+    tenants = [tenant(f"t{n}") for n in range(50)]
+    cores = [system.core(f"core-eu-{n}", chance=iter_chance(n)) for n in (1, 2, 3)]
+    for core in cores:
+        await core.start(regions=False)
+        await let_pass(1.1)  # nobody writes when the others do
+    await cores[0].make(*tenants)
+    for core in cores:
+        core.learn(LINK, *tenants)
+        for one in tenants:
+            await core.opener.ring(one.tenant)
+    await let_pass(system.timing.probe_interval_s)
+    system.unsealers["eu"].calls.clear()
+    intervals = 10
+    for _ in range(intervals * 10):
+        await let_pass(system.timing.probe_interval_s / 10)
+        for core in cores:
+            assert len(core.vault.open_tenants) == 50
+    asked = len(system.unsealers["eu"].calls)
+    assert intervals <= asked <= intervals * 1.4, asked
+
+
+def iter_chance(seed):
+    """Different for every Core, the same in every run."""
+    import random
+
+    return random.Random(seed).random
+
+
+async def test_a_proof_in_another_name_or_of_another_key_version_opens_nothing(system):
+    (core,) = await started(system, "core-eu-1")
+    mark = await core.switch.caught_up()
+    for key in (
+        ProofKey(TARGET, "somebody else"),
+        ProofKey(Target("acme-root", 1, "1"), "fake"),
+        ProofKey(Target("acme-root", 2, "0"), "fake"),
+        ProofKey(Target("other", 1, "0"), "fake"),
+    ):
+        core.knowledge.proofs.forget()
+        assert core.knowledge.proven(key, mark)
+        assert core.serving.lapsed(core.clock.elapsed()) == ["acme"]
+
+
+async def test_a_proof_that_was_not_stored_does_not_seal_who_made_it(system):
+    (core,) = await started(system, "core-eu-1")
+
+    async def no_proofs(operation, subject):
+        if operation == "put" and ".proof." in subject:
+            raise KcmError(Code.UNAVAILABLE)
+
+    core.log.before = no_proofs
+    for _ in range(120):
+        await let_pass(1)
+        assert await serves(core) is True
+
+
+async def test_a_rollback_seals_and_everything_opens_again_by_itself(system):
+    (core,) = await started(system, "core-eu-1")
+    core.stream.recreate()
+    await until(lambda: core.knowledge.era > 0)
+    await until_served(core, 15)
+    assert VERIFIER.lease(
+        core.stream.entries[subjects.control_lease("eu", "core-eu-1", core.me.boot)].data
+    )

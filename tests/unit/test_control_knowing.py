@@ -1,0 +1,338 @@
+"""Leases, marks, fences, proofs: what a boot may believe, and since when."""
+
+import pytest
+from kcm_control.fences import Fences, durable_majority, needed_others
+from kcm_control.knowledge import Knowledge
+from kcm_control.leases import EXPIRED, FOREVER, SPACING_S, WRITES_KEPT, ControlLease
+from kcm_control.marks import MARKS_KEPT, Mark, Marks
+from kcm_control.proofs import ProofKey, Proofs, Target
+from kcm_control.timing import Timing
+
+KEY = ProofKey(Target("link", 1, "7"), "arn:me")
+
+
+def nonce(number):
+    return number.to_bytes(16, "big")
+
+
+def mark(sequence, of=None):
+    return Mark(sequence, nonce(of or sequence))
+
+
+def leased(*writes, length=10.0):
+    """Own writes ``(t0, sequence)``, acknowledged and delivered."""
+    lease = ControlLease(length)
+    for t0, sequence in writes:
+        assert lease.wrote(t0, lease.seen, sequence)
+    lease.delivered(writes[-1][1])
+    return lease
+
+
+class Boot:
+    """A ``Knowledge`` as the kill switch feeds it."""
+
+    def __init__(self):
+        self.known = Knowledge(Timing())
+        self.known.resumed(0)
+
+    def write(self, t0, sequence, *, read=True):
+        assert self.known.wrote(t0, self.known.lease.seen, mark(sequence))
+        if read:
+            self.read(sequence)
+        return mark(sequence)
+
+    def read(self, sequence, *, own=True, of=None):
+        told = self.known.leased(mark(sequence, of), own=own)
+        return self.known.delivered(sequence) and told
+
+    @property
+    def until(self):
+        return self.known.lease.until()
+
+
+# Leases
+
+
+def test_a_lease_runs_from_the_beginning_of_the_write_once_it_is_read_back():
+    lease = ControlLease(10)
+    assert lease.until() == EXPIRED
+    assert lease.wrote(100.0, lease.seen, 5)
+    lease.delivered(4)
+    assert lease.until() == EXPIRED
+    lease.delivered(5)
+    assert lease.until() == 110.0
+    lease.delivered(900)
+    assert lease.until() == 110.0
+
+
+@pytest.mark.parametrize("sequence", [1, 7, 8])
+def test_an_acknowledgement_at_or_below_what_was_seen_before_it_was_sent_is_a_rollback(sequence):
+    lease = leased((100.0, 5), (101.0, 8))
+    assert not lease.wrote(102.0, lease.seen, sequence)
+    assert lease.until() == EXPIRED
+    assert lease.anchor == lease.seen == 0
+
+
+def test_what_is_delivered_before_the_acknowledgement_is_no_rollback():
+    lease = leased((100.0, 5))
+    seen = lease.seen
+    lease.delivered(7)
+    assert lease.wrote(101.0, seen, 6)
+    assert lease.until() == 111.0
+    assert lease.anchor == 6
+
+
+def test_an_adopted_write_renews_nothing_and_an_older_one_is_a_rollback():
+    lease = leased((100.0, 5))
+    assert lease.adopt(9)
+    lease.delivered(9)
+    assert lease.until() == 110.0
+    assert lease.anchor == 9
+    assert not lease.adopt(9)
+    assert lease.until() == EXPIRED
+
+
+def test_a_consumer_goes_on_behind_an_own_write_that_was_delivered_never_behind_a_later_one():
+    """What lies between the last delivery and a later own write would be skipped."""
+    lease = leased((100.0, 5))
+    lease.delivered(8)
+    assert lease.wrote(103.0, lease.seen, 12)
+    assert lease.anchor == 5
+    lease.resumed(lease.anchor)
+    assert lease.until() == 110.0
+    lease.delivered(11)
+    assert lease.until() == 110.0
+    lease.delivered(12)
+    assert lease.until() == 113.0
+    assert lease.anchor == 12
+
+
+def test_a_resume_clamps_what_was_delivered_and_keeps_own_writes():
+    lease = leased((100.0, 5), (103.0, 9))
+    lease.delivered(20)
+    lease.resumed(9)
+    assert lease.until() == 113.0
+    assert lease.position == 9
+
+
+def test_however_often_a_boot_writes_it_can_date_what_is_a_grace_old():
+    """Every question about a kill makes it write; other tenants must not go dark by that."""
+    lease, every = ControlLease(10), 0.01
+    for number in range(1, 20_001):
+        assert lease.wrote(number * every, lease.seen, number)
+    assert len(lease._writes) <= WRITES_KEPT
+    for age in (0.1, 1, 10, 60, 150):
+        asked = 20_000 - int(age / every)
+        moment = lease.moment(asked)
+        assert moment is not None
+        assert asked * every - 2 * SPACING_S <= moment <= asked * every
+
+
+# Marks
+
+
+def test_another_nonce_at_the_same_sequence_is_not_believed():
+    marks = Marks()
+    marks.add(mark(5))
+    assert mark(5) in marks
+    assert mark(5, of=6) not in marks
+    assert mark(6) not in marks
+
+
+def test_marks_above_a_resume_are_forgotten_and_the_oldest_make_room():
+    marks = Marks()
+    for sequence in range(1, MARKS_KEPT + 11):
+        marks.add(mark(sequence))
+    assert mark(10) not in marks
+    assert mark(11) in marks
+    marks.resumed(50)
+    assert mark(50) in marks
+    assert mark(51) not in marks
+    marks.forget()
+    assert mark(50) not in marks
+
+
+# Fences
+
+
+def test_a_fence_is_dated_by_the_readers_own_latest_write_before_it():
+    fences, lease = Fences(), leased((100.0, 5), (103.0, 8))
+    fences.learn("us", 7)
+    assert fences.until("all", ["us"], lease, 60) == 160.0
+    fences.learn("us", 8)
+    assert fences.until("all", ["us"], lease, 60) == 163.0
+    fences.learn("us", 5)
+    assert fences.until("all", ["us"], lease, 60) == 163.0
+
+
+def test_a_fence_from_before_the_first_own_write_is_worth_nothing():
+    fences = Fences()
+    fences.learn("us", 4)
+    assert fences.until("all", ["us"], leased((100.0, 5)), 60) == EXPIRED
+
+
+def test_policies_need_all_most_or_none():
+    fences, lease = Fences(), leased((100.0, 5), (110.0, 9))
+    fences.learn("b", 9)
+    assert fences.until("all", ["b", "c"], lease, 60) == EXPIRED
+    assert fences.until("majority", ["b", "c"], lease, 60) == 170.0
+    assert fences.until("local", ["b", "c"], lease, 60) == FOREVER
+    assert fences.until("all", [], lease, 60) == FOREVER
+    fences.learn("c", 5)
+    assert fences.until("all", ["b", "c"], lease, 60) == 160.0
+    assert fences.until("majority", ["b", "c"], lease, 60) == 170.0
+
+
+@pytest.mark.parametrize("count", range(1, 12))
+def test_whoever_knows_enough_others_meets_every_majority_that_has_the_kill(count):
+    reader = 1 + needed_others(count)
+    assert reader + durable_majority(count) > count
+
+
+def test_a_late_fence_after_a_rollback_is_worth_nothing():
+    boot = Boot()
+    old = boot.write(100.0, 50)
+    boot.known.forget()
+    boot.known.resumed(0)
+    for sequence in range(1, 50):
+        boot.read(sequence, own=False, of=1000 + sequence)
+    boot.write(500.0, 60)
+    boot.read(50, own=False, of=2000)
+    assert not boot.known.fenced("us", old)
+    assert not boot.known.knows("us")
+    assert boot.known.fenced("us", mark(50, of=2000)) is True
+
+
+# Proofs
+
+
+def test_a_proof_serves_only_the_very_same_key():
+    proofs, lease = Proofs(30), leased((100.0, 5))
+    proofs.learn(KEY, 5)
+    assert proofs.until(KEY, lease) == 130.0
+    for other in (
+        ProofKey(Target("other", 1, "7"), "arn:me"),
+        ProofKey(Target("link", 2, "7"), "arn:me"),
+        ProofKey(Target("link", 1, "8"), "arn:me"),
+        ProofKey(Target("link", 1, "7"), "arn:you"),
+    ):
+        assert proofs.until(other, lease) == EXPIRED
+
+
+def test_an_older_proof_changes_nothing_and_a_refusal_ends_all_of_the_link():
+    proofs, lease = Proofs(30), leased((100.0, 5), (103.0, 8))
+    proofs.learn(KEY, 8)
+    proofs.learn(KEY, 5)
+    assert proofs.until(KEY, lease) == 133.0
+    other = ProofKey(Target("other", 1, "7"), "arn:me")
+    proofs.learn(other, 8)
+    proofs.refuse("link")
+    assert proofs.until(KEY, lease) == EXPIRED
+    assert proofs.until(other, lease) == 133.0
+
+
+def test_the_own_mark_is_believed_before_it_is_read_back_and_an_unknown_one_is_not():
+    boot = Boot()
+    boot.write(100.0, 5)
+    own = boot.write(103.0, 9, read=False)
+    assert not boot.known.proven(KEY, mark(9, of=1))
+    assert not boot.known.proven(KEY, mark(10))
+    assert boot.known.proven(KEY, own)
+    assert boot.known.proofs.until(KEY, boot.known.lease) == 133.0
+
+
+# All of it together
+
+
+def test_nothing_is_known_before_anything_was_written():
+    boot = Boot()
+    assert boot.known.mark is None
+    assert boot.until == EXPIRED
+    boot.read(5, own=False)
+    assert boot.known.fenced("us", mark(5))
+    assert boot.known.proven(KEY, mark(5))
+    assert not boot.known.knows("us")
+    assert boot.known.proofs.until(KEY, boot.known.lease) == EXPIRED
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_another_record_where_the_own_one_was_acknowledged_ends_everything(own):
+    boot = Boot()
+    boot.write(100.0, 5)
+    boot.write(103.0, 9, read=False)
+    assert not boot.read(9, own=own, of=77)
+    assert boot.until == EXPIRED
+
+
+def test_no_record_at_all_where_the_own_one_was_acknowledged_ends_everything():
+    boot = Boot()
+    boot.write(100.0, 5)
+    boot.write(103.0, 9, read=False)
+    assert not boot.known.delivered(9)
+    assert boot.until == EXPIRED
+
+
+def test_an_own_record_that_a_later_one_replaced_renews_nothing_by_itself():
+    """The stream keeps the last of each subject, so a slow consumer never sees the earlier."""
+    boot = Boot()
+    boot.write(100.0, 5)
+    boot.write(103.0, 9, read=False)
+    boot.write(106.0, 12, read=False)
+    assert boot.read(10, own=False)
+    assert boot.until == 110.0
+    assert boot.read(12)
+    assert boot.until == 116.0
+    assert boot.known.anchor == 12
+
+
+def test_an_acknowledgement_of_a_place_that_was_read_as_something_else_ends_everything():
+    boot = Boot()
+    boot.write(100.0, 5)
+    seen = boot.known.lease.seen
+    assert boot.read(6, own=False)
+    assert not boot.known.wrote(103.0, seen, mark(6, of=88))
+    assert boot.until == EXPIRED
+
+
+def test_after_forgetting_nothing_counts_until_the_stream_is_read_from_its_start():
+    boot = Boot()
+    boot.write(100.0, 5)
+    era = boot.known.era
+    boot.known.forget()
+    assert boot.known.era == era + 1
+    assert boot.known.wrote(200.0, boot.known.lease.seen, mark(50))
+    assert boot.read(50)
+    assert not boot.known.fenced("us", mark(50))
+    assert not boot.known.proven(KEY, mark(50))
+    assert boot.until == EXPIRED
+    assert boot.known.anchor == 0, "a consumer that is made now begins at the start"
+    boot.known.resumed(0)
+    assert boot.until == EXPIRED
+    assert boot.read(50)
+    assert boot.until == 210.0
+    assert boot.known.anchor == 50
+
+
+def test_a_resume_dates_what_was_known_back_to_the_anchor_and_drops_nothing():
+    boot = Boot()
+    boot.write(100.0, 5)
+    boot.write(103.0, 8)
+    boot.read(12, own=False)
+    boot.known.fenced("us", mark(12))
+    boot.known.proven(KEY, mark(12))
+    boot.known.resumed(boot.known.anchor)
+    assert boot.known.knows("us")
+    assert boot.known.fences.moment("us", boot.known.lease) == 103.0
+    assert boot.known.proofs.until(KEY, boot.known.lease) == 133.0
+    assert boot.until == 113.0
+    # What comes at that place now may be another thing.
+    assert not boot.known.fenced("us", mark(12))
+
+
+def test_a_resume_never_makes_anything_later():
+    boot = Boot()
+    boot.write(100.0, 5)
+    boot.write(103.0, 8)
+    boot.known.fenced("us", mark(5))
+    boot.known.resumed(8)
+    assert boot.known.fences.moment("us", boot.known.lease) == 100.0

@@ -1,0 +1,218 @@
+"""When a customer's key is used, what its answer means, and when a hold on it may be lifted."""
+
+import pytest
+from kcm_control.proofs import Target
+from kcm_control.sentinel import Sentinel, Verdict, judge
+from kcm_control.settling import Settling
+from kcm_control.timing import Timing
+from kcm_schemas.l1 import L1State
+
+A, B = Target("a", 1, "1"), Target("b", 1, "1")
+
+TABLE = {
+    (L1State.ENABLED, True): Verdict.PROOF,
+    (L1State.ENABLED, False): Verdict.PROOF,
+    (L1State.DISABLED, True): Verdict.HOLD,
+    (L1State.DISABLED, False): Verdict.HOLD,
+    (L1State.PENDING_DELETION, True): Verdict.HOLD,
+    (L1State.PENDING_DELETION, False): Verdict.HOLD,
+    (L1State.DELETED, True): Verdict.HOLD,
+    (L1State.DELETED, False): Verdict.HOLD,
+    (L1State.FORBIDDEN, True): Verdict.HOLD,
+    (L1State.FORBIDDEN, False): Verdict.SEAL_HERE,
+    (L1State.UNREACHABLE, True): Verdict.NOTHING,
+    (L1State.UNREACHABLE, False): Verdict.NOTHING,
+    (L1State.INVALID, True): Verdict.INCIDENT,
+    (L1State.INVALID, False): Verdict.INCIDENT,
+}
+
+
+def sentinel(chance=lambda: 0.5, **timing):
+    return Sentinel(Timing(**timing), chance)
+
+
+def watching(*targets, chance=lambda: 0.5):
+    made = sentinel(chance)
+    made.watch(targets, 0.0)
+    return made
+
+
+@pytest.mark.parametrize("state", L1State)
+@pytest.mark.parametrize("used", [True, False])
+def test_what_every_answer_means(state, used):
+    assert judge(state, used_before=used) is TABLE[state, used]
+
+
+def test_a_state_has_a_meaning_or_this_fails():
+    assert {state for state, _ in TABLE} == set(L1State)
+
+
+def test_used_before_is_of_the_same_link_and_this_boot():
+    plan = watching(A, B)
+    assert plan.ended(A, L1State.FORBIDDEN, 0.0, 0.0) is Verdict.SEAL_HERE
+    assert plan.ended(A, L1State.ENABLED, 1.0, 1.0) is Verdict.PROOF
+    assert plan.ended(B, L1State.FORBIDDEN, 2.0, 2.0) is Verdict.SEAL_HERE
+    assert plan.ended(A, L1State.FORBIDDEN, 3.0, 3.0) is Verdict.HOLD
+    assert plan.ended(Target("a", 2, "9"), L1State.FORBIDDEN, 3.0, 3.0) is Verdict.HOLD
+
+
+def test_unreachable_and_invalid_do_not_count_as_having_used_the_key():
+    plan = watching(A)
+    for state in (L1State.UNREACHABLE, L1State.INVALID, L1State.FORBIDDEN):
+        plan.ended(A, state, 0.0, 0.0)
+    assert plan.ended(A, L1State.FORBIDDEN, 1.0, 1.0) is Verdict.SEAL_HERE
+
+
+def test_first_probes_are_spread_over_an_interval():
+    chances = iter([0.0, 0.25, 0.999])
+    plan = watching(A, B, Target("c", 1, "1"), chance=lambda: next(chances))
+    assert len(plan.due(0.0)) == 1
+    assert len(plan.due(2.5)) == 2
+    assert len(plan.due(9.99)) == 3
+
+
+@pytest.mark.parametrize(("chance", "interval"), [(0.0, 10.0), (0.5, 9.0), (0.999, 8.002)])
+def test_an_interval_comes_early_by_its_jitter_and_never_late(chance, interval):
+    plan = watching(A, chance=lambda: chance)
+    plan.ended(A, L1State.ENABLED, 100.0, 101.0)
+    assert plan.next_due() == pytest.approx(100.0 + interval)
+
+
+def test_a_key_that_did_not_answer_is_asked_again_soon():
+    plan = watching(A, chance=lambda: 0.0)
+    plan.ended(A, L1State.UNREACHABLE, 100.0, 105.0)
+    assert plan.next_due() == pytest.approx(107.5)
+    plan.ended(A, L1State.INVALID, 107.5, 108.0)
+    assert plan.next_due() == pytest.approx(110.5)
+    plan.ended(A, L1State.DISABLED, 110.5, 111.0)
+    assert plan.next_due() == pytest.approx(120.5)
+
+
+def test_somebody_elses_proof_postpones_and_an_older_one_does_not_hasten():
+    plan = watching(A, chance=lambda: 0.0)
+    plan.ended(A, L1State.ENABLED, 100.0, 100.0)
+    plan.proven(A, 104.0)
+    assert plan.next_due() == pytest.approx(114.0)
+    plan.proven(A, 90.0)
+    assert plan.next_due() == pytest.approx(114.0)
+    plan.proven(B, 500.0)
+    assert plan.next_due() == pytest.approx(114.0)
+
+
+def test_a_probe_under_way_is_not_begun_again():
+    plan = watching(A)
+    plan.began(A)
+    assert plan.due(1e9) == []
+    assert plan.next_due() is None
+    plan.watch([A], 1.0)
+    assert plan.due(1e9) == []
+    plan.ended(A, L1State.ENABLED, 1.0, 2.0)
+    assert plan.due(1e9) == [A]
+
+
+def test_what_is_not_watched_any_more_is_not_asked_and_its_probe_under_way_may_end():
+    plan = watching(A, B)
+    plan.began(A)
+    plan.watch([], 1.0)
+    assert plan.due(1e9) == []
+    assert plan.ended(A, L1State.DISABLED, 0.0, 2.0) is Verdict.HOLD
+    plan.watch([], 2.0)
+    assert plan.next_due() is None
+
+
+def test_an_event_makes_every_key_of_a_link_due():
+    plan = watching(A, B, chance=lambda: 0.9)
+    plan.soon("a", 0.5)
+    assert plan.due(0.5) == [A]
+
+
+def test_keys_that_hang_do_not_keep_the_others_from_being_asked():
+    """Whoever has a few probes to begin takes them from the front."""
+    hanging = [Target(f"hangs-{n:02}", 1, "1") for n in range(60)]
+    plan = watching(*hanging)
+    plan.watch([*hanging, A], 0.0)
+    now, under_way, asked = 0.0, [], 0
+    while now < 100.0:
+        for target, began in [pair for pair in under_way if now - pair[1] >= 5.0]:
+            plan.ended(target, L1State.UNREACHABLE, began, now)
+            under_way.remove((target, began))
+        for target in plan.due(now)[: 32 - len(under_way)]:
+            plan.began(target)
+            if target == A:
+                asked += 1
+                plan.ended(A, L1State.ENABLED, now, now)
+            else:
+                under_way.append((target, now))
+        now += 0.25
+    assert asked >= 4
+
+
+# Settling
+
+
+def settle(*successes, held_at=10, settle_s=60.0):
+    """Successes as ``(position, moment, now)``."""
+    settling = Settling(settle_s)
+    for position, moment, now in successes:
+        settling.success("link", position, held_at, moment, now)
+    return settling
+
+
+def test_a_hold_settles_after_successes_over_the_whole_time():
+    assert not settle((11, 100.0, 100.0)).ripe("link")
+    assert not settle((11, 100.0, 100.0), (20, 159.9, 160.0)).ripe("link")
+    assert settle((11, 100.0, 100.0), (20, 160.0, 161.0)).ripe("link")
+
+
+def test_a_success_in_flight_when_the_key_was_disabled_does_not_count():
+    assert not settle((9, 100.0, 100.0), (20, 160.0, 161.0)).ripe("link")
+    assert settle((10, 100.0, 100.0), (20, 160.0, 161.0)).ripe("link")
+
+
+def test_a_hold_that_is_not_durable_does_not_settle():
+    assert not settle((11, 100.0, 100.0), (20, 260.0, 261.0), held_at=0).ripe("link")
+
+
+def test_the_first_success_counts_from_when_it_was_heard_and_the_last_from_when_it_began():
+    assert not settle((11, 40.0, 100.0), (20, 159.0, 400.0)).ripe("link")
+
+
+def test_a_refusal_begins_anew():
+    settling = settle((11, 100.0, 100.0), (15, 150.0, 150.0))
+    settling.refused("link")
+    settling.success("link", 20, 10, 161.0, 161.0)
+    assert not settling.ripe("link")
+    settling.success("link", 30, 10, 221.0, 221.0)
+    assert settling.ripe("link")
+
+
+def test_a_newer_hold_begins_anew():
+    settling = settle((11, 100.0, 100.0), (15, 150.0, 150.0))
+    settling.success("link", 20, 18, 161.0, 161.0)
+    assert not settling.ripe("link")
+    settling.success("link", 21, 18, 220.9, 221.0)
+    assert not settling.ripe("link")
+    settling.success("link", 22, 18, 221.0, 222.0)
+    assert settling.ripe("link")
+
+
+def test_a_key_that_flaps_never_settles():
+    settling = Settling(60.0)
+    for round_ in range(100):
+        for step in range(5):
+            now = round_ * 60.0 + step * 10
+            settling.success("link", 100 + round_, 10, now, now)
+            assert not settling.ripe("link")
+        settling.refused("link")
+
+
+def test_links_settle_each_for_itself():
+    settling = settle((11, 100.0, 100.0), (20, 160.0, 161.0))
+    settling.refused("other")
+    assert settling.ripe("link")
+    assert not settling.ripe("other")
+
+
+def test_an_older_success_that_arrives_late_does_not_take_back_what_was_counted():
+    settling = settle((11, 100.0, 100.0), (20, 160.0, 161.0), (15, 130.0, 170.0))
+    assert settling.ripe("link")
