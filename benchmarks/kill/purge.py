@@ -55,6 +55,8 @@ KILLS: Final = 20
 NOISE: Final = 0.8
 """Ratio of speed at which two of these are the same: turns of one differ by as much."""
 
+SCOPES: Final[tuple[Scope, ...]] = ("tenant", "link")
+
 Part = Literal["core", "gateway"]
 
 
@@ -82,8 +84,7 @@ async def cases(tenants: Sequence[int], holds: Sequence[int]) -> AsyncIterator[l
                 house = await _house(making, part, count, 0)
                 crowds[f"{count} open"] = house
                 houses.append(house)
-            for scope in ("tenant", "link"):
-                made.append(_case(f"{part}, a {scope}'s hold", scope, crowds))
+            made += [_case(f"{part}, a {s}'s hold", s, crowds) for s in SCOPES]
         pasts: dict[str, House] = {}
         for count in holds:
             house = await _house(making, "core", 1, count)
