@@ -7,7 +7,6 @@ there only to be in the way.
 
 from __future__ import annotations
 
-import gc
 import os
 import shutil
 import tempfile
@@ -147,7 +146,6 @@ class House:
 
         async def turn() -> list[float]:
             took = []
-            gc.collect()
             for _ in range(KILLS):
                 held, lift = self._hold_and_lift(scope)
                 started = time.process_time()
