@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final, cast
@@ -264,49 +264,67 @@ async def _cases(pairs: dict[str, Pair], calls: int) -> list[Case]:
 
 
 async def _turns(pair: Pair, plain: list[bytes], calls: int) -> dict[str, Turn]:
-    gateway = pair.gateway
-    sealed = (await gateway.encrypt(TENANT, SERVICE, plain)).values
-    pool = ScratchPool()
-    fresh = os.urandom(KEYS * KEY_SIZE)
+    work = Work(pair, plain)
+    await work.prepare()
+    return {
+        f"encrypt {RECORDS} records of 1 KiB": _again(work.encrypt, calls, RECORDS),
+        f"decrypt {RECORDS} records of 1 KiB": _again(work.decrypt, calls, RECORDS),
+        f"wrap {KEYS} keys": _again(work.wrap, calls, KEYS),
+        f"unwrap {KEYS} keys": _again(work.unwrap, calls, KEYS),
+        "encrypt 1 KiB, one record a call": _again(work.one, calls, KEYS),
+    }
 
-    async def wrap() -> bytes:
-        with pool.borrow(KEYS * KEY_SIZE) as keys:
-            keys[:] = fresh
-            return (await pair.core.wrap(TENANT, SERVICE, "record", keys))[1]
 
-    wrapped = await wrap()
+def _again(work: Callable[[], Awaitable[None]], calls: int, units: int) -> Turn:
+    async def repeated() -> None:
+        for _ in range(calls):
+            await work()
 
-    async def unwrap() -> None:
-        with pool.borrow(KEYS * KEY_SIZE) as out:
-            _, bad = await pair.core.unwrap(TENANT, SERVICE, "record", 1, wrapped, out)
+    return cpu_async(calls * units, repeated)
+
+
+class Work:
+    """What is done with a pair, once each."""
+
+    def __init__(self, pair: Pair, plain: list[bytes]) -> None:
+        self._pair: Final = pair
+        self._plain: Final = plain
+        self._pool: Final = ScratchPool()
+        self._keys: Final = os.urandom(KEYS * KEY_SIZE)
+        self._sealed: list[bytes] = []
+        self._wrapped = b""
+
+    async def prepare(self) -> None:
+        """Make what is opened later."""
+        self._sealed = (await self._pair.gateway.encrypt(TENANT, SERVICE, self._plain)).values
+        await self.wrap()
+
+    async def wrap(self) -> None:
+        """Data keys, through the sealed channel."""
+        with self._pool.borrow(KEYS * KEY_SIZE) as keys:
+            keys[:] = self._keys
+            _, self._wrapped = await self._pair.core.wrap(TENANT, SERVICE, "record", keys)
+
+    async def unwrap(self) -> None:
+        """The same way back."""
+        with self._pool.borrow(KEYS * KEY_SIZE) as out:
+            _, bad = await self._pair.core.unwrap(TENANT, SERVICE, "record", 1, self._wrapped, out)
             if bad:
                 raise AssertionError("a key of this very run did not open")
 
-    async def encrypt() -> None:
-        await gateway.encrypt(TENANT, SERVICE, plain)
+    async def encrypt(self) -> None:
+        """A batch, a key for each record."""
+        await self._pair.gateway.encrypt(TENANT, SERVICE, self._plain)
 
-    async def decrypt() -> None:
-        if (await gateway.decrypt(TENANT, SERVICE, sealed)).codes:
+    async def decrypt(self) -> None:
+        """A batch."""
+        if (await self._pair.gateway.decrypt(TENANT, SERVICE, self._sealed)).codes:
             raise AssertionError("a record of this very run did not open")
 
-    async def one() -> None:
+    async def one(self) -> None:
+        """As many calls as keys, of one record each."""
         for _ in range(KEYS):
-            await gateway.encrypt(TENANT, SERVICE, plain[:1])
-
-    def again(work: object, units: int) -> Turn:
-        async def repeated() -> None:
-            for _ in range(calls):
-                await work()  # type: ignore[operator]
-
-        return cpu_async(calls * units, repeated)
-
-    return {
-        f"encrypt {RECORDS} records of 1 KiB": again(encrypt, RECORDS),
-        f"decrypt {RECORDS} records of 1 KiB": again(decrypt, RECORDS),
-        f"wrap {KEYS} keys": again(wrap, KEYS),
-        f"unwrap {KEYS} keys": again(unwrap, KEYS),
-        "encrypt 1 KiB, one record a call": again(one, KEYS),
-    }
+            await self._pair.gateway.encrypt(TENANT, SERVICE, self._plain[:1])
 
 
 def _knowing(now: float) -> Knowledge:

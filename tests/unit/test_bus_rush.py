@@ -1,0 +1,296 @@
+"""What a kill makes everybody do at once is as little as can be, and in the right order."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+import pytest
+from kcm_bus.clock import SystemRandomness
+from kcm_bus.learning import Learning
+from kcm_bus.membership import Membership
+from kcm_bus.ports import Entry
+from kcm_bus.switch import KillSwitch
+from kcm_control.knowledge import Knowledge
+from kcm_control.registry import Registry
+from kcm_control.revocation import Revocations
+from kcm_control.timing import Timing
+from kcm_core.kills import UNREAD_MAX, Kills
+from kcm_schemas import subjects
+from kcm_schemas.codec import encode
+from kcm_schemas.codes import Code, KcmError
+from kcm_schemas.control import Boot, Receipt
+from kcm_schemas.registry import Tenant
+from kcm_schemas.roster import Role
+from kcm_schemas.signed import Kind
+from kcm_trust.verify import Untrusted, Verifier
+
+from tests.fakes.bus import Clock, Message
+from tests.unit.trust_rig import VERIFIER, hold, lift, roster
+from tests.vectors.families.messages import identity
+
+HOLD = hold()
+HELD = encode(identity("security").sign(Kind.HOLD, HOLD))
+LIFTED = encode(identity("security").sign(Kind.LIFT, lift(HOLD, "security")))
+PLACE = subjects.control_hold("eu", "tenant", HOLD.id)
+
+
+class Counting(Verifier):
+    """Says how often a hold was verified."""
+
+    asked = 0
+
+    def hold_or_lift(self, raw):
+        self.asked += 1
+        return super().hold_or_lift(raw)
+
+
+class Log:
+    """``kcm_bus.ports.Log`` in memory; nobody is delivered anything."""
+
+    def __init__(self):
+        self.stored = {}
+        self.reads = 0
+        self.sequence = 0
+
+    async def put(self, subject, body, *, expected=None, ttl=None):
+        at = self.stored.get(subject)
+        if expected is not None and expected != (at.sequence if at else 0):
+            raise KcmError(Code.CONFLICT)
+        self.sequence += 1
+        self.stored[subject] = Entry(self.sequence, subject, body)
+        return self.sequence
+
+    async def last(self, subject):
+        self.reads += 1
+        return self.stored.get(subject)
+
+    def follow(self, follower):
+        return None
+
+
+@dataclass
+class Messages:
+    """``kcm_bus.ports.Messages`` that keeps what was sent and who listens."""
+
+    sent: list = field(default_factory=list)
+    heard: dict = field(default_factory=dict)
+
+    async def subscribe(self, subject, callback, queue=""):
+        self.heard[subject] = callback
+
+    async def publish(self, subject, body, reply=""):
+        self.sent.append((subject, body))
+
+    async def flush(self):
+        pass
+
+
+def member(verifier=VERIFIER, name="core-eu"):
+    return Membership(identity(name), verifier.instance(name), verifier, b"b" * 16)
+
+
+@pytest.fixture
+def registry():
+    made = Registry()
+    made.put(Tenant(tenant="acme", revision=1, link="l", regions=["eu"], fence="local"))
+    return made
+
+
+@pytest.fixture
+def verifier():
+    return Counting(roster())
+
+
+class Switch:
+    """A Core's kill switch, with what happened in order."""
+
+    def __init__(self, registry, verifier):
+        self.log, self.bus, self.events = Log(), Messages(), []
+        self.revocations = Revocations(registry, "eu")
+        self.made = KillSwitch(
+            membership=member(verifier),
+            stream=self.log,
+            control_bus=self.bus,
+            revocations=self.revocations,
+            knowledge=Knowledge(Timing()),
+            purge=lambda tenant: self.events.append("purge") or 1,
+            emit=lambda kind, **fields: self.events.append(kind),
+            clock=Clock(),
+            randomness=SystemRandomness(),
+        )
+
+    def receipts(self):
+        return [body for subject, body in self.bus.sent if ".receipt." in subject]
+
+    async def hear(self, raw=HELD):
+        await self.made._on_broadcast(Message(raw))
+
+    def read(self, raw=HELD, at=1):
+        self.made.receive(Entry(at, PLACE, raw))
+
+    async def settled(self):
+        while self.made._tasks or self.made._durable._tasks:  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.001)
+
+
+@pytest.fixture
+def switch(registry, verifier):
+    return Switch(registry, verifier)
+
+
+def learning(registry, verifier, changed=lambda _: None):
+    revocations = Revocations(registry, "eu")
+    return Learning(
+        member(verifier), revocations, lambda _: 1, lambda *_, **__: None, Clock(), changed
+    )
+
+
+def test_a_statement_is_verified_once_however_often_it_comes(registry, verifier):
+    learns = learning(registry, verifier)
+    first = learns.learn(HELD)
+    assert learns.learn(HELD) == first
+    assert learns.learn(bytes(bytearray(HELD))) == first
+    assert verifier.asked == 1
+
+
+def test_a_statement_that_differs_in_a_bit_is_verified_and_not_believed(registry, verifier):
+    learns = learning(registry, verifier)
+    learns.learn(HELD)
+    forged = bytearray(HELD)
+    forged[-1] ^= 1
+    with pytest.raises(Untrusted):
+        learns.learn(bytes(forged))
+    assert verifier.asked == 2
+
+
+def test_of_every_hold_one_statement_is_remembered(registry, verifier):
+    learns = learning(registry, verifier)
+    for raw in (HELD, LIFTED, HELD, LIFTED):
+        record = learns.learn(raw)
+    assert record.lifted
+    assert list(learns._believed) == [LIFTED]
+
+
+def test_the_receipt_is_there_when_others_are_told_of_the_change(registry, verifier):
+    found = []
+    learns = learning(registry, verifier, lambda one: found.append(learns.receipt(one)))
+    learns.learn(HELD)
+    assert found[0].hold_id == HOLD.id
+
+
+async def test_the_receipt_goes_before_anything_is_stored(switch):
+    before = []
+
+    async def publish(subject, body, reply=""):
+        before.append((subject, switch.log.reads, dict(switch.log.stored)))
+
+    switch.bus.publish = publish
+    await switch.hear()
+    await switch.settled()
+    assert before == [(subjects.receipt("eu", HOLD.id), 0, {})]
+    assert switch.events[0] == "purge"
+    assert switch.log.stored[PLACE].data == HELD
+
+
+async def test_a_hold_that_the_stream_has_by_then_is_not_written_again(switch):
+    await switch.hear()
+    switch.read(at=7)
+    await switch.settled()
+    assert switch.log.reads == 0
+    assert switch.log.stored == {}
+    assert switch.made.durable_at(HOLD.id) == 7
+
+
+async def test_the_stream_asks_for_no_second_receipt_but_a_broadcast_does(switch):
+    await switch.hear()
+    await switch.settled()
+    switch.read()
+    await switch.settled()
+    assert len(switch.receipts()) == 1
+    await switch.hear()
+    await switch.settled()
+    assert len(switch.receipts()) == 2
+
+
+async def test_who_learns_from_the_stream_alone_sends_a_receipt(switch):
+    switch.read()
+    await switch.settled()
+    assert len(switch.receipts()) == 1
+
+
+async def test_a_receipt_that_could_not_be_sent_is_sent_when_the_stream_has_the_hold(switch):
+    async def fail(subject, body, reply=""):
+        raise KcmError(Code.UNAVAILABLE)
+
+    working, switch.bus.publish = switch.bus.publish, fail
+    await switch.hear()
+    await switch.settled()
+    switch.bus.publish = working
+    switch.read()
+    await switch.settled()
+    assert len(switch.receipts()) == 1
+
+
+class Regions:
+    """What every region says: one boot, and the hold stored."""
+
+    async def facts_here(self, hold_id):
+        boot = Boot(instance="gw-eu", boot=b"g" * 16, role=Role.GATEWAY, first=1, latest=2)
+        return 5, 9, [boot]
+
+
+def receipt(raw_boot=b"g" * 16):
+    body = Receipt(
+        hold_id=HOLD.id,
+        instance="gw-eu",
+        boot=raw_boot,
+        role=Role.GATEWAY,
+        region="eu",
+        keys=1,
+        purge_us=2,
+    )
+    return encode(identity("gw-eu").sign(Kind.RECEIPT, body))
+
+
+@pytest.fixture
+async def kills(switch, registry, verifier):
+    made = Kills(
+        membership=member(verifier),
+        control_bus=switch.bus,
+        registry=registry,
+        revocations=switch.revocations,
+        switch=switch.made,
+        regions=Regions(),
+        timing=Timing(),
+        clock=Clock(),
+    )
+    await made.start()
+    return made
+
+
+async def test_a_receipt_counts_as_soon_as_somebody_asks(kills, switch):
+    switch.made.learning.learn(HELD)
+    arrived = switch.bus.heard[subjects.receipts()]
+    for raw in (b"forged", receipt(), receipt()):
+        await arrived(Message(raw))
+    (boot,) = (await kills.status(HOLD.id)).boots
+    assert (boot.how, boot.after_ms) == ("receipt", 0)
+
+
+async def test_a_receipt_that_came_before_its_hold_did_not_come_in_the_past(kills, switch):
+    switch.made.learning.learn(HELD)
+    await switch.bus.heard[subjects.receipts()](Message(receipt()))
+    kills._clock.now += 1.0
+    kills._note(kills._heard, HOLD.id, kills._clock.now)
+    (boot,) = (await kills.status(HOLD.id)).boots
+    assert (boot.how, boot.after_ms) == ("receipt", 0)
+
+
+async def test_receipts_that_wait_to_be_read_are_bounded(kills, switch):
+    arrived = switch.bus.heard[subjects.receipts()]
+    await arrived(Message(receipt()))
+    for number in range(3 * UNREAD_MAX):
+        await arrived(Message(b"forged %d" % number))
+        assert len(kills._unread) <= UNREAD_MAX
+    assert [one.receipt.instance for one in kills._receipts[HOLD.id].values()] == ["gw-eu"]
