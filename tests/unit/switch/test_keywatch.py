@@ -81,11 +81,11 @@ async def test_the_purge_comes_before_the_hold_is_signed_broadcast_or_stored(sys
     (record,) = l1_holds(core)
     subject = subjects.control_hold("eu", "link", record.hold.id)
     await until(lambda: subject in core.stream.entries)
-    assert [m.data for m in system.wire.sent if ".ctl.hold." in m.subject][0] == record.raw
+    assert next(m.data for m in system.wire.sent if ".ctl.hold." in m.subject) == record.raw
 
 
 async def test_other_regions_hear_of_a_key_that_refuses_here(system):
-    (core,) = await started(system, "core-eu-1")
+    await started(system, "core-eu-1")
     other = system.boot("gw-us-1")
     await other.start()
     other.learn(LINK, tenant(regions=["eu", "us"]))

@@ -64,7 +64,7 @@ class Timing:
         ):
             if every * 2 > length:
                 raise ValueError("what is renewed has to be renewed twice before it ends")
-        if self.boot_bound_s >= GONE_S:
+        if self.boot_bound_s(self.control_lease_s) >= GONE_S:
             raise ValueError("control_lease_s has to end before its boot goes off the record")
 
     def grace_s(self, model: Model) -> float:
