@@ -301,7 +301,8 @@ def test_the_largest_reply_fits_into_a_message():
     reply = PullReply(
         region="eu", nonce=bytes(16), same=False, more=True, position=1, durable_at=1,
         message=b"m" * 2 * limits.SIGNED_HOLD_MAX,
-        holds=[b"h" * limits.SIGNED_HOLD_MAX] * (regions_module.PAGE_BYTES // limits.SIGNED_HOLD_MAX),
+        holds=[bytes(limits.SIGNED_HOLD_MAX)]
+        * (regions_module.PAGE_BYTES // limits.SIGNED_HOLD_MAX),
         boots=boots,
     )  # fmt: skip
     assert len(encode(reply)) < limits.BODY_MAX
