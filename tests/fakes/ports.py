@@ -205,8 +205,8 @@ class FakeFollowing:
         await asyncio.sleep(0)
         await asyncio.sleep(0)  # the old consumer still delivers while it is noticed
         self._live = False
-        while not self._log.connected:
-            await asyncio.sleep(0.1)  # noqa: ASYNC110 - a broker is looked for, nobody tells
+        while not self._log.connected:  # noqa: ASYNC110 - nobody tells that a broker is back
+            await asyncio.sleep(0.1)
         await self.gate.wait()
         self._remaking = None
         self._begin()

@@ -23,7 +23,9 @@ OTHER = ProofKey(Target("root", 1, "2"), "me")
 class Boot:
     """Serves ``acme`` of regions eu, us and ap in eu."""
 
-    def __init__(self, *, fence="all", regions=("eu", "us", "ap"), model="byok", link=True):
+    def __init__(
+        self, *, fence: Any = "all", regions=("eu", "us", "ap"), model: Any = "byok", link=True
+    ):
         self.known = Knowledge(Timing())
         self.known.resumed(0)
         self.registry = Registry()
