@@ -150,7 +150,7 @@ def how(found, region):
     return next(one.how for one in found.regions if one.region == region)
 
 
-def fenced(*regions, policy="all", retired=0):
+def fenced(*regions, policy: Any = "all", retired=0):
     return Reach([Fenced(frozenset(regions), policy, "byok", retired)], closed=True)
 
 

@@ -76,8 +76,9 @@ class Sentinel:
             self._plans[target] = _Plan(now + self._chance() * self._timing.probe_interval_s)
 
     def due(self, now: float) -> list[Target]:
-        """What has to be probed now, what waited longest first: who can begin only a few of them
-        must not leave out the same ones every time.
+        """What has to be probed now, what waited longest first.
+
+        Who can begin only a few of them must not leave out the same ones every time.
         """
         due = [(p.due, t) for t, p in self._plans.items() if now >= p.due and not p.under_way]
         return [target for _, target in sorted(due)]

@@ -108,7 +108,7 @@ class Regions:
     def on_fence(self, fence: Fence) -> None:
         """Somebody in this region knows another region: the own question can wait.
 
-        Not for a fence that is delivered once more: else who repeats it keeps everybody from asking.
+        Not for one that is delivered once more: who repeats it would keep everybody from asking.
         """
         if self._stated.get(fence.other) != fence:
             self._stated[fence.other] = fence
@@ -176,7 +176,7 @@ class Regions:
         return False
 
     async def _stored(self) -> bool:
-        """Wait until what is known now is stored: not what is learned meanwhile, that never ends."""
+        """Wait until what is known now is stored; what is learned meanwhile may never end."""
         until = self._clock.elapsed() + STORE_S
         waiting = list(self._revocations.holds.records)
         while waiting := [one for one in waiting if not self._switch.durable_at(one)]:
