@@ -205,7 +205,7 @@ class FakeFollowing:
         await asyncio.sleep(0)
         await asyncio.sleep(0)  # the old consumer still delivers while it is noticed
         self._live = False
-        while not self._log.connected:  # noqa: ASYNC110 - time is virtual
+        while not self._log.connected:  # noqa: ASYNC110 - nobody tells that a broker is back
             await asyncio.sleep(0.1)
         await self.gate.wait()
         self._remaking = None
@@ -246,7 +246,7 @@ class FakeFollowing:
         self._sent = entry.sequence
         try:
             self._follower.receive(entry)
-        except Exception as error:  # noqa: BLE001 - a test looks at it
+        except Exception as error:  # noqa: BLE001 - as the real one does
             self.failures.append(error)
         self._position = entry.sequence
         self._moved.set()
@@ -285,7 +285,7 @@ class _Subscription:
             message = self.waiting.popleft()
             try:
                 await self.callback(message)
-            except Exception as error:  # noqa: BLE001 - a test looks at it
+            except Exception as error:  # noqa: BLE001 - as the real one does
                 self.owner.failures.append(error)
 
 

@@ -1,5 +1,7 @@
 """Holds on regions, whom they reach, and when a kill is complete without a region's word."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,7 +21,7 @@ BOUND = TIMING.boot_bound_s
 GRACE = TIMING.fence_bound_s("byok")
 
 
-def record(number=1, scope="tenant", target="acme", *, lift=None, raw=None):
+def record(number=1, scope: Any = "tenant", target="acme", *, lift=None, raw=None):
     one = Hold(
         id=bytes([number]) * 16, salt=bytes(16), scope=scope, target=target,
         cause="operator", origin="eu", issued_ms=1, reason="",
@@ -148,7 +150,7 @@ def how(found, region):
     return next(one.how for one in found.regions if one.region == region)
 
 
-def fenced(*regions, policy="all", retired=0):
+def fenced(*regions, policy: Any = "all", retired=0):
     return Reach([Fenced(frozenset(regions), policy, "byok", retired)], closed=True)
 
 

@@ -1,5 +1,7 @@
 """May a tenant be served, and until when: every reason to refuse, and the smallest remainder."""
 
+from typing import Any
+
 import pytest
 from kcm_control.holds import HoldRecord
 from kcm_control.knowledge import Knowledge
@@ -21,7 +23,9 @@ OTHER = ProofKey(Target("root", 1, "2"), "me")
 class Boot:
     """Serves ``acme`` of regions eu, us and ap in eu."""
 
-    def __init__(self, *, fence="all", regions=("eu", "us", "ap"), model="byok", link=True):
+    def __init__(
+        self, *, fence: Any = "all", regions=("eu", "us", "ap"), model: Any = "byok", link=True
+    ):
         self.known = Knowledge(Timing())
         self.known.resumed(0)
         self.registry = Registry()
@@ -49,7 +53,7 @@ class Boot:
         if proof is not None:
             assert self.known.proven(proof, mark)
 
-    def kill(self, number=1, scope="tenant", target="acme", *, lift=False):
+    def kill(self, number=1, scope: Any = "tenant", target="acme", *, lift=False):
         one = Hold(
             id=bytes([number]) * 16, salt=bytes(16), scope=scope, target=target,
             cause="operator", origin="eu", issued_ms=1, reason="",
@@ -58,10 +62,7 @@ class Boot:
 
     def refusal(self, now, permit=None):
         with pytest.raises(KcmError) as caught:
-            if permit is None:
-                self.serving.begin("acme", now)
-            else:
-                self.serving.still(permit, now)
+            _ = self.serving.still(permit, now) if permit else self.serving.begin("acme", now)
         return caught.value.code
 
 

@@ -20,7 +20,7 @@ def test_the_defaults_give_the_bounds_that_are_claimed():
 @pytest.mark.parametrize("name", DURATIONS)
 @pytest.mark.parametrize("value", [0, -1, 3601, float("nan"), float("inf")])
 def test_nothing_is_zero_negative_endless_or_no_number(name, value):
-    with pytest.raises(ValueError, match=r"\w"):
+    with pytest.raises(ValueError, match=r"."):
         Timing(**{name: value})
 
 
@@ -40,7 +40,7 @@ def test_nothing_is_zero_negative_endless_or_no_number(name, value):
     ids=lambda changes: next(iter(changes)),
 )
 def test_what_cannot_be_renewed_twice_before_it_ends_is_refused(changes):
-    with pytest.raises(ValueError, match=r"\w"):
+    with pytest.raises(ValueError, match=r"."):
         Timing(**changes)
 
 
@@ -48,9 +48,9 @@ def test_a_control_lease_that_outlives_the_record_of_its_boot_is_refused():
     """A boot that is not on record any more would serve on, and a kill be complete without it."""
     longest = replace(Timing(), control_lease_s=54.0)
     assert longest.boot_bound_s(0) < GONE_S
-    with pytest.raises(ValueError, match=r"\w"):
+    with pytest.raises(ValueError, match=r"."):
         replace(Timing(), control_lease_s=GONE_S - ANSWER_MAX_S)
-    with pytest.raises(ValueError, match=r"\w"):
+    with pytest.raises(ValueError, match=r"."):
         replace(Timing(), control_lease_s=3600.0)
 
 

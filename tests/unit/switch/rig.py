@@ -39,6 +39,7 @@ from kcm_schemas.data import Failure
 from kcm_schemas.registry import Link, Service, Tenant
 from kcm_schemas.roster import Grant, Instance, Operator, OperatorRole, Region, Role, Roster
 from kcm_schemas.signed import Kind
+from kcm_trust.statements import lift
 from kcm_trust.verify import Verifier, hold_id
 
 from tests.fakes.bus import Bus
@@ -129,8 +130,6 @@ def held(one: Hold, signer: str = "security") -> bytes:
 
 
 def lifted(one: Hold, signer: str = "security") -> bytes:
-    from kcm_trust.statements import lift
-
     return lift(identity(signer), held(one, signer), issued_ms=9, reason="over")
 
 
@@ -209,8 +208,8 @@ class Boot:
         assert self.log.following is not None
         return self.log.following
 
-    def emit(self, kind: str, **fields: Any) -> None:
-        self.events.append((kind, fields))
+    def emit(self, type: str, **fields: Any) -> None:  # noqa: A002 - as the port names it
+        self.events.append((type, fields))
 
     def purge(self, tenant: str) -> int:
         if tenant in self.broken:

@@ -296,12 +296,13 @@ def test_the_largest_reply_fits_into_a_message():
     from kcm_schemas.roster import Role
 
     boots = [
-        Boot(instance="i" * 63, boot=bytes(16), role=Role.GATEWAY, first=1 << 62, latest=1 << 62, lease_ms=1)
+        Boot(instance="i" * 63, boot=bytes(16), role=Role.GATEWAY, first=1 << 62, latest=1 << 62,
+            lease_ms=1)
     ] * 2048  # fmt: skip
     reply = PullReply(
         region="eu", nonce=bytes(16), same=False, more=True, position=1, durable_at=1,
         message=b"m" * 2 * limits.SIGNED_HOLD_MAX,
-        holds=[b"h" * limits.SIGNED_HOLD_MAX]
+        holds=[bytes(limits.SIGNED_HOLD_MAX)]
         * (regions_module.PAGE_BYTES // limits.SIGNED_HOLD_MAX),
         boots=boots,
     )  # fmt: skip

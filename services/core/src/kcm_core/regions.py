@@ -108,7 +108,7 @@ class Regions:
     def on_fence(self, fence: Fence) -> None:
         """Somebody in this region knows another region: the own question can wait.
 
-        Not for one that is delivered once more: else who repeats it keeps everybody from asking.
+        Not for one that is delivered once more: who repeats it would keep everybody from asking.
         """
         if self._stated.get(fence.other) != fence:
             self._stated[fence.other] = fence
@@ -176,7 +176,7 @@ class Regions:
         return False
 
     async def _stored(self) -> bool:
-        """Wait until what is known now is stored; not what is learned meanwhile: that never ends."""
+        """Wait until what is known now is stored; what is learned meanwhile may never end."""
         until = self._clock.elapsed() + STORE_S
         waiting = [record.hold.id for record in self._revocations.holds]
         while waiting := [one for one in waiting if not self._switch.durable_at(one)]:
@@ -226,7 +226,7 @@ class Regions:
             known = self._revocations.holds
             asked = known.get(request.hold_id)
             same = request.known == known.digest
-            page, more = ([], False) if same else page_of(known.in_order(request.after))
+            page, more = ([], False) if same else _page(known.in_order(request.after))
             reply = PullReply(
                 region=self._me.region,
                 nonce=request.nonce,
@@ -244,7 +244,7 @@ class Regions:
             log.warning("a pull is not answered: %s", error)
 
 
-def page_of(records: list[HoldRecord]) -> tuple[list[bytes], bool]:
+def _page(records: list[HoldRecord]) -> tuple[list[bytes], bool]:
     """As many holds as one answer takes, and whether there are more."""
     page: list[bytes] = []
     size = 0
