@@ -50,9 +50,10 @@ class Fences:
         """
         if policy == "local" or not others:
             return FOREVER
-        known = sorted((self.moment(other, lease) for other in others), reverse=True)
+        known = [self.moment(other, lease) for other in others]
         if policy == "all":
-            return known[-1] + grace_s
+            return min(known) + grace_s
+        known.sort(reverse=True)
         needed = needed_others(len(others) + 1)
         return FOREVER if needed == 0 else known[needed - 1] + grace_s
 

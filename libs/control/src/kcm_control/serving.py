@@ -52,10 +52,7 @@ class Serving:
         """
         record = self.known(tenant)
         generation = self._revocations.begin(tenant)
-        until = min(self._knowledge.lease.until(), self._fence(record))
-        if now >= until:
-            raise KcmError(Code.UNAVAILABLE, self._lapsed(now))
-        return Permit(tenant, generation, until)
+        return Permit(tenant, generation, self._known_until(record, now))
 
     def still(self, permit: Permit, now: float) -> float:
         """Allow an output, after the cryptography: the seconds for which it may be accepted.
@@ -64,8 +61,8 @@ class Serving:
         customer's key was not used for too long, and as ``begin`` does.
         """
         self._revocations.still(permit.tenant, permit.generation)
-        until = self.begin(permit.tenant, now).until
-        until = min(until, self._l1(permit.tenant))
+        record = self.known(permit.tenant)
+        until = min(self._known_until(record, now), self._l1(permit.tenant))
         if now >= until:
             raise KcmError(Code.TENANT_SEALED)
         return until - now
@@ -126,6 +123,13 @@ class Serving:
             for region in record.regions
             if region != self._region and not self._revocations.retired(region)
         ]
+
+    def _known_until(self, record: Tenant, now: float) -> float:
+        """Until when this instance knows of every kill of a tenant; raises ``unavailable``."""
+        until = min(self._knowledge.lease.until(), self._fence(record))
+        if now >= until:
+            raise KcmError(Code.UNAVAILABLE, self._lapsed(now))
+        return until
 
     def _l1(self, tenant: str) -> float:
         """When the lease of whatever opened a tenant ends; never where nothing is open here."""
