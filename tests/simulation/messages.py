@@ -70,6 +70,7 @@ class Subscription:
         if len(self._waiting) >= owner.network.weather.pending_max:
             owner.network.counts["callback dropped"] += 1
             return
+        owner.network.on_arrival(packet)
         self._waiting.append(packet)
         if not self._busy:
             self._busy = True

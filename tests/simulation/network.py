@@ -68,6 +68,10 @@ class Network:
         self.cut_sides: Final[set[str]] = set()
         """Regions whose brokers are split: side 0 and side 1 hear nothing of one another."""
         self.counts: Final[Counter[str]] = Counter()
+        self.on_send: Callable[[SimConnection, Packet], bool] = lambda _, __: True
+        """Sees every message; ``False`` keeps it back."""
+        self.on_arrival: Callable[[Packet], None] = lambda _: None
+        """Sees every message that a subscription gets."""
         self.subscriptions: Final[list[Subscription]] = []
         self._inboxes: dict[str, SimConnection] = {}
         self._numbers = 0
@@ -89,7 +93,13 @@ class Network:
         self._last = {key: at for key, at in self._last.items() if key[0].node is not node}
 
     def send(self, sender: SimConnection, packet: Packet) -> int:
-        """Route a message; returns how many are interested in it, as the broker believes."""
+        """Send a message; returns how many are interested in it, as the broker believes."""
+        if not self.on_send(sender, packet):
+            return 1
+        return self.send_now(sender, packet)
+
+    def send_now(self, sender: SimConnection, packet: Packet) -> int:
+        """Route a message, whoever would keep it back."""
         if packet.subject.startswith("_INBOX."):
             receiver = self._inboxes.get(packet.subject.split(".")[1])
             if receiver is not None:

@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from kcm_bus.ports import Entry
 from kcm_core.l1.state import L1State
 from kcm_schemas.codes import RETRYABLE, Code
 from kcm_trust.verify import Untrusted, VerifiedHold, Verifier
@@ -62,6 +63,8 @@ class Oracle:
         self.coverage: Final = Coverage()
         self.events: Final = Events()
         self.accepted_count = 0
+        self.raw: Final[dict[bytes, bytes]] = {}
+        """Every hold as it was signed."""
         self._refusing: dict[str, float] = {}
         """Since when no endpoint of a key would open anything."""
         self._refused_in: set[tuple[str, str]] = set()
@@ -89,6 +92,7 @@ class Oracle:
                 self._loop.now,
             )  # fmt: skip
             self.holds[hold.id] = facts
+            self.raw[hold.id] = held.raw
             self._new_hold(facts, how)
         if verified is not held and facts.lifted_at is None:
             facts.lifted_at = self._loop.now
@@ -178,6 +182,16 @@ class Oracle:
             lacks = [i for i in kept if view.get(i) is not expected[i]]
             wrong += [f"{who}: {hold_id.hex()[:8]} is {view.get(hold_id)}" for hold_id in lacks]
         return wrong
+
+    def read(self, entries: Iterable[Entry]) -> dict[bytes, bool]:
+        """Which holds a stream has, and whether they are lifted there."""
+        view: dict[bytes, bool] = {}
+        for entry in entries:
+            if entry.data and ".control.hold." in entry.subject:
+                verified = self._verifier.hold_or_lift(entry.data)
+                held = verified if isinstance(verified, VerifiedHold) else verified.held
+                view[held.hold.id] = verified is not held
+        return view
 
     def never_healed(self, invariant: int, text: str) -> None:
         """Something that has to hold after healing does not."""
