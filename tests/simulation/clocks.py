@@ -32,7 +32,8 @@ class SimClock:
         self.wall_s = wall_s
 
     def unix_ms(self) -> int:
-        return EPOCH_MS + int((self._loop.now * self._node.rate + self.wall_s) * 1000)
+        # Somebody sets it right now and then, so that it is off, and does not drift away.
+        return EPOCH_MS + int((self._loop.now + self.wall_s) * 1000)
 
     def elapsed(self) -> float:
         now = self._loop.now

@@ -136,13 +136,15 @@ class World:
                     self.armed["kill-issuer"] -= 1
                     self.coverage.saw("the issuer dies before the acknowledgement")
                     self._end_soon(self.running[name])
-        elif self.armed["hold-reply"] and packet.subject.startswith("_INBOX."):
-            if sender.node.name in self.running:
-                self.armed["hold-reply"] -= 1
-                self.coverage.saw("a message held between check and send")
-                self.loop.after(self.random.uniform(1, 30), self.network.send_now, sender, packet)
-                return False
+        elif self.armed["hold-reply"] and self._is_reply(sender, packet):
+            self.armed["hold-reply"] -= 1
+            self.coverage.saw("a message held between check and send")
+            self.loop.after(self.random.uniform(1, 30), self.network.send_now, sender, packet)
+            return False
         return True
+
+    def _is_reply(self, sender: SimConnection, packet: Packet) -> bool:
+        return packet.subject.startswith("_INBOX.") and sender.node.name in self.running
 
     def _arrived(self, packet: Packet) -> None:
         if packet.subject.startswith(f"{subjects.CTL}.hold."):
