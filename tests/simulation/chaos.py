@@ -53,10 +53,7 @@ class Chaos:
             stream.start()
             if stream.split:
                 stream.heal()
-        for uri, endpoints in world.keys.keys.items():
-            for endpoint in endpoints:
-                endpoint.hangs, endpoint.slow_s = False, 0.02
-            world.keys.turn(uri, L1State.ENABLED, 0.1, world.plan.regions)
+        world.keys.mend()
         for instance in list(world.running.values()):
             self._mend(instance)
         for name in world.members:
@@ -129,8 +126,13 @@ class Chaos:
         name, world = victim.who.name, self._world
         world.coverage.saw("a restart loop")
         for number in range(4):
-            self._loop.after(number * 2.0, world.crash, name)
-            self._loop.after(number * 2.0 + world.random.uniform(0.05, 1.9), world.start, name)
+            again = fault.lasts if fault.lasts < 1 else 2.0
+            self._loop.after(number * again, self._crash, name)
+            self._loop.after(again * (number + world.random.uniform(0.05, 0.95)), world.start, name)
+
+    def _crash(self, name: str) -> None:
+        if not self._over:
+            self._world.crash(name)
 
     def _do_wall_jump(self, fault: Fault) -> None:
         victim = self._victim(fault)
@@ -255,16 +257,21 @@ class Chaos:
 
     def _do_l1_disagree(self, fault: Fault) -> None:
         self._world.coverage.saw("endpoints that disagree")
-        endpoint = self._world.keys.ask(self._uri(fault), self._region(fault))
-        endpoint.state = L1State.DISABLED
-        self._later(fault, lambda: setattr(endpoint, "state", L1State.ENABLED))
+        keys, uri = self._world.keys, self._uri(fault)
+        endpoint = keys.ask(uri, self._region(fault))
+        keys.change(uri, endpoint, L1State.DISABLED)
+        self._later(fault, lambda: keys.change(uri, endpoint, L1State.ENABLED))
 
     def _do_l1_flap(self, fault: Fault) -> None:
-        keys, uri = self._world.keys, self._uri(fault)
+        uri = self._uri(fault)
         self._world.coverage.saw("a key that flaps")
         for number in range(6):
             state = L1State.DISABLED if number % 2 == 0 else L1State.ENABLED
-            self._loop.after(number * 3.0, keys.turn, uri, state, 1.0, self._world.plan.regions)
+            self._loop.after(number * 3.0, self._flap, uri, state)
+
+    def _flap(self, uri: str, state: L1State) -> None:
+        if not self._over:
+            self._world.keys.turn(uri, state, 1.0, self._world.plan.regions)
 
     def _do_l1_slow(self, fault: Fault) -> None:
         for endpoint in self._world.keys.keys[self._uri(fault)]:

@@ -24,6 +24,7 @@ from tests.simulation.log import SimLog
 from tests.simulation.oracle import Operation
 from tests.simulation.plan import Member
 from tests.simulation.trust import member
+from tests.simulation.variants import REVOCATIONS, VARIANTS
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -38,6 +39,7 @@ class Instance:
     def __init__(self, world: World, who: Member) -> None:
         self.world: Final = world
         self.who: Final = who
+        variant = world.plan.variant
         loop, network, region = world.loop, world.network, who.region
         self.node: Final = loop.node(who.name, world.plan.rates[who.name])
         self.boot: Final = world.random.randbytes(16)
@@ -48,11 +50,11 @@ class Instance:
             loop,
             self.node,
             wall_s=world.plan.wall_s[who.name],
-            stands_in_suspend=world.plan.variant == "clock-stands-in-suspend",
+            stands_in_suspend=variant == "clock-stands-in-suspend",
         )
         self.randomness: Final = SimRandomness(world.random)
         self.registry: Final = Registry()
-        self.revocations: Final = Revocations(self.registry, region)
+        self.revocations: Final = REVOCATIONS.get(variant, Revocations)(self.registry, region)
         self.knowledge: Final = Knowledge(world.plan.timing)
         self.serving: Final = Serving(self.knowledge, self.revocations, self.registry, region)
         self.stream: Final = SimLog(world.streams[region], self.region_bus)
@@ -67,6 +69,8 @@ class Instance:
             clock=self.clock,
             randomness=self.randomness,
         )
+        if variant:
+            VARIANTS[variant](self)
         for record in world.records:
             self.revocations.register(record)
         self.ready = False

@@ -59,6 +59,7 @@ class CustomerKeys:
         self.random: Final = random.Random(loop.random.random())
         self.regions: Final = regions
         self.keys: Final[dict[str, list[Endpoint]]] = {}
+        self._era = 0
         self.on_answer: list[Callable[[Answer], None]] = []
         self.on_change: list[Callable[[str], None]] = []
 
@@ -72,13 +73,27 @@ class CustomerKeys:
         """Have the endpoints of some regions change, each after its own share of ``spread_s``."""
         for endpoint in self.keys[uri]:
             if endpoint.region in regions:
-                self.loop.after(self.random.random() * spread_s, self._change, uri, endpoint, state)
+                after = self.random.random() * spread_s
+                self.loop.after(after, self._change, uri, endpoint, state, self._era)
+
+    def mend(self) -> None:
+        """Have every endpoint answer again, whatever was about to befall it."""
+        self._era += 1
+        for uri, endpoints in self.keys.items():
+            for endpoint in endpoints:
+                endpoint.hangs, endpoint.slow_s = False, Endpoint("").slow_s
+                self.change(uri, endpoint, L1State.ENABLED)
 
     def refusing(self, uri: str) -> bool:
         """Whether no endpoint would open anything."""
         return not any(endpoint.serves for endpoint in self.keys[uri])
 
-    def _change(self, uri: str, endpoint: Endpoint, state: L1State) -> None:
+    def _change(self, uri: str, endpoint: Endpoint, state: L1State, era: int) -> None:
+        if era == self._era:
+            self.change(uri, endpoint, state)
+
+    def change(self, uri: str, endpoint: Endpoint, state: L1State) -> None:
+        """Have one endpoint change now."""
         endpoint.state = state
         for told in self.on_change:
             told(uri)

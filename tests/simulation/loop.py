@@ -197,11 +197,11 @@ class SimLoop(asyncio.AbstractEventLoop):
         """End a node as a power failure does: no cleanup runs."""
         self.pause(node)
         node.dead = True
-        node.ready.clear()
         for task in node.tasks:
             task._log_destroy_pending = False
             self._graveyard.append(task)  # where nobody collects it, and runs its ``finally``
         node.tasks.clear()
+        node.ready.clear()
 
     def fail(self, error: BaseException) -> None:
         """End the run with an error, whoever is being run and whatever it would catch."""

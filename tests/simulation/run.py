@@ -183,7 +183,7 @@ def run(seed: int, variant: str = "") -> Result:
 
 def _describe(fault: dict[str, Any]) -> str:
     error = fault.get("exception")
-    return f"{error!r} ({fault.get('message')})"
+    return f"{error!r} ({fault.get('message')}: {fault.get('task')})"
 
 
 def missing(coverage: Coverage) -> list[str]:
