@@ -35,6 +35,11 @@ def main() -> int:
     parser.add_argument("--seed", type=int, help="one seed, with its last events")
     parser.add_argument("--jobs", type=int, default=2, help="processes")
     parser.add_argument("--variant", default="", choices=("", *VARIANTS), help="break something")
+    parser.add_argument(
+        "--excuse-in-flight",
+        action="store_true",
+        help="let answers be accepted that were asked for before a kill was complete",
+    )
     parser.add_argument("-o", "--output", type=Path, help="a JSON file for the results")
     asked = parser.parse_args()
     if asked.seed is not None:
@@ -42,7 +47,7 @@ def main() -> int:
     else:
         seeds = list(range(asked.first, asked.first + asked.seeds))
     began, results, coverage = time.monotonic(), [], Coverage()
-    for result in _results(seeds, asked.variant, asked.jobs):
+    for result in _results(seeds, asked):
         results.append(result)
         coverage.update(result.coverage)
         if result.failure:
@@ -56,12 +61,14 @@ def main() -> int:
     return _report(results, coverage, asked.seed is not None)
 
 
-def _results(seeds: list[int], variant: str, jobs: int) -> Iterator[Result]:
-    if len(seeds) == 1 or jobs == 1:
-        yield from (run(seed, variant) for seed in seeds)
+def _results(seeds: list[int], asked: argparse.Namespace) -> Iterator[Result]:
+    count = len(seeds)
+    arguments = (seeds, [asked.variant] * count, [asked.excuse_in_flight] * count)
+    if count == 1 or asked.jobs == 1:
+        yield from map(run, *arguments)
         return
-    with ProcessPoolExecutor(jobs) as pool:
-        yield from pool.map(run, seeds, [variant] * len(seeds), chunksize=4)
+    with ProcessPoolExecutor(asked.jobs) as pool:
+        yield from pool.map(run, *arguments, chunksize=4)
 
 
 def _report(results: list[Result], coverage: Coverage, alone: bool) -> int:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from kcm_core.l1.state import L1State
 
 from tests.simulation.core import SimCore
+from tests.simulation.following import SimFollowing
 from tests.simulation.instance import Instance
 from tests.simulation.network import Leg, Weather
 from tests.simulation.plan import Fault
@@ -95,6 +96,9 @@ class Chaos:
         for bus in (instance.region_bus, instance.control_bus):
             bus.connected = True
             bus.leg.mend(flush=True)
+        for following in self._world.streams[instance.who.region].followings:
+            if following.lags:
+                self._catch_up(following)
 
     # Processes.
 
@@ -111,6 +115,17 @@ class Chaos:
             self._world.coverage.saw("a suspend")
             self._loop.suspend(victim.node)
             self._later(fault, lambda: self._loop.resume(victim.node))
+
+    def _do_host_suspend(self, fault: Fault) -> None:
+        """The machine of one side sleeps; what was sent to it meanwhile is lost."""
+        self._world.coverage.saw("a suspend")
+        for victim in self._side(fault):
+            if victim.node.slept_at is None:
+                self._loop.suspend(victim.node)
+                for bus in (victim.region_bus, victim.control_bus):
+                    self._break(fault, bus.leg, "cut")
+                self._later(fault, lambda node=victim.node: self._loop.resume(node))
+        self._silence(self._region(fault))
 
     def _do_crash(self, fault: Fault) -> None:
         victim = self._victim(fault)
@@ -206,6 +221,29 @@ class Chaos:
         for following in self._world.streams[region].followings:
             if following.connection.leg.state != "open":
                 following.silence()
+
+    def _do_deaf_side(self, fault: Fault) -> None:
+        """The brokers of one side take writes, and deliver nothing of the kill switch."""
+        self._world.coverage.saw("a side that hears nothing")
+        for victim in self._side(fault):
+            self._break(fault, victim.control_bus.leg, "stalled")
+            for following in self._world.streams[victim.who.region].followings:
+                if following.connection is victim.region_bus:
+                    following.lags = True
+                    self._later(fault, lambda one=following: self._catch_up(one))
+
+    def _catch_up(self, following: SimFollowing) -> None:
+        following.lags = False
+        following.offer_missed()
+
+    def _side(self, fault: Fault) -> list[Instance]:
+        """Everybody on one side of a region, drawn; all of it where there is one Core only."""
+        region, running = self._region(fault), sorted(self._world.running.items())
+        here = [one for _, one in running if one.who.region == region]
+        side = int(fault.pick * 7919) % 2
+        picked = [one for one in here if one.who.side == side]
+        roles = {one.who.role for one in picked}
+        return picked if len(roles) == 2 else here
 
     # Streams.
 

@@ -26,6 +26,7 @@ RACES: Final = (
     "a minority",
     "a pause",
     "a suspend",
+    "a side that hears nothing",
     "a wall clock that jumps",
     "a message held between check and send",
     "an answer too late to be accepted",

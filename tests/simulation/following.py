@@ -46,6 +46,8 @@ class SimFollowing:
         self._sent = 0
         self._delivered = 0
         self._last_at = 0.0
+        self.lags = False
+        """The broker of this consumer is behind, and does not know it: alive, and silent."""
         self._closing = False
         self._caught_up_at: int | None = None
         self._again: Final = asyncio.Event()
@@ -89,7 +91,7 @@ class SimFollowing:
 
     def offer(self, entry: Entry) -> None:
         """The stream has a new message."""
-        if not self._live or self._stream.in_minority(self.connection):
+        if not self._live or self.lags or self._stream.in_minority(self.connection):
             return
         if self._stream.reachable(self.connection):
             self._send(entry)

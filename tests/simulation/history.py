@@ -61,6 +61,9 @@ class Bounds:
     l1_lease_s: float
     clock_error: float
     answer_s: float = 5.0
+    excuse_in_flight: bool = False
+    """Whether an answer that was asked for before a kill was complete may still be accepted within
+    D of that. Strictly, it may not: nothing is accepted after completion."""
 
     def stretched(self, lease_s: float) -> float:
         """``(lease + D) / (1 - e)``: the longest true time in which an answer is accepted."""

@@ -154,7 +154,7 @@ class Oracle:
             if not (hold.reaches(facts) and hold.active(now)):
                 continue
             name = hold.hold_id.hex()[:8]
-            if hold.complete_at is not None:
+            if hold.complete_at is not None and not self._in_flight(hold.complete_at, sent_at):
                 self._broken(1, f"{said}, accepted; hold {name} complete {hold.complete_at:.4f}")
             limit = self._limit(hold, facts, region)
             if now > limit + SLACK_S:
@@ -222,6 +222,10 @@ class Oracle:
             self.coverage.saw("kill, lift, kill")
             if facts.first_at - max(lifts) < 2:
                 self.coverage.saw("a lift races a kill")
+
+    def _in_flight(self, complete_at: float, sent_at: float) -> bool:
+        late = self._loop.now - complete_at > self.bounds.stretched(0)
+        return self.bounds.excuse_in_flight and sent_at < complete_at and not late
 
     def _limit(self, hold: HoldFacts, tenant: TenantFacts, region: str) -> float:
         """When nothing of a tenant is accepted in a region any more for a hold."""

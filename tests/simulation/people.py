@@ -73,6 +73,9 @@ class Client(Person):
     def __init__(self, world: World, region: str) -> None:
         super().__init__(world, f"client-{region}")
         self.region: Final = region
+        self._sides: Final = [
+            world.network.connect(self.node, region, "region", side=side) for side in (0, 1)
+        ]
         self.records: Final[list[Record]] = []
         self.served = 0
         self.refusals: dict[str, str] = {}
@@ -86,6 +89,10 @@ class Client(Person):
             await asyncio.sleep(every * source.uniform(0.2, 1.8))
             task = asyncio.get_running_loop().create_task(self._once(source.choice(here)))
             task.add_done_callback(_look)
+
+    @property
+    def _waits_s(self) -> float:
+        return ANSWER_S if self.world.plan.variant != "accept-late" else 10 * ANSWER_S
 
     async def encrypt(self, tenant: TenantFacts) -> bool:
         """Encrypt one record and keep it; whether that was served."""
@@ -116,7 +123,8 @@ class Client(Person):
         deadline_ms = self.clock.unix_ms() + int(ANSWER_S * 1000)
         try:
             body = pack([deadline_ms, payload])
-            lease_ms, done = read(await self.to[self.region].request(subject, body, ANSWER_S))
+            bus = self._sides[world.random.random() < 0.4]
+            lease_ms, done = read(await bus.request(subject, body, self._waits_s))
         except KcmError as error:
             self.refusals[tenant.name] = error.code.value
             world.oracle.refused(tenant.name, self.region, error.code)

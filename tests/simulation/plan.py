@@ -24,8 +24,15 @@ FAULTS: Final = (
     "leaf-cut", "leaf-loss", "backbone-cut", "region-cut", "broker-restart", "minority", "rollback",
     "recreation", "storm", "slow-store", "wall-jump", "l1-slow", "l1-hang", "l1-unreachable",
     "l1-disabled", "l1-flap", "l1-disagree", "l1-credentials", "kill-issuer", "crash-after-purge",
-    "hold-reply",
+    "hold-reply", "host-suspend", "deaf-side",
 )  # fmt: skip
+
+AIMED: Final = (
+    "deaf-side", "deaf-side", "minority", "host-suspend", "leaf-stall", "leaf-cut", "region-cut",
+    "pause", "suspend", "disconnect", "stall", "crash", "hold-reply", "hold-reply", "l1-hang",
+    "broker-restart", "rollback", "storm", "restart-loop",
+)  # fmt: skip
+"""What happens just before a kill, and lasts longer than the leases: there the bounds are tight."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +89,7 @@ class Plan:
     """Between two requests of a client."""
     worker: float
     """Probability that a worker holds a key across a wait."""
+    excuse_in_flight: bool = False
     bounds: Bounds = field(init=False)
 
     def __post_init__(self) -> None:
@@ -92,16 +100,19 @@ class Plan:
             timing.hyok_grace_s,
             timing.l1_lease_s,
             timing.clock_error,
+            excuse_in_flight=self.excuse_in_flight,
         )
 
 
-def draw(seed: int, variant: str = "") -> Plan:
+def draw(seed: int, variant: str = "", *, excuse_in_flight: bool = False) -> Plan:
     """The plan of a seed."""
     source = random.Random(seed)
     regions = list(REGIONS[: source.choice((1, 2, 2, 2, 3, 3, 4))])
     members = [one for region in regions for one in _members(source, region)]
     timing = _timing(source)
     lasts = source.uniform(60, 110)
+    kills = _kills(source, lasts)
+    faults = _faults(source, lasts) + _aimed(source, kills, timing)
     return Plan(
         seed=seed,
         variant=variant,
@@ -114,10 +125,11 @@ def draw(seed: int, variant: str = "") -> Plan:
         rates=_rates(source, members, regions, timing.clock_error),
         wall_s={one.name: source.uniform(-0.5, 0.5) for one in members},
         lasts=lasts,
-        faults=_faults(source, lasts),
-        kills=_kills(source, lasts),
+        faults=sorted(faults, key=lambda fault: fault.at),
+        kills=kills,
         every_s=source.uniform(1.0, 3.0),
         worker=source.choice((0.0, 0.3, 0.8)),
+        excuse_in_flight=excuse_in_flight,
     )
 
 
@@ -219,6 +231,18 @@ def _faults(source: random.Random, lasts: float) -> list[Fault]:
     )
 
 
+def _aimed(source: random.Random, kills: list[Kill], timing: Timing) -> list[Fault]:
+    faults = []
+    for kill in kills:
+        if source.random() < 0.5:
+            lease = source.choice((timing.control_lease_s, timing.hyok_grace_s, timing.l1_lease_s))
+            lasts = lease * source.uniform(1.0, 3.0) + 5
+            before = source.choice((0.0, 0.2, 2.0)) * source.random()
+            kind = source.choice(AIMED)
+            faults.append(Fault(kill.at - before, lasts, kind, source.random()))
+    return faults
+
+
 def _kills(source: random.Random, lasts: float) -> list[Kill]:
     kills: list[Kill] = []
     for _ in range(source.choice((1, 2, 3))):
@@ -232,5 +256,5 @@ def _kills(source: random.Random, lasts: float) -> list[Kill]:
 
 
 def _kill(source: random.Random, at: float, pick: float, scope: Any) -> Kill:
-    lift = source.choice((None, 0.5, 3.0, 12.0))
+    lift = source.choice((None, None, 0.5, 3.0, 12.0))
     return Kill(at, source.choice(OPERATORS), scope, pick, source.random(), lift)
