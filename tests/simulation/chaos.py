@@ -74,11 +74,15 @@ class Chaos:
         self._loop.after(fault.lasts, unless_over)
 
     def _victim(self, fault: Fault) -> Instance | None:
-        running = [one for _, one in sorted(self._world.running.items())]
+        running = [
+            one
+            for _, one in sorted(self._world.running.items())
+            if fault.region in ("", one.who.region)
+        ]
         return running[int(fault.pick * len(running))] if running else None
 
     def _region(self, fault: Fault) -> str:
-        regions = self._world.plan.regions
+        regions = [fault.region] if fault.region else self._world.plan.regions
         return regions[int(fault.pick * len(regions))]
 
     def _stream(self, fault: Fault) -> ControlStream:

@@ -21,7 +21,7 @@ from kcm_trust.statements import hold as signed_hold
 from tests.simulation.clocks import SimClock
 from tests.simulation.history import TenantFacts
 from tests.simulation.instance import read
-from tests.simulation.plan import Kill
+from tests.simulation.plan import Kill, target
 from tests.simulation.trust import identity
 from tests.simulation.vault import KEY_SIZE, SERVICE
 
@@ -146,7 +146,7 @@ class Operator(Person):
     async def carry_out(self, kill: Kill) -> None:
         """Kill, see it complete, and lift when the plan says so."""
         world = self.world
-        tenant = world.plan.tenants[int(kill.pick * len(world.plan.tenants))]
+        tenant = target(world.plan.tenants, kill)
         home = tenant.regions[int(kill.region_pick * len(tenant.regions))]
         hold_id, raw = signed_hold(
             identity(kill.operator),

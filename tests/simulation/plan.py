@@ -28,7 +28,8 @@ FAULTS: Final = (
 )  # fmt: skip
 
 AIMED: Final = (
-    "deaf-side", "deaf-side", "minority", "host-suspend", "leaf-stall", "leaf-cut", "region-cut",
+    "deaf-side", "deaf-side", "deaf-side", "deaf-side", "minority", "minority", "host-suspend",
+    "host-suspend", "leaf-stall", "leaf-cut", "region-cut",
     "pause", "suspend", "disconnect", "stall", "crash", "hold-reply", "hold-reply", "l1-hang",
     "broker-restart", "rollback", "storm", "restart-loop",
 )  # fmt: skip
@@ -54,6 +55,8 @@ class Fault:
     kind: str
     pick: float
     """Chooses whom it befalls, between 0 and 1."""
+    region: str = ""
+    """Where it happens; drawn by ``pick`` when it is empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,13 +115,14 @@ def draw(seed: int, variant: str = "", *, excuse_in_flight: bool = False) -> Pla
     timing = _timing(source)
     lasts = source.uniform(60, 110)
     kills = _kills(source, lasts)
-    faults = _faults(source, lasts) + _aimed(source, kills, timing)
+    tenants = _tenants(source, regions)
+    faults = _faults(source, lasts) + _aimed(source, kills, tenants, timing)
     return Plan(
         seed=seed,
         variant=variant,
         regions=regions,
         members=members,
-        tenants=_tenants(source, regions),
+        tenants=tenants,
         timing=timing,
         weather=_weather(source),
         store=_store(source),
@@ -231,16 +235,24 @@ def _faults(source: random.Random, lasts: float) -> list[Fault]:
     )
 
 
-def _aimed(source: random.Random, kills: list[Kill], timing: Timing) -> list[Fault]:
+def _aimed(
+    source: random.Random, kills: list[Kill], tenants: list[TenantFacts], timing: Timing
+) -> list[Fault]:
+    """Faults that begin just before a kill, in a region of whom it kills."""
     faults = []
     for kill in kills:
-        if source.random() < 0.5:
+        if source.random() < 0.6:
             lease = source.choice((timing.control_lease_s, timing.hyok_grace_s, timing.l1_lease_s))
-            lasts = lease * source.uniform(1.0, 3.0) + 5
-            before = source.choice((0.0, 0.2, 2.0)) * source.random()
-            kind = source.choice(AIMED)
-            faults.append(Fault(kill.at - before, lasts, kind, source.random()))
+            lasts = lease * source.uniform(1.0, 3.0) + 8
+            at = kill.at - source.choice((0.0, 0.2, 2.0)) * source.random()
+            region = source.choice(target(tenants, kill).regions)
+            faults.append(Fault(at, lasts, source.choice(AIMED), source.random(), region))
     return faults
+
+
+def target(tenants: list[TenantFacts], kill: Kill) -> TenantFacts:
+    """The tenant that a kill is about, or one of those on the link that it is about."""
+    return tenants[int(kill.pick * len(tenants))]
 
 
 def _kills(source: random.Random, lasts: float) -> list[Kill]:
