@@ -51,7 +51,7 @@ class SimCore(Instance):
             unsealer=self.unsealer,
             holds=self.key_holds,
             stream=self.stream,
-            seal=self.purge,
+            seal=self.seal,
             emit=self.emit,
             chance=chance,
         )
@@ -59,7 +59,7 @@ class SimCore(Instance):
             **common,
             serving=self.serving,
             watch=self.watch,
-            seal=self.purge,
+            seal=self.seal,
             registry=self.registry,
             store=store,
             vault=vault,

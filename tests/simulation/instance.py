@@ -90,6 +90,11 @@ class Instance:
         self.world.purged(self)
         return count
 
+    def seal(self, tenant: str) -> int:
+        """Drop a tenant's keys for want of a lease: nobody killed, and who opens anew may go on."""
+        self.world.oracle.note(f"{self.who.name} seals {tenant}")
+        return self.drop(tenant)
+
     def drop(self, tenant: str) -> int:
         """Drop a tenant's keys; returns how many."""
         raise NotImplementedError
