@@ -6,7 +6,8 @@ STAMP  := $(VENV)/.installed
 MEMBERS := schemas libs/crypto libs/trust libs/control libs/bus \
            services/core services/gateway services/auditor client
 
-.PHONY: help setup check format test demo bench bench-kill bench-peers lock clean
+.PHONY: help setup check format test simulate demo bench bench-kill bench-peers lock clean
+
 help:            ## this text
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
 
@@ -32,6 +33,12 @@ format: setup    ## let ruff rewrite what it can
 
 test: setup      ## every test but the long chaos runs
 	$(BIN)/pytest
+
+SEEDS ?= 2000
+
+simulate: setup  ## the kill switch over many simulated worlds [SEEDS=2000] [SEED=n] [VARIANT=name]
+	$(BIN)/python -m tests.simulation --seeds $(SEEDS) $(if $(SEED),--seed $(SEED)) \
+	  $(if $(VARIANT),--variant $(VARIANT))
 
 demo: setup      ## the main job, end to end: make demo [ARGS="--input FILE"]
 	$(BIN)/kcm demo $(ARGS)

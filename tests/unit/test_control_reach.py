@@ -17,7 +17,7 @@ from kcm_schemas.registry import Link, Tenant
 from kcm_schemas.roster import Role
 
 TIMING = Timing()
-BOUND = TIMING.boot_bound_s
+BOUND = TIMING.boot_bound_s(0)
 GRACE = TIMING.fence_bound_s("byok")
 
 

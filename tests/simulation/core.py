@@ -1,0 +1,142 @@
+"""A simulated Core: production's switch, sentinel, regions, kills and opener; no ciphers."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from kcm_core.canaries import Canaries
+from kcm_core.keyholds import KeyHolds
+from kcm_core.kills import Kills
+from kcm_core.opening import Opener
+from kcm_core.regions import Regions
+from kcm_core.sentinel import KeyWatch
+from kcm_schemas import subjects
+from kcm_schemas.admin import HoldStatus
+from kcm_schemas.codes import Code, KcmError
+
+from tests.simulation.instance import Instance
+from tests.simulation.l1 import SimUnsealer
+from tests.simulation.plan import Member
+from tests.simulation.vault import SERVICE, SimVault, unwrap_key, wrap_key
+
+LEASE_MS: Final = 10_000
+"""The longest for which an answer of a Core may be used."""
+
+
+class SimCore(Instance):
+    """Wraps and unwraps, and does its part of the kill switch."""
+
+    def __init__(self, world: Any, who: Member) -> None:
+        super().__init__(world, who)
+        region = who.region
+        chance = world.random.random
+        store: Any = world.stores[region]
+        vault: Any = SimVault(region)
+        self.vault: Final = vault
+        self.unsealer: Final = SimUnsealer(world.keys, region, who.name, self.boot)
+        timing = world.plan.timing
+        common: dict[str, Any] = {
+            "membership": self.me,
+            "revocations": self.revocations,
+            "clock": self.clock,
+        }
+        self.key_holds: Final = KeyHolds(
+            **common, switch=self.switch, settle_s=timing.settle_s, randomness=self.randomness
+        )
+        self.watch: Final = KeyWatch(
+            **common,
+            knowledge=self.knowledge,
+            serving=self.serving,
+            canaries=Canaries(self.registry, store),
+            unsealer=self.unsealer,
+            holds=self.key_holds,
+            stream=self.stream,
+            seal=self.seal,
+            emit=self.emit,
+            chance=chance,
+        )
+        self.opener: Final = Opener(
+            **common,
+            serving=self.serving,
+            watch=self.watch,
+            seal=self.seal,
+            registry=self.registry,
+            store=store,
+            vault=vault,
+            unsealer=self.unsealer,
+            emit=self.emit,
+            deadline_s=timing.probe_deadline_s,
+        )
+        self.regions: Final = Regions(
+            **common,
+            control_bus=self.control_bus,
+            stream=self.stream,
+            switch=self.switch,
+            timing=timing,
+            randomness=self.randomness,
+            chance=chance,
+        )
+        self.switch.listen(self.regions.on_fence, self.watch.on_proof)
+        self.kills: Final = Kills(
+            **common,
+            control_bus=self.control_bus,
+            registry=self.registry,
+            switch=self.switch,
+            regions=self.regions,
+            timing=timing,
+        )
+
+    async def start(self) -> None:
+        await self.switch.start()
+        await self.kills.start()
+        await self.regions.start()
+        self.watch.start()
+        region = self.who.region
+        await self.serve(subjects.core_all(region), f"core-{region}", self._keys)
+        await self.serve(subjects.admin_all(region), f"core-{region}", self._admin)
+        self.ready = True
+
+    def drop(self, tenant: str) -> int:
+        if any(root[0] == tenant for root in self.opener._opening):
+            self.world.coverage.saw("an unseal in flight when a kill lands")
+        self.serving.close(tenant)
+        return self.vault.purge(tenant)
+
+    async def _keys(self, subject: str, body: list[Any]) -> list[Any]:
+        """As ``kcm_core.wrapping.Wrapping`` does, with its checks and in its order."""
+        asked = subjects.read_data(subject)
+        caller, boot, deadline_ms, keys = body
+        if self.clock.unix_ms() >= deadline_ms:
+            raise KcmError(Code.DEADLINE_EXCEEDED)
+        if not self.switch.record.boots.knows(caller, boot):
+            raise KcmError(Code.UNAVAILABLE)
+        permit = self.serving.begin(asked.tenant, self.clock.elapsed())
+        operation = self.began(asked.tenant)
+        try:
+            await self.opener.service_key(asked.tenant, SERVICE, 1)
+            left = self.serving.still(permit, self.clock.elapsed())
+            if self.vault.ring(asked.tenant) is None:
+                raise KcmError(Code.TENANT_SEALED)
+            work = wrap_key if asked.operation == "wrap" else unwrap_key
+            done = [work(self.who.region, asked.tenant, key) for key in keys]
+            self.serving.still(permit, self.clock.elapsed())
+        except BaseException:
+            self.world.oracle.ended(operation)
+            raise
+        self.world.oracle.output(operation)
+        return [min(LEASE_MS, int(left * 1000)), done]
+
+    async def _admin(self, subject: str, body: list[Any]) -> list[Any]:
+        _, verb = subjects.read_admin(subject)
+        what, deadline_ms = body
+        if self.clock.unix_ms() >= deadline_ms:
+            raise KcmError(Code.DEADLINE_EXCEEDED)
+        if verb == "put":
+            return _said(await self.kills.place(what, deadline_ms))
+        return _said(await self.kills.status(what))
+
+
+def _said(status: HoldStatus) -> list[Any]:
+    durable = all(region.durable_at for region in status.regions)
+    ways = sorted({boot.how for boot in status.boots} | {region.how for region in status.regions})
+    return [status.complete, status.lifted, durable, ways]

@@ -1,0 +1,60 @@
+"""Which races a run has seen. A simulation in which one never happens says nothing about it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Final
+
+RACES: Final = (
+    "an unseal in flight when a kill lands",
+    "a reply in flight when a kill lands",
+    "a pool's refill in flight when a kill lands",
+    "a purge while a worker uses the key",
+    "kill, lift, kill",
+    "a lift races a kill",
+    "two operators at once",
+    "a kill during catch-up",
+    "a stale message after its lift",
+    "the issuer dies before the acknowledgement",
+    "a crash right after the purge",
+    "a restart loop",
+    "a key that flaps",
+    "endpoints that disagree",
+    "wrong credentials on one instance",
+    "a rollback",
+    "a recreation",
+    "a minority",
+    "a pause",
+    "a suspend",
+    "a side that hears nothing",
+    "a wall clock that jumps",
+    "a message held between check and send",
+    "an answer too late to be accepted",
+    "a late flush",
+    "a cut leaf",
+    "a lost acknowledgement",
+    "a put stored late",
+    "a dropped callback",
+    "a region cut off",
+    "a kill complete by receipts",
+    "a kill complete by the clock",
+    "a hold caused by a key",
+    "a lift caused by a key",
+)
+"""Every one has to be covered by a run of the whole."""
+
+
+class Coverage(Counter[str]):
+    """How often each race happened."""
+
+    def saw(self, race: str, times: int = 1) -> None:
+        """Count one; a race has to be on the list."""
+        if race not in RACES:
+            raise KeyError(race)
+        if times:
+            self[race] += times
+
+    @property
+    def missing(self) -> list[str]:
+        """What never happened."""
+        return [race for race in RACES if not self[race]]

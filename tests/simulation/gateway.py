@@ -1,0 +1,121 @@
+"""A simulated Gateway: production's switch and permits; keys from the region's Cores, in pools."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any, Final
+
+from kcm_schemas import subjects
+from kcm_schemas.codec import pack
+from kcm_schemas.codes import Code, KcmError
+
+from tests.simulation.instance import Instance, read
+from tests.simulation.plan import Member
+from tests.simulation.vault import KEY_SIZE, SERVICE
+
+BATCH: Final = 4
+"""Keys of one refill."""
+
+CORE_TIMEOUT_S: Final = 2.0
+"""Seconds that a Core gets to answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pooled:
+    """A key, its wrapped form, and the end of its lease on the Gateway's clock."""
+
+    key: bytes
+    wrapped: bytes
+    until: float
+
+
+class SimGateway(Instance):
+    """Encrypts and decrypts for clients."""
+
+    def __init__(self, world: Any, who: Member) -> None:
+        super().__init__(world, who)
+        self._pools: dict[str, list[Pooled]] = {}
+        self._refilling: dict[str, int] = {}
+
+    async def start(self) -> None:
+        await self.switch.start()
+        await self.switch.heard_regions(self.world.plan.timing.pull_every_s * 2)
+        region = self.who.region
+        await self.serve(subjects.gateway_all(region), f"gateway-{region}", self._data)
+        self.ready = True
+
+    def drop(self, tenant: str) -> int:
+        if self._refilling.get(tenant):
+            self.world.coverage.saw("a pool's refill in flight when a kill lands")
+        return len(self._pools.pop(tenant, []))
+
+    async def _data(self, subject: str, body: list[Any]) -> list[Any]:
+        asked = subjects.read_data(subject)
+        deadline_ms, payload = body
+        if self.clock.unix_ms() >= deadline_ms:
+            raise KcmError(Code.DEADLINE_EXCEEDED)
+        permit = self.serving.begin(asked.tenant, self.clock.elapsed())
+        operation = self.began(asked.tenant)
+        try:
+            if asked.operation == "encrypt":
+                pooled = await self._take(asked.tenant)
+                done = [pooled.wrapped, xor(payload, pooled.key)]
+            else:
+                wrapped, sealed = payload
+                until, (key,) = await self._ask("unwrap", asked.tenant, [wrapped])
+                pooled = Pooled(key, wrapped, until)
+                done = [xor(sealed, key)]
+            if self.world.random.random() < self.world.plan.worker:
+                await asyncio.sleep(self.world.random.random() * 0.01)  # a worker uses the key
+            now = self.clock.elapsed()
+            left = min(self.serving.still(permit, now), pooled.until - now)
+            if left <= 0:
+                raise KcmError(Code.DEADLINE_EXCEEDED)
+        except BaseException:
+            self.world.oracle.ended(operation)
+            raise
+        self.world.oracle.output(operation)
+        self.world.replied(asked.tenant)
+        return [int(left * 1000), done]
+
+    async def _take(self, tenant: str) -> Pooled:
+        """A key of the pool, as ``kcm_gateway.pool.KeyPool`` gives it."""
+        for _ in range(3):
+            pool = self._pools.get(tenant, [])
+            while pool:
+                pooled = pool.pop()
+                if self.clock.elapsed() < pooled.until:
+                    return pooled
+            await self._refill(tenant)
+        raise KcmError(Code.BUSY)
+
+    async def _refill(self, tenant: str) -> None:
+        permit = self.serving.begin(tenant, self.clock.elapsed())
+        keys = [self.randomness.public(KEY_SIZE) for _ in range(BATCH)]
+        self._refilling[tenant] = self._refilling.get(tenant, 0) + 1
+        try:
+            until, blobs = await self._ask("wrap", tenant, keys)
+        finally:
+            self._refilling[tenant] -= 1
+        self.serving.still(permit, self.clock.elapsed())
+        made = [Pooled(key, blob, until) for key, blob in zip(keys, blobs, strict=True)]
+        self._pools.setdefault(tenant, []).extend(made)
+
+    async def _ask(self, operation: str, tenant: str, keys: list[bytes]) -> tuple[float, list[Any]]:
+        """Ask a Core, as ``kcm_gateway.core_client``: a lease runs from the sending."""
+        sent = self.clock.elapsed()
+        deadline_ms = self.clock.unix_ms() + int(CORE_TIMEOUT_S * 1000)
+        body = pack([self.who.name, self.boot, deadline_ms, keys])
+        subject = subjects.core(self.who.region, operation, tenant, SERVICE)
+        answer = await self.region_bus.request(subject, body, CORE_TIMEOUT_S)
+        lease_ms, done = read(answer)
+        until = sent + lease_ms / 1000
+        if self.clock.elapsed() >= until:
+            raise KcmError(Code.DEADLINE_EXCEEDED)
+        return until, done
+
+
+def xor(data: bytes, key: bytes) -> bytes:
+    """A cipher that is good enough for nobody."""
+    return bytes(a ^ b for a, b in zip(data, key, strict=True))

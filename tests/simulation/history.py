@@ -1,0 +1,89 @@
+"""What happened, in true time, as the oracle has it: its own record, and no code of production."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from kcm_schemas.registry import FencePolicy
+
+EVENTS_KEPT: Final = 400
+"""Last events that are shown when an invariant breaks."""
+
+
+@dataclass(frozen=True, slots=True)
+class TenantFacts:
+    """A tenant as the run was drawn."""
+
+    name: str
+    link: str
+    uri: str
+    regions: tuple[str, ...]
+    policy: FencePolicy
+    model: Literal["byok", "hyok"]
+
+
+@dataclass(slots=True)
+class HoldFacts:
+    """One hold. All times are true seconds."""
+
+    hold_id: bytes
+    scope: str
+    target: str
+    cause: str
+    origin: str
+    issuer: str
+    first_at: float
+    """When it came into being, or was first seen."""
+    durable: dict[str, float] = field(default_factory=dict)
+    """When a majority of each region's replicas first had it."""
+    complete_at: float | None = None
+    lifted_at: float | None = None
+    """When its lift came into being, or was first seen."""
+
+    def reaches(self, tenant: TenantFacts) -> bool:
+        """Whether it kills a tenant."""
+        return self.target == (tenant.link if self.scope == "link" else tenant.name)
+
+    def active(self, now: float) -> bool:
+        """Whether nobody has lifted it yet."""
+        return self.lifted_at is None or now < self.lifted_at
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """The durations that the guarantees are made of, in seconds, and the clocks' error."""
+
+    control_lease_s: float
+    grace_byok_s: float
+    grace_hyok_s: float
+    l1_lease_s: float
+    clock_error: float
+    answer_s: float = 5.0
+    excuse_in_flight: bool = False
+    """Whether an answer that was asked for before a kill was complete may still be accepted within
+    D of that. Strictly, it may not: nothing is accepted after completion."""
+
+    def stretched(self, lease_s: float) -> float:
+        """``(lease + D) / (1 - e)``: the longest true time in which an answer is accepted."""
+        return (lease_s + self.answer_s) / (1 - self.clock_error)
+
+    def grace_s(self, tenant: TenantFacts) -> float:
+        """The partition grace of a tenant."""
+        return self.grace_hyok_s if tenant.model == "hyok" else self.grace_byok_s
+
+
+class Events:
+    """The last events, for whoever reads a violation."""
+
+    def __init__(self) -> None:
+        self._kept: deque[tuple[float, str]] = deque(maxlen=EVENTS_KEPT)
+
+    def add(self, now: float, text: str) -> None:
+        """Write one down."""
+        self._kept.append((now, text))
+
+    def last(self, count: int = 60) -> list[str]:
+        """The last ones, oldest first."""
+        return [f"{now:10.4f} {text}" for now, text in list(self._kept)[-count:]]

@@ -1,0 +1,147 @@
+"""One boot of an instance: production's kill switch over simulated brokers, clocks and keys.
+
+What a Core and a Gateway have in common. The parts are composed as ``kcm_core.service`` and
+``kcm_gateway.embedded`` compose them; what is simulated comes in through the ports alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Final
+
+from kcm_bus.ports import Arrived
+from kcm_bus.switch import KillSwitch
+from kcm_control.knowledge import Knowledge
+from kcm_control.registry import Registry
+from kcm_control.revocation import Revocations
+from kcm_control.serving import Serving
+from kcm_schemas.codec import pack, unpack
+from kcm_schemas.codes import Code, KcmError
+
+from tests.simulation.clocks import SimClock, SimRandomness
+from tests.simulation.log import SimLog
+from tests.simulation.oracle import Operation
+from tests.simulation.plan import Member
+from tests.simulation.trust import member
+from tests.simulation.variants import REVOCATIONS, VARIANTS
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+IN_FLIGHT_MAX: Final = 256
+"""Requests being worked on at once, as in ``kcm_bus.serving``."""
+
+
+class Instance:
+    """A boot of a Core or a Gateway."""
+
+    def __init__(self, world: World, who: Member) -> None:
+        self.world: Final = world
+        self.who: Final = who
+        variant = world.plan.variant
+        loop, network, region = world.loop, world.network, who.region
+        self.node: Final = loop.node(who.name, world.plan.rates[who.name])
+        self.boot: Final = world.random.randbytes(16)
+        self.me: Final = member(world.verifier, who.name, self.boot)
+        self.region_bus: Final = network.connect(self.node, region, "region", side=who.side)
+        self.control_bus: Final = network.connect(self.node, region, "control", side=who.side)
+        self.clock: Final = SimClock(
+            loop,
+            self.node,
+            wall_s=world.plan.wall_s[who.name],
+            stands_in_suspend=variant == "clock-stands-in-suspend",
+        )
+        self.randomness: Final = SimRandomness(world.random)
+        self.registry: Final = Registry()
+        self.revocations: Final = REVOCATIONS.get(variant, Revocations)(self.registry, region)
+        self.knowledge: Final = Knowledge(world.plan.timing)
+        self.serving: Final = Serving(self.knowledge, self.revocations, self.registry, region)
+        self.stream: Final = SimLog(world.streams[region], self.region_bus)
+        self.switch: Final = KillSwitch(
+            membership=self.me,
+            stream=self.stream,
+            control_bus=self.control_bus,
+            revocations=self.revocations,
+            knowledge=self.knowledge,
+            purge=self.purge,
+            emit=self.emit,
+            clock=self.clock,
+            randomness=self.randomness,
+        )
+        if variant:
+            VARIANTS[variant](self)
+        for record in world.records:
+            self.revocations.register(record)
+        self.ready = False
+        self._operations = 0
+        self._serving: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Catch up, then serve."""
+        raise NotImplementedError
+
+    def purge(self, tenant: str) -> int:
+        """Drop a tenant's keys at once; told to the oracle before anything else."""
+        overtaken = self.world.oracle.purged(self.who.name, self.boot, tenant)
+        if overtaken:
+            self.world.coverage.saw("a purge while a worker uses the key")
+        count = self.drop(tenant)
+        self.world.purged(self)
+        return count
+
+    def seal(self, tenant: str) -> int:
+        """Drop a tenant's keys for want of a lease: nobody killed, and who opens anew may go on."""
+        self.world.oracle.note(f"{self.who.name} seals {tenant}")
+        return self.drop(tenant)
+
+    def drop(self, tenant: str) -> int:
+        """Drop a tenant's keys; returns how many."""
+        raise NotImplementedError
+
+    def emit(self, type: str, **fields: Any) -> None:  # noqa: A002 - the port's own name
+        """Audit is no part of this."""
+
+    def began(self, tenant: str) -> Operation:
+        """An operation with a tenant's keys begins here."""
+        self._operations += 1
+        operation = (self.who.name, self.boot, self._operations)
+        self.world.oracle.began(operation, tenant)
+        return operation
+
+    async def serve(
+        self, subject: str, queue: str, work: Callable[[str, list[Any]], Awaitable[list[Any]]]
+    ) -> None:
+        """Answer requests, each in a task of its own, as ``kcm_bus.serving`` does."""
+
+        async def receive(message: Arrived) -> None:
+            if len(self._serving) < IN_FLIGHT_MAX:
+                self.spawn(self._answer(message, work))
+
+        await self.region_bus.subscribe(subject, receive, queue)
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run a task of this boot."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
+
+    async def _answer(
+        self, message: Arrived, work: Callable[[str, list[Any]], Awaitable[list[Any]]]
+    ) -> None:
+        try:
+            reply = [Code.OK.value, *(await work(message.subject, unpack(message.data)))]
+        except KcmError as error:
+            reply = [error.code.value]
+        try:
+            await self.region_bus.publish(message.reply, pack(reply))
+        except KcmError:
+            return  # it could not be sent, and nothing is kept
+
+
+def read(answer: bytes) -> list[Any]:
+    """What an answer says after its code; raises the refusal."""
+    code, *rest = unpack(answer)
+    if code != Code.OK.value:
+        raise KcmError(Code(code))
+    return rest

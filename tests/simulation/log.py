@@ -1,0 +1,89 @@
+"""A region's control stream as one instance's client has it: ``kcm_bus.ports.Log``."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from kcm_bus.ports import Entry, LogFollower
+from kcm_schemas.codes import Code, KcmError
+
+from tests.simulation.following import SimFollowing
+from tests.simulation.messages import SimConnection
+from tests.simulation.stream import ControlStream, Put
+
+ANSWER_S: Final = 5.0
+"""Seconds that a client waits for an acknowledgement, or for an answer."""
+
+_NO_ANSWER: Final = "the region's store cannot be reached"
+
+
+class SimLog:
+    """Puts, looks and follows over a connection."""
+
+    def __init__(self, stream: ControlStream, connection: SimConnection) -> None:
+        self._stream: Final = stream
+        self._connection: Final = connection
+
+    async def put(
+        self, subject: str, body: bytes, *, expected: int | None = None, ttl: str | None = None
+    ) -> int:
+        """As the port says."""
+        self._check()
+        put = (subject, body, expected, float(ttl.removesuffix("s")) if ttl else 0.0)
+        answer: asyncio.Future[int | KcmError] = asyncio.get_running_loop().create_future()
+        self._send(put, answer)
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                result = await answer
+        except TimeoutError:
+            raise KcmError(Code.UNAVAILABLE, _NO_ANSWER) from None
+        if isinstance(result, KcmError):
+            raise KcmError(result.code)
+        return result
+
+    async def last(self, subject: str) -> Entry | None:
+        """As the port says."""
+        self._check()
+        stream = self._stream
+        await asyncio.sleep(stream.delay())
+        if not stream.reachable(self._connection):
+            await asyncio.sleep(ANSWER_S)
+            raise KcmError(Code.UNAVAILABLE, _NO_ANSWER)
+        found = stream.look(self._connection, subject)
+        await asyncio.sleep(stream.delay())
+        return found
+
+    def follow(self, follower: LogFollower) -> SimFollowing:
+        """As the port says."""
+        return SimFollowing(self._stream, self._connection, follower)
+
+    def _check(self) -> None:
+        if not self._connection.connected:
+            raise KcmError(Code.UNAVAILABLE, "the broker cannot be reached")
+
+    def _send(self, put: Put, answer: asyncio.Future[int | KcmError]) -> None:
+        stream, store = self._stream, self._stream.store
+        draw = stream.random.random
+
+        def acknowledge(result: int | KcmError) -> None:
+            if store.unheard and draw() < store.unheard:
+                stream.counts["acknowledgement lost"] += 1
+            else:
+                stream.loop.after(stream.delay(), self._acknowledged, answer, result)
+
+        if store.lost and draw() < store.lost:
+            stream.counts["put lost"] += 1
+            return
+        delay = stream.delay()
+        if store.late and draw() < store.late:
+            stream.counts["put late"] += 1
+            delay = stream.random.expovariate(1 / store.late_s)
+        stream.loop.after(delay, stream.accept, self._connection, put, acknowledge)
+
+    def _acknowledged(self, answer: asyncio.Future[int | KcmError], result: int | KcmError) -> None:
+        leg = self._connection.leg
+        if leg.state == "stalled":
+            leg.held.append(lambda: self._acknowledged(answer, result))
+        elif leg.state == "open" and self._connection.connected and not answer.done():
+            answer.set_result(result)

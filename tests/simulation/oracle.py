@@ -1,0 +1,265 @@
+"""The oracle: judges everything that happens by true time and its own history.
+
+It never asks production's merge what is killed. It hears of statements when they come into being,
+of what each region's majority stored, of purges and operations at every instance, of what clients
+accepted, and of what customers' keys answered; and it checks the invariants at each such event.
+
+1. Nothing is accepted after a kill was reported complete, until it is lifted.
+2. Nothing is accepted later than the bound.
+3. No operation that began before a purge has an output after it at that instance.
+4. After healing and lifting every record decrypts.
+5. A key that cannot be reached makes no hold.
+6. After healing all regions agree.
+7. Tenants that nobody killed are refused with codes that pass, if at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from kcm_bus.ports import Entry
+from kcm_core.l1.state import L1State
+from kcm_schemas.codes import RETRYABLE, Code
+from kcm_trust.verify import Untrusted, VerifiedHold, Verifier
+
+from tests.simulation.coverage import Coverage
+from tests.simulation.history import Bounds, Events, HoldFacts, TenantFacts
+from tests.simulation.l1 import Answer, CustomerKeys
+from tests.simulation.loop import SimLoop
+
+SLACK_S: Final = 1e-6
+"""Of comparisons between times that were computed in different ways."""
+
+Operation = tuple[str, bytes, int]
+"""Instance, boot, and a number."""
+
+
+class Violation(Exception):
+    """An invariant broke."""
+
+    def __init__(self, invariant: int, text: str) -> None:
+        self.invariant: Final = invariant
+        super().__init__(f"invariant {invariant}: {text}")
+
+
+class Oracle:
+    """Sees everything and changes nothing."""
+
+    def __init__(
+        self,
+        loop: SimLoop,
+        verifier: Verifier,
+        tenants: Iterable[TenantFacts],
+        bounds: Bounds,
+        keys: CustomerKeys,
+    ) -> None:
+        self._loop: Final = loop
+        self._verifier: Final = verifier
+        self._keys: Final = keys
+        self.bounds: Final = bounds
+        self.tenants: Final = {tenant.name: tenant for tenant in tenants}
+        self.holds: Final[dict[bytes, HoldFacts]] = {}
+        self.coverage: Final = Coverage()
+        self.events: Final = Events()
+        self.accepted_count = 0
+        self.raw: Final[dict[bytes, bytes]] = {}
+        """Every hold as it was signed."""
+        self._refusing: dict[str, float] = {}
+        """Since when no endpoint of a key would open anything."""
+        self._refused_in: set[tuple[str, str]] = set()
+        """Key and region of every refusal that may cause a hold."""
+        self._opened: set[tuple[str, str, bytes]] = set()
+        self._running: dict[Operation, str] = {}
+        self._overtaken: set[Operation] = set()
+        keys.on_change.append(self._key_changed)
+        keys.on_answer.append(self._key_answered)
+
+    # What comes into being.
+
+    def issued(self, raw: bytes, how: str) -> HoldFacts | None:
+        """A hold or a lift exists: an operator signed it, or it was seen for the first time."""
+        try:
+            verified = self._verifier.hold_or_lift(raw)
+        except Untrusted:
+            return None
+        held = verified if isinstance(verified, VerifiedHold) else verified.held
+        hold = held.hold
+        facts = self.holds.get(hold.id)
+        if facts is None:
+            facts = HoldFacts(
+                hold.id, hold.scope, hold.target, hold.cause, hold.origin, held.issuer,
+                self._loop.now,
+            )  # fmt: skip
+            self.holds[hold.id] = facts
+            self.raw[hold.id] = held.raw
+            self._new_hold(facts, how)
+        if verified is not held and facts.lifted_at is None:
+            facts.lifted_at = self._loop.now
+            self.note(f"lift of {hold.id.hex()[:8]} ({how})")
+            if facts.cause == "l1":
+                self.coverage.saw("a lift caused by a key")
+        return facts
+
+    def stored(self, region: str, raw: bytes) -> None:
+        """A majority of a region has a hold or a lift."""
+        facts = self.issued(raw, f"stored in {region}")
+        if facts is not None and region not in facts.durable:
+            facts.durable[region] = self._loop.now
+            self.note(f"hold {facts.hold_id.hex()[:8]} durable in {region}")
+
+    def complete(self, hold_id: bytes) -> None:
+        """A kill was reported complete to whoever asked."""
+        facts = self.holds[hold_id]
+        if facts.complete_at is None:
+            facts.complete_at = self._loop.now
+            self.note(f"hold {hold_id.hex()[:8]} complete")
+
+    # What instances do.
+
+    def began(self, operation: Operation, tenant: str) -> None:
+        """An operation begins at an instance: an unseal, or a use of a key."""
+        self._running[operation] = tenant
+
+    def ended(self, operation: Operation) -> None:
+        """It ended without an output."""
+        self._running.pop(operation, None)
+        self._overtaken.discard(operation)
+
+    def output(self, operation: Operation) -> None:
+        """It yields an output: invariant 3."""
+        tenant = self._running.pop(operation)
+        if operation in self._overtaken:
+            self._broken(3, f"{operation[0]} has an output for {tenant} that began before a purge")
+
+    def purged(self, instance: str, boot: bytes, tenant: str) -> int:
+        """An instance purges a tenant; returns how many operations that overtakes."""
+        reached = [
+            operation
+            for operation, owner in self._running.items()
+            if owner == tenant and operation[:2] == (instance, boot)
+        ]
+        self._overtaken.update(reached)
+        self.note(f"{instance} purges {tenant} ({len(reached)} under way)")
+        return len(reached)
+
+    # What clients see.
+
+    def accepted(self, tenant: str, region: str, what: str, sent_at: float) -> None:
+        """A client accepts an answer of a region: invariants 1 and 2."""
+        self.accepted_count += 1
+        now, facts = self._loop.now, self.tenants[tenant]
+        said = f"{what} of {tenant} in {region}, asked at {sent_at:.4f}"
+        for hold in self.holds.values():
+            if not (hold.reaches(facts) and hold.active(now)):
+                continue
+            name = hold.hold_id.hex()[:8]
+            if hold.complete_at is not None and not self._in_flight(hold.complete_at, sent_at):
+                self._broken(1, f"{said}, accepted; hold {name} complete {hold.complete_at:.4f}")
+            limit = self._limit(hold, facts, region)
+            if now > limit + SLACK_S:
+                self._broken(2, f"{said}, accepted; the bound of hold {name} was {limit:.4f}")
+        limit = self._key_limit(facts)
+        if now > limit + SLACK_S:
+            self._broken(2, f"{said}, accepted; the bound of the key was {limit:.4f}")
+
+    def refused(self, tenant: str, region: str, code: Code) -> None:
+        """A client is refused: invariant 7."""
+        if code in RETRYABLE:
+            return
+        killed = code is Code.TENANT_KILLED
+        if not (killed and any(h.reaches(self.tenants[tenant]) for h in self.holds.values())):
+            self._broken(7, f"{tenant} is refused in {region} with {code.value}")
+
+    # When all is over.
+
+    def agree(self, views: Mapping[str, Mapping[bytes, bool]]) -> list[str]:
+        """What still differs from the history, by who is asked: hold ids and whether lifted."""
+        expected = {hold_id: facts.lifted_at is not None for hold_id, facts in self.holds.items()}
+        kept = {hold_id for hold_id, facts in self.holds.items() if facts.durable}
+        wrong = []
+        for who, view in views.items():
+            lacks = [i for i in kept if view.get(i) is not expected[i]]
+            wrong += [f"{who}: {hold_id.hex()[:8]} is {view.get(hold_id)}" for hold_id in lacks]
+        return wrong
+
+    def read(self, entries: Iterable[Entry]) -> dict[bytes, bool]:
+        """Which holds a stream has, and whether they are lifted there."""
+        view: dict[bytes, bool] = {}
+        for entry in entries:
+            if entry.data and ".control.hold." in entry.subject:
+                verified = self._verifier.hold_or_lift(entry.data)
+                held = verified if isinstance(verified, VerifiedHold) else verified.held
+                view[held.hold.id] = verified is not held
+        return view
+
+    def never_healed(self, invariant: int, text: str) -> None:
+        """Something that has to hold after healing does not."""
+        self._broken(invariant, text)
+
+    def note(self, text: str) -> None:
+        """Remember an event for whoever reads a violation."""
+        self.events.add(self._loop.now, text)
+
+    def _new_hold(self, facts: HoldFacts, how: str) -> None:
+        name = facts.hold_id.hex()[:8]
+        self.note(f"hold {name} on {facts.scope} {facts.target} by {facts.issuer} ({how})")
+        if facts.cause == "l1":
+            self.coverage.saw("a hold caused by a key")
+            uris = {one.uri for one in self.tenants.values() if one.link == facts.target}
+            if not any((uri, facts.origin) in self._refused_in for uri in uris):
+                self._broken(5, f"hold {name} on {facts.target}, which refused nobody there")
+            return
+        others = [
+            other
+            for other in self.holds.values()
+            if other is not facts and other.target == facts.target and other.cause == "operator"
+        ]
+        if any(o.issuer != facts.issuer and facts.first_at - o.first_at < 2 for o in others):
+            self.coverage.saw("two operators at once")
+        lifts = [other.lifted_at for other in others if other.lifted_at is not None]
+        if lifts:
+            self.coverage.saw("kill, lift, kill")
+            if facts.first_at - max(lifts) < 2:
+                self.coverage.saw("a lift races a kill")
+
+    def _in_flight(self, complete_at: float, sent_at: float) -> bool:
+        late = self._loop.now - complete_at > self.bounds.stretched(0)
+        return self.bounds.excuse_in_flight and sent_at < complete_at and not late
+
+    def _limit(self, hold: HoldFacts, tenant: TenantFacts, region: str) -> float:
+        """When nothing of a tenant is accepted in a region any more for a hold."""
+        limit, stretched = float("inf"), self.bounds.stretched
+        if region in hold.durable:
+            limit = hold.durable[region] + stretched(self.bounds.control_lease_s)
+        known = sorted(at for where, at in hold.durable.items() if where in tenant.regions)
+        needed = {"all": 1, "majority": len(tenant.regions) // 2 + 1}.get(tenant.policy)
+        if needed is not None and len(known) >= needed:
+            grace = stretched(self.bounds.grace_s(tenant))
+            limit = min(limit, known[needed - 1] + max(grace, stretched(0)))
+        return limit
+
+    def _key_limit(self, tenant: TenantFacts) -> float:
+        since = self._refusing.get(tenant.uri)
+        return (
+            float("inf") if since is None else since + self.bounds.stretched(self.bounds.l1_lease_s)
+        )
+
+    def _key_changed(self, uri: str) -> None:
+        if self._keys.refusing(uri):
+            self._refusing.setdefault(uri, self._loop.now)
+        else:
+            self._refusing.pop(uri, None)
+
+    def _key_answered(self, answer: Answer) -> None:
+        who = (answer.uri, answer.instance, answer.boot)
+        if answer.state is L1State.ENABLED:
+            self._opened.add(who)
+        elif answer.state.refused:
+            self.note(f"{answer.uri} answers {answer.instance} {answer.state.value}")
+            if not answer.wrong or who in self._opened:
+                self._refused_in.add((answer.uri, answer.region))
+
+    def _broken(self, invariant: int, text: str) -> None:
+        self.note(f"VIOLATION {invariant}: {text}")
+        self._loop.fail(Violation(invariant, text))

@@ -1,0 +1,272 @@
+"""What a seed stands for: topology, timing, policies, weather, faults and work, all drawn at once.
+
+A plan is data. The same seed draws the same plan, and a plan with its seed is the whole run.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+from kcm_control.timing import Timing
+from kcm_schemas.registry import FencePolicy
+
+from tests.simulation.history import Bounds, TenantFacts
+from tests.simulation.network import Weather
+from tests.simulation.stream import Store
+
+REGIONS: Final = ("eu", "us", "ap", "sa")
+OPERATORS: Final = ("ada", "bob")
+
+FAULTS: Final = (
+    "pause", "suspend", "crash", "crash", "restart-loop", "disconnect", "stall", "leaf-stall",
+    "leaf-cut", "leaf-loss", "backbone-cut", "region-cut", "broker-restart", "minority", "rollback",
+    "recreation", "storm", "slow-store", "wall-jump", "l1-slow", "l1-hang", "l1-unreachable",
+    "l1-disabled", "l1-flap", "l1-disagree", "l1-credentials", "kill-issuer", "crash-after-purge",
+    "hold-reply", "host-suspend", "deaf-side",
+)  # fmt: skip
+
+AIMED: Final = (
+    "deaf-side", "deaf-side", "deaf-side", "deaf-side", "minority", "minority", "host-suspend",
+    "host-suspend", "leaf-stall", "leaf-cut", "region-cut",
+    "pause", "suspend", "disconnect", "stall", "crash", "hold-reply", "hold-reply", "l1-hang",
+    "broker-restart", "rollback", "storm", "restart-loop",
+)  # fmt: skip
+"""What happens just before a kill, and lasts longer than the leases: there the bounds are tight."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """An instance: ``side`` is the part of its region's brokers that it is connected to."""
+
+    name: str
+    role: Literal["core", "gateway"]
+    region: str
+    side: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Something that goes wrong: when, for how long, what, and to whom (an index or a name)."""
+
+    at: float
+    lasts: float
+    kind: str
+    pick: float
+    """Chooses whom it befalls, between 0 and 1."""
+    region: str = ""
+    """Where it happens; drawn by ``pick`` when it is empty."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """An operator's kill, and its lift ``lift_after`` seconds later (None: after healing)."""
+
+    at: float
+    operator: str
+    scope: Literal["tenant", "link"]
+    pick: float
+    region_pick: float
+    lift_after: float | None
+
+
+@dataclass(slots=True)
+class Plan:
+    """One run."""
+
+    seed: int
+    variant: str
+    regions: list[str]
+    members: list[Member]
+    tenants: list[TenantFacts]
+    timing: Timing
+    weather: Weather
+    store: Store
+    rates: dict[str, float]
+    wall_s: dict[str, float]
+    lasts: float
+    faults: list[Fault]
+    kills: list[Kill]
+    every_s: float
+    """Between two requests of a client."""
+    worker: float
+    """Probability that a worker holds a key across a wait."""
+    excuse_in_flight: bool = False
+    bounds: Bounds = field(init=False)
+
+    def __post_init__(self) -> None:
+        timing = self.timing
+        self.bounds = Bounds(
+            timing.control_lease_s,
+            timing.partition_grace_s,
+            timing.hyok_grace_s,
+            timing.l1_lease_s,
+            timing.clock_error,
+            excuse_in_flight=self.excuse_in_flight,
+        )
+
+
+def draw(seed: int, variant: str = "", *, excuse_in_flight: bool = False) -> Plan:
+    """The plan of a seed."""
+    source = random.Random(seed)
+    regions = list(REGIONS[: source.choice((1, 2, 2, 2, 3, 3, 4))])
+    members = [one for region in regions for one in _members(source, region)]
+    timing = _timing(source)
+    lasts = source.uniform(60, 110)
+    kills = _kills(source, lasts)
+    tenants = _tenants(source, regions)
+    faults = _faults(source, lasts) + _aimed(source, kills, tenants, timing)
+    return Plan(
+        seed=seed,
+        variant=variant,
+        regions=regions,
+        members=members,
+        tenants=tenants,
+        timing=timing,
+        weather=_weather(source),
+        store=_store(source),
+        rates=_rates(source, members, regions, timing.clock_error),
+        wall_s={one.name: source.uniform(-0.5, 0.5) for one in members},
+        lasts=lasts,
+        faults=sorted(faults, key=lambda fault: fault.at),
+        kills=kills,
+        every_s=source.uniform(1.0, 3.0),
+        worker=source.choice((0.0, 0.3, 0.8)),
+        excuse_in_flight=excuse_in_flight,
+    )
+
+
+def _members(source: random.Random, region: str) -> list[Member]:
+    cores = [
+        Member(f"core-{region}-{n}", "core", region, n % 2)
+        for n in range(source.choice((1, 2, 2, 3)))
+    ]
+    gateways = source.choice((1, 1, 2))
+    return cores + [Member(f"gw-{region}-{n}", "gateway", region, n % 2) for n in range(gateways)]
+
+
+def _tenants(source: random.Random, regions: list[str]) -> list[TenantFacts]:
+    links = [("link-a", "softkey:/a", "byok"), ("link-b", "softkey:/b", "hyok")]
+    tenants = []
+    for number in range(source.choice((2, 3))):
+        link, uri, model = links[0] if number == 0 else source.choice(links)
+        policies: list[FencePolicy] = ["all", "all", "local"]
+        if len(regions) >= 3:
+            policies += ["majority", "majority"]
+        policy = "all" if model == "hyok" else source.choice(policies)
+        here = regions if source.random() < 0.7 else source.sample(regions, 1)
+        facts: dict[str, Any] = {"name": f"tenant-{number}", "link": link, "uri": uri}
+        tenants.append(TenantFacts(**facts, regions=tuple(here), policy=policy, model=model))
+    return tenants
+
+
+def _timing(source: random.Random) -> Timing:
+    lease, hyok = source.uniform(4, 10), source.uniform(6, 12)
+    l1_lease = source.uniform(10, 25)
+    return Timing(
+        control_lease_s=lease,
+        renew_every_s=lease * source.uniform(0.25, 0.45),
+        partition_grace_s=source.uniform(hyok, 40),
+        hyok_grace_s=hyok,
+        pull_every_s=hyok * source.uniform(0.25, 0.45),
+        l1_lease_s=l1_lease,
+        probe_interval_s=l1_lease * source.uniform(0.25, 0.45),
+        probe_deadline_s=source.uniform(1, 4),
+        settle_s=source.uniform(8, 20),
+        clock_error=source.choice((0.001, 0.01)),
+    )
+
+
+def _weather(source: random.Random) -> Weather:
+    if source.random() < 0.4:
+        return Weather(delay_s=source.choice((0.001, 0.02)))
+    return Weather(
+        delay_s=source.choice((0.001, 0.005, 0.05)),
+        late=source.choice((0.0, 0.005, 0.03)),
+        late_s=source.choice((1.0, 6.0, 20.0)),
+        loss=source.choice((0.0, 0.01, 0.05)),
+        twice=source.choice((0.0, 0.02, 0.1)),
+        reorder=source.random() < 0.5,
+        pending_max=source.choice((2, 4096, 4096)),
+    )
+
+
+def _store(source: random.Random) -> Store:
+    if source.random() < 0.4:
+        return Store()
+    return Store(
+        delay_s=source.choice((0.001, 0.01, 0.1)),
+        lost=source.choice((0.0, 0.02)),
+        unheard=source.choice((0.0, 0.03)),
+        late=source.choice((0.0, 0.02)),
+        late_s=source.choice((2.0, 8.0, 20.0)),
+        gap=source.choice((0.0, 0.02)),
+    )
+
+
+def _rates(
+    source: random.Random, members: list[Member], regions: list[str], error: float
+) -> dict[str, float]:
+    """Clocks at the extremes as often as anywhere else: there the bounds are tight."""
+    names = [one.name for one in members] + [f"client-{region}" for region in regions]
+    ways = (1 - error, 1 + error, 1.0, None)
+    drawn = {name: source.choice(ways) for name in (*names, *OPERATORS)}
+    return {
+        name: source.uniform(1 - error, 1 + error) if rate is None else rate
+        for name, rate in drawn.items()
+    }
+
+
+def _faults(source: random.Random, lasts: float) -> list[Fault]:
+    count = source.choice((0, 2, 4, 6, 9))
+    kinds = source.sample(FAULTS, min(len(FAULTS), source.choice((2, 4, 8))))
+    return sorted(
+        (
+            Fault(
+                source.uniform(8, lasts),
+                source.choice((0.5, 3.0, 12.0, 25.0)) * source.uniform(0.5, 1.5),
+                source.choice(kinds),
+                source.random(),
+            )
+            for _ in range(count)
+        ),
+        key=lambda fault: fault.at,
+    )
+
+
+def _aimed(
+    source: random.Random, kills: list[Kill], tenants: list[TenantFacts], timing: Timing
+) -> list[Fault]:
+    """Faults that begin just before a kill, in a region of whom it kills."""
+    faults = []
+    for kill in kills:
+        if source.random() < 0.6:
+            lease = source.choice((timing.control_lease_s, timing.hyok_grace_s, timing.l1_lease_s))
+            lasts = lease * source.uniform(1.0, 3.0) + 8
+            at = kill.at - source.choice((0.0, 0.2, 2.0)) * source.random()
+            region = source.choice(target(tenants, kill).regions)
+            faults.append(Fault(at, lasts, source.choice(AIMED), source.random(), region))
+    return faults
+
+
+def target(tenants: list[TenantFacts], kill: Kill) -> TenantFacts:
+    """The tenant that a kill is about, or one of those on the link that it is about."""
+    return tenants[int(kill.pick * len(tenants))]
+
+
+def _kills(source: random.Random, lasts: float) -> list[Kill]:
+    kills: list[Kill] = []
+    for _ in range(source.choice((1, 2, 3))):
+        at, pick = source.uniform(10, lasts - 5), source.random()
+        scope = source.choice(("tenant", "tenant", "link"))
+        kills.append(_kill(source, at, pick, scope))
+        if source.random() < 0.4:  # more about the same one, at nearly the same moment
+            again = at + source.choice((0.0, 0.01, 1.0, 8.0)) * source.random()
+            kills.append(_kill(source, again, pick, scope))
+    return sorted(kills, key=lambda kill: kill.at)
+
+
+def _kill(source: random.Random, at: float, pick: float, scope: Any) -> Kill:
+    lift = source.choice((None, None, 0.5, 3.0, 12.0))
+    return Kill(at, source.choice(OPERATORS), scope, pick, source.random(), lift)

@@ -1,0 +1,197 @@
+"""One run: a seed's plan is carried out, everything is healed, and then everything has to be well.
+
+The first part ends after the plan's virtual seconds. Then the faults stop, operators lift what they
+held, keys settle; within a bound every tenant is served in each of its regions, every region has
+the same holds, and every record that was ever encrypted opens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import time
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from tests.simulation.chaos import Chaos
+from tests.simulation.coverage import RACES, Coverage
+from tests.simulation.loop import Runaway, Stuck
+from tests.simulation.oracle import Violation
+from tests.simulation.people import Client, Operator
+from tests.simulation.plan import OPERATORS, Plan, draw
+from tests.simulation.world import World
+
+RUN_MAX_S: Final = 1000.0
+"""Virtual seconds after which a run has failed to recover."""
+
+SERVED_MIN: Final = 5
+"""Requests that a run has to serve: one that serves nothing says nothing."""
+
+
+@dataclass(slots=True)
+class Result:
+    """What came of one seed."""
+
+    seed: int
+    failure: str = ""
+    events: list[str] = field(default_factory=list)
+    coverage: dict[str, int] = field(default_factory=dict)
+    served: int = 0
+    records: int = 0
+    virtual_s: float = 0.0
+    steps: int = 0
+    cpu_s: float = 0.0
+
+
+class Run:
+    """Carries a plan out."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan: Final = plan
+        self.world: Final = World(plan)
+        self.chaos: Final = Chaos(self.world)
+        self.clients: Final = {region: Client(self.world, region) for region in plan.regions}
+        self.operators: Final = {name: Operator(self.world, name) for name in OPERATORS}
+
+    async def main(self) -> None:
+        """Start, go wrong, heal, and check."""
+        loop, world, plan = self.world.loop, self.world, self.plan
+        for name in world.members:
+            loop.after(world.random.uniform(0, 2), world.start, name)
+        self.chaos.schedule(plan.faults)
+        workers = [loop.spawn(client.node, client.work()) for client in self.clients.values()]
+        kills = [
+            loop.spawn(self.operators[kill.operator].node, self._kill(kill)) for kill in plan.kills
+        ]
+        await asyncio.sleep(plan.lasts)
+        self.chaos.heal()
+        await asyncio.sleep(1)
+        self._count()
+        for worker in workers:
+            worker.cancel()
+        await self._lift_all()
+        await self._recover()
+        await self._agree()
+        await self._open_all()
+        for task in kills:
+            await task
+        if sum(client.served for client in self.clients.values()) < SERVED_MIN:
+            world.oracle.never_healed(7, "the run served next to nothing")
+
+    async def _kill(self, kill: Any) -> None:
+        await asyncio.sleep(kill.at)
+        await self.operators[kill.operator].carry_out(kill)
+
+    async def _lift_all(self) -> None:
+        """Operators lift what they still hold; what keys caused lifts itself."""
+        oracle = self.world.oracle
+        for facts in list(oracle.holds.values()):
+            if facts.cause == "operator" and facts.lifted_at is None:
+                operator = self.operators[facts.issuer]
+                held = oracle.raw[facts.hold_id]
+                await self.world.loop.spawn(operator.node, operator.lift(held, facts.origin))
+
+    async def _recover(self) -> None:
+        """Every tenant is served in each of its regions within the bound."""
+        loop, waiting = self.world.loop, ["everybody"]
+        until = loop.now + self._recovery_s
+        while waiting:
+            waiting = []
+            for region, client in self.clients.items():
+                for tenant in self.plan.tenants:
+                    if region in tenant.regions and not await self._as(
+                        client, client.encrypt(tenant)
+                    ):
+                        waiting.append(
+                            f"{tenant.name} in {region} ({client.refusals.get(tenant.name)})"
+                        )
+            if waiting and loop.now > until:
+                self.world.oracle.never_healed(7, f"not served again: {', '.join(waiting)}")
+                return
+            await asyncio.sleep(1)
+
+    async def _agree(self) -> None:
+        """All regions have the same holds within a bound: invariant 6."""
+        until, wrong = self.world.loop.now + 60, ["nobody asked"]
+        while wrong:
+            wrong = self.world.oracle.agree(self._views())
+            if wrong and self.world.loop.now > until:
+                self.world.oracle.never_healed(6, "; ".join(wrong[:5]))
+                return
+            await asyncio.sleep(1)
+
+    def _views(self) -> dict[str, dict[bytes, bool]]:
+        world = self.world
+        views = {
+            name: {record.hold.id: record.lifted for record in one.revocations.holds}
+            for name, one in sorted(world.running.items())
+        }
+        for region, stream in world.streams.items():
+            views[f"stream {region}"] = world.oracle.read(stream.entries())
+        return views
+
+    async def _open_all(self) -> None:
+        """Every record opens: invariant 4. A hold of a key that came late may delay that."""
+        loop = self.world.loop
+        until = loop.now + self._recovery_s
+        for client in self.clients.values():
+            for record in client.records:
+                while not await self._as(client, client.decrypt(record)):
+                    if loop.now > until:
+                        text = f"a record of {record.tenant} does not open"
+                        self.world.oracle.never_healed(4, text)
+                        return
+                    await asyncio.sleep(1)
+
+    @property
+    def _recovery_s(self) -> float:
+        """Seconds within which everything has to be well after everything was mended."""
+        timing = self.plan.timing
+        return timing.settle_s + timing.l1_lease_s + timing.control_lease_s + 60
+
+    async def _as(self, client: Client, work: Any) -> bool:
+        return await self.world.loop.spawn(client.node, work)
+
+    def _count(self) -> None:
+        """Races that brokers counted."""
+        saw, network = self.world.coverage.saw, self.world.network.counts
+        saw("a dropped callback", network["callback dropped"])
+        for stream in self.world.streams.values():
+            saw("a lost acknowledgement", stream.counts["acknowledgement lost"])
+            saw("a put stored late", stream.counts["put late"])
+
+
+def run(seed: int, variant: str = "", excuse_in_flight: bool = False) -> Result:
+    """Carry out one seed."""
+    began, result = time.process_time(), Result(seed)
+    logging.disable(logging.CRITICAL)
+    gc.disable()
+    made = Run(draw(seed, variant, excuse_in_flight=excuse_in_flight))
+    loop, world = made.world.loop, made.world
+    try:
+        loop.run(made.main(), RUN_MAX_S)
+        if loop.faults:
+            result.failure = f"nobody caught {_describe(loop.faults[0])}"
+    except (Violation, Stuck, Runaway) as error:
+        result.failure = f"{type(error).__name__}: {error}"
+    finally:
+        result.events = world.oracle.events.last() if result.failure else []
+        result.coverage = dict(world.coverage)
+        result.served = sum(client.served for client in made.clients.values())
+        result.records = sum(len(client.records) for client in made.clients.values())
+        result.virtual_s, result.steps = loop.now, loop.steps
+        loop.close()
+        gc.enable()
+        result.cpu_s = time.process_time() - began
+    return result
+
+
+def _describe(fault: dict[str, Any]) -> str:
+    error = fault.get("exception")
+    return f"{error!r} ({fault.get('message')}: {fault.get('task')})"
+
+
+def missing(coverage: Coverage) -> list[str]:
+    """Races that no run covered."""
+    return [race for race in RACES if not coverage[race]]

@@ -1,0 +1,237 @@
+"""The oracle notices every kind of history that must not be, and lets pass what may be."""
+
+import pytest
+from kcm_core.l1.state import L1State
+from kcm_schemas.codec import encode
+from kcm_schemas.codes import Code
+from kcm_schemas.control import Hold, Lift
+from kcm_schemas.roster import Role
+from kcm_schemas.signed import Kind
+from kcm_trust.verify import hold_id
+
+from tests.simulation.history import Bounds, TenantFacts
+from tests.simulation.l1 import Answer, CustomerKeys
+from tests.simulation.loop import SimLoop
+from tests.simulation.oracle import Oracle, Violation
+from tests.simulation.trust import SimVerifier, identity, roster
+
+BOUNDS = Bounds(
+    control_lease_s=10, grace_byok_s=60, grace_hyok_s=20, l1_lease_s=30, clock_error=0.01
+)
+OPERATION = ("core-eu", b"b", 1)
+
+
+class Rig:
+    """A world in which a test moves the time itself."""
+
+    def __init__(self, policy="all", model="byok", **bounds):
+        self.loop = SimLoop()
+        self.keys = CustomerKeys(self.loop, ["eu", "us", "ap"])
+        self.endpoints = self.keys.create("u", 1)
+        self.verifier = SimVerifier(
+            roster([("core-eu", Role.CORE, "eu")], ["ada", "bob"], ["eu", "us", "ap"])
+        )
+        regions = ("eu", "us", "ap")
+        tenants = [
+            TenantFacts("acme", "link", "u", regions, policy, model),
+            TenantFacts("other", "else", "v", regions, policy, model),
+        ]
+        self.keys.create("v", 1)
+        values = {name: getattr(BOUNDS, name) for name in BOUNDS.__slots__}
+        self.oracle = Oracle(
+            self.loop, self.verifier, tenants, Bounds(**{**values, **bounds}), self.keys
+        )
+
+    def hold(self, scope="tenant", target="acme", cause="operator", by="ada", salt=b"s" * 16):
+        hold = Hold(
+            id=bytes(16), salt=salt, scope=scope, target=target, cause=cause, origin="eu",
+            issued_ms=1, reason="",
+        )  # fmt: skip
+        hold = hold.model_copy(update={"id": hold_id(hold)})
+        return hold.id, encode(identity(by).sign(Kind.HOLD, hold))
+
+    def lift(self, raw, by="ada"):
+        return encode(identity(by).sign(Kind.LIFT, Lift(hold=raw, issued_ms=2, reason="")))
+
+    def accept(self, at, region="eu", tenant="acme"):
+        self.loop.now = at
+        self.oracle.accepted(tenant, region, "decrypt", at - 0.001)
+
+    @property
+    def broken(self):
+        failure = self.loop._failure
+        assert failure is None or isinstance(failure, Violation)
+        return failure.invariant if failure else None
+
+
+def killed(rig, at=0.0, regions=("eu",), **what):
+    found, raw = rig.hold(**what)
+    rig.loop.now = at
+    rig.oracle.issued(raw, "test")
+    for region in regions:
+        rig.oracle.stored(region, raw)
+    return found, raw
+
+
+def test_nothing_is_accepted_after_completion_until_the_lift():
+    rig = Rig()
+    found, raw = killed(rig)
+    rig.accept(1.0)
+    rig.oracle.complete(found)
+    rig.accept(2.0, tenant="other")
+    assert rig.broken is None
+    rig.oracle.issued(rig.lift(raw), "test")
+    rig.accept(3.0)
+    assert rig.broken is None
+    rig = Rig()
+    found, _ = killed(rig)
+    rig.oracle.complete(found)
+    rig.accept(0.001)
+    assert rig.broken == 1
+
+
+def test_an_answer_in_flight_is_excused_only_where_that_is_asked_for():
+    rig = Rig(excuse_in_flight=True)
+    found, _ = killed(rig)
+    rig.loop.now = 1.0
+    rig.oracle.complete(found)
+    rig.loop.now = 2.0
+    rig.oracle.accepted("acme", "eu", "decrypt", 0.5)
+    assert rig.broken is None
+    rig.oracle.accepted("acme", "eu", "decrypt", 1.5)
+    assert rig.broken == 1
+
+
+@pytest.mark.parametrize(
+    ("policy", "model", "durable", "region", "limit"),
+    [
+        ("all", "byok", ("eu",), "eu", (10 + 5) / 0.99),
+        ("all", "byok", ("eu",), "us", (60 + 5) / 0.99),
+        ("all", "hyok", ("eu",), "us", (20 + 5) / 0.99),
+        ("all", "hyok", ("eu", "us"), "us", (10 + 5) / 0.99),
+        ("majority", "byok", ("eu", "us"), "ap", (60 + 5) / 0.99),
+    ],
+)
+def test_the_bound(policy, model, durable, region, limit):
+    for late in (-0.01, 0.01):
+        rig = Rig(policy, model)
+        killed(rig, 100.0, durable)
+        rig.accept(100.0 + limit + late, region)
+        assert rig.broken == (2 if late > 0 else None)
+
+
+@pytest.mark.parametrize(("policy", "durable"), [("local", ("eu", "us")), ("majority", ("eu",))])
+def test_where_no_bound_is_claimed_none_is_checked(policy, durable):
+    rig = Rig(policy)
+    killed(rig, 0.0, durable)
+    rig.accept(10_000.0, "ap")
+    assert rig.broken is None
+
+
+def test_a_hold_on_a_link_reaches_its_tenants_and_nobody_else():
+    rig = Rig()
+    killed(rig, scope="link", target="link")
+    rig.accept(1_000.0, tenant="other")
+    assert rig.broken is None
+    rig.accept(1_000.0)
+    assert rig.broken == 2
+
+
+def test_one_lift_does_not_end_another_hold():
+    rig = Rig()
+    _, first = killed(rig)
+    killed(rig, salt=b"t" * 16, by="bob")
+    rig.oracle.issued(rig.lift(first), "test")
+    rig.accept(1_000.0)
+    assert rig.broken == 2
+
+
+def test_the_bound_of_a_key_begins_when_no_endpoint_serves():
+    rig = Rig()
+    for at, endpoint in enumerate(rig.endpoints):
+        rig.loop.now = float(at)
+        rig.keys.change("u", endpoint, L1State.UNREACHABLE if at else L1State.DISABLED)
+    rig.accept(2 + (30 + 5) / 0.99 - 0.01)
+    assert rig.broken is None
+    rig.accept(2 + (30 + 5) / 0.99 + 0.01)
+    assert rig.broken == 2
+
+
+def test_an_endpoint_that_serves_again_begins_anew():
+    rig = Rig()
+    for endpoint in rig.endpoints:
+        rig.keys.change("u", endpoint, L1State.DISABLED)
+    rig.keys.change("u", rig.endpoints[0], L1State.ENABLED)
+    rig.accept(1_000.0)
+    assert rig.broken is None
+
+
+@pytest.mark.parametrize("overtaken", [True, False])
+def test_no_output_of_what_a_purge_overtook(overtaken):
+    rig = Rig()
+    rig.oracle.began(OPERATION, "acme")
+    reached = rig.oracle.purged("core-eu", b"b", "acme" if overtaken else "other")
+    rig.oracle.output(OPERATION)
+    assert (reached, rig.broken) == ((1, 3) if overtaken else (0, None))
+
+
+def test_a_purge_of_another_boot_overtakes_nothing_here():
+    rig = Rig()
+    rig.oracle.began(OPERATION, "acme")
+    assert rig.oracle.purged("core-eu", b"c", "acme") == 0
+    rig.oracle.output(OPERATION)
+    assert rig.broken is None
+
+
+@pytest.mark.parametrize(
+    ("state", "wrong", "opened", "broken"),
+    [
+        (L1State.UNREACHABLE, False, False, 5),
+        (L1State.INVALID, False, False, 5),
+        (L1State.DISABLED, False, False, None),
+        (L1State.FORBIDDEN, True, False, 5),
+        (L1State.FORBIDDEN, True, True, None),
+    ],
+)
+def test_only_a_refusal_makes_a_hold(state, wrong, opened, broken):
+    rig = Rig()
+    states = ([(L1State.ENABLED, False)] if opened else []) + [(state, wrong)]
+    for one, bad in states:
+        answer = Answer("u", "eu", "core-eu", b"b", one, bad)
+        for told in rig.keys.on_answer:
+            told(answer)
+    killed(rig, scope="link", target="link", cause="l1", by="core-eu")
+    assert rig.broken == broken
+
+
+def test_others_are_refused_with_codes_that_pass():
+    rig = Rig()
+    rig.oracle.refused("other", "eu", Code.UNAVAILABLE)
+    killed(rig)
+    rig.oracle.refused("acme", "eu", Code.TENANT_KILLED)
+    assert rig.broken is None
+    rig.oracle.refused("other", "eu", Code.TENANT_KILLED)
+    assert rig.broken == 7
+
+
+def test_a_fault_of_ours_is_never_an_answer():
+    rig = Rig()
+    killed(rig)
+    rig.oracle.refused("acme", "eu", Code.INTERNAL)
+    assert rig.broken == 7
+
+
+def test_agreement_is_by_the_oracles_own_history():
+    rig = Rig()
+    first, raw = killed(rig)
+    second, _ = killed(rig, salt=b"t" * 16)
+    rig.oracle.issued(rig.lift(raw), "test")
+    assert rig.oracle.agree({"a": {first: True, second: False}}) == []
+    assert len(rig.oracle.agree({"a": {first: False}, "b": {}})) == 4
+
+
+def test_a_forged_hold_is_none():
+    rig = Rig()
+    _, raw = rig.hold(by="core-eu")
+    assert rig.oracle.issued(raw, "test") is None
+    assert rig.oracle.holds == {}

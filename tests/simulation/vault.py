@@ -1,0 +1,139 @@
+"""Keys without cryptography: which are open, in which generation, and what they would open.
+
+A wrapped key authenticates its region, tenant and service, so that nothing opens by accident.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from hashlib import blake2b, sha256
+from typing import Any, Final
+
+from kcm_core.canaries import provider_context
+from kcm_core.keyring import RootName, ServiceKey, ServiceName
+from kcm_schemas.codes import Code, KcmError
+from kcm_schemas.registry import RootKeys, ServiceKeys, WrappedRoot, WrappedService
+
+from tests.simulation.history import TenantFacts
+from tests.simulation.l1 import MECHANISM, VERSION, seal
+from tests.simulation.trust import ID
+
+SERVICE: Final = "files"
+"""Every tenant's one service."""
+
+INNER_SIZE: Final = 72
+KEY_SIZE: Final = 16
+CANARY: Final = b"canary"
+STORE_S: Final = 0.001
+"""Seconds that reading a wrapped key takes."""
+
+
+class SimRing:
+    """A tenant's open keys in one generation."""
+
+    def __init__(self, generation: int) -> None:
+        self.generation: Final = generation
+        self.service_keys: dict[tuple[str, int], ServiceKey] = {}
+        self.names: set[Any] = set()
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.names
+
+
+class SimVault:
+    """What the production ``Opener`` asks of a vault."""
+
+    def __init__(self, region: str) -> None:
+        self._region: Final = region
+        self._rings: dict[str, SimRing] = {}
+
+    @property
+    def open_tenants(self) -> list[str]:
+        return sorted(self._rings)
+
+    def ring(self, tenant: str) -> SimRing | None:
+        return self._rings.get(tenant)
+
+    def purge(self, tenant: str) -> int:
+        ring = self._rings.pop(tenant, None)
+        return len(ring.names) if ring is not None else 0
+
+    def open_root(self, tenant: str, version: int, inner: memoryview, generation: int) -> SimRing:
+        if bytes(inner) != inner_root(tenant, self._region):
+            raise KcmError(Code.TAMPERED)
+        ring = self._rings.get(tenant)
+        if ring is None or ring.generation != generation:
+            ring = SimRing(generation)
+        ring.names.add(RootName(version))
+        self._rings[tenant] = ring
+        return ring
+
+    def open_service_key(self, ring: SimRing, key: ServiceKey, blob: bytes) -> None:
+        if blob != inner_root(f"{key.tenant}/{key.service}", self._region):
+            raise KcmError(Code.TAMPERED)
+        ring.names.add(ServiceName(key.service, key.version))
+
+
+class SimStore:
+    """Wrapped keys of one region: they are there, and never change."""
+
+    def __init__(self, region: str, tenants: list[TenantFacts]) -> None:
+        self._roots: Final = {one.name: root_keys(one, region) for one in tenants}
+        self._services: Final = {one.name: service_keys(one.name, region) for one in tenants}
+
+    async def root(self, tenant: str) -> RootKeys | None:
+        await asyncio.sleep(STORE_S)
+        return self._roots.get(tenant)
+
+    async def service(self, tenant: str, service: str) -> ServiceKeys | None:
+        await asyncio.sleep(STORE_S)
+        return self._services.get(tenant) if service == SERVICE else None
+
+
+def inner_root(name: str, region: str) -> bytes:
+    """What a wrapped root or service key is, in a world without ciphers."""
+    return blake2b(f"{region}/{name}".encode(), digest_size=36).digest() * 2
+
+
+def root_keys(tenant: TenantFacts, region: str) -> RootKeys:
+    """A tenant's root in a region, wrapped by its customer's key, with its canary."""
+    context = provider_context(tenant.name, region, 1)
+    root = WrappedRoot(
+        version=1,
+        seal_key_id=ID,
+        link=tenant.link,
+        link_revision=1,
+        blob=seal(tenant.uri, inner_root(tenant.name, region), context),
+        mechanism=MECHANISM,
+        key_version=VERSION,
+        principal=f"core-{region}",
+        canary=seal(tenant.uri, CANARY, context),
+        canary_digest=sha256(CANARY).digest(),
+    )
+    return RootKeys(tenant=tenant.name, region=region, revision=1, current=1, versions=[root])
+
+
+def service_keys(tenant: str, region: str) -> ServiceKeys:
+    """The tenant's one service key in a region."""
+    blob = inner_root(f"{tenant}/{SERVICE}", region)
+    key = WrappedService(version=1, l2_version=1, state="active", blob=blob)
+    return ServiceKeys(
+        tenant=tenant, region=region, service=SERVICE, revision=1, current=1, versions=[key]
+    )
+
+
+def wrap_key(region: str, tenant: str, key: bytes) -> bytes:
+    """A wrapped data key."""
+    return _tag(region, tenant, key) + key
+
+
+def unwrap_key(region: str, tenant: str, blob: bytes) -> bytes:
+    """Open a wrapped data key; raises ``tampered``."""
+    key = blob[KEY_SIZE:]
+    if blob[:KEY_SIZE] != _tag(region, tenant, key):
+        raise KcmError(Code.TAMPERED)
+    return key
+
+
+def _tag(region: str, tenant: str, key: bytes) -> bytes:
+    return blake2b(f"{region}/{tenant}".encode() + key, digest_size=KEY_SIZE).digest()

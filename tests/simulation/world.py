@@ -1,0 +1,176 @@
+"""The world of one run: regions, brokers, keys, instances, and the oracle that watches them."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from typing import Any, Final
+
+from kcm_bus.ports import Entry
+from kcm_schemas import subjects
+from kcm_schemas.registry import Link, Service, Tenant
+from kcm_schemas.roster import Role
+
+from tests.simulation.core import SimCore
+from tests.simulation.coverage import Coverage
+from tests.simulation.gateway import SimGateway
+from tests.simulation.instance import Instance
+from tests.simulation.l1 import CustomerKeys
+from tests.simulation.loop import SimLoop
+from tests.simulation.messages import Packet, SimConnection
+from tests.simulation.network import Network
+from tests.simulation.oracle import Oracle
+from tests.simulation.plan import OPERATORS, Plan
+from tests.simulation.stream import ControlStream
+from tests.simulation.trust import SimVerifier, roster
+from tests.simulation.vault import SERVICE, SimStore
+
+
+class World:
+    """Everything of one run."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan: Final = plan
+        self.loop: Final = SimLoop(plan.seed)
+        self.random: Final = random.Random(self.loop.random.random())
+        self.network: Final = Network(self.loop, plan.regions, plan.weather)
+        self.streams: Final = {
+            region: ControlStream(self.loop, region, plan.store) for region in plan.regions
+        }
+        self.keys: Final = CustomerKeys(self.loop, plan.regions)
+        for uri in sorted({tenant.uri for tenant in plan.tenants}):
+            self.keys.create(uri)
+        self.stores: Final = {region: SimStore(region, plan.tenants) for region in plan.regions}
+        self.records: Final = _records(plan)
+        self.verifier: Final = SimVerifier(
+            roster(
+                [(one.name, Role(one.role), one.region) for one in plan.members],
+                OPERATORS,
+                plan.regions,
+            )
+        )
+        self.oracle: Final = Oracle(self.loop, self.verifier, plan.tenants, plan.bounds, self.keys)
+        self.coverage: Final[Coverage] = self.oracle.coverage
+        self.members: Final = {one.name: one for one in plan.members}
+        self.running: Final[dict[str, Instance]] = {}
+        self.armed: Final[Counter[str]] = Counter()
+        """Faults that wait for their moment: a broadcast, a purge, an answer."""
+        self.stops_again: Final[Counter[str]] = Counter()
+        self._replied: dict[str, float] = {}
+        for stream in self.streams.values():
+            stream.on_stored.append(self._stored)
+        self.network.on_send = self._sent
+        self.network.on_arrival = self._arrived
+
+    def start(self, name: str) -> None:
+        """Start a boot of an instance, unless one runs."""
+        if name not in self.running:
+            who = self.members[name]
+            made = SimCore(self, who) if who.role == "core" else SimGateway(self, who)
+            self.running[name] = made
+            self.loop.spawn(made.node, made.start())
+            self.oracle.note(f"{name} starts")
+
+    def crash(self, name: str) -> None:
+        """End a boot at once."""
+        gone = self.running.pop(name, None)
+        if gone is not None:
+            self.loop.kill(gone.node)
+            self.network.drop(gone.node)
+            self.streams[gone.who.region].forget(gone.node)
+            self.oracle.note(f"{name} crashes")
+
+    def cores(self, region: str) -> list[SimCore]:
+        """The Cores of a region that run."""
+        return [
+            one
+            for _, one in sorted(self.running.items())
+            if isinstance(one, SimCore) and one.who.region == region
+        ]
+
+    def purged(self, instance: Instance) -> None:
+        """An instance has just purged."""
+        if self.armed["crash-after-purge"]:
+            self.armed["crash-after-purge"] -= 1
+            self.coverage.saw("a crash right after the purge")
+            self._end_soon(instance)
+
+    def replied(self, tenant: str) -> None:
+        """A Gateway lets an answer go."""
+        self._replied[tenant] = self.loop.now
+
+    def _end_soon(self, instance: Instance) -> None:
+        """Kill it before anything else of it runs, and start it again some time later."""
+        name = instance.who.name
+        self.loop.call_soon(self.crash, name, context=self.world_context)
+        self.loop.pause(instance.node)
+        self.loop.after(self.random.uniform(0.5, 8), self.start, name)
+
+    @property
+    def world_context(self) -> Any:
+        """For callbacks that belong to no node."""
+        return self.loop.world.context
+
+    def _stored(self, region: str, entry: Entry) -> None:
+        if not entry.data or subjects.control_noun(entry.subject) != "hold":
+            return
+        self.oracle.stored(region, entry.data)
+        starting = [i for i in self.running.values() if i.who.region == region and not i.ready]
+        self.coverage.saw("a kill during catch-up", len(starting))
+        facts = self.oracle.issued(entry.data, "stored")
+        if facts is not None:
+            for tenant in self.plan.tenants:
+                at = self._replied.get(tenant.name, -9.0)
+                near = self.loop.now - at < self.network.weather.delay_s * 2
+                if near and facts.reaches(tenant) and facts.active(self.loop.now):
+                    self.coverage.saw("a reply in flight when a kill lands")
+
+    def _sent(self, sender: SimConnection, packet: Packet) -> bool:
+        """Look at what is sent; ``False`` keeps it from leaving (its sender is about to die)."""
+        if packet.subject.startswith(f"{subjects.CTL}.hold."):
+            facts = self.oracle.issued(packet.data, "broadcast")
+            name = sender.node.name
+            if facts is not None and self.armed["kill-issuer"] and name in self.running:
+                region = self.members[name].region
+                if region not in facts.durable:
+                    self.armed["kill-issuer"] -= 1
+                    self.coverage.saw("the issuer dies before the acknowledgement")
+                    self._end_soon(self.running[name])
+        elif self.armed["hold-reply"] and self._is_reply(sender, packet):
+            self.armed["hold-reply"] -= 1
+            self.coverage.saw("a message held between check and send")
+            self.loop.after(self.random.uniform(1, 30), self.network.send_now, sender, packet)
+            return False
+        return True
+
+    def _is_reply(self, sender: SimConnection, packet: Packet) -> bool:
+        return packet.subject.startswith("_INBOX.") and sender.node.name in self.running
+
+    def _arrived(self, packet: Packet) -> None:
+        if packet.subject.startswith(f"{subjects.CTL}.hold."):
+            facts = self.oracle.issued(packet.data, "broadcast")
+            stale = facts is not None and not facts.active(self.loop.now)
+            if stale and self.verifier.hold_or_lift(packet.data).raw == packet.data:
+                is_hold = not hasattr(self.verifier.hold_or_lift(packet.data), "lift")
+                self.coverage.saw("a stale message after its lift", int(is_hold))
+
+
+def _records(plan: Plan) -> list[Any]:
+    """The registry's records, as every instance has them from its start."""
+    links = {tenant.link: tenant for tenant in plan.tenants}
+    made: list[Any] = [
+        Link(link=name, revision=1, uri=one.uri, model=one.model)
+        for name, one in sorted(links.items())
+    ]
+    for one in plan.tenants:
+        made.append(
+            Tenant(
+                tenant=one.name,
+                revision=1,
+                link=one.link,
+                regions=list(one.regions),
+                fence=one.policy,
+            )
+        )
+        made.append(Service(tenant=one.name, service=SERVICE, revision=1))
+    return made
