@@ -51,6 +51,8 @@ class RegionAccess(Section):
     """A region's broker, and the two users that a client may be there."""
 
     url: str
+    also: tuple[str, ...] = ()
+    """Further nodes of the same broker, where it is a cluster."""
     app_user: str
     app_password_file: Path
     operator_user: str
@@ -122,14 +124,20 @@ class ClientContext:
         """The broker of a region as an application's user."""
         at = self.regions[region]
         return BusAddress(
-            url=at.url, user=at.app_user, password_file=self._path(at.app_password_file)
+            url=at.url,
+            user=at.app_user,
+            password_file=self._path(at.app_password_file),
+            also=at.also,
         )
 
     def operator_address(self, region: str) -> BusAddress:
         """The broker of a region as the operators' user."""
         at = self.regions[region]
         return BusAddress(
-            url=at.url, user=at.operator_user, password_file=self._path(at.operator_password_file)
+            url=at.url,
+            user=at.operator_user,
+            password_file=self._path(at.operator_password_file),
+            also=at.also,
         )
 
     def verifier(self) -> Verifier:

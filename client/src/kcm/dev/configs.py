@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePath
 from typing import Any, assert_never
 
+from kcm_control.timing import Timing
 from kcm_schemas.roster import Role
 
 from kcm.dev.brokers import Account, RegionSpec, login_name
@@ -61,7 +62,11 @@ def config_file(root: Path, member: Member) -> Path:
 
 
 def write_instance(
-    topology: Topology, member: Member, root_public: bytes, environment: Mapping[str, str]
+    topology: Topology,
+    member: Member,
+    root_public: bytes,
+    environment: Mapping[str, str],
+    timing: Timing = Timing(),
 ) -> Path:
     """Write the configuration of an instance on this machine and return its path.
 
@@ -88,7 +93,10 @@ def write_instance(
         },
     )
     path = config_file(root, member)
-    write_private(path, to_toml(instance(topology, member, root_public, environment, files)))
+    content = instance(topology, member, root_public, environment, files)
+    if timing != Timing():
+        content["timing"] = asdict(timing)
+    write_private(path, to_toml(content))
     return path
 
 
@@ -161,7 +169,7 @@ def context(topology: Topology, root_public: bytes, files: ClientFiles) -> dict[
 
 
 def _access(spec: RegionSpec, files: ClientFiles) -> dict[str, Any]:
-    access: dict[str, Any] = {"url": spec.url}
+    access: dict[str, Any] = _urls(spec)
     for role in (Login.APP, Login.OPERATOR):
         access[f"{role.value}_user"] = login_name(role, Account.REGION)
         access[f"{role.value}_password_file"] = files.password(spec.name, role)
@@ -170,11 +178,13 @@ def _access(spec: RegionSpec, files: ClientFiles) -> dict[str, Any]:
 
 def bus(spec: RegionSpec, role: Login, account: Account, password: PurePath) -> dict[str, Any]:
     """How a role reaches an account of a region's broker; ``password`` is a file."""
-    return {
-        "url": spec.url,
-        "user": login_name(role, account),
-        "password_file": password,
-    }
+    return _urls(spec) | {"user": login_name(role, account), "password_file": password}
+
+
+def _urls(spec: RegionSpec) -> dict[str, Any]:
+    """Where a region's broker is: one node, and the others where it is a cluster."""
+    others = [node.url for node in spec.others]
+    return {"url": spec.url} | ({"also": others} if others else {})
 
 
 def to_toml(config: Mapping[str, Any]) -> str:
