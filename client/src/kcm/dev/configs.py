@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePath
-from typing import Any, assert_never
+from typing import Any, Final, assert_never
 
 from kcm_control.timing import Timing
 from kcm_schemas.roster import Role
@@ -20,6 +20,9 @@ from kcm.dev.brokers import Role as Login
 from kcm.dev.files import write_private
 from kcm.dev.identities import OPERATOR, SYSTEM, Member, Trust
 from kcm.dev.topology import Topology, password_path
+
+DEFAULT_TIMING: Final = Timing()
+"""What an instance goes by whose configuration says nothing; then nothing is written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +69,7 @@ def write_instance(
     member: Member,
     root_public: bytes,
     environment: Mapping[str, str],
-    timing: Timing = Timing(),
+    timing: Timing = DEFAULT_TIMING,
 ) -> Path:
     """Write the configuration of an instance on this machine and return its path.
 
@@ -94,7 +97,7 @@ def write_instance(
     )
     path = config_file(root, member)
     content = instance(topology, member, root_public, environment, files)
-    if timing != Timing():
+    if timing != DEFAULT_TIMING:
         content["timing"] = asdict(timing)
     write_private(path, to_toml(content))
     return path

@@ -29,7 +29,13 @@ from kcm.dev import processes, state, topology
 from kcm.dev.brokers import Account, login_name
 from kcm.dev.brokers import Role as Login
 from kcm.dev.clusters import Detour, direct
-from kcm.dev.configs import config_file, ready_file, write_context, write_instance
+from kcm.dev.configs import (
+    DEFAULT_TIMING,
+    config_file,
+    ready_file,
+    write_context,
+    write_instance,
+)
 from kcm.dev.errors import DevError
 from kcm.dev.identities import Member, make_trust
 from kcm.dev.processes import ReadyFile
@@ -66,7 +72,7 @@ class Options:
     applications: int = 0
     """Applications in the first region that embed a Gateway: they get an identity and a
     configuration, and are started by somebody else."""
-    timing: Timing = Timing()
+    timing: Timing = DEFAULT_TIMING
     """The durations of the kill switch, the same for every instance."""
     nodes: Mapping[str, int] = field(default_factory=dict)
     """By region, the nodes of its broker where it is a cluster."""

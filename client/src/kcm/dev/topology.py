@@ -164,7 +164,9 @@ def plan(
 
 
 def _check_servers(regions: Sequence[str], nodes: Mapping[str, int]) -> None:
-    names = [name for region in regions for name in clusters.server_names(region, nodes.get(region, 1))]
+    names = [
+        name for region in regions for name in clusters.server_names(region, nodes.get(region, 1))
+    ]
     if len(set(names)) != len(names):
         raise DevError("two servers would have the same name")
     for region in nodes:
@@ -232,9 +234,10 @@ def start(
 def start_broker(topology: Topology, name: str, *, die_with_parent: bool) -> Process:
     """Start one broker again, with the configuration and on the ports that it had.
 
-    ``name`` is a server's, as of a region, or ``backbone``. Raises ``DevError`` when it does not come up.
+    ``name`` is a server's, as of a region, or ``backbone``. Raises ``DevError`` when it does
+    not come up.
     """
-    process = _spawn(topology.root, name, nats_server_binary(), die_with_parent=die_with_parent)
+    process = spawn_broker(topology.root, name, die_with_parent=die_with_parent)
     try:
         wait_broker(topology, process)
     except DevError:
@@ -243,10 +246,19 @@ def start_broker(topology: Topology, name: str, *, die_with_parent: bool) -> Pro
     return process
 
 
+def spawn_broker(root: Path, name: str, *, die_with_parent: bool) -> Process:
+    """Start one broker of the directory ``root``; does not wait."""
+    return _spawn(root, name, nats_server_binary(), die_with_parent=die_with_parent)
+
+
+def ports_file(root: Path, process: Process) -> Path:
+    """What a broker writes once it listens."""
+    return root / "run" / f"nats-server_{process.pid}.ports"
+
+
 def wait_broker(topology: Topology, process: Process) -> None:
     """Wait until a broker serves. Raises as ``processes.wait_ready`` does."""
-    ports_file = topology.root / "run" / f"nats-server_{process.pid}.ports"
-    processes.wait_ready(process, ReadyFile(ports_file))
+    processes.wait_ready(process, ReadyFile(ports_file(topology.root, process)))
 
 
 def draw_ports(count: int) -> tuple[int, ...]:
