@@ -7,6 +7,7 @@
 
     [regions.eu]
     url = "nats://127.0.0.1:4222"
+    also = ["nats://127.0.0.1:4223"]     # further nodes, where the broker is a cluster
     app_user = "app"
     app_password_file = "secrets/eu/app"
     operator_user = "operator"
