@@ -21,7 +21,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos")
     parser.add_argument("--seconds", type=float, default=600, help="for which faults happen")
     parser.add_argument("--seed", type=int, default=None, help="what the schedule follows from")
-    parser.add_argument("--logs", type=Path, help="where logs are kept when a promise is broken")
+    parser.add_argument("--logs", type=Path, help="where the logs of all processes are kept")
     asked = parser.parse_args()
     seed = random.SystemRandom().randrange(1 << 32) if asked.seed is None else asked.seed
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))

@@ -36,9 +36,10 @@ class Faults:
     async def _do(self, fault: Fault) -> None:
         kind, target, seconds = fault.kind, fault.target, fault.seconds
         match kind:
-            case "kill-tenant" | "kill-link":
-                scope = kind.removeprefix("kill-")
-                await self._operators.kill(scope, target, fault.how, seconds)
+            case "kill-tenant":
+                await self._operators.kill("tenant", target, fault.how, seconds)
+            case "kill-link":
+                await self._operators.kill("link", target, fault.how, seconds)
             case "key":
                 await self._key(target, fault.how, seconds)
             case "kill-core" | "kill-gateway" | "kill-broker" | "kill-backbone":

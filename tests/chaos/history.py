@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from kcm_control.timing import Timing
+from kcm_control.timing import Model, Timing
+from kcm_schemas.control import Scope
+from kcm_schemas.registry import FencePolicy
 
 
 @dataclass(frozen=True, slots=True)
 class TenantSpec:
     name: str
     link: str
-    policy: str
-    """``all``, ``majority`` or ``local``."""
-    model: str
-    """``byok`` or ``hyok``."""
+    policy: FencePolicy
+    model: Model
     regions: tuple[str, ...]
     spared: bool = False
     """Nobody kills it and its key never fails: the other tenant, who must not notice."""
@@ -45,7 +45,7 @@ class Kill:
     """A hold, of an operator or of a key, as far as the harness saw it."""
 
     hold_id: str
-    scope: str
+    scope: Scope
     target: str
     cause: str
     issued_ms: int = 0

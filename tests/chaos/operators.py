@@ -10,6 +10,7 @@ from kcm import Admin, ClientContext
 from kcm.kills import Kills, NewHold
 from kcm_schemas.admin import HoldList, HoldStatus
 from kcm_schemas.codes import KcmError
+from kcm_schemas.control import Scope
 
 from tests.chaos.history import History, Kill
 from tests.chaos.traffic import CLOCK
@@ -32,7 +33,7 @@ class Operators:
         self._history = history
         self._tell = tell
 
-    async def kill(self, scope: str, target: str, region: str, lasts: float) -> None:
+    async def kill(self, scope: Scope, target: str, region: str, lasts: float) -> None:
         """Kill, watch until it is complete or the time is over, then lift."""
         now = CLOCK.elapsed()
         until = now + lasts

@@ -8,9 +8,11 @@ from typing import Any
 
 from tests.chaos.checker import check
 from tests.chaos.faults import Faults
-from tests.chaos.history import History
+from tests.chaos.history import History, Kill
 from tests.chaos.plant import Plant
 from tests.chaos.traffic import Stream
+
+JUST_NOW_S = 2.0
 
 KILLS = ("kill-tenant", "kill-link")
 
@@ -25,16 +27,21 @@ def report(
 ) -> dict[str, Any]:
     """One object with everything that was counted, and the judge's verdict."""
     spared = {tenant.name for tenant in history.tenants if tenant.spared}
-    completed = [k for k in history.kills.values() if k.complete and k.cause == "operator"]
+    took = [
+        kill.complete - kill.requested
+        for kill in history.kills.values()
+        if kill.complete is not None and kill.cause == "operator"
+    ]
     return {
         "seed": seed,
         "seconds": seconds,
         "faults": dict(Counter(fault.kind for fault, _, _ in faults.done)),
         "answers_accepted": len(history.accepted),
         "kills": len([kill for kill in history.kills.values() if kill.cause == "operator"]),
-        "kills_complete": len(completed),
+        "kills_of_served": sum(_was_served(history, kill) for kill in history.kills.values()),
+        "kills_complete": len(took),
         "kills_by_keys": len([kill for kill in history.kills.values() if kill.cause == "l1"]),
-        "slowest_kill_s": max((round(k.complete - k.requested, 3) for k in completed), default=0),
+        "slowest_kill_s": round(max(took, default=0.0), 3),
         "faults_during_kills": _coincided(history, faults),
         "records_written": sum(len(stream.sealed) for stream in streams),
         "records_lost": len(history.lost),
@@ -45,6 +52,15 @@ def report(
         "ended_by_themselves": dict(Counter(plant.ended_by_themselves)),
         "violations": [asdict(violation) for violation in check(history)],
     }
+
+
+def _was_served(history: History, kill: Kill) -> bool:
+    """Whether an operator killed somebody who was being served: else it shows little."""
+    reached = {tenant.name for tenant in history.reached(kill)}
+    return kill.cause == "operator" and any(
+        answer.tenant in reached and 0 <= kill.requested - answer.at < JUST_NOW_S
+        for answer in history.accepted
+    )
 
 
 def _coincided(history: History, faults: Faults) -> dict[str, int]:

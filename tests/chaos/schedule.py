@@ -16,6 +16,9 @@ from tests.chaos.proxy import CUTS
 AT_ONCE = 3
 """Faults of processes and links at the same time."""
 
+REST_S = 15
+"""Seconds for which a target is left alone afterwards, so that it is served when it is its turn."""
+
 REFUSED = ("disabled", "forbidden", "pending_deletion")
 
 WEIGHTS = {
@@ -141,14 +144,18 @@ def plan(seed: int, seconds: float, layout: Layout) -> Plan:
 
 
 def _kills(chance: random.Random, seconds: float, layout: Layout) -> Iterator[Fault]:
+    """Mostly on somebody who is served: a second hold on the same target is the exception."""
+    free: dict[str, float] = {}
     at = chance.uniform(1, 4)
     while at < seconds - 4:
         link = chance.random() < 0.25
         target = chance.choice(layout.links if link else layout.tenants)
-        lasts = min(chance.uniform(4, 32), seconds - at - 0.5)
+        lasts = min(chance.uniform(6, 24), seconds - at - 0.5)
         kind = "kill-link" if link else "kill-tenant"
-        yield Fault(at, kind, target, lasts, chance.choice(layout.regions))
-        at += chance.uniform(3, 14)
+        if at > free.get(target, 0.0) or chance.random() < 0.2:
+            yield Fault(at, kind, target, lasts, chance.choice(layout.regions))
+            free[target] = at + lasts + REST_S
+        at += chance.uniform(4, 14)
 
 
 def _keys(chance: random.Random, seconds: float, layout: Layout) -> Iterator[Fault]:
@@ -159,10 +166,10 @@ def _keys(chance: random.Random, seconds: float, layout: Layout) -> Iterator[Fau
         if free[link] <= at:
             silent = chance.random() < 0.4
             how = "unreachable" if silent else chance.choice(REFUSED)
-            lasts = min(chance.uniform(3, 35), seconds - at - 0.5)
+            lasts = min(chance.uniform(3, 30), seconds - at - 0.5)
             yield Fault(at, "key", link, lasts, how)
-            free[link] = at + lasts + 3
-        at += chance.uniform(6, 18)
+            free[link] = at + lasts + REST_S
+        at += chance.uniform(10, 30)
 
 
 def _breakage(chance: random.Random, seconds: float, layout: Layout) -> Iterator[Fault]:

@@ -2,6 +2,7 @@
 
 import pytest
 from kcm_control.timing import Timing
+from kcm_schemas.control import Scope
 
 from tests.chaos.checker import bound, check, ends_at
 from tests.chaos.history import Accepted, Flip, History, Kill, Refused, TenantSpec
@@ -28,7 +29,7 @@ def answer(tenant, at, region=EU):
     return Accepted(tenant, region, "decrypt", at - 0.1, at)
 
 
-def kill(target="strict", scope="tenant", **changes):
+def kill(target="strict", scope: Scope = "tenant", **changes):
     facts = {"requested": 100.0, "region": EU, "durable": {EU: 101.0}, "held_until": 200.0}
     return Kill("ab" * 16, scope, target, "operator", **(facts | changes))
 

@@ -36,7 +36,12 @@ def ports_needed(nodes: int) -> int:
 
 
 def server_names(region: str, nodes: int) -> list[str]:
-    """The servers of a region: it has its region's name if it is alone, else a number too."""
+    """The servers of a region: one alone has the region's name, several have a number too.
+
+    Raises ``DevError`` for a number with which nothing is gained, or that JetStream cannot copy to.
+    """
+    if not 1 <= nodes <= NODES_MAX or nodes == 2:
+        raise DevError(f"a region has one node, or 3 to {NODES_MAX}")
     return [region] if nodes == 1 else [f"{region}-{number}" for number in range(1, nodes + 1)]
 
 
@@ -44,11 +49,9 @@ def spread(
     spec: RegionSpec, nodes: int, ports: Iterator[int], root: Path, detour: Detour
 ) -> RegionSpec:
     """Make a region's only server the first of ``nodes``; raises ``DevError`` for a bad number."""
-    if not 1 <= nodes <= NODES_MAX or nodes == 2:
-        raise DevError(f"a region has one node, or 3 to {NODES_MAX}")
+    names = server_names(spec.name, nodes)
     if nodes == 1:
         return spec
-    names = server_names(spec.name, nodes)
     places = {name: (next(ports) if number else spec.port) for number, name in enumerate(names)}
     routes = {name: next(ports) for name in names}
     secret = password(root / "secrets" / spec.name / "routes")
