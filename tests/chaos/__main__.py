@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import random
 import signal
 import sys
@@ -24,7 +25,10 @@ def main() -> int:
     parser.add_argument("--logs", type=Path, help="where the logs of all processes are kept")
     asked = parser.parse_args()
     seed = random.SystemRandom().randrange(1 << 32) if asked.seed is None else asked.seed
+    # Also where whoever started this ignores Ctrl-C, as a shell does for what is in the background.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    logging.basicConfig(level=logging.CRITICAL)  # connections are lost all the time
     _tell(f"seed {seed}, {asked.seconds:.0f} s")
     try:
         result = run(Wanted(asked.seconds, seed, asked.logs), _tell)

@@ -61,9 +61,15 @@ class Operators:
         if kill.held_until is None:
             kill.held_until = CLOCK.elapsed()
         kills = self._kills(kill.region or self._regions[0])
-        with contextlib.suppress(KcmError):
-            until = CLOCK.elapsed() + LIFT_S
-            await kills.lift(bytes.fromhex(kill.hold_id), "chaos", until)
+        began = CLOCK.elapsed()
+        try:
+            await kills.lift(bytes.fromhex(kill.hold_id), "chaos", began + LIFT_S)
+        except KcmError as error:
+            said = error.code.value
+        else:
+            said = "done"
+        seconds = CLOCK.elapsed() - began
+        self._tell(f"lift {kill.hold_id[:8]} of {kill.target}: {said} after {seconds:.3f} s")
 
     async def look(self) -> None:
         """Note, for ever, the holds that keys caused, and when each was surely still in force."""

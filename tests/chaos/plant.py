@@ -33,18 +33,21 @@ class Plant:
         self._members = {member.name: member for member in options.members}
         self._entries: dict[str, Entry] = {}
         self._down: set[str] = set()
+        self._ours: set[int] = set()
+        """Every process that was ever started: each leads a session of its own."""
 
     def up(self) -> Path:
         """Start everything; returns the clients' context file."""
         started = system.up(self.options, lambda _: None)
         self._entries = {entry.process.name: entry for entry in started.entries}
+        self._ours.update(entry.process.pid for entry in started.entries)
         return started.context
 
     def down(self) -> None:
         """End everything; what was paused goes on first, so that it can."""
         for name in self._entries:
             self.resume(name)
-        system.down(self.root, wipe=True)
+        system.down(self.root)
 
     @property
     def names(self) -> list[str]:
@@ -87,6 +90,7 @@ class Plant:
                 self.root, self._members[name], die_with_parent=self.options.die_with_parent
             )
         self._entries[name] = entry
+        self._ours.add(entry.process.pid)
         now = state.load(self.root) or state.State()
         state.save(self.root, now.with_entry(entry))
 
@@ -126,14 +130,13 @@ class Plant:
 
     def left_over(self) -> list[int]:
         """Processes of our sessions that still run: there must be none after ``down``."""
-        ours = {entry.process.pid for entry in self._entries.values()}
         found = []
         for stat in Path("/proc").glob("[0-9]*/stat"):
             try:
                 fields = stat.read_bytes().rpartition(b")")[2].split()
             except OSError:
                 continue
-            if int(fields[3]) in ours and fields[0] != b"Z":
+            if int(fields[3]) in self._ours and fields[0] != b"Z":
                 found.append(int(stat.parent.name))
         return found
 

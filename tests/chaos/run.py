@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import shutil
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ class Wanted:
     seconds: float
     seed: int
     keep: Path | None = None
-    """Where the processes' logs are kept."""
+    """Where the processes' logs, and what the judge was given, are kept."""
 
 
 def run(wanted: Wanted, tell: Tell) -> dict[str, Any]:
@@ -80,8 +81,6 @@ def run(wanted: Wanted, tell: Tell) -> dict[str, Any]:
         told("starting three regions, one of them on a cluster of three brokers")
         context = plant.up()
         result = asyncio.run(_run(wanted, plant, ClientContext.load(context), told))
-        if wanted.keep is not None:
-            shutil.copytree(directory / "log", wanted.keep, dirs_exist_ok=True)
     finally:
         try:
             plant.down()
@@ -114,6 +113,9 @@ async def _run(wanted: Wanted, plant: Plant, context: ClientContext, tell: Tell)
             stop.set()
         tell("opening every record that was ever made")
         await open_everything(context, history, streams)
+    if wanted.keep is not None:
+        shutil.copytree(plant.root / "log", wanted.keep, dirs_exist_ok=True)
+        (wanted.keep / "history.json").write_text(json.dumps(asdict(history)))
     return report(wanted.seed, wanted.seconds, history, faults, streams, plant)
 
 
