@@ -32,7 +32,7 @@ WEIGHTS = {
     "cut-backbone": 2,
     "cut-region": 5,
     "cut-node": 4,
-    "roll-back": 2,
+    "roll-back": 3,
     "restart-everything": 1,
 }
 """How often each fault is drawn, relative to the others."""
@@ -51,7 +51,7 @@ LASTS = {
     "roll-back": (4, 15),
     "restart-everything": (1, 3),
 }
-"""Seconds that each fault lasts, between."""
+"""Seconds that each fault lasts, between; rather short than long, or nobody would be served."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,13 +181,14 @@ def _breakage(chance: random.Random, seconds: float, layout: Layout) -> Iterator
         if len(now) < AT_ONCE and not any(fault.collides(other) for other in now):
             drawn.append(fault)
             yield fault
-        at += chance.uniform(0.5, 5)
+        at += chance.uniform(1, 8)
 
 
 def _draw(chance: random.Random, at: float, seconds: float, layout: Layout) -> Fault:
     kinds = [kind for kind in WEIGHTS if layout.targets(kind)]
     kind = chance.choices(kinds, [WEIGHTS[kind] for kind in kinds])[0]
     target = chance.choice(layout.targets(kind))
-    lasts = min(chance.uniform(*LASTS[kind]), seconds - at - 0.5)
+    shortest, longest = LASTS[kind]
+    lasts = min(chance.triangular(shortest, longest, shortest), seconds - at - 0.5)
     how = chance.choice(CUTS).value if kind.startswith("cut") else ""
     return Fault(at, kind, target, lasts, how)
