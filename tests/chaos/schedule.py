@@ -29,8 +29,8 @@ WEIGHTS = {
     "pause-gateway": 4,
     "pause-broker": 2,
     "kill-backbone": 1,
-    "cut-backbone": 2,
-    "cut-region": 5,
+    "cut-backbone": 3,
+    "cut-region": 6,
     "cut-node": 4,
     "roll-back": 3,
     "restart-everything": 1,
@@ -41,17 +41,27 @@ LASTS = {
     "kill-core": (1, 15),
     "kill-gateway": (1, 10),
     "kill-broker": (1, 12),
-    "pause-core": (1, 20),
-    "pause-gateway": (1, 20),
+    "pause-core": (1, 15),
+    "pause-gateway": (1, 15),
     "pause-broker": (1, 12),
     "kill-backbone": (2, 15),
-    "cut-backbone": (3, 25),
-    "cut-region": (3, 30),
-    "cut-node": (4, 30),
+    "cut-backbone": (3, 15),
+    "cut-region": (3, 15),
+    "cut-node": (4, 15),
     "roll-back": (4, 15),
     "restart-everything": (1, 3),
 }
 """Seconds that each fault lasts, between; rather short than long, or nobody would be served."""
+
+
+LONG = {
+    "cut-backbone": (20, 32),
+    "cut-region": (20, 32),
+    "cut-node": (20, 32),
+    "pause-core": (20, 25),
+    "pause-gateway": (20, 25),
+}
+"""Seconds that every second one of these lasts instead: longer than any bound, so that it shows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,10 +145,12 @@ class Plan:
 def plan(seed: int, seconds: float, layout: Layout) -> Plan:
     """Draw a plan. The same arguments give the same plan."""
     chance = random.Random(seed)
+    broken = list(_breakage(chance, seconds, layout))
     faults = [
         *_kills(chance, seconds, layout),
         *_keys(chance, seconds, layout),
-        *_breakage(chance, seconds, layout),
+        *broken,
+        *_kills_behind_backs(chance, broken, layout),
     ]
     return Plan(seed, seconds, sorted(faults, key=lambda fault: fault.at))
 
@@ -155,7 +167,24 @@ def _kills(chance: random.Random, seconds: float, layout: Layout) -> Iterator[Fa
         if at > free.get(target, 0.0) or chance.random() < 0.2:
             yield Fault(at, kind, target, lasts, chance.choice(layout.regions))
             free[target] = at + lasts + REST_S
-        at += chance.uniform(4, 14)
+        at += chance.uniform(8, 22)
+
+
+def _kills_behind_backs(
+    chance: random.Random, broken: list[Fault], layout: Layout
+) -> Iterator[Fault]:
+    """Kill while somebody cannot hear of it: those are told by nothing but the end of a lease."""
+    for fault in broken:
+        if fault.kind in LONG and fault.seconds >= LONG[fault.kind][0]:
+            wait = chance.uniform(0.3, 1.5)
+            regions = [region for region in layout.regions if region != fault.target]
+            yield Fault(
+                fault.at + wait,
+                "kill-tenant",
+                chance.choice(layout.tenants),
+                fault.seconds - wait,
+                chance.choice(regions or layout.regions),
+            )
 
 
 def _keys(chance: random.Random, seconds: float, layout: Layout) -> Iterator[Fault]:
@@ -169,7 +198,7 @@ def _keys(chance: random.Random, seconds: float, layout: Layout) -> Iterator[Fau
             lasts = min(chance.uniform(3, 30), seconds - at - 0.5)
             yield Fault(at, "key", link, lasts, how)
             free[link] = at + lasts + REST_S
-        at += chance.uniform(10, 30)
+        at += chance.uniform(14, 35)
 
 
 def _breakage(chance: random.Random, seconds: float, layout: Layout) -> Iterator[Fault]:
@@ -188,7 +217,11 @@ def _draw(chance: random.Random, at: float, seconds: float, layout: Layout) -> F
     kinds = [kind for kind in WEIGHTS if layout.targets(kind)]
     kind = chance.choices(kinds, [WEIGHTS[kind] for kind in kinds])[0]
     target = chance.choice(layout.targets(kind))
-    shortest, longest = LASTS[kind]
-    lasts = min(chance.triangular(shortest, longest, shortest), seconds - at - 0.5)
+    if kind in LONG and chance.random() < 0.5:
+        lasts = chance.uniform(*LONG[kind])
+    else:
+        shortest, longest = LASTS[kind]
+        lasts = chance.triangular(shortest, longest, shortest)
+    lasts = min(lasts, seconds - at - 0.5)
     how = chance.choice(CUTS).value if kind.startswith("cut") else ""
     return Fault(at, kind, target, lasts, how)
