@@ -48,7 +48,7 @@ class Faults:
                 self._plant.start(target)
             case "pause-core" | "pause-gateway" | "pause-broker":
                 await self._pause(target, seconds)
-            case "cut-backbone" | "cut-region" | "cut-node":
+            case "cut-backbone" | "cut-region" | "cut-node" | "isolate-node":
                 await self._cut(_links_of(self._plant, kind, target), Mode(fault.how), seconds)
             case "roll-back":
                 await self._turn_back(target, seconds)
@@ -107,8 +107,10 @@ def _links_of(plant: Plant, kind: str, target: str) -> Callable[[Link], bool]:
             return lambda link: link[1] == "backbone"
         case "cut-region":
             return lambda link: link[1] == "backbone" and plant.region_of(link[0]) == target
-        case _:
+        case "cut-node":
             return lambda link: target in link and link[1] != "backbone"
+        case _:
+            return lambda link: target in link
 
 
 def _now_ms() -> int:

@@ -31,7 +31,8 @@ WEIGHTS = {
     "kill-backbone": 1,
     "cut-backbone": 3,
     "cut-region": 6,
-    "cut-node": 4,
+    "cut-node": 3,
+    "isolate-node": 3,
     "roll-back": 3,
     "restart-everything": 1,
 }
@@ -48,6 +49,7 @@ LASTS = {
     "cut-backbone": (3, 15),
     "cut-region": (3, 15),
     "cut-node": (4, 15),
+    "isolate-node": (4, 15),
     "roll-back": (4, 15),
     "restart-everything": (1, 3),
 }
@@ -58,6 +60,7 @@ LONG = {
     "cut-backbone": (20, 32),
     "cut-region": (20, 32),
     "cut-node": (20, 32),
+    "isolate-node": (20, 32),
     "pause-core": (20, 25),
     "pause-gateway": (20, 25),
 }
@@ -92,6 +95,7 @@ class Layout:
             "cut-backbone": ("backbone",),
             "cut-region": self.regions,
             "cut-node": self.nodes,
+            "isolate-node": self.nodes,
             "restart-everything": ("everything",),
         }[kind]
 
@@ -119,6 +123,8 @@ class Fault:
                 return {"links", f"link {self.target}"}
             case "cut-node":
                 return {"routes"}
+            case "isolate-node":
+                return {"routes", "links"}
             case "restart-everything":
                 return {"*"}
             case _:
@@ -223,5 +229,5 @@ def _draw(chance: random.Random, at: float, seconds: float, layout: Layout) -> F
         shortest, longest = LASTS[kind]
         lasts = chance.triangular(shortest, longest, shortest)
     lasts = min(lasts, seconds - at - 0.5)
-    how = chance.choice(CUTS).value if kind.startswith("cut") else ""
+    how = chance.choice(CUTS).value if kind.startswith(("cut", "isolate")) else ""
     return Fault(at, kind, target, lasts, how)
