@@ -11,7 +11,7 @@ from tests.chaos.links import Link
 from tests.chaos.operators import Operators
 from tests.chaos.plant import Plant
 from tests.chaos.proxy import Mode
-from tests.chaos.schedule import Fault
+from tests.chaos.schedule import ALONE, Fault
 from tests.chaos.traffic import CLOCK
 
 
@@ -37,7 +37,9 @@ class Faults:
         kind, target, seconds = fault.kind, fault.target, fault.seconds
         match kind:
             case "kill-tenant":
-                await self._operators.kill("tenant", target, fault.how, seconds)
+                region = fault.how.removesuffix(ALONE)
+                alone = region != fault.how
+                await self._operators.kill("tenant", target, region, seconds, alone=alone)
             case "kill-link":
                 await self._operators.kill("link", target, fault.how, seconds)
             case "key":

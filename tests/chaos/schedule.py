@@ -56,6 +56,9 @@ LASTS = {
 """Seconds that each fault lasts, between; rather short than long, or nobody would be served."""
 
 
+ALONE = " alone"
+"""After the region of a kill: its operator reaches no other one."""
+
 LONG = {
     "cut-backbone": (20, 32),
     "cut-region": (20, 32),
@@ -179,7 +182,10 @@ def _kills(chance: random.Random, seconds: float, layout: Layout) -> Iterator[Fa
 def _kills_behind_backs(
     chance: random.Random, broken: list[Fault], layout: Layout
 ) -> Iterator[Fault]:
-    """Kill while somebody cannot hear of it: those are told by nothing but the end of a lease."""
+    """Kill while somebody cannot hear of it: those are told by nothing but the end of a lease.
+
+    By one region alone, for an operator who reaches the others tells them.
+    """
     for fault in broken:
         if fault.kind in LONG and fault.seconds >= LONG[fault.kind][0]:
             wait = chance.uniform(0.3, 1.5)
@@ -189,7 +195,7 @@ def _kills_behind_backs(
                 "kill-tenant",
                 chance.choice(layout.tenants),
                 fault.seconds - wait,
-                chance.choice(regions or layout.regions),
+                chance.choice(regions or layout.regions) + ALONE,
             )
 
 
