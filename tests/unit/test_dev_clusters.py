@@ -3,7 +3,9 @@
 import json
 import subprocess
 
+import click
 import pytest
+from kcm.cli.dev import _nodes
 from kcm.dev import topology
 from kcm.dev.binary import nats_server_binary
 from kcm.dev.brokers import Account, Role, render_region
@@ -85,3 +87,10 @@ def test_what_cannot_be_a_cluster_is_refused(tmp_path, regions, nodes):
 def test_no_password_of_the_routes_shows(tmp_path):
     spec = topology.plan(tmp_path, ["eu"], nodes={"eu": 3}).region("eu")
     assert spec.cluster.password not in repr(spec)
+
+
+def test_the_command_takes_a_region_and_a_number():
+    assert _nodes(("eu-de=3", "us-east=5")) == {"eu-de": 3, "us-east": 5}
+    for wrong in ("eu-de", "eu-de=", "eu-de=x", "eu-de=-3", "eu-de=3.5", "eu-de=²"):
+        with pytest.raises(click.UsageError):
+            _nodes((wrong,))
