@@ -5,8 +5,9 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 MEMBERS := schemas libs/crypto libs/trust libs/control libs/bus \
            services/core services/gateway services/auditor client
+SECONDS ?= 600
 
-.PHONY: help setup check format test simulate demo bench bench-kill bench-peers lock clean
+.PHONY: help setup check format test simulate demo chaos bench bench-kill bench-peers lock clean
 
 help:            ## this text
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
@@ -42,6 +43,9 @@ simulate: setup  ## the kill switch over many simulated worlds [SEEDS=2000] [SEE
 
 demo: setup      ## the main job, end to end: make demo [ARGS="--input FILE"]
 	$(BIN)/kcm demo $(ARGS)
+
+chaos: setup     ## the kill switch under mixed faults: make chaos [SECONDS=600] [SEED=n]
+	$(BIN)/python -m tests.chaos --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
 bench: setup     ## speed beside a baseline in the same run
 	$(BIN)/python -m benchmarks

@@ -7,6 +7,7 @@
 
     [regions.eu]
     url = "nats://127.0.0.1:4222"
+    also = ["nats://127.0.0.1:4223"]     # further nodes, where the broker is a cluster
     app_user = "app"
     app_password_file = "secrets/eu/app"
     operator_user = "operator"
@@ -51,6 +52,8 @@ class RegionAccess(Section):
     """A region's broker, and the two users that a client may be there."""
 
     url: str
+    also: tuple[str, ...] = ()
+    """Further nodes of the same broker, where it is a cluster."""
     app_user: str
     app_password_file: Path
     operator_user: str
@@ -122,14 +125,20 @@ class ClientContext:
         """The broker of a region as an application's user."""
         at = self.regions[region]
         return BusAddress(
-            url=at.url, user=at.app_user, password_file=self._path(at.app_password_file)
+            url=at.url,
+            user=at.app_user,
+            password_file=self._path(at.app_password_file),
+            also=at.also,
         )
 
     def operator_address(self, region: str) -> BusAddress:
         """The broker of a region as the operators' user."""
         at = self.regions[region]
         return BusAddress(
-            url=at.url, user=at.operator_user, password_file=self._path(at.operator_password_file)
+            url=at.url,
+            user=at.operator_user,
+            password_file=self._path(at.operator_password_file),
+            also=at.also,
         )
 
     def verifier(self) -> Verifier:

@@ -103,10 +103,17 @@ class Kills:
             await self._around.sleep(wait)
 
     async def status(self, hold_id: bytes, until: float) -> HoldStatus:
-        """How the hold stands now, from whichever region answers."""
+        """How the hold stands now, from whichever region answers and knows of it.
+
+        Raises ``ServiceError``; ``unavailable`` when nobody who answers has heard of it (yet).
+        """
 
         async def ask(region: str) -> HoldStatus:
-            return await self._admin.hold_status(region, hold_id, deadline_s=self._time(until))
+            try:
+                return await self._admin.hold_status(region, hold_id, deadline_s=self._time(until))
+            except Malformed:
+                # A region that is cut off has not heard of it; the others are asked, and it again.
+                raise error_for(Code.UNAVAILABLE, "the region does not know the hold") from None
 
         region, status = await first(self._regions, ask)
         self._prefer(region)
@@ -118,7 +125,11 @@ class Kills:
 
     async def lift(self, hold_id: bytes, reason: str, until: float) -> HoldStatus:
         """End a hold that an operator placed; again and again until that is durable."""
-        view = _find(await self.listing(), hold_id)
+
+        async def ask(region: str) -> HoldView:
+            return _find(await self._admin.holds(region), hold_id)
+
+        view = (await first(self._regions, ask))[1]
         if view.cause != "operator":
             raise error_for(
                 Code.FORBIDDEN, "the root key's own hold ends by itself when the key is enabled"

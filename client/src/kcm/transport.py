@@ -46,7 +46,7 @@ async def open_nats(address: BusAddress, name: str) -> Transport:
     The client library tries for ever and tells nobody why, so who listens is looked at first: what
     then remains of the reasons is the login.
     """
-    await _look(address.url)
+    await _look_at_any(address.urls)
     connection = Connection(address, name)
     try:
         await asyncio.wait_for(connection.start(), CONNECT_S)
@@ -58,6 +58,19 @@ async def open_nats(address: BusAddress, name: str) -> Transport:
     except SecretFileError as error:
         raise ContextError(str(error), "the context names this file") from None
     return connection
+
+
+async def _look_at_any(urls: tuple[str, ...]) -> None:
+    """Find a node of the broker that listens; raises ``unavailable`` when none does."""
+    failure: Unavailable | None = None
+    for url in urls:
+        try:
+            await _look(url)
+        except Unavailable as error:
+            failure = failure or error
+        else:
+            return
+    raise failure or Unavailable("the broker has no address")
 
 
 async def _look(url: str) -> None:

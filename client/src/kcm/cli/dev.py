@@ -37,6 +37,12 @@ gateways_option = click.option(
     show_default=True,
     help="Gateways per region.",
 )
+nodes_option = click.option(
+    "--nodes",
+    multiple=True,
+    metavar="REGION=N",
+    help="Make a region's broker a cluster of 3 to 5 servers (repeatable).",
+)
 
 
 @click.group()
@@ -49,6 +55,7 @@ def dev() -> None:
 @regions_option
 @cores_option
 @gateways_option
+@nodes_option
 @common
 def up(
     settings: Settings,
@@ -56,6 +63,7 @@ def up(
     regions: tuple[str, ...],
     cores: int,
     gateways: int,
+    nodes: tuple[str, ...],
 ) -> None:
     """Start a system and leave it running.
 
@@ -63,7 +71,7 @@ def up(
     """
     from kcm.dev import system
 
-    options = _options(directory, regions, cores, gateways)
+    options = _options(directory, regions, cores, gateways, nodes)
     state = system.up(options, _tell)
     _show_status(settings, state.directory)
     note(settings, f"context: {state.context}", context=state.context)
@@ -74,6 +82,7 @@ def up(
 @regions_option
 @cores_option
 @gateways_option
+@nodes_option
 @click.option(
     "--layout",
     type=click.Choice(["machine", "compose"]),
@@ -88,12 +97,13 @@ def init(
     regions: tuple[str, ...],
     cores: int,
     gateways: int,
+    nodes: tuple[str, ...],
     layout: str,
 ) -> None:
     """Make identities, roster, passwords and configurations, and start nothing."""
     from kcm.dev import layouts, system
 
-    options = _options(directory, regions, cores, gateways)
+    options = _options(directory, regions, cores, gateways, nodes)
     if layout == "compose":
         public = layouts.write_compose(options.directory, time.time_ns() // 1_000_000)
     else:
@@ -186,7 +196,11 @@ def _show_status(settings: Settings, directory: Path) -> int:
 
 
 def _options(
-    directory: Path | None, regions: tuple[str, ...], cores: int, gateways: int
+    directory: Path | None,
+    regions: tuple[str, ...],
+    cores: int,
+    gateways: int,
+    nodes: tuple[str, ...],
 ) -> Options:
     from kcm.dev import system
 
@@ -195,7 +209,18 @@ def _options(
         regions=regions or system.REGIONS,
         cores=cores,
         gateways=gateways,
+        nodes=_nodes(nodes),
     )
+
+
+def _nodes(given: tuple[str, ...]) -> dict[str, int]:
+    found = {}
+    for one in given:
+        region, _, number = one.partition("=")
+        if not number.isascii() or not number.isdigit():
+            raise click.UsageError("--nodes takes a region and a number, as in eu-de=3")
+        found[region] = int(number)
+    return found
 
 
 def _tell(line: str) -> None:

@@ -146,8 +146,24 @@ class BackboneSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class ClusterSpec:
+    """A node's place in its region's cluster. ``routes`` are the other nodes, without passwords.
+
+    ``advertise`` is what the node tells others about itself; empty means where it listens.
+    """
+
+    port: int
+    routes: tuple[str, ...]
+    password: str = field(repr=False)
+    advertise: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class RegionSpec:
-    """One region's broker. ``leaf_url`` is the backbone's, without a password."""
+    """One region's broker, or one node of it. ``leaf_url`` is the backbone's, without a password.
+
+    Of a cluster this is the first node, and ``others`` are the rest of it.
+    """
 
     name: str
     host: str
@@ -159,6 +175,20 @@ class RegionSpec:
     ports_dir: PurePath | None = None
     monitor_port: int | None = None
     reached_as: str = ""
+    server: str = ""
+    """The server's own name; empty means the region's."""
+    cluster: ClusterSpec | None = None
+    others: tuple[RegionSpec, ...] = ()
+
+    @property
+    def server_name(self) -> str:
+        """The name of the server, its files and its process."""
+        return self.server or self.name
+
+    @property
+    def nodes(self) -> tuple[RegionSpec, ...]:
+        """Every server of the region."""
+        return (self, *self.others)
 
     @property
     def url(self) -> str:
@@ -233,7 +263,8 @@ def render_region(spec: RegionSpec) -> str:
     remote = f"{scheme}://{spec.leaf.region}:{quote(spec.leaf.password, safe='')}@{place}"
     return _text(
         {
-            **_common(spec.name, spec.host, spec.port, spec.ports_dir, spec.monitor_port),
+            **_common(spec.server_name, spec.host, spec.port, spec.ports_dir, spec.monitor_port),
+            **_cluster(spec),
             "jetstream": {
                 "domain": spec.name,
                 "store_dir": str(spec.store_dir),
@@ -255,6 +286,24 @@ def render_region(spec: RegionSpec) -> str:
             },
         }
     )
+
+
+def _cluster(spec: RegionSpec) -> dict[str, Any]:
+    """A node's routes to the others; nothing for a server that is alone."""
+    own = spec.cluster
+    if own is None:
+        return {}
+    user, secret = "route", quote(own.password, safe="")
+    settings: dict[str, Any] = {
+        "name": spec.name,
+        "host": spec.host,
+        "port": own.port,
+        "authorization": {"user": user, "password": own.password, "timeout": 5},
+        "routes": [f"nats-route://{user}:{secret}@{place}" for place in own.routes],
+        # One connection per pair: what is cut is cut as a whole.
+        "pool_size": -1,
+    }
+    return {"cluster": settings | ({"advertise": own.advertise} if own.advertise else {})}
 
 
 def region_name(name: str) -> str:

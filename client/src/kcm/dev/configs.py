@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePath
-from typing import Any, assert_never
+from typing import Any, Final, assert_never
 
 from kcm_control.timing import Timing
 from kcm_schemas.roster import Role
@@ -20,6 +20,9 @@ from kcm.dev.brokers import Role as Login
 from kcm.dev.files import write_private
 from kcm.dev.identities import OPERATOR, SYSTEM, Member, Trust
 from kcm.dev.topology import Topology, password_path
+
+DEFAULT_TIMING: Final = Timing()
+"""What an instance goes by whose configuration says nothing; then nothing is written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +107,7 @@ def instance(
     root_public: bytes,
     environment: Mapping[str, str],
     files: InstanceFiles,
-    timing: Timing = Timing(),  # noqa: B008 - it is frozen
+    timing: Timing = DEFAULT_TIMING,
 ) -> dict[str, Any]:
     """The content of an instance's configuration; the usual durations are not spelled out."""
     spec, login = topology.region(member.region), Login(member.role.value)
@@ -139,7 +142,7 @@ def instance(
             }
         case _:
             assert_never(member.role)
-    return config if timing == Timing() else config | {"timing": asdict(timing)}
+    return config if timing == DEFAULT_TIMING else config | {"timing": asdict(timing)}
 
 
 def write_context(topology: Topology, root_public: bytes) -> Path:
@@ -168,7 +171,7 @@ def context(topology: Topology, root_public: bytes, files: ClientFiles) -> dict[
 
 
 def _access(spec: RegionSpec, files: ClientFiles) -> dict[str, Any]:
-    access: dict[str, Any] = {"url": spec.url}
+    access: dict[str, Any] = _urls(spec)
     for role in (Login.APP, Login.OPERATOR):
         access[f"{role.value}_user"] = login_name(role, Account.REGION)
         access[f"{role.value}_password_file"] = files.password(spec.name, role)
@@ -177,11 +180,13 @@ def _access(spec: RegionSpec, files: ClientFiles) -> dict[str, Any]:
 
 def bus(spec: RegionSpec, role: Login, account: Account, password: PurePath) -> dict[str, Any]:
     """How a role reaches an account of a region's broker; ``password`` is a file."""
-    return {
-        "url": spec.url,
-        "user": login_name(role, account),
-        "password_file": password,
-    }
+    return _urls(spec) | {"user": login_name(role, account), "password_file": password}
+
+
+def _urls(spec: RegionSpec) -> dict[str, Any]:
+    """Where a region's broker is: one node, and the others where it is a cluster."""
+    others = [node.url for node in spec.others]
+    return {"url": spec.url} | ({"also": others} if others else {})
 
 
 def to_toml(config: Mapping[str, Any]) -> str:

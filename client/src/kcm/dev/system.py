@@ -15,14 +15,12 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from kcm_bus.config import BusAddress
-from kcm_bus.connection import Connection
-from kcm_bus.provision import provision_region
 from kcm_control.timing import Timing
 from kcm_schemas.roster import Role
 
@@ -30,11 +28,19 @@ from kcm.context import default_path
 from kcm.dev import processes, state, topology
 from kcm.dev.brokers import Account, login_name
 from kcm.dev.brokers import Role as Login
-from kcm.dev.configs import config_file, ready_file, write_context, write_instance
+from kcm.dev.clusters import Detour, direct
+from kcm.dev.configs import (
+    DEFAULT_TIMING,
+    config_file,
+    ready_file,
+    write_context,
+    write_instance,
+)
 from kcm.dev.errors import DevError
 from kcm.dev.identities import Member, make_trust
 from kcm.dev.processes import ReadyFile
 from kcm.dev.rootkeys import RootKeys
+from kcm.dev.setup import ProvisionConfig, provision
 from kcm.dev.state import Entry, Kind, State
 from kcm.dev.topology import Topology
 
@@ -66,8 +72,12 @@ class Options:
     applications: int = 0
     """Applications in the first region that embed a Gateway: they get an identity and a
     configuration, and are started by somebody else."""
-    timing: Timing = Timing()  # noqa: RUF009 - it is frozen
-    """The durations of the kill switch, for every instance."""
+    timing: Timing = DEFAULT_TIMING
+    """The durations of the kill switch, the same for every instance."""
+    nodes: Mapping[str, int] = field(default_factory=dict)
+    """By region, the nodes of its broker where it is a cluster."""
+    detour: Detour = direct
+    """The way that the brokers' links take."""
     die_with_parent: bool = False
     """End everything with the process that started it (only its main thread may ask)."""
 
@@ -146,7 +156,9 @@ def init(options: Options) -> tuple[Topology, bytes]:
     public = make_trust(
         options.directory, options.everybody, list(options.regions), time.time_ns() // 1_000_000
     )
-    plan = topology.plan(options.directory, options.regions)
+    plan = topology.plan(
+        options.directory, options.regions, nodes=options.nodes, detour=options.detour
+    )
     topology.write_configs(plan)
     _write(plan, options, public)
     return plan, public
@@ -195,7 +207,12 @@ def _start(options: Options, record: Callable[[Entry], None], tell: Tell) -> Pat
     keys.prepare()
     tell(f"starting a backbone and {len(options.regions)} regions: {', '.join(options.regions)}")
     plan, _ = topology.start(
-        root, options.regions, die_with_parent=options.die_with_parent, record=record
+        root,
+        options.regions,
+        die_with_parent=options.die_with_parent,
+        record=record,
+        nodes=options.nodes,
+        detour=options.detour,
     )
     asyncio.run(_provision(plan))
     context = _write(plan, options, public)
@@ -237,17 +254,15 @@ async def _provision(plan: Topology) -> None:
     for spec in plan.regions:
         address = BusAddress(
             url=spec.url,
+            also=tuple(node.url for node in spec.others),
             user=login_name(Login.OPERATOR, Account.REGION),
             password_file=topology.password_path(
                 plan.root, spec.name, Login.OPERATOR, Account.REGION
             ),
         )
-        connection = Connection(address, "provision")
-        await connection.start()
-        try:
-            await provision_region(connection, spec.name)
-        finally:
-            await connection.close()
+        await provision(
+            ProvisionConfig(region=spec.name, region_bus=address, replicas=len(spec.nodes))
+        )
 
 
 def _check_ours(directory: Path) -> None:

@@ -15,13 +15,14 @@ from __future__ import annotations
 
 import random
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path, PurePath
+from types import MappingProxyType
 from typing import Final
 
-from kcm.dev import brokers, processes
+from kcm.dev import brokers, clusters, processes
 from kcm.dev.binary import nats_server_binary
 from kcm.dev.brokers import (
     LOOPBACK,
@@ -33,6 +34,7 @@ from kcm.dev.brokers import (
     RegionSpec,
     Role,
 )
+from kcm.dev.clusters import Detour, direct
 from kcm.dev.errors import DevError, ProcessDiedError
 from kcm.dev.files import password, write_private
 from kcm.dev.processes import Process, ReadyFile
@@ -44,6 +46,9 @@ DRAWS_MAX: Final = 200
 """Ports tried until one is free."""
 STARTS_MAX: Final = 3
 """Times that the brokers are started when somebody takes a drawn port."""
+
+NO_CLUSTERS: Final[Mapping[str, int]] = MappingProxyType({})
+"""Every region's broker is one server."""
 
 PortSource = Callable[[int], tuple[int, ...]]
 """Gives that many different ports that are free."""
@@ -65,6 +70,12 @@ class Topology:
             if spec.name == name:
                 return spec
         raise DevError(f"there is no region called {name}")
+
+    @property
+    def servers(self) -> Iterator[RegionSpec]:
+        """Every server of every region."""
+        for spec in self.regions:
+            yield from spec.nodes
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,16 +102,22 @@ def plan(
     *,
     place: Callable[[str], Place] | None = None,
     draw: PortSource | None = None,
+    nodes: Mapping[str, int] = NO_CLUSTERS,
+    detour: Detour = direct,
 ) -> Topology:
     """Decide on ports and passwords; passwords that the directory has already are kept.
 
     ``place`` tells where the backbone (an empty name) or a region's broker lives; left out, it
-    is on the loopback with freshly drawn ports, from ``draw`` if given. Raises ``DevError`` for
-    a region's bad name.
+    is on the loopback with freshly drawn ports, from ``draw`` if given. ``nodes`` says of which
+    region the broker is a cluster, and of how many; such a one is on the loopback. Raises
+    ``DevError`` for a region's bad name or number.
     """
     names = tuple(brokers.region_name(name) for name in regions)
+    ports: Iterator[int] = iter(())
+    _check_servers(names, nodes)
     if place is None:
-        ports = iter((draw or draw_ports)(2 + len(names)))
+        more = sum(clusters.ports_needed(nodes.get(name, 1)) for name in names)
+        ports = iter((draw or draw_ports)(2 + len(names) + more))
         here = {
             name: Place(
                 host=LOOPBACK,
@@ -130,20 +147,31 @@ def plan(
             for account, roles in brokers.ROLES.items()
             for role in roles
         )
-        specs.append(
-            RegionSpec(
-                leaf.region,
-                at.host,
-                at.port,
-                at.store_dir,
-                backbone.url,
-                leaf,
-                users,
-                at.ports_dir,
-                reached_as=at.reached_as,
-            )
+        spec = RegionSpec(
+            leaf.region,
+            at.host,
+            at.port,
+            at.store_dir,
+            backbone.url,
+            leaf,
+            users,
+            at.ports_dir,
+            reached_as=at.reached_as,
         )
+        spec = clusters.spread(spec, nodes.get(leaf.region, 1), ports, root, detour)
+        specs.append(clusters.link(spec, backbone.name, backbone.leaf_port, detour))
     return Topology(root, backbone, tuple(specs))
+
+
+def _check_servers(regions: Sequence[str], nodes: Mapping[str, int]) -> None:
+    names = [
+        name for region in regions for name in clusters.server_names(region, nodes.get(region, 1))
+    ]
+    if len(set(names)) != len(names):
+        raise DevError("two servers would have the same name")
+    for region in nodes:
+        if region not in regions:
+            raise DevError(f"there is no region called {region}")
 
 
 def password_path(root: Path, region: str, role: Role, account: Account) -> Path:
@@ -162,8 +190,8 @@ def write_configs(topology: Topology) -> None:
     write_private(
         config_path(root, topology.backbone.name), brokers.render_backbone(topology.backbone)
     )
-    for spec in topology.regions:
-        write_private(config_path(root, spec.name), brokers.render_region(spec))
+    for spec in topology.servers:
+        write_private(config_path(root, spec.server_name), brokers.render_region(spec))
 
 
 def start(
@@ -174,6 +202,8 @@ def start(
     die_with_parent: bool,
     record: Callable[[Entry], None] = lambda _: None,
     draw: PortSource | None = None,
+    nodes: Mapping[str, int] = NO_CLUSTERS,
+    detour: Detour = direct,
 ) -> tuple[Topology, tuple[Entry, ...]]:
     """Plan, write and start a backbone and these regions, and wait until they serve.
 
@@ -182,7 +212,7 @@ def start(
     """
     server = nats_server_binary()
     for attempt in range(1, STARTS_MAX + 1):
-        topology = plan(root, regions, permissions, draw=draw)
+        topology = plan(root, regions, permissions, draw=draw, nodes=nodes, detour=detour)
         write_configs(topology)
         entries: list[Entry] = []
         try:
@@ -204,9 +234,10 @@ def start(
 def start_broker(topology: Topology, name: str, *, die_with_parent: bool) -> Process:
     """Start one broker again, with the configuration and on the ports that it had.
 
-    ``name`` is a region's or ``backbone``. Raises ``DevError`` when it does not come up.
+    ``name`` is a server's, as of a region, or ``backbone``. Raises ``DevError`` when it does
+    not come up.
     """
-    process = _spawn(topology.root, name, nats_server_binary(), die_with_parent=die_with_parent)
+    process = spawn_broker(topology.root, name, die_with_parent=die_with_parent)
     try:
         wait_broker(topology, process)
     except DevError:
@@ -215,10 +246,19 @@ def start_broker(topology: Topology, name: str, *, die_with_parent: bool) -> Pro
     return process
 
 
+def spawn_broker(root: Path, name: str, *, die_with_parent: bool) -> Process:
+    """Start one broker of the directory ``root``; does not wait."""
+    return _spawn(root, name, nats_server_binary(), die_with_parent=die_with_parent)
+
+
+def ports_file(root: Path, process: Process) -> Path:
+    """What a broker writes once it listens."""
+    return root / "run" / f"nats-server_{process.pid}.ports"
+
+
 def wait_broker(topology: Topology, process: Process) -> None:
     """Wait until a broker serves. Raises as ``processes.wait_ready`` does."""
-    ports_file = topology.root / "run" / f"nats-server_{process.pid}.ports"
-    processes.wait_ready(process, ReadyFile(ports_file))
+    processes.wait_ready(process, ReadyFile(ports_file(topology.root, process)))
 
 
 def draw_ports(count: int) -> tuple[int, ...]:
@@ -247,7 +287,13 @@ def _is_free(port: int) -> bool:
 
 def _ports(topology: Topology) -> tuple[int, ...]:
     backbone = topology.backbone
-    return (backbone.port, backbone.leaf_port, *(spec.port for spec in topology.regions))
+    servers = list(topology.servers)
+    return (
+        backbone.port,
+        backbone.leaf_port,
+        *(spec.port for spec in servers),
+        *(spec.cluster.port for spec in servers if spec.cluster is not None),
+    )
 
 
 def _entries(topology: Topology, server: Path, *, die_with_parent: bool) -> Iterator[Entry]:
@@ -255,8 +301,8 @@ def _entries(topology: Topology, server: Path, *, die_with_parent: bool) -> Iter
     root, backbone = topology.root, topology.backbone
     process = _spawn(root, backbone.name, server, die_with_parent=die_with_parent)
     yield Entry(process, Kind.BROKER, "backbone", address=backbone.url)
-    for spec in topology.regions:
-        process = _spawn(root, spec.name, server, die_with_parent=die_with_parent)
+    for spec in topology.servers:
+        process = _spawn(root, spec.server_name, server, die_with_parent=die_with_parent)
         yield Entry(process, Kind.BROKER, "region", spec.name, address=spec.url)
 
 

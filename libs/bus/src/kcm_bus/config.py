@@ -27,6 +27,13 @@ class BusAddress(Section):
     url: str
     user: str
     password_file: Path
+    also: tuple[str, ...] = ()
+    """Further nodes of the same broker, where it is a cluster: whichever answers is used."""
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """Every node of the broker."""
+        return (self.url, *self.also)
 
 
 class InstanceConfig(Section):

@@ -159,7 +159,7 @@ class Connection:
             made: Client | None = None
             try:
                 made = self._client = await nats.connect(
-                    servers=[self._address.url],
+                    servers=list(self._address.urls),
                     user=self._address.user,
                     password=_password(self._address),
                     name=self._name,

@@ -50,6 +50,9 @@ READ_S: Final = 0.1
 DURABLE_POLL_S: Final = 0.005
 """Seconds between looks whether a hold is acknowledged."""
 
+SPREAD_POLL_S: Final = 0.02
+"""Seconds between looks whether every region has a lift: each look asks all of them."""
+
 
 class Kills:
     """The Core's side of the kill switch's commands."""
@@ -97,10 +100,14 @@ class Kills:
             if self._clock.unix_ms() >= deadline_ms:
                 raise KcmError(Code.UNAVAILABLE, "the hold is in force here, but not yet durable")
             await asyncio.sleep(DURABLE_POLL_S)
+        # Half of the time that is left: a look takes its time where a region is cut off, and the
+        # answer has to arrive while somebody waits for it.
+        now_ms = self._clock.unix_ms()
+        until_ms = now_ms + (deadline_ms - now_ms) // 2
         status = await self.status(hold_id)
-        while status.lifted and not _durable(status) and self._clock.unix_ms() < deadline_ms:
+        while status.lifted and not _durable(status) and self._clock.unix_ms() < until_ms:
             # A lift is worth telling when every region has it; a hold's progress is asked for.
-            await asyncio.sleep(DURABLE_POLL_S)
+            await asyncio.sleep(SPREAD_POLL_S)
             status = await self.status(hold_id)
         return status
 

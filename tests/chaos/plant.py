@@ -1,0 +1,152 @@
+"""The system under test as processes: end, pause and start them, and turn back their disks."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+
+from kcm.dev import processes, state, system, topology
+from kcm.dev.configs import ready_file
+from kcm.dev.rootkeys import RootKeys
+from kcm.dev.state import Entry, Kind
+
+from tests.chaos.links import Links
+
+POLL_S = 0.02
+WATCH_S = 0.5
+"""Seconds after which a process that ended by itself is started again, as an init system would."""
+
+
+class Plant:
+    """All processes of one development system. Used from the main thread alone."""
+
+    def __init__(self, options: system.Options, links: Links) -> None:
+        self.options = options
+        self.links = links
+        self.root: Path = options.directory
+        self.keys = RootKeys(self.root)
+        self.ended_by_themselves: list[str] = []
+        self._members = {member.name: member for member in options.members}
+        self._entries: dict[str, Entry] = {}
+        self._down: set[str] = set()
+        self._ours: set[int] = set()
+        """Every process that was ever started: each leads a session of its own."""
+
+    def up(self) -> Path:
+        """Start everything; returns the clients' context file."""
+        started = system.up(self.options, lambda _: None)
+        self._entries = {entry.process.name: entry for entry in started.entries}
+        self._ours.update(entry.process.pid for entry in started.entries)
+        return started.context
+
+    def down(self) -> None:
+        """End everything; what was paused goes on first, so that it can."""
+        for name in self._entries:
+            self.resume(name)
+        system.down(self.root)
+
+    @property
+    def names(self) -> list[str]:
+        return list(self._entries)
+
+    def of_role(self, role: str) -> tuple[str, ...]:
+        return tuple(name for name, entry in self._entries.items() if entry.role == role)
+
+    def region_of(self, name: str) -> str:
+        return self._entries[name].region
+
+    def is_running(self, name: str) -> bool:
+        return processes.is_running(self._entries[name].process)
+
+    def pause(self, name: str) -> None:
+        self._signal(name, signal.SIGSTOP)
+
+    def resume(self, name: str) -> None:
+        self._signal(name, signal.SIGCONT)
+
+    async def kill(self, name: str) -> None:
+        """End a process as a power cut would; it stays down until it is started."""
+        self._down.add(name)
+        self._signal(name, signal.SIGKILL)
+        await asyncio.to_thread(self._await_end, name)
+
+    def start(self, name: str) -> None:
+        """Start a process again; does not wait."""
+        self._down.discard(name)
+        if self.is_running(name):
+            return
+        old = self._entries[name]
+        if old.kind is Kind.BROKER:
+            process = topology.spawn_broker(
+                self.root, name, die_with_parent=self.options.die_with_parent
+            )
+            entry = Entry(process, old.kind, old.role, old.region, old.instance, old.address)
+        else:
+            entry = system.start_member(
+                self.root, self._members[name], die_with_parent=self.options.die_with_parent
+            )
+        self._entries[name] = entry
+        self._ours.add(entry.process.pid)
+        now = state.load(self.root) or state.State()
+        state.save(self.root, now.with_entry(entry))
+
+    def is_ready(self, name: str) -> bool:
+        entry = self._entries[name]
+        if not self.is_running(name):
+            return False
+        if entry.kind is Kind.BROKER:
+            return topology.ports_file(self.root, entry.process).exists()
+        return ready_file(self.root, self._members[name]).exists()
+
+    async def keep_up(self) -> None:
+        """Start again what ended and was not ended by us, for ever."""
+        while True:
+            for name in self.names:
+                if name not in self._down and not self.is_running(name):
+                    self.ended_by_themselves.append(name)
+                    self.start(name)
+            await asyncio.sleep(WATCH_S)
+
+    def copy_disk(self, server: str) -> None:
+        """Keep a copy of a broker's streams. The broker has to be down."""
+        shutil.rmtree(self._copy(server), ignore_errors=True)
+        shutil.copytree(self.root / "brokers" / server, self._copy(server))
+
+    def turn_back_disk(self, server: str) -> None:
+        """Bring the copy back, as a restored snapshot would. The broker has to be down."""
+        shutil.rmtree(self.root / "brokers" / server)
+        shutil.copytree(self._copy(server), self.root / "brokers" / server)
+
+    def flip_key(self, link: str, word: str) -> None:
+        """Let the customer change the state of their key, at once and as a whole."""
+        path = self.root / "l1" / link / "state"
+        fresh = path.with_name("state.new")
+        fresh.write_text(word + "\n")
+        fresh.replace(path)
+
+    def left_over(self) -> list[int]:
+        """Processes of our sessions that still run: there must be none after ``down``."""
+        found = []
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            try:
+                fields = stat.read_bytes().rpartition(b")")[2].split()
+            except OSError:
+                continue
+            if int(fields[3]) in self._ours and fields[0] != b"Z":
+                found.append(int(stat.parent.name))
+        return found
+
+    def _await_end(self, name: str) -> None:
+        while self.is_running(name):
+            time.sleep(POLL_S)
+
+    def _copy(self, server: str) -> Path:
+        return self.root / "copies" / server
+
+    def _signal(self, name: str, number: int) -> None:
+        if self.is_running(name):
+            os.kill(self._entries[name].process.pid, number)

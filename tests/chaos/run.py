@@ -1,0 +1,184 @@
+"""One run: start, break, heal, open every record, judge."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from kcm import Admin, ClientContext, statements
+from kcm.dev import system
+from kcm_control.timing import Timing
+
+from tests.chaos import schedule
+from tests.chaos.faults import Faults
+from tests.chaos.healing import heal, open_everything
+from tests.chaos.history import History, TenantSpec
+from tests.chaos.links import Links
+from tests.chaos.operators import Operators
+from tests.chaos.plant import Plant
+from tests.chaos.report import report
+from tests.chaos.traffic import CLOCK, SERVICE, Stream
+
+REGIONS = ("eu-de", "us-east", "ap-south")
+CLUSTER = {"eu-de": 3}
+
+TIMING = Timing(
+    control_lease_s=6.0,
+    renew_every_s=1.5,
+    partition_grace_s=10.0,
+    hyok_grace_s=10.0,
+    pull_every_s=2.0,
+    l1_lease_s=12.0,
+    probe_interval_s=3.0,
+    settle_s=6.0,
+)
+"""Shorter than in production, so that a run of minutes sees every lease end many times."""
+
+TENANTS = (
+    TenantSpec("alpha", "key-ab", "all", "byok", REGIONS),
+    TenantSpec("beta", "key-ab", "majority", "byok", REGIONS),
+    TenantSpec("gamma", "key-g", "local", "byok", REGIONS),
+    TenantSpec("delta", "key-d", "all", "hyok", REGIONS),
+    TenantSpec("spared", "key-s", "all", "byok", REGIONS, spared=True),
+)
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What to run, for how long the faults last, and what everything follows from."""
+
+    seconds: float
+    seed: int
+    keep: Path | None = None
+    """Where the processes' logs, and what the judge was given, are kept."""
+
+
+def run(wanted: Wanted, tell: Tell) -> dict[str, Any]:
+    """Run once and return what came of it. Needs the main thread; leaves nothing running."""
+    directory = Path(tempfile.mkdtemp(prefix="kcm-chaos-"))
+    links = Links()
+    options = system.Options(
+        directory=directory,
+        regions=REGIONS,
+        timing=TIMING,
+        nodes=CLUSTER,
+        detour=links.detour,
+        die_with_parent=True,
+    )
+    plant = Plant(options, links)
+    told = _with_time(tell)
+    try:
+        told("starting three regions, one of them on a cluster of three brokers")
+        context = plant.up()
+        result = asyncio.run(_run(wanted, plant, ClientContext.load(context), told))
+    finally:
+        try:
+            plant.down()
+        finally:
+            links.close()
+            shutil.rmtree(directory, ignore_errors=True)
+    result["left_running"] = len(plant.left_over())
+    return result
+
+
+async def _run(wanted: Wanted, plant: Plant, context: ClientContext, tell: Tell) -> dict[str, Any]:
+    history = History(TIMING, TENANTS, REGIONS)
+    async with Admin.open(context) as admin:
+        await _make_tenants(admin, plant)
+        streams = [
+            Stream(context, region, tenant.name, history, wanted.seed)
+            for tenant in TENANTS
+            for region in tenant.regions
+        ]
+        operators = Operators(admin, context, history, tell)
+        faults = Faults(plant, operators, history)
+        plan = schedule.plan(wanted.seed, wanted.seconds, _layout(plant))
+        stop = asyncio.Event()
+        async with _background(
+            *(stream.run(stop) for stream in streams), plant.keep_up(), operators.look()
+        ):
+            await _break(plan, faults, tell)
+            tell("everything is healed now")
+            await heal(plant, operators, history, streams, tell)
+            stop.set()
+        tell("opening every record that was ever made")
+        await open_everything(context, history, streams)
+    if wanted.keep is not None:
+        shutil.copytree(plant.root / "log", wanted.keep, dirs_exist_ok=True)
+        (wanted.keep / "history.json").write_text(json.dumps(asdict(history)))
+    return report(wanted.seed, wanted.seconds, history, faults, streams, plant)
+
+
+async def _break(plan: schedule.Plan, faults: Faults, tell: Tell) -> None:
+    began = CLOCK.elapsed()
+
+    async def one(fault: schedule.Fault) -> None:
+        await asyncio.sleep(max(0.0, began + fault.at - CLOCK.elapsed()))
+        tell(f"{fault.kind} {fault.target} for {fault.seconds:.1f} s {fault.how}")
+        await faults.run(fault)
+
+    async with asyncio.TaskGroup() as group:
+        for fault in plan.faults:
+            group.create_task(one(fault))
+
+
+async def _make_tenants(admin: Admin, plant: Plant) -> None:
+    for tenant in TENANTS:
+        uri = plant.keys.create(tenant.link, "softkey")
+        records = (
+            ("link", statements.link(admin.identity, tenant.link, uri=uri, model=tenant.model)),
+            (
+                "tenant",
+                statements.tenant(
+                    admin.identity, tenant.name, link=tenant.link, regions=tenant.regions,
+                    fence=tenant.policy,
+                ),
+            ),
+            ("service", statements.service(admin.identity, tenant.name, SERVICE)),
+        )  # fmt: skip
+        for region in tenant.regions:
+            for noun, statement in records:
+                await admin.put(region, noun, statement)
+
+
+def _layout(plant: Plant) -> schedule.Layout:
+    servers = plant.of_role("region")
+    return schedule.Layout(
+        cores=plant.of_role("core"),
+        gateways=plant.of_role("gateway"),
+        servers=servers,
+        nodes=tuple(name for name in servers if plant.region_of(name) in CLUSTER),
+        regions=REGIONS,
+        tenants=tuple(tenant.name for tenant in TENANTS if not tenant.spared),
+        links=tuple(sorted({tenant.link for tenant in TENANTS if not tenant.spared})),
+    )
+
+
+@contextlib.asynccontextmanager
+async def _background(*work):
+    """Run these until the end of the block; a failure of one of them ends the block."""
+    tasks = [asyncio.create_task(one) for one in work]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            if not task.done():
+                task.cancel()
+        for outcome in await asyncio.gather(*tasks, return_exceptions=True):
+            if isinstance(outcome, Exception):
+                raise outcome
+
+
+def _with_time(tell: Tell) -> Tell:
+    began = time.monotonic()
+    return lambda text: tell(f"{time.monotonic() - began:7.1f}  {text}")

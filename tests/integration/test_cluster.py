@@ -1,0 +1,91 @@
+"""A region on a cluster of brokers: it goes on without one of them, and whoever was there moves."""
+
+import os
+import signal
+import time
+
+import pytest
+from kcm.dev import processes, setup, topology
+from kcm.dev.brokers import Account, Role
+from kcm.dev.configs import bus, to_toml
+from kcm.errors import Unavailable
+from kcm.transport import open_nats
+from kcm_bus.config import BusAddress, load
+from kcm_bus.connection import Connection
+from kcm_bus.streams import put
+from kcm_schemas import subjects
+from kcm_schemas.codes import KcmError
+
+from tests.integration.living import eventually
+
+REGION = "eu-de"
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    plan, entries = topology.start(tmp_path, [REGION], die_with_parent=True, nodes={REGION: 3})
+    running = {entry.process.name: entry.process for entry in entries}
+    yield plan, running
+    processes.stop(running.values())
+
+
+def address_of(plan) -> BusAddress:
+    password = topology.password_path(plan.root, REGION, Role.OPERATOR, Account.REGION)
+    return BusAddress(**bus(plan.region(REGION), Role.OPERATOR, Account.REGION, password))
+
+
+async def provisioned(plan):
+    path = plan.root / "provision.toml"
+    told = bus(
+        plan.region(REGION),
+        Role.OPERATOR,
+        Account.REGION,
+        topology.password_path(plan.root, REGION, Role.OPERATOR, Account.REGION),
+    )
+    path.write_text(to_toml({"region": REGION, "replicas": 3, "region_bus": told}))
+    await setup.provision(load(setup.ProvisionConfig, str(path)))
+
+
+def end(process):
+    os.kill(process.pid, signal.SIGKILL)
+    until = time.monotonic() + 10
+    while processes.is_running(process):
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+async def test_a_node_that_dies_is_left_for_another_and_nothing_stored_is_lost(cluster):
+    plan, running = cluster
+    await provisioned(plan)
+    connection = Connection(address_of(plan), "test")
+    await connection.start()
+    try:
+        info = await connection.jetstream().stream_info(subjects.CONTROL_STREAM)
+        assert info.config.num_replicas == 3
+        subject = subjects.control_lease(REGION, "core-x", bytes(16))
+        first = await put(connection, subject, b"before")
+        port = connection.client.connected_url.port
+        (used,) = [spec for spec in plan.servers if spec.port == port]
+        end(running[used.server_name])
+
+        async def stored_again():
+            try:
+                return await put(connection, subject, b"after") > first
+            except KcmError:
+                return False
+
+        await eventually(stored_again, within_s=30)
+        assert connection.client.connected_url.port != port
+    finally:
+        await connection.close()
+
+
+async def test_a_client_finds_a_node_that_lives_and_says_so_when_none_does(cluster):
+    plan, running = cluster
+    end(running["eu-de-1"])
+    transport = await open_nats(address_of(plan), "test")
+    await transport.close()
+    end(running["eu-de-2"])
+    end(running["eu-de-3"])
+    with pytest.raises(Unavailable, match="nothing answers"):
+        await open_nats(address_of(plan), "test")

@@ -1,0 +1,96 @@
+"""A region on several brokers: their names, ports and routes, and that the real server takes it."""
+
+import json
+import subprocess
+
+import click
+import pytest
+from kcm.cli.dev import _nodes
+from kcm.dev import topology
+from kcm.dev.binary import nats_server_binary
+from kcm.dev.brokers import Account, Role, render_region
+from kcm.dev.configs import bus
+from kcm.dev.errors import DevError
+
+REGIONS = ("eu-de", "us-east")
+
+
+def test_each_node_has_ports_of_its_own_and_a_route_to_each_other(tmp_path):
+    plan = topology.plan(tmp_path, REGIONS, nodes={"eu-de": 3})
+    servers = {spec.server_name: spec for spec in plan.servers}
+    assert list(servers) == ["eu-de-1", "eu-de-2", "eu-de-3", "us-east"]
+    assert len({spec.url for spec in servers.values()}) == 4
+    assert len({spec.store_dir for spec in servers.values()}) == 4
+    for spec in plan.region("eu-de").nodes:
+        settings = json.loads(render_region(spec))["cluster"]
+        others = {one.cluster.port for one in plan.region("eu-de").nodes if one is not spec}
+        assert {int(route.rpartition(":")[2]) for route in settings["routes"]} == others
+        assert "advertise" not in settings
+    assert "cluster" not in json.loads(render_region(servers["us-east"]))
+
+
+def test_whoever_connects_knows_every_node(tmp_path):
+    plan = topology.plan(tmp_path, REGIONS, nodes={"eu-de": 3})
+    spec = plan.region("eu-de")
+    told = bus(spec, Role.CORE, Account.REGION, tmp_path)
+    assert [told["url"], *told["also"]] == [node.url for node in spec.nodes]
+    assert "also" not in bus(plan.region("us-east"), Role.CORE, Account.REGION, tmp_path)
+
+
+def test_links_take_their_detour_and_nobody_tells_a_shorter_way(tmp_path):
+    asked = {}
+
+    def detour(source, target, port):
+        asked[source, target] = port
+        return 20000 + len(asked)
+
+    plan = topology.plan(tmp_path, REGIONS, nodes={"eu-de": 3}, detour=detour)
+    leaves = {source for source, target in asked if target == "backbone"}
+    assert leaves == {spec.server_name for spec in plan.servers}
+    assert len(asked) == len(leaves) + 6
+    real = {plan.backbone.leaf_port, *(n.cluster.port for n in plan.region("eu-de").nodes)}
+    assert set(asked.values()) == real
+    for spec in plan.servers:
+        text = render_region(spec)
+        assert not any(f":{port}" in text for port in real)
+        assert spec.cluster is None or spec.cluster.advertise == "127.0.0.1:1"
+
+
+def test_the_server_takes_a_node(tmp_path):
+    plan = topology.plan(tmp_path, REGIONS, nodes={"eu-de": 3})
+    topology.write_configs(plan)
+    for spec in plan.servers:
+        config = topology.config_path(tmp_path, spec.server_name)
+        done = subprocess.run(
+            [str(nats_server_binary()), "-t", "-c", str(config)],
+            capture_output=True, text=True, check=False, timeout=30,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("regions", "nodes"),
+    [
+        (("eu",), {"eu": 2}),
+        (("eu",), {"eu": 6}),
+        (("eu",), {"eu": 0}),
+        (("eu",), {"mars": 3}),
+        (("eu", "eu-1"), {"eu": 3}),
+    ],
+)
+def test_what_cannot_be_a_cluster_is_refused(tmp_path, regions, nodes):
+    with pytest.raises(DevError):
+        topology.plan(tmp_path, regions, nodes=nodes)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_password_of_the_routes_shows(tmp_path):
+    spec = topology.plan(tmp_path, ["eu"], nodes={"eu": 3}).region("eu")
+    assert spec.cluster.password not in repr(spec)
+
+
+def test_the_command_takes_a_region_and_a_number():
+    assert _nodes(("eu-de=3", "us-east=5")) == {"eu-de": 3, "us-east": 5}
+    for wrong in ("eu-de", "eu-de=", "eu-de=x", "eu-de=-3", "eu-de=3.5", "eu-de=²"):
+        with pytest.raises(click.UsageError):
+            _nodes((wrong,))
