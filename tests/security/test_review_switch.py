@@ -83,6 +83,13 @@ async def settle():
         await asyncio.sleep(0)
 
 
+async def until(condition):
+    """Wait for what a Core does after it stood back."""
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - the code under test has no event for it
+            await asyncio.sleep(0.001)
+
+
 def signed(one, signer="security"):
     return encode(identity(signer).sign(Kind.HOLD, one))
 
@@ -161,7 +168,7 @@ async def test_a_hold_that_is_overwritten_is_written_again():
     """A boot that starts later learns from the stream; so nothing else may stay there."""
     rig, kill = Rig(), hold()
     rig.switch.learning.learn(signed(kill))
-    await settle()
+    await until(lambda: rig.stored(kill)[1] == signed(kill))
     subject = subjects.control_hold("eu", "tenant", kill.id)
     first = rig.stored(kill)
     assert first[1] == signed(kill)
@@ -169,7 +176,7 @@ async def test_a_hold_that_is_overwritten_is_written_again():
     for rubbish in (b"", b"\xff" * 40, signed(kill, "stranger"), signed(other)):
         rig.deliver(subject, rubbish)
         assert rig.switch.durable_at(kill.id) == 0
-        await settle()
+        await until(lambda: rig.switch.durable_at(kill.id))
         assert rig.stored(kill)[1] == signed(kill)
         assert rig.switch.durable_at(kill.id) == rig.stored(kill)[0]
 
@@ -178,13 +185,13 @@ async def test_a_stream_that_went_back_gets_every_hold_again():
     rig, kills_ = Rig(), [hold(target=f"t{n}") for n in range(5)]
     for kill in kills_:
         rig.switch.learning.learn(signed(kill))
-    await settle()
+    await until(lambda: rig.switch.all_durable)
     rig.region.stream.stored.clear()
     rig.region.stream.sequence = 0
     rig.switch.went_back()
     rig.switch.resumed(0)
     assert all(rig.switch.durable_at(kill.id) == 0 for kill in kills_)
-    await settle()
+    await until(lambda: rig.switch.all_durable)
     assert {rig.stored(kill)[1] for kill in kills_} == {signed(kill) for kill in kills_}
 
 
@@ -345,6 +352,7 @@ async def test_nobody_receipts_for_the_boot_of_somebody_else():
     watcher = kills(rig)
     await watcher._on_receipt(receipt(kill, "gw-us", VICTIM, region="us"))
     await watcher._on_receipt(receipt(kill, "gw-eu", VICTIM))
+    watcher._read_receipts()
     assert set(watcher._receipts[kill.id]) == {("gw-us", VICTIM), ("gw-eu", VICTIM)}
 
 
@@ -354,6 +362,7 @@ async def test_receipts_for_invented_boots_do_not_pile_up():
     await watcher._on_receipt(receipt(kill, "gw-eu", VICTIM))
     for number in range(100):
         await watcher._on_receipt(receipt(kill, "gw-us", number.to_bytes(16, "big"), region="us"))
+    watcher._read_receipts()
     assert len(watcher._receipts[kill.id]) == BOOTS_PER_INSTANCE_MAX + 1
     assert ("gw-eu", VICTIM) in watcher._receipts[kill.id]
 

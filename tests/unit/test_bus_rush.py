@@ -236,7 +236,9 @@ class Regions:
     """What every region says: one boot, and the hold stored."""
 
     async def facts_here(self, hold_id):
-        boot = Boot(instance="gw-eu", boot=b"g" * 16, role=Role.GATEWAY, first=1, latest=2)
+        boot = Boot(
+            instance="gw-eu", boot=b"g" * 16, role=Role.GATEWAY, first=1, latest=2, lease_ms=1
+        )
         return 5, 9, [boot]
 
 

@@ -121,7 +121,10 @@ def test_a_cursor_visits_every_hold_once_in_order(numbers, size):
 
 
 def boot(name, first=1):
-    return Boot(instance=name, boot=name.encode().ljust(16), role=Role.CORE, first=first, latest=99)
+    return Boot(
+        instance=name, boot=name.encode().ljust(16), role=Role.CORE, first=first, latest=99,
+        lease_ms=1,
+    )  # fmt: skip
 
 
 def receipts(*names, as_boot=None):

@@ -19,11 +19,11 @@ END_S = Timing().l1_lease_s
 def knowledge():
     made = Knowledge(Timing())
     first, second = Mark(1, os.urandom(16)), Mark(2, os.urandom(16))
-    assert made.wrote(0.0, 0, first)
-    assert made.proven(OLD, first)
-    assert made.wrote(5.0, 1, second)
-    assert made.proven(NEW, second)
-    made.delivered(2)
+    for began, mark, key in ((0.0, first, OLD), (5.0, second, NEW)):
+        assert made.wrote(began, made.lease.seen, mark)
+        assert made.leased(mark, own=True)
+        assert made.delivered(mark.sequence)
+        assert made.proven(key, mark)
     return made
 
 

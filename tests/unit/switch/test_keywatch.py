@@ -98,7 +98,7 @@ async def test_a_key_that_refuses_an_unseal_kills_as_a_probe_does(system):
     (core,) = await started(system, "core-eu-1")
     core.purge("acme")
     system.unsealers["eu"].key(URI).state = L1State.DISABLED
-    assert await serves(core) is Code.TENANT_SEALED
+    assert await serves(core) is Code.TENANT_KILLED
     assert len(l1_holds(core)) == 1
 
 

@@ -29,7 +29,7 @@ def foreign(boot, number=1, **changes):
     """A lease record of another boot of the region, as it is stored."""
     fields = {"nonce": number.to_bytes(16, "big"), "first": 0, "ended": False}
     record = Lease(
-        instance="gw-eu-2", boot=b"another-boot-id-", role=Role.GATEWAY, region="eu",
+        instance="gw-eu-2", boot=b"another-boot-id-", role=Role.GATEWAY, region="eu", lease_ms=1,
         **(fields | changes),
     )  # fmt: skip
     return (

@@ -226,7 +226,7 @@ class Regions:
             known = self._revocations.holds
             asked = known.get(request.hold_id)
             same = request.known == known.digest
-            page, more = ([], False) if same else _page(known.in_order(request.after))
+            page, more = ([], False) if same else page_of(known.in_order(request.after))
             reply = PullReply(
                 region=self._me.region,
                 nonce=request.nonce,
@@ -244,7 +244,7 @@ class Regions:
             log.warning("a pull is not answered: %s", error)
 
 
-def _page(records: list[HoldRecord]) -> tuple[list[bytes], bool]:
+def page_of(records: list[HoldRecord]) -> tuple[list[bytes], bool]:
     """As many holds as one answer takes, and whether there are more."""
     page: list[bytes] = []
     size = 0
