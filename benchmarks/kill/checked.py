@@ -230,11 +230,10 @@ async def cases(calls: int) -> AsyncIterator[list[Case]]:
         me = _member(trust, verifier, members[0], SystemRandomness())
         audit = AuditEmitter(_no_broker(directory), me, SystemClock(), deliver=_deliver)
         await audit.start()
-        pairs = {
-            BASELINE: Pair(trust, verifier, audit, me, checked=False),
-            "checked": Pair(trust, verifier, audit, me, checked=True),
-        }
+        pairs: dict[str, Pair] = {}
         try:
+            for name, checked in ((BASELINE, False), ("checked", True)):
+                pairs[name] = Pair(trust, verifier, audit, me, checked=checked)
             for pair in pairs.values():
                 await pair.open()
             yield await _cases(pairs, calls)
@@ -350,6 +349,7 @@ def _on_record(caller: Membership) -> BootRecords:
             region=caller.region,
             nonce=os.urandom(limits.ID_SIZE),
             first=1,
+            lease_ms=10_000,
             ended=False,
         ),
         1,

@@ -59,6 +59,7 @@ class Instance:
             region=self._member.region,
             nonce=self.nonce,
             first=self.first,
+            lease_ms=10_000,
             ended=False,
         )
         return encode(self.identity.sign(Kind.LEASE, lease))
