@@ -350,7 +350,7 @@ def _on_record(caller: Membership) -> BootRecords:
             nonce=os.urandom(limits.ID_SIZE),
             first=1,
             lease_ms=10_000,
-            ended=False,
+            holds=bytes(32), ended=False,
         ),
         1,
         0.0,

@@ -27,6 +27,7 @@ from kcm_bus.config import BusAddress
 from kcm_bus.connection import Connection
 from kcm_bus.membership import Membership
 from kcm_bus.provision import provision_region
+from kcm_bus.remembering import NoMemory
 from kcm_bus.streams import ControlLog
 from kcm_bus.switch import KillSwitch
 from kcm_control.knowledge import Knowledge
@@ -192,6 +193,7 @@ def _switch(me: Membership, region: Connection, control: Connection) -> KillSwit
     return KillSwitch(
         membership=me,
         stream=ControlLog(region, HOME, clock),
+        memory=NoMemory(),
         control_bus=control,
         revocations=Revocations(Registry(), HOME),
         knowledge=Knowledge(Timing()),

@@ -10,6 +10,7 @@ from kcm_bus.clock import SystemRandomness
 from kcm_bus.membership import Membership
 from kcm_bus.onrecord import BEFORE_EVERYTHING
 from kcm_bus.ports import Entry
+from kcm_bus.remembering import NoMemory
 from kcm_bus.streams import ControlLog
 from kcm_bus.switch import KillSwitch
 from kcm_control.boots import BOOTS_PER_INSTANCE_MAX, GONE_S, BootRecords
@@ -49,6 +50,7 @@ class Rig:
         self.switch = KillSwitch(
             membership=self.me,
             stream=ControlLog(self.region, "eu", self.clock),
+            memory=NoMemory(),
             control_bus=self.control,
             revocations=self.revocations,
             knowledge=Knowledge(Timing()),
@@ -224,6 +226,7 @@ def lease(who, boot, *, first=0, ended=False, role=Role.GATEWAY):
         nonce=bytes(16),
         first=first,
         lease_ms=10_000,
+        holds=bytes(32),
         ended=ended,
     )
 

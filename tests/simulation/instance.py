@@ -10,7 +10,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final
 
-from kcm_bus.ports import Arrived
+from kcm_bus.ports import Arrived, Memory
+from kcm_bus.remembering import NoMemory
 from kcm_bus.switch import KillSwitch
 from kcm_control.knowledge import Knowledge
 from kcm_control.registry import Registry
@@ -21,6 +22,7 @@ from kcm_schemas.codes import Code, KcmError
 
 from tests.simulation.clocks import SimClock, SimRandomness
 from tests.simulation.log import SimLog
+from tests.simulation.memory import SimMemory
 from tests.simulation.oracle import Operation
 from tests.simulation.plan import Member
 from tests.simulation.trust import member
@@ -58,9 +60,14 @@ class Instance:
         self.knowledge: Final = Knowledge(world.plan.timing)
         self.serving: Final = Serving(self.knowledge, self.revocations, self.registry, region)
         self.stream: Final = SimLog(world.streams[region], self.region_bus)
+        disk = world.disks.setdefault(who.name, {})
+        self.memory: Final[Memory] = (
+            SimMemory(loop, self.node, disk) if who.role == "core" else NoMemory()
+        )
         self.switch: Final = KillSwitch(
             membership=self.me,
             stream=self.stream,
+            memory=self.memory,
             control_bus=self.control_bus,
             revocations=self.revocations,
             knowledge=self.knowledge,

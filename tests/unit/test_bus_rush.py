@@ -10,6 +10,7 @@ from kcm_bus.clock import SystemRandomness
 from kcm_bus.learning import Learning
 from kcm_bus.membership import Membership
 from kcm_bus.ports import Entry
+from kcm_bus.remembering import NoMemory
 from kcm_bus.switch import KillSwitch
 from kcm_control.knowledge import Knowledge
 from kcm_control.registry import Registry
@@ -111,6 +112,7 @@ class Switch:
         self.made = KillSwitch(
             membership=member(verifier),
             stream=self.log,
+            memory=NoMemory(),
             control_bus=self.bus,
             revocations=self.revocations,
             knowledge=Knowledge(Timing()),

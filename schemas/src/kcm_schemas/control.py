@@ -64,8 +64,8 @@ class Lease(Message):
     """A boot's own record in its region's control stream; acknowledged, it renews the lease.
 
     ``first`` is the sequence of the boot's first record, 0 in that record itself: the stream keeps
-    only the latest. ``lease_ms`` is for how long it serves from a record. ``ended`` is its last
-    word: it serves no more and holds no key.
+    only the latest. ``lease_ms`` is for how long it serves from a record. ``holds`` is the digest
+    of the holds that it knows. ``ended`` is its last word: it serves no more and holds no key.
     """
 
     instance: Name
@@ -75,6 +75,7 @@ class Lease(Message):
     nonce: Id
     first: U64
     lease_ms: U32
+    holds: Digest
     ended: bool
 
 

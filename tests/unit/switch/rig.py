@@ -13,6 +13,8 @@ from typing import Any, Final
 
 from kcm_bus.clock import SystemRandomness
 from kcm_bus.membership import Membership
+from kcm_bus.ports import Memory
+from kcm_bus.remembering import HoldFiles, NoMemory
 from kcm_bus.switch import KillSwitch
 from kcm_control.knowledge import Knowledge
 from kcm_control.registry import Registry
@@ -187,9 +189,12 @@ class Boot:
         self.alive = True
         self.on_purge: Any = lambda tenant: None
         self.randomness = SystemRandomness()
+        core = self.me.role is Role.CORE
+        self.memory: Memory = HoldFiles(system.path / "state" / name) if core else NoMemory()
         self.switch = KillSwitch(
             membership=self.me,
             stream=self.log,
+            memory=self.memory,
             control_bus=self.bus,
             revocations=self.revocations,
             knowledge=self.knowledge,

@@ -90,15 +90,25 @@ class DurableHolds:
         """Whether the stream has every hold that is known, as it is known."""
         return all(self.place(record) for record in self._revocations.holds)
 
-    def keep(self, hold_id: bytes) -> None:
-        """See to it, if this is a Core, that the stream has the hold as it is known."""
+    def mend(self) -> None:
+        """See to it that the stream has every hold that is known."""
+        for record in self._revocations.holds:
+            if not self.place(record):
+                self.keep(record.hold.id)
+
+    def keep(self, hold_id: bytes, *, at_once: bool = False) -> None:
+        """See to it, if this is a Core, that the stream has the hold as it is known.
+
+        ``at_once`` is for whoever is the first to know: somebody waits until it is stored.
+        """
         if self._me.role is not Role.CORE or self._closing:
             return
         if hold_id in self._again:
             self._again[hold_id] = True
             return
         self._again[hold_id] = False
-        task = asyncio.get_running_loop().create_task(self._write(hold_id))
+        wait = 0.0 if at_once else STAND_BACK_S * self._random.public(1)[0] / 256
+        task = asyncio.get_running_loop().create_task(self._write(hold_id, wait))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -108,9 +118,9 @@ class DurableHolds:
         for task in list(self._tasks):
             task.cancel()
 
-    async def _write(self, hold_id: bytes) -> None:
+    async def _write(self, hold_id: bytes, wait: float) -> None:
         try:
-            await asyncio.sleep(STAND_BACK_S * self._random.public(1)[0] / 256)
+            await asyncio.sleep(wait)
             while not self._closing:
                 self._again[hold_id] = False
                 try:

@@ -13,6 +13,7 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
+from kcm_control.agreement import Agreement
 from kcm_control.boots import BootRecords
 from kcm_control.knowledge import Knowledge
 from kcm_control.marks import Mark
@@ -20,6 +21,7 @@ from kcm_schemas import limits, subjects
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.control import Lease
+from kcm_schemas.roster import Role
 from kcm_schemas.signed import Kind
 from kcm_trust.verify import Untrusted
 
@@ -52,15 +54,20 @@ class OnRecord:
         knowledge: Knowledge,
         clock: Clock,
         randomness: Randomness,
+        holds: Callable[[], bytes],
         went_back: Callable[[], None],
     ) -> None:
-        """``went_back`` is called after everything was forgotten: it has to be read again."""
+        """``holds`` is the digest of what is known; ``went_back`` is called after everything was
+        forgotten: it has to be read again.
+        """
         self._me: Final = membership
         self._stream: Final = stream
         self._knowledge: Final = knowledge
         self._clock: Final = clock
         self._random: Final = randomness
+        self._holds: Final = holds
         self._went_back: Final = went_back
+        self._agreement: Final = Agreement()
         self.boots: Final = BootRecords()
         self._subject: Final = subjects.control_lease(
             membership.region, membership.name, membership.boot
@@ -122,7 +129,14 @@ class OnRecord:
         if not self._knowledge.leased(Mark(entry.sequence, lease.nonce), own=own):
             self.lost("another record was read back than was acknowledged")
             return
-        self.boots.take(lease, entry.sequence, self._clock.elapsed())
+        now = self._clock.elapsed()
+        self.boots.take(lease, entry.sequence, now)
+        # A boot's first record is written before it has caught up.
+        if lease.role is Role.CORE and lease.first and not own and self._differs(lease, now):
+            self.lost(f"{lease.instance} knows other holds than were read here")
+
+    def _differs(self, lease: Lease, now: float) -> bool:
+        return self._agreement.heard(lease.instance, lease.holds, self._holds(), now)
 
     async def _write_next(self) -> Mark:
         async with self._writing:
@@ -142,6 +156,7 @@ class OnRecord:
             nonce=nonce,
             first=self._first,
             lease_ms=int(self._knowledge.timing.control_lease_s * 1000),
+            holds=self._holds(),
             ended=ended,
         )
         body = encode(self._me.identity.sign(Kind.LEASE, lease))
@@ -155,7 +170,9 @@ class OnRecord:
             raise KcmError(Code.UNAVAILABLE, "the region's stream did not acknowledge") from None
         self._expected = sequence
         mark = Mark(sequence, nonce)
-        if era != self._knowledge.era or not self._knowledge.wrote(began, seen, mark):
+        if era != self._knowledge.era:
+            raise KcmError(Code.UNAVAILABLE, "the region's stream is being read again")
+        if not self._knowledge.wrote(began, seen, mark):
             self.lost("a write was acknowledged where something was seen before")
             raise KcmError(Code.UNAVAILABLE, "the region's stream went back")
         self._first = self._first or sequence
@@ -176,8 +193,8 @@ class OnRecord:
             self.lost("the stream lacks the last record that it acknowledged")
 
     def lost(self, why: str) -> None:
-        """The stream went back: forget, and read it again."""
-        log.error("the region's stream went back: %s", why)
+        """The stream went back, or was not delivered as it is: forget, and read it again."""
+        log.error("the region's stream is read again: %s", why)
         self.restart()
         self._went_back()
 

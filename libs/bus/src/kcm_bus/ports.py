@@ -96,6 +96,22 @@ class Log(Protocol):
         ...
 
 
+class Memory(Protocol):
+    """What a Core knows of holds, kept where no broker can lose it."""
+
+    def recall(self) -> list[bytes]:
+        """Every statement that was kept, in no order, to be verified; raises ``ConfigError``."""
+        ...
+
+    def remember(self, hold_id: bytes, statement: bytes) -> None:
+        """Keep what is known of a hold, soon: nothing waits for it, and nothing is raised."""
+        ...
+
+    async def close(self) -> None:
+        """Wait, for a short time, until what was said is kept."""
+        ...
+
+
 class LogFollower(Protocol):
     """Who follows a log. All of it is synchronous: no await between arrival and effect."""
 

@@ -32,7 +32,7 @@ from kcm_bus.emitting import Emit
 from kcm_bus.learning import Learning, to_record
 from kcm_bus.membership import Membership
 from kcm_bus.onrecord import RETRY_S, OnRecord
-from kcm_bus.ports import Arrived, Entry, Following, Log, Messages
+from kcm_bus.ports import Arrived, Entry, Following, Log, Memory, Messages
 from kcm_bus.refusals import Refusals
 
 log = logging.getLogger(__name__)
@@ -58,6 +58,7 @@ class KillSwitch:
         *,
         membership: Membership,
         stream: Log,
+        memory: Memory,
         control_bus: Messages,
         revocations: Revocations,
         knowledge: Knowledge,
@@ -67,6 +68,7 @@ class KillSwitch:
         randomness: Randomness,
     ) -> None:
         self._me: Final = membership
+        self._memory: Final = memory
         self._control_bus: Final = control_bus
         self._revocations: Final = revocations
         self._knowledge: Final = knowledge
@@ -75,6 +77,8 @@ class KillSwitch:
         self._tasks: set[asyncio.Task[None]] = set()
         self._sending: set[bytes] = set()
         self._answered: set[bytes] = set()
+        self._recalling = False
+        self._issuing = False
         self._listeners: tuple[OnFence, OnProof] = (_ignore, _ignore)
         self.learning: Final = Learning(membership, revocations, purge, emit, clock, self._changed)
         self._durable: Final = DurableHolds(
@@ -92,21 +96,25 @@ class KillSwitch:
             knowledge=knowledge,
             clock=clock,
             randomness=randomness,
+            holds=lambda: revocations.holds.digest,
             went_back=self._read_again,
         )
         self._following: Final[Following] = stream.follow(self)
 
     async def start(self) -> None:
-        """Listen, then catch up with everything the region ever held, then go on record.
+        """Remember, listen, catch up with everything the region ever held, then go on record.
 
         In this order no hold falls between: what is broadcast while the stream is replayed is
-        heard.
+        heard. What this instance remembers and the stream lacks is written to it. Raises
+        ``ConfigError`` when what was remembered cannot be read.
         """
+        self._recall()
         await self._control_bus.subscribe(subjects.broadcast_holds(), self._on_broadcast)
         await self._following.start()
         # The first record cannot name its own sequence; the second one does.
         for _ in range(2):
             await self._catch_up_somehow()
+        self._durable.mend()
         self._spawn(self.record.keep())
 
     async def close(self) -> None:
@@ -116,6 +124,18 @@ class KillSwitch:
             task.cancel()
         await self.record.end()
         await self._following.close()
+        await self._memory.close()
+
+    def issue(self, raw: bytes) -> None:
+        """Take a hold or lift that nobody heard of yet, and write it at once; raises ``Untrusted``.
+
+        It is not broadcast yet: see ``tell``.
+        """
+        self._issuing = True
+        try:
+            self.learning.learn(raw)
+        finally:
+            self._issuing = False
 
     def listen(self, on_fence: OnFence, on_proof: OnProof) -> None:
         """Be told of believed fences and proofs, after they took effect."""
@@ -220,6 +240,15 @@ class KillSwitch:
             else:
                 return
 
+    def _recall(self) -> None:
+        self._recalling = True
+        for raw in self._memory.recall():
+            try:
+                self.learning.learn(raw)
+            except Untrusted as error:
+                self._refusals.record(error)
+        self._recalling = False
+
     def _read_again(self) -> None:
         self._durable.forget()
         self._following.again()
@@ -269,9 +298,12 @@ class KillSwitch:
     def _changed(self, hold_id: bytes) -> None:
         """Something new was learned, and purged for: first say so, then see that it stays."""
         record = self._revocations.holds.get(hold_id)
-        if record is not None and not record.lifted:
+        if record is None or self._recalling:
+            return
+        if not record.lifted:
             self._answer(hold_id)
-        self._durable.keep(hold_id)
+        self._durable.keep(hold_id, at_once=self._issuing)
+        self._memory.remember(hold_id, record.message)
 
     def _answer(self, hold_id: bytes) -> None:
         """Send a receipt, once for any number of questions that came together."""

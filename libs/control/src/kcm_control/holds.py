@@ -50,7 +50,22 @@ def join(left: HoldRecord, right: HoldRecord) -> HoldRecord:
 _SHARDS: Final = 256
 """Parts of a set, by the first byte of an id. Ids are digests, so each has as much as another."""
 
-_Shard = Mapping[bytes, HoldRecord]
+
+@dataclass(frozen=True)
+class _Shard:
+    """The holds of one first byte, by id."""
+
+    records: Mapping[bytes, HoldRecord]
+
+    @cached_property
+    def digest(self) -> bytes:
+        total = sha256()
+        for one in sorted(self.records):
+            total.update(sha256(self.records[one].message).digest())
+        return total.digest()
+
+
+_EMPTY: Final = _Shard({})
 
 
 @dataclass(frozen=True)
@@ -61,7 +76,7 @@ class HoldSet:
     shards, and the others are shared with the set before.
     """
 
-    _shards: tuple[_Shard, ...] = ({},) * _SHARDS
+    _shards: tuple[_Shard, ...] = (_EMPTY,) * _SHARDS
 
     @classmethod
     def of(cls, records: Iterable[HoldRecord]) -> HoldSet:
@@ -84,30 +99,36 @@ class HoldSet:
             return self
         at = _shard(hold_id)
         shards = list(self._shards)
-        shards[at] = {**shards[at], hold_id: joined}
+        shards[at] = _Shard({**shards[at].records, hold_id: joined})
         return HoldSet(tuple(shards))
 
     def get(self, hold_id: bytes) -> HoldRecord | None:
         """The record of one hold."""
-        return self._shards[_shard(hold_id)].get(hold_id)
+        return self._shards[_shard(hold_id)].records.get(hold_id)
 
     @cached_property
     def digest(self) -> bytes:
-        """32 bytes that two sets share when they say the same, in the same signed words."""
-        total = sha256()
-        for record in self.in_order():
-            total.update(sha256(record.message).digest())
-        return total.digest()
+        """32 bytes that two sets share when they say the same, in the same signed words.
+
+        Over the digests of the shards in order, each over the digests of its statements by id:
+        one more hold is digested without reading the others again.
+        """
+        return sha256(b"".join(shard.digest for shard in self._shards)).digest()
 
     def in_order(self, after: bytes = b"") -> list[HoldRecord]:
         """The records whose ids are above ``after``, by id: the same everywhere."""
-        return [shard[one] for shard in self._shards for one in sorted(shard) if one > after]
+        return [
+            shard.records[one]
+            for shard in self._shards
+            for one in sorted(shard.records)
+            if one > after
+        ]
 
     def __iter__(self) -> Iterator[HoldRecord]:
-        return (record for shard in self._shards for record in shard.values())
+        return (record for shard in self._shards for record in shard.records.values())
 
     def __len__(self) -> int:
-        return sum(map(len, self._shards))
+        return sum(len(shard.records) for shard in self._shards)
 
 
 def _shard(hold_id: bytes) -> int:

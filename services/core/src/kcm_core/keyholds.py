@@ -75,7 +75,7 @@ class KeyHolds:
             reason=f"the customer's key is {state.value}",
             salt=self._random.public(limits.ID_SIZE),
         )
-        self._switch.learning.learn(raw)
+        self._switch.issue(raw)
         self._spawn(self._tell(raw))
 
     def succeeded(self, link: str, position: int, moment: float) -> int:
@@ -99,7 +99,7 @@ class KeyHolds:
                 issued_ms=self._clock.unix_ms(),
                 reason="the customer's key is enabled again",
             )
-            self._switch.learning.learn(raw)
+            self._switch.issue(raw)
             self._spawn(self._tell(raw))
         return len(holds)
 

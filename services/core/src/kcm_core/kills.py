@@ -91,7 +91,7 @@ class Kills:
         """Take a signed hold or lift, tell everybody, and wait until this region has it durable."""
         hold_id = self._believe(raw).hold.id
         self._note(self._heard, hold_id, self._clock.elapsed())
-        self._switch.learning.learn(raw)
+        self._switch.issue(raw)
         try:
             await self._switch.tell(raw)
         except KcmError as error:

@@ -17,6 +17,7 @@ from kcm_bus.connection import Connection
 from kcm_bus.membership import Membership
 from kcm_bus.provision import check_server
 from kcm_bus.registry_feed import RegistryFeed
+from kcm_bus.remembering import HoldFiles
 from kcm_bus.serving import Service
 from kcm_bus.streams import ControlLog
 from kcm_bus.switch import KillSwitch
@@ -90,6 +91,7 @@ class Core:
         self._switch: Final = KillSwitch(
             membership=membership,
             stream=stream,
+            memory=HoldFiles(config.state_dir / "holds"),
             control_bus=self._control_bus,
             revocations=revocations,
             knowledge=knowledge,

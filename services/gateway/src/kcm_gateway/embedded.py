@@ -19,6 +19,7 @@ from kcm_bus.config import load
 from kcm_bus.connection import Connection
 from kcm_bus.membership import Membership, join_system
 from kcm_bus.registry_feed import RegistryFeed
+from kcm_bus.remembering import NoMemory
 from kcm_bus.streams import ControlLog
 from kcm_bus.switch import KillSwitch
 from kcm_control.knowledge import Knowledge
@@ -65,6 +66,7 @@ class EmbeddedGateway:
         self._switch: Final = KillSwitch(
             membership=membership,
             stream=ControlLog(self.region_bus, membership.region, clock),
+            memory=NoMemory(),
             control_bus=self._control_bus,
             revocations=revocations,
             knowledge=knowledge,

@@ -1,0 +1,37 @@
+"""A Core's disk: ``kcm_bus.ports.Memory``. It outlives every boot, and is written a little late."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from tests.simulation.nodes import Node
+
+if TYPE_CHECKING:
+    from tests.simulation.loop import SimLoop
+
+WRITE_S: Final = 0.02
+"""Seconds that a write takes at most; a crash before that loses it."""
+
+
+class SimMemory:
+    """What one boot of a Core reads from, and writes to, its machine's disk."""
+
+    def __init__(self, loop: SimLoop, node: Node, disk: dict[bytes, bytes]) -> None:
+        self._loop: Final = loop
+        self._node: Final = node
+        self._disk: Final = disk
+        self._latest: dict[bytes, bytes] = {}
+
+    def recall(self) -> list[bytes]:
+        return [self._disk[hold_id] for hold_id in sorted(self._disk)]
+
+    def remember(self, hold_id: bytes, statement: bytes) -> None:
+        self._latest[hold_id] = statement
+        self._loop.after(WRITE_S * self._loop.random.random(), self._write, hold_id)
+
+    async def close(self) -> None:
+        """Nothing waits."""
+
+    def _write(self, hold_id: bytes) -> None:
+        if not self._node.dead:
+            self._disk[hold_id] = self._latest[hold_id]
