@@ -289,7 +289,8 @@ def _on_record(caller: Membership, now: float) -> BootRecords:
         nonce=bytes(16),
         first=0,
         lease_ms=_LEASE_MS,
-        holds=bytes(32), ended=False,
+        holds=bytes(32),
+        ended=False,
     )
     records.take(lease, 1, now)
     return records

@@ -60,7 +60,8 @@ class Instance:
             nonce=self.nonce,
             first=self.first,
             lease_ms=10_000,
-            holds=bytes(32), ended=False,
+            holds=bytes(32),
+            ended=False,
         )
         return encode(self.identity.sign(Kind.LEASE, lease))
 

@@ -4,8 +4,13 @@ import asyncio
 import shutil
 
 import pytest
+from kcm import Admin
 from kcm.dev import system
+from kcm.dev.errors import ProcessDiedError
+from kcm.kills import Kills
+from kcm_bus.connection import Connection
 from kcm_schemas.codes import Code, KcmError
+from kcm_schemas.subjects import CONTROL_STREAM
 
 from tests.integration.living import EU, US, decrypt, encrypt, eventually
 
@@ -26,9 +31,6 @@ async def test_a_core_that_was_down_during_a_kill_knows_it_before_it_serves(frag
 
 
 async def _kill_without_waiting(fragile, tenant):
-    from kcm import Admin
-    from kcm.kills import Kills
-
     async with Admin.open(fragile.context) as admin:
         kills = Kills(admin, [US])
         hold = kills.make("tenant", tenant, "test")
@@ -71,14 +73,10 @@ async def test_a_lost_bucket_stops_the_core_instead_of_looking_empty(fragile):
     tenant = await fragile.tenant(kind="softkey")
     async with fragile.app() as app:
         sealed = (await encrypt(app, tenant, [b"x"])).records
-        from kcm_bus.connection import Connection
-
         operator = Connection(fragile.context.operator_address(EU), "vandal")
         await operator.start()
         await operator.jetstream().delete_key_value("kcm-registry")
         fragile.sigkill(CORE)
-        from kcm.dev.errors import ProcessDiedError
-
         with pytest.raises(ProcessDiedError, match="provision the region, or restore"):
             await fragile.restart(CORE)
         await operator.close()
@@ -92,8 +90,6 @@ async def test_wrapped_keys_come_back_from_the_second_store(fragile):
     tenant = await fragile.tenant(kind="softkey")
     async with fragile.app() as app:
         sealed = (await encrypt(app, tenant, [b"x"])).records
-        from kcm_bus.connection import Connection
-
         operator = Connection(fragile.context.operator_address(EU), "vandal")
         await operator.start()
         await operator.jetstream().purge_stream("KV_kcm-keys")
@@ -108,6 +104,35 @@ async def test_wrapped_keys_come_back_from_the_second_store(fragile):
 
         await eventually(opens)
         assert (await decrypt(app, tenant, sealed)).plaintexts == [b"x"]
+
+
+async def test_a_hold_outlives_the_stream_and_everybody_who_knew_it(fragile):
+    tenant = await fragile.tenant(regions=(EU,), kind="softkey")
+    async with fragile.app() as app:
+        sealed = (await encrypt(app, tenant, [b"x"])).records
+        async with Admin.open(fragile.context) as admin:
+            kills = Kills(admin, [EU])
+            hold = kills.make("tenant", tenant, "test")
+            await kills.place(hold, admin.around.clock.elapsed() + 20)
+        kept = fragile.directory / "state" / CORE / "holds"
+        await eventually(lambda: _true(any(kept.iterdir())))
+        # The other region, which was told too, is gone as well.
+        for name in (CORE, GATEWAY, f"core-{US}-1"):
+            fragile.sigkill(name)
+        operator = Connection(fragile.context.operator_address(EU), "vandal")
+        await operator.start()
+        broker = operator.jetstream()
+        config = (await broker.stream_info(CONTROL_STREAM)).config
+        await broker.delete_stream(CONTROL_STREAM)
+        await broker.add_stream(config)
+        await operator.close()
+        for name in (CORE, GATEWAY):
+            await fragile.restart(name)
+        assert await _codes(app, tenant, sealed) == {Code.TENANT_KILLED}
+
+
+async def _true(value):
+    return value
 
 
 async def test_a_root_key_that_cannot_be_reached_seals_and_comes_back(fragile):

@@ -1,6 +1,7 @@
 """The set of holds: a join, so that no order of messages, duplicate or issuer loses a kill."""
 
 from functools import reduce
+from hashlib import sha256
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -128,3 +129,18 @@ def test_a_join_is_only_of_one_hold(a):
                 except ValueError:
                     continue
                 raise AssertionError("states of two holds were joined")
+
+
+def digest_as_documented(holds):
+    """Of ``docs/wire-format.md``, from the statements alone."""
+    parts = []
+    for first in range(256):
+        mine = sorted((one.hold.id, one.message) for one in holds if one.hold.id[0] == first)
+        parts.append(sha256(b"".join(sha256(said).digest() for _, said in mine)).digest())
+    return sha256(b"".join(parts)).digest()
+
+
+@given(sets, sets)
+def test_sets_have_the_same_digest_when_they_say_the_same(left, right):
+    assert left.digest == digest_as_documented(left)
+    assert (left.digest == right.digest) == (list(left.in_order()) == list(right.in_order()))

@@ -109,14 +109,12 @@ class Switch:
 
     def __init__(self, core: Core) -> None:
         self._core = core
-        self.learning = self
         self.told: list[bytes] = []
 
-    def learn(self, raw: bytes) -> HoldRecord:
+    def issue(self, raw: bytes) -> None:
         record = to_record(self._core.me.verifier.hold_or_lift(raw))
         for tenant in self._core.revocations.learn(record).purge:
             self._core.purge(tenant)
-        return record
 
     async def tell(self, raw: bytes) -> None:
         self.told.append(raw)

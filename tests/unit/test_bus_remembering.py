@@ -1,6 +1,5 @@
 """Holds on a Core's disk."""
 
-import os
 import stat
 
 import pytest
@@ -42,11 +41,11 @@ def test_who_cannot_read_what_it_knew_does_not_go_on(tmp_path):
 async def test_a_disk_that_fails_is_logged_and_tried_again_with_the_next(tmp_path, caplog):
     files = HoldFiles(tmp_path / "holds")
     files.recall()
-    os.rename(tmp_path / "holds", tmp_path / "away")
+    (tmp_path / "holds").rename(tmp_path / "away")
     files.remember(ID, b"held")
     await files.close()
     assert "1 holds are not kept on disk" in caplog.text
-    os.rename(tmp_path / "away", tmp_path / "holds")
+    (tmp_path / "away").rename(tmp_path / "holds")
     files.remember(OTHER, b"another")
     await files.close()
     assert files.recall() == [b"another"]

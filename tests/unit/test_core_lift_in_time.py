@@ -21,11 +21,10 @@ class Switch:
     """A kill switch whose stream acknowledges at once."""
 
     def __init__(self, revocations):
-        self.learning = self
         self.told = 0
         self._revocations = revocations
 
-    def learn(self, raw):
+    def issue(self, raw):
         self._revocations.learn(to_record(VERIFIER.hold_or_lift(raw)))
 
     async def tell(self, raw):

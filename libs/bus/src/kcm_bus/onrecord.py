@@ -57,8 +57,9 @@ class OnRecord:
         holds: Callable[[], bytes],
         went_back: Callable[[], None],
     ) -> None:
-        """``holds`` is the digest of what is known; ``went_back`` is called after everything was
-        forgotten: it has to be read again.
+        """``holds`` gives the digest of what is known.
+
+        ``went_back`` is called after everything was forgotten: it has to be read again.
         """
         self._me: Final = membership
         self._stream: Final = stream
