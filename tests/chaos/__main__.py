@@ -14,6 +14,7 @@ import signal
 import sys
 from pathlib import Path
 
+from tests.chaos import packets
 from tests.chaos.report import good
 from tests.chaos.run import Wanted, run
 
@@ -24,6 +25,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=None, help="what the schedule follows from")
     parser.add_argument("--logs", type=Path, help="where the logs of all processes are kept")
     asked = parser.parse_args()
+    packets.enter()
     seed = random.SystemRandom().randrange(1 << 32) if asked.seed is None else asked.seed
     # Also where whoever started this ignores Ctrl-C, as a shell does for what is in the background.
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -10,6 +10,7 @@ import asyncio
 import threading
 from collections.abc import Callable
 
+from tests.chaos.packets import Packets
 from tests.chaos.proxy import Mode, Proxy
 
 Link = tuple[str, str]
@@ -18,7 +19,9 @@ Link = tuple[str, str]
 class Links:
     """All proxies of a system; to be closed."""
 
-    def __init__(self) -> None:
+    def __init__(self, packets: Packets | None = None) -> None:
+        self._packets = packets
+        self._dropped: set[int] = set()
         self._proxies: dict[Link, Proxy] = {}
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="links", daemon=True)
@@ -42,8 +45,9 @@ class Links:
 
         async def apply() -> int:
             chosen = [proxy for link, proxy in self._proxies.items() if concerns(link)]
+            self._lose(chosen, mode)
             for proxy in chosen:
-                proxy.set(mode)
+                proxy.set(self._at_the_proxy(mode))
             return len(chosen)
 
         return self._do(apply())
@@ -56,6 +60,22 @@ class Links:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+    def _at_the_proxy(self, mode: Mode) -> Mode:
+        if mode is not Mode.DROP:
+            return mode
+        return Mode.SWALLOW if self._packets is None else Mode.OPEN
+
+    def _lose(self, chosen: list[Proxy], mode: Mode) -> None:
+        if self._packets is None:
+            return
+        ports = {proxy.port for proxy in chosen}
+        if mode is Mode.DROP:
+            self._packets.drop(ports)
+            self._dropped |= ports
+        elif ports & self._dropped:
+            self._packets.let_through(ports & self._dropped)
+            self._dropped -= ports
 
     def _do(self, work):
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()

@@ -1,8 +1,9 @@
-"""A TCP proxy on the loopback that can be cut, in three ways in which networks fail.
+"""A TCP proxy on the loopback that can be cut, in ways in which networks fail.
 
 refuse   what is open is reset, what is new is refused: everybody knows at once
 swallow  nothing passes any more and nobody is told; what was open is reset at the healing
 stall    nothing passes until the healing, then everything does, late
+drop     packets are lost (``packets``); without a namespace for that, as swallow
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ class Mode(StrEnum):
     REFUSE = "refuse"
     SWALLOW = "swallow"
     STALL = "stall"
+    DROP = "drop"
 
 
-CUTS = (Mode.REFUSE, Mode.SWALLOW, Mode.STALL)
+CUTS = (Mode.REFUSE, Mode.SWALLOW, Mode.STALL, Mode.DROP)
 
 
 class Proxy:

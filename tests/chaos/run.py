@@ -23,6 +23,7 @@ from tests.chaos.healing import heal, open_everything
 from tests.chaos.history import History, TenantSpec
 from tests.chaos.links import Links
 from tests.chaos.operators import Operators
+from tests.chaos.packets import Packets
 from tests.chaos.plant import Plant
 from tests.chaos.report import report
 from tests.chaos.traffic import CLOCK, SERVICE, Stream
@@ -66,7 +67,8 @@ class Wanted:
 def run(wanted: Wanted, tell: Tell) -> dict[str, Any]:
     """Run once and return what came of it. Needs the main thread; leaves nothing running."""
     directory = Path(tempfile.mkdtemp(prefix="kcm-chaos-"))
-    links = Links()
+    packets = Packets.inside()
+    links = Links(packets)
     options = system.Options(
         directory=directory,
         regions=REGIONS,
@@ -79,6 +81,7 @@ def run(wanted: Wanted, tell: Tell) -> dict[str, Any]:
     told = _with_time(tell)
     try:
         told("starting three regions, one of them on a cluster of three brokers")
+        told(f"cut links {'lose packets' if packets else 'end at proxies'}")
         context = plant.up()
         result = asyncio.run(_run(wanted, plant, ClientContext.load(context), told))
     finally:
@@ -88,6 +91,7 @@ def run(wanted: Wanted, tell: Tell) -> dict[str, Any]:
             links.close()
             shutil.rmtree(directory, ignore_errors=True)
     result["left_running"] = len(plant.left_over())
+    result["packets_lost"] = packets is not None
     return result
 
 

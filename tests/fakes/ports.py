@@ -86,6 +86,7 @@ class FakeLog:
         self.stream = stream
         self.before: Hook = nothing
         self.connected = True
+        self.moves = 0
         self.acks_to_lose = 0
         self.puts: list[str] = []
         self.following: FakeFollowing | None = None
@@ -108,6 +109,9 @@ class FakeLog:
             self.acks_to_lose = max(0, self.acks_to_lose - 1)
             raise KcmError(Code.UNAVAILABLE, "nobody acknowledged")
         return sequence
+
+    async def move(self) -> None:
+        self.moves += 1
 
     async def last(self, subject: str) -> Entry | None:
         self._check()
@@ -335,6 +339,7 @@ class FakeMessages:
         self.wire = wire
         self.name = name
         self.connected = True
+        self.moves = 0
         self.subscriptions: list[_Subscription] = []
         self.failures: list[Exception] = []
 
@@ -368,6 +373,9 @@ class FakeMessages:
             raise KcmError(Code.DEADLINE_EXCEEDED) from None
         finally:
             self.subscriptions.remove(one)
+
+    async def move(self) -> None:
+        self.moves += 1
 
     async def flush(self) -> None:
         self._check(b"")

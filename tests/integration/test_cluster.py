@@ -80,6 +80,35 @@ async def test_a_node_that_dies_is_left_for_another_and_nothing_stored_is_lost(c
         await connection.close()
 
 
+async def test_who_leaves_a_node_goes_to_another_with_its_subscriptions(cluster):
+    plan, _ = cluster
+    connection = Connection(address_of(plan), "test")
+    await connection.start()
+    try:
+        heard, back = [], []
+
+        async def hear(message):
+            heard.append(message.data)
+
+        await connection.subscribe("kcm.test", hear)
+        connection.on_reconnect(lambda: back.append(connection.client.connected_url.port))
+        for number in range(3):
+            port = connection.client.connected_url.port
+            await connection.move()
+            await eventually(lambda number=number: _is(len(back) > number))
+            assert back[-1] != port
+        await connection.publish("kcm.test", b"once")
+        await connection.flush()
+        await eventually(lambda: _is(heard))
+        assert heard == [b"once"]
+    finally:
+        await connection.close()
+
+
+async def _is(value):
+    return bool(value)
+
+
 async def test_a_client_finds_a_node_that_lives_and_says_so_when_none_does(cluster):
     plan, running = cluster
     end(running["eu-de-1"])

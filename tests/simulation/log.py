@@ -42,6 +42,9 @@ class SimLog:
             raise KcmError(result.code)
         return result
 
+    async def move(self) -> None:
+        """Each side has one node: there is no other one."""
+
     async def last(self, subject: str) -> Entry | None:
         """As the port says."""
         self._check()

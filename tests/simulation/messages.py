@@ -136,6 +136,9 @@ class SimConnection:
         finally:
             del self._open[inbox]
 
+    async def move(self) -> None:
+        """Each side has one node: there is no other one."""
+
     async def flush(self) -> None:
         """As the port says: a broker that does not answer is noticed here."""
         self._check()

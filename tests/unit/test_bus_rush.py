@@ -62,6 +62,9 @@ class Log:
         self.stored[subject] = Entry(self.sequence, subject, body)
         return self.sequence
 
+    async def move(self):
+        pass
+
     async def last(self, subject):
         self.reads += 1
         return self.stored.get(subject)
@@ -82,6 +85,9 @@ class Messages:
 
     async def publish(self, subject, body, reply=""):
         self.sent.append((subject, body))
+
+    async def move(self):
+        pass
 
     async def flush(self):
         pass

@@ -369,3 +369,22 @@ async def test_a_reconnect_seals_nobody(system):
     await until(lambda: boot.follower.remade == 2)
     assert boot.live()
     assert boot.knowledge.lease.until() >= before - system.timing.renew_every_s
+
+
+async def test_whoever_is_not_acknowledged_goes_to_another_node_before_the_lease_ends(system):
+    boot = system.boot("core-eu-1")
+    await boot.start()
+    lease_s = system.timing.control_lease_s
+    await let_pass(5 * lease_s)
+    assert (boot.log.moves, boot.bus.moves) == (0, 0)
+    boot.log.connected = False
+    await until(lambda: boot.log.moves)
+    assert boot.live()
+    await let_pass(3 * lease_s)
+    assert boot.log.moves == boot.bus.moves
+    assert 5 <= boot.log.moves <= 8
+    boot.log.connected = True
+    await until(boot.live)
+    moves = boot.log.moves
+    await let_pass(5 * lease_s)
+    assert boot.log.moves == moves

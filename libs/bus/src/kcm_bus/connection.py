@@ -70,6 +70,8 @@ class Connection:
         self._building = False
         self._rebuilding: asyncio.Task[None] | None = None
         self._on_reconnect: list[Callable[[], None]] = []
+        self._left = ""
+        """The node that was left last: it is tried after all others."""
 
     @property
     def connected(self) -> bool:
@@ -106,6 +108,18 @@ class Connection:
                 await asyncio.wait_for(self._client.drain(), 5)
             except (TimeoutError, nats_errors.Error):
                 await self._client.close()
+
+    async def move(self) -> None:
+        """Leave this node of the broker for another one; without one, nothing happens.
+
+        A node that is cut off from its cluster answers its clients' pings and serves nothing.
+        """
+        if self._client is None or not self.connected or len(self._address.urls) < 2:
+            return
+        url = self._client.connected_url
+        self._left = "" if url is None else url.netloc.rpartition("@")[2]
+        log.warning("%s: leaves a node that does not serve", self._name)
+        await _abandon(self._client)  # that it is closed makes a new one
 
     async def subscribe(self, subject: str, callback: OnArrival, queue: str = "") -> None:
         """Call ``callback`` for every message, one after another; also after a reconnect."""
@@ -159,7 +173,8 @@ class Connection:
             made: Client | None = None
             try:
                 made = self._client = await nats.connect(
-                    servers=list(self._address.urls),
+                    servers=self._servers(),
+                    dont_randomize=True,
                     user=self._address.user,
                     password=_password(self._address),
                     name=self._name,
@@ -186,6 +201,11 @@ class Connection:
             else:
                 break
         self._building = False
+
+    def _servers(self) -> list[str]:
+        urls = list(self._address.urls)
+        random.shuffle(urls)
+        return sorted(urls, key=lambda url: bool(self._left) and url.endswith(self._left))
 
     async def _make(self, wanted: _Wanted) -> None:
         wanted.live = await self.client.subscribe(

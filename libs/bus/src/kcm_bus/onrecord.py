@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from kcm_control.agreement import Agreement
@@ -56,10 +56,12 @@ class OnRecord:
         randomness: Randomness,
         holds: Callable[[], bytes],
         went_back: Callable[[], None],
+        unheard: Callable[[], Awaitable[None]],
     ) -> None:
         """``holds`` gives the digest of what is known.
 
-        ``went_back`` is called after everything was forgotten: it has to be read again.
+        ``went_back`` is called after everything was forgotten: it has to be read again;
+        ``unheard`` when no write was acknowledged for half a lease, again and again.
         """
         self._me: Final = membership
         self._stream: Final = stream
@@ -68,6 +70,7 @@ class OnRecord:
         self._random: Final = randomness
         self._holds: Final = holds
         self._went_back: Final = went_back
+        self._unheard: Final = unheard
         self._agreement: Final = Agreement()
         self.boots: Final = BootRecords()
         self._subject: Final = subjects.control_lease(
@@ -93,13 +96,19 @@ class OnRecord:
     async def keep(self) -> None:
         """Write records until this boot ends."""
         every = self._knowledge.timing.renew_every_s
+        patience = self._knowledge.timing.control_lease_s / 2
+        heard = self._clock.elapsed()
         # A flag and not only cancellation: the client library may swallow that.
         while not self._closing:
             wait = self._wrote + every - self._clock.elapsed()
             if wait > 0:
                 await asyncio.sleep(wait)
                 continue
+            heard = max(heard, self._wrote)
             try:
+                if self._clock.elapsed() - heard >= patience:
+                    heard = self._clock.elapsed()
+                    await self._unheard()
                 await self.renew()
             except Exception as error:  # noqa: BLE001 - a boot that is not on record is forgotten
                 log.warning("lease record not acknowledged: %s", describe(error))

@@ -57,6 +57,10 @@ class Messages(Protocol):
         """Wait until the broker has everything that was published."""
         ...
 
+    async def move(self) -> None:
+        """Leave the node of a clustered broker for another one; without one, nothing happens."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -89,6 +93,10 @@ class Log(Protocol):
 
         A leader that was deposed and does not know it answers with old data.
         """
+        ...
+
+    async def move(self) -> None:
+        """Go to another node of a clustered broker: this one does not acknowledge."""
         ...
 
     def follow(self, follower: LogFollower) -> Following:

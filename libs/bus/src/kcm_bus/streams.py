@@ -100,6 +100,10 @@ class ControlLog:
         """The last message of a subject as the stream's leader has it, or ``None``."""
         return await last(self._connection, subjects.CONTROL_STREAM, subject)
 
+    async def move(self) -> None:
+        """Go to another node of the broker: this one may be in a minority."""
+        await self._connection.move()
+
     def follow(self, follower: LogFollower) -> Follower:
         """Deliver everything to ``follower`` once the result was started."""
         return Follower(

@@ -68,6 +68,7 @@ class KillSwitch:
         randomness: Randomness,
     ) -> None:
         self._me: Final = membership
+        self._stream: Final = stream
         self._memory: Final = memory
         self._control_bus: Final = control_bus
         self._revocations: Final = revocations
@@ -98,6 +99,7 @@ class KillSwitch:
             randomness=randomness,
             holds=lambda: revocations.holds.digest,
             went_back=self._read_again,
+            unheard=self._move,
         )
         self._following: Final[Following] = stream.follow(self)
 
@@ -252,6 +254,10 @@ class KillSwitch:
     def _read_again(self) -> None:
         self._durable.forget()
         self._following.again()
+
+    async def _move(self) -> None:
+        await self._stream.move()
+        await self._control_bus.move()
 
     def _on_fence(self, fence: Fence) -> None:
         if fence.region != self._me.region:
