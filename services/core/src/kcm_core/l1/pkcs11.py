@@ -23,6 +23,7 @@ import pkcs11
 from pkcs11 import Attribute, MechanismFlag, ObjectClass, TokenFlag
 
 from kcm_core.l1.pkcs11_errors import disabled, translated
+from kcm_core.l1.pkcs11_uri import KeyClass, Pkcs11Uri
 from kcm_core.l1.pkcs11_wrapping import (
     PAIR,
     SECRET,
@@ -34,7 +35,6 @@ from kcm_core.l1.pkcs11_wrapping import (
 )
 from kcm_core.l1.port import Opened, WrapResult, unknown_mechanism
 from kcm_core.l1.state import L1Error, L1State
-from kcm_core.l1.uri import KeyClass, Pkcs11Uri
 
 _PIN_MAX: Final = 256
 """Bytes of a PIN file that are read: tokens take 4 to 255 characters."""

@@ -12,12 +12,18 @@ from __future__ import annotations
 from typing import assert_never
 
 from kcm_core.l1.port import L1Provider
-from kcm_core.l1.uri import L1Uri, Pkcs11Uri, SoftkeyUri
+from kcm_core.l1.uri import AwsKmsUri, AzureKvUri, GcpKmsUri, L1Uri, Pkcs11Uri, SoftkeyUri
 
 
 def warm(uri: L1Uri, *, development: bool) -> None:
     """Import what a provider needs; raises ImportError where its library is not installed."""
     match uri:
+        case AwsKmsUri():
+            from kcm_core.l1 import awskms as _awskms  # noqa: F401 - for its effect
+        case AzureKvUri():
+            from kcm_core.l1 import azurekv as _azurekv  # noqa: F401 - for its effect
+        case GcpKmsUri():
+            from kcm_core.l1 import gcpkms as _gcpkms  # noqa: F401 - for its effect
         case Pkcs11Uri():
             from kcm_core.l1 import pkcs11 as _pkcs11  # noqa: F401 - for its effect
         case SoftkeyUri():
@@ -32,6 +38,18 @@ def warm(uri: L1Uri, *, development: bool) -> None:
 def open_provider(uri: L1Uri, *, development: bool) -> L1Provider:
     """Open the provider for one operation; raises `L1Error` or ImportError."""
     match uri:
+        case AwsKmsUri():
+            from kcm_core.l1.awskms import AwsKmsProvider
+
+            return AwsKmsProvider(uri)
+        case AzureKvUri():
+            from kcm_core.l1.azurekv import AzureKvProvider
+
+            return AzureKvProvider(uri)
+        case GcpKmsUri():
+            from kcm_core.l1.gcpkms import GcpKmsProvider
+
+            return GcpKmsProvider(uri)
         case Pkcs11Uri():
             from kcm_core.l1.pkcs11 import Pkcs11Provider
 

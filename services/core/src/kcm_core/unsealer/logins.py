@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 from kcm_core.l1.state import L1Error, L1State
-from kcm_core.l1.uri import L1Uri, Pkcs11Uri, SoftkeyUri
+from kcm_core.l1.uri import L1Uri, Pkcs11Uri
 
 LOGINS_MAX: Final = 1024
 """Tokens remembered: one per link at most; beyond that, what was learned first is forgotten."""
@@ -55,7 +55,7 @@ class Logins:
                     return
                 async with self._gate(self._login(uri), version):
                     yield
-            case Pkcs11Uri() | SoftkeyUri():
+            case _:
                 yield
 
     @asynccontextmanager

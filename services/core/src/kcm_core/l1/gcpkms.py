@@ -1,0 +1,21 @@
+"""A key in gcpkms: to be written."""
+
+from __future__ import annotations
+
+from kcm_core.l1.port import Opened, WrapResult, unknown_mechanism
+from kcm_core.l1.uri import GcpKmsUri
+
+
+class GcpKmsProvider:
+    """The key that the URI names."""
+
+    def __init__(self, uri: GcpKmsUri) -> None:
+        self._uri = uri
+
+    def wrap(self, plaintext: bytes | bytearray | memoryview, context: bytes) -> WrapResult:
+        """Wrap."""
+        raise unknown_mechanism()
+
+    def unwrap(self, blob: bytes, context: bytes, mechanism: str) -> Opened:
+        """Open what ``wrap`` made."""
+        raise unknown_mechanism()
