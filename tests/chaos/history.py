@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import inf
 
 from kcm_control.timing import Model, Timing
 from kcm_schemas.control import Scope
@@ -57,6 +58,9 @@ class Kill:
     """When somebody was told, signed, that it is complete."""
     held_until: float | None = None
     """The last instant at which it is certain that nobody had lifted it. None: to the end."""
+    lifted_at: float = inf
+    """When its lift was signed. Regions hear of it at different times, so one in which it is still
+    in force says nothing about that."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable
 
 from kcm import Admin, ClientContext
@@ -95,13 +96,17 @@ class Operators:
                     requested=CLOCK.elapsed(), region=view.origin, held_until=0.0,
                 ),
             )  # fmt: skip
-            if not view.lifted:
+            if view.lifted:
+                ago_s = time.time() - view.lifted_ms / 1000  # every process has the same wall clock
+                kill.lifted_at = min(kill.lifted_at, CLOCK.elapsed() - ago_s)
+                kill.held_until = min(kill.held_until or 0.0, kill.lifted_at)
+            else:
                 asked = CLOCK.elapsed()
                 with contextlib.suppress(KcmError):
                     status = await self._kills(view.origin).status(view.hold_id, asked + ASK_S)
                     self._learn(kill, status)
                     if not status.lifted:
-                        kill.held_until = asked
+                        kill.held_until = min(asked, kill.lifted_at)
 
     async def held(self, region: str) -> dict[str, bool]:
         """The holds that a region knows, and whether each is lifted; raises ``KcmError``."""

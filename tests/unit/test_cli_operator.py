@@ -88,6 +88,8 @@ class Cores:
                     issued_ms=held.hold.issued_ms,
                     reason=held.hold.reason,
                     lifted=hold_id in self.lifted,
+                    lifted_ms=5 if hold_id in self.lifted else 0,
+                    lifted_by="bob" if hold_id in self.lifted else "",
                     raw=held.raw,
                 )
                 for hold_id, held in self.held.items()

@@ -289,6 +289,8 @@ def view(hold: NewHold, **changes: object) -> HoldView:
         "issued_ms": 1,
         "reason": "",
         "lifted": False,
+        "lifted_ms": 0,
+        "lifted_by": "",
         "raw": hold.raw,
     }
     return HoldView.model_validate(fields | changes)

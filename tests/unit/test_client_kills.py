@@ -60,7 +60,8 @@ async def test_a_lift_finds_its_hold_in_whichever_region_knows_it(system, kills)
     hold = kills.make("tenant", "acme", "")
     known = HoldView(
         hold_id=hold.id, scope=hold.scope, target=hold.target, cause="operator", origin="eu",
-        issuer="alice", issued_ms=1, reason="", lifted=False, raw=hold.raw,
+        issuer="alice", issued_ms=1, reason="", lifted=False, lifted_ms=0,
+        lifted_by="", raw=hold.raw,
     )  # fmt: skip
     system.cores["eu"].handlers["hold", "list"] = lambda request, operator: HoldList(holds=[])
     system.cores["us"].handlers["hold", "list"] = lambda request, operator: HoldList(holds=[known])

@@ -93,7 +93,10 @@ class HoldQuery(Message):
 
 
 class HoldView(Message):
-    """A hold as it stands; ``raw`` is the signed hold, which a lift embeds."""
+    """A hold as it stands; ``raw`` is the signed hold, which a lift embeds.
+
+    ``lifted_ms`` and ``lifted_by`` say when somebody signed its lift, and who: 0 and empty before.
+    """
 
     hold_id: Id
     scope: Scope
@@ -104,6 +107,8 @@ class HoldView(Message):
     issued_ms: U64
     reason: Text
     lifted: bool
+    lifted_ms: U64
+    lifted_by: Text
     raw: bytes
 
 

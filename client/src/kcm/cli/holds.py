@@ -47,7 +47,7 @@ def list_holds(settings: Settings, region: str | None, *, everything: bool, ids:
                 view.cause,
                 view.issuer,
                 moment(view.issued_ms),
-                "lifted" if view.lifted else "held",
+                f"lifted {moment(view.lifted_ms)} by {view.lifted_by}" if view.lifted else "held",
                 view.reason,
             )
             for view in shown

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from kcm_schemas import limits
-from kcm_schemas.codec import encode
+from kcm_schemas.codec import decode, encode
 from kcm_schemas.control import Cause, Hold, Lift, Scope
-from kcm_schemas.signed import Kind
+from kcm_schemas.signed import Kind, Signed
 
 from kcm_trust.identity import Identity
 from kcm_trust.verify import hold_id
@@ -57,3 +57,9 @@ def l1_hold(
 def lift(identity: Identity, held: bytes, *, issued_ms: int, reason: str) -> bytes:
     """A signed end of the signed hold ``held``."""
     return encode(identity.sign(Kind.LIFT, Lift(hold=held, issued_ms=issued_ms, reason=reason)))
+
+
+def lifted(raw: bytes) -> tuple[int, str]:
+    """When a lift was signed (Unix milliseconds), and by whom. It has to be verified already."""
+    statement = decode(Signed, raw)
+    return decode(Lift, statement.body).issued_ms, statement.signer

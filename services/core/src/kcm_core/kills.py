@@ -30,6 +30,7 @@ from kcm_schemas import subjects
 from kcm_schemas.admin import BlastRadius, BootStatus, HoldList, HoldStatus, HoldView
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.control import Boot, Receipt, Scope
+from kcm_trust.statements import lifted
 from kcm_trust.verify import Untrusted
 
 from kcm_core.regions import FIRST, Regions
@@ -151,21 +152,7 @@ class Kills:
 
     def listing(self) -> HoldList:
         """Every hold, lifted ones too."""
-        views = [
-            HoldView(
-                hold_id=record.hold.id,
-                scope=record.hold.scope,
-                target=record.hold.target,
-                cause=record.hold.cause,
-                origin=record.hold.origin,
-                issuer=record.issuer,
-                issued_ms=record.hold.issued_ms,
-                reason=record.hold.reason,
-                lifted=record.lifted,
-                raw=record.raw,
-            )
-            for record in self._revocations.holds
-        ]
+        views = [_view(record) for record in self._revocations.holds]
         return HoldList(holds=sorted(views, key=lambda view: (view.issued_ms, view.hold_id)))
 
     def _believe(self, raw: bytes) -> HoldRecord:
@@ -284,6 +271,24 @@ class Kills:
         while len(moments) > HOLDS_WATCHED_MAX:
             moments.popitem(last=False)
         return since
+
+
+def _view(record: HoldRecord) -> HoldView:
+    lifted_ms, lifted_by = (0, "") if record.lift is None else lifted(record.lift)
+    return HoldView(
+        hold_id=record.hold.id,
+        scope=record.hold.scope,
+        target=record.hold.target,
+        cause=record.hold.cause,
+        origin=record.hold.origin,
+        issuer=record.issuer,
+        issued_ms=record.hold.issued_ms,
+        reason=record.hold.reason,
+        lifted=record.lifted,
+        lifted_ms=lifted_ms,
+        lifted_by=lifted_by,
+        raw=record.raw,
+    )
 
 
 def _durable(status: HoldStatus) -> bool:
