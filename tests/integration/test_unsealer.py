@@ -40,6 +40,16 @@ def uri(directory):
     return f"softkey:{directory}"
 
 
+def others(directory, count):
+    """URIs of as many keys that are this one: calls of one URI take turns, those of two do not."""
+    found = []
+    for number in range(count):
+        other = directory.with_name(f"{directory.name}-{number}")
+        other.symlink_to(directory)
+        found.append(f"softkey:{other}")
+    return found
+
+
 @pytest.fixture
 async def unsealer():
     unsealer = Unsealer({"KCM_DEVELOPMENT": "1"})
@@ -130,7 +140,8 @@ async def test_no_child_holds_the_pipe_of_another(unsealer, directory, uri):
     with hanging(directory):
         first = asyncio.create_task(opened(unsealer, uri, wrapped))
         older = await one_child(unsealer)
-        second = asyncio.create_task(opened(unsealer, uri, wrapped))
+        (another,) = others(directory, 1)
+        second = asyncio.create_task(opened(unsealer, another, wrapped))
         await until(lambda: len(children(unsealer.server_pid)) == 2)
         # The younger child was forked while the older call's pipe was open. If it had a copy,
         # the older call would not see its end.
@@ -232,7 +243,10 @@ async def test_a_hundred_unwraps_at_once_are_bounded_and_all_right(unsealer, dir
     descriptors = open_descriptors()
     await no_child(unsealer)
     with hanging(directory):
-        calls = [asyncio.create_task(opened(unsealer, uri, each)) for each in wrapped]
+        calls = [
+            asyncio.create_task(opened(unsealer, other, each))
+            for other, each in zip(others(directory, 100), wrapped, strict=True)
+        ]
         await until(lambda: len(children(unsealer.server_pid)) >= most)
         for _ in range(20):
             assert len(children(unsealer.server_pid)) == most
@@ -256,7 +270,8 @@ async def test_waiting_for_a_slot_counts_towards_the_deadline(unsealer, director
     await no_child(unsealer)
     with hanging(directory):
         calls = [
-            asyncio.create_task(opened(unsealer, uri, wrapped)) for _ in range(CALLS_IN_FLIGHT_MAX)
+            asyncio.create_task(opened(unsealer, other, wrapped))
+            for other in others(directory, CALLS_IN_FLIGHT_MAX)
         ]
         await until(lambda: len(children(unsealer.server_pid)) == CHILDREN_MAX)
         error = await failure(opened(unsealer, uri, wrapped, deadline_s=0.05))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import time
 from collections.abc import Mapping
 from typing import Final
 
@@ -28,6 +29,7 @@ from kcm_core.unsealer.frames import (
 from kcm_core.unsealer.logins import Logins
 from kcm_core.unsealer.port import Opened, Probe, Wrapped
 from kcm_core.unsealer.reading import Frame, read_frame
+from kcm_core.unsealer.turns import Turns
 
 CALLS_IN_FLIGHT_MAX: Final = 16
 """Calls at once, as many as the server has children: others wait here, within their deadlines."""
@@ -54,6 +56,7 @@ class Unsealer:
         self._server = ForkServer(environment)
         self._slots = asyncio.Semaphore(CALLS_IN_FLIGHT_MAX)
         self._logins = Logins()
+        self._turns = Turns(time.monotonic)
         self._ping_deadline_s = ping_deadline_s
         self._check: asyncio.Task[None] | None = None
         self._closed = False
@@ -131,21 +134,30 @@ class Unsealer:
     async def _call(
         self, operation: Operation, ask: Ask, payload: memoryview, out: memoryview | None
     ) -> Frame:
-        ends = asyncio.get_running_loop().time() + ask.deadline_ms / 1000
         try:
             uri = parse(ask.uri)
-            async with asyncio.timeout_at(ends), self._logins.attempt(uri), self._slots:
-                return await self._exchange(operation, ask, payload, out, ends)
+            probe = operation is Operation.PROBE
+            async with self._turns.take(ask.uri, probe=probe), self._logins.attempt(uri):
+                return await self._within_deadline(operation, ask, payload, out)
         except L1UriError as error:
             raise L1Error(L1State.UNREACHABLE, str(error), cls="L1UriError") from None
-        except TimeoutError:
-            self._suspect()
-            raise L1Error(L1State.UNREACHABLE, "no answer within the deadline") from None
         except L1Error as error:
             if error.cls and not error.state.refused:
                 # The class of what nobody mapped must be somewhere; refusals are the caller's news.
                 _log.warning("%s of %s: %s", operation.name, scheme(ask.uri), error)
             raise
+
+    async def _within_deadline(
+        self, operation: Operation, ask: Ask, payload: memoryview, out: memoryview | None
+    ) -> Frame:
+        ends = asyncio.get_running_loop().time() + ask.deadline_ms / 1000
+        try:
+            async with asyncio.timeout_at(ends), self._slots:
+                return await self._exchange(operation, ask, payload, out, ends)
+        except TimeoutError:
+            self._suspect()
+            hint = "no answer within the deadline"
+            raise L1Error(L1State.UNREACHABLE, hint, cls="TimeoutError") from None
 
     async def _exchange(
         self,

@@ -39,8 +39,9 @@ class UnsealerPort(Protocol):
     """Asks a customer's key, in another process, within a deadline.
 
     All three raise `kcm_core.l1.state.L1Error` and nothing else (but cancellation): the state says
-    whether somebody refused. ``deadline_s`` counts seconds from the call, waiting for a free child
-    included; when it has passed, the answer is ``unreachable``. ``context`` is at most 4 KiB.
+    whether somebody refused. Calls of one L1 take turns, for which a call may have to wait a minute
+    (``turns``). ``deadline_s`` counts seconds from its turn on, waiting for a free child included;
+    when it has passed, the answer is ``unreachable``. ``context`` is at most 4 KiB.
     """
 
     async def wrap(
