@@ -113,7 +113,7 @@ async def make_links(at: System, admin: Admin, count: int) -> list[Path]:
         uri = keys.create(f"root-{number}", "softkey")
         link = statements.link(admin.identity, f"link-{number}", uri=uri, model="byok")
         for region in at.regions:
-            await admin.put(region, "link", link)
+            await admin.put_link(region, link)
         states.append(Path(uri.partition(":")[2]) / "state")
     return states
 

@@ -139,8 +139,8 @@ async def _break(plan: schedule.Plan, faults: Faults, tell: Tell) -> None:
 async def _make_tenants(admin: Admin, plant: Plant) -> None:
     for tenant in TENANTS:
         uri = plant.keys.create(tenant.link, "softkey")
+        link = statements.link(admin.identity, tenant.link, uri=uri, model=tenant.model)
         records = (
-            ("link", statements.link(admin.identity, tenant.link, uri=uri, model=tenant.model)),
             (
                 "tenant",
                 statements.tenant(
@@ -151,6 +151,7 @@ async def _make_tenants(admin: Admin, plant: Plant) -> None:
             ("service", statements.service(admin.identity, tenant.name, SERVICE)),
         )  # fmt: skip
         for region in tenant.regions:
+            await admin.put_link(region, link)
             for noun, statement in records:
                 await admin.put(region, noun, statement)
 

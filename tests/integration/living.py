@@ -92,7 +92,7 @@ class Living:
             )
             service = statements.service(admin.identity, name, "crm")
             for region in regions:
-                await admin.put(region, "link", link)
+                await admin.put_link(region, link)
                 await admin.put(region, "tenant", tenant)
                 await admin.put(region, "service", service)
         return name

@@ -24,6 +24,7 @@ from kcm_schemas.admin import (
     HoldList,
     HoldQuery,
     HoldStatus,
+    LinkView,
     PreviewQuery,
     PutStatement,
     TenantList,
@@ -98,8 +99,19 @@ class Admin:
         await asyncio.gather(*(transport.close() for transport in transports))
 
     async def put(self, region: str, noun: str, statement: bytes) -> None:
-        """Give a region a signed tenant, link or service. The same one again changes nothing."""
+        """Give a region a signed tenant or service. The same one again changes nothing."""
         await self.ask(region, noun, "put", PutStatement(statement=statement), Empty)
+
+    async def put_link(
+        self, region: str, statement: bytes, *, deadline_s: float = ADMIN_S
+    ) -> LinkView:
+        """Give a region a signed link; a Core there tries the key first, and says what it found.
+
+        The same one again changes nothing. Raises ``ServiceError`` with the reason when the key does
+        not do what it has to; nothing is linked then.
+        """
+        put = PutStatement(statement=statement)
+        return await self.ask(region, "link", "put", put, LinkView, deadline_s=deadline_s)
 
     async def put_hold(
         self, region: str, statement: bytes, *, deadline_s: float = ADMIN_S

@@ -47,6 +47,20 @@ class PutStatement(Message):
     statement: bytes
 
 
+class LinkView(Message):
+    """A customer's key as a Core of a region found it when it tried it, and linked it.
+
+    ``ms`` is how long one unwrap took there.
+    """
+
+    link: Name
+    region: Name
+    mechanism: Text
+    key_version: Text
+    principal: Text
+    ms: U32
+
+
 class TenantQuery(Message):
     """Which tenant to show."""
 

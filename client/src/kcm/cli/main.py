@@ -17,10 +17,11 @@ from kcm.cli.exits import HELP, Exit
 from kcm.cli.holds import hold, lift
 from kcm.cli.inspect import inspect
 from kcm.cli.kill import kill
+from kcm.cli.l1 import l1
 from kcm.cli.problems import explain, show
 from kcm.cli.region import region
 from kcm.cli.settings import World
-from kcm.cli.tenants import l1, service, tenant
+from kcm.cli.tenants import service, tenant
 
 if TYPE_CHECKING:
     from kcm.transport import Opener

@@ -1,4 +1,4 @@
-"""Tenants, services and links to customers' root keys."""
+"""Tenants and their services."""
 
 from __future__ import annotations
 
@@ -34,47 +34,8 @@ def tenant() -> None:
 
 
 @click.group()
-def l1() -> None:
-    """Links to the root keys that customers hold."""
-
-
-@click.group()
 def service() -> None:
     """Services of a tenant, each with a key of its own."""
-
-
-@l1.command("link")
-@click.argument("name")
-@click.argument("uri")
-@click.option(
-    "--model",
-    type=click.Choice(["byok", "hyok"]),
-    default="byok",
-    show_default=True,
-    help="byok: a key in a cloud's key store; hyok: a key in the customer's own HSM.",
-)
-@click.option("--region", "regions", multiple=True, help="Only this region (repeatable).")
-@revision_option
-@common
-def link(
-    settings: Settings,
-    name: str,
-    uri: str,
-    model: Literal["byok", "hyok"],
-    regions: tuple[str, ...],
-    revision: int,
-) -> int:
-    """Link a root key by its URI. The key itself stays where it is.
-
-    Example: kcm l1 link acme-root softkey:/srv/keys/acme
-    """
-    from kcm import statements
-
-    async def put(admin: Admin, region: str) -> None:
-        raw = statements.link(admin.identity, name, uri=uri, model=model, revision=revision)
-        await admin.put(region, "link", raw)
-
-    return _everywhere(settings, regions, put, {"link": name})
 
 
 @tenant.command("create")

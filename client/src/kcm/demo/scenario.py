@@ -126,7 +126,7 @@ class _Scenario:
             )
             service = statements.service(admin.identity, tenant, SERVICE)
             for region in (HOME, ABROAD):
-                await admin.put(region, "link", link)
+                await admin.put_link(region, link)
                 await admin.put(region, "tenant", record)
                 await admin.put(region, "service", service)
         self._tell(f"tenants {KILLED} and {OTHER}, each with its own root key, in both regions")

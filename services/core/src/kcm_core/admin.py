@@ -44,7 +44,7 @@ from kcm_trust.verify import Untrusted
 
 from kcm_core.keystore import KeyStore
 from kcm_core.kills import Kills
-from kcm_core.l1.uri import L1UriError, parse
+from kcm_core.linking import Linker
 from kcm_core.making import Maker
 from kcm_core.vault import Vault
 from kcm_core.wrapping import check_deadline
@@ -74,6 +74,7 @@ class Admin:
         store: KeyStore,
         vault: Vault,
         maker: Maker,
+        linker: Linker,
         kills: Kills,
         emit: Emit,
         clock: Clock,
@@ -86,6 +87,7 @@ class Admin:
         self._store: Final = store
         self._vault: Final = vault
         self._maker: Final = maker
+        self._linker: Final = linker
         self._kills: Final = kills
         self._emit: Final = emit
         self._refusals: Final = Refusals("admin", emit, clock)
@@ -137,13 +139,10 @@ class Admin:
     async def _put_link(self, request: AdminRequest) -> Message:
         raw = decode(PutStatement, request.payload).statement
         link = _believed(self._me.verifier.link, raw)
-        try:
-            parse(link.uri)
-        except L1UriError as error:
-            raise KcmError(Code.MALFORMED, f"the root key's URI: {error}") from None
+        view = await self._linker.check(link)
         await self._put(raw, "link", link.link)
-        self._emit("link.put", detail=f"link {link.link}")
-        return Empty()
+        self._emit("link.put", detail=f"link {link.link}: {view.mechanism} as {view.principal}")
+        return view
 
     async def _put_tenant(self, request: AdminRequest) -> Message:
         raw = decode(PutStatement, request.payload).statement

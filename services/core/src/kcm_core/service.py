@@ -38,6 +38,7 @@ from kcm_core.directory import Directory
 from kcm_core.keyholds import KeyHolds
 from kcm_core.keystore import KeyStore
 from kcm_core.kills import Kills
+from kcm_core.linking import Linker
 from kcm_core.making import Maker
 from kcm_core.opening import Opener
 from kcm_core.regions import Regions
@@ -186,6 +187,13 @@ class Core:
             randomness=randomness,
             deadline_s=config.l1_deadline_s,
         )
+        linker = Linker(
+            region=membership.region,
+            unsealer=unsealer,
+            clock=clock,
+            randomness=randomness,
+            deadline_s=config.l1_deadline_s,
+        )
         self._admin: Final = Admin(
             membership=membership,
             connection=self._region_bus,
@@ -195,6 +203,7 @@ class Core:
             store=store,
             vault=vault,
             maker=maker,
+            linker=linker,
             kills=self._kills,
             emit=emit,
             clock=clock,

@@ -6,9 +6,13 @@ What is wrapped is never an L2 but a nested blob that is already sealed to the r
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
 from kcm_core.l1.state import L1Error, L1State
+
+BINDS_CONTEXT: Final = frozenset({"aes-gcm", "aws-kms", "google-kms"})
+"""Mechanisms that authenticate the context themselves: another one opens nothing. Where a mechanism
+has no such feature, the nested blob binds the same context all the same."""
 
 
 @dataclass(frozen=True, slots=True)

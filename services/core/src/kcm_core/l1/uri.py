@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from kcm_core.l1.awskms_uri import AwsKmsUri, parse_awskms
 from kcm_core.l1.azurekv_uri import AzureKvUri, parse_azurekv
@@ -17,6 +17,7 @@ from kcm_core.l1.pkcs11_uri import Pkcs11Uri, parse_pkcs11
 from kcm_core.l1.uri_parts import URI_MAX, L1UriError, UriReason, file_path, refuse
 
 __all__ = [
+    "EXTRAS",
     "URI_MAX",
     "AwsKmsUri",
     "AzureKvUri",
@@ -39,6 +40,10 @@ class SoftkeyUri:
 
 
 L1Uri: TypeAlias = AwsKmsUri | AzureKvUri | GcpKmsUri | Pkcs11Uri | SoftkeyUri
+
+
+EXTRAS: Final = {"awskms": "aws", "azurekv": "azure", "gcpkms": "gcp", "pkcs11": "pkcs11"}
+"""By scheme, the extra of ``kcm-core`` that has the provider's library."""
 
 
 def scheme(text: str) -> str:

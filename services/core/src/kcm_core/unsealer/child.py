@@ -17,7 +17,7 @@ from typing import Final, NoReturn, assert_never
 from kcm_core.l1.port import L1Provider
 from kcm_core.l1.providers import open_provider
 from kcm_core.l1.state import L1Error, L1State, safe_text
-from kcm_core.l1.uri import L1Uri
+from kcm_core.l1.uri import EXTRAS, L1Uri, scheme
 from kcm_core.unsealer.frames import (
     BLOB_MAX,
     MECHANISM_MAX,
@@ -70,7 +70,7 @@ def answer(request: Request, uri: L1Uri, *, development: bool) -> Answer:
     except L1Error as error:
         return failure(error)
     except BaseException as error:  # noqa: BLE001 - an unknown exception means: nobody said no
-        return failure(unknown(error))
+        return failure(unknown(error, request.ask.uri))
 
 
 def failure(error: L1Error) -> Answer:
@@ -78,10 +78,11 @@ def failure(error: L1Error) -> Answer:
     return Answer(error.state, Told(detail=error.detail, cls=error.cls))
 
 
-def unknown(error: BaseException) -> L1Error:
+def unknown(error: BaseException, uri: str) -> L1Error:
     """Return what an exception without a meaning of its own means; its text is dropped."""
     if isinstance(error, ImportError):
-        hint = "the provider's library is not installed (see the extras of kcm-core)"
+        extra = EXTRAS.get(scheme(uri), "")
+        hint = f"the provider's library is not installed: pip install 'kcm-core[{extra}]'"
         return L1Error(L1State.UNREACHABLE, hint, cls=type(error).__name__)
     return L1Error(L1State.UNREACHABLE, "unexpected", cls=type(error).__name__)
 

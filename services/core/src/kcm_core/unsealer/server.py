@@ -110,8 +110,10 @@ class Server:
 
     def _answer(self, packet: memoryview, pipe: int) -> None:
         """Fork a child for a good request, answer a bad one here; never raise for its fault."""
+        asked = ""
         try:
             request = read_request(packet)
+            asked = request.ask.uri
             if request.operation is Operation.PING:
                 return child.write(pipe, child.Answer(L1State.ENABLED, Told()))
             uri = parse(request.ask.uri)
@@ -121,11 +123,11 @@ class Server:
         except L1UriError as error:
             return _refuse(pipe, L1Error(L1State.UNREACHABLE, str(error), cls="L1UriError"))
         except Exception as error:  # noqa: BLE001 - an SDK's import can fail in any way
-            return _refuse(pipe, child.unknown(error))
+            return _refuse(pipe, child.unknown(error, asked))
         try:
             pid = os.fork()
         except OSError as error:
-            return _refuse(pipe, child.unknown(error))
+            return _refuse(pipe, child.unknown(error, asked))
         if pid == 0:
             child.run(request, uri, pipe, development=self._development)
         return self._watch(pid, request)

@@ -1,0 +1,223 @@
+"""Customers' root keys: what to grant, whether they work, and linking them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import click
+
+from kcm.cli.exits import Exit
+from kcm.cli.output import emit, note
+from kcm.cli.problems import Problem, Report, clean, explain, show
+from kcm.cli.settings import Settings, common, run_async
+from kcm.cli.tenants import revision_option
+
+if TYPE_CHECKING:
+    from kcm_schemas.admin import LinkView
+
+EXITS: Final = {
+    "enabled": Exit.OK,
+    "disabled": Exit.REFUSED,
+    "forbidden": Exit.REFUSED,
+    "pending_deletion": Exit.REFUSED,
+    "deleted": Exit.REFUSED,
+    "unreachable": Exit.UNAVAILABLE,
+    "invalid": Exit.CHECK_FAILED,
+}
+"""How ``check`` ends, by the key's state."""
+
+
+@click.group()
+def l1() -> None:
+    """Root keys that customers hold: in AWS, Google Cloud, Azure, or an HSM of their own.
+
+    A key is named by a URI: awskms:…, gcpkms:…, azurekv:…, pkcs11:…, softkey:…
+    """
+
+
+@l1.command("policy")
+@click.argument("uri")
+@common
+def policy(settings: Settings, uri: str) -> int:
+    """Print exactly what the key's owner has to grant.
+
+    Needs no running service.
+
+    Example: kcm l1 policy awskms:alias/acme-root?region=eu-central-1
+    """
+    from kcm.cli.providers import ask
+
+    said = ask("policy", uri)
+    if settings.json:
+        emit(settings, said, (), ())
+    else:
+        click.echo(said["policy"], nl=False)
+    return Exit.OK
+
+
+@l1.command("check")
+@click.argument("uri")
+@click.option(
+    "--deadline",
+    type=click.FloatRange(0.1, 60),
+    default=10.0,
+    show_default=True,
+    help="Seconds that the key gets for each step.",
+)
+@common
+def check(settings: Settings, uri: str, deadline: float) -> int:
+    """Try a root key as it will be used, with your own credentials.
+
+    Wraps, unwraps, opens a canary, and tries another context. Needs no running service.
+
+    \b
+    Exit codes: 0 enabled; 3 disabled, forbidden, pending_deletion or deleted;
+    5 unreachable; 7 invalid (what it answers does not authenticate).
+
+    Example: kcm l1 check pkcs11:token=acme;object=root?module-path=/usr/lib/hsm.so
+    """
+    from kcm.cli.providers import ask
+
+    said = ask("check", uri, deadline_s=deadline)
+    emit(
+        settings,
+        said,
+        ("step", "state", "ms", "detail"),
+        [(one["step"], one["state"], one["ms"], one["detail"]) for one in said["steps"]],
+    )
+    if not settings.json:
+        _tell(said)
+    return EXITS.get(str(said["state"]), Exit.FAULT)
+
+
+def _tell(said: dict[str, Any]) -> None:
+    if said["state"] == "enabled":
+        about = f"{said['mechanism']}, version {said['key_version']}, as {said['principal']}"
+        click.echo(clean(f"enabled: {about}"))
+    for text in said["missing"]:
+        click.echo(clean(f"missing: {text}"))
+    for text in said["fix"]:
+        click.echo(clean(f"next:    {text}"))
+
+
+@l1.command("link")
+@click.argument("name")
+@click.argument("uri")
+@click.option(
+    "--model",
+    type=click.Choice(["byok", "hyok"]),
+    default="byok",
+    show_default=True,
+    help="byok: a key in a cloud's key store; hyok: a key in the customer's own HSM.",
+)
+@click.option("--region", "regions", multiple=True, help="Only this region (repeatable).")
+@revision_option
+@common
+def link(
+    settings: Settings,
+    name: str,
+    uri: str,
+    model: Literal["byok", "hyok"],
+    regions: tuple[str, ...],
+    revision: int,
+) -> int:
+    """Link a root key by its URI. The key itself stays where it is.
+
+    A Core of each region tries the key first, with its own credentials; only a key that works is
+    linked. On a terminal, a key that is refused is tried again when you have granted what is missing.
+
+    Example: kcm l1 link acme-root softkey:/srv/keys/acme
+    """
+    left = list(regions)
+    done: dict[str, LinkView] = {}
+    while True:
+        outcome = run_async(_link(settings, left, name, uri=uri, model=model, revision=revision))
+        done |= {region: one for region, one in outcome.items() if not isinstance(one, Exception)}
+        failed = {
+            region: explain(one) for region, one in outcome.items() if isinstance(one, Exception)
+        }
+        if not failed or not _try_again(settings, uri, failed):
+            break
+        left = list(failed)
+    _show(settings, name, done, failed)
+    for region, report in failed.items():
+        show(_of(region, report), as_json=settings.json)
+    return min((report.exit_code for report in failed.values()), default=Exit.OK)
+
+
+async def _link(
+    settings: Settings, regions: Sequence[str], name: str, **fields: Any
+) -> dict[str, LinkView | Exception]:
+    """Link a key in some regions (none: in all); a region's failure is its result."""
+    import asyncio
+
+    from kcm import statements
+
+    context = settings.context()
+    admin = settings.admin(context)
+    raw = statements.link(admin.identity, name, **fields)
+
+    async def one(region: str) -> LinkView | Exception:
+        try:
+            return await admin.put_link(region, raw)
+        except Exception as error:  # noqa: BLE001 - each region has a result of its own
+            return error
+
+    try:
+        chosen = [context.region(region) for region in regions] or context.in_order(None)
+        return dict(zip(chosen, await asyncio.gather(*map(one, chosen)), strict=True))
+    finally:
+        await admin.close()
+
+
+def _try_again(settings: Settings, uri: str, failed: dict[str, Report]) -> bool:
+    """Show what is missing, and wait for somebody to grant it; never without a person."""
+    if settings.json or not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return False
+    refused = [report for report in failed.values() if report.exit_code is Exit.REFUSED]
+    if not refused:
+        return False
+    from kcm.cli.providers import ask
+
+    for region, report in failed.items():
+        note(settings, f"{region}: {report.detail}")
+    try:
+        click.echo("\nGrant this to the key:\n\n" + ask("policy", uri)["policy"], err=True)
+    except Problem:
+        return False  # the providers' texts are not installed here
+    return click.confirm("Granted? Try again", default=True, err=True)
+
+
+def _of(region: str, report: Report) -> Report:
+    return Report(report.exit_code, report.code, f"{region}: {report.detail}", report.hint)
+
+
+def _show(
+    settings: Settings, name: str, done: dict[str, LinkView], failed: dict[str, Report]
+) -> None:
+    rows = [
+        {
+            "link": name,
+            "region": region,
+            "result": "ok",
+            "mechanism": view.mechanism,
+            "key_version": view.key_version,
+            "as": view.principal,
+            "ms": view.ms,
+        }
+        for region, view in sorted(done.items())
+    ] + [
+        {
+            "link": name,
+            "region": region,
+            "result": report.code,
+            "mechanism": "",
+            "key_version": "",
+            "as": "",
+            "ms": "",
+        }
+        for region, report in sorted(failed.items())
+    ]
+    emit(settings, rows, tuple(rows[0]), [tuple(row.values()) for row in rows])

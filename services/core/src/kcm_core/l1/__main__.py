@@ -1,0 +1,81 @@
+"""``python -m kcm_core.l1 check|policy URI``: a customer's key, without any running service.
+
+Prints one JSON object. The credentials are those of the environment. Exit code 0 when the object
+says what came of it, 2 when the URI is not understood.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+import time
+from typing import Any, Final
+
+from kcm_core.l1.checking import Checked, check
+from kcm_core.l1.help import fix, policy
+from kcm_core.l1.state import L1Error
+from kcm_core.l1.uri import L1Uri, L1UriError, SoftkeyUri, parse, scheme
+from kcm_core.unsealer.client import Unsealer
+
+DEADLINE_S: Final = 10.0
+"""Seconds that the key gets for each step, unless somebody says otherwise."""
+
+EXIT_USAGE: Final = 2
+
+
+def main() -> int:
+    """Run one command."""
+    parser = argparse.ArgumentParser(prog="python -m kcm_core.l1", description=__doc__)
+    parser.add_argument("command", choices=["check", "policy"])
+    parser.add_argument("uri", metavar="URI")
+    parser.add_argument("--deadline", type=float, default=DEADLINE_S, metavar="SECONDS")
+    asked = parser.parse_args()
+    try:
+        uri = parse(asked.uri)
+    except L1UriError as error:
+        _print({"error": "malformed", "detail": str(error)})
+        return EXIT_USAGE
+    if asked.command == "policy":
+        _print({"provider": scheme(asked.uri), "policy": policy(uri)})
+    else:
+        _print(asyncio.run(_check(asked.uri, uri, asked.deadline)))
+    return 0
+
+
+async def _check(text: str, uri: L1Uri, deadline_s: float) -> dict[str, Any]:
+    # Who names a softkey here knows that it is one.
+    development = {"KCM_DEVELOPMENT": "1"} if isinstance(uri, SoftkeyUri) else {}
+    unsealer = Unsealer({**os.environ, **development})
+    try:
+        await unsealer.start()
+        checked = await check(
+            unsealer, text, deadline_s=deadline_s, now=time.monotonic, random=os.urandom
+        )
+    except L1Error as error:
+        checked = Checked(error.state, (), error=error)
+    finally:
+        await unsealer.close()
+    return {
+        "provider": scheme(text),
+        "state": checked.state.value,
+        "mechanism": checked.mechanism,
+        "key_version": checked.key_version,
+        "principal": checked.principal,
+        "steps": [
+            {"step": one.name, "state": one.state.value, "ms": one.ms, "detail": one.detail}
+            for one in checked.steps
+        ],
+        "missing": [] if checked.error is None else [str(checked.error)],
+        "fix": [] if checked.error is None else [fix(uri, checked.error)],
+    }
+
+
+def _print(said: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(said, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,50 @@
+"""What to do about a customer's key: the policy to grant, and the next step after each failure.
+
+Texts only: no provider's library is imported here.
+"""
+
+from __future__ import annotations
+
+from kcm_core.l1 import awskms_help, azurekv_help, gcpkms_help, pkcs11_help
+from kcm_core.l1.state import L1Error, L1State
+from kcm_core.l1.uri import AwsKmsUri, AzureKvUri, GcpKmsUri, L1Uri, Pkcs11Uri, SoftkeyUri
+
+
+def policy(uri: L1Uri) -> str:
+    """What the key's owner has to grant, ready to be pasted; ends with a newline."""
+    match uri:
+        case AwsKmsUri():
+            return awskms_help.policy(uri)
+        case AzureKvUri():
+            return azurekv_help.policy(uri)
+        case GcpKmsUri():
+            return gcpkms_help.policy(uri)
+        case Pkcs11Uri():
+            return pkcs11_help.policy(uri)
+        case SoftkeyUri():
+            return f"chmod 700 {uri.directory} && chmod 600 {uri.directory}/key\n"
+
+
+def fix(uri: L1Uri, error: L1Error) -> str:
+    """One line that says what to do next."""
+    if error.cls == "ModuleNotFoundError":
+        return error.detail
+    match uri:
+        case AwsKmsUri():
+            return awskms_help.fix(error)
+        case AzureKvUri():
+            return azurekv_help.fix(error)
+        case GcpKmsUri():
+            return gcpkms_help.fix(error)
+        case Pkcs11Uri():
+            return pkcs11_help.fix(error)
+        case SoftkeyUri():
+            return _softkey_fix(uri, error)
+
+
+def _softkey_fix(uri: SoftkeyUri, error: L1Error) -> str:
+    if error.state.refused:
+        return f"echo enabled > {uri.directory}/state"
+    if error.state is L1State.INVALID:
+        return "the key was replaced: put the old key file back"
+    return f"is {uri.directory} there, with `key` of mode 0600 and `state`? (KCM_DEVELOPMENT=1)"

@@ -1,0 +1,60 @@
+"""What to do about a key on an HSM: attributes to set, and the next step after each failure."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from kcm_core.l1.pkcs11_uri import KeyClass, Pkcs11Uri
+from kcm_core.l1.state import L1Error, L1State
+
+_SECRET: Final = """\
+  CKA_CLASS            CKO_SECRET_KEY (AES, 256 bits)
+  CKA_TOKEN            true
+  CKA_PRIVATE          true
+  CKA_SENSITIVE        true
+  CKA_EXTRACTABLE      false
+  CKA_ENCRYPT          true     for wrapping: when a tenant or a version is made
+  CKA_DECRYPT          true     false is the kill switch
+"""
+
+_PAIR: Final = """\
+  CKA_CLASS            CKO_PRIVATE_KEY and CKO_PUBLIC_KEY (RSA, 3072 bits or more), of one CKA_ID
+  CKA_TOKEN            true
+  CKA_SENSITIVE        true     the private one
+  CKA_EXTRACTABLE      false    the private one
+  CKA_DECRYPT          true     the private one; false is the kill switch
+  CKA_ENCRYPT          true     the public one
+"""
+
+_FIXES: Final = {
+    L1State.DISABLED: "set CKA_DECRYPT (and CKA_ENCRYPT) of the key to true",
+    L1State.DELETED: "is the label or id right (pkcs11-tool --list-objects --login)? else make a key",
+    L1State.FORBIDDEN: "put the right PIN into the pin-source file; it is tried once for each change",
+    L1State.INVALID: "the token's answer does not authenticate: look for a fault, or another key of "
+    "the same name",
+}
+
+
+def policy(uri: Pkcs11Uri) -> str:
+    """The attributes that the key has to have, and what the user has to be allowed."""
+    attributes = _PAIR if uri.type is KeyClass.PRIVATE else _SECRET
+    return (
+        "The key:\n"
+        + attributes
+        + "The user behind the PIN (CKU_USER): C_FindObjects, C_Encrypt and C_Decrypt with this key,\n"
+        "and nothing else. The PIN stands in the pin-source file, of mode 0400.\n"
+    )
+
+
+def fix(error: L1Error) -> str:
+    """One line that says what to do next."""
+    known = _FIXES.get(error.state)
+    if known is not None:
+        return known
+    if "PIN" in error.detail or "pin-source" in error.detail:
+        return "name a file with the PIN by pin-source=file:/path, readable by this user"
+    if "module" in error.detail:
+        return "install the vendor's module, owned by root, and name it with module-path"
+    if "more than one" in error.detail:
+        return "name the token by serial or slot-id, and the key by id"
+    return "is the HSM connected and its service running (pkcs11-tool --list-slots)?"
