@@ -1,21 +1,106 @@
-"""A key in awskms: to be written."""
+"""A key in AWS KMS.
+
+One request for each operation: botocore's retries are switched off, connecting and reading have
+bounds of their own, and the child's deadline stands above both. ``Decrypt`` always names the key, so
+what another key wrapped is refused as that, and the answer's key has to be the one that wrapped: an
+alias that was pointed elsewhere meanwhile opens nothing.
+
+The context goes along as AWS's encryption context, in pairs that a key policy can demand and that
+CloudTrail shows (``pairs``).
+"""
 
 from __future__ import annotations
 
+from typing import Any, Final
+
+import boto3
+from botocore.config import Config
+
+from kcm_core.l1.awskms_errors import translated
+from kcm_core.l1.awskms_uri import AwsKmsUri
+from kcm_core.l1.pairs import as_pairs
 from kcm_core.l1.port import Opened, WrapResult, unknown_mechanism
-from kcm_core.l1.uri import AwsKmsUri
+from kcm_core.l1.state import L1Error, L1State
+
+MECHANISM: Final = "aws-kms"
+"""``Encrypt`` and ``Decrypt`` with a symmetric key; the blob is AWS's own."""
+
+CONNECT_S: Final = 2
+READ_S: Final = 5
+"""Seconds for connecting, and for waiting for an answer."""
+
+SESSION: Final = "kcm-core"
+"""Name of the session in which a role is assumed: CloudTrail shows it."""
+
+_SYMMETRIC: Final = "SYMMETRIC_DEFAULT"
 
 
 class AwsKmsProvider:
-    """The key that the URI names."""
+    """The key that an ``awskms:`` URI names."""
 
     def __init__(self, uri: AwsKmsUri) -> None:
         self._uri = uri
 
     def wrap(self, plaintext: bytes | bytearray | memoryview, context: bytes) -> WrapResult:
-        """Wrap."""
-        raise unknown_mechanism()
+        """Wrap with the newest key material of the key."""
+        with translated():
+            client, principal = self._client()
+            made = client.encrypt(
+                KeyId=self._uri.key,
+                Plaintext=bytes(plaintext),
+                EncryptionContext=as_pairs(context),
+                EncryptionAlgorithm=_SYMMETRIC,
+            )
+            return WrapResult(made["CiphertextBlob"], MECHANISM, made["KeyId"], principal)
 
     def unwrap(self, blob: bytes, context: bytes, mechanism: str) -> Opened:
         """Open what ``wrap`` made."""
-        raise unknown_mechanism()
+        if mechanism != MECHANISM:
+            raise unknown_mechanism()
+        with translated():
+            client, principal = self._client()
+            made = client.decrypt(
+                KeyId=self._uri.key,
+                CiphertextBlob=blob,
+                EncryptionContext=as_pairs(context),
+                EncryptionAlgorithm=_SYMMETRIC,
+            )
+            return Opened(made["Plaintext"], made["KeyId"], principal)
+
+    def _client(self) -> tuple[Any, str]:
+        """A client, and in whose name it asks: the role's, or that of an access key."""
+        uri = self._uri
+        session = boto3.session.Session(region_name=uri.region)
+        config = Config(
+            connect_timeout=CONNECT_S,
+            read_timeout=READ_S,
+            retries={"total_max_attempts": 1, "mode": "standard"},
+            parameter_validation=False,
+            user_agent_extra="kcm-core",
+        )
+        there: dict[str, Any] = {"config": config}
+        if uri.endpoint is not None:
+            there["endpoint_url"] = f"https://{uri.endpoint}"
+        if uri.ca is not None:
+            there["verify"] = uri.ca
+        if uri.role is None:
+            credentials = session.get_credentials()
+            if credentials is None:
+                raise L1Error(
+                    L1State.UNREACHABLE,
+                    "the credentials are missing, expired or wrong",
+                    cls="NoCredentialsError",
+                )
+            return session.client("kms", **there), credentials.get_frozen_credentials().access_key
+        asked = {"ExternalId": uri.external_id} if uri.external_id else {}
+        assumed = session.client("sts", **there).assume_role(
+            RoleArn=uri.role, RoleSessionName=SESSION, **asked
+        )["Credentials"]
+        client = session.client(
+            "kms",
+            aws_access_key_id=assumed["AccessKeyId"],
+            aws_secret_access_key=assumed["SecretAccessKey"],
+            aws_session_token=assumed["SessionToken"],
+            **there,
+        )
+        return client, uri.role

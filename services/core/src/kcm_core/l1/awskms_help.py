@@ -1,16 +1,59 @@
-"""To be written."""
+"""What to do about a key in AWS KMS: the policy to grant, and the next step after each failure."""
 
 from __future__ import annotations
 
+import json
+from typing import Any, Final
+
 from kcm_core.l1.awskms_uri import AwsKmsUri
-from kcm_core.l1.state import L1Error
+from kcm_core.l1.pairs import REGION, TENANT, VERSION
+from kcm_core.l1.state import L1Error, L1State
+
+ANYBODY: Final = "arn:aws:iam::ACCOUNT:role/YOUR-CORE"
+"""Stands for the principal of the Cores, where the URI names no role."""
+
+_FIXES: Final = {
+    L1State.DISABLED: "aws kms enable-key --key-id KEY",
+    L1State.PENDING_DELETION: "aws kms cancel-key-deletion --key-id KEY && "
+    "aws kms enable-key --key-id KEY",
+    L1State.DELETED: "is the key's ARN and its region right? A deleted key never comes back",
+    L1State.FORBIDDEN: "add the statement of `kcm l1 policy URI` to the key's policy",
+    L1State.INVALID: "was the alias pointed to another key, or the record changed? "
+    "Name the key by the ARN that wrapped it",
+}
+_BY_CLASS: Final = {
+    "AccessDenied": "let the Core's principal assume the role: its trust policy, and the external id",
+    "EndpointConnectionError": "is the endpoint right, and does a firewall let HTTPS through?",
+    "SSLError": "name the endpoint's certificate authority with ca=file:/path",
+    "InvalidKeyUsageException": "make a key with --key-usage ENCRYPT_DECRYPT",
+    "UnsupportedOperationException": "make a key with --key-spec SYMMETRIC_DEFAULT",
+    "InvalidArnException": "is ?region= the region of the ARN?",
+}
 
 
 def policy(uri: AwsKmsUri) -> str:
-    """What to grant."""
-    return f"{uri.key}\n"
+    """A statement for the key's own policy: these three actions, with our context, and no other."""
+    statement: dict[str, Any] = {
+        "Sid": "SovereignKeyManager",
+        "Effect": "Allow",
+        "Principal": {"AWS": uri.role or ANYBODY},
+        "Action": ["kms:Encrypt", "kms:Decrypt"],
+        "Resource": "*",
+        "Condition": {
+            "ForAllValues:StringEquals": {
+                "kms:EncryptionContextKeys": [TENANT, REGION, VERSION],
+            },
+            "Null": {f"kms:EncryptionContext:{TENANT}": "false"},
+        },
+    }
+    return json.dumps(statement, indent=2) + "\n"
 
 
 def fix(error: L1Error) -> str:
-    """What to do next."""
-    return error.detail
+    """One line that says what to do next."""
+    known = _BY_CLASS.get(error.cls) or _FIXES.get(error.state)
+    if known is not None:
+        return known
+    if "credentials" in error.detail:
+        return "aws sts get-caller-identity, with the environment of the Core's unsealer"
+    return "does https://status.aws.amazon.com say more? It is tried again by itself"

@@ -1,0 +1,96 @@
+"""An HTTPS server on the loopback that can be told to misbehave (``stand.Trouble``)."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import struct
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+from tests.l1.servers import tls
+from tests.l1.stand import Files, Trouble
+
+DELAY_S = 0.5
+"""Seconds by which an answer comes later when it is told to be late."""
+
+BODY_MAX = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One request."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One answer."""
+
+    status: int
+    body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+Serve = Callable[[Asked], Answer]
+
+
+def run(directory: Path, files: Files, serve: Serve, ready: Callable[[int], None]) -> None:
+    """Serve until SIGTERM; ``ready`` is told the port. A trouble befalls every request alike."""
+    forever = threading.Event()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        timeout = 60
+
+        def _handle(self) -> None:
+            size = int(self.headers.get("Content-Length") or 0)
+            assert size <= BODY_MAX
+            asked = Asked(
+                self.command,
+                self.path,
+                {name.lower(): value for name, value in self.headers.items()},
+                self.rfile.read(size),
+            )
+            trouble = files.trouble
+            if trouble is Trouble.DELAY:
+                time.sleep(DELAY_S)
+            answer = serve(asked)
+            if trouble is Trouble.HANG:
+                forever.wait()
+            if trouble is Trouble.RESET:
+                self._reset()
+                return
+            self.send_response(answer.status)
+            for name, value in answer.headers.items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(answer.body)))
+            self.end_headers()
+            self.wfile.write(answer.body)
+
+        do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _handle
+
+        def _reset(self) -> None:
+            linger = struct.pack("ii", 1, 0)
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            self.close_connection = True
+            self.connection.close()
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+            print(format % args, file=sys.stderr, flush=True)
+
+    server = ThreadingHTTPServer((tls.HOST, 0), Handler)
+    server.daemon_threads = True
+    server.socket = tls.context(directory).wrap_socket(server.socket, server_side=True)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    ready(server.server_address[1])
+    server.serve_forever()
