@@ -1,16 +1,46 @@
-"""To be written."""
+"""What to do about a key in Google Cloud: the role to grant, and the next step after each failure."""
 
 from __future__ import annotations
 
+from typing import Final
+
 from kcm_core.l1.gcpkms_uri import GcpKmsUri
-from kcm_core.l1.state import L1Error
+from kcm_core.l1.state import L1Error, L1State
+
+ROLE: Final = "roles/cloudkms.cryptoKeyEncrypterDecrypter"
+"""Google's own role: it encrypts and decrypts with a key, and may do nothing else."""
+
+_FIXES: Final = {
+    L1State.DISABLED: "gcloud kms keys versions enable N --key K --keyring R --location L",
+    L1State.PENDING_DELETION: "gcloud kms keys versions restore N --key K --keyring R --location L",
+    L1State.DELETED: "are project, location, ring and key right? A destroyed version never comes back",
+    L1State.FORBIDDEN: "grant what `kcm l1 policy URI` prints to the Core's service account",
+    L1State.INVALID: "was the key replaced, or the record changed? Name the key that wrapped it",
+}
+_BY_CLASS: Final = {
+    "InvalidArgument": "make a key with --purpose encryption",
+    "ServiceUnavailable": "is the endpoint right, and does a firewall let HTTPS through?",
+}
 
 
 def policy(uri: GcpKmsUri) -> str:
-    """What to grant."""
-    return f"{uri.key}\n"
+    """The command that grants exactly what is needed on exactly this key."""
+    _, project, _, location, _, ring, _, key = uri.key.split("/")
+    return (
+        f"gcloud kms keys add-iam-policy-binding {key} \\\n"
+        f"  --project {project} --location {location} --keyring {ring} \\\n"
+        f"  --role {ROLE} \\\n"
+        "  --member serviceAccount:CORE@YOUR-PROJECT.iam.gserviceaccount.com\n"
+    )
 
 
 def fix(error: L1Error) -> str:
-    """What to do next."""
-    return error.detail
+    """One line that says what to do next."""
+    known = _BY_CLASS.get(error.cls) or _FIXES.get(error.state)
+    if known is not None:
+        return known
+    if "credentials" in error.detail:
+        return "name a service account's key file with GOOGLE_APPLICATION_CREDENTIALS"
+    if "project" in error.detail:
+        return "gcloud services enable cloudkms.googleapis.com, and look at the project's billing"
+    return "does https://status.cloud.google.com say more? It is tried again by itself"

@@ -1,10 +1,24 @@
-"""``gcpkms:`` URIs: a key in Google Cloud KMS."""
+"""``gcpkms:`` URIs: a key in Google Cloud KMS.
+
+``gcpkms:projects/P/locations/L/keyRings/R/cryptoKeys/K``, and ``/cryptoKeyVersions/N`` to pin the
+version that wraps. ``endpoint`` and ``ca`` are for private endpoints and for tests. Credentials never
+stand here: they come from the environment of the Core's unsealer.
+"""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from typing import Final
 
-from kcm_core.l1.uri_parts import UriReason, refuse
+from kcm_core.l1.uri_parts import UriReason, file_uri, host_and_port, query, refuse
+
+_KEY: Final = re.compile(
+    r"(projects/[a-z0-9:.-]{1,63}/locations/[a-z0-9-]{1,63}"
+    r"/keyRings/[A-Za-z0-9_-]{1,63}/cryptoKeys/[A-Za-z0-9_-]{1,63})"
+    r"(?:/cryptoKeyVersions/([1-9][0-9]{0,8}))?"
+)
+_ATTRIBUTES: Final = ("ca", "endpoint")
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,12 +28,28 @@ class GcpKmsUri:
     key: str
     """``projects/…/locations/…/keyRings/…/cryptoKeys/…``."""
     version: int | None = None
-    """A version that is pinned; none: the primary one wraps."""
+    """The version that wraps; none: the primary one."""
     endpoint: str | None = None
-    """``host:port`` in place of Google's own."""
+    """``host`` or ``host:port`` in place of Google's own; always TLS."""
+    ca: str | None = None
+    """A file with the certificate authority of that endpoint."""
 
 
 def parse_gcpkms(rest: str) -> GcpKmsUri:
     """Parse what stands behind ``gcpkms:``; raises ``L1UriError``."""
-    del rest
-    refuse(UriReason.BAD_NAME)
+    name, _, raw = rest.partition("?")
+    given = query(raw, _ATTRIBUTES)
+    found = _KEY.fullmatch(name)
+    if found is None:
+        refuse(
+            UriReason.BAD_NAME,
+            "a key is named as projects/P/locations/L/keyRings/R/cryptoKeys/K, "
+            "perhaps with /cryptoKeyVersions/N",
+        )
+    endpoint, authority = given.get("endpoint"), given.get("ca")
+    return GcpKmsUri(
+        key=found[1],
+        version=int(found[2]) if found[2] else None,
+        endpoint=None if endpoint is None else host_and_port(endpoint),
+        ca=None if authority is None else file_uri(authority),
+    )
