@@ -1,0 +1,177 @@
+"""Every state that a key can be brought into, and everything that can go wrong on the way to it.
+
+All through the real unsealer, and, for clouds, the real SDK over a real connection.
+"""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from kcm_core.canaries import provider_context
+from kcm_core.l1.state import L1State
+from kcm_core.unsealer.turns import PAUSES_S
+
+from tests.integration.living import eventually
+from tests.integration.unsealing import failure
+from tests.l1.stand import Trouble
+from tests.l1.stands import CLOUDS, MADE
+
+CONTEXT = provider_context("acme", "eu-de", 1)
+INNER = bytes(range(72))
+D = 30.0
+SHORT_S = 1.5
+"""A deadline that a key which does not answer runs into."""
+
+clouds = pytest.mark.parametrize("shared", CLOUDS, indirect=True)
+everybody = pytest.mark.parametrize("shared", sorted(MADE), indirect=True)
+
+
+def wrapped(unsealer, stand, uri=None, deadline_s=D):
+    return unsealer.wrap(uri or stand.uri, INNER, CONTEXT, deadline_s=deadline_s)
+
+
+async def opened(unsealer, stand, made, uri=None, deadline_s=D):
+    out = bytearray(len(INNER))
+    await unsealer.unwrap_into(
+        uri or stand.uri, made.blob, CONTEXT, made.mechanism, memoryview(out), deadline_s=deadline_s
+    )
+    return bytes(out)
+
+
+@everybody
+@pytest.mark.parametrize("state", [s for s in L1State if s not in (L1State.ENABLED, L1State.INVALID)])
+async def test_a_state_is_seen_as_what_it_is_and_ends(unsealer, stand, state):
+    if state not in stand.states:
+        # A token only knows keys that are there, may not be used, or are gone.
+        assert stand.name == "pkcs11"
+        return
+    if stand.name == "pkcs11" and state is L1State.DELETED:
+        return  # for good: test_unsealer_softhsm has a token of its own for that
+    made = await wrapped(unsealer, stand)
+    stand.put(state)
+    error = await failure(opened(unsealer, stand, made))
+    assert error.state is state, error
+    stand.put(L1State.ENABLED)
+    assert await opened(unsealer, stand, made) == INNER
+
+
+@clouds
+async def test_a_change_takes_as_long_as_its_cloud_does(unsealer, stand):
+    made = await wrapped(unsealer, stand)
+    stand.settles(1.0)
+    stand.put(L1State.DISABLED)
+    assert await opened(unsealer, stand, made) == INNER
+
+    async def refused():
+        try:
+            await opened(unsealer, stand, made)
+        except Exception as error:
+            return error.state is L1State.DISABLED
+        return False
+
+    await eventually(refused)
+
+
+@clouds
+@pytest.mark.parametrize(
+    "trouble", [Trouble.UNAVAILABLE, Trouble.RESET, Trouble.THROTTLE], ids=lambda one: one.name
+)
+async def test_trouble_is_no_refusal_and_is_not_tried_again(unsealer, stand, trouble):
+    made = await wrapped(unsealer, stand)
+    before = len(stand.calls)
+    stand.trouble(trouble)
+    error = await failure(opened(unsealer, stand, made))
+    assert error.state is L1State.UNREACHABLE
+    assert error.cls
+    assert len(stand.calls) == before + 1
+
+
+@clouds
+async def test_a_key_that_hangs_ends_with_the_deadline_after_one_request(unsealer, stand):
+    made = await wrapped(unsealer, stand)
+    before = len(stand.calls)
+    stand.trouble(Trouble.HANG)
+    began = time.monotonic()
+    error = await failure(opened(unsealer, stand, made, deadline_s=SHORT_S))
+    assert error.state is L1State.UNREACHABLE
+    assert time.monotonic() - began < SHORT_S + 5  # whatever the machine has to do beside
+    assert len(stand.calls) <= before + 1
+
+
+@clouds
+async def test_a_key_that_hangs_is_given_up_without_a_deadline_too(unsealer, stand):
+    made = await wrapped(unsealer, stand)
+    stand.trouble(Trouble.HANG)
+    error = await failure(opened(unsealer, stand, made, deadline_s=60))
+    assert error.state is L1State.UNREACHABLE
+    assert error.cls != "TimeoutError"  # it was the provider's own bound
+
+
+@clouds
+async def test_a_slow_answer_is_an_answer(unsealer, stand):
+    stand.trouble(Trouble.DELAY)
+    made = await wrapped(unsealer, stand)
+    assert await opened(unsealer, stand, made) == INNER
+
+
+@clouds
+async def test_what_is_corrupted_on_the_way_is_never_believed(unsealer, stand):
+    made = await wrapped(unsealer, stand)
+    stand.trouble(Trouble.CORRUPT)
+    error = await failure(wrapped(unsealer, stand))
+    assert error.state is L1State.INVALID
+    if stand.name == "gcpkms":  # the others have no checksum: the nested blob notices it
+        assert (await failure(opened(unsealer, stand, made))).state is L1State.INVALID
+
+
+@clouds
+async def test_a_storm_on_a_silent_key_makes_few_requests(unsealer, stand):
+    import asyncio
+
+    made = await wrapped(unsealer, stand)
+    before = len(stand.calls)
+    stand.trouble(Trouble.UNAVAILABLE)
+    errors = await asyncio.gather(
+        *(failure(opened(unsealer, stand, made)) for _ in range(200))
+    )
+    assert {error.state for error in errors} == {L1State.UNREACHABLE}
+    assert len(stand.calls) - before <= 2 + len(PAUSES_S)
+
+
+@clouds
+async def test_another_key_opens_nothing(unsealer, stand):
+    made = await wrapped(unsealer, stand)
+    other = (stand.directory / "other").read_text()
+    error = await failure(opened(unsealer, stand, made, other))
+    assert error.state is L1State.INVALID
+
+
+@clouds
+async def test_a_key_of_another_kind_is_not_used(unsealer, stand):
+    for name in ("signing", "elliptic"):
+        path = stand.directory / name
+        if path.exists():
+            error = await failure(wrapped(unsealer, stand, path.read_text()))
+            assert error.state is L1State.UNREACHABLE
+            assert "kind" in error.detail or "operations" in error.detail or "understand" in error.detail
+
+
+@clouds
+async def test_a_port_where_nobody_listens_is_unreachable(unsealer, stand):
+    import re
+
+    dead = re.sub(r"127\.0\.0\.1:[0-9]+", "127.0.0.1:1", stand.uri)
+    error = await failure(wrapped(unsealer, stand, dead))
+    assert error.state is L1State.UNREACHABLE
+
+
+@clouds
+async def test_a_server_that_cannot_prove_itself_is_not_believed(unsealer, stand, tmp_path):
+    from tests.l1.servers import tls
+
+    tls.make(tmp_path)
+    wrong = stand.uri.replace(str(stand.directory / "ca.pem"), str(tmp_path / "ca.pem"))
+    error = await failure(wrapped(unsealer, stand, wrong))
+    assert error.state is L1State.UNREACHABLE
+
