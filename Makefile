@@ -7,7 +7,7 @@ MEMBERS := schemas libs/crypto libs/trust libs/control libs/bus \
            services/core services/gateway services/auditor client
 SECONDS ?= 600
 
-.PHONY: help setup check format test simulate demo chaos bench bench-kill bench-peers lock clean
+.PHONY: help setup check format test simulate simulate-variants demo chaos bench bench-kill bench-peers lock clean
 
 help:            ## this text
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
@@ -40,6 +40,9 @@ SEEDS ?= 2000
 simulate: setup  ## the kill switch over many simulated worlds [SEEDS=2000] [SEED=n] [VARIANT=name]
 	$(BIN)/python -m tests.simulation --excuse-in-flight --seeds $(SEEDS) $(if $(SEED),--seed $(SEED)) \
 	  $(if $(VARIANT),--variant $(VARIANT))
+
+simulate-variants: setup  ## systems that are broken on purpose: each has to be noticed [SEEDS=2000]
+	$(BIN)/python -m tests.simulation --variants --seeds $(SEEDS)
 
 demo: setup      ## the main job, end to end: make demo [ARGS="--input FILE"]
 	$(BIN)/kcm demo $(ARGS)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.simulation.coverage import RACES, Coverage
+from tests.simulation.noticing import searches
 from tests.simulation.run import Result, missing, run
 from tests.simulation.variants import VARIANTS
 
@@ -34,6 +35,7 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0, help="the first of them")
     parser.add_argument("--seed", type=int, help="one seed, with its last events")
     parser.add_argument("--jobs", type=int, default=2, help="processes")
+    parser.add_argument("--variants", action="store_true", help="every variant, until noticed")
     parser.add_argument("--variant", default="", choices=("", *VARIANTS), help="break something")
     parser.add_argument(
         "--excuse-in-flight",
@@ -42,6 +44,8 @@ def main() -> int:
     )
     parser.add_argument("-o", "--output", type=Path, help="a JSON file for the results")
     asked = parser.parse_args()
+    if asked.variants:
+        return _variants(asked)
     if asked.seed is not None:
         seeds = [asked.seed]
     else:
@@ -59,6 +63,21 @@ def main() -> int:
     if asked.output:
         asked.output.write_text(json.dumps([asdict(result) for result in results], indent=1))
     return _report(results, coverage, asked.seed is not None)
+
+
+def _variants(asked: argparse.Namespace) -> int:
+    """Try every variant, and say which seed noticed it first."""
+    failed = 0
+    with ProcessPoolExecutor(asked.jobs) as pool:
+        for found in pool.map(searches(asked.first, asked.seeds), sorted(VARIANTS)):
+            good = found.seed is not None and not found.unbroken
+            failed += not good
+            how = found.failure[:100] if good else found.unbroken or "NOT NOTICED"
+            print(
+                f"{found.variant:32s} seed {found.seed!s:>5} of {found.tried:4d}  {how}", flush=True
+            )
+    print(f"{len(VARIANTS)} variants, {failed} not noticed")
+    return 1 if failed else 0
 
 
 def _results(seeds: list[int], asked: argparse.Namespace) -> Iterator[Result]:

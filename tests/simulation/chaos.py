@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from kcm_core.l1.state import L1State
@@ -44,6 +45,8 @@ class Chaos:
         """Mend everything, and start whoever is down."""
         world, self._over = self._world, True
         world.armed.clear()
+        world.answers_s = 0.0
+        world.stuck.clear()
         world.network.weather = Weather()
         world.network.cut_sides.clear()
         for leg in world.network.leaves.values():
@@ -51,6 +54,7 @@ class Chaos:
             leg.mend(flush=True)
         for stream in world.streams.values():
             stream.store = Store()
+            stream.ack_s = stream.hold_s = 0.0
             stream.start()
             if stream.split:
                 stream.heal()
@@ -101,6 +105,7 @@ class Chaos:
             bus.connected = True
             bus.leg.mend(flush=True)
         for following in self._world.streams[instance.who.region].followings:
+            following.slow_s, following.stuck = 0.0, False
             if following.lags:
                 self._catch_up(following)
 
@@ -166,6 +171,11 @@ class Chaos:
     def _do_kill_issuer(self, fault: Fault) -> None:
         self._world.armed["kill-issuer"] += 1
 
+    def _do_slow_answers(self, fault: Fault) -> None:
+        """Cores' answers take long, though they were computed at once."""
+        self._world.answers_s = 1.8
+        self._later(fault, lambda: setattr(self._world, "answers_s", 0.0))
+
     def _do_hold_reply(self, fault: Fault) -> None:
         self._world.armed["hold-reply"] += 4
 
@@ -230,11 +240,68 @@ class Chaos:
         """The brokers of one side take writes, and deliver nothing of the kill switch."""
         self._world.coverage.saw("a side that hears nothing")
         for victim in self._side(fault):
-            self._break(fault, victim.control_bus.leg, "stalled")
+            self._deafen(fault, victim)
+
+    def _do_deaf_gateways(self, fault: Fault) -> None:
+        """A region's Gateways hear no broadcast, and are delivered nothing."""
+        region = self._region(fault)
+        for _, victim in sorted(self._world.running.items()):
+            if victim.who.region == region and victim.who.role == "gateway":
+                self._deafen(fault, victim)
+
+    def _do_stuck_starts(self, fault: Fault) -> None:
+        """Whoever starts in a region meanwhile hears no broadcast, and cannot read the stream."""
+        stuck, region = self._world.stuck, self._region(fault)
+        stuck[region] = []
+
+        def free() -> None:
+            for victim in stuck.pop(region, []):
+                victim.control_bus.leg.mend(flush=False)
+                for following in self._world.streams[region].followings:
+                    following.stuck = False
+
+        self._later(fault, free)
+
+    def _deafen(self, fault: Fault, victim: Instance) -> None:
+        self._break(fault, victim.control_bus.leg, "stalled")
+        for following in self._world.streams[victim.who.region].followings:
+            if following.connection is victim.region_bus:
+                following.lags = True
+                self._later(fault, lambda one=following: self._catch_up(one))
+
+    def _do_mute_side(self, fault: Fault) -> None:
+        """One side hears no broadcast."""
+        for victim in self._side(fault):
+            victim.control_bus.leg.state = "cut"
+            self._later(fault, lambda leg=victim.control_bus.leg: leg.mend(flush=False))
+
+    def _do_slow_side(self, fault: Fault) -> None:
+        """One side hears no broadcast, and is delivered its stream long after it was written."""
+        self._do_mute_side(fault)
+        late = self._world.plan.timing.control_lease_s * (1.5 + fault.pick)
+        for victim in self._side(fault):
             for following in self._world.streams[victim.who.region].followings:
                 if following.connection is victim.region_bus:
-                    following.lags = True
-                    self._later(fault, lambda one=following: self._catch_up(one))
+                    following.slow_s = late
+                    self._later(fault, lambda one=following: setattr(one, "slow_s", 0.0))
+
+    def _do_crash_side(self, fault: Fault) -> None:
+        """One side ends, and is started again."""
+        for victim in self._side(fault):
+            self._world.crash(victim.who.name)
+            self._later(fault, lambda name=victim.who.name: self._world.start(name))
+
+    def _do_replace_side(self, fault: Fault) -> None:
+        """One side goes on on other machines, whose disks are empty."""
+        for victim in self._side(fault):
+            self._world.disks.pop(victim.who.name, None)
+        self._do_crash_side(fault)
+
+    def _do_crash_cores(self, fault: Fault) -> None:
+        """All Cores of a region end, and are started again."""
+        for core in self._world.cores(self._region(fault)):
+            self._world.crash(core.who.name)
+            self._later(fault, lambda name=core.who.name: self._world.start(name))
 
     def _catch_up(self, following: SimFollowing) -> None:
         following.lags = False
@@ -274,6 +341,26 @@ class Chaos:
         self._world.coverage.saw("a rollback")
         self._stream(fault).roll_back(1 + int(fault.pick * 7919) % 25)
 
+    def _do_slip(self, fault: Fault) -> None:
+        """A rollback of a few messages: soon as much is written as was lost."""
+        self._world.coverage.saw("a rollback")
+        self._stream(fault).roll_back(1 + int(fault.pick * 7919) % 4)
+
+    def _do_gaps(self, fault: Fault) -> None:
+        stream, calm = self._stream(fault), self._stream(fault).store
+        stream.store = replace(calm, gap=0.5)
+        self._later(fault, lambda: setattr(stream, "store", calm))
+
+    def _do_slow_acks(self, fault: Fault) -> None:
+        stream = self._stream(fault)
+        stream.ack_s = 2.5 + 2 * fault.pick
+        self._later(fault, lambda: setattr(stream, "ack_s", 0.0))
+
+    def _do_late_holds(self, fault: Fault) -> None:
+        stream = self._stream(fault)
+        stream.hold_s = 4.0
+        self._later(fault, lambda: setattr(stream, "hold_s", 0.0))
+
     def _do_recreation(self, fault: Fault) -> None:
         self._world.coverage.saw("a recreation")
         self._stream(fault).recreate()
@@ -296,6 +383,18 @@ class Chaos:
 
     def _do_l1_unreachable(self, fault: Fault) -> None:
         self._turn(fault, L1State.UNREACHABLE, self._world.plan.regions)
+
+    def _do_l1_silent(self, fault: Fault) -> None:
+        """At once and everywhere: a call that was decided before may still be under way."""
+        for endpoint in self._world.keys.keys[self._uri(fault)]:
+            self._world.keys.change(self._uri(fault), endpoint, L1State.UNREACHABLE)
+        keys, uri = self._world.keys, self._uri(fault)
+        self._later(fault, lambda: keys.turn(uri, L1State.ENABLED, 0.0, self._world.plan.regions))
+
+    def _do_l1_moment(self, fault: Fault) -> None:
+        keys, uri, regions = self._world.keys, self._uri(fault), self._world.plan.regions
+        keys.turn(uri, L1State.DISABLED, 0.0, regions)
+        self._later(fault, lambda: keys.turn(uri, L1State.ENABLED, 0.0, regions))
 
     def _do_l1_disagree(self, fault: Fault) -> None:
         self._world.coverage.saw("endpoints that disagree")

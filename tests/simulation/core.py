@@ -17,6 +17,7 @@ from kcm_schemas.codes import Code, KcmError
 from tests.simulation.instance import Instance
 from tests.simulation.l1 import SimUnsealer
 from tests.simulation.plan import Member
+from tests.simulation.variants import broken
 from tests.simulation.vault import SERVICE, SimVault, unwrap_key, wrap_key
 
 LEASE_MS: Final = 10_000
@@ -85,9 +86,10 @@ class SimCore(Instance):
             regions=self.regions,
             timing=timing,
         )
+        broken(world.plan.variant, self)
 
     async def start(self) -> None:
-        await self.switch.start()
+        await self.catch_up()
         await self.kills.start()
         await self.regions.start()
         self.watch.start()

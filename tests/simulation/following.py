@@ -32,8 +32,14 @@ class SimFollowing:
     """``kcm_bus.ports.Following``."""
 
     def __init__(
-        self, stream: ControlStream, connection: SimConnection, follower: LogFollower
+        self,
+        stream: ControlStream,
+        connection: SimConnection,
+        follower: LogFollower,
+        variant: str = "",
     ) -> None:
+        self._variant: Final = variant
+        self._deaf_to_gaps: Final = variant == "replay-only-at-reconnect"
         self._stream: Final = stream
         self.connection: Final = connection
         self._follower: Final = follower
@@ -48,6 +54,10 @@ class SimFollowing:
         self._last_at = 0.0
         self.lags = False
         """The broker of this consumer is behind, and does not know it: alive, and silent."""
+        self.stuck = False
+        """Its broker makes no consumer."""
+        self.slow_s = 0.0
+        """Seconds by which every delivery is late."""
         self._closing = False
         self._caught_up_at: int | None = None
         self._again: Final = asyncio.Event()
@@ -131,6 +141,8 @@ class SimFollowing:
         self._consumer += 1
         self._sent = self._delivered = 0
         await self._ask()
+        if self.stuck or (self.lags and self._caught_up.is_set()):
+            await self._no_answer()
         created, end = stream.information(self.connection)
         behind = self._follower.anchor()
         anew = self._created not in (None, created)
@@ -145,6 +157,8 @@ class SimFollowing:
         if stream.in_minority(self.connection):
             await self._no_answer()
         self._live = True
+        if self._variant == "head-only-catch-up" and not self._caught_up.is_set():
+            behind = end
         self._cursor = behind
         backlog = stream.entries(behind)
         self._caught_up_at = backlog[-1].sequence if backlog else None
@@ -170,7 +184,7 @@ class SimFollowing:
             stream.counts["delivery lost"] += 1
             self._notice_after(HEARTBEAT_S)
             return
-        self._last_at = max(self._last_at, stream.loop.now + stream.delay())
+        self._last_at = max(self._last_at, stream.loop.now + stream.delay() + self.slow_s)
         stream.loop.at(self._last_at, self._arrive, self._consumer, self._sent, entry)
 
     def _arrive(self, consumer: int, number: int, entry: Entry) -> None:
@@ -185,7 +199,7 @@ class SimFollowing:
     def _receive(self, consumer: int, number: int, entry: Entry) -> None:
         if consumer != self._consumer or self._closing:
             return
-        if number != self._delivered + 1:
+        if number != self._delivered + 1 and not self._deaf_to_gaps:
             self._again.set()
             return
         self._delivered = number
@@ -199,5 +213,5 @@ class SimFollowing:
         self._stream.loop.after(seconds, self._notice, self._consumer)
 
     def _notice(self, consumer: int) -> None:
-        if consumer == self._consumer:
+        if consumer == self._consumer and not (self._deaf_to_gaps and self._live):
             self._again.set()

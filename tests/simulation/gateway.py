@@ -12,6 +12,7 @@ from kcm_schemas.codes import Code, KcmError
 
 from tests.simulation.instance import Instance, read
 from tests.simulation.plan import Member
+from tests.simulation.variants import broken
 from tests.simulation.vault import KEY_SIZE, SERVICE
 
 BATCH: Final = 4
@@ -21,13 +22,15 @@ CORE_TIMEOUT_S: Final = 2.0
 """Seconds that a Core gets to answer."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Pooled:
     """A key, its wrapped form, and the end of its lease on the Gateway's clock."""
 
     key: bytes
     wrapped: bytes
     until: float
+    sent: float
+    """When it was asked for."""
 
 
 class SimGateway(Instance):
@@ -36,17 +39,19 @@ class SimGateway(Instance):
     def __init__(self, world: Any, who: Member) -> None:
         super().__init__(world, who)
         self._pools: dict[str, list[Pooled]] = {}
-        self._refilling: dict[str, int] = {}
+        self._refills: dict[str, asyncio.Task[list[Pooled]]] = {}
+        broken(world.plan.variant, self)
 
     async def start(self) -> None:
-        await self.switch.start()
-        await self.switch.heard_regions(self.world.plan.timing.pull_every_s * 2)
+        await self.catch_up()
+        if self.world.plan.variant != "lease-at-boot":
+            await self.switch.heard_regions(self.world.plan.timing.pull_every_s * 2)
         region = self.who.region
         await self.serve(subjects.gateway_all(region), f"gateway-{region}", self._data)
         self.ready = True
 
     def drop(self, tenant: str) -> int:
-        if self._refilling.get(tenant):
+        if tenant in self._refills:
             self.world.coverage.saw("a pool's refill in flight when a kill lands")
         return len(self._pools.pop(tenant, []))
 
@@ -64,7 +69,7 @@ class SimGateway(Instance):
             else:
                 wrapped, sealed = payload
                 until, (key,) = await self._ask("unwrap", asked.tenant, [wrapped])
-                pooled = Pooled(key, wrapped, until)
+                pooled = Pooled(key, wrapped, until, until)
                 done = [xor(sealed, key)]
             if self.world.random.random() < self.world.plan.worker:
                 await asyncio.sleep(self.world.random.random() * 0.01)  # a worker uses the key
@@ -87,20 +92,35 @@ class SimGateway(Instance):
                 pooled = pool.pop()
                 if self.clock.elapsed() < pooled.until:
                     return pooled
-            await self._refill(tenant)
+            await self._join(tenant)
         raise KcmError(Code.BUSY)
 
-    async def _refill(self, tenant: str) -> None:
-        permit = self.serving.begin(tenant, self.clock.elapsed())
+    async def _join(self, tenant: str) -> None:
+        """Wait for the tenant's refill, which is begun unless one is under way."""
+        joined, task = self.clock.elapsed(), self._refills.get(tenant)
+        if task is None:
+            task = asyncio.get_running_loop().create_task(self._refill(tenant))
+            self._refills[tenant] = task
+            task.add_done_callback(lambda done: self._refilled(tenant, done))
+        made = await asyncio.shield(task)
+        if self.world.plan.variant == "lease-from-the-join":
+            for one in made:
+                one.until += joined - one.sent
+
+    def _refilled(self, tenant: str, task: asyncio.Task[list[Pooled]]) -> None:
+        if self._refills.get(tenant) is task:
+            del self._refills[tenant]
+        if not task.cancelled():
+            task.exception()  # whoever waits sees it
+
+    async def _refill(self, tenant: str) -> list[Pooled]:
+        permit, sent = self.serving.begin(tenant, self.clock.elapsed()), self.clock.elapsed()
         keys = [self.randomness.public(KEY_SIZE) for _ in range(BATCH)]
-        self._refilling[tenant] = self._refilling.get(tenant, 0) + 1
-        try:
-            until, blobs = await self._ask("wrap", tenant, keys)
-        finally:
-            self._refilling[tenant] -= 1
+        until, blobs = await self._ask("wrap", tenant, keys)
         self.serving.still(permit, self.clock.elapsed())
-        made = [Pooled(key, blob, until) for key, blob in zip(keys, blobs, strict=True)]
+        made = [Pooled(key, blob, until, sent) for key, blob in zip(keys, blobs, strict=True)]
         self._pools.setdefault(tenant, []).extend(made)
+        return made
 
     async def _ask(self, operation: str, tenant: str, keys: list[bytes]) -> tuple[float, list[Any]]:
         """Ask a Core, as ``kcm_gateway.core_client``: a lease runs from the sending."""

@@ -60,14 +60,15 @@ class Bounds:
     grace_hyok_s: float
     l1_lease_s: float
     clock_error: float
+    settle_s: float = 0.0
     answer_s: float = 5.0
     excuse_in_flight: bool = False
     """Whether an answer that was asked for before a kill was complete may still be accepted within
     D of that. Strictly, it may not: nothing is accepted after completion."""
 
     def stretched(self, lease_s: float) -> float:
-        """``(lease + D) / (1 - e)``: the longest true time in which an answer is accepted."""
-        return (lease_s + self.answer_s) / (1 - self.clock_error)
+        """``lease / (1 - e)``: the longest true time that a lease lasts, on whose clocks ever."""
+        return lease_s / (1 - self.clock_error)
 
     def grace_s(self, tenant: TenantFacts) -> float:
         """The partition grace of a tenant."""

@@ -26,7 +26,7 @@ from tests.simulation.memory import SimMemory
 from tests.simulation.oracle import Operation
 from tests.simulation.plan import Member
 from tests.simulation.trust import member
-from tests.simulation.variants import REVOCATIONS, VARIANTS
+from tests.simulation.variants import REVOCATIONS
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -59,7 +59,7 @@ class Instance:
         self.revocations: Final = REVOCATIONS.get(variant, Revocations)(self.registry, region)
         self.knowledge: Final = Knowledge(world.plan.timing)
         self.serving: Final = Serving(self.knowledge, self.revocations, self.registry, region)
-        self.stream: Final = SimLog(world.streams[region], self.region_bus)
+        self.stream: Final = SimLog(world.streams[region], self.region_bus, variant)
         disk = world.disks.setdefault(who.name, {})
         self.memory: Final[Memory] = (
             SimMemory(loop, self.node, disk) if who.role == "core" else NoMemory()
@@ -76,17 +76,27 @@ class Instance:
             clock=self.clock,
             randomness=self.randomness,
         )
-        if variant:
-            VARIANTS[variant](self)
         for record in world.records:
             self.revocations.register(record)
         self.ready = False
         self._operations = 0
         self._serving: set[asyncio.Task[None]] = set()
 
+    @property
+    def following(self) -> Any:
+        """Its follower of the region's stream."""
+        return self.switch._following
+
     async def start(self) -> None:
         """Catch up, then serve."""
         raise NotImplementedError
+
+    async def catch_up(self) -> None:
+        """Know every hold; only then is anybody served."""
+        if self.world.plan.variant == "lease-at-boot":
+            self.spawn(self.switch.start())
+        else:
+            await self.switch.start()
 
     def purge(self, tenant: str) -> int:
         """Drop a tenant's keys at once; told to the oracle before anything else."""

@@ -21,7 +21,8 @@ _NO_ANSWER: Final = "the region's store cannot be reached"
 class SimLog:
     """Puts, looks and follows over a connection."""
 
-    def __init__(self, stream: ControlStream, connection: SimConnection) -> None:
+    def __init__(self, stream: ControlStream, connection: SimConnection, variant: str = "") -> None:
+        self._variant: Final = variant
         self._stream: Final = stream
         self._connection: Final = connection
 
@@ -59,7 +60,7 @@ class SimLog:
 
     def follow(self, follower: LogFollower) -> SimFollowing:
         """As the port says."""
-        return SimFollowing(self._stream, self._connection, follower)
+        return SimFollowing(self._stream, self._connection, follower, self._variant)
 
     def _check(self) -> None:
         if not self._connection.connected:

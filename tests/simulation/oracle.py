@@ -5,7 +5,9 @@ of what each region's majority stored, of purges and operations at every instanc
 accepted, and of what customers' keys answered; and it checks the invariants at each such event.
 
 1. Nothing is accepted after a kill was reported complete, until it is lifted.
-2. Nothing is accepted later than the bound.
+2. Nothing is accepted later than the bound, without the D that is claimed: every answer carries
+   what is left of the leases, and is accepted only within that, counted from the sending of its
+   request. So acceptance ends with the lease; D only covers receivers that count otherwise.
 3. No operation that began before a purge has an output after it at that instance.
 4. After healing and lifting every record decrypts.
 5. A key that cannot be reached makes no hold.
@@ -95,11 +97,24 @@ class Oracle:
             self.raw[hold.id] = held.raw
             self._new_hold(facts, how)
         if verified is not held and facts.lifted_at is None:
+            self._may_lift(facts, how)
             facts.lifted_at = self._loop.now
             self.note(f"lift of {hold.id.hex()[:8]} ({how})")
             if facts.cause == "l1":
                 self.coverage.saw("a lift caused by a key")
         return facts
+
+    def _may_lift(self, facts: HoldFacts, how: str) -> None:
+        """Operators lift what operators held; a key's hold is lifted when the key has settled."""
+        name = facts.hold_id.hex()[:8]
+        if facts.cause == "operator":
+            if not how.startswith("lifted by"):
+                self._broken(1, f"hold {name} is lifted, and no operator did it")
+            return
+        since = facts.durable.get(facts.origin, self._loop.now)
+        settled = since + self.bounds.settle_s / (1 + self.bounds.clock_error)
+        if self._loop.now < settled - SLACK_S:
+            self._broken(1, f"hold {name} is lifted before its key has settled, at {settled:.4f}")
 
     def stored(self, region: str, raw: bytes) -> None:
         """A majority of a region has a hold or a lift."""
@@ -224,7 +239,7 @@ class Oracle:
                 self.coverage.saw("a lift races a kill")
 
     def _in_flight(self, complete_at: float, sent_at: float) -> bool:
-        late = self._loop.now - complete_at > self.bounds.stretched(0)
+        late = self._loop.now - complete_at > self.bounds.stretched(self.bounds.answer_s)
         return self.bounds.excuse_in_flight and sent_at < complete_at and not late
 
     def _limit(self, hold: HoldFacts, tenant: TenantFacts, region: str) -> float:
@@ -235,8 +250,7 @@ class Oracle:
         known = sorted(at for where, at in hold.durable.items() if where in tenant.regions)
         needed = {"all": 1, "majority": len(tenant.regions) // 2 + 1}.get(tenant.policy)
         if needed is not None and len(known) >= needed:
-            grace = stretched(self.bounds.grace_s(tenant))
-            limit = min(limit, known[needed - 1] + max(grace, stretched(0)))
+            limit = min(limit, known[needed - 1] + stretched(self.bounds.grace_s(tenant)))
         return limit
 
     def _key_limit(self, tenant: TenantFacts) -> float:

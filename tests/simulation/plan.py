@@ -6,12 +6,13 @@ A plan is data. The same seed draws the same plan, and a plan with its seed is t
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
 from kcm_control.timing import Timing
 from kcm_schemas.registry import FencePolicy
 
+from tests.simulation.foci import FOCI, OFTEN_S, Aim
 from tests.simulation.history import Bounds, TenantFacts
 from tests.simulation.network import Weather
 from tests.simulation.stream import Store
@@ -34,6 +35,10 @@ AIMED: Final = (
     "broker-restart", "rollback", "storm", "restart-loop",
 )  # fmt: skip
 """What happens just before a kill, and lasts longer than the leases: there the bounds are tight."""
+
+
+FOCUSED: Final = 0.5
+"""Part of the seeds that have a focus."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +98,8 @@ class Plan:
     worker: float
     """Probability that a worker holds a key across a wait."""
     excuse_in_flight: bool = False
+    focus: str = ""
+    """What it aims at; empty: nothing in particular."""
     bounds: Bounds = field(init=False)
 
     def __post_init__(self) -> None:
@@ -103,12 +110,13 @@ class Plan:
             timing.hyok_grace_s,
             timing.l1_lease_s,
             timing.clock_error,
+            timing.settle_s,
             excuse_in_flight=self.excuse_in_flight,
         )
 
 
-def draw(seed: int, variant: str = "", *, excuse_in_flight: bool = False) -> Plan:
-    """The plan of a seed."""
+def draw(seed: int, variant: str = "", *, excuse_in_flight: bool = False, focus: str = "") -> Plan:
+    """The plan of a seed. ``focus`` is what it has to aim at, and otherwise is drawn, too."""
     source = random.Random(seed)
     regions = list(REGIONS[: source.choice((1, 2, 2, 2, 3, 3, 4))])
     members = [one for region in regions for one in _members(source, region)]
@@ -117,7 +125,7 @@ def draw(seed: int, variant: str = "", *, excuse_in_flight: bool = False) -> Pla
     kills = _kills(source, lasts)
     tenants = _tenants(source, regions)
     faults = _faults(source, lasts) + _aimed(source, kills, tenants, timing)
-    return Plan(
+    plan = Plan(
         seed=seed,
         variant=variant,
         regions=regions,
@@ -135,6 +143,32 @@ def draw(seed: int, variant: str = "", *, excuse_in_flight: bool = False) -> Pla
         worker=source.choice((0.0, 0.3, 0.8)),
         excuse_in_flight=excuse_in_flight,
     )
+    drawn = source.choice(sorted(FOCI)) if source.random() < FOCUSED else ""
+    _focus(plan, focus or drawn, source)
+    return plan
+
+
+def _focus(plan: Plan, focus: str, source: random.Random) -> None:
+    """Aim at one kill, with little beside it, in a region that has two sides."""
+    if not focus:
+        return
+    kill = replace(plan.kills[0], lift_after=None)
+    region = source.choice(target(plan.tenants, kill).regions)
+    plan.focus, plan.every_s = focus, OFTEN_S
+    plan.kills[:] = [kill]
+    plan.faults[:] = [one for one in plan.faults if source.random() < 0.1]
+    plan.members = [one for one in plan.members if one.region != region]
+    plan.members += [Member(f"core-{region}-{n}", "core", region, n % 2) for n in range(3)]
+    plan.members += [Member(f"gw-{region}-{n}", "gateway", region, n) for n in range(2)]
+    for one in plan.members:
+        plan.rates.setdefault(one.name, 1.0)
+        plan.wall_s.setdefault(one.name, 0.0)
+    if source.random() < 0.7:  # where other regions bound nothing, the own one has to
+        plan.tenants = [
+            one if one.model == "hyok" else replace(one, policy="local") for one in plan.tenants
+        ]
+    FOCI[focus](Aim(plan, source, kill, region, source.random(), Fault))
+    plan.faults.sort(key=lambda fault: fault.at)
 
 
 def _members(source: random.Random, region: str) -> list[Member]:

@@ -162,12 +162,12 @@ class Run:
             saw("a put stored late", stream.counts["put late"])
 
 
-def run(seed: int, variant: str = "", excuse_in_flight: bool = False) -> Result:
+def run(seed: int, variant: str = "", excuse_in_flight: bool = False, focus: str = "") -> Result:
     """Carry out one seed."""
     began, result = time.process_time(), Result(seed)
     logging.disable(logging.CRITICAL)
     gc.disable()
-    made = Run(draw(seed, variant, excuse_in_flight=excuse_in_flight))
+    made = Run(draw(seed, variant, excuse_in_flight=excuse_in_flight, focus=focus))
     loop, world = made.world.loop, made.world
     try:
         loop.run(made.main(), RUN_MAX_S)

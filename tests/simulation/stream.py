@@ -18,6 +18,7 @@ from functools import partial
 from typing import Final
 
 from kcm_bus.ports import Entry
+from kcm_schemas import subjects
 from kcm_schemas.codes import Code, KcmError
 
 from tests.simulation.following import SimFollowing
@@ -72,6 +73,10 @@ class ControlStream:
         self.sequence = 0
         self.down = False
         """No broker of the region answers."""
+        self.ack_s = 0.0
+        """Seconds by which every acknowledgement is late."""
+        self.hold_s = 0.0
+        """Seconds by which holds are stored late."""
         self.on_stored: list[OnStored] = []
         self.on_lost: list[Callable[[str, int], None]] = []
         """Told the region and the sequence behind which everything was lost."""
@@ -120,6 +125,9 @@ class ControlStream:
             self.counts["put in the minority"] += 1
             if self.random.random() < 0.3:  # the broker keeps it, and proposes it after the split
                 self._limbo.append(lambda: self._commit(put, lambda _: None))
+            return
+        if self.hold_s and subjects.control_noun(put[0]) == "hold":
+            self.loop.after(self.hold_s, self._commit, put, acknowledge)
             return
         self._commit(put, acknowledge)
 
@@ -205,7 +213,11 @@ class ControlStream:
         if expected is not None and expected != (found.entry.sequence if found else 0):
             acknowledge(KcmError(Code.CONFLICT))
             return
-        acknowledge(self.append(subject, body, ttl_s))
+        sequence = self.append(subject, body, ttl_s)
+        if self.ack_s:
+            self.loop.after(self.ack_s, acknowledge, sequence)
+        else:
+            acknowledge(sequence)
 
     def _end_consumers(self) -> None:
         for following in self.followings:

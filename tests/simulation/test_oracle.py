@@ -80,7 +80,7 @@ def test_nothing_is_accepted_after_completion_until_the_lift():
     rig.oracle.complete(found)
     rig.accept(2.0, tenant="other")
     assert rig.broken is None
-    rig.oracle.issued(rig.lift(raw), "test")
+    rig.oracle.issued(rig.lift(raw), "lifted by ada")
     rig.accept(3.0)
     assert rig.broken is None
     rig = Rig()
@@ -105,11 +105,11 @@ def test_an_answer_in_flight_is_excused_only_where_that_is_asked_for():
 @pytest.mark.parametrize(
     ("policy", "model", "durable", "region", "limit"),
     [
-        ("all", "byok", ("eu",), "eu", (10 + 5) / 0.99),
-        ("all", "byok", ("eu",), "us", (60 + 5) / 0.99),
-        ("all", "hyok", ("eu",), "us", (20 + 5) / 0.99),
-        ("all", "hyok", ("eu", "us"), "us", (10 + 5) / 0.99),
-        ("majority", "byok", ("eu", "us"), "ap", (60 + 5) / 0.99),
+        ("all", "byok", ("eu",), "eu", 10 / 0.99),
+        ("all", "byok", ("eu",), "us", 60 / 0.99),
+        ("all", "hyok", ("eu",), "us", 20 / 0.99),
+        ("all", "hyok", ("eu", "us"), "us", 10 / 0.99),
+        ("majority", "byok", ("eu", "us"), "ap", 60 / 0.99),
     ],
 )
 def test_the_bound(policy, model, durable, region, limit):
@@ -141,9 +141,27 @@ def test_one_lift_does_not_end_another_hold():
     rig = Rig()
     _, first = killed(rig)
     killed(rig, salt=b"t" * 16, by="bob")
-    rig.oracle.issued(rig.lift(first), "test")
+    rig.oracle.issued(rig.lift(first), "lifted by ada")
     rig.accept(1_000.0)
     assert rig.broken == 2
+
+
+def test_an_operators_hold_is_lifted_by_an_operator_alone():
+    rig = Rig()
+    _, raw = killed(rig)
+    rig.oracle.issued(rig.lift(raw), "broadcast")
+    assert rig.broken == 1
+
+
+@pytest.mark.parametrize(("after", "broken"), [(7.9, 1), (8.1, None)])
+def test_a_keys_hold_is_lifted_when_the_key_has_settled(after, broken):
+    rig = Rig(settle_s=8.0, clock_error=0.001)
+    for told in rig.keys.on_answer:
+        told(Answer("u", "eu", "core-eu", b"b", L1State.DISABLED, False))
+    _, raw = killed(rig, scope="link", target="link", cause="l1", by="core-eu")
+    rig.loop.now += after
+    rig.oracle.issued(rig.lift(raw, by="core-eu"), "broadcast")
+    assert rig.broken == broken
 
 
 def test_the_bound_of_a_key_begins_when_no_endpoint_serves():
@@ -151,9 +169,9 @@ def test_the_bound_of_a_key_begins_when_no_endpoint_serves():
     for at, endpoint in enumerate(rig.endpoints):
         rig.loop.now = float(at)
         rig.keys.change("u", endpoint, L1State.UNREACHABLE if at else L1State.DISABLED)
-    rig.accept(2 + (30 + 5) / 0.99 - 0.01)
+    rig.accept(2 + 30 / 0.99 - 0.01)
     assert rig.broken is None
-    rig.accept(2 + (30 + 5) / 0.99 + 0.01)
+    rig.accept(2 + 30 / 0.99 + 0.01)
     assert rig.broken == 2
 
 
@@ -225,7 +243,7 @@ def test_agreement_is_by_the_oracles_own_history():
     rig = Rig()
     first, raw = killed(rig)
     second, _ = killed(rig, salt=b"t" * 16)
-    rig.oracle.issued(rig.lift(raw), "test")
+    rig.oracle.issued(rig.lift(raw), "lifted by ada")
     assert rig.oracle.agree({"a": {first: True, second: False}}) == []
     assert len(rig.oracle.agree({"a": {first: False}, "b": {}})) == 4
 

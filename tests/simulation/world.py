@@ -57,6 +57,10 @@ class World:
         """What every Core's machine keeps of holds, by its name."""
         self.armed: Final[Counter[str]] = Counter()
         """Faults that wait for their moment: a broadcast, a purge, an answer."""
+        self.answers_s = 0.0
+        """Seconds by which every answer of a Core is late."""
+        self.stuck: Final[dict[str, list[Instance]]] = {}
+        """Regions in which whoever starts cannot read the stream, and who did."""
         self.stops_again: Final[Counter[str]] = Counter()
         self._replied: dict[str, float] = {}
         for stream in self.streams.values():
@@ -70,6 +74,10 @@ class World:
             who = self.members[name]
             made = SimCore(self, who) if who.role == "core" else SimGateway(self, who)
             self.running[name] = made
+            if who.region in self.stuck:
+                self.stuck[who.region].append(made)
+                made.control_bus.leg.state = "cut"
+                made.following.stuck = True
             self.loop.spawn(made.node, made.start())
             self.oracle.note(f"{name} starts")
 
@@ -142,6 +150,13 @@ class World:
             self.armed["hold-reply"] -= 1
             self.coverage.saw("a message held between check and send")
             self.loop.after(self.random.uniform(1, 30), self.network.send_now, sender, packet)
+            return False
+        elif (
+            self.answers_s
+            and sender.node.name.startswith("core")
+            and self._is_reply(sender, packet)
+        ):
+            self.loop.after(self.answers_s, self.network.send_now, sender, packet)
             return False
         return True
 

@@ -1,0 +1,32 @@
+"""Every system that is broken on purpose is noticed by a few seeds that aim at what is wrong."""
+
+import pytest
+
+from tests.simulation.noticing import in_focus
+from tests.simulation.variants import VARIANTS
+
+SEEDS = 40
+"""Seeds that are tried at most; most variants are noticed by one of the first five."""
+
+REQUIRED = {
+    "accept-late", "active-instead-of-generation", "cause-ignored", "clock-stands-in-suspend",
+    "complete-without-durability", "epoch-merge", "gap-after-rollback", "head-only-catch-up",
+    "in-flight-proof-lifts", "lease-at-boot", "lease-from-the-acknowledgement",
+    "lease-from-the-join", "lift-all", "no-relay", "purge-after-an-await", "receipt-by-name",
+    "renewed-by-a-direct-read", "renewed-by-what-is-heard", "replay-only-at-reconnect",
+    "roster-from-memory", "stale-overwrite", "tombstone-dropped", "unstamped-proof",
+}  # fmt: skip
+"""Rules that were tried, or enumerated, before the ones in force: none may come back unnoticed."""
+
+
+def test_every_rule_that_was_given_up_is_tried():
+    assert VARIANTS.keys() >= REQUIRED
+    assert all(variant.rule.strip() for variant in VARIANTS.values())
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("variant", sorted(VARIANTS))
+def test_what_is_broken_is_noticed(variant):
+    found = in_focus(variant, SEEDS)
+    assert found.seed is not None, VARIANTS[variant].rule
+    assert found.unbroken == ""

@@ -1,0 +1,90 @@
+"""Ways to break the system on purpose: the simulation has to notice each of them.
+
+A variant replaces a part of every instance by a naive one. What no variant is noticed by is not
+checked. Beside each stands the focus that brings about its situation; default seeds draw that one,
+too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from tests.simulation.variants import holds, kills, leases
+from tests.simulation.variants.holds import REVOCATIONS
+
+if TYPE_CHECKING:
+    from tests.simulation.instance import Instance
+
+__all__ = ["REVOCATIONS", "VARIANTS", "Variant", "broken"]
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A naive rule, what makes it, and the focus in which it shows."""
+
+    rule: str
+    focus: str
+    apply: Callable[[Instance], None]
+
+
+def _by(apply: Callable[[Instance], None], focus: str) -> Variant:
+    return Variant(apply.__doc__ or "", focus, apply)
+
+
+def _nothing(instance: Instance) -> None:
+    """It is applied where it belongs: search for its name."""
+
+
+def _set(name: str, focus: str) -> Variant:
+    return Variant(REVOCATIONS[name].__doc__ or "", focus, _nothing)
+
+
+VARIANTS: Final[dict[str, Variant]] = {
+    "accept-late": Variant(
+        "A client accepts an answer whenever it comes.", "late-answers", _nothing
+    ),
+    "active-instead-of-generation": _set("active-instead-of-generation", "moment"),
+    "anchor-at-the-last-write": _by(leases.anchor_at_the_last_write, "gaps"),
+    "cause-ignored": _by(holds.cause_ignored, "held-key"),
+    "clock-stands-in-suspend": Variant(
+        "Leases are counted on a clock that stops in suspend.", "suspend", _nothing
+    ),
+    "complete-without-durability": _by(kills.complete_without_durability, "cut-off"),
+    "endless-lease": _by(leases.endless_lease, "slow-side"),
+    "endless-proofs": _by(leases.endless_proofs, "silent-key"),
+    "epoch-merge": _set("epoch-merge", "two-operators"),
+    "gap-after-rollback": _by(leases.gap_after_rollback, "rollback"),
+    "head-only-catch-up": Variant("A boot reads the stream from its end.", "late-start", _nothing),
+    "in-flight-proof-lifts": _by(holds.in_flight_proof_lifts, "settling-key"),
+    "lease-at-boot": _by(leases.lease_at_boot, "late-start"),
+    "lease-by-the-acknowledgement": _by(leases.lease_by_the_acknowledgement, "slow-side"),
+    "lease-from-the-acknowledgement": _by(leases.lease_from_the_acknowledgement, "slow-acks"),
+    "lease-from-the-join": Variant(
+        "Who joins a request that is under way counts its lease from the joining.",
+        "late-join",
+        _nothing,
+    ),
+    "lift-all": _set("lift-all", "two-operators"),
+    "lonely": _by(kills.lonely, "new-here"),
+    "no-fences": _by(leases.no_fences, "cut-off"),
+    "no-relay": _by(holds.no_relay, "stale"),
+    "purge-after-an-await": _by(holds.purge_after_an_await, "moment"),
+    "receipt-by-name": _by(kills.receipt_by_name, "before-durable"),
+    "renewed-by-a-direct-read": _by(leases.renewed_by_a_direct_read, "minority"),
+    "renewed-by-what-is-heard": _by(leases.renewed_by_what_is_heard, "slow-side"),
+    "replay-only-at-reconnect": _by(leases.replay_only_at_reconnect, "gaps"),
+    "roster-from-memory": _by(kills.roster_from_memory, "new-here"),
+    "serves-on": _set("serves-on", "stale"),
+    "stale-overwrite": _set("stale-overwrite", "stale"),
+    "tombstone-dropped": _set("tombstone-dropped", "stale"),
+    "unstamped-proof": _by(leases.unstamped_proof, "silent-key"),
+}
+"""What is broken, by name."""
+
+
+def broken(name: str, instance: Instance) -> None:
+    """Break an instance that was made just now; an empty name breaks nothing."""
+    if name:
+        VARIANTS[name].apply(instance)

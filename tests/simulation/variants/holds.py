@@ -1,0 +1,167 @@
+"""Naive holds: other merges, other orders of purging, and other reasons to lift."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from kcm_control.holds import HoldRecord, HoldSet
+from kcm_control.registry import Registry
+from kcm_control.revocation import Learned, Revocations
+from kcm_control.settling import Settling
+from kcm_trust.statements import lifted
+
+from tests.simulation.trust import identity
+
+if TYPE_CHECKING:
+    from tests.simulation.instance import Instance
+
+
+class ServesOn(Revocations):
+    """A boot purges, and serves on."""
+
+    def killed(self, tenant: str) -> bool:
+        return False
+
+
+class ActiveInsteadOfGeneration(Revocations):
+    """An output is allowed when the tenant is not killed now, whatever was in between."""
+
+    def still(self, tenant: str, generation: int) -> None:
+        self.begin(tenant)
+
+
+class EpochMerge(Revocations):
+    """Of each target the newest statement counts, by a number; older ones are ignored."""
+
+    def __init__(self, registry: Registry, region: str) -> None:
+        super().__init__(registry, region)
+        self._epochs: dict[tuple[str, str], int] = {}
+
+    def _index(self, record: HoldRecord) -> None:
+        target = (record.hold.scope, record.hold.target)
+        epoch = record.hold.issued_ms if record.lift is None else lifted(record.lift)[0]
+        if epoch < self._epochs.get(target, 0):
+            return
+        self._epochs[target] = epoch
+        self._active.pop(target, None)
+        if not record.lifted:
+            self._active[target] = {record.hold.id: record}
+
+
+class LiftAll(Revocations):
+    """A lift ends every hold on its target."""
+
+    def _index(self, record: HoldRecord) -> None:
+        if record.lifted:
+            self._active.pop((record.hold.scope, record.hold.target), None)
+        else:
+            super()._index(record)
+
+
+class StaleOverwrite(Revocations):
+    """The message of a target that arrives last counts."""
+
+    def learn(self, record: HoldRecord) -> Learned:
+        target = (record.hold.scope, record.hold.target)
+        learned = super().learn(record)
+        self._active.pop(target, None)
+        if not record.lifted:
+            self._active[target] = {record.hold.id: record}
+        return learned
+
+
+class TombstoneDropped(Revocations):
+    """A hold that was lifted is forgotten."""
+
+    def learn(self, record: HoldRecord) -> Learned:
+        learned = super().learn(record)
+        self.holds = HoldSet.of(one for one in self.holds if not one.lifted)
+        return learned
+
+
+REVOCATIONS: dict[str, type[Revocations]] = {
+    "active-instead-of-generation": ActiveInsteadOfGeneration,
+    "epoch-merge": EpochMerge,
+    "lift-all": LiftAll,
+    "serves-on": ServesOn,
+    "stale-overwrite": StaleOverwrite,
+    "tombstone-dropped": TombstoneDropped,
+}
+"""The sets of holds that take the place of production's."""
+
+
+class AtOnce(Settling):
+    """The first success that is heard of is enough, whenever it began."""
+
+    def success(self, link: str, position: int, held_at: int, moment: float, now: float) -> None:
+        super().success(link, max(position, held_at), held_at, moment, now)
+
+    def ripe(self, link: str) -> bool:
+        return link in self._runs
+
+
+def in_flight_proof_lifts(instance: Instance) -> None:
+    """A key's hold is lifted by a success, though that began before the hold."""
+    holds: Any = getattr(instance, "key_holds", None)
+    if holds is not None:
+        holds._settling = AtOnce(instance.knowledge.timing.settle_s)
+
+
+def cause_ignored(instance: Instance) -> None:
+    """A key that has settled lifts every hold on its link, and Cores may lift operators' holds.
+
+    The second part is needed: nobody believes a Core's lift of what an operator placed.
+    """
+    holds: Any = getattr(instance, "key_holds", None)
+    if holds is None:
+        return
+    holds.on = lambda link: instance.revocations.active_on("link", link)
+    holds._me = _Signing(instance.me)
+
+
+class _Signing:
+    """A membership that signs in an operator's name."""
+
+    def __init__(self, member: Any) -> None:
+        self._member = member
+        self.identity = identity("ada")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._member, name)
+
+
+def purge_after_an_await(instance: Instance) -> None:
+    """Keys are wiped at once, but the hold is in force only after something was waited for."""
+    learning: Any = instance.switch.learning
+    learn = learning.learn
+
+    async def later(raw: bytes) -> None:
+        await asyncio.sleep(0.05)
+        learn(raw)
+
+    def wipe_first(raw: bytes) -> HoldRecord:
+        from kcm_bus.learning import to_record
+
+        record = to_record(instance.me.verifier.hold_or_lift(raw))
+        if instance.revocations.holds.add(record) is instance.revocations.holds:
+            return learn(raw)
+        if not record.lifted:
+            for tenant in instance.revocations.reach(record.hold.scope, record.hold.target):
+                instance.purge(tenant)
+        instance.spawn(later(raw))
+        return record
+
+    learning.learn = wipe_first
+
+
+def no_relay(instance: Instance) -> None:
+    """Only the Core that an operator asked writes a hold to its stream."""
+    durable: Any = instance.switch._durable
+    keep = durable.keep
+
+    def only_the_issuer(hold_id: bytes, *, at_once: bool = False) -> None:
+        if at_once:
+            keep(hold_id, at_once=True)
+
+    durable.keep = only_the_issuer

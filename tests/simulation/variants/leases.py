@@ -1,0 +1,252 @@
+"""Naive leases: they begin too early, end too late, or are renewed by the wrong thing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from kcm_control.fences import Fences
+from kcm_control.knowledge import Knowledge
+from kcm_control.leases import FOREVER, ControlLease
+from kcm_control.marks import Mark
+from kcm_control.proofs import ProofKey, Proofs
+from kcm_schemas import subjects
+from kcm_schemas.codes import KcmError
+from kcm_schemas.registry import FencePolicy
+
+from tests.simulation.clocks import SimClock
+
+if TYPE_CHECKING:
+    from tests.simulation.instance import Instance
+
+
+class Endless(ControlLease):
+    def until(self) -> float:
+        return FOREVER
+
+
+class FromTheAcknowledgement(ControlLease):
+    def __init__(self, length_s: float, clock: SimClock) -> None:
+        super().__init__(length_s)
+        self._clock: Final = clock
+
+    def wrote(self, t0: float, seen: int, sequence: int) -> bool:
+        return super().wrote(self._clock.elapsed(), seen, sequence)
+
+
+class ByTheAcknowledgement(ControlLease):
+    def until(self) -> float:
+        return FOREVER if not self._writes else self._writes[-1].t0 + self.length_s
+
+
+class AnchorAtTheLastWrite(ControlLease):
+    @property
+    def anchor(self) -> int:
+        return self._writes[-1].sequence if self._writes else 0
+
+
+class AtBoot(ControlLease):
+    def __init__(self, length_s: float, clock: SimClock) -> None:
+        super().__init__(length_s)
+        self._booted: Final = clock.elapsed()
+
+    def until(self) -> float:
+        return max(super().until(), self._booted + self.length_s)
+
+
+class ProvenAtBoot(Proofs):
+    def __init__(self, length_s: float, clock: SimClock) -> None:
+        super().__init__(length_s)
+        self._booted: Final = clock.elapsed()
+
+    def until(self, key: ProofKey, lease: ControlLease) -> float:
+        return max(super().until(key, lease), self._booted + self.length_s)
+
+
+class Heard(ControlLease):
+    """Renewed from outside."""
+
+    heard = float("-inf")
+
+    def until(self) -> float:
+        return max(super().until(), self.heard + self.length_s)
+
+
+class HeardKnowledge(Knowledge):
+    """Whatever is delivered is a sign of life."""
+
+    clock: SimClock
+
+    def delivered(self, sequence: int) -> bool:
+        lease: Any = self.lease
+        lease.heard = self.clock.elapsed()
+        return super().delivered(sequence)
+
+
+class Unchecked(ControlLease):
+    """Takes whatever is acknowledged."""
+
+    def wrote(self, t0: float, seen: int, sequence: int) -> bool:
+        return super().wrote(t0, min(seen, sequence - 1), sequence)
+
+    def adopt(self, sequence: int) -> bool:
+        self._await(sequence)
+        return True
+
+    def resumed(self, behind: int) -> None:
+        """Nothing that was delivered is doubted."""
+
+    def forget(self) -> None:
+        """Never."""
+
+
+class Undoubting(Knowledge):
+    """Reads on behind the last delivery, and compares nothing with what it knew."""
+
+    @property
+    def anchor(self) -> int:
+        return self.lease.position
+
+    def leased(self, mark: Mark, *, own: bool) -> bool:
+        super().leased(mark, own=False)
+        return True
+
+    def _other_was_read(self, mark: Mark) -> bool:
+        return False
+
+    def delivered(self, sequence: int) -> bool:
+        self.lease.delivered(sequence)
+        return True
+
+    def forget(self) -> None:
+        """Never."""
+
+
+class NoFences(Fences):
+    def until(
+        self, policy: FencePolicy, others: Sequence[str], lease: ControlLease, grace_s: float
+    ) -> float:
+        return FOREVER
+
+
+class EndlessProofs(Proofs):
+    def until(self, key: ProofKey, lease: ControlLease) -> float:
+        return FOREVER
+
+
+class Unstamped(Proofs):
+    def __init__(self, length_s: float, clock: SimClock) -> None:
+        super().__init__(length_s)
+        self._clock: Final = clock
+        self._heard: dict[ProofKey, float] = {}
+
+    def learn(self, key: ProofKey, position: int) -> None:
+        super().learn(key, position)
+        self._heard[key] = self._clock.elapsed()
+
+    def refuse(self, link: str) -> None:
+        super().refuse(link)
+        self._heard = {key: at for key, at in self._heard.items() if key.target.link != link}
+
+    def until(self, key: ProofKey, lease: ControlLease) -> float:
+        return self._heard.get(key, float("-inf")) + self.length_s
+
+
+def _knowledge(instance: Instance) -> Any:
+    return instance.knowledge
+
+
+def endless_lease(instance: Instance) -> None:
+    """A boot believes for ever that it knows every hold."""
+    _knowledge(instance).lease = Endless(instance.knowledge.timing.control_lease_s)
+
+
+def lease_from_the_acknowledgement(instance: Instance) -> None:
+    """A lease is counted from the acknowledgement, and not from the sending."""
+    length = instance.knowledge.timing.control_lease_s
+    _knowledge(instance).lease = FromTheAcknowledgement(length, instance.clock)
+
+
+def lease_by_the_acknowledgement(instance: Instance) -> None:
+    """An acknowledged write renews before everything below it was delivered."""
+    _knowledge(instance).lease = ByTheAcknowledgement(instance.knowledge.timing.control_lease_s)
+
+
+def anchor_at_the_last_write(instance: Instance) -> None:
+    """A consumer made anew goes on behind the last write, delivered or not.
+
+    Whoever missed a hold so would soon notice that it differs from a Core: here nobody does.
+    """
+    _knowledge(instance).lease = AnchorAtTheLastWrite(instance.knowledge.timing.control_lease_s)
+    replay_only_at_reconnect(instance)
+
+
+def lease_at_boot(instance: Instance) -> None:
+    """Leases are valid at boot, and a boot serves before it has read anything.
+
+    Alone that shows nothing: a Core answers only whose record it has read, and what lies before.
+    So here it answers everybody.
+    """
+    record: Any = instance.switch.record
+    record.boots.knows = lambda name, boot: True
+    length = instance.knowledge.timing.control_lease_s
+    _knowledge(instance).lease = AtBoot(length, instance.clock)
+    _knowledge(instance).proofs = ProvenAtBoot(instance.knowledge.timing.l1_lease_s, instance.clock)
+
+
+def renewed_by_what_is_heard(instance: Instance) -> None:
+    """Whatever is delivered renews, whoever wrote it and whenever."""
+    knowledge = _knowledge(instance)
+    knowledge.lease = Heard(knowledge.timing.control_lease_s)
+    knowledge.__class__, knowledge.clock = HeardKnowledge, instance.clock
+
+
+def renewed_by_a_direct_read(instance: Instance) -> None:
+    """A read that is answered renews."""
+    knowledge = _knowledge(instance)
+    lease = knowledge.lease = Heard(knowledge.timing.control_lease_s)
+    subject = subjects.control_lease(instance.who.region, instance.who.name, instance.boot)
+
+    async def read() -> None:
+        while True:
+            began = instance.clock.elapsed()
+            try:
+                await instance.stream.last(subject)
+                lease.heard = began
+            except KcmError:
+                pass  # the next one may be answered
+            await asyncio.sleep(knowledge.timing.renew_every_s)
+
+    instance.world.loop.spawn(instance.node, read())
+
+
+def gap_after_rollback(instance: Instance) -> None:
+    """A consumer goes on behind its last delivery, whatever the stream is by now."""
+    knowledge = _knowledge(instance)
+    knowledge.lease = Unchecked(knowledge.timing.control_lease_s)
+    knowledge.__class__ = Undoubting
+    record: Any = instance.switch.record
+    record.lost = lambda why: None
+
+
+def replay_only_at_reconnect(instance: Instance) -> None:
+    """A consumer does not notice that a delivery is missing, nor an instance that it differs."""
+    record: Any = instance.switch.record
+    record._differs = lambda lease, now: False
+
+
+def no_fences(instance: Instance) -> None:
+    """A boot believes for ever that it knows every other region."""
+    _knowledge(instance).fences = NoFences()
+
+
+def endless_proofs(instance: Instance) -> None:
+    """A key that was used once may be used for ever."""
+    _knowledge(instance).proofs = EndlessProofs(instance.knowledge.timing.l1_lease_s)
+
+
+def unstamped_proof(instance: Instance) -> None:
+    """A proof counts from when it arrives, and not from before the key was asked."""
+    length = instance.knowledge.timing.l1_lease_s
+    _knowledge(instance).proofs = Unstamped(length, instance.clock)
