@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from kcm_schemas.codes import Code, KcmError
-from kcm_schemas.registry import Tenant
+from kcm_schemas.registry import FencePolicy, Link, Tenant
 
 from kcm_control.knowledge import Knowledge
 from kcm_control.leases import FOREVER
@@ -28,6 +28,11 @@ class Permit:
     tenant: str
     generation: int
     until: float
+
+
+def fence_of(tenant: Tenant, link: Link | None) -> FencePolicy:
+    """A tenant's policy: whose key is on the owner's premises hears from all of its regions."""
+    return "all" if link is not None and link.model == "hyok" else tenant.fence
 
 
 class Serving:
@@ -108,8 +113,7 @@ class Serving:
 
         Asked several times a second, while a kill may be waiting: one look for each key.
         """
-        proofs, lease = self._knowledge.proofs, self._knowledge.lease
-        ended = [key for key in self._opened if now >= proofs.until(key, lease)]
+        ended = [key for key in self._opened if now >= self._until(key)]
         return list(dict.fromkeys(tenant for key in ended for tenant in self._opened[key]))
 
     def live(self, tenant: str, now: float) -> bool:
@@ -133,9 +137,13 @@ class Serving:
 
     def _l1(self, tenant: str) -> float:
         """When the lease of whatever opened a tenant ends; never where nothing is open here."""
-        proofs, lease = self._knowledge.proofs, self._knowledge.lease
-        keys = self._keys.get(tenant, ())
-        return min((proofs.until(key, lease) for key in keys), default=FOREVER)
+        return min(map(self._until, self._keys.get(tenant, ())), default=FOREVER)
+
+    def _until(self, key: ProofKey) -> float:
+        """When the lease of a key ends: earlier for one that is held on its owner's premises."""
+        timing, link = self._knowledge.timing, self._registry.link(key.target.link)
+        shorter = timing.l1_lease_s - timing.l1_lease_of(link.model if link else "byok")
+        return self._knowledge.proofs.until(key, self._knowledge.lease) - shorter
 
     def _fence(self, record: Tenant) -> float:
         others = self.fence_set(record)
@@ -144,7 +152,8 @@ class Serving:
         link = self._registry.link(record.link)
         # A link that is not known here may be one with the shorter grace.
         grace = self._knowledge.timing.grace_s(link.model if link else "hyok")
-        return self._knowledge.fences.until(record.fence, others, self._knowledge.lease, grace)
+        policy = fence_of(record, link)
+        return self._knowledge.fences.until(policy, others, self._knowledge.lease, grace)
 
     def _lapsed(self, now: float) -> str:
         if now >= self._knowledge.lease.until():

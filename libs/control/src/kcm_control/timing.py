@@ -39,6 +39,8 @@ class Timing:
     """Between two questions of a region to another one: three may fail within the HYOK grace."""
     l1_lease_s: float = 30.0
     """From the beginning of a successful use of the customer's key."""
+    hyok_l1_lease_s: float = 20.0
+    """The same, for a key that is held on the customer's premises; never more than the other."""
     probe_interval_s: float = 10.0
     """Between two such uses, when nobody else of the region tells of one."""
     probe_jitter: float = 0.2
@@ -60,7 +62,7 @@ class Timing:
         for every, length in (
             (self.renew_every_s, self.control_lease_s),
             (self.pull_every_s, short),
-            (self.probe_interval_s, self.l1_lease_s),
+            (self.probe_interval_s, self.l1_lease_of("hyok")),
         ):
             if every * 2 > length:
                 raise ValueError("what is renewed has to be renewed twice before it ends")
@@ -70,6 +72,10 @@ class Timing:
     def grace_s(self, model: Model) -> float:
         """The partition grace of tenants whose link is of this model."""
         return self.hyok_grace_s if model == "hyok" else self.partition_grace_s
+
+    def l1_lease_of(self, model: Model) -> float:
+        """The lease of keys whose link is of this model."""
+        return min(self.hyok_l1_lease_s, self.l1_lease_s) if model == "hyok" else self.l1_lease_s
 
     def boot_bound_s(self, lease_s: float) -> float:
         """After which a boot of this lease serves nothing that its stream has held for so long.

@@ -25,6 +25,7 @@ from kcm_control.completeness import Arrival, Fenced, Reach, RegionFacts, hold_s
 from kcm_control.holds import HoldRecord
 from kcm_control.registry import Registry
 from kcm_control.revocation import Revocations
+from kcm_control.serving import fence_of
 from kcm_control.timing import Timing
 from kcm_schemas import subjects
 from kcm_schemas.admin import BlastRadius, BootStatus, HoldList, HoldStatus, HoldView
@@ -193,7 +194,7 @@ class Kills:
                 regions = frozenset(region for region in tenant.regions if self._counts(region))
                 model = link.model if link else "byok"
                 retired = len(set(tenant.regions) - regions)
-                tenants.append(Fenced(regions, tenant.fence, model, retired))
+                tenants.append(Fenced(regions, fence_of(tenant, link), model, retired))
         return Reach(tenants, closed=scope == "tenant" and bool(tenants))
 
     async def _tell_again(self, record: HoldRecord) -> None:
