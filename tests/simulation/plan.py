@@ -299,7 +299,7 @@ def _kills(source: random.Random, lasts: float) -> list[Kill]:
         kills.append(_kill(source, at, pick, scope))
         if source.random() < 0.4:  # more about the same one, at nearly the same moment
             again = at + source.choice((0.0, 0.01, 1.0, 8.0)) * source.random()
-            kills.append(_kill(source, again, pick, scope))
+            kills.append(_kill(source, min(again, lasts - 5), pick, scope))
     return sorted(kills, key=lambda kill: kill.at)
 
 
