@@ -7,7 +7,7 @@ MEMBERS := schemas libs/crypto libs/trust libs/control libs/bus \
            services/core services/gateway services/auditor client
 SECONDS ?= 600
 
-.PHONY: help setup check format test simulate simulate-variants demo chaos bench bench-kill bench-peers lock clean
+.PHONY: help setup check format test simulate simulate-variants conformance demo chaos bench bench-kill bench-peers lock clean
 
 help:            ## this text
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
@@ -43,6 +43,12 @@ simulate: setup  ## the kill switch over many simulated worlds [SEEDS=2000] [SEE
 
 simulate-variants: setup  ## systems that are broken on purpose: each has to be noticed [SEEDS=2000]
 	$(BIN)/python -m tests.simulation --variants --seeds $(SEEDS)
+
+URI ?=
+
+conformance: setup  ## the providers' suite against your own key: make conformance URI=...
+	@test -n "$(URI)" || { echo "name a root key: make conformance URI=awskms:..." >&2; exit 2; }
+	KCM_L1_URI='$(URI)' $(BIN)/pytest -p no:cacheprovider tests/l1/test_conformance.py
 
 demo: setup      ## the main job, end to end: make demo [ARGS="--input FILE"]
 	$(BIN)/kcm demo $(ARGS)

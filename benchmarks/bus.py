@@ -163,7 +163,8 @@ async def _make_tenant(admin: Admin, keys: RootKeys) -> None:
         admin.identity, TENANT, link=f"{TENANT}-root", regions=[REGION], fence="all"
     )
     service = statements.service(admin.identity, TENANT, SERVICE)
-    for kind, statement in (("link", link), ("tenant", tenant), ("service", service)):
+    await admin.put_link(REGION, link)
+    for kind, statement in (("tenant", tenant), ("service", service)):
         await admin.put(REGION, kind, statement)
 
 

@@ -1,4 +1,4 @@
-"""The stands of every provider: a cloud's server of our own, SoftHSM, a softkey, or a real account."""
+"""Every provider's stand: a cloud's server of our own, SoftHSM, a softkey, or a real account."""
 
 from __future__ import annotations
 

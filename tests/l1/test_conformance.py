@@ -12,6 +12,7 @@ import os
 
 import pytest
 from kcm_core.canaries import provider_context
+from kcm_core.l1.port import BINDS_CONTEXT
 from kcm_core.l1.state import L1State
 
 from tests.integration.unsealing import failure
@@ -25,8 +26,6 @@ OTHERS = [
     b"",
 ]
 INNER = bytes(range(72))
-BINDS_CONTEXT = {"aes-gcm", "aws-kms", "google-kms"}
-"""Mechanisms that authenticate the context themselves; elsewhere the nested blob does."""
 D = 30.0
 
 
@@ -34,7 +33,7 @@ async def wrapped(unsealer, stand, plaintext=INNER, context=CONTEXT):
     return await unsealer.wrap(stand.uri, plaintext, context, deadline_s=D)
 
 
-async def opened(unsealer, stand, made, *, context=CONTEXT, size=len(INNER), blob=None, how=None):
+async def opened(unsealer, stand, made, *, context=CONTEXT, size=72, blob=None, how=None):
     out = bytearray(b"\xaa" * size)
     told = await unsealer.unwrap_into(
         stand.uri,

@@ -9,7 +9,7 @@ import time
 
 import pytest
 from kcm_core.canaries import provider_context
-from kcm_core.l1.state import L1State
+from kcm_core.l1.state import L1Error, L1State
 from kcm_core.unsealer.turns import PAUSES_S
 
 from tests.integration.living import eventually
@@ -40,7 +40,9 @@ async def opened(unsealer, stand, made, uri=None, deadline_s=D):
 
 
 @everybody
-@pytest.mark.parametrize("state", [s for s in L1State if s not in (L1State.ENABLED, L1State.INVALID)])
+@pytest.mark.parametrize(
+    "state", [s for s in L1State if s not in (L1State.ENABLED, L1State.INVALID)]
+)
 async def test_a_state_is_seen_as_what_it_is_and_ends(unsealer, stand, state):
     if state not in stand.states:
         # A token only knows keys that are there, may not be used, or are gone.
@@ -66,7 +68,7 @@ async def test_a_change_takes_as_long_as_its_cloud_does(unsealer, stand):
     async def refused():
         try:
             await opened(unsealer, stand, made)
-        except Exception as error:
+        except L1Error as error:
             return error.state is L1State.DISABLED
         return False
 
@@ -132,9 +134,7 @@ async def test_a_storm_on_a_silent_key_makes_few_requests(unsealer, stand):
     made = await wrapped(unsealer, stand)
     before = len(stand.calls)
     stand.trouble(Trouble.UNAVAILABLE)
-    errors = await asyncio.gather(
-        *(failure(opened(unsealer, stand, made)) for _ in range(200))
-    )
+    errors = await asyncio.gather(*(failure(opened(unsealer, stand, made)) for _ in range(200)))
     assert {error.state for error in errors} == {L1State.UNREACHABLE}
     assert len(stand.calls) - before <= 2 + len(PAUSES_S)
 
@@ -154,7 +154,11 @@ async def test_a_key_of_another_kind_is_not_used(unsealer, stand):
         if path.exists():
             error = await failure(wrapped(unsealer, stand, path.read_text()))
             assert error.state is L1State.UNREACHABLE
-            assert "kind" in error.detail or "operations" in error.detail or "understand" in error.detail
+            assert (
+                "kind" in error.detail
+                or "operations" in error.detail
+                or "understand" in error.detail
+            )
 
 
 @clouds
@@ -174,4 +178,3 @@ async def test_a_server_that_cannot_prove_itself_is_not_believed(unsealer, stand
     wrong = stand.uri.replace(str(stand.directory / "ca.pem"), str(tmp_path / "ca.pem"))
     error = await failure(wrapped(unsealer, stand, wrong))
     assert error.state is L1State.UNREACHABLE
-

@@ -21,8 +21,10 @@ from kcm_core.canaries import Canaries
 from kcm_core.directory import Directory
 from kcm_core.keyholds import KeyHolds
 from kcm_core.keystore import KeyStore
+from kcm_core.linking import Linker
 from kcm_core.making import Maker
 from kcm_core.opening import Opener
+from kcm_core.relinking import Relinker
 from kcm_core.sentinel import KeyWatch
 from kcm_core.sessions import Sessions
 from kcm_core.vault import SealKey, Vault
@@ -185,9 +187,18 @@ class Core:
             world.bus, self.me.verifier, self.revocations, self.purge, world.clock  # type: ignore[arg-type]
         )  # fmt: skip
         nobody: Any = None
+        self.relinker = Relinker(
+            **common, registry=self.registry, store=self.store, unsealer=world.unsealer,
+            randomness=randomness, deadline_s=5.0,
+        )  # fmt: skip
+        self.linker = Linker(
+            region=self.me.region, unsealer=world.unsealer, clock=world.clock,
+            randomness=randomness, deadline_s=5.0,
+        )  # fmt: skip
         self.admin = Admin(
             **common, connection=world.bus, feed=feed, registry=self.registry, store=self.store,  # type: ignore[arg-type]
-            maker=self.maker, kills=nobody, clock=world.clock,
+            maker=self.maker, linker=self.linker, relinker=self.relinker, kills=nobody,
+            clock=world.clock,
         )  # fmt: skip
 
     def _emit(self, kind: str, **fields: Any) -> None:

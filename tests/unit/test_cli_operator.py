@@ -18,6 +18,7 @@ from kcm_schemas.admin import (
     HoldQuery,
     HoldStatus,
     HoldView,
+    LinkView,
     PutStatement,
     RegionStatus,
     ServiceView,
@@ -196,8 +197,21 @@ def test_a_service_goes_where_its_tenant_is(desk: Desk) -> None:
 
 def test_a_link_is_signed_with_its_uri(desk: Desk) -> None:
     got: list[bytes] = []
-    desk.system.everywhere("link", "put", keep(got))
-    assert desk.run("l1", "link", "root", "softkey:/keys/acme", "--model", "hyok")[0] == Exit.OK
+    take = keep(got)
+
+    def tried(request: AdminRequest, operator: str) -> Message:
+        take(request, operator)
+        return LinkView(
+            link="root", region=request.region, mechanism="aes-gcm", key_version="v", principal="p",
+            ms=7,
+        )  # fmt: skip
+
+    desk.system.everywhere("link", "put", tried)
+    code, out, _ = desk.run("l1", "link", "root", "softkey:/keys/acme", "--model", "hyok")
+    assert code == Exit.OK
+    assert {(row["region"], row["mechanism"], row["ms"]) for row in json.loads(out)} == {
+        (region, "aes-gcm", 7) for region in REGIONS
+    }
     link = desk.system.verifier.link(got[0])
     assert (link.uri, link.model, link.revision) == ("softkey:/keys/acme", "hyok", 1)
 
@@ -210,6 +224,7 @@ def view(**changes: object) -> TenantView:
     fields: dict[str, object] = {
         "tenant": "acme",
         "region": "eu",
+        "revision": 1,
         "link": "root",
         "uri": "softkey:/x",
         "model": "byok",
@@ -453,3 +468,45 @@ def test_following_shows_what_is_new_until_interrupted(
 
 def test_verifying_a_directory_that_is_no_journal_is_no_success(desk: Desk, tmp_path: Path) -> None:
     assert desk.run("audit", "verify", str(tmp_path / "none"))[0] == Exit.USAGE
+
+
+def test_a_key_that_is_refused_in_one_region_is_linked_in_the_other(desk: Desk) -> None:
+    def refuses(request: AdminRequest, operator: str) -> Message:
+        if request.region == "us":
+            raise KcmError(Code.FORBIDDEN, "the root key: disabled. Next: enable it")
+        return LinkView(
+            link="root", region="eu", mechanism="m", key_version="v", principal="p", ms=1
+        )
+
+    desk.system.everywhere("link", "put", refuses)
+    code, out, err = desk.run("l1", "link", "root", "softkey:/keys/acme")
+    assert code == Exit.REFUSED
+    assert {row["region"]: row["result"] for row in json.loads(out)} == {
+        "eu": "ok", "us": "forbidden",
+    }  # fmt: skip
+    assert "Next: enable it" in err
+
+
+def test_a_tenant_is_moved_by_the_next_revision_of_its_record(desk: Desk) -> None:
+    got: list[bytes] = []
+    desk.system.everywhere("tenant", "show", lambda request, operator: view(revision=3))
+    desk.system.everywhere("tenant", "put", keep(got))
+    assert desk.run("tenant", "relink", "acme", "--link", "new")[0] == Exit.OK
+    moved = [desk.system.verifier.tenant(raw) for raw in got]
+    assert {(one.link, one.revision, one.fence) for one in moved} == {("new", 4, "all")}
+    assert len(got) == 2
+
+
+def test_a_move_that_ended_early_goes_on_with_the_very_same_record(desk: Desk) -> None:
+    got: list[bytes] = []
+
+    def half(request: AdminRequest, operator: str) -> Message:
+        here = request.region == "eu"
+        return view(
+            region=request.region, revision=4 if here else 3, link="new" if here else "root"
+        )
+
+    desk.system.everywhere("tenant", "show", half)
+    desk.system.everywhere("tenant", "put", keep(got))
+    assert desk.run("tenant", "relink", "acme", "--link", "new")[0] == Exit.OK
+    assert {desk.system.verifier.tenant(raw).revision for raw in got} == {4}

@@ -17,7 +17,7 @@ def test_only_a_higher_revision_replaces(record):
 
 
 def test_what_stored_keys_are_wrapped_by_stays():
-    assert not replaces(TENANT, TENANT.model_copy(update={"revision": 3, "link": "m"}))
+    assert replaces(TENANT, TENANT.model_copy(update={"revision": 3, "link": "m"}))  # wrapped anew
     assert not replaces(LINK, LINK.model_copy(update={"revision": 3, "uri": "softkey:/b"}))
     assert replaces(TENANT, TENANT.model_copy(update={"revision": 3, "fence": "local"}))
     assert not replaces(TENANT, SERVICE.model_copy(update={"revision": 3}))

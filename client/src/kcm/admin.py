@@ -107,8 +107,8 @@ class Admin:
     ) -> LinkView:
         """Give a region a signed link; a Core there tries the key first, and says what it found.
 
-        The same one again changes nothing. Raises ``ServiceError`` with the reason when the key does
-        not do what it has to; nothing is linked then.
+        The same one again changes nothing. Raises ``ServiceError`` with the reason when the key
+        does not do what it has to; nothing is linked then.
         """
         put = PutStatement(statement=statement)
         return await self.ask(region, "link", "put", put, LinkView, deadline_s=deadline_s)

@@ -83,6 +83,7 @@ class TenantView(Message):
 
     tenant: Name
     region: Name
+    revision: U64
     link: Name
     uri: Text
     model: Text

@@ -66,7 +66,10 @@ class WrappedRoot(Message):
 
 
 class RootKeys(Message):
-    """All versions of a tenant's root in one region, and which one is current."""
+    """All versions of a tenant's root in one region, and which one is current.
+
+    While a tenant moves to another link each version stands here twice, once for each link.
+    """
 
     tenant: Name
     region: Name

@@ -22,7 +22,7 @@ from tests.l1.servers.web import Answer, Asked, run
 from tests.l1.stand import Files, Trouble
 
 TENANT, CLIENT = "11111111-2222-3333-4444-555555555555", "66666666-7777-8888-9999-000000000000"
-SECRET = "kcm-test-secret"  # noqa: S105
+SECRET = "kcm-test-secret"
 RESOURCE = "https://vault.azure.net"
 API = ("7.4", "7.5", "7.6", "2025-07-01")
 OAEP = padding.OAEP(padding.MGF1(hashes.SHA256()), hashes.SHA256(), None)
@@ -168,10 +168,20 @@ def _described(key: Key, material: Any, name: str, *, enabled: bool) -> dict[str
     if isinstance(public, rsa.RSAPublicNumbers):
         jwk = {"kty": "RSA", "n": _padded(_bytes(public.n)), "e": _padded(_bytes(public.e))}
     else:
-        jwk = {"kty": "EC", "crv": "P-256", "x": _padded(_bytes(public.x)), "y": _padded(_bytes(public.y))}
+        jwk = {
+            "kty": "EC",
+            "crv": "P-256",
+            "x": _padded(_bytes(public.x)),
+            "y": _padded(_bytes(public.y)),
+        }
     return {
         "key": {"kid": name, "key_ops": list(key.operations), **jwk},
-        "attributes": {"enabled": enabled, "created": 1, "updated": 1, "recoveryLevel": "Recoverable"},
+        "attributes": {
+            "enabled": enabled,
+            "created": 1,
+            "updated": 1,
+            "recoveryLevel": "Recoverable",
+        },
     }
 
 

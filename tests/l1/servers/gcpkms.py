@@ -81,7 +81,9 @@ class Google:
         self._intact(aad, request.additional_authenticated_data_crc32c, context)
         used = sealed[0] if sealed else 0
         if not 1 <= used <= len(versions):
-            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "Decryption failed: the ciphertext is invalid.")
+            context.abort(
+                grpc.StatusCode.INVALID_ARGUMENT, "Decryption failed: the ciphertext is invalid."
+            )
         self._serves(request.name, used, context)
         try:
             plaintext = versions[used - 1].decrypt(sealed[1:13], sealed[13:], aad)
@@ -119,7 +121,7 @@ class Google:
         )
         try:
             claims = jwt.decode(token, certs=public) if kind == "Bearer" else {}
-        except Exception:
+        except Exception:  # noqa: BLE001 - whatever is no token of ours
             claims = {}
         if claims.get("iss") != ACCOUNT or claims.get("exp", 0) < time.time():
             context.abort(grpc.StatusCode.UNAUTHENTICATED, "Request had invalid credentials.")
@@ -140,7 +142,8 @@ class Google:
         if state in WORDS:
             context.abort(
                 grpc.StatusCode.FAILED_PRECONDITION,
-                f"{key}/cryptoKeyVersions/{number} is not enabled, current state is: {WORDS[state]}.",
+                f"{key}/cryptoKeyVersions/{number} is not enabled, "
+                f"current state is: {WORDS[state]}.",
             )
 
     @staticmethod
@@ -206,9 +209,7 @@ def main(directory: Path) -> None:
     (directory / "signing").write_text(f"gcpkms:{SIGNING}?{tail}")
     (directory / "nothing").write_text(f"gcpkms:{RING}/cryptoKeys/nothing?{tail}")
     (directory / "pinned").write_text(f"gcpkms:{KEY}/cryptoKeyVersions/1?{tail}")
-    files.ready(
-        f"gcpkms:{KEY}?{tail}", {"GOOGLE_APPLICATION_CREDENTIALS": str(google.key_file())}
-    )
+    files.ready(f"gcpkms:{KEY}?{tail}", {"GOOGLE_APPLICATION_CREDENTIALS": str(google.key_file())})
     ended = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: ended.set())
     ended.wait()

@@ -34,8 +34,9 @@ def _builder(subject: str, issuer: str, key: ec.EllipticCurvePrivateKey) -> x509
 
 def make(directory: Path) -> tuple[Path, Path, Path]:
     """The authority's certificate, the server's, and the server's key, as PEM files."""
-    authority_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(
-        ec.SECP256R1()
+    authority_key, key = (
+        ec.generate_private_key(ec.SECP256R1()),
+        ec.generate_private_key(ec.SECP256R1()),
     )
     authority = (
         _builder("kcm test authority", "kcm test authority", authority_key)
@@ -53,7 +54,9 @@ def make(directory: Path) -> tuple[Path, Path, Path]:
         )
         .sign(authority_key, hashes.SHA256())
     )  # fmt: skip
-    names = x509.SubjectAlternativeName([x509.IPAddress(ip_address(HOST)), x509.DNSName("localhost")])
+    names = x509.SubjectAlternativeName(
+        [x509.IPAddress(ip_address(HOST)), x509.DNSName("localhost")]
+    )
     certificate = (
         _builder("localhost", "kcm test authority", key)
         .add_extension(names, critical=False)

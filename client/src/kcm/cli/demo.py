@@ -23,9 +23,12 @@ from kcm.cli.settings import Settings, common
     help="A CSV file of yours [default: one that is made up].",
 )
 @click.option(
+    "--l1",
     "--root-key",
-    type=click.Choice(["pkcs11", "softkey"]),
-    help="What holds the root key [default: SoftHSM if it is installed, else a soft key].",
+    "root_key",
+    type=click.Choice(["awskms", "gcpkms", "azurekv", "pkcs11", "softkey"]),
+    help="What holds the root keys [default: SoftHSM if it is installed, else a soft key]; clouds "
+    "are test servers, in the source tree.",
 )
 @common
 def demo(settings: Settings, source: Path | None, root_key: str | None) -> int:
@@ -40,7 +43,7 @@ def demo(settings: Settings, source: Path | None, root_key: str | None) -> int:
     from kcm.demo import Options, run
 
     del settings  # the result is an object of figures: it is shown as JSON in any case
-    result = run(Options(input=source, tell=_tell, root_key=root_key))
+    result = run(Options(input=source, tell=_tell, l1=root_key))
     sys.stdout.write(json.dumps(plain(result), indent=2) + "\n")
     return Exit.OK if result["ok"] else Exit.CHECK_FAILED
 

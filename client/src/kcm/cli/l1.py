@@ -68,7 +68,7 @@ def policy(settings: Settings, uri: str) -> int:
 )
 @common
 def check(settings: Settings, uri: str, deadline: float) -> int:
-    """Try a root key as it will be used, with your own credentials.
+    r"""Try a root key as it will be used, with your own credentials.
 
     Wraps, unwraps, opens a canary, and tries another context. Needs no running service.
 
@@ -126,7 +126,8 @@ def link(
     """Link a root key by its URI. The key itself stays where it is.
 
     A Core of each region tries the key first, with its own credentials; only a key that works is
-    linked. On a terminal, a key that is refused is tried again when you have granted what is missing.
+    linked. On a terminal, a key that is refused is tried again when you have granted what is
+    missing.
 
     Example: kcm l1 link acme-root softkey:/srv/keys/acme
     """

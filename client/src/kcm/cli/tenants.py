@@ -78,6 +78,47 @@ def create(
     return _everywhere(settings, regions, put, {"tenant": name})
 
 
+@tenant.command("relink")
+@click.argument("name")
+@click.option("--link", "link_name", required=True, help="The link of its new root key.")
+@common
+def relink(settings: Settings, name: str, link_name: str) -> int:
+    """Move a tenant to another root key, in all of its regions.
+
+    Only the outer layer of its root is made anew: the old key opens it, the new one wraps it. Until
+    a region has the new record the old key opens it there, from then on only the new one does. If
+    it ends early, give the same command again.
+
+    Example: kcm tenant relink acme --link acme-new
+    """
+    from kcm import statements
+    from kcm.hedge import first
+
+    found: list[TenantView] = []
+
+    async def choose(admin: Admin, context: ClientContext) -> list[str]:
+        def look(region: str) -> Awaitable[TenantView]:
+            return admin.tenant(region, name)
+
+        _, view = await first(context.in_order(None), look)
+        served = [region for region in view.regions if region in context.regions]
+        found.extend([await admin.tenant(region, name) for region in served])
+        return served
+
+    async def put(admin: Admin, region: str) -> None:
+        view = found[0]
+        highest = max(one.revision for one in found)
+        # A region that moved already has the record: what is left gets the very same.
+        revision = highest + (0 if any(one.link == link_name for one in found) else 1)
+        raw = statements.tenant(
+            admin.identity, name, link=link_name, regions=tuple(view.regions), fence=view.fence,
+            revision=revision,
+        )  # fmt: skip
+        await admin.put(region, "tenant", raw)
+
+    return _everywhere(settings, (), put, {"tenant": name, "link": link_name}, choose)
+
+
 @service.command("create")
 @click.argument("tenant_name", metavar="TENANT")
 @click.argument("name", metavar="SERVICE")

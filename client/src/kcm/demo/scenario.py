@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -21,6 +22,7 @@ from kcm_bus.clock import SystemClock
 
 from kcm import Admin, Client, ClientContext, statements
 from kcm.demo import records
+from kcm.demo.clouds import CLOUDS, Cloud, standing
 from kcm.demo.traffic import Stream
 from kcm.dev import system
 from kcm.dev.configs import config_file
@@ -52,8 +54,9 @@ class Options:
 
     input: Path | None = None
     tell: Callable[[str], None] = lambda _: None
-    root_key: str | None = None
-    """``pkcs11`` or ``softkey``; none takes SoftHSM where it is installed."""
+    l1: str | None = None
+    """``awskms``, ``gcpkms``, ``azurekv``, ``pkcs11`` or ``softkey``; none takes SoftHSM where it
+    is installed."""
 
 
 def run(options: Options) -> dict[str, Any]:
@@ -62,12 +65,17 @@ def run(options: Options) -> dict[str, Any]:
     Everything that was started is gone when this returns or raises; on Ctrl-C, too.
     """
     rows = records.from_file(options.input) if options.input else records.made_up()
-    with _directory() as directory, _interruptible():
-        setup = system.Options(directory, applications=1, die_with_parent=True)
+    with _directory() as directory, _interruptible(), _cloud(options, directory) as cloud:
+        setup = system.Options(
+            directory,
+            applications=1,
+            die_with_parent=True,
+            unsealer=cloud.environment if cloud else {},
+        )
         try:
             state = system.up(setup, options.tell)
             context = ClientContext.load(state.context)
-            result = asyncio.run(_Scenario(context, setup, options, rows).play())
+            result = asyncio.run(_Scenario(context, setup, options, rows, cloud).play())
         finally:
             # A second Ctrl-C must not leave anything behind.
             before = signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -78,14 +86,35 @@ def run(options: Options) -> dict[str, Any]:
     return result
 
 
+def _cloud(options: Options, directory: Path) -> AbstractContextManager[Cloud | None]:
+    if options.l1 in CLOUDS:
+        return standing(options.l1, directory / "cloud")
+    return contextlib.nullcontext()
+
+
+_KINDS: Final = {
+    "awskms": "AWS KMS (a test server on this machine)",
+    "azurekv": "Azure Key Vault (a test server on this machine)",
+    "gcpkms": "Google Cloud KMS (a test server on this machine)",
+    "pkcs11": "an HSM (SoftHSM)",
+    "softkey": "files (softkey: development only)",
+}
+
+
 class _Scenario:
     def __init__(
-        self, context: ClientContext, setup: system.Options, options: Options, rows: list[bytes]
+        self,
+        context: ClientContext,
+        setup: system.Options,
+        options: Options,
+        rows: list[bytes],
+        cloud: Cloud | None,
     ) -> None:
+        self._cloud: Final = cloud
         self._context: Final = context
         self._setup: Final = setup
         self._tell: Final = options.tell
-        self._kind: Final = options.root_key
+        self._kind: Final = options.l1
         self._rows: Final = rows
         self._clock: Final = SystemClock()
 
@@ -113,13 +142,12 @@ class _Scenario:
     async def _tenants(self, admin: Admin) -> str:
         keys = RootKeys(self._setup.directory)
         kind = self._kind or keys.kind
-        self._tell(
-            "root keys in SoftHSM"
-            if kind == "pkcs11"
-            else "root keys in files (softkey: development only)"
-        )
-        for tenant in (KILLED, OTHER):
-            uri = await asyncio.to_thread(keys.create, f"{tenant}-root", kind)
+        self._tell(f"root keys: {_KINDS[kind]}")
+        for number, tenant in enumerate((KILLED, OTHER)):
+            if self._cloud is None:
+                uri = await asyncio.to_thread(keys.create, f"{tenant}-root", kind)
+            else:
+                uri = self._cloud.uris[number]
             link = statements.link(admin.identity, f"{tenant}-root", uri=uri, model="byok")
             record = statements.tenant(
                 admin.identity, tenant, link=f"{tenant}-root", regions=[HOME, ABROAD], fence="all"

@@ -73,6 +73,8 @@ class Options:
     """Applications in the first region that embed a Gateway: they get an identity and a
     configuration, and are started by somebody else."""
     timing: Timing = DEFAULT_TIMING
+    unsealer: Mapping[str, str] = field(default_factory=dict)
+    """More that the Cores' unsealers get: what a cloud's library needs."""
     """The durations of the kill switch, the same for every instance."""
     nodes: Mapping[str, int] = field(default_factory=dict)
     """By region, the nodes of its broker where it is a cluster."""
@@ -244,7 +246,7 @@ def start_member(root: Path, member: Member, *, die_with_parent: bool) -> Entry:
 
 
 def _write(plan: Topology, options: Options, public: bytes) -> Path:
-    environment = RootKeys(options.directory).environment
+    environment = {**RootKeys(options.directory).environment, **options.unsealer}
     for member in options.everybody:
         write_instance(plan, member, public, environment, options.timing)
     return write_context(plan, public)

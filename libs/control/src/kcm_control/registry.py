@@ -63,12 +63,12 @@ class Registry:
 def replaces(known: Tenant | Link | Service, new: Tenant | Link | Service) -> bool:
     """Whether ``new`` may take the place of ``known``.
 
-    Its revision has to be higher, and what stored keys are wrapped by has to stay: a tenant's link,
-    a link's URI. Moving a tenant to another root key means wrapping its roots again.
+    Its revision has to be higher, and a link's URI has to stay: stored keys are wrapped by what is
+    there. A tenant may name another link: whoever stores that has wrapped its roots again.
     """
     match known, new:
         case (Tenant(), Tenant()):
-            same = (known.tenant, known.link) == (new.tenant, new.link)
+            same = known.tenant == new.tenant
         case (Link(), Link()):
             same = (known.link, known.uri) == (new.link, new.uri)
         case (Service(), Service()):

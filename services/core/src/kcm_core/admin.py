@@ -46,6 +46,7 @@ from kcm_core.keystore import KeyStore
 from kcm_core.kills import Kills
 from kcm_core.linking import Linker
 from kcm_core.making import Maker
+from kcm_core.relinking import Relinker
 from kcm_core.vault import Vault
 from kcm_core.wrapping import check_deadline
 
@@ -75,6 +76,7 @@ class Admin:
         vault: Vault,
         maker: Maker,
         linker: Linker,
+        relinker: Relinker,
         kills: Kills,
         emit: Emit,
         clock: Clock,
@@ -88,6 +90,7 @@ class Admin:
         self._vault: Final = vault
         self._maker: Final = maker
         self._linker: Final = linker
+        self._relinker: Final = relinker
         self._kills: Final = kills
         self._emit: Final = emit
         self._refusals: Final = Refusals("admin", emit, clock)
@@ -153,9 +156,13 @@ class Admin:
             raise KcmError(Code.MALFORMED, "a majority needs three regions; with two, take all")
         link = self._registry.link(tenant.link) or await self._read_link(tenant.link)
         await self._expect(raw, "tenant", tenant.tenant)
+        # Another Core may have moved it a moment ago.
+        await self._feed.fetch("tenant", tenant.tenant)
+        await self._relinker.prepare(tenant, link)
         await self._maker.root(tenant, link)
         await self._put(raw, "tenant", tenant.tenant)
         self._emit("tenant.create", tenant=tenant.tenant, detail=f"link {tenant.link}")
+        await self._relinker.finish(tenant)
         return Empty()
 
     async def _put_service(self, request: AdminRequest) -> Message:
@@ -212,6 +219,7 @@ class Admin:
             tenant=tenant.tenant,
             region=self._me.region,
             link=tenant.link,
+            revision=tenant.revision,
             uri=link.uri if link else "",
             model=link.model if link else "",
             regions=list(tenant.regions),

@@ -63,7 +63,7 @@ class Canaries:
                 continue  # the next look tries again
             if roots is not None:
                 for root in roots.versions:
-                    if root.version == roots.current:
+                    if root.version == roots.current and root.link == link:
                         self.add(tenant, root)
                 return
 

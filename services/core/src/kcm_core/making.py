@@ -146,8 +146,8 @@ class Maker:
         roots = await self._store.root(tenant.tenant)
         if roots is None:
             return False
-        current = next(one for one in roots.versions if one.version == roots.current)
-        if current.link != link.link:
+        current = {one.link for one in roots.versions if one.version == roots.current}
+        if link.link not in current:
             raise KcmError(Code.CONFLICT, "the tenant has a root under another link")
         return True
 

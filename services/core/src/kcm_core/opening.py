@@ -214,10 +214,12 @@ class Opener:
         return ring
 
     def _wrapped(self, tenant: str, version: int) -> WrappedRoot:
-        for wrapped in self._roots[tenant].versions:
-            if wrapped.version == version:
-                return wrapped
-        raise KcmError(Code.KEY_DESTROYED)
+        """A version of the root, as the tenant's own link wrapped it, where there are several."""
+        record = self._registry.tenant(tenant)
+        found = [one for one in self._roots[tenant].versions if one.version == version]
+        if not found:
+            raise KcmError(Code.KEY_DESTROYED)
+        return next((one for one in found if record and one.link == record.link), found[0])
 
     def _link(self, tenant: str, wrapped: WrappedRoot) -> Link:
         link = self._registry.link(wrapped.link)

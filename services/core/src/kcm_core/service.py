@@ -42,6 +42,7 @@ from kcm_core.linking import Linker
 from kcm_core.making import Maker
 from kcm_core.opening import Opener
 from kcm_core.regions import Regions
+from kcm_core.relinking import Relinker
 from kcm_core.sentinel import KeyWatch
 from kcm_core.sessions import Sessions
 from kcm_core.unsealer.port import UnsealerPort
@@ -194,6 +195,17 @@ class Core:
             randomness=randomness,
             deadline_s=config.l1_deadline_s,
         )
+        relinker = Relinker(
+            membership=membership,
+            registry=registry,
+            revocations=revocations,
+            store=store,
+            vault=vault,
+            unsealer=unsealer,
+            emit=emit,
+            randomness=randomness,
+            deadline_s=config.l1_deadline_s,
+        )
         self._admin: Final = Admin(
             membership=membership,
             connection=self._region_bus,
@@ -204,6 +216,7 @@ class Core:
             vault=vault,
             maker=maker,
             linker=linker,
+            relinker=relinker,
             kills=self._kills,
             emit=emit,
             clock=clock,

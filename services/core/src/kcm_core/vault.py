@@ -111,6 +111,17 @@ class Vault:
         self._rings[tenant] = ring
         return ring
 
+    def check_root(self, tenant: str, version: int, inner: memoryview) -> None:
+        """Raise ``tampered`` unless an inner blob opens. Nothing stays open."""
+        arena = Arena()
+        try:
+            with arena.use() as view:
+                self._seal.open_into(inner, self._root_aad(tenant, version), view[:KEY_SIZE])
+        except InvalidTag:
+            raise KcmError(Code.TAMPERED, "the tenant root does not open in this region") from None
+        finally:
+            arena.purge()
+
     def make_service_key(self, ring: Keyring, key: ServiceKey) -> bytes:
         """A new service key, wrapped. It is not open afterwards."""
         name = ServiceName(key.service, key.version)

@@ -1,9 +1,9 @@
 """A key in AWS KMS.
 
 One request for each operation: botocore's retries are switched off, connecting and reading have
-bounds of their own, and the child's deadline stands above both. ``Decrypt`` always names the key, so
-what another key wrapped is refused as that, and the answer's key has to be the one that wrapped: an
-alias that was pointed elsewhere meanwhile opens nothing.
+bounds of their own, and the child's deadline stands above both. ``Decrypt`` always names the key,
+so what another key wrapped is refused as that, and the answer's key has to be the one that wrapped:
+an alias that was pointed elsewhere meanwhile opens nothing.
 
 The context goes along as AWS's encryption context, in pairs that a key policy can demand and that
 CloudTrail shows (``pairs``).

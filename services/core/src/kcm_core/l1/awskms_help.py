@@ -22,7 +22,7 @@ _FIXES: Final = {
     "Name the key by the ARN that wrapped it",
 }
 _BY_CLASS: Final = {
-    "AccessDenied": "let the Core's principal assume the role: its trust policy, and the external id",
+    "AccessDenied": "let the Core's principal assume the role: its trust policy, its external id",
     "EndpointConnectionError": "is the endpoint right, and does a firewall let HTTPS through?",
     "SSLError": "name the endpoint's certificate authority with ca=file:/path",
     "InvalidKeyUsageException": "make a key with --key-usage ENCRYPT_DECRYPT",

@@ -131,7 +131,9 @@ def _suits(key: KeyVaultKey) -> None:
     bits = len(jwk.n or b"") * 8
     operations = {_word(one) for one in key.key_operations}
     if not _word(key.key_type).startswith("RSA") or bits < BITS_MIN:
-        raise L1Error(L1State.UNREACHABLE, "the key is of another kind: it has to be RSA, 2048 bits")
+        raise L1Error(
+            L1State.UNREACHABLE, "the key is of another kind: it has to be RSA, 2048 bits"
+        )
     if not {"wrapKey", "unwrapKey"} <= operations:
         raise L1Error(L1State.UNREACHABLE, "the key's operations lack wrapKey or unwrapKey")
 

@@ -1,8 +1,8 @@
 """What Azure's answers mean, in the one taxonomy.
 
 Key Vault says *403 Forbidden* for a key that is disabled, for a caller without the permission and
-for a firewall alike; the inner code tells them apart. Of what has no inner code that we know, nothing
-is a refusal.
+for a firewall alike; the inner code tells them apart. Of what has no inner code that we know,
+nothing is a refusal.
 """
 
 from __future__ import annotations
@@ -33,7 +33,10 @@ CODES: Final[dict[str, tuple[L1State, str]]] = {
     "ForbiddenByFirewall": _NETWORK,
     "ForbiddenByConnection": _NETWORK,
     "KeyNotFound": (L1State.DELETED, "the vault has no such key"),
-    "ObjectIsDeletedButRecoverable": (L1State.PENDING_DELETION, "the key is deleted, not yet purged"),
+    "ObjectIsDeletedButRecoverable": (
+        L1State.PENDING_DELETION,
+        "the key is deleted, not yet purged",
+    ),
     "BadParameter": (L1State.UNREACHABLE, "the vault does not understand the request"),
     "Throttled": _BUSY,
 }
@@ -49,7 +52,7 @@ CLASSES: Final[dict[type[Exception], tuple[L1State, str]]] = {
 
 
 UNWRAPPING: Final = {"BadParameter": (L1State.INVALID, "the blob does not authenticate")}
-"""What means something else in the answer to ``unwrapKey``: the value that was given is the blob."""
+"""What means something else in the answer to ``unwrapKey``, where the value given is the blob."""
 
 
 @contextmanager
@@ -67,7 +70,9 @@ def of(error: azure.AzureError, *, unwrapping: bool = False) -> L1Error:
     if isinstance(error, azure.HttpResponseError) and error.status_code not in (None, 401):
         code = _code(error)
         codes = CODES | UNWRAPPING if unwrapping else CODES
-        state, detail = codes.get(code, (L1State.UNREACHABLE, "the vault did not do what was asked"))
+        state, detail = codes.get(
+            code, (L1State.UNREACHABLE, "the vault did not do what was asked")
+        )
         return L1Error(state, detail, cls=code or name)
     known = next((CLASSES[one] for one in type(error).__mro__ if one in CLASSES), None)
     state, detail = known or (L1State.UNREACHABLE, "the vault did not do what was asked")

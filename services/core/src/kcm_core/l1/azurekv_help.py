@@ -1,4 +1,4 @@
-"""What to do about a key in Azure: the permissions to grant, and the next step after each failure."""
+"""What to do about a key in Azure: the permissions to grant, the next step after each failure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _FIXES: Final = {
     L1State.PENDING_DELETION: "az keyvault key recover --vault-name VAULT --name KEY",
     L1State.DELETED: "are vault and name right? Else: az keyvault key recover, while it can be",
     L1State.FORBIDDEN: "grant what `kcm l1 policy URI` prints to the Core's principal",
-    L1State.INVALID: "was the key replaced by another one of its name? Restore the one that wrapped",
+    L1State.INVALID: "was the key replaced by another one of its name? Restore the first",
 }
 _BY_CLASS: Final = {
     "ForbiddenByFirewall": "let the Core's network through: az keyvault network-rule add",

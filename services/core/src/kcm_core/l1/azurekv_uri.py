@@ -1,8 +1,8 @@
 """``azurekv:`` URIs: a key in Azure Key Vault or Managed HSM.
 
 ``azurekv:acme.vault.azure.net/root``, and ``/VERSION`` to pin one. A vault outside of Azure's own
-names needs ``ca``, and is for private deployments and tests; ``authority`` is where tokens are asked
-for then. Credentials never stand here: they come from the environment of the Core's unsealer.
+names needs ``ca``, and is for private deployments and tests; ``authority`` is where tokens are
+asked for then. Credentials never stand here: they come from the environment of the Core's unsealer.
 """
 
 from __future__ import annotations
@@ -46,10 +46,15 @@ def parse_azurekv(rest: str) -> AzureKvUri:
     vault, _, path = name.partition("/")
     key, slash, version = path.partition("/")
     if _KEY.fullmatch(key) is None or (slash and _VERSION.fullmatch(version) is None):
-        refuse(UriReason.BAD_NAME, "a key is named as VAULT-HOST/KEY-NAME or VAULT-HOST/KEY-NAME/VERSION")
+        refuse(
+            UriReason.BAD_NAME,
+            "a key is named as VAULT-HOST/KEY-NAME or VAULT-HOST/KEY-NAME/VERSION",
+        )
     host, authority, ca = host_and_port(vault), given.get("authority"), given.get("ca")
     if ca is None and not host.endswith(_SUFFIXES):
-        refuse(UriReason.BAD_NAME, "the vault is not one of Azure's: name it as NAME.vault.azure.net")
+        refuse(
+            UriReason.BAD_NAME, "the vault is not one of Azure's: name it as NAME.vault.azure.net"
+        )
     return AzureKvUri(
         vault=host,
         key=key,

@@ -1,9 +1,10 @@
 """A key in Google Cloud KMS.
 
-The context is the additional authenticated data. The SDK verifies no checksum by itself: CRC32C goes
-along with everything that is sent, and is demanded of everything that comes back, so a bit that was
-lost on the way is ``invalid`` and not a lost key. One call for each operation: the SDK's own retry is
-switched off (it would go on for 46 seconds whatever the timeout), and a call has a bound of its own.
+The context is the additional authenticated data. The SDK verifies no checksum by itself: CRC32C
+goes along with everything that is sent, and is demanded of everything that comes back, so a bit
+that was lost on the way is ``invalid`` and not a lost key. One call for each operation: the SDK's
+own retry is switched off (it would go on for 46 seconds whatever the timeout), and a call has a
+bound of its own.
 
 ``Decrypt`` does not say which version it used, so the blob begins with the number that ``Encrypt``
 named, and with a checksum of the whole.

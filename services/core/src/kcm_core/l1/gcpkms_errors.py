@@ -1,8 +1,8 @@
 """What Google's status codes mean, in the one taxonomy.
 
-*Failed precondition* stands for every state in which a version does not serve; which one it is stands
-in the message alone. Where none of the documented words stands there, nobody is known to have
-refused. A project's trouble (billing, an API that is switched off) is not the key owner's word
+*Failed precondition* stands for every state in which a version does not serve; which one it is
+stands in the message alone. Where none of the documented words stands there, nobody is known to
+have refused. A project's trouble (billing, an API that is switched off) is not the key owner's word
 either.
 """
 
@@ -23,7 +23,10 @@ _CREDENTIALS: Final = (L1State.UNREACHABLE, "the credentials are missing, expire
 
 CLASSES: Final[dict[type[Exception], tuple[L1State, str]]] = {
     google.NotFound: (L1State.DELETED, "there is no such key or version"),
-    google.PermissionDenied: (L1State.FORBIDDEN, "the caller has no permission for this on the key"),
+    google.PermissionDenied: (
+        L1State.FORBIDDEN,
+        "the caller has no permission for this on the key",
+    ),
     google.Unauthenticated: _CREDENTIALS,
     google.InvalidArgument: (L1State.UNREACHABLE, "Google does not understand the request"),
     google.DeadlineExceeded: (L1State.UNREACHABLE, "Google does not answer"),
@@ -73,7 +76,8 @@ def of(error: Exception, *, opening: bool = False) -> L1Error:
     if isinstance(error, google.FailedPrecondition):
         found = _STATE.search(str(error.message))
         state, detail = STATES.get(
-            found[1] if found else "", (L1State.UNREACHABLE, "the version does not serve at present")
+            found[1] if found else "",
+            (L1State.UNREACHABLE, "the version does not serve at present"),
         )
     elif isinstance(error, google.PermissionDenied) and error.reason in PROJECT:
         state, detail = L1State.UNREACHABLE, "the project is switched off"

@@ -1,4 +1,4 @@
-"""What to do about a key in Google Cloud: the role to grant, and the next step after each failure."""
+"""What to do about a key in Google Cloud: the role to grant, the next step after each failure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ROLE: Final = "roles/cloudkms.cryptoKeyEncrypterDecrypter"
 _FIXES: Final = {
     L1State.DISABLED: "gcloud kms keys versions enable N --key K --keyring R --location L",
     L1State.PENDING_DELETION: "gcloud kms keys versions restore N --key K --keyring R --location L",
-    L1State.DELETED: "are project, location, ring and key right? A destroyed version never comes back",
+    L1State.DELETED: "are project, location, ring and key right? What is destroyed stays so",
     L1State.FORBIDDEN: "grant what `kcm l1 policy URI` prints to the Core's service account",
     L1State.INVALID: "was the key replaced, or the record changed? Name the key that wrapped it",
 }

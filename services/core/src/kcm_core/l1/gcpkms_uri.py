@@ -1,8 +1,8 @@
 """``gcpkms:`` URIs: a key in Google Cloud KMS.
 
 ``gcpkms:projects/P/locations/L/keyRings/R/cryptoKeys/K``, and ``/cryptoKeyVersions/N`` to pin the
-version that wraps. ``endpoint`` and ``ca`` are for private endpoints and for tests. Credentials never
-stand here: they come from the environment of the Core's unsealer.
+version that wraps. ``endpoint`` and ``ca`` are for private endpoints and for tests. Credentials
+never stand here: they come from the environment of the Core's unsealer.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""A context as pairs of text, for providers that authenticate such: a customer reads them in audit
-logs, and grants a key for one tenant alone.
+"""A context as pairs of text, for providers that authenticate such.
 
-The bytes that are given for a tenant's root become three pairs with its names; any others become
-one pair in hexadecimal. Different bytes never become the same pairs.
+A customer reads them in audit logs, and grants a key for one tenant alone. The bytes that are given
+for a tenant's root become three pairs with its names; any others become one pair in hexadecimal.
+Different bytes never become the same pairs.
 """
 
 from __future__ import annotations

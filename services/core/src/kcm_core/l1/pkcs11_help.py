@@ -7,7 +7,7 @@ from typing import Final
 from kcm_core.l1.pkcs11_uri import KeyClass, Pkcs11Uri
 from kcm_core.l1.state import L1Error, L1State
 
-_SECRET: Final = """\
+_SYMMETRIC: Final = """\
   CKA_CLASS            CKO_SECRET_KEY (AES, 256 bits)
   CKA_TOKEN            true
   CKA_PRIVATE          true
@@ -28,21 +28,20 @@ _PAIR: Final = """\
 
 _FIXES: Final = {
     L1State.DISABLED: "set CKA_DECRYPT (and CKA_ENCRYPT) of the key to true",
-    L1State.DELETED: "is the label or id right (pkcs11-tool --list-objects --login)? else make a key",
-    L1State.FORBIDDEN: "put the right PIN into the pin-source file; it is tried once for each change",
-    L1State.INVALID: "the token's answer does not authenticate: look for a fault, or another key of "
-    "the same name",
+    L1State.DELETED: "is the label or id right (pkcs11-tool --list-objects --login)?",
+    L1State.FORBIDDEN: "put the right PIN into the pin-source file; it is tried once a change",
+    L1State.INVALID: "the token's answer does not authenticate: is there another key of its name?",
 }
 
 
 def policy(uri: Pkcs11Uri) -> str:
     """The attributes that the key has to have, and what the user has to be allowed."""
-    attributes = _PAIR if uri.type is KeyClass.PRIVATE else _SECRET
+    attributes = _PAIR if uri.type is KeyClass.PRIVATE else _SYMMETRIC
     return (
         "The key:\n"
         + attributes
-        + "The user behind the PIN (CKU_USER): C_FindObjects, C_Encrypt and C_Decrypt with this key,\n"
-        "and nothing else. The PIN stands in the pin-source file, of mode 0400.\n"
+        + "The user behind the PIN (CKU_USER): C_FindObjects, C_Encrypt and C_Decrypt with this\n"
+        "key, and nothing else. The PIN stands in the pin-source file, of mode 0400.\n"
     )
 
 

@@ -1,4 +1,4 @@
-"""One unseal at a time for each L1, one probe beside it, and a pause after an L1 that did not answer.
+"""One unseal at a time for each L1, one probe beside it, and a pause after one that is silent.
 
 A thousand tenants on one key that are opened after a restart make a line, not a thousand calls:
 providers throttle, tokens break. Probes do not stand in that line, or leases would end behind it.
