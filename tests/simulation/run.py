@@ -165,6 +165,7 @@ class Run:
 def run(seed: int, variant: str = "", excuse_in_flight: bool = False, focus: str = "") -> Result:
     """Carry out one seed."""
     began, result = time.process_time(), Result(seed)
+    heard = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     gc.disable()
     made = Run(draw(seed, variant, excuse_in_flight=excuse_in_flight, focus=focus))
@@ -183,6 +184,7 @@ def run(seed: int, variant: str = "", excuse_in_flight: bool = False, focus: str
         result.virtual_s, result.steps = loop.now, loop.steps
         loop.close()
         gc.enable()
+        logging.disable(heard)
         result.cpu_s = time.process_time() - began
     return result
 
