@@ -70,7 +70,7 @@ class AwsKmsProvider:
     def _client(self) -> tuple[Any, str]:
         """A client, and in whose name it asks: the role's, or that of an access key."""
         uri = self._uri
-        session = boto3.session.Session(region_name=uri.region)
+        session = boto3.Session(region_name=uri.region)
         config = Config(
             connect_timeout=CONNECT_S,
             read_timeout=READ_S,

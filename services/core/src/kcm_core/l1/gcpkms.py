@@ -114,7 +114,7 @@ class GcpKmsProvider:
             # A service account's own signature is enough: no token has to be fetched for it.
             credentials = credentials.with_always_use_jwt_access(True)
         roots = None if uri.ca is None else Path(uri.ca).read_bytes()
-        channel = secure_authorized_channel(
+        channel = secure_authorized_channel(  # type: ignore[no-untyped-call]
             credentials,
             Request(),
             uri.endpoint or HOST,
