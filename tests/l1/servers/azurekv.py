@@ -72,8 +72,9 @@ class Vault:
             if parts[0] == TENANT:
                 return self._identity(asked, parts)
             operation = parts[3] if len(parts) > 3 else "get"
-            if asked.headers.get("authorization"):
-                self.files.called(operation)
+            # The SDK asks without a token first, to be told where to get one.
+            known = "" if asked.headers.get("authorization") else "-unauthenticated"
+            self.files.called(operation + known)
             self._troubled()
             self._authenticated(asked)
             if parse_qs(raw).get("api-version", [""])[0] not in API:

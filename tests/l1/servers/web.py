@@ -51,6 +51,7 @@ def run(directory: Path, files: Files, serve: Serve, ready: Callable[[int], None
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         timeout = 60
+        disable_nagle_algorithm = True  # or an answer waits for the peer's delayed acknowledgement
 
         def _handle(self) -> None:
             size = int(self.headers.get("Content-Length") or 0)

@@ -14,7 +14,9 @@ from __future__ import annotations
 from typing import Any, Final
 
 import boto3
+import botocore.session
 from botocore.config import Config
+from botocore.loaders import Loader, create_loader
 
 from kcm_core.l1.awskms_errors import translated
 from kcm_core.l1.awskms_uri import AwsKmsUri
@@ -33,6 +35,20 @@ SESSION: Final = "kcm-core"
 """Name of the session in which a role is assumed: CloudTrail shows it."""
 
 _SYMMETRIC: Final = "SYMMETRIC_DEFAULT"
+
+
+def _loaded() -> Loader:
+    """AWS's own descriptions of what is used here: read before the fork, and not in every child."""
+    loader: Loader = create_loader()
+    for service in ("kms", "sts"):
+        for kind in ("service-2", "endpoint-rule-set-1"):
+            loader.load_service_model(service, kind)
+    for name in ("endpoints", "partitions", "sdk-default-configuration", "_retry"):
+        loader.load_data(name)
+    return loader
+
+
+_LOADER: Final = _loaded()
 
 
 class AwsKmsProvider:
@@ -70,7 +86,9 @@ class AwsKmsProvider:
     def _client(self) -> tuple[Any, str]:
         """A client, and in whose name it asks: the role's, or that of an access key."""
         uri = self._uri
-        session = boto3.Session(region_name=uri.region)
+        core = botocore.session.Session()
+        core.register_component("data_loader", _LOADER)
+        session = boto3.Session(botocore_session=core, region_name=uri.region)
         config = Config(
             connect_timeout=CONNECT_S,
             read_timeout=READ_S,

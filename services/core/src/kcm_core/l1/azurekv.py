@@ -9,6 +9,9 @@ off for the vault and for tokens, and every request has bounds of its own.
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import logging
 import os
 import re
 from typing import Any, Final
@@ -25,6 +28,7 @@ from azure.keyvault.keys.crypto import CryptographyClient, KeyWrapAlgorithm
 
 from kcm_core.l1.azurekv_errors import of, translated
 from kcm_core.l1.azurekv_uri import AzureKvUri
+from kcm_core.l1.lazy import preload
 from kcm_core.l1.port import Opened, WrapResult, unknown_mechanism
 from kcm_core.l1.state import L1Error, L1State
 
@@ -37,9 +41,46 @@ READ_S: Final = 5
 
 BITS_MIN: Final = 2048
 
+preload(
+    (
+        "azure.core.pipeline.transport._bigger_block_size_http_adapters",
+        "azure.core.pipeline.transport._requests_basic",
+        "azure.core.rest._http_response_impl",
+        "azure.core.rest._requests_basic",
+        "cryptography.hazmat.backends.openssl.backend",
+        "encodings.hex_codec",
+        "encodings.utf_8_sig",
+        "msal_extensions",
+        "netrc",
+    )
+)
+
 _VERSION_SIZE: Final = 32
 _VERSION: Final = re.compile(rb"[0-9a-f]{32}")
 _ALGORITHM: Final = KeyWrapAlgorithm.rsa_oaep_256
+
+
+@functools.cache
+def rehearse() -> None:
+    """Do what a process does once, before the fork, so that no child has to.
+
+    Most of a first request's time goes into Python's own caches of classes. Nobody listens on
+    port 1 of the loopback: two requests are made up, and refused.
+    """
+    nowhere = AzureKvUri(vault="127.0.0.1:1", key="x", authority="127.0.0.1:1")
+    provider = AzureKvProvider(nowhere)
+    options = provider._options()  # noqa: SLF001 - our own
+    credential = ClientSecretCredential(
+        "00000000-0000-0000-0000-000000000000", "x", "x", authority="127.0.0.1:1",
+        disable_instance_discovery=True, **options,
+    )  # fmt: skip
+    for request in (
+        lambda: credential.get_token("https://vault.azure.net/.default"),
+        lambda: provider._unwrap("x", b"x", credential),  # noqa: SLF001 - our own
+    ):
+        with contextlib.suppress(Exception):
+            request()
+    logging.getLogger("azure").disabled = True  # what it says of every failure is said by us
 
 
 class AzureKvProvider:

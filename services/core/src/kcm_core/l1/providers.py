@@ -21,7 +21,9 @@ def warm(uri: L1Uri, *, development: bool) -> None:
         case AwsKmsUri():
             from kcm_core.l1 import awskms as _awskms  # noqa: F401 - for its effect
         case AzureKvUri():
-            from kcm_core.l1 import azurekv as _azurekv  # noqa: F401 - for its effect
+            from kcm_core.l1 import azurekv
+
+            azurekv.rehearse()
         case GcpKmsUri():
             from kcm_core.l1 import gcpkms as _gcpkms  # noqa: F401 - for its effect
         case Pkcs11Uri():

@@ -7,6 +7,7 @@ keeps its default action, because no handler of ours would run there.
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import hmac
 import os
@@ -42,6 +43,7 @@ class Answer:
 
 def run(request: Request, uri: L1Uri, pipe: int, *, development: bool) -> NoReturn:
     """Run in a freshly forked process: answer into ``pipe``, then end it, whatever happens."""
+    gc.disable()  # it ends soon, and a collection would copy every page that it shares
     try:
         _arm(request.ask.deadline_ms)
         _keep_only(pipe)

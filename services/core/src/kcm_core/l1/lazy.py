@@ -1,0 +1,17 @@
+"""What an SDK imports at its first request, imported before the fork instead: every child would pay.
+
+A name that a later version of the SDK does not have any more costs time, and nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable
+from importlib import import_module
+
+
+def preload(names: Iterable[str]) -> None:
+    """Import modules that are there."""
+    for name in names:
+        with contextlib.suppress(ImportError):
+            import_module(name)

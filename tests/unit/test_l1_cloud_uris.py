@@ -1,0 +1,148 @@
+"""References to keys in clouds: understood as they are meant, or refused without repeating them."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from kcm_core.l1.awskms_help import policy as aws_policy
+from kcm_core.l1.help import fix, policy
+from kcm_core.l1.pairs import OTHER, as_pairs
+from kcm_core.l1.state import L1Error, L1State
+from kcm_core.l1.uri import AwsKmsUri, AzureKvUri, GcpKmsUri, L1UriError, UriReason, parse
+from kcm_crypto import context
+from kcm_crypto.context import ctx
+
+ID = "1234abcd-12ab-34cd-56ef-1234567890ab"
+MRK = "mrk-" + "1234abcd" * 4
+ARN = f"arn:aws:kms:eu-central-1:111122223333:key/{ID}"
+MRK_ARN = f"arn:aws:kms:eu-central-1:111122223333:key/{MRK}"
+ROLE = "arn:aws:iam::111122223333:role/kcm/core"
+GCP = "projects/p-1/locations/europe-west3/keyRings/ring/cryptoKeys/root"
+
+
+@pytest.mark.parametrize(
+    ("text", "uri"),
+    [
+        (f"awskms:{ARN}", AwsKmsUri(ARN, "eu-central-1")),
+        (f"awskms:{ARN}?region=eu-central-1", AwsKmsUri(ARN, "eu-central-1")),
+        (
+            f"awskms:{MRK_ARN}?region=us-east-1",
+            AwsKmsUri(MRK_ARN.replace("eu-central-1", "us-east-1"), "us-east-1"),
+        ),
+        (f"awskms:{MRK}?region=us-gov-west-1", AwsKmsUri(MRK, "us-gov-west-1")),
+        (f"awskms:{ID}?region=eu-central-1", AwsKmsUri(ID, "eu-central-1")),
+        (
+            "awskms:alias/acme/root?region=eu-central-1",
+            AwsKmsUri("alias/acme/root", "eu-central-1"),
+        ),
+        (
+            "awskms:arn:aws-cn:kms:cn-north-1:111122223333:alias/acme",
+            AwsKmsUri("arn:aws-cn:kms:cn-north-1:111122223333:alias/acme", "cn-north-1"),
+        ),
+        (
+            f"awskms:{ARN}?role-arn={ROLE}&external-id=x-1&endpoint=kms.example:8443&ca=file:/ca.pem",
+            AwsKmsUri(ARN, "eu-central-1", ROLE, "x-1", "kms.example:8443", "/ca.pem"),
+        ),
+        (f"gcpkms:{GCP}", GcpKmsUri(GCP)),
+        (f"gcpkms:{GCP}/cryptoKeyVersions/7", GcpKmsUri(GCP, 7)),
+        (
+            f"gcpkms:{GCP}?endpoint=kms.example&ca=file:/ca.pem",
+            GcpKmsUri(GCP, None, "kms.example", "/ca.pem"),
+        ),
+        ("azurekv:acme.vault.azure.net/root", AzureKvUri("acme.vault.azure.net", "root")),
+        (
+            "azurekv:acme.managedhsm.azure.net/root/" + "0a" * 16,
+            AzureKvUri("acme.managedhsm.azure.net", "root", "0a" * 16),
+        ),
+        (
+            "azurekv:127.0.0.1:8443/root?ca=file:/ca.pem&authority=login.example",
+            AzureKvUri("127.0.0.1:8443", "root", None, "login.example", "/ca.pem"),
+        ),
+    ],
+)
+def test_what_is_understood(text, uri):
+    assert parse(text) == uri
+    assert policy(uri).endswith("\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("awskms:", UriReason.BAD_NAME),
+        ("awskms:alias/acme", UriReason.MISSING_REGION),
+        (f"awskms:{ID}", UriReason.MISSING_REGION),
+        ("awskms:key-without-an-id?region=eu-central-1", UriReason.BAD_NAME),
+        ("awskms:arn:aws:s3:::bucket", UriReason.BAD_NAME),
+        (f"awskms:{ARN}?region=us-east-1", UriReason.BAD_VALUE),
+        (f"awskms:{ARN}?region=Europe", UriReason.BAD_VALUE),
+        (f"awskms:{ARN}?region=eu-central-1&region=eu-central-1", UriReason.DUPLICATE_ATTRIBUTE),
+        (f"awskms:{ARN}?external-id=x-1", UriReason.BAD_VALUE),
+        (f"awskms:{ARN}?role-arn=admin", UriReason.BAD_VALUE),
+        (f"awskms:{ARN}?endpoint=http://plain.example", UriReason.BAD_VALUE),
+        (f"awskms:{ARN}?secret-access-key=s3cret", UriReason.UNKNOWN_ATTRIBUTE),
+        (f"awskms:{ARN}?ca=/relative", UriReason.BAD_PATH),
+        ("gcpkms:", UriReason.BAD_NAME),
+        ("gcpkms:projects/p/locations/l/keyRings/r", UriReason.BAD_NAME),
+        (f"gcpkms:{GCP}/cryptoKeyVersions/0", UriReason.BAD_NAME),
+        (f"gcpkms:{GCP}?key-file=/x", UriReason.UNKNOWN_ATTRIBUTE),
+        ("azurekv:acme/root", UriReason.BAD_NAME),
+        ("azurekv:acme.vault.azure.net", UriReason.BAD_NAME),
+        ("azurekv:acme.vault.azure.net/root/latest", UriReason.BAD_NAME),
+        ("azurekv:https://acme.vault.azure.net/root", UriReason.BAD_NAME),
+        ("azurekv:evil.example/root", UriReason.BAD_NAME),
+        ("azurekv:evil.example%2f.vault.azure.net/root", UriReason.BAD_VALUE),
+        ("azurekv:acme.vault.azure.net/root?client-secret=s3cret", UriReason.UNKNOWN_ATTRIBUTE),
+    ],
+)
+def test_what_is_refused(text, reason):
+    with pytest.raises(L1UriError) as caught:
+        parse(text)
+    assert caught.value.reason is reason, str(caught.value)
+    assert "s3cret" not in str(caught.value)
+
+
+def test_a_context_is_readable_where_it_is_ours():
+    place = ctx(context.L1_CONTEXT, "acme", "eu-de", 3)
+    assert as_pairs(place) == {
+        "kcm-tenant": "acme",
+        "kcm-region": "eu-de",
+        "kcm-root-version": "3",
+    }
+
+
+contexts = st.binary(max_size=40) | st.builds(
+    lambda tenant, region, version: ctx(context.L1_CONTEXT, tenant, region, version),
+    st.text(max_size=8), st.text(max_size=8), st.integers(0, 2**32 - 1),
+)  # fmt: skip
+
+
+@given(contexts, contexts)
+def test_different_contexts_are_different_pairs(one, other):
+    assert (as_pairs(one) == as_pairs(other)) == (one == other)
+    assert all(isinstance(value, str) for value in as_pairs(one).values())
+    assert OTHER in as_pairs(b"\xff")
+
+
+def test_the_policy_of_aws_grants_what_is_used_and_no_more():
+    text = aws_policy(AwsKmsUri(ARN, "eu-central-1", role=ROLE))
+    assert ROLE in text
+    assert '"kms:Encrypt"' in text
+    assert '"kms:Decrypt"' in text
+    assert "kms:*" not in text
+    assert "kms:EncryptionContext:kcm-tenant" in text
+
+
+@pytest.mark.parametrize("state", [state for state in L1State if state is not L1State.ENABLED])
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"awskms:{ARN}",
+        f"gcpkms:{GCP}",
+        "azurekv:acme.vault.azure.net/root",
+        "pkcs11:token=t;object=o?module-path=/x.so",
+        "softkey:/x",
+    ],
+)
+def test_there_is_always_a_next_step_of_one_line(state, text):
+    line = fix(parse(text), L1Error(state, "the credentials are missing, expired or wrong"))
+    assert line
+    assert "\n" not in line
