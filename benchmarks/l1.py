@@ -1,8 +1,8 @@
 """``python -m benchmarks.l1``: what the unsealer adds to a provider's own call, in the same run.
 
-*Bare* is the provider's unwrap in a process that has done it before: its library is loaded and warm,
-and a client is made for the call, as here. The unsealer forks a child for each call, which ends
-with it. Both talk to the same test server on this machine, by turns.
+*Bare* is the provider's unwrap in a process that has done it before: its library is loaded and
+warm, and a client is made for the call, as here. The unsealer forks a child for each call, which
+ends with it. Both talk to the same test server on this machine, by turns.
 """
 
 from __future__ import annotations
@@ -60,6 +60,7 @@ class Bare:
         )  # fmt: skip
 
     def call(self) -> float:
+        """Unwrap once; returns seconds."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write("\n")
@@ -67,6 +68,7 @@ class Bare:
         return float(self._process.stdout.readline())
 
     def close(self) -> None:
+        """End the worker."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait()
@@ -118,7 +120,7 @@ async def measure(stand: Stand, rounds: int, tenants: int) -> dict[str, Any]:
 
 
 async def _child(stand: Stand, unsealer: Unsealer, made: Any) -> float | None:
-    """What a child has of its own while it waits for a cloud; none where nobody can be made wait."""
+    """MiB that a child has of its own while it waits for a cloud; none for other providers."""
     if stand.name not in CLOUDS:
         return None
     stand.trouble(Trouble.HANG)
@@ -146,7 +148,8 @@ def _mib(pid: int | None, field: str) -> float:
     except OSError:
         return 0.0
     return next(
-        (round(int(line.split()[1]) / 1024, 1) for line in lines if line.startswith(f"{field}:")), 0.0
+        (round(int(line.split()[1]) / 1024, 1) for line in lines if line.startswith(f"{field}:")),
+        0.0,
     )
 
 
@@ -165,13 +168,17 @@ def main() -> int:
     results = []
     print("provider   bare  unsealer  added  100 tenants  server  child (its own)")
     for name in [asked.only] if asked.only else sorted(MADE):
-        with tempfile.TemporaryDirectory() as directory, MADE[name](Path(directory) / "l1") as stand:
+        with (
+            tempfile.TemporaryDirectory() as directory,
+            MADE[name](Path(directory) / "l1") as stand,
+        ):
             one = asyncio.run(measure(stand, rounds, tenants))
         results.append(one)
         met = "met" if one["added_ms"] <= ADDED_MS_MAX else "MISSED"
         print(
-            f"{name:9s} {one['bare_ms']:5.1f} ms {one['unsealer_ms']:6.1f} ms {one['added_ms']:5.1f} "
-            f"({met}) {one['storm_s']:6.2f} s {one['server_mib']:6.1f} MiB {one['child_mib'] or '-'} MiB",
+            f"{name:9s} {one['bare_ms']:5.1f} ms {one['unsealer_ms']:6.1f} ms"
+            f" {one['added_ms']:5.1f} ({met}) {one['storm_s']:6.2f} s"
+            f" {one['server_mib']:6.1f} MiB  {one['child_mib'] or '-'} MiB",
             flush=True,
         )
     if asked.json:

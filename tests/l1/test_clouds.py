@@ -75,11 +75,7 @@ async def test_wrong_credentials_refuse_nothing(stand, tmp_path):
         if name in environment:
             environment[name] = "wrong"
     if "GOOGLE_APPLICATION_CREDENTIALS" in environment:
-        account = json.loads(Path(environment["GOOGLE_APPLICATION_CREDENTIALS"]).read_text())
-        account["client_email"] = "somebody@else.example"
-        path = tmp_path / "account.json"
-        path.write_text(json.dumps(account))
-        environment["GOOGLE_APPLICATION_CREDENTIALS"] = str(path)
+        environment["GOOGLE_APPLICATION_CREDENTIALS"] = another_account(environment, tmp_path)
     await refuses_nothing(stand, environment)
 
 
@@ -88,6 +84,13 @@ async def test_no_credentials_at_all_refuse_nothing(stand):
     # Nobody answers where a cloud's machines would find their own identity.
     nowhere = {"AWS_EC2_METADATA_DISABLED": "true", "NO_GCE_CHECK": "true", "HOME": "/nonexistent"}
     await refuses_nothing(stand, nowhere)
+
+
+def another_account(environment, directory):
+    account = json.loads(Path(environment["GOOGLE_APPLICATION_CREDENTIALS"]).read_text())
+    path = directory / "account.json"
+    path.write_text(json.dumps(account | {"client_email": "somebody@else.example"}))
+    return str(path)
 
 
 async def refuses_nothing(stand, environment):
@@ -139,11 +142,19 @@ async def test_a_key_that_never_was_is_said_to_be_so(unsealer, stand):
 def test_check_says_what_is_missing_and_what_to_do(stand):
     def check():
         done = subprocess.run(
-            [shutil.which("kcm", path=str(sys.prefix) + "/bin"), "l1", "check", stand.uri, "-o", "json"],
+            [
+                shutil.which("kcm", path=str(sys.prefix) + "/bin"),
+                "l1",
+                "check",
+                stand.uri,
+                "-o",
+                "json",
+            ],
             env={"PATH": "/usr/bin:/bin", **stand.environment},
             capture_output=True,
             text=True,
             timeout=120,
+            check=False,
         )
         return done.returncode, json.loads(done.stdout)
 
@@ -151,7 +162,11 @@ def test_check_says_what_is_missing_and_what_to_do(stand):
     assert (code, said["state"], said["missing"]) == (0, "enabled", [])
     assert [one["step"] for one in said["steps"]] == ["wrap", "unwrap", "canary", "another context"]
     assert all(one["ms"] >= 0 for one in said["steps"])
-    for state, expected in ((L1State.DISABLED, 3), (L1State.FORBIDDEN, 3), (L1State.UNREACHABLE, 5)):
+    for state, expected in (
+        (L1State.DISABLED, 3),
+        (L1State.FORBIDDEN, 3),
+        (L1State.UNREACHABLE, 5),
+    ):
         stand.put(state)
         code, said = check()
         assert (code, said["state"]) == (expected, state.value)

@@ -353,3 +353,18 @@ async def test_a_rollback_seals_and_everything_opens_again_by_itself(system):
     assert VERIFIER.lease(
         core.stream.entries[subjects.control_lease("eu", "core-eu-1", core.me.boot)].data
     )
+
+
+async def test_a_hint_asks_the_key_at_once_and_a_flood_of_them_does_not(system):
+    (core,) = await started(system, "core-eu-1")
+    await until_served(core, 5)
+    await let_pass(0.5)
+    (target,) = core.watch._plan.targets
+    before = len(core.unsealer.calls)
+    core.watch.hinted("somebody else's key")
+    await let_pass(0.6)
+    assert len(core.unsealer.calls) == before
+    for _ in range(50):
+        core.watch.hinted(target.key_version)
+    await let_pass(0.6)
+    assert len(core.unsealer.calls) == before + 1

@@ -75,6 +75,11 @@ class Sentinel:
             # Spread from the first one on: a thousand keys must not be due at once.
             self._plans[target] = _Plan(now + self._chance() * self._timing.probe_interval_s)
 
+    @property
+    def targets(self) -> list[Target]:
+        """What is probed."""
+        return list(self._plans)
+
     def due(self, now: float) -> list[Target]:
         """What has to be probed now, what waited longest first.
 

@@ -29,7 +29,7 @@ class Canaries:
     """Tenants' wrapped roots by the key that wrapped them."""
 
     def __init__(self, registry: Registry, store: KeyStore) -> None:
-        self._registry: Final = registry
+        self.registry: Final = registry
         self._store: Final = store
         self._known: dict[Target, tuple[str, WrappedRoot]] = {}
         self._links: dict[str, set[Target]] = {}
@@ -43,7 +43,7 @@ class Canaries:
 
     def find(self, target: Target) -> Canary | None:
         """A canary that the key wrapped, where it is known and the link still is registered."""
-        known, link = self._known.get(target), self._registry.link(target.link)
+        known, link = self._known.get(target), self.registry.link(target.link)
         return None if known is None or link is None else Canary(link.uri, *known)
 
     async def of_links(self, links: Iterable[str]) -> set[Target]:
@@ -56,7 +56,7 @@ class Canaries:
         return found
 
     async def _read(self, link: str) -> None:
-        for tenant in self._registry.on_link(link):
+        for tenant in self.registry.on_link(link):
             try:
                 roots = await self._store.root(tenant)
             except KcmError:

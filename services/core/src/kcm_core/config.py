@@ -31,5 +31,7 @@ class CoreConfig(InstanceConfig):
     """How long a Gateway may use what it was answered, from the sending of its request."""
     l1_deadline_s: Annotated[float, Field(gt=0, le=60)] = 10.0
     """Seconds that a customer's key gets to answer."""
+    hints: tuple[tuple[str, ...], ...] = ()
+    """Listeners for a cloud's events (``kcm_core.hints``): a module's name and its arguments."""
     unsealer_environment: Annotated[dict[str, str], Field(default_factory=dict)]
     """Environment of the unsealer's processes, e.g. ``SOFTHSM2_CONF``. Nothing is inherited."""

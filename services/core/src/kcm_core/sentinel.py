@@ -44,6 +44,7 @@ from kcm_schemas.signed import Kind
 from kcm_core.canaries import Canaries, Canary, provider_context
 from kcm_core.keyholds import KeyHolds
 from kcm_core.l1.state import L1Error
+from kcm_core.l1.uri import key_name
 from kcm_core.unsealer.port import UnsealerPort
 
 log = logging.getLogger(__name__)
@@ -53,6 +54,13 @@ TICK_S: Final = 0.25
 
 PROBES_MAX: Final = 32
 """Probes under way at once: a thousand links must not ask for a thousand children."""
+
+
+HINT_EVERY_S: Final = 1.0
+"""Seconds between two hints about one key that are heeded."""
+
+HINTS_MAX: Final = 4096
+"""Keys whose last hint is remembered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +104,8 @@ class KeyWatch:
         self._emit: Final = emit
         self._clock: Final = clock
         self._plan: Final = Sentinel(knowledge.timing, chance)
+        self._registry: Final = canaries.registry
+        self._hinted_at: dict[str, float] = {}
         self._principals: dict[Target, str] = {}
         self._written: dict[ProofKey, float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -134,6 +144,23 @@ class KeyWatch:
                 self._incident(target.link, "the key's answer does not authenticate")
             case _:
                 pass
+
+    def hinted(self, key: str) -> None:
+        """Something may have happened to a key, by its provider's name for it: ask it at once.
+
+        Once a second at most, so that hints, which anybody may forge, cost next to nothing.
+        """
+        now = self._clock.elapsed()
+        if now - self._hinted_at.get(key, float("-inf")) < HINT_EVERY_S:
+            return
+        if len(self._hinted_at) >= HINTS_MAX:
+            self._hinted_at.clear()
+        self._hinted_at[key] = now
+        for target in self._plan.targets:
+            link = self._registry.link(target.link)
+            if key == target.key_version or (link is not None and key == key_name(link.uri)):
+                log.info("a hint about link %s: its key is asked now", target.link)
+                self._plan.soon(target.link, now)
 
     def opened(self, tenant: str, ask: Ask, principal: str) -> None:
         """A tenant's root is open by that key: its lease counts from now on."""

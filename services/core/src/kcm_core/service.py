@@ -35,6 +35,7 @@ from kcm_core.admin import Admin
 from kcm_core.canaries import Canaries
 from kcm_core.config import CoreConfig
 from kcm_core.directory import Directory
+from kcm_core.hints.listening import Listeners
 from kcm_core.keyholds import KeyHolds
 from kcm_core.keystore import KeyStore
 from kcm_core.kills import Kills
@@ -166,6 +167,9 @@ class Core:
             chance=random.random,
         )
         self._switch.listen(self._regions.on_fence, self._watch.on_proof)
+        self._listeners: Final = Listeners(
+            config.hints, config.unsealer_environment, self._watch.hinted
+        )
         self._kills: Final = Kills(
             membership=membership,
             control_bus=self._control_bus,
@@ -242,6 +246,7 @@ class Core:
         await self._kills.start()
         await self._regions.start()
         self._watch.start()
+        self._listeners.start()
         region = self._me.region
         await self._service.add(
             "keys", subjects.core_all(region), self._wrapping.handle, f"core-{region}"
@@ -257,6 +262,7 @@ class Core:
     async def close(self) -> None:
         """Finish what is in flight, wipe every key, and go off the record."""
         await self._service.drain()
+        await self._listeners.close()
         self._watch.close()
         for tenant in self._vault.open_tenants:
             self._purge(tenant)

@@ -1,4 +1,4 @@
-"""What an SDK imports at its first request, imported before the fork instead: every child would pay.
+"""Importing before the fork what an SDK imports at its first request: every child would pay for it.
 
 A name that a later version of the SDK does not have any more costs time, and nothing else.
 """

@@ -27,6 +27,7 @@ __all__ = [
     "Pkcs11Uri",
     "SoftkeyUri",
     "UriReason",
+    "key_name",
     "parse",
     "scheme",
 ]
@@ -50,6 +51,15 @@ def scheme(text: str) -> str:
     """Return what stands before the colon, for logs and metrics: never more than 16 letters."""
     name = text.partition(":")[0]
     return name if re.fullmatch(r"[a-z][a-z0-9-]{0,15}", name) else "unknown"
+
+
+def key_name(text: str) -> str:
+    """The name by which a cloud calls the key of a URI; empty where nobody outside names it."""
+    try:
+        uri = parse(text)
+    except L1UriError:
+        return ""
+    return uri.key if isinstance(uri, AwsKmsUri | AzureKvUri | GcpKmsUri) else ""
 
 
 def parse(text: str) -> L1Uri:

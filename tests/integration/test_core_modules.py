@@ -1,0 +1,78 @@
+"""No cloud's library is loaded in a running Core, whatever its tenants' keys are."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+from kcm import Admin, statements
+from kcm.dev import system
+from kcm.dev.configs import config_file
+from kcm_core.unsealer.guard import FORBIDDEN
+
+from tests.integration.living import EU, Living, encrypt
+from tests.l1.stand import serving
+from tests.l1.stands import CLOUDS
+
+CORE = f"core-{EU}-1"
+
+PROGRAM = """
+import atexit, json, runpy, sys
+where = sys.argv.pop(1)
+atexit.register(lambda: open(where, "w").write(json.dumps(sorted(sys.modules))))
+runpy.run_module("kcm_core", run_name="__main__", alter_sys=True)
+"""
+"""A Core that says at its end which modules it had."""
+
+
+@pytest.mark.timeout(240)
+async def test_a_core_that_opened_keys_in_every_cloud_has_no_cloud_library(tmp_path):
+    with (
+        serving("awskms", tmp_path / "awskms") as aws,
+        serving("azurekv", tmp_path / "azurekv") as azure,
+        serving("gcpkms", tmp_path / "gcpkms") as gcp,
+    ):
+        stands = (aws, azure, gcp)
+        environment = {k: v for one in stands for k, v in one.environment.items()}
+        options = system.Options(
+            tmp_path / "system", regions=(EU,), cores=1, unsealer=environment, die_with_parent=False
+        )
+        state = await asyncio.to_thread(system.up, options, lambda _: None)
+        living = Living(options, state)
+        core = None
+        try:
+            living.sigkill(CORE)
+            member = next(m for m in options.everybody if m.name == CORE)
+            config = config_file(options.directory, member)
+            core = subprocess.Popen(
+                [sys.executable, "-c", PROGRAM, str(tmp_path / "modules"), "--config", str(config)],
+                env={"PATH": os.defpath, "LANG": "C.UTF-8"},
+            )
+            async with Admin.open(living.context) as admin:
+                for stand in stands:
+                    assert stand.name in CLOUDS
+                    link = statements.link(admin.identity, stand.name, uri=stand.uri, model="byok")
+                    tenant = statements.tenant(
+                        admin.identity, stand.name, link=stand.name, regions=[EU], fence="all"
+                    )
+                    service = statements.service(admin.identity, stand.name, "crm")
+                    found = await admin.put_link(EU, link)
+                    assert found.mechanism
+                    await admin.put(EU, "tenant", tenant)
+                    await admin.put(EU, "service", service)
+            async with living.app() as app:
+                for stand in stands:
+                    assert (await encrypt(app, stand.name, [b"x"])).records
+        finally:
+            if core is not None:
+                core.send_signal(signal.SIGTERM)
+                core.wait(30)
+            await asyncio.to_thread(system.down, options.directory)
+    modules = json.loads((tmp_path / "modules").read_text())
+    assert "kcm_core.vault" in modules
+    loaded = [m for m in modules for name in FORBIDDEN if m == name or m.startswith(f"{name}.")]
+    assert loaded == []
+    assert not [m for m in modules if m in {"kcm_core.l1.awskms", "kcm_core.l1.azurekv"}]
