@@ -80,3 +80,21 @@ def test_it_says_what_it_takes() -> None:
     )
     assert done.returncode == 2
     assert "--quick" in done.stderr
+
+
+@pytest.mark.parametrize("provider", ["awskms", "softkey"])
+def test_a_quick_run_of_what_the_unsealer_adds(tmp_path: Path, provider: str) -> None:
+    target = tmp_path / "result.json"
+    subprocess.run(
+        [sys.executable, "-m", "benchmarks.l1", "--quick", "--only", provider, "--json", target],
+        cwd=ROOT,
+        capture_output=True,
+        timeout=110,
+        check=True,
+    )
+    (one,) = json.loads(target.read_text())
+    assert one["provider"] == provider
+    assert one["unsealer_ms"] > one["bare_ms"] > 0 or provider == "softkey"
+    assert one["storm_tenants"] == 5
+    assert one["server_mib"] > 0
+    assert (one["child_mib"] is None) == (provider == "softkey")
