@@ -37,6 +37,8 @@ async def test_a_core_that_opened_keys_in_every_cloud_has_no_cloud_library(tmp_p
     ):
         stands = (aws, azure, gcp)
         environment = {k: v for one in stands for k, v in one.environment.items()}
+        places = [one.environment["KCM_L1_ENDPOINTS"] for one in stands]
+        environment["KCM_L1_ENDPOINTS"] = ",".join(places)
         options = system.Options(
             tmp_path / "system", regions=(EU,), cores=1, unsealer=environment, die_with_parent=False
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ from kcm_core.l1.state import L1State
 from kcm_core.unsealer.client import Unsealer
 
 from tests.integration.unsealing import failure
+from tests.l1.stands import MADE
 
 CONTEXT = provider_context("acme", "eu-de", 1)
 INNER = bytes(range(72))
@@ -82,7 +82,12 @@ async def test_wrong_credentials_refuse_nothing(stand, tmp_path):
 @clouds
 async def test_no_credentials_at_all_refuse_nothing(stand):
     # Nobody answers where a cloud's machines would find their own identity.
-    nowhere = {"AWS_EC2_METADATA_DISABLED": "true", "NO_GCE_CHECK": "true", "HOME": "/nonexistent"}
+    nowhere = {
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "NO_GCE_CHECK": "true",
+        "HOME": "/nonexistent",
+        "KCM_L1_ENDPOINTS": stand.environment["KCM_L1_ENDPOINTS"],
+    }
     await refuses_nothing(stand, nowhere)
 
 
@@ -138,18 +143,11 @@ async def test_a_key_that_never_was_is_said_to_be_so(unsealer, stand):
         assert error.state is L1State.DELETED
 
 
-@clouds
+@pytest.mark.parametrize("shared", sorted(MADE), indirect=True)
 def test_check_says_what_is_missing_and_what_to_do(stand):
     def check():
         done = subprocess.run(
-            [
-                shutil.which("kcm", path=str(sys.prefix) + "/bin"),
-                "l1",
-                "check",
-                stand.uri,
-                "-o",
-                "json",
-            ],
+            [f"{sys.prefix}/bin/kcm", "l1", "check", stand.uri, "-o", "json"],
             env={"PATH": "/usr/bin:/bin", **stand.environment},
             capture_output=True,
             text=True,
@@ -162,12 +160,28 @@ def test_check_says_what_is_missing_and_what_to_do(stand):
     assert (code, said["state"], said["missing"]) == (0, "enabled", [])
     assert [one["step"] for one in said["steps"]] == ["wrap", "unwrap", "canary", "another context"]
     assert all(one["ms"] >= 0 for one in said["steps"])
-    for state, expected in (
-        (L1State.DISABLED, 3),
-        (L1State.FORBIDDEN, 3),
-        (L1State.UNREACHABLE, 5),
-    ):
-        stand.put(state)
-        code, said = check()
-        assert (code, said["state"]) == (expected, state.value)
-        assert len(said["fix"]) == len(said["missing"]) == 1
+    for state, expected in CHECKED.items():
+        if state in stand.states:
+            stand.put(state)
+            code, said = check()
+            assert (code, said["state"]) == (expected, state.value)
+            assert len(said["fix"]) == len(said["missing"]) == 1
+
+
+@clouds
+@pytest.mark.parametrize("allowed", ["", "127.0.0.1:1, elsewhere.example"])
+async def test_no_credential_goes_to_an_endpoint_that_nobody_allowed(stand, allowed):
+    unsealer = Unsealer({**stand.environment, "KCM_L1_ENDPOINTS": allowed})
+    await unsealer.start()
+    try:
+        before = len(stand.calls)
+        error = await failure(unsealer.wrap(stand.uri, INNER, CONTEXT, deadline_s=D))
+        assert error.state is L1State.UNREACHABLE
+        assert "not allowed" in error.detail
+        assert len(stand.calls) == before
+    finally:
+        await unsealer.close()
+
+
+CHECKED = {L1State.DISABLED: 3, L1State.FORBIDDEN: 3, L1State.UNREACHABLE: 5}
+"""Exit codes of a check, by the key's state."""

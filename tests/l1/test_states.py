@@ -10,6 +10,7 @@ import time
 import pytest
 from kcm_core.canaries import provider_context
 from kcm_core.l1.state import L1Error, L1State
+from kcm_core.unsealer.client import Unsealer
 from kcm_core.unsealer.turns import PAUSES_S
 
 from tests.integration.living import eventually
@@ -164,12 +165,18 @@ async def test_a_key_of_another_kind_is_not_used(unsealer, stand):
 
 
 @clouds
-async def test_a_port_where_nobody_listens_is_unreachable(unsealer, stand):
+async def test_a_port_where_nobody_listens_is_unreachable(stand):
     import re
 
     dead = re.sub(r"127\.0\.0\.1:[0-9]+", "127.0.0.1:1", stand.uri)
-    error = await failure(wrapped(unsealer, stand, dead))
-    assert error.state is L1State.UNREACHABLE
+    unsealer = Unsealer({**stand.environment, "KCM_L1_ENDPOINTS": "127.0.0.1:1"})
+    await unsealer.start()
+    try:
+        error = await failure(wrapped(unsealer, stand, dead))
+        assert error.state is L1State.UNREACHABLE
+        assert error.cls
+    finally:
+        await unsealer.close()
 
 
 @clouds

@@ -510,3 +510,32 @@ def test_a_move_that_ended_early_goes_on_with_the_very_same_record(desk: Desk) -
     desk.system.everywhere("tenant", "put", keep(got))
     assert desk.run("tenant", "relink", "acme", "--link", "new")[0] == Exit.OK
     assert {desk.system.verifier.tenant(raw).revision for raw in got} == {4}
+
+
+def test_on_a_terminal_a_key_is_tried_again_when_what_is_missing_was_granted(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kcm.cli import l1
+
+    asked: list[str] = []
+
+    def granted(text: str, **_: object) -> bool:
+        asked.append(text)
+        return True
+
+    def refuses_once(request: AdminRequest, operator: str) -> Message:
+        if request.region == "us" and not asked:
+            raise KcmError(Code.FORBIDDEN, "the root key: forbidden. Next: grant it")
+        return LinkView(
+            link="root", region=request.region, mechanism="m", key_version="v", principal="p", ms=1
+        )
+
+    monkeypatch.setattr(l1, "_at_a_terminal", lambda: True)
+    monkeypatch.setattr(l1.click, "confirm", granted)
+    desk.system.everywhere("link", "put", refuses_once)
+    code, out, err = desk.run("l1", "link", "root", "softkey:/keys/acme", "-o", "table")
+    assert code == Exit.OK, err
+    assert len(asked) == 1
+    assert "Grant this to the key" in err
+    assert "chmod" in err
+    assert out.count("ok") == 2

@@ -244,7 +244,11 @@ def main(directory: Path) -> None:
         (directory / "role").write_text(
             f"awskms:{aws.key.arn}?role-arn={ROLE}&external-id={EXTERNAL_ID}&{tail}"
         )
-        credentials = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
+        credentials = {
+            "AWS_ACCESS_KEY_ID": ACCESS_KEY,
+            "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
+            "KCM_L1_ENDPOINTS": f"127.0.0.1:{port}",
+        }
         files.ready(f"awskms:{aws.key.arn}?{tail}", credentials)
 
     run(directory, files, aws.serve, ready)

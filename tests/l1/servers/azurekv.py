@@ -220,6 +220,7 @@ def main(directory: Path) -> None:
             "AZURE_TENANT_ID": TENANT,
             "AZURE_CLIENT_ID": CLIENT,
             "AZURE_CLIENT_SECRET": SECRET,
+            "KCM_L1_ENDPOINTS": place,
         }
         files.ready(f"azurekv:{place}/root?{tail}", credentials)
 

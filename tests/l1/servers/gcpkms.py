@@ -209,7 +209,11 @@ def main(directory: Path) -> None:
     (directory / "signing").write_text(f"gcpkms:{SIGNING}?{tail}")
     (directory / "nothing").write_text(f"gcpkms:{RING}/cryptoKeys/nothing?{tail}")
     (directory / "pinned").write_text(f"gcpkms:{KEY}/cryptoKeyVersions/1?{tail}")
-    files.ready(f"gcpkms:{KEY}?{tail}", {"GOOGLE_APPLICATION_CREDENTIALS": str(google.key_file())})
+    credentials_of_ours = {
+        "GOOGLE_APPLICATION_CREDENTIALS": str(google.key_file()),
+        "KCM_L1_ENDPOINTS": f"{tls.HOST}:{port}",
+    }
+    files.ready(f"gcpkms:{KEY}?{tail}", credentials_of_ours)
     ended = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: ended.set())
     ended.wait()

@@ -175,7 +175,7 @@ async def _link(
 
 def _try_again(settings: Settings, uri: str, failed: dict[str, Report]) -> bool:
     """Show what is missing, and wait for somebody to grant it; never without a person."""
-    if settings.json or not (sys.stdin.isatty() and sys.stderr.isatty()):
+    if settings.json or not _at_a_terminal():
         return False
     refused = [report for report in failed.values() if report.exit_code is Exit.REFUSED]
     if not refused:
@@ -189,6 +189,10 @@ def _try_again(settings: Settings, uri: str, failed: dict[str, Report]) -> bool:
     except Problem:
         return False  # the providers' texts are not installed here
     return click.confirm("Granted? Try again", default=True, err=True)
+
+
+def _at_a_terminal() -> bool:
+    return sys.stdin.isatty() and sys.stderr.isatty()
 
 
 def _of(region: str, report: Report) -> Report:

@@ -56,4 +56,6 @@ def fix(error: L1Error) -> str:
         return known
     if "credentials" in error.detail:
         return "aws sts get-caller-identity, with the environment of the Core's unsealer"
+    if "endpoint" in error.detail:
+        return "whoever runs the Core puts HOST:PORT into KCM_L1_ENDPOINTS of its unsealer"
     return "does https://status.aws.amazon.com say more? It is tried again by itself"

@@ -47,4 +47,6 @@ def fix(error: L1Error) -> str:
         return "az login --service-principal, with AZURE_CLIENT_ID and its secret of the unsealer"
     if "kind" in error.detail or "operations" in error.detail:
         return "az keyvault key create --kty RSA --size 3072 --ops wrapKey unwrapKey"
+    if "endpoint" in error.detail:
+        return "whoever runs the Core puts HOST:PORT into KCM_L1_ENDPOINTS of its unsealer"
     return "does https://azure.status.microsoft say more? It is tried again by itself"

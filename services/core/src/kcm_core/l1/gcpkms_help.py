@@ -43,4 +43,6 @@ def fix(error: L1Error) -> str:
         return "name a service account's key file with GOOGLE_APPLICATION_CREDENTIALS"
     if "project" in error.detail:
         return "gcloud services enable cloudkms.googleapis.com, and look at the project's billing"
+    if "endpoint" in error.detail:
+        return "whoever runs the Core puts HOST:PORT into KCM_L1_ENDPOINTS of its unsealer"
     return "does https://status.cloud.google.com say more? It is tried again by itself"

@@ -9,8 +9,10 @@ fork.
 
 from __future__ import annotations
 
+import os
 from typing import assert_never
 
+from kcm_core.l1 import endpoints
 from kcm_core.l1.port import L1Provider
 from kcm_core.l1.uri import AwsKmsUri, AzureKvUri, GcpKmsUri, L1Uri, Pkcs11Uri, SoftkeyUri
 
@@ -39,6 +41,7 @@ def warm(uri: L1Uri, *, development: bool) -> None:
 
 def open_provider(uri: L1Uri, *, development: bool) -> L1Provider:
     """Open the provider for one operation; raises `L1Error` or ImportError."""
+    endpoints.check(uri, os.environ.get(endpoints.VARIABLE, ""))
     match uri:
         case AwsKmsUri():
             from kcm_core.l1.awskms import AwsKmsProvider

@@ -1,0 +1,36 @@
+"""Which private endpoints a URI may name.
+
+An operator names a key by a URI, and the credentials are the Core's. To an endpoint of the
+operator's own they would be handed over: a client secret to an authority, a token to a host that
+keeps it. So whatever is not the cloud's own name has to be on a list that whoever runs the Core
+wrote: ``KCM_L1_ENDPOINTS`` in ``unsealer_environment``, separated by commas.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from kcm_core.l1.state import L1Error, L1State
+from kcm_core.l1.uri import AwsKmsUri, AzureKvUri, GcpKmsUri, L1Uri
+
+VARIABLE: Final = "KCM_L1_ENDPOINTS"
+
+
+def named(uri: L1Uri) -> set[str]:
+    """The hosts that a URI names in place of the cloud's own."""
+    match uri:
+        case AwsKmsUri() | GcpKmsUri():
+            found = {uri.endpoint}
+        case AzureKvUri():
+            # Without an authority of its own a vault is one of Azure's by its name.
+            found = {uri.authority, uri.vault if uri.ca or uri.authority else None}
+        case _:
+            found = set()
+    return {host for host in found if host is not None}
+
+
+def check(uri: L1Uri, allowed: str) -> None:
+    """Raise ``L1Error`` (unreachable) for a host that is not on the list; nobody is asked then."""
+    if named(uri) - {host.strip() for host in allowed.split(",")}:
+        hint = f"an endpoint that is not allowed here: see {VARIABLE} of the unsealer"
+        raise L1Error(L1State.UNREACHABLE, hint)
