@@ -10,10 +10,10 @@ import sys
 import pytest
 from kcm import Admin, statements
 from kcm.dev import system
-from kcm.dev.configs import config_file
+from kcm.dev.configs import config_file, ready_file
 from kcm_core.unsealer.guard import FORBIDDEN
 
-from tests.integration.living import EU, Living, encrypt
+from tests.integration.living import EU, Living, encrypt, eventually
 from tests.l1.stand import serving
 from tests.l1.stands import CLOUDS
 
@@ -53,6 +53,13 @@ async def test_a_core_that_opened_keys_in_every_cloud_has_no_cloud_library(tmp_p
                 [sys.executable, "-c", PROGRAM, str(tmp_path / "modules"), "--config", str(config)],
                 env={"PATH": os.defpath, "LANG": "C.UTF-8"},
             )
+            ready = ready_file(options.directory, member)
+
+            async def serves():
+                assert core.poll() is None
+                return ready.exists()
+
+            await eventually(serves, within_s=90)
             async with Admin.open(living.context) as admin:
                 for stand in stands:
                     assert stand.name in CLOUDS

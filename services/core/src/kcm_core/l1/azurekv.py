@@ -28,7 +28,6 @@ from azure.keyvault.keys.crypto import CryptographyClient, KeyWrapAlgorithm
 
 from kcm_core.l1.azurekv_errors import of, translated
 from kcm_core.l1.azurekv_uri import AzureKvUri
-from kcm_core.l1.lazy import preload
 from kcm_core.l1.port import Opened, WrapResult, unknown_mechanism
 from kcm_core.l1.state import L1Error, L1State
 
@@ -40,20 +39,6 @@ READ_S: Final = 5
 """Seconds for connecting, and for waiting for an answer."""
 
 BITS_MIN: Final = 2048
-
-preload(
-    (
-        "azure.core.pipeline.transport._bigger_block_size_http_adapters",
-        "azure.core.pipeline.transport._requests_basic",
-        "azure.core.rest._http_response_impl",
-        "azure.core.rest._requests_basic",
-        "cryptography.hazmat.backends.openssl.backend",
-        "encodings.hex_codec",
-        "encodings.utf_8_sig",
-        "msal_extensions",
-        "netrc",
-    )
-)
 
 _VERSION_SIZE: Final = 32
 _VERSION: Final = re.compile(rb"[0-9a-f]{32}")

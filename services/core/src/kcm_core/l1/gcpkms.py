@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import google.auth
+import google.oauth2.credentials
+import google.oauth2.service_account
 import google_crc32c
 import grpc
 from google.auth.transport.grpc import secure_authorized_channel
@@ -29,7 +31,6 @@ from google.cloud.kms_v1.services.key_management_service.transports import (
 
 from kcm_core.l1.gcpkms_errors import translated
 from kcm_core.l1.gcpkms_uri import GcpKmsUri
-from kcm_core.l1.lazy import preload
 from kcm_core.l1.port import Opened, WrapResult, unknown_mechanism
 from kcm_core.l1.state import L1Error, L1State
 
@@ -42,17 +43,6 @@ CALL_S: Final = 5.0
 
 HOST: Final = "cloudkms.googleapis.com:443"
 SCOPES: Final = ("https://www.googleapis.com/auth/cloudkms",)
-
-preload(
-    (
-        "google.oauth2.credentials",
-        "google.oauth2.service_account",
-        "grpc._channel",
-        "grpc._interceptor",
-        "grpc._plugin_wrapping",
-        "netrc",
-    )
-)
 
 _HEAD: Final = struct.Struct(">I8s")
 
