@@ -1,6 +1,7 @@
 """No cloud's library is loaded in a running Core, whatever its tenants' keys are."""
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -11,9 +12,11 @@ import pytest
 from kcm import Admin, statements
 from kcm.dev import system
 from kcm.dev.configs import config_file, ready_file
+from kcm_core.l1.state import L1State
 from kcm_core.unsealer.guard import FORBIDDEN
+from kcm_schemas.codes import KcmError
 
-from tests.integration.living import EU, Living, encrypt, eventually
+from tests.integration.living import EU, Living, decrypt, encrypt, eventually
 from tests.l1.stand import serving
 from tests.l1.stands import CLOUDS
 
@@ -72,9 +75,24 @@ async def test_a_core_that_opened_keys_in_every_cloud_has_no_cloud_library(tmp_p
                     assert found.mechanism
                     await admin.put(EU, "tenant", tenant)
                     await admin.put(EU, "service", service)
-            async with living.app() as app:
-                for stand in stands:
-                    assert (await encrypt(app, stand.name, [b"x"])).records
+            async with living.app() as app, Admin.open(living.context) as admin:
+                sealed = {
+                    stand.name: (await encrypt(app, stand.name, [b"x"])).records for stand in stands
+                }
+                # From one cloud to the next: what was encrypted before opens, and by the new key.
+                moved = statements.tenant(
+                    admin.identity, "awskms", link="gcpkms", regions=[EU], fence="all", revision=2
+                )
+                await admin.put(EU, "tenant", moved)
+                aws.put(L1State.DELETED)
+                for name, records in sealed.items():
+
+                    async def opens(name=name, records=records):
+                        with contextlib.suppress(KcmError):
+                            return (await decrypt(app, name, records)).plaintexts == [b"x"]
+                        return False
+
+                    await eventually(opens)
         finally:
             if core is not None:
                 core.send_signal(signal.SIGTERM)

@@ -80,7 +80,6 @@ def test_no_return_code_but_those_is_a_refusal():
     assert refused == {
         "FunctionRejected", "KeyHandleInvalid", "NoSuchKey", "ObjectHandleInvalid", "PinExpired",
         "PinIncorrect", "PinInvalid", "PinLenRange", "PinLocked", "UserNotLoggedIn",
-        "UserPinNotInitialized",
     }  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -35,6 +36,17 @@ from kcm_core.l1.pkcs11_wrapping import (
 )
 from kcm_core.l1.port import Opened, WrapResult, unknown_mechanism
 from kcm_core.l1.state import L1Error, L1State
+
+LOOK_AGAIN_S: Final = (0.01, 0.03, 0.1, 0.2, 0.3)
+"""Seconds between looks into a token in disorder. A PIN that was refused is not tried again."""
+
+_DISORDER: Final = (
+    pkcs11.NoSuchToken,
+    pkcs11.NoSuchKey,
+    pkcs11.UserPinNotInitialized,
+    pkcs11.GeneralError,
+)
+"""What is said again before it is believed: that a key is gone kills."""
 
 _PIN_MAX: Final = 256
 """Bytes of a PIN file that are read: tokens take 4 to 255 characters."""
@@ -115,21 +127,44 @@ class _Key:
 @contextmanager
 def _opened(uri: Pkcs11Uri) -> Iterator[_Key]:
     """Load the module, log in once, find the key."""
-    token = _token(uri, _trusted_module(uri.module_path))
+    token, session, found = _found(uri, _trusted_module(uri.module_path))
+    with session:
+        yield _Key(uri, token, session, found)
+
+
+def _found(uri: Pkcs11Uri, module: str) -> tuple[pkcs11.Token, pkcs11.Session, Any]:
+    """A session with the key, tried again for a moment where the token itself is in disorder.
+
+    SoftHSM, started by several processes at once, reads its files while another one has them
+    locked, and then lacks the token, its PIN or a key until it is initialised anew.
+    """
+    for wait_s in LOOK_AGAIN_S:
+        try:
+            return _look(uri, module)
+        except _DISORDER:
+            time.sleep(wait_s)
+            pkcs11.lib(module).reinitialize()
+    return _look(uri, module)
+
+
+def _look(uri: Pkcs11Uri, module: str) -> tuple[pkcs11.Token, pkcs11.Session, Any]:
+    token = _token(uri, module)
     if token.flags & (TokenFlag.USER_PIN_FINAL_TRY | TokenFlag.USER_PIN_LOCKED) and uri.pin_source:
         raise L1Error(L1State.FORBIDDEN, "the PIN is locked, or one try away from it: not tried")
     pin = None if uri.pin_source is None else _read_pin(uri.pin_source)
-    with token.open(user_pin=pin) as session:
-        try:
-            found = _find_unwrapping(session, uri)
-        except pkcs11.NoSuchKey:
-            if pin is None and token.flags & TokenFlag.LOGIN_REQUIRED:
-                # Private keys are invisible without a login: absence proves nothing here.
-                raise L1Error(
-                    L1State.UNREACHABLE, "no such key without a login: give a pin-source"
-                ) from None
-            raise
-        yield _Key(uri, token, session, found)
+    session = token.open(user_pin=pin)
+    try:
+        return token, session, _find_unwrapping(session, uri)
+    except pkcs11.NoSuchKey:
+        session.close()
+        if pin is None and token.flags & TokenFlag.LOGIN_REQUIRED:
+            # Private keys are invisible without a login: absence proves nothing here.
+            hint = "no such key without a login: give a pin-source"
+            raise L1Error(L1State.UNREACHABLE, hint) from None
+        raise
+    except BaseException:
+        session.close()
+        raise
 
 
 def _token(uri: Pkcs11Uri, module: str) -> pkcs11.Token:

@@ -23,7 +23,6 @@ _STATES: Final[dict[type[Exception], tuple[L1State, str]]] = {
             pkcs11.PinLenRange,
             pkcs11.PinExpired,
             pkcs11.PinLocked,
-            pkcs11.UserPinNotInitialized,
         ),
         (L1State.FORBIDDEN, "the token does not accept the PIN"),
     ),
@@ -43,6 +42,8 @@ _STATES: Final[dict[type[Exception], tuple[L1State, str]]] = {
         (pkcs11.NoSuchToken, pkcs11.TokenNotPresent, pkcs11.DeviceRemoved),
         (L1State.UNREACHABLE, "the token is not there"),
     ),
+    # SoftHSM says this of a token in disorder: it refuses nobody.
+    pkcs11.UserPinNotInitialized: (L1State.UNREACHABLE, "the token has no user PIN"),
     **dict.fromkeys(
         (pkcs11.MultipleTokensReturned, pkcs11.MultipleObjectsReturned),
         (L1State.UNREACHABLE, "the URI matches more than one"),
