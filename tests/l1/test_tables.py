@@ -69,6 +69,24 @@ def test_every_class_of_botocore(cls):
 
 
 @pytest.mark.parametrize(
+    "error",
+    [
+        *map(aws, sorted(awskms_errors.CODES)),
+        aws(awskms_errors.STATE, "is pending deletion."),
+        boto.NoCredentialsError(),
+        FileNotFoundError(SECRET),
+        RuntimeError(SECRET),
+    ],
+    ids=repr,
+)
+def test_what_goes_wrong_with_credentials_of_ones_own_refuses_nothing(error):
+    found = seen(awskms_errors.fetching, error)
+    assert found.state is L1State.UNREACHABLE
+    assert "credentials" in found.detail
+    assert found.cls
+
+
+@pytest.mark.parametrize(
     ("translated", "error"),
     [
         (awskms_errors.translated, aws("NobodyHasSeenThisException")),

@@ -31,6 +31,12 @@ REGION = "eu-central-1"
 ACCESS_KEY, SECRET_KEY = "AKIDKCMTEST00000001", "kcm-test-secret"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/kcm-core"
 EXTERNAL_ID = "kcm-external"
+WEB_TOKEN = "a-token-of-a-cluster"
+SESSION_S = 3600
+"""Seconds that a session lasts, as STS has it where nothing is asked for."""
+
+EXPIRED = ("ASIAKCMTESTEXPIRED01", "kcm-expired-secret", "kcm-expired-token")
+"""Access key, secret and token of a session that is over."""
 
 
 class Refusal(Exception):
@@ -51,7 +57,7 @@ class Aws:
         self.other = self._create("SYMMETRIC_DEFAULT", "ENCRYPT_DECRYPT")
         self.signing = self._create("ECC_NIST_P256", "SIGN_VERIFY")
         self.backend.create_alias(self.key.id, "alias/kcm-root")
-        self.sessions: dict[str, tuple[str, str, float]] = {}
+        self.sessions: dict[str, tuple[str, str, float]] = {EXPIRED[0]: (*EXPIRED[1:], 0.0)}
         """By access key: secret, token, and when it ends."""
 
     def _create(self, spec: str, usage: str) -> Any:
@@ -68,6 +74,8 @@ class Aws:
         sts = not target
         try:
             self._troubled()
+            if operation == "AssumeRoleWithWebIdentity":
+                return self._assume_by_token(parse_qs(asked.body.decode()))
             self._authenticated(asked, "sts" if sts else "kms")
             if sts:
                 return self._assume(parse_qs(asked.body.decode()))
@@ -135,18 +143,29 @@ class Aws:
     def _assume(self, body: dict[str, list[str]]) -> Answer:
         if body["RoleArn"][0] != ROLE or body.get("ExternalId", [""])[0] != EXTERNAL_ID:
             raise Refusal(403, "AccessDenied", "User is not authorized to perform: sts:AssumeRole")
+        return self._session("AssumeRole")
+
+    def _assume_by_token(self, body: dict[str, list[str]]) -> Answer:
+        """What a cluster's pod does first: no signature, a token that the role has to trust."""
+        if body["RoleArn"][0] != ROLE or body["WebIdentityToken"][0] != WEB_TOKEN:
+            raise Refusal(
+                403, "AccessDenied", "Not authorized to perform sts:AssumeRoleWithWebIdentity"
+            )
+        return self._session("AssumeRoleWithWebIdentity")
+
+    def _session(self, operation: str) -> Answer:
         access = f"ASIA{secrets.token_hex(8).upper()}"
         secret, token = secrets.token_urlsafe(30), secrets.token_urlsafe(60)
-        self.sessions[access] = (secret, token, time.time() + 900)
-        ends = datetime.fromtimestamp(time.time() + 900, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        self.sessions[access] = (secret, token, time.time() + SESSION_S)
+        ends = datetime.fromtimestamp(time.time() + SESSION_S, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         return _xml(
             200,
-            '<AssumeRoleResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/">'
-            "<AssumeRoleResult><Credentials>"
+            f'<{operation}Response xmlns="https://sts.amazonaws.com/doc/2011-06-15/">'
+            f"<{operation}Result><Credentials>"
             f"<AccessKeyId>{access}</AccessKeyId><SecretAccessKey>{secret}</SecretAccessKey>"
             f"<SessionToken>{token}</SessionToken><Expiration>{ends}</Expiration></Credentials>"
             f"<AssumedRoleUser><Arn>{ROLE}</Arn><AssumedRoleId>x:y</AssumedRoleId></AssumedRoleUser>"
-            "</AssumeRoleResult></AssumeRoleResponse>",
+            f"</{operation}Result></{operation}Response>",
         )
 
     def _named(self, name: str) -> Any:
@@ -247,6 +266,8 @@ def main(directory: Path) -> None:
         credentials = {
             "AWS_ACCESS_KEY_ID": ACCESS_KEY,
             "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
+            "AWS_ENDPOINT_URL_STS": f"https://127.0.0.1:{port}",
+            "AWS_CA_BUNDLE": str(directory / "ca.pem"),
             "KCM_L1_ENDPOINTS": f"127.0.0.1:{port}",
         }
         files.ready(f"awskms:{aws.key.arn}?{tail}", credentials)

@@ -7,22 +7,29 @@ an alias that was pointed elsewhere meanwhile opens nothing.
 
 The context goes along as AWS's encryption context, in pairs that a key policy can demand and that
 CloudTrail shows (``pairs``).
+
+Whoever uses a key is named without asking AWS: the role of the URI, else the role that the Core's
+environment or profile names, else the access key. A name has to outlast a session, because proofs
+only serve the same name, and a role's access key is another one in every session.
 """
 
 from __future__ import annotations
 
+import logging
+import os
 from typing import Any, Final
 
 import boto3
 import botocore.session
 from botocore.config import Config
+from botocore.credentials import ReadOnlyCredentials
+from botocore.exceptions import NoCredentialsError
 from botocore.loaders import Loader, create_loader
 
-from kcm_core.l1.awskms_errors import translated
+from kcm_core.l1.awskms_errors import fetching, translated
 from kcm_core.l1.awskms_uri import AwsKmsUri
 from kcm_core.l1.pairs import as_pairs
 from kcm_core.l1.port import Opened, WrapResult, unknown_mechanism
-from kcm_core.l1.state import L1Error, L1State
 
 MECHANISM: Final = "aws-kms"
 """``Encrypt`` and ``Decrypt`` with a symmetric key; the blob is AWS's own."""
@@ -33,6 +40,10 @@ READ_S: Final = 5
 
 SESSION: Final = "kcm-core"
 """Name of the session in which a role is assumed: CloudTrail shows it."""
+
+_BY_PROFILE: Final = "assume-role"
+_BY_TOKEN: Final = "assume-role-with-web-identity"  # noqa: S105 - a word of botocore's, no token
+"""How a session of a role came about: a profile names the role, or the environment does."""
 
 _SYMMETRIC: Final = "SYMMETRIC_DEFAULT"
 
@@ -49,6 +60,10 @@ def _loaded() -> Loader:
 
 
 _LOADER: Final = _loaded()
+
+# botocore logs what it could not fetch, with AWS's text and a traceback: that is told as a state.
+logging.getLogger("botocore").addHandler(logging.NullHandler())
+logging.getLogger("botocore").propagate = False
 
 
 class AwsKmsProvider:
@@ -84,41 +99,59 @@ class AwsKmsProvider:
             return Opened(made["Plaintext"], made["KeyId"], principal)
 
     def _client(self) -> tuple[Any, str]:
-        """A client, and in whose name it asks: the role's, or that of an access key."""
+        """A client, and in whose name it asks."""
         uri = self._uri
         core = botocore.session.Session()
         core.register_component("data_loader", _LOADER)
         session = boto3.Session(botocore_session=core, region_name=uri.region)
-        config = Config(
-            connect_timeout=CONNECT_S,
-            read_timeout=READ_S,
-            retries={"total_max_attempts": 1, "mode": "standard"},
-            parameter_validation=False,
-            user_agent_extra="kcm-core",
-        )
-        there: dict[str, Any] = {"config": config}
+        own, name = _own(core)
+        there: dict[str, Any] = {}
         if uri.endpoint is not None:
             there["endpoint_url"] = f"https://{uri.endpoint}"
         if uri.ca is not None:
             there["verify"] = uri.ca
         if uri.role is None:
-            credentials = session.get_credentials()
-            if credentials is None:
-                raise L1Error(
-                    L1State.UNREACHABLE,
-                    "the credentials are missing, expired or wrong",
-                    cls="NoCredentialsError",
-                )
-            return session.client("kms", **there), credentials.get_frozen_credentials().access_key
+            return _made(session, "kms", own, **there), name
         asked = {"ExternalId": uri.external_id} if uri.external_id else {}
-        assumed = session.client("sts", **there).assume_role(
+        # Not at the URI's endpoint: that is one of KMS, and does not serve STS.
+        assumed = _made(session, "sts", own).assume_role(
             RoleArn=uri.role, RoleSessionName=SESSION, **asked
         )["Credentials"]
-        client = session.client(
-            "kms",
-            aws_access_key_id=assumed["AccessKeyId"],
-            aws_secret_access_key=assumed["SecretAccessKey"],
-            aws_session_token=assumed["SessionToken"],
-            **there,
-        )
-        return client, uri.role
+        keys = (assumed["AccessKeyId"], assumed["SecretAccessKey"], assumed["SessionToken"])
+        return _made(session, "kms", ReadOnlyCredentials(*keys), **there), uri.role
+
+
+def _made(session: boto3.Session, service: str, keys: ReadOnlyCredentials, **there: Any) -> Any:
+    config = Config(
+        connect_timeout=CONNECT_S,
+        read_timeout=READ_S,
+        retries={"total_max_attempts": 1, "mode": "standard"},
+        parameter_validation=False,
+        user_agent_extra="kcm-core",
+    )
+    return session.client(
+        service,
+        config=config,
+        aws_access_key_id=keys.access_key,
+        aws_secret_access_key=keys.secret_key,
+        aws_session_token=keys.token,
+        **there,
+    )
+
+
+def _own(core: botocore.session.Session) -> tuple[ReadOnlyCredentials, str]:
+    """The Core's own credentials and their name, fetched once and apart from any use of a key."""
+    with fetching():
+        found = core.get_credentials()
+        if found is None:
+            raise NoCredentialsError
+        keys = found.get_frozen_credentials()
+        return keys, _role(core, found.method) or keys.access_key
+
+
+def _role(core: botocore.session.Session, method: str) -> str | None:
+    """The role whose session was fetched, where what configures it says so."""
+    if method not in {_BY_PROFILE, _BY_TOKEN}:
+        return None
+    of_profile: str | None = core.get_scoped_config().get("role_arn")
+    return os.environ.get("AWS_ROLE_ARN", of_profile) if method == _BY_TOKEN else of_profile

@@ -1,7 +1,9 @@
 """What AWS's error codes mean, in the one taxonomy.
 
 A refusal is only what can be nothing else. Trouble with the credentials themselves (expired, of
-another account's token, wrongly signed) says nothing about the key.
+another account's token, wrongly signed) says nothing about the key. Nor does anything that goes
+wrong while the Core's own credentials are fetched: AWS then denies a role to whoever runs the Core
+(``AccessDenied``), in the very words in which it denies a customer's.
 """
 
 from __future__ import annotations
@@ -87,6 +89,17 @@ STATE: Final = "KMSInvalidStateException"
 
 _PENDING: Final = ("pending deletion", "pending replica deletion")
 """What AWS's message says of a key that will be deleted; of others it says something else."""
+
+
+@contextmanager
+def fetching() -> Iterator[None]:
+    """Surround the fetching of the Core's own credentials: nothing there is a refusal."""
+    try:
+        yield
+    except (boto.BotoCoreError, ClientError, OSError, RuntimeError) as error:
+        code = error.response.get("Error", {}).get("Code") if isinstance(error, ClientError) else ""
+        cls = str(code or type(error).__name__)
+        raise L1Error(L1State.UNREACHABLE, _NO_CREDENTIALS, cls=cls) from None
 
 
 @contextmanager

@@ -51,11 +51,12 @@ def policy(uri: AwsKmsUri) -> str:
 
 def fix(error: L1Error) -> str:
     """One line that says what to do next."""
+    if "credentials" in error.detail:
+        # Before the classes: AWS denies the Core its own role in the words for a customer's.
+        return "aws sts get-caller-identity, with the environment of the Core's unsealer"
     known = _BY_CLASS.get(error.cls) or _FIXES.get(error.state)
     if known is not None:
         return known
-    if "credentials" in error.detail:
-        return "aws sts get-caller-identity, with the environment of the Core's unsealer"
     if "endpoint" in error.detail:
         return "whoever runs the Core puts HOST:PORT into KCM_L1_ENDPOINTS of its unsealer"
     return "does https://status.aws.amazon.com say more? It is tried again by itself"
