@@ -11,6 +11,7 @@ import pytest
 from azure.core import exceptions as azure
 from botocore import exceptions as boto
 from google.api_core import exceptions as google
+from google.auth import exceptions as google_auth
 from kcm_core.l1 import awskms_errors, azurekv_errors, gcpkms_errors, pkcs11_errors
 from kcm_core.l1.state import L1Error, L1State
 
@@ -69,18 +70,26 @@ def test_every_class_of_botocore(cls):
 
 
 @pytest.mark.parametrize(
-    "error",
+    ("fetching", "error"),
     [
-        *map(aws, sorted(awskms_errors.CODES)),
-        aws(awskms_errors.STATE, "is pending deletion."),
-        boto.NoCredentialsError(),
-        FileNotFoundError(SECRET),
-        RuntimeError(SECRET),
+        *((awskms_errors.fetching, aws(code)) for code in sorted(awskms_errors.CODES)),
+        (awskms_errors.fetching, aws(awskms_errors.STATE, "is pending deletion.")),
+        (awskms_errors.fetching, boto.NoCredentialsError()),
+        (awskms_errors.fetching, RuntimeError(SECRET)),
+        *((azurekv_errors.fetching, azure_answer(403, c)) for c in sorted(azurekv_errors.CODES)),
+        (azurekv_errors.fetching, azure.ClientAuthenticationError(SECRET)),
+        (azurekv_errors.fetching, ValueError(SECRET)),
+        (gcpkms_errors.fetching, google_auth.RefreshError(SECRET)),
+        (gcpkms_errors.fetching, google_auth.DefaultCredentialsError(SECRET)),
+        (gcpkms_errors.fetching, ValueError(SECRET)),
+        *(
+            (module.fetching, FileNotFoundError(SECRET))
+            for module in (awskms_errors, azurekv_errors, gcpkms_errors)
+        ),
     ],
-    ids=repr,
 )
-def test_what_goes_wrong_with_credentials_of_ones_own_refuses_nothing(error):
-    found = seen(awskms_errors.fetching, error)
+def test_what_goes_wrong_with_credentials_of_ones_own_refuses_nothing(fetching, error):
+    found = seen(fetching, error)
     assert found.state is L1State.UNREACHABLE
     assert "credentials" in found.detail
     assert found.cls
@@ -133,7 +142,10 @@ def test_an_answer_of_a_proxy_refuses_nothing(text):
 
 @pytest.mark.parametrize("cls", gcpkms_errors.CLASSES, ids=lambda cls: cls.__name__)
 def test_every_class_of_google(cls):
-    made = cls(SECRET, cause=None) if cls is google.RetryError else cls(SECRET)
+    given = {"cause": None} if cls is google.RetryError else {}
+    if cls is google.PermissionDenied:
+        given["error_info"] = {"reason": gcpkms_errors.OF_THE_KEY}
+    made = cls(SECRET, **given)
     found = seen(gcpkms_errors.translated, made)
     assert (found.state, found.detail) == gcpkms_errors.CLASSES[cls]
 
@@ -145,13 +157,37 @@ def test_every_state_of_a_version_at_google(word, row):
     assert (found.state, found.detail) == row
 
 
-@pytest.mark.parametrize("reason", sorted(gcpkms_errors.PROJECT))
-def test_a_project_that_is_switched_off_refuses_nothing(reason):
-    from google.rpc import error_details_pb2
-
-    info = error_details_pb2.ErrorInfo(reason=reason, domain="googleapis.com")
-    error = google.PermissionDenied(SECRET, error_info=info)
+@pytest.mark.parametrize(
+    "error",
+    [
+        # Reasons of Google's that are no permission on a key: google/api/error_reason.proto.
+        *(
+            google.PermissionDenied(SECRET, error_info={"reason": reason})
+            for reason in (
+                "SERVICE_DISABLED",
+                "BILLING_DISABLED",
+                "CONSUMER_SUSPENDED",
+                "CONSUMER_INVALID",
+                "USER_PROJECT_DENIED",
+                "ACCESS_TOKEN_SCOPE_INSUFFICIENT",
+                "SECURITY_POLICY_VIOLATED",
+                "A_REASON_OF_TOMORROW",
+            )
+        ),
+        # What a proxy says, as gRPC tells it.
+        google.PermissionDenied("Received http2 header with status: 403"),
+        google.PermissionDenied(SECRET),
+    ],
+    ids=lambda error: error.reason or error.message[:8],
+)
+def test_what_google_denies_for_another_reason_than_the_key_refuses_nothing(error):
     assert seen(gcpkms_errors.translated, error).state is L1State.UNREACHABLE
+
+
+def test_a_permission_on_the_key_is_known_by_its_words_where_no_reason_is_given():
+    words = "Permission 'cloudkms.cryptoKeyVersions.useToDecrypt' denied on resource 'k' (or"
+    found = seen(gcpkms_errors.translated, google.PermissionDenied(words))
+    assert found.state is L1State.FORBIDDEN
 
 
 def test_what_google_cannot_decrypt_is_not_authentic():

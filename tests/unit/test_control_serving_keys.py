@@ -51,3 +51,23 @@ def test_a_tenant_that_is_closed_is_forgotten_under_every_key(serving):
     assert not serving.is_open("a")
     assert serving.keys == {NEW}
     assert serving.lapsed(END_S + 5) == ["b"]
+
+
+def test_another_name_of_the_same_use_takes_over_what_is_open(knowledge, serving):
+    for tenant in ("a", "b"):
+        serving.open(tenant, OLD)
+    serving.open("a", NEW)
+    renamed = ProofKey(OLD.target, "a new session")
+    serving.renamed(renamed)
+    assert serving.keys == {renamed, NEW}
+    # Its own proof counts, and not the one in the old name.
+    assert serving.lapsed(END_S - 1) == ["a", "b"]
+    mark = Mark(3, os.urandom(16))
+    assert knowledge.wrote(6.0, knowledge.lease.seen, mark)
+    assert knowledge.leased(mark, own=True)
+    assert knowledge.delivered(mark.sequence)
+    assert knowledge.proven(renamed, mark)
+    assert serving.lapsed(END_S + 1) == []
+    serving.close("a")
+    serving.close("b")
+    assert serving.keys == set()

@@ -22,7 +22,9 @@ from tests.l1.servers.web import Answer, Asked, run
 from tests.l1.stand import Files, Trouble
 
 TENANT, CLIENT = "11111111-2222-3333-4444-555555555555", "66666666-7777-8888-9999-000000000000"
+OBJECT = "aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee"
 SECRET = "kcm-test-secret"
+CLUSTER_TOKEN = "a-token-of-a-cluster"
 RESOURCE = "https://vault.azure.net"
 API = ("7.4", "7.5", "7.6", "2025-07-01")
 OAEP = padding.OAEP(padding.MGF1(hashes.SHA256()), hashes.SHA256(), None)
@@ -95,10 +97,12 @@ class Vault:
                 },
             )
         form = {name: values[0] for name, values in parse_qs(asked.body.decode()).items()}
-        wrong = (form.get("client_id"), form.get("client_secret")) != (CLIENT, SECRET)
+        known = form.get("client_secret") == SECRET or form.get("client_assertion") == CLUSTER_TOKEN
+        wrong = form.get("client_id") != CLIENT or not known
         if wrong or form.get("grant_type") != "client_credentials":
             return _json(401, {"error": "invalid_client", "error_description": "AADSTS7000215"})
-        token = secrets.token_urlsafe(32)
+        claims = _padded(json.dumps({"oid": OBJECT, "appid": CLIENT}).encode())
+        token = f"{_padded(b'{}')}.{claims}.{secrets.token_urlsafe(32)}"
         self.tokens[token] = time.time() + 3600
         return _json(200, {"token_type": "Bearer", "expires_in": 3600, "access_token": token})
 

@@ -22,6 +22,9 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from google.auth import jwt
 from google.cloud import kms_v1
+from google.rpc import status_pb2
+from google.rpc.error_details_pb2 import ErrorInfo
+from grpc_status import rpc_status
 from kcm_core.l1.state import L1State
 
 from tests.l1.servers import tls
@@ -136,7 +139,7 @@ class Google:
     def _serves(self, key: str, number: int, context: grpc.ServicerContext) -> None:
         state = self.files.state if key == KEY else L1State.ENABLED
         if state is L1State.FORBIDDEN:
-            context.abort(grpc.StatusCode.PERMISSION_DENIED, "Permission 'cloudkms' denied")
+            context.abort_with_status(denied(key, "IAM_PERMISSION_DENIED"))
         if state is L1State.UNREACHABLE:
             context.abort(grpc.StatusCode.INTERNAL, "internal")
         if state in WORDS:
@@ -178,6 +181,17 @@ class Google:
             )
         )
         return path
+
+
+def denied(key: str, reason: str) -> grpc.Status:
+    """A denied permission as Google says it, with the reason among the details."""
+    said = status_pb2.Status(
+        code=grpc.StatusCode.PERMISSION_DENIED.value[0],
+        message=f"Permission 'cloudkms.cryptoKeyVersions.useToDecrypt' denied on resource '{key}' "
+        "(or it may not exist).",
+    )
+    said.details.add().Pack(ErrorInfo(reason=reason, domain="cloudkms.googleapis.com"))
+    return rpc_status.to_status(said)
 
 
 def _handlers(google: Google) -> grpc.GenericRpcHandler:

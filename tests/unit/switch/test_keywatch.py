@@ -318,6 +318,21 @@ def iter_chance(seed):
     return random.Random(seed).random
 
 
+async def test_a_name_that_changes_with_every_session_seals_nothing(system):
+    """A machine's role has another access key every few hours: nobody has refused anything."""
+    cores = await started(system, "core-eu-1", "core-eu-2")
+    key = system.unsealers["eu"].key(URI)
+    for count in range(30):
+        key.principal = f"session {count // 3}"
+        for _ in range(20):
+            await let_pass(system.timing.probe_interval_s / 20)
+            for core in cores:
+                assert core.serving.live("acme", core.clock.elapsed()), count
+    key.state = L1State.UNREACHABLE
+    await let_pass(system.timing.l1_lease_s + 1)
+    assert not any(core.serving.is_open("acme") for core in cores)
+
+
 async def test_a_proof_in_another_name_or_of_another_key_version_opens_nothing(system):
     (core,) = await started(system, "core-eu-1")
     mark = await core.switch.caught_up()

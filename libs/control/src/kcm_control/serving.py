@@ -92,6 +92,13 @@ class Serving:
         self._keys.setdefault(tenant, set()).add(key)
         self._opened.setdefault(key, {})[tenant] = None
 
+    def renamed(self, key: ProofKey) -> None:
+        """Let what is open by the target of ``key`` count by ``key``, whose name is a new one."""
+        for old in [one for one in self._opened if one.target == key.target and one != key]:
+            for tenant in self._opened.pop(old):
+                self._keys[tenant].discard(old)
+                self.open(tenant, key)
+
     def close(self, tenant: str) -> None:
         """The tenant's root is not open any more."""
         for key in self._keys.pop(tenant, ()):

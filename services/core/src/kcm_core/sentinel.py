@@ -133,8 +133,11 @@ class KeyWatch:
         target = ask.target
         match self._plan.ended(target, state, ask.began, self._clock.elapsed()):
             case Verdict.PROOF if ask.mark is not None:
+                key = ProofKey(target, principal)
+                if self._principals.get(target, principal) != principal:
+                    self._serving.renamed(key)  # a session's name ends with it: no lease does
                 self._principals[target] = principal
-                self._prove(ProofKey(target, principal), ask.mark)
+                self._prove(key, ask.mark)
             case Verdict.HOLD:
                 self._hold(target, state)
             case Verdict.SEAL_HERE:

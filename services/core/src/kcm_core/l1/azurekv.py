@@ -4,29 +4,35 @@ Only ``unwrapKey`` proves that a key is alive: the SDK wraps with the public hal
 with a key that was disabled long ago. OAEP authenticates no context; the nested blob does.
 
 A vault opens only with the version that wrapped, so the blob begins with it. Retries are switched
-off for the vault and for tokens, and every request has bounds of its own.
+off for the vault and for tokens, and every request has bounds of its own. Unwrapping is one request
+on the SDK's own pipeline: its cryptography client would read the key first, and believe whatever
+private half it is told.
 """
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import functools
-import logging
+import json
 import os
 import re
+import socket
 from typing import Any, Final
 
-from azure.core.credentials import TokenCredential
+from azure.core.credentials import AccessToken, TokenCredential
 from azure.core.exceptions import AzureError
+from azure.core.rest import HttpRequest
 from azure.identity import (
     CertificateCredential,
     ClientSecretCredential,
     ManagedIdentityCredential,
+    WorkloadIdentityCredential,
 )
 from azure.keyvault.keys import KeyClient, KeyVaultKey
 from azure.keyvault.keys.crypto import CryptographyClient, KeyWrapAlgorithm
 
-from kcm_core.l1.azurekv_errors import of, translated
+from kcm_core.l1.azurekv_errors import fetching, of, translated
 from kcm_core.l1.azurekv_uri import AzureKvUri
 from kcm_core.l1.port import Opened, WrapResult, unknown_mechanism
 from kcm_core.l1.state import L1Error, L1State
@@ -52,17 +58,19 @@ def rehearse() -> None:
     Most of a first request's time goes into Python's own caches of classes. Nobody listens on
     port 1 of the loopback: two requests are made up, and refused.
     """
-    logging.getLogger("azure").setLevel(logging.CRITICAL)  # of failures we speak ourselves
     nowhere = AzureKvUri(vault="127.0.0.1:1", key="x", authority="127.0.0.1:1")
     provider = AzureKvProvider(nowhere)
     options = provider._options()  # noqa: SLF001 - our own
-    credential = ClientSecretCredential(
-        "00000000-0000-0000-0000-000000000000", "x", "x", authority="127.0.0.1:1",
-        disable_instance_discovery=True, **options,
+    credential = _Own(
+        ClientSecretCredential(
+            "00000000-0000-0000-0000-000000000000", "x", "x", authority="127.0.0.1:1",
+            disable_instance_discovery=True, **options,
+        )
     )  # fmt: skip
+    vault = provider._vault(credential)  # noqa: SLF001 - our own
     for request in (
         lambda: credential.get_token("https://vault.azure.net/.default"),
-        lambda: provider._unwrap("x", b"x", credential),  # noqa: SLF001 - our own
+        lambda: provider._unwrap(vault, "x", b"x"),  # noqa: SLF001 - our own
     ):
         with contextlib.suppress(Exception):
             request()
@@ -77,15 +85,15 @@ class AzureKvProvider:
     def wrap(self, plaintext: bytes | bytearray | memoryview, context: bytes) -> WrapResult:
         """Wrap with the URI's version, else the newest one. ``context`` is bound elsewhere."""
         del context
+        own = self._credential()
         with translated():
-            credential, principal = self._credential()
-            with KeyClient(f"https://{self._uri.vault}", credential, **self._options()) as client:
+            with self._vault(own) as client:
                 key = client.get_key(self._uri.key, self._uri.version)
             _suits(key)
             version = str(key.properties.version)
-            with CryptographyClient(key, credential, **self._options()) as cipher:
+            with CryptographyClient(key, own, **self._options()) as cipher:
                 sealed = cipher.wrap_key(_ALGORITHM, bytes(plaintext)).encrypted_key
-            return WrapResult(version.encode("ascii") + sealed, MECHANISM, version, principal)
+        return WrapResult(version.encode("ascii") + sealed, MECHANISM, version, own.name)
 
     def unwrap(self, blob: bytes, context: bytes, mechanism: str) -> Opened:
         """Open what ``wrap`` made, with the version that made it."""
@@ -96,29 +104,42 @@ class AzureKvProvider:
         if _VERSION.fullmatch(head) is None or not sealed:
             raise L1Error(L1State.INVALID, "the blob does not name a version of the key")
         version = head.decode("ascii")
-        with translated():
-            credential, principal = self._credential()
+        own = self._credential()
+        with translated(), self._vault(own) as client:
             try:
-                opened = self._unwrap(version, sealed, credential)
+                opened = self._unwrap(client, version, sealed)
             except AzureError as error:
-                if self._lacks(error, credential):
+                if self._lacks(error, client):
                     hint = "the key never had the version that the blob names"
                     raise L1Error(L1State.INVALID, hint) from None
                 raise of(error, unwrapping=True) from None
-            return Opened(opened, version, principal)
+        return Opened(opened, version, own.name)
 
-    def _unwrap(self, version: str, sealed: bytes, credential: TokenCredential) -> bytes:
-        name = f"https://{self._uri.vault}/keys/{self._uri.key}/{version}"
-        with CryptographyClient(name, credential, **self._options()) as cipher:
-            return cipher.unwrap_key(_ALGORITHM, sealed).key
+    def _unwrap(self, client: KeyClient, version: str, sealed: bytes) -> bytes:
+        """One request of Key Vault's REST interface (Microsoft: *Unwrap Key*, 2025-07-01)."""
+        path = f"/keys/{self._uri.key}/{version}"
+        asked = {"alg": _ALGORITHM.value, "value": _padded(sealed)}
+        answer = client.send_request(HttpRequest("POST", f"{path}/unwrapkey", json=asked))
+        answer.raise_for_status()
+        try:
+            told = answer.json()
+            name, value = str(told["kid"]), str(told["value"])
+            opened = base64.b64decode(value + "=" * (-len(value) % 4), b"-_", validate=True)
+        except (KeyError, TypeError, ValueError):
+            raise L1Error(L1State.UNREACHABLE, "the vault's answer is none") from None
+        if not name.endswith(path):
+            raise L1Error(L1State.INVALID, "another key was used than the one that was named")
+        return opened
 
-    def _lacks(self, error: AzureError, credential: TokenCredential) -> bool:
+    def _lacks(self, error: AzureError, client: KeyClient) -> bool:
         """Whether the key is there, and only that version is not: a blob may name anything."""
         if getattr(error, "status_code", None) != 404:
             return False
-        with KeyClient(f"https://{self._uri.vault}", credential, **self._options()) as client:
-            client.get_key(self._uri.key)  # raises when the key itself is not there
+        client.get_key(self._uri.key)  # raises when the key itself is not there
         return True
+
+    def _vault(self, own: _Own) -> KeyClient:
+        return KeyClient(f"https://{self._uri.vault}", own, **self._options())
 
     def _options(self) -> dict[str, Any]:
         options: dict[str, Any] = {
@@ -131,24 +152,67 @@ class AzureKvProvider:
             options |= {"connection_verify": self._uri.ca, "verify_challenge_resource": False}
         return options
 
-    def _credential(self) -> tuple[TokenCredential, str]:
-        """Who asks, by the environment: a secret, a certificate, or the machine's identity."""
-        found = {
-            name: os.environ.get(f"AZURE_{name}", "")
-            for name in ("TENANT_ID", "CLIENT_ID", "CLIENT_SECRET", "CLIENT_CERTIFICATE_PATH")
-        }
-        tenant, client = found["TENANT_ID"], found["CLIENT_ID"]
+    def _credential(self) -> _Own:
         options = {k: v for k, v in self._options().items() if k != "verify_challenge_resource"}
         if self._uri.authority is not None:
             options |= {"authority": self._uri.authority, "disable_instance_discovery": True}
-        if found["CLIENT_SECRET"]:
-            secret = found["CLIENT_SECRET"]
-            return ClientSecretCredential(tenant, client, secret, **options), client
-        if found["CLIENT_CERTIFICATE_PATH"]:
-            path = found["CLIENT_CERTIFICATE_PATH"]
-            return CertificateCredential(tenant, client, path, **options), client
-        managed = ManagedIdentityCredential(client_id=client or None, **options)
-        return managed, client or "managed-identity"
+        with fetching():
+            return _Own(_by_environment(options))
+
+
+class _Own:
+    """The Core's own credentials. ``name`` tells who asks, once a token was fetched."""
+
+    def __init__(self, credential: TokenCredential) -> None:
+        self._credential: Final = credential
+        self.name = ""
+
+    def get_token(self, *scopes: str, **options: Any) -> AccessToken:
+        """Fetch a token; raises ``L1Error`` (unreachable), whatever goes wrong."""
+        with fetching():
+            token = self._credential.get_token(*scopes, **options)
+            self.name = _object_of(token.token)
+            return token
+
+
+def _by_environment(options: dict[str, Any]) -> TokenCredential:
+    """A secret, a certificate, a cluster's token, or else the machine's identity."""
+    tenant, client, secret, certificate, token = (
+        os.environ.get(f"AZURE_{name}", "")
+        for name in (
+            "TENANT_ID",
+            "CLIENT_ID",
+            "CLIENT_SECRET",
+            "CLIENT_CERTIFICATE_PATH",
+            "FEDERATED_TOKEN_FILE",
+        )
+    )
+    if secret:
+        return ClientSecretCredential(tenant, client, secret, **options)
+    if certificate:
+        return CertificateCredential(tenant, client, certificate, **options)
+    if token:
+        return WorkloadIdentityCredential(
+            tenant_id=tenant, client_id=client, token_file_path=token, **options
+        )
+    return ManagedIdentityCredential(client_id=client or None, **options)
+
+
+def _object_of(token: str) -> str:
+    """The principal's object id: role assignments name it, and no two principals share one.
+
+    Azure signs tokens for itself; here it is only a name, so nothing is verified.
+    """
+    try:
+        claims = token.split(".")[1]
+        return str(json.loads(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))["oid"])
+    except (IndexError, KeyError, TypeError, ValueError):
+        return f"no-object@{socket.gethostname()}"
+
+
+def _padded(data: bytes) -> str:
+    """Base64 for URLs without padding, as JSON Web Keys have it (RFC 7515, section 2)."""
+    return base64.urlsafe_b64encode(data).decode("ascii").rstrip("=")
 
 
 def _suits(key: KeyVaultKey) -> None:

@@ -2,7 +2,7 @@
 
 Key Vault says *403 Forbidden* for a key that is disabled, for a caller without the permission and
 for a firewall alike; the inner code tells them apart. Of what has no inner code that we know,
-nothing is a refusal.
+nothing is a refusal, and nothing of what goes wrong with the Core's own credentials.
 """
 
 from __future__ import annotations
@@ -53,6 +53,15 @@ CLASSES: Final[dict[type[Exception], tuple[L1State, str]]] = {
 
 UNWRAPPING: Final = {"BadParameter": (L1State.INVALID, "the blob does not authenticate")}
 """What means something else in the answer to ``unwrapKey``, where the value given is the blob."""
+
+
+@contextmanager
+def fetching() -> Iterator[None]:
+    """Surround the fetching of the Core's own credentials: nothing there is a refusal."""
+    try:
+        yield
+    except (azure.AzureError, OSError, ValueError) as error:
+        raise L1Error(*_CREDENTIALS, cls=type(error).__name__) from None
 
 
 @contextmanager

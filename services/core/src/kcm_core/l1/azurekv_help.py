@@ -40,11 +40,11 @@ def policy(uri: AzureKvUri) -> str:
 
 def fix(error: L1Error) -> str:
     """One line that says what to do next."""
+    if "credentials" in error.detail:
+        return "az login --service-principal, with AZURE_CLIENT_ID and its secret of the unsealer"
     known = _BY_CLASS.get(error.cls) or _FIXES.get(error.state)
     if known is not None:
         return known
-    if "credentials" in error.detail:
-        return "az login --service-principal, with AZURE_CLIENT_ID and its secret of the unsealer"
     if "kind" in error.detail or "operations" in error.detail:
         return "az keyvault key create --kty RSA --size 3072 --ops wrapKey unwrapKey"
     if "endpoint" in error.detail:

@@ -8,11 +8,16 @@ bound of its own.
 
 ``Decrypt`` does not say which version it used, so the blob begins with the number that ``Encrypt``
 named, and with a checksum of the whole.
+
+The token is fetched once, before and apart from any use of a key. gRPC's own plug-in for it would
+fetch it in a thread, where its failures look like Google's, and look up in another one from where
+it may be used.
 """
 
 from __future__ import annotations
 
 import hashlib
+import socket
 import struct
 from pathlib import Path
 from typing import Any, Final
@@ -22,14 +27,13 @@ import google.oauth2.credentials
 import google.oauth2.service_account
 import google_crc32c
 import grpc
-from google.auth.transport.grpc import secure_authorized_channel
 from google.auth.transport.requests import Request
 from google.cloud import kms_v1
 from google.cloud.kms_v1.services.key_management_service.transports import (
     KeyManagementServiceGrpcTransport,
 )
 
-from kcm_core.l1.gcpkms_errors import translated
+from kcm_core.l1.gcpkms_errors import fetching, translated
 from kcm_core.l1.gcpkms_uri import GcpKmsUri
 from kcm_core.l1.port import Opened, WrapResult, unknown_mechanism
 from kcm_core.l1.state import L1Error, L1State
@@ -46,6 +50,8 @@ SCOPES: Final = ("https://www.googleapis.com/auth/cloudkms",)
 
 _HEAD: Final = struct.Struct(">I8s")
 
+_Metadata = tuple[tuple[str, str], ...]
+
 
 class GcpKmsProvider:
     """The key that a ``gcpkms:`` URI names."""
@@ -57,9 +63,9 @@ class GcpKmsProvider:
         """Wrap with the URI's version, else the primary one."""
         uri, data = self._uri, bytes(plaintext)
         pinned = f"/cryptoKeyVersions/{uri.version}" if uri.version else ""
+        asks, principal = _own()
         with translated():
-            client, principal = self._client()
-            made = client.encrypt(
+            made = self._client().encrypt(
                 request=kms_v1.EncryptRequest(
                     name=uri.key + pinned,
                     plaintext=data,
@@ -69,6 +75,7 @@ class GcpKmsProvider:
                 ),
                 retry=None,
                 timeout=CALL_S,
+                metadata=asks,
             )
         if not (
             made.verified_plaintext_crc32c
@@ -90,9 +97,9 @@ class GcpKmsProvider:
         number, check = _HEAD.unpack_from(blob)
         if check != _check(number, sealed):
             raise L1Error(L1State.INVALID, "the blob was changed")
+        asks, principal = _own()
         with translated(opening=True):
-            client, principal = self._client()
-            made = client.decrypt(
+            made = self._client().decrypt(
                 request=kms_v1.DecryptRequest(
                     name=self._uri.key,
                     ciphertext=sealed,
@@ -102,29 +109,47 @@ class GcpKmsProvider:
                 ),
                 retry=None,
                 timeout=CALL_S,
+                metadata=asks,
             )
         if made.plaintext_crc32c != _crc(made.plaintext):
             raise _garbled()
         return Opened(made.plaintext, str(number), principal)
 
-    def _client(self) -> tuple[kms_v1.KeyManagementServiceClient, str]:
-        """A client on a connection of its own, and in whose name it asks."""
-        uri = self._uri
+    def _client(self) -> kms_v1.KeyManagementServiceClient:
+        """A client on a connection of its own, with no credentials of its own."""
+        roots = None if self._uri.ca is None else Path(self._uri.ca).read_bytes()
+        channel = grpc.secure_channel(
+            self._uri.endpoint or HOST, grpc.ssl_channel_credentials(root_certificates=roots)
+        )
+        transport = KeyManagementServiceGrpcTransport(channel=channel)
+        return kms_v1.KeyManagementServiceClient(transport=transport)
+
+
+def _own() -> tuple[_Metadata, str]:
+    """The Core's own credentials, as a call's metadata, and in whose name it asks."""
+    with fetching():
         credentials: Any
         credentials, _ = google.auth.default(scopes=SCOPES)
         if hasattr(credentials, "with_always_use_jwt_access"):
             # A service account's own signature is enough: no token has to be fetched for it.
             credentials = credentials.with_always_use_jwt_access(True)
-        roots = None if uri.ca is None else Path(uri.ca).read_bytes()
-        channel = secure_authorized_channel(  # type: ignore[no-untyped-call]
-            credentials,
-            Request(),
-            uri.endpoint or HOST,
-            ssl_credentials=grpc.ssl_channel_credentials(root_certificates=roots),
-        )
-        transport = KeyManagementServiceGrpcTransport(channel=channel)
-        principal = str(getattr(credentials, "service_account_email", "") or "default")
-        return kms_v1.KeyManagementServiceClient(transport=transport), principal
+        credentials.refresh(Request())
+        headers: dict[str, str] = {}
+        credentials.apply(headers)
+        return tuple((name.lower(), value) for name, value in headers.items()), _name(credentials)
+
+
+def _name(credentials: Any) -> str:
+    """The account's address, which a machine's credentials know by now.
+
+    Whoever acts for itself in a pool, or is a person, has none: two of them may look the same, and
+    proofs serve whoever has the same name. So their name is one for each host.
+    """
+    address = getattr(credentials, "service_account_email", None)
+    if address:
+        return str(address)
+    pool = getattr(credentials, "info", {}).get("audience", "no-address")
+    return f"{pool}@{socket.gethostname()}"
 
 
 def _crc(data: bytes) -> int:

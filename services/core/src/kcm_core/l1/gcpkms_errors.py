@@ -2,8 +2,9 @@
 
 *Failed precondition* stands for every state in which a version does not serve; which one it is
 stands in the message alone. Where none of the documented words stands there, nobody is known to
-have refused. A project's trouble (billing, an API that is switched off) is not the key owner's word
-either.
+have refused. *Permission denied* is a refusal where it is said of a permission on the key; it is
+also said of a project that is not paid for, of a token with too narrow a scope, by a perimeter and
+by a proxy. Whatever goes wrong with the Core's own credentials refuses nothing.
 """
 
 from __future__ import annotations
@@ -50,12 +51,22 @@ STATES: Final[dict[str, tuple[L1State, str]]] = {
 }
 """By the word for a version's state in the message of a failed precondition."""
 
-PROJECT: Final = frozenset(
-    {"SERVICE_DISABLED", "BILLING_DISABLED", "CONSUMER_SUSPENDED", "CONSUMER_INVALID"}
-)
-"""Reasons of a denied permission that are the project's, and say nothing about the key."""
+OF_THE_KEY: Final = "IAM_PERMISSION_DENIED"
+"""Google's reason for a denied permission that somebody took away, or never gave."""
+
+_PERMISSION: Final = re.compile(r"Permission 'cloudkms\.\w+\.\w+' denied on resource")
+"""How the key service words it, where it gives no reason."""
 
 _STATE: Final = re.compile(r"current state is:? ?'?([A-Z_]+)")
+
+
+@contextmanager
+def fetching() -> Iterator[None]:
+    """Surround the fetching of the Core's own credentials: nothing there is a refusal."""
+    try:
+        yield
+    except (auth.GoogleAuthError, OSError, ValueError) as error:
+        raise L1Error(*_CREDENTIALS, cls=type(error).__name__) from None
 
 
 @contextmanager
@@ -79,11 +90,17 @@ def of(error: Exception, *, opening: bool = False) -> L1Error:
             found[1] if found else "",
             (L1State.UNREACHABLE, "the version does not serve at present"),
         )
-    elif isinstance(error, google.PermissionDenied) and error.reason in PROJECT:
-        state, detail = L1State.UNREACHABLE, "the project is switched off"
+    elif isinstance(error, google.PermissionDenied) and not _of_the_key(error):
+        state, detail = L1State.UNREACHABLE, "denied, but not by a permission on the key"
     elif opening and isinstance(error, google.InvalidArgument):
         state, detail = L1State.INVALID, "the blob does not authenticate"
     else:
         known = next((CLASSES[one] for one in type(error).__mro__ if one in CLASSES), None)
         state, detail = known or (L1State.UNREACHABLE, "Google did not do what was asked")
     return L1Error(state, detail, cls=name)
+
+
+def _of_the_key(error: google.PermissionDenied) -> bool:
+    if error.reason:
+        return bool(error.reason == OF_THE_KEY)
+    return _PERMISSION.search(str(error.message)) is not None

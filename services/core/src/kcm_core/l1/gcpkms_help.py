@@ -18,6 +18,8 @@ _FIXES: Final = {
     L1State.INVALID: "was the key replaced, or the record changed? Name the key that wrapped it",
 }
 _BY_CLASS: Final = {
+    "PermissionDenied": "is the project paid for, cloudkms.googleapis.com enabled in it, and the "
+    "token's scope cloudkms? Does a perimeter of VPC Service Controls let the Core through?",
     "InvalidArgument": "make a key with --purpose encryption",
     "ServiceUnavailable": "is the endpoint right, and does a firewall let HTTPS through?",
 }
@@ -36,13 +38,11 @@ def policy(uri: GcpKmsUri) -> str:
 
 def fix(error: L1Error) -> str:
     """One line that says what to do next."""
-    known = _BY_CLASS.get(error.cls) or _FIXES.get(error.state)
-    if known is not None:
-        return known
     if "credentials" in error.detail:
         return "name a service account's key file with GOOGLE_APPLICATION_CREDENTIALS"
-    if "project" in error.detail:
-        return "gcloud services enable cloudkms.googleapis.com, and look at the project's billing"
+    known = _FIXES.get(error.state) or _BY_CLASS.get(error.cls)
+    if known is not None:
+        return known
     if "endpoint" in error.detail:
         return "whoever runs the Core puts HOST:PORT into KCM_L1_ENDPOINTS of its unsealer"
     return "does https://status.cloud.google.com say more? It is tried again by itself"
