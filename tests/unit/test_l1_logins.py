@@ -12,8 +12,8 @@ async def until(condition):
         await asyncio.sleep(0)
 
 
-def rewrite_pin(uri):
-    Path(uri.pin_source).write_text("12345")
+def rewrite_pin(uri, pin="12345"):
+    Path(uri.pin_source).write_text(pin)
 
 
 @pytest.fixture
@@ -93,6 +93,35 @@ async def test_a_refusal_after_an_acceptance_is_remembered_too(uri):
     with pytest.raises(L1Error, match="not tried again"):
         await token.use(uri)
     assert token.tries == 0
+
+
+async def told(logins, uri, error=None):
+    (result,) = await Token(logins, error).all(uri, 1)
+    return None if result is None else result.state
+
+
+async def test_a_pin_that_was_accepted_and_no_longer_is_was_changed_by_its_owner(uri):
+    logins = Logins()
+    assert await told(logins, uri) is None
+    assert await told(logins, uri, refusal()) is L1State.FORBIDDEN
+    with pytest.raises(L1Error) as caught:
+        await Token(logins).use(uri)
+    assert caught.value.state is L1State.FORBIDDEN
+
+
+async def test_a_wrong_pin_that_somebody_wrote_over_a_right_one_is_no_refusal(uri):
+    # Otherwise a slip in one Core's file would kill the key's tenants everywhere.
+    logins = Logins()
+    assert await told(logins, uri) is None
+    rewrite_pin(uri)
+    assert await told(logins, uri, refusal()) is L1State.UNREACHABLE
+    with pytest.raises(L1Error, match="not tried again") as caught:
+        await Token(logins).use(uri)
+    assert caught.value.state is L1State.UNREACHABLE
+    assert caught.value.cls == "PinIncorrect"
+    rewrite_pin(uri, "123456")
+    assert await told(logins, uri) is None
+    assert await told(logins, uri, refusal()) is L1State.FORBIDDEN
 
 
 @pytest.mark.parametrize("state", [L1State.UNREACHABLE, L1State.FORBIDDEN])

@@ -3,11 +3,12 @@
 
 import pkcs11
 import pytest
-from kcm_core.l1.pkcs11 import Pkcs11Provider
+from kcm_core.l1.pkcs11 import Pkcs11Provider, may_be_tried
 from kcm_core.l1.pkcs11_errors import translated
 from kcm_core.l1.pkcs11_wrapping import PAIR, SECRET, Wrapping, unwrap, wrap_first
 from kcm_core.l1.state import L1Error, L1State
 from kcm_core.l1.uri import Pkcs11Uri
+from pkcs11 import TokenFlag
 from pkcs11.mechanisms import Mechanism
 
 TOO_SMALL = "Buffer was too small. Should never see this."
@@ -42,15 +43,15 @@ class FakeKey:
     [
         (pkcs11.PinIncorrect(), L1State.FORBIDDEN),
         (pkcs11.PinLocked(), L1State.FORBIDDEN),
-        (pkcs11.PinExpired(), L1State.FORBIDDEN),
-        (pkcs11.UserNotLoggedIn(), L1State.FORBIDDEN),
         (pkcs11.FunctionRejected(), L1State.FORBIDDEN),
         (pkcs11.PKCS11Error("Unmapped error code 0x68"), L1State.DISABLED),
         (pkcs11.NoSuchKey(), L1State.DELETED),
-        (pkcs11.ObjectHandleInvalid(), L1State.DELETED),
-        (pkcs11.KeyHandleInvalid(), L1State.DELETED),
         (pkcs11.EncryptedDataInvalid(), L1State.INVALID),
         (pkcs11.EncryptedDataLenRange(), L1State.INVALID),
+        (pkcs11.PinExpired(), L1State.UNREACHABLE),
+        (pkcs11.UserNotLoggedIn(), L1State.UNREACHABLE),
+        (pkcs11.ObjectHandleInvalid(), L1State.UNREACHABLE),
+        (pkcs11.KeyHandleInvalid(), L1State.UNREACHABLE),
         (pkcs11.GeneralError(), L1State.UNREACHABLE),
         (pkcs11.DeviceError(), L1State.UNREACHABLE),
         (pkcs11.DeviceRemoved(), L1State.UNREACHABLE),
@@ -78,8 +79,7 @@ def test_no_return_code_but_those_is_a_refusal():
         if _state(error()).refused
     }
     assert refused == {
-        "FunctionRejected", "KeyHandleInvalid", "NoSuchKey", "ObjectHandleInvalid", "PinExpired",
-        "PinIncorrect", "PinInvalid", "PinLenRange", "PinLocked", "UserNotLoggedIn",
+        "FunctionRejected", "NoSuchKey", "PinIncorrect", "PinInvalid", "PinLenRange", "PinLocked",
     }  # fmt: skip
 
 
@@ -87,6 +87,21 @@ def _state(error):
     with pytest.raises(L1Error) as caught, translated():
         raise error
     return caught.value.state
+
+
+@pytest.mark.parametrize(
+    ("flag", "state"),
+    [
+        (TokenFlag.USER_PIN_LOCKED, L1State.FORBIDDEN),
+        (TokenFlag.USER_PIN_FINAL_TRY, L1State.UNREACHABLE),
+        (TokenFlag.USER_PIN_LOCKED | TokenFlag.USER_PIN_FINAL_TRY, L1State.FORBIDDEN),
+    ],
+)
+def test_the_last_try_is_left_to_a_human_and_only_a_locked_pin_is_a_refusal(flag, state):
+    with pytest.raises(L1Error) as caught:
+        may_be_tried(flag | TokenFlag.LOGIN_REQUIRED)
+    assert caught.value.state is state
+    may_be_tried(TokenFlag.LOGIN_REQUIRED | TokenFlag.USER_PIN_COUNT_LOW)
 
 
 def test_the_librarys_text_is_dropped():

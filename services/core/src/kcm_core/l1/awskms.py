@@ -15,7 +15,6 @@ only serve the same name, and a role's access key is another one in every sessio
 
 from __future__ import annotations
 
-import logging
 import os
 from typing import Any, Final
 
@@ -60,10 +59,6 @@ def _loaded() -> Loader:
 
 
 _LOADER: Final = _loaded()
-
-# botocore logs what it could not fetch, with AWS's text and a traceback: that is told as a state.
-logging.getLogger("botocore").addHandler(logging.NullHandler())
-logging.getLogger("botocore").propagate = False
 
 
 class AwsKmsProvider:

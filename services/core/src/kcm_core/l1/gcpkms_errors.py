@@ -65,7 +65,7 @@ def fetching() -> Iterator[None]:
     """Surround the fetching of the Core's own credentials: nothing there is a refusal."""
     try:
         yield
-    except (auth.GoogleAuthError, OSError, ValueError) as error:
+    except Exception as error:  # noqa: BLE001 - whatever it is, nobody said no to the key
         raise L1Error(*_CREDENTIALS, cls=type(error).__name__) from None
 
 

@@ -149,8 +149,8 @@ def _found(uri: Pkcs11Uri, module: str) -> tuple[pkcs11.Token, pkcs11.Session, A
 
 def _look(uri: Pkcs11Uri, module: str) -> tuple[pkcs11.Token, pkcs11.Session, Any]:
     token = _token(uri, module)
-    if token.flags & (TokenFlag.USER_PIN_FINAL_TRY | TokenFlag.USER_PIN_LOCKED) and uri.pin_source:
-        raise L1Error(L1State.FORBIDDEN, "the PIN is locked, or one try away from it: not tried")
+    if uri.pin_source is not None:
+        may_be_tried(token.flags)
     pin = None if uri.pin_source is None else _read_pin(uri.pin_source)
     session = token.open(user_pin=pin)
     try:
@@ -165,6 +165,14 @@ def _look(uri: Pkcs11Uri, module: str) -> tuple[pkcs11.Token, pkcs11.Session, An
     except BaseException:
         session.close()
         raise
+
+
+def may_be_tried(flags: TokenFlag) -> None:
+    """Raise unless the token has tries to spare: that one is left refuses nothing."""
+    if flags & TokenFlag.USER_PIN_LOCKED:
+        raise L1Error(L1State.FORBIDDEN, "the PIN is locked")
+    if flags & TokenFlag.USER_PIN_FINAL_TRY:
+        raise L1Error(L1State.UNREACHABLE, "the PIN is one try away from being locked: not tried")
 
 
 def _token(uri: Pkcs11Uri, module: str) -> pkcs11.Token:

@@ -21,18 +21,19 @@ _STATES: Final[dict[type[Exception], tuple[L1State, str]]] = {
             pkcs11.PinIncorrect,
             pkcs11.PinInvalid,
             pkcs11.PinLenRange,
-            pkcs11.PinExpired,
             pkcs11.PinLocked,
         ),
         (L1State.FORBIDDEN, "the token does not accept the PIN"),
     ),
+    pkcs11.FunctionRejected: (L1State.FORBIDDEN, "the token does not let this user do it"),
+    # A PIN that ran out, and a session that the token dropped: nobody said no to the key.
+    pkcs11.PinExpired: (L1State.UNREACHABLE, "the PIN has expired"),
+    pkcs11.UserNotLoggedIn: (L1State.UNREACHABLE, "the token wants a login, or has ended it"),
+    pkcs11.NoSuchKey: (L1State.DELETED, "the token has no such key"),
+    # Also said by an HSM that another one took over from; every operation searches the key anew.
     **dict.fromkeys(
-        (pkcs11.UserNotLoggedIn, pkcs11.FunctionRejected),
-        (L1State.FORBIDDEN, "the token does not let this user do it"),
-    ),
-    **dict.fromkeys(
-        (pkcs11.NoSuchKey, pkcs11.ObjectHandleInvalid, pkcs11.KeyHandleInvalid),
-        (L1State.DELETED, "the token has no such key"),
+        (pkcs11.ObjectHandleInvalid, pkcs11.KeyHandleInvalid),
+        (L1State.UNREACHABLE, "the token does not know the key that it just found"),
     ),
     **dict.fromkeys(
         (pkcs11.EncryptedDataInvalid, pkcs11.EncryptedDataLenRange),

@@ -26,12 +26,25 @@ _PAIR: Final = """\
   CKA_ENCRYPT          true     the public one
 """
 
+_NAME_A_FILE: Final = "name a file with the PIN by pin-source=file:/path, readable by this user"
+
 _FIXES: Final = {
     L1State.DISABLED: "set CKA_DECRYPT (and CKA_ENCRYPT) of the key to true",
     L1State.DELETED: "is the label or id right (pkcs11-tool --list-objects --login)?",
     L1State.FORBIDDEN: "put the right PIN into the pin-source file; it is tried once a change",
     L1State.INVALID: "the token's answer does not authenticate: is there another key of its name?",
 }
+
+_BY_WORD: Final = {
+    "accept": _FIXES[L1State.FORBIDDEN],
+    "expired": "set another PIN at the token, and put it into the pin-source file",
+    "one try": "is the PIN file right? Log in once by hand: that gives the tries back",
+    "PIN": _NAME_A_FILE,
+    "login": _NAME_A_FILE,
+    "module": "install the vendor's module, owned by root, and name it with module-path",
+    "more than one": "name the token by serial or slot-id, and the key by id",
+}
+"""By a word of the detail, where nobody has refused anything; the first one counts."""
 
 
 def policy(uri: Pkcs11Uri) -> str:
@@ -50,10 +63,7 @@ def fix(error: L1Error) -> str:
     known = _FIXES.get(error.state)
     if known is not None:
         return known
-    if "PIN" in error.detail or "pin-source" in error.detail:
-        return "name a file with the PIN by pin-source=file:/path, readable by this user"
-    if "module" in error.detail:
-        return "install the vendor's module, owned by root, and name it with module-path"
-    if "more than one" in error.detail:
-        return "name the token by serial or slot-id, and the key by id"
+    for word, next_step in _BY_WORD.items():
+        if word in error.detail:
+            return next_step
     return "is the HSM connected and its service running (pkcs11-tool --list-slots)?"

@@ -22,7 +22,7 @@ _PR_SET_DUMPABLE = 4
 
 def main() -> int:
     """Serve until the Core closes its end."""
-    logging.basicConfig(format="unsealer %(levelname)s %(name)s: %(message)s")
+    log_our_own()
     _forbid_dumps()
     # Ctrl-C is for the Core, which closes the socket when it has finished.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -30,6 +30,16 @@ def main() -> int:
         core.set_inheritable(False)
         Server(core, development=os.environ.get("KCM_DEVELOPMENT") == "1").run()
     return 0
+
+
+def log_our_own() -> None:
+    """Let no vendor's library write to the Core's stderr: its words may hold what it was given."""
+    handler = logging.StreamHandler()
+    handler.addFilter(logging.Filter("kcm_core"))
+    logging.basicConfig(
+        format="unsealer %(levelname)s %(name)s: %(message)s", handlers=[handler], force=True
+    )
+    logging.captureWarnings(True)
 
 
 def _forbid_dumps() -> None:

@@ -1,8 +1,10 @@
 """What a child does: one operation, one frame, and the end of the process.
 
-Everything that it learned, a plaintext or an access token, ends with it. It is killed by its own
-timer when the deadline passes, in the middle of a system call or of a vendor's C code: the signal
-keeps its default action, because no handler of ours would run there.
+Everything that it learned, a plaintext or an access token, ends with it: what a vendor's library
+prints goes nowhere, because an error's text or a traceback may hold any of it.
+
+It is killed by its own timer when the deadline passes, in the middle of a system call or of a
+vendor's C code: the signal keeps its default action, because no handler of ours would run there.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import hmac
 import os
 import signal
 from dataclasses import dataclass
-from typing import Final, NoReturn, assert_never
+from typing import NoReturn, assert_never
 
 from kcm_core.l1.port import L1Provider
 from kcm_core.l1.providers import open_provider
@@ -29,7 +31,7 @@ from kcm_core.unsealer.frames import (
     answer_parts,
 )
 
-_STDERR: Final = 2
+_STDIN, _STDOUT, _STDERR = 0, 1, 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,10 @@ def _arm(deadline_ms: int) -> None:
 
 
 def _keep_only(pipe: int) -> None:
-    """Close every inherited descriptor but the standard ones and this request's pipe."""
+    """Close every inherited descriptor but this request's pipe; nobody hears what is printed."""
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for standard in (_STDIN, _STDOUT, _STDERR):
+        os.dup2(nowhere, standard)
     os.closerange(_STDERR + 1, pipe)
     os.closerange(pipe + 1, os.sysconf("SC_OPEN_MAX"))
 

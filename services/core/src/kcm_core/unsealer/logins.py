@@ -4,6 +4,10 @@ A token locks after a few wrong PINs, and a probe comes every ten seconds: witho
 what the token said, a typing mistake becomes a locked HSM within a minute. So the first login
 with a PIN file runs alone, and a PIN that was refused is not tried again until its file changes
 (a ``touch`` will do). The file is told by its metadata: the PIN itself never enters this process.
+
+That a token no longer accepts a PIN that it accepted is its owner's word. That it does not accept
+another one, which somebody wrote into the file since, is a slip of whoever runs this Core: nobody
+has refused anything.
 """
 
 from __future__ import annotations
@@ -25,6 +29,8 @@ _PIN_REFUSED: Final = frozenset({"PinIncorrect", "PinInvalid", "PinLenRange"})
 _LOGIN_PROVEN: Final = frozenset({L1State.DISABLED, L1State.DELETED, L1State.INVALID})
 """States that a token only reports to somebody who is logged in."""
 
+_NOT_AGAIN: Final = "the token did not accept this PIN; not tried again until its file changes"
+
 _Version: TypeAlias = tuple[int, int, int]
 
 
@@ -33,6 +39,11 @@ class _Login:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     accepted: _Version | None = None
     refused: _Version | None = None
+
+    def refusal(self, version: _Version, detail: str, cls: str) -> L1Error:
+        """Return what it means that this version of the file was refused."""
+        slip = self.accepted not in {None, version}
+        return L1Error(L1State.UNREACHABLE if slip else L1State.FORBIDDEN, detail, cls=cls)
 
 
 class Logins:
@@ -43,7 +54,7 @@ class Logins:
 
     @asynccontextmanager
     async def attempt(self, uri: L1Uri) -> AsyncIterator[None]:
-        """Surround one operation; raises `L1Error` (forbidden) instead of trying a bad PIN again.
+        """Surround one operation; raises `L1Error` instead of trying a bad PIN again.
 
         Learns from the `L1Error` that the operation raises, or from its success.
         """
@@ -67,15 +78,15 @@ class Logins:
             with_lock = True
         try:
             if login.refused == version:
-                raise L1Error(
-                    L1State.FORBIDDEN,
-                    "the token did not accept this PIN; not tried again until its file changes",
-                    cls="PinIncorrect",
-                )
+                raise login.refusal(version, _NOT_AGAIN, "PinIncorrect")
             try:
                 yield
             except L1Error as error:
-                _learn(login, version, error)
+                if error.cls in _PIN_REFUSED:
+                    login.refused = version
+                    raise login.refusal(version, error.detail, error.cls) from None
+                if error.state in _LOGIN_PROVEN:
+                    login.accepted, login.refused = version, None
                 raise
             login.accepted, login.refused = version, None
         finally:
@@ -89,13 +100,6 @@ class Logins:
         if len(self._logins) > LOGINS_MAX:
             del self._logins[next(iter(self._logins))]
         return login
-
-
-def _learn(login: _Login, version: _Version, error: L1Error) -> None:
-    if error.cls in _PIN_REFUSED:
-        login.accepted, login.refused = None, version
-    elif error.state in _LOGIN_PROVEN:
-        login.accepted, login.refused = version, None
 
 
 def _version(path: str) -> _Version | None:

@@ -1,0 +1,78 @@
+"""The Core's own credentials for Azure: without them nobody has said no, and each has one name."""
+
+from __future__ import annotations
+
+import base64
+import json
+
+import pytest
+from kcm_core.l1.azurekv import _object_of
+from kcm_core.l1.azurekv_help import fix
+from kcm_core.l1.state import L1State
+
+from tests.integration.unsealing import failure
+from tests.l1.servers.azurekv import CLIENT, CLUSTER_TOKEN, OBJECT, TENANT
+from tests.l1.using import said_nothing, used
+
+pytestmark = pytest.mark.parametrize("shared", ["azurekv"], indirect=True)
+
+
+def of_a_pod(stand, directory, token=CLUSTER_TOKEN):
+    """What a cluster gives a pod that has an identity: a token in a file."""
+    path = directory / "token"
+    path.write_text(token)
+    return {
+        "KCM_L1_ENDPOINTS": stand.environment["KCM_L1_ENDPOINTS"],
+        "AZURE_TENANT_ID": TENANT,
+        "AZURE_CLIENT_ID": CLIENT,
+        "AZURE_FEDERATED_TOKEN_FILE": str(path),
+    }
+
+
+async def test_whoever_asks_is_named_by_the_object_that_roles_are_assigned_to(stand, tmp_path):
+    assert set(await used(stand, dict(stand.environment))) == {OBJECT}
+    assert set(await used(stand, of_a_pod(stand, tmp_path), times=2)) == {OBJECT}
+
+
+async def test_unwrapping_is_one_request(stand, unsealer):
+    before = len(stand.calls)
+    await used(stand, dict(stand.environment))
+    sent = [call for call in stand.calls[before:] if "unauthenticated" not in call]
+    # What was wrapped is opened again before it is believed.
+    assert sent == ["get", "unwrapkey", "unwrapkey"]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"AZURE_CLIENT_SECRET": "s3cret-of-nobody"},
+        {"AZURE_CLIENT_ID": "00000000-0000-0000-0000-000000000000"},
+        {"AZURE_TENANT_ID": "s3cret tenant"},
+        {"AZURE_CLIENT_SECRET": "", "AZURE_CLIENT_CERTIFICATE_PATH": "/nonexistent/s3cret"},
+        {"AZURE_CLIENT_SECRET": "", "AZURE_FEDERATED_TOKEN_FILE": "/nonexistent/s3cret"},
+    ],
+    ids=["secret", "client", "tenant", "certificate", "token file"],
+)
+async def test_wrong_credentials_refuse_nothing_and_are_not_printed(stand, capfd, wrong):
+    error = await failure(used(stand, {**stand.environment, **wrong}))
+    assert error.state is L1State.UNREACHABLE
+    assert "credentials" in error.detail
+    assert "AZURE_CLIENT_ID" in fix(error)
+    assert "s3cret" not in str(error)
+    said_nothing(capfd.readouterr(), "s3cret", "AADSTS", "azure")
+
+
+async def test_a_pod_that_is_denied_its_token_refuses_nothing(stand, tmp_path, capfd):
+    error = await failure(used(stand, of_a_pod(stand, tmp_path, token="s3cret-that-nobody-knows")))
+    assert error.state is L1State.UNREACHABLE
+    assert "credentials" in error.detail
+    said_nothing(capfd.readouterr(), "s3cret", "AADSTS", "azure")
+
+
+def test_who_has_no_object_has_a_name_of_its_host(shared):
+    del shared
+    claims = base64.urlsafe_b64encode(json.dumps({"oid": "o"}).encode()).decode().rstrip("=")
+    assert _object_of(f"e30.{claims}.x") == "o"
+    others = {_object_of(token) for token in ("", "opaque", "a.b.c", "e30.e30.x", "e30.W10.x")}
+    assert len(others) == 1
+    assert others.pop().startswith("no-object@")
