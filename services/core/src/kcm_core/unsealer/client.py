@@ -142,8 +142,8 @@ class Unsealer:
         except L1UriError as error:
             raise L1Error(L1State.UNREACHABLE, str(error), cls="L1UriError") from None
         except L1Error as error:
-            if error.cls and not error.state.refused:
-                # The class of what nobody mapped must be somewhere; refusals are the caller's news.
+            if error.cls and error.state is L1State.UNREACHABLE:
+                # The class of what nobody mapped must be somewhere; the rest is the caller's news.
                 _log.warning("%s of %s: %s", operation.name, scheme(ask.uri), error)
             raise
 
