@@ -133,11 +133,7 @@ class KeyWatch:
         target = ask.target
         match self._plan.ended(target, state, ask.began, self._clock.elapsed()):
             case Verdict.PROOF if ask.mark is not None:
-                key = ProofKey(target, principal)
-                if self._principals.get(target, principal) != principal:
-                    self._serving.renamed(key)  # a session's name ends with it: no lease does
-                self._principals[target] = principal
-                self._prove(key, ask.mark)
+                self._prove(ProofKey(target, principal), ask.mark)
             case Verdict.HOLD:
                 self._hold(target, state)
             case Verdict.SEAL_HERE:
@@ -241,7 +237,10 @@ class KeyWatch:
 
     def _prove(self, key: ProofKey, mark: Mark) -> None:
         now = self._clock.elapsed()
-        self._knowledge.proven(key, mark)
+        if self._knowledge.proven(key, mark):
+            if self._principals.get(key.target, key.principal) != key.principal:
+                self._serving.renamed(key)  # a session's name ends with it: no lease does
+            self._principals[key.target] = key.principal
         # A thousand roots that are opened at once on one link prove it once.
         fresh = now - self._written.get(key, float("-inf"))
         if fresh >= self._knowledge.timing.probe_interval_s / 4:
