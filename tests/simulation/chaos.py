@@ -387,7 +387,7 @@ class Chaos:
     def _do_l1_silent(self, fault: Fault) -> None:
         """At once and everywhere: a call that was decided before may still be under way."""
         for endpoint in self._world.keys.keys[self._uri(fault)]:
-            self._world.keys.change(self._uri(fault), endpoint, L1State.UNREACHABLE)
+            endpoint.state = L1State.UNREACHABLE
         keys, uri = self._world.keys, self._uri(fault)
         self._later(fault, lambda: keys.turn(uri, L1State.ENABLED, 0.0, self._world.plan.regions))
 
@@ -398,10 +398,9 @@ class Chaos:
 
     def _do_l1_disagree(self, fault: Fault) -> None:
         self._world.coverage.saw("endpoints that disagree")
-        keys, uri = self._world.keys, self._uri(fault)
-        endpoint = keys.ask(uri, self._region(fault))
-        keys.change(uri, endpoint, L1State.DISABLED)
-        self._later(fault, lambda: keys.change(uri, endpoint, L1State.ENABLED))
+        endpoint = self._world.keys.ask(self._uri(fault), self._region(fault))
+        endpoint.state = L1State.DISABLED
+        self._later(fault, lambda: setattr(endpoint, "state", L1State.ENABLED))
 
     def _do_l1_flap(self, fault: Fault) -> None:
         uri = self._uri(fault)

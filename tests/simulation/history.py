@@ -59,6 +59,7 @@ class Bounds:
     grace_byok_s: float
     grace_hyok_s: float
     l1_lease_s: float
+    l1_lease_hyok_s: float
     clock_error: float
     settle_s: float = 0.0
     answer_s: float = 5.0
@@ -69,6 +70,10 @@ class Bounds:
     def stretched(self, lease_s: float) -> float:
         """``lease / (1 - e)``: the longest true time that a lease lasts, on whose clocks ever."""
         return lease_s / (1 - self.clock_error)
+
+    def l1_s(self, tenant: TenantFacts) -> float:
+        """For how long a use of a tenant's key counts."""
+        return self.l1_lease_hyok_s if tenant.model == "hyok" else self.l1_lease_s
 
     def grace_s(self, tenant: TenantFacts) -> float:
         """The partition grace of a tenant."""

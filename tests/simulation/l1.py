@@ -33,11 +33,6 @@ class Endpoint:
     slow_s: float = 0.02
     hangs: bool = False
 
-    @property
-    def serves(self) -> bool:
-        """Whether it would open anything."""
-        return self.state is L1State.ENABLED
-
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -61,7 +56,6 @@ class CustomerKeys:
         self.keys: Final[dict[str, list[Endpoint]]] = {}
         self._era = 0
         self.on_answer: list[Callable[[Answer], None]] = []
-        self.on_change: list[Callable[[str], None]] = []
 
     def create(self, uri: str, per_region: int = 2) -> list[Endpoint]:
         """A new key with endpoints everywhere."""
@@ -74,29 +68,19 @@ class CustomerKeys:
         for endpoint in self.keys[uri]:
             if endpoint.region in regions:
                 after = self.random.random() * spread_s
-                self.loop.after(after, self._change, uri, endpoint, state, self._era)
+                self.loop.after(after, self._change, endpoint, state, self._era)
 
     def mend(self) -> None:
         """Have every endpoint answer again, whatever was about to befall it."""
         self._era += 1
-        for uri, endpoints in self.keys.items():
+        for endpoints in self.keys.values():
             for endpoint in endpoints:
                 endpoint.hangs, endpoint.slow_s = False, Endpoint("").slow_s
-                self.change(uri, endpoint, L1State.ENABLED)
+                endpoint.state = L1State.ENABLED
 
-    def refusing(self, uri: str) -> bool:
-        """Whether no endpoint would open anything."""
-        return not any(endpoint.serves for endpoint in self.keys[uri])
-
-    def _change(self, uri: str, endpoint: Endpoint, state: L1State, era: int) -> None:
+    def _change(self, endpoint: Endpoint, state: L1State, era: int) -> None:
         if era == self._era:
-            self.change(uri, endpoint, state)
-
-    def change(self, uri: str, endpoint: Endpoint, state: L1State) -> None:
-        """Have one endpoint change now."""
-        endpoint.state = state
-        for told in self.on_change:
-            told(uri)
+            endpoint.state = state
 
     def ask(self, uri: str, region: str) -> Endpoint:
         """The endpoint that takes a call."""

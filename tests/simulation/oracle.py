@@ -7,7 +7,9 @@ accepted, and of what customers' keys answered; and it checks the invariants at 
 1. Nothing is accepted after a kill was reported complete, until it is lifted.
 2. Nothing is accepted later than the bound, without the D that is claimed: every answer carries
    what is left of the leases, and is accepted only within that, counted from the sending of its
-   request. So acceptance ends with the lease; D only covers receivers that count otherwise.
+   request. So acceptance ends with the lease; D only covers receivers that count otherwise. And
+   everything accepted lies within the lease of a use of the customer's key, which the key allowed,
+   in that region.
 3. No operation that began before a purge has an output after it at that instance.
 4. After healing and lifting every record decrypts.
 5. A key that cannot be reached makes no hold.
@@ -58,7 +60,6 @@ class Oracle:
     ) -> None:
         self._loop: Final = loop
         self._verifier: Final = verifier
-        self._keys: Final = keys
         self.bounds: Final = bounds
         self.tenants: Final = {tenant.name: tenant for tenant in tenants}
         self.holds: Final[dict[bytes, HoldFacts]] = {}
@@ -67,14 +68,13 @@ class Oracle:
         self.accepted_count = 0
         self.raw: Final[dict[bytes, bytes]] = {}
         """Every hold as it was signed."""
-        self._refusing: dict[str, float] = {}
-        """Since when no endpoint of a key would open anything."""
         self._refused_in: set[tuple[str, str]] = set()
         """Key and region of every refusal that may cause a hold."""
         self._opened: set[tuple[str, str, bytes]] = set()
+        self._used: dict[tuple[str, str], float] = {}
+        """When a key last allowed a use, by key and region."""
         self._running: dict[Operation, str] = {}
         self._overtaken: set[Operation] = set()
-        keys.on_change.append(self._key_changed)
         keys.on_answer.append(self._key_answered)
 
     # What comes into being.
@@ -174,7 +174,7 @@ class Oracle:
             limit = self._limit(hold, facts, region)
             if now > limit + SLACK_S:
                 self._broken(2, f"{said}, accepted; the bound of hold {name} was {limit:.4f}")
-        limit = self._key_limit(facts)
+        limit = self._key_limit(facts, region)
         if now > limit + SLACK_S:
             self._broken(2, f"{said}, accepted; the bound of the key was {limit:.4f}")
 
@@ -253,22 +253,16 @@ class Oracle:
             limit = min(limit, known[needed - 1] + stretched(self.bounds.grace_s(tenant)))
         return limit
 
-    def _key_limit(self, tenant: TenantFacts) -> float:
-        since = self._refusing.get(tenant.uri)
-        return (
-            float("inf") if since is None else since + self.bounds.stretched(self.bounds.l1_lease_s)
-        )
-
-    def _key_changed(self, uri: str) -> None:
-        if self._keys.refusing(uri):
-            self._refusing.setdefault(uri, self._loop.now)
-        else:
-            self._refusing.pop(uri, None)
+    def _key_limit(self, tenant: TenantFacts, region: str) -> float:
+        """When the lease of the last use that a tenant's key allowed in a region has ended."""
+        used = self._used.get((tenant.uri, region), float("-inf"))
+        return used + self.bounds.stretched(self.bounds.l1_s(tenant))
 
     def _key_answered(self, answer: Answer) -> None:
         who = (answer.uri, answer.instance, answer.boot)
         if answer.state is L1State.ENABLED:
             self._opened.add(who)
+            self._used[answer.uri, answer.region] = self._loop.now
         elif answer.state.refused:
             self.note(f"{answer.uri} answers {answer.instance} {answer.state.value}")
             if not answer.wrong or who in self._opened:

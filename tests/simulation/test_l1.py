@@ -69,10 +69,9 @@ def test_a_change_spreads_and_endpoints_disagree_meanwhile(loop):
         assert seen == {L1State.ENABLED, L1State.DISABLED}
         assert await state_of(eu, blob) is L1State.DISABLED
         assert await state_of(us, blob) is L1State.ENABLED
-        assert not keys.refusing(URI)
         keys.turn(URI, L1State.DELETED, 0.0, ["us"])
         await asyncio.sleep(1)
-        assert keys.refusing(URI)
+        assert await state_of(us, blob) is L1State.DELETED
 
     loop.run(main())
 

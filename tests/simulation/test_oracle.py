@@ -16,7 +16,12 @@ from tests.simulation.oracle import Oracle, Violation
 from tests.simulation.trust import SimVerifier, identity, roster
 
 BOUNDS = Bounds(
-    control_lease_s=10, grace_byok_s=60, grace_hyok_s=20, l1_lease_s=30, clock_error=0.01
+    control_lease_s=10,
+    grace_byok_s=60,
+    grace_hyok_s=20,
+    l1_lease_s=30,
+    l1_lease_hyok_s=15,
+    clock_error=0.01,
 )
 OPERATION = ("core-eu", b"b", 1)
 
@@ -27,7 +32,7 @@ class Rig:
     def __init__(self, policy="all", model="byok", **bounds):
         self.loop = SimLoop()
         self.keys = CustomerKeys(self.loop, ["eu", "us", "ap"])
-        self.endpoints = self.keys.create("u", 1)
+        self.keys.create("u", 1)
         self.verifier = SimVerifier(
             roster([("core-eu", Role.CORE, "eu")], ["ada", "bob"], ["eu", "us", "ap"])
         )
@@ -53,7 +58,15 @@ class Rig:
     def lift(self, raw, by="ada"):
         return encode(identity(by).sign(Kind.LIFT, Lift(hold=raw, issued_ms=2, reason="")))
 
-    def accept(self, at, region="eu", tenant="acme"):
+    def use(self, at, region, state=L1State.ENABLED):
+        self.loop.now = at
+        for uri in self.keys.keys:
+            for told in self.keys.on_answer:
+                told(Answer(uri, region, "somebody", b"b", state, False))
+
+    def accept(self, at, region="eu", tenant="acme", *, used=True):
+        if used:
+            self.use(at, region)
         self.loop.now = at
         self.oracle.accepted(tenant, region, "decrypt", at - 0.001)
 
@@ -95,7 +108,7 @@ def test_an_answer_in_flight_is_excused_only_where_that_is_asked_for():
     found, _ = killed(rig)
     rig.loop.now = 1.0
     rig.oracle.complete(found)
-    rig.loop.now = 2.0
+    rig.use(2.0, "eu")
     rig.oracle.accepted("acme", "eu", "decrypt", 0.5)
     assert rig.broken is None
     rig.oracle.accepted("acme", "eu", "decrypt", 1.5)
@@ -164,24 +177,23 @@ def test_a_keys_hold_is_lifted_when_the_key_has_settled(after, broken):
     assert rig.broken == broken
 
 
-def test_the_bound_of_a_key_begins_when_no_endpoint_serves():
-    rig = Rig()
-    for at, endpoint in enumerate(rig.endpoints):
-        rig.loop.now = float(at)
-        rig.keys.change("u", endpoint, L1State.UNREACHABLE if at else L1State.DISABLED)
-    rig.accept(2 + 30 / 0.99 - 0.01)
+@pytest.mark.parametrize(("model", "lease"), [("byok", 30), ("hyok", 15)])
+def test_everything_accepted_lies_within_the_lease_of_a_use_in_its_region(model, lease):
+    rig = Rig(model=model)
+    for at, region in ((2.0, "eu"), (50.0, "us")):
+        rig.use(at, region)
+    rig.use(50.0, "eu", L1State.DISABLED)
+    rig.accept(2 + lease / 0.99 - 0.01, used=False)
     assert rig.broken is None
-    rig.accept(2 + 30 / 0.99 + 0.01)
+    rig.accept(2 + lease / 0.99 + 0.01, used=False)
     assert rig.broken == 2
 
 
-def test_an_endpoint_that_serves_again_begins_anew():
+def test_where_a_key_was_never_used_nothing_is_accepted():
     rig = Rig()
-    for endpoint in rig.endpoints:
-        rig.keys.change("u", endpoint, L1State.DISABLED)
-    rig.keys.change("u", rig.endpoints[0], L1State.ENABLED)
-    rig.accept(1_000.0)
-    assert rig.broken is None
+    rig.use(0.0, "us")
+    rig.accept(0.1, used=False)
+    assert rig.broken == 2
 
 
 @pytest.mark.parametrize("overtaken", [True, False])

@@ -25,6 +25,10 @@ loop.close()
 """
 
 
+def test_every_default_seed_has_a_plan():
+    assert len({draw(seed).lasts for seed in range(2000)}) == 2000
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_a_run_holds(seed):
     result = run(seed)
