@@ -1,6 +1,7 @@
 """Operators' commands: tenants, the kill and its table, lifting, and the record."""
 
 import asyncio
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -539,3 +540,55 @@ def test_on_a_terminal_a_key_is_tried_again_when_what_is_missing_was_granted(
     assert "Grant this to the key" in err
     assert "chmod" in err
     assert out.count("ok") == 2
+
+
+def typed(monkeypatch: pytest.MonkeyPatch, *lines: str) -> None:
+    """Sit at a terminal and type."""
+    from kcm.cli import l1
+
+    monkeypatch.setattr(l1, "_at_a_terminal", lambda: True)
+    monkeypatch.setattr("sys.stdin", io.StringIO("".join(f"{line}\n" for line in lines)))
+
+
+def test_on_a_terminal_whoever_gives_nothing_is_walked_through_it(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    got: list[bytes] = []
+
+    def links(request: AdminRequest, operator: str) -> Message:
+        got.append(decode(PutStatement, request.payload).statement)
+        return LinkView(
+            link="root", region=request.region, mechanism="m", key_version="v", principal="p", ms=1
+        )
+
+    desk.system.everywhere("link", "put", links)
+    typed(monkeypatch, "root", "nowhere:/x", "pkcs11:token=t;object=k?module-path=/m.so", "", "y")
+    code, out, err = desk.run("l1", "link", "-o", "table")
+    assert code == Exit.OK, err
+    assert out.count("ok") == 2
+    link = desk.system.verifier.link(got[0])
+    assert (link.link, link.uri, link.model) == (
+        "root", "pkcs11:token=t;object=k?module-path=/m.so", "hyok",
+    )  # fmt: skip
+    asked = [
+        err.index(text) for text in ("awskms:arn", "none of", "model", "CKA_DECRYPT", "Granted")
+    ]
+    assert asked == sorted(asked), "where, what is wrong, which model, what to grant, and then"
+
+
+@pytest.mark.parametrize("lines", [("root", "softkey:/x", "", "n"), ("root",)])
+def test_nothing_is_linked_when_nothing_is_granted(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, lines: tuple[str, ...]
+) -> None:
+    got: list[bytes] = []
+    desk.system.everywhere("link", "put", keep(got))
+    typed(monkeypatch, *lines)
+    code, _, err = desk.run("l1", "link", "-o", "table")
+    assert code == Exit.INTERRUPTED, err
+    assert got == []
+
+
+def test_a_script_is_not_asked(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    code, _, err = desk.run("l1", "link", "root")
+    assert code == Exit.USAGE
+    assert "NAME URI" in err

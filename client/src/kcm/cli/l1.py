@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -13,6 +13,7 @@ from kcm.cli.output import emit, note
 from kcm.cli.problems import Problem, Report, clean, explain, show
 from kcm.cli.settings import Settings, common, run_async
 from kcm.cli.tenants import revision_option
+from kcm.cli.walk import Model, walk
 
 if TYPE_CHECKING:
     from kcm_schemas.admin import LinkView
@@ -103,34 +104,37 @@ def _tell(said: dict[str, Any]) -> None:
 
 
 @l1.command("link")
-@click.argument("name")
-@click.argument("uri")
+@click.argument("name", required=False)
+@click.argument("uri", required=False)
 @click.option(
     "--model",
     type=click.Choice(["byok", "hyok"]),
-    default="byok",
-    show_default=True,
-    help="byok: a key in a cloud's key store; hyok: a key in the customer's own HSM.",
+    help="byok (default): a key in a cloud's key store; hyok: a key in the customer's own HSM.",
 )
 @click.option("--region", "regions", multiple=True, help="Only this region (repeatable).")
 @revision_option
 @common
 def link(
     settings: Settings,
-    name: str,
-    uri: str,
-    model: Literal["byok", "hyok"],
+    name: str | None,
+    uri: str | None,
+    model: Model | None,
     regions: tuple[str, ...],
     revision: int,
 ) -> int:
     """Link a root key by its URI. The key itself stays where it is.
 
     A Core of each region tries the key first, with its own credentials; only a key that works is
-    linked. On a terminal, a key that is refused is tried again when you have granted what is
-    missing.
+    linked. On a terminal you are asked for what you did not give, are shown what to grant, and a
+    key that is refused is tried again when you have granted what is missing.
 
     Example: kcm l1 link acme-root softkey:/srv/keys/acme
     """
+    if name is None or uri is None:
+        if settings.json or not _at_a_terminal():
+            raise click.UsageError("name the link and the key: NAME URI")
+        name, uri, model = walk(name, uri, model)
+    model = model or "byok"
     left = list(regions)
     done: dict[str, LinkView] = {}
     while True:
