@@ -133,6 +133,7 @@ def link(
     if name is None or uri is None:
         if settings.json or not _at_a_terminal():
             raise click.UsageError("name the link and the key: NAME URI")
+        settings.context()  # what is wrong with it is said before anybody types
         name, uri, model = walk(name, uri, model)
     model = model or "byok"
     left = list(regions)
