@@ -7,8 +7,9 @@ that a session is over, says nothing about the customer's key, whatever the word
 from __future__ import annotations
 
 import pytest
-from kcm_core.l1.awskms_help import fix
+from kcm_core.l1.help import fix
 from kcm_core.l1.state import L1State
+from kcm_core.l1.uri import parse
 
 from tests.integration.unsealing import failure
 from tests.l1.servers.awskms import ACCESS_KEY, EXPIRED, ROLE, SECRET_KEY, WEB_TOKEN
@@ -73,7 +74,7 @@ async def test_a_pod_that_is_denied_its_role_refuses_nothing(stand, tmp_path, ca
     environment = of_a_pod(stand, tmp_path, token="s3cret-that-nobody-believes")
     error = await failure(used(stand, environment))
     assert (error.state, error.cls) == (L1State.UNREACHABLE, "AccessDenied")
-    assert "get-caller-identity" in fix(error)
+    assert "get-caller-identity" in fix(parse(stand.uri), error)
     said_nothing(capfd.readouterr(), "Not authorized", "botocore")
 
 

@@ -7,8 +7,9 @@ import json
 
 import pytest
 from kcm_core.l1.azurekv import _object_of
-from kcm_core.l1.azurekv_help import fix
+from kcm_core.l1.help import fix
 from kcm_core.l1.state import L1State
+from kcm_core.l1.uri import parse
 
 from tests.integration.unsealing import failure
 from tests.l1.servers.azurekv import CLIENT, CLUSTER_TOKEN, OBJECT, TENANT
@@ -57,7 +58,7 @@ async def test_wrong_credentials_refuse_nothing_and_are_not_printed(stand, capfd
     error = await failure(used(stand, {**stand.environment, **wrong}))
     assert error.state is L1State.UNREACHABLE
     assert "credentials" in error.detail
-    assert "AZURE_CLIENT_ID" in fix(error)
+    assert "AZURE_CLIENT_ID" in fix(parse(stand.uri), error)
     assert "s3cret" not in str(error)
     said_nothing(capfd.readouterr(), "s3cret", "AADSTS", "azure")
 

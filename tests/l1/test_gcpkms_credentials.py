@@ -9,8 +9,9 @@ from types import SimpleNamespace
 import pytest
 from google.auth import identity_pool
 from kcm_core.l1.gcpkms import _name
-from kcm_core.l1.gcpkms_help import fix
+from kcm_core.l1.help import fix
 from kcm_core.l1.state import L1State
+from kcm_core.l1.uri import parse
 
 from tests.integration.unsealing import failure
 from tests.l1.servers.gcpkms import ACCOUNT
@@ -61,7 +62,7 @@ async def test_a_file_that_is_no_credentials_refuses_nothing(stand, tmp_path, ca
     error = await failure(used(stand, with_file(stand, tmp_path, content)))
     assert error.state is L1State.UNREACHABLE
     assert "credentials" in error.detail
-    assert VARIABLE in fix(error)
+    assert VARIABLE in fix(parse(stand.uri), error)
     assert "s3cret" not in str(error)
     said_nothing(capfd.readouterr(), "s3cret", "google", "grpc")
 

@@ -131,6 +131,50 @@ def test_the_policy_of_aws_grants_what_is_used_and_no_more():
     assert "kms:EncryptionContext:kcm-tenant" in text
 
 
+def test_a_managed_hsm_has_roles_of_its_own():
+    text = policy(parse("azurekv:acme.managedhsm.azure.net/root"))
+    assert "az keyvault role assignment create --hsm-name acme" in text
+    assert "--scope /keys/root" in text
+
+
+ALIAS = "$(aws kms describe-key --region eu-west-1 --key-id alias/acme "
+ALIAS += "--query KeyMetadata.KeyId --output text)"
+
+
+@pytest.mark.parametrize(
+    ("text", "state", "line"),
+    [
+        (
+            f"awskms:{ARN}",
+            L1State.DISABLED,
+            f"aws kms enable-key --region eu-central-1 --key-id {ARN}",
+        ),
+        (
+            "awskms:alias/acme?region=eu-west-1",
+            L1State.DISABLED,
+            f"aws kms enable-key --region eu-west-1 --key-id {ALIAS}",
+        ),
+        (
+            "gcpkms:projects/p/locations/l/keyRings/r/cryptoKeys/k/cryptoKeyVersions/3",
+            L1State.PENDING_DELETION,
+            "gcloud kms keys versions restore 3 --project p --location l --keyring r --key k",
+        ),
+        (
+            "azurekv:acme.vault.azure.net/root",
+            L1State.DISABLED,
+            "az keyvault key set-attributes --vault-name acme --name root --enabled true",
+        ),
+        (
+            "azurekv:acme.managedhsm.azure.net/root",
+            L1State.PENDING_DELETION,
+            "az keyvault key recover --hsm-name acme --name root",
+        ),
+    ],
+)
+def test_the_next_step_can_be_pasted(text, state, line):
+    assert fix(parse(text), L1Error(state, "said")) == line
+
+
 @pytest.mark.parametrize("state", [state for state in L1State if state is not L1State.ENABLED])
 @pytest.mark.parametrize(
     "text",

@@ -13,9 +13,8 @@ ANYBODY: Final = "arn:aws:iam::ACCOUNT:role/YOUR-CORE"
 """Stands for the principal of the Cores, where the URI names no role."""
 
 _FIXES: Final = {
-    L1State.DISABLED: "aws kms enable-key --key-id KEY",
-    L1State.PENDING_DELETION: "aws kms cancel-key-deletion --key-id KEY && "
-    "aws kms enable-key --key-id KEY",
+    L1State.DISABLED: "aws kms enable-key {key}",
+    L1State.PENDING_DELETION: "aws kms cancel-key-deletion {key} && aws kms enable-key {key}",
     L1State.DELETED: "is the key's ARN and its region right? A deleted key never comes back",
     L1State.FORBIDDEN: "add the statement of `kcm l1 policy URI` to the key's policy",
     L1State.INVALID: "was the alias pointed to another key, or the record changed? "
@@ -25,8 +24,8 @@ _BY_CLASS: Final = {
     "AccessDenied": "let the Core's principal assume the role: its trust policy, its external id",
     "EndpointConnectionError": "is the endpoint right, and does a firewall let HTTPS through?",
     "SSLError": "name the endpoint's certificate authority with ca=file:/path",
-    "InvalidKeyUsageException": "make a key with --key-usage ENCRYPT_DECRYPT",
-    "UnsupportedOperationException": "make a key with --key-spec SYMMETRIC_DEFAULT",
+    "InvalidKeyUsageException": "aws kms create-key {region} --key-usage ENCRYPT_DECRYPT",
+    "UnsupportedOperationException": "aws kms create-key {region} --key-spec SYMMETRIC_DEFAULT",
     "InvalidArnException": "is ?region= the region of the ARN?",
 }
 
@@ -49,14 +48,23 @@ def policy(uri: AwsKmsUri) -> str:
     return json.dumps(statement, indent=2) + "\n"
 
 
-def fix(error: L1Error) -> str:
+def fix(uri: AwsKmsUri, error: L1Error) -> str:
     """One line that says what to do next."""
     if "credentials" in error.detail:
         # Before the classes: AWS denies the Core its own role in the words for a customer's.
         return "aws sts get-caller-identity, with the environment of the Core's unsealer"
     known = _BY_CLASS.get(error.cls) or _FIXES.get(error.state)
     if known is not None:
-        return known
+        region = f"--region {uri.region}"
+        return known.format(region=region, key=f"{region} --key-id {_id(uri)}")
     if "endpoint" in error.detail:
         return "whoever runs the Core puts HOST:PORT into KCM_L1_ENDPOINTS of its unsealer"
     return "does https://status.aws.amazon.com say more? It is tried again by itself"
+
+
+def _id(uri: AwsKmsUri) -> str:
+    """The key's id; who administers keys cannot name them by an alias."""
+    if "alias/" not in uri.key:
+        return uri.key
+    ask = f"aws kms describe-key --region {uri.region} --key-id {uri.key}"
+    return f"$({ask} --query KeyMetadata.KeyId --output text)"

@@ -10,15 +10,21 @@ from kcm_core.l1.state import L1Error, L1State
 ROLE: Final = "Key Vault Crypto Service Encryption User"
 """Azure's own role: it reads, wraps and unwraps with a key, and may do nothing else."""
 
+HSM_ROLE: Final = "Managed HSM Crypto Service Encryption User"
+"""The same in a Managed HSM."""
+
+_KIND: Final = "--kty RSA --size 3072 --ops wrapKey unwrapKey"
+
 _FIXES: Final = {
-    L1State.DISABLED: "az keyvault key set-attributes --vault-name VAULT --name KEY --enabled true",
-    L1State.PENDING_DELETION: "az keyvault key recover --vault-name VAULT --name KEY",
-    L1State.DELETED: "are vault and name right? Else: az keyvault key recover, while it can be",
+    L1State.DISABLED: "az keyvault key set-attributes {key} --enabled true",
+    L1State.PENDING_DELETION: "az keyvault key recover {key}",
+    L1State.DELETED: "are the names right? Else, while it can be: az keyvault key recover {key}",
     L1State.FORBIDDEN: "grant what `kcm l1 policy URI` prints to the Core's principal",
     L1State.INVALID: "was the key replaced by another one of its name? Restore the first",
 }
 _BY_CLASS: Final = {
-    "ForbiddenByFirewall": "let the Core's network through: az keyvault network-rule add",
+    "ForbiddenByFirewall": "let the Core's network through: "
+    "az keyvault network-rule add --name {vault} --ip-address ADDRESS-OF-THE-CORE",
     "ForbiddenByConnection": "let the Core's network through: a private endpoint of the vault",
     "ServiceRequestError": "is the vault's name right, and does a firewall let HTTPS through?",
 }
@@ -26,7 +32,14 @@ _BY_CLASS: Final = {
 
 def policy(uri: AzureKvUri) -> str:
     """Commands that grant exactly what is needed on exactly this key; two ways, for two vaults."""
-    vault = uri.vault.partition(".")[0]
+    vault = _name(uri)
+    if _in_hsm(uri):
+        return (
+            f"az keyvault role assignment create --hsm-name {vault} \\\n"
+            f'  --role "{HSM_ROLE}" \\\n'
+            "  --assignee CLIENT-ID-OF-THE-CORE \\\n"
+            f"  --scope /keys/{uri.key}\n"
+        )
     return (
         "# A vault with role-based access (the default):\n"
         f'az role assignment create --role "{ROLE}" \\\n'
@@ -38,15 +51,32 @@ def policy(uri: AzureKvUri) -> str:
     )
 
 
-def fix(error: L1Error) -> str:
+def fix(uri: AzureKvUri, error: L1Error) -> str:
     """One line that says what to do next."""
     if "credentials" in error.detail:
         return "az login --service-principal, with AZURE_CLIENT_ID and its secret of the unsealer"
+    vault, key = _name(uri), _key(uri)
     known = _BY_CLASS.get(error.cls) or _FIXES.get(error.state)
     if known is not None:
-        return known
+        return known.format(vault=vault, key=key)
     if "kind" in error.detail or "operations" in error.detail:
-        return "az keyvault key create --kty RSA --size 3072 --ops wrapKey unwrapKey"
+        return f"az keyvault key create {_where(uri)} --name NEW {_KIND}"
     if "endpoint" in error.detail:
         return "whoever runs the Core puts HOST:PORT into KCM_L1_ENDPOINTS of its unsealer"
     return "does https://azure.status.microsoft say more? It is tried again by itself"
+
+
+def _name(uri: AzureKvUri) -> str:
+    return uri.vault.partition(".")[0]
+
+
+def _in_hsm(uri: AzureKvUri) -> bool:
+    return ".managedhsm." in uri.vault
+
+
+def _where(uri: AzureKvUri) -> str:
+    return f"--{'hsm' if _in_hsm(uri) else 'vault'}-name {_name(uri)}"
+
+
+def _key(uri: AzureKvUri) -> str:
+    return f"{_where(uri)} --name {uri.key}"

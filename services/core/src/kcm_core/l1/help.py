@@ -31,11 +31,11 @@ def fix(uri: L1Uri, error: L1Error) -> str:
         return error.detail
     match uri:
         case AwsKmsUri():
-            return awskms_help.fix(error)
+            return awskms_help.fix(uri, error)
         case AzureKvUri():
-            return azurekv_help.fix(error)
+            return azurekv_help.fix(uri, error)
         case GcpKmsUri():
-            return gcpkms_help.fix(error)
+            return gcpkms_help.fix(uri, error)
         case Pkcs11Uri():
             return pkcs11_help.fix(error)
         case SoftkeyUri():
