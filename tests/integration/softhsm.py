@@ -97,6 +97,8 @@ def _main(action: str, label: str) -> None:
                 session.generate_keypair(
                     KeyType.RSA, 2048, label=label, id=label.encode(), store=True
                 )
+            case "create-des":
+                session.generate_key(KeyType.DES3, label=label, id=label.encode(), store=True)
             case "disable" | "enable":
                 found(ObjectClass.SECRET_KEY)[Attribute.DECRYPT] = action == "enable"
             case "disable-rsa":

@@ -4,7 +4,9 @@ import contextlib
 import hashlib
 
 import pytest
+from kcm_core.l1.help import fix
 from kcm_core.l1.state import L1Error, L1State
+from kcm_core.l1.uri import parse
 from kcm_core.unsealer.client import Unsealer
 
 from tests.integration import softhsm
@@ -193,6 +195,14 @@ async def test_two_keys_with_one_label_are_not_guessed_between(hsm, unsealer):
     hsm.run("create-aes", "key")
     error = await failure(wrapping(unsealer, hsm.uri("key")))
     assert (error.state, error.cls) == (L1State.UNREACHABLE, "MultipleObjectsReturned")
+
+
+async def test_a_key_of_another_kind_is_said_to_be_one(hsm, unsealer):
+    hsm.run("create-des", "key")
+    error = await failure(wrapping(unsealer, hsm.uri("key")))
+    assert (error.state, error.cls) == (L1State.UNREACHABLE, "KeyTypeInconsistent")
+    assert "another kind" in error.detail
+    assert "kcm l1 policy" in fix(parse(hsm.uri("key")), error)
 
 
 async def test_a_label_or_token_that_does_not_match_finds_nothing(hsm, unsealer):

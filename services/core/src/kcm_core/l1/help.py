@@ -29,6 +29,10 @@ def fix(uri: L1Uri, error: L1Error) -> str:
     """One line that says what to do next."""
     if error.cls == "ModuleNotFoundError":
         return error.detail
+    if error.cls == "TimeoutError":
+        return (
+            "does a firewall or a proxy let it through? `kcm l1 check --deadline 30` waits longer"
+        )
     match uri:
         case AwsKmsUri():
             return awskms_help.fix(uri, error)

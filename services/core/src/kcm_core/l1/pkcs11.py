@@ -234,11 +234,11 @@ def _trusted_module(module_path: str) -> str:
         infos = [each.stat() for each in (path, *path.parents)]
     except OSError as error:
         raise L1Error(
-            L1State.UNREACHABLE, "the PKCS#11 module is not there", cls=type(error).__name__
+            L1State.UNREACHABLE, "the HSM's module is not there", cls=type(error).__name__
         ) from None
     owners = {0, os.geteuid()}
     for info in infos:
         sticky = stat.S_ISDIR(info.st_mode) and info.st_mode & stat.S_ISVTX
         if info.st_uid not in owners or (info.st_mode & stat.S_IWOTH and not sticky):
-            raise L1Error(L1State.UNREACHABLE, "others may write to the PKCS#11 module or above it")
+            raise L1Error(L1State.UNREACHABLE, "others may write to the HSM's module or above it")
     return str(path)

@@ -46,6 +46,10 @@ _STATES: Final[dict[type[Exception], tuple[L1State, str]]] = {
     # SoftHSM says this of a token in disorder: it refuses nobody.
     pkcs11.UserPinNotInitialized: (L1State.UNREACHABLE, "the token has no user PIN"),
     **dict.fromkeys(
+        (pkcs11.KeyTypeInconsistent, pkcs11.KeySizeRange),
+        (L1State.UNREACHABLE, "the key is of another kind: it has to be AES, or an RSA pair"),
+    ),
+    **dict.fromkeys(
         (pkcs11.MultipleTokensReturned, pkcs11.MultipleObjectsReturned),
         (L1State.UNREACHABLE, "the URI matches more than one"),
     ),

@@ -42,6 +42,7 @@ _BY_WORD: Final = {
     "PIN": _NAME_A_FILE,
     "login": _NAME_A_FILE,
     "module": "install the vendor's module, owned by root, and name it with module-path",
+    "another kind": "make a key with the attributes that `kcm l1 policy URI` prints",
     "more than one": "name the token by serial or slot-id, and the key by id",
 }
 """By a word of the detail, where nobody has refused anything; the first one counts."""
