@@ -27,12 +27,16 @@ def policy(uri: L1Uri) -> str:
 
 def fix(uri: L1Uri, error: L1Error) -> str:
     """One line that says what to do next."""
-    if error.cls == "ModuleNotFoundError":
-        return error.detail
-    if error.cls == "TimeoutError":
-        return (
-            "does a firewall or a proxy let it through? `kcm l1 check --deadline 30` waits longer"
-        )
+    match error.cls:
+        case "ModuleNotFoundError":
+            return error.detail
+        case "TimeoutError":
+            return "does a firewall let it through? `kcm l1 check --deadline 30` waits longer"
+        case _:
+            return _of_its_provider(uri, error)
+
+
+def _of_its_provider(uri: L1Uri, error: L1Error) -> str:
     match uri:
         case AwsKmsUri():
             return awskms_help.fix(uri, error)
