@@ -49,6 +49,10 @@ class Trouble(StrEnum):
     """The service says that it is not available (503, UNAVAILABLE)."""
     THROTTLE = "throttle"
     """The service says that there were too many requests."""
+    REDIRECT = "redirect"
+    """The caller is sent elsewhere with what it asks."""
+    ENDLESS = "endless"
+    """The answer does not end."""
     CORRUPT = "corrupt"
     """One byte of what was wrapped or unwrapped is another one, checksums included if there are."""
 

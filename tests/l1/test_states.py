@@ -114,6 +114,28 @@ async def test_a_key_that_hangs_is_given_up_without_a_deadline_too(unsealer, sta
 
 
 @clouds
+async def test_nobody_is_sent_elsewhere_with_what_was_wrapped(unsealer, stand):
+    if stand.name == "gcpkms":
+        return  # gRPC knows no such thing
+    made = await wrapped(unsealer, stand)
+    stand.trouble(Trouble.REDIRECT)
+    error = await failure(opened(unsealer, stand, made))
+    assert error.state is L1State.UNREACHABLE
+    assert "followed" not in stand.calls
+
+
+@clouds
+async def test_an_answer_without_an_end_takes_neither_the_memory_nor_the_time(unsealer, stand):
+    made = await wrapped(unsealer, stand)
+    stand.trouble(Trouble.ENDLESS)
+    error = await failure(opened(unsealer, stand, made, deadline_s=60))
+    assert error.state is L1State.UNREACHABLE
+    assert error.cls != "TimeoutError"  # the child was stopped before
+    stand.trouble(Trouble.NONE)
+    assert await opened(unsealer, stand, made) == INNER
+
+
+@clouds
 async def test_a_slow_answer_is_an_answer(unsealer, stand):
     stand.trouble(Trouble.DELAY)
     made = await wrapped(unsealer, stand)

@@ -20,6 +20,7 @@ DELAY_S = 0.5
 """Seconds by which an answer comes later when it is told to be late."""
 
 BODY_MAX = 1 << 20
+ELSEWHERE = "/elsewhere"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,12 @@ def run(directory: Path, files: Files, serve: Serve, ready: Callable[[int], None
             if trouble is Trouble.RESET:
                 self._reset()
                 return
+            if trouble is Trouble.REDIRECT:
+                if self.path == ELSEWHERE:
+                    files.called("followed")
+                answer = Answer(307, b"", {"Location": ELSEWHERE})
+            if trouble is Trouble.ENDLESS:
+                self._endless()
             self.send_response(answer.status)
             for name, value in answer.headers.items():
                 self.send_header(name, value)
@@ -79,6 +86,14 @@ def run(directory: Path, files: Files, serve: Serve, ready: Callable[[int], None
             self.wfile.write(answer.body)
 
         do_GET = do_POST = _handle  # noqa: N815 - as the library looks for them
+
+        def _endless(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Connection", "close")
+            self.end_headers()
+            while True:  # until the other side has gone
+                self.wfile.write(bytes(BODY_MAX))
 
         def _reset(self) -> None:
             linger = struct.pack("ii", 1, 0)

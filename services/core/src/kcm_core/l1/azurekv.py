@@ -4,9 +4,10 @@ Only ``unwrapKey`` proves that a key is alive: the SDK wraps with the public hal
 with a key that was disabled long ago. OAEP authenticates no context; the nested blob does.
 
 A vault opens only with the version that wrapped, so the blob begins with it. Retries are switched
-off for the vault and for tokens, and every request has bounds of its own. Unwrapping is one request
-on the SDK's own pipeline: its cryptography client would read the key first, and believe whatever
-private half it is told.
+off for the vault and for tokens, redirects too, and every request has bounds of its own.
+
+Unwrapping is one request on the SDK's own pipeline: its cryptography client would read the key
+first, and believe whatever private half it is told.
 """
 
 from __future__ import annotations
@@ -143,6 +144,7 @@ class AzureKvProvider:
 
     def _options(self) -> dict[str, Any]:
         options: dict[str, Any] = {
+            "permit_redirects": False,
             "connection_timeout": CONNECT_S,
             "read_timeout": READ_S,
             "retry_total": 0,

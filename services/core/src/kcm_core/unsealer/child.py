@@ -13,6 +13,7 @@ import gc
 import hashlib
 import hmac
 import os
+import resource
 import signal
 from dataclasses import dataclass
 from typing import NoReturn, assert_never
@@ -31,6 +32,9 @@ from kcm_core.unsealer.frames import (
     answer_parts,
 )
 
+MEMORY_MAX: Final = 512 * 2**20
+"""Bytes of data that a child may have: several times what any library here takes."""
+
 _STDIN, _STDOUT, _STDERR = 0, 1, 2
 
 
@@ -48,6 +52,8 @@ def run(request: Request, uri: L1Uri, pipe: int, *, development: bool) -> NoRetu
     gc.disable()  # it ends soon, and a collection would copy every page that it shares
     try:
         _arm(request.ask.deadline_ms)
+        # Whoever is asked decides how long the answer is, and must not take the machine's memory.
+        resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_MAX, MEMORY_MAX))
         _keep_only(pipe)
         write(pipe, answer(request, uri, development=development))
     finally:
