@@ -16,7 +16,7 @@ import os
 import resource
 import signal
 from dataclasses import dataclass
-from typing import NoReturn, assert_never
+from typing import Final, NoReturn, assert_never
 
 from kcm_core.l1.port import L1Provider
 from kcm_core.l1.providers import open_provider
