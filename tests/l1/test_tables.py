@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -59,6 +60,41 @@ def test_every_code_of_aws(code, row):
 )
 def test_the_one_code_of_aws_with_several_states(message, state):
     assert seen(awskms_errors.translated, aws(awskms_errors.STATE, message)).state is state
+
+
+def denied(policy, action="kms:Decrypt"):
+    return [
+        f"User: arn:… is not authorized to perform: {action} on resource: arn:… {why}"
+        for why in (
+            f"because no {policy} allows the {action} action",
+            f"with an explicit deny in a {policy}",
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    ("policy", "in_a_role", "state"),
+    [
+        ("resource-based policy", False, L1State.FORBIDDEN),
+        ("resource-based policy", True, L1State.FORBIDDEN),
+        ("resource control policy", False, L1State.FORBIDDEN),
+        *((policy, False, L1State.UNREACHABLE) for policy in awskms_errors.OUR_OWN),
+        *((policy, True, L1State.FORBIDDEN) for policy in awskms_errors.OUR_OWN),
+        *((policy, False, L1State.UNREACHABLE) for policy in awskms_errors.ON_THE_WAY),
+        *((policy, True, L1State.UNREACHABLE) for policy in awskms_errors.ON_THE_WAY),
+    ],
+)
+def test_whose_policy_it_is_that_denies(policy, in_a_role, state):
+    translated = partial(awskms_errors.translated, in_a_role=in_a_role)
+    for text in denied(policy):
+        assert seen(translated, aws("AccessDeniedException", text)).state is state
+
+
+@pytest.mark.parametrize("policy", awskms_errors.OUR_OWN)
+def test_a_core_that_may_not_assume_a_role_by_its_own_policy_is_refused_by_nobody(policy):
+    translated = partial(awskms_errors.translated, in_a_role=True)
+    for text in denied(policy, "sts:AssumeRole"):
+        assert seen(translated, aws("AccessDenied", text)).state is L1State.UNREACHABLE
 
 
 @pytest.mark.parametrize("cls", awskms_errors.CLASSES, ids=lambda cls: cls.__name__)

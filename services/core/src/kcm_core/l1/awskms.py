@@ -69,7 +69,7 @@ class AwsKmsProvider:
 
     def wrap(self, plaintext: bytes | bytearray | memoryview, context: bytes) -> WrapResult:
         """Wrap with the newest key material of the key."""
-        with translated():
+        with translated(in_a_role=self._uri.role is not None):
             client, principal = self._client()
             made = client.encrypt(
                 KeyId=self._uri.key,
@@ -83,7 +83,7 @@ class AwsKmsProvider:
         """Open what ``wrap`` made."""
         if mechanism != MECHANISM:
             raise unknown_mechanism()
-        with translated():
+        with translated(in_a_role=self._uri.role is not None):
             client, principal = self._client()
             made = client.decrypt(
                 KeyId=self._uri.key,

@@ -4,6 +4,9 @@ A refusal is only what can be nothing else. Trouble with the credentials themsel
 another account's token, wrongly signed) says nothing about the key. Nor does anything that goes
 wrong while the Core's own credentials are fetched: AWS then denies a role to whoever runs the Core
 (``AccessDenied``), in the very words in which it denies a customer's.
+
+A denial says in its message which kind of policy it comes from (AWS: *Troubleshooting access denied
+error messages*). One of the Core's own account, or of the network on the way, is not the owner's.
 """
 
 from __future__ import annotations
@@ -87,6 +90,14 @@ CLASSES: Final[dict[type[Exception], tuple[L1State, str]]] = {
 STATE: Final = "KMSInvalidStateException"
 """The one code that stands for several states, told apart by its message alone."""
 
+ON_THE_WAY: Final = ("VPC endpoint policy", "session policy")
+"""Policies of whoever runs the Core, in whosever name it asks."""
+
+OUR_OWN: Final = ("identity-based policy", "permissions boundary", "service control policy")
+"""Policies of the account that asks: of the Core's, unless the link names a role."""
+
+_DENIED: Final = ("AccessDenied", "AccessDeniedException")
+
 _PENDING: Final = ("pending deletion", "pending replica deletion")
 """What AWS's message says of a key that will be deleted; of others it says something else."""
 
@@ -103,24 +114,32 @@ def fetching() -> Iterator[None]:
 
 
 @contextmanager
-def translated() -> Iterator[None]:
-    """Turn botocore's exceptions into ours; AWS's own texts are dropped."""
+def translated(*, in_a_role: bool = False) -> Iterator[None]:
+    """Turn botocore's exceptions into ours; AWS's own texts are dropped.
+
+    ``in_a_role`` is whether the link names the role that uses the key: its policies are the key
+    owner's matter then.
+    """
     try:
         yield
     except ClientError as error:
-        raise _of_code(error) from None
+        raise _of_code(error, in_a_role=in_a_role) from None
     except boto.BotoCoreError as error:
         known = next((CLASSES[one] for one in type(error).__mro__ if one in CLASSES), None)
         state, detail = known or (L1State.UNREACHABLE, "AWS did not do what was asked")
         raise L1Error(state, detail, cls=type(error).__name__) from None
 
 
-def _of_code(error: ClientError) -> L1Error:
+def _of_code(error: ClientError, *, in_a_role: bool) -> L1Error:
     said = error.response.get("Error", {})
-    code = str(said.get("Code", ""))
+    code, message = str(said.get("Code", "")), str(said.get("Message", ""))
+    if code in _DENIED:
+        ours = ON_THE_WAY if in_a_role and code == "AccessDeniedException" else OUR_OWN + ON_THE_WAY
+        if any(policy in message for policy in ours):
+            hint = "denied by a policy of the Core's own account or network, and not by the key's"
+            return L1Error(L1State.UNREACHABLE, hint, cls=code)
     if code == STATE:
-        message = str(said.get("Message", "")).lower()
-        if any(text in message for text in _PENDING):
+        if any(text in message.lower() for text in _PENDING):
             return L1Error(L1State.PENDING_DELETION, "the key will be deleted", cls=code)
         return L1Error(L1State.UNREACHABLE, "the key is in a state that does not serve", cls=code)
     state, detail = CODES.get(code, (L1State.UNREACHABLE, "AWS did not do what was asked"))

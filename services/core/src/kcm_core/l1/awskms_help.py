@@ -53,6 +53,8 @@ def fix(uri: AwsKmsUri, error: L1Error) -> str:
     if "credentials" in error.detail:
         # Before the classes: AWS denies the Core its own role in the words for a customer's.
         return "aws sts get-caller-identity, with the environment of the Core's unsealer"
+    if "account or network" in error.detail:
+        return "let the Core's principal use it: its own policy, and that of its VPC endpoint"
     known = _BY_CLASS.get(error.cls) or _FIXES.get(error.state)
     if known is not None:
         region = f"--region {uri.region}"
