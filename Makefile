@@ -48,6 +48,7 @@ URI ?=
 
 conformance: setup  ## the providers' suite against your own key: make conformance URI=...
 	@test -n "$(URI)" || { echo "name a root key: make conformance URI=awskms:..." >&2; exit 2; }
+	$(BIN)/kcm l1 check -o table '$(URI)'
 	KCM_L1_URI='$(URI)' $(BIN)/pytest -p no:cacheprovider tests/l1/test_conformance.py
 
 demo: setup      ## the main job, end to end: make demo [ARGS="--input FILE"]
