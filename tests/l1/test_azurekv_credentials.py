@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 import json
+from types import SimpleNamespace
 
 import pytest
-from kcm_core.l1.azurekv import _object_of
+from azure.core.exceptions import HttpResponseError, ResourceNotFoundError
+from kcm_core.l1.azurekv import AzureKvProvider, _object_of
 from kcm_core.l1.help import fix
-from kcm_core.l1.state import L1State
+from kcm_core.l1.state import L1Error, L1State
 from kcm_core.l1.uri import parse
 
 from tests.integration.unsealing import failure
@@ -33,6 +35,21 @@ def of_a_pod(stand, directory, token=CLUSTER_TOKEN):
 async def test_whoever_asks_is_named_by_the_object_that_roles_are_assigned_to(stand, tmp_path):
     assert set(await used(stand, dict(stand.environment))) == {OBJECT}
     assert set(await used(stand, of_a_pod(stand, tmp_path), times=2)) == {OBJECT}
+
+
+def test_who_may_unwrap_and_not_look_is_not_refused_by_what_is_not_there(shared):
+    """A record may name any version; that nobody lets us look for it is no refusal of the key."""
+
+    def get_key(name):
+        raise HttpResponseError(response=SimpleNamespace(status_code=403, reason="", headers={}))
+
+    provider = AzureKvProvider(parse(shared.uri))
+    lacking = ResourceNotFoundError(
+        response=SimpleNamespace(status_code=404, reason="", headers={})
+    )
+    with pytest.raises(L1Error) as caught:
+        provider._lacks(lacking, SimpleNamespace(get_key=get_key))
+    assert caught.value.state is L1State.UNREACHABLE
 
 
 async def test_unwrapping_is_one_request(stand, unsealer):

@@ -22,7 +22,7 @@ import socket
 from typing import Any, Final
 
 from azure.core.credentials import AccessToken, TokenCredential
-from azure.core.exceptions import AzureError
+from azure.core.exceptions import AzureError, ResourceNotFoundError
 from azure.core.rest import HttpRequest
 from azure.identity import (
     CertificateCredential,
@@ -136,7 +136,13 @@ class AzureKvProvider:
         """Whether the key is there, and only that version is not: a blob may name anything."""
         if getattr(error, "status_code", None) != 404:
             return False
-        client.get_key(self._uri.key)  # raises when the key itself is not there
+        try:
+            client.get_key(self._uri.key)
+        except ResourceNotFoundError:
+            return False
+        except AzureError as failed:  # who may unwrap need not be allowed to look
+            hint = "the key or its version is not there, and the vault does not say which"
+            raise L1Error(L1State.UNREACHABLE, hint, cls=type(failed).__name__) from None
         return True
 
     def _vault(self, own: _Own) -> KeyClient:
