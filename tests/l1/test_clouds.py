@@ -137,10 +137,9 @@ async def test_a_version_of_its_own_opens_each_blob(unsealer, stand):
 
 @clouds
 async def test_a_key_that_never_was_is_said_to_be_so(unsealer, stand):
-    path = stand.directory / "nothing"
-    if path.exists():
-        error = await failure(unsealer.wrap(path.read_text(), INNER, CONTEXT, deadline_s=D))
-        assert error.state is L1State.DELETED
+    nothing = (stand.directory / "nothing").read_text()
+    error = await failure(unsealer.wrap(nothing, INNER, CONTEXT, deadline_s=D))
+    assert error.state is L1State.DELETED
 
 
 @pytest.mark.parametrize("shared", sorted(MADE), indirect=True)

@@ -562,7 +562,15 @@ def test_on_a_terminal_whoever_gives_nothing_is_walked_through_it(
         )
 
     desk.system.everywhere("link", "put", links)
-    typed(monkeypatch, "root", "nowhere:/x", "pkcs11:token=t;object=k?module-path=/m.so", "", "y")
+    typed(
+        monkeypatch,
+        "No name",
+        "root",
+        "nowhere:/x",
+        "pkcs11:token=t;object=k?module-path=/m.so",
+        "",
+        "y",
+    )
     code, out, err = desk.run("l1", "link", "-o", "table")
     assert code == Exit.OK, err
     assert out.count("ok") == 2
@@ -571,7 +579,8 @@ def test_on_a_terminal_whoever_gives_nothing_is_walked_through_it(
         "root", "pkcs11:token=t;object=k?module-path=/m.so", "hyok",
     )  # fmt: skip
     asked = [
-        err.index(text) for text in ("awskms:arn", "none of", "model", "CKA_DECRYPT", "Granted")
+        err.index(text)
+        for text in ("1 to 63", "awskms:arn", "none of", "model", "CKA_DECRYPT", "Granted")
     ]
     assert asked == sorted(asked), "where, what is wrong, which model, what to grant, and then"
 
@@ -586,6 +595,28 @@ def test_nothing_is_linked_when_nothing_is_granted(
     code, _, err = desk.run("l1", "link", "-o", "table")
     assert code == Exit.INTERRUPTED, err
     assert got == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("l1", "link", "No name", "softkey:/x"),
+        ("l1", "link", "root", "softkey:/" + "x" * 3000),
+        ("tenant", "create", "No name", "--link", "root", "--region", "eu"),
+        ("tenant", "create", "acme", "--link", "No name", "--region", "eu"),
+        ("service", "create", "No name", "crm"),
+        ("service", "create", "acme", "No name"),
+        ("tenant", "show", "No name"),
+        ("kill", "No name", "--reason", "test"),
+    ],
+)
+def test_a_name_that_is_none_is_said_to_be_so(desk: Desk, arguments: tuple[str, ...]) -> None:
+    desk.system.everywhere("tenant", "show", lambda request, operator: view(revision=1))
+    code, _, err = desk.run(*arguments)
+    said = json.loads(err.splitlines()[-1])
+    assert (code, said["error"]) == (Exit.USAGE, "malformed"), err
+    assert "No name" not in err
+    assert "1 to 63" in said["hint"]
 
 
 def test_a_script_is_not_asked(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ import json
 import secrets
 import sys
 import time
+import uuid
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -258,6 +259,8 @@ def main(directory: Path) -> None:
     def ready(port: int) -> None:
         tail = f"endpoint=127.0.0.1:{port}&ca=file:{directory / 'ca.pem'}"
         (directory / "other").write_text(f"awskms:{aws.other.arn}?{tail}")
+        nothing = f"{aws.key.arn.rpartition('/')[0]}/{uuid.UUID(int=0)}"
+        (directory / "nothing").write_text(f"awskms:{nothing}?{tail}")
         (directory / "signing").write_text(f"awskms:{aws.signing.arn}?{tail}")
         (directory / "alias").write_text(f"awskms:alias/kcm-root?region={REGION}&{tail}")
         (directory / "role").write_text(

@@ -92,8 +92,14 @@ def run(directory: Path, files: Files, serve: Serve, ready: Callable[[int], None
             self.send_header("Content-Type", "application/json")
             self.send_header("Connection", "close")
             self.end_headers()
-            while True:  # until the other side has gone
-                self.wfile.write(bytes(BODY_MAX))
+            sent = 0
+            try:
+                while True:
+                    self.wfile.write(bytes(BODY_MAX))
+                    sent += BODY_MAX
+            except OSError:  # the other side has gone
+                files.called(f"sent:{sent}")
+                raise
 
         def _reset(self) -> None:
             linger = struct.pack("ii", 1, 0)

@@ -76,6 +76,7 @@ def explain(error: BaseException) -> Report:
 def _explain_ours(error: BaseException) -> Report:  # noqa: PLR0911 - a table of errors
     from kcm_bus.config import ConfigError
     from kcm_schemas.codes import KcmError
+    from pydantic import ValidationError
 
     from kcm.context import ContextError
     from kcm.dev.errors import DevError
@@ -83,6 +84,11 @@ def _explain_ours(error: BaseException) -> Report:  # noqa: PLR0911 - a table of
     from kcm.framing import BrokenFileError
 
     match error:
+        case ValidationError():  # what was given does not make a message
+            places = {str(step) for one in error.errors(include_input=False) for step in one["loc"]}
+            hint = "a name has 1 to 63 characters of a-z, 0-9 and -; texts have 2048 at most"
+            detail = f"not understood: {', '.join(sorted(places))}"
+            return Report(Exit.USAGE, "malformed", detail, hint)
         case ContextError():
             return Report(Exit.USAGE, "context", str(error), error.hint)
         case ConfigError():

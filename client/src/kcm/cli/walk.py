@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal, cast
+from typing import Any, Final, Literal
 
 import click
 
@@ -19,38 +19,48 @@ Where is the key?
   pkcs11:token=T;object=K?module-path=/hsm.so&pin-source=file:/path    an HSM of your own
 (docs/l1 has a page for each.)"""
 
+MODELS: Final = """
+byok: a key in a cloud's key store; hyok: a key in the customer's own HSM
+The model"""
+
 
 def walk(name: str | None, uri: str | None, model: Model | None) -> tuple[str, str, Model]:
     """Ask for the link's name, the key's URI and the model; return when what is needed is granted.
 
-    Raises ``Problem`` where the providers are not installed, and ``click.Abort`` at the end of the
-    input.
+    Raises ``Problem`` where the providers are not installed or a given URI is not understood, and
+    ``click.Abort`` at the end of the input.
     """
-    name = name or click.prompt("A name for the link", err=True)
+    name = name or click.prompt("A name for the link", value_proc=_named, err=True)
     if uri is None:
         click.echo(FORMS, err=True)
-    needed = None
-    while needed is None:
-        uri = uri or click.prompt("The key's URI", err=True)
-        try:
-            needed = ask("policy", uri)
-        except Problem as problem:
-            if problem.report.code != "malformed":
-                raise
-            click.echo(problem.report.detail, err=True)
-            uri = None
-    assert name is not None
-    assert uri is not None
-    if model is None:
-        said = "byok: a key in a cloud's key store; hyok: a key in the customer's own HSM"
-        own = needed["provider"] == "pkcs11"
-        model = cast(
-            "Model",
-            click.prompt(
-                f"{said}\nThe model", type=click.Choice(["byok", "hyok"]),
-                default="hyok" if own else "byok", err=True,
-            ),
-        )  # fmt: skip
+        uri, needed = click.prompt("The key's URI", value_proc=_understood, err=True)
+    else:
+        needed = ask("policy", uri)
+    model = model or _chosen(needed["provider"])
     click.echo("\nGrant this to the key:\n\n" + needed["policy"], err=True)
     click.confirm("Granted? Try the key", default=True, abort=True, err=True)
     return name, uri, model
+
+
+def _named(text: str) -> str:
+    from kcm_schemas.names import is_name
+
+    if not is_name(text):
+        raise click.UsageError("a name has 1 to 63 characters of a-z, 0-9 and -")
+    return text
+
+
+def _understood(uri: str) -> tuple[str, dict[str, Any]]:
+    """A URI with what its key's owner has to grant."""
+    try:
+        return uri, ask("policy", uri)
+    except Problem as problem:
+        if problem.report.code != "malformed":
+            raise
+        raise click.UsageError(problem.report.detail) from None
+
+
+def _chosen(provider: str) -> Model:
+    own: Model = "hyok" if provider == "pkcs11" else "byok"
+    models: click.Choice[Model] = click.Choice(["byok", "hyok"])
+    return click.prompt(MODELS, type=models, default=own, err=True)

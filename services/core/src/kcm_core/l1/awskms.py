@@ -25,8 +25,9 @@ from botocore.credentials import ReadOnlyCredentials
 from botocore.exceptions import NoCredentialsError
 from botocore.loaders import Loader, create_loader
 
-from kcm_core.l1.awskms_errors import fetching, translated
+from kcm_core.l1.awskms_errors import name_of, translated
 from kcm_core.l1.awskms_uri import AwsKmsUri
+from kcm_core.l1.credentials import fetching
 from kcm_core.l1.pairs import as_pairs
 from kcm_core.l1.port import Opened, WrapResult, unknown_mechanism
 
@@ -136,7 +137,7 @@ def _made(session: boto3.Session, service: str, keys: ReadOnlyCredentials, **the
 
 def _own(core: botocore.session.Session) -> tuple[ReadOnlyCredentials, str]:
     """The Core's own credentials and their name, fetched once and apart from any use of a key."""
-    with fetching():
+    with fetching(name_of):
         found = core.get_credentials()
         if found is None:
             raise NoCredentialsError

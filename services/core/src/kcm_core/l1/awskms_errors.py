@@ -18,9 +18,9 @@ from typing import Final
 from botocore import exceptions as boto
 from botocore.exceptions import ClientError
 
+from kcm_core.l1.credentials import NO_CREDENTIALS
 from kcm_core.l1.state import L1Error, L1State
 
-_NO_CREDENTIALS: Final = "the credentials are missing, expired or wrong"
 _BUSY: Final = "AWS cannot serve this at the moment"
 
 CODES: Final[dict[str, tuple[L1State, str]]] = {
@@ -45,7 +45,7 @@ CODES: Final[dict[str, tuple[L1State, str]]] = {
             "SignatureDoesNotMatch",
             "UnrecognizedClientException",
         ),
-        (L1State.UNREACHABLE, _NO_CREDENTIALS),
+        NO_CREDENTIALS,
     ),
     **dict.fromkeys(
         (
@@ -79,11 +79,11 @@ CLASSES: Final[dict[type[Exception], tuple[L1State, str]]] = {
     boto.ConnectionClosedError: (L1State.UNREACHABLE, "the connection was closed"),
     boto.SSLError: (L1State.UNREACHABLE, "the endpoint's certificate is not to be believed"),
     boto.ProxyConnectionError: (L1State.UNREACHABLE, "the proxy cannot be reached"),
-    boto.NoCredentialsError: (L1State.UNREACHABLE, _NO_CREDENTIALS),
-    boto.PartialCredentialsError: (L1State.UNREACHABLE, _NO_CREDENTIALS),
-    boto.CredentialRetrievalError: (L1State.UNREACHABLE, _NO_CREDENTIALS),
-    boto.TokenRetrievalError: (L1State.UNREACHABLE, _NO_CREDENTIALS),
-    boto.ProfileNotFound: (L1State.UNREACHABLE, _NO_CREDENTIALS),
+    boto.NoCredentialsError: NO_CREDENTIALS,
+    boto.PartialCredentialsError: NO_CREDENTIALS,
+    boto.CredentialRetrievalError: NO_CREDENTIALS,
+    boto.TokenRetrievalError: NO_CREDENTIALS,
+    boto.ProfileNotFound: NO_CREDENTIALS,
 }
 """By botocore's class, where AWS said nothing. One that is not here is ``unreachable``."""
 
@@ -102,15 +102,10 @@ _PENDING: Final = ("pending deletion", "pending replica deletion")
 """What AWS's message says of a key that will be deleted; of others it says something else."""
 
 
-@contextmanager
-def fetching() -> Iterator[None]:
-    """Surround the fetching of the Core's own credentials: nothing there is a refusal."""
-    try:
-        yield
-    except Exception as error:  # noqa: BLE001 - whatever it is, nobody said no to the key
-        code = error.response.get("Error", {}).get("Code") if isinstance(error, ClientError) else ""
-        cls = str(code or type(error).__name__)
-        raise L1Error(L1State.UNREACHABLE, _NO_CREDENTIALS, cls=cls) from None
+def name_of(error: Exception) -> str:
+    """AWS's code, else the exception's class."""
+    code = error.response.get("Error", {}).get("Code") if isinstance(error, ClientError) else ""
+    return str(code or type(error).__name__)
 
 
 @contextmanager
@@ -143,4 +138,4 @@ def _of_code(error: ClientError, *, in_a_role: bool) -> L1Error:
             return L1Error(L1State.PENDING_DELETION, "the key will be deleted", cls=code)
         return L1Error(L1State.UNREACHABLE, "the key is in a state that does not serve", cls=code)
     state, detail = CODES.get(code, (L1State.UNREACHABLE, "AWS did not do what was asked"))
-    return L1Error(state, detail, cls=code or type(error).__name__)
+    return L1Error(state, detail, cls=name_of(error))

@@ -33,8 +33,9 @@ from azure.identity import (
 from azure.keyvault.keys import KeyClient, KeyVaultKey
 from azure.keyvault.keys.crypto import CryptographyClient, KeyWrapAlgorithm
 
-from kcm_core.l1.azurekv_errors import fetching, of, translated
+from kcm_core.l1.azurekv_errors import of, translated
 from kcm_core.l1.azurekv_uri import AzureKvUri
+from kcm_core.l1.credentials import fetching
 from kcm_core.l1.port import Opened, WrapResult, unknown_mechanism
 from kcm_core.l1.state import L1Error, L1State
 

@@ -15,12 +15,12 @@ from typing import Final
 from azure.core import exceptions as azure
 from azure.identity import CredentialUnavailableError
 
+from kcm_core.l1.credentials import NO_CREDENTIALS
 from kcm_core.l1.state import L1Error, L1State
 
 _DISABLED: Final = (L1State.DISABLED, "the key is disabled, or not valid at this time")
 _FORBIDDEN: Final = (L1State.FORBIDDEN, "the caller has no permission for this on the key")
 _NETWORK: Final = (L1State.UNREACHABLE, "the vault's firewall does not let the caller through")
-_CREDENTIALS: Final = (L1State.UNREACHABLE, "the credentials are missing, expired or wrong")
 _BUSY: Final = (L1State.UNREACHABLE, "the vault cannot serve this at the moment")
 
 CODES: Final[dict[str, tuple[L1State, str]]] = {
@@ -43,8 +43,8 @@ CODES: Final[dict[str, tuple[L1State, str]]] = {
 """By Azure's inner code, else its code. One that is not here is ``unreachable``."""
 
 CLASSES: Final[dict[type[Exception], tuple[L1State, str]]] = {
-    CredentialUnavailableError: _CREDENTIALS,
-    azure.ClientAuthenticationError: _CREDENTIALS,
+    CredentialUnavailableError: NO_CREDENTIALS,
+    azure.ClientAuthenticationError: NO_CREDENTIALS,
     azure.ServiceRequestError: (L1State.UNREACHABLE, "the vault cannot be reached"),
     azure.ServiceResponseError: (L1State.UNREACHABLE, "the vault does not answer"),
 }
@@ -53,15 +53,6 @@ CLASSES: Final[dict[type[Exception], tuple[L1State, str]]] = {
 
 UNWRAPPING: Final = {"BadParameter": (L1State.INVALID, "the blob does not authenticate")}
 """What means something else in the answer to ``unwrapKey``, where the value given is the blob."""
-
-
-@contextmanager
-def fetching() -> Iterator[None]:
-    """Surround the fetching of the Core's own credentials: nothing there is a refusal."""
-    try:
-        yield
-    except Exception as error:  # noqa: BLE001 - whatever it is, nobody said no to the key
-        raise L1Error(*_CREDENTIALS, cls=type(error).__name__) from None
 
 
 @contextmanager

@@ -24,7 +24,7 @@ _FIXES: Final = {
 }
 _BY_CLASS: Final = {
     "ForbiddenByFirewall": "let the Core's network through: "
-    "az keyvault network-rule add --name {vault} --ip-address ADDRESS-OF-THE-CORE",
+    "az keyvault network-rule add {vault} --ip-address ADDRESS-OF-THE-CORE",
     "ForbiddenByConnection": "let the Core's network through: a private endpoint of the vault",
     "ServiceRequestError": "is the vault's name right, and does a firewall let HTTPS through?",
 }
@@ -55,10 +55,12 @@ def fix(uri: AzureKvUri, error: L1Error) -> str:
     """One line that says what to do next."""
     if "credentials" in error.detail:
         return "az login --service-principal, with AZURE_CLIENT_ID and its secret of the unsealer"
-    vault, key = _name(uri), _key(uri)
     known = _BY_CLASS.get(error.cls) or _FIXES.get(error.state)
     if known is not None:
-        return known.format(vault=vault, key=key)
+        where = _where(uri)
+        # The rules of a vault's network know it by another option than its keys do.
+        vault = where.replace("--vault-name", "--name")
+        return known.format(vault=vault, key=f"{where} --name {uri.key}")
     if "kind" in error.detail or "operations" in error.detail:
         return f"az keyvault key create {_where(uri)} --name NEW {_KIND}"
     if "endpoint" in error.detail:
@@ -76,7 +78,3 @@ def _in_hsm(uri: AzureKvUri) -> bool:
 
 def _where(uri: AzureKvUri) -> str:
     return f"--{'hsm' if _in_hsm(uri) else 'vault'}-name {_name(uri)}"
-
-
-def _key(uri: AzureKvUri) -> str:
-    return f"{_where(uri)} --name {uri.key}"

@@ -33,7 +33,8 @@ from google.cloud.kms_v1.services.key_management_service.transports import (
     KeyManagementServiceGrpcTransport,
 )
 
-from kcm_core.l1.gcpkms_errors import fetching, translated
+from kcm_core.l1.credentials import fetching
+from kcm_core.l1.gcpkms_errors import translated
 from kcm_core.l1.gcpkms_uri import GcpKmsUri
 from kcm_core.l1.port import Opened, WrapResult, unknown_mechanism
 from kcm_core.l1.state import L1Error, L1State

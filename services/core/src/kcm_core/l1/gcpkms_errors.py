@@ -17,10 +17,10 @@ from typing import Final
 from google.api_core import exceptions as google
 from google.auth import exceptions as auth
 
+from kcm_core.l1.credentials import NO_CREDENTIALS
 from kcm_core.l1.state import L1Error, L1State
 
 _BUSY: Final = (L1State.UNREACHABLE, "Google cannot serve this at the moment")
-_CREDENTIALS: Final = (L1State.UNREACHABLE, "the credentials are missing, expired or wrong")
 
 CLASSES: Final[dict[type[Exception], tuple[L1State, str]]] = {
     google.NotFound: (L1State.DELETED, "there is no such key or version"),
@@ -28,7 +28,7 @@ CLASSES: Final[dict[type[Exception], tuple[L1State, str]]] = {
         L1State.FORBIDDEN,
         "the caller has no permission for this on the key",
     ),
-    google.Unauthenticated: _CREDENTIALS,
+    google.Unauthenticated: NO_CREDENTIALS,
     google.InvalidArgument: (L1State.UNREACHABLE, "Google does not understand the request"),
     google.DeadlineExceeded: (L1State.UNREACHABLE, "Google does not answer"),
     google.ServiceUnavailable: _BUSY,
@@ -38,9 +38,9 @@ CLASSES: Final[dict[type[Exception], tuple[L1State, str]]] = {
     google.Cancelled: _BUSY,
     google.RetryError: _BUSY,
     google.Unknown: _BUSY,
-    auth.RefreshError: _CREDENTIALS,
-    auth.DefaultCredentialsError: _CREDENTIALS,
-    auth.TransportError: _CREDENTIALS,
+    auth.RefreshError: NO_CREDENTIALS,
+    auth.DefaultCredentialsError: NO_CREDENTIALS,
+    auth.TransportError: NO_CREDENTIALS,
 }
 """By the SDK's class. One that is not here is ``unreachable``."""
 
@@ -58,15 +58,6 @@ _PERMISSION: Final = re.compile(r"Permission 'cloudkms\.\w+\.\w+' denied on reso
 """How the key service words it, where it gives no reason."""
 
 _STATE: Final = re.compile(r"current state is:? ?'?([A-Z_]+)")
-
-
-@contextmanager
-def fetching() -> Iterator[None]:
-    """Surround the fetching of the Core's own credentials: nothing there is a refusal."""
-    try:
-        yield
-    except Exception as error:  # noqa: BLE001 - whatever it is, nobody said no to the key
-        raise L1Error(*_CREDENTIALS, cls=type(error).__name__) from None
 
 
 @contextmanager
