@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from kcm.dev.identities import Member, Trust, make_trust
+from kcm.dev.identities import SYSTEM, Member, Trust, make_trust
 from kcm_bus.audit import AuditEmitter
 from kcm_bus.clock import SystemClock, SystemRandomness
 from kcm_bus.config import BusAddress
@@ -248,7 +248,7 @@ class _Making:
 def _member(
     trust: Trust, verifier: Verifier, member: Member, randomness: SystemRandomness
 ) -> Membership:
-    identity = Identity.load(member.name, str(trust.key(member.name)))
+    identity = Identity.load(member.name, str(trust.key(member.name)), SYSTEM)
     return Membership(identity, verifier.instance(member.name), verifier, randomness.public(16))
 
 

@@ -49,7 +49,7 @@ class System:
 
     def identity(self, name: str) -> Identity:
         if name not in self.identities:
-            self.identities[name] = Identity.create(name, str(self.key_path(name)))
+            self.identities[name] = Identity.create(name, str(self.key_path(name)), "test")
         return self.identities[name]
 
     def key_path(self, name: str) -> Path:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import uvloop
-from kcm.dev.identities import Member, Trust
+from kcm.dev.identities import SYSTEM, Member, Trust
 from kcm_bus.config import BusAddress
 from kcm_bus.connection import Connection
 from kcm_bus.onrecord import LEASE_TTL
@@ -42,7 +42,7 @@ class Instance:
 
     def __init__(self, member: Member, trust: Trust) -> None:
         self._member: Final = member
-        self.identity: Final = Identity.load(member.name, str(trust.key(member.name)))
+        self.identity: Final = Identity.load(member.name, str(trust.key(member.name)), SYSTEM)
         self._boot: Final = os.urandom(limits.ID_SIZE)
         self.subject: Final = subjects.control_lease(member.region, member.name, self._boot)
         self.first = 0

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from kcm.dev.identities import OPERATOR, Member, Trust, make_trust
+from kcm.dev.identities import OPERATOR, SYSTEM, Member, Trust, make_trust
 from kcm_bus.clock import SystemClock, SystemRandomness
 from kcm_bus.learning import Learning
 from kcm_bus.membership import Membership
@@ -267,10 +267,10 @@ def _making(directory: Path) -> Making:
     trust = Trust(directory)
     verifier = Verifier(verify_roster(trust.roster.read_bytes(), public, 0))
     me = Membership(
-        Identity.load(core.name, str(trust.key(core.name))),
+        Identity.load(core.name, str(trust.key(core.name)), SYSTEM),
         verifier.instance(core.name),
         verifier,
         os.urandom(limits.ID_SIZE),
     )
-    operator = Identity.load(OPERATOR, str(trust.operator_key))
+    operator = Identity.load(OPERATOR, str(trust.operator_key), SYSTEM)
     return Making(trust, verifier, operator, me)

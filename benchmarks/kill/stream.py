@@ -20,7 +20,7 @@ from typing import Final
 from kcm.dev import processes, topology
 from kcm.dev.brokers import Account, login_name
 from kcm.dev.brokers import Role as Login
-from kcm.dev.identities import Member, Trust, make_trust
+from kcm.dev.identities import SYSTEM, Member, Trust, make_trust
 from kcm.dev.topology import Topology, password_path
 from kcm_bus.clock import SystemClock, SystemRandomness
 from kcm_bus.config import BusAddress
@@ -205,7 +205,7 @@ def _switch(me: Membership, region: Connection, control: Connection) -> KillSwit
 
 
 def _member(plan: Topology, verifier: Verifier, member: Member) -> Membership:
-    identity = Identity.load(member.name, str(Trust(plan.root).key(member.name)))
+    identity = Identity.load(member.name, str(Trust(plan.root).key(member.name)), SYSTEM)
     boot = os.urandom(limits.ID_SIZE)
     return Membership(identity, verifier.instance(member.name), verifier, boot)
 

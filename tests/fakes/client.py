@@ -27,6 +27,7 @@ from kcm_trust.identity import ROOT, Identity, digest
 from kcm_trust.verify import Verifier
 
 REGIONS = ("eu", "us")
+SYSTEM = "acme"
 NOW_MS = 1_800_000_000_000
 
 Script = Callable[[str, bytes], Awaitable[bytes | None]]
@@ -215,15 +216,15 @@ class FakeSystem:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.clock = FakeClock()
-        self.root = Identity.create(ROOT, str(directory / "root.key"))
-        self.alice = Identity.create("alice", str(directory / "alice.key"))
+        self.root = Identity.create(ROOT, str(directory / "root.key"), SYSTEM)
+        self.alice = Identity.create("alice", str(directory / "alice.key"), SYSTEM)
         self.identities = {
-            name: Identity.create(name, str(directory / f"{name}.key"))
+            name: Identity.create(name, str(directory / f"{name}.key"), SYSTEM)
             for region in REGIONS
             for name in (f"core-{region}", f"auditor-{region}")
         }
         self.roster = Roster(
-            system="acme",
+            system=SYSTEM,
             version=1,
             issued_ms=NOW_MS,
             instances=[self._instance(name) for name in self.identities],

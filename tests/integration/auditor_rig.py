@@ -23,7 +23,7 @@ from kcm_schemas import subjects
 from kcm_schemas.audit import AuditBatch, AuditEvent
 from kcm_schemas.codec import decode
 from kcm_schemas.roster import OperatorRole, Role
-from kcm_schemas.signed import Signed
+from kcm_schemas.signed import read_signed
 from nats.js.api import StreamConfig
 
 from tests.audit_rig import REGION, System
@@ -209,7 +209,7 @@ class Rig:
         found: list[tuple[int, AuditEvent]] = []
         for entry in self.entries():
             if isinstance(entry.content, Batch):
-                batch = decode(AuditBatch, decode(Signed, entry.content.statement).body)
+                batch = decode(AuditBatch, read_signed(entry.content.statement).body)
                 if batch.emitter == emitter:
                     found += [
                         (batch.first + at, decode(AuditEvent, raw))

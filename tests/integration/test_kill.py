@@ -5,6 +5,7 @@ import os
 
 import pytest
 from kcm import Admin, statements
+from kcm.dev.identities import SYSTEM
 from kcm_bus.streams import last
 from kcm_schemas import subjects
 from kcm_schemas.codec import encode
@@ -102,7 +103,7 @@ async def test_a_kill_of_a_link_reaches_its_tenants(living):
 
 async def test_a_hold_that_nobody_may_sign_changes_nothing(living, tmp_path):
     tenant = await living.tenant(kind="softkey")
-    mallory = Identity.create("operator", str(tmp_path / "key"))
+    mallory = Identity.create("operator", str(tmp_path / "key"), SYSTEM)
     hold_id, forged = statements.hold(
         mallory, scope="tenant", target=tenant, origin=EU, issued_ms=now_ms(), reason="",
         salt=os.urandom(16),
@@ -151,9 +152,11 @@ async def test_a_lift_by_somebody_else_is_refused(living, tmp_path):
     tenant = await living.tenant(kind="softkey")
     hold_id = await living.kill(tenant)
     held = await stored_hold(living, EU, hold_id)
-    mallory = Identity.create("operator", str(tmp_path / "key"))
+    mallory = Identity.create("operator", str(tmp_path / "key"), SYSTEM)
     forged = statements.lift(mallory, held.data, issued_ms=now_ms(), reason="")
-    gateway = Identity.load(f"gateway-{EU}-1", str(living.directory / "keys" / f"gateway-{EU}-1"))
+    gateway = Identity.load(
+        f"gateway-{EU}-1", str(living.directory / "keys" / f"gateway-{EU}-1"), SYSTEM
+    )
     from kcm_schemas.control import Lift
 
     insider = encode(gateway.sign(Kind.LIFT, Lift(hold=held.data, issued_ms=now_ms(), reason="")))

@@ -14,6 +14,7 @@ import kcm_schemas
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 from kcm_schemas.codec import Message, pack
+from kcm_schemas.signed import Signature, Signed
 from pydantic.fields import FieldInfo
 
 
@@ -31,7 +32,14 @@ def message(model: type[Message]) -> SearchStrategy[Message]:
     fields = {
         name: _any(field.annotation, field.metadata) for name, field in model.model_fields.items()
     }
+    if model is Signed:
+        fields["signatures"] = fields["signatures"].map(_by_signer)
     return st.builds(model, **fields)
+
+
+def _by_signer(signatures: list[Signature]) -> list[Signature]:
+    """In the order of their signers, each once."""
+    return [one for _, one in sorted({one.signer: one for one in signatures}.items())]
 
 
 def _any(annotation: Any, metadata: list[Any]) -> SearchStrategy[Any]:

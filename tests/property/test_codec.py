@@ -125,7 +125,7 @@ def test_depth_and_declared_lengths_are_bounded(body: bytes) -> None:
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert peak < 64 * 1024 * 1024
+    assert peak < 2 * limits.BODY_MAX
 
 
 @pytest.mark.parametrize("depth", [1, 100, 1000])

@@ -105,7 +105,7 @@ def identity(tell: Tell) -> None:
         for _ in range(COUNT):
             fill_random(seed)
             tell(seed)
-            Identity("me", Ed25519PrivateKey.from_private_bytes(seed)).sign_raw(b"message")
+            Identity("me", Ed25519PrivateKey.from_private_bytes(seed), "test").sign_raw(b"message")
 
 
 def secret_file(_: Tell) -> None:

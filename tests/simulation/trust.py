@@ -18,6 +18,7 @@ from kcm_trust.verify import Untrusted, Verifier
 
 HPKE: Final = b"no hpke here"
 ID: Final = bytes(16)
+SYSTEM: Final = "simulation"
 
 REMEMBERED: Final = (
     "tenant", "link", "service", "root_keys", "service_keys", "hold", "lift", "hold_or_lift",
@@ -50,7 +51,7 @@ def signature(public: bytes, message: bytes) -> bytes:
 def identity(name: str) -> Identity:
     """The identity of an instance or an operator."""
     key: Any = HashKey(name)
-    return Identity(name, key)
+    return Identity(name, key, SYSTEM)
 
 
 class SimVerifier(Verifier):
@@ -90,7 +91,7 @@ def roster(
 ) -> Roster:
     """A roster of instances (name, role, region); every operator may do everything."""
     return Roster(
-        system="simulation",
+        system=SYSTEM,
         version=1,
         issued_ms=0,
         instances=[

@@ -12,7 +12,7 @@ from kcm_trust.verify import Untrusted
 
 @pytest.fixture
 def root(tmp_path):
-    return Identity.create(ROOT, str(tmp_path / "root"))
+    return Identity.create(ROOT, str(tmp_path / "root"), "test")
 
 
 def write(path, root, version, issued_ms=0):
@@ -56,6 +56,6 @@ def test_a_damaged_memory_is_not_an_empty_one(tmp_path, root):
 
 def test_another_root_is_not_believed(tmp_path, root):
     path = tmp_path / "roster"
-    write(path, Identity.create(ROOT, str(tmp_path / "other")), 9)
+    write(path, Identity.create(ROOT, str(tmp_path / "other"), "test"), 9)
     with pytest.raises(Untrusted, match="operator root"):
         load_roster(path, root.public, tmp_path / "seen")

@@ -386,7 +386,8 @@ class Journal:
             events=[encode(event) for event in events],
         )
         signed = self.system.identities[signer].sign(Kind.AUDIT, batch)
-        self._entry(encode(signed.model_copy(update={"signer": "core-eu"})), "")
+        named = [one.model_copy(update={"signer": "core-eu"}) for one in signed.signatures]
+        self._entry(encode(signed.model_copy(update={"signatures": named})), "")
 
     def incident(self, what: str) -> None:
         self._entry(b"", what)

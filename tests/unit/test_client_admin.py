@@ -119,7 +119,8 @@ def by_other_region(system: FakeSystem, reply: AdminReply) -> bytes:
 
 def by_nobody(system: FakeSystem, reply: AdminReply) -> bytes:
     right = system.identities["core-eu"].sign(Kind.ADMIN_REPLY, reply)
-    return encode(right.model_copy(update={"signature": bytes(64)}))
+    forged = [one.model_copy(update={"signature": bytes(64)}) for one in right.signatures]
+    return encode(right.model_copy(update={"signatures": forged}))
 
 
 def as_other_kind(system: FakeSystem, reply: AdminReply) -> bytes:

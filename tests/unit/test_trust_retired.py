@@ -1,35 +1,56 @@
-"""Somebody who retired: what they signed to last goes on counting, and they do nothing new."""
+"""Somebody who retired: their holds count, what the root listed lasts, and nothing else does."""
+
+from collections.abc import Iterable
 
 import pytest
 from kcm_crypto.session import TicketInfo, to_sign
 from kcm_schemas.codec import encode
-from kcm_schemas.roster import Role
-from kcm_schemas.signed import Kind
+from kcm_schemas.roster import Retirement, Role, Roster
+from kcm_schemas.signed import Kind, read_signed
+from kcm_trust.envelopes import statement_digest
+from kcm_trust.lasting import Lasting
+from kcm_trust.rosters import follows
 from kcm_trust.verify import Untrusted, Verifier
 
 from tests.unit.test_trust_verify import ROWS, Row
-from tests.unit.trust_rig import ID, roster
+from tests.unit.trust_rig import ID, hold, lift, roster
 from tests.vectors.families.messages import identity
 
+LASTS_IF_LISTED = {
+    Kind.TENANT, Kind.LINK, Kind.SERVICE, Kind.ROOT_KEYS, Kind.SERVICE_KEYS, Kind.LIFT,
+}  # fmt: skip
+LASTS = {Kind.HOLD, Kind.AUDIT, Kind.AUDIT_HEAD}
+BELIEVED = [row for row in ROWS if row.believed and row.name != "auditor's reply"]
 
-def _everybody(*, retired):
-    known = roster()
-    return Verifier(
-        known.model_copy(
-            update={
-                "instances": [e.model_copy(update={"retired": retired}) for e in known.instances],
-                "operators": [e.model_copy(update={"retired": retired}) for e in known.operators],
-            }
-        )
+
+def retired(names: Iterable[str] | None = None, lasting: Lasting | None = None) -> Verifier:
+    """Everybody of these names has left; ``lasting`` is everybody's list."""
+    kept = lasting or Lasting()
+    left = without(roster(), names, kept.retirement())
+    everybody = [e.instance for e in left.instances] + [e.operator for e in left.operators]
+    return Verifier(left, dict.fromkeys(everybody, kept))
+
+
+def without(known: Roster, names: Iterable[str] | None, entry: Retirement) -> Roster:
+    chosen = None if names is None else set(names)
+
+    def gone(name: str) -> Retirement | None:
+        return entry if chosen is None or name in chosen else None
+
+    return known.model_copy(
+        update={
+            "version": known.version + 1,
+            "instances": [
+                e.model_copy(update={"retired": gone(e.instance)}) for e in known.instances
+            ],
+            "operators": [
+                e.model_copy(update={"retired": gone(e.operator)}) for e in known.operators
+            ],
+        }
     )
 
 
-RETIRED, ACTIVE = _everybody(retired=True), _everybody(retired=False)
-LASTS = {
-    Kind.TENANT, Kind.LINK, Kind.SERVICE, Kind.ROOT_KEYS, Kind.SERVICE_KEYS, Kind.HOLD, Kind.LIFT,
-    Kind.AUDIT, Kind.AUDIT_HEAD,
-}  # fmt: skip
-BELIEVED = [row for row in ROWS if row.believed and row.name != "auditor's reply"]
+ACTIVE, RETIRED = retired(()), retired()
 
 
 def _verify(verifier: Verifier, row: Row, raw: bytes) -> object:
@@ -40,32 +61,109 @@ def _verify(verifier: Verifier, row: Row, raw: bytes) -> object:
 
 
 @pytest.mark.parametrize("row", BELIEVED, ids=lambda row: row.name)
-def test_what_lasts_and_what_does_not(row):
+def test_what_lasts_and_what_does_not(row: Row) -> None:
     raw = encode(identity(row.believed[0]).sign(row.kind, row.body))
+    listed = retired(lasting=Lasting([statement_digest(read_signed(raw))]))
     assert _verify(ACTIVE, row, raw)
     if row.kind in LASTS:
         assert _verify(RETIRED, row, raw)
+        return
+    with pytest.raises(Untrusted):
+        _verify(RETIRED, row, raw)
+    if row.kind in LASTS_IF_LISTED:
+        assert _verify(listed, row, raw)
     else:
-        with pytest.raises(Untrusted, match="retired"):
-            _verify(RETIRED, row, raw)
+        with pytest.raises(Untrusted):
+            _verify(listed, row, raw)
 
 
-def test_every_kind_was_tried():
+def test_every_kind_was_tried() -> None:
     assert {row.kind for row in BELIEVED} == set(Kind) - {Kind.ROSTER}
 
 
-def test_a_retired_auditor_answers_no_more():
+def test_a_new_lift_of_somebody_retired_ends_nothing() -> None:
+    """Made after the retirement, by whoever has the key; it is as well signed as the old one."""
+    old = encode(identity("security").sign(Kind.LIFT, lift(hold(), "security")))
+    new = encode(
+        identity("security").sign(Kind.LIFT, lift(hold(), "security").model_copy(
+            update={"issued_ms": 9}
+        ))
+    )  # fmt: skip
+    after = retired(["security"], Lasting([statement_digest(read_signed(old))]))
+    assert after.lift(old)
+    with pytest.raises(Untrusted, match="does not list"):
+        after.lift(new)
+
+
+def test_belief_does_not_depend_on_the_list_being_complete() -> None:
+    """Whoever does not have the list (yet) is dark where others are not, and never the reverse."""
+    raw = encode(identity("security").sign(Kind.LIFT, lift(hold(), "security")))
+    listed = Lasting([statement_digest(read_signed(raw))])
+    here = without(roster(), ["security"], listed.retirement())
+    assert Verifier(here, {"security": listed}).lift(raw)
+    with pytest.raises(Untrusted):
+        Verifier(here).lift(raw)
+
+
+def test_somebody_acting_signs_again_what_shall_last() -> None:
+    row = next(row for row in ROWS if row.kind is Kind.ROOT_KEYS)
+    first = identity("core-eu").sign(row.kind, row.body)
+    after = retired(["core-eu"])
+    with pytest.raises(Untrusted):
+        after.root_keys(encode(first))
+    assert after.root_keys(encode(identity("core-eu-2").countersign(first))) == row.body
+
+
+def test_a_signature_of_somebody_else_is_not_carried_along() -> None:
+    """Else anybody could make endless forms of one statement, and each would have to be stored."""
+    good = identity("security").sign(Kind.HOLD, hold())
+    assert ACTIVE.hold(encode(good))
+    for other in ("admin", "stranger", "gw-eu", "core-us"):
+        with pytest.raises(Untrusted):
+            ACTIVE.hold(encode(identity(other).countersign(good)))
+
+
+def test_a_list_is_the_one_that_the_root_signed() -> None:
+    listed = Lasting([bytes([n]) * 32 for n in range(5)])
+    assert len(Lasting.read(listed.raw(), listed.retirement())) == 5
+    for raw in (listed.raw()[:-32], listed.raw() + bytes(32), b"", bytes(160)):
+        with pytest.raises(ValueError, match="not the list"):
+            Lasting.read(raw, listed.retirement())
+
+
+def test_nobody_comes_back_from_retirement() -> None:
+    known = roster()
+    left = without(known, ["security"], Lasting().retirement())
+    follows(known, left)
+    follows(left, left)
+    back = left.model_copy(update={"version": 5, "operators": known.operators})
+    with pytest.raises(Untrusted, match="retired"):
+        follows(left, back)
+    more = without(left, ["security"], Lasting([bytes(32)]).retirement())
+    with pytest.raises(Untrusted, match="retired"):
+        follows(left, more)
+    gone = [one for one in left.operators if one.operator != "security"]
+    follows(left, left.model_copy(update={"version": 5, "operators": gone}))
+    with pytest.raises(Untrusted, match="older"):
+        follows(left, known)
+    with pytest.raises(Untrusted, match="differs"):
+        follows(left, left.model_copy(update={"issued_ms": 99}))
+    with pytest.raises(Untrusted, match="another system"):
+        follows(left, left.model_copy(update={"system": "tests", "version": 9}))
+
+
+def test_a_retired_auditor_answers_no_more() -> None:
     row = next(row for row in ROWS if row.name == "auditor's reply")
     raw = encode(identity("aud-eu").sign(row.kind, row.body))
     assert ACTIVE.admin_reply(raw, Role.AUDITOR)
-    with pytest.raises(Untrusted, match="retired"):
+    with pytest.raises(Untrusted):
         RETIRED.admin_reply(raw, Role.AUDITOR)
 
 
-def test_a_retired_gateway_gets_no_session():
+def test_a_retired_gateway_opens_no_session() -> None:
     info = TicketInfo("eu", ID, "gw-eu", ID, 1, 2)
     message = to_sign(info.encode(), b"ciphertext")
     signature = identity("gw-eu").sign_raw(message)
-    assert ACTIVE.ticket("gw-eu", "eu", signature, message)
+    assert ACTIVE.ticket("gw-eu", "eu", signature, message).instance == "gw-eu"
     with pytest.raises(Untrusted, match="retired"):
         RETIRED.ticket("gw-eu", "eu", signature, message)

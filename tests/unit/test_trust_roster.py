@@ -12,7 +12,7 @@ from kcm_schemas.codec import encode
 from kcm_schemas.registry import Service
 from kcm_schemas.roster import Roster
 from kcm_schemas.signed import Kind, Signed
-from kcm_trust.identity import ROOT, Identity, check, to_sign
+from kcm_trust.identity import ROOT, Identity, check, digest, to_sign
 from kcm_trust.verify import Untrusted, verify_roster
 
 from tests.unit.trust_rig import roster
@@ -51,7 +51,7 @@ def test_another_root_is_refused() -> None:
 def test_the_roots_key_in_another_name_is_refused() -> None:
     key = THE_ROOT._key
     with pytest.raises(Untrusted, match="root"):
-        verify_roster(signed(roster(), Identity("admin", key)), THE_ROOT.public, 0)
+        verify_roster(signed(roster(), Identity("admin", key, "test")), THE_ROOT.public, 0)
 
 
 def test_an_operator_of_a_roster_signs_no_roster() -> None:
@@ -112,19 +112,20 @@ def test_nobody_is_named_twice(entries: Roster) -> None:
 
 def test_an_identity_comes_back_from_its_file(tmp_path: Path) -> None:
     path = str(tmp_path / "key")
-    made = Identity.create("me", path)
-    again = Identity.load("me", path)
+    made = Identity.create("me", path, "test")
+    again = Identity.load("me", path, "test")
     assert made.public == again.public
     body = Service(tenant="acme", service="payroll", revision=1)
     statement = again.sign(Kind.SERVICE, body)
-    message = to_sign(Kind.SERVICE, "me", statement.body)
-    assert check(made.public, statement.signature, message)
-    assert not check(made.public, statement.signature, message + b"!")
+    message = to_sign("test", Kind.SERVICE, "me", digest(statement.body))
+    (one,) = statement.signatures
+    assert check(made.public, one.signature, message)
+    assert not check(made.public, one.signature, message + b"!")
     with pytest.raises(FileExistsError):
-        Identity.create("me", path)
+        Identity.create("me", path, "test")
     Path(path).chmod(0o644)
     with pytest.raises(SecretFileError, match="chmod 600"):
-        Identity.load("me", path)
+        Identity.load("me", path, "test")
 
 
 def test_an_identity_shows_no_key() -> None:

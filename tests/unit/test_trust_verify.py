@@ -15,7 +15,7 @@ from kcm_schemas.control import Fence, Hold, Lift, Proof, PullRequest
 from kcm_schemas.l1 import L1State
 from kcm_schemas.registry import Link, Service, Tenant
 from kcm_schemas.roster import Grant, Instance, Role
-from kcm_schemas.signed import Kind, Signed
+from kcm_schemas.signed import Kind, Signature, Signed
 from kcm_trust.verify import Untrusted, VerifiedHold, VerifiedLift, may_ask
 
 from tests.unit.trust_rig import (
@@ -88,10 +88,13 @@ ROWS: Final = [
     Row("l1's hold of nowhere", Kind.HOLD, hold("l1", "mars"), V.hold, ()),
     Row("lift", Kind.LIFT, lift(hold(), "security"), V.lift, ("security",)),
     Row("lift, either", Kind.LIFT, lift(hold(), "security"), V.hold_or_lift, ("security",)),
-    Row("l1's lift", Kind.LIFT, lift(hold("l1"), "core-eu"), V.lift, CORES_EU),
+    Row("l1's lift", Kind.LIFT, lift(hold("l1"), "core-eu"), V.lift, (*CORES_EU, "security")),
     Row("lift of a stranger's hold", Kind.LIFT, lift(hold(), "stranger"), V.lift, ()),
     Row("lift of an admin's hold", Kind.LIFT, lift(hold(), "admin"), V.lift, ()),
-    Row("lift of another region's", Kind.LIFT, lift(hold("l1"), "core-us"), V.lift, ()),
+    Row("lift of another's hold", Kind.LIFT, lift(hold("l1"), "core-us"), V.lift, ()),
+    Row(
+        "l1's of us", Kind.LIFT, lift(hold("l1", "us"), "core-us"), V.lift, ("core-us", "security")
+    ),
     Row("lift of nothing", Kind.LIFT, Lift(hold=b"", issued_ms=1, reason=""), V.lift, ()),
     Row("receipt", Kind.RECEIPT, receipt("gw-eu", Role.GATEWAY, "eu"), V.receipt, ("gw-eu",)),
     Row("another role", Kind.RECEIPT, receipt("gw-eu", Role.CORE, "eu"), V.receipt, ()),
@@ -156,7 +159,8 @@ def test_every_kind_is_in_the_table() -> None:
 def test_a_signature_of_another_key_in_the_right_name(row: Row) -> None:
     good = believed(row)
     forged = identity("stranger").sign(row.kind, row.body)
-    raw = encode(Signed(**(dict(good) | {"signature": forged.signature})))
+    taken = [Signature(signer=row.believed[0], signature=forged.signatures[0].signature)]
+    raw = encode(Signed(**(dict(good) | {"signatures": taken})))
     with pytest.raises(Untrusted):
         row.verify(raw)
 

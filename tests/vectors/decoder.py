@@ -158,14 +158,17 @@ def open_record(
 
 
 def verify_statement(raw: bytes, public: bytes) -> tuple[str, str, bytes]:
-    """Kind, signer and body of a statement."""
-    said = read_message(raw, ("kind", "signer", "body", "signature"))
-    bound = ctx("kcm/v1/sign", said["kind"], said["signer"], sha256(said["body"]).digest())
-    try:
-        Ed25519PublicKey.from_public_bytes(public).verify(said["signature"], bound)
-    except InvalidSignature:
-        raise Refused("tampered") from None
-    return said["kind"], said["signer"], said["body"]
+    """Kind, signer and body of a statement, whichever of its signers has ``public``."""
+    said = read_message(raw, ("system", "kind", "body", "signatures"))
+    content = sha256(said["body"]).digest()
+    for one in said["signatures"]:
+        bound = ctx("kcm/v1/sign", said["system"], said["kind"], one["signer"], content)
+        try:
+            Ed25519PublicKey.from_public_bytes(public).verify(one["signature"], bound)
+        except InvalidSignature:
+            continue
+        return said["kind"], one["signer"], said["body"]
+    raise Refused("tampered")
 
 
 _HOLD = ("id", "salt", "scope", "target", "cause", "origin", "issued_ms", "reason")

@@ -164,7 +164,7 @@ class ClientContext:
                 f"{self.path} names no operator", "add [operator] with name and key to it"
             )
         try:
-            return Identity.load(operator.name, str(self._path(operator.key)))
+            return Identity.load(operator.name, str(self._path(operator.key)), self.system)
         except SecretFileError as error:
             raise ContextError(str(error), "the context names this file") from None
 

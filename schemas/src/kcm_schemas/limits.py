@@ -33,6 +33,10 @@ before it sees whether the items follow."""
 FIELDS_MAX: Final = 64
 """Fields of any message."""
 
+CONTAINERS_MAX: Final = 65_536
+"""Lists and maps of any message: a roster of ten thousand instances with a few grants each. What a
+kind of message can have by its fields is less, mostly a handful."""
+
 SIGNED_HOLD_MAX: Final = 16 * 1024
 """Bytes of a signed hold: a reason of ``TEXT_MAX`` characters takes up to four bytes for each."""
 

@@ -2,9 +2,11 @@
 
 Versions only rise; an instance remembers the highest it has seen and refuses a lower one.
 
-Who leaves is **retired** and stays on the roster: what they signed to last (holds, lifts, tenants,
-wrapped keys, audit events) goes on counting, and they can do nothing new. Taking an entry off the
-roster takes all of that back, kills included: that is for a key that somebody else has.
+Who leaves is **retired** and stays on the roster: they can do nothing new, and of what they signed
+to last (lifts, tenants, links, wrapped keys) exactly that goes on counting which the root lists as
+it retires them. Their holds count in any case: a kill does not end because the operator who placed
+it left. Taking an entry off the roster takes all of that back, kills included: that is for a key
+that somebody else has.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from kcm_schemas.codec import Message
-from kcm_schemas.names import U32, U64, Id, Name
+from kcm_schemas.names import U32, U64, Digest, Id, Name
 
 PublicKey = Annotated[bytes, Field(min_length=32, max_length=32)]
 """An Ed25519 public key."""
@@ -45,6 +47,17 @@ class Grant(Message):
     service: Name | Literal["*"]
 
 
+class Retirement(Message):
+    """What lasts of somebody who left: ``count`` statements, whose digests the root has seen.
+
+    ``lasting`` is the SHA-256 over these digests (32 bytes each, in order). The list itself travels
+    beside the roster. Who retired never acts again: a new role means a new key.
+    """
+
+    lasting: Digest
+    count: U32
+
+
 class Instance(Message):
     """A Core, a Gateway or an Auditor."""
 
@@ -53,7 +66,7 @@ class Instance(Message):
     region: Name
     public_key: PublicKey
     grants: list[Grant]
-    retired: bool = False
+    retired: Retirement | None = None
 
 
 class Operator(Message):
@@ -62,7 +75,7 @@ class Operator(Message):
     operator: Name
     roles: list[Annotated[OperatorRole, Field(strict=False)]]
     public_key: PublicKey
-    retired: bool = False
+    retired: Retirement | None = None
 
 
 class Region(Message):

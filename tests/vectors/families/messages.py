@@ -15,18 +15,21 @@ from kcm_schemas.codes import Code
 from kcm_schemas.control import Hold, Lift
 from kcm_schemas.data import DecryptRequest
 from kcm_schemas.registry import Link, Service, Tenant
-from kcm_schemas.signed import Kind, Signed
+from kcm_schemas.signed import Kind, Signature, Signed
 from kcm_trust.identity import Identity
 from kcm_trust.verify import hold_id
 
 from tests.vectors.families.fixed import Document, fixed, flip
 
 ISSUED = 1_700_000_000_000
+SYSTEM = "test"
+"""The system of whoever signs in vectors and in tests."""
 
 
 def identity(name: str) -> Identity:
     """Somebody with a fixed key."""
-    return Identity(name, Ed25519PrivateKey.from_private_bytes(fixed(f"identity {name}")))
+    key = Ed25519PrivateKey.from_private_bytes(fixed(f"identity {name}"))
+    return Identity(name, key, SYSTEM)
 
 
 def hold(*, cause: str = "operator", salt: str = "salt", reason: str = "drill") -> Hold:
@@ -119,18 +122,24 @@ def signed() -> Document:
         _statement("a link", admin, admin.sign(Kind.LINK, link)),
         _statement("a service", admin, admin.sign(Kind.SERVICE, service)),
         _statement("a hold", admin, admin.sign(Kind.HOLD, hold())),
+        _statement("two signers", admin, identity("admin-0").countersign(good)),
     ]
 
     def changed(**fields: Any) -> Signed:
         return Signed(**(dict(good) | fields))
 
+    def by(signer: str = "admin-1", at: int | None = None) -> list[Signature]:
+        one = good.signatures[0].signature
+        return [Signature(signer=signer, signature=one if at is None else flip(one, at))]
+
     other = identity("admin-2")
     invalid = [
+        _statement("another system", admin, changed(system="tests")),
         _statement("another kind", admin, changed(kind=Kind.LINK)),
-        _statement("another signer", admin, changed(signer="admin-2")),
+        _statement("another signer", admin, changed(signatures=by("admin-2"))),
         _statement("another body", admin, changed(body=flip(good.body, -1))),
-        _statement("a bit of the signature", admin, changed(signature=flip(good.signature, 0))),
-        _statement("a bit at its end", admin, changed(signature=flip(good.signature, -1))),
+        _statement("a bit of the signature", admin, changed(signatures=by(at=0))),
+        _statement("a bit at its end", admin, changed(signatures=by(at=-1))),
         _statement("another public key", other, good),
     ]
     return {

@@ -111,7 +111,8 @@ def make_trust(root: Path, members: list[Member], regions: list[str], now_ms: in
 
 
 def _identity(name: str, path: Path) -> Identity:
-    return Identity.load(name, str(path)) if path.exists() else Identity.create(name, str(path))
+    known = Identity.load if path.exists() else Identity.create
+    return known(name, str(path), SYSTEM)
 
 
 def _known(path: Path, root_public: bytes) -> Roster | None:

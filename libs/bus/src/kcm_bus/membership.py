@@ -52,10 +52,11 @@ class Membership:
 def join_system(config: InstanceConfig, role: Role, randomness: Randomness) -> Membership:
     """Load identity and roster; raises ``ConfigError`` when this instance is not on it."""
     try:
-        identity = Identity.load(config.instance, str(config.identity))
         verifier = load_roster(
             config.roster, bytes.fromhex(config.root_public), config.state_dir / _SEEN
         )
+        system = verifier.roster.system
+        identity = Identity.load(config.instance, str(config.identity), system)
         entry = verifier.acting(config.instance)
     except (SecretFileError, Untrusted) as error:
         raise ConfigError(f"{config.instance}: {error}") from None

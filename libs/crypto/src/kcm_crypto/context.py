@@ -70,8 +70,11 @@ REQUEST: Final = Label("kcm/v1/request", (_B, _B, _B))
 REPLY: Final = Label("kcm/v1/reply", (_B, _T, _B))
 """SHA-256 of the request, callee, the clear part of the body."""
 
-SIGN: Final = Label("kcm/v1/sign", (_T, _T, _B))
-"""kind of statement, signer, SHA-256 of the body."""
+SIGN: Final = Label("kcm/v1/sign", (_T, _T, _T, _B))
+"""system, kind of statement, signer, SHA-256 of the body."""
+
+LASTING: Final = Label("kcm/v1/lasting", (_T, _T, _B))
+"""system, kind of statement, SHA-256 of the body: what a retired signer's list names."""
 
 HOLD_ID: Final = Label("kcm/v1/hold-id", (_T, _T, _T, _T, _U64, _T, _B))
 """scope, target, cause, origin, issued (ms), reason, salt: what a hold's id commits to."""

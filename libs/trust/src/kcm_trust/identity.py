@@ -13,7 +13,7 @@ from kcm_crypto.context import ctx
 from kcm_crypto.memory import fill_random
 from kcm_crypto.secretfile import read_secret, write_secret
 from kcm_schemas.codec import Message, encode
-from kcm_schemas.signed import Kind, Signed
+from kcm_schemas.signed import Kind, Signature, Signed
 
 SEED_SIZE: Final = 32
 """Bytes of an Ed25519 private key in its file."""
@@ -23,29 +23,30 @@ ROOT: Final = "root"
 
 
 class Identity:
-    """A name and its private key; the library holds the key."""
+    """A name in one system and its private key; the library holds the key."""
 
-    __slots__ = ("_key", "name", "public")
+    __slots__ = ("_key", "name", "public", "system")
 
-    def __init__(self, name: str, key: Ed25519PrivateKey) -> None:
+    def __init__(self, name: str, key: Ed25519PrivateKey, system: str) -> None:
         self.name: Final = name
+        self.system: Final = system
         self._key: Final = key
         self.public: Final = key.public_key().public_bytes_raw()
 
     @classmethod
-    def load(cls, name: str, path: str) -> Identity:
+    def load(cls, name: str, path: str, system: str) -> Identity:
         """Read a private key from a file of mode 600; raises ``SecretFileError``."""
         arena = Arena()
         try:
             with arena.use() as view:
                 seed = view[:SEED_SIZE]
                 read_secret(path, seed)
-                return cls(name, Ed25519PrivateKey.from_private_bytes(seed))
+                return cls(name, Ed25519PrivateKey.from_private_bytes(seed), system)
         finally:
             arena.purge()
 
     @classmethod
-    def create(cls, name: str, path: str) -> Identity:
+    def create(cls, name: str, path: str, system: str) -> Identity:
         """Make a new key and its file; refuses to overwrite one."""
         arena = Arena()
         try:
@@ -53,7 +54,7 @@ class Identity:
                 seed = view[:SEED_SIZE]
                 fill_random(seed)
                 write_secret(path, seed)
-                return cls(name, Ed25519PrivateKey.from_private_bytes(seed))
+                return cls(name, Ed25519PrivateKey.from_private_bytes(seed), system)
         finally:
             arena.purge()
 
@@ -61,15 +62,28 @@ class Identity:
         """Sign a message as one kind of statement."""
         body = encode(message)
         return Signed(
-            kind=kind,
-            signer=self.name,
-            body=body,
-            signature=self._key.sign(to_sign(kind, self.name, body)),
+            system=self.system, kind=kind, body=body, signatures=[self._signature(kind, body)]
         )
+
+    def countersign(self, statement: Signed) -> Signed:
+        """Add this signature to a statement of the own system; raises ``ValueError`` otherwise.
+
+        Whoever signs has verified, and read, what the statement says.
+        """
+        if statement.system != self.system:
+            raise ValueError("a statement of another system")
+        others = [one for one in statement.signatures if one.signer != self.name]
+        own = self._signature(statement.kind, statement.body)
+        signatures = sorted([*others, own], key=lambda one: one.signer)
+        return Signed(**(dict(statement) | {"signatures": signatures}))
 
     def sign_raw(self, message: bytes) -> bytes:
         """Sign a message that carries its own label (a session ticket)."""
         return self._key.sign(message)
+
+    def _signature(self, kind: Kind, body: bytes) -> Signature:
+        message = to_sign(self.system, kind, self.name, digest(body))
+        return Signature(signer=self.name, signature=self._key.sign(message))
 
     def __repr__(self) -> str:
         return f"<Identity {self.name}>"
@@ -78,9 +92,9 @@ class Identity:
         raise TypeError("keys are not pickled")
 
 
-def to_sign(kind: Kind, signer: str, body: bytes) -> bytes:
-    """The bytes under a signature; large bodies (an audit batch) are bound by their digest."""
-    return ctx(context.SIGN, kind.value, signer, digest(body))
+def to_sign(system: str, kind: Kind, signer: str, body_digest: bytes) -> bytes:
+    """The bytes under a signature; a body is bound by its digest, however large it is."""
+    return ctx(context.SIGN, system, kind.value, signer, body_digest)
 
 
 def digest(body: bytes) -> bytes:

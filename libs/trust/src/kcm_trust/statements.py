@@ -5,7 +5,7 @@ from __future__ import annotations
 from kcm_schemas import limits
 from kcm_schemas.codec import decode, encode
 from kcm_schemas.control import Cause, Hold, Lift, Scope
-from kcm_schemas.signed import Kind, Signed
+from kcm_schemas.signed import Kind, read_signed
 
 from kcm_trust.identity import Identity
 from kcm_trust.verify import hold_id
@@ -61,5 +61,5 @@ def lift(identity: Identity, held: bytes, *, issued_ms: int, reason: str) -> byt
 
 def lifted(raw: bytes) -> tuple[int, str]:
     """When a lift was signed (Unix milliseconds), and by whom. It has to be verified already."""
-    statement = decode(Signed, raw)
-    return decode(Lift, statement.body).issued_ms, statement.signer
+    statement = read_signed(raw)
+    return decode(Lift, statement.body).issued_ms, statement.signatures[0].signer

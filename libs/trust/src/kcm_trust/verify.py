@@ -10,8 +10,8 @@ roster                    the root
 tenant, link, service     an operator with role ``admin``
 hold, cause operator      an operator with role ``security``
 hold, cause l1            a Core of the origin region; only on a link
-lift                      for an operator's hold an operator with role ``security``,
-                          for an L1's hold a Core of the origin region
+lift                      an operator with role ``security``; for an L1's hold also a
+                          Core of the origin region
 root-keys, service-keys   a Core of the region it names
 receipt, lease            the instance that it names, in the role and region it names
 fence, proof              a Core of the region it names
@@ -23,9 +23,19 @@ audit-head                the Auditor that it names
 session ticket            a Gateway of the region it names
 ========================  =======================================================
 
+A statement has one to eight signatures. **Each** of its signers has to be on the roster, to have
+the right to say it alone, and to have signed it; so nobody can change a statement's bytes by adding
+to them.
+
 Somebody retired can do nothing new (admin, ticket, receipt, lease, fence, proof, pull and replies
-are refused), but what they signed to last goes on counting: a kill does not end because the
-operator who pulled it left.
+are refused). Their holds go on counting: a kill does not end because the operator who placed it
+left. Of their lifts, tenants, links, services and wrapped keys those count that the root listed as
+it retired them, and those that somebody acting has signed, too. So belief is a function of the
+statement and the roster, and never of when, or in which order, anything arrived.
+
+**No work before trust.** What is done with bytes from outside before a signature was checked is
+bounded by their kind: the envelope's one shape is walked through, signers are looked up, and the
+signatures of those who may say this at all are checked. Only then is the body read.
 
 Every function takes bytes from outside and returns the verified thing, or raises ``Untrusted``.
 What is absent, unverifiable or of an unknown signer is not served.
@@ -33,7 +43,9 @@ What is absent, unverifiable or of an unknown signer is not served.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, TypeVar
 
 from kcm_crypto import context
@@ -45,21 +57,51 @@ from kcm_schemas.auditing import AuditHead
 from kcm_schemas.codec import Message, decode
 from kcm_schemas.codes import KcmError
 from kcm_schemas.control import Fence, Hold, Lease, Lift, Proof, PullReply, PullRequest, Receipt
-from kcm_schemas.names import is_region
 from kcm_schemas.registry import Link, RootKeys, Service, ServiceKeys, Tenant
-from kcm_schemas.roster import Instance, OperatorRole, Role, Roster
+from kcm_schemas.roster import Instance, Operator, OperatorRole, Role, Roster
 from kcm_schemas.signed import Kind, Signed
 
-from kcm_trust.identity import ROOT, check, digest, to_sign
+from kcm_trust.envelopes import STATEMENT_MAX, Untrusted, envelope, statement_digest
+from kcm_trust.identity import check, digest, to_sign
+from kcm_trust.lasting import NOTHING, Lasting
+from kcm_trust.rosters import entries, name_of, verify_roster
 
-STATEMENT_MAX: Final = 900 * 1024
-"""Bytes of a signed statement."""
+__all__ = [
+    "STATEMENT_MAX",
+    "Untrusted",
+    "VerifiedHold",
+    "VerifiedLift",
+    "Verifier",
+    "hold_id",
+    "may_ask",
+    "verify_roster",
+]
 
 M = TypeVar("M", bound=Message)
 
+Entry = Instance | Operator
 
-class Untrusted(Exception):
-    """A statement is not believed. The text says why and carries nothing of it."""
+
+@dataclass(frozen=True, slots=True)
+class Right:
+    """Who may sign a kind of statement at all: asked before a signature is checked."""
+
+    who: str
+    has: Callable[[Entry], bool]
+
+    def check(self, entry: Entry | None) -> Entry:
+        """The entry; raises ``Untrusted``."""
+        if entry is None:
+            raise Untrusted("the signer is not on the roster")
+        if not self.has(entry):
+            raise Untrusted(f"the signer is not {self.who}")
+        return entry
+
+    def acting(self, entry: Entry | None) -> Entry:
+        """The same, of whoever is not retired."""
+        if self.check(entry).retired:
+            raise Untrusted("the signer is retired")
+        return self.check(entry)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,30 +123,14 @@ class VerifiedLift:
     raw: bytes
 
 
-def verify_roster(raw: bytes, root_public: bytes, seen: int) -> Roster:
-    """Verify a roster; ``seen`` is the highest version this instance has ever accepted."""
-    statement = _statement(raw, Kind.ROSTER)
-    if statement.signer != ROOT or not check(root_public, statement.signature, _signed(statement)):
-        raise Untrusted("the roster is not signed by the operator root")
-    roster = _body(Roster, statement)
-    if roster.version < seen:
-        raise Untrusted("the roster is older than one that was seen before")
-    names = [i.instance for i in roster.instances] + [o.operator for o in roster.operators]
-    if len(set(names)) != len(names) or ROOT in names:
-        raise Untrusted("the roster names somebody twice")
-    regions = [entry.region for entry in roster.regions]
-    if len(set(regions)) != len(regions) or not all(is_region(region) for region in regions):
-        raise Untrusted("the roster names a region twice, or by a name that is reserved")
-    return roster
-
-
 class Verifier:
     """Verifies statements by one roster. Immutable: a new roster makes a new verifier."""
 
-    def __init__(self, roster: Roster) -> None:
+    def __init__(self, roster: Roster, lasting: Mapping[str, Lasting] | None = None) -> None:
+        """``lasting`` has the lists of those who are retired, as far as they are here."""
         self.roster: Final = roster
-        self._instances: Final = {entry.instance: entry for entry in roster.instances}
-        self._operators: Final = {entry.operator: entry for entry in roster.operators}
+        self.lasting: Final = dict(lasting or {})
+        self._entries: Final[dict[str, Entry]] = {name_of(one): one for one in entries(roster)}
         self._regions: Final = {entry.region: entry for entry in roster.regions}
 
     @property
@@ -114,8 +140,8 @@ class Verifier:
 
     def instance(self, name: str) -> Instance:
         """An instance on the roster."""
-        entry = self._instances.get(name)
-        if entry is None:
+        entry = self._entries.get(name)
+        if not isinstance(entry, Instance):
             raise Untrusted("the signer is not on the roster")
         return entry
 
@@ -128,103 +154,97 @@ class Verifier:
 
     def tenant(self, raw: bytes) -> Tenant:
         """A tenant, signed by an admin."""
-        return self._by_operator(raw, Kind.TENANT, Tenant, OperatorRole.ADMIN)
+        return self._lasts(raw, Kind.TENANT, Tenant, _ADMIN)
 
     def link(self, raw: bytes) -> Link:
         """An L1 link, signed by an admin."""
-        return self._by_operator(raw, Kind.LINK, Link, OperatorRole.ADMIN)
+        return self._lasts(raw, Kind.LINK, Link, _ADMIN)
 
     def service(self, raw: bytes) -> Service:
         """A service, signed by an admin."""
-        return self._by_operator(raw, Kind.SERVICE, Service, OperatorRole.ADMIN)
+        return self._lasts(raw, Kind.SERVICE, Service, _ADMIN)
 
     def root_keys(self, raw: bytes) -> RootKeys:
         """Wrapped tenant roots, signed by a Core of their region."""
-        statement = _statement(raw, Kind.ROOT_KEYS)
+        statement, signers = self._signed(raw, _CORE, Kind.ROOT_KEYS)
         keys = _body(RootKeys, statement)
-        self._core_of(statement, keys.region)
+        self._in_region(signers, keys.region)
+        self._counts(statement, signers)
         return keys
 
     def service_keys(self, raw: bytes) -> ServiceKeys:
         """Wrapped service keys, signed by a Core of their region."""
-        statement = _statement(raw, Kind.SERVICE_KEYS)
+        statement, signers = self._signed(raw, _CORE, Kind.SERVICE_KEYS)
         keys = _body(ServiceKeys, statement)
-        self._core_of(statement, keys.region)
+        self._in_region(signers, keys.region)
+        self._counts(statement, signers)
         return keys
 
     def hold(self, raw: bytes) -> VerifiedHold:
         """A hold, by whoever may kill for its cause."""
-        statement = _statement(raw, Kind.HOLD)
-        hold = _body(Hold, statement)
-        if hold.id != hold_id(hold):
-            raise Untrusted("the hold's id is not the one of its content")
-        self._may_hold(statement, hold)
-        return VerifiedHold(hold, statement.signer, raw)
+        statement, signers = self._signed(raw, _MAY_HOLD, Kind.HOLD)
+        return self._held(statement, signers, raw)
 
     def lift(self, raw: bytes) -> VerifiedLift:
         """A lift and the hold it embeds."""
-        statement = _statement(raw, Kind.LIFT)
-        lift = _body(Lift, statement)
-        held = self.hold(lift.hold)
-        self._may_hold(statement, held.hold)
-        return VerifiedLift(lift, held, statement.signer, raw)
+        statement, signers = self._signed(raw, _MAY_HOLD, Kind.LIFT)
+        return self._lifted(statement, signers, raw)
 
     def hold_or_lift(self, raw: bytes) -> VerifiedHold | VerifiedLift:
         """What a hold's subject carries."""
-        kind = _decode(raw).kind
-        return self.lift(raw) if kind is Kind.LIFT else self.hold(raw)
+        statement, signers = self._signed(raw, _MAY_HOLD, Kind.HOLD, Kind.LIFT)
+        if statement.kind is Kind.LIFT:
+            return self._lifted(statement, signers, raw)
+        return self._held(statement, signers, raw)
 
     def receipt(self, raw: bytes) -> Receipt:
         """A receipt, by the instance it names."""
-        statement = _statement(raw, Kind.RECEIPT)
+        statement, signers = self._signed(raw, _INSTANCE, Kind.RECEIPT, acting=True)
         body = _body(Receipt, statement)
-        self._itself(statement, body.instance, body.role, body.region, acting=True)
+        _itself(signers, body.instance, body.role, body.region)
         return body
 
     def lease(self, raw: bytes) -> Lease:
         """A lease record, by the instance it names."""
-        statement = _statement(raw, Kind.LEASE)
+        statement, signers = self._signed(raw, _INSTANCE, Kind.LEASE, acting=True)
         body = _body(Lease, statement)
-        self._itself(statement, body.instance, body.role, body.region, acting=True)
+        _itself(signers, body.instance, body.role, body.region)
         return body
 
     def fence(self, raw: bytes) -> Fence:
         """A fence, by a Core of the region that knows."""
-        statement = _statement(raw, Kind.FENCE)
+        statement, signers = self._signed(raw, _CORE, Kind.FENCE, acting=True)
         body = _body(Fence, statement)
-        self._core_of(statement, body.region, acting=True)
+        self._in_region(signers, body.region)
         return body
 
     def proof(self, raw: bytes) -> Proof:
         """A proof, by a Core of the region in which the key was used."""
-        statement = _statement(raw, Kind.PROOF)
+        statement, signers = self._signed(raw, _CORE, Kind.PROOF, acting=True)
         body = _body(Proof, statement)
-        self._core_of(statement, body.region, acting=True)
+        self._in_region(signers, body.region)
         return body
 
     def pull(self, raw: bytes) -> PullRequest:
         """A pull, by a Core of the region that asks."""
-        statement = _statement(raw, Kind.PULL)
+        statement, signers = self._signed(raw, _CORE, Kind.PULL, acting=True)
         body = _body(PullRequest, statement)
-        self._core_of(statement, body.region, acting=True)
+        self._in_region(signers, body.region)
         return body
 
     def pull_reply(self, raw: bytes) -> PullReply:
         """The answer to a pull, by a Core of the region that was asked."""
-        statement = _statement(raw, Kind.PULL_REPLY)
+        statement, signers = self._signed(raw, _CORE, Kind.PULL_REPLY, acting=True)
         body = _body(PullReply, statement)
-        self._core_of(statement, body.region, acting=True)
+        self._in_region(signers, body.region)
         return body
 
     def admin(self, raw: bytes) -> tuple[AdminRequest, str, frozenset[OperatorRole]]:
         """An admin request with its operator and that operator's roles."""
-        statement = _statement(raw, Kind.ADMIN)
-        operator = self._operators.get(statement.signer)
-        if operator is None or not self._signed_by(statement, operator.public_key):
-            raise Untrusted("the request is not signed by an operator of the roster")
-        if operator.retired:
-            raise Untrusted("the operator is retired")
-        return _body(AdminRequest, statement), operator.operator, frozenset(operator.roles)
+        statement, signers = self._signed(raw, _OPERATOR, Kind.ADMIN, acting=True)
+        who = _one(signers)
+        roles = frozenset(who.roles) if isinstance(who, Operator) else frozenset()
+        return _body(AdminRequest, statement), name_of(who), roles
 
     def admin_reply(self, raw: bytes, role: Role = Role.CORE) -> tuple[AdminReply, Instance]:
         """An admin reply with the instance that answered, which must have ``role``.
@@ -232,25 +252,22 @@ class Verifier:
         An Auditor's word must never pass for a Core's: it could say that a kill is complete. The
         caller also compares the instance's region with the one that it asked.
         """
-        statement = _statement(raw, Kind.ADMIN_REPLY)
-        entry = self.acting(statement.signer)
-        if entry.role is not role or not self._signed_by(statement, entry.public_key):
-            raise Untrusted(f"the reply is not signed by an instance with role {role.value}")
-        return _body(AdminReply, statement), entry
+        statement, signers = self._signed(raw, _ROLE[role], Kind.ADMIN_REPLY, acting=True)
+        return _body(AdminReply, statement), self.acting(name_of(_one(signers)))
 
     def audit(self, raw: bytes) -> AuditBatch:
         """Audit events, by the instance that emitted them."""
-        statement = _statement(raw, Kind.AUDIT)
+        statement, signers = self._signed(raw, _INSTANCE, Kind.AUDIT)
         body = _body(AuditBatch, statement)
-        self._itself(statement, body.emitter, body.role, body.region)
+        _itself(signers, body.emitter, body.role, body.region)
         return body
 
     def audit_head(self, raw: bytes) -> AuditHead:
         """The head of a journal, by the Auditor that keeps it."""
-        statement = _statement(raw, Kind.AUDIT_HEAD)
+        statement, signers = self._signed(raw, _ROLE[Role.AUDITOR], Kind.AUDIT_HEAD)
         body = _body(AuditHead, statement)
-        entry = self.instance(statement.signer)
-        self._itself(statement, body.auditor, Role.AUDITOR, entry.region)
+        if name_of(_one(signers)) != body.auditor:
+            raise Untrusted("the signer speaks for somebody else")
         return body
 
     def ticket(self, caller: str, region: str, signature: bytes, message: bytes) -> Instance:
@@ -262,48 +279,111 @@ class Verifier:
             raise Untrusted("the signature does not hold")
         return entry
 
-    def _by_operator(self, raw: bytes, kind: Kind, model: type[M], role: OperatorRole) -> M:
-        statement = _statement(raw, kind)
-        self._operator(statement, role)
+    def _signed(
+        self, raw: bytes, right: Right, *kinds: Kind, acting: bool = False
+    ) -> tuple[Signed, list[Entry]]:
+        """A statement and its signers, all of whom may say this kind of thing and have."""
+        statement = envelope(raw, *kinds)
+        if statement.system != self.roster.system:
+            raise Untrusted("the statement is of another system")
+        check_right = right.acting if acting else right.check
+        signers = [check_right(self._entries.get(one.signer)) for one in statement.signatures]
+        content = digest(statement.body)
+        for entry, one in zip(signers, statement.signatures, strict=True):
+            message = to_sign(statement.system, statement.kind, one.signer, content)
+            if not self._holds(entry.public_key, one.signature, message):
+                raise Untrusted("the signature does not hold")
+        return statement, signers
+
+    def _lasts(self, raw: bytes, kind: Kind, model: type[M], right: Right) -> M:
+        statement, signers = self._signed(raw, right, kind)
+        self._counts(statement, signers)
         return _body(model, statement)
 
-    def _operator(self, statement: Signed, role: OperatorRole) -> None:
-        operator = self._operators.get(statement.signer)
-        if operator is None or role not in operator.roles:
-            raise Untrusted(f"the signer is not an operator with role {role.value}")
-        if not self._signed_by(statement, operator.public_key):
-            raise Untrusted("the signature does not hold")
+    def _counts(self, statement: Signed, signers: list[Entry]) -> None:
+        """Raise unless somebody who acts has signed it, or it lasts of somebody who retired."""
+        if all(entry.retired for entry in signers):
+            named = statement_digest(statement)
+            if not any(named in self.lasting.get(name_of(one), NOTHING) for one in signers):
+                raise Untrusted("the signer is retired, and the root does not list this")
 
-    def _core_of(self, statement: Signed, region: str, *, acting: bool = False) -> None:
-        self._itself(statement, statement.signer, Role.CORE, region, acting=acting)
-
-    def _itself(
-        self, statement: Signed, name: str, role: Role, region: str, *, acting: bool = False
-    ) -> None:
-        entry = self.acting(statement.signer) if acting else self.instance(statement.signer)
-        if (entry.instance, entry.role, entry.region) != (name, role, region):
-            raise Untrusted("the signer speaks for somebody else")
-        if not self._signed_by(statement, entry.public_key):
-            raise Untrusted("the signature does not hold")
-
-    def _may_hold(self, statement: Signed, hold: Hold) -> None:
+    def _held(self, statement: Signed, signers: list[Entry], raw: bytes) -> VerifiedHold:
+        """A hold counts whoever has retired: dark is safe, and somebody acting may lift it."""
+        hold = _body(Hold, statement)
+        if hold.id != hold_id(hold):
+            raise Untrusted("the hold's id is not the one of its content")
         if hold.origin not in self._regions:
             raise Untrusted("the hold is of a region that is not on the roster")
         if hold.scope == "region" and hold.target not in self._regions:
             raise Untrusted("the hold is on a region that is not on the roster")
-        if hold.cause == "operator":
-            self._operator(statement, OperatorRole.SECURITY)
-            return
-        if hold.scope != "link":
-            raise Untrusted("a customer's key holds what it opens, and nothing else")
-        self._core_of(statement, hold.origin)
+        if hold.cause == "l1":
+            if hold.scope != "link":
+                raise Untrusted("a customer's key holds what it opens, and nothing else")
+            self._in_region(signers, hold.origin)
+        elif not all(map(_security, signers)):
+            raise Untrusted("the signer is not an operator with role security")
+        return VerifiedHold(hold, name_of(signers[0]), raw)
 
-    def _signed_by(self, statement: Signed, public: bytes) -> bool:
-        return self._holds(public, statement.signature, _signed(statement))
+    def _lifted(self, statement: Signed, signers: list[Entry], raw: bytes) -> VerifiedLift:
+        """``security`` lifts any hold; a Core one that its own region's key caused."""
+        lift = _body(Lift, statement)
+        held = self.hold(lift.hold)
+        if not all(map(_security, signers)):
+            if held.hold.cause != "l1":
+                raise Untrusted("the signer is not an operator with role security")
+            self._in_region([one for one in signers if not _security(one)], held.hold.origin)
+        self._counts(statement, signers)
+        return VerifiedLift(lift, held, name_of(signers[0]), raw)
+
+    def _in_region(self, signers: list[Entry], region: str) -> None:
+        for entry in signers:
+            if not isinstance(entry, Instance) or (entry.role, entry.region) != (Role.CORE, region):
+                raise Untrusted("the signer speaks for somebody else")
 
     def _holds(self, public: bytes, signature: bytes, message: bytes) -> bool:
         """Whether a signature holds: the one thing here that a simulation may make cheaper."""
         return check(public, signature, message)
+
+
+def _has_role(entry: Entry, role: Role) -> bool:
+    return isinstance(entry, Instance) and entry.role is role
+
+
+def _is_operator(entry: Entry, role: OperatorRole) -> bool:
+    return isinstance(entry, Operator) and role in entry.roles
+
+
+def _security(entry: Entry) -> bool:
+    return _is_operator(entry, OperatorRole.SECURITY)
+
+
+_ROLE: Final = {
+    role: Right(f"an instance with role {role.value}", partial(_has_role, role=role))
+    for role in Role
+}
+_CORE: Final = _ROLE[Role.CORE]
+_INSTANCE: Final = Right("an instance", lambda entry: isinstance(entry, Instance))
+_OPERATOR: Final = Right("an operator", lambda entry: isinstance(entry, Operator))
+_ADMIN: Final = Right("an operator with role admin", partial(_is_operator, role=OperatorRole.ADMIN))
+_MAY_HOLD: Final = Right(
+    "an operator with role security or a Core",
+    lambda entry: _security(entry) or _has_role(entry, Role.CORE),
+)
+
+
+def _one(signers: list[Entry]) -> Entry:
+    """The signer of what one speaks for oneself alone."""
+    if len(signers) != 1:
+        raise Untrusted("this kind of statement has one signer")
+    return signers[0]
+
+
+def _itself(signers: list[Entry], name: str, role: Role, region: str) -> None:
+    entry = _one(signers)
+    if not isinstance(entry, Instance):
+        raise Untrusted("the signer is no instance")
+    if (entry.instance, entry.role, entry.region) != (name, role, region):
+        raise Untrusted("the signer speaks for somebody else")
 
 
 def hold_id(hold: Hold) -> bytes:
@@ -328,26 +408,8 @@ def may_ask(entry: Instance, tenant: str, service: str) -> bool:
     )
 
 
-def _decode(raw: bytes) -> Signed:
-    try:
-        return decode(Signed, raw, limit=STATEMENT_MAX)
-    except KcmError:
-        raise Untrusted("not a signed statement") from None
-
-
-def _statement(raw: bytes, kind: Kind) -> Signed:
-    statement = _decode(raw)
-    if statement.kind is not kind:
-        raise Untrusted(f"not a statement of kind {kind.value}")
-    return statement
-
-
 def _body(model: type[M], statement: Signed) -> M:
     try:
         return decode(model, statement.body, limit=STATEMENT_MAX)
     except KcmError:
         raise Untrusted("the statement's body is not well formed") from None
-
-
-def _signed(statement: Signed) -> bytes:
-    return to_sign(statement.kind, statement.signer, statement.body)

@@ -13,7 +13,7 @@ from typing import Final, assert_never
 from kcm_bus.audit_chain import Chain
 from kcm_schemas.audit import AuditBatch, AuditEvent, EventType
 from kcm_schemas.codec import decode
-from kcm_schemas.signed import Signed
+from kcm_schemas.signed import read_signed
 
 from kcm_auditor.entries import (
     Batch,
@@ -125,7 +125,7 @@ class Book:
                 self.begin_stream(content)
             case Batch():
                 self.reach(content.region, content.position)
-                self.advance(decode(AuditBatch, decode(Signed, content.statement).body))
+                self.advance(decode(AuditBatch, read_signed(content.statement).body))
             case Incident():
                 self.incidents += 1
                 if content.region is not None:

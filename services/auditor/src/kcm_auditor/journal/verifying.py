@@ -16,7 +16,7 @@ from kcm_schemas.audit import AuditBatch
 from kcm_schemas.auditing import AuditHead
 from kcm_schemas.codec import decode
 from kcm_schemas.codes import KcmError
-from kcm_schemas.signed import Signed
+from kcm_schemas.signed import read_signed
 from kcm_trust.verify import Untrusted, Verifier
 
 from kcm_auditor.book import Book
@@ -103,13 +103,13 @@ class _Check:
 
     def _signature(self, statement: bytes) -> None:
         if self.verifier is None:
-            decode(AuditBatch, decode(Signed, statement).body)
+            decode(AuditBatch, read_signed(statement).body)
         else:
             self.verifier.audit(statement)
 
     def _head(self, where: str, content: Head) -> None:
         if self.verifier is None:
-            head = decode(AuditHead, decode(Signed, content.statement).body)
+            head = decode(AuditHead, read_signed(content.statement).body)
         else:
             head = self.verifier.audit_head(content.statement)
         if (head.seq, head.head) != (self.seq, self.head):
