@@ -25,7 +25,7 @@ A, B, C = "eu-de", "us-east", "ap-south"
 SECONDS = 20.0
 HOLD_OF_A = f"kcm.v1.ctl.hold.{A}.tenant.x"
 RECEIPT_OF_A = f"kcm.v1.ctl.receipt.{A}.x"
-AFTER = f"kcm.v1.ctl.after.{A}.x"
+AFTER = f"kcm.v1.ctl.receipt.{A}.after"
 HOLD_OF_B = f"kcm.v1.ctl.hold.{B}.tenant.x"
 
 
@@ -93,7 +93,7 @@ class Heard:
 
     async def until_linked(self, sender: Client, origin: str = A) -> None:
         """Wait until what the region's sender publishes arrives here: interest has to travel."""
-        probe = f"kcm.v1.ctl.probe.{origin}.{secrets.token_hex(4)}"
+        probe = f"kcm.v1.ctl.receipt.{origin}.{secrets.token_hex(4)}"
         async with asyncio.timeout(SECONDS):
             while probe not in self.subjects:
                 self._changed.clear()
@@ -190,7 +190,8 @@ async def test_a_region_cannot_speak_for_another(system):
         assert not [s for s in heard.subjects if f".{B}." in s]
 
 
-SPIED = (">", "kcm.v1.ctl.>", "kcm.v1.ctl.pull.*", f"kcm.v1.ctl.pull.{B}", "_INBOX.>", "_R_.>")
+PULL = f"kcm.v1.ctl.pull.{B}.{C}"
+SPIED = (">", "kcm.v1.ctl.>", "kcm.v1.ctl.pull.*.*", PULL, "_INBOX.>", "_R_.>")
 
 
 async def test_a_pull_is_answered_by_the_region_that_was_asked(system):
@@ -208,15 +209,39 @@ async def test_a_pull_is_answered_by_the_region_that_was_asked(system):
         async def answer(message) -> None:
             await message.respond(b"from-b")
 
-        await asked.subscribe(f"kcm.v1.ctl.pull.{B}", queue="cores", cb=answer)
+        await asked.subscribe(f"kcm.v1.ctl.pull.{B}.*", queue="cores", cb=answer)
         await asked.flush()
         await spied.until_linked(asker, C)
         await spied.until_linked(asked, B)
-        assert (await ask(asker, f"kcm.v1.ctl.pull.{B}")).data == b"from-b"
+        assert (await ask(asker, PULL)).data == b"from-b"
         for client, origin in ((asker, C), (asked, B)):
-            await client.publish(f"kcm.v1.ctl.after.{origin}.x", b"")
-            await spied.until(f"kcm.v1.ctl.after.{origin}.x")
+            await client.publish(f"kcm.v1.ctl.receipt.{origin}.after", b"")
+            await spied.until(f"kcm.v1.ctl.receipt.{origin}.after")
         assert not [s for s in spied.subjects if "pull" in s or s.startswith(("_INBOX", "_R_"))]
+
+
+async def test_nobody_asks_in_another_regions_name(system):
+    """The subject names who asks, so a region that asks too much is known."""
+    async with (
+        connected(system, B, Account.CONTROL) as asked,
+        connected(system, A, Account.CONTROL) as liar,
+        connected(system, C, Account.CONTROL) as asker,
+    ):
+        heard = await Heard().listen(asked, f"kcm.v1.ctl.pull.{B}.*")
+        await heard.listen(asked, "kcm.v1.ctl.receipt.>")
+        await heard.until_linked(asker, C)
+        async with asyncio.timeout(SECONDS):
+            while PULL not in heard.subjects:
+                await liar.publish(f"kcm.v1.ctl.pull.{B}.{A}", b"own")
+                await asker.publish(PULL, b"own")
+                await asyncio.sleep(0.02)
+        heard.subjects.clear()
+        await liar.publish(PULL, b"forged")
+        async with asyncio.timeout(SECONDS):
+            while f"kcm.v1.ctl.pull.{B}.{A}" not in heard.subjects:
+                await liar.publish(f"kcm.v1.ctl.pull.{B}.{A}", b"own")
+                await asyncio.sleep(0.02)
+        assert PULL not in heard.subjects
 
 
 async def ask(client: Client, subject: str):
@@ -327,11 +352,11 @@ async def test_the_backbone_itself_keeps_others_pulls_from_a_rewritten_broker(sy
             rogue.subscribe(subject)
         async with connected(system, C, Account.CONTROL) as asker:
             hearing = asyncio.create_task(
-                rogue.heard_until(f"LMSG kcm.v1.ctl.after.{C}.x".encode())
+                rogue.heard_until(f"LMSG kcm.v1.ctl.receipt.{C}.after".encode())
             )
             while not hearing.done():
-                await asker.publish(f"kcm.v1.ctl.pull.{B}", b"question")
-                await asker.publish(f"kcm.v1.ctl.after.{C}.x", b"")
+                await asker.publish(PULL, b"question")
+                await asker.publish(f"kcm.v1.ctl.receipt.{C}.after", b"")
                 await asyncio.sleep(0.02)
             heard = await hearing
     finally:
@@ -351,8 +376,8 @@ async def test_the_link_heals_after_the_backbone_was_away(system, brokers):
         away = brokers.processes[name]
         assert stop([away]) == {away: End.DRAINED}
         assert not is_running(away)
-        await sender.publish(f"kcm.v1.ctl.meanwhile.{A}.x", b"")
+        await sender.publish(f"kcm.v1.ctl.receipt.{A}.meanwhile", b"")
         await sender.flush()
         brokers.processes[name] = topology.start_broker(system, name, die_with_parent=True)
         await heard.until_linked(sender)
-        assert f"kcm.v1.ctl.meanwhile.{A}.x" not in heard.subjects
+        assert f"kcm.v1.ctl.receipt.{A}.meanwhile" not in heard.subjects

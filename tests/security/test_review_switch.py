@@ -55,10 +55,13 @@ class Rig:
             revocations=self.revocations,
             knowledge=Knowledge(Timing()),
             purge=purge or self._purge,
-            emit=lambda kind, **fields: self.events.append((kind, fields)),
+            emit=self.emit,
             clock=self.clock,
             randomness=SystemRandomness(),
         )
+
+    def emit(self, kind, **fields):
+        self.events.append((kind, fields))
 
     def _purge(self, tenant):
         self.purged.append(tenant)
@@ -246,7 +249,7 @@ def on_record(rig):
 VICTIM = b"boot-of-" + b"v" * 8
 
 
-def test_nobody_ends_or_dates_the_boot_of_somebody_else():
+async def test_nobody_ends_or_dates_the_boot_of_somebody_else():
     """core-eu-2 plays the insider: it signs its own name beside the boot of the Gateway."""
     rig = Rig()
     put_lease(rig, lease("gw-eu", VICTIM, first=5))
@@ -327,6 +330,7 @@ def regions(rig):
         clock=rig.clock,
         randomness=SystemRandomness(),
         chance=lambda: 0.5,
+        emit=rig.emit,
     )
 
 
@@ -340,6 +344,7 @@ def kills(rig):
         regions=regions(rig),
         timing=Timing(),
         clock=rig.clock,
+        emit=rig.emit,
     )
 
 
@@ -347,7 +352,8 @@ def receipt(kill, who, boot, role=Role.GATEWAY, region="eu"):
     body = Receipt(
         hold_id=kill.id, instance=who, boot=boot, role=role, region=region, keys=0, purge_us=0
     )
-    return Message(encode(identity(who).sign(Kind.RECEIPT, body)))
+    raw = encode(identity(who).sign(Kind.RECEIPT, body))
+    return Message(raw, subject=subjects.receipt(region, kill.id))
 
 
 async def test_nobody_receipts_for_the_boot_of_somebody_else():

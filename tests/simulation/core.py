@@ -76,6 +76,7 @@ class SimCore(Instance):
             timing=timing,
             randomness=self.randomness,
             chance=chance,
+            emit=self.emit,
         )
         self.switch.listen(self.regions.on_fence, self.watch.on_proof)
         self.kills: Final = Kills(
@@ -85,6 +86,7 @@ class SimCore(Instance):
             switch=self.switch,
             regions=self.regions,
             timing=timing,
+            emit=self.emit,
         )
         broken(world.plan.variant, self)
 

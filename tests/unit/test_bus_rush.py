@@ -263,6 +263,9 @@ def receipt(raw_boot=b"g" * 16):
     return encode(identity("gw-eu").sign(Kind.RECEIPT, body))
 
 
+HERE = subjects.receipt("eu", HOLD.id)
+
+
 @pytest.fixture
 async def kills(switch, registry, verifier):
     made = Kills(
@@ -274,6 +277,7 @@ async def kills(switch, registry, verifier):
         regions=Regions(),
         timing=Timing(),
         clock=Clock(),
+        emit=lambda kind, **fields: None,
     )
     await made.start()
     return made
@@ -283,14 +287,14 @@ async def test_a_receipt_counts_as_soon_as_somebody_asks(kills, switch):
     switch.made.learning.learn(HELD)
     arrived = switch.bus.heard[subjects.receipts()]
     for raw in (b"forged", receipt(), receipt()):
-        await arrived(Message(raw))
+        await arrived(Message(raw, subject=HERE))
     (boot,) = (await kills.status(HOLD.id)).boots
     assert (boot.how, boot.after_ms) == ("receipt", 0)
 
 
 async def test_a_receipt_that_came_before_its_hold_did_not_come_in_the_past(kills, switch):
     switch.made.learning.learn(HELD)
-    await switch.bus.heard[subjects.receipts()](Message(receipt()))
+    await switch.bus.heard[subjects.receipts()](Message(receipt(), subject=HERE))
     kills._clock.now += 1.0
     kills._note(kills._heard, HOLD.id, kills._clock.now)
     (boot,) = (await kills.status(HOLD.id)).boots
@@ -299,8 +303,8 @@ async def test_a_receipt_that_came_before_its_hold_did_not_come_in_the_past(kill
 
 async def test_receipts_that_wait_to_be_read_are_bounded(kills, switch):
     arrived = switch.bus.heard[subjects.receipts()]
-    await arrived(Message(receipt()))
+    await arrived(Message(receipt(), subject=HERE))
     for number in range(3 * UNREAD_MAX):
-        await arrived(Message(b"forged %d" % number))
+        await arrived(Message(b"forged %d" % number, subject=HERE))
         assert len(kills._unread) <= UNREAD_MAX
     assert [one.receipt.instance for one in kills._receipts[HOLD.id].values()] == ["gw-eu"]

@@ -339,7 +339,11 @@ def test_the_production_backbone_shares_what_the_tested_one_shares(tmp_path):
         block = text[text.index(f"\n  {region}: {{") :].split("\n  }\n")[0]
         shared = re.findall(r"(stream|service): \"([^\"]+)\"", block)
         taken = re.findall(r"(stream|service): \{account: (\S+), subject: \"([^\"]+)\"\}", block)
-        assert shared == [item for export in account["exports"] for item in export.items()]
+        exported = [("stream", e["stream"]) for e in account["exports"] if "stream" in e]
+        exported += [("service", e["service"]) for e in account["exports"] if "service" in e]
+        assert shared == exported
+        named = re.findall(r"service: \"[^\"]+\", accounts: \[(\S+)\]", block)
+        assert [named] == [e["accounts"] for e in account["exports"] if "service" in e]
         assert taken == [
             (kind, at["account"], at["subject"])
             for entry in account["imports"]

@@ -119,7 +119,7 @@ def test_what_crosses_regions_lies_below_ctl() -> None:
     crossing = [
         subjects.broadcast_hold("eu", "tenant", b"i" * 16),
         subjects.receipt("eu", b"i" * 16),
-        subjects.pull("eu"),
+        subjects.pull("eu", "us"),
         subjects.broadcast_holds(),
         subjects.receipts(),
     ]

@@ -163,9 +163,25 @@ def receipts() -> str:
     return f"{CTL}.receipt.>"
 
 
-def pull(region: str) -> str:
+def speaker(subject: str) -> str:
+    """The region that speaks in ``kcm.v1.ctl.<noun>.<region>.…``; brokers check that it does."""
+    tokens = subject.split(".", 5)
+    return tokens[4] if len(tokens) > 4 else ""
+
+
+def pull(region: str, asker: str) -> str:
     """Ask a region's Cores what they hold; request/reply across regions."""
-    return _join(RESERVED_REGION, "pull", region)
+    return _join(RESERVED_REGION, "pull", region, asker)
+
+
+def pulls(region: str) -> str:
+    """What a region is asked by all others."""
+    return f"{_join(RESERVED_REGION, 'pull', region)}.*"
+
+
+def asker(subject: str) -> str:
+    """The region that asks in a pull's subject."""
+    return subject.rsplit(".", 1)[-1]
 
 
 def audit(region: str, emitter: str) -> str:

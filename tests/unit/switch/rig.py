@@ -337,6 +337,7 @@ class CoreBoot(Boot):
             timing=system.timing,
             randomness=self.randomness,
             chance=chance,
+            emit=self.emit,
         )
         self.kills = Kills(
             **common,
@@ -345,6 +346,7 @@ class CoreBoot(Boot):
             switch=self.switch,
             regions=self.regions,
             timing=system.timing,
+            emit=self.emit,
         )
         self.switch.listen(self.regions.on_fence, self.watch.on_proof)
 

@@ -273,7 +273,9 @@ async def test_a_fence_that_is_repeated_does_not_put_off_the_next_question(syste
     old = core.stream.entries[subject].data
     asked = []
     system.wire.loses = lambda sender, _, about: bool(
-        asked.append(sender) if sender == "core-eu-1" and about == subjects.pull("us") else None
+        asked.append(sender)
+        if sender == "core-eu-1" and about == subjects.pull("us", "eu")
+        else None
     )
     for _ in range(20):
         core.switch.receive(Entry(core.follower.position, subject, old))

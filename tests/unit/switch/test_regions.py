@@ -41,7 +41,7 @@ async def answering(system, region, answer):
         reply = signed(Kind.PULL_REPLY, PullReply(**fields), signer)
         await member.publish(message.reply, reply)
 
-    await member.subscribe(subjects.pull(region), on_pull, queue=f"core-{region}")
+    await member.subscribe(subjects.pulls(region), on_pull, queue=f"core-{region}")
 
 
 async def test_a_region_learns_from_another_what_every_broadcast_lost(system):
@@ -133,7 +133,7 @@ async def test_a_region_that_promises_more_for_ever_gets_no_fence(system):
     eu = system.core("core-eu-1")
     await eu.start(watch=False)  # asks once
     assert fences(eu.stream) == []
-    asked = [m for m in system.wire.sent if m.subject == subjects.pull("us")]
+    asked = [m for m in system.wire.sent if m.subject == subjects.pull("us", "eu")]
     assert len(asked) <= regions_module.PAGES_MAX
 
 
@@ -151,7 +151,7 @@ async def test_holds_come_in_several_pages_by_cursor(system):
     asked = [
         VERIFIER.pull(m.data).after
         for m in system.wire.sent
-        if m.subject == subjects.pull("us") and VERIFIER.pull(m.data).region == "eu"
+        if m.subject == subjects.pull("us", "eu") and VERIFIER.pull(m.data).region == "eu"
     ]
     pages = [after for after in asked if after != regions_module.FIRST]
     assert len(pages) >= 2
@@ -188,7 +188,7 @@ async def test_a_pull_is_answered_behind_an_own_record_that_began_after_it_arriv
     us.stream.store(place(one, "us"), held(one))
     before = us.stream.sequence
     asking = asyncio.create_task(
-        member.request(subjects.pull("us"), signed(Kind.PULL, request, "core-eu-1"), 4.0)
+        member.request(subjects.pull("us", "eu"), signed(Kind.PULL, request, "core-eu-1"), 4.0)
     )
     await let_pass(1)
     assert not asking.done()
@@ -207,7 +207,7 @@ async def test_a_pull_that_nobody_may_sign_is_not_answered(system, who):
         region="eu", nonce=b"n" * 16, after=bytes(16), known=bytes(32), hold_id=bytes(16)
     )
     with pytest.raises(KcmError):
-        await member.request(subjects.pull("us"), signed(Kind.PULL, request, who), 1.0)
+        await member.request(subjects.pull("us", "eu"), signed(Kind.PULL, request, who), 1.0)
 
 
 async def test_an_answer_goes_to_an_inbox_only(system):
@@ -220,7 +220,7 @@ async def test_an_answer_goes_to_an_inbox_only(system):
     )
     target = subjects.broadcast_hold("us", "tenant", bytes(16))
     system.wire.sent.clear()
-    await member.publish(subjects.pull("us"), signed(Kind.PULL, request, "core-eu-1"), target)
+    await member.publish(subjects.pull("us", "eu"), signed(Kind.PULL, request, "core-eu-1"), target)
     await settled()
     assert [m.subject for m in system.wire.sent if m.subject == target] == []
 
@@ -236,7 +236,7 @@ async def test_the_cores_of_a_region_share_their_questions(system):
     await let_pass(rounds * system.timing.pull_every_s)
     asked = [
         m for m in system.wire.sent
-        if m.subject == subjects.pull("us") and VERIFIER.pull(m.data).region == "eu"
+        if m.subject == subjects.pull("us", "eu") and VERIFIER.pull(m.data).region == "eu"
     ]  # fmt: skip
     assert rounds / 2 <= len(asked) <= rounds * 2
     assert all(core.knowledge.knows("us") for core in cores)

@@ -241,19 +241,23 @@ def _region_on_backbone(leaf: LeafLogin, regions: Iterable[str]) -> dict[str, An
             }
         ],
         "exports": [
-            {"stream": spoken_by(leaf.region)},
-            {"service": subjects.pull(leaf.region)},
+            *({"stream": said} for said in spoken_by(leaf.region)),
+            # To each other region under its own name: who asks, and asks too much, is known.
+            *({"service": subjects.pull(leaf.region, r), "accounts": [r]} for r in others),
         ],
         "imports": [
-            *({"stream": {"account": r, "subject": spoken_by(r)}} for r in others),
-            *({"service": {"account": r, "subject": subjects.pull(r)}} for r in others),
+            *({"stream": {"account": r, "subject": said}} for r in others for said in spoken_by(r)),
+            *(
+                {"service": {"account": r, "subject": subjects.pull(r, leaf.region)}}
+                for r in others
+            ),
         ],
     }
 
 
-def spoken_by(region: str) -> str:
-    """Return the pattern of what a region, and nobody else, can say to all: it bears its name."""
-    return f"{subjects.CTL}.*.{region}.>"
+def spoken_by(region: str) -> tuple[str, ...]:
+    """Return the patterns of what a region, and nobody else, can say to all: it bears its name."""
+    return tuple(f"{subjects.CTL}.{noun}.{region}.>" for noun in ("hold", "receipt"))
 
 
 def render_region(spec: RegionSpec) -> str:

@@ -80,6 +80,10 @@ class Learning:
             self._tell(record, learned.purge, dropped)
         return record
 
+    def believes(self, raw: bytes) -> bool:
+        """Whether this very statement was verified, and says how its hold stands."""
+        return raw in self._believed
+
     def receipt(self, hold_id: bytes) -> Receipt | None:
         """Return this boot's word that it purged for a hold; ``None`` while it cannot give it."""
         return self._receipts.get(hold_id)

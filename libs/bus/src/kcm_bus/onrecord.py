@@ -23,7 +23,7 @@ from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.control import Lease
 from kcm_schemas.roster import Role
 from kcm_schemas.signed import Kind
-from kcm_trust.verify import Untrusted
+from kcm_trust.verify import Forged, Untrusted
 
 from kcm_bus.clock import Clock, Randomness
 from kcm_bus.membership import Membership
@@ -134,7 +134,7 @@ class OnRecord:
             return  # the broker says that a record expired; nobody signed that
         lease = self._me.verifier.lease(entry.data)
         if entry.subject != subjects.control_lease(lease.region, lease.instance, lease.boot):
-            raise Untrusted("the lease record lies under another name")
+            raise Forged("the lease record lies under another name")
         own = (lease.instance, lease.boot) == (self._me.name, self._me.boot)
         if not self._knowledge.leased(Mark(entry.sequence, lease.nonce), own=own):
             self.lost("another record was read back than was acknowledged")

@@ -2,8 +2,9 @@
 
 The client library calls a subscription's callback for one message after another, so a request is
 handed to a task at once; above ``IN_FLIGHT_MAX`` the answer is ``busy``. Endpoints are counted
-apart, so that no flood of data requests keeps a kill waiting. Every exception becomes a code:
-nothing of a request and nothing of a traceback leaves the process.
+apart, and work begins in turns, one for each look at the network, so that no flood of data requests
+keeps a kill waiting. Every exception becomes a code: nothing of a request and nothing of a
+traceback leaves the process.
 
 The service protocol (``$SRV.PING``, ``INFO``, ``STATS``) is spoken here and not by the library,
 whose own version sends ``repr(exception)`` to callers.
@@ -27,6 +28,7 @@ from kcm_schemas.data import Failure
 from kcm_bus.clock import Clock
 from kcm_bus.connection import Connection
 from kcm_bus.ports import Arrived
+from kcm_bus.turns import Turns
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +47,7 @@ class _Endpoint:
     name: str
     subject: str
     queue: str
+    urgent: bool
     requests: int = 0
     errors: int = 0
     last_error: str = ""
@@ -62,12 +65,16 @@ class Service:
     service_id: str
     version: str
     metadata: dict[str, str]
+    turns: Turns = field(default_factory=Turns)
+    """Whoever works for a request, also later on, takes a turn first."""
     _endpoints: list[_Endpoint] = field(default_factory=list)
     _stopping: bool = False
 
-    async def add(self, name: str, subject: str, handler: Handler, queue: str) -> None:
-        """Serve a subject in a queue group."""
-        endpoint = _Endpoint(name, subject, queue)
+    async def add(
+        self, name: str, subject: str, handler: Handler, queue: str, *, urgent: bool = False
+    ) -> None:
+        """Serve a subject in a queue group; what is ``urgent`` begins before everything else."""
+        endpoint = _Endpoint(name, subject, queue, urgent)
         self._endpoints.append(endpoint)
 
         async def receive(message: Arrived) -> None:
@@ -98,6 +105,7 @@ class Service:
         self._stopping = True
 
     async def _serve(self, message: Arrived, endpoint: _Endpoint, handler: Handler) -> None:
+        await self.turns.take(urgent=endpoint.urgent)
         started = self.clock.elapsed()
         code = Code.OK
         try:

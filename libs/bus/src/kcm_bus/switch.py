@@ -24,8 +24,10 @@ from kcm_schemas.codec import encode
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.control import Boot, Fence, Proof
 from kcm_schemas.signed import Kind
-from kcm_trust.verify import Untrusted
+from kcm_trust.verify import Forged, Untrusted
 
+from kcm_bus.admission import Waiting
+from kcm_bus.clearing import Clearing
 from kcm_bus.clock import Clock, Randomness
 from kcm_bus.durable import DurableHolds
 from kcm_bus.emitting import Emit
@@ -42,6 +44,10 @@ HEARD_POLL_S: Final = 0.02
 
 READ_BACK_S: Final = 5.0
 """Seconds to wait for an own record to be read back: that happens at once, or not at all."""
+
+LOOK_AGAIN_S: Final = 0.1
+"""Seconds between two looks at broadcasts that wait, because their source sent much that is not
+believed."""
 
 READ_BACK_POLL_S: Final = 0.005
 """Seconds between two looks whether it was."""
@@ -80,6 +86,9 @@ class KillSwitch:
         self._answered: set[bytes] = set()
         self._recalling = False
         self._issuing = False
+        self._closing = False
+        self._broadcasts: Final = Waiting(self._heard)
+        self._looking: asyncio.TimerHandle | None = None
         self._listeners: tuple[OnFence, OnProof] = (_ignore, _ignore)
         self.learning: Final = Learning(membership, revocations, purge, emit, clock, self._changed)
         self._durable: Final = DurableHolds(
@@ -91,6 +100,7 @@ class KillSwitch:
             emit=emit,
             randomness=randomness,
         )
+        self._clearing: Final = Clearing(membership, stream, emit, randomness)
         self.record: Final = OnRecord(
             membership=membership,
             stream=stream,
@@ -121,7 +131,11 @@ class KillSwitch:
 
     async def close(self) -> None:
         """Stop listening, and say that this boot holds no key any more."""
+        self._closing = True
+        if self._looking is not None:
+            self._looking.cancel()
         self._durable.close()
+        self._clearing.close()
         for task in list(self._tasks):
             task.cancel()
         await self.record.end()
@@ -226,6 +240,9 @@ class KillSwitch:
                 case "proof" if self._listeners[1] is not _ignore:
                     # A Gateway has no use for them, and they are most of what is written.
                     self._on_proof(self._me.verifier.proof(entry.data))
+        except Forged as error:
+            self._refusals.record(error)
+            self._clearing.clear(entry)
         except Untrusted as error:
             self._refusals.record(error)
         if not self._knowledge.delivered(entry.sequence):
@@ -293,13 +310,35 @@ class KillSwitch:
             self._answer(hold.id)
 
     async def _on_broadcast(self, message: Arrived) -> None:
+        """Take it at once when it is known, or when its source has sent little that is not."""
+        if self.learning.believes(message.data):
+            self._heard(message.data)
+        elif not self._broadcasts.take(
+            subjects.speaker(message.subject), message.data, self._clock.elapsed()
+        ):
+            self._look_again()
+
+    def _heard(self, raw: bytes) -> bool:
+        """Take a broadcast hold or lift; whether it said something new."""
+        before = self._revocations.holds
         try:
-            record = self.learning.learn(message.data)
+            record = self.learning.learn(raw)
         except Untrusted as error:
             self._refusals.record(error)
-            return
+            return False
         if not record.lifted:
             self._answer(record.hold.id)
+        return self._revocations.holds is not before
+
+    def _look_again(self) -> None:
+        if self._looking is None and not self._closing:
+            loop = asyncio.get_running_loop()
+            self._looking = loop.call_later(LOOK_AGAIN_S, self._look)
+
+    def _look(self) -> None:
+        self._looking = None
+        if not self._broadcasts.again(self._clock.elapsed()):
+            self._look_again()
 
     def _changed(self, hold_id: bytes) -> None:
         """Something new was learned, and purged for: first say so, then see that it stays."""

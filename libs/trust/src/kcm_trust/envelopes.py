@@ -25,16 +25,20 @@ class Untrusted(Exception):
     """A statement is not believed. The text says why and carries nothing of it."""
 
 
+class Forged(Untrusted):
+    """No roster would make anybody believe this: it is no statement, or not one of its place."""
+
+
 def envelope(raw: bytes, *kinds: Kind) -> Signed:
     """Read a statement of one of these kinds; raises ``Untrusted``. Nothing in it counts yet."""
     try:
         statement = read_signed(raw)
     except KcmError:
-        raise Untrusted("not a signed statement") from None
+        raise Forged("not a signed statement") from None
     if statement.kind not in kinds:
-        raise Untrusted(f"not a statement of kind {' or '.join(kind.value for kind in kinds)}")
+        raise Forged(f"not a statement of kind {' or '.join(kind.value for kind in kinds)}")
     if len(raw) > MAX_OF[statement.kind]:
-        raise Untrusted(f"larger than a statement of kind {statement.kind.value} can be")
+        raise Forged(f"larger than a statement of kind {statement.kind.value} can be")
     return statement
 
 

@@ -75,7 +75,12 @@ class Identity:
         others = [one for one in statement.signatures if one.signer != self.name]
         own = self._signature(statement.kind, statement.body)
         signatures = sorted([*others, own], key=lambda one: one.signer)
-        return Signed(**(dict(statement) | {"signatures": signatures}))
+        return Signed(
+            system=statement.system,
+            kind=statement.kind,
+            body=statement.body,
+            signatures=signatures,
+        )
 
     def sign_raw(self, message: bytes) -> bytes:
         """Sign a message that carries its own label (a session ticket)."""

@@ -61,13 +61,14 @@ from kcm_schemas.registry import Link, RootKeys, Service, ServiceKeys, Tenant
 from kcm_schemas.roster import Instance, Operator, OperatorRole, Role, Roster
 from kcm_schemas.signed import Kind, Signed
 
-from kcm_trust.envelopes import STATEMENT_MAX, Untrusted, envelope, statement_digest
+from kcm_trust.envelopes import STATEMENT_MAX, Forged, Untrusted, envelope, statement_digest
 from kcm_trust.identity import check, digest, to_sign
 from kcm_trust.lasting import NOTHING, Lasting
 from kcm_trust.rosters import entries, name_of, verify_roster
 
 __all__ = [
     "STATEMENT_MAX",
+    "Forged",
     "Untrusted",
     "VerifiedHold",
     "VerifiedLift",
@@ -285,7 +286,7 @@ class Verifier:
         """A statement and its signers, all of whom may say this kind of thing and have."""
         statement = envelope(raw, *kinds)
         if statement.system != self.roster.system:
-            raise Untrusted("the statement is of another system")
+            raise Forged("the statement is of another system")
         check_right = right.acting if acting else right.check
         signers = [check_right(self._entries.get(one.signer)) for one in statement.signatures]
         content = digest(statement.body)

@@ -15,10 +15,13 @@ import logging
 from collections import OrderedDict
 from typing import Final, TypeVar
 
+from kcm_bus.admission import Budgets
 from kcm_bus.clock import Clock
+from kcm_bus.emitting import Emit
 from kcm_bus.learning import to_record
 from kcm_bus.membership import Membership
 from kcm_bus.ports import Arrived, Messages
+from kcm_bus.refusals import Refusals
 from kcm_bus.switch import KillSwitch
 from kcm_control.boots import BOOTS_PER_INSTANCE_MAX, Key
 from kcm_control.completeness import Arrival, Fenced, Reach, RegionFacts, hold_status
@@ -70,6 +73,7 @@ class Kills:
         regions: Regions,
         timing: Timing,
         clock: Clock,
+        emit: Emit,
     ) -> None:
         self._me: Final = membership
         self._bus: Final = control_bus
@@ -82,7 +86,9 @@ class Kills:
         self._receipts: OrderedDict[bytes, dict[Key, Arrival]] = OrderedDict()
         self._heard: OrderedDict[bytes, float] = OrderedDict()
         self._durable_since: OrderedDict[tuple[bytes, str, int], float] = OrderedDict()
-        self._unread: dict[bytes, float] = {}
+        self._unread: dict[bytes, tuple[str, float]] = {}
+        self._budgets: Final = Budgets()
+        self._refusals: Final = Refusals("receipts", emit, clock)
         self._reading: asyncio.TimerHandle | None = None
 
     async def start(self) -> None:
@@ -237,7 +243,8 @@ class Kills:
         """
         if len(self._unread) >= UNREAD_MAX:
             self._read_receipts()
-        self._unread.setdefault(message.data, self._clock.elapsed())
+        source = subjects.speaker(message.subject)
+        self._unread.setdefault(message.data, (source, self._clock.elapsed()))
         if self._reading is None:
             self._reading = asyncio.get_running_loop().call_later(READ_S, self._read_receipts)
 
@@ -246,11 +253,25 @@ class Kills:
             self._reading.cancel()
             self._reading = None
         unread, self._unread = self._unread, {}
-        for raw, moment in unread.items():
-            try:
-                self._take(self._me.verifier.receipt(raw), moment)
-            except Untrusted as error:
-                log.warning("a receipt was not believed: %s", error)
+        now = self._clock.elapsed()
+        for raw, (source, moment) in unread.items():
+            # What is over the budget of its source is lost: it is sent again when somebody asks.
+            if self._budgets.left(source, now) and not self._read_receipt(raw, source, moment):
+                self._budgets.failed(source, now)
+
+    def _read_receipt(self, raw: bytes, source: str, moment: float) -> bool:
+        """Read a receipt; whether it was believed, and is one that was not here yet."""
+        try:
+            receipt = self._me.verifier.receipt(raw)
+            if receipt.region != source:
+                raise Untrusted("a receipt in the name of another region")
+        except Untrusted as error:
+            self._refusals.record(error)
+            return False
+        key = (receipt.instance, receipt.boot)
+        known = key in self._receipts.get(receipt.hold_id, {})
+        self._take(receipt, moment)
+        return not known
 
     def _take(self, receipt: Receipt, moment: float) -> None:
         since = self._note(self._heard, receipt.hold_id, moment)

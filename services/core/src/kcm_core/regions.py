@@ -16,9 +16,12 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
+from kcm_bus.admission import Budgets
 from kcm_bus.clock import Clock, Randomness
+from kcm_bus.emitting import Emit
 from kcm_bus.membership import Membership
 from kcm_bus.ports import Arrived, Log, Messages
+from kcm_bus.refusals import Refusals
 from kcm_bus.serving import describe
 from kcm_bus.switch import KillSwitch
 from kcm_control.holds import HoldRecord
@@ -72,6 +75,7 @@ class Regions:
         clock: Clock,
         randomness: Randomness,
         chance: Callable[[], float],
+        emit: Emit,
     ) -> None:
         self._me: Final = membership
         self._bus: Final = control_bus
@@ -83,6 +87,8 @@ class Regions:
         self._random: Final = randomness
         self._chance: Final = chance
         self._closing = False
+        self._budgets: Final = Budgets()
+        self._refusals: Final = Refusals("pulls", emit, clock)
         self._fenced: dict[str, float] = {}
         self._stated: dict[str, Fence] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -91,7 +97,7 @@ class Regions:
     async def start(self) -> None:
         """Answer other regions, and learn what they hold."""
         region = self._me.region
-        await self._bus.subscribe(subjects.pull(region), self._on_pull, queue=f"core-{region}")
+        await self._bus.subscribe(subjects.pulls(region), self._on_pull, queue=f"core-{region}")
         others = [other for other in self._me.verifier.regions if other != region]
         await asyncio.gather(*(self._round(other) for other in others))
         for other in others:
@@ -199,8 +205,9 @@ class Regions:
             region=self._me.region, nonce=nonce, after=after, known=known, hold_id=hold_id
         )
         body = encode(self._me.identity.sign(Kind.PULL, request))
+        subject = subjects.pull(region, self._me.region)
         try:
-            raw = await self._bus.request(subjects.pull(region), body, PULL_TIMEOUT_S)
+            raw = await self._bus.request(subject, body, PULL_TIMEOUT_S)
             reply = self._me.verifier.pull_reply(raw)
         except (KcmError, Untrusted) as error:
             log.warning("region %s does not answer a pull: %s", region, error)
@@ -211,10 +218,16 @@ class Regions:
         """Answer in a task: what it waits for must not keep later pulls waiting."""
         if not subjects.is_inbox(message.reply) or len(self._answering) >= PULLS_IN_FLIGHT_MAX:
             return
+        source, now = subjects.asker(message.subject), self._clock.elapsed()
+        if not self._budgets.left(source, now):
+            return
         try:
             request = self._me.verifier.pull(message.data)
+            if request.region != source:
+                raise Untrusted("a pull in the name of another region")
         except Untrusted as error:
-            log.warning("a pull is not answered: %s", error)
+            self._budgets.failed(source, now)
+            self._refusals.record(error)
             return
         task = asyncio.get_running_loop().create_task(self._answer(request, message.reply))
         self._answering.add(task)

@@ -165,6 +165,7 @@ class Core:
             clock=clock,
             randomness=randomness,
             chance=random.random,
+            emit=emit,
         )
         self._switch.listen(self._regions.on_fence, self._watch.on_proof)
         self._listeners: Final = Listeners(
@@ -179,6 +180,7 @@ class Core:
             regions=self._regions,
             timing=config.timing,
             clock=clock,
+            emit=emit,
         )
         maker = Maker(
             membership=membership,
@@ -252,7 +254,7 @@ class Core:
             "keys", subjects.core_all(region), self._wrapping.handle, f"core-{region}"
         )
         await self._service.add(
-            "admin", subjects.admin_all(region), self._admin.handle, f"core-{region}"
+            "admin", subjects.admin_all(region), self._admin.handle, f"core-{region}", urgent=True
         )
         await self._service.announce()
         state, lacks = secure_memory()

@@ -1,0 +1,91 @@
+"""Entries of the region's stream that nobody can ever believe: a Core has them expire.
+
+Whoever has the broker's password can store as many subjects as they like, and every boot reads all
+of them before it serves. What no roster would make believable (it is no statement, or one of
+another place) is overwritten by an empty message that expires. What is only not believed *here*, by
+the roster that this instance has, stays: another roster may be on its way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Final
+
+from kcm_schemas.codes import Code, KcmError
+from kcm_schemas.roster import Role
+
+from kcm_bus.clock import Randomness
+from kcm_bus.emitting import Emit
+from kcm_bus.membership import Membership
+from kcm_bus.ports import Entry, Log
+
+log = logging.getLogger(__name__)
+
+EXPIRES: Final = "60s"
+"""For how long the empty message stays, so that whoever follows the stream notices the change."""
+
+WAITING_MAX: Final = 4096
+"""Entries that wait to be cleared; further ones are found when the stream is read again."""
+
+STAND_BACK_S: Final = 1.0
+"""Seconds, drawn at random, before a Core begins: all of them see the same, one has to do it."""
+
+RETRY_S: Final = 1.0
+"""Seconds after which clearing is tried again when the stream did not acknowledge."""
+
+
+class Clearing:
+    """What a Core has to clear, one entry after another."""
+
+    def __init__(
+        self, membership: Membership, stream: Log, emit: Emit, randomness: Randomness
+    ) -> None:
+        self._me: Final = membership
+        self._stream: Final = stream
+        self._emit: Final = emit
+        self._random: Final = randomness
+        self._places: dict[str, int] = {}
+        self._task: asyncio.Task[None] | None = None
+        self._closing = False
+
+    def clear(self, entry: Entry) -> None:
+        """Have an entry overwritten, unless something else lies there by then."""
+        if self._me.role is not Role.CORE or self._closing or not entry.data:
+            return
+        if entry.subject not in self._places and len(self._places) >= WAITING_MAX:
+            return
+        self._places[entry.subject] = entry.sequence
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._run())
+
+    def close(self) -> None:
+        """Stop."""
+        self._closing = True
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _run(self) -> None:
+        await asyncio.sleep(STAND_BACK_S * self._random.public(1)[0] / 256)
+        cleared = 0
+        while self._places and not self._closing:
+            subject, sequence = next(iter(self._places.items()))
+            try:
+                await self._stream.put(subject, b"", expected=sequence, ttl=EXPIRES)
+                cleared += 1
+            except KcmError as error:
+                if error.code is not Code.CONFLICT:
+                    await asyncio.sleep(RETRY_S)
+                    continue
+            if self._places.get(subject) == sequence:
+                del self._places[subject]
+        self._task = None
+        if cleared:
+            log.warning(
+                "%d entries of the region's stream, which were no statements, expire", cleared
+            )
+            self._emit(
+                "stream.cleared",
+                count=cleared,
+                detail="entries of the control stream that were no statements",
+            )
