@@ -16,11 +16,11 @@ import uvloop
 from kcm.dev import system
 
 from benchmarks import measure, report
-from benchmarks.kill import broadcast, checked, purge, refusal, stream
+from benchmarks.kill import broadcast, checked, flood, purge, refusal, stream
 from benchmarks.kill.living import REGIONS, interruptible, running
 from benchmarks.kill.sample import Figure, of_rows
 
-PARTS: Final = ("purge", "checked", "stream", "refusal", "broadcast")
+PARTS: Final = ("purge", "checked", "stream", "refusal", "flood", "broadcast")
 """From what needs one process to what needs most."""
 
 
@@ -34,6 +34,7 @@ class Extent:
     calls: int
     size: stream.Size
     flips: int
+    floods: int
     regions: tuple[str, ...]
     cores: int
     load: broadcast.Load
@@ -46,6 +47,7 @@ FULL: Final = Extent(
     calls=checked.CALLS,
     size=stream.Size(),
     flips=20,
+    floods=50,
     regions=REGIONS,
     cores=3,
     load=broadcast.Load(tenants=1000, links=4, kills=200, pause_s=0.1),
@@ -58,6 +60,7 @@ QUICK: Final = Extent(
     calls=1,
     size=stream.Size(cores=2, gateways=2, keys=20, few=2, seconds=1.0),
     flips=1,
+    floods=2,
     regions=REGIONS[:2],
     cores=1,
     load=broadcast.Load(tenants=4, links=2, kills=2, pause_s=0.2, passes=1),
@@ -139,6 +142,11 @@ def _refusal(extent: Extent, _: broadcast.Load) -> list[Figure]:
         return _run(refusal.measure(at, extent.flips))
 
 
+def _flood(extent: Extent, _: broadcast.Load) -> list[Figure]:
+    with running(system.Options(Path(), regions=extent.regions[:2], cores=2)) as at:
+        return _run(flood.measure(at, extent.floods))
+
+
 def _broadcast(extent: Extent, load: broadcast.Load) -> list[Figure]:
     with running(system.Options(Path(), regions=extent.regions, cores=extent.cores)) as at:
         return _run(broadcast.measure(at, load))
@@ -149,6 +157,7 @@ _PARTS: Final[dict[str, Callable[[Extent, broadcast.Load], list[Figure]]]] = {
     "checked": _checked,
     "stream": _stream,
     "refusal": _refusal,
+    "flood": _flood,
     "broadcast": _broadcast,
 }
 

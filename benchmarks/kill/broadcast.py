@@ -156,7 +156,7 @@ class Rounds:
             self._more.set()
 
         await self._bus.subscribe(subjects.receipts(), cb=receive)
-        await self._bus.subscribe(f"{echo.HEARD}.>", cb=receive)
+        await self._bus.subscribe(echo.HEARD, cb=receive)
         await self._bus.flush()
 
     async def round(self, number: int, victim: str) -> None:
@@ -173,7 +173,7 @@ class Rounds:
     async def _bare(self) -> float:
         key = os.urandom(limits.ID_SIZE).hex()
         started = self._clock.elapsed()
-        await self._bus.publish(f"{echo.TOLD}.{self._home}.{key}", bytes(self._hold_size))
+        await self._bus.publish(f"{echo.PROBE}.{self._home}.told.{key}", bytes(self._hold_size))
         return await self._last(key) - started
 
     async def _kill(self, victim: str) -> None:

@@ -17,10 +17,11 @@ from nats.aio.msg import Msg
 from benchmarks.kill.living import connected
 from benchmarks.kill.talking import Lines, say
 
-TOLD: Final = f"{subjects.CTL}.benchtold"
-"""The backbone carries whatever bears the name of the region it comes from."""
+PROBE: Final = f"{subjects.CTL}.probe"
+"""What the backbone carries under the name of the region it comes from, and no instance hears."""
 
-HEARD: Final = f"{subjects.CTL}.benchheard"
+TOLD: Final = f"{PROBE}.*.told.*"
+HEARD: Final = f"{PROBE}.*.heard.*"
 
 
 async def serve() -> None:
@@ -29,14 +30,14 @@ async def serve() -> None:
     settings = await lines.next()
     assert settings is not None
     body = settings["name"].encode().ljust(settings["size"])
-    answer = f"{HEARD}.{settings['region']}"
+    answer = f"{PROBE}.{settings['region']}.heard"
     address = BusAddress.model_validate(settings["address"])
     async with connected(address) as client:
 
         async def receive(message: Msg) -> None:
             await client.publish(f"{answer}.{message.subject.rpartition('.')[2]}", body)
 
-        await client.subscribe(f"{TOLD}.>", cb=receive)
+        await client.subscribe(TOLD, cb=receive)
         await client.flush()
         say(ready=settings["name"])
         await lines.next()

@@ -93,7 +93,7 @@ class Heard:
 
     async def until_linked(self, sender: Client, origin: str = A) -> None:
         """Wait until what the region's sender publishes arrives here: interest has to travel."""
-        probe = f"kcm.v1.ctl.receipt.{origin}.{secrets.token_hex(4)}"
+        probe = f"kcm.v1.ctl.probe.{origin}.{secrets.token_hex(4)}"
         async with asyncio.timeout(SECONDS):
             while probe not in self.subjects:
                 self._changed.clear()

@@ -99,7 +99,7 @@ async def test_a_flood_of_data_does_not_keep_a_kill_waiting():
         return b"killed"
 
     await serving.add("keys", "keys", slow, "queue")
-    await serving.add("admin", "admin", admin, "queue")
+    await serving.add("admin", "admin", admin, "queue", urgent=True)
     for _ in range(IN_FLIGHT_MAX + 1):
         await bus.callbacks["keys"](Message("keys", reply="_INBOX.data"))
     await bus.callbacks["admin"](Message("admin", reply="_INBOX.admin"))

@@ -100,11 +100,13 @@ def test_the_backbone_keeps_nothing_and_shares_only_what_bears_a_regions_name():
     assert account["exports"] == [
         {"stream": "kcm.v1.ctl.hold.eu-de.>"},
         {"stream": "kcm.v1.ctl.receipt.eu-de.>"},
+        {"stream": "kcm.v1.ctl.probe.eu-de.>"},
         {"service": "kcm.v1.ctl.pull.eu-de.us-east", "accounts": ["us-east"]},
     ]
     assert account["imports"] == [
         {"stream": {"account": "us-east", "subject": "kcm.v1.ctl.hold.us-east.>"}},
         {"stream": {"account": "us-east", "subject": "kcm.v1.ctl.receipt.us-east.>"}},
+        {"stream": {"account": "us-east", "subject": "kcm.v1.ctl.probe.us-east.>"}},
         {"service": {"account": "us-east", "subject": "kcm.v1.ctl.pull.us-east.eu-de"}},
     ]
     assert [user["allowed_connection_types"] for user in account["users"]] == [["LEAFNODE"]]

@@ -256,8 +256,11 @@ def _region_on_backbone(leaf: LeafLogin, regions: Iterable[str]) -> dict[str, An
 
 
 def spoken_by(region: str) -> tuple[str, ...]:
-    """Return the patterns of what a region, and nobody else, can say to all: it bears its name."""
-    return tuple(f"{subjects.CTL}.{noun}.{region}.>" for noun in ("hold", "receipt"))
+    """Return the patterns of what a region, and nobody else, can say to all: it bears its name.
+
+    No instance hears a ``probe``: it is for trying and measuring a link.
+    """
+    return tuple(f"{subjects.CTL}.{noun}.{region}.>" for noun in ("hold", "receipt", "probe"))
 
 
 def render_region(spec: RegionSpec) -> str:
