@@ -228,7 +228,7 @@ async def test_nobody_asks_in_another_regions_name(system):
         connected(system, C, Account.CONTROL) as asker,
     ):
         heard = await Heard().listen(asked, f"kcm.v1.ctl.pull.{B}.*")
-        await heard.listen(asked, "kcm.v1.ctl.receipt.>")
+        await heard.listen(asked, "kcm.v1.ctl.probe.>")
         await heard.until_linked(asker, C)
         async with asyncio.timeout(SECONDS):
             while PULL not in heard.subjects:
