@@ -157,11 +157,11 @@ async def test_a_question_asked_a_thousand_times_at_once_has_one_answer():
 
 async def test_a_tenant_whose_record_changed_is_purged():
     rig = Rig()
-    assert rig.revocations.register(acme()) == ()
-    assert rig.revocations.register(acme(2, regions=["us"])) == ("acme",)
-    assert rig.revocations.register(acme(3, regions=["us"], link="other")) == ("acme",)
-    assert rig.revocations.register(acme(2)) == ()
-    assert rig.revocations.register(Link(link="other", revision=1, uri="", model="byok")) == (
+    assert rig.revocations.register(acme()).purge == ()
+    assert rig.revocations.register(acme(2, regions=["us"])).purge == ("acme",)
+    assert rig.revocations.register(acme(3, regions=["us"], link="other")).purge == ("acme",)
+    assert rig.revocations.register(acme(2)).purge == ()
+    assert rig.revocations.register(Link(link="other", revision=1, uri="", model="byok")).purge == (
         "acme",
     )
 
@@ -230,6 +230,7 @@ def lease(who, boot, *, first=0, ended=False, role=Role.GATEWAY):
         first=first,
         lease_ms=10_000,
         holds=bytes(32),
+        registry=bytes(32),
         ended=ended,
     )
 

@@ -19,11 +19,13 @@ from kcm_control.serving import Serving
 from kcm_core.admin import Admin
 from kcm_core.canaries import Canaries
 from kcm_core.directory import Directory
+from kcm_core.floors import Floors
 from kcm_core.keyholds import KeyHolds
 from kcm_core.keystore import KeyStore
 from kcm_core.linking import Linker
 from kcm_core.making import Maker
 from kcm_core.opening import Opener
+from kcm_core.registry_keeper import RegistryKeeper
 from kcm_core.relinking import Relinker
 from kcm_core.sentinel import KeyWatch
 from kcm_core.sessions import Sessions
@@ -88,6 +90,7 @@ class World:
         self.bus = Bus()
         self.directory = path / region
         self.directory.mkdir()
+        self.state = path / f"state-{region}"
         self.seal_key = path / f"seal-{region}"
         self.seal_key.write_bytes(os.urandom(KEY))
         self.seal_key.chmod(0o600)
@@ -102,8 +105,12 @@ def lease_of(me: Membership) -> Lease:
     """A boot's lease record."""
     return Lease(
         instance=me.name, boot=me.boot, role=me.role, region=me.region, nonce=trust_rig.ID,
-        first=0, lease_ms=10_000, holds=bytes(32), ended=False,
+        first=0, lease_ms=10_000, holds=bytes(32), registry=bytes(32), ended=False,
     )  # fmt: skip
+
+
+async def _settled() -> None:
+    """The lease record says it at once."""
 
 
 class Switch:
@@ -184,7 +191,13 @@ class Core:
             randomness=randomness, lease_ms=10_000, may_record=lambda: self.may_record,
         )  # fmt: skip
         feed = RegistryFeed(
-            world.bus, self.me.verifier, self.revocations, self.purge, world.clock  # type: ignore[arg-type]
+            world.bus, self.me.verifier, self.me.region, self.revocations, self.purge,  # type: ignore[arg-type]
+            self.knowledge.registry.changed, world.clock,
+        )  # fmt: skip
+        self.keeper = RegistryKeeper(
+            membership=self.me, connection=world.bus, feed=feed, registry=self.registry,  # type: ignore[arg-type]
+            directory=Directory(world.directory), floors=Floors(world.state / f"{name}-floors"),
+            settled=_settled, compared=lambda: None, emit=self._emit,
         )  # fmt: skip
         nobody: Any = None
         self.relinker = Relinker(
@@ -196,7 +209,7 @@ class Core:
             randomness=randomness, deadline_s=5.0,
         )  # fmt: skip
         self.admin = Admin(
-            **common, connection=world.bus, feed=feed, registry=self.registry, store=self.store,  # type: ignore[arg-type]
+            **common, keeper=self.keeper, feed=feed, registry=self.registry, store=self.store,  # type: ignore[arg-type]
             maker=self.maker, linker=self.linker, relinker=self.relinker, kills=nobody,
             clock=world.clock,
         )  # fmt: skip
@@ -206,7 +219,7 @@ class Core:
 
     def learn(self, *records: Tenant | Link | Service) -> None:
         for record in records or (LINK, TENANT, SERVICE):
-            for tenant in self.revocations.register(record):
+            for tenant in self.revocations.register(record).purge:
                 self.purge(tenant)
 
     async def made(self) -> Core:

@@ -91,10 +91,10 @@ def test_a_record_that_changed_purges_and_ends_what_is_under_way():
     revocations = known()
     generation = revocations.begin("acme")
     link = Link(link="acme-root", revision=1, uri="x:/y", model="byok")
-    assert revocations.register(link) == ("acme",)
+    assert revocations.register(link).purge == ("acme",)
     with pytest.raises(KcmError):
         revocations.still("acme", generation)
-    assert revocations.register(link) == ()
+    assert revocations.register(link).purge == ()
 
 
 # Sets of holds

@@ -17,7 +17,8 @@ from tests.unit.trust_rig import ID, hold, lift, roster
 from tests.vectors.families.messages import identity
 
 LASTS_IF_LISTED = {
-    Kind.TENANT, Kind.LINK, Kind.SERVICE, Kind.ROOT_KEYS, Kind.SERVICE_KEYS, Kind.LIFT,
+    Kind.TENANT, Kind.LINK, Kind.SERVICE, Kind.ACCEPTED, Kind.ROOT_KEYS, Kind.SERVICE_KEYS,
+    Kind.LIFT,
 }  # fmt: skip
 LASTS = {Kind.HOLD, Kind.AUDIT, Kind.AUDIT_HEAD}
 BELIEVED = [row for row in ROWS if row.believed and row.name != "auditor's reply"]

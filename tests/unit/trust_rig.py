@@ -7,7 +7,7 @@ from typing import Any, Final
 from kcm_schemas.audit import AuditBatch
 from kcm_schemas.codec import encode
 from kcm_schemas.control import Hold, Lease, Lift, PullReply, Receipt
-from kcm_schemas.registry import RootKeys, ServiceKeys, WrappedRoot, WrappedService
+from kcm_schemas.registry import Accepted, RootKeys, ServiceKeys, WrappedRoot, WrappedService
 from kcm_schemas.roster import Grant, Instance, Operator, OperatorRole, Region, Role, Roster
 from kcm_schemas.signed import Kind
 from kcm_trust.verify import Verifier, hold_id
@@ -110,6 +110,10 @@ def service_keys(region: str) -> ServiceKeys:
     return ServiceKeys(**fields, revision=1, current=1, versions=[version])
 
 
+def accepted(region: str) -> Accepted:
+    return Accepted(statement=bytes(32), region=region, roster=3)
+
+
 def receipt(who: str, role: Role, region: str) -> Receipt:
     fields: dict[str, Any] = {"hold_id": ID, "instance": who, "boot": ID, "role": role}
     return Receipt(**fields, region=region, keys=1, purge_us=2)
@@ -117,7 +121,15 @@ def receipt(who: str, role: Role, region: str) -> Receipt:
 
 def lease(who: str, role: Role, region: str) -> Lease:
     fields: dict[str, Any] = {"instance": who, "boot": ID, "role": role, "region": region}
-    return Lease(**fields, nonce=ID, first=0, lease_ms=10_000, holds=bytes(32), ended=False)
+    return Lease(
+        **fields,
+        nonce=ID,
+        first=0,
+        lease_ms=10_000,
+        holds=bytes(32),
+        registry=bytes(32),
+        ended=False,
+    )
 
 
 def pull_reply(region: str) -> PullReply:

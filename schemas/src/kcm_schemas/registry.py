@@ -46,6 +46,26 @@ class Service(Message):
     revision: U64
 
 
+class Accepted(Message):
+    """A Core's word that it checked a tenant, link or service, and what it needs is made.
+
+    ``statement`` is the digest of that statement. What an operator signed counts only together
+    with such a word of a Core of the region: a statement that a Core refused stays well signed, and
+    anybody may carry it about.
+    """
+
+    statement: Digest
+    region: Name
+    roster: U32
+
+
+class RegistryEntry(Message):
+    """What the registry stores under one key: the operator's statement, and a Core's word on it."""
+
+    statement: Annotated[bytes, Field(max_length=16 * 1024)]
+    accepted: Annotated[bytes, Field(max_length=4 * 1024)]
+
+
 class WrappedRoot(Message):
     """One version of a tenant root (L2): the blob that the L1 made of the inner, sealed one.
 

@@ -226,7 +226,7 @@ class Boot:
 
     def learn(self, *records: Tenant | Link | Service) -> None:
         for record in records:
-            for name in self.revocations.register(record):
+            for name in self.revocations.register(record).purge:
                 self.purge(name)
 
     async def start(self) -> None:

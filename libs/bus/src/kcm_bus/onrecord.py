@@ -55,10 +55,14 @@ class OnRecord:
         clock: Clock,
         randomness: Randomness,
         holds: Callable[[], bytes],
+        registry: Callable[[], bytes],
+        registry_differs: Callable[[], None],
         went_back: Callable[[], None],
         unheard: Callable[[], Awaitable[None]],
     ) -> None:
-        """``holds`` gives the digest of what is known.
+        """``holds`` and ``registry`` give the digests of what is known.
+
+        ``registry_differs`` is called while a Core shows another registry than is known here.
 
         ``went_back`` is called after everything was forgotten: it has to be read again;
         ``unheard`` when no write was acknowledged for half a lease, again and again.
@@ -69,6 +73,8 @@ class OnRecord:
         self._clock: Final = clock
         self._random: Final = randomness
         self._holds: Final = holds
+        self._registry: Final = registry
+        self._registry_differs: Final = registry_differs
         self._went_back: Final = went_back
         self._unheard: Final = unheard
         self._agreement: Final = Agreement()
@@ -141,6 +147,11 @@ class OnRecord:
             return
         now = self._clock.elapsed()
         self.boots.take(lease, entry.sequence, now)
+        if lease.role is Role.CORE and not own and not lease.ended and lease.first:
+            lease_s = lease.lease_ms / 1000
+            known = self._knowledge.registry
+            if known.heard(lease.instance, lease.registry, self._registry(), lease_s, now):
+                self._registry_differs()
         # A boot's first record is written before it has caught up.
         if lease.role is Role.CORE and lease.first and not own and self._differs(lease, now):
             self.lost(f"{lease.instance} knows other holds than were read here")
@@ -167,6 +178,7 @@ class OnRecord:
             first=self._first,
             lease_ms=int(self._knowledge.timing.control_lease_s * 1000),
             holds=self._holds(),
+            registry=self._registry(),
             ended=ended,
         )
         body = encode(self._me.identity.sign(Kind.LEASE, lease))

@@ -1,4 +1,9 @@
-"""Keeps the replica of tenants, links and services: verified, newest revision, from the bucket."""
+"""Keeps the replica of tenants, links and services: verified, joined, from the bucket.
+
+What the bucket has is never taken for the truth: a record that is older than a known one, that
+nobody can verify, or that vanished changes nothing here. A Core is told of it, and puts the known
+one back (``kcm_core.registry_keeper``).
+"""
 
 from __future__ import annotations
 
@@ -6,10 +11,10 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
+from kcm_control.registry import Key, Put, Record, key_of
 from kcm_control.revocation import Revocations
 from kcm_schemas import subjects
-from kcm_schemas.registry import Link, Service, Tenant
-from kcm_trust.verify import Untrusted, Verifier
+from kcm_trust.verify import Forged, Untrusted, Verifier
 
 from kcm_bus.clock import Clock
 from kcm_bus.connection import Connection
@@ -19,6 +24,9 @@ from kcm_bus.streams import Follower, Plainly, last
 
 log = logging.getLogger(__name__)
 
+OnWrong = Callable[[Key, str], None]
+"""Told the key under which the bucket has something else than what counts, and what is wrong."""
+
 
 class RegistryFeed:
     """Feeds ``Revocations`` with what operators signed; purges tenants that changed their link."""
@@ -27,29 +35,58 @@ class RegistryFeed:
         self,
         connection: Connection,
         verifier: Verifier,
+        region: str,
         revocations: Revocations,
         purge: Callable[[str], int],
+        changed: Callable[[bytes], None],
         clock: Clock,
     ) -> None:
+        """``changed`` is told the registry's digest whenever it is another one."""
         self._connection: Final = connection
         self._verifier: Final = verifier
+        self._region: Final = region
         self._revocations: Final = revocations
         self._purge: Final = purge
+        self._raw: dict[Key, bytes] = {}
+        self._on_wrong: OnWrong = _log
+        self._changed: Final = changed
+        self._started = False
+        self._place: Final = Plainly(self._receive)
         self._follower: Final = Follower(
             connection,
             subjects.bucket_stream(subjects.REGISTRY_BUCKET),
             subjects.bucket_all(subjects.REGISTRY_BUCKET),
-            Plainly(self.take),
+            self._place,
             clock,
         )
 
     async def start(self) -> None:
         """Begin, and return once everything stored is known."""
         await self._follower.start()
+        self._started = True
+        self._changed(self._revocations.registry_digest)
 
     async def close(self) -> None:
         """Stop following."""
         await self._follower.close()
+
+    def read_again(self) -> None:
+        """Read the bucket from its start: somebody knows something that is not known here."""
+        self._place.went_back()
+        self._follower.again()
+
+    def watch(self, on_wrong: OnWrong) -> None:
+        """Be told when the bucket has something else than what counts."""
+        self._on_wrong = on_wrong
+
+    def raw(self, key: Key) -> bytes | None:
+        """The record that counts, as it is stored."""
+        return self._raw.get(key)
+
+    @property
+    def keys(self) -> list[Key]:
+        """Every key of the registry."""
+        return list(self._raw)
 
     async def fetch(self, *key: str) -> None:
         """Take a record from the store's leader, before somebody says that it does not exist."""
@@ -59,31 +96,50 @@ class RegistryFeed:
         if stored is not None:
             self.take(stored)
 
-    def take(self, entry: Entry) -> None:
-        """Take one stored record; what cannot be verified is as good as absent."""
+    def _receive(self, entry: Entry) -> None:
+        if entry.data:
+            self.take(entry)
+        else:
+            key = tuple(subjects.bucket_key(entry.subject).split("."))
+            self._on_wrong(key, "a record was deleted")
+
+    def take(self, entry: Entry) -> Put | None:
+        """Take one stored record; what cannot be verified is as good as absent: ``None``."""
+        key = tuple(subjects.bucket_key(entry.subject).split("."))
+        if self._raw.get(key) == entry.data:
+            return Put.SAME  # read again: verified before
         try:
             record = self.verify(entry)
         except Untrusted as error:
-            log.warning("a registry record was not believed: %s", error)
-            return
-        purge_each(self._purge, self._revocations.register(record))
+            self._on_wrong(key, str(error))
+            return None
+        return self.learn(record, entry.data)
 
-    def verify(self, entry: Entry) -> Tenant | Link | Service:
-        """The record, when it says what its key says and its signer may say it."""
-        noun, *rest = subjects.bucket_key(entry.subject).split(".")
-        record: Tenant | Link | Service
-        match noun:
-            case "tenant":
-                record = self._verifier.tenant(entry.data)
-                names = [record.tenant]
-            case "link":
-                record = self._verifier.link(entry.data)
-                names = [record.link]
-            case "service":
-                record = self._verifier.service(entry.data)
-                names = [record.tenant, record.service]
-            case _:
-                raise Untrusted("no such kind of record")
-        if names != rest:
-            raise Untrusted("the record lies under another name")
+    def learn(self, record: Record, raw: bytes) -> Put:
+        """Take a verified record, from wherever; ``raw`` is the entry that says it."""
+        done, key = self._revocations.register(record), key_of(record)
+        purge_each(self._purge, done.purge)
+        if done.put in (Put.NEW, Put.FORK) and self._started:
+            self._changed(self._revocations.registry_digest)
+        match done.put:
+            case Put.NEW:
+                self._raw[key] = raw
+            case Put.FORK:
+                self._raw[key] = max(self._raw[key], raw)
+                self._on_wrong(key, "two records of one revision: a fork")
+            case Put.OLDER:
+                self._on_wrong(key, "an older record was brought back")
+            case Put.SAME:
+                self._raw.setdefault(key, raw)
+        return done.put
+
+    def verify(self, entry: Entry) -> Record:
+        """The record, when it says what its key says and everybody may say it; or ``Untrusted``."""
+        record = self._verifier.registered(entry.data, self._region)
+        if ".".join(key_of(record)) != subjects.bucket_key(entry.subject):
+            raise Forged("the record lies under another name")
         return record
+
+
+def _log(key: Key, what: str) -> None:
+    log.warning("the registry's %s is not believed: %s", key[0], what)

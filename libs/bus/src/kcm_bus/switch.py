@@ -87,6 +87,7 @@ class KillSwitch:
         self._recalling = False
         self._issuing = False
         self._closing = False
+        self._on_registry: Callable[[], None] = _nothing
         self._broadcasts: Final = Waiting(self._heard)
         self._looking: asyncio.TimerHandle | None = None
         self._listeners: tuple[OnFence, OnProof] = (_ignore, _ignore)
@@ -108,6 +109,8 @@ class KillSwitch:
             clock=clock,
             randomness=randomness,
             holds=lambda: revocations.holds.digest,
+            registry=lambda: revocations.registry_digest,
+            registry_differs=self._registry_differs,
             went_back=self._read_again,
             unheard=self._move,
         )
@@ -156,6 +159,10 @@ class KillSwitch:
     def listen(self, on_fence: OnFence, on_proof: OnProof) -> None:
         """Be told of believed fences and proofs, after they took effect."""
         self._listeners = (on_fence, on_proof)
+
+    def on_registry(self, differs: Callable[[], None]) -> None:
+        """Be told while a Core of the region shows another registry than is known here."""
+        self._on_registry = differs
 
     def durable_at(self, hold_id: bytes) -> int:
         """The sequence at which this region has a hold exactly as it is known here; 0: it has not.
@@ -272,6 +279,9 @@ class KillSwitch:
         self._durable.forget()
         self._following.again()
 
+    def _registry_differs(self) -> None:
+        self._on_registry()
+
     async def _move(self) -> None:
         await self._stream.move()
         await self._control_bus.move()
@@ -374,6 +384,10 @@ class KillSwitch:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _nothing() -> None:
+    """Nobody is told."""
 
 
 def _ignore(_: object) -> None:

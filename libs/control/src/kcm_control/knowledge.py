@@ -13,11 +13,12 @@ from kcm_control.fences import Fences
 from kcm_control.leases import EXPIRED, ControlLease
 from kcm_control.marks import Mark, Marks
 from kcm_control.proofs import ProofKey, Proofs
+from kcm_control.registry_lease import RegistryLease
 from kcm_control.timing import Timing
 
 
 class Knowledge:
-    """Control lease, marks, fences and proofs of one boot."""
+    """Control lease, marks, fences, proofs and the registry's lease of one boot."""
 
     def __init__(self, timing: Timing) -> None:
         self.timing: Final = timing
@@ -25,6 +26,7 @@ class Knowledge:
         self.marks: Final = Marks()
         self.fences: Final = Fences()
         self.proofs: Final = Proofs(timing.l1_lease_s)
+        self.registry: Final = RegistryLease()
         self._mark: Mark | None = None
         self._unread = False
         self.era = 0

@@ -1,90 +1,252 @@
-"""What operators signed: tenants, links and services, newest revision of each.
+"""What operators signed: tenants, links and services, as a join.
 
-A lower revision is ignored: a store or a broker that brings back an old record changes nothing.
+Of two records of one name the higher (revision, digest) counts, so every replica that was given the
+same records is the same, whatever it was given first: a store or a broker that brings back an old
+record changes nothing here. ``digest`` is over all of it, and two replicas compare it to notice
+that one of them was given less.
+
+Two records of one revision are a **fork**: both are kept until a higher revision comes, and until
+then the tenant is served under the stricter of both.
 """
 
 from __future__ import annotations
 
-from typing import TypeVar
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+from functools import cached_property
+from hashlib import sha256
+from typing import Final
 
-from kcm_schemas.registry import Link, Service, Tenant
+from kcm_schemas.codec import encode
+from kcm_schemas.registry import FencePolicy, Link, Service, Tenant
+
+Record = Tenant | Link | Service
+Key = tuple[str, ...]
+"""Noun and names of a record: ``("tenant", name)``, ``("service", tenant, name)``."""
+
+FORKS_MAX: Final = 4
+"""Records of one revision that are kept; with more, those with the highest digests."""
+
+_STRICTER: Final[tuple[FencePolicy, ...]] = ("local", "majority", "all")
+
+
+class Put(Enum):
+    """What a record did to the registry."""
+
+    NEW = "new"
+    """It is the one that counts now."""
+    FORK = "fork"
+    """It is another one of the revision that counts: an incident."""
+    SAME = "same"
+    """It was known."""
+    OLDER = "older"
+    """One that counts more is known: somebody brought it back."""
+
+
+@dataclass(frozen=True)
+class _Version:
+    record: Record
+
+    @cached_property
+    def digest(self) -> bytes:
+        return record_digest(self.record)
+
+    @property
+    def rank(self) -> tuple[int, bytes]:
+        return self.record.revision, self.digest
 
 
 class Registry:
     """A replica of verified records."""
 
     def __init__(self) -> None:
-        self._tenants: dict[str, Tenant] = {}
-        self._links: dict[str, Link] = {}
-        self._services: dict[tuple[str, str], Service] = {}
+        self._floors: dict[Key, tuple[int, bytes]] = {}
+        self._versions: dict[Key, tuple[_Version, ...]] = {}
+        """Records of the highest revision by key, the one that counts first."""
+        self._served: dict[str, Tenant] = {}
+        self._services: dict[str, set[str]] = {}
         self._on_link: dict[str, set[str]] = {}
+        self._ever_on_link: dict[str, set[str]] = {}
+        self._digests: dict[bytes, dict[Key, bytes]] = {}
+        self._shards: dict[bytes, bytes] = {}
+        self._digest: bytes | None = None
 
-    def put(self, record: Tenant | Link | Service) -> bool:
-        """Take a verified record; ``False`` when the known one is as new."""
-        match record:
-            case Tenant():
-                before = self._tenants.get(record.tenant)
-                if not _newer(self._tenants, record.tenant, record):
-                    return False
-                if before is not None:
-                    self._on_link[before.link].discard(record.tenant)
-                self._on_link.setdefault(record.link, set()).add(record.tenant)
-                return True
-            case Link():
-                return _newer(self._links, record.link, record)
-            case Service():
-                return _newer(self._services, (record.tenant, record.service), record)
+    def put(self, record: Record) -> Put:
+        """Take a verified record, in any order and any number of times."""
+        key, new = key_of(record), _Version(record)
+        if isinstance(record, Tenant):
+            # Also of one that does not count: whoever knew it may hold keys by that link.
+            self._ever_on_link.setdefault(record.link, set()).add(record.tenant)
+        if new.rank < self._floors.get(key, (0, b"")):
+            return Put.OLDER
+        known = self._versions.get(key, ())
+        if known and new.record.revision < known[0].record.revision:
+            return Put.OLDER
+        same = known if known and known[0].record.revision == record.revision else ()
+        if any(new.digest == one.digest for one in same):
+            return Put.SAME
+        kept = sorted((*same, new), key=lambda one: one.rank, reverse=True)[:FORKS_MAX]
+        self._keep(key, tuple(kept))
+        return Put.FORK if same else Put.NEW
+
+    def floor(self, key: Key, revision: int, digest: bytes) -> None:
+        """Believe no record of this key that is lower: a higher one was known once."""
+        self._floors[key] = max((revision, digest), self._floors.get(key, (0, b"")))
+
+    @property
+    def below_floor(self) -> list[Key]:
+        """Keys of which a record was known once, and none as high is known now."""
+        return [key for key, (revision, _) in self._floors.items() if self.revision(key) < revision]
 
     def tenant(self, name: str) -> Tenant | None:
-        """A tenant."""
-        return self._tenants.get(name)
+        """A tenant as it is served: of a fork, the stricter of both in everything."""
+        return self._served.get(name)
 
     def link(self, name: str) -> Link | None:
         """A link."""
-        return self._links.get(name)
+        found = self._current(("link", name))
+        return found if isinstance(found, Link) else None
 
     def service(self, tenant: str, name: str) -> Service | None:
         """A service of a tenant."""
-        return self._services.get((tenant, name))
+        found = self._current(("service", tenant, name))
+        return found if isinstance(found, Service) else None
 
     def tenants(self) -> list[Tenant]:
         """All tenants, by name."""
-        return [self._tenants[name] for name in sorted(self._tenants)]
+        return [self._served[name] for name in sorted(self._served)]
 
     def services(self, tenant: str) -> list[Service]:
         """A tenant's services, by name."""
-        return [self._services[key] for key in sorted(self._services) if key[0] == tenant]
+        names = sorted(self._services.get(tenant, ()))
+        found = (self.service(tenant, name) for name in names)
+        return [one for one in found if one is not None]
+
+    def records(self) -> Iterable[Record]:
+        """Every record that counts, and those of forks."""
+        return (one.record for versions in self._versions.values() for one in versions)
+
+    def known(self, key: Key) -> Record | None:
+        """The record that counts under a key."""
+        return self._current(key)
+
+    def revision(self, key: Key) -> int:
+        """The revision that counts; 0 when there is none."""
+        found = self._versions.get(key)
+        return found[0].record.revision if found else 0
+
+    def links_of(self, tenant: str) -> list[str]:
+        """The links by which a tenant is held: its own, and of a fork every one."""
+        return sorted({one.link for one in self._tenants(tenant)})
+
+    def regions_of(self, tenant: str) -> list[str]:
+        """The regions in which a tenant may be served by any of its records that count."""
+        return sorted({region for one in self._tenants(tenant) for region in one.regions})
 
     def on_link(self, link: str) -> list[str]:
-        """Names of the tenants whose roots a link opens; a purge asks, and looks at nobody else."""
+        """Names of the tenants whose roots a link opens."""
         return sorted(self._on_link.get(link, ()))
 
+    def ever_on_link(self, link: str) -> list[str]:
+        """The same by any record that was ever known. A purge asks, and looks at nobody else."""
+        return sorted(self._ever_on_link.get(link, ()))
 
-def replaces(known: Tenant | Link | Service, new: Tenant | Link | Service) -> bool:
+    def reached(self, tenants: Iterable[str]) -> bytes:
+        """32 bytes over what is known of tenants: who knew another record reached another key."""
+        total = sha256()
+        for name in sorted(tenants):
+            for one in self._versions.get(("tenant", name), ()):
+                total.update(one.digest)
+        return total.digest()
+
+    @property
+    def digest(self) -> bytes:
+        """32 bytes that two replicas share when they know the same.
+
+        Over the digests of 256 shards: one more record is digested without the others.
+        """
+        if self._digest is None:
+            total = sha256()
+            for shard in sorted(self._digests):
+                if shard not in self._shards:
+                    entries = self._digests[shard]
+                    part = sha256(b"".join(entries[key] for key in sorted(entries)))
+                    self._shards[shard] = part.digest()
+                total.update(shard + self._shards[shard])
+            self._digest = total.digest()
+        return self._digest
+
+    def _tenants(self, name: str) -> list[Tenant]:
+        versions = self._versions.get(("tenant", name), ())
+        return [one.record for one in versions if isinstance(one.record, Tenant)]
+
+    def _current(self, key: Key) -> Record | None:
+        found = self._versions.get(key)
+        return found[0].record if found else None
+
+    def _keep(self, key: Key, versions: tuple[_Version, ...]) -> None:
+        if key[0] == "tenant":
+            for link in self.links_of(key[1]):
+                self._on_link[link].discard(key[1])
+        self._versions[key] = versions
+        shard = sha256(".".join(key).encode()).digest()[:1]
+        self._digests.setdefault(shard, {})[key] = b"".join(one.digest for one in versions)
+        self._shards.pop(shard, None)
+        self._digest = None
+        if key[0] == "tenant":
+            self._served[key[1]] = stricter(self._tenants(key[1]))
+            for link in self.links_of(key[1]):
+                self._on_link.setdefault(link, set()).add(key[1])
+        elif key[0] == "service":
+            self._services.setdefault(key[1], set()).add(key[2])
+
+
+def key_of(record: Record) -> Key:
+    """The key under which a record is stored."""
+    match record:
+        case Tenant():
+            return "tenant", record.tenant
+        case Link():
+            return "link", record.link
+        case Service():
+            return "service", record.tenant, record.service
+
+
+def rank_of(record: Record) -> tuple[int, bytes]:
+    """By what records of one key are ordered: revision, and digest."""
+    return record.revision, record_digest(record)
+
+
+def record_digest(record: Record) -> bytes:
+    """SHA-256 of a record's one encoding, which is the body of its statement."""
+    return sha256(encode(record)).digest()
+
+
+def stricter(versions: list[Tenant]) -> Tenant:
+    """The tenant as it is served: regions of all of them, and the fence that waits for most.
+
+    The first one counts; of one alone nothing changes.
+    """
+    first = versions[0]
+    if len(versions) == 1:
+        return first
+    regions = set(first.regions).intersection(*(one.regions for one in versions))
+    fence = max((one.fence for one in versions), key=_STRICTER.index)
+    if not regions:
+        # No region is in all of them: it is served nowhere until a higher revision says where.
+        return first.model_copy(update={"regions": [], "fence": fence})
+    return first.model_copy(update={"regions": sorted(regions), "fence": fence})
+
+
+def replaces(known: Record, new: Record) -> bool:
     """Whether ``new`` may take the place of ``known``.
 
     Its revision has to be higher, and a link's URI has to stay: stored keys are wrapped by what is
     there. A tenant may name another link: whoever stores that has wrapped its roots again.
     """
-    match known, new:
-        case (Tenant(), Tenant()):
-            same = known.tenant == new.tenant
-        case (Link(), Link()):
-            same = (known.link, known.uri) == (new.link, new.uri)
-        case (Service(), Service()):
-            same = (known.tenant, known.service) == (new.tenant, new.service)
-        case _:
-            return False
-    return same and new.revision > known.revision
-
-
-K = TypeVar("K")
-R = TypeVar("R", Tenant, Link, Service)
-
-
-def _newer(known: dict[K, R], key: K, record: R) -> bool:
-    current = known.get(key)
-    if current is not None and current.revision >= record.revision:
+    if key_of(known) != key_of(new):
         return False
-    known[key] = record
-    return True
+    if isinstance(known, Link) and isinstance(new, Link) and known.uri != new.uri:
+        return False
+    return new.revision > known.revision

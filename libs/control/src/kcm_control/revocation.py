@@ -11,10 +11,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kcm_schemas.codes import Code, KcmError
-from kcm_schemas.registry import Link, Service, Tenant
+from kcm_schemas.registry import Link, Tenant
 
 from kcm_control.holds import HoldRecord, HoldSet
-from kcm_control.registry import Registry
+from kcm_control.registry import Put, Record, Registry
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,14 @@ class Learned:
     """What a record changed: tenants to purge now, and whether it has to be stored and told on."""
 
     changed: bool
+    purge: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """What a registry record did, and the tenants to purge for it, now."""
+
+    put: Put
     purge: tuple[str, ...]
 
 
@@ -48,41 +56,55 @@ class Revocations:
             self._raise(tenant)
         return Learned(changed=True, purge=purge)
 
-    def register(self, record: Tenant | Link | Service) -> tuple[str, ...]:
+    def register(self, record: Record) -> Registered:
         """Take a verified registry record; names the tenants that have to be purged for it.
 
         A tenant whose record changed (another link, other regions) is opened anew, or not at all.
         """
         before = self._registry.tenant(record.tenant) if isinstance(record, Tenant) else None
-        if not self._registry.put(record):
-            return ()
-        if isinstance(record, Tenant) and before is not None:
-            self._raise(record.tenant)
-            return (record.tenant,)
-        if isinstance(record, Link):
-            reached = tuple(self._registry.on_link(record.link))
-            for tenant in reached:
-                self._raise(tenant)
-            return reached
-        return ()
+        put = self._registry.put(record)
+        reached: tuple[str, ...] = ()
+        if put in (Put.NEW, Put.FORK):
+            if isinstance(record, Tenant) and before is not None:
+                reached = (record.tenant,)
+            elif isinstance(record, Link):
+                reached = tuple(self._registry.ever_on_link(record.link))
+        for tenant in reached:
+            self._raise(tenant)
+        return Registered(put, reached)
+
+    @property
+    def registry_digest(self) -> bytes:
+        """32 bytes that two boots share whose registries are the same."""
+        return self._registry.digest
 
     def reach(self, scope: str, target: str) -> tuple[str, ...]:
-        """The tenants that a hold of this scope and target kills in this region."""
+        """The tenants that are purged for a hold of this scope and target in this region.
+
+        Of a link also those that were ever on it: keys that it opened may still be here.
+        """
         match scope:
             case "tenant":
                 return (target,)
             case "link":
-                return tuple(self._registry.on_link(target))
+                return tuple(self._registry.ever_on_link(target))
             case _:
                 here = target == self._region
                 return tuple(one.tenant for one in self._registry.tenants()) if here else ()
 
+    def held(self, scope: str, target: str) -> tuple[str, ...]:
+        """The tenants that a hold of this scope and target keeps dark in this region."""
+        if scope == "link":
+            return tuple(self._registry.on_link(target))
+        return self.reach(scope, target)
+
     def killed(self, tenant: str) -> bool:
         """Whether any hold keeps the tenant dark. Asked several times in every request."""
+        if not self._active:
+            return False
         if ("tenant", tenant) in self._active or ("region", self._region) in self._active:
             return True
-        known = self._registry.tenant(tenant)
-        return known is not None and ("link", known.link) in self._active
+        return any(("link", link) in self._active for link in self._registry.links_of(tenant))
 
     def retired(self, region: str) -> bool:
         """Whether a region was taken out of service: nobody waits for its word."""
@@ -95,10 +117,8 @@ class Revocations:
 
     def active(self, tenant: str) -> list[HoldRecord]:
         """The holds that keep a tenant dark."""
-        known = self._registry.tenant(tenant)
         found = [("tenant", tenant), ("region", self._region)]
-        if known is not None:
-            found.append(("link", known.link))
+        found += [("link", link) for link in self._registry.links_of(tenant)]
         return [record for target in found for record in self.active_on(*target)]
 
     def active_on(self, scope: str, target: str) -> list[HoldRecord]:

@@ -137,7 +137,9 @@ class Serving:
 
     def _known_until(self, record: Tenant, now: float) -> float:
         """Until when this instance knows of every kill of a tenant; raises ``unavailable``."""
-        until = min(self._knowledge.lease.until(), self._fence(record))
+        until = min(
+            self._knowledge.lease.until(), self._knowledge.registry.until(now), self._fence(record)
+        )
         if now >= until:
             raise KcmError(Code.UNAVAILABLE, self._lapsed(now))
         return until
@@ -165,4 +167,6 @@ class Serving:
     def _lapsed(self, now: float) -> str:
         if now >= self._knowledge.lease.until():
             return "this instance cannot know of every kill at the moment"
+        if now >= self._knowledge.registry.until(now):
+            return "this instance knows other tenants and links than a Core of its region"
         return "another region of the tenant has not been heard for too long"

@@ -8,6 +8,7 @@ statement                 who may sign it
 ========================  =======================================================
 roster                    the root
 tenant, link, service     an operator with role ``admin``
+accepted                  a Core of the region it names
 hold, cause operator      an operator with role ``security``
 hold, cause l1            a Core of the origin region; only on a link
 lift                      an operator with role ``security``; for an L1's hold also a
@@ -57,7 +58,15 @@ from kcm_schemas.auditing import AuditHead
 from kcm_schemas.codec import Message, decode
 from kcm_schemas.codes import KcmError
 from kcm_schemas.control import Fence, Hold, Lease, Lift, Proof, PullReply, PullRequest, Receipt
-from kcm_schemas.registry import Link, RootKeys, Service, ServiceKeys, Tenant
+from kcm_schemas.registry import (
+    Accepted,
+    Link,
+    RegistryEntry,
+    RootKeys,
+    Service,
+    ServiceKeys,
+    Tenant,
+)
 from kcm_schemas.roster import Instance, Operator, OperatorRole, Role, Roster
 from kcm_schemas.signed import Kind, Signed
 
@@ -74,6 +83,7 @@ __all__ = [
     "VerifiedLift",
     "Verifier",
     "hold_id",
+    "majority_is_possible",
     "may_ask",
     "verify_roster",
 ]
@@ -164,6 +174,38 @@ class Verifier:
     def service(self, raw: bytes) -> Service:
         """A service, signed by an admin."""
         return self._lasts(raw, Kind.SERVICE, Service, _ADMIN)
+
+    def accepted(self, raw: bytes) -> Accepted:
+        """A Core's word on a registry record, by a Core of the region it names."""
+        statement, signers = self._signed(raw, _CORE, Kind.ACCEPTED)
+        body = _body(Accepted, statement)
+        self._in_region(signers, body.region)
+        self._counts(statement, signers)
+        return body
+
+    def registered(self, raw: bytes, region: str) -> Tenant | Link | Service:
+        """A record as a region's registry stores it: what an operator signed and a Core accepted.
+
+        Whatever a Core checks that needs nothing but the record is checked again here.
+        """
+        try:
+            entry = decode(RegistryEntry, raw)
+        except KcmError:
+            raise Forged("not an entry of the registry") from None
+        accepted = self.accepted(entry.accepted)
+        statement = envelope(entry.statement, Kind.TENANT, Kind.LINK, Kind.SERVICE)
+        if (accepted.statement, accepted.region) != (statement_digest(statement), region):
+            raise Forged("no Core of this region accepted this record")
+        match statement.kind:
+            case Kind.TENANT:
+                tenant = self.tenant(entry.statement)
+                if region not in tenant.regions or not majority_is_possible(tenant):
+                    raise Forged("a tenant that no Core of this region accepts")
+                return tenant
+            case Kind.LINK:
+                return self.link(entry.statement)
+            case _:
+                return self.service(entry.statement)
 
     def root_keys(self, raw: bytes) -> RootKeys:
         """Wrapped tenant roots, signed by a Core of their region."""
@@ -385,6 +427,15 @@ def _itself(signers: list[Entry], name: str, role: Role, region: str) -> None:
         raise Untrusted("the signer is no instance")
     if (entry.instance, entry.role, entry.region) != (name, role, region):
         raise Untrusted("the signer speaks for somebody else")
+
+
+MAJORITY_MIN: Final = 3
+"""Regions of a tenant that serves on when most of them are heard: of two, most are both."""
+
+
+def majority_is_possible(tenant: Tenant) -> bool:
+    """Whether the tenant has as many regions as its policy needs."""
+    return tenant.fence != "majority" or len(set(tenant.regions)) >= MAJORITY_MIN
 
 
 def hold_id(hold: Hold) -> bytes:

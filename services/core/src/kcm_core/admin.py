@@ -13,14 +13,11 @@ from hashlib import sha256
 from typing import Final, TypeVar
 
 from kcm_bus.clock import Clock
-from kcm_bus.connection import Connection
 from kcm_bus.emitting import Emit
 from kcm_bus.membership import Membership
-from kcm_bus.ports import Entry
 from kcm_bus.refusals import Refusals
 from kcm_bus.registry_feed import RegistryFeed
-from kcm_bus.streams import last, put
-from kcm_control.registry import Registry, replaces
+from kcm_control.registry import Record, Registry, key_of, replaces
 from kcm_control.revocation import Revocations
 from kcm_schemas import subjects
 from kcm_schemas.admin import (
@@ -40,20 +37,16 @@ from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.registry import Link, Tenant
 from kcm_schemas.roster import OperatorRole
 from kcm_schemas.signed import Kind
-from kcm_trust.verify import Untrusted
+from kcm_trust.verify import Untrusted, majority_is_possible
 
 from kcm_core.keystore import KeyStore
 from kcm_core.kills import Kills
 from kcm_core.linking import Linker
 from kcm_core.making import Maker
+from kcm_core.registry_keeper import RegistryKeeper
 from kcm_core.relinking import Relinker
 from kcm_core.vault import Vault
 from kcm_core.wrapping import check_deadline
-
-_REGISTRY: Final = subjects.bucket_stream(subjects.REGISTRY_BUCKET)
-
-MAJORITY_MIN: Final = 3
-"""Regions of a tenant that serves on when most of them are heard: of two, most are both."""
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -68,7 +61,6 @@ class Admin:
         self,
         *,
         membership: Membership,
-        connection: Connection,
         feed: RegistryFeed,
         registry: Registry,
         revocations: Revocations,
@@ -77,12 +69,12 @@ class Admin:
         maker: Maker,
         linker: Linker,
         relinker: Relinker,
+        keeper: RegistryKeeper,
         kills: Kills,
         emit: Emit,
         clock: Clock,
     ) -> None:
         self._me: Final = membership
-        self._connection: Final = connection
         self._feed: Final = feed
         self._registry: Final = registry
         self._revocations: Final = revocations
@@ -91,6 +83,7 @@ class Admin:
         self._maker: Final = maker
         self._linker: Final = linker
         self._relinker: Final = relinker
+        self._keeper: Final = keeper
         self._kills: Final = kills
         self._emit: Final = emit
         self._refusals: Final = Refusals("admin", emit, clock)
@@ -143,7 +136,7 @@ class Admin:
         raw = decode(PutStatement, request.payload).statement
         link = _believed(self._me.verifier.link, raw)
         view = await self._linker.check(link)
-        await self._put(raw, "link", link.link)
+        await self._put(raw, link)
         self._emit("link.put", detail=f"link {link.link}: {view.mechanism} as {view.principal}")
         return view
 
@@ -152,15 +145,15 @@ class Admin:
         tenant = _believed(self._me.verifier.tenant, raw)
         if self._me.region not in tenant.regions:
             raise KcmError(Code.WRONG_REGION, "the tenant is not to be served in this region")
-        if tenant.fence == "majority" and len(set(tenant.regions)) < MAJORITY_MIN:
+        if not majority_is_possible(tenant):
             raise KcmError(Code.MALFORMED, "a majority needs three regions; with two, take all")
         link = self._registry.link(tenant.link) or await self._read_link(tenant.link)
-        await self._expect(raw, "tenant", tenant.tenant)
+        await self._expect(tenant)
         # Another Core may have moved it a moment ago.
         await self._feed.fetch("tenant", tenant.tenant)
         await self._relinker.prepare(tenant, link)
         await self._maker.root(tenant, link)
-        await self._put(raw, "tenant", tenant.tenant)
+        await self._put(raw, tenant)
         self._emit("tenant.create", tenant=tenant.tenant, detail=f"link {tenant.link}")
         await self._relinker.finish(tenant)
         return Empty()
@@ -170,9 +163,9 @@ class Admin:
         service = _believed(self._me.verifier.service, raw)
         if self._registry.tenant(service.tenant) is None:
             await self._feed.fetch("tenant", service.tenant)
-        await self._expect(raw, "service", service.tenant, service.service)
+        await self._expect(service)
         await self._maker.service(service)
-        await self._put(raw, "service", service.tenant, service.service)
+        await self._put(raw, service)
         return Empty()
 
     async def _list_tenants(self, request: AdminRequest) -> Message:
@@ -230,38 +223,19 @@ class Admin:
             holds=[record.raw for record in held],
         )
 
-    async def _expect(self, raw: bytes, *key: str) -> tuple[Entry | None, int]:
-        """The believed record under this key, and the sequence that a new one has to replace.
+    async def _expect(self, record: Record) -> None:
+        """Raise ``conflict`` when another record has this name, and this one may not replace it.
 
-        Raises ``conflict`` when the record says something else than ``raw``, and ``raw`` may not
-        take its place: an operator may sign the same twice.
+        The same again is fine: an operator may sign it twice.
         """
-        subject = subjects.bucket_subject(subjects.REGISTRY_BUCKET, *key)
-        stored = await last(self._connection, _REGISTRY, subject)
-        if stored is None:
-            return None, 0
-        try:
-            known = self._feed.verify(stored)
-        except Untrusted:
-            return None, stored.sequence
-        wanted = _believed(self._feed.verify, Entry(stored.sequence, subject, raw))
-        if known == wanted:
-            return stored, stored.sequence
-        if replaces(known, wanted):
-            return None, stored.sequence
-        raise KcmError(Code.CONFLICT, "another record has this name; is the revision higher?")
+        await self._feed.fetch(*key_of(record))
+        known = self._registry.known(key_of(record))
+        if known not in (None, record) and not replaces(known, record):
+            raise KcmError(Code.CONFLICT, "another record has this name; is the revision higher?")
 
-    async def _put(self, raw: bytes, *key: str) -> None:
-        stored, sequence = await self._expect(raw, *key)
-        subject = subjects.bucket_subject(subjects.REGISTRY_BUCKET, *key)
-        if stored is None:
-            try:
-                sequence = await put(self._connection, subject, raw, expected=sequence)
-            except KcmError as error:
-                if error.code is not Code.CONFLICT or (await self._expect(raw, *key))[0] is None:
-                    raise
-            stored = Entry(sequence, subject, raw)
-        self._feed.take(stored)
+    async def _put(self, raw: bytes, record: Record) -> None:
+        await self._expect(record)
+        await self._keeper.accept(raw, record)
 
     async def _read_link(self, name: str) -> Link:
         await self._feed.fetch("link", name)

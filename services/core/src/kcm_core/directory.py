@@ -74,6 +74,19 @@ class Directory:
         except OSError:
             raise KcmError(Code.UNAVAILABLE, "the second key store cannot be read") from None
 
+    def heads(self, prefix: str) -> dict[str, int]:
+        """The highest revision of every record whose key begins so; raises ``unavailable``."""
+        found: dict[str, int] = {}
+        try:
+            for path in self._path.iterdir():
+                name = path.name
+                key, mark, revision = name.partition(_MARK)
+                if mark and key.startswith(prefix) and revision.isdigit():
+                    found[key] = max(found.get(key, 0), int(revision))
+        except OSError:
+            raise KcmError(Code.UNAVAILABLE, "the second key store cannot be read") from None
+        return found
+
     def _sync(self) -> None:
         fd = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY)
         try:

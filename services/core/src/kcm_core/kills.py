@@ -136,7 +136,7 @@ class Kills:
 
     async def preview(self, scope: Scope, target: str) -> BlastRadius:
         """What a hold would reach. Nothing is changed."""
-        tenants = sorted(self._revocations.reach(scope, target))
+        tenants = sorted(self._revocations.held(scope, target))
         known = [name for name in tenants if self._registry.tenant(name) is not None]
         regions = self._regions_of(scope, target)
         facts = await asyncio.gather(*(self._boots_of(region) for region in regions))
@@ -181,8 +181,8 @@ class Kills:
         Nobody waits for a retired region.
         """
         everywhere = self._me.verifier.regions
-        tenant = self._registry.tenant(target) if scope == "tenant" else None
-        wanted = set(tenant.regions if tenant is not None else everywhere) & set(everywhere)
+        named = self._registry.regions_of(target) if scope == "tenant" else []
+        wanted = set(named or everywhere) & set(everywhere)
         return sorted(region for region in wanted or everywhere if self._counts(region))
 
     def _counts(self, region: str) -> bool:
@@ -192,7 +192,7 @@ class Kills:
         """Whom a hold reaches. Of a link, tenants may be known elsewhere alone."""
         if scope == "region":
             return Reach()
-        known = [self._registry.tenant(name) for name in self._revocations.reach(scope, target)]
+        known = [self._registry.tenant(name) for name in self._revocations.held(scope, target)]
         tenants = []
         for tenant in known:
             if tenant is not None:

@@ -35,6 +35,7 @@ from kcm_core.admin import Admin
 from kcm_core.canaries import Canaries
 from kcm_core.config import CoreConfig
 from kcm_core.directory import Directory
+from kcm_core.floors import Floors
 from kcm_core.hints.listening import Listeners
 from kcm_core.keyholds import KeyHolds
 from kcm_core.keystore import KeyStore
@@ -43,6 +44,7 @@ from kcm_core.linking import Linker
 from kcm_core.making import Maker
 from kcm_core.opening import Opener
 from kcm_core.regions import Regions
+from kcm_core.registry_keeper import RegistryKeeper
 from kcm_core.relinking import Relinker
 from kcm_core.sentinel import KeyWatch
 from kcm_core.sessions import Sessions
@@ -80,7 +82,8 @@ class Core:
         stream = ControlLog(self._region_bus, membership.region, clock)
         seal_key = SealKey(region.seal_key_id, str(config.secrets.seal_key))
         vault = Vault(membership.region, seal_key, randomness)
-        store = KeyStore(self._region_bus, Directory(config.key_store), membership)
+        directory = Directory(config.key_store)
+        store = KeyStore(self._region_bus, directory, membership)
         emit = self._audit.emit
 
         def purge(tenant: str) -> int:
@@ -89,7 +92,13 @@ class Core:
 
         self._purge: Final = purge
         self._feed: Final = RegistryFeed(
-            self._region_bus, membership.verifier, revocations, purge, clock
+            self._region_bus,
+            membership.verifier,
+            membership.region,
+            revocations,
+            purge,
+            knowledge.registry.changed,
+            clock,
         )
         self._switch: Final = KillSwitch(
             membership=membership,
@@ -212,9 +221,19 @@ class Core:
             randomness=randomness,
             deadline_s=config.l1_deadline_s,
         )
-        self._admin: Final = Admin(
+        self._keeper: Final = RegistryKeeper(
             membership=membership,
             connection=self._region_bus,
+            feed=self._feed,
+            registry=registry,
+            directory=directory,
+            floors=Floors(config.state_dir / "registry-floors"),
+            settled=self._switch.record.renew,
+            compared=lambda: knowledge.registry.compared(clock.elapsed()),
+            emit=emit,
+        )
+        self._admin: Final = Admin(
+            membership=membership,
             feed=self._feed,
             registry=registry,
             revocations=revocations,
@@ -223,10 +242,12 @@ class Core:
             maker=maker,
             linker=linker,
             relinker=relinker,
+            keeper=self._keeper,
             kills=self._kills,
             emit=emit,
             clock=clock,
         )
+        self._switch.on_registry(self._keeper.compare)
         self._vault: Final = vault
         self._service: Final = Service(
             self._region_bus,
@@ -244,6 +265,7 @@ class Core:
         await check_server(self._region_bus)
         await self._audit.start()
         await self._feed.start()
+        await self._keeper.start()
         await self._switch.start()
         await self._kills.start()
         await self._regions.start()
@@ -270,6 +292,7 @@ class Core:
             self._purge(tenant)
         self._sessions.close()
         await self._regions.close()
+        self._keeper.close()
         await self._switch.close()
         await self._feed.close()
         await self._audit.close()

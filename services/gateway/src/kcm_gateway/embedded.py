@@ -61,7 +61,13 @@ class EmbeddedGateway:
             fetch=self._fetch,
         )
         self._feed: Final = RegistryFeed(
-            self.region_bus, membership.verifier, revocations, self.engine.purge, clock
+            self.region_bus,
+            membership.verifier,
+            membership.region,
+            revocations,
+            self.engine.purge,
+            knowledge.registry.changed,
+            clock,
         )
         self._switch: Final = KillSwitch(
             membership=membership,
@@ -75,6 +81,7 @@ class EmbeddedGateway:
             clock=clock,
             randomness=randomness,
         )
+        self._switch.on_registry(self._feed.read_again)
 
     @classmethod
     @asynccontextmanager

@@ -1,0 +1,86 @@
+"""Until when a boot may believe its registry: it knows what the Cores of its region know.
+
+Every lease record of a Core carries the digest of the registry as that Core knows it. A boot that
+was fed an older record, or fewer of them, differs, reads again, and serves nothing once it has
+differed for ``PATIENCE_S``; a boot that begins while it differs serves nothing at all until it
+agrees. So a relink, a stricter fence or a smaller grant is bound in time as a kill is.
+
+A Core that is *behind* is no difference: what it shows was known here before. A difference outlives
+the Core that showed it, for that Core may have been the only one that knew. It ends when it is
+resolved, when another Core that acts agrees with this boot, or when this boot, being a Core, has
+compared its registry with the second store since.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Final
+
+from kcm_control.leases import EXPIRED, FOREVER
+
+PATIENCE_S: Final = 2.0
+"""Seconds for which a boot that agreed before may differ: a change takes a moment to arrive."""
+
+PAST_KEPT: Final = 1024
+"""States of the own registry that are remembered, to know who is behind."""
+
+
+@dataclass(slots=True)
+class _Shown:
+    digest: bytes
+    heard: float
+    lease_s: float
+    since: float | None = None
+    """Since when it differs; none while it does not."""
+
+
+class RegistryLease:
+    """What the Cores of the region showed last. Times in seconds of this boot's own clock."""
+
+    def __init__(self) -> None:
+        self._shown: dict[str, _Shown] = {}
+        self._past: OrderedDict[bytes, None] = OrderedDict()
+        self._agreed = False
+
+    def changed(self, ours: bytes) -> None:
+        """The own registry is another one now; it may agree with what was shown before."""
+        self._past[ours] = None
+        self._past.move_to_end(ours)
+        if len(self._past) > PAST_KEPT:
+            self._past.popitem(last=False)
+        for shown in self._shown.values():
+            if shown.digest in self._past:
+                shown.since = None
+
+    def heard(self, core: str, digest: bytes, ours: bytes, lease_s: float, now: float) -> bool:
+        """A Core's newest record was delivered; whether this boot knows something else."""
+        if ours not in self._past:
+            self.changed(ours)
+        before = self._shown.get(core)
+        shown = _Shown(digest, now, lease_s)
+        if digest in self._past:
+            self._agreed = True
+        else:
+            since = now if self._agreed else EXPIRED
+            shown.since = before.since if before and before.since is not None else since
+        self._shown[core] = shown
+        return shown.since is not None
+
+    def compared(self, now: float) -> None:
+        """The own registry has everything that the second store has: for a Core, who decides."""
+        for core, shown in list(self._shown.items()):
+            if shown.since is not None and now - shown.heard > shown.lease_s:
+                del self._shown[core]
+
+    def until(self, now: float) -> float:
+        """Until when the registry may be believed: ``FOREVER`` while nobody differs."""
+        differing = [one for one in self._shown.values() if one.since is not None]
+        if not differing:
+            return FOREVER
+        vouched = any(
+            one.since is None and now - one.heard <= one.lease_s for one in self._shown.values()
+        )
+        acting = [one for one in differing if not vouched or now - one.heard <= one.lease_s]
+        return min((one.since + PATIENCE_S for one in acting if one.since is not None),
+                   default=FOREVER)  # fmt: skip

@@ -1,0 +1,304 @@
+"""The registry of a region, as its Cores keep it: accepted once, in two stores, never set back.
+
+What an operator signed counts from the moment at which a Core has checked it, put its own word
+beside it, and made that entry in the second store, where every revision is made once. From there it
+goes to the bucket, from which everybody reads. A Core that finds something else in the bucket than
+what counts (an older record, garbage, nothing) puts the known one back and records an incident;
+what this Core knew once it believes nothing below, after a restart too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from kcm_bus.connection import Connection
+from kcm_bus.emitting import Emit
+from kcm_bus.membership import Membership
+from kcm_bus.ports import Entry
+from kcm_bus.registry_feed import RegistryFeed
+from kcm_bus.serving import describe
+from kcm_bus.streams import last, put
+from kcm_control.registry import Key, Record, Registry, key_of, rank_of
+from kcm_schemas import subjects
+from kcm_schemas.codec import encode
+from kcm_schemas.codes import Code, KcmError
+from kcm_schemas.registry import Accepted, RegistryEntry
+from kcm_schemas.signed import Kind, read_signed
+from kcm_trust.envelopes import statement_digest
+from kcm_trust.verify import Untrusted
+
+from kcm_core.directory import Directory
+from kcm_core.floors import Floors
+
+log = logging.getLogger(__name__)
+
+PREFIX: Final = "registry."
+"""Before the keys of the registry in the second store, which has the wrapped keys, too."""
+
+RETRY_S: Final = 1.0
+"""Seconds after which a repair that failed is tried again."""
+
+LOOK_S: Final = 30.0
+"""Seconds between two looks whether the bucket still has every record."""
+
+_STREAM: Final = subjects.bucket_stream(subjects.REGISTRY_BUCKET)
+
+
+class RegistryKeeper:
+    """Accepts records, and repairs what the bucket has."""
+
+    def __init__(
+        self,
+        *,
+        membership: Membership,
+        connection: Connection,
+        feed: RegistryFeed,
+        registry: Registry,
+        directory: Directory,
+        floors: Floors,
+        settled: Callable[[], Awaitable[object]],
+        compared: Callable[[], None],
+        emit: Emit,
+    ) -> None:
+        """``settled`` returns once this Core's lease record says what the registry is now.
+
+        ``compared`` is told that the registry has everything that the second store has.
+        """
+        self._me: Final = membership
+        self._connection: Final = connection
+        self._feed: Final = feed
+        self._registry: Final = registry
+        self._directory: Final = directory
+        self._floors: Final = floors
+        self._settled: Final = settled
+        self._compared: Final = compared
+        self._comparing = False
+        self._emit: Final = emit
+        self._wrong: dict[Key, str] = {}
+        self._stir: Final = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._closing = False
+        for key, floor in floors.items():
+            registry.floor(key, *floor)
+        feed.watch(self.wrong)
+
+    async def start(self) -> None:
+        """Bring bucket and second store to the same, then watch them. The feed has started."""
+        await self.reconcile()
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    def close(self) -> None:
+        """Stop."""
+        self._closing = True
+        if self._task is not None:
+            self._task.cancel()
+
+    async def accept(self, raw: bytes, record: Record) -> None:
+        """Store a verified record that this Core has checked; in both stores when this returns.
+
+        Raises ``conflict`` when another record of this revision was accepted before, and
+        ``unavailable``; it may be stored then, and the same again goes on.
+        """
+        entry = await self._create(raw, record)
+        await self._to_bucket(key_of(record), entry)
+        await self._learn(self._believe(entry), entry)
+        await self._settled()
+
+    def wrong(self, key: Key, what: str) -> None:
+        """The bucket has something else than what counts under a key: see to it."""
+        if self._closing:
+            return
+        self._wrong.setdefault(key, what)
+        self._stir.set()
+
+    def compare(self) -> None:
+        """Somebody knows another registry: read everything again, soon."""
+        self._comparing = True
+        self._stir.set()
+
+    async def reconcile(self) -> None:
+        """Give each store what the other one has; raises ``unavailable``."""
+        heads = await asyncio.to_thread(self._directory.heads, PREFIX)
+        for name, revision in heads.items():
+            key = tuple(name.removeprefix(PREFIX).split("."))
+            if revision > self._registry.revision(key):
+                await self._restore(key)
+        for record in list(self._registry.records()):
+            key = key_of(record)
+            raw = self._feed.raw(key)
+            if raw is not None and PREFIX + ".".join(key) not in heads:
+                await self._copy(key, record.revision, raw)
+        known = [(key_of(record), rank_of(record)) for record in self._registry.records()]
+        await asyncio.to_thread(self._floors.raise_to, known)
+        for key in self._registry.below_floor:
+            log.critical(
+                "the registry's %s was set back, in the bucket and the second store: nothing older "
+                "is believed; restore it, or run `kcm registry adopt`",
+                key[0],
+            )
+            self._emit(
+                "registry.lost",
+                tenant=key[1] if key[0] != "link" else None,
+                code=Code.UNAVAILABLE,
+                detail=".".join(key),
+            )
+
+    async def _run(self) -> None:
+        while not self._closing:
+            try:
+                await asyncio.wait_for(self._stir.wait(), LOOK_S)
+            except TimeoutError:
+                self._missing_again()
+            self._stir.clear()
+            if self._comparing:
+                await self._compare()
+            wrong, self._wrong = self._wrong, {}
+            for key, what in wrong.items():
+                try:
+                    await self._repair(key, what)
+                except Exception as error:  # noqa: BLE001 - the others have to be repaired, too
+                    log.warning("the registry is not repaired yet: %s", describe(error))
+                    self._wrong.setdefault(key, what)
+            if self._wrong:
+                await asyncio.sleep(RETRY_S)
+                self._stir.set()
+
+    async def _compare(self) -> None:
+        self._comparing = False
+        self._feed.read_again()
+        try:
+            await self.reconcile()
+        except Exception as error:  # noqa: BLE001 - it is tried again while the difference lasts
+            log.warning("the registry could not be compared: %s", describe(error))
+            return
+        self._compared()
+
+    def _missing_again(self) -> None:
+        for key in self._feed.keys:
+            self._wrong.setdefault(key, "")
+
+    async def _repair(self, key: Key, what: str) -> None:
+        """Put what counts under its key, when something else is there."""
+        raw = self._feed.raw(key)
+        if raw is None:
+            if not await self._restore(key):
+                log.warning("the registry has a record that nobody can believe: %s", what)
+            return
+        stored = await last(self._connection, _STREAM, _subject(key))
+        if stored is not None and stored.data == raw:
+            return
+        if stored is not None and stored.data and await self._known(stored):
+            return  # the same record, with another Core's word
+        await self._to_bucket(key, raw)
+        self._incident(key, what or "a record was missing from the bucket")
+
+    async def _known(self, stored: Entry) -> bool:
+        """Whether what is stored counts as much as what is known, or more: then it is learned."""
+        try:
+            record = self._feed.verify(stored)
+        except Untrusted:
+            return False
+        if record.revision < self._registry.revision(key_of(record)):
+            return False
+        await self._learn(record, stored.data)
+        return True
+
+    async def _restore(self, key: Key) -> bool:
+        """Take a record from the second store, where the bucket has lost it."""
+        copy = await asyncio.to_thread(self._directory.latest, PREFIX + ".".join(key))
+        if copy is None:
+            return False
+        try:
+            record = self._feed.verify(Entry(0, _subject(key), copy.data))
+        except Untrusted as error:
+            log.error("a record in the second store is not believed: %s", error)
+            return False
+        await self._learn(record, copy.data)
+        await self._to_bucket(key, copy.data)
+        self._incident(key, "the bucket had an older record than the second store, or none")
+        return True
+
+    async def _create(self, raw: bytes, record: Record) -> bytes:
+        """Make the revision in the second store, once; returns the entry that everybody uses."""
+        word = Accepted(
+            statement=statement_digest(read_signed(raw)),
+            region=self._me.region,
+            roster=self._me.verifier.roster.version,
+        )
+        accepted = encode(self._me.identity.sign(Kind.ACCEPTED, word))
+        entry = encode(RegistryEntry(statement=raw, accepted=accepted))
+        name = PREFIX + ".".join(key_of(record))
+        try:
+            await asyncio.to_thread(self._directory.create, name, record.revision, entry)
+        except KcmError as error:
+            if error.code is not Code.CONFLICT:
+                raise
+            made = await asyncio.to_thread(self._directory.latest, name)
+            if made is None or made.revision != record.revision:
+                raise KcmError(Code.CONFLICT, "a higher revision was accepted already") from None
+            try:
+                known = self._me.verifier.registered(made.data, self._me.region)
+            except Untrusted:
+                known = None
+            if known != record:
+                raise KcmError(
+                    Code.CONFLICT, "another record of this revision was stored; take a higher one"
+                ) from None
+            return made.data
+        return entry
+
+    async def _copy(self, key: Key, revision: int, raw: bytes) -> None:
+        try:
+            name = PREFIX + ".".join(key)
+            await asyncio.to_thread(self._directory.create, name, revision, raw)
+        except KcmError as error:
+            if error.code is not Code.CONFLICT:
+                log.error("the second key store lacks a record: %s", error.code.value)
+                self.wrong(key, "")
+
+    async def _to_bucket(self, key: Key, entry: bytes) -> None:
+        subject = _subject(key)
+        stored = await last(self._connection, _STREAM, subject)
+        if stored is not None and stored.data == entry:
+            return
+        expected = stored.sequence if stored is not None else 0
+        try:
+            await put(self._connection, subject, entry, expected=expected)
+        except KcmError as error:
+            if error.code is not Code.CONFLICT:
+                raise
+            again = await last(self._connection, _STREAM, subject)
+            if again is None or not await self._known(again):
+                raise
+
+    async def _learn(self, record: Record, raw: bytes) -> None:
+        self._feed.learn(record, raw)
+        floor = key_of(record), rank_of(record)
+        try:
+            await asyncio.to_thread(self._floors.raise_to, [floor])
+        except OSError as error:
+            raise KcmError(
+                Code.UNAVAILABLE, f"this Core cannot keep what it accepted: {error.strerror}"
+            ) from None
+
+    def _believe(self, entry: bytes) -> Record:
+        try:
+            return self._me.verifier.registered(entry, self._me.region)
+        except Untrusted as error:
+            raise KcmError(Code.FORBIDDEN, str(error)) from None
+
+    def _incident(self, key: Key, what: str) -> None:
+        log.error("the registry was repaired: %s", what)
+        self._emit(
+            "registry.repaired",
+            tenant=key[1] if key[0] != "link" else None,
+            code=Code.TAMPERED,
+            detail=f"{'.'.join(key)}: {what}",
+        )
+
+
+def _subject(key: Key) -> str:
+    return subjects.bucket_subject(subjects.REGISTRY_BUCKET, *key)

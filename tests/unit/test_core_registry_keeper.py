@@ -1,0 +1,189 @@
+"""The registry as a region's Cores keep it: in two stores, repaired, and never set back."""
+
+import pytest
+from kcm_bus.config import ConfigError
+from kcm_core.floors import Floors
+from kcm_core.registry_keeper import PREFIX
+from kcm_schemas import subjects
+from kcm_schemas.codec import decode, encode
+from kcm_schemas.codes import Code
+from kcm_schemas.registry import Accepted, RegistryEntry
+from kcm_schemas.signed import Kind, read_signed
+from kcm_trust.envelopes import statement_digest
+from kcm_trust.verify import Untrusted
+
+from tests.fakes.bus import nothing
+from tests.unit.core_rig import LINK, SERVICE, TENANT, VERIFIER, World, signed
+from tests.unit.test_core_admin import put, put_all
+
+TENANT_KEY = subjects.bucket_subject(subjects.REGISTRY_BUCKET, "tenant", "acme")
+NEWER = TENANT.model_copy(update={"revision": 2, "fence": "local"})
+
+
+@pytest.fixture
+def world(tmp_path):
+    return World(tmp_path)
+
+
+def stored(world):
+    return world.bus.stream.stored[TENANT_KEY][1]
+
+
+def lay(world, data, subject=TENANT_KEY):
+    """Somebody with the broker's password puts this there."""
+    world.bus.stream.sequence += 1
+    world.bus.stream.stored[subject] = (world.bus.stream.sequence, data)
+
+
+async def repair(core):
+    """As the keeper's own task does."""
+    wrong, core.keeper._wrong = core.keeper._wrong, {}
+    for key, what in wrong.items():
+        await core.keeper._repair(key, what)
+
+
+async def kept(world, name="core-eu"):
+    core = world.core(name)
+    assert await put_all(core) == [Code.OK] * 3
+    return core
+
+
+async def test_what_no_core_accepted_counts_nowhere(world):
+    """An operator's statement that a Core refused stays well signed."""
+    await kept(world)
+    refused = signed(Kind.TENANT, NEWER)
+    entry = decode(RegistryEntry, stored(world))
+    for data in (
+        refused,
+        encode(RegistryEntry(statement=refused, accepted=b"")),
+        encode(RegistryEntry(statement=refused, accepted=entry.accepted)),
+        encode(RegistryEntry(statement=refused, accepted=word(refused, "gw-eu"))),
+        encode(RegistryEntry(statement=refused, accepted=word(refused, "core-us", "us"))),
+        encode(RegistryEntry(statement=refused, accepted=word(refused, "core-us"))),
+    ):
+        with pytest.raises(Untrusted):
+            VERIFIER.registered(data, "eu")
+    good = RegistryEntry(statement=refused, accepted=word(refused, "core-eu-2"))
+    assert VERIFIER.registered(encode(good), "eu") == NEWER
+
+
+def word(statement, who, region="eu"):
+    body = Accepted(statement=statement_digest(read_signed(statement)), region=region, roster=3)
+    return signed(Kind.ACCEPTED, body, who)
+
+
+async def test_what_no_core_would_accept_is_checked_by_everybody(world):
+    """A Core whose key is in other hands puts its word on what the rules forbid."""
+    for change in ({"fence": "majority"}, {"regions": ["us"]}):
+        raw = signed(Kind.TENANT, TENANT.model_copy(update=change))
+        entry = encode(RegistryEntry(statement=raw, accepted=word(raw, "core-eu")))
+        with pytest.raises(Untrusted, match="accepts"):
+            VERIFIER.registered(entry, "eu")
+
+
+async def test_an_older_record_that_is_put_back_is_repaired(world):
+    core = await kept(world)
+    old = stored(world)
+    assert await put(core, NEWER) is Code.OK
+    new = stored(world)
+    lay(world, old)
+    await core.admin._feed.fetch("tenant", "acme")
+    assert core.registry.tenant("acme") == NEWER
+    await repair(core)
+    assert stored(world) == new
+    (event,) = [fields for kind, fields in core.events if kind == "registry.repaired"]
+    assert (event["code"], event["tenant"]) == (Code.TAMPERED, "acme")
+
+
+@pytest.mark.parametrize("junk", [b"junk", b"", b"\xdc\x20\x00" * 1000])
+async def test_garbage_over_a_record_is_repaired(world, junk):
+    core = await kept(world)
+    good = stored(world)
+    lay(world, junk)
+    core.keeper.wrong(("tenant", "acme"), "garbage")
+    await repair(core)
+    assert stored(world) == good
+
+
+async def test_a_core_that_begins_takes_from_the_second_store_what_the_bucket_lost(world):
+    core = await kept(world)
+    old = stored(world)
+    assert await put(core, NEWER) is Code.OK
+    lay(world, old)
+    fresh = world.core("core-eu-2")
+    await fresh.admin._feed.fetch("tenant", "acme")
+    assert fresh.registry.tenant("acme") == TENANT
+    await fresh.keeper.reconcile()
+    assert fresh.registry.tenant("acme") == NEWER
+    world.bus.stream.stored.clear()  # and an empty bucket is no empty system
+    last = world.core("core-eu-2")
+    await last.keeper.reconcile()
+    assert last.registry.tenant("acme") == NEWER
+    assert last.registry.digest == core.registry.digest
+    assert TENANT_KEY in world.bus.stream.stored
+
+
+async def test_what_was_known_once_is_not_served_from_two_stores_that_were_set_back(world):
+    core = await kept(world)
+    old = stored(world)
+    assert await put(core, NEWER) is Code.OK
+    await core.keeper.reconcile()
+    (world.directory / f"{PREFIX}tenant.acme@{2:020d}").unlink()
+    lay(world, old)
+    again = world.core()
+    await again.admin._feed.fetch("tenant", "acme")
+    await again.keeper.reconcile()
+    assert again.registry.tenant("acme") is None
+    lost = [fields for kind, fields in again.events if kind == "registry.lost"]
+    assert [one["detail"] for one in lost] == ["tenant.acme"]
+
+
+async def test_two_cores_accept_one_record_of_a_revision(world):
+    one, two = await kept(world), world.core("core-eu-2")
+    other = NEWER.model_copy(update={"fence": "all"})
+    assert await put(one, NEWER) is Code.OK
+    world.bus.stream.stored.pop(TENANT_KEY)  # the other one has not heard of it
+    two.learn(LINK, TENANT, SERVICE)
+    assert await put(two, other) is Code.CONFLICT
+    assert await put(two, NEWER) is Code.OK
+
+
+async def test_a_crash_between_the_stores_is_gone_on_with(world):
+    core = await kept(world)
+
+    async def die(operation, subject):
+        if operation == "put" and subject == TENANT_KEY:
+            raise RuntimeError("killed")
+
+    world.bus.stream.before = die
+    assert await put(core, NEWER) is Code.UNAVAILABLE
+    world.bus.stream.before = nothing
+    fresh = world.core("core-eu-2")
+    await fresh.admin._feed.fetch("tenant", "acme")
+    await fresh.keeper.reconcile()
+    assert fresh.registry.tenant("acme") == NEWER
+
+
+def test_floors_come_back_and_only_rise(tmp_path):
+    path = tmp_path / "floors"
+    floors = Floors(path)
+    assert floors.fresh
+    key = ("tenant", "acme")
+    floors.raise_to([(key, (2, b"b" * 32)), (("link", "l"), (1, b"a" * 32))])
+    floors.raise_to([(key, (1, b"z" * 32))])
+    again = Floors(path)
+    assert dict(again.items())[key] == (2, b"b" * 32)
+    assert not again.fresh
+    with path.open("a") as file:
+        file.write("tenant.acme 3 ")  # a crash in the middle of a line
+    torn = Floors(path)
+    assert dict(torn.items())[key] == (2, b"b" * 32)
+    torn.raise_to([(key, (4, b"d" * 32))])
+    assert dict(Floors(path).items())[key] == (4, b"d" * 32)
+
+
+def test_damaged_floors_stop_a_core(tmp_path):
+    path = tmp_path / "floors"
+    path.write_text("tenant.acme two 00\n")
+    with pytest.raises(ConfigError, match="damaged"):
+        Floors(path)
