@@ -21,8 +21,13 @@ PIECE: Final = limits.RECORDS_MAX
 """Records worked through without a wait: bounds how long a kill has to wait for the processor."""
 
 TIMES_MAX: Final = 2
-"""Times that a piece is worked through: once more helps after a pause, and never against a call
+"""Times that a piece is worked through: once more helps after a pause, and nothing helps a call
 that takes longer than its keys may be used."""
+
+_TWICE: Final = (
+    "the lease of the keys ended during the work, twice; try again, with fewer records in a call"
+    " if it takes seconds"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,23 +59,22 @@ async def work_through(
     if not parts:
         return [], still()
     done: dict[int, Piece] = {}
-    allowed, least = 0.0, FOREVER
-    for _ in range(TIMES_MAX):
-        for at, part in enumerate(parts):
-            if at in done:
-                continue
+    times = [0] * len(parts)
+    todo: list[int] = list(range(len(parts)))
+    allowed = 0.0
+    while todo:
+        least = min([piece.until for piece in done.values()], default=FOREVER)
+        for at in todo:
+            if times[at] == TIMES_MAX:
+                raise KcmError(Code.DEADLINE_EXCEEDED, _TWICE)
             if done:
                 await asyncio.sleep(0)
-            piece = done[at] = await work(part, least if done else EXPIRED)
+            piece = done[at] = await work(parts[at], least if done else EXPIRED)
             allowed = still()  # of the last one it is for all: nothing waits from here to the end
+            times[at] += 1
             least = min(least, piece.until)
-        left = min(allowed, least - elapsed())
-        if left > 0:
-            return [done[at] for at in range(len(parts))], left
-        done = {at: piece for at, piece in done.items() if elapsed() < piece.until}
-        least = min([piece.until for piece in done.values()], default=FOREVER)
-    raise KcmError(
-        Code.DEADLINE_EXCEEDED,
-        "the lease of the keys ended during the work, twice; try again, with fewer records in a"
-        " call if it takes seconds",
-    )
+        now = elapsed()
+        todo = [at for at in range(len(parts)) if now >= done[at].until]
+        for at in todo:
+            del done[at]
+    return [done[at] for at in range(len(parts))], min(allowed, least - now)
