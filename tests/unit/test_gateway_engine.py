@@ -239,8 +239,9 @@ async def test_what_a_kill_overtakes_has_no_output_and_leaves_no_key(tmp_path, o
 async def quiet(rig):
     """Until every request of the engine is over."""
     tasks = {*rig.engine._unwrapper._tasks}
-    for pool in rig.engine._pools.values():
-        tasks |= pool._refills
+    for pools in rig.engine._pools.values():
+        for pool in pools.values():
+            tasks |= set(pool._refills)
     if tasks:
         await asyncio.wait(tasks)
     for _ in range(5):

@@ -322,6 +322,18 @@ async def test_a_purge_during_a_refill_leaves_no_key(rig):
     assert rig.blocks.tenants == []
 
 
+async def test_who_waits_for_a_refill_that_came_just_before_a_purge_starts_no_other(rig):
+    taking = asyncio.create_task(rig.pool.take(5))
+    while not rig.pool.available:  # noqa: ASYNC110 - the moment in between has no event
+        await asyncio.sleep(0)
+    assert not taking.done()
+    rig.purge()
+    assert await refused(taking) is Code.TENANT_KILLED
+    await rig.quiet()
+    assert len(rig.core.sizes) == 1
+    assert rig.blocks.tenants == []
+
+
 async def test_a_refill_that_hears_of_no_cancellation_leaves_no_key_either(rig):
     """``asyncio.wait_for`` of Python 3.11 may swallow one."""
     rig.core.gate.clear()

@@ -79,6 +79,7 @@ class KeyPool:
         self._keys_max: Final = keys_max
         self._stock: Final = Stock(blocks)
         self._refills: dict[asyncio.Task[None], int] = {}
+        self._cleared = 0
         self._rate = 0.0
         self._taken = 0
         self._since = clock.elapsed()
@@ -132,7 +133,8 @@ class KeyPool:
             self._blocks.release(segment.block)
 
     def clear(self) -> None:
-        """Forget every key and every refill under way."""
+        """Forget every key and every refill under way; who waits for one gets none."""
+        self._cleared += 1
         for task in self._refills:
             task.cancel()
         if self._timer is not None:
@@ -195,10 +197,11 @@ class KeyPool:
     async def _wait_for_refill(self, count: int) -> None:
         if not self._refills:
             self._start_refill(max(count, self.target // REFILLS_AHEAD))
+        cleared = self._cleared
         done, _ = await asyncio.wait(self._refills, return_when=asyncio.FIRST_COMPLETED)
+        if cleared != self._cleared:  # also of a refill that had just come
+            raise KcmError(Code.TENANT_KILLED)
         for task in done:
-            if task.cancelled():
-                raise KcmError(Code.TENANT_KILLED)
             error = task.exception()
             if isinstance(error, KcmError) and not self._stock:
                 raise KcmError(error.code, error.detail)  # each waiter has one of its own
