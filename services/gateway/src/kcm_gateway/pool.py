@@ -199,7 +199,8 @@ class KeyPool:
             self._start_refill(max(count, self.target // REFILLS_AHEAD))
         cleared = self._cleared
         done, _ = await asyncio.wait(self._refills, return_when=asyncio.FIRST_COMPLETED)
-        if cleared != self._cleared:  # also of a refill that had just come
+        if cleared != self._cleared or any(task.cancelled() for task in done):
+            # Also where the refill had just come: this pool is not the tenant's any more.
             raise KcmError(Code.TENANT_KILLED)
         for task in done:
             error = task.exception()
