@@ -61,7 +61,7 @@ async def work_through(
     done: dict[int, Piece] = {}
     times = [0] * len(parts)
     todo: list[int] = list(range(len(parts)))
-    allowed = 0.0
+    allowed = least = now = 0.0
     while todo:
         least = min([piece.until for piece in done.values()], default=FOREVER)
         for at in todo:
