@@ -87,7 +87,7 @@ class SimGateway(Instance):
         return [int((left + now - arrived) * 1000), done]
 
     async def _take(self, tenant: str) -> Pooled:
-        """A key of the pool, as ``kcm_gateway.pool.KeyPool`` gives it."""
+        """A key of the pool, as old as its lease allows: ``KeyPool`` keeps a reserve of it."""
         for _ in range(3):
             pool = self._pools.get(tenant, [])
             while pool:
