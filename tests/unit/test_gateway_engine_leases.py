@@ -234,7 +234,7 @@ async def test_later_pieces_are_opened_with_keys_that_last_as_long_as_those_befo
     rig = await Rig.make(tmp_path, cache_keys_max=8)
     sealed = (await rig.engine.encrypt("acme", "crm", [b"x", b"y"])).values
     await rig.engine.decrypt("acme", "crm", sealed[1:])
-    rig.clock.now += 5.0
+    rig.clock.now += 6.5
     monkeypatch.setattr(pieces_module, "PIECE", 1)
     opened = await rig.engine.decrypt("acme", "crm", sealed)
     assert (opened.values, opened.lease_s) == ([b"x", b"y"], LEASE_S)

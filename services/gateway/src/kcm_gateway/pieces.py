@@ -1,9 +1,10 @@
 """Working through a call piece by piece, and once more through what outlived its keys' lease.
 
-A call's lease is the smallest of its pieces'. So a piece that is still to be done gets keys that
-last as long as those of the pieces that are done. Where a lease has ended at the end, because the
-machine was paused or the call is long, those pieces are done once more with other keys. Nothing of
-the first time is output, and all of it stays in the generation in which the call began.
+A call's lease is the smallest of its pieces'. So the pieces of a longer call get keys that last for
+a while, and need not last longer than those of the pieces that are done. Where a lease has ended at
+the end, because the machine was paused or the call is long, those pieces are done once more with
+other keys. Nothing of the first time is output, and all of it stays in the generation in which the
+call began.
 """
 
 from __future__ import annotations
@@ -23,6 +24,10 @@ PIECE: Final = limits.RECORDS_MAX
 TIMES_MAX: Final = 2
 """Times that a piece is worked through: once more helps after a pause, and nothing helps a call
 that takes longer than its keys may be used."""
+
+LASTING_S: Final = 4.0
+"""Seconds for which the keys of a call of several pieces shall last, if there are such: twice the
+largest reserve, and far less than any key lasts that was just asked for."""
 
 _TWICE: Final = (
     "the lease of the keys ended during the work, twice; try again, with fewer records in a call"
@@ -69,7 +74,8 @@ async def work_through(
                 raise KcmError(Code.DEADLINE_EXCEEDED, _TWICE)
             if done:
                 await asyncio.sleep(0)
-            piece = done[at] = await work(parts[at], least if done else EXPIRED)
+            lasting = EXPIRED if len(parts) == 1 else min(least, elapsed() + LASTING_S)
+            piece = done[at] = await work(parts[at], lasting)
             allowed = still()  # of the last one it is for all: nothing waits from here to the end
             times[at] += 1
             least = min(least, piece.until)
