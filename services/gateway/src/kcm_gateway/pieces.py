@@ -27,7 +27,7 @@ that takes longer than its keys may be used."""
 
 LASTING_S: Final = 4.0
 """Seconds for which the keys of a call of several pieces shall last, if there are such: twice the
-largest reserve, and far less than any key lasts that was just asked for."""
+largest reserve, and less than a key lasts that was just asked for, as leases are by default."""
 
 _TWICE: Final = (
     "the lease of the keys ended during the work, twice; try again, with fewer records in a call"
