@@ -27,8 +27,9 @@ from kcm_control.revocation import Revocations
 from kcm_control.serving import Permit
 from kcm_core.vault import SealKey, Vault
 from kcm_gateway.config import EngineSettings
-from kcm_gateway.core_client import CoreClient, Lease
+from kcm_gateway.core_client import CoreClient
 from kcm_gateway.engine import Gateway
+from kcm_gateway.lease import Lease
 from kcm_schemas import limits
 from kcm_schemas.codes import Code
 from kcm_schemas.control import Scope
@@ -240,7 +241,7 @@ class _NoCore(CoreClient):
         keys: memoryview,
     ) -> tuple[Lease, bytes]:
         """As many blobs as keys."""
-        return Lease(1, FOREVER), bytes(len(keys) // limits.KEY_SIZE * limits.WRAPPED_SIZE)
+        return Lease(1, 0.0, FOREVER), bytes(len(keys) // limits.KEY_SIZE * limits.WRAPPED_SIZE)
 
 
 async def _nobody(_subject: str, _body: bytes, _timeout_s: float) -> bytes:

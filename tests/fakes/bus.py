@@ -7,6 +7,7 @@ delays or interleaves there.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
@@ -25,6 +26,11 @@ class Clock:
 
     def unix_ms(self) -> int:
         return int(self.now * 1000)
+
+    async def sleep(self, seconds: float) -> None:
+        """Let the time pass at once, with a turn of the loop for everybody else."""
+        self.now += seconds
+        await asyncio.sleep(0)
 
 
 @dataclass

@@ -56,6 +56,7 @@ class SimGateway(Instance):
         return len(self._pools.pop(tenant, []))
 
     async def _data(self, subject: str, body: list[Any]) -> list[Any]:
+        arrived = self.clock.elapsed()
         asked = subjects.read_data(subject)
         deadline_ms, payload = body
         if self.clock.unix_ms() >= deadline_ms:
@@ -82,10 +83,11 @@ class SimGateway(Instance):
             raise
         self.world.oracle.output(operation)
         self.world.replied(asked.tenant)
-        return [int(left * 1000), done]
+        # Whoever asked counts from the sending, which was no later than the arrival.
+        return [int((left + now - arrived) * 1000), done]
 
     async def _take(self, tenant: str) -> Pooled:
-        """A key of the pool, as ``kcm_gateway.pool.KeyPool`` gives it."""
+        """A key of the pool, as old as its lease allows: ``KeyPool`` keeps a reserve of it."""
         for _ in range(3):
             pool = self._pools.get(tenant, [])
             while pool:

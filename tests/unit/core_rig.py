@@ -256,4 +256,5 @@ class Core:
         """A caller whose boot this Core has on record."""
         me = membership(name)
         self.boots.take(lease_of(me), 1, self.world.clock.elapsed())
-        return CoreClient(ask or self.answer, me, self.world.clock, SystemRandomness(), 2.0)
+        clock = self.world.clock
+        return CoreClient(ask or self.answer, me, clock, SystemRandomness(), 2.0, sleep=clock.sleep)

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 from kcm_gateway import engine as engine_module
+from kcm_gateway import pieces as pieces_module
 from kcm_gateway.opening import REQUESTS_MAX
 from kcm_schemas import record
 from kcm_schemas.codes import Code, KcmError
@@ -49,7 +50,7 @@ async def test_every_record_has_a_key_of_its_own_or_the_batch_shares_one(rig):
 
 
 async def test_a_piece_asks_a_core_once_for_all_of_its_keys(rig):
-    plains = [n.to_bytes(2, "big") for n in range(engine_module.PIECE)]
+    plains = [n.to_bytes(2, "big") for n in range(pieces_module.PIECE)]
     sealed = await rig.engine.encrypt("acme", "crm", plains)
     assert rig.wire.count("wrap") == 1
     opened = await rig.engine.decrypt("acme", "crm", sealed.values)
@@ -138,7 +139,7 @@ async def test_contexts_are_bounded_in_number_and_size(rig):
 
 
 async def test_a_batch_larger_than_a_piece_is_worked_through(rig, monkeypatch):
-    monkeypatch.setattr(engine_module, "PIECE", 3)
+    monkeypatch.setattr(pieces_module, "PIECE", 3)
     plains = [bytes([n]) for n in range(10)]
     for scope in ("record", "batch"):
         sealed = await rig.engine.encrypt("acme", "crm", plains, [b"c"], dek_scope=scope)
@@ -238,8 +239,9 @@ async def test_what_a_kill_overtakes_has_no_output_and_leaves_no_key(tmp_path, o
 async def quiet(rig):
     """Until every request of the engine is over."""
     tasks = {*rig.engine._unwrapper._tasks}
-    for pool in rig.engine._pools.values():
-        tasks |= pool._refills
+    for pools in rig.engine._pools.values():
+        for pool in pools.values():
+            tasks |= set(pool._refills)
     if tasks:
         await asyncio.wait(tasks)
     for _ in range(5):

@@ -6,8 +6,8 @@ import pytest
 from kcm_bus.clock import SystemRandomness
 from kcm_control.leases import FOREVER
 from kcm_control.serving import Permit
-from kcm_gateway.core_client import Lease
 from kcm_gateway.keyblock import Blocks
+from kcm_gateway.lease import RESERVE_MAX_S, Lease
 from kcm_gateway.pool import AHEAD_S, BATCH, REFILLS_AHEAD, REFILLS_MAX, KeyPool
 from kcm_schemas import limits
 from kcm_schemas.codes import Code, KcmError
@@ -28,10 +28,12 @@ class Core:
         self.sizes = []
         self.wrapped = 0
         self.version = 1
+        self.lease_s = LEASE_S
 
     async def wrap(self, tenant, service, purpose, keys):
         self.sizes.append(len(keys) // 32)
-        until = self.clock.elapsed() + LEASE_S
+        sent = self.clock.elapsed()
+        until = sent + self.lease_s
         await self.gate.wait()
         if self.error is not None:
             raise self.error
@@ -39,7 +41,7 @@ class Core:
         for _ in range(len(keys) // 32):
             self.wrapped += 1
             blobs.append(self.wrapped.to_bytes(72, "big"))
-        return Lease(self.version, until), b"".join(blobs)
+        return Lease(self.version, sent, until), b"".join(blobs)
 
 
 class Guard:
@@ -150,27 +152,27 @@ async def test_keys_end_with_their_lease_counted_from_the_sending(rig):
     rig.core.gate.set()
     first = await taking
     await rig.quiet()  # what was begun after it has a lease of its own
-    until = first[0].until
-    assert until == rig.clock.now + 6.0
+    until = first[0].lease.until
+    assert until == rig.clock.now + LEASE_S - 4.0
     rig.pool.done(first)
-    rig.clock.now += 5.9
+    rig.clock.now = until - RESERVE_MAX_S - 0.1
     second = await rig.pool.take(1)
     assert second[0].block is first[0].block
     rig.pool.done(second)
     rig.clock.now += 0.1
     third = await rig.pool.take(1)
     assert third[0].block is not first[0].block
-    assert third[0].until > until
+    assert third[0].lease.until > until
     rig.pool.done(third)
 
 
-async def test_keys_that_nobody_asks_for_are_wiped_when_their_lease_ends(rig):
+async def test_keys_that_nobody_asks_for_are_wiped_when_they_are_too_old(rig):
     rig.pool.done(await rig.pool.take(1))
     (block,) = rig.blocks._live["acme"]
     assert rig.pool._timer is not None
     rig.pool.expire()
     assert rig.pool.available == BATCH - 1
-    rig.clock.now += LEASE_S
+    rig.clock.now += LEASE_S - RESERVE_MAX_S
     arena = block.arena
     rig.pool.expire()
     assert rig.pool.available == 0
@@ -180,15 +182,130 @@ async def test_keys_that_nobody_asks_for_are_wiped_when_their_lease_ends(rig):
     assert rig.pool._timer is None
 
 
-async def test_keys_whose_lease_ends_while_more_are_awaited_are_not_handed_out(rig):
+# Age
+
+
+async def test_nothing_is_handed_out_within_the_reserve_of_its_lease(rig):
+    for _ in range(100):
+        segments = await rig.pool.take(1)
+        assert segments[0].lease.until - rig.clock.now > RESERVE_MAX_S
+        rig.pool.done(segments)
+        await rig.quiet()
+        rig.clock.now += 0.7
+
+
+async def test_a_pool_of_which_little_is_used_has_young_keys_before_the_old_ones_go(rig):
     rig.pool.done(await rig.pool.take(1))
+    await rig.quiet()
+    asked = len(rig.core.sizes)
+    rig.clock.now += LEASE_S / 2 - 0.1
+    rig.pool.done(await rig.pool.take(1))
+    await rig.quiet()
+    assert len(rig.core.sizes) == asked
+    rig.clock.now += 0.1
+    rig.pool.done(await rig.pool.take(1))  # the half is over: they are replaced, and used meanwhile
+    await rig.quiet()
+    assert len(rig.core.sizes) == asked + 1
+    rig.clock.now += 3.0
+    rig.core.gate.clear()  # no Core answers any more, and nobody has to wait for one
+    segments = await asyncio.wait_for(rig.pool.take(1), 1.0)
+    assert segments[0].lease.until - rig.clock.now == LEASE_S - 3.0
+    rig.pool.done(segments)
+
+
+async def test_a_steady_pool_never_makes_anybody_wait_for_keys(rig):
+    """26 keys a second use up a batch in just a lease."""
+    rig.pool.done(await rig.pool.take(1))
+    await rig.quiet()
+    for rate in (1, 26, 1000):
+        for _ in range(20 * rate if rate < 1000 else 2 * rate):
+            taking = rig.pool.take(1)
+            with pytest.raises(StopIteration) as done:
+                taking.send(None)  # at once, without a turn of the loop
+            assert done.value.value[0].lease.until - rig.clock.now > RESERVE_MAX_S
+            rig.pool.done(done.value.value)
+            await rig.quiet()
+            rig.clock.now += 1 / rate
+
+
+async def test_keys_that_become_too_old_while_more_are_awaited_are_taken_anew_once(rig):
+    rig.pool.done(await rig.pool.take(1))
+    old = next(iter(rig.blocks._live["acme"]))
+    await rig.quiet()
+    old_keys = rig.pool.available
     rig.core.gate.clear()
-    taking = asyncio.create_task(rig.pool.take(BATCH + 1))
+    taking = asyncio.create_task(rig.pool.take(old_keys + 1))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    rig.clock.now += LEASE_S - RESERVE_MAX_S - 0.5  # what is under way is as old as it may be
+    rig.core.lease_s = LEASE_S * 2
+    for _ in range(3):
+        await asyncio.sleep(0)
+    rig.clock.now += 0.5
+    rig.core.gate.set()
+    assert await refused(taking) is Code.UNAVAILABLE  # the refill itself came as late
+    rig.pool.done(await rig.pool.take(1))
+    await rig.quiet()
+    rig.core.gate.clear()
+    taking = asyncio.create_task(rig.pool.take(2 * limits.KEYS_MAX))
     for _ in range(5):
         await asyncio.sleep(0)
     rig.clock.now += LEASE_S
     rig.core.gate.set()
-    assert await refused(taking) is Code.DEADLINE_EXCEEDED
+    segments = await taking
+    assert sum(segment.count for segment in segments) == 2 * limits.KEYS_MAX
+    assert all(rig.clock.now < segment.lease.begin_until for segment in segments)
+    assert all(segment.block is not old for segment in segments)
+    assert len({blob for _, blob in taken(segments)}) == 2 * limits.KEYS_MAX
+    rig.pool.done(segments)
+
+
+@pytest.mark.parametrize("lease_s", [0.0, 0.001, 0.09])
+async def test_keys_that_come_with_next_to_no_lease_are_not_handed_out(rig, lease_s):
+    rig.core.lease_s = lease_s
+    taking = [asyncio.create_task(rig.pool.take(1)) for _ in range(3)]
+    for one in taking:
+        assert await refused(one) is Code.UNAVAILABLE
+    await rig.quiet()
+    assert rig.blocks.tenants == []
+
+
+async def test_the_batch_that_ends_first_is_used_first_and_wiped_in_time(rig):
+    rig.pool.done(await rig.pool.take(BATCH - 1))
+    rig.core.lease_s = 1.0
+    await rig.quiet()
+    rig.pool.done(await rig.pool.take(1))
+    await rig.quiet()
+    segments = await rig.pool.take(1)
+    assert segments[0].lease.until - segments[0].lease.sent == 1.0
+    rig.pool.done(segments)
+    rig.clock.now += 0.75
+    rig.pool.expire()
+    left = rig.pool.available
+    assert rig.pool._stock.young(rig.clock.now) == left
+
+
+async def test_who_needs_keys_that_last_gets_them_if_there_are_any(rig):
+    rig.core.lease_s = 4.0
+    rig.pool.done(await rig.pool.take(1))
+    await rig.quiet()
+    rig.core.lease_s = LEASE_S
+    lasting = rig.clock.now + 8.0
+    for segments in [await rig.pool.take(3, lasting), await rig.pool.take(5, lasting)]:
+        assert {segment.lease.until >= lasting for segment in segments} == {True}
+        rig.pool.done(segments)
+    segments = await rig.pool.take(1, lasting + 1000)  # no Core gives such: any will do
+    assert segments
+    rig.pool.done(segments)
+
+
+async def test_old_keys_make_room_for_what_replaces_them(rig):
+    for _ in range(100):
+        rig.pool.done(await rig.pool.take(1))
+        await rig.quiet()
+        assert rig.pool.available <= 2 * BATCH
+        rig.clock.now += 0.5
+    assert len(rig.core.sizes) <= 2 + 50 * 2 / (LEASE_S - RESERVE_MAX_S)  # two for each such time
 
 
 async def test_a_purge_during_a_refill_leaves_no_key(rig):
@@ -202,6 +319,18 @@ async def test_a_purge_during_a_refill_leaves_no_key(rig):
         assert await refused(one) is Code.TENANT_KILLED
     await rig.quiet()
     assert rig.pool.available == 0
+    assert rig.blocks.tenants == []
+
+
+async def test_who_waits_for_a_refill_that_came_just_before_a_purge_starts_no_other(rig):
+    taking = asyncio.create_task(rig.pool.take(5))
+    while not rig.pool.available:  # noqa: ASYNC110 - the moment in between has no event
+        await asyncio.sleep(0)
+    assert not taking.done()
+    rig.purge()
+    assert await refused(taking) is Code.TENANT_KILLED
+    await rig.quiet()
+    assert len(rig.core.sizes) == 1
     assert rig.blocks.tenants == []
 
 
@@ -272,7 +401,7 @@ async def test_a_pool_with_little_to_do_asks_for_few_keys(rig):
         rig.clock.now += 1.0
         rig.pool.done(await rig.pool.take(1))
         await rig.quiet()
-        assert rig.pool.available < 2 * BATCH
+        assert rig.pool.available <= 2 * BATCH
     assert set(rig.core.sizes) == {BATCH}
 
 
@@ -326,5 +455,5 @@ async def test_keys_of_an_old_version_keep_their_version(rig):
     old = await rig.pool.take(1)
     rig.core.version = 2
     rest = await rig.pool.take(BATCH)
-    assert [segment.l3_version for segment in old + rest] == [1, 1, 2]
+    assert [segment.lease.l3_version for segment in old + rest] == [1, 1, 2]
     rig.pool.done(old + rest)

@@ -19,6 +19,8 @@ class Engine:
     def __init__(self):
         self.calls = 0
         self.error = None
+        self.lease_s = 3.0
+        self.work = lambda: None
 
     async def encrypt(self, tenant, service, plaintexts, contexts, *, dek_scope):
         return self._done(plaintexts)
@@ -28,9 +30,10 @@ class Engine:
 
     def _done(self, values, codes=()):
         self.calls += 1
+        self.work()
         if self.error is not None:
             raise self.error
-        return Batch(list(values), list(codes), 3.0)
+        return Batch(list(values), list(codes), self.lease_s)
 
 
 class Audit:
@@ -102,6 +105,29 @@ async def test_what_is_refused_is_not_done_and_is_on_record(service, subject, ah
     assert await refused(service.handle(subject, ask(service, ahead_ms=ahead_ms))) is code
     assert service._engine.calls == 0
     assert [event[1] for event in service._audit.events] == [code]
+
+
+@pytest.mark.parametrize(
+    ("spent_s", "left_s", "lease_ms"),
+    [(0.0, 3.0, 3000), (1.0, 0.5, 1500), (1.0, 2.0, 3000), (3.0, 4.0, 5000), (0.0, 60.0, 5000)],
+)
+async def test_an_answer_may_be_accepted_until_its_keys_end_and_no_longer(
+    service, spent_s, left_s, lease_ms
+):
+    """Counted from the sending: whoever gets it after the work still has the rest of the lease."""
+
+    def work():
+        service._clock.now += spent_s
+
+    service._engine.work = work
+    service._engine.lease_s = left_s
+    for subject, kind, reply in (
+        (ENCRYPT, EncryptRequest, EncryptReply),
+        (DECRYPT, DecryptRequest, DecryptReply),
+    ):
+        answer = await service.handle(subject, ask(service, kind=kind))
+        assert decode(reply, answer).lease_ms == lease_ms
+        assert lease_ms <= (spent_s + left_s) * 1000
 
 
 async def test_what_cannot_be_recorded_is_not_done_and_takes_no_room_from_purges(service):

@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 from kcm_crypto.arena import Purged
-from kcm_gateway.core_client import Lease
 from kcm_gateway.keyblock import Blocks
+from kcm_gateway.lease import Lease
 from kcm_gateway.unwrapping import REQUESTS_IN_FLIGHT_MAX, Unwrapper
 from kcm_schemas import limits
 from kcm_schemas.codes import Code, KcmError
@@ -32,7 +32,7 @@ class Core:
         each = [blobs[at : at + 72] for at in range(0, len(blobs), 72)]
         self.sizes.append(len(each))
         self.prefixes.append(len({one[: limits.PREFIX_SIZE] for one in each}))
-        lease = Lease(version, float(len(self.sizes)))
+        lease = Lease(version, 0.0, float(len(self.sizes)))
         await self.gate.wait()
         if self.error is not None:
             raise self.error
@@ -130,7 +130,7 @@ async def test_each_waiter_inherits_the_lease_of_the_request_that_brought_its_ke
     late = asyncio.create_task(unwrapper.open(GROUP, [blob(2)]))
     await settle()
     core.gate.set()
-    assert ((await early).until, (await late).until) == (1.0, 2.0)
+    assert ((await early).lease.until, (await late).lease.until) == (1.0, 2.0)
     for opened in (early.result(), late.result()):
         blocks.release(opened.block)
 

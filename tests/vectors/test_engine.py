@@ -12,8 +12,8 @@ from kcm_crypto import context, xaes
 from kcm_crypto.arena import Keys
 from kcm_crypto.context import ctx
 from kcm_gateway.config import EngineSettings
-from kcm_gateway.core_client import Lease
 from kcm_gateway.engine import Gateway
+from kcm_gateway.lease import Lease
 from kcm_schemas.codes import Code, KcmError
 
 from tests.vectors import decoder, generate, product
@@ -42,7 +42,7 @@ class Core:
         scratch = product.scratch()
         given = Keys.of(keys)
         xaes.wrap_batch(product.locked(KEYS[1]), given, aad, nonce, memoryview(out), scratch)
-        return Lease(1, CLOCK.elapsed() + 60), bytes(out)
+        return Lease(1, CLOCK.elapsed(), CLOCK.elapsed() + 60), bytes(out)
 
     async def unwrap(
         self, tenant: str, service: str, purpose: str, version: int, blobs: bytes, out: memoryview
@@ -52,7 +52,7 @@ class Core:
         aad = ctx(context.L4, purpose, tenant, self.region, service, version)
         key = product.locked(KEYS[version])
         bad = xaes.unwrap_batch(key, blobs, aad, Keys.of(out), product.scratch())
-        return Lease(version, CLOCK.elapsed() + 60), bad
+        return Lease(version, CLOCK.elapsed(), CLOCK.elapsed() + 60), bad
 
     def close(self) -> None:
         """Nothing is kept."""

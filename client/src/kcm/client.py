@@ -13,107 +13,27 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 from kcm_schemas import limits, record, subjects
-from kcm_schemas.codec import encode
-from kcm_schemas.codes import Code
-from kcm_schemas.data import (
-    DecryptReply,
-    DecryptRequest,
-    DekScope,
-    EncryptReply,
-    EncryptRequest,
-)
+from kcm_schemas.data import DekScope
 
-from kcm.batches import MESSAGE_RESERVE, RECORD_RESERVE, BatchResult, Outcome, split
+from kcm.batches import MESSAGE_RESERVE, BatchResult, Outcome, split
 from kcm.coalesce import Coalescer, Key
 from kcm.context import ClientContext
-from kcm.errors import DeadlineExceeded, Internal, ServiceError, TooLarge
+from kcm.counts import Counts, Tally
+from kcm.errors import DeadlineExceeded, Discarded, ServiceError, TooLarge, Unreached
+from kcm.job import Answer, Job, Operation
 from kcm.transport import Opener, Transport, open_nats
-from kcm.wire import Surroundings, ask_once, attempt_s, pause, read_reply
+from kcm.wire import Surroundings, ask_once, attempt_s, pause
 
 IN_FLIGHT_MAX: Final = 8
 """Messages of one client on the way at once: more only queue at the Gateway."""
 
 DEADLINE_S: Final = 5.0
 """Seconds that a call may take, unless the caller says otherwise."""
-
-Operation = Literal["encrypt", "decrypt"]
-Answer = tuple[list[bytes], list[Code]]
-
-
-@dataclass(frozen=True, slots=True)
-class _Job:
-    """A whole batch. ``contexts`` has no entry, one for all records, or one for each."""
-
-    operation: Operation
-    subject: str
-    prefix: bytes
-    dek_scope: DekScope
-    payloads: Sequence[bytes]
-    contexts: Sequence[bytes]
-
-    def costs(self) -> list[int]:
-        added = RECORD_RESERVE
-        if self.operation == "encrypt":
-            added += len(self.prefix) + limits.WRAPPED_SIZE + 8 + limits.TAG_SIZE
-        own = self.contexts if len(self.contexts) == len(self.payloads) else None
-        return [
-            len(payload) + added + (len(own[index]) if own else 0)
-            for index, payload in enumerate(self.payloads)
-        ]
-
-    def some(self, indexes: list[int]) -> tuple[list[bytes], list[bytes]]:
-        """Payloads and contexts of one message."""
-        payloads = [self.payloads[index] for index in indexes]
-        if len(self.contexts) <= 1:
-            return payloads, list(self.contexts)
-        return payloads, [self.contexts[index] for index in indexes]
-
-    def build(self, indexes: list[int], deadline_ms: int) -> bytes:
-        payloads, contexts = self.some(indexes)
-        match self.operation:
-            case "encrypt":
-                return encode(
-                    EncryptRequest(
-                        v=1,
-                        deadline_ms=deadline_ms,
-                        dek_scope=self.dek_scope,
-                        plaintexts=payloads,
-                        contexts=contexts,
-                    )
-                )
-            case "decrypt":
-                return encode(
-                    DecryptRequest(
-                        v=1, deadline_ms=deadline_ms, records=payloads, contexts=contexts
-                    )
-                )
-
-    def read(self, count: int, body: bytes) -> tuple[Answer, float]:
-        """A reply as values and codes, one for each of ``count`` records; its lease in seconds."""
-        match self.operation:
-            case "encrypt":
-                encrypted = read_reply(EncryptReply, body)
-                values, codes = encrypted.records, encrypted.codes
-                lease_ms = encrypted.lease_ms
-            case "decrypt":
-                decrypted = read_reply(DecryptReply, body)
-                values, codes = decrypted.plaintexts, decrypted.codes
-                lease_ms = decrypted.lease_ms
-        if len(values) != count or len(codes) not in (0, count):
-            raise Internal("the answer has another number of records than the request")
-        codes = list(codes) or [Code.OK] * count
-        if self.operation == "encrypt":
-            codes = [
-                Code.TAMPERED if code is Code.OK and not value.startswith(self.prefix) else code
-                for value, code in zip(values, codes, strict=True)
-            ]
-        return (values, codes), lease_ms / 1000
 
 
 class Client:
@@ -125,6 +45,7 @@ class Client:
         self.region: Final = region
         self._transport: Final = transport
         self._around: Final = around or Surroundings()
+        self._tally: Final = Tally(self._around.clock)
         self._slots: Final = asyncio.Semaphore(IN_FLIGHT_MAX)
         self._coalescer: Final = Coalescer(self._send_gathered)
 
@@ -151,6 +72,14 @@ class Client:
             yield client
         finally:
             await client.close()
+
+    @property
+    def counts(self) -> Counts:
+        """Messages sent, asked again, and answers that were discarded, since the client was made.
+
+        Discarded answers cost time and never data: what they were for was asked again.
+        """
+        return self._tally.counts
 
     async def close(self) -> None:
         """Finish what was gathered and give the connection up."""
@@ -233,7 +162,7 @@ class Client:
         payloads: Sequence[bytes],
         contexts: Sequence[bytes] | bytes | None,
         dek_scope: DekScope,
-    ) -> _Job:
+    ) -> Job:
         bound = [contexts] if isinstance(contexts, bytes) else list(contexts or ())
         if not all(isinstance(item, bytes) for item in (*payloads, *bound)):
             raise TypeError("payloads and contexts are bytes")
@@ -241,7 +170,7 @@ class Client:
             raise ValueError("contexts has no entry, one, or one for each record")
         if any(len(item) > limits.APP_CONTEXT_MAX for item in bound):
             raise ValueError(f"a context has at most {limits.APP_CONTEXT_MAX} bytes")
-        return _Job(
+        return Job(
             operation=operation,
             subject=subjects.gateway(self.region, operation, tenant, service),
             prefix=record.prefix(self.region, tenant, service, 1)[:-4],
@@ -250,7 +179,7 @@ class Client:
             contexts=bound,
         )
 
-    async def _run(self, job: _Job, deadline_s: float) -> BatchResult:
+    async def _run(self, job: Job, deadline_s: float) -> BatchResult:
         until = self._around.until(deadline_s)
         shared = len(job.contexts[0]) if len(job.contexts) == 1 else 0
         outcome = Outcome(len(job.payloads))
@@ -266,21 +195,33 @@ class Client:
                     group.create_task(self._part(job, part, until, outcome))
         return outcome.result()
 
-    async def _part(self, job: _Job, part: list[int], until: float, outcome: Outcome) -> None:
+    async def _part(self, job: Job, part: list[int], until: float, outcome: Outcome) -> None:
         """Ask for one message's records, again for those that a retry may help."""
-        pending, attempt = part, 0
+        pending, attempt, away = part, 0, 0
         while True:
+            self._tally.sent(again=attempt + away > 0)
+            reached = True
             try:
                 values, codes = await self._attempt(job, pending, until)
                 outcome.put(pending, values, codes)
             except ServiceError as error:
                 outcome.fail(pending, error)
+                reached = not isinstance(error, Unreached)
+                if isinstance(error, Discarded):
+                    self._tally.discarded()
             pending = outcome.again(pending)
-            if not pending or not await pause(self._around, attempt, until):
+            if not pending:
                 return
-            attempt += 1
+            if reached:
+                waited = await pause(self._around, attempt, until)
+                attempt, away = attempt + 1, 0
+            else:
+                waited = await pause(self._around, away, until, attempts_max=float("inf"))
+                away += 1
+            if not waited:
+                return
 
-    async def _attempt(self, job: _Job, indexes: list[int], until: float) -> Answer:
+    async def _attempt(self, job: Job, indexes: list[int], until: float) -> Answer:
         def remaining() -> float:
             return until - self._around.clock.elapsed()
 

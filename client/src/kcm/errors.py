@@ -125,6 +125,14 @@ class Internal(ServiceError):
     CODE = Code.INTERNAL
 
 
+class Discarded(DeadlineExceeded):
+    """An answer came, but later than it may be accepted."""
+
+
+class Unreached(Unavailable):
+    """The request reached nobody: the broker is away, or every instance that serves it."""
+
+
 class UntrustedReply(Tampered):
     """An answer that is not signed by whom it has to be, or answers something else."""
 

@@ -21,6 +21,7 @@ from kcm import client as aio
 from kcm.batches import BatchResult
 from kcm.client import DEADLINE_S
 from kcm.context import ClientContext
+from kcm.counts import Counts
 from kcm.transport import Opener, open_nats
 from kcm.wire import Surroundings
 
@@ -73,6 +74,11 @@ class Client:
             self._call(self._entered.__aexit__(None, None, None))
         finally:
             self._end()
+
+    @property
+    def counts(self) -> Counts:
+        """As ``kcm.Client.counts``."""
+        return self._client.counts
 
     def encrypt(
         self,

@@ -6,7 +6,9 @@ measured here on a clock that also runs in suspend; an answer that comes later i
 well it looks. That bound is part of the bound claimed for a kill.
 
 A failed question is asked again only when its code says that this can help, after a wait with
-jitter, and only within the caller's own deadline.
+jitter, and only within the caller's own deadline. How often is bounded, so that nobody adds to an
+overload; what reached nobody adds nothing, so a connection that is made anew is waited for as long
+as the deadline allows.
 """
 
 from __future__ import annotations
@@ -19,10 +21,10 @@ from typing import Final, TypeVar
 
 from kcm_bus.clock import Clock, SystemClock
 from kcm_schemas.codec import Message, decode_unpacked, unpack
-from kcm_schemas.codes import KcmError
+from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.data import Failure
 
-from kcm.errors import DeadlineExceeded, Internal, error_for, typed
+from kcm.errors import DeadlineExceeded, Discarded, Internal, Unreached, error_for, typed
 from kcm.transport import Transport
 
 WIRE_S: Final = 5.0
@@ -84,25 +86,39 @@ async def ask_once(
     """Send ``build(deadline in Unix ms)`` and return what ``read`` makes of the answer, if in time.
 
     ``read`` also says for how many seconds, from the sending of the request, the answer may be
-    accepted: the lease of whoever answered. Raises ``ServiceError``.
+    accepted: the lease of whoever answered. Raises ``ServiceError``: ``Unreached`` when the
+    request reached nobody, ``Discarded`` for an answer that came too late.
     """
     if timeout_s <= 0:
         raise DeadlineExceeded("the deadline passed before the request was sent")
     try:
         body = build(around.clock.unix_ms() + max(1, int(timeout_s * 1000)))
         sent = around.clock.elapsed()
-        answer, lease_s = read(await transport.request(subject, body, timeout_s))
+        try:
+            raw = await transport.request(subject, body, timeout_s)
+        except KcmError as error:
+            if error.code is Code.UNAVAILABLE:
+                raise Unreached(error.detail) from None
+            raise
+        answer, lease_s = read(raw)
     except KcmError as error:
         raise typed(error) from None
-    if around.clock.elapsed() - sent > min(timeout_s, lease_s):
-        raise DeadlineExceeded("the answer came too late and was discarded")
+    took_s = around.clock.elapsed() - sent
+    if took_s > timeout_s:
+        raise Discarded("the answer came too late and was discarded")
+    if took_s >= lease_s:
+        raise Discarded(
+            "the answer was discarded: the lease of whoever answered had ended when it came"
+        )
     return answer
 
 
-async def pause(around: Surroundings, attempt: int, until: float) -> bool:
+async def pause(
+    around: Surroundings, attempt: int, until: float, attempts_max: float = ATTEMPTS_MAX
+) -> bool:
     """Wait before the next attempt; False when there is none, or no time for it."""
     wait = backoff_s(attempt, around.chance())
-    if attempt + 1 >= ATTEMPTS_MAX or around.clock.elapsed() + wait >= until:
+    if attempt + 1 >= attempts_max or around.clock.elapsed() + wait >= until:
         return False
     await around.sleep(wait)
     return True

@@ -5,6 +5,7 @@ import threading
 
 import pytest
 from kcm_bus.clock import SystemRandomness
+from kcm_bus.learning import to_record
 from kcm_crypto.arena import Arena, Purged
 from kcm_gateway.config import EngineSettings
 from kcm_gateway.core_client import CoreClient
@@ -156,14 +157,34 @@ async def test_a_reply_in_flight_during_a_kill_and_its_lift_is_thrown_away(syste
 
 
 async def test_a_reply_that_the_core_made_before_the_kill_is_not_used_after_its_lease(system):
-    """The Gateway hears nothing of the kill; the reply is held up on the way."""
-    _, gateway = await pair(system)
+    """The Gateway hears nothing of the kill; the reply is held up, and asked for anew."""
+    core, gateway = await pair(system)
     gateway.reply_gate.open.clear()
     encrypting = asyncio.create_task(gateway.engine.encrypt("acme", "crm", [b"secret"]))
     await until(lambda: gateway.reply_gate.inside)
+    one = to_record(core.me.verifier.hold_or_lift(held(hold())))
+    for name in core.revocations.learn(one).purge:  # and nobody else hears of it
+        core.purge(name)
     await let_pass(10)
     gateway.reply_gate.open.set()
-    assert await code_of(encrypting) is Code.DEADLINE_EXCEEDED
+    assert await code_of(encrypting) is Code.TENANT_KILLED
+    assert gateway.asked == 2
+
+
+async def test_replies_that_come_after_their_lease_are_never_used(system):
+    _, gateway = await pair(system)
+    for _ in range(3):
+        gateway.reply_gate.open.clear()
+        encrypting = asyncio.create_task(gateway.engine.encrypt("acme", "crm", [b"secret"]))
+        for _ in range(2):
+            inside = gateway.reply_gate.inside
+            await until(lambda seen=inside: gateway.reply_gate.inside > seen)
+            await let_pass(10)
+            gateway.reply_gate.open.set()
+            gateway.reply_gate.open.clear()
+        assert await code_of(encrypting) is Code.DEADLINE_EXCEEDED
+    gateway.reply_gate.open.set()
+    assert (await gateway.engine.encrypt("acme", "crm", [b"secret"])).values
 
 
 async def test_a_refill_of_a_pool_in_flight_when_a_kill_lands_brings_no_key(system):

@@ -11,10 +11,13 @@ import argparse
 import asyncio
 import json
 import sys
+from collections.abc import Awaitable, Callable
+from functools import partial
 from hashlib import sha256
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, TypeVar
 
 import uvloop
+from kcm_bus.clock import Clock, SystemClock
 from kcm_bus.config import ConfigError
 from kcm_crypto.secretfile import SecretFileError
 from kcm_schemas.codes import KcmError
@@ -27,18 +30,48 @@ PIECE: Final = 1 << 20
 TOGETHER: Final = 8
 """Pieces of one batch: bounds what lies in memory."""
 
+PATIENCE_S: Final = 10.0
+"""Seconds for which a batch is tried again after what passes, as a lost connection does: a long
+stream shall not end at it."""
+
+PAUSE_S: Final = 0.2
+"""Seconds between two tries."""
+
+Sleep = Callable[[float], Awaitable[None]]
+T = TypeVar("T")
+
+
+async def patiently(
+    call: Callable[[], Awaitable[T]], clock: Clock, sleep: Sleep = asyncio.sleep
+) -> T:
+    """What ``call`` returns, tried again for ``PATIENCE_S`` while a retry may help.
+
+    Nothing of a call that failed is output, so it may be made again. Raises its last ``KcmError``.
+    """
+    until = clock.elapsed() + PATIENCE_S
+    while True:
+        try:
+            return await call()
+        except KcmError as error:
+            if not error.retryable or clock.elapsed() + PAUSE_S >= until:
+                raise
+        await sleep(PAUSE_S)
+
 
 async def run(config: str, tenant: str, service: str, source: BinaryIO) -> dict[str, Any]:
     """Work through ``source``; raises ``KcmError``."""
     pieces = correct = sealed_bytes = size = 0
+    clock = SystemClock()
     async with EmbeddedGateway.join(config) as member:
         while True:
             batch = [piece for _ in range(TOGETHER) if (piece := source.read(PIECE))]
             if not batch:
                 break
             contexts = [(pieces + i).to_bytes(8, "big") for i in range(len(batch))]
-            sealed = await member.engine.encrypt(tenant, service, batch, contexts)
-            opened = await member.engine.decrypt(tenant, service, sealed.values, contexts)
+            seal = partial(member.engine.encrypt, tenant, service, batch, contexts)
+            sealed = await patiently(seal, clock)
+            unseal = partial(member.engine.decrypt, tenant, service, sealed.values, contexts)
+            opened = await patiently(unseal, clock)
             pieces += len(batch)
             size += sum(map(len, batch))
             sealed_bytes += sum(map(len, sealed.values))

@@ -1,8 +1,8 @@
 """An optional cache of opened data keys, off unless it is configured.
 
-It trades the promise that every key is asked for against fewer requests: a key stays at most as
-long as the lease of the reply that brought it, asked for or not, and goes with every purge of its
-tenant.
+It trades the promise that every key is asked for against fewer requests: a key stays until the
+reserve of the lease that brought it (``kcm_gateway.lease``), asked for or not, and goes with every
+purge of its tenant.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from kcm_crypto.arena import Keys
 from kcm_crypto.memory import wipe
 
 from kcm_gateway.keyblock import Blocks, KeyBlock
+from kcm_gateway.lease import Lease
 
 CacheKey = tuple[str, bytes]
 """Service; L3 version (4 bytes) and wrapped key (72 bytes)."""
@@ -23,7 +24,7 @@ CacheKey = tuple[str, bytes]
 @dataclass(slots=True)
 class _Tenant:
     block: KeyBlock
-    slots: OrderedDict[CacheKey, tuple[int, float]]
+    slots: OrderedDict[CacheKey, tuple[int, Lease]]
     free: list[int]
 
 
@@ -40,22 +41,29 @@ class KeyCache:
         """Whether anything is kept at all."""
         return self._keys_max > 0
 
-    def get(self, tenant: str, key: CacheKey, now: float, out: memoryview) -> float | None:
-        """Copy a key into ``out`` and return when its lease ends, or ``None``."""
+    def get(
+        self, tenant: str, key: CacheKey, now: float, lasting: float, out: memoryview
+    ) -> Lease | None:
+        """Copy a key into ``out`` and return its lease, or ``None``.
+
+        There is none when its lease is in its reserve, or ends before ``lasting``.
+        """
         known = self._tenants.get(tenant)
         if known is None or key not in known.slots:
             return None
-        slot, until = known.slots[key]
+        slot, lease = known.slots[key]
         with known.block.use() as keys:
-            if now >= until:
+            if now >= lease.begin_until:
                 self._drop(known, key, keys)
+                return None
+            if lease.until < lasting:
                 return None
             known.slots.move_to_end(key)
             out[:] = keys.each[slot]
-        return until
+        return lease
 
-    def put(self, tenant: str, key: CacheKey, until: float, plain: memoryview) -> None:
-        """Keep a key until its lease ends."""
+    def put(self, tenant: str, key: CacheKey, lease: Lease, plain: memoryview) -> None:
+        """Keep a key; of two leases of one key the longer counts."""
         if not self._keys_max:
             return
         known = self._tenants.get(tenant)
@@ -64,13 +72,16 @@ class KeyCache:
             known = _Tenant(block, OrderedDict(), list(range(self._keys_max)))
             self._tenants[tenant] = known
         if key in known.slots:
+            slot, old = known.slots[key]
+            if lease.begin_until > old.begin_until:
+                known.slots[key] = (slot, lease)
             return
         with known.block.use() as keys:
             if not known.free:
                 self._drop(known, next(iter(known.slots)), keys)
             slot = known.free.pop()
             keys.each[slot][:] = plain
-            known.slots[key] = (slot, until)
+            known.slots[key] = (slot, lease)
 
     def purge(self, tenant: str) -> None:
         """Forget a tenant."""
@@ -79,14 +90,14 @@ class KeyCache:
             self._blocks.release(known.block)
 
     def sweep(self, tenant: str, now: float) -> float | None:
-        """Wipe the keys whose lease has ended; returns when the next one ends."""
+        """Wipe the keys that are too old to begin with; returns when the next one is."""
         known = self._tenants.get(tenant)
         if known is None or known.block.purged:
             return None
         with known.block.use() as keys:
-            for key in [key for key, (_, until) in known.slots.items() if now >= until]:
+            for key in [key for key, (_, one) in known.slots.items() if now >= one.begin_until]:
                 self._drop(known, key, keys)
-        return min((until for _, until in known.slots.values()), default=None)
+        return min((one.begin_until for _, one in known.slots.values()), default=None)
 
     @staticmethod
     def _drop(known: _Tenant, key: CacheKey, keys: Keys) -> None:

@@ -3,12 +3,16 @@
 The session's ticket travels with every request, so any Core of the region can answer. What comes
 back may be used until its lease ends, counted from the sending of the very request that it answers:
 a reply that was held up anywhere brings nothing that is still valid.
+
+What passes is asked again before anybody hears of it, each reason once: a session that the Core
+does not know, and a lease that has ended, or is about to. While the broker or every Core is away,
+as when a connection is lost and made anew, it is asked again for a moment, in growing intervals.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final, Literal
 
@@ -17,6 +21,7 @@ from kcm_bus.clock import Clock, Randomness
 from kcm_bus.membership import Membership
 from kcm_crypto.arena import ScratchPool
 from kcm_crypto.hpke import HpkePublic
+from kcm_crypto.memory import wipe
 from kcm_crypto.session import (
     LIFETIME_MAX_MS,
     Session,
@@ -31,21 +36,42 @@ from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.data import decode_reply
 from kcm_schemas.vault import REPLY_HEAD, STATUS_OK, CoreReply, CoreRequest, Purpose, Ticket
 
+from kcm_gateway.lease import SHORTEST_S, Lease, too_short
+
 Ask = Callable[[str, bytes, float], Awaitable[bytes]]
 """Subject, body, timeout in seconds: the answer's body, or ``KcmError``."""
 
+Sleep = Callable[[float], Awaitable[None]]
+"""Waits for so many seconds."""
+
+AWAY_S: Final = 1.0
+"""Seconds for which a broker, or Cores, that are away are asked again, counted from the first
+request: a connection is usually back by then, and whoever waits takes up a Gateway's room."""
+
+_AWAY_FIRST_S: Final = 0.02
+"""Seconds of the first wait for them, half of it at random; each next one is twice as long."""
+
+_AWAY_TIMES_MAX: Final = 6
+"""Times that they are asked again: the waits of these fill ``AWAY_S``."""
+
 _HEAD: Final = REPLY_HEAD.size
 _ALL_OK: Final = bytes((STATUS_OK,)) * limits.KEYS_MAX
-_RENEW_MS: Final = LIFETIME_MAX_MS // 2
-"""Age in milliseconds at which a session is replaced, well before its ticket ends."""
+_RENEW_S: Final = LIFETIME_MAX_MS / 2000
+"""Seconds of age at which a session is replaced: what is left is many times what a request takes,
+so that no ticket ends while its request is under way."""
+
+_CLOCK_STEP_MS: Final = 1_000
+"""Milliseconds by which the wall clock may part from the elapsed clock in a session's life. A clock
+that was set is what a Core sees in the ticket, so the session is replaced."""
+
+_STRANGE: Final = (
+    "a Core refuses a session that was made for this very request: compare the clocks and the"
+    " rosters of both"
+)
 
 
-@dataclass(frozen=True, slots=True)
-class Lease:
-    """Which L3 version was used, and until when (on the elapsed clock) the answer may be."""
-
-    l3_version: int
-    until: float
+class _Away(KcmError):
+    """The request reached no Core."""
 
 
 class CoreClient:
@@ -58,15 +84,18 @@ class CoreClient:
         clock: Clock,
         randomness: Randomness,
         timeout_s: float,
+        sleep: Sleep = asyncio.sleep,
     ) -> None:
         self._ask: Final = ask
         self._me: Final = membership
         self._clock: Final = clock
         self._random: Final = randomness
         self._timeout_s: Final = timeout_s
+        self._sleep: Final = sleep
         self._scratch: Final = ScratchPool()
         self._session: Session | None = None
         self._ticket: Ticket | None = None
+        self._opened = 0.0
 
     async def wrap(
         self, tenant: str, service: str, purpose: Purpose, keys: memoryview
@@ -120,39 +149,81 @@ class CoreClient:
         plain: memoryview,
         out: memoryview,
     ) -> Lease:
-        """Seal, ask, and open the answer into ``out``; a lost session is made anew once."""
-        for attempt in (1, 2):
-            session, ticket = self._open_session()
-            request_id = self._random.public(limits.ID_SIZE)
-            sent = self._clock.elapsed()
-            draft = CoreRequest(
-                v=1,
-                caller=self._me.name,
-                boot=self._me.boot,
-                ticket=ticket,
-                request_id=request_id,
-                deadline_ms=self._clock.unix_ms() + int(self._timeout_s * 1000),
-                purpose=purpose,
-                l3_version=l3_version,
-                count=count,
-                sealed=b"",
-            )
-            clear = draft.clear(self._me.region, operation, tenant, service)
-            nonce = self._random.public(NONCE_SIZE)
-            sealed = session.seal_request(request_id, clear, plain, nonce)
-            body = encode(draft.model_copy(update={"sealed": sealed}))
-            subject = subjects.core(self._me.region, operation, tenant, service)
-            answer = await self._ask(subject, body, self._timeout_s)
+        """Ask, and again where that helps; the lease is one with which work may begin."""
+        strange = short = False
+        away, since = 0, self._clock.elapsed()
+        while True:
             try:
-                reply = decode_reply(CoreReply, answer)
+                lease = await self._exchange(
+                    operation, tenant, service, purpose, l3_version, count, plain, out
+                )
+            except _Away as error:
+                wait = _AWAY_FIRST_S * 2**away * (1 + self._random.public(1)[0] / 255) / 2
+                most = min(AWAY_S, self._timeout_s)
+                if away >= _AWAY_TIMES_MAX or self._clock.elapsed() + wait - since >= most:
+                    raise KcmError(error.code, error.detail) from None
+                away += 1
+                await self._sleep(wait)
             except KcmError as error:
-                if error.code is Code.UNKNOWN_SESSION and attempt == 1:
-                    if self._session is session:
-                        self._session = None
-                    continue
-                raise
-            return self._open_reply(session, reply, body, sent, out)
-        raise KcmError(Code.UNAVAILABLE, "no Core accepts a session")
+                if error.code is not Code.UNKNOWN_SESSION:
+                    raise
+                if strange:
+                    raise KcmError(error.code, _STRANGE) from None
+                strange = True
+            else:
+                now = self._clock.elapsed()
+                if not lease.too_short(now):
+                    return lease
+                wipe(out)  # before anything is waited for: a purge does not reach these keys
+                if short:
+                    raise _refusal(lease, now)
+                short = True
+
+    async def _exchange(
+        self,
+        operation: Literal["wrap", "unwrap"],
+        tenant: str,
+        service: str,
+        purpose: Purpose,
+        l3_version: int,
+        count: int,
+        plain: memoryview,
+        out: memoryview,
+    ) -> Lease:
+        """Seal, ask once, and open the answer into ``out``. The lease may have ended."""
+        session, ticket = self._open_session()
+        request_id = self._random.public(limits.ID_SIZE)
+        sent = self._clock.elapsed()
+        draft = CoreRequest(
+            v=1,
+            caller=self._me.name,
+            boot=self._me.boot,
+            ticket=ticket,
+            request_id=request_id,
+            deadline_ms=self._clock.unix_ms() + int(self._timeout_s * 1000),
+            purpose=purpose,
+            l3_version=l3_version,
+            count=count,
+            sealed=b"",
+        )
+        clear = draft.clear(self._me.region, operation, tenant, service)
+        nonce = self._random.public(NONCE_SIZE)
+        sealed = session.seal_request(request_id, clear, plain, nonce)
+        body = encode(draft.model_copy(update={"sealed": sealed}))
+        subject = subjects.core(self._me.region, operation, tenant, service)
+        try:
+            answer = await self._ask(subject, body, self._timeout_s)
+        except KcmError as error:
+            if error.code is Code.UNAVAILABLE:
+                raise _Away(error.code, error.detail) from None
+            raise
+        try:
+            reply = decode_reply(CoreReply, answer)
+        except KcmError as error:
+            if error.code is Code.UNKNOWN_SESSION and self._session is session:
+                self._session = None
+            raise
+        return self._open_reply(session, reply, body, sent, out)
 
     def _open_reply(
         self, session: Session, reply: CoreReply, body: bytes, sent: float, out: memoryview
@@ -164,17 +235,17 @@ class CoreClient:
         except InvalidTag:
             raise KcmError(Code.UNAVAILABLE, "the answer is not the Core's") from None
         lease_ms, version = REPLY_HEAD.unpack_from(out)
-        until = sent + lease_ms / 1000
-        if self._clock.elapsed() >= until:
-            raise KcmError(Code.DEADLINE_EXCEEDED, "the answer came after its lease had ended")
-        return Lease(version, until)
+        return Lease(version, sent, sent + lease_ms / 1000)
 
     def _open_session(self) -> tuple[Session, Ticket]:
+        """The session and its ticket; a new one when it is old, or the wall clock was set."""
         now = self._clock.unix_ms()
+        age_s = self._clock.elapsed() - self._opened
         if (
             self._session is not None
             and self._ticket is not None
-            and abs(now - self._ticket.issued_ms) < _RENEW_MS
+            and 0 <= age_s < _RENEW_S
+            and abs(now - self._ticket.issued_ms - age_s * 1000) < _CLOCK_STEP_MS
         ):
             return self._session, self._ticket
         region = next(r for r in self._me.verifier.roster.regions if r.region == self._me.region)
@@ -200,4 +271,12 @@ class CoreClient:
         )
         # A request that is still under way keeps the old session alive until it is answered.
         self._session, self._ticket = session, ticket
+        self._opened = self._clock.elapsed()
         return session, ticket
+
+
+def _refusal(lease: Lease, now: float) -> KcmError:
+    """Why the second answer is of no use either."""
+    if now >= lease.until and lease.until - lease.sent >= SHORTEST_S:
+        return KcmError(Code.DEADLINE_EXCEEDED, "the answer came after its lease had ended")
+    return too_short()

@@ -9,16 +9,17 @@ one that the batch shares, counting in the nonce. The data key travels wrapped i
 header, and the whole header is associated data together with the application's context.
 
 A batch is worked through without a wait in between, and its generation is compared before anything
-of it is handed out: what raced a purge has no output, ciphertext included. A bad record gets its
-own code and spoils nothing else.
+of it is handed out: what raced a purge has no output, ciphertext included. What outlived the lease
+of its keys has none either, and is done once more. A bad record gets its own code and spoils
+nothing else.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from functools import lru_cache, partial
+from typing import Final, Literal, TypeVar
 
 from kcm_bus.clock import Clock, Randomness
 from kcm_control.leases import FOREVER
@@ -36,16 +37,19 @@ from kcm_gateway.envelope import Envelope
 from kcm_gateway.guard import Guard
 from kcm_gateway.keyblock import Blocks
 from kcm_gateway.opening import Opening
+from kcm_gateway.pieces import Piece, Work, work_through
 from kcm_gateway.pool import KeyPool
 from kcm_gateway.unwrapping import Unwrapper
-
-PIECE: Final = limits.RECORDS_MAX
-"""Records worked through without a wait: bounds how long a kill has to wait for the processor."""
 
 BATCH_KEY_BYTES_MAX: Final = 1 << 32
 """Bytes under one shared data key: far below AES-GCM's bound, so that one key opens little."""
 
+ENVELOPES_MAX: Final = 1024
+"""Services whose envelope is kept: making it costs a fifth of a call with one small record."""
+
 DekScope = Literal["record", "batch"]
+
+T = TypeVar("T")
 
 Fetch = Callable[[str], Awaitable[None]]
 """Looks for a tenant's record once more, before the tenant is said to be unknown."""
@@ -67,15 +71,6 @@ class Batch:
     def failed(self) -> int:
         """How many records failed."""
         return sum(code is not Code.OK for code in self.codes)
-
-
-@dataclass(frozen=True, slots=True)
-class _Piece:
-    """A piece of a batch, and when the leases of its keys end."""
-
-    values: list[bytes]
-    codes: list[Code]
-    until: float
 
 
 class Gateway:
@@ -122,22 +117,9 @@ class Gateway:
         """
         ends = _aad_ends(contexts, len(plaintexts))
         permit = await self._begin(tenant, service)
-        values: list[bytes] = []
-        until = FOREVER
-        try:
-            for at in range(0, len(plaintexts), PIECE):
-                piece = plaintexts[at : at + PIECE]
-                done, ends_at = await self._encrypt(
-                    tenant, service, piece, ends[at : at + PIECE], dek_scope
-                )
-                self._guard.still(permit)
-                values += done
-                until = min(until, ends_at)
-                if at + PIECE < len(plaintexts):
-                    await asyncio.sleep(0)
-        except Purged:
-            raise KcmError(Code.TENANT_KILLED) from None
-        return Batch(values, [], self._left(permit, until))
+        work = partial(self._encrypt, tenant, service, plaintexts, ends, dek_scope)
+        pieces, left = await self._pieces(permit, len(plaintexts), work)
+        return Batch(_joined([piece.values for piece in pieces]), [], left)
 
     async def decrypt(
         self,
@@ -153,23 +135,11 @@ class Gateway:
         """
         ends = _aad_ends(contexts, len(records))
         permit = await self._begin(tenant, service)
-        until = FOREVER
-        values: list[bytes] = []
-        codes: list[Code] = []
-        try:
-            for at in range(0, len(records), PIECE):
-                piece = records[at : at + PIECE]
-                done = await self._decrypt(tenant, service, piece, ends[at : at + PIECE])
-                self._guard.still(permit)
-                values += done.values
-                codes += done.codes
-                until = min(until, done.until)
-                if at + PIECE < len(records):
-                    await asyncio.sleep(0)
-        except Purged:
-            raise KcmError(Code.TENANT_KILLED) from None
-        left = self._left(permit, until)
-        return Batch(values, [] if codes.count(Code.OK) == len(codes) else codes, left)
+        work = partial(self._decrypt, tenant, service, records, ends)
+        pieces, left = await self._pieces(permit, len(records), work)
+        codes = _joined([piece.codes for piece in pieces])
+        ok = codes.count(Code.OK) == len(codes)
+        return Batch(_joined([piece.values for piece in pieces]), [] if ok else codes, left)
 
     def purge(self, tenant: str) -> int:
         """Wipe every key of a tenant and fail who waits for one; returns how many keys."""
@@ -187,12 +157,14 @@ class Gateway:
             self.purge(tenant)
         self._core.close()
 
-    def _left(self, permit: Permit, until: float) -> float:
-        """For how long the whole batch may be accepted, after the last look at the generation."""
-        left = min(self._guard.still(permit), until - self._clock.elapsed())
-        if left <= 0:
-            raise KcmError(Code.DEADLINE_EXCEEDED, "the keys' lease ended meanwhile")
-        return left
+    async def _pieces(self, permit: Permit, count: int, work: Work) -> tuple[list[Piece], float]:
+        """Every piece, and for how long all of them may be accepted."""
+        try:
+            return await work_through(
+                count, work, partial(self._guard.still, permit), self._clock.elapsed
+            )
+        except Purged:
+            raise KcmError(Code.TENANT_KILLED) from None
 
     async def _begin(self, tenant: str, service: str) -> Permit:
         """Let an operation begin; looks once more for a tenant that is not known."""
@@ -212,48 +184,58 @@ class Gateway:
         self,
         tenant: str,
         service: str,
-        plaintexts: Sequence[bytes],
-        ends: Sequence[bytes],
+        every: Sequence[bytes],
+        all_ends: Sequence[bytes],
         dek_scope: DekScope,
-    ) -> tuple[list[bytes], float]:
+        part: slice,
+        lasting: float,
+    ) -> Piece:
+        plaintexts, ends = every[part], all_ends[part]
         pool = self._pool(tenant, service)
         groups = _batches(plaintexts) if dek_scope == "batch" else []
         try:
-            segments = await pool.take(len(groups) if groups else len(plaintexts))
+            segments = await pool.take(len(groups) if groups else len(plaintexts), lasting)
         except BaseException:
             if pool.idle:
                 self._forget(tenant, service, pool)
             raise
         try:
-            until = min((segment.until for segment in segments), default=FOREVER)
-            envelope = Envelope(self._region, tenant, service)
+            until = min([segment.lease.until for segment in segments], default=FOREVER)
+            envelope = _envelope(self._region, tenant, service)
             todo = iter(groups)
             out: list[bytes] = []
             for segment in segments:
                 if dek_scope == "batch":
                     out += envelope.seal_shared(segment, todo, plaintexts, ends)
                 else:
-                    part = slice(len(out), len(out) + segment.count)
-                    out += envelope.seal_each(segment, plaintexts[part], ends[part])
-            return out, until
+                    own = slice(len(out), len(out) + segment.count)
+                    out += envelope.seal_each(segment, plaintexts[own], ends[own])
+            return Piece(out, [], until)
         finally:
             pool.done(segments)
 
     async def _decrypt(
-        self, tenant: str, service: str, records: Sequence[bytes], ends: Sequence[bytes]
-    ) -> _Piece:
-        envelope = Envelope(self._region, tenant, service)
+        self,
+        tenant: str,
+        service: str,
+        every: Sequence[bytes],
+        all_ends: Sequence[bytes],
+        part: slice,
+        lasting: float,
+    ) -> Piece:
+        records, ends = every[part], all_ends[part]
+        envelope = _envelope(self._region, tenant, service)
         values = [b""] * len(records)
         codes = [Code.OK] * len(records)
         groups = envelope.sort(records, codes)
-        with await self._opening.open(tenant, service, list(groups)) as opened:
+        with await self._opening.open(tenant, service, list(groups), lasting) as opened:
             named = list(groups.values())
             for at, code in opened.refused.items():
                 for position in named[at]:
                     codes[position] = code
             envelope.open(opened.each(named), records, ends, values, codes)
-            until = opened.check(self._clock.elapsed())
-        return _Piece(values, codes, until)
+            until = opened.until
+        return Piece(values, codes, until)
 
     def _forget(self, tenant: str, service: str, pool: KeyPool) -> None:
         """Names that do not exist must not pile up."""
@@ -278,6 +260,17 @@ class Gateway:
                 keys_max=self._settings.pool_keys_max,
             )
         return pool
+
+
+@lru_cache(maxsize=ENVELOPES_MAX)
+def _envelope(region: str, tenant: str, service: str) -> Envelope:
+    """What is the same for all records of a service; nothing of it is secret."""
+    return Envelope(region, tenant, service)
+
+
+def _joined(lists: list[list[T]]) -> list[T]:
+    """One list; what is one already is not copied."""
+    return lists[0] if len(lists) == 1 else [one for part in lists for one in part]
 
 
 def _aad_ends(contexts: Sequence[bytes], count: int) -> Sequence[bytes]:

@@ -19,7 +19,7 @@ from kcm_crypto.context import record_aad_start
 from kcm_schemas import limits, record
 from kcm_schemas.codes import Code, KcmError
 
-from kcm_gateway.pool import Segment
+from kcm_gateway.stock import Segment
 
 COPY_MAX: Final = 4096
 """Bytes of a record up to which copying its body is cheaper than a view of it."""
@@ -87,7 +87,7 @@ class Envelope:
         return out
 
     def _start(self, segment: Segment) -> bytes:
-        return self._names + segment.l3_version.to_bytes(_VERSION_SIZE, "big")
+        return self._names + segment.lease.l3_version.to_bytes(_VERSION_SIZE, "big")
 
     def sort(self, records: Sequence[bytes], codes: list[Code]) -> Groups:
         """Which records have which data key; in ``codes``, why another has none here."""

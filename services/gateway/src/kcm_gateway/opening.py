@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, Self
 
 from kcm_bus.clock import Clock
+from kcm_control.leases import EXPIRED
 from kcm_control.serving import Permit
 from kcm_crypto.arena import Keys, Purged
 from kcm_schemas import limits
@@ -28,7 +29,7 @@ _HEAD: Final = slice(0, 4 + limits.PREFIX_SIZE)
 _NO_KEY: Final = memoryview(b"")
 
 SWEEP_MIN_S: Final = 0.05
-"""Seconds between two looks for cached keys whose lease has ended, at least."""
+"""Seconds between two looks for cached keys that are too old, at least."""
 
 REQUESTS_MAX: Final = 4
 """Requests of one decryption under way at once: a batch whose records name a thousand versions of a
@@ -102,10 +103,9 @@ class OpenKeys:
             return pairs
         return [pair for at, pair in enumerate(pairs) if at not in self.refused]
 
-    def check(self, now: float) -> float:
-        """When the first lease ends; raises ``deadline_exceeded`` when that was while we worked."""
-        if now >= self._until:
-            raise KcmError(Code.DEADLINE_EXCEEDED, "the keys' lease ended meanwhile")
+    @property
+    def until(self) -> float:
+        """When the first lease of the keys ends."""
         return self._until
 
 
@@ -127,9 +127,12 @@ class Opening:
         self._guard: Final = guard
         self._timers: dict[str, asyncio.TimerHandle] = {}
 
-    async def open(self, tenant: str, service: str, wanted: list[bytes]) -> OpenKeys:
+    async def open(
+        self, tenant: str, service: str, wanted: list[bytes], lasting: float = EXPIRED
+    ) -> OpenKeys:
         """Open keys named by L3 version (4 bytes) and wrapped form (72 bytes), each once.
 
+        A Core is asked for what is cached with a lease that ends before ``lasting``.
         A key that does not authenticate is ``tampered``, one whose L3 is gone ``key_destroyed``;
         raises ``KcmError`` for what concerns all of them.
         """
@@ -142,7 +145,7 @@ class Opening:
                 await self._from_core(tenant, service, wanted, positions, opened, permit)
 
         try:
-            missing = self._from_cache(tenant, service, wanted, opened)
+            missing = self._from_cache(tenant, service, wanted, opened, lasting)
             asks = [ask(positions) for positions in _requests(wanted, missing)]
             if len(asks) == 1:
                 await asks[0]
@@ -158,7 +161,7 @@ class Opening:
         return opened
 
     def _from_cache(
-        self, tenant: str, service: str, wanted: list[bytes], opened: OpenKeys
+        self, tenant: str, service: str, wanted: list[bytes], opened: OpenKeys, lasting: float
     ) -> list[int]:
         """Take what the cache has; returns the positions that it has not."""
         if not self._cache.enabled or not wanted:
@@ -166,12 +169,13 @@ class Opening:
         block = self._blocks.make(tenant, len(wanted))
         keys = opened.hold(block, float("inf"))
         missing = []
+        now = self._clock.elapsed()
         for position, (name, out) in enumerate(zip(wanted, keys.each, strict=True)):
-            until = self._cache.get(tenant, (service, name), self._clock.elapsed(), out)
-            if until is None:
+            lease = self._cache.get(tenant, (service, name), now, lasting, out)
+            if lease is None:
                 missing.append(position)
             else:
-                opened.bound(until)
+                opened.bound(lease.until)
                 opened.place((position,), (out,))
         return missing
 
@@ -198,7 +202,7 @@ class Opening:
             for position in positions:
                 opened.refuse(position, error.code)
             return
-        keys = opened.hold(answer.block, answer.until)
+        keys = opened.hold(answer.block, answer.lease.until)
         self._guard.still(permit)
         start = answer.start
         opened.place(positions, keys.each[start : start + len(positions)])
@@ -208,23 +212,28 @@ class Opening:
             for position in positions:
                 if position not in opened.refused:
                     key = opened.keys()[position]
-                    self._cache.put(tenant, (service, wanted[position]), answer.until, key)
-            self._watch(tenant, answer.until)
+                    self._cache.put(tenant, (service, wanted[position]), answer.lease, key)
+            self._watch(tenant, answer.lease.begin_until)
 
-    def _watch(self, tenant: str, until: float) -> None:
-        if tenant not in self._timers:
-            delay = max(until - self._clock.elapsed(), SWEEP_MIN_S)
-            loop = asyncio.get_running_loop()
-            self._timers[tenant] = loop.call_later(delay, self.expire, tenant)
+    def _watch(self, tenant: str, end: float) -> None:
+        """Look at the cache when a key is too old: at the first such moment of all."""
+        loop = asyncio.get_running_loop()
+        at = loop.time() + max(end - self._clock.elapsed(), SWEEP_MIN_S)
+        timer = self._timers.get(tenant)
+        if timer is not None:
+            if timer.when() <= at:
+                return
+            timer.cancel()
+        self._timers[tenant] = loop.call_at(at, self.expire, tenant)
 
     def expire(self, tenant: str) -> None:
-        """Wipe the tenant's cached keys whose lease has ended."""
+        """Wipe the tenant's cached keys that are too old to begin with."""
         timer = self._timers.pop(tenant, None)
         if timer is not None:
             timer.cancel()
-        until = self._cache.sweep(tenant, self._clock.elapsed())
-        if until is not None:
-            self._watch(tenant, until)
+        end = self._cache.sweep(tenant, self._clock.elapsed())
+        if end is not None:
+            self._watch(tenant, end)
 
 
 def _requests(wanted: list[bytes], missing: list[int]) -> Iterator[list[int]]:

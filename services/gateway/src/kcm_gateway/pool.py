@@ -5,33 +5,32 @@ load: it aims to hold what was used during the last ``AHEAD_S`` seconds, between
 configured maximum, and starts refilling when it has less. The busier it is, the more keys a refill
 brings: the channel costs per request, and a pool with little to do shall hold few keys.
 
-Its keys end with the lease of the reply that brought them, counted from the sending of that
-request, and are of one L3 version each; when it has ended they are wiped, whether anybody asks for
-keys or not.
+Age counts as well as number. Keys whose lease is half over do not count any more, so that a service
+that uses one key a second has young ones before the old ones go; and nothing is handed out with
+less than the reserve of its lease left (``kcm_gateway.lease``). Such keys are wiped, whether
+anybody asks for keys or not.
 
-A key leaves the pool once. Whether it was used or not, it is never given back.
+Its keys end with the lease of the reply that brought them, counted from the sending of that
+request, and are of one L3 version each. A key leaves the pool once. Whether it was used or not, it
+is never given back.
 """
 
 from __future__ import annotations
 
 import asyncio
-import struct
-from collections import deque
-from collections.abc import Iterator
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import Final
 
 from kcm_bus.clock import Clock, Randomness
-from kcm_crypto.arena import Keys
+from kcm_control.leases import EXPIRED
 from kcm_crypto.memory import wipe
-from kcm_crypto.xaes import WRAPPED_SIZE
 from kcm_schemas import limits
 from kcm_schemas.codes import Code, KcmError
 
-from kcm_gateway.core_client import CoreClient, Lease
+from kcm_gateway.core_client import CoreClient
 from kcm_gateway.guard import Guard
-from kcm_gateway.keyblock import Blocks, KeyBlock
+from kcm_gateway.keyblock import Blocks
+from kcm_gateway.lease import too_short
+from kcm_gateway.stock import Segment, Stock
 
 BATCH: Final = 256
 """Keys of a refill at light load, and what a pool holds at least; larger ones are a multiple."""
@@ -52,44 +51,7 @@ _WINDOW_S: Final = 0.05
 """Seconds over which the load is measured."""
 
 _EXPIRE_MIN_S: Final = 0.05
-"""Seconds between two looks for keys whose lease has ended, at least."""
-
-_WRAPPED: Final = struct.Struct(f"{WRAPPED_SIZE}s")
-
-
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """Consecutive keys of a block and their wrapped forms, for one operation."""
-
-    block: KeyBlock
-    start: int
-    count: int
-    wrapped: bytes
-    l3_version: int
-    until: float
-    """When the keys' lease ends, on the elapsed clock."""
-
-    def use(self) -> AbstractContextManager[Keys]:
-        """Lend the keys; raises ``Purged``, on leaving too."""
-        return self.block.use(self.start, self.count)
-
-    def blobs(self) -> Iterator[tuple[bytes]]:
-        """The wrapped form of each key, from ``start`` on."""
-        at = self.start * WRAPPED_SIZE
-        end = at + self.count * WRAPPED_SIZE
-        return _WRAPPED.iter_unpack(memoryview(self.wrapped)[at:end])
-
-
-@dataclass(slots=True)
-class _Batch:
-    block: KeyBlock
-    wrapped: bytes
-    lease: Lease
-    used: int = 0
-
-    @property
-    def left(self) -> int:
-        return self.block.count - self.used
+"""Seconds between two looks for keys that are too old, at least."""
 
 
 class KeyPool:
@@ -115,9 +77,9 @@ class KeyPool:
         self._clock: Final = clock
         self._random: Final = randomness
         self._keys_max: Final = keys_max
-        self._batches: deque[_Batch] = deque()
+        self._stock: Final = Stock(blocks)
         self._refills: dict[asyncio.Task[None], int] = {}
-        self._available = 0
+        self._cleared = 0
         self._rate = 0.0
         self._taken = 0
         self._since = clock.elapsed()
@@ -126,41 +88,40 @@ class KeyPool:
     @property
     def idle(self) -> bool:
         """Whether there is neither a key nor a refill under way."""
-        return not self._batches and not self._refills
+        return not self._stock and not self._refills
 
     @property
     def available(self) -> int:
         """Keys ready for use."""
-        return self._available
+        return self._stock.available
 
     @property
     def target(self) -> int:
         """Keys that the pool aims to hold at the present load."""
         return min(max(BATCH, int(self._rate * AHEAD_S)), self._keys_max)
 
-    async def take(self, count: int) -> list[Segment]:
+    async def take(self, count: int, lasting: float = EXPIRED) -> list[Segment]:
         """``count`` keys, in as few segments as possible; raises what a refill raises.
 
-        Every segment has to be given to ``done``.
+        None has less than the reserve of its lease left. Keys whose lease lasts at least until
+        ``lasting`` are preferred: one refill is waited for if there are none. Every segment has to
+        be given to ``done``.
         """
         self._measure(count)
         segments: list[Segment] = []
         try:
-            while count:
-                self._drop_expired()
-                if not self._batches:
-                    await self._wait_for_refill(count)
-                    continue
-                segment = self._cut(count)
-                segments.append(segment)
-                count -= segment.count
+            await self._collect(segments, count, lasting)
             now = self._clock.elapsed()
-            if any(now >= segment.until for segment in segments):
-                raise KcmError(Code.DEADLINE_EXCEEDED, "the keys' lease ended meanwhile")
+            if self._discard_old(segments, now):  # who needs many may wait, and for long
+                missing = count - sum(segment.count for segment in segments)
+                await self._collect(segments, missing, lasting)
+                now = self._clock.elapsed()
+                if self._discard_old(segments, now):
+                    raise too_short()
         except BaseException:
             self.done(segments)
             raise
-        self._refill_ahead()
+        self._refill_ahead(now)
         return segments
 
     def done(self, segments: list[Segment]) -> None:
@@ -172,51 +133,52 @@ class KeyPool:
             self._blocks.release(segment.block)
 
     def clear(self) -> None:
-        """Forget every key and every refill under way."""
+        """Forget every key and every refill under way; who waits for one gets none."""
+        self._cleared += 1
         for task in self._refills:
             task.cancel()
         if self._timer is not None:
             self._timer.cancel()
-        while self._batches:
-            self._blocks.release(self._batches.popleft().block)
-        self._available = 0
-
-    def _cut(self, count: int) -> Segment:
-        batch = self._batches[0]
-        size = min(count, batch.left)
-        segment = Segment(
-            self._blocks.hold(batch.block),
-            batch.used,
-            size,
-            batch.wrapped,
-            batch.lease.l3_version,
-            batch.lease.until,
-        )
-        batch.used += size
-        self._available -= size
-        if not batch.left:
-            self._blocks.release(self._batches.popleft().block)
-        return segment
-
-    def _drop_expired(self) -> None:
-        now = self._clock.elapsed()
-        while self._batches and (
-            now >= self._batches[0].lease.until or self._batches[0].block.purged
-        ):
-            batch = self._batches.popleft()
-            self._available -= batch.left
-            self._blocks.release(batch.block)
-
-    def _watch(self) -> None:
-        if self._timer is None and self._batches:
-            delay = max(self._batches[0].lease.until - self._clock.elapsed(), _EXPIRE_MIN_S)
-            self._timer = asyncio.get_running_loop().call_later(delay, self.expire)
+        self._stock.clear()
 
     def expire(self) -> None:
-        """Wipe the keys whose lease has ended."""
+        """Wipe the keys that are too old to be handed out."""
         self._timer = None
-        self._drop_expired()
+        self._stock.give_up(self._clock.elapsed())
         self._watch()
+
+    async def _collect(self, segments: list[Segment], count: int, lasting: float) -> None:
+        """Take ``count`` keys, waiting for refills as long as there are too few."""
+        waited = False
+        while count:
+            self._stock.give_up(self._clock.elapsed())
+            segment = self._stock.cut(count, lasting)
+            if segment is None and waited:
+                segment = self._stock.cut(count, EXPIRED)
+            if segment is None:
+                await self._wait_for_refill(count)
+                waited = True
+                continue
+            segments.append(segment)
+            count -= segment.count
+
+    def _discard_old(self, segments: list[Segment], now: float) -> bool:
+        """Wipe what became too old while more was waited for; returns whether there was any."""
+        old = [segment for segment in segments if now >= segment.lease.begin_until]
+        if old:
+            segments[:] = [segment for segment in segments if segment not in old]
+            self.done(old)
+        return bool(old)
+
+    def _watch(self) -> None:
+        """Look again when the keys that end first are too old, which may be sooner than planned."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        end = self._stock.begin_until
+        if end is not None:
+            delay = max(end - self._clock.elapsed(), _EXPIRE_MIN_S)
+            self._timer = asyncio.get_running_loop().call_later(delay, self.expire)
 
     def _measure(self, count: int) -> None:
         self._taken += count
@@ -226,23 +188,25 @@ class KeyPool:
             self._rate += _SMOOTHING * (self._taken / spent - self._rate)
             self._taken, self._since = 0, now
 
-    def _refill_ahead(self) -> None:
+    def _refill_ahead(self, now: float) -> None:
         target = self.target
-        expected = self._available + sum(self._refills.values())
+        expected = self._stock.young(now) + sum(self._refills.values())
         while expected < target and len(self._refills) < REFILLS_MAX:
             expected += self._start_refill(target // REFILLS_AHEAD)
 
     async def _wait_for_refill(self, count: int) -> None:
         if not self._refills:
             self._start_refill(max(count, self.target // REFILLS_AHEAD))
+        cleared = self._cleared
         done, _ = await asyncio.wait(self._refills, return_when=asyncio.FIRST_COMPLETED)
+        if cleared != self._cleared or any(task.cancelled() for task in done):
+            # Also where the refill had just come: this pool is not the tenant's any more.
+            raise KcmError(Code.TENANT_KILLED)
         for task in done:
-            if task.cancelled():
-                raise KcmError(Code.TENANT_KILLED)
             error = task.exception()
-            if isinstance(error, KcmError) and not self._batches:
+            if isinstance(error, KcmError) and not self._stock:
                 raise KcmError(error.code, error.detail)  # each waiter has one of its own
-            if error is not None and not self._batches:
+            if error is not None and not self._stock:
                 raise error
 
     def _start_refill(self, count: int) -> int:
@@ -268,9 +232,12 @@ class KeyPool:
                     self._tenant, self._service, "record", keys.view
                 )
             self._guard.still(permit)
+            now = self._clock.elapsed()
+            if lease.too_short(now):
+                raise too_short()
         except BaseException:
             self._blocks.release(block)
             raise
-        self._batches.append(_Batch(block, wrapped, lease))
-        self._available += count
+        self._stock.add(block, wrapped, lease)
+        self._stock.trim(now, self.target + count)
         self._watch()

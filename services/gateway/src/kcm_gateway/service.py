@@ -3,6 +3,10 @@
 Requests carry batches in columns and an absolute deadline; one that arrives late is refused and not
 executed. When the audit trail cannot take more, requests are refused: what cannot be recorded is
 not done.
+
+An answer's lease is counted from the arrival of its request. Whoever asked counts it from the
+sending, which was no later, so nobody accepts it beyond its end, and the time that the work took is
+not taken off twice.
 """
 
 from __future__ import annotations
@@ -69,6 +73,7 @@ class GatewayService:
 
     async def handle(self, subject: str, body: bytes) -> bytes:
         """Serve one request; raises ``KcmError``."""
+        arrived = self._clock.elapsed()
         asked = subjects.read_data(subject)
         if not self._audit.has_room:
             # Not recorded either: the room that is left is for purges.
@@ -80,7 +85,11 @@ class GatewayService:
                     request = decode(EncryptRequest, body)
                     count = len(request.plaintexts)
                     self._check(asked, request.deadline_ms)
-                    return self._reply(await self._encrypt(asked, request))
+                    done = await self._encrypt(asked, request)
+                    lease_ms = self._lease_ms(done, arrived)
+                    return encode(
+                        EncryptReply(v=1, lease_ms=lease_ms, records=done.values, codes=done.codes)
+                    )
                 case "decrypt":
                     wanted = decode(DecryptRequest, body)
                     count = len(wanted.records)
@@ -92,7 +101,7 @@ class GatewayService:
                     return encode(
                         DecryptReply(
                             v=1,
-                            lease_ms=_lease_ms(done),
+                            lease_ms=self._lease_ms(done, arrived),
                             plaintexts=done.values,
                             codes=done.codes,
                         )
@@ -127,11 +136,10 @@ class GatewayService:
             dek_scope=request.dek_scope,
         )
 
-    @staticmethod
-    def _reply(done: Batch) -> bytes:
-        return encode(
-            EncryptReply(v=1, lease_ms=_lease_ms(done), records=done.values, codes=done.codes)
-        )
+    def _lease_ms(self, done: Batch, arrived: float) -> int:
+        """For how many milliseconds from the request's arrival the answer may be accepted."""
+        spent = self._clock.elapsed() - arrived
+        return int(min(done.lease_s + spent, ANSWER_MAX_S) * 1000)
 
     def _check(self, asked: subjects.DataSubject, deadline_ms: int) -> None:
         now = self._clock.unix_ms()
@@ -141,7 +149,3 @@ class GatewayService:
             raise KcmError(Code.MALFORMED, "the deadline is more than a minute away")
         if not may_ask(self._me.entry, asked.tenant, asked.service):
             raise KcmError(Code.FORBIDDEN, "this Gateway does not serve that tenant and service")
-
-
-def _lease_ms(done: Batch) -> int:
-    return int(min(done.lease_s, ANSWER_MAX_S) * 1000)

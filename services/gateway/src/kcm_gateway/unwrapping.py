@@ -19,6 +19,7 @@ from kcm_schemas.codes import Code, KcmError
 
 from kcm_gateway.core_client import CoreClient
 from kcm_gateway.keyblock import Blocks, KeyBlock
+from kcm_gateway.lease import Lease
 
 REQUESTS_IN_FLIGHT_MAX: Final = 4
 """Unwrap requests of one service key under way at once: enough to keep several Cores busy."""
@@ -34,7 +35,7 @@ class Opened:
     block: KeyBlock
     start: int
     bad: frozenset[int]
-    until: float
+    lease: Lease
 
 
 @dataclass(slots=True)
@@ -115,7 +116,7 @@ class Unwrapper:
                 end = at + len(ask.blobs)
                 if not ask.answer.done():
                     mine = frozenset(position - at for position in bad if at <= position < end)
-                    ask.answer.set_result(Opened(self._blocks.hold(block), at, mine, lease.until))
+                    ask.answer.set_result(Opened(self._blocks.hold(block), at, mine, lease))
                 at = end
         except Purged:
             for ask in asks:

@@ -1,0 +1,238 @@
+"""What a Gateway asks a Core again before anybody hears of it, and how often at most."""
+
+from itertools import pairwise
+
+import pytest
+from kcm_crypto.arena import ScratchPool
+from kcm_crypto.session import LIFETIME_MAX_MS
+from kcm_gateway.core_client import AWAY_S
+from kcm_gateway.lease import SHORTEST_S
+from kcm_schemas.codec import decode
+from kcm_schemas.codes import RETRYABLE, Code, KcmError
+from kcm_schemas.vault import CoreRequest
+
+from tests.unit.core_rig import World
+from tests.unit.test_gateway_core_client import Broker, failure, fresh, refused, wrap
+
+LONG_S = 3600.0
+
+
+@pytest.fixture
+async def core(tmp_path):
+    return await World(tmp_path).core().made()
+
+
+@pytest.fixture
+def broker(core):
+    return Broker(core)
+
+
+@pytest.fixture
+def client(core, broker):
+    return core.client(ask=broker)
+
+
+def own_lease(core, seconds):
+    """The Core's own lease ends in so many seconds, unless it is renewed."""
+    began = core.knowledge.lease.moment(core.knowledge.lease.position)
+    core.knowledge.lease.length_s = core.world.clock.now - began + seconds
+
+
+# A lease that is about to end
+
+
+async def test_an_answer_of_a_core_whose_own_lease_is_about_to_end_is_asked_for_once_more(
+    core, broker, client
+):
+    await wrap(client)
+    own_lease(core, SHORTEST_S / 2)
+
+    def renewed(body, answer):
+        own_lease(core, LONG_S)
+        return answer
+
+    broker.lies = renewed
+    lease, _ = await wrap(client)
+    assert len(broker.bodies) == 3
+    assert lease.until - lease.sent == 10.0
+
+
+async def test_when_the_second_is_no_better_the_error_says_why_and_can_be_retried(
+    core, broker, client
+):
+    await wrap(client)
+    own_lease(core, 0.0005)
+    error = await refused(wrap(client))
+    assert error.code is Code.UNAVAILABLE
+    assert error.code in RETRYABLE
+    assert "own lease is about to end" in error.detail
+    assert len(broker.bodies) == 3
+
+
+async def test_an_answer_that_was_held_up_for_most_of_its_lease_is_asked_for_once_more(
+    core, broker, client
+):
+    delays = iter([8.0, 1.0])
+
+    def late(body, answer):
+        core.world.clock.now += next(delays)
+        return answer
+
+    broker.lies = late
+    lease, _ = await wrap(client)
+    assert core.world.clock.now - lease.sent == 1.0
+    delays = iter([10.0, 10.0])
+    assert (await refused(wrap(client))).code is Code.DEADLINE_EXCEEDED
+    assert len(broker.bodies) == 4
+
+
+async def test_keys_of_an_answer_that_is_not_used_are_wiped_before_the_next_is_awaited(
+    core, broker, client
+):
+    """A purge would not reach them."""
+    _, blobs = await client.wrap("acme", "crm", "record", fresh())
+    lent = []
+
+    class Scratch(ScratchPool):
+        def take(self, size):
+            lent.append(super().take(size))
+            return lent[-1]
+
+    client._scratch = Scratch()
+    seen = []
+
+    def late(body, answer):
+        with lent[0].use() as view:
+            seen.append(any(view))
+        core.world.clock.now += 9.0
+        return answer
+
+    broker.lies = late
+    out = memoryview(bytearray(64))
+    unwrapping = client.unwrap("acme", "crm", "record", 1, blobs, out)
+    assert (await refused(unwrapping)).code in RETRYABLE
+    assert seen == [False, False]
+    assert not any(out)
+    with lent[0].use() as view:
+        assert not any(view)
+
+
+# A connection that comes back
+
+
+async def test_a_connection_that_is_made_anew_is_waited_for(core, broker, client):
+    clock = core.world.clock
+    gone_until = clock.now + 0.5
+    asked = []
+
+    async def reconnecting(subject, body, timeout_s):
+        asked.append(body)
+        if clock.now < gone_until:
+            raise KcmError(Code.UNAVAILABLE, "the broker cannot be reached")
+        return await broker(subject, body, timeout_s)
+
+    client._ask = reconnecting
+    lease, _ = await wrap(client)
+    assert lease.sent >= gone_until  # the lease is that of the request that was answered
+    assert len({decode(CoreRequest, body).request_id for body in asked}) == len(asked) > 2
+
+
+async def test_a_broker_that_stays_away_is_an_error_within_a_bound(core, client):
+    began = core.world.clock.now
+    asked = []
+
+    async def away(subject, body, timeout_s):
+        asked.append(core.world.clock.now)
+        raise KcmError(Code.UNAVAILABLE, "nobody serves this at the moment")
+
+    client._ask = away
+    error = await refused(wrap(client))
+    assert type(error) is KcmError
+    assert (error.code, error.detail) == (Code.UNAVAILABLE, "nobody serves this at the moment")
+    assert core.world.clock.now - began <= AWAY_S
+    assert 4 < len(asked) <= 7
+    gaps = [later - earlier for earlier, later in pairwise(asked)]
+    assert gaps == sorted(gaps)
+
+
+@pytest.mark.parametrize("code", [Code.DEADLINE_EXCEEDED, Code.TOO_LARGE])
+async def test_what_took_its_time_is_not_asked_again(client, code):
+    asked = []
+
+    async def slow(subject, body, timeout_s):
+        asked.append(body)
+        raise KcmError(code)
+
+    client._ask = slow
+    assert (await refused(wrap(client))).code is code
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize("code", [Code.UNAVAILABLE, Code.BUSY, Code.TENANT_SEALED])
+async def test_a_cores_refusal_is_the_callers_to_retry(broker, client, code):
+    broker.lies = lambda body, answer: failure(code)
+    assert (await refused(wrap(client))).code is code
+    assert len(broker.bodies) == 1
+
+
+# Sessions
+
+
+async def test_no_ticket_is_used_so_late_that_it_ends_while_its_request_is_under_way(
+    core, broker, client
+):
+    for _ in range(200):
+        await wrap(client)
+        ticket = decode(CoreRequest, broker.bodies[-1]).ticket
+        left_ms = ticket.expiry_ms - core.world.clock.unix_ms()
+        assert left_ms >= LIFETIME_MAX_MS / 2
+        core.world.clock.now += 7.3
+
+
+@pytest.mark.parametrize("step_s", [-400.0, -60.0, -3.0, 3.0, 60.0, 400.0, 3600.0])
+async def test_a_session_is_replaced_when_the_wall_clock_was_set(core, broker, client, step_s):
+    """Its ticket names a time of the other clock: a Core would believe it too long, or not."""
+
+    class Stepped:
+        offset = 0.0
+
+        def elapsed(self):
+            return core.world.clock.elapsed()
+
+        def unix_ms(self):
+            return core.world.clock.unix_ms() + int(self.offset * 1000)
+
+    client._clock = clock = Stepped()
+    clock.offset = step_s
+    broker.lies = lambda body, answer: failure(Code.BUSY)  # the Core's clock is another matter
+    await refused(wrap(client))
+    clock.offset = 0.0
+    broker.lies = lambda body, answer: answer
+    asked = len(broker.bodies)
+    await wrap(client)
+    await wrap(client)
+    assert len(broker.bodies) == asked + 2  # no Core had to refuse one first
+    assert len(set(broker.sessions)) == 2
+
+
+async def test_a_clock_that_runs_a_little_wrong_replaces_nothing(core, broker, client):
+    class Drifting:
+        def elapsed(self):
+            return core.world.clock.elapsed() * 0.999
+
+        def unix_ms(self):
+            return core.world.clock.unix_ms()
+
+    client._clock = Drifting()
+    for _ in range(4):
+        await wrap(client)
+        core.world.clock.now += 70.0
+    assert len(set(broker.sessions)) == 1
+
+
+async def test_a_session_that_no_core_takes_is_told_with_what_to_compare(broker, client):
+    broker.lies = lambda body, answer: failure(Code.UNKNOWN_SESSION)
+    error = await refused(wrap(client))
+    assert error.code is Code.UNKNOWN_SESSION
+    assert "clocks" in error.detail
+    assert len(broker.bodies) == 2
