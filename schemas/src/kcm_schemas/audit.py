@@ -42,6 +42,7 @@ class EventType(StrEnum):
     HOLD_PURGED = "hold.purged"
     HOLD_DURABLE = "hold.durable"
     HOLD_LIFTED = "hold.lifted"
+    STREAM_WEAK = "stream.weak"
     TRUST_REFUSED = "trust.refused"
     AUDIT_READ = "audit.read"
     AUDIT_DROPPED = "audit.dropped"

@@ -79,6 +79,11 @@ class Connection:
         return self._client is not None and self._client.is_connected
 
     @property
+    def nodes(self) -> int:
+        """How many servers the broker has, as far as this address says."""
+        return len(self._address.urls)
+
+    @property
     def client(self) -> Client:
         """The client library's object at the moment; raises ``unavailable``."""
         if self._client is None or not self._client.is_connected:

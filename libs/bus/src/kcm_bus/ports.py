@@ -140,7 +140,7 @@ class LogFollower(Protocol):
         ...
 
     def receive(self, entry: Entry) -> None:
-        """Take one message; an empty body says that the subject's message expired."""
+        """Take one message; an empty body says nothing: what expires goes without a word."""
         ...
 
 

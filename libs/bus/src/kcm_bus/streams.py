@@ -251,7 +251,10 @@ class Follower:
     async def _on_message(self, message: Msg) -> None:
         self._heard = self._clock.elapsed()
         if message.headers and message.headers.get("Status") == _HEARTBEAT:
-            if int(message.headers.get("Nats-Last-Consumer", "0")) > self._delivered:
+            missed = int(message.headers.get("Nats-Last-Consumer", "0")) > self._delivered
+            if missed or not self._caught_up.is_set():
+                # An idle broker has nothing more to send: what it counted as still to come expired
+                # or was replaced meanwhile. A new consumer counts anew.
                 self._again.set()
             return
         sequence = message.metadata.sequence
