@@ -22,6 +22,7 @@ from kcm_schemas.codes import Code, KcmError
 from nats import errors as nats_errors
 from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig
 
+from kcm_bus.answers import NO_STREAM
 from kcm_bus.connection import Connection
 from kcm_bus.protection import Unfit, differences, mended, unsafe
 from kcm_bus.streams import StreamMissing
@@ -43,9 +44,6 @@ RETRY_S: Final = 0.5
 
 RETRY_MAX_S: Final = 5.0
 """Seconds between two looks at most: whoever restored a stream does not wait long."""
-
-STREAM_NOT_FOUND: Final = 10059
-"""JetStream's error code of a stream that does not exist."""
 
 KEYS: Final = subjects.bucket_stream(subjects.KEYS_BUCKET)
 REGISTRY: Final = subjects.bucket_stream(subjects.REGISTRY_BUCKET)
@@ -129,7 +127,7 @@ async def acknowledged(connection: Connection, name: str) -> dict[str, Any]:
     """
     answer = await _api(connection, f"STREAM.INFO.{name}", b"")
     error = answer.get("error")
-    if isinstance(error, dict) and error.get("err_code") == STREAM_NOT_FOUND:
+    if isinstance(error, dict) and error.get("err_code") == NO_STREAM:
         raise StreamMissing(name)
     config = answer.get("config")
     if not isinstance(config, dict):

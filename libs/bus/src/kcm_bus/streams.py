@@ -25,6 +25,7 @@ from nats.aio.msg import Msg
 from nats.js import errors as js_errors
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, ReplayPolicy
 
+from kcm_bus.answers import is_conflict, is_no_message, is_no_stream
 from kcm_bus.clock import Clock
 from kcm_bus.connection import Connection
 from kcm_bus.ports import Entry, LogFollower
@@ -43,12 +44,6 @@ REACH_S: Final = 5.0
 
 CLOSE_S: Final = 5.0
 """Seconds that a follower gets to end."""
-
-WRONG_LAST_SEQUENCE: Final = 10071
-"""JetStream's error code of a compare-and-set that lost."""
-
-NO_MESSAGE: Final = 10037
-"""JetStream's error code of a subject that has no message, in a stream that exists."""
 
 _HEARTBEAT: Final = "100"
 
@@ -184,9 +179,10 @@ class Follower:
                     await self._listen()
                 continue
             except js_errors.NotFoundError as error:
-                if not self._caught_up.is_set():
+                if is_no_stream(error) and not self._caught_up.is_set():
                     raise StreamMissing(self._stream) from None
-                log.critical("the broker lost the stream %s (%s)", self._stream, describe(error))
+                level = logging.CRITICAL if is_no_stream(error) else logging.WARNING
+                log.log(level, "the broker lacks the stream %s, or its consumer", self._stream)
             except Exception as error:  # noqa: BLE001 - who stops following hears no kill any more
                 log.warning("following %s: %s", self._stream, describe(error))
             await asyncio.sleep(wait)
@@ -304,7 +300,7 @@ async def put(
         try:
             ack = await connection.jetstream().publish(subject, body, headers=headers or None)
         except js_errors.APIError as error:
-            if error.err_code == WRONG_LAST_SEQUENCE:
+            if is_conflict(error):
                 raise KcmError(Code.CONFLICT) from None
             raise
         if not isinstance(ack.seq, int) or ack.seq <= 0:
@@ -321,7 +317,7 @@ async def last(connection: Connection, stream: str, subject: str) -> Entry | Non
         try:
             message = await connection.jetstream().get_last_msg(stream, subject)
         except js_errors.NotFoundError as error:
-            if error.err_code == NO_MESSAGE:
+            if is_no_message(error):
                 return None
             raise
         if not message.seq or message.subject != subject:
