@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from kcm_bus.answers import CONFLICTS, NO_MESSAGE
+from kcm_bus.stores import Stores
 from nats.js import errors as js_errors
 from nats.js.api import PubAck, RawStreamMsg
 
@@ -78,6 +79,8 @@ class Bus:
 
     stream: Stream = field(default_factory=Stream)
     sent: list[tuple[str, bytes]] = field(default_factory=list)
+    stores: Stores = field(default_factory=Stores)
+    connected: bool = True
 
     def jetstream(self) -> Stream:
         return self.stream

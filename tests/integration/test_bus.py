@@ -8,13 +8,14 @@ from dataclasses import dataclass
 
 import pytest
 from kcm.dev import processes, topology
-from kcm.dev.brokers import Account, Role, login_name
+from kcm.dev.brokers import STORE_BYTES_MAX, Account, Role, login_name
 from kcm_bus.clock import SystemClock
 from kcm_bus.config import BusAddress
 from kcm_bus.connection import Connection
 from kcm_bus.protection import Unfit
 from kcm_bus.provision import CORE_STREAMS, acknowledged, check_streams, provision_region
 from kcm_bus.serving import IN_FLIGHT_MAX, Service
+from kcm_bus.stores import Trouble
 from kcm_bus.streams import Follower, Plainly, StreamMissing, last, put
 from kcm_schemas import limits, subjects
 from kcm_schemas.codes import Code, KcmError
@@ -471,3 +472,41 @@ async def test_a_lease_record_that_expires_goes_without_a_word(link):
 
 async def _is(value):
     return value
+
+
+async def test_a_store_without_room_is_named_and_what_is_stored_again_is_told(broker, link):
+    """The server's own limit stands for a full disk: it refuses in the same way."""
+    await provision_region(link, REGION)
+    changes = []
+    link.stores.listen(lambda stream, trouble: changes.append((stream, trouble)))
+    config = topology.config_path(broker.topology.root, REGION)
+    right = config.read_text()
+    await broker.stop()
+    config.write_text(right.replace(f'"max_file_store": {STORE_BYTES_MAX}', '"max_file_store": 1'))
+    assert config.read_text() != right
+    broker.start()
+    subject = SUBJECT[subjects.CONTROL_STREAM]
+
+    async def refused():
+        try:
+            await put(link, subject, b"x" * 1000)
+        except KcmError as error:
+            assert error.code is Code.UNAVAILABLE
+            return "store is full" in error.detail and "restart nats-server" in error.detail
+        return False
+
+    await eventually(refused)
+    assert changes == [(subjects.CONTROL_STREAM, Trouble.FULL)]
+    await broker.stop()
+    config.write_text(right)
+    broker.start()
+
+    async def stored():
+        try:
+            return await put(link, subject, b"x") > 0
+        except KcmError:
+            return False
+
+    await eventually(stored)
+    assert changes[-1] == (subjects.CONTROL_STREAM, None)
+    assert link.stores.troubles == {}

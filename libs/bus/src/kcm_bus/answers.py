@@ -19,6 +19,15 @@ NO_MESSAGE: Final = 10037
 NO_STREAM: Final = 10059
 """A stream that does not exist."""
 
+FULL: Final = frozenset({10002, 10023, 10028, 10047, 10077})
+"""No room: resources of the account (10002), of the server (10023, 10028, 10047), or the stream
+could not store, as at its own limit (10077). None of them passes by itself."""
+
+
+def is_full(error: js_errors.APIError) -> bool:
+    """Whether the broker has no room. Trying again helps once somebody made some."""
+    return error.err_code in FULL
+
 
 def is_conflict(error: js_errors.APIError) -> bool:
     """Whether somebody else wrote first, so that reading again helps. It is no outage."""

@@ -25,11 +25,12 @@ from nats.aio.msg import Msg
 from nats.js import errors as js_errors
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, ReplayPolicy
 
-from kcm_bus.answers import is_conflict, is_no_message, is_no_stream
+from kcm_bus.answers import is_conflict, is_full, is_no_message, is_no_stream
 from kcm_bus.clock import Clock
 from kcm_bus.connection import Connection
 from kcm_bus.ports import Entry, LogFollower
 from kcm_bus.serving import describe
+from kcm_bus.stores import CAUSE, Trouble
 
 log = logging.getLogger(__name__)
 
@@ -296,13 +297,23 @@ async def put(
         headers["Nats-Expected-Last-Subject-Sequence"] = str(expected)
     if ttl is not None:
         headers["Nats-TTL"] = ttl
+    stores = connection.stores
     with _store_errors():
         try:
             ack = await connection.jetstream().publish(subject, body, headers=headers or None)
         except js_errors.APIError as error:
             if is_conflict(error):
+                stores.stored(subject)
                 raise KcmError(Code.CONFLICT) from None
+            if is_full(error):
+                stores.full(subject)
+                raise KcmError(Code.UNAVAILABLE, CAUSE[Trouble.FULL]) from None
             raise
+        except nats_errors.TimeoutError:
+            if connection.connected and stores.silent(subject):
+                raise KcmError(Code.UNAVAILABLE, CAUSE[Trouble.SILENT]) from None
+            raise
+        stores.stored(subject)
         if not isinstance(ack.seq, int) or ack.seq <= 0:
             raise ValueError("an acknowledgement without a sequence")
         return ack.seq

@@ -152,6 +152,11 @@ class KillSwitch:
         return 0 if record is None else self._durable.place(record)
 
     @property
+    def why_not_durable(self) -> str:
+        """Why this region's stream did not acknowledge the last hold; empty when it did."""
+        return self._durable.why
+
+    @property
     def all_durable(self) -> bool:
         """Whether the region's stream has every hold that is known."""
         return self._durable.complete

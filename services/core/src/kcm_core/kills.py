@@ -100,7 +100,10 @@ class Kills:
             log.warning("a hold could not be broadcast: %s", error.code.value)
         while not self._switch.durable_at(hold_id):
             if self._clock.unix_ms() >= deadline_ms:
-                raise KcmError(Code.UNAVAILABLE, "the hold is in force here, but not yet durable")
+                why = self._switch.why_not_durable or "the stream does not acknowledge it"
+                raise KcmError(
+                    Code.UNAVAILABLE, f"the hold is in force here, but not yet durable: {why}"
+                )
             await asyncio.sleep(DURABLE_POLL_S)
         # Half of the time that is left: a look takes its time where a region is cut off, and the
         # answer has to arrive while somebody waits for it.
