@@ -9,11 +9,13 @@ from kcm import Admin
 from kcm.dev import processes, system
 from kcm.dev.errors import ProcessDiedError
 from kcm.kills import Kills
+from kcm.repeat import AGAIN_S
 from kcm_bus.connection import Connection
 from kcm_bus.provision import provision_region
 from kcm_bus.streams import put
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.subjects import CONTROL_STREAM, REGISTRY_BUCKET, bucket_stream
+from kcm_schemas.subjects import admin as admin_subject
 
 from tests.integration.living import EU, US, decrypt, encrypt, eventually
 
@@ -194,3 +196,25 @@ async def test_a_stolen_store_is_no_use_in_another_region(fragile):
         with pytest.raises(KcmError) as info:
             await encrypt(app, tenant, [b"x"], region=US)
         assert info.value.code is Code.UNKNOWN_TENANT
+
+
+async def test_a_core_that_dies_with_a_request_costs_a_second(living):
+    dying = Connection(living.context.operator_address(EU), "dying-core")
+    await dying.start()
+    subject, queue = admin_subject(EU, "tenant", "list"), f"core-{EU}"
+    taken = asyncio.Event()
+
+    async def take(message):
+        taken.set()
+        await dying.unsubscribe(subject)
+
+    await dying.subscribe(subject, take, queue)
+    await dying.flush()
+    try:
+        async with Admin.open(living.context) as admin:
+            while not taken.is_set():
+                started = admin.around.clock.elapsed()
+                await admin.tenants(EU)
+            assert admin.around.clock.elapsed() - started < AGAIN_S + 1
+    finally:
+        await dying.close()

@@ -34,7 +34,7 @@ async def test_a_full_store_is_named_with_its_remedy_and_told_once(err_code, cap
 
     bus.stream.before = full
     for _ in range(3):
-        with pytest.raises(KcmError, match="store is full.*restart nats-server") as info:
+        with pytest.raises(KcmError, match=r"store is full.*restart nats-server") as info:
             await put(bus, "kcm.v1.eu.control.hold.tenant.00", b"x", expected=0)
         assert info.value.code is Code.UNAVAILABLE
     assert changes == [("KCM_CONTROL", Trouble.FULL)]
