@@ -147,6 +147,7 @@ class Kills:
                 keys=0,
                 purge_us=0,
                 after_ms=0,
+                trouble="",
             )
             for region, found in zip(regions, facts, strict=True)
             for boot in found
@@ -259,9 +260,14 @@ class Kills:
         since = self._note(self._heard, receipt.hold_id, moment)
         arrivals = self._receipts.setdefault(receipt.hold_id, {})
         key = (receipt.instance, receipt.boot)
-        if key not in arrivals:
+        known = arrivals.get(key)
+        if known is None:
             # A receipt may have come before its hold did, and be read after it.
             arrivals[key] = Arrival(receipt, max(0, int((moment - since) * 1000)))
+        elif known.receipt.unkept:
+            # The purge was told at first; now, or still not, the hold is on disk. Once it is, that
+            # stays, whatever is repeated later.
+            arrivals[key] = Arrival(receipt, known.after_ms)
         own = [other for other in arrivals if other[0] == receipt.instance]
         for oldest in own[:-BOOTS_PER_INSTANCE_MAX]:
             del arrivals[oldest]
