@@ -11,6 +11,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
+from kcm_bus.answers import CONFLICTS, NO_MESSAGE
+from kcm_bus.stores import Stores
 from nats.js import errors as js_errors
 from nats.js.api import PubAck, RawStreamMsg
 
@@ -52,12 +54,13 @@ class Stream:
 
     stored: dict[str, tuple[int, bytes]] = field(default_factory=dict)
     sequence: int = 0
+    conflicts: int = 0
     before: Callable[[str, str], Awaitable[None]] = nothing
 
     async def get_last_msg(self, stream: str, subject: str) -> RawStreamMsg:
         await self.before("last", subject)
         if subject not in self.stored:
-            raise js_errors.NotFoundError(code=404, err_code=10037)
+            raise js_errors.NotFoundError(code=404, err_code=NO_MESSAGE)
         sequence, data = self.stored[subject]
         return RawStreamMsg(subject=subject, seq=sequence, data=data)
 
@@ -67,7 +70,10 @@ class Stream:
         await self.before("put", subject)
         expected = (headers or {}).get("Nats-Expected-Last-Subject-Sequence")
         if expected is not None and int(expected) != self.stored.get(subject, (0, b""))[0]:
-            raise js_errors.BadRequestError(code=400, err_code=10071)
+            # A replicated stream has two words for the same thing.
+            self.conflicts += 1
+            codes = sorted(CONFLICTS)
+            raise js_errors.BadRequestError(code=400, err_code=codes[self.conflicts % len(codes)])
         self.sequence += 1
         self.stored[subject] = (self.sequence, body)
         return PubAck(stream="S", seq=self.sequence)
@@ -79,6 +85,8 @@ class Bus:
 
     stream: Stream = field(default_factory=Stream)
     sent: list[tuple[str, bytes]] = field(default_factory=list)
+    stores: Stores = field(default_factory=Stores)
+    connected: bool = True
 
     def jetstream(self) -> Stream:
         return self.stream

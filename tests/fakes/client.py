@@ -181,6 +181,8 @@ class FakeCore:
     handlers: dict[tuple[str, str], Handler] = field(default_factory=dict)
     forge: Callable[[AdminReply, AdminRequest], bytes] | None = None
     down: bool = False
+    dying: int = 0
+    """Requests that Cores take and die of: nobody ever answers them."""
     requests: list[AdminRequest] = field(default_factory=list)
 
     async def request(self, subject: str, body: bytes, timeout_s: float) -> bytes:
@@ -195,6 +197,10 @@ class FakeCore:
         else:
             assert subject == subjects.admin(self.region, *place)
         self.requests.append(request)
+        if self.dying:
+            self.dying -= 1
+            await asyncio.sleep(timeout_s)
+            raise KcmError(Code.DEADLINE_EXCEEDED, "no answer in time")
         code, detail, payload = Code.OK, "", b""
         try:
             payload = encode(self.handlers[place](request, operator))

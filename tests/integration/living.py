@@ -124,6 +124,10 @@ class Living:
 
     async def restart(self, name: str) -> None:
         """Start an instance again and wait until it serves."""
+        await self.serves(await self.begin(name))
+
+    async def begin(self, name: str) -> system.Entry:
+        """Start an instance again."""
         member = next(m for m in self.options.everybody if m.name == name)
         entry = await asyncio.to_thread(
             system.start_member, self.directory, member, die_with_parent=False
@@ -131,6 +135,11 @@ class Living:
         state = system.state.load(self.directory)
         assert state is not None
         system.state.save(self.directory, state.with_entry(entry))
+        return entry
+
+    async def serves(self, entry: system.Entry) -> None:
+        """Wait until an instance serves."""
+        member = next(m for m in self.options.everybody if m.name == entry.instance)
         await asyncio.to_thread(
             processes.wait_ready, entry.process, ReadyFile(ready_file(self.directory, member))
         )

@@ -8,16 +8,19 @@ from dataclasses import dataclass
 
 import pytest
 from kcm.dev import processes, topology
-from kcm.dev.brokers import Account, Role, login_name
+from kcm.dev.brokers import STORE_BYTES_MAX, Account, Role, login_name
 from kcm_bus.clock import SystemClock
 from kcm_bus.config import BusAddress
 from kcm_bus.connection import Connection
-from kcm_bus.provision import provision_region
+from kcm_bus.protection import Unfit
+from kcm_bus.provision import CORE_STREAMS, acknowledged, check_streams, provision_region
 from kcm_bus.serving import IN_FLIGHT_MAX, Service
+from kcm_bus.stores import Trouble
 from kcm_bus.streams import Follower, Plainly, StreamMissing, last, put
 from kcm_schemas import limits, subjects
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.data import EncryptReply, decode_reply
+from nats.js import errors as js_errors
 
 from tests.integration.living import eventually
 
@@ -346,3 +349,164 @@ async def test_provisioning_again_changes_nothing(link):
         link, subjects.CONTROL_STREAM, subjects.control_hold(REGION, "tenant", bytes(16))
     )
     assert stored.data == b"kept"
+
+
+PURGEABLE = frozenset()
+"""Streams that may be purged, and by nothing else be emptied."""
+
+SUBJECT = {
+    subjects.CONTROL_STREAM: subjects.control_hold(REGION, "tenant", bytes(16)),
+    subjects.AUDIT_STREAM: subjects.audit(REGION, "core-x"),
+    "KV_kcm-keys": subjects.bucket_subject(subjects.KEYS_BUCKET, "root", "acme"),
+    "KV_kcm-registry": subjects.bucket_subject(subjects.REGISTRY_BUCKET, "tenant", "acme"),
+}
+
+
+async def api(link, verb, body=None):
+    """What JetStream's API answers: the error's text, or nothing."""
+    raw = await link.request(f"$JS.API.{verb}", json.dumps(body or {}).encode(), 5)
+    return json.loads(raw).get("error", {}).get("description", "")
+
+
+@pytest.mark.parametrize("stream", CORE_STREAMS)
+async def test_nobody_with_the_brokers_password_can_empty_a_stream(link, stream):
+    """Whoever may call the broker's whole API and publish anything tries to remove messages."""
+    await provision_region(link, REGION)
+    subject = SUBJECT[stream]
+    sequence = await put(link, subject, b"kept")
+    refused = "not permitted"
+    if stream not in PURGEABLE:
+        assert refused in await api(link, f"STREAM.PURGE.{stream}")
+        assert refused in await api(link, f"STREAM.PURGE.{stream}", {"filter": subject})
+    for no_erase in (False, True):
+        told = {"seq": sequence, "no_erase": no_erase}
+        assert refused in await api(link, f"STREAM.MSG.DELETE.{stream}", told)
+    for scope in ("sub", "all"):
+        with pytest.raises(js_errors.APIError, match="rollup not permitted"):
+            await link.jetstream().publish(subject, b"", headers={"Nats-Rollup": scope})
+    config = await acknowledged(link, stream)
+    attempts = [{"deny_delete": False}, {"allow_rollup_hdrs": True}, {"storage": "memory"}]
+    if stream not in PURGEABLE:
+        attempts += [{"deny_purge": False}, {"subject_delete_marker_ttl": 10**9}]
+    for change in attempts:
+        assert await api(link, f"STREAM.UPDATE.{stream}", config | change), change
+    assert await acknowledged(link, stream) == config
+    assert (await last(link, stream, subject)).data == b"kept"
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"max_age": 3600 * 10**9}, "max_age"),
+        ({"max_msgs": 1}, "max_msgs"),
+        ({"max_bytes": 10**6}, "max_bytes"),
+        ({"republish": {"src": ">", "dest": "copy.>"}}, "republish"),
+    ],
+)
+async def test_what_was_weakened_later_is_named_and_provisioning_mends_it(link, change, field):
+    """The broker lets its limits be changed at any time: whoever starts then notices."""
+    await provision_region(link, REGION)
+    await check_streams(link, REGION, CORE_STREAMS)
+    config = await acknowledged(link, subjects.CONTROL_STREAM)
+    assert not await api(link, "STREAM.UPDATE.KCM_CONTROL", config | change)
+    with pytest.raises(Unfit, match=f"KCM_CONTROL: {field}.*provision the region again"):
+        await check_streams(link, REGION, CORE_STREAMS)
+    await provision_region(link, REGION)
+    await check_streams(link, REGION, CORE_STREAMS)
+    assert await acknowledged(link, subjects.CONTROL_STREAM) == config
+
+
+async def test_a_stream_with_delete_markers_lost_its_protection_and_gets_it_back(link):
+    """The server turns ``deny_purge`` off for them without a word."""
+    await provision_region(link, REGION)
+    wanted = await acknowledged(link, subjects.CONTROL_STREAM)
+    assert not await api(link, "STREAM.DELETE.KCM_CONTROL")
+    made = wanted | {"subject_delete_marker_ttl": 60 * 10**9}
+    assert not await api(link, "STREAM.CREATE.KCM_CONTROL", made)
+    assert (await acknowledged(link, subjects.CONTROL_STREAM))["deny_purge"] is False
+    subject = SUBJECT[subjects.CONTROL_STREAM]
+    await put(link, subject, b"kept")
+    with pytest.raises(Unfit, match="KCM_CONTROL: deny_purge is off"):
+        await check_streams(link, REGION, CORE_STREAMS)
+    await provision_region(link, REGION)
+    assert await acknowledged(link, subjects.CONTROL_STREAM) == wanted
+    assert (await last(link, subjects.CONTROL_STREAM, subject)).data == b"kept"
+
+
+async def test_what_provisioning_cannot_mend_is_an_error(link):
+    await provision_region(link, REGION)
+    wanted = await acknowledged(link, subjects.CONTROL_STREAM)
+    assert not await api(link, "STREAM.DELETE.KCM_CONTROL")
+    assert not await api(link, "STREAM.CREATE.KCM_CONTROL", wanted | {"storage": "memory"})
+    with pytest.raises(Unfit, match="KCM_CONTROL: storage"):
+        await provision_region(link, REGION)
+    await api(link, "STREAM.DELETE.KCM_CONTROL")
+    with pytest.raises(StreamMissing, match="KCM_CONTROL"):
+        await check_streams(link, REGION, CORE_STREAMS)
+
+
+async def test_a_lease_record_that_expires_goes_without_a_word(link):
+    await provision_region(link, REGION)
+    heard = []
+    follower = Follower(
+        link,
+        subjects.CONTROL_STREAM,
+        subjects.control_all(REGION),
+        Plainly(lambda entry: heard.append(entry.data)),
+        SystemClock(),
+    )
+    await follower.start()
+    lease = subjects.control_lease(REGION, "core-x", bytes(16))
+    await put(link, lease, b"lease", ttl="1s")
+
+    async def gone():
+        return await last(link, subjects.CONTROL_STREAM, lease) is None
+
+    await eventually(gone)
+    await put(link, SUBJECT[subjects.CONTROL_STREAM], b"after", expected=0)
+    await eventually(lambda: _is(len(heard) == 2))
+    assert heard == [b"lease", b"after"]
+    await put(link, lease, b"again", expected=0)
+    await follower.close()
+
+
+async def _is(value):
+    return value
+
+
+async def test_a_store_without_room_is_named_and_what_is_stored_again_is_told(broker, link):
+    """The server's own limit stands for a full disk: it refuses in the same way."""
+    await provision_region(link, REGION)
+    changes = []
+    link.stores.listen(lambda stream, trouble: changes.append((stream, trouble)))
+    config = topology.config_path(broker.topology.root, REGION)
+    right = config.read_text()
+    await broker.stop()
+    config.write_text(right.replace(f'"max_file_store": {STORE_BYTES_MAX}', '"max_file_store": 1'))
+    assert config.read_text() != right
+    broker.start()
+    subject = SUBJECT[subjects.CONTROL_STREAM]
+
+    async def refused():
+        try:
+            await put(link, subject, b"x" * 1000)
+        except KcmError as error:
+            assert error.code is Code.UNAVAILABLE
+            return "store is full" in error.detail and "restart nats-server" in error.detail
+        return False
+
+    await eventually(refused)
+    assert changes == [(subjects.CONTROL_STREAM, Trouble.FULL)]
+    await broker.stop()
+    config.write_text(right)
+    broker.start()
+
+    async def stored():
+        try:
+            return await put(link, subject, b"x") > 0
+        except KcmError:
+            return False
+
+    await eventually(stored)
+    assert changes[-1] == (subjects.CONTROL_STREAM, None)
+    assert link.stores.troubles == {}

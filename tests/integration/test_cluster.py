@@ -1,5 +1,6 @@
 """A region on a cluster of brokers: it goes on without one of them, and whoever was there moves."""
 
+import asyncio
 import os
 import signal
 import time
@@ -14,7 +15,7 @@ from kcm_bus.config import BusAddress, load
 from kcm_bus.connection import Connection
 from kcm_bus.streams import put
 from kcm_schemas import subjects
-from kcm_schemas.codes import KcmError
+from kcm_schemas.codes import Code, KcmError
 
 from tests.integration.living import eventually
 
@@ -107,6 +108,30 @@ async def test_who_leaves_a_node_goes_to_another_with_its_subscriptions(cluster)
 
 async def _is(value):
     return bool(value)
+
+
+async def test_a_compare_and_set_that_lost_is_a_conflict_however_it_is_said(cluster):
+    """Of writers at the same moment, one is stored; a replicated stream says it in two ways."""
+    plan, _ = cluster
+    await provisioned(plan)
+    connections = [Connection(address_of(plan), f"writer-{number}") for number in range(3)]
+    for connection in connections:
+        await connection.start()
+    try:
+        codes = set()
+        for number in range(60):
+            subject = subjects.control_hold(REGION, "tenant", number.to_bytes(16, "big"))
+            results = await asyncio.gather(
+                *(put(connection, subject, b"x", expected=0) for connection in connections),
+                return_exceptions=True,
+            )
+            lost = [one for one in results if isinstance(one, BaseException)]
+            assert len(lost) == len(connections) - 1
+            codes |= {one.code for one in lost}
+        assert codes == {Code.CONFLICT}
+    finally:
+        for connection in connections:
+            await connection.close()
 
 
 async def test_a_client_finds_a_node_that_lives_and_says_so_when_none_does(cluster):

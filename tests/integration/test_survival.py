@@ -2,15 +2,20 @@
 
 import asyncio
 import shutil
+from dataclasses import replace
 
 import pytest
 from kcm import Admin
-from kcm.dev import system
+from kcm.dev import processes, system
 from kcm.dev.errors import ProcessDiedError
 from kcm.kills import Kills
+from kcm.repeat import AGAIN_S
 from kcm_bus.connection import Connection
+from kcm_bus.provision import provision_region
+from kcm_bus.streams import put
 from kcm_schemas.codes import Code, KcmError
-from kcm_schemas.subjects import CONTROL_STREAM
+from kcm_schemas.subjects import CONTROL_STREAM, REGISTRY_BUCKET, bucket_stream
+from kcm_schemas.subjects import admin as admin_subject
 
 from tests.integration.living import EU, US, decrypt, encrypt, eventually
 
@@ -69,21 +74,51 @@ def _down_and_up(fragile):
     return system.up(options)
 
 
-async def test_a_lost_bucket_stops_the_core_instead_of_looking_empty(fragile):
+async def test_a_lost_bucket_is_waited_for_and_never_looks_empty(fragile):
     tenant = await fragile.tenant(kind="softkey")
     async with fragile.app() as app:
         sealed = (await encrypt(app, tenant, [b"x"])).records
         operator = Connection(fragile.context.operator_address(EU), "vandal")
         await operator.start()
-        await operator.jetstream().delete_key_value("kcm-registry")
+        broker = operator.jetstream()
+        bucket = bucket_stream(REGISTRY_BUCKET)
+        stored = [await broker.get_msg(bucket, seq=n) for n in await _sequences(broker, bucket)]
+        await broker.delete_stream(bucket)
         fragile.sigkill(CORE)
-        with pytest.raises(ProcessDiedError, match="provision the region, or restore"):
-            await fragile.restart(CORE)
-        await operator.close()
+        core = await fragile.begin(CORE)
+        log = fragile.directory / "log" / f"{CORE}.log"
+        said = f"the broker has no stream {bucket}: provision the region, or restore its backup"
+        await eventually(lambda: _true(f"waiting at the start: {said}" in log.read_text()))
         with pytest.raises(KcmError) as info:
             await encrypt(app, tenant, [b"y"] * 1000)
-        assert info.value.retryable or info.value.code is Code.OK
-        assert sealed
+        assert info.value.retryable
+        assert processes.is_running(core.process)
+        # The backup is restored, and nobody has to start anything.
+        await provision_region(operator, EU)
+        for message in stored:
+            await put(operator, message.subject, message.data)
+        await fragile.serves(core)
+        await operator.close()
+        assert (await decrypt(app, tenant, sealed)).plaintexts == [b"x"]
+
+
+async def _sequences(broker, stream):
+    state = (await broker.stream_info(stream)).state
+    return range(state.first_seq, state.last_seq + 1)
+
+
+async def test_a_core_does_not_serve_from_a_stream_that_may_be_emptied(fragile):
+    operator = Connection(fragile.context.operator_address(EU), "vandal")
+    await operator.start()
+    broker = operator.jetstream()
+    config = (await broker.stream_info(CONTROL_STREAM)).config
+    await broker.update_stream(replace(config, max_msgs=1))
+    fragile.sigkill(CORE)
+    with pytest.raises(ProcessDiedError, match=r"KCM_CONTROL: max_msgs .*provision the region"):
+        await fragile.restart(CORE)
+    await provision_region(operator, EU)
+    await operator.close()
+    await fragile.restart(CORE)
 
 
 async def test_wrapped_keys_come_back_from_the_second_store(fragile):
@@ -92,7 +127,10 @@ async def test_wrapped_keys_come_back_from_the_second_store(fragile):
         sealed = (await encrypt(app, tenant, [b"x"])).records
         operator = Connection(fragile.context.operator_address(EU), "vandal")
         await operator.start()
-        await operator.jetstream().purge_stream("KV_kcm-keys")
+        broker = operator.jetstream()
+        config = (await broker.stream_info("KV_kcm-keys")).config
+        await broker.delete_stream("KV_kcm-keys")
+        await broker.add_stream(config)
         await operator.close()
         fragile.sigkill(CORE)
         await fragile.restart(CORE)
@@ -158,3 +196,25 @@ async def test_a_stolen_store_is_no_use_in_another_region(fragile):
         with pytest.raises(KcmError) as info:
             await encrypt(app, tenant, [b"x"], region=US)
         assert info.value.code is Code.UNKNOWN_TENANT
+
+
+async def test_a_core_that_dies_with_a_request_costs_a_second(living):
+    dying = Connection(living.context.operator_address(EU), "dying-core")
+    await dying.start()
+    subject, queue = admin_subject(EU, "tenant", "list"), f"core-{EU}"
+    taken = asyncio.Event()
+
+    async def take(message):
+        taken.set()
+        await dying.unsubscribe(subject)
+
+    await dying.subscribe(subject, take, queue)
+    await dying.flush()
+    try:
+        async with Admin.open(living.context) as admin:
+            while not taken.is_set():
+                started = admin.around.clock.elapsed()
+                await admin.tenants(EU)
+            assert admin.around.clock.elapsed() - started < AGAIN_S + 1
+    finally:
+        await dying.close()

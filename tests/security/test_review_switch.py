@@ -351,7 +351,14 @@ def kills(rig):
 
 def receipt(kill, who, boot, role=Role.GATEWAY, region="eu"):
     body = Receipt(
-        hold_id=kill.id, instance=who, boot=boot, role=role, region=region, keys=0, purge_us=0
+        hold_id=kill.id,
+        instance=who,
+        boot=boot,
+        role=role,
+        region=region,
+        keys=0,
+        purge_us=0,
+        unkept="",
     )
     raw = encode(identity(who).sign(Kind.RECEIPT, body))
     return Message(raw, subject=subjects.receipt(region, kill.id))

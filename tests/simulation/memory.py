@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
+
+from kcm_bus.ports import Unkept
 
 from tests.simulation.nodes import Node
 
@@ -21,6 +24,17 @@ class SimMemory:
         self._node: Final = node
         self._disk: Final = disk
         self._latest: dict[bytes, bytes] = {}
+        self._changed: Callable[[bytes], None] | None = None
+
+    @property
+    def unkept(self) -> Mapping[bytes, Unkept]:
+        return {}
+
+    def kept(self, hold_id: bytes, statement: bytes) -> bool:
+        return self._disk.get(hold_id) == statement
+
+    def listen(self, changed: Callable[[bytes], None]) -> None:
+        self._changed = changed
 
     def recall(self) -> list[bytes]:
         return [self._disk[hold_id] for hold_id in sorted(self._disk)]
@@ -35,3 +49,5 @@ class SimMemory:
     def _write(self, hold_id: bytes) -> None:
         if not self._node.dead:
             self._disk[hold_id] = self._latest[hold_id]
+            if self._changed is not None:
+                self._changed(hold_id)

@@ -18,6 +18,7 @@ RECEIPT = Receipt(
     region="eu",
     keys=1,
     purge_us=1,
+    unkept="",
 )
 
 

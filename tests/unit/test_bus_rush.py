@@ -250,7 +250,7 @@ class Regions:
         return 5, 9, [boot]
 
 
-def receipt(raw_boot=b"g" * 16):
+def receipt(raw_boot=b"g" * 16, unkept=""):
     body = Receipt(
         hold_id=HOLD.id,
         instance="gw-eu",
@@ -259,6 +259,7 @@ def receipt(raw_boot=b"g" * 16):
         region="eu",
         keys=1,
         purge_us=2,
+        unkept=unkept,
     )
     return encode(identity("gw-eu").sign(Kind.RECEIPT, body))
 
@@ -290,6 +291,17 @@ async def test_a_receipt_counts_as_soon_as_somebody_asks(kills, switch):
         await arrived(Message(raw, subject=HERE))
     (boot,) = (await kills.status(HOLD.id)).boots
     assert (boot.how, boot.after_ms) == ("receipt", 0)
+
+
+async def test_a_receipt_counts_once_the_hold_is_on_disk_and_from_then_on(kills, switch):
+    switch.made.learning.learn(HELD)
+    arrived = switch.bus.heard[subjects.receipts()]
+    seen = []
+    for unkept in ("pending", "disk full", "", "disk full"):
+        await arrived(Message(receipt(unkept=unkept)))
+        (boot,) = (await kills.status(HOLD.id)).boots
+        seen.append((boot.how, boot.trouble))
+    assert seen == [("waiting", ""), ("waiting", "disk full"), ("receipt", ""), ("receipt", "")]
 
 
 async def test_a_receipt_that_came_before_its_hold_did_not_come_in_the_past(kills, switch):

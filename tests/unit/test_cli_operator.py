@@ -48,6 +48,7 @@ class Cores:
         self.held: dict[bytes, VerifiedHold] = {}
         self.lifted: dict[bytes, VerifiedLift] = {}
         self.puts = 0
+        self.trouble = ""
         for verb, handler in (
             ("preview", self._preview),
             ("put", self._put),
@@ -109,10 +110,10 @@ class Cores:
             lifted=hold_id in self.lifted,
             complete=complete,
             regions=[RegionStatus(region="eu", durable_at=7, how="durable")],
-            boots=[self._boot("receipt" if complete else "waiting")],
+            boots=[self._boot("receipt") if complete else self._boot("waiting", self.trouble)],
         )
 
-    def _boot(self, how: str) -> BootStatus:
+    def _boot(self, how: str, trouble: str = "") -> BootStatus:
         return BootStatus.model_validate(
             {
                 "instance": "core-eu",
@@ -123,6 +124,7 @@ class Cores:
                 "keys": 5,
                 "purge_us": 90,
                 "after_ms": 2,
+                "trouble": trouble,
             }
         )
 
@@ -276,6 +278,16 @@ def test_a_kill_that_is_not_complete_in_time_says_so(desk: Desk, cores: Cores) -
     said = json.loads(err.splitlines()[-1])
     assert said["error"] == "not_complete"
     assert "kcm hold show" in said["hint"]
+
+
+def test_a_core_that_cannot_store_the_hold_is_named_with_the_reason(
+    desk: Desk, cores: Cores
+) -> None:
+    cores.looks, cores.trouble = 10**6, "disk full"
+    code, out, err = desk.run("kill", "acme", "--timeout", "3", "-o", "table")
+    assert code == Exit.NOT_COMPLETE
+    assert "waiting: cannot store: disk full" in out
+    assert "core-eu cannot store: disk full" in err
 
 
 def test_a_kill_that_nobody_confirms_may_be_in_force(desk: Desk, cores: Cores) -> None:

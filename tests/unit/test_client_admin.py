@@ -8,9 +8,10 @@ import pytest
 from kcm import statements
 from kcm.admin import Admin
 from kcm.context import ClientContext, ContextError, default_path
-from kcm.errors import Conflict, Forbidden, Malformed, Unavailable, UntrustedReply
+from kcm.errors import Conflict, Forbidden, Malformed, Unavailable, UntrustedReply, error_for
 from kcm.hedge import first
 from kcm.kills import Kills, NewHold, matching
+from kcm.repeat import AGAIN_S, REPEATS_MAX, repeated
 from kcm_schemas.admin import (
     AdminReply,
     AdminRequest,
@@ -107,6 +108,79 @@ async def test_what_passes_is_asked_again_under_a_new_id(system: FakeSystem, adm
     system.everywhere("tenant", "list", listing)
     assert await admin.tenants("us") == []
     assert len({request.request_id for request in system.cores["us"].requests}) == 3
+
+
+async def test_a_request_whose_core_died_is_asked_again_at_once_under_the_same_id(
+    system: FakeSystem, admin: Admin
+) -> None:
+    system.everywhere("tenant", "list", lambda request, operator: TenantList(tenants=[]))
+    core = system.cores["eu"]
+    core.dying = 1
+    async with asyncio.timeout(AGAIN_S * 2):
+        assert await admin.tenants("eu") == []
+    first_one, again = core.requests
+    assert first_one == again
+
+
+async def test_two_cores_in_each_others_way_are_no_conflict() -> None:
+    """The first Core is slow; the second one finds that somebody else wrote, and says so first."""
+    asked = 0
+
+    async def ask() -> str:
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            await asyncio.sleep(0.1)
+            return "done"
+        raise Conflict("somebody else changed this")
+
+    assert await repeated(ask, again_s=0.02) == "done"
+    assert asked > 1
+
+
+async def test_a_conflict_is_told_when_nobody_else_says_better() -> None:
+    asked = 0
+
+    async def ask() -> str:
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            await asyncio.sleep(3600)
+        raise Conflict("another record has this name")
+
+    with pytest.raises(Conflict):
+        await repeated(ask, again_s=0.01)
+    assert asked == 1 + REPEATS_MAX
+
+
+@pytest.mark.parametrize("code", [Code.FORBIDDEN, Code.UNAVAILABLE, Code.BUSY])
+async def test_any_other_failure_ends_the_attempt(code: Code) -> None:
+    asked = 0
+
+    async def ask() -> str:
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            await asyncio.sleep(3600)
+        raise error_for(code)
+
+    with pytest.raises(KcmError) as info:
+        await repeated(ask, again_s=0.01)
+    assert info.value.code is code
+    assert asked == 2
+
+
+async def test_a_flood_of_the_same_question_is_bounded() -> None:
+    asked = 0
+
+    async def ask() -> str:
+        nonlocal asked
+        asked += 1
+        await asyncio.sleep(0.3)
+        return "late"
+
+    assert await repeated(ask, again_s=0.001) == "late"
+    assert asked == 1 + REPEATS_MAX
 
 
 def by_auditor(system: FakeSystem, reply: AdminReply) -> bytes:

@@ -1,5 +1,6 @@
 """Operators' requests: for one place and one time, by one role, and with one effect."""
 
+import asyncio
 from hashlib import sha256
 
 import pytest
@@ -94,6 +95,19 @@ async def test_the_same_record_put_by_somebody_else_at_the_same_moment(world):
     world.bus.stream.before = overtake
     assert await put(core, LINK) is Code.OK
     assert len(done) == 1
+
+
+async def test_a_request_that_is_repeated_meanwhile_is_served_once_and_answered_twice(world):
+    core = world.core()
+    raw = request(world, "link", "put", PutStatement(statement=signed(Kind.LINK, LINK)))
+    first, second = await asyncio.gather(
+        ask(core, raw, "link", "put"), ask(core, raw, "link", "put")
+    )
+    assert first == second
+    assert first[0] is Code.OK
+    events = [event for event in core.events if event[0] == "admin.link-put"]
+    assert len(events) == 1
+    assert (await ask(core, raw, "link", "put"))[0] is Code.OK
 
 
 async def test_a_request_is_for_one_place(world):

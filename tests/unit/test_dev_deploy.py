@@ -214,7 +214,9 @@ def test_every_unit_is_hardened(name):
     parser = configparser.ConfigParser(strict=False, interpolation=None, delimiters=("=",))
     parser.read(DEPLOY / "systemd" / f"kcm-{name}@.service")
     assert parser.sections() == ["Unit", "Service", "Install"]
+    assert parser["Unit"]["StartLimitIntervalSec"] == "0", "systemd gives up on who ends often"
     settings = unit(name)
+    assert settings["Restart"] == ["always"]
     assert settings["User"] == [f"kcm-{name}"]
     assert f"-m kcm_{name} --config /etc/kcm/{name}/%i.toml" in settings["ExecStart"][0]
     for key, value in {

@@ -116,7 +116,7 @@ def accepted(region: str) -> Accepted:
 
 def receipt(who: str, role: Role, region: str) -> Receipt:
     fields: dict[str, Any] = {"hold_id": ID, "instance": who, "boot": ID, "role": role}
-    return Receipt(**fields, region=region, keys=1, purge_us=2)
+    return Receipt(**fields, region=region, keys=1, purge_us=2, unkept="")
 
 
 def lease(who: str, role: Role, region: str) -> Lease:

@@ -9,7 +9,7 @@ another region, or be an old one. An unsigned answer can only ever be reported a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +42,7 @@ from kcm_trust.verify import Untrusted, Verifier
 
 from kcm.context import ClientContext
 from kcm.errors import ServiceError, UntrustedReply, error_for
+from kcm.repeat import repeated
 from kcm.transport import Opener, Transport, open_nats
 from kcm.wire import Surroundings, ask_once, attempt_s, pause, read_reply
 
@@ -178,19 +179,25 @@ class Admin:
     async def _attempt(
         self, transport: Transport, place: _Place, payload: Message, reply: type[M], until: float
     ) -> M:
+        """Ask once, under one id, and again byte for byte while no answer comes."""
+        clock = self.around.clock
+        end = clock.elapsed() + attempt_s(until - clock.elapsed(), ADMIN_WIRE_S)
         request = b""
 
         def build(deadline_ms: int) -> bytes:
             nonlocal request
-            request = self._request(place, payload, deadline_ms)
+            request = request or self._request(place, payload, deadline_ms)
             return request
 
         def read(body: bytes) -> tuple[M, float]:
             read_reply(Signed, body)  # raises what an unsigned failure says
             return self._verified(body, place, request, reply), ADMIN_WIRE_S
 
-        timeout_s = attempt_s(until - self.around.clock.elapsed(), ADMIN_WIRE_S)
-        return await ask_once(self.around, transport, place.subject, build, read, timeout_s)
+        def ask() -> Awaitable[M]:
+            left_s = end - clock.elapsed()
+            return ask_once(self.around, transport, place.subject, build, read, left_s)
+
+        return await repeated(ask)
 
     def _request(self, place: _Place, payload: Message, deadline_ms: int) -> bytes:
         request = AdminRequest(

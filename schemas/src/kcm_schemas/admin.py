@@ -12,7 +12,7 @@ from pydantic import Field
 from kcm_schemas.codec import Message
 from kcm_schemas.codes import CodeField
 from kcm_schemas.control import Cause, Scope
-from kcm_schemas.names import U32, U64, Digest, Id, Name, Text
+from kcm_schemas.names import U32, U64, Digest, Id, Name, Text, Trouble
 from kcm_schemas.registry import FencePolicy
 from kcm_schemas.roster import Role
 
@@ -138,7 +138,8 @@ class BootStatus(Message):
 
     ``receipt``: it said, signed, that it purged. ``started-after``: it learned of the hold before
     it served. ``lease-ended``: it may be anywhere, but its lease and every answer of it have ended.
-    Else ``waiting``.
+    Else ``waiting``; ``trouble`` says for what, where that is a Core's disk that does not store the
+    hold, as in ``disk full``.
     """
 
     instance: Name
@@ -149,6 +150,7 @@ class BootStatus(Message):
     keys: U32
     purge_us: U32
     after_ms: U32
+    trouble: Trouble
 
 
 class RegionStatus(Message):

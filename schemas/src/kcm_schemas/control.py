@@ -6,18 +6,21 @@ about stands in the body, which is signed.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
 from kcm_schemas import limits
 from kcm_schemas.codec import Message
 from kcm_schemas.l1 import L1StateField
-from kcm_schemas.names import U32, U64, Digest, Id, Name, Text
+from kcm_schemas.names import U32, U64, Digest, Id, Name, Text, Trouble
 from kcm_schemas.roster import Role
 
 Scope = Literal["tenant", "link", "region"]
 Cause = Literal["operator", "l1"]
+
+PENDING: Final = "pending"
+"""A hold that a Core is about to write to its disk."""
 
 
 class Hold(Message):
@@ -49,7 +52,12 @@ class Lift(Message):
 
 
 class Receipt(Message):
-    """A boot's word that it purged for a hold: what it dropped and how long it took."""
+    """A boot's word that it purged for a hold: what it dropped and how long it took.
+
+    ``unkept`` is why a Core's own disk does not have the hold, as in ``disk full``, and ``pending``
+    when it was not tried yet; it is empty once the disk has it, and in a Gateway's. Only an empty
+    one counts.
+    """
 
     hold_id: Id
     instance: Name
@@ -58,6 +66,7 @@ class Receipt(Message):
     region: Name
     keys: U32
     purge_us: U32
+    unkept: Trouble
 
 
 class Lease(Message):

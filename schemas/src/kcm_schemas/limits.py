@@ -47,6 +47,8 @@ context may have."""
 NAME_MAX: Final = 63
 """Characters of a subject token."""
 
+TROUBLE_MAX: Final = 64
+"""Characters of a few words on what is wrong, as they stand in a table."""
 TEXT_MAX: Final = 2048
 """Characters of free text (a URI, a reason)."""
 

@@ -18,6 +18,9 @@ Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,63}\z")]
 Text = Annotated[str, StringConstraints(max_length=limits.TEXT_MAX)]
 """Free text, bounded."""
 
+Trouble = Annotated[str, StringConstraints(max_length=limits.TROUBLE_MAX)]
+"""A few words on what is wrong; empty when nothing is."""
+
 Id = Annotated[bytes, Field(min_length=limits.ID_SIZE, max_length=limits.ID_SIZE)]
 """A random 16-byte identifier."""
 

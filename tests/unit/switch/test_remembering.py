@@ -1,6 +1,8 @@
 """What a region forgot, its Cores remember; what one boot missed, it reads again."""
 
-from kcm_bus.remembering import HoldFiles
+import errno
+
+from kcm_bus.remembering import HoldFiles, write_whole
 from kcm_control.agreement import PATIENCE_S
 from kcm_schemas import subjects
 
@@ -112,3 +114,65 @@ async def test_a_difference_that_reading_does_not_mend_is_read_for_once(system):
     await let_pass(20 * PATIENCE_S)
     assert gateway.knowledge.era == eras + 1
     assert gateway.live()
+
+
+class FullDisk:
+    """No room, until there is."""
+
+    full = True
+
+    def write(self, path, content):
+        if self.full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write_whole(path, content)
+
+
+def words(boot, one):
+    """What a boot's receipts of a hold say about its disk, in their order."""
+    found = [
+        boot.me.verifier.receipt(message.data)
+        for message in boot.system.wire.sent
+        if message.subject == subjects.receipt("eu", one.id)
+    ]
+    return [receipt.unkept for receipt in found if receipt.instance == boot.me.name]
+
+
+async def test_a_core_says_that_it_purged_and_then_that_the_hold_is_on_its_disk(system):
+    one = hold()
+    core = system.boot("core-eu-1")
+    await core.start()
+    core.switch.issue(held(one))
+    await until(lambda: words(core, one)[-1:] == [""])
+    assert set(words(core, one)) <= {"pending", ""}
+    assert core.count("hold.unkept") == core.count("hold.kept") == 0
+
+
+async def test_a_gateway_keeps_nothing_and_says_its_word_once(system):
+    one = hold()
+    gateway = system.boot("gw-eu-1")
+    await gateway.start()
+    gateway.switch.learning.learn(held(one))
+    await until(lambda: words(gateway, one))
+    assert words(gateway, one) == [""]
+
+
+async def test_a_core_whose_disk_is_full_says_so_and_says_when_it_has_the_hold(system):
+    one, disk = hold(), FullDisk()
+    core = system.boot("core-eu-1")
+    core.memory._write = disk.write
+    await core.start()
+    core.switch.issue(held(one))
+    assert core.revocations.killed("acme")
+    await until(lambda: words(core, one)[-1:] == ["disk full"])
+    await until(lambda: core.switch.durable_at(one.id))
+    ((_, event),) = [each for each in core.events if each[0] == "hold.unkept"]
+    assert event["detail"] == f"{one.id.hex()} disk full (ENOSPC)"
+    disk.full = False
+    await until(lambda: words(core, one)[-1:] == [""])
+    assert (core.count("hold.unkept"), core.count("hold.kept")) == (1, 1)
+    await core.crash()
+    # The broker's disk is lost; the Core's is not.
+    system.streams["eu"].recreate()
+    after = system.boot("core-eu-1")
+    await after.start()
+    assert after.revocations.killed("acme")

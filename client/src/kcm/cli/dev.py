@@ -56,6 +56,7 @@ def dev() -> None:
 @cores_option
 @gateways_option
 @nodes_option
+@click.option("--watch/--no-watch", default=True, help="Start again what dies [default: yes].")
 @common
 def up(
     settings: Settings,
@@ -64,14 +65,18 @@ def up(
     cores: int,
     gateways: int,
     nodes: tuple[str, ...],
+    *,
+    watch: bool,
 ) -> None:
-    """Start a system and leave it running.
+    """Start a system and leave it running; of one that runs, start what died.
 
     Example: kcm dev up --region eu-de --region us-east
     """
+    from dataclasses import replace
+
     from kcm.dev import system
 
-    options = _options(directory, regions, cores, gateways, nodes)
+    options = replace(_options(directory, regions, cores, gateways, nodes), watch=watch)
     state = system.up(options, _tell)
     _show_status(settings, state.directory)
     note(settings, f"context: {state.context}", context=state.context)

@@ -8,15 +8,18 @@ from typing import TYPE_CHECKING, Final
 
 from kcm.cli.exits import Exit
 from kcm.cli.output import emit, note, table
-from kcm.cli.problems import Problem
+from kcm.cli.problems import Problem, clean
 from kcm.cli.settings import Settings
 
 if TYPE_CHECKING:
-    from kcm_schemas.admin import HoldStatus
+    from kcm_schemas.admin import BootStatus, HoldStatus
     from rich.console import RenderableType
 
 COLUMNS: Final = ("region", "instance", "role", "state", "keys purged", "purge", "after")
 
+
+CANNOT_STORE: Final = "cannot store"
+"""Of a Core whose own disk does not take the hold: a power cut would make it forget."""
 
 REGION_STATES: Final = {
     "durable": "stored",
@@ -55,7 +58,7 @@ async def follow(settings: Settings, statuses: AsyncIterator[HoldStatus], hold_i
     raise Problem(
         Exit.NOT_COMPLETE,
         "not_complete",
-        "the hold stands, but not every instance has confirmed its purge",
+        f"the hold stands, but not every instance has confirmed its purge{_troubles(last)}",
         f"`kcm hold show {hold_id.hex()} --wait 60` goes on watching",
     )
 
@@ -71,7 +74,7 @@ def rows(status: HoldStatus) -> list[tuple[object, ...]]:
                 boot.region,
                 boot.instance,
                 boot.role.value,
-                boot.how,
+                _state(boot),
                 boot.keys,
                 f"{boot.purge_us} µs" if boot.how == "receipt" else "",
                 f"{boot.after_ms} ms" if boot.how == "receipt" else "",
@@ -100,4 +103,20 @@ def verdict(status: HoldStatus) -> str:
             return f"complete: {silent} did not answer, and may serve nothing any more"
         return "complete: every instance on record has purged"
     waiting = how.count("waiting") + how.count("unbounded")
-    return f"under way: {waiting} have not confirmed yet"
+    return f"under way: {waiting} have not confirmed yet{_troubles(status)}"
+
+
+def _troubles(status: HoldStatus) -> str:
+    """Which Cores cannot store the hold, and why; empty when all can."""
+    return "".join(
+        f"; {boot.instance} {CANNOT_STORE}: {clean(boot.trouble)}"
+        for boot in status.boots
+        if boot.how == "waiting" and boot.trouble
+    )
+
+
+def _state(boot: BootStatus) -> str:
+    """What is known of an instance, and what it waits for."""
+    if boot.how == "waiting" and boot.trouble:
+        return f"waiting: {CANNOT_STORE}: {clean(boot.trouble)}"
+    return boot.how

@@ -4,9 +4,9 @@
     python -m kcm.dev.setup provision --config FILE
 
 ``init`` writes every container's files. ``provision`` makes a region's streams and buckets where
-they are missing and leaves what exists as it is; services never do, since to them a missing bucket
-is lost keys. Its configuration names the region, the operators' user of its broker and, for a
-cluster, the number of replicas:
+they are missing, and adds protection that an existing one lacks; services never do, since to them a
+missing bucket is lost keys. Its configuration names the region, the operators' user of its broker
+and, for a cluster, the number of replicas:
 
     region = "eu-de"
     replicas = 3
@@ -31,6 +31,7 @@ from typing import Annotated, Final
 
 from kcm_bus.config import BusAddress, ConfigError, Section, load
 from kcm_bus.connection import Connection
+from kcm_bus.protection import Unfit
 from kcm_bus.provision import provision_region
 from kcm_crypto.secretfile import SecretFileError
 from kcm_schemas.codes import Code, KcmError
@@ -61,7 +62,8 @@ class ProvisionConfig(Section):
 async def provision(config: ProvisionConfig, within_s: float = PROVISION_SECONDS_MAX) -> None:
     """Make what is missing of a region's streams and buckets, waiting for its broker.
 
-    Raises ``DevError`` when that took longer than ``within_s`` seconds, naming what was missing.
+    Raises ``DevError`` when that took longer than ``within_s`` seconds, naming what was missing,
+    and when the broker does not protect what it stores.
     """
     connection = Connection(config.region_bus, "provision")
     refused = "the broker cannot be reached"
@@ -81,6 +83,8 @@ async def provision(config: ProvisionConfig, within_s: float = PROVISION_SECONDS
                 else:
                     return
                 await asyncio.sleep(RETRY_SECONDS)
+    except Unfit as error:
+        raise DevError(f"{config.region}: {error}") from None
     except TimeoutError:
         raise DevError(f"{config.region} could not be provisioned: {refused}") from None
     finally:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -28,15 +29,19 @@ LOCK: Final = "lock"
 """Held, in the sense of flock(2), by the command that changes the system."""
 VERSION: Final = 1
 """Of the file's format; another one is refused."""
+LOCK_POLL_S: Final = 0.05
+"""Seconds between two attempts to get the lock."""
+_STAGES: Final = 4
 BYTES_MAX: Final = 1 << 20
 """Bytes in the file: some 2,000 processes."""
 
 
 class Kind(StrEnum):
-    """What sort of process it is. Services are ended before brokers."""
+    """What sort of process it is. The watcher is ended first, and services before brokers."""
 
     BROKER = "broker"
     SERVICE = "service"
+    WATCHER = "watcher"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +49,8 @@ class Entry:
     """One process of the system.
 
     ``role`` is ``backbone`` or ``region`` for brokers, ``core``, ``gateway`` or ``auditor`` for
-    services. ``region`` is empty for the backbone, ``instance`` for brokers. ``address`` is the
-    URL at which a broker serves, without a password, and empty for services.
+    services, and ``watcher``. ``region`` is empty for the backbone, ``instance`` for brokers.
+    ``address`` is the URL at which a broker serves, without a password, and empty for services.
     """
 
     process: Process
@@ -90,14 +95,14 @@ class State:
         return tuple(Status(entry, processes.is_running(entry.process)) for entry in self.entries)
 
     def stop(self, *, drain: float = processes.STOP_SECONDS) -> dict[Process, End]:
-        """End everything: services, then the regions' brokers, then the backbone.
+        """End everything: the watcher, services, the regions' brokers, then the backbone.
 
         Each stage is over before the next begins. Raises as ``processes.stop`` does, having
         ended what could be ended.
         """
         ends: dict[Process, End] = {}
         failures: list[str] = []
-        for stage in range(3):
+        for stage in range(_STAGES):
             members = [e.process for e in self.entries if _stage(e) == stage]
             try:
                 ends |= processes.stop(members, drain=drain)
@@ -110,10 +115,12 @@ class State:
 
 def _stage(entry: Entry) -> int:
     match entry.kind:
-        case Kind.SERVICE:
+        case Kind.WATCHER:
             return 0
+        case Kind.SERVICE:
+            return 1
         case Kind.BROKER:
-            return 1 if entry.region else 2
+            return 2 if entry.region else 3
         case _:
             assert_never(entry.kind)
 
@@ -145,18 +152,24 @@ def load(directory: Path) -> State | None:
 
 
 @contextmanager
-def exclusive(directory: Path) -> Iterator[None]:
+def exclusive(directory: Path, within_s: float = 0.0) -> Iterator[None]:
     """Hold the directory's lock, making the directory if need be.
 
-    Raises ``DevError`` at once when another command holds it.
+    Raises ``DevError`` when another command holds it for ``within_s`` seconds.
     """
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise DevError(f"another command is at work in {directory}") from None
+        until = time.monotonic() + within_s
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() >= until:
+                    raise DevError(f"another command is at work in {directory}") from None
+                time.sleep(LOCK_POLL_S)
+            else:
+                break
         yield
     finally:
         os.close(lock)

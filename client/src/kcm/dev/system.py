@@ -13,7 +13,6 @@ import asyncio
 import contextlib
 import os
 import shutil
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -31,34 +30,23 @@ from kcm.dev.brokers import Role as Login
 from kcm.dev.clusters import Detour, direct
 from kcm.dev.configs import (
     DEFAULT_TIMING,
-    config_file,
     ready_file,
     write_context,
     write_instance,
 )
 from kcm.dev.errors import DevError
 from kcm.dev.identities import Member, make_trust
+from kcm.dev.instances import start_again, start_member, start_watcher
 from kcm.dev.processes import ReadyFile
 from kcm.dev.rootkeys import RootKeys
 from kcm.dev.setup import ProvisionConfig, provision
-from kcm.dev.state import Entry, Kind, State
+from kcm.dev.state import Entry, State
 from kcm.dev.topology import Topology
 
 REGIONS: Final = ("eu-de", "us-east")
 
-MODULES: Final = {
-    Role.CORE: "kcm_core",
-    Role.GATEWAY: "kcm_gateway",
-    Role.AUDITOR: "kcm_auditor",
-}
-
-_KEY_HOLDERS: Final = {
-    "PYTHONMALLOC": "malloc",
-    "GLIBC_TUNABLES": "glibc.malloc.perturb=85:glibc.malloc.tcache_count=0",
-    "LD_BIND_NOW": "1",
-}
-"""In the processes that hold keys, as belt and braces: freed memory is overwritten, and calls are
-bound at the start, for binding one later saves the registers, a last key's too, on the stack."""
+LOCK_WAIT_S: Final = 10.0
+"""Seconds to wait while the watcher starts something again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +70,8 @@ class Options:
     """The way that the brokers' links take."""
     die_with_parent: bool = False
     """End everything with the process that started it (only its main thread may ask)."""
+    watch: bool = False
+    """Start again whatever dies, until the system is ended."""
 
     @property
     def members(self) -> list[Member]:
@@ -130,13 +120,17 @@ def default_directory() -> Path:
 
 
 def up(options: Options, tell: Tell = lambda _: None) -> SystemState:
-    """Start a system, or say that one runs already; raises ``DevError``, leaving nothing behind."""
+    """Start a system; of one that runs, start what died. Raises ``DevError``.
+
+    That is also raised when all of it runs already; when a system cannot be started, nothing of it
+    is left behind.
+    """
     root = options.directory
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with state.exclusive(root):
+    with state.exclusive(root, LOCK_WAIT_S):
         running = state.load(root)
         if running is not None and any(status.running for status in running.status()):
-            raise DevError(f"a system runs already in {root}; end it with `kcm dev down`")
+            return _complete(root, running, tell)
         now = State()
 
         def record(entry: Entry) -> None:
@@ -150,7 +144,21 @@ def up(options: Options, tell: Tell = lambda _: None) -> SystemState:
             now.stop()
             state.save(root, State())
             raise
+        if options.watch:
+            record(start_watcher(root))
         return SystemState(root, context, now.entries)
+
+
+def _complete(root: Path, running: State, tell: Tell) -> SystemState:
+    """Start what died of a system that runs; raises ``DevError`` when nothing did."""
+    dead = [status.entry for status in running.status() if not status.running]
+    if not dead:
+        raise DevError(f"a system runs already in {root}; end it with `kcm dev down`")
+    for entry in dead:
+        tell(f"starting {entry.process.name} again")
+        running = running.with_entry(start_again(root, entry))
+        state.save(root, running)
+    return SystemState(root, root / "context.toml", running.entries)
 
 
 def init(options: Options) -> tuple[Topology, bytes]:
@@ -168,7 +176,7 @@ def init(options: Options) -> tuple[Topology, bytes]:
 
 def down(directory: Path, *, wipe: bool = False, tell: Tell = lambda _: None) -> list[str]:
     """End every process and return their names; nothing that we did not start is touched."""
-    with state.exclusive(directory):
+    with state.exclusive(directory, LOCK_WAIT_S):
         running = state.load(directory)
         ended = []
         if running is not None:
@@ -227,22 +235,6 @@ def _start(options: Options, record: Callable[[Entry], None], tell: Tell) -> Pat
     for entry, member in started:
         processes.wait_ready(entry.process, ReadyFile(ready_file(root, member)))
     return context
-
-
-def start_member(root: Path, member: Member, *, die_with_parent: bool) -> Entry:
-    """Start one instance with the configuration that it has; does not wait."""
-    environment = {"PATH": os.defpath, "LANG": "C.UTF-8"}
-    if member.role is not Role.AUDITOR:
-        environment |= _KEY_HOLDERS
-    process = processes.spawn(
-        member.name,
-        [sys.executable, "-m", MODULES[member.role], "--config", str(config_file(root, member))],
-        root / "log" / f"{member.name}.log",
-        environment,
-        die_with_parent=die_with_parent,
-        ready_file=ready_file(root, member),
-    )
-    return Entry(process, Kind.SERVICE, member.role.value, member.region, member.name)
 
 
 def _write(plan: Topology, options: Options, public: bytes) -> Path:

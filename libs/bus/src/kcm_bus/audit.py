@@ -36,6 +36,7 @@ from kcm_bus.clock import Clock
 from kcm_bus.connection import Connection
 from kcm_bus.membership import Membership
 from kcm_bus.serving import describe
+from kcm_bus.stores import Trouble
 from kcm_bus.streams import put
 
 log = logging.getLogger(__name__)
@@ -100,6 +101,7 @@ class AuditEmitter:
             return await put(connection, subject, body)
 
         self._deliver: Final = deliver or store
+        connection.stores.listen(self._on_store)
         # Before anything else can be emitted: the first event of a boot is its start.
         self.emit(EventType.INSTANCE_START)
 
@@ -239,6 +241,16 @@ class AuditEmitter:
                 if not self._closed:
                     self._report_loss()
             self._drained.set()
+
+    def _on_store(self, stream: str, trouble: Trouble | None) -> None:
+        """Record that a stream is not stored any more, or is again; sent once this one is."""
+        match trouble:
+            case None:
+                self.emit(EventType.STORE_BACK, detail=stream)
+            case Trouble.FULL:
+                self.emit(EventType.STORE_FULL, code=Code.UNAVAILABLE, detail=stream)
+            case Trouble.SILENT:
+                self.emit(EventType.STORE_SILENT, code=Code.UNAVAILABLE, detail=stream)
 
     def _signed(self, run: Run) -> bytes:
         batch = AuditBatch(

@@ -33,6 +33,7 @@ from nats.js import JetStreamContext
 
 from kcm_bus.config import BusAddress
 from kcm_bus.ports import OnArrival
+from kcm_bus.stores import Stores
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +71,8 @@ class Connection:
         self._building = False
         self._rebuilding: asyncio.Task[None] | None = None
         self._on_reconnect: list[Callable[[], None]] = []
+        self.stores: Final = Stores()
+        """Whether what is written over this connection is stored."""
         self._left = ""
         """The node that was left last: it is tried after all others."""
 
@@ -77,6 +80,11 @@ class Connection:
     def connected(self) -> bool:
         """Whether the broker is there at the moment."""
         return self._client is not None and self._client.is_connected
+
+    @property
+    def nodes(self) -> int:
+        """How many servers the broker has, as far as this address says."""
+        return len(self._address.urls)
 
     @property
     def client(self) -> Client:

@@ -59,6 +59,12 @@ class DurableHolds:
         """Holds that are being written, and whether that has to be looked at once more."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
+        self._why = ""
+
+    @property
+    def why(self) -> str:
+        """Why the last write was not acknowledged; empty when it was. Safe text."""
+        return self._why
 
     def place(self, record: HoldRecord) -> int:
         """The stream sequence at which exactly this state of a hold lies; 0 when it is not there.
@@ -128,6 +134,7 @@ class DurableHolds:
                 except KcmError as error:
                     done = False
                     if error.code is not Code.CONFLICT:
+                        self._why = error.detail
                         await asyncio.sleep(RETRY_S)
                 if done and not self._again[hold_id]:
                     return
@@ -154,5 +161,6 @@ class DurableHolds:
         expected = stored.sequence if stored is not None else 0
         sequence = await self._stream.put(subject, known.message, expected=expected)
         self.note(known, sequence)
+        self._why = ""
         self._emit("hold.durable", detail=hold_id.hex())
         return True

@@ -73,6 +73,7 @@ class Learning:
                 region=self._me.region,
                 keys=min(dropped, U32_MAX),
                 purge_us=min(int(spent * 1e6), U32_MAX),
+                unkept="",
             )
         if learned.changed:
             self._remember(record)
@@ -85,7 +86,10 @@ class Learning:
         return raw in self._believed
 
     def receipt(self, hold_id: bytes) -> Receipt | None:
-        """Return this boot's word that it purged for a hold; ``None`` while it cannot give it."""
+        """Return this boot's word that it purged for a hold; ``None`` while it cannot give it.
+
+        Whether the hold is kept is not known here.
+        """
         return self._receipts.get(hold_id)
 
     def _remember(self, record: HoldRecord) -> None:

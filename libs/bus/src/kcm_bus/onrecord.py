@@ -137,7 +137,7 @@ class OnRecord:
     def take(self, entry: Entry) -> None:
         """Take a lease record that was delivered; raises ``Untrusted``."""
         if not entry.data:
-            return  # the broker says that a record expired; nobody signed that
+            return  # nobody signed that: it says nothing
         lease = self._me.verifier.lease(entry.data)
         if entry.subject != subjects.control_lease(lease.region, lease.instance, lease.boot):
             raise Forged("the lease record lies under another name")

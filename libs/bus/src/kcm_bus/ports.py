@@ -7,7 +7,7 @@ code in between is the same.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -104,8 +104,29 @@ class Log(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Unkept:
+    """Why a hold is not kept: in short words, as ``disk full``, and as ``ENOSPC``."""
+
+    text: str
+    code: str
+
+
 class Memory(Protocol):
     """What a Core knows of holds, kept where no broker can lose it."""
+
+    @property
+    def unkept(self) -> Mapping[bytes, Unkept]:
+        """Holds that could not be kept, by id; they are tried again until they are."""
+        ...
+
+    def kept(self, hold_id: bytes, statement: bytes) -> bool:
+        """Whether exactly this outlives a crash."""
+        ...
+
+    def listen(self, changed: Callable[[bytes], None]) -> None:
+        """Call ``changed`` with a hold that was kept, or could not be for another reason."""
+        ...
 
     def recall(self) -> list[bytes]:
         """Every statement that was kept, in no order, to be verified; raises ``ConfigError``."""
@@ -140,7 +161,7 @@ class LogFollower(Protocol):
         ...
 
     def receive(self, entry: Entry) -> None:
-        """Take one message; an empty body says that the subject's message expired."""
+        """Take one message; an empty body says nothing: what expires goes without a word."""
         ...
 
 

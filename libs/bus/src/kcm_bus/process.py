@@ -20,6 +20,7 @@ from kcm_schemas.codes import KcmError
 
 from kcm_bus.clock import Clock, Randomness, SystemClock, SystemRandomness
 from kcm_bus.config import ConfigError, InstanceConfig, load
+from kcm_bus.protection import Unfit
 from kcm_bus.serving import describe
 from kcm_bus.streams import StreamMissing
 
@@ -79,7 +80,7 @@ async def _serve(config: InstanceConfig, runnable: Runnable) -> int:
             await stop.wait()
         else:
             starting.cancel()
-    except (StreamMissing, KcmError, ConfigError) as error:
+    except (StreamMissing, Unfit, KcmError, ConfigError) as error:
         log.error("%s cannot start: %s", config.instance, error)
         return EXIT_FAULT
     except Exception as error:  # noqa: BLE001 - the last line: no traceback leaves the process

@@ -5,34 +5,122 @@ power cut. Holds are few and small, so each Core keeps them itself and writes to
 lacks. Files hold signed statements and nothing secret; what was changed in one is not believed.
 
 Nothing waits for the disk: a hold is in force before it is remembered, and is remembered a few
-milliseconds later by a thread.
+milliseconds later by a thread. What cannot be written is tried again until it can, each hold by
+itself: one bad file keeps no other from the disk. Until then it is *unkept*, which every receipt
+says.
 """
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
 from kcm_bus.config import ConfigError
+from kcm_bus.ports import Unkept
+from kcm_bus.serving import describe
 
 log = logging.getLogger(__name__)
 
 CLOSE_S: Final = 2.0
 """Seconds that the last files get when this process ends."""
 
+RETRY_S: Final = 0.25
+"""Seconds until what could not be written is tried again; doubles."""
+
+RETRY_MAX_S: Final = 5.0
+"""Seconds between two attempts at most: whoever freed the disk does not wait long."""
+
 _SUFFIX: Final = ".hold"
+
+_TEXT: Final = {
+    errno.ENOSPC: "disk full",
+    errno.EDQUOT: "quota reached",
+    errno.EFBIG: "file too large",
+    errno.EROFS: "read only",
+    errno.EIO: "disk error",
+    errno.EACCES: "not permitted",
+    errno.EPERM: "not permitted",
+    errno.ENOENT: "directory missing",
+    errno.ENOTDIR: "directory missing",
+    errno.EMFILE: "too many open files",
+    errno.ENFILE: "too many open files",
+}
+
+Write = Callable[[Path, bytes], None]
+"""Makes a file's content last, whole or not at all; raises ``OSError``."""
+
+Sync = Callable[[Path], None]
+"""Makes a directory's entries last; raises ``OSError``."""
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Replace a file; where that fails, the one before stays as it was."""
+    fresh = path.with_suffix(".new")
+    try:
+        with fresh.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(path)
+    except OSError:
+        with suppress(OSError):
+            fresh.unlink(missing_ok=True)  # a full disk needs the room
+        raise
+
+
+def sync_directory(path: Path) -> None:
+    """See to it that a directory's new names outlive a power cut."""
+    place = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(place)
+    finally:
+        os.close(place)
 
 
 class HoldFiles:
     """``kcm_bus.ports.Memory`` in a directory."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(
+        self, directory: Path, *, write: Write = write_whole, sync: Sync = sync_directory
+    ) -> None:
         self._directory: Final = directory
-        self._waiting: dict[bytes, bytes] = {}
+        self._write: Final = write
+        self._sync: Final = sync
+        self._fresh: dict[bytes, bytes] = {}
+        """Statements that were not tried yet."""
+        self._failed: dict[bytes, bytes] = {}
+        """Statements that could not be written: each is the latest of its hold."""
+        self._kept: dict[bytes, bytes] = {}
+        """By hold, the digest of the statement that is on disk."""
+        self._unkept: dict[bytes, Unkept] = {}
+        self._changed: Callable[[bytes], None] = _nobody
         self._task: asyncio.Task[None] | None = None
+        self._more: Final = asyncio.Event()
+        self._closing = False
+
+    @property
+    def unkept(self) -> Mapping[bytes, Unkept]:
+        """Holds that could not be written, and why."""
+        return self._unkept
+
+    def listen(self, changed: Callable[[bytes], None]) -> None:
+        """Be told of every hold that was written, or could not be for another reason than before.
+
+        Called from the event loop.
+        """
+        self._changed = changed
+
+    def kept(self, hold_id: bytes, statement: bytes) -> bool:
+        """Whether exactly this is on disk, so that no power cut takes it."""
+        return self._kept.get(hold_id) == sha256(statement).digest()
 
     def recall(self) -> list[bytes]:
         """Every statement that is kept, in no order; raises ``ConfigError``.
@@ -41,50 +129,87 @@ class HoldFiles:
         """
         try:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            return [path.read_bytes() for path in self._directory.glob(f"*{_SUFFIX}")]
+            found = {path: path.read_bytes() for path in self._directory.glob(f"*{_SUFFIX}")}
         except OSError as error:
             raise ConfigError(
                 f"cannot use {self._directory}, which keeps known holds: {error.strerror}"
             ) from None
+        for path, statement in found.items():
+            with suppress(ValueError):  # a name of somebody else's making
+                self._kept[bytes.fromhex(path.stem)] = sha256(statement).digest()
+        return list(found.values())
 
     def remember(self, hold_id: bytes, statement: bytes) -> None:
         """Keep what is known of a hold, soon; a later statement takes the place of this one."""
-        self._waiting[hold_id] = statement
+        self._fresh[hold_id] = statement
+        self._failed.pop(hold_id, None)
+        self._more.set()
         if self._task is None or self._task.done():
             self._task = asyncio.get_running_loop().create_task(self._write_all())
 
     async def close(self) -> None:
         """Wait, for a short time, until what was said is kept."""
+        self._closing = True
+        self._more.set()
         if self._task is not None:
             await asyncio.wait({self._task}, timeout=CLOSE_S)
+        if self._unkept:
+            log.error("%d holds are not kept on disk", len(self._unkept))
 
     async def _write_all(self) -> None:
-        while self._waiting:
-            batch, self._waiting = self._waiting, {}
-            try:
-                await asyncio.to_thread(self._write, batch)
-            except OSError as error:
-                # The stream and the other Cores have them; this Core would forget them alone.
-                log.error("%d holds are not kept on disk: %s", len(batch), error.strerror)
+        wait = RETRY_S
+        while True:
+            if not self._fresh:
+                if not self._failed or self._closing:
+                    return
+                self._more.clear()
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._more.wait(), wait)
+                wait = min(wait * 2, RETRY_MAX_S)
+                # What is new goes first; what failed is tried again with it.
+                self._fresh, self._failed = self._fresh | self._failed, {}
+            batch, self._fresh = self._fresh, {}
+            results = await asyncio.to_thread(self._try, batch)
+            for hold_id, trouble in results.items():
+                self._note(hold_id, batch[hold_id], trouble)
+            if not self._unkept:
+                wait = RETRY_S
 
-    def _write(self, batch: dict[bytes, bytes]) -> None:
+    def _try(self, batch: Mapping[bytes, bytes]) -> dict[bytes, Unkept | None]:
+        """Write each by itself; ``None`` for what is on disk now."""
+        results: dict[bytes, Unkept | None] = {}
         for hold_id, statement in batch.items():
             path = self._directory / f"{hold_id.hex()}{_SUFFIX}"
-            fresh = path.with_suffix(".new")
-            with fresh.open("wb") as file:
-                file.write(statement)
-                file.flush()
-                os.fsync(file.fileno())
-            fresh.replace(path)
-        place = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(place)
-        finally:
-            os.close(place)
+            results[hold_id] = _trouble(partial(self._write, path, statement))
+        if None in results.values():
+            trouble = _trouble(partial(self._sync, self._directory))
+            results = {hold_id: known or trouble for hold_id, known in results.items()}
+        return results
+
+    def _note(self, hold_id: bytes, statement: bytes, trouble: Unkept | None) -> None:
+        before = self._unkept.get(hold_id)
+        if trouble is None:
+            self._kept[hold_id] = sha256(statement).digest()
+            self._unkept.pop(hold_id, None)
+            if before is not None:
+                log.warning("a hold is kept on disk after all")
+            self._changed(hold_id)
+            return
+        if hold_id not in self._fresh:
+            self._failed[hold_id] = statement
+        self._unkept[hold_id] = trouble
+        if trouble != before:
+            log.error("a hold is not kept on disk: %s (%s)", trouble.text, trouble.code)
+            self._changed(hold_id)
 
 
 class NoMemory:
     """``kcm_bus.ports.Memory`` of whoever opens nothing without a Core."""
+
+    @property
+    def unkept(self) -> Mapping[bytes, Unkept]:
+        """Nothing."""
+        return {}
 
     def recall(self) -> list[bytes]:
         """Nothing."""
@@ -93,5 +218,29 @@ class NoMemory:
     def remember(self, hold_id: bytes, statement: bytes) -> None:
         """Nowhere."""
 
+    def kept(self, hold_id: bytes, statement: bytes) -> bool:  # noqa: ARG002 - the port's form
+        """Nobody relies on it: there is nothing that it fails to keep."""
+        return True
+
+    def listen(self, changed: Callable[[bytes], None]) -> None:
+        """Nothing changes."""
+
     async def close(self) -> None:
         """At once."""
+
+
+def _trouble(work: Callable[[], None]) -> Unkept | None:
+    """Why some work on the disk failed; ``None`` when it did not."""
+    try:
+        work()
+    except OSError as error:
+        number = error.errno or 0
+        return Unkept(_TEXT.get(number, "cannot write"), errno.errorcode.get(number, "unknown"))
+    except Exception as error:  # noqa: BLE001 - who stops writing forgets every kill from now on
+        log.error("writing a hold: %s", describe(error))
+        return Unkept("cannot write", "unknown")
+    return None
+
+
+def _nobody(_: bytes) -> None:
+    """Nobody listens."""

@@ -141,8 +141,14 @@ class Service:
             "name": self.name,
             "id": self.service_id,
             "version": self.version,
-            "metadata": self.metadata,
+            "metadata": self.metadata | self._store(),
         }
+
+    def _store(self) -> dict[str, str]:
+        """What the broker does not store at the moment, for whoever looks from outside."""
+        troubles = self.connection.stores.troubles
+        said = ", ".join(f"{stream} {trouble}" for stream, trouble in sorted(troubles.items()))
+        return {"store": said} if said else {}
 
     def _ping(self) -> dict[str, Any]:
         return self._identity("ping_response")

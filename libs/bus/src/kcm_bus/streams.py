@@ -25,10 +25,12 @@ from nats.aio.msg import Msg
 from nats.js import errors as js_errors
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, ReplayPolicy
 
+from kcm_bus.answers import is_conflict, is_full, is_no_message, is_no_stream
 from kcm_bus.clock import Clock
 from kcm_bus.connection import Connection
 from kcm_bus.ports import Entry, LogFollower
 from kcm_bus.serving import describe
+from kcm_bus.stores import CAUSE, Trouble
 
 log = logging.getLogger(__name__)
 
@@ -43,12 +45,6 @@ REACH_S: Final = 5.0
 
 CLOSE_S: Final = 5.0
 """Seconds that a follower gets to end."""
-
-WRONG_LAST_SEQUENCE: Final = 10071
-"""JetStream's error code of a compare-and-set that lost."""
-
-NO_MESSAGE: Final = 10037
-"""JetStream's error code of a subject that has no message, in a stream that exists."""
 
 _HEARTBEAT: Final = "100"
 
@@ -184,9 +180,10 @@ class Follower:
                     await self._listen()
                 continue
             except js_errors.NotFoundError as error:
-                if not self._caught_up.is_set():
+                if is_no_stream(error) and not self._caught_up.is_set():
                     raise StreamMissing(self._stream) from None
-                log.critical("the broker lost the stream %s (%s)", self._stream, describe(error))
+                level = logging.CRITICAL if is_no_stream(error) else logging.WARNING
+                log.log(level, "the broker lacks the stream %s, or its consumer", self._stream)
             except Exception as error:  # noqa: BLE001 - who stops following hears no kill any more
                 log.warning("following %s: %s", self._stream, describe(error))
             await asyncio.sleep(wait)
@@ -251,7 +248,10 @@ class Follower:
     async def _on_message(self, message: Msg) -> None:
         self._heard = self._clock.elapsed()
         if message.headers and message.headers.get("Status") == _HEARTBEAT:
-            if int(message.headers.get("Nats-Last-Consumer", "0")) > self._delivered:
+            missed = int(message.headers.get("Nats-Last-Consumer", "0")) > self._delivered
+            if missed or not self._caught_up.is_set():
+                # An idle broker has nothing more to send: what it counted as still to come expired
+                # or was replaced meanwhile. A new consumer counts anew.
                 self._again.set()
             return
         sequence = message.metadata.sequence
@@ -297,13 +297,23 @@ async def put(
         headers["Nats-Expected-Last-Subject-Sequence"] = str(expected)
     if ttl is not None:
         headers["Nats-TTL"] = ttl
+    stores = connection.stores
     with _store_errors():
         try:
             ack = await connection.jetstream().publish(subject, body, headers=headers or None)
         except js_errors.APIError as error:
-            if error.err_code == WRONG_LAST_SEQUENCE:
+            if is_conflict(error):
+                stores.stored(subject)
                 raise KcmError(Code.CONFLICT) from None
+            if is_full(error):
+                stores.full(subject)
+                raise KcmError(Code.UNAVAILABLE, CAUSE[Trouble.FULL]) from None
             raise
+        except nats_errors.TimeoutError:
+            if connection.connected and stores.silent(subject):
+                raise KcmError(Code.UNAVAILABLE, CAUSE[Trouble.SILENT]) from None
+            raise
+        stores.stored(subject)
         if not isinstance(ack.seq, int) or ack.seq <= 0:
             raise ValueError("an acknowledgement without a sequence")
         return ack.seq
@@ -318,7 +328,7 @@ async def last(connection: Connection, stream: str, subject: str) -> Entry | Non
         try:
             message = await connection.jetstream().get_last_msg(stream, subject)
         except js_errors.NotFoundError as error:
-            if error.err_code == NO_MESSAGE:
+            if is_no_message(error):
                 return None
             raise
         if not message.seq or message.subject != subject:

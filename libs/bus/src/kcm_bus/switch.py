@@ -22,7 +22,7 @@ from kcm_control.revocation import Revocations
 from kcm_schemas import subjects
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import Code, KcmError
-from kcm_schemas.control import Boot, Fence, Proof
+from kcm_schemas.control import PENDING, Boot, Fence, Proof
 from kcm_schemas.signed import Kind
 from kcm_trust.verify import Forged, Untrusted
 
@@ -80,10 +80,13 @@ class KillSwitch:
         self._revocations: Final = revocations
         self._knowledge: Final = knowledge
         self._clock: Final = clock
+        self._emit: Final = emit
         self._refusals: Final = Refusals("control", emit, clock)
         self._tasks: set[asyncio.Task[None]] = set()
         self._sending: set[bytes] = set()
         self._answered: set[bytes] = set()
+        self._unkept: set[bytes] = set()
+        """Holds of which it was told that they are not kept."""
         self._recalling = False
         self._issuing = False
         self._closing = False
@@ -115,6 +118,7 @@ class KillSwitch:
             unheard=self._move,
         )
         self._following: Final[Following] = stream.follow(self)
+        memory.listen(self._on_memory)
 
     async def start(self) -> None:
         """Remember, listen, catch up with everything the region ever held, then go on record.
@@ -139,6 +143,7 @@ class KillSwitch:
             self._looking.cancel()
         self._durable.close()
         self._clearing.close()
+        self._memory.listen(_ignore)
         for task in list(self._tasks):
             task.cancel()
         await self.record.end()
@@ -171,6 +176,11 @@ class KillSwitch:
         """
         record = self._revocations.holds.get(hold_id)
         return 0 if record is None else self._durable.place(record)
+
+    @property
+    def why_not_durable(self) -> str:
+        """Why this region's stream did not acknowledge the last hold; empty when it did."""
+        return self._durable.why
 
     @property
     def all_durable(self) -> bool:
@@ -358,7 +368,8 @@ class KillSwitch:
         if not record.lifted:
             self._answer(hold_id)
         self._durable.keep(hold_id, at_once=self._issuing)
-        self._memory.remember(hold_id, record.message)
+        if not self._memory.kept(hold_id, record.message):
+            self._memory.remember(hold_id, record.message)
 
     def _answer(self, hold_id: bytes) -> None:
         """Send a receipt, once for any number of questions that came together."""
@@ -373,12 +384,35 @@ class KillSwitch:
         if receipt is None:
             self._answered.discard(hold_id)
             return
-        body = encode(self._me.identity.sign(Kind.RECEIPT, receipt))
+        word = receipt.model_copy(update={"unkept": self._why_unkept(hold_id)})
+        body = encode(self._me.identity.sign(Kind.RECEIPT, word))
         try:
             await self._control_bus.publish(subjects.receipt(self._me.region, hold_id), body)
         except KcmError:
             self._answered.discard(hold_id)
             log.warning("a receipt could not be sent; it is sent again on request")
+
+    def _on_memory(self, hold_id: bytes) -> None:
+        """The disk has a hold now, or does not get it: whoever waits for that has to know."""
+        trouble = self._memory.unkept.get(hold_id)
+        if trouble is not None:
+            self._unkept.add(hold_id)
+            detail = f"{hold_id.hex()} {trouble.text} ({trouble.code})"
+            self._emit("hold.unkept", code=Code.UNAVAILABLE, detail=detail)
+        elif hold_id in self._unkept:
+            self._unkept.discard(hold_id)
+            self._emit("hold.kept", detail=hold_id.hex())
+        record = self._revocations.holds.get(hold_id)
+        if record is not None and not record.lifted:
+            self._answer(hold_id)
+
+    def _why_unkept(self, hold_id: bytes) -> str:
+        """Why this boot would forget a hold in a power cut; empty when it would not."""
+        record = self._revocations.holds.get(hold_id)
+        if record is None or self._memory.kept(hold_id, record.message):
+            return ""
+        trouble = self._memory.unkept.get(hold_id)
+        return PENDING if trouble is None else trouble.text
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -1,7 +1,8 @@
 """When a kill is complete.
 
 For each region in scope the hold is acknowledged at stream sequence ``k``, and every boot on record
-there (lease records read after ``k``) has receipted itself; or its first record lies above ``k``,
+there (lease records read after ``k``) has receipted itself, a Core that the hold is on its own
+disk, too; or its first record lies above ``k``,
 so it caught up past the hold before it served; or its lease, and the last answer of it, have ended
 since ``k``. Memory of who was seen lately is never used: a Core that started a second ago would
 know only itself, and everything would be complete at once.
@@ -18,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from kcm_schemas.admin import BootStatus, HoldStatus, RegionStatus
-from kcm_schemas.control import Boot, Receipt
+from kcm_schemas.control import PENDING, Boot, Receipt
 from kcm_schemas.registry import FencePolicy
 
 from kcm_control.boots import Key
@@ -152,12 +153,21 @@ def _boot_status(
         keys=arrival.receipt.keys if arrival else 0,
         purge_us=arrival.receipt.purge_us if arrival else 0,
         after_ms=arrival.after_ms if arrival else 0,
+        trouble=_trouble(arrival),
     )
 
 
+def _trouble(arrival: Arrival | None) -> str:
+    """Why a hold is not on a Core's disk, when that was tried in vain."""
+    unkept = arrival.receipt.unkept if arrival else ""
+    return "" if unkept == PENDING else unkept
+
+
 def _boot_how(facts: RegionFacts, boot: Boot, arrival: Arrival | None, timing: Timing) -> HowBoot:
-    if arrival is not None:
+    if arrival is not None and not arrival.receipt.unkept:
         return "receipt"
+    if arrival is not None and boot.latest > facts.durable_at:
+        return "waiting"  # it lives, it knows the hold, and a power cut would take it
     if facts.durable_at > 0:
         if boot.first > facts.durable_at:
             return "started-after"

@@ -116,7 +116,8 @@ class Auditor:
             log.info("recording %s", ", ".join(self._regions))
 
     def _feed(self, region: str, connection: Connection, stop: asyncio.Event) -> RegionFeed:
-        return RegionFeed(connection, region, f"kcm-{self._config.instance}", self._recorder, stop)
+        durable = f"kcm-{self._config.instance}"
+        return RegionFeed(connection, region, durable, self._recorder, stop, self._emitter.emit)
 
     async def _follow(self, region: str, connection: Connection, stop: asyncio.Event) -> None:
         await connection.start()

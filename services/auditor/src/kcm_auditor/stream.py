@@ -22,8 +22,13 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from kcm_bus.connection import Connection
+from kcm_bus.emitting import Emit
+from kcm_bus.protection import Unfit
+from kcm_bus.provision import check_streams
 from kcm_bus.serving import describe
+from kcm_bus.streams import StreamMissing
 from kcm_schemas import subjects
+from kcm_schemas.audit import EventType
 from kcm_schemas.codes import Code, KcmError
 from nats import errors as nats_errors
 from nats.aio.msg import Msg
@@ -97,6 +102,7 @@ class RegionFeed:
         durable: str,
         sink: Sink,
         stopping: asyncio.Event,
+        emit: Emit,
     ) -> None:
         # Cancelling is not enough: ``asyncio.wait_for`` of Python 3.11, which the client library
         # waits with, forgets that it was cancelled when a message arrives at the same moment.
@@ -105,6 +111,8 @@ class RegionFeed:
         self._region: Final = region
         self._durable: Final = durable
         self._sink: Final = sink
+        self._emit: Final = emit
+        self._weak = ""
         self._delivered = 0
 
     async def run(self) -> None:
@@ -138,6 +146,7 @@ class RegionFeed:
 
     async def _bind(self) -> JetStreamContext.PullSubscription:
         """Make the consumer stand where the journal stands."""
+        await self._check()
         js = self._connection.jetstream()
         facts = await self._facts(js)
         verdict = self._sink.compare(self._region, facts)
@@ -159,6 +168,23 @@ class RegionFeed:
             raise _Anew("the broker contradicts itself about the stream")
         await self._sink.opened(self._region, again, acknowledged)
         return await js.pull_subscribe_bind(consumer=self._durable, stream=subjects.AUDIT_STREAM)
+
+    async def _check(self) -> None:
+        """Record it when the stream lacks protection, once for each change, and read on.
+
+        An Auditor that stopped would do what whoever took the protection away may want.
+        """
+        try:
+            await check_streams(self._connection, self._region, (subjects.AUDIT_STREAM,))
+            weak = ""
+        except Unfit as error:
+            weak = str(error)
+        except StreamMissing:
+            raise js_errors.NotFoundError from None
+        if weak and weak != self._weak:
+            log.error("region %s: %s", self._region, weak)
+            self._emit(EventType.STREAM_WEAK, code=Code.UNAVAILABLE, detail=self._region)
+        self._weak = weak
 
     async def _facts(self, js: JetStreamContext) -> StreamFacts:
         with _foreign():

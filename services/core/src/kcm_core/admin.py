@@ -8,6 +8,7 @@ as good as absent, and may be replaced.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from hashlib import sha256
 from typing import Final, TypeVar
@@ -88,6 +89,8 @@ class Admin:
         self._emit: Final = emit
         self._refusals: Final = Refusals("admin", emit, clock)
         self._clock: Final = clock
+        self._running: Final[dict[tuple[str, bytes], asyncio.Task[bytes]]] = {}
+        """What is being served, by subject and digest; as many as an endpoint serves at once."""
         admin, security = OperatorRole.ADMIN, OperatorRole.SECURITY
         self._verbs: Final[dict[tuple[str, str], tuple[frozenset[OperatorRole], Handler]]] = {
             ("tenant", "put"): (frozenset({admin}), self._put_tenant),
@@ -102,7 +105,20 @@ class Admin:
         }
 
     async def handle(self, subject: str, body: bytes) -> bytes:
-        """Serve one request. Only a request that is not believed is refused without a signature."""
+        """Serve one request. Only a request that is not believed is refused without a signature.
+
+        The same one again, while it is being served, gets the same answer: a client repeats what
+        is not answered, since whoever took it may have died.
+        """
+        key = (subject, sha256(body).digest())
+        running = self._running.get(key)
+        if running is None:
+            running = asyncio.get_running_loop().create_task(self._handle(subject, body))
+            self._running[key] = running
+            running.add_done_callback(lambda _: self._running.pop(key))
+        return await asyncio.shield(running)
+
+    async def _handle(self, subject: str, body: bytes) -> bytes:
         try:
             request, operator, roles = self._me.verifier.admin(body)
         except Untrusted as error:

@@ -106,7 +106,10 @@ class Kills:
             log.warning("a hold could not be broadcast: %s", error.code.value)
         while not self._switch.durable_at(hold_id):
             if self._clock.unix_ms() >= deadline_ms:
-                raise KcmError(Code.UNAVAILABLE, "the hold is in force here, but not yet durable")
+                why = self._switch.why_not_durable or "the stream does not acknowledge it"
+                raise KcmError(
+                    Code.UNAVAILABLE, f"the hold is in force here, but not yet durable: {why}"
+                )
             await asyncio.sleep(DURABLE_POLL_S)
         # Half of the time that is left: a look takes its time where a region is cut off, and the
         # answer has to arrive while somebody waits for it.
@@ -150,6 +153,7 @@ class Kills:
                 keys=0,
                 purge_us=0,
                 after_ms=0,
+                trouble="",
             )
             for region, found in zip(regions, facts, strict=True)
             for boot in found
@@ -277,9 +281,14 @@ class Kills:
         since = self._note(self._heard, receipt.hold_id, moment)
         arrivals = self._receipts.setdefault(receipt.hold_id, {})
         key = (receipt.instance, receipt.boot)
-        if key not in arrivals:
+        known = arrivals.get(key)
+        if known is None:
             # A receipt may have come before its hold did, and be read after it.
             arrivals[key] = Arrival(receipt, max(0, int((moment - since) * 1000)))
+        elif known.receipt.unkept:
+            # The purge was told at first; now, or still not, the hold is on disk. Once it is, that
+            # stays, whatever is repeated later.
+            arrivals[key] = Arrival(receipt, known.after_ms)
         own = [other for other in arrivals if other[0] == receipt.instance]
         for oldest in own[:-BOOTS_PER_INSTANCE_MAX]:
             del arrivals[oldest]

@@ -15,7 +15,7 @@ from kcm_bus.clock import Clock, Randomness
 from kcm_bus.config import ConfigError
 from kcm_bus.connection import Connection
 from kcm_bus.membership import Membership
-from kcm_bus.provision import check_server
+from kcm_bus.provision import CORE_STREAMS, await_streams
 from kcm_bus.registry_feed import RegistryFeed
 from kcm_bus.remembering import HoldFiles
 from kcm_bus.serving import Service
@@ -262,7 +262,7 @@ class Core:
         """Connect, catch up, serve."""
         await self._region_bus.start()
         await self._control_bus.start()
-        await check_server(self._region_bus)
+        await await_streams(self._region_bus, self._me.region, CORE_STREAMS)
         await self._audit.start()
         await self._feed.start()
         await self._keeper.start()

@@ -18,6 +18,7 @@ from kcm_bus.clock import Clock, Randomness, SystemClock, SystemRandomness
 from kcm_bus.config import load
 from kcm_bus.connection import Connection
 from kcm_bus.membership import Membership, join_system
+from kcm_bus.provision import GATEWAY_STREAMS, await_streams
 from kcm_bus.registry_feed import RegistryFeed
 from kcm_bus.remembering import NoMemory
 from kcm_bus.streams import ControlLog
@@ -45,6 +46,7 @@ class EmbeddedGateway:
         self.audit: Final = AuditEmitter(self.region_bus, membership, clock)
         registry = Registry()
         revocations = Revocations(registry, membership.region)
+        self._region: Final = membership.region
         self._timing: Final = config.timing
         knowledge = Knowledge(config.timing)
         serving = Serving(knowledge, revocations, registry, membership.region)
@@ -101,6 +103,7 @@ class EmbeddedGateway:
         """Connect, and catch up with every kill before anything can be asked."""
         await self.region_bus.start()
         await self._control_bus.start()
+        await await_streams(self.region_bus, self._region, GATEWAY_STREAMS)
         await self.audit.start()
         await self._feed.start()
         await self._switch.start()

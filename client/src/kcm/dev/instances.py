@@ -1,0 +1,76 @@
+"""Starting one process of a system with the configuration that it has, first or again."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from kcm_schemas.roster import Role
+
+from kcm.dev import processes, topology
+from kcm.dev.configs import config_file, ready_file
+from kcm.dev.identities import Member
+from kcm.dev.state import Entry, Kind
+
+MODULES: Final = {
+    Role.CORE: "kcm_core",
+    Role.GATEWAY: "kcm_gateway",
+    Role.AUDITOR: "kcm_auditor",
+}
+
+ENVIRONMENT: Final = {"PATH": os.defpath, "LANG": "C.UTF-8"}
+"""What every process gets; nothing of the caller's."""
+
+_KEY_HOLDERS: Final = {
+    "PYTHONMALLOC": "malloc",
+    "GLIBC_TUNABLES": "glibc.malloc.perturb=85:glibc.malloc.tcache_count=0",
+    "LD_BIND_NOW": "1",
+}
+"""In the processes that hold keys, as belt and braces: freed memory is overwritten, and calls are
+bound at the start, for binding one later saves the registers, a last key's too, on the stack."""
+
+
+def start_member(root: Path, member: Member, *, die_with_parent: bool) -> Entry:
+    """Start one instance with the configuration that it has; does not wait."""
+    environment = dict(ENVIRONMENT)
+    if member.role is not Role.AUDITOR:
+        environment |= _KEY_HOLDERS
+    process = processes.spawn(
+        member.name,
+        [sys.executable, "-m", MODULES[member.role], "--config", str(config_file(root, member))],
+        root / "log" / f"{member.name}.log",
+        environment,
+        die_with_parent=die_with_parent,
+        ready_file=ready_file(root, member),
+    )
+    return Entry(process, Kind.SERVICE, member.role.value, member.region, member.name)
+
+
+def start_watcher(root: Path) -> Entry:
+    """Start what starts again whatever died; does not wait."""
+    name = Kind.WATCHER.value
+    process = processes.spawn(
+        name,
+        [sys.executable, "-m", "kcm.dev.watcher", "--dir", str(root)],
+        root / "log" / f"{name}.log",
+        ENVIRONMENT,
+        die_with_parent=False,
+    )
+    return Entry(process, Kind.WATCHER, name)
+
+
+def start_again(root: Path, entry: Entry) -> Entry:
+    """Start a process of the system that has ended; does not wait. Raises ``DevError``."""
+    match entry.kind:
+        case Kind.BROKER:
+            process = topology.spawn_broker(root, entry.process.name, die_with_parent=False)
+            return replace(entry, process=process)
+        case Kind.SERVICE:
+            number = int(entry.instance.rpartition("-")[2])
+            member = Member(Role(entry.role), entry.region, number)
+            return start_member(root, member, die_with_parent=False)
+        case Kind.WATCHER:
+            return start_watcher(root)

@@ -1,0 +1,102 @@
+"""Whether the broker stores: per stream, what is wrong, told once when that changes.
+
+Two faults look like any outage and do not pass by themselves:
+
+- **full**: the server says so. A limit of the server, the account or the stream is reached.
+- **silent**: the server answers, and does not acknowledge. After a write to its disk failed, a
+  stream does not acknowledge any more, whatever is freed, until the server is started again; other
+  streams of the same server go on. A server without a majority does the same.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Final
+
+from kcm_schemas import subjects
+
+log = logging.getLogger(__name__)
+
+SILENT_AFTER: Final = 3
+"""Writes of one stream in a row that were not acknowledged: one or two are an election."""
+
+
+class Trouble(StrEnum):
+    """Why a stream is not written."""
+
+    FULL = "full"
+    SILENT = "silent"
+
+
+CAUSE: Final = {
+    Trouble.FULL: (
+        "the broker's store is full (its disk, or a limit of server, account or stream): free "
+        "space or raise the limit, then restart nats-server; it does not recover by itself"
+    ),
+    Trouble.SILENT: (
+        "the broker answers and does not acknowledge: it has no majority, or its disk was full or "
+        "failed; then free space and restart nats-server, for it does not recover by itself"
+    ),
+}
+"""What is wrong and what to do, for an answer and for the log."""
+
+OnChange = Callable[[str, Trouble | None], None]
+"""Told of a stream and its trouble, or of none, whenever that changes."""
+
+
+class Stores:
+    """What is known of the streams that one connection writes to."""
+
+    def __init__(self) -> None:
+        self._troubles: dict[str, Trouble] = {}
+        self._silent: dict[str, int] = {}
+        self._listeners: list[OnChange] = []
+
+    def listen(self, on_change: OnChange) -> None:
+        """Be told whenever something changes."""
+        self._listeners.append(on_change)
+
+    @property
+    def troubles(self) -> dict[str, Trouble]:
+        """What is wrong, by stream; empty when all is well."""
+        return dict(self._troubles)
+
+    def stored(self, subject: str) -> None:
+        """A write was acknowledged, or refused for what it said: the stream works."""
+        stream = stream_of(subject)
+        self._silent.pop(stream, None)
+        if self._troubles.pop(stream, None) is not None:
+            log.warning("%s is stored again", stream)
+            self._tell(stream, None)
+
+    def full(self, subject: str) -> None:
+        """The broker says that it has no room."""
+        self._note(stream_of(subject), Trouble.FULL)
+
+    def silent(self, subject: str) -> bool:
+        """A write was not acknowledged in time, while connected; whether that lasts."""
+        stream = stream_of(subject)
+        self._silent[stream] = self._silent.get(stream, 0) + 1
+        if self._silent[stream] >= SILENT_AFTER:
+            self._note(stream, Trouble.SILENT)
+        return self._silent[stream] >= SILENT_AFTER
+
+    def _note(self, stream: str, trouble: Trouble) -> None:
+        if self._troubles.get(stream) is not trouble:
+            self._troubles[stream] = trouble
+            log.error("%s is not stored: %s", stream, CAUSE[trouble])
+            self._tell(stream, trouble)
+
+    def _tell(self, stream: str, trouble: Trouble | None) -> None:
+        for on_change in self._listeners:
+            on_change(stream, trouble)
+
+
+def stream_of(subject: str) -> str:
+    """The stream that stores a subject."""
+    first, _, rest = subject.partition(".")
+    if first == "$KV":
+        return subjects.bucket_stream(rest.partition(".")[0])
+    return subjects.AUDIT_STREAM if ".audit." in subject else subjects.CONTROL_STREAM
