@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from datetime import datetime
 from typing import Final
 
@@ -130,6 +130,7 @@ class Follower:
         self._closing = False
         self._created: datetime | None = None
         self._last = 0
+        self._stored = 0
         self._delivered = 0
         self._heard = 0.0
         self._again = asyncio.Event()
@@ -240,6 +241,7 @@ class Follower:
         behind = self._follower.anchor()
         anew = self._created not in (None, info.created)
         self._created = info.created
+        self._stored = info.state.last_seq
         if anew or info.state.last_seq < behind:
             log.error("the stream %s went back, it is read from its start", self._stream)
             self._follower.went_back()
@@ -251,8 +253,7 @@ class Follower:
     async def _on_message(self, message: Msg) -> None:
         self._heard = self._clock.elapsed()
         if message.headers and message.headers.get("Status") == _HEARTBEAT:
-            if int(message.headers.get("Nats-Last-Consumer", "0")) > self._delivered:
-                self._again.set()
+            self._on_heartbeat(message.headers)
             return
         sequence = message.metadata.sequence
         if sequence.consumer != self._delivered + 1:
@@ -266,6 +267,25 @@ class Follower:
         self._last = sequence.stream
         self._progress.set()
         if message.metadata.num_pending == 0:
+            self._caught_up.set()
+
+    def _on_heartbeat(self, headers: Mapping[str, str]) -> None:
+        """Nothing is to be delivered now: see whether all arrived that was, and whether that is all.
+
+        A message that is damaged on the broker's disk is counted as pending and never delivered:
+        by that count alone this would never have caught up.
+        """
+        if int(headers.get("Nats-Last-Consumer", "0")) > self._delivered:
+            self._again.set()
+        elif (
+            not self._caught_up.is_set()
+            and int(headers.get("Nats-Last-Stream", "0")) >= self._stored
+        ):
+            log.error(
+                "the broker counts messages of %s that it cannot deliver: they are damaged on its "
+                "disk, see Storage faults in docs/deployment.md",
+                self._stream,
+            )
             self._caught_up.set()
 
 

@@ -80,8 +80,8 @@ class Core:
         stream = ControlLog(self._region_bus, membership.region, clock)
         seal_key = SealKey(region.seal_key_id, str(config.secrets.seal_key))
         vault = Vault(membership.region, seal_key, randomness)
-        store = KeyStore(self._region_bus, Directory(config.key_store), membership)
         emit = self._audit.emit
+        store = KeyStore(self._region_bus, Directory(config.key_store), membership, emit)
 
         def purge(tenant: str) -> int:
             serving.close(tenant)
