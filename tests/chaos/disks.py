@@ -1,9 +1,9 @@
-"""What a broker keeps on its disk, and how that goes bad: changes to files of a server that is down.
+"""What a broker keeps on its disk, and how that goes bad: changes to a stopped server's files.
 
 JetStream keeps, of a stream, ``msgs/*.blk`` (the messages), ``msgs/index.db`` and ``msgs/thw.db``
-(what it knows of them, written when it ends in an orderly way and now and then before), ``meta.inf``
-and its checksum ``meta.sum``. A node of a cluster also keeps, below ``$SYS/_js_``, a log for each
-stream and one, ``_meta_``, for the list of streams: ``msgs/*.blk``, ``peers.idx``, ``tav.idx`` and
+(what it knows of them, written at an orderly end and now and then before), ``meta.inf`` and its
+checksum ``meta.sum``. A node of a cluster also keeps, below ``$SYS/_js_``, a log for each stream
+and one, ``_meta_``, for the list of streams: ``msgs/*.blk``, ``peers.idx``, ``tav.idx`` and
 ``snapshots/*``. What each harm does to a server is in ``docs/chaos.md``.
 """
 

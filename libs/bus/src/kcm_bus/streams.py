@@ -270,7 +270,7 @@ class Follower:
             self._caught_up.set()
 
     def _on_heartbeat(self, headers: Mapping[str, str]) -> None:
-        """Nothing is to be delivered now: see whether all arrived that was, and whether that is all.
+        """Nothing is to be delivered now: see whether all arrived, and whether that was all.
 
         A message that is damaged on the broker's disk is counted as pending and never delivered:
         by that count alone this would never have caught up.
