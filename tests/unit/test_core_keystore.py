@@ -350,3 +350,15 @@ async def test_a_second_store_that_cannot_be_read_is_not_written_over(world):
     assert await core.store.root("acme") == keys(1)
     assert path.is_dir()
     assert healed(core) == []
+
+
+async def test_a_record_that_the_bucket_acknowledged_and_does_not_have_is_not_in_both_stores(world):
+    world.bus.stream.forgets.add(SUBJECT)
+    store = world.core().store
+    with pytest.raises(KcmError, match="restart the broker") as info:
+        await store.put_root(keys(1))
+    assert info.value.code is Code.UNAVAILABLE
+    assert await store.root("acme") == keys(1)  # the second store has it, so nothing is dark
+    world.bus.stream.forgets.clear()
+    assert await store.root("acme") == keys(1)
+    assert SUBJECT in world.bus.stream.stored

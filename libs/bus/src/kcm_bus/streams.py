@@ -47,6 +47,13 @@ CLOSE_S: Final = 5.0
 WRONG_LAST_SEQUENCE: Final = 10071
 """JetStream's error code of a compare-and-set that lost."""
 
+FORGOTTEN: Final = (
+    "the broker acknowledged a message and does not have it: its disk is damaged; restart the "
+    "broker, and do this again"
+)
+"""What is wrong with a store that forgets, and what to do: ``Storage faults`` in
+``docs/deployment.md``."""
+
 NO_MESSAGE: Final = 10037
 """JetStream's error code of a subject that has no message, in a stream that exists."""
 
@@ -327,6 +334,22 @@ async def put(
         if not isinstance(ack.seq, int) or ack.seq <= 0:
             raise ValueError("an acknowledgement without a sequence")
         return ack.seq
+
+
+async def keep(
+    connection: Connection, stream: str, subject: str, body: bytes, *, expected: int
+) -> int:
+    """As ``put``, and ``unavailable`` where the stream does not have what it acknowledged.
+
+    A server that lost a subject's last message to a damaged disk acknowledges the next ones and
+    drops them, until it is restarted. For what is not delivered to whoever wrote it.
+    """
+    sequence = await put(connection, subject, body, expected=expected)
+    stored = await last(connection, stream, subject)
+    if stored is None or stored.sequence < sequence:
+        log.critical("%s lost what it acknowledged; %s", stream, FORGOTTEN)
+        raise KcmError(Code.UNAVAILABLE, FORGOTTEN)
+    return sequence
 
 
 async def last(connection: Connection, stream: str, subject: str) -> Entry | None:

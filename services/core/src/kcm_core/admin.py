@@ -19,7 +19,7 @@ from kcm_bus.membership import Membership
 from kcm_bus.ports import Entry
 from kcm_bus.refusals import Refusals
 from kcm_bus.registry_feed import RegistryFeed
-from kcm_bus.streams import last, put
+from kcm_bus.streams import keep, last
 from kcm_control.registry import Registry, replaces
 from kcm_control.revocation import Revocations
 from kcm_schemas import subjects
@@ -256,7 +256,7 @@ class Admin:
         subject = subjects.bucket_subject(subjects.REGISTRY_BUCKET, *key)
         if stored is None:
             try:
-                sequence = await put(self._connection, subject, raw, expected=sequence)
+                sequence = await keep(self._connection, _REGISTRY, subject, raw, expected=sequence)
             except KcmError as error:
                 if error.code is not Code.CONFLICT or (await self._expect(raw, *key))[0] is None:
                     raise

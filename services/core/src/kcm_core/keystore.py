@@ -23,7 +23,7 @@ from kcm_bus.connection import Connection
 from kcm_bus.emitting import Emit
 from kcm_bus.membership import Membership
 from kcm_bus.ports import Entry
-from kcm_bus.streams import last, put
+from kcm_bus.streams import keep, last, put
 from kcm_schemas import subjects
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import Code, KcmError
@@ -144,7 +144,10 @@ class KeyStore:
             subject = subjects.bucket_subject(subjects.KEYS_BUCKET, *key)
             try:
                 sequence = stored.sequence if stored else 0
-                await put(self._connection, subject, copy.data, expected=sequence)
+                if there == made:
+                    await keep(self._connection, _STREAM, subject, copy.data, expected=sequence)
+                else:  # it is served from the second store, whatever becomes of this
+                    await put(self._connection, subject, copy.data, expected=sequence)
             except KcmError as error:
                 if error.code is not Code.CONFLICT:
                     raise
