@@ -57,6 +57,11 @@ class Harm:
     orderly: bool
     """The server was ended by SIGTERM, and so wrote down what it knows of its files, or SIGKILL."""
 
+    @property
+    def noticed(self) -> bool:
+        """Whether somebody looks at that disk and repairs it before the end."""
+        return self.place % 2 == 0
+
     def __str__(self) -> str:
         ended = "after an orderly end" if self.orderly else "after a kill"
         where = "" if self.part in SHARED else f" of {self.stream}"

@@ -106,9 +106,10 @@ class Faults:
         self._plant.start(server)
 
     async def _harm(self, server: str, harm: Harm, seconds: float) -> None:
-        """Harm a broker's disk while it is down, let it run like that, and repair what shows.
+        """Harm a broker's disk while it is down, let it run like that, and repair it.
 
-        What does not show stays: of a node of several, a replica that lacks messages.
+        Every second time nobody notices, but for what keeps a server from starting: a replica that
+        lacks messages stays until the end.
         """
         if harm.act == "roll-back":
             await self._stop(server, orderly=harm.orderly)
@@ -122,11 +123,13 @@ class Faults:
         changed = disks.apply(self._plant.store(server), harm, earlier)
         if changed:
             region = self._plant.region_of(server)
-            self._history.damages.append(Damage(region, CLOCK.elapsed(), f"{server}: {harm}"))
+            self._history.damages.append(Damage(region, CLOCK.elapsed(), server, str(harm)))
         self._plant.start(server)
         await asyncio.sleep(seconds)
-        await self._repair.server(server)
-        await self._repair.region(self._plant.region_of(server))
+        await self._repair.runs(server)
+        if harm.noticed:
+            await self._repair.server(server)
+            await self._repair.region(self._plant.region_of(server))
 
     async def _stop(self, server: str, *, orderly: bool) -> None:
         await (self._plant.end(server) if orderly else self._plant.kill(server))

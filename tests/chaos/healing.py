@@ -49,7 +49,7 @@ class _Looks:
         return ", ".join(name for name in self._plant.names if not self._plant.is_ready(name))
 
     async def repaired(self) -> str:
-        """Brokers whose disks went bad are repaired, as the runbook says."""
+        """Regions whose brokers' disks went bad are provisioned and signed again."""
         harmed = {damage.region for damage in self._history.damages}
         left = [await self._repair.region(region) for region in sorted(harmed)]
         return ", ".join(filter(None, left))
@@ -86,7 +86,9 @@ async def heal(
         plant.resume(name)
         plant.start(name)
     for server in plant.of_role("region"):
-        await repair.server(server)
+        await repair.runs(server)
+    for server in sorted({damage.server for damage in history.damages}):
+        await repair.server(server)  # one after the other: two at once would have nobody to copy
     looks = _Looks(plant, operators, repair, history, streams)
     asked = CLOCK.elapsed()
     await _wait_for(

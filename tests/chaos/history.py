@@ -81,6 +81,7 @@ class Damage:
 
     region: str
     at: float
+    server: str
     what: str
 
 

@@ -1,8 +1,9 @@
 """What an operator does when a broker's disk has gone bad: the runbook of ``docs/deployment.md``.
 
-a node of several that does not start   take its store away and start it: it copies the others'
-a stream that is missing                provision the region
-tenants that are unknown                sign links, tenants and services again, as they were
+a node of several       take its store away and start it: it copies the others'
+the only server         restart it once more, so that it knows what it lost
+a stream is missing     provision the region
+tenants are unknown     sign links, tenants and services again, as they were
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from tests.chaos.traffic import CLOCK, SERVICE
 
 UP_S = 6.0
 """Seconds for a server to come up, before it is said that it does not."""
+COPY_S = 20.0
+"""Seconds for a node to copy what the others have."""
 POLL_S = 0.1
 STORE_S = 5.0
 """Seconds for a region's store to answer."""
@@ -48,14 +51,22 @@ class Repair:
         self._history = history
         self._tell = tell
 
-    async def server(self, name: str) -> None:
+    async def runs(self, name: str) -> None:
         """See to it that a broker runs: a node that refuses its disk gets an empty one."""
-        if await self._comes_up(name) or len(self._plant.nodes(self._plant.region_of(name))) == 1:
-            return
+        if not await self._comes_up(name) and self._has_others(name):
+            self._note(f"{name} refuses its disk")
+            await self.server(name)
+
+    async def server(self, name: str) -> None:
+        """Mend a broker whose disk went bad: by the others' copies, or as far as it can alone."""
         await self._plant.kill(name)
-        self._plant.wipe_disk(name)
+        if self._has_others(name):
+            self._plant.wipe_disk(name)
         self._plant.start(name)
-        self._note(f"{name} refused its disk and was started on an empty one")
+        await self._comes_up(name)
+        copied = await self._copied(self._plant.region_of(name))
+        how = "on an empty disk" if self._has_others(name) else "anew"
+        self._note(f"{name} was started {how}{'' if copied else ', and has not copied all yet'}")
 
     async def region(self, region: str) -> str:
         """Provision a region and sign again what its registry lacks; returns what is left to do."""
@@ -80,6 +91,26 @@ class Repair:
             async with self._operator(region) as connection:
                 info = await connection.jetstream().stream_info(stream)
                 await connection.jetstream().update_stream(info.config)
+
+    async def _copied(self, region: str) -> bool:
+        """Wait until every node has what the others have: only then may another one be emptied."""
+        until = CLOCK.elapsed() + COPY_S
+        while CLOCK.elapsed() < until:
+            with contextlib.suppress(KcmError, nats_errors.Error, js_errors.Error, TimeoutError):
+                async with self._operator(region) as connection:
+                    found = await connection.jetstream().streams_info()
+                groups = [info.cluster for info in found if info.cluster]
+                if found and all(
+                    peer.current and not peer.offline
+                    for group in groups
+                    for peer in group.replicas or ()
+                ):
+                    return True
+            await asyncio.sleep(POLL_S)
+        return False
+
+    def _has_others(self, name: str) -> bool:
+        return len(self._plant.nodes(self._plant.region_of(name))) > 1
 
     async def _comes_up(self, name: str) -> bool:
         until = CLOCK.elapsed() + UP_S

@@ -145,7 +145,7 @@ def test_a_tenant_that_a_broken_disk_made_unknown_is_excused_there_and_from_then
     def refused(code, at, region=EU):
         return Refused("other", region, "decrypt", code, at)
 
-    damages = [Damage(EU, 100.0, "a disk")]
+    damages = [Damage(EU, 100.0, "eu-1", "a disk")]
     for code in ("unknown_tenant", "unknown_service"):
         assert judge(refused=[refused(code, 101.0)], damages=damages) == []
         assert judge(refused=[refused(code, 99.0)], damages=damages) == [7]
