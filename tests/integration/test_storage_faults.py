@@ -23,7 +23,7 @@ from kcm_bus.clock import SystemClock
 from kcm_bus.config import BusAddress
 from kcm_bus.connection import Connection
 from kcm_bus.provision import provision_region
-from kcm_bus.streams import Follower, Plainly, put
+from kcm_bus.streams import Follower, Plainly, last, put
 from kcm_schemas import subjects
 from kcm_schemas.codes import Code, KcmError
 
@@ -142,6 +142,9 @@ class Region(Living):
         """A power cut; or the broker had time to write down what it knows of its files."""
         for name in (CORE, GATEWAY):
             self.sigkill(name)
+        await self.end_broker(orderly=orderly)
+
+    async def end_broker(self, *, orderly):
         if not orderly:
             self.sigkill(EU)
             return
@@ -171,6 +174,16 @@ class Region(Living):
         finally:
             await connection.close()
         return after - before
+
+    async def stored(self, hold_id):
+        """Whether the region's stream has a message under the hold's place."""
+        connection = Connection(self.context.operator_address(EU), "test-operator")
+        await connection.start()
+        try:
+            place = subjects.control_hold(EU, "tenant", hold_id)
+            return await last(connection, subjects.CONTROL_STREAM, place) is not None
+        finally:
+            await connection.close()
 
     async def sign_again(self, *tenants):
         """The documented commands, as they were; they change nothing that is there."""
@@ -277,5 +290,54 @@ async def test_a_bad_disk_loses_no_hold_and_no_record(region, case):
         await eventually(lambda: _says(app, dark, secret, Code.TENANT_KILLED))
         await eventually(lambda: _says(app, kept, records, Code.OK))
         assert (await decrypt(app, kept, records)).plaintexts == [b"kept"]
+        await region.lift(hold)
+        await eventually(lambda: _says(app, dark, secret, Code.OK))
+
+
+ALIVE = {
+    name: CASES[name]
+    for name in (
+        "a flipped bit in the first message",
+        "a flipped bit after an orderly end",
+        "half a block after an orderly end",
+        "an earlier block",
+        "half a description",
+        "forgotten streams",
+    )
+}
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("case", ALIVE.values(), ids=ALIVE)
+async def test_whoever_lives_through_it_gives_the_stream_its_holds_back(region, case):
+    """The Core is not restarted. Then one without a memory learns the hold from the stream."""
+    dark = await region.tenant(regions=(EU,), kind="softkey")
+    async with region.app() as app:
+        secret = (await encrypt(app, dark, [b"dark"])).records
+    earlier = region.directory / "earlier"
+    shutil.rmtree(earlier, ignore_errors=True)
+    shutil.copytree(region.store, earlier)
+    hold = await region.killed(dark)
+    await region.end_broker(orderly=case.orderly)
+    harms = [Harm(case.part, case.act, case.place, s, orderly=case.orderly) for s in STREAMS]
+    assert sum(disks.apply(region.store, harm, earlier) for harm in harms) >= 1
+    await region.start_broker()
+    await region.end_broker(orderly=False)  # as the runbook says: it has to know what it lost
+    await region.start_broker()
+    assert await region.provisioned() == (set(STREAMS) if case.missing else set())
+    await eventually(lambda: _done(region.sign_again(dark)), within_s=30)
+    async with region.app() as app:
+        assert (await settled(app, dark, secret))[0] is Code.TENANT_KILLED
+
+    async def stored():
+        return await region.stored(hold)
+
+    await eventually(stored, within_s=30)
+    region.sigkill(CORE)
+    shutil.rmtree(region.directory / "state" / CORE / "holds")
+    await region.restart(CORE)
+    assert (await region.holds())[hold] is False
+    async with region.app() as app:
+        assert (await settled(app, dark, secret))[0] is Code.TENANT_KILLED
         await region.lift(hold)
         await eventually(lambda: _says(app, dark, secret, Code.OK))
