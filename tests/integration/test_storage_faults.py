@@ -341,3 +341,52 @@ async def test_whoever_lives_through_it_gives_the_stream_its_holds_back(region, 
         assert (await settled(app, dark, secret))[0] is Code.TENANT_KILLED
         await region.lift(hold)
         await eventually(lambda: _says(app, dark, secret, Code.OK))
+
+
+async def _purge_keys(region):
+    connection = Connection(region.context.operator_address(EU), "test-operator")
+    await connection.start()
+    await connection.jetstream().purge_stream(subjects.bucket_stream(subjects.KEYS_BUCKET))
+    await connection.close()
+
+
+async def _garble_keys(region):
+    connection = Connection(region.context.operator_address(EU), "test-operator")
+    await connection.start()
+    bucket = await connection.jetstream().key_value(subjects.KEYS_BUCKET)
+    for key in await bucket.keys():
+        await bucket.put(key, b"\xc1 something else")
+    await connection.close()
+
+
+@pytest.mark.timeout(90)
+@pytest.mark.parametrize("harm", [_purge_keys, _garble_keys], ids=["purged", "garbled"])
+async def test_lost_wrapped_keys_are_named_and_come_back_with_the_second_store(region, harm):
+    """Of the bucket alone: healed. Of both: the refusal says what to restore, and that helps."""
+    tenant = await region.tenant(regions=(EU,), kind="softkey")
+    store = region.directory / "keystore" / EU
+    backup = region.directory / "backup"
+    shutil.rmtree(backup, ignore_errors=True)
+    async with region.app() as app:
+        records = (await encrypt(app, tenant, [b"kept"])).records
+        await harm(region)
+        region.sigkill(CORE)
+        await region.restart(CORE)
+        await eventually(lambda: _says(app, tenant, records, Code.OK))  # from the second store
+        shutil.copytree(store, backup)
+        region.sigkill(CORE)
+        await harm(region)
+        for path in store.iterdir():
+            path.unlink()
+        await region.restart(CORE)
+        said = []
+
+        async def named():
+            said.append(await answer(app, tenant, records))
+            return "restore the second key store from its backup" in said[-1][1]
+
+        await eventually(named)
+        assert said[-1][0] in (Code.UNKNOWN_TENANT, Code.UNAVAILABLE)
+        shutil.copytree(backup, store, dirs_exist_ok=True)
+        await eventually(lambda: _says(app, tenant, records, Code.OK))
+        assert (await decrypt(app, tenant, records)).plaintexts == [b"kept"]
