@@ -132,8 +132,8 @@ class Repair:
     @contextlib.asynccontextmanager
     async def _operator(self, region: str) -> AsyncIterator[Connection]:
         connection = Connection(self._context.operator_address(region), "chaos-operator")
-        await connection.start()
         try:
+            await connection.start()
             yield connection
         finally:
             await connection.close()

@@ -377,7 +377,7 @@ async def test_lost_wrapped_keys_are_named_and_come_back_with_the_second_store(r
         region.sigkill(CORE)
         await harm(region)
         for path in store.iterdir():
-            path.unlink()
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
         await region.restart(CORE)
         said = []
 

@@ -279,18 +279,18 @@ class Follower:
     def _on_heartbeat(self, headers: Mapping[str, str]) -> None:
         """Nothing is to be delivered now: see whether all arrived, and whether that was all.
 
-        A message that is damaged on the broker's disk is counted as pending and never delivered:
-        by that count alone this would never have caught up.
+        A message that is damaged on the broker's disk is counted as pending and never delivered,
+        by a new consumer neither: by that count alone this would never have caught up.
         """
         if int(headers.get("Nats-Last-Consumer", "0")) > self._delivered:
             self._again.set()
-        elif (
-            not self._caught_up.is_set()
-            and int(headers.get("Nats-Last-Stream", "0")) >= self._stored
-        ):
-            log.error(
-                "the broker counts messages of %s that it cannot deliver: they are damaged on its "
-                "disk, see Storage faults in docs/deployment.md",
+        elif not self._caught_up.is_set():
+            if int(headers.get("Nats-Last-Stream", "0")) < self._stored:
+                self._again.set()  # a new consumer counts anew
+                return
+            log.warning(
+                "the broker counts messages of %s that it does not deliver: they expired meanwhile "
+                "or are damaged on its disk (Storage faults in docs/deployment.md)",
                 self._stream,
             )
             self._caught_up.set()

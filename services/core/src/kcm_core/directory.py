@@ -45,10 +45,10 @@ class Directory:
         """
         target = self._target(key, revision)
         try:
-            fresh = self._write(target, data)
+            fresh = _write(target, data)
             try:
                 os.link(fresh, target)
-                self._sync()
+                _sync(target.parent)
             finally:
                 fresh.unlink(missing_ok=True)
         except FileExistsError:
@@ -66,10 +66,10 @@ class Directory:
         try:
             if target.read_bytes() != damaged:
                 return False
-            fresh = self._write(target, data)
+            fresh = _write(target, data)
             try:
                 fresh.replace(target)
-                self._sync()
+                _sync(target.parent)
             finally:
                 fresh.unlink(missing_ok=True)
         except OSError:
@@ -94,23 +94,25 @@ class Directory:
     def _target(self, key: str, revision: int) -> Path:
         return self._path / f"{key}{_MARK}{revision:0{_DIGITS}d}"
 
-    def _write(self, target: Path, data: bytes) -> Path:
-        """A file beside ``target`` that has ``data`` on disk, under a name that nobody else has."""
-        fd, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=self._path)
-        fresh = Path(name)
-        try:
-            with os.fdopen(fd, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError:
-            fresh.unlink(missing_ok=True)
-            raise
-        return fresh
 
-    def _sync(self) -> None:
-        fd = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+def _write(target: Path, data: bytes) -> Path:
+    """A file beside ``target`` that has ``data`` on disk, under a name that nobody else has."""
+    fd, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    fresh = Path(name)
+    try:
+        with os.fdopen(fd, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        fresh.unlink(missing_ok=True)
+        raise
+    return fresh
+
+
+def _sync(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
