@@ -57,6 +57,8 @@ class _Second:
     """What the second store has of a record: a good copy, something that is none, or nothing."""
 
     copy: Stored | None = None
+    keys: RootKeys | ServiceKeys | None = None
+    """What the good copy says."""
     damaged: Stored | None = None
 
 
@@ -115,9 +117,9 @@ class KeyStore:
                 self._connection, _STREAM, subjects.bucket_subject(subjects.KEYS_BUCKET, *key)
             )
             kept = None if stored is None else self._if_believed(key, stored.data)
-            second = await self._copy(key, needed=kept is None)
-            copied = None if second.copy is None else self._believe(key, second.copy.data)
-            newest = max((one for one in (kept, copied) if one), key=_revision, default=None)
+            second = await self._copy(key, stored, kept)
+            known = [one for one in (kept, second.keys) if one]
+            newest = max(known, key=_revision, default=None)
             if (newest.revision if newest else 0) < self._seen.get(key, 0):
                 raise KcmError(Code.UNAVAILABLE, f"the stores brought back an older {_LOST}")
             if newest is None:
@@ -192,21 +194,27 @@ class KeyStore:
             detail=f"{store} {what} the {noun} keys; healed from the other store",
         )
 
-    async def _copy(self, key: Key, *, needed: bool) -> _Second:
-        """What the second store has. Unless it is needed, a fault there only is an incident."""
+    async def _copy(
+        self, key: Key, stored: Entry | None, kept: RootKeys | ServiceKeys | None
+    ) -> _Second:
+        """What the second store has. Unless it is needed, a fault there only is an incident.
+
+        The same bytes as the bucket has are not verified twice: that is most of a reading's cost.
+        """
         try:
             found = await asyncio.to_thread(self._directory.latest, ".".join(key))
         except KcmError as error:
-            if needed:
+            if kept is None:
                 raise
             log.error("the second key store is of no use: %s", error.detail)
             return _Second()
         if found is None:
             return _Second()
-        believed = self._if_believed(key, found.data)
-        if believed is not None and believed.revision == found.revision:
-            return _Second(copy=found)
-        if needed:
+        same = stored is not None and stored.data == found.data
+        copied = kept if same else self._if_believed(key, found.data)
+        if copied is not None and copied.revision == found.revision:
+            return _Second(copy=found, keys=copied)
+        if kept is None:
             raise _not_believed()
         log.error("the second key store has something else in the place of a record")
         return _Second(damaged=found)
