@@ -25,6 +25,9 @@ PROBE_LATE_MS = 15_000
 """For which a hold may bear the key's name after the key was enabled again: a use of the key that
 was under way, and a Core that was paused with its result."""
 
+GONE = frozenset({Code.UNKNOWN_TENANT.value, Code.UNKNOWN_SERVICE.value})
+"""What an instance says whose region's broker lost the registry: the runbook brings it back."""
+
 PER_RULE_MAX = 5
 """Violations of one rule, tenant and region that are listed; the first ones tell the story."""
 
@@ -61,6 +64,7 @@ def check(history: History) -> list[Violation]:
     found += [Violation(4, text) for text in (*history.lost, *history.wrong)]
     found += _by_unreachable_alone(history)
     found += _disagreement(history)
+    found += _lost_holds(history)
     found += _other_tenants(history)
     return found
 
@@ -142,12 +146,27 @@ def _disagreement(history: History) -> Iterator[Violation]:
             yield Violation(6, f"the regions do not agree about {hold_id[:8]}: {said}")
 
 
+def _lost_holds(history: History) -> Iterator[Violation]:
+    """Whatever became of disks, an acknowledged hold is known everywhere at the end."""
+    for kill in history.kills.values():
+        if kill.durable or kill.complete is not None:
+            for region, held in history.held.items():
+                if kill.hold_id not in held:
+                    text = f"the hold {kill.hold_id[:8]} was acknowledged and is not known any more"
+                    yield Violation(8, text, kill.target, region)
+
+
 def _other_tenants(history: History) -> Iterator[Violation]:
     spared = {tenant.name for tenant in history.tenants if tenant.spared}
     allowed = {code.value for code in RETRYABLE}
     told: set[tuple[str, str, str]] = set()
     for refused in history.refused:
         fine = allowed if refused.tenant in spared else allowed | {Code.TENANT_KILLED.value}
+        if refused.code in GONE and any(
+            damage.region == refused.region and damage.at <= refused.at
+            for damage in history.damages
+        ):
+            continue
         place = (refused.tenant, refused.region, refused.code)
         if refused.code not in fine and place not in told:
             told.add(place)

@@ -6,11 +6,14 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from tests.chaos.history import Flip, History
+from tests.chaos import disks
+from tests.chaos.disks import Harm
+from tests.chaos.history import Damage, Flip, History
 from tests.chaos.links import Link
 from tests.chaos.operators import Operators
 from tests.chaos.plant import Plant
 from tests.chaos.proxy import Mode
+from tests.chaos.repair import Repair
 from tests.chaos.schedule import ALONE, Fault
 from tests.chaos.traffic import CLOCK
 
@@ -18,7 +21,10 @@ from tests.chaos.traffic import CLOCK
 class Faults:
     """Does one fault after the other, or several at once: from its beginning to its undoing."""
 
-    def __init__(self, plant: Plant, operators: Operators, history: History) -> None:
+    def __init__(
+        self, plant: Plant, operators: Operators, history: History, repair: Repair
+    ) -> None:
+        self._repair = repair
         self._plant = plant
         self._operators = operators
         self._history = history
@@ -54,6 +60,10 @@ class Faults:
                 await self._cut(_links_of(self._plant, kind, target), Mode(fault.how), seconds)
             case "roll-back":
                 await self._turn_back(target, seconds)
+            case "remove-node":
+                await self._remove(target, Mode(fault.how), seconds)
+            case _ if fault.harm is not None:
+                await self._harm(target, fault.harm, seconds)
             case "restart-everything":
                 await self._restart_everything(seconds)
             case _:
@@ -94,6 +104,49 @@ class Faults:
         await self._plant.kill(server)
         self._plant.turn_back_disk(server)
         self._plant.start(server)
+
+    async def _harm(self, server: str, harm: Harm, seconds: float) -> None:
+        """Harm a broker's disk while it is down, let it run like that, and repair it.
+
+        Every second time nobody notices, but for what keeps a server from starting: a replica that
+        lacks messages stays until the end.
+        """
+        if harm.act == "roll-back":
+            await self._stop(server, orderly=harm.orderly)
+            self._plant.copy_disk(server)
+            self._plant.start(server)
+            await asyncio.sleep(seconds / 2)
+        if harm.act == "forget":
+            await self._repair.change(self._plant.region_of(server), harm.stream)
+        await self._stop(server, orderly=harm.orderly)
+        earlier = self._plant.copy(server) if harm.act == "roll-back" else None
+        changed = disks.apply(self._plant.store(server), harm, earlier)
+        if changed:
+            region = self._plant.region_of(server)
+            self._history.damages.append(Damage(region, CLOCK.elapsed(), server, str(harm)))
+        self._plant.start(server)
+        await asyncio.sleep(seconds)
+        await self._repair.runs(server)
+        if harm.noticed:
+            await self._repair.server(server)
+            await self._repair.region(self._plant.region_of(server))
+
+    async def _stop(self, server: str, *, orderly: bool) -> None:
+        await (self._plant.end(server) if orderly else self._plant.kill(server))
+
+    async def _remove(self, node: str, mode: Mode, seconds: float) -> None:
+        """Remove a node from its cluster while it is cut off, and start it anew afterwards."""
+        links = _links_of(self._plant, "isolate-node", node)
+        self._plant.links.set(links, mode)
+        try:
+            region = self._plant.region_of(node)
+            by = next(other for other in self._plant.nodes(region) if other != node)
+            await self._repair.remove(by, node)
+            await asyncio.sleep(seconds)
+        finally:
+            self._plant.links.set(links, Mode.OPEN)
+        await self._plant.kill(node)
+        self._plant.start(node)
 
     async def _restart_everything(self, seconds: float) -> None:
         for name in self._plant.names:

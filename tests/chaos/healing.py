@@ -12,7 +12,11 @@ from tests.chaos.history import History
 from tests.chaos.operators import Operators
 from tests.chaos.plant import Plant
 from tests.chaos.proxy import Mode
+from tests.chaos.repair import Repair
 from tests.chaos.traffic import CLOCK, SERVICE, Sealed, Stream
+
+Look = Callable[[], Awaitable[str]]
+Tell = Callable[[str], None]
 
 HEAL_S = 90.0
 """Seconds for everything to come back: the restarts, then the longest settling and leases."""
@@ -23,47 +27,109 @@ ATTEMPTS = 2
 """Times that a part that was not answered is asked for again."""
 
 
+class _Looks:
+    """What has to become true, each said as what is still wrong, or nothing."""
+
+    def __init__(
+        self,
+        plant: Plant,
+        operators: Operators,
+        repair: Repair,
+        history: History,
+        streams: list[Stream],
+    ) -> None:
+        self._plant = plant
+        self._operators = operators
+        self._repair = repair
+        self._history = history
+        self._streams = streams
+
+    async def ready(self) -> str:
+        """Every process runs."""
+        return ", ".join(name for name in self._plant.names if not self._plant.is_ready(name))
+
+    async def repaired(self) -> str:
+        """Regions whose brokers' disks went bad are provisioned and signed again."""
+        harmed = {damage.region for damage in self._history.damages}
+        left = [await self._repair.region(region) for region in sorted(harmed)]
+        return ", ".join(filter(None, left))
+
+    async def agreed(self) -> str:
+        """No hold is left, and all regions know the same."""
+        await self._operators.lift_all()
+        held = self._history.held
+        for region in self._history.regions:
+            held[region] = await self._operators.held(region)
+        first, *others = held.values()
+        if any(held != first for held in others):
+            return "the regions know different holds"
+        left = [hold_id for hold_id, lifted in first.items() if not lifted]
+        return f"{len(left)} holds are not lifted: {left[0][:8]}" if left else ""
+
+    async def served(self, since: float) -> str:
+        """Every tenant was served in every region."""
+        missing = [f"{s.tenant} in {s.region}" for s in self._streams if s.last_served < since]
+        return ", ".join(missing)
+
+
 async def heal(
     plant: Plant,
     operators: Operators,
+    repair: Repair,
     history: History,
     streams: list[Stream],
-    tell: Callable[[str], None],
+    tell: Tell,
 ) -> None:
     """Undo all that might be left, lift what is held, and wait until everybody is served."""
     plant.links.set(lambda _: True, Mode.OPEN)
     for name in plant.names:
         plant.resume(name)
         plant.start(name)
+    for server in plant.of_role("region"):
+        await repair.runs(server)
+    for server in sorted({damage.server for damage in history.damages}):
+        await repair.server(server)  # one after the other: two at once would have nobody to copy
+    looks = _Looks(plant, operators, repair, history, streams)
+    asked = CLOCK.elapsed()
+    await _wait_for(
+        [
+            ("not running", looks.ready),
+            ("not repaired", looks.repaired),
+            ("holds", looks.agreed),
+            ("not served", lambda: looks.served(asked)),
+        ],
+        history,
+        tell,
+    )
+    await _until(looks.agreed, CLOCK.elapsed() + OPEN_S)
+
+
+async def restart(
+    plant: Plant, operators: Operators, repair: Repair, history: History, tell: Tell
+) -> None:
+    """End everything as a power cut would and start it: what is known now is known from disks."""
+    for name in plant.names:
+        await plant.kill(name)
+    for name in plant.names:
+        plant.start(name)
+    looks = _Looks(plant, operators, repair, history, [])
+    await _wait_for(
+        [("not running", looks.ready), ("not repaired", looks.repaired), ("holds", looks.agreed)],
+        history,
+        tell,
+    )
+
+
+async def _wait_for(wanted: list[tuple[str, Look]], history: History, tell: Tell) -> None:
     began = CLOCK.elapsed()
-
-    async def ready() -> str:
-        return ", ".join(name for name in plant.names if not plant.is_ready(name))
-
-    async def agreed() -> str:
-        await operators.lift_all()
-        for region in history.regions:
-            history.held[region] = await operators.held(region)
-        first, *others = history.held.values()
-        if any(held != first for held in others):
-            return "the regions know different holds"
-        left = [hold_id for hold_id, lifted in first.items() if not lifted]
-        return f"{len(left)} holds are not lifted: {left[0][:8]}" if left else ""
-
-    async def served() -> str:
-        missing = [f"{s.tenant} in {s.region}" for s in streams if s.last_served < asked]
-        return ", ".join(missing)
-
-    for what, looks in (("not running", ready), ("holds", agreed), ("not served", served)):
-        asked = CLOCK.elapsed()
+    for what, looks in wanted:
         problem = await _until(looks, began + HEAL_S)
         tell(f"{what}: {problem or 'none'} after {CLOCK.elapsed() - began:.1f} s")
         if problem:
             history.unhealed.append(f"{what} {HEAL_S:.0f} s after healing: {problem}")
-    await _until(agreed, CLOCK.elapsed() + OPEN_S)
 
 
-async def _until(looks: Callable[[], Awaitable[str]], until: float) -> str:
+async def _until(looks: Look, until: float) -> str:
     """Look again and again until there is no problem; returns the one that is left."""
     while True:
         try:

@@ -75,6 +75,16 @@ class Flip:
     ends_ms: int
 
 
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """A broker of a region began at ``at`` to run on a disk that had gone bad."""
+
+    region: str
+    at: float
+    server: str
+    what: str
+
+
 @dataclass(slots=True)
 class History:
     timing: Timing
@@ -91,7 +101,12 @@ class History:
     unhealed: list[str] = field(default_factory=list)
     """What did not work although everything was healed."""
     held: dict[str, dict[str, bool]] = field(default_factory=dict)
-    """By region, its holds at the end, and whether each is lifted."""
+    """By region, its holds at the end, after everything was restarted once more, and whether each
+    is lifted."""
+
+    damages: list[Damage] = field(default_factory=list)
+    repairs: list[str] = field(default_factory=list)
+    """What operators did after disks had gone bad, as the runbook says."""
 
     def reached(self, kill: Kill) -> list[TenantSpec]:
         """The tenants that a hold is on."""

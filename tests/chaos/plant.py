@@ -14,6 +14,7 @@ from kcm.dev.configs import ready_file
 from kcm.dev.rootkeys import RootKeys
 from kcm.dev.state import Entry, Kind
 
+from tests.chaos import removal
 from tests.chaos.links import Links
 
 POLL_S = 0.02
@@ -41,6 +42,9 @@ class Plant:
         started = system.up(self.options, lambda _: None)
         self._entries = {entry.process.name: entry for entry in started.entries}
         self._ours.update(entry.process.pid for entry in started.entries)
+        for server in self.of_role("region"):
+            removal.allow(topology.config_path(self.root, server))
+            self._signal(server, signal.SIGHUP)
         return started.context
 
     def down(self) -> None:
@@ -72,6 +76,12 @@ class Plant:
         """End a process as a power cut would; it stays down until it is started."""
         self._down.add(name)
         self._signal(name, signal.SIGKILL)
+        await asyncio.to_thread(self._await_end, name)
+
+    async def end(self, name: str) -> None:
+        """End a process in an orderly way; it stays down until it is started."""
+        self._down.add(name)
+        self._signal(name, signal.SIGTERM)
         await asyncio.to_thread(self._await_end, name)
 
     def start(self, name: str) -> None:
@@ -113,13 +123,29 @@ class Plant:
 
     def copy_disk(self, server: str) -> None:
         """Keep a copy of a broker's streams. The broker has to be down."""
-        shutil.rmtree(self._copy(server), ignore_errors=True)
-        shutil.copytree(self.root / "brokers" / server, self._copy(server))
+        shutil.rmtree(self.copy(server), ignore_errors=True)
+        shutil.copytree(self.store(server), self.copy(server))
 
     def turn_back_disk(self, server: str) -> None:
         """Bring the copy back, as a restored snapshot would. The broker has to be down."""
-        shutil.rmtree(self.root / "brokers" / server)
-        shutil.copytree(self._copy(server), self.root / "brokers" / server)
+        self.wipe_disk(server)
+        shutil.copytree(self.copy(server), self.store(server))
+
+    def wipe_disk(self, server: str) -> None:
+        """Take away all that a broker stores. The broker has to be down."""
+        shutil.rmtree(self.store(server))
+
+    def store(self, server: str) -> Path:
+        """Where a broker keeps its streams."""
+        return self.root / "brokers" / server
+
+    def copy(self, server: str) -> Path:
+        """Where the last copy of that is."""
+        return self.root / "copies" / server
+
+    def nodes(self, region: str) -> list[str]:
+        """The servers of a region's broker."""
+        return [name for name in self.of_role("region") if self.region_of(name) == region]
 
     def flip_key(self, link: str, word: str) -> None:
         """Let the customer change the state of their key, at once and as a whole."""
@@ -143,9 +169,6 @@ class Plant:
     def _await_end(self, name: str) -> None:
         while self.is_running(name):
             time.sleep(POLL_S)
-
-    def _copy(self, server: str) -> Path:
-        return self.root / "copies" / server
 
     def _signal(self, name: str, number: int) -> None:
         if self.is_running(name):

@@ -49,6 +49,8 @@ def report(
         "other_tenants_errors": dict(
             Counter(r.code for r in history.refused if r.tenant in spared)
         ),
+        "disks_harmed": [f"{damage.server}: {damage.what}" for damage in history.damages],
+        "repairs": history.repairs,
         "ended_by_themselves": dict(Counter(plant.ended_by_themselves)),
         "violations": [asdict(violation) for violation in check(history)],
     }

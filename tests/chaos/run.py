@@ -13,20 +13,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from kcm import Admin, ClientContext, statements
+from kcm import Admin, ClientContext
 from kcm.dev import system
 from kcm_control.timing import Timing
 
 from tests.chaos import schedule
 from tests.chaos.faults import Faults
-from tests.chaos.healing import heal, open_everything
+from tests.chaos.healing import heal, open_everything, restart
 from tests.chaos.history import History, TenantSpec
 from tests.chaos.links import Links
 from tests.chaos.operators import Operators
 from tests.chaos.packets import Packets
 from tests.chaos.plant import Plant
+from tests.chaos.repair import Repair, sign
 from tests.chaos.report import report
-from tests.chaos.traffic import CLOCK, SERVICE, Stream
+from tests.chaos.traffic import CLOCK, Stream
 
 REGIONS = ("eu-de", "us-east", "ap-south")
 CLUSTER = {"eu-de": 3}
@@ -105,7 +106,8 @@ async def _run(wanted: Wanted, plant: Plant, context: ClientContext, tell: Tell)
             for region in tenant.regions
         ]
         operators = Operators(admin, context, history, tell)
-        faults = Faults(plant, operators, history)
+        repair = Repair(plant, context, admin, history, tell)
+        faults = Faults(plant, operators, history, repair)
         plan = schedule.plan(wanted.seed, wanted.seconds, _layout(plant))
         stop = asyncio.Event()
         async with _background(
@@ -113,8 +115,11 @@ async def _run(wanted: Wanted, plant: Plant, context: ClientContext, tell: Tell)
         ):
             await _break(plan, faults, tell)
             tell("everything is healed now")
-            await heal(plant, operators, history, streams, tell)
+            await heal(plant, operators, repair, history, streams, tell)
             stop.set()
+        tell("restarting everything, so that only disks remember")
+        async with _background(plant.keep_up()):
+            await restart(plant, operators, repair, history, tell)
         tell("opening every record that was ever made")
         await open_everything(context, history, streams)
     if wanted.keep is not None:
@@ -138,22 +143,8 @@ async def _break(plan: schedule.Plan, faults: Faults, tell: Tell) -> None:
 
 async def _make_tenants(admin: Admin, plant: Plant) -> None:
     for tenant in TENANTS:
-        uri = plant.keys.create(tenant.link, "softkey")
-        link = statements.link(admin.identity, tenant.link, uri=uri, model=tenant.model)
-        records = (
-            (
-                "tenant",
-                statements.tenant(
-                    admin.identity, tenant.name, link=tenant.link, regions=tenant.regions,
-                    fence=tenant.policy,
-                ),
-            ),
-            ("service", statements.service(admin.identity, tenant.name, SERVICE)),
-        )  # fmt: skip
         for region in tenant.regions:
-            await admin.put_link(region, link)
-            for noun, statement in records:
-                await admin.put(region, noun, statement)
+            await sign(admin, plant, region, tenant)
 
 
 def _layout(plant: Plant) -> schedule.Layout:

@@ -2,15 +2,16 @@
 
 Three tracks run beside one another: kills by operators, states of keys, and faults of processes,
 disks and links. On the last track as many faults overlap as ``AT_ONCE``, but no two have the same
-thing in their hands.
+thing in their hands, and no two disks are harmed at once: what two of three nodes lose is lost.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from tests.chaos.disks import STREAMS, WHOLE, Act, Harm, Part
 from tests.chaos.proxy import CUTS
 
 AT_ONCE = 3
@@ -34,6 +35,13 @@ WEIGHTS = {
     "cut-node": 3,
     "isolate-node": 3,
     "roll-back": 3,
+    "damage-block": 4,
+    "damage-state": 2,
+    "damage-meta": 2,
+    "damage-raft": 2,
+    "damage-snapshot": 2,
+    "forget-stream": 2,
+    "remove-node": 1,
     "restart-everything": 1,
 }
 """How often each fault is drawn, relative to the others."""
@@ -51,10 +59,30 @@ LASTS = {
     "cut-node": (4, 15),
     "isolate-node": (4, 15),
     "roll-back": (4, 15),
+    "damage-block": (4, 12),
+    "damage-state": (3, 8),
+    "damage-meta": (4, 12),
+    "damage-raft": (4, 12),
+    "damage-snapshot": (4, 12),
+    "forget-stream": (4, 12),
+    "remove-node": (6, 15),
     "restart-everything": (1, 3),
 }
 """Seconds that each fault lasts, between; rather short than long, or nobody would be served."""
 
+
+HARMS: dict[str, tuple[Part, tuple[Act, ...]]] = {
+    "damage-block": ("block", ("flip", "truncate", "roll-back")),
+    "damage-state": ("state", ("flip", "truncate", "roll-back")),
+    "damage-meta": ("meta", ("flip", "truncate")),
+    "damage-raft": ("raft", ("flip", "truncate", "roll-back")),
+    "damage-snapshot": ("snapshot", ("flip", "truncate", "roll-back")),
+    "forget-stream": ("stream", ("forget",)),
+}
+"""What each fault of a disk does to which of a server's files."""
+
+ONCE = frozenset({"remove-node"})
+"""Faults that a plan has once: for five minutes the servers do not let a removed node in again."""
 
 ALONE = " alone"
 """After the region of a kill: its operator reaches no other one."""
@@ -94,6 +122,13 @@ class Layout:
             "kill-broker": self.servers,
             "pause-broker": self.servers,
             "roll-back": self.servers,
+            "damage-block": self.servers,
+            "damage-state": self.servers,
+            "damage-meta": self.servers,
+            "damage-raft": self.nodes,
+            "damage-snapshot": self.nodes,
+            "forget-stream": self.servers,
+            "remove-node": self.nodes,
             "kill-backbone": ("backbone",),
             "cut-backbone": ("backbone",),
             "cut-region": self.regions,
@@ -101,6 +136,16 @@ class Layout:
             "isolate-node": self.nodes,
             "restart-everything": ("everything",),
         }[kind]
+
+
+_HANDS: dict[str, set[str]] = {
+    "cut-backbone": {"links"},
+    "cut-region": {"links"},
+    "cut-node": {"routes"},
+    "isolate-node": {"routes", "links"},
+    "restart-everything": {"*"},
+}
+"""What faults have in their hands that are not about their target alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +157,8 @@ class Fault:
     target: str
     seconds: float
     how: str = ""
+    harm: Harm | None = None
+    """What happens to the target's disk."""
 
     @property
     def ends(self) -> float:
@@ -119,19 +166,12 @@ class Fault:
 
     def hands(self) -> set[str]:
         """What it has in its hands; ``*`` is everything."""
-        match self.kind:
-            case "cut-backbone":
-                return {"links"}
-            case "cut-region":
-                return {"links", f"link {self.target}"}
-            case "cut-node":
-                return {"routes"}
-            case "isolate-node":
-                return {"routes", "links"}
-            case "restart-everything":
-                return {"*"}
-            case _:
-                return {self.target}
+        disk = {"disks"} if self.harm or self.kind == "remove-node" else set[str]()
+        removed = {"routes", "links"} if self.kind == "remove-node" else set[str]()
+        return disk | removed | _HANDS.get(self.kind, {self.target}) | self._link()
+
+    def _link(self) -> set[str]:
+        return {f"link {self.target}"} if self.kind == "cut-region" else set()
 
     def collides(self, other: Fault) -> bool:
         """Whether both would have the same thing in their hands at some time."""
@@ -219,7 +259,8 @@ def _breakage(chance: random.Random, seconds: float, layout: Layout) -> Iterator
     while at < seconds - 3:
         fault = _draw(chance, at, seconds, layout)
         now = [other for other in drawn if other.ends > at]
-        if len(now) < AT_ONCE and not any(fault.collides(other) for other in now):
+        again = fault.kind in ONCE and any(other.kind == fault.kind for other in drawn)
+        if len(now) < AT_ONCE and not again and not any(fault.collides(other) for other in now):
             drawn.append(fault)
             yield fault
         at += chance.uniform(1, 8)
@@ -235,5 +276,21 @@ def _draw(chance: random.Random, at: float, seconds: float, layout: Layout) -> F
         shortest, longest = LASTS[kind]
         lasts = chance.triangular(shortest, longest, shortest)
     lasts = min(lasts, seconds - at - 0.5)
-    how = chance.choice(CUTS).value if kind.startswith(("cut", "isolate")) else ""
-    return Fault(at, kind, target, lasts, how)
+    fault = Fault(at, kind, target, lasts)
+    if kind.startswith(("cut", "isolate", "remove")):
+        return replace(fault, how=chance.choice(CUTS).value)
+    if kind in HARMS:
+        harm = _harm(chance, kind)
+        return replace(fault, how=str(harm), harm=harm)
+    return fault
+
+
+def _harm(chance: random.Random, kind: str) -> Harm:
+    part, acts = HARMS[kind]
+    return Harm(
+        part,
+        chance.choice(acts),
+        chance.randrange(WHOLE),
+        chance.choice(STREAMS),
+        orderly=part != "stream" and chance.random() < 0.5,
+    )

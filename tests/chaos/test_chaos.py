@@ -17,4 +17,5 @@ def test_a_short_run_keeps_every_promise():
     assert good(result), (result, said)
     assert result["kills"] > 0
     assert result["records_written"] > 0
+    assert result["disks_harmed"]
     assert result["left_running"] == 0

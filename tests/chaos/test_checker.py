@@ -5,7 +5,7 @@ from kcm_control.timing import Timing
 from kcm_schemas.control import Scope
 
 from tests.chaos.checker import bound, check, ends_at
-from tests.chaos.history import Accepted, Flip, History, Kill, Refused, TenantSpec
+from tests.chaos.history import Accepted, Damage, Flip, History, Kill, Refused, TenantSpec
 
 EU, US, AP = REGIONS = ("eu", "us", "ap")
 TIMING = Timing(
@@ -130,3 +130,25 @@ def test_other_tenants_are_refused_for_passing_reasons_only():
     assert judge(refused=[refused("other", "tenant_killed")] * 3) == [7]
     assert judge(refused=[refused("strict", "tampered")]) == [7]
     assert judge(unhealed=["other in eu"]) == [7]
+
+
+def test_a_hold_that_was_acknowledged_and_is_gone_is_found():
+    known = {"ab" * 16: True}
+    assert judge([kill()], held={EU: known, US: dict(known)}) == []
+    assert judge([kill()], held={EU: {}, US: {}}) == [8, 8]
+    assert sorted(judge([kill()], held={EU: known, US: {}})) == [6, 8]
+    assert judge([kill(durable={})], held={EU: {}, US: {}}) == []
+    assert judge([kill(durable={}, complete=102.0)], held={EU: {}}) == [8]
+
+
+def test_a_tenant_that_a_broken_disk_made_unknown_is_excused_there_and_from_then_on():
+    def refused(code, at, region=EU):
+        return Refused("other", region, "decrypt", code, at)
+
+    damages = [Damage(EU, 100.0, "eu-1", "a disk")]
+    for code in ("unknown_tenant", "unknown_service"):
+        assert judge(refused=[refused(code, 101.0)], damages=damages) == []
+        assert judge(refused=[refused(code, 99.0)], damages=damages) == [7]
+        assert judge(refused=[refused(code, 101.0, US)], damages=damages) == [7]
+    assert judge(refused=[refused("tampered", 101.0)], damages=damages) == [7]
+    assert judge(unhealed=["other in eu"], damages=damages) == [7]

@@ -4,7 +4,8 @@ import itertools
 
 import pytest
 
-from tests.chaos.schedule import AT_ONCE, LASTS, WEIGHTS, Fault, Layout, plan
+from tests.chaos.disks import STREAMS, Harm
+from tests.chaos.schedule import AT_ONCE, HARMS, LASTS, WEIGHTS, Fault, Layout, plan
 
 LAYOUT = Layout(
     cores=("core-1", "core-2"),
@@ -51,7 +52,49 @@ def test_every_kind_happens_and_two_at_a_time_do():
 def test_a_layout_without_a_cluster_has_no_minority():
     alone = Layout(("c",), ("g",), ("eu",), (), ("eu",), ("a",), ("k",))
     kinds = {f.kind for seed in range(10) for f in plan(seed, 300, alone).faults}
-    assert "cut-node" not in kinds
+    assert not kinds & {"cut-node", "damage-raft", "damage-snapshot", "remove-node"}
+    assert kinds >= {"damage-block", "damage-meta", "forget-stream"}
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_every_fault_of_a_disk_says_what_it_does_to_which_files(seed):
+    for fault in plan(seed, 300, LAYOUT).faults:
+        if fault.kind in HARMS:
+            part, acts = HARMS[fault.kind]
+            assert fault.harm.part == part
+            assert fault.harm.act in acts
+            assert fault.harm.stream in STREAMS
+            assert 0 <= fault.harm.place < 1000
+            assert fault.how == str(fault.harm)
+        else:
+            assert fault.harm is None
+
+
+def test_every_harm_is_drawn():
+    drawn = {
+        (f.kind, f.harm.act, f.harm.orderly)
+        for seed in range(60)
+        for f in plan(seed, 300, LAYOUT).faults
+        if f.harm
+    }
+    assert {(kind, act) for kind, act, _ in drawn} == {
+        (kind, act) for kind, (_, acts) in HARMS.items() for act in acts
+    }
+    assert {("damage-block", "flip", True), ("damage-block", "flip", False)} <= drawn
+    assert not any(orderly for kind, _, orderly in drawn if kind == "forget-stream")
+
+
+def test_only_one_disk_is_harmed_at_a_time_and_a_node_is_removed_once():
+    harm = Harm("block", "flip", 1, STREAMS[0], orderly=True)
+    eu = Fault(1, "damage-block", "eu-1", 9, harm=harm)
+    us = Fault(2, "damage-meta", "us", 9, harm=harm)
+    assert eu.collides(us)
+    assert Fault(2, "kill-broker", "eu-1", 9).collides(eu)
+    assert Fault(2, "remove-node", "eu-2", 9).collides(eu)
+    assert not Fault(2, "kill-broker", "us", 9).collides(eu)
+    for seed in range(40):
+        kinds = [f.kind for f in plan(seed, 600, LAYOUT).faults]
+        assert kinds.count("remove-node") <= 1
 
 
 def test_restarting_everything_is_done_alone():

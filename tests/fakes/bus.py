@@ -56,6 +56,9 @@ class Stream:
     sequence: int = 0
     conflicts: int = 0
     before: Callable[[str, str], Awaitable[None]] = nothing
+    forgets: set[str] = field(default_factory=set)
+    """Subjects of which every message is acknowledged and gone at once: a real broker does that
+    to those whose last message it lost to a damaged disk, until it is restarted."""
 
     async def get_last_msg(self, stream: str, subject: str) -> RawStreamMsg:
         await self.before("last", subject)
@@ -75,7 +78,8 @@ class Stream:
             codes = sorted(CONFLICTS)
             raise js_errors.BadRequestError(code=400, err_code=codes[self.conflicts % len(codes)])
         self.sequence += 1
-        self.stored[subject] = (self.sequence, body)
+        if subject not in self.forgets:
+            self.stored[subject] = (self.sequence, body)
         return PubAck(stream="S", seq=self.sequence)
 
 

@@ -36,9 +36,14 @@ class Stream:
     followers: list[FakeFollowing] = field(default_factory=list)
     history: list[Entry] = field(default_factory=list)
     """Everything that was ever stored, for tests to look at."""
+    forgets: set[str] = field(default_factory=set)
+    """Subjects of which every message is acknowledged and gone at once: a real broker does that
+    to those whose last message it lost to a damaged disk, until it is restarted."""
 
     def store(self, subject: str, data: bytes) -> int:
         self.sequence += 1
+        if subject in self.forgets:
+            return self.sequence
         entry = Entry(self.sequence, subject, data)
         self.entries[subject] = entry
         self.history.append(entry)

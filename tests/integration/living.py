@@ -81,9 +81,15 @@ class Living:
         finally:
             await connection.close()
 
-    async def tenant(self, *, regions: tuple[str, ...] = (EU, US), kind: str | None = None) -> str:
-        """A new tenant with a root key of its own and the service ``crm``."""
-        name = f"t{next(_names)}-{os.getpid()}"
+    async def tenant(
+        self,
+        *,
+        regions: tuple[str, ...] = (EU, US),
+        kind: str | None = None,
+        name: str | None = None,
+    ) -> str:
+        """A new tenant with a root key of its own and the service ``crm``; or ``name``, again."""
+        name = name or f"t{next(_names)}-{os.getpid()}"
         uri = await asyncio.to_thread(self.keys.create, name, kind)
         async with Admin.open(self.context) as admin:
             link = statements.link(admin.identity, name, uri=uri, model="byok")

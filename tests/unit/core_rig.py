@@ -155,7 +155,7 @@ class Core:
         randomness = SystemRandomness()
         seal = SealKey(trust_rig.ID, str(seal_key or world.seal_key))
         self.vault = Vault(self.me.region, seal, randomness)
-        self.store = KeyStore(world.bus, Directory(world.directory), self.me)  # type: ignore[arg-type]
+        self.store = KeyStore(world.bus, Directory(world.directory), self.me, self._emit)  # type: ignore[arg-type]
         self.switch = Switch(self)
         self.holds = KeyHolds(
             membership=self.me, revocations=self.revocations, switch=self.switch,  # type: ignore[arg-type]

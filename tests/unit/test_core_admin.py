@@ -193,3 +193,24 @@ async def test_a_core_that_has_not_heard_of_a_tenant_asks_before_it_says_so(worl
     assert [one.state for one in decode(TenantList, payload).tenants] == ["killed"]
     raw = request(world, "tenant", "show", TenantQuery(tenant="bcme"))
     assert (await ask(other, raw, "tenant", "show"))[0] is Code.UNKNOWN_TENANT
+
+
+@pytest.mark.parametrize("record", [LINK, TENANT, SERVICE], ids=["link", "tenant", "service"])
+async def test_a_record_that_was_acknowledged_and_is_not_there_is_not_on_record(world, record):
+    """The broker's disk was damaged: it takes messages under some subjects and forgets them."""
+    core = world.core()
+    for needed in (LINK, TENANT, SERVICE):
+        if needed is record:
+            break
+        assert await put(core, needed) is Code.OK
+    key = {
+        "link": ["link", LINK.link],
+        "tenant": ["tenant", TENANT.tenant],
+        "service": ["service", SERVICE.tenant, SERVICE.service],
+    }[KINDS[type(record)].value]
+    subject = subjects.bucket_subject(subjects.REGISTRY_BUCKET, *key)
+    world.bus.stream.forgets.add(subject)
+    assert await put(core, record) is Code.UNAVAILABLE
+    world.bus.stream.forgets.clear()  # somebody restarted it
+    assert await put(core, record) is Code.OK
+    assert subject in world.bus.stream.stored

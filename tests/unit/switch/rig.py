@@ -268,7 +268,7 @@ class CoreBoot(Boot):
         self.unsealer = unsealer or system.unsealers[region]
         self.vault = Vault(region, SealKey(ID, str(system.seal_key)), self.randomness)
         bus: Any = system.buses[region]
-        self.store = KeyStore(bus, Directory(system.path / region), self.me)
+        self.store = KeyStore(bus, Directory(system.path / region), self.me, self.emit)
         self.canaries = Canaries(self.registry, self.store)
         common: Any = {
             "membership": self.me,

@@ -148,6 +148,22 @@ async def test_holds_above_the_anchor_are_looked_up_again_after_a_resume(system)
     assert boot.switch.durable_at(early.id) == place_of_early
 
 
+async def test_a_hold_that_was_acknowledged_and_is_not_there_is_not_durable(system):
+    """The broker's disk was damaged: it takes messages under some subjects and forgets them."""
+    boot = system.boot("core-eu-1")
+    await boot.start()
+    one = hold()
+    boot.stream.forgets.add(place(one))
+    await tell(system, one)
+    await until(lambda: boot.log.puts.count(place(one)) >= 3)
+    assert boot.switch.durable_at(one.id) == 0
+    assert not boot.switch.all_durable
+    assert boot.count("hold.durable") == 0
+    boot.stream.forgets.clear()  # somebody restarted it
+    await until(lambda: boot.switch.durable_at(one.id))
+    assert boot.switch.durable_at(one.id) == boot.stream.entries[place(one)].sequence
+
+
 async def test_a_hold_that_the_stream_lost_is_not_durable_while_it_is_read_again(system):
     boot = system.boot("core-eu-1")
     await boot.start()

@@ -9,6 +9,7 @@ what was read, and what was read is learned first, so two Cores that write at on
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import Final
 
@@ -24,6 +25,9 @@ from kcm_bus.emitting import Emit
 from kcm_bus.membership import Membership
 from kcm_bus.ports import Log
 from kcm_bus.refusals import Refusals
+from kcm_bus.streams import FORGOTTEN
+
+log = logging.getLogger(__name__)
 
 RETRY_S: Final = 0.25
 """Seconds between attempts to make a hold durable."""
@@ -57,6 +61,8 @@ class DurableHolds:
         self._places: dict[bytes, tuple[bytes, int]] = {}
         self._again: dict[bytes, bool] = {}
         """Holds that are being written, and whether that has to be looked at once more."""
+        self._forgotten: set[bytes] = set()
+        """Holds that the stream acknowledged and did not have: each is logged once."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
         self._why = ""
@@ -160,6 +166,16 @@ class DurableHolds:
                 return False
         expected = stored.sequence if stored is not None else 0
         sequence = await self._stream.put(subject, known.message, expected=expected)
+        back = await self._stream.last(subject)
+        if back is None or back.sequence < sequence:
+            # As ``kcm_bus.streams.keep``: a damaged disk drops what it acknowledges.
+            if hold_id not in self._forgotten:
+                self._forgotten.add(hold_id)
+                log.critical("a hold is not durable: %s", FORGOTTEN)
+            raise KcmError(Code.UNAVAILABLE, FORGOTTEN)
+        self._forgotten.discard(hold_id)
+        if back.data != known.message:
+            return False  # somebody wrote more of it since
         self.note(known, sequence)
         self._why = ""
         self._emit("hold.durable", detail=hold_id.hex())

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from datetime import datetime
 from typing import Final
 
@@ -45,6 +45,13 @@ REACH_S: Final = 5.0
 
 CLOSE_S: Final = 5.0
 """Seconds that a follower gets to end."""
+
+FORGOTTEN: Final = (
+    "the broker acknowledged a message and does not have it: its disk is damaged; restart the "
+    "broker, and do this again"
+)
+"""What is wrong with a store that forgets, and what to do: ``Storage faults`` in
+``docs/deployment.md``."""
 
 _HEARTBEAT: Final = "100"
 
@@ -126,6 +133,7 @@ class Follower:
         self._closing = False
         self._created: datetime | None = None
         self._last = 0
+        self._stored = 0
         self._delivered = 0
         self._heard = 0.0
         self._again = asyncio.Event()
@@ -237,6 +245,7 @@ class Follower:
         behind = self._follower.anchor()
         anew = self._created not in (None, info.created)
         self._created = info.created
+        self._stored = info.state.last_seq
         if anew or info.state.last_seq < behind:
             log.error("the stream %s went back, it is read from its start", self._stream)
             self._follower.went_back()
@@ -248,11 +257,7 @@ class Follower:
     async def _on_message(self, message: Msg) -> None:
         self._heard = self._clock.elapsed()
         if message.headers and message.headers.get("Status") == _HEARTBEAT:
-            missed = int(message.headers.get("Nats-Last-Consumer", "0")) > self._delivered
-            if missed or not self._caught_up.is_set():
-                # An idle broker has nothing more to send: what it counted as still to come expired
-                # or was replaced meanwhile. A new consumer counts anew.
-                self._again.set()
+            self._on_heartbeat(message.headers)
             return
         sequence = message.metadata.sequence
         if sequence.consumer != self._delivered + 1:
@@ -266,6 +271,25 @@ class Follower:
         self._last = sequence.stream
         self._progress.set()
         if message.metadata.num_pending == 0:
+            self._caught_up.set()
+
+    def _on_heartbeat(self, headers: Mapping[str, str]) -> None:
+        """Nothing is to be delivered now: see whether all arrived, and whether that was all.
+
+        A message that is damaged on the broker's disk is counted as pending and never delivered,
+        by a new consumer neither: by that count alone this would never have caught up.
+        """
+        if int(headers.get("Nats-Last-Consumer", "0")) > self._delivered:
+            self._again.set()
+        elif not self._caught_up.is_set():
+            if int(headers.get("Nats-Last-Stream", "0")) < self._stored:
+                self._again.set()  # a new consumer counts anew
+                return
+            log.warning(
+                "the broker counts messages of %s that it does not deliver: they expired meanwhile "
+                "or are damaged on its disk (Storage faults in docs/deployment.md)",
+                self._stream,
+            )
             self._caught_up.set()
 
 
@@ -317,6 +341,22 @@ async def put(
         if not isinstance(ack.seq, int) or ack.seq <= 0:
             raise ValueError("an acknowledgement without a sequence")
         return ack.seq
+
+
+async def keep(
+    connection: Connection, stream: str, subject: str, body: bytes, *, expected: int
+) -> int:
+    """As ``put``, and ``unavailable`` where the stream does not have what it acknowledged.
+
+    A server that lost a subject's last message to a damaged disk acknowledges the next ones and
+    drops them, until it is restarted. For what is not delivered to whoever wrote it.
+    """
+    sequence = await put(connection, subject, body, expected=expected)
+    stored = await last(connection, stream, subject)
+    if stored is None or stored.sequence < sequence:
+        log.critical("%s lost what it acknowledged; %s", stream, FORGOTTEN)
+        raise KcmError(Code.UNAVAILABLE, FORGOTTEN)
+    return sequence
 
 
 async def last(connection: Connection, stream: str, subject: str) -> Entry | None:

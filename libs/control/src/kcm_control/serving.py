@@ -35,6 +35,12 @@ def fence_of(tenant: Tenant, link: Link | None) -> FencePolicy:
     return "all" if link is not None and link.model == "hyok" else tenant.fence
 
 
+UNREGISTERED: Final = (
+    "not in the region's registry; if its broker lost data, sign the tenant again as it was"
+)
+"""What an operator does about a tenant that was there; the registry is the bucket kcm-registry."""
+
+
 class Serving:
     """Allows operations to begin, and to have an output."""
 
@@ -80,7 +86,7 @@ class Serving:
         """
         record = self._registry.tenant(tenant)
         if record is None or self._region not in record.regions:
-            raise KcmError(Code.UNKNOWN_TENANT)
+            raise KcmError(Code.UNKNOWN_TENANT, UNREGISTERED)
         return record
 
     def killed(self, tenant: str) -> bool:

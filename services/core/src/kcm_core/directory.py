@@ -1,8 +1,9 @@
 """The second store of wrapped keys: a directory, independent of the broker.
 
-Every revision of a record is a file of its own, made once and never overwritten, so that making one
-is a compare-and-set: ``<noun>.<name>…@<revision, 20 digits>``. Records authenticate themselves; the
-directory is trusted with nothing but keeping them.
+Every revision of a record is a file of its own, made once, so that making one is a compare-and-set:
+``<noun>.<name>…@<revision, 20 digits>``. A record is never overwritten; what lies under its name
+and is none is replaced by it. Records authenticate themselves; the directory is trusted with
+nothing but keeping them.
 """
 
 from __future__ import annotations
@@ -42,22 +43,38 @@ class Directory:
         A file appears whole under its name or not at all. It is written under a name that nobody
         else has: under a shared one, a second writer would truncate what the first had linked.
         """
-        target = self._path / f"{key}{_MARK}{revision:0{_DIGITS}d}"
+        target = self._target(key, revision)
         try:
-            fd, fresh = tempfile.mkstemp(prefix=f".{target.name}.", dir=self._path)
+            fresh = _write(target, data)
             try:
-                with os.fdopen(fd, "wb") as file:
-                    file.write(data)
-                    file.flush()
-                    os.fsync(file.fileno())
                 os.link(fresh, target)
-                self._sync()
+                _sync(target.parent)
             finally:
-                Path(fresh).unlink(missing_ok=True)
+                fresh.unlink(missing_ok=True)
         except FileExistsError:
             raise KcmError(Code.CONFLICT) from None
         except OSError:
             raise KcmError(Code.UNAVAILABLE, "the second key store cannot be written") from None
+
+    def replace(self, key: str, revision: int, data: bytes, damaged: bytes) -> bool:
+        """Put a good record in the place of one that is ``damaged``; ``False`` if it is not there.
+
+        Only for what was read and is no record: a good one is never written over. On disk when this
+        returns; raises ``unavailable``.
+        """
+        target = self._target(key, revision)
+        try:
+            if target.read_bytes() != damaged:
+                return False
+            fresh = _write(target, data)
+            try:
+                fresh.replace(target)
+                _sync(target.parent)
+            finally:
+                fresh.unlink(missing_ok=True)
+        except OSError:
+            raise KcmError(Code.UNAVAILABLE, "the second key store cannot be written") from None
+        return True
 
     def latest(self, key: str) -> Stored | None:
         """The highest revision of a record, or ``None``; raises ``unavailable``."""
@@ -87,9 +104,28 @@ class Directory:
             raise KcmError(Code.UNAVAILABLE, "the second key store cannot be read") from None
         return found
 
-    def _sync(self) -> None:
-        fd = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+    def _target(self, key: str, revision: int) -> Path:
+        return self._path / f"{key}{_MARK}{revision:0{_DIGITS}d}"
+
+
+def _write(target: Path, data: bytes) -> Path:
+    """A file beside ``target`` that has ``data`` on disk, under a name that nobody else has."""
+    fd, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    fresh = Path(name)
+    try:
+        with os.fdopen(fd, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        fresh.unlink(missing_ok=True)
+        raise
+    return fresh
+
+
+def _sync(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -7,19 +7,23 @@ was lost can ever outrank the record in use.
 
 Whoever reads brings the store that is behind up to the other, so a key is in both before its first
 use. Records are verified: what is absent, unverifiable or older than one that this process or the
-second store has seen is not served.
+second store has seen is not served. Garbage in one store is the same as nothing there: the record
+is healed from the other one, and that is recorded. Garbage in one and nothing good in the other is
+not "there is none": somebody has to bring back a backup.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from kcm_bus.connection import Connection
+from kcm_bus.emitting import Emit
 from kcm_bus.membership import Membership
 from kcm_bus.ports import Entry
-from kcm_bus.streams import last, put
+from kcm_bus.streams import keep, last, put
 from kcm_schemas import subjects
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import Code, KcmError
@@ -36,18 +40,35 @@ ATTEMPTS_MAX: Final = 8
 
 _STREAM: Final = subjects.bucket_stream(subjects.KEYS_BUCKET)
 
+_LOST: Final = (
+    "key record, and neither the bucket kcm-keys nor the second key store has a good one: "
+    "restore the second key store from its backup"
+)
+"""What is gone, and how it comes back: `docs/deployment.md` has the commands."""
+
 Key = tuple[str, ...]
 """``root`` and a tenant, or ``service``, a tenant and a service."""
 
 K = TypeVar("K", RootKeys, ServiceKeys)
 
 
+@dataclass(frozen=True, slots=True)
+class _Second:
+    """What the second store has of a record: a good copy, something that is none, or nothing."""
+
+    copy: Stored | None = None
+    keys: RootKeys | ServiceKeys | None = None
+    """What the good copy says."""
+    damaged: Stored | None = None
+
+
 class KeyStore:
     """Reads and writes ``RootKeys`` and ``ServiceKeys`` of one region."""
 
     def __init__(
-        self, connection: Connection, directory: Directory, membership: Membership
+        self, connection: Connection, directory: Directory, membership: Membership, emit: Emit
     ) -> None:
+        self._emit: Final = emit
         self._connection: Final = connection
         self._directory: Final = directory
         self._me: Final = membership
@@ -81,25 +102,31 @@ class KeyStore:
             raise KcmError(Code.CONFLICT)
         data = encode(self._me.identity.sign(kind, keys))
         await asyncio.to_thread(self._directory.create, ".".join(key), keys.revision, data)
-        found = await self._read(key)
+        found = await self._read(key, made=keys.revision)
         if found is None or found.revision < keys.revision:
             raise KcmError(Code.UNAVAILABLE, "a key record is not in both stores yet")
 
-    async def _read(self, key: Key) -> RootKeys | ServiceKeys | None:
-        """The newest record, in both stores when this returns."""
+    async def _read(self, key: Key, *, made: int = 0) -> RootKeys | ServiceKeys | None:
+        """The newest record, in both stores when this returns.
+
+        Revision ``made`` was put into the second store a moment ago: to bring it to the bucket
+        heals nothing.
+        """
         for _ in range(ATTEMPTS_MAX):
             stored = await last(
                 self._connection, _STREAM, subjects.bucket_subject(subjects.KEYS_BUCKET, *key)
             )
-            kept = None if stored is None else self._believe(key, stored.data)
-            copy = await self._copy(key, needed=stored is None)
-            copied = None if copy is None else self._believe(key, copy.data)
-            newest = max((one for one in (kept, copied) if one), key=_revision, default=None)
+            kept = None if stored is None else self._if_believed(key, stored.data)
+            second = await self._copy(key, stored, kept)
+            known = [one for one in (kept, second.keys) if one]
+            newest = max(known, key=_revision, default=None)
             if (newest.revision if newest else 0) < self._seen.get(key, 0):
-                raise KcmError(Code.UNAVAILABLE, "the stores brought back an older key record")
+                raise KcmError(Code.UNAVAILABLE, f"the stores brought back an older {_LOST}")
             if newest is None:
+                if stored is not None:  # something else lies where a record has been
+                    raise _not_believed()
                 return None
-            if await self._level(key, stored, kept, copy):
+            if await self._level(key, stored, kept, second, made):
                 self._seen[key] = newest.revision
                 return newest
         raise KcmError(Code.UNAVAILABLE, "a key record changes all the time")
@@ -109,42 +136,95 @@ class KeyStore:
         key: Key,
         stored: Entry | None,
         kept: RootKeys | ServiceKeys | None,
-        copy: Stored | None,
+        second: _Second,
+        made: int,
     ) -> bool:
         """Bring the store that is behind up to the other; ``False`` when one changed meanwhile."""
+        copy = second.copy
         here, there = kept.revision if kept else 0, copy.revision if copy else 0
         if copy is not None and there > here:
             subject = subjects.bucket_subject(subjects.KEYS_BUCKET, *key)
             try:
                 sequence = stored.sequence if stored else 0
-                await put(self._connection, subject, copy.data, expected=sequence)
+                if there == made:
+                    await keep(self._connection, _STREAM, subject, copy.data, expected=sequence)
+                else:  # it is served from the second store, whatever becomes of this
+                    await put(self._connection, subject, copy.data, expected=sequence)
             except KcmError as error:
                 if error.code is not Code.CONFLICT:
                     raise
                 return False
+            if there != made or (stored is not None and kept is None):
+                self._healed(key, "the bucket", garbage=stored is not None and kept is None)
         elif stored is not None and there < here:
-            try:
-                name = ".".join(key)
-                await asyncio.to_thread(self._directory.create, name, here, stored.data)
-            except KcmError as error:
-                # The bucket has what is needed; the copy is tried again at the next reading.
-                log.error("the second key store lacks a record: %s", error.code.value)
+            await self._give_back(key, here, stored.data, second.damaged)
         elif stored is not None and copy is not None and stored.data != copy.data:
             raise KcmError(Code.UNAVAILABLE, "the two key stores differ in the same revision")
         return True
 
-    async def _copy(self, key: Key, *, needed: bool) -> Stored | None:
-        """What the second store has. Unless it is needed, a fault there only is an incident."""
+    async def _give_back(
+        self, key: Key, revision: int, data: bytes, damaged: Stored | None
+    ) -> None:
+        """Bring the bucket's record to the second store. A fault there only is an incident."""
+        name = ".".join(key)
         try:
-            copy = await asyncio.to_thread(self._directory.latest, ".".join(key))
-            if copy is not None and self._believe(key, copy.data).revision != copy.revision:
-                raise _not_believed()
+            if damaged is None or damaged.revision != revision:
+                await asyncio.to_thread(self._directory.create, name, revision, data)
+            elif not await asyncio.to_thread(
+                self._directory.replace, name, revision, data, damaged.data
+            ):
+                return  # another Core was faster
         except KcmError as error:
-            if needed:
+            # The bucket has what is needed; the copy is tried again at the next reading.
+            log.error("the second key store lacks a record: %s", error.code.value)
+        else:
+            self._healed(key, "the second key store", garbage=damaged is not None)
+
+    def _healed(self, key: Key, store: str, *, garbage: bool) -> None:
+        """Record that a store had lost a record, and has it again from the other one."""
+        noun, tenant, *service = key
+        what = "had something else in the place of" if garbage else "did not have"
+        log.error("%s %s a record; it was healed from the other store", store, what)
+        self._emit(
+            "store.healed",
+            tenant=tenant,
+            service=service[0] if service else None,
+            code=Code.TAMPERED if garbage else Code.OK,
+            count=1,
+            detail=f"{store} {what} the {noun} keys; healed from the other store",
+        )
+
+    async def _copy(
+        self, key: Key, stored: Entry | None, kept: RootKeys | ServiceKeys | None
+    ) -> _Second:
+        """What the second store has. Unless it is needed, a fault there only is an incident.
+
+        The same bytes as the bucket has are not verified twice: that is most of a reading's cost.
+        """
+        try:
+            found = await asyncio.to_thread(self._directory.latest, ".".join(key))
+        except KcmError as error:
+            if kept is None:
                 raise
             log.error("the second key store is of no use: %s", error.detail)
+            return _Second()
+        if found is None:
+            return _Second()
+        same = stored is not None and stored.data == found.data
+        copied = kept if same else self._if_believed(key, found.data)
+        if copied is not None and copied.revision == found.revision:
+            return _Second(copy=found, keys=copied)
+        if kept is None:
+            raise _not_believed()
+        log.error("the second key store has something else in the place of a record")
+        return _Second(damaged=found)
+
+    def _if_believed(self, key: Key, data: bytes) -> RootKeys | ServiceKeys | None:
+        """A record that says what its key says; ``None`` for anything else."""
+        try:
+            return self._believe(key, data)
+        except KcmError:
             return None
-        return copy
 
     def _believe(self, key: Key, data: bytes) -> RootKeys | ServiceKeys:
         """A record that says what its key says; raises ``unavailable``."""
@@ -168,4 +248,4 @@ def _revision(keys: RootKeys | ServiceKeys) -> int:
 
 
 def _not_believed() -> KcmError:
-    return KcmError(Code.UNAVAILABLE, "a key record is not signed by a Core of this region")
+    return KcmError(Code.UNAVAILABLE, f"no Core of this region signed what is stored as a {_LOST}")

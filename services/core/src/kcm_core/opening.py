@@ -40,6 +40,11 @@ INNER_SIZE: Final = 72
 WAITING_MAX: Final = 64
 """Requests of one tenant that wait for its root; more are answered ``busy``."""
 
+_LOST: Final = (
+    "neither the bucket kcm-keys nor the second key store has one; if there was one, restore the "
+    "second key store from its backup"
+)
+
 _Root = tuple[str, int, int]
 """Tenant, generation, and version of the root (0: the current one)."""
 
@@ -112,13 +117,16 @@ class Opener:
         """
         ring = await self.ring(tenant)
         if self._registry.service(tenant, service) is None:
-            raise KcmError(Code.UNKNOWN_SERVICE)
+            raise KcmError(
+                Code.UNKNOWN_SERVICE,
+                "not in the region's registry; if its broker lost data, sign the service again",
+            )
         known = ring.service_keys.get((service, version))
         if known is not None and ServiceName(service, known.version) in ring:
             return known
         keys = await self._store.service(tenant, service)
         if keys is None:
-            raise KcmError(Code.UNKNOWN_SERVICE)
+            raise KcmError(Code.UNKNOWN_SERVICE, f"the service has no key in this region: {_LOST}")
         wanted = version or keys.current
         for wrapped in keys.versions:
             if wrapped.version == wanted:
@@ -169,7 +177,7 @@ class Opener:
     async def _open(self, tenant: str, generation: int) -> Keyring:
         roots = await self._store.root(tenant)
         if roots is None:
-            raise KcmError(Code.UNKNOWN_TENANT, "the tenant has no root in this region yet")
+            raise KcmError(Code.UNKNOWN_TENANT, f"the tenant has no root in this region: {_LOST}")
         self._roots[tenant] = roots
         return await self._unseal(tenant, roots.current, generation)
 
@@ -224,6 +232,11 @@ class Opener:
     def _link(self, tenant: str, wrapped: WrappedRoot) -> Link:
         link = self._registry.link(wrapped.link)
         record = self._registry.tenant(tenant)
-        if link is None or record is None or record.link != wrapped.link:
+        if link is None:
+            raise KcmError(
+                Code.TENANT_SEALED,
+                "the link is not in the region's registry; if its broker lost data, link again",
+            )
+        if record is None or record.link != wrapped.link:
             raise KcmError(Code.TENANT_SEALED, "the tenant's root is wrapped by another link")
         return link

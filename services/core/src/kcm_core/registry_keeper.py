@@ -20,7 +20,7 @@ from kcm_bus.membership import Membership
 from kcm_bus.ports import Entry
 from kcm_bus.registry_feed import RegistryFeed
 from kcm_bus.serving import describe
-from kcm_bus.streams import last, put
+from kcm_bus.streams import keep, last
 from kcm_control.registry import Key, Record, Registry, key_of, rank_of
 from kcm_schemas import subjects
 from kcm_schemas.codec import encode
@@ -266,7 +266,7 @@ class RegistryKeeper:
             return
         expected = stored.sequence if stored is not None else 0
         try:
-            await put(self._connection, subject, entry, expected=expected)
+            await keep(self._connection, _STREAM, subject, entry, expected=expected)
         except KcmError as error:
             if error.code is not Code.CONFLICT:
                 raise

@@ -83,8 +83,8 @@ class Core:
         seal_key = SealKey(region.seal_key_id, str(config.secrets.seal_key))
         vault = Vault(membership.region, seal_key, randomness)
         directory = Directory(config.key_store)
-        store = KeyStore(self._region_bus, directory, membership)
         emit = self._audit.emit
+        store = KeyStore(self._region_bus, directory, membership, emit)
 
         def purge(tenant: str) -> int:
             serving.close(tenant)

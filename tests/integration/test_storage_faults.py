@@ -1,0 +1,392 @@
+"""A broker's disk goes bad: what the broker makes of it, and what is left of holds and records.
+
+Each fault of a file once, on a region that has one broker, one Core and no other region to ask. The
+promises: a hold that was acknowledged is in force, whatever the broker lost; every record opens, or
+the refusal says what is gone and the documented commands bring it back.
+"""
+
+import asyncio
+import os
+import shutil
+import signal
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from kcm import Admin
+from kcm.dev import processes, system, topology
+from kcm.dev.brokers import Account, Role
+from kcm.dev.configs import bus
+from kcm.kills import Kills
+from kcm_bus.clock import SystemClock
+from kcm_bus.config import BusAddress
+from kcm_bus.connection import Connection
+from kcm_bus.provision import provision_region
+from kcm_bus.streams import Follower, Plainly, last, put
+from kcm_schemas import subjects
+from kcm_schemas.codes import Code, KcmError
+
+from tests.chaos import disks
+from tests.chaos.disks import STREAMS, Act, Harm, Part
+from tests.integration.living import EU, Living, decrypt, encrypt, eventually
+
+CORE, GATEWAY = f"core-{EU}-1", f"gateway-{EU}-1"
+
+
+class Broker:
+    """One region's only broker, whose files are harmed while it is down."""
+
+    def __init__(self, root, plan, entries):
+        self.root, self._plan = root, plan
+        self._running = {entry.process.name: entry.process for entry in entries}
+        self.store = root / "brokers" / EU
+
+    def end(self):
+        processes.stop([self._running[EU]])
+
+    def start(self):
+        self._running[EU] = topology.start_broker(self._plan, EU, die_with_parent=True)
+
+    def stop(self):
+        processes.stop(self._running.values())
+
+    def connection(self):
+        password = topology.password_path(self.root, EU, Role.OPERATOR, Account.REGION)
+        told = bus(self._plan.region(EU), Role.OPERATOR, Account.REGION, password)
+        return Connection(BusAddress(**told), "test")
+
+
+@pytest.fixture
+def broker(tmp_path):
+    made = Broker(tmp_path, *topology.start(tmp_path, [EU], die_with_parent=True))
+    yield made
+    made.stop()
+
+
+@pytest.mark.parametrize("hit", [3, 9], ids=["in the middle", "the last one"])
+async def test_a_damaged_message_does_not_keep_a_follower_from_having_caught_up(broker, hit):
+    """The broker counts it and cannot deliver it: it says for ever that there is more to come."""
+    connection = broker.connection()
+    await connection.start()
+    await provision_region(connection, EU)
+    for number in range(10):
+        subject = subjects.bucket_subject(subjects.REGISTRY_BUCKET, "tenant", f"t{number}")
+        await put(connection, subject, b"%d" % number * 100)
+    await connection.close()
+    broker.end()
+    stream = subjects.bucket_stream(subjects.REGISTRY_BUCKET)
+    harm = Harm("block", "flip", hit * 100 + 70, stream, orderly=True)  # within its content
+    assert disks.apply(broker.store, harm) == 1
+    broker.start()
+    connection = broker.connection()
+    await connection.start()
+    seen = []
+    follower = Follower(
+        connection,
+        stream,
+        subjects.bucket_all(subjects.REGISTRY_BUCKET),
+        Plainly(seen.append),
+        SystemClock(),
+    )
+    try:
+        await follower.start()
+        assert [entry.sequence for entry in seen] == [n + 1 for n in range(10) if n != hit]
+    finally:
+        await follower.close()
+        await connection.close()
+
+
+@dataclass(frozen=True)
+class Case:
+    """A harm to all three streams, and what the broker makes of it."""
+
+    part: Part
+    act: Act
+    place: int = 0
+    orderly: bool = False
+    missing: bool = False
+    """Whether the broker does not know the streams any more, and the region is provisioned."""
+    unknown: bool = False
+    """Whether the registry has lost its tenants."""
+
+
+CASES = {
+    "a flipped bit in the first message": Case("block", "flip", unknown=True),
+    "a flipped bit in the middle": Case("block", "flip", 500),
+    "a flipped bit after an orderly end": Case("block", "flip", 500, orderly=True),
+    "an empty block": Case("block", "truncate", unknown=True),
+    "half a block": Case("block", "truncate", 500),
+    "half a block after an orderly end": Case("block", "truncate", 500, orderly=True),
+    "an earlier block": Case("block", "roll-back"),
+    "an earlier block after an orderly end": Case("block", "roll-back", orderly=True),
+    "a flipped bit in the index": Case("state", "flip", 500, orderly=True),
+    "half an index": Case("state", "truncate", 500, orderly=True),
+    "a flipped bit in the description": Case("meta", "flip", 500, missing=True),
+    "half a description": Case("meta", "truncate", 500, missing=True),
+    "forgotten streams": Case("stream", "forget", missing=True, unknown=True),
+}
+
+
+class Region(Living):
+    """One region with one broker, one Core and one Gateway."""
+
+    @property
+    def store(self) -> Path:
+        return self.directory / "brokers" / EU
+
+    def pid(self, name):
+        return next(row["pid"] for row in system.status(self.directory) if row["name"] == name)
+
+    async def down(self, *, orderly):
+        """A power cut; or the broker had time to write down what it knows of its files."""
+        for name in (CORE, GATEWAY):
+            self.sigkill(name)
+        await self.end_broker(orderly=orderly)
+
+    async def end_broker(self, *, orderly):
+        if not orderly:
+            self.sigkill(EU)
+            return
+        os.kill(self.pid(EU), signal.SIGTERM)
+        await eventually(self._ended)
+
+    async def _ended(self):
+        return not any(r["running"] for r in system.status(self.directory) if r["name"] == EU)
+
+    async def start_broker(self):
+        process = topology.spawn_broker(self.directory, EU, die_with_parent=False)
+        state = system.state.load(self.directory)
+        (old,) = [entry for entry in state.entries if entry.process.name == EU]
+        entry = system.Entry(process, old.kind, old.role, old.region, old.instance, old.address)
+        system.state.save(self.directory, state.with_entry(entry))
+        ready = processes.ReadyFile(topology.ports_file(self.directory, process))
+        await asyncio.to_thread(processes.wait_ready, process, ready)
+
+    async def provisioned(self):
+        """What provisioning made that was not there."""
+        connection = Connection(self.context.operator_address(EU), "test-operator")
+        await connection.start()
+        try:
+            before = {info.config.name for info in await connection.jetstream().streams_info()}
+            await provision_region(connection, EU)
+            after = {info.config.name for info in await connection.jetstream().streams_info()}
+        finally:
+            await connection.close()
+        return after - before
+
+    async def stored(self, hold_id):
+        """Whether the region's stream has a message under the hold's place."""
+        connection = Connection(self.context.operator_address(EU), "test-operator")
+        await connection.start()
+        try:
+            place = subjects.control_hold(EU, "tenant", hold_id)
+            return await last(connection, subjects.CONTROL_STREAM, place) is not None
+        finally:
+            await connection.close()
+
+    async def sign_again(self, *tenants):
+        """The documented commands, as they were; they change nothing that is there."""
+        for name in tenants:
+            await self.tenant(regions=(EU,), kind="softkey", name=name)
+
+    async def holds(self):
+        async with Admin.open(self.context) as admin:
+            return {view.hold_id: view.lifted for view in (await admin.holds(EU)).holds}
+
+    async def killed(self, tenant):
+        async with Admin.open(self.context) as admin:
+            kills = Kills(admin, [EU])
+            hold = kills.make("tenant", tenant, "test")
+            await kills.place(hold, admin.around.clock.elapsed() + 20)
+        kept = self.directory / "state" / CORE / "holds" / f"{hold.id.hex()}.hold"
+        await eventually(lambda: _is(kept.exists()))
+        return hold.id
+
+
+async def _is(value):
+    return value
+
+
+@pytest.fixture(scope="module")
+def region():
+    directory = Path(tempfile.mkdtemp(prefix="kcm-disks-")) / "system"
+    options = system.Options(directory, regions=(EU,), cores=1, die_with_parent=True)
+    made = Region(options, system.up(options))
+    yield made
+    system.down(directory, wipe=True)
+
+
+async def answer(app, tenant, records):
+    """The code of every record, or the refusal of all of them."""
+    try:
+        done = await decrypt(app, tenant, records)
+    except KcmError as error:
+        return error.code, error.detail
+    (code,) = set(done.codes) or {Code.OK}
+    return code, ""
+
+
+async def settled(app, tenant, records):
+    """The answer that is not one of a system that has just started."""
+    said = []
+
+    async def final():
+        said[:] = [await answer(app, tenant, records)]
+        return said[0][0] not in (Code.UNAVAILABLE, Code.TENANT_SEALED)
+
+    await eventually(final, within_s=30)
+    return said[0]
+
+
+async def _done(work):
+    try:
+        await work
+    except KcmError:
+        return False
+    return True
+
+
+async def _says(app, tenant, records, code):
+    return (await answer(app, tenant, records))[0] is code
+
+
+@pytest.mark.timeout(90)
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+async def test_a_bad_disk_loses_no_hold_and_no_record(region, case):
+    kept = await region.tenant(regions=(EU,), kind="softkey")
+    dark = await region.tenant(regions=(EU,), kind="softkey")
+    async with region.app() as app:
+        records = (await encrypt(app, kept, [b"kept"])).records
+        secret = (await encrypt(app, dark, [b"dark"])).records
+    earlier = region.directory / "earlier"
+    shutil.rmtree(earlier, ignore_errors=True)
+    shutil.copytree(region.store, earlier)  # of a broker that is idle, and without the kill
+    hold = await region.killed(dark)
+    await region.down(orderly=case.orderly)
+    harms = [Harm(case.part, case.act, case.place, s, orderly=case.orderly) for s in STREAMS]
+    assert sum(disks.apply(region.store, harm, earlier) for harm in harms) >= 1
+    await region.start_broker()
+    assert await region.provisioned() == (set(STREAMS) if case.missing else set())
+    for name in (CORE, GATEWAY):
+        await region.restart(name)
+    assert (await region.holds())[hold] is False
+    async with region.app() as app:
+        code, detail = await settled(app, dark, secret)
+        assert code in (Code.TENANT_KILLED, Code.UNKNOWN_TENANT)
+        code, detail = await settled(app, kept, records)
+        assert not case.unknown or code is Code.UNKNOWN_TENANT
+        if code is not Code.OK:
+            assert code in (Code.UNKNOWN_TENANT, Code.UNKNOWN_SERVICE)
+            assert "sign the" in detail
+        try:
+            await region.sign_again(kept, dark)
+        except KcmError as error:
+            assert error.code is Code.UNAVAILABLE
+            assert "restart the broker" in error.detail
+            region.sigkill(EU)
+            await region.start_broker()
+            await eventually(lambda: _done(region.sign_again(kept, dark)))
+        await eventually(lambda: _says(app, dark, secret, Code.TENANT_KILLED))
+        await eventually(lambda: _says(app, kept, records, Code.OK))
+        assert (await decrypt(app, kept, records)).plaintexts == [b"kept"]
+        await region.lift(hold)
+        await eventually(lambda: _says(app, dark, secret, Code.OK))
+
+
+ALIVE = {
+    name: CASES[name]
+    for name in (
+        "a flipped bit in the first message",
+        "a flipped bit after an orderly end",
+        "half a block after an orderly end",
+        "an earlier block",
+        "half a description",
+        "forgotten streams",
+    )
+}
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("case", ALIVE.values(), ids=ALIVE)
+async def test_whoever_lives_through_it_gives_the_stream_its_holds_back(region, case):
+    """The Core is not restarted. Then one without a memory learns the hold from the stream."""
+    dark = await region.tenant(regions=(EU,), kind="softkey")
+    async with region.app() as app:
+        secret = (await encrypt(app, dark, [b"dark"])).records
+    earlier = region.directory / "earlier"
+    shutil.rmtree(earlier, ignore_errors=True)
+    shutil.copytree(region.store, earlier)
+    hold = await region.killed(dark)
+    await region.end_broker(orderly=case.orderly)
+    harms = [Harm(case.part, case.act, case.place, s, orderly=case.orderly) for s in STREAMS]
+    assert sum(disks.apply(region.store, harm, earlier) for harm in harms) >= 1
+    await region.start_broker()
+    await region.end_broker(orderly=False)  # as the runbook says: it has to know what it lost
+    await region.start_broker()
+    assert await region.provisioned() == (set(STREAMS) if case.missing else set())
+    await eventually(lambda: _done(region.sign_again(dark)), within_s=30)
+    async with region.app() as app:
+        assert (await settled(app, dark, secret))[0] is Code.TENANT_KILLED
+
+    async def stored():
+        return await region.stored(hold)
+
+    await eventually(stored, within_s=30)
+    region.sigkill(CORE)
+    shutil.rmtree(region.directory / "state" / CORE / "holds")
+    await region.restart(CORE)
+    assert (await region.holds())[hold] is False
+    async with region.app() as app:
+        assert (await settled(app, dark, secret))[0] is Code.TENANT_KILLED
+        await region.lift(hold)
+        await eventually(lambda: _says(app, dark, secret, Code.OK))
+
+
+async def _purge_keys(region):
+    connection = Connection(region.context.operator_address(EU), "test-operator")
+    await connection.start()
+    await connection.jetstream().purge_stream(subjects.bucket_stream(subjects.KEYS_BUCKET))
+    await connection.close()
+
+
+async def _garble_keys(region):
+    connection = Connection(region.context.operator_address(EU), "test-operator")
+    await connection.start()
+    bucket = await connection.jetstream().key_value(subjects.KEYS_BUCKET)
+    for key in await bucket.keys():
+        await bucket.put(key, b"\xc1 something else")
+    await connection.close()
+
+
+@pytest.mark.timeout(90)
+@pytest.mark.parametrize("harm", [_purge_keys, _garble_keys], ids=["purged", "garbled"])
+async def test_lost_wrapped_keys_are_named_and_come_back_with_the_second_store(region, harm):
+    """Of the bucket alone: healed. Of both: the refusal says what to restore, and that helps."""
+    tenant = await region.tenant(regions=(EU,), kind="softkey")
+    store = region.directory / "keystore" / EU
+    backup = region.directory / "backup"
+    shutil.rmtree(backup, ignore_errors=True)
+    async with region.app() as app:
+        records = (await encrypt(app, tenant, [b"kept"])).records
+        await harm(region)
+        region.sigkill(CORE)
+        await region.restart(CORE)
+        await eventually(lambda: _says(app, tenant, records, Code.OK))  # from the second store
+        shutil.copytree(store, backup)
+        region.sigkill(CORE)
+        await harm(region)
+        for path in store.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        await region.restart(CORE)
+        said = []
+
+        async def named():
+            said.append(await answer(app, tenant, records))
+            return "restore the second key store from its backup" in said[-1][1]
+
+        await eventually(named)
+        assert said[-1][0] in (Code.UNKNOWN_TENANT, Code.UNAVAILABLE)
+        shutil.copytree(backup, store, dirs_exist_ok=True)
+        await eventually(lambda: _says(app, tenant, records, Code.OK))
+        assert (await decrypt(app, tenant, records)).plaintexts == [b"kept"]
