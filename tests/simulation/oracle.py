@@ -4,7 +4,8 @@ It never asks production's merge what is killed. It hears of statements when the
 of what each region's majority stored, of purges and operations at every instance, of what clients
 accepted, and of what customers' keys answered; and it checks the invariants at each such event.
 
-1. Nothing is accepted after a kill was reported complete, until it is lifted.
+1. Nothing is accepted after a kill was reported complete, until it is lifted. And when a Core says
+   that it is complete, no instance would serve whom it kills, were it asked at that moment.
 2. Nothing is accepted later than the bound, without the D that is claimed: every answer carries
    what is left of the leases, and is accepted only within that, counted from the sending of its
    request. So acceptance ends with the lease; D only covers receivers that count otherwise. And
@@ -129,6 +130,19 @@ class Oracle:
         if facts.complete_at is None:
             facts.complete_at = self._loop.now
             self.note(f"hold {hold_id.hex()[:8]} complete")
+
+    def reached(self, hold_id: bytes) -> list[TenantFacts]:
+        """The tenants that a hold kills, unless it is lifted."""
+        facts = self.holds[hold_id]
+        if not facts.active(self._loop.now):
+            return []
+        return [tenant for tenant in self.tenants.values() if facts.reaches(tenant)]
+
+    def said_complete(self, hold_id: bytes, core: str, serving: list[str]) -> None:
+        """A Core says that a kill is complete, while these would serve: invariant 1."""
+        if serving:
+            name = hold_id.hex()[:8]
+            self._broken(1, f"{core} says that hold {name} is complete, and {serving[0]}")
 
     # What instances do.
 

@@ -109,6 +109,17 @@ class World:
         """A Gateway lets an answer go."""
         self._replied[tenant] = self.loop.now
 
+    def said_complete(self, hold_id: bytes, core: str) -> None:
+        """A Core says that a kill is complete: nobody may be able to serve whom it reaches."""
+        reached = self.oracle.reached(hold_id)
+        serving = [
+            f"{name} serves {tenant.name}"
+            for name, one in sorted(self.running.items())
+            for tenant in reached
+            if one.who.region in tenant.regions and one.serves(tenant.name)
+        ]
+        self.oracle.said_complete(hold_id, core, serving)
+
     def _end_soon(self, instance: Instance) -> None:
         """Kill it before anything else of it runs, and start it again some time later."""
         name = instance.who.name

@@ -20,6 +20,7 @@ COLUMNS: Final = ("region", "instance", "role", "state", "keys purged", "purge",
 
 REGION_STATES: Final = {
     "durable": "stored",
+    "watching": "stored: nobody else may be on record",
     "fence-ended": "cut off: its leases ended",
     "unbounded": "cut off: may serve on",
     "waiting": "not heard from",
@@ -99,5 +100,5 @@ def verdict(status: HoldStatus) -> str:
         if silent:
             return f"complete: {silent} did not answer, and may serve nothing any more"
         return "complete: every instance on record has purged"
-    waiting = how.count("waiting") + how.count("unbounded")
+    waiting = sum(how.count(one) for one in ("waiting", "watching", "unbounded"))
     return f"under way: {waiting} have not confirmed yet"

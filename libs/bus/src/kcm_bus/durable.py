@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 from kcm_control.holds import HoldRecord
+from kcm_control.marks import NOWHERE, Mark
 from kcm_control.revocation import Revocations
 from kcm_schemas import subjects
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.roster import Role
 from kcm_trust.verify import Untrusted
 
-from kcm_bus.clock import Randomness
+from kcm_bus.clock import Clock, Randomness
 from kcm_bus.emitting import Emit
 from kcm_bus.membership import Membership
 from kcm_bus.ports import Log
@@ -31,6 +33,16 @@ RETRY_S: Final = 0.25
 STAND_BACK_S: Final = 0.03
 """Seconds, drawn at random, before a Core writes a hold. All of them hear it at once: the first one
 to write spares the others the work, and none takes the processor from those that still purge."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a state of a hold lies, since when that is known here, and whether it lay elsewhere."""
+
+    message: bytes
+    sequence: int
+    noted: float
+    moved: bool
 
 
 class DurableHolds:
@@ -45,8 +57,10 @@ class DurableHolds:
         learn: Callable[[bytes], HoldRecord],
         refusals: Refusals,
         emit: Emit,
+        clock: Clock,
         randomness: Randomness,
     ) -> None:
+        self._clock: Final = clock
         self._random: Final = randomness
         self._me: Final = membership
         self._stream: Final = stream
@@ -54,7 +68,9 @@ class DurableHolds:
         self._learn: Final = learn
         self._refusals: Final = refusals
         self._emit: Final = emit
-        self._places: dict[bytes, tuple[bytes, int]] = {}
+        self._places: dict[bytes, Place] = {}
+        self._once: set[bytes] = set()
+        """Holds that ever had a place here."""
         self._again: dict[bytes, bool] = {}
         """Holds that are being written, and whether that has to be looked at once more."""
         self._tasks: set[asyncio.Task[None]] = set()
@@ -66,12 +82,27 @@ class DurableHolds:
         The latest such place counts: whoever began after an earlier one may not have seen the hold,
         when something else lay there in between.
         """
-        message, sequence = self._places.get(record.hold.id, (b"", 0))
-        return sequence if message == record.message else 0
+        place = self.placed(record)
+        return 0 if place is None else place.sequence
+
+    def placed(self, record: HoldRecord) -> Place | None:
+        """The same, with since when that is known."""
+        place = self._places.get(record.hold.id)
+        return place if place is not None and place.message == record.message else None
+
+    def highest(self) -> Mark:
+        """The highest place of a hold, and its id."""
+        marks = (Mark(place.sequence, hold_id) for hold_id, place in self._places.items())
+        return max(marks, default=NOWHERE)
 
     def note(self, record: HoldRecord, sequence: int) -> None:
         """The stream was seen to have this state."""
-        self._places[record.hold.id] = (record.message, sequence)
+        hold_id, known = record.hold.id, self._places.get(record.hold.id)
+        if known is None or (known.message, known.sequence) != (record.message, sequence):
+            moved = hold_id in self._once
+            self._once.add(hold_id)
+            noted = self._clock.elapsed()
+            self._places[hold_id] = Place(record.message, sequence, noted, moved)
 
     def lost(self, hold_id: bytes | None) -> None:
         """The stream has something else where this hold has to be."""
@@ -82,7 +113,8 @@ class DurableHolds:
     def forget(self, above: int = 0) -> None:
         """What lies above a sequence may be lost: what the stream lacks is written again."""
         for record in self._revocations.holds:
-            if self._places.get(record.hold.id, (b"", 0))[1] > above or not above:
+            place = self._places.get(record.hold.id)
+            if not above or (place is not None and place.sequence > above):
                 self.lost(record.hold.id)
 
     @property
