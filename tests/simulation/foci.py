@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING, Final
 
 from kcm_control.timing import Timing
 
+from tests.simulation.network import Weather
+from tests.simulation.stream import Store
+
 if TYPE_CHECKING:
     from tests.simulation.plan import Fault, Kill, Plan
 
@@ -187,17 +190,71 @@ def _late_answers(aim: Aim) -> None:
     aim.add("hold-reply", 0.2, 0.0)
 
 
+def _stage(aim: Aim, lease_s: float) -> None:
+    """One region, calm, with leases of this length, and one kill late in the run."""
+    aim.alone()
+    aim.plan.timing = replace(aim.timing, control_lease_s=lease_s, renew_every_s=lease_s / 5)
+    aim.plan.weather, aim.plan.store = Weather(), Store()
+    aim.plan.faults.clear()
+    aim.plan.lasts = 110.0
+    aim.kill = replace(aim.kill, at=90.0, lift_after=None)
+    aim.only(aim.kill)
+
+
+def _newcomer(aim: Aim) -> None:
+    """A stream forgets a boot that began while Cores lagged; it is cut off, and its lease runs."""
+    _stage(aim, 10.0)
+    aim.add("stay-away", 90.0, 83.0)
+    aim.add("deaf-cores", 5.0, 4.7)
+    aim.add("strand", 0.5, 0.0)
+    aim.add("lose-its-boot", 0.4, 0.0)
+
+
+def _another_era(aim: Aim) -> None:
+    """A stream is made anew: its sequences are lower than when somebody who is cut off began."""
+    _stage(aim, 10.0)
+    aim.add("stay-away", 90.0, 60.0)
+    aim.add("strand", 0.5, 0.0)
+    aim.add("recreation", 0.4, 0.0)
+
+
+def _replayed_first(aim: Aim) -> None:
+    """The first record of somebody who is cut off is put above the hold."""
+    _stage(aim, 10.0)
+    aim.add("strand", 0.5, 0.0)
+    aim.add("replay-first", -1.0, 0.0)
+
+
+def _invented_boots(aim: Aim) -> None:
+    """An instance that is cut off has had many more boots."""
+    _stage(aim, 10.0)
+    aim.add("strand", 0.5, 0.0)
+    aim.add("invent-boots", 0.4, 0.0)
+
+
+def _unheard_renewals(aim: Aim) -> None:
+    """Cores lag, and a stream forgets what they missed: a renewal of who is cut off."""
+    _stage(aim, 6.0)
+    aim.add("deaf-cores", 15.0, 14.7)
+    aim.add("lose-since", 14.9, 14.5)
+    aim.add("strand", 0.5, 0.0)
+
+
 FOCI: Final[dict[str, Callable[[Aim], None]]] = {
+    "another-era": _another_era,
     "before-durable": _before_durable,
     "cut-off": _cut_off,
     "gaps": _gaps,
     "held-key": _held_key,
+    "invented-boots": _invented_boots,
     "late-answers": _late_answers,
     "late-join": _late_join,
     "late-start": _late_start,
     "minority": _minority,
     "moment": _moment,
     "new-here": _new_here,
+    "newcomer": _newcomer,
+    "replayed-first": _replayed_first,
     "rollback": _rollback,
     "settling-key": _settling_key,
     "silent-key": _silent_key,
@@ -206,5 +263,6 @@ FOCI: Final[dict[str, Callable[[Aim], None]]] = {
     "stale": _stale,
     "suspend": _suspend,
     "two-operators": _two_operators,
+    "unheard-renewals": _unheard_renewals,
 }
 """By name."""

@@ -97,6 +97,11 @@ class ControlStream:
         kept = [one.entry for one in self._last.values() if one.entry.sequence > behind]
         return sorted(kept, key=lambda entry: entry.sequence)
 
+    @property
+    def past(self) -> list[Entry]:
+        """Everything that was ever stored, and not lost, in its order."""
+        return [one.entry for one in self._history]
+
     def reachable(self, connection: SimConnection) -> bool:
         """Whether a connection's broker answers at all."""
         return connection.connected and connection.leg.state == "open" and not self.down
