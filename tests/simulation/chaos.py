@@ -48,6 +48,7 @@ class Chaos:
         world, self._over = self._world, True
         world.armed.clear()
         world.answers_s = 0.0
+        world.muted = False
         world.stuck.clear()
         world.network.weather = Weather()
         world.network.cut_sides.clear()
@@ -57,6 +58,7 @@ class Chaos:
         for stream in world.streams.values():
             stream.store = Store()
             stream.ack_s = stream.hold_s = 0.0
+            stream.on_put = lambda _: True
             stream.start()
             if stream.split:
                 stream.heal()

@@ -199,6 +199,7 @@ def _stage(aim: Aim, lease_s: float) -> None:
     aim.plan.lasts = 110.0
     aim.kill = replace(aim.kill, at=90.0, lift_after=None)
     aim.only(aim.kill)
+    aim.plan.rates[aim.kill.operator] = 1.0  # whose clock says when it is time to kill
 
 
 def _newcomer(aim: Aim) -> None:
@@ -240,6 +241,28 @@ def _unheard_renewals(aim: Aim) -> None:
     aim.add("strand", 0.5, 0.0)
 
 
+def _lost_repair(aim: Aim) -> None:
+    """A region that hears no broadcast learns of a hold, and forgets it with all that knew it."""
+    _stage(aim, 10.0)
+    plan, region, home = aim.plan, aim.region, "us" if aim.region == "eu" else "eu"
+    plan.regions[:] = sorted((region, home))
+    plan.timing = replace(
+        aim.timing, renew_every_s=0.4, partition_grace_s=10.0, hyok_grace_s=10.0, pull_every_s=3.0
+    )
+    plan.tenants = [replace(one, regions=(home, region), policy="all") for one in plan.tenants]
+    plan.members = [
+        replace(plan.members[0], name=f"{short}-{where}-0", role=role, region=where, side=0)
+        for where in plan.regions
+        for short, role in (("core", "core"), ("gw", "gateway"))
+    ]
+    for one in plan.members:
+        plan.rates.setdefault(one.name, 1.0)
+        plan.wall_s.setdefault(one.name, 0.0)
+    aim.only(replace(aim.kill, scope="tenant", region_pick=0.0))
+    aim.add("mute", 0.1, 0.0)
+    aim.add("lose-repair", 0.1, 0.0)
+
+
 FOCI: Final[dict[str, Callable[[Aim], None]]] = {
     "another-era": _another_era,
     "before-durable": _before_durable,
@@ -250,6 +273,7 @@ FOCI: Final[dict[str, Callable[[Aim], None]]] = {
     "late-answers": _late_answers,
     "late-join": _late_join,
     "late-start": _late_start,
+    "lost-repair": _lost_repair,
     "minority": _minority,
     "moment": _moment,
     "new-here": _new_here,

@@ -22,11 +22,15 @@ from tests.simulation.trust import identity
 
 if TYPE_CHECKING:
     from tests.simulation.plan import Fault
-    from tests.simulation.stream import ControlStream
+    from tests.simulation.stream import ControlStream, Put
     from tests.simulation.world import World
 
 INVENTED: Final = 40
 """Boots that an instance invents: more than any bound that was in force before."""
+
+
+LATE_S: Final = 2.5
+"""Seconds after which a fence is stored late: consumers have been made anew by then."""
 
 
 def gateway(world: World, fault: Fault) -> Instance | None:
@@ -116,6 +120,50 @@ def invent_boots(world: World, fault: Fault) -> None:
         stream.append(subjects.control_lease(fault.region, victim.who.name, boot), body, 120.0)
 
 
+def mute(world: World, fault: Fault) -> None:
+    """No hold is broadcast any more."""
+    world.muted = True
+
+
+def lose_repair(world: World, fault: Fault) -> None:
+    """Another region's hold is stored here, and lost again with all that knew of it.
+
+    What is stored after that says that everything of the other region is known: the fence that the
+    Core had sent before it died with its disk.
+    """
+    region = fault.region
+    stream, kept = world.streams[region], -1
+
+    def gateways() -> list[Instance]:
+        found = (one for _, one in sorted(world.running.items()) if one.who.role == "gateway")
+        return [one for one in found if one.who.region == region]
+
+    def look(put: Put) -> bool:
+        nonlocal kept
+        noun = subjects.control_noun(put[0])
+        if noun == "hold" and kept < 0:
+            kept = stream.sequence
+            for one in gateways():
+                one.following.lags = True
+        if noun != "fence" or kept < 0:
+            return True
+        stream.on_put = lambda _: True
+        world.loop.call_soon(lose, put, context=world.world_context)
+        return False
+
+    def lose(fence: Put) -> None:
+        for core in world.cores(region):
+            world.disks.pop(core.who.name, None)
+            world.crash(core.who.name)
+        for one in gateways():
+            one.following.lags = False
+        world.oracle.forgotten(region)
+        stream.roll_back(stream.sequence - kept)
+        world.loop.after(LATE_S, stream.append, fence[0], fence[1])
+
+    stream.on_put = look
+
+
 def records_of(stream: ControlStream, victim: Instance) -> list[Entry]:
     """The lease records of an instance's boot that the stream ever had, and did not lose."""
     subject = subjects.control_lease(victim.who.region, victim.who.name, victim.boot)
@@ -126,7 +174,9 @@ MISSING: Final[dict[str, Callable[[World, Fault], None]]] = {
     "deaf-cores": deaf_cores,
     "invent-boots": invent_boots,
     "lose-its-boot": lose_its_boot,
+    "lose-repair": lose_repair,
     "lose-since": lose_since,
+    "mute": mute,
     "replay-first": replay_first,
     "stay-away": stay_away,
     "strand": strand,

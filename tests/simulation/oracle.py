@@ -6,11 +6,11 @@ accepted, and of what customers' keys answered; and it checks the invariants at 
 
 1. Nothing is accepted after a kill was reported complete, until it is lifted. And when a Core says
    that it is complete, no instance would serve whom it kills, were it asked at that moment.
-2. Nothing is accepted later than the bound, without the D that is claimed: every answer carries
-   what is left of the leases, and is accepted only within that, counted from the sending of its
-   request. So acceptance ends with the lease; D only covers receivers that count otherwise. And
-   everything accepted lies within the lease of a use of the customer's key, which the key allowed,
-   in that region.
+2. No instance would serve later than the bound, were it asked, and nothing is accepted later than
+   it, without the D that is claimed: every answer carries what is left of the leases, and is
+   accepted only within that, counted from the sending of its request. So acceptance ends with the
+   lease; D only covers receivers that count otherwise. And everything accepted lies within the
+   lease of a use of the customer's key, which the key allowed, in that region.
 3. No operation that began before a purge has an output after it at that instance.
 4. After healing and lifting every record decrypts.
 5. A key that cannot be reached makes no hold.
@@ -171,6 +171,21 @@ class Oracle:
         self._overtaken.update(reached)
         self.note(f"{instance} purges {tenant} ({len(reached)} under way)")
         return len(reached)
+
+    def serves(self, instance: str, tenant: TenantFacts, region: str) -> None:
+        """An instance would serve a tenant, were it asked at this moment: invariant 2."""
+        for hold in self.holds.values():
+            if hold.reaches(tenant) and hold.active(self._loop.now):
+                limit = self._limit(hold, tenant, region)
+                if self._loop.now > limit + SLACK_S:
+                    name = hold.hold_id.hex()[:8]
+                    text = f"{instance} serves {tenant.name}; the bound of hold {name} was"
+                    self._broken(2, f"{text} {limit:.4f}")
+
+    def forgotten(self, region: str) -> None:
+        """A region's stream and all Cores' disks there lose what they had of holds."""
+        for hold in self.holds.values():
+            hold.durable.pop(region, None)
 
     # What clients see.
 

@@ -20,7 +20,7 @@ from tests.simulation.loop import Runaway, Stuck
 from tests.simulation.oracle import Violation
 from tests.simulation.people import Client, Operator
 from tests.simulation.plan import OPERATORS, Plan, draw
-from tests.simulation.world import World
+from tests.simulation.world import PROBE_S, World
 
 RUN_MAX_S: Final = 1000.0
 """Virtual seconds after which a run has failed to recover."""
@@ -73,6 +73,7 @@ class Run:
         for name in world.members:
             loop.after(world.random.uniform(0, 2), world.start, name)
         self.chaos.schedule(plan.faults)
+        loop.after(PROBE_S, world.probe)
         workers = [loop.spawn(client.node, client.work()) for client in self.clients.values()]
         kills = [
             loop.spawn(self.operators[kill.operator].node, self._kill(kill)) for kill in plan.kills

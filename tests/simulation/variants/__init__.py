@@ -55,6 +55,7 @@ VARIANTS: Final[dict[str, Variant]] = {
     "endless-lease": _by(leases.endless_lease, "slow-side"),
     "endless-proofs": _by(leases.endless_proofs, "silent-key"),
     "epoch-merge": _set("epoch-merge", "two-operators"),
+    "fence-without-highest-hold": _by(leases.fence_without_highest_hold, "lost-repair"),
     "first-of-another-era": _by(kills.first_of_another_era, "another-era"),
     "first-zero-exempts": _by(kills.first_zero_exempts, "replayed-first"),
     "gap-after-rollback": _by(leases.gap_after_rollback, "rollback"),
