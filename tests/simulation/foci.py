@@ -196,7 +196,7 @@ def _stage(aim: Aim, lease_s: float) -> None:
     aim.plan.timing = replace(aim.timing, control_lease_s=lease_s, renew_every_s=lease_s / 5)
     aim.plan.weather, aim.plan.store = Weather(), Store()
     aim.plan.faults.clear()
-    aim.plan.lasts = 110.0
+    aim.plan.lasts = 110.0 + aim.plan.lasts / 1000
     aim.kill = replace(aim.kill, at=90.0, lift_after=None)
     aim.only(aim.kill)
     aim.plan.rates[aim.kill.operator] = 1.0  # whose clock says when it is time to kill

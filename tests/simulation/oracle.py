@@ -276,7 +276,11 @@ class Oracle:
         limit, stretched = float("inf"), self.bounds.stretched
         if region in hold.durable:
             limit = hold.durable[region] + stretched(self.bounds.control_lease_s)
-        known = sorted(at for where, at in hold.durable.items() if where in tenant.regions)
+        known = sorted(
+            at
+            for where, at in hold.durable.items()
+            if where in tenant.regions and where != region  # the own one is heard by its stream
+        )
         needed = {"all": 1, "majority": len(tenant.regions) // 2 + 1}.get(tenant.policy)
         if needed is not None and len(known) >= needed:
             limit = min(limit, known[needed - 1] + stretched(self.bounds.grace_s(tenant)))

@@ -20,7 +20,7 @@ COLUMNS: Final = ("region", "instance", "role", "state", "keys purged", "purge",
 
 REGION_STATES: Final = {
     "durable": "stored",
-    "watching": "stored: nobody else may be on record",
+    "watching": "stored; watched too briefly",
     "fence-ended": "cut off: its leases ended",
     "unbounded": "cut off: may serve on",
     "waiting": "not heard from",
