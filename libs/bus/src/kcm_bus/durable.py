@@ -92,8 +92,10 @@ class DurableHolds:
 
     def highest(self) -> Mark:
         """The highest place of a hold, and its id."""
-        marks = (Mark(place.sequence, hold_id) for hold_id, place in self._places.items())
-        return max(marks, default=NOWHERE)
+        if not self._places:
+            return NOWHERE
+        hold_id, place = max(self._places.items(), key=lambda one: one[1].sequence)
+        return Mark(place.sequence, hold_id)
 
     def note(self, record: HoldRecord, sequence: int) -> None:
         """The stream was seen to have this state."""
