@@ -22,7 +22,7 @@ from kcm_bus.membership import Membership
 from kcm_control.boots import BootRecords
 from kcm_control.knowledge import Knowledge
 from kcm_control.leases import FOREVER
-from kcm_control.marks import Mark
+from kcm_control.marks import NOWHERE, Mark
 from kcm_control.proofs import ProofKey, Target
 from kcm_control.registry import Registry
 from kcm_control.revocation import Revocations
@@ -334,7 +334,7 @@ def _knowing(now: float) -> Knowledge:
     knowledge.wrote(now, 0, mark)
     knowledge.leased(mark, own=True)
     for other in REGIONS[1:]:
-        knowledge.fenced(other, mark)
+        knowledge.fenced(other, mark, NOWHERE)
     knowledge.delivered(1)
     return knowledge
 

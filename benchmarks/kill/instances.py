@@ -127,7 +127,14 @@ class Region:
 
     async def _fence(self, other: str) -> None:
         core = random.choice(self._cores)
-        fence = Fence(region=self._region, other=other, position=core.sequence, nonce=core.nonce)
+        fence = Fence(
+            region=self._region,
+            other=other,
+            position=core.sequence,
+            nonce=core.nonce,
+            stored=0,
+            hold=bytes(16),
+        )
         body = encode(core.identity.sign(Kind.FENCE, fence))
         await self._put(subjects.control_fence(self._region, other), body)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from kcm_control.knowledge import Knowledge
-from kcm_control.marks import Mark
+from kcm_control.marks import NOWHERE, Mark
 from kcm_control.timing import Timing
 
 HOUR_S: Final = 3600.0
@@ -29,5 +29,5 @@ def renew(knowledge: Knowledge, now: float, *others: str) -> Mark:
     assert knowledge.leased(mark, own=True)
     knowledge.delivered(sequence)
     for other in others:
-        assert knowledge.fenced(other, mark)
+        assert knowledge.fenced(other, mark, NOWHERE)
     return mark

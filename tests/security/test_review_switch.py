@@ -16,6 +16,7 @@ from kcm_bus.switch import KillSwitch
 from kcm_control.boots import BOOTS_PER_INSTANCE_MAX, GONE_S, BootRecords
 from kcm_control.holds import HoldRecord
 from kcm_control.knowledge import Knowledge
+from kcm_control.marks import Mark
 from kcm_control.registry import Registry
 from kcm_control.revocation import Revocations
 from kcm_control.timing import Timing
@@ -411,20 +412,24 @@ def test_pages_of_holds_fit_into_a_message():
 async def test_boots_that_were_read_before_a_hold_was_durable_do_not_count():
     """A boot that began in between would be missing from them."""
     rig = Rig()
-    watcher = regions(rig)
-    kill = rig.switch.learning.learn(signed(hold())).hold.id
+    kill = rig.switch.learning.learn(signed(hold()))
+    subject = subjects.control_hold("eu", "tenant", kill.hold.id)
 
-    class Switch:
-        def __init__(self):
-            self.places = [0, 7, 7, 7, 7, 9]
+    async def read_with(when, sequence):
+        """The hold is delivered at ``sequence`` before or while the boots are read."""
 
-        def durable_at(self, hold_id):
-            return self.places.pop(0)
+        async def caught_up():
+            if when == "while":
+                rig.switch.receive(Entry(sequence, subject, kill.message))
+            return Mark(sequence + 1, b"n" * 16)
 
-        async def boots(self):
-            return 1, []
+        if when == "before":
+            rig.switch.receive(Entry(sequence, subject, kill.message))
+        rig.switch.caught_up = caught_up
+        return (await regions(rig).facts_here(kill.hold.id)).durable_at
 
-    watcher._switch = Switch()
-    told = [(await watcher.facts_here(kill))[0] for _ in range(3)]
-    assert told == [0, 7, 0]
+    rig.region.stream.stored.clear()
+    assert await read_with("while", 7) == 0
+    assert await read_with("before", 7) == 7
+    assert await read_with("while", 9) == 0
     await settle()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from kcm_core.l1.state import L1State
@@ -11,6 +12,7 @@ from kcm_core.l1.state import L1State
 from tests.simulation.core import SimCore
 from tests.simulation.following import SimFollowing
 from tests.simulation.instance import Instance
+from tests.simulation.missing import MISSING
 from tests.simulation.network import Leg, Weather
 from tests.simulation.plan import Fault
 from tests.simulation.stream import ControlStream, Store
@@ -34,7 +36,7 @@ class Chaos:
             name.removeprefix("_do_").replace("_", "-"): getattr(self, name)
             for name in dir(self)
             if name.startswith("_do_")
-        }
+        } | {name: partial(do, world) for name, do in MISSING.items()}
 
     def schedule(self, faults: list[Fault]) -> None:
         """Have every fault happen at its time."""
@@ -46,6 +48,7 @@ class Chaos:
         world, self._over = self._world, True
         world.armed.clear()
         world.answers_s = 0.0
+        world.muted = False
         world.stuck.clear()
         world.network.weather = Weather()
         world.network.cut_sides.clear()
@@ -55,6 +58,7 @@ class Chaos:
         for stream in world.streams.values():
             stream.store = Store()
             stream.ack_s = stream.hold_s = 0.0
+            stream.on_put = lambda _: True
             stream.start()
             if stream.split:
                 stream.heal()

@@ -135,9 +135,11 @@ class SimCore(Instance):
         what, deadline_ms = body
         if self.clock.unix_ms() >= deadline_ms:
             raise KcmError(Code.DEADLINE_EXCEEDED)
-        if verb == "put":
-            return _said(await self.kills.place(what, deadline_ms))
-        return _said(await self.kills.status(what))
+        placed = verb == "put"
+        status = await (self.kills.place(what, deadline_ms) if placed else self.kills.status(what))
+        if status.complete and not status.lifted:
+            self.world.said_complete(status.hold_id, self.who.name)
+        return _said(status)
 
 
 def _said(status: HoldStatus) -> list[Any]:

@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING, Final
 
 from kcm_control.timing import Timing
 
+from tests.simulation.network import Weather
+from tests.simulation.stream import Store
+
 if TYPE_CHECKING:
     from tests.simulation.plan import Fault, Kill, Plan
 
@@ -187,17 +190,95 @@ def _late_answers(aim: Aim) -> None:
     aim.add("hold-reply", 0.2, 0.0)
 
 
+def _stage(aim: Aim, lease_s: float) -> None:
+    """One region, calm, with leases of this length, and one kill late in the run."""
+    aim.alone()
+    aim.plan.timing = replace(aim.timing, control_lease_s=lease_s, renew_every_s=lease_s / 5)
+    aim.plan.weather, aim.plan.store = Weather(), Store()
+    aim.plan.faults.clear()
+    aim.plan.lasts = 110.0 + aim.plan.lasts / 1000
+    aim.kill = replace(aim.kill, at=90.0, lift_after=None)
+    aim.only(aim.kill)
+    aim.plan.rates[aim.kill.operator] = 1.0  # whose clock says when it is time to kill
+
+
+def _newcomer(aim: Aim) -> None:
+    """A stream forgets a boot that began while Cores lagged; it is cut off, and its lease runs."""
+    _stage(aim, 10.0)
+    aim.add("stay-away", 90.0, 83.0)
+    aim.add("deaf-cores", 5.0, 4.7)
+    aim.add("strand", 0.5, 0.0)
+    aim.add("lose-its-boot", 0.4, 0.0)
+
+
+def _another_era(aim: Aim) -> None:
+    """A stream is made anew: its sequences are lower than when somebody who is cut off began."""
+    _stage(aim, 10.0)
+    aim.add("stay-away", 90.0, 60.0)
+    aim.add("strand", 0.5, 0.0)
+    aim.add("recreation", 0.4, 0.0)
+
+
+def _replayed_first(aim: Aim) -> None:
+    """The first record of somebody who is cut off is put above the hold."""
+    _stage(aim, 10.0)
+    aim.add("strand", 0.5, 0.0)
+    aim.add("replay-first", -1.0, 0.0)
+
+
+def _invented_boots(aim: Aim) -> None:
+    """An instance that is cut off has had many more boots."""
+    _stage(aim, 10.0)
+    aim.add("strand", 0.5, 0.0)
+    aim.add("invent-boots", 0.4, 0.0)
+
+
+def _unheard_renewals(aim: Aim) -> None:
+    """Cores lag, and a stream forgets what they missed: a renewal of who is cut off."""
+    _stage(aim, 6.0)
+    aim.add("deaf-cores", 15.0, 14.7)
+    aim.add("lose-since", 14.9, 14.5)
+    aim.add("strand", 0.5, 0.0)
+
+
+def _lost_repair(aim: Aim) -> None:
+    """A region that hears no broadcast learns of a hold, and forgets it with all that knew it."""
+    _stage(aim, 10.0)
+    plan, region, home = aim.plan, aim.region, "us" if aim.region == "eu" else "eu"
+    plan.regions[:] = sorted((region, home))
+    plan.timing = replace(
+        aim.timing, renew_every_s=0.4, partition_grace_s=10.0, hyok_grace_s=10.0, pull_every_s=3.0
+    )
+    plan.tenants = [replace(one, regions=(home, region), policy="all") for one in plan.tenants]
+    plan.members = [
+        replace(plan.members[0], name=f"{short}-{where}-0", role=role, region=where, side=0)
+        for where in plan.regions
+        for short, role in (("core", "core"), ("gw", "gateway"))
+    ]
+    for one in plan.members:
+        plan.rates.setdefault(one.name, 1.0)
+        plan.wall_s.setdefault(one.name, 0.0)
+    aim.only(replace(aim.kill, scope="tenant", region_pick=0.0))
+    aim.add("mute", 0.1, 0.0)
+    aim.add("lose-repair", 0.1, 0.0)
+
+
 FOCI: Final[dict[str, Callable[[Aim], None]]] = {
+    "another-era": _another_era,
     "before-durable": _before_durable,
     "cut-off": _cut_off,
     "gaps": _gaps,
     "held-key": _held_key,
+    "invented-boots": _invented_boots,
     "late-answers": _late_answers,
     "late-join": _late_join,
     "late-start": _late_start,
+    "lost-repair": _lost_repair,
     "minority": _minority,
     "moment": _moment,
     "new-here": _new_here,
+    "newcomer": _newcomer,
+    "replayed-first": _replayed_first,
     "rollback": _rollback,
     "settling-key": _settling_key,
     "silent-key": _silent_key,
@@ -206,5 +287,6 @@ FOCI: Final[dict[str, Callable[[Aim], None]]] = {
     "stale": _stale,
     "suspend": _suspend,
     "two-operators": _two_operators,
+    "unheard-renewals": _unheard_renewals,
 }
 """By name."""

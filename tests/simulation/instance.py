@@ -119,6 +119,15 @@ class Instance:
     def emit(self, type: str, **fields: Any) -> None:  # noqa: A002 - the port's own name
         """Audit is no part of this."""
 
+    def serves(self, tenant: str) -> bool:
+        """Whether it would serve a tenant, were it asked at this moment."""
+        now = self.clock.elapsed()
+        try:
+            self.serving.still(self.serving.begin(tenant, now), now)
+        except KcmError:
+            return False
+        return self.ready
+
     def began(self, tenant: str) -> Operation:
         """An operation with a tenant's keys begins here."""
         self._operations += 1

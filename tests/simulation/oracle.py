@@ -4,12 +4,13 @@ It never asks production's merge what is killed. It hears of statements when the
 of what each region's majority stored, of purges and operations at every instance, of what clients
 accepted, and of what customers' keys answered; and it checks the invariants at each such event.
 
-1. Nothing is accepted after a kill was reported complete, until it is lifted.
-2. Nothing is accepted later than the bound, without the D that is claimed: every answer carries
-   what is left of the leases, and is accepted only within that, counted from the sending of its
-   request. So acceptance ends with the lease; D only covers receivers that count otherwise. And
-   everything accepted lies within the lease of a use of the customer's key, which the key allowed,
-   in that region.
+1. Nothing is accepted after a kill was reported complete, until it is lifted. And when a Core says
+   that it is complete, no instance would serve whom it kills, were it asked at that moment.
+2. No instance would serve later than the bound, were it asked, and nothing is accepted later than
+   it, without the D that is claimed: every answer carries what is left of the leases, and is
+   accepted only within that, counted from the sending of its request. So acceptance ends with the
+   lease; D only covers receivers that count otherwise. And everything accepted lies within the
+   lease of a use of the customer's key, which the key allowed, in that region.
 3. No operation that began before a purge has an output after it at that instance.
 4. After healing and lifting every record decrypts.
 5. A key that cannot be reached makes no hold.
@@ -130,6 +131,19 @@ class Oracle:
             facts.complete_at = self._loop.now
             self.note(f"hold {hold_id.hex()[:8]} complete")
 
+    def reached(self, hold_id: bytes) -> list[TenantFacts]:
+        """The tenants that a hold kills, unless it is lifted."""
+        facts = self.holds[hold_id]
+        if not facts.active(self._loop.now):
+            return []
+        return [tenant for tenant in self.tenants.values() if facts.reaches(tenant)]
+
+    def said_complete(self, hold_id: bytes, core: str, serving: list[str]) -> None:
+        """A Core says that a kill is complete, while these would serve: invariant 1."""
+        if serving:
+            name = hold_id.hex()[:8]
+            self._broken(1, f"{core} says that hold {name} is complete, and {serving[0]}")
+
     # What instances do.
 
     def began(self, operation: Operation, tenant: str) -> None:
@@ -157,6 +171,21 @@ class Oracle:
         self._overtaken.update(reached)
         self.note(f"{instance} purges {tenant} ({len(reached)} under way)")
         return len(reached)
+
+    def serves(self, instance: str, tenant: TenantFacts, region: str) -> None:
+        """An instance would serve a tenant, were it asked at this moment: invariant 2."""
+        for hold in self.holds.values():
+            if hold.reaches(tenant) and hold.active(self._loop.now):
+                limit = self._limit(hold, tenant, region)
+                if self._loop.now > limit + SLACK_S:
+                    name = hold.hold_id.hex()[:8]
+                    text = f"{instance} serves {tenant.name}; the bound of hold {name} was"
+                    self._broken(2, f"{text} {limit:.4f}")
+
+    def forgotten(self, region: str) -> None:
+        """A region's stream and all Cores' disks there lose what they had of holds."""
+        for hold in self.holds.values():
+            hold.durable.pop(region, None)
 
     # What clients see.
 
@@ -247,7 +276,11 @@ class Oracle:
         limit, stretched = float("inf"), self.bounds.stretched
         if region in hold.durable:
             limit = hold.durable[region] + stretched(self.bounds.control_lease_s)
-        known = sorted(at for where, at in hold.durable.items() if where in tenant.regions)
+        known = sorted(
+            at
+            for where, at in hold.durable.items()
+            if where in tenant.regions and where != region  # the own one is heard by its stream
+        )
         needed = {"all": 1, "majority": len(tenant.regions) // 2 + 1}.get(tenant.policy)
         if needed is not None and len(known) >= needed:
             limit = min(limit, known[needed - 1] + stretched(self.bounds.grace_s(tenant)))

@@ -103,6 +103,10 @@ class Plan:
     bounds: Bounds = field(init=False)
 
     def __post_init__(self) -> None:
+        self.bind()
+
+    def bind(self) -> None:
+        """The bounds are those of the durations as they are now."""
         timing = self.timing
         self.bounds = Bounds(
             timing.control_lease_s,
@@ -169,6 +173,7 @@ def _focus(plan: Plan, focus: str, source: random.Random) -> None:
             one if one.model == "hyok" else replace(one, policy="local") for one in plan.tenants
         ]
     FOCI[focus](Aim(plan, source, kill, region, source.random(), Fault))
+    plan.bind()
     plan.faults.sort(key=lambda fault: fault.at)
     # Operators' clocks may run slow, and nobody kills after everything was mended.
     plan.kills[:] = [replace(one, at=min(one.at, plan.lasts - 5)) for one in plan.kills]

@@ -20,7 +20,7 @@ from tests.simulation.loop import Runaway, Stuck
 from tests.simulation.oracle import Violation
 from tests.simulation.people import Client, Operator
 from tests.simulation.plan import OPERATORS, Plan, draw
-from tests.simulation.world import World
+from tests.simulation.world import PROBE_S, World
 
 RUN_MAX_S: Final = 1000.0
 """Virtual seconds after which a run has failed to recover."""
@@ -54,12 +54,26 @@ class Run:
         self.clients: Final = {region: Client(self.world, region) for region in plan.regions}
         self.operators: Final = {name: Operator(self.world, name) for name in OPERATORS}
 
+    async def until_complete(self) -> None:
+        """Only start, go wrong, and wait until the first kill is complete, or the time is over."""
+        loop, world, plan = self.world.loop, self.world, self.plan
+        for name in world.members:
+            loop.after(world.random.uniform(0, 2), world.start, name)
+        self.chaos.schedule(plan.faults)
+        (kill,) = plan.kills
+        loop.spawn(self.operators[kill.operator].node, self._kill(kill))
+        for _ in range(int(plan.lasts)):
+            await asyncio.sleep(1)
+            if any(hold.complete_at for hold in world.oracle.holds.values()):
+                return
+
     async def main(self) -> None:
         """Start, go wrong, heal, and check."""
         loop, world, plan = self.world.loop, self.world, self.plan
         for name in world.members:
             loop.after(world.random.uniform(0, 2), world.start, name)
         self.chaos.schedule(plan.faults)
+        loop.after(PROBE_S, world.probe)
         workers = [loop.spawn(client.node, client.work()) for client in self.clients.values()]
         kills = [
             loop.spawn(self.operators[kill.operator].node, self._kill(kill)) for kill in plan.kills

@@ -78,6 +78,8 @@ class ControlStream:
         self.hold_s = 0.0
         """Seconds by which holds are stored late."""
         self.on_stored: list[OnStored] = []
+        self.on_put: Callable[[Put], bool] = lambda _: True
+        """Looks at every put that arrives; ``False`` keeps it from being stored."""
         self.on_lost: list[Callable[[str, int], None]] = []
         """Told the region and the sequence behind which everything was lost."""
         self.followings: list[SimFollowing] = []
@@ -97,6 +99,11 @@ class ControlStream:
         kept = [one.entry for one in self._last.values() if one.entry.sequence > behind]
         return sorted(kept, key=lambda entry: entry.sequence)
 
+    @property
+    def past(self) -> list[Entry]:
+        """Everything that was ever stored, and not lost, in its order."""
+        return [one.entry for one in self._history]
+
     def reachable(self, connection: SimConnection) -> bool:
         """Whether a connection's broker answers at all."""
         return connection.connected and connection.leg.state == "open" and not self.down
@@ -115,6 +122,9 @@ class ControlStream:
 
     def accept(self, connection: SimConnection, put: Put, acknowledge: Acknowledge) -> None:
         """A put arrived at the broker of a connection."""
+        if not self.on_put(put):
+            self.counts["put lost"] += 1
+            return
         if self.down or connection.leg.state == "cut":
             self.counts["put lost"] += 1
             return

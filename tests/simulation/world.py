@@ -25,6 +25,9 @@ from tests.simulation.stream import ControlStream
 from tests.simulation.trust import SimVerifier, roster
 from tests.simulation.vault import SERVICE, SimStore
 
+PROBE_S: Final = 0.5
+"""Seconds between two looks at who would serve."""
+
 
 class World:
     """Everything of one run."""
@@ -57,6 +60,8 @@ class World:
         """What every Core's machine keeps of holds, by its name."""
         self.armed: Final[Counter[str]] = Counter()
         """Faults that wait for their moment: a broadcast, a purge, an answer."""
+        self.muted = False
+        """Whether broadcasts of holds never leave."""
         self.answers_s = 0.0
         """Seconds by which every answer of a Core is late."""
         self.stuck: Final[dict[str, list[Instance]]] = {}
@@ -109,6 +114,25 @@ class World:
         """A Gateway lets an answer go."""
         self._replied[tenant] = self.loop.now
 
+    def probe(self) -> None:
+        """See, now and every ``PROBE_S``, that nobody would serve later than the bound."""
+        for name, one in sorted(self.running.items()):
+            for tenant in self.plan.tenants:
+                if one.who.region in tenant.regions and one.serves(tenant.name):
+                    self.oracle.serves(name, tenant, one.who.region)
+        self.loop.after(PROBE_S, self.probe)
+
+    def said_complete(self, hold_id: bytes, core: str) -> None:
+        """A Core says that a kill is complete: nobody may be able to serve whom it reaches."""
+        reached = self.oracle.reached(hold_id)
+        serving = [
+            f"{name} serves {tenant.name}"
+            for name, one in sorted(self.running.items())
+            for tenant in reached
+            if one.who.region in tenant.regions and one.serves(tenant.name)
+        ]
+        self.oracle.said_complete(hold_id, core, serving)
+
     def _end_soon(self, instance: Instance) -> None:
         """Kill it before anything else of it runs, and start it again some time later."""
         name = instance.who.name
@@ -146,12 +170,13 @@ class World:
                     self.armed["kill-issuer"] -= 1
                     self.coverage.saw("the issuer dies before the acknowledgement")
                     self._end_soon(self.running[name])
-        elif self.armed["hold-reply"] and self._is_reply(sender, packet):
+            return not self.muted
+        if self.armed["hold-reply"] and self._is_reply(sender, packet):
             self.armed["hold-reply"] -= 1
             self.coverage.saw("a message held between check and send")
             self.loop.after(self.random.uniform(1, 30), self.network.send_now, sender, packet)
             return False
-        elif (
+        if (
             self.answers_s
             and sender.node.name.startswith("core")
             and self._is_reply(sender, packet)

@@ -12,6 +12,7 @@ from kcm_bus.membership import Membership
 from kcm_bus.ports import Entry
 from kcm_bus.remembering import NoMemory
 from kcm_bus.switch import KillSwitch
+from kcm_control.completeness import RegionFacts
 from kcm_control.knowledge import Knowledge
 from kcm_control.registry import Registry
 from kcm_control.revocation import Revocations
@@ -245,9 +246,15 @@ class Regions:
 
     async def facts_here(self, hold_id):
         boot = Boot(
-            instance="gw-eu", boot=b"g" * 16, role=Role.GATEWAY, first=1, latest=2, lease_ms=1
+            instance="gw-eu",
+            boot=b"g" * 16,
+            role=Role.GATEWAY,
+            first=1,
+            latest=2,
+            lease_ms=1,
+            silent_ms=0,
         )
-        return 5, 9, [boot]
+        return RegionFacts(5, [boot])
 
 
 def receipt(raw_boot=b"g" * 16, unkept=""):

@@ -17,14 +17,19 @@ HOLD = HoldRecord(
 )  # fmt: skip
 
 
-def boot(name, first, latest=99):
+TIMING = Timing()
+WATCHED = TIMING.boot_bound_s(0)
+
+
+def boot(name, first, latest=99, silent_ms=0, lease_ms=10_000):
     return Boot(
         instance=name,
         boot=name.encode().ljust(16),
         role=Role.CORE,
         first=first,
         latest=latest,
-        lease_ms=10_000,
+        lease_ms=lease_ms,
+        silent_ms=silent_ms,
     )
 
 
@@ -46,22 +51,64 @@ def receipts(*names, unkept=""):
 
 
 def test_complete_when_every_boot_on_record_has_receipted():
-    facts = {"eu": RegionFacts(10, [boot("a", 1), boot("b", 2)])}
+    facts = {"eu": RegionFacts(10, [boot("a", 1), boot("b", 2)], watched_s=WATCHED)}
     status = status_of(facts, receipts("a", "b"))
     assert status.complete
     assert [b.how for b in status.boots] == ["receipt", "receipt"]
 
 
 def test_one_missing_receipt_is_not_complete():
-    facts = {"eu": RegionFacts(10, [boot("a", 1), boot("b", 2)])}
+    facts = {"eu": RegionFacts(10, [boot("a", 1), boot("b", 2)], watched_s=WATCHED)}
     status = status_of(facts, receipts("a"))
     assert not status.complete
     assert [b.how for b in status.boots] == ["receipt", "waiting"]
 
 
-def test_a_boot_that_began_after_the_hold_was_durable_knows_it():
-    facts = {"eu": RegionFacts(10, [boot("a", 1), boot("b", 11)])}
-    assert status_of(facts, receipts("a")).complete
+def how_of(one, *, since=0.0, watched=WATCHED, arrivals=None):
+    """How one boot counts, and whether the kill is complete with it."""
+    facts = {"eu": RegionFacts(10, [one], since, watched)}
+    status = status_of(facts, arrivals or {})
+    return status.boots[0].how, status.complete
+
+
+SILENT_MS = int(WATCHED * 1000 / (1 - TIMING.clock_error)) + 1
+"""Milliseconds of silence, told by a clock that may run fast, in which a lease surely ends."""
+
+
+def test_a_boot_with_no_record_below_the_hold_began_after_it():
+    assert how_of(boot("b", 11, silent_ms=SILENT_MS)) == ("started-after", True)
+
+
+def test_a_boot_that_was_silent_for_its_lease_has_ended_whenever_the_hold_came():
+    assert how_of(boot("a", 1, silent_ms=SILENT_MS)) == ("lease-ended", True)
+    assert how_of(boot("a", 1, silent_ms=SILENT_MS - 20)) == ("waiting", False)
+
+
+def test_that_a_boot_began_after_the_hold_is_not_believed_of_its_word_alone():
+    """It may have begun in a stream that was lost, where sequences were higher."""
+    assert how_of(boot("b", 11)) == ("waiting", False)
+
+
+@pytest.mark.parametrize("name", ["receipt", "silence", "later start"])
+def test_outside_of_a_watch_nothing_is_complete_before_every_lease_has_ended(name):
+    arrivals = receipts("a") if name == "receipt" else {}
+    one = boot("a", 11 if name == "later start" else 1, silent_ms=SILENT_MS)
+    for watched in (0.0, WATCHED - 0.01):
+        assert not how_of(one, watched=watched, arrivals=arrivals)[1]
+        assert not how_of(one, watched=watched, arrivals=arrivals, since=WATCHED - 0.01)[1]
+        assert how_of(one, watched=watched, arrivals=arrivals, since=WATCHED)[1]
+
+
+def test_a_region_that_cannot_tell_who_is_missing_says_so():
+    facts = {"eu": RegionFacts(10, [boot("a", 1)])}
+    assert [one.how for one in status_of(facts, receipts("a")).regions] == ["watching"]
+
+
+def test_the_longest_lease_on_record_has_to_have_ended():
+    """A boot that is missing may have had one as long."""
+    longer = boot("a", 1, lease_ms=20_000)
+    assert not how_of(longer, watched=WATCHED, arrivals=receipts("a"))[1]
+    assert how_of(longer, watched=TIMING.boot_bound_s(20), arrivals=receipts("a"))[1]
 
 
 def test_a_receipt_of_another_boot_of_the_same_instance_does_not_count():
@@ -97,8 +144,8 @@ def test_a_receipt_by_somebody_else_for_this_boot_does_not_count():
 
 
 def test_a_boot_that_has_not_said_when_it_began_began_before():
-    facts = {"eu": RegionFacts(10, [boot("a", 0)])}
-    assert not status_of(facts, {}).complete
+    assert how_of(boot("a", 0)) == ("waiting", False)
+    assert how_of(boot("a", 0, silent_ms=SILENT_MS)) == ("lease-ended", True)
 
 
 def test_a_late_starter_needs_the_hold_to_be_durable():

@@ -4,7 +4,7 @@ import pytest
 from kcm_control.fences import Fences, durable_majority, needed_others
 from kcm_control.knowledge import Knowledge
 from kcm_control.leases import EXPIRED, FOREVER, SPACING_S, WRITES_KEPT, ControlLease
-from kcm_control.marks import MARKS_KEPT, Mark, Marks
+from kcm_control.marks import MARKS_KEPT, NOWHERE, Mark, Marks
 from kcm_control.proofs import ProofKey, Proofs, Target
 from kcm_control.timing import Timing
 
@@ -198,9 +198,9 @@ def test_a_late_fence_after_a_rollback_is_worth_nothing():
         boot.read(sequence, own=False, of=1000 + sequence)
     boot.write(500.0, 60)
     boot.read(50, own=False, of=2000)
-    assert not boot.known.fenced("us", old)
+    assert not boot.known.fenced("us", old, NOWHERE)
     assert not boot.known.knows("us")
-    assert boot.known.fenced("us", mark(50, of=2000)) is True
+    assert boot.known.fenced("us", mark(50, of=2000), NOWHERE) is True
 
 
 # Proofs
@@ -249,7 +249,7 @@ def test_nothing_is_known_before_anything_was_written():
     assert boot.known.mark is None
     assert boot.until == EXPIRED
     boot.read(5, own=False)
-    assert boot.known.fenced("us", mark(5))
+    assert boot.known.fenced("us", mark(5), NOWHERE)
     assert boot.known.proven(KEY, mark(5))
     assert not boot.known.knows("us")
     assert boot.known.proofs.until(KEY, boot.known.lease) == EXPIRED
@@ -302,7 +302,7 @@ def test_after_forgetting_nothing_counts_until_the_stream_is_read_from_its_start
     assert boot.known.era == era + 1
     assert boot.known.wrote(200.0, boot.known.lease.seen, mark(50))
     assert boot.read(50)
-    assert not boot.known.fenced("us", mark(50))
+    assert not boot.known.fenced("us", mark(50), NOWHERE)
     assert not boot.known.proven(KEY, mark(50))
     assert boot.until == EXPIRED
     assert boot.known.anchor == 0, "a consumer that is made now begins at the start"
@@ -318,7 +318,7 @@ def test_a_resume_dates_what_was_known_back_to_the_anchor_and_drops_nothing():
     boot.write(100.0, 5)
     boot.write(103.0, 8)
     boot.read(12, own=False)
-    boot.known.fenced("us", mark(12))
+    boot.known.fenced("us", mark(12), NOWHERE)
     boot.known.proven(KEY, mark(12))
     boot.known.resumed(boot.known.anchor)
     assert boot.known.knows("us")
@@ -326,13 +326,13 @@ def test_a_resume_dates_what_was_known_back_to_the_anchor_and_drops_nothing():
     assert boot.known.proofs.until(KEY, boot.known.lease) == 133.0
     assert boot.until == 113.0
     # What comes at that place now may be another thing.
-    assert not boot.known.fenced("us", mark(12))
+    assert not boot.known.fenced("us", mark(12), NOWHERE)
 
 
 def test_a_resume_never_makes_anything_later():
     boot = Boot()
     boot.write(100.0, 5)
     boot.write(103.0, 8)
-    boot.known.fenced("us", mark(5))
+    boot.known.fenced("us", mark(5), NOWHERE)
     boot.known.resumed(8)
     assert boot.known.fences.moment("us", boot.known.lease) == 100.0

@@ -120,10 +120,10 @@ def test_a_cursor_visits_every_hold_once_in_order(numbers, size):
 # Completeness
 
 
-def boot(name, first=1):
+def boot(name, first=1, silent_ms=0):
     return Boot(
         instance=name, boot=name.encode().ljust(16), role=Role.CORE, first=first, latest=99,
-        lease_ms=1,
+        lease_ms=1, silent_ms=silent_ms,
     )  # fmt: skip
 
 
@@ -141,7 +141,7 @@ def receipts(*names, as_boot=None):
 
 
 def durable(name, since=0.0, at=10):
-    return RegionFacts(at, [boot(name)], since)
+    return RegionFacts(at, [boot(name)], since, watched_s=BOUND)
 
 
 def status(regions, *names, reach=None, got=None):
@@ -170,7 +170,8 @@ def test_nothing_is_complete_that_is_durable_nowhere():
 
 def test_a_boot_counts_by_receipt_by_a_later_start_or_by_timer_and_not_before():
     def one(first, since, *names):
-        facts = RegionFacts(10, [boot("a", first)], since)
+        silent_ms = int(2000 * BOUND) if first > 10 else 0
+        facts = RegionFacts(10, [boot("a", first, silent_ms)], since, watched_s=BOUND)
         found = status({"eu": facts}, *names)
         assert found.complete == (found.boots[0].how != "waiting")
         return found.boots[0].how

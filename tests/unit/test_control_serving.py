@@ -6,7 +6,7 @@ import pytest
 from kcm_control.holds import HoldRecord
 from kcm_control.knowledge import Knowledge
 from kcm_control.leases import FOREVER
-from kcm_control.marks import Mark
+from kcm_control.marks import NOWHERE, Mark
 from kcm_control.proofs import ProofKey, Target
 from kcm_control.registry import Registry
 from kcm_control.revocation import Revocations
@@ -49,7 +49,7 @@ class Boot:
     def hear(self, now, *others, proof=None):
         mark = self.write(now)
         for other in others:
-            assert self.known.fenced(other, mark)
+            assert self.known.fenced(other, mark, NOWHERE)
         if proof is not None:
             assert self.known.proven(proof, mark)
 

@@ -1,6 +1,7 @@
 """A lift is answered in time although a region is cut off: it is in force, and that can be told."""
 
 from kcm_bus.learning import to_record
+from kcm_control.completeness import RegionFacts
 from kcm_control.registry import Registry
 from kcm_control.revocation import Revocations
 from kcm_control.timing import Timing
@@ -41,7 +42,7 @@ class CutOff:
         self._clock = clock
 
     async def facts_here(self, hold_id):
-        return 7, 9, []
+        return RegionFacts(7, [])
 
     async def facts(self, region, hold_id):
         self._clock.now += SILENT_S

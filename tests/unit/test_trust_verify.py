@@ -106,7 +106,11 @@ ROWS: Final = [
     Row("lease of another role", Kind.LEASE, lease("core-eu", Role.GATEWAY, "eu"), V.lease, ()),
     Row("lease elsewhere", Kind.LEASE, lease("core-eu", Role.CORE, "us"), V.lease, ()),
     Row(
-        "fence", Kind.FENCE, Fence(region="eu", other="us", position=1, nonce=ID), V.fence, CORES_EU
+        "fence",
+        Kind.FENCE,
+        Fence(region="eu", other="us", position=1, nonce=ID, stored=0, hold=ID),
+        V.fence,
+        CORES_EU,
     ),
     Row("proof", Kind.PROOF, PROOF, V.proof, CORES_EU),
     Row(

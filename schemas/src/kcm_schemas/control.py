@@ -94,13 +94,17 @@ class Fence(Message):
     """Region ``region`` knew everything of ``other`` when its own stream stood at ``position``.
 
     ``nonce`` is the one of the lease record that lies there: where another one does, the stream
-    went back, and the fence says nothing.
+    went back, and the fence says nothing. ``stored`` is the highest sequence at which a hold lies
+    that the writer knows, and ``hold`` that hold's id (zeros: there is none): whoever was not
+    delivered that one there lacks something that the fence vouches for.
     """
 
     region: Name
     other: Name
     position: U64
     nonce: Id
+    stored: U64
+    hold: Id
 
 
 class Proof(Message):
@@ -135,7 +139,11 @@ class PullRequest(Message):
 
 
 class Boot(Message):
-    """One boot on record: its lease, and its record's first and latest stream sequence."""
+    """One boot on record: its lease, and its record's first and latest stream sequence.
+
+    ``silent_ms`` is for how long who says this has heard no record of it from below the hold that
+    is asked for, as far as its watch goes; 0 where what was heard does not count.
+    """
 
     instance: Name
     boot: Id
@@ -143,6 +151,7 @@ class Boot(Message):
     first: U64
     latest: U64
     lease_ms: U32
+    silent_ms: U32
 
 
 class PullReply(Message):
@@ -152,6 +161,8 @@ class PullReply(Message):
     ``more`` says that there are more behind the last one. ``durable_at`` is the stream sequence at
     which ``hold_id`` of the request was acknowledged in this region, 0 when it is not stored there;
     ``message`` is that hold as it is stored. ``position`` is the stream's latest sequence.
+    ``held_ms`` is for how long who answers has known the hold in that place, and ``watched_ms`` for
+    how long it had missed nothing of the stream before.
     """
 
     region: Name
@@ -160,6 +171,8 @@ class PullReply(Message):
     more: bool
     position: U64
     durable_at: U64
+    held_ms: U32
+    watched_ms: U32
     message: Annotated[bytes, Field(max_length=2 * limits.SIGNED_HOLD_MAX)]
     holds: Annotated[list[bytes], Field(max_length=limits.HOLDS_MAX)]
     boots: Annotated[list[Boot], Field(max_length=4096)]

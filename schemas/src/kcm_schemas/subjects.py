@@ -133,6 +133,15 @@ def control_lease(region: str, instance: str, boot: bytes) -> str:
     return _in_region(region, "control", "lease", instance, boot.hex())
 
 
+def control_lease_of(subject: str) -> tuple[str, bytes] | None:
+    """Instance and boot of a lease record's subject; ``None`` if it names none."""
+    tokens = subject.split(".")
+    try:
+        return tokens[-2], bytes.fromhex(tokens[-1])
+    except ValueError:
+        return None
+
+
 def control_fence(region: str, other: str) -> str:
     """What this region knows of another one."""
     return _in_region(region, "control", "fence", other)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from kcm_control.boots import BootRecords, Key
+from kcm_control.boots import SAID_MAX_MS, BootRecords, Key
 from kcm_control.completeness import Arrival
+from kcm_control.watch import Watch
 from kcm_schemas.admin import HoldStatus
 from kcm_schemas.control import Boot, Lease
 
@@ -14,8 +15,8 @@ if TYPE_CHECKING:
 
 
 class Lonely(BootRecords):
-    def on_record(self, now: float) -> list[Boot]:
-        return super().on_record(now)[-1:]
+    def on_record(self, now: float, place: int = 0) -> list[Boot]:
+        return super().on_record(now, place)[-1:]
 
 
 class FromMemory(BootRecords):
@@ -33,20 +34,120 @@ class FromMemory(BootRecords):
         if self._began:
             self._heard.add((lease.instance, lease.boot))
 
-    def on_record(self, now: float) -> list[Boot]:
-        return [one for one in super().on_record(now) if (one.instance, one.boot) in self._heard]
+    def on_record(self, now: float, place: int = 0) -> list[Boot]:
+        known = super().on_record(now, place)
+        return [one for one in known if (one.instance, one.boot) in self._heard]
 
 
 def lonely(instance: Instance) -> None:
-    """Whoever is asked whether a kill is complete knows the latest boot alone."""
-    record: Any = instance.switch.record
-    record.boots = Lonely()
+    """Whoever is asked whether a kill is complete knows the latest boot alone.
+
+    Who keeps a watch knows when somebody is missing. So here nobody does.
+    """
+    _record(instance, Lonely(), Absent())
 
 
 def roster_from_memory(instance: Instance) -> None:
-    """Whoever is asked whether a kill is complete counts those whom it heard itself."""
-    record: Any = instance.switch.record
-    record.boots = FromMemory((instance.who.name, instance.boot))
+    """Whoever is asked whether a kill is complete counts those whom it heard itself.
+
+    Who keeps a watch knows when that is not enough. So here nobody does.
+    """
+    _record(instance, FromMemory((instance.who.name, instance.boot)), Absent())
+
+
+class Absent(Watch):
+    """As old as one may wish."""
+
+    def before_s(self, place: int, noted: float) -> float:
+        return 1e6
+
+
+class Ever(Absent):
+    """And nothing is ever missed."""
+
+    def age_s(self, now: float) -> float:
+        return 1e6
+
+
+class Unwatched(BootRecords):
+    """What was heard counts for ever."""
+
+    def _unhear(self) -> None:
+        """Nothing is doubted."""
+
+
+class ByCount(BootRecords):
+    """Keeps the sixteen latest boots of an instance."""
+
+    def _room(self, instance: str, now: float) -> bool:
+        own = [key for key in self._seen if key[0] == instance]
+        for oldest in own[:-15]:
+            del self._seen[oldest]
+        return True
+
+
+class ByItsWord(BootRecords):
+    """Believes whoever says that it began later than the hold."""
+
+    def _boot(self, seen: Any, now: float, place: int) -> Boot:
+        said = super()._boot(seen, now, place)
+        began = self._began(seen)
+        return said.model_copy(update={"silent_ms": SAID_MAX_MS}) if began > place else said
+
+    def _began(self, seen: Any) -> int:
+        return int(seen.lease.first)
+
+
+class FirstIsHere(ByItsWord):
+    def _began(self, seen: Any) -> int:
+        return int(seen.lease.first or seen.latest)
+
+
+class Forgetful(set[bytes]):
+    """Never knows that a hold lay elsewhere before."""
+
+    def __contains__(self, hold_id: object) -> bool:
+        return False
+
+
+def _record(instance: Instance, records: BootRecords, watch: Watch | None = None) -> None:
+    """Other records of boots; with a watch, that one counts, and where the hold lay does not."""
+    switch: Any = instance.switch
+    switch.record.boots = records
+    if watch is not None:
+        switch.record.boots.watch = watch
+        switch._durable._once = Forgetful()
+
+
+def no_watch(instance: Instance) -> None:
+    """Who was not heard of is not there, whenever the listening began."""
+    _record(instance, BootRecords(), Absent())
+
+
+def silent_without_watch(instance: Instance) -> None:
+    """A boot is silent since it was heard, whatever was missed since.
+
+    Alone that shows nothing: where something was missed, nobody counts as missing. So here they do.
+    """
+    _record(instance, Unwatched(), Ever())
+
+
+def pruned_by_count(instance: Instance) -> None:
+    """Who has had more boots lately is on record with the latest ones."""
+    _record(instance, ByCount())
+
+
+def first_of_another_era(instance: Instance) -> None:
+    """A boot began when it says, whatever the stream has been since.
+
+    Alone that shows nothing: outside of a watch it is not asked. So here there is none.
+    """
+    _record(instance, ByItsWord(), Absent())
+
+
+def first_zero_exempts(instance: Instance) -> None:
+    """A boot that does not say when it began, began where its record lies."""
+    _record(instance, FirstIsHere())
 
 
 class ByName(dict[Key, Arrival]):

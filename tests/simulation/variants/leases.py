@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from kcm_control.fences import Fences
 from kcm_control.knowledge import Knowledge
 from kcm_control.leases import FOREVER, ControlLease
-from kcm_control.marks import Mark
+from kcm_control.marks import NOWHERE, Mark
 from kcm_control.proofs import ProofKey, Proofs
 from kcm_schemas import subjects
 from kcm_schemas.codes import KcmError
@@ -121,6 +121,13 @@ class Undoubting(Knowledge):
 
     def forget(self) -> None:
         """Never."""
+
+
+class Trusting(Knowledge):
+    """Does not ask for the highest hold."""
+
+    def fenced(self, other: str, mark: Mark, highest: Mark) -> bool:
+        return super().fenced(other, mark, NOWHERE)
 
 
 class NoFences(Fences):
@@ -239,6 +246,12 @@ def replay_only_at_reconnect(instance: Instance) -> None:
 def no_fences(instance: Instance) -> None:
     """A boot believes for ever that it knows every other region."""
     _knowledge(instance).fences = NoFences()
+
+
+def fence_without_highest_hold(instance: Instance) -> None:
+    """A fence is believed by who lacks what its writer had stored."""
+    knowledge = _knowledge(instance)
+    knowledge.__class__ = Trusting
 
 
 def endless_proofs(instance: Instance) -> None:

@@ -47,7 +47,7 @@ from kcm_trust.verify import Verifier, hold_id
 from tests.fakes.bus import Bus
 from tests.fakes.ports import FakeLog, Stream, Wire
 from tests.fakes.unsealer import FakeUnsealer
-from tests.fakes.virtual import VirtualClock
+from tests.fakes.virtual import VirtualClock, let_pass
 from tests.vectors.families.messages import identity
 
 ID: Final = b"i" * 16
@@ -133,6 +133,11 @@ def held(one: Hold, signer: str = "security") -> bytes:
 
 def lifted(one: Hold, signer: str = "security") -> bytes:
     return lift(identity(signer), held(one, signer), issued_ms=9, reason="over")
+
+
+async def watched(system: System) -> None:
+    """Let every Core that runs watch for longer than any lease lasts."""
+    await let_pass(system.timing.boot_bound_s(0) + 1)
 
 
 class System:

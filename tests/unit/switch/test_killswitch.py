@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 from kcm_bus.ports import Entry
+from kcm_control.marks import NOWHERE
 from kcm_schemas import subjects
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.control import Fence, Proof
@@ -225,8 +226,15 @@ async def with_mark(system, name="gw-eu-1"):
     return boot, await boot.switch.caught_up()
 
 
-def fence(mark, region="eu", other="us"):
-    return Fence(region=region, other=other, position=mark.sequence, nonce=mark.nonce)
+def fence(mark, region="eu", other="us", highest=NOWHERE):
+    return Fence(
+        region=region,
+        other=other,
+        position=mark.sequence,
+        nonce=mark.nonce,
+        stored=highest.sequence,
+        hold=highest.nonce,
+    )
 
 
 def fence_entry(boot, statement, signer):

@@ -16,7 +16,7 @@ from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.l1 import L1State
 
 from tests.fakes.virtual import let_pass, settled, until
-from tests.unit.switch.rig import LINK, URI, Boot, held, hold, lifted, tenant
+from tests.unit.switch.rig import LINK, URI, Boot, held, hold, lifted, tenant, watched
 
 
 def place(one, region="eu"):
@@ -268,6 +268,7 @@ async def test_a_lift_that_arrives_before_its_hold_leaves_nothing_killed(system)
 async def test_two_operators_at_once_need_two_lifts(system):
     core = system.core("core-eu-1")
     await core.start(regions=False, watch=False)
+    await watched(system)
     core.learn(LINK, tenant())
     one, two = hold(), hold()
     deadline = core.clock.unix_ms() + 20_000
@@ -286,6 +287,7 @@ async def test_two_operators_at_once_need_two_lifts(system):
 async def test_the_same_kill_sent_twice_at_once_is_one_kill(system):
     core = system.core("core-eu-1")
     await core.start(regions=False, watch=False)
+    await watched(system)
     core.learn(LINK, tenant())
     raw = held(hold())
     deadline = core.clock.unix_ms() + 20_000

@@ -34,7 +34,8 @@ async def answering(system, region, answer):
         request = VERIFIER.pull(message.data)
         fields = {
             "region": region, "nonce": request.nonce, "same": False, "more": False,
-            "position": 9, "durable_at": 0, "message": b"", "holds": [], "boots": [],
+            "position": 9, "durable_at": 0, "held_ms": 0, "watched_ms": 0,
+            "message": b"", "holds": [], "boots": [],
         }  # fmt: skip
         fields |= answer(request) or {}
         signer = fields.pop("signer", f"core-{region}-1")
@@ -292,15 +293,17 @@ async def test_a_lift_is_pulled_as_a_hold_is(system):
 
 
 def test_the_largest_reply_fits_into_a_message():
+    from kcm_control.boots import BOOTS_MAX
     from kcm_schemas.control import Boot
     from kcm_schemas.roster import Role
 
     boots = [
         Boot(instance="i" * 63, boot=bytes(16), role=Role.GATEWAY, first=1 << 62, latest=1 << 62,
-            lease_ms=1)
-    ] * 2048  # fmt: skip
+            lease_ms=1 << 31, silent_ms=1 << 31)
+    ] * BOOTS_MAX  # fmt: skip
     reply = PullReply(
         region="eu", nonce=bytes(16), same=False, more=True, position=1, durable_at=1,
+        held_ms=1 << 31, watched_ms=1 << 31,
         message=b"m" * 2 * limits.SIGNED_HOLD_MAX,
         holds=[bytes(limits.SIGNED_HOLD_MAX)]
         * (regions_module.PAGE_BYTES // limits.SIGNED_HOLD_MAX),

@@ -23,6 +23,7 @@ CANNOT_STORE: Final = "cannot store"
 
 REGION_STATES: Final = {
     "durable": "stored",
+    "watching": "stored; watched too briefly",
     "fence-ended": "cut off: its leases ended",
     "unbounded": "cut off: may serve on",
     "waiting": "not heard from",
@@ -102,7 +103,7 @@ def verdict(status: HoldStatus) -> str:
         if silent:
             return f"complete: {silent} did not answer, and may serve nothing any more"
         return "complete: every instance on record has purged"
-    waiting = how.count("waiting") + how.count("unbounded")
+    waiting = sum(how.count(one) for one in ("waiting", "watching", "unbounded"))
     return f"under way: {waiting} have not confirmed yet{_troubles(status)}"
 
 

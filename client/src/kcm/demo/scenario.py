@@ -41,6 +41,10 @@ FILE_BYTES: Final = 64 << 20
 BEFORE_KILL_S: Final = 1.0
 """Seconds of traffic before the kill."""
 
+WATCHED_S: Final = 16.0
+"""Seconds after the start in which every Core has followed its stream for longer than a lease and
+its last answer take: before, none can say that no instance is missing from a kill's table."""
+
 DARK_S: Final = 1.5
 """Seconds of traffic after the kill is complete: long enough for a late answer to show."""
 
@@ -117,6 +121,7 @@ class _Scenario:
         self._kind: Final = options.l1
         self._rows: Final = rows
         self._clock: Final = SystemClock()
+        self._began: Final = self._clock.elapsed()
 
     async def play(self) -> dict[str, Any]:
         result: dict[str, Any] = {}
@@ -209,7 +214,8 @@ class _Scenario:
             for stream in streams:
                 group.create_task(stream.run(stop))
             self._tell(f"traffic of {KILLED} and {OTHER} in both regions")
-            await asyncio.sleep(BEFORE_KILL_S)
+            running = self._clock.elapsed() - self._began
+            await asyncio.sleep(max(BEFORE_KILL_S, WATCHED_S - running))
             hold = kills.make("tenant", KILLED, "demonstration")
             published = self._clock.elapsed()
             self._tell(f"killing {KILLED}: hold {hold.id.hex()}")

@@ -11,16 +11,18 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 from kcm_control.holds import HoldRecord
+from kcm_control.marks import NOWHERE, Mark
 from kcm_control.revocation import Revocations
 from kcm_schemas import subjects
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.roster import Role
 from kcm_trust.verify import Untrusted
 
-from kcm_bus.clock import Randomness
+from kcm_bus.clock import Clock, Randomness
 from kcm_bus.emitting import Emit
 from kcm_bus.membership import Membership
 from kcm_bus.ports import Log
@@ -37,6 +39,16 @@ STAND_BACK_S: Final = 0.03
 to write spares the others the work, and none takes the processor from those that still purge."""
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a state of a hold lies, since when that is known here, and whether it lay elsewhere."""
+
+    message: bytes
+    sequence: int
+    noted: float
+    moved: bool
+
+
 class DurableHolds:
     """Where each hold lies in the region's stream, and the tasks of a Core that put it there."""
 
@@ -49,8 +61,10 @@ class DurableHolds:
         learn: Callable[[bytes], HoldRecord],
         refusals: Refusals,
         emit: Emit,
+        clock: Clock,
         randomness: Randomness,
     ) -> None:
+        self._clock: Final = clock
         self._random: Final = randomness
         self._me: Final = membership
         self._stream: Final = stream
@@ -58,7 +72,9 @@ class DurableHolds:
         self._learn: Final = learn
         self._refusals: Final = refusals
         self._emit: Final = emit
-        self._places: dict[bytes, tuple[bytes, int]] = {}
+        self._places: dict[bytes, Place] = {}
+        self._once: set[bytes] = set()
+        """Holds that ever had a place here."""
         self._again: dict[bytes, bool] = {}
         """Holds that are being written, and whether that has to be looked at once more."""
         self._forgotten: set[bytes] = set()
@@ -78,12 +94,29 @@ class DurableHolds:
         The latest such place counts: whoever began after an earlier one may not have seen the hold,
         when something else lay there in between.
         """
-        message, sequence = self._places.get(record.hold.id, (b"", 0))
-        return sequence if message == record.message else 0
+        place = self.placed(record)
+        return 0 if place is None else place.sequence
+
+    def placed(self, record: HoldRecord) -> Place | None:
+        """The same, with since when that is known."""
+        place = self._places.get(record.hold.id)
+        return place if place is not None and place.message == record.message else None
+
+    def highest(self) -> Mark:
+        """The highest place of a hold, and its id."""
+        if not self._places:
+            return NOWHERE
+        hold_id, place = max(self._places.items(), key=lambda one: one[1].sequence)
+        return Mark(place.sequence, hold_id)
 
     def note(self, record: HoldRecord, sequence: int) -> None:
         """The stream was seen to have this state."""
-        self._places[record.hold.id] = (record.message, sequence)
+        hold_id, known = record.hold.id, self._places.get(record.hold.id)
+        if known is None or (known.message, known.sequence) != (record.message, sequence):
+            moved = hold_id in self._once
+            self._once.add(hold_id)
+            noted = self._clock.elapsed()
+            self._places[hold_id] = Place(record.message, sequence, noted, moved)
 
     def lost(self, hold_id: bytes | None) -> None:
         """The stream has something else where this hold has to be."""
@@ -94,7 +127,8 @@ class DurableHolds:
     def forget(self, above: int = 0) -> None:
         """What lies above a sequence may be lost: what the stream lacks is written again."""
         for record in self._revocations.holds:
-            if self._places.get(record.hold.id, (b"", 0))[1] > above or not above:
+            place = self._places.get(record.hold.id)
+            if not above or (place is not None and place.sequence > above):
                 self.lost(record.hold.id)
 
     @property

@@ -132,20 +132,27 @@ class OnRecord:
     def restart(self) -> None:
         """The stream went back: its beginning there says nothing of the new one."""
         self._knowledge.forget()
+        self.boots.doubted(self._clock.elapsed())
         self._first = BEFORE_EVERYTHING
 
     def take(self, entry: Entry) -> None:
         """Take a lease record that was delivered; raises ``Untrusted``."""
+        now = self._clock.elapsed()
         if not entry.data:
-            return  # nobody signed that: it says nothing
-        lease = self._me.verifier.lease(entry.data)
-        if entry.subject != subjects.control_lease(lease.region, lease.instance, lease.boot):
-            raise Forged("the lease record lies under another name")
+            # The broker says that a record expired; nobody signed that.
+            self._tampered(entry.subject, now, expired=True)
+            return
+        try:
+            lease = self._me.verifier.lease(entry.data)
+            if entry.subject != subjects.control_lease(lease.region, lease.instance, lease.boot):
+                raise Forged("the lease record lies under another name")
+        except Untrusted:
+            self._tampered(entry.subject, now)
+            raise
         own = (lease.instance, lease.boot) == (self._me.name, self._me.boot)
         if not self._knowledge.leased(Mark(entry.sequence, lease.nonce), own=own):
             self.lost("another record was read back than was acknowledged")
             return
-        now = self._clock.elapsed()
         self.boots.take(lease, entry.sequence, now)
         if lease.role is Role.CORE and not own and not lease.ended and lease.first:
             lease_s = lease.lease_ms / 1000
@@ -155,6 +162,12 @@ class OnRecord:
         # A boot's first record is written before it has caught up.
         if lease.role is Role.CORE and lease.first and not own and self._differs(lease, now):
             self.lost(f"{lease.instance} knows other holds than were read here")
+
+    def _tampered(self, subject: str, now: float, *, expired: bool = False) -> None:
+        """In place of a boot's record lies what that boot did not sign."""
+        key = subjects.control_lease_of(subject)
+        if key is not None and not (expired and not self.boots.knows(*key)):
+            self.boots.tampered(*key, now)
 
     def _differs(self, lease: Lease, now: float) -> bool:
         return self._agreement.heard(lease.instance, lease.holds, self._holds(), now)

@@ -16,6 +16,7 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
+from kcm_control.completeness import RegionFacts
 from kcm_control.knowledge import Knowledge
 from kcm_control.marks import Mark
 from kcm_control.revocation import Revocations
@@ -102,6 +103,7 @@ class KillSwitch:
             learn=self.learning.learn,
             refusals=self._refusals,
             emit=emit,
+            clock=clock,
             randomness=randomness,
         )
         self._clearing: Final = Clearing(membership, stream, emit, randomness)
@@ -217,10 +219,37 @@ class KillSwitch:
             await asyncio.sleep(HEARD_POLL_S)
         log.warning("not every other region was heard yet")
 
-    async def boots(self) -> tuple[int, list[Boot]]:
-        """The region's boots on record, and the stream position at which that is true."""
+    async def boots(self) -> list[Boot]:
+        """The region's boots on record, read behind an own record. Raises ``unavailable``."""
+        await self.caught_up()
+        return self.record.boots.on_record(self._clock.elapsed())
+
+    async def facts(self, hold_id: bytes) -> tuple[int, RegionFacts]:
+        """The stream's position, and behind it who is on record, and where a hold is durable.
+
+        ``hold_id`` may be unknown. Its place is looked up *before* the boots are read: the other
+        way round, a boot that began between the two would be missing, and the kill complete
+        without it. Where it moved meanwhile, or more boots were refused than there is room for, it
+        is not durable yet. Raises ``unavailable``.
+        """
+        before = self.durable_at(hold_id)
         mark = await self.caught_up()
-        return mark.sequence, self.record.boots.on_record(self._clock.elapsed())
+        now, boots = self._clock.elapsed(), self.record.boots
+        record = self._revocations.holds.get(hold_id)
+        place = None if record is None else self._durable.placed(record)
+        if place is None or place.sequence != before or before >= mark.sequence:
+            return mark.sequence, RegionFacts(0, boots.on_record(now))
+        watched_s = 0.0 if place.moved else boots.watch.before_s(before, place.noted)
+        found = boots.on_record(now, before)
+        durable_at = before if boots.whole(now) else 0
+        return mark.sequence, RegionFacts(durable_at, found, now - place.noted, watched_s)
+
+    def highest_hold(self) -> Mark:
+        """The highest place in the region's stream at which a hold lies that is known, and its id.
+
+        Sequence 0 and zeros when there is none.
+        """
+        return self._durable.highest()
 
     async def tell(self, raw: bytes) -> None:
         """Broadcast a hold or lift to every instance of every region."""
@@ -237,6 +266,7 @@ class KillSwitch:
 
     def resumed(self, behind: int) -> None:
         """What was above counts when it comes again."""
+        self.record.boots.resumed(behind, self._clock.elapsed())
         self._knowledge.resumed(behind)
         self._durable.forget(behind)
 
@@ -246,6 +276,7 @@ class KillSwitch:
 
     def receive(self, entry: Entry) -> None:
         """Take an entry of the stream, whatever it is; nothing here waits."""
+        self.record.boots.delivered(entry.sequence, self._clock.elapsed())
         try:
             match subjects.control_noun(entry.subject):
                 case "hold":
@@ -299,7 +330,8 @@ class KillSwitch:
     def _on_fence(self, fence: Fence) -> None:
         if fence.region != self._me.region:
             raise Untrusted("a fence of another region")
-        if self._knowledge.fenced(fence.other, Mark(fence.position, fence.nonce)):
+        mark, highest = Mark(fence.position, fence.nonce), Mark(fence.stored, fence.hold)
+        if self._knowledge.fenced(fence.other, mark, highest):
             self._listeners[0](fence)
 
     def _on_proof(self, proof: Proof) -> None:
@@ -319,6 +351,7 @@ class KillSwitch:
             # Whatever has its place there is not stored any more, and this one is not either.
             self._durable.lost(place)
         else:
+            self._knowledge.held(Mark(entry.sequence, hold.id))
             known = self._revocations.holds.get(hold.id) or record
             if known.message == entry.data:
                 self._durable.note(known, entry.sequence)

@@ -2,10 +2,14 @@
 
 For each region in scope the hold is acknowledged at stream sequence ``k``, and every boot on record
 there (lease records read after ``k``) has receipted itself, a Core that the hold is on its own
-disk, too; or its first record lies above ``k``,
-so it caught up past the hold before it served; or its lease, and the last answer of it, have ended
-since ``k``. Memory of who was seen lately is never used: a Core that started a second ago would
-know only itself, and everything would be complete at once.
+disk, too; or its lease, and the last answer of
+it, have ended, counted from ``k`` or from when its last record below ``k`` was heard. By a record
+above ``k`` nobody serves who has not read the hold: a boot without any below began after it.
+
+What was heard counts inside a watch only (``kcm_control.watch``), and only where the watch had
+lasted longer than any lease when the hold was noted at ``k``. Else a boot may be missing: a Core
+that started a second ago knows only itself. Then the region is complete once the longest lease has
+ended since ``k``.
 
 A region that cannot be reached counts once the fences of everybody in it have ended, which they do
 when it has not heard, for a grace, of enough regions that have the hold. Under ``local`` they never
@@ -14,7 +18,7 @@ end. Nor do they count for a tenant that is not known here: its fence set may be
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -28,20 +32,33 @@ from kcm_control.holds import HoldRecord
 from kcm_control.timing import Model, Timing
 
 HowBoot = Literal["receipt", "waiting", "started-after", "lease-ended"]
-HowRegion = Literal["durable", "fence-ended", "unbounded", "waiting"]
+HowRegion = Literal["durable", "watching", "fence-ended", "unbounded", "waiting"]
 
 
 @dataclass(frozen=True, slots=True)
 class RegionFacts:
     """What a region said after the hold was durable there (``durable_at`` 0: it is not).
 
-    ``since_s`` is for how long whoever asks has known that it is: the timer that counts out a boot
-    that says nothing.
+    ``since_s`` is for how long who says so has known that it is: the timer that counts out a boot
+    that says nothing. ``watched_s`` is for how long it had followed the stream before, and missed
+    nothing. Both are at most what has passed.
     """
 
     durable_at: int
     boots: Sequence[Boot]
     since_s: float = 0.0
+    watched_s: float = 0.0
+
+    def overseen(self, timing: Timing) -> bool:
+        """Whether what was heard, and that somebody was not, counts."""
+        return self.watched_s >= self._longest_s(timing)
+
+    def timed_out(self, timing: Timing) -> bool:
+        """Whether every lease from before the hold has ended, of whomever it was."""
+        return self.since_s >= self._longest_s(timing)
+
+    def _longest_s(self, timing: Timing) -> float:
+        return timing.boot_bound_s(max((boot.lease_ms for boot in self.boots), default=0) / 1000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,13 +107,13 @@ def hold_status(
     """
     durable = {name: facts.since_s for name, facts in regions.items() if facts and _durable(facts)}
     hows: dict[str, HowRegion] = {
-        name: _region_how(name, durable, reach, timing) for name in regions
+        name: _region_how(name, regions[name], durable, reach, timing) for name in regions
     }
     boots = [
-        _boot_status(name, facts, boot, receipts.get((boot.instance, boot.boot)), timing)
+        boot
         for name, facts in regions.items()
         if facts is not None and hows[name] != "fence-ended"
-        for boot in facts.boots
+        for boot in _boots(name, facts, receipts, timing)
     ]
     served_out = all(how in ("durable", "fence-ended") for how in hows.values())
     return HoldStatus(
@@ -118,9 +135,15 @@ def _durable(facts: RegionFacts) -> bool:
     return facts.durable_at > 0 and bool(facts.boots)
 
 
-def _region_how(name: str, durable: Mapping[str, float], reach: Reach, timing: Timing) -> HowRegion:
-    if name in durable:
-        return "durable"
+def _region_how(
+    name: str,
+    facts: RegionFacts | None,
+    durable: Mapping[str, float],
+    reach: Reach,
+    timing: Timing,
+) -> HowRegion:
+    if facts is not None and name in durable:
+        return "durable" if facts.overseen(timing) or facts.timed_out(timing) else "watching"
     mine = [tenant for tenant in reach.tenants if name in tenant.regions]
     if not reach.closed or any(tenant.policy == "local" for tenant in mine):
         return "unbounded"
@@ -141,20 +164,23 @@ def _nth_longest(values: Iterable[float], n: int) -> float:
     return ordered[n - 1] if len(ordered) >= n else -1.0
 
 
-def _boot_status(
-    region: str, facts: RegionFacts, boot: Boot, arrival: Arrival | None, timing: Timing
-) -> BootStatus:
-    return BootStatus(
-        instance=boot.instance,
-        boot=boot.boot,
-        role=boot.role,
-        region=region,
-        how=_boot_how(facts, boot, arrival, timing),
-        keys=arrival.receipt.keys if arrival else 0,
-        purge_us=arrival.receipt.purge_us if arrival else 0,
-        after_ms=arrival.after_ms if arrival else 0,
-        trouble=_trouble(arrival),
-    )
+def _boots(
+    region: str, facts: RegionFacts, receipts: Mapping[Key, Arrival], timing: Timing
+) -> Iterator[BootStatus]:
+    overseen = facts.overseen(timing)
+    for boot in facts.boots:
+        arrival = receipts.get((boot.instance, boot.boot))
+        yield BootStatus(
+            instance=boot.instance,
+            boot=boot.boot,
+            role=boot.role,
+            region=region,
+            how=_boot_how(facts, boot, arrival, timing, overseen=overseen),
+            keys=arrival.receipt.keys if arrival else 0,
+            purge_us=arrival.receipt.purge_us if arrival else 0,
+            after_ms=arrival.after_ms if arrival else 0,
+            trouble=_trouble(arrival),
+        )
 
 
 def _trouble(arrival: Arrival | None) -> str:
@@ -163,14 +189,17 @@ def _trouble(arrival: Arrival | None) -> str:
     return "" if unkept == PENDING else unkept
 
 
-def _boot_how(facts: RegionFacts, boot: Boot, arrival: Arrival | None, timing: Timing) -> HowBoot:
+def _boot_how(
+    facts: RegionFacts, boot: Boot, arrival: Arrival | None, timing: Timing, *, overseen: bool
+) -> HowBoot:
     if arrival is not None and not arrival.receipt.unkept:
         return "receipt"
     if arrival is not None and boot.latest > facts.durable_at:
         return "waiting"  # it lives, it knows the hold, and a power cut would take it
     if facts.durable_at > 0:
-        if boot.first > facts.durable_at:
-            return "started-after"
-        if facts.since_s >= timing.boot_bound_s(boot.lease_ms / 1000):
+        bound = timing.boot_bound_s(boot.lease_ms / 1000)
+        if facts.since_s >= bound:
             return "lease-ended"
+        if overseen and timing.surely_s(boot.silent_ms) >= bound:
+            return "started-after" if boot.first > facts.durable_at else "lease-ended"
     return "waiting"

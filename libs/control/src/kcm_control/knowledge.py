@@ -24,6 +24,8 @@ class Knowledge:
         self.timing: Final = timing
         self.lease: Final = ControlLease(timing.control_lease_s)
         self.marks: Final = Marks()
+        self.holds: Final = Marks()
+        """Holds that were delivered: where each lay, and its id."""
         self.fences: Final = Fences()
         self.proofs: Final = Proofs(timing.l1_lease_s)
         self.registry: Final = RegistryLease()
@@ -79,9 +81,20 @@ class Knowledge:
         self.marks.add(mark)
         return True
 
-    def fenced(self, other: str, mark: Mark) -> bool:
-        """A fence was delivered; ``False`` when its mark is not known here."""
+    def held(self, place: Mark) -> None:
+        """A hold was delivered; the mark's nonce is its id."""
+        if not self._unread:
+            self.holds.add(place)
+
+    def fenced(self, other: str, mark: Mark, highest: Mark) -> bool:
+        """A fence was delivered; ``False`` when its mark is not known here.
+
+        ``highest`` is the highest place of a hold that its writer knew, 0 for none: whoever was not
+        delivered that one there lacks what the fence vouches for. A rollback may have taken it.
+        """
         if self._unread or mark not in self.marks:
+            return False
+        if highest.sequence and highest not in self.holds:
             return False
         self.fences.learn(other, mark.sequence)
         return True
@@ -120,6 +133,7 @@ class Knowledge:
         self._unread = self._unread and behind > 0
         self.lease.resumed(behind)
         self.marks.resumed(behind)
+        self.holds.resumed(behind)
         self.fences.resumed(behind)
         self.proofs.resumed(behind)
 
@@ -130,5 +144,6 @@ class Knowledge:
         self.lease.forget()
         self._mark = None
         self.marks.forget()
+        self.holds.forget()
         self.fences.forget()
         self.proofs.forget()

@@ -19,14 +19,18 @@ MARKS_KEPT: Final = 8192
 
 @dataclass(frozen=True, slots=True, order=True)
 class Mark:
-    """A lease record: where it lies, and which one it is."""
+    """A lease record, or a hold: where it lies, and which one it is (its nonce, or its id)."""
 
     sequence: int
     nonce: bytes
 
 
+NOWHERE: Final = Mark(0, bytes(16))
+"""Where the highest of no holds lies."""
+
+
 class Marks:
-    """The lease records that were delivered, newest last."""
+    """The lease records, or the holds, that were delivered, newest last."""
 
     def __init__(self) -> None:
         self._nonces: OrderedDict[int, bytes] = OrderedDict()

@@ -85,6 +85,10 @@ class Timing:
         """
         return self._waited(max(lease_s, self.control_lease_s))
 
+    def surely_s(self, told_ms: int) -> float:
+        """Seconds that have passed when somebody's clock, which may run fast, counted so many."""
+        return told_ms / 1000 * (1 - self.clock_error)
+
     def fence_bound_s(self, model: Model) -> float:
         """The same across regions, from when the hold was durable in enough of the fence set."""
         return self._waited(self.grace_s(model))

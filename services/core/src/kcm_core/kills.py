@@ -85,7 +85,6 @@ class Kills:
         self._clock: Final = clock
         self._receipts: OrderedDict[bytes, dict[Key, Arrival]] = OrderedDict()
         self._heard: OrderedDict[bytes, float] = OrderedDict()
-        self._durable_since: OrderedDict[tuple[bytes, str, int], float] = OrderedDict()
         self._unread: dict[bytes, tuple[str, float]] = {}
         self._budgets: Final = Budgets()
         self._refusals: Final = Refusals("receipts", emit, clock)
@@ -214,28 +213,21 @@ class Kills:
             log.warning("a hold could not be broadcast again: %s", error.code.value)
 
     async def _facts(self, region: str, record: HoldRecord) -> RegionFacts | None:
-        hold_id = record.hold.id
         if region == self._me.region:
-            durable_at, _, boots = await self._regions.facts_here(hold_id)
-        else:
-            reply = await self._regions.facts(region, hold_id)
-            if reply is None:
-                return None
-            durable_at = reply.durable_at if reply.message == record.message else 0
-            boots = reply.boots
-        return RegionFacts(durable_at, boots, self._since(region, hold_id, durable_at))
-
-    def _since(self, region: str, hold_id: bytes, durable_at: int) -> float:
-        """For how many seconds this Core has known a hold to be durable in a region."""
-        if not durable_at:
-            return 0.0
-        now = self._clock.elapsed()
-        # In another place it is durable anew: what began in between may not have seen it.
-        return now - self._note(self._durable_since, (hold_id, region, durable_at), now)
+            return await self._regions.facts_here(record.hold.id)
+        reply = await self._regions.facts(region, record.hold.id)
+        if reply is None:
+            return None
+        return RegionFacts(
+            reply.durable_at if reply.message == record.message else 0,
+            reply.boots,
+            self._timing.surely_s(reply.held_ms),
+            self._timing.surely_s(reply.watched_ms),
+        )
 
     async def _boots_of(self, region: str) -> list[Boot]:
         if region == self._me.region:
-            return (await self._switch.boots())[1]
+            return await self._switch.boots()
         reply = await self._regions.facts(region, FIRST)
         return [] if reply is None else reply.boots
 

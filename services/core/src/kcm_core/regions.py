@@ -24,6 +24,8 @@ from kcm_bus.ports import Arrived, Log, Messages
 from kcm_bus.refusals import Refusals
 from kcm_bus.serving import describe
 from kcm_bus.switch import KillSwitch
+from kcm_control.boots import said_ms
+from kcm_control.completeness import RegionFacts
 from kcm_control.holds import HoldRecord
 from kcm_control.marks import Mark
 from kcm_control.revocation import Revocations
@@ -31,7 +33,7 @@ from kcm_control.timing import Timing
 from kcm_schemas import limits, subjects
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import KcmError
-from kcm_schemas.control import Boot, Fence, PullReply, PullRequest
+from kcm_schemas.control import Fence, PullReply, PullRequest
 from kcm_schemas.signed import Kind
 from kcm_trust.verify import Untrusted
 
@@ -124,16 +126,9 @@ class Regions:
         """What another region says of a hold and of who is on record there."""
         return await self._pull(region, hold_id, FIRST, self._revocations.holds.digest)
 
-    async def facts_here(self, hold_id: bytes) -> tuple[int, int, list[Boot]]:
-        """Where a hold is durable here, and position and boots that were read *after* it was.
-
-        The other way round, a boot that began between the two would be missing, and the kill
-        complete without it. Raises ``unavailable``.
-        """
-        before = self._switch.durable_at(hold_id)
-        position, boots = await self._switch.boots()
-        after = self._switch.durable_at(hold_id)
-        return (before if before == after else 0), position, boots
+    async def facts_here(self, hold_id: bytes) -> RegionFacts:
+        """What this region's stream says of a hold, and of who is on record there."""
+        return (await self._switch.facts(hold_id))[1]
 
     async def _keep_asking(self, other: str) -> None:
         every = self._timing.pull_every_s
@@ -192,7 +187,15 @@ class Regions:
         return True
 
     async def _fence(self, other: str, mark: Mark) -> None:
-        fence = Fence(region=self._me.region, other=other, position=mark.sequence, nonce=mark.nonce)
+        highest = self._switch.highest_hold()
+        fence = Fence(
+            region=self._me.region,
+            other=other,
+            position=mark.sequence,
+            nonce=mark.nonce,
+            stored=highest.sequence,
+            hold=highest.nonce,
+        )
         body = encode(self._me.identity.sign(Kind.FENCE, fence))
         await self._stream.put(subjects.control_fence(self._me.region, other), body)
 
@@ -235,7 +238,7 @@ class Regions:
 
     async def _answer(self, request: PullRequest, reply_to: str) -> None:
         try:
-            durable_at, position, boots = await self.facts_here(request.hold_id)
+            position, facts = await self._switch.facts(request.hold_id)
             known = self._revocations.holds
             asked = known.get(request.hold_id)
             same = request.known == known.digest
@@ -246,10 +249,12 @@ class Regions:
                 same=same,
                 more=more,
                 position=position,
-                durable_at=durable_at,
+                durable_at=facts.durable_at,
+                held_ms=said_ms(facts.since_s),
+                watched_ms=said_ms(facts.watched_s),
                 message=asked.message if asked is not None else b"",
                 holds=page,
-                boots=boots,
+                boots=list(facts.boots),
             )
             body = encode(self._me.identity.sign(Kind.PULL_REPLY, reply))
             await self._bus.publish(reply_to, body)

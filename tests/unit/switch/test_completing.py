@@ -1,0 +1,265 @@
+"""When a Core says that a kill is complete: never while somebody may serve, and not much later."""
+
+import asyncio
+
+import pytest
+from kcm_control.marks import NOWHERE, Mark
+from kcm_schemas import subjects
+from kcm_schemas.control import Fence, Lease
+from kcm_schemas.roster import Role
+from kcm_schemas.signed import Kind
+
+from tests.fakes.virtual import let_pass, settled, until
+from tests.unit.switch.rig import LINK, held, hold, signed, tenant, watched
+
+
+def lease_subject(boot):
+    return subjects.control_lease(boot.region, boot.me.name, boot.me.boot)
+
+
+def records(boot):
+    """The lease records of a boot, as they were stored."""
+    return [one for one in boot.stream.history if one.subject == lease_subject(boot) and one.data]
+
+
+async def system_of(system, *gateways, cores=("core-eu-1",)):
+    """Cores and Gateways of one region, with a tenant of it, watched for long enough."""
+    started = [*(system.core(name) for name in cores), *(system.boot(name) for name in gateways)]
+    for one in started:
+        one.learn(LINK, tenant())
+        await (one.start(regions=False, watch=False) if one.me.name in cores else one.start())
+    await watched(system)
+    return started
+
+
+def cut_off(boot):
+    """It hears nothing any more, and serves until its lease ends."""
+    boot.log.disconnect()
+    boot.bus.connected = False
+
+
+async def kill(core, one=None):
+    one = one or hold()
+    return one, await core.kills.place(held(one), core.clock.unix_ms() + 20_000)
+
+
+def hows(status):
+    return {boot.instance: boot.how for boot in status.boots}
+
+
+async def test_a_boot_that_crashed_longer_ago_than_its_lease_keeps_no_kill_waiting(system):
+    core, gone = await system_of(system, "gw-eu-1")
+    await gone.crash()
+    await let_pass(system.timing.boot_bound_s(0) + 0.1)
+    _, status = await kill(core)
+    assert hows(status) == {"core-eu-1": "receipt", "gw-eu-1": "lease-ended"}
+    assert status.complete
+
+
+async def test_a_boot_that_crashed_just_now_is_waited_for_from_its_last_record(system):
+    core, gone = await system_of(system, "gw-eu-1")
+    await gone.crash()
+    crashed = core.clock.elapsed()
+    await let_pass(8)
+    one, status = await kill(core)
+    assert not status.complete
+    while not status.complete:
+        await let_pass(0.1)
+        status = await core.kills.status(one.id)
+    took, bound = core.clock.elapsed() - crashed, system.timing.boot_bound_s(0)
+    assert bound - system.timing.renew_every_s - 0.5 < took < bound + 0.5
+
+
+async def test_who_began_a_moment_ago_says_of_nobody_that_he_is_not_there(system):
+    """All whom it knows have purged; whom it does not know, it cannot say."""
+    core = system.core("core-eu-1")
+    await core.start(regions=False, watch=False)
+    core.learn(LINK, tenant())
+    one, status = await kill(core)
+    assert hows(status) == {"core-eu-1": "receipt"}
+    assert [region.how for region in status.regions] == ["watching"]
+    assert not status.complete
+    await watched(system)
+    assert (await core.kills.status(one.id)).complete
+
+
+async def test_a_renewal_that_was_skipped_and_lost_is_waited_for(system):
+    """A Core heard a boot long ago; what came since was lost with the end of the stream."""
+    core, boot = await system_of(system, "gw-eu-1")
+    before = core.stream.snapshot()
+    core.follower.paused = True
+    await watched(system)
+    cut_off(boot)
+    core.stream.go_back(before)
+    core.follower.resume()
+    await until(core.live)
+    _, status = await kill(core)
+    assert boot.live()
+    assert not status.complete
+
+
+async def test_a_boot_that_began_in_another_stream_is_not_taken_for_a_later_one(system):
+    core, later = await system_of(system, "gw-eu-1")
+    cut_off(later)
+    core.stream.recreate()
+    await until(lambda: core.knowledge.era and core.live())
+    _, status = await kill(core)
+    assert later.live()
+    assert hows(status)["gw-eu-1"] == "waiting"
+    assert not status.complete
+
+
+async def test_the_first_record_put_above_a_hold_exempts_nobody(system):
+    core, boot = await system_of(system, "gw-eu-1")
+    cut_off(boot)
+    one, _ = await kill(core)
+    core.stream.store(lease_subject(boot), records(boot)[0].data)
+    await settled()
+    status = await core.kills.status(one.id)
+    assert boot.live()
+    assert not status.complete
+
+
+@pytest.mark.parametrize("rubbish", [b"\xff" * 40, b""], ids=["not to be verified", "expired"])
+async def test_whoever_writes_in_the_place_of_a_silent_boot_makes_it_wait_from_the_hold(
+    system, rubbish
+):
+    core, boot = await system_of(system, "gw-eu-1")
+    await boot.crash()
+    core.stream.store(lease_subject(boot), rubbish)
+    await let_pass(system.timing.boot_bound_s(0) + 1)
+    one, status = await kill(core)
+    assert not status.complete
+    await let_pass(system.timing.boot_bound_s(0) + 1)
+    assert (await core.kills.status(one.id)).complete
+
+
+async def test_the_end_of_a_record_whose_boot_is_long_gone_is_no_news(system):
+    core, boot = await system_of(system, "gw-eu-1")
+    await boot.crash()
+    await let_pass(120)
+    core.stream.expire(lease_subject(boot))
+    _, status = await kill(core)
+    assert status.complete
+
+
+async def test_an_instance_that_invents_boots_pushes_out_none_that_serves(system):
+    core, boot = await system_of(system, "gw-eu-1")
+    cut_off(boot)
+    for number in range(200):
+        invented = Lease(
+            instance="gw-eu-1", boot=number.to_bytes(16, "big"), role=Role.GATEWAY, region="eu",
+            nonce=number.to_bytes(16, "big"), first=1, lease_ms=10_000, holds=bytes(32),
+            ended=number % 2 == 0,
+        )  # fmt: skip
+        subject = subjects.control_lease("eu", "gw-eu-1", invented.boot)
+        core.stream.store(subject, signed(Kind.LEASE, invented, "gw-eu-1"))
+    await settled()
+    _, status = await kill(core)
+    assert boot.live()
+    assert not status.complete
+
+
+async def test_a_hold_that_is_written_again_counts_from_then(system):
+    core, boot = await system_of(system, "gw-eu-1")
+    await boot.crash()
+    await watched(system)
+    one, status = await kill(core)
+    assert status.complete
+    place = subjects.control_hold("eu", one.scope, one.id)
+    core.stream.store(place, b"something else")
+    await until(lambda: core.stream.entries[place].data == held(one))
+    assert not (await core.kills.status(one.id)).complete
+    await watched(system)
+    assert (await core.kills.status(one.id)).complete
+
+
+async def test_another_region_says_for_how_long_it_watched_and_who_was_silent(system):
+    record = tenant(regions=["eu", "us"])
+    eu, us, gone = system.core("core-eu-1"), system.core("core-us-1"), system.boot("gw-us-1")
+    for one in (eu, us, gone):
+        one.learn(LINK, record)
+    await asyncio.gather(eu.start(watch=False), us.start(watch=False), gone.start())
+    await watched(system)
+    await gone.crash()
+    await let_pass(system.timing.boot_bound_s(0) + 1)
+    one, status = await kill(eu)
+    await until(lambda: us.switch.durable_at(one.id))
+    status = await eu.kills.status(one.id)
+    assert hows(status)["gw-us-1"] == "lease-ended"
+    assert status.complete
+    us.follower.again()
+    await settled()
+    two, _ = await kill(eu)
+    await until(lambda: us.switch.durable_at(two.id))
+    status = await eu.kills.status(two.id)
+    assert {region.region: region.how for region in status.regions} == {
+        "eu": "durable", "us": "watching",
+    }  # fmt: skip
+    assert not status.complete
+
+
+# Fences
+
+
+def fence(mark, highest):
+    statement = Fence(
+        region="eu", other="us", position=mark.sequence, nonce=mark.nonce,
+        stored=highest.sequence, hold=highest.nonce,
+    )  # fmt: skip
+    return subjects.control_fence("eu", "us"), signed(Kind.FENCE, statement, "core-eu-1")
+
+
+async def test_a_fence_is_believed_by_who_was_delivered_the_highest_hold_in_its_place(system):
+    boot = system.boot("gw-eu-1")
+    await boot.start()
+    one = hold()
+    mark = await boot.switch.caught_up()
+    at = boot.stream.store(subjects.control_hold("eu", "tenant", one.id), held(one))
+    await settled()
+    for highest in (Mark(at, bytes(16)), Mark(at + 1, one.id), Mark(at - 1, one.id)):
+        boot.stream.store(*fence(mark, highest))
+        await settled()
+        assert not boot.knowledge.knows("us"), highest
+    boot.stream.store(*fence(mark, Mark(at, one.id)))
+    await settled()
+    assert boot.knowledge.knows("us")
+
+
+async def test_a_fence_says_nothing_of_a_repair_that_a_rollback_took_away(system):
+    """Another region's hold was stored, the fence sent; the hold is lost, and the fence stored."""
+    boot = system.boot("gw-eu-1")
+    await boot.start()
+    one = hold(origin="us")
+    mark = await boot.switch.caught_up()
+    before = boot.stream.snapshot()
+    at = boot.stream.store(subjects.control_hold("eu", "tenant", one.id), held(one))
+    boot.follower.paused = True
+    boot.stream.go_back(before)
+    boot.follower.resume()
+    await until(boot.live)
+    boot.stream.store(*fence(mark, Mark(at, one.id)))
+    await settled()
+    assert not boot.revocations.killed("acme")
+    assert not boot.knowledge.knows("us")
+    boot.stream.store(*fence(mark, NOWHERE))
+    await settled()
+    assert boot.knowledge.knows("us")
+
+
+async def test_a_core_names_the_highest_hold_that_it_knows_in_its_fences(system):
+    eu, us = system.core("core-eu-1"), system.core("core-us-1")
+    await asyncio.gather(eu.start(watch=False), us.start(watch=False))
+    subject = subjects.control_fence("eu", "us")
+
+    def last():
+        entry = eu.stream.entries.get(subject)
+        said = None if entry is None else eu.me.verifier.fence(entry.data)
+        return None if said is None else Mark(said.stored, said.hold)
+
+    await until(lambda: last() == NOWHERE)
+    for one in (hold(), hold()):
+        eu.switch.learning.learn(held(one))
+        await until(lambda one=one: eu.switch.durable_at(one.id))
+        highest = Mark(eu.switch.durable_at(one.id), one.id)
+        await until(lambda highest=highest: last() == highest)

@@ -1,0 +1,248 @@
+"""Who is on record, since when nobody was missed, and for how long each was silent."""
+
+import pytest
+from kcm_control.boots import (
+    BOOTS_MAX,
+    BOOTS_PER_INSTANCE_MAX,
+    GONE_S,
+    LEASE_MAX_MS,
+    NONCES_KEPT,
+    SPACING_S,
+    BootRecords,
+)
+from kcm_control.timing import Timing
+from kcm_control.watch import Watch
+from kcm_schemas.control import Lease
+from kcm_schemas.roster import Role
+
+BOOT = b"b" * 16
+BOUND = Timing().boot_bound_s(0)
+
+
+class Stream:
+    """Feeds boot records as a consumer would: everything is delivered at its sequence."""
+
+    def __init__(self):
+        self.records = BootRecords()
+        self.records.resumed(0, 0.0)
+        self.sequence = 0
+        self.nonces = 0
+
+    def pass_by(self, now):
+        """Something else was stored."""
+        self.sequence += 1
+        self.records.delivered(self.sequence, now)
+        return self.sequence
+
+    def lease(
+        self, now, boot=BOOT, instance="gw", nonce=None, first=1, lease_ms=10_000, ended=False
+    ):
+        self.nonces += 1
+        made = Lease(
+            instance=instance, boot=boot, role=Role.GATEWAY, region="eu",
+            nonce=nonce or self.nonces.to_bytes(16, "big"), first=first, lease_ms=lease_ms,
+            holds=bytes(32), ended=ended,
+        )  # fmt: skip
+        self.records.take(made, self.pass_by(now), now)
+        return made
+
+    def silent(self, now, place=0):
+        (found,) = self.records.on_record(now, place)
+        return found.silent_ms / 1000
+
+
+@pytest.fixture
+def stream():
+    return Stream()
+
+
+# The watch
+
+
+def test_a_watch_lasts_while_nothing_is_skipped():
+    watch = Watch()
+    assert watch.age_s(5.0) == 0.0
+    watch.resumed(10, 5.0)
+    assert watch.delivered(11, 6.0)
+    assert watch.delivered(12, 7.0)
+    assert watch.age_s(9.0) == 4.0
+
+
+@pytest.mark.parametrize("sequence", [14, 12, 3])
+def test_a_watch_begins_anew_where_a_sequence_was_skipped_or_came_again(sequence):
+    watch = Watch()
+    watch.resumed(10, 5.0)
+    watch.delivered(11, 6.0)
+    watch.delivered(12, 7.0)
+    assert not watch.delivered(sequence, 8.0)
+    assert watch.age_s(9.0) == 1.0
+    assert watch.delivered(sequence + 1, 9.0)
+
+
+def test_a_consumer_that_is_made_anew_and_a_doubt_begin_a_watch():
+    watch = Watch()
+    watch.resumed(0, 0.0)
+    watch.resumed(10, 5.0)
+    assert watch.age_s(6.0) == 1.0
+    watch.doubted(7.0)
+    assert watch.age_s(8.0) == 1.0
+
+
+def test_a_watch_says_how_long_it_had_lasted_when_something_in_it_was_noted():
+    watch = Watch()
+    watch.resumed(10, 5.0)
+    watch.delivered(11, 6.0)
+    assert watch.before_s(11, 6.0) == 1.0
+    assert watch.before_s(10, 6.0) == 0.0  # it lies before the watch
+    assert watch.before_s(11, 4.0) == 0.0  # it was noted before it
+
+
+# How long a boot was silent
+
+
+def test_a_boot_is_silent_since_its_last_record(stream):
+    stream.lease(3.0)
+    stream.lease(9.0)
+    assert stream.silent(20.0) == 11.0
+
+
+def test_only_records_below_the_hold_count(stream):
+    stream.lease(3.0)
+    place = stream.pass_by(5.0)
+    stream.lease(9.0)
+    assert stream.silent(20.0, place) == 17.0
+
+
+def test_a_boot_without_a_record_below_the_hold_is_silent_for_as_long_as_the_watch(stream):
+    place = stream.pass_by(5.0)
+    stream.lease(9.0)
+    assert stream.silent(20.0, place) == 20.0
+
+
+def test_records_that_come_together_count_as_the_last_of_them(stream):
+    """However often a boot writes, what is kept of it is bounded, and silence never too long."""
+    for number in range(1, 2000):
+        stream.lease(number * SPACING_S / 10)
+    end = 2000 * SPACING_S / 10
+    (seen,) = stream.records._seen.values()
+    assert len(seen.heard) <= 2 * GONE_S / SPACING_S
+    for place in range(1900, 2000):
+        written = (place - 1) * SPACING_S / 10
+        assert end - written - 2 * SPACING_S <= stream.silent(end, place) <= end - written + 0.001
+
+
+@pytest.mark.parametrize("what", ["a gap", "a consumer made anew", "a doubt"])
+def test_nothing_that_was_heard_before_the_watch_counts(stream, what):
+    stream.lease(3.0)
+    stream.lease(9.0)
+    if what == "a gap":
+        stream.records.delivered(stream.sequence + 2, 30.0)
+    elif what == "a doubt":
+        stream.records.doubted(30.0)
+    else:
+        stream.records.resumed(stream.sequence, 30.0)
+    assert stream.silent(31.0) == 1.0
+
+
+def test_a_record_that_is_delivered_again_is_not_heard_again(stream):
+    record = stream.lease(3.0)
+    stream.records.resumed(0, 10.0)
+    stream.records.delivered(1, 20.0)
+    stream.records.take(record, 1, 20.0)
+    assert stream.silent(25.0) == 15.0
+    assert stream.records.on_record(3.0 + GONE_S) == []
+
+
+# What somebody else put into a boot's place
+
+
+def test_an_old_record_in_another_place_marks_its_boot(stream):
+    first = stream.lease(3.0, first=0)
+    stream.lease(6.0)
+    stream.lease(9.0, nonce=first.nonce, first=0)
+    assert stream.silent(60.0) == 0.0
+
+
+def test_an_old_record_keeps_no_boot_on_record(stream):
+    old = stream.lease(3.0)
+    for now in range(10, int(GONE_S), 10):
+        stream.lease(float(now), nonce=old.nonce)
+    assert stream.records.on_record(2.9 + GONE_S) != []
+    assert stream.records.on_record(3.0 + GONE_S) == []
+
+
+def test_a_record_that_says_it_began_later_than_it_lies_marks_its_boot(stream):
+    """It was written in a stream that was lost, where sequences were higher."""
+    stream.lease(3.0, first=500)
+    assert stream.silent(60.0) == 0.0
+
+
+def test_what_cannot_be_verified_marks_the_boot_under_whose_name_it_lies(stream):
+    stream.lease(3.0)
+    stream.records.tampered("gw", BOOT, 5.0)
+    assert stream.silent(60.0) == 0.0
+    assert stream.records.watch.age_s(60.0) == 60.0
+
+
+def test_what_cannot_be_verified_under_an_unknown_name_ends_the_watch(stream):
+    stream.records.tampered("gw", BOOT, 5.0)
+    assert stream.records.watch.age_s(60.0) == 55.0
+
+
+def test_the_nonces_that_are_remembered_are_bounded(stream):
+    for number in range(5 * NONCES_KEPT):
+        stream.lease(float(number))
+    (seen,) = stream.records._seen.values()
+    assert len(seen.nonces) == NONCES_KEPT
+
+
+# Who is kept
+
+
+def test_nobody_is_pruned_before_the_own_lease_has_ended(stream):
+    stream.lease(0.0, lease_ms=LEASE_MAX_MS)
+    ends = Timing(clock_error=0.1).boot_bound_s(LEASE_MAX_MS / 1000)
+    assert stream.records.on_record(ends - 0.01) != []
+    assert stream.records.on_record(2 * ends) == []
+
+
+def test_a_lease_that_no_timing_allows_counts_as_the_longest(stream):
+    """Else whoever claims it keeps every kill from being complete."""
+    stream.lease(0.0, lease_ms=(1 << 32) - 1)
+    assert stream.records.on_record(1.0)[0].lease_ms == LEASE_MAX_MS
+
+
+def test_no_boot_is_pushed_out_by_others_of_its_instance(stream):
+    stream.lease(0.0)
+    for number in range(5 * BOOTS_PER_INSTANCE_MAX):
+        stream.lease(1.0, boot=number.to_bytes(16, "big"))
+    known = stream.records.on_record(2.0)
+    assert len(known) == BOOTS_PER_INSTANCE_MAX
+    assert BOOT in {one.boot for one in known}
+
+
+def test_while_somebody_was_refused_whose_lease_may_run_the_list_is_not_whole(stream):
+    for number in range(BOOTS_PER_INSTANCE_MAX):
+        stream.lease(0.0, boot=number.to_bytes(16, "big"))
+    assert stream.records.whole(0.0)
+    stream.lease(5.0)
+    assert not stream.records.knows("gw", BOOT)
+    assert not stream.records.whole(5.0 + GONE_S - 0.01)
+    assert stream.records.whole(5.0 + GONE_S)
+
+
+def test_boots_that_ended_make_room(stream):
+    for number in range(3 * BOOTS_PER_INSTANCE_MAX):
+        stream.lease(0.0, boot=number.to_bytes(16, "big"))
+        stream.lease(0.0, boot=number.to_bytes(16, "big"), ended=True)
+    stream.lease(1.0)
+    assert [one.boot for one in stream.records.on_record(1.0)] == [BOOT]
+    assert stream.records.whole(1.0)
+
+
+def test_the_boots_of_a_region_are_bounded(stream):
+    for number in range(BOOTS_MAX + 10):
+        stream.lease(0.0, instance=f"gw-{number}")
+    assert len(stream.records.on_record(0.0)) == BOOTS_MAX
+    assert not stream.records.whole(0.0)
+    assert stream.records.knows("gw-0", BOOT)
