@@ -35,6 +35,7 @@ class Engine:
 
 class Audit:
     has_room = True
+    refusal = "the audit trail cannot take more"
 
     def __init__(self):
         self.events = []

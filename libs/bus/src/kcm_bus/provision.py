@@ -13,6 +13,7 @@ from kcm_schemas.codes import Code, KcmError
 from nats import errors as nats_errors
 from nats.js.api import DiscardPolicy, KeyValueConfig, StorageType, StreamConfig
 
+from kcm_bus.audit_room import add_audit_stream
 from kcm_bus.connection import Connection
 
 API_LEVEL_MIN: Final = 2
@@ -36,19 +37,28 @@ async def check_server(connection: Connection) -> None:
         )
 
 
-async def provision_region(connection: Connection, region: str, *, replicas: int = 1) -> None:
-    """Make what is missing of a region's streams and buckets; leaves what exists as it is."""
+async def provision_region(
+    connection: Connection, region: str, *, replicas: int = 1, audit_bytes: int | None = None
+) -> None:
+    """Make what is missing of a region's streams and buckets; leaves what exists as it is.
+
+    ``audit_bytes`` bounds the audit stream; see ``kcm_bus.audit_room`` for what is taken without.
+    """
     await check_server(connection)
     js = connection.jetstream()
     existing = {info.config.name for info in await js.streams_info()}
-    for config in (_control(region, replicas), _audit(region, replicas)):
-        if config.name not in existing:
-            await js.add_stream(config)
+    control = _control(region, replicas)
+    if control.name not in existing:
+        await js.add_stream(control)
     for bucket in (subjects.KEYS_BUCKET, subjects.REGISTRY_BUCKET):
         if f"KV_{bucket}" not in existing:
             await js.create_key_value(
                 KeyValueConfig(bucket=bucket, history=1, replicas=replicas, direct=False)
             )
+
+    # Last of all: what it may take is what the others leave.
+    if subjects.AUDIT_STREAM not in existing:
+        await add_audit_stream(js, region, replicas, audit_bytes)
 
 
 def _control(region: str, replicas: int) -> StreamConfig:
@@ -64,16 +74,4 @@ def _control(region: str, replicas: int) -> StreamConfig:
         allow_direct=False,
         allow_msg_ttl=True,
         subject_delete_marker_ttl=LEASE_TTL_MARKER_S,
-    )
-
-
-def _audit(region: str, replicas: int) -> StreamConfig:
-    return StreamConfig(
-        name=subjects.AUDIT_STREAM,
-        subjects=[subjects.audit_all(region)],
-        storage=StorageType.FILE,
-        num_replicas=replicas,
-        deny_delete=True,
-        deny_purge=True,
-        allow_direct=False,
     )
