@@ -27,7 +27,7 @@ def _everybody(*, retired):
 RETIRED, ACTIVE = _everybody(retired=True), _everybody(retired=False)
 LASTS = {
     Kind.TENANT, Kind.LINK, Kind.SERVICE, Kind.ROOT_KEYS, Kind.SERVICE_KEYS, Kind.HOLD, Kind.LIFT,
-    Kind.AUDIT, Kind.AUDIT_HEAD,
+    Kind.AUDIT, Kind.AUDIT_HEAD, Kind.TRIM,
 }  # fmt: skip
 BELIEVED = [row for row in ROWS if row.believed and row.name != "auditor's reply"]
 

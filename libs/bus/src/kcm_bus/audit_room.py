@@ -2,9 +2,9 @@
 
 Theory. All streams of a region share the broker's store. The audit stream grows with traffic, the
 others with customers and kills; if it could fill the store, no kill would be durable any more. So
-it has a bound of its own and refuses new messages there. A broker reserves a stream's bound, and makes
-no stream whose bound it has no room for: whether the bound *and* the reserve for the others fit is
-asked by making a stream for a moment that needs both.
+it has a bound of its own and refuses new messages there. A broker reserves a stream's bound, and
+makes no stream whose bound it has no room for: whether the bound *and* the reserve for the others
+fit is asked by making a stream for a moment that needs both.
 """
 
 from __future__ import annotations

@@ -108,7 +108,8 @@ class Ledger:
         """
         verdict = self.compare(region, created, last)
         position = self.book.region(region).position
-        self._acknowledged.pop(region, None)
+        # A consumer that was made anew has forgotten what the one before had acknowledged.
+        acknowledged = max(acknowledged, self._acknowledged.pop(region, 0))
         wrong: tuple[Content, ...]
         match verdict:
             case Verdict.SAME:

@@ -101,6 +101,8 @@ class Recorder:
         self.noticed(region, facts)
         contents = self.ledger.open_stream(region, facts.created, facts.last, acknowledged)
         await self._submit(contents)
+        # What was read of another stream, or of this one before it went back, is not of this one.
+        self._kept.pop(region, None)
         self._keep(region, self.ledger.book.region(region).mark)
 
     def noticed(self, region: str, facts: StreamFacts) -> None:

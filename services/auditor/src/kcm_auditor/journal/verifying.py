@@ -106,7 +106,7 @@ class _Check:
                     self._positions(where, content, first=entry.seq == 1)
                 case Trimmed():
                     self._trim(content.statement)
-                case Incident(incident=IncidentKind.TRIM_DISPUTED):
+                case Incident(incident=IncidentKind.TRIM_DISPUTED) if content.statement:
                     self._trim(content.statement)
                 case Incident() if content.statement:
                     self._signature(content.statement)
