@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from kcm_auditor.book import Book
-from kcm_auditor.entries import Incident, Passed, Trimmed
+from kcm_auditor.entries import Incident, IncidentKind, Passed, Trimmed
 from kcm_auditor.heads import SignedHeads, to_sign
 from kcm_auditor.journal import Journal, verify
 from kcm_auditor.ledger import Arrival
@@ -224,9 +224,9 @@ async def test_a_journal_that_was_put_back_behind_a_trim_is_found_out(
     # Its operator may say that this is known; then it signs what all others have too.
     accepting = boot(system)
     (lost,) = accepting.recorder.ledger.book.losses.values()
-    accepted = alarm.model_copy(update={"incident": "loss-accepted"})
-    accepting.recorder.ledger.note(Incident.model_validate(accepted.model_dump()))
-    await accepting.recorder.journal.submit([Incident.model_validate(accepted.model_dump())])
+    accepted = alarm.model_copy(update={"incident": IncidentKind.LOSS_ACCEPTED})
+    accepting.recorder.ledger.note(accepted)
+    await accepting.recorder.journal.submit([accepted])
     await accepting.end()
     assert lost == (101, 128)
     last = boot(system)

@@ -46,8 +46,9 @@ from kcm_core.trimming.reader import AuditReader
 
 log = logging.getLogger(__name__)
 
-ROUND_S: Final = 30.0
-"""Seconds between two looks: soon enough for a stream that fills within minutes."""
+ROUND_S: Final = 10.0
+"""Seconds between two looks: soon enough for a stream that fills within minutes, and a handful of
+small requests."""
 
 SAVE_S: Final = 300.0
 """Seconds between two notes of how far the stream was read: what a crash has a Core read again."""
