@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
+
 import pytest
 from kcm_bus.config import ConfigError
 from kcm_bus.membership import Membership
-from kcm_bus.stream_chain import MARK_EVERY, Marks, Place
+from kcm_bus.stream_chain import MARK_EVERY, Marks, Place, link
 from kcm_bus.streams import StoreFull
 from kcm_control.trimming import Level, Policy
 from kcm_core.trimming import TrimFiles, Trimmer
+from kcm_crypto.context import AUDIT_STREAM, ctx
 from kcm_schemas import subjects
 from kcm_schemas.audit import EventType
 from kcm_schemas.auditing import StreamHead, Trim
@@ -407,6 +410,12 @@ def test_marks_stay_few_and_the_newest_ones_dense():
     assert places == sorted(places)
     marks.drop(last)
     assert [place.sequence for place in marks.places] == [last]
+
+
+def test_a_step_of_the_chain_is_the_one_that_is_documented():
+    for sequence, subject, body in ((1, "a", b""), (1 << 62, "kcm.v1.eu.audit.ü", b"x" * 70_000)):
+        expected = ctx(AUDIT_STREAM, b"p" * 32, sequence, subject, sha256(body).digest())
+        assert link(b"p" * 32, sequence, subject, body) == sha256(expected).digest()
 
 
 async def test_without_the_broker_nothing_happens(world):

@@ -22,7 +22,6 @@ from hashlib import sha256
 from typing import Final
 
 from kcm_crypto import context
-from kcm_crypto.context import ctx
 from kcm_schemas.audit import GENESIS
 
 MARK_EVERY: Final = 64
@@ -30,6 +29,11 @@ MARK_EVERY: Final = 64
 
 MARKS_MAX: Final = 4096
 """Marks kept: 0.6 MiB, and 260,000 messages of which the last half is dense."""
+
+_DIGEST: Final = (32).to_bytes(2, "big")
+_NUMBER: Final = (8).to_bytes(2, "big")
+_LABEL: Final = context.AUDIT_STREAM.name.encode()
+_BEFORE: Final = len(_LABEL).to_bytes(2, "big") + _LABEL + _DIGEST
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -48,10 +52,16 @@ class Place:
 
 
 def link(previous: bytes, sequence: int, subject: str, body: bytes) -> bytes:
-    """One step of the chain; ``subject`` is at most 65,535 bytes, as the broker has it."""
-    return sha256(
-        ctx(context.AUDIT_STREAM, previous, sequence, subject, sha256(body).digest())
-    ).digest()
+    """One step of the chain; ``subject`` is at most 65,535 bytes, as the broker has it.
+
+    The same as ``ctx`` with the label ``AUDIT_STREAM``, put together without its checks: every
+    message of a region goes through here in each of its Cores. ``previous`` has 32 bytes.
+    """
+    name = subject.encode()
+    step = sha256(_BEFORE)
+    step.update(previous + _NUMBER + sequence.to_bytes(8, "big") + len(name).to_bytes(2, "big"))
+    step.update(name + _DIGEST + sha256(body).digest())
+    return step.digest()
 
 
 class Marks:
