@@ -16,6 +16,7 @@ from pathlib import Path
 import nats
 from kcm_auditor.entries import Batch, Entry, Incident, read
 from kcm_bus.audit import AuditEmitter
+from kcm_bus.audit_room import audit_config
 from kcm_bus.clock import SystemClock, SystemRandomness
 from kcm_bus.config import BusAddress
 from kcm_bus.connection import Connection
@@ -110,11 +111,18 @@ class Broker:
         finally:
             await client.close()
 
-    async def provision(self) -> None:
+    async def provision(self, *, room: int = 64 << 20, control: bool = True) -> None:
         async with self.client() as client:
-            await client.jetstream().add_stream(
-                StreamConfig(name=subjects.AUDIT_STREAM, subjects=[subjects.audit_all(self.region)])
-            )
+            js = client.jetstream()
+            if control:
+                await js.add_stream(
+                    StreamConfig(
+                        name=subjects.CONTROL_STREAM,
+                        subjects=[subjects.control_all(self.region)],
+                        max_msgs_per_subject=1,
+                    )
+                )
+            await js.add_stream(audit_config(self.region, 1, room))
 
     async def store(self, emitter: str, body: bytes) -> None:
         async with self.client() as client:
@@ -241,6 +249,8 @@ def _permissions(region: str) -> dict[str, object]:
             f"{api}.CONSUMER.CREATE.KCM_AUDIT.kcm-auditor.>",
             f"{api}.CONSUMER.DELETE.KCM_AUDIT.kcm-auditor",
             f"{api}.CONSUMER.MSG.NEXT.KCM_AUDIT.kcm-auditor",
+            f"{api}.STREAM.MSG.GET.KCM_CONTROL",
+            f"kcm.v1.{region}.control.head.auditor",
             "$JS.ACK.>",
             f"kcm.v1.{region}.audit.auditor",
         ],

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from kcm_auditor.journal import Anchor, verify
+from kcm_bus.audit_room import audit_config
 from kcm_schemas import subjects
 from kcm_schemas.admin import AdminRequest, Empty
 from kcm_schemas.audit import AuditBatch, EventType
@@ -190,7 +191,7 @@ async def test_a_stream_that_was_made_anew(rig: Rig) -> None:
     rig.end_auditor()
     async with rig.broker.client() as client:
         await client.jetstream().delete_stream(subjects.AUDIT_STREAM)
-    await rig.broker.provision()
+    await rig.broker.provision(control=False)
     for body in bodies[1:]:
         await rig.broker.store("gw", body)
     await rig.start_auditor()
@@ -202,6 +203,12 @@ async def test_a_stream_that_was_made_anew(rig: Rig) -> None:
 
 async def test_messages_taken_out_of_the_stream(rig: Rig) -> None:
     gw = Emitting(rig.system, "gw")
+    async with rig.broker.client() as client:
+        # Somebody with the operator's password allowed it first.
+        config = audit_config(REGION, 1, 64 << 20)
+        config.deny_delete = False
+        await client.jetstream().delete_stream(subjects.AUDIT_STREAM)
+        await client.jetstream().add_stream(config)
     for _ in range(5):
         await rig.broker.store("gw", gw.signed([event()]))
     async with rig.broker.client() as client:

@@ -8,6 +8,7 @@ from kcm_bus.audit import HEARTBEAT_S, AuditEmitter
 from kcm_bus.audit_chain import Chain, EventBuffer
 from kcm_bus.config import BusAddress
 from kcm_bus.connection import Connection
+from kcm_bus.streams import StoreFull
 from kcm_schemas.audit import AuditBatch, AuditEvent, EventType
 from kcm_schemas.codec import decode
 from kcm_schemas.codes import Code, KcmError
@@ -98,6 +99,26 @@ async def test_a_batch_is_repeated_until_it_is_acknowledged(
     await until(lambda: emitter.pending == 0)
     counts = [e.count for e in stream.events if e.type == EventType.DATA_ENCRYPT]
     assert counts == list(range(600))
+    await emitter.close()
+
+
+async def test_a_full_stream_refuses_at_once_and_names_the_cause(
+    system: System, stream: FakeStream
+) -> None:
+    emitter = make(system, stream, FakeClock())
+    await emitter.start()
+    await until(lambda: emitter.pending == 0)
+    stream.up, stream.error = False, StoreFull()
+    assert emitter.has_room
+    emitter.emit("data.encrypt", count=1)
+    await until(lambda: not emitter.has_room)
+    assert "audit stream is full" in emitter.refusal
+    # A purge is recorded all the same, and everything is there once there is room.
+    emitter.emit("hold.purged", count=2)
+    stream.up = True
+    await until(lambda: emitter.pending == 0)
+    assert emitter.has_room
+    assert [e.count for e in stream.events] == [0, 1, 2]
     await emitter.close()
 
 

@@ -27,7 +27,7 @@ from kcm_schemas.admin import (
     TenantView,
 )
 from kcm_schemas.audit import GENESIS, AuditBatch, AuditEvent
-from kcm_schemas.auditing import TailEntry, TailPage, TailQuery
+from kcm_schemas.auditing import AuditorStatus, FollowedRegion, TailEntry, TailPage, TailQuery
 from kcm_schemas.codec import Message, decode, encode
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.roster import Role
@@ -478,6 +478,54 @@ def test_following_shows_what_is_new_until_interrupted(
     assert code == Exit.INTERRUPTED
     events = [json.loads(line)["event"] for line in out.splitlines()]
     assert events == ["keys.wrap"] + ["keys.unwrap"] * 300
+
+
+def followed(**changes: int) -> FollowedRegion:
+    fields: dict[str, object] = {
+        "region": "eu", "reachable": True, "position": 900, "first": 513, "used": 10 << 20,
+        "room": 100 << 20, "signed": 896, "trimmed": 512, "witnesses": 2, "lost_first": 0,
+        "lost_last": 0,
+    }  # fmt: skip
+    return FollowedRegion.model_validate({**fields, **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "said", "warned", "code"),
+    [
+        ({}, "512 (2 have it)", "", Exit.OK),
+        ({"used": 70 << 20}, "70 % of 100 MiB", "is filling", Exit.OK),
+        ({"used": 90 << 20}, "90 % of 100 MiB", "data requests are refused", Exit.OK),
+        ({"room": 0}, "no bound", "room of the control stream", Exit.OK),
+        (
+            {"lost_first": 3, "lost_last": 9},
+            "entries lost",
+            "messages 3 to 9 were trimmed",
+            Exit.CHECK_FAILED,
+        ),
+    ],
+)
+def test_the_state_of_audit_streams(
+    desk: Desk, changes: dict[str, int], said: str, warned: str, code: Exit
+) -> None:
+    status = AuditorStatus(
+        auditor="auditor-eu",
+        time_ms=NOW_MS,
+        seq=1,
+        head=bytes(32),
+        events=1,
+        incidents=0,
+        segment=1,
+        regions=[followed(**changes)],
+        emitters=[],
+    )
+    desk.system.everywhere("auditor", "status", lambda request, operator: status)
+    done, out, err = desk.run("audit", "status", "-o", "table")
+    assert done == code
+    assert said in out
+    assert warned in err
+    assert bool(err) is bool(warned)
+    shown = json.loads(desk.run("audit", "status", "-o", "json")[1])
+    assert shown["regions"][0]["signed"] == 896
 
 
 def test_verifying_a_directory_that_is_no_journal_is_no_success(desk: Desk, tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ class Engine:
 
 class Audit:
     has_room = True
+    refusal = "the audit trail cannot take more"
 
     def __init__(self):
         self.events = []

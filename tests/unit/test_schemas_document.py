@@ -43,7 +43,7 @@ def test_every_message_of_the_wire_is_documented() -> None:
         return model.__module__.rsplit(".", 1)[1] in PAYLOADS
 
     expected = {name for name, model in MODELS.items() if not outside(model)}
-    expected |= {"AdminRequest", "AdminReply", "AuditHead"}
+    expected |= {"AdminRequest", "AdminReply", "AuditHead", "StreamHead", "Trim"}
     assert {name for name, fields in DOCUMENTED.items() if fields} == expected
 
 
@@ -83,6 +83,8 @@ def test_kinds() -> None:
         limits.SIGNED_HOLD_MAX,
         limits.AUDIT_EVENT_MAX,
         limits.AUDIT_EVENTS_MAX,
+        limits.TRIM_HEADS_MAX,
+        limits.STREAM_HEAD_MAX,
         limits.L1_BLOB_MAX,
         limits.HOLDS_MAX,
     ],

@@ -20,7 +20,7 @@ LASTS_IF_LISTED = {
     Kind.TENANT, Kind.LINK, Kind.SERVICE, Kind.ACCEPTED, Kind.ROOT_KEYS, Kind.SERVICE_KEYS,
     Kind.LIFT,
 }  # fmt: skip
-LASTS = {Kind.HOLD, Kind.AUDIT, Kind.AUDIT_HEAD}
+LASTS = {Kind.HOLD, Kind.AUDIT, Kind.AUDIT_HEAD, Kind.TRIM}
 BELIEVED = [row for row in ROWS if row.believed and row.name != "auditor's reply"]
 
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import pytest
 from kcm_schemas.admin import AdminReply, AdminRequest
-from kcm_schemas.auditing import AuditHead
+from kcm_schemas.auditing import AuditHead, StreamHead, Trim
 from kcm_schemas.codec import Message, encode
 from kcm_schemas.codes import Code
 from kcm_schemas.control import Fence, Hold, Lift, Proof, PullRequest
@@ -53,6 +53,18 @@ REQUEST = AdminRequest(
     region="eu", noun="tenant", verb="put", request_id=ID, deadline_ms=1, payload=b""
 )
 REPLY = AdminReply(request=bytes(32), code=Code.OK, detail="", payload=b"")
+STREAM_HEAD = StreamHead(
+    auditor="aud-eu", region="eu", created=1, through=64, digest=bytes(32), time_ms=1
+)
+
+
+def trim(region: str, *heads: bytes, through: int = 64) -> Trim:
+    return Trim(
+        region=region, created=1, through=through, digest=bytes(32), issued_ms=1,
+        heads=list(heads) or [b"any"],
+    )  # fmt: skip
+
+
 HEAD = AuditHead(auditor="aud-eu", seq=1, head=bytes(32), time_ms=1)
 PROOF = Proof(
     region="eu", link="l", link_revision=1, key_version="1", principal="me",
@@ -132,6 +144,9 @@ ROWS: Final = [
     ),
     Row("audit", Kind.AUDIT, batch("gw-eu", Role.GATEWAY, "eu"), V.audit, ("gw-eu",)),
     Row("audit head", Kind.AUDIT_HEAD, HEAD, V.audit_head, ("aud-eu",)),
+    Row("stream head", Kind.STREAM_HEAD, STREAM_HEAD, V.stream_head, ("aud-eu",)),
+    Row("trim", Kind.TRIM, trim("eu"), V.trim, CORES_EU),
+    Row("trim of us", Kind.TRIM, trim("us"), V.trim, ("core-us",)),
     Row("audit, another role", Kind.AUDIT, batch("gw-eu", Role.CORE, "eu"), V.audit, ()),
 ]
 
@@ -308,3 +323,28 @@ def test_regions() -> None:
     assert VERIFIER.regions == ["eu", "us"]
     with pytest.raises(Untrusted):
         VERIFIER.instance("stranger")
+
+
+def test_a_trim_counts_each_auditor_once_and_nobody_who_says_less_or_else() -> None:
+    def head(signer: str, **changes: object) -> bytes:
+        body = STREAM_HEAD.model_copy(update=changes)
+        return encode(identity(signer).sign(Kind.STREAM_HEAD, body))
+
+    good = head("aud-eu")
+    heads = [
+        good,
+        head("aud-eu", through=128),
+        head("aud-eu", through=63),
+        head("aud-eu", region="us"),
+        head("aud-eu", created=2),
+        head("core-eu", auditor="core-eu"),
+        b"rubbish",
+    ]
+
+    def counted(*some: bytes) -> list[int]:
+        raw = encode(identity("core-eu").sign(Kind.TRIM, trim("eu", *some)))
+        return [found.through for found in VERIFIER.trim(raw).heads]
+
+    assert counted(*heads) == [64]
+    assert counted(*heads[1:]) == [128]
+    assert counted(*heads[2:]) == []

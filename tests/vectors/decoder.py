@@ -192,6 +192,21 @@ def audit_head(events: list[bytes], previous: bytes = bytes(32)) -> bytes:
     return previous
 
 
+def stream_digest(messages: list[tuple[str, bytes]], digest: bytes = bytes(32)) -> bytes:
+    """The chain of an audit stream after these messages, with their subjects, from the first on."""
+    for number, (subject, message) in enumerate(messages, 1):
+        digest = sha256(
+            ctx(
+                "kcm/v1/audit-stream",
+                digest,
+                number.to_bytes(8, "big"),
+                subject,
+                sha256(message).digest(),
+            )
+        ).digest()
+    return digest
+
+
 # --- Sealed channel ----------------------------------------------------------------------------
 
 

@@ -13,6 +13,7 @@ import pytest
 from kcm_crypto import context, xaes
 from kcm_crypto.context import Label, ctx
 from kcm_schemas.audit import AuditEvent
+from kcm_schemas.auditing import StreamHead, Trim
 from kcm_schemas.codec import decode
 from kcm_schemas.codes import KcmError
 from kcm_schemas.control import Hold, Lift
@@ -268,3 +269,27 @@ def test_audit_chain() -> None:
     for count, head in enumerate(case["heads"], 1):
         assert decoder.audit_head(events[:count]).hex() == head
     assert [decode(AuditEvent, event).count for event in events] == [0, 1, 2]
+
+
+def test_audit_stream() -> None:
+    case = generate.load("audit")["stream"]
+    messages = [(row["subject"], bytes.fromhex(row["message"])) for row in case["messages"]]
+    for count, row in enumerate(case["messages"], 1):
+        assert decoder.stream_digest(messages[:count]).hex() == row["digest"]
+    verified = {}
+    for name in ("head", "trim"):
+        row = case[name]
+        verified[name] = decoder.verify_statement(
+            bytes.fromhex(row["statement"]), bytes.fromhex(row["public"])
+        )
+    head = packed.read_message(
+        verified["head"][2], ("auditor", "region", "created", "through", "digest", "time_ms")
+    )
+    trim = packed.read_message(
+        verified["trim"][2], ("region", "created", "through", "digest", "issued_ms", "heads")
+    )
+    assert (verified["head"][0], verified["trim"][0]) == ("stream-head", "trim")
+    assert head["digest"] == trim["digest"] == decoder.stream_digest(messages)
+    assert trim["heads"] == [bytes.fromhex(case["head"]["statement"])]
+    assert dict(decode(StreamHead, verified["head"][2])) == head
+    assert dict(decode(Trim, verified["trim"][2])) == trim

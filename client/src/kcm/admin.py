@@ -31,7 +31,7 @@ from kcm_schemas.admin import (
     TenantQuery,
     TenantView,
 )
-from kcm_schemas.auditing import TailPage, TailQuery
+from kcm_schemas.auditing import AuditorStatus, TailPage, TailQuery
 from kcm_schemas.codec import Message, decode, encode
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.control import Scope
@@ -149,6 +149,10 @@ class Admin:
         """Entries of an Auditor's journal, the last ``limit`` before entry ``before`` (0: all)."""
         query = TailQuery(limit=limit, before=before)
         return await self.ask(region, auditing.NOUN, "tail", query, TailPage)
+
+    async def audit_status(self, region: str) -> AuditorStatus:
+        """What an Auditor has, of which regions, and what is wrong."""
+        return await self.ask(region, auditing.NOUN, "status", Empty(), AuditorStatus)
 
     async def ask(
         self,

@@ -49,6 +49,10 @@ class EventType(StrEnum):
     TRUST_REFUSED = "trust.refused"
     AUDIT_READ = "audit.read"
     AUDIT_DROPPED = "audit.dropped"
+    AUDIT_FILLING = "audit.filling"
+    AUDIT_TRIMMED = "audit.trimmed"
+    AUDIT_DISPUTED = "audit.disputed"
+    AUDIT_JOURNAL_LOST = "audit.journal-lost"
 
 
 class AuditEvent(Message):

@@ -11,8 +11,9 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
+from kcm_schemas import limits
 from kcm_schemas.codec import Message
-from kcm_schemas.names import U64, Digest, Name, Text
+from kcm_schemas.names import U32, U64, Digest, Name, Text
 from kcm_schemas.roster import Role
 
 NOUN: Final = "auditor"
@@ -35,6 +36,39 @@ class AuditHead(Message):
     seq: U64
     head: Digest
     time_ms: U64
+
+
+class StreamHead(Message):
+    """Body of a signed ``stream-head`` statement: an Auditor has a region's audit stream so far.
+
+    ``created`` is when the stream was made, in microseconds since 1970: sequences count in that
+    stream alone. ``digest`` is the stream's chain up to and with message ``through``.
+    """
+
+    auditor: Name
+    region: Name
+    created: U64
+    through: U64
+    digest: Digest
+    time_ms: U64
+
+
+class Trim(Message):
+    """Body of a signed ``trim`` statement: the audit stream is emptied up to and with ``through``.
+
+    ``digest`` is the stream's chain up to there, from which the rest goes on; ``heads`` are the
+    signed stream heads of the Auditors that have all of it.
+    """
+
+    region: Name
+    created: U64
+    through: U64
+    digest: Digest
+    issued_ms: U64
+    heads: Annotated[
+        list[Annotated[bytes, Field(max_length=limits.STREAM_HEAD_MAX)]],
+        Field(min_length=1, max_length=limits.TRIM_HEADS_MAX),
+    ]
 
 
 class TailQuery(Message):
@@ -76,11 +110,26 @@ class EmitterStatus(Message):
 
 
 class FollowedRegion(Message):
-    """A region's stream as the Auditor reads it, up to ``position``."""
+    """A region's stream as the Auditor reads it, up to ``position``.
+
+    ``first`` is the first sequence that the stream still has; ``used`` and ``room`` are in bytes (a
+    ``room`` of 0 has no bound). ``signed`` is up to where this Auditor signed that it has the
+    stream. ``trimmed`` is up to where the stream was emptied, on the word of ``witnesses``
+    Auditors. ``lost_first`` to ``lost_last`` is what was trimmed and is not in this journal; 0 when
+    nothing is missing.
+    """
 
     region: Name
     reachable: bool
     position: U64
+    first: U64
+    used: U64
+    room: U64
+    signed: U64
+    trimmed: U64
+    witnesses: U32
+    lost_first: U64
+    lost_last: U64
 
 
 class AuditorStatus(Message):

@@ -73,5 +73,11 @@ L1_BLOB_MAX: Final = 8192
 HOLDS_MAX: Final = 4096
 """Holds in one answer to a pull: further ones come with the next page."""
 
+TRIM_HEADS_MAX: Final = 64
+"""Auditors whose heads stand in one decision to trim: more than any system has."""
+
+STREAM_HEAD_MAX: Final = 1024
+"""Bytes of a signed stream head: two names of 63 characters, two digests' worth and numbers."""
+
 AUDIT_EVENTS_MAX: Final = 256
 """Events in one audit message."""

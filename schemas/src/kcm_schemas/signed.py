@@ -46,6 +46,8 @@ class Kind(StrEnum):
     ADMIN_REPLY = "admin-reply"
     AUDIT = "audit"
     AUDIT_HEAD = "audit-head"
+    STREAM_HEAD = "stream-head"
+    TRIM = "trim"
 
 
 SIGNATURES_MAX: Final = 8

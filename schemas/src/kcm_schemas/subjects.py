@@ -111,7 +111,7 @@ def control_all(region: str) -> str:
 
 
 def control_noun(subject: str) -> str:
-    """``hold``, ``lease``, ``fence`` or ``proof``, of a subject in a control stream."""
+    """``hold``, ``lease``, ``fence``, ``proof``, ``head`` or ``trim``, of a control subject."""
     return subject.split(".")[4]
 
 
@@ -150,6 +150,16 @@ def control_fence(region: str, other: str) -> str:
 def control_proof(region: str, link: str, digest: bytes) -> str:
     """The last proof of one key: ``digest`` is of what it names besides the link."""
     return _in_region(region, "control", "proof", link, digest[:16].hex())
+
+
+def control_head(region: str, auditor: str) -> str:
+    """How far an Auditor has this region's audit stream: its last signed stream head."""
+    return _in_region(region, "control", "head", auditor)
+
+
+def control_trim(region: str) -> str:
+    """The last decision to trim this region's audit stream."""
+    return _in_region(region, "control", "trim")
 
 
 def broadcast_hold(origin: str, scope: str, hold_id: bytes) -> str:

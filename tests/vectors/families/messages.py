@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from kcm_crypto import context
 from kcm_crypto.context import ctx
 from kcm_schemas.audit import GENESIS, AuditEvent
+from kcm_schemas.auditing import StreamHead, Trim
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import Code
 from kcm_schemas.control import Hold, Lift
@@ -209,4 +210,39 @@ def audit() -> Document:
         "about": "events of one boot in order, and the chain's hash after each",
         "events": [event.hex() for event in events],
         "heads": heads,
+        "stream": _stream(events),
+    }
+
+
+def _stream(events: list[bytes]) -> dict[str, Any]:
+    """The chain of an audit stream over any messages, an Auditor's head of it, and a trim."""
+    digest, rows = GENESIS, []
+    for number, message in enumerate([*events, b"", b"rubbish"], 1):
+        subject = f"kcm.v1.eu-central.audit.gw-{number % 2 + 1}"
+        digest = sha256(
+            ctx(context.AUDIT_STREAM, digest, number, subject, sha256(message).digest())
+        ).digest()
+        rows.append({"subject": subject, "message": message.hex(), "digest": digest.hex()})
+    auditor, core = identity("auditor-1"), identity("core-1")
+    head = StreamHead(
+        auditor="auditor-1",
+        region="eu-central",
+        created=ISSUED * 1000,
+        through=len(rows),
+        digest=digest,
+        time_ms=ISSUED,
+    )
+    signed_head = encode(auditor.sign(Kind.STREAM_HEAD, head))
+    trim = Trim(
+        region="eu-central",
+        created=ISSUED * 1000,
+        through=len(rows),
+        digest=digest,
+        issued_ms=ISSUED + 1,
+        heads=[signed_head],
+    )
+    return {
+        "messages": rows,
+        "head": _statement("a stream head", auditor, auditor.sign(Kind.STREAM_HEAD, head)),
+        "trim": _statement("a trim", core, core.sign(Kind.TRIM, trim)),
     }

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from kcm.cli.exits import Exit
-from kcm.cli.output import emit, moment, plain
+from kcm.cli.output import emit, moment, note, plain
 from kcm.cli.problems import Problem, clean
 from kcm.cli.settings import Settings, common, region_option, run_async
 
 if TYPE_CHECKING:
-    from kcm_schemas.auditing import TailEntry
+    from kcm_schemas.auditing import AuditorStatus, FollowedRegion, TailEntry
     from kcm_trust.verify import Verifier
 
     from kcm.admin import Admin
@@ -25,6 +25,12 @@ if TYPE_CHECKING:
 
 POLL_S: Final = 1.0
 """Seconds between two looks at the journal while following it."""
+
+FILLING: Final = 0.70
+"""Share of an audit stream's room from which its Cores, and this command, warn."""
+
+NEARLY_FULL: Final = 0.90
+"""Share from which they warn again."""
 
 PAGE_ENTRIES: Final = 256
 """Entries asked for at once: what an Auditor gives at most."""
@@ -82,6 +88,63 @@ def tail(
     run_async(_tail(settings, number, region, follow=follow, everything=everything))
 
 
+@audit.command("status")
+@region_option
+@common
+def status(settings: Settings, region: str | None) -> int:
+    """Show how full each region's audit stream is, and how far an Auditor has it.
+
+    Exits with 7 when entries are lost: trimmed from a stream and missing in the Auditor's journal.
+
+    Example: kcm audit status
+    """
+    found = run_async(_status(settings, region))
+    columns = ("region", "state", "recorded", "signed", "trimmed", "room used")
+    rows = [
+        (r.region, state_of(r), r.position, r.signed, trimmed_of(r), used_of(r))
+        for r in found.regions
+    ]
+    emit(settings, found, columns, rows)
+    for entry in found.regions:
+        if warning := warning_of(entry):
+            note(settings, f"{entry.region}: {warning}", region=entry.region, warning=warning)
+    return Exit.CHECK_FAILED if any(entry.lost_last for entry in found.regions) else Exit.OK
+
+
+def state_of(entry: FollowedRegion) -> str:
+    """What is to be said first of a region's stream."""
+    if not entry.reachable:
+        return "unreachable"
+    return "entries lost" if entry.lost_last else "followed"
+
+
+def trimmed_of(entry: FollowedRegion) -> str:
+    """Up to where the stream was emptied, and on how many Auditors' word."""
+    return f"{entry.trimmed} ({entry.witnesses} have it)" if entry.trimmed else ""
+
+
+def used_of(entry: FollowedRegion) -> str:
+    """How full the stream is."""
+    if not entry.room:
+        return f"{entry.used} bytes, no bound"
+    return f"{entry.used * 100 // entry.room} % of {entry.room >> 20} MiB"
+
+
+def warning_of(entry: FollowedRegion) -> str:
+    """What an operator should do something about; empty when there is nothing."""
+    if entry.lost_last:
+        return (
+            f"messages {entry.lost_first} to {entry.lost_last} were trimmed and are not in this "
+            "Auditor's journal, so it signs nothing: see docs/audit.md"
+        )
+    if not entry.room:
+        return "the stream has no bound and can take the room of the control stream"
+    share = entry.used / entry.room
+    if share >= NEARLY_FULL:
+        return "the stream is nearly full; when it is full, data requests are refused"
+    return "the stream is filling: see why it is not trimmed" if share >= FILLING else ""
+
+
 @audit.command("verify")
 @click.argument("directory", type=click.Path(exists=True, file_okay=False))
 @click.option("--config", metavar="FILE", help="The Auditor's configuration: checks signatures.")
@@ -137,6 +200,15 @@ async def _tail(
             await settings.around.sleep(POLL_S)
             fresh, seen = await _since(admin, place, seen)
             _say(settings, [line for line in fresh if wanted(line)])
+    finally:
+        await admin.close()
+
+
+async def _status(settings: Settings, region: str | None) -> AuditorStatus:
+    context = settings.context()
+    admin = settings.admin(context)
+    try:
+        return await admin.audit_status(_auditor_region(admin, context, region))
     finally:
         await admin.close()
 

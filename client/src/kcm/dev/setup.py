@@ -57,6 +57,8 @@ class ProvisionConfig(Section):
     region: Name
     region_bus: BusAddress
     replicas: Annotated[int, Field(ge=1, le=5)] = 1
+    audit_bytes: Annotated[int, Field(ge=64 * 1024)] | None = None
+    """Room for the audit stream; without it as much as fits, up to ``kcm_bus.audit_room``'s."""
 
 
 async def provision(config: ProvisionConfig, within_s: float = PROVISION_SECONDS_MAX) -> None:
@@ -72,7 +74,12 @@ async def provision(config: ProvisionConfig, within_s: float = PROVISION_SECONDS
             await connection.start()
             while True:
                 try:
-                    await provision_region(connection, config.region, replicas=config.replicas)
+                    await provision_region(
+                        connection,
+                        config.region,
+                        replicas=config.replicas,
+                        audit_bytes=config.audit_bytes,
+                    )
                 except KcmError as error:
                     if error.code is not Code.UNAVAILABLE:
                         raise

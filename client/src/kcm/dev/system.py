@@ -66,6 +66,8 @@ class Options:
     """The durations of the kill switch, the same for every instance."""
     nodes: Mapping[str, int] = field(default_factory=dict)
     """By region, the nodes of its broker where it is a cluster."""
+    audit_bytes: int | None = None
+    """Room for each region's audit stream; without it what ``kcm_bus.audit_room`` finds."""
     detour: Detour = direct
     """The way that the brokers' links take."""
     die_with_parent: bool = False
@@ -224,7 +226,7 @@ def _start(options: Options, record: Callable[[Entry], None], tell: Tell) -> Pat
         nodes=options.nodes,
         detour=options.detour,
     )
-    asyncio.run(_provision(plan))
+    asyncio.run(_provision(plan, options.audit_bytes))
     context = _write(plan, options, public)
     tell(f"starting {len(options.members)} services")
     started = []
@@ -244,7 +246,7 @@ def _write(plan: Topology, options: Options, public: bytes) -> Path:
     return write_context(plan, public)
 
 
-async def _provision(plan: Topology) -> None:
+async def _provision(plan: Topology, audit_bytes: int | None) -> None:
     for spec in plan.regions:
         address = BusAddress(
             url=spec.url,
@@ -255,7 +257,12 @@ async def _provision(plan: Topology) -> None:
             ),
         )
         await provision(
-            ProvisionConfig(region=spec.name, region_bus=address, replicas=len(spec.nodes))
+            ProvisionConfig(
+                region=spec.name,
+                region_bus=address,
+                replicas=len(spec.nodes),
+                audit_bytes=audit_bytes,
+            )
         )
 
 

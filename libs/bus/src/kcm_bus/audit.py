@@ -6,7 +6,9 @@ events into a signed batch and stores it in the region's audit stream until the 
 acknowledged, one batch at a time and in order. A batch carries no message id: what was stored twice
 is recognised by emitter, boot and first number.
 
-What cannot be recorded is not done: services refuse data requests while ``has_room`` is false. A
+What cannot be recorded is not done: services refuse data requests while ``has_room`` is false. That
+is when the buffer is nearly full, and at once when the broker says that the audit stream is full:
+that does not pass by itself, and what waits in memory is lost with the process. A
 purge goes on all the same, and if even the reserve for it is used up, events are dropped, their
 numbers are missing for ever, and an ``audit.dropped`` event says how many.
 
@@ -37,7 +39,7 @@ from kcm_bus.connection import Connection
 from kcm_bus.membership import Membership
 from kcm_bus.serving import describe
 from kcm_bus.stores import Trouble
-from kcm_bus.streams import put
+from kcm_bus.streams import StoreFull, put
 
 log = logging.getLogger(__name__)
 
@@ -96,6 +98,7 @@ class AuditEmitter:
         self._unsent = 0
         self._closed = False
         self._ended = False
+        self._full = False
 
         async def store(subject: str, body: bytes) -> object:
             return await put(connection, subject, body)
@@ -108,7 +111,17 @@ class AuditEmitter:
     @property
     def has_room(self) -> bool:
         """Whether a data request may begin; when false, refuse it with ``unavailable``."""
-        return not self._closed and not self._broken and self._buffer.has_room
+        return not self._closed and not self._broken and not self._full and self._buffer.has_room
+
+    @property
+    def refusal(self) -> str:
+        """Why a data request is refused while ``has_room`` is false, and what to do."""
+        if self._full:
+            return (
+                "the region's audit stream is full, and what cannot be recorded is not done: "
+                "see 'kcm audit status'"
+            )
+        return "the audit trail cannot take more"
 
     @property
     def _broken(self) -> bool:
@@ -270,11 +283,16 @@ class AuditEmitter:
         while not self._ended:
             try:
                 await self._deliver(self._subject, body)
+            except StoreFull:
+                if not self._full:
+                    log.error("the audit stream is full: data requests are refused until it is not")
+                self._full = True
             except KcmError as error:
                 log.warning("audit events wait: %s", error.code.value)
             except Exception as error:  # noqa: BLE001 - recording must not end by a strange answer
                 log.warning("audit events wait: %s", describe(error))
             else:
+                self._full = False
                 return True
             await asyncio.sleep(wait * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
             wait = min(wait * 2, RETRY_MAX_S)

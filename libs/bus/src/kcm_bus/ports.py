@@ -64,11 +64,12 @@ class Messages(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One stored message."""
+    """One stored message; ``time_ms`` is when the broker says that it came, 0 when not asked."""
 
     sequence: int
     subject: str
     data: bytes
+    time_ms: int = 0
 
 
 class Log(Protocol):

@@ -23,6 +23,7 @@ from nats import errors as nats_errors
 from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig
 
 from kcm_bus.answers import NO_STREAM
+from kcm_bus.audit_room import AUDIT_BYTES, add_audit_stream, audit_config
 from kcm_bus.connection import Connection
 from kcm_bus.protection import Unfit, differences, mended, unsafe
 from kcm_bus.streams import StreamMissing
@@ -75,7 +76,8 @@ async def check_streams(connection: Connection, region: str, names: Sequence[str
     copies = min(connection.nodes, COPIES_MIN)
     for config in _wanted(region, copies):
         if config.name in names:
-            _judge(config, await acknowledged(connection, str(config.name)), copies)
+            found = await acknowledged(connection, str(config.name))
+            _judge(_sized(config, found), found, copies)
 
 
 async def await_streams(connection: Connection, region: str, names: Sequence[str]) -> None:
@@ -98,12 +100,15 @@ async def await_streams(connection: Connection, region: str, names: Sequence[str
         wait = min(wait * 2, RETRY_MAX_S)
 
 
-async def provision_region(connection: Connection, region: str, *, replicas: int = 1) -> None:
+async def provision_region(
+    connection: Connection, region: str, *, replicas: int = 1, audit_bytes: int | None = None
+) -> None:
     """Make what is missing of a region's streams and buckets, and protect what exists.
 
     Of a stream that exists, protection that it lacks is added where that loses nothing; nothing
-    else is changed. Raises ``Unfit`` when the broker acknowledges another configuration all the
-    same, and ``unavailable``.
+    else is changed. ``audit_bytes`` bounds the audit stream; ``kcm_bus.audit_room`` says what is
+    taken without. Raises ``Unfit`` when the broker acknowledges another configuration all the same,
+    and ``unavailable``.
     """
     await check_server(connection)
     js = connection.jetstream()
@@ -112,12 +117,17 @@ async def provision_region(connection: Connection, region: str, *, replicas: int
         try:
             found = await acknowledged(connection, name)
         except StreamMissing:
-            await js.add_stream(config)
+            if name == subjects.AUDIT_STREAM:  # the last one: it may take what the others leave
+                await add_audit_stream(js, region, replicas, audit_bytes)
+            else:
+                await js.add_stream(config)
         else:
-            if any(one.unsafe for one in differences(config.as_dict(), found)):
+            wanted = _sized(config, found).as_dict()
+            if any(one.unsafe for one in differences(wanted, found)):
                 log.warning("%s lacks protection, which is added", name)
-                await _update(connection, name, mended(config.as_dict(), found))
-        _judge(config, await acknowledged(connection, name), replicas)
+                await _update(connection, name, mended(wanted, found))
+        found = await acknowledged(connection, name)
+        _judge(_sized(config, found), found, replicas)
 
 
 async def acknowledged(connection: Connection, name: str) -> dict[str, Any]:
@@ -164,10 +174,18 @@ def _judge(config: StreamConfig, found: dict[str, Any], copies: int) -> None:
 def _wanted(region: str, replicas: int) -> list[StreamConfig]:
     return [
         _control(region, replicas),
-        _audit(region, replicas),
         _bucket(subjects.KEYS_BUCKET, replicas),
         _bucket(subjects.REGISTRY_BUCKET, replicas),
+        audit_config(region, replicas, AUDIT_BYTES),
     ]
+
+
+def _sized(config: StreamConfig, found: dict[str, Any]) -> StreamConfig:
+    """What is wanted of the audit stream has the size that it was made with: any bound is one."""
+    size = int(found.get("max_bytes") or 0)
+    if config.name != subjects.AUDIT_STREAM or size <= 0:
+        return config
+    return config.evolve(max_bytes=size)
 
 
 def _control(region: str, replicas: int) -> StreamConfig:
@@ -185,19 +203,6 @@ def _control(region: str, replicas: int) -> StreamConfig:
         deny_purge=True,
         allow_direct=False,
         allow_msg_ttl=True,
-    )
-
-
-def _audit(region: str, replicas: int) -> StreamConfig:
-    return StreamConfig(
-        name=subjects.AUDIT_STREAM,
-        subjects=[subjects.audit_all(region)],
-        retention=RetentionPolicy.LIMITS,
-        storage=StorageType.FILE,
-        num_replicas=replicas,
-        deny_delete=True,
-        deny_purge=True,
-        allow_direct=False,
     )
 
 

@@ -53,6 +53,9 @@ FORGOTTEN: Final = (
 """What is wrong with a store that forgets, and what to do: ``Storage faults`` in
 ``docs/deployment.md``."""
 
+STORE_FULL: Final = frozenset({10023, 10047, 10077})
+"""JetStream's error codes of a store or a stream that has no room for another message."""
+
 _HEARTBEAT: Final = "100"
 
 Receive = Callable[[Entry], None]
@@ -124,12 +127,15 @@ class Follower:
         subject: str,
         follower: LogFollower,
         clock: Clock,
+        bytes_per_s: int | None = None,
     ) -> None:
+        """``bytes_per_s`` is how fast the broker may send; ``None`` is as fast as it can."""
         self._connection: Final = connection
         self._stream: Final = stream
         self._subject: Final = subject
         self._follower: Final = follower
         self._clock: Final = clock
+        self._bits_per_s: Final = None if bytes_per_s is None else 8 * bytes_per_s
         self._closing = False
         self._created: datetime | None = None
         self._last = 0
@@ -227,6 +233,7 @@ class Follower:
                     replay_policy=ReplayPolicy.INSTANT,
                     filter_subject=self._subject,
                     idle_heartbeat=HEARTBEAT_S,
+                    rate_limit_bps=self._bits_per_s,
                     inactive_threshold=30.0,
                     mem_storage=True,
                     num_replicas=1,
@@ -265,7 +272,8 @@ class Follower:
             return
         self._delivered = sequence.consumer
         try:
-            self._follower.receive(Entry(sequence.stream, message.subject, message.data))
+            stored_ms = int(message.metadata.timestamp.timestamp() * 1000)
+            self._follower.receive(Entry(sequence.stream, message.subject, message.data, stored_ms))
         except Exception as error:  # noqa: BLE001 - the client library would hide it
             log.critical("an entry of %s had no effect: %s", self._stream, describe(error))
         self._last = sequence.stream
@@ -302,6 +310,13 @@ class StreamMissing(Exception):
         )
 
 
+class StoreFull(KcmError):
+    """The broker has no room: ``unavailable`` until space is freed or the bound is raised."""
+
+    def __init__(self) -> None:
+        super().__init__(Code.UNAVAILABLE, "the region's store is full")
+
+
 async def put(
     connection: Connection,
     subject: str,
@@ -314,7 +329,8 @@ async def put(
 
     ``expected`` is the last sequence of this subject (0: none); ``ttl`` lets the message expire, as
     in ``60s``. Raises ``conflict`` when it is not, and ``unavailable`` when nobody acknowledged in
-    a way that can be understood: the message may be stored all the same.
+    a way that can be understood: the message may be stored all the same. ``StoreFull`` is the
+    ``unavailable`` of a broker that said that there is no room.
     """
     headers: dict[str, str] = {}
     if expected is not None:
@@ -383,8 +399,9 @@ def _store_errors() -> Iterator[None]:
         yield
     except KcmError:
         raise
-    except js_errors.APIError:
-        failure = KcmError(Code.UNAVAILABLE, "the region's store refused")
+    except js_errors.APIError as error:
+        full = error.err_code in STORE_FULL
+        failure = StoreFull() if full else KcmError(Code.UNAVAILABLE, "the region's store refused")
     except (nats_errors.Error, TimeoutError):
         failure = KcmError(Code.UNAVAILABLE, "the region's store cannot be reached")
     except Exception as error:  # noqa: BLE001 - an answer that the library cannot read

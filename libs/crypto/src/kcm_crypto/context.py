@@ -88,6 +88,10 @@ AUDIT_CHAIN: Final = Label("kcm/v1/audit-chain", (_B, _B))
 AUDIT_JOURNAL: Final = Label("kcm/v1/audit-journal", (_B, _B))
 """previous hash, SHA-256 of the entry: the chain of an Auditor's journal."""
 
+AUDIT_STREAM: Final = Label("kcm/v1/audit-stream", (_B, _U64, _T, _B))
+"""previous hash, sequence, subject, SHA-256 of the message: the chain of a region's audit stream,
+over what the broker stores, whoever wrote it."""
+
 
 def ctx(label: Label, *parts: str | int | bytes) -> bytes:
     """Encode ``parts`` under ``label``.

@@ -20,7 +20,8 @@ pull, pull-reply          a Core of the region it names
 admin                     an operator; which role depends on noun and verb
 admin-reply               a Core, or an Auditor where the caller says so
 audit                     the instance that it names
-audit-head                the Auditor that it names
+audit-head, stream-head   the Auditor that it names
+trim                      a Core of the region it names
 session ticket            a Gateway of the region it names
 ========================  =======================================================
 
@@ -54,7 +55,7 @@ from kcm_crypto.context import ctx
 from kcm_schemas import limits
 from kcm_schemas.admin import AdminReply, AdminRequest
 from kcm_schemas.audit import AuditBatch
-from kcm_schemas.auditing import AuditHead
+from kcm_schemas.auditing import AuditHead, StreamHead, Trim
 from kcm_schemas.codec import Message, decode
 from kcm_schemas.codes import KcmError
 from kcm_schemas.control import Fence, Hold, Lease, Lift, Proof, PullReply, PullRequest, Receipt
@@ -121,6 +122,15 @@ class VerifiedHold:
 
     hold: Hold
     issuer: str
+    raw: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedTrim:
+    """A decision to trim, with the heads in it that hold and reach far enough, one an Auditor."""
+
+    trim: Trim
+    heads: tuple[StreamHead, ...]
     raw: bytes
 
 
@@ -312,6 +322,41 @@ class Verifier:
         if name_of(_one(signers)) != body.auditor:
             raise Untrusted("the signer speaks for somebody else")
         return body
+
+    def stream_head(self, raw: bytes) -> StreamHead:
+        """How far an Auditor has a region's audit stream, by that Auditor, which must be acting."""
+        return self._stream_head(raw, acting=True)
+
+    def trim(self, raw: bytes) -> VerifiedTrim:
+        """A decision to trim an audit stream, by a Core of its region.
+
+        Who was retired since counts: what was trimmed on their word is gone. Heads of the same
+        Auditor count once; whoever acts on a trim compares their number with its quorum.
+        """
+        statement, signers = self._signed(raw, _CORE, Kind.TRIM)
+        body = _body(Trim, statement)
+        self._in_region(signers, body.region)
+        heads: dict[str, StreamHead] = {}
+        for head in (self._head_of_trim(raw_head, body) for raw_head in body.heads):
+            if head is not None:
+                heads.setdefault(head.auditor, head)
+        return VerifiedTrim(body, tuple(heads.values()), raw)
+
+    def _stream_head(self, raw: bytes, *, acting: bool = False) -> StreamHead:
+        statement, signers = self._signed(raw, _ROLE[Role.AUDITOR], Kind.STREAM_HEAD, acting=acting)
+        head = _body(StreamHead, statement)
+        if name_of(_one(signers)) != head.auditor:
+            raise Untrusted("the signer speaks for somebody else")
+        return head
+
+    def _head_of_trim(self, raw: bytes, trim: Trim) -> StreamHead | None:
+        """A head that reaches as far as a trim does, or ``None``."""
+        try:
+            head = self._stream_head(raw)
+        except Untrusted:
+            return None
+        same = (head.region, head.created) == (trim.region, trim.created)
+        return head if same and head.through >= trim.through else None
 
     def ticket(self, caller: str, region: str, signature: bytes, message: bytes) -> Instance:
         """A session ticket's signature, by a Gateway of this region; returns the caller."""

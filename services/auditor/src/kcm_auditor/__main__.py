@@ -22,8 +22,10 @@ from kcm_crypto.secretfile import SecretFileError
 from kcm_schemas.roster import Role
 from kcm_trust.verify import Untrusted, Verifier, verify_roster
 
+from kcm_auditor.book import Book
 from kcm_auditor.config import AuditorConfig
-from kcm_auditor.journal import Anchor, JournalError, verify
+from kcm_auditor.entries import Incident, IncidentKind
+from kcm_auditor.journal import Anchor, Journal, JournalError, verify
 from kcm_auditor.service import Auditor
 
 log = logging.getLogger("kcm_auditor")
@@ -42,6 +44,11 @@ def main() -> int:
     parser.add_argument(
         "--anchor", metavar="SEQ:HASH", type=_anchor, help="a head that was kept elsewhere"
     )
+    parser.add_argument(
+        "--accept-loss",
+        metavar="REGION",
+        help="go on although what was trimmed from REGION's stream is not in this journal",
+    )
     arguments = parser.parse_args()
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
@@ -52,6 +59,8 @@ def main() -> int:
         if arguments.config is None:
             parser.error("--config or --verify is needed")
         config = load(AuditorConfig, arguments.config)
+        if arguments.accept_loss is not None:
+            return uvloop.run(_accept_loss(config, arguments.accept_loss))
         return uvloop.run(_serve(config))
     except (ConfigError, SecretFileError) as error:
         log.error("%s", error)
@@ -68,6 +77,27 @@ async def _serve(config: AuditorConfig) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     await Auditor(config, membership, SystemClock()).run(stop)
+    return 0
+
+
+async def _accept_loss(config: AuditorConfig, region: str) -> int:
+    """Write into the journal of a stopped Auditor that its operator knows what is missing."""
+    book = Book(config.instance)
+    journal = Journal(config.auditor.journal, SystemClock(), book.positions)
+    try:
+        journal.open(lambda entry: book.restore(entry.content))
+        lost = book.losses.get(region)
+        if lost is None:
+            sys.stderr.write(f"nothing of region {region} is missing in this journal\n")
+            return EXIT_FAULT
+        accepted = Incident(
+            incident=IncidentKind.LOSS_ACCEPTED, region=region, first=lost[0], last=lost[1]
+        )
+        book.restore(accepted)
+        await journal.submit([accepted])
+    finally:
+        await journal.close()
+    sys.stdout.write(f"accepted: messages {lost[0]} to {lost[1]} of region {region} are lost\n")
     return 0
 
 

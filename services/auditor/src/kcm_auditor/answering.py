@@ -29,7 +29,9 @@ from kcm_schemas.signed import Kind
 from kcm_trust.identity import digest
 from kcm_trust.verify import Untrusted
 
+from kcm_auditor.heads import SignedHeads
 from kcm_auditor.recorder import Recorder
+from kcm_auditor.stream import StreamFacts
 
 State = Literal["alive", "silent", "stopped", "never", "unfollowed"]
 
@@ -44,7 +46,9 @@ class Answers:
         emitter: AuditEmitter,
         regions: tuple[str, ...],
         clock: Clock,
+        signed: SignedHeads,
     ) -> None:
+        self._signed: Final = signed
         self._membership: Final = membership
         self._recorder: Final = recorder
         self._emitter: Final = emitter
@@ -105,15 +109,26 @@ class Answers:
             events=book.events,
             incidents=book.incidents,
             segment=recorder.journal.segment,
-            regions=[
-                FollowedRegion(
-                    region=region,
-                    reachable=recorder.watch.is_up(region),
-                    position=recorder.position(region),
-                )
-                for region in self._regions
-            ],
+            regions=[self._region(region) for region in self._regions],
             emitters=[self._emitter_status(i) for i in recorder.trust.verifier.roster.instances],
+        )
+
+    def _region(self, region: str) -> FollowedRegion:
+        state = self._recorder.ledger.book.region(region)
+        facts = self._recorder.facts.get(region, StreamFacts("", 0))
+        lost = state.lost or (0, 0)
+        return FollowedRegion(
+            region=region,
+            reachable=self._recorder.watch.is_up(region),
+            position=state.position,
+            first=facts.first,
+            used=facts.used,
+            room=facts.room,
+            signed=self._signed.through(region, facts.made),
+            trimmed=state.trimmed,
+            witnesses=state.witnesses,
+            lost_first=lost[0],
+            lost_last=lost[1],
         )
 
     def _emitter_status(self, entry: Instance) -> EmitterStatus:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final, assert_never
 
 from kcm_bus.audit_chain import Chain
+from kcm_bus.stream_chain import Marks, Place
 from kcm_schemas.audit import AuditBatch, AuditEvent, EventType
 from kcm_schemas.codec import decode
 from kcm_schemas.signed import read_signed
@@ -21,9 +22,12 @@ from kcm_auditor.entries import (
     Content,
     Head,
     Incident,
+    IncidentKind,
     Origin,
+    Passed,
     Positions,
     RegionPosition,
+    Trimmed,
 )
 
 SPANS_MAX: Final = 1024
@@ -32,6 +36,10 @@ SPANS_MAX: Final = 1024
 BOOTS_MAX: Final = 4096
 """Boots that are remembered over all emitters; the one that was quiet longest goes first, and never
 an emitter's present one. A forgotten boot whose statements are repeated looks like a new one."""
+
+
+MARKS_KEPT: Final = 512
+"""Places of a stream kept to compare a trim with: 16,000 messages that are dense."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +66,42 @@ class BootState:
 
 @dataclass(slots=True)
 class RegionState:
-    """A region's stream: when it was made, and up to where it is recorded."""
+    """A region's stream: when it was made, and up to where it is recorded.
+
+    ``place`` is its chain; with an empty digest messages before it are not known. ``mark`` is the
+    last place of the chain at which readers compare. ``lost`` is what was trimmed and is not here.
+    """
 
     created: str = ""
     position: int = 0
+    place: Place = field(default_factory=Place)
+    mark: Place | None = None
+    marks: Marks = field(default_factory=lambda: Marks(limit=MARKS_KEPT))
+    trimmed: int = 0
+    witnesses: int = 0
+    lost: tuple[int, int] | None = None
+    rebased: int = 0
+    """The trim from which the chain was read again; once for each, or a hole would repeat that."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether this journal has the stream without a hole, so that it may say so."""
+        return self.lost is None and bool(self.place.digest)
+
+    def take(self, sequence: int, subject: str, body: bytes) -> None:
+        """The next message of the chain; one that came before changes nothing."""
+        if sequence <= self.place.sequence:
+            return
+        if sequence == self.place.sequence + 1 and self.place.digest:
+            self.stand(self.place.append(sequence, subject, body))
+        else:
+            self.stand(Place(sequence, b""))
+
+    def stand(self, place: Place) -> None:
+        """The chain is here."""
+        self.place = place
+        if place.digest and self.marks.note(place):
+            self.mark = place
 
 
 class Book:
@@ -96,8 +136,10 @@ class Book:
 
     def begin_stream(self, origin: Origin) -> None:
         """Positions of this region count in another stream from now on."""
-        state = self.region(origin.region)
-        state.created, state.position = origin.created, 0
+        former = self.region(origin.region)
+        # What was lost of this very stream stays lost when its disk is set back.
+        lost = former.lost if former.created == origin.created else None
+        self._regions[origin.region] = RegionState(origin.created, lost=lost)
 
     def advance(self, batch: AuditBatch) -> None:
         """A batch is recorded: what follows it is expected next."""
@@ -130,10 +172,51 @@ class Book:
                 self.incidents += 1
                 if content.region is not None:
                     self.reach(content.region, content.position)
+                    self.lose(content)
+            case Passed():
+                self.reach(content.region, content.position)
+                state = self.region(content.region)
+                state.place = Place(content.position, content.digest)
+                state.mark = _mark(content.mark, content.mark_digest)
+            case Trimmed():
+                self.trim(content)
             case Head():
                 pass
             case _:  # pragma: no cover - the type checker proves it
                 assert_never(content)
+
+    def passed(self, region: str) -> Passed:
+        """Where a region's chain stands, as an entry."""
+        state = self.region(region)
+        mark = state.mark or Place(0, b"")
+        return Passed(
+            region=region,
+            position=state.place.sequence,
+            digest=state.place.digest,
+            mark=mark.sequence,
+            mark_digest=mark.digest,
+        )
+
+    def trim(self, trimmed: Trimmed) -> None:
+        """Messages left a region's stream."""
+        state = self.region(trimmed.region)
+        state.trimmed, state.witnesses = trimmed.through, trimmed.witnesses
+
+    def lose(self, incident: Incident) -> None:
+        """Note what is lost, or that an operator accepted it."""
+        if incident.region is None:
+            return
+        state = self.region(incident.region)
+        if incident.incident is IncidentKind.JOURNAL_LOST:
+            first = state.lost[0] if state.lost is not None else incident.first
+            state.lost = (first, incident.last)
+        elif incident.incident is IncidentKind.LOSS_ACCEPTED:
+            state.lost = None
+
+    @property
+    def losses(self) -> dict[str, tuple[int, int]]:
+        """First and last message of each region that were trimmed and are not here."""
+        return {name: state.lost for name, state in self._regions.items() if state.lost is not None}
 
     def positions(self) -> Positions:
         """Everything that a restart needs."""
@@ -153,10 +236,7 @@ class Book:
                 )
                 for state in self._boots.values()
             ),
-            regions=tuple(
-                RegionPosition(region=name, created=state.created, position=state.position)
-                for name, state in self._regions.items()
-            ),
+            regions=tuple(_region_position(name, state) for name, state in self._regions.items()),
         )
 
     def _forget(self) -> None:
@@ -179,10 +259,40 @@ class Book:
             if entry.current:
                 self._current[entry.emitter] = state
         for region in positions.regions:
-            self._regions[region.region] = RegionState(region.created, region.position)
+            self._regions[region.region] = RegionState(
+                region.created,
+                region.position,
+                place=Place(region.passed, region.digest),
+                mark=_mark(region.mark, region.mark_digest),
+                trimmed=region.trimmed,
+                witnesses=region.witnesses,
+                lost=(region.lost_first, region.lost_last) if region.lost_last else None,
+            )
 
 
 def span_of(batch: AuditBatch) -> Span:
     """What a batch covers."""
     head = Chain(batch.first, batch.previous).extend(batch.events).head
     return Span(batch.first, batch.first + len(batch.events) - 1, head)
+
+
+def _mark(sequence: int, digest: bytes) -> Place | None:
+    return Place(sequence, digest) if sequence else None
+
+
+def _region_position(name: str, state: RegionState) -> RegionPosition:
+    mark = state.mark or Place(0, b"")
+    lost = state.lost or (0, 0)
+    return RegionPosition(
+        region=name,
+        created=state.created,
+        position=state.position,
+        passed=state.place.sequence,
+        digest=state.place.digest,
+        mark=mark.sequence,
+        mark_digest=mark.digest,
+        trimmed=state.trimmed,
+        witnesses=state.witnesses,
+        lost_first=lost[0],
+        lost_last=lost[1],
+    )

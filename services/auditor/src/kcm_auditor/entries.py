@@ -50,7 +50,10 @@ class IncidentKind(StrEnum):
     STREAM_HOLE = "stream-hole"
     STREAM_REPLACED = "stream-replaced"
     STREAM_ROLLED_BACK = "stream-rolled-back"
+    TRIM_DISPUTED = "trim-disputed"
     JOURNAL_BEHIND = "journal-behind"
+    JOURNAL_LOST = "journal-lost"
+    LOSS_ACCEPTED = "loss-accepted"
     JOURNAL_REPAIRED = "journal-repaired"
     SUPPRESSED = "suppressed"
 
@@ -94,6 +97,34 @@ class Incident(_Part):
     statement: bytes = b""
 
 
+class Passed(_Part):
+    """A region's stream was read up to ``position``, where its chain has this ``digest``.
+
+    An empty ``digest`` says that messages before are not known, so there is none. ``mark`` is the
+    last place at which readers of a stream compare, with its digest; 0 when there is none yet.
+    """
+
+    kind: Literal["passed"] = "passed"
+    region: str
+    position: int
+    digest: bytes
+    mark: int
+    mark_digest: bytes
+
+
+class Trimmed(_Part):
+    """A Core's signed ``trim``: messages up to ``through`` left the stream.
+
+    ``witnesses`` is how many Auditors' heads in it say that they have them.
+    """
+
+    kind: Literal["trimmed"] = "trimmed"
+    region: str
+    through: int
+    witnesses: int
+    statement: bytes
+
+
 class Origin(_Part):
     """From here on, positions of this region count in the stream made at ``created``."""
 
@@ -115,11 +146,19 @@ class BootPosition(_Part):
 
 
 class RegionPosition(_Part):
-    """Up to where a region's stream is recorded."""
+    """Up to where a region's stream is recorded; see ``Passed``, ``Trimmed``, and what was lost."""
 
     region: str
     created: str
     position: int
+    passed: int
+    digest: bytes
+    mark: int
+    mark_digest: bytes
+    trimmed: int
+    witnesses: int
+    lost_first: int
+    lost_last: int
 
 
 class Positions(_Part):
@@ -140,7 +179,7 @@ class Head(_Part):
     statement: bytes
 
 
-Content = Batch | Incident | Origin | Positions | Head
+Content = Batch | Incident | Origin | Passed | Trimmed | Positions | Head
 
 
 class Entry(_Part):

@@ -31,13 +31,14 @@ from hashlib import sha256
 from typing import Final, assert_never
 
 from kcm_bus.audit_chain import Chain
+from kcm_bus.stream_chain import Place
 from kcm_schemas import limits, subjects
 from kcm_schemas.audit import AuditBatch, AuditEvent
 from kcm_schemas.codec import decode
 from kcm_schemas.codes import KcmError
 
-from kcm_auditor.book import Book, BootState, span_of
-from kcm_auditor.entries import Batch, Content, Incident, IncidentKind, Origin
+from kcm_auditor.book import Book, BootState, RegionState, span_of
+from kcm_auditor.entries import Batch, Content, Incident, IncidentKind, Origin, Trimmed
 from kcm_auditor.throttle import Throttle
 
 SEQ_MAX: Final = (1 << 63) - 2
@@ -63,6 +64,17 @@ class Arrival:
     body: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class FoundTrim:
+    """A trim that was believed: of which stream, up to where, with which digest, on whose word."""
+
+    region: str
+    through: int
+    digest: bytes
+    witnesses: int
+    statement: bytes
+
+
 class Ledger:
     """Decides what is recorded. Whatever a call returns is already counted in the book."""
 
@@ -72,8 +84,11 @@ class Ledger:
         self._throttles: Final = defaultdict[str, Throttle](Throttle)
 
     def position(self, region: str) -> int:
-        """Up to where a region's stream has been read; 0 for a region never seen."""
-        return self.book.region(region).position
+        """Up to where a region's stream has been read; 0 for a region never seen.
+
+        A crash in mid-write may leave entries behind the last chain: those messages are read again.
+        """
+        return self.book.region(region).place.sequence
 
     def compare(self, region: str, created: str, last: int) -> Verdict:
         """Compare a stream, made at ``created`` and at ``last`` now, with what is known of it."""
@@ -92,8 +107,9 @@ class Ledger:
         ``acknowledged`` is up to where the broker says that this Auditor had it recorded.
         """
         verdict = self.compare(region, created, last)
-        position = self.position(region)
-        self._acknowledged.pop(region, None)
+        position = self.book.region(region).position
+        # A consumer that was made anew has forgotten what the one before had acknowledged.
+        acknowledged = max(acknowledged, self._acknowledged.pop(region, 0))
         wrong: tuple[Content, ...]
         match verdict:
             case Verdict.SAME:
@@ -142,6 +158,51 @@ class Ledger:
         )
         return (*before, self.note(incident))
 
+    def trimmed(self, found: FoundTrim, first: int) -> tuple[Content, ...]:
+        """Take note of a believed trim of a stream whose first message is ``first`` now.
+
+        What was trimmed and never recorded here is lost; behind it, or where messages vanished
+        before the trim, the chain goes on from the trim's digest.
+        """
+        state = self.book.region(found.region)
+        place = state.place
+        if found.through <= state.trimmed and place.digest:
+            return ()
+        contents: list[Content] = []
+        if found.through > state.trimmed:
+            contents += self._dispute(state, found)
+            noted = Trimmed(
+                region=found.region,
+                through=found.through,
+                witnesses=found.witnesses,
+                statement=found.statement,
+            )
+            self.book.trim(noted)
+            contents.append(noted)
+        if place.sequence < found.through and place.sequence + 1 < first:
+            span = (place.sequence + 1, found.through)
+            contents += self._note(IncidentKind.JOURNAL_LOST, region=found.region, span=span)
+        elif not _reads_again(state, found.through, first):
+            return tuple(contents)
+        state.rebased = found.through
+        # Behind the loss, or once more from the trim on: the chain is known there.
+        self.book.reach(found.region, found.through)
+        state.stand(Place(found.through, found.digest))
+        return (*contents, self.book.passed(found.region))
+
+    def _dispute(self, state: RegionState, found: FoundTrim) -> tuple[Content, ...]:
+        known = {place.sequence: place.digest for place in state.marks.places}
+        if known.get(found.through, found.digest) == found.digest:
+            return ()
+        incident = Incident(
+            incident=IncidentKind.TRIM_DISPUTED,
+            region=found.region,
+            first=found.through,
+            last=found.through,
+            statement=found.statement,
+        )
+        return (self.note(incident),)
+
     def settle(self, now: float) -> tuple[Content, ...]:
         """Incidents that were only counted and whose window is over."""
         settled = ((name, throttle.settle(now)) for name, throttle in self._throttles.items())
@@ -155,11 +216,14 @@ class Ledger:
     def note(self, incident: Incident) -> Incident:
         """Count an incident."""
         self.book.incidents += 1
+        self.book.lose(incident)
         return incident
 
     def _arrive(self, arrival: Arrival) -> tuple[Content, ...]:
         """Positions are consecutive: the caller hands over what the stream has, in order."""
-        expected = self.position(arrival.region) + 1
+        state = self.book.region(arrival.region)
+        expected = max(state.position, state.place.sequence) + 1
+        state.take(arrival.position, arrival.subject, arrival.body)
         self.book.reach(arrival.region, arrival.position)
         if arrival.position <= expected:
             return ()
@@ -278,3 +342,9 @@ def _repeats(state: BootState, batch: AuditBatch) -> bool:
 
 def _numbers(batch: AuditBatch) -> tuple[int, int]:
     return batch.first, batch.first + len(batch.events) - 1
+
+
+def _reads_again(state: RegionState, through: int, first: int) -> bool:
+    """Whether a chain that has a hole can be made whole from a trim that was read past."""
+    broken = not state.place.digest and state.rebased != through
+    return broken and through <= state.place.sequence and first <= through + 1

@@ -9,22 +9,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from hashlib import sha256
 from typing import Final
 
 from kcm_bus.clock import Clock
 from kcm_bus.membership import Membership
+from kcm_bus.stream_chain import Place
 from kcm_schemas.audit import AuditBatch
 from kcm_schemas.auditing import AuditHead
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import KcmError
 from kcm_schemas.signed import Kind
-from kcm_trust.verify import Untrusted
+from kcm_trust.verify import Untrusted, VerifiedTrim
 
 from kcm_auditor.book import Book
 from kcm_auditor.entries import Batch, Content, Entry, Head, Incident, IncidentKind
 from kcm_auditor.journal import Journal, JournalError, Point
-from kcm_auditor.ledger import Arrival, Ledger, Verdict
+from kcm_auditor.ledger import Arrival, FoundTrim, Ledger, Verdict
 from kcm_auditor.recent import Recent, describe_incident
 from kcm_auditor.stream import StreamFacts
 from kcm_auditor.trust import RosterTrust
@@ -50,7 +52,9 @@ class Recorder:
         book: Book,
         watch: Watch,
         clock: Clock,
+        alarm: Callable[[Incident], None] = lambda _: None,
     ) -> None:
+        """``alarm`` is told of incidents of which other systems should hear as well."""
         self.membership: Final = membership
         self.trust: Final = trust
         self.journal: Final = journal
@@ -58,6 +62,11 @@ class Recorder:
         self.watch: Final = watch
         self._clock: Final = clock
         self.recent: Final = Recent()
+        self._alarm: Final = alarm
+        self._kept: Final = dict[str, Place]()
+        self._disbelieved: Final = dict[str, bytes]()
+        self.facts: Final = dict[str, StreamFacts]()
+        """How each region's stream was when it was last looked at."""
         self._head = Point(0, b"")
         self._head_at = clock.elapsed()
         watch.expect(trust.verifier.roster.instances, clock.elapsed())
@@ -79,21 +88,82 @@ class Recorder:
         """Up to where the region's stream is recorded."""
         return self.ledger.position(region)
 
+    def created(self, region: str) -> str:
+        """When the stream that is recorded was made, as the journal has it."""
+        return self.ledger.book.region(region).created
+
     def compare(self, region: str, facts: StreamFacts) -> Verdict:
         """How the stream compares with what is recorded."""
         return self.ledger.compare(region, facts.created, facts.last)
 
     async def opened(self, region: str, facts: StreamFacts, acknowledged: int) -> None:
         """Record that the stream is read from now on."""
+        self.noticed(region, facts)
         contents = self.ledger.open_stream(region, facts.created, facts.last, acknowledged)
         await self._submit(contents)
+        # What was read of another stream, or of this one before it went back, is not of this one.
+        self._kept.pop(region, None)
+        self._keep(region, self.ledger.book.region(region).mark)
+
+    def noticed(self, region: str, facts: StreamFacts) -> None:
+        """Remember how full a region's stream is."""
+        self.facts[region] = facts
+
+    async def trimmed(self, region: str, statement: bytes, facts: StreamFacts) -> None:
+        """Note a trim, if it is believed and about this very stream."""
+        try:
+            trim = self._verified_trim(region, statement)
+        except Untrusted as error:
+            found = sha256(statement).digest()
+            if self._disbelieved.get(region) != found:
+                self._disbelieved[region] = found
+                self._note([_untrusted_trim(region, str(error), found)])
+            return
+        if trim.trim.created != facts.made:
+            return
+        believed = FoundTrim(
+            region, trim.trim.through, trim.trim.digest, len(trim.heads), statement
+        )
+        contents = self.ledger.trimmed(believed, facts.first)
+        if contents:
+            await self._submit(contents)
 
     async def take(self, arrivals: Sequence[Arrival]) -> None:
         """Record messages; returns when they are on the disk."""
         contents: list[Content] = []
         for arrival in arrivals:
             contents.extend(self._judge(arrival))
+        # The chain stands behind its messages in the journal, and before any acknowledgement.
+        regions = {arrival.region: None for arrival in arrivals}
+        marks = {region: self.ledger.book.region(region).mark for region in regions}
+        contents.extend(self.ledger.book.passed(region) for region in regions)
         await self._submit(contents)
+        for region, mark in marks.items():
+            self._keep(region, mark)
+
+    def head(self, region: str) -> Place | None:
+        """Up to where this journal has a region's stream on its disk, at a mark; else ``None``.
+
+        ``None`` too while something is lost or not known: then nothing may be signed.
+        """
+        return self._kept.get(region) if self.ledger.book.region(region).whole else None
+
+    def _keep(self, region: str, mark: Place | None) -> None:
+        if mark is not None:
+            self._kept[region] = mark
+
+    def _verified_trim(self, region: str, statement: bytes) -> VerifiedTrim:
+        try:
+            trim = self.trust.verifier.trim(statement)
+        except Untrusted:
+            if not self.trust.refresh():
+                raise
+            trim = self.trust.verifier.trim(statement)
+        if trim.trim.region != region:
+            raise Untrusted("the trim is of another region")
+        if not trim.heads:
+            raise Untrusted("the trim is on nobody's word")
+        return trim
 
     def reachable(self, region: str, *, up: bool) -> None:
         """Note whether a region's stream can be read."""
@@ -161,6 +231,7 @@ class Recorder:
                     content.region,
                     describe_incident(content),
                 )
+                self._alarm(content)
         return done
 
     def _restore(self, entry: Entry) -> None:
@@ -168,3 +239,9 @@ class Recorder:
         self.recent.add(entry.seq, entry.time_ms, entry.content)
         if isinstance(entry.content, Head):
             self._head = Point(entry.seq, b"")
+
+
+def _untrusted_trim(region: str, reason: str, digest: bytes) -> Incident:
+    return Incident(
+        incident=IncidentKind.UNTRUSTED, region=region, detail=f"trim: {reason}", digest=digest
+    )

@@ -21,10 +21,14 @@ from kcm_bus.membership import Membership, load_roster
 from kcm_bus.serving import Service
 from kcm_crypto.secretfile import SecretFileError
 from kcm_schemas import subjects
+from kcm_schemas.audit import EventType
+from kcm_schemas.codes import Code
 
 from kcm_auditor.answering import Answers
 from kcm_auditor.book import Book
 from kcm_auditor.config import AuditorConfig
+from kcm_auditor.entries import Incident, IncidentKind
+from kcm_auditor.heads import HeadPublisher, SignedHeads
 from kcm_auditor.journal import Journal, JournalError
 from kcm_auditor.recorder import Recorder
 from kcm_auditor.stream import RegionFeed
@@ -71,10 +75,14 @@ class Auditor:
             ),
         )
         watch = Watch(self._regions, clock.elapsed())
-        self._recorder: Final = Recorder(membership, trust, self._journal, book, watch, clock)
+        self._membership: Final = membership
         self._emitter: Final = AuditEmitter(own, membership, clock)
+        self._signed: Final = SignedHeads(config.state_dir / "signed-heads.json")
+        self._recorder: Final = Recorder(
+            membership, trust, self._journal, book, watch, clock, self._alarm
+        )
         self._answers: Final = Answers(
-            membership, self._recorder, self._emitter, self._regions, clock
+            membership, self._recorder, self._emitter, self._regions, clock, self._signed
         )
         self._service: Final = Service(
             own, clock, "kcm-auditor", name, VERSION, {"region": membership.region}
@@ -101,10 +109,10 @@ class Auditor:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._tick(stop))
             for region, connection in self._others.items():
-                group.create_task(self._follow(region, connection, stop))
+                group.create_task(self._follow(group, region, connection, stop))
             await self._own.start()
             await self._emitter.start()
-            group.create_task(self._feed(self._config.region, self._own, stop).run())
+            self._read(group, self._config.region, self._own, stop)
             await self._service.add(
                 "auditor",
                 subjects.auditor_all(self._config.region),
@@ -115,13 +123,44 @@ class Auditor:
             _write_ready(self._config.ready_file)
             log.info("recording %s", ", ".join(self._regions))
 
-    def _feed(self, region: str, connection: Connection, stop: asyncio.Event) -> RegionFeed:
+    def _read(
+        self, group: asyncio.TaskGroup, region: str, connection: Connection, stop: asyncio.Event
+    ) -> None:
+        """Follow a region's stream, and say how far it is recorded."""
         durable = f"kcm-{self._config.instance}"
-        return RegionFeed(connection, region, durable, self._recorder, stop, self._emitter.emit)
+        feed = RegionFeed(connection, region, durable, self._recorder, stop, self._emitter.emit)
+        heads = HeadPublisher(
+            connection=connection,
+            region=region,
+            membership=self._membership,
+            recorder=self._recorder,
+            feed=feed,
+            signed=self._signed,
+            stopping=stop,
+            clock=self._clock,
+        )
+        group.create_task(feed.run())
+        group.create_task(heads.run())
 
-    async def _follow(self, region: str, connection: Connection, stop: asyncio.Event) -> None:
+    def _alarm(self, incident: Incident) -> None:
+        """A lost part of the journal stands in the stream too, for every other Auditor."""
+        if incident.incident is IncidentKind.JOURNAL_LOST:
+            self._emitter.emit(
+                EventType.AUDIT_JOURNAL_LOST,
+                code=Code.TAMPERED,
+                count=incident.last - incident.first + 1,
+                detail=f"region {incident.region}: messages {incident.first} to {incident.last}",
+            )
+
+    async def _follow(
+        self,
+        group: asyncio.TaskGroup,
+        region: str,
+        connection: Connection,
+        stop: asyncio.Event,
+    ) -> None:
         await connection.start()
-        await self._feed(region, connection, stop).run()
+        self._read(group, region, connection, stop)
 
     async def _tick(self, stop: asyncio.Event) -> None:
         while not stop.is_set():

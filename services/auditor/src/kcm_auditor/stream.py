@@ -26,7 +26,8 @@ from kcm_bus.emitting import Emit
 from kcm_bus.protection import Unfit
 from kcm_bus.provision import check_streams
 from kcm_bus.serving import describe
-from kcm_bus.streams import StreamMissing
+from kcm_bus.stream_chain import created_us
+from kcm_bus.streams import StreamMissing, last
 from kcm_schemas import subjects
 from kcm_schemas.audit import EventType
 from kcm_schemas.codes import Code, KcmError
@@ -61,10 +62,17 @@ RETRY_MAX_S: Final = 5.0
 
 @dataclass(frozen=True, slots=True)
 class StreamFacts:
-    """What the broker says of a stream: when it was made, and its last sequence."""
+    """What the broker says of a stream: when it was made, its last and first sequence, its bytes.
+
+    ``made`` is ``created`` in microseconds since 1970; ``room`` is 0 where there is no bound.
+    """
 
     created: str
     last: int
+    first: int = 0
+    used: int = 0
+    room: int = 0
+    made: int = 0
 
 
 class Sink(Protocol):
@@ -80,6 +88,12 @@ class Sink(Protocol):
 
     async def opened(self, region: str, facts: StreamFacts, acknowledged: int) -> None:
         """Record that the stream is read from now on, and whatever is wrong with it."""
+
+    async def trimmed(self, region: str, statement: bytes, facts: StreamFacts) -> None:
+        """Note the last trim as it lies in the region's control stream, if it is believed."""
+
+    def noticed(self, region: str, facts: StreamFacts) -> None:
+        """How full the stream is, for whoever asks."""
 
     async def take(self, arrivals: Sequence[Arrival]) -> None:
         """Record messages, in the order of the stream."""
@@ -114,6 +128,7 @@ class RegionFeed:
         self._emit: Final = emit
         self._weak = ""
         self._delivered = 0
+        self._again = False
 
     async def run(self) -> None:
         """Read, with back-off while the broker or the stream is not there."""
@@ -167,6 +182,10 @@ class RegionFeed:
         if self._sink.compare(self._region, again) is not verdict:
             raise _Anew("the broker contradicts itself about the stream")
         await self._sink.opened(self._region, again, acknowledged)
+        before = self._sink.position(self._region)
+        await self._look_for_trim(again)
+        if self._sink.position(self._region) < before:
+            raise _Anew("the stream is read again from its last trim")
         return await js.pull_subscribe_bind(consumer=self._durable, stream=subjects.AUDIT_STREAM)
 
     async def _check(self) -> None:
@@ -186,11 +205,45 @@ class RegionFeed:
             self._emit(EventType.STREAM_WEAK, code=Code.UNAVAILABLE, detail=self._region)
         self._weak = weak
 
+    async def look(self) -> StreamFacts:
+        """Notice how full the stream is and what was trimmed; raises ``KcmError``, NATS's errors.
+
+        Where the chain can be read again from a trim, the consumer is made anew.
+        """
+        facts = await self._facts(self._connection.jetstream())
+        self._sink.noticed(self._region, facts)
+        before = self._sink.position(self._region)
+        await self._look_for_trim(facts)
+        if self._sink.position(self._region) < before:
+            self._again = True
+        return facts
+
+    async def _look_for_trim(self, facts: StreamFacts) -> None:
+        """Hand over the last trim. Where messages are missing, none is read without asking."""
+        try:
+            entry = await last(
+                self._connection, subjects.CONTROL_STREAM, subjects.control_trim(self._region)
+            )
+        except KcmError:
+            if facts.first > self._sink.position(self._region) + 1:
+                raise
+            log.warning("region %s: whether it was trimmed cannot be read", self._region)
+            return
+        if entry is not None and entry.data:
+            await self._sink.trimmed(self._region, entry.data, facts)
+
     async def _facts(self, js: JetStreamContext) -> StreamFacts:
         with _foreign():
             info = await js.stream_info(subjects.AUDIT_STREAM)
         created = info.created.isoformat() if info.created is not None else "unknown"
-        return StreamFacts(created, info.state.last_seq)
+        return StreamFacts(
+            created,
+            info.state.last_seq,
+            info.state.first_seq,
+            info.state.bytes,
+            max(info.config.max_bytes or 0, 0),
+            created_us(info.created),
+        )
 
     async def _existing(self, js: JetStreamContext) -> ConsumerInfo | None:
         try:
@@ -228,10 +281,25 @@ class RegionFeed:
                 continue
             idle = 0
             await self._record(messages)
+            if self._again:
+                self._again = False
+                raise _Anew("the stream is read again from its last trim")
 
     async def _record(self, messages: list[Msg]) -> None:
         """Record and acknowledge; raises ``_Anew`` where a delivery is missing."""
         position = self._sink.position(self._region)
+        with _foreign():
+            missing = any(
+                later.metadata.sequence.stream > earlier + 1
+                for earlier, later in zip(
+                    [position, *(m.metadata.sequence.stream for m in messages)],
+                    messages,
+                    strict=False,
+                )
+            )
+        if missing:
+            await self.look()
+            position = self._sink.position(self._region)
         arrivals: list[Arrival] = []
         received = 0
         for message in messages:

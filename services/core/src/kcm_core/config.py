@@ -20,6 +20,17 @@ class Secrets(Section):
     hpke_key: Path
 
 
+class AuditTrimming(Section):
+    """When the region's audit stream may be emptied. Durations are in seconds."""
+
+    quorum: Annotated[int, Field(ge=0, le=64)] = 0
+    """Auditors that must have what is trimmed; 0 is all that follow the region."""
+    keep_s: Annotated[float, Field(ge=0)] = 7 * 86_400.0
+    """How long events stay in the stream although Auditors have them."""
+    keep_full_s: Annotated[float, Field(ge=0)] = 86_400.0
+    """The same while the stream is 90 % full."""
+
+
 class CoreConfig(InstanceConfig):
     """What a Core needs beside what every instance needs."""
 
@@ -33,5 +44,6 @@ class CoreConfig(InstanceConfig):
     """Seconds that a customer's key gets to answer."""
     hints: tuple[tuple[str, ...], ...] = ()
     """Listeners for a cloud's events (``kcm_core.hints``): a module's name and its arguments."""
+    audit: AuditTrimming = AuditTrimming()
     unsealer_environment: Annotated[dict[str, str], Field(default_factory=dict)]
     """Environment of the unsealer's processes, e.g. ``SOFTHSM2_CONF``. Nothing is inherited."""

@@ -11,6 +11,7 @@ import random
 from typing import Final
 
 from kcm_bus.audit import AuditEmitter
+from kcm_bus.audit_store import AuditStream
 from kcm_bus.clock import Clock, Randomness
 from kcm_bus.config import ConfigError
 from kcm_bus.connection import Connection
@@ -25,6 +26,7 @@ from kcm_control.knowledge import Knowledge
 from kcm_control.registry import Registry
 from kcm_control.revocation import Revocations
 from kcm_control.serving import Serving
+from kcm_control.trimming import Policy
 from kcm_crypto.arena import Arena, secure_memory
 from kcm_crypto.hpke import SECRET_SIZE, HpkePrivate
 from kcm_crypto.secretfile import read_secret
@@ -48,6 +50,7 @@ from kcm_core.registry_keeper import RegistryKeeper
 from kcm_core.relinking import Relinker
 from kcm_core.sentinel import KeyWatch
 from kcm_core.sessions import Sessions
+from kcm_core.trimming import TrimFiles, Trimmer
 from kcm_core.unsealer.port import UnsealerPort
 from kcm_core.vault import SealKey, Vault
 from kcm_core.wrapping import Wrapping
@@ -163,6 +166,7 @@ class Core:
             boots=self._switch.record.boots,
             lease_ms=config.lease_ms,
             may_record=lambda: self._audit.has_room,
+            refusal=lambda: self._audit.refusal,
         )
         self._regions: Final = Regions(
             membership=membership,
@@ -177,6 +181,15 @@ class Core:
             emit=emit,
         )
         self._switch.listen(self._regions.on_fence, self._watch.on_proof)
+        self._trimmer: Final = Trimmer(
+            membership=membership,
+            control=stream,
+            store=AuditStream(self._region_bus, membership.region, clock),
+            memory=TrimFiles(config.state_dir),
+            policy=_trim_policy(config),
+            emit=emit,
+            clock=clock,
+        )
         self._listeners: Final = Listeners(
             config.hints, config.unsealer_environment, self._watch.hinted
         )
@@ -270,6 +283,7 @@ class Core:
         await self._kills.start()
         await self._regions.start()
         self._watch.start()
+        self._trimmer.start()
         self._listeners.start()
         region = self._me.region
         await self._service.add(
@@ -288,6 +302,7 @@ class Core:
         await self._service.drain()
         await self._listeners.close()
         self._watch.close()
+        await self._trimmer.close()
         for tenant in self._vault.open_tenants:
             self._purge(tenant)
         self._sessions.close()
@@ -305,6 +320,14 @@ def _region(membership: Membership) -> Region:
         if region.region == membership.region:
             return region
     raise ConfigError(f"the roster has no region {membership.region}")
+
+
+def _trim_policy(config: CoreConfig) -> Policy:
+    return Policy(
+        quorum=config.audit.quorum,
+        keep_ms=int(config.audit.keep_s * 1000),
+        keep_full_ms=int(config.audit.keep_full_s * 1000),
+    )
 
 
 def _hpke_private(config: CoreConfig, region: Region) -> HpkePrivate:

@@ -55,6 +55,7 @@ class Wrapping:
         boots: BootRecords,
         lease_ms: int,
         may_record: Callable[[], bool] = lambda: True,
+        refusal: Callable[[], str] = lambda: "the audit trail cannot take more",
     ) -> None:
         self._me: Final = membership
         self._serving: Final = serving
@@ -67,6 +68,7 @@ class Wrapping:
         self._boots: Final = boots
         self._lease_ms: Final = lease_ms
         self._may_record: Final = may_record
+        self._refusal: Final = refusal
         self._scratch: Final = ScratchPool()
 
     async def handle(self, subject: str, body: bytes) -> bytes:
@@ -80,7 +82,7 @@ class Wrapping:
         if caller.role is not Role.GATEWAY or not may_ask(caller, asked.tenant, asked.service):
             raise KcmError(Code.FORBIDDEN)
         if not self._may_record():
-            raise KcmError(Code.UNAVAILABLE, "the audit trail cannot take more")
+            raise KcmError(Code.UNAVAILABLE, self._refusal())
         try:
             return await self._serve(asked, request, body)
         except Purged:

@@ -77,7 +77,7 @@ class GatewayService:
         asked = subjects.read_data(subject)
         if not self._audit.has_room:
             # Not recorded either: the room that is left is for purges.
-            raise KcmError(Code.UNAVAILABLE, "the audit trail cannot take more")
+            raise KcmError(Code.UNAVAILABLE, self._audit.refusal)
         count, code, failed = 0, Code.OK, 0
         try:
             match asked.operation:

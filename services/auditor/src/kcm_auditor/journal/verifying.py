@@ -13,14 +13,25 @@ from pathlib import Path
 from typing import Final
 
 from kcm_schemas.audit import AuditBatch
-from kcm_schemas.auditing import AuditHead
+from kcm_schemas.auditing import AuditHead, Trim
 from kcm_schemas.codec import decode
 from kcm_schemas.codes import KcmError
 from kcm_schemas.signed import read_signed
 from kcm_trust.verify import Untrusted, Verifier
 
 from kcm_auditor.book import Book
-from kcm_auditor.entries import START, BadLine, Batch, Entry, Head, Incident, Positions, read
+from kcm_auditor.entries import (
+    START,
+    BadLine,
+    Batch,
+    Entry,
+    Head,
+    Incident,
+    IncidentKind,
+    Positions,
+    Trimmed,
+    read,
+)
 from kcm_auditor.journal.segments import JournalError, first_of, lines_of, list_segments
 
 PROBLEMS_MAX: Final = 100
@@ -93,6 +104,10 @@ class _Check:
                     self._head(where, content)
                 case Positions():
                     self._positions(where, content, first=entry.seq == 1)
+                case Trimmed():
+                    self._trim(content.statement)
+                case Incident(incident=IncidentKind.TRIM_DISPUTED) if content.statement:
+                    self._trim(content.statement)
                 case Incident() if content.statement:
                     self._signature(content.statement)
                 case _:
@@ -106,6 +121,12 @@ class _Check:
             decode(AuditBatch, read_signed(statement).body)
         else:
             self.verifier.audit(statement)
+
+    def _trim(self, statement: bytes) -> None:
+        if self.verifier is None:
+            decode(Trim, read_signed(statement).body)
+        else:
+            self.verifier.trim(statement)
 
     def _head(self, where: str, content: Head) -> None:
         if self.verifier is None:
@@ -146,6 +167,12 @@ def verify(
             check.problem(path.name, "the segment is empty")
         for number, line in enumerate(lines_of(path), start=1):
             check.line(f"{path.name}:{number}", line, begins=number == 1)
+    for region, (first, last) in check.book.losses.items():
+        check.problem(
+            f"region {region}",
+            f"journal-lost: messages {first} to {last} were trimmed and are not in this journal; "
+            "take another Auditor's journal or an archive, or accept the loss (docs/audit.md)",
+        )
     if anchor is not None and not check.anchored:
         check.problem("anchor", f"entry {anchor.seq} with that hash is not in the journal")
     return Report(

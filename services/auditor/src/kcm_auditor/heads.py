@@ -1,0 +1,174 @@
+"""Saying how far this Auditor has each region's audit stream: signed heads that never go back.
+
+A head lies in the region's *control* stream, where its Cores find it also when the audit stream is
+full. What was signed is on this Auditor's disk before anybody can read it, in a file beside the
+journal: who puts the journal back shows, because below what was signed nothing is signed again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from kcm_bus.clock import Clock
+from kcm_bus.config import ConfigError
+from kcm_bus.connection import Connection
+from kcm_bus.membership import Membership
+from kcm_bus.serving import describe
+from kcm_bus.stream_chain import Place
+from kcm_bus.streams import last, put
+from kcm_schemas import subjects
+from kcm_schemas.auditing import StreamHead
+from kcm_schemas.codec import encode
+from kcm_schemas.codes import KcmError
+from kcm_schemas.signed import Kind
+from kcm_trust.verify import Untrusted
+from nats import errors as nats_errors
+
+from kcm_auditor.recorder import Recorder
+from kcm_auditor.stream import RegionFeed, StreamFacts
+
+log = logging.getLogger(__name__)
+
+HEAD_S: Final = 10.0
+"""Seconds between two heads of a region at most: one small write that replaces the one before."""
+
+
+@dataclass(frozen=True, slots=True)
+class SignedPlace:
+    """What was signed: in the stream made at ``created`` (µs), up to ``through``."""
+
+    created: int
+    through: int
+
+
+class SignedHeads:
+    """What this Auditor signed, in one file that is replaced whole."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises ``ConfigError`` when the file is there and cannot be used."""
+        self._path: Final = path
+        self._signed: Final = dict[str, SignedPlace]()
+        try:
+            for region, (created, through) in json.loads(path.read_bytes()).items():
+                self._signed[region] = SignedPlace(int(created), int(through))
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise ConfigError(f"cannot read {path}: {error.strerror}") from None
+        except (ValueError, TypeError, AttributeError):
+            raise ConfigError(
+                f"{path} is damaged: move it away once you know that the journal is not older"
+            ) from None
+
+    @property
+    def all(self) -> Mapping[str, SignedPlace]:
+        """What was signed, by region."""
+        return self._signed
+
+    def through(self, region: str, created: int) -> int:
+        """Up to where was signed in this very stream; 0 for nothing."""
+        signed = self._signed.get(region)
+        return signed.through if signed is not None and signed.created == created else 0
+
+    def raise_to(self, region: str, created: int, through: int) -> None:
+        """Keep, durably, that so much is signed; raises ``OSError`` and keeps nothing then."""
+        signed = {**self._signed, region: SignedPlace(created, through)}
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        fresh = self._path.with_suffix(".new")
+        with fresh.open("wb") as file:
+            file.write(
+                json.dumps({name: (p.created, p.through) for name, p in signed.items()}).encode()
+            )
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(self._path)
+        self._signed[region] = signed[region]
+
+
+def to_sign(mark: Place | None, signed: int, published: int) -> Place | None:
+    """The place to sign now: above what was signed, or the same again when nobody has it. Pure.
+
+    ``signed`` and ``published`` are sequences; 0 for none.
+    """
+    if mark is None or mark.sequence < signed:
+        return None
+    return mark if mark.sequence > published else None
+
+
+class HeadPublisher:
+    """Publishes one region's heads until ``stopping`` is set."""
+
+    def __init__(
+        self,
+        *,
+        connection: Connection,
+        region: str,
+        membership: Membership,
+        recorder: Recorder,
+        feed: RegionFeed,
+        signed: SignedHeads,
+        stopping: asyncio.Event,
+        clock: Clock,
+    ) -> None:
+        self._connection: Final = connection
+        self._region: Final = region
+        self._me: Final = membership
+        self._recorder: Final = recorder
+        self._feed: Final = feed
+        self._signed: Final = signed
+        self._stopping: Final = stopping
+        self._clock: Final = clock
+        self._subject: Final = subjects.control_head(region, membership.name)
+
+    async def run(self) -> None:
+        """Look at the stream and publish, again and again; never ends the Auditor."""
+        while not self._stopping.is_set():
+            try:
+                await self.publish(await self._feed.look())
+            except (nats_errors.Error, KcmError, TimeoutError, OSError) as error:
+                log.info("region %s: no head is published: %s", self._region, describe(error))
+            await asyncio.sleep(HEAD_S)
+
+    async def publish(self, facts: StreamFacts) -> None:
+        """Sign and store a head where there is a new one; raises ``KcmError`` and ``OSError``."""
+        mark = self._recorder.head(self._region)
+        signed = self._signed.through(self._region, facts.made)
+        if mark is None or self._recorder.created(self._region) != facts.created:
+            return
+        stored = await last(self._connection, subjects.CONTROL_STREAM, self._subject)
+        published = self._own(stored.data if stored is not None else b"", facts.made)
+        place = to_sign(mark, max(signed, published), published)
+        if place is None:
+            return
+        await asyncio.to_thread(self._signed.raise_to, self._region, facts.made, place.sequence)
+        head = StreamHead(
+            auditor=self._me.name,
+            region=self._region,
+            created=facts.made,
+            through=place.sequence,
+            digest=place.digest,
+            time_ms=self._clock.unix_ms(),
+        )
+        body = encode(self._me.identity.sign(Kind.STREAM_HEAD, head))
+        await put(
+            self._connection,
+            self._subject,
+            body,
+            expected=stored.sequence if stored is not None else 0,
+        )
+
+    def _own(self, body: bytes, made: int) -> int:
+        """How far the head that lies there reaches, if it is this Auditor's and of this stream."""
+        try:
+            head = self._me.verifier.stream_head(body)
+        except Untrusted:
+            return 0
+        same = (head.auditor, head.region, head.created) == (self._me.name, self._region, made)
+        return head.through if same else 0

@@ -1,0 +1,132 @@
+"""What a Core remembers of the audit stream: the highest heads it saw, and how far it read.
+
+The heads are the memory that a rolled-back Auditor, or a rolled-back broker, cannot take away: they
+are on the disk before anything is trimmed on their word. How far the stream was read saves work.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from kcm_bus.config import ConfigError
+from kcm_bus.stream_chain import Place
+from kcm_control.trimming import Claim
+
+from kcm_core.trimming.reader import Reading
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Floors:
+    """The highest believed head of each Auditor, in the stream made at ``created`` (µs)."""
+
+    created: int
+    claims: Mapping[str, Claim]
+
+
+class TrimMemory(Protocol):
+    """Where it is kept. Saving raises ``OSError``."""
+
+    def floors(self) -> Floors:
+        """The heads that were kept; raises ``ConfigError`` when they cannot be read."""
+        ...
+
+    def save_floors(self, floors: Floors) -> None:
+        """Keep the heads, durably."""
+        ...
+
+    def reading(self) -> Reading | None:
+        """How far the stream was read, if that is known."""
+        ...
+
+    def save_reading(self, reading: Reading) -> None:
+        """Keep how far the stream was read."""
+        ...
+
+
+class TrimFiles:
+    """``TrimMemory`` in two files of a Core's state directory, each replaced whole."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory: Final = directory
+        self._floors: Final = directory / "audit-heads.json"
+        self._reading: Final = directory / "audit-reading.json"
+
+    def floors(self) -> Floors:
+        """The heads that were kept; none at the first start."""
+        try:
+            data = json.loads(self._floors.read_bytes())
+            claims = {
+                str(name): Claim(str(name), int(through), bytes.fromhex(digest))
+                for name, (through, digest) in data["heads"].items()
+            }
+            return Floors(int(data["created"]), claims)
+        except FileNotFoundError:
+            return Floors(0, {})
+        except OSError as error:
+            raise ConfigError(f"cannot read {self._floors}: {error.strerror}") from None
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise ConfigError(
+                f"{self._floors} is damaged: move it away, and look with 'kcm audit status' "
+                "whether an Auditor was rolled back"
+            ) from None
+
+    def save_floors(self, floors: Floors) -> None:
+        """Keep the heads."""
+        heads = {name: (claim.through, claim.digest.hex()) for name, claim in floors.claims.items()}
+        self._write(self._floors, {"created": floors.created, "heads": heads})
+
+    def reading(self) -> Reading | None:
+        """How far the stream was read; what cannot be used is read again from the stream."""
+        try:
+            data = json.loads(self._reading.read_bytes())
+            marks = tuple(_place(item) for item in data["marks"])
+            return Reading(int(data["created"]), _place(data["place"]), marks)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError):
+            log.warning("%s cannot be used: the audit stream is read again", self._reading.name)
+            return None
+
+    def save_reading(self, reading: Reading) -> None:
+        """Keep how far the stream was read."""
+        self._write(
+            self._reading,
+            {
+                "created": reading.created,
+                "place": _plain(reading.place),
+                "marks": [_plain(place) for place in reading.marks],
+            },
+        )
+
+    def _write(self, path: Path, data: object) -> None:
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        fresh = path.with_suffix(".new")
+        with fresh.open("wb") as file:
+            file.write(json.dumps(data).encode())
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(path)
+        place = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(place)
+        finally:
+            os.close(place)
+
+
+def _plain(place: Place) -> dict[str, Any]:
+    return asdict(place) | {"digest": place.digest.hex()}
+
+
+def _place(data: Any) -> Place:
+    digest = bytes.fromhex(data["digest"])
+    if len(digest) != 32:
+        raise ValueError("a digest has 32 bytes")
+    return Place(int(data["sequence"]), digest, int(data["time_ms"]))

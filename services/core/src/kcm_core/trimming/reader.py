@@ -1,0 +1,92 @@
+"""Reading the audit stream: its chain and its marks, and nothing else. Pure but for the log.
+
+No signature is verified here: the chain is over whatever the broker stores, and what that means is
+the Auditors' business.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+from kcm_bus.ports import Entry
+from kcm_bus.stream_chain import Marks, Place
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How far a stream, made at ``created`` (µs), was read; ``marks`` are older places of it."""
+
+    created: int
+    place: Place
+    marks: tuple[Place, ...]
+
+
+class AuditReader:
+    """A ``LogFollower`` that computes the chain. Without a base it takes nothing in."""
+
+    def __init__(self, remembered: Reading | None) -> None:
+        self._created = remembered.created if remembered else 0
+        self._place: Place | None = remembered.place if remembered else None
+        self._marks = Marks(remembered.marks if remembered else ())
+
+    @property
+    def reading(self) -> Reading | None:
+        """How far the stream was read; ``None`` while there is nothing to go on from."""
+        if self._place is None:
+            return None
+        return Reading(self._created, self._place, self._marks.places)
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """The places at which digests are known."""
+        return self._marks.places
+
+    def begin(self, created: int, place: Place) -> None:
+        """Go on from a place of a stream, of which nothing else is known."""
+        self._created, self._place = created, place
+        self._marks = Marks()
+        self._marks.note(place)
+
+    def fits(self, created: int, first: int, last: int) -> bool:
+        """Whether what was read can be continued in a stream that is like this."""
+        place = self._place
+        return (
+            place is not None and created == self._created and first - 1 <= place.sequence <= last
+        )
+
+    def forget(self) -> None:
+        """Nothing is known any more."""
+        self._place = None
+        self._marks = Marks()
+
+    def trimmed(self, through: int) -> None:
+        """The stream is emptied up to ``through``."""
+        self._marks.drop(through)
+
+    def anchor(self) -> int:
+        """The last message that was taken in."""
+        return self._place.sequence if self._place is not None else 0
+
+    def resumed(self, behind: int) -> None:
+        """What comes twice is known by its sequence."""
+
+    def went_back(self) -> None:
+        """The stream is another one, or shorter."""
+        self.forget()
+
+    def receive(self, entry: Entry) -> None:
+        """Take in one message."""
+        place = self._place
+        if place is None or entry.sequence <= place.sequence:
+            return
+        if entry.sequence != place.sequence + 1:
+            log.warning(
+                "the audit stream has no messages %d to %d", place.sequence + 1, entry.sequence - 1
+            )
+            self.forget()
+            return
+        self._place = place.append(entry.sequence, entry.subject, entry.data, entry.time_ms)
+        self._marks.note(self._place)
