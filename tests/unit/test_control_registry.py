@@ -43,3 +43,18 @@ def test_a_link_knows_its_tenants_and_no_others():
     registry.put(TENANT.model_copy(update={"tenant": "b", "link": "m", "revision": 1}))
     assert registry.on_link("l") == ["b"]
     assert registry.on_link("m") == ["a", "c"]
+
+
+def test_pages_are_cut_by_name_whatever_order_records_came_in():
+    registry = Registry()
+    for name in ("c", "a", "b"):
+        registry.put(TENANT.model_copy(update={"tenant": name}))
+        registry.put(SERVICE.model_copy(update={"service": name}))
+    registry.put(TENANT.model_copy(update={"tenant": "a", "revision": 3}))
+    registry.put(SERVICE.model_copy(update={"service": "a", "revision": 3}))
+    assert [one.tenant for one in registry.tenants_after("", 2)] == ["a", "b"]
+    assert [one.tenant for one in registry.tenants_after("b", 2)] == ["c"]
+    assert [one.service for one in registry.services_after("acme", "a", 9)] == ["b", "c"]
+    assert registry.services_after("nobody", "", 9) == []
+    assert (registry.tenant_count, registry.service_count("acme")) == (3, 3)
+    assert registry.names() == ["a", "b", "c"]

@@ -75,7 +75,7 @@ class Revocations:
                 return tuple(self._registry.on_link(target))
             case _:
                 here = target == self._region
-                return tuple(one.tenant for one in self._registry.tenants()) if here else ()
+                return tuple(self._registry.names()) if here else ()
 
     def killed(self, tenant: str) -> bool:
         """Whether any hold keeps the tenant dark. Asked several times in every request."""

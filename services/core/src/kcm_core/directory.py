@@ -1,12 +1,14 @@
 """The second store of wrapped keys: a directory, independent of the broker.
 
 Every revision of a record is a file of its own, made once and never overwritten, so that making one
-is a compare-and-set: ``<noun>.<name>…@<revision, 20 digits>``. Records authenticate themselves; the
-directory is trusted with nothing but keeping them.
+is a compare-and-set: ``<noun>.<name>…/<revision, 20 digits>``. Every record has a directory of its
+own, so that finding its newest revision reads a few names, and not those of all tenants. Records
+authenticate themselves; the directory is trusted with nothing but keeping them.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 from dataclasses import dataclass
@@ -15,7 +17,6 @@ from typing import Final
 
 from kcm_schemas.codes import Code, KcmError
 
-_MARK: Final = "@"
 _DIGITS: Final = 20
 
 
@@ -35,6 +36,7 @@ class Directory:
         if not path.is_dir():
             raise FileNotFoundError(f"the second key store {path} does not exist")
         self._path: Final = path
+        self._adopt()
 
     def create(self, key: str, revision: int, data: bytes) -> None:
         """Store a new revision, on disk when this returns; raises ``conflict`` or ``unavailable``.
@@ -42,16 +44,19 @@ class Directory:
         A file appears whole under its name or not at all. It is written under a name that nobody
         else has: under a shared one, a second writer would truncate what the first had linked.
         """
-        target = self._path / f"{key}{_MARK}{revision:0{_DIGITS}d}"
+        place = self._path / key
+        target = place / f"{revision:0{_DIGITS}d}"
         try:
-            fd, fresh = tempfile.mkstemp(prefix=f".{target.name}.", dir=self._path)
+            place.mkdir(mode=0o700, exist_ok=True)
+            _sync(self._path)  # also where somebody else made it a moment ago
+            fd, fresh = tempfile.mkstemp(prefix=f".{target.name}.", dir=place)
             try:
                 with os.fdopen(fd, "wb") as file:
                     file.write(data)
                     file.flush()
                     os.fsync(file.fileno())
                 os.link(fresh, target)
-                self._sync()
+                _sync(place)
             finally:
                 Path(fresh).unlink(missing_ok=True)
         except FileExistsError:
@@ -61,22 +66,42 @@ class Directory:
 
     def latest(self, key: str) -> Stored | None:
         """The highest revision of a record, or ``None``; raises ``unavailable``."""
+        place = self._path / key
         try:
-            if not self._path.is_dir():
-                raise FileNotFoundError  # globbing it would find nothing, as in an empty one
-            names = sorted(
-                path.name for path in self._path.glob(f"{key}{_MARK}{'[0-9]' * _DIGITS}")
-            )
-            if not names:
+            try:
+                revisions = [int(one.name) for one in place.iterdir() if _is_revision(one.name)]
+            except FileNotFoundError:
+                if not self._path.is_dir():
+                    raise  # a missing store is not an empty one
                 return None
-            revision = int(names[-1].rsplit(_MARK, 1)[1])
-            return Stored(revision, (self._path / names[-1]).read_bytes())
+            if not revisions:
+                return None
+            newest = max(revisions)
+            return Stored(newest, (place / f"{newest:0{_DIGITS}d}").read_bytes())
         except OSError:
             raise KcmError(Code.UNAVAILABLE, "the second key store cannot be read") from None
 
-    def _sync(self) -> None:
-        fd = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+    def _adopt(self) -> None:
+        """Take in files of the earlier layout, ``<key>@<revision>``: an old backup may have some.
+
+        Several Cores may do this at once, and any of them may die over it.
+        """
+        for path in self._path.glob(f"*@{'[0-9]' * _DIGITS}"):
+            key, _, revision = path.name.rpartition("@")
+            (self._path / key).mkdir(mode=0o700, exist_ok=True)
+            with contextlib.suppress(FileExistsError, FileNotFoundError):
+                os.link(path, self._path / key / revision)
+            _sync(self._path / key)
+            path.unlink(missing_ok=True)
+
+
+def _is_revision(name: str) -> bool:
+    return len(name) == _DIGITS and name.isascii() and name.isdecimal()
+
+
+def _sync(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -40,6 +40,7 @@ from kcm_core.keyholds import KeyHolds
 from kcm_core.keystore import KeyStore
 from kcm_core.kills import Kills
 from kcm_core.linking import Linker
+from kcm_core.listing import Listing
 from kcm_core.making import Maker
 from kcm_core.opening import Opener
 from kcm_core.regions import Regions
@@ -215,9 +216,15 @@ class Core:
             connection=self._region_bus,
             feed=self._feed,
             registry=registry,
-            revocations=revocations,
-            store=store,
-            vault=vault,
+            listing=Listing(
+                region=membership.region,
+                registry=registry,
+                revocations=revocations,
+                feed=self._feed,
+                store=store,
+                vault=vault,
+                clock=clock,
+            ),
             maker=maker,
             linker=linker,
             relinker=relinker,
