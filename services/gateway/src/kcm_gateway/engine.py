@@ -30,6 +30,7 @@ from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.names import is_name
 
 from kcm_gateway.cache import KeyCache
+from kcm_gateway.clearing import Clearing
 from kcm_gateway.config import EngineSettings
 from kcm_gateway.core_client import CoreClient
 from kcm_gateway.envelope import Envelope
@@ -99,6 +100,7 @@ class Gateway:
         self._random: Final = randomness
         self._settings: Final = settings
         self._blocks: Final = Blocks()
+        self._clearing: Final = Clearing(self._blocks)
         self._fetch: Final = fetch
         self._closed = False
         self._cache: Final = KeyCache(self._blocks, settings.cache_keys_max)
@@ -172,12 +174,14 @@ class Gateway:
         return Batch(values, [] if codes.count(Code.OK) == len(codes) else codes, left)
 
     def purge(self, tenant: str) -> int:
-        """Wipe every key of a tenant and fail who waits for one; returns how many keys."""
+        """Wipe every key of a tenant and fail who waits for one; returns how many keys.
+
+        No key is left when this returns; what takes longer follows in pieces (``Clearing``).
+        """
         count = self._blocks.purge(tenant)
         self._cache.purge(tenant)
         self._unwrapper.purge(tenant)
-        for pool in self._pools.pop(tenant, {}).values():
-            pool.clear()
+        self._clearing.later(self._pools.pop(tenant, {}).values())
         return count
 
     def close(self) -> None:
@@ -185,6 +189,7 @@ class Gateway:
         self._closed = True
         for tenant in {*self._blocks.tenants, *self._pools}:
             self.purge(tenant)
+        self._clearing.finish()
         self._core.close()
 
     def _left(self, permit: Permit, until: float) -> float:
