@@ -125,6 +125,7 @@ class Core:
             emit=emit,
             clock=clock,
             chance=random.random,
+            probes_per_s=config.probes_per_s,
         )
         opener = Opener(
             membership=membership,
