@@ -1,0 +1,93 @@
+"""What a Gateway's purge of one tenant takes before the receipt, by how much the tenant holds.
+
+A Gateway's engine in this process, and the production way of a hold into a boot, as in
+``benchmarks.kill.purge``. Sizes take turns, so each is compared to the smallest one of its round.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from kcm_bus.clock import SystemClock, SystemRandomness
+from kcm_control.registry import Registry
+from kcm_gateway.clearing import AFTER_S
+from kcm_gateway.config import EngineSettings
+from kcm_gateway.engine import Gateway
+
+from benchmarks.kill.purge import REGION, Anything, House, Making, NoCore, make_trusted, nobody
+from benchmarks.kill.sample import Figure
+from benchmarks.measure import percentile
+
+PART: Final = "a Gateway's purge of one tenant"
+
+BLOCKS: Final = (1, 100, 1_000, 4_000)
+"""Services of the tenant, each with a pool of one block of 256 keys."""
+
+PURGE_MS: Final = 5.0
+"""Milliseconds until the receipt may be sent, whatever the tenant holds."""
+
+
+async def measure(blocks: Sequence[int], rounds: int) -> list[Figure]:
+    """Kill the tenant of each size in turn; what counts is the time until ``learn`` returns."""
+    directory = Path(tempfile.mkdtemp(prefix="kcm-bench-"))
+    try:
+        making = make_trusted(directory)
+        took: dict[int, list[float]] = {count: [] for count in blocks}
+        houses = {count: _house(making, count) for count in blocks}
+        for house in houses.values():
+            await house.fill(1, 0)
+        for _ in range(rounds):
+            for count, house in houses.items():
+                took[count].append(await house.kill())
+                await asyncio.sleep(AFTER_S)
+                await house.reopen()
+        for house in houses.values():
+            house.close()
+    finally:
+        shutil.rmtree(directory)
+    figures = []
+    for count in blocks:
+        median = 1e3 * percentile(took[count], 50)
+        label = f"{count} blocks, {count * 256} keys"
+        figures += [
+            Figure(PART, f"{label}: median", median, "ms", PURGE_MS),
+            Figure(PART, f"{label}: maximum", 1e3 * max(took[count]), "ms"),
+        ]
+    return figures
+
+
+class _Filled(House):
+    """A process whose victim has many services."""
+
+    async def kill(self) -> float:
+        """Seconds of wall clock from the hold's arrival to the moment a receipt may be sent."""
+        held, lift = self.hold_and_lift("tenant")
+        started = time.perf_counter()
+        self.learning.learn(held)
+        took = time.perf_counter() - started
+        self.learning.learn(lift)
+        return took
+
+
+def _house(making: Making, services: int) -> _Filled:
+    clock, randomness = SystemClock(), SystemRandomness()
+    gateway = Gateway(
+        REGION,
+        core=NoCore(nobody, making.me, clock, randomness, 1.0),
+        guard=Anything(),
+        clock=clock,
+        randomness=randomness,
+        settings=EngineSettings(),
+    )
+
+    async def reopen(tenant: str) -> None:
+        for number in range(services):
+            await gateway.encrypt(tenant, f"s{number}", [b""])
+
+    return _Filled(making, Registry(), gateway.purge, reopen, gateway.close)
