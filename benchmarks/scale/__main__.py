@@ -33,10 +33,10 @@ class Extent:
     cores: int
 
 
-FULL: Final = Extent(purge.BLOCKS, 10, lists.Size(), probes.Keys(), cores=2)
+FULL: Final = Extent(purge.BLOCKS, 5, lists.Size(), probes.Keys(), cores=2)
 
 QUICK: Final = Extent(
-    blocks=(1, 20),
+    blocks=(2, 20),
     rounds=2,
     size=lists.Size(tenants=(20, 300), services=70, made=2),
     keys=probes.Keys(steps=(4, 8), shared=4, seconds=1.0, settle_s=0.5),

@@ -50,7 +50,7 @@ from kcm_trust.identity import Identity, digest
 from kcm_trust.verify import Untrusted, Verifier
 
 from kcm.context import ClientContext
-from kcm.errors import ServiceError, UntrustedReply, error_for
+from kcm.errors import Malformed, ServiceError, UntrustedReply, error_for
 from kcm.pages import OnPage, Page, follow, silent
 from kcm.transport import Opener, Transport, open_nats
 from kcm.wire import Surroundings, ask_once, attempt_s, pause, read_reply
@@ -181,6 +181,16 @@ class Admin:
         found, _ = await follow(ask, lambda view: view.hold_id, bytes(limits.ID_SIZE))
         found.sort(key=lambda view: (view.issued_ms, view.hold_id))
         return HoldList(holds=found, more=False)
+
+    async def hold(self, region: str, hold_id: bytes) -> HoldView:
+        """One hold that a region knows; raises ``Malformed`` when it knows none of this id."""
+        before = max(0, int.from_bytes(hold_id, "big") - 1).to_bytes(limits.ID_SIZE, "big")
+        query = HoldListQuery(after=before, limit=1)
+        page = await self.ask(region, "hold", "list", query, HoldList)
+        for view in page.holds:
+            if view.hold_id == hold_id:
+                return view
+        raise Malformed("no hold has this id")
 
     async def hold_status(
         self, region: str, hold_id: bytes, *, deadline_s: float = ADMIN_S
