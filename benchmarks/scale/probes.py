@@ -8,17 +8,14 @@ and of the children in which they use keys.
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import nats
 from kcm import Admin, Client, statements
-from kcm.dev import system
 from kcm_control.sentinel import PROBES_PER_S
 from kcm_schemas import subjects
 from nats.aio.msg import Msg
@@ -26,6 +23,7 @@ from nats.aio.msg import Msg
 from benchmarks.kill.living import SERVICE, System
 from benchmarks.kill.sample import Figure
 from benchmarks.scale.filling import filling, region_account
+from benchmarks.scale.processor import worked
 
 PART: Final = "uses of customers' keys"
 
@@ -118,45 +116,12 @@ async def _proofs(at: System, region: str) -> AsyncIterator[_Counted]:
 
 async def _look(at: System, region: str, proofs: _Counted, keys: Keys, label: str) -> list[Figure]:
     await asyncio.sleep(keys.settle_s)
-    before, worked, started = proofs.count, _worked(at), time.monotonic()
+    before, spent, started = proofs.count, worked(at, "core"), time.monotonic()
     await asyncio.sleep(keys.seconds)
     passed = time.monotonic() - started
     per_s = (proofs.count - before) / passed
-    busy = 100 * (_worked(at) - worked) / passed
+    busy = 100 * (worked(at, "core") - spent) / passed
     return [
         Figure(PART, f"{label}: probes a second", per_s, "1/s", PROBES_PER_S * at.options.cores),
         Figure(PART, f"{label}: processor, Cores of {region}", busy, "%"),
     ]
-
-
-def _worked(at: System) -> float:
-    """Seconds of processor of all Cores, with the children that they and theirs have had."""
-    cores = [
-        entry["pid"] for entry in system.status(at.options.directory) if entry["role"] == "core"
-    ]
-    parents = _parents()
-    family = set(cores)
-    while more := {pid for pid, parent in parents.items() if parent in family} - family:
-        family |= more
-    ticks = sum(sum(_ticks(pid)) for pid in family)
-    return ticks / os.sysconf("SC_CLK_TCK")
-
-
-def _parents() -> dict[int, int]:
-    found = {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = path.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue  # it ended
-        found[int(path.parent.name)] = int(fields[1])
-    return found
-
-
-def _ticks(pid: int) -> list[int]:
-    """Of a process, and of its children that ended, in clock ticks."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return []
-    return [int(one) for one in fields[11:15]]

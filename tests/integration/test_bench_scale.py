@@ -41,7 +41,8 @@ def test_a_quick_run_of_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         for what in ("first page of the list", "the whole list", "making one, median"):
             assert figures[f"{tenants} tenants: {what}"]["value"] > 0
     most = QUICK.size.tenants[-1]
-    assert f"{most} tenants: opening one, over {QUICK.size.tenants[0]} tenants" in figures
+    than = f"processor, over {QUICK.size.tenants[0]} tenants"
+    assert f"{most} tenants: opening one, {than}" in figures
     assert f"{QUICK.size.services} services: all with keys' versions" in figures
     for step in QUICK.keys.steps:
         assert f"{step} keys opened: probes a second" in figures

@@ -92,8 +92,7 @@ class KeyStore:
                 self._connection, _STREAM, subjects.bucket_subject(subjects.KEYS_BUCKET, *key)
             )
             kept = None if stored is None else self._believe(key, stored.data)
-            copy = await self._copy(key, needed=stored is None)
-            copied = None if copy is None else self._believe(key, copy.data)
+            copy, copied = await self._copy(key, stored, kept)
             newest = max((one for one in (kept, copied) if one), key=_revision, default=None)
             if (newest.revision if newest else 0) < self._seen.get(key, 0):
                 raise KcmError(Code.UNAVAILABLE, "the stores brought back an older key record")
@@ -133,18 +132,27 @@ class KeyStore:
             raise KcmError(Code.UNAVAILABLE, "the two key stores differ in the same revision")
         return True
 
-    async def _copy(self, key: Key, *, needed: bool) -> Stored | None:
-        """What the second store has. Unless it is needed, a fault there only is an incident."""
+    async def _copy(
+        self, key: Key, stored: Entry | None, kept: RootKeys | ServiceKeys | None
+    ) -> tuple[Stored | None, RootKeys | ServiceKeys | None]:
+        """What the second store has. Unless it is needed, a fault there only is an incident.
+
+        The same bytes as the bucket has are not verified twice: that is most of a reading's cost.
+        """
         try:
             copy = await asyncio.to_thread(self._directory.latest, ".".join(key))
-            if copy is not None and self._believe(key, copy.data).revision != copy.revision:
+            if copy is None:
+                return None, None
+            same = stored is not None and stored.data == copy.data
+            copied = kept if same else self._believe(key, copy.data)
+            if copied is None or copied.revision != copy.revision:
                 raise _not_believed()
         except KcmError as error:
-            if needed:
+            if stored is None:
                 raise
             log.error("the second key store is of no use: %s", error.detail)
-            return None
-        return copy
+            return None, None
+        return copy, copied
 
     def _believe(self, key: Key, data: bytes) -> RootKeys | ServiceKeys:
         """A record that says what its key says; raises ``unavailable``."""

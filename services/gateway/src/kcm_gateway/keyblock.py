@@ -22,8 +22,8 @@ SLAB_BYTES: Final = 256 * 1024
 """Bytes of the largest slab of many blocks: large enough that a purge has few of them to go
 through, small enough that unmapping one takes a fraction of a millisecond."""
 
-TENANT_BYTES_MAX: Final = 64 * 1024 * 1024
-"""Bytes of locked memory that one tenant's keys take at most, two million keys: overwriting that
+TENANT_BYTES_MAX: Final = 32 * 1024 * 1024
+"""Bytes of locked memory that one tenant's keys take at most, a million keys: overwriting that
 much takes a few milliseconds, and a kill waits for it."""
 
 
