@@ -7,7 +7,7 @@ MEMBERS := schemas libs/crypto libs/trust libs/control libs/bus \
            services/core services/gateway services/auditor client
 SECONDS ?= 600
 
-.PHONY: help setup check format test simulate simulate-variants conformance demo chaos bench bench-kill bench-l1 bench-peers lock clean
+.PHONY: help setup check format test simulate simulate-variants conformance demo chaos bench bench-kill bench-scale bench-l1 bench-peers lock clean
 
 help:            ## this text
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
@@ -62,6 +62,9 @@ bench: setup     ## speed beside a baseline in the same run
 
 bench-kill: setup ## how fast the kill switch is, and what it costs
 	$(BIN)/python -m benchmarks.kill
+
+bench-scale: setup ## thousands of tenants: lists, making, opening, purges, uses of keys [QUICK=1]
+	$(BIN)/python -m benchmarks.scale $(if $(QUICK),--quick)
 
 bench-l1: setup  ## what the unsealer adds to each provider's own call
 	$(BIN)/python -m benchmarks.l1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import sys
 import time
 from collections.abc import Callable, Coroutine, Sequence
@@ -15,10 +14,11 @@ from typing import Final
 import uvloop
 from kcm.dev import system
 
-from benchmarks import measure, report
+from benchmarks import measure
 from benchmarks.kill import broadcast, checked, flood, purge, refusal, stream
 from benchmarks.kill.living import REGIONS, interruptible, running
 from benchmarks.kill.sample import Figure, of_rows
+from benchmarks.kill.telling import table, tell
 
 PARTS: Final = ("purge", "checked", "stream", "refusal", "flood", "broadcast")
 """From what needs one process to what needs most."""
@@ -89,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted; everything that was started is gone", file=sys.stderr)
         return 130
-    _tell(figures, given.json, quick=given.quick, seconds=round(time.monotonic() - started, 1))
+    tell(figures, given.json, quick=given.quick, seconds=round(time.monotonic() - started, 1))
     return 0
 
 
@@ -160,50 +160,6 @@ _PARTS: Final[dict[str, Callable[[Extent, broadcast.Load], list[Figure]]]] = {
     "flood": _flood,
     "broadcast": _broadcast,
 }
-
-
-def table(figures: Sequence[Figure]) -> str:
-    """The figures of parts, aligned."""
-    lines = []
-    previous = ""
-    for figure in figures:
-        if figure.part != previous:
-            lines.append(f"\n{figure.part}")
-            previous = figure.part
-        note = f"  ({figure.note})" if figure.note else ""
-        lines.append(
-            f"  {figure.name:66}{figure.value:12.2f} {figure.unit}{note}{_verdict(figure)}"
-        )
-    return "\n".join(lines)
-
-
-def _verdict(figure: Figure) -> str:
-    if figure.target is None:
-        return ""
-    bound = "at least" if figure.at_least else "at most"
-    return f"  target {bound} {figure.target:g}: {'met' if figure.met else 'MISSED'}"
-
-
-def _tell(figures: Sequence[Figure], target: Path | None, *, quick: bool, seconds: float) -> None:
-    machine, versions = report.machine(), report.versions()
-    missed = [f"{one.part}, {one.name}" for one in figures if one.met is False]
-    result = {
-        "machine": machine,
-        "versions": versions,
-        "quick": quick,
-        "seconds": seconds,
-        "figures": [figure.as_json() for figure in figures],
-    }
-    text = json.dumps(result, indent=2)
-    if target == Path("-"):
-        print(text)
-        return
-    if target is not None:
-        target.write_text(text + "\n")
-    print("\nmachine   " + ", ".join(f"{name} {value}" for name, value in machine.items()))
-    print("versions  " + ", ".join(f"{name} {value}" for name, value in versions.items()))
-    print("missed    " + ("; ".join(missed) or "no target"))
-    print(f"time      {seconds:.0f} s" + (" (--quick: says nothing)" if quick else ""))
 
 
 if __name__ == "__main__":

@@ -76,7 +76,7 @@ async def cases(tenants: Sequence[int], holds: Sequence[int]) -> AsyncIterator[l
     directory = Path(tempfile.mkdtemp(prefix="kcm-bench-"))
     houses: list[House] = []
     try:
-        making = _making(directory)
+        making = make_trusted(directory)
         made = []
         for part in ("core", "gateway"):
             crowds: dict[str, House] = {}
@@ -138,7 +138,7 @@ class House:
             )
             await self._reopen(name)
         for _ in range(holds):
-            for raw in self._hold_and_lift("tenant"):
+            for raw in self.hold_and_lift("tenant"):
                 self.learning.learn(raw)
         await self._reopen(VICTIM)
 
@@ -148,7 +148,7 @@ class House:
         async def turn() -> list[float]:
             took = []
             for _ in range(KILLS):
-                held, lift = self._hold_and_lift(scope)
+                held, lift = self.hold_and_lift(scope)
                 started = time.process_time()
                 self.learning.learn(held)
                 took.append(time.process_time() - started)
@@ -160,7 +160,12 @@ class House:
 
         return turn
 
-    def _hold_and_lift(self, scope: Scope) -> tuple[bytes, bytes]:
+    async def reopen(self) -> None:
+        """Open the one that is killed again."""
+        await self._reopen(VICTIM)
+
+    def hold_and_lift(self, scope: Scope) -> tuple[bytes, bytes]:
+        """Signed: a new hold that reaches the victim, and its lift."""
         operator = self._making.operator
         _, held = statements.hold(
             operator,
@@ -205,7 +210,7 @@ def _gateway_house(making: Making, registry: Registry) -> House:
     clock, randomness = SystemClock(), SystemRandomness()
     gateway = Gateway(
         REGION,
-        core=_NoCore(_nobody, making.me, clock, randomness, 1.0),
+        core=NoCore(nobody, making.me, clock, randomness, 1.0),
         guard=Anything(),
         clock=clock,
         randomness=randomness,
@@ -230,7 +235,7 @@ class Anything:
         return FOREVER
 
 
-class _NoCore(CoreClient):
+class NoCore(CoreClient):
     """Wraps to something at once: what the keys are wrapped to does not matter for a purge."""
 
     async def wrap(
@@ -244,7 +249,8 @@ class _NoCore(CoreClient):
         return Lease(1, 0.0, FOREVER), bytes(len(keys) // limits.KEY_SIZE * limits.WRAPPED_SIZE)
 
 
-async def _nobody(_subject: str, _body: bytes, _timeout_s: float) -> bytes:
+async def nobody(_subject: str, _body: bytes, _timeout_s: float) -> bytes:
+    """Ask no Core: none is there."""
     raise AssertionError("nobody is asked")
 
 
@@ -262,7 +268,8 @@ def emit_nothing(
     """An ``Emit`` that records nothing."""
 
 
-def _making(directory: Path) -> Making:
+def make_trusted(directory: Path) -> Making:
+    """Identities and a roster in a directory."""
     core = Member(Role.CORE, REGION, 1)
     public = make_trust(directory, [core], [REGION], time.time_ns() // 1_000_000)
     trust = Trust(directory)

@@ -23,6 +23,7 @@ from kcm_core.floors import Floors
 from kcm_core.keyholds import KeyHolds
 from kcm_core.keystore import KeyStore
 from kcm_core.linking import Linker
+from kcm_core.listing import Listing
 from kcm_core.making import Maker
 from kcm_core.opening import Opener
 from kcm_core.registry_keeper import RegistryKeeper
@@ -208,8 +209,13 @@ class Core:
             region=self.me.region, unsealer=world.unsealer, clock=world.clock,
             randomness=randomness, deadline_s=5.0,
         )  # fmt: skip
+        self.listing = Listing(
+            region=self.me.region, registry=self.registry, revocations=self.revocations, feed=feed,
+            store=self.store, vault=self.vault, clock=world.clock,
+        )  # fmt: skip
         self.admin = Admin(
-            **common, keeper=self.keeper, feed=feed, registry=self.registry, store=self.store,  # type: ignore[arg-type]
+            membership=self.me, emit=self._emit, keeper=self.keeper, feed=feed,  # type: ignore[arg-type]
+            registry=self.registry, listing=self.listing,
             maker=self.maker, linker=self.linker, relinker=self.relinker, kills=nobody,
             clock=world.clock,
         )  # fmt: skip

@@ -96,5 +96,6 @@ class Rig:
         self.revocations.learn(HoldRecord(one, "security", b"raw", lift=b"lift"))
 
     def live_keys(self) -> list[Any]:
-        """Blocks with keys in them, whoever holds them."""
-        return [block for blocks in self.engine._blocks._live.values() for block in blocks]
+        """Memory with keys in it, whoever holds them."""
+        tenants = self.engine._blocks._tenants.values()
+        return [slab.arena for tenant in tenants for slab in tenant.slabs]

@@ -11,7 +11,7 @@ import pytest
 from kcm.cli.exits import HELP, Exit
 from kcm.cli.main import cli, run
 from kcm.cli.problems import HINTS, clean
-from kcm_schemas.admin import TenantList
+from kcm_schemas.admin import TenantPage
 from kcm_schemas.codes import Code, KcmError
 
 from tests.fakes.client import FakeSystem
@@ -87,7 +87,7 @@ def test_every_hint_is_for_a_code() -> None:
 def test_a_refusal_is_an_exit_code_and_json(
     system: FakeSystem, capsys: pytest.CaptureFixture[str], code: Code, exit_code: Exit
 ) -> None:
-    def refuse(*_: object) -> TenantList:
+    def refuse(*_: object) -> TenantPage:
         raise KcmError(code, "because \x1b[31m")
 
     system.everywhere("tenant", "list", refuse)
@@ -132,7 +132,7 @@ def test_wrong_usage_is_json_where_json_was_asked_for(capsys: pytest.CaptureFixt
 def test_a_fault_shows_no_traceback_and_nothing_of_the_work(
     system: FakeSystem, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(*_: object) -> TenantList:
+    def broken(*_: object) -> TenantPage:
         raise ZeroDivisionError("SECRET")
 
     system.everywhere("tenant", "list", broken)
@@ -150,7 +150,7 @@ def test_a_fault_shows_no_traceback_and_nothing_of_the_work(
 def test_an_answer_that_is_not_believed_is_a_failed_check(
     system: FakeSystem, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    system.everywhere("tenant", "list", lambda *_: TenantList(tenants=[]))
+    system.everywhere("tenant", "list", lambda *_: TenantPage(tenants=[], total=0, more=False))
     system.cores["eu"].forge = lambda *_: b"\x80"
     arguments = ["tenant", "list", "--context", str(system.context_file), "-o", "json"]
     assert run(arguments, system.open, system.clock.around()) == Exit.REFUSED

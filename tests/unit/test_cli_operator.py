@@ -22,8 +22,14 @@ from kcm_schemas.admin import (
     LinkView,
     PutStatement,
     RegionStatus,
+    ServiceListQuery,
+    ServicePage,
+    ServiceRow,
     ServiceView,
-    TenantList,
+    TenantListQuery,
+    TenantPage,
+    TenantRow,
+    TenantShowQuery,
     TenantView,
 )
 from kcm_schemas.audit import GENESIS, AuditBatch, AuditEvent
@@ -59,7 +65,11 @@ class Cores:
 
     def _preview(self, request: AdminRequest, operator: str) -> Message:
         return BlastRadius(
-            tenants=self.tenants, services=2, regions=list(REGIONS), boots=[self._boot("waiting")]
+            tenants=self.tenants,
+            total=len(self.tenants),
+            services=2,
+            regions=list(REGIONS),
+            boots=[self._boot("waiting")],
         )
 
     def _put(self, request: AdminRequest, operator: str) -> Message:
@@ -95,8 +105,9 @@ class Cores:
                     lifted_by="bob" if hold_id in self.lifted else "",
                     raw=held.raw,
                 )
-                for hold_id, held in self.held.items()
-            ]
+                for hold_id, held in sorted(self.held.items())
+            ],
+            more=False,
         )
 
     def _of(self, hold_id: bytes) -> HoldStatus:
@@ -190,8 +201,8 @@ def test_a_service_goes_where_its_tenant_is(desk: Desk) -> None:
     got: list[bytes] = []
     desk.system.everywhere("service", "put", keep(got))
     core = desk.system.cores["us"]
-    core.handlers["tenant", "show"] = lambda request, operator: view(regions=["us"])
-    desk.system.cores["eu"].handlers["tenant", "show"] = unknown
+    core.handlers["tenant", "find"] = lambda request, operator: row(regions=["us"])
+    desk.system.cores["eu"].handlers["tenant", "find"] = unknown
     code, out, _ = desk.run("service", "create", "acme", "crm", "-o", "json")
     assert code == Exit.OK
     assert [row["region"] for row in json.loads(out)] == ["us"]
@@ -223,34 +234,103 @@ def unknown(request: AdminRequest, operator: str) -> Message:
     raise KcmError(Code.UNKNOWN_TENANT)
 
 
+FIELDS: dict[str, object] = {
+    "tenant": "acme",
+    "region": "eu",
+    "revision": 1,
+    "link": "root",
+    "uri": "softkey:/x",
+    "model": "byok",
+    "regions": ["eu", "us"],
+    "fence": "all",
+    "state": "open",
+}
+
+
+def row(**changes: object) -> TenantRow:
+    return TenantRow.model_validate({**FIELDS, "services": 2, "holds": 1, **changes})
+
+
 def view(**changes: object) -> TenantView:
-    fields: dict[str, object] = {
-        "tenant": "acme",
-        "region": "eu",
-        "revision": 1,
-        "link": "root",
-        "uri": "softkey:/x",
-        "model": "byok",
-        "regions": ["eu", "us"],
-        "fence": "all",
-        "state": "open",
-        "l2_version": 1,
-        "services": [ServiceView(service="crm", l3_version=3)],
-        "holds": [b"\x01"],
-    }
-    return TenantView.model_validate(fields | changes)
+    services = [ServiceView(service="crm", l3_version=3)]
+    more = {"l2_version": 1, "services": services, "holds": [b"\x01"], "total": 1, "more": False}
+    return TenantView.model_validate({**FIELDS, **more, **changes})
+
+
+def cut(names: list[str], request: AdminRequest) -> tuple[list[str], bool]:
+    """A page of names, as a Core cuts it."""
+    query = decode(TenantListQuery, request.payload)
+    found = [name for name in names if name > query.after]
+    return found[: query.limit], len(found) > query.limit
 
 
 def test_tenants_are_shown_as_table_and_json(desk: Desk) -> None:
-    desk.system.everywhere("tenant", "list", lambda *_: TenantList(tenants=[view()]))
+    page = TenantPage(tenants=[row()], total=1, more=False)
+    desk.system.everywhere("tenant", "list", lambda *_: page)
     desk.system.everywhere("tenant", "show", lambda *_: view(uri="x\x1b[31m"))
-    code, out, _ = desk.run("tenant", "list", "-o", "table")
+    assert desk.run("tenant", "list", "-o", "table")[0] == Exit.OK
+    (told,) = json.loads(desk.run("tenant", "list")[1])
+    assert (told["services"], told["holds"]) == (2, 1)
+    code, out, _ = desk.run("tenant", "show", "acme", "-o", "table")
     assert code == Exit.OK
     assert "crm/3" in out
-    assert json.loads(desk.run("tenant", "list")[1])[0]["holds"] == ["01"]
-    assert json.loads(desk.run("tenant", "show", "acme", "--region", "us")[1])["tenant"] == "acme"
+    shown = json.loads(desk.run("tenant", "show", "acme", "--region", "us")[1])
+    assert (shown["tenant"], shown["holds"]) == ("acme", ["01"])
     assert len(desk.system.cores["us"].requests) == 1
     assert desk.run("tenant", "list", "--region", "mars")[0] == Exit.USAGE
+
+
+def test_a_list_is_followed_page_by_page_to_its_end_or_its_limit(desk: Desk) -> None:
+    names = [f"t{number:04}" for number in range(2 * limits.PAGE_ROWS_MAX + 1)]
+
+    def listed(request: AdminRequest, operator: str) -> Message:
+        found, more = cut(names, request)
+        return TenantPage(tenants=[row(tenant=n) for n in found], total=len(names), more=more)
+
+    desk.system.everywhere("tenant", "list", listed)
+    requests = desk.system.cores["eu"].requests
+    told = json.loads(desk.run("tenant", "list", "-o", "json")[1])
+    assert [one["tenant"] for one in told] == names
+    assert len(requests) == 3
+    requests.clear()
+    code, out, err = desk.run("tenant", "list", "--limit", "3", "-o", "json")
+    assert [one["tenant"] for one in json.loads(out)] == names[:3]
+    assert json.loads(err) == {"shown": 3, "total": len(names)}
+    assert len(requests) == 1
+    assert code == Exit.OK
+
+
+def test_services_are_followed_too(desk: Desk) -> None:
+    names = [f"s{number:04}" for number in range(limits.PAGE_ROWS_MAX + 1)]
+
+    def shown(request: AdminRequest, operator: str) -> Message:
+        query = decode(TenantShowQuery, request.payload)
+        found = [name for name in names if name > query.after]
+        services = [ServiceView(service=name, l3_version=1) for name in found[:64]]
+        return view(services=services, total=len(names), more=len(found) > 64)
+
+    def listed(request: AdminRequest, operator: str) -> Message:
+        query = decode(ServiceListQuery, request.payload)
+        found = [name for name in names if name > query.after]
+        rows = [ServiceRow(tenant="acme", service=name, revision=1) for name in found[:100]]
+        return ServicePage(services=rows, total=len(names), more=len(found) > 100)
+
+    desk.system.everywhere("tenant", "show", shown)
+    desk.system.everywhere("service", "list", listed)
+    told = json.loads(desk.run("tenant", "show", "acme")[1])
+    assert [one["service"] for one in told["services"]] == names
+    assert "more" not in told
+    assert [one["service"] for one in json.loads(desk.run("service", "list", "acme")[1])] == names
+
+
+@pytest.mark.parametrize(
+    "tenants", [[], ["b", "a"], ["a"]], ids=["an empty page", "out of order", "the same again"]
+)
+def test_pages_that_would_never_end_are_not_believed(desk: Desk, tenants: list[str]) -> None:
+    page = TenantPage(tenants=[row(tenant=name) for name in tenants], total=9, more=True)
+    desk.system.everywhere("tenant", "list", lambda *_: page)
+    assert desk.run("tenant", "list", "-o", "json")[0] == Exit.CHECK_FAILED
+    assert len(desk.system.cores["eu"].requests) <= 2
 
 
 def test_a_kill_ends_well_only_when_it_is_complete(desk: Desk, cores: Cores) -> None:
@@ -551,7 +631,7 @@ def test_a_key_that_is_refused_in_one_region_is_linked_in_the_other(desk: Desk) 
 
 def test_a_tenant_is_moved_by_the_next_revision_of_its_record(desk: Desk) -> None:
     got: list[bytes] = []
-    desk.system.everywhere("tenant", "show", lambda request, operator: view(revision=3))
+    desk.system.everywhere("tenant", "find", lambda request, operator: row(revision=3))
     desk.system.everywhere("tenant", "put", keep(got))
     assert desk.run("tenant", "relink", "acme", "--link", "new")[0] == Exit.OK
     moved = [desk.system.verifier.tenant(raw) for raw in got]
@@ -564,11 +644,9 @@ def test_a_move_that_ended_early_goes_on_with_the_very_same_record(desk: Desk) -
 
     def half(request: AdminRequest, operator: str) -> Message:
         here = request.region == "eu"
-        return view(
-            region=request.region, revision=4 if here else 3, link="new" if here else "root"
-        )
+        return row(region=request.region, revision=4 if here else 3, link="new" if here else "root")
 
-    desk.system.everywhere("tenant", "show", half)
+    desk.system.everywhere("tenant", "find", half)
     desk.system.everywhere("tenant", "put", keep(got))
     assert desk.run("tenant", "relink", "acme", "--link", "new")[0] == Exit.OK
     assert {desk.system.verifier.tenant(raw).revision for raw in got} == {4}
@@ -672,7 +750,7 @@ def test_nothing_is_linked_when_nothing_is_granted(
     ],
 )
 def test_a_name_that_is_none_is_said_to_be_so(desk: Desk, arguments: tuple[str, ...]) -> None:
-    desk.system.everywhere("tenant", "show", lambda request, operator: view(revision=1))
+    desk.system.everywhere("tenant", "find", lambda request, operator: row(revision=1))
     code, _, err = desk.run(*arguments)
     said = json.loads(err.splitlines()[-1])
     assert (code, said["error"]) == (Exit.USAGE, "malformed"), err

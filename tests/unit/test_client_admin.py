@@ -23,7 +23,7 @@ from kcm_schemas.admin import (
     PreviewQuery,
     PutStatement,
     RegionStatus,
-    TenantList,
+    TenantPage,
     TenantQuery,
 )
 from kcm_schemas.auditing import TailPage
@@ -103,21 +103,22 @@ async def test_what_passes_is_asked_again_under_a_new_id(system: FakeSystem, adm
         code = next(answers)
         if code is not Code.OK:
             raise KcmError(code)
-        return TenantList(tenants=[])
+        return TenantPage(tenants=[], total=0, more=False)
 
     system.everywhere("tenant", "list", listing)
-    assert await admin.tenants("us") == []
+    assert await admin.tenants("us") == ([], 0)
     assert len({request.request_id for request in system.cores["us"].requests}) == 3
 
 
 async def test_a_request_whose_core_died_is_asked_again_at_once_under_the_same_id(
     system: FakeSystem, admin: Admin
 ) -> None:
-    system.everywhere("tenant", "list", lambda request, operator: TenantList(tenants=[]))
+    nobody = TenantPage(tenants=[], total=0, more=False)
+    system.everywhere("tenant", "list", lambda request, operator: nobody)
     core = system.cores["eu"]
     core.dying = 1
     async with asyncio.timeout(AGAIN_S * 2):
-        assert await admin.tenants("eu") == []
+        assert await admin.tenants("eu") == ([], 0)
     first_one, again = core.requests
     assert first_one == again
 
@@ -227,7 +228,9 @@ async def test_a_broker_cannot_make_an_answer(
     admin: Admin,
     forge: Callable[[FakeSystem, AdminReply], bytes],
 ) -> None:
-    system.everywhere("tenant", "list", lambda request, operator: TenantList(tenants=[]))
+    system.everywhere(
+        "tenant", "list", lambda request, operator: TenantPage(tenants=[], total=0, more=False)
+    )
     system.cores["eu"].forge = lambda reply, request: forge(system, reply)
     with pytest.raises(UntrustedReply):
         await admin.tenants("eu")
@@ -235,14 +238,18 @@ async def test_a_broker_cannot_make_an_answer(
 
 
 async def test_an_unsigned_answer_is_a_failure_at_best(system: FakeSystem, admin: Admin) -> None:
-    system.everywhere("tenant", "list", lambda request, operator: TenantList(tenants=[]))
+    system.everywhere(
+        "tenant", "list", lambda request, operator: TenantPage(tenants=[], total=0, more=False)
+    )
     system.cores["eu"].forge = lambda reply, request: failure(Code.FORBIDDEN, "not you")
     with pytest.raises(Forbidden, match="not you"):
         await admin.tenants("eu")
     system.cores["eu"].forge = lambda reply, request: failure(Code.OK)
     with pytest.raises(KcmError, match="internal"):
         await admin.tenants("eu")
-    system.cores["eu"].forge = lambda reply, request: encode(TenantList(tenants=[]))
+    system.cores["eu"].forge = lambda reply, request: encode(
+        TenantPage(tenants=[], total=0, more=False)
+    )
     with pytest.raises(KcmError, match="internal"):
         await admin.tenants("eu")
 
@@ -347,7 +354,7 @@ async def test_a_preview_sends_nothing_that_could_kill(system: FakeSystem, admin
     def preview(request: AdminRequest, operator: str) -> Message:
         query = decode(PreviewQuery, request.payload)
         assert (query.scope, query.target) == ("tenant", "acme")
-        return BlastRadius(tenants=["acme"], services=1, regions=["eu"], boots=[])
+        return BlastRadius(tenants=["acme"], total=1, services=1, regions=["eu"], boots=[])
 
     system.everywhere("hold", "preview", preview)
     assert (await admin.preview("eu", "tenant", "acme")).tenants == ["acme"]
@@ -374,7 +381,9 @@ def view(hold: NewHold, **changes: object) -> HoldView:
 async def test_a_lift_embeds_the_hold_as_it_was_signed(system: FakeSystem, admin: Admin) -> None:
     kills = Kills(admin, ["eu"])
     hold = kills.make("tenant", "acme", "a drill")
-    system.everywhere("hold", "list", lambda request, operator: HoldList(holds=[view(hold)]))
+    system.everywhere(
+        "hold", "list", lambda request, operator: HoldList(holds=[view(hold)], more=False)
+    )
 
     def put(request: AdminRequest, operator: str) -> Message:
         raw = decode(PutStatement, request.payload).statement
@@ -393,16 +402,16 @@ async def test_a_lift_embeds_the_hold_as_it_was_signed(system: FakeSystem, admin
 async def test_only_what_an_operator_placed_is_lifted(system: FakeSystem, admin: Admin) -> None:
     kills = Kills(admin, ["eu"])
     hold, other = kills.make("tenant", "acme", ""), kills.make("tenant", "globex", "")
-    listing = HoldList(holds=[view(hold, cause="l1")])
+    listing = HoldList(holds=[view(hold, cause="l1")], more=False)
     system.everywhere("hold", "list", lambda request, operator: listing)
     with pytest.raises(Forbidden, match="ends by itself"):
         await kills.lift(hold.id, "", system.clock.now + 5)
     with pytest.raises(Malformed):
         await kills.lift(bytes(16), "", system.clock.now + 5)
-    listing = HoldList(holds=[view(hold, raw=other.raw)])
+    listing = HoldList(holds=[view(hold, raw=other.raw)], more=False)
     with pytest.raises(UntrustedReply):
         await kills.lift(hold.id, "", system.clock.now + 5)
-    listing = HoldList(holds=[view(hold, raw=b"forged")])
+    listing = HoldList(holds=[view(hold, raw=b"forged")], more=False)
     with pytest.raises(UntrustedReply):
         await kills.lift(hold.id, "", system.clock.now + 5)
 
@@ -410,7 +419,7 @@ async def test_only_what_an_operator_placed_is_lifted(system: FakeSystem, admin:
 async def test_an_id_may_be_shortened_as_long_as_it_is_one(admin: Admin) -> None:
     kills = Kills(admin, ["eu"])
     holds = [kills.make("tenant", "acme", "") for _ in range(2)]
-    listing = HoldList(holds=[view(hold) for hold in holds])
+    listing = HoldList(holds=[view(hold) for hold in holds], more=False)
     assert matching(listing, holds[0].id.hex()[:16]) == holds[0].id
     with pytest.raises(Malformed, match="several"):
         matching(listing, "")

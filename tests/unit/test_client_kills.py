@@ -63,8 +63,12 @@ async def test_a_lift_finds_its_hold_in_whichever_region_knows_it(system, kills)
         issuer="alice", issued_ms=1, reason="", lifted=False, lifted_ms=0,
         lifted_by="", raw=hold.raw,
     )  # fmt: skip
-    system.cores["eu"].handlers["hold", "list"] = lambda request, operator: HoldList(holds=[])
-    system.cores["us"].handlers["hold", "list"] = lambda request, operator: HoldList(holds=[known])
+    system.cores["eu"].handlers["hold", "list"] = lambda request, operator: HoldList(
+        holds=[], more=False
+    )
+    system.cores["us"].handlers["hold", "list"] = lambda request, operator: HoldList(
+        holds=[known], more=False
+    )
     system.everywhere("hold", "put", lambda request, operator: standing(hold, lifted=True))
     assert (await kills.lift(hold.id, "", system.clock.now + 5)).lifted
     with pytest.raises(Malformed):

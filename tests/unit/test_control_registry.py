@@ -96,8 +96,8 @@ def test_services_of_a_tenant_are_found_without_a_look_at_the_others():
     registry = Registry()
     for tenant, name in (("acme", "b"), ("acme", "a"), ("other", "c")):
         registry.put(changed(SERVICE, tenant=tenant, service=name))
-    assert [one.service for one in registry.services("acme")] == ["a", "b"]
-    assert registry.services("nobody") == []
+    assert [one.service for one in registry.services_after("acme", "", 9)] == ["a", "b"]
+    assert registry.services_after("nobody", "", 9) == []
 
 
 RECORDS = [
@@ -200,3 +200,18 @@ def test_a_core_that_compared_the_second_store_forgets_who_is_gone():
     assert lease.until(5.0) == EXPIRED  # it acts
     lease.compared(now=12.0)
     assert lease.until(12.0) == FOREVER
+
+
+def test_pages_are_cut_by_name_whatever_order_records_came_in():
+    registry = Registry()
+    for name in ("c", "a", "b"):
+        registry.put(TENANT.model_copy(update={"tenant": name}))
+        registry.put(SERVICE.model_copy(update={"service": name}))
+    registry.put(TENANT.model_copy(update={"tenant": "a", "revision": 3}))
+    registry.put(SERVICE.model_copy(update={"service": "a", "revision": 3}))
+    assert [one.tenant for one in registry.tenants_after("", 2)] == ["a", "b"]
+    assert [one.tenant for one in registry.tenants_after("b", 2)] == ["c"]
+    assert [one.service for one in registry.services_after("acme", "a", 9)] == ["b", "c"]
+    assert registry.services_after("nobody", "", 9) == []
+    assert (registry.tenant_count, registry.service_count("acme")) == (3, 3)
+    assert registry.names() == ["a", "b", "c"]

@@ -1,5 +1,8 @@
 """When a customer's key is used, what its answer means, and when a hold on it may be lifted."""
 
+import itertools
+import random
+
 import pytest
 from kcm_control.proofs import Target
 from kcm_control.sentinel import Sentinel, Verdict, judge
@@ -31,10 +34,20 @@ def sentinel(chance=lambda: 0.5, **timing):
     return Sentinel(Timing(**timing), chance)
 
 
+WINDOW_S = Timing().probe_window_s("byok")
+ALL = 1000
+"""Room for everything."""
+
+
 def watching(*targets, chance=lambda: 0.5):
     made = sentinel(chance)
-    made.watch(targets, 0.0)
+    for target in targets:
+        made.watch(target, 0.0, WINDOW_S)
     return made
+
+
+def named(number):
+    return Target(f"t{number:05}", 1, "1")
 
 
 @pytest.mark.parametrize("state", L1State)
@@ -66,9 +79,9 @@ def test_unreachable_and_invalid_do_not_count_as_having_used_the_key():
 def test_first_probes_are_spread_over_an_interval():
     chances = iter([0.0, 0.25, 0.999])
     plan = watching(A, B, Target("c", 1, "1"), chance=lambda: next(chances))
-    assert len(plan.due(0.0)) == 1
-    assert len(plan.due(2.5)) == 2
-    assert len(plan.due(9.99)) == 3
+    assert len(plan.take(0.0, ALL)) == 1
+    assert len(plan.take(2.5, ALL)) == 1
+    assert len(plan.take(9.99, ALL)) == 1
 
 
 @pytest.mark.parametrize(("chance", "interval"), [(0.0, 10.0), (0.5, 9.0), (0.999, 8.002)])
@@ -101,50 +114,156 @@ def test_somebody_elses_proof_postpones_and_an_older_one_does_not_hasten():
 
 def test_a_probe_under_way_is_not_begun_again():
     plan = watching(A)
-    plan.began(A)
-    assert plan.due(1e9) == []
+    assert plan.take(1e3, ALL) == [A]
+    assert plan.take(1e9, ALL) == []
     assert plan.next_due() is None
-    plan.watch([A], 1.0)
-    assert plan.due(1e9) == []
+    plan.watch(A, 1.0, WINDOW_S)
+    plan.proven(A, 1e3)
+    plan.soon("a", 1e3)
+    assert plan.take(1e9, ALL) == []
     plan.ended(A, L1State.ENABLED, 1.0, 2.0)
-    assert plan.due(1e9) == [A]
+    assert plan.take(1e9, ALL) == [A]
 
 
 def test_what_is_not_watched_any_more_is_not_asked_and_its_probe_under_way_may_end():
     plan = watching(A, B)
-    plan.began(A)
-    plan.watch([], 1.0)
-    assert plan.due(1e9) == []
+    plan.drop(B)
+    assert plan.take(1e3, ALL) == [A]
+    plan.drop(A)
+    assert plan.targets == []
     assert plan.ended(A, L1State.DISABLED, 0.0, 2.0) is Verdict.HOLD
-    plan.watch([], 2.0)
     assert plan.next_due() is None
+    assert plan.take(1e9, ALL) == []
+
+
+def test_what_is_watched_again_while_its_probe_is_under_way_is_probed_on():
+    plan = watching(A)
+    assert plan.take(1e3, ALL) == [A]
+    plan.drop(A)
+    plan.watch(A, 1e3, None)
+    plan.ended(A, L1State.ENABLED, 1e3, 1e3)
+    assert plan.take(1e3 + 9.0, ALL) == [A]
+    assert plan.open_keys == 0
 
 
 def test_an_event_makes_every_key_of_a_link_due():
     plan = watching(A, B, chance=lambda: 0.9)
     plan.soon("a", 0.5)
-    assert plan.due(0.5) == [A]
+    assert plan.take(0.5, ALL) == [A]
 
 
-def test_keys_that_hang_do_not_keep_the_others_from_being_asked():
-    """Whoever has a few probes to begin takes them from the front."""
-    hanging = [Target(f"hangs-{n:02}", 1, "1") for n in range(60)]
-    plan = watching(*hanging)
-    plan.watch([*hanging, A], 0.0)
-    now, under_way, asked = 0.0, [], 0
-    while now < 100.0:
-        for target, began in [pair for pair in under_way if now - pair[1] >= 5.0]:
+@pytest.mark.parametrize("hanging", [60, 400])
+def test_keys_that_hang_do_not_keep_the_others_from_being_asked(hanging):
+    """One that did not answer has to do with what the others leave over."""
+    slots, hangs_s = 32, 5.0
+    plan = watching(A, *(named(number) for number in range(hanging)))
+    now, under_way, asked = 0.0, [], []
+    while now < 200.0:
+        for target, began in [pair for pair in under_way if now - pair[1] >= hangs_s]:
             plan.ended(target, L1State.UNREACHABLE, began, now)
             under_way.remove((target, began))
-        for target in plan.due(now)[: 32 - len(under_way)]:
-            plan.began(target)
+        for target in plan.take(now, slots - len(under_way)):
             if target == A:
-                asked += 1
+                asked.append(now)
                 plan.ended(A, L1State.ENABLED, now, now)
             else:
                 under_way.append((target, now))
         now += 0.25
-    assert asked >= 4
+    late = [after - before for before, after in itertools.pairwise(asked) if before > 100.0]
+    assert late
+    assert max(late) <= Timing().probe_interval_s
+
+
+# The bound
+
+
+def test_probes_of_any_second_are_bounded_whatever_is_open():
+    per_s = 40.0
+    plan = sentinel(lambda: 0.0)
+    for number in range(2000):
+        plan.watch(named(number), 0.0, WINDOW_S)
+    began, now = [], 0.0
+    while now < 30.0:
+        for target in plan.take(now, ALL):
+            began.append(now)
+            plan.ended(target, L1State.ENABLED, now, now)
+        now += 0.25
+    for start in range(29):
+        assert sum(start <= at < start + 1 for at in began) <= per_s * 1.5
+    assert len(began) <= 30 * per_s + per_s
+    assert plan.crowded
+
+
+@pytest.mark.parametrize("model", ["byok", "hyok"])
+def test_as_many_keys_as_are_not_crowded_are_used_again_within_their_window(model):
+    """Taking turns under the bound, each comes round before its lease has to be saved."""
+    window_s = Timing().probe_window_s(model)
+    plan = sentinel(random.Random(1).random)
+    count = 0
+    while not plan.crowded:
+        plan.watch(named(count), 0.0, window_s)
+        count += 1
+    plan.drop(named(count - 1))
+    assert not plan.crowded
+    last: dict[Target, float] = {}
+    waited, now = 0.0, 0.0
+    while now < 100.0:
+        for target in plan.take(now, ALL):
+            waited = max(waited, now - last.get(target, 0.0))
+            last[target] = now
+            plan.ended(target, L1State.ENABLED, now, now)
+        now += 0.25
+    assert len(last) == count - 1
+    assert waited <= window_s + 0.5
+
+
+def test_one_key_on_its_owners_premises_counts_for_all_while_it_is_open():
+    plan = sentinel()
+    byok, hyok = (Timing().probe_window_s(model) for model in ("byok", "hyok"))
+    for number in range(int(27 * byok)):
+        plan.watch(named(number), 0.0, byok)
+    assert not plan.crowded
+    plan.watch(A, 0.0, hyok)
+    assert plan.crowded
+    plan.drop(A)
+    assert not plan.crowded
+
+
+def test_held_keys_close_nobody_and_take_no_turn_of_an_open_one():
+    plan = watching(A)
+    for number in range(5000):
+        plan.watch(named(number), 0.0, None)
+    assert not plan.crowded
+    asked, held, now = [], 0, 0.0
+    while now < 60.0:
+        for target in plan.take(now, ALL):
+            plan.ended(target, L1State.ENABLED, now, now)
+            if target == A:
+                asked.append(now)
+            else:
+                held += 1
+        now += 0.25
+    assert max(after - before for before, after in itertools.pairwise(asked)) <= 10.0
+    assert 0 < held <= 60 * 10 + 10
+
+
+def test_a_look_at_many_keys_looks_at_those_that_are_due():
+    """Counted: how often plans are compared, and not how long that takes."""
+    compared = 0
+
+    class Counted(float):
+        def __lt__(self, other):
+            nonlocal compared
+            compared += 1
+            return float(self) < float(other)
+
+    plan = sentinel(lambda: 0.999)
+    for number in range(10_000):
+        plan.watch(named(number), Counted(1e6), WINDOW_S)
+    compared = 0
+    for step in range(100):
+        assert plan.take(step / 4, ALL) == []
+    assert compared <= 200
 
 
 # Settling

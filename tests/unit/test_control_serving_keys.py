@@ -5,6 +5,7 @@ import os
 import pytest
 from kcm_control.knowledge import Knowledge
 from kcm_control.marks import Mark
+from kcm_control.openkeys import OpenKeys
 from kcm_control.proofs import ProofKey, Target
 from kcm_control.registry import Registry
 from kcm_control.revocation import Revocations
@@ -39,7 +40,7 @@ def test_only_tenants_of_a_key_that_lapsed_are_sealed_and_each_once(serving):
     assert serving.lapsed(END_S - 1) == []
     assert serving.lapsed(END_S) == ["a", "c"]
     assert serving.lapsed(END_S + 5) == ["a", "c", "b"]
-    assert serving.keys == {OLD, NEW}
+    assert set(serving.opened) == {OLD, NEW}
 
 
 def test_a_tenant_that_is_closed_is_forgotten_under_every_key(serving):
@@ -49,7 +50,7 @@ def test_a_tenant_that_is_closed_is_forgotten_under_every_key(serving):
     serving.close("a")
     serving.close("a")
     assert not serving.is_open("a")
-    assert serving.keys == {NEW}
+    assert set(serving.opened) == {NEW}
     assert serving.lapsed(END_S + 5) == ["b"]
 
 
@@ -59,7 +60,7 @@ def test_another_name_of_the_same_use_takes_over_what_is_open(knowledge, serving
     serving.open("a", NEW)
     renamed = ProofKey(OLD.target, "a new session")
     serving.renamed(renamed)
-    assert serving.keys == {renamed, NEW}
+    assert set(serving.opened) == {renamed, NEW}
     # Its own proof counts, and not the one in the old name.
     assert serving.lapsed(END_S - 1) == ["a", "b"]
     mark = Mark(3, os.urandom(16))
@@ -70,4 +71,67 @@ def test_another_name_of_the_same_use_takes_over_what_is_open(knowledge, serving
     assert serving.lapsed(END_S + 1) == []
     serving.close("a")
     serving.close("b")
-    assert serving.keys == set()
+    assert set(serving.opened) == set()
+
+
+def key(number):
+    return ProofKey(Target(f"l{number:05}", 1, "1"), "us")
+
+
+def test_the_key_whose_tenants_nobody_used_for_longest_comes_first(serving):
+    for number, tenant in enumerate("abc"):
+        serving.open(tenant, key(number))
+    serving.open("d", key(0))
+    assert serving.opened.least_used() == key(1)
+    serving.used("b")
+    assert list(serving.opened) == [key(2), key(0), key(1)]
+    serving.used("a")
+    serving.used("nobody")
+    serving.close("c")
+    assert list(serving.opened) == [key(1), key(0)]
+
+
+def test_what_began_or_ceased_to_be_open_is_told_once(serving):
+    serving.open("a", OLD)
+    serving.open("b", OLD)
+    assert serving.opened.changes() == [OLD.target]
+    serving.open("c", OLD)
+    serving.close("a")
+    assert serving.opened.changes() == []
+    serving.close("b")
+    serving.close("c")
+    assert serving.opened.changes() == [OLD.target]
+    assert OLD.target not in serving.opened
+
+
+def test_a_look_for_ended_leases_asks_for_few_of_many_keys():
+    """Counted over a lease in which every key is used again each interval."""
+    opened, asked = OpenKeys(), 0
+    count, lease_s, every_s, tick_s = 2000, 30.0, 10.0, 0.25
+    used = [number * every_s / count for number in range(count)]
+
+    def until(one):
+        nonlocal asked
+        asked += 1
+        return used[int(one.target.link[1:])] + lease_s
+
+    for number in range(count):
+        opened.add(key(number), f"t{number}")
+    ticks = int(60 / tick_s)
+    for tick in range(ticks):
+        now = tick * tick_s
+        for number in range(count):
+            while used[number] + every_s <= now:
+                used[number] += every_s
+        assert opened.ended(now, until, 0) == []
+    assert asked <= ticks * count / 25
+
+
+def test_leases_that_may_have_become_shorter_are_all_looked_at(knowledge, serving):
+    for tenant, one in (("a", OLD), ("b", NEW)):
+        serving.open(tenant, one)
+    assert serving.lapsed(10.0) == []
+    knowledge.proofs.refuse("l")
+    assert serving.lapsed(10.0) == ["a", "b"]
+    serving.close("a")
+    assert serving.lapsed(10.0) == ["b"]

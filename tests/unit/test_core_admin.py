@@ -5,7 +5,19 @@ from hashlib import sha256
 
 import pytest
 from kcm_schemas import limits, subjects
-from kcm_schemas.admin import AdminRequest, Empty, PutStatement, TenantList, TenantQuery, TenantView
+from kcm_schemas.admin import (
+    AdminRequest,
+    Empty,
+    PutStatement,
+    ServiceListQuery,
+    ServicePage,
+    TenantListQuery,
+    TenantPage,
+    TenantQuery,
+    TenantRow,
+    TenantShowQuery,
+    TenantView,
+)
 from kcm_schemas.codec import decode, encode
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.registry import Link, Service, Tenant
@@ -148,7 +160,7 @@ async def test_roles_of_the_sender_and_of_the_author_both_count(world):
 @pytest.mark.parametrize("signer", ["stranger", "core-eu", "gw-eu", "root"])
 async def test_who_is_no_operator_gets_no_signature(world, signer):
     core = world.core()
-    raw = request(world, "tenant", "list", Empty(), signer=signer)
+    raw = request(world, "tenant", "list", FIRST_PAGE, signer=signer)
     for body in (raw, raw[:-1], b"", b"\xc1" * 50):
         with pytest.raises(KcmError) as info:
             await core.admin.handle(subjects.admin("eu", "tenant", "list"), body)
@@ -183,16 +195,125 @@ async def test_what_has_to_be_there_first(world):
 async def test_a_core_that_has_not_heard_of_a_tenant_asks_before_it_says_so(world):
     assert await put_all(world.core()) == [Code.OK] * 3
     other = world.core("core-eu-2")
-    raw = request(world, "tenant", "show", TenantQuery(tenant="acme"), signer="security")
-    code, payload = await ask(other, raw, "tenant", "show")
+    raw = request(world, "tenant", "find", TenantQuery(tenant="acme"), signer="security")
+    code, payload = await ask(other, raw, "tenant", "find")
     assert code is Code.OK
-    assert decode(TenantView, payload).tenant == "acme"
+    assert decode(TenantRow, payload).tenant == "acme"
     other.kill()
-    raw = request(world, "tenant", "list", Empty(), signer="security")
+    raw = request(world, "tenant", "list", FIRST_PAGE, signer="security")
     _, payload = await ask(other, raw, "tenant", "list")
-    assert [one.state for one in decode(TenantList, payload).tenants] == ["killed"]
-    raw = request(world, "tenant", "show", TenantQuery(tenant="bcme"))
-    assert (await ask(other, raw, "tenant", "show"))[0] is Code.UNKNOWN_TENANT
+    assert [one.state for one in decode(TenantPage, payload).tenants] == ["killed"]
+    raw = request(world, "tenant", "find", TenantQuery(tenant="bcme"))
+    assert (await ask(other, raw, "tenant", "find"))[0] is Code.UNKNOWN_TENANT
+
+
+FIRST_PAGE = TenantListQuery(after="", limit=limits.PAGE_ROWS_MAX)
+
+
+def fill(core, tenants, services=0):
+    """Many tenants, and services of the first one, as the feed delivers them: nothing is stored."""
+    core.learn(LINK)
+    for number in range(tenants):
+        core.learn(TENANT.model_copy(update={"tenant": f"t{number:05}"}))
+    for number in range(services):
+        core.learn(Service(tenant="t00000", service=f"s{number:05}", revision=1))
+
+
+def counting(world):
+    """What the stores are asked from now on."""
+    asked = []
+
+    async def note(operation, subject):
+        asked.append((operation, subject))
+
+    world.bus.stream.before = note
+    return asked
+
+
+async def page(core, query, noun="tenant", verb="list"):
+    code, payload = await ask(core, request(core.world, noun, verb, query), noun, verb)
+    assert code is Code.OK
+    return payload
+
+
+async def test_tenants_are_listed_in_pages_and_no_store_is_asked(world):
+    core = world.core()
+    fill(core, 600, services=3)
+    asked = counting(world)
+    names, after = [], ""
+    while True:
+        found = decode(TenantPage, await page(core, TenantListQuery(after=after, limit=256)))
+        names += [row.tenant for row in found.tenants]
+        assert found.total == 600
+        if not found.more:
+            break
+        after = names[-1]
+    assert names == [f"t{number:05}" for number in range(600)]
+    assert found.tenants[0].services == 0
+    first = decode(TenantPage, await page(core, TenantListQuery(after="", limit=1)))
+    assert [row.services for row in first.tenants] == [3]
+    assert asked == []
+
+
+async def test_a_page_has_no_more_bytes_than_travel_in_one_answer(world):
+    core = world.core()
+    core.learn(LINK.model_copy(update={"uri": "softkey:/" + "é" * 2000}))
+    for number in range(256):
+        core.learn(TENANT.model_copy(update={"tenant": f"t{number:05}"}))
+    payload = await page(core, FIRST_PAGE)
+    found = decode(TenantPage, payload)
+    assert found.more
+    assert 0 < len(found.tenants) < 256
+    assert len(payload) <= limits.PAGE_BYTES + 1000
+
+
+async def test_finding_a_tenant_and_listing_its_services_asks_no_store(world):
+    core = world.core()
+    fill(core, 2, services=1000)
+    asked = counting(world)
+    row = decode(TenantRow, await page(core, TenantQuery(tenant="t00000"), verb="find"))
+    assert row.services == 1000
+    query = ServiceListQuery(tenant="t00000", after="s00998", limit=256)
+    found = decode(ServicePage, await page(core, query, "service", "list"))
+    assert [one.service for one in found.services] == ["s00999"]
+    assert (found.total, found.more) == (1000, False)
+    assert asked == []
+
+
+async def test_versions_of_keys_are_read_for_one_page_of_services(world):
+    core = world.core()
+    fill(core, 2, services=1000)
+    asked = counting(world)
+    query = TenantShowQuery(tenant="t00000", after="", limit=limits.PAGE_ROWS_MAX)
+    view = decode(TenantView, await page(core, query, verb="show"))
+    assert len(view.services) == limits.PAGE_READS_MAX
+    assert (view.total, view.more) == (1000, True)
+    assert len(asked) == 1 + limits.PAGE_READS_MAX
+
+
+async def test_whoever_gave_up_keeps_nobody_busy(world):
+    """The deadline of a request ends its work, too: the rest of the page is not read."""
+    core = world.core()
+    fill(core, 1, services=1000)
+    asked = []
+
+    async def slow(operation, subject):
+        asked.append(subject)
+        world.clock.now += 1.0
+
+    world.bus.stream.before = slow
+    query = TenantShowQuery(tenant="t00000", after="", limit=limits.PAGE_ROWS_MAX)
+    raw = request(world, "tenant", "show", query, ahead_ms=5000)
+    assert (await ask(core, raw, "tenant", "show"))[0] is Code.DEADLINE_EXCEEDED
+    assert len(asked) < 20
+
+
+@pytest.mark.parametrize("limit", [0, limits.PAGE_ROWS_MAX + 1])
+async def test_a_page_is_bounded_by_who_asks_and_by_who_answers(world, limit):
+    core = world.core()
+    query = FIRST_PAGE.model_construct(after="", limit=limit)
+    raw = request(world, "tenant", "list", query)
+    assert (await ask(core, raw, "tenant", "list"))[0] is Code.MALFORMED
 
 
 @pytest.mark.parametrize("record", [LINK, TENANT, SERVICE], ids=["link", "tenant", "service"])

@@ -1,6 +1,8 @@
 """Two stores of wrapped keys: races, rollbacks, losses and crashes at every step."""
 
 import asyncio
+import shutil
+import sys
 import threading
 
 import pytest
@@ -25,7 +27,8 @@ def world(tmp_path):
 
 
 def files(world):
-    return sorted(path.name for path in world.directory.iterdir())
+    found = (path for path in world.directory.rglob("*") if path.is_file())
+    return sorted(str(path.relative_to(world.directory)) for path in found)
 
 
 async def refused(awaitable, code):
@@ -51,7 +54,7 @@ async def test_a_record_is_in_both_stores_and_revisions_follow_each_other(world)
     )
     for stale in (1, 2, 4):
         await refused(store.put_root(keys(stale)), Code.CONFLICT)
-    assert files(world) == [f"root.acme@{n:020d}" for n in (1, 2)]
+    assert files(world) == [f"root.acme/{n:020d}" for n in (1, 2)]
 
 
 @pytest.mark.parametrize("revision", [1, 2])
@@ -146,18 +149,17 @@ async def test_what_this_process_has_seen_does_not_go_back_though_both_stores_do
     old = world.bus.stream.stored[SUBJECT]
     await store.put_root(keys(2))
     world.bus.stream.stored[SUBJECT] = old
-    (world.directory / f"root.acme@{2:020d}").unlink()
+    (world.directory / "root.acme" / f"{2:020d}").unlink()
     await refused(store.root("acme"), Code.UNAVAILABLE)
     world.bus.stream.stored.clear()
-    (world.directory / f"root.acme@{1:020d}").unlink()
+    (world.directory / "root.acme" / f"{1:020d}").unlink()
     await refused(store.root("acme"), Code.UNAVAILABLE)
 
 
 async def test_a_second_store_that_lost_a_record_gets_it_back(world):
     store = world.core().store
     await store.put_root(keys(1))
-    for path in world.directory.iterdir():
-        path.unlink()
+    shutil.rmtree(world.directory / "root.acme")
     assert await store.root("acme") == keys(1)
     assert len(files(world)) == 1
 
@@ -167,9 +169,7 @@ async def test_a_second_store_that_is_gone_keeps_nobody_from_reading_and_everybo
 ):
     store = world.core().store
     await store.put_root(keys(1))
-    for path in world.directory.iterdir():
-        path.unlink()
-    world.directory.rmdir()
+    shutil.rmtree(world.directory)
     assert await store.root("acme") == keys(1)
     await refused(store.put_root(keys(2)), Code.UNAVAILABLE)
     world.bus.stream.stored.clear()
@@ -193,7 +193,8 @@ async def test_what_is_not_signed_by_a_core_for_this_place_is_not_served(world, 
     await refused(world.core().store.root("acme"), Code.UNAVAILABLE)
     world.bus.stream.stored.clear()
     data = signed(Kind.ROOT_KEYS, record, signer)
-    (world.directory / f"root.acme@{1:020d}").write_bytes(data)
+    (world.directory / "root.acme").mkdir(exist_ok=True)
+    (world.directory / "root.acme" / f"{1:020d}").write_bytes(data)
     await refused(world.core().store.root("acme"), Code.UNAVAILABLE)
 
 
@@ -201,8 +202,8 @@ async def test_a_file_that_says_another_revision_than_its_name_is_not_believed(w
     store = world.core().store
     await store.put_root(keys(1))
     await store.put_root(keys(2))
-    old = (world.directory / f"root.acme@{1:020d}").read_bytes()
-    (world.directory / f"root.acme@{9:020d}").write_bytes(old)
+    old = (world.directory / "root.acme" / f"{1:020d}").read_bytes()
+    (world.directory / "root.acme" / f"{9:020d}").write_bytes(old)
     assert await store.root("acme") == keys(2)
     await refused(store.put_root(keys(3)), Code.UNAVAILABLE)
     world.bus.stream.stored.clear()
@@ -236,7 +237,7 @@ def test_writers_at_the_same_moment_do_not_touch_each_others_file(tmp_path):
             thread.join()
         (winner,) = results
         assert directory.latest("root.acme").data == bytes([winner]) * 100_000
-        (path,) = tmp_path.iterdir()
+        (path,) = (tmp_path / "root.acme").iterdir()
         path.unlink()
         results.clear()
 
@@ -368,3 +369,40 @@ async def test_a_record_that_the_bucket_acknowledged_and_does_not_have_is_not_in
     world.bus.stream.forgets.clear()
     assert await store.root("acme") == keys(1)
     assert SUBJECT in world.bus.stream.stored
+
+
+def test_files_of_the_earlier_layout_are_taken_in_and_replace_nothing(tmp_path):
+    Directory(tmp_path).create("root.acme", 2, b"new")
+    for name in (f"root.acme@{1:020d}", f"root.acme@{2:020d}", f"service.acme.crm@{7:020d}"):
+        (tmp_path / name).write_bytes(name.encode())
+    directory = Directory(tmp_path)
+    assert directory.latest("root.acme").data == b"new"
+    assert directory.latest("service.acme.crm").revision == 7
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["root.acme", "service.acme.crm"]
+
+
+_listed: list[str] = []
+_noting = False
+
+
+def _hear(event, arguments):
+    if _noting and event in ("os.listdir", "os.scandir"):
+        _listed.append(str(arguments[0]))
+
+
+async def test_reading_and_making_a_record_looks_at_no_other_tenants_files(world):
+    """Only a record's own directory is listed: what others have does not count."""
+    global _noting  # noqa: PLW0603 - an audit hook is for ever
+    for number in range(50):
+        Directory(world.directory).create(f"root.other-{number}", 1, b"")
+    store = world.core().store
+    sys.addaudithook(_hear)
+    _listed.clear()
+    _noting = True
+    try:
+        assert await store.root("acme") is None
+        await store.put_root(keys(1))
+        assert await store.root("acme") == keys(1)
+    finally:
+        _noting = False
+    assert set(_listed) == {str(world.directory / "root.acme")}

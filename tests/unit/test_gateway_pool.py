@@ -168,12 +168,12 @@ async def test_keys_end_with_their_lease_counted_from_the_sending(rig):
 
 async def test_keys_that_nobody_asks_for_are_wiped_when_they_are_too_old(rig):
     rig.pool.done(await rig.pool.take(1))
-    (block,) = rig.blocks._live["acme"]
+    block = rig.pool._batches[0].block
     assert rig.pool._timer is not None
     rig.pool.expire()
     assert rig.pool.available == BATCH - 1
     rig.clock.now += LEASE_S - RESERVE_MAX_S
-    arena = block.arena
+    arena = block._slab.arena
     rig.pool.expire()
     assert rig.pool.available == 0
     assert rig.blocks.tenants == []

@@ -22,13 +22,22 @@ from kcm_schemas.admin import (
     BlastRadius,
     Empty,
     HoldList,
+    HoldListQuery,
     HoldQuery,
     HoldStatus,
+    HoldView,
     LinkView,
     PreviewQuery,
     PutStatement,
-    TenantList,
+    ServiceListQuery,
+    ServicePage,
+    ServiceRow,
+    ServiceView,
+    TenantListQuery,
+    TenantPage,
     TenantQuery,
+    TenantRow,
+    TenantShowQuery,
     TenantView,
 )
 from kcm_schemas.auditing import AuditorStatus, TailPage, TailQuery
@@ -41,7 +50,8 @@ from kcm_trust.identity import Identity, digest
 from kcm_trust.verify import Untrusted, Verifier
 
 from kcm.context import ClientContext
-from kcm.errors import ServiceError, UntrustedReply, error_for
+from kcm.errors import Malformed, ServiceError, UntrustedReply, error_for
+from kcm.pages import OnPage, Page, follow, silent
 from kcm.repeat import repeated
 from kcm.transport import Opener, Transport, open_nats
 from kcm.wire import Surroundings, ask_once, attempt_s, pause, read_reply
@@ -121,17 +131,67 @@ class Admin:
         put = PutStatement(statement=statement)
         return await self.ask(region, "hold", "put", put, HoldStatus, deadline_s=deadline_s)
 
-    async def tenants(self, region: str) -> list[TenantView]:
-        """All tenants of a region."""
-        return (await self.ask(region, "tenant", "list", Empty(), TenantList)).tenants
+    async def tenants(
+        self, region: str, *, limit: int | None = None, on_page: OnPage = silent
+    ) -> tuple[list[TenantRow], int]:
+        """All tenants of a region by name, or the first ``limit``, and how many there are."""
 
-    async def tenant(self, region: str, name: str) -> TenantView:
-        """A tenant as a region sees it."""
-        return await self.ask(region, "tenant", "show", TenantQuery(tenant=name), TenantView)
+        async def ask(after: str, rows: int) -> Page[TenantRow]:
+            query = TenantListQuery(after=after, limit=rows)
+            page = await self.ask(region, "tenant", "list", query, TenantPage)
+            return Page(page.tenants, page.more, page.total)
+
+        return await follow(ask, lambda row: row.tenant, "", limit, on_page)
+
+    async def find(self, region: str, name: str) -> TenantRow:
+        """A tenant as a region has it in memory: no store is read, and no key's version."""
+        return await self.ask(region, "tenant", "find", TenantQuery(tenant=name), TenantRow)
+
+    async def tenant(self, region: str, name: str, *, on_page: OnPage = silent) -> TenantView:
+        """A tenant as a region sees it, with all of its services and their keys' versions."""
+        views: list[TenantView] = []
+
+        async def ask(after: str, rows: int) -> Page[ServiceView]:
+            query = TenantShowQuery(tenant=name, after=after, limit=rows)
+            view = await self.ask(region, "tenant", "show", query, TenantView)
+            views.append(view)
+            return Page(view.services, view.more, view.total)
+
+        services, total = await follow(ask, lambda row: row.service, "", None, on_page)
+        changed = {"services": services, "total": total, "more": False}
+        return views[-1].model_copy(update=changed)
+
+    async def services(self, region: str, tenant: str) -> list[ServiceRow]:
+        """All services of a tenant by name, as they were signed."""
+
+        async def ask(after: str, rows: int) -> Page[ServiceRow]:
+            query = ServiceListQuery(tenant=tenant, after=after, limit=rows)
+            page = await self.ask(region, "service", "list", query, ServicePage)
+            return Page(page.services, page.more, page.total)
+
+        return (await follow(ask, lambda row: row.service, ""))[0]
 
     async def holds(self, region: str) -> HoldList:
-        """All holds that a region knows, lifted ones too."""
-        return await self.ask(region, "hold", "list", Empty(), HoldList)
+        """All holds that a region knows, lifted ones too, oldest first."""
+
+        async def ask(after: bytes, rows: int) -> Page[HoldView]:
+            query = HoldListQuery(after=after, limit=rows)
+            page = await self.ask(region, "hold", "list", query, HoldList)
+            return Page(page.holds, page.more)
+
+        found, _ = await follow(ask, lambda view: view.hold_id, bytes(limits.ID_SIZE))
+        found.sort(key=lambda view: (view.issued_ms, view.hold_id))
+        return HoldList(holds=found, more=False)
+
+    async def hold(self, region: str, hold_id: bytes) -> HoldView:
+        """One hold that a region knows; raises ``Malformed`` when it knows none of this id."""
+        before = max(0, int.from_bytes(hold_id, "big") - 1).to_bytes(limits.ID_SIZE, "big")
+        query = HoldListQuery(after=before, limit=1)
+        page = await self.ask(region, "hold", "list", query, HoldList)
+        for view in page.holds:
+            if view.hold_id == hold_id:
+                return view
+        raise Malformed("no hold has this id")
 
     async def hold_status(
         self, region: str, hold_id: bytes, *, deadline_s: float = ADMIN_S

@@ -127,7 +127,7 @@ class Kills:
         """End a hold that an operator placed; again and again until that is durable."""
 
         async def ask(region: str) -> HoldView:
-            return _find(await self._admin.holds(region), hold_id)
+            return await self._admin.hold(region, hold_id)
 
         view = (await first(self._regions, ask))[1]
         if view.cause != "operator":
@@ -186,13 +186,6 @@ def matching(holds: HoldList, prefix: str) -> bytes:
     if len(found) != 1:
         raise Malformed("no hold has this id" if not found else "several ids begin like this")
     return found[0]
-
-
-def _find(holds: HoldList, hold_id: bytes) -> HoldView:
-    for view in holds.holds:
-        if view.hold_id == hold_id:
-            return view
-    raise Malformed("no hold has this id")
 
 
 def _about(status: HoldStatus, hold_id: bytes) -> HoldStatus:

@@ -9,12 +9,20 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from kcm_schemas import limits
 from kcm_schemas.codec import Message
 from kcm_schemas.codes import CodeField
 from kcm_schemas.control import Cause, Scope
-from kcm_schemas.names import U32, U64, Digest, Id, Name, Text, Trouble
+from kcm_schemas.names import U32, U64, Cursor, Digest, Id, Name, Text, Trouble
 from kcm_schemas.registry import FencePolicy
 from kcm_schemas.roster import Role
+
+PageRows = Annotated[int, Field(ge=1, le=limits.PAGE_ROWS_MAX)]
+"""Rows that a page may have at most; it may have fewer, and ``more`` says whether others follow."""
+
+TenantState = Literal["open", "closed", "killed"]
+"""Killed (a hold is on it), open (the Core that answers has its root open), or closed (that Core
+opens it when it is asked for)."""
 
 
 class AdminRequest(Message):
@@ -62,23 +70,61 @@ class LinkView(Message):
 
 
 class TenantQuery(Message):
-    """Which tenant to show."""
+    """Which tenant to find."""
 
     tenant: Name
 
 
+class TenantRow(Message):
+    """A tenant as a region sees it, from memory: ``services`` and ``holds`` say how many."""
+
+    tenant: Name
+    region: Name
+    revision: U64
+    link: Name
+    uri: Text
+    model: Text
+    regions: list[Name]
+    fence: FencePolicy
+    state: TenantState
+    services: U32
+    holds: U32
+
+
+class TenantListQuery(Message):
+    """A page of a region's tenants, by name, from the first one behind ``after`` on."""
+
+    after: Cursor
+    limit: PageRows
+
+
+class TenantPage(Message):
+    """Tenants of a region, by name; ``total``: how many there are."""
+
+    tenants: list[TenantRow]
+    total: U32
+    more: bool
+
+
+class TenantShowQuery(Message):
+    """A tenant, and a page of its services, by name, from the first one behind ``after`` on."""
+
+    tenant: Name
+    after: Cursor
+    limit: PageRows
+
+
 class ServiceView(Message):
-    """A service and the current version of its key."""
+    """A service and the current version of its key; 0 where this region has none yet."""
 
     service: Name
     l3_version: U32
 
 
 class TenantView(Message):
-    """A tenant as a region sees it.
+    """A tenant as a region sees it, with its keys' versions and a page of its services.
 
-    ``state``: killed (a hold is on it), open (the Core that answers has its root open), or closed
-    (that Core opens it when it is asked for).
+    ``total``: how many services it has. ``holds`` are those in force, as they were signed.
     """
 
     tenant: Name
@@ -89,16 +135,36 @@ class TenantView(Message):
     model: Text
     regions: list[Name]
     fence: FencePolicy
-    state: Literal["open", "closed", "killed"]
+    state: TenantState
     l2_version: U32
     services: list[ServiceView]
     holds: list[bytes]
+    total: U32
+    more: bool
 
 
-class TenantList(Message):
-    """Tenants of a region."""
+class ServiceListQuery(Message):
+    """A page of a tenant's services, by name, from the first one behind ``after`` on."""
 
-    tenants: list[TenantView]
+    tenant: Name
+    after: Cursor
+    limit: PageRows
+
+
+class ServiceRow(Message):
+    """A service as an operator signed it."""
+
+    tenant: Name
+    service: Name
+    revision: U64
+
+
+class ServicePage(Message):
+    """Services of a tenant, by name; ``total``: how many there are."""
+
+    services: list[ServiceRow]
+    total: U32
+    more: bool
 
 
 class HoldQuery(Message):
@@ -127,10 +193,18 @@ class HoldView(Message):
     raw: bytes
 
 
+class HoldListQuery(Message):
+    """A page of the holds that a region knows, by id, from the first one above ``after`` on."""
+
+    after: Id
+    limit: PageRows
+
+
 class HoldList(Message):
-    """All holds that a region knows, lifted ones too, oldest first."""
+    """Holds that a region knows, lifted ones too."""
 
     holds: list[HoldView]
+    more: bool
 
 
 class BootStatus(Message):
@@ -192,9 +266,13 @@ class PreviewQuery(Message):
 
 
 class BlastRadius(Message):
-    """What a hold would reach, and nothing is changed."""
+    """What a hold would reach, and nothing is changed.
 
-    tenants: list[Name]
+    ``total`` says how many tenants that is, ``tenants`` names the first of them by name.
+    """
+
+    tenants: Annotated[list[Name], Field(max_length=limits.PAGE_ROWS_MAX)]
+    total: U32
     services: U32
     regions: list[Name]
     boots: list[BootStatus]

@@ -81,3 +81,12 @@ STREAM_HEAD_MAX: Final = 1024
 
 AUDIT_EVENTS_MAX: Final = 256
 """Events in one audit message."""
+
+PAGE_ROWS_MAX: Final = 256
+"""Rows of one page of a list: some 5 ms of a Core's processor, in which no kill has its turn."""
+
+PAGE_READS_MAX: Final = 64
+"""Rows of a page for each of which a Core reads its stores: well below a second."""
+
+PAGE_BYTES: Final = 384 * 1024
+"""Bytes of rows in one page: with what is around them it stays below the bound of a message."""

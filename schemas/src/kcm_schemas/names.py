@@ -15,6 +15,9 @@ TOKEN: Final = re.compile(r"[a-z0-9-]{1,63}", re.ASCII)
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,63}\z")]
 """A token as a field of a message."""
 
+Cursor = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{0,63}\z")]
+"""The name behind which a page of a list begins; empty for the first page."""
+
 Text = Annotated[str, StringConstraints(max_length=limits.TEXT_MAX)]
 """Free text, bounded."""
 

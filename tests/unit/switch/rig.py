@@ -19,6 +19,7 @@ from kcm_bus.switch import KillSwitch
 from kcm_control.knowledge import Knowledge
 from kcm_control.registry import Registry
 from kcm_control.revocation import Revocations
+from kcm_control.sentinel import PROBES_PER_S
 from kcm_control.serving import Serving
 from kcm_control.timing import Timing
 from kcm_core.canaries import Canaries
@@ -267,6 +268,7 @@ class CoreBoot(Boot):
         unsealer: FakeUnsealer | None = None,
         chance: Any = lambda: 0.5,
         verifier: Verifier = VERIFIER,
+        probes_per_s: float = PROBES_PER_S,
     ) -> None:
         super().__init__(system, name, verifier=verifier)
         region = self.me.region
@@ -297,6 +299,7 @@ class CoreBoot(Boot):
             seal=self.purge,
             emit=self.emit,
             chance=chance,
+            probes_per_s=probes_per_s,
         )
         self.opener = Opener(
             **common,

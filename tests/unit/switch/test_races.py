@@ -91,7 +91,8 @@ async def code_of(awaitable):
 
 
 def open_keys(gateway):
-    return [block for blocks in gateway.engine._blocks._live.values() for block in blocks]
+    tenants = gateway.engine._blocks._tenants.values()
+    return [slab for tenant in tenants for slab in tenant.slabs]
 
 
 # Work in flight

@@ -87,7 +87,7 @@ async def _dry_run(
         (
             (
                 place,
-                " ".join(entry.tenants) or "-",
+                _names(entry),
                 entry.services,
                 " ".join(entry.regions),
                 " ".join(sorted(boot.instance for boot in entry.boots)),
@@ -96,6 +96,12 @@ async def _dry_run(
         ),
     )
     return Exit.OK if len(reached) == len(found) else Exit.UNAVAILABLE
+
+
+def _names(radius: BlastRadius) -> str:
+    """The tenants that are named, and how many are not."""
+    rest = radius.total - len(radius.tenants)
+    return " ".join(radius.tenants) + (f" and {rest} more" if rest else "") or "-"
 
 
 async def _previews(

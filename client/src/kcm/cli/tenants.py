@@ -4,20 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
 import click
 
 from kcm.cli.exits import Exit
-from kcm.cli.output import emit
+from kcm.cli.output import emit, note
 from kcm.cli.problems import Report, explain, show
+from kcm.cli.progress import counting
 from kcm.cli.settings import Settings, common, region_option, run_async
 
 if TYPE_CHECKING:
-    from kcm_schemas.admin import TenantView
+    from kcm_schemas.admin import ServiceRow, TenantRow, TenantView
 
     from kcm.admin import Admin
     from kcm.context import ClientContext
+
+TABLE_ROWS: Final = 1000
+"""Tenants that a table shows unless it is told otherwise: more are for a program, as JSON."""
+
+T = TypeVar("T")
 
 revision_option = click.option(
     "--revision",
@@ -94,15 +100,15 @@ def relink(settings: Settings, name: str, link_name: str) -> int:
     from kcm import statements
     from kcm.hedge import first
 
-    found: list[TenantView] = []
+    found: list[TenantRow] = []
 
     async def choose(admin: Admin, context: ClientContext) -> list[str]:
-        def look(region: str) -> Awaitable[TenantView]:
-            return admin.tenant(region, name)
+        def look(region: str) -> Awaitable[TenantRow]:
+            return admin.find(region, name)
 
         _, view = await first(context.in_order(None), look)
         served = [region for region in view.regions if region in context.regions]
-        found.extend([await admin.tenant(region, name) for region in served])
+        found.extend([await admin.find(region, name) for region in served])
         return served
 
     async def put(admin: Admin, region: str) -> None:
@@ -140,8 +146,8 @@ def create_service(
         await admin.put(region, "service", raw)
 
     async def choose(admin: Admin, context: ClientContext) -> list[str]:
-        def look(region: str) -> Awaitable[TenantView]:
-            return admin.tenant(region, tenant_name)
+        def look(region: str) -> Awaitable[TenantRow]:
+            return admin.find(region, tenant_name)
 
         _, found = await first(context.in_order(None), look)
         return [region for region in found.regions if region in context.regions]
@@ -150,16 +156,36 @@ def create_service(
 
 
 @tenant.command("list")
+@click.option(
+    "--limit",
+    type=click.IntRange(1),
+    default=None,
+    help=f"At most so many, by name [default: {TABLE_ROWS} in a table, all as JSON].",
+)
 @region_option
 @common
-def list_tenants(settings: Settings, region: str | None) -> None:
-    """Show all tenants of a region."""
+def list_tenants(settings: Settings, limit: int | None, region: str | None) -> None:
+    """Show the tenants of a region, by name, with how many services and holds each has.
 
-    async def ask(admin: Admin, place: str) -> list[TenantView]:
-        return await admin.tenants(place)
+    Example: kcm tenant list -o json > tenants.json
+    """
+    if limit is None and not settings.json:
+        limit = TABLE_ROWS
 
-    views = run_async(_ask(settings, region, ask))
-    _show_tenants(settings, views, views)
+    async def ask(admin: Admin, place: str) -> tuple[list[TenantRow], int]:
+        with counting("tenants") as on_page:
+            return await admin.tenants(place, limit=limit, on_page=on_page)
+
+    rows, total = run_async(_ask(settings, region, ask))
+    columns = ("tenant", "state", "region", "regions", "fence", "link", "services", "holds")
+    emit(settings, rows, columns, [(*_about(row), row.services, row.holds) for row in rows])
+    if len(rows) < total:
+        note(
+            settings,
+            f"{len(rows)} of {total} tenants; --limit {total} shows all",
+            shown=len(rows),
+            total=total,
+        )
 
 
 @tenant.command("show")
@@ -167,42 +193,51 @@ def list_tenants(settings: Settings, region: str | None) -> None:
 @region_option
 @common
 def show_tenant(settings: Settings, name: str, region: str | None) -> None:
-    """Show a tenant as a region sees it, with its services and holds."""
+    """Show a tenant as a region sees it, with its holds, its services and their keys' versions."""
 
-    async def ask(admin: Admin, place: str) -> list[TenantView]:
-        return [await admin.tenant(place, name)]
+    async def ask(admin: Admin, place: str) -> TenantView:
+        with counting("services") as on_page:
+            return await admin.tenant(place, name, on_page=on_page)
 
-    views = run_async(_ask(settings, region, ask))
-    _show_tenants(settings, views[0], views)
-
-
-def _show_tenants(settings: Settings, value: object, views: Sequence[TenantView]) -> None:
+    view = run_async(_ask(settings, region, ask))
+    value = view.model_dump(exclude={"total", "more"})
     columns = ("tenant", "state", "region", "regions", "fence", "link", "services", "holds")
-    emit(
-        settings,
-        value,
-        columns,
-        (
-            (
-                view.tenant,
-                view.state,
-                view.region,
-                " ".join(view.regions),
-                view.fence,
-                f"{view.link} ({view.model})",
-                " ".join(f"{item.service}/{item.l3_version}" for item in view.services),
-                len(view.holds),
-            )
-            for view in views
-        ),
+    services = " ".join(f"{item.service}/{item.l3_version}" for item in view.services)
+    emit(settings, value, columns, [(*_about(view), services, len(view.holds))])
+
+
+@service.command("list")
+@click.argument("tenant_name", metavar="TENANT")
+@region_option
+@common
+def list_services(settings: Settings, tenant_name: str, region: str | None) -> None:
+    """Show the services of a tenant, by name. No key is looked up: see `kcm tenant show`.
+
+    Example: kcm service list acme -o json
+    """
+
+    async def ask(admin: Admin, place: str) -> list[ServiceRow]:
+        return await admin.services(place, tenant_name)
+
+    rows = run_async(_ask(settings, region, ask))
+    columns = ("tenant", "service", "revision")
+    emit(settings, rows, columns, [(row.tenant, row.service, row.revision) for row in rows])
+
+
+def _about(tenant: TenantRow | TenantView) -> tuple[object, ...]:
+    return (
+        tenant.tenant,
+        tenant.state,
+        tenant.region,
+        " ".join(tenant.regions),
+        tenant.fence,
+        f"{tenant.link} ({tenant.model})",
     )
 
 
 async def _ask(
-    settings: Settings,
-    region: str | None,
-    ask: Callable[[Admin, str], Awaitable[list[TenantView]]],
-) -> list[TenantView]:
+    settings: Settings, region: str | None, ask: Callable[[Admin, str], Awaitable[T]]
+) -> T:
     context = settings.context()
     place = context.region(region)
     admin = settings.admin(context)

@@ -119,7 +119,7 @@ class HoldSet:
         """The records whose ids are above ``after``, by id: the same everywhere."""
         return [
             shard.records[one]
-            for shard in self._shards
+            for shard in self._shards[_shard(after) :]
             for one in sorted(shard.records)
             if one > after
         ]

@@ -121,6 +121,7 @@ class Knowledge:
         for own in self.lease.awaited:
             if own <= sequence and own not in self.marks.sequences:
                 self.lease.replaced(own)
+                self.proofs.shortened += 1
         self.lease.delivered(sequence)
         return True
 

@@ -37,26 +37,34 @@ class Proofs:
 
     def __init__(self, length_s: float) -> None:
         self.length_s: Final = length_s
-        self._positions: dict[ProofKey, int] = {}
+        self._positions: dict[str, dict[ProofKey, int]] = {}
+        """By link: a refusal looks at no other one's."""
+        self.shortened = 0
+        """Raised whenever the lease of any key may have become shorter."""
 
     def learn(self, key: ProofKey, position: int) -> None:
         """Take a believed proof; an older one changes nothing."""
-        self._positions[key] = max(position, self._positions.get(key, 0))
+        known = self._positions.setdefault(key.target.link, {})
+        known[key] = max(position, known.get(key, 0))
 
     def refuse(self, link: str) -> None:
         """Whatever was proven of a link counts no more."""
-        self._positions = {k: a for k, a in self._positions.items() if k.target.link != link}
+        self.shortened += 1
+        self._positions.pop(link, None)
 
     def resumed(self, behind: int) -> None:
         """Places above ``behind`` may be another thing now; a use after them was one after it."""
-        self._positions = {key: min(a, behind) for key, a in self._positions.items()}
+        self.shortened += 1
+        for known in self._positions.values():
+            known.update((key, min(a, behind)) for key, a in known.items())
 
     def forget(self) -> None:
         """After a rollback positions mean nothing."""
+        self.shortened += 1
         self._positions.clear()
 
     def until(self, key: ProofKey, lease: ControlLease) -> float:
         """When the lease of a key ends, or ``EXPIRED``."""
-        position = self._positions.get(key)
+        position = self._positions.get(key.target.link, {}).get(key)
         moment = None if position is None else lease.moment(position)
         return EXPIRED if moment is None else moment + self.length_s

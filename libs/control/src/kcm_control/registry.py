@@ -7,10 +7,13 @@ that one of them was given less.
 
 Two records of one revision are a **fork**: both are kept until a higher revision comes, and until
 then the tenant is served under the stricter of both.
+
+Names are kept in order, so a page of them is cut without looking at the others.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right, insort
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
@@ -65,7 +68,11 @@ class Registry:
         self._versions: dict[Key, tuple[_Version, ...]] = {}
         """Records of the highest revision by key, the one that counts first."""
         self._served: dict[str, Tenant] = {}
-        self._services: dict[str, set[str]] = {}
+        self._services: dict[str, dict[str, Service]] = {}
+        self._names: list[str] = []
+        """Names of tenants, in order."""
+        self._service_names: dict[str, list[str]] = {}
+        """Names of a tenant's services, in order."""
         self._on_link: dict[str, set[str]] = {}
         self._ever_on_link: dict[str, set[str]] = {}
         self._digests: dict[bytes, dict[Key, bytes]] = {}
@@ -110,18 +117,29 @@ class Registry:
 
     def service(self, tenant: str, name: str) -> Service | None:
         """A service of a tenant."""
-        found = self._current(("service", tenant, name))
-        return found if isinstance(found, Service) else None
+        return self._services.get(tenant, {}).get(name)
 
-    def tenants(self) -> list[Tenant]:
-        """All tenants, by name."""
-        return [self._served[name] for name in sorted(self._served)]
+    def names(self) -> list[str]:
+        """Names of all tenants, in order: a copy, for whoever has to reach every one."""
+        return self._names.copy()
 
-    def services(self, tenant: str) -> list[Service]:
-        """A tenant's services, by name."""
-        names = sorted(self._services.get(tenant, ()))
-        found = (self.service(tenant, name) for name in names)
-        return [one for one in found if one is not None]
+    @property
+    def tenant_count(self) -> int:
+        """How many tenants there are."""
+        return len(self._names)
+
+    def tenants_after(self, name: str, limit: int) -> list[Tenant]:
+        """At most ``limit`` tenants by name, from the first one behind ``name`` on (empty: all)."""
+        return [self._served[one] for one in _after(self._names, name, limit)]
+
+    def service_count(self, tenant: str) -> int:
+        """How many services a tenant has."""
+        return len(self._service_names.get(tenant, ()))
+
+    def services_after(self, tenant: str, name: str, limit: int) -> list[Service]:
+        """At most ``limit`` of a tenant's services, as ``tenants_after``."""
+        names = self._service_names.get(tenant, [])
+        return [self._services[tenant][one] for one in _after(names, name, limit)]
 
     def records(self) -> Iterable[Record]:
         """Every record that counts, and those of forks."""
@@ -195,11 +213,21 @@ class Registry:
         self._shards.pop(shard, None)
         self._digest = None
         if key[0] == "tenant":
+            if key[1] not in self._served:
+                insort(self._names, key[1])
             self._served[key[1]] = stricter(self._tenants(key[1]))
             for link in self.links_of(key[1]):
                 self._on_link.setdefault(link, set()).add(key[1])
-        elif key[0] == "service":
-            self._services.setdefault(key[1], set()).add(key[2])
+        elif isinstance(service := versions[0].record, Service):
+            services = self._services.setdefault(key[1], {})
+            if key[2] not in services:
+                insort(self._service_names.setdefault(key[1], []), key[2])
+            services[key[2]] = service
+
+
+def _after(names: list[str], name: str, limit: int) -> list[str]:
+    at = bisect_right(names, name)
+    return names[at : at + limit]
 
 
 def key_of(record: Record) -> Key:

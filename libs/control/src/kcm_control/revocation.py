@@ -90,7 +90,7 @@ class Revocations:
                 return tuple(self._registry.ever_on_link(target))
             case _:
                 here = target == self._region
-                return tuple(one.tenant for one in self._registry.tenants()) if here else ()
+                return tuple(self._registry.names()) if here else ()
 
     def held(self, scope: str, target: str) -> tuple[str, ...]:
         """The tenants that a hold of this scope and target keeps dark in this region."""

@@ -16,6 +16,7 @@ from kcm_schemas.registry import FencePolicy, Link, Tenant
 
 from kcm_control.knowledge import Knowledge
 from kcm_control.leases import FOREVER
+from kcm_control.openkeys import OpenKeys
 from kcm_control.proofs import ProofKey
 from kcm_control.registry import Registry
 from kcm_control.revocation import Revocations
@@ -52,8 +53,7 @@ class Serving:
         self._registry: Final = registry
         self._region: Final = region
         self._keys: dict[str, set[ProofKey]] = {}
-        self._opened: dict[ProofKey, dict[str, None]] = {}
-        """Tenants by the key that opened them, in that order: many have the same."""
+        self._opened: Final = OpenKeys()
 
     def begin(self, tenant: str, now: float) -> Permit:
         """Allow an operation to begin.
@@ -96,26 +96,31 @@ class Serving:
     def open(self, tenant: str, key: ProofKey) -> None:
         """The tenant's root was opened with this key: its lease counts from now on."""
         self._keys.setdefault(tenant, set()).add(key)
-        self._opened.setdefault(key, {})[tenant] = None
+        self._opened.add(key, tenant)
 
     def renamed(self, key: ProofKey) -> None:
         """Let what is open by the target of ``key`` count by ``key``, whose name is a new one."""
-        for old in [one for one in self._opened if one.target == key.target and one != key]:
-            for tenant in self._opened.pop(old):
-                self._keys[tenant].discard(old)
-                self.open(tenant, key)
+        for old in self._opened.named(key.target):
+            if old != key:
+                for tenant in self._opened.tenants(old):
+                    self._keys[tenant].discard(old)
+                    self._opened.discard(old, tenant)
+                    self.open(tenant, key)
 
     def close(self, tenant: str) -> None:
         """The tenant's root is not open any more."""
         for key in self._keys.pop(tenant, ()):
-            del self._opened[key][tenant]
-            if not self._opened[key]:
-                del self._opened[key]
+            self._opened.discard(key, tenant)
+
+    def used(self, tenant: str) -> None:
+        """Somebody just used what is open of a tenant."""
+        for key in self._keys.get(tenant, ()):
+            self._opened.used(key)
 
     @property
-    def keys(self) -> set[ProofKey]:
+    def opened(self) -> OpenKeys:
         """The customers' keys by which anything is open."""
-        return set(self._opened)
+        return self._opened
 
     def is_open(self, tenant: str) -> bool:
         """Whether anything of a tenant is open."""
@@ -124,10 +129,11 @@ class Serving:
     def lapsed(self, now: float) -> list[str]:
         """Open tenants whose key was not used for too long: they have to be sealed.
 
-        Asked several times a second, while a kill may be waiting: one look for each key.
+        Asked several times a second, while a kill may be waiting. It looks at keys whose turn it
+        is, and at all of them only where leases may have become shorter.
         """
-        ended = [key for key in self._opened if now >= self._until(key)]
-        return list(dict.fromkeys(tenant for key in ended for tenant in self._opened[key]))
+        ended = self._opened.ended(now, self._until, self._knowledge.proofs.shortened)
+        return list(dict.fromkeys(tenant for key in ended for tenant in self._opened.tenants(key)))
 
     def live(self, tenant: str, now: float) -> bool:
         """Whether the lease of an open tenant's key is live."""

@@ -77,6 +77,14 @@ class Timing:
         """The lease of keys whose link is of this model."""
         return min(self.hyok_l1_lease_s, self.l1_lease_s) if model == "hyok" else self.l1_lease_s
 
+    def probe_window_s(self, model: Model) -> float:
+        """Within which an open key has to be used again, so that its lease does not end meanwhile.
+
+        The use itself takes its time, and a lease runs from the own write before it.
+        """
+        spent = self.probe_deadline_s + self.renew_every_s
+        return max(self.probe_interval_s, self.l1_lease_of(model) - spent)
+
     def boot_bound_s(self, lease_s: float) -> float:
         """After which a boot of this lease serves nothing that its stream has held for so long.
 

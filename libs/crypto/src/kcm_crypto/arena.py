@@ -131,15 +131,19 @@ class Arena:
         if self._purged:
             raise Purged
 
-    def purge(self) -> None:
-        """Overwrite every key now; unmap as soon as nobody uses the memory. Idempotent."""
+    def purge(self, *, unmap: bool = True) -> None:
+        """Overwrite every key now; unmap as soon as nobody uses the memory. Idempotent.
+
+        Unmapping takes several times as long: whoever is in a hurry leaves it to another purge.
+        """
         if os.getpid() != self._pid:
             return
         with self._lock:
             if not self._unmapped:
                 self._purged = True
                 self._pages.wipe()
-                self._unmap_when_unused()
+                if unmap:
+                    self._unmap_when_unused()
 
     def wipe_unused(self) -> bool:
         """Overwrite everything for a next user; ``False`` when somebody still uses it."""

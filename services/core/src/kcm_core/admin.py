@@ -19,34 +19,33 @@ from kcm_bus.membership import Membership
 from kcm_bus.refusals import Refusals
 from kcm_bus.registry_feed import RegistryFeed
 from kcm_control.registry import Record, Registry, key_of, replaces
-from kcm_control.revocation import Revocations
 from kcm_schemas import subjects
 from kcm_schemas.admin import (
     AdminReply,
     AdminRequest,
     Empty,
+    HoldListQuery,
     HoldQuery,
     PreviewQuery,
     PutStatement,
-    ServiceView,
-    TenantList,
+    ServiceListQuery,
+    TenantListQuery,
     TenantQuery,
-    TenantView,
+    TenantShowQuery,
 )
 from kcm_schemas.codec import Message, decode, encode
 from kcm_schemas.codes import Code, KcmError
-from kcm_schemas.registry import Link, Tenant
+from kcm_schemas.registry import Link
 from kcm_schemas.roster import OperatorRole
 from kcm_schemas.signed import Kind
 from kcm_trust.verify import Untrusted, majority_is_possible
 
-from kcm_core.keystore import KeyStore
 from kcm_core.kills import Kills
 from kcm_core.linking import Linker
+from kcm_core.listing import Listing
 from kcm_core.making import Maker
 from kcm_core.registry_keeper import RegistryKeeper
 from kcm_core.relinking import Relinker
-from kcm_core.vault import Vault
 from kcm_core.wrapping import check_deadline
 
 S = TypeVar("S")
@@ -64,9 +63,7 @@ class Admin:
         membership: Membership,
         feed: RegistryFeed,
         registry: Registry,
-        revocations: Revocations,
-        store: KeyStore,
-        vault: Vault,
+        listing: Listing,
         maker: Maker,
         linker: Linker,
         relinker: Relinker,
@@ -78,9 +75,7 @@ class Admin:
         self._me: Final = membership
         self._feed: Final = feed
         self._registry: Final = registry
-        self._revocations: Final = revocations
-        self._store: Final = store
-        self._vault: Final = vault
+        self._listing: Final = listing
         self._maker: Final = maker
         self._linker: Final = linker
         self._relinker: Final = relinker
@@ -95,9 +90,11 @@ class Admin:
         self._verbs: Final[dict[tuple[str, str], tuple[frozenset[OperatorRole], Handler]]] = {
             ("tenant", "put"): (frozenset({admin}), self._put_tenant),
             ("tenant", "list"): (frozenset({admin, security}), self._list_tenants),
+            ("tenant", "find"): (frozenset({admin, security}), self._find_tenant),
             ("tenant", "show"): (frozenset({admin, security}), self._show_tenant),
             ("link", "put"): (frozenset({admin}), self._put_link),
             ("service", "put"): (frozenset({admin}), self._put_service),
+            ("service", "list"): (frozenset({admin, security}), self._list_services),
             ("hold", "put"): (frozenset({security}), self._put_hold),
             ("hold", "status"): (frozenset({admin, security}), self._hold_status),
             ("hold", "list"): (frozenset({admin, security}), self._list_holds),
@@ -185,18 +182,17 @@ class Admin:
         return Empty()
 
     async def _list_tenants(self, request: AdminRequest) -> Message:
-        decode(Empty, request.payload)
-        return TenantList(tenants=[await self._view(t) for t in self._registry.tenants()])
+        return self._listing.tenants(decode(TenantListQuery, request.payload))
+
+    async def _find_tenant(self, request: AdminRequest) -> Message:
+        return await self._listing.tenant(decode(TenantQuery, request.payload).tenant)
 
     async def _show_tenant(self, request: AdminRequest) -> Message:
-        name = decode(TenantQuery, request.payload).tenant
-        tenant = self._registry.tenant(name)
-        if tenant is None:
-            await self._feed.fetch("tenant", name)
-            tenant = self._registry.tenant(name)
-        if tenant is None:
-            raise KcmError(Code.UNKNOWN_TENANT)
-        return await self._view(tenant)
+        query = decode(TenantShowQuery, request.payload)
+        return await self._listing.show(query, request.deadline_ms)
+
+    async def _list_services(self, request: AdminRequest) -> Message:
+        return await self._listing.services(decode(ServiceListQuery, request.payload))
 
     async def _put_hold(self, request: AdminRequest) -> Message:
         raw = decode(PutStatement, request.payload).statement
@@ -208,36 +204,12 @@ class Admin:
         return await self._kills.status(decode(HoldQuery, request.payload).hold_id)
 
     async def _list_holds(self, request: AdminRequest) -> Message:
-        decode(Empty, request.payload)
-        return self._kills.listing()
+        query = decode(HoldListQuery, request.payload)
+        return self._kills.listing(query.after, query.limit)
 
     async def _preview(self, request: AdminRequest) -> Message:
         query = decode(PreviewQuery, request.payload)
         return await self._kills.preview(query.scope, query.target)
-
-    async def _view(self, tenant: Tenant) -> TenantView:
-        link = self._registry.link(tenant.link)
-        roots = await self._store.root(tenant.tenant)
-        held = self._revocations.active(tenant.tenant)
-        services = []
-        for service in self._registry.services(tenant.tenant):
-            keys = await self._store.service(tenant.tenant, service.service)
-            version = keys.current if keys else 0
-            services.append(ServiceView(service=service.service, l3_version=version))
-        return TenantView(
-            tenant=tenant.tenant,
-            region=self._me.region,
-            link=tenant.link,
-            revision=tenant.revision,
-            uri=link.uri if link else "",
-            model=link.model if link else "",
-            regions=list(tenant.regions),
-            fence=tenant.fence,
-            state="killed" if held else "open" if self._vault.ring(tenant.tenant) else "closed",
-            l2_version=roots.current if roots else 0,
-            services=services,
-            holds=[record.raw for record in held],
-        )
 
     async def _expect(self, record: Record) -> None:
         """Raise ``conflict`` when another record has this name, and this one may not replace it.

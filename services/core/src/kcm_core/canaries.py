@@ -15,6 +15,10 @@ from kcm_schemas.registry import WrappedRoot
 
 from kcm_core.keystore import KeyStore
 
+READS_MAX: Final = 8
+"""Tenants of a link whose roots one look reads, when none was read yet: the sentinel waits for it,
+and a store that does not answer takes its time for each."""
+
 
 @dataclass(frozen=True, slots=True)
 class Canary:
@@ -33,6 +37,8 @@ class Canaries:
         self._store: Final = store
         self._known: dict[Target, tuple[str, WrappedRoot]] = {}
         self._links: dict[str, set[Target]] = {}
+        self._tried: dict[str, int] = {}
+        """How many of a link's tenants were read in vain."""
 
     def add(self, tenant: str, root: WrappedRoot) -> Target:
         """A root was read; returns which key wrapped it."""
@@ -56,16 +62,22 @@ class Canaries:
         return found
 
     async def _read(self, link: str) -> None:
-        for tenant in self.registry.on_link(link):
+        """Read some tenants' roots, until one has what the link wrapped; the next look goes on."""
+        tenants = self.registry.on_link(link)
+        at = self._tried.pop(link, 0)
+        for tenant in tenants[at : at + READS_MAX]:
             try:
                 roots = await self._store.root(tenant)
             except KcmError:
-                continue  # the next look tries again
-            if roots is not None:
-                for root in roots.versions:
-                    if root.version == roots.current and root.link == link:
-                        self.add(tenant, root)
-                return
+                continue  # this one may be damaged, and another one not
+            if roots is None:
+                continue
+            for root in roots.versions:
+                if root.version == roots.current and root.link == link:
+                    self.add(tenant, root)
+                    return
+        if at + READS_MAX < len(tenants):
+            self._tried[link] = at + READS_MAX
 
 
 def provider_context(tenant: str, region: str, version: int) -> bytes:

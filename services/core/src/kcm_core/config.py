@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 from kcm_bus.config import BusAddress, InstanceConfig, Section
+from kcm_control.sentinel import PROBES_PER_S
 from pydantic import Field
 
 
@@ -42,6 +43,8 @@ class CoreConfig(InstanceConfig):
     """How long a Gateway may use what it was answered, from the sending of its request."""
     l1_deadline_s: Annotated[float, Field(gt=0, le=60)] = 10.0
     """Seconds that a customer's key gets to answer."""
+    probes_per_s: Annotated[float, Field(ge=1, le=1000)] = PROBES_PER_S
+    """Uses of customers' keys in a second at most, to see whether they are still allowed."""
     hints: tuple[tuple[str, ...], ...] = ()
     """Listeners for a cloud's events (``kcm_core.hints``): a module's name and its arguments."""
     audit: AuditTrimming = AuditTrimming()

@@ -1,13 +1,15 @@
 """The second store of wrapped keys: a directory, independent of the broker.
 
 Every revision of a record is a file of its own, made once, so that making one is a compare-and-set:
-``<noun>.<name>…@<revision, 20 digits>``. A record is never overwritten; what lies under its name
-and is none is replaced by it. Records authenticate themselves; the directory is trusted with
-nothing but keeping them.
+``<noun>.<name>…/<revision, 20 digits>``. Every record has a directory of its own, so that finding
+its newest revision reads a few names, and not those of all tenants. A record is never overwritten;
+what lies under its name and is none is replaced by it. Records authenticate themselves; the
+directory is trusted with nothing but keeping them.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 from dataclasses import dataclass
@@ -16,7 +18,6 @@ from typing import Final
 
 from kcm_schemas.codes import Code, KcmError
 
-_MARK: Final = "@"
 _DIGITS: Final = 20
 
 
@@ -36,6 +37,7 @@ class Directory:
         if not path.is_dir():
             raise FileNotFoundError(f"the second key store {path} does not exist")
         self._path: Final = path
+        self._adopt()
 
     def create(self, key: str, revision: int, data: bytes) -> None:
         """Store a new revision, on disk when this returns; raises ``conflict`` or ``unavailable``.
@@ -45,6 +47,8 @@ class Directory:
         """
         target = self._target(key, revision)
         try:
+            target.parent.mkdir(mode=0o700, exist_ok=True)
+            _sync(self._path)  # also where somebody else made it a moment ago
             fresh = _write(target, data)
             try:
                 os.link(fresh, target)
@@ -78,16 +82,18 @@ class Directory:
 
     def latest(self, key: str) -> Stored | None:
         """The highest revision of a record, or ``None``; raises ``unavailable``."""
+        place = self._path / key
         try:
-            if not self._path.is_dir():
-                raise FileNotFoundError  # globbing it would find nothing, as in an empty one
-            names = sorted(
-                path.name for path in self._path.glob(f"{key}{_MARK}{'[0-9]' * _DIGITS}")
-            )
-            if not names:
+            try:
+                revisions = [int(one.name) for one in place.iterdir() if _is_revision(one.name)]
+            except FileNotFoundError:
+                if not self._path.is_dir():
+                    raise  # a missing store is not an empty one
                 return None
-            revision = int(names[-1].rsplit(_MARK, 1)[1])
-            return Stored(revision, (self._path / names[-1]).read_bytes())
+            if not revisions:
+                return None
+            newest = max(revisions)
+            return Stored(newest, (place / f"{newest:0{_DIGITS}d}").read_bytes())
         except OSError:
             raise KcmError(Code.UNAVAILABLE, "the second key store cannot be read") from None
 
@@ -95,17 +101,35 @@ class Directory:
         """The highest revision of every record whose key begins so; raises ``unavailable``."""
         found: dict[str, int] = {}
         try:
-            for path in self._path.iterdir():
-                name = path.name
-                key, mark, revision = name.partition(_MARK)
-                if mark and key.startswith(prefix) and revision.isdigit():
-                    found[key] = max(found.get(key, 0), int(revision))
+            for place in self._path.iterdir():
+                if place.name.startswith(prefix):
+                    names = (one.name for one in place.iterdir())
+                    revisions = [int(name) for name in names if _is_revision(name)]
+                    if revisions:
+                        found[place.name] = max(revisions)
         except OSError:
             raise KcmError(Code.UNAVAILABLE, "the second key store cannot be read") from None
         return found
 
     def _target(self, key: str, revision: int) -> Path:
-        return self._path / f"{key}{_MARK}{revision:0{_DIGITS}d}"
+        return self._path / key / f"{revision:0{_DIGITS}d}"
+
+    def _adopt(self) -> None:
+        """Take in files of the earlier layout, ``<key>@<revision>``: an old backup may have some.
+
+        Several Cores may do this at once, and any of them may die over it.
+        """
+        for path in self._path.glob(f"*@{'[0-9]' * _DIGITS}"):
+            key, _, revision = path.name.rpartition("@")
+            (self._path / key).mkdir(mode=0o700, exist_ok=True)
+            with contextlib.suppress(FileExistsError, FileNotFoundError):
+                os.link(path, self._path / key / revision)
+            _sync(self._path / key)
+            path.unlink(missing_ok=True)
+
+
+def _is_revision(name: str) -> bool:
+    return len(name) == _DIGITS and name.isascii() and name.isdecimal()
 
 
 def _write(target: Path, data: bytes) -> Path:

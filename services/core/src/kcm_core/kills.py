@@ -30,13 +30,14 @@ from kcm_control.registry import Registry
 from kcm_control.revocation import Revocations
 from kcm_control.serving import fence_of
 from kcm_control.timing import Timing
-from kcm_schemas import subjects
+from kcm_schemas import limits, subjects
 from kcm_schemas.admin import BlastRadius, BootStatus, HoldList, HoldStatus, HoldView
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.control import Boot, Receipt, Scope
 from kcm_trust.statements import lifted
 from kcm_trust.verify import Untrusted
 
+from kcm_core.listing import page_of
 from kcm_core.regions import FIRST, Regions
 
 log = logging.getLogger(__name__)
@@ -157,13 +158,20 @@ class Kills:
             for region, found in zip(regions, facts, strict=True)
             for boot in found
         ]
-        services = sum(len(self._registry.services(name)) for name in known)
-        return BlastRadius(tenants=known, services=services, regions=regions, boots=boots)
+        services = sum(self._registry.service_count(name) for name in known)
+        return BlastRadius(
+            tenants=known[: limits.PAGE_ROWS_MAX],
+            total=len(known),
+            services=services,
+            regions=regions,
+            boots=boots,
+        )
 
-    def listing(self) -> HoldList:
-        """Every hold, lifted ones too."""
-        views = [_view(record) for record in self._revocations.holds]
-        return HoldList(holds=sorted(views, key=lambda view: (view.issued_ms, view.hold_id)))
+    def listing(self, after: bytes, limit: int) -> HoldList:
+        """At most ``limit`` holds by id, lifted ones too, from the first one above ``after`` on."""
+        found = self._revocations.holds.in_order(after)
+        views, cut = page_of([_view(record) for record in found[:limit]])
+        return HoldList(holds=views, more=cut or len(found) > limit)
 
     def _believe(self, raw: bytes) -> HoldRecord:
         try:

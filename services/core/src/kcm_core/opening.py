@@ -96,6 +96,7 @@ class Opener:
         ring = self._vault.ring(tenant)
         if ring is not None and ring.generation == generation:
             if self._serving.live(tenant, now):
+                self._serving.used(tenant)
                 return ring
             self._seal(tenant)  # nobody used the customer's key for too long: it is asked again
         return await self._once((tenant, generation, 0), lambda: self._open(tenant, generation))

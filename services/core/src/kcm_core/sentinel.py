@@ -8,6 +8,9 @@ themselves when the key answers.
 
 Where this region placed the hold, its key is probed on, and the hold is lifted once the key has
 been usable for long enough.
+
+There are only so many probes a second. Where more keys are open than can be used again in time, the
+tenants that nobody used for longest are sealed; they open again when they are used.
 """
 
 from __future__ import annotations
@@ -29,7 +32,7 @@ from kcm_control.knowledge import Knowledge
 from kcm_control.marks import Mark
 from kcm_control.proofs import ProofKey, Target
 from kcm_control.revocation import Revocations
-from kcm_control.sentinel import Sentinel, Verdict
+from kcm_control.sentinel import PROBES_PER_S, Sentinel, Verdict
 from kcm_control.serving import Serving
 from kcm_crypto import context
 from kcm_crypto.context import ctx
@@ -62,6 +65,9 @@ HINT_EVERY_S: Final = 1.0
 HINTS_MAX: Final = 4096
 """Keys whose last hint is remembered."""
 
+CROWDED_EVERY_S: Final = 10.0
+"""Seconds between two warnings that more keys are in use than may be probed."""
+
 
 @dataclass(frozen=True, slots=True)
 class Ask:
@@ -90,6 +96,7 @@ class KeyWatch:
         emit: Emit,
         clock: Clock,
         chance: Callable[[], float],
+        probes_per_s: float = PROBES_PER_S,
     ) -> None:
         """``seal`` wipes a tenant's keys, as a purge does."""
         self._me: Final = membership
@@ -103,7 +110,12 @@ class KeyWatch:
         self._seal: Final = seal
         self._emit: Final = emit
         self._clock: Final = clock
-        self._plan: Final = Sentinel(knowledge.timing, chance)
+        self._plan: Final = Sentinel(knowledge.timing, chance, probes_per_s)
+        self._held: set[Target] = set()
+        self._hints: dict[str, set[Target]] = {}
+        """Keys that are probed, by what a hint may call them."""
+        self._crowded_at = float("-inf")
+        self._crowded_out = 0
         self._registry: Final = canaries.registry
         self._hinted_at: dict[str, float] = {}
         self._principals: dict[Target, str] = {}
@@ -155,11 +167,9 @@ class KeyWatch:
         if len(self._hinted_at) >= HINTS_MAX:
             self._hinted_at.clear()
         self._hinted_at[key] = now
-        for target in self._plan.targets:
-            link = self._registry.link(target.link)
-            if key == target.key_version or (link is not None and key == key_name(link.uri)):
-                log.info("a hint about link %s: its key is asked now", target.link)
-                self._plan.soon(target.link, now)
+        for link in {target.link for target in self._hints.get(key, ())}:
+            log.info("a hint about link %s: its key is asked now", link)
+            self._plan.soon(link, now)
 
     def opened(self, tenant: str, ask: Ask, principal: str) -> None:
         """A tenant's root is open by that key: its lease counts from now on."""
@@ -199,13 +209,54 @@ class KeyWatch:
     async def _look(self) -> None:
         now = self._clock.elapsed()
         self._seal_each(self._serving.lapsed(now))
-        held = await self._canaries.of_links(self._holds.links)
-        targets = {key.target for key in self._serving.keys} | held
-        self._plan.watch(targets, now)
-        for target in self._plan.due(now)[: PROBES_MAX - self._probes]:
-            self._plan.began(target)
+        self._follow(await self._canaries.of_links(self._holds.links), now)
+        self._make_room(now)
+        for target in self._plan.take(now, PROBES_MAX - self._probes):
             self._probes += 1
             self._spawn(self._probe(target))
+
+    def _follow(self, held: set[Target], now: float) -> None:
+        """Probe what something is open by, and what is held; look at nothing that is as before."""
+        opened = self._serving.opened
+        for target in {*opened.changes(), *(held ^ self._held)}:
+            link = self._registry.link(target.link)
+            names = {target.key_version, key_name(link.uri) if link else target.key_version}
+            if target in opened or target in held:
+                model = link.model if link else "byok"
+                window_s = self._knowledge.timing.probe_window_s(model)
+                self._plan.watch(target, now, window_s if target in opened else None)
+                for name in names:
+                    self._hints.setdefault(name, set()).add(target)
+            else:
+                self._plan.drop(target)
+                for name in names & self._hints.keys():
+                    self._hints[name].discard(target)
+                    if not self._hints[name]:
+                        del self._hints[name]
+        self._held = held
+
+    def _make_room(self, now: float) -> None:
+        """Seal who was not used for longest, until what is open can be probed in time."""
+        opened = self._serving.opened
+        while self._plan.crowded:
+            key = opened.least_used()
+            if key is None:
+                return
+            tenants = opened.tenants(key)
+            self._seal_each(tenants)
+            if key in opened:
+                return  # it could not be purged: the next look tries again
+            self._crowded_out += len(tenants)
+            self._follow(self._held, now)
+        if self._crowded_out and now - self._crowded_at >= CROWDED_EVERY_S:
+            log.warning(
+                "more customers' keys are in use than may be probed (probes_per_s): %d tenants "
+                "that were not used for longest were sealed",
+                self._crowded_out,
+            )
+            detail = f"{len(opened)} keys stay open: see probes_per_s"
+            self._emit("key.crowded", count=self._crowded_out, detail=detail)
+            self._crowded_at, self._crowded_out = now, 0
 
     async def _probe(self, target: Target) -> None:
         ask = Ask(target, self._knowledge.mark, self._clock.elapsed())

@@ -43,6 +43,7 @@ from kcm_core.keyholds import KeyHolds
 from kcm_core.keystore import KeyStore
 from kcm_core.kills import Kills
 from kcm_core.linking import Linker
+from kcm_core.listing import Listing
 from kcm_core.making import Maker
 from kcm_core.opening import Opener
 from kcm_core.regions import Regions
@@ -136,6 +137,7 @@ class Core:
             emit=emit,
             clock=clock,
             chance=random.random,
+            probes_per_s=config.probes_per_s,
         )
         opener = Opener(
             membership=membership,
@@ -249,9 +251,15 @@ class Core:
             membership=membership,
             feed=self._feed,
             registry=registry,
-            revocations=revocations,
-            store=store,
-            vault=vault,
+            listing=Listing(
+                region=membership.region,
+                registry=registry,
+                revocations=revocations,
+                feed=self._feed,
+                store=store,
+                vault=vault,
+                clock=clock,
+            ),
             maker=maker,
             linker=linker,
             relinker=relinker,

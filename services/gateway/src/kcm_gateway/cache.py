@@ -13,6 +13,7 @@ from typing import Final
 
 from kcm_crypto.arena import Keys
 from kcm_crypto.memory import wipe
+from kcm_schemas.codes import KcmError
 
 from kcm_gateway.keyblock import Blocks, KeyBlock
 from kcm_gateway.lease import Lease
@@ -68,7 +69,10 @@ class KeyCache:
             return
         known = self._tenants.get(tenant)
         if known is None:
-            block = self._blocks.make(tenant, self._keys_max)
+            try:
+                block = self._blocks.make(tenant, self._keys_max)
+            except KcmError:
+                return  # the tenant holds as much as it may: a cache is a convenience
             known = _Tenant(block, OrderedDict(), list(range(self._keys_max)))
             self._tenants[tenant] = known
         if key in known.slots:

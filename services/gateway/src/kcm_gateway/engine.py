@@ -31,6 +31,7 @@ from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.names import is_name
 
 from kcm_gateway.cache import KeyCache
+from kcm_gateway.clearing import Clearing
 from kcm_gateway.config import EngineSettings
 from kcm_gateway.core_client import CoreClient
 from kcm_gateway.envelope import Envelope
@@ -94,6 +95,7 @@ class Gateway:
         self._random: Final = randomness
         self._settings: Final = settings
         self._blocks: Final = Blocks()
+        self._clearing: Final = Clearing(self._blocks)
         self._fetch: Final = fetch
         self._closed = False
         self._cache: Final = KeyCache(self._blocks, settings.cache_keys_max)
@@ -142,12 +144,14 @@ class Gateway:
         return Batch(_joined([piece.values for piece in pieces]), [] if ok else codes, left)
 
     def purge(self, tenant: str) -> int:
-        """Wipe every key of a tenant and fail who waits for one; returns how many keys."""
+        """Wipe every key of a tenant and fail who waits for one; returns how many keys.
+
+        No key is left when this returns; what takes longer follows in pieces (``Clearing``).
+        """
         count = self._blocks.purge(tenant)
         self._cache.purge(tenant)
         self._unwrapper.purge(tenant)
-        for pool in self._pools.pop(tenant, {}).values():
-            pool.clear()
+        self._clearing.later(self._pools.pop(tenant, {}).values())
         return count
 
     def close(self) -> None:
@@ -155,6 +159,7 @@ class Gateway:
         self._closed = True
         for tenant in {*self._blocks.tenants, *self._pools}:
             self.purge(tenant)
+        self._clearing.finish()
         self._core.close()
 
     async def _pieces(self, permit: Permit, count: int, work: Work) -> tuple[list[Piece], float]:

@@ -63,20 +63,20 @@ class OpenKeys:
         """Let go of every key."""
         self._places.clear()
         for block in self._held:
-            block.arena.leave()
+            block.leave()
             self._blocks.release(block)
         self._held.clear()
 
     def hold(self, block: KeyBlock, until: float) -> Keys:
         """Take over a block until the end; ``until`` bounds the whole decryption."""
         try:
-            block.arena.enter()
+            block.enter()
         except Purged:
             self._blocks.release(block)
             raise
         self._held.append(block)
         self.bound(until)
-        return block.arena.keys(block.count)
+        return block.keys()
 
     def bound(self, until: float) -> None:
         """A key of this decryption may be used until then."""

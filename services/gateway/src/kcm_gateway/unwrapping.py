@@ -60,7 +60,8 @@ class Unwrapper:
     def __init__(self, core: CoreClient, blocks: Blocks) -> None:
         self._core: Final = core
         self._blocks: Final = blocks
-        self._queues: dict[Group, _Queue] = {}
+        self._queues: dict[str, dict[Group, _Queue]] = {}
+        """By tenant: a purge looks at nobody else's."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def open(self, group: Group, blobs: list[bytes]) -> Opened:
@@ -70,7 +71,7 @@ class Unwrapper:
         """
         loop = asyncio.get_running_loop()
         ask = _Ask(blobs, loop.create_future())
-        queue = self._queues.setdefault(group, _Queue())
+        queue = self._queues.setdefault(group[0], {}).setdefault(group, _Queue())
         queue.asks.append(ask)
         if not queue.scheduled and queue.in_flight < REQUESTS_IN_FLIGHT_MAX:
             queue.scheduled = True
@@ -84,10 +85,9 @@ class Unwrapper:
 
     def purge(self, tenant: str) -> None:
         """Fail whoever waits for keys of a tenant."""
-        for group, queue in self._queues.items():
-            if group[0] == tenant:
-                while queue.asks:
-                    _fail(queue.asks.popleft(), KcmError(Code.TENANT_KILLED))
+        for queue in self._queues.get(tenant, {}).values():
+            while queue.asks:
+                _fail(queue.asks.popleft(), KcmError(Code.TENANT_KILLED))
 
     def _send(self, group: Group, queue: _Queue) -> None:
         queue.scheduled = False
@@ -99,7 +99,10 @@ class Unwrapper:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         if not queue.asks and not queue.in_flight:
-            self._queues.pop(group, None)
+            queues = self._queues.get(group[0], {})
+            queues.pop(group, None)
+            if not queues:
+                self._queues.pop(group[0], None)
 
     async def _request(self, group: Group, queue: _Queue, asks: list[_Ask], size: int) -> None:
         tenant, service, version = group

@@ -1,0 +1,1 @@
+"""What thousands of tenants cost: lists, making, opening, purges, and uses of customers' keys."""

@@ -1,0 +1,101 @@
+"""``python -m benchmarks.scale [--quick] [--only PART] [--json FILE]``: measure thousands."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import uvloop
+from kcm.dev import system
+
+from benchmarks.kill.living import REGIONS, interruptible, running
+from benchmarks.kill.sample import Figure
+from benchmarks.kill.telling import table, tell
+from benchmarks.scale import lists, probes, purge
+
+PARTS: Final = ("purge", "lists", "probes")
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """How much of everything."""
+
+    blocks: tuple[int, ...]
+    rounds: int
+    size: lists.Size
+    keys: probes.Keys
+    cores: int
+
+
+FULL: Final = Extent(purge.BLOCKS, 5, lists.Size(), probes.Keys(), cores=2)
+
+QUICK: Final = Extent(
+    blocks=(2, 20),
+    rounds=2,
+    size=lists.Size(tenants=(20, 300), services=70, made=2),
+    keys=probes.Keys(steps=(4, 8), shared=4, seconds=1.0, settle_s=0.5),
+    cores=1,
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit 0 once everything was measured, whatever the figures are; 130 after Ctrl-C."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="very little of it: does it work?")
+    parser.add_argument("--only", choices=PARTS, help="one part instead of all")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result; - prints it")
+    given = parser.parse_args(arguments)
+    extent = QUICK if given.quick else FULL
+    started = time.monotonic()
+    figures: list[Figure] = []
+    try:
+        with interruptible():
+            for part in (given.only,) if given.only else PARTS:
+                found = _PARTS[part](extent)
+                print(table(found), file=sys.stderr, flush=True)
+                figures += found
+    except KeyboardInterrupt:
+        print("interrupted; everything that was started is gone", file=sys.stderr)
+        return 130
+    tell(figures, given.json, quick=given.quick, seconds=round(time.monotonic() - started, 1))
+    return 0
+
+
+def _run(work: Coroutine[object, object, list[Figure]]) -> list[Figure]:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(work)
+
+
+def _options(extent: Extent) -> system.Options:
+    return system.Options(Path(), regions=REGIONS[:1], cores=extent.cores)
+
+
+def _purge(extent: Extent) -> list[Figure]:
+    return _run(purge.measure(extent.blocks, extent.rounds))
+
+
+def _lists(extent: Extent) -> list[Figure]:
+    with running(_options(extent)) as at:
+        return _run(lists.measure(at, extent.size))
+
+
+def _probes(extent: Extent) -> list[Figure]:
+    with running(_options(extent)) as at:
+        return _run(probes.measure(at, extent.keys))
+
+
+_PARTS: Final[dict[str, Callable[[Extent], list[Figure]]]] = {
+    "purge": _purge,
+    "lists": _lists,
+    "probes": _probes,
+}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

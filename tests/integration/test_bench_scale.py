@@ -1,0 +1,51 @@
+"""The whole of bench-scale runs in its quick form, says what it has to, and leaves nothing behind.
+
+Nothing here asserts a time of this machine.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.scale.__main__ import PARTS, QUICK
+from tests.integration.test_bench_kill import ROOT, running
+
+
+@pytest.mark.slow
+def test_a_quick_run_of_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = tmp_path / "tmp"
+    home.mkdir()
+    monkeypatch.setenv("TMPDIR", str(home))
+    target = tmp_path / "result.json"
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.scale", "--quick", "--json", str(target)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=115,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads(target.read_text())
+    assert set(result) == {"machine", "versions", "quick", "seconds", "figures"}
+    figures = {figure["name"]: figure for figure in result["figures"]}
+    assert len({figure["part"] for figure in result["figures"]}) == len(PARTS)
+    for blocks in QUICK.blocks:
+        assert f"{blocks} blocks, {blocks * 256} keys: median" in figures
+    for tenants in QUICK.size.tenants:
+        for what in ("first page of the list", "the whole list", "making one, median"):
+            assert figures[f"{tenants} tenants: {what}"]["value"] > 0
+    most = QUICK.size.tenants[-1]
+    than = f"processor, over {QUICK.size.tenants[0]} tenants"
+    assert f"{most} tenants: opening one, {than}" in figures
+    assert f"{QUICK.size.services} services: all with keys' versions" in figures
+    for step in QUICK.keys.steps:
+        assert f"{step} keys opened: probes a second" in figures
+    assert sum(figure["target"] is not None for figure in result["figures"]) >= 10
+    assert list(home.iterdir()) == []
+    assert running(home) == []

@@ -1,0 +1,163 @@
+"""Blocks in slabs: few pieces to wipe, whatever a tenant holds, and nobody else's keys in them."""
+
+import pytest
+from kcm_crypto.arena import Purged
+from kcm_gateway.clearing import POOLS_AT_ONCE, Clearing
+from kcm_gateway.keyblock import SLAB_BYTES, TENANT_BYTES_MAX, Blocks
+from kcm_schemas.codes import Code, KcmError
+
+KEYS = 256
+PLACE = 8192
+"""Bytes of a block of that many keys."""
+
+
+def fill(block, byte=b"x"):
+    with block.use() as keys:
+        keys.view[:] = byte * len(keys.view)
+
+
+def wiped(arena):
+    with arena.use() as view:
+        return not any(view)
+
+
+def arenas(*blocks):
+    return {block._slab.arena for block in blocks}
+
+
+def mapped(pieces):
+    """Those whose memory the system has not got back."""
+    return {arena for arena in pieces if not arena._unmapped}
+
+
+def test_many_blocks_lie_in_few_pieces_of_memory():
+    blocks = Blocks()
+    made = [blocks.make("acme", KEYS) for _ in range(4000)]
+    pieces = arenas(*made)
+    assert sum(arena.size for arena in pieces) <= 4000 * PLACE + SLAB_BYTES
+    assert len(pieces) <= 4000 * PLACE // SLAB_BYTES + 10
+    assert len({(id(block._slab), block._at) for block in made}) == 4000
+    assert blocks.purge("acme") == 4000 * KEYS
+
+
+def test_a_tenant_with_one_block_takes_no_more_than_that():
+    blocks = Blocks()
+    assert [arena.size for arena in arenas(blocks.make("acme", KEYS))] == [PLACE]
+
+
+def test_every_key_is_wiped_when_a_purge_returns_and_memory_follows_later():
+    blocks = Blocks()
+    made = [blocks.make("acme", count) for count in (1, KEYS, 1024) for _ in range(40)]
+    other = blocks.make("bcme", KEYS)
+    for block in (*made, other):
+        fill(block)
+    views = [block.keys().view for block in made]
+    pieces = arenas(*made)
+    assert blocks.purge("acme") == 40 * (1 + KEYS + 1024)
+    assert not any(any(view) for view in views)
+    assert mapped(pieces) == pieces
+    assert all(block.purged for block in made)
+    for block in made:
+        with pytest.raises(Purged), block.use():
+            pass
+        blocks.release(block)
+    with other.use() as keys:
+        assert set(keys.view) == {ord("x")}
+    del views
+    while blocks.reap(2):
+        pass
+    assert mapped(pieces) == set()
+    assert blocks.tenants == ["bcme"]
+
+
+def test_a_purge_under_a_use_wipes_and_the_memory_stays_until_the_use_ends():
+    blocks = Blocks()
+    block = blocks.make("acme", KEYS)
+    fill(block)
+    block.enter()
+    keys = block.keys()
+    blocks.purge("acme")
+    assert not blocks.reap(9)
+    assert not any(keys.view)
+    assert mapped(arenas(block)) == arenas(block)
+    block.leave()
+    assert mapped(arenas(block)) == set()
+
+
+def test_a_place_comes_back_wiped_and_tenants_share_no_slab():
+    blocks = Blocks()
+    kept = [blocks.make("acme", KEYS) for _ in range(7)]
+    block = blocks.make("acme", KEYS)
+    place = (block._slab, block._at)
+    fill(block)
+    blocks.release(block)
+    again = blocks.make("acme", KEYS)
+    assert (again._slab, again._at) == place
+    with again.use() as keys:
+        assert not any(keys.view)
+    assert not arenas(again, *kept) & arenas(blocks.make("bcme", KEYS))
+
+
+def test_a_place_that_somebody_still_uses_is_nobody_elses():
+    blocks = Blocks()
+    first = blocks.make("acme", KEYS)
+    lost = blocks.make("acme", KEYS)
+    blocks.make("acme", KEYS)
+    lost = blocks.make("acme", KEYS)
+    with lost.use() as keys:
+        keys.view[:] = b"x" * len(keys.view)
+        blocks.release(lost)
+        assert not any(keys.view)
+        places = [(made._slab, made._at) for made in (blocks.make("acme", KEYS) for _ in range(9))]
+        assert (lost._slab, lost._at) not in places
+    assert not first.purged
+
+
+def test_what_one_tenant_holds_is_bounded_and_comes_free_again():
+    blocks = Blocks()
+    made = [blocks.make("acme", 1024) for _ in range(TENANT_BYTES_MAX // (1024 * 32))]
+    with pytest.raises(KcmError) as info:
+        blocks.make("acme", 1024)
+    assert info.value.code is Code.BUSY
+    blocks.make("bcme", 1024)
+    blocks.release(made.pop())
+    blocks.make("acme", 1024)
+
+
+def test_everything_released_leaves_nothing():
+    blocks = Blocks()
+    made = [blocks.make("acme", KEYS) for _ in range(100)]
+    pieces = arenas(*made)
+    for block in made:
+        fill(block)
+        blocks.release(block)
+    assert blocks.tenants == []
+    assert all(arena.purged or wiped(arena) for arena in pieces)
+
+
+class Pool:
+    """A pool that notes when it was cleared."""
+
+    def __init__(self, cleared):
+        self.cleared = cleared
+
+    def clear(self):
+        self.cleared.append(self)
+
+
+async def test_a_purge_clears_few_pools_and_unmaps_nothing_before_others_had_their_turn():
+    blocks, cleared = Blocks(), []
+    pieces = arenas(*(blocks.make("acme", KEYS) for _ in range(200)))
+    clearing = Clearing(blocks)
+    blocks.purge("acme")
+    clearing.later([Pool(cleared) for _ in range(100)])
+    assert (len(cleared), mapped(pieces)) == (POOLS_AT_ONCE, pieces)
+    clearing.finish()
+    assert len(cleared) == 100
+    assert mapped(pieces) == set()
+
+
+def test_without_a_loop_nothing_is_left():
+    cleared = []
+    Clearing(Blocks()).later([Pool(cleared)])
+    assert len(cleared) == 1
