@@ -32,7 +32,7 @@ OWN = {
     (CORE, CORE.encode().ljust(16)): Arrival(
         Receipt(
             hold_id=bytes(16), instance=CORE, boot=CORE.encode().ljust(16), role=Role.CORE,
-            region="eu", keys=0, purge_us=0,
+            region="eu", keys=0, purge_us=0, unkept="", reached=bytes(32),
         ),
         0,
     )
@@ -89,7 +89,7 @@ class World:
         lease = Lease(
             instance=boot.name, boot=boot.name.encode().ljust(16), role=Role.CORE, region="eu",
             nonce=self.nonces.to_bytes(16, "big"), first=boot.first, lease_ms=10_000,
-            holds=bytes(32), ended=False,
+            holds=bytes(32), registry=bytes(32), ended=False,
         )  # fmt: skip
         knows = HOLD in self.last()  # it reads everything below its record before it serves by it
         boot.expected = self.store(boot.name, lease)

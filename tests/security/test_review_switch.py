@@ -360,6 +360,7 @@ def receipt(kill, who, boot, role=Role.GATEWAY, region="eu"):
         keys=0,
         purge_us=0,
         unkept="",
+        reached=bytes(32),
     )
     raw = encode(identity(who).sign(Kind.RECEIPT, body))
     return Message(raw, subject=subjects.receipt(region, kill.id))

@@ -19,6 +19,7 @@ RECEIPT = Receipt(
     keys=1,
     purge_us=1,
     unkept="",
+    reached=bytes(32),
 )
 
 

@@ -257,8 +257,9 @@ class Regions:
         return RegionFacts(5, [boot])
 
 
-def receipt(raw_boot=b"g" * 16, unkept=""):
+def receipt(raw_boot=b"g" * 16, unkept="", reached=None):
     body = Receipt(
+        reached=REACHED if reached is None else reached,
         hold_id=HOLD.id,
         instance="gw-eu",
         boot=raw_boot,
@@ -272,6 +273,7 @@ def receipt(raw_boot=b"g" * 16, unkept=""):
 
 
 HERE = subjects.receipt("eu", HOLD.id)
+REACHED = Registry().reached(["acme"])
 
 
 @pytest.fixture
@@ -305,7 +307,7 @@ async def test_a_receipt_counts_once_the_hold_is_on_disk_and_from_then_on(kills,
     arrived = switch.bus.heard[subjects.receipts()]
     seen = []
     for unkept in ("pending", "disk full", "", "disk full"):
-        await arrived(Message(receipt(unkept=unkept)))
+        await arrived(Message(receipt(unkept=unkept), subject=HERE))
         (boot,) = (await kills.status(HOLD.id)).boots
         seen.append((boot.how, boot.trouble))
     assert seen == [("waiting", ""), ("waiting", "disk full"), ("receipt", ""), ("receipt", "")]

@@ -37,12 +37,12 @@ def status_of(facts, arrivals):
     return hold_status(HOLD, facts, arrivals, Reach(), Timing())
 
 
-def receipts(*names, unkept=""):
+def receipts(*names, unkept="", reached=bytes(32)):
     return {
         (name, name.encode().ljust(16)): Arrival(
             Receipt(
                 hold_id=HOLD.hold.id, instance=name, boot=name.encode().ljust(16),
-                role=Role.CORE, region="eu", keys=2, purge_us=10, unkept=unkept,
+                role=Role.CORE, region="eu", keys=2, purge_us=10, unkept=unkept, reached=bytes(32),
             ),
             after_ms=3,
         )
@@ -157,7 +157,7 @@ def test_a_late_starter_needs_the_hold_to_be_durable():
 def test_a_core_that_does_not_keep_the_hold_is_waited_for_with_the_reason(unkept):
     """A power cut would make it forget, and the stream may be lost in the same one."""
     facts = {"eu": RegionFacts(10, [boot("a", 1), boot("b", 2)])}
-    arrivals = receipts("a") | receipts("b", unkept=unkept)
+    arrivals = receipts("a") | receipts("b", unkept=unkept, reached=bytes(32))
     status = status_of(facts, arrivals)
     assert not status.complete
     reason = "" if unkept == "pending" else unkept
@@ -166,17 +166,19 @@ def test_a_core_that_does_not_keep_the_hold_is_waited_for_with_the_reason(unkept
 
 def test_a_core_that_lives_and_does_not_keep_the_hold_is_not_counted_out_by_the_clock():
     facts = {"eu": RegionFacts(10, [boot("a", 1), boot("b", 2, latest=11)], since_s=3600.0)}
-    status = status_of(facts, receipts("a") | receipts("b", unkept="disk full"))
+    status = status_of(facts, receipts("a") | receipts("b", unkept="disk full", reached=bytes(32)))
     assert [b.how for b in status.boots] == ["receipt", "waiting"]
 
 
 def test_a_core_that_died_without_keeping_the_hold_is_counted_out_as_any_other():
     facts = {"eu": RegionFacts(10, [boot("a", 1), boot("b", 2, latest=9)], since_s=3600.0)}
-    status = status_of(facts, receipts("a") | receipts("b", unkept="disk full"))
+    status = status_of(facts, receipts("a") | receipts("b", unkept="disk full", reached=bytes(32)))
     assert status.complete
     assert [b.how for b in status.boots] == ["receipt", "lease-ended"]
 
 
 def test_a_core_that_started_later_and_does_not_keep_the_hold_is_waited_for():
     facts = {"eu": RegionFacts(10, [boot("a", 1), boot("b", 11)])}
-    assert not status_of(facts, receipts("a") | receipts("b", unkept="disk full")).complete
+    assert not status_of(
+        facts, receipts("a") | receipts("b", unkept="disk full", reached=bytes(32))
+    ).complete

@@ -132,7 +132,7 @@ def receipts(*names, as_boot=None):
         (name, (as_boot or name).encode().ljust(16)): Arrival(
             Receipt(
                 hold_id=record().hold.id, instance=name, boot=(as_boot or name).encode().ljust(16),
-                role=Role.CORE, region="eu", keys=2, purge_us=10, unkept="",
+                role=Role.CORE, region="eu", keys=2, purge_us=10, unkept="", reached=bytes(32),
             ),
             after_ms=3,
         )

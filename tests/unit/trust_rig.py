@@ -116,7 +116,7 @@ def accepted(region: str) -> Accepted:
 
 def receipt(who: str, role: Role, region: str) -> Receipt:
     fields: dict[str, Any] = {"hold_id": ID, "instance": who, "boot": ID, "role": role}
-    return Receipt(**fields, region=region, keys=1, purge_us=2, unkept="")
+    return Receipt(**fields, region=region, keys=1, purge_us=2, unkept="", reached=bytes(32))
 
 
 def lease(who: str, role: Role, region: str) -> Lease:
@@ -142,6 +142,8 @@ def pull_reply(region: str) -> PullReply:
         durable_at=0,
         held_ms=0,
         watched_ms=0,
+        reached=bytes(32),
+        settled=True,
         message=b"",
         holds=[],
         boots=[],

@@ -232,14 +232,15 @@ class RegionStatus(Message):
 
     ``durable``: acknowledged in its stream. ``watching``: that, too, but the Core that says so has
     not followed the stream for long enough to know that no boot is missing; it counts when the
-    longest lease has ended since. ``fence-ended``: it cannot be reached, and whatever it
-    serves has ended, because it has not heard of the others for too long. ``unbounded``: it cannot
-    be reached, and the tenants' policy lets it serve on. Else ``waiting``.
+    longest lease has ended since. ``differing``: that, too, but the Cores of the region do not know
+    the same tenants and links; it counts at that moment as well. ``fence-ended``: it cannot be
+    reached, and whatever it serves has ended, because it has not heard of the others for too long.
+    ``unbounded``: it cannot be reached, and the tenants' policy lets it serve on. Else ``waiting``.
     """
 
     region: Name
     durable_at: U64
-    how: Literal["durable", "watching", "fence-ended", "unbounded", "waiting"]
+    how: Literal["durable", "watching", "differing", "fence-ended", "unbounded", "waiting"]
 
 
 class HoldStatus(Message):

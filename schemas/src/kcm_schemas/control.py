@@ -56,7 +56,8 @@ class Receipt(Message):
 
     ``unkept`` is why a Core's own disk does not have the hold, as in ``disk full``, and ``pending``
     when it was not tried yet; it is empty once the disk has it, and in a Gateway's. Only an empty
-    one counts.
+    one counts. ``reached`` is the digest of what the boot knows of the tenants that the hold
+    reaches: it counts where the region's Core that is asked knows the same.
     """
 
     hold_id: Id
@@ -67,6 +68,7 @@ class Receipt(Message):
     keys: U32
     purge_us: U32
     unkept: Trouble
+    reached: Digest
 
 
 class Lease(Message):
@@ -162,7 +164,8 @@ class PullReply(Message):
     which ``hold_id`` of the request was acknowledged in this region, 0 when it is not stored there;
     ``message`` is that hold as it is stored. ``position`` is the stream's latest sequence.
     ``held_ms`` is for how long who answers has known the hold in that place, and ``watched_ms`` for
-    how long it had missed nothing of the stream before.
+    how long it had missed nothing of the stream before. ``reached`` is over what it knows of the
+    tenants that the hold reaches, and ``settled`` says that no Core of the region knows others.
     """
 
     region: Name
@@ -173,6 +176,8 @@ class PullReply(Message):
     durable_at: U64
     held_ms: U32
     watched_ms: U32
+    reached: Digest
+    settled: bool
     message: Annotated[bytes, Field(max_length=2 * limits.SIGNED_HOLD_MAX)]
     holds: Annotated[list[bytes], Field(max_length=limits.HOLDS_MAX)]
     boots: Annotated[list[Boot], Field(max_length=4096)]

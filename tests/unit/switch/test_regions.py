@@ -35,6 +35,7 @@ async def answering(system, region, answer):
         fields = {
             "region": region, "nonce": request.nonce, "same": False, "more": False,
             "position": 9, "durable_at": 0, "held_ms": 0, "watched_ms": 0,
+            "reached": bytes(32), "settled": True,
             "message": b"", "holds": [], "boots": [],
         }  # fmt: skip
         fields |= answer(request) or {}
@@ -303,7 +304,7 @@ def test_the_largest_reply_fits_into_a_message():
     ] * BOOTS_MAX  # fmt: skip
     reply = PullReply(
         region="eu", nonce=bytes(16), same=False, more=True, position=1, durable_at=1,
-        held_ms=1 << 31, watched_ms=1 << 31,
+        held_ms=1 << 31, watched_ms=1 << 31, reached=bytes(32), settled=True,
         message=b"m" * 2 * limits.SIGNED_HOLD_MAX,
         holds=[bytes(limits.SIGNED_HOLD_MAX)]
         * (regions_module.PAGE_BYTES // limits.SIGNED_HOLD_MAX),

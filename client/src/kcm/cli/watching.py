@@ -24,6 +24,7 @@ CANNOT_STORE: Final = "cannot store"
 REGION_STATES: Final = {
     "durable": "stored",
     "watching": "stored; watched too briefly",
+    "differing": "stored; its Cores know different tenants",
     "fence-ended": "cut off: its leases ended",
     "unbounded": "cut off: may serve on",
     "waiting": "not heard from",
@@ -103,7 +104,7 @@ def verdict(status: HoldStatus) -> str:
         if silent:
             return f"complete: {silent} did not answer, and may serve nothing any more"
         return "complete: every instance on record has purged"
-    waiting = sum(how.count(one) for one in ("waiting", "watching", "unbounded"))
+    waiting = sum(how.count(one) for one in ("waiting", "watching", "differing", "unbounded"))
     return f"under way: {waiting} have not confirmed yet{_troubles(status)}"
 
 

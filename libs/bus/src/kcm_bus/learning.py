@@ -57,14 +57,19 @@ class Learning:
         record = self._believed.get(raw) or to_record(self._me.verifier.hold_or_lift(raw))
         started = self._clock.elapsed()
         learned = self._revocations.learn(record)
-        again = self._unpurged.pop(record.hold.id, ())
+        hold = record.hold
+        again = self._unpurged.pop(hold.id, ())
+        reached = b"" if record.lifted else self._revocations.reached(hold.scope, hold.target)
+        known = self._receipts.get(hold.id)
+        if known is not None and not record.lifted and known.reached != reached:
+            # Somebody is reached who was not known to be: told again, it is purged again.
+            again = (*again, *self._revocations.reach(hold.scope, hold.target))
         dropped, failed = purge_each(self._purge, dict.fromkeys(learned.purge + again))
         spent = self._clock.elapsed() - started
-        hold = record.hold
         if failed:
             self._receipts.pop(hold.id, None)
             self._unpurged[hold.id] = failed
-        elif not record.lifted and (learned.changed or hold.id not in self._receipts):
+        elif not record.lifted and (learned.changed or known is None or known.reached != reached):
             self._receipts[hold.id] = Receipt(
                 hold_id=hold.id,
                 instance=self._me.name,
@@ -74,6 +79,7 @@ class Learning:
                 keys=min(dropped, U32_MAX),
                 purge_us=min(int(spent * 1e6), U32_MAX),
                 unkept="",
+                reached=reached,
             )
         if learned.changed:
             self._remember(record)

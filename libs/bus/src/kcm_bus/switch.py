@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from kcm_control.completeness import RegionFacts
 from kcm_control.knowledge import Knowledge
+from kcm_control.leases import FOREVER
 from kcm_control.marks import Mark
 from kcm_control.revocation import Revocations
 from kcm_schemas import subjects
@@ -237,12 +238,21 @@ class KillSwitch:
         now, boots = self._clock.elapsed(), self.record.boots
         record = self._revocations.holds.get(hold_id)
         place = None if record is None else self._durable.placed(record)
-        if place is None or place.sequence != before or before >= mark.sequence:
-            return mark.sequence, RegionFacts(0, boots.on_record(now))
+        if record is None or place is None:
+            return mark.sequence, RegionFacts(0, boots.on_record(now), settled=False)
+        if place.sequence != before or before >= mark.sequence:
+            return mark.sequence, RegionFacts(0, boots.on_record(now), settled=False)
         watched_s = 0.0 if place.moved else boots.watch.before_s(before, place.noted)
         found = boots.on_record(now, before)
         durable_at = before if boots.whole(now) else 0
-        return mark.sequence, RegionFacts(durable_at, found, now - place.noted, watched_s)
+        return mark.sequence, RegionFacts(
+            durable_at,
+            found,
+            now - place.noted,
+            watched_s,
+            self._revocations.reached(record.hold.scope, record.hold.target),
+            settled=self._knowledge.registry.until(now) == FOREVER,
+        )
 
     def highest_hold(self) -> Mark:
         """The highest place in the region's stream at which a hold lies that is known, and its id.

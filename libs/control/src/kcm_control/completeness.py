@@ -2,9 +2,10 @@
 
 For each region in scope the hold is acknowledged at stream sequence ``k``, and every boot on record
 there (lease records read after ``k``) has receipted itself, a Core that the hold is on its own
-disk, too; or its lease, and the last answer of
-it, have ended, counted from ``k`` or from when its last record below ``k`` was heard. By a record
-above ``k`` nobody serves who has not read the hold: a boot without any below began after it.
+disk, too, having reached the tenants that the region's Core knows; or its lease, and the last
+answer of it, have ended, counted from ``k`` or from when its last record below ``k`` was heard. By
+a record above ``k`` nobody serves who has not read the hold: a boot without any below began after
+it.
 
 What was heard counts inside a watch only (``kcm_control.watch``), and only where the watch had
 lasted longer than any lease when the hold was noted at ``k``. Else a boot may be missing: a Core
@@ -32,7 +33,7 @@ from kcm_control.holds import HoldRecord
 from kcm_control.timing import Model, Timing
 
 HowBoot = Literal["receipt", "waiting", "started-after", "lease-ended"]
-HowRegion = Literal["durable", "watching", "fence-ended", "unbounded", "waiting"]
+HowRegion = Literal["durable", "watching", "differing", "fence-ended", "unbounded", "waiting"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +42,16 @@ class RegionFacts:
 
     ``since_s`` is for how long who says so has known that it is: the timer that counts out a boot
     that says nothing. ``watched_s`` is for how long it had followed the stream before, and missed
-    nothing. Both are at most what has passed.
+    nothing. Both are at most what has passed. ``reached`` is over what is known there of the
+    tenants that the hold reaches; ``settled``: no Core of the region knows others.
     """
 
     durable_at: int
     boots: Sequence[Boot]
     since_s: float = 0.0
     watched_s: float = 0.0
+    reached: bytes = bytes(32)
+    settled: bool = True
 
     def overseen(self, timing: Timing) -> bool:
         """Whether what was heard, and that somebody was not, counts."""
@@ -63,10 +67,18 @@ class RegionFacts:
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """A receipt, and how long after the kill was published it came, in milliseconds."""
+    """A receipt, and how long after the kill was published it came, in milliseconds.
+
+    ``reached`` has what its boot ever said to have reached: what it reached it has purged.
+    """
 
     receipt: Receipt
     after_ms: int
+    reached: frozenset[bytes] = frozenset()
+
+    def has_reached(self, tenants: bytes) -> bool:
+        """Whether the boot purged whom the region's Core knows to be reached."""
+        return tenants == self.receipt.reached or tenants in self.reached
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +155,8 @@ def _region_how(
     timing: Timing,
 ) -> HowRegion:
     if facts is not None and name in durable:
+        if not (facts.settled or facts.timed_out(timing)):
+            return "differing"
         return "durable" if facts.overseen(timing) or facts.timed_out(timing) else "watching"
     mine = [tenant for tenant in reach.tenants if name in tenant.regions]
     if not reach.closed or any(tenant.policy == "local" for tenant in mine):
@@ -192,9 +206,9 @@ def _trouble(arrival: Arrival | None) -> str:
 def _boot_how(
     facts: RegionFacts, boot: Boot, arrival: Arrival | None, timing: Timing, *, overseen: bool
 ) -> HowBoot:
-    if arrival is not None and not arrival.receipt.unkept:
+    if arrival is not None and not arrival.receipt.unkept and arrival.has_reached(facts.reached):
         return "receipt"
-    if arrival is not None and boot.latest > facts.durable_at:
+    if arrival is not None and arrival.receipt.unkept and boot.latest > facts.durable_at:
         return "waiting"  # it lives, it knows the hold, and a power cut would take it
     if facts.durable_at > 0:
         bound = timing.boot_bound_s(boot.lease_ms / 1000)

@@ -92,6 +92,15 @@ class Revocations:
                 here = target == self._region
                 return tuple(self._registry.names()) if here else ()
 
+    def reached(self, scope: str, target: str) -> bytes:
+        """32 bytes over what is known of the tenants that a hold of this scope and target reaches.
+
+        Whoever knows other records of them has reached other keys. Of a region: all that is known.
+        """
+        if scope == "region":
+            return self.registry_digest
+        return self._registry.reached(self.reach(scope, target))
+
     def held(self, scope: str, target: str) -> tuple[str, ...]:
         """The tenants that a hold of this scope and target keeps dark in this region."""
         if scope == "link":

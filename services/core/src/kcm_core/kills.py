@@ -50,6 +50,9 @@ HOLDS_WATCHED_MAX: Final = 1024
 UNREAD_MAX: Final = 256
 """Receipts that wait to be read: reading them takes some 50 ms."""
 
+REACHED_MAX: Final = 64
+"""Different tenants' records that one boot may say to have reached for one hold."""
+
 READ_S: Final = 0.1
 """Seconds for which they wait, when nobody asks."""
 
@@ -231,6 +234,8 @@ class Kills:
             reply.boots,
             self._timing.surely_s(reply.held_ms),
             self._timing.surely_s(reply.watched_ms),
+            reply.reached,
+            settled=reply.settled,
         )
 
     async def _boots_of(self, region: str) -> list[Boot]:
@@ -273,9 +278,9 @@ class Kills:
             self._refusals.record(error)
             return False
         key = (receipt.instance, receipt.boot)
-        known = key in self._receipts.get(receipt.hold_id, {})
+        known = self._receipts.get(receipt.hold_id, {}).get(key)
         self._take(receipt, moment)
-        return not known
+        return known is None or known.receipt != receipt
 
     def _take(self, receipt: Receipt, moment: float) -> None:
         since = self._note(self._heard, receipt.hold_id, moment)
@@ -285,10 +290,13 @@ class Kills:
         if known is None:
             # A receipt may have come before its hold did, and be read after it.
             arrivals[key] = Arrival(receipt, max(0, int((moment - since) * 1000)))
-        elif known.receipt.unkept:
+        else:
             # The purge was told at first; now, or still not, the hold is on disk. Once it is, that
-            # stays, whatever is repeated later.
-            arrivals[key] = Arrival(receipt, known.after_ms)
+            # stays, whatever is repeated later; and so does whom the boot said to have reached.
+            said = receipt if known.receipt.unkept else known.receipt
+            reached = frozenset({*known.reached, known.receipt.reached, receipt.reached})
+            if len(reached) <= REACHED_MAX:
+                arrivals[key] = Arrival(said, known.after_ms, reached)
         own = [other for other in arrivals if other[0] == receipt.instance]
         for oldest in own[:-BOOTS_PER_INSTANCE_MAX]:
             del arrivals[oldest]

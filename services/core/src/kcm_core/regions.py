@@ -252,6 +252,8 @@ class Regions:
                 durable_at=facts.durable_at,
                 held_ms=said_ms(facts.since_s),
                 watched_ms=said_ms(facts.watched_s),
+                reached=facts.reached,
+                settled=facts.settled,
                 message=asked.message if asked is not None else b"",
                 holds=page,
                 boots=list(facts.boots),
