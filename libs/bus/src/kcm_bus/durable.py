@@ -9,6 +9,7 @@ what was read, and what was read is learned first, so two Cores that write at on
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import Final
 
@@ -24,6 +25,9 @@ from kcm_bus.emitting import Emit
 from kcm_bus.membership import Membership
 from kcm_bus.ports import Log
 from kcm_bus.refusals import Refusals
+from kcm_bus.serving import describe
+
+log = logging.getLogger(__name__)
 
 RETRY_S: Final = 0.25
 """Seconds between attempts to make a hold durable."""
@@ -136,6 +140,10 @@ class DurableHolds:
                     if error.code is not Code.CONFLICT:
                         self._why = error.detail
                         await asyncio.sleep(RETRY_S)
+                except Exception as error:  # noqa: BLE001 - who stops writing leaves it to nobody
+                    done = False
+                    log.error("writing a hold: %s", describe(error))
+                    await asyncio.sleep(RETRY_S)
                 if done and not self._again[hold_id]:
                     return
         finally:

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from kcm_bus.disk import sync_directory
 from kcm_schemas.codes import Code, KcmError
 
 _MARK: Final = "@"
@@ -30,11 +32,14 @@ class Stored:
 class Directory:
     """Files by key and revision."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, sync: Callable[[Path], None] = sync_directory) -> None:
         """The directory has to exist: a missing one must not look like an empty one."""
         if not path.is_dir():
             raise FileNotFoundError(f"the second key store {path} does not exist")
         self._path: Final = path
+        self._flush: Final = sync
+        self._unsynced = False
+        """A file was made whose name a power cut may take: the flush after it failed."""
 
     def create(self, key: str, revision: int, data: bytes) -> None:
         """Store a new revision, on disk when this returns; raises ``conflict`` or ``unavailable``.
@@ -51,6 +56,7 @@ class Directory:
                     file.flush()
                     os.fsync(file.fileno())
                 os.link(fresh, target)
+                self._unsynced = True
                 self._sync()
             finally:
                 Path(fresh).unlink(missing_ok=True)
@@ -64,6 +70,8 @@ class Directory:
         try:
             if not self._path.is_dir():
                 raise FileNotFoundError  # globbing it would find nothing, as in an empty one
+            if self._unsynced:
+                self._sync()  # what is found may be believed to stay
             names = sorted(
                 path.name for path in self._path.glob(f"{key}{_MARK}{'[0-9]' * _DIGITS}")
             )
@@ -75,8 +83,5 @@ class Directory:
             raise KcmError(Code.UNAVAILABLE, "the second key store cannot be read") from None
 
     def _sync(self) -> None:
-        fd = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+        self._flush(self._path)
+        self._unsynced = False
