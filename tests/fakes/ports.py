@@ -1,9 +1,9 @@
 """The ports of ``kcm_bus.ports`` in memory, as strict as a broker, with the faults that one has.
 
 ``Stream`` is a region's control stream; ``FakeLog`` is one boot's way to it. It stores by
-compare-and-set, keeps the last message of every subject, puts an empty message where one expired,
-and can lose acknowledgements, go back and be made anew. ``Wire`` is what an account's messages
-travel on; ``FakeMessages`` is one boot's connection to it.
+compare-and-set, keeps the last message of every subject, drops without a word what expired, and can
+lose acknowledgements, go back and be made anew. ``Wire`` is what an account's messages travel on;
+``FakeMessages`` is one boot's connection to it.
 """
 
 from __future__ import annotations
@@ -59,10 +59,9 @@ class Stream:
         found = [entry for entry in self.entries.values() if entry.sequence > sequence]
         return sorted(found, key=lambda entry: entry.sequence)
 
-    def expire(self, subject: str) -> int:
-        """The subject's message is too old: an empty one says so."""
-        assert self.entries[subject].data, "it has expired already"
-        return self.store(subject, b"")
+    def expire(self, subject: str) -> None:
+        """The subject's message is too old: it goes without a word."""
+        del self.entries[subject]
 
     def snapshot(self) -> tuple[dict[str, Entry], int]:
         return dict(self.entries), self.sequence

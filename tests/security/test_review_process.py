@@ -4,7 +4,7 @@ import asyncio
 import gc
 import logging
 
-from kcm_bus.process import report
+from kcm_bus.process import mark_ready, report, unmark_ready
 
 SECRET = "5ec2e7"
 
@@ -31,3 +31,15 @@ async def test_a_fault_that_nobody_waits_for_is_logged_without_its_values(caplog
     assert "ValueError at callback" in caplog.text
     assert "reports a fault" in caplog.text
     assert SECRET not in caplog.text
+
+
+def test_a_ready_file_that_cannot_be_written_ends_nobody(tmp_path):
+    """A full or read-only directory must neither end who serves nor its orderly end."""
+    (tmp_path / "a-file").write_text("")
+    mark_ready(tmp_path / "a-file" / "ready", "core-eu-1")
+    unmark_ready(tmp_path / "a-file" / "ready")
+    mark_ready(tmp_path / "run" / "ready", "core-eu-1")
+    assert (tmp_path / "run" / "ready").read_text() == "core-eu-1\n"
+    unmark_ready(tmp_path / "run" / "ready")
+    unmark_ready(tmp_path / "run" / "ready")
+    assert not list((tmp_path / "run").iterdir())

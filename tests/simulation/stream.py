@@ -215,7 +215,7 @@ class ControlStream:
 
     def _expire(self, stored: Stored) -> None:
         if self._last.get(stored.entry.subject) is stored:
-            self.append(stored.entry.subject, b"")  # the broker's word, signed by nobody
+            del self._last[stored.entry.subject]  # without a word
 
     def _commit(self, put: Put, acknowledge: Acknowledge) -> None:
         subject, body, expected, ttl_s = put

@@ -81,7 +81,7 @@ def test_the_last_message_of_a_subject_and_compare_and_set():
     assert [entry.sequence for entry in rig.stream.entries()] == [2, 3]
 
 
-def test_expiry_is_an_empty_message():
+def test_what_expires_goes_without_a_word():
     rig = Rig()
 
     async def main():
@@ -94,7 +94,8 @@ def test_expiry_is_an_empty_message():
         await asyncio.sleep(20)
 
     rig.run(main())
-    assert rig.follower.entries[-1] == (3, "x", b"")
+    assert rig.follower.entries[-1] == (2, "x", b"2")
+    assert rig.stream.entries() == []
 
 
 def test_a_follower_gets_everything_before_start_returns_and_then_what_is_new():

@@ -17,7 +17,7 @@ from kcm_auditor.watch import SILENT_S, Watch
 from kcm_bus.config import ConfigError
 from kcm_schemas.auditing import TAIL_BYTES_MAX
 from kcm_schemas.roster import Role
-from kcm_trust.verify import Verifier
+from kcm_trust.verify import Untrusted, Verifier
 
 from tests.audit_rig import Emitting, FakeClock, System, event
 
@@ -151,6 +151,40 @@ async def test_a_roster_that_is_not_accepted_changes_nothing(tmp_path: Path) -> 
     system.write_roster()
     assert not trust.refresh()
     assert trust.verifier is verifier
+
+
+async def test_a_roster_that_could_not_be_read_once_is_read_again(tmp_path: Path) -> None:
+    """Its file does not change any more, and the fault has passed."""
+    system = System(tmp_path)
+    system.add("gw", Role.GATEWAY)
+    faults: list[Exception] = [ConfigError("the disk is full"), ConfigError("the disk is full")]
+
+    def load() -> Verifier:
+        if faults:
+            raise faults.pop()
+        return system.verifier
+
+    before = system.verifier
+    trust = RosterTrust(before, system.write_roster(), load)
+    system.add("gw-2", Role.GATEWAY)
+    system.write_roster()
+    assert [trust.refresh() for _ in range(4)] == [False, False, True, False]
+    assert trust.verifier is not before
+
+
+async def test_a_roster_that_is_not_believed_ends_nothing(tmp_path: Path) -> None:
+    system = System(tmp_path)
+    loads: list[int] = []
+
+    def load() -> Verifier:
+        loads.append(1)
+        raise Untrusted("the roster is older than one that was seen")
+
+    trust = RosterTrust(system.verifier, system.write_roster(), load)
+    system.add("gw", Role.GATEWAY)
+    system.write_roster()
+    assert [trust.refresh() for _ in range(3)] == [False] * 3
+    assert len(loads) == 1
 
 
 async def test_a_batch_in_the_journal_that_is_none_stops_the_start(bench: Bench) -> None:

@@ -59,3 +59,17 @@ def test_another_root_is_not_believed(tmp_path, root):
     write(path, Identity.create(ROOT, str(tmp_path / "other"), "test"), 9)
     with pytest.raises(Untrusted, match="operator root"):
         load_roster(path, root.public, tmp_path / "seen")
+
+
+def test_a_roster_that_may_be_forgotten_is_not_used(tmp_path, root):
+    """What cannot be remembered could be rolled back by whoever brings an older file."""
+    path = tmp_path / "roster"
+    write(path, root, 3)
+    (tmp_path / "a-file").write_text("")
+    with pytest.raises(ConfigError, match="roster was seen last"):
+        load_roster(path, root.public, tmp_path / "a-file" / "seen")
+    (tmp_path / "seen.new").mkdir()
+    with pytest.raises(ConfigError, match="cannot write"):
+        load_roster(path, root.public, tmp_path / "seen")
+    (tmp_path / "seen.new").rmdir()
+    assert load_roster(path, root.public, tmp_path / "seen").roster.version == 3

@@ -1,12 +1,14 @@
 """Two stores of wrapped keys: races, rollbacks, losses and crashes at every step."""
 
 import asyncio
+import errno
 import shutil
 import sys
 import threading
 
 import pytest
-from kcm_core.directory import Directory
+from kcm_bus.disk import sync_directory
+from kcm_core.directory import Directory, Stored
 from kcm_schemas import subjects
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.signed import Kind
@@ -406,3 +408,25 @@ async def test_reading_and_making_a_record_looks_at_no_other_tenants_files(world
     finally:
         _noting = False
     assert set(_listed) == {str(world.directory / "root.acme")}
+
+
+def test_a_name_that_a_power_cut_may_take_is_not_believed_to_stay(tmp_path):
+    """The flush of the directory failed once: nobody may build on the record before it is done."""
+    faults = [OSError(errno.EIO, "text"), OSError(errno.EIO, "text")]
+
+    def flush(path):
+        if faults and path != tmp_path:
+            raise faults.pop()
+        sync_directory(path)
+
+    store = Directory(tmp_path, flush)
+    with pytest.raises(KcmError) as info:
+        store.create("root.acme", 1, b"keys")
+    assert info.value.code is Code.UNAVAILABLE
+    with pytest.raises(KcmError) as info:
+        store.latest("root.acme")
+    assert info.value.code is Code.UNAVAILABLE
+    assert store.latest("root.acme") == Stored(1, b"keys")
+    with pytest.raises(KcmError) as info:
+        store.create("root.acme", 1, b"keys")
+    assert info.value.code is Code.CONFLICT

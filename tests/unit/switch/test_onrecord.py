@@ -389,3 +389,19 @@ async def test_whoever_is_not_acknowledged_goes_to_another_node_before_the_lease
     moves = boot.log.moves
     await let_pass(5 * lease_s)
     assert boot.log.moves == moves
+
+
+async def test_the_end_of_a_boot_is_put_on_record_though_the_first_write_fails(system):
+    boot = system.boot("core-eu-1")
+    await boot.start()
+    failed = []
+
+    async def once(operation, subject):
+        if operation == "put" and not failed:
+            failed.append(subject)
+            raise KcmError(Code.UNAVAILABLE)
+
+    boot.log.before = once
+    await boot.switch.record.end()
+    assert failed
+    assert own_record(boot).ended

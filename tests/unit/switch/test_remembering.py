@@ -1,9 +1,11 @@
 """What a region forgot, its Cores remember; what one boot missed, it reads again."""
 
+import asyncio
 import errno
 
 from kcm_bus.remembering import HoldFiles, write_whole
 from kcm_control.agreement import PATIENCE_S
+from kcm_core.keyholds import KeyHolds
 from kcm_schemas import subjects
 
 from tests.fakes.virtual import let_pass, settled, until
@@ -176,3 +178,25 @@ async def test_a_core_whose_disk_is_full_says_so_and_says_when_it_has_the_hold(s
     after = system.boot("core-eu-1")
     await after.start()
     assert after.revocations.killed("acme")
+
+
+async def test_a_hold_of_a_key_is_broadcast_again_while_that_cannot_be_sent(system):
+    """A connection that is away for a moment must not leave other regions to their pulls."""
+    core, other = system.core("core-eu-1"), system.boot("gw-us-1")
+    await core.start()
+    await other.start()
+    core.bus.connected = False
+    holds = KeyHolds(
+        membership=core.me,
+        revocations=core.revocations,
+        switch=core.switch,
+        settle_s=60.0,
+        clock=core.clock,
+        randomness=core.randomness,
+    )
+    task = asyncio.create_task(holds._tell(held(hold())))
+    await let_pass(2.0)
+    assert not other.revocations.killed("acme")
+    core.bus.connected = True
+    await until(lambda: other.revocations.killed("acme"))
+    await task

@@ -27,6 +27,7 @@ from kcm_bus.emitting import Emit
 from kcm_bus.membership import Membership
 from kcm_bus.ports import Log
 from kcm_bus.refusals import Refusals
+from kcm_bus.serving import describe
 from kcm_bus.streams import FORGOTTEN
 
 log = logging.getLogger(__name__)
@@ -176,6 +177,10 @@ class DurableHolds:
                     if error.code is not Code.CONFLICT:
                         self._why = error.detail
                         await asyncio.sleep(RETRY_S)
+                except Exception as error:  # noqa: BLE001 - who stops writing leaves it to nobody
+                    done = False
+                    log.error("writing a hold: %s", describe(error))
+                    await asyncio.sleep(RETRY_S)
                 if done and not self._again[hold_id]:
                     return
         finally:

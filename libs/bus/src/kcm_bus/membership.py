@@ -6,7 +6,6 @@ refuses a lower one, so that nobody can bring a removed instance back with an ol
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -20,6 +19,7 @@ from kcm_trust.verify import Untrusted, Verifier, verify_roster
 
 from kcm_bus.clock import Randomness
 from kcm_bus.config import ConfigError, InstanceConfig
+from kcm_bus.disk import sync_directory, write_whole
 
 _SEEN: Final = "roster-version"
 
@@ -85,20 +85,22 @@ def load_roster(path: Path, root_public: bytes, seen_file: Path) -> Verifier:
 
 def _read_seen(path: Path) -> tuple[int, str]:
     """The highest version seen and that roster's SHA-256; raises ``ConfigError`` when damaged."""
-    if not path.exists():
-        return 0, ""
     try:
         version, digest = path.read_text().split()
         return int(version), digest
+    except FileNotFoundError:
+        return 0, ""
     except (OSError, ValueError):
         raise ConfigError(f"{path} is damaged; it says which roster was seen last") from None
 
 
 def _write_seen(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_suffix(".new")
-    with fresh.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
+    """Remember for good; raises ``ConfigError``: a roster that may be forgotten is not used."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, text.encode())
+        sync_directory(path.parent)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot write {path}, which says what roster was seen last: {error.strerror}"
+        ) from None

@@ -42,6 +42,9 @@ BEFORE_EVERYTHING: Final = 1
 RETRY_S: Final = 0.5
 """Seconds after which a write that failed is tried again."""
 
+END_S: Final = 2.0
+"""Seconds in which the end of a boot is tried again: who waits for it counts it out anyway."""
+
 
 class OnRecord:
     """Writes this boot's lease records, and reads everybody's."""
@@ -123,11 +126,18 @@ class OnRecord:
     async def end(self) -> None:
         """Say that this boot holds no key any more."""
         self._closing = True
-        try:
-            async with self._writing:
-                await self._write(ended=True)
-        except KcmError:
-            log.warning("the end of this boot could not be put on record; it will expire")
+        until = self._clock.elapsed() + END_S
+        while True:
+            try:
+                async with self._writing:
+                    await self._write(ended=True)
+            except KcmError:
+                if self._clock.elapsed() + RETRY_S >= until:
+                    log.warning("the end of this boot could not be put on record; it will expire")
+                    return
+                await asyncio.sleep(RETRY_S)
+            else:
+                return
 
     def restart(self) -> None:
         """The stream went back: its beginning there says nothing of the new one."""

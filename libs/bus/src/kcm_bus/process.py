@@ -12,6 +12,7 @@ import resource
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
 import uvloop
@@ -75,7 +76,7 @@ async def _serve(config: InstanceConfig, runnable: Runnable) -> int:
         await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if starting.done():
             starting.result()
-            _mark_ready(config)
+            mark_ready(config.ready_file, config.instance)
             log.info("%s serves", config.instance)
             await stop.wait()
         else:
@@ -88,8 +89,7 @@ async def _serve(config: InstanceConfig, runnable: Runnable) -> int:
         return EXIT_FAULT
     finally:
         stopping.cancel()
-        if config.ready_file is not None:
-            config.ready_file.unlink(missing_ok=True)
+        unmark_ready(config.ready_file)
         await runnable.close()
     log.info("%s ended", config.instance)
     return 0
@@ -104,6 +104,20 @@ def report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:  #
         log.error("the event loop reports a fault")
 
 
-def _mark_ready(config: InstanceConfig) -> None:
-    if config.ready_file is not None:
-        config.ready_file.write_text(f"{config.instance}\n")
+def mark_ready(path: Path | None, text: str) -> None:
+    """Say that this process serves. It does so all the same where that cannot be written."""
+    if path is not None:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(f"{text}\n")
+        except OSError as error:
+            log.error("cannot write the ready file: %s", error.strerror)
+
+
+def unmark_ready(path: Path | None) -> None:
+    """Say no longer that it serves; never raises, for the orderly end comes after this."""
+    if path is not None:
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            log.error("cannot remove the ready file: %s", error.strerror)

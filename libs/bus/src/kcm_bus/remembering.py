@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
-import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import Final
 
 from kcm_bus.config import ConfigError
+from kcm_bus.disk import sync_directory, write_whole
 from kcm_bus.ports import Unkept
 from kcm_bus.serving import describe
 
@@ -59,30 +59,6 @@ Write = Callable[[Path, bytes], None]
 
 Sync = Callable[[Path], None]
 """Makes a directory's entries last; raises ``OSError``."""
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Replace a file; where that fails, the one before stays as it was."""
-    fresh = path.with_suffix(".new")
-    try:
-        with fresh.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(path)
-    except OSError:
-        with suppress(OSError):
-            fresh.unlink(missing_ok=True)  # a full disk needs the room
-        raise
-
-
-def sync_directory(path: Path) -> None:
-    """See to it that a directory's new names outlive a power cut."""
-    place = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(place)
-    finally:
-        os.close(place)
 
 
 class HoldFiles:

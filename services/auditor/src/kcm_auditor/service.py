@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from pathlib import Path
 from typing import Final
 
 from kcm_bus.audit import AuditEmitter
 from kcm_bus.clock import Clock
 from kcm_bus.connection import Connection
 from kcm_bus.membership import Membership, load_roster
+from kcm_bus.process import mark_ready, unmark_ready
 from kcm_bus.serving import Service
 from kcm_crypto.secretfile import SecretFileError
 from kcm_schemas import subjects
@@ -120,7 +120,7 @@ class Auditor:
                 QUEUE,
             )
             await self._service.announce()
-            _write_ready(self._config.ready_file)
+            mark_ready(self._config.ready_file, "ready")
             log.info("recording %s", ", ".join(self._regions))
 
     def _read(
@@ -168,8 +168,7 @@ class Auditor:
             self._recorder.tick()
 
     async def _end(self) -> None:
-        if self._config.ready_file is not None:
-            self._config.ready_file.unlink(missing_ok=True)
+        unmark_ready(self._config.ready_file)
         await self._service.drain()
         await self._emitter.close()
         if not self._journal.failed.is_set():
@@ -184,9 +183,3 @@ def _first(error: BaseException) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
-
-
-def _write_ready(path: Path | None) -> None:
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("ready\n")

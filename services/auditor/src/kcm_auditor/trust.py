@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Final
 
 from kcm_bus.config import ConfigError
-from kcm_trust.verify import Verifier
+from kcm_trust.verify import Untrusted, Verifier
 
 log = logging.getLogger(__name__)
 
 Load = Callable[[], Verifier]
-"""Reads and verifies the roster; raises ``ConfigError``."""
+"""Reads and verifies the roster; raises ``ConfigError`` or ``Untrusted``."""
 
 
 class RosterTrust:
@@ -28,6 +28,7 @@ class RosterTrust:
         self._path: Final = path
         self._load: Final = load
         self._seen = _stamp(path)
+        self._told = ""
         self.verifier = verifier
 
     def refresh(self) -> bool:
@@ -35,12 +36,19 @@ class RosterTrust:
         stamp = _stamp(self._path)
         if stamp == self._seen:
             return False
-        self._seen = stamp
         try:
             self.verifier = self._load()
-        except ConfigError as error:
+        except Untrusted as error:
+            self._seen = stamp  # what is not believed will not be later
             log.error("the changed roster is not used: %s", error)
             return False
+        except ConfigError as error:
+            # A file that is being written, a full disk: looked at again.
+            if str(error) != self._told:
+                self._told = str(error)
+                log.error("the changed roster is not used yet: %s", error)
+            return False
+        self._seen, self._told = stamp, ""
         log.info("roster version %d", self.verifier.roster.version)
         return True
 

@@ -12,10 +12,12 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from kcm_bus.disk import sync_directory
 from kcm_schemas.codes import Code, KcmError
 
 _DIGITS: Final = 20
@@ -32,11 +34,14 @@ class Stored:
 class Directory:
     """Files by key and revision."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, sync: Callable[[Path], None] = sync_directory) -> None:
         """The directory has to exist: a missing one must not look like an empty one."""
         if not path.is_dir():
             raise FileNotFoundError(f"the second key store {path} does not exist")
         self._path: Final = path
+        self._flush: Final = sync
+        self._unsynced: Final[set[Path]] = set()
+        """Directories in which a name may be that a power cut takes: the flush after it failed."""
         self._adopt()
 
     def create(self, key: str, revision: int, data: bytes) -> None:
@@ -48,11 +53,12 @@ class Directory:
         target = self._target(key, revision)
         try:
             target.parent.mkdir(mode=0o700, exist_ok=True)
-            _sync(self._path)  # also where somebody else made it a moment ago
+            self._flush(self._path)  # also where somebody else made it a moment ago
             fresh = _write(target, data)
             try:
                 os.link(fresh, target)
-                _sync(target.parent)
+                self._unsynced.add(target.parent)
+                self._sync(target.parent)
             finally:
                 fresh.unlink(missing_ok=True)
         except FileExistsError:
@@ -73,7 +79,7 @@ class Directory:
             fresh = _write(target, data)
             try:
                 fresh.replace(target)
-                _sync(target.parent)
+                self._sync(target.parent)
             finally:
                 fresh.unlink(missing_ok=True)
         except OSError:
@@ -84,6 +90,8 @@ class Directory:
         """The highest revision of a record, or ``None``; raises ``unavailable``."""
         place = self._path / key
         try:
+            if place in self._unsynced:
+                self._sync(place)  # what is found may be believed to stay
             try:
                 revisions = [int(one.name) for one in place.iterdir() if _is_revision(one.name)]
             except FileNotFoundError:
@@ -111,6 +119,10 @@ class Directory:
             raise KcmError(Code.UNAVAILABLE, "the second key store cannot be read") from None
         return found
 
+    def _sync(self, place: Path) -> None:
+        self._flush(place)
+        self._unsynced.discard(place)
+
     def _target(self, key: str, revision: int) -> Path:
         return self._path / key / f"{revision:0{_DIGITS}d}"
 
@@ -124,7 +136,7 @@ class Directory:
             (self._path / key).mkdir(mode=0o700, exist_ok=True)
             with contextlib.suppress(FileExistsError, FileNotFoundError):
                 os.link(path, self._path / key / revision)
-            _sync(self._path / key)
+            self._flush(self._path / key)
             path.unlink(missing_ok=True)
 
 
@@ -145,11 +157,3 @@ def _write(target: Path, data: bytes) -> Path:
         fresh.unlink(missing_ok=True)
         raise
     return fresh
-
-
-def _sync(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -23,6 +23,12 @@ from kcm_trust.statements import l1_hold, lift
 
 log = logging.getLogger(__name__)
 
+TELLS_MAX: Final = 60
+"""Times that a hold or lift is broadcast while that fails; the stream and the pulls tell it too."""
+
+TELL_AGAIN_S: Final = 0.5
+"""Seconds until it is tried again."""
+
 
 class KeyHolds:
     """Holds of cause ``l1`` that this region placed."""
@@ -109,10 +115,15 @@ class KeyHolds:
             task.cancel()
 
     async def _tell(self, raw: bytes) -> None:
-        try:
-            await self._switch.tell(raw)
-        except KcmError as error:
-            log.warning("a hold could not be broadcast: %s", error.code.value)
+        """Broadcast, and again while that cannot be sent: other regions wait for it."""
+        for _ in range(TELLS_MAX):
+            try:
+                await self._switch.tell(raw)
+            except KcmError as error:
+                log.warning("a hold could not be broadcast: %s", error.code.value)
+                await asyncio.sleep(TELL_AGAIN_S)
+            else:
+                return
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
