@@ -238,6 +238,19 @@ async def test_a_journal_that_was_put_back_behind_a_trim_is_found_out(
     assert verify(system.directory / "journal", system.verifier).problems == ()
 
 
+async def test_a_trim_that_is_seen_before_the_stream_was_opened_waits(
+    system: System, stream: Stream
+) -> None:
+    """Looking for trims and opening the stream run side by side."""
+    stream.first = 129
+    run = boot(system)
+    await run.recorder.trimmed("eu", stream.trim(128), stream.facts)
+    assert run.incidents() == []
+    await run.read(stream, stream.trim(128))
+    assert run.incidents() == ["journal-lost", "gap"]
+    await run.end()
+
+
 async def test_an_auditor_that_read_too_slowly_lost_entries_too(
     system: System, stream: Stream
 ) -> None:

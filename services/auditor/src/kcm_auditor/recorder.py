@@ -110,7 +110,9 @@ class Recorder:
         self.facts[region] = facts
 
     async def trimmed(self, region: str, statement: bytes, facts: StreamFacts) -> None:
-        """Note a trim, if it is believed and about this very stream."""
+        """Note a trim, if it is believed and about this very stream, which was opened before."""
+        if self.created(region) != facts.created:
+            return
         try:
             trim = self._verified_trim(region, statement)
         except Untrusted as error:
