@@ -49,6 +49,11 @@ async def provision_region(connection: Connection, region: str, *, replicas: int
             await js.create_key_value(
                 KeyValueConfig(bucket=bucket, history=1, replicas=replicas, direct=False)
             )
+    for info in await js.streams_info():
+        if info.config.name not in existing:
+            # Where a damaged description lies on the server's disk, making the stream leaves it
+            # there, and the next restart forgets the stream again. A change writes it anew.
+            await js.update_stream(info.config)
 
 
 def _control(region: str, replicas: int) -> StreamConfig:
