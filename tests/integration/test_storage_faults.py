@@ -292,6 +292,10 @@ async def test_a_bad_disk_loses_no_hold_and_no_record(region, case):
         assert (await decrypt(app, kept, records)).plaintexts == [b"kept"]
         await region.lift(hold)
         await eventually(lambda: _says(app, dark, secret, Code.OK))
+        if case.missing:  # what was provisioned outlives the next restart, too
+            region.sigkill(EU)
+            await region.start_broker()
+            assert await region.provisioned() == set()
 
 
 ALIVE = {

@@ -121,6 +121,9 @@ async def provision_region(
                 await add_audit_stream(js, region, replicas, audit_bytes)
             else:
                 await js.add_stream(config)
+            # Where a damaged description lies on the server's disk, making the stream leaves it
+            # there, and the next restart forgets the stream again. A change writes it anew.
+            await _update(connection, name, await acknowledged(connection, name))
         else:
             wanted = _sized(config, found).as_dict()
             if any(one.unsafe for one in differences(wanted, found)):
