@@ -30,6 +30,9 @@ PART: Final = "uses of customers' keys"
 SETTLE_S: Final = 12.0
 """Seconds from opening to counting: an interval, so that first probes are spread."""
 
+AT_ONCE: Final = 8
+"""Tenants made at once."""
+
 SHARED: Final = "shared"
 """The key of the tenants that have one together."""
 
@@ -56,16 +59,14 @@ async def measure(at: System, keys: Keys) -> list[Figure]:
     ):
         work = _Work(at, admin, client, region)
         await fill.links([SHARED])
-        for number in range(keys.shared):
-            await work.use(f"shared-{number:05}", SHARED)
+        await work.all([(f"shared-{number:05}", SHARED) for number in range(keys.shared)])
         label = f"{keys.shared} tenants on one key"
         found += await _look(at, region, proofs, keys, label)
         made = 0
         for step in keys.steps:
             names = [f"own-{number:05}" for number in range(made, step)]
             await fill.links(names)
-            for name in names:
-                await work.use(name, name)
+            await work.all([(name, name) for name in names])
             made = step
             found += await _look(at, region, proofs, keys, f"{step} keys opened")
     return found
