@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -81,7 +81,19 @@ class _Work:
         self._client: Final = client
         self._region: Final = region
 
-    async def use(self, tenant: str, link: str) -> None:
+    async def all(self, pairs: Sequence[tuple[str, str]]) -> None:
+        """Each of these tenants on its link, several at once."""
+        rest = iter(pairs)
+
+        async def worker() -> None:
+            for tenant, link in rest:
+                await self._use(tenant, link)
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(AT_ONCE):
+                group.create_task(worker())
+
+    async def _use(self, tenant: str, link: str) -> None:
         signer, regions = self._admin.identity, self._at.regions
         record = statements.tenant(signer, tenant, link=link, regions=regions, fence="all")
         await self._admin.put(self._region, "tenant", record)
