@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -29,6 +29,9 @@ PART: Final = "uses of customers' keys"
 
 SETTLE_S: Final = 12.0
 """Seconds from opening to counting: an interval, so that first probes are spread."""
+
+AT_ONCE: Final = 8
+"""Tenants made at once."""
 
 SHARED: Final = "shared"
 """The key of the tenants that have one together."""
@@ -56,16 +59,14 @@ async def measure(at: System, keys: Keys) -> list[Figure]:
     ):
         work = _Work(at, admin, client, region)
         await fill.links([SHARED])
-        for number in range(keys.shared):
-            await work.use(f"shared-{number:05}", SHARED)
+        await work.all([(f"shared-{number:05}", SHARED) for number in range(keys.shared)])
         label = f"{keys.shared} tenants on one key"
         found += await _look(at, region, proofs, keys, label)
         made = 0
         for step in keys.steps:
             names = [f"own-{number:05}" for number in range(made, step)]
             await fill.links(names)
-            for name in names:
-                await work.use(name, name)
+            await work.all([(name, name) for name in names])
             made = step
             found += await _look(at, region, proofs, keys, f"{step} keys opened")
     return found
@@ -80,7 +81,19 @@ class _Work:
         self._client: Final = client
         self._region: Final = region
 
-    async def use(self, tenant: str, link: str) -> None:
+    async def all(self, pairs: Sequence[tuple[str, str]]) -> None:
+        """Each of these tenants on its link, several at once."""
+        rest = iter(pairs)
+
+        async def worker() -> None:
+            for tenant, link in rest:
+                await self._use(tenant, link)
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(AT_ONCE):
+                group.create_task(worker())
+
+    async def _use(self, tenant: str, link: str) -> None:
         signer, regions = self._admin.identity, self._at.regions
         record = statements.tenant(signer, tenant, link=link, regions=regions, fence="all")
         await self._admin.put(self._region, "tenant", record)

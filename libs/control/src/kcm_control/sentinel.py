@@ -38,8 +38,8 @@ from kcm_control.proofs import Target
 from kcm_control.timing import Timing
 
 PROBES_PER_S: Final = 40.0
-"""Probes of one Core in a second at most: each takes some 7 ms of processor time, most of it in a
-child process, so all of them take a third of a processor."""
+"""Probes of one Core in a second at most: each takes some 7 to 11 ms of processor time, most
+of it in a child process, so all of them take a third to a half of a processor."""
 
 OPEN_SHARE: Final = 0.75
 """Part of the bound that is kept for keys by which something is open."""

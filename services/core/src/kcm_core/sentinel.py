@@ -47,8 +47,8 @@ from kcm_schemas.signed import Kind
 from kcm_core.canaries import Canaries, Canary, provider_context
 from kcm_core.keyholds import KeyHolds
 from kcm_core.l1.state import L1Error
-from kcm_core.l1.uri import key_name
 from kcm_core.unsealer.port import UnsealerPort
+from kcm_core.watched import Watched
 
 log = logging.getLogger(__name__)
 
@@ -58,12 +58,6 @@ TICK_S: Final = 0.25
 PROBES_MAX: Final = 32
 """Probes under way at once: a thousand links must not ask for a thousand children."""
 
-
-HINT_EVERY_S: Final = 1.0
-"""Seconds between two hints about one key that are heeded."""
-
-HINTS_MAX: Final = 4096
-"""Keys whose last hint is remembered."""
 
 CROWDED_EVERY_S: Final = 10.0
 """Seconds between two warnings that more keys are in use than may be probed."""
@@ -111,13 +105,9 @@ class KeyWatch:
         self._emit: Final = emit
         self._clock: Final = clock
         self._plan: Final = Sentinel(knowledge.timing, chance, probes_per_s)
-        self._held: set[Target] = set()
-        self._hints: dict[str, set[Target]] = {}
-        """Keys that are probed, by what a hint may call them."""
+        self._watched: Final = Watched(self._plan, serving, canaries.registry, knowledge.timing)
         self._crowded_at = float("-inf")
         self._crowded_out = 0
-        self._registry: Final = canaries.registry
-        self._hinted_at: dict[str, float] = {}
         self._principals: dict[Target, str] = {}
         self._written: dict[ProofKey, float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -157,17 +147,9 @@ class KeyWatch:
                 pass
 
     def hinted(self, key: str) -> None:
-        """Something may have happened to a key, by its provider's name for it: ask it at once.
-
-        Once a second at most, so that hints, which anybody may forge, cost next to nothing.
-        """
+        """Something may have happened to a key, by its provider's name for it: ask it at once."""
         now = self._clock.elapsed()
-        if now - self._hinted_at.get(key, float("-inf")) < HINT_EVERY_S:
-            return
-        if len(self._hinted_at) >= HINTS_MAX:
-            self._hinted_at.clear()
-        self._hinted_at[key] = now
-        for link in {target.link for target in self._hints.get(key, ())}:
+        for link in self._watched.hinted(key, now):
             log.info("a hint about link %s: its key is asked now", link)
             self._plan.soon(link, now)
 
@@ -209,31 +191,11 @@ class KeyWatch:
     async def _look(self) -> None:
         now = self._clock.elapsed()
         self._seal_each(self._serving.lapsed(now))
-        self._follow(await self._canaries.of_links(self._holds.links), now)
+        self._watched.follow(await self._canaries.of_links(self._holds.links), now)
         self._make_room(now)
         for target in self._plan.take(now, PROBES_MAX - self._probes):
             self._probes += 1
             self._spawn(self._probe(target))
-
-    def _follow(self, held: set[Target], now: float) -> None:
-        """Probe what something is open by, and what is held; look at nothing that is as before."""
-        opened = self._serving.opened
-        for target in {*opened.changes(), *(held ^ self._held)}:
-            link = self._registry.link(target.link)
-            names = {target.key_version, key_name(link.uri) if link else target.key_version}
-            if target in opened or target in held:
-                model = link.model if link else "byok"
-                window_s = self._knowledge.timing.probe_window_s(model)
-                self._plan.watch(target, now, window_s if target in opened else None)
-                for name in names:
-                    self._hints.setdefault(name, set()).add(target)
-            else:
-                self._plan.drop(target)
-                for name in names & self._hints.keys():
-                    self._hints[name].discard(target)
-                    if not self._hints[name]:
-                        del self._hints[name]
-        self._held = held
 
     def _make_room(self, now: float) -> None:
         """Seal who was not used for longest, until what is open can be probed in time."""
@@ -247,7 +209,7 @@ class KeyWatch:
             if key in opened:
                 return  # it could not be purged: the next look tries again
             self._crowded_out += len(tenants)
-            self._follow(self._held, now)
+            self._watched.follow(self._watched.held, now)
         if self._crowded_out and now - self._crowded_at >= CROWDED_EVERY_S:
             log.warning(
                 "more customers' keys are in use than may be probed (probes_per_s): %d tenants "
