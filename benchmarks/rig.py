@@ -290,7 +290,7 @@ def _on_record(caller: Membership, now: float) -> BootRecords:
         first=0,
         lease_ms=_LEASE_MS,
         holds=bytes(32),
-        registry=bytes(32),
+        registry=[bytes(16)] * 16,
         ended=False,
     )
     records.take(lease, 1, now)

@@ -351,7 +351,7 @@ def _on_record(caller: Membership) -> BootRecords:
             first=1,
             lease_ms=10_000,
             holds=bytes(32),
-            registry=bytes(32),
+            registry=[bytes(16)] * 16,
             ended=False,
         ),
         1,

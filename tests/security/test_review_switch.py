@@ -231,7 +231,7 @@ def lease(who, boot, *, first=0, ended=False, role=Role.GATEWAY):
         first=first,
         lease_ms=10_000,
         holds=bytes(32),
-        registry=bytes(32),
+        registry=[bytes(16)] * 16,
         ended=ended,
     )
 

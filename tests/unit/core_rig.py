@@ -106,7 +106,7 @@ def lease_of(me: Membership) -> Lease:
     """A boot's lease record."""
     return Lease(
         instance=me.name, boot=me.boot, role=me.role, region=me.region, nonce=trust_rig.ID,
-        first=0, lease_ms=10_000, holds=bytes(32), registry=bytes(32), ended=False,
+        first=0, lease_ms=10_000, holds=bytes(32), registry=[bytes(16)] * 16, ended=False,
     )  # fmt: skip
 
 

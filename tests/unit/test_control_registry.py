@@ -141,61 +141,61 @@ def test_who_was_given_less_has_another_digest(missing):
 def test_nobody_who_agrees_waits_for_anything():
     lease = RegistryLease()
     assert lease.until(0.0) == FOREVER
-    assert not lease.heard("core-1", b"a", b"a", 10.0, now=0.0)
+    assert not lease.heard("core-1", [b"a"], [b"a"], 10.0, now=0.0)
     assert lease.until(100.0) == FOREVER
 
 
 def test_who_agreed_before_has_a_moment_to_catch_up():
     lease = RegistryLease()
-    lease.heard("core-1", b"a", b"a", 10.0, now=0.0)
-    assert lease.heard("core-1", b"b", b"a", 10.0, now=5.0)
+    lease.heard("core-1", [b"a"], [b"a"], 10.0, now=0.0)
+    assert lease.heard("core-1", [b"b"], [b"a"], 10.0, now=5.0)
     assert lease.until(5.0) == 5.0 + PATIENCE_S
     # Hearing it again does not make it younger.
-    lease.heard("core-1", b"b", b"a", 10.0, now=6.0)
+    lease.heard("core-1", [b"b"], [b"a"], 10.0, now=6.0)
     assert lease.until(6.0) == 5.0 + PATIENCE_S
-    lease.changed(b"b")
+    lease.changed([b"b"])
     assert lease.until(6.0) == FOREVER
 
 
 def test_who_begins_while_it_differs_serves_nothing():
     """A boot that was fed a rolled-back bucket: it never agreed with anybody."""
     lease = RegistryLease()
-    lease.heard("core-1", b"new", b"old", 10.0, now=5.0)
+    lease.heard("core-1", [b"new"], [b"old"], 10.0, now=5.0)
     assert lease.until(5.0) == EXPIRED
-    lease.heard("core-1", b"new", b"new", 10.0, now=6.0)
+    lease.heard("core-1", [b"new"], [b"new"], 10.0, now=6.0)
     assert lease.until(6.0) == FOREVER
 
 
 def test_a_core_that_is_behind_is_no_difference():
     lease = RegistryLease()
-    lease.heard("core-1", b"a", b"a", 10.0, now=0.0)
-    lease.changed(b"b")
-    lease.heard("core-1", b"a", b"b", 10.0, now=1.0)
+    lease.heard("core-1", [b"a"], [b"a"], 10.0, now=0.0)
+    lease.changed([b"b"])
+    lease.heard("core-1", [b"a"], [b"b"], 10.0, now=1.0)
     assert lease.until(50.0) == FOREVER
 
 
 def test_a_difference_outlives_the_core_that_showed_it():
     lease = RegistryLease()
-    lease.heard("core-1", b"a", b"a", 10.0, now=0.0)
-    lease.heard("core-1", b"b", b"a", 10.0, now=1.0)
+    lease.heard("core-1", [b"a"], [b"a"], 10.0, now=0.0)
+    lease.heard("core-1", [b"b"], [b"a"], 10.0, now=1.0)
     assert lease.until(500.0) == 1.0 + PATIENCE_S
     # Another Core, which acts, agrees with this boot: it has asked the second store.
-    lease.heard("core-2", b"a", b"a", 10.0, now=500.0)
+    lease.heard("core-2", [b"a"], [b"a"], 10.0, now=500.0)
     assert lease.until(500.0) == FOREVER
     assert lease.until(511.0) == 1.0 + PATIENCE_S
 
 
 def test_one_core_that_agrees_does_not_speak_for_one_that_acts_and_differs():
     lease = RegistryLease()
-    lease.heard("core-1", b"a", b"a", 10.0, now=0.0)
-    lease.heard("core-2", b"b", b"a", 10.0, now=1.0)
-    lease.heard("core-1", b"a", b"a", 10.0, now=2.0)
+    lease.heard("core-1", [b"a"], [b"a"], 10.0, now=0.0)
+    lease.heard("core-2", [b"b"], [b"a"], 10.0, now=1.0)
+    lease.heard("core-1", [b"a"], [b"a"], 10.0, now=2.0)
     assert lease.until(3.0) == 1.0 + PATIENCE_S
 
 
 def test_a_core_that_compared_the_second_store_forgets_who_is_gone():
     lease = RegistryLease()
-    lease.heard("core-2", b"b", b"a", 10.0, now=1.0)
+    lease.heard("core-2", [b"b"], [b"a"], 10.0, now=1.0)
     lease.compared(now=5.0)
     assert lease.until(5.0) == EXPIRED  # it acts
     lease.compared(now=12.0)

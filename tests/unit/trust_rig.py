@@ -127,7 +127,7 @@ def lease(who: str, role: Role, region: str) -> Lease:
         first=0,
         lease_ms=10_000,
         holds=bytes(32),
-        registry=bytes(32),
+        registry=[bytes(16)] * 16,
         ended=False,
     )
 

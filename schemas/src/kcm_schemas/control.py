@@ -76,7 +76,8 @@ class Lease(Message):
 
     ``first`` is the sequence of the boot's first record, 0 in that record itself: the stream keeps
     only the latest. ``lease_ms`` is for how long it serves from a record. ``holds`` is the digest
-    of the holds that it knows, ``registry`` that of the region's tenants, links and services.
+    of the holds that it knows, ``registry`` those of
+    the shards of the region's tenants, links and services.
     ``ended`` is its last word: it serves no more and holds no key.
     """
 
@@ -88,7 +89,10 @@ class Lease(Message):
     first: U64
     lease_ms: U32
     holds: Digest
-    registry: Digest
+    registry: Annotated[
+        list[Id],
+        Field(min_length=limits.REGISTRY_SHARDS, max_length=limits.REGISTRY_SHARDS),
+    ]
     ended: bool
 
 

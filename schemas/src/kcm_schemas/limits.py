@@ -70,6 +70,10 @@ ID_SIZE: Final = 16
 L1_BLOB_MAX: Final = 8192
 """Bytes of what an L1 makes of a nested blob: RSA-4096 gives 512, cloud services a few hundred."""
 
+REGISTRY_SHARDS: Final = 16
+"""Parts of a registry that are compared, each by itself: whoever differs in one stops serving the
+tenants of that one."""
+
 HOLDS_MAX: Final = 4096
 """Holds in one answer to a pull: further ones come with the next page."""
 

@@ -30,7 +30,7 @@ def foreign(boot, number=1, **changes):
     fields = {"nonce": number.to_bytes(16, "big"), "first": 0, "ended": False, "holds": bytes(32)}
     record = Lease(
         instance="gw-eu-2", boot=b"another-boot-id-", role=Role.GATEWAY, region="eu", lease_ms=1,
-        registry=bytes(32),
+        registry=[bytes(16)] * 16,
         **(fields | changes),
     )  # fmt: skip
     return (

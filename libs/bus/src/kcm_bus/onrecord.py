@@ -58,7 +58,7 @@ class OnRecord:
         clock: Clock,
         randomness: Randomness,
         holds: Callable[[], bytes],
-        registry: Callable[[], bytes],
+        registry: Callable[[], list[bytes]],
         registry_differs: Callable[[], None],
         went_back: Callable[[], None],
         unheard: Callable[[], Awaitable[None]],

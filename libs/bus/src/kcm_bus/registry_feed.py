@@ -38,10 +38,10 @@ class RegistryFeed:
         region: str,
         revocations: Revocations,
         purge: Callable[[str], int],
-        changed: Callable[[bytes], None],
+        changed: Callable[[list[bytes]], None],
         clock: Clock,
     ) -> None:
-        """``changed`` is told the registry's digest whenever it is another one."""
+        """``changed`` is told the digests of the registry's shards whenever one is another."""
         self._connection: Final = connection
         self._verifier: Final = verifier
         self._region: Final = region
@@ -64,7 +64,7 @@ class RegistryFeed:
         """Begin, and return once everything stored is known."""
         await self._follower.start()
         self._started = True
-        self._changed(self._revocations.registry_digest)
+        self._changed(self._revocations.registry_digests)
 
     async def close(self) -> None:
         """Stop following."""
@@ -120,7 +120,7 @@ class RegistryFeed:
         done, key = self._revocations.register(record), key_of(record)
         purge_each(self._purge, done.purge)
         if done.put in (Put.NEW, Put.FORK) and self._started:
-            self._changed(self._revocations.registry_digest)
+            self._changed(self._revocations.registry_digests)
         match done.put:
             case Put.NEW:
                 self._raw[key] = raw

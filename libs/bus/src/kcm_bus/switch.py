@@ -115,7 +115,7 @@ class KillSwitch:
             clock=clock,
             randomness=randomness,
             holds=lambda: revocations.holds.digest,
-            registry=lambda: revocations.registry_digest,
+            registry=lambda: revocations.registry_digests,
             registry_differs=self._registry_differs,
             went_back=self._read_again,
             unheard=self._move,

@@ -21,6 +21,7 @@ from functools import cached_property
 from hashlib import sha256
 from typing import Final
 
+from kcm_schemas import limits
 from kcm_schemas.codec import encode
 from kcm_schemas.registry import FencePolicy, Link, Service, Tenant
 
@@ -75,9 +76,8 @@ class Registry:
         """Names of a tenant's services, in order."""
         self._on_link: dict[str, set[str]] = {}
         self._ever_on_link: dict[str, set[str]] = {}
-        self._digests: dict[bytes, dict[Key, bytes]] = {}
-        self._shards: dict[bytes, bytes] = {}
-        self._digest: bytes | None = None
+        self._entries: list[dict[Key, bytes]] = [{} for _ in range(limits.REGISTRY_SHARDS)]
+        self._digests: list[bytes | None] = [None] * limits.REGISTRY_SHARDS
 
     def put(self, record: Record) -> Put:
         """Take a verified record, in any order and any number of times."""
@@ -179,21 +179,26 @@ class Registry:
         return total.digest()
 
     @property
-    def digest(self) -> bytes:
-        """32 bytes that two replicas share when they know the same.
+    def digests(self) -> list[bytes]:
+        """A digest of each shard, 16 bytes: two replicas that know the same have the same.
 
-        Over the digests of 256 shards: one more record is digested without the others.
+        One more record is digested with those of its own shard alone.
         """
-        if self._digest is None:
-            total = sha256()
-            for shard in sorted(self._digests):
-                if shard not in self._shards:
-                    entries = self._digests[shard]
-                    part = sha256(b"".join(entries[key] for key in sorted(entries)))
-                    self._shards[shard] = part.digest()
-                total.update(shard + self._shards[shard])
-            self._digest = total.digest()
-        return self._digest
+        for at, known in enumerate(self._digests):
+            if known is None:
+                entries = self._entries[at]
+                whole = sha256(b"".join(entries[key] for key in sorted(entries)))
+                self._digests[at] = whole.digest()[: limits.ID_SIZE]
+        return [one for one in self._digests if one is not None]
+
+    @property
+    def digest(self) -> bytes:
+        """32 bytes over all of it."""
+        return sha256(b"".join(self.digests)).digest()
+
+    def shards_of(self, tenant: str) -> list[int]:
+        """The shards with a tenant, its services, and its links."""
+        return sorted({shard_of(tenant), *map(shard_of, self.links_of(tenant))})
 
     def _tenants(self, name: str) -> list[Tenant]:
         versions = self._versions.get(("tenant", name), ())
@@ -208,10 +213,9 @@ class Registry:
             for link in self.links_of(key[1]):
                 self._on_link[link].discard(key[1])
         self._versions[key] = versions
-        shard = sha256(".".join(key).encode()).digest()[:1]
-        self._digests.setdefault(shard, {})[key] = b"".join(one.digest for one in versions)
-        self._shards.pop(shard, None)
-        self._digest = None
+        shard = shard_of(key[1])
+        self._entries[shard][key] = b"".join(one.digest for one in versions)
+        self._digests[shard] = None
         if key[0] == "tenant":
             if key[1] not in self._served:
                 insort(self._names, key[1])
@@ -239,6 +243,11 @@ def key_of(record: Record) -> Key:
             return "link", record.link
         case Service():
             return "service", record.tenant, record.service
+
+
+def shard_of(name: str) -> int:
+    """The shard of a tenant with its services, or of a link."""
+    return sha256(name.encode()).digest()[0] % limits.REGISTRY_SHARDS
 
 
 def rank_of(record: Record) -> tuple[int, bytes]:

@@ -1,9 +1,10 @@
 """Until when a boot may believe its registry: it knows what the Cores of its region know.
 
-Every lease record of a Core carries the digest of the registry as that Core knows it. A boot that
-was fed an older record, or fewer of them, differs, reads again, and serves nothing once it has
-differed for ``PATIENCE_S``; a boot that begins while it differs serves nothing at all until it
-agrees. So a relink, a stricter fence or a smaller grant is bound in time as a kill is.
+Every lease record of a Core carries digests of the registry as that Core knows it, one for each of
+a few shards. A boot that was fed an older record, or fewer of them, differs in a shard, reads
+again, and serves nothing of that shard once it has differed for ``PATIENCE_S``; a boot that begins
+while it differs serves nothing of it at all until it agrees. So a relink, a stricter fence or a
+smaller grant is bound in time as a kill is.
 
 A Core that is *behind* is no difference: what it shows was known here before. A difference outlives
 the Core that showed it, for that Core may have been the only one that knew. It ends when it is
@@ -14,6 +15,7 @@ compared its registry with the second store since.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,7 +25,7 @@ PATIENCE_S: Final = 2.0
 """Seconds for which a boot that agreed before may differ: a change takes a moment to arrive."""
 
 PAST_KEPT: Final = 1024
-"""States of the own registry that are remembered, to know who is behind."""
+"""States of a shard of the own registry that are remembered, to know who is behind."""
 
 
 @dataclass(slots=True)
@@ -34,9 +36,12 @@ class _Shown:
     since: float | None = None
     """Since when it differs; none while it does not."""
 
+    def acts(self, now: float) -> bool:
+        return now - self.heard <= self.lease_s
 
-class RegistryLease:
-    """What the Cores of the region showed last. Times in seconds of this boot's own clock."""
+
+class _Shard:
+    """What Cores showed last of one shard, and what it was here."""
 
     def __init__(self) -> None:
         self._shown: dict[str, _Shown] = {}
@@ -44,7 +49,6 @@ class RegistryLease:
         self._agreed = False
 
     def changed(self, ours: bytes) -> None:
-        """The own registry is another one now; it may agree with what was shown before."""
         self._past[ours] = None
         self._past.move_to_end(ours)
         if len(self._past) > PAST_KEPT:
@@ -54,7 +58,6 @@ class RegistryLease:
                 shown.since = None
 
     def heard(self, core: str, digest: bytes, ours: bytes, lease_s: float, now: float) -> bool:
-        """A Core's newest record was delivered; whether this boot knows something else."""
         if ours not in self._past:
             self.changed(ours)
         before = self._shown.get(core)
@@ -68,19 +71,56 @@ class RegistryLease:
         return shown.since is not None
 
     def compared(self, now: float) -> None:
-        """The own registry has everything that the second store has: for a Core, who decides."""
         for core, shown in list(self._shown.items()):
-            if shown.since is not None and now - shown.heard > shown.lease_s:
+            if shown.since is not None and not shown.acts(now):
                 del self._shown[core]
 
     def until(self, now: float) -> float:
-        """Until when the registry may be believed: ``FOREVER`` while nobody differs."""
-        differing = [one for one in self._shown.values() if one.since is not None]
-        if not differing:
+        if all(one.since is None for one in self._shown.values()):
             return FOREVER
-        vouched = any(
-            one.since is None and now - one.heard <= one.lease_s for one in self._shown.values()
+        vouched = any(one.since is None and one.acts(now) for one in self._shown.values())
+        differing = (one for one in self._shown.values() if one.acts(now) or not vouched)
+        since = (one.since for one in differing if one.since is not None)
+        return min((one + PATIENCE_S for one in since), default=FOREVER)
+
+
+class RegistryLease:
+    """What the Cores of the region showed last. Times in seconds of this boot's own clock."""
+
+    def __init__(self) -> None:
+        self._shards: list[_Shard] = []
+
+    def changed(self, ours: Sequence[bytes]) -> None:
+        """The own registry is another one now, by shard; it may agree with what was shown."""
+        for shard, digest in self._each(ours):
+            shard.changed(digest)
+
+    def heard(
+        self, core: str, digests: Sequence[bytes], ours: Sequence[bytes], lease_s: float, now: float
+    ) -> bool:
+        """A Core's newest record was delivered; whether this boot knows something else."""
+        theirs = [*digests, *([b""] * len(ours))]
+        differs = [
+            shard.heard(core, digest, own, lease_s, now)
+            for (shard, own), digest in zip(self._each(ours), theirs, strict=False)
+        ]
+        return any(differs)
+
+    def compared(self, now: float) -> None:
+        """The own registry has everything that the second store has: for a Core, who decides."""
+        for shard in self._shards:
+            shard.compared(now)
+
+    def until(self, now: float, shards: Iterable[int] | None = None) -> float:
+        """Until when some shards may be believed (none: all): ``FOREVER`` while nobody differs."""
+        chosen = (
+            self._shards
+            if shards is None
+            else (self._shards[at] for at in shards if at < len(self._shards))
         )
-        acting = [one for one in differing if not vouched or now - one.heard <= one.lease_s]
-        return min((one.since + PATIENCE_S for one in acting if one.since is not None),
-                   default=FOREVER)  # fmt: skip
+        return min((shard.until(now) for shard in chosen), default=FOREVER)
+
+    def _each(self, digests: Sequence[bytes]) -> Iterable[tuple[_Shard, bytes]]:
+        while len(self._shards) < len(digests):
+            self._shards.append(_Shard())
+        return zip(self._shards, digests, strict=True)

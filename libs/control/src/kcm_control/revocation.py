@@ -74,6 +74,11 @@ class Revocations:
         return Registered(put, reached)
 
     @property
+    def registry_digests(self) -> list[bytes]:
+        """The digests of the registry's shards."""
+        return self._registry.digests
+
+    @property
     def registry_digest(self) -> bytes:
         """32 bytes that two boots share whose registries are the same."""
         return self._registry.digest

@@ -150,10 +150,10 @@ class Serving:
     def _known_until(self, record: Tenant, now: float) -> float:
         """Until when this instance knows of every kill of a tenant; raises ``unavailable``."""
         until = min(
-            self._knowledge.lease.until(), self._knowledge.registry.until(now), self._fence(record)
+            self._knowledge.lease.until(), self._registry_until(record, now), self._fence(record)
         )
         if now >= until:
-            raise KcmError(Code.UNAVAILABLE, self._lapsed(now))
+            raise KcmError(Code.UNAVAILABLE, self._lapsed(record, now))
         return until
 
     def _l1(self, tenant: str) -> float:
@@ -176,9 +176,15 @@ class Serving:
         policy = fence_of(record, link)
         return self._knowledge.fences.until(policy, others, self._knowledge.lease, grace)
 
-    def _lapsed(self, now: float) -> str:
+    def _registry_until(self, record: Tenant, now: float) -> float:
+        """Until when the records of a tenant, its services and its links may be believed."""
+        if self._knowledge.registry.until(now) == FOREVER:
+            return FOREVER
+        return self._knowledge.registry.until(now, self._registry.shards_of(record.tenant))
+
+    def _lapsed(self, record: Tenant, now: float) -> str:
         if now >= self._knowledge.lease.until():
             return "this instance cannot know of every kill at the moment"
-        if now >= self._knowledge.registry.until(now):
+        if now >= self._registry_until(record, now):
             return "this instance knows other tenants and links than a Core of its region"
         return "another region of the tenant has not been heard for too long"

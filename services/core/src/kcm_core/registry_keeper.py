@@ -87,7 +87,14 @@ class RegistryKeeper:
 
     async def start(self) -> None:
         """Bring bucket and second store to the same, then watch them. The feed has started."""
-        await self.reconcile()
+        while True:
+            try:
+                await self.reconcile()
+            except KcmError as error:
+                log.error("waiting at the start: %s", error.detail)
+                await asyncio.sleep(RETRY_S)
+            else:
+                break
         self._task = asyncio.get_running_loop().create_task(self._run())
 
     def close(self) -> None:
@@ -216,9 +223,16 @@ class RegistryKeeper:
         except Untrusted as error:
             log.error("a record in the second store is not believed: %s", error)
             return False
+        what = "the bucket had an older record than the second store, or none"
         await self._learn(record, copy.data)
-        await self._to_bucket(key, copy.data)
-        self._incident(key, "the bucket had an older record than the second store, or none")
+        try:
+            await self._to_bucket(key, copy.data)
+        except KcmError as error:
+            # It counts from now on, here; whoever reads the bucket differs until it is there, too.
+            log.error("a record of the registry cannot be put back yet: %s", error.detail)
+            self.wrong(key, what)
+        else:
+            self._incident(key, what)
         return True
 
     async def _create(self, raw: bytes, record: Record) -> bytes:
