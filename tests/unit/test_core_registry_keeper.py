@@ -128,7 +128,7 @@ async def test_what_was_known_once_is_not_served_from_two_stores_that_were_set_b
     old = stored(world)
     assert await put(core, NEWER) is Code.OK
     await core.keeper.reconcile()
-    (world.directory / f"{PREFIX}tenant.acme@{2:020d}").unlink()
+    (world.directory / f"{PREFIX}tenant.acme" / f"{2:020d}").unlink()
     lay(world, old)
     again = world.core()
     await again.admin._feed.fetch("tenant", "acme")
