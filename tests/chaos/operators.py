@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from kcm import Admin, ClientContext
 from kcm.kills import Kills, NewHold
-from kcm_schemas.admin import HoldList, HoldStatus
+from kcm_schemas.admin import HoldStatus, HoldView
 from kcm_schemas.codes import KcmError
 from kcm_schemas.control import Scope
 
@@ -82,11 +82,11 @@ class Operators:
         while True:
             await asyncio.sleep(LOOK_S)
             with contextlib.suppress(KcmError):
-                await self.note_holds(await self._kills(self._regions[0]).listing())
+                await self.note_holds(await self._kills(self._regions[0]).listing(everything=True))
 
-    async def note_holds(self, listing: HoldList) -> None:
+    async def note_holds(self, listing: list[HoldView]) -> None:
         """Note the holds of a listing; of those in force, how far they are."""
-        for view in listing.holds:
+        for view in listing:
             if view.cause != "l1":
                 continue
             kill = self._history.kills.setdefault(

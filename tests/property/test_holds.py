@@ -65,9 +65,9 @@ def test_any_order_and_duplication_end_in_one_state(messages, random):
 @given(st.lists(records, max_size=8), records)
 def test_adding_changes_no_set_that_somebody_has(messages, added):
     before = HoldSet.of(messages)
-    told, count, known = before.in_order(), len(before), before.get(added.hold.id)
+    told, count, known = list(before.in_order()), len(before), before.get(added.hold.id)
     after = before.add(added)
-    assert (before.in_order(), len(before), before.get(added.hold.id)) == (told, count, known)
+    assert (list(before.in_order()), len(before), before.get(added.hold.id)) == (told, count, known)
     assert (after is before) == (after == before)
     assert after.get(added.hold.id) is not None
 

@@ -15,7 +15,10 @@ from kcm_schemas.admin import (
     BlastRadius,
     BootStatus,
     Empty,
-    HoldList,
+    HoldMatches,
+    HoldPage,
+    HoldPageQuery,
+    HoldPrefix,
     HoldQuery,
     HoldStatus,
     HoldView,
@@ -53,6 +56,7 @@ class Cores:
             ("put", self._put),
             ("status", self._status),
             ("list", self._list),
+            ("show", self._show),
         ):
             system.everywhere("hold", verb, handler)
 
@@ -78,25 +82,33 @@ class Cores:
         return self._of(decode(HoldQuery, request.payload).hold_id)
 
     def _list(self, request: AdminRequest, operator: str) -> Message:
-        return HoldList(
-            holds=[
-                HoldView(
-                    hold_id=hold_id,
-                    scope=held.hold.scope,
-                    target=held.hold.target,
-                    cause=held.hold.cause,
-                    origin=held.hold.origin,
-                    issuer=held.issuer,
-                    issued_ms=held.hold.issued_ms,
-                    reason=held.hold.reason,
-                    lifted=hold_id in self.lifted,
-                    lifted_ms=5 if hold_id in self.lifted else 0,
-                    lifted_by="bob" if hold_id in self.lifted else "",
-                    raw=held.raw,
-                )
-                for hold_id, held in self.held.items()
-            ]
-        )
+        everything = decode(HoldPageQuery, request.payload).everything
+        shown = [view for view in self._views() if everything or not view.lifted]
+        return HoldPage(holds=sorted(shown, key=lambda view: view.hold_id), more=False)
+
+    def _show(self, request: AdminRequest, operator: str) -> Message:
+        prefix = decode(HoldPrefix, request.payload).prefix
+        found = [view for view in self._views() if view.hold_id.hex().startswith(prefix)]
+        return HoldMatches(holds=found[:2])
+
+    def _views(self) -> list[HoldView]:
+        return [
+            HoldView(
+                hold_id=hold_id,
+                scope=held.hold.scope,
+                target=held.hold.target,
+                cause=held.hold.cause,
+                origin=held.hold.origin,
+                issuer=held.issuer,
+                issued_ms=held.hold.issued_ms,
+                reason=held.hold.reason,
+                lifted=hold_id in self.lifted,
+                lifted_ms=5 if hold_id in self.lifted else 0,
+                lifted_by="bob" if hold_id in self.lifted else "",
+                raw=held.raw,
+            )
+            for hold_id, held in self.held.items()
+        ]
 
     def _of(self, hold_id: bytes) -> HoldStatus:
         hold = self.held[hold_id].hold

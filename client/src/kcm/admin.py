@@ -21,7 +21,10 @@ from kcm_schemas.admin import (
     AdminRequest,
     BlastRadius,
     Empty,
-    HoldList,
+    HoldMatches,
+    HoldPage,
+    HoldPageQuery,
+    HoldPrefix,
     HoldQuery,
     HoldStatus,
     LinkView,
@@ -128,9 +131,17 @@ class Admin:
         """A tenant as a region sees it."""
         return await self.ask(region, "tenant", "show", TenantQuery(tenant=name), TenantView)
 
-    async def holds(self, region: str) -> HoldList:
-        """All holds that a region knows, lifted ones too."""
-        return await self.ask(region, "hold", "list", Empty(), HoldList)
+    async def holds(self, region: str, after: bytes, *, everything: bool) -> HoldPage:
+        """Holds that a region knows with ids above ``after``, by id: one page.
+
+        Those in force, or with ``everything`` lifted ones too.
+        """
+        query = HoldPageQuery(after=after, everything=everything)
+        return await self.ask(region, "hold", "list", query, HoldPage)
+
+    async def matching_holds(self, region: str, prefix: str) -> HoldMatches:
+        """The holds whose ids begin with ``prefix`` (hexadecimal digits), two at most."""
+        return await self.ask(region, "hold", "show", HoldPrefix(prefix=prefix), HoldMatches)
 
     async def hold_status(
         self, region: str, hold_id: bytes, *, deadline_s: float = ADMIN_S

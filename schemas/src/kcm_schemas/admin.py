@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from kcm_schemas import limits
 from kcm_schemas.codec import Message
 from kcm_schemas.codes import CodeField
 from kcm_schemas.control import Cause, Scope
@@ -107,6 +108,12 @@ class HoldQuery(Message):
     hold_id: Id
 
 
+class HoldPrefix(Message):
+    """Which hold to look up: its id in hexadecimal, or the first digits of it."""
+
+    prefix: Annotated[str, Field(pattern=f"^[0-9a-f]{{1,{2 * limits.ID_SIZE}}}$")]
+
+
 class HoldView(Message):
     """A hold as it stands; ``raw`` is the signed hold, which a lift embeds.
 
@@ -127,10 +134,27 @@ class HoldView(Message):
     raw: bytes
 
 
-class HoldList(Message):
-    """All holds that a region knows, lifted ones too, oldest first."""
+class HoldMatches(Message):
+    """The holds whose ids begin as asked: two at most, which says that there are several."""
 
-    holds: list[HoldView]
+    holds: Annotated[list[HoldView], Field(max_length=2)]
+
+
+class HoldPageQuery(Message):
+    """Which holds to list: those with an id above ``after`` (zeros: all), by id.
+
+    ``everything``: lifted ones too, else only those in force.
+    """
+
+    after: Id
+    everything: bool
+
+
+class HoldPage(Message):
+    """Holds that a region knows, by id; ``more`` says that there are more behind the last one."""
+
+    holds: Annotated[list[HoldView], Field(max_length=limits.HOLD_PAGE_MAX)]
+    more: bool
 
 
 class BootStatus(Message):

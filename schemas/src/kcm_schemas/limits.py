@@ -71,5 +71,8 @@ L1_BLOB_MAX: Final = 8192
 HOLDS_MAX: Final = 4096
 """Holds in one answer to a pull: further ones come with the next page."""
 
+HOLD_PAGE_MAX: Final = 512
+"""Holds in one page of a list for operators: looking at them takes a Core some 10 ms."""
+
 AUDIT_EVENTS_MAX: Final = 256
 """Events in one audit message."""

@@ -15,6 +15,7 @@ from functools import cached_property
 from hashlib import sha256
 from typing import Final
 
+from kcm_schemas import limits
 from kcm_schemas.control import Hold
 
 
@@ -115,14 +116,28 @@ class HoldSet:
         """
         return sha256(b"".join(shard.digest for shard in self._shards)).digest()
 
-    def in_order(self, after: bytes = b"") -> list[HoldRecord]:
-        """The records whose ids are above ``after``, by id: the same everywhere."""
-        return [
-            shard.records[one]
-            for shard in self._shards
-            for one in sorted(shard.records)
-            if one > after
-        ]
+    def in_order(self, after: bytes = b"") -> Iterator[HoldRecord]:
+        """The records whose ids are above ``after``, by id: the same everywhere.
+
+        Whoever takes a few does not pay for the others.
+        """
+        for shard in self._shards[_shard(after) :]:
+            for one in sorted(shard.records):
+                if one > after:
+                    yield shard.records[one]
+
+    def beginning(self, prefix: str) -> Iterator[HoldRecord]:
+        """The records whose ids, in hexadecimal, begin so, by id.
+
+        ``prefix`` is up to 32 digits of 0-9 and a-f.
+        """
+        digits = 2 * limits.ID_SIZE
+        least = bytes.fromhex(prefix.ljust(digits, "0"))
+        most = bytes.fromhex(prefix.ljust(digits, "f"))
+        for shard in self._shards[_shard(least) : _shard(most) + 1]:
+            for one in sorted(shard.records):
+                if least <= one <= most:
+                    yield shard.records[one]
 
     def __iter__(self) -> Iterator[HoldRecord]:
         return (record for shard in self._shards for record in shard.records.values())

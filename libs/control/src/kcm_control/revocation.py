@@ -105,6 +105,16 @@ class Revocations:
         """The holds of this scope and target that are not lifted."""
         return list(self._active.get((scope, target), {}).values())
 
+    def in_force(self, after: bytes = b"") -> list[HoldRecord]:
+        """All holds that are not lifted and whose ids are above ``after``, by id."""
+        found = {
+            hold_id: record
+            for held in self._active.values()
+            for hold_id, record in held.items()
+            if hold_id > after
+        }
+        return [found[hold_id] for hold_id in sorted(found)]
+
     def generation(self, tenant: str) -> int:
         """The tenant's generation in this boot."""
         return self._generations.get(tenant, 0)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
+from itertools import islice
 from typing import Final, TypeVar
 
 from kcm_bus.admission import Budgets
@@ -30,8 +31,16 @@ from kcm_control.registry import Registry
 from kcm_control.revocation import Revocations
 from kcm_control.serving import fence_of
 from kcm_control.timing import Timing
-from kcm_schemas import subjects
-from kcm_schemas.admin import BlastRadius, BootStatus, HoldList, HoldStatus, HoldView
+from kcm_schemas import limits, subjects
+from kcm_schemas.admin import (
+    BlastRadius,
+    BootStatus,
+    HoldMatches,
+    HoldPage,
+    HoldPageQuery,
+    HoldStatus,
+    HoldView,
+)
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.control import Boot, Receipt, Scope
 from kcm_trust.statements import lifted
@@ -45,6 +54,10 @@ K = TypeVar("K")
 
 HOLDS_WATCHED_MAX: Final = 1024
 """Holds whose receipts are kept in memory: older ones are asked for again when needed."""
+
+PAGE_BYTES: Final = 256 * 1024
+"""Bytes of signed holds in one page of a list: a view has at most as much beside the statement, so
+the answer stays below the bound of a message."""
 
 UNREAD_MAX: Final = 256
 """Receipts that wait to be read: reading them takes some 50 ms."""
@@ -157,10 +170,23 @@ class Kills:
         services = sum(len(self._registry.services(name)) for name in known)
         return BlastRadius(tenants=known, services=services, regions=regions, boots=boots)
 
-    def listing(self) -> HoldList:
-        """Every hold, lifted ones too."""
-        views = [_view(record) for record in self._revocations.holds]
-        return HoldList(holds=sorted(views, key=lambda view: (view.issued_ms, view.hold_id)))
+    def page(self, query: HoldPageQuery) -> HoldPage:
+        """Holds behind an id, as many as one answer takes."""
+        known = self._revocations
+        found = known.holds.in_order if query.everything else known.in_force
+        page: list[HoldView] = []
+        size = 0
+        for record in found(query.after):
+            size += len(record.message)
+            if page and (size > PAGE_BYTES or len(page) >= limits.HOLD_PAGE_MAX):
+                return HoldPage(holds=page, more=True)
+            page.append(_view(record))
+        return HoldPage(holds=page, more=False)
+
+    def find(self, prefix: str) -> HoldMatches:
+        """The hold whose id begins so, or two of several."""
+        found = islice(self._revocations.holds.beginning(prefix), 2)
+        return HoldMatches(holds=[_view(record) for record in found])
 
     def _believe(self, raw: bytes) -> HoldRecord:
         try:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from kcm_bus.admission import Budgets
@@ -257,7 +257,7 @@ class Regions:
             log.warning("a pull is not answered: %s", error)
 
 
-def page_of(records: list[HoldRecord]) -> tuple[list[bytes], bool]:
+def page_of(records: Iterable[HoldRecord]) -> tuple[list[bytes], bool]:
     """As many holds as one answer takes, and whether there are more."""
     page: list[bytes] = []
     size = 0
