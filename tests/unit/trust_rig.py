@@ -123,7 +123,7 @@ def lease(who: str, role: Role, region: str) -> Lease:
 def pull_reply(region: str) -> PullReply:
     fields: dict[str, Any] = {"region": region, "nonce": ID}
     return PullReply(
-        **fields, same=False, more=False, position=9, durable_at=0, message=b"", holds=[], boots=[]
+        **fields, same=False, more=False, position=9, durable_at=0, lifted=False, holds=[], boots=[]
     )
 
 

@@ -140,7 +140,7 @@ class PullReply(Message):
     ``same`` says that the region holds exactly what the asker does: then no holds follow.
     ``more`` says that there are more behind the last one. ``durable_at`` is the stream sequence at
     which ``hold_id`` of the request was acknowledged in this region, 0 when it is not stored there;
-    ``message`` is that hold as it is stored. ``position`` is the stream's latest sequence.
+    ``lifted`` says whether it is lifted there. ``position`` is the stream's latest sequence.
     """
 
     region: Name
@@ -149,6 +149,6 @@ class PullReply(Message):
     more: bool
     position: U64
     durable_at: U64
-    message: Annotated[bytes, Field(max_length=2 * limits.SIGNED_HOLD_MAX)]
+    lifted: bool
     holds: Annotated[list[bytes], Field(max_length=limits.HOLDS_MAX)]
     boots: Annotated[list[Boot], Field(max_length=4096)]

@@ -9,9 +9,11 @@ from kcm_schemas.codec import encode
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.control import PullReply, PullRequest
 from kcm_schemas.signed import Kind
+from kcm_trust.statements import lift
 
 from tests.fakes.virtual import let_pass, settled, until
 from tests.unit.switch.rig import LINK, VERIFIER, held, hold, lifted, signed, tenant
+from tests.vectors.families.messages import identity
 
 
 def place(one, region="eu"):
@@ -34,7 +36,7 @@ async def answering(system, region, answer):
         request = VERIFIER.pull(message.data)
         fields = {
             "region": region, "nonce": request.nonce, "same": False, "more": False,
-            "position": 9, "durable_at": 0, "message": b"", "holds": [], "boots": [],
+            "position": 9, "durable_at": 0, "lifted": False, "holds": [], "boots": [],
         }  # fmt: skip
         fields |= answer(request) or {}
         signer = fields.pop("signer", f"core-{region}-1")
@@ -75,6 +77,45 @@ async def test_there_is_no_fence_before_everything_learned_is_durable_here(syste
     await until(lambda: fences(eu.stream))
     stored = eu.stream.entries[place(one)].sequence
     assert all(stored < fence.sequence for fence in fences(eu.stream))
+
+
+async def test_others_have_their_turn_while_thousands_of_holds_are_learned(system):
+    """After a partition; those that still kill are learned first."""
+    known = [hold(origin="us", target=f"t{n}") for n in range(300)]
+    raws = [lifted(one) if n % 3 else held(one) for n, one in enumerate(known)]
+    await answering(system, "us", lambda _: {"holds": raws})
+    eu = system.core("core-eu-1")
+    learned, spans = [], [0]
+    learn = eu.switch.learning.learn
+
+    def counted(raw):
+        spans[-1] += 1
+        asyncio.get_running_loop().call_soon(spans.append, 0)  # somebody else has a turn
+        learned.append(learn(raw))
+        return learned[-1]
+
+    eu.switch.learning.learn = counted
+    await eu.start(watch=False)
+    assert len(eu.revocations.holds) == len(known)
+    assert max(spans) <= regions_module.SLICE
+    first = learned[: len(known) // 3]
+    assert not any(record.lifted for record in first)
+    assert {record.hold.target for record in first} <= set(eu.purged)
+
+
+async def test_two_signatures_of_one_lift_are_no_difference(system):
+    no_broadcasts(system)
+    eu, us = system.core("core-eu-1"), system.core("core-us-1")
+    one = hold(origin="us")
+    for core, signer in ((eu, "security"), (us, "security-2")):
+        core.switch.learning.learn(lift(identity(signer), held(one), issued_ms=9, reason="over"))
+    assert eu.revocations.holds != us.revocations.holds
+    assert eu.revocations.holds.digest == us.revocations.holds.digest
+    await us.start(watch=False)
+    await eu.start(watch=False)
+    status = await eu.kills.status(one.id)
+    assert status.lifted
+    assert all(region.durable_at for region in status.regions if region.region != "ap")
 
 
 async def test_a_fence_names_a_mark_from_before_the_question(system):
@@ -301,7 +342,7 @@ def test_the_largest_reply_fits_into_a_message():
     ] * 2048  # fmt: skip
     reply = PullReply(
         region="eu", nonce=bytes(16), same=False, more=True, position=1, durable_at=1,
-        message=b"m" * 2 * limits.SIGNED_HOLD_MAX,
+        lifted=False,
         holds=[bytes(limits.SIGNED_HOLD_MAX)]
         * (regions_module.PAGE_BYTES // limits.SIGNED_HOLD_MAX),
         boots=boots,

@@ -34,6 +34,11 @@ class HoldRecord:
         return self.lift is not None
 
     @property
+    def origin(self) -> str:
+        """What a lift of many has to name, beside the id, to end this hold."""
+        return f"{self.hold.cause}.{self.hold.origin}"
+
+    @property
     def message(self) -> bytes:
         """The one signed statement that says all of this: a lift embeds its hold."""
         return self.raw if self.lift is None else self.lift
@@ -60,10 +65,20 @@ class _Shard:
 
     @cached_property
     def digest(self) -> bytes:
-        total = sha256()
+        held: list[bytes] = []
+        lifted: dict[str, list[bytes]] = {}
         for one in sorted(self.records):
-            total.update(sha256(self.records[one].message).digest())
+            record = self.records[one]
+            ids = lifted.setdefault(record.origin, []) if record.lifted else held
+            ids.append(one)
+        total = sha256(_of(held))
+        for origin in sorted(lifted):
+            total.update(sha256(origin.encode()).digest() + _of(lifted[origin]))
         return total.digest()
+
+
+def _of(ids: list[bytes]) -> bytes:
+    return sha256(b"".join(ids)).digest()
 
 
 _EMPTY: Final = _Shard({})
@@ -109,10 +124,11 @@ class HoldSet:
 
     @cached_property
     def digest(self) -> bytes:
-        """32 bytes that two sets share when they say the same, in the same signed words.
+        """32 bytes that two sets share when each hold stands the same in both.
 
-        Over the digests of the shards in order, each over the digests of its statements by id:
-        one more hold is digested without reading the others again.
+        Over ids and states, and not over what was signed: two signatures of one lift are no
+        difference. It is made of the digests of the shards in order, so that one more hold is
+        digested without reading the others again.
         """
         return sha256(b"".join(shard.digest for shard in self._shards)).digest()
 

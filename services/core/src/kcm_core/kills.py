@@ -243,7 +243,7 @@ class Kills:
             reply = await self._regions.facts(region, hold_id)
             if reply is None:
                 return None
-            durable_at = reply.durable_at if reply.message == record.message else 0
+            durable_at = reply.durable_at if reply.lifted == record.lifted else 0
             boots = reply.boots
         return RegionFacts(durable_at, boots, self._since(region, hold_id, durable_at))
 

@@ -32,7 +32,7 @@ from kcm_schemas import limits, subjects
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import KcmError
 from kcm_schemas.control import Boot, Fence, PullReply, PullRequest
-from kcm_schemas.signed import Kind
+from kcm_schemas.signed import Kind, read_signed
 from kcm_trust.verify import Untrusted
 
 log = logging.getLogger(__name__)
@@ -49,6 +49,9 @@ PAGES_MAX: Final = 1024
 
 PULLS_IN_FLIGHT_MAX: Final = 16
 """Pulls of other regions answered at once: more are asked again."""
+
+SLICE: Final = 16
+"""Holds of another region that are learned in one go: checking them takes some 5 ms."""
 
 STORE_S: Final = 3.0
 """Seconds for which a fence waits until what was learned is stored."""
@@ -170,22 +173,37 @@ class Regions:
             reply = await self._pull(region, FIRST, after, self._revocations.holds.digest)
             if reply is None:
                 return False
-            for raw in reply.holds:
-                try:
-                    after = self._switch.learning.learn(raw).hold.id
-                except Untrusted as error:
-                    # Whatever follows is not reached any more: no fence may say that it was.
-                    log.warning("a hold of region %s was not believed: %s", region, error)
-                    return False
+            try:
+                after = await self._learn_all(reply.holds) or after
+            except Untrusted as error:
+                # Whatever follows is not reached any more: no fence may say that it was.
+                log.warning("a hold of region %s was not believed: %s", region, error)
+                return False
             if reply.same or not reply.more:
                 return True
         return False
+
+    async def _learn_all(self, statements: list[bytes]) -> bytes:
+        """Learn holds and lifts, and return the highest id. Raises ``Untrusted``.
+
+        Those that kill come first, and each purges as it is learned. Between a few of them others
+        have their turn: thousands come after a partition, and this region answers meanwhile.
+        """
+        highest = b""
+        for count, raw in enumerate(sorted(statements, key=_is_lift), 1):
+            highest = max(highest, self._switch.learning.learn(raw).hold.id)
+            if count % SLICE == 0:
+                await asyncio.sleep(0)
+        return highest
 
     async def _stored(self) -> bool:
         """Wait until what is known now is stored; what is learned meanwhile may never end."""
         until = self._clock.elapsed() + STORE_S
         waiting = [record.hold.id for record in self._revocations.holds]
-        while waiting := [one for one in waiting if not self._switch.durable_at(one)]:
+        while waiting:
+            if self._switch.durable_at(waiting[-1]):
+                waiting.pop()
+                continue
             if self._clock.elapsed() >= until:
                 return False
             await asyncio.sleep(STORE_POLL_S)
@@ -247,7 +265,7 @@ class Regions:
                 more=more,
                 position=position,
                 durable_at=durable_at,
-                message=asked.message if asked is not None else b"",
+                lifted=asked is not None and asked.lifted,
                 holds=page,
                 boots=boots,
             )
@@ -255,6 +273,13 @@ class Regions:
             await self._bus.publish(reply_to, body)
         except KcmError as error:
             log.warning("a pull is not answered: %s", error)
+
+
+def _is_lift(raw: bytes) -> bool:
+    try:
+        return read_signed(raw).kind is Kind.LIFT
+    except KcmError:
+        return False
 
 
 def page_of(records: Iterable[HoldRecord]) -> tuple[list[bytes], bool]:
