@@ -9,12 +9,17 @@ anything else with the message.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.registry import Link, Service, Tenant
 
 from kcm_control.holds import HoldRecord, HoldSet
 from kcm_control.registry import Registry
+
+REFUSALS_MAX: Final = 64
+"""Times of a link's refusals that are kept: six in a row are the longest settling, and each of a
+region's Cores may have placed a hold for each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +38,7 @@ class Revocations:
         self._region = region
         self._generations: dict[str, int] = {}
         self._active: dict[tuple[str, str], dict[bytes, HoldRecord]] = {}
+        self._refused: dict[tuple[str, str], set[int]] = {}
         self.holds = HoldSet()
 
     def learn(self, record: HoldRecord) -> Learned:
@@ -43,6 +49,11 @@ class Revocations:
             return Learned(changed=False, purge=())
         self.holds = holds
         self._index(now)
+        if now.hold.cause == "l1":
+            times = self._refused.setdefault((now.hold.origin, now.hold.target), set())
+            times.add(now.hold.issued_ms)
+            if len(times) > REFUSALS_MAX:
+                times.remove(min(times))
         purge = () if now.lifted else self.reach(now.hold.scope, now.hold.target)
         for tenant in purge:
             self._raise(tenant)
@@ -87,6 +98,10 @@ class Revocations:
     def retired(self, region: str) -> bool:
         """Whether a region was taken out of service: nobody waits for its word."""
         return ("region", region) in self._active
+
+    def refused_ms(self, origin: str, link: str) -> frozenset[int]:
+        """When the last holds that a link's key caused in a region were issued (Unix ms)."""
+        return frozenset(self._refused.get((origin, link), ()))
 
     @property
     def held_links(self) -> list[str]:
