@@ -228,7 +228,7 @@ DAY_MS = 24 * 60 * MINUTE_MS
 )
 def test_a_key_that_refuses_again_within_a_day_has_to_answer_for_longer(refused_ms, expected_s):
     assert damped(60.0, refused_ms) == expected_s
-    assert damped(60.0, set(refused_ms[::-1])) == expected_s
+    assert damped(60.0, set(refused_ms)) == expected_s
 
 
 def test_a_key_that_flaps_all_day_causes_few_holds():
