@@ -149,3 +149,14 @@ def test_sets_have_the_same_digest_when_each_hold_stands_the_same(left, right):
     assert left.digest == digest_as_documented(left)
     said = [[(one.hold.id, one.lifted) for one in holds.in_order()] for holds in (left, right)]
     assert (left.digest == right.digest) == (said[0] == said[1])
+
+
+@given(sets, sets)
+def test_who_learns_what_is_unlike_holds_everything(asker, asked):
+    told = list(asked.unlike(asker.parts))
+    assert asker.merge(HoldSet.of(told)).digest == asker.merge(asked).digest
+    assert [one.hold.id for one in told] == sorted(one.hold.id for one in told)
+    assert list(asked.unlike(asked.parts)) == []
+    for after in (one.hold.id for one in told):
+        behind = [one for one in told if one.hold.id > after]
+        assert list(asked.unlike(asker.parts, after)) == behind

@@ -71,6 +71,9 @@ L1_BLOB_MAX: Final = 8192
 HOLDS_MAX: Final = 4096
 """Holds in one answer to a pull: further ones come with the next page."""
 
+PARTS_SIZE: Final = 256 * 32
+"""Bytes of the digests of a set of holds: one for each first byte of an id."""
+
 HOLD_PAGE_MAX: Final = 512
 """Holds in one page of a list for operators: looking at them takes a Core some 10 ms."""
 

@@ -103,6 +103,25 @@ async def test_others_have_their_turn_while_thousands_of_holds_are_learned(syste
     assert {record.hold.target for record in first} <= set(eu.purged)
 
 
+async def test_what_both_regions_know_does_not_travel_again(system):
+    no_broadcasts(system)
+    eu, us = system.core("core-eu-1"), system.core("core-us-1")
+    known = [hold(origin="us", target=f"t{n}") for n in range(200)]
+    for one in known:
+        eu.switch.learning.learn(lifted(one))
+        us.switch.learning.learn(lifted(one))
+    new = hold(origin="us")
+    us.switch.learning.learn(held(new))
+    await us.start(watch=False)
+    await eu.start(watch=False)
+    assert eu.revocations.killed("acme")
+    await eu.kills.status(new.id)
+    replies = [VERIFIER.pull_reply(m.data) for m in system.wire.sent if "_INBOX" in m.subject]
+    from_us = [one.holds for one in replies if one.region == "us"]
+    of_its_part = [one for one in [*known, new] if one.id[0] == new.id[0]]
+    assert max(map(len, from_us)) == len(of_its_part)
+
+
 async def test_two_signatures_of_one_lift_are_no_difference(system):
     no_broadcasts(system)
     eu, us = system.core("core-eu-1"), system.core("core-us-1")
@@ -113,6 +132,7 @@ async def test_two_signatures_of_one_lift_are_no_difference(system):
     assert eu.revocations.holds.digest == us.revocations.holds.digest
     await us.start(watch=False)
     await eu.start(watch=False)
+    await until(lambda: eu.switch.durable_at(one.id) and us.switch.durable_at(one.id))
     status = await eu.kills.status(one.id)
     assert status.lifted
     assert all(region.durable_at for region in status.regions if region.region != "ap")
@@ -222,7 +242,11 @@ async def test_a_pull_is_answered_behind_an_own_record_that_began_after_it_arriv
     await us.start(watch=False)
     member = system.wire.join("core-eu-1")
     request = PullRequest(
-        region="eu", nonce=b"n" * 16, after=bytes(16), known=bytes(32), hold_id=bytes(16)
+        region="eu",
+        nonce=b"n" * 16,
+        after=bytes(16),
+        parts=bytes(limits.PARTS_SIZE),
+        hold_id=bytes(16),
     )
     us.follower.paused = True
     one = hold(origin="us")
@@ -245,7 +269,11 @@ async def test_a_pull_that_nobody_may_sign_is_not_answered(system, who):
     await us.start(watch=False)
     member = system.wire.join(who)
     request = PullRequest(
-        region="eu", nonce=b"n" * 16, after=bytes(16), known=bytes(32), hold_id=bytes(16)
+        region="eu",
+        nonce=b"n" * 16,
+        after=bytes(16),
+        parts=bytes(limits.PARTS_SIZE),
+        hold_id=bytes(16),
     )
     with pytest.raises(KcmError):
         await member.request(subjects.pull("us", "eu"), signed(Kind.PULL, request, who), 1.0)
@@ -257,7 +285,11 @@ async def test_an_answer_goes_to_an_inbox_only(system):
     await us.start(watch=False)
     member = system.wire.join("core-eu-1")
     request = PullRequest(
-        region="eu", nonce=b"n" * 16, after=bytes(16), known=bytes(32), hold_id=bytes(16)
+        region="eu",
+        nonce=b"n" * 16,
+        after=bytes(16),
+        parts=bytes(limits.PARTS_SIZE),
+        hold_id=bytes(16),
     )
     target = subjects.broadcast_hold("us", "tenant", bytes(16))
     system.wire.sent.clear()

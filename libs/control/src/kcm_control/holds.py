@@ -76,6 +76,10 @@ class _Shard:
             total.update(sha256(origin.encode()).digest() + _of(lifted[origin]))
         return total.digest()
 
+    def in_order(self, after: bytes) -> Iterator[HoldRecord]:
+        """The records above ``after``, by id."""
+        return (self.records[one] for one in sorted(self.records) if one > after)
+
 
 def _of(ids: list[bytes]) -> bytes:
     return sha256(b"".join(ids)).digest()
@@ -130,7 +134,21 @@ class HoldSet:
         difference. It is made of the digests of the shards in order, so that one more hold is
         digested without reading the others again.
         """
-        return sha256(b"".join(shard.digest for shard in self._shards)).digest()
+        return sha256(self.parts).digest()
+
+    @cached_property
+    def parts(self) -> bytes:
+        """The digests of the shards in order: 256 of 32 bytes each."""
+        return b"".join(shard.digest for shard in self._shards)
+
+    def unlike(self, parts: bytes, after: bytes = b"") -> Iterator[HoldRecord]:
+        """The records above ``after``, by id, of every shard whose digest is another in ``parts``.
+
+        ``parts`` is the ``parts`` of another set.
+        """
+        for at, shard in enumerate(self._shards):
+            if shard.digest != parts[32 * at : 32 * (at + 1)]:
+                yield from shard.in_order(after)
 
     def in_order(self, after: bytes = b"") -> Iterator[HoldRecord]:
         """The records whose ids are above ``after``, by id: the same everywhere.
@@ -138,9 +156,7 @@ class HoldSet:
         Whoever takes a few does not pay for the others.
         """
         for shard in self._shards[_shard(after) :]:
-            for one in sorted(shard.records):
-                if one > after:
-                    yield shard.records[one]
+            yield from shard.in_order(after)
 
     def beginning(self, prefix: str) -> Iterator[HoldRecord]:
         """The records whose ids, in hexadecimal, begin so, by id.

@@ -59,6 +59,9 @@ STORE_S: Final = 3.0
 STORE_POLL_S: Final = 0.01
 """Seconds between two looks whether it is."""
 
+NOTHING: Final = b""
+"""What a pull names that asks for no holds: their progress is asked for often."""
+
 FIRST: Final = bytes(limits.ID_SIZE)
 """The id behind which everything lies; and the hold id of a pull that asks for none."""
 
@@ -125,7 +128,7 @@ class Regions:
 
     async def facts(self, region: str, hold_id: bytes) -> PullReply | None:
         """What another region says of a hold and of who is on record there."""
-        return await self._pull(region, hold_id, FIRST, self._revocations.holds.digest)
+        return await self._pull(region, hold_id, FIRST, NOTHING)
 
     async def facts_here(self, hold_id: bytes) -> tuple[int, int, list[Boot]]:
         """Where a hold is durable here, and position and boots that were read *after* it was.
@@ -170,7 +173,7 @@ class Regions:
     async def _learn_from(self, region: str) -> bool:
         after = FIRST
         for _ in range(PAGES_MAX):
-            reply = await self._pull(region, FIRST, after, self._revocations.holds.digest)
+            reply = await self._pull(region, FIRST, after, self._revocations.holds.parts)
             if reply is None:
                 return False
             try:
@@ -215,12 +218,12 @@ class Regions:
         await self._stream.put(subjects.control_fence(self._me.region, other), body)
 
     async def _pull(
-        self, region: str, hold_id: bytes, after: bytes, known: bytes
+        self, region: str, hold_id: bytes, after: bytes, parts: bytes
     ) -> PullReply | None:
         """Ask another region; ``None`` when it does not answer, or not in a way to be believed."""
         nonce = self._random.public(limits.ID_SIZE)
         request = PullRequest(
-            region=self._me.region, nonce=nonce, after=after, known=known, hold_id=hold_id
+            region=self._me.region, nonce=nonce, after=after, parts=parts, hold_id=hold_id
         )
         body = encode(self._me.identity.sign(Kind.PULL, request))
         subject = subjects.pull(region, self._me.region)
@@ -256,12 +259,12 @@ class Regions:
             durable_at, position, boots = await self.facts_here(request.hold_id)
             known = self._revocations.holds
             asked = known.get(request.hold_id)
-            same = request.known == known.digest
-            page, more = ([], False) if same else page_of(known.in_order(request.after))
+            found = known.unlike(request.parts, request.after) if request.parts else ()
+            page, more = page_of(found)
             reply = PullReply(
                 region=self._me.region,
                 nonce=request.nonce,
-                same=same,
+                same=request.parts == known.parts,
                 more=more,
                 position=position,
                 durable_at=durable_at,
