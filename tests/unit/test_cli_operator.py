@@ -246,7 +246,7 @@ def view(**changes: object) -> TenantView:
         "state": "open",
         "l2_version": 1,
         "services": [ServiceView(service="crm", l3_version=3)],
-        "holds": [b"\x01"],
+        "holds": [b"\x01" * 16],
     }
     return TenantView.model_validate(fields | changes)
 
@@ -257,7 +257,7 @@ def test_tenants_are_shown_as_table_and_json(desk: Desk) -> None:
     code, out, _ = desk.run("tenant", "list", "-o", "table")
     assert code == Exit.OK
     assert "crm/3" in out
-    assert json.loads(desk.run("tenant", "list")[1])[0]["holds"] == ["01"]
+    assert json.loads(desk.run("tenant", "list")[1])[0]["holds"] == ["01" * 16]
     assert json.loads(desk.run("tenant", "show", "acme", "--region", "us")[1])["tenant"] == "acme"
     assert len(desk.system.cores["us"].requests) == 1
     assert desk.run("tenant", "list", "--region", "mars")[0] == Exit.USAGE

@@ -11,6 +11,7 @@ from kcm_schemas.registry import Link, Service, Tenant
 from kcm_schemas.signed import Kind
 
 from tests.unit.core_rig import LINK, SERVICE, TENANT, VERIFIER, World, signed
+from tests.unit.trust_rig import hold
 
 KINDS = {Tenant: Kind.TENANT, Link: Kind.LINK, Service: Kind.SERVICE}
 
@@ -179,3 +180,18 @@ async def test_a_core_that_has_not_heard_of_a_tenant_asks_before_it_says_so(worl
     assert [one.state for one in decode(TenantList, payload).tenants] == ["killed"]
     raw = request(world, "tenant", "show", TenantQuery(tenant="bcme"))
     assert (await ask(other, raw, "tenant", "show"))[0] is Code.UNKNOWN_TENANT
+
+
+async def test_tenants_are_listed_however_many_holds_are_on_them(world):
+    core = world.core()
+    core.learn()
+    for n in range(1500):
+        core.kill(hold(salt=n.to_bytes(16, "big"), reason="r" * limits.TEXT_MAX))
+    raw = request(world, "tenant", "list", Empty(), signer="security")
+    code, payload = await ask(core, raw, "tenant", "list")
+    assert code is Code.OK
+    (view,) = decode(TenantList, payload).tenants
+    known = {record.hold.id for record in core.revocations.active("acme")}
+    assert view.state == "killed"
+    assert len(view.holds) == limits.HOLDS_NAMED_MAX
+    assert set(view.holds) < known

@@ -79,7 +79,8 @@ class TenantView(Message):
     """A tenant as a region sees it.
 
     ``state``: killed (a hold is on it), open (the Core that answers has its root open), or closed
-    (that Core opens it when it is asked for).
+    (that Core opens it when it is asked for). ``holds`` has ids of the holds that keep it dark, not
+    more than ``HOLDS_NAMED_MAX``.
     """
 
     tenant: Name
@@ -93,7 +94,7 @@ class TenantView(Message):
     state: Literal["open", "closed", "killed"]
     l2_version: U32
     services: list[ServiceView]
-    holds: list[bytes]
+    holds: Annotated[list[Id], Field(max_length=limits.HOLDS_NAMED_MAX)]
 
 
 class TenantList(Message):

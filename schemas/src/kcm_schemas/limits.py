@@ -74,6 +74,10 @@ HOLDS_MAX: Final = 4096
 PARTS_SIZE: Final = 256 * 32
 """Bytes of the digests of a set of holds: one for each first byte of an id."""
 
+HOLDS_NAMED_MAX: Final = 16
+"""Holds that are named beside a tenant: hundreds of tenants share an answer, and their links'
+holds; ``hold list`` has them all."""
+
 HOLD_PAGE_MAX: Final = 512
 """Holds in one page of a list for operators: looking at them takes a Core some 10 ms."""
 

@@ -22,7 +22,7 @@ from kcm_bus.registry_feed import RegistryFeed
 from kcm_bus.streams import last, put
 from kcm_control.registry import Registry, replaces
 from kcm_control.revocation import Revocations
-from kcm_schemas import subjects
+from kcm_schemas import limits, subjects
 from kcm_schemas.admin import (
     AdminReply,
     AdminRequest,
@@ -232,7 +232,7 @@ class Admin:
             state="killed" if held else "open" if self._vault.ring(tenant.tenant) else "closed",
             l2_version=roots.current if roots else 0,
             services=services,
-            holds=[record.raw for record in held],
+            holds=[record.hold.id for record in held[: limits.HOLDS_NAMED_MAX]],
         )
 
     async def _expect(self, raw: bytes, *key: str) -> tuple[Entry | None, int]:
