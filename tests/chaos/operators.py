@@ -110,15 +110,15 @@ class Operators:
 
     async def held(self, region: str) -> dict[str, bool]:
         """The holds that a region knows, and whether each is lifted; raises ``KcmError``."""
-        listing = await self._admin.holds(region)
+        listing = await Kills(self._admin, [region]).listing(everything=True)
         await self.note_holds(listing)
-        return {view.hold_id.hex(): view.lifted for view in listing.holds}
+        return {view.hold_id.hex(): view.lifted for view in listing}
 
     async def lift_all(self) -> None:
         """Lift every operator's hold that any region still has; raises ``KcmError``."""
         for region in self._regions:
-            for view in (await self._admin.holds(region)).holds:
-                if view.cause == "operator" and not view.lifted:
+            for view in await Kills(self._admin, [region]).listing():
+                if view.cause == "operator":
                     kill = self._history.kills[view.hold_id.hex()]
                     await self.lift(kill)
 
