@@ -19,7 +19,8 @@ Look = Callable[[], Awaitable[str]]
 Tell = Callable[[str], None]
 
 HEAL_S = 90.0
-"""Seconds for everything to come back: the restarts, then the longest settling and leases."""
+"""Seconds for everything to come back: the restarts, then a settling and the longest leases. A key
+that flapped settles for longer."""
 POLL_S = 0.3
 BATCH = 256
 OPEN_S = 30.0
@@ -122,11 +123,12 @@ async def restart(
 
 async def _wait_for(wanted: list[tuple[str, Look]], history: History, tell: Tell) -> None:
     began = CLOCK.elapsed()
+    within_s = HEAL_S + history.settles_s
     for what, looks in wanted:
-        problem = await _until(looks, began + HEAL_S)
+        problem = await _until(looks, began + within_s)
         tell(f"{what}: {problem or 'none'} after {CLOCK.elapsed() - began:.1f} s")
         if problem:
-            history.unhealed.append(f"{what} {HEAL_S:.0f} s after healing: {problem}")
+            history.unhealed.append(f"{what} {within_s:.0f} s after healing: {problem}")
 
 
 async def _until(looks: Look, until: float) -> str:

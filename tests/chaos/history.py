@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from math import inf
 
+from kcm_control.settling import damped
 from kcm_control.timing import Model, Timing
 from kcm_schemas.control import Scope
 from kcm_schemas.registry import FencePolicy
@@ -107,6 +108,16 @@ class History:
     damages: list[Damage] = field(default_factory=list)
     repairs: list[str] = field(default_factory=list)
     """What operators did after disks had gone bad, as the runbook says."""
+
+    @property
+    def settles_s(self) -> float:
+        """The longest for which any key has to answer before its hold is lifted."""
+        settle_s = self.timing.settle_s
+        by_link: dict[tuple[str, str], list[int]] = {}
+        for kill in self.kills.values():
+            if kill.cause == "l1":
+                by_link.setdefault((kill.region, kill.target), []).append(kill.issued_ms)
+        return max((damped(settle_s, times) for times in by_link.values()), default=settle_s)
 
     def reached(self, kill: Kill) -> list[TenantSpec]:
         """The tenants that a hold is on."""

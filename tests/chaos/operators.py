@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from kcm import Admin, ClientContext
 from kcm.kills import Kills, NewHold
-from kcm_schemas.admin import HoldList, HoldStatus
+from kcm_schemas.admin import HoldStatus, HoldView
 from kcm_schemas.codes import KcmError
 from kcm_schemas.control import Scope
 
@@ -82,11 +82,11 @@ class Operators:
         while True:
             await asyncio.sleep(LOOK_S)
             with contextlib.suppress(KcmError):
-                await self.note_holds(await self._kills(self._regions[0]).listing())
+                await self.note_holds(await self._kills(self._regions[0]).listing(everything=True))
 
-    async def note_holds(self, listing: HoldList) -> None:
+    async def note_holds(self, listing: list[HoldView]) -> None:
         """Note the holds of a listing; of those in force, how far they are."""
-        for view in listing.holds:
+        for view in listing:
             if view.cause != "l1":
                 continue
             kill = self._history.kills.setdefault(
@@ -110,15 +110,15 @@ class Operators:
 
     async def held(self, region: str) -> dict[str, bool]:
         """The holds that a region knows, and whether each is lifted; raises ``KcmError``."""
-        listing = await self._admin.holds(region)
+        listing = await Kills(self._admin, [region]).listing(everything=True)
         await self.note_holds(listing)
-        return {view.hold_id.hex(): view.lifted for view in listing.holds}
+        return {view.hold_id.hex(): view.lifted for view in listing}
 
     async def lift_all(self) -> None:
         """Lift every operator's hold that any region still has; raises ``KcmError``."""
         for region in self._regions:
-            for view in (await self._admin.holds(region)).holds:
-                if view.cause == "operator" and not view.lifted:
+            for view in await Kills(self._admin, [region]).listing():
+                if view.cause == "operator":
                     kill = self._history.kills[view.hold_id.hex()]
                     await self.lift(kill)
 

@@ -65,9 +65,9 @@ def test_any_order_and_duplication_end_in_one_state(messages, random):
 @given(st.lists(records, max_size=8), records)
 def test_adding_changes_no_set_that_somebody_has(messages, added):
     before = HoldSet.of(messages)
-    told, count, known = before.in_order(), len(before), before.get(added.hold.id)
+    told, count, known = list(before.in_order()), len(before), before.get(added.hold.id)
     after = before.add(added)
-    assert (before.in_order(), len(before), before.get(added.hold.id)) == (told, count, known)
+    assert (list(before.in_order()), len(before), before.get(added.hold.id)) == (told, count, known)
     assert (after is before) == (after == before)
     assert after.get(added.hold.id) is not None
 
@@ -132,16 +132,31 @@ def test_a_join_is_only_of_one_hold(a):
 
 
 def digest_as_documented(holds):
-    """Of ``docs/wire-format.md``, from the statements alone."""
+    """Of ``docs/wire-format.md``, from ids and states alone."""
     parts = []
     for first in range(256):
-        mine = sorted((one.hold.id, one.message) for one in holds if one.hold.id[0] == first)
-        parts.append(sha256(b"".join(sha256(said).digest() for _, said in mine)).digest())
+        mine = sorted((one for one in holds if one.hold.id[0] == first), key=lambda r: r.hold.id)
+        part = sha256(b"".join(one.hold.id for one in mine if not one.lifted)).digest()
+        for origin in sorted({one.origin for one in mine if one.lifted}):
+            ids = b"".join(one.hold.id for one in mine if one.lifted and one.origin == origin)
+            part += sha256(origin.encode()).digest() + sha256(ids).digest()
+        parts.append(sha256(part).digest())
     return sha256(b"".join(parts)).digest()
 
 
 @given(sets, sets)
-def test_sets_have_the_same_digest_when_they_say_the_same(left, right):
+def test_sets_have_the_same_digest_when_each_hold_stands_the_same(left, right):
     assert left.digest == digest_as_documented(left)
-    said = [[(one.hold.id, one.message) for one in holds.in_order()] for holds in (left, right)]
+    said = [[(one.hold.id, one.lifted) for one in holds.in_order()] for holds in (left, right)]
     assert (left.digest == right.digest) == (said[0] == said[1])
+
+
+@given(sets, sets)
+def test_who_learns_what_is_unlike_holds_everything(asker, asked):
+    told = list(asked.unlike(asker.parts))
+    assert asker.merge(HoldSet.of(told)).digest == asker.merge(asked).digest
+    assert [one.hold.id for one in told] == sorted(one.hold.id for one in told)
+    assert list(asked.unlike(asked.parts)) == []
+    for after in (one.hold.id for one in told):
+        behind = [one for one in told if one.hold.id > after]
+        assert list(asked.unlike(asker.parts, after)) == behind

@@ -11,8 +11,11 @@ import asyncio
 import gc
 import logging
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Final
+
+from kcm_control.settling import DAMPED_MAX
 
 from tests.simulation.chaos import Chaos
 from tests.simulation.coverage import RACES, Coverage
@@ -162,7 +165,13 @@ class Run:
     def _recovery_s(self) -> float:
         """Seconds within which everything has to be well after everything was mended."""
         timing = self.plan.timing
-        return timing.settle_s + timing.l1_lease_s + timing.control_lease_s + 60
+        flapped = Counter(
+            (facts.origin, facts.target)
+            for facts in self.world.oracle.holds.values()
+            if facts.cause == "l1"
+        )
+        worst = min(DAMPED_MAX, 2 ** (max(flapped.values(), default=1) - 1))
+        return worst * timing.settle_s + timing.l1_lease_s + timing.control_lease_s + 60
 
     async def _as(self, client: Client, work: Any) -> bool:
         return await self.world.loop.spawn(client.node, work)

@@ -15,7 +15,10 @@ from kcm_schemas.admin import (
     BlastRadius,
     BootStatus,
     Empty,
-    HoldList,
+    HoldMatches,
+    HoldPage,
+    HoldPageQuery,
+    HoldPrefix,
     HoldQuery,
     HoldStatus,
     HoldView,
@@ -60,6 +63,7 @@ class Cores:
             ("put", self._put),
             ("status", self._status),
             ("list", self._list),
+            ("show", self._show),
         ):
             system.everywhere("hold", verb, handler)
 
@@ -89,26 +93,33 @@ class Cores:
         return self._of(decode(HoldQuery, request.payload).hold_id)
 
     def _list(self, request: AdminRequest, operator: str) -> Message:
-        return HoldList(
-            holds=[
-                HoldView(
-                    hold_id=hold_id,
-                    scope=held.hold.scope,
-                    target=held.hold.target,
-                    cause=held.hold.cause,
-                    origin=held.hold.origin,
-                    issuer=held.issuer,
-                    issued_ms=held.hold.issued_ms,
-                    reason=held.hold.reason,
-                    lifted=hold_id in self.lifted,
-                    lifted_ms=5 if hold_id in self.lifted else 0,
-                    lifted_by="bob" if hold_id in self.lifted else "",
-                    raw=held.raw,
-                )
-                for hold_id, held in sorted(self.held.items())
-            ],
-            more=False,
-        )
+        everything = decode(HoldPageQuery, request.payload).everything
+        shown = [view for view in self._views() if everything or not view.lifted]
+        return HoldPage(holds=sorted(shown, key=lambda view: view.hold_id), more=False)
+
+    def _show(self, request: AdminRequest, operator: str) -> Message:
+        prefix = decode(HoldPrefix, request.payload).prefix
+        found = [view for view in self._views() if view.hold_id.hex().startswith(prefix)]
+        return HoldMatches(holds=found[:2])
+
+    def _views(self) -> list[HoldView]:
+        return [
+            HoldView(
+                hold_id=hold_id,
+                scope=held.hold.scope,
+                target=held.hold.target,
+                cause=held.hold.cause,
+                origin=held.hold.origin,
+                issuer=held.issuer,
+                issued_ms=held.hold.issued_ms,
+                reason=held.hold.reason,
+                lifted=hold_id in self.lifted,
+                lifted_ms=5 if hold_id in self.lifted else 0,
+                lifted_by="bob" if hold_id in self.lifted else "",
+                raw=held.raw,
+            )
+            for hold_id, held in self.held.items()
+        ]
 
     def _of(self, hold_id: bytes) -> HoldStatus:
         hold = self.held[hold_id].hold
@@ -253,7 +264,13 @@ def row(**changes: object) -> TenantRow:
 
 def view(**changes: object) -> TenantView:
     services = [ServiceView(service="crm", l3_version=3)]
-    more = {"l2_version": 1, "services": services, "holds": [b"\x01"], "total": 1, "more": False}
+    more = {
+        "l2_version": 1,
+        "services": services,
+        "holds": [b"\x01" * 16],
+        "total": 1,
+        "more": False,
+    }
     return TenantView.model_validate({**FIELDS, **more, **changes})
 
 
@@ -275,7 +292,7 @@ def test_tenants_are_shown_as_table_and_json(desk: Desk) -> None:
     assert code == Exit.OK
     assert "crm/3" in out
     shown = json.loads(desk.run("tenant", "show", "acme", "--region", "us")[1])
-    assert (shown["tenant"], shown["holds"]) == ("acme", ["01"])
+    assert (shown["tenant"], shown["holds"]) == ("acme", ["01" * 16])
     assert len(desk.system.cores["us"].requests) == 1
     assert desk.run("tenant", "list", "--region", "mars")[0] == Exit.USAGE
 

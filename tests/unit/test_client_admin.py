@@ -10,14 +10,16 @@ from kcm.admin import Admin
 from kcm.context import ClientContext, ContextError, default_path
 from kcm.errors import Conflict, Forbidden, Malformed, Unavailable, UntrustedReply, error_for
 from kcm.hedge import first
-from kcm.kills import Kills, NewHold, matching
+from kcm.kills import Kills, NewHold
 from kcm.repeat import AGAIN_S, REPEATS_MAX, repeated
 from kcm_schemas.admin import (
     AdminReply,
     AdminRequest,
     BlastRadius,
     Empty,
-    HoldList,
+    HoldMatches,
+    HoldPage,
+    HoldPageQuery,
     HoldStatus,
     HoldView,
     PreviewQuery,
@@ -381,9 +383,7 @@ def view(hold: NewHold, **changes: object) -> HoldView:
 async def test_a_lift_embeds_the_hold_as_it_was_signed(system: FakeSystem, admin: Admin) -> None:
     kills = Kills(admin, ["eu"])
     hold = kills.make("tenant", "acme", "a drill")
-    system.everywhere(
-        "hold", "list", lambda request, operator: HoldList(holds=[view(hold)], more=False)
-    )
+    system.everywhere("hold", "show", lambda request, operator: HoldMatches(holds=[view(hold)]))
 
     def put(request: AdminRequest, operator: str) -> Message:
         raw = decode(PutStatement, request.payload).statement
@@ -402,29 +402,70 @@ async def test_a_lift_embeds_the_hold_as_it_was_signed(system: FakeSystem, admin
 async def test_only_what_an_operator_placed_is_lifted(system: FakeSystem, admin: Admin) -> None:
     kills = Kills(admin, ["eu"])
     hold, other = kills.make("tenant", "acme", ""), kills.make("tenant", "globex", "")
-    listing = HoldList(holds=[view(hold, cause="l1")], more=False)
-    system.everywhere("hold", "list", lambda request, operator: listing)
+    found = HoldMatches(holds=[view(hold, cause="l1")])
+    system.everywhere("hold", "show", lambda request, operator: found)
     with pytest.raises(Forbidden, match="ends by itself"):
         await kills.lift(hold.id, "", system.clock.now + 5)
+    found = HoldMatches(holds=[])
     with pytest.raises(Malformed):
         await kills.lift(bytes(16), "", system.clock.now + 5)
-    listing = HoldList(holds=[view(hold, raw=other.raw)], more=False)
+    found = HoldMatches(holds=[view(hold, raw=other.raw)])
     with pytest.raises(UntrustedReply):
         await kills.lift(hold.id, "", system.clock.now + 5)
-    listing = HoldList(holds=[view(hold, raw=b"forged")], more=False)
+    found = HoldMatches(holds=[view(hold, raw=b"forged")])
     with pytest.raises(UntrustedReply):
         await kills.lift(hold.id, "", system.clock.now + 5)
 
 
-async def test_an_id_may_be_shortened_as_long_as_it_is_one(admin: Admin) -> None:
+async def test_an_id_may_be_shortened_as_long_as_it_is_one(
+    system: FakeSystem, admin: Admin
+) -> None:
     kills = Kills(admin, ["eu"])
     holds = [kills.make("tenant", "acme", "") for _ in range(2)]
-    listing = HoldList(holds=[view(hold) for hold in holds], more=False)
-    assert matching(listing, holds[0].id.hex()[:16]) == holds[0].id
+    found = HoldMatches(holds=[view(holds[0])])
+    system.everywhere("hold", "show", lambda request, operator: found)
+    assert (await kills.find(holds[0].id.hex()[:16])).raw == holds[0].raw
+    found = HoldMatches(holds=[view(hold) for hold in holds])
     with pytest.raises(Malformed, match="several"):
-        matching(listing, "")
-    with pytest.raises(Malformed, match="no hold"):
-        matching(listing, "zz")
+        await kills.find("a")
+    for none in ("", "zz", "a" * 33):
+        with pytest.raises(Malformed, match="no hold"):
+            await kills.find(none)
+
+
+async def test_a_list_is_followed_page_by_page_and_shown_by_age(
+    system: FakeSystem, admin: Admin
+) -> None:
+    kills = Kills(admin, ["eu"])
+    made = [kills.make("tenant", "acme", "") for _ in range(5)]
+    known = sorted(
+        (view(hold, issued_ms=9 - n) for n, hold in enumerate(made)), key=lambda one: one.hold_id
+    )
+
+    def listed(request: AdminRequest, operator: str) -> Message:
+        query = decode(HoldPageQuery, request.payload)
+        behind = [one for one in known if one.hold_id > query.after]
+        return HoldPage(holds=behind[:2], more=len(behind) > 2)
+
+    system.everywhere("hold", "list", listed)
+    assert [one.hold_id for one in await kills.listing()] == [hold.id for hold in made[::-1]]
+
+
+@pytest.mark.parametrize("ids", [[], [1], [0, 1], [3, 2], [2, 2]])
+async def test_a_list_that_never_ends_is_not_followed(
+    system: FakeSystem, admin: Admin, ids: list[int]
+) -> None:
+    kills = Kills(admin, ["eu"])
+    hold = kills.make("tenant", "acme", "")
+    first = HoldPage(holds=[view(hold, hold_id=bytes([1]) * 16)], more=True)
+    again = HoldPage(holds=[view(hold, hold_id=bytes([n]) * 16) for n in ids], more=True)
+
+    def listed(request: AdminRequest, operator: str) -> Message:
+        return again if any(decode(HoldPageQuery, request.payload).after) else first
+
+    system.everywhere("hold", "list", listed)
+    with pytest.raises(UntrustedReply):
+        await kills.listing()
 
 
 async def test_a_slow_region_is_overtaken() -> None:

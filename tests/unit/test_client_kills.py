@@ -4,7 +4,8 @@ import pytest
 from kcm import Admin
 from kcm.errors import Malformed, Unavailable
 from kcm.kills import Kills
-from kcm_schemas.admin import HoldList, HoldStatus, HoldView, RegionStatus
+from kcm_schemas.admin import HoldMatches, HoldPrefix, HoldStatus, HoldView, RegionStatus
+from kcm_schemas.codec import decode
 from kcm_schemas.codes import Code, KcmError
 
 from tests.fakes.client import FakeSystem
@@ -23,6 +24,17 @@ def kills(system):
 
 def not_known(request, operator):
     raise KcmError(Code.MALFORMED, "no such hold is known here")
+
+
+def knows(*views):
+    """Answers look-ups as a Core that knows these."""
+
+    def show(request, operator):
+        prefix = decode(HoldPrefix, request.payload).prefix
+        found = [view for view in views if view.hold_id.hex().startswith(prefix)]
+        return HoldMatches(holds=found[:2])
+
+    return show
 
 
 def standing(hold, **changes):
@@ -63,12 +75,8 @@ async def test_a_lift_finds_its_hold_in_whichever_region_knows_it(system, kills)
         issuer="alice", issued_ms=1, reason="", lifted=False, lifted_ms=0,
         lifted_by="", raw=hold.raw,
     )  # fmt: skip
-    system.cores["eu"].handlers["hold", "list"] = lambda request, operator: HoldList(
-        holds=[], more=False
-    )
-    system.cores["us"].handlers["hold", "list"] = lambda request, operator: HoldList(
-        holds=[known], more=False
-    )
+    system.cores["eu"].handlers["hold", "show"] = lambda request, operator: HoldMatches(holds=[])
+    system.cores["us"].handlers["hold", "show"] = knows(known)
     system.everywhere("hold", "put", lambda request, operator: standing(hold, lifted=True))
     assert (await kills.lift(hold.id, "", system.clock.now + 5)).lifted
     with pytest.raises(Malformed):

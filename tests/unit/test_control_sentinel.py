@@ -6,7 +6,7 @@ import random
 import pytest
 from kcm_control.proofs import Target
 from kcm_control.sentinel import Sentinel, Verdict, judge
-from kcm_control.settling import Settling
+from kcm_control.settling import Settling, damped
 from kcm_control.timing import Timing
 from kcm_schemas.l1 import L1State
 
@@ -323,6 +323,46 @@ def test_a_key_that_flaps_never_settles():
             settling.success("link", 100 + round_, 10, now, now)
             assert not settling.ripe("link")
         settling.refused("link")
+
+
+MINUTE_MS = 60_000
+DAY_MS = 24 * 60 * MINUTE_MS
+
+
+@pytest.mark.parametrize(
+    ("refused_ms", "expected_s"),
+    [
+        ([], 60),
+        ([7], 60),
+        ([0, MINUTE_MS], 120),
+        ([0, MINUTE_MS, 4 * MINUTE_MS], 240),
+        ([0, 10, MINUTE_MS - 1], 60),  # three Cores, one refusal
+        ([0, 10, MINUTE_MS, MINUTE_MS + 10], 120),
+        ([0, DAY_MS], 120),
+        ([0, DAY_MS + 1], 60),
+        ([0, 2 * MINUTE_MS, 5 * DAY_MS, 5 * DAY_MS + 5 * MINUTE_MS], 120),
+        ([n * 90 * MINUTE_MS for n in range(7)], 3600),
+        ([n * 90 * MINUTE_MS for n in range(50)], 3600),
+    ],
+)
+def test_a_key_that_refuses_again_within_a_day_has_to_answer_for_longer(refused_ms, expected_s):
+    assert damped(60.0, refused_ms) == expected_s
+    assert damped(60.0, set(refused_ms)) == expected_s
+
+
+def test_a_key_that_flaps_all_day_causes_few_holds():
+    refused, now = [], 0
+    while now < DAY_MS:
+        refused.append(now)
+        now += int(damped(60.0, refused) * 1000) + 10_000
+    assert len(refused) <= 50
+
+
+def test_a_hold_of_a_key_that_flapped_is_ripe_later():
+    settling = settle((11, 100.0, 100.0), (20, 219.9, 219.9))
+    assert not settling.ripe("link", 120.0)
+    settling.success("link", 21, 10, 220.0, 220.0)
+    assert settling.ripe("link", 120.0)
 
 
 def test_links_settle_each_for_itself():

@@ -24,6 +24,7 @@ from kcm_schemas.registry import Link, Service, Tenant
 from kcm_schemas.signed import Kind
 
 from tests.unit.core_rig import LINK, SERVICE, TENANT, VERIFIER, World, signed
+from tests.unit.trust_rig import hold
 
 KINDS = {Tenant: Kind.TENANT, Link: Kind.LINK, Service: Kind.SERVICE}
 
@@ -335,3 +336,15 @@ async def test_a_record_that_was_acknowledged_and_is_not_there_is_not_on_record(
     world.bus.stream.forgets.clear()  # somebody restarted it
     assert await put(core, record) is Code.OK
     assert subject in world.bus.stream.stored
+
+
+async def test_a_tenant_is_shown_however_many_holds_are_on_it(world):
+    core = await world.core().made()
+    for n in range(1500):
+        core.kill(hold(salt=n.to_bytes(16, "big"), reason="r" * limits.TEXT_MAX))
+    query = TenantShowQuery(tenant="acme", after="", limit=10)
+    view = decode(TenantView, await page(core, query, verb="show"))
+    known = {record.hold.id for record in core.revocations.active("acme")}
+    assert view.state == "killed"
+    assert len(view.holds) == limits.HOLDS_NAMED_MAX
+    assert set(view.holds) < known

@@ -128,7 +128,7 @@ ROWS: Final = [
     Row(
         "pull",
         Kind.PULL,
-        PullRequest(region="us", nonce=ID, after=ID, known=bytes(32), hold_id=ID),
+        PullRequest(region="us", nonce=ID, after=ID, parts=b"", hold_id=ID),
         V.pull,
         ("core-us",),
     ),

@@ -144,7 +144,7 @@ def pull_reply(region: str) -> PullReply:
         watched_ms=0,
         reached=bytes(32),
         settled=True,
-        message=b"",
+        lifted=False,
         holds=[],
         boots=[],
     )

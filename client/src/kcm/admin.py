@@ -21,11 +21,12 @@ from kcm_schemas.admin import (
     AdminRequest,
     BlastRadius,
     Empty,
-    HoldList,
-    HoldListQuery,
+    HoldMatches,
+    HoldPage,
+    HoldPageQuery,
+    HoldPrefix,
     HoldQuery,
     HoldStatus,
-    HoldView,
     LinkView,
     PreviewQuery,
     PutStatement,
@@ -50,7 +51,7 @@ from kcm_trust.identity import Identity, digest
 from kcm_trust.verify import Untrusted, Verifier
 
 from kcm.context import ClientContext
-from kcm.errors import Malformed, ServiceError, UntrustedReply, error_for
+from kcm.errors import ServiceError, UntrustedReply, error_for
 from kcm.pages import OnPage, Page, follow, silent
 from kcm.repeat import repeated
 from kcm.transport import Opener, Transport, open_nats
@@ -171,27 +172,17 @@ class Admin:
 
         return (await follow(ask, lambda row: row.service, ""))[0]
 
-    async def holds(self, region: str) -> HoldList:
-        """All holds that a region knows, lifted ones too, oldest first."""
+    async def holds(self, region: str, after: bytes, *, everything: bool) -> HoldPage:
+        """Holds that a region knows with ids above ``after``, by id: one page.
 
-        async def ask(after: bytes, rows: int) -> Page[HoldView]:
-            query = HoldListQuery(after=after, limit=rows)
-            page = await self.ask(region, "hold", "list", query, HoldList)
-            return Page(page.holds, page.more)
+        Those in force, or with ``everything`` lifted ones too.
+        """
+        query = HoldPageQuery(after=after, everything=everything)
+        return await self.ask(region, "hold", "list", query, HoldPage)
 
-        found, _ = await follow(ask, lambda view: view.hold_id, bytes(limits.ID_SIZE))
-        found.sort(key=lambda view: (view.issued_ms, view.hold_id))
-        return HoldList(holds=found, more=False)
-
-    async def hold(self, region: str, hold_id: bytes) -> HoldView:
-        """One hold that a region knows; raises ``Malformed`` when it knows none of this id."""
-        before = max(0, int.from_bytes(hold_id, "big") - 1).to_bytes(limits.ID_SIZE, "big")
-        query = HoldListQuery(after=before, limit=1)
-        page = await self.ask(region, "hold", "list", query, HoldList)
-        for view in page.holds:
-            if view.hold_id == hold_id:
-                return view
-        raise Malformed("no hold has this id")
+    async def matching_holds(self, region: str, prefix: str) -> HoldMatches:
+        """The holds whose ids begin with ``prefix`` (hexadecimal digits), two at most."""
+        return await self.ask(region, "hold", "show", HoldPrefix(prefix=prefix), HoldMatches)
 
     async def hold_status(
         self, region: str, hold_id: bytes, *, deadline_s: float = ADMIN_S

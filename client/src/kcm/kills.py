@@ -8,12 +8,14 @@ by a Core once every instance on record has purged. Until then the kill is under
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 from kcm_schemas import limits
-from kcm_schemas.admin import HoldList, HoldStatus, HoldView
+from kcm_schemas.admin import HoldPage, HoldStatus, HoldView
 from kcm_schemas.codes import Code
 from kcm_schemas.control import Scope
 from kcm_trust.verify import Untrusted
@@ -29,6 +31,11 @@ ASK_S: Final = 4.0
 
 POLL_S: Final = 0.25
 """Seconds between two looks at a hold that is not complete."""
+
+_FIRST: Final = bytes(limits.ID_SIZE)
+"""The id behind which a list of holds begins."""
+
+_DIGITS: Final = re.compile(f"[0-9a-f]{{1,{2 * limits.ID_SIZE}}}")
 
 TIMEOUT_S: Final = 90.0
 """Seconds to wait for completeness: above the longest lease and fence (60 s) and a deadline."""
@@ -119,17 +126,45 @@ class Kills:
         self._prefer(region)
         return _about(status, hold_id)
 
-    async def listing(self) -> HoldList:
-        """All holds, from whichever region answers."""
-        return (await first(self._regions, self._admin.holds))[1]
+    async def listing(self, *, everything: bool = False) -> list[HoldView]:
+        """The holds in force, or with ``everything`` lifted ones too, oldest first.
+
+        From whichever region answers first, page by page.
+        """
+
+        async def ask(region: str) -> HoldPage:
+            return await self._admin.holds(region, _FIRST, everything=everything)
+
+        region, page = await first(self._regions, ask)
+        found = _behind(_FIRST, page)
+        while page.more:
+            after = found[-1].hold_id
+            page = await self._admin.holds(region, after, everything=everything)
+            found += _behind(after, page)
+        return sorted(found, key=lambda view: (view.issued_ms, view.hold_id))
+
+    async def find(self, prefix: str) -> HoldView:
+        """The one hold whose hexadecimal id begins with ``prefix``; raises ``malformed``.
+
+        From whichever region knows it.
+        """
+        if not _DIGITS.fullmatch(prefix):
+            raise Malformed("no hold has this id")
+
+        async def ask(region: str) -> list[HoldView]:
+            found = (await self._admin.matching_holds(region, prefix)).holds
+            if not found:
+                raise Malformed("no hold has this id")
+            return found
+
+        found = (await first(self._regions, ask))[1]
+        if len(found) != 1:
+            raise Malformed("several ids begin like this")
+        return found[0]
 
     async def lift(self, hold_id: bytes, reason: str, until: float) -> HoldStatus:
         """End a hold that an operator placed; again and again until that is durable."""
-
-        async def ask(region: str) -> HoldView:
-            return await self._admin.hold(region, hold_id)
-
-        view = (await first(self._regions, ask))[1]
+        view = await self.find(hold_id.hex())
         if view.cause != "operator":
             raise error_for(
                 Code.FORBIDDEN, "the root key's own hold ends by itself when the key is enabled"
@@ -180,12 +215,13 @@ class Kills:
         self._regions.insert(0, region)
 
 
-def matching(holds: HoldList, prefix: str) -> bytes:
-    """The id of the one hold whose hexadecimal id begins with ``prefix``; raises ``malformed``."""
-    found = [view.hold_id for view in holds.holds if view.hold_id.hex().startswith(prefix)]
-    if len(found) != 1:
-        raise Malformed("no hold has this id" if not found else "several ids begin like this")
-    return found[0]
+def _behind(after: bytes, page: HoldPage) -> list[HoldView]:
+    """The holds of a page; raises unless they go on behind ``after``, so that pages end."""
+    ids = [view.hold_id for view in page.holds]
+    onwards = all(one < other for one, other in pairwise([after, *ids]))
+    if not onwards or (page.more and not ids):
+        raise UntrustedReply("a Core's list of holds does not go on where it ended")
+    return list(page.holds)
 
 
 def _about(status: HoldStatus, hold_id: bytes) -> HoldStatus:

@@ -124,7 +124,8 @@ class ServiceView(Message):
 class TenantView(Message):
     """A tenant as a region sees it, with its keys' versions and a page of its services.
 
-    ``total``: how many services it has. ``holds`` are those in force, as they were signed.
+    ``total``: how many services it has. ``holds`` has ids of the holds that keep it dark, not more
+    than ``HOLDS_NAMED_MAX``.
     """
 
     tenant: Name
@@ -138,7 +139,7 @@ class TenantView(Message):
     state: TenantState
     l2_version: U32
     services: list[ServiceView]
-    holds: list[bytes]
+    holds: Annotated[list[Id], Field(max_length=limits.HOLDS_NAMED_MAX)]
     total: U32
     more: bool
 
@@ -173,6 +174,12 @@ class HoldQuery(Message):
     hold_id: Id
 
 
+class HoldPrefix(Message):
+    """Which hold to look up: its id in hexadecimal, or the first digits of it."""
+
+    prefix: Annotated[str, Field(pattern=f"^[0-9a-f]{{1,{2 * limits.ID_SIZE}}}$")]
+
+
 class HoldView(Message):
     """A hold as it stands; ``raw`` is the signed hold, which a lift embeds.
 
@@ -193,17 +200,26 @@ class HoldView(Message):
     raw: bytes
 
 
-class HoldListQuery(Message):
-    """A page of the holds that a region knows, by id, from the first one above ``after`` on."""
+class HoldMatches(Message):
+    """The holds whose ids begin as asked: two at most, which says that there are several."""
+
+    holds: Annotated[list[HoldView], Field(max_length=2)]
+
+
+class HoldPageQuery(Message):
+    """Which holds to list: those with an id above ``after`` (zeros: all), by id.
+
+    ``everything``: lifted ones too, else only those in force.
+    """
 
     after: Id
-    limit: PageRows
+    everything: bool
 
 
-class HoldList(Message):
-    """Holds that a region knows, lifted ones too."""
+class HoldPage(Message):
+    """Holds that a region knows, by id; ``more`` says that there are more behind the last one."""
 
-    holds: list[HoldView]
+    holds: Annotated[list[HoldView], Field(max_length=limits.HOLD_PAGE_MAX)]
     more: bool
 
 

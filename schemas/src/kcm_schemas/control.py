@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Final, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from kcm_schemas import limits
 from kcm_schemas.codec import Message
@@ -133,15 +133,22 @@ class Proof(Message):
 class PullRequest(Message):
     """Ask another region what it holds, and who it knows, after its stream is caught up.
 
-    ``after`` is the id behind which to go on (zeros: from the start, by ids); ``known`` is the
-    digest of what the asker holds. ``hold_id`` is the hold whose progress is asked for.
+    ``after`` is the id behind which to go on (zeros: from the start, by ids). ``parts`` has for
+    each first byte of an id a digest of what the asker holds, or is empty: no holds are wanted.
+    ``hold_id`` is the hold whose progress is asked for.
     """
 
     region: Name
     nonce: Id
     after: Id
-    known: Digest
+    parts: Annotated[bytes, Field(max_length=limits.PARTS_SIZE)]
     hold_id: Id
+
+    @model_validator(mode="after")
+    def _all_or_none(self) -> PullRequest:
+        if len(self.parts) not in (0, limits.PARTS_SIZE):
+            raise ValueError("a pull has a digest for each first byte of an id, or none")
+        return self
 
 
 class Boot(Message):
@@ -163,10 +170,10 @@ class Boot(Message):
 class PullReply(Message):
     """Holds of a region (signed statements), in the order of their ids, and its boots on record.
 
-    ``same`` says that the region holds exactly what the asker does: then no holds follow.
+    Of those parts only that differ; ``same`` says that none does: then no holds follow.
     ``more`` says that there are more behind the last one. ``durable_at`` is the stream sequence at
     which ``hold_id`` of the request was acknowledged in this region, 0 when it is not stored there;
-    ``message`` is that hold as it is stored. ``position`` is the stream's latest sequence.
+    ``lifted`` says whether it is lifted there. ``position`` is the stream's latest sequence.
     ``held_ms`` is for how long who answers has known the hold in that place, and ``watched_ms`` for
     how long it had missed nothing of the stream before. ``reached`` is over what it knows of the
     tenants that the hold reaches, and ``settled`` says that no Core of the region knows others.
@@ -182,6 +189,6 @@ class PullReply(Message):
     watched_ms: U32
     reached: Digest
     settled: bool
-    message: Annotated[bytes, Field(max_length=2 * limits.SIGNED_HOLD_MAX)]
+    lifted: bool
     holds: Annotated[list[bytes], Field(max_length=limits.HOLDS_MAX)]
     boots: Annotated[list[Boot], Field(max_length=4096)]

@@ -83,6 +83,16 @@ TRIM_HEADS_MAX: Final = 64
 STREAM_HEAD_MAX: Final = 1024
 """Bytes of a signed stream head: two names of 63 characters, two digests' worth and numbers."""
 
+PARTS_SIZE: Final = 256 * 32
+"""Bytes of the digests of a set of holds: one for each first byte of an id."""
+
+HOLDS_NAMED_MAX: Final = 16
+"""Holds that are named beside a tenant: hundreds of tenants share an answer, and their links'
+holds; ``hold list`` has them all."""
+
+HOLD_PAGE_MAX: Final = 512
+"""Holds in one page of a list for operators: looking at them takes a Core some 10 ms."""
+
 AUDIT_EVENTS_MAX: Final = 256
 """Events in one audit message."""
 

@@ -68,7 +68,7 @@ STATEMENT_MAX: Final[Mapping[Kind, int]] = MappingProxyType(
         Kind.LEASE: 4 * _KIB,
         Kind.FENCE: 4 * _KIB,
         Kind.PROOF: 32 * _KIB,
-        Kind.PULL: 4 * _KIB,
+        Kind.PULL: 16 * _KIB,
     }
 )
 """Bytes of a statement by its kind, signatures included: whoever checks a signature reads the whole

@@ -97,7 +97,7 @@ class AtOnce(Settling):
     def success(self, link: str, position: int, held_at: int, moment: float, now: float) -> None:
         super().success(link, max(position, held_at), held_at, moment, now)
 
-    def ripe(self, link: str) -> bool:
+    def ripe(self, link: str, at_least_s: float = 0.0) -> bool:
         return link in self._runs
 
 

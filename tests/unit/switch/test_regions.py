@@ -9,9 +9,11 @@ from kcm_schemas.codec import encode
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.control import PullReply, PullRequest
 from kcm_schemas.signed import Kind
+from kcm_trust.statements import lift
 
 from tests.fakes.virtual import let_pass, settled, until
 from tests.unit.switch.rig import LINK, VERIFIER, held, hold, lifted, signed, tenant
+from tests.vectors.families.messages import identity
 
 
 def place(one, region="eu"):
@@ -35,8 +37,7 @@ async def answering(system, region, answer):
         fields = {
             "region": region, "nonce": request.nonce, "same": False, "more": False,
             "position": 9, "durable_at": 0, "held_ms": 0, "watched_ms": 0,
-            "reached": bytes(32), "settled": True,
-            "message": b"", "holds": [], "boots": [],
+            "reached": bytes(32), "settled": True, "lifted": False, "holds": [], "boots": [],
         }  # fmt: skip
         fields |= answer(request) or {}
         signer = fields.pop("signer", f"core-{region}-1")
@@ -77,6 +78,65 @@ async def test_there_is_no_fence_before_everything_learned_is_durable_here(syste
     await until(lambda: fences(eu.stream))
     stored = eu.stream.entries[place(one)].sequence
     assert all(stored < fence.sequence for fence in fences(eu.stream))
+
+
+async def test_others_have_their_turn_while_thousands_of_holds_are_learned(system):
+    """After a partition; those that still kill are learned first."""
+    known = [hold(origin="us", target=f"t{n}") for n in range(300)]
+    raws = [lifted(one) if n % 3 else held(one) for n, one in enumerate(known)]
+    await answering(system, "us", lambda _: {"holds": raws})
+    eu = system.core("core-eu-1")
+    learned, spans = [], [0]
+    learn = eu.switch.learning.learn
+
+    def counted(raw):
+        spans[-1] += 1
+        asyncio.get_running_loop().call_soon(spans.append, 0)  # somebody else has a turn
+        learned.append(learn(raw))
+        return learned[-1]
+
+    eu.switch.learning.learn = counted
+    await eu.start(watch=False)
+    assert len(eu.revocations.holds) == len(known)
+    assert max(spans) <= regions_module.SLICE
+    first = learned[: len(known) // 3]
+    assert not any(record.lifted for record in first)
+    assert {record.hold.target for record in first} <= set(eu.purged)
+
+
+async def test_what_both_regions_know_does_not_travel_again(system):
+    no_broadcasts(system)
+    eu, us = system.core("core-eu-1"), system.core("core-us-1")
+    known = [hold(origin="us", target=f"t{n}") for n in range(200)]
+    for one in known:
+        eu.switch.learning.learn(lifted(one))
+        us.switch.learning.learn(lifted(one))
+    new = hold(origin="us")
+    us.switch.learning.learn(held(new))
+    await us.start(watch=False)
+    await eu.start(watch=False)
+    assert eu.revocations.killed("acme")
+    await eu.kills.status(new.id)
+    replies = [VERIFIER.pull_reply(m.data) for m in system.wire.sent if "_INBOX" in m.subject]
+    from_us = [one.holds for one in replies if one.region == "us"]
+    of_its_part = [one for one in [*known, new] if one.id[0] == new.id[0]]
+    assert max(map(len, from_us)) == len(of_its_part)
+
+
+async def test_two_signatures_of_one_lift_are_no_difference(system):
+    no_broadcasts(system)
+    eu, us = system.core("core-eu-1"), system.core("core-us-1")
+    one = hold(origin="us")
+    for core, signer in ((eu, "security"), (us, "security-2")):
+        core.switch.learning.learn(lift(identity(signer), held(one), issued_ms=9, reason="over"))
+    assert eu.revocations.holds != us.revocations.holds
+    assert eu.revocations.holds.digest == us.revocations.holds.digest
+    await us.start(watch=False)
+    await eu.start(watch=False)
+    await until(lambda: eu.switch.durable_at(one.id) and us.switch.durable_at(one.id))
+    status = await eu.kills.status(one.id)
+    assert status.lifted
+    assert all(region.durable_at for region in status.regions if region.region != "ap")
 
 
 async def test_a_fence_names_a_mark_from_before_the_question(system):
@@ -183,7 +243,11 @@ async def test_a_pull_is_answered_behind_an_own_record_that_began_after_it_arriv
     await us.start(watch=False)
     member = system.wire.join("core-eu-1")
     request = PullRequest(
-        region="eu", nonce=b"n" * 16, after=bytes(16), known=bytes(32), hold_id=bytes(16)
+        region="eu",
+        nonce=b"n" * 16,
+        after=bytes(16),
+        parts=bytes(limits.PARTS_SIZE),
+        hold_id=bytes(16),
     )
     us.follower.paused = True
     one = hold(origin="us")
@@ -206,7 +270,11 @@ async def test_a_pull_that_nobody_may_sign_is_not_answered(system, who):
     await us.start(watch=False)
     member = system.wire.join(who)
     request = PullRequest(
-        region="eu", nonce=b"n" * 16, after=bytes(16), known=bytes(32), hold_id=bytes(16)
+        region="eu",
+        nonce=b"n" * 16,
+        after=bytes(16),
+        parts=bytes(limits.PARTS_SIZE),
+        hold_id=bytes(16),
     )
     with pytest.raises(KcmError):
         await member.request(subjects.pull("us", "eu"), signed(Kind.PULL, request, who), 1.0)
@@ -218,7 +286,11 @@ async def test_an_answer_goes_to_an_inbox_only(system):
     await us.start(watch=False)
     member = system.wire.join("core-eu-1")
     request = PullRequest(
-        region="eu", nonce=b"n" * 16, after=bytes(16), known=bytes(32), hold_id=bytes(16)
+        region="eu",
+        nonce=b"n" * 16,
+        after=bytes(16),
+        parts=bytes(limits.PARTS_SIZE),
+        hold_id=bytes(16),
     )
     target = subjects.broadcast_hold("us", "tenant", bytes(16))
     system.wire.sent.clear()
@@ -304,8 +376,7 @@ def test_the_largest_reply_fits_into_a_message():
     ] * BOOTS_MAX  # fmt: skip
     reply = PullReply(
         region="eu", nonce=bytes(16), same=False, more=True, position=1, durable_at=1,
-        held_ms=1 << 31, watched_ms=1 << 31, reached=bytes(32), settled=True,
-        message=b"m" * 2 * limits.SIGNED_HOLD_MAX,
+        held_ms=1 << 31, watched_ms=1 << 31, reached=bytes(32), settled=True, lifted=False,
         holds=[bytes(limits.SIGNED_HOLD_MAX)]
         * (regions_module.PAGE_BYTES // limits.SIGNED_HOLD_MAX),
         boots=boots,

@@ -12,7 +12,7 @@ from kcm.cli.settings import Settings, common, region_option, run_async
 from kcm.cli.watching import COLUMNS, follow, rows, verdict
 
 if TYPE_CHECKING:
-    from kcm_schemas.admin import HoldList, HoldStatus
+    from kcm_schemas.admin import HoldStatus, HoldView
 
 SHOWN: Final = 16
 """Hexadecimal digits of a hold's id in a table: enough to name it by."""
@@ -30,8 +30,7 @@ def hold() -> None:
 @common
 def list_holds(settings: Settings, region: str | None, *, everything: bool, ids: bool) -> None:
     """Show the holds that are in force."""
-    holds = run_async(_list(settings, region))
-    shown = [view for view in holds.holds if everything or not view.lifted]
+    shown = run_async(_list(settings, region, everything=everything))
     if ids:
         for view in shown:
             click.echo(view.hold_id.hex())
@@ -94,16 +93,16 @@ def lift(settings: Settings, hold_id: str, reason: str, timeout: float, region: 
     note(settings, "lifted", hold_id=status.hold_id, lifted=status.lifted)
 
 
-async def _list(settings: Settings, region: str | None) -> HoldList:
+async def _list(settings: Settings, region: str | None, *, everything: bool) -> list[HoldView]:
     async with settings.kills(region) as (_, __, kills):
-        return await kills.listing()
+        return await kills.listing(everything=everything)
 
 
 async def _show(settings: Settings, prefix: str, wait: float, region: str | None) -> int:
-    from kcm.kills import ASK_S, matching
+    from kcm.kills import ASK_S
 
     async with settings.kills(region) as (_, __, kills):
-        hold_id = matching(await kills.listing(), prefix.lower())
+        hold_id = (await kills.find(prefix.lower())).hold_id
         until = settings.around.until(wait or ASK_S)
         if wait:
             return await follow(settings, kills.watch(hold_id, until), hold_id)
@@ -121,8 +120,6 @@ async def _lift(
     timeout: float,  # noqa: ASYNC109 - of the whole command, not of one call
     region: str | None,
 ) -> HoldStatus:
-    from kcm.kills import matching
-
     async with settings.kills(region) as (_, __, kills):
-        hold_id = matching(await kills.listing(), prefix.lower())
+        hold_id = (await kills.find(prefix.lower())).hold_id
         return await kills.lift(hold_id, reason, settings.around.until(timeout))

@@ -67,8 +67,8 @@ def retire(settings: Settings, name: str, reason: str, timeout: float) -> int:
 
 async def _list(settings: Settings) -> tuple[list[str], dict[str, HoldView]]:
     async with settings.kills(None) as (_, regions, kills):
-        holds = (await kills.listing()).holds
-        retired = {v.target: v for v in holds if v.scope == "region" and not v.lifted}
+        holds = await kills.listing()
+        retired = {v.target: v for v in holds if v.scope == "region"}
         return sorted(regions), retired
 
 

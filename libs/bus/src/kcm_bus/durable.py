@@ -40,6 +40,11 @@ STAND_BACK_S: Final = 0.03
 to write spares the others the work, and none takes the processor from those that still purge."""
 
 
+WRITES_MAX: Final = 64
+"""Holds that a Core writes at once: thousands that were learned together take turns, and one that
+was placed here does not wait for them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """Where a state of a hold lies, since when that is known here, and whether it lay elsewhere."""
@@ -81,6 +86,7 @@ class DurableHolds:
         self._forgotten: set[bytes] = set()
         """Holds that the stream acknowledged and did not have: each is logged once."""
         self._tasks: set[asyncio.Task[None]] = set()
+        self._turns: Final = asyncio.Semaphore(WRITES_MAX)
         self._closing = False
         self._why = ""
 
@@ -154,7 +160,7 @@ class DurableHolds:
             self._again[hold_id] = True
             return
         self._again[hold_id] = False
-        wait = 0.0 if at_once else STAND_BACK_S * self._random.public(1)[0] / 256
+        wait = 0.0 if at_once else STAND_BACK_S * (1 + self._random.public(1)[0]) / 256
         task = asyncio.get_running_loop().create_task(self._write(hold_id, wait))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -171,7 +177,11 @@ class DurableHolds:
             while not self._closing:
                 self._again[hold_id] = False
                 try:
-                    done = await self._try(hold_id)
+                    if not wait:
+                        done = await self._try(hold_id)
+                    else:
+                        async with self._turns:
+                            done = await self._try(hold_id)
                 except KcmError as error:
                     done = False
                     if error.code is not Code.CONFLICT:

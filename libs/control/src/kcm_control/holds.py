@@ -15,6 +15,7 @@ from functools import cached_property
 from hashlib import sha256
 from typing import Final
 
+from kcm_schemas import limits
 from kcm_schemas.control import Hold
 
 
@@ -31,6 +32,11 @@ class HoldRecord:
     def lifted(self) -> bool:
         """Whether the hold has ended."""
         return self.lift is not None
+
+    @property
+    def origin(self) -> str:
+        """What a lift of many has to name, beside the id, to end this hold."""
+        return f"{self.hold.cause}.{self.hold.origin}"
 
     @property
     def message(self) -> bytes:
@@ -59,10 +65,24 @@ class _Shard:
 
     @cached_property
     def digest(self) -> bytes:
-        total = sha256()
+        held: list[bytes] = []
+        lifted: dict[str, list[bytes]] = {}
         for one in sorted(self.records):
-            total.update(sha256(self.records[one].message).digest())
+            record = self.records[one]
+            ids = lifted.setdefault(record.origin, []) if record.lifted else held
+            ids.append(one)
+        total = sha256(_of(held))
+        for origin in sorted(lifted):
+            total.update(sha256(origin.encode()).digest() + _of(lifted[origin]))
         return total.digest()
+
+    def in_order(self, after: bytes) -> Iterator[HoldRecord]:
+        """The records above ``after``, by id."""
+        return (self.records[one] for one in sorted(self.records) if one > after)
+
+
+def _of(ids: list[bytes]) -> bytes:
+    return sha256(b"".join(ids)).digest()
 
 
 _EMPTY: Final = _Shard({})
@@ -108,21 +128,48 @@ class HoldSet:
 
     @cached_property
     def digest(self) -> bytes:
-        """32 bytes that two sets share when they say the same, in the same signed words.
+        """32 bytes that two sets share when each hold stands the same in both.
 
-        Over the digests of the shards in order, each over the digests of its statements by id:
-        one more hold is digested without reading the others again.
+        Over ids and states, and not over what was signed: two signatures of one lift are no
+        difference. It is made of the digests of the shards in order, so that one more hold is
+        digested without reading the others again.
         """
-        return sha256(b"".join(shard.digest for shard in self._shards)).digest()
+        return sha256(self.parts).digest()
 
-    def in_order(self, after: bytes = b"") -> list[HoldRecord]:
-        """The records whose ids are above ``after``, by id: the same everywhere."""
-        return [
-            shard.records[one]
-            for shard in self._shards[_shard(after) :]
-            for one in sorted(shard.records)
-            if one > after
-        ]
+    @cached_property
+    def parts(self) -> bytes:
+        """The digests of the shards in order: 256 of 32 bytes each."""
+        return b"".join(shard.digest for shard in self._shards)
+
+    def unlike(self, parts: bytes, after: bytes = b"") -> Iterator[HoldRecord]:
+        """The records above ``after``, by id, of every shard whose digest is another in ``parts``.
+
+        ``parts`` is the ``parts`` of another set.
+        """
+        for at, shard in enumerate(self._shards):
+            if shard.digest != parts[32 * at : 32 * (at + 1)]:
+                yield from shard.in_order(after)
+
+    def in_order(self, after: bytes = b"") -> Iterator[HoldRecord]:
+        """The records whose ids are above ``after``, by id: the same everywhere.
+
+        Whoever takes a few does not pay for the others.
+        """
+        for shard in self._shards[_shard(after) :]:
+            yield from shard.in_order(after)
+
+    def beginning(self, prefix: str) -> Iterator[HoldRecord]:
+        """The records whose ids, in hexadecimal, begin so, by id.
+
+        ``prefix`` is up to 32 digits of 0-9 and a-f.
+        """
+        digits = 2 * limits.ID_SIZE
+        least = bytes.fromhex(prefix.ljust(digits, "0"))
+        most = bytes.fromhex(prefix.ljust(digits, "f"))
+        for shard in self._shards[_shard(least) : _shard(most) + 1]:
+            for one in sorted(shard.records):
+                if least <= one <= most:
+                    yield shard.records[one]
 
     def __iter__(self) -> Iterator[HoldRecord]:
         return (record for shard in self._shards for record in shard.records.values())

@@ -9,12 +9,17 @@ anything else with the message.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.registry import Link, Tenant
 
 from kcm_control.holds import HoldRecord, HoldSet
 from kcm_control.registry import Put, Record, Registry
+
+REFUSALS_MAX: Final = 64
+"""Times of a link's refusals that are kept: six in a row are the longest settling, and each of a
+region's Cores may have placed a hold for each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +46,7 @@ class Revocations:
         self._region = region
         self._generations: dict[str, int] = {}
         self._active: dict[tuple[str, str], dict[bytes, HoldRecord]] = {}
+        self._refused: dict[tuple[str, str], set[int]] = {}
         self.holds = HoldSet()
 
     def learn(self, record: HoldRecord) -> Learned:
@@ -51,6 +57,11 @@ class Revocations:
             return Learned(changed=False, purge=())
         self.holds = holds
         self._index(now)
+        if now.hold.cause == "l1":
+            times = self._refused.setdefault((now.hold.origin, now.hold.target), set())
+            times.add(now.hold.issued_ms)
+            if len(times) > REFUSALS_MAX:
+                times.remove(min(times))
         purge = () if now.lifted else self.reach(now.hold.scope, now.hold.target)
         for tenant in purge:
             self._raise(tenant)
@@ -124,6 +135,10 @@ class Revocations:
         """Whether a region was taken out of service: nobody waits for its word."""
         return ("region", region) in self._active
 
+    def refused_ms(self, origin: str, link: str) -> frozenset[int]:
+        """When the last holds that a link's key caused in a region were issued (Unix ms)."""
+        return frozenset(self._refused.get((origin, link), ()))
+
     @property
     def held_links(self) -> list[str]:
         """Links with a hold that is not lifted."""
@@ -138,6 +153,16 @@ class Revocations:
     def active_on(self, scope: str, target: str) -> list[HoldRecord]:
         """The holds of this scope and target that are not lifted."""
         return list(self._active.get((scope, target), {}).values())
+
+    def in_force(self, after: bytes = b"") -> list[HoldRecord]:
+        """All holds that are not lifted and whose ids are above ``after``, by id."""
+        found = {
+            hold_id: record
+            for held in self._active.values()
+            for hold_id, record in held.items()
+            if hold_id > after
+        }
+        return [found[hold_id] for hold_id in sorted(found)]
 
     def generation(self, tenant: str) -> int:
         """The tenant's generation in this boot."""

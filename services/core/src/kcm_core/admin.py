@@ -24,7 +24,8 @@ from kcm_schemas.admin import (
     AdminReply,
     AdminRequest,
     Empty,
-    HoldListQuery,
+    HoldPageQuery,
+    HoldPrefix,
     HoldQuery,
     PreviewQuery,
     PutStatement,
@@ -97,6 +98,7 @@ class Admin:
             ("service", "list"): (frozenset({admin, security}), self._list_services),
             ("hold", "put"): (frozenset({security}), self._put_hold),
             ("hold", "status"): (frozenset({admin, security}), self._hold_status),
+            ("hold", "show"): (frozenset({admin, security}), self._show_hold),
             ("hold", "list"): (frozenset({admin, security}), self._list_holds),
             ("hold", "preview"): (frozenset({admin, security}), self._preview),
         }
@@ -204,8 +206,10 @@ class Admin:
         return await self._kills.status(decode(HoldQuery, request.payload).hold_id)
 
     async def _list_holds(self, request: AdminRequest) -> Message:
-        query = decode(HoldListQuery, request.payload)
-        return self._kills.listing(query.after, query.limit)
+        return self._kills.page(decode(HoldPageQuery, request.payload))
+
+    async def _show_hold(self, request: AdminRequest) -> Message:
+        return self._kills.find(decode(HoldPrefix, request.payload).prefix)
 
     async def _preview(self, request: AdminRequest) -> Message:
         query = decode(PreviewQuery, request.payload)

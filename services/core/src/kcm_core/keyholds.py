@@ -15,7 +15,7 @@ from kcm_bus.membership import Membership
 from kcm_bus.switch import KillSwitch
 from kcm_control.holds import HoldRecord
 from kcm_control.revocation import Revocations
-from kcm_control.settling import Settling
+from kcm_control.settling import Settling, damped
 from kcm_schemas import limits
 from kcm_schemas.codes import KcmError
 from kcm_schemas.l1 import L1State
@@ -95,7 +95,8 @@ class KeyHolds:
         if not holds or not all(held_at):
             return 0
         self._settling.success(link, position, max(held_at), moment, self._clock.elapsed())
-        if not self._settling.ripe(link):
+        times = self._revocations.refused_ms(self._me.region, link)
+        if not self._settling.ripe(link, damped(self._settling.settle_s, times)):
             return 0
         self._settling.refused(link)
         for record in holds:

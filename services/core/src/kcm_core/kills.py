@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
+from itertools import islice
 from typing import Final, TypeVar
 
 from kcm_bus.admission import Budgets
@@ -31,13 +32,20 @@ from kcm_control.revocation import Revocations
 from kcm_control.serving import fence_of
 from kcm_control.timing import Timing
 from kcm_schemas import limits, subjects
-from kcm_schemas.admin import BlastRadius, BootStatus, HoldList, HoldStatus, HoldView
+from kcm_schemas.admin import (
+    BlastRadius,
+    BootStatus,
+    HoldMatches,
+    HoldPage,
+    HoldPageQuery,
+    HoldStatus,
+    HoldView,
+)
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.control import Boot, Receipt, Scope
 from kcm_trust.statements import lifted
 from kcm_trust.verify import Untrusted
 
-from kcm_core.listing import page_of
 from kcm_core.regions import FIRST, Regions
 
 log = logging.getLogger(__name__)
@@ -46,6 +54,10 @@ K = TypeVar("K")
 
 HOLDS_WATCHED_MAX: Final = 1024
 """Holds whose receipts are kept in memory: older ones are asked for again when needed."""
+
+PAGE_BYTES: Final = 256 * 1024
+"""Bytes of signed holds in one page of a list: a view has at most as much beside the statement, so
+the answer stays below the bound of a message."""
 
 UNREAD_MAX: Final = 256
 """Receipts that wait to be read: reading them takes some 50 ms."""
@@ -170,11 +182,23 @@ class Kills:
             boots=boots,
         )
 
-    def listing(self, after: bytes, limit: int) -> HoldList:
-        """At most ``limit`` holds by id, lifted ones too, from the first one above ``after`` on."""
-        found = self._revocations.holds.in_order(after)
-        views, cut = page_of([_view(record) for record in found[:limit]])
-        return HoldList(holds=views, more=cut or len(found) > limit)
+    def page(self, query: HoldPageQuery) -> HoldPage:
+        """Holds behind an id, as many as one answer takes."""
+        known = self._revocations
+        found = known.holds.in_order if query.everything else known.in_force
+        page: list[HoldView] = []
+        size = 0
+        for record in found(query.after):
+            size += len(record.message)
+            if page and (size > PAGE_BYTES or len(page) >= limits.HOLD_PAGE_MAX):
+                return HoldPage(holds=page, more=True)
+            page.append(_view(record))
+        return HoldPage(holds=page, more=False)
+
+    def find(self, prefix: str) -> HoldMatches:
+        """The hold whose id begins so, or two of several."""
+        found = islice(self._revocations.holds.beginning(prefix), 2)
+        return HoldMatches(holds=[_view(record) for record in found])
 
     def _believe(self, raw: bytes) -> HoldRecord:
         try:
@@ -230,7 +254,7 @@ class Kills:
         if reply is None:
             return None
         return RegionFacts(
-            reply.durable_at if reply.message == record.message else 0,
+            reply.durable_at if reply.lifted == record.lifted else 0,
             reply.boots,
             self._timing.surely_s(reply.held_ms),
             self._timing.surely_s(reply.watched_ms),

@@ -107,9 +107,9 @@ class Listing:
             services += await asyncio.gather(
                 *(self._service(one.tenant, one.service) for one in part)
             )
-        held = self._revocations.active(query.tenant)
+        held = self._revocations.active(query.tenant)[: limits.HOLDS_NAMED_MAX]
         return TenantView(
-            **{**row.__dict__, "holds": [record.raw for record in held], "services": services},
+            **{**row.__dict__, "holds": [record.hold.id for record in held], "services": services},
             l2_version=roots.current if roots else 0,
             total=row.services,
             more=len(found) > limit,

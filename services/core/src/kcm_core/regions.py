@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from kcm_bus.admission import Budgets
@@ -34,7 +34,7 @@ from kcm_schemas import limits, subjects
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import KcmError
 from kcm_schemas.control import Fence, PullReply, PullRequest
-from kcm_schemas.signed import Kind
+from kcm_schemas.signed import Kind, read_signed
 from kcm_trust.verify import Untrusted
 
 log = logging.getLogger(__name__)
@@ -52,11 +52,17 @@ PAGES_MAX: Final = 1024
 PULLS_IN_FLIGHT_MAX: Final = 16
 """Pulls of other regions answered at once: more are asked again."""
 
+SLICE: Final = 16
+"""Holds of another region that are learned in one go: checking them takes some 5 ms."""
+
 STORE_S: Final = 3.0
 """Seconds for which a fence waits until what was learned is stored."""
 
 STORE_POLL_S: Final = 0.01
 """Seconds between two looks whether it is."""
+
+NOTHING: Final = b""
+"""What a pull names that asks for no holds: their progress is asked for often."""
 
 FIRST: Final = bytes(limits.ID_SIZE)
 """The id behind which everything lies; and the hold id of a pull that asks for none."""
@@ -124,7 +130,7 @@ class Regions:
 
     async def facts(self, region: str, hold_id: bytes) -> PullReply | None:
         """What another region says of a hold and of who is on record there."""
-        return await self._pull(region, hold_id, FIRST, self._revocations.holds.digest)
+        return await self._pull(region, hold_id, FIRST, NOTHING)
 
     async def facts_here(self, hold_id: bytes) -> RegionFacts:
         """What this region's stream says of a hold, and of who is on record there."""
@@ -162,25 +168,40 @@ class Regions:
     async def _learn_from(self, region: str) -> bool:
         after = FIRST
         for _ in range(PAGES_MAX):
-            reply = await self._pull(region, FIRST, after, self._revocations.holds.digest)
+            reply = await self._pull(region, FIRST, after, self._revocations.holds.parts)
             if reply is None:
                 return False
-            for raw in reply.holds:
-                try:
-                    after = self._switch.learning.learn(raw).hold.id
-                except Untrusted as error:
-                    # Whatever follows is not reached any more: no fence may say that it was.
-                    log.warning("a hold of region %s was not believed: %s", region, error)
-                    return False
+            try:
+                after = await self._learn_all(reply.holds) or after
+            except Untrusted as error:
+                # Whatever follows is not reached any more: no fence may say that it was.
+                log.warning("a hold of region %s was not believed: %s", region, error)
+                return False
             if reply.same or not reply.more:
                 return True
         return False
+
+    async def _learn_all(self, statements: list[bytes]) -> bytes:
+        """Learn holds and lifts, and return the highest id. Raises ``Untrusted``.
+
+        Those that kill come first, and each purges as it is learned. Between a few of them others
+        have their turn: thousands come after a partition, and this region answers meanwhile.
+        """
+        highest = b""
+        for count, raw in enumerate(sorted(statements, key=_is_lift), 1):
+            highest = max(highest, self._switch.learning.learn(raw).hold.id)
+            if count % SLICE == 0:
+                await asyncio.sleep(0)
+        return highest
 
     async def _stored(self) -> bool:
         """Wait until what is known now is stored; what is learned meanwhile may never end."""
         until = self._clock.elapsed() + STORE_S
         waiting = [record.hold.id for record in self._revocations.holds]
-        while waiting := [one for one in waiting if not self._switch.durable_at(one)]:
+        while waiting:
+            if self._switch.durable_at(waiting[-1]):
+                waiting.pop()
+                continue
             if self._clock.elapsed() >= until:
                 return False
             await asyncio.sleep(STORE_POLL_S)
@@ -200,12 +221,12 @@ class Regions:
         await self._stream.put(subjects.control_fence(self._me.region, other), body)
 
     async def _pull(
-        self, region: str, hold_id: bytes, after: bytes, known: bytes
+        self, region: str, hold_id: bytes, after: bytes, parts: bytes
     ) -> PullReply | None:
         """Ask another region; ``None`` when it does not answer, or not in a way to be believed."""
         nonce = self._random.public(limits.ID_SIZE)
         request = PullRequest(
-            region=self._me.region, nonce=nonce, after=after, known=known, hold_id=hold_id
+            region=self._me.region, nonce=nonce, after=after, parts=parts, hold_id=hold_id
         )
         body = encode(self._me.identity.sign(Kind.PULL, request))
         subject = subjects.pull(region, self._me.region)
@@ -241,12 +262,12 @@ class Regions:
             position, facts = await self._switch.facts(request.hold_id)
             known = self._revocations.holds
             asked = known.get(request.hold_id)
-            same = request.known == known.digest
-            page, more = ([], False) if same else page_of(known.in_order(request.after))
+            found = known.unlike(request.parts, request.after) if request.parts else ()
+            page, more = page_of(found)
             reply = PullReply(
                 region=self._me.region,
                 nonce=request.nonce,
-                same=same,
+                same=request.parts == known.parts,
                 more=more,
                 position=position,
                 durable_at=facts.durable_at,
@@ -254,7 +275,7 @@ class Regions:
                 watched_ms=said_ms(facts.watched_s),
                 reached=facts.reached,
                 settled=facts.settled,
-                message=asked.message if asked is not None else b"",
+                lifted=asked is not None and asked.lifted,
                 holds=page,
                 boots=list(facts.boots),
             )
@@ -264,7 +285,14 @@ class Regions:
             log.warning("a pull is not answered: %s", error)
 
 
-def page_of(records: list[HoldRecord]) -> tuple[list[bytes], bool]:
+def _is_lift(raw: bytes) -> bool:
+    try:
+        return read_signed(raw).kind is Kind.LIFT
+    except KcmError:
+        return False
+
+
+def page_of(records: Iterable[HoldRecord]) -> tuple[list[bytes], bool]:
     """As many holds as one answer takes, and whether there are more."""
     page: list[bytes] = []
     size = 0
