@@ -61,6 +61,7 @@ class Instance:
             first=self.first,
             lease_ms=10_000,
             holds=bytes(32),
+            roster=1,
             ended=False,
         )
         return encode(self.identity.sign(Kind.LEASE, lease))

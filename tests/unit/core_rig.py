@@ -11,6 +11,7 @@ from kcm_bus.clock import SystemRandomness
 from kcm_bus.learning import to_record
 from kcm_bus.membership import Membership
 from kcm_bus.registry_feed import RegistryFeed
+from kcm_bus.rosters import Rosters
 from kcm_control.boots import BootRecords
 from kcm_control.holds import HoldRecord
 from kcm_control.registry import Registry
@@ -72,7 +73,7 @@ _boots: Final = itertools.count(1)
 
 def membership(name: str) -> Membership:
     return Membership(
-        identity(name), VERIFIER.instance(name), VERIFIER, next(_boots).to_bytes(16, "big")
+        identity(name), VERIFIER.instance(name), Rosters(VERIFIER), next(_boots).to_bytes(16, "big")
     )
 
 
@@ -102,7 +103,7 @@ def lease_of(me: Membership) -> Lease:
     """A boot's lease record."""
     return Lease(
         instance=me.name, boot=me.boot, role=me.role, region=me.region, nonce=trust_rig.ID,
-        first=0, lease_ms=10_000, holds=bytes(32), ended=False,
+        first=0, lease_ms=10_000, holds=bytes(32), roster=1, ended=False,
     )  # fmt: skip
 
 
@@ -176,7 +177,7 @@ class Core:
             seal_key_id=trust_rig.ID, randomness=randomness, deadline_s=5.0,
         )  # fmt: skip
         self.sessions = Sessions(
-            self.me.region, trust_rig.ID, PRIVATE[self.me.region], self.me.verifier
+            self.me.region, trust_rig.ID, PRIVATE[self.me.region], self.me.rosters
         )
         self.wrapping = Wrapping(
             membership=self.me, vault=self.vault, emit=self._emit, serving=self.serving,
@@ -184,7 +185,7 @@ class Core:
             randomness=randomness, lease_ms=10_000, may_record=lambda: self.may_record,
         )  # fmt: skip
         feed = RegistryFeed(
-            world.bus, self.me.verifier, self.revocations, self.purge, world.clock  # type: ignore[arg-type]
+            world.bus, self.me, self.revocations, self.purge, world.clock  # type: ignore[arg-type]
         )  # fmt: skip
         nobody: Any = None
         self.relinker = Relinker(

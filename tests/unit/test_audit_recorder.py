@@ -14,10 +14,8 @@ from kcm_auditor.recorder import HEAD_ENTRIES, HEAD_S, Recorder
 from kcm_auditor.stream import StreamFacts
 from kcm_auditor.trust import RosterTrust
 from kcm_auditor.watch import SILENT_S, Watch
-from kcm_bus.config import ConfigError
 from kcm_schemas.auditing import TAIL_BYTES_MAX
 from kcm_schemas.roster import Role
-from kcm_trust.verify import Verifier
 
 from tests.audit_rig import Emitting, FakeClock, System, event
 
@@ -47,8 +45,7 @@ class Bench:
 def build(system: System, clock: FakeClock) -> Recorder:
     book = Book("auditor")
     journal = Journal(system.directory / "journal", clock, book.positions)
-    verifier = system.verifier
-    trust = RosterTrust(verifier, system.write_roster(), lambda: system.verifier)
+    trust = RosterTrust(system.rosters(), system.write_roster())
     watch = Watch(["eu"], clock.elapsed())
     return Recorder(system.membership("auditor", b"a" * 16), trust, journal, book, watch, clock)
 
@@ -140,16 +137,13 @@ async def test_what_looks_forged_is_tried_with_a_newer_roster(bench: Bench) -> N
 async def test_a_roster_that_is_not_accepted_changes_nothing(tmp_path: Path) -> None:
     system = System(tmp_path)
     system.add("gw", Role.GATEWAY)
-    verifier = system.verifier
-
-    def load() -> Verifier:
-        raise ConfigError("not signed by the root")
-
-    trust = RosterTrust(verifier, system.write_roster(), load)
+    rosters = system.rosters()
+    trust = RosterTrust(rosters, system.write_roster())
+    known = trust.verifier
     assert not trust.refresh()
-    system.write_roster()
+    system.roster_path.write_bytes(b"signed by nobody")
     assert not trust.refresh()
-    assert trust.verifier is verifier
+    assert trust.verifier is known
 
 
 async def test_a_batch_in_the_journal_that_is_none_stops_the_start(bench: Bench) -> None:

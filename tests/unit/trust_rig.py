@@ -117,7 +117,9 @@ def receipt(who: str, role: Role, region: str) -> Receipt:
 
 def lease(who: str, role: Role, region: str) -> Lease:
     fields: dict[str, Any] = {"instance": who, "boot": ID, "role": role, "region": region}
-    return Lease(**fields, nonce=ID, first=0, lease_ms=10_000, holds=bytes(32), ended=False)
+    return Lease(
+        **fields, nonce=ID, first=0, lease_ms=10_000, holds=bytes(32), roster=1, ended=False
+    )
 
 
 def pull_reply(region: str) -> PullReply:

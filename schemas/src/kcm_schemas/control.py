@@ -65,7 +65,8 @@ class Lease(Message):
 
     ``first`` is the sequence of the boot's first record, 0 in that record itself: the stream keeps
     only the latest. ``lease_ms`` is for how long it serves from a record. ``holds`` is the digest
-    of the holds that it knows. ``ended`` is its last word: it serves no more and holds no key.
+    of the holds that it knows, by the roster of version ``roster``: where another one counts, other
+    holds do. ``ended`` is its last word: it serves no more and holds no key.
     """
 
     instance: Name
@@ -76,6 +77,7 @@ class Lease(Message):
     first: U64
     lease_ms: U32
     holds: Digest
+    roster: U32
     ended: bool
 
 

@@ -82,6 +82,7 @@ class OnRecord:
         self._expected = 0
         self._wrote = float("-inf")
         self._closing = False
+        self._ceased = False
 
     async def renew(self) -> Mark:
         """Write a record that begins now or later; returns its mark once it is acknowledged.
@@ -117,11 +118,18 @@ class OnRecord:
     async def end(self) -> None:
         """Say that this boot holds no key any more."""
         self._closing = True
+        if self._ceased:
+            return  # nobody would believe it
         try:
             async with self._writing:
                 await self._write(ended=True)
         except KcmError:
             log.warning("the end of this boot could not be put on record; it will expire")
+
+    def cease(self) -> None:
+        """End the lease for good: by the roster, this instance may not act any more."""
+        self._closing = self._ceased = True
+        self._knowledge.forget()
 
     def restart(self) -> None:
         """The stream went back: its beginning there says nothing of the new one."""
@@ -146,7 +154,10 @@ class OnRecord:
             self.lost(f"{lease.instance} knows other holds than were read here")
 
     def _differs(self, lease: Lease, now: float) -> bool:
-        return self._agreement.heard(lease.instance, lease.holds, self._holds(), now)
+        ours = self._holds()
+        # By another roster other holds count.
+        theirs = lease.holds if lease.roster == self._me.rosters.version else ours
+        return self._agreement.heard(lease.instance, theirs, ours, now)
 
     async def _write_next(self) -> Mark:
         async with self._writing:
@@ -167,6 +178,7 @@ class OnRecord:
             first=self._first,
             lease_ms=int(self._knowledge.timing.control_lease_s * 1000),
             holds=self._holds(),
+            roster=self._me.rosters.version,
             ended=ended,
         )
         body = encode(self._me.identity.sign(Kind.LEASE, lease))
@@ -180,6 +192,8 @@ class OnRecord:
             raise KcmError(Code.UNAVAILABLE, "the region's stream did not acknowledge") from None
         self._expected = sequence
         mark = Mark(sequence, nonce)
+        if self._ceased:
+            raise KcmError(Code.UNAVAILABLE, "this instance may not act any more")
         if era != self._knowledge.era:
             raise KcmError(Code.UNAVAILABLE, "the region's stream is being read again")
         if not self._knowledge.wrote(began, seen, mark):

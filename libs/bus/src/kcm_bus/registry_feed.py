@@ -9,10 +9,12 @@ from typing import Final
 from kcm_control.revocation import Revocations
 from kcm_schemas import subjects
 from kcm_schemas.registry import Link, Service, Tenant
-from kcm_trust.verify import Untrusted, Verifier
+from kcm_trust.statements import signers
+from kcm_trust.verify import Untrusted
 
 from kcm_bus.clock import Clock
 from kcm_bus.connection import Connection
+from kcm_bus.membership import Membership
 from kcm_bus.ports import Entry
 from kcm_bus.purging import purge_each
 from kcm_bus.streams import Follower, Plainly, last
@@ -26,22 +28,26 @@ class RegistryFeed:
     def __init__(
         self,
         connection: Connection,
-        verifier: Verifier,
+        membership: Membership,
         revocations: Revocations,
         purge: Callable[[str], int],
         clock: Clock,
     ) -> None:
         self._connection: Final = connection
-        self._verifier: Final = verifier
+        self._me: Final = membership
         self._revocations: Final = revocations
         self._purge: Final = purge
+        self._counted: dict[str, tuple[Entry, Tenant | Link | Service]] = {}
+        """By subject, the stored records that count."""
+        self._plainly: Final = Plainly(self.take)
         self._follower: Final = Follower(
             connection,
             subjects.bucket_stream(subjects.REGISTRY_BUCKET),
             subjects.bucket_all(subjects.REGISTRY_BUCKET),
-            Plainly(self.take),
+            self._plainly,
             clock,
         )
+        membership.rosters.listen(self._judge_again)
 
     async def start(self) -> None:
         """Begin, and return once everything stored is known."""
@@ -67,6 +73,27 @@ class RegistryFeed:
             log.warning("a registry record was not believed: %s", error)
             return
         purge_each(self._purge, self._revocations.register(record))
+        _, before = self._counted.get(entry.subject, (entry, record))
+        if record.revision >= before.revision:
+            self._counted[entry.subject] = (entry, record)
+
+    def counted(self) -> list[Entry]:
+        """The stored records that were believed last, by subject."""
+        return [self._counted[subject][0] for subject in sorted(self._counted)]
+
+    def _judge_again(self, names: frozenset[str]) -> None:
+        """Drop what does not count by the roster of now; read again what may count by it."""
+        for subject, (entry, record) in list(self._counted.items()):
+            if names.isdisjoint(signers(entry.data)):
+                continue
+            try:
+                self.verify(entry)
+            except Untrusted as error:
+                log.warning("a registry record is not believed any more: %s", error)
+                del self._counted[subject]
+                purge_each(self._purge, self._revocations.unregister(record))
+        self._plainly.went_back()
+        self._follower.again()
 
     def verify(self, entry: Entry) -> Tenant | Link | Service:
         """The record, when it says what its key says and its signer may say it."""
@@ -74,13 +101,13 @@ class RegistryFeed:
         record: Tenant | Link | Service
         match noun:
             case "tenant":
-                record = self._verifier.tenant(entry.data)
+                record = self._me.verifier.tenant(entry.data)
                 names = [record.tenant]
             case "link":
-                record = self._verifier.link(entry.data)
+                record = self._me.verifier.link(entry.data)
                 names = [record.link]
             case "service":
-                record = self._verifier.service(entry.data)
+                record = self._me.verifier.service(entry.data)
                 names = [record.tenant, record.service]
             case _:
                 raise Untrusted("no such kind of record")

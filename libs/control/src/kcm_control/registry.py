@@ -18,11 +18,14 @@ class Registry:
         self._links: dict[str, Link] = {}
         self._services: dict[tuple[str, str], Service] = {}
         self._on_link: dict[str, set[str]] = {}
+        self._regions_of: dict[str, set[str]] = {}
+        """By link, the regions of every tenant revision on it that was ever verified here."""
 
     def put(self, record: Tenant | Link | Service) -> bool:
         """Take a verified record; ``False`` when the known one is as new."""
         match record:
             case Tenant():
+                self._regions_of.setdefault(record.link, set()).update(record.regions)
                 before = self._tenants.get(record.tenant)
                 if not _newer(self._tenants, record.tenant, record):
                     return False
@@ -34,6 +37,34 @@ class Registry:
                 return _newer(self._links, record.link, record)
             case Service():
                 return _newer(self._services, (record.tenant, record.service), record)
+
+    def drop(self, record: Tenant | Link | Service) -> bool:
+        """Forget a record that is not believed any more; ``False`` when another one is known."""
+        match record:
+            case Tenant():
+                if self._tenants.get(record.tenant) != record:
+                    return False
+                del self._tenants[record.tenant]
+                self._on_link[record.link].discard(record.tenant)
+            case Link():
+                if self._links.get(record.link) != record:
+                    return False
+                del self._links[record.link]
+            case Service():
+                key = (record.tenant, record.service)
+                if self._services.get(key) != record:
+                    return False
+                del self._services[key]
+        return True
+
+    def may_concern(self, link: str, region: str) -> bool:
+        """Whether a tenant on this link may be served in this region.
+
+        ``False`` only when every revision of a tenant that was ever verified here has the link in
+        other regions alone.
+        """
+        regions = self._regions_of.get(link)
+        return regions is None or region in regions
 
     def tenant(self, name: str) -> Tenant | None:
         """A tenant."""

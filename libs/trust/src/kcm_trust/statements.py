@@ -59,6 +59,15 @@ def lift(identity: Identity, held: bytes, *, issued_ms: int, reason: str) -> byt
     return encode(identity.sign(Kind.LIFT, Lift(hold=held, issued_ms=issued_ms, reason=reason)))
 
 
+def signers(raw: bytes) -> frozenset[str]:
+    """Who signed a statement, and the hold in it if it is a lift. It has to be verified already."""
+    statement = read_signed(raw)
+    names = frozenset(one.signer for one in statement.signatures)
+    if statement.kind is not Kind.LIFT:
+        return names
+    return names | signers(decode(Lift, statement.body).hold)
+
+
 def lifted(raw: bytes) -> tuple[int, str]:
     """When a lift was signed (Unix milliseconds), and by whom. It has to be verified already."""
     statement = read_signed(raw)

@@ -61,7 +61,14 @@ from kcm_schemas.registry import Link, RootKeys, Service, ServiceKeys, Tenant
 from kcm_schemas.roster import Instance, Operator, OperatorRole, Role, Roster
 from kcm_schemas.signed import Kind, Signed
 
-from kcm_trust.envelopes import STATEMENT_MAX, Forged, Untrusted, envelope, statement_digest
+from kcm_trust.envelopes import (
+    STATEMENT_MAX,
+    Forged,
+    Unlisted,
+    Untrusted,
+    envelope,
+    statement_digest,
+)
 from kcm_trust.identity import check, digest, to_sign
 from kcm_trust.lasting import NOTHING, Lasting
 from kcm_trust.rosters import entries, name_of, verify_roster
@@ -69,6 +76,7 @@ from kcm_trust.rosters import entries, name_of, verify_roster
 __all__ = [
     "STATEMENT_MAX",
     "Forged",
+    "Unlisted",
     "Untrusted",
     "VerifiedHold",
     "VerifiedLift",
@@ -198,6 +206,14 @@ class Verifier:
             return self._lifted(statement, signers, raw)
         return self._held(statement, signers, raw)
 
+    def held_within(self, raw: bytes) -> VerifiedHold:
+        """The hold in a lift that does not count: it was placed, whoever says that it has ended.
+
+        The one body that is read although its signature may not hold: it has one shape, of a
+        bounded size, and the hold in it is verified like any other.
+        """
+        return self.hold(_body(Lift, envelope(raw, Kind.LIFT)).hold)
+
     def receipt(self, raw: bytes) -> Receipt:
         """A receipt, by the instance it names."""
         statement, signers = self._signed(raw, _INSTANCE, Kind.RECEIPT, acting=True)
@@ -306,7 +322,7 @@ class Verifier:
         if all(entry.retired for entry in signers):
             named = statement_digest(statement)
             if not any(named in self.lasting.get(name_of(one), NOTHING) for one in signers):
-                raise Untrusted("the signer is retired, and the root does not list this")
+                raise Unlisted("the signer is retired, and the root does not list this")
 
     def _held(self, statement: Signed, signers: list[Entry], raw: bytes) -> VerifiedHold:
         """A hold counts whoever has retired: dark is safe, and somebody acting may lift it."""

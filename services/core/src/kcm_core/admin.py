@@ -110,6 +110,8 @@ class Admin:
 
     async def handle(self, subject: str, body: bytes) -> bytes:
         """Serve one request. Only a request that is not believed is refused without a signature."""
+        if not self._me.acts:
+            raise KcmError(Code.UNAVAILABLE, "this Core is retired; ask another one")
         try:
             request, operator, roles = self._me.verifier.admin(body)
         except Untrusted as error:

@@ -88,9 +88,7 @@ class Core:
             return vault.purge(tenant)
 
         self._purge: Final = purge
-        self._feed: Final = RegistryFeed(
-            self._region_bus, membership.verifier, revocations, purge, clock
-        )
+        self._feed: Final = RegistryFeed(self._region_bus, membership, revocations, purge, clock)
         self._switch: Final = KillSwitch(
             membership=membership,
             stream=stream,
@@ -140,7 +138,7 @@ class Core:
             deadline_s=config.l1_deadline_s,
         )
         self._sessions: Final = Sessions(
-            membership.region, region.hpke_key_id, private, membership.verifier
+            membership.region, region.hpke_key_id, private, membership.rosters
         )
         self._wrapping: Final = Wrapping(
             membership=membership,

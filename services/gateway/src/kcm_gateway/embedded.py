@@ -61,7 +61,7 @@ class EmbeddedGateway:
             fetch=self._fetch,
         )
         self._feed: Final = RegistryFeed(
-            self.region_bus, membership.verifier, revocations, self.engine.purge, clock
+            self.region_bus, membership, revocations, self.engine.purge, clock
         )
         self._switch: Final = KillSwitch(
             membership=membership,
