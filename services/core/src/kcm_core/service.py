@@ -29,7 +29,8 @@ from kcm_crypto.arena import Arena, secure_memory
 from kcm_crypto.hpke import SECRET_SIZE, HpkePrivate
 from kcm_crypto.secretfile import read_secret
 from kcm_schemas import subjects
-from kcm_schemas.roster import Region
+from kcm_schemas.roster import Region, Role
+from kcm_trust.verify import Untrusted
 
 from kcm_core.admin import Admin
 from kcm_core.canaries import Canaries
@@ -226,6 +227,7 @@ class Core:
             clock=clock,
         )
         self._vault: Final = vault
+        membership.rosters.listen(self._judge_again)
         self._service: Final = Service(
             self._region_bus,
             clock,
@@ -258,6 +260,23 @@ class Core:
         state, lacks = secure_memory()
         if lacks:
             log.warning("secure memory: %s (%s)", state, ", ".join(lacks))
+
+    def _judge_again(self, names: frozenset[str]) -> None:
+        """Open keys anew, or not at all, that a Core has wrapped whose entry is another one."""
+        if any(map(self._may_be_core, names)):
+            for tenant in self._vault.open_tenants:
+                self._purge(tenant)
+
+    def _may_be_core(self, name: str) -> bool:
+        """Whether somebody is a Core of this region, or may have been one: they are gone."""
+        verifier = self._me.verifier
+        if any(name == one.operator for one in verifier.roster.operators):
+            return False
+        try:
+            entry = verifier.instance(name)
+        except Untrusted:
+            return True
+        return (entry.role, entry.region) == (Role.CORE, self._me.region)
 
     async def close(self) -> None:
         """Finish what is in flight, wipe every key, and go off the record."""
