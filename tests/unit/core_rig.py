@@ -10,8 +10,11 @@ from typing import Any, Final
 from kcm_bus.clock import SystemRandomness
 from kcm_bus.learning import to_record
 from kcm_bus.membership import Membership
+from kcm_bus.refusals import Refusals
 from kcm_bus.registry_feed import RegistryFeed
+from kcm_bus.roster_feed import RosterFeed
 from kcm_bus.rosters import Rosters
+from kcm_bus.streams import ControlLog
 from kcm_control.boots import BootRecords
 from kcm_control.holds import HoldRecord
 from kcm_control.registry import Registry
@@ -26,6 +29,7 @@ from kcm_core.linking import Linker
 from kcm_core.making import Maker
 from kcm_core.opening import Opener
 from kcm_core.relinking import Relinker
+from kcm_core.rostering import Rostering
 from kcm_core.sentinel import KeyWatch
 from kcm_core.sessions import Sessions
 from kcm_core.vault import SealKey, Vault
@@ -196,11 +200,20 @@ class Core:
             region=self.me.region, unsealer=world.unsealer, clock=world.clock,
             randomness=randomness, deadline_s=5.0,
         )  # fmt: skip
+        self.rosters = RosterFeed(
+            self.me, ControlLog(world.bus, self.me.region, world.clock),  # type: ignore[arg-type]
+            Refusals("control", self._emit, world.clock), self._emit, randomness,
+        )  # fmt: skip
+        rostering = Rostering(
+            membership=self.me, rosters=self.rosters, feed=feed, registry=self.registry,
+            revocations=self.revocations, store=self.store, clock=world.clock,
+        )  # fmt: skip
         self.admin = Admin(
             **common, connection=world.bus, feed=feed, registry=self.registry, store=self.store,  # type: ignore[arg-type]
             maker=self.maker, linker=self.linker, relinker=self.relinker, kills=nobody,
             clock=world.clock,
         )  # fmt: skip
+        self.admin.serve("roster", rostering.verbs)
 
     def _emit(self, kind: str, **fields: Any) -> None:
         self.events.append((kind, fields))

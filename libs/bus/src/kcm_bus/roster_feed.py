@@ -17,7 +17,7 @@ from typing import Any, Final
 from kcm_schemas import subjects
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.roster import Retirement, Role
-from kcm_trust.lasting import PAGES_MAX, Staged, page_count, pages
+from kcm_trust.lasting import PAGE_BYTES, PAGES_MAX, Staged, page_count, pages
 from kcm_trust.rosters import entries, name_of
 from kcm_trust.verify import Untrusted
 
@@ -86,6 +86,17 @@ class RosterFeed:
         if self._on_roster(name):
             self._staged.take(name, page, raw)
             self._complete(name)
+
+    async def publish(self, name: str, page: int, raw: bytes) -> None:
+        """Bring a page to every instance of the region, before the roster that names its list.
+
+        Raises ``malformed`` for one of nobody on the roster, and ``unavailable``.
+        """
+        if not self._on_roster(name) or page >= PAGES_MAX or not 0 < len(raw) <= PAGE_BYTES:
+            raise KcmError(Code.MALFORMED, "not a page of a list of somebody on the roster")
+        if self._me.verifier.lasting.get(name) is None:
+            self.stage(name, page, raw)
+            await self._stream.put(subjects.control_lasting(self._me.region, name, page), raw)
 
     def has(self, name: str, said: Retirement) -> bool:
         """Whether a list that a roster names is here, or all of its pages are."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from kcm_schemas.codes import Code, KcmError
-from kcm_schemas.roster import Retirement
+from kcm_schemas.roster import Retirement, Roster
 from kcm_trust.lasting import NOTHING, Lasting
 from kcm_trust.rosters import changed, entries, follows, name_of
 from kcm_trust.verify import STATEMENT_MAX, Untrusted, Verifier, verify_roster
@@ -126,9 +126,7 @@ class Rosters:
         """
         if raw == self._raw:
             return False
-        known = self._verifier.roster
-        roster = verify_roster(raw, self._root, known.version)
-        follows(known, roster)
+        known, roster = self._verifier.roster, self.examine(raw)
         self._keep(lambda files: files.write(raw))
         lasting = {
             name_of(one): found
@@ -140,6 +138,13 @@ class Rosters:
         log.warning("the roster is version %d from now on", roster.version)
         self._count(Verifier(roster, lasting), changed(known, roster))
         return True
+
+    def examine(self, raw: bytes) -> Roster:
+        """A roster that may take the place of the one that counts; raises ``Untrusted``."""
+        known = self._verifier.roster
+        roster = verify_roster(raw, self._root, known.version)
+        follows(known, roster)
+        return roster
 
     def missing(self) -> dict[str, Retirement]:
         """Those who are retired and whose list is not here, by name."""

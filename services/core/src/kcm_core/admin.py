@@ -8,7 +8,7 @@ as good as absent, and may be replaced.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from hashlib import sha256
 from typing import Final, TypeVar
 
@@ -107,6 +107,11 @@ class Admin:
             ("hold", "list"): (frozenset({admin, security}), self._list_holds),
             ("hold", "preview"): (frozenset({admin, security}), self._preview),
         }
+
+    def serve(self, noun: str, verbs: Mapping[str, Handler]) -> None:
+        """Serve further verbs, for whoever has any role."""
+        for verb, handler in verbs.items():
+            self._verbs[noun, verb] = (frozenset(OperatorRole), handler)
 
     async def handle(self, subject: str, body: bytes) -> bytes:
         """Serve one request. Only a request that is not believed is refused without a signature."""

@@ -45,6 +45,7 @@ from kcm_core.making import Maker
 from kcm_core.opening import Opener
 from kcm_core.regions import Regions
 from kcm_core.relinking import Relinker
+from kcm_core.rostering import Rostering
 from kcm_core.sentinel import KeyWatch
 from kcm_core.sessions import Sessions
 from kcm_core.unsealer.port import UnsealerPort
@@ -226,6 +227,16 @@ class Core:
             emit=emit,
             clock=clock,
         )
+        rostering = Rostering(
+            membership=membership,
+            rosters=self._switch.rosters,
+            feed=self._feed,
+            registry=registry,
+            revocations=revocations,
+            store=store,
+            clock=clock,
+        )
+        self._admin.serve("roster", rostering.verbs)
         self._vault: Final = vault
         membership.rosters.listen(self._judge_again)
         self._service: Final = Service(
