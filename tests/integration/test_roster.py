@@ -1,4 +1,4 @@
-"""An operator leaves a running system: what they lifted stays lifted, and their key is worth nothing.
+"""An operator leaves a running system: what they lifted stays lifted, their key is worth nothing.
 
 Nobody is restarted.
 """

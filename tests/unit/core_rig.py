@@ -191,6 +191,7 @@ class Core:
         feed = RegistryFeed(
             world.bus, self.me, self.revocations, self.purge, world.clock  # type: ignore[arg-type]
         )  # fmt: skip
+        self.feed = feed
         nobody: Any = None
         self.relinker = Relinker(
             **common, registry=self.registry, store=self.store, unsealer=world.unsealer,

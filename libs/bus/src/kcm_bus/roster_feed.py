@@ -58,6 +58,7 @@ class RosterFeed:
         self._unkept = b""
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._closing = False
+        membership.rosters.lists_from(self._staged.whole)
         membership.rosters.listen(self._changed)
 
     async def fetch(self) -> None:
@@ -155,6 +156,8 @@ class RosterFeed:
         )
         for name in self._me.rosters.missing():
             self._complete(name)
+        for name in self._me.verifier.lasting:
+            self._staged.forget(name)
         self.mend()
         if self._me.rosters.missing():
             self._spawn("lists", self._fetch_lists_somehow)

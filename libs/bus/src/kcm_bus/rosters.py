@@ -34,6 +34,10 @@ OnRoster = Callable[[frozenset[str]], None]
 """Called with the names of those whose entry, or list, is another one now. Must not wait."""
 
 
+FindList = Callable[[str, Retirement], bytes | None]
+"""A list by the name of whose it is, and what the roster says of it; ``None``: it is not here."""
+
+
 class RosterFiles:
     """The highest roster, and the lists of what lasts, in an instance's state directory."""
 
@@ -98,6 +102,7 @@ class Rosters:
         self._root: Final = root_public
         self._files: Final = files
         self._listeners: list[OnRoster] = []
+        self._find: FindList = lambda _name, _said: None
 
     @property
     def verifier(self) -> Verifier:
@@ -117,6 +122,10 @@ class Rosters:
     def listen(self, told: OnRoster) -> None:
         """Be told of every change, in the order of listening, before anything else happens."""
         self._listeners.append(told)
+
+    def lists_from(self, find: FindList) -> None:
+        """Where a list is that came before the roster that names it: both count together."""
+        self._find = find
 
     def take(self, raw: bytes) -> bool:
         """Take a roster over; ``False`` when it is the one that counts already.
@@ -156,10 +165,7 @@ class Rosters:
         if said is None:
             return
         found = Lasting.read(raw, said)
-        try:
-            self._keep(lambda files: files.write_list(said, raw))
-        except KcmError:
-            log.error("a list of what lasts is not kept on disk; it is asked for again at a start")
+        self._keep_list(said, raw)
         now = self._verifier
         self._count(Verifier(now.roster, {**now.lasting, name: found}), frozenset({name}))
 
@@ -169,7 +175,19 @@ class Rosters:
         known = self._verifier.lasting.get(name)
         if known is not None and known.retirement() == said:
             return known
-        return read_list(self._files, said)
+        kept = read_list(self._files, said)
+        raw = self._find(name, said) if kept is None else None
+        if raw is None:
+            return kept
+        found = Lasting.read(raw, said)
+        self._keep_list(said, raw)
+        return found
+
+    def _keep_list(self, said: Retirement, raw: bytes) -> None:
+        try:
+            self._keep(lambda files: files.write_list(said, raw))
+        except KcmError:
+            log.error("a list of what lasts is not kept on disk; it is asked for again at a start")
 
     def _keep(self, write: Callable[[RosterFiles], None]) -> None:
         if self._files is None:

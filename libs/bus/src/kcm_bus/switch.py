@@ -95,7 +95,6 @@ class KillSwitch:
         self._listeners: tuple[OnFence, OnProof] = (_ignore, _ignore)
         self._purge: Final = purge
         self._emit: Final = emit
-        # It hears of a new roster before the others: they find the lists that came before it.
         self.rosters: Final = RosterFeed(membership, stream, self._refusals, emit, randomness)
         membership.rosters.listen(self._judge_again)
         self.learning: Final = Learning(
