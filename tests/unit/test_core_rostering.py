@@ -111,7 +111,9 @@ async def test_a_roster_waits_for_the_lists_that_it_names(core, world, monkeypat
     code, _ = await ask_for(core, world, "put", new)
     assert code is Code.OK
     assert len(core.me.verifier.lasting["security"]) == 1
-    assert world.bus.stream.stored[subjects.control_lasting("eu", "security", 0)][1] == lasting.raw()
+    assert (
+        world.bus.stream.stored[subjects.control_lasting("eu", "security", 0)][1] == lasting.raw()
+    )
 
 
 @pytest.mark.parametrize(

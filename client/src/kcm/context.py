@@ -147,9 +147,14 @@ class ClientContext:
         """The file with the roster."""
         return self._path(self._content.roster)
 
+    @property
+    def root_public(self) -> bytes:
+        """The operator root's public key, which is pinned."""
+        return bytes.fromhex(self._content.root_public)
+
     def believe(self, raw: bytes, seen: int = 0) -> Roster:
         """Verify a roster by the pinned root; raises ``Untrusted``."""
-        return verify_roster(raw, bytes.fromhex(self._content.root_public), seen)
+        return verify_roster(raw, self.root_public, seen)
 
     def verifier(self) -> Verifier:
         """Whom to believe, by the roster that the pinned root signed; raises ``ContextError``."""

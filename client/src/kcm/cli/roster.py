@@ -182,7 +182,7 @@ async def _retire(settings: Settings, wanted: _Wanted) -> int:
     from kcm_schemas.signed import Kind
     from kcm_trust.lasting import Lasting
 
-    from kcm.rosters import Refused, choose, collect, highest
+    from kcm.rosters import Refused, choose, collect, highest, read_lists
     from kcm.rosters import retire as next_roster
 
     context = settings.context()
@@ -206,8 +206,8 @@ async def _retire(settings: Settings, wanted: _Wanted) -> int:
         if wanted.dry_run:
             return Exit.OK
         raw = encode(_root(context, wanted.key).sign(Kind.ROSTER, new))
-        context.believe(raw)
-        return await _bring(settings, admin, raw, {wanted.name: lasting}, wanted.without)
+        lists = read_lists(context.roster_path, known) | {wanted.name: lasting}
+        return await _bring(settings, admin, raw, lists, wanted.without)
     except Refused as error:
         raise Problem(Exit.REFUSED, "refused", f"{wanted.name}: {error}") from None
     finally:
@@ -255,11 +255,16 @@ def _root(context: ClientContext, key: Path | None) -> Identity:
 
     path = key or context.path.parent / ROOT_KEY
     try:
-        return Identity.load(ROOT, str(path), context.system)
+        root = Identity.load(ROOT, str(path), context.system)
     except (SecretFileError, FileNotFoundError) as error:
         raise Problem(
             Exit.USAGE, "context", f"the operator root's key: {error}", "name its file with --key"
         ) from None
+    if root.public != context.root_public:
+        raise Problem(
+            Exit.CHECK_FAILED, "untrusted", f"{path} is not the key of the root that is pinned"
+        )
+    return root
 
 
 async def _bring(
