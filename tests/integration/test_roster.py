@@ -149,3 +149,42 @@ async def test_an_operator_leaves_and_what_shall_last_does(leaving, tmp_path, ca
 
         await eventually(opens_again)
     assert pids(living) == running
+
+
+@pytest.mark.timeout(240)
+async def test_a_core_and_a_gateway_leave_and_the_others_serve_on(leaving, capsys):
+    living = leaving
+    tenant = await living.tenant()
+    async with living.app() as app:
+        sealed = await encrypt(app, tenant, [b"text"])
+        for name in (f"core-{EU}-1", f"gateway-{US}-1"):
+            code, said = await asyncio.to_thread(
+                lambda name=name: kcm(living, "roster", "retire", name, capsys=capsys)
+            )
+            assert code == 0
+            assert {one["what"].split()[0] for one in said["signed"]} <= {
+                "root-keys",
+                "service-keys",
+            }
+
+        async def opens():
+            try:
+                return (await decrypt(app, tenant, sealed.records)).plaintexts == [b"text"]
+            except KcmError:
+                return False
+
+        await eventually(opens)
+        # Every one of these goes to a Core that acts, and the keys that the other wrapped count.
+        for _ in range(8):
+            assert await opens()
+        again = await encrypt(app, tenant, [b"more"])
+        assert (await decrypt(app, tenant, again.records)).plaintexts == [b"more"]
+    async with living.app(US) as app:
+        with pytest.raises(KcmError):
+            await encrypt(app, tenant, [b"text"], region=US)
+    async with Admin.open(living.context) as admin:
+        for _ in range(4):
+            assert len(await admin.tenants(EU)) == 1
+    # A kill is complete without those who left.
+    await living.kill(tenant)
+    assert all(row["running"] for row in system.status(living.directory))

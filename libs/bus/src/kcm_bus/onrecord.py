@@ -206,6 +206,8 @@ class OnRecord:
     async def _look(self) -> None:
         """The last record is not where it was acknowledged: find out why."""
         stored = await self._stream.last(self._subject)
+        if self._ceased:
+            return
         self._expected = stored.sequence if stored is not None else 0
         try:
             lease = self._me.verifier.lease(stored.data) if stored and stored.data else None

@@ -19,7 +19,7 @@ from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.roster import Retirement, Role
 from kcm_trust.lasting import PAGE_BYTES, PAGES_MAX, Staged, page_count, pages
 from kcm_trust.rosters import entries, name_of
-from kcm_trust.verify import Untrusted
+from kcm_trust.verify import Untrusted, Verifier
 
 from kcm_bus.clock import Randomness
 from kcm_bus.emitting import Emit
@@ -56,6 +56,7 @@ class RosterFeed:
         self._places: dict[str, bytes] = {}
         """The SHA-256 of what was last seen in the stream, of subjects that may have to be ours."""
         self._unkept = b""
+        self._made: tuple[Verifier | None, dict[str, bytes]] = (None, {})
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._closing = False
         membership.rosters.lists_from(self._staged.whole)
@@ -114,7 +115,7 @@ class RosterFeed:
     @property
     def stored(self) -> bool:
         """Whether the stream has the roster that counts here, and every list of it that is here."""
-        return all(self._places.get(at) == sha256(data).digest() for at, data in self._wanted())
+        return all(self._places.get(at) == digest for at, digest in self._digests().items())
 
     async def close(self) -> None:
         """Stop writing and fetching."""
@@ -185,6 +186,14 @@ class RosterFeed:
                 if stored is not None:
                     self._staged.take(name, page, stored.data)
             self._complete(name)
+
+    def _digests(self) -> dict[str, bytes]:
+        """The SHA-256 of what the stream has to have; asked for every entry, so made once."""
+        made_for, digests = self._made
+        if made_for is not self._me.verifier:
+            digests = {at: sha256(data).digest() for at, data in self._wanted()}
+            self._made = (self._me.verifier, digests)
+        return digests
 
     def _wanted(self) -> list[tuple[str, bytes]]:
         """What the stream has to have, lists first: whoever reads the roster has them then."""

@@ -85,6 +85,15 @@ class Auditor:
             own, clock, "kcm-auditor", name, VERSION, {"region": membership.region}
         )
 
+        self._leaving: asyncio.Task[None] | None = None
+        membership.rosters.listen(lambda _: self._judge_again(membership))
+
+    def _judge_again(self, membership: Membership) -> None:
+        """Leave operators' questions to others, once this Auditor may not act any more."""
+        if not membership.acts and self._leaving is None:
+            log.critical("%s may not act any more, by the roster", membership.name)
+            self._leaving = asyncio.get_running_loop().create_task(self._service.drain())
+
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until ``stop`` is set.
 

@@ -6,6 +6,7 @@ was placed knows of it before it opens anything.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
 from typing import Final
@@ -238,6 +239,7 @@ class Core:
         )
         self._admin.serve("roster", rostering.verbs)
         self._vault: Final = vault
+        self._leaving: asyncio.Task[None] | None = None
         membership.rosters.listen(self._judge_again)
         self._service: Final = Service(
             self._region_bus,
@@ -274,9 +276,16 @@ class Core:
 
     def _judge_again(self, names: frozenset[str]) -> None:
         """Open keys anew, or not at all, that a Core has wrapped whose entry is another one."""
+        if not self._me.acts and self._leaving is None:
+            self._leaving = asyncio.get_running_loop().create_task(self._leave())
         if any(map(self._may_be_core, names)):
             for tenant in self._vault.open_tenants:
                 self._purge(tenant)
+
+    async def _leave(self) -> None:
+        """Leave the questions of callers and of other regions to the Cores that act."""
+        await self._control_bus.unsubscribe(subjects.pulls(self._me.region))
+        await self._service.drain()
 
     def _may_be_core(self, name: str) -> bool:
         """Whether somebody is a Core of this region, or may have been one: they are gone."""
