@@ -61,13 +61,14 @@ async def highest(admin: Admin, regions: Sequence[str]) -> tuple[bytes, Roster]:
     for region in regions:
         try:
             theirs = (await admin.roster(region)).roster
-            new = context.believe(theirs, known.version)
-            follows(known, new)
         except ServiceError:
             continue  # whether it has to answer is decided when it is asked what it has
-        except Untrusted as error:
-            if context.believe(theirs).version < known.version:
+        try:
+            new = context.believe(theirs)
+            if new.version < known.version:
                 continue
+            follows(known, new)
+        except Untrusted as error:
             raise Refused(f"the roster of region {region} is not believed: {error}") from None
         raw, known = theirs, new
     return raw, known

@@ -13,7 +13,7 @@ from typing import Final
 from kcm_control.holds import HoldRecord
 from kcm_control.revocation import Revocations
 from kcm_schemas.control import Receipt
-from kcm_trust.statements import signers
+from kcm_trust.statements import signed_by
 from kcm_trust.verify import Forged, Unlisted, Untrusted, VerifiedHold, VerifiedLift
 
 from kcm_bus.clock import Clock
@@ -103,7 +103,7 @@ class Learning:
         """
         changed = []
         for known in self._revocations.holds:
-            if names.isdisjoint(signers(known.message)):
+            if not signed_by(known.message, names):
                 continue
             try:
                 now = self._judge(known.message)

@@ -9,7 +9,7 @@ from typing import Final
 from kcm_control.revocation import Revocations
 from kcm_schemas import subjects
 from kcm_schemas.registry import Link, Service, Tenant
-from kcm_trust.statements import signers
+from kcm_trust.statements import signed_by
 from kcm_trust.verify import Untrusted
 
 from kcm_bus.clock import Clock
@@ -84,7 +84,7 @@ class RegistryFeed:
     def _judge_again(self, names: frozenset[str]) -> None:
         """Drop what does not count by the roster of now; read again what may count by it."""
         for subject, (entry, record) in list(self._counted.items()):
-            if names.isdisjoint(signers(entry.data)):
+            if not signed_by(entry.data, names):
                 continue
             try:
                 self.verify(entry)
