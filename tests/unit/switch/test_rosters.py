@@ -302,3 +302,45 @@ def test_a_membership_asks_for_the_roster_of_now():
     assert not me.acts
     assert me.verifier.roster == gone
     assert me.entry == me.joined
+
+
+class Counting(type(VERIFIER)):
+    """Counts signatures that are checked."""
+
+    checked = 0
+
+    def _holds(self, public, signature, message):
+        Counting.checked += 1
+        return super()._holds(public, signature, message)
+
+
+async def test_what_lasts_is_not_verified_again(boot, monkeypatch):
+    """An operator may have lifted thousands; while they are looked at, a kill waits."""
+    monkeypatch.setattr("kcm_bus.rosters.Verifier", Counting)
+    lifts = [lifted(hold()) for _ in range(5)]
+    for raw in lifts:
+        boot.switch.learning.learn(raw)
+    lasting = listing(*lifts[1:])
+    boot.me.rosters.lists_from(lambda _name, _said: lasting.raw())
+    Counting.checked = 0
+    boot.me.rosters.take(signed(without("security", lasting)))
+    assert boot.revocations.killed("acme")
+    assert sum(record.lifted for record in boot.revocations.holds) == 4
+    # All of them for the one that is left out.
+    assert Counting.checked <= 5
+
+
+async def test_a_key_that_changed_with_the_retirement_takes_everything_back(boot):
+    one = hold()
+    boot.switch.learning.learn(lifted(one))
+    lasting = listing(lifted(one))
+    new = without("security", lasting)
+    other = [
+        o.model_copy(update={"public_key": identity("other").public})
+        if o.operator == "security"
+        else o
+        for o in new.operators
+    ]
+    boot.me.rosters.lists_from(lambda _name, _said: lasting.raw())
+    boot.me.rosters.take(signed(new.model_copy(update={"operators": other})))
+    assert len(boot.revocations.holds) == 0

@@ -103,7 +103,7 @@ class Learning:
         """
         changed = []
         for known in self._revocations.holds:
-            if not signed_by(known.message, names):
+            if not signed_by(known.message, names) or self._lasts(known.message, names):
                 continue
             try:
                 now = self._judge(known.message)
@@ -113,6 +113,11 @@ class Learning:
                 self._stands(known, now)
                 changed.append(known.hold.id)
         return changed + self._lift_again()
+
+    def _lasts(self, message: bytes, names: frozenset[str]) -> bool:
+        """Whether it stands as before, seen without a signature: some thousand may have to be."""
+        rosters = self._me.rosters
+        return names <= rosters.left and rosters.verifier.lasts(message)
 
     def _stands(self, known: HoldRecord, now: HoldRecord | None) -> None:
         """A hold stands otherwise than before, or is none any more."""

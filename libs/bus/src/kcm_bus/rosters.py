@@ -17,7 +17,7 @@ from typing import Final
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.roster import Retirement, Roster
 from kcm_trust.lasting import NOTHING, Lasting
-from kcm_trust.rosters import changed, entries, follows, name_of
+from kcm_trust.rosters import changed, entries, follows, left, name_of
 from kcm_trust.verify import STATEMENT_MAX, Untrusted, Verifier, verify_roster
 
 from kcm_bus.config import ConfigError
@@ -103,6 +103,8 @@ class Rosters:
         self._files: Final = files
         self._listeners: list[OnRoster] = []
         self._find: FindList = lambda _name, _said: None
+        self.left: frozenset[str] = frozenset()
+        """While a change is told: of whom nothing changed but that they are retired, or a list."""
 
     @property
     def verifier(self) -> Verifier:
@@ -145,7 +147,7 @@ class Rosters:
         }
         self._raw = raw
         log.warning("the roster is version %d from now on", roster.version)
-        self._count(Verifier(roster, lasting), changed(known, roster))
+        self._count(Verifier(roster, lasting), changed(known, roster), left(known, roster))
         return True
 
     def examine(self, raw: bytes) -> Roster:
@@ -167,7 +169,8 @@ class Rosters:
         found = Lasting.read(raw, said)
         self._keep_list(said, raw)
         now = self._verifier
-        self._count(Verifier(now.roster, {**now.lasting, name: found}), frozenset({name}))
+        names = frozenset({name})
+        self._count(Verifier(now.roster, {**now.lasting, name: found}), names, names)
 
     def _list(self, name: str, said: Retirement) -> Lasting | None:
         if not said.count:
@@ -201,9 +204,11 @@ class Rosters:
             return
         raise failure
 
-    def _count(self, verifier: Verifier, names: frozenset[str]) -> None:
+    def _count(self, verifier: Verifier, names: frozenset[str], gone: frozenset[str]) -> None:
         self._verifier = verifier
         for told in self._listeners:
+            # One of them may take a list, whose change is another one.
+            self.left = gone
             try:
                 told(names)
             except Exception as error:  # noqa: BLE001 - the others have to be told all the same

@@ -69,6 +69,17 @@ def changed(known: Roster, new: Roster) -> frozenset[str]:
     return frozenset(name for name, entry in was.items() if here.get(name) != entry)
 
 
+def left(known: Roster, new: Roster) -> frozenset[str]:
+    """The names of whom nothing changed but that they are retired now."""
+    here = {name_of(entry): entry for entry in entries(new)}
+    return frozenset(
+        name
+        for entry in entries(known)
+        if (name := name_of(entry)) in here
+        and here[name] == entry.model_copy(update={"retired": here[name].retired})
+    )
+
+
 def entries(roster: Roster) -> list[Instance | Operator]:
     """Everybody on a roster."""
     return [*roster.instances, *roster.operators]

@@ -206,6 +206,21 @@ class Verifier:
             return self._lifted(statement, signers, raw)
         return self._held(statement, signers, raw)
 
+    def lasts(self, raw: bytes) -> bool:
+        """Whether a hold or lift goes on counting that was verified before its signers retired.
+
+        Only for where nothing else of them changed since: their signatures are not checked again.
+        """
+        statement = envelope(raw, Kind.HOLD, Kind.LIFT)
+        if statement.kind is Kind.HOLD:
+            return True
+        entries = [self._entries.get(one.signer) for one in statement.signatures]
+        try:
+            self._counts(statement, [one for one in entries if one is not None])
+        except Untrusted:
+            return False
+        return None not in entries
+
     def held_within(self, raw: bytes) -> VerifiedHold:
         """The hold in a lift that does not count: it was placed, whoever says that it has ended.
 
