@@ -21,6 +21,7 @@ from kcm_bus.clock import SystemClock, SystemRandomness
 from kcm_bus.config import BusAddress
 from kcm_bus.connection import Connection
 from kcm_bus.membership import Membership
+from kcm_bus.rosters import Rosters
 from kcm_bus.streams import ControlLog
 from kcm_control.boots import BootRecords
 from kcm_control.knowledge import Knowledge
@@ -193,7 +194,7 @@ class _Making:
             deadline_s=_L1_DEADLINE_S,
         )
         private = _hpke_private(trust)
-        self.sessions = Sessions(REGION, region.hpke_key_id, private, verifier)
+        self.sessions = Sessions(REGION, region.hpke_key_id, private, me.rosters)
         caller = _member(trust, verifier, gateway, randomness)
         self.wrapping = Wrapping(
             membership=me,
@@ -249,7 +250,9 @@ def _member(
     trust: Trust, verifier: Verifier, member: Member, randomness: SystemRandomness
 ) -> Membership:
     identity = Identity.load(member.name, str(trust.key(member.name)), SYSTEM)
-    return Membership(identity, verifier.instance(member.name), verifier, randomness.public(16))
+    return Membership(
+        identity, verifier.instance(member.name), Rosters(verifier), randomness.public(16)
+    )
 
 
 def _hpke_private(trust: Trust) -> HpkePrivate:
@@ -291,6 +294,7 @@ def _on_record(caller: Membership, now: float) -> BootRecords:
         lease_ms=_LEASE_MS,
         holds=bytes(32),
         registry=[bytes(16)] * 16,
+        roster=1,
         ended=False,
     )
     records.take(lease, 1, now)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from kcm_bus.audit_chain import Chain
 from kcm_bus.membership import Membership
+from kcm_bus.rosters import Rosters
 from kcm_schemas.audit import AuditBatch, AuditEvent, EventType
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import Code
@@ -95,8 +96,13 @@ class System:
         return self.roster_path
 
     def membership(self, name: str, boot: bytes) -> Membership:
-        verifier = self.verifier
-        return Membership(self.identities[name], verifier.instance(name), verifier, boot)
+        rosters = self.rosters()
+        entry = rosters.verifier.instance(name)
+        return Membership(self.identities[name], entry, rosters, boot)
+
+    def rosters(self) -> Rosters:
+        """Whom an instance believes that was started now."""
+        return Rosters(self.verifier, root_public=self.identity(ROOT).public)
 
 
 def event(kind: str = EventType.DATA_ENCRYPT, *, time_ms: int = 5, detail: str = "") -> bytes:

@@ -172,7 +172,9 @@ class Pair:
             randomness=randomness,
             deadline_s=5.0,
         )
-        self._sessions: Final = Sessions(REGION, region.hpke_key_id, _hpke_private(trust), verifier)
+        self._sessions: Final = Sessions(
+            REGION, region.hpke_key_id, _hpke_private(trust), me.rosters
+        )
         self._wrapping: Final = Wrapping(
             membership=me,
             serving=serving,
@@ -352,6 +354,7 @@ def _on_record(caller: Membership) -> BootRecords:
             lease_ms=10_000,
             holds=bytes(32),
             registry=[bytes(16)] * 16,
+            roster=1,
             ended=False,
         ),
         1,

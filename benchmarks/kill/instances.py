@@ -62,6 +62,7 @@ class Instance:
             lease_ms=10_000,
             holds=bytes(32),
             registry=[bytes(16)] * 16,
+            roster=1,
             ended=False,
         )
         return encode(self.identity.sign(Kind.LEASE, lease))

@@ -21,6 +21,7 @@ from kcm.dev.identities import OPERATOR, SYSTEM, Member, Trust, make_trust
 from kcm_bus.clock import SystemClock, SystemRandomness
 from kcm_bus.learning import Learning
 from kcm_bus.membership import Membership
+from kcm_bus.rosters import Rosters
 from kcm_control.leases import FOREVER
 from kcm_control.registry import Registry
 from kcm_control.revocation import Revocations
@@ -277,7 +278,7 @@ def make_trusted(directory: Path) -> Making:
     me = Membership(
         Identity.load(core.name, str(trust.key(core.name)), SYSTEM),
         verifier.instance(core.name),
-        verifier,
+        Rosters(verifier),
         os.urandom(limits.ID_SIZE),
     )
     operator = Identity.load(OPERATOR, str(trust.operator_key), SYSTEM)

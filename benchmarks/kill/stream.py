@@ -28,6 +28,7 @@ from kcm_bus.connection import Connection
 from kcm_bus.membership import Membership
 from kcm_bus.provision import provision_region
 from kcm_bus.remembering import NoMemory
+from kcm_bus.rosters import Rosters
 from kcm_bus.streams import ControlLog
 from kcm_bus.switch import KillSwitch
 from kcm_control.knowledge import Knowledge
@@ -207,7 +208,7 @@ def _switch(me: Membership, region: Connection, control: Connection) -> KillSwit
 def _member(plan: Topology, verifier: Verifier, member: Member) -> Membership:
     identity = Identity.load(member.name, str(Trust(plan.root).key(member.name)), SYSTEM)
     boot = os.urandom(limits.ID_SIZE)
-    return Membership(identity, verifier.instance(member.name), verifier, boot)
+    return Membership(identity, verifier.instance(member.name), Rosters(verifier), boot)
 
 
 def _settings(plan: Topology, size: Size) -> dict[str, object]:

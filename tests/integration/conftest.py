@@ -29,3 +29,11 @@ def fragile():
     made = _make(cores=1)
     yield made
     system.down(made.directory, wipe=True)
+
+
+@pytest.fixture
+def leaving():
+    """A system of one's own, whose roster is to be changed."""
+    made = _make(cores=2)
+    yield made
+    system.down(made.directory, wipe=True)

@@ -11,6 +11,7 @@ from kcm_bus.membership import Membership
 from kcm_bus.onrecord import BEFORE_EVERYTHING
 from kcm_bus.ports import Entry
 from kcm_bus.remembering import NoMemory
+from kcm_bus.rosters import Rosters
 from kcm_bus.streams import ControlLog
 from kcm_bus.switch import KillSwitch
 from kcm_control.boots import BOOTS_PER_INSTANCE_MAX, GONE_S, BootRecords
@@ -46,7 +47,7 @@ class Rig:
         self.revocations = Revocations(self.registry, "eu")
         self.events = []
         self.me = Membership(
-            identity(name), VERIFIER.instance(name), VERIFIER, b"boot-of-" + b"m" * 8
+            identity(name), VERIFIER.instance(name), Rosters(VERIFIER), b"boot-of-" + b"m" * 8
         )
         self.switch = KillSwitch(
             membership=self.me,
@@ -232,6 +233,7 @@ def lease(who, boot, *, first=0, ended=False, role=Role.GATEWAY):
         lease_ms=10_000,
         holds=bytes(32),
         registry=[bytes(16)] * 16,
+        roster=1,
         ended=ended,
     )
 

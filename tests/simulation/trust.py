@@ -12,6 +12,7 @@ from hashlib import blake2b
 from typing import Any, Final
 
 from kcm_bus.membership import Membership
+from kcm_bus.rosters import Rosters
 from kcm_schemas.roster import Grant, Instance, Operator, OperatorRole, Region, Role, Roster
 from kcm_trust.identity import Identity
 from kcm_trust.verify import Untrusted, Verifier
@@ -123,4 +124,4 @@ def roster(
 
 def member(verifier: SimVerifier, name: str, boot: bytes) -> Membership:
     """One boot of an instance on the roster."""
-    return Membership(identity(name), verifier.instance(name), verifier, boot)
+    return Membership(identity(name), verifier.instance(name), Rosters(verifier), boot)

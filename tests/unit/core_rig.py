@@ -10,7 +10,11 @@ from typing import Any, Final
 from kcm_bus.clock import SystemRandomness
 from kcm_bus.learning import to_record
 from kcm_bus.membership import Membership
+from kcm_bus.refusals import Refusals
 from kcm_bus.registry_feed import RegistryFeed
+from kcm_bus.roster_feed import RosterFeed
+from kcm_bus.rosters import Rosters
+from kcm_bus.streams import ControlLog
 from kcm_control.boots import BootRecords
 from kcm_control.holds import HoldRecord
 from kcm_control.registry import Registry
@@ -28,6 +32,7 @@ from kcm_core.making import Maker
 from kcm_core.opening import Opener
 from kcm_core.registry_keeper import RegistryKeeper
 from kcm_core.relinking import Relinker
+from kcm_core.rostering import Rostering
 from kcm_core.sentinel import KeyWatch
 from kcm_core.sessions import Sessions
 from kcm_core.vault import SealKey, Vault
@@ -75,7 +80,7 @@ _boots: Final = itertools.count(1)
 
 def membership(name: str) -> Membership:
     return Membership(
-        identity(name), VERIFIER.instance(name), VERIFIER, next(_boots).to_bytes(16, "big")
+        identity(name), VERIFIER.instance(name), Rosters(VERIFIER), next(_boots).to_bytes(16, "big")
     )
 
 
@@ -106,7 +111,7 @@ def lease_of(me: Membership) -> Lease:
     """A boot's lease record."""
     return Lease(
         instance=me.name, boot=me.boot, role=me.role, region=me.region, nonce=trust_rig.ID,
-        first=0, lease_ms=10_000, holds=bytes(32), registry=[bytes(16)] * 16, ended=False,
+        first=0, lease_ms=10_000, holds=bytes(32), registry=[bytes(16)] * 16, roster=1, ended=False,
     )  # fmt: skip
 
 
@@ -184,7 +189,7 @@ class Core:
             seal_key_id=trust_rig.ID, randomness=randomness, deadline_s=5.0,
         )  # fmt: skip
         self.sessions = Sessions(
-            self.me.region, trust_rig.ID, PRIVATE[self.me.region], self.me.verifier
+            self.me.region, trust_rig.ID, PRIVATE[self.me.region], self.me.rosters
         )
         self.wrapping = Wrapping(
             membership=self.me, vault=self.vault, emit=self._emit, serving=self.serving,
@@ -192,7 +197,7 @@ class Core:
             randomness=randomness, lease_ms=10_000, may_record=lambda: self.may_record,
         )  # fmt: skip
         feed = RegistryFeed(
-            world.bus, self.me.verifier, self.me.region, self.revocations, self.purge,  # type: ignore[arg-type]
+            world.bus, self.me, self.revocations, self.purge,  # type: ignore[arg-type]
             self.knowledge.registry.changed, world.clock,
         )  # fmt: skip
         self.keeper = RegistryKeeper(
@@ -200,6 +205,7 @@ class Core:
             directory=Directory(world.directory), floors=Floors(world.state / f"{name}-floors"),
             settled=_settled, compared=lambda: None, emit=self._emit,
         )  # fmt: skip
+        self.feed = feed
         nobody: Any = None
         self.relinker = Relinker(
             **common, registry=self.registry, store=self.store, unsealer=world.unsealer,
@@ -213,12 +219,21 @@ class Core:
             region=self.me.region, registry=self.registry, revocations=self.revocations, feed=feed,
             store=self.store, vault=self.vault, clock=world.clock,
         )  # fmt: skip
+        self.rosters = RosterFeed(
+            self.me, ControlLog(world.bus, self.me.region, world.clock),  # type: ignore[arg-type]
+            Refusals("control", self._emit, world.clock), self._emit, randomness,
+        )  # fmt: skip
+        rostering = Rostering(
+            membership=self.me, rosters=self.rosters, feed=feed, registry=self.registry,
+            revocations=self.revocations, store=self.store, clock=world.clock,
+        )  # fmt: skip
         self.admin = Admin(
             membership=self.me, emit=self._emit, keeper=self.keeper, feed=feed,  # type: ignore[arg-type]
             registry=self.registry, listing=self.listing,
             maker=self.maker, linker=self.linker, relinker=self.relinker, kills=nobody,
             clock=world.clock,
         )  # fmt: skip
+        self.admin.serve("roster", rostering.verbs)
 
     def _emit(self, kind: str, **fields: Any) -> None:
         self.events.append((kind, fields))

@@ -14,10 +14,8 @@ from kcm_auditor.recorder import HEAD_ENTRIES, HEAD_S, Recorder
 from kcm_auditor.stream import StreamFacts
 from kcm_auditor.trust import RosterTrust
 from kcm_auditor.watch import SILENT_S, Watch
-from kcm_bus.config import ConfigError
 from kcm_schemas.auditing import TAIL_BYTES_MAX
 from kcm_schemas.roster import Role
-from kcm_trust.verify import Untrusted, Verifier
 
 from tests.audit_rig import Emitting, FakeClock, System, event
 
@@ -47,8 +45,7 @@ class Bench:
 def build(system: System, clock: FakeClock) -> Recorder:
     book = Book("auditor")
     journal = Journal(system.directory / "journal", clock, book.positions)
-    verifier = system.verifier
-    trust = RosterTrust(verifier, system.write_roster(), lambda: system.verifier)
+    trust = RosterTrust(system.rosters(), system.write_roster())
     watch = Watch(["eu"], clock.elapsed())
     return Recorder(system.membership("auditor", b"a" * 16), trust, journal, book, watch, clock)
 
@@ -141,50 +138,29 @@ async def test_what_looks_forged_is_tried_with_a_newer_roster(bench: Bench) -> N
 async def test_a_roster_that_is_not_accepted_changes_nothing(tmp_path: Path) -> None:
     system = System(tmp_path)
     system.add("gw", Role.GATEWAY)
-    verifier = system.verifier
-
-    def load() -> Verifier:
-        raise ConfigError("not signed by the root")
-
-    trust = RosterTrust(verifier, system.write_roster(), load)
+    rosters = system.rosters()
+    trust = RosterTrust(rosters, system.write_roster())
+    known = trust.verifier
     assert not trust.refresh()
-    system.write_roster()
+    system.roster_path.write_bytes(b"signed by nobody")
     assert not trust.refresh()
-    assert trust.verifier is verifier
+    assert trust.verifier is known
 
 
 async def test_a_roster_that_could_not_be_read_once_is_read_again(tmp_path: Path) -> None:
     """Its file does not change any more, and the fault has passed."""
     system = System(tmp_path)
     system.add("gw", Role.GATEWAY)
-    faults: list[Exception] = [ConfigError("the disk is full"), ConfigError("the disk is full")]
-
-    def load() -> Verifier:
-        if faults:
-            raise faults.pop()
-        return system.verifier
-
-    before = system.verifier
-    trust = RosterTrust(before, system.write_roster(), load)
+    trust = RosterTrust(system.rosters(), system.write_roster())
+    known = trust.verifier
+    system.roster_path.unlink()
+    system.roster_path.mkdir()  # it cannot be read for a moment
+    assert not trust.refresh()
+    system.roster_path.rmdir()
     system.add("gw-2", Role.GATEWAY)
     system.write_roster()
-    assert [trust.refresh() for _ in range(4)] == [False, False, True, False]
-    assert trust.verifier is not before
-
-
-async def test_a_roster_that_is_not_believed_ends_nothing(tmp_path: Path) -> None:
-    system = System(tmp_path)
-    loads: list[int] = []
-
-    def load() -> Verifier:
-        loads.append(1)
-        raise Untrusted("the roster is older than one that was seen")
-
-    trust = RosterTrust(system.verifier, system.write_roster(), load)
-    system.add("gw", Role.GATEWAY)
-    system.write_roster()
-    assert [trust.refresh() for _ in range(3)] == [False] * 3
-    assert len(loads) == 1
+    assert [trust.refresh() for _ in range(2)] == [True, False]
+    assert trust.verifier is not known
 
 
 async def test_a_batch_in_the_journal_that_is_none_stops_the_start(bench: Bench) -> None:

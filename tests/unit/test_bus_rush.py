@@ -11,6 +11,7 @@ from kcm_bus.learning import Learning
 from kcm_bus.membership import Membership
 from kcm_bus.ports import Entry
 from kcm_bus.remembering import NoMemory
+from kcm_bus.rosters import Rosters
 from kcm_bus.switch import KillSwitch
 from kcm_control.completeness import RegionFacts
 from kcm_control.knowledge import Knowledge
@@ -95,7 +96,7 @@ class Messages:
 
 
 def member(verifier=VERIFIER, name="core-eu"):
-    return Membership(identity(name), verifier.instance(name), verifier, b"b" * 16)
+    return Membership(identity(name), verifier.instance(name), Rosters(verifier), b"b" * 16)
 
 
 @pytest.fixture

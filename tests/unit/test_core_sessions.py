@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 from kcm_bus.clock import SystemRandomness
+from kcm_bus.rosters import Rosters
 from kcm_core.sessions import SESSIONS_PER_CALLER_MAX, Sessions
 from kcm_crypto.arena import Purged
 from kcm_crypto.hpke import HpkePublic
@@ -19,7 +20,7 @@ NOW = 1_000_000
 
 
 def sessions(region="eu"):
-    return Sessions(region, ID, PRIVATE[region], VERIFIER)
+    return Sessions(region, ID, PRIVATE[region], Rosters(VERIFIER))
 
 
 def ticket(caller="gw-eu", signer=None, region="eu", public=None, **changes):

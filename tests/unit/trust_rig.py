@@ -128,6 +128,7 @@ def lease(who: str, role: Role, region: str) -> Lease:
         lease_ms=10_000,
         holds=bytes(32),
         registry=[bytes(16)] * 16,
+        roster=1,
         ended=False,
     )
 

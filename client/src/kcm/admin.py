@@ -27,13 +27,18 @@ from kcm_schemas.admin import (
     HoldPrefix,
     HoldQuery,
     HoldStatus,
+    LastingPage,
     LinkView,
     PreviewQuery,
     PutStatement,
+    RosterView,
     ServiceListQuery,
     ServicePage,
     ServiceRow,
     ServiceView,
+    SignedEntry,
+    SignedPage,
+    SignedQuery,
     TenantListQuery,
     TenantPage,
     TenantQuery,
@@ -195,6 +200,30 @@ class Admin:
         """What a hold would reach. No hold is signed for this: a broker could put it in force."""
         query = PreviewQuery(scope=scope, target=target)
         return await self.ask(region, "hold", "preview", query, BlastRadius)
+
+    async def roster(self, region: str) -> RosterView:
+        """The roster that counts for a Core of a region, as it was signed."""
+        return await self.ask(region, "roster", "show", Empty(), RosterView)
+
+    async def put_roster(self, region: str, raw: bytes) -> None:
+        """Give a region a roster; it answers when that is stored there, for every instance."""
+        await self.ask(region, "roster", "put", PutStatement(statement=raw), Empty)
+
+    async def put_lasting(self, region: str, name: str, page: int, digests: bytes) -> None:
+        """Give a region a page of the list of what lasts of somebody, before the roster."""
+        content = LastingPage(name=name, page=page, digests=digests)
+        await self.ask(region, "roster", "lasting", content, Empty)
+
+    async def signed_by(self, region: str, name: str) -> list[SignedEntry]:
+        """Everything that may last of what somebody signed, as a region has it in force."""
+        found: list[SignedEntry] = []
+        while True:
+            after = found[-1].what if found else ""
+            query = SignedQuery(name=name, after=after)
+            page = await self.ask(region, "roster", "signed", query, SignedPage)
+            found += page.entries
+            if not page.more or not page.entries:
+                return found
 
     async def audit_tail(self, region: str, *, limit: int, before: int = 0) -> TailPage:
         """Entries of an Auditor's journal, the last ``limit`` before entry ``before`` (0: all)."""

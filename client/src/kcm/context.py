@@ -32,6 +32,7 @@ from typing import Annotated, Final
 from kcm_bus.config import BusAddress, ConfigError, Section, load
 from kcm_crypto.secretfile import SecretFileError
 from kcm_schemas.names import Name
+from kcm_schemas.roster import Roster
 from kcm_trust.identity import Identity
 from kcm_trust.verify import STATEMENT_MAX, Untrusted, Verifier, verify_roster
 from pydantic import Field
@@ -141,13 +142,27 @@ class ClientContext:
             also=at.also,
         )
 
+    @property
+    def roster_path(self) -> Path:
+        """The file with the roster."""
+        return self._path(self._content.roster)
+
+    @property
+    def root_public(self) -> bytes:
+        """The operator root's public key, which is pinned."""
+        return bytes.fromhex(self._content.root_public)
+
+    def believe(self, raw: bytes, seen: int = 0) -> Roster:
+        """Verify a roster by the pinned root; raises ``Untrusted``."""
+        return verify_roster(raw, self.root_public, seen)
+
     def verifier(self) -> Verifier:
         """Whom to believe, by the roster that the pinned root signed; raises ``ContextError``."""
-        path = self._path(self._content.roster)
+        path = self.roster_path
         try:
             with path.open("rb") as file:
                 raw = file.read(STATEMENT_MAX + 1)
-            roster = verify_roster(raw, bytes.fromhex(self._content.root_public), 0)
+            roster = self.believe(raw)
         except OSError as error:
             raise ContextError(f"cannot read the roster {path}: {error.strerror}") from None
         except Untrusted as error:

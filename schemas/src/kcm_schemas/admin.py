@@ -272,6 +272,51 @@ class HoldStatus(Message):
     boots: list[BootStatus]
 
 
+class RosterView(Message):
+    """The roster that counts for the Core that answers, as it was signed.
+
+    ``missing`` names those who are retired and whose list is not there.
+    """
+
+    instance: Name
+    roster: bytes
+    missing: list[Name]
+
+
+class LastingPage(Message):
+    """A page of the list of what lasts of somebody: it counts once a roster names the list."""
+
+    name: Name
+    page: U32
+    digests: bytes
+
+
+class SignedQuery(Message):
+    """Which statements that may last a region has of somebody; ``after`` is where to go on."""
+
+    name: Name
+    after: Text
+
+
+class SignedEntry(Message):
+    """A statement that may last.
+
+    ``what`` says which one, and orders them; ``time_ms`` is when it was signed by its own word, 0
+    where it does not say.
+    """
+
+    what: Text
+    digest: Digest
+    time_ms: U64
+
+
+class SignedPage(Message):
+    """Statements of somebody in order; ``more`` says that there are more behind the last one."""
+
+    entries: Annotated[list[SignedEntry], Field(max_length=1024)]
+    more: bool
+
+
 class PreviewQuery(Message):
     """Which hold to preview: its scope and target, and no signed hold.
 

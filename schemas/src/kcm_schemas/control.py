@@ -76,8 +76,8 @@ class Lease(Message):
 
     ``first`` is the sequence of the boot's first record, 0 in that record itself: the stream keeps
     only the latest. ``lease_ms`` is for how long it serves from a record. ``holds`` is the digest
-    of the holds that it knows, ``registry`` those of
-    the shards of the region's tenants, links and services.
+    of the holds that it knows, by the roster of version ``roster``: where another one counts, other
+    holds do. ``registry`` has those of the shards of the region's tenants, links and services.
     ``ended`` is its last word: it serves no more and holds no key.
     """
 
@@ -93,6 +93,7 @@ class Lease(Message):
         list[Id],
         Field(min_length=limits.REGISTRY_SHARDS, max_length=limits.REGISTRY_SHARDS),
     ]
+    roster: U32
     ended: bool
 
 

@@ -111,7 +111,7 @@ def control_all(region: str) -> str:
 
 
 def control_noun(subject: str) -> str:
-    """``hold``, ``lease``, ``fence``, ``proof``, ``head`` or ``trim``, of a control subject."""
+    """``hold``, ``lease``, ``fence``, ``proof``, ``roster``, ``lasting``, ``head`` or ``trim``."""
     return subject.split(".")[4]
 
 
@@ -160,6 +160,24 @@ def control_head(region: str, auditor: str) -> str:
 def control_trim(region: str) -> str:
     """The last decision to trim this region's audit stream."""
     return _in_region(region, "control", "trim")
+
+
+def control_roster(region: str) -> str:
+    """The highest roster that a Core of the region has."""
+    return _in_region(region, "control", "roster")
+
+
+def control_lasting(region: str, name: str, page: int) -> str:
+    """A page of the list of what lasts of somebody who is retired."""
+    return _in_region(region, "control", "lasting", name, str(page))
+
+
+def read_lasting(subject: str) -> tuple[str, int] | None:
+    """Name and page of such a subject; ``None`` when it is not one."""
+    tokens = subject.split(".")
+    if len(tokens) != 7 or not is_name(tokens[5]) or not tokens[6].isdecimal():
+        return None
+    return tokens[5], int(tokens[6])
 
 
 def broadcast_hold(origin: str, scope: str, hold_id: bytes) -> str:

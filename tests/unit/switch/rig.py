@@ -15,6 +15,7 @@ from kcm_bus.clock import SystemRandomness
 from kcm_bus.membership import Membership
 from kcm_bus.ports import Memory
 from kcm_bus.remembering import HoldFiles, NoMemory
+from kcm_bus.rosters import Rosters
 from kcm_bus.switch import KillSwitch
 from kcm_control.knowledge import Knowledge
 from kcm_control.registry import Registry
@@ -181,7 +182,7 @@ class Boot:
         self.system = system
         self.clock = VirtualClock(1_000.0 * next(_boots))
         boot = next(_boots).to_bytes(16, "big")
-        self.me = Membership(identity(name), verifier.instance(name), verifier, boot)
+        self.me = Membership(identity(name), verifier.instance(name), Rosters(verifier), boot)
         self.stream = system.streams[self.me.region]
         self.log = FakeLog(self.stream)
         self.bus = system.wire.join(name)
@@ -330,7 +331,7 @@ class CoreBoot(Boot):
             serving=self.serving,
             opener=self.opener,
             vault=self.vault,
-            sessions=Sessions(region, ID, HPKE, self.me.verifier),
+            sessions=Sessions(region, ID, HPKE, self.me.rosters),
             emit=self.emit,
             clock=self.clock,
             randomness=self.randomness,

@@ -404,3 +404,15 @@ async def test_a_hint_asks_the_key_at_once_and_a_flood_of_them_does_not(system):
         core.watch.hinted(target.key_version)
     await let_pass(0.6)
     assert len(core.unsealer.calls) == before + 1
+
+
+async def test_a_key_that_opens_nothing_in_this_region_holds_nothing(system):
+    """Nobody would believe it: else one Core's key could kill any link in every region."""
+    core = system.core("core-eu-1")
+    core.learn(LINK, tenant(regions=["us"]))
+    await core.start(regions=False, watch=False)
+    core.holds.place("acme-root", L1State.DISABLED)
+    assert not l1_holds(core)
+    core.learn(tenant("beta"))
+    core.holds.place("acme-root", L1State.DISABLED)
+    assert len(l1_holds(core)) == 1

@@ -28,6 +28,7 @@ def own_record(boot):
 def foreign(boot, number=1, **changes):
     """A lease record of another boot of the region, as it is stored."""
     fields = {"nonce": number.to_bytes(16, "big"), "first": 0, "ended": False, "holds": bytes(32)}
+    fields["roster"] = 1
     record = Lease(
         instance="gw-eu-2", boot=b"another-boot-id-", role=Role.GATEWAY, region="eu", lease_ms=1,
         registry=[bytes(16)] * 16,

@@ -20,6 +20,7 @@ from kcm.cli.kill import kill
 from kcm.cli.l1 import l1
 from kcm.cli.problems import explain, show
 from kcm.cli.region import region
+from kcm.cli.roster import roster
 from kcm.cli.settings import World
 from kcm.cli.tenants import service, tenant
 
@@ -50,6 +51,7 @@ for _command in (
     lift,
     hold,
     region,
+    roster,
     audit,
 ):
     cli.add_command(_command)

@@ -99,8 +99,8 @@ def make_trust(root: Path, members: list[Member], regions: list[str], now_ms: in
         system=SYSTEM,
         version=known.version if known else 1,
         issued_ms=known.issued_ms if known else now_ms,
-        instances=instances,
-        operators=[operator],
+        instances=_with_retired(instances, known.instances if known else []),
+        operators=_with_others(operator, known.operators if known else []),
         regions=[_region(trust, region, known) for region in regions],
     )
     if roster != known:
@@ -108,6 +108,20 @@ def make_trust(root: Path, members: list[Member], regions: list[str], now_ms: in
         roster = roster.model_copy(update={"version": version, "issued_ms": now_ms})
         _replace(trust.roster, encode(signer.sign(Kind.ROSTER, roster)))
     return signer.public
+
+
+def _with_retired(instances: list[Instance], known: list[Instance]) -> list[Instance]:
+    """Nobody comes back from retirement, and whoever is retired stays on the roster."""
+    retired = {one.instance: one for one in known if one.retired is not None}
+    wanted = [retired.pop(one.instance, one) for one in instances]
+    return wanted + list(retired.values())
+
+
+def _with_others(operator: Operator, known: list[Operator]) -> list[Operator]:
+    """Operators that somebody else put on the roster stay there."""
+    others = [one for one in known if one.operator != operator.operator]
+    own = [one for one in known if one.operator == operator.operator and one.retired is not None]
+    return [*(own or [operator]), *others]
 
 
 def _identity(name: str, path: Path) -> Identity:

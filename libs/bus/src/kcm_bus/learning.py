@@ -13,12 +13,16 @@ from typing import Final
 from kcm_control.holds import HoldRecord
 from kcm_control.revocation import Revocations
 from kcm_schemas.control import Receipt
-from kcm_trust.verify import VerifiedHold, VerifiedLift
+from kcm_trust.statements import signed_by
+from kcm_trust.verify import Forged, Unlisted, Untrusted, VerifiedHold, VerifiedLift
 
 from kcm_bus.clock import Clock
 from kcm_bus.emitting import Emit
 from kcm_bus.membership import Membership
 from kcm_bus.purging import purge_each
+
+ASIDE_MAX: Final = 1024
+"""Lifts of somebody retired that are remembered while no list names them; 32 MiB at most."""
 
 U32_MAX: Final = (1 << 32) - 1
 """The largest number that a receipt can carry."""
@@ -35,10 +39,12 @@ class Learning:
         emit: Emit,
         clock: Clock,
         changed: Callable[[bytes], None],
+        refused: Callable[[Exception], None] = lambda _: None,
     ) -> None:
         """``changed`` is called with the id of a hold that says something new.
 
-        That is after the purge, and when ``receipt`` has an answer.
+        That is after the purge, and when ``receipt`` has an answer. ``refused`` is told of what is
+        known, and does not count.
         """
         self._me: Final = membership
         self._revocations: Final = revocations
@@ -46,15 +52,21 @@ class Learning:
         self._emit: Final = emit
         self._clock: Final = clock
         self._changed: Final = changed
+        self._refused: Final = refused
         self._receipts: dict[bytes, Receipt] = {}
         self._unpurged: dict[bytes, tuple[str, ...]] = {}
         self._believed: dict[bytes, HoldRecord] = {}
         """By their own bytes, the statements that say how every hold stands: each comes at least
         twice, by broadcast and by the stream, and is verified once."""
+        self._aside: dict[bytes, bytes] = {}
+        """Lifts that no list names (yet), and their holds."""
 
     def learn(self, raw: bytes) -> HoldRecord:
-        """Take a hold or lift; purges before it returns. Raises ``Untrusted``."""
-        record = self._believed.get(raw) or to_record(self._me.verifier.hold_or_lift(raw))
+        """Take a hold or lift; purges before it returns. Raises ``Untrusted``.
+
+        A lift that does not count says all the same that there is a hold: that one is taken.
+        """
+        record = self._believed.get(raw) or self._judge(raw)
         started = self._clock.elapsed()
         learned = self._revocations.learn(record)
         hold = record.hold
@@ -81,10 +93,86 @@ class Learning:
                 unkept="",
                 reached=reached,
             )
+        if learned.ignored:
+            self._refused(Untrusted("a key's hold on a link that is none of its region's"))
         if learned.changed:
             self._remember(record)
             self._changed(hold.id)
             self._tell(record, learned.purge, dropped)
+        return record
+
+    def judge_again(self, names: frozenset[str]) -> list[bytes]:
+        """Somebody's entry on the roster, or list, is another one: judge what they signed.
+
+        A lift that does not count any more makes its hold one that is in force, and a hold whose
+        signer is gone ends. All purging is done when this returns; the ids are of holds that stand
+        otherwise than before.
+        """
+        changed = []
+        for known in self._revocations.holds:
+            if not signed_by(known.message, names) or self._lasts(known.message, names):
+                continue
+            try:
+                now = self._judge(known.message)
+            except Untrusted:
+                now = None
+            if now != known:
+                self._stands(known, now)
+                changed.append(known.hold.id)
+        return changed + self._lift_again()
+
+    def _lasts(self, message: bytes, names: frozenset[str]) -> bool:
+        """Whether it stands as before, seen without a signature: some thousand may have to be."""
+        rosters = self._me.rosters
+        return names <= rosters.left and rosters.verifier.lasts(message)
+
+    def _stands(self, known: HoldRecord, now: HoldRecord | None) -> None:
+        """A hold stands otherwise than before, or is none any more."""
+        hold_id = known.hold.id
+        reached = self._revocations.judge(hold_id, now)
+        dropped, failed = purge_each(self._purge, reached)
+        self._believed.pop(known.message, None)
+        # Whoever wants to hear it once more tells the hold once more.
+        self._receipts.pop(hold_id, None)
+        self._unpurged.pop(hold_id, None)
+        if failed:
+            self._unpurged[hold_id] = failed
+        if now is not None:
+            self._believed[now.message] = now
+            self._tell(now, reached, dropped)
+
+    def _lift_again(self) -> list[bytes]:
+        """Take the lifts that did not count, where they do now."""
+        changed = []
+        for raw, hold_id in list(self._aside.items()):
+            try:
+                self._me.verifier.lift(raw)
+            except Untrusted:
+                continue
+            del self._aside[raw]
+            before = self._revocations.holds
+            self.learn(raw)
+            if self._revocations.holds is not before:
+                changed.append(hold_id)
+        return changed
+
+    def _judge(self, raw: bytes) -> HoldRecord:
+        try:
+            return to_record(self._me.verifier.hold_or_lift(raw))
+        except Forged:
+            raise
+        except Untrusted as error:
+            refused = error
+        try:
+            record = to_record(self._me.verifier.held_within(raw))
+        except Untrusted:
+            raise refused from None
+        self._refused(refused)
+        if isinstance(refused, Unlisted):
+            self._aside.pop(raw, None)
+            self._aside[raw] = record.hold.id
+            while len(self._aside) > ASIDE_MAX:
+                del self._aside[next(iter(self._aside))]
         return record
 
     def believes(self, raw: bytes) -> bool:

@@ -91,6 +91,7 @@ class OnRecord:
         self._expected = 0
         self._wrote = float("-inf")
         self._closing = False
+        self._ceased = False
 
     async def renew(self) -> Mark:
         """Write a record that begins now or later; returns its mark once it is acknowledged.
@@ -126,6 +127,8 @@ class OnRecord:
     async def end(self) -> None:
         """Say that this boot holds no key any more."""
         self._closing = True
+        if self._ceased:
+            return  # nobody would believe it
         until = self._clock.elapsed() + END_S
         while True:
             try:
@@ -138,6 +141,11 @@ class OnRecord:
                 await asyncio.sleep(RETRY_S)
             else:
                 return
+
+    def cease(self) -> None:
+        """End the lease for good: by the roster, this instance may not act any more."""
+        self._closing = self._ceased = True
+        self._knowledge.forget()
 
     def restart(self) -> None:
         """The stream went back: its beginning there says nothing of the new one."""
@@ -180,7 +188,10 @@ class OnRecord:
             self.boots.tampered(*key, now)
 
     def _differs(self, lease: Lease, now: float) -> bool:
-        return self._agreement.heard(lease.instance, lease.holds, self._holds(), now)
+        ours = self._holds()
+        # By another roster other holds count.
+        theirs = lease.holds if lease.roster == self._me.rosters.version else ours
+        return self._agreement.heard(lease.instance, theirs, ours, now)
 
     async def _write_next(self) -> Mark:
         async with self._writing:
@@ -202,6 +213,7 @@ class OnRecord:
             lease_ms=int(self._knowledge.timing.control_lease_s * 1000),
             holds=self._holds(),
             registry=self._registry(),
+            roster=self._me.rosters.version,
             ended=ended,
         )
         body = encode(self._me.identity.sign(Kind.LEASE, lease))
@@ -215,6 +227,8 @@ class OnRecord:
             raise KcmError(Code.UNAVAILABLE, "the region's stream did not acknowledge") from None
         self._expected = sequence
         mark = Mark(sequence, nonce)
+        if self._ceased:
+            raise KcmError(Code.UNAVAILABLE, "this instance may not act any more")
         if era != self._knowledge.era:
             raise KcmError(Code.UNAVAILABLE, "the region's stream is being read again")
         if not self._knowledge.wrote(began, seen, mark):
@@ -227,6 +241,8 @@ class OnRecord:
     async def _look(self) -> None:
         """The last record is not where it was acknowledged: find out why."""
         stored = await self._stream.last(self._subject)
+        if self._ceased:
+            return
         self._expected = stored.sequence if stored is not None else 0
         try:
             lease = self._me.verifier.lease(stored.data) if stored and stored.data else None

@@ -14,10 +14,14 @@ from typing import Final
 from kcm_control.registry import Key, Put, Record, key_of
 from kcm_control.revocation import Revocations
 from kcm_schemas import subjects
-from kcm_trust.verify import Forged, Untrusted, Verifier
+from kcm_schemas.codec import decode
+from kcm_schemas.registry import RegistryEntry
+from kcm_trust.statements import signed_by
+from kcm_trust.verify import Forged, Untrusted
 
 from kcm_bus.clock import Clock
 from kcm_bus.connection import Connection
+from kcm_bus.membership import Membership
 from kcm_bus.ports import Entry
 from kcm_bus.purging import purge_each
 from kcm_bus.streams import Follower, Plainly, last
@@ -34,8 +38,7 @@ class RegistryFeed:
     def __init__(
         self,
         connection: Connection,
-        verifier: Verifier,
-        region: str,
+        membership: Membership,
         revocations: Revocations,
         purge: Callable[[str], int],
         changed: Callable[[list[bytes]], None],
@@ -43,8 +46,7 @@ class RegistryFeed:
     ) -> None:
         """``changed`` is told the digests of the registry's shards whenever one is another."""
         self._connection: Final = connection
-        self._verifier: Final = verifier
-        self._region: Final = region
+        self._me: Final = membership
         self._revocations: Final = revocations
         self._purge: Final = purge
         self._raw: dict[Key, bytes] = {}
@@ -59,6 +61,7 @@ class RegistryFeed:
             self._place,
             clock,
         )
+        membership.rosters.listen(self._judge_again)
 
     async def start(self) -> None:
         """Begin, and return once everything stored is known."""
@@ -133,9 +136,26 @@ class RegistryFeed:
                 self._raw.setdefault(key, raw)
         return done.put
 
+    def _judge_again(self, names: frozenset[str]) -> None:
+        """Drop what does not count by the roster of now; read again what may count by it."""
+        for key, raw in list(self._raw.items()):
+            known = self._revocations.registered(key)
+            said = decode(RegistryEntry, raw)
+            if not (signed_by(said.statement, names) or signed_by(said.accepted, names)):
+                continue
+            try:
+                self._me.verifier.registered(raw, self._me.region)
+            except Untrusted as error:
+                log.warning("a registry record is not believed any more: %s", error)
+                del self._raw[key]
+                if known is not None:
+                    purge_each(self._purge, self._revocations.unregister(known))
+        self._changed(self._revocations.registry_digests)
+        self.read_again()
+
     def verify(self, entry: Entry) -> Record:
         """The record, when it says what its key says and everybody may say it; or ``Untrusted``."""
-        record = self._verifier.registered(entry.data, self._region)
+        record = self._me.verifier.registered(entry.data, self._me.region)
         if ".".join(key_of(record)) != subjects.bucket_key(entry.subject):
             raise Forged("the record lies under another name")
         return record

@@ -31,13 +31,16 @@ from kcm_trust.verify import Forged, Untrusted
 from kcm_bus.admission import Waiting
 from kcm_bus.clearing import Clearing
 from kcm_bus.clock import Clock, Randomness
+from kcm_bus.config import ConfigError
 from kcm_bus.durable import DurableHolds
 from kcm_bus.emitting import Emit
 from kcm_bus.learning import Learning, to_record
 from kcm_bus.membership import Membership
 from kcm_bus.onrecord import RETRY_S, OnRecord
 from kcm_bus.ports import Arrived, Entry, Following, Log, Memory, Messages
+from kcm_bus.purging import purge_each
 from kcm_bus.refusals import Refusals
+from kcm_bus.roster_feed import RosterFeed
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +99,12 @@ class KillSwitch:
         self._broadcasts: Final = Waiting(self._heard)
         self._looking: asyncio.TimerHandle | None = None
         self._listeners: tuple[OnFence, OnProof] = (_ignore, _ignore)
-        self.learning: Final = Learning(membership, revocations, purge, emit, clock, self._changed)
+        self._purge: Final = purge
+        self.rosters: Final = RosterFeed(membership, stream, self._refusals, emit, randomness)
+        membership.rosters.listen(self._judge_again)
+        self.learning: Final = Learning(
+            membership, revocations, purge, emit, clock, self._changed, self._refusals.record
+        )
         self._durable: Final = DurableHolds(
             membership=membership,
             stream=stream,
@@ -128,8 +136,9 @@ class KillSwitch:
 
         In this order no hold falls between: what is broadcast while the stream is replayed is
         heard. What this instance remembers and the stream lacks is written to it. Raises
-        ``ConfigError`` when what was remembered cannot be read.
+        ``ConfigError`` when what was remembered cannot be read, and when this instance may not act.
         """
+        await self.rosters.fetch()
         self._recall()
         await self._control_bus.subscribe(subjects.broadcast_holds(), self._on_broadcast)
         await self._following.start()
@@ -137,6 +146,7 @@ class KillSwitch:
         for _ in range(2):
             await self._catch_up_somehow()
         self._durable.mend()
+        self.rosters.mend()
         self._spawn(self.record.keep())
 
     async def close(self) -> None:
@@ -147,6 +157,7 @@ class KillSwitch:
         self._durable.close()
         self._clearing.close()
         self._memory.listen(_ignore)
+        await self.rosters.close()
         for task in list(self._tasks):
             task.cancel()
         await self.record.end()
@@ -298,6 +309,8 @@ class KillSwitch:
                 case "proof" if self._listeners[1] is not _ignore:
                     # A Gateway has no use for them, and they are most of what is written.
                     self._on_proof(self._me.verifier.proof(entry.data))
+                case "roster" | "lasting":
+                    self.rosters.receive(entry)
         except Forged as error:
             self._refusals.record(error)
             self._clearing.clear(entry)
@@ -309,6 +322,8 @@ class KillSwitch:
     async def _catch_up_somehow(self) -> None:
         """Catch up, however long it takes: who is not on record must not serve."""
         while True:
+            if not self._me.acts:
+                raise ConfigError("this instance is retired, or not on the roster any more")
             try:
                 await self.caught_up()
             except KcmError as error:
@@ -402,6 +417,27 @@ class KillSwitch:
         self._looking = None
         if not self._broadcasts.again(self._clock.elapsed()):
             self._look_again()
+
+    def _judge_again(self, names: frozenset[str]) -> None:
+        """Another roster, or list, counts: first purge for what it brings back into force.
+
+        The disk keeps a lift that does not count any more: a list may yet name it.
+        """
+        if not self._me.acts:
+            self._cease()
+        for hold_id in self.learning.judge_again(names):
+            record = self._revocations.holds.get(hold_id)
+            if record is not None and not record.lifted:
+                self.learning.learn(record.message)
+                self._answer(hold_id)
+            self._durable.lost(hold_id)
+
+    def _cease(self) -> None:
+        """Serve nothing any more: this instance is retired, or gone from the roster."""
+        log.critical("%s may not act any more, by the roster: nothing is served", self._me.name)
+        _, failed = purge_each(self._purge, self._revocations.everybody())
+        self.record.cease()
+        self._emit("instance.retired", count=len(failed), detail=self._me.name)
 
     def _changed(self, hold_id: bytes) -> None:
         """Something new was learned, and purged for: first say so, then see that it stays."""

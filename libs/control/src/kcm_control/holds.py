@@ -122,6 +122,17 @@ class HoldSet:
         shards[at] = _Shard({**shards[at].records, hold_id: joined})
         return HoldSet(tuple(shards))
 
+    def judged(self, hold_id: bytes, record: HoldRecord | None) -> HoldSet:
+        """The set in which a hold stands as it is believed by a new roster; ``None``: not at all.
+
+        The one way in which a set gets smaller. Whoever has the same roster does the same.
+        """
+        at = _shard(hold_id)
+        shards = list(self._shards)
+        others = {key: one for key, one in shards[at].records.items() if key != hold_id}
+        shards[at] = _Shard(others if record is None else {**others, hold_id: record})
+        return HoldSet(tuple(shards))
+
     def get(self, hold_id: bytes) -> HoldRecord | None:
         """The record of one hold."""
         return self._shards[_shard(hold_id)].records.get(hold_id)

@@ -76,6 +76,8 @@ class Registry:
         """Names of a tenant's services, in order."""
         self._on_link: dict[str, set[str]] = {}
         self._ever_on_link: dict[str, set[str]] = {}
+        self._regions_on_link: dict[str, set[str]] = {}
+        """By link, the regions of every tenant revision on it that was ever verified here."""
         self._entries: list[dict[Key, bytes]] = [{} for _ in range(limits.REGISTRY_SHARDS)]
         self._digests: list[bytes | None] = [None] * limits.REGISTRY_SHARDS
 
@@ -85,6 +87,7 @@ class Registry:
         if isinstance(record, Tenant):
             # Also of one that does not count: whoever knew it may hold keys by that link.
             self._ever_on_link.setdefault(record.link, set()).add(record.tenant)
+            self._regions_on_link.setdefault(record.link, set()).update(record.regions)
         if new.rank < self._floors.get(key, (0, b"")):
             return Put.OLDER
         known = self._versions.get(key, ())
@@ -105,6 +108,28 @@ class Registry:
     def below_floor(self) -> list[Key]:
         """Keys of which a record was known once, and none as high is known now."""
         return [key for key, (revision, _) in self._floors.items() if self.revision(key) < revision]
+
+    def drop(self, record: Record) -> bool:
+        """Forget a record that is not believed any more; ``False`` when another one is known."""
+        key = key_of(record)
+        known = self._versions.get(key, ())
+        kept = tuple(one for one in known if one.record != record)
+        if len(kept) == len(known):
+            return False
+        if kept:
+            self._keep(key, kept)
+        else:
+            self._remove(key)
+        return True
+
+    def may_concern(self, link: str, region: str) -> bool:
+        """Whether a tenant on this link may be served in this region.
+
+        ``False`` only when every revision of a tenant that was ever verified here has the link in
+        other regions alone.
+        """
+        regions = self._regions_on_link.get(link)
+        return regions is None or region in regions
 
     def tenant(self, name: str) -> Tenant | None:
         """A tenant as it is served: of a fork, the stricter of both in everything."""
@@ -207,6 +232,20 @@ class Registry:
     def _current(self, key: Key) -> Record | None:
         found = self._versions.get(key)
         return found[0].record if found else None
+
+    def _remove(self, key: Key) -> None:
+        if key[0] == "tenant":
+            for link in self.links_of(key[1]):
+                self._on_link[link].discard(key[1])
+            del self._served[key[1]]
+            self._names.remove(key[1])
+        elif key[0] == "service":
+            del self._services[key[1]][key[2]]
+            self._service_names[key[1]].remove(key[2])
+        del self._versions[key]
+        shard = shard_of(key[1])
+        del self._entries[shard][key]
+        self._digests[shard] = None
 
     def _keep(self, key: Key, versions: tuple[_Version, ...]) -> None:
         if key[0] == "tenant":

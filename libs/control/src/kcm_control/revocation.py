@@ -15,7 +15,7 @@ from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.registry import Link, Tenant
 
 from kcm_control.holds import HoldRecord, HoldSet
-from kcm_control.registry import Put, Record, Registry
+from kcm_control.registry import Key, Put, Record, Registry
 
 REFUSALS_MAX: Final = 64
 """Times of a link's refusals that are kept: six in a row are the longest settling, and each of a
@@ -28,6 +28,8 @@ class Learned:
 
     changed: bool
     purge: tuple[str, ...]
+    ignored: bool = False
+    """Whether it is a hold of another region's key, on a link that is none of that region's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,9 @@ class Revocations:
         self._generations: dict[str, int] = {}
         self._active: dict[tuple[str, str], dict[bytes, HoldRecord]] = {}
         self._refused: dict[tuple[str, str], set[int]] = {}
+        self._ignored: dict[str, dict[bytes, HoldRecord]] = {}
+        """By link, holds that a region's key caused which has no tenant there; they are known, and
+        count as soon as a tenant's record says that it has, or may have."""
         self.holds = HoldSet()
 
     def learn(self, record: HoldRecord) -> Learned:
@@ -62,10 +67,55 @@ class Revocations:
             times.add(now.hold.issued_ms)
             if len(times) > REFUSALS_MAX:
                 times.remove(min(times))
-        purge = () if now.lifted else self.reach(now.hold.scope, now.hold.target)
-        for tenant in purge:
+        if not now.lifted and not self.counts(now):
+            return Learned(changed=True, purge=(), ignored=True)
+        return Learned(changed=True, purge=self._reached(now))
+
+    def judge(self, hold_id: bytes, record: HoldRecord | None) -> tuple[str, ...]:
+        """A hold is believed otherwise by a new roster, or not at all: whom to purge for it now."""
+        before = self.holds.get(hold_id)
+        if before is None or before == record:
+            return ()
+        self.holds = self.holds.judged(hold_id, record)
+        self._forget(before)
+        if record is None:
+            return ()
+        self._index(record)
+        return self._reached(record) if before.lifted and self.counts(record) else ()
+
+    def counts(self, record: HoldRecord) -> bool:
+        """Whether a hold counts here, if it is not lifted.
+
+        A customer's key holds links on which its own region has a tenant. While that is in doubt,
+        it counts.
+        """
+        hold = record.hold
+        return hold.cause != "l1" or self._registry.may_concern(hold.target, hold.origin)
+
+    def serves_here(self, link: str) -> bool:
+        """Whether this region has a tenant on a link."""
+        found = (self._registry.tenant(name) for name in self._registry.on_link(link))
+        return any(one is not None and self._region in one.regions for one in found)
+
+    def everybody(self) -> tuple[str, ...]:
+        """All tenants, in a new generation: nothing that began has an output any more."""
+        names = tuple(self._registry.names())
+        for name in names:
+            self._raise(name)
+        return names
+
+    def unregister(self, record: Record) -> tuple[str, ...]:
+        """A registry record is not believed any more; names the tenants to be purged for it."""
+        if not self._registry.drop(record):
+            return ()
+        match record:
+            case Link():
+                reached = tuple(self._registry.ever_on_link(record.link))
+            case _:
+                reached = (record.tenant,)
+        for tenant in reached:
             self._raise(tenant)
-        return Learned(changed=True, purge=purge)
+        return reached
 
     def register(self, record: Record) -> Registered:
         """Take a verified registry record; names the tenants that have to be purged for it.
@@ -82,7 +132,12 @@ class Revocations:
                 reached = tuple(self._registry.ever_on_link(record.link))
         for tenant in reached:
             self._raise(tenant)
-        return Registered(put, reached)
+        concerned = self._concern(record.link) if isinstance(record, Tenant) else ()
+        return Registered(put, tuple(dict.fromkeys(concerned + reached)))
+
+    def registered(self, key: Key) -> Record | None:
+        """The registry's record that counts under a key."""
+        return self._registry.known(key)
 
     @property
     def registry_digests(self) -> list[bytes]:
@@ -179,16 +234,46 @@ class Revocations:
         if self.generation(tenant) != generation or self.killed(tenant):
             raise KcmError(Code.TENANT_KILLED)
 
+    def _reached(self, record: HoldRecord) -> tuple[str, ...]:
+        """Whom to purge for a hold that is in force from now on."""
+        purge = () if record.lifted else self.reach(record.hold.scope, record.hold.target)
+        for tenant in purge:
+            self._raise(tenant)
+        return purge
+
     def _index(self, record: HoldRecord) -> None:
         """Keep what is not lifted by its scope and target: most holds ever placed are lifted."""
-        target = (record.hold.scope, record.hold.target)
-        held = self._active.setdefault(target, {})
+        self._forget(record)
+        hold = record.hold
         if record.lifted:
-            held.pop(record.hold.id, None)
+            return
+        if self.counts(record):
+            self._active.setdefault((hold.scope, hold.target), {})[hold.id] = record
         else:
-            held[record.hold.id] = record
-        if not held:
-            del self._active[target]
+            self._ignored.setdefault(hold.target, {})[hold.id] = record
+
+    def _forget(self, record: HoldRecord) -> None:
+        hold = record.hold
+        active = self._active.get((hold.scope, hold.target), {})
+        if active.pop(hold.id, None) is not None and not active:
+            del self._active[hold.scope, hold.target]
+        ignored = self._ignored.get(hold.target, {})
+        if ignored.pop(hold.id, None) is not None and not ignored:
+            del self._ignored[hold.target]
+
+    def _concern(self, link: str) -> tuple[str, ...]:
+        """A tenant's record may say whose keys count on a link; whom to purge for it."""
+        count = self._active.get(("link", link), {})
+        ignored = self._ignored.get(link, {})
+        if not count and not ignored:
+            return ()
+        purge: tuple[str, ...] = ()
+        for record in [*count.values(), *ignored.values()]:
+            was_ignored = record.hold.id in ignored
+            if self.counts(record) == was_ignored:
+                self._index(record)
+                purge += self._reached(record) if was_ignored else ()
+        return purge
 
     def _raise(self, tenant: str) -> None:
         self._generations[tenant] = self.generation(tenant) + 1

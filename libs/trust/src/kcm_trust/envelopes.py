@@ -25,6 +25,10 @@ class Untrusted(Exception):
     """A statement is not believed. The text says why and carries nothing of it."""
 
 
+class Unlisted(Untrusted):
+    """Somebody retired has signed this, and no list that is here names it."""
+
+
 class Forged(Untrusted):
     """No roster would make anybody believe this: it is no statement, or not one of its place."""
 

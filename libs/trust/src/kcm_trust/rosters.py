@@ -56,6 +56,30 @@ def follows(known: Roster, new: Roster) -> None:
             raise Untrusted("the roster changes somebody who is retired")
 
 
+def changed(known: Roster, new: Roster) -> frozenset[str]:
+    """The names on ``known`` whose entry is another one on ``new``, or none.
+
+    What they signed is judged anew. Of somebody who is new nothing was believed before. Where a
+    region is gone, that is everybody: a statement may be about it.
+    """
+    here = {name_of(entry): entry for entry in entries(new)}
+    was = {name_of(entry): entry for entry in entries(known)}
+    if {one.region for one in known.regions} - {one.region for one in new.regions}:
+        return frozenset(was)
+    return frozenset(name for name, entry in was.items() if here.get(name) != entry)
+
+
+def left(known: Roster, new: Roster) -> frozenset[str]:
+    """The names of whom nothing changed but that they are retired now."""
+    here = {name_of(entry): entry for entry in entries(new)}
+    return frozenset(
+        name
+        for entry in entries(known)
+        if (name := name_of(entry)) in here
+        and here[name] == entry.model_copy(update={"retired": here[name].retired})
+    )
+
+
 def entries(roster: Roster) -> list[Instance | Operator]:
     """Everybody on a roster."""
     return [*roster.instances, *roster.operators]

@@ -71,7 +71,14 @@ from kcm_schemas.registry import (
 from kcm_schemas.roster import Instance, Operator, OperatorRole, Role, Roster
 from kcm_schemas.signed import Kind, Signed
 
-from kcm_trust.envelopes import STATEMENT_MAX, Forged, Untrusted, envelope, statement_digest
+from kcm_trust.envelopes import (
+    STATEMENT_MAX,
+    Forged,
+    Unlisted,
+    Untrusted,
+    envelope,
+    statement_digest,
+)
 from kcm_trust.identity import check, digest, to_sign
 from kcm_trust.lasting import NOTHING, Lasting
 from kcm_trust.rosters import entries, name_of, verify_roster
@@ -79,6 +86,7 @@ from kcm_trust.rosters import entries, name_of, verify_roster
 __all__ = [
     "STATEMENT_MAX",
     "Forged",
+    "Unlisted",
     "Untrusted",
     "VerifiedHold",
     "VerifiedLift",
@@ -250,6 +258,29 @@ class Verifier:
             return self._lifted(statement, signers, raw)
         return self._held(statement, signers, raw)
 
+    def lasts(self, raw: bytes) -> bool:
+        """Whether a hold or lift goes on counting that was verified before its signers retired.
+
+        Only for where nothing else of them changed since: their signatures are not checked again.
+        """
+        statement = envelope(raw, Kind.HOLD, Kind.LIFT)
+        if statement.kind is Kind.HOLD:
+            return True
+        entries = [self._entries.get(one.signer) for one in statement.signatures]
+        try:
+            self._counts(statement, [one for one in entries if one is not None])
+        except Untrusted:
+            return False
+        return None not in entries
+
+    def held_within(self, raw: bytes) -> VerifiedHold:
+        """The hold in a lift that does not count: it was placed, whoever says that it has ended.
+
+        The one body that is read although its signature may not hold: it has one shape, of a
+        bounded size, and the hold in it is verified like any other.
+        """
+        return self.hold(_body(Lift, envelope(raw, Kind.LIFT)).hold)
+
     def receipt(self, raw: bytes) -> Receipt:
         """A receipt, by the instance it names."""
         statement, signers = self._signed(raw, _INSTANCE, Kind.RECEIPT, acting=True)
@@ -393,7 +424,7 @@ class Verifier:
         if all(entry.retired for entry in signers):
             named = statement_digest(statement)
             if not any(named in self.lasting.get(name_of(one), NOTHING) for one in signers):
-                raise Untrusted("the signer is retired, and the root does not list this")
+                raise Unlisted("the signer is retired, and the root does not list this")
 
     def _held(self, statement: Signed, signers: list[Entry], raw: bytes) -> VerifiedHold:
         """A hold counts whoever has retired: dark is safe, and somebody acting may lift it."""

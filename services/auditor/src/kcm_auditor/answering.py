@@ -58,6 +58,8 @@ class Answers:
     async def handle(self, subject: str, body: bytes) -> bytes:
         """Answer one request; raises ``KcmError`` when it is not to be believed."""
         self._recorder.trust.refresh()
+        if not self._membership.acts:
+            raise KcmError(Code.UNAVAILABLE, "this Auditor is retired; ask another one")
         try:
             request, operator, _roles = self._recorder.trust.verifier.admin(body)
         except Untrusted as error:

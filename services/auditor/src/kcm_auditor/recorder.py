@@ -69,7 +69,8 @@ class Recorder:
         """How each region's stream was when it was last looked at."""
         self._head = Point(0, b"")
         self._head_at = clock.elapsed()
-        watch.expect(trust.verifier.roster.instances, clock.elapsed())
+        self._expect()
+        membership.rosters.listen(lambda _: self._expect())
 
     def open(self) -> None:
         """Restore from the journal and note what had to be cut away; raises ``JournalError``."""
@@ -215,8 +216,12 @@ class Recorder:
         except Untrusted:
             if not self.trust.refresh():
                 raise
-        self.watch.expect(self.trust.verifier.roster.instances, self._clock.elapsed())
+        self._expect()
         return self.trust.verifier.audit(body)
+
+    def _expect(self) -> None:
+        """Watch whoever is on the roster now."""
+        self.watch.expect(self.trust.verifier.roster.instances, self._clock.elapsed())
 
     def _note(self, incidents: Iterable[Incident]) -> None:
         self._submit([self.ledger.note(incident) for incident in incidents])

@@ -14,11 +14,14 @@ import logging
 from typing import Final
 
 from kcm_bus.audit import AuditEmitter
-from kcm_bus.clock import Clock
+from kcm_bus.clock import Clock, SystemRandomness
 from kcm_bus.connection import Connection
-from kcm_bus.membership import Membership, load_roster
+from kcm_bus.membership import Membership
 from kcm_bus.process import mark_ready, unmark_ready
+from kcm_bus.refusals import Refusals
+from kcm_bus.roster_feed import RosterFeed
 from kcm_bus.serving import Service
+from kcm_bus.streams import ControlLog
 from kcm_crypto.secretfile import SecretFileError
 from kcm_schemas import subjects
 from kcm_schemas.audit import EventType
@@ -39,6 +42,9 @@ log = logging.getLogger(__name__)
 
 TICK_S: Final = 1.0
 """Seconds between looks at the clock: how exactly silence is measured."""
+
+ROSTER_S: Final = 2.0
+"""Seconds between looks whether there is a new roster."""
 
 QUEUE: Final = "auditor"
 """Auditors of a region share its operators' requests; each answers from its own journal."""
@@ -65,19 +71,18 @@ class Auditor:
         self._regions: Final = (membership.region, *others)
         book = Book(name)
         self._journal: Final = Journal(config.auditor.journal, clock, book.positions)
-        trust = RosterTrust(
-            membership.verifier,
-            config.roster,
-            lambda: load_roster(
-                config.roster,
-                bytes.fromhex(config.root_public),
-                config.state_dir / "roster-version",
-            ),
-        )
+        trust = RosterTrust(membership.rosters, config.roster)
         watch = Watch(self._regions, clock.elapsed())
         self._membership: Final = membership
         self._emitter: Final = AuditEmitter(own, membership, clock)
         self._signed: Final = SignedHeads(config.state_dir / "signed-heads.json")
+        self._rosters: Final = RosterFeed(
+            membership,
+            ControlLog(own, membership.region, clock),
+            Refusals("control", self._emitter.emit, clock),
+            self._emitter.emit,
+            SystemRandomness(),
+        )
         self._recorder: Final = Recorder(
             membership, trust, self._journal, book, watch, clock, self._alarm
         )
@@ -87,6 +92,15 @@ class Auditor:
         self._service: Final = Service(
             own, clock, "kcm-auditor", name, VERSION, {"region": membership.region}
         )
+
+        self._leaving: asyncio.Task[None] | None = None
+        membership.rosters.listen(lambda _: self._judge_again(membership))
+
+    def _judge_again(self, membership: Membership) -> None:
+        """Leave operators' questions to others, once this Auditor may not act any more."""
+        if not membership.acts and self._leaving is None:
+            log.critical("%s may not act any more, by the roster", membership.name)
+            self._leaving = asyncio.get_running_loop().create_task(self._service.drain())
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until ``stop`` is set.
@@ -112,6 +126,7 @@ class Auditor:
                 group.create_task(self._follow(group, region, connection, stop))
             await self._own.start()
             await self._emitter.start()
+            group.create_task(self._look_for_rosters(stop))
             self._read(group, self._config.region, self._own, stop)
             await self._service.add(
                 "auditor",
@@ -167,9 +182,16 @@ class Auditor:
             await asyncio.sleep(TICK_S)
             self._recorder.tick()
 
+    async def _look_for_rosters(self, stop: asyncio.Event) -> None:
+        """Look what the region's Cores have: an Auditor follows no control stream."""
+        while not stop.is_set():
+            await self._rosters.fetch()
+            await asyncio.sleep(ROSTER_S)
+
     async def _end(self) -> None:
         unmark_ready(self._config.ready_file)
         await self._service.drain()
+        await self._rosters.close()
         await self._emitter.close()
         if not self._journal.failed.is_set():
             self._recorder.sign_head()

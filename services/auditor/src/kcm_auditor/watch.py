@@ -44,8 +44,12 @@ class Watch:
         self._emitters: Final = dict[str, _Emitter]()
 
     def expect(self, instances: Iterable[Instance], now: float) -> None:
-        """Watch everybody on the roster whose region is followed, and nobody else."""
-        wanted = {i.instance: i.region for i in instances if i.region in self._regions}
+        """Watch everybody who acts by the roster and whose region is followed, and nobody else."""
+        wanted = {
+            i.instance: i.region
+            for i in instances
+            if i.region in self._regions and i.retired is None
+        }
         for name in self._emitters.keys() - wanted.keys():
             del self._emitters[name]
         for name, region in wanted.items():

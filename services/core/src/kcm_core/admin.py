@@ -9,7 +9,7 @@ as good as absent, and may be replaced.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from hashlib import sha256
 from typing import Final, TypeVar
 
@@ -103,6 +103,11 @@ class Admin:
             ("hold", "preview"): (frozenset({admin, security}), self._preview),
         }
 
+    def serve(self, noun: str, verbs: Mapping[str, Handler]) -> None:
+        """Serve further verbs, for whoever has any role."""
+        for verb, handler in verbs.items():
+            self._verbs[noun, verb] = (frozenset(OperatorRole), handler)
+
     async def handle(self, subject: str, body: bytes) -> bytes:
         """Serve one request. Only a request that is not believed is refused without a signature.
 
@@ -118,6 +123,8 @@ class Admin:
         return await asyncio.shield(running)
 
     async def _handle(self, subject: str, body: bytes) -> bytes:
+        if not self._me.acts:
+            raise KcmError(Code.UNAVAILABLE, "this Core is retired; ask another one")
         try:
             request, operator, roles = self._me.verifier.admin(body)
         except Untrusted as error:

@@ -69,9 +69,12 @@ class KeyHolds:
         self._settling.refused(link)
 
     def place(self, link: str, state: L1State) -> None:
-        """See to it that everybody purges what the link opens, unless a hold says so already."""
+        """See to it that everybody purges what the link opens, unless a hold says so already.
+
+        On a link on which this region has no tenant it holds nothing: nobody would believe it.
+        """
         self._settling.refused(link)
-        if self.on(link):
+        if self.on(link) or not self._revocations.serves_here(link):
             return
         raw = l1_hold(
             self._me.identity,

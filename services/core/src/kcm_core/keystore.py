@@ -84,6 +84,14 @@ class KeyStore:
         found = await self._read(("service", tenant, service))
         return found if isinstance(found, ServiceKeys) else None
 
+    async def statement(self, key: Key) -> bytes | None:
+        """A record as it was signed; raises ``unavailable``."""
+        if await self._read(key) is None:
+            return None
+        subject = subjects.bucket_subject(subjects.KEYS_BUCKET, *key)
+        stored = await last(self._connection, _STREAM, subject)
+        return None if stored is None else stored.data
+
     async def put_root(self, keys: RootKeys) -> None:
         """Store the revision that follows the one that was read, the first one being 1.
 

@@ -100,15 +100,27 @@ class Regions:
         self._fenced: dict[str, float] = {}
         self._stated: dict[str, Fence] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._asked: set[str] = set()
         self._answering: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Answer other regions, and learn what they hold."""
         region = self._me.region
         await self._bus.subscribe(subjects.pulls(region), self._on_pull, queue=f"core-{region}")
-        others = [other for other in self._me.verifier.regions if other != region]
-        await asyncio.gather(*(self._round(other) for other in others))
-        for other in others:
+        await asyncio.gather(*(self._round(other) for other in self._others))
+        self._ask_all()
+        self._me.rosters.listen(lambda _: self._ask_all())
+
+    @property
+    def _others(self) -> list[str]:
+        return [other for other in self._me.verifier.regions if other != self._me.region]
+
+    def _ask_all(self) -> None:
+        """Keep on asking every region that is on the roster, also one that is new there."""
+        for other in self._others:
+            if other in self._asked or self._closing:
+                continue
+            self._asked.add(other)
             task = asyncio.get_running_loop().create_task(self._keep_asking(other))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -139,6 +151,9 @@ class Regions:
     async def _keep_asking(self, other: str) -> None:
         every = self._timing.pull_every_s
         while not self._closing:
+            if other not in self._others:
+                self._asked.discard(other)
+                return
             heard = self._fenced.get(other, float("-inf"))
             wait = heard + every * (1 - self._chance() / 4) - self._clock.elapsed()
             if wait > 0:

@@ -6,6 +6,7 @@ was placed knows of it before it opens anything.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
 from typing import Final
@@ -31,7 +32,8 @@ from kcm_crypto.arena import Arena, secure_memory
 from kcm_crypto.hpke import SECRET_SIZE, HpkePrivate
 from kcm_crypto.secretfile import read_secret
 from kcm_schemas import subjects
-from kcm_schemas.roster import Region
+from kcm_schemas.roster import Region, Role
+from kcm_trust.verify import Untrusted
 
 from kcm_core.admin import Admin
 from kcm_core.canaries import Canaries
@@ -49,6 +51,7 @@ from kcm_core.opening import Opener
 from kcm_core.regions import Regions
 from kcm_core.registry_keeper import RegistryKeeper
 from kcm_core.relinking import Relinker
+from kcm_core.rostering import Rostering
 from kcm_core.sentinel import KeyWatch
 from kcm_core.sessions import Sessions
 from kcm_core.trimming import TrimFiles, Trimmer
@@ -96,13 +99,7 @@ class Core:
 
         self._purge: Final = purge
         self._feed: Final = RegistryFeed(
-            self._region_bus,
-            membership.verifier,
-            membership.region,
-            revocations,
-            purge,
-            knowledge.registry.changed,
-            clock,
+            self._region_bus, membership, revocations, purge, knowledge.registry.changed, clock
         )
         self._switch: Final = KillSwitch(
             membership=membership,
@@ -154,7 +151,7 @@ class Core:
             deadline_s=config.l1_deadline_s,
         )
         self._sessions: Final = Sessions(
-            membership.region, region.hpke_key_id, private, membership.verifier
+            membership.region, region.hpke_key_id, private, membership.rosters
         )
         self._wrapping: Final = Wrapping(
             membership=membership,
@@ -269,7 +266,19 @@ class Core:
             clock=clock,
         )
         self._switch.on_registry(self._keeper.compare)
+        rostering = Rostering(
+            membership=membership,
+            rosters=self._switch.rosters,
+            feed=self._feed,
+            registry=registry,
+            revocations=revocations,
+            store=store,
+            clock=clock,
+        )
+        self._admin.serve("roster", rostering.verbs)
         self._vault: Final = vault
+        self._leaving: asyncio.Task[None] | None = None
+        membership.rosters.listen(self._judge_again)
         self._service: Final = Service(
             self._region_bus,
             clock,
@@ -304,6 +313,30 @@ class Core:
         state, lacks = secure_memory()
         if lacks:
             log.warning("secure memory: %s (%s)", state, ", ".join(lacks))
+
+    def _judge_again(self, names: frozenset[str]) -> None:
+        """Open keys anew, or not at all, that a Core has wrapped whose entry is another one."""
+        if not self._me.acts and self._leaving is None:
+            self._leaving = asyncio.get_running_loop().create_task(self._leave())
+        if any(map(self._may_be_core, names)):
+            for tenant in self._vault.open_tenants:
+                self._purge(tenant)
+
+    async def _leave(self) -> None:
+        """Leave the questions of callers and of other regions to the Cores that act."""
+        await self._control_bus.unsubscribe(subjects.pulls(self._me.region))
+        await self._service.drain()
+
+    def _may_be_core(self, name: str) -> bool:
+        """Whether somebody is a Core of this region, or may have been one: they are gone."""
+        verifier = self._me.verifier
+        if any(name == one.operator for one in verifier.roster.operators):
+            return False
+        try:
+            entry = verifier.instance(name)
+        except Untrusted:
+            return True
+        return (entry.role, entry.region) == (Role.CORE, self._me.region)
 
     async def close(self) -> None:
         """Finish what is in flight, wipe every key, and go off the record."""

@@ -11,12 +11,13 @@ from collections import OrderedDict
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
+from kcm_bus.rosters import Rosters
 from kcm_crypto.hpke import HpkePrivate
 from kcm_crypto.session import Session, TicketInfo, open_session_as_callee, to_sign
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.roster import Instance
 from kcm_schemas.vault import CoreRequest
-from kcm_trust.verify import Untrusted, Verifier
+from kcm_trust.verify import Untrusted
 
 SESSIONS_MAX: Final = 1024
 """Open sessions kept: each costs one locked page; the one not used for longest goes first."""
@@ -29,13 +30,14 @@ class Sessions:
     """Open sessions of a region's callers."""
 
     def __init__(
-        self, region: str, hpke_key_id: bytes, private: HpkePrivate, verifier: Verifier
+        self, region: str, hpke_key_id: bytes, private: HpkePrivate, rosters: Rosters
     ) -> None:
         self._region: Final = region
         self._key_id: Final = hpke_key_id
         self._private: Final = private
-        self._verifier: Final = verifier
+        self._rosters: Final = rosters
         self._open: OrderedDict[tuple[bytes, bytes], Session] = OrderedDict()
+        rosters.listen(self._judge_again)
 
     def session(self, request: CoreRequest, now_ms: int) -> tuple[Session, Instance]:
         """The session of a request and its caller.
@@ -60,9 +62,11 @@ class Sessions:
         try:
             if known is not None and known.info == info:
                 self._open.move_to_end(key)
-                return known, self._verifier.acting(request.caller)
+                return known, self._rosters.verifier.acting(request.caller)
             signed = to_sign(info.encode(), ticket.ciphertext)
-            caller = self._verifier.ticket(request.caller, self._region, ticket.signature, signed)
+            caller = self._rosters.verifier.ticket(
+                request.caller, self._region, ticket.signature, signed
+            )
             session = open_session_as_callee(info, self._private, ticket.ciphertext)
         except Untrusted:
             raise KcmError(Code.FORBIDDEN, "the caller is not on the roster") from None
@@ -81,6 +85,11 @@ class Sessions:
             self._open.pop(key).close()
         while len(self._open) >= SESSIONS_MAX:
             self._open.popitem(last=False)[1].close()
+
+    def _judge_again(self, names: frozenset[str]) -> None:
+        """Close the sessions of callers whose entry is another one; their tickets open new ones."""
+        for key in [key for key, one in self._open.items() if one.info.caller in names]:
+            self._open.pop(key).close()
 
     def close(self) -> None:
         """Wipe every session's keys."""

@@ -248,7 +248,10 @@ class CoreClient:
             and abs(now - self._ticket.issued_ms - age_s * 1000) < _CLOCK_STEP_MS
         ):
             return self._session, self._ticket
-        region = next(r for r in self._me.verifier.roster.regions if r.region == self._me.region)
+        regions = self._me.verifier.roster.regions
+        region = next((one for one in regions if one.region == self._me.region), None)
+        if region is None:
+            raise KcmError(Code.UNAVAILABLE, "the roster has no such region any more")
         info = TicketInfo(
             region=self._me.region,
             hpke_key_id=region.hpke_key_id,

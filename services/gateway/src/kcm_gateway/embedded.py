@@ -64,8 +64,7 @@ class EmbeddedGateway:
         )
         self._feed: Final = RegistryFeed(
             self.region_bus,
-            membership.verifier,
-            membership.region,
+            membership,
             revocations,
             self.engine.purge,
             knowledge.registry.changed,

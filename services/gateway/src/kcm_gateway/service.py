@@ -11,6 +11,7 @@ not taken off twice.
 
 from __future__ import annotations
 
+import asyncio
 from typing import Final
 
 from kcm_bus.clock import Clock, Randomness
@@ -56,6 +57,14 @@ class GatewayService:
             version=VERSION,
             metadata={"instance": membership.name, "region": membership.region},
         )
+
+        self._leaving: asyncio.Task[None] | None = None
+        membership.rosters.listen(self._judge_again)
+
+    def _judge_again(self, _names: frozenset[str]) -> None:
+        """Leave applications' requests to others, once this Gateway may not act any more."""
+        if not self._me.acts and self._leaving is None:
+            self._leaving = asyncio.get_running_loop().create_task(self._service.drain())
 
     async def start(self) -> None:
         """Connect, catch up, serve."""

@@ -1,0 +1,297 @@
+"""``kcm roster``: whom the system believes, and letting somebody leave."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from kcm.cli.exits import Exit
+from kcm.cli.output import emit, moment, note
+from kcm.cli.problems import Problem
+from kcm.cli.settings import Settings, common, run_async
+
+if TYPE_CHECKING:
+    from kcm_schemas.roster import Instance, Operator
+    from kcm_trust.identity import Identity
+    from kcm_trust.lasting import Lasting
+
+    from kcm.admin import Admin
+    from kcm.context import ClientContext
+    from kcm.errors import ServiceError
+    from kcm.rosters import Found
+
+ROOT_KEY: Final = Path("keys") / "root"
+"""Where a development system keeps the root's key, beside its context file."""
+
+
+@click.group()
+def roster() -> None:
+    """Who belongs to the system: instances and operators, signed by the operator root."""
+
+
+@roster.command("show")
+@common
+def show(settings: Settings) -> int:
+    """Show the highest roster of the context and of all regions, and which regions have it."""
+    return run_async(_show(settings))
+
+
+@roster.command("put")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@common
+def put(settings: Settings, file: Path) -> int:
+    """Bring the signed roster FILE to every region, and to this context. Nobody is restarted.
+
+    Lists of what lasts of those who are retired are read from FILE.lasting/NAME.
+    """
+    return run_async(_put(settings, file, file.read_bytes()))
+
+
+@roster.command("retire")
+@click.argument("name")
+@click.option(
+    "--key",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The operator root's private key [default: keys/root beside the context file].",
+)
+@click.option(
+    "--without",
+    multiple=True,
+    metavar="REGION",
+    help="Do not ask this region: what NAME signed and only it has goes dark.",
+)
+@click.option(
+    "--before",
+    type=click.DateTime(("%Y-%m-%d", "%Y-%m-%dT%H:%M:%S")),
+    help="Leave out what was signed at this moment (UTC) or later, by its own word.",
+)
+@click.option(
+    "--leave-out", multiple=True, metavar="WHAT", help="Leave out one statement, as it is shown."
+)
+@click.option("--dry-run", is_flag=True, help="Show what would last, and change nothing.")
+@common
+def retire(
+    settings: Settings,
+    name: str,
+    key: Path | None,
+    without: tuple[str, ...],
+    before: datetime | None,
+    leave_out: tuple[str, ...],
+    *,
+    dry_run: bool,
+) -> int:
+    """Let the operator or instance NAME leave.
+
+    Their holds go on counting, and so do the lifts, tenants, links, services and wrapped keys that
+    are shown here as lasting. Everything else with their signature counts nowhere any more,
+    whenever it was signed: a lift that is left out makes its hold one that is in force.
+
+    \b
+    Examples:
+      kcm roster retire bob --dry-run
+      kcm roster retire bob --before 2026-03-01 --key /media/root/key
+    """  # noqa: D301 - click wants the control character
+    before_ms = None if before is None else int(before.replace(tzinfo=UTC).timestamp() * 1000)
+    wanted = _Wanted(name, key, without, before_ms, leave_out, dry_run)
+    return run_async(_retire(settings, wanted))
+
+
+class _Wanted:
+    """The arguments of a retirement."""
+
+    def __init__(
+        self,
+        name: str,
+        key: Path | None,
+        without: Sequence[str],
+        before_ms: int | None,
+        leave_out: Sequence[str],
+        dry_run: bool,  # noqa: FBT001 - as it is given
+    ) -> None:
+        self.name, self.key, self.without = name, key, without
+        self.before_ms, self.leave_out, self.dry_run = before_ms, leave_out, dry_run
+
+
+async def _show(settings: Settings) -> int:
+    from kcm_trust.rosters import entries
+
+    from kcm.errors import ServiceError
+    from kcm.rosters import highest
+
+    context = settings.context()
+    admin = settings.admin(context)
+    try:
+        regions = context.in_order(None)
+        raw, known = await highest(admin, regions)
+        states = {}
+        for region in regions:
+            try:
+                view = await admin.roster(region)
+            except ServiceError:
+                states[region] = "unavailable"
+            else:
+                states[region] = "has it" if view.roster == raw else "has an older one"
+    finally:
+        await admin.close()
+    shown = {"version": known.version, "issued_ms": known.issued_ms, "regions": states}
+    people = [_row(one) for one in entries(known)]
+    columns = ("name", "what", "region", "state", "lasting")
+    value = shown | {"entries": [dict(zip(columns, row, strict=True)) for row in people]}
+    emit(settings, value, columns, people)
+    if not settings.json:
+        where = ", ".join(f"{region} {state}" for region, state in states.items())
+        note(settings, f"version {known.version} of {moment(known.issued_ms)}: {where}")
+    return Exit.OK if set(states.values()) == {"has it"} else Exit.NOT_COMPLETE
+
+
+def _row(entry: Instance | Operator) -> tuple[str, str, str, str, int]:
+    from kcm_schemas.roster import Operator
+    from kcm_trust.rosters import name_of
+
+    if isinstance(entry, Operator):
+        what, region = "operator: " + ", ".join(role.value for role in entry.roles), ""
+    else:
+        what, region = entry.role.value, entry.region
+    state = "acts" if entry.retired is None else "retired"
+    return name_of(entry), what, region, state, entry.retired.count if entry.retired else 0
+
+
+async def _put(settings: Settings, file: Path, raw: bytes) -> int:
+    from kcm_trust.verify import Untrusted
+
+    from kcm.rosters import read_lists
+
+    context = settings.context()
+    try:
+        new = context.believe(raw)
+    except Untrusted as error:
+        raise Problem(Exit.CHECK_FAILED, "untrusted", f"{file}: {error}") from None
+    admin = settings.admin(context)
+    try:
+        return await _bring(settings, admin, raw, read_lists(file, new), ())
+    finally:
+        await admin.close()
+
+
+async def _retire(settings: Settings, wanted: _Wanted) -> int:
+    from kcm_schemas.codec import encode
+    from kcm_schemas.signed import Kind
+    from kcm_trust.lasting import Lasting
+
+    from kcm.rosters import Refused, choose, collect, highest, read_lists
+    from kcm.rosters import retire as next_roster
+
+    context = settings.context()
+    for region in wanted.without:
+        context.region(region)
+    admin = settings.admin(context)
+    try:
+        if admin.identity.name == wanted.name:
+            raise Problem(
+                Exit.REFUSED, "forbidden", "you cannot retire yourself", "ask another operator to"
+            )
+        regions = [one for one in context.in_order(None) if one not in wanted.without]
+        _, known = await highest(admin, regions)
+        collected = await collect(admin, regions, wanted.name)
+        if collected.silent:
+            raise _silent(collected.silent)
+        found = choose(collected.found, wanted.before_ms, wanted.leave_out)
+        lasting = Lasting(one.digest for one in found if one.lasts)
+        new = next_roster(known, wanted.name, lasting, settings.around.clock.unix_ms())
+        _tell(settings, wanted, found, new.version)
+        if wanted.dry_run:
+            return Exit.OK
+        raw = encode(_root(context, wanted.key).sign(Kind.ROSTER, new))
+        lists = read_lists(context.roster_path, known) | {wanted.name: lasting}
+        return await _bring(settings, admin, raw, lists, wanted.without)
+    except Refused as error:
+        raise Problem(Exit.REFUSED, "refused", f"{wanted.name}: {error}") from None
+    finally:
+        await admin.close()
+
+
+def _silent(silent: Mapping[str, ServiceError]) -> Problem:
+    names = ", ".join(sorted(silent))
+    return Problem(
+        Exit.UNAVAILABLE,
+        "unavailable",
+        f"region {names} does not say what it has: {next(iter(silent.values()))}",
+        "what only it has would go dark: try again, or accept that with --without REGION",
+    )
+
+
+def _tell(settings: Settings, wanted: _Wanted, found: Sequence[Found], version: int) -> None:
+    value = {"name": wanted.name, "version": version, "dry_run": wanted.dry_run, "signed": found}
+    emit(
+        settings,
+        value,
+        ("statement", "signed (UTC)", "regions", "lasts"),
+        [
+            (
+                one.what,
+                moment(one.time_ms) if one.time_ms else "does not say",
+                ", ".join(one.regions),
+                "yes" if one.lasts else "no: left out",
+            )
+            for one in found
+        ],
+    )
+    lasts = sum(one.lasts for one in found)
+    note(
+        settings,
+        f"{lasts} statements of {wanted.name} last, {len(found) - lasts} are left out",
+        lasting=lasts,
+        left_out=len(found) - lasts,
+    )
+
+
+def _root(context: ClientContext, key: Path | None) -> Identity:
+    from kcm_crypto.secretfile import SecretFileError
+    from kcm_trust.identity import ROOT, Identity
+
+    path = key or context.path.parent / ROOT_KEY
+    try:
+        root = Identity.load(ROOT, str(path), context.system)
+    except (SecretFileError, FileNotFoundError) as error:
+        raise Problem(
+            Exit.USAGE, "context", f"the operator root's key: {error}", "name its file with --key"
+        ) from None
+    if root.public != context.root_public:
+        raise Problem(
+            Exit.CHECK_FAILED, "untrusted", f"{path} is not the key of the root that is pinned"
+        )
+    return root
+
+
+async def _bring(
+    settings: Settings,
+    admin: Admin,
+    raw: bytes,
+    lists: Mapping[str, Lasting],
+    without: Sequence[str],
+) -> int:
+    from kcm.rosters import keep, put_everywhere
+
+    context = admin.context
+    results = await put_everywhere(admin, context.in_order(None), raw, lists)
+    done = [region for region, error in results.items() if error is None]
+    if done:
+        keep(context, raw, lists)
+    for region, error in results.items():
+        text = f"region {region} has it" if error is None else f"region {region}: {error}"
+        note(settings, text, region=region, error=None if error is None else str(error))
+    if not done:
+        return (
+            Exit.REFUSED
+            if not any(e.retryable for e in results.values() if e)
+            else (Exit.UNAVAILABLE)
+        )
+    missing = [region for region in results if region not in done and region not in without]
+    if missing:
+        note(settings, "`kcm roster put FILE` with the context's roster brings it there")
+        return Exit.PARTIAL
+    return Exit.OK

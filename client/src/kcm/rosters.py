@@ -1,0 +1,194 @@
+"""Changing the roster: what lasts of somebody who leaves, the next roster, and bringing it about.
+
+The root signs two things at a retirement: that somebody acts no more, and the list of those of
+their statements that go on counting. The list is collected from every region; what a region does
+not say is not on it, and goes dark there.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from kcm_schemas.roster import OperatorRole, Roster
+from kcm_trust.lasting import PAGE_BYTES, PAGES_MAX, Lasting, pages
+from kcm_trust.rosters import entries, follows, name_of
+from kcm_trust.verify import Untrusted
+
+from kcm.admin import Admin
+from kcm.context import ClientContext
+from kcm.errors import ServiceError
+
+LISTED_MAX: Final = PAGES_MAX * PAGE_BYTES // 32
+"""Statements on one list."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A statement of somebody, and the regions that have it in force.
+
+    ``time_ms`` is when it was signed by its own word, 0 where it does not say.
+    """
+
+    what: str
+    digest: bytes
+    time_ms: int
+    regions: list[str] = field(default_factory=list)
+    lasts: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """What the regions said, and those that did not answer, with the reason."""
+
+    found: list[Found]
+    silent: dict[str, ServiceError]
+
+
+class Refused(Exception):
+    """The roster cannot be changed in this way; the text says why."""
+
+
+async def highest(admin: Admin, regions: Sequence[str]) -> tuple[bytes, Roster]:
+    """The highest roster of the file and of the regions that answer; raises ``Refused``."""
+    context = admin.context
+    raw = context.roster_path.read_bytes()
+    known = context.believe(raw)
+    for region in regions:
+        try:
+            theirs = (await admin.roster(region)).roster
+        except ServiceError:
+            continue  # whether it has to answer is decided when it is asked what it has
+        try:
+            new = context.believe(theirs)
+            if new.version < known.version:
+                continue
+            follows(known, new)
+        except Untrusted as error:
+            raise Refused(f"the roster of region {region} is not believed: {error}") from None
+        raw, known = theirs, new
+    return raw, known
+
+
+async def collect(admin: Admin, regions: Sequence[str], name: str) -> Collected:
+    """Ask every region what it has in force of somebody."""
+    found: dict[bytes, Found] = {}
+    silent: dict[str, ServiceError] = {}
+    for region in regions:
+        try:
+            said = await admin.signed_by(region, name)
+        except ServiceError as error:
+            silent[region] = error
+            continue
+        for one in said:
+            known = found.setdefault(one.digest, Found(one.what, one.digest, one.time_ms))
+            known.regions.append(region)
+    return Collected(sorted(found.values(), key=lambda one: (one.what, one.digest)), silent)
+
+
+def choose(found: Iterable[Found], before_ms: int | None, left_out: Iterable[str]) -> list[Found]:
+    """Mark what is left out: what was signed at ``before_ms`` or later, and what is named."""
+    names = frozenset(left_out)
+    return [
+        Found(
+            one.what,
+            one.digest,
+            one.time_ms,
+            one.regions,
+            lasts=one.what not in names and (before_ms is None or one.time_ms < before_ms),
+        )
+        for one in found
+    ]
+
+
+def retire(known: Roster, name: str, lasting: Lasting, now_ms: int) -> Roster:
+    """The next roster, in which somebody is retired; raises ``Refused``."""
+    entry = next((one for one in entries(known) if name_of(one) == name), None)
+    if entry is None:
+        raise Refused("nobody on the roster has this name")
+    if entry.retired is not None:
+        raise Refused("is retired already, and what lasts cannot be changed any more")
+    if len(lasting) > LISTED_MAX:
+        raise Refused(f"more than {LISTED_MAX} statements would last: have others sign them again")
+    said = lasting.retirement()
+    operators = [
+        one.model_copy(update={"retired": said}) if one.operator == name else one
+        for one in known.operators
+    ]
+    for role in OperatorRole:
+        if not any(role in one.roles and one.retired is None for one in operators):
+            raise Refused(f"nobody with role {role.value} would be left: add an operator first")
+    return known.model_copy(
+        update={
+            "version": known.version + 1,
+            "issued_ms": now_ms,
+            "operators": operators,
+            "instances": [
+                one.model_copy(update={"retired": said}) if one.instance == name else one
+                for one in known.instances
+            ],
+        }
+    )
+
+
+async def put_everywhere(
+    admin: Admin, regions: Sequence[str], raw: bytes, lists: Mapping[str, Lasting]
+) -> dict[str, ServiceError | None]:
+    """Give every region the lists, then the roster; for each, how it failed."""
+    results: dict[str, ServiceError | None] = {}
+    for region in regions:
+        try:
+            for name, lasting in lists.items():
+                for page, digests in enumerate(pages(lasting)):
+                    await admin.put_lasting(region, name, page, digests)
+            await admin.put_roster(region, raw)
+        except ServiceError as error:
+            results[region] = error
+        else:
+            results[region] = None
+    return results
+
+
+def lists_directory(roster: Path) -> Path:
+    """Where the lists lie beside a roster's file, one file for each name."""
+    return roster.with_name(f"{roster.name}.lasting")
+
+
+def read_lists(path: Path, roster: Roster) -> dict[str, Lasting]:
+    """The lists beside a roster's file, as far as they are the ones that it names."""
+    found = {}
+    for one in entries(roster):
+        if one.retired is None or not one.retired.count:
+            continue
+        try:
+            raw = (lists_directory(path) / name_of(one)).read_bytes()
+            found[name_of(one)] = Lasting.read(raw, one.retired)
+        except (OSError, ValueError):
+            continue  # a region that has it already does not need it
+    return found
+
+
+def keep(context: ClientContext, raw: bytes, lists: Mapping[str, Lasting]) -> None:
+    """Replace the context's roster, lists first; raises ``OSError``."""
+    path = context.roster_path
+    for name, lasting in lists.items():
+        directory = lists_directory(path)
+        directory.mkdir(mode=0o700, exist_ok=True)
+        _replace(directory / name, lasting.raw())
+    _replace(path, raw)
+
+
+def _replace(path: Path, data: bytes) -> None:
+    fresh = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        with fresh.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(path)
+    finally:
+        fresh.unlink(missing_ok=True)

@@ -1,0 +1,238 @@
+"""The roster in the region's control stream: read by everybody, written by Cores.
+
+Cores keep the highest roster that they have at ``control.roster``, and beside it the lists of what
+lasts of those who are retired, in pages. Both authenticate themselves: a roster by the root's
+signature, a list by the roster. So whoever can write to the stream keeps neither from anybody for
+longer than a Core takes to write it again, and makes nobody believe another one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from hashlib import sha256
+from typing import Any, Final
+
+from kcm_schemas import subjects
+from kcm_schemas.codes import Code, KcmError
+from kcm_schemas.roster import Retirement, Role
+from kcm_trust.lasting import PAGE_BYTES, PAGES_MAX, Staged, page_count, pages
+from kcm_trust.rosters import entries, name_of
+from kcm_trust.verify import Untrusted, Verifier
+
+from kcm_bus.clock import Randomness
+from kcm_bus.emitting import Emit
+from kcm_bus.membership import Membership
+from kcm_bus.ports import Entry, Log
+from kcm_bus.refusals import Refusals
+
+log = logging.getLogger(__name__)
+
+STAND_BACK_S: Final = 0.1
+"""Seconds, drawn at random, before a Core writes: all of them see the same, one has to do it."""
+
+RETRY_S: Final = 1.0
+"""Seconds after which what could not be written, kept or fetched is tried again."""
+
+
+class RosterFeed:
+    """Takes rosters and lists over from the stream, and keeps them there."""
+
+    def __init__(
+        self,
+        membership: Membership,
+        stream: Log,
+        refusals: Refusals,
+        emit: Emit,
+        randomness: Randomness,
+    ) -> None:
+        self._me: Final = membership
+        self._stream: Final = stream
+        self._refusals: Final = refusals
+        self._emit: Final = emit
+        self._random: Final = randomness
+        self._staged: Final = Staged()
+        self._places: dict[str, bytes] = {}
+        """The SHA-256 of what was last seen in the stream, of subjects that may have to be ours."""
+        self._unkept = b""
+        self._made: tuple[Verifier | None, dict[str, bytes]] = (None, {})
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._closing = False
+        membership.rosters.lists_from(self._staged.whole)
+        membership.rosters.listen(self._changed)
+
+    async def fetch(self) -> None:
+        """Take what the stream has, before anything else in it is read."""
+        try:
+            stored = await self._stream.last(subjects.control_roster(self._me.region))
+        except KcmError:
+            return  # following it finds out what is wrong
+        if stored is not None and stored.data:
+            self._take(stored.data)
+        await self._fetch_lists()
+
+    def receive(self, entry: Entry) -> None:
+        """Take an entry of the stream with a roster, or a page of a list; nothing here waits."""
+        if entry.subject == subjects.control_roster(self._me.region):
+            self._note(entry.subject, entry.data)
+            self._take(entry.data)
+        place = subjects.read_lasting(entry.subject)
+        if place is not None and place[1] < PAGES_MAX and self._on_roster(place[0]):
+            self._note(entry.subject, entry.data)
+            self.stage(*place, entry.data)
+        self.mend()
+
+    def stage(self, name: str, page: int, raw: bytes) -> None:
+        """Keep a page that came by another way; nothing in it counts before a roster names it."""
+        if self._on_roster(name):
+            self._staged.take(name, page, raw)
+            self._complete(name)
+
+    async def publish(self, name: str, page: int, raw: bytes) -> None:
+        """Bring a page to every instance of the region, before the roster that names its list.
+
+        Raises ``malformed`` for one of nobody on the roster, and ``unavailable``.
+        """
+        if not self._on_roster(name) or page >= PAGES_MAX or not 0 < len(raw) <= PAGE_BYTES:
+            raise KcmError(Code.MALFORMED, "not a page of a list of somebody on the roster")
+        if self._me.verifier.lasting.get(name) is None:
+            self.stage(name, page, raw)
+            await self._stream.put(subjects.control_lasting(self._me.region, name, page), raw)
+
+    def has(self, name: str, said: Retirement) -> bool:
+        """Whether a list that a roster names is here, or all of its pages are."""
+        known = self._me.verifier.lasting.get(name)
+        if not said.count or (known is not None and known.retirement() == said):
+            return True
+        return self._staged.whole(name, said) is not None
+
+    def mend(self) -> None:
+        """See to it, if this is a Core, that the stream has the roster and the lists known here."""
+        if self._me.role is Role.CORE and self._me.acts and not self.stored:
+            self._spawn("write", self._write_all)
+
+    @property
+    def stored(self) -> bool:
+        """Whether the stream has the roster that counts here, and every list of it that is here."""
+        return all(self._places.get(at) == digest for at, digest in self._digests().items())
+
+    async def close(self) -> None:
+        """Stop writing and fetching."""
+        self._closing = True
+        for task in list(self._tasks.values()):
+            task.cancel()
+
+    def _take(self, raw: bytes) -> None:
+        rosters = self._me.rosters
+        if not raw or raw == rosters.raw:
+            return
+        try:
+            rosters.take(raw)
+        except Untrusted as error:
+            self._refusals.record(error)
+        except KcmError:
+            self._unkept = raw
+            self._spawn("take", self._take_later)
+
+    async def _take_later(self) -> None:
+        """What could not be kept on disk is tried again: the stream says it once."""
+        while self._unkept and not self._closing:
+            await asyncio.sleep(RETRY_S)
+            raw, self._unkept = self._unkept, b""
+            self._take(raw)
+
+    def _note(self, subject: str, data: bytes) -> None:
+        self._places[subject] = sha256(data).digest()
+
+    def _on_roster(self, name: str) -> bool:
+        return any(name == name_of(one) for one in entries(self._me.verifier.roster))
+
+    def _changed(self, names: frozenset[str]) -> None:
+        """Another roster counts: lists that came before it are complete now, or are asked for."""
+        self._emit(
+            "roster.taken",
+            count=len(names),
+            detail=f"version {self._me.rosters.version}",
+        )
+        for name in self._me.rosters.missing():
+            self._complete(name)
+        for name in self._me.verifier.lasting:
+            self._staged.forget(name)
+        self.mend()
+        if self._me.rosters.missing():
+            self._spawn("lists", self._fetch_lists_somehow)
+
+    def _complete(self, name: str) -> None:
+        said = self._me.rosters.missing().get(name)
+        raw = None if said is None else self._staged.whole(name, said)
+        if raw is not None:
+            self._staged.forget(name)
+            self._me.rosters.take_list(name, raw)
+
+    async def _fetch_lists_somehow(self) -> None:
+        while self._me.rosters.missing() and not self._closing:
+            await self._fetch_lists()
+            await asyncio.sleep(RETRY_S)
+
+    async def _fetch_lists(self) -> None:
+        for name, said in self._me.rosters.missing().items():
+            for page in range(page_count(said)):
+                subject = subjects.control_lasting(self._me.region, name, page)
+                try:
+                    stored = await self._stream.last(subject)
+                except KcmError:
+                    return
+                if stored is not None:
+                    self._staged.take(name, page, stored.data)
+            self._complete(name)
+
+    def _digests(self) -> dict[str, bytes]:
+        """The SHA-256 of what the stream has to have; asked for every entry, so made once."""
+        made_for, digests = self._made
+        if made_for is not self._me.verifier:
+            digests = {at: sha256(data).digest() for at, data in self._wanted()}
+            self._made = (self._me.verifier, digests)
+        return digests
+
+    def _wanted(self) -> list[tuple[str, bytes]]:
+        """What the stream has to have, lists first: whoever reads the roster has them then."""
+        rosters, region = self._me.rosters, self._me.region
+        if not rosters.raw:
+            return []
+        found = [
+            (subjects.control_lasting(region, name, page), raw)
+            for name, lasting in sorted(self._me.verifier.lasting.items())
+            for page, raw in enumerate(pages(lasting))
+        ]
+        return [*found, (subjects.control_roster(region), rosters.raw)]
+
+    async def _write_all(self) -> None:
+        await asyncio.sleep(STAND_BACK_S * self._random.public(1)[0] / 256)
+        while not self._closing and not self.stored:
+            try:
+                for subject, data in self._wanted():
+                    await self._write(subject, data)
+            except KcmError as error:
+                if error.code is not Code.CONFLICT:
+                    log.warning("the roster is not in the region's stream yet")
+                    await asyncio.sleep(RETRY_S)
+
+    async def _write(self, subject: str, data: bytes) -> None:
+        stored = await self._stream.last(subject)
+        if stored is not None and stored.data == data:
+            self._note(subject, data)
+            return
+        if stored is not None and subject == subjects.control_roster(self._me.region):
+            self._take(stored.data)
+            if data != self._me.rosters.raw:
+                return  # somebody else had a higher one
+        expected = stored.sequence if stored is not None else 0
+        await self._stream.put(subject, data, expected=expected)
+        self._note(subject, data)
+
+    def _spawn(self, name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        running = self._tasks.get(name)
+        if self._closing or (running is not None and not running.done()):
+            return
+        self._tasks[name] = asyncio.get_running_loop().create_task(work())

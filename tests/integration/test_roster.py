@@ -1,0 +1,190 @@
+"""An operator leaves a running system: what they lifted stays lifted, their key is worth nothing.
+
+Nobody is restarted.
+"""
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+from kcm import Admin, statements
+from kcm.cli.main import run
+from kcm.dev import system
+from kcm.dev.identities import SYSTEM, Trust
+from kcm.errors import ServiceError
+from kcm.kills import Kills
+from kcm_schemas import subjects
+from kcm_schemas.codec import encode
+from kcm_schemas.codes import Code, KcmError
+from kcm_schemas.roster import Operator, OperatorRole
+from kcm_schemas.signed import Kind
+from kcm_trust.identity import ROOT, Identity
+
+from tests.integration.living import EU, US, decrypt, encrypt, eventually, now_ms
+
+
+def root(directory: Path) -> Identity:
+    return Identity.load(ROOT, str(Trust(directory).key(ROOT)), SYSTEM)
+
+
+def kcm(living, *arguments, capsys):
+    """Run a command; its exit code and what it says on stdout."""
+    code = run([*arguments, "--context", str(living.context.path), "-o", "json"])
+    out = capsys.readouterr().out
+    return code, json.loads(out) if out else None
+
+
+def with_bob(living, tmp_path):
+    """A roster, signed elsewhere, with one more operator; and that operator."""
+    bob = Identity.create("bob", str(tmp_path / "bob.key"), SYSTEM)
+    known = living.context.believe(living.context.roster_path.read_bytes())
+    operator = Operator(operator="bob", roles=list(OperatorRole), public_key=bob.public)
+    new = known.model_copy(
+        update={"version": known.version + 1, "operators": [*known.operators, operator]}
+    )
+    path = tmp_path / "next"
+    path.write_bytes(encode(root(living.directory).sign(Kind.ROSTER, new)))
+    return bob, path
+
+
+def pids(living):
+    return {row["name"]: row["pid"] for row in system.status(living.directory)}
+
+
+class As:
+    """Acts as another operator than the context's."""
+
+    def __init__(self, living, identity):
+        self.admin = Admin(living.context)
+        self.admin.identity = identity  # type: ignore[misc]
+
+    async def __aenter__(self):
+        return self.admin
+
+    async def __aexit__(self, *_):
+        await self.admin.close()
+
+
+@pytest.mark.timeout(240)
+async def test_an_operator_leaves_and_what_shall_last_does(leaving, tmp_path, capsys):
+    living = leaving
+    running = pids(living)
+    tenant, dark = await living.tenant(), await living.tenant()
+    async with living.app() as app:
+        sealed = await encrypt(app, tenant, [b"text"])
+        other = await encrypt(app, dark, [b"text"])
+
+    bob, path = with_bob(living, tmp_path)
+    code, _ = await asyncio.to_thread(
+        lambda: kcm(living, "roster", "put", str(path), capsys=capsys)
+    )
+    assert code == 0
+
+    # Bob lifts a kill of one tenant, and places one on the other.
+    kill = await living.kill(tenant)
+    async with As(living, bob) as admin:
+        kills = Kills(admin, [EU, US])
+        until = admin.around.clock.elapsed() + 30
+        await kills.lift(kill, "over", until)
+        hold = kills.make("tenant", dark, "drill")
+        await kills.place(hold, until)
+
+    code, said = await asyncio.to_thread(
+        lambda: kcm(living, "roster", "retire", "bob", "--dry-run", capsys=capsys)
+    )
+    assert code == 0
+    assert [one["what"] for one in said["signed"]] == [f"lift {kill.hex()}"]
+    assert said["signed"][0]["regions"] == [EU, US]
+    code, said = await asyncio.to_thread(
+        lambda: kcm(living, "roster", "retire", "bob", capsys=capsys)
+    )
+    assert code == 0
+    code, shown = await asyncio.to_thread(lambda: kcm(living, "roster", "show", capsys=capsys))
+    assert code == 0
+    assert {row["name"]: row["state"] for row in shown["entries"]}["bob"] == "retired"
+
+    async with (
+        living.app() as app,
+        living.control(US) as control,
+        Admin.open(living.context) as admin,
+    ):
+        # The lift stays; the hold of somebody who left counts.
+        async def opens():
+            try:
+                return (await decrypt(app, tenant, sealed.records)).plaintexts == [b"text"]
+            except KcmError:
+                return False
+
+        await eventually(opens)
+        with pytest.raises(KcmError) as killed:
+            await decrypt(app, dark, other.records)
+        assert killed.value.code is Code.TENANT_KILLED
+
+        # The stolen key: a new lift counts nowhere, whatever way it comes.
+        forged = statements.lift(bob, hold.raw, issued_ms=now_ms(), reason="stolen")
+        with pytest.raises(ServiceError):
+            await admin.put_hold(EU, forged)
+        subject = subjects.broadcast_hold(US, "tenant", hold.id)
+        await control.publish(subject, forged)
+        await control.flush()
+        async with As(living, bob) as thief:
+            with pytest.raises(ServiceError):
+                await thief.tenants(EU)
+        for region in (EU, US):
+            view = next(v for v in (await admin.holds(region)).holds if v.hold_id == hold.id)
+            assert not view.lifted
+        with pytest.raises(KcmError) as killed:
+            await decrypt(app, dark, other.records)
+        assert killed.value.code is Code.TENANT_KILLED
+
+        # Somebody who acts lifts it.
+        await living.lift(hold.id)
+
+        async def opens_again():
+            try:
+                return (await decrypt(app, dark, other.records)).plaintexts == [b"text"]
+            except KcmError:
+                return False
+
+        await eventually(opens_again)
+    assert pids(living) == running
+
+
+@pytest.mark.timeout(240)
+async def test_a_core_and_a_gateway_leave_and_the_others_serve_on(leaving, capsys):
+    living = leaving
+    tenant = await living.tenant()
+    async with living.app() as app:
+        sealed = await encrypt(app, tenant, [b"text"])
+        for name in (f"core-{EU}-1", f"gateway-{US}-1"):
+            code, said = await asyncio.to_thread(
+                lambda name=name: kcm(living, "roster", "retire", name, capsys=capsys)
+            )
+            assert code == 0
+            assert {one["what"].split()[0] for one in said["signed"]} <= {
+                "root-keys",
+                "service-keys",
+            }
+
+        async def opens():
+            try:
+                return (await decrypt(app, tenant, sealed.records)).plaintexts == [b"text"]
+            except KcmError:
+                return False
+
+        await eventually(opens)
+        # Every one of these goes to a Core that acts, and the keys that the other wrapped count.
+        for _ in range(8):
+            assert await opens()
+        again = await encrypt(app, tenant, [b"more"])
+        assert (await decrypt(app, tenant, again.records)).plaintexts == [b"more"]
+    async with living.app(US) as app:
+        with pytest.raises(KcmError):
+            await encrypt(app, tenant, [b"text"], region=US)
+    async with Admin.open(living.context) as admin:
+        for _ in range(4):
+            assert len(await admin.tenants(EU)) == 1
+    # A kill is complete without those who left.
+    await living.kill(tenant)
+    assert all(row["running"] for row in system.status(living.directory))

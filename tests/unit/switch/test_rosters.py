@@ -1,0 +1,346 @@
+"""A new roster is taken over while everything runs, and everybody judges anew at once."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from kcm_bus.config import ConfigError
+from kcm_bus.membership import Membership
+from kcm_bus.rosters import RosterFiles, Rosters
+from kcm_schemas import subjects
+from kcm_schemas.codec import encode
+from kcm_schemas.codes import Code, KcmError
+from kcm_schemas.roster import Roster
+from kcm_schemas.signed import Kind, read_signed
+from kcm_trust.envelopes import statement_digest
+from kcm_trust.identity import ROOT
+from kcm_trust.lasting import Lasting, pages
+from kcm_trust.verify import Untrusted
+
+from tests.fakes.virtual import settled, until
+from tests.unit.switch import rig
+from tests.unit.switch.rig import LINK, VERIFIER, Boot, held, hold, lifted, tenant
+from tests.vectors.families.messages import identity
+
+ROOT_KEY = identity(ROOT)
+FIRST = rig.roster()
+
+
+def signed(roster: Roster) -> bytes:
+    return encode(ROOT_KEY.sign(Kind.ROSTER, roster))
+
+
+def without(name: str, lasting: Lasting | None = None, *, known: Roster = FIRST) -> Roster:
+    """The next roster, in which ``name`` is retired."""
+    entry = (lasting or Lasting()).retirement()
+    return known.model_copy(
+        update={
+            "version": known.version + 1,
+            "instances": [
+                one.model_copy(update={"retired": entry}) if one.instance == name else one
+                for one in known.instances
+            ],
+            "operators": [
+                one.model_copy(update={"retired": entry}) if one.operator == name else one
+                for one in known.operators
+            ],
+        }
+    )
+
+
+def removed(name: str) -> Roster:
+    return FIRST.model_copy(
+        update={
+            "version": 2,
+            "operators": [one for one in FIRST.operators if one.operator != name],
+            "instances": [one for one in FIRST.instances if one.instance != name],
+        }
+    )
+
+
+def listing(*statements: bytes) -> Lasting:
+    return Lasting(statement_digest(read_signed(raw)) for raw in statements)
+
+
+def follows_rosters(boot: Boot, path: Any = None) -> Boot:
+    """Let a boot of the rig take rosters over, as one does that was started from a file."""
+    rosters = boot.me.rosters
+    rosters._root, rosters._raw = ROOT_KEY.public, signed(FIRST)  # type: ignore[misc]
+    if path is not None:
+        rosters._files = RosterFiles(path)  # type: ignore[misc]
+    return boot
+
+
+@pytest.fixture
+def boot(system):
+    made = follows_rosters(system.boot("core-eu-1"))
+    made.learn(LINK, tenant())
+    return made
+
+
+def stored(boot):
+    entry = boot.stream.entries.get(subjects.control_roster("eu"))
+    return None if entry is None else entry.data
+
+
+async def test_a_core_puts_the_roster_into_the_stream(boot):
+    await boot.start()
+    await until(lambda: stored(boot) == signed(FIRST))
+
+
+async def test_an_instance_takes_over_what_a_core_has(system, boot):
+    gateway = follows_rosters(system.boot("gw-eu-1"))
+    await asyncio.gather(boot.start(), gateway.start())
+    boot.me.rosters.take(signed(without("security-2")))
+    await until(lambda: gateway.me.rosters.version == 2)
+    assert stored(boot) == signed(without("security-2"))
+    assert gateway.live()
+    assert boot.live()
+    assert gateway.count("roster.taken") == 1
+
+
+@pytest.mark.parametrize("rubbish", [b"", b"\xff" * 9, held(hold()), signed(FIRST)])
+async def test_what_somebody_puts_in_its_place_is_replaced(boot, rubbish):
+    await boot.start()
+    new = signed(without("security-2"))
+    boot.me.rosters.take(new)
+    await until(lambda: stored(boot) == new)
+    boot.stream.store(subjects.control_roster("eu"), rubbish)
+    await until(lambda: stored(boot) == new)
+    assert boot.me.rosters.version == 2
+
+
+async def test_a_boot_reads_the_roster_before_anything_else(system, boot):
+    """A hold by somebody who is new on it lies at a lower place in the stream."""
+    one = hold()
+    boot.stream.store(subjects.control_hold("eu", "tenant", one.id), held(one, "security-2"))
+    boot.stream.store(
+        subjects.control_roster("eu"), signed(FIRST.model_copy(update={"version": 2}))
+    )
+    late = follows_rosters(system.boot("gw-eu-1"))
+    older = removed("security-2").model_copy(update={"version": 1})
+    rosters = late.me.rosters
+    rosters._verifier = type(VERIFIER)(older)
+    rosters._raw = signed(older)
+    await late.start()
+    assert late.revocations.killed("acme")
+
+
+async def test_a_lift_that_is_not_listed_makes_its_hold_held_again(boot):
+    await boot.start()
+    one = hold()
+    boot.switch.learning.learn(lifted(one))
+    await until(lambda: boot.switch.durable_at(one.id))
+    assert not boot.revocations.killed("acme")
+    boot.purged.clear()
+    boot.me.rosters.take(signed(without("security")))
+    # At once: nothing was waited for.
+    assert boot.purged == ["acme"]
+    assert boot.revocations.killed("acme")
+    await until(lambda: boot.switch.durable_at(one.id))
+    assert boot.stream.entries[subjects.control_hold("eu", "tenant", one.id)].data == held(one)
+
+
+async def test_a_lift_that_is_listed_stays_and_nobody_is_purged(boot):
+    await boot.start()
+    one = hold()
+    lasting = listing(lifted(one))
+    boot.switch.learning.learn(lifted(one))
+    for page, raw in enumerate(pages(lasting)):
+        boot.stream.store(subjects.control_lasting("eu", "security", page), raw)
+    await settled()
+    boot.purged.clear()
+    boot.stream.store(subjects.control_roster("eu"), signed(without("security", lasting)))
+    await until(lambda: boot.me.rosters.version == 2)
+    assert not boot.revocations.killed("acme")
+    assert boot.purged == []
+
+
+async def test_a_new_lift_of_somebody_retired_counts_nowhere(system, boot):
+    other = follows_rosters(system.boot("gw-eu-1"))
+    other.learn(LINK, tenant())
+    await asyncio.gather(boot.start(), other.start())
+    one = hold()
+    boot.switch.learning.learn(held(one))
+    await until(lambda: other.revocations.killed("acme"))
+    boot.me.rosters.take(signed(without("security")))
+    await until(lambda: other.me.rosters.version == 2)
+    await system.wire.join("thief").publish(
+        subjects.broadcast_hold("eu", "tenant", one.id), lifted(one)
+    )
+    boot.stream.store(subjects.control_hold("eu", "tenant", one.id), lifted(one))
+    await settled()
+    assert boot.revocations.killed("acme")
+    assert other.revocations.killed("acme")
+    place = subjects.control_hold("eu", "tenant", one.id)
+    await until(lambda: boot.stream.entries[place].data == held(one))
+    assert boot.count("trust.refused")
+
+
+async def test_who_hears_a_lift_alone_that_does_not_count_knows_the_hold(system):
+    """Else a boot that began now would serve whom every other one holds."""
+    gateway = follows_rosters(system.boot("gw-eu-1"))
+    gateway.learn(LINK, tenant())
+    one = hold()
+    gateway.stream.store(subjects.control_roster("eu"), signed(without("security")))
+    gateway.stream.store(subjects.control_hold("eu", "tenant", one.id), lifted(one))
+    await gateway.start()
+    assert gateway.revocations.killed("acme")
+
+
+async def test_a_hold_of_somebody_retired_counts_and_one_of_somebody_removed_does_not(boot):
+    await boot.start()
+    one = hold()
+    boot.switch.learning.learn(held(one))
+    boot.me.rosters.take(signed(without("security")))
+    assert boot.revocations.killed("acme")
+    later = hold(target="beta")
+    boot.switch.learning.learn(held(later))
+    assert boot.revocations.killed("beta")
+    gone = removed("security").model_copy(update={"version": 3})
+    boot.me.rosters.take(signed(gone))
+    assert not boot.revocations.killed("acme")
+    assert not boot.revocations.killed("beta")
+    with pytest.raises(Untrusted):
+        boot.switch.learning.learn(held(later))
+
+
+async def test_the_order_of_roster_list_hold_and_lift_does_not_matter(system, boot):
+    """Belief is a function of the statements and the highest roster."""
+    one, other = hold(), hold()
+    lasting = listing(lifted(one))
+    said: dict[str, Any] = {
+        "roster": lambda to: to.me.rosters.take(signed(without("security", lasting))),
+        "list": lambda to: to.me.rosters.take_list("security", lasting.raw()),
+        "listed": lambda to: to.switch.learning.learn(lifted(one)),
+        "unlisted": lambda to: to.switch.learning.learn(lifted(other)),
+    }
+    orders = (
+        ("roster", "list", "listed", "unlisted"),
+        ("listed", "unlisted", "roster", "list"),
+        ("roster", "unlisted", "listed", "list"),
+        ("listed", "roster", "list", "unlisted"),
+        ("unlisted", "roster", "listed", "list"),
+    )
+    ends = set()
+    for order in orders:
+        to = follows_rosters(system.boot("gw-eu-1"))
+        for what in order:
+            said[what](to)
+        ends.add(to.revocations.holds.digest)
+        assert [r.lifted for r in map(to.revocations.holds.get, (one.id, other.id)) if r] == [
+            True,
+            False,
+        ]
+    assert len(ends) == 1
+
+
+async def test_a_list_that_comes_after_its_roster_is_fetched(boot):
+    await boot.start()
+    one = hold()
+    lasting = listing(lifted(one))
+    boot.switch.learning.learn(lifted(one))
+    boot.me.rosters.take(signed(without("security", lasting)))
+    assert boot.revocations.killed("acme")
+    boot.stream.store(subjects.control_lasting("eu", "security", 0), lasting.raw())
+    await until(lambda: not boot.revocations.killed("acme"))
+
+
+async def test_pages_that_are_not_the_list_bring_nothing_to_life(boot):
+    await boot.start()
+    one = hold()
+    boot.switch.learning.learn(lifted(one))
+    boot.me.rosters.take(signed(without("security", listing(lifted(hold())))))
+    for name, raw in (("security", listing(lifted(one)).raw()), ("nobody", b"\0" * 32)):
+        boot.stream.store(subjects.control_lasting("eu", name, 0), raw)
+    await settled()
+    assert boot.revocations.killed("acme")
+
+
+async def test_who_is_retired_purges_and_serves_nothing_any_more(system, boot):
+    await boot.start()
+    assert boot.live()
+    boot.purged.clear()
+    boot.me.rosters.take(signed(without("core-eu-1")))
+    assert boot.purged == ["acme"]
+    assert not boot.live()
+    assert not boot.me.acts
+    assert boot.count("instance.retired") == 1
+    await settled()
+    with pytest.raises(KcmError) as refused:
+        await boot.switch.record.renew()
+    assert refused.value.code is Code.UNAVAILABLE
+    assert not boot.live()
+    again = follows_rosters(system.boot("core-eu-1"))
+    again.stream.store(subjects.control_roster("eu"), signed(without("core-eu-1")))
+    with pytest.raises(ConfigError, match="retired"):
+        await again.start()
+
+
+async def test_holds_are_compared_between_equal_rosters_only(system, boot):
+    """Else a roster on its way would have everybody read everything again."""
+    other = system.boot("core-eu-2")
+    await asyncio.gather(boot.start(), other.start())
+    boot.learn(LINK)
+    boot.switch.learning.learn(lifted(hold()))
+    boot.me.rosters.take(signed(without("security")))
+    lease = VERIFIER.lease(
+        boot.stream.entries[subjects.control_lease("eu", "core-eu-2", other.me.boot)].data
+    )
+    assert lease.roster == 1
+    assert not boot.switch.record._differs(lease, 0.0)
+    assert not boot.switch.record._differs(lease, 100.0)
+
+
+def test_a_membership_asks_for_the_roster_of_now():
+    rosters = Rosters(VERIFIER, root_public=ROOT_KEY.public)
+    me = Membership(identity("gw-eu-1"), VERIFIER.instance("gw-eu-1"), rosters, bytes(16))
+    gone = removed("gw-eu-1")
+    assert me.acts
+    assert me.verifier is VERIFIER
+    rosters.take(signed(gone))
+    assert not me.acts
+    assert me.verifier.roster == gone
+    assert me.entry == me.joined
+
+
+class Counting(type(VERIFIER)):
+    """Counts signatures that are checked."""
+
+    checked = 0
+
+    def _holds(self, public, signature, message):
+        Counting.checked += 1
+        return super()._holds(public, signature, message)
+
+
+async def test_what_lasts_is_not_verified_again(boot, monkeypatch):
+    """An operator may have lifted thousands; while they are looked at, a kill waits."""
+    monkeypatch.setattr("kcm_bus.rosters.Verifier", Counting)
+    lifts = [lifted(hold()) for _ in range(5)]
+    for raw in lifts:
+        boot.switch.learning.learn(raw)
+    lasting = listing(*lifts[1:])
+    boot.me.rosters.lists_from(lambda _name, _said: lasting.raw())
+    Counting.checked = 0
+    boot.me.rosters.take(signed(without("security", lasting)))
+    assert boot.revocations.killed("acme")
+    assert sum(record.lifted for record in boot.revocations.holds) == 4
+    # All of them for the one that is left out.
+    assert Counting.checked <= 5
+
+
+async def test_a_key_that_changed_with_the_retirement_takes_everything_back(boot):
+    one = hold()
+    boot.switch.learning.learn(lifted(one))
+    lasting = listing(lifted(one))
+    new = without("security", lasting)
+    other = [
+        o.model_copy(update={"public_key": identity("other").public})
+        if o.operator == "security"
+        else o
+        for o in new.operators
+    ]
+    boot.me.rosters.lists_from(lambda _name, _said: lasting.raw())
+    boot.me.rosters.take(signed(new.model_copy(update={"operators": other})))
+    assert len(boot.revocations.holds) == 0

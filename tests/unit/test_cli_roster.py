@@ -1,0 +1,232 @@
+"""``kcm roster``: what would last is shown, nothing is changed in half, and nobody is lost."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kcm.cli.exits import Exit
+from kcm.cli.main import run
+from kcm.rosters import Refused, lists_directory, read_lists, retire
+from kcm_schemas.admin import (
+    AdminRequest,
+    Empty,
+    LastingPage,
+    PutStatement,
+    RosterView,
+    SignedEntry,
+    SignedPage,
+    SignedQuery,
+)
+from kcm_schemas.codec import Message, decode, encode
+from kcm_schemas.codes import Code, KcmError
+from kcm_schemas.roster import Operator, OperatorRole, Roster
+from kcm_schemas.signed import Kind
+from kcm_trust.lasting import Lasting
+
+from tests.fakes.client import REGIONS, FakeSystem
+
+DAY_MS = 24 * 3600 * 1000
+
+
+def entry(what: str, time_ms: int = 0) -> SignedEntry:
+    return SignedEntry(what=what, digest=what.encode().ljust(32, b"."), time_ms=time_ms)
+
+
+class Cores:
+    """The Cores of every region, as far as rosters go."""
+
+    def __init__(self, system: FakeSystem) -> None:
+        self.system = system
+        self.roster = {region: system.root.sign(Kind.ROSTER, system.roster) for region in REGIONS}
+        self.signed: dict[str, list[SignedEntry]] = {region: [] for region in REGIONS}
+        self.pages: dict[str, dict[int, bytes]] = {region: {} for region in REGIONS}
+        self.put: dict[str, bytes] = {}
+        self.refuse: set[str] = set()
+        for verb, handler in (
+            ("show", self._show), ("signed", self._signed), ("put", self._put),
+            ("lasting", self._lasting),
+        ):  # fmt: skip
+            system.everywhere("roster", verb, handler)
+
+    def _show(self, request: AdminRequest, operator: str) -> Message:
+        raw = encode(self.roster[request.region])
+        return RosterView(instance="core", roster=raw, missing=[])
+
+    def _signed(self, request: AdminRequest, operator: str) -> Message:
+        query = decode(SignedQuery, request.payload)
+        behind = [one for one in self.signed[request.region] if one.what > query.after]
+        return SignedPage(entries=behind[:1], more=len(behind) > 1)
+
+    def _put(self, request: AdminRequest, operator: str) -> Message:
+        if request.region in self.refuse:
+            raise KcmError(Code.FORBIDDEN, "not the next one")
+        self.put[request.region] = decode(PutStatement, request.payload).statement
+        return Empty()
+
+    def _lasting(self, request: AdminRequest, operator: str) -> Message:
+        page = decode(LastingPage, request.payload)
+        self.pages[request.region][page.page] = page.digests
+        return Empty()
+
+
+class Desk:
+    def __init__(self, directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.system = FakeSystem(directory)
+        bob = Operator(operator="bob", roles=list(OperatorRole), public_key=b"b" * 32)
+        roster = self.system.roster.model_copy(
+            update={"operators": [*self.system.roster.operators, bob]}
+        )
+        self.system.roster = roster
+        (directory / "roster").write_bytes(encode(self.system.root.sign(Kind.ROSTER, roster)))
+        self.cores = Cores(self.system)
+        self._capsys = capsys
+
+    def run(self, *arguments: str, key: bool = True) -> tuple[int, Any, str]:
+        self._capsys.readouterr()
+        more = ("--key", str(self.system.directory / "root.key")) if key else ()
+        code = run(
+            [*arguments, *more, "--context", str(self.system.context_file), "-o", "json"],
+            self.system.open,
+            self.system.clock.around(),
+        )
+        out, err = self._capsys.readouterr()
+        return code, json.loads(out) if out else None, err
+
+    @property
+    def kept(self) -> Roster:
+        return self.system.context().believe((self.system.directory / "roster").read_bytes())
+
+
+@pytest.fixture
+def desk(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Desk:
+    return Desk(tmp_path, capsys)
+
+
+def bob_of(roster: Roster) -> Operator:
+    return next(one for one in roster.operators if one.operator == "bob")
+
+
+def test_what_lasts_is_collected_signed_and_brought_everywhere(desk: Desk) -> None:
+    desk.cores.signed = {
+        "eu": [entry("lift 01", 5 * DAY_MS), entry("tenant acme")],
+        "us": [entry("lift 01", 5 * DAY_MS), entry("lift 02", 9 * DAY_MS)],
+    }
+    code, said, _ = desk.run("roster", "retire", "bob")
+    assert code == Exit.OK
+    assert [(one["what"], one["regions"]) for one in said["signed"]] == [
+        ("lift 01", ["eu", "us"]), ("lift 02", ["us"]), ("tenant acme", ["eu"]),
+    ]  # fmt: skip
+    listed = Lasting(bytes.fromhex(one["digest"]) for one in said["signed"])
+    (raw,) = set(desk.cores.put.values())
+    new = desk.system.context().believe(raw)
+    assert new.version == 2
+    assert bob_of(new).retired == listed.retirement()
+    assert all(pages == {0: listed.raw()} for pages in desk.cores.pages.values())
+    assert desk.kept == new
+    path = desk.system.directory / "roster"
+    assert read_lists(path, new)["bob"].raw() == listed.raw()
+    # The same again, from the file: for a region that was away.
+    desk.cores.put.clear()
+    assert desk.run("roster", "put", str(path), key=False)[0] == Exit.OK
+    assert set(desk.cores.put) == set(REGIONS)
+
+
+def test_a_dry_run_changes_nothing_and_needs_no_root(desk: Desk) -> None:
+    desk.cores.signed["eu"] = [entry("lift 01", 5)]
+    code, said, _ = desk.run("roster", "retire", "bob", "--dry-run", key=False)
+    assert code == Exit.OK
+    assert said["dry_run"] is True
+    assert not desk.cores.put
+    assert desk.kept.version == 1
+
+
+def test_what_is_younger_or_named_is_left_out(desk: Desk) -> None:
+    desk.cores.signed["eu"] = [
+        entry("lift 01", 5 * DAY_MS), entry("lift 02", 9 * DAY_MS), entry("tenant acme"),
+        entry("tenant beta"),
+    ]  # fmt: skip
+    code, said, _ = desk.run(
+        "roster", "retire", "bob", "--before", "1970-01-10", "--leave-out", "tenant beta"
+    )
+    assert code == Exit.OK
+    assert [one["what"] for one in said["signed"] if one["lasts"]] == ["lift 01", "tenant acme"]
+    assert bob_of(desk.kept).retired is not None
+    assert bob_of(desk.kept).retired.count == 2  # type: ignore[union-attr]
+
+
+def test_a_silent_region_stops_it_unless_that_is_accepted(desk: Desk) -> None:
+    desk.system.unreachable = {"us"}
+    code, _, err = desk.run("roster", "retire", "bob")
+    assert code == Exit.UNAVAILABLE
+    assert "--without REGION" in err
+    assert not desk.cores.put
+    code, _, _ = desk.run("roster", "retire", "bob", "--without", "us")
+    assert code == Exit.OK
+    assert set(desk.cores.put) == {"eu"}
+
+
+def test_a_region_that_does_not_take_it_is_said(desk: Desk) -> None:
+    desk.cores.refuse = {"us"}
+    code, _, err = desk.run("roster", "retire", "bob")
+    assert code == Exit.PARTIAL
+    assert "not the next one" in err
+    assert desk.kept.version == 2
+    desk.cores.refuse = set(REGIONS)
+    assert desk.run("roster", "put", str(desk.system.directory / "roster"), key=False)[0] == (
+        Exit.REFUSED
+    )
+
+
+@pytest.mark.parametrize("name", ["alice", "nobody", "core-eu-9"])
+def test_who_cannot_be_retired(desk: Desk, name: str) -> None:
+    assert desk.run("roster", "retire", name)[0] == Exit.REFUSED
+    assert not desk.cores.put
+
+
+def test_another_key_than_the_roots_is_not_used(desk: Desk) -> None:
+    code, _, _ = desk.run(
+        "roster", "retire", "bob", "--key", str(desk.system.directory / "alice.key"), key=False
+    )
+    assert code == Exit.CHECK_FAILED
+    assert not desk.cores.put
+    assert desk.run("roster", "retire", "bob", key=False)[0] == Exit.USAGE
+
+
+def test_somebody_able_to_lift_is_left(desk: Desk) -> None:
+    alone = desk.system.roster.model_copy(
+        update={"operators": [bob_of(desk.system.roster)], "version": 3}
+    )
+    with pytest.raises(Refused, match="nobody with role admin"):
+        retire(alone, "bob", Lasting(), 0)
+    done = retire(desk.system.roster, "bob", Lasting(), 0)
+    with pytest.raises(Refused, match="already"):
+        retire(done, "bob", Lasting(), 0)
+
+
+def test_show_says_who_has_the_highest_one(desk: Desk) -> None:
+    code, said, _ = desk.run("roster", "show", key=False)
+    assert code == Exit.OK
+    newer = retire(desk.system.roster, "bob", Lasting(), 7)
+    desk.cores.roster["us"] = desk.system.root.sign(Kind.ROSTER, newer)
+    code, said, _ = desk.run("roster", "show", key=False)
+    assert code == Exit.NOT_COMPLETE
+    assert said["version"] == 2
+    assert said["regions"] == {"eu": "has an older one", "us": "has it"}
+    states = {row["name"]: row["state"] for row in said["entries"]}
+    assert (states["alice"], states["bob"]) == ("acts", "retired")
+
+
+def test_a_retirement_goes_on_from_the_highest_roster(desk: Desk) -> None:
+    newer = desk.system.roster.model_copy(update={"version": 7})
+    desk.cores.roster["us"] = desk.system.root.sign(Kind.ROSTER, newer)
+    assert desk.run("roster", "retire", "bob")[0] == Exit.OK
+    assert desk.kept.version == 8
+
+
+def test_a_roster_of_nobody_is_not_brought_anywhere(desk: Desk, tmp_path: Path) -> None:
+    path = tmp_path / "forged"
+    path.write_bytes(encode(desk.system.alice.sign(Kind.ROSTER, desk.system.roster)))
+    assert desk.run("roster", "put", str(path), key=False)[0] == Exit.CHECK_FAILED
+    assert not desk.cores.put
+    assert not lists_directory(path).exists()

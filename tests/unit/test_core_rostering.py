@@ -1,0 +1,229 @@
+"""What a Core says and takes of the roster; and who is retired is served by nobody."""
+
+import pytest
+from kcm_bus.ports import Entry
+from kcm_bus.rosters import Rosters
+from kcm_schemas import subjects
+from kcm_schemas.admin import (
+    Empty,
+    LastingPage,
+    PutStatement,
+    RosterView,
+    SignedPage,
+    SignedQuery,
+)
+from kcm_schemas.codec import decode, encode
+from kcm_schemas.codes import Code, KcmError
+from kcm_schemas.roster import Roster
+from kcm_schemas.signed import Kind, read_signed
+from kcm_trust.envelopes import statement_digest
+from kcm_trust.identity import ROOT
+from kcm_trust.lasting import Lasting, pages
+from kcm_trust.statements import lift
+
+from tests.unit import core_rig, trust_rig
+from tests.unit.core_rig import LINK, ROSTER, SERVICE, TENANT, World, signed
+from tests.unit.test_core_admin import ask, request
+from tests.vectors.families.messages import identity
+
+
+@pytest.fixture
+def world(tmp_path):
+    return World(tmp_path)
+
+
+@pytest.fixture
+def core(world):
+    made = world.core()
+    rosters = made.me.rosters
+    rosters._root, rosters._raw = identity(ROOT).public, signed_roster(ROSTER)
+    return made
+
+
+def signed_roster(roster: Roster) -> bytes:
+    return encode(identity(ROOT).sign(Kind.ROSTER, roster))
+
+
+def without(name, lasting=None):
+    entry = (lasting or Lasting()).retirement()
+    people = {
+        "instances": [
+            one.model_copy(update={"retired": entry}) if one.instance == name else one
+            for one in ROSTER.instances
+        ],
+        "operators": [
+            one.model_copy(update={"retired": entry}) if one.operator == name else one
+            for one in ROSTER.operators
+        ],
+    }
+    return ROSTER.model_copy(update={"version": ROSTER.version + 1, **people})
+
+
+async def ask_for(core, world, verb, payload, signer="admin"):
+    return await ask(core, request(world, "roster", verb, payload, signer=signer), "roster", verb)
+
+
+async def test_a_core_shows_the_roster_that_counts(core, world):
+    code, payload = await ask_for(core, world, "show", Empty(), signer="security")
+    view = decode(RosterView, payload)
+    assert code is Code.OK
+    assert (view.instance, view.roster, view.missing) == ("core-eu", signed_roster(ROSTER), [])
+
+
+async def test_a_roster_is_stored_when_it_is_answered(core, world):
+    new = signed_roster(without("security"))
+    code, _ = await ask_for(core, world, "put", PutStatement(statement=new))
+    assert code is Code.OK
+    assert core.me.rosters.raw == new
+    stored = world.bus.stream.stored[subjects.control_roster("eu")]
+    assert stored[1] == new
+    code, _ = await ask_for(core, world, "put", PutStatement(statement=new))
+    assert code is Code.OK
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"garbage",
+        encode(identity("admin").sign(Kind.ROSTER, without("security"))),
+        signed_roster(ROSTER.model_copy(update={"version": 0})),
+        signed_roster(ROSTER.model_copy(update={"issued_ms": 9})),
+    ],
+)
+async def test_what_is_not_the_roots_next_one_is_refused(core, world, raw):
+    known = core.me.verifier
+    code, _ = await ask_for(core, world, "put", PutStatement(statement=raw))
+    assert code is Code.FORBIDDEN
+    assert core.me.verifier is known
+
+
+async def test_a_roster_waits_for_the_lists_that_it_names(core, world, monkeypatch):
+    monkeypatch.setattr("kcm_core.rostering.PAGES_WAIT_S", 0.0)
+    lasting = Lasting([bytes(32)])
+    new = PutStatement(statement=signed_roster(without("security", lasting)))
+    code, _ = await ask_for(core, world, "put", new)
+    assert code is Code.UNAVAILABLE
+    assert core.me.rosters.version == ROSTER.version
+    for page, digests in enumerate(pages(lasting)):
+        content = LastingPage(name="security", page=page, digests=digests)
+        code, _ = await ask_for(core, world, "lasting", content)
+        assert code is Code.OK
+    code, _ = await ask_for(core, world, "put", new)
+    assert code is Code.OK
+    assert len(core.me.verifier.lasting["security"]) == 1
+    assert (
+        world.bus.stream.stored[subjects.control_lasting("eu", "security", 0)][1] == lasting.raw()
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "page", "digests"),
+    [("stranger", 0, bytes(32)), ("security", 8, bytes(32)), ("security", 0, b"")],
+)
+async def test_a_page_of_nobody_is_refused(core, world, name, page, digests):
+    content = LastingPage(name=name, page=page, digests=digests)
+    code, _ = await ask_for(core, world, "lasting", content)
+    assert code is Code.MALFORMED
+
+
+async def signed_by(core, world, name, after=""):
+    code, payload = await ask_for(core, world, "signed", SignedQuery(name=name, after=after))
+    assert code is Code.OK
+    return decode(SignedPage, payload)
+
+
+async def test_a_core_names_what_an_operator_signed_that_may_last(core, world):
+    core.learn()
+    raws = {"tenant acme": signed(Kind.TENANT, TENANT), "link acme-root": signed(Kind.LINK, LINK)}
+    for what, raw in raws.items():
+        subject = subjects.bucket_subject(subjects.REGISTRY_BUCKET, *what.split())
+        core.feed.take(Entry(1, subject, raw))
+    held = signed(Kind.HOLD, trust_rig.hold(), "security")
+    ended = lift(identity("security"), held, issued_ms=77, reason="over")
+    core.switch.issue(ended)
+    page = await signed_by(core, world, "admin")
+    assert [one.what for one in page.entries] == ["link acme-root", "tenant acme"]
+    assert page.entries[1].digest == statement_digest(read_signed(raws["tenant acme"]))
+    assert not page.more
+    page = await signed_by(core, world, "admin", after="link acme-root")
+    assert [one.what for one in page.entries] == ["tenant acme"]
+    (entry,) = (await signed_by(core, world, "security")).entries
+    assert entry.what == f"lift {trust_rig.hold().id.hex()}"
+    assert (entry.time_ms, entry.digest) == (77, statement_digest(read_signed(ended)))
+
+
+async def test_a_long_answer_comes_in_pages(core, world, monkeypatch):
+    monkeypatch.setattr("kcm_core.rostering.PAGE_MAX", 1)
+    core.learn()
+    for what, raw in (
+        ("tenant acme", signed(Kind.TENANT, TENANT)),
+        ("link acme-root", signed(Kind.LINK, LINK)),
+    ):
+        subject = subjects.bucket_subject(subjects.REGISTRY_BUCKET, *what.split())
+        core.feed.take(Entry(1, subject, raw))
+    first = await signed_by(core, world, "admin")
+    assert (len(first.entries), first.more) == (1, True)
+    second = await signed_by(core, world, "admin", after=first.entries[-1].what)
+    assert (len(second.entries), second.more) == (1, False)
+
+
+async def test_wrapped_keys_are_named_for_the_core_that_signed_them(world, core):
+    await core.made()
+    page = await signed_by(core, world, "core-eu")
+    assert [one.what for one in page.entries] == ["root-keys acme", "service-keys acme crm"]
+    assert (await signed_by(core, world, "core-us")).entries == []
+    code, _ = await ask_for(core, world, "signed", SignedQuery(name="stranger", after=""))
+    assert code is Code.MALFORMED
+
+
+async def test_a_core_that_is_retired_answers_nobody(core, world):
+    core.me.rosters.take(signed_roster(without("core-eu")))
+    with pytest.raises(KcmError) as refused:
+        await core.admin.handle(
+            subjects.admin("eu", "roster", "show"), request(world, "roster", "show", Empty())
+        )
+    assert refused.value.code is Code.UNAVAILABLE
+
+
+async def test_records_of_somebody_retired_are_dropped_and_purged_for(core, world):
+    core.learn()
+    for what, kind, record in (
+        ("tenant acme", Kind.TENANT, TENANT), ("link acme-root", Kind.LINK, LINK),
+        ("service acme crm", Kind.SERVICE, SERVICE),
+    ):  # fmt: skip
+        subject = subjects.bucket_subject(subjects.REGISTRY_BUCKET, *what.split())
+        core.feed.take(Entry(1, subject, signed(kind, record)))
+    listed = Lasting([statement_digest(read_signed(signed(Kind.LINK, LINK)))])
+    core.me.rosters.take(signed_roster(without("security")))
+    assert core.registry.tenant("acme") == TENANT
+    generation = core.revocations.generation("acme")
+    later = without("admin", listed).model_copy(update={"version": ROSTER.version + 2})
+    later = later.model_copy(
+        update={"operators": [
+            one if one.operator == "admin" else known
+            for one, known in zip(later.operators, without("security").operators, strict=True)
+        ]}
+    )  # fmt: skip
+    core.rosters.stage("admin", 0, listed.raw())
+    core.me.rosters.take(signed_roster(later))
+    assert core.registry.tenant("acme") is None
+    assert core.registry.service("acme", "crm") is None
+    assert core.registry.link("acme-root") == LINK
+    assert core.revocations.generation("acme") > generation
+
+
+def test_sessions_of_a_caller_whose_entry_changed_are_closed():
+    from tests.unit.test_core_sessions import NOW, ticket
+
+    rosters = Rosters(core_rig.VERIFIER, root_public=identity(ROOT).public)
+    from kcm_core.sessions import Sessions
+
+    found = Sessions("eu", trust_rig.ID, core_rig.PRIVATE["eu"], rosters)
+    asked = ticket()
+    found.session(asked, NOW)
+    assert len(found._open) == 1
+    rosters.take(signed_roster(without("gw-eu")))
+    assert not found._open
+    with pytest.raises(KcmError) as refused:
+        found.session(asked, NOW)
+    assert refused.value.code is Code.FORBIDDEN

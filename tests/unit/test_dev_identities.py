@@ -1,0 +1,40 @@
+"""A development system's roster: made again, it loses nobody whom somebody else put there."""
+
+from kcm.dev.identities import OPERATOR, SYSTEM, Member, Trust, make_trust
+from kcm_schemas.codec import encode
+from kcm_schemas.roster import Operator, OperatorRole, Role
+from kcm_schemas.signed import Kind
+from kcm_trust.identity import ROOT, Identity
+from kcm_trust.lasting import Lasting
+from kcm_trust.rosters import follows
+from kcm_trust.verify import verify_roster
+
+MEMBERS = [Member(Role.CORE, "eu", 1), Member(Role.CORE, "eu", 2)]
+LEFT = Lasting([bytes(32)]).retirement()
+
+
+def test_who_is_retired_or_was_added_stays(tmp_path):
+    trust = Trust(tmp_path)
+    public = make_trust(tmp_path, MEMBERS, ["eu"], 1)
+    first = verify_roster(trust.roster.read_bytes(), public, 0)
+    alice = Operator(operator="alice", roles=[OperatorRole.ADMIN], public_key=b"a" * 32)
+    changed = first.model_copy(
+        update={
+            "version": 2,
+            "operators": [first.operators[0].model_copy(update={"retired": LEFT}), alice],
+            "instances": [
+                first.instances[0].model_copy(update={"retired": LEFT}),
+                first.instances[1],
+            ],
+        }
+    )
+    root = Identity.load(ROOT, str(trust.key(ROOT)), SYSTEM)
+    trust.roster.write_bytes(encode(root.sign(Kind.ROSTER, changed)))
+    make_trust(tmp_path, MEMBERS, ["eu"], 2)
+    assert verify_roster(trust.roster.read_bytes(), public, 0) == changed
+    more = [Member(Role.GATEWAY, "eu", 1), MEMBERS[1]]
+    make_trust(tmp_path, more, ["eu"], 3)
+    last = verify_roster(trust.roster.read_bytes(), public, 0)
+    follows(changed, last)
+    assert {one.instance for one in last.instances} == {"core-eu-1", "core-eu-2", "gateway-eu-1"}
+    assert [one.operator for one in last.operators] == [OPERATOR, "alice"]
