@@ -13,7 +13,9 @@ from typing import Any, Literal, Union, get_args, get_origin
 import kcm_schemas
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
+from kcm_schemas import limits
 from kcm_schemas.codec import Message, pack
+from kcm_schemas.control import PullRequest
 from kcm_schemas.signed import Signature, Signed
 from pydantic.fields import FieldInfo
 
@@ -32,6 +34,8 @@ def message(model: type[Message]) -> SearchStrategy[Message]:
     fields = {
         name: _any(field.annotation, field.metadata) for name, field in model.model_fields.items()
     }
+    if model is PullRequest:
+        fields["parts"] = st.sampled_from([b"", bytes(limits.PARTS_SIZE)])
     if model is Signed:
         fields["signatures"] = fields["signatures"].map(_by_signer)
     return st.builds(model, **fields)
@@ -53,8 +57,9 @@ def _any(annotation: Any, metadata: list[Any]) -> SearchStrategy[Any]:
     if origin in {Union, types.UnionType}:
         return st.one_of([_any(argument, []) for argument in arguments])
     if origin is list:
-        most = min(bounds.get("max_length", 3), 3)
-        return st.lists(_any(arguments[0], []), min_size=bounds.get("min_length", 0), max_size=most)
+        least = bounds.get("min_length", 0)
+        most = max(least, min(bounds.get("max_length", 3), 3))
+        return st.lists(_any(arguments[0], []), min_size=least, max_size=most)
     return _plain(annotation, bounds)
 
 

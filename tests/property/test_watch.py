@@ -89,7 +89,7 @@ class World:
         lease = Lease(
             instance=boot.name, boot=boot.name.encode().ljust(16), role=Role.CORE, region="eu",
             nonce=self.nonces.to_bytes(16, "big"), first=boot.first, lease_ms=10_000,
-            holds=bytes(32), registry=[bytes(16)] * 16, ended=False,
+            holds=bytes(32), registry=[bytes(16)] * 16, roster=1, ended=False,
         )  # fmt: skip
         knows = HOLD in self.last()  # it reads everything below its record before it serves by it
         boot.expected = self.store(boot.name, lease)

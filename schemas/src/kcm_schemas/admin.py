@@ -177,7 +177,7 @@ class HoldQuery(Message):
 class HoldPrefix(Message):
     """Which hold to look up: its id in hexadecimal, or the first digits of it."""
 
-    prefix: Annotated[str, Field(pattern=f"^[0-9a-f]{{1,{2 * limits.ID_SIZE}}}$")]
+    prefix: Annotated[str, Field(pattern=rf"^[0-9a-f]{{1,{2 * limits.ID_SIZE}}}\z")]
 
 
 class HoldView(Message):

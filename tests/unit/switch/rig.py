@@ -153,6 +153,9 @@ class System:
         self.unsealers = {region: FakeUnsealer() for region in REGIONS}
         self.path = path
         self.boots: list[Boot] = []
+        self.everybody: list[Boot] = []
+        self.services: list[Service] = []
+        """What the feeds of all boots of a region bring, as soon as one Core has made it."""
         for region in REGIONS:
             (path / region).mkdir()
         self.seal_key = path / "seal"
@@ -210,6 +213,9 @@ class Boot:
             clock=self.clock,
             randomness=self.randomness,
         )
+        for record in system.services:
+            self.revocations.register(record)
+        system.everybody.append(self)
 
     @property
     def region(self) -> str:
@@ -235,6 +241,11 @@ class Boot:
         for record in records:
             for name in self.revocations.register(record).purge:
                 self.purge(name)
+            if isinstance(record, Service) and record not in self.system.services:
+                self.system.services.append(record)
+                for other in self.system.everybody:
+                    other.learn(record)
+        self.knowledge.registry.changed(self.revocations.registry_digests)
 
     async def start(self) -> None:
         await self.switch.start()
@@ -387,6 +398,8 @@ class CoreBoot(Boot):
             record = Service(tenant=one.tenant, service=service, revision=1)
             self.learn(record)
             await self.maker.service(record)
+        if self.knowledge.mark is not None:
+            await self.switch.record.renew()  # as who accepted a record does, before it says so
 
     async def answer(self, subject: str, body: bytes, timeout_s: float = 1.0) -> bytes:
         """As the bus serves it."""

@@ -151,6 +151,7 @@ async def test_an_instance_that_invents_boots_pushes_out_none_that_serves(system
             instance="gw-eu-1", boot=number.to_bytes(16, "big"), role=Role.GATEWAY, region="eu",
             nonce=number.to_bytes(16, "big"), first=1, lease_ms=10_000, holds=bytes(32),
             registry=[bytes(16)] * 16,
+            roster=1,
             ended=number % 2 == 0,
         )  # fmt: skip
         subject = subjects.control_lease("eu", "gw-eu-1", invented.boot)
