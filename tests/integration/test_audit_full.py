@@ -48,7 +48,7 @@ async def fill(living, app, tenant):
     async with Admin.open(living.context) as admin:
         # Small messages first: heads are at every 64th message.
         for _ in range(150):
-            await admin.holds(EU)
+            await admin.holds(EU, bytes(16), everything=False)
     for _ in range(100):
         calls = (encrypt(app, tenant, [b"x"]) for _ in range(100))
         for done in await asyncio.gather(*calls, return_exceptions=True):

@@ -132,7 +132,7 @@ async def test_an_operator_leaves_and_what_shall_last_does(leaving, tmp_path, ca
             with pytest.raises(ServiceError):
                 await thief.tenants(EU)
         for region in (EU, US):
-            view = next(v for v in (await admin.holds(region)).holds if v.hold_id == hold.id)
+            (view,) = (await admin.matching_holds(region, hold.id.hex())).holds
             assert not view.lifted
         with pytest.raises(KcmError) as killed:
             await decrypt(app, dark, other.records)
@@ -163,6 +163,7 @@ async def test_a_core_and_a_gateway_leave_and_the_others_serve_on(leaving, capsy
             )
             assert code == 0
             assert {one["what"].split()[0] for one in said["signed"]} <= {
+                "accepted",
                 "root-keys",
                 "service-keys",
             }

@@ -192,7 +192,10 @@ class Region(Living):
 
     async def holds(self):
         async with Admin.open(self.context) as admin:
-            return {view.hold_id: view.lifted for view in (await admin.holds(EU)).holds}
+            return {
+                view.hold_id: view.lifted
+                for view in (await admin.holds(EU, bytes(16), everything=True)).holds
+            }
 
     async def killed(self, tenant):
         async with Admin.open(self.context) as admin:

@@ -3,11 +3,13 @@
 import asyncio
 import logging
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 import pytest
 from kcm_bus.clock import SystemClock
 from kcm_bus.ports import Entry
 from kcm_bus.serving import IN_FLIGHT_MAX, Service
+from kcm_bus.stores import Stores
 from kcm_bus.streams import Follower, Plainly, last, put
 from kcm_schemas import subjects
 from kcm_schemas.codes import Code, KcmError
@@ -31,6 +33,7 @@ class Bus:
     callbacks: dict[str, object] = field(default_factory=dict)
     sent: list[tuple[str, bytes]] = field(default_factory=list)
     stream: object = None
+    stores: Stores = field(default_factory=Stores)
 
     async def subscribe(self, subject, callback, queue=""):
         self.callbacks[subject] = callback
@@ -177,6 +180,7 @@ class Place:
 class Metadata:
     sequence: Place
     num_pending: int = 1
+    timestamp: datetime = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @dataclass

@@ -43,8 +43,9 @@ from kcm_schemas.codec import encode
 from kcm_schemas.codes import KcmError
 from kcm_schemas.control import Hold, Lease
 from kcm_schemas.data import Failure
-from kcm_schemas.registry import Link, Service, Tenant
-from kcm_schemas.signed import Kind
+from kcm_schemas.registry import Accepted, Link, RegistryEntry, Service, Tenant
+from kcm_schemas.signed import Kind, read_signed
+from kcm_trust.envelopes import statement_digest
 from kcm_trust.verify import Verifier
 
 from tests.fakes.bus import Bus, Clock
@@ -105,6 +106,12 @@ class World:
 
     def core(self, name: str = "core-eu", **changes: Any) -> Core:
         return Core(self, name, **changes)
+
+
+def entry(raw: bytes, who: str = "core-eu", region: str = "eu") -> bytes:
+    """A registry record as it is stored, accepted by a Core."""
+    word = Accepted(statement=statement_digest(read_signed(raw)), region=region, roster=3)
+    return encode(RegistryEntry(statement=raw, accepted=signed(Kind.ACCEPTED, word, who)))
 
 
 def lease_of(me: Membership) -> Lease:

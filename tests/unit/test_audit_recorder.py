@@ -157,6 +157,7 @@ async def test_a_roster_that_could_not_be_read_once_is_read_again(tmp_path: Path
     system.roster_path.mkdir()  # it cannot be read for a moment
     assert not trust.refresh()
     system.roster_path.rmdir()
+    system.version += 1
     system.add("gw-2", Role.GATEWAY)
     system.write_roster()
     assert [trust.refresh() for _ in range(2)] == [True, False]

@@ -115,7 +115,7 @@ def system(tmp_path: Path) -> System:
 def boot(system: System, directory: str = "journal", segment_bytes: int = 1 << 26) -> Boot:
     clock, book, alarms = FakeClock(), Book("auditor"), list[Incident]()
     journal = Journal(system.directory / directory, clock, book.positions, segment_bytes)
-    trust = RosterTrust(system.verifier, system.write_roster(), lambda: system.verifier)
+    trust = RosterTrust(system.rosters(), system.write_roster())
     recorder = Recorder(
         system.membership("auditor", b"a" * 16),
         trust,

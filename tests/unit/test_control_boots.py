@@ -41,7 +41,7 @@ class Stream:
         made = Lease(
             instance=instance, boot=boot, role=Role.GATEWAY, region="eu",
             nonce=nonce or self.nonces.to_bytes(16, "big"), first=first, lease_ms=lease_ms,
-            holds=bytes(32), registry=[bytes(16)] * 16, ended=ended,
+            holds=bytes(32), registry=[bytes(16)] * 16, roster=1, ended=ended,
         )  # fmt: skip
         self.records.take(made, self.pass_by(now), now)
         return made

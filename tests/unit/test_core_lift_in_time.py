@@ -62,6 +62,7 @@ async def test_a_lift_is_answered_before_its_deadline_while_a_region_is_cut_off(
     kills = Kills(
         membership=membership("core-eu"), control_bus=None, registry=Registry(),
         revocations=revocations, switch=switch, regions=CutOff(clock), timing=Timing(), clock=clock,
+        emit=lambda kind, **fields: None,
     )  # fmt: skip
     deadline_ms = clock.unix_ms() + TIME_MS
     status = await kills.place(lift_of(trust_rig.hold()), deadline_ms)

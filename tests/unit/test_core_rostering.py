@@ -22,7 +22,7 @@ from kcm_trust.lasting import Lasting, pages
 from kcm_trust.statements import lift
 
 from tests.unit import core_rig, trust_rig
-from tests.unit.core_rig import LINK, ROSTER, SERVICE, TENANT, World, signed
+from tests.unit.core_rig import LINK, ROSTER, SERVICE, TENANT, World, entry, signed
 from tests.unit.test_core_admin import ask, request
 from tests.vectors.families.messages import identity
 
@@ -137,7 +137,7 @@ async def test_a_core_names_what_an_operator_signed_that_may_last(core, world):
     raws = {"tenant acme": signed(Kind.TENANT, TENANT), "link acme-root": signed(Kind.LINK, LINK)}
     for what, raw in raws.items():
         subject = subjects.bucket_subject(subjects.REGISTRY_BUCKET, *what.split())
-        core.feed.take(Entry(1, subject, raw))
+        core.feed.take(Entry(1, subject, entry(raw)))
     held = signed(Kind.HOLD, trust_rig.hold(), "security")
     ended = lift(identity("security"), held, issued_ms=77, reason="over")
     core.switch.issue(ended)
@@ -147,9 +147,9 @@ async def test_a_core_names_what_an_operator_signed_that_may_last(core, world):
     assert not page.more
     page = await signed_by(core, world, "admin", after="link acme-root")
     assert [one.what for one in page.entries] == ["tenant acme"]
-    (entry,) = (await signed_by(core, world, "security")).entries
-    assert entry.what == f"lift {trust_rig.hold().id.hex()}"
-    assert (entry.time_ms, entry.digest) == (77, statement_digest(read_signed(ended)))
+    (found,) = (await signed_by(core, world, "security")).entries
+    assert found.what == f"lift {trust_rig.hold().id.hex()}"
+    assert (found.time_ms, found.digest) == (77, statement_digest(read_signed(ended)))
 
 
 async def test_a_long_answer_comes_in_pages(core, world, monkeypatch):
@@ -160,7 +160,7 @@ async def test_a_long_answer_comes_in_pages(core, world, monkeypatch):
         ("link acme-root", signed(Kind.LINK, LINK)),
     ):
         subject = subjects.bucket_subject(subjects.REGISTRY_BUCKET, *what.split())
-        core.feed.take(Entry(1, subject, raw))
+        core.feed.take(Entry(1, subject, entry(raw)))
     first = await signed_by(core, world, "admin")
     assert (len(first.entries), first.more) == (1, True)
     second = await signed_by(core, world, "admin", after=first.entries[-1].what)
@@ -192,7 +192,7 @@ async def test_records_of_somebody_retired_are_dropped_and_purged_for(core, worl
         ("service acme crm", Kind.SERVICE, SERVICE),
     ):  # fmt: skip
         subject = subjects.bucket_subject(subjects.REGISTRY_BUCKET, *what.split())
-        core.feed.take(Entry(1, subject, signed(kind, record)))
+        core.feed.take(Entry(1, subject, entry(signed(kind, record))))
     listed = Lasting([statement_digest(read_signed(signed(Kind.LINK, LINK)))])
     core.me.rosters.take(signed_roster(without("security")))
     assert core.registry.tenant("acme") == TENANT

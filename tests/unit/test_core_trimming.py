@@ -7,6 +7,7 @@ from hashlib import sha256
 import pytest
 from kcm_bus.config import ConfigError
 from kcm_bus.membership import Membership
+from kcm_bus.rosters import Rosters
 from kcm_bus.stream_chain import MARK_EVERY, Marks, Place, link
 from kcm_bus.streams import StoreFull
 from kcm_control.trimming import Level, Policy
@@ -96,7 +97,7 @@ class OneCore:
         self.memory = TrimFiles(world.directory / name)
         entry = world.verifier.instance(name)
         self.trimmer = Trimmer(
-            membership=Membership(identity(name), entry, world.verifier, bytes(16)),
+            membership=Membership(identity(name), entry, Rosters(world.verifier), bytes(16)),
             control=self.log, store=self.store, memory=self.memory,
             policy=policy or Policy(quorum=0, **KEEP),
             emit=self._emit, clock=world.clock,

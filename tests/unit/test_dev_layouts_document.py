@@ -87,4 +87,5 @@ def test_every_file_and_heading_that_is_linked_is_there():
         text = (ROOT / "docs" / file).read_text() if file else TEXT
         titles = re.findall(r"^#+ (.+)$", text, flags=re.MULTILINE)
         slugs = {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+        slugs |= set(re.findall(r'<a id="([^"]+)"></a>', text))
         assert not heading or heading in slugs, target

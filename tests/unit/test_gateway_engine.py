@@ -168,11 +168,11 @@ async def test_a_tenant_that_is_not_registered_here_is_not_served(rig):
 
 async def test_a_tenant_that_was_registered_a_moment_ago_is_looked_up(tmp_path):
     rig = await Rig.make(tmp_path)
-    rig.registry._tenants.clear()
+    rig.registry.drop(rig.registry.tenant("acme"))
     rig.stored = [Tenant(tenant="acme", revision=1, link="acme-root", regions=["eu"], fence="all")]
     assert (await rig.engine.encrypt("acme", "crm", [b"x"])).values
     assert rig.fetched == ["acme"]
-    rig.registry._tenants.clear()
+    rig.registry.drop(rig.registry.tenant("acme"))
     rig.revocations.learn(_record(hold(scope="link", target="acme-root")))
     assert await refused(rig.engine.encrypt("acme", "crm", [b"x"])) is Code.TENANT_KILLED
 

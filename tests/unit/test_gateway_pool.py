@@ -168,7 +168,7 @@ async def test_keys_end_with_their_lease_counted_from_the_sending(rig):
 
 async def test_keys_that_nobody_asks_for_are_wiped_when_they_are_too_old(rig):
     rig.pool.done(await rig.pool.take(1))
-    block = rig.pool._batches[0].block
+    block = rig.pool._stock._batches[0].block
     assert rig.pool._timer is not None
     rig.pool.expire()
     assert rig.pool.available == BATCH - 1
@@ -230,7 +230,7 @@ async def test_a_steady_pool_never_makes_anybody_wait_for_keys(rig):
 
 async def test_keys_that_become_too_old_while_more_are_awaited_are_taken_anew_once(rig):
     rig.pool.done(await rig.pool.take(1))
-    old = next(iter(rig.blocks._live["acme"]))
+    old = rig.pool._stock._batches[0].block
     await rig.quiet()
     old_keys = rig.pool.available
     rig.core.gate.clear()
