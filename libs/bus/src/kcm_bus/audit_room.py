@@ -18,7 +18,7 @@ from nats.js import JetStreamContext
 from nats.js import errors as js_errors
 from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig
 
-from kcm_bus.streams import STORE_FULL
+from kcm_bus.answers import is_full
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +99,7 @@ async def _fits(js: JetStreamContext, size: int, replicas: int) -> bool:
         await js.add_stream(probe)
     except js_errors.APIError as error:
         crowded = error.err_code == NO_PEERS and "storage" in (error.description or "")
-        if error.err_code in STORE_FULL or crowded:
+        if is_full(error) or crowded:
             return False
         raise
     await js.delete_stream(_PROBE)

@@ -53,9 +53,6 @@ FORGOTTEN: Final = (
 """What is wrong with a store that forgets, and what to do: ``Storage faults`` in
 ``docs/deployment.md``."""
 
-STORE_FULL: Final = frozenset({10023, 10047, 10077})
-"""JetStream's error codes of a store or a stream that has no room for another message."""
-
 _HEARTBEAT: Final = "100"
 
 Receive = Callable[[Entry], None]
@@ -314,7 +311,7 @@ class StoreFull(KcmError):
     """The broker has no room: ``unavailable`` until space is freed or the bound is raised."""
 
     def __init__(self) -> None:
-        super().__init__(Code.UNAVAILABLE, "the region's store is full")
+        super().__init__(Code.UNAVAILABLE, CAUSE[Trouble.FULL])
 
 
 async def put(
@@ -347,7 +344,7 @@ async def put(
                 raise KcmError(Code.CONFLICT) from None
             if is_full(error):
                 stores.full(subject)
-                raise KcmError(Code.UNAVAILABLE, CAUSE[Trouble.FULL]) from None
+                raise StoreFull from None
             raise
         except nats_errors.TimeoutError:
             if connection.connected and stores.silent(subject):
@@ -400,8 +397,8 @@ def _store_errors() -> Iterator[None]:
     except KcmError:
         raise
     except js_errors.APIError as error:
-        full = error.err_code in STORE_FULL
-        failure = StoreFull() if full else KcmError(Code.UNAVAILABLE, "the region's store refused")
+        refused = KcmError(Code.UNAVAILABLE, "the region's store refused")
+        failure = StoreFull() if is_full(error) else refused
     except (nats_errors.Error, TimeoutError):
         failure = KcmError(Code.UNAVAILABLE, "the region's store cannot be reached")
     except Exception as error:  # noqa: BLE001 - an answer that the library cannot read
