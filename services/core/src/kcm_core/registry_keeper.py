@@ -158,7 +158,7 @@ class RegistryKeeper:
             try:
                 await asyncio.wait_for(self._stir.wait(), LOOK_S)
             except TimeoutError:
-                self._missing_again()
+                await self._look_for_missing()
             self._stir.clear()
             if self._comparing:
                 await self._compare()
@@ -183,9 +183,16 @@ class RegistryKeeper:
             return
         self._compared()
 
-    def _missing_again(self) -> None:
-        for key in self._feed.keys:
-            self._wrong.setdefault(key, "")
+    async def _look_for_missing(self) -> None:
+        """A bucket that was emptied delivers nothing: it has fewer records than are known."""
+        try:
+            info = await self._connection.jetstream().stream_info(_STREAM)
+        except Exception as error:  # noqa: BLE001 - the next look is soon
+            log.warning("the registry's bucket cannot be looked at: %s", describe(error))
+            return
+        if (info.state.messages or 0) < len(self._feed.keys):
+            for key in self._feed.keys:
+                self._wrong.setdefault(key, "")
 
     async def _repair(self, key: Key, what: str) -> None:
         """Put what counts under its key, when something else is there."""
