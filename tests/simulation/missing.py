@@ -115,6 +115,7 @@ def invent_boots(world: World, fault: Fault) -> None:
             lease_ms=int(world.plan.timing.control_lease_s * 1000),
             holds=bytes(32),
             registry=[bytes(16)] * 16,
+            roster=1,
             ended=True,
         )
         body = encode(identity(victim.who.name).sign(Kind.LEASE, lease))

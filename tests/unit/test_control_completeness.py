@@ -21,7 +21,7 @@ TIMING = Timing()
 WATCHED = TIMING.boot_bound_s(0)
 
 
-def boot(name, first, latest=99, silent_ms=0, lease_ms=10_000):
+def boot(name, first, latest=9, silent_ms=0, lease_ms=10_000, roster=1):
     return Boot(
         instance=name,
         boot=name.encode().ljust(16),
@@ -30,6 +30,7 @@ def boot(name, first, latest=99, silent_ms=0, lease_ms=10_000):
         latest=latest,
         lease_ms=lease_ms,
         silent_ms=silent_ms,
+        roster=roster,
     )
 
 
@@ -182,3 +183,22 @@ def test_a_core_that_started_later_and_does_not_keep_the_hold_is_waited_for():
     assert not status_of(
         facts, receipts("a") | receipts("b", unkept="disk full", reached=bytes(32))
     ).complete
+
+
+def test_who_judges_by_a_lower_roster_is_waited_for_however_long():
+    """By the lower one a stolen key's lift of this very hold may count."""
+    late = boot("a", 1, latest=11, roster=1)
+    for since in (0.0, 3600.0):
+        facts = {"eu": RegionFacts(10, [late], since, WATCHED, roster=2)}
+        assert [b.how for b in status_of(facts, receipts("a")).boots] == ["waiting"]
+    facts = {"eu": RegionFacts(10, [late.model_copy(update={"roster": 2})], roster=2)}
+    assert [b.how for b in status_of(facts, receipts("a")).boots] == ["receipt"]
+
+
+def test_who_lives_and_has_reached_others_is_not_counted_out_by_the_clock():
+    """A hold that does not count there, or tenants of another registry."""
+    facts = {"eu": RegionFacts(10, [boot("a", 1, latest=11)], 3600.0, WATCHED, b"r" * 32)}
+    assert [b.how for b in status_of(facts, receipts("a")).boots] == ["waiting"]
+    silent = boot("a", 1, latest=11, silent_ms=SILENT_MS)
+    facts = {"eu": RegionFacts(10, [silent], 3600.0, WATCHED, b"r" * 32)}
+    assert [b.how for b in status_of(facts, receipts("a")).boots] == ["lease-ended"]

@@ -19,7 +19,7 @@ from typing import Annotated, Final
 from pydantic import Field, model_validator
 
 from kcm_schemas import limits
-from kcm_schemas.codec import Message, validate
+from kcm_schemas.codec import Message, encode, validate
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.names import Name
 
@@ -121,6 +121,25 @@ def read_signed(raw: bytes) -> Signed:
     return validate(
         Signed, {"system": system, "kind": kind, "body": body, "signatures": signatures}
     )
+
+
+def united(left: bytes, right: bytes) -> bytes:
+    """One statement with the signatures of two of the same body; of others, the smaller bytes.
+
+    Both have to be verified. Of more than ``SIGNATURES_MAX`` signers the first by name stay.
+    """
+    try:
+        one, other = read_signed(left), read_signed(right)
+    except KcmError:
+        return min(left, right)
+    if (one.system, one.kind, one.body) != (other.system, other.kind, other.body):
+        return min(left, right)
+    by_signer: dict[str, Signature] = {}
+    for each in (*one.signatures, *other.signatures):
+        known = by_signer.setdefault(each.signer, each)
+        by_signer[each.signer] = min(known, each, key=lambda signed: signed.signature)
+    signatures = [by_signer[name] for name in sorted(by_signer)[:SIGNATURES_MAX]]
+    return encode(one.model_copy(update={"signatures": signatures}))
 
 
 _SYSTEM: Final = b"\x84\xa6system"

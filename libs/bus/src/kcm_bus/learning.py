@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from kcm_control.holds import HoldRecord
+from kcm_control.holds import HoldRecord, join
 from kcm_control.revocation import Revocations
 from kcm_schemas.control import Receipt
 from kcm_trust.statements import signed_by
@@ -71,7 +71,7 @@ class Learning:
         learned = self._revocations.learn(record)
         hold = record.hold
         again = self._unpurged.pop(hold.id, ())
-        reached = b"" if record.lifted else self._revocations.reached(hold.scope, hold.target)
+        reached = b"" if record.lifted else self._revocations.reached(record)
         known = self._receipts.get(hold.id)
         if known is not None and not record.lifted and known.reached != reached:
             # Somebody is reached who was not known to be: told again, it is purged again.
@@ -112,14 +112,30 @@ class Learning:
         for known in self._revocations.holds:
             if not signed_by(known.message, names) or self._lasts(known.message, names):
                 continue
-            try:
-                now = self._judge(known.message)
-            except Untrusted:
-                now = None
+            now = self._judged(known)
             if now != known:
                 self._stands(known, now)
                 changed.append(known.hold.id)
+        self._forget(names)
         return changed + self._lift_again()
+
+    def _judged(self, known: HoldRecord) -> HoldRecord | None:
+        """How a hold stands by the roster of now: somebody else may have signed it, too."""
+        now: HoldRecord | None = None
+        for raw in dict.fromkeys((known.message, known.raw)):
+            try:
+                form = self._judge(raw)
+            except Untrusted:
+                continue
+            now = form if now is None else join(now, form)
+        return now
+
+    def _forget(self, names: frozenset[str]) -> None:
+        """Forget what these signed and what does not say how its hold stands: as it was judged."""
+        for raw, record in list(self._believed.items()):
+            stands = self._revocations.holds.get(record.hold.id)
+            if (stands is None or stands.message != raw) and signed_by(raw, names):
+                del self._believed[raw]
 
     def _lasts(self, message: bytes, names: frozenset[str]) -> bool:
         """Whether it stands as before, seen without a signature: some thousand may have to be."""

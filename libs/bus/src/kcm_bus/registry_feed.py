@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
-from kcm_control.registry import Key, Put, Record, key_of
+from kcm_control.registry import FORKS_MAX, Key, Put, Record, key_of, record_digest
 from kcm_control.revocation import Revocations
 from kcm_schemas import subjects
 from kcm_schemas.codec import decode
@@ -32,6 +33,14 @@ OnWrong = Callable[[Key, str], None]
 """Told the key under which the bucket has something else than what counts, and what is wrong."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """A verified record, and the entry that says it."""
+
+    record: Record
+    raw: bytes
+
+
 class RegistryFeed:
     """Feeds ``Revocations`` with what operators signed; purges tenants that changed their link."""
 
@@ -49,7 +58,8 @@ class RegistryFeed:
         self._me: Final = membership
         self._revocations: Final = revocations
         self._purge: Final = purge
-        self._raw: dict[Key, bytes] = {}
+        self._forms: dict[Key, dict[bytes, _Form]] = {}
+        """By key and digest, the records of the highest revision: of a fork every one."""
         self._on_wrong: OnWrong = _log
         self._changed: Final = changed
         self._started = False
@@ -84,12 +94,14 @@ class RegistryFeed:
 
     def raw(self, key: Key) -> bytes | None:
         """The record that counts, as it is stored."""
-        return self._raw.get(key)
+        known = self._revocations.registered(key)
+        form = None if known is None else self._forms.get(key, {}).get(record_digest(known))
+        return None if form is None else form.raw
 
     @property
     def keys(self) -> list[Key]:
         """Every key of the registry."""
-        return list(self._raw)
+        return list(self._forms)
 
     async def fetch(self, *key: str) -> None:
         """Take a record from the store's leader, before somebody says that it does not exist."""
@@ -109,7 +121,7 @@ class RegistryFeed:
     def take(self, entry: Entry) -> Put | None:
         """Take one stored record; what cannot be verified is as good as absent: ``None``."""
         key = tuple(subjects.bucket_key(entry.subject).split("."))
-        if self._raw.get(key) == entry.data:
+        if any(form.raw == entry.data for form in self._forms.get(key, {}).values()):
             return Put.SAME  # read again: verified before
         try:
             record = self.verify(entry)
@@ -126,30 +138,36 @@ class RegistryFeed:
             self._changed(self._revocations.registry_digests)
         match done.put:
             case Put.NEW:
-                self._raw[key] = raw
+                self._forms[key] = {record_digest(record): _Form(record, raw)}
             case Put.FORK:
-                self._raw[key] = max(self._raw[key], raw)
+                forms = self._forms[key]
+                forms[record_digest(record)] = _Form(record, raw)
+                for digest in sorted(forms, reverse=True)[FORKS_MAX:]:
+                    del forms[digest]
                 self._on_wrong(key, "two records of one revision: a fork")
             case Put.OLDER:
                 self._on_wrong(key, "an older record was brought back")
             case Put.SAME:
-                self._raw.setdefault(key, raw)
+                forms = self._forms.setdefault(key, {})
+                forms.setdefault(record_digest(record), _Form(record, raw))
         return done.put
 
     def _judge_again(self, names: frozenset[str]) -> None:
         """Drop what does not count by the roster of now; read again what may count by it."""
-        for key, raw in list(self._raw.items()):
-            known = self._revocations.registered(key)
-            said = decode(RegistryEntry, raw)
+        forms = [(key, digest) for key, known in self._forms.items() for digest in known]
+        for key, digest in forms:
+            form = self._forms[key][digest]
+            said = decode(RegistryEntry, form.raw)
             if not (signed_by(said.statement, names) or signed_by(said.accepted, names)):
                 continue
             try:
-                self._me.verifier.registered(raw, self._me.region)
+                self._me.verifier.registered(form.raw, self._me.region)
             except Untrusted as error:
                 log.warning("a registry record is not believed any more: %s", error)
-                del self._raw[key]
-                if known is not None:
-                    purge_each(self._purge, self._revocations.unregister(known))
+                del self._forms[key][digest]
+                if not self._forms[key]:
+                    del self._forms[key]
+                purge_each(self._purge, self._revocations.unregister(form.record))
         self._changed(self._revocations.registry_digests)
         self.read_again()
 

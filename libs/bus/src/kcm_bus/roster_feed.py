@@ -55,7 +55,6 @@ class RosterFeed:
         self._staged: Final = Staged()
         self._places: dict[str, bytes] = {}
         """The SHA-256 of what was last seen in the stream, of subjects that may have to be ours."""
-        self._unkept = b""
         self._made: tuple[Verifier | None, dict[str, bytes]] = (None, {})
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._closing = False
@@ -132,15 +131,17 @@ class RosterFeed:
         except Untrusted as error:
             self._refusals.record(error)
         except KcmError:
-            self._unkept = raw
-            self._spawn("take", self._take_later)
+            log.warning("the roster counts and is not on the disk yet")
 
-    async def _take_later(self) -> None:
-        """What could not be kept on disk is tried again: the stream says it once."""
-        while self._unkept and not self._closing:
-            await asyncio.sleep(RETRY_S)
-            raw, self._unkept = self._unkept, b""
-            self._take(raw)
+    async def _keep(self) -> None:
+        """It counts already; what could not be kept on disk is tried again until it is."""
+        while not self._closing:
+            try:
+                self._me.rosters.keep()
+            except KcmError:
+                await asyncio.sleep(RETRY_S)
+            else:
+                return
 
     def _note(self, subject: str, data: bytes) -> None:
         self._places[subject] = sha256(data).digest()
@@ -159,6 +160,7 @@ class RosterFeed:
             self._complete(name)
         for name in self._me.verifier.lasting:
             self._staged.forget(name)
+        self._spawn("keep", self._keep)
         self.mend()
         if self._me.rosters.missing():
             self._spawn("lists", self._fetch_lists_somehow)
@@ -227,6 +229,9 @@ class RosterFeed:
             self._take(stored.data)
             if data != self._me.rosters.raw:
                 return  # somebody else had a higher one
+            if self._me.rosters.outbid_by(stored.data):
+                # It must not follow the one known here. Nobody who begins may read ours instead.
+                raise KcmError(Code.UNAVAILABLE, "the region's stream has a higher roster")
         expected = stored.sequence if stored is not None else 0
         await self._stream.put(subject, data, expected=expected)
         self._note(subject, data)

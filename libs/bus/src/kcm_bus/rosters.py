@@ -1,9 +1,10 @@
 """Whom to believe now: the highest roster that was ever accepted here, and the lists beside it.
 
 A roster comes by file, by the region's control stream or by an operator's command, and is taken
-over while everything runs. It counts when the pinned root signed it, when it follows the one that
-counts now, and when it is on the disk: whoever is started again goes on from there and never from
-an older one. Then everybody who remembers a judgement is told whose entry changed, and judges anew.
+over while everything runs. It counts when the pinned root signed it and when it follows the one
+that counts now: at once, for it may say that a lift, which keeps a tenant served, counts no more.
+Everybody who remembers a judgement is told whose entry changed, and judges anew. Then it is kept on
+the disk, until it is there: whoever is started again goes on from it and never from an older one.
 """
 
 from __future__ import annotations
@@ -101,6 +102,7 @@ class Rosters:
         self._raw = raw
         self._root: Final = root_public
         self._files: Final = files
+        self._kept = True
         self._listeners: list[OnRoster] = []
         self._find: FindList = lambda _name, _said: None
         self.left: frozenset[str] = frozenset()
@@ -133,21 +135,37 @@ class Rosters:
         """Take a roster over; ``False`` when it is the one that counts already.
 
         Raises ``Untrusted`` when it must not take its place, and ``unavailable`` when it cannot be
-        kept: it does not count then.
+        kept: it counts all the same, and ``keep`` has to be tried again.
         """
         if raw == self._raw:
+            self.keep()
             return False
         known, roster = self._verifier.roster, self.examine(raw)
-        self._keep(lambda files: files.write(raw))
         lasting = {
             name_of(one): found
             for one in entries(roster)
             if one.retired is not None
             and (found := self._list(name_of(one), one.retired)) is not None
         }
-        self._raw = raw
+        self._raw, self._kept = raw, False
         log.warning("the roster is version %d from now on", roster.version)
         self._count(Verifier(roster, lasting), changed(known, roster), left(known, roster))
+        self.keep()
+        return True
+
+    def keep(self) -> None:
+        """See to it that the roster that counts is on the disk; raises ``unavailable``."""
+        if not self._kept:
+            raw = self._raw
+            self._keep(lambda files: files.write(raw))
+            self._kept = True
+
+    def outbid_by(self, raw: bytes) -> bool:
+        """Whether the root signed this one with a higher version, may it follow or not."""
+        try:
+            verify_roster(raw, self._root, self.version + 1)
+        except Untrusted:
+            return False
         return True
 
     def examine(self, raw: bytes) -> Roster:

@@ -261,8 +261,9 @@ class KillSwitch:
             found,
             now - place.noted,
             watched_s,
-            self._revocations.reached(record.hold.scope, record.hold.target),
+            self._revocations.reached(record),
             settled=self._knowledge.registry.until(now) == FOREVER,
+            roster=self._me.rosters.version,
         )
 
     def highest_hold(self) -> Mark:

@@ -191,6 +191,7 @@ class BootRecords:
             latest=seen.latest,
             lease_ms=seen.lease_ms,
             silent_ms=0 if seen.tampered else said_ms(silent_s),
+            roster=seen.lease.roster,
         )
 
     def _unhear(self) -> None:

@@ -7,6 +7,10 @@ answer of it, have ended, counted from ``k`` or from when its last record below 
 a record above ``k`` nobody serves who has not read the hold: a boot without any below began after
 it.
 
+Who has read the hold may judge it otherwise: by an older roster it is lifted, by another registry
+it is none of this tenant's. So a boot that writes records above ``k`` is not counted out by the
+clock alone, and no boot counts that judges by a lower roster than whoever says so.
+
 What was heard counts inside a watch only (``kcm_control.watch``), and only where the watch had
 lasted longer than any lease when the hold was noted at ``k``. Else a boot may be missing: a Core
 that started a second ago knows only itself. Then the region is complete once the longest lease has
@@ -43,7 +47,8 @@ class RegionFacts:
     ``since_s`` is for how long who says so has known that it is: the timer that counts out a boot
     that says nothing. ``watched_s`` is for how long it had followed the stream before, and missed
     nothing. Both are at most what has passed. ``reached`` is over what is known there of the
-    tenants that the hold reaches; ``settled``: no Core of the region knows others.
+    tenants that the hold reaches; ``settled``: no Core of the region knows others. ``roster`` is
+    the version by which whoever concludes from this judges.
     """
 
     durable_at: int
@@ -52,6 +57,7 @@ class RegionFacts:
     watched_s: float = 0.0
     reached: bytes = bytes(32)
     settled: bool = True
+    roster: int = 0
 
     def overseen(self, timing: Timing) -> bool:
         """Whether what was heard, and that somebody was not, counts."""
@@ -206,14 +212,22 @@ def _trouble(arrival: Arrival | None) -> str:
 def _boot_how(
     facts: RegionFacts, boot: Boot, arrival: Arrival | None, timing: Timing, *, overseen: bool
 ) -> HowBoot:
-    if arrival is not None and not arrival.receipt.unkept and arrival.has_reached(facts.reached):
+    if arrival is not None and _agrees(facts, boot, arrival):
         return "receipt"
-    if arrival is not None and arrival.receipt.unkept and boot.latest > facts.durable_at:
-        return "waiting"  # it lives, it knows the hold, and a power cut would take it
     if facts.durable_at > 0:
         bound = timing.boot_bound_s(boot.lease_ms / 1000)
-        if facts.since_s >= bound:
+        silent = timing.surely_s(boot.silent_ms) >= bound
+        if facts.since_s >= bound and (silent or boot.latest < facts.durable_at):
             return "lease-ended"
-        if overseen and timing.surely_s(boot.silent_ms) >= bound:
+        if overseen and silent:
             return "started-after" if boot.first > facts.durable_at else "lease-ended"
     return "waiting"
+
+
+def _agrees(facts: RegionFacts, boot: Boot, arrival: Arrival) -> bool:
+    """Whether a boot purged whom the hold reaches, keeps it, and judges it as it is judged here.
+
+    While a power cut would take the hold from a Core that lives, that one is waited for.
+    """
+    kept = not arrival.receipt.unkept
+    return kept and boot.roster >= facts.roster and arrival.has_reached(facts.reached)

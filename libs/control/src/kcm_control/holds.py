@@ -3,8 +3,9 @@
 Per id a hold is absent, held or lifted, in this order, and merging takes the maximum by id. That is
 a join of a lattice: commutative, associative and idempotent, so the order, the duplication and the
 number of issuers of messages do not matter, and nobody can outbid anybody. A hold's id commits to
-its content, so there is one content per id; where two signed forms of the same state exist, the
-smaller bytes stand for both.
+its content, so there is one content per id, and whoever signed it has a signature in the form that
+is kept: if it were one of them, and a new roster did not believe that one, the hold would end. Of
+two lifts the smaller bytes stand for both.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Final
 
 from kcm_schemas import limits
 from kcm_schemas.control import Hold
+from kcm_schemas.signed import united
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +50,13 @@ def join(left: HoldRecord, right: HoldRecord) -> HoldRecord:
     """The later of two states of one hold."""
     if left.hold.id != right.hold.id:
         raise ValueError("only states of one hold are joined")
-    first = min(left, right, key=lambda record: (record.raw, record.issuer))
     lifts = [record.lift for record in (left, right) if record.lift is not None]
-    return replace(first, lift=min(lifts, default=None))
+    return replace(
+        left,
+        raw=left.raw if left.raw == right.raw else united(left.raw, right.raw),
+        issuer=min(left.issuer, right.issuer),
+        lift=min(lifts, default=None),
+    )
 
 
 _SHARDS: Final = 256

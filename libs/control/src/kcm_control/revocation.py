@@ -9,6 +9,7 @@ anything else with the message.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Final
 
 from kcm_schemas.codes import Code, KcmError
@@ -163,14 +164,17 @@ class Revocations:
                 here = target == self._region
                 return tuple(self._registry.names()) if here else ()
 
-    def reached(self, scope: str, target: str) -> bytes:
-        """32 bytes over what is known of the tenants that a hold of this scope and target reaches.
+    def reached(self, record: HoldRecord) -> bytes:
+        """32 bytes over what is known of the tenants that a hold reaches, and whether it counts.
 
         Whoever knows other records of them has reached other keys. Of a region: all that is known.
         """
-        if scope == "region":
+        hold = record.hold
+        if not self.counts(record):
+            return sha256(b"ignored").digest()
+        if hold.scope == "region":
             return self.registry_digest
-        return self._registry.reached(self.reach(scope, target))
+        return self._registry.reached(self.reach(hold.scope, hold.target))
 
     def held(self, scope: str, target: str) -> tuple[str, ...]:
         """The tenants that a hold of this scope and target keeps dark in this region."""

@@ -27,7 +27,8 @@ session ticket            a Gateway of the region it names
 
 A statement has one to eight signatures. **Each** of its signers has to be on the roster, to have
 the right to say it alone, and to have signed it; so nobody can change a statement's bytes by adding
-to them.
+to them. Of a hold those are left out that do not count: it does not end when the root removes one
+of those who placed it.
 
 Somebody retired can do nothing new (admin, ticket, receipt, lease, fence, proof, pull and replies
 are refused). Their holds go on counting: a kill does not end because the operator who placed it
@@ -47,7 +48,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
 from typing import Final, TypeVar
 
 from kcm_crypto import context
@@ -56,7 +57,7 @@ from kcm_schemas import limits
 from kcm_schemas.admin import AdminReply, AdminRequest
 from kcm_schemas.audit import AuditBatch
 from kcm_schemas.auditing import AuditHead, StreamHead, Trim
-from kcm_schemas.codec import Message, decode
+from kcm_schemas.codec import Message, decode, encode
 from kcm_schemas.codes import KcmError
 from kcm_schemas.control import Fence, Hold, Lease, Lift, Proof, PullReply, PullRequest, Receipt
 from kcm_schemas.registry import (
@@ -69,7 +70,7 @@ from kcm_schemas.registry import (
     Tenant,
 )
 from kcm_schemas.roster import Instance, Operator, OperatorRole, Role, Roster
-from kcm_schemas.signed import Kind, Signed
+from kcm_schemas.signed import Kind, Signed, united
 
 from kcm_trust.envelopes import (
     STATEMENT_MAX,
@@ -242,9 +243,27 @@ class Verifier:
         return keys
 
     def hold(self, raw: bytes) -> VerifiedHold:
-        """A hold, by whoever may kill for its cause."""
-        statement, signers = self._signed(raw, _MAY_HOLD, Kind.HOLD)
-        return self._held(statement, signers, raw)
+        """A hold, by whoever may kill for its cause: as each of its signers alone says it.
+
+        The signatures that do not count are left out, and one that does is enough: else who signs
+        somebody else's hold, too, would take it along when the root removes him.
+        """
+        statement = envelope(raw, Kind.HOLD)
+        if len(statement.signatures) == 1:
+            return self._held(*self._signed(raw, _MAY_HOLD, Kind.HOLD), raw)
+        counted: list[VerifiedHold] = []
+        refused = Untrusted("nobody has signed it")
+        for one in statement.signatures:
+            try:
+                counted.append(
+                    self.hold(encode(statement.model_copy(update={"signatures": [one]})))
+                )
+            except Untrusted as error:
+                refused = error
+        if not counted:
+            raise refused
+        whole = reduce(united, (one.raw for one in counted))
+        return VerifiedHold(counted[0].hold, counted[0].issuer, whole)
 
     def lift(self, raw: bytes) -> VerifiedLift:
         """A lift and the hold it embeds."""
@@ -253,10 +272,9 @@ class Verifier:
 
     def hold_or_lift(self, raw: bytes) -> VerifiedHold | VerifiedLift:
         """What a hold's subject carries."""
-        statement, signers = self._signed(raw, _MAY_HOLD, Kind.HOLD, Kind.LIFT)
-        if statement.kind is Kind.LIFT:
-            return self._lifted(statement, signers, raw)
-        return self._held(statement, signers, raw)
+        if envelope(raw, Kind.HOLD, Kind.LIFT).kind is Kind.LIFT:
+            return self.lift(raw)
+        return self.hold(raw)
 
     def lasts(self, raw: bytes) -> bool:
         """Whether a hold or lift goes on counting that was verified before its signers retired.

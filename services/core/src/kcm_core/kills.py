@@ -260,6 +260,7 @@ class Kills:
             self._timing.surely_s(reply.watched_ms),
             reply.reached,
             settled=reply.settled,
+            roster=self._me.rosters.version,
         )
 
     async def _boots_of(self, region: str) -> list[Boot]:
