@@ -16,6 +16,7 @@ from kcm_bus.ports import Entry
 from kcm_bus.turns import Turns
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.roster import Role
+from kcm_schemas.signed import STATEMENT_MAX, Kind
 
 
 def test_a_flood_is_looked_at_as_the_budget_allows():
@@ -157,3 +158,17 @@ async def test_only_a_core_clears():
     made, _ = clearing(stream, Role.GATEWAY)
     made.clear(Entry(7, "a", b"junk"))
     assert made._task is None
+
+
+def test_what_waits_is_bounded_in_sources_and_in_bytes():
+    waiting = Waiting(lambda _: False)
+    most = STATEMENT_MAX[Kind.LIFT]
+    for number in range(FAILURES_AT_ONCE + 1):
+        waiting.take("us", b"", now=0.0)
+        assert waiting.take("eu", bytes(most + 1), now=0.0), number
+    assert not waiting.take("us", bytes(most + 1), now=0.0)
+    for number in range(1000):
+        for _ in range(FAILURES_AT_ONCE):
+            waiting.take(f"made-up-{number}", b"", now=0.0)
+        waiting.take(f"made-up-{number}", b"", now=0.0)
+    assert len(waiting._queues) <= SOURCES_MAX + 1

@@ -161,3 +161,23 @@ def test_without_a_loop_nothing_is_left():
     cleared = []
     Clearing(Blocks()).later([Pool(cleared)])
     assert len(cleared) == 1
+
+
+def test_what_is_written_after_a_purge_is_wiped_by_who_wrote_it():
+    """An answer was under way. Another request of the tenant waits for long in the same slab."""
+    blocks = Blocks()
+    made = [blocks.make("acme", KEYS) for _ in range(4)]
+    first, other = made[2:]
+    assert first._slab is other._slab
+    waits, answered = other.use(), first.use()
+    waits.__enter__()
+    keys = answered.__enter__()
+    blocks.purge("acme")
+    while blocks.reap(2):
+        pass
+    keys.view[:] = b"K" * len(keys.view)
+    with pytest.raises(Purged):
+        answered.__exit__(None, None, None)
+    assert not any(keys.view)
+    with pytest.raises(Purged):
+        waits.__exit__(None, None, None)

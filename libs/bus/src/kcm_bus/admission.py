@@ -13,6 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from kcm_schemas.signed import STATEMENT_MAX, Kind
+
 FAILURES_AT_ONCE: Final = 64
 """Failures of a source that are looked at without a wait: some 8 ms of work."""
 
@@ -69,7 +71,14 @@ class Waiting:
         self._queues: dict[str, deque[bytes]] = {}
 
     def take(self, source: str, raw: bytes, now: float) -> bool:
-        """Look at a statement, behind what waits of its source; ``False`` when some waits on."""
+        """Look at a statement, behind what waits of its source; ``False`` when some waits on.
+
+        What is larger than a lift is none, and is not kept waiting.
+        """
+        if len(raw) > STATEMENT_MAX[Kind.LIFT]:
+            return source not in self._queues
+        if source not in self._queues and len(self._queues) >= SOURCES_MAX:
+            source = ""
         queue = self._queues.setdefault(source, deque(maxlen=WAITING_MAX))
         queue.append(raw)
         return self._work(source, queue, now)

@@ -121,9 +121,15 @@ class Arena:
         return self._keys.part(start, count)
 
     def leave(self) -> None:
-        """End a use begun with ``enter``."""
+        """End a use begun with ``enter``.
+
+        What was under way may have written keys over what a purge wiped. Others may use the memory
+        for long: it is wiped now, and unmapped by the last one.
+        """
         with self._lock:
             self._users -= 1
+            if self._purged and not self._unmapped:
+                self._pages.wipe()
             self._unmap_when_unused()
 
     def check(self) -> None:
