@@ -1,5 +1,11 @@
 """The registry as a region's Cores keep it: in two stores, repaired, and never set back."""
 
+import errno
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+
 import pytest
 from kcm_bus.config import ConfigError
 from kcm_core.floors import Floors
@@ -187,3 +193,69 @@ def test_damaged_floors_stop_a_core(tmp_path):
     path.write_text("tenant.acme two 00\n")
     with pytest.raises(ConfigError, match="damaged"):
         Floors(path)
+
+
+class Disk:
+    """A disk that is full once, in the middle of a line."""
+
+    def __init__(self, path, fits):
+        self.path, self.fits, self.full = path, fits, True
+
+    def fsync(self, fd):
+        if self.full:
+            self.full = False
+            os.truncate(self.path, self.fits)
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_floors_that_did_not_fit_leave_nothing_of_their_line(tmp_path, monkeypatch):
+    path = tmp_path / "floors"
+    floors = Floors(path)
+    floors.raise_to([(("tenant", "a"), (1, b"a" * 32))])
+    disk = Disk(path, path.stat().st_size + 30)
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", disk.fsync)
+        with pytest.raises(OSError, match="space"):
+            floors.raise_to([(("tenant", "acme"), (5, b"b" * 32))])
+    assert path.read_bytes().count(b"\n") == 1
+    assert path.read_bytes().endswith(b"\n")
+    assert ("tenant", "acme") not in dict(floors.items())
+    floors.raise_to([(("tenant", "bank"), (7, b"c" * 32))])
+    assert sorted(Floors(path).items()) == sorted(floors.items())
+
+
+def test_what_a_failed_write_left_is_cut_off_before_the_next_one(tmp_path):
+    """Also where it could not be cut off at once."""
+    path = tmp_path / "floors"
+    floors = Floors(path)
+    floors.raise_to([(("tenant", "a"), (1, b"a" * 32))])
+    with path.open("a") as file:
+        file.write("tenant.acme 5 0202")
+    floors.raise_to([(("tenant", "bank"), (7, b"c" * 32))])
+    assert sorted(Floors(path).items()) == sorted(floors.items())
+
+
+def test_two_threads_that_raise_floors_do_not_cut_each_other_off(tmp_path, monkeypatch):
+    path = tmp_path / "floors"
+    floors = Floors(path)
+    both = threading.Barrier(2)
+
+    def meet(fd):
+        with suppress(threading.BrokenBarrierError):
+            both.wait(0.05)  # only where both may write at once
+
+    monkeypatch.setattr("os.fsync", meet)
+    keys = [("tenant", name) for name in ("a", "b")]
+    with ThreadPoolExecutor(2) as pool:
+        done = [pool.submit(floors.raise_to, [(key, (1, b"a" * 32))]) for key in keys]
+    assert [one.result() for one in done] == [None, None]
+    assert sorted(dict(Floors(path).items())) == keys
+
+
+def test_the_name_of_a_new_file_of_floors_outlives_a_power_cut(tmp_path):
+    synced = []
+    floors = Floors(tmp_path / "state" / "floors", synced.append)
+    floors.raise_to([(("tenant", "a"), (1, b"a" * 32))])
+    assert synced == [tmp_path / "state"]
+    floors.raise_to([(("tenant", "a"), (2, b"a" * 32))])
+    assert len(synced) == 1
