@@ -16,7 +16,7 @@ from kcm_schemas.codes import Code
 from kcm_schemas.registry import Accepted, RegistryEntry
 from kcm_schemas.signed import Kind, read_signed
 from kcm_trust.envelopes import statement_digest
-from kcm_trust.verify import Untrusted
+from kcm_trust.verify import Untrusted, Verifier
 
 from tests.fakes.bus import nothing
 from tests.unit.core_rig import LINK, SERVICE, TENANT, VERIFIER, World, signed
@@ -168,6 +168,25 @@ async def test_a_crash_between_the_stores_is_gone_on_with(world):
     await fresh.admin._feed.fetch("tenant", "acme")
     await fresh.keeper.reconcile()
     assert fresh.registry.tenant("acme") == NEWER
+
+
+async def test_a_core_that_still_has_what_a_roster_took_out_of_force_is_not_behind(
+    world, monkeypatch
+):
+    core = await kept(world)
+    lease, before = core.knowledge.registry, core.revocations.registry_digests
+    lease.changed(before)
+    monkeypatch.setattr(core.feed, "read_again", lambda: None)
+    with monkeypatch.context() as patch:
+
+        def refuse(self, raw, region):
+            raise Untrusted("its signer is gone")
+
+        patch.setattr(Verifier, "registered", refuse)
+        core.feed._judge_again(frozenset({"admin"}))
+    ours = core.revocations.registry_digests
+    assert ours != before
+    assert lease.heard("core-eu-2", before, ours, 10.0, now=0.0)
 
 
 def test_floors_come_back_and_only_rise(tmp_path):

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Final
 
 from kcm_control.registry import Key, Put, Record, key_of
+from kcm_control.registry_lease import RegistryLease
 from kcm_control.revocation import Revocations
 from kcm_schemas import subjects
 from kcm_schemas.codec import decode
@@ -41,17 +42,17 @@ class RegistryFeed:
         membership: Membership,
         revocations: Revocations,
         purge: Callable[[str], int],
-        changed: Callable[[list[bytes]], None],
+        lease: RegistryLease,
         clock: Clock,
     ) -> None:
-        """``changed`` is told the digests of the registry's shards whenever one is another."""
+        """``lease`` is told the digests of the registry's shards whenever one is another."""
         self._connection: Final = connection
         self._me: Final = membership
         self._revocations: Final = revocations
         self._purge: Final = purge
         self._raw: dict[Key, bytes] = {}
         self._on_wrong: OnWrong = _log
-        self._changed: Final = changed
+        self._lease: Final = lease
         self._started = False
         self._place: Final = Plainly(self._receive)
         self._follower: Final = Follower(
@@ -67,7 +68,7 @@ class RegistryFeed:
         """Begin, and return once everything stored is known."""
         await self._follower.start()
         self._started = True
-        self._changed(self._revocations.registry_digests)
+        self._lease.changed(self._revocations.registry_digests)
 
     async def close(self) -> None:
         """Stop following."""
@@ -123,7 +124,7 @@ class RegistryFeed:
         done, key = self._revocations.register(record), key_of(record)
         purge_each(self._purge, done.purge)
         if done.put in (Put.NEW, Put.FORK) and self._started:
-            self._changed(self._revocations.registry_digests)
+            self._lease.changed(self._revocations.registry_digests)
         match done.put:
             case Put.NEW:
                 self._raw[key] = raw
@@ -138,6 +139,7 @@ class RegistryFeed:
 
     def _judge_again(self, names: frozenset[str]) -> None:
         """Drop what does not count by the roster of now; read again what may count by it."""
+        dropped = False
         for key, raw in list(self._raw.items()):
             known = self._revocations.registered(key)
             said = decode(RegistryEntry, raw)
@@ -149,8 +151,10 @@ class RegistryFeed:
                 log.warning("a registry record is not believed any more: %s", error)
                 del self._raw[key]
                 if known is not None:
+                    dropped = True
                     purge_each(self._purge, self._revocations.unregister(known))
-        self._changed(self._revocations.registry_digests)
+        told = self._lease.dropped if dropped else self._lease.changed
+        told(self._revocations.registry_digests)
         self.read_again()
 
     def verify(self, entry: Entry) -> Record:

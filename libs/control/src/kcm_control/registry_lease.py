@@ -6,10 +6,11 @@ again, and serves nothing of that shard once it has differed for ``PATIENCE_S``;
 while it differs serves nothing of it at all until it agrees. So a relink, a stricter fence or a
 smaller grant is bound in time as a kill is.
 
-A Core that is *behind* is no difference: what it shows was known here before. A difference outlives
-the Core that showed it, for that Core may have been the only one that knew. It ends when it is
-resolved, when another Core that acts agrees with this boot, or when this boot, being a Core, has
-compared its registry with the second store since.
+A Core that is *behind* is no difference: what it shows was known here before, and nothing was
+dropped since. A difference outlives the Core that showed it, for that Core may have been the only
+one that knew. It ends when it is resolved, when another Core that acts agrees with this boot (not
+one that is behind it), or when this boot, being a Core, has compared its registry with the second
+store since.
 """
 
 from __future__ import annotations
@@ -46,9 +47,16 @@ class _Shard:
     def __init__(self) -> None:
         self._shown: dict[str, _Shown] = {}
         self._past: OrderedDict[bytes, None] = OrderedDict()
+        self._ours: bytes | None = None
         self._agreed = False
 
+    def dropped(self, ours: bytes) -> None:
+        if ours != self._ours:
+            self._past.clear()  # who shows one of those knows what is not known here any more
+        self.changed(ours)
+
     def changed(self, ours: bytes) -> None:
+        self._ours = ours
         self._past[ours] = None
         self._past.move_to_end(ours)
         if len(self._past) > PAST_KEPT:
@@ -58,7 +66,7 @@ class _Shard:
                 shown.since = None
 
     def heard(self, core: str, digest: bytes, ours: bytes, lease_s: float, now: float) -> bool:
-        if ours not in self._past:
+        if ours != self._ours:
             self.changed(ours)
         before = self._shown.get(core)
         shown = _Shown(digest, now, lease_s)
@@ -94,6 +102,11 @@ class RegistryLease:
         """The own registry is another one now, by shard; it may agree with what was shown."""
         for shard, digest in self._each(ours):
             shard.changed(digest)
+
+    def dropped(self, ours: Sequence[bytes]) -> None:
+        """The same, and something that was known is not believed any more: nobody is behind it."""
+        for shard, digest in self._each(ours):
+            shard.dropped(digest)
 
     def heard(
         self, core: str, digests: Sequence[bytes], ours: Sequence[bytes], lease_s: float, now: float
