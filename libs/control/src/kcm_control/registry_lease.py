@@ -86,7 +86,7 @@ class _Shard:
     def until(self, now: float) -> float:
         if all(one.since is None for one in self._shown.values()):
             return FOREVER
-        vouched = any(one.since is None and one.acts(now) for one in self._shown.values())
+        vouched = any(one.digest == self._ours and one.acts(now) for one in self._shown.values())
         differing = (one for one in self._shown.values() if one.acts(now) or not vouched)
         since = (one.since for one in differing if one.since is not None)
         return min((one + PATIENCE_S for one in since), default=FOREVER)
