@@ -144,6 +144,51 @@ async def test_what_was_known_once_is_not_served_from_two_stores_that_were_set_b
     assert [one["detail"] for one in lost] == ["tenant.acme"]
 
 
+def lay_in_second_store(world, name, revision, data):
+    place = world.directory / f"{PREFIX}{name}"
+    place.mkdir(exist_ok=True)
+    (place / f"{revision:020d}").write_bytes(data)
+
+
+async def comparing(world, monkeypatch):
+    """A Core that has what the rig gives it, and how often it said that it compared."""
+    core, told = await kept(world), []
+    monkeypatch.setattr(core.keeper, "_compared", lambda: told.append(1))
+    monkeypatch.setattr(core.feed, "read_again", lambda: None)
+    core.keeper.compare()
+    return core, told
+
+
+async def test_nothing_is_compared_while_the_second_store_has_a_higher_record_that_nobody_believes(
+    world, monkeypatch
+):
+    core, told = await comparing(world, monkeypatch)
+    lay_in_second_store(world, "tenant.acme", 3, b"damaged")
+    await core.keeper._compare()
+    assert not told
+    assert core.keeper._comparing  # it is tried again, also when nobody differs any more
+    assert await put(core, NEWER.model_copy(update={"revision": 4})) is Code.OK
+    await core.keeper._compare()
+    assert told
+    assert not core.keeper._comparing
+
+
+async def test_an_old_record_under_a_higher_revision_is_not_what_lies_there(world, monkeypatch):
+    core, told = await comparing(world, monkeypatch)
+    lay_in_second_store(world, "tenant.acme", 3, stored(world))
+    await core.keeper._compare()
+    assert not told
+
+
+async def test_damage_below_what_is_known_keeps_nobody_from_comparing(world, monkeypatch):
+    core, told = await comparing(world, monkeypatch)
+    lay_in_second_store(world, "tenant.acme", 1, b"damaged")
+    (world.directory / f"{PREFIX}junk.x").mkdir()
+    lay_in_second_store(world, "junk.x", 7, b"no record has this name")
+    await core.keeper._compare()
+    assert told
+
+
 async def test_two_cores_accept_one_record_of_a_revision(world):
     one, two = await kept(world), world.core("core-eu-2")
     other = NEWER.model_copy(update={"fence": "all"})

@@ -21,7 +21,7 @@ from kcm_bus.ports import Entry
 from kcm_bus.registry_feed import RegistryFeed
 from kcm_bus.serving import describe
 from kcm_bus.streams import keep, last
-from kcm_control.registry import Key, Record, Registry, key_of, rank_of
+from kcm_control.registry import Key, Record, Registry, is_key, key_of, rank_of
 from kcm_schemas import subjects
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import Code, KcmError
@@ -126,13 +126,19 @@ class RegistryKeeper:
         self._comparing = True
         self._stir.set()
 
-    async def reconcile(self) -> None:
-        """Give each store what the other one has; raises ``unavailable``."""
+    async def reconcile(self) -> bool:
+        """Give each store what the other one has; raises ``unavailable``.
+
+        ``False`` when the second store has a higher record than is known that cannot be believed.
+        A Core works on without it, but does not know everything.
+        """
+        whole = True
         heads = await asyncio.to_thread(self._directory.heads, PREFIX)
         for name, revision in heads.items():
             key = tuple(name.removeprefix(PREFIX).split("."))
-            if revision > self._registry.revision(key):
+            if is_key(key) and revision > self._registry.revision(key):
                 await self._restore(key)
+                whole = whole and revision <= self._registry.revision(key)
         for record in list(self._registry.records()):
             key = key_of(record)
             raw = self._feed.raw(key)
@@ -152,6 +158,7 @@ class RegistryKeeper:
                 code=Code.UNAVAILABLE,
                 detail=".".join(key),
             )
+        return whole
 
     async def _run(self) -> None:
         while not self._closing:
@@ -177,11 +184,14 @@ class RegistryKeeper:
         self._comparing = False
         self._feed.read_again()
         try:
-            await self.reconcile()
-        except Exception as error:  # noqa: BLE001 - it is tried again while the difference lasts
-            log.warning("the registry could not be compared: %s", describe(error))
-            return
-        self._compared()
+            whole, why = await self.reconcile(), "the second store has a record above what is known"
+        except Exception as error:  # noqa: BLE001 - it is tried again
+            whole, why = False, describe(error)
+        if whole:
+            self._compared()
+        else:
+            log.warning("the registry could not be compared: %s", why)
+            self._comparing = True  # at the next look: whoever differed may be gone by then
 
     async def _look_for_missing(self) -> None:
         """A bucket that was emptied delivers nothing: it has fewer records than are known."""
