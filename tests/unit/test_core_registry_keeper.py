@@ -8,11 +8,12 @@ from contextlib import suppress
 
 import pytest
 from kcm_bus.config import ConfigError
+from kcm_core.directory import Directory
 from kcm_core.floors import Floors
 from kcm_core.registry_keeper import PREFIX
 from kcm_schemas import subjects
 from kcm_schemas.codec import decode, encode
-from kcm_schemas.codes import Code
+from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.registry import Accepted, RegistryEntry
 from kcm_schemas.signed import Kind, read_signed
 from kcm_trust.envelopes import statement_digest
@@ -187,6 +188,26 @@ async def test_damage_below_what_is_known_keeps_nobody_from_comparing(world, mon
     lay_in_second_store(world, "junk.x", 7, b"no record has this name")
     await core.keeper._compare()
     assert told
+
+
+async def test_a_second_store_that_was_set_back_gets_what_counts(world, monkeypatch):
+    core = await kept(world)
+    assert await put(core, NEWER) is Code.OK
+    newest = world.directory / f"{PREFIX}tenant.acme" / f"{2:020d}"
+    newest.unlink()
+    assert await core.keeper.reconcile()
+    assert newest.read_bytes() == stored(world)
+    newest.unlink()
+    with monkeypatch.context() as patch:
+
+        def full(self, key, revision, data):
+            raise KcmError(Code.UNAVAILABLE)
+
+        patch.setattr(Directory, "create", full)
+        await core.keeper.reconcile()
+    assert core.keeper._comparing  # and it is tried again
+    await core.keeper.reconcile()
+    assert newest.read_bytes() == stored(world)
 
 
 async def test_two_cores_accept_one_record_of_a_revision(world):

@@ -142,7 +142,7 @@ class RegistryKeeper:
         for record in list(self._registry.records()):
             key = key_of(record)
             raw = self._feed.raw(key)
-            if raw is not None and PREFIX + ".".join(key) not in heads:
+            if raw is not None and heads.get(PREFIX + ".".join(key), 0) < record.revision:
                 await self._copy(key, record.revision, raw)
         known = [(key_of(record), rank_of(record)) for record in self._registry.records()]
         await asyncio.to_thread(self._floors.raise_to, known)
@@ -288,7 +288,7 @@ class RegistryKeeper:
         except KcmError as error:
             if error.code is not Code.CONFLICT:
                 log.error("the second key store lacks a record: %s", error.code.value)
-                self.wrong(key, "")
+                self._comparing = True  # it is looked at again
 
     async def _to_bucket(self, key: Key, entry: bytes) -> None:
         subject = _subject(key)
