@@ -8,6 +8,7 @@ from contextlib import suppress
 
 import pytest
 from kcm_bus.config import ConfigError
+from kcm_bus.ports import Entry
 from kcm_core.directory import Directory
 from kcm_core.floors import Floors
 from kcm_core.registry_keeper import PREFIX
@@ -208,6 +209,23 @@ async def test_a_second_store_that_was_set_back_gets_what_counts(world, monkeypa
     assert core.keeper._comparing  # and it is tried again
     await core.keeper.reconcile()
     assert newest.read_bytes() == stored(world)
+
+
+async def test_what_is_no_key_is_not_tried_again_for_ever(world, caplog):
+    core = await kept(world)
+    names = (
+        "x", "tenant.acme.crm", "tenant." + "a" * 64, "link.A", "service.acme", "tenant.a/b",
+        "tenant." + "a" * 4000,
+    )  # fmt: skip
+    for name in names:
+        lay(world, b"junk", f"$KV.{subjects.REGISTRY_BUCKET}.{name}")
+        core.feed.take(Entry(9, f"$KV.{subjects.REGISTRY_BUCKET}.{name}", b"junk"))
+    assert not core.keeper._wrong
+    assert not core.keeper._stir.is_set()
+    (line,) = [one.getMessage() for one in caplog.records if "no record" in one.getMessage()]
+    assert len(line) < 200
+    core.feed.take(Entry(9, TENANT_KEY, b"junk"))
+    assert list(core.keeper._wrong) == [("tenant", "acme")]
 
 
 async def test_two_cores_accept_one_record_of_a_revision(world):

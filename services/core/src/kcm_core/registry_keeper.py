@@ -78,6 +78,7 @@ class RegistryKeeper:
         self._comparing = False
         self._emit: Final = emit
         self._wrong: dict[Key, str] = {}
+        self._strange = False
         self._stir: Final = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._closing = False
@@ -117,6 +118,11 @@ class RegistryKeeper:
     def wrong(self, key: Key, what: str) -> None:
         """The bucket has something else than what counts under a key: see to it."""
         if self._closing:
+            return
+        if not is_key(key):
+            if not self._strange:
+                log.warning("the registry's bucket has what is no record: %.80r", ".".join(key))
+            self._strange = True  # said once: there may be any number of them
             return
         self._wrong.setdefault(key, what)
         self._stir.set()
