@@ -131,7 +131,7 @@ async def test_a_core_that_begins_takes_from_the_second_store_what_the_bucket_lo
     assert TENANT_KEY in world.bus.stream.stored
 
 
-async def test_what_was_known_once_is_not_served_from_two_stores_that_were_set_back(world):
+async def test_what_was_known_once_is_not_served_from_two_stores_that_were_set_back(world, caplog):
     core = await kept(world)
     old = stored(world)
     assert await put(core, NEWER) is Code.OK
@@ -144,6 +144,11 @@ async def test_what_was_known_once_is_not_served_from_two_stores_that_were_set_b
     assert again.registry.tenant("acme") is None
     lost = [fields for kind, fields in again.events if kind == "registry.lost"]
     assert [one["detail"] for one in lost] == ["tenant.acme"]
+    assert "restore the second store" in caplog.text
+    assert "`kcm tenant create` with a --revision above 2" in caplog.text
+    assert await put(again, NEWER.model_copy(update={"revision": 3})) is Code.OK
+    assert again.registry.tenant("acme").revision == 3
+    assert again.registry.below_floor == []
 
 
 def lay_in_second_store(world, name, revision, data):
@@ -289,6 +294,17 @@ def test_floors_come_back_and_only_rise(tmp_path):
     assert dict(torn.items())[key] == (2, b"b" * 32)
     torn.raise_to([(key, (4, b"d" * 32))])
     assert dict(Floors(path).items())[key] == (4, b"d" * 32)
+
+
+@pytest.mark.parametrize(
+    "content", [b"tenant.acme two 00\n", b"tenant.actenant.b 1 00\n", b"\xff\n"]
+)
+def test_what_stops_a_core_names_no_command_that_does_not_exist(tmp_path, content):
+    path = tmp_path / "floors"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match="restore it from a backup") as caught:
+        Floors(path)
+    assert "kcm " not in str(caught.value)
 
 
 def test_damaged_floors_stop_a_core(tmp_path):

@@ -17,7 +17,7 @@ from typing import Final
 
 from kcm_bus.config import ConfigError
 from kcm_bus.disk import sync_directory
-from kcm_control.registry import Key
+from kcm_control.registry import Key, is_key
 
 Floor = tuple[int, bytes]
 """Revision and digest."""
@@ -42,8 +42,8 @@ class Floors:
                 os.truncate(path, len(whole))  # or the next line would continue the torn one
         except (OSError, UnicodeDecodeError):
             raise ConfigError(
-                f"cannot read {path}, which says what the registry was: restore it from a backup, "
-                "or remove it and run `kcm registry adopt`"
+                f"cannot read {path}, below which this Core believes no record: restore it from a "
+                "backup; only while the second key store is known to be whole, remove it instead"
             ) from None
         self._length = len(whole)
         """Bytes of the file that are whole lines."""
@@ -91,7 +91,9 @@ class Floors:
         try:
             key, revision, digest = line.split(" ")
             floor = int(revision), bytes.fromhex(digest)
+            name = tuple(key.split("."))
+            if not is_key(name):
+                raise ValueError(key)
         except ValueError:
             raise ConfigError(f"{self._path} is damaged: restore it from a backup") from None
-        name = tuple(key.split("."))
         self._known[name] = max(floor, self._known.get(name, (0, b"")))

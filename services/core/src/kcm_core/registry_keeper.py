@@ -44,6 +44,13 @@ RETRY_S: Final = 1.0
 LOOK_S: Final = 30.0
 """Seconds between two looks whether the bucket still has every record."""
 
+_COMMANDS: Final = {
+    "tenant": "kcm tenant create",
+    "link": "kcm l1 link",
+    "service": "kcm service create",
+}
+"""What signs a record anew, by its noun."""
+
 _STREAM: Final = subjects.bucket_stream(subjects.REGISTRY_BUCKET)
 
 
@@ -152,11 +159,15 @@ class RegistryKeeper:
                 await self._copy(key, record.revision, raw)
         known = [(key_of(record), rank_of(record)) for record in self._registry.records()]
         await asyncio.to_thread(self._floors.raise_to, known)
+        floors = dict(self._floors.items())
         for key in self._registry.below_floor:
             log.critical(
                 "the registry's %s was set back, in the bucket and the second store: nothing older "
-                "is believed; restore it, or run `kcm registry adopt`",
-                key[0],
+                "is believed; restore the second store from its backup, or else repeat `%s` "
+                "with a --revision above %d",
+                ".".join(key),
+                _COMMANDS[key[0]],
+                floors[key][0],
             )
             self._emit(
                 "registry.lost",
