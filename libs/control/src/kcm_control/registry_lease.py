@@ -16,7 +16,7 @@ store since.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -97,16 +97,23 @@ class RegistryLease:
 
     def __init__(self) -> None:
         self._shards: list[_Shard] = []
+        self._listener: Callable[[], None] = _nobody
+
+    def listen(self, listener: Callable[[], None]) -> None:
+        """Be told when the own registry may be another one."""
+        self._listener = listener
 
     def changed(self, ours: Sequence[bytes]) -> None:
         """The own registry is another one now, by shard; it may agree with what was shown."""
         for shard, digest in self._each(ours):
             shard.changed(digest)
+        self._listener()
 
     def dropped(self, ours: Sequence[bytes]) -> None:
         """The same, and something that was known is not believed any more: nobody is behind it."""
         for shard, digest in self._each(ours):
             shard.dropped(digest)
+        self._listener()
 
     def heard(
         self, core: str, digests: Sequence[bytes], ours: Sequence[bytes], lease_s: float, now: float
@@ -137,3 +144,7 @@ class RegistryLease:
         while len(self._shards) < len(digests):
             self._shards.append(_Shard())
         return zip(self._shards, digests, strict=True)
+
+
+def _nobody() -> None:
+    """Nobody listens."""
