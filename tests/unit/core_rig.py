@@ -205,7 +205,7 @@ class Core:
         )  # fmt: skip
         feed = RegistryFeed(
             world.bus, self.me, self.revocations, self.purge,  # type: ignore[arg-type]
-            self.knowledge.registry.changed, world.clock,
+            self.knowledge.registry, world.clock,
         )  # fmt: skip
         self.keeper = RegistryKeeper(
             membership=self.me, connection=world.bus, feed=feed, registry=self.registry,  # type: ignore[arg-type]

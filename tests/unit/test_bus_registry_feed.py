@@ -6,6 +6,7 @@ from kcm_bus.ports import Entry
 from kcm_bus.registry_feed import RegistryFeed
 from kcm_bus.rosters import Rosters
 from kcm_control.registry import Registry
+from kcm_control.registry_lease import RegistryLease
 from kcm_control.revocation import Revocations
 from kcm_schemas import subjects
 from kcm_schemas.codec import encode
@@ -56,7 +57,7 @@ def test_of_a_fork_the_record_goes_whose_signer_was_removed(number, honest_first
     registry, purged = Registry(), []
     feed = RegistryFeed(
         Bus(), me, Revocations(registry, "eu"), lambda name: purged.append(name) or 0,
-        lambda _: None, VirtualClock(),
+        RegistryLease(), VirtualClock(),
     )  # fmt: skip
     feed.read_again = lambda: None
     entries = [

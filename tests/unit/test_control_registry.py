@@ -202,6 +202,32 @@ def test_a_core_that_compared_the_second_store_forgets_who_is_gone():
     assert lease.until(12.0) == FOREVER
 
 
+def test_a_core_that_is_behind_does_not_vouch():
+    """The one that knew more is gone; who knows even less than this boot says nothing of it."""
+    lease = RegistryLease()
+    lease.changed([b"a"])
+    lease.changed([b"b"])
+    lease.heard("core-1", [b"b"], [b"b"], 10.0, now=0.0)
+    lease.heard("core-1", [b"c"], [b"b"], 10.0, now=1.0)
+    lease.heard("core-2", [b"a"], [b"b"], 10.0, now=20.0)
+    assert lease.until(20.0) == 1.0 + PATIENCE_S
+    lease.heard("core-2", [b"b"], [b"b"], 10.0, now=21.0)
+    assert lease.until(21.0) == FOREVER
+
+
+def test_what_was_dropped_here_is_nothing_to_be_ahead_of():
+    """A record that a roster took out of force comes back in a Core, and not here."""
+    lease = RegistryLease()
+    lease.changed([b"a", b"x"])
+    lease.changed([b"b", b"y"])
+    lease.dropped([b"a", b"y"])
+    assert lease.heard("core-1", [b"b", b"y"], [b"a", b"y"], 10.0, now=5.0)
+    assert lease.until(5.0, [0]) < FOREVER
+    # In a shard that lost nothing, a Core with an earlier state is behind, as before.
+    assert not lease.heard("core-1", [b"a", b"x"], [b"a", b"y"], 10.0, now=6.0)
+    assert lease.until(6.0) == FOREVER
+
+
 def test_pages_are_cut_by_name_whatever_order_records_came_in():
     registry = Registry()
     for name in ("c", "a", "b"):

@@ -1,16 +1,24 @@
 """The registry as a region's Cores keep it: in two stores, repaired, and never set back."""
 
+import errno
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+
 import pytest
 from kcm_bus.config import ConfigError
+from kcm_bus.ports import Entry
+from kcm_core.directory import Directory
 from kcm_core.floors import Floors
 from kcm_core.registry_keeper import PREFIX
 from kcm_schemas import subjects
 from kcm_schemas.codec import decode, encode
-from kcm_schemas.codes import Code
+from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.registry import Accepted, RegistryEntry
 from kcm_schemas.signed import Kind, read_signed
 from kcm_trust.envelopes import statement_digest
-from kcm_trust.verify import Untrusted
+from kcm_trust.verify import Untrusted, Verifier
 
 from tests.fakes.bus import nothing
 from tests.unit.core_rig import LINK, SERVICE, TENANT, VERIFIER, World, signed
@@ -123,7 +131,7 @@ async def test_a_core_that_begins_takes_from_the_second_store_what_the_bucket_lo
     assert TENANT_KEY in world.bus.stream.stored
 
 
-async def test_what_was_known_once_is_not_served_from_two_stores_that_were_set_back(world):
+async def test_what_was_known_once_is_not_served_from_two_stores_that_were_set_back(world, caplog):
     core = await kept(world)
     old = stored(world)
     assert await put(core, NEWER) is Code.OK
@@ -136,6 +144,93 @@ async def test_what_was_known_once_is_not_served_from_two_stores_that_were_set_b
     assert again.registry.tenant("acme") is None
     lost = [fields for kind, fields in again.events if kind == "registry.lost"]
     assert [one["detail"] for one in lost] == ["tenant.acme"]
+    assert "restore the second store" in caplog.text
+    assert "`kcm tenant create` with a --revision above 2" in caplog.text
+    assert await put(again, NEWER.model_copy(update={"revision": 3})) is Code.OK
+    assert again.registry.tenant("acme").revision == 3
+    assert again.registry.below_floor == []
+
+
+def lay_in_second_store(world, name, revision, data):
+    place = world.directory / f"{PREFIX}{name}"
+    place.mkdir(exist_ok=True)
+    (place / f"{revision:020d}").write_bytes(data)
+
+
+async def comparing(world, monkeypatch):
+    """A Core that has what the rig gives it, and how often it said that it compared."""
+    core, told = await kept(world), []
+    monkeypatch.setattr(core.keeper, "_compared", lambda: told.append(1))
+    monkeypatch.setattr(core.feed, "read_again", lambda: None)
+    core.keeper.compare()
+    return core, told
+
+
+async def test_nothing_is_compared_while_the_second_store_has_a_higher_record_that_nobody_believes(
+    world, monkeypatch
+):
+    core, told = await comparing(world, monkeypatch)
+    lay_in_second_store(world, "tenant.acme", 3, b"damaged")
+    await core.keeper._compare()
+    assert not told
+    assert core.keeper._comparing  # it is tried again, also when nobody differs any more
+    assert await put(core, NEWER.model_copy(update={"revision": 4})) is Code.OK
+    await core.keeper._compare()
+    assert told
+    assert not core.keeper._comparing
+
+
+async def test_an_old_record_under_a_higher_revision_is_not_what_lies_there(world, monkeypatch):
+    core, told = await comparing(world, monkeypatch)
+    lay_in_second_store(world, "tenant.acme", 3, stored(world))
+    await core.keeper._compare()
+    assert not told
+
+
+async def test_damage_below_what_is_known_keeps_nobody_from_comparing(world, monkeypatch):
+    core, told = await comparing(world, monkeypatch)
+    lay_in_second_store(world, "tenant.acme", 1, b"damaged")
+    (world.directory / f"{PREFIX}junk.x").mkdir()
+    lay_in_second_store(world, "junk.x", 7, b"no record has this name")
+    await core.keeper._compare()
+    assert told
+
+
+async def test_a_second_store_that_was_set_back_gets_what_counts(world, monkeypatch):
+    core = await kept(world)
+    assert await put(core, NEWER) is Code.OK
+    newest = world.directory / f"{PREFIX}tenant.acme" / f"{2:020d}"
+    newest.unlink()
+    assert await core.keeper.reconcile()
+    assert newest.read_bytes() == stored(world)
+    newest.unlink()
+    with monkeypatch.context() as patch:
+
+        def full(self, key, revision, data):
+            raise KcmError(Code.UNAVAILABLE)
+
+        patch.setattr(Directory, "create", full)
+        await core.keeper.reconcile()
+    assert core.keeper._comparing  # and it is tried again
+    await core.keeper.reconcile()
+    assert newest.read_bytes() == stored(world)
+
+
+async def test_what_is_no_key_is_not_tried_again_for_ever(world, caplog):
+    core = await kept(world)
+    names = (
+        "x", "tenant.acme.crm", "tenant." + "a" * 64, "link.A", "service.acme", "tenant.a/b",
+        "tenant." + "a" * 4000,
+    )  # fmt: skip
+    for name in names:
+        lay(world, b"junk", f"$KV.{subjects.REGISTRY_BUCKET}.{name}")
+        core.feed.take(Entry(9, f"$KV.{subjects.REGISTRY_BUCKET}.{name}", b"junk"))
+    assert not core.keeper._wrong
+    assert not core.keeper._stir.is_set()
+    (line,) = [one.getMessage() for one in caplog.records if "no record" in one.getMessage()]
+    assert len(line) < 200
+    core.feed.take(Entry(9, TENANT_KEY, b"junk"))
+    assert list(core.keeper._wrong) == [("tenant", "acme")]
 
 
 async def test_two_cores_accept_one_record_of_a_revision(world):
@@ -164,6 +259,25 @@ async def test_a_crash_between_the_stores_is_gone_on_with(world):
     assert fresh.registry.tenant("acme") == NEWER
 
 
+async def test_a_core_that_still_has_what_a_roster_took_out_of_force_is_not_behind(
+    world, monkeypatch
+):
+    core = await kept(world)
+    lease, before = core.knowledge.registry, core.revocations.registry_digests
+    lease.changed(before)
+    monkeypatch.setattr(core.feed, "read_again", lambda: None)
+    with monkeypatch.context() as patch:
+
+        def refuse(self, raw, region):
+            raise Untrusted("its signer is gone")
+
+        patch.setattr(Verifier, "registered", refuse)
+        core.feed._judge_again(frozenset({"admin"}))
+    ours = core.revocations.registry_digests
+    assert ours != before
+    assert lease.heard("core-eu-2", before, ours, 10.0, now=0.0)
+
+
 def test_floors_come_back_and_only_rise(tmp_path):
     path = tmp_path / "floors"
     floors = Floors(path)
@@ -182,8 +296,85 @@ def test_floors_come_back_and_only_rise(tmp_path):
     assert dict(Floors(path).items())[key] == (4, b"d" * 32)
 
 
+@pytest.mark.parametrize(
+    "content", [b"tenant.acme two 00\n", b"tenant.actenant.b 1 00\n", b"\xff\n"]
+)
+def test_what_stops_a_core_names_no_command_that_does_not_exist(tmp_path, content):
+    path = tmp_path / "floors"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match="restore it from a backup") as caught:
+        Floors(path)
+    assert "kcm " not in str(caught.value)
+
+
 def test_damaged_floors_stop_a_core(tmp_path):
     path = tmp_path / "floors"
     path.write_text("tenant.acme two 00\n")
     with pytest.raises(ConfigError, match="damaged"):
         Floors(path)
+
+
+class Disk:
+    """A disk that is full once, in the middle of a line."""
+
+    def __init__(self, path, fits):
+        self.path, self.fits, self.full = path, fits, True
+
+    def fsync(self, fd):
+        if self.full:
+            self.full = False
+            os.truncate(self.path, self.fits)
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_floors_that_did_not_fit_leave_nothing_of_their_line(tmp_path, monkeypatch):
+    path = tmp_path / "floors"
+    floors = Floors(path)
+    floors.raise_to([(("tenant", "a"), (1, b"a" * 32))])
+    disk = Disk(path, path.stat().st_size + 30)
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", disk.fsync)
+        with pytest.raises(OSError, match="space"):
+            floors.raise_to([(("tenant", "acme"), (5, b"b" * 32))])
+    assert path.read_bytes().count(b"\n") == 1
+    assert path.read_bytes().endswith(b"\n")
+    assert ("tenant", "acme") not in dict(floors.items())
+    floors.raise_to([(("tenant", "bank"), (7, b"c" * 32))])
+    assert sorted(Floors(path).items()) == sorted(floors.items())
+
+
+def test_what_a_failed_write_left_is_cut_off_before_the_next_one(tmp_path):
+    """Also where it could not be cut off at once."""
+    path = tmp_path / "floors"
+    floors = Floors(path)
+    floors.raise_to([(("tenant", "a"), (1, b"a" * 32))])
+    with path.open("a") as file:
+        file.write("tenant.acme 5 0202")
+    floors.raise_to([(("tenant", "bank"), (7, b"c" * 32))])
+    assert sorted(Floors(path).items()) == sorted(floors.items())
+
+
+def test_two_threads_that_raise_floors_do_not_cut_each_other_off(tmp_path, monkeypatch):
+    path = tmp_path / "floors"
+    floors = Floors(path)
+    both = threading.Barrier(2)
+
+    def meet(fd):
+        with suppress(threading.BrokenBarrierError):
+            both.wait(0.05)  # only where both may write at once
+
+    monkeypatch.setattr("os.fsync", meet)
+    keys = [("tenant", name) for name in ("a", "b")]
+    with ThreadPoolExecutor(2) as pool:
+        done = [pool.submit(floors.raise_to, [(key, (1, b"a" * 32))]) for key in keys]
+    assert [one.result() for one in done] == [None, None]
+    assert sorted(dict(Floors(path).items())) == keys
+
+
+def test_the_name_of_a_new_file_of_floors_outlives_a_power_cut(tmp_path):
+    synced = []
+    floors = Floors(tmp_path / "state" / "floors", synced.append)
+    floors.raise_to([(("tenant", "a"), (1, b"a" * 32))])
+    assert synced == [tmp_path / "state"]
+    floors.raise_to([(("tenant", "a"), (2, b"a" * 32))])
+    assert len(synced) == 1

@@ -3,9 +3,11 @@
 import asyncio
 
 import pytest
-from kcm_bus.onrecord import BEFORE_EVERYTHING
+from kcm_bus.onrecord import BEFORE_EVERYTHING, SHOW_S
 from kcm_bus.ports import Entry
-from kcm_control.leases import EXPIRED
+from kcm_control.leases import EXPIRED, FOREVER
+from kcm_control.registry import shard_of
+from kcm_control.registry_lease import PATIENCE_S
 from kcm_schemas import subjects
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.control import Lease
@@ -14,7 +16,9 @@ from kcm_schemas.signed import Kind
 
 from tests.fakes.ports import nothing
 from tests.fakes.virtual import let_pass, settled, until
-from tests.unit.switch.rig import VERIFIER, held, hold, signed
+from tests.unit.switch.rig import VERIFIER, held, hold, signed, tenant
+
+SAME_SHARD = [name for name in map(str, range(200)) if shard_of(name) == 0][:2]
 
 
 def own(boot):
@@ -276,6 +280,42 @@ async def test_renewals_of_the_same_moment_share_one_write_that_begins_later_tha
     assert len(boot.log.puts) == puts + 2
     await settled()
     assert boot.knowledge.lease.moment(marks.pop().sequence) >= asked
+
+
+async def test_two_cores_that_accept_at_once_keep_no_gateway_from_serving(system):
+    """The record of one shows what no Gateway ever knew: its own record without the other's."""
+    one, gateway = system.core("core-eu-1"), system.boot("gw-eu-1")
+    await one.start(regions=False, watch=False)
+    await gateway.start()
+    mine, other = [tenant(name) for name in SAME_SHARD]
+    gateway.learn(other, mine)
+    one.learn(mine)
+    await one.switch.record.renew()
+    await settled()
+    known, now = gateway.knowledge.registry, gateway.clock.elapsed
+    assert known.until(now()) < FOREVER
+    one.learn(other)
+    assert SHOW_S < PATIENCE_S < system.timing.renew_every_s
+    while known.until(now()) < FOREVER:
+        assert known.until(now()) > now()
+        await let_pass(0.1)
+
+
+async def test_a_core_shows_a_registry_that_changes_at_most_once_a_second(system):
+    core, gateway = system.core("core-eu-1"), system.boot("gw-eu-1")
+    await core.start(regions=False, watch=False)
+    await gateway.start()
+    before = len(core.log.puts), len(gateway.log.puts)
+    for number in range(60):
+        for boot in (core, gateway):
+            boot.learn(tenant(f"t{number}"))
+        await let_pass(0.1)
+    await let_pass(SHOW_S)
+    assert own_record(core).registry == core.revocations.registry_digests
+    assert 6 <= len(core.log.puts) - before[0] <= 8
+    assert len(gateway.log.puts) - before[1] <= 3  # nobody compares theirs
+    await let_pass(10 * system.timing.renew_every_s)
+    assert len(core.log.puts) - before[0] <= 8 + 10
 
 
 async def test_nothing_is_put_on_record_after_the_end(system):

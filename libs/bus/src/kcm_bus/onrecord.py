@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Final
 
 from kcm_control.agreement import Agreement
@@ -38,6 +39,12 @@ completes a kill waits."""
 
 BEFORE_EVERYTHING: Final = 1
 """The first sequence of any stream: a boot that cannot say when it began has to send receipts."""
+
+SHOW_S: Final = 1.0
+"""Seconds after a Core's last record within which the next one shows a registry that changed.
+
+Two Cores that accept records at once may show for a moment what nobody else ever knew, and whoever
+differs for ``kcm_control.registry_lease.PATIENCE_S`` stops serving: that is longer."""
 
 RETRY_S: Final = 0.5
 """Seconds after which a write that failed is tried again."""
@@ -90,6 +97,11 @@ class OnRecord:
         self._first = 0
         self._expected = 0
         self._wrote = float("-inf")
+        self._shown: list[bytes] = []
+        """The registry as the last acknowledged record shows it."""
+        self._changed: Final = asyncio.Event()
+        if membership.role is Role.CORE:
+            knowledge.registry.listen(self._changed.set)
         self._closing = False
         self._ceased = False
 
@@ -110,9 +122,11 @@ class OnRecord:
         heard = self._clock.elapsed()
         # A flag and not only cancellation: the client library may swallow that.
         while not self._closing:
-            wait = self._wrote + every - self._clock.elapsed()
+            self._changed.clear()
+            wait = self._wrote + self._pause_s() - self._clock.elapsed()
             if wait > 0:
-                await asyncio.sleep(wait)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._changed.wait(), wait)
                 continue
             heard = max(heard, self._wrote)
             try:
@@ -181,6 +195,12 @@ class OnRecord:
         if lease.role is Role.CORE and lease.first and not own and self._differs(lease, now):
             self.lost(f"{lease.instance} knows other holds than were read here")
 
+    def _pause_s(self) -> float:
+        """Seconds between the last record and the next one."""
+        every = self._knowledge.timing.renew_every_s
+        core = self._me.role is Role.CORE
+        return min(every, SHOW_S) if core and self._shown != self._registry() else every
+
     def _tampered(self, subject: str, now: float, *, expired: bool = False) -> None:
         """In place of a boot's record lies what that boot did not sign."""
         key = subjects.control_lease_of(subject)
@@ -235,7 +255,7 @@ class OnRecord:
             self.lost("a write was acknowledged where something was seen before")
             raise KcmError(Code.UNAVAILABLE, "the region's stream went back")
         self._first = self._first or sequence
-        self._wrote = began
+        self._wrote, self._shown = began, lease.registry
         return mark
 
     async def _look(self) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from kcm_control.registry import FORKS_MAX, Key, Put, Record, key_of, record_digest
+from kcm_control.registry_lease import RegistryLease
 from kcm_control.revocation import Revocations
 from kcm_schemas import subjects
 from kcm_schemas.codec import decode
@@ -50,10 +51,10 @@ class RegistryFeed:
         membership: Membership,
         revocations: Revocations,
         purge: Callable[[str], int],
-        changed: Callable[[list[bytes]], None],
+        lease: RegistryLease,
         clock: Clock,
     ) -> None:
-        """``changed`` is told the digests of the registry's shards whenever one is another."""
+        """``lease`` is told the digests of the registry's shards whenever one is another."""
         self._connection: Final = connection
         self._me: Final = membership
         self._revocations: Final = revocations
@@ -61,7 +62,7 @@ class RegistryFeed:
         self._forms: dict[Key, dict[bytes, _Form]] = {}
         """By key and digest, the records of the highest revision: of a fork every one."""
         self._on_wrong: OnWrong = _log
-        self._changed: Final = changed
+        self._lease: Final = lease
         self._started = False
         self._place: Final = Plainly(self._receive)
         self._follower: Final = Follower(
@@ -77,7 +78,7 @@ class RegistryFeed:
         """Begin, and return once everything stored is known."""
         await self._follower.start()
         self._started = True
-        self._changed(self._revocations.registry_digests)
+        self._lease.changed(self._revocations.registry_digests)
 
     async def close(self) -> None:
         """Stop following."""
@@ -135,7 +136,7 @@ class RegistryFeed:
         done, key = self._revocations.register(record), key_of(record)
         purge_each(self._purge, done.purge)
         if done.put in (Put.NEW, Put.FORK) and self._started:
-            self._changed(self._revocations.registry_digests)
+            self._lease.changed(self._revocations.registry_digests)
         match done.put:
             case Put.NEW:
                 self._forms[key] = {record_digest(record): _Form(record, raw)}
@@ -154,6 +155,7 @@ class RegistryFeed:
 
     def _judge_again(self, names: frozenset[str]) -> None:
         """Drop what does not count by the roster of now; read again what may count by it."""
+        dropped = False
         forms = [(key, digest) for key, known in self._forms.items() for digest in known]
         for key, digest in forms:
             form = self._forms[key][digest]
@@ -167,8 +169,10 @@ class RegistryFeed:
                 del self._forms[key][digest]
                 if not self._forms[key]:
                     del self._forms[key]
+                dropped = True
                 purge_each(self._purge, self._revocations.unregister(form.record))
-        self._changed(self._revocations.registry_digests)
+        told = self._lease.dropped if dropped else self._lease.changed
+        told(self._revocations.registry_digests)
         self.read_again()
 
     def verify(self, entry: Entry) -> Record:

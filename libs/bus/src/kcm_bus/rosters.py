@@ -217,7 +217,9 @@ class Rosters:
             write(self._files)
         except OSError as error:
             log.critical("the state directory cannot be written: %s", error.strerror)
-            failure = KcmError(Code.UNAVAILABLE, "the roster cannot be kept on disk here")
+            failure = KcmError(
+                Code.UNAVAILABLE, "the roster counts here, and is not on the disk yet"
+            )
         else:
             return
         raise failure

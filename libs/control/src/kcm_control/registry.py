@@ -23,6 +23,7 @@ from typing import Final
 
 from kcm_schemas import limits
 from kcm_schemas.codec import encode
+from kcm_schemas.names import is_name
 from kcm_schemas.registry import FencePolicy, Link, Service, Tenant
 
 Record = Tenant | Link | Service
@@ -31,6 +32,9 @@ Key = tuple[str, ...]
 
 FORKS_MAX: Final = 4
 """Records of one revision that are kept; with more, those with the highest digests."""
+
+_PARTS: Final = {"tenant": 2, "link": 2, "service": 3}
+"""Parts of a key by its noun."""
 
 _STRICTER: Final[tuple[FencePolicy, ...]] = ("local", "majority", "all")
 
@@ -282,6 +286,11 @@ def key_of(record: Record) -> Key:
             return "link", record.link
         case Service():
             return "service", record.tenant, record.service
+
+
+def is_key(key: Key) -> bool:
+    """Whether a record may be stored under this key."""
+    return _PARTS.get(key[0]) == len(key) and all(map(is_name, key))
 
 
 def shard_of(name: str) -> int:

@@ -6,16 +6,17 @@ again, and serves nothing of that shard once it has differed for ``PATIENCE_S``;
 while it differs serves nothing of it at all until it agrees. So a relink, a stricter fence or a
 smaller grant is bound in time as a kill is.
 
-A Core that is *behind* is no difference: what it shows was known here before. A difference outlives
-the Core that showed it, for that Core may have been the only one that knew. It ends when it is
-resolved, when another Core that acts agrees with this boot, or when this boot, being a Core, has
-compared its registry with the second store since.
+A Core that is *behind* is no difference: what it shows was known here before, and nothing was
+dropped since. A difference outlives the Core that showed it, for that Core may have been the only
+one that knew. It ends when it is resolved, when another Core that acts agrees with this boot (not
+one that is behind it), or when this boot, being a Core, has compared its registry with the second
+store since.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -46,9 +47,16 @@ class _Shard:
     def __init__(self) -> None:
         self._shown: dict[str, _Shown] = {}
         self._past: OrderedDict[bytes, None] = OrderedDict()
+        self._ours: bytes | None = None
         self._agreed = False
 
+    def dropped(self, ours: bytes) -> None:
+        if ours != self._ours:
+            self._past.clear()  # who shows one of those knows what is not known here any more
+        self.changed(ours)
+
     def changed(self, ours: bytes) -> None:
+        self._ours = ours
         self._past[ours] = None
         self._past.move_to_end(ours)
         if len(self._past) > PAST_KEPT:
@@ -58,7 +66,7 @@ class _Shard:
                 shown.since = None
 
     def heard(self, core: str, digest: bytes, ours: bytes, lease_s: float, now: float) -> bool:
-        if ours not in self._past:
+        if ours != self._ours:
             self.changed(ours)
         before = self._shown.get(core)
         shown = _Shown(digest, now, lease_s)
@@ -78,7 +86,7 @@ class _Shard:
     def until(self, now: float) -> float:
         if all(one.since is None for one in self._shown.values()):
             return FOREVER
-        vouched = any(one.since is None and one.acts(now) for one in self._shown.values())
+        vouched = any(one.digest == self._ours and one.acts(now) for one in self._shown.values())
         differing = (one for one in self._shown.values() if one.acts(now) or not vouched)
         since = (one.since for one in differing if one.since is not None)
         return min((one + PATIENCE_S for one in since), default=FOREVER)
@@ -89,11 +97,23 @@ class RegistryLease:
 
     def __init__(self) -> None:
         self._shards: list[_Shard] = []
+        self._listener: Callable[[], None] = _nobody
+
+    def listen(self, listener: Callable[[], None]) -> None:
+        """Be told when the own registry may be another one."""
+        self._listener = listener
 
     def changed(self, ours: Sequence[bytes]) -> None:
         """The own registry is another one now, by shard; it may agree with what was shown."""
         for shard, digest in self._each(ours):
             shard.changed(digest)
+        self._listener()
+
+    def dropped(self, ours: Sequence[bytes]) -> None:
+        """The same, and something that was known is not believed any more: nobody is behind it."""
+        for shard, digest in self._each(ours):
+            shard.dropped(digest)
+        self._listener()
 
     def heard(
         self, core: str, digests: Sequence[bytes], ours: Sequence[bytes], lease_s: float, now: float
@@ -124,3 +144,7 @@ class RegistryLease:
         while len(self._shards) < len(digests):
             self._shards.append(_Shard())
         return zip(self._shards, digests, strict=True)
+
+
+def _nobody() -> None:
+    """Nobody listens."""

@@ -21,7 +21,7 @@ from kcm_bus.ports import Entry
 from kcm_bus.registry_feed import RegistryFeed
 from kcm_bus.serving import describe
 from kcm_bus.streams import keep, last
-from kcm_control.registry import Key, Record, Registry, key_of, rank_of
+from kcm_control.registry import Key, Record, Registry, is_key, key_of, rank_of
 from kcm_schemas import subjects
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import Code, KcmError
@@ -43,6 +43,13 @@ RETRY_S: Final = 1.0
 
 LOOK_S: Final = 30.0
 """Seconds between two looks whether the bucket still has every record."""
+
+_COMMANDS: Final = {
+    "tenant": "kcm tenant create",
+    "link": "kcm l1 link",
+    "service": "kcm service create",
+}
+"""What signs a record anew, by its noun."""
 
 _STREAM: Final = subjects.bucket_stream(subjects.REGISTRY_BUCKET)
 
@@ -78,6 +85,7 @@ class RegistryKeeper:
         self._comparing = False
         self._emit: Final = emit
         self._wrong: dict[Key, str] = {}
+        self._strange = False
         self._stir: Final = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._closing = False
@@ -118,6 +126,11 @@ class RegistryKeeper:
         """The bucket has something else than what counts under a key: see to it."""
         if self._closing:
             return
+        if not is_key(key):
+            if not self._strange:
+                log.warning("the registry's bucket has what is no record: %.80r", ".".join(key))
+            self._strange = True  # said once: there may be any number of them
+            return
         self._wrong.setdefault(key, what)
         self._stir.set()
 
@@ -126,25 +139,35 @@ class RegistryKeeper:
         self._comparing = True
         self._stir.set()
 
-    async def reconcile(self) -> None:
-        """Give each store what the other one has; raises ``unavailable``."""
+    async def reconcile(self) -> bool:
+        """Give each store what the other one has; raises ``unavailable``.
+
+        ``False`` when the second store has a higher record than is known that cannot be believed.
+        A Core works on without it, but does not know everything.
+        """
+        whole = True
         heads = await asyncio.to_thread(self._directory.heads, PREFIX)
         for name, revision in heads.items():
             key = tuple(name.removeprefix(PREFIX).split("."))
-            if revision > self._registry.revision(key):
+            if is_key(key) and revision > self._registry.revision(key):
                 await self._restore(key)
+                whole = whole and revision <= self._registry.revision(key)
         for record in list(self._registry.records()):
             key = key_of(record)
             raw = self._feed.raw(key)
-            if raw is not None and PREFIX + ".".join(key) not in heads:
+            if raw is not None and heads.get(PREFIX + ".".join(key), 0) < record.revision:
                 await self._copy(key, record.revision, raw)
         known = [(key_of(record), rank_of(record)) for record in self._registry.records()]
         await asyncio.to_thread(self._floors.raise_to, known)
+        floors = dict(self._floors.items())
         for key in self._registry.below_floor:
             log.critical(
                 "the registry's %s was set back, in the bucket and the second store: nothing older "
-                "is believed; restore it, or run `kcm registry adopt`",
-                key[0],
+                "is believed; restore the second store from its backup, or else repeat `%s` "
+                "with a --revision above %d",
+                ".".join(key),
+                _COMMANDS[key[0]],
+                floors[key][0],
             )
             self._emit(
                 "registry.lost",
@@ -152,6 +175,7 @@ class RegistryKeeper:
                 code=Code.UNAVAILABLE,
                 detail=".".join(key),
             )
+        return whole
 
     async def _run(self) -> None:
         while not self._closing:
@@ -177,11 +201,14 @@ class RegistryKeeper:
         self._comparing = False
         self._feed.read_again()
         try:
-            await self.reconcile()
-        except Exception as error:  # noqa: BLE001 - it is tried again while the difference lasts
-            log.warning("the registry could not be compared: %s", describe(error))
-            return
-        self._compared()
+            whole, why = await self.reconcile(), "the second store has a record above what is known"
+        except Exception as error:  # noqa: BLE001 - it is tried again
+            whole, why = False, describe(error)
+        if whole:
+            self._compared()
+        else:
+            log.warning("the registry could not be compared: %s", why)
+            self._comparing = True  # at the next look: whoever differed may be gone by then
 
     async def _look_for_missing(self) -> None:
         """A bucket that was emptied delivers nothing: it has fewer records than are known."""
@@ -278,7 +305,7 @@ class RegistryKeeper:
         except KcmError as error:
             if error.code is not Code.CONFLICT:
                 log.error("the second key store lacks a record: %s", error.code.value)
-                self.wrong(key, "")
+                self._comparing = True  # it is looked at again
 
     async def _to_bucket(self, key: Key, entry: bytes) -> None:
         subject = _subject(key)

@@ -99,7 +99,7 @@ class Core:
 
         self._purge: Final = purge
         self._feed: Final = RegistryFeed(
-            self._region_bus, membership, revocations, purge, knowledge.registry.changed, clock
+            self._region_bus, membership, revocations, purge, knowledge.registry, clock
         )
         self._switch: Final = KillSwitch(
             membership=membership,

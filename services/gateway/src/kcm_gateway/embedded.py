@@ -67,7 +67,7 @@ class EmbeddedGateway:
             membership,
             revocations,
             self.engine.purge,
-            knowledge.registry.changed,
+            knowledge.registry,
             clock,
         )
         self._switch: Final = KillSwitch(
