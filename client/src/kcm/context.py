@@ -188,6 +188,6 @@ class ClientContext:
 
 
 def default_path(environ: Mapping[str, str]) -> Path:
-    """Where ``kcm dev up`` writes its context."""
+    """Where ``kcm dev up`` writes its context: in ``XDG_STATE_HOME``, else ``~/.local/state``."""
     state = environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
     return Path(state) / "kcm" / "dev" / "context.toml"

@@ -153,7 +153,7 @@ def warning_of(entry: FollowedRegion) -> str:
 def verify(settings: Settings, directory: str, config: str | None, anchor: str | None) -> int:
     """Check a journal's directory offline: nothing changed, left out or put in.
 
-    Example: kcm audit verify ~/.local/state/kcm/dev/audit
+    Example: kcm audit verify ~/.local/state/kcm/dev/journal
     """
     del settings
     # A process of its own: the client never imports a service.

@@ -22,7 +22,7 @@ directory_option = click.option(
     "directory",
     metavar="DIR",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Where the system lives [default: ~/.local/state/kcm/dev].",
+    help="Where the system lives [default: $XDG_STATE_HOME/kcm/dev, else ~/.local/state/kcm/dev].",
 )
 regions_option = click.option(
     "--region", "regions", multiple=True, help="A region (repeatable) [default: eu-de, us-east]."

@@ -29,7 +29,7 @@ def hold() -> None:
 @region_option
 @common
 def list_holds(settings: Settings, region: str | None, *, everything: bool, ids: bool) -> None:
-    """Show the holds that are in force."""
+    """Show the holds that are not lifted, whatever caused them; with --all also lifted ones."""
     shown = run_async(_list(settings, region, everything=everything))
     if ids:
         for view in shown:
@@ -83,6 +83,8 @@ def show(settings: Settings, hold_id: str, wait: float, region: str | None) -> i
 @common
 def lift(settings: Settings, hold_id: str, reason: str, timeout: float, region: str | None) -> None:
     """End a hold that an operator placed. The id may be shortened.
+
+    A hold of cause l1 is refused: it ends by itself when the root key has answered for a while.
 
     A tenant is open again when no hold is left and its root key answers.
 

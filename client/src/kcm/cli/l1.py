@@ -109,7 +109,7 @@ def _tell(said: dict[str, Any]) -> None:
 @click.option(
     "--model",
     type=click.Choice(["byok", "hyok"]),
-    help="byok (default): a key in a cloud's key store; hyok: a key in the customer's own HSM.",
+    help="byok (default): any key; hyok: shorter leases, for an HSM on the customer's premises.",
 )
 @click.option("--region", "regions", multiple=True, help="Only this region (repeatable).")
 @revision_option

@@ -20,7 +20,7 @@ Where is the key?
 (docs/l1 has a page for each.)"""
 
 MODELS: Final = """
-byok: a key in a cloud's key store; hyok: a key in the customer's own HSM
+byok: any key; hyok: shorter leases, for an HSM on the customer's premises
 The model"""
 
 
