@@ -1,7 +1,7 @@
 """Filling a region with tenants that nobody asks for: signed and stored as true ones are.
 
 Making each through a Core would take half an hour for ten thousand. So their records are signed
-with the same keys and put where a Core puts them: in the registry, and wrapped keys in both stores.
+with the same keys and put where a Core puts them: registry and wrapped keys, each in both stores.
 What is in the wrapped keys is nothing, for nobody opens them.
 """
 
@@ -17,17 +17,26 @@ from typing import Final, TypeVar
 from kcm import statements
 from kcm.dev.brokers import Account, login_name
 from kcm.dev.brokers import Role as Login
-from kcm.dev.identities import OPERATOR, Member, Trust
+from kcm.dev.identities import OPERATOR, SYSTEM, Member, Trust
 from kcm.dev.rootkeys import RootKeys as Softkeys
 from kcm.dev.topology import password_path
 from kcm_bus.config import BusAddress
 from kcm_bus.connection import Connection
 from kcm_bus.streams import put
+from kcm_core.registry_keeper import PREFIX
 from kcm_schemas import limits, subjects
-from kcm_schemas.codec import encode
-from kcm_schemas.registry import RootKeys, ServiceKeys, WrappedRoot, WrappedService
-from kcm_schemas.roster import Role
-from kcm_schemas.signed import Kind
+from kcm_schemas.codec import decode, encode
+from kcm_schemas.registry import (
+    Accepted,
+    RegistryEntry,
+    RootKeys,
+    ServiceKeys,
+    WrappedRoot,
+    WrappedService,
+)
+from kcm_schemas.roster import Role, Roster
+from kcm_schemas.signed import Kind, read_signed
+from kcm_trust.envelopes import statement_digest
 from kcm_trust.identity import Identity
 
 from benchmarks.kill.living import System
@@ -51,9 +60,11 @@ class Filling:
         self._region: Final = region
         self._regions: Final = at.regions
         self._directory: Final = at.options.directory
+        self._second_store: Final = self._directory / "keystore" / region
         self._connection: Final = connection
-        self._operator: Final = Identity.load(OPERATOR, str(trust.operator_key))
-        self._core: Final = Identity.load(core.name, str(trust.key(core.name)))
+        self._operator: Final = Identity.load(OPERATOR, str(trust.operator_key), SYSTEM)
+        self._core: Final = Identity.load(core.name, str(trust.key(core.name)), SYSTEM)
+        self._roster: Final = _roster_version(trust.roster.read_bytes())
         self._slots: Final = asyncio.Semaphore(AT_ONCE)
 
     async def tenants(self, numbers: Iterable[int], link: str) -> None:
@@ -102,13 +113,21 @@ class Filling:
         await self._all(one, names)
 
     async def _registry(self, record: bytes, *key: str) -> None:
+        """As a Core accepts it: its own word beside it, in the second store, then in the bucket."""
+        word = Accepted(
+            statement=statement_digest(read_signed(record)),
+            region=self._region,
+            roster=self._roster,
+        )
+        accepted = encode(self._core.sign(Kind.ACCEPTED, word))
+        entry = encode(RegistryEntry(statement=record, accepted=accepted))
+        await asyncio.to_thread(_write, self._second_store / (PREFIX + ".".join(key)), entry)
         async with self._slots:
             place = subjects.bucket_subject(subjects.REGISTRY_BUCKET, *key)
-            await put(self._connection, place, record)
+            await put(self._connection, place, entry)
 
     async def _keys(self, record: bytes, *key: str) -> None:
-        place = self._directory / "keystore" / self._region / ".".join(key)
-        await asyncio.to_thread(_write, place, record)
+        await asyncio.to_thread(_write, self._second_store / ".".join(key), record)
         async with self._slots:
             await put(self._connection, subjects.bucket_subject(subjects.KEYS_BUCKET, *key), record)
 
@@ -143,6 +162,10 @@ def region_account(at: System, region: str) -> BusAddress:
         user=login_name(Login.CORE, Account.REGION),
         password_file=password_path(at.options.directory, region, Login.CORE, Account.REGION),
     )
+
+
+def _roster_version(signed: bytes) -> int:
+    return decode(Roster, read_signed(signed).body).version
 
 
 def _write(place: Path, record: bytes) -> None:

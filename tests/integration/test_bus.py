@@ -351,8 +351,11 @@ async def test_provisioning_again_changes_nothing(link):
     assert stored.data == b"kept"
 
 
-PURGEABLE = frozenset()
-"""Streams that may be purged, and by nothing else be emptied."""
+PURGEABLE = frozenset({subjects.AUDIT_STREAM})
+"""Streams that may be purged, and by nothing else be emptied.
+
+The server lets such a stream be rolled up or given delete markers later: whoever starts notices.
+"""
 
 SUBJECT = {
     subjects.CONTROL_STREAM: subjects.control_hold(REGION, "tenant", bytes(16)),
@@ -385,9 +388,13 @@ async def test_nobody_with_the_brokers_password_can_empty_a_stream(link, stream)
         with pytest.raises(js_errors.APIError, match="rollup not permitted"):
             await link.jetstream().publish(subject, b"", headers={"Nats-Rollup": scope})
     config = await acknowledged(link, stream)
-    attempts = [{"deny_delete": False}, {"allow_rollup_hdrs": True}, {"storage": "memory"}]
+    attempts = [{"deny_delete": False}, {"storage": "memory"}]
     if stream not in PURGEABLE:
-        attempts += [{"deny_purge": False}, {"subject_delete_marker_ttl": 10**9}]
+        attempts += [
+            {"deny_purge": False},
+            {"allow_rollup_hdrs": True},
+            {"subject_delete_marker_ttl": 10**9},
+        ]
     for change in attempts:
         assert await api(link, f"STREAM.UPDATE.{stream}", config | change), change
     assert await acknowledged(link, stream) == config
@@ -414,6 +421,29 @@ async def test_what_was_weakened_later_is_named_and_provisioning_mends_it(link, 
     await provision_region(link, REGION)
     await check_streams(link, REGION, CORE_STREAMS)
     assert await acknowledged(link, subjects.CONTROL_STREAM) == config
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"allow_rollup_hdrs": True}, "allow_rollup_hdrs"),
+        ({"subject_delete_marker_ttl": 60 * 10**9}, "allow_rollup_hdrs.*subject_delete_marker_ttl"),
+    ],
+)
+async def test_rolling_up_the_audit_stream_is_noticed_and_forbidden_again(link, change, field):
+    """It may be purged, so the server lets it be rolled up as well, which nobody needs."""
+    await provision_region(link, REGION)
+    config = await acknowledged(link, subjects.AUDIT_STREAM)
+    assert not await api(link, f"STREAM.UPDATE.{subjects.AUDIT_STREAM}", config | change)
+    with pytest.raises(Unfit, match=f"KCM_AUDIT: {field}.*provision the region again"):
+        await check_streams(link, REGION, CORE_STREAMS)
+    await provision_region(link, REGION)
+    await check_streams(link, REGION, CORE_STREAMS)
+    assert (await acknowledged(link, subjects.AUDIT_STREAM))["allow_rollup_hdrs"] is False
+    with pytest.raises(js_errors.APIError, match="rollup not permitted"):
+        await link.jetstream().publish(
+            SUBJECT[subjects.AUDIT_STREAM], b"", headers={"Nats-Rollup": "all"}
+        )
 
 
 async def test_a_stream_with_delete_markers_lost_its_protection_and_gets_it_back(link):

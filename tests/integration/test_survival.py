@@ -191,7 +191,7 @@ async def test_a_stolen_store_is_no_use_in_another_region(fragile):
     tenant = await fragile.tenant(regions=(EU,), kind="softkey")
     store = fragile.directory / "keystore"
     for path in (store / EU).iterdir():
-        shutil.copy(path, store / US / path.name)
+        shutil.copytree(path, store / US / path.name)
     async with fragile.app(US) as app:
         with pytest.raises(KcmError) as info:
             await encrypt(app, tenant, [b"x"], region=US)

@@ -196,9 +196,9 @@ def test_one_core_that_agrees_does_not_speak_for_one_that_acts_and_differs():
 def test_a_core_that_compared_the_second_store_forgets_who_is_gone():
     lease = RegistryLease()
     lease.heard("core-2", [b"b"], [b"a"], 10.0, now=1.0)
-    lease.compared(now=5.0)
-    assert lease.until(5.0) == EXPIRED  # it acts
-    lease.compared(now=12.0)
+    assert lease.compared(now=5.0) == 6.0  # seconds for which it acts
+    assert lease.until(5.0) == EXPIRED
+    assert lease.compared(now=12.0) is None
     assert lease.until(12.0) == FOREVER
 
 

@@ -78,10 +78,14 @@ class _Shard:
         self._shown[core] = shown
         return shown.since is not None
 
-    def compared(self, now: float) -> None:
+    def compared(self, now: float) -> float | None:
+        waits: list[float] = []
         for core, shown in list(self._shown.items()):
-            if shown.since is not None and not shown.acts(now):
+            if shown.since is not None and shown.acts(now):
+                waits.append(shown.heard + shown.lease_s - now)
+            elif shown.since is not None:
                 del self._shown[core]
+        return max(waits, default=None)
 
     def until(self, now: float) -> float:
         if all(one.since is None for one in self._shown.values()):
@@ -126,10 +130,14 @@ class RegistryLease:
         ]
         return any(differs)
 
-    def compared(self, now: float) -> None:
-        """The own registry has everything that the second store has: for a Core, who decides."""
-        for shard in self._shards:
-            shard.compared(now)
+    def compared(self, now: float) -> float | None:
+        """The own registry has everything that the second store has: for a Core, who decides.
+
+        Returns seconds after which to compare again: somebody still acts who knows something else,
+        and may have died since, so that nothing of it is heard any more. ``None``: nobody does.
+        """
+        waits = (shard.compared(now) for shard in self._shards)
+        return max((wait for wait in waits if wait is not None), default=None)
 
     def until(self, now: float, shards: Iterable[int] | None = None) -> float:
         """Until when some shards may be believed (none: all): ``FOREVER`` while nobody differs."""

@@ -61,6 +61,9 @@ from kcm_core.wrapping import Wrapping
 
 log = logging.getLogger(__name__)
 
+AGAIN_S: Final = 0.1
+"""Seconds after the end of another Core's lease at which the registry is compared again."""
+
 VERSION: Final = "0.1.0"
 
 
@@ -84,7 +87,10 @@ class Core:
         self._audit: Final = AuditEmitter(self._region_bus, membership, clock)
         registry = Registry()
         revocations = Revocations(registry, membership.region)
-        knowledge = Knowledge(config.timing)
+        self._clock: Final = clock
+        self._knowledge: Final = Knowledge(config.timing)
+        knowledge = self._knowledge
+        self._compare_again: asyncio.TimerHandle | None = None
         serving = Serving(knowledge, revocations, registry, membership.region)
         stream = ControlLog(self._region_bus, membership.region, clock)
         seal_key = SealKey(region.seal_key_id, str(config.secrets.seal_key))
@@ -241,7 +247,7 @@ class Core:
             directory=directory,
             floors=Floors(config.state_dir / "registry-floors"),
             settled=self._switch.record.renew,
-            compared=lambda: knowledge.registry.compared(clock.elapsed()),
+            compared=self._compared_registry,
             emit=emit,
         )
         self._admin: Final = Admin(
@@ -322,6 +328,21 @@ class Core:
             for tenant in self._vault.open_tenants:
                 self._purge(tenant)
 
+    def _compared_registry(self) -> None:
+        """The registry has everything that the second store has; again once others have gone.
+
+        A Core that knows something else is heard again while it lives, and so compared with. Of one
+        that died with it nothing comes any more, a boot before this one for example.
+        """
+        again_s = self._knowledge.registry.compared(self._clock.elapsed())
+        if self._compare_again is not None:
+            self._compare_again.cancel()
+            self._compare_again = None
+        if again_s is not None:
+            self._compare_again = asyncio.get_running_loop().call_later(
+                again_s + AGAIN_S, self._keeper.compare
+            )
+
     async def _leave(self) -> None:
         """Leave the questions of callers and of other regions to the Cores that act."""
         await self._control_bus.unsubscribe(subjects.pulls(self._me.region))
@@ -348,6 +369,8 @@ class Core:
             self._purge(tenant)
         self._sessions.close()
         await self._regions.close()
+        if self._compare_again is not None:
+            self._compare_again.cancel()
         self._keeper.close()
         await self._switch.close()
         await self._feed.close()
