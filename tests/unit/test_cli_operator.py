@@ -642,6 +642,17 @@ def test_verifying_a_directory_that_is_no_journal_is_no_success(desk: Desk, tmp_
     assert desk.run("audit", "verify", str(tmp_path / "none"))[0] == Exit.USAGE
 
 
+@pytest.mark.parametrize("anchor", ["5:zz", "nonsense", f"-1:{'a' * 64}", f"5:{'a' * 63}", ""])
+def test_an_anchor_that_is_none_is_said_as_every_error(
+    tmp_path: Path, anchor: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    code = run(["audit", "verify", str(tmp_path), "--anchor", anchor, "-o", "table"])
+    err = capfd.readouterr().err
+    assert code == Exit.USAGE
+    assert err.startswith("error: --anchor takes")
+    assert "hint: " in err
+
+
 def test_a_key_that_is_refused_in_one_region_is_linked_in_the_other(desk: Desk) -> None:
     def refuses(request: AdminRequest, operator: str) -> Message:
         if request.region == "us":
