@@ -455,6 +455,19 @@ def test_holds_are_listed_shown_and_lifted(desk: Desk, cores: Cores) -> None:
     assert desk.run("lift", short)[0] == Exit.USAGE  # a reason is needed
 
 
+def test_a_hold_that_is_lifted_is_not_lifted_again(desk: Desk, cores: Cores) -> None:
+    desk.run("kill", "acme")
+    (hold_id,) = cores.held
+    assert desk.run("lift", hold_id.hex(), "--reason", "over")[0] == Exit.OK
+    first, puts = cores.lifted[hold_id], cores.puts
+    code, _, err = desk.run("lift", hold_id.hex(), "--reason", "again", "-o", "table")
+    assert code == Exit.OK
+    assert f"hold {hold_id.hex()} was lifted already at 1970-01-01 00:00:00 by bob" in err
+    assert (cores.lifted[hold_id], cores.puts) == (first, puts)
+    code, out, err = desk.run("lift", hold_id.hex(), "--reason", "again", "-o", "json")
+    assert (code, json.loads(out)["lifted"], json.loads(err)["already"]) == (Exit.OK, True, True)
+
+
 def test_waiting_for_a_hold_that_is_not_complete_is_exit_code_6(desk: Desk, cores: Cores) -> None:
     desk.run("kill", "acme")
     cores.looks = 10**6
@@ -627,6 +640,17 @@ def test_the_state_of_audit_streams(
 
 def test_verifying_a_directory_that_is_no_journal_is_no_success(desk: Desk, tmp_path: Path) -> None:
     assert desk.run("audit", "verify", str(tmp_path / "none"))[0] == Exit.USAGE
+
+
+@pytest.mark.parametrize("anchor", ["5:zz", "nonsense", f"-1:{'a' * 64}", f"5:{'a' * 63}", ""])
+def test_an_anchor_that_is_none_is_said_as_every_error(
+    tmp_path: Path, anchor: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    code = run(["audit", "verify", str(tmp_path), "--anchor", anchor, "-o", "table"])
+    err = capfd.readouterr().err
+    assert code == Exit.USAGE
+    assert err.startswith("error: --anchor takes")
+    assert "hint: " in err
 
 
 def test_a_key_that_is_refused_in_one_region_is_linked_in_the_other(desk: Desk) -> None:

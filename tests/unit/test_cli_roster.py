@@ -184,6 +184,28 @@ def test_who_cannot_be_retired(desk: Desk, name: str) -> None:
     assert not desk.cores.put
 
 
+def test_a_mistyped_name_is_refused_before_anybody_is_asked(desk: Desk) -> None:
+    def unknown(request: AdminRequest, operator: str) -> Message:
+        raise KcmError(Code.UNAVAILABLE, "not on the roster here")
+
+    desk.system.everywhere("roster", "signed", unknown)
+    code, _, err = desk.run("roster", "retire", "nobody", "--dry-run", key=False)
+    assert code == Exit.REFUSED
+    assert "nobody on the roster has this name" in err
+    assert "--without" not in err
+
+
+def test_a_statement_to_leave_out_has_to_be_one(desk: Desk) -> None:
+    desk.cores.signed["eu"] = [entry("lift 01", 5), entry("tenant beta")]
+    code, _, err = desk.run(
+        "roster", "retire", "bob", "--leave-out", "tenant beta", "--leave-out", "lift 123"
+    )
+    assert code == Exit.REFUSED
+    assert "'lift 123'" in err
+    assert "tenant beta" not in err
+    assert not desk.cores.put
+
+
 def test_another_key_than_the_roots_is_not_used(desk: Desk) -> None:
     code, _, _ = desk.run(
         "roster", "retire", "bob", "--key", str(desk.system.directory / "alice.key"), key=False

@@ -91,8 +91,13 @@ async def collect(admin: Admin, regions: Sequence[str], name: str) -> Collected:
 
 
 def choose(found: Iterable[Found], before_ms: int | None, left_out: Iterable[str]) -> list[Found]:
-    """Mark what is left out: what was signed at ``before_ms`` or later, and what is named."""
-    names = frozenset(left_out)
+    """Mark what is left out: what was signed at ``before_ms`` or later, and what is named.
+
+    Raises ``Refused`` for a name that no statement has: left out in vain, it would last.
+    """
+    found, names = list(found), frozenset(left_out)
+    if unknown := sorted(names - {one.what for one in found}):
+        raise Refused(f"no statement to leave out is called {', '.join(map(repr, unknown))}")
     return [
         Found(
             one.what,

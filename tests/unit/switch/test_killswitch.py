@@ -163,6 +163,8 @@ async def test_a_hold_that_was_acknowledged_and_is_not_there_is_not_durable(syst
     boot.stream.forgets.clear()  # somebody restarted it
     await until(lambda: boot.switch.durable_at(one.id))
     assert boot.switch.durable_at(one.id) == boot.stream.entries[place(one)].sequence
+    (said,) = (fields for kind, fields in boot.events if kind == "hold.durable")
+    assert (said["tenant"], said["detail"]) == (one.target, one.id.hex())
 
 
 async def test_a_hold_that_the_stream_lost_is_not_durable_while_it_is_read_again(system):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -34,6 +35,9 @@ NEARLY_FULL: Final = 0.90
 
 PAGE_ENTRIES: Final = 256
 """Entries asked for at once: what an Auditor gives at most."""
+
+ANCHOR: Final = re.compile(r"[0-9]{1,20}:[0-9a-fA-F]{64}")
+"""A head as it is shown. What is shorter is a slip, and would be called an unsound journal."""
 
 PAGES_MAX: Final = 64
 """Pages looked through for the last events."""
@@ -156,6 +160,11 @@ def verify(settings: Settings, directory: str, config: str | None, anchor: str |
     Example: kcm audit verify ~/.local/state/kcm/dev/journal
     """
     del settings
+    if anchor is not None and not ANCHOR.fullmatch(anchor):
+        text = (
+            "--anchor takes an entry's number and its hash of 64 hexadecimal digits, as in 5:9f..."
+        )
+        raise Problem(Exit.USAGE, "usage", text, "`kcm audit verify` shows one as head: keep that")
     # A process of its own: the client never imports a service.
     command = [sys.executable, "-m", "kcm_auditor", "--verify", directory]
     command += ["--config", config] if config else []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -153,7 +153,7 @@ def down(settings: Settings, directory: Path | None, *, wipe: bool) -> None:
 @directory_option
 @common
 def status(settings: Settings, directory: Path | None) -> int:
-    """Show every process; exit code 5 when one does not run."""
+    """Show every process; exit code 5 when one does not run that should."""
     from kcm.dev import system
 
     return _show_status(settings, directory or system.default_directory())
@@ -193,11 +193,19 @@ def _show_status(settings: Settings, directory: Path) -> int:
 
     processes = system.status(directory)
     columns = ("name", "role", "region", "pid", "address", "running", "log")
-    emit(settings, processes, columns, [[entry[name] for name in columns] for entry in processes])
+    rows = [[(entry | {"running": _state(entry)})[name] for name in columns] for entry in processes]
+    emit(settings, processes, columns, rows)
     if not processes:
         note(settings, "no system runs here: `kcm dev up`", running=0)
-    running = bool(processes) and all(entry["running"] for entry in processes)
+    running = bool(processes) and all(one["running"] or one["left"] for one in processes)
     return Exit.OK if running else Exit.UNAVAILABLE
+
+
+def _state(process: dict[str, Any]) -> bool | str:
+    """Whether a process runs, or why it need not."""
+    if not process["left"]:
+        return bool(process["running"])
+    return f"{process['left']}, still runs" if process["running"] else str(process["left"])
 
 
 def _options(

@@ -90,9 +90,13 @@ def lift(settings: Settings, hold_id: str, reason: str, timeout: float, region: 
 
     Example: kcm lift 5d41402a --reason "contract renewed"
     """
-    status = run_async(_lift(settings, hold_id, reason, timeout, region))
+    view, status = run_async(_lift(settings, hold_id, reason, timeout, region))
     emit(settings, status, COLUMNS, rows(status))
-    note(settings, "lifted", hold_id=status.hold_id, lifted=status.lifted)
+    text = "lifted"
+    if view.lifted:
+        when = moment(view.lifted_ms)
+        text = f"hold {view.hold_id.hex()} was lifted already at {when} by {view.lifted_by}"
+    note(settings, text, hold_id=status.hold_id, lifted=status.lifted, already=view.lifted)
 
 
 async def _list(settings: Settings, region: str | None, *, everything: bool) -> list[HoldView]:
@@ -121,7 +125,12 @@ async def _lift(
     reason: str,
     timeout: float,  # noqa: ASYNC109 - of the whole command, not of one call
     region: str | None,
-) -> HoldStatus:
+) -> tuple[HoldView, HoldStatus]:
+    """The hold as it was found, and how it stands now. One that is lifted is only looked at."""
     async with settings.kills(region) as (_, __, kills):
-        hold_id = (await kills.find(prefix.lower())).hold_id
-        return await kills.lift(hold_id, reason, settings.around.until(timeout))
+        view = await kills.find(prefix.lower())
+        until = settings.around.until(timeout)
+        if view.lifted:
+            # Another lift would take the place of the first one in what is told of the hold.
+            return view, await kills.status(view.hold_id, until)
+        return view, await kills.lift(view.hold_id, reason, until)

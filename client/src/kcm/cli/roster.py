@@ -196,6 +196,8 @@ async def _retire(settings: Settings, wanted: _Wanted) -> int:
             )
         regions = [one for one in context.in_order(None) if one not in wanted.without]
         _, known = await highest(admin, regions)
+        # Before anybody is asked what they signed: a Core does not know either who this is.
+        next_roster(known, wanted.name, Lasting(), known.issued_ms)
         collected = await collect(admin, regions, wanted.name)
         if collected.silent:
             raise _silent(collected.silent)
@@ -209,7 +211,8 @@ async def _retire(settings: Settings, wanted: _Wanted) -> int:
         lists = read_lists(context.roster_path, known) | {wanted.name: lasting}
         return await _bring(settings, admin, raw, lists, wanted.without)
     except Refused as error:
-        raise Problem(Exit.REFUSED, "refused", f"{wanted.name}: {error}") from None
+        hint = "`kcm roster show` has the names; --dry-run shows statements as they are called"
+        raise Problem(Exit.REFUSED, "refused", f"{wanted.name}: {error}", hint) from None
     finally:
         await admin.close()
 

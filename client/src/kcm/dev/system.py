@@ -21,10 +21,10 @@ from typing import Any, Final
 
 from kcm_bus.config import BusAddress
 from kcm_control.timing import Timing
-from kcm_schemas.roster import Role
+from kcm_schemas.roster import Role, Roster
 
 from kcm.context import default_path
-from kcm.dev import processes, state, topology
+from kcm.dev import leaving, processes, state, topology
 from kcm.dev.brokers import Account, login_name
 from kcm.dev.brokers import Role as Login
 from kcm.dev.clusters import Detour, direct
@@ -153,7 +153,12 @@ def up(options: Options, tell: Tell = lambda _: None) -> SystemState:
 
 def _complete(root: Path, running: State, tell: Tell) -> SystemState:
     """Start what died of a system that runs; raises ``DevError`` when nothing did."""
-    dead = [status.entry for status in running.status() if not status.running]
+    roster = leaving.highest(root)
+    dead = [
+        one.entry
+        for one in running.status()
+        if not one.running and not _has_left(roster, one.entry.instance, tell)
+    ]
     if not dead:
         raise DevError(f"a system runs already in {root}; end it with `kcm dev down`")
     for entry in dead:
@@ -161,6 +166,14 @@ def _complete(root: Path, running: State, tell: Tell) -> SystemState:
         running = running.with_entry(start_again(root, entry))
         state.save(root, running)
     return SystemState(root, root / "context.toml", running.entries)
+
+
+def _has_left(roster: Roster | None, instance: str, tell: Tell) -> bool:
+    """Whether an instance does not act any more; says so."""
+    why = leaving.why_not(roster, instance)
+    if why:
+        tell(f"{instance} is {why}: not started")
+    return bool(why)
 
 
 def init(options: Options) -> tuple[Topology, bytes]:
@@ -193,8 +206,9 @@ def down(directory: Path, *, wipe: bool = False, tell: Tell = lambda _: None) ->
 
 
 def status(directory: Path) -> list[dict[str, Any]]:
-    """Every process, one plain mapping each."""
+    """Every process, one plain mapping each; ``left`` says why an instance need not run."""
     known = state.load(directory)
+    roster = leaving.highest(directory) if known else None
     return [
         {
             "name": one.entry.process.name,
@@ -205,6 +219,7 @@ def status(directory: Path) -> list[dict[str, Any]]:
             "pid": one.entry.process.pid,
             "address": one.entry.address,
             "running": one.running,
+            "left": leaving.why_not(roster, one.entry.instance),
             "log": str(one.entry.process.log_path),
         }
         for one in (known.status() if known else ())
@@ -228,9 +243,11 @@ def _start(options: Options, record: Callable[[Entry], None], tell: Tell) -> Pat
     )
     asyncio.run(_provision(plan, options.audit_bytes))
     context = _write(plan, options, public)
-    tell(f"starting {len(options.members)} services")
+    roster = leaving.highest(root)
+    members = [one for one in options.members if not _has_left(roster, one.name, tell)]
+    tell(f"starting {len(members)} services")
     started = []
-    for member in options.members:
+    for member in members:
         entry = start_member(root, member, die_with_parent=options.die_with_parent)
         record(entry)
         started.append((entry, member))

@@ -5,6 +5,7 @@
 It is a process of the system like the others: ``kcm dev status`` shows it, ``kcm dev down`` ends it
 before anything else, and it ends by itself when it is not in the system's state file any more. It
 changes the system under the directory's lock only, so a command that is at work is never disturbed.
+Who is retired ends at its start, so nobody starts it again.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Final
 
-from kcm.dev import processes, state
+from kcm.dev import leaving, processes, state
 from kcm.dev.errors import DevError
 from kcm.dev.instances import start_again
 from kcm.dev.state import Entry, State
@@ -65,6 +66,8 @@ class Watcher:
         self._clock: Final = clock
         self._ends: dict[str, Ends] = {}
         self._waiting: set[str] = set()
+        self._left: set[str] = set()
+        """Those that ended and are not on the roster to act: never started again here."""
 
     def look(self) -> bool:
         """Look once, and start what is due; ``False`` when this system is not watched any more."""
@@ -73,6 +76,9 @@ class Watcher:
             return False
         now = self._clock()
         dead = [status.entry for status in known.status() if not status.running]
+        # Whoever was started by hand is looked after again.
+        self._left &= {entry.process.name for entry in dead}
+        dead = [entry for entry in dead if entry.process.name not in self._left]
         for entry in dead:
             name = entry.process.name
             if name not in self._waiting:
@@ -91,9 +97,15 @@ class Watcher:
                 known = state.load(self._root)
                 if known is None or not self._is_ours(known):
                     return
+                roster = leaving.highest(self._root)
                 for status in known.status():
                     name = status.entry.process.name
                     if status.running or self._ends.get(name, Ends(due=now + 1)).due > now:
+                        continue
+                    if why := leaving.why_not(roster, status.entry.instance):
+                        if name not in self._left:
+                            log.warning("%s is %s: not started again", name, why)
+                        self._left.add(name)
                         continue
                     known = known.with_entry(self._again(status.entry, now))
                     state.save(self._root, known)

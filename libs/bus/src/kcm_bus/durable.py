@@ -227,5 +227,6 @@ class DurableHolds:
             return False  # somebody wrote more of it since
         self.note(known, sequence)
         self._why = ""
-        self._emit("hold.durable", detail=hold_id.hex())
+        tenant = known.hold.target if known.hold.scope == "tenant" else None
+        self._emit("hold.durable", tenant=tenant, detail=hold_id.hex())
         return True

@@ -206,7 +206,9 @@ class Admin:
     async def _put_hold(self, request: AdminRequest) -> Message:
         raw = decode(PutStatement, request.payload).statement
         status = await self._kills.place(raw, request.deadline_ms)
-        self._emit("hold.placed", detail=status.hold_id.hex())
+        if not status.lifted:  # that it ended is told as hold.lifted, by everybody who learns it
+            tenant = status.target if status.scope == "tenant" else None
+            self._emit("hold.placed", tenant=tenant, detail=status.hold_id.hex())
         return status
 
     async def _hold_status(self, request: AdminRequest) -> Message:

@@ -1,0 +1,177 @@
+"""Who is retired is not started, by no command and not by the watcher, and fails no status."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from kcm.cli.exits import Exit
+from kcm.cli.main import run
+from kcm.dev import leaving, state, system, topology, watcher
+from kcm.dev.errors import DevError
+from kcm.dev.identities import SYSTEM, Trust
+from kcm.dev.processes import Process
+from kcm.dev.rootkeys import RootKeys
+from kcm.dev.state import Entry, Kind, State
+from kcm.dev.system import Options
+from kcm_schemas.codec import encode
+from kcm_schemas.roster import Roster
+from kcm_schemas.signed import Kind as Signed
+from kcm_trust.identity import ROOT, Identity
+from kcm_trust.lasting import NOTHING
+from kcm_trust.verify import verify_roster
+
+EU = "eu-de"
+GATEWAY, CORE = f"gateway-{EU}-1", f"core-{EU}-1"
+
+
+class Desk:
+    """A system's directory in which nothing runs."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.options = Options(root, regions=(EU,), cores=1)
+        plan, self.public = system.init(self.options)
+        system.write_context(plan, self.public)
+        self.plan = plan
+
+    @property
+    def roster(self) -> Roster:
+        return verify_roster(Trust(self.root).roster.read_bytes(), self.public, 0)
+
+    def retire(self, name: str, to: Path | None = None) -> None:
+        known = self.roster
+        gone = [
+            one.model_copy(update={"retired": NOTHING.retirement()})
+            if one.instance == name
+            else one
+            for one in known.instances
+        ]
+        self.sign(known.model_copy(update={"version": 7, "instances": gone}), to)
+
+    def sign(self, roster: Roster, to: Path | None = None) -> None:
+        path = to or Trust(self.root).roster
+        path.parent.mkdir(parents=True, exist_ok=True)
+        root = Identity.load(ROOT, str(Trust(self.root).key(ROOT)), SYSTEM)
+        path.write_bytes(encode(root.sign(Signed.ROSTER, roster)))
+
+    def run(self, *dead: str) -> None:
+        """A system of this process as the watcher, and instances that ended."""
+        state.save(self.root, State((ours(), *(entry(name) for name in dead))))
+
+
+def ours() -> Entry:
+    mine = Process("watcher", os.getpid(), started(), boot(), Path("/log"))
+    return Entry(mine, Kind.WATCHER, "watcher")
+
+
+def started() -> int:
+    return int(Path("/proc/self/stat").read_bytes().rpartition(b")")[2].split()[19])
+
+
+def boot() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+
+
+def entry(name: str) -> Entry:
+    ended = Process(name, 4_000_000, 77, "another boot", Path("/log") / name)
+    return Entry(ended, Kind.SERVICE, name.partition("-")[0], EU, name)
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    return Desk(tmp_path / "system")
+
+
+@pytest.fixture
+def again(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of those that are started again, which then end."""
+    names: list[str] = []
+
+    def start_again(root: Path, one: Entry) -> Entry:
+        names.append(one.process.name)
+        return one
+
+    monkeypatch.setattr(watcher, "start_again", start_again)
+    monkeypatch.setattr(system, "start_again", start_again)
+    return names
+
+
+def test_the_highest_roster_counts_whoever_has_it(desk: Desk) -> None:
+    assert leaving.why_not(leaving.highest(desk.root), GATEWAY) == ""
+    desk.retire(GATEWAY, desk.root / "state" / CORE / "roster")
+    (desk.root / "state" / GATEWAY).mkdir()
+    (desk.root / "state" / GATEWAY / "roster").write_bytes(b"damaged")
+    found = leaving.highest(desk.root)
+    assert leaving.why_not(found, GATEWAY) == "retired"
+    assert leaving.why_not(found, CORE) == ""
+    assert leaving.why_not(found, "core-eu-de-9") == "not on the roster"
+    assert leaving.why_not(found, "") == ""
+    assert leaving.highest(desk.root / "nowhere") is None
+
+
+def test_up_starts_the_others_and_says_who_is_retired(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk.retire(GATEWAY)
+    names, told = [], []
+
+    async def nothing(*_: object) -> None:
+        pass
+
+    def start_member(root: Path, member: object, *, die_with_parent: bool) -> Entry:
+        names.append(member.name)  # type: ignore[attr-defined]
+        return entry(names[-1])
+
+    monkeypatch.setattr(topology, "start", lambda *_, **__: (desk.plan, ()))
+    monkeypatch.setattr(system, "_provision", nothing)
+    monkeypatch.setattr(RootKeys, "prepare", lambda _: None)
+    monkeypatch.setattr(system, "start_member", start_member)
+    monkeypatch.setattr(system.processes, "wait_ready", lambda *_: None)
+    system.up(desk.options, told.append)
+    assert names == [CORE, f"auditor-{EU}-1"]
+    assert f"{GATEWAY} is retired: not started" in told
+
+
+def test_up_of_a_system_that_runs_leaves_who_is_retired(desk: Desk, again: list[str]) -> None:
+    desk.retire(GATEWAY)
+    desk.run(GATEWAY, CORE)
+    told: list[str] = []
+    system.up(desk.options, told.append)
+    assert again == [CORE]
+    assert f"{GATEWAY} is retired: not started" in told
+    desk.run(GATEWAY)
+    with pytest.raises(DevError, match="runs already"):
+        system.up(desk.options)
+
+
+def test_the_watcher_starts_nobody_again_who_is_retired(desk: Desk, again: list[str]) -> None:
+    desk.run(GATEWAY, CORE)
+    now = [0.0]
+    looks = watcher.Watcher(desk.root, lambda: now[0])
+    for _ in range(3):
+        assert looks.look()
+        now[0] += watcher.DELAY_MAX_S
+    assert {GATEWAY, CORE} <= set(again)
+    desk.retire(GATEWAY)
+    again.clear()
+    for _ in range(6):
+        assert looks.look()
+        now[0] += watcher.DELAY_MAX_S
+    assert set(again) == {CORE}
+
+
+def test_status_says_retired_and_does_not_fail(
+    desk: Desk, capsys: pytest.CaptureFixture[str]
+) -> None:
+    desk.run(GATEWAY)
+    arguments = ["dev", "status", "--dir", str(desk.root), "-o"]
+    assert run([*arguments, "table"]) == Exit.UNAVAILABLE
+    desk.retire(GATEWAY)
+    capsys.readouterr()
+    assert run([*arguments, "table"]) == Exit.OK
+    assert "retired" in capsys.readouterr().out
+    assert run([*arguments, "json"]) == Exit.OK
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    assert (rows[GATEWAY]["running"], rows[GATEWAY]["left"]) == (False, "retired")
+    assert rows["watcher"]["left"] == ""
