@@ -82,9 +82,10 @@ def show(settings: Settings, hold_id: str, wait: float, region: str | None) -> i
 @region_option
 @common
 def lift(settings: Settings, hold_id: str, reason: str, timeout: float, region: str | None) -> None:
-    """End a hold that an operator placed. The id may be shortened.
+    """End a hold. The id may be shortened.
 
-    A hold of cause l1 is refused: it ends by itself when the root key has answered for a while.
+    A hold of cause l1 also ends by itself, when the root key has answered for a while. Lifted
+    before, it comes back when the key refuses again.
 
     A tenant is open again when no hold is left and its root key answers.
 
