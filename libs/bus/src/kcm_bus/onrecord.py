@@ -46,6 +46,9 @@ SHOW_S: Final = 1.0
 Two Cores that accept records at once may show for a moment what nobody else ever knew, and whoever
 differs for ``kcm_control.registry_lease.PATIENCE_S`` stops serving: that is longer."""
 
+TURN_S: Final = 0.001
+"""The shortest wait: a clock need not move in less."""
+
 RETRY_S: Final = 0.5
 """Seconds after which a write that failed is tried again."""
 
@@ -126,7 +129,7 @@ class OnRecord:
             wait = self._wrote + self._pause_s() - self._clock.elapsed()
             if wait > 0:
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._changed.wait(), wait)
+                    await asyncio.wait_for(self._changed.wait(), max(wait, TURN_S))
                 continue
             heard = max(heard, self._wrote)
             try:
