@@ -217,6 +217,7 @@ async def test_a_second_store_that_was_set_back_gets_what_counts(world, monkeypa
 
 
 async def test_what_is_no_key_is_not_tried_again_for_ever(world, caplog):
+    caplog.set_level("WARNING", logger="kcm_core.registry_keeper")
     core = await kept(world)
     names = (
         "x", "tenant.acme.crm", "tenant." + "a" * 64, "link.A", "service.acme", "tenant.a/b",

@@ -23,7 +23,7 @@ HINTS: Final = {
     "unknown_tenant": "`kcm tenant list` shows the region's tenants; is --region the right one?",
     "unknown_service": "make it with `kcm service create TENANT SERVICE`",
     "wrong_region": "`kcm inspect FILE` shows the record's region; name it with --region",
-    "tenant_killed": "`kcm hold list` shows why; `kcm lift HOLD_ID` ends an operator's hold",
+    "tenant_killed": "`kcm hold list` shows why; `kcm lift HOLD_ID` ends a hold",
     "tenant_sealed": "the root key does not answer; it opens again by itself when it does",
     "tampered": "is --context-bytes what it was at encryption? else the data was changed",
     "forbidden": "`kcm inspect FILE` shows whose record it is; an operator needs a role for this",
