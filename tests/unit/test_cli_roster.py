@@ -239,6 +239,16 @@ def test_show_says_who_has_the_highest_one(desk: Desk) -> None:
     assert (states["alice"], states["bob"]) == ("acts", "retired")
 
 
+def test_show_of_no_region_that_answers_is_unavailable(desk: Desk) -> None:
+    def silent(request: AdminRequest, operator: str) -> Message:
+        raise KcmError(Code.UNAVAILABLE)
+
+    desk.system.everywhere("roster", "show", silent)
+    code, said, _ = desk.run("roster", "show", key=False)
+    assert code == Exit.UNAVAILABLE
+    assert set(said["regions"].values()) == {"unavailable"}
+
+
 def test_a_retirement_goes_on_from_the_highest_roster(desk: Desk) -> None:
     newer = desk.system.roster.model_copy(update={"version": 7})
     desk.cores.roster["us"] = desk.system.root.sign(Kind.ROSTER, newer)

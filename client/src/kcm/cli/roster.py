@@ -145,6 +145,8 @@ async def _show(settings: Settings) -> int:
     if not settings.json:
         where = ", ".join(f"{region} {state}" for region, state in states.items())
         note(settings, f"version {known.version} of {moment(known.issued_ms)}: {where}")
+    if set(states.values()) == {"unavailable"}:
+        return Exit.UNAVAILABLE
     return Exit.OK if set(states.values()) == {"has it"} else Exit.NOT_COMPLETE
 
 
