@@ -266,3 +266,23 @@ def test_a_silent_region_that_has_not_heard_of_a_retirement_still_has_to_be_out_
             may_hear = count - 1 - having  # the retired ones, and others without the hold
             if silent not in having_it and may_hear >= needed_others(count):
                 assert how(found, silent) != "fence-ended", (count, retired, having)
+
+
+def test_a_hold_that_is_repeated_reads_no_records_again(monkeypatch):
+    """Until one of them is another one: a tenant moved to the link, or left the roster."""
+    revocations, read = known("acme"), []
+    one = record(scope="link", target="acme-root")
+    real = Registry.reached
+    monkeypatch.setattr(
+        Registry, "reached", lambda self, names: read.append(list(names)) or real(self, names)
+    )
+    first = revocations.reached(one)
+    assert [revocations.reached(one) for _ in range(100)] == [first] * 100
+    assert read == [["acme"]]
+    other = Tenant(tenant="beta", revision=1, link="acme-root", regions=["eu"], fence="all")
+    revocations.register(other)
+    second = revocations.reached(one)
+    assert second != first
+    revocations.unregister(other)
+    assert revocations.reached(one) == first
+    assert len(read) == 3

@@ -53,6 +53,9 @@ class Revocations:
         self._ignored: dict[str, dict[bytes, HoldRecord]] = {}
         """By link, holds that a region's key caused which has no tenant there; they are known, and
         count as soon as a tenant's record says that it has, or may have."""
+        self._reached_by: dict[tuple[str, str], bytes] = {}
+        """By scope and target, until the registry says something else: whoever repeats a hold that
+        reaches thousands must not cost their records each time."""
         self.holds = HoldSet()
 
     def learn(self, record: HoldRecord) -> Learned:
@@ -109,6 +112,7 @@ class Revocations:
         """A registry record is not believed any more; names the tenants to be purged for it."""
         if not self._registry.drop(record):
             return ()
+        self._reached_by.clear()
         match record:
             case Link():
                 reached = tuple(self._registry.ever_on_link(record.link))
@@ -125,6 +129,7 @@ class Revocations:
         """
         before = self._registry.tenant(record.tenant) if isinstance(record, Tenant) else None
         put = self._registry.put(record)
+        self._reached_by.clear()
         reached: tuple[str, ...] = ()
         if put in (Put.NEW, Put.FORK):
             if isinstance(record, Tenant) and before is not None:
@@ -174,7 +179,10 @@ class Revocations:
             return sha256(b"ignored").digest()
         if hold.scope == "region":
             return self.registry_digest
-        return self._registry.reached(self.reach(hold.scope, hold.target))
+        at = (hold.scope, hold.target)
+        if at not in self._reached_by:
+            self._reached_by[at] = self._registry.reached(self.reach(*at))
+        return self._reached_by[at]
 
     def held(self, scope: str, target: str) -> tuple[str, ...]:
         """The tenants that a hold of this scope and target keeps dark in this region."""
