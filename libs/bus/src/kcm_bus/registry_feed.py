@@ -141,7 +141,7 @@ class RegistryFeed:
             case Put.NEW:
                 self._forms[key] = {record_digest(record): _Form(record, raw)}
             case Put.FORK:
-                forms = self._forms[key]
+                forms = self._forms.setdefault(key, {})
                 forms[record_digest(record)] = _Form(record, raw)
                 for digest in sorted(forms, reverse=True)[FORKS_MAX:]:
                     del forms[digest]
