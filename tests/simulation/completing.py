@@ -9,12 +9,11 @@ which the operator, who asks every now and then, is told that it is complete.
 from __future__ import annotations
 
 import argparse
-import logging
 import statistics
 from typing import Final
 
 from tests.simulation.plan import OPERATORS, Fault, Kill, Plan, draw, target
-from tests.simulation.run import Run
+from tests.simulation.run import Run, quiet
 from tests.simulation.stream import Store
 
 KILL_AT: Final = 45.0
@@ -51,10 +50,11 @@ def took(plan: Plan) -> float:
     """Seconds until the kill was complete; infinite if it never was."""
     run = Run(plan)
     loop, oracle = run.world.loop, run.world.oracle
-    try:
-        loop.run(run.until_complete(), plan.lasts + 1)
-    finally:
-        loop.close()
+    with quiet():
+        try:
+            loop.run(run.until_complete(), plan.lasts + 1)
+        finally:
+            loop.close()
     facts = [one for one in oracle.holds.values() if one.cause == "operator"]
     return min((one.complete_at - one.first_at for one in facts if one.complete_at), default=1e9)
 
@@ -74,7 +74,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.simulation.completing")
     parser.add_argument("--seeds", type=int, default=50, help="how many worlds of each kind")
     count = parser.parse_args().seeds
-    logging.disable(logging.CRITICAL)
     for name, before_s in (("every lease of the dead has ended", None), ("1 s after", SHORT_S)):
         print(report(name, [took(crashed(seed, before_s)) for seed in range(count)]), flush=True)
 
