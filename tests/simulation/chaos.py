@@ -299,6 +299,7 @@ class Chaos:
         """One side goes on on other machines, whose disks are empty."""
         for victim in self._side(fault):
             self._world.disks.pop(victim.who.name, None)
+            self._world.archives.pop(victim.who.name, None)
         self._do_crash_side(fault)
 
     def _do_crash_cores(self, fault: Fault) -> None:

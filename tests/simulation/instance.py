@@ -61,8 +61,9 @@ class Instance:
         self.serving: Final = Serving(self.knowledge, self.revocations, self.registry, region)
         self.stream: Final = SimLog(world.streams[region], self.region_bus, variant)
         disk = world.disks.setdefault(who.name, {})
+        archive = world.archives.setdefault(who.name, {})
         self.memory: Final[Memory] = (
-            SimMemory(loop, self.node, disk) if who.role == "core" else NoMemory()
+            SimMemory(loop, self.node, disk, archive) if who.role == "core" else NoMemory()
         )
         self.switch: Final = KillSwitch(
             membership=self.me,

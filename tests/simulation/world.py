@@ -57,6 +57,7 @@ class World:
         self.members: Final = {one.name: one for one in plan.members}
         self.running: Final[dict[str, Instance]] = {}
         self.disks: Final[dict[str, dict[bytes, bytes]]] = {}
+        self.archives: Final[dict[str, dict[bytes, bytes]]] = {}
         """What every Core's machine keeps of holds, by its name."""
         self.armed: Final[Counter[str]] = Counter()
         """Faults that wait for their moment: a broadcast, a purge, an answer."""

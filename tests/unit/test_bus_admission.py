@@ -122,9 +122,7 @@ class Stream:
 def clearing(stream, role=Role.CORE):
     events = []
     me = SimpleNamespace(role=role)
-    made = Clearing(
-        me, stream, lambda kind, **fields: events.append((kind, fields["count"])), Zeros()
-    )
+    made = Clearing(me, stream, Zeros(), events.append)
     return made, events
 
 
@@ -140,7 +138,7 @@ async def test_what_nobody_can_believe_expires():
     made.clear(Entry(8, "kcm.v1.eu.control.lease.x.y", b""))
     await made._task
     assert stream.puts == [("kcm.v1.eu.control.hold.tenant.x", b"", 7, EXPIRES)]
-    assert events == [("stream.cleared", 1)]
+    assert events == [1]
     assert STAND_BACK_S > 0
 
 

@@ -11,7 +11,7 @@ from kcm_schemas.admin import AdminReply, AdminRequest
 from kcm_schemas.auditing import AuditHead, StreamHead, Trim
 from kcm_schemas.codec import Message, encode
 from kcm_schemas.codes import Code
-from kcm_schemas.control import Fence, Hold, Lift, Proof, PullRequest
+from kcm_schemas.control import Cause, Fence, Hold, Lift, Lifts, Proof, PullRequest
 from kcm_schemas.l1 import L1State
 from kcm_schemas.registry import Link, Service, Tenant
 from kcm_schemas.roster import Grant, Instance, Role
@@ -56,6 +56,10 @@ REPLY = AdminReply(request=bytes(32), code=Code.OK, detail="", payload=b"")
 STREAM_HEAD = StreamHead(
     auditor="aud-eu", region="eu", created=1, through=64, digest=bytes(32), time_ms=1
 )
+
+
+def lifts(cause: Cause, origin: str) -> Lifts:
+    return Lifts(cause=cause, origin=origin, prefix=ID[0], issued_ms=1, ids=ID)
 
 
 def trim(region: str, *heads: bytes, through: int = 64) -> Trim:
@@ -111,6 +115,10 @@ ROWS: Final = [
         "l1's of us", Kind.LIFT, lift(hold("l1", "us"), "core-us"), V.lift, ("core-us", "security")
     ),
     Row("lift of nothing", Kind.LIFT, Lift(hold=b"", issued_ms=1, reason=""), V.lift, ()),
+    Row("lifts", Kind.LIFTS, lifts("operator", "eu"), V.lifts, ("security",)),
+    Row("l1's lifts", Kind.LIFTS, lifts("l1", "eu"), V.lifts, (*CORES_EU, "security")),
+    Row("l1's lifts of us", Kind.LIFTS, lifts("l1", "us"), V.lifts, ("core-us", "security")),
+    Row("lifts of nowhere", Kind.LIFTS, lifts("operator", "mars"), V.lifts, ()),
     Row("receipt", Kind.RECEIPT, receipt("gw-eu", Role.GATEWAY, "eu"), V.receipt, ("gw-eu",)),
     Row("another role", Kind.RECEIPT, receipt("gw-eu", Role.CORE, "eu"), V.receipt, ()),
     Row("another region", Kind.RECEIPT, receipt("gw-eu", Role.GATEWAY, "us"), V.receipt, ()),
@@ -128,7 +136,7 @@ ROWS: Final = [
     Row(
         "pull",
         Kind.PULL,
-        PullRequest(region="us", nonce=ID, after=ID, parts=b"", hold_id=ID),
+        PullRequest(region="us", nonce=ID, after=ID, parts=b"", pages=b"", hold_id=ID),
         V.pull,
         ("core-us",),
     ),

@@ -6,6 +6,7 @@ about stands in the body, which is signed.
 
 from __future__ import annotations
 
+from operator import lt
 from typing import Annotated, Final, Literal
 
 from pydantic import Field, model_validator
@@ -49,6 +50,36 @@ class Lift(Message):
     hold: Annotated[bytes, Field(max_length=limits.SIGNED_HOLD_MAX)]
     issued_ms: U64
     reason: Text
+
+
+class Lifts(Message):
+    """The end of many holds, of one cause and origin, whose ids begin with the byte ``prefix``.
+
+    ``ids`` are theirs, 16 bytes each, in order, each once. It says what a lift of each says, so
+    whoever signs it has to have the right to sign each of them; an id of a hold of another cause or
+    origin means nothing in it.
+    """
+
+    cause: Cause
+    origin: Name
+    prefix: Annotated[int, Field(ge=0, le=255)]
+    issued_ms: U64
+    ids: Annotated[
+        bytes,
+        Field(min_length=limits.ID_SIZE, max_length=limits.LIFTS_MAX * limits.ID_SIZE),
+    ]
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Lifts:
+        size = limits.ID_SIZE
+        if len(self.ids) % size:
+            raise ValueError("an id has 16 bytes")
+        each = [self.ids[at : at + size] for at in range(0, len(self.ids), size)]
+        if not all(map(lt, each, each[1:])):
+            raise ValueError("ids stand in order, each once")
+        if (each[0][0], each[-1][0]) != (self.prefix, self.prefix):
+            raise ValueError("all ids begin with the page's byte")
+        return self
 
 
 class Receipt(Message):
@@ -135,19 +166,22 @@ class PullRequest(Message):
     """Ask another region what it holds, and who it knows, after its stream is caught up.
 
     ``after`` is the id behind which to go on (zeros: from the start, by ids). ``parts`` has for
-    each first byte of an id a digest of what the asker holds, or is empty: no holds are wanted.
-    ``hold_id`` is the hold whose progress is asked for.
+    each first byte of an id a digest of what the asker holds, and ``pages`` one of the pages of
+    lifted holds that it has; both are empty when no holds are wanted. ``hold_id`` is the hold whose
+    progress is asked for.
     """
 
     region: Name
     nonce: Id
     after: Id
     parts: Annotated[bytes, Field(max_length=limits.PARTS_SIZE)]
+    pages: Annotated[bytes, Field(max_length=limits.PAGES_SIZE)]
     hold_id: Id
 
     @model_validator(mode="after")
     def _all_or_none(self) -> PullRequest:
-        if len(self.parts) not in (0, limits.PARTS_SIZE):
+        sizes = (len(self.parts), len(self.pages))
+        if sizes not in ((0, 0), (limits.PARTS_SIZE, limits.PAGES_SIZE)):
             raise ValueError("a pull has a digest for each first byte of an id, or none")
         return self
 
@@ -173,7 +207,8 @@ class Boot(Message):
 class PullReply(Message):
     """Holds of a region (signed statements), in the order of their ids, and its boots on record.
 
-    Of those parts only that differ; ``same`` says that none does: then no holds follow.
+    Among them are pages of lifted holds, by their first byte and digest. Of both those parts only
+    that differ; ``same`` says that none does: then nothing follows.
     ``more`` says that there are more behind the last one. ``durable_at`` is the stream sequence at
     which ``hold_id`` of the request was acknowledged in this region, 0 when it is not stored there;
     ``lifted`` says whether it is lifted there. ``position`` is the stream's latest sequence.

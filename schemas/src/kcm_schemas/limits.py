@@ -86,6 +86,12 @@ STREAM_HEAD_MAX: Final = 1024
 PARTS_SIZE: Final = 256 * 32
 """Bytes of the digests of a set of holds: one for each first byte of an id."""
 
+LIFTS_MAX: Final = 8192
+"""Holds that one page of lifted holds ends: 256 pages of a signer end two million."""
+
+PAGES_SIZE: Final = 256 * 16
+"""Bytes of the digests of pages of lifted holds: one for each first byte of an id."""
+
 HOLDS_NAMED_MAX: Final = 16
 """Holds that are named beside a tenant: hundreds of tenants share an answer, and their links'
 holds; ``hold list`` has them all."""

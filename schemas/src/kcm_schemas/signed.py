@@ -36,6 +36,7 @@ class Kind(StrEnum):
     SERVICE_KEYS = "service-keys"
     HOLD = "hold"
     LIFT = "lift"
+    LIFTS = "lifts"
     RECEIPT = "receipt"
     LEASE = "lease"
     FENCE = "fence"
@@ -64,6 +65,7 @@ STATEMENT_MAX: Final[Mapping[Kind, int]] = MappingProxyType(
         Kind.ACCEPTED: 4 * _KIB,
         Kind.HOLD: limits.SIGNED_HOLD_MAX,
         Kind.LIFT: 2 * limits.SIGNED_HOLD_MAX,
+        Kind.LIFTS: limits.LIFTS_MAX * limits.ID_SIZE + 4 * _KIB,
         Kind.RECEIPT: 16 * _KIB,
         Kind.LEASE: 4 * _KIB,
         Kind.FENCE: 4 * _KIB,

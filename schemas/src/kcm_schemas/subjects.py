@@ -111,7 +111,7 @@ def control_all(region: str) -> str:
 
 
 def control_noun(subject: str) -> str:
-    """``hold``, ``lease``, ``fence``, ``proof``, ``roster``, ``lasting``, ``head`` or ``trim``."""
+    """``hold``, ``lifts``, ``lease``, ``fence``, ``proof``, ``roster`` and so on."""
     return subject.split(".")[4]
 
 
@@ -126,6 +126,21 @@ def control_hold_id(subject: str) -> bytes | None:
 def control_hold(region: str, scope: str, hold_id: bytes) -> str:
     """One hold in the region's control stream, also when it is lifted."""
     return _in_region(region, "control", "hold", scope, hold_id.hex())
+
+
+def control_lifts(region: str, cause: str, origin: str, signer: str, prefix: int) -> str:
+    """One signer's page of lifted holds of one cause and origin, by the first byte of their ids."""
+    return _in_region(region, "control", "lifts", cause, origin, signer, f"{prefix:02x}")
+
+
+def read_lifts(subject: str) -> tuple[str, str, str, int] | None:
+    """Cause, origin, signer and first byte of such a subject; ``None`` when it is not one."""
+    tokens = subject.split(".")
+    try:
+        cause, origin, signer, prefix = tokens[5:]
+        return cause, origin, signer, int(prefix, 16)
+    except ValueError:
+        return None
 
 
 def control_lease(region: str, instance: str, boot: bytes) -> str:

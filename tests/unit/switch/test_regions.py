@@ -247,6 +247,7 @@ async def test_a_pull_is_answered_behind_an_own_record_that_began_after_it_arriv
         nonce=b"n" * 16,
         after=bytes(16),
         parts=bytes(limits.PARTS_SIZE),
+        pages=bytes(limits.PAGES_SIZE),
         hold_id=bytes(16),
     )
     us.follower.paused = True
@@ -274,6 +275,7 @@ async def test_a_pull_that_nobody_may_sign_is_not_answered(system, who):
         nonce=b"n" * 16,
         after=bytes(16),
         parts=bytes(limits.PARTS_SIZE),
+        pages=bytes(limits.PAGES_SIZE),
         hold_id=bytes(16),
     )
     with pytest.raises(KcmError):
@@ -290,6 +292,7 @@ async def test_an_answer_goes_to_an_inbox_only(system):
         nonce=b"n" * 16,
         after=bytes(16),
         parts=bytes(limits.PARTS_SIZE),
+        pages=bytes(limits.PAGES_SIZE),
         hold_id=bytes(16),
     )
     target = subjects.broadcast_hold("us", "tenant", bytes(16))

@@ -1,26 +1,24 @@
-"""Entries of the region's stream that nobody can ever believe: a Core has them expire.
+"""Entries of the region's stream that are not needed any more: a Core has them expire.
 
 Whoever has the broker's password can store as many subjects as they like, and every boot reads all
 of them before it serves. What no roster would make believable (it is no statement, or one of
 another place) is overwritten by an empty message that expires. What is only not believed *here*, by
-the roster that this instance has, stays: another roster may be on its way.
+the roster that this instance has, stays: another roster may be on its way. Messages of holds that a
+page of lifted holds ends go in the same way.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
+from collections.abc import Callable
 from typing import Final
 
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.roster import Role
 
 from kcm_bus.clock import Randomness
-from kcm_bus.emitting import Emit
 from kcm_bus.membership import Membership
 from kcm_bus.ports import Entry, Log
-
-log = logging.getLogger(__name__)
 
 EXPIRES: Final = "60s"
 """For how long the empty message stays, so that whoever follows the stream notices the change."""
@@ -39,25 +37,31 @@ class Clearing:
     """What a Core has to clear, one entry after another."""
 
     def __init__(
-        self, membership: Membership, stream: Log, emit: Emit, randomness: Randomness
+        self,
+        membership: Membership,
+        stream: Log,
+        randomness: Randomness,
+        done: Callable[[int], None],
     ) -> None:
+        """``done`` is called with how many were cleared in a row."""
         self._me: Final = membership
         self._stream: Final = stream
-        self._emit: Final = emit
+        self._done: Final = done
         self._random: Final = randomness
         self._places: dict[str, int] = {}
         self._task: asyncio.Task[None] | None = None
         self._closing = False
 
-    def clear(self, entry: Entry) -> None:
-        """Have an entry overwritten, unless something else lies there by then."""
+    def clear(self, entry: Entry) -> bool:
+        """Have an entry overwritten, unless something else lies there by then; whether it will."""
         if self._me.role is not Role.CORE or self._closing or not entry.data:
-            return
+            return False
         if entry.subject not in self._places and len(self._places) >= WAITING_MAX:
-            return
+            return False
         self._places[entry.subject] = entry.sequence
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._run())
+        return True
 
     def close(self) -> None:
         """Stop."""
@@ -81,11 +85,4 @@ class Clearing:
                 del self._places[subject]
         self._task = None
         if cleared:
-            log.warning(
-                "%d entries of the region's stream, which were no statements, expire", cleared
-            )
-            self._emit(
-                "stream.cleared",
-                count=cleared,
-                detail="entries of the control stream that were no statements",
-            )
+            self._done(cleared)

@@ -131,6 +131,13 @@ class DurableHolds:
             self._places.pop(hold_id, None)
             self.keep(hold_id)
 
+    def ended(self, hold_id: bytes) -> int:
+        """A page ends a hold: where its message lies, which is not needed any more; or 0."""
+        self._once.discard(hold_id)
+        self._forgotten.discard(hold_id)
+        place = self._places.pop(hold_id, None)
+        return 0 if place is None else place.sequence
+
     def forget(self, above: int = 0) -> None:
         """What lies above a sequence may be lost: what the stream lacks is written again."""
         for record in self._revocations.holds:
@@ -206,7 +213,7 @@ class DurableHolds:
         if stored is not None and stored.data == known.message:
             self.note(known, stored.sequence)
             return True
-        if stored is not None:
+        if stored is not None and stored.data:
             try:
                 self._learn(stored.data)
             except Untrusted as error:

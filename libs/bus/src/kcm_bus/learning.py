@@ -67,6 +67,8 @@ class Learning:
         A lift that does not count says all the same that there is a hold: that one is taken.
         """
         record = self._believed.get(raw) or self._judge(raw)
+        if self._revocations.holds.ends(record):
+            return record  # lifted long ago, by a page
         started = self._clock.elapsed()
         learned = self._revocations.learn(record)
         hold = record.hold
@@ -78,8 +80,9 @@ class Learning:
             again = (*again, *self._revocations.reach(hold.scope, hold.target))
         dropped, failed = purge_each(self._purge, dict.fromkeys(learned.purge + again))
         spent = self._clock.elapsed() - started
-        if failed:
+        if failed or record.lifted:
             self._receipts.pop(hold.id, None)
+        if failed:
             self._unpurged[hold.id] = failed
         elif not record.lifted and (learned.changed or known is None or known.reached != reached):
             self._receipts[hold.id] = Receipt(
@@ -101,6 +104,13 @@ class Learning:
             self._tell(record, learned.purge, dropped)
         return record
 
+    def forget(self, record: HoldRecord) -> None:
+        """A page ends this hold: what was kept for it is not needed any more."""
+        self._receipts.pop(record.hold.id, None)
+        self._unpurged.pop(record.hold.id, None)
+        for raw in (record.raw, record.message):
+            self._believed.pop(raw, None)
+
     def judge_again(self, names: frozenset[str]) -> list[bytes]:
         """Somebody's entry on the roster, or list, is another one: judge what they signed.
 
@@ -116,7 +126,7 @@ class Learning:
             if now != known:
                 self._stands(known, now)
                 changed.append(known.hold.id)
-        self._forget(names)
+        self._forget_of(names)
         return changed + self._lift_again()
 
     def _judged(self, known: HoldRecord) -> HoldRecord | None:
@@ -130,7 +140,7 @@ class Learning:
             now = form if now is None else join(now, form)
         return now
 
-    def _forget(self, names: frozenset[str]) -> None:
+    def _forget_of(self, names: frozenset[str]) -> None:
         """Forget what these signed and what does not say how its hold stands: as it was judged."""
         for raw, record in list(self._believed.items()):
             stands = self._revocations.holds.get(record.hold.id)

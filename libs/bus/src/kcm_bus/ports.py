@@ -7,7 +7,7 @@ code in between is the same.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -134,7 +134,22 @@ class Memory(Protocol):
         ...
 
     def remember(self, hold_id: bytes, statement: bytes) -> None:
-        """Keep what is known of a hold, soon: nothing waits for it, and nothing is raised."""
+        """Keep what is known of a hold, soon: nothing waits for it, and nothing is raised.
+
+        A page of lifted holds is kept in the same way, under an id of its place.
+        """
+        ...
+
+    def archive(self, hold_id: bytes, statement: bytes) -> None:
+        """Keep what a page ends, apart from what is recalled: nothing waits for it."""
+        ...
+
+    def archived(self, hold_ids: Sequence[bytes]) -> dict[bytes, bytes]:
+        """What is archived of these holds, to be verified; raises ``OSError``."""
+        ...
+
+    def archived_between(self, least: bytes, most: bytes, count: int) -> dict[bytes, bytes]:
+        """What is archived of ``count`` holds by id, both bounds among them; raises ``OSError``."""
         ...
 
     async def close(self) -> None:

@@ -2,7 +2,8 @@
 
 A region's stream can be lost with every process that knew what was in it: one broker, one Core, one
 power cut. Holds are few and small, so each Core keeps them itself and writes to the stream what it
-lacks. Files hold signed statements and nothing secret; what was changed in one is not believed.
+lacks; pages of lifted holds too, and what a page ends goes into an archive beside them. Files hold
+signed statements and nothing secret; what was changed in one is not believed.
 
 Nothing waits for the disk: a hold is in force before it is remembered, and is remembered a few
 milliseconds later by a thread. What cannot be written is tried again until it can, each hold by
@@ -15,13 +16,15 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from hashlib import sha256
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
+from kcm_bus.archive import HoldArchive
 from kcm_bus.config import ConfigError
 from kcm_bus.disk import sync_directory, write_whole
 from kcm_bus.ports import Unkept
@@ -34,6 +37,9 @@ CLOSE_S: Final = 2.0
 
 RETRY_S: Final = 0.25
 """Seconds until what could not be written is tried again; doubles."""
+
+ARCHIVED_AT_ONCE: Final = 1024
+"""Statements that go into the archive in one step."""
 
 RETRY_MAX_S: Final = 5.0
 """Seconds between two attempts at most: whoever freed the disk does not wait long."""
@@ -77,6 +83,9 @@ class HoldFiles:
         self._kept: dict[bytes, bytes] = {}
         """By hold, the digest of the statement that is on disk."""
         self._unkept: dict[bytes, Unkept] = {}
+        self._old: dict[bytes, bytes] = {}
+        """Statements of lifted holds that go into the archive."""
+        self._archive: Final = HoldArchive(directory)
         self._changed: Callable[[bytes], None] = _nobody
         self._task: asyncio.Task[None] | None = None
         self._more: Final = asyncio.Event()
@@ -119,9 +128,27 @@ class HoldFiles:
         """Keep what is known of a hold, soon; a later statement takes the place of this one."""
         self._fresh[hold_id] = statement
         self._failed.pop(hold_id, None)
-        self._more.set()
-        if self._task is None or self._task.done():
-            self._task = asyncio.get_running_loop().create_task(self._write_all())
+        self._begin()
+
+    def archive(self, hold_id: bytes, statement: bytes) -> None:
+        """Keep what a page ends where nobody reads it at the next start, soon."""
+        self._fresh.pop(hold_id, None)
+        self._failed.pop(hold_id, None)
+        self._unkept.pop(hold_id, None)
+        self._old[hold_id] = statement
+        self._begin()
+
+    def archived(self, hold_ids: Sequence[bytes]) -> dict[bytes, bytes]:
+        """Return what is archived of these holds; raises ``OSError``."""
+        found = self._archive.get(hold_ids)
+        return found | {one: self._old[one] for one in hold_ids if one in self._old}
+
+    def archived_between(self, least: bytes, most: bytes, count: int) -> dict[bytes, bytes]:
+        """Return what is archived of ``count`` holds by id, both bounds among them.
+
+        Raises ``OSError``.
+        """
+        return self._archive.between(least, most, count)
 
     async def close(self) -> None:
         """Wait, for a short time, until what was said is kept."""
@@ -132,9 +159,18 @@ class HoldFiles:
         if self._unkept:
             log.error("%d holds are not kept on disk", len(self._unkept))
 
+    def _begin(self) -> None:
+        self._more.set()
+        if self._task is None or self._task.done():
+            self._task = asyncio.get_running_loop().create_task(self._write_all())
+
     async def _write_all(self) -> None:
         wait = RETRY_S
         while True:
+            # Holds first, and pages with them: what they end is put away after they are kept.
+            if not self._fresh and not self._failed and self._old:
+                await self._put_away()
+                continue
             if not self._fresh:
                 if not self._failed or self._closing:
                     return
@@ -150,6 +186,28 @@ class HoldFiles:
                 self._note(hold_id, batch[hold_id], trouble)
             if not self._unkept:
                 wait = RETRY_S
+
+    async def _put_away(self) -> None:
+        """Move what pages end into the archive; where that fails it is kept as it was."""
+        batch = dict(islice(self._old.items(), ARCHIVED_AT_ONCE))
+        moved = await asyncio.to_thread(self._move, batch)
+        for hold_id, statement in batch.items():
+            if self._old.get(hold_id) == statement:
+                del self._old[hold_id]
+            if moved:
+                self._kept.pop(hold_id, None)
+            elif hold_id not in self._kept:
+                self._fresh.setdefault(hold_id, statement)
+
+    def _move(self, batch: Mapping[bytes, bytes]) -> bool:
+        try:
+            self._archive.put(batch)
+            for hold_id in batch:
+                (self._directory / f"{hold_id.hex()}{_SUFFIX}").unlink(missing_ok=True)
+        except OSError as error:
+            log.error("lifted holds are not archived, and are read again at the start: %s", error)
+            return False
+        return True
 
     def _try(self, batch: Mapping[bytes, bytes]) -> dict[bytes, Unkept | None]:
         """Write each by itself; ``None`` for what is on disk now."""
@@ -197,6 +255,17 @@ class NoMemory:
     def kept(self, hold_id: bytes, statement: bytes) -> bool:  # noqa: ARG002 - the port's form
         """Nobody relies on it: there is nothing that it fails to keep."""
         return True
+
+    def archive(self, hold_id: bytes, statement: bytes) -> None:
+        """Nowhere."""
+
+    def archived(self, hold_ids: Sequence[bytes]) -> dict[bytes, bytes]:  # noqa: ARG002
+        """Nothing."""
+        return {}
+
+    def archived_between(self, least: bytes, most: bytes, count: int) -> dict[bytes, bytes]:  # noqa: ARG002
+        """Nothing."""
+        return {}
 
     def listen(self, changed: Callable[[bytes], None]) -> None:
         """Nothing changes."""

@@ -17,6 +17,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 from kcm_control.completeness import RegionFacts
+from kcm_control.holds import HoldRecord
 from kcm_control.knowledge import Knowledge
 from kcm_control.leases import FOREVER
 from kcm_control.marks import Mark
@@ -35,6 +36,7 @@ from kcm_bus.config import ConfigError
 from kcm_bus.durable import DurableHolds
 from kcm_bus.emitting import Emit
 from kcm_bus.learning import Learning, to_record
+from kcm_bus.lift_pages import LiftPages, is_page
 from kcm_bus.membership import Membership
 from kcm_bus.onrecord import RETRY_S, OnRecord
 from kcm_bus.ports import Arrived, Entry, Following, Log, Memory, Messages
@@ -115,7 +117,19 @@ class KillSwitch:
             clock=clock,
             randomness=randomness,
         )
-        self._clearing: Final = Clearing(membership, stream, emit, randomness)
+        self._clearing: Final = Clearing(membership, stream, randomness, self._cleared)
+        self._expiring: Final = Clearing(membership, stream, randomness, _ignore)
+        self.lifts: Final = LiftPages(
+            membership=membership,
+            stream=stream,
+            memory=memory,
+            revocations=revocations,
+            learn=self.learning.learn,
+            ended=self._ended,
+            expire=self._expiring.clear,
+            emit=emit,
+            randomness=randomness,
+        )
         self.record: Final = OnRecord(
             membership=membership,
             stream=stream,
@@ -147,6 +161,7 @@ class KillSwitch:
             await self._catch_up_somehow()
         self._durable.mend()
         self.rosters.mend()
+        self.lifts.mend()
         self._spawn(self.record.keep())
 
     async def close(self) -> None:
@@ -156,6 +171,8 @@ class KillSwitch:
             self._looking.cancel()
         self._durable.close()
         self._clearing.close()
+        self._expiring.close()
+        self.lifts.close()
         self._memory.listen(_ignore)
         await self.rosters.close()
         for task in list(self._tasks):
@@ -163,6 +180,12 @@ class KillSwitch:
         await self.record.end()
         await self._following.close()
         await self._memory.close()
+
+    def learn(self, raw: bytes) -> bytes:
+        """Take a hold, a lift or a page of lifts; returns its id, or key. Raises ``Untrusted``."""
+        if is_page(raw):
+            return self.lifts.take(raw)
+        return self.learning.learn(raw).hold.id
 
     def issue(self, raw: bytes) -> None:
         """Take a hold or lift that nobody heard of yet, and write it at once; raises ``Untrusted``.
@@ -291,6 +314,7 @@ class KillSwitch:
         self.record.boots.resumed(behind, self._clock.elapsed())
         self._knowledge.resumed(behind)
         self._durable.forget(behind)
+        self.lifts.forget(behind)
 
     def went_back(self) -> None:
         """Nothing is known any more."""
@@ -303,6 +327,8 @@ class KillSwitch:
             match subjects.control_noun(entry.subject):
                 case "hold":
                     self._on_hold(entry)
+                case "lifts":
+                    self.lifts.receive(entry)
                 case "lease":
                     self.record.take(entry)
                 case "fence":
@@ -337,13 +363,14 @@ class KillSwitch:
         self._recalling = True
         for raw in self._memory.recall():
             try:
-                self.learning.learn(raw)
+                self.learn(raw)
             except Untrusted as error:
                 self._refusals.record(error)
         self._recalling = False
 
     def _read_again(self) -> None:
         self._durable.forget()
+        self.lifts.forget()
         self._following.again()
 
     def _registry_differs(self) -> None:
@@ -367,6 +394,10 @@ class KillSwitch:
 
     def _on_hold(self, entry: Entry) -> None:
         place = subjects.control_hold_id(entry.subject)
+        if not entry.data:
+            # It expires: a page ends this hold, or nobody could ever believe what lay here.
+            self._durable.lost(place)
+            return
         try:
             record = self.learning.learn(entry.data)
         except Untrusted:
@@ -376,6 +407,9 @@ class KillSwitch:
         if entry.subject != subjects.control_hold(self._me.region, hold.scope, hold.id):
             # Whatever has its place there is not stored any more, and this one is not either.
             self._durable.lost(place)
+        elif self._revocations.holds.ends(record):
+            self._knowledge.held(Mark(entry.sequence, hold.id))
+            self.lifts.superseded(entry, record)
         else:
             self._knowledge.held(Mark(entry.sequence, hold.id))
             known = self._revocations.holds.get(hold.id) or record
@@ -426,12 +460,24 @@ class KillSwitch:
         """
         if not self._me.acts:
             self._cease()
+        self.lifts.judge_again(names)
         for hold_id in self.learning.judge_again(names):
             record = self._revocations.holds.get(hold_id)
             if record is not None and not record.lifted:
                 self.learning.learn(record.message)
                 self._answer(hold_id)
             self._durable.lost(hold_id)
+
+    def _ended(self, record: HoldRecord) -> int:
+        """A page ends a hold; where its message lies in the stream."""
+        self.learning.forget(record)
+        self._answered.discard(record.hold.id)
+        return self._durable.ended(record.hold.id)
+
+    def _cleared(self, count: int) -> None:
+        log.warning("%d entries of the region's stream, which were no statements, expire", count)
+        detail = "entries of the control stream that were no statements"
+        self._emit("stream.cleared", count=count, detail=detail)
 
     def _cease(self) -> None:
         """Serve nothing any more: this instance is retired, or gone from the roster."""

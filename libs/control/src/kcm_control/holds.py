@@ -11,7 +11,7 @@ two lifts the smaller bytes stand for both.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import sha256
 from typing import Final
@@ -19,6 +19,8 @@ from typing import Final
 from kcm_schemas import limits
 from kcm_schemas.control import Hold
 from kcm_schemas.signed import united
+
+from kcm_control import ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +38,8 @@ class HoldRecord:
         return self.lift is not None
 
     @property
-    def origin(self) -> str:
-        """What a lift of many has to name, beside the id, to end this hold."""
+    def group(self) -> str:
+        """The cause and origin: what a page of lifted holds has to name to end this one."""
         return f"{self.hold.cause}.{self.hold.origin}"
 
     @property
@@ -65,9 +67,10 @@ _SHARDS: Final = 256
 
 @dataclass(frozen=True)
 class _Shard:
-    """The holds of one first byte, by id."""
+    """The holds of one first byte, by id; and those that pages end, by their cause and origin."""
 
     records: Mapping[bytes, HoldRecord]
+    paged: Mapping[str, bytes] = field(default_factory=dict)
 
     @cached_property
     def digest(self) -> bytes:
@@ -75,20 +78,27 @@ class _Shard:
         lifted: dict[str, list[bytes]] = {}
         for one in sorted(self.records):
             record = self.records[one]
-            ids = lifted.setdefault(record.origin, []) if record.lifted else held
-            ids.append(one)
+            found = lifted.setdefault(record.group, []) if record.lifted else held
+            found.append(one)
         total = sha256(_of(held))
-        for origin in sorted(lifted):
-            total.update(sha256(origin.encode()).digest() + _of(lifted[origin]))
+        for origin in sorted({*lifted, *self.paged}):
+            # Whoever has a hold's lift and whoever has its id in a page know the same.
+            every = ids.union(b"".join(lifted.get(origin, ())), self.paged.get(origin, b""))
+            total.update(sha256(origin.encode()).digest() + sha256(every).digest())
         return total.digest()
+
+    def ends(self, record: HoldRecord) -> bool:
+        """Whether a page says that a hold was lifted."""
+        paged = self.paged.get(record.group)
+        return paged is not None and ids.has(paged, record.hold.id)
 
     def in_order(self, after: bytes) -> Iterator[HoldRecord]:
         """The records above ``after``, by id."""
         return (self.records[one] for one in sorted(self.records) if one > after)
 
 
-def _of(ids: list[bytes]) -> bytes:
-    return sha256(b"".join(ids)).digest()
+def _of(them: list[bytes]) -> bytes:
+    return sha256(b"".join(them)).digest()
 
 
 _EMPTY: Final = _Shard({})
@@ -98,8 +108,11 @@ _EMPTY: Final = _Shard({})
 class HoldSet:
     """Holds by id. Immutable: a merge makes a new set.
 
-    Lifted holds stay for a month, and every purge adds one: what is new is put into one of many
-    shards, and the others are shared with the set before.
+    What is new is put into one of many shards, and the others are shared with the set before.
+
+    A hold that a page ends is 16 bytes here, and no record. Its id commits to it, so when it comes
+    again it is known, and stays lifted. Pages alone are no verdict: an id in one says nothing of a
+    hold of another cause or origin.
     """
 
     _shards: tuple[_Shard, ...] = (_EMPTY,) * _SHARDS
@@ -119,25 +132,51 @@ class HoldSet:
     def add(self, record: HoldRecord) -> HoldSet:
         """The join with one record; the same object when nothing is new."""
         hold_id = record.hold.id
-        known = self.get(hold_id)
+        shard = self._shards[_shard(hold_id)]
+        known = shard.records.get(hold_id)
         joined = record if known is None else join(known, record)
-        if joined == known:
+        if joined == known or (known is None and shard.ends(record)):
             return self
-        at = _shard(hold_id)
-        shards = list(self._shards)
-        shards[at] = _Shard({**shards[at].records, hold_id: joined})
-        return HoldSet(tuple(shards))
+        return self._with(hold_id[0], replace(shard, records={**shard.records, hold_id: joined}))
+
+    def ends(self, record: HoldRecord) -> bool:
+        """Whether a page says that a hold was lifted: then it is none of the records here."""
+        return self._shards[_shard(record.hold.id)].ends(record)
+
+    def paged(self, prefix: int, group: str) -> bytes:
+        """The ids that pages end, of one first byte, and cause and origin."""
+        return self._shards[prefix].paged.get(group, b"")
+
+    @property
+    def paged_count(self) -> int:
+        """How many ids are in pages."""
+        paged = (found for shard in self._shards for found in shard.paged.values())
+        return sum(map(len, paged)) // limits.ID_SIZE
+
+    def turned(self, prefix: int, group: str, paged: bytes) -> tuple[HoldSet, list[HoldRecord]]:
+        """The set in which pages end these ids of one first byte, and the records that go for it.
+
+        ``group`` is as in ``HoldRecord``, ``paged`` as in ``kcm_control.ids``. Ids that pages ended
+        before, and do not any more, are not known at all until somebody brings their holds.
+        """
+        shard = self._shards[prefix]
+        others = {key: value for key, value in shard.paged.items() if key != group}
+        turned = replace(shard, paged=others | ({group: paged} if paged else {}))
+        gone = [record for record in shard.records.values() if turned.ends(record)]
+        if gone:
+            left = {key: one for key, one in shard.records.items() if not turned.ends(one)}
+            turned = replace(turned, records=left)
+        return self._with(prefix, turned), gone
 
     def judged(self, hold_id: bytes, record: HoldRecord | None) -> HoldSet:
         """The set in which a hold stands as it is believed by a new roster; ``None``: not at all.
 
         The one way in which a set gets smaller. Whoever has the same roster does the same.
         """
-        at = _shard(hold_id)
-        shards = list(self._shards)
-        others = {key: one for key, one in shards[at].records.items() if key != hold_id}
-        shards[at] = _Shard(others if record is None else {**others, hold_id: record})
-        return HoldSet(tuple(shards))
+        shard = self._shards[_shard(hold_id)]
+        others = {key: one for key, one in shard.records.items() if key != hold_id}
+        records = others if record is None else {**others, hold_id: record}
+        return self._with(_shard(hold_id), replace(shard, records=records))
 
     def get(self, hold_id: bytes) -> HoldRecord | None:
         """The record of one hold."""
@@ -158,14 +197,14 @@ class HoldSet:
         """The digests of the shards in order: 256 of 32 bytes each."""
         return b"".join(shard.digest for shard in self._shards)
 
-    def unlike(self, parts: bytes, after: bytes = b"") -> Iterator[HoldRecord]:
-        """The records above ``after``, by id, of every shard whose digest is another in ``parts``.
+    def unlike(self, parts: bytes, prefix: int) -> Iterator[HoldRecord]:
+        """The records of a first byte, by id, unless their digest is the one in ``parts``.
 
         ``parts`` is the ``parts`` of another set.
         """
-        for at, shard in enumerate(self._shards):
-            if shard.digest != parts[32 * at : 32 * (at + 1)]:
-                yield from shard.in_order(after)
+        shard = self._shards[prefix]
+        if shard.digest != parts[32 * prefix : 32 * (prefix + 1)]:
+            yield from shard.in_order(b"")
 
     def in_order(self, after: bytes = b"") -> Iterator[HoldRecord]:
         """The records whose ids are above ``after``, by id: the same everywhere.
@@ -187,6 +226,9 @@ class HoldSet:
             for one in sorted(shard.records):
                 if least <= one <= most:
                     yield shard.records[one]
+
+    def _with(self, at: int, shard: _Shard) -> HoldSet:
+        return HoldSet((*self._shards[:at], shard, *self._shards[at + 1 :]))
 
     def __iter__(self) -> Iterator[HoldRecord]:
         return (record for shard in self._shards for record in shard.records.values())

@@ -87,6 +87,16 @@ class Revocations:
         self._index(record)
         return self._reached(record) if before.lifted and self.counts(record) else ()
 
+    def turned(self, prefix: int, group: str, paged: bytes) -> list[HoldRecord]:
+        """Pages end these holds of one first byte from now on, and no others; see ``HoldSet``.
+
+        Returns the records that were known of them: they are not kept any more.
+        """
+        self.holds, gone = self.holds.turned(prefix, group, paged)
+        for record in gone:
+            self._forget(record)
+        return gone
+
     def counts(self, record: HoldRecord) -> bool:
         """Whether a hold counts here, if it is not lifted.
 

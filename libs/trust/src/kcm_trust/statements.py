@@ -6,7 +6,7 @@ from typing import Final
 
 from kcm_schemas import limits
 from kcm_schemas.codec import decode, encode
-from kcm_schemas.control import Cause, Hold, Lift, Scope
+from kcm_schemas.control import Cause, Hold, Lift, Lifts, Scope
 from kcm_schemas.signed import Kind, read_signed
 
 from kcm_trust.identity import Identity
@@ -59,6 +59,12 @@ def l1_hold(
 def lift(identity: Identity, held: bytes, *, issued_ms: int, reason: str) -> bytes:
     """A signed end of the signed hold ``held``."""
     return encode(identity.sign(Kind.LIFT, Lift(hold=held, issued_ms=issued_ms, reason=reason)))
+
+
+def lifts(identity: Identity, *, cause: Cause, origin: str, issued_ms: int, ids: bytes) -> bytes:
+    """A signed page of lifted holds; ``ids`` are in order and begin with one byte."""
+    page = Lifts(cause=cause, origin=origin, prefix=ids[0], issued_ms=issued_ms, ids=ids)
+    return encode(identity.sign(Kind.LIFTS, page))
 
 
 def signers(raw: bytes) -> frozenset[str]:

@@ -11,7 +11,7 @@ tenant, link, service     an operator with role ``admin``
 accepted                  a Core of the region it names
 hold, cause operator      an operator with role ``security``
 hold, cause l1            a Core of the origin region; only on a link
-lift                      an operator with role ``security``; for an L1's hold also a
+lift, lifts               an operator with role ``security``; for an L1's hold also a
                           Core of the origin region
 root-keys, service-keys   a Core of the region it names
 receipt, lease            the instance that it names, in the role and region it names
@@ -59,7 +59,17 @@ from kcm_schemas.audit import AuditBatch
 from kcm_schemas.auditing import AuditHead, StreamHead, Trim
 from kcm_schemas.codec import Message, decode, encode
 from kcm_schemas.codes import KcmError
-from kcm_schemas.control import Fence, Hold, Lease, Lift, Proof, PullReply, PullRequest, Receipt
+from kcm_schemas.control import (
+    Fence,
+    Hold,
+    Lease,
+    Lift,
+    Lifts,
+    Proof,
+    PullReply,
+    PullRequest,
+    Receipt,
+)
 from kcm_schemas.registry import (
     Accepted,
     Link,
@@ -91,6 +101,7 @@ __all__ = [
     "Untrusted",
     "VerifiedHold",
     "VerifiedLift",
+    "VerifiedLifts",
     "Verifier",
     "hold_id",
     "majority_is_possible",
@@ -150,6 +161,15 @@ class VerifiedLift:
     lift: Lift
     held: VerifiedHold
     issuer: str
+    raw: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedLifts:
+    """A page of lifted holds, with its one signer."""
+
+    lifts: Lifts
+    signer: str
     raw: bytes
 
 
@@ -269,6 +289,20 @@ class Verifier:
         """A lift and the hold it embeds."""
         statement, signers = self._signed(raw, _MAY_HOLD, Kind.LIFT)
         return self._lifted(statement, signers, raw)
+
+    def lifts(self, raw: bytes) -> VerifiedLifts:
+        """A page of lifted holds, by one who may lift each hold of its cause and origin."""
+        statement, signers = self._signed(raw, _MAY_HOLD, Kind.LIFTS)
+        signer = _one(signers)
+        body = _body(Lifts, statement)
+        if body.origin not in self._regions:
+            raise Untrusted("the holds are of a region that is not on the roster")
+        if not _security(signer):
+            if body.cause != "l1":
+                raise Untrusted("the signer is not an operator with role security")
+            self._in_region(signers, body.origin)
+        self._counts(statement, signers)
+        return VerifiedLifts(body, name_of(signer), raw)
 
     def hold_or_lift(self, raw: bytes) -> VerifiedHold | VerifiedLift:
         """What a hold's subject carries."""

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
-from typing import Final
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final, NamedTuple
 
 from kcm_bus.admission import Budgets
 from kcm_bus.clock import Clock, Randomness
@@ -26,7 +26,6 @@ from kcm_bus.serving import describe
 from kcm_bus.switch import KillSwitch
 from kcm_control.boots import said_ms
 from kcm_control.completeness import RegionFacts
-from kcm_control.holds import HoldRecord
 from kcm_control.marks import Mark
 from kcm_control.revocation import Revocations
 from kcm_control.timing import Timing
@@ -61,7 +60,15 @@ STORE_S: Final = 3.0
 STORE_POLL_S: Final = 0.01
 """Seconds between two looks whether it is."""
 
-NOTHING: Final = b""
+
+class Known(NamedTuple):
+    """The digests of what somebody knows: of holds, and of the pages of those that are lifted."""
+
+    parts: bytes
+    pages: bytes
+
+
+NOTHING: Final = Known(b"", b"")
 """What a pull names that asks for no holds: their progress is asked for often."""
 
 FIRST: Final = bytes(limits.ID_SIZE)
@@ -98,6 +105,8 @@ class Regions:
         self._budgets: Final = Budgets()
         self._refusals: Final = Refusals("pulls", emit, clock)
         self._fenced: dict[str, float] = {}
+        self._same: dict[str, float] = {}
+        """When each region was asked last of those times at which it knew what was known here."""
         self._stated: dict[str, Fence] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._asked: set[str] = set()
@@ -148,6 +157,21 @@ class Regions:
         """What this region's stream says of a hold, and of who is on record there."""
         return (await self._switch.facts(hold_id))[1]
 
+    def all_same_since(self, moment: float) -> bool:
+        """Whether every other region in service knew, since then, all that was known here."""
+        others = [other for other in self._others if not self._revocations.retired(other)]
+        return all(self._same.get(other, float("-inf")) >= moment for other in others)
+
+    def _unlike(self, theirs: Known, after: bytes) -> Iterator[bytes]:
+        """Statements that somebody lacks who knows this, by id and key, behind one of them."""
+        if theirs == NOTHING:
+            return
+        holds, pages = self._revocations.holds, self._switch.lifts.pages
+        for prefix in range(after[0], 256):
+            records = [(one.hold.id, one.message) for one in holds.unlike(theirs.parts, prefix)]
+            found = [(one.key, one.raw) for one in pages.unlike(theirs.pages, prefix)]
+            yield from (raw for key, raw in sorted(records + found) if key > after)
+
     async def _keep_asking(self, other: str) -> None:
         every = self._timing.pull_every_s
         while not self._closing:
@@ -183,7 +207,8 @@ class Regions:
     async def _learn_from(self, region: str) -> bool:
         after = FIRST
         for _ in range(PAGES_MAX):
-            reply = await self._pull(region, FIRST, after, self._revocations.holds.parts)
+            asked = self._clock.elapsed()
+            reply = await self._pull(region, FIRST, after, self._known())
             if reply is None:
                 return False
             try:
@@ -192,9 +217,14 @@ class Regions:
                 # Whatever follows is not reached any more: no fence may say that it was.
                 log.warning("a hold of region %s was not believed: %s", region, error)
                 return False
+            if reply.same:
+                self._same[region] = asked
             if reply.same or not reply.more:
                 return True
         return False
+
+    def _known(self) -> Known:
+        return Known(self._revocations.holds.parts, self._switch.lifts.pages.digests)
 
     async def _learn_all(self, statements: list[bytes]) -> bytes:
         """Learn holds and lifts, and return the highest id. Raises ``Untrusted``.
@@ -204,7 +234,7 @@ class Regions:
         """
         highest = b""
         for count, raw in enumerate(sorted(statements, key=_is_lift), 1):
-            highest = max(highest, self._switch.learning.learn(raw).hold.id)
+            highest = max(highest, self._switch.learn(raw))
             if count % SLICE == 0:
                 await asyncio.sleep(0)
         return highest
@@ -236,12 +266,17 @@ class Regions:
         await self._stream.put(subjects.control_fence(self._me.region, other), body)
 
     async def _pull(
-        self, region: str, hold_id: bytes, after: bytes, parts: bytes
+        self, region: str, hold_id: bytes, after: bytes, known: Known
     ) -> PullReply | None:
         """Ask another region; ``None`` when it does not answer, or not in a way to be believed."""
         nonce = self._random.public(limits.ID_SIZE)
         request = PullRequest(
-            region=self._me.region, nonce=nonce, after=after, parts=parts, hold_id=hold_id
+            region=self._me.region,
+            nonce=nonce,
+            after=after,
+            parts=known.parts,
+            pages=known.pages,
+            hold_id=hold_id,
         )
         body = encode(self._me.identity.sign(Kind.PULL, request))
         subject = subjects.pull(region, self._me.region)
@@ -275,14 +310,14 @@ class Regions:
     async def _answer(self, request: PullRequest, reply_to: str) -> None:
         try:
             position, facts = await self._switch.facts(request.hold_id)
-            known = self._revocations.holds
-            asked = known.get(request.hold_id)
-            found = known.unlike(request.parts, request.after) if request.parts else ()
-            page, more = page_of(found)
+            known = self._known()
+            theirs = Known(request.parts, request.pages)
+            asked = self._revocations.holds.get(request.hold_id)
+            page, more = page_of(self._unlike(theirs, request.after))
             reply = PullReply(
                 region=self._me.region,
                 nonce=request.nonce,
-                same=request.parts == known.parts,
+                same=theirs == known,
                 more=more,
                 position=position,
                 durable_at=facts.durable_at,
@@ -302,18 +337,18 @@ class Regions:
 
 def _is_lift(raw: bytes) -> bool:
     try:
-        return read_signed(raw).kind is Kind.LIFT
+        return read_signed(raw).kind in (Kind.LIFT, Kind.LIFTS)
     except KcmError:
         return False
 
 
-def page_of(records: Iterable[HoldRecord]) -> tuple[list[bytes], bool]:
-    """As many holds as one answer takes, and whether there are more."""
+def page_of(statements: Iterable[bytes]) -> tuple[list[bytes], bool]:
+    """As many statements as one answer takes, and whether there are more."""
     page: list[bytes] = []
     size = 0
-    for record in records:
-        size += len(record.message)
+    for raw in statements:
+        size += len(raw)
         if page and (size > PAGE_BYTES or len(page) >= limits.HOLDS_MAX):
             return page, True
-        page.append(record.message)
+        page.append(raw)
     return page, False

@@ -1,0 +1,134 @@
+"""Pages of lifted holds: each is one signer's word that many holds have ended.
+
+Every reader takes the union of all pages that it believes, so a page never has to be merged with
+somebody else's. Of one place (signer, cause, origin, first byte of the ids) the largest page counts
+alone where it has the ids of the others. A signer who lost his own page may have signed another
+one: then both count, and the largest is the one that a stream stores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import sha256
+from typing import Final, NamedTuple
+
+from kcm_schemas.control import Cause
+
+from kcm_control import ids
+
+FORMS_MAX: Final = 4
+"""Pages of one place that count beside each other; only who loses own pages makes a second one."""
+
+_PREFIXES: Final = 256
+_NOTHING: Final = bytes(16)
+
+
+class Place(NamedTuple):
+    """Where a page belongs: one signer writes there."""
+
+    cause: Cause
+    origin: str
+    signer: str
+    prefix: int
+
+    @property
+    def group(self) -> str:
+        """The cause and origin of the holds that it can end: ``HoldRecord.origin``."""
+        return f"{self.cause}.{self.origin}"
+
+
+@dataclass(frozen=True)
+class Page:
+    """A verified page as it was signed; ``ids`` as in ``kcm_control.ids``."""
+
+    place: Place
+    ids: bytes
+    raw: bytes
+
+    @cached_property
+    def key(self) -> bytes:
+        """16 bytes that name it, in order among the ids of holds: its own first byte is theirs."""
+        return bytes((self.place.prefix,)) + sha256(self.raw).digest()[:15]
+
+
+class Pages:
+    """All pages that count."""
+
+    def __init__(self) -> None:
+        self._forms: dict[Place, list[Page]] = {}
+        self._keys: dict[int, dict[bytes, Page]] = {}
+        self._digests: list[bytes] = [_NOTHING] * _PREFIXES
+
+    def put(self, page: Page) -> bool:
+        """Take a page; whether it counts, and none of its place has all of its ids already."""
+        known = self._forms.get(page.place, [])
+        if any(not ids.without(page.ids, one.ids) for one in known):
+            return False
+        kept = [page, *(one for one in known if ids.without(one.ids, page.ids))]
+        kept.sort(key=lambda one: (len(one.ids), one.key), reverse=True)
+        self._replace(page.place, kept[:FORMS_MAX])
+        return any(one is page for one in kept[:FORMS_MAX])
+
+    def drop(self, page: Page) -> None:
+        """A page does not count any more."""
+        kept = [one for one in self._forms.get(page.place, []) if one != page]
+        self._replace(page.place, kept)
+
+    def best(self, place: Place) -> Page | None:
+        """The page that a stream stores."""
+        forms = self._forms.get(place)
+        return forms[0] if forms else None
+
+    def own(self, place: Place) -> bytes:
+        """All ids of one place."""
+        return self._of(self._forms.get(place, []))
+
+    def ids(self, group: str, prefix: int, among: Callable[[Place], bool] | None = None) -> bytes:
+        """The ids that pages end, of one cause and origin, and first byte.
+
+        With ``among``, those of each such place's best page.
+        """
+        found = b""
+        for page in self._keys.get(prefix, {}).values():
+            counts = among is None or (self.best(page.place) == page and among(page.place))
+            if page.place.group == group and counts:
+                found = ids.union(found, page.ids)
+        return found
+
+    @property
+    def places(self) -> list[Place]:
+        """Where there is a page."""
+        return list(self._forms)
+
+    @property
+    def digests(self) -> bytes:
+        """16 bytes for each first byte, which two share who have the same pages there."""
+        return b"".join(self._digests)
+
+    def unlike(self, digests: bytes, prefix: int) -> Iterator[Page]:
+        """The pages of a first byte, by key, unless their digest is the one in ``digests``."""
+        if self._digests[prefix] != digests[16 * prefix : 16 * (prefix + 1)]:
+            pages = self._keys.get(prefix, {})
+            yield from (pages[key] for key in sorted(pages))
+
+    def __iter__(self) -> Iterator[Page]:
+        return (page for forms in self._forms.values() for page in forms)
+
+    @staticmethod
+    def _of(forms: list[Page]) -> bytes:
+        found = b""
+        for page in forms:
+            found = ids.union(found, page.ids)
+        return found
+
+    def _replace(self, place: Place, forms: list[Page]) -> None:
+        here = self._keys.setdefault(place.prefix, {})
+        for one in self._forms.pop(place, []):
+            del here[one.key]
+        if forms:
+            self._forms[place] = forms
+        here.update((one.key, one) for one in forms)
+        keys = b"".join(sorted(here))
+        self._digests[place.prefix] = sha256(keys).digest()[:16] if keys else _NOTHING

@@ -1,0 +1,305 @@
+"""Pages of lifted holds: thousands of ended holds take sixteen bytes each, and stay ended."""
+
+import asyncio
+
+import pytest
+from kcm_control import ids
+from kcm_schemas import subjects
+from kcm_trust.statements import lifts
+
+from tests.fakes.virtual import let_pass, until
+from tests.unit.switch.rig import LINK, held, hold, lifted, tenant
+from tests.unit.switch.test_rosters import (
+    follows_rosters,
+    listing,
+    removed,
+    signed,
+    without,
+)
+from tests.vectors.families.messages import identity
+
+PLACE = ("operator", "eu", "security", 0)
+
+
+def some(count=3, prefix=0, **changes):
+    """Holds whose ids begin with one byte."""
+    found = []
+    while len(found) < count:
+        one = hold(**changes)
+        if one.id[0] == prefix:
+            found.append(one)
+    return sorted(found, key=lambda one: one.id)
+
+
+def page(holds, signer="security", cause="operator", origin="eu"):
+    them = ids.of(one.id for one in holds)
+    return lifts(identity(signer), cause=cause, origin=origin, issued_ms=9, ids=them)
+
+
+def at(one, region="eu"):
+    return subjects.control_hold(region, one.scope, one.id)
+
+
+def page_at(signer="security", cause="operator", prefix=0):
+    return subjects.control_lifts("eu", cause, "eu", signer, prefix)
+
+
+def put(boot, holds, make=lifted):
+    for one in holds:
+        boot.stream.store(at(one), make(one))
+
+
+def data(boot, subject):
+    entry = boot.stream.entries.get(subject)
+    return None if entry is None else entry.data
+
+
+@pytest.fixture
+def boot(system):
+    made = follows_rosters(system.boot("core-eu-1"))
+    made.learn(LINK, tenant())
+    return made
+
+
+async def test_a_page_takes_the_place_of_what_it_ends(system, boot):
+    gateway = system.boot("gw-eu-1")
+    holds = some()
+    put(boot, holds)
+    await asyncio.gather(boot.start(), gateway.start())
+    digest = boot.revocations.holds.digest
+    boot.switch.learn(page(holds))
+    await until(lambda: all(data(boot, at(one)) == b"" for one in holds))
+    assert data(boot, page_at()) == page(holds)
+    for one in (boot, gateway):
+        await until(lambda one=one: len(one.revocations.holds) == 0)
+        assert one.revocations.holds.digest == digest
+        assert one.revocations.holds.paged_count == len(holds)
+        assert not one.revocations.killed("acme")
+        assert one.count("hold.lifted") == len(holds), "once each, when the lift was learned"
+        assert one.switch.learning._believed == {}
+    found = boot.memory.archived([one.id for one in holds])
+    assert found == {one.id: lifted(one) for one in holds}
+
+
+async def test_what_a_page_ends_kills_nobody_when_it_comes_again(system, boot):
+    gateway = system.boot("gw-eu-1")
+    gateway.learn(LINK, tenant())
+    holds = some()
+    put(boot, holds)
+    await asyncio.gather(boot.start(), gateway.start())
+    boot.switch.learn(page(holds))
+    await until(lambda: gateway.revocations.holds.paged_count)
+    for member in (boot, gateway):
+        member.purged.clear()
+        member.switch.learn(held(holds[0]))
+        assert not member.revocations.killed("acme")
+        assert member.purged == []
+        assert member.switch.learning.receipt(holds[0].id) is None
+    put(boot, holds[:1], make=held)
+    await until(lambda: data(boot, at(holds[0])) == b"")
+
+
+async def test_a_boot_knows_from_the_page_alone_and_a_core_without_a_stream_from_its_disk(
+    system, boot
+):
+    holds = some()
+    put(boot, holds)
+    await boot.start()
+    boot.switch.learn(page(holds))
+    await until(lambda: all(data(boot, at(one)) == b"" for one in holds))
+    digest = boot.revocations.holds.digest
+    for one in holds:
+        boot.stream.expire(at(one))
+    late = system.boot("core-eu-2")
+    await late.start()
+    assert late.revocations.holds.digest == digest
+    assert late.memory.archived([holds[0].id]) == {}
+    await boot.close()
+    await late.close()
+    system.streams["eu"].recreate()
+    again = system.boot("core-eu-1")
+    again.learn(LINK, tenant())
+    await again.start()
+    assert again.revocations.holds.digest == digest
+    await until(lambda: data(boot, page_at()) == page(holds))
+    again.switch.learn(held(holds[0]))
+    assert not again.revocations.killed("acme")
+
+
+async def test_a_page_ends_a_hold_in_force_like_a_lift(boot):
+    one = some(1)[0]
+    put(boot, [one], make=held)
+    await boot.start()
+    assert boot.revocations.killed("acme")
+    boot.switch.learn(page([one]))
+    assert not boot.revocations.killed("acme")
+    assert boot.count("hold.lifted") == 1
+    boot.switch.learn(lifted(one))
+    assert boot.count("hold.lifted") == 1
+
+
+@pytest.mark.parametrize(
+    ("signer", "cause", "ends"),
+    [
+        ("security-2", "operator", True),
+        ("core-eu-1", "operator", False),
+        ("core-us-1", "l1", False),
+        ("core-eu-2", "l1", False),
+        ("gw-eu-1", "operator", False),
+    ],
+)
+async def test_an_operators_kill_ends_by_a_page_of_who_may_lift_it(boot, signer, cause, ends):
+    """A Core may write a page of its own key's holds: an operator's id in it says nothing."""
+    one = some(1)[0]
+    put(boot, [one], make=held)
+    await boot.start()
+    boot.stream.store(page_at(signer, cause), page([one], signer, cause))
+    await let_pass(1)
+    assert boot.revocations.killed("acme") != ends
+    assert data(boot, at(one)) == (b"" if ends else held(one))
+
+
+async def test_a_core_lifts_many_of_its_own_keys_holds(boot):
+    own = some(2, scope="link", target="acme-root", cause="l1")
+    put(boot, own, make=lambda one: held(one, "core-eu-1"))
+    await boot.start()
+    assert boot.revocations.killed("acme")
+    boot.switch.learn(page(own, "core-eu-2", "l1"))
+    assert not boot.revocations.killed("acme")
+    others = some(1, scope="link", target="acme-root", cause="l1", origin="us")
+    put(boot, others, make=lambda one: held(one, "core-us-1"))
+    await until(lambda: others[0].id in dict.fromkeys(boot.switch._durable._places))
+    boot.stream.store(page_at("core-eu-2", "l1"), page(own + others, "core-eu-2", "l1"))
+    await let_pass(1)
+    assert boot.revocations.holds.get(others[0].id) is not None
+
+
+@pytest.mark.parametrize("instead", ["smaller", "junk", "nothing", "other name"])
+async def test_a_page_that_shrinks_in_the_stream_is_written_again(boot, instead):
+    holds = some()
+    put(boot, holds)
+    await boot.start()
+    boot.switch.learn(page(holds))
+    await until(lambda: data(boot, page_at()) == page(holds))
+    digest = boot.revocations.holds.digest
+    match instead:
+        case "smaller":
+            boot.stream.store(page_at(), page(holds[:1]))
+        case "junk":
+            boot.stream.store(page_at(), b"\xff" * 9)
+        case "nothing":
+            boot.stream.store(page_at(), b"")
+        case _:
+            boot.stream.store(page_at(), page(holds, "security-2"))
+    assert data(boot, page_at()) != page(holds)
+    await until(lambda: data(boot, page_at()) == page(holds))
+    assert boot.revocations.holds.digest == digest
+
+
+async def test_a_signer_who_lost_his_page_takes_nothing_back(system, boot):
+    holds = some(4)
+    put(boot, holds)
+    await boot.start()
+    boot.switch.learn(page(holds[:2]))
+    boot.switch.learn(page(holds[2:]))
+    boot.switch.learn(page(holds[1:2]))
+    assert boot.revocations.holds.paged_count == len(holds)
+    assert len(boot.revocations.holds) == 0
+    boot.switch.learn(page(holds))
+    assert [one.raw for one in boot.switch.lifts.pages] == [page(holds)]
+
+
+async def test_an_empty_message_over_a_hold_that_no_page_ends_is_written_over(boot):
+    one, ended = hold(), hold()
+    put(boot, [one], make=held)
+    put(boot, [ended])
+    await boot.start()
+    for each, raw in ((one, held(one)), (ended, lifted(ended))):
+        boot.stream.store(at(each), b"")
+        await until(lambda each=each, raw=raw: data(boot, at(each)) == raw)
+    assert boot.count("statement.refused") == 0
+
+
+async def test_the_messages_expire_only_once_the_page_is_stored(boot):
+    holds = some()
+    put(boot, holds)
+    await boot.start()
+    boot.log.connected = False
+    boot.switch.learn(page(holds))
+    await let_pass(5)
+    assert all(data(boot, at(one)) == lifted(one) for one in holds)
+    boot.log.connected = True
+    await until(lambda: all(data(boot, at(one)) == b"" for one in holds))
+    wrote = [one.subject for one in boot.stream.history if one.data == page(holds)]
+    emptied = next(n for n, one in enumerate(boot.stream.history) if not one.data)
+    assert (
+        boot.stream.history.index(
+            next(one for one in boot.stream.history if one.subject == page_at())
+        )
+        < emptied
+    )
+    assert wrote == [page_at()]
+
+
+async def test_a_page_of_somebody_removed_brings_its_holds_back(system, boot):
+    """A stolen key lifts a kill and puts it into a page: when the key goes, the kill counts."""
+    gateway = follows_rosters(system.boot("gw-eu-1"))
+    gateway.learn(LINK, tenant())
+    one, other = some(2)
+    put(boot, [one, other], make=held)
+    await asyncio.gather(boot.start(), gateway.start())
+    boot.switch.learn(page([one, other], "security-2"))
+    await until(lambda: data(boot, at(one)) == b"")
+    await until(lambda: not gateway.revocations.killed("acme"))
+    boot.switch.learn(page([other]))
+    boot.me.rosters.take(signed(removed("security-2")))
+    await until(lambda: boot.revocations.killed("acme") and gateway.revocations.killed("acme"))
+    await until(lambda: data(boot, at(one)) == held(one))
+    assert boot.revocations.holds.get(other.id) is None
+    assert boot.revocations.holds.digest == gateway.revocations.holds.digest
+
+
+@pytest.mark.parametrize("listed", [False, True])
+async def test_of_somebody_retired_a_page_counts_that_the_root_lists(boot, listed):
+    one = some(1)[0]
+    put(boot, [one], make=held)
+    await boot.start()
+    boot.switch.learn(page([one], "security-2"))
+    lasting = listing(page([one], "security-2")) if listed else listing()
+    boot.me.rosters.take(signed(without("security-2", lasting)))
+    if listed:
+        await until(lambda: boot.revocations.killed("acme"))
+        boot.me.rosters.take_list("security-2", lasting.raw())
+        assert not boot.revocations.killed("acme")
+    await let_pass(2)
+    assert boot.revocations.killed("acme") != listed
+
+
+async def test_other_regions_get_pages_though_they_know_the_same(system):
+    eu, us = system.core("core-eu-1"), system.core("core-us-1")
+    holds = some()
+    for core in (eu, us):
+        for one in holds:
+            core.stream.store(at(one, core.region), lifted(one))
+    await asyncio.gather(eu.start(watch=False), us.start(watch=False))
+    digest = us.revocations.holds.digest
+    eu.switch.learn(page(holds))
+    await until(lambda: us.revocations.holds.paged_count == len(holds))
+    assert us.revocations.holds.digest == digest
+    await until(lambda: all(us.stream.entries[at(one, "us")].data == b"" for one in holds))
+
+
+async def test_a_region_that_was_away_gets_pages_and_not_what_they_end(system):
+    eu, us = system.core("core-eu-1"), system.core("core-us-1")
+    holds = some()
+    for one in holds:
+        eu.stream.store(at(one), lifted(one))
+        us.stream.store(at(one, "us"), held(one))
+    await eu.start(watch=False)
+    eu.switch.learn(page(holds))
+    await until(lambda: len(eu.revocations.holds) == 0)
+    us.learn(LINK, tenant())
+    await us.start(watch=False)
+    await until(lambda: not us.revocations.killed("acme"))
+    assert us.revocations.holds.digest == eu.revocations.holds.digest
+    assert len(eu.revocations.holds) == 0
