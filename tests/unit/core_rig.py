@@ -232,7 +232,7 @@ class Core:
         )  # fmt: skip
         rostering = Rostering(
             membership=self.me, rosters=self.rosters, feed=feed, registry=self.registry,
-            revocations=self.revocations, store=self.store, clock=world.clock,
+            revocations=self.revocations, lift_pages=(), store=self.store, clock=world.clock,
         )  # fmt: skip
         self.admin = Admin(
             membership=self.me, emit=self._emit, keeper=self.keeper, feed=feed,  # type: ignore[arg-type]

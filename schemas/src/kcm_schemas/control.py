@@ -6,6 +6,7 @@ about stands in the body, which is signed.
 
 from __future__ import annotations
 
+from hashlib import sha256
 from operator import lt
 from typing import Annotated, Final, Literal
 
@@ -80,6 +81,11 @@ class Lifts(Message):
         if (each[0][0], each[-1][0]) != (self.prefix, self.prefix):
             raise ValueError("all ids begin with the page's byte")
         return self
+
+
+def page_key(prefix: int, raw: bytes) -> bytes:
+    """16 bytes that name a signed page, in order among the ids of holds."""
+    return bytes((prefix,)) + sha256(raw).digest()[: limits.ID_SIZE - 1]
 
 
 class Receipt(Message):

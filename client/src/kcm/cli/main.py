@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from kcm.cli import compact as _compact  # noqa: F401 - a command of the group ``hold``
 from kcm.cli.audit import audit
 from kcm.cli.demo import demo
 from kcm.cli.dev import dev

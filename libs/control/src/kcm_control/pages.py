@@ -14,7 +14,7 @@ from functools import cached_property
 from hashlib import sha256
 from typing import Final, NamedTuple
 
-from kcm_schemas.control import Cause
+from kcm_schemas.control import Cause, page_key
 
 from kcm_control import ids
 
@@ -50,7 +50,7 @@ class Page:
     @cached_property
     def key(self) -> bytes:
         """16 bytes that name it, in order among the ids of holds: its own first byte is theirs."""
-        return bytes((self.place.prefix,)) + sha256(self.raw).digest()[:15]
+        return page_key(self.place.prefix, self.raw)
 
 
 class Pages:

@@ -6,7 +6,7 @@ from typing import Final
 
 from kcm_schemas import limits
 from kcm_schemas.codec import decode, encode
-from kcm_schemas.control import Cause, Hold, Lift, Lifts, Scope
+from kcm_schemas.control import Cause, Hold, Lift, Lifts, Scope, page_key
 from kcm_schemas.signed import Kind, read_signed
 
 from kcm_trust.identity import Identity
@@ -91,3 +91,18 @@ def lifted(raw: bytes) -> tuple[int, str]:
     """When a lift was signed (Unix milliseconds), and by whom. It has to be verified already."""
     statement = read_signed(raw)
     return decode(Lift, statement.body).issued_ms, statement.signatures[0].signer
+
+
+def hold_of(raw: bytes) -> bytes:
+    """The id of the hold that a lift embeds; nothing is verified. Raises ``malformed``."""
+    lift = decode(Lift, read_signed(raw).body)
+    return decode(Hold, read_signed(lift.hold).body).id
+
+
+def key_of_page(raw: bytes) -> bytes:
+    """The key of a page of lifted holds, by which lists are ordered; raises ``malformed``.
+
+    Nothing is verified.
+    """
+    page = decode(Lifts, read_signed(raw).body)
+    return page_key(page.prefix, raw)

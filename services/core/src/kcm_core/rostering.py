@@ -16,6 +16,7 @@ from kcm_bus.clock import Clock
 from kcm_bus.membership import Membership
 from kcm_bus.registry_feed import RegistryFeed
 from kcm_bus.roster_feed import RosterFeed
+from kcm_control.pages import Page
 from kcm_control.registry import Registry
 from kcm_control.revocation import Revocations
 from kcm_schemas.admin import (
@@ -30,9 +31,10 @@ from kcm_schemas.admin import (
 )
 from kcm_schemas.codec import Message, decode
 from kcm_schemas.codes import Code, KcmError
+from kcm_schemas.control import Lifts
 from kcm_schemas.registry import RegistryEntry
 from kcm_schemas.roster import Role
-from kcm_schemas.signed import read_signed
+from kcm_schemas.signed import Signed, read_signed
 from kcm_trust.envelopes import statement_digest
 from kcm_trust.rosters import entries, name_of
 from kcm_trust.statements import lifted
@@ -64,6 +66,7 @@ class Rostering:
         feed: RegistryFeed,
         registry: Registry,
         revocations: Revocations,
+        lift_pages: Iterable[Page],
         store: KeyStore,
         clock: Clock,
     ) -> None:
@@ -72,6 +75,7 @@ class Rostering:
         self._feed: Final = feed
         self._registry: Final = registry
         self._revocations: Final = revocations
+        self._lift_pages: Final = lift_pages
         self._store: Final = store
         self._clock: Final = clock
 
@@ -126,7 +130,7 @@ class Rostering:
         found: list[SignedEntry] = []
         known: dict[str, bytes | tuple[str, ...]] = {}
         everything: Iterable[tuple[str, bytes | tuple[str, ...]]] = chain(
-            self._lifts(), self._records(), self._keys(query.name)
+            self._lifts(), self._pages(), self._records(), self._keys(query.name)
         )
         for number, (what, key) in enumerate(everything):
             if number % LOOKED_AT_ONCE == 0:
@@ -151,6 +155,12 @@ class Rostering:
         for record in self._revocations.holds:
             if record.lift is not None:
                 yield f"lift {record.hold.id.hex()}", record.lift
+
+    def _pages(self) -> Iterator[tuple[str, bytes]]:
+        for page in self._lift_pages:
+            place = page.place
+            what = f"lifts {place.cause} {place.origin} {place.prefix:02x} {page.key.hex()[2:10]}"
+            yield what, page.raw
 
     def _records(self) -> Iterator[tuple[str, bytes]]:
         for key in self._feed.keys:
@@ -195,5 +205,12 @@ def _entry(what: str, raw: bytes, name: str) -> SignedEntry | None:
     statement = read_signed(raw)
     if name not in [one.signer for one in statement.signatures]:
         return None
-    time_ms = lifted(raw)[0] if what.startswith("lift ") else 0
-    return SignedEntry(what=what, digest=statement_digest(statement), time_ms=time_ms)
+    return SignedEntry(
+        what=what, digest=statement_digest(statement), time_ms=_time_ms(what, raw, statement)
+    )
+
+
+def _time_ms(what: str, raw: bytes, statement: Signed) -> int:
+    if what.startswith("lift "):
+        return lifted(raw)[0]
+    return decode(Lifts, statement.body).issued_ms if what.startswith("lifts ") else 0

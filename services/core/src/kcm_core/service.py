@@ -37,6 +37,7 @@ from kcm_trust.verify import Untrusted
 
 from kcm_core.admin import Admin
 from kcm_core.canaries import Canaries
+from kcm_core.compaction import Compaction
 from kcm_core.config import CoreConfig
 from kcm_core.directory import Directory
 from kcm_core.floors import Floors
@@ -278,10 +279,21 @@ class Core:
             feed=self._feed,
             registry=registry,
             revocations=revocations,
+            lift_pages=self._switch.lifts.pages,
             store=store,
             clock=clock,
         )
         self._admin.serve("roster", rostering.verbs)
+        self._compaction: Final = Compaction(
+            membership=membership,
+            revocations=revocations,
+            pages=self._switch.lifts,
+            regions=self._regions,
+            clock=clock,
+            chance=random.random,
+            emit=emit,
+        )
+        self._admin.serve("hold", self._compaction.verbs)
         self._vault: Final = vault
         self._leaving: asyncio.Task[None] | None = None
         membership.rosters.listen(self._judge_again)
@@ -307,6 +319,7 @@ class Core:
         await self._regions.start()
         self._watch.start()
         self._trimmer.start()
+        self._compaction.start()
         self._listeners.start()
         region = self._me.region
         await self._service.add(
@@ -364,6 +377,7 @@ class Core:
         await self._service.drain()
         await self._listeners.close()
         self._watch.close()
+        self._compaction.close()
         await self._trimmer.close()
         for tenant in self._vault.open_tenants:
             self._purge(tenant)

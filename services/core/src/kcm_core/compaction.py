@@ -1,0 +1,210 @@
+"""Pages of lifted holds: a Core writes those of its own region's keys, operators theirs.
+
+A Core pages what a customer's key of its region caused, a day after the lift, once every other
+region has it, too. What an operator placed only operators page: they read the lifts here, check
+each of them, and sign.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
+
+from kcm_bus.clock import Clock
+from kcm_bus.emitting import Emit
+from kcm_bus.lift_pages import LiftPages
+from kcm_bus.membership import Membership
+from kcm_bus.serving import describe
+from kcm_control import ids
+from kcm_control.pages import Place
+from kcm_control.revocation import Revocations
+from kcm_schemas import limits
+from kcm_schemas.admin import (
+    AdminRequest,
+    Empty,
+    LiftedPage,
+    LiftedQuery,
+    PagesPage,
+    PagesQuery,
+    PutStatement,
+)
+from kcm_schemas.codec import Message, decode
+from kcm_schemas.codes import Code, KcmError
+from kcm_trust.statements import lifted, lifts
+from kcm_trust.verify import Untrusted
+
+from kcm_core.regions import PAGE_BYTES, Regions
+
+log = logging.getLogger(__name__)
+
+EVERY_S: Final = 3600.0
+"""Seconds between two looks at what can be paged."""
+
+KEEP_S: Final = 86_400.0
+"""Seconds after its lift for which a hold is not paged: who looks at an incident finds it."""
+
+LEAST: Final = 64
+"""Lifted holds that are worth a page: fewer are left for the next look."""
+
+SAME_S: Final = 900.0
+"""Seconds within which every other region has to have known the same."""
+
+AT_ONCE: Final = 64
+"""Holds that are looked at without a wait."""
+
+FULL: Final = 0.9
+"""Part of a signer's page that may be used before somebody is warned."""
+
+POLL_S: Final = 0.01
+"""Seconds between two looks whether a page is stored."""
+
+
+class Compaction:
+    """Pages what this Core may page, and serves what operators need to page the rest."""
+
+    def __init__(
+        self,
+        *,
+        membership: Membership,
+        revocations: Revocations,
+        pages: LiftPages,
+        regions: Regions,
+        clock: Clock,
+        chance: Callable[[], float],
+        emit: Emit,
+        every_s: float = EVERY_S,
+        keep_s: float = KEEP_S,
+        least: int = LEAST,
+    ) -> None:
+        self._me: Final = membership
+        self._revocations: Final = revocations
+        self._pages: Final = pages
+        self._regions: Final = regions
+        self._clock: Final = clock
+        self._chance: Final = chance
+        self._emit: Final = emit
+        self._every_s: Final = every_s
+        self._keep_s: Final = keep_s
+        self._least: Final = least
+        self._task: asyncio.Task[None] | None = None
+        self._closing = False
+
+    @property
+    def verbs(self) -> Mapping[str, Callable[[AdminRequest], Awaitable[Message]]]:
+        """What is served; who may sign a page decides which counts."""
+        return {"lifted": self.lifted, "pages": self.list_pages, "page": self.put_page}
+
+    def start(self) -> None:
+        """Look every now and then; not all Cores at once."""
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    def close(self) -> None:
+        """Stop."""
+        self._closing = True
+        if self._task is not None:
+            self._task.cancel()
+
+    async def compact(self) -> int:
+        """Page what can be paged now; how many holds that were. Raises ``unavailable``."""
+        if not self._regions.all_same_since(self._clock.elapsed() - SAME_S):
+            return 0
+        found = await self._old()
+        if sum(map(len, found.values())) < self._least:
+            return 0
+        count = 0
+        for prefix, new in sorted(found.items()):
+            count += await self._page(prefix, new)
+        if count:
+            log.info("%d lifted holds are in pages now", count)
+            self._emit("hold.compacted", count=count, detail=f"cause l1, origin {self._me.region}")
+        return count
+
+    async def lifted(self, request: AdminRequest) -> Message:
+        """List lifts that no page has yet."""
+        query = decode(LiftedQuery, request.payload)
+        page: list[bytes] = []
+        size = 0
+        for number, record in enumerate(self._revocations.holds.in_order(query.after)):
+            if number % AT_ONCE == AT_ONCE - 1:
+                await asyncio.sleep(0)
+            if record.lift is None:
+                continue
+            size += len(record.lift)
+            if page and (size > PAGE_BYTES or len(page) >= limits.HOLD_PAGE_MAX):
+                return LiftedPage(lifts=page, more=True)
+            page.append(record.lift)
+        return LiftedPage(lifts=page, more=False)
+
+    async def list_pages(self, request: AdminRequest) -> Message:
+        """List the pages of a signer."""
+        query = decode(PagesQuery, request.payload)
+        own = [one for one in self._pages.pages if one.place.signer == query.signer]
+        page: list[bytes] = []
+        size = 0
+        for one in sorted(own, key=lambda each: each.key):
+            if one.key <= query.after:
+                continue
+            size += len(one.raw)
+            if page and (size > PAGE_BYTES or len(page) >= limits.HOLD_PAGE_MAX):
+                return PagesPage(pages=page, more=True)
+            page.append(one.raw)
+        return PagesPage(pages=page, more=False)
+
+    async def put_page(self, request: AdminRequest) -> Message:
+        """Take a page; answers when the region's stream has it. Other regions ask for it."""
+        raw = decode(PutStatement, request.payload).statement
+        try:
+            found = self._me.verifier.lifts(raw)
+            self._pages.take(raw)
+        except Untrusted as error:
+            raise KcmError(Code.FORBIDDEN, str(error)) from None
+        place = Place(found.lifts.cause, found.lifts.origin, found.signer, found.lifts.prefix)
+        while not self._pages.has(place):
+            if self._clock.unix_ms() >= request.deadline_ms:
+                raise KcmError(Code.UNAVAILABLE, "the page counts here, but is not stored yet")
+            await asyncio.sleep(POLL_S)
+        return Empty()
+
+    async def _run(self) -> None:
+        while not self._closing:
+            await asyncio.sleep(self._every_s * (0.5 + self._chance()))
+            try:
+                await self.compact()
+            except KcmError as error:
+                log.warning("lifted holds are not paged: %s", error.detail)
+            except Exception as error:  # noqa: BLE001 - who stops paging lets memory grow
+                log.error("paging lifted holds: %s", describe(error))
+
+    async def _old(self) -> dict[int, list[bytes]]:
+        """By first byte, the ids of lifted holds that this Core may page."""
+        before_ms = self._clock.unix_ms() - int(self._keep_s * 1000)
+        found: dict[int, list[bytes]] = {}
+        for number, record in enumerate(self._revocations.holds.in_order()):
+            if number % AT_ONCE == AT_ONCE - 1:
+                await asyncio.sleep(0)
+            own = (record.hold.cause, record.hold.origin) == ("l1", self._me.region)
+            if own and record.lift is not None and lifted(record.lift)[0] < before_ms:
+                found.setdefault(record.hold.id[0], []).append(record.hold.id)
+        return found
+
+    async def _page(self, prefix: int, new: list[bytes]) -> int:
+        """Write one page, with what it had before and as much more as it takes."""
+        place = Place("l1", self._me.region, self._me.name, prefix)
+        known = await self._pages.fetch(place)
+        room = limits.LIFTS_MAX - len(known) // limits.ID_SIZE
+        if room < (1 - FULL) * limits.LIFTS_MAX:
+            log.warning("a page of lifted holds is nearly full: add a Core with a new key")
+        found = ids.without(ids.of(new), known)[: max(0, room) * limits.ID_SIZE]
+        if not found:
+            return 0
+        raw = lifts(
+            self._me.identity,
+            cause="l1",
+            origin=self._me.region,
+            issued_ms=self._clock.unix_ms(),
+            ids=ids.union(known, found),
+        )
+        self._pages.take(raw)
+        return len(found) // limits.ID_SIZE
