@@ -14,6 +14,7 @@ from tests.simulation.following import SimFollowing
 from tests.simulation.instance import Instance
 from tests.simulation.missing import MISSING
 from tests.simulation.network import Leg, Weather
+from tests.simulation.paging import PAGING
 from tests.simulation.plan import Fault
 from tests.simulation.stream import ControlStream, Store
 
@@ -36,7 +37,7 @@ class Chaos:
             name.removeprefix("_do_").replace("_", "-"): getattr(self, name)
             for name in dir(self)
             if name.startswith("_do_")
-        } | {name: partial(do, world) for name, do in MISSING.items()}
+        } | {name: partial(do, world) for name, do in (MISSING | PAGING).items()}
 
     def schedule(self, faults: list[Fault]) -> None:
         """Have every fault happen at its time."""

@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import Any, Final
 
 from kcm_core.canaries import Canaries
+from kcm_core.compaction import Compaction
 from kcm_core.keyholds import KeyHolds
 from kcm_core.kills import Kills
 from kcm_core.opening import Opener
 from kcm_core.regions import Regions
 from kcm_core.sentinel import KeyWatch
 from kcm_schemas import subjects
-from kcm_schemas.admin import HoldStatus
+from kcm_schemas.admin import AdminRequest, HoldStatus, PutStatement
+from kcm_schemas.codec import encode
 from kcm_schemas.codes import Code, KcmError
 
 from tests.simulation.instance import Instance
@@ -88,6 +90,18 @@ class SimCore(Instance):
             timing=timing,
             emit=self.emit,
         )
+        self.compaction: Final = Compaction(
+            membership=self.me,
+            revocations=self.revocations,
+            pages=self.switch.lifts,
+            regions=self.regions,
+            clock=self.clock,
+            chance=chance,
+            emit=self._paged,
+            every_s=max(1.0, 2 * world.plan.page_s),
+            keep_s=world.plan.page_s,
+            least=1,
+        )
         broken(world.plan.variant, self)
 
     async def start(self) -> None:
@@ -95,6 +109,8 @@ class SimCore(Instance):
         await self.kills.start()
         await self.regions.start()
         self.watch.start()
+        if self.world.plan.page_s:
+            self.compaction.start()
         region = self.who.region
         await self.serve(subjects.core_all(region), f"core-{region}", self._keys)
         await self.serve(subjects.admin_all(region), f"core-{region}", self._admin)
@@ -105,6 +121,10 @@ class SimCore(Instance):
             self.world.coverage.saw("an unseal in flight when a kill lands")
         self.serving.close(tenant)
         return self.vault.purge(tenant)
+
+    def _paged(self, type: str, **fields: Any) -> None:  # noqa: A002 - the port's own name
+        if type == "hold.compacted":
+            self.world.coverage.saw("a page that a Core signed")
 
     async def _keys(self, subject: str, body: list[Any]) -> list[Any]:
         """As ``kcm_core.wrapping.Wrapping`` does, with its checks and in its order."""
@@ -135,11 +155,26 @@ class SimCore(Instance):
         what, deadline_ms = body
         if self.clock.unix_ms() >= deadline_ms:
             raise KcmError(Code.DEADLINE_EXCEEDED)
+        if verb == "page":
+            await self.compaction.put_page(_page(self.who.region, what, deadline_ms))
+            self.world.coverage.saw("a page that an operator signed")
+            return [True, True, True, []]
         placed = verb == "put"
         status = await (self.kills.place(what, deadline_ms) if placed else self.kills.status(what))
         if status.complete and not status.lifted:
             self.world.said_complete(status.hold_id, self.who.name)
         return _said(status)
+
+
+def _page(region: str, raw: bytes, deadline_ms: int) -> AdminRequest:
+    return AdminRequest(
+        region=region,
+        noun="hold",
+        verb="page",
+        request_id=bytes(16),
+        deadline_ms=deadline_ms,
+        payload=encode(PutStatement(statement=raw)),
+    )
 
 
 def _said(status: HoldStatus) -> list[Any]:

@@ -40,6 +40,11 @@ RACES: Final = (
     "a kill complete by the clock",
     "a hold caused by a key",
     "a lift caused by a key",
+    "a page that an operator signed",
+    "a page that a Core signed",
+    "a page that lies",
+    "a lifted hold stored once more",
+    "an earlier page stored once more",
 )
 """Every one has to be covered by a run of the whole."""
 

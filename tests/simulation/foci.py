@@ -184,6 +184,22 @@ def _stale(aim: Aim) -> None:
     aim.only(replace(aim.kill, lift_after=1.0), again)
 
 
+def _pages(aim: Aim) -> None:
+    """Kills are lifted and paged; then old messages come again, and a Core lies in a page."""
+    plan = aim.plan
+    plan.page_s, plan.narrow = 0.5, True
+    plan.lasts = max(plan.lasts, 90.0)
+    plan.weather = replace(plan.weather, twice=0.3, late=0.1, late_s=6.0, reorder=True)
+    first = replace(aim.kill, at=15.0, lift_after=1.0)
+    more = [replace(first, at=first.at + 6.0 * n) for n in range(1, 4)]
+    aim.kill = replace(first, at=60.0, lift_after=None)
+    aim.only(first, *more, aim.kill)
+    aim.add("shrink-pages", 15.0, 0.0)
+    aim.add("crash-side", 10.0, 2.0)
+    aim.add("replay-holds", 6.0, 0.0)
+    aim.add("lie-in-a-page", -4.0, 0.0)
+
+
 def _late_answers(aim: Aim) -> None:
     """Answers are kept between a check and the sending."""
     aim.add("hold-reply", 1.0, 0.0)
@@ -281,6 +297,7 @@ FOCI: Final[dict[str, Callable[[Aim], None]]] = {
     "replayed-first": _replayed_first,
     "rollback": _rollback,
     "settling-key": _settling_key,
+    "pages": _pages,
     "silent-key": _silent_key,
     "slow-acks": _slow_acks,
     "slow-side": _slow_side,

@@ -20,10 +20,11 @@ accepted, and of what customers' keys answered; and it checks the invariants at 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from kcm_bus.ports import Entry
+from kcm_control import ids
 from kcm_core.l1.state import L1State
 from kcm_schemas.codes import RETRYABLE, Code
 from kcm_trust.verify import Untrusted, VerifiedHold, Verifier
@@ -227,15 +228,28 @@ class Oracle:
             wrong += [f"{who}: {hold_id.hex()[:8]} is {view.get(hold_id)}" for hold_id in lacks]
         return wrong
 
-    def read(self, entries: Iterable[Entry]) -> dict[bytes, bool]:
+    def read(self, entries: Sequence[Entry]) -> dict[bytes, bool]:
         """Which holds a stream has, and whether they are lifted there."""
         view: dict[bytes, bool] = {}
+        for entry in entries:
+            if entry.data and ".control.lifts." in entry.subject:
+                view |= self._ended(entry.data)
         for entry in entries:
             if entry.data and ".control.hold." in entry.subject:
                 verified = self._verifier.hold_or_lift(entry.data)
                 held = verified if isinstance(verified, VerifiedHold) else verified.held
-                view[held.hold.id] = verified is not held
+                view[held.hold.id] = view.get(held.hold.id, False) or verified is not held
         return view
+
+    def _ended(self, raw: bytes) -> dict[bytes, bool]:
+        """The holds that a page in a stream ends."""
+        page = self._verifier.lifts(raw).lifts
+        known = [self.holds.get(one) for one in ids.each(page.ids)]
+        return {
+            one.hold_id: True
+            for one in known
+            if one is not None and (one.cause, one.origin) == (page.cause, page.origin)
+        }
 
     def never_healed(self, invariant: int, text: str) -> None:
         """Something that has to hold after healing does not."""

@@ -41,6 +41,10 @@ FOCUSED: Final = 0.5
 """Part of the seeds that have a focus."""
 
 
+PAGED: Final = 0.03
+"""Part of the seeds that aim at pages of lifted holds."""
+
+
 @dataclass(frozen=True, slots=True)
 class Member:
     """An instance: ``side`` is the part of its region's brokers that it is connected to."""
@@ -100,6 +104,10 @@ class Plan:
     excuse_in_flight: bool = False
     focus: str = ""
     """What it aims at; empty: nothing in particular."""
+    page_s: float = 0.0
+    """Seconds after a lift at which the hold is put into a page; 0: never."""
+    narrow: bool = False
+    """Whether the ids of operators' holds begin with one of two bytes, so that pages grow."""
     bounds: Bounds = field(init=False)
 
     def __post_init__(self) -> None:
@@ -148,8 +156,11 @@ def draw(seed: int, variant: str = "", *, excuse_in_flight: bool = False, focus:
         worker=source.choice((0.0, 0.3, 0.8)),
         excuse_in_flight=excuse_in_flight,
     )
-    drawn = source.choice(sorted(FOCI)) if source.random() < FOCUSED else ""
-    _focus(plan, focus or drawn, source)
+    paging = random.Random(f"paging {seed}")
+    plan.page_s = paging.choice((0.0, 0.0, 0.5, 5.0))
+    names = sorted(FOCI.keys() - {"pages"})
+    drawn = source.choice(names) if source.random() < FOCUSED else ""
+    _focus(plan, focus or ("pages" if paging.random() < PAGED else drawn), source)
     return plan
 
 

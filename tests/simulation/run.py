@@ -17,6 +17,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from kcm_bus.learning import to_record
+from kcm_control.holds import HoldSet
 from kcm_control.settling import DAMPED_MAX
 
 from tests.simulation.chaos import Chaos
@@ -143,12 +145,21 @@ class Run:
     def _views(self) -> dict[str, dict[bytes, bool]]:
         world = self.world
         views = {
-            name: {record.hold.id: record.lifted for record in one.revocations.holds}
-            for name, one in sorted(world.running.items())
+            name: self._view(one.revocations.holds) for name, one in sorted(world.running.items())
         }
         for region, stream in world.streams.items():
             views[f"stream {region}"] = world.oracle.read(stream.entries())
         return views
+
+    def _view(self, holds: HoldSet) -> dict[bytes, bool]:
+        """How the holds stand for somebody: those that pages end have no record there."""
+        oracle = self.world.oracle
+        known = {record.hold.id: record.lifted for record in holds}
+        for hold_id in oracle.holds.keys() - known.keys():
+            record = to_record(self.world.verifier.hold(oracle.raw[hold_id]))
+            if holds.ends(record):
+                known[hold_id] = True
+        return known
 
     async def _open_all(self) -> None:
         """Every record opens: invariant 4. A hold of a key that came late may delay that."""

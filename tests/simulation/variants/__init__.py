@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from tests.simulation.variants import holds, kills, leases
+from tests.simulation.variants import holds, kills, leases, pages
 from tests.simulation.variants.holds import REVOCATIONS
 
 if TYPE_CHECKING:
@@ -74,6 +74,9 @@ VARIANTS: Final[dict[str, Variant]] = {
     "no-fences": _by(leases.no_fences, "cut-off"),
     "no-relay": _by(holds.no_relay, "stale"),
     "no-watch": _by(kills.no_watch, "newcomer"),
+    "page-of-any-cause": _set("page-of-any-cause", "pages"),
+    "paged-is-forgotten": _set("paged-is-forgotten", "pages"),
+    "pages-not-stored": _by(pages.expires_before_stored, "pages"),
     "pruned-by-count": _by(kills.pruned_by_count, "invented-boots"),
     "purge-after-an-await": _by(holds.purge_after_an_await, "moment"),
     "receipt-by-name": _by(kills.receipt_by_name, "before-durable"),

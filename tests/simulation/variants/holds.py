@@ -12,6 +12,7 @@ from kcm_control.settling import Settling
 from kcm_trust.statements import lifted
 
 from tests.simulation.trust import identity
+from tests.simulation.variants.pages import PagedIsForgotten, PageOfAnyCause
 
 if TYPE_CHECKING:
     from tests.simulation.instance import Instance
@@ -84,6 +85,8 @@ REVOCATIONS: dict[str, type[Revocations]] = {
     "active-instead-of-generation": ActiveInsteadOfGeneration,
     "epoch-merge": EpochMerge,
     "lift-all": LiftAll,
+    "page-of-any-cause": PageOfAnyCause,
+    "paged-is-forgotten": PagedIsForgotten,
     "serves-on": ServesOn,
     "stale-overwrite": StaleOverwrite,
     "tombstone-dropped": TombstoneDropped,

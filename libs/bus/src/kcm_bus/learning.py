@@ -182,6 +182,15 @@ class Learning:
                 changed.append(hold_id)
         return changed
 
+    def examine(self, raw: bytes) -> HoldRecord:
+        """The state of a hold that a statement says, by the roster of now; raises ``Untrusted``."""
+        try:
+            return to_record(self._me.verifier.hold_or_lift(raw))
+        except Forged:
+            raise
+        except Untrusted:
+            return to_record(self._me.verifier.held_within(raw))
+
     def _judge(self, raw: bytes) -> HoldRecord:
         try:
             return to_record(self._me.verifier.hold_or_lift(raw))

@@ -60,12 +60,13 @@ class LiftPages:
         memory: Memory,
         revocations: Revocations,
         learn: Callable[[bytes], object],
+        examine: Callable[[bytes], HoldRecord],
         ended: Callable[[HoldRecord], int],
         expire: Callable[[Entry], bool],
         emit: Emit,
         randomness: Randomness,
     ) -> None:
-        """``learn`` takes a hold or lift.
+        """``learn`` takes a hold or lift, and ``examine`` verifies one alone.
 
         ``ended`` is called with every record that is not kept any more, and says at which sequence
         of the stream it lies (0: it does not); ``expire`` has a message of the stream expire, or
@@ -76,6 +77,7 @@ class LiftPages:
         self._memory: Final = memory
         self._revocations: Final = revocations
         self._learn: Final = learn
+        self._examine: Final = examine
         self._ended: Final = ended
         self._expire: Final = expire
         self._emit: Final = emit
@@ -183,6 +185,36 @@ class LiftPages:
                 log.warning("a page of lifted holds in the stream is not believed: %s", error)
         return self.pages.own(place)
 
+    def stored_at(self, record: HoldRecord) -> int:
+        """The sequence at which a page lies in the stream that ends this hold; 0: none does."""
+        found = self.pages.ending(record.group, record.hold.id)
+        stored = [page.place for page in found if self.has(page.place)]
+        return max((self._stored[place][1] for place in stored), default=0)
+
+    def ended_by(self, record: HoldRecord) -> Page | None:
+        """The first page that ends a hold, the same one everywhere."""
+        return next(iter(self.pages.ending(record.group, record.hold.id)), None)
+
+    def archived(self, least: bytes, most: bytes, count: int) -> list[HoldRecord]:
+        """At most ``count`` holds that pages end, by id, both bounds among them.
+
+        As far as this Core has what was said of them; in the state in which they were archived.
+        """
+        try:
+            found = self._memory.archived_between(least, most, count)
+        except OSError as error:
+            log.error("%s", error)
+            return []
+        records = []
+        for raw in found.values():
+            try:
+                record = self._examine(raw)
+            except Untrusted:
+                continue
+            if self._revocations.holds.ends(record):
+                records.append(record)
+        return records
+
     def close(self) -> None:
         """Stop writing."""
         self._closing = True
@@ -200,7 +232,7 @@ class LiftPages:
             raise
         lifts = found.lifts
         place = Place(lifts.cause, lifts.origin, found.signer, lifts.prefix)
-        return Page(place, lifts.ids, raw)
+        return Page(place, lifts.ids, raw, lifts.issued_ms)
 
     def _accept(self, page: Page) -> None:
         if self.pages.put(page):

@@ -125,6 +125,7 @@ class KillSwitch:
             memory=memory,
             revocations=revocations,
             learn=self.learning.learn,
+            examine=self.learning.examine,
             ended=self._ended,
             expire=self._expiring.clear,
             emit=emit,

@@ -46,6 +46,7 @@ class Page:
     place: Place
     ids: bytes
     raw: bytes
+    issued_ms: int = 0
 
     @cached_property
     def key(self) -> bytes:
@@ -80,6 +81,12 @@ class Pages:
         """The page that a stream stores."""
         forms = self._forms.get(place)
         return forms[0] if forms else None
+
+    def ending(self, group: str, hold_id: bytes) -> list[Page]:
+        """The pages that end a hold of this cause and origin, by their issue."""
+        here = self._keys.get(hold_id[0], {}).values()
+        found = [one for one in here if one.place.group == group and ids.has(one.ids, hold_id)]
+        return sorted(found, key=lambda one: (one.issued_ms, one.key))
 
     def own(self, place: Place) -> bytes:
         """All ids of one place."""

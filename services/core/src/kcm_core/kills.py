@@ -13,7 +13,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from itertools import islice
+from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
+from heapq import merge
+from itertools import takewhile
 from typing import Final, TypeVar
 
 from kcm_bus.admission import Budgets
@@ -40,6 +43,7 @@ from kcm_schemas.admin import (
     HoldPageQuery,
     HoldStatus,
     HoldView,
+    RegionStatus,
 )
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.control import Boot, Receipt, Scope
@@ -58,6 +62,11 @@ HOLDS_WATCHED_MAX: Final = 1024
 PAGE_BYTES: Final = 256 * 1024
 """Bytes of signed holds in one page of a list: a view has at most as much beside the statement, so
 the answer stays below the bound of a message."""
+
+ARCHIVED_MAX: Final = 32
+"""Holds that pages end in one page of a list: each is verified again, some 0.3 ms."""
+
+_LAST: Final = b"\xff" * limits.ID_SIZE
 
 UNREAD_MAX: Final = 256
 """Receipts that wait to be read: reading them takes some 50 ms."""
@@ -112,7 +121,10 @@ class Kills:
 
     async def place(self, raw: bytes, deadline_ms: int) -> HoldStatus:
         """Take a signed hold or lift, tell everybody, and wait until this region has it durable."""
-        hold_id = self._believe(raw).hold.id
+        believed = self._believe(raw)
+        if self._revocations.holds.ends(believed):
+            return self._paged(believed)
+        hold_id = believed.hold.id
         self._note(self._heard, hold_id, self._clock.elapsed())
         self._switch.issue(raw)
         try:
@@ -139,6 +151,9 @@ class Kills:
 
     async def status(self, hold_id: bytes) -> HoldStatus:
         """How far a hold has come, asked anew of every region in scope."""
+        if self._revocations.holds.get(hold_id) is None:
+            for ended in self._archived(hold_id.hex()):
+                return self._paged(ended)
         record = self._known(hold_id)
         await self._tell_again(record)
         regions = self._regions_of(record.hold.scope, record.hold.target)
@@ -185,20 +200,61 @@ class Kills:
     def page(self, query: HoldPageQuery) -> HoldPage:
         """Holds behind an id, as many as one answer takes."""
         known = self._revocations
-        found = known.holds.in_order if query.everything else known.in_force
+        if not query.everything:
+            return self._cut(known.in_force(query.after), frozenset(), more=False)
+        # Of what pages end the archive has the text, and each is verified again: a few at a time.
+        archived = self._switch.lifts.archived(query.after, _LAST, ARCHIVED_MAX + 1)
+        more = len(archived) > ARCHIVED_MAX
+        old = {one.hold.id: one for one in archived[:ARCHIVED_MAX] if one.hold.id > query.after}
+        until = max(old) if more else _LAST
+        records = takewhile(lambda one: one.hold.id <= until, known.holds.in_order(query.after))
+        return self._cut(merge(old.values(), records, key=_id), old.keys(), more=more)
+
+    def _cut(
+        self, records: Iterable[HoldRecord], ended: AbstractSet[bytes], *, more: bool
+    ) -> HoldPage:
+        """A page of these, of which some are ended by pages; ``more`` follow them in any case."""
         page: list[HoldView] = []
         size = 0
-        for record in found(query.after):
+        for record in records:
             size += len(record.message)
             if page and (size > PAGE_BYTES or len(page) >= limits.HOLD_PAGE_MAX):
                 return HoldPage(holds=page, more=True)
-            page.append(_view(record))
-        return HoldPage(holds=page, more=False)
+            page.append(self._ended_view(record) if record.hold.id in ended else _view(record))
+        return HoldPage(holds=page, more=more)
 
     def find(self, prefix: str) -> HoldMatches:
         """The hold whose id begins so, or two of several."""
-        found = islice(self._revocations.holds.beginning(prefix), 2)
-        return HoldMatches(holds=[_view(record) for record in found])
+        known = [_view(record) for record in self._revocations.holds.beginning(prefix)]
+        known += [self._ended_view(record) for record in self._archived(prefix)]
+        return HoldMatches(holds=known[:2])
+
+    def _archived(self, prefix: str) -> list[HoldRecord]:
+        """Holds that a page ends, as far as this Core has their statements: two at most."""
+        digits = 2 * limits.ID_SIZE
+        least, most = (bytes.fromhex(prefix.ljust(digits, digit)) for digit in "0f")
+        return self._switch.lifts.archived(least, most, 2)
+
+    def _ended_view(self, record: HoldRecord) -> HoldView:
+        view, page = _view(record), self._switch.lifts.ended_by(record)
+        if record.lifted or page is None:
+            return view
+        told = {"lifted": True, "lifted_ms": page.issued_ms, "lifted_by": page.place.signer}
+        return view.model_copy(update=told)
+
+    def _paged(self, record: HoldRecord) -> HoldStatus:
+        """How a hold stands that a page ends: lifted, in every region that has the page."""
+        hold, sequence = record.hold, self._switch.lifts.stored_at(record)
+        return HoldStatus(
+            hold_id=hold.id,
+            scope=hold.scope,
+            target=hold.target,
+            cause=hold.cause,
+            lifted=True,
+            complete=False,
+            regions=[RegionStatus(region=self._me.region, durable_at=sequence, how="durable")],
+            boots=[],
+        )
 
     def _believe(self, raw: bytes) -> HoldRecord:
         try:
@@ -335,6 +391,10 @@ class Kills:
         while len(moments) > HOLDS_WATCHED_MAX:
             moments.popitem(last=False)
         return since
+
+
+def _id(record: HoldRecord) -> bytes:
+    return record.hold.id
 
 
 def _view(record: HoldRecord) -> HoldView:

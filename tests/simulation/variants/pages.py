@@ -1,0 +1,36 @@
+"""Naive pages of lifted holds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from kcm_control.holds import HoldRecord
+from kcm_control.revocation import Revocations
+
+if TYPE_CHECKING:
+    from tests.simulation.instance import Instance
+
+
+class PageOfAnyCause(Revocations):
+    """An id in a page ends its hold, whatever cause and origin the page is of."""
+
+    def turned(self, prefix: int, group: str, paged: bytes) -> list[HoldRecord]:
+        gone = []
+        for each in {group, *(record.group for record in self.holds)}:
+            gone += super().turned(prefix, each, paged)
+        return gone
+
+
+class PagedIsForgotten(Revocations):
+    """What a page ends is not known any more."""
+
+    def turned(self, prefix: int, group: str, paged: bytes) -> list[HoldRecord]:
+        gone = super().turned(prefix, group, paged)
+        super().turned(prefix, group, b"")
+        return gone
+
+
+def expires_before_stored(instance: Instance) -> None:
+    """Messages of holds expire though no stream has the page that ends them."""
+    lifts: Any = instance.switch.lifts
+    lifts.has = lambda _: True
