@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import click
 
 from kcm.cli.exits import Exit
+from kcm.cli.kill import SHOWN, Waiting
 from kcm.cli.output import emit, moment, note
 from kcm.cli.settings import Settings, common, region_option, run_async
-from kcm.cli.watching import COLUMNS, follow, rows, verdict
+from kcm.cli.watching import follow, present, verdict
 
 if TYPE_CHECKING:
     from kcm_schemas.admin import HoldStatus, HoldView
-
-SHOWN: Final = 16
-"""Hexadecimal digits of a hold's id in a table: enough to name it by."""
 
 
 @click.group()
@@ -65,7 +63,10 @@ def list_holds(settings: Settings, region: str | None, *, everything: bool, ids:
 @region_option
 @common
 def show(settings: Settings, hold_id: str, wait: float, region: str | None) -> int:
-    """Show how far a hold has come. The id may be shortened."""
+    """Show what a hold is (by whom, when, why) and how far it has come. The id may be shortened.
+
+    Example: kcm hold show 5d41402a
+    """
     return run_async(_show(settings, hold_id, wait, region))
 
 
@@ -92,12 +93,19 @@ def lift(settings: Settings, hold_id: str, reason: str, timeout: float, region: 
     Example: kcm lift 5d41402a --reason "contract renewed"
     """
     view, status = run_async(_lift(settings, hold_id, reason, timeout, region))
-    emit(settings, status, COLUMNS, rows(status))
-    text = "lifted"
+    present(settings, status)
+    text = verdict(status)
     if view.lifted:
         when = moment(view.lifted_ms)
         text = f"hold {view.hold_id.hex()} was lifted already at {when} by {view.lifted_by}"
-    note(settings, text, hold_id=status.hold_id, lifted=status.lifted, already=view.lifted)
+    note(
+        settings,
+        text,
+        hold_id=status.hold_id,
+        lifted=status.lifted,
+        complete=status.complete,
+        already=view.lifted,
+    )
 
 
 async def _list(settings: Settings, region: str | None, *, everything: bool) -> list[HoldView]:
@@ -109,12 +117,15 @@ async def _show(settings: Settings, prefix: str, wait: float, region: str | None
     from kcm.kills import ASK_S
 
     async with settings.kills(region) as (_, __, kills):
-        hold_id = (await kills.find(prefix.lower())).hold_id
+        view = await kills.find(prefix.lower())
         until = settings.around.until(wait or ASK_S)
         if wait:
-            return await follow(settings, kills.watch(hold_id, until), hold_id)
-        status = await kills.status(hold_id, until)
-    emit(settings, status, COLUMNS, rows(status))
+            watched = kills.watch(view.hold_id, until)
+            return await follow(
+                settings, watched, view.hold_id, lambda: kills.find(view.hold_id.hex())
+            )
+        status = await kills.status(view.hold_id, until)
+    present(settings, status, view)
     if not settings.json:
         note(settings, verdict(status))
     return Exit.OK
@@ -134,4 +145,5 @@ async def _lift(
         if view.lifted:
             # Another lift would take the place of the first one in what is told of the hold.
             return view, await kills.status(view.hold_id, until)
-        return view, await kills.lift(view.hold_id, reason, until)
+        with Waiting(settings, "the lift", until) as waiting:
+            return view, await kills.lift(view.hold_id, reason, until, waiting.failed)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
 import click
 
 from kcm.cli.exits import Exit
 from kcm.cli.output import emit, note
-from kcm.cli.problems import Report, explain, show
+from kcm.cli.problems import Problem, Report, explain, show, together
 from kcm.cli.progress import counting
 from kcm.cli.settings import Settings, common, region_option, run_async
 
@@ -19,9 +18,15 @@ if TYPE_CHECKING:
 
     from kcm.admin import Admin
     from kcm.context import ClientContext
+    from kcm.errors import Conflict
 
 TABLE_ROWS: Final = 1000
 """Tenants that a table shows unless it is told otherwise: more are for a program, as JSON."""
+
+COLUMNS: Final = (
+    "tenant", "state", "says", "region", "regions", "fence", "link", "services", "holds",
+)  # fmt: skip
+"""Of a table of tenants; ``says`` is the Core that answered."""
 
 T = TypeVar("T")
 
@@ -69,9 +74,12 @@ def create(
 ) -> int:
     """Create a tenant in its regions. The same command again changes nothing.
 
+    `kcm tenant relink` moves a tenant to another root key.
+
     Example: kcm tenant create acme --link acme-root
     """
     from kcm import statements
+    from kcm.errors import Conflict
 
     served = regions or tuple(settings.context().regions)
 
@@ -79,9 +87,31 @@ def create(
         raw = statements.tenant(
             admin.identity, name, link=link_name, regions=served, fence=fence, revision=revision
         )
-        await admin.put(region, "tenant", raw)
+        try:
+            await admin.put(region, "tenant", raw)
+        except Conflict as error:
+            raise await _taken(admin, region, name, link_name, revision, error) from None
 
     return _everywhere(settings, regions, put, {"tenant": name})
+
+
+async def _taken(
+    admin: Admin, region: str, name: str, link: str, revision: int, error: Conflict
+) -> Exception:
+    """What to do where a region has another record of the tenant, by what it has."""
+    from kcm.errors import ServiceError
+
+    try:
+        there = await admin.find(region, name)
+    except ServiceError:
+        return error
+    if there.link != link:
+        hint = f"to move it to another root key: `kcm tenant relink {name} --link {link}`"
+    elif there.revision >= revision:
+        hint = f"to change it: the same command with --revision {there.revision + 1}"
+    else:
+        hint = "somebody changed it at the same moment: try again"
+    return Problem(Exit.REFUSED, error.code.value, error.detail, hint)
 
 
 @tenant.command("relink")
@@ -167,6 +197,10 @@ def create_service(
 def list_tenants(settings: Settings, limit: int | None, region: str | None) -> None:
     """Show the tenants of a region, by name, with how many services and holds each has.
 
+    The state `killed` is the same for every Core. `open` and `closed` tell of the Core that
+    answered (column `says`) alone: whether it has the tenant's keys in memory. A closed tenant is
+    served, too.
+
     Example: kcm tenant list -o json > tenants.json
     """
     if limit is None and not settings.json:
@@ -177,8 +211,7 @@ def list_tenants(settings: Settings, limit: int | None, region: str | None) -> N
             return await admin.tenants(place, limit=limit, on_page=on_page)
 
     rows, total = run_async(_ask(settings, region, ask))
-    columns = ("tenant", "state", "region", "regions", "fence", "link", "services", "holds")
-    emit(settings, rows, columns, [(*_about(row), row.services, row.holds) for row in rows])
+    emit(settings, rows, COLUMNS, [(*_about(row), row.services, row.holds) for row in rows])
     if len(rows) < total:
         note(
             settings,
@@ -201,9 +234,8 @@ def show_tenant(settings: Settings, name: str, region: str | None) -> None:
 
     view = run_async(_ask(settings, region, ask))
     value = view.model_dump(exclude={"total", "more"})
-    columns = ("tenant", "state", "region", "regions", "fence", "link", "services", "holds")
     services = " ".join(f"{item.service}/{item.l3_version}" for item in view.services)
-    emit(settings, value, columns, [(*_about(view), services, len(view.holds))])
+    emit(settings, value, COLUMNS, [(*_about(view), services, len(view.holds))])
 
 
 @service.command("list")
@@ -228,6 +260,7 @@ def _about(tenant: TenantRow | TenantView) -> tuple[object, ...]:
     return (
         tenant.tenant,
         tenant.state,
+        tenant.core,
         tenant.region,
         " ".join(tenant.regions),
         tenant.fence,
@@ -263,10 +296,12 @@ def _everywhere(
         {**about, "region": region, "result": report.code} for region, report in results.items()
     ]
     emit(settings, rows, tuple(rows[0]), [tuple(row.values()) for row in rows])
-    failed = [report for report in results.values() if report.exit_code is not Exit.OK]
-    for report in failed:
+    failed = {
+        region: report for region, report in results.items() if report.exit_code is not Exit.OK
+    }
+    for report in together(failed):
         show(report, as_json=settings.json)
-    return min((report.exit_code for report in failed), default=Exit.OK)
+    return min((report.exit_code for report in failed.values()), default=Exit.OK)
 
 
 async def _put_everywhere(
@@ -284,8 +319,7 @@ async def _put_everywhere(
         try:
             await put(admin, region)
         except Exception as error:  # noqa: BLE001 - each region has a result of its own
-            report = explain(error)
-            return replace(report, detail=f"{region}: {report.detail}")
+            return explain(error)
         return Report(Exit.OK, "ok", "", "")
 
     try:
