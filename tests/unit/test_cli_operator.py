@@ -618,6 +618,33 @@ def test_an_id_that_no_hold_has_is_told_with_what_to_do(desk: Desk, cores: Cores
         assert "kcm hold list" in said["hint"]
 
 
+def test_what_is_no_id_of_one_hold_is_wrong_usage_with_what_to_do(desk: Desk, cores: Cores) -> None:
+    for number in range(17):  # two of them begin alike
+        desk.run("kill", "acme", "--reason", f"{number}")
+    firsts = [hold_id.hex()[0] for hold_id in cores.held]
+    several = next(digit for digit in firsts if firsts.count(digit) > 1)
+    for given in ("zz", several):
+        code, _, err = desk.run("hold", "show", given, "-o", "json")
+        said = json.loads(err)
+        assert (code, said["error"]) == (Exit.USAGE, "malformed")
+        assert "kcm hold list --all" in said["hint"]
+
+
+def test_the_region_that_refuses_is_named(desk: Desk) -> None:
+    desk.system.everywhere("tenant", "show", unknown)
+    said = json.loads(desk.run("tenant", "show", "acme", "-o", "json")[2])
+    assert (said["error"], said["regions"]) == ("unknown_tenant", ["eu"])
+    assert said["detail"].startswith("eu: ")
+    desk.system.everywhere("tenant", "find", unknown)
+    for command in (
+        ("service", "create", "amce", "x"),
+        ("tenant", "relink", "amce", "--link", "x"),
+    ):
+        said = json.loads(desk.run(*command, "-o", "json")[2])
+        assert said["detail"] == "no region that answers has a tenant amce"
+        assert said["error"] == "unknown_tenant"
+
+
 def test_what_a_kill_waits_for_is_named_with_the_reason_and_the_bound(
     desk: Desk, cores: Cores
 ) -> None:
@@ -628,7 +655,9 @@ def test_what_a_kill_waits_for_is_named_with_the_reason_and_the_bound(
     assert "stored; watched too briefly; 12 s at most" in out
     placing, meanwhile, error, _ = err.splitlines()
     assert placing.startswith("placing hold")
-    assert meanwhile.startswith("under way: waiting for region eu (its Core started")
+    assert meanwhile.startswith(
+        "under way: waiting for region eu (the Core that answers there started"
+    )
     for text in (meanwhile, error):
         assert "cannot know yet that no instance is missing; 12 s at most" in text
         assert "core-eu (no receipt yet)" in text
@@ -649,6 +678,17 @@ def test_a_retired_instance_is_said_to_be_one(desk: Desk, cores: Cores) -> None:
     _, out, err = desk.run("hold", "show", hold_id.hex(), "-o", "table")
     assert "lease-ended (retired)" in out
     assert "complete: core-eu (retired) did not answer" in err
+
+    def waits(request: AdminRequest, operator: str) -> Message:
+        status = cores._of(decode(HoldQuery, request.payload).hold_id)
+        changes = {"how": "waiting", "retired": True, "left_ms": 9500}
+        boot = status.boots[0].model_copy(update=changes)
+        return status.model_copy(update={"boots": [boot], "complete": False})
+
+    desk.system.everywhere("hold", "status", waits)
+    _, out, err = desk.run("hold", "show", hold_id.hex(), "-o", "table")
+    assert "waiting; 10 s at most (retired)" in out
+    assert "core-eu (retired: the end of its lease counts; 10 s at most)" in err
 
 
 def test_a_lift_says_which_regions_have_it(desk: Desk, cores: Cores) -> None:
@@ -860,6 +900,7 @@ def test_a_key_that_is_refused_in_one_region_is_linked_in_the_other(desk: Desk) 
         "eu": "ok", "us": "forbidden",
     }  # fmt: skip
     assert "Next: enable it" in err
+    assert "kcm l1 check" in json.loads(err)["hint"]
 
 
 def test_a_tenant_is_moved_by_the_next_revision_of_its_record(desk: Desk) -> None:

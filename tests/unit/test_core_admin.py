@@ -78,8 +78,8 @@ async def test_a_refusal_says_what_is_there_by_name(world):
     assert await put_all(core) == [Code.OK] * 3
     for record, text in (
         (LINK.model_copy(update={"uri": "softkey:/x", "revision": 2}), "with another URI"),
-        (LINK.model_copy(update={"model": "hyok"}), "with revision 1 and other values of: model"),
-        (TENANT.model_copy(update={"fence": "local"}), "other values of: fence"),
+        (LINK.model_copy(update={"model": "hyok"}), "with revision 1, and differs in: model"),
+        (TENANT.model_copy(update={"fence": "local"}), "differs in: fence"),
         (SERVICE.model_copy(update={"revision": 0}), "with a higher revision than 0"),
     ):
         code, detail = await said(core, record)

@@ -9,11 +9,14 @@ import click
 from kcm.cli.exits import Exit
 from kcm.cli.kill import SHOWN, Waiting
 from kcm.cli.output import emit, moment, note
+from kcm.cli.problems import Problem
 from kcm.cli.settings import Settings, common, region_option, run_async
 from kcm.cli.watching import follow, present, verdict
 
 if TYPE_CHECKING:
     from kcm_schemas.admin import HoldStatus, HoldView
+
+    from kcm.kills import Kills
 
 
 @click.group()
@@ -113,11 +116,22 @@ async def _list(settings: Settings, region: str | None, *, everything: bool) -> 
         return await kills.listing(everything=everything)
 
 
+async def _find(kills: Kills, prefix: str) -> HoldView:
+    """The hold whose id begins so; refuses what is no id, and one that is too short."""
+    from kcm.errors import Malformed
+
+    try:
+        return await kills.find(prefix.lower())
+    except Malformed as error:
+        hint = "`kcm hold list --all` shows the ids; some first digits that only one has are enough"
+        raise Problem(Exit.USAGE, error.code.value, error.detail, hint) from None
+
+
 async def _show(settings: Settings, prefix: str, wait: float, region: str | None) -> int:
     from kcm.kills import ASK_S
 
     async with settings.kills(region) as (_, __, kills):
-        view = await kills.find(prefix.lower())
+        view = await _find(kills, prefix)
         until = settings.around.until(wait or ASK_S)
         if wait:
             watched = kills.watch(view.hold_id, until)
@@ -140,7 +154,7 @@ async def _lift(
 ) -> tuple[HoldView, HoldStatus]:
     """The hold as it was found, and how it stands now. One that is lifted is only looked at."""
     async with settings.kills(region) as (_, __, kills):
-        view = await kills.find(prefix.lower())
+        view = await _find(kills, prefix)
         until = settings.around.until(timeout)
         if view.lifted:
             # Another lift would take the place of the first one in what is told of the hold.

@@ -13,11 +13,13 @@ from kcm.cli.exits import Exit
 from kcm.cli.output import emit, note
 from kcm.cli.problems import Problem, Report, clean, explain, show, together
 from kcm.cli.settings import Settings, common, region_option, run_async
-from kcm.cli.tenants import revision_option
+from kcm.cli.tenants import ask_region, revision_option
 from kcm.cli.walk import Model, walk
 
 if TYPE_CHECKING:
     from kcm_schemas.admin import LinkRow, LinkView
+
+    from kcm.admin import Admin
 
 EXITS: Final = {
     "enabled": Exit.OK,
@@ -29,6 +31,9 @@ EXITS: Final = {
     "invalid": Exit.CHECK_FAILED,
 }
 """How ``check`` ends, by the key's state."""
+
+ABOUT_KEYS: Final = "docs/l1 has a page for each provider; `kcm l1 check URI` tries a key from here"
+"""What to do about a key that does not work."""
 
 TAKEN: Final = (
     "a link's URI stays what it is: link this key under another name, then "
@@ -120,23 +125,17 @@ def list_links(settings: Settings, region: str | None) -> None:
 
     Example: kcm l1 list -o json
     """
-    rows = run_async(_list(settings, region))
+
+    async def ask(admin: Admin, place: str) -> list[LinkRow]:
+        return await admin.links(place)
+
+    rows = run_async(ask_region(settings, region, ask))
     emit(
         settings,
         rows,
         ("link", "region", "model", "tenants", "revision", "uri"),
         [(row.link, row.region, row.model, row.tenants, row.revision, row.uri) for row in rows],
     )
-
-
-async def _list(settings: Settings, region: str | None) -> list[LinkRow]:
-    context = settings.context()
-    place = context.region(region)
-    admin = settings.admin(context)
-    try:
-        return await admin.links(place)
-    finally:
-        await admin.close()
 
 
 @l1.command("link")
@@ -237,8 +236,13 @@ def _at_a_terminal() -> bool:
 
 
 def _explain(error: Exception) -> Report:
+    """Why a key was not linked. What to do about the key itself stands in the text."""
     report = explain(error)
-    return replace(report, hint=TAKEN) if report.code == "conflict" else report
+    if report.code == "conflict":
+        return replace(report, hint=TAKEN)
+    if report.detail.startswith("the root key"):
+        return replace(report, hint=ABOUT_KEYS)
+    return report
 
 
 def _show(

@@ -46,7 +46,14 @@ class Problem(Exception):
 
     def __init__(self, exit_code: Exit, code: str, detail: str, hint: str = "") -> None:
         super().__init__(detail)
-        self.report: Final = Report(exit_code, code, detail, hint)
+        self.report = Report(exit_code, code, detail, hint)
+
+    @classmethod
+    def of(cls, report: Report) -> Problem:
+        """A report that ends the command."""
+        problem = cls(report.exit_code, report.code, report.detail, report.hint)
+        problem.report = report
+        return problem
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,9 +24,9 @@ TABLE_ROWS: Final = 1000
 """Tenants that a table shows unless it is told otherwise: more are for a program, as JSON."""
 
 COLUMNS: Final = (
-    "tenant", "state", "says", "region", "regions", "fence", "link", "services", "holds",
+    "tenant", "state", "core", "region", "regions", "fence", "link", "services", "holds",
 )  # fmt: skip
-"""Of a table of tenants; ``says`` is the Core that answered."""
+"""Of a table of tenants; ``core`` is the Core that answered."""
 
 T = TypeVar("T")
 
@@ -128,15 +128,11 @@ def relink(settings: Settings, name: str, link_name: str) -> int:
     Example: kcm tenant relink acme --link acme-new
     """
     from kcm import statements
-    from kcm.hedge import first
 
     found: list[TenantRow] = []
 
     async def choose(admin: Admin, context: ClientContext) -> list[str]:
-        def look(region: str) -> Awaitable[TenantRow]:
-            return admin.find(region, name)
-
-        _, view = await first(context.in_order(None), look)
+        view = await _anywhere(admin, context, name)
         served = [region for region in view.regions if region in context.regions]
         found.extend([await admin.find(region, name) for region in served])
         return served
@@ -169,17 +165,13 @@ def create_service(
     Example: kcm service create acme payroll
     """
     from kcm import statements
-    from kcm.hedge import first
 
     async def put(admin: Admin, region: str) -> None:
         raw = statements.service(admin.identity, tenant_name, name, revision=revision)
         await admin.put(region, "service", raw)
 
     async def choose(admin: Admin, context: ClientContext) -> list[str]:
-        def look(region: str) -> Awaitable[TenantRow]:
-            return admin.find(region, tenant_name)
-
-        _, found = await first(context.in_order(None), look)
+        found = await _anywhere(admin, context, tenant_name)
         return [region for region in found.regions if region in context.regions]
 
     return _everywhere(settings, regions, put, {"tenant": tenant_name, "service": name}, choose)
@@ -198,7 +190,7 @@ def list_tenants(settings: Settings, limit: int | None, region: str | None) -> N
     """Show the tenants of a region, by name, with how many services and holds each has.
 
     The state `killed` is the same for every Core. `open` and `closed` tell of the Core that
-    answered (column `says`) alone: whether it has the tenant's keys in memory. A closed tenant is
+    answered (column `core`) alone: whether it has the tenant's keys in memory. A closed tenant is
     served, too.
 
     Example: kcm tenant list -o json > tenants.json
@@ -210,7 +202,7 @@ def list_tenants(settings: Settings, limit: int | None, region: str | None) -> N
         with counting("tenants") as on_page:
             return await admin.tenants(place, limit=limit, on_page=on_page)
 
-    rows, total = run_async(_ask(settings, region, ask))
+    rows, total = run_async(ask_region(settings, region, ask))
     emit(settings, rows, COLUMNS, [(*_about(row), row.services, row.holds) for row in rows])
     if len(rows) < total:
         note(
@@ -232,7 +224,7 @@ def show_tenant(settings: Settings, name: str, region: str | None) -> None:
         with counting("services") as on_page:
             return await admin.tenant(place, name, on_page=on_page)
 
-    view = run_async(_ask(settings, region, ask))
+    view = run_async(ask_region(settings, region, ask))
     value = view.model_dump(exclude={"total", "more"})
     services = " ".join(f"{item.service}/{item.l3_version}" for item in view.services)
     emit(settings, value, COLUMNS, [(*_about(view), services, len(view.holds))])
@@ -251,7 +243,7 @@ def list_services(settings: Settings, tenant_name: str, region: str | None) -> N
     async def ask(admin: Admin, place: str) -> list[ServiceRow]:
         return await admin.services(place, tenant_name)
 
-    rows = run_async(_ask(settings, region, ask))
+    rows = run_async(ask_region(settings, region, ask))
     columns = ("tenant", "service", "revision")
     emit(settings, rows, columns, [(row.tenant, row.service, row.revision) for row in rows])
 
@@ -268,16 +260,40 @@ def _about(tenant: TenantRow | TenantView) -> tuple[object, ...]:
     )
 
 
-async def _ask(
+async def ask_region(
     settings: Settings, region: str | None, ask: Callable[[Admin, str], Awaitable[T]]
 ) -> T:
+    """Ask one region; what it refuses names it."""
+    from kcm.errors import ServiceError
+
     context = settings.context()
     place = context.region(region)
     admin = settings.admin(context)
     try:
         return await ask(admin, place)
+    except ServiceError as error:
+        raise Problem.of(together({place: explain(error)})[0]) from None
     finally:
         await admin.close()
+
+
+async def _anywhere(admin: Admin, context: ClientContext, name: str) -> TenantRow:
+    """A tenant as the first region that answers has it."""
+    from kcm.errors import UnknownTenant
+    from kcm.hedge import first
+
+    def look(region: str) -> Awaitable[TenantRow]:
+        return admin.find(region, name)
+
+    try:
+        return (await first(context.in_order(None), look))[1]
+    except UnknownTenant:
+        raise Problem(
+            Exit.REFUSED,
+            "unknown_tenant",
+            f"no region that answers has a tenant {name}",
+            "`kcm tenant list` shows the tenants; `kcm tenant create` makes one",
+        ) from None
 
 
 Choose = Callable[["Admin", "ClientContext"], Awaitable[Sequence[str]]]

@@ -36,9 +36,9 @@ REGION_STATES: Final = {
 }
 
 WHY: Final = {
-    "watching": "its Core started, reconnected or missed something a moment ago "
+    "watching": "the Core that answers there started, reconnected or missed something a moment ago "
     "and cannot know yet that no instance is missing",
-    "differing": "its Cores know different tenants",
+    "differing": "the Cores there know different tenants",
     "unbounded": "not heard from; the fence policy lets it serve on, so there is no bound",
     "waiting": "not heard from",
 }
@@ -204,11 +204,15 @@ def verdict(status: HoldStatus) -> str:
 
 
 def waiting_for(status: HoldStatus) -> list[str]:
-    """What a kill waits for: each region and each instance, why, and for how long at most."""
+    """What a kill waits for: regions and instances, why, and for how long at most."""
+    by_reason: dict[str, list[str]] = {}
+    for region in sorted(status.regions, key=lambda entry: entry.region):
+        if region.how in WHY:
+            reason = WHY[region.how] + _at_most(region.left_ms)
+            by_reason.setdefault(reason, []).append(region.region)
     regions = [
-        f"region {region.region} ({WHY[region.how]}{_at_most(region.left_ms)})"
-        for region in status.regions
-        if region.how in WHY
+        f"region{'s' if len(names) > 1 else ''} {_names(names)} ({reason})"
+        for reason, names in by_reason.items()
     ]
     return regions + [_instance(boot) for boot in status.boots if boot.how == "waiting"]
 
@@ -221,6 +225,8 @@ def _instance(boot: BootStatus) -> str:
     """An instance that is waited for."""
     if boot.trouble:
         return f"{_called(boot)} {CANNOT_STORE}: {clean(boot.trouble)}"
+    if boot.retired:
+        return f"{boot.instance} (retired: the end of its lease counts{_at_most(boot.left_ms)})"
     bound = f"; {_seconds(boot.left_ms)} at most if it is dead" if boot.left_ms else ""
     return f"{_called(boot)} (no receipt yet{bound})"
 

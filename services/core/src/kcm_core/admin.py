@@ -259,9 +259,9 @@ def _difference(known: Record | None, new: Record) -> str:
         return f"{exists}, with another URI"
     if known is None or new.revision < known.revision:
         return f"{exists}, with a higher revision than {new.revision}"
-    fields = type(new).model_fields
+    fields = [name for name in type(new).model_fields if name != "revision"]
     other = [name for name in fields if getattr(known, name) != getattr(new, name)]
-    return f"{exists}, with revision {known.revision} and other values of: {', '.join(other)}"
+    return f"{exists}, with revision {known.revision}, and differs in: {', '.join(other)}"
 
 
 def _believed(verify: Callable[[S], T], raw: S) -> T:
