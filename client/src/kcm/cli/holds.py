@@ -10,7 +10,7 @@ from kcm.cli.exits import Exit
 from kcm.cli.kill import SHOWN, Waiting
 from kcm.cli.output import emit, moment, note
 from kcm.cli.problems import Problem
-from kcm.cli.settings import Settings, common, region_option, run_async
+from kcm.cli.settings import Settings, common, first_region_option, run_async
 from kcm.cli.watching import follow, present, verdict
 
 if TYPE_CHECKING:
@@ -27,10 +27,13 @@ def hold() -> None:
 @hold.command("list")
 @click.option("--all", "everything", is_flag=True, help="Lifted ones too.")
 @click.option("--ids", is_flag=True, help="Show the ids, one a line, and nothing else.")
-@region_option
+@first_region_option
 @common
 def list_holds(settings: Settings, region: str | None, *, everything: bool, ids: bool) -> None:
-    """Show the holds that are not lifted, whatever caused them; with --all also lifted ones."""
+    """Show the holds that are in force, whatever caused them.
+
+    With --all also those that are lifted. `kcm hold show` says how far one has come.
+    """
     shown = run_async(_list(settings, region, everything=everything))
     if ids:
         for view in shown:
@@ -63,10 +66,12 @@ def list_holds(settings: Settings, region: str | None, *, everything: bool, ids:
     default=0.0,
     help="Seconds to watch until it is complete; exit code 6 when it is not.",
 )
-@region_option
+@first_region_option
 @common
 def show(settings: Settings, hold_id: str, wait: float, region: str | None) -> int:
-    """Show what a hold is (by whom, when, why) and how far it has come. The id may be shortened.
+    """Show by whom, when and why a hold is, and how far it has come.
+
+    The id may be shortened as long as only one hold's begins like it.
 
     Example: kcm hold show 5d41402a
     """
@@ -83,7 +88,7 @@ def show(settings: Settings, hold_id: str, wait: float, region: str | None) -> i
     show_default=True,
     help="Seconds to wait until it is stored.",
 )
-@region_option
+@first_region_option
 @common
 def lift(settings: Settings, hold_id: str, reason: str, timeout: float, region: str | None) -> None:
     """End a hold. The id may be shortened.

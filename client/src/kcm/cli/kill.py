@@ -9,7 +9,7 @@ import click
 from kcm.cli.exits import Exit
 from kcm.cli.output import emit, note
 from kcm.cli.problems import Problem, explain, together
-from kcm.cli.settings import Settings, common, region_option, run_async
+from kcm.cli.settings import Settings, common, first_region_option, run_async
 from kcm.cli.watching import TELL_S, follow
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ PREVIEW_S: Final = 1.5
     show_default=True,
     help="Seconds to wait for completeness. The hold stands in any case.",
 )
-@region_option
+@first_region_option
 @common
 def kill(
     settings: Settings,
@@ -56,8 +56,9 @@ def kill(
 
     Its keys are purged and nothing of it is served until the hold is lifted.
 
-    Exit code 0 means that every instance on record has purged. Nothing is lost: `kcm lift HOLD_ID`
-    opens the tenant again.
+    Exit code 0 means that every instance on record has purged; 6 that the hold stands, but not
+    everybody has confirmed within --timeout; 5 that no region has confirmed the hold. Nothing is
+    lost: `kcm lift HOLD_ID` opens the tenant again.
 
     \b
     Examples:

@@ -44,9 +44,10 @@ TAKEN: Final = (
 
 @click.group()
 def l1() -> None:
-    """Root keys that customers hold: in AWS, Google Cloud, Azure, or an HSM of their own.
+    """Root keys that customers hold, and linking them.
 
-    A key is named by a URI: awskms:…, gcpkms:…, azurekv:…, pkcs11:…, softkey:…
+    They lie in AWS, Google Cloud, Azure, or an HSM of the customer's own. A key is named by a URI:
+    awskms:…, gcpkms:…, azurekv:…, pkcs11:…, softkey:…
     """
 
 
@@ -119,9 +120,10 @@ def _tell(said: dict[str, Any]) -> None:
 @region_option
 @common
 def list_links(settings: Settings, region: str | None) -> None:
-    """Show the linked root keys of a region, by name, with how many tenants are on each.
+    """Show the linked root keys of a region, by name.
 
-    No key is asked: `kcm l1 check URI` tries one.
+    With how many tenants are on each; one that has none shows, too. No key is asked: `kcm l1 check
+    URI` tries one.
 
     Example: kcm l1 list -o json
     """

@@ -160,7 +160,9 @@ def relink(settings: Settings, name: str, link_name: str) -> int:
 def create_service(
     settings: Settings, tenant_name: str, name: str, regions: tuple[str, ...], revision: int
 ) -> int:
-    """Create a service of a tenant, with a key in each of the tenant's regions.
+    """Create a service of a tenant.
+
+    With a key in each of the tenant's regions. The same command again changes nothing.
 
     Example: kcm service create acme payroll
     """
@@ -187,7 +189,9 @@ def create_service(
 @region_option
 @common
 def list_tenants(settings: Settings, limit: int | None, region: str | None) -> None:
-    """Show the tenants of a region, by name, with how many services and holds each has.
+    """Show the tenants of a region, by name.
+
+    With how many services and holds each has: `kcm tenant show` names them.
 
     The state `killed` is the same for every Core. `open` and `closed` tell of the Core that
     answered (column `core`) alone: whether it has the tenant's keys in memory. A closed tenant is
@@ -218,7 +222,13 @@ def list_tenants(settings: Settings, limit: int | None, region: str | None) -> N
 @region_option
 @common
 def show_tenant(settings: Settings, name: str, region: str | None) -> None:
-    """Show a tenant as a region sees it, with its holds, its services and their keys' versions."""
+    """Show one tenant as a region sees it.
+
+    With its holds, its services and the versions of their keys. The state `open` or `closed` tells
+    of the Core that answered alone, as in `kcm tenant list`.
+
+    Example: kcm tenant show acme --region us-east
+    """
 
     async def ask(admin: Admin, place: str) -> TenantView:
         with counting("services") as on_page:
