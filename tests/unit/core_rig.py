@@ -223,8 +223,9 @@ class Core:
             randomness=randomness, deadline_s=5.0,
         )  # fmt: skip
         self.listing = Listing(
-            region=self.me.region, registry=self.registry, revocations=self.revocations, feed=feed,
-            store=self.store, vault=self.vault, clock=world.clock,
+            region=self.me.region, core=self.me.name, registry=self.registry,
+            revocations=self.revocations, feed=feed, store=self.store, vault=self.vault,
+            clock=world.clock,
         )  # fmt: skip
         self.rosters = RosterFeed(
             self.me, ControlLog(world.bus, self.me.region, world.clock),  # type: ignore[arg-type]

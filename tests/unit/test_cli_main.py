@@ -69,6 +69,18 @@ def test_every_command_and_exit_code_is_in_the_docs() -> None:
         assert re.search(rf"^  {code.value}\s", HELP, re.MULTILINE), code
 
 
+def test_every_command_says_in_a_line_of_the_list_what_it_does() -> None:
+    for path in commands(cli):
+        command: click.Command = cli
+        for name in path:
+            assert isinstance(command, click.Group)
+            command = command.commands[name]
+        if isinstance(command, click.Group):
+            around = click.Context(command, terminal_width=80)
+            listed = command.get_help(around).partition("Commands:")[2].partition("Exit codes")[0]
+            assert "..." not in listed, listed
+
+
 def test_every_hint_is_for_a_code() -> None:
     assert set(HINTS) <= {code.value for code in Code}
 
@@ -96,10 +108,10 @@ def test_a_refusal_is_an_exit_code_and_json(
     assert run([*arguments, "-o", "json"], system.open, around) == exit_code
     out, err = capsys.readouterr()
     said = json.loads(err)
-    assert (out, said["error"], said["detail"]) == ("", code.value, "because \x1b[31m")
+    assert (out, said["error"], said["detail"]) == ("", code.value, "eu: because \x1b[31m")
     assert run([*arguments, "-o", "table"], system.open, around) == exit_code
     err = capsys.readouterr().err
-    assert err.startswith("error: because ")
+    assert err.startswith("error: eu: because ")
     assert "\x1b" not in err
 
 

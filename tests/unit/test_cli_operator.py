@@ -22,6 +22,8 @@ from kcm_schemas.admin import (
     HoldQuery,
     HoldStatus,
     HoldView,
+    LinkPage,
+    LinkRow,
     LinkView,
     PutStatement,
     RegionStatus,
@@ -58,6 +60,8 @@ class Cores:
         self.lifted: dict[bytes, VerifiedLift] = {}
         self.puts = 0
         self.trouble = ""
+        self.waiting: dict[str, object] = {}
+        """Other fields of the region and the boot that are waited for."""
         for verb, handler in (
             ("preview", self._preview),
             ("put", self._put),
@@ -116,6 +120,7 @@ class Cores:
                 lifted=hold_id in self.lifted,
                 lifted_ms=5 if hold_id in self.lifted else 0,
                 lifted_by="bob" if hold_id in self.lifted else "",
+                lift_reason=self.lifted[hold_id].lift.reason if hold_id in self.lifted else "",
                 raw=held.raw,
             )
             for hold_id, held in self.held.items()
@@ -131,9 +136,14 @@ class Cores:
             cause=hold.cause,
             lifted=hold_id in self.lifted,
             complete=complete,
-            regions=[RegionStatus(region="eu", durable_at=7, how="durable")],
+            regions=[self._region(complete=complete)],
             boots=[self._boot("receipt") if complete else self._boot("waiting", self.trouble)],
         )
+
+    def _region(self, *, complete: bool) -> RegionStatus:
+        fields = {"region": "eu", "durable_at": 7, "how": "durable", "left_ms": 0}
+        changes = {} if complete else self.waiting
+        return RegionStatus.model_validate(fields | changes)
 
     def _boot(self, how: str, trouble: str = "") -> BootStatus:
         return BootStatus.model_validate(
@@ -147,6 +157,8 @@ class Cores:
                 "purge_us": 90,
                 "after_ms": 2,
                 "trouble": trouble,
+                "retired": False,
+                "left_ms": 0,
             }
         )
 
@@ -208,6 +220,60 @@ def test_a_part_that_failed_is_told_and_decides_the_exit(desk: Desk) -> None:
     assert json.loads(err)["detail"].startswith("us: ")
 
 
+def test_what_all_regions_say_alike_is_said_once_with_their_names(desk: Desk) -> None:
+    def refuses(request: AdminRequest, operator: str) -> Message:
+        raise KcmError(Code.UNKNOWN_LINK, "this region has no link rooot")
+
+    desk.system.everywhere("tenant", "put", refuses)
+    arguments = ("tenant", "create", "acme", "--link", "rooot")
+    code, _, err = desk.run(*arguments, "-o", "json")
+    assert code == Exit.REFUSED
+    said = json.loads(err)
+    assert (said["error"], said["regions"]) == ("unknown_link", ["eu", "us"])
+    assert said["detail"] == "eu, us: this region has no link rooot"
+    assert "kcm l1 list" in said["hint"]
+    desk.system.everywhere("link", "put", refuses)
+    for command in (arguments, ("l1", "link", "root", "softkey:/x")):
+        err = desk.run(*command, "-o", "table")[2]
+        assert err.count("error: ") == err.count("hint: ") == 1
+    desk.system.unreachable.add("us")
+    assert len(desk.run(*arguments, "-o", "json")[2].splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("there", "arguments", "hint"),
+    [
+        ({"link": "root"}, (), "`kcm tenant relink acme --link other`"),
+        ({"link": "other", "revision": 3}, (), "--revision 4"),
+        ({"link": "other", "revision": 3}, ("--revision", "4"), "try again"),
+    ],
+)
+def test_a_tenant_that_exists_is_told_with_the_way_to_change_it(
+    desk: Desk, there: dict[str, object], arguments: tuple[str, ...], hint: str
+) -> None:
+    def taken(request: AdminRequest, operator: str) -> Message:
+        raise KcmError(Code.CONFLICT, "the tenant acme exists already")
+
+    desk.system.everywhere("tenant", "put", taken)
+    desk.system.everywhere("tenant", "find", lambda *_: row(**there))
+    code, _, err = desk.run("tenant", "create", "acme", "--link", "other", *arguments, "-o", "json")
+    said = json.loads(err)
+    assert (code, said["error"]) == (Exit.REFUSED, "conflict")
+    assert hint in said["hint"]
+
+
+def test_a_link_with_another_uri_is_told_with_the_way_to_another_key(desk: Desk) -> None:
+    def taken(request: AdminRequest, operator: str) -> Message:
+        raise KcmError(Code.CONFLICT, "the link root exists already, with another URI")
+
+    desk.system.everywhere("link", "put", taken)
+    code, _, err = desk.run("l1", "link", "root", "softkey:/other", "-o", "json")
+    said = json.loads(err)
+    assert (code, said["error"]) == (Exit.REFUSED, "conflict")
+    assert "under another name" in said["hint"]
+    assert "kcm tenant relink TENANT --link NAME" in said["hint"]
+
+
 def test_a_service_goes_where_its_tenant_is(desk: Desk) -> None:
     got: list[bytes] = []
     desk.system.everywhere("service", "put", keep(got))
@@ -248,6 +314,7 @@ def unknown(request: AdminRequest, operator: str) -> Message:
 FIELDS: dict[str, object] = {
     "tenant": "acme",
     "region": "eu",
+    "core": "core-eu-1",
     "revision": 1,
     "link": "root",
     "uri": "softkey:/x",
@@ -288,6 +355,8 @@ def test_tenants_are_shown_as_table_and_json(desk: Desk) -> None:
     assert desk.run("tenant", "list", "-o", "table")[0] == Exit.OK
     (told,) = json.loads(desk.run("tenant", "list")[1])
     assert (told["services"], told["holds"]) == (2, 1)
+    assert told["core"] == "core-eu-1"
+    assert "core-eu-1" in desk.run("tenant", "list", "-o", "table")[1]
     code, out, _ = desk.run("tenant", "show", "acme", "-o", "table")
     assert code == Exit.OK
     assert "crm/3" in out
@@ -315,6 +384,20 @@ def test_a_list_is_followed_page_by_page_to_its_end_or_its_limit(desk: Desk) -> 
     assert json.loads(err) == {"shown": 3, "total": len(names)}
     assert len(requests) == 1
     assert code == Exit.OK
+
+
+def test_links_are_listed(desk: Desk) -> None:
+    found = LinkRow(
+        link="root", region="us", revision=1, uri="softkey:/\x1b[31m", model="byok", tenants=2
+    )
+    page = LinkPage(links=[found], total=1, more=False)
+    desk.system.everywhere("link", "list", lambda *_: page)
+    (told,) = json.loads(desk.run("l1", "list", "--region", "us", "-o", "json")[1])
+    assert (told["link"], told["uri"], told["tenants"]) == ("root", "softkey:/\x1b[31m", 2)
+    code, out, _ = desk.run("l1", "list", "-o", "table")
+    assert code == Exit.OK
+    assert "root" in out
+    assert "\x1b" not in out
 
 
 def test_services_are_followed_too(desk: Desk) -> None:
@@ -395,6 +478,20 @@ def test_a_kill_that_nobody_confirms_may_be_in_force(desk: Desk, cores: Cores) -
     assert "may be in force" in err
 
 
+def test_that_no_region_answers_is_said_at_once_and_once(desk: Desk, cores: Cores) -> None:
+    desk.system.unreachable |= set(REGIONS)
+    _, _, err = desk.run("kill", "acme", "--timeout", "30", "-o", "table")
+    placing, silent, *rest = err.splitlines()
+    assert placing.startswith("placing hold")
+    assert silent == (
+        "no region has confirmed the hold yet: no connection; trying for another 30 s"
+    )
+    assert len(rest) == 2
+    assert f"kcm hold show {placing.split()[2][:8]}" in rest[1]
+    _, _, err = desk.run("kill", "acme", "--timeout", "30", "-o", "json")
+    assert json.loads(err.splitlines()[1])["seconds_left"] == 30
+
+
 def test_one_region_is_enough_to_place_a_kill(desk: Desk, cores: Cores) -> None:
     desk.system.unreachable.add("eu")
     assert desk.run("kill", "acme")[0] == Exit.OK
@@ -405,6 +502,9 @@ def test_a_mistyped_name_is_not_killed(desk: Desk, cores: Cores) -> None:
     code, _, err = desk.run("kill", "amce", "-o", "json")
     assert code == Exit.REFUSED
     assert json.loads(err)["error"] == "unknown_tenant"
+    assert "no region has a tenant amce" in json.loads(err)["detail"]
+    code, _, err = desk.run("kill", "--link", "rooot", "-o", "json")
+    assert (code, json.loads(err)["error"]) == (Exit.REFUSED, "unknown_link")
     assert (cores.puts, cores.held) == (0, {})
     assert desk.run("kill", "amce", "--dry-run")[0] == Exit.REFUSED
     # Where a region does not answer, nobody can say that the tenant does not exist.
@@ -429,7 +529,7 @@ def test_the_table_fills_on_a_terminal(desk: Desk, cores: Cores) -> None:
         code, *_ = desk.run("kill", "acme")
     text = b"".join(shown).decode()
     assert code == Exit.OK
-    assert "under way: 1 have not confirmed" in text
+    assert "under way: waiting for core-eu (no receipt yet)" in text
     assert "complete: every instance" in text
     assert "receipt" in text
 
@@ -473,6 +573,138 @@ def test_waiting_for_a_hold_that_is_not_complete_is_exit_code_6(desk: Desk, core
     cores.looks = 10**6
     (hold_id,) = cores.held
     assert desk.run("hold", "show", hold_id.hex(), "--wait", "2")[0] == Exit.NOT_COMPLETE
+
+
+def test_what_a_hold_is_and_why_can_be_read(desk: Desk, cores: Cores) -> None:
+    desk.run("kill", "acme", "--reason", "the \x1b[31mcontract ended")
+    (hold_id,) = cores.held
+    shown = json.loads(desk.run("hold", "show", hold_id.hex()[:8], "-o", "json")[1])
+    told = {name: shown[name] for name in ("scope", "target", "cause", "issuer", "lifted")}
+    assert told == {
+        "scope": "tenant", "target": "acme", "cause": "operator", "issuer": "alice",
+        "lifted": False,
+    }  # fmt: skip
+    assert shown["reason"] == "the \x1b[31mcontract ended"
+    assert (shown["issued_ms"], shown["issued_utc"]) == (NOW_MS, "2027-01-15 08:00:00")
+    assert (shown["lifted_utc"], shown["lift_reason"]) == (None, "")
+    assert "raw" not in shown
+    code, out, _ = desk.run("hold", "show", hold_id.hex(), "-o", "table")
+    assert code == Exit.OK
+    for text in ("tenant acme", "operator", "alice", "2027-01-15 08:00:00", "contract ended"):
+        assert text in out
+    assert "\x1b" not in out
+
+
+def test_of_a_lifted_hold_it_is_told_by_whom_when_and_why(desk: Desk, cores: Cores) -> None:
+    desk.run("kill", "acme", "--reason", "a drill")
+    (hold_id,) = cores.held
+    desk.run("lift", hold_id.hex(), "--reason", "the drill is over")
+    for wait in ((), ("--wait", "2")):
+        asked = ("hold", "show", hold_id.hex(), *wait)
+        shown = json.loads(desk.run(*asked, "-o", "json")[1])
+        assert (shown["lifted_by"], shown["lift_reason"]) == ("bob", "the drill is over")
+        assert shown["lifted_utc"] == "1970-01-01 00:00:00"
+        out = desk.run(*asked, "-o", "table")[1]
+        for text in ("a drill", "the drill is over", "bob", "1970-01-01 00:00:00"):
+            assert text in out, out
+
+
+def test_an_id_that_no_hold_has_is_told_with_what_to_do(desk: Desk, cores: Cores) -> None:
+    for command in (("hold", "show", "ffff"), ("lift", "ffff", "--reason", "x")):
+        code, _, err = desk.run(*command, "-o", "json")
+        said = json.loads(err)
+        assert (code, said["error"]) == (Exit.REFUSED, "unknown_hold")
+        assert "ffff" in said["detail"]
+        assert "kcm hold list" in said["hint"]
+
+
+def test_what_is_no_id_of_one_hold_is_wrong_usage_with_what_to_do(desk: Desk, cores: Cores) -> None:
+    for number in range(17):  # two of them begin alike
+        desk.run("kill", "acme", "--reason", f"{number}")
+    firsts = [hold_id.hex()[0] for hold_id in cores.held]
+    several = next(digit for digit in firsts if firsts.count(digit) > 1)
+    for given in ("zz", several):
+        code, _, err = desk.run("hold", "show", given, "-o", "json")
+        said = json.loads(err)
+        assert (code, said["error"]) == (Exit.USAGE, "malformed")
+        assert "kcm hold list --all" in said["hint"]
+
+
+def test_the_region_that_refuses_is_named(desk: Desk) -> None:
+    desk.system.everywhere("tenant", "show", unknown)
+    said = json.loads(desk.run("tenant", "show", "acme", "-o", "json")[2])
+    assert (said["error"], said["regions"]) == ("unknown_tenant", ["eu"])
+    assert said["detail"].startswith("eu: ")
+    desk.system.everywhere("tenant", "find", unknown)
+    for command in (
+        ("service", "create", "amce", "x"),
+        ("tenant", "relink", "amce", "--link", "x"),
+    ):
+        said = json.loads(desk.run(*command, "-o", "json")[2])
+        assert said["detail"] == "no region that answers has a tenant amce"
+        assert said["error"] == "unknown_tenant"
+
+
+def test_what_a_kill_waits_for_is_named_with_the_reason_and_the_bound(
+    desk: Desk, cores: Cores
+) -> None:
+    cores.looks = 10**6
+    cores.waiting = {"how": "watching", "left_ms": 11_200}
+    code, out, err = desk.run("kill", "acme", "--timeout", "4", "-o", "table")
+    assert code == Exit.NOT_COMPLETE
+    assert "stored; watched too briefly; 12 s at most" in out
+    placing, meanwhile, error, _ = err.splitlines()
+    assert placing.startswith("placing hold")
+    assert meanwhile.startswith(
+        "under way: waiting for region eu (the Core that answers there started"
+    )
+    for text in (meanwhile, error):
+        assert "cannot know yet that no instance is missing; 12 s at most" in text
+        assert "core-eu (no receipt yet)" in text
+    err = desk.run("kill", "acme", "--timeout", "4", "-o", "json")[2]
+    assert len(json.loads(err.splitlines()[1])["waiting_for"]) == 2
+
+
+def test_a_retired_instance_is_said_to_be_one(desk: Desk, cores: Cores) -> None:
+    desk.run("kill", "acme")
+
+    def ended(request: AdminRequest, operator: str) -> Message:
+        status = cores._of(decode(HoldQuery, request.payload).hold_id)
+        boot = status.boots[0].model_copy(update={"how": "lease-ended", "retired": True})
+        return status.model_copy(update={"boots": [boot]})
+
+    desk.system.everywhere("hold", "status", ended)
+    (hold_id,) = cores.held
+    _, out, err = desk.run("hold", "show", hold_id.hex(), "-o", "table")
+    assert "lease-ended (retired)" in out
+    assert "complete: core-eu (retired) did not answer" in err
+
+    def waits(request: AdminRequest, operator: str) -> Message:
+        status = cores._of(decode(HoldQuery, request.payload).hold_id)
+        changes = {"how": "waiting", "retired": True, "left_ms": 9500}
+        boot = status.boots[0].model_copy(update=changes)
+        return status.model_copy(update={"boots": [boot], "complete": False})
+
+    desk.system.everywhere("hold", "status", waits)
+    _, out, err = desk.run("hold", "show", hold_id.hex(), "-o", "table")
+    assert "waiting; 10 s at most (retired)" in out
+    assert "core-eu (retired: the end of its lease counts; 10 s at most)" in err
+
+
+def test_a_lift_says_which_regions_have_it(desk: Desk, cores: Cores) -> None:
+    desk.run("kill", "acme")
+    (hold_id,) = cores.held
+    code, out, err = desk.run("lift", hold_id.hex(), "--reason", "over", "-o", "table")
+    assert code == Exit.OK
+    assert "lifted in eu" in err
+    assert "core-eu" not in out
+    cores.looks = 1
+    cores.waiting = {"region": "us", "durable_at": 0, "how": "waiting"}
+    err = desk.run("hold", "show", hold_id.hex(), "-o", "table")[2]
+    assert "lifted in eu" in err
+    cores.looks = 9
+    err = desk.run("hold", "show", hold_id.hex(), "-o", "table")[2]
+    assert "lifted; not heard yet from us" in err
 
 
 class Journal:
@@ -668,6 +900,7 @@ def test_a_key_that_is_refused_in_one_region_is_linked_in_the_other(desk: Desk) 
         "eu": "ok", "us": "forbidden",
     }  # fmt: skip
     assert "Next: enable it" in err
+    assert "kcm l1 check" in json.loads(err)["hint"]
 
 
 def test_a_tenant_is_moved_by_the_next_revision_of_its_record(desk: Desk) -> None:

@@ -8,7 +8,15 @@ import pytest
 from kcm import statements
 from kcm.admin import Admin
 from kcm.context import ClientContext, ContextError, default_path
-from kcm.errors import Conflict, Forbidden, Malformed, Unavailable, UntrustedReply, error_for
+from kcm.errors import (
+    Conflict,
+    Forbidden,
+    Malformed,
+    Unavailable,
+    UnknownHold,
+    UntrustedReply,
+    error_for,
+)
 from kcm.hedge import first
 from kcm.kills import Kills, NewHold
 from kcm.repeat import AGAIN_S, REPEATS_MAX, repeated
@@ -58,7 +66,10 @@ def status(hold: NewHold, *, durable: bool = True, complete: bool = False) -> Ho
         complete=complete,
         regions=[
             RegionStatus(
-                region="eu", durable_at=int(durable), how="durable" if durable else "waiting"
+                region="eu",
+                durable_at=int(durable),
+                how="durable" if durable else "waiting",
+                left_ms=0,
             )
         ],
         boots=[],
@@ -375,6 +386,7 @@ def view(hold: NewHold, **changes: object) -> HoldView:
         "lifted": False,
         "lifted_ms": 0,
         "lifted_by": "",
+        "lift_reason": "",
         "raw": hold.raw,
     }
     return HoldView.model_validate(fields | changes)
@@ -404,7 +416,7 @@ async def test_only_what_somebody_placed_is_lifted(system: FakeSystem, admin: Ad
     hold, other = kills.make("tenant", "acme", ""), kills.make("tenant", "globex", "")
     found = HoldMatches(holds=[])
     system.everywhere("hold", "show", lambda request, operator: found)
-    with pytest.raises(Malformed):
+    with pytest.raises(UnknownHold):
         await kills.lift(bytes(16), "", system.clock.now + 5)
     found = HoldMatches(holds=[view(hold, raw=other.raw)])
     with pytest.raises(UntrustedReply):
@@ -426,7 +438,7 @@ async def test_an_id_may_be_shortened_as_long_as_it_is_one(
     with pytest.raises(Malformed, match="several"):
         await kills.find("a")
     for none in ("", "zz", "a" * 33):
-        with pytest.raises(Malformed, match="no hold"):
+        with pytest.raises(Malformed, match="hexadecimal"):
             await kills.find(none)
 
 

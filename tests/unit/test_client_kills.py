@@ -2,7 +2,7 @@
 
 import pytest
 from kcm import Admin
-from kcm.errors import Malformed, Unavailable
+from kcm.errors import Unavailable, UnknownHold
 from kcm.kills import Kills
 from kcm_schemas.admin import HoldMatches, HoldPrefix, HoldStatus, HoldView, RegionStatus
 from kcm_schemas.codec import decode
@@ -23,7 +23,7 @@ def kills(system):
 
 
 def not_known(request, operator):
-    raise KcmError(Code.MALFORMED, "no such hold is known here")
+    raise KcmError(Code.UNKNOWN_HOLD)
 
 
 def knows(*views):
@@ -41,7 +41,7 @@ def standing(hold, **changes):
     facts = {"lifted": False, "complete": True}
     return HoldStatus(
         hold_id=hold.id, scope=hold.scope, target=hold.target, cause="operator",
-        regions=[RegionStatus(region="eu", durable_at=1, how="durable")], boots=[],
+        regions=[RegionStatus(region="eu", durable_at=1, how="durable", left_ms=0)], boots=[],
         **(facts | changes),
     )  # fmt: skip
 
@@ -73,11 +73,11 @@ async def test_a_lift_finds_its_hold_in_whichever_region_knows_it(system, kills)
     known = HoldView(
         hold_id=hold.id, scope=hold.scope, target=hold.target, cause="operator", origin="eu",
         issuer="alice", issued_ms=1, reason="", lifted=False, lifted_ms=0,
-        lifted_by="", raw=hold.raw,
+        lifted_by="", lift_reason="", raw=hold.raw,
     )  # fmt: skip
     system.cores["eu"].handlers["hold", "show"] = lambda request, operator: HoldMatches(holds=[])
     system.cores["us"].handlers["hold", "show"] = knows(known)
     system.everywhere("hold", "put", lambda request, operator: standing(hold, lifted=True))
     assert (await kills.lift(hold.id, "", system.clock.now + 5)).lifted
-    with pytest.raises(Malformed):
+    with pytest.raises(UnknownHold):
         await kills.lift(bytes(16), "", system.clock.now + 5)

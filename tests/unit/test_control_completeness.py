@@ -1,7 +1,7 @@
 """Completeness is computed from records on file, never from who was heard."""
 
 import pytest
-from kcm_control.completeness import Arrival, Reach, RegionFacts, hold_status
+from kcm_control.completeness import Arrival, Fenced, Reach, RegionFacts, hold_status
 from kcm_control.holds import HoldRecord
 from kcm_control.timing import Timing
 from kcm_schemas.control import Boot, Hold, Receipt
@@ -202,3 +202,38 @@ def test_who_lives_and_has_reached_others_is_not_counted_out_by_the_clock():
     silent = boot("a", 1, latest=11, silent_ms=SILENT_MS)
     facts = {"eu": RegionFacts(10, [silent], 3600.0, WATCHED, b"r" * 32)}
     assert [b.how for b in status_of(facts, receipts("a")).boots] == ["lease-ended"]
+
+
+def test_a_lift_is_complete_when_every_region_has_it():
+    over = HoldRecord(HOLD.hold, "op", b"raw", b"lift")
+    facts = {"eu": RegionFacts(10, [boot("a", 1)]), "us": None}
+    status = hold_status(over, facts, {}, Reach(), TIMING)
+    assert (status.lifted, status.complete, status.boots) == (True, False, [])
+    assert [one.how for one in status.regions] == ["durable", "waiting"]
+    facts["us"] = RegionFacts(12, [boot("b", 1)])
+    assert hold_status(over, facts, {}, Reach(), TIMING).complete
+
+
+def test_who_is_retired_is_named():
+    facts = {"eu": RegionFacts(10, [boot("a", 1), boot("b", 2)], watched_s=WATCHED)}
+    status = hold_status(HOLD, facts, {}, Reach(), TIMING, lambda name: name == "b")
+    assert [(one.instance, one.retired) for one in status.boots] == [("a", False), ("b", True)]
+
+
+def test_for_how_long_is_waited_at_most_is_told():
+    facts = {"eu": RegionFacts(10, [boot("a", 1)], since_s=WATCHED - 3)}
+    status = status_of(facts, {})
+    assert [(one.how, one.left_ms) for one in status.regions] == [("watching", 3000)]
+    assert [(one.how, one.left_ms) for one in status.boots] == [("waiting", 3000)]
+    facts = {"eu": RegionFacts(10, [boot("a", 1)], WATCHED, WATCHED)}
+    status = status_of(facts, receipts("a"))
+    assert {one.left_ms for one in [*status.regions, *status.boots]} == {0}
+
+
+@pytest.mark.parametrize(("policy", "left_s"), [("all", 50), ("local", 0)])
+def test_a_region_that_is_cut_off_is_waited_for_until_its_fences_end(policy, left_s):
+    reach = Reach([Fenced(frozenset({"eu", "us"}), policy, "byok")], closed=True)
+    since = TIMING.fence_bound_s("byok") - 50
+    facts = {"eu": RegionFacts(10, [boot("a", 1)], since, since), "us": None}
+    status = hold_status(HOLD, facts, receipts("a"), reach, TIMING)
+    assert [one.left_ms for one in status.regions] == [0, left_s * 1000]

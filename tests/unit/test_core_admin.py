@@ -9,6 +9,8 @@ from kcm_schemas.admin import (
     AdminRequest,
     Empty,
     HoldStatus,
+    LinkListQuery,
+    LinkPage,
     PutStatement,
     ServiceListQuery,
     ServicePage,
@@ -59,6 +61,54 @@ async def put(core, record, *, author="admin", **settings):
     return (await ask(core, raw, noun, "put"))[0]
 
 
+async def said(core, record):
+    """The code and the text of the answer to a record that is put."""
+    kind = KINDS[type(record)]
+    statement = PutStatement(statement=signed(kind, record, "admin"))
+    raw = request(core.world, kind.value, "put", statement)
+    reply, _ = VERIFIER.admin_reply(
+        await core.admin.handle(subjects.admin("eu", kind.value, "put"), raw)
+    )
+    return reply.code, reply.detail
+
+
+async def test_a_refusal_says_what_is_there_by_name(world):
+    core = world.core()
+    assert await said(core, TENANT) == (Code.UNKNOWN_LINK, "this region has no link acme-root")
+    assert await put_all(core) == [Code.OK] * 3
+    for record, text in (
+        (LINK.model_copy(update={"uri": "softkey:/x", "revision": 2}), "with another URI"),
+        (LINK.model_copy(update={"model": "hyok"}), "with revision 1, and differs in: model"),
+        (TENANT.model_copy(update={"fence": "local"}), "differs in: fence"),
+        (SERVICE.model_copy(update={"revision": 0}), "with a higher revision than 0"),
+    ):
+        code, detail = await said(core, record)
+        assert code is Code.CONFLICT
+        assert detail.startswith(f"the {KINDS[type(record)].value} ")
+        assert "exists already" in detail
+        assert text in detail
+
+
+async def test_links_are_listed_with_how_many_tenants_they_open(world):
+    core = world.core()
+    assert await put_all(core) == [Code.OK] * 3
+    for name in ("b-root", "c-root"):
+        assert await put(core, LINK.model_copy(update={"link": name})) is Code.OK
+    found, after = [], ""
+    while True:
+        query = LinkListQuery(after=after, limit=2)
+        raw = request(world, "link", "list", query, signer="security")
+        code, payload = await ask(core, raw, "link", "list")
+        assert code is Code.OK
+        links = decode(LinkPage, payload)
+        found += [(one.link, one.model, one.tenants) for one in links.links]
+        assert links.total == 3
+        if not links.more:
+            break
+        after = links.links[-1].link
+    assert found == [("acme-root", "byok", 1), ("b-root", "byok", 0), ("c-root", "byok", 0)]
+
+
 async def put_all(core):
     return [await put(core, record) for record in (LINK, TENANT, SERVICE)]
 
@@ -74,7 +124,7 @@ async def test_putting_is_idempotent_through_any_core_and_another_record_is_a_co
         TENANT.model_copy(update={"link": "other", "revision": 2}),
         SERVICE.model_copy(update={"revision": 0}),
     ):
-        assert await put(one, other) in {Code.CONFLICT, Code.MALFORMED}
+        assert await put(one, other) in {Code.CONFLICT, Code.UNKNOWN_LINK}
     assert one.registry.tenant("acme") == TENANT
     assert one.registry.link("acme-root") == LINK
     assert await one.opener.service_key("acme", "crm", 0)
@@ -186,7 +236,7 @@ async def test_a_statement_of_one_kind_is_not_taken_for_another(world):
 
 async def test_what_has_to_be_there_first(world):
     core = world.core()
-    assert await put(core, TENANT) is Code.MALFORMED
+    assert await put(core, TENANT) is Code.UNKNOWN_LINK
     assert await put(core, SERVICE) is Code.UNKNOWN_TENANT
     assert await put(core, LINK) is Code.OK
     assert await put(core, TENANT.model_copy(update={"regions": ["us"]})) is Code.WRONG_REGION
@@ -200,7 +250,8 @@ async def test_a_core_that_has_not_heard_of_a_tenant_asks_before_it_says_so(worl
     raw = request(world, "tenant", "find", TenantQuery(tenant="acme"), signer="security")
     code, payload = await ask(other, raw, "tenant", "find")
     assert code is Code.OK
-    assert decode(TenantRow, payload).tenant == "acme"
+    found = decode(TenantRow, payload)
+    assert (found.tenant, found.core) == ("acme", "core-eu-2")
     other.kill()
     raw = request(world, "tenant", "list", FIRST_PAGE, signer="security")
     _, payload = await ask(other, raw, "tenant", "list")

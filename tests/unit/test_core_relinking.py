@@ -214,5 +214,5 @@ async def test_a_link_that_is_not_known_is_said_so(world):
     with pytest.raises(KcmError):
         await core.admin._read_link("nowhere")
     gone = TENANT.model_copy(update={"link": "nowhere", "revision": 2})
-    assert await put(core, gone) is Code.MALFORMED
+    assert await put(core, gone) is Code.UNKNOWN_LINK
     assert await opens(core)

@@ -30,6 +30,9 @@ from kcm_schemas.admin import (
     LastingPage,
     LiftedPage,
     LiftedQuery,
+    LinkListQuery,
+    LinkPage,
+    LinkRow,
     LinkView,
     PagesPage,
     PagesQuery,
@@ -153,6 +156,16 @@ class Admin:
             return Page(page.tenants, page.more, page.total)
 
         return await follow(ask, lambda row: row.tenant, "", limit, on_page)
+
+    async def links(self, region: str) -> list[LinkRow]:
+        """All links of a region by name, whether a tenant is on them or not."""
+
+        async def ask(after: str, rows: int) -> Page[LinkRow]:
+            query = LinkListQuery(after=after, limit=rows)
+            page = await self.ask(region, "link", "list", query, LinkPage)
+            return Page(page.links, page.more, page.total)
+
+        return (await follow(ask, lambda row: row.link, ""))[0]
 
     async def find(self, region: str, name: str) -> TenantRow:
         """A tenant as a region has it in memory: no store is read, and no key's version."""

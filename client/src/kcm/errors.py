@@ -47,6 +47,18 @@ class UnknownService(ServiceError):
     CODE = Code.UNKNOWN_SERVICE
 
 
+class UnknownLink(ServiceError):
+    """The region has no such link to a root key."""
+
+    CODE = Code.UNKNOWN_LINK
+
+
+class UnknownHold(ServiceError):
+    """The region knows no such hold."""
+
+    CODE = Code.UNKNOWN_HOLD
+
+
 class UnknownSession(ServiceError):
     """The session between two services ended; a retry makes a new one."""
 
@@ -66,7 +78,7 @@ class WrongRegion(ServiceError):
 
 
 class TenantKilled(ServiceError):
-    """A hold is on the tenant or on its root key."""
+    """A hold is on the tenant, on its root key or on its region."""
 
     CODE = Code.TENANT_KILLED
 
@@ -144,6 +156,8 @@ BY_CODE: Final[dict[Code, type[ServiceError]]] = {
         TooLarge,
         UnknownTenant,
         UnknownService,
+        UnknownLink,
+        UnknownHold,
         UnknownSession,
         Forbidden,
         WrongRegion,

@@ -9,7 +9,7 @@ by a Core once every instance on record has purged. Until then the kill is under
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
@@ -22,7 +22,7 @@ from kcm_trust.verify import Untrusted
 
 from kcm import statements
 from kcm.admin import Admin
-from kcm.errors import Malformed, ServiceError, UntrustedReply, error_for
+from kcm.errors import Malformed, ServiceError, UnknownHold, UntrustedReply, error_for
 from kcm.hedge import first
 from kcm.wire import backoff_s
 
@@ -39,6 +39,14 @@ _DIGITS: Final = re.compile(f"[0-9a-f]{{1,{2 * limits.ID_SIZE}}}")
 
 TIMEOUT_S: Final = 90.0
 """Seconds to wait for completeness: above the longest lease and fence (60 s) and a deadline."""
+
+
+OnFailure = Callable[[ServiceError], None]
+"""Is told of each attempt that failed and will be made again."""
+
+
+def silent(_: ServiceError) -> None:
+    """Nobody wants to know."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +86,15 @@ class Kills:
         )
         return NewHold(hold_id, scope, target, raw)
 
-    async def place(self, hold: NewHold, until: float) -> HoldStatus:
+    async def place(
+        self, hold: NewHold, until: float, on_failure: OnFailure = silent
+    ) -> HoldStatus:
         """Place a hold, again and again until it is durable somewhere.
 
         Raises ``ServiceError``: a refusal, or ``unavailable`` when ``until`` (by the clock's
         ``elapsed``) has passed. It may be in force even then.
         """
-        status = await self._put(hold.raw, until)
+        status = await self._put(hold.raw, until, on_failure)
         if (status.scope, status.target, status.cause) != (hold.scope, hold.target, "operator"):
             raise UntrustedReply("a Core answered about another hold")
         return _about(status, hold.id)
@@ -118,7 +128,7 @@ class Kills:
         async def ask(region: str) -> HoldStatus:
             try:
                 return await self._admin.hold_status(region, hold_id, deadline_s=self._time(until))
-            except Malformed:
+            except UnknownHold:
                 # A region that is cut off has not heard of it; the others are asked, and it again.
                 raise error_for(Code.UNAVAILABLE, "the region does not know the hold") from None
 
@@ -144,25 +154,27 @@ class Kills:
         return sorted(found, key=lambda view: (view.issued_ms, view.hold_id))
 
     async def find(self, prefix: str) -> HoldView:
-        """The one hold whose hexadecimal id begins with ``prefix``; raises ``malformed``.
+        """The one hold whose hexadecimal id begins with ``prefix``, from whichever region knows it.
 
-        From whichever region knows it.
+        Raises ``unknown_hold``, and ``malformed`` when it is no id or several begin like this.
         """
         if not _DIGITS.fullmatch(prefix):
-            raise Malformed("no hold has this id")
+            raise Malformed("a hold's id has 1 to 32 hexadecimal digits")
 
         async def ask(region: str) -> list[HoldView]:
             found = (await self._admin.matching_holds(region, prefix)).holds
             if not found:
-                raise Malformed("no hold has this id")
+                raise UnknownHold(f"no hold's id begins with {prefix}")
             return found
 
         found = (await first(self._regions, ask))[1]
         if len(found) != 1:
-            raise Malformed("several ids begin like this")
+            raise Malformed(f"the ids of several holds begin with {prefix}")
         return found[0]
 
-    async def lift(self, hold_id: bytes, reason: str, until: float) -> HoldStatus:
+    async def lift(
+        self, hold_id: bytes, reason: str, until: float, on_failure: OnFailure = silent
+    ) -> HoldStatus:
         """End a hold; again and again until that is durable.
 
         Of one that a root key caused, too: nothing opens all the same before the key does.
@@ -180,9 +192,9 @@ class Kills:
             issued_ms=self._around.clock.unix_ms(),
             reason=reason,
         )
-        return _about(await self._put(raw, until), hold_id)
+        return _about(await self._put(raw, until, on_failure), hold_id)
 
-    async def _put(self, raw: bytes, until: float) -> HoldStatus:
+    async def _put(self, raw: bytes, until: float, on_failure: OnFailure) -> HoldStatus:
         async def ask(region: str) -> HoldStatus:
             return await self._admin.put_hold(region, raw, deadline_s=self._time(until))
 
@@ -203,6 +215,7 @@ class Kills:
             wait = max(POLL_S, backoff_s(attempt, self._around.chance()))
             if self._around.clock.elapsed() + wait >= until:
                 raise failure
+            on_failure(failure)
             await self._around.sleep(wait)
             attempt += 1
 

@@ -22,7 +22,7 @@ PageRows = Annotated[int, Field(ge=1, le=limits.PAGE_ROWS_MAX)]
 
 TenantState = Literal["open", "closed", "killed"]
 """Killed (a hold is on it), open (the Core that answers has its root open), or closed (that Core
-opens it when it is asked for)."""
+opens it when it is asked for). Only *killed* is the same for every Core."""
 
 
 class AdminRequest(Message):
@@ -69,6 +69,32 @@ class LinkView(Message):
     ms: U32
 
 
+class LinkListQuery(Message):
+    """A page of a region's links, by name, from the first one behind ``after`` on."""
+
+    after: Cursor
+    limit: PageRows
+
+
+class LinkRow(Message):
+    """A link as an operator signed it; ``tenants`` is how many the region has on it."""
+
+    link: Name
+    region: Name
+    revision: U64
+    uri: Text
+    model: Text
+    tenants: U32
+
+
+class LinkPage(Message):
+    """Links of a region, by name; ``total``: how many there are."""
+
+    links: list[LinkRow]
+    total: U32
+    more: bool
+
+
 class TenantQuery(Message):
     """Which tenant to find."""
 
@@ -76,10 +102,14 @@ class TenantQuery(Message):
 
 
 class TenantRow(Message):
-    """A tenant as a region sees it, from memory: ``services`` and ``holds`` say how many."""
+    """A tenant as a region sees it, from memory: ``services`` and ``holds`` say how many.
+
+    ``core`` is the Core that says so.
+    """
 
     tenant: Name
     region: Name
+    core: Name
     revision: U64
     link: Name
     uri: Text
@@ -125,11 +155,12 @@ class TenantView(Message):
     """A tenant as a region sees it, with its keys' versions and a page of its services.
 
     ``total``: how many services it has. ``holds`` has ids of the holds that keep it dark, not more
-    than ``HOLDS_NAMED_MAX``.
+    than ``HOLDS_NAMED_MAX``. ``core`` is the Core that says so.
     """
 
     tenant: Name
     region: Name
+    core: Name
     revision: U64
     link: Name
     uri: Text
@@ -183,7 +214,8 @@ class HoldPrefix(Message):
 class HoldView(Message):
     """A hold as it stands; ``raw`` is the signed hold, which a lift embeds.
 
-    ``lifted_ms`` and ``lifted_by`` say when somebody signed its lift, and who: 0 and empty before.
+    ``lifted_ms``, ``lifted_by`` and ``lift_reason`` say when somebody signed its lift, who, and
+    why: 0 and empty before.
     """
 
     hold_id: Id
@@ -197,6 +229,7 @@ class HoldView(Message):
     lifted: bool
     lifted_ms: U64
     lifted_by: Text
+    lift_reason: Text
     raw: bytes
 
 
@@ -256,7 +289,8 @@ class BootStatus(Message):
     ``receipt``: it said, signed, that it purged. ``started-after``: it learned of the hold before
     it served. ``lease-ended``: it may be anywhere, but its lease and every answer of it have ended.
     Else ``waiting``; ``trouble`` says for what, where that is a Core's disk that does not store the
-    hold, as in ``disk full``.
+    hold, as in ``disk full``. ``left_ms`` is when it counts at the latest if it is dead, 0 where
+    the clock does not say. ``retired``: the roster says that it acts no more.
     """
 
     instance: Name
@@ -268,6 +302,8 @@ class BootStatus(Message):
     purge_us: U32
     after_ms: U32
     trouble: Trouble
+    retired: bool
+    left_ms: U32
 
 
 class RegionStatus(Message):
@@ -279,15 +315,22 @@ class RegionStatus(Message):
     the same tenants and links; it counts at that moment as well. ``fence-ended``: it cannot be
     reached, and whatever it serves has ended, because it has not heard of the others for too long.
     ``unbounded``: it cannot be reached, and the tenants' policy lets it serve on. Else ``waiting``.
+    ``left_ms`` is in how many milliseconds it counts by the clock alone, 0 where that does not say.
+
+    Of a hold that is lifted: ``durable`` where the lift is, else ``waiting``.
     """
 
     region: Name
     durable_at: U64
     how: Literal["durable", "watching", "differing", "fence-ended", "unbounded", "waiting"]
+    left_ms: U32
 
 
 class HoldStatus(Message):
-    """How far a hold has come; complete when every region and every boot is."""
+    """How far a hold has come; complete when every region and every boot is.
+
+    A hold that is lifted is complete when every region has the lift; no boot is named then.
+    """
 
     hold_id: Id
     scope: Scope

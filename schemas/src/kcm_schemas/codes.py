@@ -19,6 +19,8 @@ class Code(StrEnum):
     TOO_LARGE = "too_large"
     UNKNOWN_TENANT = "unknown_tenant"
     UNKNOWN_SERVICE = "unknown_service"
+    UNKNOWN_LINK = "unknown_link"
+    UNKNOWN_HOLD = "unknown_hold"
     UNKNOWN_SESSION = "unknown_session"
     FORBIDDEN = "forbidden"
     WRONG_REGION = "wrong_region"
@@ -48,10 +50,12 @@ TEXT: Final = {
     Code.TOO_LARGE: "more than the limit of one request; send it in parts",
     Code.UNKNOWN_TENANT: "no such tenant in this region",
     Code.UNKNOWN_SERVICE: "the tenant has no such service in this region",
+    Code.UNKNOWN_LINK: "no such link in this region",
+    Code.UNKNOWN_HOLD: "no such hold is known in this region",
     Code.UNKNOWN_SESSION: "the session is not known or has ended; make a new ticket",
     Code.FORBIDDEN: "the caller may not do this, or the record belongs to somebody else",
     Code.WRONG_REGION: "the record belongs to another region",
-    Code.TENANT_KILLED: "the tenant's root key was revoked",
+    Code.TENANT_KILLED: "the tenant is killed: a hold is on it, on its root key or on its region",
     Code.TENANT_SEALED: "the tenant's root key cannot be reached at the moment",
     Code.KEY_SHREDDED: "the data subject's key was shredded",
     Code.KEY_DESTROYED: "this version of the service key was destroyed",

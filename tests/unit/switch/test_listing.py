@@ -41,6 +41,8 @@ async def test_a_hold_is_looked_up_by_its_id_however_many_there_are(core):
         (view,) = core.kills.find(record.hold.id.hex()).holds
         assert (view.hold_id, view.raw) == (record.hold.id, record.raw)
         assert view.lifted == record.lifted
+        told = (9, "security", "over") if record.lifted else (0, "", "")
+        assert (view.lifted_ms, view.lifted_by, view.lift_reason) == told
     assert core.kills.find("f" * 32).holds == []
 
 

@@ -96,7 +96,9 @@ def tail(
 @region_option
 @common
 def status(settings: Settings, region: str | None) -> int:
-    """Show how full each region's audit stream is, and how far an Auditor has it.
+    """Show how full each region's audit stream is.
+
+    And how far an Auditor has it.
 
     Exits with 7 when entries are lost: trimmed from a stream and missing in the Auditor's journal.
 
@@ -155,7 +157,9 @@ def warning_of(entry: FollowedRegion) -> str:
 @click.option("--anchor", metavar="SEQ:HASH", help="A head that was kept elsewhere.")
 @common
 def verify(settings: Settings, directory: str, config: str | None, anchor: str | None) -> int:
-    """Check a journal's directory offline: nothing changed, left out or put in.
+    """Check a journal's DIRECTORY offline.
+
+    Nothing in it was changed, left out or put in. Exit code 7 when it is not sound.
 
     Example: kcm audit verify ~/.local/state/kcm/dev/journal
     """

@@ -31,11 +31,12 @@ DAY_MS: Final = 86_400_000
 @region_option
 @common
 def compact(settings: Settings, days: float, region: str | None, *, dry_run: bool) -> None:
-    """Put lifted holds into pages: 16 bytes each, where each was a message of its own.
+    """Put lifted holds into pages of ids.
 
     Every lifted hold stays known for ever, so that nobody can bring one back. A page, which you
-    sign, says of thousands that they have ended. Each lift is checked here before. Needs the role
-    security; once a month is enough. Holds that a root key caused are paged by the Cores.
+    sign, says of thousands that they have ended, in 16 bytes each. Each lift is checked here
+    before. Needs the role security; once a month is enough. Holds that a root key caused are paged
+    by the Cores.
 
     \b
     Examples:

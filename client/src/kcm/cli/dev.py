@@ -68,7 +68,9 @@ def up(
     *,
     watch: bool,
 ) -> None:
-    """Start a system and leave it running; of one that runs, start what died.
+    """Start a system and leave it running.
+
+    Of one that runs, start what died.
 
     Example: kcm dev up --region eu-de --region us-east
     """
@@ -105,7 +107,10 @@ def init(
     nodes: tuple[str, ...],
     layout: str,
 ) -> None:
-    """Make identities, roster, passwords and configurations, and start nothing."""
+    """Make what a system needs, and start nothing.
+
+    Identities, roster, passwords and configurations.
+    """
     from kcm.dev import layouts, system
 
     options = _options(directory, regions, cores, gateways, nodes)
@@ -153,7 +158,10 @@ def down(settings: Settings, directory: Path | None, *, wipe: bool) -> None:
 @directory_option
 @common
 def status(settings: Settings, directory: Path | None) -> int:
-    """Show every process; exit code 5 when one does not run that should."""
+    """Show every process.
+
+    Exit code 5 when one does not run that should.
+    """
     from kcm.dev import system
 
     return _show_status(settings, directory or system.default_directory())

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import click
 
 from kcm.cli.exits import Exit
+from kcm.cli.kill import SHOWN, Waiting
 from kcm.cli.output import emit, moment, note
-from kcm.cli.settings import Settings, common, region_option, run_async
-from kcm.cli.watching import COLUMNS, follow, rows, verdict
+from kcm.cli.problems import Problem
+from kcm.cli.settings import Settings, common, first_region_option, run_async
+from kcm.cli.watching import follow, present, verdict
 
 if TYPE_CHECKING:
     from kcm_schemas.admin import HoldStatus, HoldView
 
-SHOWN: Final = 16
-"""Hexadecimal digits of a hold's id in a table: enough to name it by."""
+    from kcm.kills import Kills
 
 
 @click.group()
@@ -26,10 +27,13 @@ def hold() -> None:
 @hold.command("list")
 @click.option("--all", "everything", is_flag=True, help="Lifted ones too.")
 @click.option("--ids", is_flag=True, help="Show the ids, one a line, and nothing else.")
-@region_option
+@first_region_option
 @common
 def list_holds(settings: Settings, region: str | None, *, everything: bool, ids: bool) -> None:
-    """Show the holds that are not lifted, whatever caused them; with --all also lifted ones."""
+    """Show the holds that are in force, whatever caused them.
+
+    With --all also those that are lifted. `kcm hold show` says how far one has come.
+    """
     shown = run_async(_list(settings, region, everything=everything))
     if ids:
         for view in shown:
@@ -62,10 +66,15 @@ def list_holds(settings: Settings, region: str | None, *, everything: bool, ids:
     default=0.0,
     help="Seconds to watch until it is complete; exit code 6 when it is not.",
 )
-@region_option
+@first_region_option
 @common
 def show(settings: Settings, hold_id: str, wait: float, region: str | None) -> int:
-    """Show how far a hold has come. The id may be shortened."""
+    """Show by whom, when and why a hold is, and how far it has come.
+
+    The id may be shortened as long as only one hold's begins like it.
+
+    Example: kcm hold show 5d41402a
+    """
     return run_async(_show(settings, hold_id, wait, region))
 
 
@@ -79,7 +88,7 @@ def show(settings: Settings, hold_id: str, wait: float, region: str | None) -> i
     show_default=True,
     help="Seconds to wait until it is stored.",
 )
-@region_option
+@first_region_option
 @common
 def lift(settings: Settings, hold_id: str, reason: str, timeout: float, region: str | None) -> None:
     """End a hold. The id may be shortened.
@@ -92,12 +101,19 @@ def lift(settings: Settings, hold_id: str, reason: str, timeout: float, region: 
     Example: kcm lift 5d41402a --reason "contract renewed"
     """
     view, status = run_async(_lift(settings, hold_id, reason, timeout, region))
-    emit(settings, status, COLUMNS, rows(status))
-    text = "lifted"
+    present(settings, status)
+    text = verdict(status)
     if view.lifted:
         when = moment(view.lifted_ms)
         text = f"hold {view.hold_id.hex()} was lifted already at {when} by {view.lifted_by}"
-    note(settings, text, hold_id=status.hold_id, lifted=status.lifted, already=view.lifted)
+    note(
+        settings,
+        text,
+        hold_id=status.hold_id,
+        lifted=status.lifted,
+        complete=status.complete,
+        already=view.lifted,
+    )
 
 
 async def _list(settings: Settings, region: str | None, *, everything: bool) -> list[HoldView]:
@@ -105,16 +121,30 @@ async def _list(settings: Settings, region: str | None, *, everything: bool) -> 
         return await kills.listing(everything=everything)
 
 
+async def _find(kills: Kills, prefix: str) -> HoldView:
+    """The hold whose id begins so; refuses what is no id, and one that is too short."""
+    from kcm.errors import Malformed
+
+    try:
+        return await kills.find(prefix.lower())
+    except Malformed as error:
+        hint = "`kcm hold list --all` shows the ids; some first digits that only one has are enough"
+        raise Problem(Exit.USAGE, error.code.value, error.detail, hint) from None
+
+
 async def _show(settings: Settings, prefix: str, wait: float, region: str | None) -> int:
     from kcm.kills import ASK_S
 
     async with settings.kills(region) as (_, __, kills):
-        hold_id = (await kills.find(prefix.lower())).hold_id
+        view = await _find(kills, prefix)
         until = settings.around.until(wait or ASK_S)
         if wait:
-            return await follow(settings, kills.watch(hold_id, until), hold_id)
-        status = await kills.status(hold_id, until)
-    emit(settings, status, COLUMNS, rows(status))
+            watched = kills.watch(view.hold_id, until)
+            return await follow(
+                settings, watched, view.hold_id, lambda: kills.find(view.hold_id.hex())
+            )
+        status = await kills.status(view.hold_id, until)
+    present(settings, status, view)
     if not settings.json:
         note(settings, verdict(status))
     return Exit.OK
@@ -129,9 +159,10 @@ async def _lift(
 ) -> tuple[HoldView, HoldStatus]:
     """The hold as it was found, and how it stands now. One that is lifted is only looked at."""
     async with settings.kills(region) as (_, __, kills):
-        view = await kills.find(prefix.lower())
+        view = await _find(kills, prefix)
         until = settings.around.until(timeout)
         if view.lifted:
             # Another lift would take the place of the first one in what is told of the hold.
             return view, await kills.status(view.hold_id, until)
-        return view, await kills.lift(view.hold_id, reason, until)
+        with Waiting(settings, "the lift", until) as waiting:
+            return view, await kills.lift(view.hold_id, reason, until, waiting.failed)

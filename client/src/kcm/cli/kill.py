@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, Self
 
 import click
 
 from kcm.cli.exits import Exit
 from kcm.cli.output import emit, note
-from kcm.cli.problems import Problem, explain
-from kcm.cli.settings import Settings, common, region_option, run_async
-from kcm.cli.watching import follow
+from kcm.cli.problems import Problem, explain, together
+from kcm.cli.settings import Settings, common, first_region_option, run_async
+from kcm.cli.watching import TELL_S, follow
 
 if TYPE_CHECKING:
+    import asyncio
+
     from kcm_schemas.admin import BlastRadius
 
     from kcm.admin import Admin
+    from kcm.errors import ServiceError
     from kcm.kills import Kills, NewHold
+
+SHOWN: Final = 16
+"""Hexadecimal digits of a hold's id where it is named: enough to find it by."""
 
 PREVIEW_S: Final = 1.5
 """Seconds for the look whether the target exists: a kill does not wait longer for it."""
@@ -34,7 +40,7 @@ PREVIEW_S: Final = 1.5
     show_default=True,
     help="Seconds to wait for completeness. The hold stands in any case.",
 )
-@region_option
+@first_region_option
 @common
 def kill(
     settings: Settings,
@@ -50,8 +56,9 @@ def kill(
 
     Its keys are purged and nothing of it is served until the hold is lifted.
 
-    Exit code 0 means that every instance on record has purged. Nothing is lost: `kcm lift HOLD_ID`
-    opens the tenant again.
+    Exit code 0 means that every instance on record has purged; 6 that the hold stands, but not
+    everybody has confirmed within --timeout; 5 that no region has confirmed the hold. Nothing is
+    lost: `kcm lift HOLD_ID` opens the tenant again.
 
     \b
     Examples:
@@ -73,13 +80,15 @@ async def _dry_run(
     async with settings.kills(region) as (admin, regions, _):
         found = await _previews(admin, regions, scope, target)
     reached = {place: entry for place, entry in found.items() if not isinstance(entry, Exception)}
-    for place, entry in found.items():
-        if isinstance(entry, Exception):
-            note(settings, f"{place}: {explain(entry).detail}", region=place, error=str(entry))
+    failed = {
+        place: explain(entry) for place, entry in found.items() if isinstance(entry, Exception)
+    }
+    for report in together(failed):
+        note(settings, report.detail, regions=report.regions, error=report.code)
     if not reached:
         raise next(entry for entry in found.values() if isinstance(entry, Exception))
     if len(reached) == len(found) and not any(entry.tenants for entry in reached.values()):
-        raise _unknown(scope)
+        raise _unknown(scope, target)
     emit(
         settings,
         reached,
@@ -137,20 +146,57 @@ async def _kill(
         known = await _previews(admin, regions, scope, target)
         if all(not isinstance(entry, Exception) and not entry.tenants for entry in known.values()):
             # A mistyped name would be "complete" at once, and the tenant alive.
-            raise _unknown(scope)
+            raise _unknown(scope, target)
         hold = kills.make(scope, target, reason)
         # Told before it is sent: whoever loses the terminal now can still find and lift it.
-        note(settings, f"hold {hold.id.hex()} on {scope} {target}", hold_id=hold.id)
-        await place(kills, hold, until)
+        note(settings, f"placing hold {hold.id.hex()} on {scope} {target}", hold_id=hold.id)
+        await place(settings, kills, hold, until)
         return await follow(settings, kills.watch(hold.id, until), hold.id)
 
 
-async def place(kills: Kills, hold: NewHold, until: float) -> None:
+class Waiting:
+    """Says once, and soon, that no region has confirmed a statement, and for how long it is tried.
+
+    When the first attempt has failed, or when that takes longer than ``TELL_S``.
+    """
+
+    def __init__(self, settings: Settings, what: str, until: float) -> None:
+        self._settings: Final = settings
+        self._what: Final = what
+        self._until: Final = until
+        self._told = False
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __enter__(self) -> Self:
+        import asyncio
+
+        self._timer = asyncio.get_running_loop().call_later(TELL_S, self._tell, "no answer yet")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def failed(self, error: ServiceError) -> None:
+        """An attempt failed, and will be made again."""
+        self._tell(error.detail)
+
+    def _tell(self, why: str) -> None:
+        if self._told:
+            return
+        self._told = True
+        left = max(0, round(self._until - self._settings.around.clock.elapsed()))
+        text = f"no region has confirmed {self._what} yet: {why}; trying for another {left} s"
+        note(self._settings, text, confirmed=False, why=why, seconds_left=left)
+
+
+async def place(settings: Settings, kills: Kills, hold: NewHold, until: float) -> None:
     """Place a hold, and say what to do when nobody confirms it."""
     from kcm.errors import ServiceError
 
     try:
-        await kills.place(hold, until)
+        with Waiting(settings, "the hold", until) as waiting:
+            await kills.place(hold, until, waiting.failed)
     except ServiceError as error:
         if not error.retryable:
             raise
@@ -158,15 +204,18 @@ async def place(kills: Kills, hold: NewHold, until: float) -> None:
             Exit.UNAVAILABLE,
             error.code.value,
             f"no region confirmed the hold {hold.id.hex()}: {error.detail}",
-            "it may be in force: look with `kcm hold show`; killing again does no harm",
+            f"it may be in force: look with `kcm hold show {hold.id.hex()[:SHOWN]}`; "
+            "killing again does no harm",
         ) from None
 
 
-def _unknown(scope: str) -> Problem:
-    text = "no region knows a tenant of this name"
-    return Problem(
-        Exit.REFUSED,
-        "unknown_tenant",
-        text if scope == "tenant" else "no region knows a tenant with this root key",
-        "`kcm tenant list` shows names and links; nothing was changed",
-    )
+def _unknown(scope: str, target: str) -> Problem:
+    from kcm_schemas.names import is_name
+
+    name = target if is_name(target) else "of this name"
+    if scope == "tenant":
+        code, text = "unknown_tenant", f"no region has a tenant {name}"
+    else:
+        code, text = "unknown_link", f"no region has a tenant on the link {name}"
+    hint = "`kcm tenant list` shows tenants and their links; nothing was changed"
+    return Problem(Exit.REFUSED, code, text, hint)

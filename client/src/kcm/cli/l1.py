@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from kcm.cli.exits import Exit
 from kcm.cli.output import emit, note
-from kcm.cli.problems import Problem, Report, clean, explain, show
-from kcm.cli.settings import Settings, common, run_async
-from kcm.cli.tenants import revision_option
+from kcm.cli.problems import Problem, Report, clean, explain, show, together
+from kcm.cli.settings import Settings, common, region_option, run_async
+from kcm.cli.tenants import ask_region, revision_option
 from kcm.cli.walk import Model, walk
 
 if TYPE_CHECKING:
-    from kcm_schemas.admin import LinkView
+    from kcm_schemas.admin import LinkRow, LinkView
+
+    from kcm.admin import Admin
 
 EXITS: Final = {
     "enabled": Exit.OK,
@@ -29,12 +32,22 @@ EXITS: Final = {
 }
 """How ``check`` ends, by the key's state."""
 
+ABOUT_KEYS: Final = "docs/l1 has a page for each provider; `kcm l1 check URI` tries a key from here"
+"""What to do about a key that does not work."""
+
+TAKEN: Final = (
+    "a link's URI stays what it is: link this key under another name, then "
+    "`kcm tenant relink TENANT --link NAME`; another --model takes a higher --revision"
+)
+"""What to do where a link of this name is another one."""
+
 
 @click.group()
 def l1() -> None:
-    """Root keys that customers hold: in AWS, Google Cloud, Azure, or an HSM of their own.
+    """Root keys that customers hold, and linking them.
 
-    A key is named by a URI: awskms:…, gcpkms:…, azurekv:…, pkcs11:…, softkey:…
+    They lie in AWS, Google Cloud, Azure, or an HSM of the customer's own. A key is named by a URI:
+    awskms:…, gcpkms:…, azurekv:…, pkcs11:…, softkey:…
     """
 
 
@@ -103,6 +116,30 @@ def _tell(said: dict[str, Any]) -> None:
         click.echo(clean(f"next:    {text}"))
 
 
+@l1.command("list")
+@region_option
+@common
+def list_links(settings: Settings, region: str | None) -> None:
+    """Show the linked root keys of a region, by name.
+
+    With how many tenants are on each; one that has none shows, too. No key is asked: `kcm l1 check
+    URI` tries one.
+
+    Example: kcm l1 list -o json
+    """
+
+    async def ask(admin: Admin, place: str) -> list[LinkRow]:
+        return await admin.links(place)
+
+    rows = run_async(ask_region(settings, region, ask))
+    emit(
+        settings,
+        rows,
+        ("link", "region", "model", "tenants", "revision", "uri"),
+        [(row.link, row.region, row.model, row.tenants, row.revision, row.uri) for row in rows],
+    )
+
+
 @l1.command("link")
 @click.argument("name", required=False)
 @click.argument("uri", required=False)
@@ -142,14 +179,14 @@ def link(
         outcome = run_async(_link(settings, left, name, uri=uri, model=model, revision=revision))
         done |= {region: one for region, one in outcome.items() if not isinstance(one, Exception)}
         failed = {
-            region: explain(one) for region, one in outcome.items() if isinstance(one, Exception)
+            region: _explain(one) for region, one in outcome.items() if isinstance(one, Exception)
         }
         if not failed or not _try_again(settings, uri, failed):
             break
         left = list(failed)
     _show(settings, name, done, failed)
-    for region, report in failed.items():
-        show(_of(region, report), as_json=settings.json)
+    for report in together(failed):
+        show(report, as_json=settings.json)
     return min((report.exit_code for report in failed.values()), default=Exit.OK)
 
 
@@ -187,8 +224,8 @@ def _try_again(settings: Settings, uri: str, failed: dict[str, Report]) -> bool:
         return False
     from kcm.cli.providers import ask
 
-    for region, report in failed.items():
-        note(settings, f"{region}: {report.detail}")
+    for report in together(failed):
+        note(settings, report.detail)
     try:
         click.echo("\nGrant this to the key:\n\n" + ask("policy", uri)["policy"], err=True)
     except Problem:
@@ -200,8 +237,14 @@ def _at_a_terminal() -> bool:
     return sys.stdin.isatty() and sys.stderr.isatty()
 
 
-def _of(region: str, report: Report) -> Report:
-    return Report(report.exit_code, report.code, f"{region}: {report.detail}", report.hint)
+def _explain(error: Exception) -> Report:
+    """Why a key was not linked. What to do about the key itself stands in the text."""
+    report = explain(error)
+    if report.code == "conflict":
+        return replace(report, hint=TAKEN)
+    if report.detail.startswith("the root key"):
+        return replace(report, hint=ABOUT_KEYS)
+    return report
 
 
 def _show(

@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import sys
 import unicodedata
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Final
 
 import click
@@ -21,13 +22,15 @@ CHARACTERS_MAX: Final = 4096
 
 HINTS: Final = {
     "unknown_tenant": "`kcm tenant list` shows the region's tenants; is --region the right one?",
-    "unknown_service": "make it with `kcm service create TENANT SERVICE`",
+    "unknown_service": "`kcm service list TENANT` shows them; `kcm service create` makes one",
+    "unknown_link": "`kcm l1 list` shows the links; `kcm l1 link NAME URI` makes one",
+    "unknown_hold": "`kcm hold list --all` shows the holds, lifted ones too",
     "wrong_region": "`kcm inspect FILE` shows the record's region; name it with --region",
     "tenant_killed": "`kcm hold list` shows why; `kcm lift HOLD_ID` ends a hold",
     "tenant_sealed": "the root key does not answer; it opens again by itself when it does",
     "tampered": "is --context-bytes what it was at encryption? else the data was changed",
     "forbidden": "`kcm inspect FILE` shows whose record it is; an operator needs a role for this",
-    "conflict": "another record has this name; choose another name or a higher --revision",
+    "conflict": "choose another name, or a higher --revision; `kcm tenant show` has a tenant's",
     "too_large": "send less at once",
     "busy": "try again",
     "unavailable": "is the system running? `kcm dev status`; then try again",
@@ -43,7 +46,14 @@ class Problem(Exception):
 
     def __init__(self, exit_code: Exit, code: str, detail: str, hint: str = "") -> None:
         super().__init__(detail)
-        self.report: Final = Report(exit_code, code, detail, hint)
+        self.report = Report(exit_code, code, detail, hint)
+
+    @classmethod
+    def of(cls, report: Report) -> Problem:
+        """A report that ends the command."""
+        problem = cls(report.exit_code, report.code, report.detail, report.hint)
+        problem.report = report
+        return problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +64,19 @@ class Report:
     code: str
     detail: str
     hint: str
+    regions: tuple[str, ...] = ()
+    """The regions that say so, where several were asked."""
+
+
+def together(reports: Mapping[str, Report]) -> list[Report]:
+    """What regions say, each text once, with the regions that say it."""
+    by_text: dict[Report, list[str]] = {}
+    for region, report in reports.items():
+        by_text.setdefault(report, []).append(region)
+    return [
+        replace(report, detail=f"{', '.join(regions)}: {report.detail}", regions=tuple(regions))
+        for report, regions in by_text.items()
+    ]
 
 
 def explain(error: BaseException) -> Report:
@@ -112,7 +135,13 @@ def _explain_ours(error: BaseException) -> Report:  # noqa: PLR0911 - a table of
 def show(report: Report, *, as_json: bool) -> None:
     """Write a report to stderr."""
     if as_json:
-        content = {"error": report.code, "detail": report.detail, "hint": report.hint}
+        content: dict[str, object] = {
+            "error": report.code,
+            "detail": report.detail,
+            "hint": report.hint,
+        }
+        if report.regions:
+            content["regions"] = report.regions
         sys.stderr.write(json.dumps(content) + "\n")
         return
     sys.stderr.write(f"error: {clean(report.detail)} ({report.code})\n")

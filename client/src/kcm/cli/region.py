@@ -81,11 +81,14 @@ async def _retire(
     async with settings.kills(None) as (_, regions, kills):
         if name not in regions:
             raise Problem(
-                Exit.REFUSED, "unknown_region", "no such region", "`kcm region list` shows them"
+                Exit.REFUSED,
+                "unknown_region",
+                "the context has no region of this name",
+                "`kcm region list` shows them",
             )
         until = settings.around.until(timeout)
         kills.ask_last(name)
         hold = kills.make("region", name, reason)
-        note(settings, f"hold {hold.id.hex()} on region {name}", hold_id=hold.id)
-        await place(kills, hold, until)
+        note(settings, f"placing hold {hold.id.hex()} on region {name}", hold_id=hold.id)
+        await place(settings, kills, hold, until)
         return await follow(settings, kills.watch(hold.id, until), hold.id)

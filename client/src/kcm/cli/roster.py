@@ -30,13 +30,20 @@ ROOT_KEY: Final = Path("keys") / "root"
 
 @click.group()
 def roster() -> None:
-    """Who belongs to the system: instances and operators, signed by the operator root."""
+    """Who belongs to the system, and letting somebody leave.
+
+    The roster lists instances and operators, and is signed by the operator root.
+    """
 
 
 @roster.command("show")
 @common
 def show(settings: Settings) -> int:
-    """Show the highest roster of the context and of all regions, and which regions have it."""
+    """Show who is on the roster, and which regions have it.
+
+    It is the highest one of the context and of all regions. Exit code 6 when a region has an older
+    one or does not answer, 5 when none answers.
+    """
     return run_async(_show(settings))
 
 

@@ -142,6 +142,11 @@ def run_async(work: Coroutine[Any, Any, T]) -> T:
     return asyncio.run(work)
 
 
+first_region_option = click.option(
+    "--region",
+    metavar="REGION",
+    help="The region to ask first; a hold counts everywhere [default: the context's].",
+)
 region_option = click.option(
     "--region", metavar="REGION", help="The region to ask [default: the context's]."
 )

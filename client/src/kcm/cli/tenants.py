@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
 import click
 
 from kcm.cli.exits import Exit
 from kcm.cli.output import emit, note
-from kcm.cli.problems import Report, explain, show
+from kcm.cli.problems import Problem, Report, explain, show, together
 from kcm.cli.progress import counting
 from kcm.cli.settings import Settings, common, region_option, run_async
 
@@ -19,9 +18,15 @@ if TYPE_CHECKING:
 
     from kcm.admin import Admin
     from kcm.context import ClientContext
+    from kcm.errors import Conflict
 
 TABLE_ROWS: Final = 1000
 """Tenants that a table shows unless it is told otherwise: more are for a program, as JSON."""
+
+COLUMNS: Final = (
+    "tenant", "state", "core", "region", "regions", "fence", "link", "services", "holds",
+)  # fmt: skip
+"""Of a table of tenants; ``core`` is the Core that answered."""
 
 T = TypeVar("T")
 
@@ -69,9 +74,12 @@ def create(
 ) -> int:
     """Create a tenant in its regions. The same command again changes nothing.
 
+    `kcm tenant relink` moves a tenant to another root key.
+
     Example: kcm tenant create acme --link acme-root
     """
     from kcm import statements
+    from kcm.errors import Conflict
 
     served = regions or tuple(settings.context().regions)
 
@@ -79,9 +87,31 @@ def create(
         raw = statements.tenant(
             admin.identity, name, link=link_name, regions=served, fence=fence, revision=revision
         )
-        await admin.put(region, "tenant", raw)
+        try:
+            await admin.put(region, "tenant", raw)
+        except Conflict as error:
+            raise await _taken(admin, region, name, link_name, revision, error) from None
 
     return _everywhere(settings, regions, put, {"tenant": name})
+
+
+async def _taken(
+    admin: Admin, region: str, name: str, link: str, revision: int, error: Conflict
+) -> Exception:
+    """What to do where a region has another record of the tenant, by what it has."""
+    from kcm.errors import ServiceError
+
+    try:
+        there = await admin.find(region, name)
+    except ServiceError:
+        return error
+    if there.link != link:
+        hint = f"to move it to another root key: `kcm tenant relink {name} --link {link}`"
+    elif there.revision >= revision:
+        hint = f"to change it: the same command with --revision {there.revision + 1}"
+    else:
+        hint = "somebody changed it at the same moment: try again"
+    return Problem(Exit.REFUSED, error.code.value, error.detail, hint)
 
 
 @tenant.command("relink")
@@ -98,15 +128,11 @@ def relink(settings: Settings, name: str, link_name: str) -> int:
     Example: kcm tenant relink acme --link acme-new
     """
     from kcm import statements
-    from kcm.hedge import first
 
     found: list[TenantRow] = []
 
     async def choose(admin: Admin, context: ClientContext) -> list[str]:
-        def look(region: str) -> Awaitable[TenantRow]:
-            return admin.find(region, name)
-
-        _, view = await first(context.in_order(None), look)
+        view = await _anywhere(admin, context, name)
         served = [region for region in view.regions if region in context.regions]
         found.extend([await admin.find(region, name) for region in served])
         return served
@@ -134,22 +160,20 @@ def relink(settings: Settings, name: str, link_name: str) -> int:
 def create_service(
     settings: Settings, tenant_name: str, name: str, regions: tuple[str, ...], revision: int
 ) -> int:
-    """Create a service of a tenant, with a key in each of the tenant's regions.
+    """Create a service of a tenant.
+
+    With a key in each of the tenant's regions. The same command again changes nothing.
 
     Example: kcm service create acme payroll
     """
     from kcm import statements
-    from kcm.hedge import first
 
     async def put(admin: Admin, region: str) -> None:
         raw = statements.service(admin.identity, tenant_name, name, revision=revision)
         await admin.put(region, "service", raw)
 
     async def choose(admin: Admin, context: ClientContext) -> list[str]:
-        def look(region: str) -> Awaitable[TenantRow]:
-            return admin.find(region, tenant_name)
-
-        _, found = await first(context.in_order(None), look)
+        found = await _anywhere(admin, context, tenant_name)
         return [region for region in found.regions if region in context.regions]
 
     return _everywhere(settings, regions, put, {"tenant": tenant_name, "service": name}, choose)
@@ -165,7 +189,13 @@ def create_service(
 @region_option
 @common
 def list_tenants(settings: Settings, limit: int | None, region: str | None) -> None:
-    """Show the tenants of a region, by name, with how many services and holds each has.
+    """Show the tenants of a region, by name.
+
+    With how many services and holds each has: `kcm tenant show` names them.
+
+    The state `killed` is the same for every Core. `open` and `closed` tell of the Core that
+    answered (column `core`) alone: whether it has the tenant's keys in memory. A closed tenant is
+    served, too.
 
     Example: kcm tenant list -o json > tenants.json
     """
@@ -176,9 +206,8 @@ def list_tenants(settings: Settings, limit: int | None, region: str | None) -> N
         with counting("tenants") as on_page:
             return await admin.tenants(place, limit=limit, on_page=on_page)
 
-    rows, total = run_async(_ask(settings, region, ask))
-    columns = ("tenant", "state", "region", "regions", "fence", "link", "services", "holds")
-    emit(settings, rows, columns, [(*_about(row), row.services, row.holds) for row in rows])
+    rows, total = run_async(ask_region(settings, region, ask))
+    emit(settings, rows, COLUMNS, [(*_about(row), row.services, row.holds) for row in rows])
     if len(rows) < total:
         note(
             settings,
@@ -193,17 +222,22 @@ def list_tenants(settings: Settings, limit: int | None, region: str | None) -> N
 @region_option
 @common
 def show_tenant(settings: Settings, name: str, region: str | None) -> None:
-    """Show a tenant as a region sees it, with its holds, its services and their keys' versions."""
+    """Show one tenant as a region sees it.
+
+    With its holds, its services and the versions of their keys. The state `open` or `closed` tells
+    of the Core that answered alone, as in `kcm tenant list`.
+
+    Example: kcm tenant show acme --region us-east
+    """
 
     async def ask(admin: Admin, place: str) -> TenantView:
         with counting("services") as on_page:
             return await admin.tenant(place, name, on_page=on_page)
 
-    view = run_async(_ask(settings, region, ask))
+    view = run_async(ask_region(settings, region, ask))
     value = view.model_dump(exclude={"total", "more"})
-    columns = ("tenant", "state", "region", "regions", "fence", "link", "services", "holds")
     services = " ".join(f"{item.service}/{item.l3_version}" for item in view.services)
-    emit(settings, value, columns, [(*_about(view), services, len(view.holds))])
+    emit(settings, value, COLUMNS, [(*_about(view), services, len(view.holds))])
 
 
 @service.command("list")
@@ -219,7 +253,7 @@ def list_services(settings: Settings, tenant_name: str, region: str | None) -> N
     async def ask(admin: Admin, place: str) -> list[ServiceRow]:
         return await admin.services(place, tenant_name)
 
-    rows = run_async(_ask(settings, region, ask))
+    rows = run_async(ask_region(settings, region, ask))
     columns = ("tenant", "service", "revision")
     emit(settings, rows, columns, [(row.tenant, row.service, row.revision) for row in rows])
 
@@ -228,6 +262,7 @@ def _about(tenant: TenantRow | TenantView) -> tuple[object, ...]:
     return (
         tenant.tenant,
         tenant.state,
+        tenant.core,
         tenant.region,
         " ".join(tenant.regions),
         tenant.fence,
@@ -235,16 +270,40 @@ def _about(tenant: TenantRow | TenantView) -> tuple[object, ...]:
     )
 
 
-async def _ask(
+async def ask_region(
     settings: Settings, region: str | None, ask: Callable[[Admin, str], Awaitable[T]]
 ) -> T:
+    """Ask one region; what it refuses names it."""
+    from kcm.errors import ServiceError
+
     context = settings.context()
     place = context.region(region)
     admin = settings.admin(context)
     try:
         return await ask(admin, place)
+    except ServiceError as error:
+        raise Problem.of(together({place: explain(error)})[0]) from None
     finally:
         await admin.close()
+
+
+async def _anywhere(admin: Admin, context: ClientContext, name: str) -> TenantRow:
+    """A tenant as the first region that answers has it."""
+    from kcm.errors import UnknownTenant
+    from kcm.hedge import first
+
+    def look(region: str) -> Awaitable[TenantRow]:
+        return admin.find(region, name)
+
+    try:
+        return (await first(context.in_order(None), look))[1]
+    except UnknownTenant:
+        raise Problem(
+            Exit.REFUSED,
+            "unknown_tenant",
+            f"no region that answers has a tenant {name}",
+            "`kcm tenant list` shows the tenants; `kcm tenant create` makes one",
+        ) from None
 
 
 Choose = Callable[["Admin", "ClientContext"], Awaitable[Sequence[str]]]
@@ -263,10 +322,12 @@ def _everywhere(
         {**about, "region": region, "result": report.code} for region, report in results.items()
     ]
     emit(settings, rows, tuple(rows[0]), [tuple(row.values()) for row in rows])
-    failed = [report for report in results.values() if report.exit_code is not Exit.OK]
-    for report in failed:
+    failed = {
+        region: report for region, report in results.items() if report.exit_code is not Exit.OK
+    }
+    for report in together(failed):
         show(report, as_json=settings.json)
-    return min((report.exit_code for report in failed), default=Exit.OK)
+    return min((report.exit_code for report in failed.values()), default=Exit.OK)
 
 
 async def _put_everywhere(
@@ -284,8 +345,7 @@ async def _put_everywhere(
         try:
             await put(admin, region)
         except Exception as error:  # noqa: BLE001 - each region has a result of its own
-            report = explain(error)
-            return replace(report, detail=f"{region}: {report.detail}")
+            return explain(error)
         return Report(Exit.OK, "ok", "", "")
 
     try:

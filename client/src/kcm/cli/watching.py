@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from kcm.cli.exits import Exit
-from kcm.cli.output import emit, note, table
+from kcm.cli.output import emit, moment, note, table
 from kcm.cli.problems import Problem, clean
 from kcm.cli.settings import Settings
 
 if TYPE_CHECKING:
-    from kcm_schemas.admin import BootStatus, HoldStatus
+    from kcm_schemas.admin import BootStatus, HoldStatus, HoldView, RegionStatus
     from rich.console import RenderableType
 
 COLUMNS: Final = ("region", "instance", "role", "state", "keys purged", "purge", "after")
 
+TELL_S: Final = 2.0
+"""Seconds after which somebody who sees no table is told what is waited for."""
+
+NAMED_MAX: Final = 8
+"""Names in a line of text; the table has all of them."""
 
 CANNOT_STORE: Final = "cannot store"
 """Of a Core whose own disk does not take the hold: a power cut would make it forget."""
@@ -30,23 +35,31 @@ REGION_STATES: Final = {
     "waiting": "not heard from",
 }
 
+WHY: Final = {
+    "watching": "the Core that answers there started, reconnected or missed something a moment ago "
+    "and cannot know yet that no instance is missing",
+    "differing": "the Cores there know different tenants",
+    "unbounded": "not heard from; the fence policy lets it serve on, so there is no bound",
+    "waiting": "not heard from",
+}
+"""Why a region is waited for."""
 
-async def follow(settings: Settings, statuses: AsyncIterator[HoldStatus], hold_id: bytes) -> int:
-    """Show a hold's table while it fills; 0 only when it is complete or lifted."""
-    last: HoldStatus | None = None
-    if not settings.json and sys.stdout.isatty():
-        from rich.console import Console
-        from rich.live import Live
+Look = Callable[[], Awaitable["HoldView"]]
+"""Looks a hold up as it is told now."""
 
-        with Live(console=Console(file=sys.stdout), auto_refresh=False) as live:
-            async for status in statuses:
-                live.update(_picture(status), refresh=True)
-                last = status
-    else:
-        async for status in statuses:
-            last = status
-        if last is not None:
-            emit(settings, last, COLUMNS, rows(last))
+
+async def follow(
+    settings: Settings,
+    statuses: AsyncIterator[HoldStatus],
+    hold_id: bytes,
+    look: Look | None = None,
+) -> int:
+    """Show a hold's table while it fills; 0 only when it is complete or lifted.
+
+    With ``look`` also what the hold is: by whom, when and why.
+    """
+    live = not settings.json and sys.stdout.isatty()
+    last = await (_fill(statuses) if live else _wait(settings, statuses))
     if last is None:
         raise Problem(
             Exit.UNAVAILABLE,
@@ -54,23 +67,91 @@ async def follow(settings: Settings, statuses: AsyncIterator[HoldStatus], hold_i
             f"nobody says how the hold {hold_id.hex()} stands",
             f"it may be in force: `kcm hold show {hold_id.hex()}`",
         )
+    present(settings, last, None if look is None else await look(), filled=live)
     if last.complete or last.lifted:
         note(settings, verdict(last), hold_id=hold_id, complete=last.complete, lifted=last.lifted)
         return Exit.OK
     raise Problem(
         Exit.NOT_COMPLETE,
         "not_complete",
-        f"the hold stands, but not every instance has confirmed its purge{_troubles(last)}",
+        f"the hold stands, but not everybody has confirmed: {_waited_for(last)}",
         f"`kcm hold show {hold_id.hex()} --wait 60` goes on watching",
     )
+
+
+async def _fill(statuses: AsyncIterator[HoldStatus]) -> HoldStatus | None:
+    """Show a table on the terminal that fills; the last status."""
+    from rich.console import Console
+    from rich.live import Live
+
+    last: HoldStatus | None = None
+    with Live(console=Console(file=sys.stdout), auto_refresh=False) as live:
+        async for status in statuses:
+            live.update(_picture(status), refresh=True)
+            last = status
+    return last
+
+
+async def _wait(settings: Settings, statuses: AsyncIterator[HoldStatus]) -> HoldStatus | None:
+    """The last status; what is waited for is told once, when that takes a while."""
+    clock = settings.around.clock
+    last: HoldStatus | None = None
+    told, since = False, clock.elapsed()
+    async for status in statuses:
+        last = status
+        ended = status.complete or status.lifted
+        if not told and not ended and clock.elapsed() - since >= TELL_S:
+            told = True
+            note(settings, verdict(status), waiting_for=waiting_for(status))
+    return last
+
+
+def present(
+    settings: Settings, status: HoldStatus, view: HoldView | None = None, *, filled: bool = False
+) -> None:
+    """Show what a hold is and how it stands; ``filled``: its table is on the screen already."""
+    if view is not None and not settings.json:
+        emit(settings, None, ("hold", view.hold_id.hex()), _described(view))
+    if settings.json or not filled:
+        value = {} if view is None else about(view)
+        columns, lines = (LIFT_COLUMNS, _lift_rows(status)) if status.lifted else (
+            COLUMNS, rows(status),
+        )  # fmt: skip
+        emit(settings, {**value, **dict(vars(status))}, columns, lines)
+
+
+def about(view: HoldView) -> dict[str, object]:
+    """What a hold is, for programs."""
+    fields = {name: value for name, value in vars(view).items() if name != "raw"}
+    lifted = moment(view.lifted_ms) if view.lifted else None
+    return {**fields, "issued_utc": moment(view.issued_ms), "lifted_utc": lifted}
+
+
+def _described(view: HoldView) -> list[tuple[str, object]]:
+    """What a hold is, for people."""
+    told: list[tuple[str, object]] = [
+        ("on", f"{view.scope} {view.target}"),
+        ("cause", view.cause),
+        ("by", view.issuer),
+        ("through", f"region {view.origin}"),
+        ("since (UTC)", moment(view.issued_ms)),
+        ("reason", view.reason or "none was given"),
+        ("state", "lifted" if view.lifted else "held"),
+    ]
+    if view.lifted:
+        told += [
+            ("lifted by", view.lifted_by),
+            ("lifted (UTC)", moment(view.lifted_ms)),
+            ("lift's reason", view.lift_reason or "none was given"),
+        ]
+    return told
 
 
 def rows(status: HoldStatus) -> list[tuple[object, ...]]:
     """A hold's table: every region, and every instance that may have held a key."""
     table_rows: list[tuple[object, ...]] = []
     for region in sorted(status.regions, key=lambda entry: entry.region):
-        stored = REGION_STATES[region.how]
-        table_rows.append((region.region, "-", "-", stored, "", "", ""))
+        table_rows.append((region.region, "-", "-", _region_state(region), "", "", ""))
         table_rows += [
             (
                 boot.region,
@@ -87,38 +168,96 @@ def rows(status: HoldStatus) -> list[tuple[object, ...]]:
     return table_rows
 
 
+LIFT_COLUMNS: Final = ("region", "lift")
+
+
+def _lift_rows(status: HoldStatus) -> list[tuple[object, ...]]:
+    """A lift's table: which regions have it."""
+    return [
+        (region.region, REGION_STATES[region.how])
+        for region in sorted(status.regions, key=lambda entry: entry.region)
+    ]
+
+
 def _picture(status: HoldStatus) -> RenderableType:
     from rich.console import Group
     from rich.text import Text
 
-    return Group(table(COLUMNS, rows(status)), Text(verdict(status)))
+    lines = (LIFT_COLUMNS, _lift_rows(status)) if status.lifted else (COLUMNS, rows(status))
+    return Group(table(*lines), Text(verdict(status)))
 
 
 def verdict(status: HoldStatus) -> str:
     """How a hold stands, in a line."""
     if status.lifted:
-        return "lifted"
-    how = [boot.how for boot in status.boots] + [region.how for region in status.regions]
-    if status.complete:
-        silent = how.count("lease-ended") + how.count("fence-ended")
-        if silent:
-            return f"complete: {silent} did not answer, and may serve nothing any more"
-        return "complete: every instance on record has purged"
-    waiting = sum(how.count(one) for one in ("waiting", "watching", "differing", "unbounded"))
-    return f"under way: {waiting} have not confirmed yet{_troubles(status)}"
+        missing = [region.region for region in status.regions if region.how != "durable"]
+        if missing:
+            return f"lifted; not heard yet from {_names(missing)}, where it may still be killed"
+        return f"lifted in {_names([region.region for region in status.regions])}"
+    if not status.complete:
+        return f"under way: {_waited_for(status)}"
+    silent = [_called(boot) for boot in status.boots if boot.how == "lease-ended"]
+    silent += [region.region for region in status.regions if region.how == "fence-ended"]
+    if silent:
+        return f"complete: {_names(silent)} did not answer, and may serve nothing any more"
+    return "complete: every instance on record has purged"
 
 
-def _troubles(status: HoldStatus) -> str:
-    """Which Cores cannot store the hold, and why; empty when all can."""
-    return "".join(
-        f"; {boot.instance} {CANNOT_STORE}: {clean(boot.trouble)}"
-        for boot in status.boots
-        if boot.how == "waiting" and boot.trouble
-    )
+def waiting_for(status: HoldStatus) -> list[str]:
+    """What a kill waits for: regions and instances, why, and for how long at most."""
+    by_reason: dict[str, list[str]] = {}
+    for region in sorted(status.regions, key=lambda entry: entry.region):
+        if region.how in WHY:
+            reason = WHY[region.how] + _at_most(region.left_ms)
+            by_reason.setdefault(reason, []).append(region.region)
+    regions = [
+        f"region{'s' if len(names) > 1 else ''} {_names(names)} ({reason})"
+        for reason, names in by_reason.items()
+    ]
+    return regions + [_instance(boot) for boot in status.boots if boot.how == "waiting"]
+
+
+def _waited_for(status: HoldStatus) -> str:
+    return f"waiting for {_names(waiting_for(status), separator='; ')}"
+
+
+def _instance(boot: BootStatus) -> str:
+    """An instance that is waited for."""
+    if boot.trouble:
+        return f"{_called(boot)} {CANNOT_STORE}: {clean(boot.trouble)}"
+    if boot.retired:
+        return f"{boot.instance} (retired: the end of its lease counts{_at_most(boot.left_ms)})"
+    bound = f"; {_seconds(boot.left_ms)} at most if it is dead" if boot.left_ms else ""
+    return f"{_called(boot)} (no receipt yet{bound})"
+
+
+def _called(boot: BootStatus) -> str:
+    return f"{boot.instance} (retired)" if boot.retired else boot.instance
+
+
+def _names(names: Sequence[str], separator: str = ", ") -> str:
+    rest = len(names) - NAMED_MAX
+    return separator.join(names[:NAMED_MAX]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _at_most(left_ms: int) -> str:
+    return f"; {_seconds(left_ms)} at most" if left_ms else ""
+
+
+def _seconds(left_ms: int) -> str:
+    return f"{-(-left_ms // 1000)} s"
+
+
+def _region_state(region: RegionStatus) -> str:
+    """How far a region is, and for how long it is waited for at most."""
+    return REGION_STATES[region.how] + _at_most(region.left_ms)
 
 
 def _state(boot: BootStatus) -> str:
     """What is known of an instance, and what it waits for."""
+    state: str = boot.how
     if boot.how == "waiting" and boot.trouble:
-        return f"waiting: {CANNOT_STORE}: {clean(boot.trouble)}"
-    return boot.how
+        state = f"waiting: {CANNOT_STORE}: {clean(boot.trouble)}"
+    elif boot.how == "waiting":
+        state += _at_most(boot.left_ms)
+    return f"{state} (retired)" if boot.retired else state

@@ -23,7 +23,8 @@ end. Nor do they count for a tenant that is not known here: its fence set may be
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -67,6 +68,10 @@ class RegionFacts:
         """Whether every lease from before the hold has ended, of whomever it was."""
         return self.since_s >= self._longest_s(timing)
 
+    def left_s(self, timing: Timing) -> float:
+        """In how many seconds every lease from before the hold has ended."""
+        return max(0.0, self._longest_s(timing) - self.since_s)
+
     def _longest_s(self, timing: Timing) -> float:
         return timing.boot_bound_s(max((boot.lease_ms for boot in self.boots), default=0) / 1000)
 
@@ -109,20 +114,27 @@ class Reach:
     closed: bool = False
 
 
+def _nobody(_: str) -> bool:
+    return False
+
+
 def hold_status(
     record: HoldRecord,
     regions: Mapping[str, RegionFacts | None],
     receipts: Mapping[Key, Arrival],
     reach: Reach,
     timing: Timing,
+    retired: Callable[[str], bool] = _nobody,
 ) -> HoldStatus:
-    """How far a hold has come.
+    """How far a hold has come, or its lift.
 
     ``regions`` maps every region in scope to its facts, or to ``None`` (not heard from);
     ``receipts`` maps instances and boot ids to the receipts of this hold: nobody's receipt counts
     for somebody else's boot. A region in which nobody is on record has not really answered: at
-    least the Core that says so is.
+    least the Core that says so is. ``retired`` says it of an instance by the roster.
     """
+    if record.lifted:
+        return _lift_status(record, regions)
     durable = {name: facts.since_s for name, facts in regions.items() if facts and _durable(facts)}
     hows: dict[str, HowRegion] = {
         name: _region_how(name, regions[name], durable, reach, timing) for name in regions
@@ -131,7 +143,7 @@ def hold_status(
         boot
         for name, facts in regions.items()
         if facts is not None and hows[name] != "fence-ended"
-        for boot in _boots(name, facts, receipts, timing)
+        for boot in _boots(name, facts, receipts, timing, retired)
     ]
     served_out = all(how in ("durable", "fence-ended") for how in hows.values())
     return HoldStatus(
@@ -139,14 +151,61 @@ def hold_status(
         scope=record.hold.scope,
         target=record.hold.target,
         cause=record.hold.cause,
-        lifted=record.lifted,
+        lifted=False,
         complete=bool(durable) and served_out and all(boot.how != "waiting" for boot in boots),
         regions=[
-            RegionStatus(region=name, durable_at=facts.durable_at if facts else 0, how=hows[name])
+            RegionStatus(
+                region=name,
+                durable_at=facts.durable_at if facts else 0,
+                how=hows[name],
+                left_ms=_region_left_ms(name, hows[name], facts, durable, reach, timing),
+            )
             for name, facts in regions.items()
         ],
         boots=boots,
     )
+
+
+def _lift_status(record: HoldRecord, regions: Mapping[str, RegionFacts | None]) -> HoldStatus:
+    """How far a lift has come: it is complete when every region has it."""
+    stored = {name: facts.durable_at if facts else 0 for name, facts in regions.items()}
+    return HoldStatus(
+        hold_id=record.hold.id,
+        scope=record.hold.scope,
+        target=record.hold.target,
+        cause=record.hold.cause,
+        lifted=True,
+        complete=bool(stored) and all(stored.values()),
+        regions=[
+            RegionStatus(region=name, durable_at=at, how="durable" if at else "waiting", left_ms=0)
+            for name, at in stored.items()
+        ],
+        boots=[],
+    )
+
+
+def _region_left_ms(
+    name: str,
+    how: HowRegion,
+    facts: RegionFacts | None,
+    durable: Mapping[str, float],
+    reach: Reach,
+    timing: Timing,
+) -> int:
+    """In how many milliseconds a region that is waited for counts, however little it says."""
+    if how in ("watching", "differing") and facts is not None:
+        return _ms(facts.left_s(timing))
+    if how == "waiting" and durable:
+        mine = [tenant for tenant in reach.tenants if name in tenant.regions]
+        left = [_fence_left_s(tenant, durable, timing) for tenant in mine]
+        known = [one for one in left if one is not None]
+        return _ms(max(known, default=0.0)) if len(known) == len(left) else 0
+    return 0
+
+
+def _ms(seconds: float) -> int:
+    """Whole milliseconds, at least one where anything is left."""
+    return math.ceil(max(0.0, seconds) * 1000)
 
 
 def _durable(facts: RegionFacts) -> bool:
@@ -173,34 +232,54 @@ def _region_how(
 
 def _fence_ended(tenant: Fenced, durable: Mapping[str, float], timing: Timing) -> bool:
     """Whether no region of a tenant in which the hold is not durable can serve it any more."""
+    left = _fence_left_s(tenant, durable, timing)
+    return left is not None and left <= 0
+
+
+def _fence_left_s(tenant: Fenced, durable: Mapping[str, float], timing: Timing) -> float | None:
+    """In how many seconds that is so; none while too few regions have the hold."""
     count = len(tenant.regions) + tenant.retired
     needed = 1 if tenant.policy == "all" else durable_majority(count)
     since = _nth_longest((durable[r] for r in tenant.regions if r in durable), needed)
-    return since >= timing.fence_bound_s(tenant.model)
+    return None if since is None else timing.fence_bound_s(tenant.model) - since
 
 
-def _nth_longest(values: Iterable[float], n: int) -> float:
+def _nth_longest(values: Iterable[float], n: int) -> float | None:
     ordered = sorted(values, reverse=True)
-    return ordered[n - 1] if len(ordered) >= n else -1.0
+    return ordered[n - 1] if len(ordered) >= n else None
 
 
 def _boots(
-    region: str, facts: RegionFacts, receipts: Mapping[Key, Arrival], timing: Timing
+    region: str,
+    facts: RegionFacts,
+    receipts: Mapping[Key, Arrival],
+    timing: Timing,
+    retired: Callable[[str], bool],
 ) -> Iterator[BootStatus]:
     overseen = facts.overseen(timing)
     for boot in facts.boots:
         arrival = receipts.get((boot.instance, boot.boot))
+        how = _boot_how(facts, boot, arrival, timing, overseen=overseen)
         yield BootStatus(
             instance=boot.instance,
             boot=boot.boot,
             role=boot.role,
             region=region,
-            how=_boot_how(facts, boot, arrival, timing, overseen=overseen),
+            how=how,
             keys=arrival.receipt.keys if arrival else 0,
             purge_us=arrival.receipt.purge_us if arrival else 0,
             after_ms=arrival.after_ms if arrival else 0,
             trouble=_trouble(arrival),
+            retired=retired(boot.instance),
+            left_ms=_boot_left_ms(facts, boot, timing) if how == "waiting" else 0,
         )
+
+
+def _boot_left_ms(facts: RegionFacts, boot: Boot, timing: Timing) -> int:
+    """In how many milliseconds a boot that says nothing any more is counted out."""
+    if facts.durable_at == 0:
+        return 0
+    return _ms(timing.boot_bound_s(boot.lease_ms / 1000) - facts.since_s)
 
 
 def _trouble(arrival: Arrival | None) -> str:

@@ -76,6 +76,8 @@ class Registry:
         self._services: dict[str, dict[str, Service]] = {}
         self._names: list[str] = []
         """Names of tenants, in order."""
+        self._link_names: list[str] = []
+        """Names of links, in order."""
         self._service_names: dict[str, list[str]] = {}
         """Names of a tenant's services, in order."""
         self._on_link: dict[str, set[str]] = {}
@@ -161,6 +163,16 @@ class Registry:
         """At most ``limit`` tenants by name, from the first one behind ``name`` on (empty: all)."""
         return [self._served[one] for one in _after(self._names, name, limit)]
 
+    @property
+    def link_count(self) -> int:
+        """How many links there are."""
+        return len(self._link_names)
+
+    def links_after(self, name: str, limit: int) -> list[Link]:
+        """At most ``limit`` links, as ``tenants_after``."""
+        found = (self.link(one) for one in _after(self._link_names, name, limit))
+        return [one for one in found if one is not None]
+
     def service_count(self, tenant: str) -> int:
         """How many services a tenant has."""
         return len(self._service_names.get(tenant, ()))
@@ -243,6 +255,8 @@ class Registry:
                 self._on_link[link].discard(key[1])
             del self._served[key[1]]
             self._names.remove(key[1])
+        elif key[0] == "link":
+            self._link_names.remove(key[1])
         elif key[0] == "service":
             del self._services[key[1]][key[2]]
             self._service_names[key[1]].remove(key[2])
@@ -255,6 +269,8 @@ class Registry:
         if key[0] == "tenant":
             for link in self.links_of(key[1]):
                 self._on_link[link].discard(key[1])
+        elif key[0] == "link" and key not in self._versions:
+            insort(self._link_names, key[1])
         self._versions[key] = versions
         shard = shard_of(key[1])
         self._entries[shard][key] = b"".join(one.digest for one in versions)

@@ -13,6 +13,7 @@ from hashlib import sha256
 from typing import Final
 
 from kcm_schemas.codes import Code, KcmError
+from kcm_schemas.control import Cause
 from kcm_schemas.registry import Link, Tenant
 
 from kcm_control.holds import HoldRecord, HoldSet
@@ -39,6 +40,15 @@ class Registered:
 
     put: Put
     purge: tuple[str, ...]
+
+
+_CAUSES: Final[dict[tuple[str, Cause], str]] = {
+    ("tenant", "operator"): "an operator killed the tenant",
+    ("link", "operator"): "an operator killed the tenant's root key",
+    ("region", "operator"): "an operator took this region out of service",
+    ("link", "l1"): "the customer's root key refuses: disabled, deleted or forbidden",
+}
+"""Why a tenant is killed, by scope and cause of a hold: an ``l1`` hold is always on a link."""
 
 
 class Revocations:
@@ -223,9 +233,7 @@ class Revocations:
 
     def active(self, tenant: str) -> list[HoldRecord]:
         """The holds that keep a tenant dark."""
-        found = [("tenant", tenant), ("region", self._region)]
-        found += [("link", link) for link in self._registry.links_of(tenant)]
-        return [record for target in found for record in self.active_on(*target)]
+        return [record for place in self._places(tenant) for record in self.active_on(*place)]
 
     def active_on(self, scope: str, target: str) -> list[HoldRecord]:
         """The holds of this scope and target that are not lifted."""
@@ -248,13 +256,28 @@ class Revocations:
     def begin(self, tenant: str) -> int:
         """Start an operation: its generation; raises ``tenant_killed``."""
         if self.killed(tenant):
-            raise KcmError(Code.TENANT_KILLED)
+            raise self.refusal(tenant)
         return self.generation(tenant)
 
     def still(self, tenant: str, generation: int) -> None:
         """Before any output: raises ``tenant_killed`` unless the generation is the same."""
         if self.generation(tenant) != generation or self.killed(tenant):
-            raise KcmError(Code.TENANT_KILLED)
+            raise self.refusal(tenant)
+
+    def refusal(self, tenant: str) -> KcmError:
+        """``tenant_killed``, with the cause in words that any application may read.
+
+        It says what kind of hold there is, never whose or with which reason; of several, of one.
+        """
+        for place in self._places(tenant):
+            for record in self._active.get(place, {}).values():
+                return KcmError(Code.TENANT_KILLED, _CAUSES[place[0], record.hold.cause])
+        return KcmError(Code.TENANT_KILLED)
+
+    def _places(self, tenant: str) -> list[tuple[str, str]]:
+        """Scopes and targets whose holds keep a tenant dark."""
+        found = [("tenant", tenant), ("region", self._region)]
+        return found + [("link", link) for link in self._registry.links_of(tenant)]
 
     def _reached(self, record: HoldRecord) -> tuple[str, ...]:
         """Whom to purge for a hold that is in force from now on."""

@@ -86,12 +86,18 @@ class Serving:
         """
         record = self._registry.tenant(tenant)
         if record is None or self._region not in record.regions:
-            raise KcmError(Code.UNKNOWN_TENANT, UNREGISTERED)
+            raise KcmError(Code.UNKNOWN_TENANT, f"the tenant {tenant} is {UNREGISTERED}")
         return record
 
     def killed(self, tenant: str) -> bool:
         """Whether any hold keeps the tenant dark."""
         return self._revocations.killed(tenant)
+
+    def refusal(self, tenant: str) -> KcmError:
+        """Why nothing of a tenant is served that was purged a moment ago."""
+        # By a kill, or because the lease of the customer's key ended: the latter will pass.
+        killed = self._revocations.killed(tenant)
+        return self._revocations.refusal(tenant) if killed else KcmError(Code.TENANT_SEALED)
 
     def open(self, tenant: str, key: ProofKey) -> None:
         """The tenant's root was opened with this key: its lease counts from now on."""

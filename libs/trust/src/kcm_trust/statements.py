@@ -87,10 +87,14 @@ _FEW: Final = 8
 """Names for which looking for each costs less than reading the statement: 1 µs against 30."""
 
 
-def lifted(raw: bytes) -> tuple[int, str]:
-    """When a lift was signed (Unix milliseconds), and by whom. It has to be verified already."""
+def lifted(raw: bytes) -> tuple[int, str, str]:
+    """When a lift was signed (Unix milliseconds), by whom, and why.
+
+    It has to be verified already.
+    """
     statement = read_signed(raw)
-    return decode(Lift, statement.body).issued_ms, statement.signatures[0].signer
+    content = decode(Lift, statement.body)
+    return content.issued_ms, statement.signatures[0].signer, content.reason
 
 
 def hold_of(raw: bytes) -> bytes:

@@ -27,6 +27,7 @@ from kcm_schemas.admin import (
     HoldPageQuery,
     HoldPrefix,
     HoldQuery,
+    LinkListQuery,
     PreviewQuery,
     PutStatement,
     ServiceListQuery,
@@ -94,6 +95,7 @@ class Admin:
             ("tenant", "find"): (frozenset({admin, security}), self._find_tenant),
             ("tenant", "show"): (frozenset({admin, security}), self._show_tenant),
             ("link", "put"): (frozenset({admin}), self._put_link),
+            ("link", "list"): (frozenset({admin, security}), self._list_links),
             ("service", "put"): (frozenset({admin}), self._put_service),
             ("service", "list"): (frozenset({admin, security}), self._list_services),
             ("hold", "put"): (frozenset({security}), self._put_hold),
@@ -193,6 +195,9 @@ class Admin:
     async def _list_tenants(self, request: AdminRequest) -> Message:
         return self._listing.tenants(decode(TenantListQuery, request.payload))
 
+    async def _list_links(self, request: AdminRequest) -> Message:
+        return self._listing.links(decode(LinkListQuery, request.payload))
+
     async def _find_tenant(self, request: AdminRequest) -> Message:
         return await self._listing.tenant(decode(TenantQuery, request.payload).tenant)
 
@@ -232,7 +237,7 @@ class Admin:
         await self._feed.fetch(*key_of(record))
         known = self._registry.known(key_of(record))
         if known not in (None, record) and not replaces(known, record):
-            raise KcmError(Code.CONFLICT, "another record has this name; is the revision higher?")
+            raise KcmError(Code.CONFLICT, _difference(known, record))
 
     async def _put(self, raw: bytes, record: Record) -> None:
         await self._expect(record)
@@ -242,8 +247,21 @@ class Admin:
         await self._feed.fetch("link", name)
         link = self._registry.link(name)
         if link is None:
-            raise KcmError(Code.MALFORMED, "no such link in this region; link the key first")
+            raise KcmError(Code.UNKNOWN_LINK, f"this region has no link {name}")
         return link
+
+
+def _difference(known: Record | None, new: Record) -> str:
+    """What keeps a record from taking the place of the one that is known under its name."""
+    noun, *names = key_of(new)
+    exists = f"the {noun} {'/'.join(names)} exists already"
+    if isinstance(known, Link) and isinstance(new, Link) and known.uri != new.uri:
+        return f"{exists}, with another URI"
+    if known is None or new.revision < known.revision:
+        return f"{exists}, with a higher revision than {new.revision}"
+    fields = [name for name in type(new).model_fields if name != "revision"]
+    other = [name for name in fields if getattr(known, name) != getattr(new, name)]
+    return f"{exists}, with revision {known.revision}, and differs in: {', '.join(other)}"
 
 
 def _believed(verify: Callable[[S], T], raw: S) -> T:

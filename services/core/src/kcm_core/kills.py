@@ -143,7 +143,7 @@ class Kills:
         now_ms = self._clock.unix_ms()
         until_ms = now_ms + (deadline_ms - now_ms) // 2
         status = await self.status(hold_id)
-        while status.lifted and not _durable(status) and self._clock.unix_ms() < until_ms:
+        while status.lifted and not status.complete and self._clock.unix_ms() < until_ms:
             # A lift is worth telling when every region has it; a hold's progress is asked for.
             await asyncio.sleep(SPREAD_POLL_S)
             status = await self.status(hold_id)
@@ -165,6 +165,7 @@ class Kills:
             self._receipts.get(hold_id, {}),
             self._reach(record.hold.scope, record.hold.target),
             self._timing,
+            self._retired,
         )
 
     async def preview(self, scope: Scope, target: str) -> BlastRadius:
@@ -184,6 +185,8 @@ class Kills:
                 purge_us=0,
                 after_ms=0,
                 trouble="",
+                retired=self._retired(boot.instance),
+                left_ms=0,
             )
             for region, found in zip(regions, facts, strict=True)
             for boot in found
@@ -251,8 +254,15 @@ class Kills:
             target=hold.target,
             cause=hold.cause,
             lifted=True,
-            complete=False,
-            regions=[RegionStatus(region=self._me.region, durable_at=sequence, how="durable")],
+            complete=sequence > 0,
+            regions=[
+                RegionStatus(
+                    region=self._me.region,
+                    durable_at=sequence,
+                    how="durable" if sequence else "waiting",
+                    left_ms=0,
+                )
+            ],
             boots=[],
         )
 
@@ -265,7 +275,7 @@ class Kills:
     def _known(self, hold_id: bytes) -> HoldRecord:
         record = self._revocations.holds.get(hold_id)
         if record is None:
-            raise KcmError(Code.MALFORMED, "no such hold is known here")
+            raise KcmError(Code.UNKNOWN_HOLD, f"no hold {hold_id.hex()} is known in this region")
         return record
 
     def _regions_of(self, scope: Scope, target: str) -> list[str]:
@@ -278,6 +288,13 @@ class Kills:
         named = self._registry.regions_of(target) if scope == "tenant" else []
         wanted = set(named or everywhere) & set(everywhere)
         return sorted(region for region in wanted or everywhere if self._counts(region))
+
+    def _retired(self, instance: str) -> bool:
+        """Whether the roster says of an instance that it acts no more."""
+        try:
+            return self._me.verifier.instance(instance).retired is not None
+        except Untrusted:
+            return False
 
     def _counts(self, region: str) -> bool:
         return region == self._me.region or not self._revocations.retired(region)
@@ -398,7 +415,7 @@ def _id(record: HoldRecord) -> bytes:
 
 
 def _view(record: HoldRecord) -> HoldView:
-    lifted_ms, lifted_by = (0, "") if record.lift is None else lifted(record.lift)
+    lifted_ms, lifted_by, why = (0, "", "") if record.lift is None else lifted(record.lift)
     return HoldView(
         hold_id=record.hold.id,
         scope=record.hold.scope,
@@ -411,9 +428,6 @@ def _view(record: HoldRecord) -> HoldView:
         lifted=record.lifted,
         lifted_ms=lifted_ms,
         lifted_by=lifted_by,
+        lift_reason=why,
         raw=record.raw,
     )
-
-
-def _durable(status: HoldStatus) -> bool:
-    return all(region.durable_at for region in status.regions)

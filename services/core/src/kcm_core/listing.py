@@ -17,6 +17,9 @@ from kcm_control.registry import Registry
 from kcm_control.revocation import Revocations
 from kcm_schemas import limits
 from kcm_schemas.admin import (
+    LinkListQuery,
+    LinkPage,
+    LinkRow,
     ServiceListQuery,
     ServicePage,
     ServiceRow,
@@ -29,7 +32,7 @@ from kcm_schemas.admin import (
 )
 from kcm_schemas.codec import Message, encode
 from kcm_schemas.codes import Code, KcmError
-from kcm_schemas.registry import Tenant
+from kcm_schemas.registry import Link, Tenant
 
 from kcm_core.keystore import KeyStore
 from kcm_core.vault import Vault
@@ -48,6 +51,7 @@ class Listing:
         self,
         *,
         region: str,
+        core: str,
         registry: Registry,
         revocations: Revocations,
         feed: RegistryFeed,
@@ -56,6 +60,7 @@ class Listing:
         clock: Clock,
     ) -> None:
         self._region: Final = region
+        self._core: Final = core
         self._registry: Final = registry
         self._revocations: Final = revocations
         self._feed: Final = feed
@@ -71,6 +76,14 @@ class Listing:
             tenants=rows,
             total=self._registry.tenant_count,
             more=cut or len(found) > query.limit,
+        )
+
+    def links(self, query: LinkListQuery) -> LinkPage:
+        """A page of the region's links."""
+        found = self._registry.links_after(query.after, query.limit + 1)
+        rows, cut = page_of([self._link_row(one) for one in found[: query.limit]])
+        return LinkPage(
+            links=rows, total=self._registry.link_count, more=cut or len(found) > query.limit
         )
 
     async def tenant(self, name: str) -> TenantRow:
@@ -125,8 +138,18 @@ class Listing:
             await self._feed.fetch("tenant", name)
             tenant = self._registry.tenant(name)
         if tenant is None:
-            raise KcmError(Code.UNKNOWN_TENANT)
+            raise KcmError(Code.UNKNOWN_TENANT, f"this region has no tenant {name}")
         return tenant
+
+    def _link_row(self, link: Link) -> LinkRow:
+        return LinkRow(
+            link=link.link,
+            region=self._region,
+            revision=link.revision,
+            uri=link.uri,
+            model=link.model,
+            tenants=len(self._registry.on_link(link.link)),
+        )
 
     def _row(self, tenant: Tenant) -> TenantRow:
         name, link = tenant.tenant, self._registry.link(tenant.link)
@@ -134,6 +157,7 @@ class Listing:
         return TenantRow(
             tenant=name,
             region=self._region,
+            core=self._core,
             revision=tenant.revision,
             link=tenant.link,
             uri=link.uri if link else "",

@@ -119,7 +119,7 @@ class Maker:
         ring = await self._opener.ring(tenant)
         roots = await self._store.root(tenant)
         if roots is None:
-            raise KcmError(Code.UNKNOWN_TENANT)
+            raise KcmError(Code.UNKNOWN_TENANT, f"this region has no root of the tenant {tenant}")
         self._revocations.still(tenant, ring.generation)
         key = ServiceKey(tenant, name, FIRST, roots.current)
         blob = self._vault.make_service_key(ring, key)
@@ -155,7 +155,10 @@ class Maker:
         """A tenant that is not registered yet is not known to be on a killed link."""
         held = self._revocations.active_on
         if held("tenant", tenant.tenant) or held("link", link.link):
-            raise KcmError(Code.TENANT_KILLED)
+            raise KcmError(
+                Code.TENANT_KILLED,
+                f"a hold is on the tenant {tenant.tenant} or its link {link.link}",
+            )
 
     async def _wrap(self, link: Link, tenant: str, plaintext: bytes | bytearray) -> Wrapped:
         try:

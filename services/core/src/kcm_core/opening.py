@@ -120,7 +120,8 @@ class Opener:
         if self._registry.service(tenant, service) is None:
             raise KcmError(
                 Code.UNKNOWN_SERVICE,
-                "not in the region's registry; if its broker lost data, sign the service again",
+                f"the service {service} of {tenant} is not in the region's registry; "
+                "if its broker lost data, sign the service again",
             )
         known = ring.service_keys.get((service, version))
         if known is not None and ServiceName(service, known.version) in ring:

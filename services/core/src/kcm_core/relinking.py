@@ -92,7 +92,7 @@ class Relinker:
 
     def _allowed(self, link: Link) -> None:
         if self._revocations.active_on("link", link.link):
-            raise KcmError(Code.TENANT_KILLED)
+            raise KcmError(Code.TENANT_KILLED, f"a hold is on the link {link.link}")
 
     async def _put(self, roots: RootKeys, versions: list[WrappedRoot]) -> None:
         changed = {"revision": roots.revision + 1, "versions": versions}

@@ -257,6 +257,7 @@ class Core:
             registry=registry,
             listing=Listing(
                 region=membership.region,
+                core=membership.name,
                 registry=registry,
                 revocations=revocations,
                 feed=self._feed,

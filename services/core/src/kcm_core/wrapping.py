@@ -86,10 +86,9 @@ class Wrapping:
         try:
             return await self._serve(asked, request, body)
         except Purged:
-            # By a kill, or because the lease of the customer's key ended: the latter will pass.
-            code = Code.TENANT_KILLED if self._serving.killed(asked.tenant) else Code.TENANT_SEALED
-            self._tell(asked, request, code, request.count)
-            raise KcmError(code) from None
+            refusal = self._serving.refusal(asked.tenant)
+            self._tell(asked, request, refusal.code, request.count)
+            raise refusal from None
         except KcmError as error:
             self._tell(asked, request, error.code, request.count)
             raise
