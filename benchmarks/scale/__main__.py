@@ -17,9 +17,9 @@ from kcm.dev import system
 from benchmarks.kill.living import REGIONS, interruptible, running
 from benchmarks.kill.sample import Figure
 from benchmarks.kill.telling import table, tell
-from benchmarks.scale import lists, probes, purge
+from benchmarks.scale import ended, lists, probes, purge
 
-PARTS: Final = ("purge", "lists", "probes")
+PARTS: Final = ("purge", "ended", "lists", "probes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +31,10 @@ class Extent:
     size: lists.Size
     keys: probes.Keys
     cores: int
+    holds: tuple[int, ...]
 
 
-FULL: Final = Extent(purge.BLOCKS, 5, lists.Size(), probes.Keys(), cores=2)
+FULL: Final = Extent(purge.BLOCKS, 5, lists.Size(), probes.Keys(), cores=2, holds=ended.COUNTS)
 
 QUICK: Final = Extent(
     blocks=(2, 20),
@@ -41,6 +42,7 @@ QUICK: Final = Extent(
     size=lists.Size(tenants=(20, 300), services=70, made=2),
     keys=probes.Keys(steps=(4, 8), shared=4, seconds=1.0, settle_s=0.5),
     cores=1,
+    holds=(300, 3_000),
 )
 
 
@@ -80,6 +82,10 @@ def _purge(extent: Extent) -> list[Figure]:
     return _run(purge.measure(extent.blocks, extent.rounds))
 
 
+def _ended(extent: Extent) -> list[Figure]:
+    return ended.measure(extent.holds, ended.ROUNDS if extent is FULL else 20)
+
+
 def _lists(extent: Extent) -> list[Figure]:
     with running(_options(extent)) as at:
         return _run(lists.measure(at, extent.size))
@@ -92,6 +98,7 @@ def _probes(extent: Extent) -> list[Figure]:
 
 _PARTS: Final[dict[str, Callable[[Extent], list[Figure]]]] = {
     "purge": _purge,
+    "ended": _ended,
     "lists": _lists,
     "probes": _probes,
 }

@@ -37,6 +37,9 @@ def test_a_quick_run_of_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert len({figure["part"] for figure in result["figures"]}) == len(PARTS)
     for blocks in QUICK.blocks:
         assert f"{blocks} blocks, {blocks * 256} keys: median" in figures
+    for holds in QUICK.holds:
+        assert figures[f"{holds}: taking all pages, processor"]["value"] > 0
+    assert f"{QUICK.holds[-1]}: a new hold, over {QUICK.holds[0]}" in figures
     for tenants in QUICK.size.tenants:
         for what in ("first page of the list", "the whole list", "making one, median"):
             assert figures[f"{tenants} tenants: {what}"]["value"] > 0

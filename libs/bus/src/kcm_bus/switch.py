@@ -492,7 +492,9 @@ class KillSwitch:
         record = self._revocations.holds.get(hold_id)
         if record is None or self._recalling:
             return
-        if not record.lifted:
+        if record.lifted:
+            self._answered.discard(hold_id)
+        else:
             self._answer(hold_id)
         self._durable.keep(hold_id, at_once=self._issuing)
         if not self._memory.kept(hold_id, record.message):
