@@ -4,6 +4,7 @@ import asyncio
 from hashlib import sha256
 
 import pytest
+from kcm_control.registry import REVISION_STEP_MAX
 from kcm_schemas import limits, subjects
 from kcm_schemas.admin import (
     AdminRequest,
@@ -426,3 +427,14 @@ async def test_a_lift_is_not_recorded_as_a_placed_hold(world, facts, told):
     assert (await ask(core, raw, "hold", "put"))[0] == Code.OK
     placed = [(kind, fields["tenant"]) for kind, fields in core.events if kind == "hold.placed"]
     assert placed == told
+
+
+async def test_nobody_uses_up_the_revisions_of_a_record(world):
+    """A stolen admin key would sign the highest one: whoever owns the tenant could not go on."""
+    core = world.core()
+    await put_all(core)
+    most = TENANT.revision + REVISION_STEP_MAX
+    burnt = TENANT.model_copy(update={"revision": 2**63 - 1})
+    text = f"revision {burnt.revision} is too far above the last one; take at most {most}"
+    assert await said(core, burnt) == (Code.MALFORMED, text)
+    assert core.registry.tenant("acme") == TENANT

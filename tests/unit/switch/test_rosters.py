@@ -18,7 +18,7 @@ from kcm_trust.lasting import Lasting, pages
 from kcm_trust.statements import lift
 from kcm_trust.verify import Untrusted
 
-from tests.fakes.virtual import settled, until
+from tests.fakes.virtual import let_pass, settled, until
 from tests.unit.switch import rig
 from tests.unit.switch.rig import LINK, VERIFIER, Boot, held, hold, lifted, tenant
 from tests.vectors.families.messages import identity
@@ -138,8 +138,9 @@ async def test_a_lift_that_is_not_listed_makes_its_hold_held_again(boot):
     # At once: nothing was waited for.
     assert boot.purged == ["acme"]
     assert boot.revocations.killed("acme")
-    await until(lambda: boot.switch.durable_at(one.id))
-    assert boot.stream.entries[subjects.control_hold("eu", "tenant", one.id)].data == held(one)
+    place = subjects.control_hold("eu", "tenant", one.id)
+    await until(lambda: boot.stream.entries[place].data == held(one))
+    assert boot.switch.durable_at(one.id)
 
 
 async def test_a_lift_that_is_listed_stays_and_nobody_is_purged(boot):
@@ -176,6 +177,30 @@ async def test_a_new_lift_of_somebody_retired_counts_nowhere(system, boot):
     place = subjects.control_hold("eu", "tenant", one.id)
     await until(lambda: boot.stream.entries[place].data == held(one))
     assert boot.count("trust.refused")
+
+
+async def test_cores_with_different_rosters_do_not_write_over_each_other_at_once(system, boot):
+    """One of them judges by a roster that the other one cannot take."""
+    other = system.boot("core-eu-2")
+    other.learn(LINK, tenant())
+    await asyncio.gather(boot.start(), other.start())
+    boot.me.rosters.take(signed(without("security")))
+    one = hold()
+    raw = held(one, "security-2")
+    by_retired = lift(identity("security"), raw, issued_ms=9, reason="")
+    for core in (boot, other):
+        core.switch.learning.learn(raw)
+        core.switch.learning.learn(by_retired)
+    assert boot.revocations.killed("acme")
+    assert not other.revocations.killed("acme")
+    began = asyncio.get_running_loop().time()
+    place = subjects.control_hold("eu", "tenant", one.id)
+    await let_pass(60)
+    wrote = [entry for entry in boot.stream.history if entry.subject == place]
+    assert boot.switch.durable_at(one.id)
+    assert other.switch.durable_at(one.id)
+    assert asyncio.get_running_loop().time() - began >= 60
+    assert len(wrote) <= 64
 
 
 async def test_who_hears_a_lift_alone_that_does_not_count_knows_the_hold(system):

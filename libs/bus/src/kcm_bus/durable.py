@@ -40,6 +40,9 @@ STAND_BACK_S: Final = 0.03
 to write spares the others the work, and none takes the processor from those that still purge."""
 
 
+REPLACE_S: Final = 2.0
+"""Seconds, to twice as many, after which another form of what is known is replaced."""
+
 WRITES_MAX: Final = 64
 """Holds that a Core writes at once: thousands that were learned together take turns, and one that
 was placed here does not wait for them."""
@@ -86,6 +89,7 @@ class DurableHolds:
         self._forgotten: set[bytes] = set()
         """Holds that the stream acknowledged and did not have: each is logged once."""
         self._tasks: set[asyncio.Task[None]] = set()
+        self._replacing: dict[bytes, asyncio.Task[None]] = {}
         self._turns: Final = asyncio.Semaphore(WRITES_MAX)
         self._closing = False
         self._why = ""
@@ -172,10 +176,38 @@ class DurableHolds:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    def replace(self, hold_id: bytes) -> None:
+        """The stream has another form of what is known: write this one, when others had time.
+
+        Such a form is a lift that does not count here, and has the hold in it. Whoever has this
+        roster reads the same from it, so it is no loss; and by the roster of a Core that differs it
+        counts, and would be written over this one at once.
+        """
+        if self._me.role is Role.CORE and not self._closing and hold_id not in self._replacing:
+            wait = REPLACE_S * (1 + self._random.public(1)[0] / 256)
+            task = asyncio.get_running_loop().create_task(self._replace(hold_id, wait))
+            self._replacing[hold_id] = task
+            task.add_done_callback(lambda _: self._replacing.pop(hold_id, None))
+
+    async def _replace(self, hold_id: bytes, wait: float) -> None:
+        await asyncio.sleep(wait)
+        known = self._revocations.holds.get(hold_id)
+        if known is None:
+            return
+        subject = subjects.control_hold(self._me.region, known.hold.scope, hold_id)
+        try:
+            stored = await self._stream.last(subject)
+            if stored is None or stored.data in (b"", known.message):
+                return
+            if self._learn(stored.data) == self._revocations.holds.get(hold_id):
+                await self._stream.put(subject, known.message, expected=stored.sequence)
+        except (KcmError, Untrusted):
+            return  # as it is delivered again it is looked at again
+
     def close(self) -> None:
         """Stop writing."""
         self._closing = True
-        for task in list(self._tasks):
+        for task in [*self._tasks, *self._replacing.values()]:
             task.cancel()
 
     async def _write(self, hold_id: bytes, wait: float) -> None:
@@ -214,12 +246,17 @@ class DurableHolds:
             self.note(known, stored.sequence)
             return True
         if stored is not None and stored.data:
+            said: HoldRecord | None = None
             try:
-                self._learn(stored.data)
+                said = self._learn(stored.data)
             except Untrusted as error:
                 self._refusals.record(error)
             if self._revocations.holds.get(hold_id) != known:
                 return False
+            if said == known:
+                self.note(known, stored.sequence)
+                self.replace(hold_id)
+                return True
         expected = stored.sequence if stored is not None else 0
         sequence = await self._stream.put(subject, known.message, expected=expected)
         back = await self._stream.last(subject)

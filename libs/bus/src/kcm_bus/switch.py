@@ -414,8 +414,10 @@ class KillSwitch:
         else:
             self._knowledge.held(Mark(entry.sequence, hold.id))
             known = self._revocations.holds.get(hold.id) or record
-            if known.message == entry.data:
+            if known.message == entry.data or known == record:
                 self._durable.note(known, entry.sequence)
+                if known.message != entry.data:
+                    self._durable.replace(hold.id)
             else:
                 # The stream went back to an earlier state of this hold: write the join again.
                 self._durable.lost(hold.id)

@@ -195,6 +195,10 @@ class Registry:
         found = self._versions.get(key)
         return found[0].record.revision if found else 0
 
+    def highest(self, key: Key) -> int:
+        """The highest revision that was ever known here; 0 when there was none."""
+        return max(self.revision(key), self._floors.get(key, (0, b""))[0])
+
     def links_of(self, tenant: str) -> list[str]:
         """The links by which a tenant is held: its own, and of a fork every one."""
         return sorted({one.link for one in self._tenants(tenant)})
@@ -351,3 +355,8 @@ def replaces(known: Record, new: Record) -> bool:
     if isinstance(known, Link) and isinstance(new, Link) and known.uri != new.uri:
         return False
     return new.revision > known.revision
+
+
+REVISION_STEP_MAX: Final = 1 << 20
+"""By how much a new revision may be higher than the last one: else somebody with a stolen key could
+sign the highest that there is, and nobody could ever sign a higher one."""

@@ -18,7 +18,7 @@ from kcm_bus.emitting import Emit
 from kcm_bus.membership import Membership
 from kcm_bus.refusals import Refusals
 from kcm_bus.registry_feed import RegistryFeed
-from kcm_control.registry import Record, Registry, key_of, replaces
+from kcm_control.registry import REVISION_STEP_MAX, Record, Registry, key_of, replaces
 from kcm_schemas import subjects
 from kcm_schemas.admin import (
     AdminReply,
@@ -238,6 +238,12 @@ class Admin:
         known = self._registry.known(key_of(record))
         if known not in (None, record) and not replaces(known, record):
             raise KcmError(Code.CONFLICT, _difference(known, record))
+        most = self._registry.highest(key_of(record)) + REVISION_STEP_MAX
+        if record.revision > most:
+            raise KcmError(
+                Code.MALFORMED,
+                f"revision {record.revision} is too far above the last one; take at most {most}",
+            )
 
     async def _put(self, raw: bytes, record: Record) -> None:
         await self._expect(record)
