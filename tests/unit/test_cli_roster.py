@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from kcm.cli.exits import Exit
 from kcm.cli.main import run
 from kcm.rosters import Refused, lists_directory, read_lists, retire
@@ -22,6 +23,7 @@ from kcm_schemas.codec import Message, decode, encode
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.roster import Operator, OperatorRole, Roster
 from kcm_schemas.signed import Kind
+from kcm_trust.identity import ROOT, Identity
 from kcm_trust.lasting import Lasting
 
 from tests.fakes.client import REGIONS, FakeSystem
@@ -262,3 +264,49 @@ def test_a_roster_of_nobody_is_not_brought_anywhere(desk: Desk, tmp_path: Path) 
     assert desk.run("roster", "put", str(path), key=False)[0] == Exit.CHECK_FAILED
     assert not desk.cores.put
     assert not lists_directory(path).exists()
+
+
+def test_the_root_signs_on_another_machine(desk: Desk, tmp_path: Path) -> None:
+    desk.cores.signed["eu"] = [entry("lift 01", 5)]
+    draft, signed = tmp_path / "next", tmp_path / "next.signed"
+    code, said, _ = desk.run("roster", "retire", "bob", "--prepare", str(draft), key=False)
+    assert code == Exit.OK
+    assert not desk.cores.put
+    known = str(desk.system.directory / "roster")
+    before = (desk.system.directory / "roster").read_bytes()
+    code, shown, _ = desk.run("roster", "sign", str(draft), "--known", known)
+    assert code == Exit.OK
+    assert (shown["changes"], shown["version"], shown["without_list"]) == (["bob"], 2, [])
+    assert (desk.system.directory / "roster").read_bytes() == before
+    assert desk.run("roster", "put", str(signed), key=False)[0] == Exit.OK
+    (raw,) = set(desk.cores.put.values())
+    assert raw == signed.read_bytes()
+    listed = Lasting(bytes.fromhex(one["digest"]) for one in said["signed"])
+    assert bob_of(desk.kept).retired == listed.retirement()
+    assert all(pages == {0: listed.raw()} for pages in desk.cores.pages.values())
+
+
+@pytest.mark.parametrize("wrong", ["signed already", "no roster", "a step back", "another root"])
+def test_the_root_signs_nothing_else(desk: Desk, tmp_path: Path, wrong: str) -> None:
+    draft = tmp_path / "next"
+    desk.run("roster", "retire", "bob", "--prepare", str(draft), key=False)
+    known = desk.system.directory / "roster"
+    match wrong:
+        case "signed already":
+            draft.write_bytes(known.read_bytes())
+        case "no roster":
+            draft.write_bytes(b"\xff" * 40)
+        case "a step back":
+            retired = decode(Roster, draft.read_bytes())
+            back = desk.system.roster.model_copy(update={"version": 3})
+            known = tmp_path / "known"
+            known.write_bytes(encode(desk.system.root.sign(Kind.ROSTER, retired)))
+            draft.write_bytes(encode(back))
+        case _:
+            known = tmp_path / "known"
+            other = Identity(ROOT, Ed25519PrivateKey.generate(), desk.system.roster.system)
+            known.write_bytes(encode(other.sign(Kind.ROSTER, desk.system.roster)))
+    code, _, err = desk.run("roster", "sign", str(draft), "--known", str(known))
+    assert code == (Exit.USAGE if wrong in ("signed already", "no roster") else Exit.CHECK_FAILED)
+    assert str(draft) in err
+    assert not (tmp_path / "next.signed").exists()

@@ -179,7 +179,11 @@ def read_lists(path: Path, roster: Roster) -> dict[str, Lasting]:
 
 def keep(context: ClientContext, raw: bytes, lists: Mapping[str, Lasting]) -> None:
     """Replace the context's roster, lists first; raises ``OSError``."""
-    path = context.roster_path
+    write(context.roster_path, raw, lists)
+
+
+def write(path: Path, raw: bytes, lists: Mapping[str, Lasting]) -> None:
+    """Write a roster, or one that is to be signed, with the lists beside it; raises ``OSError``."""
     for name, lasting in lists.items():
         directory = lists_directory(path)
         directory.mkdir(mode=0o700, exist_ok=True)

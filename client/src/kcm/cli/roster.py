@@ -80,6 +80,12 @@ def put(settings: Settings, file: Path) -> int:
     "--leave-out", multiple=True, metavar="WHAT", help="Leave out one statement, as it is shown."
 )
 @click.option("--dry-run", is_flag=True, help="Show what would last, and change nothing.")
+@click.option(
+    "--prepare",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Write what the root has to sign to FILE, and change nothing: see `kcm roster sign`.",
+)
 @common
 def retire(
     settings: Settings,
@@ -88,6 +94,7 @@ def retire(
     without: tuple[str, ...],
     before: datetime | None,
     leave_out: tuple[str, ...],
+    prepare: Path | None,
     *,
     dry_run: bool,
 ) -> int:
@@ -101,9 +108,10 @@ def retire(
     Examples:
       kcm roster retire bob --dry-run
       kcm roster retire bob --before 2026-03-01 --key /media/root/key
+      kcm roster retire bob --prepare next
     """  # noqa: D301 - click wants the control character
     before_ms = None if before is None else int(before.replace(tzinfo=UTC).timestamp() * 1000)
-    wanted = _Wanted(name, key, without, before_ms, leave_out, dry_run)
+    wanted = _Wanted(name, key, without, before_ms, leave_out, dry_run, prepare)
     return run_async(_retire(settings, wanted))
 
 
@@ -118,9 +126,11 @@ class _Wanted:
         before_ms: int | None,
         leave_out: Sequence[str],
         dry_run: bool,  # noqa: FBT001 - as it is given
+        prepare: Path | None,
     ) -> None:
         self.name, self.key, self.without = name, key, without
         self.before_ms, self.leave_out, self.dry_run = before_ms, leave_out, dry_run
+        self.prepare = prepare
 
 
 async def _show(settings: Settings) -> int:
@@ -191,7 +201,7 @@ async def _retire(settings: Settings, wanted: _Wanted) -> int:
     from kcm_schemas.signed import Kind
     from kcm_trust.lasting import Lasting
 
-    from kcm.rosters import Refused, choose, collect, highest, read_lists
+    from kcm.rosters import Refused, choose, collect, highest, read_lists, write
     from kcm.rosters import retire as next_roster
 
     context = settings.context()
@@ -216,8 +226,12 @@ async def _retire(settings: Settings, wanted: _Wanted) -> int:
         _tell(settings, wanted, found, new.version)
         if wanted.dry_run:
             return Exit.OK
-        raw = encode(_root(context, wanted.key).sign(Kind.ROSTER, new))
         lists = read_lists(context.roster_path, known) | {wanted.name: lasting}
+        if wanted.prepare is not None:
+            write(wanted.prepare, encode(new), lists)
+            note(settings, f"to be signed: `kcm roster sign {wanted.prepare} --key KEY`")
+            return Exit.OK
+        raw = encode(_root(context, wanted.key).sign(Kind.ROSTER, new))
         return await _bring(settings, admin, raw, lists, wanted.without)
     except Refused as error:
         hint = "`kcm roster show` has the names; --dry-run shows statements as they are called"
