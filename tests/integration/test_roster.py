@@ -97,7 +97,7 @@ async def test_an_operator_leaves_and_what_shall_last_does(leaving, tmp_path, ca
     assert [one["what"] for one in said["signed"]] == [f"lift {kill.hex()}"]
     assert said["signed"][0]["regions"] == [EU, US]
     # The root's key stays on another machine: what it has to sign is brought there and back.
-    draft, key = tmp_path / "next", living.directory / "keys" / "root"
+    draft, key = tmp_path / "without-bob", living.directory / "keys" / "root"
     for step in (
         ("retire", "bob", "--prepare", str(draft)),
         ("sign", str(draft), "--key", str(key), "--known", str(path)),
