@@ -204,8 +204,8 @@ async def place(settings: Settings, kills: Kills, hold: NewHold, until: float) -
             Exit.UNAVAILABLE,
             error.code.value,
             f"no region confirmed the hold {hold.id.hex()}: {error.detail}",
-            f"it may be in force: look with `kcm hold show {hold.id.hex()[:SHOWN]}`; "
-            "killing again does no harm",
+            "is the system running? The hold may be in force: look with "
+            f"`kcm hold show {hold.id.hex()[:SHOWN]}`; killing again does no harm",
         ) from None
 
 
