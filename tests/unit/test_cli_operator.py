@@ -513,6 +513,7 @@ def test_a_mistyped_name_is_not_killed(desk: Desk, cores: Cores) -> None:
     assert "no region has a tenant amce" in json.loads(err)["detail"]
     code, _, err = desk.run("kill", "--link", "rooot", "-o", "json")
     assert (code, json.loads(err)["error"]) == (Exit.REFUSED, "unknown_link")
+    assert "kcm l1 list" in json.loads(err)["hint"]
     assert (cores.puts, cores.held) == (0, {})
     assert desk.run("kill", "amce", "--dry-run")[0] == Exit.REFUSED
     # Where a region does not answer, nobody can say that the tenant does not exist.

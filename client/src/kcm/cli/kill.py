@@ -214,8 +214,8 @@ def _unknown(scope: str, target: str) -> Problem:
 
     name = target if is_name(target) else "of this name"
     if scope == "tenant":
-        code, text = "unknown_tenant", f"no region has a tenant {name}"
+        code, text, command = "unknown_tenant", f"no region has a tenant {name}", "kcm tenant list"
     else:
         code, text = "unknown_link", f"no region has a tenant on the link {name}"
-    hint = "`kcm tenant list` shows tenants and their links; nothing was changed"
-    return Problem(Exit.REFUSED, code, text, hint)
+        command = "kcm l1 list"
+    return Problem(Exit.REFUSED, code, text, f"nothing was changed; `{command}` shows the names")
