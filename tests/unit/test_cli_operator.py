@@ -484,12 +484,20 @@ def test_that_no_region_answers_is_said_at_once_and_once(desk: Desk, cores: Core
     placing, silent, *rest = err.splitlines()
     assert placing.startswith("placing hold")
     assert silent == (
-        "no region has confirmed the hold yet: no connection; trying for another 30 s"
+        "no region has confirmed the hold yet: eu, us: no connection; trying for another 30 s"
     )
     assert len(rest) == 2
     assert f"kcm hold show {placing.split()[2][:8]}" in rest[1]
     _, _, err = desk.run("kill", "acme", "--timeout", "30", "-o", "json")
     assert json.loads(err.splitlines()[1])["seconds_left"] == 30
+
+
+def test_every_region_that_cannot_be_asked_is_named(desk: Desk, cores: Cores) -> None:
+    desk.system.unreachable.add("eu")
+    desk.system.cores["us"].down = True
+    code, _, err = desk.run("hold", "list", "-o", "json")
+    assert code == Exit.UNAVAILABLE
+    assert json.loads(err)["detail"] == "eu: no connection; us: nobody serves this at the moment"
 
 
 def test_one_region_is_enough_to_place_a_kill(desk: Desk, cores: Cores) -> None:
@@ -505,6 +513,7 @@ def test_a_mistyped_name_is_not_killed(desk: Desk, cores: Cores) -> None:
     assert "no region has a tenant amce" in json.loads(err)["detail"]
     code, _, err = desk.run("kill", "--link", "rooot", "-o", "json")
     assert (code, json.loads(err)["error"]) == (Exit.REFUSED, "unknown_link")
+    assert "kcm l1 list" in json.loads(err)["hint"]
     assert (cores.puts, cores.held) == (0, {})
     assert desk.run("kill", "amce", "--dry-run")[0] == Exit.REFUSED
     # Where a region does not answer, nobody can say that the tenant does not exist.
@@ -704,7 +713,7 @@ def test_a_lift_says_which_regions_have_it(desk: Desk, cores: Cores) -> None:
     assert "lifted in eu" in err
     cores.looks = 9
     err = desk.run("hold", "show", hold_id.hex(), "-o", "table")[2]
-    assert "lifted; not heard yet from us" in err
+    assert "lifted; not confirmed yet by us" in err
 
 
 class Journal:

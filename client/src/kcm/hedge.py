@@ -8,7 +8,7 @@ asked this way has to be harmless when it is done more than once.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final, TypeVar
 
 from kcm.errors import ServiceError, Unavailable
@@ -26,11 +26,12 @@ async def first(
 ) -> tuple[str, T]:
     """The first region that answers, and its answer.
 
-    Raises ``ServiceError`` when none does: a refusal if there was one, for that was a decision.
+    Raises ``ServiceError`` when none does: a refusal if there was one, for that was a decision;
+    else it says of each region why.
     """
     waiting = list(regions)
     running: dict[asyncio.Task[T], str] = {}
-    failures: list[ServiceError] = []
+    failures: dict[str, ServiceError] = {}
     try:
         while waiting or running:
             if waiting:
@@ -48,10 +49,23 @@ async def first(
                     return region, task.result()
                 if not isinstance(error, ServiceError):
                     raise error
-                failures.append(error)
+                failures[region] = error
     finally:
         await _drop(list(running))
-    raise min(failures, key=lambda error: error.retryable, default=Unavailable("no region to ask"))
+    raise _worst(failures)
+
+
+def _worst(failures: Mapping[str, ServiceError]) -> ServiceError:
+    """A refusal, or what kept every region from answering: each text once, with its regions."""
+    errors = list(failures.values())
+    error = min(errors, key=lambda one: one.retryable, default=Unavailable("no region to ask"))
+    if len(errors) < 2 or not error.retryable:
+        return error
+    by_text: dict[str, list[str]] = {}
+    for region, one in sorted(failures.items()):
+        by_text.setdefault(one.detail, []).append(region)
+    text = "; ".join(f"{', '.join(regions)}: {detail}" for detail, regions in by_text.items())
+    return type(error)(text)
 
 
 async def _call(ask: Callable[[str], Awaitable[T]], region: str) -> T:

@@ -53,7 +53,8 @@ async def open_nats(address: BusAddress, name: str) -> Transport:
     except TimeoutError:
         await connection.close()
         raise Unavailable(
-            f"the broker at {address.url} does not let the user {address.user} in"
+            f"the broker at {address.url} does not let the user {address.user} in within "
+            f"{CONNECT_S:.0f} s: a wrong password, or the broker hangs"
         ) from None
     except SecretFileError as error:
         raise ContextError(str(error), "the context names this file") from None

@@ -204,8 +204,8 @@ async def place(settings: Settings, kills: Kills, hold: NewHold, until: float) -
             Exit.UNAVAILABLE,
             error.code.value,
             f"no region confirmed the hold {hold.id.hex()}: {error.detail}",
-            f"it may be in force: look with `kcm hold show {hold.id.hex()[:SHOWN]}`; "
-            "killing again does no harm",
+            "is the system running? The hold may be in force: look with "
+            f"`kcm hold show {hold.id.hex()[:SHOWN]}`; killing again does no harm",
         ) from None
 
 
@@ -214,8 +214,8 @@ def _unknown(scope: str, target: str) -> Problem:
 
     name = target if is_name(target) else "of this name"
     if scope == "tenant":
-        code, text = "unknown_tenant", f"no region has a tenant {name}"
+        code, text, command = "unknown_tenant", f"no region has a tenant {name}", "kcm tenant list"
     else:
         code, text = "unknown_link", f"no region has a tenant on the link {name}"
-    hint = "`kcm tenant list` shows tenants and their links; nothing was changed"
-    return Problem(Exit.REFUSED, code, text, hint)
+        command = "kcm l1 list"
+    return Problem(Exit.REFUSED, code, text, f"nothing was changed; `{command}` shows the names")

@@ -293,6 +293,14 @@ def _root(context: ClientContext, key: Path | None) -> Identity:
     return root
 
 
+def _by_answer(results: Mapping[str, ServiceError | None]) -> dict[str | None, list[str]]:
+    """What regions said, each text once; none where a region has the roster."""
+    found: dict[str | None, list[str]] = {}
+    for region, error in results.items():
+        found.setdefault(None if error is None else str(error), []).append(region)
+    return found
+
+
 async def _bring(
     settings: Settings,
     admin: Admin,
@@ -307,9 +315,10 @@ async def _bring(
     done = [region for region, error in results.items() if error is None]
     if done:
         keep(context, raw, lists)
-    for region, error in results.items():
-        text = f"region {region} has it" if error is None else f"region {region}: {error}"
-        note(settings, text, region=region, error=None if error is None else str(error))
+    for said, regions in _by_answer(results).items():
+        names = ", ".join(regions)
+        text = f"{names}: stored" if said is None else f"{names}: {said}"
+        note(settings, text, regions=regions, error=said)
     if not done:
         return (
             Exit.REFUSED

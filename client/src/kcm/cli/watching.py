@@ -192,7 +192,10 @@ def verdict(status: HoldStatus) -> str:
     if status.lifted:
         missing = [region.region for region in status.regions if region.how != "durable"]
         if missing:
-            return f"lifted; not heard yet from {_names(missing)}, where it may still be killed"
+            return (
+                f"lifted; not confirmed yet by {_names(missing)}, where the hold may still count "
+                "until the other regions have told of the lift"
+            )
         return f"lifted in {_names([region.region for region in status.regions])}"
     if not status.complete:
         return f"under way: {_waited_for(status)}"
