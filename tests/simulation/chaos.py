@@ -14,8 +14,11 @@ from tests.simulation.following import SimFollowing
 from tests.simulation.instance import Instance
 from tests.simulation.missing import MISSING
 from tests.simulation.network import Leg, Weather
+from tests.simulation.nodes import THREAD_S
 from tests.simulation.paging import PAGING
 from tests.simulation.plan import Fault
+from tests.simulation.registry import following_of
+from tests.simulation.setbacks import SETBACKS
 from tests.simulation.stream import ControlStream, Store
 
 if TYPE_CHECKING:
@@ -37,7 +40,7 @@ class Chaos:
             name.removeprefix("_do_").replace("_", "-"): getattr(self, name)
             for name in dir(self)
             if name.startswith("_do_")
-        } | {name: partial(do, world) for name, do in (MISSING | PAGING).items()}
+        } | {name: partial(do, world) for name, do in {**MISSING, **PAGING, **SETBACKS}.items()}
 
     def schedule(self, faults: list[Fault]) -> None:
         """Have every fault happen at its time."""
@@ -48,6 +51,7 @@ class Chaos:
         """Mend everything, and start whoever is down."""
         world, self._over = self._world, True
         world.armed.clear()
+        world.gone_s = 0.0
         world.answers_s = 0.0
         world.muted = False
         world.stuck.clear()
@@ -56,7 +60,7 @@ class Chaos:
         for leg in world.network.leaves.values():
             leg.loss = 0.0
             leg.mend(flush=True)
-        for stream in world.streams.values():
+        for stream in (*world.streams.values(), *(one.stream for one in world.buckets.values())):
             stream.store = Store()
             stream.ack_s = stream.hold_s = 0.0
             stream.on_put = lambda _: True
@@ -97,6 +101,11 @@ class Chaos:
     def _stream(self, fault: Fault) -> ControlStream:
         return self._world.streams[self._region(fault)]
 
+    def _stored(self, fault: Fault) -> list[ControlStream]:
+        """Everything that the brokers of a region store."""
+        bucket = self._world.buckets.get(self._region(fault))
+        return [self._stream(fault), *([bucket.stream] if bucket else [])]
+
     def _uri(self, fault: Fault) -> str:
         uris = sorted(self._world.keys.keys)
         return uris[int(fault.pick * len(uris))]
@@ -113,6 +122,9 @@ class Chaos:
             following.slow_s, following.stuck = 0.0, False
             if following.lags:
                 self._catch_up(following)
+        instance.node.thread_s = THREAD_S
+        if instance.feed is not None and following_of(instance.feed).lags:
+            self._catch_up(following_of(instance.feed))
 
     # Processes.
 
@@ -254,6 +266,16 @@ class Chaos:
             if victim.who.region == region and victim.who.role == "gateway":
                 self._deafen(fault, victim)
 
+    def _do_cut_gateways(self, fault: Fault) -> None:
+        """A region's Gateways hear nothing, and are heard by nobody."""
+        region = self._region(fault)
+        for _, victim in sorted(self._world.running.items()):
+            if victim.who.region == region and victim.who.role == "gateway":
+                for bus in (victim.region_bus, victim.control_bus):
+                    bus.leg.state = "cut"
+                    self._later(fault, lambda leg=bus.leg: leg.mend(flush=False))
+        self._silence(region)
+
     def _do_stuck_starts(self, fault: Fault) -> None:
         """Whoever starts in a region meanwhile hears no broadcast, and cannot read the stream."""
         stuck, region = self._world.stuck, self._region(fault)
@@ -303,6 +325,14 @@ class Chaos:
             self._world.archives.pop(victim.who.name, None)
         self._do_crash_side(fault)
 
+    def _do_crash_gateways(self, fault: Fault) -> None:
+        """All Gateways of a region end, and are started again."""
+        region = self._region(fault)
+        for name, victim in sorted(self._world.running.items()):
+            if victim.who.region == region and victim.who.role == "gateway":
+                self._world.crash(name)
+                self._later(fault, lambda name=name: self._world.start(name))
+
     def _do_crash_cores(self, fault: Fault) -> None:
         """All Cores of a region end, and are started again."""
         for core in self._world.cores(self._region(fault)):
@@ -325,20 +355,23 @@ class Chaos:
     # Streams.
 
     def _do_broker_restart(self, fault: Fault) -> None:
-        stream = self._stream(fault)
-        stream.stop()
-        self._later(fault, stream.start)
+        for stream in self._stored(fault):
+            stream.stop()
+            self._later(fault, stream.start)
 
     def _do_minority(self, fault: Fault) -> None:
         stream, sides = self._stream(fault), self._world.network.cut_sides
         if stream.split:
             return
         self._world.coverage.saw("a minority")
-        stream.cut()
+        streams = self._stored(fault)
+        for one in streams:
+            one.cut()
         sides.add(stream.region)
 
         def join() -> None:
-            stream.heal()
+            for one in streams:
+                one.heal()
             sides.discard(stream.region)
 
         self._later(fault, join)

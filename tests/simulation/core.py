@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from kcm_control.registry import key_of, replaces
 from kcm_core.canaries import Canaries
 from kcm_core.compaction import Compaction
 from kcm_core.keyholds import KeyHolds
 from kcm_core.kills import Kills
 from kcm_core.opening import Opener
 from kcm_core.regions import Regions
+from kcm_core.registry_keeper import RegistryKeeper
 from kcm_core.sentinel import KeyWatch
 from kcm_schemas import subjects
 from kcm_schemas.admin import AdminRequest, HoldStatus, PutStatement
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import Code, KcmError
+from kcm_schemas.registry import Tenant
 
 from tests.simulation.instance import Instance
 from tests.simulation.l1 import SimUnsealer
 from tests.simulation.plan import Member
+from tests.simulation.registry import keeper_of
 from tests.simulation.variants import broken
 from tests.simulation.vault import SERVICE, SimVault, unwrap_key, wrap_key
 
@@ -102,7 +106,17 @@ class SimCore(Instance):
             keep_s=world.plan.page_s,
             least=1,
         )
+        self.keeper: Final[RegistryKeeper | None] = (
+            keeper_of(self, self.feed, world.buckets[region]) if self.feed else None
+        )
+        if self.keeper is not None:
+            self.switch.on_registry(self.keeper.compare)
         broken(world.plan.variant, self)
+
+    async def know_registry(self) -> None:
+        await super().know_registry()
+        if self.keeper is not None:
+            await self.keeper.start()
 
     async def start(self) -> None:
         await self.catch_up()
@@ -151,7 +165,7 @@ class SimCore(Instance):
         return [min(LEASE_MS, int(left * 1000)), done]
 
     async def _admin(self, subject: str, body: list[Any]) -> list[Any]:
-        _, verb = subjects.read_admin(subject)
+        noun, verb = subjects.read_admin(subject)
         what, deadline_ms = body
         if self.clock.unix_ms() >= deadline_ms:
             raise KcmError(Code.DEADLINE_EXCEEDED)
@@ -159,11 +173,41 @@ class SimCore(Instance):
             await self.compaction.put_page(_page(self.who.region, what, deadline_ms))
             self.world.coverage.saw("a page that an operator signed")
             return [True, True, True, []]
+        if noun == "tenant":
+            return await self._put_tenant(what)
+        began = self.world.loop.now
         placed = verb == "put"
         status = await (self.kills.place(what, deadline_ms) if placed else self.kills.status(what))
         if status.complete and not status.lifted:
-            self.world.said_complete(status.hold_id, self.who.name)
+            self.world.said_complete(status.hold_id, self.who.name, began)
         return _said(status)
+
+    async def _put_tenant(self, raw: bytes) -> list[Any]:
+        """As ``kcm_core.admin.Admin`` does; roots are wrapped by every link already."""
+        if self.feed is None:
+            raise KcmError(Code.MALFORMED)
+        record: Tenant = self.me.verifier.tenant(raw)
+        await self.feed.fetch("tenant", record.tenant)
+        known = self.registry.known(key_of(record))
+        if known not in (None, record) and not replaces(known, record):
+            raise KcmError(Code.CONFLICT)
+        here = self.registry.tenant(record.tenant)
+        if here is not None and here.link != record.link:
+            self.revocations.begin(record.tenant)
+            if self.revocations.active_on("link", record.link):
+                raise KcmError(Code.TENANT_KILLED)
+        await self.accept(raw, record)
+        return []
+
+    async def accept(self, raw: bytes, record: Tenant) -> None:
+        """Accept a tenant's record that was checked; told to the oracle."""
+        if self.keeper is None:
+            raise KcmError(Code.MALFORMED)
+        oracle, what = self.world.oracle, (record.tenant, self.who.region, record.revision)
+        oracle.links.offered(*what, record.link)
+        await self.keeper.accept(raw, record)
+        oracle.accepted_record(*what, record.link)
+        self.world.accepted(self)
 
 
 def _page(region: str, raw: bytes, deadline_ms: int) -> AdminRequest:

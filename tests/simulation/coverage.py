@@ -45,6 +45,13 @@ RACES: Final = (
     "a page that lies",
     "a lifted hold stored once more",
     "an earlier page stored once more",
+    "a registry that comes late",
+    "a registry that was set back",
+    "a registry that was emptied",
+    "a fork of the registry",
+    "a Core that is gone when it has accepted a record",
+    "a record that was refused",
+    "a kill of a link just after a tenant came to it",
 )
 """Every one has to be covered by a run of the whole."""
 

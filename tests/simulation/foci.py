@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Final
 
 from kcm_control.timing import Timing
 
+from tests.simulation.moving import MOVING
 from tests.simulation.network import Weather
 from tests.simulation.stream import Store
 
 if TYPE_CHECKING:
-    from tests.simulation.plan import Fault, Kill, Plan
+    from tests.simulation.plan import Fault, Kill, Plan, Relink
 
 OFTEN_S: Final = 0.3
 """Seconds between two requests of a client."""
@@ -35,6 +36,7 @@ class Aim:
     pick: float
     """Chooses the same side, instance or key in every fault of this focus."""
     fault: Callable[..., Fault]
+    move: Callable[..., Relink]
 
     @property
     def timing(self) -> Timing:
@@ -45,6 +47,17 @@ class Aim:
         """A fault that begins so many seconds before the kill."""
         at = max(3.0, self.kill.at - before_s)
         self.plan.faults.append(self.fault(at, lasts_s, kind, self.pick, self.region))
+
+    def relink(self, before_s: float) -> None:
+        """Whom the kill is about moves to its other link so many seconds before it."""
+        at = max(3.0, self.kill.at - before_s)
+        self.plan.relinks.append(self.move(at, self.kill.operator, self.kill.pick))
+
+    def kill_later(self, at: float) -> None:
+        """The kill comes at some time or later."""
+        self.only(kill := replace(self.plan.kills[0], at=max(at, self.kill.at)))
+        self.kill = kill
+        self.plan.lasts = max(self.plan.lasts, kill.at + 25)
 
     def alone(self) -> None:
         """There is no other region, which would tell of the hold."""
@@ -305,5 +318,5 @@ FOCI: Final[dict[str, Callable[[Aim], None]]] = {
     "suspend": _suspend,
     "two-operators": _two_operators,
     "unheard-renewals": _unheard_renewals,
-}
+} | MOVING
 """By name."""

@@ -39,12 +39,10 @@ class HoldFacts:
     durable: dict[str, float] = field(default_factory=dict)
     """When a majority of each region's replicas first had it."""
     complete_at: float | None = None
+    asked_at: float = 0.0
+    """When it was asked whether it is complete, the first time that it was."""
     lifted_at: float | None = None
     """When its lift came into being, or was first seen."""
-
-    def reaches(self, tenant: TenantFacts) -> bool:
-        """Whether it kills a tenant."""
-        return self.target == (tenant.link if self.scope == "link" else tenant.name)
 
     def active(self, now: float) -> bool:
         """Whether nobody has lifted it yet."""
@@ -62,6 +60,8 @@ class Bounds:
     l1_lease_hyok_s: float
     clock_error: float
     settle_s: float = 0.0
+    patience_s: float = 2.0
+    """For how long a boot that agreed before may differ from a Core's registry."""
     answer_s: float = 5.0
     excuse_in_flight: bool = False
     """Whether an answer that was asked for before a kill was complete may still be accepted within

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final
 
 from kcm_bus.ports import Arrived, Memory
+from kcm_bus.registry_feed import RegistryFeed
 from kcm_bus.remembering import NoMemory
 from kcm_bus.switch import KillSwitch
 from kcm_control.knowledge import Knowledge
@@ -25,6 +26,7 @@ from tests.simulation.log import SimLog
 from tests.simulation.memory import SimMemory
 from tests.simulation.oracle import Operation
 from tests.simulation.plan import Member
+from tests.simulation.registry import feed_of
 from tests.simulation.trust import member
 from tests.simulation.variants import REVOCATIONS
 
@@ -79,6 +81,10 @@ class Instance:
         )
         for record in world.records:
             self.revocations.register(record)
+        bucket = world.buckets.get(region)
+        self.feed: Final[RegistryFeed | None] = feed_of(self, bucket) if bucket else None
+        if self.feed is not None:
+            self.switch.on_registry(self.feed.read_again)
         self.ready = False
         self._operations = 0
         self._serving: set[asyncio.Task[None]] = set()
@@ -93,11 +99,17 @@ class Instance:
         raise NotImplementedError
 
     async def catch_up(self) -> None:
-        """Know every hold; only then is anybody served."""
+        """Know the registry and every hold; only then is anybody served."""
+        await self.know_registry()
         if self.world.plan.variant == "lease-at-boot":
             self.spawn(self.switch.start())
         else:
             await self.switch.start()
+
+    async def know_registry(self) -> None:
+        """Read the registry, where it can change."""
+        if self.feed is not None:
+            await self.feed.start()
 
     def purge(self, tenant: str) -> int:
         """Drop a tenant's keys at once; told to the oracle before anything else."""

@@ -136,6 +136,25 @@ class SimLoop(asyncio.AbstractEventLoop):
         node = self._current if context is None else context.get(NODE, self.world)
         return self._call_at(node, when, callback, args, context)
 
+    def run_in_executor(
+        self, executor: Any, func: Callable[..., Any], *args: Any
+    ) -> asyncio.Future[Any]:
+        """Work of a thread: it is done a little later, in one step."""
+        done = self.create_future()
+
+        def work() -> None:
+            try:
+                result = func(*args)
+            except Exception as error:  # noqa: BLE001 - it belongs to whoever waits
+                if not done.done():
+                    done.set_exception(error)
+            else:
+                if not done.done():
+                    done.set_result(result)
+
+        self.call_later(self._current.thread_s * self.random.random(), work)
+        return done
+
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         if not self._closed:
             self.faults.append(context)

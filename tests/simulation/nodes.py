@@ -10,7 +10,10 @@ import asyncio
 import contextvars
 import weakref
 from collections import deque
-from typing import Any
+from typing import Any, Final
+
+THREAD_S: Final = 0.001
+"""Seconds that the work of a thread takes, at most."""
 
 
 class Node:
@@ -28,6 +31,7 @@ class Node:
         "ready",
         "slept_at",
         "tasks",
+        "thread_s",
     )
 
     def __init__(self, name: str, rate: float = 1.0) -> None:
@@ -38,6 +42,8 @@ class Node:
         """Whether the loop has it among those that may run."""
         self.paused = False
         self.dead = False
+        self.thread_s = THREAD_S
+        """Seconds that the work of a thread takes here, at most."""
         self.asleep_s = 0.0
         """True seconds spent in suspend, during which its monotonic clock stood."""
         self.slept_at: float | None = None

@@ -16,6 +16,11 @@ accepted, and of what customers' keys answered; and it checks the invariants at 
 5. A key that cannot be reached makes no hold.
 6. After healing all regions agree.
 7. Tenants that nobody killed are refused with codes that pass, if at all.
+8. No instance would serve a tenant by a record later than the bound after another one counts: a
+   higher one, or of a fork the other one.
+
+Whom a hold on a link reaches in a region is told by the highest record of the tenant that a Core of
+the region accepted.
 """
 
 from __future__ import annotations
@@ -32,10 +37,14 @@ from kcm_trust.verify import Untrusted, VerifiedHold, Verifier
 from tests.simulation.coverage import Coverage
 from tests.simulation.history import Bounds, Events, HoldFacts, TenantFacts
 from tests.simulation.l1 import Answer, CustomerKeys
+from tests.simulation.links import Links
 from tests.simulation.loop import SimLoop
 
 SLACK_S: Final = 1e-6
 """Of comparisons between times that were computed in different ways."""
+
+SHOW_AGAIN_S: Final = 10.0
+"""Seconds in which a Core notices that its record was lost, and writes it again."""
 
 Operation = tuple[str, bytes, int]
 """Instance, boot, and a number."""
@@ -59,11 +68,23 @@ class Oracle:
         tenants: Iterable[TenantFacts],
         bounds: Bounds,
         keys: CustomerKeys,
+        uris: Mapping[str, str] | None = None,
+        *,
+        apart: bool = False,
     ) -> None:
+        """``uris`` has the keys of links on which no tenant is yet.
+
+        ``apart``: a region's registry has its own tenants alone.
+        """
+        self._apart: Final = apart
         self._loop: Final = loop
         self._verifier: Final = verifier
         self.bounds: Final = bounds
         self.tenants: Final = {tenant.name: tenant for tenant in tenants}
+        self.links: Final = Links(self.tenants.values())
+        self.damaged: Final[set[str]] = set()
+        """Regions whose registry somebody has set back: who starts there may know no tenant."""
+        self._uris: Final = {one.link: one.uri for one in self.tenants.values()} | dict(uris or {})
         self.holds: Final[dict[bytes, HoldFacts]] = {}
         self.coverage: Final = Coverage()
         self.events: Final = Events()
@@ -76,6 +97,8 @@ class Oracle:
         self._used: dict[tuple[str, str], float] = {}
         """When a key last allowed a use, by key and region."""
         self._running: dict[Operation, str] = {}
+        self._purged: dict[str, float] = {}
+        """When somebody last purged a tenant."""
         self._overtaken: set[Operation] = set()
         keys.on_answer.append(self._key_answered)
 
@@ -125,19 +148,61 @@ class Oracle:
             facts.durable[region] = self._loop.now
             self.note(f"hold {facts.hold_id.hex()[:8]} durable in {region}")
 
-    def complete(self, hold_id: bytes) -> None:
-        """A kill was reported complete to whoever asked."""
+    def complete(self, hold_id: bytes, asked_at: float | None = None) -> None:
+        """A kill was reported complete to whoever asked, and when that was asked."""
         facts = self.holds[hold_id]
         if facts.complete_at is None:
             facts.complete_at = self._loop.now
+            facts.asked_at = self._loop.now if asked_at is None else asked_at
             self.note(f"hold {hold_id.hex()[:8]} complete")
 
-    def reached(self, hold_id: bytes) -> list[TenantFacts]:
-        """The tenants that a hold kills, unless it is lifted."""
-        facts = self.holds[hold_id]
-        if not facts.active(self._loop.now):
-            return []
-        return [tenant for tenant in self.tenants.values() if facts.reaches(tenant)]
+    def kills(self, hold: HoldFacts, tenant: TenantFacts, region: str, at: float) -> bool:
+        """Whether a hold that is not lifted kills a tenant in a region, and would have at ``at``.
+
+        Who came to the link later than that is killed, too, but nobody could have said so then.
+        """
+        reached = self.reaches(hold, tenant, region) and hold.active(self._loop.now)
+        return reached and (hold.scope != "link" or self.links.since(tenant.name, region) <= at)
+
+    def reaches(self, hold: HoldFacts, tenant: TenantFacts, region: str) -> bool:
+        """Whether a hold is on a tenant, or on its link by what counts in a region."""
+        if hold.scope == "link":
+            return hold.target in self.links.of(tenant.name, region) and bool(
+                self._concerned(hold, region)
+            )
+        return hold.target == tenant.name
+
+    def _concerned(self, hold: HoldFacts, region: str) -> list[TenantFacts]:
+        """Tenants for whose sake a hold on a link counts in a region.
+
+        A key that refuses in one region holds what that region serves by it, too.
+        """
+        known = [t for t in self.tenants.values() if not self._apart or region in t.regions]
+        return [
+            one
+            for one in known
+            if hold.cause != "l1"
+            or (
+                hold.origin in one.regions
+                and hold.target
+                in self.links.of(one.name, region if region in one.regions else one.regions[0])
+            )
+        ]
+
+    def may_reach(self, hold: HoldFacts, tenant: TenantFacts) -> bool:
+        """Whether it ever may have been, anywhere."""
+        if hold.scope == "link":
+            return hold.target in self.links.ever(tenant.name)
+        return hold.target == tenant.name
+
+    def accepted_record(self, tenant: str, region: str, revision: int, link: str) -> None:
+        """A Core says that it accepted a record of a tenant, and shows it."""
+        if self.links.accepted(tenant, region, revision, link, self._loop.now):
+            self.note(f"{tenant} is on {link} in {region}, by revision {revision}")
+
+    def lost(self, region: str) -> None:
+        """A region's control stream went back: what Cores showed there they have to show again."""
+        self.links.doubted(region, self._loop.now + self.bounds.stretched(SHOW_AGAIN_S))
 
     def said_complete(self, hold_id: bytes, core: str, serving: list[str]) -> None:
         """A Core says that a kill is complete, while these would serve: invariant 1."""
@@ -164,6 +229,7 @@ class Oracle:
 
     def purged(self, instance: str, boot: bytes, tenant: str) -> int:
         """An instance purges a tenant; returns how many operations that overtakes."""
+        self._purged[tenant] = self._loop.now
         reached = [
             operation
             for operation, owner in self._running.items()
@@ -173,10 +239,20 @@ class Oracle:
         self.note(f"{instance} purges {tenant} ({len(reached)} under way)")
         return len(reached)
 
-    def serves(self, instance: str, tenant: TenantFacts, region: str) -> None:
-        """An instance would serve a tenant, were it asked at this moment: invariant 2."""
+    def serves(
+        self, instance: str, tenant: TenantFacts, region: str, by: Iterable[str] | None = None
+    ) -> None:
+        """An instance would serve a tenant, were it asked at this moment: invariants 2 and 8.
+
+        ``by`` are the links by which it would be killed there.
+        """
+        counts = self.links.of(tenant.name, region)
+        limit = self._record_limit(tenant, region)
+        if by is not None and not counts <= set(by) and self._loop.now > limit + SLACK_S:
+            text = f"{instance} serves {tenant.name} by {', '.join(sorted(by))}"
+            self._broken(8, f"{text} and not {', '.join(sorted(counts))} since {limit:.4f}")
         for hold in self.holds.values():
-            if hold.reaches(tenant) and hold.active(self._loop.now):
+            if self.reaches(hold, tenant, region) and hold.active(self._loop.now):
                 limit = self._limit(hold, tenant, region)
                 if self._loop.now > limit + SLACK_S:
                     name = hold.hold_id.hex()[:8]
@@ -196,10 +272,11 @@ class Oracle:
         now, facts = self._loop.now, self.tenants[tenant]
         said = f"{what} of {tenant} in {region}, asked at {sent_at:.4f}"
         for hold in self.holds.values():
-            if not (hold.reaches(facts) and hold.active(now)):
+            if not (self.reaches(hold, facts, region) and hold.active(now)):
                 continue
             name = hold.hold_id.hex()[:8]
-            if hold.complete_at is not None and not self._in_flight(hold.complete_at, sent_at):
+            known = hold.complete_at is not None and self.kills(hold, facts, region, hold.asked_at)
+            if known and not self._in_flight(hold.complete_at or 0.0, sent_at):
                 self._broken(1, f"{said}, accepted; hold {name} complete {hold.complete_at:.4f}")
             limit = self._limit(hold, facts, region)
             if now > limit + SLACK_S:
@@ -208,12 +285,20 @@ class Oracle:
         if now > limit + SLACK_S:
             self._broken(2, f"{said}, accepted; the bound of the key was {limit:.4f}")
 
-    def refused(self, tenant: str, region: str, code: Code) -> None:
-        """A client is refused: invariant 7."""
+    def refused(self, tenant: str, region: str, code: Code, sent_at: float = 0.0) -> None:
+        """A client is refused: invariant 7.
+
+        What is under way when a tenant's record changes is refused as if the tenant were killed.
+        """
         if code in RETRYABLE:
             return
+        if code in (Code.UNKNOWN_TENANT, Code.UNKNOWN_SERVICE) and region in self.damaged:
+            return
         killed = code is Code.TENANT_KILLED
-        if not (killed and any(h.reaches(self.tenants[tenant]) for h in self.holds.values())):
+        if killed and self.links.moved(tenant) and self._purged.get(tenant, 0.0) >= sent_at:
+            return
+        facts = self.tenants[tenant]
+        if not (killed and any(self.may_reach(h, facts) for h in self.holds.values())):
             self._broken(7, f"{tenant} is refused in {region} with {code.value}")
 
     # When all is over.
@@ -262,10 +347,11 @@ class Oracle:
     def _new_hold(self, facts: HoldFacts, how: str) -> None:
         name = facts.hold_id.hex()[:8]
         self.note(f"hold {name} on {facts.scope} {facts.target} by {facts.issuer} ({how})")
+        if facts.scope == "link" and self.links.came(facts.target, self._loop.now - 2.0):
+            self.coverage.saw("a kill of a link just after a tenant came to it")
         if facts.cause == "l1":
             self.coverage.saw("a hold caused by a key")
-            uris = {one.uri for one in self.tenants.values() if one.link == facts.target}
-            if not any((uri, facts.origin) in self._refused_in for uri in uris):
+            if (self._uris.get(facts.target, ""), facts.origin) not in self._refused_in:
                 self._broken(5, f"hold {name} on {facts.target}, which refused nobody there")
             return
         others = [
@@ -298,11 +384,23 @@ class Oracle:
         needed = {"all": 1, "majority": len(tenant.regions) // 2 + 1}.get(tenant.policy)
         if needed is not None and len(known) >= needed:
             limit = min(limit, known[needed - 1] + stretched(self.bounds.grace_s(tenant)))
-        return limit
+        if hold.scope != "link":
+            return limit
+        concerned = [one for one in self._concerned(hold, region) if region in one.regions]
+        for_their_sake = min((self._record_limit(one, region) for one in concerned), default=limit)
+        return max(limit, self._record_limit(tenant, region), for_their_sake)
+
+    def _record_limit(self, tenant: TenantFacts, region: str) -> float:
+        """When nobody serves a tenant by another record than those that count any more."""
+        lease_s = self.bounds.control_lease_s + self.bounds.patience_s
+        return self.links.since(tenant.name, region) + self.bounds.stretched(lease_s)
 
     def _key_limit(self, tenant: TenantFacts, region: str) -> float:
         """When the lease of the last use that a tenant's key allowed in a region has ended."""
-        used = self._used.get((tenant.uri, region), float("-inf"))
+        heard = self._loop.now > self._record_limit(tenant, region)
+        links = self.links.may_be(tenant.name, region) if heard else self.links.ever(tenant.name)
+        uris = {self._uris[link] for link in links}
+        used = max(self._used.get((uri, region), float("-inf")) for uri in uris)
         return used + self.bounds.stretched(self.bounds.l1_s(tenant))
 
     def _key_answered(self, answer: Answer) -> None:

@@ -15,6 +15,7 @@ from kcm_schemas import subjects
 from kcm_schemas.codec import encode, pack
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.control import Lift
+from kcm_schemas.registry import Tenant
 from kcm_schemas.signed import Kind
 from kcm_trust.statements import hold as signed_hold
 
@@ -22,7 +23,8 @@ from tests.simulation.clocks import SimClock
 from tests.simulation.history import TenantFacts
 from tests.simulation.instance import read
 from tests.simulation.paging import signed_pages
-from tests.simulation.plan import Kill, target
+from tests.simulation.plan import OTHER, Kill, Relink, target
+from tests.simulation.registry import signed
 from tests.simulation.trust import identity
 from tests.simulation.vault import KEY_SIZE, SERVICE
 
@@ -131,7 +133,7 @@ class Client(Person):
             lease_ms, done = read(await bus.request(subject, body, self._waits_s))
         except KcmError as error:
             self.refusals[tenant.name] = error.code.value
-            world.oracle.refused(tenant.name, self.region, error.code)
+            world.oracle.refused(tenant.name, self.region, error.code, began)
             return None
         age = self.clock.elapsed() - sent
         if age >= min(lease_ms / 1000, ANSWER_S) and world.plan.variant != "accept-late":
@@ -161,7 +163,7 @@ class Operator(Person):
             hold_id, raw = signed_hold(
                 identity(kill.operator),
                 scope=kill.scope,
-                target=tenant.link if kill.scope == "link" else tenant.name,
+                target=self._link(tenant, home) if kill.scope == "link" else tenant.name,
                 cause="operator",
                 origin=home,
                 issued_ms=issued_ms,
@@ -196,13 +198,51 @@ class Operator(Person):
         pages = signed_pages(identity(self.node.name), "operator", hold.origin, them, now_ms)
         await self._until("page", pages[hold.id[0]], home, lambda said: True)
 
+    async def relink(self, relink: Relink) -> None:
+        """Move a tenant to its other link, until every region has accepted that."""
+        tenant = self.world.plan.tenants[int(relink.pick * len(self.world.plan.tenants))]
+        await self.move(tenant, OTHER[self._link(tenant, tenant.regions[0])])
+
+    async def move(self, tenant: TenantFacts, link: str) -> None:
+        """Sign a tenant's next record, and have it accepted in every region, or a higher one."""
+        record = self.record(tenant, link, self.world.oracle.links.revision(tenant.name) + 1)
+        raw = signed(record, self.node.name)
+        for region in tenant.regions:
+            self.world.oracle.note(f"{tenant.name} moves to {link} in {region}")
+            while True:
+                try:
+                    await self.ask(region, subjects.admin(region, "tenant", "put"), [raw], ADMIN_S)
+                except KcmError as error:
+                    if error.code is Code.CONFLICT and self.world.oracle.links.beyond(
+                        tenant.name, region, record.revision
+                    ):
+                        break
+                else:
+                    break
+                await asyncio.sleep(self.world.random.uniform(0.1, 1.0))
+
+    def record(self, tenant: TenantFacts, link: str, revision: int) -> Tenant:
+        """A tenant's record."""
+        return Tenant(
+            tenant=tenant.name,
+            revision=revision,
+            link=link,
+            regions=list(tenant.regions),
+            fence=tenant.policy,
+        )
+
+    def _link(self, tenant: TenantFacts, region: str) -> str:
+        """The link that a tenant is on, as somebody would see it who asks."""
+        return min(self.world.oracle.links.of(tenant.name, region) or (tenant.link,))
+
     async def _complete(self, hold_id: bytes, raw: bytes, home: str) -> None:
         await self._until("put", raw, home, lambda said: True)
         until = self.world.loop.now + GIVE_UP_S
         while self.world.loop.now < until:
+            asked_at = self.world.loop.now
             said = await self._once(home, "status", hold_id)
             if said is not None and said[0] and not said[1]:
-                self.world.oracle.complete(hold_id)
+                self.world.oracle.complete(hold_id, asked_at)
                 clocked = {"lease-ended", "fence-ended"} & set(said[3])
                 way = "by the clock" if clocked else "by receipts"
                 self.world.coverage.saw(f"a kill complete {way}")

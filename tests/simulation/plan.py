@@ -20,6 +20,17 @@ from tests.simulation.stream import Store
 REGIONS: Final = ("eu", "us", "ap", "sa")
 OPERATORS: Final = ("ada", "bob")
 
+LINKS: Final[dict[str, tuple[str, Literal["byok", "hyok"]]]] = {
+    "link-a": ("softkey:/a", "byok"),
+    "link-b": ("softkey:/b", "hyok"),
+    "link-c": ("softkey:/c", "byok"),
+    "link-d": ("softkey:/d", "hyok"),
+}
+"""Where each link's key is, and its model."""
+
+OTHER: Final = {"link-a": "link-c", "link-b": "link-d", "link-c": "link-a", "link-d": "link-b"}
+"""To which link a tenant moves from each: to one of the same model."""
+
 FAULTS: Final = (
     "pause", "suspend", "crash", "crash", "restart-loop", "disconnect", "stall", "leaf-stall",
     "leaf-cut", "leaf-loss", "backbone-cut", "region-cut", "broker-restart", "minority", "rollback",
@@ -37,12 +48,18 @@ AIMED: Final = (
 """What happens just before a kill, and lasts longer than the leases: there the bounds are tight."""
 
 
+SETBACKS: Final = (
+    "registry-back", "registry-emptied", "registry-fork", "registry-gone-core",
+    "registry-late-gateways", "registry-late-side", "registry-lost", "registry-older",
+    "registry-refused",
+)  # fmt: skip
+"""What happens to a registry that can change."""
+
+CHANGING: Final = 0.2
+"""Part of the seeds without a focus whose registry can change."""
+
 FOCUSED: Final = 0.5
 """Part of the seeds that have a focus."""
-
-
-PAGED: Final = 0.03
-"""Part of the seeds that aim at pages of lifted holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +97,15 @@ class Kill:
     lift_after: float | None
 
 
+@dataclass(frozen=True, slots=True)
+class Relink:
+    """An operator moves a tenant to its other link, in all of its regions."""
+
+    at: float
+    operator: str
+    pick: float
+
+
 @dataclass(slots=True)
 class Plan:
     """One run."""
@@ -108,10 +134,27 @@ class Plan:
     """Seconds after a lift at which the hold is put into a page; 0: never."""
     narrow: bool = False
     """Whether the ids of operators' holds begin with one of two bytes, so that pages grow."""
+    registry: bool = False
+    """Whether the registry can change: else every instance has it from its start."""
+    relinks: list[Relink] = field(default_factory=list)
     bounds: Bounds = field(init=False)
 
     def __post_init__(self) -> None:
         self.bind()
+
+    @property
+    def links(self) -> list[str]:
+        """All links there are."""
+        here = {tenant.link for tenant in self.tenants}
+        return sorted(LINKS if self.registry else here)
+
+    def change_registry(self) -> None:
+        """Let the registry change. Nobody accepts a majority of fewer than three regions."""
+        self.registry = True
+        self.tenants = [
+            replace(one, policy="all") if one.policy == "majority" and len(one.regions) < 3 else one
+            for one in self.tenants
+        ]
 
     def bind(self) -> None:
         """The bounds are those of the durations as they are now."""
@@ -156,12 +199,38 @@ def draw(seed: int, variant: str = "", *, excuse_in_flight: bool = False, focus:
         worker=source.choice((0.0, 0.3, 0.8)),
         excuse_in_flight=excuse_in_flight,
     )
-    paging = random.Random(f"paging {seed}")
-    plan.page_s = paging.choice((0.0, 0.0, 0.5, 5.0))
-    names = sorted(FOCI.keys() - {"pages"})
-    drawn = source.choice(names) if source.random() < FOCUSED else ""
-    _focus(plan, focus or ("pages" if paging.random() < PAGED else drawn), source)
+    plan.page_s = random.Random(f"paging of {seed}").choice((0.0, 0.0, 0.5, 5.0))
+    drawn = source.choice(sorted(FOCI)) if source.random() < FOCUSED else ""
+    focus = focus or drawn
+    if not focus:
+        _registry(plan, random.Random(f"registry of {seed}"))
+    _focus(plan, focus, source)
     return plan
+
+
+def _registry(plan: Plan, source: random.Random) -> None:
+    """In some of the seeds that aim at nothing else tenants move, and the registry suffers."""
+    if source.random() >= CHANGING:
+        return
+    plan.change_registry()
+    plan.relinks += [
+        Relink(source.uniform(8, plan.lasts - 5), source.choice(OPERATORS), source.random())
+        for _ in range(source.choice((1, 2, 3)))
+    ]
+    for kill in plan.kills:
+        if kill.scope == "link" and source.random() < 0.5:  # just before it, to that link
+            at = max(8.0, kill.at - source.choice((0.2, 1.0, 3.0)) * source.random())
+            plan.relinks.append(Relink(at, source.choice(OPERATORS), kill.pick))
+    plan.faults += [
+        Fault(
+            source.uniform(8, plan.lasts),
+            source.choice((3.0, 12.0, 25.0)) * source.uniform(0.5, 1.5),
+            source.choice(SETBACKS),
+            source.random(),
+        )
+        for _ in range(source.choice((0, 1, 2, 3)))
+    ]
+    plan.faults.sort(key=lambda fault: fault.at)
 
 
 def _focus(plan: Plan, focus: str, source: random.Random) -> None:
@@ -183,7 +252,7 @@ def _focus(plan: Plan, focus: str, source: random.Random) -> None:
         plan.tenants = [
             one if one.model == "hyok" else replace(one, policy="local") for one in plan.tenants
         ]
-    FOCI[focus](Aim(plan, source, kill, region, source.random(), Fault))
+    FOCI[focus](Aim(plan, source, kill, region, source.random(), Fault, Relink))
     plan.bind()
     plan.faults.sort(key=lambda fault: fault.at)
     # Operators' clocks may run slow, and nobody kills after everything was mended.
@@ -200,10 +269,10 @@ def _members(source: random.Random, region: str) -> list[Member]:
 
 
 def _tenants(source: random.Random, regions: list[str]) -> list[TenantFacts]:
-    links = [("link-a", "softkey:/a", "byok"), ("link-b", "softkey:/b", "hyok")]
     tenants = []
     for number in range(source.choice((2, 3))):
-        link, uri, model = links[0] if number == 0 else source.choice(links)
+        link = "link-a" if number == 0 else source.choice(("link-a", "link-b"))
+        uri, model = LINKS[link]
         policies: list[FencePolicy] = ["all", "all", "local"]
         if len(regions) >= 3:
             policies += ["majority", "majority"]

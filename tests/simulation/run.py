@@ -81,6 +81,10 @@ class Run:
             loop.after(world.random.uniform(0, 2), world.start, name)
         self.chaos.schedule(plan.faults)
         loop.after(PROBE_S, world.probe)
+        moves = [
+            loop.spawn(self.operators[relink.operator].node, self._relink(relink))
+            for relink in plan.relinks
+        ]
         workers = [loop.spawn(client.node, client.work()) for client in self.clients.values()]
         kills = [
             loop.spawn(self.operators[kill.operator].node, self._kill(kill)) for kill in plan.kills
@@ -92,6 +96,7 @@ class Run:
         for worker in workers:
             worker.cancel()
         await self._lift_all()
+        await self._settle(moves)
         await self._recover()
         await self._agree()
         await self._open_all()
@@ -103,6 +108,28 @@ class Run:
     async def _kill(self, kill: Any) -> None:
         await asyncio.sleep(kill.at)
         await self.operators[kill.operator].carry_out(kill)
+
+    async def _relink(self, relink: Any) -> None:
+        await asyncio.sleep(relink.at)
+        await self.operators[relink.operator].relink(relink)
+
+    async def _settle(self, moves: list[Any]) -> None:
+        """Every move is carried out, and operators end what nobody but they can end."""
+        world, oracle = self.world, self.world.oracle
+        _, late = await asyncio.wait(moves, timeout=self._recovery_s) if moves else ((), ())
+        if late:
+            oracle.never_healed(8, "a record was not accepted")
+        operator = self.operators[OPERATORS[0]]
+        for tenant in self.plan.tenants:
+            links = oracle.links
+            if tenant.name in world.set_back or any(
+                links.unsettled(tenant.name, region) for region in tenant.regions
+            ):
+                move = operator.move(tenant, tenant.link)
+                done = world.loop.spawn(operator.node, move)
+                _, late = await asyncio.wait([done], timeout=self._recovery_s)
+                if late:
+                    oracle.never_healed(8, f"{tenant.name} has no record that counts")
 
     async def _lift_all(self) -> None:
         """Operators lift what they still hold; what keys caused lifts itself."""
@@ -136,11 +163,28 @@ class Run:
         """All regions have the same holds within a bound: invariant 6."""
         until, wrong = self.world.loop.now + 60, ["nobody asked"]
         while wrong:
-            wrong = self.world.oracle.agree(self._views())
+            wrong = self.world.oracle.agree(self._views()) + self._registries()
             if wrong and self.world.loop.now > until:
                 self.world.oracle.never_healed(6, "; ".join(wrong[:5]))
                 return
             await asyncio.sleep(1)
+
+    def _registries(self) -> list[str]:
+        """Instances that know another registry than others of their region, or not what counts."""
+        wrong, seen = [], dict[str, bytes]()
+        for name, one in sorted(self.world.running.items()):
+            region, links = one.who.region, self.world.oracle.links
+            if self.plan.registry and one.registry.digest != seen.setdefault(
+                region, one.registry.digest
+            ):
+                wrong.append(f"{name} knows another registry")
+            wrong += [
+                f"{name} has {tenant.name} on {one.registry.links_of(tenant.name)}"
+                for tenant in self.plan.tenants
+                if region in tenant.regions
+                and set(one.registry.links_of(tenant.name)) != links.of(tenant.name, region)
+            ]
+        return wrong
 
     def _views(self) -> dict[str, dict[bytes, bool]]:
         world = self.world

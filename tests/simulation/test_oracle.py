@@ -29,7 +29,7 @@ OPERATION = ("core-eu", b"b", 1)
 class Rig:
     """A world in which a test moves the time itself."""
 
-    def __init__(self, policy="all", model="byok", **bounds):
+    def __init__(self, policy="all", model="byok", uris=None, apart=False, **bounds):
         self.loop = SimLoop()
         self.keys = CustomerKeys(self.loop, ["eu", "us", "ap"])
         self.keys.create("u", 1)
@@ -44,8 +44,9 @@ class Rig:
         self.keys.create("v", 1)
         values = {name: getattr(BOUNDS, name) for name in BOUNDS.__slots__}
         self.oracle = Oracle(
-            self.loop, self.verifier, tenants, Bounds(**{**values, **bounds}), self.keys
-        )
+            self.loop, self.verifier, tenants, Bounds(**{**values, **bounds}), self.keys, uris,
+            apart=apart,
+        )  # fmt: skip
 
     def hold(self, scope="tenant", target="acme", cause="operator", by="ada", salt=b"s" * 16):
         hold = Hold(
@@ -148,6 +149,87 @@ def test_a_hold_on_a_link_reaches_its_tenants_and_nobody_else():
     assert rig.broken is None
     rig.accept(1_000.0)
     assert rig.broken == 2
+
+
+def test_a_tenant_that_moves_is_reached_by_its_new_link_within_the_later_bound():
+    for late, broken in ((-0.01, None), (0.01, 2)):
+        rig = Rig(uris={"new": "v"})
+        killed(rig, 0.0, scope="link", target="new")
+        rig.accept(500.0)
+        rig.oracle.links.offered("acme", "eu", 2, "new")
+        rig.accept(600.0)
+        rig.oracle.accepted_record("acme", "eu", 2, "new")
+        rig.accept(600.0 + 12 / 0.99 + late)
+        assert rig.broken == broken
+
+
+def test_nobody_serves_by_an_older_record_after_the_bound():
+    for late, broken in ((-0.01, None), (0.01, 8)):
+        rig = Rig()
+        acme = rig.oracle.tenants["acme"]
+        rig.oracle.accepted_record("acme", "eu", 2, "new")
+        rig.loop.now = 12 / 0.99 + late
+        rig.oracle.serves("gw-eu", acme, "eu", ["new"])
+        rig.oracle.serves("gw-us", acme, "us", ["link"])
+        assert rig.broken is None
+        rig.oracle.serves("gw-eu", acme, "eu", ["link"])
+        assert rig.broken == broken
+
+
+def test_of_a_fork_both_links_count():
+    rig = Rig()
+    acme = rig.oracle.tenants["acme"]
+    for link in ("one", "two"):
+        rig.oracle.accepted_record("acme", "eu", 2, link)
+    rig.loop.now = 100.0
+    rig.oracle.serves("gw-eu", acme, "eu", ["one", "two"])
+    assert rig.broken is None
+    rig.oracle.serves("gw-eu", acme, "eu", ["two"])
+    assert rig.broken == 8
+
+
+def test_nobody_can_say_that_a_kill_has_reached_who_came_after_it():
+    rig = Rig()
+    found, _ = killed(rig, scope="link", target="new")
+    acme, hold = rig.oracle.tenants["acme"], rig.oracle.holds[found]
+    rig.loop.now = 5.0
+    rig.oracle.accepted_record("acme", "eu", 2, "new")
+    assert rig.oracle.reaches(hold, acme, "eu")
+    assert not rig.oracle.kills(hold, acme, "eu", 4.9)
+    assert rig.oracle.kills(hold, acme, "eu", 5.0)
+    assert not rig.oracle.reaches(hold, acme, "us")
+
+
+def test_a_keys_hold_counts_where_its_own_region_has_a_tenant_on_the_link():
+    rig = Rig(apart=True)
+    rig.oracle.tenants["there"] = TenantFacts("there", "link", "u", ("sa",), "all", "byok")
+    found, _ = killed(rig, scope="link", target="link")
+    hold = rig.oracle.holds[found]
+    assert rig.oracle.reaches(hold, rig.oracle.tenants["acme"], "us")
+    hold.cause, hold.origin = "l1", "sa"
+    assert not rig.oracle.reaches(hold, rig.oracle.tenants["acme"], "us")
+    hold.origin = "ap"
+    assert rig.oracle.reaches(hold, rig.oracle.tenants["acme"], "us")
+
+
+def test_what_a_move_overtakes_is_refused_as_if_it_were_killed():
+    rig = Rig()
+    rig.loop.now = 5.0
+    rig.oracle.accepted_record("acme", "eu", 2, "new")
+    rig.oracle.purged("gw-eu", b"b", "acme")
+    rig.oracle.refused("acme", "eu", Code.TENANT_KILLED, 4.0)
+    assert rig.broken is None
+    rig.oracle.refused("acme", "eu", Code.TENANT_KILLED, 5.1)
+    assert rig.broken == 7
+
+
+def test_where_a_registry_was_set_back_somebody_may_know_no_tenant():
+    rig = Rig()
+    rig.oracle.damaged.add("eu")
+    rig.oracle.refused("acme", "eu", Code.UNKNOWN_TENANT)
+    assert rig.broken is None
+    rig.oracle.refused("acme", "us", Code.UNKNOWN_TENANT)
+    assert rig.broken == 7
 
 
 def test_one_lift_does_not_end_another_hold():

@@ -10,7 +10,8 @@ SEEDS = 40
 
 REQUIRED = {
     "accept-late", "active-instead-of-generation", "cause-ignored", "clock-stands-in-suspend",
-    "complete-without-durability", "epoch-merge", "gap-after-rollback", "head-only-catch-up",
+    "complete-without-durability", "epoch-merge", "first-come", "gap-after-rollback",
+    "grace-after-a-lapse", "head-only-catch-up",
     "in-flight-proof-lifts", "lease-at-boot", "lease-from-the-acknowledgement",
     "lease-from-the-join", "lift-all", "no-relay", "purge-after-an-await", "receipt-by-name",
     "renewed-by-a-direct-read", "renewed-by-what-is-heard", "replay-only-at-reconnect",

@@ -22,8 +22,9 @@ ID: Final = bytes(16)
 SYSTEM: Final = "simulation"
 
 REMEMBERED: Final = (
-    "tenant", "link", "service", "root_keys", "service_keys", "hold", "lift", "hold_or_lift",
-    "receipt", "lease", "fence", "proof", "pull", "pull_reply", "admin", "admin_reply",
+    "tenant", "link", "service", "registered", "accepted", "root_keys",
+    "service_keys", "hold", "lift", "hold_or_lift", "receipt", "lease", "fence", "proof", "pull",
+    "pull_reply", "admin", "admin_reply",
 )  # fmt: skip
 """Verifications of one statement."""
 

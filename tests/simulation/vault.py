@@ -6,6 +6,7 @@ A wrapped key authenticates its region, tenant and service, so that nothing open
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable, Mapping
 from hashlib import blake2b, sha256
 from typing import Any, Final
 
@@ -16,6 +17,7 @@ from kcm_schemas.registry import RootKeys, ServiceKeys, WrappedRoot, WrappedServ
 
 from tests.simulation.history import TenantFacts
 from tests.simulation.l1 import MECHANISM, VERSION, seal
+from tests.simulation.plan import LINKS
 from tests.simulation.trust import ID
 
 SERVICE: Final = "files"
@@ -75,10 +77,15 @@ class SimVault:
 
 
 class SimStore:
-    """Wrapped keys of one region: they are there, and never change."""
+    """Wrapped keys of one region: they are there, for every link they need, and never change."""
 
-    def __init__(self, region: str, tenants: list[TenantFacts]) -> None:
-        self._roots: Final = {one.name: root_keys(one, region) for one in tenants}
+    def __init__(
+        self, region: str, tenants: list[TenantFacts], other: Mapping[str, str] | None = None
+    ) -> None:
+        """``other`` names, by link, one to which a tenant may move."""
+        also = other or {}
+        found = {one.name: [one.link, *filter(None, [also.get(one.link)])] for one in tenants}
+        self._roots: Final = {one.name: root_keys(one, region, found[one.name]) for one in tenants}
         self._services: Final = {one.name: service_keys(one.name, region) for one in tenants}
 
     async def root(self, tenant: str) -> RootKeys | None:
@@ -95,22 +102,25 @@ def inner_root(name: str, region: str) -> bytes:
     return blake2b(f"{region}/{name}".encode(), digest_size=36).digest() * 2
 
 
-def root_keys(tenant: TenantFacts, region: str) -> RootKeys:
-    """A tenant's root in a region, wrapped by its customer's key, with its canary."""
+def root_keys(tenant: TenantFacts, region: str, links: Iterable[str]) -> RootKeys:
+    """A tenant's root in a region, wrapped by customers' keys, each with its canary."""
     context = provider_context(tenant.name, region, 1)
-    root = WrappedRoot(
-        version=1,
-        seal_key_id=ID,
-        link=tenant.link,
-        link_revision=1,
-        blob=seal(tenant.uri, inner_root(tenant.name, region), context),
-        mechanism=MECHANISM,
-        key_version=VERSION,
-        principal=f"core-{region}",
-        canary=seal(tenant.uri, CANARY, context),
-        canary_digest=sha256(CANARY).digest(),
-    )
-    return RootKeys(tenant=tenant.name, region=region, revision=1, current=1, versions=[root])
+    roots = [
+        WrappedRoot(
+            version=1,
+            seal_key_id=ID,
+            link=link,
+            link_revision=1,
+            blob=seal(uri, inner_root(tenant.name, region), context),
+            mechanism=MECHANISM,
+            key_version=VERSION,
+            principal=f"core-{region}",
+            canary=seal(uri, CANARY, context),
+            canary_digest=sha256(CANARY).digest(),
+        )
+        for link, uri in ((link, LINKS[link][0]) for link in links)
+    ]
+    return RootKeys(tenant=tenant.name, region=region, revision=1, current=1, versions=roots)
 
 
 def service_keys(tenant: str, region: str) -> ServiceKeys:

@@ -20,7 +20,8 @@ from tests.simulation.loop import SimLoop
 from tests.simulation.messages import Packet, SimConnection
 from tests.simulation.network import Network
 from tests.simulation.oracle import Oracle
-from tests.simulation.plan import OPERATORS, Plan
+from tests.simulation.plan import LINKS, OPERATORS, OTHER, Plan
+from tests.simulation.registry import Bucket
 from tests.simulation.stream import ControlStream
 from tests.simulation.trust import SimVerifier, roster
 from tests.simulation.vault import SERVICE, SimStore
@@ -41,10 +42,14 @@ class World:
             region: ControlStream(self.loop, region, plan.store) for region in plan.regions
         }
         self.keys: Final = CustomerKeys(self.loop, plan.regions)
-        for uri in sorted({tenant.uri for tenant in plan.tenants}):
+        links = plan.links
+        for uri in sorted({LINKS[link][0] for link in links}):
             self.keys.create(uri)
-        self.stores: Final = {region: SimStore(region, plan.tenants) for region in plan.regions}
-        self.records: Final = _records(plan)
+        self.stores: Final = {
+            region: SimStore(region, plan.tenants, OTHER if plan.registry else None)
+            for region in plan.regions
+        }
+        self.records: Final = [] if plan.registry else _records(plan)
         self.verifier: Final = SimVerifier(
             roster(
                 [(one.name, Role(one.role), one.region) for one in plan.members],
@@ -52,7 +57,32 @@ class World:
                 plan.regions,
             )
         )
-        self.oracle: Final = Oracle(self.loop, self.verifier, plan.tenants, plan.bounds, self.keys)
+        uris = {link: LINKS[link][0] for link in links}
+        self.oracle: Final = Oracle(
+            self.loop,
+            self.verifier,
+            plan.tenants,
+            plan.bounds,
+            self.keys,
+            uris,
+            apart=plan.registry,
+        )
+        self.buckets: Final = {
+            region: Bucket(
+                self.loop,
+                region,
+                _records(plan, region),
+                f"core-{region}-0",
+                OPERATORS[0],
+                plan.store,
+            )
+            for region in (plan.regions if plan.registry else ())
+        }
+        """Every region's registry, where it can change; else everybody has it from the start."""
+        self.set_back: Final[set[str]] = set()
+        """Tenants whose record was set back in the bucket and in the second store."""
+        self.floors: Final[dict[str, dict[Any, tuple[int, bytes]]]] = {}
+        """What every Core's machine keeps of the registry, by its name."""
         self.coverage: Final[Coverage] = self.oracle.coverage
         self.members: Final = {one.name: one for one in plan.members}
         self.running: Final[dict[str, Instance]] = {}
@@ -61,6 +91,8 @@ class World:
         """What every Core's machine keeps of holds, by its name."""
         self.armed: Final[Counter[str]] = Counter()
         """Faults that wait for their moment: a broadcast, a purge, an answer."""
+        self.gone_s = 0.0
+        """Seconds for which the next Core is gone that has just accepted a record; 0: none is."""
         self.muted = False
         """Whether broadcasts of holds never leave."""
         self.answers_s = 0.0
@@ -71,6 +103,7 @@ class World:
         self._replied: dict[str, float] = {}
         for stream in self.streams.values():
             stream.on_stored.append(self._stored)
+            stream.on_lost.append(lambda where, _: self.oracle.lost(where))
         self.network.on_send = self._sent
         self.network.on_arrival = self._arrived
 
@@ -94,6 +127,8 @@ class World:
             self.loop.kill(gone.node)
             self.network.drop(gone.node)
             self.streams[gone.who.region].forget(gone.node)
+            if gone.who.region in self.buckets:
+                self.buckets[gone.who.region].stream.forget(gone.node)
             self.oracle.note(f"{name} crashes")
 
     def cores(self, region: str) -> list[SimCore]:
@@ -111,6 +146,15 @@ class World:
             self.coverage.saw("a crash right after the purge")
             self._end_soon(instance)
 
+    def accepted(self, instance: Instance) -> None:
+        """A Core has just said that it accepted a record."""
+        if self.gone_s:
+            name, again_s, self.gone_s = instance.who.name, self.gone_s, 0.0
+            self.coverage.saw("a Core that is gone when it has accepted a record")
+            self.loop.call_soon(self.crash, name, context=self.world_context)
+            self.loop.pause(instance.node)
+            self.loop.after(again_s, self.start, name)
+
     def replied(self, tenant: str) -> None:
         """A Gateway lets an answer go."""
         self._replied[tenant] = self.loop.now
@@ -120,17 +164,20 @@ class World:
         for name, one in sorted(self.running.items()):
             for tenant in self.plan.tenants:
                 if one.who.region in tenant.regions and one.serves(tenant.name):
-                    self.oracle.serves(name, tenant, one.who.region)
+                    by = one.registry.links_of(tenant.name)
+                    self.oracle.serves(name, tenant, one.who.region, by)
         self.loop.after(PROBE_S, self.probe)
 
-    def said_complete(self, hold_id: bytes, core: str) -> None:
+    def said_complete(self, hold_id: bytes, core: str, began: float) -> None:
         """A Core says that a kill is complete: nobody may be able to serve whom it reaches."""
-        reached = self.oracle.reached(hold_id)
+        hold = self.oracle.holds[hold_id]
         serving = [
             f"{name} serves {tenant.name}"
             for name, one in sorted(self.running.items())
-            for tenant in reached
-            if one.who.region in tenant.regions and one.serves(tenant.name)
+            for tenant in self.plan.tenants
+            if one.who.region in tenant.regions
+            and self.oracle.kills(hold, tenant, one.who.region, began)
+            and one.serves(tenant.name)
         ]
         self.oracle.said_complete(hold_id, core, serving)
 
@@ -157,7 +204,8 @@ class World:
             for tenant in self.plan.tenants:
                 at = self._replied.get(tenant.name, -9.0)
                 near = self.loop.now - at < self.network.weather.delay_s * 2
-                if near and facts.reaches(tenant) and facts.active(self.loop.now):
+                reached = self.oracle.reaches(facts, tenant, region)
+                if near and reached and facts.active(self.loop.now):
                     self.coverage.saw("a reply in flight when a kill lands")
 
     def _sent(self, sender: SimConnection, packet: Packet) -> bool:
@@ -198,14 +246,17 @@ class World:
                 self.coverage.saw("a stale message after its lift", int(is_hold))
 
 
-def _records(plan: Plan) -> list[Any]:
-    """The registry's records, as every instance has them from its start."""
-    links = {tenant.link: tenant for tenant in plan.tenants}
+def _records(plan: Plan, region: str = "") -> list[Any]:
+    """The registry's records as every instance has them from its start; those of a region, or all.
+
+    A region's registry has its own tenants alone.
+    """
     made: list[Any] = [
-        Link(link=name, revision=1, uri=one.uri, model=one.model)
-        for name, one in sorted(links.items())
+        Link(link=name, revision=1, uri=LINKS[name][0], model=LINKS[name][1]) for name in plan.links
     ]
     for one in plan.tenants:
+        if region and region not in one.regions:
+            continue
         made.append(
             Tenant(
                 tenant=one.name,

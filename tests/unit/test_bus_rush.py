@@ -164,6 +164,26 @@ def test_a_statement_is_verified_once_however_often_it_comes(registry, verifier)
     assert verifier.asked == 1
 
 
+def test_a_hold_that_is_told_again_purges_whom_it_reaches_by_now_while_it_is_in_force(
+    registry, verifier
+):
+    """And no operation that began before has an output: each purge begins a generation."""
+    revocations, purged = Revocations(registry, "eu"), []
+    learns = Learning(
+        member(verifier), revocations, lambda name: purged.append(name) or 1,
+        lambda *_, **__: None, Clock(), lambda _: None,
+    )  # fmt: skip
+    learns.learn(HELD)
+    for revision, statement, expected in ((2, HELD, ["acme"]), (3, LIFTED, []), (4, HELD, [])):
+        tenant = Tenant(tenant="acme", revision=revision, link="m", regions=["eu"], fence="local")
+        revocations.register(tenant)
+        purged.clear()
+        before = revocations.generation("acme")
+        learns.learn(statement)
+        assert purged == expected
+        assert revocations.generation("acme") == before + len(expected)
+
+
 def test_a_statement_that_differs_in_a_bit_is_verified_and_not_believed(registry, verifier):
     learns = learning(registry, verifier)
     learns.learn(HELD)

@@ -166,6 +166,23 @@ def test_who_begins_while_it_differs_serves_nothing():
     assert lease.until(6.0) == FOREVER
 
 
+def test_who_goes_on_while_it_differs_serves_nothing():
+    """Its control lease had ended: the change may be older than any moment in which to catch up."""
+    lease = RegistryLease()
+    lease.heard("core-1", [b"a"], [b"a"], 10.0, now=0.0)
+    lease.heard("core-1", [b"b"], [b"a"], 10.0, now=5.0)
+    lease.lapsed()
+    assert lease.until(5.0) == EXPIRED
+    lease.changed([b"b"])
+    assert lease.until(6.0) == FOREVER
+    lease.lapsed()
+    lease.heard("core-1", [b"c"], [b"b"], 10.0, now=20.0)
+    assert lease.until(20.0) == EXPIRED
+    lease.heard("core-1", [b"b"], [b"b"], 10.0, now=21.0)
+    lease.heard("core-1", [b"d"], [b"b"], 10.0, now=22.0)
+    assert lease.until(22.0) == 22.0 + PATIENCE_S
+
+
 def test_a_core_that_is_behind_is_no_difference():
     lease = RegistryLease()
     lease.heard("core-1", [b"a"], [b"a"], 10.0, now=0.0)

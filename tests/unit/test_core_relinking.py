@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from kcm_control.registry import rank_of
 from kcm_core.l1.state import L1State
 from kcm_schemas.codes import Code, KcmError
 
@@ -147,6 +148,34 @@ async def test_two_operators_who_move_it_to_different_keys_leave_one_that_opens(
     world.bus.stream.before = meanwhile
     assert await put(one, MOVED) in {Code.OK, Code.CONFLICT}
     assert await opens(await boot(world))
+
+
+async def forked(world):
+    """A tenant was moved, and of a fork the record counts that names the link of before."""
+    core, stayed = await made(world), TENANT.model_copy(update={"revision": 2})
+    names = (MOVED.model_copy(update={"link": f"acme-new-{n}"}) for n in range(99))
+    moved = next(one for one in names if rank_of(one) < rank_of(stayed))
+    assert await put(core, NEW.model_copy(update={"link": moved.link})) is Code.OK
+    assert await put(core, moved) is Code.OK
+    core.learn(stayed)
+    assert core.registry.tenant("acme").link == LINK.link
+    return core, moved.model_copy(update={"revision": 3})
+
+
+async def test_a_fork_is_ended_by_the_link_that_opens_the_root(world):
+    core, higher = await forked(world)
+    with pytest.raises(KcmError):
+        await opens(core)
+    assert await put(core, higher) is Code.OK
+    only(world, NEW_URI)
+    assert await opens(core)
+
+
+@pytest.mark.parametrize("target", [LINK.link, "moved"])
+async def test_a_fork_is_not_ended_while_either_link_is_killed(world, target):
+    core, higher = await forked(world)
+    core.kill(hold(scope="link", target=higher.link if target == "moved" else target))
+    assert await put(core, higher) is Code.TENANT_KILLED
 
 
 @pytest.mark.parametrize("which", [URI, NEW_URI])

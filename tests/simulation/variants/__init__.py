@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from tests.simulation.variants import holds, kills, leases, pages
+from tests.simulation.variants import holds, kills, leases, pages, registry
 from tests.simulation.variants.holds import REVOCATIONS
 
 if TYPE_CHECKING:
@@ -42,9 +42,22 @@ def _set(name: str, focus: str) -> Variant:
 
 
 VARIANTS: Final[dict[str, Variant]] = {
+    "endless-registry": _by(registry.endless_registry, "moved-late"),
+    "fading-difference": _by(registry.fading_difference, "moved-gone-core"),
+    "first-come": _by(registry.first_come, "moved-fork"),
+    "grace-after-a-lapse": _by(registry.grace_after_a_lapse, "moved-away"),
+    "grace-at-boot": _by(registry.grace_at_boot, "moved-set-back"),
+    "last-come": _by(registry.last_come, "moved-set-back"),
+    "moved-unpurged": _by(registry.moved_unpurged, "moved-on"),
+    "no-floors": _by(registry.no_floors, "moved-lost"),
+    "no-repair": _by(registry.no_repair, "moved-set-back"),
+    "one-of-a-fork": _by(registry.one_of_a_fork, "moved-fork"),
+    "one-store": _by(registry.one_store, "moved-restarted"),
+    "reached-ignored": _by(registry.reached_ignored, "moved-late"),
     "accept-late": Variant(
         "A client accepts an answer whenever it comes.", "late-answers", _nothing
     ),
+    "accepted-unshown": _by(registry.accepted_unshown, "moved-unshown"),
     "active-instead-of-generation": _set("active-instead-of-generation", "moment"),
     "anchor-at-the-last-write": _by(leases.anchor_at_the_last_write, "gaps"),
     "cause-ignored": _by(holds.cause_ignored, "held-key"),
@@ -80,6 +93,7 @@ VARIANTS: Final[dict[str, Variant]] = {
     "pruned-by-count": _by(kills.pruned_by_count, "invented-boots"),
     "purge-after-an-await": _by(holds.purge_after_an_await, "moment"),
     "receipt-by-name": _by(kills.receipt_by_name, "before-durable"),
+    "refused-believed": _by(registry.refused_believed, "moved-refused"),
     "renewed-by-a-direct-read": _by(leases.renewed_by_a_direct_read, "minority"),
     "renewed-by-what-is-heard": _by(leases.renewed_by_what_is_heard, "slow-side"),
     "replay-only-at-reconnect": _by(leases.replay_only_at_reconnect, "gaps"),

@@ -287,6 +287,7 @@ async def test_two_cores_that_accept_at_once_keep_no_gateway_from_serving(system
     one, gateway = system.core("core-eu-1"), system.boot("gw-eu-1")
     await one.start(regions=False, watch=False)
     await gateway.start()
+    await let_pass(system.timing.renew_every_s + 1)  # they have agreed since its lease began
     mine, other = [tenant(name) for name in SAME_SHARD]
     gateway.learn(other, mine)
     one.learn(mine)
@@ -299,6 +300,26 @@ async def test_two_cores_that_accept_at_once_keep_no_gateway_from_serving(system
     while known.until(now()) < FOREVER:
         assert known.until(now()) > now()
         await let_pass(0.1)
+
+
+async def test_who_differs_when_its_lease_begins_anew_serves_nothing(system):
+    """It was away while a tenant moved and the new link was killed: nobody waited for it."""
+    core, gateway = system.core("core-eu-1"), system.boot("gw-eu-1")
+    await core.start(regions=False, watch=False)
+    await gateway.start()
+    away = Held("put", own(gateway))
+    gateway.log.before = away
+    await let_pass(system.timing.control_lease_s + 1)
+    assert gateway.knowledge.lease.until() <= gateway.clock.elapsed()
+    core.learn(tenant(SAME_SHARD[0]))
+    await core.switch.record.renew()
+    await settled()
+    away.go.set()
+    gateway.log.before = nothing
+    await until(lambda: gateway.knowledge.lease.until() > gateway.clock.elapsed())
+    assert gateway.knowledge.registry.until(gateway.clock.elapsed()) == EXPIRED
+    gateway.learn(tenant(SAME_SHARD[0]))
+    assert gateway.knowledge.registry.until(gateway.clock.elapsed()) == FOREVER
 
 
 async def test_a_core_shows_a_registry_that_changes_at_most_once_a_second(system):

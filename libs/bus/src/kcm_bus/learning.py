@@ -77,7 +77,7 @@ class Learning:
         known = self._receipts.get(hold.id)
         if known is not None and not record.lifted and known.reached != reached:
             # Somebody is reached who was not known to be: told again, it is purged again.
-            again = (*again, *self._revocations.reach(hold.scope, hold.target))
+            again = (*again, *self._revocations.again(hold.id))
         dropped, failed = purge_each(self._purge, dict.fromkeys(learned.purge + again))
         spent = self._clock.elapsed() - started
         if failed or record.lifted:

@@ -173,6 +173,8 @@ class OnRecord:
     def take(self, entry: Entry) -> None:
         """Take a lease record that was delivered; raises ``Untrusted``."""
         now = self._clock.elapsed()
+        if now >= self._knowledge.lease.until():
+            self._knowledge.registry.lapsed()  # before anything that is delivered can renew it
         if not entry.data:
             # The broker says that a record expired; nobody signed that.
             self._tampered(entry.subject, now, expired=True)

@@ -3,8 +3,8 @@
 Every lease record of a Core carries digests of the registry as that Core knows it, one for each of
 a few shards. A boot that was fed an older record, or fewer of them, differs in a shard, reads
 again, and serves nothing of that shard once it has differed for ``PATIENCE_S``; a boot that begins
-while it differs serves nothing of it at all until it agrees. So a relink, a stricter fence or a
-smaller grant is bound in time as a kill is.
+while it differs, or whose control lease begins anew then, serves nothing of it at all until it
+agrees. So a relink, a stricter fence or a smaller grant is bound in time as a kill is.
 
 A Core that is *behind* is no difference: what it shows was known here before, and nothing was
 dropped since. A difference outlives the Core that showed it, for that Core may have been the only
@@ -78,6 +78,12 @@ class _Shard:
         self._shown[core] = shown
         return shown.since is not None
 
+    def lapsed(self) -> None:
+        self._agreed = False
+        for shown in self._shown.values():
+            if shown.since is not None:
+                shown.since = EXPIRED
+
     def compared(self, now: float) -> float | None:
         waits: list[float] = []
         for core, shown in list(self._shown.items()):
@@ -129,6 +135,11 @@ class RegistryLease:
             for (shard, own), digest in zip(self._each(ours), theirs, strict=False)
         ]
         return any(differs)
+
+    def lapsed(self) -> None:
+        """The control lease does not run: what is heard now says nothing of when it began."""
+        for shard in self._shards:
+            shard.lapsed()
 
     def compared(self, now: float) -> float | None:
         """The own registry has everything that the second store has: for a Core, who decides.

@@ -279,6 +279,11 @@ class Revocations:
         found = [("tenant", tenant), ("region", self._region)]
         return found + [("link", link) for link in self._registry.links_of(tenant)]
 
+    def again(self, hold_id: bytes) -> tuple[str, ...]:
+        """Whom to purge once more for a hold that is in force: it may reach others now."""
+        record = self.holds.get(hold_id)
+        return self._reached(record) if record is not None and self.counts(record) else ()
+
     def _reached(self, record: HoldRecord) -> tuple[str, ...]:
         """Whom to purge for a hold that is in force from now on."""
         purge = () if record.lifted else self.reach(record.hold.scope, record.hold.target)

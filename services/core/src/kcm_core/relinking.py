@@ -69,6 +69,11 @@ class Relinker:
             return
         old = self._registry.link(here.link)
         kept = {one.version: one for one in roots.versions if one.link == here.link}
+        if not kept and all(one.link == link.link for one in roots.versions):
+            # Of a fork the record counts by whose link nothing is left: this one ends that.
+            self._revocations.begin(tenant.tenant)
+            self._allowed(link)
+            return
         if old is None or not kept:
             raise KcmError(Code.CONFLICT, "the tenant's link is not known here")
         generation = self._revocations.begin(tenant.tenant)

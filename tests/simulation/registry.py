@@ -1,0 +1,246 @@
+"""A region's registry: its bucket, its second store, and what a Core's disk has of it.
+
+The feed and the keeper are production's, and so is how they put and read. Below them is a stream
+that can be set back, emptied and written to by anybody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from kcm_bus.registry_feed import RegistryFeed
+from kcm_bus.stores import Stores
+from kcm_control.registry import Key, Record, key_of
+from kcm_core.directory import Stored
+from kcm_core.registry_keeper import PREFIX, RegistryKeeper
+from kcm_schemas import subjects
+from kcm_schemas.codec import encode
+from kcm_schemas.codes import Code, KcmError
+from kcm_schemas.registry import Accepted, Link, RegistryEntry, Service, Tenant
+from kcm_schemas.signed import Kind
+from kcm_trust.envelopes import statement_digest
+from nats.js import errors as js_errors
+
+from tests.simulation.following import SimFollowing
+from tests.simulation.log import SimLog
+from tests.simulation.loop import SimLoop
+from tests.simulation.stream import ControlStream, Store
+from tests.simulation.trust import identity
+
+if TYPE_CHECKING:
+    from tests.simulation.core import SimCore
+    from tests.simulation.instance import Instance
+
+AGAIN_S: Final = 0.1
+"""Seconds after the last lease of who differed until a Core compares again."""
+
+Floor = tuple[int, bytes]
+
+_KINDS: Final[dict[type[Record], Kind]] = {
+    Tenant: Kind.TENANT,
+    Link: Kind.LINK,
+    Service: Kind.SERVICE,
+}
+
+
+class SimDirectory:
+    """The second store of a region, which all its Cores share."""
+
+    def __init__(self) -> None:
+        self._made: Final[dict[str, dict[int, bytes]]] = {}
+
+    def create(self, key: str, revision: int, data: bytes) -> None:
+        """Make a revision, once; raises ``conflict``."""
+        if revision in self._made.setdefault(key, {}):
+            raise KcmError(Code.CONFLICT)
+        self._made[key][revision] = data
+
+    def latest(self, key: str) -> Stored | None:
+        """The highest revision of a record."""
+        made = self._made.get(key)
+        return Stored(max(made), made[max(made)]) if made else None
+
+    def heads(self, prefix: str) -> dict[str, int]:
+        """The highest revision of every record."""
+        return {key: max(made) for key, made in self._made.items() if made}
+
+    def lose(self, key: str) -> None:
+        """It was set back to before the highest revision of a record."""
+        made = self._made[key]
+        if len(made) > 1:
+            del made[max(made)]
+
+
+class SimFloors:
+    """What one Core's machine keeps on its disk: it outlives every boot."""
+
+    def __init__(self, disk: dict[Key, Floor]) -> None:
+        self._disk: Final = disk
+
+    def items(self) -> list[tuple[Key, Floor]]:
+        """Every key with its floor."""
+        return list(self._disk.items())
+
+    def raise_to(self, floors: Iterable[tuple[Key, Floor]]) -> None:
+        """Believe nothing lower any more."""
+        for key, floor in floors:
+            self._disk[key] = max(floor, self._disk.get(key, (0, b"")))
+
+
+class Bucket:
+    """A region's bucket and second store, with what every tenant begins with."""
+
+    def __init__(
+        self,
+        loop: SimLoop,
+        region: str,
+        records: Iterable[Record],
+        core: str,
+        operator: str,
+        store: Store | None = None,
+    ) -> None:
+        """``core`` has accepted what ``operator`` has signed."""
+        self.region: Final = region
+        self.stream: Final = ControlStream(loop, region, store)
+        self.directory: Final = SimDirectory()
+        for record in records:
+            raw = entry(record, operator, core, region)
+            self.stream.append(place(key_of(record)), raw)
+            self.directory.create(PREFIX + ".".join(key_of(record)), record.revision, raw)
+
+    def past(self, key: Key) -> list[bytes]:
+        """Everything that was ever stored under a key, and not lost."""
+        return [one.data for one in self.stream.past if one.subject == place(key) and one.data]
+
+
+@dataclass(frozen=True, slots=True)
+class _Message:
+    seq: int
+    subject: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    messages: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Information:
+    state: _State
+
+
+@dataclass(frozen=True, slots=True)
+class _Acknowledged:
+    seq: int
+
+
+class SimBucket:
+    """One instance's connection to the bucket, as ``kcm_bus.streams`` asks for it."""
+
+    def __init__(self, stream: ControlStream, connection: Any) -> None:
+        self._stream: Final = stream
+        self._connection: Final = connection
+        self._log: Final = SimLog(stream, connection)
+        self.stores: Final = Stores()
+
+    @property
+    def connected(self) -> bool:
+        """What the client library believes."""
+        return bool(self._connection.connected)
+
+    def jetstream(self) -> SimBucket:
+        """The client library's view of it."""
+        return self
+
+    async def publish(
+        self, subject: str, body: bytes, headers: dict[str, str] | None = None
+    ) -> _Acknowledged:
+        """Store a message."""
+        expected = (headers or {}).get("Nats-Expected-Last-Subject-Sequence")
+        number = None if expected is None else int(expected)
+        return _Acknowledged(await self._log.put(subject, body, expected=number))
+
+    async def get_last_msg(self, _: str, subject: str) -> _Message:
+        """The last message of a subject."""
+        found = await self._log.last(subject)
+        if found is None:
+            raise js_errors.NotFoundError(code=404, err_code=10037)
+        return _Message(found.sequence, found.subject, found.data)
+
+    async def stream_info(self, _: str) -> _Information:
+        """How many messages it has."""
+        await self._log.last("")
+        return _Information(_State(len(self._stream.entries())))
+
+
+def feed_of(instance: Instance, bucket: Bucket) -> RegistryFeed:
+    """Production's feed of one instance."""
+    connection: Any = SimBucket(bucket.stream, instance.region_bus)
+    made: Any = RegistryFeed(
+        connection,
+        instance.me,
+        instance.revocations,
+        instance.purge,
+        instance.knowledge.registry,
+        instance.clock,
+    )
+    made._follower = SimFollowing(bucket.stream, instance.region_bus, made._place)
+    feed: RegistryFeed = made
+    return feed
+
+
+def keeper_of(core: SimCore, feed: RegistryFeed, bucket: Bucket) -> RegistryKeeper:
+    """Production's keeper of one Core, composed as ``kcm_core.service`` does."""
+    connection: Any = SimBucket(bucket.stream, core.region_bus)
+    directory: Any = bucket.directory
+    floors: Any = SimFloors(core.world.floors.setdefault(core.who.name, {}))
+    again: list[Any] = []
+
+    def compared() -> None:
+        again_s = core.knowledge.registry.compared(core.clock.elapsed())
+        for handle in again:
+            handle.cancel()
+        again.clear()
+        if again_s is not None:
+            again.append(core.world.loop.call_later(again_s + AGAIN_S, keeper.compare))
+
+    keeper = RegistryKeeper(
+        membership=core.me,
+        connection=connection,
+        feed=feed,
+        registry=core.registry,
+        directory=directory,
+        floors=floors,
+        settled=core.switch.record.renew,
+        compared=compared,
+        emit=core.emit,
+    )
+    return keeper
+
+
+def following_of(feed: RegistryFeed) -> SimFollowing:
+    """The feed's follower of the bucket."""
+    found: Any = feed
+    made: SimFollowing = found._follower
+    return made
+
+
+def place(key: Key) -> str:
+    """Where a record lies in the bucket."""
+    return subjects.bucket_subject(subjects.REGISTRY_BUCKET, *key)
+
+
+def signed(record: Record, operator: str) -> bytes:
+    """A record as an operator signs it."""
+    return encode(identity(operator).sign(_KINDS[type(record)], record))
+
+
+def entry(record: Record, operator: str, core: str, region: str) -> bytes:
+    """A record as a bucket has it: with a Core's word."""
+    statement = identity(operator).sign(_KINDS[type(record)], record)
+    word = Accepted(statement=statement_digest(statement), region=region, roster=1)
+    accepted = identity(core).sign(Kind.ACCEPTED, word)
+    return encode(RegistryEntry(statement=encode(statement), accepted=encode(accepted)))
