@@ -112,6 +112,7 @@ class _Process:
             examine=self.learning.examine,
             ended=lambda _: 0,
             expire=lambda _: False,
+            missed=lambda: None,
             emit=emit_nothing,
             randomness=SystemRandomness(),
         )

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Final
 from kcm_core.l1.state import L1State
 
 from tests.simulation.core import SimCore
+from tests.simulation.filling import DISKS
 from tests.simulation.following import SimFollowing
 from tests.simulation.instance import Instance
 from tests.simulation.missing import MISSING
 from tests.simulation.network import Leg, Weather
 from tests.simulation.nodes import THREAD_S
 from tests.simulation.paging import PAGING
-from tests.simulation.plan import Fault
+from tests.simulation.plan import OPERATORS, Fault
 from tests.simulation.registry import following_of
 from tests.simulation.setbacks import SETBACKS
 from tests.simulation.stream import ControlStream, Store
@@ -40,7 +41,10 @@ class Chaos:
             name.removeprefix("_do_").replace("_", "-"): getattr(self, name)
             for name in dir(self)
             if name.startswith("_do_")
-        } | {name: partial(do, world) for name, do in {**MISSING, **PAGING, **SETBACKS}.items()}
+        } | {
+            name: partial(do, world)
+            for name, do in {**MISSING, **DISKS, **PAGING, **SETBACKS}.items()
+        }
 
     def schedule(self, faults: list[Fault]) -> None:
         """Have every fault happen at its time."""
@@ -62,12 +66,15 @@ class Chaos:
             leg.mend(flush=True)
         for stream in (*world.streams.values(), *(one.stream for one in world.buckets.values())):
             stream.store = Store()
-            stream.ack_s = stream.hold_s = 0.0
+            stream.ack_s = stream.hold_s = stream.roster_s = 0.0
             stream.on_put = lambda _: True
             stream.start()
             if stream.split:
                 stream.heal()
         world.keys.mend()
+        world.rosters.heal()
+        for disk in world.disks.values():
+            disk.mend()
         for instance in list(world.running.values()):
             self._mend(instance)
         for name in world.members:
@@ -322,7 +329,6 @@ class Chaos:
         """One side goes on on other machines, whose disks are empty."""
         for victim in self._side(fault):
             self._world.disks.pop(victim.who.name, None)
-            self._world.archives.pop(victim.who.name, None)
         self._do_crash_side(fault)
 
     def _do_crash_gateways(self, fault: Fault) -> None:
@@ -351,6 +357,18 @@ class Chaos:
         picked = [one for one in here if one.who.side == side]
         roles = {one.who.role for one in picked}
         return picked if len(roles) == 2 else here
+
+    def _do_new_roster(self, fault: Fault) -> None:
+        """Who killed first is retired; a roster that says so comes to one region after another."""
+        kills = self._world.plan.kills
+        gone = kills[0].operator if kills else OPERATORS[0]
+        listed = int(fault.pick * 104729) % 4 == 0
+        self._world.rosters.retire(gone, listed=listed, lasts=fault.lasts)
+
+    def _do_late_rosters(self, fault: Fault) -> None:
+        stream = self._stream(fault)
+        stream.roster_s = fault.lasts
+        self._later(fault, lambda: setattr(stream, "roster_s", 0.0))
 
     # Streams.
 
@@ -394,6 +412,12 @@ class Chaos:
         stream = self._stream(fault)
         stream.ack_s = 2.5 + 2 * fault.pick
         self._later(fault, lambda: setattr(stream, "ack_s", 0.0))
+
+    def _do_overtaken(self, fault: Fault) -> None:
+        """Puts are on their way for long, are dropped there, or conflict with themselves."""
+        stream, calm = self._stream(fault), self._stream(fault).store
+        stream.store = replace(calm, again=0.2, pending_s=0.5, dropped=0.3)
+        self._later(fault, lambda: setattr(stream, "store", calm))
 
     def _do_late_holds(self, fault: Fault) -> None:
         stream = self._stream(fault)

@@ -172,15 +172,15 @@ class SimCore(Instance):
         if verb == "page":
             await self.compaction.put_page(_page(self.who.region, what, deadline_ms))
             self.world.coverage.saw("a page that an operator signed")
-            return [True, True, True, []]
+            return [True, True, True, [], self.me.rosters.version]
         if noun == "tenant":
             return await self._put_tenant(what)
-        began = self.world.loop.now
+        began, judged_by = self.world.loop.now, self.me.rosters.version
         placed = verb == "put"
         status = await (self.kills.place(what, deadline_ms) if placed else self.kills.status(what))
         if status.complete and not status.lifted:
-            self.world.said_complete(status.hold_id, self.who.name, began)
-        return _said(status)
+            self.world.said_complete(status, self.who.name, began, judged_by)
+        return [*_said(status), judged_by]
 
     async def _put_tenant(self, raw: bytes) -> list[Any]:
         """As ``kcm_core.admin.Admin`` does; roots are wrapped by every link already."""

@@ -270,6 +270,46 @@ def _unheard_renewals(aim: Aim) -> None:
     aim.add("strand", 0.5, 0.0)
 
 
+def _full_disk(aim: Aim) -> None:
+    """Disks refuse a hold for some time; the stream is lost, and all processes start anew."""
+    draw, plan = aim.source.uniform, aim.plan
+    if aim.source.random() < 0.8:
+        aim.alone()
+    plan.lasts = max(plan.lasts, aim.kill.at + 40.0 + plan.lasts / 1000)
+    if aim.source.random() < 0.8:
+        aim.add("full-disks", 0.5, draw(4.0, 25.0))
+    else:
+        aim.add("failing-write", 0.5, 0.0)
+    aim.add("blackout", -draw(1.5, 12.0), draw(0.5, 4.0))
+
+
+def _overtaken(aim: Aim) -> None:
+    """Writers of the same subject overtake one another, and some of what overtook is dropped."""
+    aim.plan.store = replace(aim.plan.store, delay_s=0.001)
+    aim.add("overtaken", aim.source.uniform(0.1, 6.0), 3 * aim.timing.control_lease_s)
+    if aim.source.random() < 0.5:
+        aim.only(replace(aim.kill, lift_after=1.0))
+
+
+def _new_roster(aim: Aim) -> None:
+    """Who killed and lifted is retired; Gateways hear of it late, or there is another lift."""
+    plan, region, lease = aim.plan, aim.region, aim.timing.control_lease_s
+    aim.kill = kill = replace(aim.kill, at=min(aim.kill.at, 40.0), lift_after=1.5)
+    plan.lasts = max(plan.lasts, kill.at + 50.0 + plan.lasts / 1000)
+    plan.rates[kill.operator] = 1.0
+    if aim.source.random() < 0.6:
+        aim.alone()
+    if aim.source.random() < 0.5:
+        aim.only(kill, replace(kill, at=kill.at + 12.0, lift_after=1.0))
+        aim.add("deaf-gateways", -4.0, 2 * lease + 8)
+    else:  # the one Core has it from an operator, and cannot pass it on for longer than any lease
+        aim.only(kill)
+        others = [f"core-{region}-{n}" for n in (1, 2)]
+        plan.members = [one for one in plan.members if one.name not in others]
+        aim.add("late-rosters", -4.0, 25.0)
+    aim.add("new-roster", -aim.source.uniform(4.05, 4.5), aim.source.choice((0.1, 3.0)))
+
+
 def _lost_repair(aim: Aim) -> None:
     """A region that hears no broadcast learns of a hold, and forgets it with all that knew it."""
     _stage(aim, 10.0)
@@ -296,6 +336,7 @@ FOCI: Final[dict[str, Callable[[Aim], None]]] = {
     "another-era": _another_era,
     "before-durable": _before_durable,
     "cut-off": _cut_off,
+    "full-disk": _full_disk,
     "gaps": _gaps,
     "held-key": _held_key,
     "invented-boots": _invented_boots,
@@ -308,6 +349,8 @@ FOCI: Final[dict[str, Callable[[Aim], None]]] = {
     "new-here": _new_here,
     "newcomer": _newcomer,
     "replayed-first": _replayed_first,
+    "new-roster": _new_roster,
+    "overtaken": _overtaken,
     "rollback": _rollback,
     "settling-key": _settling_key,
     "pages": _pages,

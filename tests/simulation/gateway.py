@@ -55,6 +55,9 @@ class SimGateway(Instance):
             self.world.coverage.saw("a pool's refill in flight when a kill lands")
         return len(self._pools.pop(tenant, []))
 
+    def has_keys(self, tenant: str) -> bool:
+        return bool(self._pools.get(tenant))
+
     async def _data(self, subject: str, body: list[Any]) -> list[Any]:
         arrived = self.clock.elapsed()
         asked = subjects.read_data(subject)

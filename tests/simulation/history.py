@@ -38,6 +38,13 @@ class HoldFacts:
     """When it came into being, or was first seen."""
     durable: dict[str, float] = field(default_factory=dict)
     """When a majority of each region's replicas first had it."""
+    stored: set[str] = field(default_factory=set)
+    lifts_stored: set[str] = field(default_factory=set)
+    """Regions in which a majority ever had it, and its lift."""
+    again: dict[str, float] = field(default_factory=dict)
+    """When it was written again, of regions whose stream lost it; infinite until then."""
+    void: bool = False
+    """Whether there is a lift of it that does not count by the highest roster."""
     complete_at: float | None = None
     asked_at: float = 0.0
     """When it was asked whether it is complete, the first time that it was."""

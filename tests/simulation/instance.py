@@ -22,8 +22,8 @@ from kcm_schemas.codec import pack, unpack
 from kcm_schemas.codes import Code, KcmError
 
 from tests.simulation.clocks import SimClock, SimRandomness
+from tests.simulation.disk import SimDisk, hold_files
 from tests.simulation.log import SimLog
-from tests.simulation.memory import SimMemory
 from tests.simulation.oracle import Operation
 from tests.simulation.plan import Member
 from tests.simulation.registry import feed_of
@@ -47,7 +47,8 @@ class Instance:
         loop, network, region = world.loop, world.network, who.region
         self.node: Final = loop.node(who.name, world.plan.rates[who.name])
         self.boot: Final = world.random.randbytes(16)
-        self.me: Final = member(world.verifier, who.name, self.boot)
+        disk = world.disks.setdefault(who.name, SimDisk())
+        self.me: Final = member(world.rosters.open(disk), who.name, self.boot)
         self.region_bus: Final = network.connect(self.node, region, "region", side=who.side)
         self.control_bus: Final = network.connect(self.node, region, "control", side=who.side)
         self.clock: Final = SimClock(
@@ -62,10 +63,8 @@ class Instance:
         self.knowledge: Final = Knowledge(world.plan.timing)
         self.serving: Final = Serving(self.knowledge, self.revocations, self.registry, region)
         self.stream: Final = SimLog(world.streams[region], self.region_bus, variant)
-        disk = world.disks.setdefault(who.name, {})
-        archive = world.archives.setdefault(who.name, {})
         self.memory: Final[Memory] = (
-            SimMemory(loop, self.node, disk, archive) if who.role == "core" else NoMemory()
+            hold_files(loop, self.node, disk) if who.role == "core" else NoMemory()
         )
         self.switch: Final = KillSwitch(
             membership=self.me,
@@ -140,6 +139,10 @@ class Instance:
         except KcmError:
             return False
         return self.ready
+
+    def has_keys(self, tenant: str) -> bool:
+        """Whether it could serve a tenant without anybody else."""
+        return True
 
     def began(self, tenant: str) -> Operation:
         """An operation with a tenant's keys begins here."""

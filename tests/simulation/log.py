@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Final
 
+from kcm_bus.answers import is_conflict
 from kcm_bus.ports import Entry, LogFollower
 from kcm_schemas.codes import Code, KcmError
+from nats.js.errors import APIError
 
 from tests.simulation.following import SimFollowing
 from tests.simulation.messages import SimConnection
@@ -23,6 +26,7 @@ class SimLog:
 
     def __init__(self, stream: ControlStream, connection: SimConnection, variant: str = "") -> None:
         self._variant: Final = variant
+        self.is_conflict: Callable[[APIError], bool] = is_conflict
         self._stream: Final = stream
         self._connection: Final = connection
 
@@ -32,15 +36,15 @@ class SimLog:
         """As the port says."""
         self._check()
         put = (subject, body, expected, float(ttl.removesuffix("s")) if ttl else 0.0)
-        answer: asyncio.Future[int | KcmError] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[int | APIError] = asyncio.get_running_loop().create_future()
         self._send(put, answer)
         try:
             async with asyncio.timeout(ANSWER_S):
                 result = await answer
         except TimeoutError:
             raise KcmError(Code.UNAVAILABLE, _NO_ANSWER) from None
-        if isinstance(result, KcmError):
-            raise KcmError(result.code)
+        if isinstance(result, APIError):
+            raise KcmError(Code.CONFLICT if self.is_conflict(result) else Code.UNAVAILABLE)
         return result
 
     async def move(self) -> None:
@@ -66,11 +70,11 @@ class SimLog:
         if not self._connection.connected:
             raise KcmError(Code.UNAVAILABLE, "the broker cannot be reached")
 
-    def _send(self, put: Put, answer: asyncio.Future[int | KcmError]) -> None:
+    def _send(self, put: Put, answer: asyncio.Future[int | APIError]) -> None:
         stream, store = self._stream, self._stream.store
         draw = stream.random.random
 
-        def acknowledge(result: int | KcmError) -> None:
+        def acknowledge(result: int | APIError) -> None:
             if store.unheard and draw() < store.unheard:
                 stream.counts["acknowledgement lost"] += 1
             else:
@@ -83,9 +87,13 @@ class SimLog:
         if store.late and draw() < store.late:
             stream.counts["put late"] += 1
             delay = stream.random.expovariate(1 / store.late_s)
+        if store.again and draw() < store.again:
+            stream.counts["put twice"] += 1
+            stream.loop.after(delay, stream.accept, self._connection, put, lambda _: None)
+            delay += stream.delay()
         stream.loop.after(delay, stream.accept, self._connection, put, acknowledge)
 
-    def _acknowledged(self, answer: asyncio.Future[int | KcmError], result: int | KcmError) -> None:
+    def _acknowledged(self, answer: asyncio.Future[int | APIError], result: int | APIError) -> None:
         leg = self._connection.leg
         if leg.state == "stalled":
             leg.held.append(lambda: self._acknowledged(answer, result))

@@ -156,7 +156,6 @@ def lose_repair(world: World, fault: Fault) -> None:
     def lose(fence: Put) -> None:
         for core in world.cores(region):
             world.disks.pop(core.who.name, None)
-            world.archives.pop(core.who.name, None)
             world.crash(core.who.name)
         for one in gateways():
             one.following.lags = False

@@ -28,11 +28,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
+from kcm_bus.learning import to_record
+from kcm_bus.lift_pages import is_page
 from kcm_bus.ports import Entry
 from kcm_control import ids
+from kcm_control.holds import HoldSet
 from kcm_core.l1.state import L1State
+from kcm_schemas import subjects
 from kcm_schemas.codes import RETRYABLE, Code
-from kcm_trust.verify import Untrusted, VerifiedHold, Verifier
+from kcm_trust.verify import Untrusted, VerifiedHold, VerifiedLift, Verifier
 
 from tests.simulation.coverage import Coverage
 from tests.simulation.history import Bounds, Events, HoldFacts, TenantFacts
@@ -96,6 +100,14 @@ class Oracle:
         self._opened: set[tuple[str, str, bytes]] = set()
         self._used: dict[tuple[str, str], float] = {}
         """When a key last allowed a use, by key and region."""
+        self._judge = verifier
+        """By the highest roster that there is, and all lists."""
+        self._lifts: dict[bytes, str] = {}
+        """Every lift, and who signed it first."""
+        self._roster_at: dict[str, float] = {}
+        """When each region's stream had the highest roster."""
+        self.revived: Final[list[HoldFacts]] = []
+        """Holds whose lift counts no more by the highest roster."""
         self._running: dict[Operation, str] = {}
         self._purged: dict[str, float] = {}
         """When somebody last purged a tenant."""
@@ -121,7 +133,11 @@ class Oracle:
             self.holds[hold.id] = facts
             self.raw[hold.id] = held.raw
             self._new_hold(facts, how)
-        if verified is not held and facts.lifted_at is None:
+        if isinstance(verified, VerifiedLift) and raw not in self._lifts:
+            self._lifts[raw] = verified.issuer
+            if not self._counts(raw):
+                self._void(facts)
+        if verified is not held and facts.lifted_at is None and self._counts(raw):
             self._may_lift(facts, how)
             facts.lifted_at = self._loop.now
             self.note(f"lift of {hold.id.hex()[:8]} ({how})")
@@ -144,14 +160,26 @@ class Oracle:
     def stored(self, region: str, raw: bytes) -> None:
         """A majority of a region has a hold or a lift."""
         facts = self.issued(raw, f"stored in {region}")
+        if facts is not None and facts.again.get(region) == float("inf"):
+            facts.again[region] = self._loop.now
+        if facts is not None:
+            lifted = isinstance(self._verifier.hold_or_lift(raw), VerifiedLift)
+            (facts.lifts_stored if lifted else facts.stored).add(region)
         if facts is not None and region not in facts.durable:
             facts.durable[region] = self._loop.now
             self.note(f"hold {facts.hold_id.hex()[:8]} durable in {region}")
 
-    def complete(self, hold_id: bytes, asked_at: float | None = None) -> None:
-        """A kill was reported complete to whoever asked, and when that was asked."""
+    def believes_durable(self, core: str, region: str, hold_id: bytes, *, lifted: bool) -> None:
+        """A Core believes that its region has a hold, or its lift: a majority there had it."""
         facts = self.holds[hold_id]
-        if facts.complete_at is None:
+        if region not in (facts.lifts_stored if lifted else facts.stored | facts.lifts_stored):
+            what = f"{'the lift of ' if lifted else ''}hold {hold_id.hex()[:8]}"
+            self._broken(1, f"{core} takes {what} for durable in {region}, which never had it")
+
+    def complete(self, hold_id: bytes, asked_at: float | None = None, roster: int = 1) -> None:
+        """A kill was reported complete to whoever asked, by a Core with this roster."""
+        facts = self.holds[hold_id]
+        if facts.complete_at is None and not self.outdated(hold_id, roster):
             facts.complete_at = self._loop.now
             facts.asked_at = self._loop.now if asked_at is None else asked_at
             self.note(f"hold {hold_id.hex()[:8]} complete")
@@ -200,7 +228,7 @@ class Oracle:
         if self.links.accepted(tenant, region, revision, link, self._loop.now):
             self.note(f"{tenant} is on {link} in {region}, by revision {revision}")
 
-    def lost(self, region: str) -> None:
+    def doubted(self, region: str) -> None:
         """A region's control stream went back: what Cores showed there they have to show again."""
         self.links.doubted(region, self._loop.now + self.bounds.stretched(SHOW_AGAIN_S))
 
@@ -209,6 +237,54 @@ class Oracle:
         if serving:
             name = hold_id.hex()[:8]
             self._broken(1, f"{core} says that hold {name} is complete, and {serving[0]}")
+
+    # Rosters.
+
+    def lifts_of(self, signer: str) -> list[bytes]:
+        """Every lift that somebody signed."""
+        return [raw for raw, issuer in self._lifts.items() if issuer == signer]
+
+    def left(self, judge: Verifier, name: str) -> None:
+        """The root signed a roster on which somebody is retired: by it all is judged now."""
+        self._judge, self._roster_at = judge, {}
+        self.note(f"roster {judge.roster.version}: {name} is retired")
+        for facts in self.holds.values():
+            lifts = [raw for raw in self._lifts if self._about(raw) == facts.hold_id]
+            if lifts and not all(map(self._counts, lifts)):
+                self._void(facts)
+            if facts.lifted_at is not None and not any(map(self._counts, lifts)):
+                facts.lifted_at = None
+                self.coverage.saw("a lift that does not count any more")
+                self.revived.append(facts)
+
+    def roster_stored(self, region: str) -> None:
+        """A region's stream has the highest roster."""
+        if region not in self._roster_at:
+            self._roster_at[region] = self._loop.now
+            self.note(f"the highest roster is in {region}")
+
+    def roster_lost(self, region: str) -> None:
+        """A region's stream went back to before it had it."""
+        self._roster_at.pop(region, None)
+
+    def outdated(self, hold_id: bytes, roster: int) -> bool:
+        """Whether a Core's word on a hold is by a roster by which it may be lifted."""
+        return self.holds[hold_id].void and roster < self._judge.roster.version
+
+    def _void(self, facts: HoldFacts) -> None:
+        """Whoever has not heard of the highest roster takes this hold for lifted."""
+        facts.void, facts.complete_at = True, None
+
+    def _about(self, raw: bytes) -> bytes:
+        verified = self._verifier.lift(raw)
+        return verified.held.hold.id
+
+    def _counts(self, lift: bytes) -> bool:
+        try:
+            self._judge.lift(lift)
+        except Untrusted:
+            return False
+        return True
 
     # What instances do.
 
@@ -240,11 +316,19 @@ class Oracle:
         return len(reached)
 
     def serves(
-        self, instance: str, tenant: TenantFacts, region: str, by: Iterable[str] | None = None
+        self,
+        instance: str,
+        tenant: TenantFacts,
+        region: str,
+        by: Iterable[str] | None = None,
+        *,
+        has_keys: bool = True,
     ) -> None:
         """An instance would serve a tenant, were it asked at this moment: invariants 2 and 8.
 
-        ``by`` are the links by which it would be killed there.
+        ``by`` are the links by which it would be killed there. Who has no key of the tenant only
+        passes on what others serve, and may lack a hold that the stream lost, until that is written
+        again.
         """
         counts = self.links.of(tenant.name, region)
         limit = self._record_limit(tenant, region)
@@ -254,10 +338,25 @@ class Oracle:
         for hold in self.holds.values():
             if self.reaches(hold, tenant, region) and hold.active(self._loop.now):
                 limit = self._limit(hold, tenant, region)
+                if not has_keys and region in hold.again:
+                    limit = max(limit, hold.again[region] + self._lease_s)
                 if self._loop.now > limit + SLACK_S:
                     name = hold.hold_id.hex()[:8]
                     text = f"{instance} serves {tenant.name}; the bound of hold {name} was"
                     self._broken(2, f"{text} {limit:.4f}")
+
+    def went_back(self, region: str, left: Iterable[bytes]) -> None:
+        """A region's stream lost everything but these holds."""
+        for hold in self.holds.values():
+            if region in hold.durable and hold.hold_id not in left:
+                hold.again[region] = float("inf")
+
+    def lost(self, hold_id: bytes, region: str) -> None:
+        """A region lost a hold with everybody who would have written it again."""
+        facts = self.holds[hold_id]
+        facts.durable.pop(region, None)
+        facts.complete_at = None
+        self.note(f"hold {hold_id.hex()[:8]} is lost in {region}")
 
     def forgotten(self, region: str) -> None:
         """A region's stream and all Cores' disks there lose what they had of holds."""
@@ -315,20 +414,39 @@ class Oracle:
 
     def read(self, entries: Sequence[Entry]) -> dict[bytes, bool]:
         """Which holds a stream has, and whether they are lifted there."""
+        return self.judge(
+            entry.data
+            for entry in entries
+            if entry.data and subjects.control_noun(entry.subject) in ("hold", "lifts")
+        )
+
+    def judge(self, statements: Iterable[bytes]) -> dict[bytes, bool]:
+        """Which holds some statements are about, and whether they are lifted by them."""
         view: dict[bytes, bool] = {}
-        for entry in entries:
-            if entry.data and ".control.lifts." in entry.subject:
-                view |= self._ended(entry.data)
-        for entry in entries:
-            if entry.data and ".control.hold." in entry.subject:
-                verified = self._verifier.hold_or_lift(entry.data)
-                held = verified if isinstance(verified, VerifiedHold) else verified.held
-                view[held.hold.id] = view.get(held.hold.id, False) or verified is not held
+        for raw in statements:
+            if is_page(raw):
+                view |= self._ended(raw)
+                continue
+            verified = self._verifier.hold_or_lift(raw)
+            held = verified if isinstance(verified, VerifiedHold) else verified.held
+            ended = verified is not held and self._counts(raw)
+            view[held.hold.id] = view.get(held.hold.id, False) or ended
         return view
 
+    def seen(self, holds: HoldSet) -> dict[bytes, bool]:
+        """How the holds stand for somebody: those that pages end have no record there."""
+        known = {record.hold.id: record.lifted for record in holds}
+        for hold_id in self.holds.keys() - known.keys():
+            if holds.ends(to_record(self._verifier.hold(self.raw[hold_id]))):
+                known[hold_id] = True
+        return known
+
     def _ended(self, raw: bytes) -> dict[bytes, bool]:
-        """The holds that a page in a stream ends."""
-        page = self._verifier.lifts(raw).lifts
+        """The holds that a page ends, by the highest roster."""
+        try:
+            page = self._judge.lifts(raw).lifts
+        except Untrusted:
+            return {}
         known = [self.holds.get(one) for one in ids.each(page.ids)]
         return {
             one.hold_id: True
@@ -375,7 +493,7 @@ class Oracle:
         """When nothing of a tenant is accepted in a region any more for a hold."""
         limit, stretched = float("inf"), self.bounds.stretched
         if region in hold.durable:
-            limit = hold.durable[region] + stretched(self.bounds.control_lease_s)
+            limit = hold.durable[region] + self._lease_s
         known = sorted(
             at
             for where, at in hold.durable.items()
@@ -384,6 +502,8 @@ class Oracle:
         needed = {"all": 1, "majority": len(tenant.regions) // 2 + 1}.get(tenant.policy)
         if needed is not None and len(known) >= needed:
             limit = min(limit, known[needed - 1] + stretched(self.bounds.grace_s(tenant)))
+        if hold.void:  # whether it is lifted is a matter of the region's own roster
+            limit = max(limit, self._roster_at.get(region, float("inf")) + self._lease_s)
         if hold.scope != "link":
             return limit
         concerned = [one for one in self._concerned(hold, region) if region in one.regions]
@@ -394,6 +514,11 @@ class Oracle:
         """When nobody serves a tenant by another record than those that count any more."""
         lease_s = self.bounds.control_lease_s + self.bounds.patience_s
         return self.links.since(tenant.name, region) + self.bounds.stretched(lease_s)
+
+    @property
+    def _lease_s(self) -> float:
+        """The longest true time that a control lease lasts."""
+        return self.bounds.stretched(self.bounds.control_lease_s)
 
     def _key_limit(self, tenant: TenantFacts, region: str) -> float:
         """When the lease of the last use that a tenant's key allowed in a region has ended."""

@@ -173,7 +173,7 @@ class Operator(Person):
             if not world.plan.narrow or hold_id[0] < NARROW:
                 break
         world.oracle.issued(raw, f"killed by {kill.operator}")
-        watch = asyncio.get_running_loop().create_task(self._complete(hold_id, raw, home))
+        watch = asyncio.get_running_loop().create_task(self.watch(hold_id, raw, home))
         if kill.lift_after is not None:
             await asyncio.sleep(kill.lift_after)
             await self.lift(raw, home)
@@ -235,20 +235,25 @@ class Operator(Person):
         """The link that a tenant is on, as somebody would see it who asks."""
         return min(self.world.oracle.links.of(tenant.name, region) or (tenant.link,))
 
-    async def _complete(self, hold_id: bytes, raw: bytes, home: str) -> None:
-        await self._until("put", raw, home, lambda said: True)
+    async def watch(self, hold_id: bytes, raw: bytes, home: str) -> None:
+        """Place a hold, and ask until it is complete."""
+        await self._until("put", raw, home, _placed)
         until = self.world.loop.now + GIVE_UP_S
         while self.world.loop.now < until:
             asked_at = self.world.loop.now
             said = await self._once(home, "status", hold_id)
             if said is not None and said[0] and not said[1]:
-                self.world.oracle.complete(hold_id, asked_at)
+                self.world.oracle.complete(hold_id, asked_at, said[4])
                 clocked = {"lease-ended", "fence-ended"} & set(said[3])
                 way = "by the clock" if clocked else "by receipts"
                 self.world.coverage.saw(f"a kill complete {way}")
-            if said is not None and (said[0] or said[1]):
+            if said is not None and self._enough(hold_id, said):
                 return
             await asyncio.sleep(self.world.random.uniform(0.2, 1.5))
+
+    def _enough(self, hold_id: bytes, said: list[Any]) -> bool:
+        """Whether a kill is complete or lifted; not by the word of who judges by an old roster."""
+        return bool(said[0] or said[1]) and not self.world.oracle.outdated(hold_id, said[4])
 
     async def _until(self, verb: str, raw: bytes, home: str, enough: Any) -> None:
         """Say it again, elsewhere too, until somebody says that it was enough."""
@@ -257,6 +262,8 @@ class Operator(Person):
             said = await self._once(region, verb, raw)
             if said is not None and enough(said):
                 return
+            if said is None and enough is not _placed and self.node.name in self.world.rosters.gone:
+                return  # nobody takes a lift of somebody retired
             await asyncio.sleep(self.world.random.uniform(0.1, 1.0))
             region = self.world.random.choice((home, *self.world.plan.regions))
 
@@ -265,6 +272,11 @@ class Operator(Person):
             return await self.ask(region, subjects.admin(region, "hold", verb), [what], ADMIN_S)
         except KcmError:
             return None
+
+
+def _placed(_said: list[Any]) -> bool:
+    """Whatever a Core says of a hold, it has it."""
+    return True
 
 
 def _look(task: asyncio.Task[None]) -> None:

@@ -36,7 +36,8 @@ FAULTS: Final = (
     "leaf-cut", "leaf-loss", "backbone-cut", "region-cut", "broker-restart", "minority", "rollback",
     "recreation", "storm", "slow-store", "wall-jump", "l1-slow", "l1-hang", "l1-unreachable",
     "l1-disabled", "l1-flap", "l1-disagree", "l1-credentials", "kill-issuer", "crash-after-purge",
-    "hold-reply", "host-suspend", "deaf-side",
+    "hold-reply", "host-suspend", "deaf-side", "full-disks", "failing-write", "blackout",
+    "overtaken", "new-roster",
 )  # fmt: skip
 
 AIMED: Final = (
@@ -57,6 +58,9 @@ SETBACKS: Final = (
 
 CHANGING: Final = 0.2
 """Part of the seeds without a focus whose registry can change."""
+
+ROSTERS: Final = ("new-roster", "late-rosters")
+"""Faults that retire an operator."""
 
 FOCUSED: Final = 0.5
 """Part of the seeds that have a focus."""
@@ -205,6 +209,8 @@ def draw(seed: int, variant: str = "", *, excuse_in_flight: bool = False, focus:
     if not focus:
         _registry(plan, random.Random(f"registry of {seed}"))
     _focus(plan, focus, source)
+    if plan.registry:  # else tenants go dark whose record somebody retired has signed
+        plan.faults[:] = [one for one in plan.faults if one.kind not in ROSTERS]
     return plan
 
 
@@ -324,6 +330,8 @@ def _store(source: random.Random) -> Store:
         unheard=source.choice((0.0, 0.03)),
         late=source.choice((0.0, 0.02)),
         late_s=source.choice((2.0, 8.0, 20.0)),
+        again=source.choice((0.0, 0.02)),
+        pending_s=source.choice((0.0, 0.0, 0.05)),
         gap=source.choice((0.0, 0.02)),
     )
 

@@ -17,12 +17,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from kcm_bus.learning import to_record
-from kcm_control.holds import HoldSet
 from kcm_control.settling import DAMPED_MAX
 
 from tests.simulation.chaos import Chaos
 from tests.simulation.coverage import RACES, Coverage
+from tests.simulation.history import HoldFacts
 from tests.simulation.loop import Runaway, Stuck
 from tests.simulation.oracle import Violation
 from tests.simulation.people import Client, Operator
@@ -31,6 +30,9 @@ from tests.simulation.world import PROBE_S, World
 
 RUN_MAX_S: Final = 1000.0
 """Virtual seconds after which a run has failed to recover."""
+
+KEPT_S: Final = 20.0
+"""Seconds within which a disk that works again has to have what its Core knows."""
 
 SERVED_MIN: Final = 5
 """Requests that a run has to serve: one that serves nothing says nothing."""
@@ -58,6 +60,7 @@ class Run:
         self.plan: Final = plan
         self.world: Final = World(plan)
         self.chaos: Final = Chaos(self.world)
+        self.world.on_revived = self._ask_again
         self.clients: Final = {region: Client(self.world, region) for region in plan.regions}
         self.operators: Final = {name: Operator(self.world, name) for name in OPERATORS}
 
@@ -95,6 +98,7 @@ class Run:
         self._count()
         for worker in workers:
             worker.cancel()
+        await self._keep()
         await self._lift_all()
         await self._settle(moves)
         await self._recover()
@@ -131,12 +135,33 @@ class Run:
                 if late:
                     oracle.never_healed(8, f"{tenant.name} has no record that counts")
 
+    def _somebody(self, wanted: str) -> Operator:
+        """An operator who is not retired: this one, if that is so."""
+        gone = self.world.rosters.gone
+        acting = {name: one for name, one in self.operators.items() if name not in gone}
+        return acting.get(wanted) or next(iter(acting.values()))
+
+    def _ask_again(self, facts: HoldFacts) -> None:
+        """A lift counts no more: somebody who acts wants to see the kill complete again."""
+        operator, raw = self._somebody(""), self.world.oracle.raw[facts.hold_id]
+        self.world.loop.spawn(operator.node, operator.watch(facts.hold_id, raw, facts.origin))
+
+    async def _keep(self) -> None:
+        """Every Core has on its disk what it knows of holds."""
+        until = self.world.loop.now + KEPT_S
+        while wrong := self.world.losing.unkept():
+            if self.world.loop.now > until:
+                self.world.oracle.never_healed(6, "; ".join(wrong[:5]))
+                return
+            await asyncio.sleep(1)
+
     async def _lift_all(self) -> None:
         """Operators lift what they still hold; what keys caused lifts itself."""
         oracle = self.world.oracle
         for facts in list(oracle.holds.values()):
-            if facts.cause == "operator" and facts.lifted_at is None:
-                operator = self.operators[facts.issuer]
+            lost = facts.hold_id in self.world.losing.lifts
+            if facts.cause == "operator" and (facts.lifted_at is None or lost):
+                operator = self._somebody(facts.issuer)
                 held = oracle.raw[facts.hold_id]
                 await self.world.loop.spawn(operator.node, operator.lift(held, facts.origin))
 
@@ -163,7 +188,8 @@ class Run:
         """All regions have the same holds within a bound: invariant 6."""
         until, wrong = self.world.loop.now + 60, ["nobody asked"]
         while wrong:
-            wrong = self.world.oracle.agree(self._views()) + self._registries()
+            wrong = self.world.rosters.differing()
+            wrong = wrong or self.world.oracle.agree(self._views()) + self._registries()
             if wrong and self.world.loop.now > until:
                 self.world.oracle.never_healed(6, "; ".join(wrong[:5]))
                 return
@@ -189,21 +215,12 @@ class Run:
     def _views(self) -> dict[str, dict[bytes, bool]]:
         world = self.world
         views = {
-            name: self._view(one.revocations.holds) for name, one in sorted(world.running.items())
+            name: world.oracle.seen(one.revocations.holds)
+            for name, one in sorted(world.running.items())
         }
         for region, stream in world.streams.items():
             views[f"stream {region}"] = world.oracle.read(stream.entries())
         return views
-
-    def _view(self, holds: HoldSet) -> dict[bytes, bool]:
-        """How the holds stand for somebody: those that pages end have no record there."""
-        oracle = self.world.oracle
-        known = {record.hold.id: record.lifted for record in holds}
-        for hold_id in oracle.holds.keys() - known.keys():
-            record = to_record(self.world.verifier.hold(oracle.raw[hold_id]))
-            if holds.ends(record):
-                known[hold_id] = True
-        return known
 
     async def _open_all(self) -> None:
         """Every record opens: invariant 4. A hold of a key that came late may delay that."""
@@ -240,6 +257,11 @@ class Run:
         for stream in self.world.streams.values():
             saw("a lost acknowledgement", stream.counts["acknowledgement lost"])
             saw("a put stored late", stream.counts["put late"])
+            saw("a put that conflicts with what nobody can read", stream.counts["conflict 10164"])
+            saw("a put that conflicts with itself", stream.counts["put twice"])
+            saw("a proposal that is never stored", stream.counts["proposal dropped"])
+        for disk in self.world.disks.values():
+            saw("a write that a disk refuses", disk.failed)
 
 
 @contextlib.contextmanager

@@ -6,6 +6,10 @@ answered from what the minority had, and their consumers stay alive and silent.
 
 A **rollback** takes the last messages back, and sequences are used a second time; a **recreation**
 makes an empty stream with another creation time. Both end every consumer.
+
+A put is **proposed** to the replicas and stored a little later. Until then whoever compares and
+sets the same subject conflicts with something that nobody can read, and that may be dropped yet. A
+put that arrives twice conflicts with itself: it is stored, and its answer says that it is not.
 """
 
 from __future__ import annotations
@@ -19,7 +23,7 @@ from typing import Final
 
 from kcm_bus.ports import Entry
 from kcm_schemas import subjects
-from kcm_schemas.codes import Code, KcmError
+from nats.js.errors import APIError
 
 from tests.simulation.following import SimFollowing
 from tests.simulation.loop import SimLoop
@@ -29,8 +33,14 @@ from tests.simulation.nodes import Node
 Put = tuple[str, bytes, int | None, float]
 """Subject, body, expected sequence, and seconds to live (0: for ever)."""
 
-Acknowledge = Callable[[int | KcmError], None]
-"""Called with the sequence, or with the conflict."""
+Acknowledge = Callable[[int | APIError], None]
+"""Called with the sequence, or with what the server says instead."""
+
+WRONG_SEQUENCE: Final = 10071
+"""A conflict with what is stored."""
+
+IN_FLIGHT: Final = 10164
+"""A conflict with what is on its way to the replicas."""
 
 
 @dataclass(slots=True)
@@ -44,6 +54,12 @@ class Store:
     late: float = 0.0
     late_s: float = 8.0
     """It is stored long after it was sent; exponential, with this mean."""
+    again: float = 0.0
+    """It arrives twice, and the first answer is lost."""
+    pending_s: float = 0.0
+    """Seconds between the proposal and the majority, at most."""
+    dropped: float = 0.0
+    """A proposal is never stored, and nobody says so."""
     gap: float = 0.0
     """A delivery to a consumer is lost, which is noticed at the next one or its heartbeat."""
 
@@ -77,6 +93,8 @@ class ControlStream:
         """Seconds by which every acknowledgement is late."""
         self.hold_s = 0.0
         """Seconds by which holds are stored late."""
+        self.roster_s = 0.0
+        """Seconds by which rosters are."""
         self.on_stored: list[OnStored] = []
         self.on_put: Callable[[Put], bool] = lambda _: True
         """Looks at every put that arrives; ``False`` keeps it from being stored."""
@@ -88,6 +106,8 @@ class ControlStream:
         self._minority: dict[str, Stored] | None = None
         self._cut_at = 0
         self._limbo: list[Callable[[], None]] = []
+        self._pending: Counter[str] = Counter()
+        """Proposals under way, by subject."""
 
     @property
     def split(self) -> bool:
@@ -134,12 +154,14 @@ class ControlStream:
         if self.in_minority(connection):
             self.counts["put in the minority"] += 1
             if self.random.random() < 0.3:  # the broker keeps it, and proposes it after the split
-                self._limbo.append(lambda: self._commit(put, lambda _: None))
+                self._limbo.append(lambda: self._propose(put, lambda _: None))
             return
-        if self.hold_s and subjects.control_noun(put[0]) == "hold":
-            self.loop.after(self.hold_s, self._commit, put, acknowledge)
-            return
-        self._commit(put, acknowledge)
+        noun = subjects.control_noun(put[0]) if self.hold_s or self.roster_s else ""
+        late = {"hold": self.hold_s, "roster": self.roster_s}.get(noun, 0.0)
+        if late:
+            self.loop.after(late, self._propose, put, acknowledge)
+        else:
+            self._propose(put, acknowledge)
 
     def look(self, connection: SimConnection, subject: str) -> Entry | None:
         """The last message as the broker of a connection has it."""
@@ -217,11 +239,40 @@ class ControlStream:
         if self._last.get(stored.entry.subject) is stored:
             del self._last[stored.entry.subject]  # without a word
 
+    def _propose(self, put: Put, acknowledge: Acknowledge) -> None:
+        """Take a put to the replicas, unless it conflicts."""
+        subject, expected = put[0], put[2]
+        if expected is not None and self._pending[subject]:
+            self._conflict(IN_FLIGHT, acknowledge)
+        elif not self.store.pending_s:
+            self._commit(put, acknowledge)
+        elif expected is not None and expected != self._sequence_of(subject):
+            self._conflict(WRONG_SEQUENCE, acknowledge)
+        else:
+            self._pending[subject] += 1
+            delay = self.store.pending_s * self.random.random()
+            self.loop.after(delay, self._decide, put, acknowledge)
+
+    def _decide(self, put: Put, acknowledge: Acknowledge) -> None:
+        """The replicas have a proposal, or their leader died with it."""
+        self._pending[put[0]] -= 1
+        if self.store.dropped and self.random.random() < self.store.dropped:
+            self.counts["proposal dropped"] += 1
+            return
+        self._commit(put, acknowledge)
+
+    def _conflict(self, code: int, acknowledge: Acknowledge) -> None:
+        self.counts[f"conflict {code}"] += 1
+        acknowledge(APIError(code=400, err_code=code))
+
+    def _sequence_of(self, subject: str) -> int:
+        found = self._last.get(subject)
+        return found.entry.sequence if found else 0
+
     def _commit(self, put: Put, acknowledge: Acknowledge) -> None:
         subject, body, expected, ttl_s = put
-        found = self._last.get(subject)
-        if expected is not None and expected != (found.entry.sequence if found else 0):
-            acknowledge(KcmError(Code.CONFLICT))
+        if expected is not None and expected != self._sequence_of(subject):
+            self._conflict(WRONG_SEQUENCE, acknowledge)
             return
         sequence = self.append(subject, body, ttl_s)
         if self.ack_s:

@@ -244,3 +244,42 @@ def test_a_paused_follower_gets_everything_when_it_goes_on():
 
     rig.run(main())
     assert [one[2] for one in rig.follower.entries] == [bytes([n]) for n in range(5)]
+
+
+def test_what_is_on_its_way_conflicts_and_cannot_be_read():
+    rig = Rig(pending_s=1.0)
+
+    async def main():
+        log, _ = rig.log()
+        first = asyncio.get_running_loop().create_task(log.put("x", b"1", expected=0))
+        await asyncio.sleep(0.01)
+        assert await refused(log.put("x", b"2", expected=0)) is Code.CONFLICT
+        assert await log.last("x") is None
+        assert await first == 1
+        assert rig.stream.counts["conflict 10164"] == 1
+
+    rig.run(main())
+
+
+def test_a_proposal_that_is_dropped_overtook_nobody():
+    rig = Rig(pending_s=0.1, dropped=1.0)
+
+    async def main():
+        log, _ = rig.log()
+        assert await refused(log.put("x", b"1", expected=0)) is Code.UNAVAILABLE
+        rig.stream.store = Store()
+        assert await log.put("x", b"2", expected=0) == 1
+
+    rig.run(main())
+
+
+def test_a_put_that_arrives_twice_is_stored_and_its_answer_is_a_conflict():
+    rig = Rig(again=1.0)
+
+    async def main():
+        log, _ = rig.log()
+        assert await refused(log.put("x", b"1", expected=0)) is Code.CONFLICT
+        assert (await log.last("x")).data == b"1"
+        assert await log.put("y", b"2") == 3
+
+    rig.run(main())

@@ -7,7 +7,7 @@ from kcm_schemas.roster import Role
 from kcm_schemas.signed import Kind
 from kcm_trust.verify import Untrusted
 
-from tests.simulation.trust import SimVerifier, identity, member, roster
+from tests.simulation.trust import SimVerifier, identity, roster
 
 ROSTER = roster([("core-eu", Role.CORE, "eu"), ("gw-eu", Role.GATEWAY, "eu")], ["sec"], ["eu"])
 RECEIPT = Receipt(
@@ -25,7 +25,7 @@ RECEIPT = Receipt(
 
 def test_what_was_signed_is_believed_again_and_again():
     verifier = SimVerifier(ROSTER)
-    raw = encode(member(verifier, "core-eu", bytes(16)).identity.sign(Kind.RECEIPT, RECEIPT))
+    raw = encode(identity("core-eu").sign(Kind.RECEIPT, RECEIPT))
     assert verifier.receipt(raw) == RECEIPT
     assert verifier.receipt(raw) is verifier.receipt(raw)
 

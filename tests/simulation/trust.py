@@ -7,15 +7,32 @@ A statement that was tampered with is refused as it is there.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from hashlib import blake2b
+from pathlib import Path
 from typing import Any, Final
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from kcm_bus.membership import Membership
-from kcm_bus.rosters import Rosters
-from kcm_schemas.roster import Grant, Instance, Operator, OperatorRole, Region, Role, Roster
-from kcm_trust.identity import Identity
+from kcm_bus.rosters import RosterFiles, Rosters
+from kcm_schemas.roster import (
+    Grant,
+    Instance,
+    Operator,
+    OperatorRole,
+    Region,
+    Retirement,
+    Role,
+    Roster,
+)
+from kcm_trust.identity import ROOT, Identity
+from kcm_trust.lasting import Lasting
 from kcm_trust.verify import Untrusted, Verifier
+
+from tests.simulation.disk import SimDisk
+
+ROOT_KEY: Final = Identity(ROOT, Ed25519PrivateKey.from_private_bytes(bytes(32)), "simulation")
+"""Signs rosters, and is as real as in production: there are few of them."""
 
 HPKE: Final = b"no hpke here"
 ID: Final = bytes(16)
@@ -59,8 +76,8 @@ def identity(name: str) -> Identity:
 class SimVerifier(Verifier):
     """Production's verifier with the other signature, and a memory."""
 
-    def __init__(self, roster: Roster) -> None:
-        super().__init__(roster)
+    def __init__(self, roster: Roster, lasting: Mapping[str, Lasting] | None = None) -> None:
+        super().__init__(roster, lasting)
         for name in REMEMBERED:
             method = getattr(super(), name, None)
             if method is not None:
@@ -68,6 +85,53 @@ class SimVerifier(Verifier):
 
     def _holds(self, public: bytes, signed: bytes, message: bytes) -> bool:
         return signed == signature(public, message)
+
+
+class Verifiers:
+    """One verifier for each roster and the lists beside it: whoever has both shares its memory."""
+
+    def __init__(self) -> None:
+        self._made: Final[dict[tuple[int, frozenset[str]], SimVerifier]] = {}
+
+    def of(self, roster: Roster, lasting: Mapping[str, Lasting]) -> SimVerifier:
+        """The one for these. Of every version there is one roster, and of everybody one list."""
+        key = (roster.version, frozenset(lasting))
+        if key not in self._made:
+            self._made[key] = SimVerifier(roster, lasting)
+        return self._made[key]
+
+
+class SimRosterFiles(RosterFiles):
+    """An instance's state directory, on its machine's disk."""
+
+    def __init__(self, disk: SimDisk) -> None:
+        super().__init__(Path("state"))
+        self._disk: Final = disk
+
+    def read(self) -> bytes | None:
+        return self._disk.state.get("roster")
+
+    def write(self, raw: bytes) -> None:
+        self._disk.keep_state("roster", raw)
+
+    def read_list(self, said: Retirement) -> bytes | None:
+        return self._disk.state.get(said.lasting.hex())
+
+    def write_list(self, said: Retirement, raw: bytes) -> None:
+        self._disk.keep_state(said.lasting.hex(), raw)
+
+
+class SimRosters(Rosters):
+    """Production's holder, with verifiers that cost nothing."""
+
+    def __init__(
+        self, verifiers: Verifiers, verifier: SimVerifier, *, raw: bytes, files: RosterFiles
+    ) -> None:
+        super().__init__(verifier, raw=raw, root_public=ROOT_KEY.public, files=files)
+        self._verifiers: Final = verifiers
+
+    def _count(self, verifier: Verifier, names: frozenset[str], gone: frozenset[str]) -> None:
+        super()._count(self._verifiers.of(verifier.roster, verifier.lasting), names, gone)
 
 
 def _remembering(verify: Callable[..., Any]) -> Callable[..., Any]:
@@ -123,6 +187,6 @@ def roster(
     )
 
 
-def member(verifier: SimVerifier, name: str, boot: bytes) -> Membership:
+def member(rosters: Rosters, name: str, boot: bytes) -> Membership:
     """One boot of an instance on the roster."""
-    return Membership(identity(name), verifier.instance(name), Rosters(verifier), boot)
+    return Membership(identity(name), rosters.verifier.instance(name), rosters, boot)

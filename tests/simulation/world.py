@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Callable
 from typing import Any, Final
 
 from kcm_bus.ports import Entry
 from kcm_schemas import subjects
+from kcm_schemas.admin import HoldStatus
+from kcm_schemas.codes import KcmError
 from kcm_schemas.registry import Link, Service, Tenant
 from kcm_schemas.roster import Role
 
 from tests.simulation.core import SimCore
 from tests.simulation.coverage import Coverage
+from tests.simulation.disk import SimDisk
 from tests.simulation.gateway import SimGateway
+from tests.simulation.history import HoldFacts
 from tests.simulation.instance import Instance
 from tests.simulation.l1 import CustomerKeys
 from tests.simulation.loop import SimLoop
+from tests.simulation.losing import Losing
 from tests.simulation.messages import Packet, SimConnection
 from tests.simulation.network import Network
 from tests.simulation.oracle import Oracle
 from tests.simulation.plan import LINKS, OPERATORS, OTHER, Plan
 from tests.simulation.registry import Bucket
+from tests.simulation.rostering import Rostering
 from tests.simulation.stream import ControlStream
 from tests.simulation.trust import SimVerifier, roster
 from tests.simulation.vault import SERVICE, SimStore
@@ -50,13 +57,13 @@ class World:
             for region in plan.regions
         }
         self.records: Final = [] if plan.registry else _records(plan)
-        self.verifier: Final = SimVerifier(
-            roster(
-                [(one.name, Role(one.role), one.region) for one in plan.members],
-                OPERATORS,
-                plan.regions,
-            )
+        first = roster(
+            [(one.name, Role(one.role), one.region) for one in plan.members],
+            OPERATORS,
+            plan.regions,
         )
+        self.verifier: Final = SimVerifier(first)
+        self.rosters: Final = Rostering(self, first)
         uris = {link: LINKS[link][0] for link in links}
         self.oracle: Final = Oracle(
             self.loop,
@@ -86,9 +93,9 @@ class World:
         self.coverage: Final[Coverage] = self.oracle.coverage
         self.members: Final = {one.name: one for one in plan.members}
         self.running: Final[dict[str, Instance]] = {}
-        self.disks: Final[dict[str, dict[bytes, bytes]]] = {}
-        self.archives: Final[dict[str, dict[bytes, bytes]]] = {}
+        self.disks: Final[dict[str, SimDisk]] = {}
         """What every Core's machine keeps of holds, by its name."""
+        self.losing: Final = Losing(self)
         self.armed: Final[Counter[str]] = Counter()
         """Faults that wait for their moment: a broadcast, a purge, an answer."""
         self.gone_s = 0.0
@@ -99,13 +106,19 @@ class World:
         """Seconds by which every answer of a Core is late."""
         self.stuck: Final[dict[str, list[Instance]]] = {}
         """Regions in which whoever starts cannot read the stream, and who did."""
+        self.on_revived: Callable[[HoldFacts], None] = lambda _: None
+        """Told of every hold whose lift does not count any more."""
         self.stops_again: Final[Counter[str]] = Counter()
         self._replied: dict[str, float] = {}
         for stream in self.streams.values():
             stream.on_stored.append(self._stored)
-            stream.on_lost.append(lambda where, _: self.oracle.lost(where))
+            stream.on_lost.append(self._lost)
         self.network.on_send = self._sent
         self.network.on_arrival = self._arrived
+
+    def _lost(self, region: str, _: int) -> None:
+        self.oracle.doubted(region)
+        self.losing.lost(region)
 
     def start(self, name: str) -> None:
         """Start a boot of an instance, unless one runs."""
@@ -117,8 +130,16 @@ class World:
                 self.stuck[who.region].append(made)
                 made.control_bus.leg.state = "cut"
                 made.following.stuck = True
-            self.loop.spawn(made.node, made.start())
+            self.loop.spawn(made.node, self._run(made))
             self.oracle.note(f"{name} starts")
+
+    async def _run(self, made: Instance) -> None:
+        """Start a boot; where its broker goes away meanwhile, it ends, and is started again."""
+        try:
+            await made.start()
+        except KcmError as error:
+            self.oracle.note(f"{made.who.name} cannot start: {error.code.value}")
+            self._end_soon(made)
 
     def crash(self, name: str) -> None:
         """End a boot at once."""
@@ -130,6 +151,9 @@ class World:
             if gone.who.region in self.buckets:
                 self.buckets[gone.who.region].stream.forget(gone.node)
             self.oracle.note(f"{name} crashes")
+            if name in self.disks:
+                self.disks[name].lose_power()
+            self.losing.lost(gone.who.region)
 
     def cores(self, region: str) -> list[SimCore]:
         """The Cores of a region that run."""
@@ -160,16 +184,30 @@ class World:
         self._replied[tenant] = self.loop.now
 
     def probe(self) -> None:
-        """See, now and every ``PROBE_S``, that nobody would serve later than the bound."""
+        """See, now and every ``PROBE_S``, that nobody would serve later than the bound.
+
+        And that no Core takes a hold for durable that its region's majority never had.
+        """
         for name, one in sorted(self.running.items()):
+            for record in one.revocations.holds if one.who.role == "core" else ():
+                if one.switch.durable_at(record.hold.id):
+                    self.oracle.believes_durable(
+                        name, one.who.region, record.hold.id, lifted=record.lifted
+                    )
             for tenant in self.plan.tenants:
                 if one.who.region in tenant.regions and one.serves(tenant.name):
                     by = one.registry.links_of(tenant.name)
-                    self.oracle.serves(name, tenant, one.who.region, by)
+                    self.oracle.serves(
+                        name, tenant, one.who.region, by, has_keys=one.has_keys(tenant.name)
+                    )
         self.loop.after(PROBE_S, self.probe)
 
-    def said_complete(self, hold_id: bytes, core: str, began: float) -> None:
+    def said_complete(self, status: HoldStatus, core: str, began: float, roster: int) -> None:
         """A Core says that a kill is complete: nobody may be able to serve whom it reaches."""
+        hold_id = status.hold_id
+        if self.oracle.outdated(hold_id, roster):
+            return
+        self.losing.said_complete(status)
         hold = self.oracle.holds[hold_id]
         serving = [
             f"{name} serves {tenant.name}"
@@ -194,6 +232,8 @@ class World:
         return self.loop.world.context
 
     def _stored(self, region: str, entry: Entry) -> None:
+        if subjects.control_noun(entry.subject) == "roster" and entry.data == self.rosters.raw:
+            self.oracle.roster_stored(region)
         if not entry.data or subjects.control_noun(entry.subject) != "hold":
             return
         self.oracle.stored(region, entry.data)

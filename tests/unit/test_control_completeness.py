@@ -195,6 +195,23 @@ def test_who_judges_by_a_lower_roster_is_waited_for_however_long():
     assert [b.how for b in status_of(facts, receipts("a")).boots] == ["receipt"]
 
 
+def test_who_writes_above_the_hold_is_not_silent_for_having_written_nothing_below():
+    """Silence counts from the last record below the hold, also of a boot that lives."""
+    late = boot("a", 1, latest=11, silent_ms=SILENT_MS, roster=1)
+    facts = {"eu": RegionFacts(10, [late], 3600.0, WATCHED, roster=2)}
+    assert [b.how for b in status_of(facts, receipts("a")).boots] == ["waiting"]
+    assert [b.how for b in status_of(facts, {}).boots] == ["waiting"]
+    full = {"eu": RegionFacts(10, [late], 3600.0, WATCHED, roster=1)}
+    unkept = receipts("a", unkept="disk full", reached=bytes(32))
+    assert [b.how for b in status_of(full, unkept).boots] == ["waiting"]
+
+
+def test_who_began_above_the_hold_and_judges_by_a_lower_roster_is_waited_for():
+    late = boot("a", 11, latest=12, silent_ms=SILENT_MS, roster=1)
+    facts = {"eu": RegionFacts(10, [late], 3600.0, WATCHED, roster=2)}
+    assert [b.how for b in status_of(facts, {}).boots] == ["waiting"]
+
+
 def test_who_lives_and_has_reached_others_is_not_counted_out_by_the_clock():
     """A hold that does not count there, or tenants of another registry."""
     facts = {"eu": RegionFacts(10, [boot("a", 1, latest=11)], 3600.0, WATCHED, b"r" * 32)}

@@ -11,7 +11,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from tests.simulation.variants import holds, kills, leases, pages, registry
+from tests.simulation.variants import (
+    disks,
+    holds,
+    kills,
+    leases,
+    pages,
+    puts,
+    registry,
+    rosters,
+)
 from tests.simulation.variants.holds import REVOCATIONS
 
 if TYPE_CHECKING:
@@ -60,11 +69,16 @@ VARIANTS: Final[dict[str, Variant]] = {
     "accepted-unshown": _by(registry.accepted_unshown, "moved-unshown"),
     "active-instead-of-generation": _set("active-instead-of-generation", "moment"),
     "anchor-at-the-last-write": _by(leases.anchor_at_the_last_write, "gaps"),
+    "blind-put": _by(puts.blind_put, "rollback"),
     "cause-ignored": _by(holds.cause_ignored, "held-key"),
     "clock-stands-in-suspend": Variant(
         "Leases are counted on a clock that stops in suspend.", "suspend", _nothing
     ),
+    "complete-though-unkept": _by(disks.complete_though_unkept, "full-disk"),
     "complete-without-durability": _by(kills.complete_without_durability, "cut-off"),
+    "conflict-is-outage": _by(puts.conflict_is_outage, "overtaken"),
+    "conflict-is-success": _by(puts.conflict_is_success, "overtaken"),
+    "dropped-when-unkept": _by(disks.dropped_when_unkept, "full-disk"),
     "endless-lease": _by(leases.endless_lease, "slow-side"),
     "endless-proofs": _by(leases.endless_proofs, "silent-key"),
     "epoch-merge": _set("epoch-merge", "two-operators"),
@@ -83,7 +97,9 @@ VARIANTS: Final[dict[str, Variant]] = {
         _nothing,
     ),
     "lift-all": _set("lift-all", "two-operators"),
+    "judged-by-arrival": _by(rosters.judged_by_arrival, "new-roster"),
     "lonely": _by(kills.lonely, "new-here"),
+    "lower-roster-counts": _by(rosters.lower_roster_counts, "new-roster"),
     "no-fences": _by(leases.no_fences, "cut-off"),
     "no-relay": _by(holds.no_relay, "stale"),
     "no-watch": _by(kills.no_watch, "newcomer"),
@@ -97,7 +113,10 @@ VARIANTS: Final[dict[str, Variant]] = {
     "renewed-by-a-direct-read": _by(leases.renewed_by_a_direct_read, "minority"),
     "renewed-by-what-is-heard": _by(leases.renewed_by_what_is_heard, "slow-side"),
     "replay-only-at-reconnect": _by(leases.replay_only_at_reconnect, "gaps"),
+    "retired-holds-end": _by(rosters.retired_holds_end, "new-roster"),
+    "roster-at-the-start": _by(rosters.roster_at_the_start, "new-roster"),
     "roster-from-memory": _by(kills.roster_from_memory, "new-here"),
+    "says-kept": _by(disks.says_kept, "full-disk"),
     "serves-on": _set("serves-on", "stale"),
     "silent-without-watch": _by(kills.silent_without_watch, "unheard-renewals"),
     "stale-overwrite": _set("stale-overwrite", "stale"),

@@ -111,6 +111,20 @@ async def test_what_somebody_puts_in_its_place_is_replaced(boot, rubbish):
     assert boot.me.rosters.version == 2
 
 
+async def test_a_stream_that_lost_the_roster_gets_it_and_the_lists_again(boot):
+    one = hold()
+    lasting = listing(lifted(one, "security-2"))
+    new = signed(without("security-2", lasting))
+    page = subjects.control_lasting("eu", "security-2", 0)
+    await boot.start()
+    boot.switch.rosters.stage("security-2", 0, lasting.raw())
+    boot.me.rosters.take(new)
+    await until(lambda: stored(boot) == new and page in boot.stream.entries)
+    boot.stream.recreate()
+    assert stored(boot) is None
+    await until(lambda: stored(boot) == new and page in boot.stream.entries)
+
+
 async def test_a_boot_reads_the_roster_before_anything_else(system, boot):
     """A hold by somebody who is new on it lies at a lower place in the stream."""
     one = hold()

@@ -12,9 +12,25 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 _NAME: Final = "lifted.sqlite3"
+
+
+class Archive(Protocol):
+    """Where statements of lifted holds go. Everything raises ``OSError``."""
+
+    def put(self, statements: Mapping[bytes, bytes]) -> None:
+        """Keep statements, all or none, in place of earlier ones; they outlive a power cut."""
+        ...
+
+    def get(self, hold_ids: Sequence[bytes]) -> dict[bytes, bytes]:
+        """The statements of these holds, as far as they are kept."""
+        ...
+
+    def between(self, least: bytes, most: bytes, count: int) -> dict[bytes, bytes]:
+        """At most ``count`` statements of holds from ``least`` to ``most``, by id."""
+        ...
 
 
 class HoldArchive:

@@ -253,7 +253,7 @@ class DurableHolds:
                 self._refusals.record(error)
             if self._revocations.holds.get(hold_id) != known:
                 return False
-            if said == known:
+            if said == known and hold_id in self._once:
                 self.note(known, stored.sequence)
                 self.replace(hold_id)
                 return True

@@ -63,6 +63,7 @@ class LiftPages:
         examine: Callable[[bytes], HoldRecord],
         ended: Callable[[HoldRecord], int],
         expire: Callable[[Entry], bool],
+        missed: Callable[[], None],
         emit: Emit,
         randomness: Randomness,
     ) -> None:
@@ -70,7 +71,8 @@ class LiftPages:
 
         ``ended`` is called with every record that is not kept any more, and says at which sequence
         of the stream it lies (0: it does not); ``expire`` has a message of the stream expire, or
-        says that it cannot now.
+        says that it cannot now. ``missed`` is called when pages count no more: the stream may have
+        what was ignored while they did.
         """
         self._me: Final = membership
         self._stream: Final = stream
@@ -80,6 +82,7 @@ class LiftPages:
         self._examine: Final = examine
         self._ended: Final = ended
         self._expire: Final = expire
+        self._missed: Final = missed
         self._emit: Final = emit
         self._random: Final = randomness
         self.pages: Final = Pages()
@@ -286,6 +289,8 @@ class LiftPages:
     def _bring_back(self, lost: bytes) -> None:
         """Holds whose ids no page has any more may be in force: the archive knows them."""
         self._back.update(dict.fromkeys(ids.each(lost)))
+        if lost:
+            self._missed()
         if self._back and (self._bringing is None or self._bringing.done()):
             self._bringing = asyncio.get_running_loop().create_task(self._bring_all())
 

@@ -16,15 +16,15 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from kcm_bus.archive import HoldArchive
+from kcm_bus.archive import Archive, HoldArchive
 from kcm_bus.config import ConfigError
 from kcm_bus.disk import sync_directory, write_whole
 from kcm_bus.ports import Unkept
@@ -66,16 +66,47 @@ Write = Callable[[Path, bytes], None]
 Sync = Callable[[Path], None]
 """Makes a directory's entries last; raises ``OSError``."""
 
+Results = dict[bytes, Unkept | None]
+"""By hold, why it is not on disk; ``None`` when it is."""
+
+Run = Callable[[Callable[[], Any]], Awaitable[Any]]
+"""Does what waits for the disk beside everything else, as ``asyncio.to_thread``."""
+
+
+def read_holds(directory: Path) -> dict[Path, bytes]:
+    """Every file of known holds; makes the directory where it is missing. Raises ``OSError``."""
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return {path: path.read_bytes() for path in directory.glob(f"*{_SUFFIX}")}
+
+
+def remove_file(path: Path) -> None:
+    """Remove a file, if it is there. Raises ``OSError``."""
+    path.unlink(missing_ok=True)
+
+
+Read = Callable[[Path], dict[Path, bytes]]
+"""As ``read_holds``."""
+
 
 class HoldFiles:
     """``kcm_bus.ports.Memory`` in a directory."""
 
     def __init__(
-        self, directory: Path, *, write: Write = write_whole, sync: Sync = sync_directory
+        self,
+        directory: Path,
+        *,
+        write: Write = write_whole,
+        sync: Sync = sync_directory,
+        read: Read = read_holds,
+        remove: Callable[[Path], None] = remove_file,
+        archive: Archive | None = None,
+        run: Run = asyncio.to_thread,
     ) -> None:
         self._directory: Final = directory
         self._write: Final = write
         self._sync: Final = sync
+        self._read: Final = read
+        self._run: Final = run
         self._fresh: dict[bytes, bytes] = {}
         """Statements that were not tried yet."""
         self._failed: dict[bytes, bytes] = {}
@@ -85,7 +116,8 @@ class HoldFiles:
         self._unkept: dict[bytes, Unkept] = {}
         self._old: dict[bytes, bytes] = {}
         """Statements of lifted holds that go into the archive."""
-        self._archive: Final = HoldArchive(directory)
+        self._remove: Final = remove
+        self._archive: Final = archive or HoldArchive(directory)
         self._changed: Callable[[bytes], None] = _nobody
         self._task: asyncio.Task[None] | None = None
         self._more: Final = asyncio.Event()
@@ -113,8 +145,7 @@ class HoldFiles:
         Whoever cannot read what it knew must not go on as if it knew nothing.
         """
         try:
-            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            found = {path: path.read_bytes() for path in self._directory.glob(f"*{_SUFFIX}")}
+            found = self._read(self._directory)
         except OSError as error:
             raise ConfigError(
                 f"cannot use {self._directory}, which keeps known holds: {error.strerror}"
@@ -181,7 +212,7 @@ class HoldFiles:
                 # What is new goes first; what failed is tried again with it.
                 self._fresh, self._failed = self._fresh | self._failed, {}
             batch, self._fresh = self._fresh, {}
-            results = await asyncio.to_thread(self._try, batch)
+            results = await self._run(partial(self._try, batch))
             for hold_id, trouble in results.items():
                 self._note(hold_id, batch[hold_id], trouble)
             if not self._unkept:
@@ -190,7 +221,7 @@ class HoldFiles:
     async def _put_away(self) -> None:
         """Move what pages end into the archive; where that fails it is kept as it was."""
         batch = dict(islice(self._old.items(), ARCHIVED_AT_ONCE))
-        moved = await asyncio.to_thread(self._move, batch)
+        moved = await self._run(partial(self._move, batch))
         for hold_id, statement in batch.items():
             if self._old.get(hold_id) == statement:
                 del self._old[hold_id]
@@ -203,15 +234,15 @@ class HoldFiles:
         try:
             self._archive.put(batch)
             for hold_id in batch:
-                (self._directory / f"{hold_id.hex()}{_SUFFIX}").unlink(missing_ok=True)
+                self._remove(self._directory / f"{hold_id.hex()}{_SUFFIX}")
         except OSError as error:
             log.error("lifted holds are not archived, and are read again at the start: %s", error)
             return False
         return True
 
-    def _try(self, batch: Mapping[bytes, bytes]) -> dict[bytes, Unkept | None]:
-        """Write each by itself; ``None`` for what is on disk now."""
-        results: dict[bytes, Unkept | None] = {}
+    def _try(self, batch: Mapping[bytes, bytes]) -> Results:
+        """Write each by itself."""
+        results: Results = {}
         for hold_id, statement in batch.items():
             path = self._directory / f"{hold_id.hex()}{_SUFFIX}"
             results[hold_id] = _trouble(partial(self._write, path, statement))

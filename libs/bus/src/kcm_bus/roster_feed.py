@@ -53,8 +53,8 @@ class RosterFeed:
         self._emit: Final = emit
         self._random: Final = randomness
         self._staged: Final = Staged()
-        self._places: dict[str, bytes] = {}
-        """The SHA-256 of what was last seen in the stream, of subjects that may have to be ours."""
+        self._places: dict[str, tuple[int, bytes]] = {}
+        """Where something lies in the stream, and its SHA-256."""
         self._made: tuple[Verifier | None, dict[str, bytes]] = (None, {})
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._closing = False
@@ -74,11 +74,11 @@ class RosterFeed:
     def receive(self, entry: Entry) -> None:
         """Take an entry of the stream with a roster, or a page of a list; nothing here waits."""
         if entry.subject == subjects.control_roster(self._me.region):
-            self._note(entry.subject, entry.data)
+            self._note(entry.subject, entry.sequence, entry.data)
             self._take(entry.data)
         place = subjects.read_lasting(entry.subject)
         if place is not None and place[1] < PAGES_MAX and self._on_roster(place[0]):
-            self._note(entry.subject, entry.data)
+            self._note(entry.subject, entry.sequence, entry.data)
             self.stage(*place, entry.data)
         self.mend()
 
@@ -114,7 +114,15 @@ class RosterFeed:
     @property
     def stored(self) -> bool:
         """Whether the stream has the roster that counts here, and every list of it that is here."""
-        return all(self._places.get(at) == digest for at, digest in self._digests().items())
+        seen = {at: digest for at, (_, digest) in self._places.items()}
+        return all(seen.get(at) == digest for at, digest in self._digests().items())
+
+    def forget(self, above: int) -> None:
+        """What lies above a sequence may be lost: what the stream lacks is written again."""
+        kept = {at: place for at, place in self._places.items() if place[0] <= above}
+        if len(kept) < len(self._places):
+            self._places = kept
+            self.mend()
 
     async def close(self) -> None:
         """Stop writing and fetching."""
@@ -143,8 +151,8 @@ class RosterFeed:
             else:
                 return
 
-    def _note(self, subject: str, data: bytes) -> None:
-        self._places[subject] = sha256(data).digest()
+    def _note(self, subject: str, sequence: int, data: bytes) -> None:
+        self._places[subject] = (sequence, sha256(data).digest())
 
     def _on_roster(self, name: str) -> bool:
         return any(name == name_of(one) for one in entries(self._me.verifier.roster))
@@ -223,7 +231,7 @@ class RosterFeed:
     async def _write(self, subject: str, data: bytes) -> None:
         stored = await self._stream.last(subject)
         if stored is not None and stored.data == data:
-            self._note(subject, data)
+            self._note(subject, stored.sequence, data)
             return
         if stored is not None and subject == subjects.control_roster(self._me.region):
             self._take(stored.data)
@@ -233,8 +241,8 @@ class RosterFeed:
                 # It must not follow the one known here. Nobody who begins may read ours instead.
                 raise KcmError(Code.UNAVAILABLE, "the region's stream has a higher roster")
         expected = stored.sequence if stored is not None else 0
-        await self._stream.put(subject, data, expected=expected)
-        self._note(subject, data)
+        sequence = await self._stream.put(subject, data, expected=expected)
+        self._note(subject, sequence, data)
 
     def _spawn(self, name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         running = self._tasks.get(name)

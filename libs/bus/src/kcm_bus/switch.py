@@ -128,6 +128,7 @@ class KillSwitch:
             examine=self.learning.examine,
             ended=self._ended,
             expire=self._expiring.clear,
+            missed=self._missed,
             emit=emit,
             randomness=randomness,
         )
@@ -316,6 +317,7 @@ class KillSwitch:
         self._knowledge.resumed(behind)
         self._durable.forget(behind)
         self.lifts.forget(behind)
+        self.rosters.forget(behind)
 
     def went_back(self) -> None:
         """Nothing is known any more."""
@@ -476,6 +478,10 @@ class KillSwitch:
         self.learning.forget(record)
         self._answered.discard(record.hold.id)
         return self._durable.ended(record.hold.id)
+
+    def _missed(self) -> None:
+        """Pages count no more: what was ignored while they did is read, and until then no lease."""
+        self.record.lost("a page of lifted holds does not count any more")
 
     def _cleared(self, count: int) -> None:
         log.warning("%d entries of the region's stream, which were no statements, expire", count)

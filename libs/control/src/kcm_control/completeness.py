@@ -293,6 +293,10 @@ def _boot_how(
 ) -> HowBoot:
     if arrival is not None and _agrees(facts, boot, arrival):
         return "receipt"
+    if boot.latest > facts.durable_at and (boot.roster < facts.roster or _trouble(arrival)):
+        # It has read the hold and says itself that it does not count. ``silent_ms`` grows all the
+        # same, for it says nothing of what was written above the hold.
+        return "waiting"
     if facts.durable_at > 0:
         bound = timing.boot_bound_s(boot.lease_ms / 1000)
         silent = timing.surely_s(boot.silent_ms) >= bound
