@@ -379,3 +379,65 @@ def test_the_name_of_a_new_file_of_floors_outlives_a_power_cut(tmp_path):
     assert synced == [tmp_path / "state"]
     floors.raise_to([(("tenant", "a"), (2, b"a" * 32))])
     assert len(synced) == 1
+
+
+class Info:
+    """A bucket in which somebody put as much as is missing."""
+
+    class state:  # noqa: N801 - as the client library has it
+        messages = 1000
+
+
+async def test_junk_beside_the_records_does_not_hide_that_one_is_missing(world, monkeypatch):
+    monkeypatch.setattr("kcm_core.registry_keeper.LOOKED_AT", 2)
+    core = await kept(world)
+
+    async def stream_info(_):
+        return Info
+
+    monkeypatch.setattr(core.keeper._connection.jetstream(), "stream_info", stream_info, False)
+    del world.bus.stream.stored[TENANT_KEY]
+    for _ in range(2):
+        await core.keeper._look_for_missing()
+        await repair(core)
+    assert decode(RegistryEntry, stored(world)).statement
+    assert ("registry.repaired" in {kind for kind, _ in core.events}) is True
+
+
+async def test_a_damaged_file_of_the_second_store_is_healed(world, monkeypatch):
+    core = await kept(world)
+
+    async def stream_info(_):
+        return Info
+
+    monkeypatch.setattr(core.keeper._connection.jetstream(), "stream_info", stream_info, False)
+    file = world.directory / f"{PREFIX}tenant.acme" / f"{TENANT.revision:020d}"
+    good = file.read_bytes()
+    file.write_bytes(good[:-3])
+    await core.keeper._look_for_missing()
+    assert file.read_bytes() == good
+    # Another Core's word on the same record is no damage.
+    entry = decode(RegistryEntry, good)
+    other = encode(
+        RegistryEntry(statement=entry.statement, accepted=word(entry.statement, "core-eu-2"))
+    )
+    file.write_bytes(other)
+    await core.keeper._look_for_missing()
+    assert file.read_bytes() == other
+
+
+async def test_a_full_disk_at_the_start_is_waited_for(world, monkeypatch):
+    monkeypatch.setattr("kcm_core.registry_keeper.RETRY_S", 0.0)
+    core = await kept(world)
+    floors, fails = core.keeper._floors, [OSError(errno.ENOSPC, "No space left on device")]
+    raise_to = floors.raise_to
+
+    def once(known):
+        if fails:
+            raise fails.pop()
+        raise_to(known)
+
+    monkeypatch.setattr(floors, "raise_to", once)
+    await core.keeper.start()
+    core.keeper.close()
+    assert not fails

@@ -44,6 +44,10 @@ RETRY_S: Final = 1.0
 LOOK_S: Final = 30.0
 """Seconds between two looks whether the bucket still has every record."""
 
+LOOKED_AT: Final = 32
+"""Records that each look compares in both stores, one part after another: what somebody put beside
+them keeps a bucket's count of messages up, and a damaged file has its name still."""
+
 _COMMANDS: Final = {
     "tenant": "kcm tenant create",
     "link": "kcm l1 link",
@@ -86,6 +90,8 @@ class RegistryKeeper:
         self._emit: Final = emit
         self._wrong: dict[Key, str] = {}
         self._strange = False
+        self._looked = 0
+        """How many records, in order, the last look has come to."""
         self._stir: Final = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._closing = False
@@ -98,8 +104,9 @@ class RegistryKeeper:
         while True:
             try:
                 await self.reconcile()
-            except KcmError as error:
-                log.error("waiting at the start: %s", error.detail)
+            except (KcmError, OSError) as error:
+                why = error.detail if isinstance(error, KcmError) else error.strerror
+                log.error("waiting at the start: %s", why)
                 await asyncio.sleep(RETRY_S)
             else:
                 break
@@ -217,9 +224,39 @@ class RegistryKeeper:
         except Exception as error:  # noqa: BLE001 - the next look is soon
             log.warning("the registry's bucket cannot be looked at: %s", describe(error))
             return
-        if (info.state.messages or 0) < len(self._feed.keys):
-            for key in self._feed.keys:
+        keys = sorted(self._feed.keys)
+        if (info.state.messages or 0) < len(keys):
+            for key in keys:
                 self._wrong.setdefault(key, "")
+        self._looked = self._looked if self._looked < len(keys) else 0
+        for key in keys[self._looked : self._looked + LOOKED_AT]:
+            self._wrong.setdefault(key, "")
+            await self._look_at_copy(key)
+        self._looked += LOOKED_AT
+
+    async def _look_at_copy(self, key: Key) -> None:
+        """Heal a record in the second store that is damaged; what is no damage is left alone."""
+        raw, name = self._feed.raw(key), PREFIX + ".".join(key)
+        try:
+            copy = await asyncio.to_thread(self._directory.latest, name)
+            if raw is None or copy is None or copy.revision != self._registry.revision(key):
+                return
+            if copy.data == raw or self._is_record(key, copy.data):
+                return
+            healed = await asyncio.to_thread(
+                self._directory.replace, name, copy.revision, raw, copy.data
+            )
+        except KcmError as error:
+            log.warning("the second key store cannot be looked at: %s", error.detail)
+            return
+        if healed:
+            self._incident(key, "the second store had a damaged record")
+
+    def _is_record(self, key: Key, data: bytes) -> bool:
+        try:
+            return key_of(self._feed.verify(Entry(0, _subject(key), data))) == key
+        except Untrusted:
+            return False
 
     async def _repair(self, key: Key, what: str) -> None:
         """Put what counts under its key, when something else is there."""
