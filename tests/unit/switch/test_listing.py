@@ -6,7 +6,10 @@ from kcm_schemas import limits
 from kcm_schemas.admin import HoldPageQuery
 from kcm_schemas.codec import encode
 
-from tests.unit.switch.rig import held, hold, lifted
+from tests.fakes.virtual import until
+from tests.unit.switch.rig import LINK, held, hold, lifted, tenant
+from tests.unit.switch.test_pages import page as lifts_of
+from tests.unit.switch.test_pages import some
 
 COUNT = 5_000
 """Holds ever placed: with all of them in one answer nobody could lift after some 1,900."""
@@ -72,3 +75,37 @@ async def test_a_page_of_the_longest_holds_fits_too(system):
         core.revocations.learn(HoldRecord(one, "security", held(one), lifted(one)))
     for page in pages(core, everything=True):
         assert len(encode(page)) < limits.BODY_MAX - 1024
+
+
+async def test_what_pages_end_is_found_and_listed_from_the_archive(system, monkeypatch):
+    monkeypatch.setattr("kcm_core.kills.ARCHIVED_MAX", 3)
+    core = system.core("core-eu-1")
+    await core.start(regions=False, watch=False)
+    core.learn(LINK, tenant())
+    ended, kept = some(8), [hold() for _ in range(4)]
+    for one in ended + kept[:2]:
+        core.switch.learn(lifted(one))
+    for one in kept[2:]:
+        core.switch.learn(held(one))
+    core.switch.learn(lifts_of(ended))
+    by_page = some(9)[-1]  # lifted by the page alone
+    core.switch.learn(held(by_page))
+    core.switch.learn(lifts_of([*ended, by_page]))
+    everything = sorted(one.id for one in [*ended, *kept, by_page])
+    await until(lambda: len(core.memory.archived_between(FIRST, b"\xff" * 16, 99)) == 9)
+    found = [view for one in pages(core, everything=True) for view in one.holds]
+    assert [view.hold_id for view in found] == everything
+    assert {view.hold_id for view in found if not view.lifted} == {one.id for one in kept[2:]}
+    assert len(pages(core, everything=False)) == 1
+    for one in ended:
+        (view,) = core.kills.find(one.id.hex()).holds
+        assert (view.lifted, view.lifted_by, view.reason) == (True, "security", one.reason)
+        status = await core.kills.status(one.id)
+        assert (status.lifted, status.target) == (True, one.target)
+    (view,) = core.kills.find(by_page.id.hex()).holds
+    assert (view.lifted, view.lifted_ms, view.lifted_by) == (True, 9, "security")
+    # Who places or lifts it once more is told at once how it stands.
+    for raw in (held(ended[0]), lifted(ended[0], "security-2")):
+        status = await core.kills.place(raw, core.clock.unix_ms() + 5_000)
+        assert (status.lifted, core.revocations.killed("acme")) == (True, True)
+        assert core.revocations.holds.get(ended[0].id) is None

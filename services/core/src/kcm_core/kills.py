@@ -16,7 +16,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 from heapq import merge
-from itertools import takewhile
+from itertools import islice, takewhile
 from typing import Final, TypeVar
 
 from kcm_bus.admission import Budgets
@@ -228,9 +228,9 @@ class Kills:
 
     def find(self, prefix: str) -> HoldMatches:
         """The hold whose id begins so, or two of several."""
-        known = [_view(record) for record in self._revocations.holds.beginning(prefix)]
+        known = [_view(one) for one in islice(self._revocations.holds.beginning(prefix), 2)]
         known += [self._ended_view(record) for record in self._archived(prefix)]
-        return HoldMatches(holds=known[:2])
+        return HoldMatches(holds=sorted(known, key=lambda view: view.hold_id)[:2])
 
     def _archived(self, prefix: str) -> list[HoldRecord]:
         """Holds that a page ends, as far as this Core has their statements: two at most."""
