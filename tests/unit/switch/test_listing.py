@@ -28,11 +28,11 @@ def core(system):
     return made
 
 
-def pages(core, *, everything):
+async def pages(core, *, everything):
     """All pages, from the first to the last."""
     found, after = [], FIRST
     while True:
-        page = core.kills.page(HoldPageQuery(after=after, everything=everything))
+        page = await core.kills.page(HoldPageQuery(after=after, everything=everything))
         found.append(page)
         if not page.more:
             return found
@@ -41,26 +41,26 @@ def pages(core, *, everything):
 
 async def test_a_hold_is_looked_up_by_its_id_however_many_there_are(core):
     for record in list(core.revocations.holds)[::250]:
-        (view,) = core.kills.find(record.hold.id.hex()).holds
+        (view,) = (await core.kills.find(record.hold.id.hex())).holds
         assert (view.hold_id, view.raw) == (record.hold.id, record.raw)
         assert view.lifted == record.lifted
         told = (9, "security", "over") if record.lifted else (0, "", "")
         assert (view.lifted_ms, view.lifted_by, view.lift_reason) == told
-    assert core.kills.find("f" * 32).holds == []
+    assert (await core.kills.find("f" * 32)).holds == []
 
 
 async def test_an_id_that_is_short_finds_one_or_says_that_there_are_several(core):
     ids = [record.hold.id.hex() for record in core.revocations.holds]
     for digits in (1, 3, 7, 32):
         for one in ids[::500]:
-            found = [view.hold_id.hex() for view in core.kills.find(one[:digits]).holds]
+            found = [view.hold_id.hex() for view in (await core.kills.find(one[:digits])).holds]
             assert found == sorted(other for other in ids if other.startswith(one[:digits]))[:2]
 
 
 @pytest.mark.parametrize("everything", [False, True])
 async def test_a_list_comes_in_pages_that_a_message_can_carry(core, everything):
     known = [one.hold.id for one in core.revocations.holds.in_order() if everything or not one.lift]
-    found = pages(core, everything=everything)
+    found = await pages(core, everything=everything)
     assert [view.hold_id for page in found for view in page.holds] == known
     assert len(known) == (COUNT if everything else COUNT // 100)
     for page in found:
@@ -73,7 +73,7 @@ async def test_a_page_of_the_longest_holds_fits_too(system):
     for _ in range(40):
         one = hold(reason="\U0001f512" * limits.TEXT_MAX)
         core.revocations.learn(HoldRecord(one, "security", held(one), lifted(one)))
-    for page in pages(core, everything=True):
+    for page in await pages(core, everything=True):
         assert len(encode(page)) < limits.BODY_MAX - 1024
 
 
@@ -93,16 +93,16 @@ async def test_what_pages_end_is_found_and_listed_from_the_archive(system, monke
     core.switch.learn(lifts_of([*ended, by_page]))
     everything = sorted(one.id for one in [*ended, *kept, by_page])
     await until(lambda: len(core.memory.archived_between(FIRST, b"\xff" * 16, 99)) == 9)
-    found = [view for one in pages(core, everything=True) for view in one.holds]
+    found = [view for one in await pages(core, everything=True) for view in one.holds]
     assert [view.hold_id for view in found] == everything
     assert {view.hold_id for view in found if not view.lifted} == {one.id for one in kept[2:]}
-    assert len(pages(core, everything=False)) == 1
+    assert len(await pages(core, everything=False)) == 1
     for one in ended:
-        (view,) = core.kills.find(one.id.hex()).holds
+        (view,) = (await core.kills.find(one.id.hex())).holds
         assert (view.lifted, view.lifted_by, view.reason) == (True, "security", one.reason)
         status = await core.kills.status(one.id)
         assert (status.lifted, status.target) == (True, one.target)
-    (view,) = core.kills.find(by_page.id.hex()).holds
+    (view,) = (await core.kills.find(by_page.id.hex())).holds
     assert (view.lifted, view.lifted_ms, view.lifted_by) == (True, 9, "security")
     # Who places or lifts it once more is told at once how it stands.
     for raw in (held(ended[0]), lifted(ended[0], "security-2")):

@@ -198,13 +198,13 @@ class LiftPages:
         """The first page that ends a hold, the same one everywhere."""
         return next(iter(self.pages.ending(record.group, record.hold.id)), None)
 
-    def archived(self, least: bytes, most: bytes, count: int) -> list[HoldRecord]:
+    async def archived(self, least: bytes, most: bytes, count: int) -> list[HoldRecord]:
         """At most ``count`` holds that pages end, by id, both bounds among them.
 
         As far as this Core has what was said of them; in the state in which they were archived.
         """
         try:
-            found = self._memory.archived_between(least, most, count)
+            found = await asyncio.to_thread(self._memory.archived_between, least, most, count)
         except OSError as error:
             log.error("%s", error)
             return []
@@ -298,7 +298,7 @@ class LiftPages:
         while self._back and not self._closing:
             some = list(self._back)[:BACK_AT_ONCE]
             try:
-                found = self._memory.archived(some)
+                found = await asyncio.to_thread(self._memory.archived, some)
             except OSError as error:
                 log.critical("holds that no page ends any more cannot be read: %s", error)
                 await asyncio.sleep(RETRY_S)

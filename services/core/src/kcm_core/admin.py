@@ -220,10 +220,10 @@ class Admin:
         return await self._kills.status(decode(HoldQuery, request.payload).hold_id)
 
     async def _list_holds(self, request: AdminRequest) -> Message:
-        return self._kills.page(decode(HoldPageQuery, request.payload))
+        return await self._kills.page(decode(HoldPageQuery, request.payload))
 
     async def _show_hold(self, request: AdminRequest) -> Message:
-        return self._kills.find(decode(HoldPrefix, request.payload).prefix)
+        return await self._kills.find(decode(HoldPrefix, request.payload).prefix)
 
     async def _preview(self, request: AdminRequest) -> Message:
         query = decode(PreviewQuery, request.payload)

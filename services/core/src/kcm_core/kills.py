@@ -152,7 +152,7 @@ class Kills:
     async def status(self, hold_id: bytes) -> HoldStatus:
         """How far a hold has come, asked anew of every region in scope."""
         if self._revocations.holds.get(hold_id) is None:
-            for ended in self._archived(hold_id.hex()):
+            for ended in await self._archived(hold_id.hex()):
                 return self._paged(ended)
         record = self._known(hold_id)
         await self._tell_again(record)
@@ -200,13 +200,13 @@ class Kills:
             boots=boots,
         )
 
-    def page(self, query: HoldPageQuery) -> HoldPage:
+    async def page(self, query: HoldPageQuery) -> HoldPage:
         """Holds behind an id, as many as one answer takes."""
         known = self._revocations
         if not query.everything:
             return self._cut(known.in_force(query.after), frozenset(), more=False)
         # Of what pages end the archive has the text, and each is verified again: a few at a time.
-        archived = self._switch.lifts.archived(query.after, _LAST, ARCHIVED_MAX + 1)
+        archived = await self._switch.lifts.archived(query.after, _LAST, ARCHIVED_MAX + 1)
         more = len(archived) > ARCHIVED_MAX
         old = {one.hold.id: one for one in archived[:ARCHIVED_MAX] if one.hold.id > query.after}
         until = max(old) if more else _LAST
@@ -226,17 +226,17 @@ class Kills:
             page.append(self._ended_view(record) if record.hold.id in ended else _view(record))
         return HoldPage(holds=page, more=more)
 
-    def find(self, prefix: str) -> HoldMatches:
+    async def find(self, prefix: str) -> HoldMatches:
         """The hold whose id begins so, or two of several."""
         known = [_view(one) for one in islice(self._revocations.holds.beginning(prefix), 2)]
-        known += [self._ended_view(record) for record in self._archived(prefix)]
+        known += [self._ended_view(record) for record in await self._archived(prefix)]
         return HoldMatches(holds=sorted(known, key=lambda view: view.hold_id)[:2])
 
-    def _archived(self, prefix: str) -> list[HoldRecord]:
+    async def _archived(self, prefix: str) -> list[HoldRecord]:
         """Holds that a page ends, as far as this Core has their statements: two at most."""
         digits = 2 * limits.ID_SIZE
         least, most = (bytes.fromhex(prefix.ljust(digits, digit)) for digit in "0f")
-        return self._switch.lifts.archived(least, most, 2)
+        return await self._switch.lifts.archived(least, most, 2)
 
     def _ended_view(self, record: HoldRecord) -> HoldView:
         view, page = _view(record), self._switch.lifts.ended_by(record)
