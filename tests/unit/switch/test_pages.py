@@ -339,3 +339,13 @@ async def test_a_hold_that_came_while_its_page_counted_is_read_again(system):
     gateway.me.rosters.take(signed(without("security-2")))
     assert not gateway.live(), "until it has read the stream again nothing is served"
     await until(lambda: gateway.live() and gateway.revocations.killed("acme"), within_s=10)
+
+
+async def test_more_than_can_wait_expire_one_part_after_another(boot, monkeypatch):
+    monkeypatch.setattr("kcm_bus.clearing.WAITING_MAX", 3)
+    holds = some(10)
+    put(boot, holds)
+    await boot.start()
+    boot.switch.learn(page(holds))
+    await until(lambda: all(data(boot, at(one)) == b"" for one in holds))
+    assert boot.switch.lifts._raws == {}

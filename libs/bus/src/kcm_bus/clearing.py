@@ -43,7 +43,7 @@ class Clearing:
         randomness: Randomness,
         done: Callable[[int], None],
     ) -> None:
-        """``done`` is called with how many were cleared in a row."""
+        """``done`` is called with how many were cleared in a row, once there is nothing to do."""
         self._me: Final = membership
         self._stream: Final = stream
         self._done: Final = done
@@ -84,5 +84,4 @@ class Clearing:
             if self._places.get(subject) == sequence:
                 del self._places[subject]
         self._task = None
-        if cleared:
-            self._done(cleared)
+        self._done(cleared)

@@ -223,7 +223,9 @@ class DurableHolds:
                             done = await self._try(hold_id)
                 except KcmError as error:
                     done = False
-                    if error.code is not Code.CONFLICT:
+                    if error.code is Code.CONFLICT:
+                        await asyncio.sleep(STAND_BACK_S)
+                    else:
                         self._why = error.detail
                         await asyncio.sleep(RETRY_S)
                 except Exception as error:  # noqa: BLE001 - who stops writing leaves it to nobody

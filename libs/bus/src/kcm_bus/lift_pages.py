@@ -45,8 +45,11 @@ RETRY_S: Final = 1.0
 BACK_AT_ONCE: Final = 16
 """Holds that are brought back in one go: checking them takes some 5 ms."""
 
-ASIDE_MAX: Final = 1024
-"""Pages of somebody retired that are remembered while no list names them: 128 MiB at most."""
+ASIDE_MAX: Final = 256
+"""Pages of somebody retired that are remembered while no list names them: 33 MiB at most."""
+
+_ANYTHING: Final = b"?"
+"""In place of a message that expires: what it said is in the archive."""
 
 
 class LiftPages:
@@ -129,12 +132,20 @@ class LiftPages:
         """A message of a hold that a page ends: it expires once the page is in the stream."""
         if self._core:
             at = (record.group, record.hold.id[0])
+            entry = Entry(entry.sequence, entry.subject, _ANYTHING)
             self._raws.setdefault(at, {})[record.hold.id] = entry
             self._sweep(*at, (record.hold.id,))
 
+    def sweep(self) -> None:
+        """There is room for more messages that expire: go on."""
+        for at, waiting in list(self._raws.items()):
+            self._sweep(*at, list(waiting))
+            if not waiting:
+                del self._raws[at]
+
     def judge_again(self, names: frozenset[str]) -> None:
         """Somebody's entry on the roster, or list, is another one: judge their pages."""
-        affected = set()
+        affected, lost = set(), False
         for page in [one for one in self.pages if one.place.signer in names]:
             try:
                 self._read(page.raw)
@@ -142,7 +153,9 @@ class LiftPages:
                 self.pages.drop(page)
                 affected.add((page.place.group, page.place.prefix))
         for group, prefix in sorted(affected):
-            self._turn(group, prefix, "")
+            lost = self._turn(group, prefix, "") or lost
+        if lost:
+            self._missed()
         aside, self._aside = list(self._aside.values()), {}
         for raw in aside:
             try:
@@ -240,13 +253,14 @@ class LiftPages:
     def _accept(self, page: Page) -> None:
         if self.pages.put(page):
             self._aside.pop(sha256(page.raw).digest(), None)
-            self._turn(page.place.group, page.place.prefix, page.place.signer)
+            if self._turn(page.place.group, page.place.prefix, page.place.signer):
+                self._missed()
             best = self.pages.best(page.place)
             if best is not None:
                 self._memory.remember(memory_key(page.place), best.raw)
 
-    def _turn(self, group: str, prefix: int, signer: str) -> None:
-        """Other ids are in the pages of one group and first byte than before."""
+    def _turn(self, group: str, prefix: int, signer: str) -> bool:
+        """Other ids are in the pages of one group and first byte; whether some are no more."""
         paged = self.pages.ids(group, prefix)
         before = self._revocations.holds.paged(prefix, group)
         gone = self._revocations.turned(prefix, group, paged)
@@ -256,7 +270,7 @@ class LiftPages:
             self._memory.archive(hold.id, record.message)
             if sequence:
                 subject = subjects.control_hold(self._me.region, hold.scope, hold.id)
-                waiting[hold.id] = Entry(sequence, subject, record.message)
+                waiting[hold.id] = Entry(sequence, subject, _ANYTHING)
             if not record.lifted:
                 self._emit(
                     "hold.lifted",
@@ -265,7 +279,9 @@ class LiftPages:
                     detail=f"{hold.id.hex()} {hold.scope} {hold.target}: by a page of lifted holds",
                 )
         self._sweep(group, prefix, list(waiting))
-        self._bring_back(ids.without(before, paged))
+        lost = ids.without(before, paged)
+        self._bring_back(lost)
+        return bool(lost)
 
     def _subject(self, place: Place) -> str:
         return subjects.control_lifts(self._me.region, *place)
@@ -289,8 +305,6 @@ class LiftPages:
     def _bring_back(self, lost: bytes) -> None:
         """Holds whose ids no page has any more may be in force: the archive knows them."""
         self._back.update(dict.fromkeys(ids.each(lost)))
-        if lost:
-            self._missed()
         if self._back and (self._bringing is None or self._bringing.done()):
             self._bringing = asyncio.get_running_loop().create_task(self._bring_all())
 
@@ -320,7 +334,9 @@ class LiftPages:
                     if not self.has(place):
                         await self._write(place)
                 except KcmError as error:
-                    if error.code is not Code.CONFLICT:
+                    if error.code is Code.CONFLICT:
+                        await asyncio.sleep(STAND_BACK_S)
+                    else:
                         log.warning("a page of lifted holds is not stored: %s", error.detail)
                         await asyncio.sleep(RETRY_S)
                 except Exception as error:  # noqa: BLE001 - who stops writing leaves it to nobody

@@ -224,7 +224,9 @@ class RosterFeed:
                 for subject, data in self._wanted():
                     await self._write(subject, data)
             except KcmError as error:
-                if error.code is not Code.CONFLICT:
+                if error.code is Code.CONFLICT:
+                    await asyncio.sleep(STAND_BACK_S)
+                else:
                     log.warning("the roster is not in the region's stream yet")
                     await asyncio.sleep(RETRY_S)
 

@@ -118,7 +118,7 @@ class KillSwitch:
             randomness=randomness,
         )
         self._clearing: Final = Clearing(membership, stream, randomness, self._cleared)
-        self._expiring: Final = Clearing(membership, stream, randomness, _ignore)
+        self._expiring: Final = Clearing(membership, stream, randomness, self._expired)
         self.lifts: Final = LiftPages(
             membership=membership,
             stream=stream,
@@ -479,11 +479,16 @@ class KillSwitch:
         self._answered.discard(record.hold.id)
         return self._durable.ended(record.hold.id)
 
+    def _expired(self, _: int) -> None:
+        self.lifts.sweep()
+
     def _missed(self) -> None:
         """Pages count no more: what was ignored while they did is read, and until then no lease."""
         self.record.lost("a page of lifted holds does not count any more")
 
     def _cleared(self, count: int) -> None:
+        if not count:
+            return
         log.warning("%d entries of the region's stream, which were no statements, expire", count)
         detail = "entries of the control stream that were no statements"
         self._emit("stream.cleared", count=count, detail=detail)

@@ -19,6 +19,7 @@ from typing import Final, NamedTuple
 from kcm_bus.admission import Budgets
 from kcm_bus.clock import Clock, Randomness
 from kcm_bus.emitting import Emit
+from kcm_bus.lift_pages import is_page
 from kcm_bus.membership import Membership
 from kcm_bus.ports import Arrived, Log, Messages
 from kcm_bus.refusals import Refusals
@@ -235,7 +236,7 @@ class Regions:
         highest = b""
         for count, raw in enumerate(sorted(statements, key=_is_lift), 1):
             highest = max(highest, self._switch.learn(raw))
-            if count % SLICE == 0:
+            if count % SLICE == 0 or is_page(raw):
                 await asyncio.sleep(0)
         return highest
 
