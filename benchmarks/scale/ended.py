@@ -112,7 +112,6 @@ class _Process:
             examine=self.learning.examine,
             ended=lambda _: 0,
             expire=lambda _: False,
-            missed=lambda: None,
             emit=emit_nothing,
             randomness=SystemRandomness(),
         )
@@ -150,7 +149,7 @@ def _pages(making: Making, count: int) -> list[bytes]:
             joined = b"".join(sorted(ids))
             found.append(
                 statements.lifts(
-                    making.operator, cause="operator", origin=REGION, issued_ms=0, ids=joined
+                    making.me.identity, cause="l1", origin=REGION, issued_ms=0, ids=joined
                 )
             )
     return found

@@ -14,8 +14,7 @@ from kcm_core.regions import Regions
 from kcm_core.registry_keeper import RegistryKeeper
 from kcm_core.sentinel import KeyWatch
 from kcm_schemas import subjects
-from kcm_schemas.admin import AdminRequest, HoldStatus, PutStatement
-from kcm_schemas.codec import encode
+from kcm_schemas.admin import HoldStatus
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.registry import Tenant
 
@@ -97,6 +96,7 @@ class SimCore(Instance):
         self.compaction: Final = Compaction(
             membership=self.me,
             revocations=self.revocations,
+            since=self.switch.stored_since,
             pages=self.switch.lifts,
             regions=self.regions,
             clock=self.clock,
@@ -169,10 +169,6 @@ class SimCore(Instance):
         what, deadline_ms = body
         if self.clock.unix_ms() >= deadline_ms:
             raise KcmError(Code.DEADLINE_EXCEEDED)
-        if verb == "page":
-            await self.compaction.put_page(_page(self.who.region, what, deadline_ms))
-            self.world.coverage.saw("a page that an operator signed")
-            return [True, True, True, [], self.me.rosters.version]
         if noun == "tenant":
             return await self._put_tenant(what)
         began, judged_by = self.world.loop.now, self.me.rosters.version
@@ -208,17 +204,6 @@ class SimCore(Instance):
         await self.keeper.accept(raw, record)
         oracle.accepted_record(*what, record.link)
         self.world.accepted(self)
-
-
-def _page(region: str, raw: bytes, deadline_ms: int) -> AdminRequest:
-    return AdminRequest(
-        region=region,
-        noun="hold",
-        verb="page",
-        request_id=bytes(16),
-        deadline_ms=deadline_ms,
-        payload=encode(PutStatement(statement=raw)),
-    )
 
 
 def _said(status: HoldStatus) -> list[Any]:

@@ -49,7 +49,6 @@ RACES: Final = (
     "a kill complete by the clock",
     "a hold caused by a key",
     "a lift caused by a key",
-    "a page that an operator signed",
     "a page that a Core signed",
     "a page that lies",
     "a lifted hold stored once more",

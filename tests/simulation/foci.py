@@ -198,17 +198,15 @@ def _stale(aim: Aim) -> None:
 
 
 def _pages(aim: Aim) -> None:
-    """Kills are lifted and paged; then old messages come again, and a Core lies in a page."""
+    """What a key caused is lifted and paged; then old messages come, and a Core lies in a page."""
     plan = aim.plan
-    plan.page_s, plan.narrow = 0.5, True
-    plan.lasts = max(plan.lasts, 90.0)
+    plan.page_s, plan.lasts = 0.5, max(plan.lasts, 110.0)
     plan.weather = replace(plan.weather, twice=0.3, late=0.1, late_s=6.0, reorder=True)
-    first = replace(aim.kill, at=15.0, lift_after=1.0)
-    more = [replace(first, at=first.at + 6.0 * n) for n in range(1, 4)]
-    aim.kill = replace(first, at=60.0, lift_after=None)
-    aim.only(first, *more, aim.kill)
-    aim.add("shrink-pages", 15.0, 0.0)
-    aim.add("crash-side", 10.0, 2.0)
+    aim.kill = replace(aim.kill, at=80.0, lift_after=None)
+    aim.only(aim.kill)
+    aim.add("l1-disabled", 68.0, 6.0)
+    aim.add("crash-side", 20.0, 2.0)
+    aim.add("shrink-pages", 12.0, 0.0)
     aim.add("replay-holds", 6.0, 0.0)
     aim.add("lie-in-a-page", -4.0, 0.0)
 

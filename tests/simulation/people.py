@@ -22,7 +22,6 @@ from kcm_trust.statements import hold as signed_hold
 from tests.simulation.clocks import SimClock
 from tests.simulation.history import TenantFacts
 from tests.simulation.instance import read
-from tests.simulation.paging import signed_pages
 from tests.simulation.plan import OTHER, Kill, Relink, target
 from tests.simulation.registry import signed
 from tests.simulation.trust import identity
@@ -36,9 +35,6 @@ ANSWER_S: Final = 5.0
 
 ADMIN_S: Final = 4.0
 """Seconds that a Core gets to answer an operator."""
-
-NARROW: Final = 2
-"""First bytes of ids, where these are few."""
 
 GIVE_UP_S: Final = 120.0
 """Seconds after which an operator asks no more whether a kill is complete."""
@@ -147,31 +143,23 @@ class Client(Person):
 
 
 class Operator(Person):
-    """A person with the role to kill, to lift, and to page what was lifted."""
-
-    def __init__(self, world: World, name: str) -> None:
-        super().__init__(world, name)
-        self._paged: Final[dict[tuple[str, int], list[bytes]]] = {}
+    """A person with the role to kill and to lift."""
 
     async def carry_out(self, kill: Kill) -> None:
         """Kill, see it complete, and lift when the plan says so."""
         world = self.world
         tenant = target(world.plan.tenants, kill)
         home = tenant.regions[int(kill.region_pick * len(tenant.regions))]
-        issued_ms = self.clock.unix_ms()
-        while True:
-            hold_id, raw = signed_hold(
-                identity(kill.operator),
-                scope=kill.scope,
-                target=self._link(tenant, home) if kill.scope == "link" else tenant.name,
-                cause="operator",
-                origin=home,
-                issued_ms=issued_ms,
-                reason="simulated",
-                salt=world.random.randbytes(16),
-            )
-            if not world.plan.narrow or hold_id[0] < NARROW:
-                break
+        hold_id, raw = signed_hold(
+            identity(kill.operator),
+            scope=kill.scope,
+            target=self._link(tenant, home) if kill.scope == "link" else tenant.name,
+            cause="operator",
+            origin=home,
+            issued_ms=self.clock.unix_ms(),
+            reason="simulated",
+            salt=world.random.randbytes(16),
+        )
         world.oracle.issued(raw, f"killed by {kill.operator}")
         watch = asyncio.get_running_loop().create_task(self.watch(hold_id, raw, home))
         if kill.lift_after is not None:
@@ -184,19 +172,7 @@ class Operator(Person):
         lift = Lift(hold=held, issued_ms=self.clock.unix_ms(), reason="simulated")
         raw = encode(identity(self.node.name).sign(Kind.LIFT, lift))
         self.world.oracle.issued(raw, f"lifted by {self.node.name}")
-        await self._until("put", raw, home, lambda said: bool(said[2]))
-        if self.world.plan.page_s:
-            await asyncio.sleep(self.world.plan.page_s)
-            await self._page(held, home)
-
-    async def _page(self, held: bytes, home: str) -> None:
-        """Put a lifted hold into the page of its origin and first byte, with those before it."""
-        hold = self.world.verifier.hold(held).hold
-        them = self._paged.setdefault((hold.origin, hold.id[0]), [])
-        them.append(hold.id)
-        now_ms = self.clock.unix_ms()
-        pages = signed_pages(identity(self.node.name), "operator", hold.origin, them, now_ms)
-        await self._until("page", pages[hold.id[0]], home, lambda said: True)
+        await self._until(raw, home, lambda said: bool(said[2]))
 
     async def relink(self, relink: Relink) -> None:
         """Move a tenant to its other link, until every region has accepted that."""
@@ -237,7 +213,7 @@ class Operator(Person):
 
     async def watch(self, hold_id: bytes, raw: bytes, home: str) -> None:
         """Place a hold, and ask until it is complete."""
-        await self._until("put", raw, home, _placed)
+        await self._until(raw, home, _placed)
         until = self.world.loop.now + GIVE_UP_S
         while self.world.loop.now < until:
             asked_at = self.world.loop.now
@@ -255,11 +231,11 @@ class Operator(Person):
         """Whether a kill is complete or lifted; not by the word of who judges by an old roster."""
         return bool(said[0] or said[1]) and not self.world.oracle.outdated(hold_id, said[4])
 
-    async def _until(self, verb: str, raw: bytes, home: str, enough: Any) -> None:
+    async def _until(self, raw: bytes, home: str, enough: Any) -> None:
         """Say it again, elsewhere too, until somebody says that it was enough."""
         region = home
         while True:
-            said = await self._once(region, verb, raw)
+            said = await self._once(region, "put", raw)
             if said is not None and enough(said):
                 return
             if said is None and enough is not _placed and self.node.name in self.world.rosters.gone:

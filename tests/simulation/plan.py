@@ -136,8 +136,6 @@ class Plan:
     """What it aims at; empty: nothing in particular."""
     page_s: float = 0.0
     """Seconds after a lift at which the hold is put into a page; 0: never."""
-    narrow: bool = False
-    """Whether the ids of operators' holds begin with one of two bytes, so that pages grow."""
     registry: bool = False
     """Whether the registry can change: else every instance has it from its start."""
     relinks: list[Relink] = field(default_factory=list)

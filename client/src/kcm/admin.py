@@ -28,14 +28,10 @@ from kcm_schemas.admin import (
     HoldQuery,
     HoldStatus,
     LastingPage,
-    LiftedPage,
-    LiftedQuery,
     LinkListQuery,
     LinkPage,
     LinkRow,
     LinkView,
-    PagesPage,
-    PagesQuery,
     PreviewQuery,
     PutStatement,
     RosterView,
@@ -60,7 +56,6 @@ from kcm_schemas.control import Scope
 from kcm_schemas.roster import Role
 from kcm_schemas.signed import Kind, Signed
 from kcm_trust.identity import Identity, digest
-from kcm_trust.statements import hold_of, key_of_page
 from kcm_trust.verify import Untrusted, Verifier
 
 from kcm.context import ClientContext
@@ -218,32 +213,6 @@ class Admin:
         """What a hold would reach. No hold is signed for this: a broker could put it in force."""
         query = PreviewQuery(scope=scope, target=target)
         return await self.ask(region, "hold", "preview", query, BlastRadius)
-
-    async def lifted(self, region: str) -> AsyncIterator[list[bytes]]:
-        """The signed lifts that no page has yet, in parts. Nothing of them is verified here."""
-        after = bytes(limits.ID_SIZE)
-        while True:
-            page = await self.ask(region, "hold", "lifted", LiftedQuery(after=after), LiftedPage)
-            yield page.lifts
-            if not page.more or not page.lifts:
-                return
-            after = hold_of(page.lifts[-1])
-
-    async def lift_pages(self, region: str, signer: str) -> list[bytes]:
-        """The signed pages of lifted holds of somebody. Nothing of them is verified here."""
-        found: list[bytes] = []
-        after = bytes(limits.ID_SIZE)
-        while True:
-            query = PagesQuery(signer=signer, after=after)
-            page = await self.ask(region, "hold", "pages", query, PagesPage)
-            found += page.pages
-            if not page.more or not page.pages:
-                return found
-            after = key_of_page(page.pages[-1])
-
-    async def put_lift_page(self, region: str, raw: bytes) -> None:
-        """Give a region a page of lifted holds; it answers when that is stored there."""
-        await self.ask(region, "hold", "page", PutStatement(statement=raw), Empty)
 
     async def roster(self, region: str) -> RosterView:
         """The roster that counts for a Core of a region, as it was signed."""

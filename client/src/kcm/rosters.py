@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from kcm_schemas.roster import OperatorRole, Roster
+from kcm_schemas.roster import Instance, Operator, OperatorRole, Roster
 from kcm_trust.lasting import PAGE_BYTES, PAGES_MAX, Lasting, pages
 from kcm_trust.rosters import entries, follows, name_of
 from kcm_trust.verify import Untrusted
@@ -201,3 +201,55 @@ def _replace(path: Path, data: bytes) -> None:
         fresh.replace(path)
     finally:
         fresh.unlink(missing_ok=True)
+
+
+def lacking(known: Roster, new: Roster, lists: Mapping[str, Lasting]) -> list[str]:
+    """Who is newly retired and whose list is not there: nothing on it could count."""
+    before = {name_of(one): one.retired for one in entries(known)}
+    return sorted(
+        name_of(one)
+        for one in entries(new)
+        if one.retired is not None
+        and one.retired.count
+        and name_of(one) not in lists
+        and before.get(name_of(one)) != one.retired
+    )
+
+
+def differences(known: Roster, new: Roster) -> list[tuple[str, str]]:
+    """What another roster changes: names, and what becomes of each, for whoever signs it."""
+    was = {name_of(one): one for one in entries(known)}
+    now = {name_of(one): one for one in entries(new)}
+    found = []
+    for name in sorted(was.keys() | now.keys()):
+        if was.get(name) != now.get(name):
+            found += [(name, text) for text in _changes(was.get(name), now.get(name))]
+    regions = {one.region: one for one in known.regions}, {one.region: one for one in new.regions}
+    for name in sorted(regions[0].keys() | regions[1].keys()):
+        one, other = regions[0].get(name), regions[1].get(name)
+        if one != other:
+            what = "is new" if one is None else "is GONE" if other is None else "has OTHER KEYS"
+            found.append((f"region {name}", what))
+    return found
+
+
+def _changes(was: Instance | Operator | None, now: Instance | Operator | None) -> list[str]:
+    if now is None:
+        return ["TAKEN OFF: nothing that this key signed counts any more, holds included"]
+    if was is None:
+        return [f"is new: {_what(now)}, key {now.public_key.hex()}"]
+    found = []
+    if was.public_key != now.public_key:
+        found.append(f"KEY REPLACED by {now.public_key.hex()}")
+    if _what(was) != _what(now):
+        found.append(f"was {_what(was)}; is {_what(now)}")
+    if was.retired != now.retired and now.retired is not None:
+        found.append(f"retired: {now.retired.count} statements last")
+    return found
+
+
+def _what(entry: Instance | Operator) -> str:
+    if isinstance(entry, Operator):
+        return f"operator with role {', '.join(role.value for role in entry.roles) or 'none'}"
+    grants = ", ".join(f"{one.tenant}/{one.service}" for one in entry.grants) or "nothing"
+    return f"{entry.role.value} in {entry.region}, granted {grants}"

@@ -256,33 +256,6 @@ class HoldPage(Message):
     more: bool
 
 
-class LiftedQuery(Message):
-    """Which lifts to list that no page has yet: of holds behind an id (zeros: of all)."""
-
-    after: Id
-
-
-class LiftedPage(Message):
-    """Signed lifts of such holds, by the holds' ids; ``more`` says that there are more behind."""
-
-    lifts: Annotated[list[bytes], Field(max_length=limits.HOLD_PAGE_MAX)]
-    more: bool
-
-
-class PagesQuery(Message):
-    """Which pages of lifted holds to list: those of a signer with a key above ``after``."""
-
-    signer: Name
-    after: Id
-
-
-class PagesPage(Message):
-    """Signed pages of lifted holds, by their keys; ``more`` says that there are more behind."""
-
-    pages: Annotated[list[bytes], Field(max_length=limits.HOLD_PAGE_MAX)]
-    more: bool
-
-
 class BootStatus(Message):
     """One boot in a kill's table.
 

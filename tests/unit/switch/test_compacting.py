@@ -5,20 +5,10 @@ import asyncio
 import pytest
 from kcm_core.compaction import Compaction
 from kcm_schemas import limits
-from kcm_schemas.admin import (
-    AdminRequest,
-    LiftedPage,
-    LiftedQuery,
-    PagesPage,
-    PagesQuery,
-    PutStatement,
-)
-from kcm_schemas.codec import encode
-from kcm_schemas.codes import Code, KcmError
 from kcm_trust.statements import lift
 
 from tests.fakes.virtual import let_pass, until
-from tests.unit.switch.rig import ID, held, hold, lifted
+from tests.unit.switch.rig import held, hold
 from tests.unit.switch.test_pages import at, data, page, page_at
 from tests.vectors.families.messages import identity
 
@@ -30,6 +20,7 @@ def compaction(core, **changes):
     return Compaction(
         membership=core.me,
         revocations=core.revocations,
+        since=core.switch.stored_since,
         pages=core.switch.lifts,
         regions=core.regions,
         clock=core.clock,
@@ -46,13 +37,6 @@ def of_key(origin="eu"):
 def ended(one, at_ms, by="core-eu-1"):
     raw = held(one, f"core-{one.origin}-1" if one.cause == "l1" else "security")
     return lift(identity(by), raw, issued_ms=at_ms, reason="over")
-
-
-def request(message, deadline_ms=10**9):
-    return AdminRequest(
-        region="eu", noun="hold", verb="page", request_id=ID, deadline_ms=deadline_ms,
-        payload=encode(message),
-    )  # fmt: skip
 
 
 @pytest.fixture
@@ -128,7 +112,7 @@ async def test_a_core_without_its_disk_begins_with_the_page_in_the_stream(system
     one, other = of_key(), of_key()
     while other.id[0] != one.id[0]:
         other = of_key()
-    eu.stream.store(page_at("core-eu-1", "l1", one.id[0]), page([one], "core-eu-1", "l1"))
+    eu.stream.store(page_at("core-eu-1", "l1", one.id[0]), page([one]))
     await until(lambda: eu.revocations.holds.paged_count == 1)
     eu.switch.learn(ended(other, eu.clock.unix_ms()))
     await let_pass(KEEP_S + 20)
@@ -153,51 +137,3 @@ async def test_a_full_page_takes_no_more_and_somebody_is_warned(cores, monkeypat
     assert await compaction(eu, least=1).compact() == 1
     assert await compaction(eu, least=1).compact() == 0
     assert "nearly full" in caplog.text
-
-
-async def test_operators_read_lifts_and_pages_in_parts_and_put_theirs(cores, monkeypatch):
-    monkeypatch.setattr("kcm_core.compaction.PAGE_BYTES", 1)
-    eu, us = cores
-    holds = [hold() for _ in range(3)]
-    for one in holds:
-        eu.switch.learn(lifted(one))
-    eu.switch.learn(held(hold()))
-    work, after, found = compaction(eu), bytes(16), []
-    while True:
-        listed = await work.lifted(request(LiftedQuery(after=after)))
-        assert isinstance(listed, LiftedPage)
-        found += listed.lifts
-        after = max(one.id for one in holds if lifted(one) in found)
-        if not listed.more:
-            break
-    assert sorted(found) == sorted(map(lifted, holds))
-    for one in holds:
-        await work.put_page(request(PutStatement(statement=page([one]))))
-        assert data(eu, page_at(prefix=one.id[0])) == page([one])
-    await until(lambda: us.revocations.holds.paged_count == len(holds))
-    pages, key = [], bytes(16)
-    while True:
-        part = await work.list_pages(request(PagesQuery(signer="security", after=key)))
-        assert isinstance(part, PagesPage)
-        pages += part.pages
-        key = max(one.key for one in eu.switch.lifts.pages if one.raw in pages)
-        if not part.more:
-            break
-    assert sorted(pages) == sorted(page([one]) for one in holds)
-    nobody = await work.list_pages(request(PagesQuery(signer="security-2", after=bytes(16))))
-    assert nobody == PagesPage(pages=[], more=False)
-
-
-async def test_a_page_that_nobody_may_sign_is_refused_and_one_not_stored_is_said(cores):
-    eu, _ = cores
-    work = compaction(eu)
-    with pytest.raises(KcmError) as refused:
-        await work.put_page(request(PutStatement(statement=page([hold()], "gw-eu-1"))))
-    assert refused.value.code is Code.FORBIDDEN
-    eu.log.connected = False
-    one = hold()
-    eu.switch.learn(held(one))
-    soon = eu.clock.unix_ms() + 1000
-    with pytest.raises(KcmError, match="not stored yet") as late:
-        await work.put_page(request(PutStatement(statement=page([one])), soon))
-    assert late.value.code is Code.UNAVAILABLE

@@ -8,6 +8,8 @@ from kcm_schemas.codec import encode
 
 from tests.fakes.virtual import until
 from tests.unit.switch.rig import LINK, held, hold, lifted, tenant
+from tests.unit.switch.test_pages import held as placed
+from tests.unit.switch.test_pages import lifted as ended_by
 from tests.unit.switch.test_pages import page as lifts_of
 from tests.unit.switch.test_pages import some
 
@@ -82,14 +84,14 @@ async def test_what_pages_end_is_found_and_listed_from_the_archive(system, monke
     core = system.core("core-eu-1")
     await core.start(regions=False, watch=False)
     core.learn(LINK, tenant())
-    ended, kept = some(8), [hold() for _ in range(4)]
+    ended, kept = some(8), some(4, prefix=9)
     for one in ended + kept[:2]:
-        core.switch.learn(lifted(one))
+        core.switch.learn(ended_by(one))
     for one in kept[2:]:
-        core.switch.learn(held(one))
+        core.switch.learn(placed(one))
     core.switch.learn(lifts_of(ended))
     by_page = some(9)[-1]  # lifted by the page alone
-    core.switch.learn(held(by_page))
+    core.switch.learn(placed(by_page))
     core.switch.learn(lifts_of([*ended, by_page]))
     everything = sorted(one.id for one in [*ended, *kept, by_page])
     await until(lambda: len(core.memory.archived_between(FIRST, b"\xff" * 16, 99)) == 9)
@@ -99,13 +101,13 @@ async def test_what_pages_end_is_found_and_listed_from_the_archive(system, monke
     assert len(await pages(core, everything=False)) == 1
     for one in ended:
         (view,) = (await core.kills.find(one.id.hex())).holds
-        assert (view.lifted, view.lifted_by, view.reason) == (True, "security", one.reason)
+        assert (view.lifted, view.lifted_by, view.reason) == (True, "core-eu-1", one.reason)
         status = await core.kills.status(one.id)
         assert (status.lifted, status.target) == (True, one.target)
     (view,) = (await core.kills.find(by_page.id.hex())).holds
-    assert (view.lifted, view.lifted_ms, view.lifted_by) == (True, 9, "security")
+    assert (view.lifted, view.lifted_ms, view.lifted_by) == (True, 9, "core-eu-1")
     # Who places or lifts it once more is told at once how it stands.
-    for raw in (held(ended[0]), lifted(ended[0], "security-2")):
+    for raw in (placed(ended[0]), ended_by(ended[0], "core-eu-2")):
         status = await core.kills.place(raw, core.clock.unix_ms() + 5_000)
         assert (status.lifted, core.revocations.killed("acme")) == (True, True)
         assert core.revocations.holds.get(ended[0].id) is None

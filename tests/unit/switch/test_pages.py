@@ -4,11 +4,13 @@ import asyncio
 
 import pytest
 from kcm_control import ids
+from kcm_control.pages import FORMS_MAX, Place
 from kcm_schemas import subjects
-from kcm_trust.statements import lifts
+from kcm_trust.statements import lift, lifts
 
 from tests.fakes.virtual import let_pass, until
-from tests.unit.switch.rig import LINK, held, hold, lifted, tenant
+from tests.unit.switch import rig
+from tests.unit.switch.rig import LINK, hold, tenant
 from tests.unit.switch.test_rosters import (
     follows_rosters,
     listing,
@@ -18,20 +20,33 @@ from tests.unit.switch.test_rosters import (
 )
 from tests.vectors.families.messages import identity
 
-PLACE = ("operator", "eu", "security", 0)
+KEYS = {"scope": "link", "target": "acme-root", "cause": "l1"}
+
+
+def placer(one):
+    return f"core-{one.origin}-1" if one.cause == "l1" else "security"
+
+
+def held(one, signer=None):
+    return rig.held(one, signer or placer(one))
+
+
+def lifted(one, signer=None):
+    raw = held(one, signer)
+    return lift(identity(signer or placer(one)), raw, issued_ms=9, reason="over")
 
 
 def some(count=3, prefix=0, **changes):
-    """Holds whose ids begin with one byte."""
+    """Holds of a customer's key whose ids begin with one byte."""
     found = []
     while len(found) < count:
-        one = hold(**changes)
+        one = hold(**(KEYS | changes))
         if one.id[0] == prefix:
             found.append(one)
     return sorted(found, key=lambda one: one.id)
 
 
-def page(holds, signer="security", cause="operator", origin="eu"):
+def page(holds, signer="core-eu-1", cause="l1", origin="eu"):
     them = ids.of(one.id for one in holds)
     return lifts(identity(signer), cause=cause, origin=origin, issued_ms=9, ids=them)
 
@@ -40,7 +55,7 @@ def at(one, region="eu"):
     return subjects.control_hold(region, one.scope, one.id)
 
 
-def page_at(signer="security", cause="operator", prefix=0):
+def page_at(signer="core-eu-1", cause="l1", prefix=0):
     return subjects.control_lifts("eu", cause, "eu", signer, prefix)
 
 
@@ -139,39 +154,35 @@ async def test_a_page_ends_a_hold_in_force_like_a_lift(boot):
 
 
 @pytest.mark.parametrize(
-    ("signer", "cause", "ends"),
+    ("signer", "cause"),
     [
-        ("security-2", "operator", True),
-        ("core-eu-1", "operator", False),
-        ("core-us-1", "l1", False),
-        ("core-eu-2", "l1", False),
-        ("gw-eu-1", "operator", False),
+        ("security", "operator"),
+        ("security", "l1"),
+        ("core-eu-1", "operator"),
+        ("core-us-1", "l1"),
+        ("core-eu-2", "l1"),
+        ("gw-eu-1", "operator"),
     ],
 )
-async def test_an_operators_kill_ends_by_a_page_of_who_may_lift_it(boot, signer, cause, ends):
+async def test_an_operators_kill_ends_by_no_page(boot, signer, cause):
     """A Core may write a page of its own key's holds: an operator's id in it says nothing."""
-    one = some(1)[0]
+    one = some(1, scope="tenant", target="acme", cause="operator")[0]
     put(boot, [one], make=held)
     await boot.start()
     boot.stream.store(page_at(signer, cause), page([one], signer, cause))
     await let_pass(1)
-    assert boot.revocations.killed("acme") != ends
-    assert data(boot, at(one)) == (b"" if ends else held(one))
-
-
-async def test_a_core_lifts_many_of_its_own_keys_holds(boot):
-    own = some(2, scope="link", target="acme-root", cause="l1")
-    put(boot, own, make=lambda one: held(one, "core-eu-1"))
-    await boot.start()
     assert boot.revocations.killed("acme")
-    boot.switch.learn(page(own, "core-eu-2", "l1"))
-    assert not boot.revocations.killed("acme")
-    others = some(1, scope="link", target="acme-root", cause="l1", origin="us")
-    put(boot, others, make=lambda one: held(one, "core-us-1"))
-    await until(lambda: others[0].id in dict.fromkeys(boot.switch._durable._places))
-    boot.stream.store(page_at("core-eu-2", "l1"), page(own + others, "core-eu-2", "l1"))
+    assert data(boot, at(one)) == held(one)
+
+
+async def test_a_core_ends_no_other_regions_holds(boot):
+    own, others = some(2), some(1, origin="us")
+    put(boot, own, make=held)
+    put(boot, others, make=held)
+    await boot.start()
+    boot.stream.store(page_at("core-eu-2"), page(own + others, "core-eu-2"))
     await let_pass(1)
-    assert boot.revocations.holds.get(others[0].id) is not None
+    assert [record.hold.id for record in boot.revocations.holds] == [others[0].id]
 
 
 @pytest.mark.parametrize("instead", ["smaller", "junk", "nothing", "other name"])
@@ -190,7 +201,7 @@ async def test_a_page_that_shrinks_in_the_stream_is_written_again(boot, instead)
         case "nothing":
             boot.stream.store(page_at(), b"")
         case _:
-            boot.stream.store(page_at(), page(holds, "security-2"))
+            boot.stream.store(page_at(), page(holds, "core-eu-2"))
     assert data(boot, page_at()) != page(holds)
     await until(lambda: data(boot, page_at()) == page(holds))
     assert boot.revocations.holds.digest == digest
@@ -248,11 +259,11 @@ async def test_a_page_of_somebody_removed_brings_its_holds_back(system, boot):
     one, other = some(2)
     put(boot, [one, other], make=held)
     await asyncio.gather(boot.start(), gateway.start())
-    boot.switch.learn(page([one, other], "security-2"))
+    boot.switch.learn(page([one, other], "core-eu-2"))
     await until(lambda: data(boot, at(one)) == b"")
     await until(lambda: not gateway.revocations.killed("acme"))
     boot.switch.learn(page([other]))
-    boot.me.rosters.take(signed(removed("security-2")))
+    boot.me.rosters.take(signed(removed("core-eu-2")))
     await until(lambda: boot.revocations.killed("acme") and gateway.revocations.killed("acme"))
     await until(lambda: data(boot, at(one)) == held(one))
     await until(lambda: boot.revocations.holds.digest == gateway.revocations.holds.digest)
@@ -265,12 +276,12 @@ async def test_of_somebody_retired_a_page_counts_that_the_root_lists(boot, liste
     one = some(1)[0]
     put(boot, [one], make=held)
     await boot.start()
-    boot.switch.learn(page([one], "security-2"))
-    lasting = listing(page([one], "security-2")) if listed else listing()
-    boot.me.rosters.take(signed(without("security-2", lasting)))
+    boot.switch.learn(page([one], "core-eu-2"))
+    lasting = listing(page([one], "core-eu-2")) if listed else listing()
+    boot.me.rosters.take(signed(without("core-eu-2", lasting)))
     if listed:
         await until(lambda: boot.revocations.killed("acme"))
-        boot.me.rosters.take_list("security-2", lasting.raw())
+        boot.me.rosters.take_list("core-eu-2", lasting.raw())
         assert not boot.revocations.killed("acme")
     await let_pass(2)
     assert boot.revocations.killed("acme") != listed
@@ -313,32 +324,64 @@ async def test_what_comes_back_is_stored_at_once_also_over_its_own_message(syste
     one = some(1)[0]
     boot.switch._expiring.clear = lambda entry: False
     boot.switch.lifts._expire = lambda entry: False
-    put(boot, [one], make=lambda one: lifted(one, "security-2"))
+    put(boot, [one], make=lambda one: lifted(one, "core-eu-2"))
     await asyncio.gather(boot.start(), gateway.start())
-    boot.switch.learn(page([one], "security-2"))
+    boot.switch.learn(page([one], "core-eu-2"))
     await until(lambda: gateway.revocations.holds.paged_count)
-    boot.me.rosters.take(signed(without("security-2")))
+    boot.me.rosters.take(signed(without("core-eu-2")))
     await until(lambda: gateway.me.rosters.version > 1)
     await until(lambda: gateway.revocations.killed("acme"), within_s=1)
 
 
-async def test_a_hold_that_came_while_its_page_counted_is_read_again(system):
+async def test_a_hold_that_came_while_its_page_counted_is_read_again(system, boot):
     """A Core has the roster first and writes the hold; a Gateway reads that, and then the roster.
 
-    It has ended for the Gateway when it comes, and nobody brings it once more.
+    It has ended for the Gateway when it comes. The Core's records show that it knows another one.
     """
     gateway = follows_rosters(system.boot("gw-eu-1"))
     gateway.learn(LINK, tenant())
     one = some(1)[0]
-    gateway.stream.store(page_at("security-2"), page([one], "security-2"))
-    await gateway.start()
+    put(boot, [one], make=held)
+    await asyncio.gather(boot.start(), gateway.start())
+    boot.switch.learn(page([one], "core-eu-2"))
+    await until(lambda: data(boot, at(one)) == b"")
     gateway.stream.store(at(one), held(one))
-    await let_pass(1)
-    assert not gateway.revocations.killed("acme")
-    assert gateway.live()
-    gateway.me.rosters.take(signed(without("security-2")))
-    assert not gateway.live(), "until it has read the stream again nothing is served"
-    await until(lambda: gateway.live() and gateway.revocations.killed("acme"), within_s=10)
+    await until(lambda: data(boot, at(one)) == b"")
+    for member in (boot, gateway):
+        member.me.rosters.take(signed(without("core-eu-2")))
+    await until(lambda: boot.revocations.killed("acme") and gateway.revocations.killed("acme"))
+
+
+@pytest.mark.parametrize("order", [1, -1])
+async def test_of_two_pages_with_the_same_ids_one_is_stored_and_nobody_writes_on(
+    system, boot, order
+):
+    other = system.boot("core-eu-2")
+    holds = some()
+    put(boot, holds)
+    await asyncio.gather(boot.start(), other.start())
+    them = ids.of(one.id for one in holds)
+    one, two = (
+        lifts(identity("core-eu-1"), cause="l1", origin="eu", issued_ms=n, ids=them) for n in (8, 9)
+    )
+    for member, raw in zip((boot, other)[::order], (one, two), strict=True):
+        member.switch.learn(raw)
+    await let_pass(20)
+    wrote = [entry for entry in boot.stream.history if entry.subject == page_at()]
+    assert len(wrote) <= 6
+    assert boot.switch.lifts.pages.digests == other.switch.lifts.pages.digests
+
+
+async def test_one_signer_cannot_push_a_page_out(boot):
+    """A stolen Core key would make everybody forget, and ask archives, again and again."""
+    await boot.start()
+    holds = some(8)
+    for one in holds:
+        boot.switch.learn(page([one]))
+    assert boot.revocations.holds.paged_count == FORMS_MAX
+    assert list(ids.each(boot.switch.lifts.pages.own(Place("l1", "eu", "core-eu-1", 0)))) == [
+        one.id for one in holds[:FORMS_MAX]
+    ]
 
 
 async def test_more_than_can_wait_expire_one_part_after_another(boot, monkeypatch):

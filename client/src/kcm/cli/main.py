@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kcm.cli import compact as _compact  # noqa: F401 - a command of the group ``hold``
 from kcm.cli import sign as _sign  # noqa: F401 - a command of the group ``roster``
 from kcm.cli.audit import audit
 from kcm.cli.demo import demo

@@ -182,13 +182,19 @@ def _row(entry: Instance | Operator) -> tuple[str, str, str, str, int]:
 async def _put(settings: Settings, file: Path, raw: bytes) -> int:
     from kcm_trust.verify import Untrusted
 
-    from kcm.rosters import read_lists
+    from kcm.rosters import lacking, read_lists
 
     context = settings.context()
     try:
         new = context.believe(raw)
+        known = context.believe(context.roster_path.read_bytes())
     except Untrusted as error:
         raise Problem(Exit.CHECK_FAILED, "untrusted", f"{file}: {error}") from None
+    if missing := lacking(known, new, read_lists(file, new)):
+        raise Problem(
+            Exit.USAGE, "usage", f"{file}.lasting/{missing[0]} is missing, or is another list",
+            "bring it with the roster: without it the lifts and records on it count nowhere",
+        ) from None  # fmt: skip
     admin = settings.admin(context)
     try:
         return await _bring(settings, admin, raw, read_lists(file, new), ())
@@ -229,7 +235,8 @@ async def _retire(settings: Settings, wanted: _Wanted) -> int:
         lists = read_lists(context.roster_path, known) | {wanted.name: lasting}
         if wanted.prepare is not None:
             write(wanted.prepare, encode(new), lists)
-            note(settings, f"to be signed: `kcm roster sign {wanted.prepare} --key KEY`")
+            text = f"look, and sign: `kcm roster sign {wanted.prepare} --known ROSTER --key KEY`"
+            note(settings, text, file=str(wanted.prepare))
             return Exit.OK
         raw = encode(_root(context, wanted.key).sign(Kind.ROSTER, new))
         return await _bring(settings, admin, raw, lists, wanted.without)

@@ -46,7 +46,7 @@ class HoldArchive:
                 database.executemany(
                     "INSERT OR REPLACE INTO lifted VALUES (?, ?)", statements.items()
                 )
-        except sqlite3.Error as error:
+        except (sqlite3.Error, TypeError, ValueError) as error:
             raise _trouble(error) from None
 
     def get(self, hold_ids: Sequence[bytes]) -> dict[bytes, bytes]:
@@ -59,7 +59,7 @@ class HoldArchive:
                 for one in hold_ids:
                     row = database.execute("SELECT raw FROM lifted WHERE id = ?", (one,))
                     found.update((one, raw) for (raw,) in row)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, TypeError, ValueError) as error:
             raise _trouble(error) from None
         return found
 
@@ -71,7 +71,7 @@ class HoldArchive:
         try:
             with closing(self._open()) as database:
                 return dict(database.execute(query, (least, most, count)))
-        except sqlite3.Error as error:
+        except (sqlite3.Error, TypeError, ValueError) as error:
             raise _trouble(error) from None
 
     def _open(self) -> sqlite3.Connection:
@@ -89,6 +89,6 @@ class HoldArchive:
         return database
 
 
-def _trouble(error: sqlite3.Error) -> OSError:
+def _trouble(error: Exception) -> OSError:
     """The text of an error of the library names no content."""
     return OSError(f"the archive of lifted holds: {error}")

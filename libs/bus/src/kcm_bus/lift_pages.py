@@ -14,7 +14,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from hashlib import sha256
+from itertools import islice
 from typing import Final
 
 from kcm_control import ids
@@ -25,6 +27,7 @@ from kcm_schemas import limits, subjects
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.roster import Role
 from kcm_schemas.signed import Kind, read_signed
+from kcm_trust.statements import signed_by
 from kcm_trust.verify import Forged, Unlisted, Untrusted
 
 from kcm_bus.clock import Randomness
@@ -66,7 +69,6 @@ class LiftPages:
         examine: Callable[[bytes], HoldRecord],
         ended: Callable[[HoldRecord], int],
         expire: Callable[[Entry], bool],
-        missed: Callable[[], None],
         emit: Emit,
         randomness: Randomness,
     ) -> None:
@@ -74,8 +76,7 @@ class LiftPages:
 
         ``ended`` is called with every record that is not kept any more, and says at which sequence
         of the stream it lies (0: it does not); ``expire`` has a message of the stream expire, or
-        says that it cannot now. ``missed`` is called when pages count no more: the stream may have
-        what was ignored while they did.
+        says that it cannot now.
         """
         self._me: Final = membership
         self._stream: Final = stream
@@ -85,7 +86,6 @@ class LiftPages:
         self._examine: Final = examine
         self._ended: Final = ended
         self._expire: Final = expire
-        self._missed: Final = missed
         self._emit: Final = emit
         self._random: Final = randomness
         self.pages: Final = Pages()
@@ -136,6 +136,13 @@ class LiftPages:
             self._raws.setdefault(at, {})[record.hold.id] = entry
             self._sweep(*at, (record.hold.id,))
 
+    def archived_now(self, hold_id: bytes) -> None:
+        """The archive has a hold: its message may expire."""
+        for at, waiting in self._raws.items():
+            if at[1] == hold_id[0] and hold_id in waiting:
+                self._sweep(*at, (hold_id,))
+                return
+
     def sweep(self) -> None:
         """There is room for more messages that expire: go on."""
         for at, waiting in list(self._raws.items()):
@@ -145,7 +152,7 @@ class LiftPages:
 
     def judge_again(self, names: frozenset[str]) -> None:
         """Somebody's entry on the roster, or list, is another one: judge their pages."""
-        affected, lost = set(), False
+        affected = set()
         for page in [one for one in self.pages if one.place.signer in names]:
             try:
                 self._read(page.raw)
@@ -153,15 +160,12 @@ class LiftPages:
                 self.pages.drop(page)
                 affected.add((page.place.group, page.place.prefix))
         for group, prefix in sorted(affected):
-            lost = self._turn(group, prefix, "") or lost
-        if lost:
-            self._missed()
-        aside, self._aside = list(self._aside.values()), {}
-        for raw in aside:
-            try:
-                self.take(raw)
-            except Untrusted:
-                continue
+            self._turn(group, prefix, "")
+        for key, raw in list(self._aside.items()):
+            if signed_by(raw, names):
+                del self._aside[key]
+                with suppress(Untrusted):
+                    self._accept(self._read(raw))
         self.mend()
 
     def mend(self) -> None:
@@ -253,14 +257,13 @@ class LiftPages:
     def _accept(self, page: Page) -> None:
         if self.pages.put(page):
             self._aside.pop(sha256(page.raw).digest(), None)
-            if self._turn(page.place.group, page.place.prefix, page.place.signer):
-                self._missed()
+            self._turn(page.place.group, page.place.prefix, page.place.signer)
             best = self.pages.best(page.place)
             if best is not None:
                 self._memory.remember(memory_key(page.place), best.raw)
 
-    def _turn(self, group: str, prefix: int, signer: str) -> bool:
-        """Other ids are in the pages of one group and first byte; whether some are no more."""
+    def _turn(self, group: str, prefix: int, signer: str) -> None:
+        """Other ids are in the pages of one group and first byte than before."""
         paged = self.pages.ids(group, prefix)
         before = self._revocations.holds.paged(prefix, group)
         gone = self._revocations.turned(prefix, group, paged)
@@ -279,9 +282,7 @@ class LiftPages:
                     detail=f"{hold.id.hex()} {hold.scope} {hold.target}: by a page of lifted holds",
                 )
         self._sweep(group, prefix, list(waiting))
-        lost = ids.without(before, paged)
-        self._bring_back(lost)
-        return bool(lost)
+        self._bring_back(ids.without(before, paged))
 
     def _subject(self, place: Place) -> str:
         return subjects.control_lifts(self._me.region, *place)
@@ -299,24 +300,26 @@ class LiftPages:
             return
         stored = self.pages.ids(group, prefix, self.has)
         for hold_id in hold_ids:
-            if ids.has(stored, hold_id) and self._expire(waiting[hold_id]):
+            kept = ids.has(stored, hold_id) and not self._memory.archiving(hold_id)
+            if kept and self._expire(waiting[hold_id]):
                 del waiting[hold_id]
 
     def _bring_back(self, lost: bytes) -> None:
-        """Holds whose ids no page has any more may be in force: the archive knows them."""
+        """Holds whose ids no page has any more may be in force: a Core's archive knows them."""
+        if not self._core:
+            return
         self._back.update(dict.fromkeys(ids.each(lost)))
         if self._back and (self._bringing is None or self._bringing.done()):
             self._bringing = asyncio.get_running_loop().create_task(self._bring_all())
 
     async def _bring_all(self) -> None:
         while self._back and not self._closing:
-            some = list(self._back)[:BACK_AT_ONCE]
+            some = list(islice(self._back, BACK_AT_ONCE))
             try:
                 found = await asyncio.to_thread(self._memory.archived, some)
-            except OSError as error:
-                log.critical("holds that no page ends any more cannot be read: %s", error)
-                await asyncio.sleep(RETRY_S)
-                continue
+            except Exception as error:  # noqa: BLE001 - a damaged archive must not end this
+                log.critical("holds that no page ends any more are not read: %s", describe(error))
+                found = {}
             for hold_id in some:
                 self._back.pop(hold_id, None)
                 if hold_id in found:

@@ -144,6 +144,10 @@ class Memory(Protocol):
         """Keep what a page ends, apart from what is recalled: nothing waits for it."""
         ...
 
+    def archiving(self, hold_id: bytes) -> bool:
+        """Whether it is not there yet."""
+        ...
+
     def archived(self, hold_ids: Sequence[bytes]) -> dict[bytes, bytes]:
         """What is archived of these holds, to be verified; raises ``OSError``."""
         ...

@@ -118,6 +118,8 @@ class HoldFiles:
         """Statements of lifted holds that go into the archive."""
         self._remove: Final = remove
         self._archive: Final = archive or HoldArchive(directory)
+        self._stuck = False
+        """Whether the last one to go there did not; it is tried again with what failed."""
         self._changed: Callable[[bytes], None] = _nobody
         self._task: asyncio.Task[None] | None = None
         self._more: Final = asyncio.Event()
@@ -137,7 +139,8 @@ class HoldFiles:
 
     def kept(self, hold_id: bytes, statement: bytes) -> bool:
         """Whether exactly this is on disk, so that no power cut takes it."""
-        return self._kept.get(hold_id) == sha256(statement).digest()
+        known = self._kept.get(hold_id)
+        return known == sha256(statement).digest() and hold_id not in self._old
 
     def recall(self) -> list[bytes]:
         """Every statement that is kept, in no order; raises ``ConfigError``.
@@ -159,6 +162,7 @@ class HoldFiles:
         """Keep what is known of a hold, soon; a later statement takes the place of this one."""
         self._fresh[hold_id] = statement
         self._failed.pop(hold_id, None)
+        self._old.pop(hold_id, None)
         self._begin()
 
     def archive(self, hold_id: bytes, statement: bytes) -> None:
@@ -171,8 +175,13 @@ class HoldFiles:
 
     def archived(self, hold_ids: Sequence[bytes]) -> dict[bytes, bytes]:
         """Return what is archived of these holds; raises ``OSError``."""
-        found = self._archive.get(hold_ids)
-        return found | {one: self._old[one] for one in hold_ids if one in self._old}
+        # What waits is looked at first: meanwhile it may come into the archive, and never leave it.
+        waiting = {one: raw for one in hold_ids if (raw := self._old.get(one)) is not None}
+        return self._archive.get(hold_ids) | waiting
+
+    def archiving(self, hold_id: bytes) -> bool:
+        """Whether a statement is not in the archive yet, into which it was put."""
+        return hold_id in self._old
 
     def archived_between(self, least: bytes, most: bytes, count: int) -> dict[bytes, bytes]:
         """Return what is archived of ``count`` holds by id, both bounds among them.
@@ -199,16 +208,17 @@ class HoldFiles:
         wait = RETRY_S
         while True:
             # Holds first, and pages with them: what they end is put away after they are kept.
-            if not self._fresh and not self._failed and self._old:
-                await self._put_away()
+            if not self._fresh and self._old and not self._stuck:
+                self._stuck = not await self._put_away()
                 continue
             if not self._fresh:
-                if not self._failed or self._closing:
+                if not (self._failed or self._old) or self._closing:
                     return
                 self._more.clear()
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._more.wait(), wait)
                 wait = min(wait * 2, RETRY_MAX_S)
+                self._stuck = False
                 # What is new goes first; what failed is tried again with it.
                 self._fresh, self._failed = self._fresh | self._failed, {}
             batch, self._fresh = self._fresh, {}
@@ -218,17 +228,19 @@ class HoldFiles:
             if not self._unkept:
                 wait = RETRY_S
 
-    async def _put_away(self) -> None:
-        """Move what pages end into the archive; where that fails it is kept as it was."""
+    async def _put_away(self) -> bool:
+        """Move what pages end into the archive; where that fails it is tried again."""
         batch = dict(islice(self._old.items(), ARCHIVED_AT_ONCE))
-        moved = await self._run(partial(self._move, batch))
+        if not await self._run(partial(self._move, batch)):
+            return False
         for hold_id, statement in batch.items():
             if self._old.get(hold_id) == statement:
                 del self._old[hold_id]
-            if moved:
                 self._kept.pop(hold_id, None)
-            elif hold_id not in self._kept:
-                self._fresh.setdefault(hold_id, statement)
+                self._changed(hold_id)
+            else:  # it is in force again, and its file is written behind this
+                self._kept.pop(hold_id, None)
+        return True
 
     def _move(self, batch: Mapping[bytes, bytes]) -> bool:
         try:
@@ -293,6 +305,10 @@ class NoMemory:
     def archived(self, hold_ids: Sequence[bytes]) -> dict[bytes, bytes]:  # noqa: ARG002
         """Nothing."""
         return {}
+
+    def archiving(self, hold_id: bytes) -> bool:  # noqa: ARG002 - the port's form
+        """Nothing is put there."""
+        return False
 
     def archived_between(self, least: bytes, most: bytes, count: int) -> dict[bytes, bytes]:  # noqa: ARG002
         """Nothing."""

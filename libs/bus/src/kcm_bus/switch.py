@@ -128,7 +128,6 @@ class KillSwitch:
             examine=self.learning.examine,
             ended=self._ended,
             expire=self._expiring.clear,
-            missed=self._missed,
             emit=emit,
             randomness=randomness,
         )
@@ -215,6 +214,11 @@ class KillSwitch:
         """
         record = self._revocations.holds.get(hold_id)
         return 0 if record is None else self._durable.place(record)
+
+    def stored_since(self, record: HoldRecord) -> float:
+        """Since when this state of a hold was seen in the stream; infinity: it was not."""
+        place = self._durable.placed(record)
+        return float("inf") if place is None else place.noted
 
     @property
     def why_not_durable(self) -> str:
@@ -465,8 +469,9 @@ class KillSwitch:
         """
         if not self._me.acts:
             self._cease()
+        judged = self.learning.judge_again(names)
         self.lifts.judge_again(names)
-        for hold_id in self.learning.judge_again(names):
+        for hold_id in judged:
             record = self._revocations.holds.get(hold_id)
             if record is not None and not record.lifted:
                 self.learning.learn(record.message)
@@ -481,10 +486,6 @@ class KillSwitch:
 
     def _expired(self, _: int) -> None:
         self.lifts.sweep()
-
-    def _missed(self) -> None:
-        """Pages count no more: what was ignored while they did is read, and until then no lease."""
-        self.record.lost("a page of lifted holds does not count any more")
 
     def _cleared(self, count: int) -> None:
         if not count:
@@ -545,7 +546,9 @@ class KillSwitch:
             self._unkept.discard(hold_id)
             self._emit("hold.kept", detail=hold_id.hex())
         record = self._revocations.holds.get(hold_id)
-        if record is not None and not record.lifted:
+        if record is None:
+            self.lifts.archived_now(hold_id)
+        elif not record.lifted:
             self._answer(hold_id)
 
     def _why_unkept(self, hold_id: bytes) -> str:

@@ -63,14 +63,22 @@ class Pages:
         self._digests: list[bytes] = [_NOTHING] * _PREFIXES
 
     def put(self, page: Page) -> bool:
-        """Take a page; whether it counts, and none of its place has all of its ids already."""
+        """Take a page; whether it counts, and none of its place has all of its ids already.
+
+        Of two with the same ids the smaller bytes count, whoever came first. A page of a place that
+        has many already, none of which it has whole, does not count: it would push one out.
+        """
         known = self._forms.get(page.place, [])
-        if any(not ids.without(page.ids, one.ids) for one in known):
-            return False
+        for one in known:
+            more = bool(ids.without(page.ids, one.ids))
+            if not more and (one.ids != page.ids or one.raw <= page.raw):
+                return False
         kept = [page, *(one for one in known if ids.without(one.ids, page.ids))]
+        if len(kept) > FORMS_MAX:
+            return False
         kept.sort(key=lambda one: (len(one.ids), one.key), reverse=True)
-        self._replace(page.place, kept[:FORMS_MAX])
-        return any(one is page for one in kept[:FORMS_MAX])
+        self._replace(page.place, kept)
+        return True
 
     def drop(self, page: Page) -> None:
         """A page does not count any more."""

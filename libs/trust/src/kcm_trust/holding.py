@@ -15,7 +15,7 @@ from kcm_schemas.signed import Kind, Signed, united
 from kcm_trust.checking import Checker, body_of
 from kcm_trust.envelopes import Untrusted, envelope
 from kcm_trust.identity import digest
-from kcm_trust.rights import MAY_HOLD, Entry, is_security, one_of
+from kcm_trust.rights import CORE, MAY_HOLD, Entry, is_security, one_of
 from kcm_trust.rosters import name_of
 
 
@@ -79,16 +79,18 @@ class HoldChecker(Checker):
         return self._lifted(statement, signers, raw)
 
     def lifts(self, raw: bytes) -> VerifiedLifts:
-        """A page of lifted holds, by one who may lift each hold of its cause and origin."""
-        statement, signers = self._signed(raw, MAY_HOLD, Kind.LIFTS)
+        """A page of lifted holds of customers' keys, by a Core of the region that they are of.
+
+        What an operator placed is never paged: each such hold is judged by its own lift.
+        """
+        statement, signers = self._signed(raw, CORE, Kind.LIFTS)
         signer = one_of(signers)
         body = body_of(Lifts, statement)
         if body.origin not in self._regions:
             raise Untrusted("the holds are of a region that is not on the roster")
-        if not is_security(signer):
-            if body.cause != "l1":
-                raise Untrusted("the signer is not an operator with role security")
-            self._in_region(signers, body.origin)
+        if body.cause != "l1":
+            raise Untrusted("what an operator placed is not paged")
+        self._in_region(signers, body.origin)
         self._counts(statement, signers)
         return VerifiedLifts(body, name_of(signer), raw)
 

@@ -97,12 +97,6 @@ def lifted(raw: bytes) -> tuple[int, str, str]:
     return content.issued_ms, statement.signatures[0].signer, content.reason
 
 
-def hold_of(raw: bytes) -> bytes:
-    """The id of the hold that a lift embeds; nothing is verified. Raises ``malformed``."""
-    lift = decode(Lift, read_signed(raw).body)
-    return decode(Hold, read_signed(lift.hold).body).id
-
-
 def key_of_page(raw: bytes) -> bytes:
     """The key of a page of lifted holds, by which lists are ordered; raises ``malformed``.
 

@@ -11,8 +11,9 @@ tenant, link, service     an operator with role ``admin``
 accepted                  a Core of the region it names
 hold, cause operator      an operator with role ``security``
 hold, cause l1            a Core of the origin region; only on a link
-lift, lifts               an operator with role ``security``; for an L1's hold also a
+lift                      an operator with role ``security``; for an L1's hold also a
                           Core of the origin region
+lifts                     of L1's holds alone: a Core of the origin region
 root-keys, service-keys   a Core of the region it names
 receipt, lease            the instance that it names, in the role and region it names
 fence, proof              a Core of the region it names

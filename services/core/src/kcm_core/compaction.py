@@ -1,15 +1,14 @@
-"""Pages of lifted holds: a Core writes those of its own region's keys, operators theirs.
+"""Pages of lifted holds: a Core writes those of its own region's keys.
 
-A Core pages what a customer's key of its region caused, a day after the lift, once every other
-region has it, too. What an operator placed only operators page: they read the lifts here, check
-each of them, and sign.
+It pages what a customer's key of its region caused a day after it has seen the lift, once every
+other region has that, too. A key that flaps is what places holds by the thousand.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable
 from typing import Final
 
 from kcm_bus.clock import Clock
@@ -18,24 +17,14 @@ from kcm_bus.lift_pages import LiftPages
 from kcm_bus.membership import Membership
 from kcm_bus.serving import describe
 from kcm_control import ids
+from kcm_control.holds import HoldRecord
 from kcm_control.pages import Place
 from kcm_control.revocation import Revocations
 from kcm_schemas import limits
-from kcm_schemas.admin import (
-    AdminRequest,
-    Empty,
-    LiftedPage,
-    LiftedQuery,
-    PagesPage,
-    PagesQuery,
-    PutStatement,
-)
-from kcm_schemas.codec import Message, decode
-from kcm_schemas.codes import Code, KcmError
-from kcm_trust.statements import lifted, lifts
-from kcm_trust.verify import Untrusted
+from kcm_schemas.codes import KcmError
+from kcm_trust.statements import lifts
 
-from kcm_core.regions import PAGE_BYTES, Regions
+from kcm_core.regions import Regions
 
 log = logging.getLogger(__name__)
 
@@ -57,18 +46,16 @@ AT_ONCE: Final = 64
 FULL: Final = 0.9
 """Part of a signer's page that may be used before somebody is warned."""
 
-POLL_S: Final = 0.01
-"""Seconds between two looks whether a page is stored."""
-
 
 class Compaction:
-    """Pages what this Core may page, and serves what operators need to page the rest."""
+    """Pages what this Core may page."""
 
     def __init__(
         self,
         *,
         membership: Membership,
         revocations: Revocations,
+        since: Callable[[HoldRecord], float],
         pages: LiftPages,
         regions: Regions,
         clock: Clock,
@@ -78,8 +65,10 @@ class Compaction:
         keep_s: float = KEEP_S,
         least: int = LEAST,
     ) -> None:
+        """``since`` gives when a state of a hold was seen in the stream; infinity: not yet."""
         self._me: Final = membership
         self._revocations: Final = revocations
+        self._since: Final = since
         self._pages: Final = pages
         self._regions: Final = regions
         self._clock: Final = clock
@@ -90,11 +79,6 @@ class Compaction:
         self._least: Final = least
         self._task: asyncio.Task[None] | None = None
         self._closing = False
-
-    @property
-    def verbs(self) -> Mapping[str, Callable[[AdminRequest], Awaitable[Message]]]:
-        """What is served; who may sign a page decides which counts."""
-        return {"lifted": self.lifted, "pages": self.list_pages, "page": self.put_page}
 
     def start(self) -> None:
         """Look every now and then; not all Cores at once."""
@@ -121,52 +105,6 @@ class Compaction:
             self._emit("hold.compacted", count=count, detail=f"cause l1, origin {self._me.region}")
         return count
 
-    async def lifted(self, request: AdminRequest) -> Message:
-        """List lifts that no page has yet."""
-        query = decode(LiftedQuery, request.payload)
-        page: list[bytes] = []
-        size = 0
-        for number, record in enumerate(self._revocations.holds.in_order(query.after)):
-            if number % AT_ONCE == AT_ONCE - 1:
-                await asyncio.sleep(0)
-            if record.lift is None:
-                continue
-            size += len(record.lift)
-            if page and (size > PAGE_BYTES or len(page) >= limits.HOLD_PAGE_MAX):
-                return LiftedPage(lifts=page, more=True)
-            page.append(record.lift)
-        return LiftedPage(lifts=page, more=False)
-
-    async def list_pages(self, request: AdminRequest) -> Message:
-        """List the pages of a signer."""
-        query = decode(PagesQuery, request.payload)
-        own = [one for one in self._pages.pages if one.place.signer == query.signer]
-        page: list[bytes] = []
-        size = 0
-        for one in sorted(own, key=lambda each: each.key):
-            if one.key <= query.after:
-                continue
-            size += len(one.raw)
-            if page and (size > PAGE_BYTES or len(page) >= limits.HOLD_PAGE_MAX):
-                return PagesPage(pages=page, more=True)
-            page.append(one.raw)
-        return PagesPage(pages=page, more=False)
-
-    async def put_page(self, request: AdminRequest) -> Message:
-        """Take a page; answers when the region's stream has it. Other regions ask for it."""
-        raw = decode(PutStatement, request.payload).statement
-        try:
-            found = self._me.verifier.lifts(raw)
-            self._pages.take(raw)
-        except Untrusted as error:
-            raise KcmError(Code.FORBIDDEN, str(error)) from None
-        place = Place(found.lifts.cause, found.lifts.origin, found.signer, found.lifts.prefix)
-        while not self._pages.has(place):
-            if self._clock.unix_ms() >= request.deadline_ms:
-                raise KcmError(Code.UNAVAILABLE, "the page counts here, but is not stored yet")
-            await asyncio.sleep(POLL_S)
-        return Empty()
-
     async def _run(self) -> None:
         while not self._closing:
             await asyncio.sleep(self._every_s * (0.5 + self._chance()))
@@ -178,14 +116,18 @@ class Compaction:
                 log.error("paging lifted holds: %s", describe(error))
 
     async def _old(self) -> dict[int, list[bytes]]:
-        """By first byte, the ids of lifted holds that this Core may page."""
-        before_ms = self._clock.unix_ms() - int(self._keep_s * 1000)
+        """By first byte, the ids of lifted holds that this Core may page.
+
+        Their age is this Core's own knowledge: what a lift says of its time anybody may write who
+        may lift.
+        """
+        before = self._clock.elapsed() - self._keep_s
         found: dict[int, list[bytes]] = {}
         for number, record in enumerate(self._revocations.holds.in_order()):
             if number % AT_ONCE == AT_ONCE - 1:
                 await asyncio.sleep(0)
             own = (record.hold.cause, record.hold.origin) == ("l1", self._me.region)
-            if own and record.lift is not None and lifted(record.lift)[0] < before_ms:
+            if own and record.lifted and self._since(record) <= before:
                 found.setdefault(record.hold.id[0], []).append(record.hold.id)
         return found
 

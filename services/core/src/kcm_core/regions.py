@@ -35,6 +35,7 @@ from kcm_schemas.codec import encode
 from kcm_schemas.codes import KcmError
 from kcm_schemas.control import Fence, PullReply, PullRequest
 from kcm_schemas.signed import Kind, read_signed
+from kcm_trust.statements import key_of_page
 from kcm_trust.verify import Untrusted
 
 log = logging.getLogger(__name__)
@@ -235,10 +236,23 @@ class Regions:
         """
         highest = b""
         for count, raw in enumerate(sorted(statements, key=_is_lift), 1):
-            highest = max(highest, self._switch.learn(raw))
+            highest = max(highest, self._learn(raw))
             if count % SLICE == 0 or is_page(raw):
                 await asyncio.sleep(0)
         return highest
+
+    def _learn(self, raw: bytes) -> bytes:
+        """Learn a statement; returns its id, or key. Raises ``Untrusted`` for a hold or lift.
+
+        A page that is not believed here ends nothing here, which keeps nobody from being killed.
+        """
+        if not is_page(raw):
+            return self._switch.learn(raw)
+        try:
+            return self._switch.learn(raw)
+        except Untrusted as error:
+            log.warning("a page of another region is not believed: %s", error)
+            return key_of_page(raw)
 
     async def _stored(self) -> bool:
         """Wait until what is known now is stored; what is learned meanwhile may never end."""

@@ -19,6 +19,7 @@ from kcm_bus.roster_feed import RosterFeed
 from kcm_control.pages import Page
 from kcm_control.registry import Registry
 from kcm_control.revocation import Revocations
+from kcm_schemas import limits
 from kcm_schemas.admin import (
     AdminRequest,
     Empty,
@@ -157,9 +158,10 @@ class Rostering:
                 yield f"lift {record.hold.id.hex()}", record.lift
 
     def _pages(self) -> Iterator[tuple[str, bytes]]:
-        for page in self._lift_pages:
+        for page in list(self._lift_pages):
             place = page.place
-            what = f"lifts {place.cause} {place.origin} {place.prefix:02x} {page.key.hex()[2:10]}"
+            count = len(page.ids) // limits.ID_SIZE
+            what = f"lifts {place.origin} {place.prefix:02x} of {count} {page.key.hex()[2:10]}"
             yield what, page.raw
 
     def _records(self) -> Iterator[tuple[str, bytes]]:

@@ -288,13 +288,13 @@ class Core:
         self._compaction: Final = Compaction(
             membership=membership,
             revocations=revocations,
+            since=self._switch.stored_since,
             pages=self._switch.lifts,
             regions=self._regions,
             clock=clock,
             chance=random.random,
             emit=emit,
         )
-        self._admin.serve("hold", self._compaction.verbs)
         self._vault: Final = vault
         self._leaving: asyncio.Task[None] | None = None
         membership.rosters.listen(self._judge_again)
