@@ -200,7 +200,7 @@ def _stale(aim: Aim) -> None:
 def _pages(aim: Aim) -> None:
     """What a key caused is lifted and paged; then old messages come, and a Core lies in a page."""
     plan = aim.plan
-    plan.page_s, plan.lasts = 0.5, max(plan.lasts, 110.0)
+    plan.page_s, plan.lasts = 0.5, 110.0 + plan.lasts / 1000
     plan.weather = replace(plan.weather, twice=0.3, late=0.1, late_s=6.0, reorder=True)
     aim.kill = replace(aim.kill, at=80.0, lift_after=None)
     aim.only(aim.kill)

@@ -207,6 +207,7 @@ def draw(seed: int, variant: str = "", *, excuse_in_flight: bool = False, focus:
     if not focus:
         _registry(plan, random.Random(f"registry of {seed}"))
     _focus(plan, focus, source)
+    plan.lasts += random.Random(f"length of {seed}").random() / 1000  # a focus may have a fixed one
     if plan.registry:  # else tenants go dark whose record somebody retired has signed
         plan.faults[:] = [one for one in plan.faults if one.kind not in ROSTERS]
     return plan
