@@ -111,3 +111,18 @@ async def test_what_pages_end_is_found_and_listed_from_the_archive(system, monke
         status = await core.kills.place(raw, core.clock.unix_ms() + 5_000)
         assert (status.lifted, core.revocations.killed("acme")) == (True, True)
         assert core.revocations.holds.get(ended[0].id) is None
+
+
+async def test_archived_holds_that_count_no_more_end_no_list(system, monkeypatch):
+    monkeypatch.setattr("kcm_core.kills.ARCHIVED_MAX", 3)
+    core = system.core("core-eu-1")
+    await core.start(regions=False, watch=False)
+    them = some(12)
+    for one in them:
+        core.switch.learn(ended_by(one))
+    core.switch.learn(lifts_of(them))
+    await until(lambda: len(core.memory.archived_between(FIRST, b"\xff" * 16, 99)) == 12)
+    # As if no page named the others any more.
+    core.revocations.turned(0, "l1.eu", them[0].id + them[11].id)
+    found = [view.hold_id for one in await pages(core, everything=True) for view in one.holds]
+    assert found == [them[0].id, them[11].id]

@@ -29,7 +29,7 @@ HINTS: Final = {
     "tenant_killed": "`kcm hold list` shows why; `kcm lift HOLD_ID` ends a hold",
     "tenant_sealed": "the root key does not answer; it opens again by itself when it does",
     "tampered": "is --context-bytes what it was at encryption? else the data was changed",
-    "forbidden": "`kcm inspect FILE` shows whose record it is; an operator needs a role for this",
+    "forbidden": "`kcm roster show` says who has which role; `kcm inspect FILE`, whose a record is",
     "conflict": "choose another name, or a higher --revision; `kcm tenant show` has a tenant's",
     "too_large": "send less at once",
     "busy": "try again",

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from hashlib import sha256
 from itertools import islice
-from typing import Final
+from typing import Final, NamedTuple
 
 from kcm_control import ids
 from kcm_control.holds import HoldRecord
@@ -53,6 +53,13 @@ ASIDE_MAX: Final = 256
 
 _ANYTHING: Final = b"?"
 """In place of a message that expires: what it said is in the archive."""
+
+
+class Archived(NamedTuple):
+    """Holds from the archive, and the last id that was looked at, where there may be more."""
+
+    records: list[HoldRecord]
+    last: bytes | None
 
 
 class LiftPages:
@@ -215,7 +222,7 @@ class LiftPages:
         """The first page that ends a hold, the same one everywhere."""
         return next(iter(self.pages.ending(record.group, record.hold.id)), None)
 
-    async def archived(self, least: bytes, most: bytes, count: int) -> list[HoldRecord]:
+    async def archived(self, least: bytes, most: bytes, count: int) -> Archived:
         """At most ``count`` holds that pages end, by id, both bounds among them.
 
         As far as this Core has what was said of them; in the state in which they were archived.
@@ -224,7 +231,7 @@ class LiftPages:
             found = await asyncio.to_thread(self._memory.archived_between, least, most, count)
         except OSError as error:
             log.error("%s", error)
-            return []
+            return Archived([], None)
         records = []
         for raw in found.values():
             try:
@@ -233,7 +240,7 @@ class LiftPages:
                 continue
             if self._revocations.holds.ends(record):
                 records.append(record)
-        return records
+        return Archived(records, max(found) if len(found) == count else None)
 
     def close(self) -> None:
         """Stop writing."""

@@ -153,7 +153,12 @@ class Admin:
             raise KcmError(Code.MALFORMED, "no such noun and verb")
         allowed, handler = known
         if not roles & allowed:
-            raise KcmError(Code.FORBIDDEN, "the operator has not the role for this")
+            has = " and ".join(sorted(role.value for role in roles)) or "none"
+            takes = " or ".join(sorted(role.value for role in allowed))
+            raise KcmError(
+                Code.FORBIDDEN,
+                f"{request.noun} {request.verb} takes the role {takes}; your roles: {has}",
+            )
         return await handler(request)
 
     async def _put_link(self, request: AdminRequest) -> Message:

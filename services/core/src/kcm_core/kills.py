@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from heapq import merge
 from itertools import islice, takewhile
@@ -206,12 +206,15 @@ class Kills:
         if not query.everything:
             return self._cut(known.in_force(query.after), frozenset(), more=False)
         # Of what pages end the archive has the text, and each is verified again: a few at a time.
-        archived = await self._switch.lifts.archived(query.after, _LAST, ARCHIVED_MAX + 1)
-        more = len(archived) > ARCHIVED_MAX
-        old = {one.hold.id: one for one in archived[:ARCHIVED_MAX] if one.hold.id > query.after}
-        until = max(old) if more else _LAST
-        records = takewhile(lambda one: one.hold.id <= until, known.holds.in_order(query.after))
-        return self._cut(merge(old.values(), records, key=_id), old.keys(), more=more)
+        after = query.after
+        while True:
+            archived = await self._switch.lifts.archived(after, _LAST, ARCHIVED_MAX + 1)
+            old = {one.hold.id: one for one in archived.records if one.hold.id > query.after}
+            records = _through(archived.last or _LAST, known.holds.in_order(query.after))
+            found = list(merge(old.values(), records, key=_id))
+            if found or archived.last is None:
+                return self._cut(found, old.keys(), more=archived.last is not None)
+            after = archived.last  # none of these counts any more
 
     def _cut(
         self, records: Iterable[HoldRecord], ended: AbstractSet[bytes], *, more: bool
@@ -236,7 +239,7 @@ class Kills:
         """Holds that a page ends, as far as this Core has their statements: two at most."""
         digits = 2 * limits.ID_SIZE
         least, most = (bytes.fromhex(prefix.ljust(digits, digit)) for digit in "0f")
-        return await self._switch.lifts.archived(least, most, 2)
+        return (await self._switch.lifts.archived(least, most, 2)).records
 
     def _ended_view(self, record: HoldRecord) -> HoldView:
         view, page = _view(record), self._switch.lifts.ended_by(record)
@@ -408,6 +411,10 @@ class Kills:
         while len(moments) > HOLDS_WATCHED_MAX:
             moments.popitem(last=False)
         return since
+
+
+def _through(last: bytes, records: Iterable[HoldRecord]) -> Iterator[HoldRecord]:
+    return takewhile(lambda one: one.hold.id <= last, records)
 
 
 def _id(record: HoldRecord) -> bytes:
