@@ -60,7 +60,7 @@ def sign(settings: Settings, file: Path, known: Path, key: Path | None, to: Path
 
     new = _draft(file)
     root = None if key is None else _root(key, new.system)
-    before = _known(known, root, key)
+    before, raw = _known(known, root, key), b""
     try:
         follows(before, new)
         if root is not None:
