@@ -8,14 +8,14 @@ import struct
 import types
 from collections.abc import Iterator
 from enum import Enum
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Final, Literal, Union, get_args, get_origin
 
 import kcm_schemas
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 from kcm_schemas import limits
 from kcm_schemas.codec import Message, pack
-from kcm_schemas.control import PullRequest
+from kcm_schemas.control import Lifts, PullRequest
 from kcm_schemas.signed import Signature, Signed
 from pydantic.fields import FieldInfo
 
@@ -34,11 +34,30 @@ def message(model: type[Message]) -> SearchStrategy[Message]:
     fields = {
         name: _any(field.annotation, field.metadata) for name, field in model.model_fields.items()
     }
-    if model is PullRequest:
-        fields["parts"] = st.sampled_from([b"", bytes(limits.PARTS_SIZE)])
     if model is Signed:
         fields["signatures"] = fields["signatures"].map(_by_signer)
-    return st.builds(model, **fields)
+    if model not in _TOGETHER:
+        return st.builds(model, **fields)
+    together = _TOGETHER[model]
+    others = {name: one for name, one in fields.items() if name not in together[0]}
+    return st.builds(lambda some, **rest: model(**some, **rest), together[1], **others)
+
+
+def _page(prefix: int, rests: set[bytes]) -> dict[str, Any]:
+    return {"prefix": prefix, "ids": b"".join(bytes((prefix,)) + one for one in sorted(rests))}
+
+
+_PARTS: Final = (
+    {"parts": b"", "pages": b""},
+    {"parts": bytes(limits.PARTS_SIZE), "pages": bytes(limits.PAGES_SIZE)},
+)
+_RESTS: Final = st.sets(st.binary(min_size=15, max_size=15), min_size=1, max_size=5)
+
+_TOGETHER: Final[dict[type[Message], tuple[set[str], SearchStrategy[dict[str, Any]]]]] = {
+    PullRequest: ({"parts", "pages"}, st.sampled_from(_PARTS)),
+    Lifts: ({"prefix", "ids"}, st.builds(_page, st.integers(0, 255), _RESTS)),
+}
+"""Fields that depend on one another."""
 
 
 def _by_signer(signatures: list[Signature]) -> list[Signature]:
