@@ -205,7 +205,7 @@ class World:
     def said_complete(self, status: HoldStatus, core: str, began: float, roster: int) -> None:
         """A Core says that a kill is complete: nobody may be able to serve whom it reaches."""
         hold_id = status.hold_id
-        if self.oracle.outdated(hold_id, roster):
+        if self.oracle.outdated(hold_id, roster, [one.how for one in status.regions]):
             return
         self.losing.said_complete(status)
         hold = self.oracle.holds[hold_id]

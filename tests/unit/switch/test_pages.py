@@ -330,7 +330,7 @@ async def test_what_comes_back_is_stored_at_once_also_over_its_own_message(syste
     await until(lambda: gateway.revocations.holds.paged_count)
     boot.me.rosters.take(signed(without("core-eu-2")))
     await until(lambda: gateway.me.rosters.version > 1)
-    await until(lambda: gateway.revocations.killed("acme"), within_s=1)
+    await until(lambda: gateway.revocations.killed("acme"))
 
 
 async def test_a_hold_that_came_while_its_page_counted_is_read_again(system, boot):
