@@ -224,3 +224,48 @@ def test_a_file_that_could_not_be_finished_leaves_the_one_before_and_no_other(tm
     assert done.returncode == errno.EFBIG
     assert path.read_bytes() == b"before"
     assert [one.name for one in tmp_path.iterdir()] == ["one.hold"]
+
+
+class OnceFailing:
+    """An archive that cannot be written once."""
+
+    def __init__(self) -> None:
+        self.has: dict[bytes, bytes] = {}
+        self.fails = 1
+
+    def put(self, statements):
+        if self.fails:
+            self.fails -= 1
+            raise OSError(errno.ENOSPC, "full")
+        self.has |= statements
+
+    def get(self, hold_ids):
+        return {one: self.has[one] for one in hold_ids if one in self.has}
+
+    def between(self, least, most, count):
+        return {}
+
+
+async def test_what_could_not_be_archived_stays_and_is_tried_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(remembering, "RETRY_S", 0.001)
+    archive = OnceFailing()
+    files = HoldFiles(tmp_path, archive=archive)
+    files.remember(ID, b"lifted")
+    files.archive(ID, b"lifted")
+    assert files.archived([ID]) == {ID: b"lifted"}
+    async with asyncio.timeout(30):
+        while files.archiving(ID):
+            await asyncio.sleep(0.001)
+    assert archive.has == {ID: b"lifted"}
+    await files.close()
+    assert HoldFiles(tmp_path).recall() == []
+
+
+async def test_a_hold_that_is_in_force_again_keeps_its_file(tmp_path):
+    files = HoldFiles(tmp_path)
+    files.remember(ID, b"lifted")
+    files.archive(ID, b"lifted")
+    assert not files.kept(ID, b"lifted")
+    files.remember(ID, b"held")
+    await files.close()
+    assert HoldFiles(tmp_path).recall() == [b"held"]

@@ -225,7 +225,7 @@ class HoldFiles:
             results = await self._run(partial(self._try, batch))
             for hold_id, trouble in results.items():
                 self._note(hold_id, batch[hold_id], trouble)
-            if not self._unkept:
+            if not self._unkept and not self._old:
                 wait = RETRY_S
 
     async def _put_away(self) -> bool:
@@ -248,7 +248,7 @@ class HoldFiles:
             for hold_id in batch:
                 self._remove(self._directory / f"{hold_id.hex()}{_SUFFIX}")
         except OSError as error:
-            log.error("lifted holds are not archived, and are read again at the start: %s", error)
+            log.error("lifted holds are not in the archive yet, it is tried again: %s", error)
             return False
         return True
 
