@@ -253,9 +253,9 @@ async def test_what_could_not_be_archived_stays_and_is_tried_again(tmp_path, mon
     files.remember(ID, b"lifted")
     files.archive(ID, b"lifted")
     assert files.archived([ID]) == {ID: b"lifted"}
-    async with asyncio.timeout(30):
-        while files.archiving(ID):
-            await asyncio.sleep(0.001)
+    done = asyncio.Event()
+    files.listen(lambda _: done.set() if not files.archiving(ID) else None)
+    await asyncio.wait_for(done.wait(), 30)
     assert archive.has == {ID: b"lifted"}
     await files.close()
     assert HoldFiles(tmp_path).recall() == []
