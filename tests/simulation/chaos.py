@@ -58,6 +58,7 @@ class Chaos:
         world.gone_s = 0.0
         world.answers_s = 0.0
         world.muted = False
+        world.unheard.clear()
         world.stuck.clear()
         world.network.weather = Weather()
         world.network.cut_sides.clear()

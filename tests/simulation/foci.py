@@ -308,12 +308,42 @@ def _new_roster(aim: Aim) -> None:
     aim.add("new-roster", -aim.source.uniform(4.05, 4.5), aim.source.choice((0.1, 3.0)))
 
 
-def _lost_repair(aim: Aim) -> None:
-    """A region that hears no broadcast learns of a hold, and forgets it with all that knew it."""
-    _stage(aim, 10.0)
+def _unheard_region(aim: Aim) -> None:
+    """A region asks the others and does not answer; a roster that ends a lift is not brought there.
+
+    Who killed and lifted is retired.
+    """
+    _unheard(aim)
+    aim.add("unbrought-roster", -4.0, 0.0)
+
+
+def _unheard_core(aim: Aim) -> None:
+    """The same, but one of two Cores there has the roster, and cannot pass it on."""
+    _unheard(aim)
+    plan, name = aim.plan, f"core-{aim.region}-1"
+    first = next(one for one in plan.members if one.name == f"core-{aim.region}-0")
+    plan.members.append(replace(first, name=name))
+    plan.rates.setdefault(name, 1.0)
+    plan.wall_s.setdefault(name, 0.0)
+    aim.add("late-rosters", -4.0, aim.plan.lasts)
+
+
+def _unheard(aim: Aim) -> None:
+    _pair(aim, 6.0)
+    plan, lasts = aim.plan, 2 * aim.timing.partition_grace_s + 30
+    aim.kill = replace(aim.kill, at=40.0, lift_after=1.5, scope="tenant", region_pick=0.0)
+    aim.only(aim.kill)
+    aim.add("unheard-region", -5.0, lasts)
+    aim.add("new-roster", -6.0, 0.1)
+    plan.lasts = aim.kill.at + lasts + 10.0 + plan.lasts / 1000
+
+
+def _pair(aim: Aim, lease_s: float) -> None:
+    """Two regions that have every tenant, calm, and hear each other every three seconds."""
+    _stage(aim, lease_s)
     plan, region, home = aim.plan, aim.region, "us" if aim.region == "eu" else "eu"
     plan.regions[:] = sorted((region, home))
-    plan.timing = replace(
+    aim.plan.timing = replace(
         aim.timing, renew_every_s=0.4, partition_grace_s=10.0, hyok_grace_s=10.0, pull_every_s=3.0
     )
     plan.tenants = [replace(one, regions=(home, region), policy="all") for one in plan.tenants]
@@ -325,6 +355,11 @@ def _lost_repair(aim: Aim) -> None:
     for one in plan.members:
         plan.rates.setdefault(one.name, 1.0)
         plan.wall_s.setdefault(one.name, 0.0)
+
+
+def _lost_repair(aim: Aim) -> None:
+    """A region that hears no broadcast learns of a hold, and forgets it with all that knew it."""
+    _pair(aim, 10.0)
     aim.only(replace(aim.kill, scope="tenant", region_pick=0.0))
     aim.add("mute", 0.1, 0.0)
     aim.add("lose-repair", 0.1, 0.0)
@@ -358,6 +393,8 @@ FOCI: Final[dict[str, Callable[[Aim], None]]] = {
     "stale": _stale,
     "suspend": _suspend,
     "two-operators": _two_operators,
+    "unheard-core": _unheard_core,
+    "unheard-region": _unheard_region,
     "unheard-renewals": _unheard_renewals,
 } | MOVING
 """By name."""

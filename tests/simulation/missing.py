@@ -127,6 +127,17 @@ def mute(world: World, fault: Fault) -> None:
     world.muted = True
 
 
+def unheard_region(world: World, fault: Fault) -> None:
+    """It asks and hears the others, and does not answer them: so it has all that they hold."""
+    world.unheard.add(fault.region)
+    world.loop.after(fault.lasts, world.unheard.discard, fault.region)
+
+
+def unbrought_roster(world: World, fault: Fault) -> None:
+    """The next roster is not brought to a region before everything is mended."""
+    world.rosters.unbrought.add(fault.region)
+
+
 def lose_repair(world: World, fault: Fault) -> None:
     """Another region's hold is stored here, and lost again with all that knew of it.
 
@@ -182,5 +193,7 @@ MISSING: Final[dict[str, Callable[[World, Fault], None]]] = {
     "replay-first": replay_first,
     "stay-away": stay_away,
     "strand": strand,
+    "unbrought-roster": unbrought_roster,
+    "unheard-region": unheard_region,
 }
 """By name."""

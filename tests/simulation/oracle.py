@@ -25,7 +25,7 @@ the region accepted.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from kcm_bus.learning import to_record
@@ -181,11 +181,10 @@ class Oracle:
         hold_id: bytes,
         asked_at: float | None = None,
         roster: int = 1,
-        ways: Collection[str] = (),
     ) -> None:
         """A kill was reported complete to whoever asked, by a Core with this roster."""
         facts = self.holds[hold_id]
-        if facts.complete_at is None and not self.outdated(hold_id, roster, ways):
+        if facts.complete_at is None and not self.outdated(hold_id, roster):
             facts.complete_at = self._loop.now
             facts.asked_at = self._loop.now if asked_at is None else asked_at
             self.note(f"hold {hold_id.hex()[:8]} complete")
@@ -273,14 +272,9 @@ class Oracle:
         """A region's stream went back to before it had it."""
         self._roster_at.pop(region, None)
 
-    def outdated(self, hold_id: bytes, roster: int, ways: Collection[str] = ()) -> bool:
-        """Whether a Core's word on a hold is by a roster by which it may be lifted.
-
-        Or says nothing of a region but that its fences have ended: there the hold may be known, and
-        be lifted by the roster before (``docs/limitations.md``).
-        """
-        unheard = roster < self._judge.roster.version or "fence-ended" in ways
-        return self.holds[hold_id].void and unheard
+    def outdated(self, hold_id: bytes, roster: int) -> bool:
+        """Whether a Core's word on a hold is by a roster by which it may be lifted."""
+        return self.holds[hold_id].void and roster < self._judge.roster.version
 
     def _void(self, facts: HoldFacts) -> None:
         """Whoever has not heard of the highest roster takes this hold for lifted."""

@@ -219,7 +219,7 @@ class Operator(Person):
             asked_at = self.world.loop.now
             said = await self._once(home, "status", hold_id)
             if said is not None and said[0] and not said[1]:
-                self.world.oracle.complete(hold_id, asked_at, said[4], said[3])
+                self.world.oracle.complete(hold_id, asked_at, said[4])
                 clocked = {"lease-ended", "fence-ended"} & set(said[3])
                 way = "by the clock" if clocked else "by receipts"
                 self.world.coverage.saw(f"a kill complete {way}")
@@ -229,9 +229,7 @@ class Operator(Person):
 
     def _enough(self, hold_id: bytes, said: list[Any]) -> bool:
         """Whether a kill is complete or lifted; not by the word of who judges by an old roster."""
-        return bool(said[0] or said[1]) and not self.world.oracle.outdated(
-            hold_id, said[4], said[3]
-        )
+        return bool(said[0] or said[1]) and not self.world.oracle.outdated(hold_id, said[4])
 
     async def _until(self, raw: bytes, home: str, enough: Any) -> None:
         """Say it again, elsewhere too, until somebody says that it was enough."""

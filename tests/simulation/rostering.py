@@ -47,6 +47,8 @@ class Rostering:
         """Regions in which somebody asks again for what does not count as lifted any more."""
         self._missing: set[str] = set()
         """Regions to which nobody has brought it yet."""
+        self.unbrought: Final[set[str]] = set()
+        """Regions to which nobody brings it before everything is mended."""
 
     @property
     def retired(self) -> bool:
@@ -95,9 +97,9 @@ class Rostering:
         world.oracle.left(self._verifiers.of(roster, self._lasting), name)
         regions = world.random.sample(world.plan.regions, len(world.plan.regions))
         self._missing = set(regions)
-        late = regions[-1] if len(regions) > 1 and world.random.random() < 0.5 else ""
+        late = {regions[-1]} if len(regions) > 1 and world.random.random() < 0.5 else set()
         for region in regions:
-            if region != late:
+            if region not in (self.unbrought or late):
                 world.loop.after(lasts * world.random.random(), self._bring, region)
 
     def heal(self) -> None:

@@ -101,6 +101,8 @@ class World:
         self.gone_s = 0.0
         """Seconds for which the next Core is gone that has just accepted a record; 0: none is."""
         self.muted = False
+        self.unheard: set[str] = set()
+        """Regions whose Cores answer nobody elsewhere."""
         """Whether broadcasts of holds never leave."""
         self.answers_s = 0.0
         """Seconds by which every answer of a Core is late."""
@@ -205,7 +207,7 @@ class World:
     def said_complete(self, status: HoldStatus, core: str, began: float, roster: int) -> None:
         """A Core says that a kill is complete: nobody may be able to serve whom it reaches."""
         hold_id = status.hold_id
-        if self.oracle.outdated(hold_id, roster, [one.how for one in status.regions]):
+        if self.oracle.outdated(hold_id, roster):
             return
         self.losing.said_complete(status)
         hold = self.oracle.holds[hold_id]
@@ -260,6 +262,8 @@ class World:
                     self.coverage.saw("the issuer dies before the acknowledgement")
                     self._end_soon(self.running[name])
             return not self.muted
+        if any(packet.subject.startswith(f"{subjects.CTL}.pull.{one}.") for one in self.unheard):
+            return False
         if self.armed["hold-reply"] and self._is_reply(sender, packet):
             self.armed["hold-reply"] -= 1
             self.coverage.saw("a message held between check and send")

@@ -230,6 +230,7 @@ class Core:
         self.rosters = RosterFeed(
             self.me, ControlLog(world.bus, self.me.region, world.clock),  # type: ignore[arg-type]
             Refusals("control", self._emit, world.clock), self._emit, randomness,
+            world.clock,
         )  # fmt: skip
         rostering = Rostering(
             membership=self.me, rosters=self.rosters, feed=feed, registry=self.registry,

@@ -128,7 +128,7 @@ ROWS: Final = [
     Row(
         "fence",
         Kind.FENCE,
-        Fence(region="eu", other="us", position=1, nonce=ID, stored=0, hold=ID),
+        Fence(region="eu", other="us", position=1, nonce=ID, stored=0, hold=ID, roster=1),
         V.fence,
         CORES_EU,
     ),

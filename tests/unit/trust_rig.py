@@ -137,6 +137,7 @@ def pull_reply(region: str) -> PullReply:
     fields: dict[str, Any] = {"region": region, "nonce": ID}
     return PullReply(
         **fields,
+        roster=1,
         same=False,
         more=False,
         position=9,

@@ -140,7 +140,8 @@ class Fence(Message):
     ``nonce`` is the one of the lease record that lies there: where another one does, the stream
     went back, and the fence says nothing. ``stored`` is the highest sequence at which a hold lies
     that the writer knows, and ``hold`` that hold's id (zeros: there is none): whoever was not
-    delivered that one there lacks something that the fence vouches for.
+    delivered that one there lacks something that the fence vouches for. ``roster`` is the version
+    by which ``other`` judged what it holds: whoever has a lower one may take it for lifted.
     """
 
     region: Name
@@ -149,6 +150,7 @@ class Fence(Message):
     nonce: Id
     stored: U64
     hold: Id
+    roster: U32
 
 
 class Proof(Message):
@@ -221,10 +223,12 @@ class PullReply(Message):
     ``held_ms`` is for how long who answers has known the hold in that place, and ``watched_ms`` for
     how long it had missed nothing of the stream before. ``reached`` is over what it knows of the
     tenants that the hold reaches, and ``settled`` says that no Core of the region knows others.
+    ``roster`` is the highest version that the region's stream has: by it all of this is judged.
     """
 
     region: Name
     nonce: Id
+    roster: U32
     same: bool
     more: bool
     position: U64

@@ -69,6 +69,7 @@ VARIANTS: Final[dict[str, Variant]] = {
     "accepted-unshown": _by(registry.accepted_unshown, "moved-unshown"),
     "active-instead-of-generation": _set("active-instead-of-generation", "moment"),
     "anchor-at-the-last-write": _by(leases.anchor_at_the_last_write, "gaps"),
+    "believes-any-fence": _by(rosters.believes_any_fence, "unheard-core"),
     "blind-put": _by(puts.blind_put, "rollback"),
     "cause-ignored": _by(holds.cause_ignored, "held-key"),
     "clock-stands-in-suspend": Variant(
@@ -83,6 +84,7 @@ VARIANTS: Final[dict[str, Variant]] = {
     "endless-proofs": _by(leases.endless_proofs, "silent-key"),
     "epoch-merge": _set("epoch-merge", "two-operators"),
     "fence-without-highest-hold": _by(leases.fence_without_highest_hold, "lost-repair"),
+    "fence-of-any-roster": _by(rosters.fence_of_any_roster, "unheard-region"),
     "first-of-another-era": _by(kills.first_of_another_era, "another-era"),
     "first-zero-exempts": _by(kills.first_zero_exempts, "replayed-first"),
     "gap-after-rollback": _by(leases.gap_after_rollback, "rollback"),

@@ -41,6 +41,27 @@ def retired_holds_end(instance: Instance) -> None:
     learning.judge_again = without_theirs
 
 
+def fence_of_any_roster(instance: Instance) -> None:
+    """A region is fenced by whoever has all that it holds, by whichever roster it counts there."""
+    regions: Any = getattr(instance, "regions", None)
+    if regions is None:
+        return
+    pull = regions._pull
+
+    async def by_any(*what: Any) -> Any:
+        reply = await pull(*what)
+        return None if reply is None else reply.model_copy(update={"roster": 0})
+
+    regions._pull = by_any
+
+
+def believes_any_fence(instance: Instance) -> None:
+    """A fence vouches for everybody who reads it, by whichever roster they judge."""
+    switch: Any = instance.switch
+    believe = switch._on_fence
+    switch._on_fence = lambda fence: believe(fence.model_copy(update={"roster": 0}))
+
+
 def lower_roster_counts(instance: Instance) -> None:
     """A kill is complete when everybody has purged, by whichever roster they judge now."""
     kills: Any = getattr(instance, "kills", None)

@@ -207,7 +207,7 @@ async def test_another_region_says_for_how_long_it_watched_and_who_was_silent(sy
 def fence(mark, highest):
     statement = Fence(
         region="eu", other="us", position=mark.sequence, nonce=mark.nonce,
-        stored=highest.sequence, hold=highest.nonce,
+        stored=highest.sequence, hold=highest.nonce, roster=1,
     )  # fmt: skip
     return subjects.control_fence("eu", "us"), signed(Kind.FENCE, statement, "core-eu-1")
 

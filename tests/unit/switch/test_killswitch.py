@@ -228,7 +228,7 @@ async def with_mark(system, name="gw-eu-1"):
     return boot, await boot.switch.caught_up()
 
 
-def fence(mark, region="eu", other="us", highest=NOWHERE):
+def fence(mark, region="eu", other="us", highest=NOWHERE, roster=1):
     return Fence(
         region=region,
         other=other,
@@ -236,6 +236,7 @@ def fence(mark, region="eu", other="us", highest=NOWHERE):
         nonce=mark.nonce,
         stored=highest.sequence,
         hold=highest.nonce,
+        roster=roster,
     )
 
 
@@ -266,6 +267,15 @@ async def test_a_fence_that_nobody_may_sign_is_ignored(system, signer, region):
     assert not boot.knowledge.knows("us")
     assert not boot.knowledge.knows("ap")
     assert boot.count("trust.refused") == 1
+
+
+async def test_a_fence_of_a_region_with_a_higher_roster_is_not_believed(system):
+    """What holds there may be lifted by the roster that counts here."""
+    boot, mark = await with_mark(system)
+    fence_entry(boot, fence(mark, roster=boot.me.rosters.version + 1), "core-eu-1")
+    await settled()
+    assert not boot.knowledge.knows("us")
+    assert boot.count("trust.refused") == 0
 
 
 async def test_a_fence_with_a_mark_of_another_history_is_not_believed(system):

@@ -35,7 +35,7 @@ async def answering(system, region, answer):
     async def on_pull(message):
         request = VERIFIER.pull(message.data)
         fields = {
-            "region": region, "nonce": request.nonce, "same": False, "more": False,
+            "region": region, "nonce": request.nonce, "roster": 1, "same": False, "more": False,
             "position": 9, "durable_at": 0, "held_ms": 0, "watched_ms": 0,
             "reached": bytes(32), "settled": True, "lifted": False, "holds": [], "boots": [],
         }  # fmt: skip
@@ -378,8 +378,9 @@ def test_the_largest_reply_fits_into_a_message():
             lease_ms=1 << 31, silent_ms=1 << 31, roster=1)
     ] * BOOTS_MAX  # fmt: skip
     reply = PullReply(
-        region="eu", nonce=bytes(16), same=False, more=True, position=1, durable_at=1,
-        held_ms=1 << 31, watched_ms=1 << 31, reached=bytes(32), settled=True, lifted=False,
+        region="eu", nonce=bytes(16), roster=1 << 31, same=False, more=True, position=1,
+        durable_at=1, held_ms=1 << 31, watched_ms=1 << 31, reached=bytes(32), settled=True,
+        lifted=False,
         holds=[bytes(limits.SIGNED_HOLD_MAX)]
         * (regions_module.PAGE_BYTES // limits.SIGNED_HOLD_MAX),
         boots=boots,

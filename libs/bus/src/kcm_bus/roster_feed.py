@@ -12,7 +12,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine
 from hashlib import sha256
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from kcm_schemas import subjects
 from kcm_schemas.codes import Code, KcmError
@@ -21,7 +21,7 @@ from kcm_trust.lasting import PAGE_BYTES, PAGES_MAX, Staged, page_count, pages
 from kcm_trust.rosters import entries, name_of
 from kcm_trust.verify import Untrusted, Verifier
 
-from kcm_bus.clock import Randomness
+from kcm_bus.clock import Clock, Randomness
 from kcm_bus.emitting import Emit
 from kcm_bus.membership import Membership
 from kcm_bus.ports import Entry, Log
@@ -36,6 +36,14 @@ RETRY_S: Final = 1.0
 """Seconds after which what could not be written, kept or fetched is tried again."""
 
 
+class _Place(NamedTuple):
+    """Where something lies, its SHA-256, and since when it is known to lie there."""
+
+    sequence: int
+    digest: bytes
+    noted: float
+
+
 class RosterFeed:
     """Takes rosters and lists over from the stream, and keeps them there."""
 
@@ -46,15 +54,19 @@ class RosterFeed:
         refusals: Refusals,
         emit: Emit,
         randomness: Randomness,
+        clock: Clock,
     ) -> None:
         self._me: Final = membership
+        self._clock: Final = clock
         self._stream: Final = stream
         self._refusals: Final = refusals
         self._emit: Final = emit
         self._random: Final = randomness
         self._staged: Final = Staged()
-        self._places: dict[str, tuple[int, bytes]] = {}
-        """Where something lies in the stream, and its SHA-256."""
+        self._places: dict[str, _Place] = {}
+        """Where something lies in the stream."""
+        self._outbid = 0
+        """The highest version that the root signed, and that must not follow the one known here."""
         self._made: tuple[Verifier | None, dict[str, bytes]] = (None, {})
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._closing = False
@@ -114,12 +126,31 @@ class RosterFeed:
     @property
     def stored(self) -> bool:
         """Whether the stream has the roster that counts here, and every list of it that is here."""
-        seen = {at: digest for at, (_, digest) in self._places.items()}
-        return all(seen.get(at) == digest for at, digest in self._digests().items())
+        return all(self._stored(at) is not None for at in self._digests())
+
+    @property
+    def stored_since(self) -> float:
+        """Since when the stream is known to have the roster that counts; infinity: it lacks it.
+
+        Whoever reads the stream behind that place judges by this roster, or by a higher one.
+        """
+        if not self._me.rosters.raw:
+            return float("-inf")  # it was never signed: nobody has it from a stream
+        place = self._stored(subjects.control_roster(self._me.region))
+        return float("inf") if place is None else place.noted
+
+    @property
+    def highest(self) -> int:
+        """The highest version that counts here, or that the root signed and the stream has."""
+        return max(self._me.rosters.version, self._outbid)
+
+    def _stored(self, subject: str) -> _Place | None:
+        place, digest = self._places.get(subject), self._digests().get(subject)
+        return place if place is not None and place.digest == digest else None
 
     def forget(self, above: int) -> None:
         """What lies above a sequence may be lost: what the stream lacks is written again."""
-        kept = {at: place for at, place in self._places.items() if place[0] <= above}
+        kept = {at: place for at, place in self._places.items() if place.sequence <= above}
         if len(kept) < len(self._places):
             self._places = kept
             self.mend()
@@ -137,6 +168,7 @@ class RosterFeed:
         try:
             rosters.take(raw)
         except Untrusted as error:
+            self._outbid = max(self._outbid, rosters.outbid_by(raw))
             self._refusals.record(error)
         except KcmError:
             log.warning("the roster counts and is not on the disk yet")
@@ -152,7 +184,10 @@ class RosterFeed:
                 return
 
     def _note(self, subject: str, sequence: int, data: bytes) -> None:
-        self._places[subject] = (sequence, sha256(data).digest())
+        place = _Place(sequence, sha256(data).digest(), self._clock.elapsed())
+        known = self._places.get(subject)
+        if known is None or known[:2] != place[:2]:
+            self._places[subject] = place
 
     def _on_roster(self, name: str) -> bool:
         return any(name == name_of(one) for one in entries(self._me.verifier.roster))

@@ -160,13 +160,12 @@ class Rosters:
             self._keep(lambda files: files.write(raw))
             self._kept = True
 
-    def outbid_by(self, raw: bytes) -> bool:
-        """Whether the root signed this one with a higher version, may it follow or not."""
+    def outbid_by(self, raw: bytes) -> int:
+        """The higher version with which the root signed this one, may it follow or not; or 0."""
         try:
-            verify_roster(raw, self._root, self.version + 1)
+            return verify_roster(raw, self._root, self.version + 1).version
         except Untrusted:
-            return False
-        return True
+            return 0
 
     def examine(self, raw: bytes) -> Roster:
         """A roster that may take the place of the one that counts; raises ``Untrusted``."""

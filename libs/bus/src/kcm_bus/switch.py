@@ -102,7 +102,9 @@ class KillSwitch:
         self._looking: asyncio.TimerHandle | None = None
         self._listeners: tuple[OnFence, OnProof] = (_ignore, _ignore)
         self._purge: Final = purge
-        self.rosters: Final = RosterFeed(membership, stream, self._refusals, emit, randomness)
+        self.rosters: Final = RosterFeed(
+            membership, stream, self._refusals, emit, randomness, clock
+        )
         membership.rosters.listen(self._judge_again)
         self.learning: Final = Learning(
             membership, revocations, purge, emit, clock, self._changed, self._refusals.record
@@ -271,14 +273,16 @@ class KillSwitch:
         ``hold_id`` may be unknown. Its place is looked up *before* the boots are read: the other
         way round, a boot that began between the two would be missing, and the kill complete
         without it. Where it moved meanwhile, or more boots were refused than there is room for, it
-        is not durable yet. Raises ``unavailable``.
+        is not durable yet. Nor is it while the stream lacks the roster by which it counts: another
+        Core of the region may take it for lifted. Raises ``unavailable``.
         """
         before = self.durable_at(hold_id)
         mark = await self.caught_up()
         now, boots = self._clock.elapsed(), self.record.boots
         record = self._revocations.holds.get(hold_id)
         place = None if record is None else self._durable.placed(record)
-        if record is None or place is None:
+        judged_since = self.rosters.stored_since
+        if record is None or place is None or judged_since > now:
             return mark.sequence, RegionFacts(0, boots.on_record(now), settled=False)
         if place.sequence != before or before >= mark.sequence:
             return mark.sequence, RegionFacts(0, boots.on_record(now), settled=False)
@@ -288,7 +292,7 @@ class KillSwitch:
         return mark.sequence, RegionFacts(
             durable_at,
             found,
-            now - place.noted,
+            now - max(place.noted, judged_since),
             watched_s,
             self._revocations.reached(record),
             settled=self._knowledge.registry.until(now) == FOREVER,
@@ -390,6 +394,8 @@ class KillSwitch:
     def _on_fence(self, fence: Fence) -> None:
         if fence.region != self._me.region:
             raise Untrusted("a fence of another region")
+        if fence.roster > self._me.rosters.version:
+            return  # what the other region holds may count as lifted here alone
         mark, highest = Mark(fence.position, fence.nonce), Mark(fence.stored, fence.hold)
         if self._knowledge.fenced(fence.other, mark, highest):
             self._listeners[0](fence)

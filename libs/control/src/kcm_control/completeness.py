@@ -17,8 +17,9 @@ that started a second ago knows only itself. Then the region is complete once th
 ended since ``k``.
 
 A region that cannot be reached counts once the fences of everybody in it have ended, which they do
-when it has not heard, for a grace, of enough regions that have the hold. Under ``local`` they never
-end. Nor do they count for a tenant that is not known here: its fence set may be anything.
+when it has not heard, for a grace, of enough regions that have the hold and the roster by which it
+counts: nobody fences a region that judges by a higher roster than the own one. Under ``local`` they
+never end. Nor do they count for a tenant that is not known here: its fence set may be anything.
 """
 
 from __future__ import annotations
@@ -45,11 +46,12 @@ HowRegion = Literal["durable", "watching", "differing", "fence-ended", "unbounde
 class RegionFacts:
     """What a region said after the hold was durable there (``durable_at`` 0: it is not).
 
-    ``since_s`` is for how long who says so has known that it is: the timer that counts out a boot
-    that says nothing. ``watched_s`` is for how long it had followed the stream before, and missed
-    nothing. Both are at most what has passed. ``reached`` is over what is known there of the
-    tenants that the hold reaches; ``settled``: no Core of the region knows others. ``roster`` is
-    the version by which whoever concludes from this judges.
+    ``since_s`` is for how long who says so has known that it is, and that the stream has the roster
+    by which it counts: the timer that counts out a boot, or a region, that says nothing.
+    ``watched_s`` is for how long it had followed the stream before, and missed nothing. Both are at
+    most what has passed. ``reached`` is over what is known there of the tenants that the hold
+    reaches; ``settled``: no Core of the region knows others. ``roster`` is the version by which
+    whoever concludes from this judges.
     """
 
     durable_at: int

@@ -82,6 +82,7 @@ class Auditor:
             Refusals("control", self._emitter.emit, clock),
             self._emitter.emit,
             SystemRandomness(),
+            clock,
         )
         self._recorder: Final = Recorder(
             membership, trust, self._journal, book, watch, clock, self._alarm

@@ -329,8 +329,9 @@ class Kills:
         reply = await self._regions.facts(region, record.hold.id)
         if reply is None:
             return None
+        judged_alike = reply.lifted == record.lifted and reply.roster >= self._me.rosters.version
         return RegionFacts(
-            reply.durable_at if reply.lifted == record.lifted else 0,
+            reply.durable_at if judged_alike else 0,
             reply.boots,
             self._timing.surely_s(reply.held_ms),
             self._timing.surely_s(reply.watched_ms),

@@ -3,7 +3,8 @@
 A Core notes its own latest mark, asks the other region for everything that it holds, and a Core
 there answers behind an own write of its own that began after the question arrived. What was missing
 is stored here until it is acknowledged; only then does the fence say that, when our stream stood at
-the mark, we knew everything of that region.
+the mark, we knew everything of that region. Nobody fences a region that judges by a higher roster
+than the own one: a hold that counts there may be lifted here.
 
 The Cores of a region share this work: who hears a fence that somebody else wrote waits with its own
 question.
@@ -32,7 +33,7 @@ from kcm_control.revocation import Revocations
 from kcm_control.timing import Timing
 from kcm_schemas import limits, subjects
 from kcm_schemas.codec import encode
-from kcm_schemas.codes import KcmError
+from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.control import Fence, PullReply, PullRequest
 from kcm_schemas.signed import Kind, read_signed
 from kcm_trust.statements import key_of_page
@@ -105,11 +106,14 @@ class Regions:
         self._chance: Final = chance
         self._closing = False
         self._budgets: Final = Budgets()
+        self._emit: Final = emit
         self._refusals: Final = Refusals("pulls", emit, clock)
         self._fenced: dict[str, float] = {}
         self._same: dict[str, float] = {}
         """When each region was asked last of those times at which it knew what was known here."""
         self._stated: dict[str, Fence] = {}
+        self._lacking: dict[str, int] = {}
+        """The higher roster that another region said to have, last."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._asked: set[str] = set()
         self._answering: set[asyncio.Task[None]] = set()
@@ -195,35 +199,56 @@ class Regions:
             return True
         try:
             mark = await self._switch.record.renew()
-            if not await self._learn_from(other):
+            roster = await self._learn_from(other)
+            if roster is None or not await self._stored():
                 return False
-            if not await self._stored():
-                return False
-            await self._fence(other, mark)
+            await self._fence(other, mark, roster)
         except Exception as error:  # noqa: BLE001 - who stops asking misses what was lost
             log.warning("region %s could not be asked: %s", other, describe(error))
             return False
         self._fenced[other] = self._clock.elapsed()
         return True
 
-    async def _learn_from(self, region: str) -> bool:
-        after = FIRST
+    async def _learn_from(self, region: str) -> int | None:
+        """Learn all that a region holds: the roster by which it counts, or ``None``: not all."""
+        after, roster = FIRST, 0
         for _ in range(PAGES_MAX):
             asked = self._clock.elapsed()
             reply = await self._pull(region, FIRST, after, self._known())
             if reply is None:
-                return False
+                return None
+            roster = max(roster, reply.roster)
+            if roster > self._me.rosters.version:
+                # What counts there by its roster may be lifted by this one: no fence says more.
+                self._behind(region, roster)
+                return None
             try:
                 after = await self._learn_all(reply.holds) or after
             except Untrusted as error:
                 # Whatever follows is not reached any more: no fence may say that it was.
                 log.warning("a hold of region %s was not believed: %s", region, error)
-                return False
+                return None
             if reply.same:
                 self._same[region] = asked
             if reply.same or not reply.more:
-                return True
-        return False
+                return roster
+        return None
+
+    def _behind(self, region: str, roster: int) -> None:
+        """Say once for each roster that this region lacks it."""
+        if self._lacking.get(region) == roster:
+            return
+        self._lacking[region] = roster
+        mine = self._me.rosters.version
+        log.error(
+            "region %s judges by roster %d, this one by %d: tenants that both serve go dark here "
+            "until it is brought: kcm roster put",
+            region,
+            roster,
+            mine,
+        )
+        detail = f"region {region} has version {roster}, this one {mine}"
+        self._emit("roster.behind", code=Code.UNAVAILABLE, detail=detail)
 
     def _known(self) -> Known:
         return Known(self._revocations.holds.parts, self._switch.lifts.pages.digests)
@@ -267,7 +292,7 @@ class Regions:
             await asyncio.sleep(STORE_POLL_S)
         return True
 
-    async def _fence(self, other: str, mark: Mark) -> None:
+    async def _fence(self, other: str, mark: Mark, roster: int) -> None:
         highest = self._switch.highest_hold()
         fence = Fence(
             region=self._me.region,
@@ -276,6 +301,7 @@ class Regions:
             nonce=mark.nonce,
             stored=highest.sequence,
             hold=highest.nonce,
+            roster=roster,
         )
         body = encode(self._me.identity.sign(Kind.FENCE, fence))
         await self._stream.put(subjects.control_fence(self._me.region, other), body)
@@ -332,6 +358,7 @@ class Regions:
             reply = PullReply(
                 region=self._me.region,
                 nonce=request.nonce,
+                roster=self._switch.rosters.highest,
                 same=theirs == known,
                 more=more,
                 position=position,
