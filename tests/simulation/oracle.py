@@ -109,8 +109,6 @@ class Oracle:
         self.revived: Final[list[HoldFacts]] = []
         """Holds whose lift counts no more by the highest roster."""
         self._running: dict[Operation, str] = {}
-        self._purged: dict[str, float] = {}
-        """When somebody last purged a tenant."""
         self._overtaken: set[Operation] = set()
         keys.on_answer.append(self._key_answered)
 
@@ -310,7 +308,6 @@ class Oracle:
 
     def purged(self, instance: str, boot: bytes, tenant: str) -> int:
         """An instance purges a tenant; returns how many operations that overtakes."""
-        self._purged[tenant] = self._loop.now
         reached = [
             operation
             for operation, owner in self._running.items()
@@ -389,18 +386,13 @@ class Oracle:
         if now > limit + SLACK_S:
             self._broken(2, f"{said}, accepted; the bound of the key was {limit:.4f}")
 
-    def refused(self, tenant: str, region: str, code: Code, sent_at: float = 0.0) -> None:
-        """A client is refused: invariant 7.
-
-        What is under way when a tenant's record changes is refused as if the tenant were killed.
-        """
+    def refused(self, tenant: str, region: str, code: Code) -> None:
+        """A client is refused: invariant 7."""
         if code in RETRYABLE:
             return
         if code in (Code.UNKNOWN_TENANT, Code.UNKNOWN_SERVICE) and region in self.damaged:
             return
         killed = code is Code.TENANT_KILLED
-        if killed and self.links.moved(tenant) and self._purged.get(tenant, 0.0) >= sent_at:
-            return
         facts = self.tenants[tenant]
         if not (killed and any(self.may_reach(h, facts) for h in self.holds.values())):
             self._broken(7, f"{tenant} is refused in {region} with {code.value}")

@@ -129,7 +129,7 @@ class Client(Person):
             lease_ms, done = read(await bus.request(subject, body, self._waits_s))
         except KcmError as error:
             self.refusals[tenant.name] = error.code.value
-            world.oracle.refused(tenant.name, self.region, error.code, began)
+            world.oracle.refused(tenant.name, self.region, error.code)
             return None
         age = self.clock.elapsed() - sent
         if age >= min(lease_ms / 1000, ANSWER_S) and world.plan.variant != "accept-late":

@@ -4,7 +4,7 @@ import pytest
 from kcm_control.holds import HoldRecord
 from kcm_control.registry import Registry
 from kcm_control.revocation import Revocations
-from kcm_schemas.codes import Code, KcmError
+from kcm_schemas.codes import RETRYABLE, Code, KcmError
 from kcm_schemas.control import Hold
 from kcm_schemas.registry import Tenant
 
@@ -40,9 +40,11 @@ def test_the_text_fits_the_cause_and_tells_nobodys_reason(held, text):
         assert "secret" not in str(caught.value)
 
 
-def test_what_was_killed_meanwhile_says_no_cause():
+def test_what_was_purged_meanwhile_may_be_asked_again():
+    """By a kill that was lifted since, or because the tenant came to another link."""
     revocations = Revocations(Registry(), "eu")
     revocations.register(ACME)
-    with pytest.raises(KcmError, match="the tenant is killed") as caught:
+    with pytest.raises(KcmError, match="purged while this was under way; ask again") as caught:
         revocations.still("acme", 7)
-    assert caught.value.code is Code.TENANT_KILLED
+    assert caught.value.code is Code.TENANT_SEALED
+    assert caught.value.code in RETRYABLE

@@ -125,11 +125,11 @@ def test_what_began_before_a_kill_and_its_lift_has_no_output():
     boot.kill()
     boot.kill(lift=True)
     new = boot.serving.begin("acme", 101.0)
-    assert boot.refusal(101.0, old) is Code.TENANT_KILLED
+    assert boot.refusal(101.0, old) is Code.TENANT_SEALED
     assert boot.serving.still(new, 101.0) > 0
     boot.kill(2)
     boot.kill(2, lift=True)
-    assert boot.refusal(101.0, new) is Code.TENANT_KILLED
+    assert boot.refusal(101.0, new) is Code.TENANT_SEALED
     assert len({old.generation, new.generation, boot.revocations.generation("acme")}) == 3
 
 

@@ -83,7 +83,7 @@ async def test_a_kill_and_its_lift_during_an_unseal_leave_nothing_of_it_open(wor
     late = asyncio.create_task(core.opener.ring("acme"))
     await gate.reached()
     gate.open.set()
-    assert await refused(early) is Code.TENANT_KILLED
+    assert await refused(early) is Code.TENANT_SEALED
     ring = await late
     assert ring is core.vault.ring("acme")
     assert ring.generation == core.revocations.generation("acme")

@@ -199,7 +199,7 @@ async def test_a_purge_while_the_service_key_is_read_lets_nothing_out(world, cor
     if lifted:
         core.lift()
     gate.set()
-    assert await refused(asking) is Code.TENANT_KILLED
+    assert await refused(asking) is (Code.TENANT_SEALED if lifted else Code.TENANT_KILLED)
 
 
 async def test_a_request_that_nobody_sealed_asks_no_customers_key(world, core):

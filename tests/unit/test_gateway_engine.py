@@ -207,6 +207,23 @@ async def test_a_closed_engine_has_no_key_and_makes_none(tmp_path):
     assert await refused(rig.engine.decrypt("acme", "crm", sealed.values)) is Code.UNAVAILABLE
 
 
+@pytest.mark.parametrize("operation", ["encrypt", "decrypt"])
+async def test_who_waits_when_the_engine_is_closed_is_not_told_of_a_kill(tmp_path, operation):
+    rig = await Rig.make(tmp_path)
+    sealed = await rig.engine.encrypt("acme", "crm", [b"x"])
+    rig.engine.purge("acme")
+    while not rig.wire.arrived.locked():
+        await rig.wire.arrived.acquire()
+    rig.wire.gate.clear()
+    argument = [b"x"] if operation == "encrypt" else sealed.values
+    working = asyncio.create_task(getattr(rig.engine, operation)("acme", "crm", argument))
+    await rig.wire.arrived.acquire()
+    rig.engine.close()
+    rig.wire.gate.set()
+    assert await refused(working) is Code.UNAVAILABLE
+    assert rig.live_keys() == []
+
+
 # Kills
 
 
@@ -226,7 +243,7 @@ async def test_what_a_kill_overtakes_has_no_output_and_leaves_no_key(tmp_path, o
     if lifted:
         rig.lift()
     rig.wire.gate.set()
-    assert await refused(working) is Code.TENANT_KILLED
+    assert await refused(working) is (Code.TENANT_SEALED if lifted else Code.TENANT_KILLED)
     await quiet(rig)
     assert rig.live_keys() == []
     assert rig.engine._cache._tenants == {}

@@ -50,6 +50,9 @@ _CAUSES: Final[dict[tuple[str, Cause], str]] = {
 }
 """Why a tenant is killed, by scope and cause of a hold: an ``l1`` hold is always on a link."""
 
+OVERTAKEN: Final = "the tenant's keys were purged while this was under way; ask again"
+"""What is said of an operation whose keys are gone, and whose tenant nobody keeps dark now."""
+
 
 class Revocations:
     """Holds, applied to the tenants that are known."""
@@ -265,14 +268,16 @@ class Revocations:
             raise self.refusal(tenant)
 
     def refusal(self, tenant: str) -> KcmError:
-        """``tenant_killed``, with the cause in words that any application may read.
+        """Why nothing of a tenant is output; ``tenant_killed`` has the cause in words for anybody.
 
         It says what kind of hold there is, never whose or with which reason; of several, of one.
+        Where none is in force (it was lifted meanwhile, or the tenant came to another link)
+        whoever asks again is served: ``tenant_sealed``.
         """
         for place in self._places(tenant):
             for record in self._active.get(place, {}).values():
                 return KcmError(Code.TENANT_KILLED, _CAUSES[place[0], record.hold.cause])
-        return KcmError(Code.TENANT_KILLED)
+        return KcmError(Code.TENANT_SEALED, OVERTAKEN)
 
     def _places(self, tenant: str) -> list[tuple[str, str]]:
         """Scopes and targets whose holds keep a tenant dark."""

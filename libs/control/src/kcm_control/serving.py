@@ -94,10 +94,8 @@ class Serving:
         return self._revocations.killed(tenant)
 
     def refusal(self, tenant: str) -> KcmError:
-        """Why nothing of a tenant is served that was purged a moment ago."""
-        # By a kill, or because the lease of the customer's key ended: the latter will pass.
-        killed = self._revocations.killed(tenant)
-        return self._revocations.refusal(tenant) if killed else KcmError(Code.TENANT_SEALED)
+        """Why nothing of a tenant is served that was purged a moment ago: it may pass."""
+        return self._revocations.refusal(tenant)
 
     def open(self, tenant: str, key: ProofKey) -> None:
         """The tenant's root was opened with this key: its lease counts from now on."""

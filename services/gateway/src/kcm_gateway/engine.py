@@ -45,6 +45,8 @@ from kcm_gateway.unwrapping import Unwrapper
 BATCH_KEY_BYTES_MAX: Final = 1 << 32
 """Bytes under one shared data key: far below AES-GCM's bound, so that one key opens little."""
 
+_CLOSED: Final = "the engine is closed"
+
 ENVELOPES_MAX: Final = 1024
 """Services whose envelope is kept: making it costs a fifth of a call with one small record."""
 
@@ -169,12 +171,14 @@ class Gateway:
                 count, work, partial(self._guard.still, permit), self._clock.elapsed
             )
         except Purged:
-            raise KcmError(Code.TENANT_KILLED) from None
+            if self._closed:
+                raise KcmError(Code.UNAVAILABLE, _CLOSED) from None
+            raise self._guard.refusal(permit.tenant) from None
 
     async def _begin(self, tenant: str, service: str) -> Permit:
         """Let an operation begin; looks once more for a tenant that is not known."""
         if self._closed:
-            raise KcmError(Code.UNAVAILABLE, "the engine is closed")
+            raise KcmError(Code.UNAVAILABLE, _CLOSED)
         if not (is_name(tenant) and is_name(service)):
             raise KcmError(Code.MALFORMED, "a name has 1 to 63 characters of a-z, 0-9 and -")
         try:

@@ -6,6 +6,7 @@ from typing import Final, Protocol
 
 from kcm_bus.clock import Clock
 from kcm_control.serving import Permit, Serving
+from kcm_schemas.codes import KcmError
 
 
 class Guard(Protocol):
@@ -17,6 +18,10 @@ class Guard(Protocol):
 
     def still(self, permit: Permit) -> float:
         """Let an output go: the seconds for which it may be accepted; raises as ``begin`` does."""
+        ...
+
+    def refusal(self, tenant: str) -> KcmError:
+        """Why nothing is output whose keys were purged meanwhile."""
         ...
 
 
@@ -34,3 +39,7 @@ class Members:
     def still(self, permit: Permit) -> float:
         """Let an output go."""
         return self._serving.still(permit, self._clock.elapsed())
+
+    def refusal(self, tenant: str) -> KcmError:
+        """Why nothing is output whose keys were purged meanwhile."""
+        return self._serving.refusal(tenant)

@@ -22,9 +22,10 @@ from typing import Final
 
 from kcm_bus.clock import Clock, Randomness
 from kcm_control.leases import EXPIRED
+from kcm_crypto.arena import Purged
 from kcm_crypto.memory import wipe
 from kcm_schemas import limits
-from kcm_schemas.codes import Code, KcmError
+from kcm_schemas.codes import KcmError
 
 from kcm_gateway.core_client import CoreClient
 from kcm_gateway.guard import Guard
@@ -201,7 +202,7 @@ class KeyPool:
         done, _ = await asyncio.wait(self._refills, return_when=asyncio.FIRST_COMPLETED)
         if cleared != self._cleared or any(task.cancelled() for task in done):
             # Also where the refill had just come: this pool is not the tenant's any more.
-            raise KcmError(Code.TENANT_KILLED)
+            raise Purged
         for task in done:
             error = task.exception()
             if isinstance(error, KcmError) and not self._stock:

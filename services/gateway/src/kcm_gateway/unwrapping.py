@@ -87,7 +87,7 @@ class Unwrapper:
         """Fail whoever waits for keys of a tenant."""
         for queue in self._queues.get(tenant, {}).values():
             while queue.asks:
-                _fail(queue.asks.popleft(), KcmError(Code.TENANT_KILLED))
+                _fail(queue.asks.popleft(), Purged())
 
     def _send(self, group: Group, queue: _Queue) -> None:
         queue.scheduled = False
@@ -121,10 +121,7 @@ class Unwrapper:
                     mine = frozenset(position - at for position in bad if at <= position < end)
                     ask.answer.set_result(Opened(self._blocks.hold(block), at, mine, lease))
                 at = end
-        except Purged:
-            for ask in asks:
-                _fail(ask, KcmError(Code.TENANT_KILLED))
-        except KcmError as error:
+        except (Purged, KcmError) as error:
             for ask in asks:
                 _fail(ask, error)
         except Exception:  # noqa: BLE001 - every waiter gets an answer; no key is in this frame's text
@@ -153,6 +150,7 @@ def _together(asks: deque[_Ask]) -> list[_Ask]:
     return taken
 
 
-def _fail(ask: _Ask, error: KcmError) -> None:
-    if not ask.answer.done():
-        ask.answer.set_exception(KcmError(error.code, error.detail))
+def _fail(ask: _Ask, error: KcmError | Purged) -> None:
+    if not ask.answer.done():  # each waiter has one of its own
+        own = KcmError(error.code, error.detail) if isinstance(error, KcmError) else Purged()
+        ask.answer.set_exception(own)
