@@ -274,6 +274,7 @@ class Regions:
             latest=2,
             lease_ms=1,
             silent_ms=0,
+            quiet_ms=0,
             roster=1,
         )
         return RegionFacts(5, [boot])

@@ -50,6 +50,10 @@ class Stream:
         (found,) = self.records.on_record(now, place)
         return found.silent_ms / 1000
 
+    def quiet(self, now):
+        (found,) = self.records.on_record(now, 1)
+        return found.quiet_ms / 1000
+
 
 @pytest.fixture
 def stream():
@@ -117,6 +121,17 @@ def test_a_boot_without_a_record_below_the_hold_is_silent_for_as_long_as_the_wat
     place = stream.pass_by(5.0)
     stream.lease(9.0)
     assert stream.silent(20.0, place) == 20.0
+
+
+def test_a_boot_that_writes_above_the_hold_is_not_quiet(stream):
+    """Though it is silent, for what it wrote below is long ago."""
+    stream.records.resumed(0, 0.0)
+    stream.lease(9.0)
+    place = stream.pass_by(10.0)
+    for now in (15.0, 20.0, 25.0):
+        stream.lease(now)
+    assert stream.silent(30.0, place) == 21.0
+    assert stream.quiet(30.0) == 5.0
 
 
 def test_records_that_come_together_count_as_the_last_of_them(stream):

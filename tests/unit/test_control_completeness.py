@@ -21,7 +21,7 @@ TIMING = Timing()
 WATCHED = TIMING.boot_bound_s(0)
 
 
-def boot(name, first, latest=9, silent_ms=0, lease_ms=10_000, roster=1):
+def boot(name, first, latest=9, silent_ms=0, lease_ms=10_000, roster=1, quiet_ms=0):
     return Boot(
         instance=name,
         boot=name.encode().ljust(16),
@@ -30,6 +30,7 @@ def boot(name, first, latest=9, silent_ms=0, lease_ms=10_000, roster=1):
         latest=latest,
         lease_ms=lease_ms,
         silent_ms=silent_ms,
+        quiet_ms=quiet_ms,
         roster=roster,
     )
 
@@ -204,6 +205,19 @@ def test_who_writes_above_the_hold_is_not_silent_for_having_written_nothing_belo
     full = {"eu": RegionFacts(10, [late], 3600.0, WATCHED, roster=1)}
     unkept = receipts("a", unkept="disk full", reached=bytes(32))
     assert [b.how for b in status_of(full, unkept).boots] == ["waiting"]
+
+
+@pytest.mark.parametrize("since", [0.0, 3600.0])
+@pytest.mark.parametrize("unkept", ["", "disk full"])
+def test_who_judged_otherwise_and_is_silent_has_ended(since, unkept):
+    """It may die before it takes a roster over, or before its disk has room."""
+    said = receipts("a", unkept=unkept)
+    for quiet_ms, how in ((SILENT_MS - 20, "waiting"), (SILENT_MS, "lease-ended")):
+        late = boot("a", 1, latest=11, silent_ms=SILENT_MS, quiet_ms=quiet_ms)
+        facts = {"eu": RegionFacts(10, [late], since, WATCHED, roster=1 if unkept else 2)}
+        (found,) = status_of(facts, said).boots
+        assert found.how == how
+        assert 0 < found.left_ms <= 21 if how == "waiting" else found.left_ms == 0
 
 
 def test_who_began_above_the_hold_and_judges_by_a_lower_roster_is_waited_for():

@@ -125,7 +125,7 @@ def test_a_cursor_visits_every_hold_once_in_order(numbers, size):
 def boot(name, first=1, silent_ms=0):
     return Boot(
         instance=name, boot=name.encode().ljust(16), role=Role.CORE, first=first, latest=9,
-        lease_ms=1, silent_ms=silent_ms, roster=1,
+        lease_ms=1, silent_ms=silent_ms, quiet_ms=0, roster=1,
     )  # fmt: skip
 
 

@@ -198,8 +198,8 @@ class Boot(Message):
     """One boot on record: its lease, and its record's first and latest stream sequence.
 
     ``silent_ms`` is for how long who says this has heard no record of it from below the hold that
-    is asked for, as far as its watch goes; 0 where what was heard does not count. ``roster`` is the
-    version by which it last said that it judges.
+    is asked for, as far as its watch goes; 0 where what was heard does not count. ``quiet_ms`` is
+    the same of any record. ``roster`` is the version by which it last said that it judges.
     """
 
     instance: Name
@@ -209,6 +209,7 @@ class Boot(Message):
     latest: U64
     lease_ms: U32
     silent_ms: U32
+    quiet_ms: U32
     roster: U32
 
 

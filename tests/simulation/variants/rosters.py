@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from kcm_bus.roster_feed import RosterFeed
 from kcm_control.completeness import RegionFacts
 from kcm_control.holds import HoldRecord
 from kcm_trust.statements import signed_by
@@ -62,11 +63,24 @@ def believes_any_fence(instance: Instance) -> None:
     switch._on_fence = lambda fence: believe(fence.model_copy(update={"roster": 0}))
 
 
+class _StoredAnywhere(RosterFeed):
+    """Takes the roster for stored as soon as it counts here."""
+
+    @property
+    def stored_since(self) -> float:
+        return float("-inf")
+
+
 def lower_roster_counts(instance: Instance) -> None:
-    """A kill is complete when everybody has purged, by whichever roster they judge now."""
+    """A kill is complete when everybody has purged, by whichever roster they judge now.
+
+    And it does not matter whether the region's stream has the roster.
+    """
     kills: Any = getattr(instance, "kills", None)
     if kills is None:
         return
+    rosters: Any = instance.switch.rosters
+    rosters.__class__ = _StoredAnywhere
     ask = kills._facts
 
     async def by_whichever(region: str, record: HoldRecord) -> RegionFacts | None:

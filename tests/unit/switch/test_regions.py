@@ -375,7 +375,7 @@ def test_the_largest_reply_fits_into_a_message():
 
     boots = [
         Boot(instance="i" * 63, boot=bytes(16), role=Role.GATEWAY, first=1 << 62, latest=1 << 62,
-            lease_ms=1 << 31, silent_ms=1 << 31, roster=1)
+            lease_ms=1 << 31, silent_ms=1 << 31, quiet_ms=1 << 31, roster=1)
     ] * BOOTS_MAX  # fmt: skip
     reply = PullReply(
         region="eu", nonce=bytes(16), roster=1 << 31, same=False, more=True, position=1,

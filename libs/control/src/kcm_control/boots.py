@@ -176,13 +176,16 @@ class BootRecords:
         """Every boot that may hold keys.
 
         ``silent_ms`` is for how long no record of it that lies below ``place`` (0: anywhere) was
-        heard, inside the watch; 0 where nothing that was heard counts.
+        heard, inside the watch; 0 where nothing that was heard counts. ``quiet_ms`` is the same of
+        any record.
         """
         self._prune(now)
         return [self._boot(one, now, place) for one in self._seen.values() if not one.ended]
 
     def _boot(self, seen: _Seen, now: float, place: int) -> Boot:
-        silent_s = min(self.watch.age_s(now), now - seen.silent_since(place))
+        silent_s, quiet_s = (
+            min(self.watch.age_s(now), now - seen.silent_since(below)) for below in (place, 0)
+        )
         return Boot(
             instance=seen.lease.instance,
             boot=seen.lease.boot,
@@ -191,6 +194,7 @@ class BootRecords:
             latest=seen.latest,
             lease_ms=seen.lease_ms,
             silent_ms=0 if seen.tampered else said_ms(silent_s),
+            quiet_ms=0 if seen.tampered else said_ms(quiet_s),
             roster=seen.lease.roster,
         )
 

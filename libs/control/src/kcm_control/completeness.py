@@ -9,7 +9,8 @@ it.
 
 Who has read the hold may judge it otherwise: by an older roster it is lifted, by another registry
 it is none of this tenant's. So a boot that writes records above ``k`` is not counted out by the
-clock alone, and no boot counts that judges by a lower roster than whoever says so.
+clock from the hold on, but by its silence alone, and no receipt counts of who judges by a lower
+roster than whoever says so.
 
 What was heard counts inside a watch only (``kcm_control.watch``), and only where the watch had
 lasted longer than any lease when the hold was noted at ``k``. Else a boot may be missing: a Core
@@ -273,15 +274,17 @@ def _boots(
             after_ms=arrival.after_ms if arrival else 0,
             trouble=_trouble(arrival),
             retired=retired(boot.instance),
-            left_ms=_boot_left_ms(facts, boot, timing) if how == "waiting" else 0,
+            left_ms=_boot_left_ms(facts, boot, arrival, timing) if how == "waiting" else 0,
         )
 
 
-def _boot_left_ms(facts: RegionFacts, boot: Boot, timing: Timing) -> int:
+def _boot_left_ms(facts: RegionFacts, boot: Boot, arrival: Arrival | None, timing: Timing) -> int:
     """In how many milliseconds a boot that says nothing any more is counted out."""
     if facts.durable_at == 0:
         return 0
-    return _ms(timing.boot_bound_s(boot.lease_ms / 1000) - facts.since_s)
+    disagrees = _disagrees(facts, boot, arrival)
+    gone_s = timing.surely_s(boot.quiet_ms) if disagrees else facts.since_s
+    return _ms(timing.boot_bound_s(boot.lease_ms / 1000) - gone_s)
 
 
 def _trouble(arrival: Arrival | None) -> str:
@@ -295,18 +298,23 @@ def _boot_how(
 ) -> HowBoot:
     if arrival is not None and _agrees(facts, boot, arrival):
         return "receipt"
-    if boot.latest > facts.durable_at and (boot.roster < facts.roster or _trouble(arrival)):
-        # It has read the hold and says itself that it does not count. ``silent_ms`` grows all the
-        # same, for it says nothing of what was written above the hold.
-        return "waiting"
+    bound = timing.boot_bound_s(boot.lease_ms / 1000)
+    if _disagrees(facts, boot, arrival):
+        # ``silent_ms`` grows though it lives: that says nothing of what it wrote above the hold.
+        return "lease-ended" if timing.surely_s(boot.quiet_ms) >= bound else "waiting"
     if facts.durable_at > 0:
-        bound = timing.boot_bound_s(boot.lease_ms / 1000)
         silent = timing.surely_s(boot.silent_ms) >= bound
         if facts.since_s >= bound and (silent or boot.latest < facts.durable_at):
             return "lease-ended"
         if overseen and silent:
             return "started-after" if boot.first > facts.durable_at else "lease-ended"
     return "waiting"
+
+
+def _disagrees(facts: RegionFacts, boot: Boot, arrival: Arrival | None) -> bool:
+    """Whether a boot that has read the hold says itself that it does not count, or is not kept."""
+    lower = boot.roster < facts.roster or bool(_trouble(arrival))
+    return lower and 0 < facts.durable_at < boot.latest
 
 
 def _agrees(facts: RegionFacts, boot: Boot, arrival: Arrival) -> bool:
