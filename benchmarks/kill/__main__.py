@@ -15,12 +15,12 @@ import uvloop
 from kcm.dev import system
 
 from benchmarks import measure
-from benchmarks.kill import broadcast, checked, flood, purge, refusal, stream
+from benchmarks.kill import broadcast, checked, crash, flood, purge, refusal, stream
 from benchmarks.kill.living import REGIONS, interruptible, running
 from benchmarks.kill.sample import Figure, of_rows
 from benchmarks.kill.telling import table, tell
 
-PARTS: Final = ("purge", "checked", "stream", "refusal", "flood", "broadcast")
+PARTS: Final = ("purge", "checked", "stream", "refusal", "flood", "crash", "broadcast")
 """From what needs one process to what needs most."""
 
 
@@ -35,6 +35,7 @@ class Extent:
     size: stream.Size
     flips: int
     floods: int
+    crashes: int
     regions: tuple[str, ...]
     cores: int
     load: broadcast.Load
@@ -48,6 +49,7 @@ FULL: Final = Extent(
     size=stream.Size(),
     flips=20,
     floods=50,
+    crashes=8,
     regions=REGIONS,
     cores=3,
     load=broadcast.Load(tenants=1000, links=4, kills=200, pause_s=0.1),
@@ -61,6 +63,7 @@ QUICK: Final = Extent(
     size=stream.Size(cores=2, gateways=2, keys=20, few=2, seconds=1.0),
     flips=1,
     floods=2,
+    crashes=1,
     regions=REGIONS[:2],
     cores=1,
     load=broadcast.Load(tenants=4, links=2, kills=2, pause_s=0.2, passes=1),
@@ -147,6 +150,12 @@ def _flood(extent: Extent, _: broadcast.Load) -> list[Figure]:
         return _run(flood.measure(at, extent.floods))
 
 
+def _crash(extent: Extent, _: broadcast.Load) -> list[Figure]:
+    options = system.Options(Path(), regions=extent.regions[:2], cores=2, timing=crash.TIMING)
+    with running(options) as at:
+        return _run(crash.measure(at, extent.crashes))
+
+
 def _broadcast(extent: Extent, load: broadcast.Load) -> list[Figure]:
     with running(system.Options(Path(), regions=extent.regions, cores=extent.cores)) as at:
         return _run(broadcast.measure(at, load))
@@ -158,6 +167,7 @@ _PARTS: Final[dict[str, Callable[[Extent, broadcast.Load], list[Figure]]]] = {
     "stream": _stream,
     "refusal": _refusal,
     "flood": _flood,
+    "crash": _crash,
     "broadcast": _broadcast,
 }
 

@@ -7,12 +7,10 @@ until a Core says that the kill is complete.
 from __future__ import annotations
 
 import asyncio
-import os
 from typing import Final
 
-from kcm import Admin, statements
-from kcm_bus.clock import SystemClock
-from kcm_schemas import limits, subjects
+from kcm import Admin
+from kcm_schemas import subjects
 from kcm_schemas.roster import Role
 from nats.aio.client import Client as Nats
 from nats.aio.msg import Msg
@@ -27,6 +25,7 @@ from benchmarks.kill.living import (
     open_tenants,
     tenant_name,
 )
+from benchmarks.kill.placing import WAIT_S, Placing
 from benchmarks.kill.sample import Figure, spread
 from benchmarks.measure import in_turns, percentile
 
@@ -34,11 +33,9 @@ PART: Final = "a kill under a flood"
 TARGET: Final = 3.0
 """Times the quiet 99th percentile, at most."""
 
-WAIT_S: Final = 30.0
 RISING_S: Final = 0.3
 """Seconds of flood before the kill."""
 
-POLL_S: Final = 0.005
 TENANTS: Final = 2
 
 
@@ -61,7 +58,7 @@ async def measure(at: System, kills: int) -> list[Figure]:
             connected(at.control(home)) as bus,
         ):
             boots = [m for m in at.options.members if m.role is not Role.AUDITOR]
-            rounds = Rounds(home, admin, bus, flooder, len(boots))
+            rounds = Rounds(Placing(admin, home), bus, flooder, len(boots))
             await rounds.listen()
             for number in range(kills):
                 for what in in_turns(number, ("quiet", "flood")):
@@ -87,13 +84,12 @@ def _times(name: str, taken: dict[str, list[float]]) -> Figure:
 class Rounds:
     """One kill after another, each lifted again."""
 
-    def __init__(self, home: str, admin: Admin, bus: Nats, flooder: Helper, boots: int) -> None:
-        self._home: Final = home
-        self._admin: Final = admin
+    def __init__(self, placing: Placing, bus: Nats, flooder: Helper, boots: int) -> None:
+        self._placing: Final = placing
         self._bus: Final = bus
         self._flooder: Final = flooder
         self._boots: Final = boots
-        self._clock: Final = SystemClock()
+        self._clock: Final = placing.clock
         self._arrived: dict[str, dict[bytes, float]] = {}
         self._more: Final = asyncio.Event()
         self.purged: Final[dict[str, list[float]]] = {"quiet": [], "flood": []}
@@ -116,23 +112,11 @@ class Rounds:
         if what == "flood":
             await self._flooder.ask(WAIT_S, do="start")
             await asyncio.sleep(RISING_S)
-        hold_id, raw = statements.hold(
-            self._admin.identity,
-            scope="tenant",
-            target=victim,
-            origin=self._home,
-            issued_ms=self._clock.unix_ms(),
-            reason="benchmark",
-            salt=os.urandom(limits.ID_SIZE),
-        )
+        hold_id, raw = self._placing.hold(victim)
         receipts = self._arrived.setdefault(hold_id.hex(), {})
         started = self._clock.elapsed()
-        status = await self._admin.put_hold(self._home, raw)
+        self.complete[what].append(await self._placing.complete(hold_id, raw))
         async with asyncio.timeout(WAIT_S):
-            while not status.complete:
-                await asyncio.sleep(POLL_S)
-                status = await self._admin.hold_status(self._home, hold_id)
-            self.complete[what].append(self._clock.elapsed() - started)
             while len(receipts) < self._boots:
                 self._more.clear()
                 await self._more.wait()
@@ -140,7 +124,4 @@ class Rounds:
         del self._arrived[hold_id.hex()]
         if what == "flood":
             await self._flooder.ask(WAIT_S, do="stop")
-        lift = statements.lift(
-            self._admin.identity, raw, issued_ms=self._clock.unix_ms(), reason="benchmark"
-        )
-        await self._admin.put_hold(self._home, lift)
+        await self._placing.lift(raw)

@@ -135,6 +135,7 @@ class Region:
             nonce=core.nonce,
             stored=0,
             hold=bytes(16),
+            roster=1,
         )
         body = encode(core.identity.sign(Kind.FENCE, fence))
         await self._put(subjects.control_fence(self._region, other), body)

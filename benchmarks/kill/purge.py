@@ -47,7 +47,7 @@ SERVICE: Final = "records"
 VICTIM: Final = "victim"
 
 TENANTS: Final = (1, 100, 10_000)
-HOLDS: Final = (0, 10_000)
+HOLDS: Final = (1, 1_000, 100_000)
 """Earlier holds, lifted: they stay as tombstones."""
 
 KILLS: Final = 20
