@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from kcm_bus.ports import Entry, LogFollower, OnArrival
+from kcm_bus.ports import Entry, Leading, LogFollower, OnArrival
 from kcm_schemas import limits
 from kcm_schemas.codes import Code, KcmError
 
@@ -33,6 +33,7 @@ class Stream:
     entries: dict[str, Entry] = field(default_factory=dict)
     sequence: int = 0
     incarnation: int = 1
+    leader: str = "one"
     followers: list[FakeFollowing] = field(default_factory=list)
     history: list[Entry] = field(default_factory=list)
     """Everything that was ever stored, for tests to look at."""
@@ -123,6 +124,13 @@ class FakeLog:
         await asyncio.sleep(0)
         self._check()
         return self.stream.entries.get(subject)
+
+    async def leading(self) -> Leading:
+        self._check()
+        await self.before("leading", "")
+        await asyncio.sleep(0)
+        self._check()
+        return Leading(self.stream.leader, len(self.stream.entries))
 
     def follow(self, follower: LogFollower) -> FakeFollowing:
         assert self.following is None, "one boot follows its stream once"

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Final
 
 from kcm_bus.answers import is_conflict
-from kcm_bus.ports import Entry, LogFollower
+from kcm_bus.ports import Entry, Leading, LogFollower
 from kcm_schemas.codes import Code, KcmError
 from nats.js.errors import APIError
 
@@ -59,6 +59,18 @@ class SimLog:
             await asyncio.sleep(ANSWER_S)
             raise KcmError(Code.UNAVAILABLE, _NO_ANSWER)
         found = stream.look(self._connection, subject)
+        await asyncio.sleep(stream.delay())
+        return found
+
+    async def leading(self) -> Leading:
+        """As the port says."""
+        self._check()
+        stream = self._stream
+        await asyncio.sleep(stream.delay())
+        if not stream.reachable(self._connection):
+            await asyncio.sleep(ANSWER_S)
+            raise KcmError(Code.UNAVAILABLE, _NO_ANSWER)
+        found = stream.leading(self._connection)
         await asyncio.sleep(stream.delay())
         return found
 

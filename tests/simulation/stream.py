@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from kcm_bus.ports import Entry
+from kcm_bus.ports import Entry, Leading
 from kcm_schemas import subjects
 from nats.js.errors import APIError
 
@@ -168,6 +168,12 @@ class ControlStream:
         here = self._minority if self.in_minority(connection) else self._last
         found = (here or {}).get(subject)
         return None if found is None else found.entry
+
+    def leading(self, connection: SimConnection) -> Leading:
+        """Who answers a connection's broker for the stream, and how many messages it counts."""
+        side = "minority" if self.in_minority(connection) else "majority"
+        here = self._minority if self.in_minority(connection) else self._last
+        return Leading(side, len(here or {}))
 
     def append(self, subject: str, body: bytes, ttl_s: float = 0.0) -> int:
         """Store a message; returns its sequence."""

@@ -9,7 +9,7 @@ import pytest
 from kcm_bus.clock import SystemRandomness
 from kcm_bus.learning import Learning
 from kcm_bus.membership import Membership
-from kcm_bus.ports import Entry
+from kcm_bus.ports import Entry, Leading
 from kcm_bus.remembering import NoMemory
 from kcm_bus.rosters import Rosters
 from kcm_bus.switch import KillSwitch
@@ -70,6 +70,9 @@ class Log:
     async def last(self, subject):
         self.reads += 1
         return self.stored.get(subject)
+
+    async def leading(self):
+        return Leading("one", len(self.stored))
 
     def follow(self, follower):
         return None

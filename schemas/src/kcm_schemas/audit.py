@@ -45,6 +45,7 @@ class EventType(StrEnum):
     STORE_FULL = "store.full"
     STORE_SILENT = "store.silent"
     STORE_BACK = "store.back"
+    STREAM_REPAIRED = "stream.repaired"
     STREAM_WEAK = "stream.weak"
     TRUST_REFUSED = "trust.refused"
     AUDIT_READ = "audit.read"

@@ -12,6 +12,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 
 from kcm_control.holds import HoldRecord
@@ -25,7 +26,8 @@ from kcm_trust.verify import Untrusted
 from kcm_bus.clock import Clock, Randomness
 from kcm_bus.emitting import Emit
 from kcm_bus.membership import Membership
-from kcm_bus.ports import Log
+from kcm_bus.missing import Missing
+from kcm_bus.ports import Entry, Log
 from kcm_bus.refusals import Refusals
 from kcm_bus.serving import describe
 from kcm_bus.streams import FORGOTTEN
@@ -88,6 +90,7 @@ class DurableHolds:
         """Holds that are being written, and whether that has to be looked at once more."""
         self._forgotten: set[bytes] = set()
         """Holds that the stream acknowledged and did not have: each is logged once."""
+        self._missing: Final = Missing("a hold", emit)
         self._tasks: set[asyncio.Task[None]] = set()
         self._replacing: dict[bytes, asyncio.Task[None]] = {}
         self._turns: Final = asyncio.Semaphore(WRITES_MAX)
@@ -128,6 +131,35 @@ class DurableHolds:
             self._once.add(hold_id)
             noted = self._clock.elapsed()
             self._places[hold_id] = Place(record.message, sequence, noted, moved)
+        self._missing.seen(hold_id, self._subject(record))
+
+    @property
+    def seen(self) -> int:
+        """How many holds have a place in the stream."""
+        return len(self._places)
+
+    def some(self, after: bytes, count: int) -> list[tuple[bytes, str]]:
+        """Ids and subjects of the next few holds, as far as they have a place."""
+        found = islice(self._revocations.holds.in_order(after), count)
+        return [(one.hold.id, self._subject(one)) for one in found]
+
+    def look(self, key: bytes, stored: Entry | None) -> None:
+        """Compare what the stream's leader has of a hold with what it was seen to have.
+
+        What is there at a lower place came from a leader of before, or its whole stream went back:
+        whoever renews a lease notices that.
+        """
+        known, place = self._revocations.holds.get(key), self._places.get(key)
+        if known is None or place is None or place.message != known.message:
+            return  # it is being written
+        if stored is not None and stored.data == known.message:
+            if stored.sequence > place.sequence:
+                self.note(known, stored.sequence)
+            return
+        if stored is not None and stored.data and self._says(stored.data) == known:
+            return  # another form of the same
+        self._missing.found(key, stored)
+        self.lost(key)
 
     def lost(self, hold_id: bytes | None) -> None:
         """The stream has something else where this hold has to be."""
@@ -139,6 +171,7 @@ class DurableHolds:
         """A page ends a hold: where its message lies, which is not needed any more; or 0."""
         self._once.discard(hold_id)
         self._forgotten.discard(hold_id)
+        self._missing.forget(hold_id)
         place = self._places.pop(hold_id, None)
         return 0 if place is None else place.sequence
 
@@ -194,7 +227,7 @@ class DurableHolds:
         known = self._revocations.holds.get(hold_id)
         if known is None:
             return
-        subject = subjects.control_hold(self._me.region, known.hold.scope, hold_id)
+        subject = self._subject(known)
         try:
             stored = await self._stream.last(subject)
             if stored is None or stored.data in (b"", known.message):
@@ -242,17 +275,13 @@ class DurableHolds:
         known = self._revocations.holds.get(hold_id)
         if known is None or self.place(known):
             return True
-        subject = subjects.control_hold(self._me.region, known.hold.scope, hold_id)
+        subject = self._subject(known)
         stored = await self._stream.last(subject)
         if stored is not None and stored.data == known.message:
             self.note(known, stored.sequence)
             return True
         if stored is not None and stored.data:
-            said: HoldRecord | None = None
-            try:
-                said = self._learn(stored.data)
-            except Untrusted as error:
-                self._refusals.record(error)
+            said = self._says(stored.data)
             if self._revocations.holds.get(hold_id) != known:
                 return False
             if said == known and hold_id in self._once:
@@ -260,7 +289,8 @@ class DurableHolds:
                 self.replace(hold_id)
                 return True
         expected = stored.sequence if stored is not None else 0
-        sequence = await self._stream.put(subject, known.message, expected=expected)
+        with self._missing.writing(hold_id):
+            sequence = await self._stream.put(subject, known.message, expected=expected)
         back = await self._stream.last(subject)
         if back is None or back.sequence < sequence:
             # As ``kcm_bus.streams.keep``: a damaged disk drops what it acknowledges.
@@ -276,3 +306,14 @@ class DurableHolds:
         tenant = known.hold.target if known.hold.scope == "tenant" else None
         self._emit("hold.durable", tenant=tenant, detail=hold_id.hex())
         return True
+
+    def _says(self, raw: bytes) -> HoldRecord | None:
+        """Learn what the stream has in a hold's place; ``None`` when it is not believed."""
+        try:
+            return self._learn(raw)
+        except Untrusted as error:
+            self._refusals.record(error)
+            return None
+
+    def _subject(self, record: HoldRecord) -> str:
+        return subjects.control_hold(self._me.region, record.hold.scope, record.hold.id)

@@ -12,12 +12,13 @@ any more, Cores bring back from their archives what no other page ends.
 from __future__ import annotations
 
 import asyncio
+import heapq
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from hashlib import sha256
 from itertools import islice
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, cast
 
 from kcm_control import ids
 from kcm_control.holds import HoldRecord
@@ -25,6 +26,7 @@ from kcm_control.pages import Page, Pages, Place
 from kcm_control.revocation import Revocations
 from kcm_schemas import limits, subjects
 from kcm_schemas.codes import Code, KcmError
+from kcm_schemas.control import Cause
 from kcm_schemas.roster import Role
 from kcm_schemas.signed import Kind, read_signed
 from kcm_trust.statements import signed_by
@@ -33,6 +35,7 @@ from kcm_trust.verify import Forged, Unlisted, Untrusted
 from kcm_bus.clock import Randomness
 from kcm_bus.emitting import Emit
 from kcm_bus.membership import Membership
+from kcm_bus.missing import Missing
 from kcm_bus.ports import Entry, Log, Memory
 from kcm_bus.serving import describe
 from kcm_bus.streams import FORGOTTEN
@@ -100,6 +103,7 @@ class LiftPages:
         """By their digests, pages that no list names (yet)."""
         self._stored: dict[tuple[str, str, str, int], tuple[bytes, int]] = {}
         """The key of the page that the stream was seen to have at each place, and its sequence."""
+        self._missing: Final = Missing("a page of lifted holds", emit)
         self._raws: dict[tuple[str, int], dict[bytes, Entry]] = {}
         """By group and first byte, messages of holds that pages end and the stream still has."""
         self._back: dict[bytes, None] = {}
@@ -180,6 +184,32 @@ class LiftPages:
         idle = self._writing is None or self._writing.done()
         if self._core and self._me.acts and not self._closing and idle and not self.stored:
             self._writing = asyncio.get_running_loop().create_task(self._write_all())
+
+    @property
+    def seen(self) -> int:
+        """How many pages the stream was seen to have."""
+        return len(self._stored)
+
+    def some(self, after: bytes, count: int) -> list[tuple[bytes, str]]:
+        """The next few pages that the stream was seen to have, by their subjects."""
+        named = (self._subject(place) for place in self.pages.places if place in self._stored)
+        behind = (name for name in named if name.encode() > after)
+        return [(name.encode(), name) for name in heapq.nsmallest(count, behind)]
+
+    def look(self, key: bytes, stored: Entry | None) -> None:
+        """Compare what the stream's leader has of a page with what it was seen to have."""
+        named = subjects.read_lifts(key.decode())
+        if named is None:
+            return
+        cause, origin, signer, prefix = named
+        place = Place(cast("Cause", cause), origin, signer, prefix)
+        best = self.pages.best(place)
+        if best is None or not self.has(place):
+            return  # it is being written
+        if stored is None or stored.data != best.raw:
+            self._missing.found(place, stored)
+            self._stored.pop(place, None)
+            self.mend()
 
     def forget(self, above: int = 0) -> None:
         """What lies above a sequence may be lost: what the stream lacks is written again."""
@@ -297,6 +327,8 @@ class LiftPages:
     def _note(self, page: Page, sequence: int) -> None:
         """The stream was seen to have a page."""
         self._stored[page.place] = (page.key, sequence)
+        if self.has(page.place):
+            self._missing.seen(page.place, self._subject(page.place))
         at = (page.place.group, page.place.prefix)
         self._sweep(*at, list(self._raws.get(at, ())))
 
@@ -369,7 +401,8 @@ class LiftPages:
             self._note(best, stored.sequence)
             return
         before = stored.sequence if stored is not None else 0
-        sequence = await self._stream.put(subject, best.raw, expected=before)
+        with self._missing.writing(place):
+            sequence = await self._stream.put(subject, best.raw, expected=before)
         back = await self._stream.last(subject)
         if back is None or back.sequence < sequence:
             raise KcmError(Code.UNAVAILABLE, FORGOTTEN)

@@ -72,6 +72,14 @@ class Entry:
     time_ms: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Leading:
+    """Which node leads a stream, and how many messages it has."""
+
+    node: str
+    messages: int
+
+
 class Log(Protocol):
     """A stream that keeps the last message of every subject: a region's control stream.
 
@@ -94,6 +102,10 @@ class Log(Protocol):
 
         A leader that was deposed and does not know it answers with old data.
         """
+        ...
+
+    async def leading(self) -> Leading:
+        """Which node answers for the stream, and how many messages it counts."""
         ...
 
     async def move(self) -> None:

@@ -9,6 +9,7 @@ longer than a Core takes to write it again, and makes nobody believe another one
 from __future__ import annotations
 
 import asyncio
+import heapq
 import logging
 from collections.abc import Callable, Coroutine
 from hashlib import sha256
@@ -24,8 +25,10 @@ from kcm_trust.verify import Untrusted, Verifier
 from kcm_bus.clock import Clock, Randomness
 from kcm_bus.emitting import Emit
 from kcm_bus.membership import Membership
+from kcm_bus.missing import Missing
 from kcm_bus.ports import Entry, Log
 from kcm_bus.refusals import Refusals
+from kcm_bus.streams import FORGOTTEN
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +70,7 @@ class RosterFeed:
         """Where something lies in the stream."""
         self._outbid = 0
         """The highest version that the root signed, and that must not follow the one known here."""
+        self._missing: Final = Missing("the roster, or what lasts of somebody retired,", emit)
         self._made: tuple[Verifier | None, dict[str, bytes]] = (None, {})
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._closing = False
@@ -148,6 +152,28 @@ class RosterFeed:
         place, digest = self._places.get(subject), self._digests().get(subject)
         return place if place is not None and place.digest == digest else None
 
+    @property
+    def seen(self) -> int:
+        """How many entries the stream was seen to have of what counts here."""
+        return len(self._digests().keys() & self._places.keys())
+
+    def some(self, after: bytes, count: int) -> list[tuple[bytes, str]]:
+        """The next few of them, by their subjects."""
+        named = self._digests().keys() & self._places.keys()
+        behind = (name for name in named if name.encode() > after)
+        return [(name.encode(), name) for name in heapq.nsmallest(count, behind)]
+
+    def look(self, key: bytes, stored: Entry | None) -> None:
+        """Compare what the stream's leader has under a subject with what it was seen to have."""
+        name = key.decode()
+        place = self._stored(name)
+        if place is None:
+            return  # it is being written, or does not count any more
+        if stored is None or sha256(stored.data).digest() != place.digest:
+            self._missing.found(name, stored)
+            del self._places[name]
+            self.mend()
+
     def forget(self, above: int) -> None:
         """What lies above a sequence may be lost: what the stream lacks is written again."""
         kept = {at: place for at, place in self._places.items() if place.sequence <= above}
@@ -188,6 +214,8 @@ class RosterFeed:
         known = self._places.get(subject)
         if known is None or known[:2] != place[:2]:
             self._places[subject] = place
+        if self._digests().get(subject) == place.digest:
+            self._missing.seen(subject, subject)
 
     def _on_roster(self, name: str) -> bool:
         return any(name == name_of(one) for one in entries(self._me.verifier.roster))
@@ -262,7 +290,7 @@ class RosterFeed:
                 if error.code is Code.CONFLICT:
                     await asyncio.sleep(STAND_BACK_S)
                 else:
-                    log.warning("the roster is not in the region's stream yet")
+                    log.warning("the roster is not in the region's stream yet: %s", error.detail)
                     await asyncio.sleep(RETRY_S)
 
     async def _write(self, subject: str, data: bytes) -> None:
@@ -278,8 +306,12 @@ class RosterFeed:
                 # It must not follow the one known here. Nobody who begins may read ours instead.
                 raise KcmError(Code.UNAVAILABLE, "the region's stream has a higher roster")
         expected = stored.sequence if stored is not None else 0
-        sequence = await self._stream.put(subject, data, expected=expected)
-        self._note(subject, sequence, data)
+        with self._missing.writing(subject):
+            sequence = await self._stream.put(subject, data, expected=expected)
+        back = await self._stream.last(subject)
+        if back is None or back.sequence < sequence:
+            raise KcmError(Code.UNAVAILABLE, FORGOTTEN)
+        self._note(subject, back.sequence, back.data)
 
     def _spawn(self, name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         running = self._tasks.get(name)

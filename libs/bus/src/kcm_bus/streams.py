@@ -28,7 +28,7 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, ReplayPolicy
 from kcm_bus.answers import is_conflict, is_full, is_no_message, is_no_stream
 from kcm_bus.clock import Clock
 from kcm_bus.connection import Connection
-from kcm_bus.ports import Entry, LogFollower
+from kcm_bus.ports import Entry, Leading, LogFollower
 from kcm_bus.serving import describe
 from kcm_bus.stores import CAUSE, Trouble
 
@@ -102,6 +102,13 @@ class ControlLog:
     async def last(self, subject: str) -> Entry | None:
         """The last message of a subject as the stream's leader has it, or ``None``."""
         return await last(self._connection, subjects.CONTROL_STREAM, subject)
+
+    async def leading(self) -> Leading:
+        """Which node answers for the stream, and how many messages it counts."""
+        with _store_errors():
+            info = await self._connection.jetstream().stream_info(subjects.CONTROL_STREAM)
+            node = info.cluster.leader if info.cluster is not None else None
+            return Leading(node or "", info.state.messages)
 
     async def move(self) -> None:
         """Go to another node of the broker: this one may be in a minority."""

@@ -37,6 +37,7 @@ from kcm_bus.durable import DurableHolds
 from kcm_bus.emitting import Emit
 from kcm_bus.learning import Learning, to_record
 from kcm_bus.lift_pages import LiftPages, is_page
+from kcm_bus.looking import Looking
 from kcm_bus.membership import Membership
 from kcm_bus.onrecord import RETRY_S, OnRecord
 from kcm_bus.ports import Arrived, Entry, Following, Log, Memory, Messages
@@ -133,6 +134,9 @@ class KillSwitch:
             emit=emit,
             randomness=randomness,
         )
+        self._looking_through: Final = Looking(
+            membership, stream, (self._durable, self.lifts, self.rosters)
+        )
         self.record: Final = OnRecord(
             membership=membership,
             stream=stream,
@@ -165,6 +169,7 @@ class KillSwitch:
         self._durable.mend()
         self.rosters.mend()
         self.lifts.mend()
+        self._looking_through.start()
         self._spawn(self.record.keep())
 
     async def close(self) -> None:
@@ -172,6 +177,7 @@ class KillSwitch:
         self._closing = True
         if self._looking is not None:
             self._looking.cancel()
+        self._looking_through.close()
         self._durable.close()
         self._clearing.close()
         self._expiring.close()
@@ -326,6 +332,7 @@ class KillSwitch:
         self._durable.forget(behind)
         self.lifts.forget(behind)
         self.rosters.forget(behind)
+        self._looking_through.hurry()
 
     def went_back(self) -> None:
         """Nothing is known any more."""

@@ -1,0 +1,75 @@
+"""What a look found missing from the region's stream, until it is there again.
+
+Recorded in the audit by whoever wrote it again: not by those who found it written.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from kcm_schemas.audit import EventType
+from kcm_schemas.codes import Code, KcmError
+
+from kcm_bus.emitting import Emit
+from kcm_bus.ports import Entry
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Hole:
+    other: bool
+    """Whether something else was in its place."""
+    wrote: bool = False
+    """Whether it was written again here, acknowledged or not."""
+
+
+class Missing:
+    """Entries of one kind that the stream lacks, by their keys."""
+
+    def __init__(self, what: str, emit: Emit) -> None:
+        """``what`` names the kind, as ``a hold``."""
+        self._what: Final = what
+        self._emit: Final = emit
+        self._holes: dict[Hashable, _Hole] = {}
+
+    def found(self, key: Hashable, stored: Entry | None) -> None:
+        """In place of an entry the stream has this."""
+        self._holes.setdefault(key, _Hole(stored is not None and bool(stored.data)))
+
+    @contextmanager
+    def writing(self, key: Hashable) -> Iterator[None]:
+        """An entry is written; when it is acknowledged to somebody else, it is not ours."""
+        hole = self._holes.get(key)
+        if hole is None:
+            yield
+            return
+        hole.wrote = True
+        try:
+            yield
+        except KcmError as error:
+            if error.code is Code.CONFLICT:
+                hole.wrote = False
+            raise
+
+    def seen(self, key: Hashable, subject: str) -> None:
+        """The stream has an entry as it is known."""
+        hole = self._holes.pop(key, None)
+        if hole is None or not hole.wrote:
+            return
+        lacked = (
+            f"something else was in the place of {self._what}"
+            if hole.other
+            else f"{self._what} was missing"
+        )
+        log.error("the region's stream was repaired: %s", lacked)
+        code = Code.TAMPERED if hole.other else Code.OK
+        self._emit(EventType.STREAM_REPAIRED, code=code, detail=f"{lacked}: {subject}")
+
+    def forget(self, key: Hashable) -> None:
+        """An entry is not needed any more."""
+        self._holes.pop(key, None)

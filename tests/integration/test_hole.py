@@ -1,0 +1,97 @@
+"""A running broker loses messages of the control stream, and tells nobody."""
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+from kcm import Admin
+from kcm.dev import system
+from kcm.kills import Kills
+from kcm_bus.connection import Connection
+from kcm_bus.provision import acknowledged
+from kcm_bus.streams import last
+from kcm_schemas import subjects
+from kcm_schemas.codes import Code
+
+from tests.integration.living import EU, Living, encrypt, eventually
+from tests.integration.test_storage_faults import answer
+
+CORES = (f"core-{EU}-1", f"core-{EU}-2")
+STREAM = subjects.CONTROL_STREAM
+
+
+@pytest.fixture(scope="module")
+def region():
+    directory = Path(tempfile.mkdtemp(prefix="kcm-hole-")) / "system"
+    options = system.Options(directory, regions=(EU,), cores=2, die_with_parent=True)
+    made = Living(options, system.up(options))
+    yield made
+    system.down(directory, wipe=True)
+
+
+async def bound(connection, messages):
+    """Let the stream keep so many messages: the oldest ones go without a word to consumers."""
+    config = await acknowledged(connection, STREAM)
+    config["max_msgs"] = messages
+    config.pop("metadata", None)
+    body = json.dumps(config).encode()
+    told = json.loads(await connection.request(f"$JS.API.STREAM.UPDATE.{STREAM}", body, 5))
+    assert "error" not in told, told
+
+
+async def behind(connection, sequence):
+    """How many messages lie behind a sequence."""
+    info = await connection.jetstream().stream_info(STREAM, subjects_filter=">")
+    found = [await last(connection, STREAM, name) for name in info.state.subjects]
+    return sum(one is not None and one.sequence > sequence for one in found)
+
+
+async def complete(region, hold_id):
+    async with Admin.open(region.context) as admin:
+        until = admin.around.clock.elapsed() + 20
+        async for status in Kills(admin, [EU]).watch(hold_id, until):
+            if status.complete:
+                return True
+    return False
+
+
+@pytest.mark.timeout(150)
+async def test_a_hold_that_a_running_broker_loses_is_written_again_by_the_cores(region):
+    dark = await region.tenant(regions=(EU,), kind="softkey")
+    async with region.app() as app:
+        secret = (await encrypt(app, dark, [b"dark"])).records
+    hold = await region.kill(dark)
+    place = subjects.control_hold(EU, "tenant", hold)
+    connection = Connection(region.context.operator_address(EU), "test-operator")
+    await connection.start()
+    try:
+        before = await last(connection, STREAM, place)
+        await bound(connection, await behind(connection, before.sequence))
+        assert await last(connection, STREAM, place) is None
+        assert await last(connection, STREAM, subjects.control_roster(EU)) is None
+        await bound(connection, -1)
+
+        async def again():
+            found = [
+                await last(connection, STREAM, at) for at in (place, subjects.control_roster(EU))
+            ]
+            return all(one is not None and one.sequence > before.sequence for one in found)
+
+        await eventually(again, within_s=90)
+        assert (await last(connection, STREAM, place)).data == before.data
+    finally:
+        await connection.close()
+    assert await complete(region, hold)
+    for name in CORES:  # nobody but the stream knows any more
+        region.sigkill(name)
+        shutil.rmtree(region.directory / "state" / name / "holds")
+    for name in CORES:
+        await region.restart(name)
+    async with region.app() as app:
+
+        async def killed():
+            return (await answer(app, dark, secret))[0] is Code.TENANT_KILLED
+
+        await eventually(killed)
