@@ -95,6 +95,28 @@ async def test_a_life_of_a_tenant(kcm: Shell, living: Living, tmp_path: Path) ->
     assert (tmp_path / "opened-2").read_bytes() == plain
 
 
+async def test_every_core_says_itself_how_many_keys_it_has_in_use(
+    kcm: Shell, living: Living
+) -> None:
+    members = [member for member in living.options.members if member.role.value == "core"]
+    rows = json.loads(kcm("l1", "status").stdout)
+    assert {(row["region"], row["core"]) for row in rows} == {(m.region, m.name) for m in members}
+    assert {row["state"] for row in rows} == {"free"}
+    name = f"use-{os.getpid()}"
+    kcm("l1", "link", name, living.keys.create(name))
+    kcm("tenant", "create", name, "--link", name, "--region", US)
+    kcm("service", "create", name, "crm")
+    (kcm.directory / "plain").write_bytes(b"a")
+    whose = ("--tenant", name, "--service", "crm", "--region", US)
+    kcm("encrypt", "plain", *whose, "-o", "sealed")
+
+    async def used() -> bool:
+        done = await asyncio.to_thread(kcm, "l1", "status", "--region", US)
+        return sum(row["in_use"] for row in json.loads(done.stdout)) > 0
+
+    await eventually(used)  # the sentinel looks several times a second
+
+
 def test_what_happened_is_on_record(kcm: Shell, living: Living) -> None:
     kcm("tenant", "list")
     events = json.loads(kcm("audit", "tail", "-n", "500").stdout)

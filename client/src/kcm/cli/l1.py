@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from kcm.cli import keys
 from kcm.cli.exits import Exit
 from kcm.cli.output import emit, note
 from kcm.cli.problems import Problem, Report, clean, explain, show, together
@@ -138,6 +139,23 @@ def list_links(settings: Settings, region: str | None) -> None:
         ("link", "region", "model", "tenants", "revision", "uri"),
         [(row.link, row.region, row.model, row.tenants, row.revision, row.uri) for row in rows],
     )
+
+
+@l1.command("status")
+@click.option("--region", metavar="REGION", help="Only this region [default: all].")
+@common
+def status(settings: Settings, region: str | None) -> int:
+    r"""Show how many root keys each Core has in use, and may have.
+
+    Where there are more, a Core seals the tenants that were not used for longest, and opens them
+    again when they are used. From 90 % on there is a warning.
+
+    \b
+    Exit codes: 0 every Core answered, whatever it said; 4 a Core did not answer; 5 none did.
+
+    Example: kcm l1 status --region eu-de
+    """
+    return run_async(keys.status(settings, region))
 
 
 @l1.command("link")

@@ -1,9 +1,10 @@
 """Operators' requests: each signed, each answered with a signature.
 
 The request's own region, noun and verb have to be those of the subject it came on, so that nothing
-that was signed for one place is of use in another. Puts are idempotent: the same record again is
-fine, another one under the same name is a conflict. What is stored and not believed (any more) is
-as good as absent, and may be replaced.
+that was signed for one place is of use in another. A subject may name this Core besides.
+
+Puts are idempotent: the same record again is fine, another one under the same name is a conflict.
+What is stored and not believed (any more) is as good as absent, and may be replaced.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ Handler = Callable[[AdminRequest], Awaitable[Message]]
 
 
 class Admin:
-    """Serves ``kcm.v1.<region>.admin.<noun>.<verb>``."""
+    """Serves ``kcm.v1.<region>.admin.<noun>.<verb>``, also with this Core's name behind it."""
 
     def __init__(
         self,
@@ -144,8 +145,9 @@ class Admin:
     async def _serve(
         self, subject: str, request: AdminRequest, roles: frozenset[OperatorRole]
     ) -> Message:
-        here = subjects.admin(self._me.region, request.noun, request.verb)
-        if request.region != self._me.region or subject != here:
+        place = (self._me.region, request.noun, request.verb)
+        here = (subjects.admin(*place), subjects.admin_to(*place, self._me.name))
+        if request.region != self._me.region or subject not in here:
             raise KcmError(Code.FORBIDDEN, "the request was signed for another place")
         check_deadline(request.deadline_ms, self._clock.unix_ms())
         known = self._verbs.get((request.noun, request.verb))
