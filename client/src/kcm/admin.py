@@ -219,10 +219,12 @@ class Admin:
         query = HoldQuery(hold_id=hold_id)
         return await self.ask(region, "hold", "status", query, HoldStatus, deadline_s=deadline_s)
 
-    async def preview(self, region: str, scope: Scope, target: str) -> BlastRadius:
+    async def preview(
+        self, region: str, scope: Scope, target: str, *, deadline_s: float = ADMIN_S
+    ) -> BlastRadius:
         """What a hold would reach. No hold is signed for this: a broker could put it in force."""
         query = PreviewQuery(scope=scope, target=target)
-        return await self.ask(region, "hold", "preview", query, BlastRadius)
+        return await self.ask(region, "hold", "preview", query, BlastRadius, deadline_s=deadline_s)
 
     async def roster(self, region: str) -> RosterView:
         """The roster that counts for a Core of a region, as it was signed."""

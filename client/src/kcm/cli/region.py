@@ -90,5 +90,5 @@ async def _retire(
         kills.ask_last(name)
         hold = kills.make("region", name, reason)
         note(settings, f"placing hold {hold.id.hex()} on region {name}", hold_id=hold.id)
-        await place(settings, kills, hold, until)
-        return await follow(settings, kills.watch(hold.id, until), hold.id)
+        placed = await place(settings, kills, hold, until)
+        return await follow(settings, kills.watch(hold.id, until), hold.id, placed=placed)

@@ -224,7 +224,8 @@ class Admin:
         return status
 
     async def _hold_status(self, request: AdminRequest) -> Message:
-        return await self._kills.status(decode(HoldQuery, request.payload).hold_id)
+        hold_id = decode(HoldQuery, request.payload).hold_id
+        return await self._kills.status(hold_id, request.deadline_ms)
 
     async def _list_holds(self, request: AdminRequest) -> Message:
         return await self._kills.page(decode(HoldPageQuery, request.payload))
@@ -234,7 +235,7 @@ class Admin:
 
     async def _preview(self, request: AdminRequest) -> Message:
         query = decode(PreviewQuery, request.payload)
-        return await self._kills.preview(query.scope, query.target)
+        return await self._kills.preview(query.scope, query.target, request.deadline_ms)
 
     async def _expect(self, record: Record) -> None:
         """Raise ``conflict`` when another record has this name, and this one may not replace it.
