@@ -1103,7 +1103,6 @@ def test_nothing_is_linked_when_nothing_is_granted(
     "arguments",
     [
         ("l1", "link", "No name", "softkey:/x"),
-        ("l1", "link", "root", "softkey:/" + "x" * 3000),
         ("tenant", "create", "No name", "--link", "root", "--region", "eu"),
         ("tenant", "create", "acme", "--link", "No name", "--region", "eu"),
         ("service", "create", "No name", "crm"),
@@ -1117,8 +1116,15 @@ def test_a_name_that_is_none_is_said_to_be_so(desk: Desk, arguments: tuple[str, 
     code, _, err = desk.run(*arguments)
     said = json.loads(err.splitlines()[-1])
     assert (code, said["error"]) == (Exit.USAGE, "malformed"), err
-    assert "No name" not in err
+    assert "'No name' is no name" in said["detail"]
     assert "1 to 63" in said["hint"]
+
+
+def test_a_text_that_is_too_long_is_said_to_be_so(desk: Desk) -> None:
+    code, _, err = desk.run("l1", "link", "root", "softkey:/" + "x" * 3000)
+    said = json.loads(err.splitlines()[-1])
+    assert (code, said["error"]) == (Exit.USAGE, "malformed"), err
+    assert said["detail"] == "uri is too long: 2048 characters at most"
 
 
 def test_a_script_is_not_asked(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

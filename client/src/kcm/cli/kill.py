@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, Literal, Self
 import click
 
 from kcm.cli.exits import Exit
+from kcm.cli.names import NAME
 from kcm.cli.output import emit, note
 from kcm.cli.problems import Problem, explain, together
 from kcm.cli.settings import Settings, common, first_region_option, run_async
@@ -36,8 +37,10 @@ LOOK_S: Final = 1.0
 
 
 @click.command()
-@click.argument("tenant", required=False)
-@click.option("--link", metavar="LINK", help="All tenants of this root key, in place of TENANT.")
+@click.argument("tenant", type=NAME, required=False)
+@click.option(
+    "--link", metavar="LINK", type=NAME, help="All tenants of this root key, in place of TENANT."
+)
 @click.option("--dry-run", is_flag=True, help="Show what it would reach, and change nothing.")
 @click.option("--reason", default="", help="Kept with the hold, for whoever asks later.")
 @click.option(

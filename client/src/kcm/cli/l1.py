@@ -11,6 +11,7 @@ import click
 
 from kcm.cli import keys
 from kcm.cli.exits import Exit
+from kcm.cli.names import NAME
 from kcm.cli.output import emit, note
 from kcm.cli.problems import Problem, Report, clean, explain, show, together
 from kcm.cli.settings import Settings, common, region_option, run_async
@@ -159,7 +160,7 @@ def status(settings: Settings, region: str | None) -> int:
 
 
 @l1.command("link")
-@click.argument("name", required=False)
+@click.argument("name", type=NAME, required=False)
 @click.argument("uri", required=False)
 @click.option(
     "--model",
