@@ -24,6 +24,7 @@ from kcm_schemas.data import DecryptReply, DecryptRequest, EncryptReply, Encrypt
 from kcm_schemas.roster import Grant, Instance, Operator, OperatorRole, Region, Role, Roster
 from kcm_schemas.signed import Kind
 from kcm_trust.identity import ROOT, Identity, digest
+from kcm_trust.lasting import Lasting
 from kcm_trust.verify import Verifier
 
 REGIONS = ("eu", "us")
@@ -184,6 +185,7 @@ class FakeCore:
     dying: int = 0
     """Requests that Cores take and die of: nobody ever answers them."""
     requests: list[AdminRequest] = field(default_factory=list)
+    subjects: list[str] = field(default_factory=list)
 
     async def request(self, subject: str, body: bytes, timeout_s: float) -> bytes:
         assert timeout_s > 0
@@ -195,7 +197,9 @@ class FakeCore:
         if request.noun == "auditor":
             assert subject == subjects.auditor(self.region, request.verb)
         else:
-            assert subject == subjects.admin(self.region, *place)
+            everybody = subjects.admin(self.region, *place)
+            assert subject == everybody or subject.startswith(f"{everybody}.")
+        self.subjects.append(subject)
         self.requests.append(request)
         if self.dying:
             self.dying -= 1
@@ -264,6 +268,21 @@ class FakeSystem:
             return self.cores[region]
         self.gateways[region].closed = False
         return self.gateways[region]
+
+    def retire(self, name: str) -> None:
+        """Somebody leaves, and nothing of theirs lasts."""
+        self.roster = self.roster.model_copy(
+            update={
+                "version": self.roster.version + 1,
+                "instances": [
+                    one.model_copy(update={"retired": Lasting().retirement()})
+                    if one.instance == name
+                    else one
+                    for one in self.roster.instances
+                ],
+            }
+        )
+        self._write()
 
     def everywhere(self, noun: str, verb: str, handler: Handler) -> None:
         """Answer one noun and verb alike in every region."""

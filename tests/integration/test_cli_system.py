@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 from kcm import Client, sync
 from kcm.cli.exits import Exit
+from kcm.dev import system
 from kcm.dev.configs import config_file
 from kcm.errors import TenantKilled, Unavailable, WrongRegion
 
@@ -93,6 +95,52 @@ async def test_a_life_of_a_tenant(kcm: Shell, living: Living, tmp_path: Path) ->
     kcm("lift", status["hold_id"], "--reason", "over")
     kcm("decrypt", "sealed", *whose, "-o", "opened-2")
     assert (tmp_path / "opened-2").read_bytes() == plain
+
+
+async def test_every_core_says_itself_how_many_keys_it_has_in_use(
+    kcm: Shell, living: Living
+) -> None:
+    members = [member for member in living.options.members if member.role.value == "core"]
+    rows = json.loads(kcm("l1", "status").stdout)
+    assert {(row["region"], row["core"]) for row in rows} == {(m.region, m.name) for m in members}
+    assert {row["state"] for row in rows} == {"free"}
+    name = f"use-{os.getpid()}"
+    kcm("l1", "link", name, living.keys.create(name))
+    kcm("tenant", "create", name, "--link", name, "--region", US)
+    kcm("service", "create", name, "crm")
+    (kcm.directory / "plain").write_bytes(b"a")
+    whose = ("--tenant", name, "--service", "crm", "--region", US)
+    kcm("encrypt", "plain", *whose, "-o", "sealed")
+
+    async def used() -> bool:
+        done = await asyncio.to_thread(kcm, "l1", "status", "--region", US)
+        return sum(row["in_use"] for row in json.loads(done.stdout)) > 0
+
+    await eventually(used)  # the sentinel looks several times a second
+
+
+@pytest.mark.parametrize("seconds", ["1", "2", "3"])
+async def test_a_region_that_hangs_keeps_nobody_from_hearing_of_the_other_one(
+    fragile: Living, tmp_path: Path, seconds: str
+) -> None:
+    kcm, tenant = Shell(fragile, tmp_path), await fragile.tenant()
+    pid = next(
+        row["pid"] for row in system.status(fragile.directory) if row["name"] == f"core-{US}-1"
+    )
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        done = kcm("kill", tenant, "--timeout", seconds, expect=Exit.NOT_COMPLETE)
+        status = json.loads(done.stdout)
+        stored = {one["region"]: one["durable_at"] > 0 for one in status["regions"]}
+        assert stored == {EU: True, US: False}
+        assert f"in force in {EU}" in json.loads(done.stderr.splitlines()[-1])["detail"]
+        shown = json.loads(kcm("hold", "show", status["hold_id"]).stdout)
+        assert shown["complete"] is False
+        arguments = ("--reason", "over", "--timeout", seconds)
+        lifted = kcm("lift", status["hold_id"], *arguments, expect=Exit.NOT_COMPLETE)
+        assert json.loads(lifted.stdout)["lifted"] is True
+    finally:
+        os.kill(pid, signal.SIGCONT)
 
 
 def test_what_happened_is_on_record(kcm: Shell, living: Living) -> None:

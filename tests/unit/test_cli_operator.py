@@ -577,6 +577,86 @@ def test_a_hold_that_is_lifted_is_not_lifted_again(desk: Desk, cores: Cores) -> 
     assert (code, json.loads(out)["lifted"], json.loads(err)["already"]) == (Exit.OK, True, True)
 
 
+SILENT = RegionStatus(region="us", durable_at=0, how="waiting", left_ms=0)
+
+
+def without_us(cores: Cores) -> Callable[[AdminRequest, str], Message]:
+    """What a Core of eu says of a hold while us does not answer."""
+
+    def say(request: AdminRequest, operator: str) -> Message:
+        (hold_id,) = cores.held
+        status = cores._of(hold_id)
+        regions = [*status.regions, SILENT]
+        return status.model_copy(update={"regions": regions, "complete": False})
+
+    return say
+
+
+@pytest.mark.parametrize("timeout", ["1", "3"])
+def test_what_one_region_has_is_told_although_another_one_is_down(
+    desk: Desk, cores: Cores, timeout: str
+) -> None:
+    desk.system.cores["us"].down = True
+    eu = desk.system.cores["eu"].handlers
+    put, say = eu["hold", "put"], without_us(cores)
+
+    def placed(request: AdminRequest, operator: str) -> Message:
+        put(request, operator)
+        return say(request, operator)
+
+    def no_more(request: AdminRequest, operator: str) -> Message:
+        raise KcmError(Code.UNAVAILABLE, "asked in vain")
+
+    eu["hold", "put"] = placed
+    for status in (say, no_more):  # what was said when it was placed counts, too
+        eu["hold", "status"] = status
+        cores.held.clear()
+        code, out, err = desk.run("kill", "acme", "--timeout", timeout, "-o", "json")
+        assert code == Exit.NOT_COMPLETE, err
+        told = {one["region"]: one["how"] for one in json.loads(out)["regions"]}
+        assert told == {"eu": "durable", "us": "waiting"}
+        error = json.loads(err.splitlines()[-1])
+        assert error["error"] == "not_complete"
+        assert "in force in eu" in error["detail"]
+        assert "us (not heard from" in error["detail"]
+    eu["hold", "status"] = say
+    (hold_id,) = cores.held
+    code, out, err = desk.run("hold", "show", hold_id.hex(), "-o", "json")
+    assert (code, json.loads(out)["complete"]) == (Exit.OK, False)
+    code, _, err = desk.run("hold", "show", hold_id.hex(), "--wait", timeout, "-o", "json")
+    assert code == Exit.NOT_COMPLETE
+    arguments = ("lift", hold_id.hex(), "--reason", "over", "--timeout", timeout)
+    code, out, err = desk.run(*arguments, "-o", "table")
+    assert code == Exit.NOT_COMPLETE
+    assert "us" in out
+    assert "lifted in eu; not confirmed yet by us" in err
+
+
+def test_a_hold_that_was_not_confirmed_is_looked_for_before_it_is_given_up(
+    desk: Desk, cores: Cores
+) -> None:
+    desk.system.cores["us"].down = True
+    put = desk.system.cores["eu"].handlers["hold", "put"]
+
+    def unheard(request: AdminRequest, operator: str) -> Message:
+        put(request, operator)
+        raise KcmError(Code.UNAVAILABLE, "the answer was lost")
+
+    desk.system.cores["eu"].handlers["hold", "put"] = unheard
+    desk.system.cores["eu"].handlers["hold", "status"] = without_us(cores)
+    code, _, err = desk.run("kill", "acme", "--timeout", "1", "-o", "json")
+    assert code == Exit.NOT_COMPLETE, err
+    assert "in force in eu" in json.loads(err.splitlines()[-1])["detail"]
+
+
+def test_a_dry_run_says_of_which_region_it_does_not_know_the_instances(
+    desk: Desk, cores: Cores
+) -> None:
+    code, _, err = desk.run("kill", "acme", "--dry-run", "-o", "table")
+    assert code == Exit.OK
+    assert "us does not say which instances it has" in err
+
+
 def test_waiting_for_a_hold_that_is_not_complete_is_exit_code_6(desk: Desk, cores: Cores) -> None:
     desk.run("kill", "acme")
     cores.looks = 10**6
@@ -1023,7 +1103,6 @@ def test_nothing_is_linked_when_nothing_is_granted(
     "arguments",
     [
         ("l1", "link", "No name", "softkey:/x"),
-        ("l1", "link", "root", "softkey:/" + "x" * 3000),
         ("tenant", "create", "No name", "--link", "root", "--region", "eu"),
         ("tenant", "create", "acme", "--link", "No name", "--region", "eu"),
         ("service", "create", "No name", "crm"),
@@ -1037,8 +1116,15 @@ def test_a_name_that_is_none_is_said_to_be_so(desk: Desk, arguments: tuple[str, 
     code, _, err = desk.run(*arguments)
     said = json.loads(err.splitlines()[-1])
     assert (code, said["error"]) == (Exit.USAGE, "malformed"), err
-    assert "No name" not in err
+    assert "'No name' is no name" in said["detail"]
     assert "1 to 63" in said["hint"]
+
+
+def test_a_text_that_is_too_long_is_said_to_be_so(desk: Desk) -> None:
+    code, _, err = desk.run("l1", "link", "root", "softkey:/" + "x" * 3000)
+    said = json.loads(err.splitlines()[-1])
+    assert (code, said["error"]) == (Exit.USAGE, "malformed"), err
+    assert said["detail"] == "uri is too long: 2048 characters at most"
 
 
 def test_a_script_is_not_asked(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,6 +30,7 @@ from kcm_schemas.admin import (
     HoldPageQuery,
     HoldStatus,
     HoldView,
+    KeyUse,
     PreviewQuery,
     PutStatement,
     RegionStatus,
@@ -44,6 +45,11 @@ from kcm_schemas.signed import Kind
 from kcm_trust.verify import VerifiedLift, verify_roster
 
 from tests.fakes.client import FakeSystem, failure
+
+KEY_USE = KeyUse(
+    core="core-eu", region="eu", state="free", since_ms=0, in_use=3, most=594, sealed=0,
+    sealed_all=0, sealed_ms=0,
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -74,6 +80,17 @@ def status(hold: NewHold, *, durable: bool = True, complete: bool = False) -> Ho
         ],
         boots=[],
     )
+
+
+async def test_the_answer_of_another_core_than_the_one_asked_is_not_believed(
+    system: FakeSystem, admin: Admin
+) -> None:
+    core = system.cores["eu"]
+    core.handlers["key", "status"] = lambda *_: KEY_USE
+    assert await admin.key_use("eu", "core-eu") == KEY_USE
+    assert core.subjects == ["kcm.v1.eu.admin.key.status.core-eu"]
+    with pytest.raises(UntrustedReply, match="another Core"):
+        await admin.key_use("eu", "core-eu-2")
 
 
 async def test_a_put_carries_what_the_operator_signed(system: FakeSystem, admin: Admin) -> None:

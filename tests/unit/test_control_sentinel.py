@@ -229,6 +229,21 @@ def test_one_key_on_its_owners_premises_counts_for_all_while_it_is_open():
     assert not plan.crowded
 
 
+@pytest.mark.parametrize("model", ["byok", "hyok"])
+def test_as_many_may_be_open_as_it_says(model):
+    timing = Timing()
+    plan = sentinel(random.Random(1).random)
+    assert plan.most == int(27 * timing.probe_window_s("byok"))  # of those that may come next
+    window_s = timing.probe_window_s(model)
+    plan.watch(named(0), 0.0, window_s)
+    most = plan.most
+    for number in range(1, most):
+        plan.watch(named(number), 0.0, window_s)
+    assert (plan.open_keys, plan.crowded) == (most, False)
+    plan.watch(named(most), 0.0, window_s)
+    assert plan.crowded
+
+
 def test_held_keys_close_nobody_and_take_no_turn_of_an_open_one():
     plan = watching(A)
     for number in range(5000):

@@ -1,5 +1,6 @@
-"""A lift is answered in time although a region is cut off: it is in force, and that can be told."""
+"""Whoever asks is answered in time although a region is cut off: what is in force can be told."""
 
+import pytest
 from kcm_bus.learning import to_record
 from kcm_control.completeness import RegionFacts
 from kcm_control.registry import Registry
@@ -31,6 +32,9 @@ class Switch:
     async def tell(self, raw):
         self.told += 1
 
+    async def boots(self):
+        return []
+
     def durable_at(self, hold_id):
         return 7
 
@@ -44,8 +48,8 @@ class CutOff:
     async def facts_here(self, hold_id):
         return RegionFacts(7, [])
 
-    async def facts(self, region, hold_id):
-        self._clock.now += SILENT_S
+    async def facts(self, region, hold_id, within_s=SILENT_S):
+        self._clock.now += min(SILENT_S, within_s)
 
 
 def lift_of(hold):
@@ -70,3 +74,27 @@ async def test_a_lift_is_answered_before_its_deadline_while_a_region_is_cut_off(
     assert {region.region: region.durable_at for region in status.regions}["eu"] == 7
     assert clock.unix_ms() < deadline_ms
     assert switch.told <= 3
+
+
+@pytest.mark.parametrize("time_ms", [300, 500, 1500, 4000])
+async def test_a_hold_is_told_within_whatever_time_there_is(time_ms):
+    clock = Clock(1_000_000.0)
+    revocations = Revocations(Registry(), "eu")
+    kills = Kills(
+        membership=membership("core-eu"), control_bus=None, registry=Registry(),
+        revocations=revocations, switch=Switch(revocations), regions=CutOff(clock),
+        timing=Timing(), clock=clock, emit=lambda kind, **fields: None,
+    )  # fmt: skip
+    one = trust_rig.hold()
+    deadline_ms = clock.unix_ms() + time_ms
+    status = await kills.place(signed(Kind.HOLD, one, "security"), deadline_ms)
+    assert {region.region: region.durable_at for region in status.regions} == {"eu": 7, "us": 0}
+    assert not status.complete
+    assert clock.unix_ms() < deadline_ms
+    for ask in (
+        lambda until_ms: kills.status(one.id, until_ms),
+        lambda until_ms: kills.preview("tenant", "acme", until_ms),
+    ):
+        deadline_ms = clock.unix_ms() + time_ms
+        await ask(deadline_ms)
+        assert clock.unix_ms() < deadline_ms

@@ -41,6 +41,8 @@ BUILDERS: list[Callable[..., str]] = [
     subjects.core_all,
     subjects.admin,
     subjects.admin_all,
+    subjects.admin_to,
+    subjects.admin_to_all,
     subjects.control_all,
     subjects.control_hold,
     subjects.control_lease,

@@ -27,6 +27,7 @@ from kcm_schemas.admin import (
     HoldPrefix,
     HoldQuery,
     HoldStatus,
+    KeyUse,
     LastingPage,
     LinkListQuery,
     LinkPage,
@@ -162,6 +163,15 @@ class Admin:
 
         return (await follow(ask, lambda row: row.link, ""))[0]
 
+    async def key_use(self, region: str, core: str, *, deadline_s: float = ADMIN_S) -> KeyUse:
+        """How many root keys one Core of a region has in use: each has its own count."""
+        use = await self.ask(
+            region, "key", "status", Empty(), KeyUse, deadline_s=deadline_s, core=core
+        )
+        if (use.core, use.region) != (core, region):
+            raise UntrustedReply("a Core answered about another Core")
+        return use
+
     async def find(self, region: str, name: str) -> TenantRow:
         """A tenant as a region has it in memory: no store is read, and no key's version."""
         return await self.ask(region, "tenant", "find", TenantQuery(tenant=name), TenantRow)
@@ -209,10 +219,12 @@ class Admin:
         query = HoldQuery(hold_id=hold_id)
         return await self.ask(region, "hold", "status", query, HoldStatus, deadline_s=deadline_s)
 
-    async def preview(self, region: str, scope: Scope, target: str) -> BlastRadius:
+    async def preview(
+        self, region: str, scope: Scope, target: str, *, deadline_s: float = ADMIN_S
+    ) -> BlastRadius:
         """What a hold would reach. No hold is signed for this: a broker could put it in force."""
         query = PreviewQuery(scope=scope, target=target)
-        return await self.ask(region, "hold", "preview", query, BlastRadius)
+        return await self.ask(region, "hold", "preview", query, BlastRadius, deadline_s=deadline_s)
 
     async def roster(self, region: str) -> RosterView:
         """The roster that counts for a Core of a region, as it was signed."""
@@ -256,12 +268,14 @@ class Admin:
         reply: type[M],
         *,
         deadline_s: float = ADMIN_S,
+        core: str = "",
     ) -> M:
         """Ask a region's Cores, or its Auditor; again, while a retry may help and time is left.
 
-        Raises ``ServiceError``: the signed refusal, a failure to ask, or ``UntrustedReply``.
+        With ``core`` ask that one: the answer of another one is not believed. Raises
+        ``ServiceError``: the signed refusal, a failure to ask, or ``UntrustedReply``.
         """
-        place = _place(region, noun, verb)
+        place = _place(region, noun, verb, core)
         until, attempt = self.around.until(deadline_s), 0
         # Once connected, the transport comes back by itself: only questions are asked again.
         transport = await self._transport(region)
@@ -315,6 +329,8 @@ class Admin:
             raise UntrustedReply(f"an answer was not believed: {error}") from None
         if signer.region != place.region:
             raise UntrustedReply("an answer was not believed: its signer is of another region")
+        if place.core and signer.instance != place.core:
+            raise UntrustedReply("an answer was not believed: its signer is another Core")
         if reply.request != digest(request):
             raise UntrustedReply("an answer was not believed: it answers another request")
         if reply.code is not Code.OK:
@@ -342,9 +358,14 @@ class _Place:
     region: str
     noun: str
     verb: str
+    core: str = ""
+    """The Core that has to sign, where one was asked by its name."""
 
 
-def _place(region: str, noun: str, verb: str) -> _Place:
+def _place(region: str, noun: str, verb: str, core: str) -> _Place:
     if noun == auditing.NOUN:
         return _Place(subjects.auditor(region, verb), Role.AUDITOR, region, noun, verb)
+    if core:
+        subject = subjects.admin_to(region, noun, verb, core)
+        return _Place(subject, Role.CORE, region, noun, verb, core)
     return _Place(subjects.admin(region, noun, verb), Role.CORE, region, noun, verb)

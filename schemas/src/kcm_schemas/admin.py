@@ -69,6 +69,29 @@ class LinkView(Message):
     ms: U32
 
 
+RoomState = Literal["free", "filling", "crowded"]
+"""Filling (nine tenths of the keys that may be are in use), crowded (tenants are sealed for it)."""
+
+
+class KeyUse(Message):
+    """How many root keys one Core has in use, of how many that it may have.
+
+    Where there are more, it seals the tenants that were not used for longest: ``sealed`` of them
+    within the last ten minutes, ``sealed_all`` since it started, the last one at ``sealed_ms``.
+    ``since_ms``: when ``state`` began. Both moments are by the Core's clock, 0 where there is none.
+    """
+
+    core: Name
+    region: Name
+    state: RoomState
+    since_ms: U64
+    in_use: U32
+    most: U32
+    sealed: U32
+    sealed_all: U64
+    sealed_ms: U64
+
+
 class LinkListQuery(Message):
     """A page of a region's links, by name, from the first one behind ``after`` on."""
 

@@ -72,6 +72,17 @@ def admin_all(region: str) -> str:
     return f"{_in_region(region, 'admin')}.*.*"
 
 
+def admin_to(region: str, noun: str, verb: str, core: str) -> str:
+    """Operator to one Core, of which no other one can tell."""
+    return _in_region(region, "admin", noun, verb, core)
+
+
+def admin_to_all(region: str, core: str) -> str:
+    """What one Core listens to for operators who ask for it by name."""
+    _join(core)
+    return f"{_in_region(region, 'admin')}.*.*.{core}"
+
+
 @dataclass(frozen=True, slots=True)
 class DataSubject:
     """A data request's subject, read."""

@@ -48,6 +48,60 @@ async def test_probes_are_bounded_and_who_was_not_used_for_longest_is_sealed(sys
     assert core.vault.open_tenants == left  # each is used again within its lease
 
 
+async def test_it_is_said_before_the_room_is_used_up_once_and_when_there_is_room_again(system):
+    core = await opened(system, 10)
+    await let_pass(1)
+    use = core.watch.use()
+    assert (use.state, use.since_ms, use.in_use, use.sealed) == ("free", 0, 10, 0)
+    full = use.most
+    for number in range(10, full):
+        link, one = linked(number)
+        await core.make(one, link=link)
+        await core.opener.ring(one.tenant)
+    await let_pass(15)
+    use = core.watch.use()
+    assert (use.state, use.in_use, use.most) == ("filling", full, full)
+    assert (core.count("key.filling"), core.count("key.crowded")) == (1, 0)
+    said = next(fields for kind, fields in core.events if kind == "key.filling")
+    assert f"of {full} " in said["detail"]
+    assert "probes_per_s" in said["detail"]
+    for number in range(full // 2):
+        core.purge(linked(number)[1].tenant)
+    await let_pass(1)
+    assert (core.watch.use().state, core.watch.use().since_ms) == ("free", 0)
+    assert (core.count("key.filling"), core.count("key.room")) == (1, 1)
+
+
+async def test_who_was_sealed_is_told_with_how_many_and_since_when(system):
+    core = await opened(system, 150)
+    began = core.clock.unix_ms()
+    await let_pass(1)
+    use = core.watch.use()
+    assert use.state == "crowded"
+    assert (use.core, use.region) == ("core-eu-1", "eu")
+    assert use.in_use == use.most == len(core.vault.open_tenants)
+    assert use.sealed == use.sealed_all == 150 - use.in_use
+    assert began <= use.since_ms <= use.sealed_ms <= core.clock.unix_ms()
+    await let_pass(70)
+    assert core.watch.use().state == "filling"
+    assert core.count("key.crowded") == core.count("key.filling") == 1
+    assert core.watch.use().sealed == use.sealed
+    await let_pass(600)
+    assert (core.watch.use().sealed, core.watch.use().sealed_all) == (0, use.sealed)
+
+
+async def test_every_tenant_that_was_sealed_is_in_an_event(system):
+    core = await opened(system, 150)
+    await let_pass(1)
+    for number in range(30):
+        await core.opener.ring(linked(number)[1].tenant)
+        await let_pass(1)
+    await let_pass(15)
+    told = sum(fields["count"] for kind, fields in core.events if kind == "key.crowded")
+    assert told == core.count("root.seal") == core.watch.use().sealed_all
+    assert core.count("key.crowded") <= 2 + 45 // 10
+
+
 async def test_who_is_used_stays_and_who_was_sealed_opens_when_it_is_used(system):
     core = await opened(system, 50)
     await let_pass(1)

@@ -2,30 +2,39 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from kcm.cli.exits import Exit
+from kcm.cli.names import NAME
 from kcm.cli.output import emit, note
-from kcm.cli.problems import clean
+from kcm.cli.problems import Problem, clean
 from kcm.cli.settings import Settings, common
 
 if TYPE_CHECKING:
     from kcm.dev.system import Options
+
+ROOT_KEY: Final = Path("keys") / "root"
+"""What only a development system has beside its context: the operator root's private key."""
 
 directory_option = click.option(
     "--dir",
     "directory",
     metavar="DIR",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Where the system lives [default: $XDG_STATE_HOME/kcm/dev, else ~/.local/state/kcm/dev].",
+    help="Where the system lives [default: beside the context, else as for `dev up`].",
 )
 regions_option = click.option(
-    "--region", "regions", multiple=True, help="A region (repeatable) [default: eu-de, us-east]."
+    "--region",
+    "regions",
+    type=NAME,
+    multiple=True,
+    help="A region (repeatable) [default: eu-de, us-east].",
 )
 cores_option = click.option(
     "--cores", type=click.IntRange(1, 9), default=2, show_default=True, help="Cores per region."
@@ -150,7 +159,7 @@ def down(settings: Settings, directory: Path | None, *, wipe: bool) -> None:
     """End every process of the system."""
     from kcm.dev import system
 
-    ended = system.down(directory or system.default_directory(), wipe=wipe, tell=_tell)
+    ended = system.down(_chosen(settings, directory), wipe=wipe, tell=_tell)
     emit(settings, {"ended": ended, "wiped": wipe}, ("ended",), [(name,) for name in ended])
 
 
@@ -162,13 +171,11 @@ def status(settings: Settings, directory: Path | None) -> int:
 
     Exit code 5 when one does not run that should.
     """
-    from kcm.dev import system
-
-    return _show_status(settings, directory or system.default_directory())
+    return _show_status(settings, _chosen(settings, directory))
 
 
 @dev.command()
-@click.argument("name")
+@click.argument("name", type=NAME)
 @click.option(
     "--kind",
     type=click.Choice(["pkcs11", "softkey"]),
@@ -186,14 +193,33 @@ def key(
 
     Example: kcm l1 link acme-root "$(kcm dev key acme-root --uri)"
     """
-    from kcm.dev import system
     from kcm.dev.rootkeys import RootKeys
 
-    uri = RootKeys(directory or system.default_directory()).create(name, kind)
-    if bare:
+    uri = RootKeys(_chosen(settings, directory)).create(name, kind)
+    if bare and not settings.json_wanted:
         click.echo(uri)
         return
     emit(settings, {"name": name, "uri": uri}, ("name", "uri"), [(name, uri)])
+
+
+def _chosen(settings: Settings, directory: Path | None) -> Path:
+    """The directory that is named, else that of the chosen context, else the usual one."""
+    from kcm.context import ENVIRONMENT
+    from kcm.dev import system
+
+    if directory is not None:
+        return directory
+    if not (settings.context_file or os.environ.get(ENVIRONMENT)):
+        return system.default_directory()
+    path = settings.context().path.resolve()
+    if not (path.parent / ROOT_KEY).exists():
+        raise Problem(
+            Exit.USAGE,
+            "context",
+            f"{path} is not the context of a development system",
+            "name a system's directory with --dir, or its context with --context",
+        )
+    return path.parent
 
 
 def _show_status(settings: Settings, directory: Path) -> int:

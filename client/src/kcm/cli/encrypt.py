@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final, Literal, TypeVar
 import click
 
 from kcm.cli.exits import Exit
+from kcm.cli.names import NAME
 from kcm.cli.output import note
 from kcm.cli.problems import Problem
 from kcm.cli.progress import Advance, progress
@@ -97,8 +98,8 @@ def _shared(function: F) -> F:
     """The arguments and options that both commands have."""
     options = (
         click.argument("file", metavar="FILE"),
-        click.option("--tenant", required=True, help="Whose data it is."),
-        click.option("--service", required=True, help="Which of the tenant's services."),
+        click.option("--tenant", type=NAME, required=True, help="Whose data it is."),
+        click.option("--service", type=NAME, required=True, help="Which of the tenant's services."),
         region_option,
         click.option("-o", "--output", metavar="FILE", default=STDOUT, help="[default: stdout]"),
         click.option(

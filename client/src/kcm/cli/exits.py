@@ -27,7 +27,7 @@ Exit codes:
   3    refused by the service
   4    a part of a batch failed, the rest is done
   5    unavailable or out of time; a retry may help
-  6    the hold stands, but the kill is not complete yet
+  6    the hold is in force, but not everybody has confirmed it
   7    a check failed: a file, an answer or a journal is not to be believed
   130  interrupted
 """

@@ -90,13 +90,16 @@ def show(settings: Settings, hold_id: str, wait: float, region: str | None) -> i
 )
 @first_region_option
 @common
-def lift(settings: Settings, hold_id: str, reason: str, timeout: float, region: str | None) -> None:
+def lift(settings: Settings, hold_id: str, reason: str, timeout: float, region: str | None) -> int:
     """End a hold. The id may be shortened.
 
     A hold of cause l1 also ends by itself, when the root key has answered for a while. Lifted
     before, it comes back when the key refuses again.
 
     A tenant is open again when no hold is left and its root key answers.
+
+    Exit code 0 means that every region has the lift; 6 that it is stored, but not every region has
+    confirmed it: the others get it from those that have it; 5 that no region has confirmed it.
 
     Example: kcm lift 5d41402a --reason "contract renewed"
     """
@@ -114,6 +117,7 @@ def lift(settings: Settings, hold_id: str, reason: str, timeout: float, region: 
         complete=status.complete,
         already=view.lifted,
     )
+    return Exit.OK if status.complete or view.lifted else Exit.NOT_COMPLETE
 
 
 async def _list(settings: Settings, region: str | None, *, everything: bool) -> list[HoldView]:

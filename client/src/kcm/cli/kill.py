@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final, Literal, Self
 
 import click
 
 from kcm.cli.exits import Exit
+from kcm.cli.names import NAME
 from kcm.cli.output import emit, note
 from kcm.cli.problems import Problem, explain, together
 from kcm.cli.settings import Settings, common, first_region_option, run_async
@@ -15,7 +17,7 @@ from kcm.cli.watching import TELL_S, follow
 if TYPE_CHECKING:
     import asyncio
 
-    from kcm_schemas.admin import BlastRadius
+    from kcm_schemas.admin import BlastRadius, HoldStatus
 
     from kcm.admin import Admin
     from kcm.errors import ServiceError
@@ -27,10 +29,18 @@ SHOWN: Final = 16
 PREVIEW_S: Final = 1.5
 """Seconds for the look whether the target exists: a kill does not wait longer for it."""
 
+DRY_RUN_S: Final = 5.0
+"""Seconds for the same look when nothing else is wanted."""
+
+LOOK_S: Final = 1.0
+"""Seconds for a look whether a hold is in force that nobody confirmed in time."""
+
 
 @click.command()
-@click.argument("tenant", required=False)
-@click.option("--link", metavar="LINK", help="All tenants of this root key, in place of TENANT.")
+@click.argument("tenant", type=NAME, required=False)
+@click.option(
+    "--link", metavar="LINK", type=NAME, help="All tenants of this root key, in place of TENANT."
+)
 @click.option("--dry-run", is_flag=True, help="Show what it would reach, and change nothing.")
 @click.option("--reason", default="", help="Kept with the hold, for whoever asks later.")
 @click.option(
@@ -78,7 +88,7 @@ async def _dry_run(
     settings: Settings, region: str | None, scope: Literal["tenant", "link"], target: str
 ) -> int:
     async with settings.kills(region) as (admin, regions, _):
-        found = await _previews(admin, regions, scope, target)
+        found = await _previews(admin, regions, scope, target, DRY_RUN_S)
     reached = {place: entry for place, entry in found.items() if not isinstance(entry, Exception)}
     failed = {
         place: explain(entry) for place, entry in found.items() if isinstance(entry, Exception)
@@ -89,6 +99,9 @@ async def _dry_run(
         raise next(entry for entry in found.values() if isinstance(entry, Exception))
     if len(reached) == len(found) and not any(entry.tenants for entry in reached.values()):
         raise _unknown(scope, target)
+    for place, silent in _without_boots(reached).items():
+        text = f"{place}: {silent} does not say which instances it has; they are reached, too"
+        note(settings, text, region=place, silent=silent)
     emit(
         settings,
         reached,
@@ -107,6 +120,15 @@ async def _dry_run(
     return Exit.OK if len(reached) == len(found) else Exit.UNAVAILABLE
 
 
+def _without_boots(reached: Mapping[str, BlastRadius]) -> dict[str, str]:
+    """By region that was asked, those of which it knows no instance: they are cut off from it."""
+    silent = {
+        place: sorted(set(one.regions) - {boot.region for boot in one.boots})
+        for place, one in reached.items()
+    }
+    return {place: ", ".join(names) for place, names in silent.items() if names}
+
+
 def _names(radius: BlastRadius) -> str:
     """The tenants that are named, and how many are not."""
     rest = radius.total - len(radius.tenants)
@@ -114,7 +136,11 @@ def _names(radius: BlastRadius) -> str:
 
 
 async def _previews(
-    admin: Admin, regions: list[str], scope: Literal["tenant", "link"], target: str
+    admin: Admin,
+    regions: list[str],
+    scope: Literal["tenant", "link"],
+    target: str,
+    within_s: float,
 ) -> dict[str, BlastRadius | Exception]:
     """What each region says that a hold would reach, or why it says nothing."""
     import asyncio
@@ -123,8 +149,8 @@ async def _previews(
 
     async def one(region: str) -> BlastRadius | Exception:
         try:
-            async with asyncio.timeout(PREVIEW_S):
-                return await admin.preview(region, scope, target)
+            async with asyncio.timeout(within_s):
+                return await admin.preview(region, scope, target, deadline_s=within_s)
         except TimeoutError:
             return Unavailable("no answer in time")
         except Exception as error:  # noqa: BLE001 - each region has a result of its own
@@ -143,15 +169,15 @@ async def _kill(
 ) -> int:
     async with settings.kills(region) as (admin, regions, kills):
         until = settings.around.until(timeout)
-        known = await _previews(admin, regions, scope, target)
+        known = await _previews(admin, regions, scope, target, PREVIEW_S)
         if all(not isinstance(entry, Exception) and not entry.tenants for entry in known.values()):
             # A mistyped name would be "complete" at once, and the tenant alive.
             raise _unknown(scope, target)
         hold = kills.make(scope, target, reason)
         # Told before it is sent: whoever loses the terminal now can still find and lift it.
         note(settings, f"placing hold {hold.id.hex()} on {scope} {target}", hold_id=hold.id)
-        await place(settings, kills, hold, until)
-        return await follow(settings, kills.watch(hold.id, until), hold.id)
+        placed = await place(settings, kills, hold, until)
+        return await follow(settings, kills.watch(hold.id, until), hold.id, placed=placed)
 
 
 class Waiting:
@@ -190,16 +216,19 @@ class Waiting:
         note(self._settings, text, confirmed=False, why=why, seconds_left=left)
 
 
-async def place(settings: Settings, kills: Kills, hold: NewHold, until: float) -> None:
-    """Place a hold, and say what to do when nobody confirms it."""
+async def place(settings: Settings, kills: Kills, hold: NewHold, until: float) -> HoldStatus:
+    """Place a hold, and say what to do when nobody confirms it; how it stood when somebody did."""
     from kcm.errors import ServiceError
 
     try:
         with Waiting(settings, "the hold", until) as waiting:
-            await kills.place(hold, until, waiting.failed)
+            return await kills.place(hold, until, waiting.failed)
     except ServiceError as error:
         if not error.retryable:
             raise
+        # An answer may have been lost, or have come too late: what is in force is to be told.
+        if status := await _found(settings, kills, hold):
+            return status
         raise Problem(
             Exit.UNAVAILABLE,
             error.code.value,
@@ -207,6 +236,17 @@ async def place(settings: Settings, kills: Kills, hold: NewHold, until: float) -
             "is the system running? The hold may be in force: look with "
             f"`kcm hold show {hold.id.hex()[:SHOWN]}`; killing again does no harm",
         ) from None
+
+
+async def _found(settings: Settings, kills: Kills, hold: NewHold) -> HoldStatus | None:
+    """How a hold stands that a region has stored; none where nobody says that one has."""
+    from kcm.errors import ServiceError
+
+    try:
+        status = await kills.status(hold.id, settings.around.until(LOOK_S))
+    except ServiceError:
+        return None
+    return status if any(one.durable_at for one in status.regions) else None
 
 
 def _unknown(scope: str, target: str) -> Problem:

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from kcm.cli import keys
 from kcm.cli.exits import Exit
+from kcm.cli.names import NAME
 from kcm.cli.output import emit, note
 from kcm.cli.problems import Problem, Report, clean, explain, show, together
 from kcm.cli.settings import Settings, common, region_option, run_async
@@ -140,8 +142,25 @@ def list_links(settings: Settings, region: str | None) -> None:
     )
 
 
+@l1.command("status")
+@click.option("--region", metavar="REGION", help="Only this region [default: all].")
+@common
+def status(settings: Settings, region: str | None) -> int:
+    r"""Show how many root keys each Core has in use, and may have.
+
+    Where there are more, a Core seals the tenants that were not used for longest, and opens them
+    again when they are used. From 90 % on there is a warning.
+
+    \b
+    Exit codes: 0 every Core answered, whatever it said; 4 a Core did not answer; 5 none did.
+
+    Example: kcm l1 status --region eu-de
+    """
+    return run_async(keys.status(settings, region))
+
+
 @l1.command("link")
-@click.argument("name", required=False)
+@click.argument("name", type=NAME, required=False)
 @click.argument("uri", required=False)
 @click.option(
     "--model",

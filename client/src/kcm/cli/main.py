@@ -85,6 +85,10 @@ def run(
 
 
 def _wants_json(arguments: Sequence[str]) -> bool:
-    """Whether JSON was asked for, when the options could not be read to the end."""
+    """Whether errors are shown as JSON, when the options could not be read to the end."""
     text = " ".join(arguments)
-    return any(form in text for form in ("-o json", "-ojson", "--format json", "--format=json"))
+    forms = {
+        form: any(f"{option}{form}" in text for option in ("-o ", "-o", "--format ", "--format="))
+        for form in ("json", "table")
+    }
+    return forms["json"] or not (forms["table"] or sys.stdout.isatty())

@@ -11,11 +11,12 @@ import sys
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 import click
 
 from kcm.cli.exits import Exit
+from kcm.cli.names import LOOKS_LIKE, no_name
 
 CHARACTERS_MAX: Final = 4096
 """Characters of a text from outside that are shown."""
@@ -108,9 +109,8 @@ def _explain_ours(error: BaseException) -> Report:  # noqa: PLR0911 - a table of
 
     match error:
         case ValidationError():  # what was given does not make a message
-            places = {str(step) for one in error.errors(include_input=False) for step in one["loc"]}
-            hint = "a name has 1 to 63 characters of a-z, 0-9 and -; texts have 2048 at most"
-            detail = f"not understood: {', '.join(sorted(places))}"
+            detail = "; ".join(dict.fromkeys(_wrong(dict(one)) for one in error.errors()))
+            hint = LOOKS_LIKE if "is no name" in detail else "`--help` says what it takes"
             return Report(Exit.USAGE, "malformed", detail, hint)
         case ContextError():
             return Report(Exit.USAGE, "context", str(error), error.hint)
@@ -130,6 +130,18 @@ def _explain_ours(error: BaseException) -> Report:  # noqa: PLR0911 - a table of
         case _:
             text = f"an unexpected fault ({type(error).__name__})"
             return Report(Exit.FAULT, "fault", text, "KCM_DEBUG=1 shows where")
+
+
+def _wrong(error: Mapping[str, Any]) -> str:
+    """What is wrong with one value that was given."""
+    place, value = ".".join(str(step) for step in error["loc"]), error["input"]
+    match error["type"]:
+        case "string_pattern_mismatch" if isinstance(value, str):
+            return no_name(value)
+        case "string_too_long":
+            return f"{place} is too long: {error['ctx']['max_length']} characters at most"
+        case _:
+            return f"not understood: {place}"
 
 
 def show(report: Report, *, as_json: bool) -> None:

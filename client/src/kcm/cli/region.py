@@ -8,6 +8,7 @@ import click
 
 from kcm.cli.exits import Exit
 from kcm.cli.kill import place
+from kcm.cli.names import NAME
 from kcm.cli.output import emit, note
 from kcm.cli.problems import Problem
 from kcm.cli.settings import Settings, common, run_async
@@ -41,7 +42,7 @@ def list_regions(settings: Settings) -> None:
 
 
 @region.command()
-@click.argument("name")
+@click.argument("name", type=NAME)
 @click.option("--reason", required=True, help="Kept with the hold, for whoever asks later.")
 @click.option(
     "--timeout",
@@ -90,5 +91,5 @@ async def _retire(
         kills.ask_last(name)
         hold = kills.make("region", name, reason)
         note(settings, f"placing hold {hold.id.hex()} on region {name}", hold_id=hold.id)
-        await place(settings, kills, hold, until)
-        return await follow(settings, kills.watch(hold.id, until), hold.id)
+        placed = await place(settings, kills, hold, until)
+        return await follow(settings, kills.watch(hold.id, until), hold.id, placed=placed)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from kcm.cli.exits import Exit
+from kcm.cli.names import NAME
 from kcm.cli.output import emit, moment, note
 from kcm.cli.problems import Problem
 from kcm.cli.settings import Settings, common, run_async
@@ -59,7 +60,7 @@ def put(settings: Settings, file: Path) -> int:
 
 
 @roster.command("retire")
-@click.argument("name")
+@click.argument("name", type=NAME)
 @click.option(
     "--key",
     type=click.Path(dir_okay=False, path_type=Path),

@@ -39,6 +39,8 @@ class Settings:
     json: bool
     context_file: str | None
     world: World
+    json_wanted: bool = False
+    """Whether JSON was asked for, and is not only shown because nobody watches."""
 
     def context(self) -> ClientContext:
         """The context; raises ``ContextError``."""
@@ -119,7 +121,7 @@ def _common(
         as_json = world.json = fmt == "json" if fmt else not terminal
         file = context_file if isinstance(context_file, str) else None
         _log(verbose if isinstance(verbose, int) else 0)
-        return function(Settings(as_json, file, world), *args, **kwargs) or 0
+        return function(Settings(as_json, file, world, fmt == "json"), *args, **kwargs) or 0
 
     return wrapped
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeVar
 import click
 
 from kcm.cli.exits import Exit
+from kcm.cli.names import NAME
 from kcm.cli.output import emit, note
 from kcm.cli.problems import Problem, Report, explain, show, together
 from kcm.cli.progress import counting
@@ -50,8 +51,8 @@ def service() -> None:
 
 
 @tenant.command("create")
-@click.argument("name")
-@click.option("--link", "link_name", required=True, help="The link of its root key.")
+@click.argument("name", type=NAME)
+@click.option("--link", "link_name", type=NAME, required=True, help="The link of its root key.")
 @click.option(
     "--region", "regions", multiple=True, help="Serve it here (repeatable) [default: everywhere]."
 )
@@ -115,8 +116,8 @@ async def _taken(
 
 
 @tenant.command("relink")
-@click.argument("name")
-@click.option("--link", "link_name", required=True, help="The link of its new root key.")
+@click.argument("name", type=NAME)
+@click.option("--link", "link_name", type=NAME, required=True, help="The link of its new root key.")
 @common
 def relink(settings: Settings, name: str, link_name: str) -> int:
     """Move a tenant to another root key, in all of its regions.
@@ -152,8 +153,8 @@ def relink(settings: Settings, name: str, link_name: str) -> int:
 
 
 @service.command("create")
-@click.argument("tenant_name", metavar="TENANT")
-@click.argument("name", metavar="SERVICE")
+@click.argument("tenant_name", metavar="TENANT", type=NAME)
+@click.argument("name", metavar="SERVICE", type=NAME)
 @click.option("--region", "regions", multiple=True, help="Only this region (repeatable).")
 @revision_option
 @common
@@ -218,7 +219,7 @@ def list_tenants(settings: Settings, limit: int | None, region: str | None) -> N
 
 
 @tenant.command("show")
-@click.argument("name")
+@click.argument("name", type=NAME)
 @region_option
 @common
 def show_tenant(settings: Settings, name: str, region: str | None) -> None:
@@ -241,7 +242,7 @@ def show_tenant(settings: Settings, name: str, region: str | None) -> None:
 
 
 @service.command("list")
-@click.argument("tenant_name", metavar="TENANT")
+@click.argument("tenant_name", metavar="TENANT", type=NAME)
 @region_option
 @common
 def list_services(settings: Settings, tenant_name: str, region: str | None) -> None:

@@ -53,13 +53,16 @@ async def follow(
     statuses: AsyncIterator[HoldStatus],
     hold_id: bytes,
     look: Look | None = None,
+    placed: HoldStatus | None = None,
 ) -> int:
     """Show a hold's table while it fills; 0 only when it is complete or lifted.
 
-    With ``look`` also what the hold is: by whom, when and why.
+    With ``look`` also what the hold is: by whom, when and why. ``placed`` is how it stood when it
+    was placed: that counts when nobody says more in time.
     """
     live = not settings.json and sys.stdout.isatty()
-    last = await (_fill(statuses) if live else _wait(settings, statuses))
+    seen = await (_fill(statuses) if live else _wait(settings, statuses))
+    last = seen or placed
     if last is None:
         raise Problem(
             Exit.UNAVAILABLE,
@@ -67,14 +70,15 @@ async def follow(
             f"nobody says how the hold {hold_id.hex()} stands",
             f"it may be in force: `kcm hold show {hold_id.hex()}`",
         )
-    present(settings, last, None if look is None else await look(), filled=live)
+    view = None if look is None else await look()
+    present(settings, last, view, filled=live and seen is not None)
     if last.complete or last.lifted:
         note(settings, verdict(last), hold_id=hold_id, complete=last.complete, lifted=last.lifted)
         return Exit.OK
     raise Problem(
         Exit.NOT_COMPLETE,
         "not_complete",
-        f"the hold stands, but not everybody has confirmed: {_waited_for(last)}",
+        f"{_in_force(last)}, but not everybody has confirmed: {_waited_for(last)}",
         f"`kcm hold show {hold_id.hex()} --wait 60` goes on watching",
     )
 
@@ -191,12 +195,14 @@ def verdict(status: HoldStatus) -> str:
     """How a hold stands, in a line."""
     if status.lifted:
         missing = [region.region for region in status.regions if region.how != "durable"]
+        done = [region.region for region in status.regions if region.how == "durable"]
         if missing:
+            where = f" in {_names(done)}" if done else ""
             return (
-                f"lifted; not confirmed yet by {_names(missing)}, where the hold may still count "
-                "until the other regions have told of the lift"
+                f"lifted{where}; not confirmed yet by {_names(missing)}, where the hold may still "
+                "count until the other regions have told of the lift"
             )
-        return f"lifted in {_names([region.region for region in status.regions])}"
+        return f"lifted in {_names(done)}"
     if not status.complete:
         return f"under way: {_waited_for(status)}"
     silent = [_called(boot) for boot in status.boots if boot.how == "lease-ended"]
@@ -218,6 +224,12 @@ def waiting_for(status: HoldStatus) -> list[str]:
         for reason, names in by_reason.items()
     ]
     return regions + [_instance(boot) for boot in status.boots if boot.how == "waiting"]
+
+
+def _in_force(status: HoldStatus) -> str:
+    """Which regions have stored a hold."""
+    stored = sorted(region.region for region in status.regions if region.durable_at)
+    return f"the hold is in force in {_names(stored)}" if stored else "the hold stands"
 
 
 def _waited_for(status: HoldStatus) -> str:

@@ -20,7 +20,7 @@ so that one alone must not kill everybody.
 All of it stays within a number of probes a second. Keys by which something is open have most of it
 to themselves: one that does not answer, and one that is only waited for to be allowed again, share
 the rest. Where more keys are open than can be used again within their leases, ``crowded`` says so:
-then some have to be closed, for no lease is ever lengthened.
+then some have to be closed, for no lease is ever lengthened. ``most`` says how many may be.
 """
 
 from __future__ import annotations
@@ -146,13 +146,19 @@ class Sentinel:
         return self._windows.total()
 
     @property
-    def crowded(self) -> bool:
-        """Whether more keys are open than can be used again in time.
+    def most(self) -> int:
+        """As many keys as may be open, so that each can be used again in time.
 
         They take turns, so the shortest time that one of them has counts for all.
         """
-        shortest = min((window for window, n in self._windows.items() if n), default=0.0)
-        return self.open_keys > self._open_per_s * FULL * shortest
+        usual = self._timing.probe_window_s("byok")
+        shortest = min((window for window, n in self._windows.items() if n), default=usual)
+        return int(self._open_per_s * FULL * shortest)
+
+    @property
+    def crowded(self) -> bool:
+        """Whether more keys are open than can be used again in time."""
+        return self.open_keys > self.most
 
     def take(self, now: float, room: int) -> list[Target]:
         """Begin what has to be probed now, at most ``room``, what waited longest first.

@@ -1,9 +1,10 @@
 """Operators' requests: each signed, each answered with a signature.
 
 The request's own region, noun and verb have to be those of the subject it came on, so that nothing
-that was signed for one place is of use in another. Puts are idempotent: the same record again is
-fine, another one under the same name is a conflict. What is stored and not believed (any more) is
-as good as absent, and may be replaced.
+that was signed for one place is of use in another. A subject may name this Core besides.
+
+Puts are idempotent: the same record again is fine, another one under the same name is a conflict.
+What is stored and not believed (any more) is as good as absent, and may be replaced.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ Handler = Callable[[AdminRequest], Awaitable[Message]]
 
 
 class Admin:
-    """Serves ``kcm.v1.<region>.admin.<noun>.<verb>``."""
+    """Serves ``kcm.v1.<region>.admin.<noun>.<verb>``, also with this Core's name behind it."""
 
     def __init__(
         self,
@@ -144,8 +145,9 @@ class Admin:
     async def _serve(
         self, subject: str, request: AdminRequest, roles: frozenset[OperatorRole]
     ) -> Message:
-        here = subjects.admin(self._me.region, request.noun, request.verb)
-        if request.region != self._me.region or subject != here:
+        place = (self._me.region, request.noun, request.verb)
+        here = (subjects.admin(*place), subjects.admin_to(*place, self._me.name))
+        if request.region != self._me.region or subject not in here:
             raise KcmError(Code.FORBIDDEN, "the request was signed for another place")
         check_deadline(request.deadline_ms, self._clock.unix_ms())
         known = self._verbs.get((request.noun, request.verb))
@@ -222,7 +224,8 @@ class Admin:
         return status
 
     async def _hold_status(self, request: AdminRequest) -> Message:
-        return await self._kills.status(decode(HoldQuery, request.payload).hold_id)
+        hold_id = decode(HoldQuery, request.payload).hold_id
+        return await self._kills.status(hold_id, request.deadline_ms)
 
     async def _list_holds(self, request: AdminRequest) -> Message:
         return await self._kills.page(decode(HoldPageQuery, request.payload))
@@ -232,7 +235,7 @@ class Admin:
 
     async def _preview(self, request: AdminRequest) -> Message:
         query = decode(PreviewQuery, request.payload)
-        return await self._kills.preview(query.scope, query.target)
+        return await self._kills.preview(query.scope, query.target, request.deadline_ms)
 
     async def _expect(self, record: Record) -> None:
         """Raise ``conflict`` when another record has this name, and this one may not replace it.

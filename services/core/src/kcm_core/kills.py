@@ -50,7 +50,7 @@ from kcm_schemas.control import Boot, Receipt, Scope
 from kcm_trust.statements import lifted
 from kcm_trust.verify import Untrusted
 
-from kcm_core.regions import FIRST, Regions
+from kcm_core.regions import FIRST, PULL_TIMEOUT_S, Regions
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +79,9 @@ READ_S: Final = 0.1
 
 DURABLE_POLL_S: Final = 0.005
 """Seconds between looks whether a hold is acknowledged."""
+
+PATIENCE_MIN_S: Final = 0.05
+"""Seconds that other regions get at least, however little time an operator gives."""
 
 SPREAD_POLL_S: Final = 0.02
 """Seconds between looks whether every region has a lift: each look asks all of them."""
@@ -142,22 +145,27 @@ class Kills:
         # answer has to arrive while somebody waits for it.
         now_ms = self._clock.unix_ms()
         until_ms = now_ms + (deadline_ms - now_ms) // 2
-        status = await self.status(hold_id)
+        status = await self.status(hold_id, deadline_ms)
         while status.lifted and not status.complete and self._clock.unix_ms() < until_ms:
             # A lift is worth telling when every region has it; a hold's progress is asked for.
             await asyncio.sleep(SPREAD_POLL_S)
-            status = await self.status(hold_id)
+            status = await self.status(hold_id, deadline_ms)
         return status
 
-    async def status(self, hold_id: bytes) -> HoldStatus:
-        """How far a hold has come, asked anew of every region in scope."""
+    async def status(self, hold_id: bytes, deadline_ms: int | None = None) -> HoldStatus:
+        """How far a hold has come, asked anew of every region in scope.
+
+        A region that is cut off is waited for during half of the time that is left: what is known
+        of the others has to be told while somebody waits for it.
+        """
         if self._revocations.holds.get(hold_id) is None:
             for ended in await self._archived(hold_id.hex()):
                 return self._paged(ended)
         record = self._known(hold_id)
         await self._tell_again(record)
         regions = self._regions_of(record.hold.scope, record.hold.target)
-        facts = await asyncio.gather(*(self._facts(region, record) for region in regions))
+        within_s = self._patience_s(deadline_ms)
+        facts = await asyncio.gather(*(self._facts(one, record, within_s) for one in regions))
         self._read_receipts()
         return hold_status(
             record,
@@ -168,12 +176,15 @@ class Kills:
             self._retired,
         )
 
-    async def preview(self, scope: Scope, target: str) -> BlastRadius:
-        """What a hold would reach. Nothing is changed."""
+    async def preview(
+        self, scope: Scope, target: str, deadline_ms: int | None = None
+    ) -> BlastRadius:
+        """What a hold would reach. Nothing is changed; regions are waited for as in ``status``."""
         tenants = sorted(self._revocations.held(scope, target))
         known = [name for name in tenants if self._registry.tenant(name) is not None]
         regions = self._regions_of(scope, target)
-        facts = await asyncio.gather(*(self._boots_of(region) for region in regions))
+        within_s = self._patience_s(deadline_ms)
+        facts = await asyncio.gather(*(self._boots_of(region, within_s) for region in regions))
         boots = [
             BootStatus(
                 instance=boot.instance,
@@ -323,10 +334,17 @@ class Kills:
         except KcmError as error:
             log.warning("a hold could not be broadcast again: %s", error.code.value)
 
-    async def _facts(self, region: str, record: HoldRecord) -> RegionFacts | None:
+    def _patience_s(self, deadline_ms: int | None) -> float:
+        """Seconds for which other regions are waited for."""
+        if deadline_ms is None:
+            return PULL_TIMEOUT_S
+        left_ms = deadline_ms - self._clock.unix_ms()
+        return min(PULL_TIMEOUT_S, max(PATIENCE_MIN_S, left_ms / 2000))
+
+    async def _facts(self, region: str, record: HoldRecord, within_s: float) -> RegionFacts | None:
         if region == self._me.region:
             return await self._regions.facts_here(record.hold.id)
-        reply = await self._regions.facts(region, record.hold.id)
+        reply = await self._regions.facts(region, record.hold.id, within_s)
         if reply is None:
             return None
         judged_alike = reply.lifted == record.lifted and reply.roster >= self._me.rosters.version
@@ -340,10 +358,10 @@ class Kills:
             roster=self._me.rosters.version,
         )
 
-    async def _boots_of(self, region: str) -> list[Boot]:
+    async def _boots_of(self, region: str, within_s: float) -> list[Boot]:
         if region == self._me.region:
             return await self._switch.boots()
-        reply = await self._regions.facts(region, FIRST)
+        reply = await self._regions.facts(region, FIRST, within_s)
         return [] if reply is None else reply.boots
 
     async def _on_receipt(self, message: Arrived) -> None:

@@ -155,9 +155,14 @@ class Regions:
             self._stated[fence.other] = fence
             self._fenced[fence.other] = self._clock.elapsed()
 
-    async def facts(self, region: str, hold_id: bytes) -> PullReply | None:
-        """What another region says of a hold and of who is on record there."""
-        return await self._pull(region, hold_id, FIRST, NOTHING)
+    async def facts(
+        self, region: str, hold_id: bytes, within_s: float = PULL_TIMEOUT_S
+    ) -> PullReply | None:
+        """What another region says of a hold and of who is on record there.
+
+        Waits ``PULL_TIMEOUT_S`` at most, whatever ``within_s`` is.
+        """
+        return await self._pull(region, hold_id, FIRST, NOTHING, min(PULL_TIMEOUT_S, within_s))
 
     async def facts_here(self, hold_id: bytes) -> RegionFacts:
         """What this region's stream says of a hold, and of who is on record there."""
@@ -307,7 +312,12 @@ class Regions:
         await self._stream.put(subjects.control_fence(self._me.region, other), body)
 
     async def _pull(
-        self, region: str, hold_id: bytes, after: bytes, known: Known
+        self,
+        region: str,
+        hold_id: bytes,
+        after: bytes,
+        known: Known,
+        within_s: float = PULL_TIMEOUT_S,
     ) -> PullReply | None:
         """Ask another region; ``None`` when it does not answer, or not in a way to be believed."""
         nonce = self._random.public(limits.ID_SIZE)
@@ -322,7 +332,7 @@ class Regions:
         body = encode(self._me.identity.sign(Kind.PULL, request))
         subject = subjects.pull(region, self._me.region)
         try:
-            raw = await self._bus.request(subject, body, PULL_TIMEOUT_S)
+            raw = await self._bus.request(subject, body, within_s)
             reply = self._me.verifier.pull_reply(raw)
         except (KcmError, Untrusted) as error:
             log.warning("region %s does not answer a pull: %s", region, error)

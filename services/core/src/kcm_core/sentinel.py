@@ -37,6 +37,7 @@ from kcm_control.serving import Serving
 from kcm_crypto import context
 from kcm_crypto.context import ctx
 from kcm_schemas import subjects
+from kcm_schemas.admin import KeyUse
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.control import Proof
@@ -45,6 +46,7 @@ from kcm_schemas.registry import WrappedRoot
 from kcm_schemas.signed import Kind
 
 from kcm_core.canaries import Canaries, Canary, provider_context
+from kcm_core.crowding import KeysInUse
 from kcm_core.keyholds import KeyHolds
 from kcm_core.l1.state import L1Error
 from kcm_core.unsealer.port import UnsealerPort
@@ -57,10 +59,6 @@ TICK_S: Final = 0.25
 
 PROBES_MAX: Final = 32
 """Probes under way at once: a thousand links must not ask for a thousand children."""
-
-
-CROWDED_EVERY_S: Final = 10.0
-"""Seconds between two warnings that more keys are in use than may be probed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +104,7 @@ class KeyWatch:
         self._clock: Final = clock
         self._plan: Final = Sentinel(knowledge.timing, chance, probes_per_s)
         self._watched: Final = Watched(self._plan, serving, canaries.registry, knowledge.timing)
-        self._crowded_at = float("-inf")
-        self._crowded_out = 0
+        self._in_use: Final = KeysInUse(membership, self._plan, emit, clock)
         self._principals: dict[Target, str] = {}
         self._written: dict[ProofKey, float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -179,6 +176,10 @@ class KeyWatch:
         if lifted:
             self._emit("key.settled", count=lifted, detail=f"link {proof.link}")
 
+    def use(self) -> KeyUse:
+        """How many keys are in use here, of how many that may be."""
+        return self._in_use.told()
+
     async def _watch(self) -> None:
         tick = min(TICK_S, self._knowledge.timing.probe_interval_s / 8)
         while not self._closing:
@@ -193,6 +194,7 @@ class KeyWatch:
         self._seal_each(self._serving.lapsed(now))
         self._watched.follow(await self._canaries.of_links(self._holds.links), now)
         self._make_room(now)
+        self._in_use.look(now)
         for target in self._plan.take(now, PROBES_MAX - self._probes):
             self._probes += 1
             self._spawn(self._probe(target))
@@ -208,17 +210,8 @@ class KeyWatch:
             self._seal_each(tenants)
             if key in opened:
                 return  # it could not be purged: the next look tries again
-            self._crowded_out += len(tenants)
+            self._in_use.sealed(len(tenants), now)
             self._watched.follow(self._watched.held, now)
-        if self._crowded_out and now - self._crowded_at >= CROWDED_EVERY_S:
-            log.warning(
-                "more customers' keys are in use than may be probed (probes_per_s): %d tenants "
-                "that were not used for longest were sealed",
-                self._crowded_out,
-            )
-            detail = f"{len(opened)} keys stay open: see probes_per_s"
-            self._emit("key.crowded", count=self._crowded_out, detail=detail)
-            self._crowded_at, self._crowded_out = now, 0
 
     async def _probe(self, target: Target) -> None:
         ask = Ask(target, self._knowledge.mark, self._clock.elapsed())

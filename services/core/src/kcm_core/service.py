@@ -32,6 +32,8 @@ from kcm_crypto.arena import Arena, secure_memory
 from kcm_crypto.hpke import SECRET_SIZE, HpkePrivate
 from kcm_crypto.secretfile import read_secret
 from kcm_schemas import subjects
+from kcm_schemas.admin import AdminRequest, Empty, KeyUse
+from kcm_schemas.codec import decode
 from kcm_schemas.roster import Region, Role
 from kcm_trust.verify import Untrusted
 
@@ -285,6 +287,7 @@ class Core:
             clock=clock,
         )
         self._admin.serve("roster", rostering.verbs)
+        self._admin.serve("key", {"status": self._key_use})
         self._compaction: Final = Compaction(
             membership=membership,
             revocations=revocations,
@@ -329,10 +332,19 @@ class Core:
         await self._service.add(
             "admin", subjects.admin_all(region), self._admin.handle, f"core-{region}", urgent=True
         )
+        await self._service.add(
+            "admin-to", subjects.admin_to_all(region, self._me.name), self._admin.handle,
+            self._me.name, urgent=True,
+        )  # fmt: skip
         await self._service.announce()
         state, lacks = secure_memory()
         if lacks:
             log.warning("secure memory: %s (%s)", state, ", ".join(lacks))
+
+    async def _key_use(self, request: AdminRequest) -> KeyUse:
+        """Show how many customers' keys this Core has in use: each Core has its own count."""
+        decode(Empty, request.payload)
+        return self._watch.use()
 
     def _judge_again(self, names: frozenset[str]) -> None:
         """Open keys anew, or not at all, that a Core has wrapped whose entry is another one."""

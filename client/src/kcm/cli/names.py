@@ -1,0 +1,41 @@
+"""A name on the command line: of a tenant, a service, a link, a region or somebody."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import click
+
+from kcm.cli.exits import Exit
+
+LOOKS_LIKE: Final = "a name has 1 to 63 characters of a-z, 0-9 and -, as in acme-prod"
+"""What a name looks like."""
+
+SHOWN_MAX: Final = 80
+"""Characters that are shown of what is no name."""
+
+
+def no_name(value: str) -> str:
+    """Say that a value is no name."""
+    shown = value if len(value) <= SHOWN_MAX else f"{value[:SHOWN_MAX]}…"
+    return f"'{shown}' is no name"
+
+
+class NameType(click.ParamType[str]):
+    """Refuses what is no name before anybody is asked."""
+
+    name = "text"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the name, or say what one looks like."""
+        from kcm_schemas.names import is_name
+
+        from kcm.cli.problems import Problem
+
+        if is_name(value):
+            return value
+        place = "" if param is None or ctx is None else f"{param.get_error_hint(ctx)}: "
+        raise Problem(Exit.USAGE, "malformed", f"{place}{no_name(value)}", LOOKS_LIKE)
+
+
+NAME: Final = NameType()

@@ -1,0 +1,96 @@
+"""``kcm dev`` works on the development system that the chosen context is of."""
+
+import json
+from pathlib import Path
+
+import pytest
+from kcm.cli.exits import Exit
+from kcm.cli.main import run
+from kcm.dev import system
+
+from tests.fakes.client import FakeSystem
+
+
+class Desk:
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self._capsys = capsys
+
+    def run(self, *arguments: str) -> tuple[int, str, str]:
+        self._capsys.readouterr()
+        code = run(["dev", *arguments])
+        return code, *self._capsys.readouterr()
+
+
+@pytest.fixture
+def desk(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Desk:
+    monkeypatch.delenv("KCM_CONTEXT", raising=False)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    return Desk(capsys)
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Path:
+    """Another system than the usual one: made, and not started."""
+    place = tmp_path / "other"
+    system.init(system.Options(place, regions=("eu",), cores=1))
+    return place
+
+
+@pytest.mark.parametrize("way", ["--context", "environment", "relative"])
+def test_a_key_is_made_where_the_context_is(
+    desk: Desk, other: Path, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = other / "context.toml"
+    arguments = ["key", "acme", "--kind", "softkey", "--uri"]
+    match way:
+        case "--context":
+            arguments += ["--context", str(context)]
+        case "environment":
+            monkeypatch.setenv("KCM_CONTEXT", str(context))
+        case _:
+            monkeypatch.chdir(other)
+            arguments += ["--context", "context.toml"]
+    code, out, _ = desk.run(*arguments)
+    assert code == Exit.OK
+    assert out == f"softkey:{other / 'l1' / 'acme'}\n"
+    assert (other / "l1" / "acme" / "key").exists()
+
+
+def test_a_directory_that_is_named_comes_first(desk: Desk, other: Path, tmp_path: Path) -> None:
+    place = tmp_path / "third"
+    arguments = ("key", "acme", "--kind", "softkey", "--uri", "--dir", str(place))
+    _, out, _ = desk.run(*arguments, "--context", str(other / "context.toml"))
+    assert out == f"softkey:{place / 'l1' / 'acme'}\n"
+    _, out, _ = desk.run("key", "acme", "--kind", "softkey", "--uri")
+    assert out == f"softkey:{tmp_path / 'state' / 'kcm' / 'dev' / 'l1' / 'acme'}\n"
+
+
+@pytest.mark.parametrize("command", [("key", "acme", "--kind", "softkey"), ("status",), ("down",)])
+def test_a_context_of_no_development_system_is_refused_with_what_to_do(
+    desk: Desk, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    (tmp_path / "real").mkdir()
+    context = FakeSystem(tmp_path / "real").context_file
+    code, _, err = desk.run(*command, "--context", str(context), "-o", "json")
+    said = json.loads(err)
+    assert (code, said["error"]) == (Exit.USAGE, "context")
+    assert "is not the context of a development system" in said["detail"]
+    assert "--dir" in said["hint"]
+    code, _, err = desk.run(*command, "--context", str(tmp_path / "none"), "-o", "json")
+    assert (code, json.loads(err)["error"]) == (Exit.USAGE, "context")
+
+
+def test_the_status_is_that_of_the_context_too(desk: Desk, other: Path) -> None:
+    (other / "state.json").write_text("{}")
+    code, _, err = desk.run("status", "--context", str(other / "context.toml"), "-o", "json")
+    assert code == Exit.FAULT
+    assert str(other / "state.json") in json.loads(err)["detail"]
+
+
+def test_the_uri_alone_is_json_where_that_is_asked_for(desk: Desk, other: Path) -> None:
+    arguments = ("key", "acme", "--kind", "softkey", "--uri", "--dir", str(other))
+    uri = f"softkey:{other / 'l1' / 'acme'}"
+    assert desk.run(*arguments)[1] == f"{uri}\n"
+    assert json.loads(desk.run(*arguments, "-o", "json")[1]) == {"name": "acme", "uri": uri}

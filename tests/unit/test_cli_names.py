@@ -1,0 +1,72 @@
+"""What is no name is said with what a name looks like, before anybody is asked."""
+
+import json
+from pathlib import Path
+
+import pytest
+from kcm.cli.exits import Exit
+from kcm.cli.main import run
+from kcm.cli.problems import explain
+from kcm_schemas.registry import Link, Tenant
+from pydantic import ValidationError
+
+BAD = "Acme Corp"
+
+COMMANDS = [
+    ("kill", BAD),
+    ("kill", "--link", BAD),
+    ("kill", BAD, "--dry-run"),
+    ("tenant", "create", BAD, "--link", "root"),
+    ("tenant", "create", "acme", "--link", BAD),
+    ("tenant", "relink", BAD, "--link", "root"),
+    ("tenant", "relink", "acme", "--link", BAD),
+    ("tenant", "show", BAD),
+    ("service", "create", BAD, "crm"),
+    ("service", "create", "acme", BAD),
+    ("service", "list", BAD),
+    ("l1", "link", BAD, "softkey:/x"),
+    ("encrypt", "-", "--tenant", BAD, "--service", "crm"),
+    ("encrypt", "-", "--tenant", "acme", "--service", BAD),
+    ("decrypt", "-", "--tenant", BAD, "--service", "crm"),
+    ("region", "retire", BAD, "--reason", "x"),
+    ("roster", "retire", BAD, "--dry-run"),
+    ("dev", "key", BAD),
+    ("dev", "up", "--region", BAD),
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_a_name_that_is_none_is_said_with_what_one_looks_like(
+    command: tuple[str, ...], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    form = ("--format", "json")
+    code = run([*command, "--context", str(tmp_path / "none"), *form])
+    said = json.loads(capsys.readouterr().err)
+    assert (code, said["error"]) == (Exit.USAGE, "malformed")
+    assert "'Acme Corp' is no name" in said["detail"]
+    assert "a-z, 0-9 and -" in said["hint"]
+
+
+@pytest.mark.parametrize("name", ["../elsewhere", "a/b", "", "a" * 64, "a.b", "ä"])
+def test_a_root_key_has_no_name_that_leads_elsewhere(
+    name: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    place = tmp_path / "a" / "dev"
+    command = ["dev", "key", name, "--kind", "softkey", "--dir", str(place)]
+    assert run([*command, "-o", "json"]) == Exit.USAGE
+    assert "is no name" in json.loads(capsys.readouterr().err)["detail"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_message_that_cannot_be_made_names_the_value_and_the_bound() -> None:
+    with pytest.raises(ValidationError) as caught:
+        Tenant(tenant="A b", revision=1, link="root", regions=["eu", "U s"], fence="all")
+    report = explain(caught.value)
+    assert (report.exit_code, report.code) == (Exit.USAGE, "malformed")
+    assert "'A b' is no name" in report.detail
+    assert "'U s' is no name" in report.detail
+    assert "a name has 1 to 63 characters" in report.hint
+    with pytest.raises(ValidationError) as caught:
+        Link(link="root", revision=1, uri="x" * 3000, model="byok")
+    report = explain(caught.value)
+    assert report.detail == "uri is too long: 2048 characters at most"
