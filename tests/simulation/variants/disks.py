@@ -27,7 +27,7 @@ def dropped_when_unkept(instance: Instance) -> None:
 def says_kept(instance: Instance) -> None:
     """A receipt does not say that the hold is not on the disk."""
     switch: Any = instance.switch
-    switch._why_unkept = lambda hold_id: ""
+    switch._receipts._why_unkept = lambda hold_id: ""
 
 
 def complete_though_unkept(instance: Instance) -> None:

@@ -23,10 +23,8 @@ from kcm_control.leases import FOREVER
 from kcm_control.marks import Mark
 from kcm_control.revocation import Revocations
 from kcm_schemas import subjects
-from kcm_schemas.codec import encode
 from kcm_schemas.codes import Code, KcmError
-from kcm_schemas.control import PENDING, Boot, Fence, Proof
-from kcm_schemas.signed import Kind
+from kcm_schemas.control import Boot, Fence, Proof
 from kcm_trust.verify import Forged, Untrusted
 
 from kcm_bus.admission import Waiting
@@ -42,6 +40,7 @@ from kcm_bus.membership import Membership
 from kcm_bus.onrecord import RETRY_S, OnRecord
 from kcm_bus.ports import Arrived, Entry, Following, Log, Memory, Messages
 from kcm_bus.purging import purge_each
+from kcm_bus.receipts import Receipts
 from kcm_bus.refusals import Refusals
 from kcm_bus.roster_feed import RosterFeed
 
@@ -91,10 +90,6 @@ class KillSwitch:
         self._emit: Final = emit
         self._refusals: Final = Refusals("control", emit, clock)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._sending: set[bytes] = set()
-        self._answered: set[bytes] = set()
-        self._unkept: set[bytes] = set()
-        """Holds of which it was told that they are not kept."""
         self._recalling = False
         self._issuing = False
         self._closing = False
@@ -109,6 +104,15 @@ class KillSwitch:
         membership.rosters.listen(self._judge_again)
         self.learning: Final = Learning(
             membership, revocations, purge, emit, clock, self._changed, self._refusals.record
+        )
+        self._receipts: Final = Receipts(
+            membership=membership,
+            control_bus=control_bus,
+            revocations=revocations,
+            learning=self.learning,
+            memory=memory,
+            emit=emit,
+            spawn=self._spawn,
         )
         self._durable: Final = DurableHolds(
             membership=membership,
@@ -440,9 +444,8 @@ class KillSwitch:
             else:
                 # The stream went back to an earlier state of this hold: write the join again.
                 self._durable.lost(hold.id)
-        if not record.lifted and hold.id not in self._answered:
-            # Who wants to hear it once more tells the hold once more.
-            self._answer(hold.id)
+        if not record.lifted:
+            self._receipts.answer_once(hold.id)
 
     async def _on_broadcast(self, message: Arrived) -> None:
         """Take it at once when it is known, or when its source has sent little that is not."""
@@ -462,7 +465,7 @@ class KillSwitch:
             self._refusals.record(error)
             return False
         if not record.lifted:
-            self._answer(record.hold.id)
+            self._receipts.answer(record.hold.id)
         return self._revocations.holds is not before
 
     def _look_again(self) -> None:
@@ -488,13 +491,13 @@ class KillSwitch:
             record = self._revocations.holds.get(hold_id)
             if record is not None and not record.lifted:
                 self.learning.learn(record.message)
-                self._answer(hold_id)
+                self._receipts.answer(hold_id)
             self._durable.lost(hold_id)
 
     def _ended(self, record: HoldRecord) -> int:
         """A page ends a hold; where its message lies in the stream."""
         self.learning.forget(record)
-        self._answered.discard(record.hold.id)
+        self._receipts.forget(record.hold.id)
         return self._durable.ended(record.hold.id)
 
     def _expired(self, _: int) -> None:
@@ -520,57 +523,18 @@ class KillSwitch:
         if record is None or self._recalling:
             return
         if record.lifted:
-            self._answered.discard(hold_id)
+            self._receipts.forget(hold_id)
         else:
-            self._answer(hold_id)
+            self._receipts.answer(hold_id)
         self._durable.keep(hold_id, at_once=self._issuing)
         if not self._memory.kept(hold_id, record.message):
             self._memory.remember(hold_id, record.message)
 
-    def _answer(self, hold_id: bytes) -> None:
-        """Send a receipt, once for any number of questions that came together."""
-        if self.learning.receipt(hold_id) is not None and hold_id not in self._sending:
-            self._sending.add(hold_id)
-            self._answered.add(hold_id)
-            self._spawn(self._send_receipt(hold_id))
-
-    async def _send_receipt(self, hold_id: bytes) -> None:
-        self._sending.discard(hold_id)
-        receipt = self.learning.receipt(hold_id)
-        if receipt is None:
-            self._answered.discard(hold_id)
-            return
-        word = receipt.model_copy(update={"unkept": self._why_unkept(hold_id)})
-        body = encode(self._me.identity.sign(Kind.RECEIPT, word))
-        try:
-            await self._control_bus.publish(subjects.receipt(self._me.region, hold_id), body)
-        except KcmError:
-            self._answered.discard(hold_id)
-            log.warning("a receipt could not be sent; it is sent again on request")
-
     def _on_memory(self, hold_id: bytes) -> None:
-        """The disk has a hold now, or does not get it: whoever waits for that has to know."""
-        trouble = self._memory.unkept.get(hold_id)
-        if trouble is not None:
-            self._unkept.add(hold_id)
-            detail = f"{hold_id.hex()} {trouble.text} ({trouble.code})"
-            self._emit("hold.unkept", code=Code.UNAVAILABLE, detail=detail)
-        elif hold_id in self._unkept:
-            self._unkept.discard(hold_id)
-            self._emit("hold.kept", detail=hold_id.hex())
-        record = self._revocations.holds.get(hold_id)
-        if record is None:
+        """The disk has a hold now, or its archive has one that a page ends."""
+        self._receipts.kept(hold_id)
+        if self._revocations.holds.get(hold_id) is None:
             self.lifts.archived_now(hold_id)
-        elif not record.lifted:
-            self._answer(hold_id)
-
-    def _why_unkept(self, hold_id: bytes) -> str:
-        """Why this boot would forget a hold in a power cut; empty when it would not."""
-        record = self._revocations.holds.get(hold_id)
-        if record is None or self._memory.kept(hold_id, record.message):
-            return ""
-        trouble = self._memory.unkept.get(hold_id)
-        return PENDING if trouble is None else trouble.text
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
