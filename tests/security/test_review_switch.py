@@ -370,21 +370,23 @@ def receipt(kill, who, boot, role=Role.GATEWAY, region="eu"):
 async def test_nobody_receipts_for_the_boot_of_somebody_else():
     rig, kill = Rig(), hold()
     watcher = kills(rig)
-    await watcher._on_receipt(receipt(kill, "gw-us", VICTIM, region="us"))
-    await watcher._on_receipt(receipt(kill, "gw-eu", VICTIM))
-    watcher._read_receipts()
-    assert set(watcher._receipts[kill.id]) == {("gw-us", VICTIM), ("gw-eu", VICTIM)}
+    await watcher.receipts._on_receipt(receipt(kill, "gw-us", VICTIM, region="us"))
+    await watcher.receipts._on_receipt(receipt(kill, "gw-eu", VICTIM))
+    watcher.receipts.read()
+    assert set(watcher.receipts._arrivals[kill.id]) == {("gw-us", VICTIM), ("gw-eu", VICTIM)}
 
 
 async def test_receipts_for_invented_boots_do_not_pile_up():
     rig, kill = Rig(), hold()
     watcher = kills(rig)
-    await watcher._on_receipt(receipt(kill, "gw-eu", VICTIM))
+    await watcher.receipts._on_receipt(receipt(kill, "gw-eu", VICTIM))
     for number in range(100):
-        await watcher._on_receipt(receipt(kill, "gw-us", number.to_bytes(16, "big"), region="us"))
-    watcher._read_receipts()
-    assert len(watcher._receipts[kill.id]) == BOOTS_PER_INSTANCE_MAX + 1
-    assert ("gw-eu", VICTIM) in watcher._receipts[kill.id]
+        await watcher.receipts._on_receipt(
+            receipt(kill, "gw-us", number.to_bytes(16, "big"), region="us")
+        )
+    watcher.receipts.read()
+    assert len(watcher.receipts._arrivals[kill.id]) == BOOTS_PER_INSTANCE_MAX + 1
+    assert ("gw-eu", VICTIM) in watcher.receipts._arrivals[kill.id]
 
 
 def test_a_kill_of_a_link_asks_every_region():

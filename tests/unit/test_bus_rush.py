@@ -18,7 +18,8 @@ from kcm_control.knowledge import Knowledge
 from kcm_control.registry import Registry
 from kcm_control.revocation import Revocations
 from kcm_control.timing import Timing
-from kcm_core.kills import UNREAD_MAX, Kills
+from kcm_core.kills import Kills
+from kcm_core.receipts import UNREAD_MAX
 from kcm_schemas import subjects
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import Code, KcmError
@@ -343,7 +344,7 @@ async def test_a_receipt_that_came_before_its_hold_did_not_come_in_the_past(kill
     switch.made.learning.learn(HELD)
     await switch.bus.heard[subjects.receipts()](Message(receipt(), subject=HERE))
     kills._clock.now += 1.0
-    kills._note(kills._heard, HOLD.id, kills._clock.now)
+    kills.receipts.placed(HOLD.id)
     (boot,) = (await kills.status(HOLD.id)).boots
     assert (boot.how, boot.after_ms) == ("receipt", 0)
 
@@ -353,5 +354,5 @@ async def test_receipts_that_wait_to_be_read_are_bounded(kills, switch):
     await arrived(Message(receipt(), subject=HERE))
     for number in range(3 * UNREAD_MAX):
         await arrived(Message(b"forged %d" % number, subject=HERE))
-        assert len(kills._unread) <= UNREAD_MAX
-    assert [one.receipt.instance for one in kills._receipts[HOLD.id].values()] == ["gw-eu"]
+        assert len(kills.receipts._unread) <= UNREAD_MAX
+    assert [one.receipt.instance for one in kills.receipts._arrivals[HOLD.id].values()] == ["gw-eu"]

@@ -22,6 +22,9 @@ SILENT_S = 1.5
 class Switch:
     """A kill switch whose stream acknowledges at once."""
 
+    lifts = None
+    """Nobody asks for holds that pages end."""
+
     def __init__(self, revocations):
         self.told = 0
         self._revocations = revocations

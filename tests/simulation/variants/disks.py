@@ -35,9 +35,9 @@ def complete_though_unkept(instance: Instance) -> None:
     kills: Any = getattr(instance, "kills", None)
     if kills is None:
         return
-    take = kills._take
+    take = kills.receipts._take
 
     def whatever_is_kept(receipt: Any, moment: float) -> None:
         take(receipt.model_copy(update={"unkept": ""}), moment)
 
-    kills._take = whatever_is_kept
+    kills.receipts._take = whatever_is_kept

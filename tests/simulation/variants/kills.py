@@ -160,15 +160,15 @@ def receipt_by_name(instance: Instance) -> None:
     kills: Any = getattr(instance, "kills", None)
     if kills is None:
         return
-    take = kills._take
+    take = kills.receipts._take
 
     def by_name(receipt: Any, moment: float) -> None:
         take(receipt, moment)
-        found = kills._receipts.get(receipt.hold_id)
+        found = kills.receipts._arrivals.get(receipt.hold_id)
         if found is not None and not isinstance(found, ByName):
-            kills._receipts[receipt.hold_id] = ByName(found)
+            kills.receipts._arrivals[receipt.hold_id] = ByName(found)
 
-    kills._take = by_name
+    kills.receipts._take = by_name
 
 
 def complete_without_durability(instance: Instance) -> None:

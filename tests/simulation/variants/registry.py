@@ -147,15 +147,15 @@ def reached_ignored(instance: Instance) -> None:
     kills: Any = getattr(instance, "kills", None)
     if kills is None:
         return
-    take = kills._take
+    take = kills.receipts._take
 
     def anybody(receipt: Any, moment: float) -> None:
         take(receipt, moment)
-        arrivals = kills._receipts.get(receipt.hold_id, {})
+        arrivals = kills.receipts._arrivals.get(receipt.hold_id, {})
         for key, one in arrivals.items():
             arrivals[key] = Anybody(one.receipt, one.after_ms, one.reached)
 
-    kills._take = anybody
+    kills.receipts._take = anybody
 
 
 def accepted_unshown(instance: Instance) -> None:

@@ -34,7 +34,7 @@ async def pages(core, *, everything):
     """All pages, from the first to the last."""
     found, after = [], FIRST
     while True:
-        page = await core.kills.page(HoldPageQuery(after=after, everything=everything))
+        page = await core.kills.holds.page(HoldPageQuery(after=after, everything=everything))
         found.append(page)
         if not page.more:
             return found
@@ -43,19 +43,21 @@ async def pages(core, *, everything):
 
 async def test_a_hold_is_looked_up_by_its_id_however_many_there_are(core):
     for record in list(core.revocations.holds)[::250]:
-        (view,) = (await core.kills.find(record.hold.id.hex())).holds
+        (view,) = (await core.kills.holds.find(record.hold.id.hex())).holds
         assert (view.hold_id, view.raw) == (record.hold.id, record.raw)
         assert view.lifted == record.lifted
         told = (9, "security", "over") if record.lifted else (0, "", "")
         assert (view.lifted_ms, view.lifted_by, view.lift_reason) == told
-    assert (await core.kills.find("f" * 32)).holds == []
+    assert (await core.kills.holds.find("f" * 32)).holds == []
 
 
 async def test_an_id_that_is_short_finds_one_or_says_that_there_are_several(core):
     ids = [record.hold.id.hex() for record in core.revocations.holds]
     for digits in (1, 3, 7, 32):
         for one in ids[::500]:
-            found = [view.hold_id.hex() for view in (await core.kills.find(one[:digits])).holds]
+            found = [
+                view.hold_id.hex() for view in (await core.kills.holds.find(one[:digits])).holds
+            ]
             assert found == sorted(other for other in ids if other.startswith(one[:digits]))[:2]
 
 
@@ -80,7 +82,7 @@ async def test_a_page_of_the_longest_holds_fits_too(system):
 
 
 async def test_what_pages_end_is_found_and_listed_from_the_archive(system, monkeypatch):
-    monkeypatch.setattr("kcm_core.kills.ARCHIVED_MAX", 3)
+    monkeypatch.setattr("kcm_core.hold_list.ARCHIVED_MAX", 3)
     core = system.core("core-eu-1")
     await core.start(regions=False, watch=False)
     core.learn(LINK, tenant())
@@ -100,11 +102,11 @@ async def test_what_pages_end_is_found_and_listed_from_the_archive(system, monke
     assert {view.hold_id for view in found if not view.lifted} == {one.id for one in kept[2:]}
     assert len(await pages(core, everything=False)) == 1
     for one in ended:
-        (view,) = (await core.kills.find(one.id.hex())).holds
+        (view,) = (await core.kills.holds.find(one.id.hex())).holds
         assert (view.lifted, view.lifted_by, view.reason) == (True, "core-eu-1", one.reason)
         status = await core.kills.status(one.id)
         assert (status.lifted, status.target) == (True, one.target)
-    (view,) = (await core.kills.find(by_page.id.hex())).holds
+    (view,) = (await core.kills.holds.find(by_page.id.hex())).holds
     assert (view.lifted, view.lifted_ms, view.lifted_by) == (True, 9, "core-eu-1")
     # Who places or lifts it once more is told at once how it stands.
     for raw in (placed(ended[0]), ended_by(ended[0], "core-eu-2")):
@@ -114,7 +116,7 @@ async def test_what_pages_end_is_found_and_listed_from_the_archive(system, monke
 
 
 async def test_archived_holds_that_count_no_more_end_no_list(system, monkeypatch):
-    monkeypatch.setattr("kcm_core.kills.ARCHIVED_MAX", 3)
+    monkeypatch.setattr("kcm_core.hold_list.ARCHIVED_MAX", 3)
     core = system.core("core-eu-1")
     await core.start(regions=False, watch=False)
     them = some(12)

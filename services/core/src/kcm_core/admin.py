@@ -228,10 +228,10 @@ class Admin:
         return await self._kills.status(hold_id, request.deadline_ms)
 
     async def _list_holds(self, request: AdminRequest) -> Message:
-        return await self._kills.page(decode(HoldPageQuery, request.payload))
+        return await self._kills.holds.page(decode(HoldPageQuery, request.payload))
 
     async def _show_hold(self, request: AdminRequest) -> Message:
-        return await self._kills.find(decode(HoldPrefix, request.payload).prefix)
+        return await self._kills.holds.find(decode(HoldPrefix, request.payload).prefix)
 
     async def _preview(self, request: AdminRequest) -> Message:
         query = decode(PreviewQuery, request.payload)
