@@ -560,6 +560,15 @@ def test_holds_are_listed_shown_and_lifted(desk: Desk, cores: Cores) -> None:
     assert json.loads(out)["lifted"] is True
     assert cores.lifted[hold_id].lift.reason == "over"
     assert json.loads(desk.run("hold", "list")[1]) == []
+    assert desk.run("hold", "list", "--all", "--ids")[1] == f"{hold_id.hex()}\n"
+    told = json.loads(desk.run("hold", "list", "--all", "--ids", "-o", "json")[1])
+    assert told == [hold_id.hex()]
+    assert json.loads(desk.run("hold", "list", "--ids", "-o", "json")[1]) == []
+    (told,) = json.loads(desk.run("hold", "list", "--all", "-o", "json")[1])
+    assert (told["issued_utc"], told["lifted_utc"]) == (
+        "2027-01-15 08:00:00", "1970-01-01 00:00:00",
+    )  # fmt: skip
+    assert told["raw"] == cores.held[hold_id].raw.hex()
     assert len(json.loads(desk.run("hold", "list", "--all")[1])) == 1
     assert desk.run("lift", short)[0] == Exit.USAGE  # a reason is needed
 
