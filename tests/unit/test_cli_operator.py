@@ -887,6 +887,40 @@ def test_the_last_events_are_verified_and_shown(desk: Desk) -> None:
     assert "\x1b" not in out
 
 
+def test_your_own_looks_are_left_out_whatever_they_look_at(desk: Desk) -> None:
+    journal = Journal(desk.system)
+    looks = (
+        "admin.tenant-list", "admin.tenant-find", "admin.tenant-show", "admin.link-list",
+        "admin.service-list", "admin.hold-status", "admin.hold-show", "admin.hold-list",
+        "admin.hold-preview", "admin.roster-show", "admin.roster-signed", "admin.key-status",
+        "audit.read",
+    )  # fmt: skip
+    acts = ("admin.hold-put", "admin.tenant-put", "admin.roster-put", "admin.roster-lasting")
+    journal.add(*looks, *acts, actor="alice")
+    journal.add("admin.hold-status", actor="bob")
+    told = json.loads(desk.run("audit", "tail", "-o", "json")[1])
+    assert [(one["event"], one["actor"]) for one in told] == [
+        *((name, "alice") for name in acts), ("admin.hold-status", "bob"),
+    ]  # fmt: skip
+    told = json.loads(desk.run("audit", "tail", "--all", "-o", "json")[1])
+    assert len(told) == len(looks) + len(acts) + 1
+
+
+def test_who_caused_an_event_is_shown_and_that_nobody_did(desk: Desk) -> None:
+    journal = Journal(desk.system)
+    journal.add("keys.wrap")
+    journal.add("hold.placed", actor="bob")
+    journal.incident("gap")
+    lines = desk.run("audit", "tail", "-o", "table")[1].splitlines()
+    assert [line.split()[2:5] for line in lines] == [
+        ["core-eu", "-", "keys.wrap"], ["core-eu", "bob", "hold.placed"],
+        ["auditor", "-", "incident:"],
+    ]  # fmt: skip
+    assert lines[2].split()[5:8] == ["gap", "-", "-"]
+    told = json.loads(desk.run("audit", "tail", "-o", "json")[1])
+    assert [one["actor"] for one in told] == [None, "bob", None]
+
+
 def test_a_long_journal_is_read_in_pages(desk: Desk) -> None:
     journal = Journal(desk.system)
     journal.add("keys.wrap")
