@@ -1006,6 +1006,18 @@ def test_verifying_a_directory_that_is_no_journal_is_no_success(desk: Desk, tmp_
     assert desk.run("audit", "verify", str(tmp_path / "none"))[0] == Exit.USAGE
 
 
+def test_what_a_journal_holds_is_json_where_that_is_asked_for(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["audit", "verify", str(tmp_path), "-o", "json"]) == Exit.CHECK_FAILED
+    said = json.loads(capfd.readouterr().out)
+    assert (said["sound"], said["entries"], said["signatures_checked"]) == (False, 0, False)
+    assert said["head"] == f"0:{'0' * 64}"
+    assert "no segment" in said["problems"][0]
+    assert run(["audit", "verify", str(tmp_path)]) == Exit.CHECK_FAILED
+    assert capfd.readouterr().out.endswith("NOT SOUND\n")
+
+
 @pytest.mark.parametrize("anchor", ["5:zz", "nonsense", f"-1:{'a' * 64}", f"5:{'a' * 63}", ""])
 def test_an_anchor_that_is_none_is_said_as_every_error(
     tmp_path: Path, anchor: str, capfd: pytest.CaptureFixture[str]

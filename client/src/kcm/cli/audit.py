@@ -175,7 +175,6 @@ def verify(settings: Settings, directory: str, config: str | None, anchor: str |
 
     Example: kcm audit verify ~/.local/state/kcm/dev/journal
     """
-    del settings
     if anchor is not None and not ANCHOR.fullmatch(anchor):
         text = (
             "--anchor takes an entry's number and its hash of 64 hexadecimal digits, as in 5:9f..."
@@ -185,6 +184,7 @@ def verify(settings: Settings, directory: str, config: str | None, anchor: str |
     command = [sys.executable, "-m", "kcm_auditor", "--verify", directory]
     command += ["--config", config] if config else []
     command += ["--anchor", anchor] if anchor else []
+    command += ["--json"] if settings.json_wanted else []
     if not _installed():
         text = "the Auditor is not installed here"
         raise Problem(Exit.USAGE, "usage", text, "pip install 'kcm[dev]'")
