@@ -32,6 +32,8 @@ class Extent:
     keys: probes.Keys
     cores: int
     holds: tuple[int, ...]
+    probes_per_s: float | None = None
+    """Fewer than usual, so that few keys are too many."""
 
 
 FULL: Final = Extent(purge.BLOCKS, 5, lists.Size(), probes.Keys(), cores=2, holds=ended.COUNTS)
@@ -40,9 +42,10 @@ QUICK: Final = Extent(
     blocks=(2, 20),
     rounds=2,
     size=lists.Size(tenants=(20, 300), services=70, made=2),
-    keys=probes.Keys(steps=(4, 8), shared=4, seconds=1.0, settle_s=0.5),
+    keys=probes.Keys(steps=(4, 20), shared=4, seconds=1.0, settle_s=0.5),
     cores=1,
     holds=(300, 3_000),
+    probes_per_s=1.0,
 )
 
 
@@ -75,7 +78,9 @@ def _run(work: Coroutine[object, object, list[Figure]]) -> list[Figure]:
 
 
 def _options(extent: Extent) -> system.Options:
-    return system.Options(Path(), regions=REGIONS[:1], cores=extent.cores)
+    return system.Options(
+        Path(), regions=REGIONS[:1], cores=extent.cores, probes_per_s=extent.probes_per_s
+    )
 
 
 def _purge(extent: Extent) -> list[Figure]:

@@ -49,6 +49,13 @@ def test_a_quick_run_of_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert f"{QUICK.size.services} services: all with keys' versions" in figures
     for step in QUICK.keys.steps:
         assert f"{step} keys opened: probes a second" in figures
+        turns = f"{step} keys, used in turn"
+        assert figures[f"{turns}: answers"]["value"] > 0
+        assert figures[f"{turns}: from a key's use to an answer's end"]["met"] is True
+        assert figures[f"{turns}: keys in use in one Core"]["met"] is True
+    few, many = QUICK.keys.steps[0], QUICK.keys.steps[-1]
+    assert figures[f"{few} keys opened: tenants sealed for it so far"]["value"] == 0
+    assert figures[f"{many} keys opened: tenants sealed for it so far"]["value"] > 0
     assert sum(figure["target"] is not None for figure in result["figures"]) >= 10
     assert list(home.iterdir()) == []
     assert running(home) == []

@@ -560,6 +560,15 @@ def test_holds_are_listed_shown_and_lifted(desk: Desk, cores: Cores) -> None:
     assert json.loads(out)["lifted"] is True
     assert cores.lifted[hold_id].lift.reason == "over"
     assert json.loads(desk.run("hold", "list")[1]) == []
+    assert desk.run("hold", "list", "--all", "--ids")[1] == f"{hold_id.hex()}\n"
+    told = json.loads(desk.run("hold", "list", "--all", "--ids", "-o", "json")[1])
+    assert told == [hold_id.hex()]
+    assert json.loads(desk.run("hold", "list", "--ids", "-o", "json")[1]) == []
+    (told,) = json.loads(desk.run("hold", "list", "--all", "-o", "json")[1])
+    assert (told["issued_utc"], told["lifted_utc"]) == (
+        "2027-01-15 08:00:00", "1970-01-01 00:00:00",
+    )  # fmt: skip
+    assert told["raw"] == cores.held[hold_id].raw.hex()
     assert len(json.loads(desk.run("hold", "list", "--all")[1])) == 1
     assert desk.run("lift", short)[0] == Exit.USAGE  # a reason is needed
 
@@ -878,6 +887,40 @@ def test_the_last_events_are_verified_and_shown(desk: Desk) -> None:
     assert "\x1b" not in out
 
 
+def test_your_own_looks_are_left_out_whatever_they_look_at(desk: Desk) -> None:
+    journal = Journal(desk.system)
+    looks = (
+        "admin.tenant-list", "admin.tenant-find", "admin.tenant-show", "admin.link-list",
+        "admin.service-list", "admin.hold-status", "admin.hold-show", "admin.hold-list",
+        "admin.hold-preview", "admin.roster-show", "admin.roster-signed", "admin.key-status",
+        "audit.read",
+    )  # fmt: skip
+    acts = ("admin.hold-put", "admin.tenant-put", "admin.roster-put", "admin.roster-lasting")
+    journal.add(*looks, *acts, actor="alice")
+    journal.add("admin.hold-status", actor="bob")
+    told = json.loads(desk.run("audit", "tail", "-o", "json")[1])
+    assert [(one["event"], one["actor"]) for one in told] == [
+        *((name, "alice") for name in acts), ("admin.hold-status", "bob"),
+    ]  # fmt: skip
+    told = json.loads(desk.run("audit", "tail", "--all", "-o", "json")[1])
+    assert len(told) == len(looks) + len(acts) + 1
+
+
+def test_who_caused_an_event_is_shown_and_that_nobody_did(desk: Desk) -> None:
+    journal = Journal(desk.system)
+    journal.add("keys.wrap")
+    journal.add("hold.placed", actor="bob")
+    journal.incident("gap")
+    lines = desk.run("audit", "tail", "-o", "table")[1].splitlines()
+    assert [line.split()[2:5] for line in lines] == [
+        ["core-eu", "-", "keys.wrap"], ["core-eu", "bob", "hold.placed"],
+        ["auditor", "-", "incident:"],
+    ]  # fmt: skip
+    assert lines[2].split()[5:8] == ["gap", "-", "-"]
+    told = json.loads(desk.run("audit", "tail", "-o", "json")[1])
+    assert [one["actor"] for one in told] == [None, "bob", None]
+
+
 def test_a_long_journal_is_read_in_pages(desk: Desk) -> None:
     journal = Journal(desk.system)
     journal.add("keys.wrap")
@@ -961,6 +1004,18 @@ def test_the_state_of_audit_streams(
 
 def test_verifying_a_directory_that_is_no_journal_is_no_success(desk: Desk, tmp_path: Path) -> None:
     assert desk.run("audit", "verify", str(tmp_path / "none"))[0] == Exit.USAGE
+
+
+def test_what_a_journal_holds_is_json_where_that_is_asked_for(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["audit", "verify", str(tmp_path), "-o", "json"]) == Exit.CHECK_FAILED
+    said = json.loads(capfd.readouterr().out)
+    assert (said["sound"], said["entries"], said["signatures_checked"]) == (False, 0, False)
+    assert said["head"] == f"0:{'0' * 64}"
+    assert "no segment" in said["problems"][0]
+    assert run(["audit", "verify", str(tmp_path)]) == Exit.CHECK_FAILED
+    assert capfd.readouterr().out.endswith("NOT SOUND\n")
 
 
 @pytest.mark.parametrize("anchor", ["5:zz", "nonsense", f"-1:{'a' * 64}", f"5:{'a' * 63}", ""])

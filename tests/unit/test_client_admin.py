@@ -1,6 +1,7 @@
 """Operators' requests and the kill flow, against Cores in memory and brokers that lie."""
 
 import asyncio
+import gc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -199,6 +200,27 @@ async def test_any_other_failure_ends_the_attempt(code: Code) -> None:
         await repeated(ask, again_s=0.01)
     assert info.value.code is code
     assert asked == 2
+
+
+async def test_failures_that_come_together_are_told_once_and_to_nobody_else() -> None:
+    told: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+    asked, answer = 0, asyncio.Event()
+
+    async def ask() -> str:
+        nonlocal asked
+        asked += 1
+        if asked == 3:
+            answer.set()
+        await answer.wait()
+        raise Unavailable("no answer in time")
+
+    with pytest.raises(Unavailable):
+        await repeated(ask, again_s=0.001)
+    gc.collect()
+    await asyncio.sleep(0)
+    assert asked >= 3
+    assert told == []
 
 
 async def test_a_flood_of_the_same_question_is_bounded() -> None:

@@ -34,6 +34,7 @@ async def repeated(ask: Callable[[], Awaitable[T]], again_s: float = AGAIN_S) ->
     Raises ``ServiceError``: the first failure, but ``conflict`` only once nothing better may come.
     """
     running = {asyncio.ensure_future(ask())}
+    ended: set[asyncio.Future[T]] = set()
     left = REPEATS_MAX
     try:
         while True:
@@ -41,6 +42,7 @@ async def repeated(ask: Callable[[], Awaitable[T]], again_s: float = AGAIN_S) ->
             done, running = await asyncio.wait(
                 running, timeout=timeout, return_when=asyncio.FIRST_COMPLETED
             )
+            ended |= done
             for task in done:
                 try:
                     return task.result()
@@ -53,4 +55,5 @@ async def repeated(ask: Callable[[], Awaitable[T]], again_s: float = AGAIN_S) ->
     finally:
         for task in running:
             task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+        # Of several that ended together only one is told; the others' failures are heard here.
+        await asyncio.gather(*running, *ended, return_exceptions=True)

@@ -31,7 +31,8 @@ LISTED_MAX: Final = PAGES_MAX * PAGE_BYTES // 32
 class Found:
     """A statement of somebody, and the regions that have it in force.
 
-    ``time_ms`` is when it was signed by its own word, 0 where it does not say.
+    ``time_ms`` is when it was signed by its own word, 0 where it does not say; ``dark`` what goes
+    dark when it is left out.
     """
 
     what: str
@@ -39,6 +40,7 @@ class Found:
     time_ms: int
     regions: list[str] = field(default_factory=list)
     lasts: bool = True
+    dark: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,9 @@ PAGE_ENTRIES: Final = 256
 ANCHOR: Final = re.compile(r"[0-9]{1,20}:[0-9a-fA-F]{64}")
 """A head as it is shown. What is shorter is a slip, and would be called an unsound journal."""
 
+LOOK: Final = re.compile(r"admin\.[a-z0-9]+-(list|find|show|status|preview|signed)")
+"""Operators' requests that change nothing, as Cores record them."""
+
 PAGES_MAX: Final = 64
 """Pages looked through for the last events."""
 
@@ -51,7 +54,8 @@ class Line:
     time_ms: int
     region: str
     emitter: str
-    actor: str
+    actor: str | None
+    """Who asked for it; none where the emitter did it by itself."""
     event: str
     subject: str
     code: str
@@ -60,12 +64,17 @@ class Line:
     detail: str
 
     @property
+    def is_look(self) -> bool:
+        """Whether somebody looked at something, and changed nothing."""
+        return self.event == "audit.read" or bool(LOOK.fullmatch(self.event))
+
+    @property
     def text(self) -> str:
         """As one line for a person."""
         bad = f" ({self.failed} bad)" if self.failed else ""
         return (
-            f"{moment(self.time_ms)}  {self.emitter:<20} {self.event:<18} {self.subject:<24} "
-            f"{self.code:<14} {self.count}{bad}  {self.detail}"
+            f"{moment(self.time_ms)}  {self.emitter:<20} {self.actor or '-':<12} {self.event:<18} "
+            f"{self.subject or '-':<24} {self.code or '-':<14} {self.count}{bad}  {self.detail}"
         ).rstrip()
 
 
@@ -86,6 +95,9 @@ def tail(
     """Show the last events.
 
     Each is verified here against its emitter's signature: the Auditor need not be believed.
+
+    A line has: when (UTC), who recorded it, who asked for it (- where nobody did), what, whose
+    keys, how it ended, how many, and more.
 
     Example: kcm audit tail -n 50 -f
     """
@@ -163,7 +175,6 @@ def verify(settings: Settings, directory: str, config: str | None, anchor: str |
 
     Example: kcm audit verify ~/.local/state/kcm/dev/journal
     """
-    del settings
     if anchor is not None and not ANCHOR.fullmatch(anchor):
         text = (
             "--anchor takes an entry's number and its hash of 64 hexadecimal digits, as in 5:9f..."
@@ -173,6 +184,7 @@ def verify(settings: Settings, directory: str, config: str | None, anchor: str |
     command = [sys.executable, "-m", "kcm_auditor", "--verify", directory]
     command += ["--config", config] if config else []
     command += ["--anchor", anchor] if anchor else []
+    command += ["--json"] if settings.json_wanted else []
     if not _installed():
         text = "the Auditor is not installed here"
         raise Problem(Exit.USAGE, "usage", text, "pip install 'kcm[dev]'")
@@ -199,7 +211,7 @@ async def _tail(
     admin = settings.admin(context)
 
     def wanted(line: Line) -> bool:
-        own = line.event == "audit.read" and line.actor == admin.identity.name
+        own = line.is_look and line.actor == admin.identity.name
         return everything or not (own or line.event == "instance.alive")
 
     try:
@@ -312,7 +324,7 @@ def _events(verifier: Verifier, entry: TailEntry) -> list[Line]:
                 time_ms=event.time_ms,
                 region=batch.region,
                 emitter=batch.emitter,
-                actor=event.actor or "",
+                actor=event.actor,
                 event=event.type,
                 subject="/".join(part for part in (event.tenant, event.service) if part),
                 code=event.code.value,
@@ -326,7 +338,7 @@ def _events(verifier: Verifier, entry: TailEntry) -> list[Line]:
 
 def _incident(entry: TailEntry, event: str, detail: str) -> Line:
     return Line(
-        entry.seq, entry.time_ms, entry.region or "", "auditor", "", event, "", "", 0, 0, detail
+        entry.seq, entry.time_ms, entry.region or "", "auditor", None, event, "", "", 0, 0, detail
     )
 
 

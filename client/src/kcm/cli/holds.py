@@ -11,7 +11,7 @@ from kcm.cli.kill import SHOWN, Waiting
 from kcm.cli.output import emit, moment, note
 from kcm.cli.problems import Problem
 from kcm.cli.settings import Settings, common, first_region_option, run_async
-from kcm.cli.watching import follow, present, verdict
+from kcm.cli.watching import about, follow, present, verdict
 
 if TYPE_CHECKING:
     from kcm_schemas.admin import HoldStatus, HoldView
@@ -32,16 +32,20 @@ def hold() -> None:
 def list_holds(settings: Settings, region: str | None, *, everything: bool, ids: bool) -> None:
     """Show the holds that are in force, whatever caused them.
 
-    With --all also those that are lifted. `kcm hold show` says how far one has come.
+    With --all also those that are lifted. `kcm hold show` says how far one has come. --ids shows
+    lines where it is not shown on a terminal, too; with -o json a list.
     """
     shown = run_async(_list(settings, region, everything=everything))
+    if ids and settings.json_wanted:
+        emit(settings, [view.hold_id for view in shown], (), ())
+        return
     if ids:
         for view in shown:
             click.echo(view.hold_id.hex())
         return
     emit(
         settings,
-        shown,
+        [{**about(view), "raw": view.raw} for view in shown],
         ("hold", "on", "cause", "by", "since (UTC)", "state", "reason"),
         (
             (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -24,6 +24,11 @@ if TYPE_CHECKING:
     from kcm.context import ClientContext
     from kcm.errors import ServiceError
     from kcm.rosters import Found
+
+Rows = list[dict[str, str]]
+
+BROUGHT: Final = ("region", "result", "detail")
+"""Of the table that says which regions have a roster."""
 
 ROOT_KEY: Final = Path("keys") / "root"
 """Where a development system keeps the root's key, beside its context file."""
@@ -197,8 +202,13 @@ async def _put(settings: Settings, file: Path, raw: bytes) -> int:
             "bring it with the roster: without it the lifts and records on it count nowhere",
         ) from None  # fmt: skip
     admin = settings.admin(context)
+
+    def told(rows: Rows) -> None:
+        value = {"version": new.version, "regions": rows}
+        emit(settings, value, BROUGHT, [tuple(row.values()) for row in rows])
+
     try:
-        return await _bring(settings, admin, raw, read_lists(file, new), ())
+        return await _bring(settings, admin, raw, read_lists(file, new), (), told)
     finally:
         await admin.close()
 
@@ -208,6 +218,7 @@ async def _retire(settings: Settings, wanted: _Wanted) -> int:
     from kcm_schemas.signed import Kind
     from kcm_trust.lasting import Lasting
 
+    from kcm.cli.darkening import darkened
     from kcm.rosters import Refused, choose, collect, highest, read_lists, write
     from kcm.rosters import retire as next_roster
 
@@ -230,7 +241,10 @@ async def _retire(settings: Settings, wanted: _Wanted) -> int:
         found = choose(collected.found, wanted.before_ms, wanted.leave_out)
         lasting = Lasting(one.digest for one in found if one.lasts)
         new = next_roster(known, wanted.name, lasting, settings.around.clock.unix_ms())
-        _tell(settings, wanted, found, new.version)
+        found = await darkened(admin, wanted.name, found)
+        changes = not wanted.dry_run and wanted.prepare is None
+        if not (settings.json and changes):
+            _tell(settings, wanted, found, new.version)
         if wanted.dry_run:
             return Exit.OK
         lists = read_lists(context.roster_path, known) | {wanted.name: lasting}
@@ -240,7 +254,14 @@ async def _retire(settings: Settings, wanted: _Wanted) -> int:
             note(settings, text, file=str(wanted.prepare))
             return Exit.OK
         raw = encode(_root(context, wanted.key).sign(Kind.ROSTER, new))
-        return await _bring(settings, admin, raw, lists, wanted.without)
+
+        def told(rows: Rows) -> None:
+            if settings.json:
+                _tell(settings, wanted, found, new.version, rows)
+            else:
+                emit(settings, rows, BROUGHT, [tuple(row.values()) for row in rows])
+
+        return await _bring(settings, admin, raw, lists, wanted.without, told)
     except Refused as error:
         hint = "`kcm roster show` has the names; --dry-run shows statements as they are called"
         raise Problem(Exit.REFUSED, "refused", f"{wanted.name}: {error}", hint) from None
@@ -258,18 +279,26 @@ def _silent(silent: Mapping[str, ServiceError]) -> Problem:
     )
 
 
-def _tell(settings: Settings, wanted: _Wanted, found: Sequence[Found], version: int) -> None:
+def _tell(
+    settings: Settings,
+    wanted: _Wanted,
+    found: Sequence[Found],
+    version: int,
+    rows: Rows | None = None,
+) -> None:
     value = {"name": wanted.name, "version": version, "dry_run": wanted.dry_run, "signed": found}
+    value |= {} if rows is None else {"regions": rows}
     emit(
         settings,
         value,
-        ("statement", "signed (UTC)", "regions", "lasts"),
+        ("statement", "signed (UTC)", "regions", "lasts", "goes dark"),
         [
             (
                 one.what,
                 moment(one.time_ms) if one.time_ms else "does not say",
                 ", ".join(one.regions),
                 "yes" if one.lasts else "no: left out",
+                one.dark,
             )
             for one in found
         ],
@@ -301,12 +330,20 @@ def _root(context: ClientContext, key: Path | None) -> Identity:
     return root
 
 
-def _by_answer(results: Mapping[str, ServiceError | None]) -> dict[str | None, list[str]]:
-    """What regions said, each text once; none where a region has the roster."""
-    found: dict[str | None, list[str]] = {}
+def _by_answer(results: Mapping[str, ServiceError | None]) -> dict[str, list[str]]:
+    """Why regions do not have the roster, each text once."""
+    found: dict[str, list[str]] = {}
     for region, error in results.items():
-        found.setdefault(None if error is None else str(error), []).append(region)
+        if error is not None:
+            found.setdefault(str(error), []).append(region)
     return found
+
+
+def _brought(region: str, error: ServiceError | None) -> dict[str, str]:
+    """What came of bringing a roster to a region."""
+    if error is None:
+        return {"region": region, "result": "stored", "detail": ""}
+    return {"region": region, "result": error.code.value, "detail": error.detail}
 
 
 async def _bring(
@@ -315,18 +352,19 @@ async def _bring(
     raw: bytes,
     lists: Mapping[str, Lasting],
     without: Sequence[str],
+    told: Callable[[Rows], None],
 ) -> int:
+    """Give it to every region; ``told`` gets what came of that, whatever fails afterwards."""
     from kcm.rosters import keep, put_everywhere
 
     context = admin.context
     results = await put_everywhere(admin, context.in_order(None), raw, lists)
     done = [region for region, error in results.items() if error is None]
+    told([_brought(region, error) for region, error in results.items()])
     if done:
         keep(context, raw, lists)
     for said, regions in _by_answer(results).items():
-        names = ", ".join(regions)
-        text = f"{names}: stored" if said is None else f"{names}: {said}"
-        note(settings, text, regions=regions, error=said)
+        note(settings, f"{', '.join(regions)}: {said}", regions=regions, error=said)
     if not done:
         return (
             Exit.REFUSED

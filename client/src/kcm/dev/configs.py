@@ -70,10 +70,12 @@ def write_instance(
     root_public: bytes,
     environment: Mapping[str, str],
     timing: Timing,
+    probes_per_s: float | None = None,
 ) -> Path:
     """Write the configuration of an instance on this machine and return its path.
 
-    ``environment`` is what the unsealer of a Core gets.
+    ``environment`` is what the unsealer of a Core gets, ``probes_per_s`` how often a Core uses keys
+    where it is not as often as usual.
     """
     root, trust, login = topology.root, Trust(topology.root), Login(member.role.value)
     store = root / "keystore" / member.region
@@ -97,6 +99,8 @@ def write_instance(
     )
     path = config_file(root, member)
     config = instance(topology, member, root_public, environment, files, timing)
+    if member.role is Role.CORE and probes_per_s is not None:
+        config |= {"probes_per_s": probes_per_s}
     write_private(path, to_toml(config))
     return path
 

@@ -61,9 +61,11 @@ class Options:
     """Applications in the first region that embed a Gateway: they get an identity and a
     configuration, and are started by somebody else."""
     timing: Timing = DEFAULT_TIMING
+    """The durations of the kill switch, the same for every instance."""
+    probes_per_s: float | None = None
+    """Root keys that a Core uses a second at most; without it, as many as it does by itself."""
     unsealer: Mapping[str, str] = field(default_factory=dict)
     """More that the Cores' unsealers get: what a cloud's library needs."""
-    """The durations of the kill switch, the same for every instance."""
     nodes: Mapping[str, int] = field(default_factory=dict)
     """By region, the nodes of its broker where it is a cluster."""
     audit_bytes: int | None = None
@@ -259,7 +261,7 @@ def _start(options: Options, record: Callable[[Entry], None], tell: Tell) -> Pat
 def _write(plan: Topology, options: Options, public: bytes) -> Path:
     environment = {**RootKeys(options.directory).environment, **options.unsealer}
     for member in options.everybody:
-        write_instance(plan, member, public, environment, options.timing)
+        write_instance(plan, member, public, environment, options.timing, options.probes_per_s)
     return write_context(plan, public)
 
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import logging
 import signal
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
@@ -25,7 +27,7 @@ from kcm_trust.verify import Untrusted, Verifier, verify_roster
 from kcm_auditor.book import Book
 from kcm_auditor.config import AuditorConfig
 from kcm_auditor.entries import Incident, IncidentKind
-from kcm_auditor.journal import Anchor, Journal, JournalError, verify
+from kcm_auditor.journal import Anchor, Journal, JournalError, Report, verify
 from kcm_auditor.service import Auditor
 
 log = logging.getLogger("kcm_auditor")
@@ -44,6 +46,7 @@ def main() -> int:
     parser.add_argument(
         "--anchor", metavar="SEQ:HASH", type=_anchor, help="a head that was kept elsewhere"
     )
+    parser.add_argument("--json", action="store_true", help="what --verify finds as JSON")
     parser.add_argument(
         "--accept-loss",
         metavar="REGION",
@@ -55,7 +58,9 @@ def main() -> int:
     )
     try:
         if arguments.verify is not None:
-            return _verify(arguments.verify, arguments.config, arguments.anchor)
+            report = verify(arguments.verify, _verifier(arguments.config), arguments.anchor)
+            (_tell_json if arguments.json else _tell)(report, checked=arguments.config is not None)
+            return 0 if report.sound else EXIT_FAULT
         if arguments.config is None:
             parser.error("--config or --verify is needed")
         config = load(AuditorConfig, arguments.config)
@@ -101,18 +106,22 @@ async def _accept_loss(config: AuditorConfig, region: str) -> int:
     return 0
 
 
-def _verify(directory: Path, config_path: str | None, anchor: Anchor | None) -> int:
-    report = verify(directory, _verifier(config_path), anchor)
+def _tell_json(report: Report, *, checked: bool) -> None:
+    said = {**asdict(report), "head": f"{report.entries}:{report.head}"}
+    said |= {"signatures_checked": checked, "sound": report.sound}
+    sys.stdout.write(json.dumps(said, indent=2) + "\n")
+
+
+def _tell(report: Report, *, checked: bool) -> None:
     out = sys.stdout
     out.write(f"entries    {report.entries}\n")
     out.write(f"events     {report.events}\n")
     out.write(f"incidents  {report.incidents}\n")
     out.write(f"head       {report.entries}:{report.head}\n")
-    out.write(f"signatures {'checked' if config_path else 'not checked: give --config'}\n")
+    out.write(f"signatures {'checked' if checked else 'not checked: give --config'}\n")
     for problem in report.problems:
         out.write(f"PROBLEM    {problem}\n")
     out.write("sound\n" if report.sound else "NOT SOUND\n")
-    return 0 if report.sound else EXIT_FAULT
 
 
 def _verifier(config_path: str | None) -> Verifier | None:
