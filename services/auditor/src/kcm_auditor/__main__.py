@@ -109,6 +109,9 @@ def _verify(directory: Path, config_path: str | None, anchor: Anchor | None) -> 
     out.write(f"incidents  {report.incidents}\n")
     out.write(f"head       {report.entries}:{report.head}\n")
     out.write(f"signatures {'checked' if config_path else 'not checked: give --config'}\n")
+    out.write(f"gone       {report.gone_events} events\n")
+    for gone in report.gone:
+        out.write(f"GONE       {gone}\n")
     for problem in report.problems:
         out.write(f"PROBLEM    {problem}\n")
     out.write("sound\n" if report.sound else "NOT SOUND\n")
