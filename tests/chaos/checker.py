@@ -62,6 +62,7 @@ def check(history: History) -> list[Violation]:
                     answers = by_place[tenant.name, region]
                     found += _after_key(history.timing, flip, tenant, region, answers)
     found += [Violation(4, text) for text in (*history.lost, *history.wrong)]
+    found += [Violation(9, text) for text in history.journal_wrong]
     found += _by_unreachable_alone(history)
     found += _disagreement(history)
     found += _lost_holds(history)

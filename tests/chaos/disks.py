@@ -22,7 +22,10 @@ STREAMS = (
     subjects.bucket_stream(subjects.KEYS_BUCKET),
     subjects.bucket_stream(subjects.REGISTRY_BUCKET),
 )
-"""The streams that are harmed. Of the audit stream nothing is promised here."""
+"""The streams that hold what a system knows."""
+
+ALL_STREAMS = (*STREAMS, subjects.AUDIT_STREAM)
+"""The same, and the one of events: its messages may be lost, and what is journalled may not."""
 
 Act = Literal["flip", "truncate", "roll-back", "forget"]
 Part = Literal["block", "state", "meta", "raft", "snapshot", "stream"]

@@ -6,9 +6,12 @@ import asyncio
 import time
 from collections.abc import Callable
 
+from kcm_schemas import subjects
+
 from tests.chaos import disks
 from tests.chaos.disks import Harm
 from tests.chaos.history import Damage, Flip, History
+from tests.chaos.journal import Journal
 from tests.chaos.links import Link
 from tests.chaos.operators import Operators
 from tests.chaos.plant import Plant
@@ -22,8 +25,14 @@ class Faults:
     """Does one fault after the other, or several at once: from its beginning to its undoing."""
 
     def __init__(
-        self, plant: Plant, operators: Operators, history: History, repair: Repair
+        self,
+        plant: Plant,
+        operators: Operators,
+        history: History,
+        repair: Repair,
+        journal: Journal,
     ) -> None:
+        self._journal = journal
         self._repair = repair
         self._plant = plant
         self._operators = operators
@@ -118,12 +127,16 @@ class Faults:
             await asyncio.sleep(seconds / 2)
         if harm.act == "forget":
             await self._repair.change(self._plant.region_of(server), harm.stream)
+        self._journal.note()
         await self._stop(server, orderly=harm.orderly)
         earlier = self._plant.copy(server) if harm.act == "roll-back" else None
         changed = disks.apply(self._plant.store(server), harm, earlier)
         if changed:
             region = self._plant.region_of(server)
             self._history.damages.append(Damage(region, CLOCK.elapsed(), server, str(harm)))
+            gone = harm.act == "forget" and harm.stream == subjects.AUDIT_STREAM
+            if gone and len(self._plant.nodes(region)) == 1:
+                self._history.audit_replaced.append(region)
         self._plant.start(server)
         await asyncio.sleep(seconds)
         await self._repair.runs(server)

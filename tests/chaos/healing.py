@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 
 from kcm import Client, ClientContext
 from kcm_schemas.codes import KcmError
 
 from tests.chaos.history import History
+from tests.chaos.journal import Journal
 from tests.chaos.operators import Operators
 from tests.chaos.plant import Plant
 from tests.chaos.proxy import Mode
@@ -38,7 +40,9 @@ class _Looks:
         repair: Repair,
         history: History,
         streams: list[Stream],
+        journal: Journal,
     ) -> None:
+        self._journal = journal
         self._plant = plant
         self._operators = operators
         self._repair = repair
@@ -67,6 +71,11 @@ class _Looks:
         left = [hold_id for hold_id, lifted in first.items() if not lifted]
         return f"{len(left)} holds are not lifted: {left[0][:8]}" if left else ""
 
+    async def recorded(self, since_ms: int) -> str:
+        """The Auditor has events of every instance."""
+        emitters = [n for role in ("core", "gateway", "auditor") for n in self._plant.of_role(role)]
+        return ", ".join(self._journal.unheard(emitters, since_ms))
+
     async def served(self, since: float) -> str:
         """Every tenant was served in every region."""
         missing = [f"{s.tenant} in {s.region}" for s in self._streams if s.last_served < since]
@@ -79,6 +88,7 @@ async def heal(
     repair: Repair,
     history: History,
     streams: list[Stream],
+    journal: Journal,
     tell: Tell,
 ) -> None:
     """Undo all that might be left, lift what is held, and wait until everybody is served."""
@@ -90,14 +100,15 @@ async def heal(
         await repair.runs(server)
     for server in sorted({damage.server for damage in history.damages}):
         await repair.server(server)  # one after the other: two at once would have nobody to copy
-    looks = _Looks(plant, operators, repair, history, streams)
-    asked = CLOCK.elapsed()
+    looks = _Looks(plant, operators, repair, history, streams, journal)
+    asked, asked_ms = CLOCK.elapsed(), _now_ms()
     await _wait_for(
         [
             ("not running", looks.ready),
             ("not repaired", looks.repaired),
             ("holds", looks.agreed),
             ("not served", lambda: looks.served(asked)),
+            ("not recorded", lambda: looks.recorded(asked_ms)),
         ],
         history,
         tell,
@@ -106,16 +117,28 @@ async def heal(
 
 
 async def restart(
-    plant: Plant, operators: Operators, repair: Repair, history: History, tell: Tell
+    plant: Plant,
+    operators: Operators,
+    repair: Repair,
+    history: History,
+    journal: Journal,
+    tell: Tell,
 ) -> None:
     """End everything as a power cut would and start it: what is known now is known from disks."""
+    journal.note()
     for name in plant.names:
         await plant.kill(name)
     for name in plant.names:
         plant.start(name)
-    looks = _Looks(plant, operators, repair, history, [])
+    looks = _Looks(plant, operators, repair, history, [], journal)
+    asked_ms = _now_ms()
     await _wait_for(
-        [("not running", looks.ready), ("not repaired", looks.repaired), ("holds", looks.agreed)],
+        [
+            ("not running", looks.ready),
+            ("not repaired", looks.repaired),
+            ("holds", looks.agreed),
+            ("not recorded", lambda: looks.recorded(asked_ms)),
+        ],
         history,
         tell,
     )
@@ -163,3 +186,7 @@ async def _open(client: Client, history: History, sealed: list[Sealed]) -> None:
     for one, value, code in zip(sealed, opened.values, opened.codes, strict=True):
         if value != one.plaintext:
             history.lost.append(f"{tenant} in {one.region}: {one.plaintext!r}: {code.value}")
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -105,6 +105,11 @@ class History:
     """By region, its holds at the end, after everything was restarted once more, and whether each
     is lifted."""
 
+    audit_replaced: list[str] = field(default_factory=list)
+    """Regions whose audit stream was lost as a whole, and made anew."""
+    journal_wrong: list[str] = field(default_factory=list)
+    """What is wrong with the Auditor's journal at the end."""
+
     damages: list[Damage] = field(default_factory=list)
     repairs: list[str] = field(default_factory=list)
     """What operators did after disks had gone bad, as the runbook says."""

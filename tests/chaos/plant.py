@@ -10,11 +10,13 @@ import time
 from pathlib import Path
 
 from kcm.dev import processes, state, system, topology
-from kcm.dev.configs import ready_file
+from kcm.dev.configs import config_file, ready_file
 from kcm.dev.rootkeys import RootKeys
 from kcm.dev.state import Entry, Kind
+from kcm_schemas.roster import Role
 
 from tests.chaos import removal
+from tests.chaos.journal import Journal
 from tests.chaos.links import Links
 
 POLL_S = 0.02
@@ -120,6 +122,12 @@ class Plant:
                     self.ended_by_themselves.append(name)
                     self.start(name)
             await asyncio.sleep(WATCH_S)
+
+    @property
+    def journal(self) -> Journal:
+        """The Auditor's journal, from its beginning."""
+        (auditor,) = (one for one in self._members.values() if one.role is Role.AUDITOR)
+        return Journal(self.root / "journal", config_file(self.root, auditor))
 
     def copy_disk(self, server: str) -> None:
         """Keep a copy of a broker's streams. The broker has to be down."""

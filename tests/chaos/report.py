@@ -9,6 +9,7 @@ from typing import Any
 from tests.chaos.checker import check
 from tests.chaos.faults import Faults
 from tests.chaos.history import History, Kill
+from tests.chaos.journal import Journal
 from tests.chaos.plant import Plant
 from tests.chaos.traffic import Stream
 
@@ -24,6 +25,7 @@ def report(
     faults: Faults,
     streams: list[Stream],
     plant: Plant,
+    journal: Journal,
 ) -> dict[str, Any]:
     """One object with everything that was counted, and the judge's verdict."""
     spared = {tenant.name for tenant in history.tenants if tenant.spared}
@@ -51,6 +53,8 @@ def report(
         ),
         "disks_harmed": [f"{damage.server}: {damage.what}" for damage in history.damages],
         "repairs": history.repairs,
+        "events_not_journalled": sum(hole.last - hole.first + 1 for hole in journal.holes),
+        "audit_incidents": dict(Counter(kind for _, kind in journal.told)),
         "ended_by_themselves": dict(Counter(plant.ended_by_themselves)),
         "violations": [asdict(violation) for violation in check(history)],
     }

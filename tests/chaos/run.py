@@ -107,7 +107,8 @@ async def _run(wanted: Wanted, plant: Plant, context: ClientContext, tell: Tell)
         ]
         operators = Operators(admin, context, history, tell)
         repair = Repair(plant, context, admin, history, tell)
-        faults = Faults(plant, operators, history, repair)
+        journal = plant.journal
+        faults = Faults(plant, operators, history, repair, journal)
         plan = schedule.plan(wanted.seed, wanted.seconds, _layout(plant))
         stop = asyncio.Event()
         async with _background(
@@ -115,17 +116,18 @@ async def _run(wanted: Wanted, plant: Plant, context: ClientContext, tell: Tell)
         ):
             await _break(plan, faults, tell)
             tell("everything is healed now")
-            await heal(plant, operators, repair, history, streams, tell)
+            await heal(plant, operators, repair, history, streams, journal, tell)
             stop.set()
         tell("restarting everything, so that only disks remember")
         async with _background(plant.keep_up()):
-            await restart(plant, operators, repair, history, tell)
+            await restart(plant, operators, repair, history, journal, tell)
         tell("opening every record that was ever made")
         await open_everything(context, history, streams)
+        history.journal_wrong += await asyncio.to_thread(journal.wrong, history.audit_replaced)
     if wanted.keep is not None:
         shutil.copytree(plant.root / "log", wanted.keep, dirs_exist_ok=True)
         (wanted.keep / "history.json").write_text(json.dumps(asdict(history)))
-    return report(wanted.seed, wanted.seconds, history, faults, streams, plant)
+    return report(wanted.seed, wanted.seconds, history, faults, streams, plant, journal)
 
 
 async def _break(plan: schedule.Plan, faults: Faults, tell: Tell) -> None:

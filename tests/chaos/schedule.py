@@ -11,7 +11,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from tests.chaos.disks import STREAMS, WHOLE, Act, Harm, Part
+from tests.chaos.disks import ALL_STREAMS, STREAMS, WHOLE, Act, Harm, Part
 from tests.chaos.proxy import CUTS
 
 AT_ONCE = 3
@@ -80,6 +80,9 @@ HARMS: dict[str, tuple[Part, tuple[Act, ...]]] = {
     "forget-stream": ("stream", ("forget",)),
 }
 """What each fault of a disk does to which of a server's files."""
+
+AUDITED = frozenset({"damage-block", "forget-stream"})
+"""Faults of a disk that befall the audit stream, too."""
 
 ONCE = frozenset({"remove-node"})
 """Faults that a plan has once: for five minutes the servers do not let a removed node in again."""
@@ -291,6 +294,6 @@ def _harm(chance: random.Random, kind: str) -> Harm:
         part,
         chance.choice(acts),
         chance.randrange(WHOLE),
-        chance.choice(STREAMS),
+        chance.choice(ALL_STREAMS if kind in AUDITED else STREAMS),
         orderly=part != "stream" and chance.random() < 0.5,
     )

@@ -1,6 +1,7 @@
 """One short run over real processes: every promise is kept, and everything is gone afterwards."""
 
 import pytest
+from kcm_schemas import subjects
 
 from tests.chaos.report import good
 from tests.chaos.run import Wanted, run
@@ -13,9 +14,9 @@ SECONDS = 15
 @pytest.mark.timeout(240)
 def test_a_short_run_keeps_every_promise():
     said = []
-    result = run(Wanted(SECONDS, seed=1), said.append)
+    result = run(Wanted(SECONDS, seed=202), said.append)
     assert good(result), (result, said)
     assert result["kills"] > 0
     assert result["records_written"] > 0
-    assert result["disks_harmed"]
+    assert any(subjects.AUDIT_STREAM in harm for harm in result["disks_harmed"])
     assert result["left_running"] == 0

@@ -152,3 +152,7 @@ def test_a_tenant_that_a_broken_disk_made_unknown_is_excused_there_and_from_then
         assert judge(refused=[refused(code, 101.0, US)], damages=damages) == [7]
     assert judge(refused=[refused("tampered", 101.0)], damages=damages) == [7]
     assert judge(unhealed=["other in eu"], damages=damages) == [7]
+
+
+def test_whatever_is_wrong_with_the_journal_is_found():
+    assert judge(journal_wrong=["the journal lost what was in a file"]) == [9]

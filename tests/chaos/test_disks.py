@@ -3,15 +3,15 @@
 import pytest
 
 from tests.chaos import disks
-from tests.chaos.disks import STREAMS, Harm
+from tests.chaos.disks import ALL_STREAMS, Harm
 
-CONTROL, KEYS, REGISTRY = STREAMS
+CONTROL, KEYS, REGISTRY, AUDIT = ALL_STREAMS
 
 
 @pytest.fixture
 def store(tmp_path):
     root = tmp_path / "broker"
-    for stream in STREAMS:
+    for stream in ALL_STREAMS:
         for name in ("msgs/1.blk", "msgs/2.blk", "msgs/index.db", "meta.inf", "meta.sum"):
             write(root / "jetstream" / "REGION" / "streams" / stream / name)
     for group in ("_meta_", "S-R3F-abc"):

@@ -4,8 +4,8 @@ import itertools
 
 import pytest
 
-from tests.chaos.disks import STREAMS, Harm
-from tests.chaos.schedule import AT_ONCE, HARMS, LASTS, WEIGHTS, Fault, Layout, plan
+from tests.chaos.disks import ALL_STREAMS, STREAMS, Harm
+from tests.chaos.schedule import AT_ONCE, AUDITED, HARMS, LASTS, WEIGHTS, Fault, Layout, plan
 
 LAYOUT = Layout(
     cores=("core-1", "core-2"),
@@ -63,7 +63,7 @@ def test_every_fault_of_a_disk_says_what_it_does_to_which_files(seed):
             part, acts = HARMS[fault.kind]
             assert fault.harm.part == part
             assert fault.harm.act in acts
-            assert fault.harm.stream in STREAMS
+            assert fault.harm.stream in (ALL_STREAMS if fault.kind in AUDITED else STREAMS)
             assert 0 <= fault.harm.place < 1000
             assert fault.how == str(fault.harm)
         else:
@@ -82,6 +82,17 @@ def test_every_harm_is_drawn():
     }
     assert {("damage-block", "flip", True), ("damage-block", "flip", False)} <= drawn
     assert not any(orderly for kind, _, orderly in drawn if kind == "forget-stream")
+
+
+def test_every_stream_is_harmed():
+    drawn = {
+        (f.harm.act, f.harm.stream)
+        for seed in range(120)
+        for f in plan(seed, 300, LAYOUT).faults
+        if f.kind in AUDITED
+    }
+    acts = ("flip", "truncate", "roll-back", "forget")
+    assert drawn == {(act, stream) for act in acts for stream in ALL_STREAMS}
 
 
 def test_only_one_disk_is_harmed_at_a_time_and_a_node_is_removed_once():

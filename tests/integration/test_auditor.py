@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import signal
 import time
 from collections.abc import AsyncIterator
@@ -198,6 +199,71 @@ async def test_a_stream_that_was_made_anew(rig: Rig) -> None:
     await until(lambda: len(rig.events("gw")) == 4)
     assert ("stream-replaced", None) in rig.incidents()
     assert [seq for seq, _ in rig.events("gw")] == [1, 2, 3, 4]
+    rig.end_auditor()
+
+
+@pytest.mark.parametrize("looks", ["goes on", "binds anew"])
+async def test_a_stream_that_went_back_and_was_written_on_loses_no_event(
+    rig: Rig, looks: str
+) -> None:
+    """The Auditor comes back when the stream is longer again than what it had recorded."""
+    await rig.start_auditor()
+    gw = Emitting(rig.system, "gw")
+
+    async def emit(count: int) -> None:
+        for _ in range(count):
+            await rig.broker.store("gw", gw.signed([event()]))
+
+    store, earlier = rig.broker.directory / "js", rig.directory / "earlier"
+    await emit(10)
+    await until(lambda: len(rig.events("gw")) == 10)
+    rig.broker.stop()
+    shutil.copytree(store, earlier)
+    await rig.broker.start()
+    await emit(20)
+    await until(lambda: len(rig.events("gw")) == 30)
+    rig.broker.stop()
+    shutil.rmtree(store)
+    shutil.copytree(earlier, store)
+    assert rig.process is not None
+    if looks == "goes on":
+        rig.process.send_signal(signal.SIGSTOP)
+    else:
+        rig.end_auditor()
+    await rig.broker.start()
+    await emit(25)
+    if looks == "goes on":
+        rig.process.send_signal(signal.SIGCONT)
+    else:
+        await rig.start_auditor()
+    await until(lambda: len(rig.events("gw")) == 55)
+    assert [seq for seq, _ in rig.events("gw")] == list(range(1, 56))
+    assert ("stream-rolled-back", None) in rig.incidents()
+    assert not {"gap", "fork"} & {kind for kind, _ in rig.incidents()}
+    assert rig.end_auditor() == 0
+    assert verify(rig.journal, rig.system.verifier).gone == ()
+
+
+@pytest.mark.parametrize("what", ["garbage", "fork", "another region's"])
+async def test_what_is_kept_out_at_the_last_place_is_no_sign_of_a_stream_that_went_back(
+    rig: Rig, what: str
+) -> None:
+    gw = Emitting(rig.system, "gw")
+    for _ in range(2):
+        await rig.broker.store("gw", gw.signed([event()]))
+    last = {
+        "garbage": b"garbage",
+        "fork": Emitting(rig.system, "gw").signed([event(detail="another story")]),
+        "another region's": Emitting(rig.system, "gw", region="us").signed([event()]),
+    }[what]
+    await rig.broker.store("gw", last)
+    await rig.start_auditor()
+    await until(lambda: len(rig.incidents()) == 1)
+    assert rig.end_auditor() == 0
+    await rig.start_auditor()
+    await rig.broker.store("gw", gw.signed([event()]))
+    await until(lambda: len(rig.events("gw")) == 3)
+    assert "stream-rolled-back" not in {kind for kind, _ in rig.incidents()}
     rig.end_auditor()
 
 

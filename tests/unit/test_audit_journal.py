@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from kcm_auditor.__main__ import main
 from kcm_auditor.book import Book
 from kcm_auditor.entries import START, BadLine, Batch, Entry, Head, Incident, chain, read, write
 from kcm_auditor.journal import Anchor, Journal, JournalError, Point, verify
@@ -325,3 +326,67 @@ async def test_closing_waits_for_what_was_submitted(directory: Path) -> None:
     assert future.done()
     await until(future.done)
     assert verify(directory).entries == 2
+
+
+async def record(directory: Path, system: System, *said: Batch | Incident) -> None:
+    async with opened(directory) as (journal, book):
+        for content in said:
+            book.restore(content)
+            await journal.submit([content])
+
+
+def batches(system: System, count: int) -> list[Batch]:
+    gw = Emitting(system, "gw")
+    return [
+        Batch(region="eu", position=n + 1, statement=gw.signed([event(), event()]))
+        for n in range(count)
+    ]
+
+
+def gap(first: int, last: int) -> Incident:
+    return Incident(
+        incident="gap", region="eu", emitter="gw", boot=b"b" * 16, first=first, last=last
+    )
+
+
+async def test_verify_says_exactly_which_events_are_gone(system: System, directory: Path) -> None:
+    one, _, three, _, five = batches(system, 5)
+    await record(directory, system, one, gap(3, 4), three, gap(7, 8), five)
+    report = verify(directory, system.verifier)
+    assert report.sound
+    assert [(one.emitter, one.boot, one.first, one.last) for one in report.gone] == [
+        ("gw", b"b" * 16, 3, 4),
+        ("gw", b"b" * 16, 7, 8),
+    ]
+    assert report.gone_events == 4
+    assert str(report.gone[0]) == (
+        f"gw, boot {(b'b' * 16).hex()}: events 3 to 4, signed, and lost on the way"
+    )
+
+
+async def test_a_hole_that_no_incident_names_is_a_problem(system: System, directory: Path) -> None:
+    one, _, three, *_ = batches(system, 3)
+    await record(directory, system, one, gap(3, 3), three)
+    (problem,) = verify(directory, system.verifier).problems
+    assert "no incident says what is gone: gw, boot" in problem
+
+
+async def test_what_is_gone_is_said_as_json_and_in_text(
+    system: System,
+    directory: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    one, _, three = batches(system, 3)
+    await record(directory, system, one, gap(3, 4), three)
+    arguments = ["kcm_auditor", "--verify", str(directory)]
+    monkeypatch.setattr("sys.argv", [*arguments, "--json"])
+    assert main() == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["gone_events"] == 2
+    assert said["gone"] == [
+        {"emitter": "gw", "boot": (b"b" * 16).hex(), "first": 3, "last": 4, "dropped": False}
+    ]
+    monkeypatch.setattr("sys.argv", arguments)
+    assert main() == 0
+    assert "GONE       gw, boot" in capsys.readouterr().out

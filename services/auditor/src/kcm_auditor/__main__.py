@@ -109,6 +109,7 @@ async def _accept_loss(config: AuditorConfig, region: str) -> int:
 def _tell_json(report: Report, *, checked: bool) -> None:
     said = {**asdict(report), "head": f"{report.entries}:{report.head}"}
     said |= {"signatures_checked": checked, "sound": report.sound}
+    said["gone"] = [asdict(one) | {"boot": one.boot.hex()} for one in report.gone]
     sys.stdout.write(json.dumps(said, indent=2) + "\n")
 
 
@@ -119,6 +120,9 @@ def _tell(report: Report, *, checked: bool) -> None:
     out.write(f"incidents  {report.incidents}\n")
     out.write(f"head       {report.entries}:{report.head}\n")
     out.write(f"signatures {'checked' if checked else 'not checked: give --config'}\n")
+    out.write(f"gone       {report.gone_events} events\n")
+    for gone in report.gone:
+        out.write(f"GONE       {gone}\n")
     for problem in report.problems:
         out.write(f"PROBLEM    {problem}\n")
     out.write("sound\n" if report.sound else "NOT SOUND\n")

@@ -130,6 +130,23 @@ class Ledger:
         self.book.begin_stream(origin)
         return (*wrong, origin)
 
+    def went_back(self, region: str, first: int) -> tuple[Content, ...]:
+        """At ``first``, which was read, something else lies now: read the stream from its start."""
+        state = self.book.region(region)
+        span = (first, max(first, state.position))
+        wrong = self._note(IncidentKind.STREAM_ROLLED_BACK, region=region, span=span)
+        origin = Origin(region=region, created=state.created)
+        self.book.begin_stream(origin)
+        return (*wrong, origin)
+
+    def recorded(self, arrival: Arrival, batch: AuditBatch) -> bool:
+        """Whether a batch says nothing of events that are not recorded: it may be kept out, too."""
+        if (batch.region, batch.emitter) != (arrival.region, _emitter(arrival)):
+            return True
+        state = self.book.boot(batch.emitter, batch.boot)
+        known = state is not None and batch.first < state.chain.next_seq
+        return known or not _well_formed(batch)
+
     def take(self, arrival: Arrival, batch: AuditBatch, now: float) -> tuple[Content, ...]:
         """Record a batch whose signature was verified. ``now`` is in forward-running seconds."""
         before = self._arrive(arrival)

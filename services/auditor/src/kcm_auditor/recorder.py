@@ -106,6 +106,18 @@ class Recorder:
         self._kept.pop(region, None)
         self._keep(region, self.ledger.book.region(region).mark)
 
+    def recorded(self, arrival: Arrival) -> bool:
+        """Whether a message has no events that are not recorded, or nobody could believe it."""
+        try:
+            return self.ledger.recorded(arrival, self._verified(arrival.body))
+        except Untrusted:
+            return True
+
+    async def went_back(self, region: str, first: int) -> None:
+        """Record that something else lies at ``first`` than was recorded: all is read again."""
+        await self._submit(self.ledger.went_back(region, first))
+        self._kept.pop(region, None)
+
     def noticed(self, region: str, facts: StreamFacts) -> None:
         """Remember how full a region's stream is."""
         self.facts[region] = facts

@@ -8,7 +8,9 @@ deliveries: when one of those numbers is missing, a message was lost on its way 
 made anew; when only a number of the stream is missing, the message is missing in the stream.
 
 A stream that was made anew or rolled back is read from its beginning: what the journal has already
-is recognised.
+is recognised. A stream that went back may be longer again when it is looked at. So a new consumer
+begins with the last message that was recorded, and whatever comes at a place that was recorded has
+to be what was recorded there.
 """
 
 from __future__ import annotations
@@ -88,6 +90,13 @@ class Sink(Protocol):
 
     async def opened(self, region: str, facts: StreamFacts, acknowledged: int) -> None:
         """Record that the stream is read from now on, and whatever is wrong with it."""
+
+    def recorded(self, arrival: Arrival) -> bool:
+        """Whether a message has no events that are not recorded, or nobody could believe it."""
+        ...
+
+    async def went_back(self, region: str, first: int) -> None:
+        """Record that something else lies at ``first`` than was recorded: all is read again."""
 
     async def trimmed(self, region: str, statement: bytes, facts: StreamFacts) -> None:
         """Note the last trim as it lies in the region's control stream, if it is believed."""
@@ -174,7 +183,8 @@ class RegionFeed:
             with _foreign():
                 if existing is not None:
                     await js.delete_consumer(subjects.AUDIT_STREAM, self._durable)
-                await js.add_consumer(subjects.AUDIT_STREAM, self._config(start + 1))
+                # With the last message that was recorded: whether it is still the same.
+                await js.add_consumer(subjects.AUDIT_STREAM, self._config(max(start, 1)))
             self._delivered = 0
         # A broker cut off from the others answers with old facts for a while, but cannot have made
         # a consumer; what it said counts only when it says the same afterwards.
@@ -301,7 +311,7 @@ class RegionFeed:
             await self.look()
             position = self._sink.position(self._region)
         arrivals: list[Arrival] = []
-        received = 0
+        received, other = 0, 0
         for message in messages:
             with _foreign():
                 sequence = message.metadata.sequence
@@ -309,12 +319,17 @@ class RegionFeed:
                 break
             self._delivered = sequence.consumer
             received += 1
+            arrival = Arrival(self._region, sequence.stream, message.subject, message.data)
             if sequence.stream > position:
-                arrivals.append(
-                    Arrival(self._region, sequence.stream, message.subject, message.data)
-                )
+                arrivals.append(arrival)
                 position = sequence.stream
+            elif not self._sink.recorded(arrival):
+                other = sequence.stream
+                break
         await self._sink.take(arrivals)
+        if other:
+            await self._sink.went_back(self._region, other)
+            raise _Anew("the stream went back: it is read from its beginning")
         for message in messages[:received]:
             await message.ack()
         if received < len(messages):

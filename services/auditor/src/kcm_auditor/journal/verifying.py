@@ -4,6 +4,9 @@ The chain alone shows a change, a missing, an added or a moved line and a cut wi
 show is that the *end* is missing, or that everything was written anew: for that, compare with an
 anchor, a head that was kept elsewhere (an Auditor's status answer gives one), and give the roster's
 verifier, so that every batch's and every head's signature is checked.
+
+Which events are gone follows from the batches alone: their emitters number them. The Auditor has to
+have said so in an incident; a hole that none names is a problem.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from kcm_bus.audit_chain import Chain
 from kcm_schemas.audit import AuditBatch
 from kcm_schemas.auditing import AuditHead, Trim
 from kcm_schemas.codec import decode
@@ -24,6 +28,7 @@ from kcm_auditor.entries import (
     START,
     BadLine,
     Batch,
+    Content,
     Entry,
     Head,
     Incident,
@@ -37,6 +42,12 @@ from kcm_auditor.journal.segments import JournalError, first_of, lines_of, list_
 PROBLEMS_MAX: Final = 100
 """Problems that are listed; a journal with more than these is not worth more lines."""
 
+GONE_MAX: Final = 1000
+"""Runs of events that are gone and are listed; all are counted."""
+
+
+_HOLES: Final = frozenset({IncidentKind.GAP, IncidentKind.DROPPED})
+
 
 @dataclass(frozen=True, slots=True)
 class Anchor:
@@ -47,14 +58,35 @@ class Anchor:
 
 
 @dataclass(frozen=True, slots=True)
+class Gone:
+    """Events of one boot that the journal never got, from ``first`` to ``last``."""
+
+    emitter: str
+    boot: bytes
+    first: int
+    last: int
+    dropped: bool
+    """Whether the emitter itself says that it dropped them; otherwise it had signed them."""
+
+    def __str__(self) -> str:
+        how = "dropped by their emitter" if self.dropped else "signed, and lost on the way"
+        return f"{self.emitter}, boot {self.boot.hex()}: events {self.first} to {self.last}, {how}"
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
-    """What a journal holds. ``head`` is the last hash in hexadecimal; no problems means sound."""
+    """What a journal holds. ``head`` is the last hash in hexadecimal; no problems means sound.
+
+    ``gone`` is what never reached the journal; the first ones, of ``gone_events`` events in all.
+    """
 
     entries: int
     events: int
     incidents: int
     head: str
     problems: tuple[str, ...]
+    gone: tuple[Gone, ...] = ()
+    gone_events: int = 0
 
     @property
     def sound(self) -> bool:
@@ -72,6 +104,10 @@ class _Check:
     entries: int = 0
     anchored: bool = False
     problems: list[str] = field(default_factory=list)
+    gone: list[Gone] = field(default_factory=list)
+    gone_events: int = 0
+    named: tuple[str | None, bytes, int, int] | None = None
+    """The hole that the last entry names: the Auditor writes it right before the batch."""
 
     def problem(self, where: str, what: str) -> None:
         if len(self.problems) < PROBLEMS_MAX:
@@ -99,7 +135,7 @@ class _Check:
         try:
             match content:
                 case Batch():
-                    self._signature(content.statement)
+                    self._hole(where, self._signature(content.statement))
                 case Head():
                     self._head(where, content)
                 case Positions():
@@ -112,15 +148,35 @@ class _Check:
                     self._signature(content.statement)
                 case _:
                     pass
+            self._name(content)
             self.book.restore(content)
         except (KcmError, Untrusted, ValueError):
             self.problem(where, "a statement does not hold: changed, or not by a known signer")
 
-    def _signature(self, statement: bytes) -> None:
+    def _signature(self, statement: bytes) -> AuditBatch:
         if self.verifier is None:
-            decode(AuditBatch, read_signed(statement).body)
-        else:
-            self.verifier.audit(statement)
+            return decode(AuditBatch, read_signed(statement).body)
+        return self.verifier.audit(statement)
+
+    def _name(self, content: Content) -> None:
+        if isinstance(content, Incident) and content.incident in _HOLES:
+            self.named = (content.emitter, content.boot, content.first, content.last)
+        elif isinstance(content, Batch):
+            self.named = None
+
+    def _hole(self, where: str, batch: AuditBatch) -> None:
+        """What is missing between a batch and the one before it of its boot."""
+        state = self.book.boot(batch.emitter, batch.boot)
+        chain = state.chain if state is not None else Chain()
+        if batch.first <= chain.next_seq:
+            return
+        span = (chain.next_seq, batch.first - 1)
+        gone = Gone(batch.emitter, batch.boot, *span, dropped=batch.previous == chain.head)
+        self.gone_events += span[1] - span[0] + 1
+        if len(self.gone) < GONE_MAX:
+            self.gone.append(gone)
+        if self.named != (batch.emitter, batch.boot, *span):
+            self.problem(where, f"no incident says what is gone: {gone}")
 
     def _trim(self, statement: bytes) -> None:
         if self.verifier is None:
@@ -177,5 +233,5 @@ def verify(
         check.problem("anchor", f"entry {anchor.seq} with that hash is not in the journal")
     return Report(
         check.entries, check.book.events, check.book.incidents, check.head.hex(),
-        tuple(check.problems),
+        tuple(check.problems), tuple(check.gone), check.gone_events,
     )  # fmt: skip
