@@ -198,14 +198,15 @@ class Core:
         self.sessions = Sessions(
             self.me.region, trust_rig.ID, PRIVATE[self.me.region], self.me.rosters
         )
-        self.wrapping = Wrapping(
-            membership=self.me, vault=self.vault, emit=self._emit, serving=self.serving,
-            boots=self.boots, opener=self.opener, sessions=self.sessions, clock=world.clock,
-            randomness=randomness, lease_ms=10_000, may_record=lambda: self.may_record,
-        )  # fmt: skip
         feed = RegistryFeed(
             world.bus, self.me, self.revocations, self.purge,  # type: ignore[arg-type]
             self.knowledge.registry, world.clock,
+        )  # fmt: skip
+        self.wrapping = Wrapping(
+            fetch=feed.fetch_service, membership=self.me, vault=self.vault, emit=self._emit,
+            serving=self.serving,
+            boots=self.boots, opener=self.opener, sessions=self.sessions, clock=world.clock,
+            randomness=randomness, lease_ms=10_000, may_record=lambda: self.may_record,
         )  # fmt: skip
         self.keeper = RegistryKeeper(
             membership=self.me, connection=world.bus, feed=feed, registry=self.registry,  # type: ignore[arg-type]

@@ -4,14 +4,16 @@ import asyncio
 
 import pytest
 from kcm_bus.clock import SystemRandomness
+from kcm_control.registry import key_of
 from kcm_core.l1.state import L1State
 from kcm_schemas import limits, subjects
 from kcm_schemas.codec import decode, encode
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.registry import Service
+from kcm_schemas.signed import Kind
 from kcm_schemas.vault import CoreRequest
 
-from tests.unit.core_rig import BLOB, KEY, SERVICE, TENANT, URI, World
+from tests.unit.core_rig import BLOB, KEY, LINK, SERVICE, TENANT, URI, World, entry, signed
 
 SUBJECT = subjects.core("eu", "unwrap", "acme", "crm")
 
@@ -200,6 +202,22 @@ async def test_a_purge_while_the_service_key_is_read_lets_nothing_out(world, cor
         core.lift()
     gate.set()
     assert await refused(asking) is (Code.TENANT_SEALED if lifted else Code.TENANT_KILLED)
+
+
+@pytest.mark.parametrize("known", [(LINK,), (LINK, TENANT)], ids=["no tenant", "no service"])
+async def test_what_another_core_accepted_a_moment_ago_is_looked_up(world, core, known):
+    """A Core follows the registry; an application asks as soon as the other Core has answered."""
+    plain, _, blobs = await wrapped(core)
+    late = world.core("core-eu-2")
+    late.learn(*known)
+    with pytest.raises(KcmError, match="unknown_"):
+        await unwrap(late, blobs)
+    for kind, record in ((Kind.TENANT, TENANT), (Kind.SERVICE, SERVICE)):
+        subject = subjects.bucket_subject(subjects.REGISTRY_BUCKET, *key_of(record))
+        world.bus.stream.sequence += 1
+        stored = entry(signed(kind, record))
+        world.bus.stream.stored[subject] = (world.bus.stream.sequence, stored)
+    assert (await unwrap(late, blobs))[2] == plain
 
 
 async def test_a_request_that_nobody_sealed_asks_no_customers_key(world, core):

@@ -112,6 +112,12 @@ class RegistryFeed:
         if stored is not None:
             self.take(stored)
 
+    async def fetch_service(self, tenant: str, service: str) -> None:
+        """The same for a service and its tenant, as far as they are not known here."""
+        for key in (("tenant", tenant), ("service", tenant, service)):
+            if self._revocations.registered(key) is None:
+                await self.fetch(*key)
+
     def _receive(self, entry: Entry) -> None:
         if entry.data:
             self.take(entry)

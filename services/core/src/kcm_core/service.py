@@ -173,6 +173,7 @@ class Core:
             randomness=randomness,
             boots=self._switch.record.boots,
             lease_ms=config.lease_ms,
+            fetch=self._feed.fetch_service,
             may_record=lambda: self._audit.has_room,
             refusal=lambda: self._audit.refusal,
         )

@@ -10,7 +10,7 @@ send one again with something else behind it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from hashlib import sha256
 from typing import Final
 
@@ -37,6 +37,12 @@ from kcm_core.vault import Vault
 
 _HEAD: Final = REPLY_HEAD.size
 
+_UNKNOWN: Final = frozenset({Code.UNKNOWN_TENANT, Code.UNKNOWN_SERVICE})
+"""Refusals for which the store's leader may know better than this Core, which only follows it."""
+
+Fetch = Callable[[str, str], Awaitable[None]]
+"""Takes the records of a tenant and a service from the registry's leader."""
+
 
 class Wrapping:
     """Serves ``wrap`` and ``unwrap``."""
@@ -54,6 +60,7 @@ class Wrapping:
         randomness: Randomness,
         boots: BootRecords,
         lease_ms: int,
+        fetch: Fetch,
         may_record: Callable[[], bool] = lambda: True,
         refusal: Callable[[], str] = lambda: "the audit trail cannot take more",
     ) -> None:
@@ -67,6 +74,7 @@ class Wrapping:
         self._random: Final = randomness
         self._boots: Final = boots
         self._lease_ms: Final = lease_ms
+        self._fetch: Final = fetch
         self._may_record: Final = may_record
         self._refusal: Final = refusal
         self._scratch: Final = ScratchPool()
@@ -84,7 +92,7 @@ class Wrapping:
         if not self._may_record():
             raise KcmError(Code.UNAVAILABLE, self._refusal())
         try:
-            return await self._serve(asked, request, body)
+            return await self._serve_known(asked, request, body)
         except Purged:
             refusal = self._serving.refusal(asked.tenant)
             self._tell(asked, request, refusal.code, request.count)
@@ -92,6 +100,18 @@ class Wrapping:
         except KcmError as error:
             self._tell(asked, request, error.code, request.count)
             raise
+
+    async def _serve_known(
+        self, asked: subjects.DataSubject, request: CoreRequest, body: bytes
+    ) -> bytes:
+        """Serve; look once more for what another Core accepted a moment ago."""
+        try:
+            return await self._serve(asked, request, body)
+        except KcmError as error:
+            if error.code not in _UNKNOWN:
+                raise
+        await self._fetch(asked.tenant, asked.service)
+        return await self._serve(asked, request, body)
 
     async def _serve(self, asked: subjects.DataSubject, request: CoreRequest, body: bytes) -> bytes:
         if not self._boots.knows(request.caller, request.boot):
