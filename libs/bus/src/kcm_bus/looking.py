@@ -43,7 +43,7 @@ class Kept(Protocol):
 
     @property
     def seen(self) -> int:
-        """How many there are; costs the same for any number."""
+        """How many there are; asked at every look, so it counts no holds."""
         ...
 
     def some(self, after: bytes, count: int) -> Sequence[tuple[bytes, str]]:
