@@ -139,8 +139,8 @@ class House:
             )
             await self._reopen(name)
         for _ in range(holds):
-            for raw in self.hold_and_lift("tenant"):
-                self.learning.learn(raw)
+            _, lift = self.hold_and_lift("tenant")
+            self.learning.learn(lift)  # it has its hold: whoever was away learns both by it
         await self._reopen(VICTIM)
 
     def turn(self, scope: Scope) -> Turn:
