@@ -15,6 +15,7 @@ from kcm_bus.stores import Stores
 from kcm_control.registry import Key, Record, key_of
 from kcm_core.directory import Stored
 from kcm_core.registry_keeper import PREFIX, RegistryKeeper
+from kcm_core.registry_memory import RegistryMemory
 from kcm_schemas import subjects
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import Code, KcmError
@@ -75,6 +76,9 @@ class SimDirectory:
 
 class SimFloors:
     """What one Core's machine keeps on its disk: it outlives every boot."""
+
+    fresh: Final = False
+    """No machine of this world has a new disk."""
 
     def __init__(self, disk: dict[Key, Floor]) -> None:
         self._disk: Final = disk
@@ -213,7 +217,9 @@ def keeper_of(core: SimCore, feed: RegistryFeed, bucket: Bucket) -> RegistryKeep
         feed=feed,
         registry=core.registry,
         directory=directory,
-        floors=floors,
+        memory=RegistryMemory(
+            floors=floors, registry=core.registry, lease=core.knowledge.registry, emit=core.emit
+        ),
         settled=core.switch.record.renew,
         compared=compared,
         emit=core.emit,

@@ -19,6 +19,7 @@ from kcm_bus.clock import Randomness, SystemRandomness
 from kcm_schemas import auditing, limits, subjects
 from kcm_schemas.admin import (
     AdminRequest,
+    AdoptOrder,
     BlastRadius,
     Empty,
     HoldMatches,
@@ -34,6 +35,7 @@ from kcm_schemas.admin import (
     LinkView,
     PreviewQuery,
     PutStatement,
+    RegistryView,
     RosterView,
     ServiceListQuery,
     ServicePage,
@@ -238,6 +240,31 @@ class Admin:
             if not page.more or not page.entries:
                 return found
 
+    def cores(self, region: str) -> list[str]:
+        """The Cores of a region by name, by the context's roster; not those that are retired."""
+        return sorted(
+            one.instance
+            for one in self.verifier.roster.instances
+            if (one.role, one.region) == (Role.CORE, region) and one.retired is None
+        )
+
+    async def registry(
+        self, region: str, core: str, *, deadline_s: float = ADMIN_S
+    ) -> RegistryView:
+        """What one Core knows of its region's registry, and whether it remembers it."""
+        return await self.ask(
+            region, "registry", "show", Empty(), RegistryView, at=core, deadline_s=deadline_s
+        )
+
+    async def adopt(self, region: str, core: str, digest: bytes) -> RegistryView:
+        """Let one Core without memory remember the registry with this digest.
+
+        Raises ``ServiceError``: ``conflict`` when it knows another one, or when a Core with memory
+        does. One with memory changes nothing, and says what it knows.
+        """
+        order = AdoptOrder(digest=digest)
+        return await self.ask(region, "registry", "adopt", order, RegistryView, at=core)
+
     async def audit_tail(self, region: str, *, limit: int, before: int = 0) -> TailPage:
         """Entries of an Auditor's journal, the last ``limit`` before entry ``before`` (0: all)."""
         query = TailQuery(limit=limit, before=before)
@@ -255,13 +282,16 @@ class Admin:
         payload: Message,
         reply: type[M],
         *,
+        at: str = "",
         deadline_s: float = ADMIN_S,
     ) -> M:
         """Ask a region's Cores, or its Auditor; again, while a retry may help and time is left.
 
+        ``at`` names the one Core that has to answer; empty, any does.
+
         Raises ``ServiceError``: the signed refusal, a failure to ask, or ``UntrustedReply``.
         """
-        place = _place(region, noun, verb)
+        place = _place(region, noun, verb, at)
         until, attempt = self.around.until(deadline_s), 0
         # Once connected, the transport comes back by itself: only questions are asked again.
         transport = await self._transport(region)
@@ -315,6 +345,8 @@ class Admin:
             raise UntrustedReply(f"an answer was not believed: {error}") from None
         if signer.region != place.region:
             raise UntrustedReply("an answer was not believed: its signer is of another region")
+        if place.instance not in ("", signer.instance):
+            raise UntrustedReply("an answer was not believed: another Core than the one asked")
         if reply.request != digest(request):
             raise UntrustedReply("an answer was not believed: it answers another request")
         if reply.code is not Code.OK:
@@ -342,9 +374,14 @@ class _Place:
     region: str
     noun: str
     verb: str
+    instance: str = ""
+    """Who has to sign; empty: any of that role and region."""
 
 
-def _place(region: str, noun: str, verb: str) -> _Place:
+def _place(region: str, noun: str, verb: str, instance: str) -> _Place:
+    if instance:
+        subject = subjects.admin_at(region, noun, verb, instance)
+        return _Place(subject, Role.CORE, region, noun, verb, instance)
     if noun == auditing.NOUN:
         return _Place(subjects.auditor(region, verb), Role.AUDITOR, region, noun, verb)
     return _Place(subjects.admin(region, noun, verb), Role.CORE, region, noun, verb)
