@@ -186,6 +186,8 @@ class FakeCore:
     """Requests that Cores take and die of: nobody ever answers them."""
     requests: list[AdminRequest] = field(default_factory=list)
     subjects: list[str] = field(default_factory=list)
+    meddles: bool = False
+    """Whether it answers what another Core is asked by its name."""
 
     async def request(self, subject: str, body: bytes, timeout_s: float) -> bytes:
         assert timeout_s > 0
@@ -198,7 +200,12 @@ class FakeCore:
             assert subject == subjects.auditor(self.region, request.verb)
         else:
             everybody = subjects.admin(self.region, *place)
-            assert subject == everybody or subject.startswith(f"{everybody}.")
+            if subject.startswith(f"{everybody}."):
+                mine = subjects.admin_at(self.region, *place, self.identity.name)
+                if subject != mine and not self.meddles:
+                    raise KcmError(Code.UNAVAILABLE, "nobody serves this at the moment")
+            else:
+                assert subject == everybody
         self.subjects.append(subject)
         self.requests.append(request)
         if self.dying:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 from kcm_schemas import limits
 from kcm_schemas.codec import Message, pack
-from kcm_schemas.control import Lifts, PullRequest
+from kcm_schemas.control import Lease, Lifts, PullRequest
 from kcm_schemas.signed import Signature, Signed
 from pydantic.fields import FieldInfo
 
@@ -53,8 +53,11 @@ _PARTS: Final = (
 )
 _RESTS: Final = st.sets(st.binary(min_size=15, max_size=15), min_size=1, max_size=5)
 
+_SHARDS: Final = ({"registry": []}, {"registry": [bytes(limits.ID_SIZE)] * limits.REGISTRY_SHARDS})
+
 _TOGETHER: Final[dict[type[Message], tuple[set[str], SearchStrategy[dict[str, Any]]]]] = {
     PullRequest: ({"parts", "pages"}, st.sampled_from(_PARTS)),
+    Lease: ({"registry"}, st.sampled_from(_SHARDS)),
     Lifts: ({"prefix", "ids"}, st.builds(_page, st.integers(0, 255), _RESTS)),
 }
 """Fields that depend on one another."""

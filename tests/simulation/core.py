@@ -21,7 +21,7 @@ from kcm_schemas.registry import Tenant
 from tests.simulation.instance import Instance
 from tests.simulation.l1 import SimUnsealer
 from tests.simulation.plan import Member
-from tests.simulation.registry import keeper_of
+from tests.simulation.registry import joining_of, keeper_of, memory_of
 from tests.simulation.variants import broken
 from tests.simulation.vault import SERVICE, SimVault, unwrap_key, wrap_key
 
@@ -106,8 +106,11 @@ class SimCore(Instance):
             keep_s=world.plan.page_s,
             least=1,
         )
+        self.registry_memory: Final = memory_of(self)
         self.keeper: Final[RegistryKeeper | None] = (
-            keeper_of(self, self.feed, world.buckets[region]) if self.feed else None
+            keeper_of(self, self.feed, world.buckets[region], self.registry_memory)
+            if self.feed
+            else None
         )
         if self.keeper is not None:
             self.switch.on_registry(self.keeper.compare)
@@ -120,6 +123,8 @@ class SimCore(Instance):
 
     async def start(self) -> None:
         await self.catch_up()
+        if self.keeper is not None:
+            await joining_of(self, self.keeper, self.registry_memory).start()
         await self.kills.start()
         await self.regions.start()
         self.watch.start()
@@ -182,6 +187,7 @@ class SimCore(Instance):
         """As ``kcm_core.admin.Admin`` does; roots are wrapped by every link already."""
         if self.feed is None:
             raise KcmError(Code.MALFORMED)
+        self.registry_memory.require()
         record: Tenant = self.me.verifier.tenant(raw)
         await self.feed.fetch("tenant", record.tenant)
         known = self.registry.known(key_of(record))

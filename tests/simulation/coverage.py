@@ -59,6 +59,7 @@ RACES: Final = (
     "a fork of the registry",
     "a Core that is gone when it has accepted a record",
     "a record that was refused",
+    "a Core without memory of its registry",
     "a kill of a link just after a tenant came to it",
 )
 """Every one has to be covered by a run of the whole."""

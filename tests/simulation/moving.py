@@ -87,6 +87,17 @@ def _all_lost(aim: Aim) -> None:
     aim.add("crash-cores", 0.8, 0.5)
 
 
+def _all_forgotten(aim: Aim) -> None:
+    """Bucket and second store are set back while every Core gets a new disk."""
+    aim.alone()
+    _calm(aim)
+    aim.relink(15.0)
+    aim.add("registry-forgotten", 1.1, aim.source.choice((0.3, 0.6)))
+    aim.add("registry-lost", 1.0, 0.0)
+    if aim.source.random() < 0.5:
+        aim.add("crash-gateways", 0.9, 0.3)
+
+
 def _forked(aim: Aim) -> None:
     """Two Cores accept different records of one revision, and one of the two links is killed."""
     aim.alone()
@@ -142,6 +153,7 @@ MOVING: Final[dict[str, Callable[[Aim], None]]] = {
     "moved-unshown": _unshown,
     "moved-lost": _all_lost,
     "moved-fork": _forked,
+    "moved-forgotten": _all_forgotten,
     "moved-gone-core": _gone_core,
 }
 """By name."""

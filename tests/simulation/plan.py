@@ -52,7 +52,7 @@ AIMED: Final = (
 SETBACKS: Final = (
     "registry-back", "registry-emptied", "registry-fork", "registry-gone-core",
     "registry-late-gateways", "registry-late-side", "registry-lost", "registry-older",
-    "registry-refused",
+    "registry-new-disk", "registry-refused",
 )  # fmt: skip
 """What happens to a registry that can change."""
 

@@ -7,14 +7,16 @@ that can be set back, emptied and written to by anybody.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from kcm_bus.registry_feed import RegistryFeed
 from kcm_bus.stores import Stores
 from kcm_control.registry import Key, Record, key_of
 from kcm_core.directory import Stored
+from kcm_core.joining import Joining
 from kcm_core.registry_keeper import PREFIX, RegistryKeeper
+from kcm_core.registry_memory import RegistryMemory
 from kcm_schemas import subjects
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import Code, KcmError
@@ -50,6 +52,7 @@ class SimDirectory:
 
     def __init__(self) -> None:
         self._made: Final[dict[str, dict[int, bytes]]] = {}
+        self._lost: Final[dict[str, dict[int, bytes]]] = {}
 
     def create(self, key: str, revision: int, data: bytes) -> None:
         """Make a revision, once; raises ``conflict``."""
@@ -70,23 +73,47 @@ class SimDirectory:
         """It was set back to before the highest revision of a record."""
         made = self._made[key]
         if len(made) > 1:
-            del made[max(made)]
+            newest = max(made)
+            self._lost.setdefault(key, {})[newest] = made.pop(newest)
+
+    def restore(self) -> None:
+        """Everything that was lost comes back from a backup, beside what was made meanwhile."""
+        for key, lost in self._lost.items():
+            self._made[key] = lost | self._made[key]
+
+
+@dataclass
+class FloorsDisk:
+    """What one Core's machine has of the registry: it outlives every boot."""
+
+    known: dict[Key, Floor] = field(default_factory=dict)
+    there: bool = True
+    """Whether there is a file: a new disk has none."""
 
 
 class SimFloors:
-    """What one Core's machine keeps on its disk: it outlives every boot."""
+    """One boot's view of that."""
 
-    def __init__(self, disk: dict[Key, Floor]) -> None:
+    def __init__(self, disk: FloorsDisk) -> None:
         self._disk: Final = disk
+
+    @property
+    def fresh(self) -> bool:
+        """Whether there is no file."""
+        return not self._disk.there
+
+    def begin(self, floors: Iterable[tuple[Key, Floor]]) -> None:
+        """Make it."""
+        self._disk.known, self._disk.there = dict(floors), True
 
     def items(self) -> list[tuple[Key, Floor]]:
         """Every key with its floor."""
-        return list(self._disk.items())
+        return list(self._disk.known.items())
 
     def raise_to(self, floors: Iterable[tuple[Key, Floor]]) -> None:
         """Believe nothing lower any more."""
         for key, floor in floors:
-            self._disk[key] = max(floor, self._disk.get(key, (0, b"")))
+            self._disk.known[key] = max(floor, self._disk.known.get(key, (0, b"")))
 
 
 class Bucket:
@@ -192,11 +219,34 @@ def feed_of(instance: Instance, bucket: Bucket) -> RegistryFeed:
     return feed
 
 
-def keeper_of(core: SimCore, feed: RegistryFeed, bucket: Bucket) -> RegistryKeeper:
+def memory_of(core: SimCore) -> RegistryMemory:
+    """Production's memory of one Core."""
+    floors: Any = SimFloors(core.world.floors.setdefault(core.who.name, FloorsDisk()))
+    return RegistryMemory(
+        floors=floors, registry=core.registry, lease=core.knowledge.registry, emit=core.emit
+    )
+
+
+def joining_of(core: SimCore, keeper: RegistryKeeper, memory: RegistryMemory) -> Joining:
+    """How it comes to one."""
+    return Joining(
+        membership=core.me,
+        bus=core.region_bus,
+        memory=memory,
+        compare=keeper.compare,
+        empty=keeper.empty,
+        clock=core.clock,
+        randomness=core.randomness,
+        emit=core.emit,
+    )
+
+
+def keeper_of(
+    core: SimCore, feed: RegistryFeed, bucket: Bucket, memory: RegistryMemory
+) -> RegistryKeeper:
     """Production's keeper of one Core, composed as ``kcm_core.service`` does."""
     connection: Any = SimBucket(bucket.stream, core.region_bus)
     directory: Any = bucket.directory
-    floors: Any = SimFloors(core.world.floors.setdefault(core.who.name, {}))
     again: list[Any] = []
 
     def compared() -> None:
@@ -213,7 +263,7 @@ def keeper_of(core: SimCore, feed: RegistryFeed, bucket: Bucket) -> RegistryKeep
         feed=feed,
         registry=core.registry,
         directory=directory,
-        floors=floors,
+        memory=memory,
         settled=core.switch.record.renew,
         compared=compared,
         emit=core.emit,

@@ -18,14 +18,18 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from kcm_control.settling import DAMPED_MAX
+from kcm_core.registry_keeper import PREFIX
+from kcm_schemas.audit import EventType
 
 from tests.simulation.chaos import Chaos
+from tests.simulation.core import SimCore
 from tests.simulation.coverage import RACES, Coverage
 from tests.simulation.history import HoldFacts
 from tests.simulation.loop import Runaway, Stuck
 from tests.simulation.oracle import Violation
 from tests.simulation.people import Client, Operator
 from tests.simulation.plan import OPERATORS, Plan, draw
+from tests.simulation.registry import Bucket
 from tests.simulation.world import PROBE_S, World
 
 RUN_MAX_S: Final = 1000.0
@@ -96,6 +100,7 @@ class Run:
         self.chaos.heal()
         await asyncio.sleep(1)
         self._count()
+        await self._adopt()
         for worker in workers:
             worker.cancel()
         await self._keep()
@@ -108,6 +113,24 @@ class Run:
             await task
         if sum(client.served for client in self.clients.values()) < SERVED_MIN:
             world.oracle.never_healed(7, "the run served next to nothing")
+
+    async def _adopt(self) -> None:
+        """Where no Core remembers, an operator restores the second store, looks, and adopts."""
+        world, loop = self.world, self.world.loop
+        for region, bucket in world.buckets.items():
+            until = loop.now + self._recovery_s
+            while not any(core.registry_memory.has for core in world.cores(region)):
+                bucket.directory.restore()
+                for core in world.cores(region):
+                    if core.ready and core.keeper is not None:
+                        core.keeper.compare()
+                        await asyncio.sleep(1)
+                        await loop.spawn(core.node, _adopt(core, bucket))
+                        break
+                if loop.now > until:
+                    world.oracle.never_healed(8, f"no Core of {region} has memory")
+                    return
+                await asyncio.sleep(0.5)
 
     async def _kill(self, kill: Any) -> None:
         await asyncio.sleep(kill.at)
@@ -308,3 +331,14 @@ def _describe(fault: dict[str, Any]) -> str:
 def missing(coverage: Coverage) -> list[str]:
     """Races that no run covered."""
     return [race for race in RACES if not coverage[race]]
+
+
+async def _adopt(core: SimCore, bucket: Bucket) -> None:
+    """An operator adopts what a Core knows, if it is all that lies in the second store."""
+    heads = bucket.directory.heads(PREFIX)
+    keys = {tuple(name.removeprefix(PREFIX).split(".")): head for name, head in heads.items()}
+    if all(core.registry.revision(key) >= head for key, head in keys.items()):
+        memory = core.registry_memory
+        await memory.begin(EventType.REGISTRY_ADOPTED, memory.digest)
+        if core.keeper is not None:
+            core.keeper.compare()

@@ -17,7 +17,7 @@ from kcm_schemas.registry import RegistryEntry, Tenant
 
 from tests.simulation.nodes import THREAD_S
 from tests.simulation.plan import OPERATORS, OTHER
-from tests.simulation.registry import Bucket, following_of, place, signed
+from tests.simulation.registry import Bucket, FloorsDisk, following_of, place, signed
 
 if TYPE_CHECKING:
     from tests.simulation.core import SimCore
@@ -155,6 +155,26 @@ def lost(world: World, fault: Fault) -> None:
         back(world, fault)
 
 
+def new_disk(world: World, fault: Fault) -> None:
+    """A Core's machine is gone, and it begins anew on another one."""
+    if found := _where(world, fault):
+        _forget(world, fault, world.cores(found[1].region)[:1])
+
+
+def forgotten(world: World, fault: Fault) -> None:
+    """The same for every Core."""
+    for region in world.buckets:
+        _forget(world, fault, world.cores(region))
+
+
+def _forget(world: World, fault: Fault, cores: list[SimCore]) -> None:
+    for name in [one.who.name for one in cores]:
+        world.coverage.saw("a Core without memory of its registry")
+        world.crash(name)
+        world.floors[name] = FloorsDisk(there=False)
+        world.loop.after(fault.lasts, world.start, name)
+
+
 def fork(world: World, fault: Fault) -> None:
     """A Core whose second store was set back accepts another body of a tenant's last revision."""
     if (found := _where(world, fault)) is None:
@@ -189,10 +209,12 @@ SETBACKS: Final[dict[str, Callable[[World, Fault], None]]] = {
     "registry-back": back,
     "registry-emptied": emptied,
     "registry-fork": fork,
+    "registry-forgotten": forgotten,
     "registry-gone-core": gone_core,
     "registry-late-gateways": late_gateways,
     "registry-late-side": late_side,
     "registry-lost": lost,
+    "registry-new-disk": new_disk,
     "registry-older": older,
     "registry-refused": refused,
 }

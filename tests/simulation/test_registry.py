@@ -10,7 +10,15 @@ from kcm_trust.verify import Untrusted
 
 from tests.simulation.loop import SimLoop
 from tests.simulation.network import Network, Weather
-from tests.simulation.registry import Bucket, SimBucket, SimDirectory, SimFloors, entry, place
+from tests.simulation.registry import (
+    Bucket,
+    FloorsDisk,
+    SimBucket,
+    SimDirectory,
+    SimFloors,
+    entry,
+    place,
+)
 from tests.simulation.trust import SimVerifier, roster
 
 LINK = Link(link="link", revision=1, uri="u", model="byok")
@@ -68,10 +76,15 @@ def test_a_revision_is_made_once_and_can_be_lost():
     store.lose(key)
     assert (store.heads(PREFIX), store.latest(key).data) == ({key: 1}, b"1")
     assert store.latest("nothing") is None
+    store.create(key, 3, b"3")
+    store.restore()
+    assert store.heads(PREFIX) == {key: 3}
+    with pytest.raises(KcmError):
+        store.create(key, 2, b"other")
 
 
 def test_floors_only_rise_and_outlive_a_boot():
-    disk = {}
+    disk = FloorsDisk()
     SimFloors(disk).raise_to([(KEY, (2, b"b"))])
     SimFloors(disk).raise_to([(KEY, (2, b"a")), (KEY, (1, b"z"))])
     assert SimFloors(disk).items() == [(KEY, (2, b"b"))]

@@ -27,7 +27,7 @@ from tests.simulation.messages import Packet, SimConnection
 from tests.simulation.network import Network
 from tests.simulation.oracle import Oracle
 from tests.simulation.plan import LINKS, OPERATORS, OTHER, Plan
-from tests.simulation.registry import Bucket
+from tests.simulation.registry import Bucket, FloorsDisk
 from tests.simulation.rostering import Rostering
 from tests.simulation.stream import ControlStream
 from tests.simulation.trust import SimVerifier, roster
@@ -88,7 +88,7 @@ class World:
         """Every region's registry, where it can change; else everybody has it from the start."""
         self.set_back: Final[set[str]] = set()
         """Tenants whose record was set back in the bucket and in the second store."""
-        self.floors: Final[dict[str, dict[Any, tuple[int, bytes]]]] = {}
+        self.floors: Final[dict[str, FloorsDisk]] = {}
         """What every Core's machine keeps of the registry, by its name."""
         self.coverage: Final[Coverage] = self.oracle.coverage
         self.members: Final = {one.name: one for one in plan.members}

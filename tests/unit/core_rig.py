@@ -21,9 +21,11 @@ from kcm_control.registry import Registry
 from kcm_control.revocation import Revocations
 from kcm_control.serving import Serving
 from kcm_core.admin import Admin
+from kcm_core.adopting import Adopting
 from kcm_core.canaries import Canaries
 from kcm_core.directory import Directory
 from kcm_core.floors import Floors
+from kcm_core.joining import Joining
 from kcm_core.keyholds import KeyHolds
 from kcm_core.keystore import KeyStore
 from kcm_core.linking import Linker
@@ -31,6 +33,7 @@ from kcm_core.listing import Listing
 from kcm_core.making import Maker
 from kcm_core.opening import Opener
 from kcm_core.registry_keeper import RegistryKeeper
+from kcm_core.registry_memory import RegistryMemory
 from kcm_core.relinking import Relinker
 from kcm_core.rostering import Rostering
 from kcm_core.sentinel import KeyWatch
@@ -50,6 +53,7 @@ from kcm_trust.verify import Verifier
 
 from tests.fakes.bus import Bus, Clock
 from tests.fakes.knowing import knowing
+from tests.fakes.ports import Wire
 from tests.fakes.unsealer import FakeUnsealer
 from tests.unit import trust_rig
 from tests.vectors.families.messages import identity
@@ -95,6 +99,7 @@ class World:
     def __init__(self, path: Path, region: str = "eu") -> None:
         self.region = region
         self.bus = Bus()
+        self.wire = Wire()
         self.directory = path / region
         self.directory.mkdir()
         self.state = path / f"state-{region}"
@@ -155,7 +160,10 @@ class Proofs:
 class Core:
     """One boot."""
 
-    def __init__(self, world: World, name: str, *, seal_key: Path | None = None) -> None:
+    def __init__(
+        self, world: World, name: str, *, seal_key: Path | None = None, remembers: bool = True
+    ) -> None:
+        """``remembers``: its disk has what it wrote there, or that there was nothing."""
         self.world = world
         self.me = membership(name)
         self.events: list[tuple[str, dict[str, Any]]] = []
@@ -208,9 +216,15 @@ class Core:
             boots=self.boots, opener=self.opener, sessions=self.sessions, clock=world.clock,
             randomness=randomness, lease_ms=10_000, may_record=lambda: self.may_record,
         )  # fmt: skip
+        floors = Floors(world.state / f"{name}-floors")
+        if remembers and floors.fresh:
+            floors.begin([])
+        self.memory = RegistryMemory(
+            floors=floors, registry=self.registry, lease=self.knowledge.registry, emit=self._emit
+        )
         self.keeper = RegistryKeeper(
             membership=self.me, connection=world.bus, feed=feed, registry=self.registry,  # type: ignore[arg-type]
-            directory=Directory(world.directory), floors=Floors(world.state / f"{name}-floors"),
+            directory=Directory(world.directory), memory=self.memory,
             settled=_settled, compared=lambda: None, emit=self._emit,
         )  # fmt: skip
         self.feed = feed
@@ -238,12 +252,23 @@ class Core:
             revocations=self.revocations, lift_pages=(), store=self.store, clock=world.clock,
         )  # fmt: skip
         self.admin = Admin(
-            membership=self.me, emit=self._emit, keeper=self.keeper, feed=feed,  # type: ignore[arg-type]
+            membership=self.me, emit=self._emit, keeper=self.keeper, feed=feed, memory=self.memory,  # type: ignore[arg-type]
             registry=self.registry, listing=self.listing,
             maker=self.maker, linker=self.linker, relinker=self.relinker, kills=nobody,
             clock=world.clock,
         )  # fmt: skip
         self.admin.serve("roster", rostering.verbs)
+        self.region_bus = world.wire.join(name)
+        self.joining = Joining(
+            membership=self.me, bus=self.region_bus, memory=self.memory,
+            compare=self.keeper.compare, empty=self.keeper.empty, clock=world.clock,
+            randomness=randomness, emit=self._emit,
+        )  # fmt: skip
+        adopting = Adopting(
+            membership=self.me, registry=self.registry, memory=self.memory, joining=self.joining,
+            compare=self.keeper.compare,
+        )  # fmt: skip
+        self.admin.serve_named("registry", adopting.verbs)
 
     def _emit(self, kind: str, **fields: Any) -> None:
         self.events.append((kind, fields))

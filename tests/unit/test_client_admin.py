@@ -90,6 +90,7 @@ async def test_the_answer_of_another_core_than_the_one_asked_is_not_believed(
     core.handlers["key", "status"] = lambda *_: KEY_USE
     assert await admin.key_use("eu", "core-eu") == KEY_USE
     assert core.subjects == ["kcm.v1.eu.admin.key.status.core-eu"]
+    core.meddles = True
     with pytest.raises(UntrustedReply, match="another Core"):
         await admin.key_use("eu", "core-eu-2")
 

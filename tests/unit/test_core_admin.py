@@ -113,7 +113,7 @@ async def test_links_are_listed_with_how_many_tenants_they_open(world):
 async def test_one_core_is_asked_by_its_name_and_another_one_does_not_answer_for_it(world):
     core, other = world.core(), world.core("core-eu-2")
     raw = request(world, "tenant", "list", TenantListQuery(after="", limit=2))
-    place = subjects.admin_to("eu", "tenant", "list", core.me.name)
+    place = subjects.admin_at("eu", "tenant", "list", core.me.name)
     reply, by = VERIFIER.admin_reply(await core.admin.handle(place, raw))
     assert (reply.code, by.instance) == (Code.OK, core.me.name)
     reply, _ = VERIFIER.admin_reply(await other.admin.handle(place, raw))

@@ -283,6 +283,10 @@ def test_floors_come_back_and_only_rise(tmp_path):
     path = tmp_path / "floors"
     floors = Floors(path)
     assert floors.fresh
+    with pytest.raises(RuntimeError, match="begin"):
+        floors.raise_to([(("link", "l"), (1, b"a" * 32))])
+    assert Floors(path).fresh
+    floors.begin([])
     key = ("tenant", "acme")
     floors.raise_to([(key, (2, b"b" * 32)), (("link", "l"), (1, b"a" * 32))])
     floors.raise_to([(key, (1, b"z" * 32))])
@@ -328,9 +332,15 @@ class Disk:
             raise OSError(errno.ENOSPC, "No space left on device")
 
 
+def begun(path, *sync):
+    floors = Floors(path, *sync)
+    floors.begin([])
+    return floors
+
+
 def test_floors_that_did_not_fit_leave_nothing_of_their_line(tmp_path, monkeypatch):
     path = tmp_path / "floors"
-    floors = Floors(path)
+    floors = begun(path)
     floors.raise_to([(("tenant", "a"), (1, b"a" * 32))])
     disk = Disk(path, path.stat().st_size + 30)
     with monkeypatch.context() as patch:
@@ -347,7 +357,7 @@ def test_floors_that_did_not_fit_leave_nothing_of_their_line(tmp_path, monkeypat
 def test_what_a_failed_write_left_is_cut_off_before_the_next_one(tmp_path):
     """Also where it could not be cut off at once."""
     path = tmp_path / "floors"
-    floors = Floors(path)
+    floors = begun(path)
     floors.raise_to([(("tenant", "a"), (1, b"a" * 32))])
     with path.open("a") as file:
         file.write("tenant.acme 5 0202")
@@ -357,7 +367,7 @@ def test_what_a_failed_write_left_is_cut_off_before_the_next_one(tmp_path):
 
 def test_two_threads_that_raise_floors_do_not_cut_each_other_off(tmp_path, monkeypatch):
     path = tmp_path / "floors"
-    floors = Floors(path)
+    floors = begun(path)
     both = threading.Barrier(2)
 
     def meet(fd):
@@ -374,7 +384,7 @@ def test_two_threads_that_raise_floors_do_not_cut_each_other_off(tmp_path, monke
 
 def test_the_name_of_a_new_file_of_floors_outlives_a_power_cut(tmp_path):
     synced = []
-    floors = Floors(tmp_path / "state" / "floors", synced.append)
+    floors = begun(tmp_path / "state" / "floors", synced.append)
     floors.raise_to([(("tenant", "a"), (1, b"a" * 32))])
     assert synced == [tmp_path / "state"]
     floors.raise_to([(("tenant", "a"), (2, b"a" * 32))])
@@ -429,7 +439,7 @@ async def test_a_damaged_file_of_the_second_store_is_healed(world, monkeypatch):
 async def test_a_full_disk_at_the_start_is_waited_for(world, monkeypatch):
     monkeypatch.setattr("kcm_core.registry_keeper.RETRY_S", 0.0)
     core = await kept(world)
-    floors, fails = core.keeper._floors, [OSError(errno.ENOSPC, "No space left on device")]
+    floors, fails = core.memory._floors, [OSError(errno.ENOSPC, "No space left on device")]
     raise_to = floors.raise_to
 
     def once(known):

@@ -13,7 +13,7 @@ from kcm_schemas.codec import Message, encode
 from kcm_schemas.codes import Code
 from kcm_schemas.control import Cause, Fence, Hold, Lift, Lifts, Proof, PullRequest
 from kcm_schemas.l1 import L1State
-from kcm_schemas.registry import Link, Service, Tenant
+from kcm_schemas.registry import Link, RegistryAnswer, RegistryQuestion, Service, Tenant
 from kcm_schemas.roster import Grant, Instance, Role
 from kcm_schemas.signed import Kind, Signature, Signed
 from kcm_trust.verify import Untrusted, VerifiedHold, VerifiedLift, may_ask
@@ -141,6 +141,20 @@ ROWS: Final = [
         ("core-us",),
     ),
     Row("pull reply", Kind.PULL_REPLY, pull_reply("eu"), V.pull_reply, CORES_EU),
+    Row(
+        "registry question",
+        Kind.REGISTRY_QUESTION,
+        RegistryQuestion(region="eu", nonce=ID),
+        V.registry_question,
+        CORES_EU,
+    ),
+    Row(
+        "registry answer",
+        Kind.REGISTRY_ANSWER,
+        RegistryAnswer(region="eu", nonce=ID, digest=bytes(32)),
+        V.registry_answer,
+        CORES_EU,
+    ),
     Row("admin", Kind.ADMIN, REQUEST, V.admin, tuple(OPERATORS)),
     Row("admin reply", Kind.ADMIN_REPLY, REPLY, V.admin_reply, (*CORES_EU, "core-us")),
     Row(

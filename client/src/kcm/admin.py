@@ -19,6 +19,7 @@ from kcm_bus.clock import Randomness, SystemRandomness
 from kcm_schemas import auditing, limits, subjects
 from kcm_schemas.admin import (
     AdminRequest,
+    AdoptOrder,
     BlastRadius,
     Empty,
     HoldMatches,
@@ -35,6 +36,7 @@ from kcm_schemas.admin import (
     LinkView,
     PreviewQuery,
     PutStatement,
+    RegistryView,
     RosterView,
     ServiceListQuery,
     ServicePage,
@@ -166,7 +168,7 @@ class Admin:
     async def key_use(self, region: str, core: str, *, deadline_s: float = ADMIN_S) -> KeyUse:
         """How many root keys one Core of a region has in use: each has its own count."""
         use = await self.ask(
-            region, "key", "status", Empty(), KeyUse, deadline_s=deadline_s, core=core
+            region, "key", "status", Empty(), KeyUse, deadline_s=deadline_s, at=core
         )
         if (use.core, use.region) != (core, region):
             raise UntrustedReply("a Core answered about another Core")
@@ -250,6 +252,31 @@ class Admin:
             if not page.more or not page.entries:
                 return found
 
+    def cores(self, region: str) -> list[str]:
+        """The Cores of a region by name, by the context's roster; not those that are retired."""
+        return sorted(
+            one.instance
+            for one in self.verifier.roster.instances
+            if (one.role, one.region) == (Role.CORE, region) and one.retired is None
+        )
+
+    async def registry(
+        self, region: str, core: str, *, deadline_s: float = ADMIN_S
+    ) -> RegistryView:
+        """What one Core knows of its region's registry, and whether it remembers it."""
+        return await self.ask(
+            region, "registry", "show", Empty(), RegistryView, at=core, deadline_s=deadline_s
+        )
+
+    async def adopt(self, region: str, core: str, digest: bytes) -> RegistryView:
+        """Let one Core without memory remember the registry with this digest.
+
+        Raises ``ServiceError``: ``conflict`` when it knows another one, or when a Core with memory
+        does. One with memory changes nothing, and says what it knows.
+        """
+        order = AdoptOrder(digest=digest)
+        return await self.ask(region, "registry", "adopt", order, RegistryView, at=core)
+
     async def audit_tail(self, region: str, *, limit: int, before: int = 0) -> TailPage:
         """Entries of an Auditor's journal, the last ``limit`` before entry ``before`` (0: all)."""
         query = TailQuery(limit=limit, before=before)
@@ -267,15 +294,15 @@ class Admin:
         payload: Message,
         reply: type[M],
         *,
+        at: str = "",
         deadline_s: float = ADMIN_S,
-        core: str = "",
     ) -> M:
         """Ask a region's Cores, or its Auditor; again, while a retry may help and time is left.
 
-        With ``core`` ask that one: the answer of another one is not believed. Raises
+        With ``at`` ask that Core: the answer of another one is not believed. Raises
         ``ServiceError``: the signed refusal, a failure to ask, or ``UntrustedReply``.
         """
-        place = _place(region, noun, verb, core)
+        place = _place(region, noun, verb, at)
         until, attempt = self.around.until(deadline_s), 0
         # Once connected, the transport comes back by itself: only questions are asked again.
         transport = await self._transport(region)
@@ -329,8 +356,8 @@ class Admin:
             raise UntrustedReply(f"an answer was not believed: {error}") from None
         if signer.region != place.region:
             raise UntrustedReply("an answer was not believed: its signer is of another region")
-        if place.core and signer.instance != place.core:
-            raise UntrustedReply("an answer was not believed: its signer is another Core")
+        if place.instance not in ("", signer.instance):
+            raise UntrustedReply("an answer was not believed: another Core than the one asked")
         if reply.request != digest(request):
             raise UntrustedReply("an answer was not believed: it answers another request")
         if reply.code is not Code.OK:
@@ -358,14 +385,14 @@ class _Place:
     region: str
     noun: str
     verb: str
-    core: str = ""
-    """The Core that has to sign, where one was asked by its name."""
+    instance: str = ""
+    """Who has to sign; empty: any of that role and region."""
 
 
-def _place(region: str, noun: str, verb: str, core: str) -> _Place:
+def _place(region: str, noun: str, verb: str, instance: str) -> _Place:
+    if instance:
+        subject = subjects.admin_at(region, noun, verb, instance)
+        return _Place(subject, Role.CORE, region, noun, verb, instance)
     if noun == auditing.NOUN:
         return _Place(subjects.auditor(region, verb), Role.AUDITOR, region, noun, verb)
-    if core:
-        subject = subjects.admin_to(region, noun, verb, core)
-        return _Place(subject, Role.CORE, region, noun, verb, core)
     return _Place(subjects.admin(region, noun, verb), Role.CORE, region, noun, verb)

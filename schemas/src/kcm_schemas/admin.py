@@ -383,6 +383,30 @@ class SignedPage(Message):
     more: bool
 
 
+class RegistryView(Message):
+    """What one Core knows of its region's registry, and whether it remembers it.
+
+    ``highest`` is the highest revision of any record. ``digest`` is over everything: two Cores that
+    know the same have the same. ``waits`` says why a Core without memory does not serve yet; it is
+    empty for one that has.
+    """
+
+    core: Name
+    memory: bool
+    tenants: U32
+    links: U32
+    services: U32
+    highest: U64
+    digest: Digest
+    waits: Text
+
+
+class AdoptOrder(Message):
+    """An operator's word that the registry with this digest is the region's."""
+
+    digest: Digest
+
+
 class PreviewQuery(Message):
     """Which hold to preview: its scope and target, and no signed hold.
 

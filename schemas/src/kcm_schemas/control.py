@@ -114,7 +114,8 @@ class Lease(Message):
     ``first`` is the sequence of the boot's first record, 0 in that record itself: the stream keeps
     only the latest. ``lease_ms`` is for how long it serves from a record. ``holds`` is the digest
     of the holds that it knows, by the roster of version ``roster``: where another one counts, other
-    holds do. ``registry`` has those of the shards of the region's tenants, links and services.
+    holds do. ``registry`` has those of the shards of the region's tenants, links and services; it
+    is empty in the record of a Core without memory of them, which says nothing about them.
     ``ended`` is its last word: it serves no more and holds no key.
     """
 
@@ -128,10 +129,16 @@ class Lease(Message):
     holds: Digest
     registry: Annotated[
         list[Id],
-        Field(min_length=limits.REGISTRY_SHARDS, max_length=limits.REGISTRY_SHARDS),
+        Field(max_length=limits.REGISTRY_SHARDS),
     ]
     roster: U32
     ended: bool
+
+    @model_validator(mode="after")
+    def _every_shard_or_none(self) -> Lease:
+        if len(self.registry) not in (0, limits.REGISTRY_SHARDS):
+            raise ValueError("a lease record has a digest of each shard, or none")
+        return self
 
 
 class Fence(Message):

@@ -66,6 +66,25 @@ class RegistryEntry(Message):
     accepted: Annotated[bytes, Field(max_length=4 * 1024)]
 
 
+class RegistryQuestion(Message):
+    """A Core without memory of its region's registry asks those that have what they know."""
+
+    region: Name
+    nonce: Id
+
+
+class RegistryAnswer(Message):
+    """What a Core with memory knows: a digest of its registry, for this nonce and no other one.
+
+    Where it remembers records of which neither store has as high a one any more, the digest is over
+    those, too: nobody else knows the same.
+    """
+
+    region: Name
+    nonce: Id
+    digest: Digest
+
+
 class WrappedRoot(Message):
     """One version of a tenant root (L2): the blob that the L1 made of the inner, sealed one.
 

@@ -43,6 +43,8 @@ class Kind(StrEnum):
     PROOF = "proof"
     PULL = "pull"
     PULL_REPLY = "pull-reply"
+    REGISTRY_QUESTION = "registry-question"
+    REGISTRY_ANSWER = "registry-answer"
     ADMIN = "admin"
     ADMIN_REPLY = "admin-reply"
     AUDIT = "audit"
@@ -71,6 +73,8 @@ STATEMENT_MAX: Final[Mapping[Kind, int]] = MappingProxyType(
         Kind.FENCE: 4 * _KIB,
         Kind.PROOF: 32 * _KIB,
         Kind.PULL: 16 * _KIB,
+        Kind.REGISTRY_QUESTION: 4 * _KIB,
+        Kind.REGISTRY_ANSWER: 4 * _KIB,
     }
 )
 """Bytes of a statement by its kind, signatures included: whoever checks a signature reads the whole

@@ -72,15 +72,20 @@ def admin_all(region: str) -> str:
     return f"{_in_region(region, 'admin')}.*.*"
 
 
-def admin_to(region: str, noun: str, verb: str, core: str) -> str:
-    """Operator to one Core, of which no other one can tell."""
-    return _in_region(region, "admin", noun, verb, core)
+def admin_at(region: str, noun: str, verb: str, instance: str) -> str:
+    """Operator to one Core, request/reply."""
+    return _in_region(region, "admin", noun, verb, instance)
 
 
-def admin_to_all(region: str, core: str) -> str:
-    """What one Core listens to for operators who ask for it by name."""
-    _join(core)
-    return f"{_in_region(region, 'admin')}.*.*.{core}"
+def admin_all_at(region: str, instance: str) -> str:
+    """What one Core alone listens to for operators."""
+    before = _in_region(region, "admin")
+    return f"{before}.*.*{_in_region(region, 'admin', instance).removeprefix(before)}"
+
+
+def registry_question(region: str) -> str:
+    """A Core without memory of the registry to all Cores that have; request/reply."""
+    return _in_region(region, "registry", "question")
 
 
 @dataclass(frozen=True, slots=True)

@@ -119,6 +119,11 @@ def no_floors(instance: Instance) -> None:
     instance.registry._floors.clear()
 
 
+def served_without_memory(instance: Instance) -> None:
+    """A Core without memory of its registry serves what the stores have."""
+    instance.knowledge.registry._remembers = True
+
+
 def endless_registry(instance: Instance) -> None:
     """Who differs from the Cores' registry serves on."""
     _as(instance.knowledge.registry, EndlessRegistry)

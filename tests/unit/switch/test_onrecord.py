@@ -322,6 +322,26 @@ async def test_who_differs_when_its_lease_begins_anew_serves_nothing(system):
     assert gateway.knowledge.registry.until(gateway.clock.elapsed()) == FOREVER
 
 
+async def test_the_record_of_a_core_without_memory_is_no_word_on_the_registry(system):
+    """What it knows may be older: nobody has to agree, and nobody who agrees is vouched for."""
+    one, two = system.core("core-eu-1"), system.core("core-eu-2")
+    gateway = system.boot("gw-eu-1")
+    two.knowledge.registry.without_memory()
+    one.learn(tenant(SAME_SHARD[0]))
+    gateway.learn(tenant(SAME_SHARD[0]))
+    await one.start(regions=False, watch=False)
+    await two.start(regions=False, watch=False)
+    await gateway.start()
+    for boot in (one, gateway):
+        assert boot.knowledge.registry.until(boot.clock.elapsed()) == FOREVER
+    assert two.knowledge.registry.until(two.clock.elapsed()) == EXPIRED
+    assert (await two.switch.facts(bytes(16)))[1].settled is False
+    two.learn(tenant(SAME_SHARD[0]))
+    two.knowledge.registry.remembered()
+    two.learn(tenant(SAME_SHARD[1]))  # and from now on it is one
+    await until(lambda: gateway.knowledge.registry.until(gateway.clock.elapsed()) < FOREVER)
+
+
 async def test_a_core_shows_a_registry_that_changes_at_most_once_a_second(system):
     core, gateway = system.core("core-eu-1"), system.boot("gw-eu-1")
     await core.start(regions=False, watch=False)

@@ -21,6 +21,7 @@ from kcm.cli.kill import kill
 from kcm.cli.l1 import l1
 from kcm.cli.problems import explain, show
 from kcm.cli.region import region
+from kcm.cli.registry import registry
 from kcm.cli.roster import roster
 from kcm.cli.settings import World
 from kcm.cli.tenants import service, tenant
@@ -52,6 +53,7 @@ for _command in (
     lift,
     hold,
     region,
+    registry,
     roster,
     audit,
 ):

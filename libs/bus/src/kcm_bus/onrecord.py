@@ -191,7 +191,8 @@ class OnRecord:
             self.lost("another record was read back than was acknowledged")
             return
         self.boots.take(lease, entry.sequence, now)
-        if lease.role is Role.CORE and not own and not lease.ended and lease.first:
+        told = not lease.ended and lease.first and lease.registry
+        if lease.role is Role.CORE and not own and told:
             lease_s = lease.lease_ms / 1000
             known = self._knowledge.registry
             if known.heard(lease.instance, lease.registry, self._registry(), lease_s, now):
@@ -204,7 +205,11 @@ class OnRecord:
         """Seconds between the last record and the next one."""
         every = self._knowledge.timing.renew_every_s
         core = self._me.role is Role.CORE
-        return min(every, SHOW_S) if core and self._shown != self._registry() else every
+        return min(every, SHOW_S) if core and self._shown != self._shows() else every
+
+    def _shows(self) -> list[bytes]:
+        """What the own record says of the registry; without memory of it, nothing."""
+        return self._registry() if self._knowledge.registry.remembers else []
 
     def _tampered(self, subject: str, now: float, *, expired: bool = False) -> None:
         """In place of a boot's record lies what that boot did not sign."""
@@ -237,7 +242,7 @@ class OnRecord:
             first=self._first,
             lease_ms=int(self._knowledge.timing.control_lease_s * 1000),
             holds=self._holds(),
-            registry=self._registry(),
+            registry=self._shows(),
             roster=self._me.rosters.version,
             ended=ended,
         )

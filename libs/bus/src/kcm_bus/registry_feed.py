@@ -30,6 +30,9 @@ from kcm_bus.streams import Follower, Plainly, last
 
 log = logging.getLogger(__name__)
 
+OnLearned = Callable[[Key], None]
+"""Told the key of a record that counts from now on."""
+
 OnWrong = Callable[[Key, str], None]
 """Told the key under which the bucket has something else than what counts, and what is wrong."""
 
@@ -62,6 +65,8 @@ class RegistryFeed:
         self._forms: dict[Key, dict[bytes, _Form]] = {}
         """By key and digest, the records of the highest revision: of a fork every one."""
         self._on_wrong: OnWrong = _log
+        self._on_learned: OnLearned = _ignore
+        self._empty = True
         self._lease: Final = lease
         self._started = False
         self._place: Final = Plainly(self._receive)
@@ -89,9 +94,14 @@ class RegistryFeed:
         self._place.went_back()
         self._follower.again()
 
-    def watch(self, on_wrong: OnWrong) -> None:
-        """Be told when the bucket has something else than what counts."""
-        self._on_wrong = on_wrong
+    def watch(self, on_wrong: OnWrong, on_learned: OnLearned) -> None:
+        """Be told when the bucket has something else than what counts, and what is learned."""
+        self._on_wrong, self._on_learned = on_wrong, on_learned
+
+    @property
+    def empty(self) -> bool:
+        """Whether the bucket never had anything, as far as it was read: no record, no junk."""
+        return self._empty
 
     def raw(self, key: Key) -> bytes | None:
         """The record that counts, as it is stored."""
@@ -119,6 +129,7 @@ class RegistryFeed:
                 await self.fetch(*key)
 
     def _receive(self, entry: Entry) -> None:
+        self._empty = False
         if entry.data:
             self.take(entry)
         else:
@@ -127,6 +138,7 @@ class RegistryFeed:
 
     def take(self, entry: Entry) -> Put | None:
         """Take one stored record; what cannot be verified is as good as absent: ``None``."""
+        self._empty = False
         key = tuple(subjects.bucket_key(entry.subject).split("."))
         if any(form.raw == entry.data for form in self._forms.get(key, {}).values()):
             return Put.SAME  # read again: verified before
@@ -143,6 +155,8 @@ class RegistryFeed:
         purge_each(self._purge, done.purge)
         if done.put in (Put.NEW, Put.FORK) and self._started:
             self._lease.changed(self._revocations.registry_digests)
+        if done.put in (Put.NEW, Put.FORK):
+            self._on_learned(key)
         match done.put:
             case Put.NEW:
                 self._forms[key] = {record_digest(record): _Form(record, raw)}
@@ -191,3 +205,7 @@ class RegistryFeed:
 
 def _log(key: Key, what: str) -> None:
     log.warning("the registry's %s is not believed: %s", key[0], what)
+
+
+def _ignore(_: Key) -> None:
+    """Nobody has to keep it."""

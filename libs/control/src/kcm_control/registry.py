@@ -186,6 +186,25 @@ class Registry:
         """Every record that counts, and those of forks."""
         return (one.record for versions in self._versions.values() for one in versions)
 
+    def ranks(self) -> list[tuple[Key, tuple[int, bytes]]]:
+        """Of every key the highest rank: no record is encoded for it again."""
+        return [(key, versions[0].rank) for key, versions in self._versions.items()]
+
+    def rank(self, key: Key) -> tuple[int, bytes] | None:
+        """The rank that counts under a key."""
+        found = self._versions.get(key)
+        return found[0].rank if found else None
+
+    @property
+    def highest_revision(self) -> int:
+        """The highest revision of any record; 0 when there is none."""
+        return max((one[0].record.revision for one in self._versions.values()), default=0)
+
+    @property
+    def total_services(self) -> int:
+        """How many services all tenants have."""
+        return sum(map(len, self._service_names.values()))
+
     def known(self, key: Key) -> Record | None:
         """The record that counts under a key."""
         return self._current(key)

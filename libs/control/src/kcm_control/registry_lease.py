@@ -11,6 +11,9 @@ dropped since. A difference outlives the Core that showed it, for that Core may 
 one that knew. It ends when it is resolved, when another Core that acts agrees with this boot (not
 one that is behind it), or when this boot, being a Core, has compared its registry with the second
 store since.
+
+A Core without memory of its region's registry does not know what it lacks, so it believes nothing:
+neither what its stores have nor that nobody differs.
 """
 
 from __future__ import annotations
@@ -24,6 +27,12 @@ from kcm_control.leases import EXPIRED, FOREVER
 
 PATIENCE_S: Final = 2.0
 """Seconds for which a boot that agreed before may differ: a change takes a moment to arrive."""
+
+NO_MEMORY: Final = (
+    "this Core has no memory of its region's registry: it serves once a Core that has knows the "
+    "same; where none has, look with `kcm registry show`, then `kcm registry adopt`"
+)
+"""What is refused by a Core without memory, and what an operator does about it."""
 
 PAST_KEPT: Final = 1024
 """States of a shard of the own registry that are remembered, to know who is behind."""
@@ -108,6 +117,21 @@ class RegistryLease:
     def __init__(self) -> None:
         self._shards: list[_Shard] = []
         self._listener: Callable[[], None] = _nobody
+        self._remembers = True
+
+    @property
+    def remembers(self) -> bool:
+        """Whether this boot may say what the registry is: not a Core without memory."""
+        return self._remembers
+
+    def without_memory(self) -> None:
+        """Believe nothing until ``remembered``: this Core does not know what it lacks."""
+        self._remembers = False
+
+    def remembered(self) -> None:
+        """What is known here is what the region has, and is on this Core's disk."""
+        self._remembers = True
+        self._listener()
 
     def listen(self, listener: Callable[[], None]) -> None:
         """Be told when the own registry may be another one."""
@@ -152,6 +176,8 @@ class RegistryLease:
 
     def until(self, now: float, shards: Iterable[int] | None = None) -> float:
         """Until when some shards may be believed (none: all): ``FOREVER`` while nobody differs."""
+        if not self._remembers:
+            return EXPIRED
         chosen = (
             self._shards
             if shards is None

@@ -19,6 +19,7 @@ from kcm_control.leases import FOREVER
 from kcm_control.openkeys import OpenKeys
 from kcm_control.proofs import ProofKey
 from kcm_control.registry import Registry
+from kcm_control.registry_lease import NO_MEMORY
 from kcm_control.revocation import Revocations
 
 
@@ -61,6 +62,8 @@ class Serving:
         Raises ``unknown_tenant``, ``tenant_killed``, or ``unavailable`` while this instance cannot
         know of every kill. The lease of the customer's key is ``opened``'s and ``still``'s matter.
         """
+        if not self.remembers:  # also of a tenant that is not known: the stores may lack it
+            raise KcmError(Code.UNAVAILABLE, NO_MEMORY)
         record = self.known(tenant)
         generation = self._revocations.begin(tenant)
         return Permit(tenant, generation, self._known_until(record, now))
@@ -88,6 +91,11 @@ class Serving:
         if record is None or self._region not in record.regions:
             raise KcmError(Code.UNKNOWN_TENANT, f"the tenant {tenant} is {UNREGISTERED}")
         return record
+
+    @property
+    def remembers(self) -> bool:
+        """Whether this boot may serve at all, and use customers' keys in the region's name."""
+        return self._knowledge.registry.remembers
 
     def killed(self, tenant: str) -> bool:
         """Whether any hold keeps the tenant dark."""

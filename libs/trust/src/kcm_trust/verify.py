@@ -18,6 +18,8 @@ root-keys, service-keys   a Core of the region it names
 receipt, lease            the instance that it names, in the role and region it names
 fence, proof              a Core of the region it names
 pull, pull-reply          a Core of the region it names
+registry-question         a Core of the region it names
+registry-answer           a Core of the region it names
 admin                     an operator; which role depends on noun and verb
 admin-reply               a Core, or an Auditor where the caller says so
 audit                     the instance that it names
@@ -31,10 +33,11 @@ the right to say it alone, and to have signed it; so nobody can change a stateme
 to them. Of a hold those are left out that do not count: it does not end when the root removes one
 of those who placed it.
 
-Somebody retired can do nothing new (admin, ticket, receipt, lease, fence, proof, pull and replies
-are refused). Their holds go on counting: a kill does not end because the operator who placed it
-left. Of their lifts, tenants, links, services and wrapped keys those count that the root listed as
-it retired them, and those that somebody acting has signed, too. So belief is a function of the
+Somebody retired can do nothing new (admin, ticket, receipt, lease, fence, proof, pull, questions on
+a registry, and replies are refused). Their holds go on counting: a kill does not end because the
+operator who placed it left. Of their lifts, tenants, links, services and wrapped keys those count
+that the root listed as it retired them, and those that somebody acting has signed, too. So belief
+is a function of the
 statement and the roster, and never of when, or in which order, anything arrived.
 
 **No work before trust.** What is done with bytes from outside before a signature was checked is
@@ -66,7 +69,9 @@ from kcm_schemas.control import (
 from kcm_schemas.registry import (
     Accepted,
     Link,
+    RegistryAnswer,
     RegistryEntry,
+    RegistryQuestion,
     RootKeys,
     Service,
     ServiceKeys,
@@ -217,6 +222,20 @@ class Verifier(HoldChecker):
         body = body_of(PullReply, statement)
         self._in_region(signers, body.region)
         return body
+
+    def registry_question(self, raw: bytes) -> RegistryQuestion:
+        """A question about a region's registry, by a Core of that region."""
+        statement, signers = self._signed(raw, CORE, Kind.REGISTRY_QUESTION, acting=True)
+        body = body_of(RegistryQuestion, statement)
+        self._in_region(signers, body.region)
+        return body
+
+    def registry_answer(self, raw: bytes) -> tuple[RegistryAnswer, str]:
+        """The answer to one, by a Core of that region, with its name: its word is about itself."""
+        statement, signers = self._signed(raw, CORE, Kind.REGISTRY_ANSWER, acting=True)
+        body = body_of(RegistryAnswer, statement)
+        self._in_region(signers, body.region)
+        return body, name_of(one_of(signers))
 
     def admin(self, raw: bytes) -> tuple[AdminRequest, str, frozenset[OperatorRole]]:
         """An admin request with its operator and that operator's roles."""

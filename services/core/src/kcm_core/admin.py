@@ -48,6 +48,7 @@ from kcm_core.linking import Linker
 from kcm_core.listing import Listing
 from kcm_core.making import Maker
 from kcm_core.registry_keeper import RegistryKeeper
+from kcm_core.registry_memory import RegistryMemory
 from kcm_core.relinking import Relinker
 from kcm_core.wrapping import check_deadline
 
@@ -55,6 +56,16 @@ S = TypeVar("S")
 T = TypeVar("T")
 
 Handler = Callable[[AdminRequest], Awaitable[Message]]
+NamedHandler = Callable[[AdminRequest, str], Awaitable[Message]]
+"""Gets the operator's name, too."""
+NamedVerb = tuple[frozenset[OperatorRole], NamedHandler]
+"""Who may ask, and what answers."""
+
+REMEMBERING: Final = frozenset(
+    {("tenant", "put"), ("link", "put"), ("service", "put"), ("roster", "signed")}
+)
+"""What a Core without memory of its region's registry does not serve: what it would accept, or
+leave out, may hang on records that it does not know."""
 
 
 class Admin:
@@ -71,6 +82,7 @@ class Admin:
         linker: Linker,
         relinker: Relinker,
         keeper: RegistryKeeper,
+        memory: RegistryMemory,
         kills: Kills,
         emit: Emit,
         clock: Clock,
@@ -83,6 +95,7 @@ class Admin:
         self._linker: Final = linker
         self._relinker: Final = relinker
         self._keeper: Final = keeper
+        self._memory: Final = memory
         self._kills: Final = kills
         self._emit: Final = emit
         self._refusals: Final = Refusals("admin", emit, clock)
@@ -105,11 +118,17 @@ class Admin:
             ("hold", "list"): (frozenset({admin, security}), self._list_holds),
             ("hold", "preview"): (frozenset({admin, security}), self._preview),
         }
+        self._named: Final[dict[tuple[str, str], NamedVerb]] = {}
 
     def serve(self, noun: str, verbs: Mapping[str, Handler]) -> None:
         """Serve further verbs, for whoever has any role."""
         for verb, handler in verbs.items():
             self._verbs[noun, verb] = (frozenset(OperatorRole), handler)
+
+    def serve_named(self, noun: str, verbs: Mapping[str, NamedVerb]) -> None:
+        """Serve further verbs that have to know who asks."""
+        for verb, served in verbs.items():
+            self._named[noun, verb] = served
 
     async def handle(self, subject: str, body: bytes) -> bytes:
         """Serve one request. Only a request that is not believed is refused without a signature.
@@ -135,7 +154,7 @@ class Admin:
             raise KcmError(Code.FORBIDDEN, str(error)) from None
         code, detail, payload = Code.OK, "", b""
         try:
-            payload = encode(await self._serve(subject, request, roles))
+            payload = encode(await self._serve(subject, request, operator, roles))
         except KcmError as error:
             code, detail = error.code, error.detail
         self._emit(f"admin.{request.noun}-{request.verb}", actor=operator, code=code, detail=detail)
@@ -143,17 +162,18 @@ class Admin:
         return encode(self._me.identity.sign(Kind.ADMIN_REPLY, reply))
 
     async def _serve(
-        self, subject: str, request: AdminRequest, roles: frozenset[OperatorRole]
+        self, subject: str, request: AdminRequest, operator: str, roles: frozenset[OperatorRole]
     ) -> Message:
-        place = (self._me.region, request.noun, request.verb)
-        here = (subjects.admin(*place), subjects.admin_to(*place, self._me.name))
+        place = self._me.region, request.noun, request.verb
+        here = (subjects.admin(*place), subjects.admin_at(*place, self._me.name))
         if request.region != self._me.region or subject not in here:
             raise KcmError(Code.FORBIDDEN, "the request was signed for another place")
         check_deadline(request.deadline_ms, self._clock.unix_ms())
-        known = self._verbs.get((request.noun, request.verb))
-        if known is None:
+        what = (request.noun, request.verb)
+        named, known = self._named.get(what), self._verbs.get(what)
+        allowed = named[0] if named else known[0] if known else None
+        if allowed is None:
             raise KcmError(Code.MALFORMED, "no such noun and verb")
-        allowed, handler = known
         if not roles & allowed:
             has = " and ".join(sorted(role.value for role in roles)) or "none"
             takes = " or ".join(sorted(role.value for role in allowed))
@@ -161,7 +181,11 @@ class Admin:
                 Code.FORBIDDEN,
                 f"{request.noun} {request.verb} takes the role {takes}; your roles: {has}",
             )
-        return await handler(request)
+        if what in REMEMBERING:
+            self._memory.require()
+        if named:
+            return await named[1](request, operator)
+        return await self._verbs[what][1](request)
 
     async def _put_link(self, request: AdminRequest) -> Message:
         raw = decode(PutStatement, request.payload).statement

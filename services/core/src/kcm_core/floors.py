@@ -4,13 +4,16 @@ A region's broker and second store can be set back together, by a restore or by 
 Core has once accepted or read it writes down on its own disk, and believes nothing older again.
 Lines are appended and synced; a line that was cut off by a crash is ignored, for its record was not
 in use yet. What a failed write left is cut off before anything is appended to it.
+
+That the file is there says that this Core has memory of its region's registry. So it begins whole
+or not at all, and only by ``begin``.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -35,8 +38,8 @@ class Floors:
         self._writing: Final = threading.Lock()
         self._known: dict[Key, Floor] = {}
         try:
-            self.fresh: Final = not path.exists()
-            text = "" if self.fresh else path.read_bytes().decode("ascii")
+            self._fresh = not path.exists()
+            text = "" if self._fresh else path.read_bytes().decode("ascii")
             whole = text[: text.rfind("\n") + 1]
             if whole != text:
                 os.truncate(path, len(whole))  # or the next line would continue the torn one
@@ -50,27 +53,73 @@ class Floors:
         for line in whole.splitlines():
             self._read(line)
 
+    @property
+    def fresh(self) -> bool:
+        """Whether there is no file: this Core has no memory."""
+        return self._fresh
+
+    def begin(self, floors: Iterable[tuple[Key, Floor]]) -> None:
+        """Make the file, with these floors; on disk when this returns.
+
+        Raises ``OSError``; there is no file then, unless everything of it was written.
+        """
+        with self._writing:
+            self._make(dict(floors))
+
     def items(self) -> list[tuple[Key, Floor]]:
         """Every key with its floor."""
         return list(self._known.items())
 
     def raise_to(self, floors: Iterable[tuple[Key, Floor]]) -> None:
-        """Believe nothing lower from now on; on disk when this returns. Raises ``OSError``."""
+        """Believe nothing lower from now on; on disk when this returns. Raises ``OSError``.
+
+        Only where there is a file: by writing one a Core would say that it has memory.
+        """
         with self._writing:
+            if self._fresh:
+                raise RuntimeError("floors begin by begin()")
             new = {key: floor for key, floor in floors if self._known.get(key, (0, b"")) < floor}
             if not new:
                 return
-            lines = (f"{'.'.join(key)} {floor[0]} {floor[1].hex()}\n" for key, floor in new.items())
             try:
-                self._append("".join(lines).encode("ascii"))
+                if self._whole():
+                    self._append(_lines(new))
+                else:
+                    self._make(self._known | new)
             except OSError:
                 with suppress(OSError):  # or it is done before the next line
                     self._cut()
                 raise
             self._known |= new
 
-    def _append(self, lines: bytes) -> None:
+    def _make(self, known: dict[Key, Floor]) -> None:
+        made = self._path.with_name(f"{self._path.name}.new")
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            with made.open("wb") as file:
+                file.write(_lines(known))
+                file.flush()
+                os.fsync(file.fileno())
+                length = os.fstat(file.fileno()).st_size
+            made.replace(self._path)
+            self._sync(self._path.parent)
+        finally:
+            with suppress(OSError):
+                made.unlink(missing_ok=True)
+        self._known, self._length = known, length
+        self._named, self._fresh = True, False
+
+    def _whole(self) -> bool:
+        """Whether the file is there with all that was written.
+
+        A new one that began with the next line would say that there was nothing before.
+        """
+        try:
+            return self._path.stat().st_size >= self._length
+        except FileNotFoundError:
+            return False
+
+    def _append(self, lines: bytes) -> None:
         with self._path.open("ab") as file:
             self._cut()
             file.write(lines)
@@ -84,7 +133,7 @@ class Floors:
 
     def _cut(self) -> None:
         """Remove what a failed write left: the next line would continue it."""
-        if self._path.stat().st_size > self._length:
+        if self._whole() and self._path.stat().st_size > self._length:
             os.truncate(self._path, self._length)
 
     def _read(self, line: str) -> None:
@@ -97,3 +146,8 @@ class Floors:
         except ValueError:
             raise ConfigError(f"{self._path} is damaged: restore it from a backup") from None
         self._known[name] = max(floor, self._known.get(name, (0, b"")))
+
+
+def _lines(floors: Mapping[Key, Floor]) -> bytes:
+    lines = (f"{'.'.join(key)} {floor[0]} {floor[1].hex()}\n" for key, floor in floors.items())
+    return "".join(lines).encode("ascii")

@@ -5,6 +5,9 @@ beside it, and made that entry in the second store, where every revision is made
 goes to the bucket, from which everybody reads. A Core that finds something else in the bucket than
 what counts (an older record, garbage, nothing) puts the known one back and records an incident;
 what this Core knew once it believes nothing below, after a restart too.
+
+A Core without memory (``kcm_core.registry_memory``) reads what both stores have and changes nothing
+there.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from kcm_bus.ports import Entry
 from kcm_bus.registry_feed import RegistryFeed
 from kcm_bus.serving import describe
 from kcm_bus.streams import keep, last
-from kcm_control.registry import Key, Record, Registry, is_key, key_of, rank_of
+from kcm_control.registry import Key, Record, Registry, is_key, key_of
 from kcm_schemas import subjects
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import Code, KcmError
@@ -31,7 +34,7 @@ from kcm_trust.envelopes import statement_digest
 from kcm_trust.verify import Untrusted
 
 from kcm_core.directory import Directory
-from kcm_core.floors import Floors
+from kcm_core.registry_memory import RegistryMemory
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +72,7 @@ class RegistryKeeper:
         feed: RegistryFeed,
         registry: Registry,
         directory: Directory,
-        floors: Floors,
+        memory: RegistryMemory,
         settled: Callable[[], Awaitable[object]],
         compared: Callable[[], None],
         emit: Emit,
@@ -83,7 +86,7 @@ class RegistryKeeper:
         self._feed: Final = feed
         self._registry: Final = registry
         self._directory: Final = directory
-        self._floors: Final = floors
+        self._memory: Final = memory
         self._settled: Final = settled
         self._compared: Final = compared
         self._comparing = False
@@ -95,9 +98,7 @@ class RegistryKeeper:
         self._stir: Final = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._closing = False
-        for key, floor in floors.items():
-            registry.floor(key, *floor)
-        feed.watch(self.wrong)
+        feed.watch(self.wrong, memory.learned)
 
     async def start(self) -> None:
         """Bring bucket and second store to the same, then watch them. The feed has started."""
@@ -110,11 +111,13 @@ class RegistryKeeper:
                 await asyncio.sleep(RETRY_S)
             else:
                 break
+        self._memory.start()
         self._task = asyncio.get_running_loop().create_task(self._run())
 
     def close(self) -> None:
         """Stop."""
         self._closing = True
+        self._memory.close()
         if self._task is not None:
             self._task.cancel()
 
@@ -124,6 +127,7 @@ class RegistryKeeper:
         Raises ``conflict`` when another record of this revision was accepted before, and
         ``unavailable``; it may be stored then, and the same again goes on.
         """
+        self._memory.require()
         entry = await self._create(raw, record)
         await self._to_bucket(key_of(record), entry)
         await self._learn(self._believe(entry), entry)
@@ -146,6 +150,15 @@ class RegistryKeeper:
         self._comparing = True
         self._stir.set()
 
+    async def empty(self) -> bool:
+        """Whether neither store ever had anything, as far as they say; raises ``unavailable``.
+
+        Whatever lies there is something: what cannot be believed by the roster that this Core has
+        may be believed by the next one.
+        """
+        heads = await asyncio.to_thread(self._directory.heads, PREFIX)
+        return self._feed.empty and not heads
+
     async def reconcile(self) -> bool:
         """Give each store what the other one has; raises ``unavailable``.
 
@@ -164,9 +177,7 @@ class RegistryKeeper:
             raw = self._feed.raw(key)
             if raw is not None and heads.get(PREFIX + ".".join(key), 0) < record.revision:
                 await self._copy(key, record.revision, raw)
-        known = [(key_of(record), rank_of(record)) for record in self._registry.records()]
-        await asyncio.to_thread(self._floors.raise_to, known)
-        floors = dict(self._floors.items())
+        await self._memory.keep()
         for key in self._registry.below_floor:
             log.critical(
                 "the registry's %s was set back, in the bucket and the second store: nothing older "
@@ -174,7 +185,7 @@ class RegistryKeeper:
                 "with a --revision above %d",
                 ".".join(key),
                 _COMMANDS[key[0]],
-                floors[key][0],
+                self._registry.highest(key),
             )
             self._emit(
                 "registry.lost",
@@ -193,6 +204,8 @@ class RegistryKeeper:
             self._stir.clear()
             if self._comparing:
                 await self._compare()
+            if not self._memory.has:
+                continue  # what is wrong is repaired by whoever knows what is right
             wrong, self._wrong = self._wrong, {}
             for key, what in wrong.items():
                 try:
@@ -219,6 +232,9 @@ class RegistryKeeper:
 
     async def _look_for_missing(self) -> None:
         """A bucket that was emptied delivers nothing: it has fewer records than are known."""
+        if not self._memory.has:
+            self._comparing = True  # an operator may have restored the second store
+            return
         try:
             info = await self._connection.jetstream().stream_info(_STREAM)
         except Exception as error:  # noqa: BLE001 - the next look is soon
@@ -296,6 +312,9 @@ class RegistryKeeper:
             return False
         what = "the bucket had an older record than the second store, or none"
         await self._learn(record, copy.data)
+        if not self._memory.has:
+            self.wrong(key, what)
+            return True
         try:
             await self._to_bucket(key, copy.data)
         except KcmError as error:
@@ -336,6 +355,9 @@ class RegistryKeeper:
         return entry
 
     async def _copy(self, key: Key, revision: int, raw: bytes) -> None:
+        if not self._memory.has:
+            self._comparing = True
+            return
         try:
             name = PREFIX + ".".join(key)
             await asyncio.to_thread(self._directory.create, name, revision, raw)
@@ -361,9 +383,8 @@ class RegistryKeeper:
 
     async def _learn(self, record: Record, raw: bytes) -> None:
         self._feed.learn(record, raw)
-        floor = key_of(record), rank_of(record)
         try:
-            await asyncio.to_thread(self._floors.raise_to, [floor])
+            await self._memory.keep([key_of(record)])
         except OSError as error:
             raise KcmError(
                 Code.UNAVAILABLE, f"this Core cannot keep what it accepted: {error.strerror}"

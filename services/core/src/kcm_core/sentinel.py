@@ -192,6 +192,8 @@ class KeyWatch:
     async def _look(self) -> None:
         now = self._clock.elapsed()
         self._seal_each(self._serving.lapsed(now))
+        if not self._serving.remembers:
+            return  # its links may be older ones, and others would rely on what it proves
         self._watched.follow(await self._canaries.of_links(self._holds.links), now)
         self._make_room(now)
         self._in_use.look(now)

@@ -38,12 +38,14 @@ from kcm_schemas.roster import Region, Role
 from kcm_trust.verify import Untrusted
 
 from kcm_core.admin import Admin
+from kcm_core.adopting import Adopting
 from kcm_core.canaries import Canaries
 from kcm_core.compaction import Compaction
 from kcm_core.config import CoreConfig
 from kcm_core.directory import Directory
 from kcm_core.floors import Floors
 from kcm_core.hints.listening import Listeners
+from kcm_core.joining import Joining
 from kcm_core.keyholds import KeyHolds
 from kcm_core.keystore import KeyStore
 from kcm_core.kills import Kills
@@ -53,6 +55,7 @@ from kcm_core.making import Maker
 from kcm_core.opening import Opener
 from kcm_core.regions import Regions
 from kcm_core.registry_keeper import RegistryKeeper
+from kcm_core.registry_memory import RegistryMemory
 from kcm_core.relinking import Relinker
 from kcm_core.rostering import Rostering
 from kcm_core.sentinel import KeyWatch
@@ -225,13 +228,6 @@ class Core:
             randomness=randomness,
             deadline_s=config.l1_deadline_s,
         )
-        linker = Linker(
-            region=membership.region,
-            unsealer=unsealer,
-            clock=clock,
-            randomness=randomness,
-            deadline_s=config.l1_deadline_s,
-        )
         relinker = Relinker(
             membership=membership,
             registry=registry,
@@ -243,13 +239,19 @@ class Core:
             randomness=randomness,
             deadline_s=config.l1_deadline_s,
         )
+        memory = RegistryMemory(
+            floors=Floors(config.state_dir / "registry-floors"),
+            registry=registry,
+            lease=knowledge.registry,
+            emit=emit,
+        )
         self._keeper: Final = RegistryKeeper(
             membership=membership,
             connection=self._region_bus,
             feed=self._feed,
             registry=registry,
             directory=directory,
-            floors=Floors(config.state_dir / "registry-floors"),
+            memory=memory,
             settled=self._switch.record.renew,
             compared=self._compared_registry,
             emit=emit,
@@ -269,25 +271,54 @@ class Core:
                 clock=clock,
             ),
             maker=maker,
-            linker=linker,
+            linker=Linker(
+                region=membership.region,
+                unsealer=unsealer,
+                clock=clock,
+                randomness=randomness,
+                deadline_s=config.l1_deadline_s,
+            ),
             relinker=relinker,
             keeper=self._keeper,
+            memory=memory,
             kills=self._kills,
             emit=emit,
             clock=clock,
         )
-        self._switch.on_registry(self._keeper.compare)
-        rostering = Rostering(
+        self._joining: Final = Joining(
             membership=membership,
-            rosters=self._switch.rosters,
-            feed=self._feed,
-            registry=registry,
-            revocations=revocations,
-            lift_pages=self._switch.lifts.pages,
-            store=store,
+            bus=self._region_bus,
+            memory=memory,
+            compare=self._keeper.compare,
+            empty=self._keeper.empty,
             clock=clock,
+            randomness=randomness,
+            emit=emit,
         )
-        self._admin.serve("roster", rostering.verbs)
+        self._admin.serve_named(
+            "registry",
+            Adopting(
+                membership=membership,
+                registry=registry,
+                memory=memory,
+                joining=self._joining,
+                compare=self._keeper.compare,
+            ).verbs,
+        )
+        self._switch.on_registry(self._keeper.compare)
+        self._admin.serve(
+            "roster",
+            Rostering(
+                membership=membership,
+                rosters=self._switch.rosters,
+                feed=self._feed,
+                registry=registry,
+                revocations=revocations,
+                lift_pages=self._switch.lifts.pages,
+                store=store,
+                clock=clock,
+            ).verbs,
+        )
         self._admin.serve("key", {"status": self._key_use})
         self._compaction: Final = Compaction(
             membership=membership,
@@ -320,6 +351,7 @@ class Core:
         await self._feed.start()
         await self._keeper.start()
         await self._switch.start()
+        await self._joining.start()
         await self._kills.start()
         await self._regions.start()
         self._watch.start()
@@ -333,10 +365,8 @@ class Core:
         await self._service.add(
             "admin", subjects.admin_all(region), self._admin.handle, f"core-{region}", urgent=True
         )
-        await self._service.add(
-            "admin-to", subjects.admin_to_all(region, self._me.name), self._admin.handle,
-            self._me.name, urgent=True,
-        )  # fmt: skip
+        own = subjects.admin_all_at(region, self._me.name)
+        await self._service.add("admin-here", own, self._admin.handle, "", urgent=True)
         await self._service.announce()
         state, lacks = secure_memory()
         if lacks:
@@ -373,6 +403,7 @@ class Core:
     async def _leave(self) -> None:
         """Leave the questions of callers and of other regions to the Cores that act."""
         await self._control_bus.unsubscribe(subjects.pulls(self._me.region))
+        await self._region_bus.unsubscribe(subjects.registry_question(self._me.region))
         await self._service.drain()
 
     def _may_be_core(self, name: str) -> bool:
@@ -399,6 +430,7 @@ class Core:
         await self._regions.close()
         if self._compare_again is not None:
             self._compare_again.cancel()
+        self._joining.close()
         self._keeper.close()
         await self._switch.close()
         await self._feed.close()

@@ -1,0 +1,195 @@
+"""Whether this Core remembers its region's registry, and what it remembers.
+
+The memory is the file of floors on the Core's own disk. A Core that finds it at its start knows
+below what it must believe nothing. One that does not (a new disk, a new Core, a region that was
+restored) cannot tell an old registry from the newest one: it serves nothing, changes nothing in
+either store, and says nothing of the registry to others, until it begins to remember. With memory,
+what any Core accepts is written down soon.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from hashlib import sha256
+from typing import Final
+
+from kcm_bus.emitting import Emit
+from kcm_bus.serving import describe
+from kcm_control.registry import Key, Registry
+from kcm_control.registry_lease import NO_MEMORY, RegistryLease
+from kcm_schemas.audit import EventType
+from kcm_schemas.codes import Code, KcmError
+
+from kcm_core.floors import Floors
+
+log = logging.getLogger(__name__)
+
+RETRY_S: Final = 1.0
+"""Seconds after which what could not be written down is tried again."""
+
+
+class RegistryMemory:
+    """The floors of one Core, and what follows from their being there."""
+
+    def __init__(
+        self, *, floors: Floors, registry: Registry, lease: RegistryLease, emit: Emit
+    ) -> None:
+        self._floors: Final = floors
+        self._registry: Final = registry
+        self._lease: Final = lease
+        self._emit: Final = emit
+        self._beginning: Final = asyncio.Lock()
+        self._began: Final = asyncio.Event()
+        self._learned: set[Key] = set()
+        """Keys of which the floor on disk may be too low."""
+        self._seen: set[bytes] = set()
+        """Digests of what was known since somebody was asked."""
+        self._asking = False
+        self._stir: Final = asyncio.Event()
+        self._moved: Final = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._unmet: tuple[bytes, bytes] | None = None
+        """A registry's digest, and that of the memory then."""
+        for key, floor in floors.items():
+            registry.floor(key, *floor)
+        if floors.fresh:
+            lease.without_memory()
+        else:
+            self._began.set()
+
+    @property
+    def has(self) -> bool:
+        """Whether this Core remembers."""
+        return self._began.is_set()
+
+    def require(self) -> None:
+        """Raise ``unavailable`` for a Core without memory."""
+        if not self.has:
+            raise KcmError(Code.UNAVAILABLE, NO_MEMORY)
+
+    async def wait(self, timeout_s: float) -> None:
+        """Wait until this Core remembers, or so long."""
+        try:
+            await asyncio.wait_for(self._began.wait(), timeout_s)
+        except TimeoutError:
+            return
+
+    @property
+    def digest(self) -> bytes:
+        """32 bytes over what is known, and over what is remembered where nothing as high is known.
+
+        Whoever remembers more than both stores have agrees with nobody who has only them.
+        """
+        known = self._registry.digest
+        if self._unmet is None or self._unmet[0] != known:
+            self._unmet = known, self._with_unmet(known)
+        return self._unmet[1]
+
+    async def begin(
+        self, how: EventType, agreed: bytes, *, actor: str | None = None, detail: str = ""
+    ) -> None:
+        """Remember what is known now, on disk before it is served; nothing where this Core does.
+
+        ``agreed`` is the digest that was agreed on: raises ``conflict`` when this Core knows
+        another registry. Raises ``OSError`` when the disk does not take it: then nothing changed.
+        """
+        async with self._beginning:
+            if self.has:
+                return
+            if agreed != self.digest:
+                raise KcmError(Code.CONFLICT, f"this Core knows another registry: {self._hex}")
+            floors, said = self._registry.ranks(), self._hex
+            await asyncio.to_thread(self._floors.begin, floors)
+            self._began.set()
+            self._lease.remembered()
+            self._stir.set()  # what was learned meanwhile is written down, too
+        log.warning("this Core remembers its region's registry from now on (%s)", how.value)
+        text = f"{detail}: {said}" if detail else said
+        self._emit(how, actor=actor, count=len(floors), detail=text)
+
+    def asking(self) -> None:
+        """Note what is known from now on: others accept records while somebody answers."""
+        self._asking, self._seen = True, {self.digest}
+
+    def asked(self) -> None:
+        """Nobody is asked any more."""
+        self._asking, self._seen = False, set()
+
+    async def reaches(self, digest: bytes, timeout_s: float) -> bool:
+        """Whether this Core knows what somebody said, has known it since it asked, or soon does."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                while digest not in self._seen:
+                    self._moved.clear()
+                    await self._moved.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def forgotten(self) -> None:
+        """Say that this Core serves nothing, and what to do about it."""
+        log.critical("%s", NO_MEMORY)
+        count = len(self._registry.ranks())
+        event = EventType.REGISTRY_FORGOTTEN
+        self._emit(event, code=Code.UNAVAILABLE, count=count, detail=self._hex)
+
+    def learned(self, key: Key) -> None:
+        """Another record counts from now on: write it down soon."""
+        self._learned.add(key)
+        self._stir.set()
+        if self._asking:
+            self._seen.add(self.digest)
+            self._moved.set()
+
+    async def keep(self, keys: list[Key] | None = None) -> None:
+        """Write down what is known under these keys (none: under all); raises ``OSError``."""
+        if not self.has:
+            return
+        found = (
+            self._registry.ranks()
+            if keys is None
+            else [(key, rank) for key in keys if (rank := self._registry.rank(key)) is not None]
+        )
+        await asyncio.to_thread(self._floors.raise_to, found)
+
+    def start(self) -> None:
+        """Write down what is learned, from now on."""
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    def close(self) -> None:
+        """Stop."""
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _run(self) -> None:
+        said = False
+        while True:
+            await self._stir.wait()
+            self._stir.clear()
+            await self._began.wait()
+            keys, self._learned = self._learned, set()
+            try:
+                await self.keep(list(keys))
+            except Exception as error:  # noqa: BLE001 - what is not written down is forgotten
+                self._learned |= keys
+                why = error.strerror if isinstance(error, OSError) else describe(error)
+                if not said:
+                    log.error("the region's registry is not written down: %s; is there room in "
+                              "this Core's state_dir? it is tried again", why)  # fmt: skip
+                said = True
+                await asyncio.sleep(RETRY_S)
+                self._stir.set()
+            else:
+                said = False
+
+    def _with_unmet(self, known: bytes) -> bytes:
+        unmet = sorted(self._registry.below_floor)
+        if not unmet:
+            return known
+        lines = (f"{'.'.join(key)} {self._registry.highest(key)}\n" for key in unmet)
+        return sha256(known + "".join(lines).encode("ascii")).digest()
+
+    @property
+    def _hex(self) -> str:
+        return self.digest.hex()

@@ -1,0 +1,147 @@
+"""``kcm registry``: each Core is asked by name, and what is adopted is what was shown."""
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kcm.cli.exits import Exit
+from kcm.cli.main import run
+from kcm_schemas.admin import AdminRequest, AdoptOrder, Empty, RegistryView
+from kcm_schemas.codec import Message, decode, encode
+from kcm_schemas.codes import Code, KcmError
+from kcm_schemas.roster import Grant, Instance, Role
+from kcm_schemas.signed import Kind
+
+from tests.fakes.client import FakeSystem
+
+DIGEST = b"d" * 32
+
+
+class Desk:
+    """Both regions have one Core that runs; that of ``eu`` is without memory."""
+
+    def __init__(self, directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.system = FakeSystem(directory)
+        self.memory = {"eu": False, "us": True}
+        self.adopted: list[tuple[str, bytes]] = []
+        self.refusal: KcmError | None = None
+        self._capsys = capsys
+        self.system.everywhere("registry", "show", self._show)
+        self.system.everywhere("registry", "adopt", self._adopt)
+
+    def view(self, region: str, core: str = "") -> RegistryView:
+        return RegistryView(
+            core=core or f"core-{region}", memory=self.memory[region], tenants=2, links=1,
+            services=3, highest=7, digest=DIGEST,
+            waits="" if self.memory[region] else "no Core has memory",
+        )  # fmt: skip
+
+    def _show(self, request: AdminRequest, operator: str) -> Message:
+        decode(Empty, request.payload)
+        return self.view(request.region)
+
+    def _adopt(self, request: AdminRequest, operator: str) -> Message:
+        if self.refusal is not None:
+            raise self.refusal
+        self.adopted.append((operator, decode(AdoptOrder, request.payload).digest))
+        self.memory[request.region] = True
+        return self.view(request.region)
+
+    def run(self, *arguments: str, form: str = "json") -> tuple[int, Any, str]:
+        self._capsys.readouterr()
+        code = run(
+            ["registry", *arguments, "--context", str(self.system.context_file), "-o", form],
+            self.system.open,
+            self.system.clock.around(),
+        )
+        out, err = self._capsys.readouterr()
+        return code, json.loads(out) if out and form == "json" else out, err
+
+
+@pytest.fixture
+def desk(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Desk:
+    return Desk(tmp_path, capsys)
+
+
+def test_every_core_is_shown_with_what_it_knows(desk: Desk) -> None:
+    code, rows, _ = desk.run("show")
+    assert code == Exit.NOT_COMPLETE
+    assert [(one["core"], one["region"], one["memory"]) for one in rows] == [
+        ("core-eu", "eu", False),
+        ("core-us", "us", True),
+    ]
+    assert rows[0] | {"memory": 0} == {
+        "core": "core-eu", "region": "eu", "memory": 0, "tenants": 2, "links": 1, "services": 3,
+        "highest": 7, "digest": DIGEST.hex(), "waits": "no Core has memory",
+    }  # fmt: skip
+    assert desk.run("show", "--region", "us")[0] == Exit.OK
+    code, table, err = desk.run("show", form="table")
+    assert DIGEST.hex()[:16] in table
+    assert "core-eu: no Core has memory" in err
+
+
+def test_a_core_that_does_not_answer_is_named_and_no_other_one_speaks_for_it(desk: Desk) -> None:
+    desk.memory["eu"] = True
+    extra = Instance(
+        instance="core-eu-2", role=Role.CORE, region="eu", public_key=b"k" * 32,
+        grants=[Grant(tenant="*", service="*")],
+    )  # fmt: skip
+    roster = desk.system.roster
+    changed = roster.model_copy(update={"instances": [*roster.instances, extra]})
+    raw = encode(desk.system.root.sign(Kind.ROSTER, changed))
+    (desk.system.directory / "roster").write_bytes(raw)
+    code, rows, _ = desk.run("show", "--region", "eu")
+    assert code == Exit.NOT_COMPLETE
+    assert "nobody serves this" in rows[1]["error"]
+    desk.system.cores["eu"].down = True
+    assert desk.run("show", "--region", "eu")[0] == Exit.UNAVAILABLE
+
+
+def test_what_was_shown_is_adopted_and_no_more(desk: Desk) -> None:
+    code, _, err = desk.run("adopt", "--region", "eu", "--yes")
+    assert code == Exit.OK
+    assert desk.adopted == [("alice", DIGEST)]
+    assert json.loads(err.splitlines()[-1])["memory"] is True
+    code, _, err = desk.run("adopt", "--region", "eu", "--yes", form="table")
+    assert (code, len(desk.adopted)) == (Exit.OK, 1)
+    assert "nothing to adopt" in err
+
+
+def test_nothing_is_adopted_that_nobody_confirmed(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
+    assert desk.run("adopt", "--region", "eu")[0] == Exit.INTERRUPTED
+    assert not desk.adopted
+    assert desk.run("adopt", "--region", "nowhere", "--yes")[0] == Exit.USAGE
+    assert desk.run("adopt", "--region", "eu", "--core", "core-us", "--yes")[0] == Exit.USAGE
+
+
+def test_a_refusal_says_what_to_do_next(desk: Desk) -> None:
+    desk.refusal = KcmError(Code.CONFLICT, "core-eu-2 has memory of another registry")
+    code, _, err = desk.run("adopt", "--region", "eu", "--yes", form="table")
+    assert code == Exit.REFUSED
+    assert "core-eu-2 has memory of another registry" in err
+    assert "kcm registry show --region eu" in err
+
+
+def test_cores_that_differ_are_not_adopted_until_one_is_named(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    views = {
+        "core-eu": desk.view("eu"),
+        "core-eu-2": desk.view("eu", "core-eu-2").model_copy(update={"digest": b"o" * 32}),
+    }
+    monkeypatch.setattr("kcm.admin.Admin.cores", lambda self, region: list(views))
+
+    async def registry(self: Any, region: str, core: str, **_: Any) -> RegistryView:
+        return views[core]
+
+    monkeypatch.setattr("kcm.admin.Admin.registry", registry)
+    code, _, err = desk.run("adopt", "--region", "eu", "--yes", form="table")
+    assert code == Exit.REFUSED
+    assert "--core" in err
+    assert desk.run("adopt", "--region", "eu", "--core", "core-eu", "--yes")[0] == Exit.OK
+    assert desk.adopted == [("alice", DIGEST)]
