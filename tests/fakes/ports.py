@@ -133,9 +133,10 @@ class FakeLog:
         return Leading(self.stream.leader, len(self.stream.entries))
 
     def follow(self, follower: LogFollower) -> FakeFollowing:
-        assert self.following is None, "one boot follows its stream once"
-        self.following = FakeFollowing(self, follower)
-        return self.following
+        """The first one is the boot's own; another one reads the stream once more."""
+        made = FakeFollowing(self, follower)
+        self.following = self.following or made
+        return made
 
     def disconnect(self) -> None:
         """The connection is gone: nothing is sent, nothing arrives."""

@@ -130,8 +130,16 @@ class SimRosters(Rosters):
         super().__init__(verifier, raw=raw, root_public=ROOT_KEY.public, files=files)
         self._verifiers: Final = verifiers
 
-    def _count(self, verifier: Verifier, names: frozenset[str], gone: frozenset[str]) -> None:
-        super()._count(self._verifiers.of(verifier.roster, verifier.lasting), names, gone)
+    def _count(
+        self,
+        verifier: Verifier,
+        names: frozenset[str],
+        gone: frozenset[str],
+        *,
+        more: bool = False,
+    ) -> None:
+        shared = self._verifiers.of(verifier.roster, verifier.lasting)
+        super()._count(shared, names, gone, more=more)
 
 
 def _remembering(verify: Callable[..., Any]) -> Callable[..., Any]:

@@ -22,6 +22,7 @@ SILENT_S = 1.5
 class Switch:
     """A kill switch whose stream acknowledges at once."""
 
+    knows_registry = True
     lifts = None
     """Nobody asks for holds that pages end."""
 

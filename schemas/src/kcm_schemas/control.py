@@ -113,9 +113,10 @@ class Lease(Message):
 
     ``first`` is the sequence of the boot's first record, 0 in that record itself: the stream keeps
     only the latest. ``lease_ms`` is for how long it serves from a record. ``holds`` is the digest
-    of the holds that it knows, by the roster of version ``roster``: where another one counts, other
-    holds do. ``registry`` has those of the shards of the region's tenants, links and services; it
-    is empty in the record of a Core without memory of them, which says nothing about them.
+    of the holds that it knows, by the roster of version ``roster``, by which it judged all that the
+    stream had: where another one counts, other holds do. ``registry`` has those of the shards of
+    the region's tenants, links and services; it is empty in the record of a Core without memory of
+    them, which says nothing about them.
     ``ended`` is its last word: it serves no more and holds no key.
     """
 

@@ -265,3 +265,30 @@ async def test_a_core_names_the_highest_hold_that_it_knows_in_its_fences(system)
         await until(lambda one=one: eu.switch.durable_at(one.id))
         highest = Mark(eu.switch.durable_at(one.id), one.id)
         await until(lambda highest=highest: last() == highest)
+
+
+# Where a tenant is
+
+
+@pytest.mark.parametrize("fence", ["all", "local"])
+async def test_who_knows_that_the_registry_is_another_one_asks_every_region(system, fence):
+    """By the newest record the tenant is served in a region that this Core would not ask."""
+    core, gateway = system.core("core-eu-1"), system.boot("gw-us-1")
+    us = system.core("core-us-1")
+    core.learn(LINK, tenant(regions=["eu"]))
+    for one in (us, gateway):
+        one.learn(LINK, tenant(regions=["eu", "us"], revision=2, fence=fence))
+    core.knowledge.registry.without_memory()
+    await us.start(watch=False)
+    await core.start(watch=False)
+    await gateway.start()
+    await until(lambda: gateway.knowledge.knows("eu"))
+    away = {"core-us-1", "gw-us-1"}
+    system.wire.loses = lambda sender, receiver, _: (sender in away) != (receiver in away)
+    one = hold(origin="eu")
+    core.switch.issue(held(one))
+    await until(lambda: core.switch.durable_at(one.id))
+    await let_pass(30)
+    status = await core.kills.status(one.id)
+    assert not status.complete
+    assert {found.region: found.how for found in status.regions}["us"] == "unbounded"

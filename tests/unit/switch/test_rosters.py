@@ -10,10 +10,10 @@ from kcm_bus.rosters import RosterFiles, Rosters
 from kcm_schemas import subjects
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import Code, KcmError
-from kcm_schemas.roster import Roster
+from kcm_schemas.roster import Operator, OperatorRole, Roster
 from kcm_schemas.signed import Kind, read_signed
 from kcm_trust.envelopes import statement_digest
-from kcm_trust.identity import ROOT
+from kcm_trust.identity import ROOT, Identity
 from kcm_trust.lasting import Lasting, pages
 from kcm_trust.statements import lift
 from kcm_trust.verify import Untrusted
@@ -211,10 +211,10 @@ async def test_cores_with_different_rosters_do_not_write_over_each_other_at_once
     place = subjects.control_hold("eu", "tenant", one.id)
     await let_pass(60)
     wrote = [entry for entry in boot.stream.history if entry.subject == place]
-    assert boot.switch.durable_at(one.id)
-    assert other.switch.durable_at(one.id)
     assert asyncio.get_running_loop().time() - began >= 60
     assert len(wrote) <= 64
+    for core in (boot, other):
+        await until(lambda core=core: core.switch.durable_at(one.id))
 
 
 async def test_who_hears_a_lift_alone_that_does_not_count_knows_the_hold(system):
@@ -462,6 +462,122 @@ async def test_a_core_that_cannot_take_a_higher_roster_does_not_write_over_it(bo
     await settled()
     assert boot.me.rosters.version == 2
     assert stored(boot) == back
+
+
+# Somebody who may say more
+
+
+def joined(name: str, *, version: int = 2) -> Roster:
+    """The roster on which an operator is new."""
+    fresh = Operator(operator=name, roles=[OperatorRole.SECURITY], public_key=identity(name).public)
+    update = {"version": version, "operators": [*FIRST.operators, fresh]}
+    return FIRST.model_copy(update=update)
+
+
+def said(boot, core):
+    """The version of the roster by which a boot says that it judges."""
+    found = core.switch.record.boots.on_record(core.clock.elapsed())
+    return next(one.roster for one in found if one.instance == boot.me.name)
+
+
+@pytest.fixture
+async def pair(system):
+    """A Core and a Gateway of one region that serve a tenant, and hear no broadcast."""
+    core = follows_rosters(system.core("core-eu-1"))
+    gateway = follows_rosters(system.boot("gw-eu-1"))
+    for one in (core, gateway):
+        one.learn(LINK, tenant(regions=["eu"]))
+    await core.start(watch=False, regions=False)
+    await gateway.start()
+    system.wire.loses = lambda _sender, _receiver, subject: ".hold." in subject
+    return core, gateway
+
+
+async def test_a_hold_below_the_roster_by_which_it_counts_is_read_again(pair):
+    core, gateway = pair
+    one = hold()
+    place = subjects.control_hold("eu", "tenant", one.id)
+    core.stream.store(place, held(one, "fresh"))
+    await until(lambda: gateway.count("trust.refused"))
+    assert gateway.serving.begin("acme", gateway.clock.elapsed())
+    core.me.rosters.take(signed(joined("fresh")))
+    await until(lambda: gateway.revocations.killed("acme"))
+    await until(lambda: core.switch.durable_at(one.id))
+    assert core.stream.entries[place].data == held(one, "fresh")
+    await until(lambda: said(gateway, core) == 2)
+
+
+async def test_until_it_is_read_again_nobody_is_counted_out(pair):
+    """The Gateway has the roster, and has not read what it lets count."""
+    core, gateway = pair
+    one = hold()
+    core.stream.store(subjects.control_hold("eu", "tenant", one.id), held(one, "fresh"))
+    await until(lambda: gateway.count("trust.refused"))
+    follow = gateway.log.follow
+
+    class Stuck:
+        async def start(self) -> None:
+            raise KcmError(Code.UNAVAILABLE, "no consumer is made")
+
+        async def close(self) -> None:
+            return
+
+    gateway.log.follow = lambda _: Stuck()
+    core.me.rosters.take(signed(joined("fresh")))
+    await until(lambda: gateway.me.rosters.version == 2)
+    await until(lambda: core.switch.durable_at(one.id))
+    await let_pass(60)
+    assert said(gateway, core) == 1
+    assert not (await core.kills.status(one.id)).complete
+    gateway.log.follow = follow
+    await until(lambda: gateway.revocations.killed("acme"))
+    await let_pass(10)
+    assert (await core.kills.status(one.id)).complete
+
+
+async def test_who_is_only_retired_or_removed_costs_no_reading(pair):
+    core, gateway = pair
+    core.me.rosters.take(signed(removed("security-2")))
+    await until(lambda: said(gateway, core) == 2)
+    assert gateway.me.rosters.more is False
+    assert gateway.switch._rereading._task is None
+
+
+async def test_a_receipt_from_before_a_hold_ended_is_worth_nothing(pair):
+    core, gateway = pair
+    one = hold()
+    core.switch.issue(held(one, "security-2"))
+    await until(lambda: gateway.revocations.killed("acme"))
+    await until(lambda: core.kills.receipts.of(one.id))
+    core.me.rosters.take(signed(removed("security-2")))
+    await until(lambda: not gateway.revocations.killed("acme"))
+    assert not core.kills.receipts.of(one.id)
+    core.me.rosters.take(signed(FIRST.model_copy(update={"version": 3})))
+    await until(lambda: core.revocations.killed("acme"))
+    await until(lambda: gateway.revocations.killed("acme"))
+    await until(lambda: said(gateway, core) == 3)
+
+
+async def test_no_fence_names_a_hold_that_nobody_believes_any_more(pair):
+    core, _ = pair
+    one = hold()
+    core.switch.issue(held(one, "security-2"))
+    await until(lambda: core.switch.highest_hold().nonce == one.id)
+    core.me.rosters.take(signed(removed("security-2")))
+    assert core.switch.highest_hold().nonce != one.id
+    assert not core.switch.durable_at(one.id)
+
+
+async def test_a_roster_of_another_system_of_the_same_root_is_written_over(boot):
+    other = FIRST.model_copy(update={"version": 9, "system": "staging"})
+    key = Identity(ROOT, ROOT_KEY._key, "staging")
+    await boot.start()
+    await until(lambda: stored(boot) == signed(FIRST))
+    foreign = encode(key.sign(Kind.ROSTER, other))
+    boot.stream.store(subjects.control_roster("eu"), foreign)
+    assert boot.me.rosters.outbid_by(foreign) == 0
+    await until(lambda: stored(boot) == signed(FIRST))
+    assert boot.switch.rosters.highest == FIRST.version
 
 
 # Between regions

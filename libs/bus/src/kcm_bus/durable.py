@@ -163,8 +163,10 @@ class DurableHolds:
 
     def lost(self, hold_id: bytes | None) -> None:
         """The stream has something else where this hold has to be."""
-        if hold_id is not None and self._revocations.holds.get(hold_id) is not None:
-            self._places.pop(hold_id, None)
+        if hold_id is None:
+            return
+        self._places.pop(hold_id, None)  # also of a hold that nobody believes any more
+        if self._revocations.holds.get(hold_id) is not None:
             self.keep(hold_id)
 
     def ended(self, hold_id: bytes) -> int:

@@ -122,8 +122,8 @@ class Looking:
             self._left = self._all
         self._leader = leading.node
         for kind, key, subject in self._next():
+            self._kind, self._after = kind, key  # what cannot be read keeps nothing from its turn
             self._kinds[kind].look(key, await self._stream.last(subject))
-            self._kind, self._after = kind, key
             self._left = max(0, self._left - 1)
 
     def _next(self) -> list[tuple[int, bytes, str]]:

@@ -69,6 +69,7 @@ class OnRecord:
         randomness: Randomness,
         holds: Callable[[], bytes],
         registry: Callable[[], list[bytes]],
+        judged: Callable[[], int],
         registry_differs: Callable[[], None],
         went_back: Callable[[], None],
         unheard: Callable[[], Awaitable[None]],
@@ -87,6 +88,7 @@ class OnRecord:
         self._random: Final = randomness
         self._holds: Final = holds
         self._registry: Final = registry
+        self._judged: Final = judged
         self._registry_differs: Final = registry_differs
         self._went_back: Final = went_back
         self._unheard: Final = unheard
@@ -220,7 +222,7 @@ class OnRecord:
     def _differs(self, lease: Lease, now: float) -> bool:
         ours = self._holds()
         # By another roster other holds count.
-        theirs = lease.holds if lease.roster == self._me.rosters.version else ours
+        theirs = lease.holds if lease.roster == self._judged() else ours
         return self._agreement.heard(lease.instance, theirs, ours, now)
 
     async def _write_next(self) -> Mark:
@@ -243,7 +245,7 @@ class OnRecord:
             lease_ms=int(self._knowledge.timing.control_lease_s * 1000),
             holds=self._holds(),
             registry=self._shows(),
-            roster=self._me.rosters.version,
+            roster=self._judged(),
             ended=ended,
         )
         body = encode(self._me.identity.sign(Kind.LEASE, lease))

@@ -18,7 +18,7 @@ from typing import Final
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.roster import Retirement, Roster
 from kcm_trust.lasting import NOTHING, Lasting
-from kcm_trust.rosters import changed, entries, follows, left, name_of
+from kcm_trust.rosters import changed, entries, follows, left, more, name_of
 from kcm_trust.verify import STATEMENT_MAX, Untrusted, Verifier, verify_roster
 
 from kcm_bus.config import ConfigError
@@ -107,6 +107,8 @@ class Rosters:
         self._find: FindList = lambda _name, _said: None
         self.left: frozenset[str] = frozenset()
         """While a change is told: of whom nothing changed but that they are retired, or a list."""
+        self.more = False
+        """While a change is told: whether somebody may say what nobody believed before."""
 
     @property
     def verifier(self) -> Verifier:
@@ -149,7 +151,8 @@ class Rosters:
         }
         self._raw, self._kept = raw, False
         log.warning("the roster is version %d from now on", roster.version)
-        self._count(Verifier(roster, lasting), changed(known, roster), left(known, roster))
+        names, gone = changed(known, roster), left(known, roster)
+        self._count(Verifier(roster, lasting), names, gone, more=more(known, roster))
         self.keep()
         return True
 
@@ -161,11 +164,15 @@ class Rosters:
             self._kept = True
 
     def outbid_by(self, raw: bytes) -> int:
-        """The higher version with which the root signed this one, may it follow or not; or 0."""
+        """The higher version of this system with which the root signed this one, or 0.
+
+        It may be one that must not follow.
+        """
         try:
-            return verify_roster(raw, self._root, self.version + 1).version
+            roster = verify_roster(raw, self._root, self.version + 1)
         except Untrusted:
             return 0
+        return roster.version if roster.system == self._verifier.roster.system else 0
 
     def examine(self, raw: bytes) -> Roster:
         """A roster that may take the place of the one that counts; raises ``Untrusted``."""
@@ -223,11 +230,18 @@ class Rosters:
             return
         raise failure
 
-    def _count(self, verifier: Verifier, names: frozenset[str], gone: frozenset[str]) -> None:
+    def _count(
+        self,
+        verifier: Verifier,
+        names: frozenset[str],
+        gone: frozenset[str],
+        *,
+        more: bool = False,
+    ) -> None:
         self._verifier = verifier
         for told in self._listeners:
             # One of them may take a list, whose change is another one.
-            self.left = gone
+            self.left, self.more = gone, more
             try:
                 told(names)
             except Exception as error:  # noqa: BLE001 - the others have to be told all the same

@@ -42,6 +42,7 @@ from kcm_bus.ports import Arrived, Entry, Following, Log, Memory, Messages
 from kcm_bus.purging import purge_each
 from kcm_bus.receipts import Receipts
 from kcm_bus.refusals import Refusals
+from kcm_bus.rereading import Rereading
 from kcm_bus.roster_feed import RosterFeed
 
 log = logging.getLogger(__name__)
@@ -149,11 +150,15 @@ class KillSwitch:
             randomness=randomness,
             holds=lambda: revocations.holds.digest,
             registry=lambda: revocations.registry_digests,
+            judged=lambda: self._rereading.judged,
             registry_differs=self._registry_differs,
             went_back=self._read_again,
             unheard=self._move,
         )
         self._following: Final[Following] = stream.follow(self)
+        self._rereading: Final = Rereading(
+            membership.rosters, stream, self._take_again, self.record.renew
+        )
         memory.listen(self._on_memory)
 
     async def start(self) -> None:
@@ -166,6 +171,7 @@ class KillSwitch:
         await self.rosters.fetch()
         self._recall()
         await self._control_bus.subscribe(subjects.broadcast_holds(), self._on_broadcast)
+        self._rereading.begin()
         await self._following.start()
         # The first record cannot name its own sequence; the second one does.
         for _ in range(2):
@@ -182,6 +188,7 @@ class KillSwitch:
         if self._looking is not None:
             self._looking.cancel()
         self._looking_through.close()
+        self._rereading.close()
         self._durable.close()
         self._clearing.close()
         self._expiring.close()
@@ -305,9 +312,14 @@ class KillSwitch:
             now - max(place.noted, judged_since),
             watched_s,
             self._revocations.reached(record),
-            settled=self._knowledge.registry.until(now) == FOREVER,
+            settled=self.knows_registry,
             roster=self._me.rosters.version,
         )
+
+    @property
+    def knows_registry(self) -> bool:
+        """Whether no Core of the region shows other tenants and links than are known here."""
+        return self._knowledge.registry.until(self._clock.elapsed()) == FOREVER
 
     def highest_hold(self) -> Mark:
         """The highest place in the region's stream at which a hold lies that is known, and its id.
@@ -405,7 +417,7 @@ class KillSwitch:
     def _on_fence(self, fence: Fence) -> None:
         if fence.region != self._me.region:
             raise Untrusted("a fence of another region")
-        if fence.roster > self._me.rosters.version:
+        if fence.roster > self._rereading.judged:
             return  # what the other region holds may count as lifted here alone
         mark, highest = Mark(fence.position, fence.nonce), Mark(fence.stored, fence.hold)
         if self._knowledge.fenced(fence.other, mark, highest):
@@ -493,6 +505,22 @@ class KillSwitch:
                 self.learning.learn(record.message)
                 self._receipts.answer(hold_id)
             self._durable.lost(hold_id)
+        self._rereading.changed()
+
+    def _take_again(self, entry: Entry) -> None:
+        """Take an entry that was delivered before, when a roster may let it count.
+
+        Where it lies was noted then, or something else lies there by now.
+        """
+        noun = subjects.control_noun(entry.subject)
+        if noun not in ("hold", "lifts") or not entry.data:
+            return
+        try:
+            hold_id = self.learn(entry.data)
+        except Untrusted:
+            return  # as before
+        if noun == "hold" and subjects.control_hold_id(entry.subject) == hold_id:
+            self._knowledge.held(Mark(entry.sequence, hold_id))
 
     def _ended(self, record: HoldRecord) -> int:
         """A page ends a hold; where its message lies in the stream."""

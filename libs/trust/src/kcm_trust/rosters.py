@@ -59,14 +59,22 @@ def follows(known: Roster, new: Roster) -> None:
 def changed(known: Roster, new: Roster) -> frozenset[str]:
     """The names on ``known`` whose entry is another one on ``new``, or none.
 
-    What they signed is judged anew. Of somebody who is new nothing was believed before. Where a
-    region is gone, that is everybody: a statement may be about it.
+    What they signed is judged anew. Of somebody who is new nothing was believed before: see
+    ``more``. Where a region is gone, that is everybody: a statement may be about it.
     """
     here = {name_of(entry): entry for entry in entries(new)}
     was = {name_of(entry): entry for entry in entries(known)}
     if {one.region for one in known.regions} - {one.region for one in new.regions}:
         return frozenset(was)
     return frozenset(name for name, entry in was.items() if here.get(name) != entry)
+
+
+def more(known: Roster, new: Roster) -> bool:
+    """Whether somebody may say by ``new`` what nobody believed by ``known``."""
+    was = {name_of(entry): entry for entry in entries(known)}
+    regions = {one.region for one in new.regions} - {one.region for one in known.regions}
+    acting = (entry for entry in entries(new) if entry.retired is None)
+    return bool(regions) or any(was.get(name_of(entry)) != entry for entry in acting)
 
 
 def left(known: Roster, new: Roster) -> frozenset[str]:

@@ -210,10 +210,12 @@ class Kills:
         """Where a hold has to be known: the regions of a tenant that it names, else all of them.
 
         A link may open roots of tenants in other regions, whose records this region never sees.
-        Nobody waits for a retired region.
+        While another Core of this region knows other records, the tenant may be in any of them,
+        too. Nobody waits for a retired region.
         """
         everywhere = self._me.verifier.regions
-        named = self._registry.regions_of(target) if scope == "tenant" else []
+        settled = scope == "tenant" and self._switch.knows_registry
+        named = self._registry.regions_of(target) if settled else []
         wanted = set(named or everywhere) & set(everywhere)
         return sorted(region for region in wanted or everywhere if self._counts(region))
 
@@ -240,7 +242,8 @@ class Kills:
                 model = link.model if link else "byok"
                 retired = len(set(tenant.regions) - regions)
                 tenants.append(Fenced(regions, fence_of(tenant, link), model, retired))
-        return Reach(tenants, closed=scope == "tenant" and bool(tenants))
+        settled = scope == "tenant" and self._switch.knows_registry
+        return Reach(tenants, closed=settled and bool(tenants))
 
     async def _tell_again(self, record: HoldRecord) -> None:
         try:

@@ -55,11 +55,21 @@ class Receipts:
 
     async def start(self) -> None:
         """Collect them."""
+        self._me.rosters.listen(lambda _: self.forget())
         await self._bus.subscribe(subjects.receipts(), self._on_receipt)
 
     def placed(self, hold_id: bytes) -> None:
         """A hold is placed: receipts count from now."""
         self._note(self._heard, hold_id, self._clock.elapsed())
+
+    def forget(self) -> None:
+        """Another roster counts: a hold that was in force may have ended, and be so again.
+
+        Whoever purged for it before may serve by now. Holds are told again when somebody asks, and
+        everybody who purged says so once more.
+        """
+        self._unread.clear()
+        self._arrivals.clear()
 
     def of(self, hold_id: bytes) -> Mapping[Key, Arrival]:
         """The receipts for a hold, as far as they were read."""

@@ -113,7 +113,7 @@ class Regions:
         """When each region was asked last of those times at which it knew what was known here."""
         self._stated: dict[str, Fence] = {}
         self._lacking: dict[str, int] = {}
-        """The higher roster that another region said to have, last."""
+        """The highest roster that another region said to have."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._asked: set[str] = set()
         self._answering: set[asyncio.Task[None]] = set()
@@ -240,8 +240,8 @@ class Regions:
         return None
 
     def _behind(self, region: str, roster: int) -> None:
-        """Say once for each roster that this region lacks it."""
-        if self._lacking.get(region) == roster:
+        """Say once for each roster that this region lacks it, whichever Core answers there."""
+        if self._lacking.get(region, 0) >= roster:
             return
         self._lacking[region] = roster
         mine = self._me.rosters.version
