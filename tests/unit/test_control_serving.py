@@ -24,13 +24,14 @@ class Boot:
     """Serves ``acme`` of regions eu, us and ap in eu."""
 
     def __init__(
-        self, *, fence: Any = "all", regions=("eu", "us", "ap"), model: Any = "byok", link=True
-    ):
+        self, *, fence: Any = "all", regions=("eu", "us", "ap"), model: Any = "byok", link=True,
+        told=False,
+    ):  # fmt: skip
         self.known = Knowledge(Timing())
         self.known.resumed(0)
         self.registry = Registry()
         self.revocations = Revocations(self.registry, "eu")
-        self.serving = Serving(self.known, self.revocations, self.registry, "eu")
+        self.serving = Serving(self.known, self.revocations, self.registry, "eu", told=told)
         self.sequence = 0
         if link:
             self.revocations.register(Link(link="root", revision=1, uri="x:/y", model=model))
@@ -95,6 +96,22 @@ def test_a_tenant_that_is_not_registered_or_not_for_this_region_is_unknown():
         boot.serving.begin("beta", 101.0)
     assert caught.value.code is Code.UNKNOWN_TENANT
     assert ready(regions=("us", "ap")).refusal(101.0) is Code.UNKNOWN_TENANT
+
+
+def test_a_gateway_does_not_say_that_a_tenant_is_unknown_while_no_core_says_what_there_is():
+    """It has no memory of its own, and the bucket may have been lost with that of the Cores."""
+    boot = ready(told=True)
+    with pytest.raises(KcmError, match="no Core of the region says") as caught:
+        boot.serving.begin("beta", 101.0)
+    assert caught.value.code is Code.UNAVAILABLE
+    assert boot.serving.begin("acme", 101.0)
+    lease, digests = boot.known.registry, boot.revocations.registry_digests
+    lease.heard("core-eu-1", digests, digests, 10.0, 101.0)
+    with pytest.raises(KcmError, match="unknown_tenant"):
+        boot.serving.begin("beta", 105.0)
+    boot.write(110.0)
+    with pytest.raises(KcmError, match="no Core of the region says"):
+        boot.serving.begin("beta", 112.0)
 
 
 @pytest.mark.parametrize(

@@ -87,6 +87,9 @@ class _Shard:
         self._shown[core] = shown
         return shown.since is not None
 
+    def told(self, now: float) -> bool:
+        return any(one.acts(now) for one in self._shown.values())
+
     def lapsed(self) -> None:
         self._agreed = False
         for shown in self._shown.values():
@@ -159,6 +162,10 @@ class RegistryLease:
             for (shard, own), digest in zip(self._each(ours), theirs, strict=False)
         ]
         return any(differs)
+
+    def told(self, now: float) -> bool:
+        """Whether a Core of the region that acts says what its registry is."""
+        return any(shard.told(now) for shard in self._shards)
 
     def lapsed(self) -> None:
         """The control lease does not run: what is heard now says nothing of when it began."""

@@ -42,13 +42,27 @@ UNREGISTERED: Final = (
 )
 """What an operator does about a tenant that was there; the registry is the bucket kcm-registry."""
 
+NOBODY_SAYS: Final = (
+    "no Core of the region says what its registry is: none runs, or none has memory of it; "
+    "`kcm registry show` says which"
+)
+"""What is refused by a Gateway that does not know a tenant, beside Cores that say nothing."""
+
 
 class Serving:
     """Allows operations to begin, and to have an output."""
 
     def __init__(
-        self, knowledge: Knowledge, revocations: Revocations, registry: Registry, region: str
+        self,
+        knowledge: Knowledge,
+        revocations: Revocations,
+        registry: Registry,
+        region: str,
+        *,
+        told: bool = False,
     ) -> None:
+        """``told``: this boot knows the registry by the word of its region's Cores alone."""
+        self._told: Final = told
         self._knowledge: Final = knowledge
         self._revocations: Final = revocations
         self._registry: Final = registry
@@ -64,6 +78,8 @@ class Serving:
         """
         if not self.remembers:  # also of a tenant that is not known: the stores may lack it
             raise KcmError(Code.UNAVAILABLE, NO_MEMORY)
+        if self._told and self._registry.tenant(tenant) is None:
+            self._untold(now)
         record = self.known(tenant)
         generation = self._revocations.begin(tenant)
         return Permit(tenant, generation, self._known_until(record, now))
@@ -91,6 +107,11 @@ class Serving:
         if record is None or self._region not in record.regions:
             raise KcmError(Code.UNKNOWN_TENANT, f"the tenant {tenant} is {UNREGISTERED}")
         return record
+
+    def _untold(self, now: float) -> None:
+        """Raise ``unavailable`` while nobody says what the registry is: a tenant may be in it."""
+        if not self._knowledge.registry.told(now):
+            raise KcmError(Code.UNAVAILABLE, NOBODY_SAYS)
 
     @property
     def remembers(self) -> bool:
@@ -199,4 +220,7 @@ class Serving:
             return "this instance cannot know of every kill at the moment"
         if now >= self._registry_until(record, now):
             return "this instance knows other tenants and links than a Core of its region"
-        return "another region of the tenant has not been heard for too long"
+        return (
+            "another region of the tenant has not been heard for too long, or judges by a newer "
+            "roster than this one: `kcm roster show`"
+        )

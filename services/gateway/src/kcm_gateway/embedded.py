@@ -49,7 +49,7 @@ class EmbeddedGateway:
         self._region: Final = membership.region
         self._timing: Final = config.timing
         knowledge = Knowledge(config.timing)
-        serving = Serving(knowledge, revocations, registry, membership.region)
+        serving = Serving(knowledge, revocations, registry, membership.region, told=True)
         core = CoreClient(
             self.region_bus.request, membership, clock, randomness, config.engine.core_timeout_s
         )
