@@ -142,10 +142,6 @@ async def watched(system: System) -> None:
     await let_pass(system.timing.boot_bound_s(0) + 1)
 
 
-async def _nothing_new(_tenant: str, _service: str) -> None:
-    """The registry of this rig is in no store."""
-
-
 class System:
     """What all boots share."""
 
@@ -352,7 +348,6 @@ class CoreBoot(Boot):
             randomness=self.randomness,
             boots=self.switch.record.boots,
             lease_ms=10_000,
-            fetch=_nothing_new,
         )
         self.regions = Regions(
             **common,

@@ -60,9 +60,9 @@ class Wrapping:
         randomness: Randomness,
         boots: BootRecords,
         lease_ms: int,
-        fetch: Fetch,
         may_record: Callable[[], bool] = lambda: True,
         refusal: Callable[[], str] = lambda: "the audit trail cannot take more",
+        fetch: Fetch | None = None,
     ) -> None:
         self._me: Final = membership
         self._serving: Final = serving
@@ -108,7 +108,7 @@ class Wrapping:
         try:
             return await self._serve(asked, request, body)
         except KcmError as error:
-            if error.code not in _UNKNOWN:
+            if error.code not in _UNKNOWN or self._fetch is None:
                 raise
         await self._fetch(asked.tenant, asked.service)
         return await self._serve(asked, request, body)
