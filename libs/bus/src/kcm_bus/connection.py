@@ -7,7 +7,8 @@ What the client library does not do by itself, each of them seen to lose message
   makes every subscription again;
 - it reconnects without jitter: here the wait is drawn at random;
 - it checks the payload but not the headers against the server's limit, and loses the connection:
-  here the sum is bounded.
+  here the sum is bounded;
+- it stops reading for good over some messages: ``reading`` goes on.
 
 Foreign errors stop here: callers see ``KcmError`` with ``unavailable`` or ``deadline_exceeded``.
 """
@@ -22,7 +23,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-import nats
 from kcm_crypto.secretfile import SecretFileError
 from kcm_schemas import limits
 from kcm_schemas.codes import Code, KcmError
@@ -33,6 +33,7 @@ from nats.js import JetStreamContext
 
 from kcm_bus.config import BusAddress
 from kcm_bus.ports import OnArrival
+from kcm_bus.reading import ReadingClient
 from kcm_bus.stores import Stores
 
 log = logging.getLogger(__name__)
@@ -180,14 +181,15 @@ class Connection:
         while not self._closing:
             made: Client | None = None
             try:
-                made = self._client = await nats.connect(
+                made = client = ReadingClient()
+                await client.connect(
                     servers=self._servers(),
                     dont_randomize=True,
                     user=self._address.user,
                     password=_password(self._address),
                     name=self._name,
                     connect_timeout=CONNECT_TIMEOUT_S,
-                    reconnect_time_wait=random.uniform(0.1, 0.5),  # noqa: S311 - jitter
+                    reconnect_time_wait=random.uniform(0.1, 0.5),  # type: ignore[arg-type]  # noqa: S311 - jitter
                     max_reconnect_attempts=-1,
                     pending_size=0,
                     ping_interval=5,
@@ -197,9 +199,10 @@ class Connection:
                     reconnected_cb=self._on_reconnected,
                     closed_cb=self._on_closed,
                 )
+                self._client = client
                 for wanted in list(self._wanted):
                     await self._make(wanted)
-                if made.is_closed:
+                if client.is_closed:
                     raise nats_errors.ConnectionClosedError
             except Exception as error:  # noqa: BLE001 - see above
                 log.warning("%s: no broker (%s)", self._name, type(error).__name__)
