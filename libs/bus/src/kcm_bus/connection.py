@@ -32,7 +32,7 @@ from nats.aio.subscription import Subscription
 from nats.js import JetStreamContext
 
 from kcm_bus.config import BusAddress
-from kcm_bus.ports import OnArrival
+from kcm_bus.ports import NobodyListens, OnArrival
 from kcm_bus.reading import ReadingClient
 from kcm_bus.stores import Stores
 
@@ -71,6 +71,7 @@ class Connection:
         self._closing = False
         self._building = False
         self._rebuilding: asyncio.Task[None] | None = None
+        self._times = 0
         self._on_reconnect: list[Callable[[], None]] = []
         self.stores: Final = Stores()
         """Whether what is written over this connection is stored."""
@@ -81,6 +82,11 @@ class Connection:
     def connected(self) -> bool:
         """Whether the broker is there at the moment."""
         return self._client is not None and self._client.is_connected
+
+    @property
+    def times_connected(self) -> int:
+        """How often there was a connection: another number, another one."""
+        return self._times
 
     @property
     def nodes(self) -> int:
@@ -155,7 +161,10 @@ class Connection:
             raise _ours(error) from None
 
     async def request(self, subject: str, body: bytes, timeout_s: float) -> bytes:
-        """Ask and wait; raises ``unavailable``, ``deadline_exceeded`` or ``too_large``."""
+        """Ask and wait; raises ``unavailable``, ``deadline_exceeded`` or ``too_large``.
+
+        ``NobodyListens`` is the ``unavailable`` of a broker that says so.
+        """
         if len(body) > limits.BODY_MAX + HEADERS_RESERVE:
             raise KcmError(Code.TOO_LARGE)
         try:
@@ -200,6 +209,7 @@ class Connection:
                     closed_cb=self._on_closed,
                 )
                 self._client = client
+                self._times += 1
                 for wanted in list(self._wanted):
                     await self._make(wanted)
                 if client.is_closed:
@@ -235,6 +245,7 @@ class Connection:
             log.warning("%s: disconnected", self._name)
 
     async def _on_reconnected(self) -> None:
+        self._times += 1
         log.info("%s: connected again", self._name)
         for callback in self._on_reconnect:
             callback()
@@ -267,7 +278,7 @@ def _password(address: BusAddress) -> str:
 def _ours(error: Exception) -> KcmError:
     match error:
         case nats_errors.NoRespondersError():
-            return KcmError(Code.UNAVAILABLE, "nobody serves this at the moment")
+            return NobodyListens()
         case nats_errors.MaxPayloadError():
             return KcmError(Code.TOO_LARGE)
         case TimeoutError():
