@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from kcm_bus.ports import Entry, Leading, LogFollower, OnArrival
+from kcm_bus.ports import Entry, Leading, LogFollower, NobodyListens, OnArrival
 from kcm_schemas import limits
 from kcm_schemas.codes import Code, KcmError
 
@@ -352,6 +352,7 @@ class FakeMessages:
         self.wire = wire
         self.name = name
         self.connected = True
+        self.times_connected = 1
         self.moves = 0
         self.subscriptions: list[_Subscription] = []
         self.failures: list[Exception] = []
@@ -380,7 +381,7 @@ class FakeMessages:
             await asyncio.sleep(0)
             self._check(body)
             if not self.wire.carry(self.name, Message(subject, body, inbox)):
-                raise KcmError(Code.UNAVAILABLE, "nobody listens")
+                raise NobodyListens
             return await asyncio.wait_for(answer, timeout_s)
         except TimeoutError:
             raise KcmError(Code.DEADLINE_EXCEEDED) from None

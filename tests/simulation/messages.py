@@ -7,7 +7,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
-from kcm_bus.ports import OnArrival
+from kcm_bus.ports import NobodyListens, OnArrival
 from kcm_schemas import limits
 from kcm_schemas.codes import Code, KcmError
 
@@ -105,6 +105,7 @@ class SimConnection:
         self.leg: Final = leg
         self.inbox: Final = inbox
         self.connected = True
+        self.times_connected = 1
         self._asked = 0
         self._open: dict[str, asyncio.Future[bytes]] = {}
 
@@ -128,7 +129,7 @@ class SimConnection:
         try:
             if not self.network.send(self, Packet(subject, body, inbox)):
                 await asyncio.sleep(self.network.delay())
-                raise KcmError(Code.UNAVAILABLE, "nobody serves this at the moment")
+                raise NobodyListens
             async with asyncio.timeout(timeout_s):
                 return await answer
         except TimeoutError:
@@ -162,6 +163,7 @@ class SimConnection:
     def reconnect(self) -> None:
         """The client is back, with its subscriptions."""
         self.connected = True
+        self.times_connected += 1
         self.leg.state = "open"
 
     def _check(self, body: bytes = b"") -> None:

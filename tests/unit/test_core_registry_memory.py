@@ -5,7 +5,7 @@ import errno
 import shutil
 
 import pytest
-from kcm_bus.ports import Entry
+from kcm_bus.ports import Entry, NobodyListens
 from kcm_control.leases import EXPIRED, FOREVER
 from kcm_control.registry_lease import NO_MEMORY, RegistryLease
 from kcm_core.floors import Floors
@@ -30,6 +30,11 @@ FULL = OSError(errno.ENOSPC, "No space left on device")
 @pytest.fixture
 def world(tmp_path):
     return World(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def _asked_again_at_once(monkeypatch):
+    monkeypatch.setattr("kcm_core.joining.AGAIN_S", 0.0)
 
 
 async def until(condition):
@@ -261,6 +266,62 @@ async def test_who_differs_reads_again_until_both_know_the_same(world):
     await until(lambda: core.memory.has)
     assert core.registry.tenant("acme") == NEWER
     assert served(core) == (Code.OK, "")
+    core.joining.close()
+    core.keeper.close()
+
+
+async def higher(world):
+    """A Core that remembers a higher revision than both stores have, and answers."""
+    one = await kept(world)
+    one.registry.floor(("tenant", "acme"), 7, b"a" * 32)
+    await one.joining.start()
+    return one
+
+
+def lost(core, monkeypatch, when):
+    """The asker's connection drops at the question, or between it and the next one."""
+    request = core.region_bus.request
+    asked = []
+
+    async def flapping(*arguments):
+        asked.append(1)
+        if when == "both" or (when == "second" and len(asked) > 1):
+            raise KcmError(Code.UNAVAILABLE, "the broker cannot be reached")
+        if when == "between":
+            core.region_bus.times_connected += 1
+            raise NobodyListens
+        return await request(*arguments)
+
+    monkeypatch.setattr(core.region_bus, "request", flapping)
+
+
+@pytest.mark.parametrize("when", ["both", "between"])
+async def test_a_question_that_never_left_does_not_mean_that_nobody_has_memory(
+    world, monkeypatch, when
+):
+    await higher(world)
+    core = await fresh(world)
+    with monkeypatch.context() as patch:
+        lost(core, patch, when)
+        assert (await adopt(core, core.memory.digest))[0] is Code.UNAVAILABLE
+    assert not core.memory.has
+    assert (await adopt(core, core.memory.digest))[0] is Code.CONFLICT  # as it was all the time
+    assert served(core)[0] is Code.UNAVAILABLE
+    core.keeper.close()
+
+
+@pytest.mark.parametrize("when", ["both", "between", "second"])
+async def test_a_region_does_not_begin_over_a_question_that_never_left(world, monkeypatch, when):
+    one = world.core()
+    one.registry.floor(("tenant", "acme"), 7, b"a" * 32)
+    if when != "second":
+        await one.joining.start()
+    core = await fresh(world)
+    lost(core, monkeypatch, when)
+    await core.joining.start()
+    assert not core.memory.has
+    assert not emitted(core, "registry.begun")
+    assert "try again" in (await shown(core)).waits
     core.joining.close()
     core.keeper.close()
 

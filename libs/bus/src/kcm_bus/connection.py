@@ -7,7 +7,8 @@ What the client library does not do by itself, each of them seen to lose message
   makes every subscription again;
 - it reconnects without jitter: here the wait is drawn at random;
 - it checks the payload but not the headers against the server's limit, and loses the connection:
-  here the sum is bounded.
+  here the sum is bounded;
+- it stops reading for good over some messages: ``reading`` goes on.
 
 Foreign errors stop here: callers see ``KcmError`` with ``unavailable`` or ``deadline_exceeded``.
 """
@@ -22,7 +23,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-import nats
 from kcm_crypto.secretfile import SecretFileError
 from kcm_schemas import limits
 from kcm_schemas.codes import Code, KcmError
@@ -32,7 +32,8 @@ from nats.aio.subscription import Subscription
 from nats.js import JetStreamContext
 
 from kcm_bus.config import BusAddress
-from kcm_bus.ports import OnArrival
+from kcm_bus.ports import NobodyListens, OnArrival
+from kcm_bus.reading import ReadingClient
 from kcm_bus.stores import Stores
 
 log = logging.getLogger(__name__)
@@ -70,6 +71,7 @@ class Connection:
         self._closing = False
         self._building = False
         self._rebuilding: asyncio.Task[None] | None = None
+        self._times = 0
         self._on_reconnect: list[Callable[[], None]] = []
         self.stores: Final = Stores()
         """Whether what is written over this connection is stored."""
@@ -80,6 +82,11 @@ class Connection:
     def connected(self) -> bool:
         """Whether the broker is there at the moment."""
         return self._client is not None and self._client.is_connected
+
+    @property
+    def times_connected(self) -> int:
+        """How often there was a connection: another number, another one."""
+        return self._times
 
     @property
     def nodes(self) -> int:
@@ -154,7 +161,10 @@ class Connection:
             raise _ours(error) from None
 
     async def request(self, subject: str, body: bytes, timeout_s: float) -> bytes:
-        """Ask and wait; raises ``unavailable``, ``deadline_exceeded`` or ``too_large``."""
+        """Ask and wait; raises ``unavailable``, ``deadline_exceeded`` or ``too_large``.
+
+        ``NobodyListens`` is the ``unavailable`` of a broker that says so.
+        """
         if len(body) > limits.BODY_MAX + HEADERS_RESERVE:
             raise KcmError(Code.TOO_LARGE)
         try:
@@ -180,14 +190,15 @@ class Connection:
         while not self._closing:
             made: Client | None = None
             try:
-                made = self._client = await nats.connect(
+                made = client = ReadingClient()
+                await client.connect(
                     servers=self._servers(),
                     dont_randomize=True,
                     user=self._address.user,
                     password=_password(self._address),
                     name=self._name,
                     connect_timeout=CONNECT_TIMEOUT_S,
-                    reconnect_time_wait=random.uniform(0.1, 0.5),  # noqa: S311 - jitter
+                    reconnect_time_wait=random.uniform(0.1, 0.5),  # type: ignore[arg-type]  # noqa: S311 - jitter
                     max_reconnect_attempts=-1,
                     pending_size=0,
                     ping_interval=5,
@@ -197,9 +208,11 @@ class Connection:
                     reconnected_cb=self._on_reconnected,
                     closed_cb=self._on_closed,
                 )
+                self._client = client
+                self._times += 1
                 for wanted in list(self._wanted):
                     await self._make(wanted)
-                if made.is_closed:
+                if client.is_closed:
                     raise nats_errors.ConnectionClosedError
             except Exception as error:  # noqa: BLE001 - see above
                 log.warning("%s: no broker (%s)", self._name, type(error).__name__)
@@ -232,6 +245,7 @@ class Connection:
             log.warning("%s: disconnected", self._name)
 
     async def _on_reconnected(self) -> None:
+        self._times += 1
         log.info("%s: connected again", self._name)
         for callback in self._on_reconnect:
             callback()
@@ -264,7 +278,7 @@ def _password(address: BusAddress) -> str:
 def _ours(error: Exception) -> KcmError:
     match error:
         case nats_errors.NoRespondersError():
-            return KcmError(Code.UNAVAILABLE, "nobody serves this at the moment")
+            return NobodyListens()
         case nats_errors.MaxPayloadError():
             return KcmError(Code.TOO_LARGE)
         case TimeoutError():

@@ -11,6 +11,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from kcm_schemas.codes import Code, KcmError
+
 
 class Arrived(Protocol):
     """A message of an account: what it came on, what it says, where an answer goes."""
@@ -31,6 +33,16 @@ class Arrived(Protocol):
         ...
 
 
+class NobodyListens(KcmError):
+    """The broker says that nobody listens where something was asked; on the wire ``unavailable``.
+
+    Only this is a word on the others: every other ``unavailable`` may be this side's own trouble.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(Code.UNAVAILABLE, "nobody serves this at the moment")
+
+
 OnArrival = Callable[[Arrived], Awaitable[None]]
 """Called for one message of a subscription after another."""
 
@@ -41,6 +53,11 @@ class Messages(Protocol):
     Everything raises ``KcmError``: ``unavailable``, ``deadline_exceeded`` or ``too_large``.
     """
 
+    @property
+    def times_connected(self) -> int:
+        """How often there was a connection: another number, another one."""
+        ...
+
     async def subscribe(self, subject: str, callback: OnArrival, queue: str = "") -> None:
         """Call ``callback`` for every message, one after another; also after a reconnect."""
         ...
@@ -50,7 +67,7 @@ class Messages(Protocol):
         ...
 
     async def request(self, subject: str, body: bytes, timeout_s: float) -> bytes:
-        """Send and wait for one answer."""
+        """Send and wait for one answer; raises ``NobodyListens`` where the broker says so."""
         ...
 
     async def flush(self) -> None:

@@ -57,7 +57,7 @@ def link(previous: bytes, sequence: int, subject: str, body: bytes) -> bytes:
     The same as ``ctx`` with the label ``AUDIT_STREAM``, put together without its checks: every
     message of a region goes through here in each of its Cores. ``previous`` has 32 bytes.
     """
-    name = subject.encode()
+    name = subject.encode(errors="surrogateescape")  # the bytes that the broker has
     step = sha256(_BEFORE)
     step.update(previous + _NUMBER + sequence.to_bytes(8, "big") + len(name).to_bytes(2, "big"))
     step.update(name + _DIGEST + sha256(body).digest())

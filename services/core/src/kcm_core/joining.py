@@ -19,7 +19,7 @@ from kcm_bus.admission import Budgets
 from kcm_bus.clock import Clock, Randomness
 from kcm_bus.emitting import Emit
 from kcm_bus.membership import Membership
-from kcm_bus.ports import Arrived, Messages
+from kcm_bus.ports import Arrived, Messages, NobodyListens
 from kcm_bus.refusals import Refusals
 from kcm_bus.serving import describe
 from kcm_control.registry_lease import NO_MEMORY
@@ -40,6 +40,9 @@ ASK_S: Final = 1.0
 
 REACH_S: Final = 0.5
 """Seconds within which this Core gets what the other one has just accepted."""
+
+AGAIN_S: Final = 1.0
+"""Seconds after which is asked again when nobody heard: who lost the broker is back by then."""
 
 FIRST_S: Final = 0.1
 """Seconds between the first question and the second; each further wait is twice as long."""
@@ -112,7 +115,8 @@ class Joining:
         """Ask once; this Core remembers when the answer is what it knows itself.
 
         Raises ``conflict`` when a Core with memory knows another registry, and ``unavailable`` when
-        one did not answer, or this Core's disk is full. Nobody has memory: nothing happens.
+        one did not answer, when it is not sure that the question came to any, or when this Core's
+        disk is full. Nobody has memory: nothing happens.
         """
         async with self._one:
             self._memory.asking()
@@ -125,17 +129,13 @@ class Joining:
         nonce, roster = self._random.public(limits.ID_SIZE), self._me.rosters.version
         question = RegistryQuestion(region=self._me.region, nonce=nonce)
         body = encode(self._me.identity.sign(Kind.REGISTRY_QUESTION, question))
+        self._nobody = False
         try:
-            raw = await self._bus.request(subjects.registry_question(self._me.region), body, ASK_S)
-        except KcmError as error:
-            if error.code is Code.DEADLINE_EXCEEDED:
-                raise KcmError(
-                    Code.UNAVAILABLE, "a Core that has memory did not answer in time; try again"
-                ) from None
+            raw = await self._asked(body)
+        except NobodyListens:
             self._waits = "no Core of the region that can be reached has memory of its registry"
             self._nobody = True
             return
-        self._nobody = False
         answer, core = self._believed(raw, nonce)
         same = await self._memory.reaches(answer.digest, REACH_S)
         self._new = False
@@ -150,6 +150,37 @@ class Joining:
         except OSError as error:
             raise unkept(error) from None
         self._compare()
+
+    async def _asked(self, body: bytes) -> bytes:
+        """The answer; ``NobodyListens`` when the broker said so twice on one connection."""
+        connection = self._bus.times_connected
+        with suppress(NobodyListens):
+            return await self._once(body)
+        await asyncio.sleep(AGAIN_S)
+        try:
+            return await self._once(body)
+        except NobodyListens:
+            if self._bus.times_connected != connection:
+                raise KcmError(
+                    Code.UNAVAILABLE,
+                    "the connection to the broker was lost while Cores were asked for their "
+                    "memory of the registry; try again",
+                ) from None
+            raise
+
+    async def _once(self, body: bytes) -> bytes:
+        try:
+            return await self._bus.request(subjects.registry_question(self._me.region), body, ASK_S)
+        except NobodyListens:
+            raise
+        except KcmError as error:
+            why = (
+                "a Core that has memory did not answer in time"
+                if error.code is Code.DEADLINE_EXCEEDED
+                else "the Cores of the region cannot be asked for their memory of the registry: "
+                f"{error.detail or error.code.value}"
+            )
+            raise KcmError(Code.UNAVAILABLE, f"{why}; try again") from None
 
     def _believed(self, raw: bytes, nonce: bytes) -> tuple[RegistryAnswer, str]:
         try:
