@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
 import signal
 import time
@@ -10,6 +11,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from kcm_auditor.entries import Passed
 from kcm_auditor.journal import Anchor, verify
 from kcm_bus.audit_room import audit_config
 from kcm_schemas import subjects
@@ -23,6 +25,7 @@ from kcm_schemas.roster import Role
 from kcm_schemas.signed import Kind
 from kcm_trust.identity import digest
 from kcm_trust.verify import Untrusted
+from nats.js import JetStreamContext
 
 from tests.audit_rig import REGION, Emitting, event, until
 from tests.integration.auditor_rig import Broker, Rig, make_rig
@@ -239,9 +242,87 @@ async def test_a_stream_that_went_back_and_was_written_on_loses_no_event(
     await until(lambda: len(rig.events("gw")) == 55)
     assert [seq for seq, _ in rig.events("gw")] == list(range(1, 56))
     assert ("stream-rolled-back", None) in rig.incidents()
-    assert not {"gap", "fork"} & {kind for kind, _ in rig.incidents()}
+    assert not {"gap", "fork", "journal-behind"} & {kind for kind, _ in rig.incidents()}
     assert rig.end_auditor() == 0
     assert verify(rig.journal, rig.system.verifier).gone == ()
+
+
+async def take_all(js: JetStreamContext, last: int) -> None:
+    """As somebody who runs ``nats consumer next`` on the Auditor's consumer does."""
+    taken = await js.pull_subscribe_bind(consumer="kcm-auditor", stream=subjects.AUDIT_STREAM)
+    floor = 0
+    while floor < last:
+        with contextlib.suppress(TimeoutError):
+            for message in await taken.fetch(64, timeout=0.5):
+                await message.ack_sync()
+        info = await js.consumer_info(subjects.AUDIT_STREAM, "kcm-auditor")
+        assert info.ack_floor is not None
+        floor = info.ack_floor.stream_seq
+
+
+@pytest.mark.parametrize("last", ["garbage", "known", "acknowledged"])
+async def test_nothing_that_lies_at_the_last_place_hides_a_stream_that_went_back(
+    rig: Rig, last: str
+) -> None:
+    rig.system.add("gw2", Role.GATEWAY)
+    rig.configure()
+    await rig.start_auditor()
+    gw, gw2 = Emitting(rig.system, "gw"), Emitting(rig.system, "gw2")
+    first = gw.signed([event()])
+    store, earlier = rig.broker.directory / "js", rig.directory / "earlier"
+    await rig.broker.store("gw", first)
+    await until(lambda: len(rig.events("gw")) == 1)
+    rig.broker.stop()
+    shutil.copytree(store, earlier)
+    await rig.broker.start()
+    for _ in range(5):
+        await rig.broker.store("gw", gw.signed([event()]))
+    await until(lambda: len(rig.events("gw")) == 6)
+    rig.end_auditor()
+    passed = [entry.content for entry in rig.entries() if isinstance(entry.content, Passed)]
+    rig.broker.stop()
+    shutil.rmtree(store)
+    shutil.copytree(earlier, store)
+    await rig.broker.start()
+    new = 0
+    async with rig.broker.client() as client:
+        js = client.jetstream()
+        while (await js.stream_info(subjects.AUDIT_STREAM)).state.last_seq < passed[
+            -1
+        ].position - 2:
+            await rig.broker.store("gw2", gw2.signed([event()]))
+            new += 1
+    # In order to the end: the emitters' own chains will not show that it is missing.
+    await rig.broker.store("gw2", gw2.signed([event(EventType.INSTANCE_STOP)]))
+    await rig.broker.store("gw", first if last == "known" else b"garbage")
+    if last == "acknowledged":
+        # The consumer stands where the journal does: somebody took what it had not delivered.
+        async with rig.broker.client() as client:
+            js = client.jetstream()
+            await take_all(js, passed[-1].position)
+    await rig.start_auditor()
+    await until(lambda: len(rig.events("gw2")) == new + 1)
+    found = {kind for kind, _ in rig.incidents()}
+    assert "stream-rolled-back" in found
+    assert not {"journal-behind", "gap", "fork"} & found
+    rig.end_auditor()
+
+
+async def test_a_signer_who_comes_later_is_no_sign_of_a_stream_that_went_back(rig: Rig) -> None:
+    await rig.start_auditor()
+    rig.system.identity("late")
+    late = Emitting(rig.system, "late")
+    await rig.broker.store("late", late.signed([event()]))
+    await until(lambda: ("untrusted", None) in rig.incidents())
+    rig.end_auditor(signal.SIGKILL)
+    rig.system.add("late", Role.GATEWAY)
+    rig.system.version += 1
+    rig.configure()
+    await rig.start_auditor()
+    await rig.broker.store("late", late.signed([event()]))
+    await until(lambda: len(rig.events("late")) == 1)
+    assert "stream-rolled-back" not in {kind for kind, _ in rig.incidents()}
+    rig.end_auditor()
 
 
 @pytest.mark.parametrize("what", ["garbage", "fork", "another region's"])

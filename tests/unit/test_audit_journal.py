@@ -10,7 +10,18 @@ from pathlib import Path
 import pytest
 from kcm_auditor.__main__ import main
 from kcm_auditor.book import Book
-from kcm_auditor.entries import START, BadLine, Batch, Entry, Head, Incident, chain, read, write
+from kcm_auditor.entries import (
+    START,
+    BadLine,
+    Batch,
+    Entry,
+    Head,
+    Incident,
+    Passed,
+    chain,
+    read,
+    write,
+)
 from kcm_auditor.journal import Anchor, Journal, JournalError, Point, verify
 from kcm_schemas.auditing import AuditHead
 from kcm_schemas.codec import encode
@@ -301,6 +312,25 @@ def test_verify_says_what_is_no_journal(tmp_path: Path) -> None:
 def test_lines_that_are_none(line: bytes) -> None:
     with pytest.raises(BadLine):
         read(line)
+
+
+def test_a_line_of_before_messages_were_compared_is_read() -> None:
+    passed = Passed(region="eu", position=1, digest=b"d" * 32, mark=0, mark_digest=b"")
+    entry = Entry(seq=1, previous=START.hex(), time_ms=1, content=passed)
+    line, _ = write(entry)
+    assert b'"message"' not in line
+    assert read(line)[0] == entry
+    more = entry.model_copy(update={"content": passed.model_copy(update={"message": b"m" * 32})})
+    assert read(write(more)[0])[0] == more
+    # Nothing is said in one way only: it is left out.
+    raw = (
+        entry.model_dump_json()
+        .encode()
+        .replace(b'"mark_digest":""', b'"mark_digest":"","message":""')
+    )
+    digest = chain(START, raw)
+    with pytest.raises(BadLine, match="one encoding"):
+        read(b'{"hash":"' + digest.hex().encode() + b'","entry":' + raw + b"}\n")
 
 
 def test_a_line_has_one_form() -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
-from kcm_auditor.book import BOOTS_MAX, SPANS_MAX, Book
+from kcm_auditor.book import BOOTS_MAX, MESSAGES_KEPT, SPANS_MAX, Book
 from kcm_auditor.entries import Batch, Content, Incident, IncidentKind, Origin
 from kcm_auditor.ledger import SEQ_MAX, Arrival, Ledger, Verdict
 from kcm_auditor.throttle import PER_WINDOW, WINDOW_S
@@ -240,6 +240,53 @@ def test_streams_that_are_not_the_same_any_more(system: System, gw: Emitting) ->
     assert kinds(contents) == ["stream-replaced", "origin"]
     assert isinstance(contents[1], Origin)
     assert contents[1].created == "later"
+
+
+@pytest.mark.parametrize("other", ["garbage", "known", "new", "subject"])
+def test_what_comes_at_a_recorded_place_is_compared_by_its_bytes(
+    system: System, gw: Emitting, other: str
+) -> None:
+    stream = Stream(system)
+    bodies = [gw.signed([event()]) for _ in range(3)]
+    for body in bodies:
+        stream.give(body)
+    body, subject = bodies[2], "kcm.v1.eu.audit.gw"
+    if other == "subject":
+        subject = "kcm.v1.eu.audit.gw2"
+    else:
+        body = {"garbage": b"garbage", "known": bodies[0], "new": gw.signed([event()])}[other]
+    restored, carried = Book("auditor"), Book("auditor")
+    for content in stream.written:
+        restored.restore(content)
+    carried.restore(restored.positions())
+    for ledger in (stream.ledger, Ledger(restored), Ledger(carried)):
+        assert ledger.same(Arrival("eu", 3, "kcm.v1.eu.audit.gw", bodies[2])) is True
+        assert ledger.same(Arrival("eu", 3, subject, body)) is False
+
+
+def test_messages_in_flight_are_compared_and_older_ones_are_not_kept(
+    system: System, gw: Emitting
+) -> None:
+    stream = Stream(system)
+    for _ in range(MESSAGES_KEPT + 2):
+        stream.give(gw.signed([event()]))
+    ledger = stream.ledger
+    assert ledger.same(Arrival("eu", 2, "kcm.v1.eu.audit.gw", b"garbage")) is None
+    assert ledger.same(Arrival("eu", 3, "kcm.v1.eu.audit.gw", b"garbage")) is False
+    assert len(ledger.book.region("eu").messages) == MESSAGES_KEPT
+
+
+def test_what_the_broker_knew_before_a_stream_went_back_does_not_count(
+    system: System, gw: Emitting
+) -> None:
+    stream = Stream(system)
+    stream.give(gw.signed([event()]))
+    stream.give(gw.signed([event()]))
+    stream.ledger.open_stream("eu", "created", 2, 2)
+    stream.ledger.went_back("eu", 2)
+    # The consumer that found it out was told to begin there.
+    stream.ledger.open_stream("eu", "created", 2, 1)
+    assert kinds(stream.give(gw.signed([event()]), position=1)) == ["batch"]
 
 
 @pytest.mark.parametrize("lost_whole", [False, True])

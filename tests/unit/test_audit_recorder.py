@@ -135,6 +135,35 @@ async def test_what_looks_forged_is_tried_with_a_newer_roster(bench: Bench) -> N
     assert bench.recorder.ledger.book.events == 1
 
 
+async def test_what_was_refused_is_the_same_when_its_signer_is_known(bench: Bench) -> None:
+    bench.system.identity("late")
+    body = Emitting(bench.system, "late").signed([event()])
+    await bench.give(body, "late")
+    assert bench.incidents() == ["untrusted"]
+    bench.system.add("late", Role.GATEWAY)
+    bench.system.version += 1
+    bench.system.write_roster()
+    last = Arrival("eu", bench.at, "kcm.v1.eu.audit.late", body)
+    assert bench.recorder.recorded(last)
+    await bench.recorder.journal.close()
+    again = build(bench.system, bench.clock)
+    again.open()
+    assert again.recorded(last)
+    assert not again.recorded(Arrival("eu", bench.at, "kcm.v1.eu.audit.late", b"garbage"))
+    await again.journal.close()
+
+
+async def test_where_the_last_message_is_not_known_its_events_are_compared(bench: Bench) -> None:
+    gw = Emitting(bench.system, "gw")
+    body = gw.signed([event()])
+    await bench.give(body)
+    bench.recorder.ledger.book.region("eu").messages.clear()
+    subject = "kcm.v1.eu.audit.gw"
+    assert bench.recorder.recorded(Arrival("eu", 1, subject, body))
+    assert bench.recorder.recorded(Arrival("eu", 1, subject, b"garbage"))
+    assert not bench.recorder.recorded(Arrival("eu", 1, subject, gw.signed([event()])))
+
+
 async def test_a_roster_that_is_not_accepted_changes_nothing(tmp_path: Path) -> None:
     system = System(tmp_path)
     system.add("gw", Role.GATEWAY)

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import Final, assert_never
 
 from kcm_bus.audit_chain import Chain
-from kcm_bus.stream_chain import Marks, Place
-from kcm_schemas.audit import AuditBatch, AuditEvent, EventType
+from kcm_bus.stream_chain import Marks, Place, link
+from kcm_schemas.audit import GENESIS, AuditBatch, AuditEvent, EventType
 from kcm_schemas.codec import decode
 from kcm_schemas.signed import read_signed
 
@@ -37,9 +37,11 @@ BOOTS_MAX: Final = 4096
 """Boots that are remembered over all emitters; the one that was quiet longest goes first, and never
 an emitter's present one. A forgotten boot whose statements are repeated looks like a new one."""
 
-
 MARKS_KEPT: Final = 512
 """Places of a stream kept to compare a trim with: 16,000 messages that are dense."""
+
+MESSAGES_KEPT: Final = 128
+"""Last messages of a stream by which what comes again is compared: all that are in flight."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,8 @@ class RegionState:
 
     ``place`` is its chain; with an empty digest messages before it are not known. ``mark`` is the
     last place of the chain at which readers compare. ``lost`` is what was trimmed and is not here.
+    ``messages`` has the digests of the last messages, of which the last one survives a restart.
+    ``had`` is the ``Origin``'s, and ``before`` are places of this very stream before it went back.
     """
 
     created: str = ""
@@ -77,6 +81,9 @@ class RegionState:
     place: Place = field(default_factory=Place)
     mark: Place | None = None
     marks: Marks = field(default_factory=lambda: Marks(limit=MARKS_KEPT))
+    messages: OrderedDict[int, bytes] = field(default_factory=OrderedDict)
+    had: int = 0
+    before: dict[int, bytes] = field(default_factory=dict)
     trimmed: int = 0
     witnesses: int = 0
     lost: tuple[int, int] | None = None
@@ -88,14 +95,28 @@ class RegionState:
         """Whether this journal has the stream without a hole, so that it may say so."""
         return self.lost is None and bool(self.place.digest)
 
+    @property
+    def known(self) -> dict[int, bytes]:
+        """The chain's digests at the places at which it is known."""
+        places = (*self.marks.places, self.mark, self.place)
+        return {place.sequence: place.digest for place in places if place and place.digest}
+
     def take(self, sequence: int, subject: str, body: bytes) -> None:
         """The next message of the chain; one that came before changes nothing."""
         if sequence <= self.place.sequence:
             return
+        self.remember(sequence, message_digest(sequence, subject, body))
         if sequence == self.place.sequence + 1 and self.place.digest:
             self.stand(self.place.append(sequence, subject, body))
         else:
             self.stand(Place(sequence, b""))
+
+    def remember(self, sequence: int, digest: bytes) -> None:
+        """Keep the digest of a message, as long as it is one of the last; none is not kept."""
+        if digest:
+            self.messages[sequence] = digest
+        if len(self.messages) > MESSAGES_KEPT:
+            self.messages.popitem(last=False)
 
     def stand(self, place: Place) -> None:
         """The chain is here."""
@@ -137,9 +158,14 @@ class Book:
     def begin_stream(self, origin: Origin) -> None:
         """Positions of this region count in another stream from now on."""
         former = self.region(origin.region)
-        # What was lost of this very stream stays lost when its disk is set back.
-        lost = former.lost if former.created == origin.created else None
-        self._regions[origin.region] = RegionState(origin.created, lost=lost)
+        state = RegionState(origin.created)
+        if former.created == origin.created:
+            # What was trimmed of this very stream does not come back when its disk is set back:
+            # what was recorded of it stays recorded, and what was lost stays lost.
+            state.trimmed, state.witnesses = former.trimmed, former.witnesses
+            state.lost, state.had = former.lost, origin.had
+            state.before = former.known if former.position else former.before
+        self._regions[origin.region] = state
 
     def advance(self, batch: AuditBatch) -> None:
         """A batch is recorded: what follows it is expected next."""
@@ -177,7 +203,11 @@ class Book:
                 self.reach(content.region, content.position)
                 state = self.region(content.region)
                 state.place = Place(content.position, content.digest)
-                state.mark = _mark(content.mark, content.mark_digest)
+                state.remember(content.position, content.message)
+                mark = _mark(content.mark, content.mark_digest)
+                if mark is not None and mark != state.mark:
+                    state.marks.note(mark)
+                state.mark = mark
             case Trimmed():
                 self.trim(content)
             case Head():
@@ -195,6 +225,7 @@ class Book:
             digest=state.place.digest,
             mark=mark.sequence,
             mark_digest=mark.digest,
+            message=state.messages.get(state.place.sequence, b""),
         )
 
     def trim(self, trimmed: Trimmed) -> None:
@@ -259,7 +290,7 @@ class Book:
             if entry.current:
                 self._current[entry.emitter] = state
         for region in positions.regions:
-            self._regions[region.region] = RegionState(
+            stream = RegionState(
                 region.created,
                 region.position,
                 place=Place(region.passed, region.digest),
@@ -267,13 +298,23 @@ class Book:
                 trimmed=region.trimmed,
                 witnesses=region.witnesses,
                 lost=(region.lost_first, region.lost_last) if region.lost_last else None,
+                had=region.had,
             )
+            stream.remember(region.passed, region.message)
+            if stream.mark is not None:
+                stream.marks.note(stream.mark)
+            self._regions[region.region] = stream
 
 
 def span_of(batch: AuditBatch) -> Span:
     """What a batch covers."""
     head = Chain(batch.first, batch.previous).extend(batch.events).head
     return Span(batch.first, batch.first + len(batch.events) - 1, head)
+
+
+def message_digest(sequence: int, subject: str, body: bytes) -> bytes:
+    """The digest of one message at its place, whatever came before it."""
+    return link(GENESIS, sequence, subject, body)
 
 
 def _mark(sequence: int, digest: bytes) -> Place | None:
@@ -295,4 +336,6 @@ def _region_position(name: str, state: RegionState) -> RegionPosition:
         witnesses=state.witnesses,
         lost_first=lost[0],
         lost_last=lost[1],
+        had=state.had,
+        message=state.messages.get(state.place.sequence, b""),
     )

@@ -102,6 +102,8 @@ class Passed(_Part):
 
     An empty ``digest`` says that messages before are not known, so there is none. ``mark`` is the
     last place at which readers of a stream compare, with its digest; 0 when there is none yet.
+    ``message`` is the digest of the message at ``position``, so that what lies there can be
+    compared; it is left out where that is not known, as in journals of before.
     """
 
     kind: Literal["passed"] = "passed"
@@ -110,6 +112,7 @@ class Passed(_Part):
     digest: bytes
     mark: int
     mark_digest: bytes
+    message: bytes = Field(default=b"", exclude_if=lambda value: not value)
 
 
 class Trimmed(_Part):
@@ -126,11 +129,16 @@ class Trimmed(_Part):
 
 
 class Origin(_Part):
-    """From here on, positions of this region count in the stream made at ``created``."""
+    """From here on, positions of this region count in the stream made at ``created``.
+
+    ``had`` is up to where that very stream was read and trimmed before it went back to some place
+    behind it: what is not there any more, and is recorded.
+    """
 
     kind: Literal["origin"] = "origin"
     region: str
     created: str
+    had: int = Field(default=0, exclude_if=lambda value: not value)
 
 
 class BootPosition(_Part):
@@ -146,7 +154,7 @@ class BootPosition(_Part):
 
 
 class RegionPosition(_Part):
-    """Up to where a region's stream is recorded; see ``Passed``, ``Trimmed``, and what was lost."""
+    """Up to where a region's stream is recorded; see ``Passed``, ``Trimmed``, ``Origin``."""
 
     region: str
     created: str
@@ -159,6 +167,8 @@ class RegionPosition(_Part):
     witnesses: int
     lost_first: int
     lost_last: int
+    had: int = Field(default=0, exclude_if=lambda value: not value)
+    message: bytes = Field(default=b"", exclude_if=lambda value: not value)
 
 
 class Positions(_Part):

@@ -37,7 +37,7 @@ from kcm_schemas.audit import AuditBatch, AuditEvent
 from kcm_schemas.codec import decode
 from kcm_schemas.codes import KcmError
 
-from kcm_auditor.book import Book, BootState, RegionState, span_of
+from kcm_auditor.book import Book, BootState, RegionState, message_digest, span_of
 from kcm_auditor.entries import Batch, Content, Incident, IncidentKind, Origin, Trimmed
 from kcm_auditor.throttle import Throttle
 
@@ -81,6 +81,8 @@ class Ledger:
     def __init__(self, book: Book) -> None:
         self.book: Final = book
         self._acknowledged: Final = dict[str, int]()
+        self._begun_again: Final = set[str]()
+        self._uncompared: Final = set[str]()
         self._throttles: Final = defaultdict[str, Throttle](Throttle)
 
     def position(self, region: str) -> int:
@@ -110,10 +112,17 @@ class Ledger:
         position = self.book.region(region).position
         # A consumer that was made anew has forgotten what the one before had acknowledged.
         acknowledged = max(acknowledged, self._acknowledged.pop(region, 0))
+        if region in self._begun_again:
+            # That was of what lay there before the stream went back.
+            self._begun_again.discard(region)
+            acknowledged = 0
+        self._uncompared.discard(region)
         wrong: tuple[Content, ...]
         match verdict:
             case Verdict.SAME:
                 self._acknowledged[region] = acknowledged
+                if self.position(region):
+                    self._uncompared.add(region)
                 return ()
             case Verdict.NEW:
                 # Acknowledged although nothing is known: a journal that was lost as a whole.
@@ -126,21 +135,31 @@ class Ledger:
                 wrong = self._note(IncidentKind.STREAM_ROLLED_BACK, region=region, span=span)
             case _:  # pragma: no cover - the type checker proves it
                 assert_never(verdict)
-        origin = Origin(region=region, created=created)
-        self.book.begin_stream(origin)
-        return (*wrong, origin)
+        return (*wrong, self._begin(region, created, last))
 
     def went_back(self, region: str, first: int) -> tuple[Content, ...]:
         """At ``first``, which was read, something else lies now: read the stream from its start."""
         state = self.book.region(region)
         span = (first, max(first, state.position))
         wrong = self._note(IncidentKind.STREAM_ROLLED_BACK, region=region, span=span)
-        origin = Origin(region=region, created=state.created)
-        self.book.begin_stream(origin)
-        return (*wrong, origin)
+        self._begun_again.add(region)
+        self._acknowledged.pop(region, None)
+        return (*wrong, self._begin(region, state.created, first - 1))
+
+    def same(self, arrival: Arrival) -> bool | None:
+        """Whether a message is the one that was recorded at its place; ``None``: not known."""
+        state = self.book.region(arrival.region)
+        known = state.messages.get(arrival.position)
+        same = known == _digest(arrival) if known else None
+        if arrival.position == state.place.sequence and same is not False:
+            self._uncompared.discard(arrival.region)
+        return same
 
     def recorded(self, arrival: Arrival, batch: AuditBatch) -> bool:
-        """Whether a batch says nothing of events that are not recorded: it may be kept out, too."""
+        """Whether a batch says nothing of events that are not recorded: it may be kept out, too.
+
+        This is for a place of which the message is not known.
+        """
         if (batch.region, batch.emitter) != (arrival.region, _emitter(arrival)):
             return True
         state = self.book.boot(batch.emitter, batch.boot)
@@ -179,12 +198,16 @@ class Ledger:
         """Take note of a believed trim of a stream whose first message is ``first`` now.
 
         What was trimmed and never recorded here is lost; behind it, or where messages vanished
-        before the trim, the chain goes on from the trim's digest.
+        before the trim, the chain goes on from the trim's digest. A trim waits until the last
+        message that was recorded was compared, where that is there: the stream may have gone back.
         """
         state = self.book.region(found.region)
         place = state.place
-        if found.through <= state.trimmed and place.digest:
+        if found.region in self._uncompared and first <= place.sequence:
             return ()
+        had = max(place.sequence, state.had)
+        if state.before.get(found.through) == found.digest:
+            had = max(had, found.through)
         contents: list[Content] = []
         if found.through > state.trimmed:
             contents += self._dispute(state, found)
@@ -197,8 +220,9 @@ class Ledger:
             self.book.trim(noted)
             contents.append(noted)
         if place.sequence < found.through and place.sequence + 1 < first:
-            span = (place.sequence + 1, found.through)
-            contents += self._note(IncidentKind.JOURNAL_LOST, region=found.region, span=span)
+            if had < found.through:
+                span = (had + 1, found.through)
+                contents += self._note(IncidentKind.JOURNAL_LOST, region=found.region, span=span)
         elif not _reads_again(state, found.through, first):
             return tuple(contents)
         state.rebased = found.through
@@ -207,9 +231,16 @@ class Ledger:
         state.stand(Place(found.through, found.digest))
         return (*contents, self.book.passed(found.region))
 
+    def _begin(self, region: str, created: str, through: int) -> Origin:
+        """Read a stream from its start; above ``through`` it is not what was read before."""
+        state = self.book.region(region)
+        had = min(state.trimmed, max(state.place.sequence, state.had), through)
+        origin = Origin(region=region, created=created, had=had if created == state.created else 0)
+        self.book.begin_stream(origin)
+        return origin
+
     def _dispute(self, state: RegionState, found: FoundTrim) -> tuple[Content, ...]:
-        known = {place.sequence: place.digest for place in state.marks.places}
-        if known.get(found.through, found.digest) == found.digest:
+        if state.known.get(found.through, found.digest) == found.digest:
             return ()
         incident = Incident(
             incident=IncidentKind.TRIM_DISPUTED,
@@ -240,6 +271,7 @@ class Ledger:
         """Positions are consecutive: the caller hands over what the stream has, in order."""
         state = self.book.region(arrival.region)
         expected = max(state.position, state.place.sequence) + 1
+        self._uncompared.discard(arrival.region)
         state.take(arrival.position, arrival.subject, arrival.body)
         self.book.reach(arrival.region, arrival.position)
         if arrival.position <= expected:
@@ -329,6 +361,10 @@ class Ledger:
     ) -> tuple[Content, ...]:
         incident = Incident(incident=kind, region=region, first=span[0], last=span[1])
         return (self.note(incident),)
+
+
+def _digest(arrival: Arrival) -> bytes:
+    return message_digest(arrival.position, arrival.subject, arrival.body)
 
 
 def _emitter(arrival: Arrival) -> str:

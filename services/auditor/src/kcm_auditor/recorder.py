@@ -107,7 +107,13 @@ class Recorder:
         self._keep(region, self.ledger.book.region(region).mark)
 
     def recorded(self, arrival: Arrival) -> bool:
-        """Whether a message has no events that are not recorded, or nobody could believe it."""
+        """Whether a message is the one that was recorded at its place.
+
+        Where that one is not known: whether it has no events that are not recorded.
+        """
+        same = self.ledger.same(arrival)
+        if same is not None:
+            return same
         try:
             return self.ledger.recorded(arrival, self._verified(arrival.body))
         except Untrusted:

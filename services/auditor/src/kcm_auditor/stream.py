@@ -1,16 +1,16 @@
 """Reading a region's audit stream: in order, each message once, acknowledged when recorded.
 
 Theory. A durable pull consumer tells the broker what this Auditor has recorded, but the journal is
-what decides: a message counts by its sequence in the stream. The consumer is bound as it is when it
-stands where the journal stands with nothing in flight, and made anew behind the journal's position
-otherwise (a crash, a restored disk, somebody's ``nats consumer next``). The broker counts its
-deliveries: when one of those numbers is missing, a message was lost on its way and the consumer is
-made anew; when only a number of the stream is missing, the message is missing in the stream.
+what decides: a message counts by its sequence in the stream. The consumer is made anew where the
+journal stands whenever it is bound. The broker counts its deliveries: when one of those numbers is
+missing, a message was lost on its way and the consumer is made anew; when only a number of the
+stream is missing, the message is missing in the stream.
 
 A stream that was made anew or rolled back is read from its beginning: what the journal has already
-is recognised. A stream that went back may be longer again when it is looked at. So a new consumer
-begins with the last message that was recorded, and whatever comes at a place that was recorded has
-to be what was recorded there.
+is recognised. A stream that went back may be longer again when it is looked at. So a consumer
+begins with the last message that was recorded, and what lies there now has to be that one, byte by
+byte, also where it is not believed or says nothing new. Where that message was trimmed, the trim's
+digest is what can be compared.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ from nats.js import JetStreamContext
 from nats.js import errors as js_errors
 from nats.js.api import AckPolicy, ConsumerConfig, ConsumerInfo, DeliverPolicy
 
+from kcm_auditor.book import MESSAGES_KEPT
 from kcm_auditor.ledger import Arrival, Verdict
 
 log = logging.getLogger(__name__)
@@ -92,7 +93,10 @@ class Sink(Protocol):
         """Record that the stream is read from now on, and whatever is wrong with it."""
 
     def recorded(self, arrival: Arrival) -> bool:
-        """Whether a message has no events that are not recorded, or nobody could believe it."""
+        """Whether a message is the one that was recorded at its place.
+
+        Where that one is not known: whether it has no events that are not recorded.
+        """
         ...
 
     async def went_back(self, region: str, first: int) -> None:
@@ -137,6 +141,7 @@ class RegionFeed:
         self._emit: Final = emit
         self._weak = ""
         self._delivered = 0
+        self._acknowledged = 0
         self._again = False
 
     async def run(self) -> None:
@@ -176,22 +181,22 @@ class RegionFeed:
         verdict = self._sink.compare(self._region, facts)
         start = self._sink.position(self._region) if verdict is Verdict.SAME else 0
         existing = await self._existing(js)
-        acknowledged = existing.ack_floor.stream_seq if existing and existing.ack_floor else 0
-        if existing is not None and not existing.num_ack_pending and acknowledged == start:
-            self._delivered = existing.delivered.consumer_seq if existing.delivered else 0
-        else:
-            with _foreign():
-                if existing is not None:
-                    await js.delete_consumer(subjects.AUDIT_STREAM, self._durable)
-                # With the last message that was recorded: whether it is still the same.
-                await js.add_consumer(subjects.AUDIT_STREAM, self._config(max(start, 1)))
-            self._delivered = 0
+        if existing is not None and existing.ack_floor:
+            # Kept until it was handed over: the consumer forgets it now.
+            self._acknowledged = max(self._acknowledged, existing.ack_floor.stream_seq)
+        with _foreign():
+            if existing is not None:
+                await js.delete_consumer(subjects.AUDIT_STREAM, self._durable)
+            # With the last message that was recorded: whether it is still the same.
+            await js.add_consumer(subjects.AUDIT_STREAM, self._config(max(start, 1)))
+        self._delivered = 0
         # A broker cut off from the others answers with old facts for a while, but cannot have made
         # a consumer; what it said counts only when it says the same afterwards.
         again = await self._facts(js)
         if self._sink.compare(self._region, again) is not verdict:
             raise _Anew("the broker contradicts itself about the stream")
-        await self._sink.opened(self._region, again, acknowledged)
+        await self._sink.opened(self._region, again, self._acknowledged)
+        self._acknowledged = 0
         before = self._sink.position(self._region)
         await self._look_for_trim(again)
         if self._sink.position(self._region) < before:
@@ -273,7 +278,7 @@ class RegionFeed:
             opt_start_seq=first,
             ack_policy=AckPolicy.EXPLICIT,
             ack_wait=ACK_WAIT_S,
-            max_ack_pending=FETCH_MAX * 4,
+            max_ack_pending=MESSAGES_KEPT,
             filter_subject=subjects.audit_all(self._region),
         )
 
