@@ -319,6 +319,46 @@ def test_damaged_floors_stop_a_core(tmp_path):
         Floors(path)
 
 
+def test_floors_that_were_cut_stop_a_core(tmp_path):
+    """At a line's end, too, and to nothing: what is left is no memory of what there was."""
+    path = tmp_path / "floors"
+    floors = begun(path)
+    for number in range(3):
+        floors.raise_to([(("tenant", f"t{number}"), (1, b"a" * 32))])
+    content = path.read_bytes()
+    assert len(Floors(path).items()) == 3
+    for length in range(len(content)):
+        path.write_bytes(content[:length])
+        with pytest.raises(ConfigError, match=r"was cut.*restore it from a backup; without one re"):
+            Floors(path)
+    path.write_bytes(content + b"tenant.t3 1 00")  # a crash before the line was in use
+    assert len(Floors(path).items()) == 3
+    assert path.read_bytes() == content
+
+
+def test_a_crash_before_the_first_line_was_written_again_loses_nothing(tmp_path):
+    path = tmp_path / "floors"
+    floors = begun(path)
+    first = path.read_bytes()
+    floors.raise_to([(("tenant", "a"), (1, b"a" * 32))])
+    path.write_bytes(first + path.read_bytes()[len(first) :])
+    assert Floors(path).items() == floors.items()
+
+
+def test_floors_of_an_earlier_version_count_and_get_their_first_line(tmp_path):
+    path = tmp_path / "floors"
+    path.write_text(f"tenant.acme 3 {'ab' * 32}\n")
+    floors = Floors(path)
+    assert not floors.fresh
+    assert dict(floors.items()) == {("tenant", "acme"): (3, b"\xab" * 32)}
+    floors.raise_to([(("link", "l"), (1, b"a" * 32))])
+    assert sorted(Floors(path).items()) == sorted(floors.items())
+    assert len(floors.items()) == 2
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ConfigError, match="was cut"):
+        Floors(path)
+
+
 class Disk:
     """A disk that is full once, in the middle of a line."""
 
@@ -347,7 +387,7 @@ def test_floors_that_did_not_fit_leave_nothing_of_their_line(tmp_path, monkeypat
         patch.setattr("os.fsync", disk.fsync)
         with pytest.raises(OSError, match="space"):
             floors.raise_to([(("tenant", "acme"), (5, b"b" * 32))])
-    assert path.read_bytes().count(b"\n") == 1
+    assert path.read_bytes().count(b"\n") == 2
     assert path.read_bytes().endswith(b"\n")
     assert ("tenant", "acme") not in dict(floors.items())
     floors.raise_to([(("tenant", "bank"), (7, b"c" * 32))])

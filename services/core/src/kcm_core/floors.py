@@ -5,6 +5,10 @@ Core has once accepted or read it writes down on its own disk, and believes noth
 Lines are appended and synced; a line that was cut off by a crash is ignored, for its record was not
 in use yet. What a failed write left is cut off before anything is appended to it.
 
+The first line says what the file is, and how many bytes of it were on disk once. One with fewer was
+cut, by a repair of the file system or by somebody: it is no memory, and no Core starts on it. The
+number is written after what it counts, so a crash leaves it too low and never too high.
+
 That the file is there says that this Core has memory of its region's registry. So it begins whole
 or not at all, and only by ``begin``.
 """
@@ -22,6 +26,16 @@ from kcm_bus.config import ConfigError
 from kcm_bus.disk import sync_directory
 from kcm_control.registry import Key, is_key
 
+_MAGIC: Final = "kcm-registry-floors 1 "
+_DIGITS: Final = 16
+_FIRST: Final = len(_MAGIC) + _DIGITS + 1
+"""Bytes of the first line."""
+
+_OR_REMOVE: Final = (
+    "; without one remove it: this Core has no memory then, and serves once another Core that has "
+    "knows the same, or an operator adopts what is there"
+)
+
 Floor = tuple[int, bytes]
 """Revision and digest."""
 
@@ -37,20 +51,23 @@ class Floors:
         """Whether the file's name is known to outlive a power cut."""
         self._writing: Final = threading.Lock()
         self._known: dict[Key, Floor] = {}
+        self._headed = True
+        """Whether the file has a first line: one that an earlier version wrote has none."""
         try:
             self._fresh = not path.exists()
             text = "" if self._fresh else path.read_bytes().decode("ascii")
+            self._whole_at_start(text)
             whole = text[: text.rfind("\n") + 1]
             if whole != text:
                 os.truncate(path, len(whole))  # or the next line would continue the torn one
         except (OSError, UnicodeDecodeError):
             raise ConfigError(
                 f"cannot read {path}, below which this Core believes no record: restore it from a "
-                "backup; only while the second key store is known to be whole, remove it instead"
+                f"backup{_OR_REMOVE}"
             ) from None
         self._length = len(whole)
         """Bytes of the file that are whole lines."""
-        for line in whole.splitlines():
+        for line in whole[_FIRST if self._headed else 0 :].splitlines():
             self._read(line)
 
     @property
@@ -82,7 +99,7 @@ class Floors:
             if not new:
                 return
             try:
-                if self._whole():
+                if self._headed and self._whole():
                     self._append(_lines(new))
                 else:
                     self._make(self._known | new)
@@ -97,7 +114,8 @@ class Floors:
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
             with made.open("wb") as file:
-                file.write(_lines(known))
+                lines = _lines(known)
+                file.write(_first(_FIRST + len(lines)) + lines)
                 file.flush()
                 os.fsync(file.fileno())
                 length = os.fstat(file.fileno()).st_size
@@ -107,7 +125,21 @@ class Floors:
             with suppress(OSError):
                 made.unlink(missing_ok=True)
         self._known, self._length = known, length
-        self._named, self._fresh = True, False
+        self._named, self._fresh, self._headed = True, False, True
+
+    def _whole_at_start(self, text: str) -> None:
+        """Raise ``ConfigError`` for a file that was cut."""
+        if self._fresh:
+            return
+        if not text.startswith(_MAGIC[: len(text)]):
+            self._headed = False
+            return
+        count = text[len(_MAGIC) : _FIRST - 1]
+        if len(count) < _DIGITS or not count.isdecimal() or int(count) > len(text):
+            raise ConfigError(
+                f"{self._path}, below which this Core believes no record, was cut: it has "
+                f"{len(text)} bytes, and had more; restore it from a backup{_OR_REMOVE}"
+            )
 
     def _whole(self) -> bool:
         """Whether the file is there with all that was written.
@@ -126,6 +158,8 @@ class Floors:
             file.flush()
             os.fsync(file.fileno())
             length = os.fstat(file.fileno()).st_size
+        with suppress(OSError), self._path.open("r+b") as file:
+            file.write(_first(length))  # what it counts is on disk; a lower number is no harm
         if not self._named:
             self._sync(self._path.parent)
             self._named = True
@@ -144,8 +178,14 @@ class Floors:
             if not is_key(name):
                 raise ValueError(key)
         except ValueError:
-            raise ConfigError(f"{self._path} is damaged: restore it from a backup") from None
+            raise ConfigError(
+                f"{self._path} is damaged: restore it from a backup{_OR_REMOVE}"
+            ) from None
         self._known[name] = max(floor, self._known.get(name, (0, b"")))
+
+
+def _first(length: int) -> bytes:
+    return f"{_MAGIC}{length:0{_DIGITS}d}\n".encode("ascii")
 
 
 def _lines(floors: Mapping[Key, Floor]) -> bytes:
