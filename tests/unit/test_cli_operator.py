@@ -1057,6 +1057,28 @@ def test_a_tenant_is_moved_by_the_next_revision_of_its_record(desk: Desk) -> Non
     assert len(got) == 2
 
 
+@pytest.mark.parametrize(
+    "command", [("tenant", "relink", "acme", "--link", "new"), ("service", "create", "acme", "crm")]
+)
+def test_a_region_of_a_tenant_that_the_context_lacks_is_not_left_out_silently(
+    desk: Desk, command: tuple[str, ...]
+) -> None:
+    got: list[bytes] = []
+    desk.system.everywhere("tenant", "find", lambda request, operator: row(revision=3))
+    desk.system.everywhere(command[0], "put", keep(got))
+    desk.system.forget("us")
+    code, out, err = desk.run(*command, "-o", "json")
+    assert (code, len(got)) == (Exit.PARTIAL, 1)
+    assert [(one["region"], one["result"]) for one in json.loads(out)] == [
+        ("eu", "ok"), ("us", "not_in_context"),
+    ]  # fmt: skip
+    said = json.loads(err)
+    assert said["detail"] == "us: a region of the tenant, not in this context"
+    assert "a context that has it" in said["hint"]
+    desk.system.cores["eu"].handlers[command[0], "put"] = unknown
+    assert desk.run(*command, "-o", "json")[0] == Exit.REFUSED
+
+
 def test_a_move_that_ended_early_goes_on_with_the_very_same_record(desk: Desk) -> None:
     got: list[bytes] = []
 
