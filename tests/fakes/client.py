@@ -258,6 +258,7 @@ class FakeSystem:
         self.gateways = {region: FakeGateway(region, self.clock) for region in REGIONS}
         self.cores = {region: self._fake(region) for region in REGIONS}
         self.unreachable: set[str] = set()
+        self.forgotten: set[str] = set()
         self.context_file = self._write()
 
     def context(self) -> ClientContext:
@@ -291,6 +292,11 @@ class FakeSystem:
         )
         self._write()
 
+    def forget(self, region: str) -> None:
+        """The context has no such region any more; the roster has."""
+        self.forgotten.add(region)
+        self._write()
+
     def everywhere(self, noun: str, verb: str, handler: Handler) -> None:
         """Answer one noun and verb alike in every region."""
         for core in self.cores.values():
@@ -319,6 +325,7 @@ class FakeSystem:
             'app_password_file = "app.password"\noperator_user = "operator"\n'
             'operator_password_file = "operator.password"\n'
             for region in REGIONS
+            if region not in self.forgotten
         )
         path = self.directory / "context.toml"
         path.write_text(

@@ -22,6 +22,7 @@ from kcm_schemas.admin import (
     HoldQuery,
     HoldStatus,
     HoldView,
+    LinkListQuery,
     LinkPage,
     LinkRow,
     LinkView,
@@ -507,6 +508,7 @@ def test_one_region_is_enough_to_place_a_kill(desk: Desk, cores: Cores) -> None:
 
 def test_a_mistyped_name_is_not_killed(desk: Desk, cores: Cores) -> None:
     cores.tenants = []
+    names(desk, ["root"], ["acme"])
     code, _, err = desk.run("kill", "amce", "-o", "json")
     assert code == Exit.REFUSED
     assert json.loads(err)["error"] == "unknown_tenant"
@@ -519,6 +521,91 @@ def test_a_mistyped_name_is_not_killed(desk: Desk, cores: Cores) -> None:
     # Where a region does not answer, nobody can say that the tenant does not exist.
     desk.system.unreachable.add("us")
     assert desk.run("kill", "amce")[0] == Exit.OK
+
+
+def names(desk: Desk, links: list[str], tenants: list[str]) -> None:
+    """The tenants and links that every region lists."""
+
+    def list_tenants(request: AdminRequest, operator: str) -> Message:
+        query = decode(TenantListQuery, request.payload)
+        behind = sorted(name for name in tenants if name > query.after)
+        shown = [row(tenant=name) for name in behind[: query.limit]]
+        more = len(behind) > len(shown)
+        return TenantPage(tenants=shown, total=len(tenants), more=more)
+
+    def list_links(request: AdminRequest, operator: str) -> Message:
+        query = decode(LinkListQuery, request.payload)
+        behind = sorted(name for name in links if name > query.after)
+        shown = [
+            LinkRow(
+                link=name, region=request.region, uri="softkey:/keys", model="byok", revision=1,
+                tenants=0,
+            )
+            for name in behind[: query.limit]
+        ]  # fmt: skip
+        more = len(behind) > len(shown)
+        return LinkPage(links=shown, total=len(links), more=more)
+
+    desk.system.everywhere("tenant", "list", list_tenants)
+    desk.system.everywhere("link", "list", list_links)
+
+
+def test_a_name_that_is_known_nowhere_is_killed_with_a_warning_while_a_region_is_silent(
+    desk: Desk, cores: Cores
+) -> None:
+    names(desk, ["acme-root"], ["acme", "zeta"])
+    cores.tenants = []
+    desk.system.unreachable.add("us")
+    code, _, err = desk.run("kill", "acmee", "-o", "json")
+    assert (code, len(cores.held)) == (Exit.OK, 1)
+    warning = "no region that answers knows a tenant acmee; it is killed in case us does"
+    (said,) = [one for line in err.splitlines() if "warning" in (one := json.loads(line))]
+    assert said == {"warning": f"{warning}. Did you mean acme?", "silent": ["us"], "near": "acme"}
+    code, _, err = desk.run("kill", "quite-another", "-o", "table")
+    text = "no region that answers knows a tenant quite-another; it is killed in case us does"
+    assert text in err.splitlines()
+    code, _, err = desk.run("kill", "--link", "acme-rot", "-o", "table")
+    assert code == Exit.OK
+    assert "no region that answers knows a link acme-rot; it is killed in case us does" in err
+    assert "Did you mean acme-root?" in err
+    code, _, err = desk.run("kill", "acmee", "--dry-run", "-o", "table")
+    assert code == Exit.UNAVAILABLE
+    assert "no region that answers knows a tenant acmee" in err
+
+
+def test_a_known_name_is_killed_without_a_warning(desk: Desk, cores: Cores) -> None:
+    desk.system.unreachable.add("us")
+    code, _, err = desk.run("kill", "acme", "-o", "json")
+    assert code == Exit.OK
+    assert "warning" not in err
+
+
+def test_a_near_name_is_found_among_many_with_few_questions(desk: Desk, cores: Cores) -> None:
+    names(desk, [], [f"tenant-{number:05}" for number in range(4000)])
+    cores.tenants = []
+    code, _, err = desk.run("kill", "tenant-03210x", "-o", "json")
+    assert code == Exit.REFUSED
+    assert "did you mean tenant-03210?" in json.loads(err)["hint"]
+    asked = [one for core in desk.system.cores.values() for one in core.requests]
+    assert sum(one.noun == "tenant" for one in asked) <= 3
+
+
+def test_a_link_that_no_tenant_is_on_is_killed(desk: Desk, cores: Cores) -> None:
+    names(desk, ["acme-root", "acme-root-0", "spare"], ["acme"])
+    cores.tenants = []
+    for name in ("spare", "acme-root", "acme-root-0"):
+        code, _, err = desk.run("kill", "--link", name, "-o", "json")
+        assert code == Exit.OK, err
+        assert f"no tenant is on the link {name}" in err
+    assert len(cores.held) == 3
+    code, _, err = desk.run("kill", "--link", "spare", "--dry-run", "-o", "table")
+    assert code == Exit.OK
+    assert "no tenant is on the link spare" in err
+    for name in ("acme-roo", "spare0", "spar-"):
+        code, _, err = desk.run("kill", "--link", name, "-o", "json")
+        assert (code, json.loads(err)["error"]) == (Exit.REFUSED, "unknown_link")
+        assert f"no region has a link {name}" in json.loads(err)["detail"]
+    assert len(cores.held) == 3
 
 
 def test_a_dry_run_signs_no_hold(desk: Desk, cores: Cores) -> None:
@@ -1055,6 +1142,28 @@ def test_a_tenant_is_moved_by_the_next_revision_of_its_record(desk: Desk) -> Non
     moved = [desk.system.verifier.tenant(raw) for raw in got]
     assert {(one.link, one.revision, one.fence) for one in moved} == {("new", 4, "all")}
     assert len(got) == 2
+
+
+@pytest.mark.parametrize(
+    "command", [("tenant", "relink", "acme", "--link", "new"), ("service", "create", "acme", "crm")]
+)
+def test_a_region_of_a_tenant_that_the_context_lacks_is_not_left_out_silently(
+    desk: Desk, command: tuple[str, ...]
+) -> None:
+    got: list[bytes] = []
+    desk.system.everywhere("tenant", "find", lambda request, operator: row(revision=3))
+    desk.system.everywhere(command[0], "put", keep(got))
+    desk.system.forget("us")
+    code, out, err = desk.run(*command, "-o", "json")
+    assert (code, len(got)) == (Exit.PARTIAL, 1)
+    assert [(one["region"], one["result"]) for one in json.loads(out)] == [
+        ("eu", "ok"), ("us", "not_in_context"),
+    ]  # fmt: skip
+    said = json.loads(err)
+    assert said["detail"] == "us: a region of the tenant, not in this context"
+    assert "a context that has it" in said["hint"]
+    desk.system.cores["eu"].handlers[command[0], "put"] = unknown
+    assert desk.run(*command, "-o", "json")[0] == Exit.REFUSED
 
 
 def test_a_move_that_ended_early_goes_on_with_the_very_same_record(desk: Desk) -> None:

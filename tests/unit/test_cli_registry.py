@@ -49,6 +49,17 @@ class Desk:
         self.memory[request.region] = True
         return self.view(request.region)
 
+    def another_core(self) -> None:
+        """A second Core of ``eu`` is on the roster, and does not answer."""
+        extra = Instance(
+            instance="core-eu-2", role=Role.CORE, region="eu", public_key=b"k" * 32,
+            grants=[Grant(tenant="*", service="*")],
+        )  # fmt: skip
+        roster = self.system.roster
+        changed = roster.model_copy(update={"instances": [*roster.instances, extra]})
+        raw = encode(self.system.root.sign(Kind.ROSTER, changed))
+        (self.system.directory / "roster").write_bytes(raw)
+
     def run(self, *arguments: str, form: str = "json") -> tuple[int, Any, str]:
         self._capsys.readouterr()
         code = run(
@@ -84,14 +95,7 @@ def test_every_core_is_shown_with_what_it_knows(desk: Desk) -> None:
 
 def test_a_core_that_does_not_answer_is_named_and_no_other_one_speaks_for_it(desk: Desk) -> None:
     desk.memory["eu"] = True
-    extra = Instance(
-        instance="core-eu-2", role=Role.CORE, region="eu", public_key=b"k" * 32,
-        grants=[Grant(tenant="*", service="*")],
-    )  # fmt: skip
-    roster = desk.system.roster
-    changed = roster.model_copy(update={"instances": [*roster.instances, extra]})
-    raw = encode(desk.system.root.sign(Kind.ROSTER, changed))
-    (desk.system.directory / "roster").write_bytes(raw)
+    desk.another_core()
     code, rows, _ = desk.run("show", "--region", "eu")
     assert code == Exit.NOT_COMPLETE
     assert "nobody serves this" in rows[1]["error"]
@@ -144,4 +148,19 @@ def test_cores_that_differ_are_not_adopted_until_one_is_named(
     assert code == Exit.REFUSED
     assert "--core" in err
     assert desk.run("adopt", "--region", "eu", "--core", "core-eu", "--yes")[0] == Exit.OK
+    assert desk.adopted == [("alice", DIGEST)]
+
+
+def test_nothing_is_adopted_while_a_core_that_may_have_memory_does_not_answer(desk: Desk) -> None:
+    desk.another_core()
+    code, _, err = desk.run("adopt", "--region", "eu", "--yes", form="table")
+    assert code == Exit.UNAVAILABLE
+    assert "core-eu-2 does not answer and may have memory" in err
+    assert "start it, or name it with --without core-eu-2" in err
+    assert not desk.adopted
+    adopt = ("adopt", "--region", "eu", "--yes", "--without")
+    assert desk.run(*adopt, "core-us")[0] == Exit.USAGE
+    assert desk.run(*adopt, "core-eu", "--core", "core-eu")[0] == Exit.USAGE
+    assert not desk.adopted
+    assert desk.run(*adopt, "core-eu-2", "--without", "core-eu-2")[0] == Exit.OK
     assert desk.adopted == [("alice", DIGEST)]

@@ -93,16 +93,16 @@ class Desk:
         self.cores = Cores(self.system)
         self._capsys = capsys
 
-    def run(self, *arguments: str, key: bool = True) -> tuple[int, Any, str]:
+    def run(self, *arguments: str, key: bool = True, form: str = "json") -> tuple[int, Any, str]:
         self._capsys.readouterr()
         more = ("--key", str(self.system.directory / "root.key")) if key else ()
         code = run(
-            [*arguments, *more, "--context", str(self.system.context_file), "-o", "json"],
+            [*arguments, *more, "--context", str(self.system.context_file), "-o", form],
             self.system.open,
             self.system.clock.around(),
         )
         out, err = self._capsys.readouterr()
-        return code, json.loads(out) if out else None, err
+        return code, json.loads(out) if out and form == "json" else None, err
 
     @property
     def kept(self) -> Roster:
@@ -284,6 +284,46 @@ def test_where_a_roster_was_brought_is_the_result(desk: Desk) -> None:
     assert code == Exit.PARTIAL
     assert [one["result"] for one in said["regions"]] == ["stored", "forbidden"]
     assert "not the next one" in err
+
+
+LACKS = "us: on the roster, not in this context"
+
+
+def test_a_region_that_the_context_lacks_has_no_roster_brought(desk: Desk, tmp_path: Path) -> None:
+    desk.system.forget("us")
+    file = tmp_path / "next"
+    file.write_bytes((desk.system.directory / "roster").read_bytes())
+    code, said, err = desk.run("roster", "put", str(file), key=False)
+    assert code == Exit.PARTIAL
+    assert [(one["region"], one["result"]) for one in said["regions"]] == [
+        ("eu", "stored"), ("us", "not_in_context"),
+    ]  # fmt: skip
+    assert said["regions"][1]["detail"] == "on the roster, not in this context"
+    assert json.loads(err.splitlines()[0])["error"] == "on the roster, not in this context"
+    code, said, err = desk.run("roster", "show", key=False)
+    assert code == Exit.NOT_COMPLETE
+    assert said["regions"] == {"eu": "has it", "us": "on the roster, not in this context"}
+    desk.system.cores["eu"].down = True
+    assert desk.run("roster", "show", key=False)[0] == Exit.UNAVAILABLE
+
+
+def test_a_region_that_the_context_lacks_is_told_to_people(desk: Desk, tmp_path: Path) -> None:
+    desk.system.forget("us")
+    file = str(desk.system.directory / "roster")
+    assert LACKS in desk.run("roster", "put", file, key=False, form="table")[2]
+    assert LACKS in desk.run("roster", "show", key=False, form="table")[2]
+
+
+def test_nobody_is_retired_without_the_word_of_a_region_that_the_context_lacks(desk: Desk) -> None:
+    desk.system.forget("us")
+    code, _, err = desk.run("roster", "retire", "bob")
+    assert code == Exit.UNAVAILABLE
+    assert "us does not say what it has: on the roster, not in this context" in err
+    assert not desk.cores.put
+    assert desk.run("roster", "retire", "bob", "--without", "nowhere")[0] == Exit.USAGE
+    code, said, _ = desk.run("roster", "retire", "bob", "--without", "us")
+    assert (code, list(desk.cores.put)) == (Exit.OK, ["eu"])
+    assert [one["result"] for one in said["regions"]] == ["stored", "not_in_context"]
 
 
 def test_a_silent_region_stops_it_unless_that_is_accepted(desk: Desk) -> None:

@@ -63,7 +63,7 @@ from kcm_trust.verify import Untrusted, Verifier
 
 from kcm.context import ClientContext
 from kcm.errors import ServiceError, UntrustedReply, error_for
-from kcm.pages import OnPage, Page, follow, silent
+from kcm.pages import OnPage, Page, follow, just_before, silent
 from kcm.repeat import repeated
 from kcm.transport import Opener, Transport, open_nats
 from kcm.wire import Surroundings, ask_once, attempt_s, pause, read_reply
@@ -144,26 +144,44 @@ class Admin:
         return await self.ask(region, "hold", "put", put, HoldStatus, deadline_s=deadline_s)
 
     async def tenants(
-        self, region: str, *, limit: int | None = None, on_page: OnPage = silent
+        self, region: str, *, limit: int | None = None, on_page: OnPage = silent, after: str = ""
     ) -> tuple[list[TenantRow], int]:
-        """All tenants of a region by name, or the first ``limit``, and how many there are."""
+        """All tenants of a region behind ``after`` by name, or the first ``limit`` of them.
+
+        And how many the region has.
+        """
 
         async def ask(after: str, rows: int) -> Page[TenantRow]:
             query = TenantListQuery(after=after, limit=rows)
             page = await self.ask(region, "tenant", "list", query, TenantPage)
             return Page(page.tenants, page.more, page.total)
 
-        return await follow(ask, lambda row: row.tenant, "", limit, on_page)
+        return await follow(ask, lambda row: row.tenant, after, limit, on_page)
 
-    async def links(self, region: str) -> list[LinkRow]:
-        """All links of a region by name, whether a tenant is on them or not."""
+    async def links(
+        self,
+        region: str,
+        *,
+        limit: int | None = None,
+        after: str = "",
+        deadline_s: float = ADMIN_S,
+    ) -> list[LinkRow]:
+        """All links of a region behind ``after`` by name, or the first ``limit`` of them.
+
+        Whether a tenant is on them or not.
+        """
 
         async def ask(after: str, rows: int) -> Page[LinkRow]:
             query = LinkListQuery(after=after, limit=rows)
-            page = await self.ask(region, "link", "list", query, LinkPage)
+            page = await self.ask(region, "link", "list", query, LinkPage, deadline_s=deadline_s)
             return Page(page.links, page.more, page.total)
 
-        return (await follow(ask, lambda row: row.link, ""))[0]
+        return (await follow(ask, lambda row: row.link, after, limit))[0]
+
+    async def has_link(self, region: str, name: str, *, deadline_s: float = ADMIN_S) -> bool:
+        """Whether a region has a link of this name; one row is read."""
+        rows = await self.links(region, limit=1, after=just_before(name), deadline_s=deadline_s)
+        return [row.link for row in rows] == [name]
 
     async def key_use(self, region: str, core: str, *, deadline_s: float = ADMIN_S) -> KeyUse:
         """How many root keys one Core of a region has in use: each has its own count."""

@@ -30,9 +30,22 @@ class Page(Generic[R]):
     total: int = 0
 
 
+def just_before(name: str) -> str:
+    """Where a page begins whose first row is this name, when there is one.
+
+    Names have at most 63 characters of -, 0-9 and a-z, in this order.
+    """
+    alphabet = "-0123456789abcdefghijklmnopqrstuvwxyz"
+    rest, last = name[:-1], alphabet.index(name[-1])
+    return rest if last == 0 else (rest + alphabet[last - 1]).ljust(NAME_MAX, alphabet[-1])
+
+
 def silent(done: int, total: int) -> None:
     """An ``OnPage`` that tells nobody."""
 
+
+NAME_MAX: Final = 63
+"""Characters of a name."""
 
 ROWS: Final = limits.PAGE_ROWS_MAX
 """Rows asked for at once."""

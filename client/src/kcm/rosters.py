@@ -76,6 +76,12 @@ async def highest(admin: Admin, regions: Sequence[str]) -> tuple[bytes, Roster]:
     return raw, known
 
 
+def lacked(context: ClientContext, known: Roster) -> list[str]:
+    """Regions where somebody on the roster acts, and that the context does not have."""
+    regions = {one.region for one in known.instances if one.retired is None}
+    return sorted(regions - set(context.regions))
+
+
 async def collect(admin: Admin, regions: Sequence[str], name: str) -> Collected:
     """Ask every region what it has in force of somebody."""
     found: dict[bytes, Found] = {}

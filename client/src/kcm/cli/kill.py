@@ -12,6 +12,7 @@ from kcm.cli.names import NAME
 from kcm.cli.output import emit, note
 from kcm.cli.problems import Problem, explain, together
 from kcm.cli.settings import Settings, common, first_region_option, run_async
+from kcm.cli.targets import check, look, warn
 from kcm.cli.watching import TELL_S, follow
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
     from kcm_schemas.admin import BlastRadius, HoldStatus
 
-    from kcm.admin import Admin
     from kcm.errors import ServiceError
     from kcm.kills import Kills, NewHold
 
@@ -88,17 +88,15 @@ async def _dry_run(
     settings: Settings, region: str | None, scope: Literal["tenant", "link"], target: str
 ) -> int:
     async with settings.kills(region) as (admin, regions, _):
-        found = await _previews(admin, regions, scope, target, DRY_RUN_S)
-    reached = {place: entry for place, entry in found.items() if not isinstance(entry, Exception)}
-    failed = {
-        place: explain(entry) for place, entry in found.items() if isinstance(entry, Exception)
-    }
+        known = await look(admin, regions, scope, target, DRY_RUN_S)
+        reached = known.reached
+        await check(admin, known)
+        await warn(settings, admin, known, dry_run=True)
+    failed = {place: explain(error) for place, error in known.failed.items()}
     for report in together(failed):
         note(settings, report.detail, regions=report.regions, error=report.code)
     if not reached:
-        raise next(entry for entry in found.values() if isinstance(entry, Exception))
-    if len(reached) == len(found) and not any(entry.tenants for entry in reached.values()):
-        raise _unknown(scope, target)
+        raise next(iter(known.failed.values()))
     for place, silent in _without_boots(reached).items():
         text = f"{place}: {silent} does not say which instances it has; they are reached, too"
         note(settings, text, region=place, silent=silent)
@@ -117,7 +115,7 @@ async def _dry_run(
             for place, entry in reached.items()
         ),
     )
-    return Exit.OK if len(reached) == len(found) else Exit.UNAVAILABLE
+    return Exit.UNAVAILABLE if failed else Exit.OK
 
 
 def _without_boots(reached: Mapping[str, BlastRadius]) -> dict[str, str]:
@@ -135,30 +133,6 @@ def _names(radius: BlastRadius) -> str:
     return " ".join(radius.tenants) + (f" and {rest} more" if rest else "") or "-"
 
 
-async def _previews(
-    admin: Admin,
-    regions: list[str],
-    scope: Literal["tenant", "link"],
-    target: str,
-    within_s: float,
-) -> dict[str, BlastRadius | Exception]:
-    """What each region says that a hold would reach, or why it says nothing."""
-    import asyncio
-
-    from kcm.errors import Unavailable
-
-    async def one(region: str) -> BlastRadius | Exception:
-        try:
-            async with asyncio.timeout(within_s):
-                return await admin.preview(region, scope, target, deadline_s=within_s)
-        except TimeoutError:
-            return Unavailable("no answer in time")
-        except Exception as error:  # noqa: BLE001 - each region has a result of its own
-            return error
-
-    return dict(zip(regions, await asyncio.gather(*map(one, regions)), strict=True))
-
-
 async def _kill(
     settings: Settings,
     region: str | None,
@@ -167,16 +141,21 @@ async def _kill(
     reason: str,
     timeout: float,  # noqa: ASYNC109 - of the whole command, not of one call
 ) -> int:
+    import asyncio
+
     async with settings.kills(region) as (admin, regions, kills):
         until = settings.around.until(timeout)
-        known = await _previews(admin, regions, scope, target, PREVIEW_S)
-        if all(not isinstance(entry, Exception) and not entry.tenants for entry in known.values()):
-            # A mistyped name would be "complete" at once, and the tenant alive.
-            raise _unknown(scope, target)
+        known = await look(admin, regions, scope, target, PREVIEW_S)
+        await check(admin, known)
         hold = kills.make(scope, target, reason)
         # Told before it is sent: whoever loses the terminal now can still find and lift it.
         note(settings, f"placing hold {hold.id.hex()} on {scope} {target}", hold_id=hold.id)
-        placed = await place(settings, kills, hold, until)
+        # Beside it: a suggestion may take a second, and no kill waits for it.
+        warning = asyncio.create_task(warn(settings, admin, known, dry_run=False))
+        try:
+            placed = await place(settings, kills, hold, until)
+        finally:
+            await warning
         return await follow(settings, kills.watch(hold.id, until), hold.id, placed=placed)
 
 
@@ -247,15 +226,3 @@ async def _found(settings: Settings, kills: Kills, hold: NewHold) -> HoldStatus 
     except ServiceError:
         return None
     return status if any(one.durable_at for one in status.regions) else None
-
-
-def _unknown(scope: str, target: str) -> Problem:
-    from kcm_schemas.names import is_name
-
-    name = target if is_name(target) else "of this name"
-    if scope == "tenant":
-        code, text, command = "unknown_tenant", f"no region has a tenant {name}", "kcm tenant list"
-    else:
-        code, text = "unknown_link", f"no region has a tenant on the link {name}"
-        command = "kcm l1 list"
-    return Problem(Exit.REFUSED, code, text, f"nothing was changed; `{command}` shows the names")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -66,22 +66,33 @@ def show(settings: Settings, region: str | None) -> int:
 @registry.command("adopt")
 @click.option("--region", metavar="REGION", required=True, help="The region whose Cores adopt.")
 @click.option("--core", metavar="CORE", help="Adopt what this Core knows, where Cores differ.")
+@click.option(
+    "--without",
+    multiple=True,
+    metavar="CORE",
+    help="Do not wait for the word of this Core: its disk is lost (repeatable).",
+)
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @common
-def adopt(settings: Settings, region: str, core: str | None, *, yes: bool) -> int:
+def adopt(
+    settings: Settings, region: str, core: str | None, without: tuple[str, ...], *, yes: bool
+) -> int:
     """Let a region's Cores serve the registry that they know.
 
     Only where no Core of the region has memory: the disks of all of them are new, or the region was
     restored. A record that is missing or older here than it once was serves the wrong tenants, by
     the wrong keys. Compare the numbers with what you know; restore the second key store first.
 
+    A Core that does not answer may have memory. Start it, or name it with --without.
+
     \b
-    Example:
+    Examples:
       kcm registry adopt --region eu-de
+      kcm registry adopt --region eu-de --without core-eu-de-2
     """  # noqa: D301 - click wants the control character
     rows = run_async(_look(settings, [region]))
     _tell(settings, rows)
-    chosen = _choose(rows, region, core)
+    chosen = _choose(rows, region, core, without)
     if chosen is None:
         note(settings, "every Core that answers has memory: there is nothing to adopt")
         return Exit.OK
@@ -165,25 +176,43 @@ async def _adopt(settings: Settings, region: str, chosen: RegistryView) -> Regis
         await admin.close()
 
 
-def _choose(rows: list[_Row], region: str, core: str | None) -> RegistryView | None:
+def _choose(
+    rows: list[_Row], region: str, core: str | None, without: Sequence[str]
+) -> RegistryView | None:
     """The view that is to be adopted; ``None`` when every Core that answers has memory."""
+    for name in (*without, *([] if core is None else [core])):
+        if name not in [row.core for row in rows]:
+            raise Problem(Exit.USAGE, "usage", f"region {region} has no Core {name} that acts")
+    if core in without:
+        raise Problem(Exit.USAGE, "usage", f"{core} is named with --core and with --without")
     views = [row.view for row in rows if row.view is not None]
-    if core is not None and core not in [row.core for row in rows]:
-        raise Problem(Exit.USAGE, "usage", f"region {region} has no Core {core} that acts")
     if not views:
         raise Problem(
             Exit.UNAVAILABLE, "unavailable", f"no Core of region {region} answers",
             "start one, and look with `kcm registry show`",
         )  # fmt: skip
-    without = [view for view in views if not view.memory and core in (None, view.core)]
-    if len({view.digest for view in without}) > 1:
+    if all(view.memory for view in views):
+        return None
+    if silent := [row.core for row in rows if row.view is None and row.core not in without]:
+        raise _silent(silent)
+    empty = [view for view in views if not view.memory and core in (None, view.core)]
+    if len({view.digest for view in empty}) > 1:
         raise Problem(
             Exit.REFUSED, "conflict", f"the Cores of region {region} do not know the same",
             "look again in a moment, or name the one that is right with --core",
         )  # fmt: skip
-    if core is not None and core not in [view.core for view in views]:
-        raise Problem(Exit.UNAVAILABLE, "unavailable", f"{core} does not answer", "start it")
-    return without[0] if without else None
+    return empty[0] if empty else None
+
+
+def _silent(cores: Sequence[str]) -> Problem:
+    """Cores that may remember what nobody else knows."""
+    one = len(cores) == 1
+    verb, it = ("does not answer", "it") if one else ("do not answer", "them")
+    options = " ".join(f"--without {core}" for core in cores)
+    return Problem(
+        Exit.UNAVAILABLE, "unavailable", f"{', '.join(cores)} {verb} and may have memory",
+        f"start {it}, or name {it} with {options}",
+    )  # fmt: skip
 
 
 def _refused(error: ServiceError, region: str) -> Problem:

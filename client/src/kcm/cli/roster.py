@@ -30,6 +30,9 @@ Rows = list[dict[str, str]]
 BROUGHT: Final = ("region", "result", "detail")
 """Of the table that says which regions have a roster."""
 
+LACKED: Final = "on the roster, not in this context"
+"""Of a region that cannot be asked: the context does not say where it is."""
+
 ROOT_KEY: Final = Path("keys") / "root"
 """Where a development system keeps the root's key, beside its context file."""
 
@@ -48,7 +51,7 @@ def show(settings: Settings) -> int:
     """Show who is on the roster, and which regions have it.
 
     It is the highest one of the context and of all regions. Exit code 6 when a region has an older
-    one or does not answer, 5 when none answers.
+    one, does not answer or is not in this context, 5 when none answers.
     """
     return run_async(_show(settings))
 
@@ -143,7 +146,7 @@ async def _show(settings: Settings) -> int:
     from kcm_trust.rosters import entries
 
     from kcm.errors import ServiceError
-    from kcm.rosters import highest
+    from kcm.rosters import highest, lacked
 
     context = settings.context()
     admin = settings.admin(context)
@@ -160,15 +163,20 @@ async def _show(settings: Settings) -> int:
                 states[region] = "has it" if view.roster == raw else "has an older one"
     finally:
         await admin.close()
+    silent = set(states.values()) == {"unavailable"}
+    missing = lacked(context, known)
+    states |= dict.fromkeys(missing, LACKED)
     shown = {"version": known.version, "issued_ms": known.issued_ms, "regions": states}
     people = [_row(one) for one in entries(known)]
     columns = ("name", "what", "region", "state", "lasting")
     value = shown | {"entries": [dict(zip(columns, row, strict=True)) for row in people]}
     emit(settings, value, columns, people)
     if not settings.json:
-        where = ", ".join(f"{region} {state}" for region, state in states.items())
+        where = ", ".join(f"{region} {states[region]}" for region in regions)
         note(settings, f"version {known.version} of {moment(known.issued_ms)}: {where}")
-    if set(states.values()) == {"unavailable"}:
+        for region in missing:
+            note(settings, f"{region}: {LACKED}")
+    if silent:
         return Exit.UNAVAILABLE
     return Exit.OK if set(states.values()) == {"has it"} else Exit.NOT_COMPLETE
 
@@ -188,7 +196,7 @@ def _row(entry: Instance | Operator) -> tuple[str, str, str, str, int]:
 async def _put(settings: Settings, file: Path, raw: bytes) -> int:
     from kcm_trust.verify import Untrusted
 
-    from kcm.rosters import lacking, read_lists
+    from kcm.rosters import lacked, lacking, read_lists
 
     context = settings.context()
     try:
@@ -208,7 +216,8 @@ async def _put(settings: Settings, file: Path, raw: bytes) -> int:
         emit(settings, value, BROUGHT, [tuple(row.values()) for row in rows])
 
     try:
-        return await _bring(settings, admin, raw, read_lists(file, new), (), told)
+        target = _Target((), lacked(context, new))
+        return await _bring(settings, admin, raw, read_lists(file, new), target, told)
     finally:
         await admin.close()
 
@@ -219,14 +228,13 @@ async def _retire(settings: Settings, wanted: _Wanted) -> int:
     from kcm_trust.lasting import Lasting
 
     from kcm.cli.darkening import darkened
-    from kcm.rosters import Refused, choose, collect, highest, read_lists, write
+    from kcm.rosters import Refused, choose, collect, highest, lacked, read_lists, write
     from kcm.rosters import retire as next_roster
 
     context = settings.context()
-    for region in wanted.without:
-        context.region(region)
     admin = settings.admin(context)
     try:
+        _check_regions(admin, wanted.without)
         if admin.identity.name == wanted.name:
             raise Problem(
                 Exit.REFUSED, "forbidden", "you cannot retire yourself", "ask another operator to"
@@ -235,9 +243,12 @@ async def _retire(settings: Settings, wanted: _Wanted) -> int:
         _, known = await highest(admin, regions)
         # Before anybody is asked what they signed: a Core does not know either who this is.
         next_roster(known, wanted.name, Lasting(), known.issued_ms)
+        missing = lacked(context, known)
+        if unheard := [one for one in missing if one not in wanted.without]:
+            raise _silent(unheard, LACKED)
         collected = await collect(admin, regions, wanted.name)
         if collected.silent:
-            raise _silent(collected.silent)
+            raise _silent(list(collected.silent), str(next(iter(collected.silent.values()))))
         found = choose(collected.found, wanted.before_ms, wanted.leave_out)
         lasting = Lasting(one.digest for one in found if one.lasts)
         new = next_roster(known, wanted.name, lasting, settings.around.clock.unix_ms())
@@ -261,7 +272,7 @@ async def _retire(settings: Settings, wanted: _Wanted) -> int:
             else:
                 emit(settings, rows, BROUGHT, [tuple(row.values()) for row in rows])
 
-        return await _bring(settings, admin, raw, lists, wanted.without, told)
+        return await _bring(settings, admin, raw, lists, _Target(wanted.without, missing), told)
     except Refused as error:
         hint = "`kcm roster show` has the names; --dry-run shows statements as they are called"
         raise Problem(Exit.REFUSED, "refused", f"{wanted.name}: {error}", hint) from None
@@ -269,13 +280,24 @@ async def _retire(settings: Settings, wanted: _Wanted) -> int:
         await admin.close()
 
 
-def _silent(silent: Mapping[str, ServiceError]) -> Problem:
+def _check_regions(admin: Admin, names: Sequence[str]) -> None:
+    """Refuse a region that is neither in the context nor on the roster."""
+    from kcm.rosters import lacked
+
+    others = lacked(admin.context, admin.verifier.roster)
+    for name in names:
+        if name not in others:
+            admin.context.region(name)
+
+
+def _silent(silent: Sequence[str], why: str) -> Problem:
     names = ", ".join(sorted(silent))
+    again = "use a context that has it" if why == LACKED else "try again"
     return Problem(
         Exit.UNAVAILABLE,
         "unavailable",
-        f"region {names} does not say what it has: {next(iter(silent.values()))}",
-        "what only it has would go dark: try again, or accept that with --without REGION",
+        f"region {names} does not say what it has: {why}",
+        f"what only it has would go dark: {again}, or accept that with --without REGION",
     )
 
 
@@ -346,12 +368,19 @@ def _brought(region: str, error: ServiceError | None) -> dict[str, str]:
     return {"region": region, "result": error.code.value, "detail": error.detail}
 
 
+class _Target:
+    """Regions that need not have a roster, and those that the context lacks."""
+
+    def __init__(self, without: Sequence[str], lacked: Sequence[str]) -> None:
+        self.without, self.lacked = without, lacked
+
+
 async def _bring(
     settings: Settings,
     admin: Admin,
     raw: bytes,
     lists: Mapping[str, Lasting],
-    without: Sequence[str],
+    target: _Target,
     told: Callable[[Rows], None],
 ) -> int:
     """Give it to every region; ``told`` gets what came of that, whatever fails afterwards."""
@@ -360,19 +389,29 @@ async def _bring(
     context = admin.context
     results = await put_everywhere(admin, context.in_order(None), raw, lists)
     done = [region for region, error in results.items() if error is None]
-    told([_brought(region, error) for region, error in results.items()])
+    told(
+        [_brought(region, error) for region, error in results.items()]
+        + [
+            {"region": region, "result": "not_in_context", "detail": LACKED}
+            for region in target.lacked
+        ]
+    )
     if done:
         keep(context, raw, lists)
     for said, regions in _by_answer(results).items():
         note(settings, f"{', '.join(regions)}: {said}", regions=regions, error=said)
+    for region in target.lacked:
+        note(settings, f"{region}: {LACKED}", regions=[region], error=LACKED)
     if not done:
         return (
             Exit.REFUSED
             if not any(e.retryable for e in results.values() if e)
             else (Exit.UNAVAILABLE)
         )
-    missing = [region for region in results if region not in done and region not in without]
-    if missing:
+    if [region for region in results if region not in done and region not in target.without]:
         note(settings, "`kcm roster put FILE` with the context's roster brings it there")
+        return Exit.PARTIAL
+    if [region for region in target.lacked if region not in target.without]:
+        note(settings, "`kcm roster put FILE` with a context that has the region brings it there")
         return Exit.PARTIAL
     return Exit.OK

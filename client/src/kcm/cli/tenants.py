@@ -122,6 +122,8 @@ async def _taken(
 def relink(settings: Settings, name: str, link_name: str) -> int:
     """Move a tenant to another root key, in all of its regions.
 
+    Exit code 4 when this context lacks one of them: it still has the old key there.
+
     Only the outer layer of its root is made anew: the old key opens it, the new one wraps it. Until
     a region has the new record the old key opens it there, from then on only the new one does. If
     it ends early, give the same command again.
@@ -136,7 +138,7 @@ def relink(settings: Settings, name: str, link_name: str) -> int:
         view = await _anywhere(admin, context, name)
         served = [region for region in view.regions if region in context.regions]
         found.extend([await admin.find(region, name) for region in served])
-        return served
+        return view.regions
 
     async def put(admin: Admin, region: str) -> None:
         view = found[0]
@@ -174,8 +176,7 @@ def create_service(
         await admin.put(region, "service", raw)
 
     async def choose(admin: Admin, context: ClientContext) -> list[str]:
-        found = await _anywhere(admin, context, tenant_name)
-        return [region for region in found.regions if region in context.regions]
+        return (await _anywhere(admin, context, tenant_name)).regions
 
     return _everywhere(settings, regions, put, {"tenant": tenant_name, "service": name}, choose)
 
@@ -308,6 +309,13 @@ async def _anywhere(admin: Admin, context: ClientContext, name: str) -> TenantRo
 
 
 Choose = Callable[["Admin", "ClientContext"], Awaitable[Sequence[str]]]
+"""Chooses the regions, those that the context lacks among them."""
+
+LACKED: Final = Report(
+    Exit.PARTIAL, "not_in_context", "a region of the tenant, not in this context",
+    "the same command with a context that has it",
+)  # fmt: skip
+"""What comes of a region that the context does not know how to reach."""
 
 
 def _everywhere(
@@ -343,6 +351,8 @@ async def _put_everywhere(
     admin = settings.admin(context)
 
     async def one(region: str) -> Report:
+        if region not in context.regions:
+            return LACKED
         try:
             await put(admin, region)
         except Exception as error:  # noqa: BLE001 - each region has a result of its own

@@ -1,0 +1,126 @@
+"""What the regions know of the target of a kill: whom it reaches, and whether the name exists."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from kcm.cli.exits import Exit
+from kcm.cli.near import near
+from kcm.cli.output import note
+from kcm.cli.problems import Problem
+
+if TYPE_CHECKING:
+    from kcm_schemas.admin import BlastRadius
+
+    from kcm.admin import Admin
+    from kcm.cli.settings import Settings
+
+Scope = Literal["tenant", "link"]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A name, and what each region says of it.
+
+    ``found`` has what a hold would reach by region, or why the region does not say; ``linked`` is
+    whether a region has the link; ``silent`` are the regions that do not say whether they know it.
+    """
+
+    scope: Scope
+    name: str
+    found: Mapping[str, BlastRadius | Exception]
+    linked: bool
+    silent: Sequence[str]
+
+    @property
+    def reached(self) -> dict[str, BlastRadius]:
+        """What a hold would reach, of the regions that say so."""
+        return {
+            place: one for place, one in self.found.items() if not isinstance(one, Exception)
+        }  # fmt: skip
+
+    @property
+    def failed(self) -> dict[str, Exception]:
+        """Why the other regions do not say so."""
+        return {place: one for place, one in self.found.items() if isinstance(one, Exception)}
+
+    @property
+    def empty(self) -> bool:
+        """Whether no region that answers has a tenant that it would reach."""
+        return not any(one.tenants for one in self.reached.values())
+
+    @property
+    def unknown(self) -> bool:
+        """Whether no region that answers knows the name."""
+        return self.empty and not self.linked
+
+
+async def look(
+    admin: Admin, regions: Sequence[str], scope: Scope, name: str, within_s: float
+) -> Target:
+    """Ask every region at once what a hold would reach, and of a link without tenants if it is."""
+    import asyncio
+
+    from kcm.errors import Unavailable
+
+    async def one(region: str) -> tuple[BlastRadius | Exception, bool | None]:
+        radius: BlastRadius | None = None
+        try:
+            async with asyncio.timeout(within_s):
+                radius = await admin.preview(region, scope, name, deadline_s=within_s)
+                if scope == "tenant" or radius.tenants:
+                    return radius, bool(radius.tenants)
+                return radius, await admin.has_link(region, name, deadline_s=within_s)
+        except TimeoutError:
+            return radius or Unavailable("no answer in time"), None
+        except Exception as error:  # noqa: BLE001 - each region has a result of its own
+            return radius or error, None
+
+    said = dict(zip(regions, await asyncio.gather(*map(one, regions)), strict=True))
+    return Target(
+        scope,
+        name,
+        {region: found for region, (found, _) in said.items()},
+        scope == "link" and any(known for _, known in said.values()),
+        [region for region, (_, known) in said.items() if known is None],
+    )
+
+
+async def check(admin: Admin, target: Target) -> None:
+    """Refuse a name that every region says it does not know.
+
+    A mistyped name would be "complete" at once, and the tenant alive.
+    """
+    if not target.unknown or target.silent:
+        return
+    what = "a tenant" if target.scope == "tenant" else "a link"
+    command = "kcm tenant list" if target.scope == "tenant" else "kcm l1 list"
+    other = await near(admin, list(target.reached), target.scope, target.name)
+    meant = f"; did you mean {other}?" if other else ""
+    raise Problem(
+        Exit.REFUSED, f"unknown_{target.scope}", f"no region has {what} {target.name}",
+        f"nothing was changed; `{command}` shows the names{meant}",
+    )  # fmt: skip
+
+
+async def warn(settings: Settings, admin: Admin, target: Target, *, dry_run: bool) -> None:
+    """Say when nobody is known whom it reaches: the name may be mistyped."""
+    if not target.empty:
+        return
+    if target.linked:
+        where = " in a region that answers" if target.silent else ""
+        text = f"no tenant is on the link {target.name}{where}"
+        note(settings, text, warning=text)
+        return
+    if not target.reached:
+        return  # nobody said anything; that is told by who places the hold
+    text = f"no region that answers knows a {target.scope} {target.name}"
+    if not dry_run:
+        does = "does" if len(target.silent) == 1 else "do"
+        text += f"; it is killed in case {', '.join(target.silent)} {does}"
+    other = await near(admin, list(target.reached), target.scope, target.name)
+    if other:
+        text += f". Did you mean {other}?"
+    note(settings, text, warning=text, silent=target.silent, near=other or None)
