@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from kcm_bus.answers import CONFLICTS, NO_MESSAGE
 from kcm_bus.stores import Stores
 from nats.js import errors as js_errors
-from nats.js.api import PubAck, RawStreamMsg
+from nats.js.api import PubAck, RawStreamMsg, StreamConfig, StreamInfo, StreamState
 
 
 class Clock:
@@ -66,6 +66,11 @@ class Stream:
             raise js_errors.NotFoundError(code=404, err_code=NO_MESSAGE)
         sequence, data = self.stored[subject]
         return RawStreamMsg(subject=subject, seq=sequence, data=data)
+
+    async def stream_info(self, stream: str) -> StreamInfo:
+        await self.before("info", stream)
+        state = StreamState(len(self.stored), 0, 0, self.sequence, 0)
+        return StreamInfo(StreamConfig(), state)
 
     async def publish(
         self, subject: str, body: bytes, headers: dict[str, str] | None = None

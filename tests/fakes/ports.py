@@ -360,6 +360,9 @@ class FakeMessages:
     async def subscribe(self, subject: str, callback: OnArrival, queue: str = "") -> None:
         self.subscriptions.append(_Subscription(self, subject, callback, queue))
 
+    async def unsubscribe(self, subject: str) -> None:
+        self.subscriptions = [one for one in self.subscriptions if one.subject != subject]
+
     async def publish(self, subject: str, body: bytes, reply: str = "") -> None:
         self._check(body)
         await asyncio.sleep(0)

@@ -114,6 +114,14 @@ class SimConnection:
         self._check()
         self.network.subscriptions.append(Subscription(self, subject, callback, queue))
 
+    async def unsubscribe(self, subject: str) -> None:
+        """As the port says."""
+        self.network.subscriptions[:] = [
+            one
+            for one in self.network.subscriptions
+            if one.owner is not self or one.pattern != subject
+        ]
+
     async def publish(self, subject: str, body: bytes, reply: str = "") -> None:
         """As the port says."""
         self._check(body)

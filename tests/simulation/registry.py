@@ -89,6 +89,8 @@ class FloorsDisk:
     known: dict[Key, Floor] = field(default_factory=dict)
     there: bool = True
     """Whether there is a file: a new disk has none."""
+    used: bool = False
+    """Whether a record was accepted, or is being accepted."""
 
 
 class SimFloors:
@@ -101,6 +103,19 @@ class SimFloors:
     def fresh(self) -> bool:
         """Whether there is no file."""
         return not self._disk.there
+
+    @property
+    def unused(self) -> bool:
+        """Whether nothing was there, and nothing was accepted since."""
+        return self._disk.there and not self._disk.known and not self._disk.used
+
+    def use(self) -> None:
+        """A record is accepted now."""
+        self._disk.used = True
+
+    def forget(self) -> None:
+        """Remove it."""
+        self._disk.known, self._disk.there, self._disk.used = {}, False, False
 
     def begin(self, floors: Iterable[tuple[Key, Floor]]) -> None:
         """Make it."""
@@ -152,6 +167,7 @@ class _Message:
 @dataclass(frozen=True, slots=True)
 class _State:
     messages: int
+    last_seq: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +216,7 @@ class SimBucket:
     async def stream_info(self, _: str) -> _Information:
         """How many messages it has."""
         await self._log.last("")
-        return _Information(_State(len(self._stream.entries())))
+        return _Information(_State(len(self._stream.entries()), self._stream.sequence))
 
 
 def feed_of(instance: Instance, bucket: Bucket) -> RegistryFeed:

@@ -219,6 +219,7 @@ class Core:
         floors = Floors(world.state / f"{name}-floors")
         if remembers and floors.fresh:
             floors.begin([])
+            floors.use()
         self.memory = RegistryMemory(
             floors=floors, registry=self.registry, lease=self.knowledge.registry, emit=self._emit
         )

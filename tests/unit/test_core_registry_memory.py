@@ -326,6 +326,96 @@ async def test_a_region_does_not_begin_over_a_question_that_never_left(world, mo
     core.keeper.close()
 
 
+def hide(world):
+    """Machines and bucket are new, and the second store is not mounted; returns where it is."""
+    for subject in [one for one in world.bus.stream.stored if one.startswith(BUCKET)]:
+        del world.bus.stream.stored[subject]
+    world.bus.stream.sequence = 0
+    hidden = world.directory.with_name("hidden")
+    world.directory.rename(hidden)
+    world.directory.mkdir()
+    return hidden
+
+
+def mount(world, hidden):
+    shutil.rmtree(world.directory)
+    hidden.rename(world.directory)
+
+
+async def begun(world):
+    core = await fresh(world)
+    await core.joining.start()
+    assert core.memory.has
+    assert emitted(core, "registry.begun")
+    return core
+
+
+async def is_dark(world, core, caplog):
+    await until(lambda: not core.memory.has and not core.region_bus.subscriptions)
+    assert served(core) == (Code.UNAVAILABLE, NO_MEMORY)
+    assert not floors_of(world).exists()
+    assert "not there at the start" in caplog.text
+    assert emitted(core, "registry.forgotten")
+    assert await put(core, LINK) is Code.UNAVAILABLE
+
+
+async def test_a_region_that_began_before_its_second_store_was_there_goes_dark(world, caplog):
+    (await kept(world)).keeper.close()
+    hidden = hide(world)
+    core = await begun(world)
+    mount(world, hidden)
+    core.keeper.compare()
+    await is_dark(world, core, caplog)
+    await until(lambda: core.registry.tenant("acme") is not None)
+    assert served(core) == (Code.UNAVAILABLE, NO_MEMORY)
+    assert not [
+        one for one in world.bus.stream.stored if one.startswith(BUCKET)
+    ]  # and nothing of it is given to the others
+    await until(lambda: core.joining.waits.startswith("no Core of the region"))
+    assert (await adopt(core, core.memory.digest))[0] is Code.OK
+    assert served(core) == (Code.OK, "")
+    core.joining.close()
+    core.keeper.close()
+
+
+async def test_it_goes_dark_at_its_next_start_too_and_before_its_first_record(world, caplog):
+    (await kept(world)).keeper.close()
+    hidden = hide(world)
+    core = await begun(world)
+    core.keeper.close()
+    core.joining.close()
+    core = await fresh(world)
+    await core.joining.start()
+    assert core.memory.has
+    mount(world, hidden)
+    assert await put(core, NEWER.model_copy(update={"tenant": "bank"})) is not Code.OK
+    core.keeper.compare()
+    await is_dark(world, core, caplog)
+    core.joining.close()
+    core.keeper.close()
+
+
+async def test_what_a_region_accepts_itself_is_no_reason_to_go_dark(world):
+    core = await begun(world)
+    assert await put_all(core) == [Code.OK] * 3
+    del world.bus.stream.stored[TENANT_KEY]
+    await core.keeper.reconcile()
+    assert core.memory.has
+    core.keeper.close()
+    again = await fresh(world)  # killed after it wrote to the second store, and before all else
+    assert again.memory.has
+    again.keeper.close()
+
+
+async def test_a_bucket_that_ever_had_a_message_is_no_new_regions(world):
+    world.bus.stream.sequence = 7
+    core = await fresh(world, "core-eu")
+    await core.joining.start()
+    assert not core.memory.has
+    core.joining.close()
+    core.keeper.close()
+
+
 @pytest.mark.parametrize("late", ["the asker", "the one that answers"])
 async def test_records_that_are_accepted_meanwhile_keep_nobody_from_joining(world, late):
     one = await kept(world)
@@ -532,8 +622,9 @@ async def test_what_could_not_be_written_down_is_tried_again(world, monkeypatch)
     core = await fresh(world, "core-eu")
     await core.joining.start()
 
-    def full(_):
-        raise FULL
+    def full(floors):
+        if floors:
+            raise FULL
 
     with monkeypatch.context() as patch:
         patch.setattr(core.memory._floors, "raise_to", full)

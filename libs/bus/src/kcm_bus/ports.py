@@ -62,6 +62,10 @@ class Messages(Protocol):
         """Call ``callback`` for every message, one after another; also after a reconnect."""
         ...
 
+    async def unsubscribe(self, subject: str) -> None:
+        """Stop receiving what ``subscribe`` asked for."""
+        ...
+
     async def publish(self, subject: str, body: bytes, reply: str = "") -> None:
         """Send, while connected."""
         ...

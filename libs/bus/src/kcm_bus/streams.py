@@ -396,6 +396,13 @@ async def last(connection: Connection, stream: str, subject: str) -> Entry | Non
         return Entry(message.seq, subject, message.data or b"")
 
 
+async def ever_had(connection: Connection, stream: str) -> bool:
+    """Whether a stream ever had a message, kept or not, as its leader says; or ``unavailable``."""
+    with _store_errors():
+        info = await connection.jetstream().stream_info(stream)
+        return bool(info.state.last_seq)
+
+
 @contextlib.contextmanager
 def _store_errors() -> Iterator[None]:
     """Turn what the client library raises, over a garbled answer too, into ``unavailable``."""

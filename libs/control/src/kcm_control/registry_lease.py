@@ -130,6 +130,7 @@ class RegistryLease:
     def without_memory(self) -> None:
         """Believe nothing until ``remembered``: this Core does not know what it lacks."""
         self._remembers = False
+        self._listener()
 
     def remembered(self) -> None:
         """What is known here is what the region has, and is on this Core's disk."""

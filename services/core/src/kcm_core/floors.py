@@ -9,6 +9,8 @@ The first line says what the file is, and how many bytes of it were on disk once
 cut, by a repair of the file system or by somebody: it is no memory, and no Core starts on it. The
 number is written after what it counts, so a crash leaves it too low and never too high.
 
+A file without any floor, and not in use, is that of a Core that began where nothing was stored.
+
 That the file is there says that this Core has memory of its region's registry. So it begins whole
 or not at all, and only by ``begin``.
 """
@@ -31,6 +33,9 @@ _DIGITS: Final = 16
 _FIRST: Final = len(_MAGIC) + _DIGITS + 1
 """Bytes of the first line."""
 
+_USED: Final = "used"
+"""The line of a Core that accepts its first record."""
+
 _OR_REMOVE: Final = (
     "; without one remove it: this Core has no memory then, and serves once another Core that has "
     "knows the same, or an operator adopts what is there"
@@ -51,6 +56,7 @@ class Floors:
         """Whether the file's name is known to outlive a power cut."""
         self._writing: Final = threading.Lock()
         self._known: dict[Key, Floor] = {}
+        self._used = False
         self._headed = True
         """Whether the file has a first line: one that an earlier version wrote has none."""
         try:
@@ -82,6 +88,25 @@ class Floors:
         """
         with self._writing:
             self._make(dict(floors))
+
+    @property
+    def unused(self) -> bool:
+        """Whether this Core remembers that there was nothing, and accepted nothing since."""
+        return not (self._fresh or self._known or self._used)
+
+    def use(self) -> None:
+        """Note that a record is accepted now; on disk when this returns. Raises ``OSError``."""
+        with self._writing:
+            if self.unused:
+                self._append(f"{_USED}\n".encode("ascii"))
+                self._used = True
+
+    def forget(self) -> None:
+        """Remove the file: no memory is left. Raises ``OSError``; none is left all the same."""
+        with self._writing:
+            self._known, self._used, self._fresh = {}, False, True
+            self._path.unlink(missing_ok=True)
+            self._sync(self._path.parent)
 
     def items(self) -> list[tuple[Key, Floor]]:
         """Every key with its floor."""
@@ -171,6 +196,9 @@ class Floors:
             os.truncate(self._path, self._length)
 
     def _read(self, line: str) -> None:
+        if line == _USED:
+            self._used = True
+            return
         try:
             key, revision, digest = line.split(" ")
             floor = int(revision), bytes.fromhex(digest)

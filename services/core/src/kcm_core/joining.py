@@ -95,6 +95,7 @@ class Joining:
 
     async def start(self) -> None:
         """Ask once, or answer others; and go on in the background. The keeper has started."""
+        self._memory.on_lost(self._begin_again)
         if not self._memory.has:
             with suppress(KcmError):  # what cannot be read is not empty
                 self._new = await self._empty()
@@ -104,6 +105,19 @@ class Joining:
         else:
             self._memory.forgotten()
             self._task = asyncio.get_running_loop().create_task(self._join())
+
+    def _begin_again(self) -> None:
+        """Without memory again: answer nobody, and ask."""
+        self._new = False
+        self._memory.forgotten()
+        if self._task is not None:
+            self._task.cancel()
+        self._task = asyncio.get_running_loop().create_task(self._leave())
+
+    async def _leave(self) -> None:
+        with suppress(KcmError):
+            await self._bus.unsubscribe(subjects.registry_question(self._me.region))
+        await self._join()
 
     def close(self) -> None:
         """Stop asking."""

@@ -23,7 +23,7 @@ from kcm_bus.membership import Membership
 from kcm_bus.ports import Entry
 from kcm_bus.registry_feed import RegistryFeed
 from kcm_bus.serving import describe
-from kcm_bus.streams import keep, last
+from kcm_bus.streams import ever_had, keep, last
 from kcm_control.registry import Key, Record, Registry, is_key, key_of
 from kcm_schemas import subjects
 from kcm_schemas.codec import encode
@@ -128,10 +128,21 @@ class RegistryKeeper:
         ``unavailable``; it may be stored then, and the same again goes on.
         """
         self._memory.require()
+        if self._memory.unused:
+            await self._first()
         entry = await self._create(raw, record)
         await self._to_bucket(key_of(record), entry)
         await self._learn(self._believe(entry), entry)
         await self._settled()
+
+    async def _first(self) -> None:
+        """Before the first record: what the second store has by now was there before."""
+        try:
+            await self.reconcile()
+            self._memory.require()
+            await self._memory.use()
+        except OSError as error:
+            raise _unkept(error) from None
 
     def wrong(self, key: Key, what: str) -> None:
         """The bucket has something else than what counts under a key: see to it."""
@@ -157,7 +168,7 @@ class RegistryKeeper:
         may be believed by the next one.
         """
         heads = await asyncio.to_thread(self._directory.heads, PREFIX)
-        return self._feed.empty and not heads
+        return self._feed.empty and not heads and not await ever_had(self._connection, _STREAM)
 
     async def reconcile(self) -> bool:
         """Give each store what the other one has; raises ``unavailable``.
@@ -310,6 +321,8 @@ class RegistryKeeper:
         except Untrusted as error:
             log.error("a record in the second store is not believed: %s", error)
             return False
+        if self._memory.unused:
+            await self._memory.lose()
         what = "the bucket had an older record than the second store, or none"
         await self._learn(record, copy.data)
         if not self._memory.has:
@@ -386,9 +399,7 @@ class RegistryKeeper:
         try:
             await self._memory.keep([key_of(record)])
         except OSError as error:
-            raise KcmError(
-                Code.UNAVAILABLE, f"this Core cannot keep what it accepted: {error.strerror}"
-            ) from None
+            raise _unkept(error) from None
 
     def _believe(self, entry: bytes) -> Record:
         try:
@@ -404,6 +415,10 @@ class RegistryKeeper:
             code=Code.TAMPERED,
             detail=f"{'.'.join(key)}: {what}",
         )
+
+
+def _unkept(error: OSError) -> KcmError:
+    return KcmError(Code.UNAVAILABLE, f"this Core cannot keep what it accepted: {error.strerror}")
 
 
 def _subject(key: Key) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from hashlib import sha256
 from typing import Final
 
@@ -49,6 +50,7 @@ class RegistryMemory:
         self._stir: Final = asyncio.Event()
         self._moved: Final = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._on_lost: Callable[[], None] = _nobody
         self._unmet: tuple[bytes, bytes] | None = None
         """A registry's digest, and that of the memory then."""
         for key, floor in floors.items():
@@ -107,6 +109,38 @@ class RegistryMemory:
         log.warning("this Core remembers its region's registry from now on (%s)", how.value)
         text = f"{detail}: {said}" if detail else said
         self._emit(how, actor=actor, count=len(floors), detail=text)
+
+    @property
+    def unused(self) -> bool:
+        """Whether all that this Core remembers is that there was nothing."""
+        return self.has and self._floors.unused
+
+    async def use(self) -> None:
+        """Remember that a record is accepted; on disk when this returns. Raises ``OSError``."""
+        await asyncio.to_thread(self._floors.use)
+
+    def on_lost(self, told: Callable[[], None]) -> None:
+        """Be told when this Core has no memory any more."""
+        self._on_lost = told
+
+    async def lose(self) -> None:
+        """Be without memory: what this Core began with was not all that there is."""
+        async with self._beginning:
+            if not self.unused:
+                return
+            self._began.clear()
+            self._lease.without_memory()
+            log.critical(
+                "this Core began where nothing was stored, and the second key store has records "
+                "that no Core accepted since: it was not there at the start, or somebody put back "
+                "old ones; this Core has no memory of the registry any more"
+            )
+            try:
+                await asyncio.to_thread(self._floors.forget)
+            except OSError as error:
+                # The same is found out at the next start.
+                log.error("the file of floors is not removed: %s", error.strerror)
+        self._on_lost()
 
     def asking(self) -> None:
         """Note what is known from now on: others accept records while somebody answers."""
@@ -193,3 +227,7 @@ class RegistryMemory:
     @property
     def _hex(self) -> str:
         return self.digest.hex()
+
+
+def _nobody() -> None:
+    """Nobody has to be told."""
