@@ -1197,7 +1197,7 @@ def test_on_a_terminal_a_key_is_tried_again_when_what_is_missing_was_granted(
             link="root", region=request.region, mechanism="m", key_version="v", principal="p", ms=1
         )
 
-    monkeypatch.setattr(l1, "_at_a_terminal", lambda: True)
+    monkeypatch.setattr(l1, "at_a_terminal", lambda: True)
     monkeypatch.setattr(l1.click, "confirm", granted)
     desk.system.everywhere("link", "put", refuses_once)
     code, out, err = desk.run("l1", "link", "root", "softkey:/keys/acme", "-o", "table")
@@ -1212,7 +1212,7 @@ def typed(monkeypatch: pytest.MonkeyPatch, *lines: str) -> None:
     """Sit at a terminal and type."""
     from kcm.cli import l1
 
-    monkeypatch.setattr(l1, "_at_a_terminal", lambda: True)
+    monkeypatch.setattr(l1, "at_a_terminal", lambda: True)
     monkeypatch.setattr("sys.stdin", io.StringIO("".join(f"{line}\n" for line in lines)))
 
 
