@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from kcm.cli.exits import Exit
 from kcm.cli.main import run
+from kcm.cli.problems import explain
+from kcm_control.registry_lease import NO_MEMORY
 from kcm_schemas.admin import AdminRequest, AdoptOrder, Empty, RegistryView
 from kcm_schemas.codec import Message, decode, encode
 from kcm_schemas.codes import Code, KcmError
@@ -91,6 +93,23 @@ def test_every_core_is_shown_with_what_it_knows(desk: Desk) -> None:
     code, table, err = desk.run("show", form="table")
     assert DIGEST.hex()[:16] in table
     assert "core-eu: no Core has memory" in err
+
+
+def test_where_nobody_has_memory_the_next_command_is_named(desk: Desk) -> None:
+    code, _, err = desk.run("show", "--region", "eu", form="table")
+    assert code == Exit.NOT_COMPLETE
+    text = "no Core of region eu that answers has memory: start one that has, or look whether that"
+    assert f"{text} is all and adopt it: `kcm registry adopt --region eu`" in err
+    said = json.loads(desk.run("show")[2])
+    assert said["region"] == "eu"
+    assert "kcm registry adopt --region eu" in said["hint"]
+    assert desk.run("show", "--region", "us")[2] == ""
+
+
+def test_a_refusal_for_want_of_memory_is_told_with_the_command_that_says_who_has() -> None:
+    report = explain(KcmError(Code.UNAVAILABLE, NO_MEMORY))
+    assert report.hint == "`kcm registry show` says which Core has memory"
+    assert explain(KcmError(Code.UNAVAILABLE)).hint != report.hint
 
 
 def test_a_core_that_does_not_answer_is_named_and_no_other_one_speaks_for_it(desk: Desk) -> None:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from kcm.cli import adopting
 from kcm.cli.cores import Row, look, refuse, tell
 from kcm.cli.exits import Exit
+from kcm.cli.output import note
 from kcm.cli.settings import Settings, common, once, run_async
+
+if TYPE_CHECKING:
+    from kcm_schemas.admin import RegistryView
 
 
 @click.group()
@@ -30,6 +36,8 @@ def show(settings: Settings, region: str | None) -> int:
     """
     rows = run_async(look(settings, [] if region is None else [region]))
     tell(settings, rows)
+    for name in dict.fromkeys(row.region for row in rows):
+        _next(settings, name, [row.view for row in rows if row.region == name])
     return _whole(rows)
 
 
@@ -65,6 +73,19 @@ def adopt(
       kcm registry adopt --region eu-de --without core-eu-de-2
     """  # noqa: D301 - click wants the control character
     return adopting.adopt(settings, region, core, without, yes=yes)
+
+
+def _next(settings: Settings, region: str, said: list[RegistryView | None]) -> None:
+    """Name the next command where no Core of a region has memory."""
+    views = [view for view in said if view is not None]
+    if not views or any(view.memory for view in views):
+        return
+    text = f"no Core of region {region} that answers has memory"
+    hint = (
+        "start one that has, or look whether that is all and adopt it: "
+        f"`kcm registry adopt --region {region}`"
+    )
+    note(settings, f"{text}: {hint}", region=region, warning=text, hint=hint)
 
 
 def _whole(rows: list[Row]) -> int:
