@@ -850,6 +850,14 @@ def test_what_a_kill_waits_for_is_named_with_the_reason_and_the_bound(
     assert len(json.loads(err.splitlines()[1])["waiting_for"]) == 2
 
 
+def test_a_region_whose_cores_differ_is_told_with_both_reasons(desk: Desk, cores: Cores) -> None:
+    cores.looks = 10**6
+    cores.waiting = {"how": "differing", "left_ms": 1000}
+    _, out, err = desk.run("kill", "acme", "--timeout", "4", "-o", "table")
+    assert "its Cores know different tenants, or have no memory of them" in " ".join(out.split())
+    assert "the Cores there know different tenants, or have no memory of them" in err
+
+
 def test_a_retired_instance_is_said_to_be_one(desk: Desk, cores: Cores) -> None:
     desk.run("kill", "acme")
 
@@ -1197,7 +1205,7 @@ def test_on_a_terminal_a_key_is_tried_again_when_what_is_missing_was_granted(
             link="root", region=request.region, mechanism="m", key_version="v", principal="p", ms=1
         )
 
-    monkeypatch.setattr(l1, "_at_a_terminal", lambda: True)
+    monkeypatch.setattr(l1, "at_a_terminal", lambda: True)
     monkeypatch.setattr(l1.click, "confirm", granted)
     desk.system.everywhere("link", "put", refuses_once)
     code, out, err = desk.run("l1", "link", "root", "softkey:/keys/acme", "-o", "table")
@@ -1212,7 +1220,7 @@ def typed(monkeypatch: pytest.MonkeyPatch, *lines: str) -> None:
     """Sit at a terminal and type."""
     from kcm.cli import l1
 
-    monkeypatch.setattr(l1, "_at_a_terminal", lambda: True)
+    monkeypatch.setattr(l1, "at_a_terminal", lambda: True)
     monkeypatch.setattr("sys.stdin", io.StringIO("".join(f"{line}\n" for line in lines)))
 
 

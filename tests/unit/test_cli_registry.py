@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from kcm.cli.exits import Exit
 from kcm.cli.main import run
+from kcm.cli.problems import explain
+from kcm_control.registry_lease import NO_MEMORY
 from kcm_schemas.admin import AdminRequest, AdoptOrder, Empty, RegistryView
 from kcm_schemas.codec import Message, decode, encode
 from kcm_schemas.codes import Code, KcmError
@@ -93,6 +95,23 @@ def test_every_core_is_shown_with_what_it_knows(desk: Desk) -> None:
     assert "core-eu: no Core has memory" in err
 
 
+def test_where_nobody_has_memory_the_next_command_is_named(desk: Desk) -> None:
+    code, _, err = desk.run("show", "--region", "eu", form="table")
+    assert code == Exit.NOT_COMPLETE
+    text = "no Core of region eu that answers has memory: start one that has, or look whether that"
+    assert f"{text} is all and adopt it: `kcm registry adopt --region eu`" in err
+    said = json.loads(desk.run("show")[2])
+    assert said["region"] == "eu"
+    assert "kcm registry adopt --region eu" in said["hint"]
+    assert desk.run("show", "--region", "us")[2] == ""
+
+
+def test_a_refusal_for_want_of_memory_is_told_with_the_command_that_says_who_has() -> None:
+    report = explain(KcmError(Code.UNAVAILABLE, NO_MEMORY))
+    assert report.hint == "`kcm registry show` says which Core has memory"
+    assert explain(KcmError(Code.UNAVAILABLE)).hint != report.hint
+
+
 def test_a_core_that_does_not_answer_is_named_and_no_other_one_speaks_for_it(desk: Desk) -> None:
     desk.memory["eu"] = True
     desk.another_core()
@@ -103,24 +122,91 @@ def test_a_core_that_does_not_answer_is_named_and_no_other_one_speaks_for_it(des
     assert desk.run("show", "--region", "eu")[0] == Exit.UNAVAILABLE
 
 
+def test_a_core_with_memory_that_is_named_has_nothing_to_adopt(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    views = {
+        "core-eu": desk.view("eu"),
+        "core-eu-2": desk.view("eu", "core-eu-2").model_copy(update={"memory": True}),
+    }
+    monkeypatch.setattr("kcm.admin.Admin.cores", lambda self, region: list(views))
+
+    async def registry(self: Any, region: str, core: str, **_: Any) -> RegistryView:
+        return views[core]
+
+    monkeypatch.setattr("kcm.admin.Admin.registry", registry)
+    code, said, _ = desk.run("adopt", "--region", "eu", "--core", "core-eu-2", "--yes")
+    assert (code, said["why"]) == (Exit.OK, "core-eu-2 has memory: there is nothing to adopt")
+
+
 def test_what_was_shown_is_adopted_and_no_more(desk: Desk) -> None:
-    code, _, err = desk.run("adopt", "--region", "eu", "--yes")
-    assert code == Exit.OK
+    code, said, err = desk.run("adopt", "--region", "eu", "--yes")
+    assert (code, err) == (Exit.OK, "")
     assert desk.adopted == [("alice", DIGEST)]
-    assert json.loads(err.splitlines()[-1])["memory"] is True
+    about = {"region": "eu", "adopted": True, "core": "core-eu", "digest": DIGEST.hex()}
+    assert {name: said[name] for name in about} == about
+    assert [(one["core"], one["memory"]) for one in said["cores"]] == [("core-eu", True)]
+    code, said, _ = desk.run("adopt", "--region", "eu", "--yes")
+    assert (code, said["adopted"], said["core"]) == (Exit.OK, False, None)
+    assert said["why"] == "every Core that answers has memory: there is nothing to adopt"
+    assert said["cores"][0]["memory"] is True
     code, _, err = desk.run("adopt", "--region", "eu", "--yes", form="table")
     assert (code, len(desk.adopted)) == (Exit.OK, 1)
     assert "nothing to adopt" in err
 
 
+class Typed(io.StringIO):
+    """What somebody types at a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("form", ["json", "table"])
 def test_nothing_is_adopted_that_nobody_confirmed(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, form: str
 ) -> None:
-    monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
-    assert desk.run("adopt", "--region", "eu")[0] == Exit.INTERRUPTED
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
+    code, _, err = desk.run("adopt", "--region", "eu", form=form)
+    assert code == Exit.USAGE
+    assert "give --yes" in err
+    monkeypatch.setattr("kcm.cli.adopting.at_a_terminal", lambda: True)
+    monkeypatch.setattr("sys.stdin", Typed("n\n"))
+    code, out, err = desk.run("adopt", "--region", "eu", form=form)
+    assert code == Exit.OK
+    assert "Is that all of region eu: 2 tenants, 1 links, 3 services?" in err
+    text = "us may know newer records: compare with `kcm tenant list -o json --region us`"
+    assert text in err
+    assert "nothing was changed" in (out["why"] if form == "json" else err)
+    monkeypatch.setattr("sys.stdin", Typed(""))
+    assert desk.run("adopt", "--region", "eu", form=form)[0] == Exit.INTERRUPTED
     assert not desk.adopted
+    monkeypatch.setattr("sys.stdin", Typed("y\n"))
+    assert desk.run("adopt", "--region", "eu", form=form)[0] == Exit.OK
+    assert desk.adopted == [("alice", DIGEST)]
+
+
+def test_wrong_usage_adopts_nothing(desk: Desk) -> None:
     assert desk.run("adopt", "--region", "nowhere", "--yes")[0] == Exit.USAGE
     assert desk.run("adopt", "--region", "eu", "--core", "core-us", "--yes")[0] == Exit.USAGE
+    code, _, err = desk.run("adopt", "--region", "us", "--region", "eu", "--yes")
+    assert code == Exit.USAGE
+    assert "--region" in err
+    assert "once" in err
+    assert desk.run("show", "--region", "us", "--region", "eu")[0] == Exit.USAGE
+    assert not desk.adopted
+
+
+def test_somebody_who_is_not_on_the_regions_roster_is_told_so(desk: Desk) -> None:
+    def refuse(request: AdminRequest, operator: str) -> Message:
+        raise KcmError(Code.FORBIDDEN, "nobody of this name is on the roster")
+
+    desk.system.everywhere("registry", "show", refuse)
+    for command in (("adopt", "--region", "eu", "--yes"), ("show",)):
+        code, _, err = desk.run(*command, form="table")
+        assert code == Exit.REFUSED
+        assert "nobody of this name is on the roster (forbidden)" in err
+    assert not desk.adopted
 
 
 def test_a_refusal_says_what_to_do_next(desk: Desk) -> None:
@@ -158,6 +244,11 @@ def test_nothing_is_adopted_while_a_core_that_may_have_memory_does_not_answer(de
     assert "core-eu-2 does not answer and may have memory" in err
     assert "start it, or name it with --without core-eu-2" in err
     assert not desk.adopted
+    desk.memory["eu"] = True
+    code, _, err = desk.run("adopt", "--region", "eu", "--yes", "--core", "core-eu-2")
+    assert code == Exit.UNAVAILABLE
+    assert "core-eu-2 does not answer" in err
+    desk.memory["eu"] = False
     adopt = ("adopt", "--region", "eu", "--yes", "--without")
     assert desk.run(*adopt, "core-us")[0] == Exit.USAGE
     assert desk.run(*adopt, "core-eu", "--core", "core-eu")[0] == Exit.USAGE

@@ -167,6 +167,33 @@ def test_what_is_younger_or_named_is_left_out(desk: Desk) -> None:
     assert bob_of(desk.kept).retired.count == 2  # type: ignore[union-attr]
 
 
+def test_an_id_to_leave_out_may_be_shortened(desk: Desk) -> None:
+    lists_holds(desk, [])
+    first, second = "860741a6" + "0" * 24, "860741b7" + "0" * 24
+    desk.cores.signed["eu"] = [
+        entry(f"lift {first}", 5), entry(f"lift {second}", 5), entry("tenant acme"),
+    ]  # fmt: skip
+    retire = ("roster", "retire", "bob", "--dry-run", "--leave-out")
+    code, said, _ = desk.run(*retire, "lift 860741A6")
+    assert code == Exit.OK
+    assert [one["what"] for one in said["signed"] if not one["lasts"]] == [f"lift {first}"]
+    code, _, err = desk.run(*retire, "lift 860741")
+    assert code == Exit.REFUSED
+    assert "several statements begin with 'lift 860741'" in err
+    for name in ("tenant acm", "lift ", "lift", "860741a6", "tenant 860741a6"):
+        code, _, err = desk.run(*retire, name)
+        assert code == Exit.REFUSED
+        assert "no statement to leave out" in err
+
+
+def test_records_of_one_name_are_left_out_together(desk: Desk) -> None:
+    other = entry("tenant acme").model_copy(update={"digest": b"o" * 32})
+    desk.cores.signed = {"eu": [entry("tenant acme")], "us": [other]}
+    code, said, _ = desk.run("roster", "retire", "bob", "--dry-run", "--leave-out", "tenant acme")
+    assert code == Exit.OK
+    assert [one["lasts"] for one in said["signed"]] == [False, False]
+
+
 def held(number: int, link: str, *, lifted_by: str = "bob", origin: str = "eu") -> HoldView:
     return HoldView(
         hold_id=bytes((1, number)) + bytes(14), scope="link", target=link, cause="l1",

@@ -8,6 +8,7 @@ not say is not on it, and goes dark there.
 from __future__ import annotations
 
 import os
+import re
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +26,10 @@ from kcm.errors import ServiceError
 
 LISTED_MAX: Final = PAGES_MAX * PAGE_BYTES // 32
 """Statements on one list."""
+
+
+_SHORT: Final = re.compile(r"lift [0-9a-f]{1,32}")
+"""A lift by the first digits of its hold's id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +106,11 @@ async def collect(admin: Admin, regions: Sequence[str], name: str) -> Collected:
 def choose(found: Iterable[Found], before_ms: int | None, left_out: Iterable[str]) -> list[Found]:
     """Mark what is left out: what was signed at ``before_ms`` or later, and what is named.
 
-    Raises ``Refused`` for a name that no statement has: left out in vain, it would last.
+    The id of a lift may be shortened. Raises ``Refused`` for a name that no statement has, and for
+    one that several have: left out in vain, it would last.
     """
-    found, names = list(found), frozenset(left_out)
-    if unknown := sorted(names - {one.what for one in found}):
-        raise Refused(f"no statement to leave out is called {', '.join(map(repr, unknown))}")
+    found = list(found)
+    names = _named(frozenset(one.what for one in found), left_out)
     return [
         Found(
             one.what,
@@ -116,6 +121,25 @@ def choose(found: Iterable[Found], before_ms: int | None, left_out: Iterable[str
         )
         for one in found
     ]
+
+
+def _named(known: frozenset[str], left_out: Iterable[str]) -> frozenset[str]:
+    """The statements that are meant."""
+    meant: set[str] = set()
+    unknown: list[str] = []
+    for name in sorted(set(left_out)):
+        short = name.lower()
+        found = [one for one in known if one == name]
+        if not found and _SHORT.fullmatch(short):
+            found = [one for one in known if one.startswith(short)]
+        if len(found) > 1:
+            raise Refused(f"several statements begin with {name!r}: give more digits")
+        meant.update(found)
+        if not found:
+            unknown.append(name)
+    if unknown:
+        raise Refused(f"no statement to leave out is called {', '.join(map(repr, unknown))}")
+    return frozenset(meant)
 
 
 def retire(known: Roster, name: str, lasting: Lasting, now_ms: int) -> Roster:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
@@ -14,7 +13,7 @@ from kcm.cli.exits import Exit
 from kcm.cli.names import NAME
 from kcm.cli.output import emit, note
 from kcm.cli.problems import Problem, Report, clean, explain, show, together
-from kcm.cli.settings import Settings, common, region_option, run_async
+from kcm.cli.settings import Settings, at_a_terminal, common, once, region_option, run_async
 from kcm.cli.tenants import ask_region, revision_option
 from kcm.cli.walk import Model, walk
 
@@ -143,7 +142,7 @@ def list_links(settings: Settings, region: str | None) -> None:
 
 
 @l1.command("status")
-@click.option("--region", metavar="REGION", help="Only this region [default: all].")
+@click.option("--region", metavar="REGION", help="Only this region [default: all].", **once)
 @common
 def status(settings: Settings, region: str | None) -> int:
     r"""Show how many root keys each Core has in use, and may have.
@@ -187,7 +186,7 @@ def link(
     Example: kcm l1 link acme-root softkey:/srv/keys/acme
     """
     if name is None or uri is None:
-        if settings.json or not _at_a_terminal():
+        if settings.json or not at_a_terminal():
             raise click.UsageError("name the link and the key: NAME URI")
         settings.context()  # what is wrong with it is said before anybody types
         name, uri, model = walk(name, uri, model)
@@ -236,7 +235,7 @@ async def _link(
 
 def _try_again(settings: Settings, uri: str, failed: dict[str, Report]) -> bool:
     """Show what is missing, and wait for somebody to grant it; never without a person."""
-    if settings.json or not _at_a_terminal():
+    if settings.json or not at_a_terminal():
         return False
     refused = [report for report in failed.values() if report.exit_code is Exit.REFUSED]
     if not refused:
@@ -250,10 +249,6 @@ def _try_again(settings: Settings, uri: str, failed: dict[str, Report]) -> bool:
     except Problem:
         return False  # the providers' texts are not installed here
     return click.confirm("Granted? Try again", default=True, err=True)
-
-
-def _at_a_terminal() -> bool:
-    return sys.stdin.isatty() and sys.stderr.isatty()
 
 
 def _explain(error: Exception) -> Report:

@@ -42,6 +42,10 @@ HINTS: Final = {
 """What to do next, by code."""
 
 
+NO_MEMORY: Final = "no memory of its region's registry"
+"""In the text of a Core that serves nothing, for it cannot tell an old registry from the newest."""
+
+
 class Problem(Exception):
     """A command cannot do that. The text holds nothing of what it works on."""
 
@@ -99,7 +103,7 @@ def explain(error: BaseException) -> Report:
 
 def _explain_ours(error: BaseException) -> Report:  # noqa: PLR0911 - a table of errors
     from kcm_bus.config import ConfigError
-    from kcm_schemas.codes import KcmError
+    from kcm_schemas.codes import Code, KcmError
     from pydantic import ValidationError
 
     from kcm.context import ContextError
@@ -122,6 +126,8 @@ def _explain_ours(error: BaseException) -> Report:  # noqa: PLR0911 - a table of
         case KcmError():
             exit_code = Exit.UNAVAILABLE if error.retryable else Exit.REFUSED
             hint = HINTS.get(error.code.value, "")
+            if error.code is Code.UNAVAILABLE and NO_MEMORY in error.detail:
+                hint = "`kcm registry show` says which Core has memory"
             return Report(exit_code, error.code.value, error.detail, hint)
         case BrokenFileError():
             return Report(Exit.CHECK_FAILED, "broken_file", str(error), "use no output of it")

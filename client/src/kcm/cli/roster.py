@@ -86,7 +86,10 @@ def put(settings: Settings, file: Path) -> int:
     help="Leave out what was signed at this moment (UTC) or later, by its own word.",
 )
 @click.option(
-    "--leave-out", multiple=True, metavar="WHAT", help="Leave out one statement, as it is shown."
+    "--leave-out",
+    multiple=True,
+    metavar="WHAT",
+    help="Leave out one statement, as it is shown; the id of a lift may be shortened.",
 )
 @click.option("--dry-run", is_flag=True, help="Show what would last, and change nothing.")
 @click.option(

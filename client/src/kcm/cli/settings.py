@@ -7,7 +7,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar
 
 import click
 
@@ -144,11 +144,26 @@ def run_async(work: Coroutine[Any, Any, T]) -> T:
     return asyncio.run(work)
 
 
+def at_a_terminal() -> bool:
+    """Whether somebody can be asked."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def _once(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> str | None:
+    if len(values) > 1:
+        raise click.BadParameter("give it once: one value is taken", ctx, param)
+    return values[0] if values else None
+
+
+once: Final[dict[str, Any]] = {"multiple": True, "callback": _once}
+"""Of an option with one value: given twice it is wrong usage, where the last one would count."""
+
 first_region_option = click.option(
     "--region",
     metavar="REGION",
     help="The region to ask first; a hold counts everywhere [default: the context's].",
+    **once,
 )
 region_option = click.option(
-    "--region", metavar="REGION", help="The region to ask [default: the context's]."
+    "--region", metavar="REGION", help="The region to ask [default: the context's].", **once
 )

@@ -29,7 +29,7 @@ CANNOT_STORE: Final = "cannot store"
 REGION_STATES: Final = {
     "durable": "stored",
     "watching": "stored; watched too briefly",
-    "differing": "stored; its Cores know different tenants",
+    "differing": "stored; its Cores know different tenants, or have no memory of them",
     "fence-ended": "cut off: its leases ended",
     "unbounded": "cut off: may serve on",
     "waiting": "not heard from",
@@ -38,7 +38,7 @@ REGION_STATES: Final = {
 WHY: Final = {
     "watching": "the Core that answers there started, reconnected or missed something a moment ago "
     "and cannot know yet that no instance is missing",
-    "differing": "the Cores there know different tenants",
+    "differing": "the Cores there know different tenants, or have no memory of them",
     "unbounded": "not heard from; the fence policy lets it serve on, so there is no bound",
     "waiting": "not heard from",
 }
