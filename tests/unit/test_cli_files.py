@@ -268,3 +268,13 @@ def test_places_never_share_a_context() -> None:
     assert len(cell_context("x" * 255, bytes(USER_CONTEXT_MAX))) <= limits.APP_CONTEXT_MAX
     with pytest.raises(ValueError, match="out of range"):
         piece_context(bytes(16), 2**32, last=True)
+
+
+@pytest.mark.parametrize("output", ["nodir/out", "plain/out", "."])
+def test_an_output_that_cannot_be_is_wrong_usage(
+    desk: Desk, output: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = desk.path("plain", b"text")
+    place = desk.path(output)
+    assert desk.run("encrypt", str(plain), "-o", str(place), "--format", "table") == Exit.USAGE
+    assert f"cannot write {place}: " in capsys.readouterr().err

@@ -185,3 +185,11 @@ def test_an_answer_that_is_not_believed_is_a_failed_check(
 def test_text_from_outside_cannot_steer_the_terminal() -> None:
     assert clean("a\x1b[2Jb\r\nc\u202ed") == "a\ufffd[2Jb\ufffd\ufffdc\ufffdd"
     assert len(clean("x" * 100_000)) < 5000
+
+
+@pytest.mark.parametrize("path", commands(cli), ids=" ".join)
+def test_no_help_shows_a_control_character(
+    path: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run([*path, "--help"]) == 0
+    assert "\\b" not in capsys.readouterr().out

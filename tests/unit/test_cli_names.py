@@ -70,3 +70,13 @@ def test_a_message_that_cannot_be_made_names_the_value_and_the_bound() -> None:
         Link(link="root", revision=1, uri="x" * 3000, model="byok")
     report = explain(caught.value)
     assert report.detail == "uri is too long: 2048 characters at most"
+
+
+@pytest.mark.parametrize(
+    ("command", "place"), [(("kill", "Acme"), "TENANT"), (("l1", "link", "Acme"), "NAME")]
+)
+def test_an_argument_that_may_be_left_out_is_named_without_brackets(
+    capsys: pytest.CaptureFixture[str], command: tuple[str, ...], place: str
+) -> None:
+    assert run([*command, "-o", "json"]) == Exit.USAGE
+    assert json.loads(capsys.readouterr().err)["detail"] == f"'{place}': 'Acme' is no name"

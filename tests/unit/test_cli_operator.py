@@ -858,6 +858,20 @@ def test_a_region_whose_cores_differ_is_told_with_both_reasons(desk: Desk, cores
     assert "the Cores there know different tenants, or have no memory of them" in err
 
 
+def test_a_list_of_holds_by_another_region_than_the_one_asked_says_so(
+    desk: Desk, cores: Cores
+) -> None:
+    desk.run("kill", "acme")
+    assert desk.run("hold", "list", "--region", "us", "-o", "json")[2] == ""
+    desk.system.unreachable.add("us")
+    code, out, err = desk.run("hold", "list", "--region", "us", "-o", "json")
+    assert (code, len(json.loads(out))) == (Exit.OK, 1)
+    assert json.loads(err) == {"region": "eu", "silent": "us"}
+    for more in ((), ("--ids",)):
+        err = desk.run("hold", "list", "--region", "us", *more, "-o", "table")[2]
+        assert err == "region us did not answer in time: these are the holds that region eu knows\n"
+
+
 def test_a_retired_instance_is_said_to_be_one(desk: Desk, cores: Cores) -> None:
     desk.run("kill", "acme")
 

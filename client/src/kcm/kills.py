@@ -141,6 +141,10 @@ class Kills:
 
         From whichever region answers first, page by page.
         """
+        return (await self.listing_of(everything=everything))[1]
+
+    async def listing_of(self, *, everything: bool = False) -> tuple[str, list[HoldView]]:
+        """The same, with the region that answered."""
 
         async def ask(region: str) -> HoldPage:
             return await self._admin.holds(region, _FIRST, everything=everything)
@@ -151,7 +155,7 @@ class Kills:
             after = found[-1].hold_id
             page = await self._admin.holds(region, after, everything=everything)
             found += _behind(after, page)
-        return sorted(found, key=lambda view: (view.issued_ms, view.hold_id))
+        return region, sorted(found, key=lambda view: (view.issued_ms, view.hold_id))
 
     async def find(self, prefix: str) -> HoldView:
         """The one hold whose hexadecimal id begins with ``prefix``, from whichever region knows it.

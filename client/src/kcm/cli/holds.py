@@ -34,6 +34,8 @@ def list_holds(settings: Settings, region: str | None, *, everything: bool, ids:
 
     With --all also those that are lifted. `kcm hold show` says how far one has come. --ids shows
     lines where it is not shown on a terminal, too; with -o json a list.
+
+    Where the region that is asked does not answer, another one does, and stderr names it.
     """
     shown = run_async(_list(settings, region, everything=everything))
     if ids and settings.json_wanted:
@@ -125,8 +127,18 @@ def lift(settings: Settings, hold_id: str, reason: str, timeout: float, region: 
 
 
 async def _list(settings: Settings, region: str | None, *, everything: bool) -> list[HoldView]:
-    async with settings.kills(region) as (_, __, kills):
-        return await kills.listing(everything=everything)
+    async with settings.kills(region) as (_, regions, kills):
+        answered, found = await kills.listing_of(everything=everything)
+    tell_who_answered(settings, regions[0], answered)
+    return found
+
+
+def tell_who_answered(settings: Settings, asked: str, answered: str) -> None:
+    """Say whose holds are shown, where they are not those of the region that was asked."""
+    if answered != asked:
+        these = f"these are the holds that region {answered} knows"
+        text = f"region {asked} did not answer in time: {these}"
+        note(settings, text, region=answered, silent=asked)
 
 
 async def _find(kills: Kills, prefix: str) -> HoldView:

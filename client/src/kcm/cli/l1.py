@@ -83,7 +83,7 @@ def policy(settings: Settings, uri: str) -> int:
 )
 @common
 def check(settings: Settings, uri: str, deadline: float) -> int:
-    r"""Try a root key as it will be used, with your own credentials.
+    """Try a root key as it will be used, with your own credentials.
 
     Wraps, unwraps, opens a canary, and tries another context. Needs no running service.
 
@@ -92,7 +92,7 @@ def check(settings: Settings, uri: str, deadline: float) -> int:
     5 unreachable; 7 invalid (what it answers does not authenticate).
 
     Example: kcm l1 check pkcs11:token=acme;object=root?module-path=/usr/lib/hsm.so
-    """
+    """  # noqa: D301 - click wants the control character
     from kcm.cli.providers import ask
 
     said = ask("check", uri, deadline_s=deadline)
@@ -145,7 +145,7 @@ def list_links(settings: Settings, region: str | None) -> None:
 @click.option("--region", metavar="REGION", help="Only this region [default: all].", **once)
 @common
 def status(settings: Settings, region: str | None) -> int:
-    r"""Show how many root keys each Core has in use, and may have.
+    """Show how many root keys each Core has in use, and may have.
 
     Where there are more, a Core seals the tenants that were not used for longest, and opens them
     again when they are used. From 90 % on there is a warning.
@@ -154,7 +154,7 @@ def status(settings: Settings, region: str | None) -> int:
     Exit codes: 0 every Core answered, whatever it said; 4 a Core did not answer; 5 none did.
 
     Example: kcm l1 status --region eu-de
-    """
+    """  # noqa: D301 - click wants the control character
     return run_async(keys.status(settings, region))
 
 

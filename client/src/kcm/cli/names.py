@@ -34,8 +34,15 @@ class NameType(click.ParamType[str]):
 
         if is_name(value):
             return value
-        place = "" if param is None or ctx is None else f"{param.get_error_hint(ctx)}: "
+        place = "" if param is None or ctx is None else f"{_place(param, ctx)}: "
         raise Problem(Exit.USAGE, "malformed", f"{place}{no_name(value)}", LOOKS_LIKE)
+
+
+def _place(param: click.Parameter, ctx: click.Context) -> str:
+    """Where the value stands: an option, or an argument without the brackets of an optional one."""
+    if isinstance(param, click.Argument):
+        return f"'{param.metavar or param.human_readable_name.upper()}'"
+    return param.get_error_hint(ctx)
 
 
 NAME: Final = NameType()

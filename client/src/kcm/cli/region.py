@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kcm.cli.exits import Exit
+from kcm.cli.holds import tell_who_answered
 from kcm.cli.kill import place
 from kcm.cli.names import NAME
 from kcm.cli.output import emit, note
@@ -68,7 +69,8 @@ def retire(settings: Settings, name: str, reason: str, timeout: float) -> int:
 
 async def _list(settings: Settings) -> tuple[list[str], dict[str, HoldView]]:
     async with settings.kills(None) as (_, regions, kills):
-        holds = await kills.listing()
+        answered, holds = await kills.listing_of()
+        tell_who_answered(settings, regions[0], answered)
         retired = {v.target: v for v in holds if v.scope == "region"}
         return sorted(regions), retired
 

@@ -31,11 +31,15 @@ def sink(name: str, *, private: bool) -> Iterator[BinaryIO]:
         return
     path = Path(name).resolve()
     if path.exists() and not path.is_file():
-        with path.open("wb") as device:
+        with _writable(name):
+            device = path.open("wb")
+        with device:
             yield device
         return
     fresh = path.with_name(f".{path.name[:200]}.{secrets.token_hex(8)}")
-    handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if private else 0o666)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+    with _writable(name):
+        handle = os.open(fresh, flags, 0o600 if private else 0o666)
     try:
         with os.fdopen(handle, "wb") as file:
             yield file
@@ -45,6 +49,17 @@ def sink(name: str, *, private: bool) -> Iterator[BinaryIO]:
     except BaseException:
         fresh.unlink()
         raise
+
+
+@contextmanager
+def _writable(name: str) -> Iterator[None]:
+    """Say of a place where no file can be that it is wrong usage; a full disk is none."""
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
+        text = f"cannot write {name}: {error.strerror}"
+        hint = "name a file in a directory that is there and that you may write to"
+        raise Problem(Exit.USAGE, "usage", text, hint) from None
 
 
 @contextmanager
