@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from kcm.cli.exits import Exit
 from kcm.cli.main import run
+from kcm.pages import just_before
 from kcm_schemas import limits
 from kcm_schemas.admin import (
     AdminRequest,
@@ -308,6 +309,24 @@ def test_a_link_is_signed_with_its_uri(desk: Desk) -> None:
     assert (link.uri, link.model, link.revision) == ("softkey:/keys/acme", "hyok", 1)
 
 
+def test_a_region_that_the_context_lacks_has_no_link(desk: Desk) -> None:
+    def tried(request: AdminRequest, operator: str) -> Message:
+        return LinkView(
+            link="root", region=request.region, mechanism="m", key_version="v", principal="p", ms=7
+        )
+
+    desk.system.everywhere("link", "put", tried)
+    desk.system.forget("us")
+    code, out, err = desk.run("l1", "link", "root", "softkey:/keys/acme", "-o", "json")
+    assert code == Exit.PARTIAL
+    assert [(row["region"], row["result"]) for row in json.loads(out)] == [
+        ("eu", "ok"), ("us", "not_in_context"),
+    ]  # fmt: skip
+    assert json.loads(err)["detail"] == "us: on the roster, not in this context"
+    here = ("l1", "link", "root", "softkey:/keys/acme", "--region", "eu")
+    assert desk.run(*here)[0] == Exit.OK
+
+
 def unknown(request: AdminRequest, operator: str) -> Message:
     raise KcmError(Code.UNKNOWN_TENANT)
 
@@ -588,6 +607,14 @@ def test_a_near_name_is_found_among_many_with_few_questions(desk: Desk, cores: C
     assert "did you mean tenant-03210?" in json.loads(err)["hint"]
     asked = [one for core in desk.system.cores.values() for one in core.requests]
     assert sum(one.noun == "tenant" for one in asked) <= 3
+
+
+def test_a_page_can_begin_at_a_name() -> None:
+    for name in ("a", "-", "0", "a-", "a0", "z" * 63, "a" * 62 + "-", "a" * 62 + "0"):
+        before = just_before(name)
+        assert before < name
+        assert len(before) <= 63
+        assert before == name[:-1] or len(before) == 63
 
 
 def test_a_link_that_no_tenant_is_on_is_killed(desk: Desk, cores: Cores) -> None:

@@ -202,6 +202,8 @@ def link(
         if not failed or not _try_again(settings, uri, failed):
             break
         left = list(failed)
+    if not regions:
+        failed |= _not_in_context(settings)
     _show(settings, name, done, failed)
     for report in together(failed):
         show(report, as_json=settings.json)
@@ -231,6 +233,16 @@ async def _link(
         return dict(zip(chosen, await asyncio.gather(*map(one, chosen)), strict=True))
     finally:
         await admin.close()
+
+
+def _not_in_context(settings: Settings) -> dict[str, Report]:
+    """Regions of the system that have no link by this, for the context does not have them."""
+    from kcm.rosters import lacked
+
+    context = settings.context()
+    hint = "the same command with a context that has it"
+    report = Report(Exit.PARTIAL, "not_in_context", "on the roster, not in this context", hint)
+    return dict.fromkeys(lacked(context, context.verifier().roster), report)
 
 
 def _try_again(settings: Settings, uri: str, failed: dict[str, Report]) -> bool:
