@@ -421,13 +421,17 @@ async def test_boots_that_were_read_before_a_hold_was_durable_do_not_count():
     async def read_with(when, sequence):
         """The hold is delivered at ``sequence`` before or while the boots are read."""
 
+        def deliver():
+            rig.region.stream.stored[subject] = (sequence, kill.message)
+            rig.switch.receive(Entry(sequence, subject, kill.message))
+
         async def caught_up():
             if when == "while":
-                rig.switch.receive(Entry(sequence, subject, kill.message))
+                deliver()
             return Mark(sequence + 1, b"n" * 16)
 
         if when == "before":
-            rig.switch.receive(Entry(sequence, subject, kill.message))
+            deliver()
         rig.switch.caught_up = caught_up
         return (await regions(rig).facts_here(kill.hold.id)).durable_at
 

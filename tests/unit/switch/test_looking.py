@@ -68,6 +68,21 @@ async def test_a_hold_that_the_stream_lost_behind_a_running_core_is_written_agai
     assert len(repaired(core)) == 1
 
 
+async def test_who_is_asked_how_a_kill_stands_looks_whether_the_stream_still_has_it(system):
+    """Long before its turn comes: a boot that starts now would not read it."""
+    core, _ = await system_of(system, "gw-eu-1")
+    one, status = await kill(core)
+    assert status.complete
+    core.stream.expire(at(one))
+    late = Late(core, at(one))
+    status = await core.kills.status(one.id)
+    assert not status.complete
+    assert [found.durable_at for found in status.regions if found.region == "eu"] == [0]
+    late.go.set()
+    await until(lambda: data(core, at(one)) == held(one))
+    await until(lambda: repaired(core))
+
+
 async def test_a_hold_that_is_known_to_be_missing_is_not_durable_until_it_is_written_again(
     system,
 ):

@@ -143,6 +143,15 @@ class DurableHolds:
         found = islice(self._revocations.holds.in_order(after), count)
         return [(one.hold.id, self._subject(one)) for one in found]
 
+    async def verify(self, hold_id: bytes) -> None:
+        """Look whether the stream's leader still has a hold where it was seen.
+
+        Raises ``unavailable``.
+        """
+        known = self._revocations.holds.get(hold_id)
+        if known is not None and self.place(known):
+            self.look(hold_id, await self._stream.last(self._subject(known)))
+
     def look(self, key: bytes, stored: Entry | None) -> None:
         """Compare what the stream's leader has of a hold with what it was seen to have.
 

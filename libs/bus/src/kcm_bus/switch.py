@@ -287,12 +287,14 @@ class KillSwitch:
     async def facts(self, hold_id: bytes) -> tuple[int, RegionFacts]:
         """The stream's position, and behind it who is on record, and where a hold is durable.
 
-        ``hold_id`` may be unknown. Its place is looked up *before* the boots are read: the other
-        way round, a boot that began between the two would be missing, and the kill complete
-        without it. Where it moved meanwhile, or more boots were refused than there is room for, it
-        is not durable yet. Nor is it while the stream lacks the roster by which it counts: another
-        Core of the region may take it for lifted. Raises ``unavailable``.
+        ``hold_id`` may be unknown. That the stream still has it is asked of the leader: a damaged
+        disk loses what was acknowledged, and tells nobody. Its place is looked up *before* the
+        boots are read: the other way round, a boot that began between the two would be missing, and
+        the kill complete without it. Where it moved meanwhile, or more boots were refused than
+        there is room for, it is not durable yet. Nor is it while the stream lacks the roster by
+        which it counts: another Core of the region may take it for lifted. Raises ``unavailable``.
         """
+        await self._durable.verify(hold_id)
         before = self.durable_at(hold_id)
         mark = await self.caught_up()
         now, boots = self._clock.elapsed(), self.record.boots
