@@ -9,8 +9,8 @@ async def main() -> None:
     async with Client.connect() as kcm:
         rows = [b"row-1", b"row-2"]
         sealed = await kcm.encrypt("acme", "files", [b"one", b"two"], contexts=rows)
-        opened = await kcm.decrypt("acme", "files", sealed.unwrap(), contexts=rows)
-        assert opened.unwrap() == [b"one", b"two"]
+        opened = await kcm.decrypt("acme", "files", sealed.values, contexts=rows)
+        assert opened.values == [b"one", b"two"]
         print("two records there and back")
 
 

@@ -10,6 +10,8 @@ from typing import Annotated, Final
 
 from pydantic import Field
 
+from kcm_schemas.text import printable
+
 
 class Code(StrEnum):
     """Why a request, or one record of it, was not served."""
@@ -70,11 +72,11 @@ TEXT: Final = {
 
 
 class KcmError(Exception):
-    """A refusal with its code. ``str()`` is safe to send to anybody."""
+    """A refusal with its code. ``str()`` is safe to send to anybody, and to show in a terminal."""
 
     def __init__(self, code: Code, detail: str = "") -> None:
         self.code: Final = code
-        self.detail: Final = detail or TEXT[code]
+        self.detail: Final = printable(detail) or TEXT[code]
         super().__init__(f"{code.value}: {self.detail}")
 
     @property

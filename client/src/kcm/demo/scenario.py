@@ -167,7 +167,7 @@ class _Scenario:
 
     async def _rows_there_and_back(self, client: Client, result: dict[str, Any]) -> list[bytes]:
         self._tell(f"encrypting {len(self._rows)} rows in {HOME}, each under a key of its own")
-        sealed = (await client.encrypt(KILLED, SERVICE, self._rows, deadline_s=60)).unwrap()
+        sealed = (await client.encrypt(KILLED, SERVICE, self._rows, deadline_s=60)).values
         opened = await client.decrypt(KILLED, SERVICE, sealed, deadline_s=60)
         same = sum(a == b for a, b in zip(self._rows, opened.values, strict=True))
         result["records"], result["round_trips_ok"] = len(self._rows), same
