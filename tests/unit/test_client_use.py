@@ -170,6 +170,28 @@ def test_the_blocking_client_checks_arguments_too(tmp_path: Path) -> None:
         client.encrypt("acme", "files", ["x"])
 
 
+@pytest.mark.parametrize(
+    "error",
+    [KcmError(Code.BUSY, "because"), error_for(Code.TENANT_KILLED, "because"), kcm.Closed("x")],
+)
+def test_an_exception_survives_the_way_from_another_process(error: KcmError) -> None:
+    back = pickle.loads(pickle.dumps(error))
+    assert (type(back), str(back), back.code) == (type(error), str(error), error.code)
+
+
+async def test_single_calls_that_share_a_message_raise_each_their_own(
+    client: Client, gateway: FakeGateway
+) -> None:
+    async def say(subject: str, body: bytes) -> bytes | None:
+        return failure(Code.TENANT_KILLED)
+
+    gateway.script = say
+    calls = (client.encrypt_one("acme", "files", b"x") for _ in range(3))
+    errors = await asyncio.gather(*calls, return_exceptions=True)
+    assert [type(error) for error in errors] == [kcm.TenantKilled] * 3
+    assert len({id(error) for error in errors}) == 3
+
+
 async def test_text_from_the_wire_cannot_steer_a_terminal(
     client: Client, gateway: FakeGateway
 ) -> None:

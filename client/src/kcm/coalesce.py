@@ -124,7 +124,8 @@ class Coalescer:
         except Exception as error:  # noqa: BLE001 - whatever it is, it is the callers' to see
             for future in gathering.waiting:
                 if not future.done():
-                    future.set_exception(copy(error))  # each caller raises its own
+                    # Each caller raises its own: one exception has one traceback.
+                    future.set_exception(copy(error) if isinstance(error, KcmError) else error)
             return
         finally:
             self._sent(key)

@@ -6,7 +6,7 @@ A code travels with safe text only: never with input, never with a library's own
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 from pydantic import Field
 
@@ -78,6 +78,10 @@ class KcmError(Exception):
         self.code: Final = code
         self.detail: Final = printable(detail) or TEXT[code]
         super().__init__(f"{code.value}: {self.detail}")
+
+    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
+        # Another process that catches it (a pool's, a task queue's) makes it anew.
+        return KcmError, (self.code, self.detail)
 
     @property
     def retryable(self) -> bool:
