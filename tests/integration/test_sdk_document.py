@@ -70,3 +70,9 @@ def test_the_table_has_every_exception() -> None:
         name for name, one in public.items() if isinstance(one, type) and issubclass(one, Exception)
     }
     assert not [name for name in errors if f"`{name}`" not in PAGE]
+
+
+def test_the_readme_shows_the_example_that_is_run() -> None:
+    (shown,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    example = {line.strip() for line in (ROOT / "examples/first_steps.py").read_text().splitlines()}
+    assert {line.strip() for line in shown.splitlines()} <= example
