@@ -149,7 +149,7 @@ async def _ask(
     for index, cell in enumerate(asked):
         error = result.error(index)
         if error is None:
-            _give(operation, table, cell, result.values[index])
+            _give(operation, table, cell, result.one(index))
             continue
         if error.code in WHOLE:
             raise error

@@ -56,7 +56,7 @@ async def encrypt_file(target: Target, source: BinaryIO, sink: BinaryIO, advance
             _contexts(target, file_id, window),
             deadline_s=DEADLINE_S,
         )
-        sink.writelines(framing.frame(sealed) for sealed in result.unwrap())
+        sink.writelines(framing.frame(sealed) for sealed in result.values)
         advance(sum(len(piece.data) for piece in window))
 
 
@@ -80,7 +80,7 @@ async def decrypt_file(target: Target, source: BinaryIO, sink: BinaryIO, advance
             if error is not None:
                 # A piece that was moved looks like one that was changed: say where.
                 raise type(error)(f"piece {piece.index + 1}: {error.detail}")
-            _write_plain(sink, result.values[index])
+            _write_plain(sink, result.one(index))
         advance(sum(len(piece.data) for piece in window))
 
 

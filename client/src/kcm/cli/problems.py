@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import json
 import sys
-import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import click
+from kcm_schemas.text import printable
 
 from kcm.cli.exits import Exit
 from kcm.cli.names import LOOKS_LIKE, no_name
 
-CHARACTERS_MAX: Final = 4096
-"""Characters of a text from outside that are shown."""
+clean: Final = printable
+"""Text from outside, made fit for a terminal."""
 
 HINTS: Final = {
     "unknown_tenant": "`kcm tenant list` shows the region's tenants; is --region the right one?",
@@ -165,12 +165,3 @@ def show(report: Report, *, as_json: bool) -> None:
     sys.stderr.write(f"error: {clean(report.detail)} ({report.code})\n")
     if report.hint:
         sys.stderr.write(f"hint: {clean(report.hint)}\n")
-
-
-def clean(text: str) -> str:
-    """Text from outside without control characters: it may not steer the terminal."""
-    shown = "".join(
-        character if unicodedata.category(character)[0] != "C" else "\N{REPLACEMENT CHARACTER}"
-        for character in text[:CHARACTERS_MAX]
-    )
-    return shown if len(text) <= CHARACTERS_MAX else f"{shown}…"

@@ -100,10 +100,8 @@ class GatewayService:
                     count = len(request.plaintexts)
                     self._check(asked, request.deadline_ms)
                     done = await self._encrypt(asked, request)
-                    lease_ms = self._lease_ms(done, arrived)
-                    return encode(
-                        EncryptReply(v=1, lease_ms=lease_ms, records=done.values, codes=done.codes)
-                    )
+                    lease_ms, (values, codes) = self._lease_ms(done, arrived), done.columns()
+                    return encode(EncryptReply(v=1, lease_ms=lease_ms, records=values, codes=codes))
                 case "decrypt":
                     wanted = decode(DecryptRequest, body)
                     count = len(wanted.records)
@@ -112,13 +110,9 @@ class GatewayService:
                         asked.tenant, asked.service, wanted.records, wanted.contexts
                     )
                     failed = done.failed
+                    lease_ms, (values, codes) = self._lease_ms(done, arrived), done.columns()
                     return encode(
-                        DecryptReply(
-                            v=1,
-                            lease_ms=self._lease_ms(done, arrived),
-                            plaintexts=done.values,
-                            codes=done.codes,
-                        )
+                        DecryptReply(v=1, lease_ms=lease_ms, plaintexts=values, codes=codes)
                     )
                 case _:
                     raise KcmError(Code.MALFORMED, "a Gateway serves encrypt and decrypt")
