@@ -29,7 +29,7 @@ HINTS: Final = {
     "wrong_region": "`kcm inspect FILE` shows the record's region; name it with --region",
     "tenant_killed": "`kcm hold list` shows why; `kcm lift HOLD_ID` ends a hold",
     "tenant_sealed": "the root key does not answer; it opens again by itself when it does",
-    "tampered": "is --context-bytes what it was at encryption? else the data was changed",
+    "tampered": "are --context-bytes and --bind as at encryption? else the data was changed",
     "forbidden": "`kcm roster show` says who has which role; `kcm inspect FILE`, whose a record is",
     "conflict": "choose another name, or a higher --revision; `kcm tenant show` has a tenant's",
     "too_large": "send less at once",
