@@ -78,6 +78,9 @@ def run(
     except (click.Abort, KeyboardInterrupt):
         sys.stderr.write("interrupted\n")
         return Exit.INTERRUPTED
+    except click.exceptions.NoArgsIsHelpError as error:  # a group alone
+        sys.stderr.write(f"{error.format_message()}\n")
+        return Exit.USAGE
     except Exception as error:  # the last line: every fault is explained
         if os.environ.get("KCM_DEBUG") == "1" and not isinstance(error, click.ClickException):
             raise
