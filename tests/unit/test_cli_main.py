@@ -193,3 +193,23 @@ def test_no_help_shows_a_control_character(
 ) -> None:
     assert run([*path, "--help"]) == 0
     assert "\\b" not in capsys.readouterr().out
+
+
+def groups(group: click.Group, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    found = [path]
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            found += groups(command, (*path, name))
+    return found
+
+
+@pytest.mark.parametrize("path", groups(cli), ids=lambda path: " ".join(path) or "kcm")
+def test_a_group_alone_shows_its_help_as_it_is(
+    path: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run([*path, "--help"]) == Exit.OK
+    wanted = capsys.readouterr().out
+    assert wanted.count("\n") > 5
+    assert run(path) == Exit.USAGE
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", wanted)

@@ -15,10 +15,11 @@ from kcm.cli.demo import demo
 from kcm.cli.dev import dev
 from kcm.cli.encrypt import decrypt, encrypt
 from kcm.cli.exits import HELP, Exit
-from kcm.cli.holds import hold, lift
+from kcm.cli.holds import hold
 from kcm.cli.inspect import inspect
 from kcm.cli.kill import kill
 from kcm.cli.l1 import l1
+from kcm.cli.lifting import lift
 from kcm.cli.problems import explain, show
 from kcm.cli.region import region
 from kcm.cli.registry import registry
@@ -77,6 +78,9 @@ def run(
     except (click.Abort, KeyboardInterrupt):
         sys.stderr.write("interrupted\n")
         return Exit.INTERRUPTED
+    except click.exceptions.NoArgsIsHelpError as error:  # a group alone
+        sys.stderr.write(f"{error.format_message()}\n")
+        return Exit.USAGE
     except Exception as error:  # the last line: every fault is explained
         if os.environ.get("KCM_DEBUG") == "1" and not isinstance(error, click.ClickException):
             raise

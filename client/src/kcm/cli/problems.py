@@ -27,7 +27,7 @@ HINTS: Final = {
     "unknown_link": "`kcm l1 list` shows the links; `kcm l1 link NAME URI` makes one",
     "unknown_hold": "`kcm hold list --all` shows the holds, lifted ones too",
     "wrong_region": "`kcm inspect FILE` shows the record's region; name it with --region",
-    "tenant_killed": "`kcm hold list` shows why; `kcm lift HOLD_ID` ends a hold",
+    "tenant_killed": "`kcm hold list` shows why; `kcm lift --tenant TENANT` ends the holds on it",
     "tenant_sealed": "the root key does not answer; it opens again by itself when it does",
     "tampered": "are --context-bytes and --bind as at encryption? else the data was changed",
     "forbidden": "`kcm roster show` says who has which role; `kcm inspect FILE`, whose a record is",
