@@ -47,7 +47,8 @@ async def open_nats(address: BusAddress, name: str) -> Transport:
     then remains of the reasons is the login.
     """
     await _look_at_any(address.urls)
-    connection = Connection(address, name)
+    # A kill is not refused because the broker is old: that is its services' business, and told.
+    connection = Connection(address.model_copy(update={"allow_old_broker": True}), name)
     try:
         await asyncio.wait_for(connection.start(), CONNECT_S)
     except TimeoutError:
