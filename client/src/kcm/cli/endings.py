@@ -27,7 +27,8 @@ class Ended(SystemExit):
     """A signal ends the command; its exit code is the shell's, 128 and the signal's number."""
 
     def __init__(self, number: int) -> None:
-        super().__init__(128 + number)
+        self.number: Final = 128 + number
+        super().__init__(self.number)
 
 
 @contextmanager

@@ -29,6 +29,6 @@ Exit codes:
   5    unavailable or out of time; a retry may help
   6    the hold is in force, but not everybody has confirmed it
   7    a check failed: a file, an answer or a journal is not to be believed
-  130  interrupted
+  130  interrupted; 128 and its number where another signal ends it
 """
 """The codes as ``kcm --help`` shows them."""

@@ -11,7 +11,7 @@ from kcm.cli.exits import Exit
 from kcm.cli.names import NAME
 from kcm.cli.output import emit, note
 from kcm.cli.problems import Problem, explain, together
-from kcm.cli.settings import Settings, common, first_region_option, run_async
+from kcm.cli.settings import Settings, common, first_region_option, run_async, run_change
 from kcm.cli.targets import check, look, warn
 from kcm.cli.watching import TELL_S, follow
 
@@ -81,7 +81,7 @@ def kill(
     target = tenant or link or ""
     if dry_run:
         return run_async(_dry_run(settings, region, scope, target))
-    return run_async(_kill(settings, region, scope, target, reason, timeout))
+    return run_change(_kill(settings, region, scope, target, reason, timeout))
 
 
 async def _dry_run(
@@ -143,6 +143,7 @@ async def _kill(
 ) -> int:
     import asyncio
 
+    settings.leaves("no hold was placed")
     async with settings.kills(region) as (admin, regions, kills):
         until = settings.around.until(timeout)
         known = await look(admin, regions, scope, target, PREVIEW_S)
@@ -199,22 +200,28 @@ async def place(settings: Settings, kills: Kills, hold: NewHold, until: float) -
     """Place a hold, and say what to do when nobody confirms it; how it stood when somebody did."""
     from kcm.errors import ServiceError
 
+    what = f"the hold {hold.id.hex()} on {hold.scope} {hold.target}"
+    look = f"`kcm hold show {hold.id.hex()}"
+    settings.leaves(f"it is not known whether {what} is in force", f"{look}` says so")
     try:
         with Waiting(settings, "the hold", until) as waiting:
-            return await kills.place(hold, until, waiting.failed)
+            placed = await kills.place(hold, until, waiting.failed)
     except ServiceError as error:
         if not error.retryable:
             raise
         # An answer may have been lost, or have come too late: what is in force is to be told.
         if status := await _found(settings, kills, hold):
-            return status
-        raise Problem(
-            Exit.UNAVAILABLE,
-            error.code.value,
-            f"no region confirmed the hold {hold.id.hex()}: {error.detail}",
-            "is the system running? The hold may be in force: look with "
-            f"`kcm hold show {hold.id.hex()[:SHOWN]}`; killing again does no harm",
-        ) from None
+            placed = status
+        else:
+            raise Problem(
+                Exit.UNAVAILABLE,
+                error.code.value,
+                f"no region confirmed the hold {hold.id.hex()}: {error.detail}",
+                "is the system running? The hold may be in force: look with "
+                f"`kcm hold show {hold.id.hex()[:SHOWN]}`; killing again does no harm",
+            ) from None
+    settings.leaves(f"{what} is in force", f"{look} --wait 60` goes on watching")
+    return placed
 
 
 async def _found(settings: Settings, kills: Kills, hold: NewHold) -> HoldStatus | None:

@@ -13,7 +13,14 @@ from kcm.cli.kill import DRY_RUN_S, SHOWN, Waiting
 from kcm.cli.names import NAME
 from kcm.cli.output import emit, moment, note
 from kcm.cli.problems import Problem, explain
-from kcm.cli.settings import Settings, at_a_terminal, common, first_region_option, run_async
+from kcm.cli.settings import (
+    Settings,
+    at_a_terminal,
+    common,
+    first_region_option,
+    run_async,
+    run_change,
+)
 from kcm.cli.targets import check, look
 from kcm.cli.watching import present, verdict
 
@@ -77,7 +84,7 @@ def lift(
     else:
         views = _of_tenant(settings, tenant, region, yes=yes)
     alone = tenant is None and len(hold_ids) == 1
-    return run_async(_lift_all(settings, views, reason, timeout, region, alone=alone))
+    return run_change(_lift_all(settings, views, reason, timeout, region, alone=alone))
 
 
 async def _named(settings: Settings, ids: Sequence[str], region: str | None) -> list[HoldView]:
@@ -144,12 +151,17 @@ async def _lift_all(
 ) -> int:
     """Lift one hold after the other; what came of each is shown, although a later one fails."""
     statuses: list[HoldStatus] = []
+    settings.leaves("nothing was lifted")
     async with settings.kills(region) as (_, __, kills):
         until = settings.around.until(timeout)
         try:
             for view in views:
+                if not view.lifted:
+                    hint = f"`kcm hold show {view.hold_id.hex()}` says whether it is lifted"
+                    settings.leaves(_lifted_until_now(views, len(statuses), view), hint)
                 status = await _lift(settings, kills, view, reason, until)
                 statuses.append(status)  # one by one: those before a failure are kept
+                settings.leaves(_lifted_until_now(views, len(statuses)))
         except Exception as error:
             if alone:
                 raise
@@ -165,6 +177,19 @@ async def _lift_all(
     for view, status in zip(views, statuses, strict=True):
         _tell(settings, view, status, alone=alone)
     return Exit.OK if all(map(_done, views, statuses)) else Exit.NOT_COMPLETE
+
+
+def _lifted_until_now(
+    views: Sequence[HoldView], done: int, under_way: HoldView | None = None
+) -> str:
+    """What is known of lifts when they are interrupted."""
+    parts = [("lifted", views[:done])]
+    if under_way is not None:
+        parts += [("not known of", [under_way])]
+        done += 1
+    parts += [("not lifted", views[done:])]
+    told = [(what, ", ".join(view.hold_id.hex() for view in some)) for what, some in parts if some]
+    return "; ".join(f"{what}: {ids}" for what, ids in told)
 
 
 async def _lift(

@@ -14,6 +14,7 @@ from kcm.cli.audit import audit
 from kcm.cli.demo import demo
 from kcm.cli.dev import dev
 from kcm.cli.encrypt import decrypt, encrypt
+from kcm.cli.endings import Ended
 from kcm.cli.exits import HELP, Exit
 from kcm.cli.holds import hold
 from kcm.cli.inspect import inspect
@@ -76,8 +77,9 @@ def run(
     try:
         code = cli.main(args=list(arguments), prog_name="kcm", standalone_mode=False, obj=world)
     except (click.Abort, KeyboardInterrupt):
-        sys.stderr.write("interrupted\n")
-        return Exit.INTERRUPTED
+        return _interrupted(world, Exit.INTERRUPTED)
+    except Ended as ended:
+        return _interrupted(world, ended.number)
     except click.exceptions.NoArgsIsHelpError as error:  # a group alone
         sys.stderr.write(f"{error.format_message()}\n")
         return Exit.USAGE
@@ -88,6 +90,15 @@ def run(
         show(report, as_json=_wants_json(arguments) if world.json is None else world.json)
         return report.exit_code
     return int(code or 0)
+
+
+def _interrupted(world: World, code: int) -> int:
+    """Say what an interrupted command leaves behind."""
+    if world.left is None:
+        sys.stderr.write("interrupted\n")
+    else:
+        show(world.left, as_json=bool(world.json))
+    return code
 
 
 def _wants_json(arguments: Sequence[str]) -> bool:

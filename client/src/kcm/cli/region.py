@@ -12,7 +12,7 @@ from kcm.cli.kill import place
 from kcm.cli.names import NAME
 from kcm.cli.output import emit, note
 from kcm.cli.problems import Problem
-from kcm.cli.settings import Settings, common, run_async
+from kcm.cli.settings import Settings, common, run_async, run_change
 from kcm.cli.watching import follow
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def retire(settings: Settings, name: str, reason: str, timeout: float) -> int:
     Example:
       kcm region retire us-east --reason "the data centre is under water"
     """  # noqa: D301 - click wants the control character
-    return run_async(_retire(settings, name, reason, timeout))
+    return run_change(_retire(settings, name, reason, timeout))
 
 
 async def _list(settings: Settings) -> tuple[list[str], dict[str, HoldView]]:
@@ -81,6 +81,7 @@ async def _retire(
     reason: str,
     timeout: float,  # noqa: ASYNC109 - of the whole command, not of one call
 ) -> int:
+    settings.leaves("no hold was placed")
     async with settings.kills(None) as (_, regions, kills):
         if name not in regions:
             raise Problem(

@@ -11,6 +11,10 @@ from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar
 
 import click
 
+from kcm.cli.endings import orderly
+from kcm.cli.exits import Exit
+from kcm.cli.problems import Report
+
 if TYPE_CHECKING:
     from kcm.admin import Admin
     from kcm.context import ClientContext
@@ -30,6 +34,8 @@ class World:
     around: Surroundings | None = None
     json: bool | None = None
     """Whether the command that runs shows JSON; unknown before its options are read."""
+    left: Report | None = None
+    """What the command leaves behind when it is interrupted; none: nothing that has to be said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +47,11 @@ class Settings:
     world: World
     json_wanted: bool = False
     """Whether JSON was asked for, and is not only shown because nobody watches."""
+
+    def leaves(self, what: str, hint: str = "") -> None:
+        """What is said of a change when the command is interrupted from now on."""
+        report = Report(Exit.INTERRUPTED, "interrupted", f"interrupted: {what}", hint)
+        self.world.left = report
 
     def context(self) -> ClientContext:
         """The context; raises ``ContextError``."""
@@ -142,6 +153,15 @@ def run_async(work: Coroutine[Any, Any, T]) -> T:
     import asyncio
 
     return asyncio.run(work)
+
+
+def run_change(work: Coroutine[Any, Any, T]) -> T:
+    """The same for a change: a signal that ends it is heard, so that it can be said what is done.
+
+    See ``Settings.leaves``.
+    """
+    with orderly():
+        return run_async(work)
 
 
 def at_a_terminal() -> bool:

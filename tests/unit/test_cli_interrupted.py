@@ -1,0 +1,124 @@
+"""Who interrupts a change is told what has been done, and how to look."""
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from kcm.cli.exits import Exit
+from kcm_schemas.admin import AdminRequest
+from kcm_schemas.codec import Message
+
+from tests.unit.test_cli_operator import Cores, Desk
+
+SIGNALS = pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
+
+
+@pytest.fixture
+def desk(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Desk:
+    return Desk(tmp_path, capsys)
+
+
+@pytest.fixture
+def cores(desk: Desk) -> Cores:
+    return Cores(desk.system, looks=10**6)
+
+
+def interrupt(cores: Cores, verb: str, number: int, *, before: bool = False) -> None:
+    """Send this process a signal when a region is asked."""
+    asked: Callable[[AdminRequest, str], Message] = cores.system.cores["eu"].handlers["hold", verb]
+
+    def handler(request: AdminRequest, operator: str) -> Message:
+        if before:
+            os.kill(os.getpid(), number)
+        answer = asked(request, operator)
+        os.kill(os.getpid(), number)
+        return answer
+
+    cores.system.everywhere("hold", verb, handler)
+
+
+def said(err: str) -> dict[str, str]:
+    report: dict[str, str] = json.loads(err.splitlines()[-1])
+    return report
+
+
+@SIGNALS
+def test_a_kill_that_stands_is_said_to_stand(
+    desk: Desk, cores: Cores, number: int, code: int
+) -> None:
+    interrupt(cores, "status", number)
+    ended, _, err = desk.run("kill", "acme", "-o", "json")
+    ((hold_id, _),) = cores.held.items()
+    assert ended == code
+    report = said(err)
+    assert report["error"] == "interrupted"
+    assert report["detail"] == f"interrupted: the hold {hold_id.hex()} on tenant acme is in force"
+    assert f"`kcm hold show {hold_id.hex()}" in report["hint"]
+
+
+@SIGNALS
+def test_a_kill_that_nobody_confirmed_is_not_said_to_be_anything(
+    desk: Desk, cores: Cores, number: int, code: int
+) -> None:
+    interrupt(cores, "put", number, before=True)
+    ended, _, err = desk.run("kill", "acme", "-o", "json")
+    report = said(err)
+    assert ended == code
+    assert "it is not known whether the hold" in report["detail"]
+    assert "kcm hold show" in report["hint"]
+
+
+@SIGNALS
+def test_a_kill_that_was_not_sent_changed_nothing(
+    desk: Desk, cores: Cores, number: int, code: int
+) -> None:
+    interrupt(cores, "preview", number)
+    ended, _, err = desk.run("kill", "acme", "-o", "json")
+    assert (ended, cores.held) == (code, {})
+    assert said(err)["detail"] == "interrupted: no hold was placed"
+
+
+def test_a_person_reads_it_as_text(desk: Desk, cores: Cores) -> None:
+    interrupt(cores, "status", signal.SIGINT)
+    _, _, err = desk.run("kill", "acme", "-o", "table")
+    (hold_id,) = cores.held
+    assert f"error: interrupted: the hold {hold_id.hex()} on tenant acme is in force" in err
+    assert f"hint: `kcm hold show {hold_id.hex()} --wait 60`" in err
+
+
+def test_retiring_a_region_is_a_hold_like_any_other(desk: Desk, cores: Cores) -> None:
+    interrupt(cores, "status", signal.SIGINT)
+    code, _, err = desk.run("region", "retire", "us", "--reason", "lost", "-o", "json")
+    assert code == Exit.INTERRUPTED
+    assert "on region us is in force" in said(err)["detail"]
+
+
+@SIGNALS
+def test_a_lift_says_what_is_lifted_and_what_is_not_known(
+    desk: Desk, cores: Cores, number: int, code: int
+) -> None:
+    cores.looks = 0
+    for _ in range(3):
+        desk.run("kill", "acme")
+        desk.system.clock.now += 1
+    ids = [hold_id.hex() for hold_id in cores.held]
+    put = cores.system.cores["eu"].handlers["hold", "put"]
+
+    def second(request: AdminRequest, operator: str) -> Message:
+        if len(cores.lifted) == 1:
+            os.kill(os.getpid(), number)
+        return put(request, operator)
+
+    cores.system.everywhere("hold", "put", second)
+    ended, _, err = desk.run("lift", *ids, "--reason", "over", "-o", "json")
+    assert ended == code
+    report = said(err)
+    assert f"lifted: {ids[0]}" in report["detail"]
+    assert f"not known of: {ids[1]}" in report["detail"]
+    assert f"not lifted: {ids[2]}" in report["detail"]
+    assert f"`kcm hold show {ids[1]}`" in report["hint"]
