@@ -11,6 +11,7 @@ from kcm.cli.exits import Exit
 from kcm_schemas.admin import AdminRequest
 from kcm_schemas.codec import Message
 
+from tests.unit import test_cli_roster
 from tests.unit.test_cli_operator import Cores, Desk
 
 SIGNALS = pytest.mark.parametrize(
@@ -40,6 +41,11 @@ def interrupt(cores: Cores, verb: str, number: int, *, before: bool = False) -> 
         return answer
 
     cores.system.everywhere("hold", verb, handler)
+
+
+@pytest.fixture
+def rosters(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> test_cli_roster.Desk:
+    return test_cli_roster.Desk(tmp_path, capsys)
 
 
 def said(err: str) -> dict[str, str]:
@@ -122,3 +128,39 @@ def test_a_lift_says_what_is_lifted_and_what_is_not_known(
     assert f"not known of: {ids[1]}" in report["detail"]
     assert f"not lifted: {ids[2]}" in report["detail"]
     assert f"`kcm hold show {ids[1]}`" in report["hint"]
+
+
+@SIGNALS
+def test_a_roster_that_one_region_has_can_be_brought_to_the_others(
+    rosters: test_cli_roster.Desk, number: int, code: int
+) -> None:
+    cores, path = rosters.cores, rosters.system.directory / "roster"
+    cores.signed["eu"] = [test_cli_roster.entry("lift 01", 5)]
+    put = rosters.system.cores["us"].handlers["roster", "put"]
+
+    def second(request: AdminRequest, operator: str) -> Message:
+        if cores.put:
+            os.kill(os.getpid(), number)
+        return put(request, operator)
+
+    rosters.system.everywhere("roster", "put", second)
+    ended, _, err = rosters.run("roster", "retire", "bob")
+    assert (ended, set(cores.put)) == (code, {"eu", "us"} if number == signal.SIGINT else {"eu"})
+    assert "the roster may be in some regions only" in said(err)["detail"]
+    assert f"`kcm roster put {path}`" in said(err)["hint"]
+    rosters.system.everywhere("roster", "put", put)
+    cores.put.clear()
+    assert rosters.run("roster", "put", str(path), key=False)[0] == Exit.OK
+    assert set(cores.put) == {"eu", "us"}
+    assert test_cli_roster.bob_of(rosters.kept).retired is not None
+
+
+def test_a_retirement_that_was_not_sent_changed_nothing(rosters: test_cli_roster.Desk) -> None:
+    def ends(request: AdminRequest, operator: str) -> Message:
+        raise KeyboardInterrupt
+
+    rosters.system.everywhere("roster", "signed", ends)
+    code, _, err = rosters.run("roster", "retire", "bob")
+    assert (code, rosters.cores.put) == (Exit.INTERRUPTED, {})
+    assert said(err)["detail"].startswith("interrupted: bob is not retired")
+    assert test_cli_roster.bob_of(rosters.kept).retired is None

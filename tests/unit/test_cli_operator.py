@@ -1401,15 +1401,22 @@ def test_on_a_terminal_whoever_gives_nothing_is_walked_through_it(
     assert asked == sorted(asked), "where, what is wrong, which model, what to grant, and then"
 
 
-@pytest.mark.parametrize("lines", [("root", "softkey:/x", "", "n"), ("root",)])
+@pytest.mark.parametrize(
+    ("lines", "ended", "told"),
+    [
+        (("root", "softkey:/x", "", "n"), Exit.OK, "nothing was linked"),
+        (("root",), Exit.INTERRUPTED, "interrupted"),
+    ],
+)
 def test_nothing_is_linked_when_nothing_is_granted(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch, lines: tuple[str, ...]
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, lines: tuple[str, ...], ended: Exit, told: str
 ) -> None:
     got: list[bytes] = []
     desk.system.everywhere("link", "put", keep(got))
     typed(monkeypatch, *lines)
     code, _, err = desk.run("l1", "link", "-o", "table")
-    assert code == Exit.INTERRUPTED, err
+    assert code == ended, err
+    assert told in err
     assert got == []
 
 

@@ -200,7 +200,11 @@ def link(
         if settings.json or not at_a_terminal():
             raise click.UsageError("name the link and the key: NAME URI")
         settings.context()  # what is wrong with it is said before anybody types
-        name, uri, model = walk(name, uri, model)
+        answers = walk(name, uri, model)
+        if answers is None:
+            note(settings, "nothing was linked: give the same command when the key is granted")
+            return Exit.OK
+        name, uri, model = answers
     model = model or "byok"
     left = list(regions)
     done: dict[str, LinkView] = {}

@@ -13,7 +13,7 @@ from kcm.cli.exits import Exit
 from kcm.cli.names import NAME
 from kcm.cli.output import emit, moment, note
 from kcm.cli.problems import Problem
-from kcm.cli.settings import Settings, common, run_async
+from kcm.cli.settings import Settings, common, run_async, run_change
 
 if TYPE_CHECKING:
     from kcm_schemas.roster import Instance, Operator
@@ -64,7 +64,7 @@ def put(settings: Settings, file: Path) -> int:
 
     Lists of what lasts of those who are retired are read from FILE.lasting/NAME.
     """
-    return run_async(_put(settings, file, file.read_bytes()))
+    return run_change(_put(settings, file, file.read_bytes()))
 
 
 @roster.command("retire")
@@ -124,7 +124,7 @@ def retire(
     """  # noqa: D301 - click wants the control character
     before_ms = None if before is None else int(before.replace(tzinfo=UTC).timestamp() * 1000)
     wanted = _Wanted(name, key, without, before_ms, leave_out, dry_run, prepare)
-    return run_async(_retire(settings, wanted))
+    return run_change(_retire(settings, wanted))
 
 
 class _Wanted:
@@ -203,6 +203,7 @@ async def _put(settings: Settings, file: Path, raw: bytes) -> int:
     from kcm.rosters import lacked, lacking, read_lists
 
     context = settings.context()
+    settings.leaves("no region was given the roster")
     try:
         known = context.highest()[1]
         new = context.believe(raw, known.version)
@@ -237,6 +238,7 @@ async def _retire(settings: Settings, wanted: _Wanted) -> int:
     from kcm.rosters import retire as next_roster
 
     context = settings.context()
+    settings.leaves(f"{wanted.name} is not retired: no region was given a roster")
     admin = settings.admin(context)
     try:
         _check_regions(admin, wanted.without)
@@ -389,10 +391,24 @@ async def _bring(
     told: Callable[[Rows], None],
 ) -> int:
     """Give it to every region; ``told`` gets what came of that, whatever fails afterwards."""
+    import asyncio
+
     from kcm.rosters import keep, put_everywhere
 
     context = admin.context
-    results = await put_everywhere(admin, context.in_order(None), raw, lists)
+    settings.leaves(
+        "the roster may be in some regions only; it is this context's now",
+        f"`kcm roster put {context.roster_path}` brings it to every region",
+    )
+    try:
+        results = await put_everywhere(admin, context.in_order(None), raw, lists)
+    except (
+        asyncio.CancelledError,
+        KeyboardInterrupt,
+        SystemExit,
+    ):  # interrupted: a region may have it: whoever goes on needs it, and the lists
+        keep(context, raw, lists)
+        raise
     done = [region for region, error in results.items() if error is None]
     told(
         [_brought(region, error) for region, error in results.items()]

@@ -24,8 +24,8 @@ byok: any key; hyok: shorter leases, for an HSM on the customer's premises
 The model"""
 
 
-def walk(name: str | None, uri: str | None, model: Model | None) -> tuple[str, str, Model]:
-    """Ask for the link's name, the key's URI and the model; return when what is needed is granted.
+def walk(name: str | None, uri: str | None, model: Model | None) -> tuple[str, str, Model] | None:
+    """Ask for the link's name, the key's URI and the model; none when nothing is granted.
 
     Raises ``Problem`` where the providers are not installed or a given URI is not understood, and
     ``click.Abort`` at the end of the input.
@@ -38,8 +38,8 @@ def walk(name: str | None, uri: str | None, model: Model | None) -> tuple[str, s
         needed = ask("policy", uri)
     model = model or _chosen(needed["provider"])
     click.echo("\nGrant this to the key:\n\n" + needed["policy"], err=True)
-    click.confirm("Granted? Try the key", default=True, abort=True, err=True)
-    return name, uri, model
+    granted = click.confirm("Granted? Try the key", default=True, err=True)
+    return (name, uri, model) if granted else None
 
 
 def _named(text: str) -> str:
