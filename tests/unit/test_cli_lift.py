@@ -128,6 +128,22 @@ def test_a_lift_that_fails_says_which_holds_are_left(desk: Desk, cores: Cores) -
     assert error["detail"].startswith(f"1 of 2 lifted, not {second.hex()[:16]}: ")
 
 
+def test_the_holds_of_one_tenant_are_listed_and_those_of_its_root_key(
+    desk: Desk, cores: Cores
+) -> None:
+    code, out, _ = desk.run("hold", "list", "acme", "-o", "json")
+    own, (key,) = on(cores, "tenant", "acme"), on(cores, "link", "acme-root")
+    assert (code, [one["hold_id"] for one in json.loads(out)]) == (
+        Exit.OK, [*(one.hex() for one in own), key.hex()],
+    )  # fmt: skip
+    desk.run("lift", own[0].hex(), "--reason", "over")
+    assert desk.run("hold", "list", "acme", "--ids")[1].split() == [own[1].hex(), key.hex()]
+    assert desk.run("hold", "list", "acme", "--ids", "--all")[1].count("\n") == 3
+    cores.tenants = []
+    code, _, err = desk.run("hold", "list", "nobody", "-o", "json")
+    assert (code, json.loads(err)["error"]) == (Exit.REFUSED, "unknown_tenant")
+
+
 @pytest.mark.parametrize(
     "arguments", [(), ("abc", "--tenant", "acme"), ("abc", "--yes")], ids=["none", "both", "yes"]
 )

@@ -414,6 +414,7 @@ def test_links_are_listed(desk: Desk) -> None:
     desk.system.everywhere("link", "list", lambda *_: page)
     (told,) = json.loads(desk.run("l1", "list", "--region", "us", "-o", "json")[1])
     assert (told["link"], told["uri"], told["tenants"]) == ("root", "softkey:/\x1b[31m", 2)
+    assert desk.run("link", "list", "-o", "table") == desk.run("l1", "list", "-o", "table")
     code, out, _ = desk.run("l1", "list", "-o", "table")
     assert code == Exit.OK
     assert "root" in out

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from kcm.cli.closing import closing
 from kcm.cli.exits import Exit
 from kcm.cli.kill import SHOWN
+from kcm.cli.names import NAME
 from kcm.cli.output import emit, moment, note
 from kcm.cli.problems import Problem
 from kcm.cli.settings import Settings, common, first_region_option, run_async
@@ -25,19 +27,26 @@ def hold() -> None:
 
 
 @hold.command("list")
+@click.argument("tenant", type=NAME, required=False)
 @click.option("--all", "everything", is_flag=True, help="Lifted ones too.")
 @click.option("--ids", is_flag=True, help="Show the ids, one a line, and nothing else.")
 @first_region_option
 @common
-def list_holds(settings: Settings, region: str | None, *, everything: bool, ids: bool) -> None:
+def list_holds(
+    settings: Settings, tenant: str | None, region: str | None, *, everything: bool, ids: bool
+) -> None:
     """Show the holds that are in force, whatever caused them.
+
+    With TENANT only those on this tenant, and on its root key: they keep it closed.
 
     With --all also those that are lifted. `kcm hold show` says how far one has come. --ids shows
     lines where it is not shown on a terminal, too; with -o json a list.
 
     Where the region that is asked does not answer, another one does, and stderr names it.
+
+    Example: kcm hold list acme --all
     """
-    shown = run_async(_list(settings, region, everything=everything))
+    shown = run_async(_list(settings, tenant, region, everything=everything))
     if ids and settings.json_wanted:
         emit(settings, [view.hold_id for view in shown], (), ())
         return
@@ -84,9 +93,15 @@ def show(settings: Settings, hold_id: str, wait: float, region: str | None) -> i
     return run_async(_show(settings, hold_id, wait, region))
 
 
-async def _list(settings: Settings, region: str | None, *, everything: bool) -> list[HoldView]:
-    async with settings.kills(region) as (_, regions, kills):
-        answered, found = await kills.listing_of(everything=everything)
+async def _list(
+    settings: Settings, tenant: str | None, region: str | None, *, everything: bool
+) -> list[HoldView]:
+    async with settings.kills(region) as (admin, regions, kills):
+        if tenant is None:
+            answered, found = await kills.listing_of(everything=everything)
+        else:
+            on = await closing(admin, regions, kills, tenant, everything=everything)
+            answered, found = on.answered, on.own + on.of_root_key
     tell_who_answered(settings, regions[0], answered)
     return found
 

@@ -135,9 +135,9 @@ def list_links(settings: Settings, region: str | None) -> None:
     """Show the linked root keys of a region, by name.
 
     With how many tenants are on each; one that has none shows, too. No key is asked: `kcm l1 check
-    URI` tries one.
+    URI` tries one. `kcm l1 list` and `kcm link list` are the same.
 
-    Example: kcm l1 list -o json
+    Example: kcm link list -o json
     """
 
     async def ask(admin: Admin, place: str) -> list[LinkRow]:
@@ -150,6 +150,14 @@ def list_links(settings: Settings, region: str | None) -> None:
         ("link", "region", "model", "tenants", "revision", "uri"),
         [(row.link, row.region, row.model, row.tenants, row.revision, row.uri) for row in rows],
     )
+
+
+@click.group("link")
+def links() -> None:
+    """Root keys that are linked; `kcm l1 link` links one."""
+
+
+links.add_command(list_links)
 
 
 @l1.command("status")

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from kcm.cli.closing import closing
 from kcm.cli.exits import Exit
 from kcm.cli.holds import find, tell_who_answered
-from kcm.cli.kill import DRY_RUN_S, SHOWN, Waiting
+from kcm.cli.kill import SHOWN, Waiting
 from kcm.cli.names import NAME
 from kcm.cli.output import emit, moment, note
 from kcm.cli.problems import Problem, explain
@@ -21,7 +22,6 @@ from kcm.cli.settings import (
     run_async,
     run_change,
 )
-from kcm.cli.targets import check, look
 from kcm.cli.watching import present, verdict
 
 if TYPE_CHECKING:
@@ -124,20 +124,10 @@ async def _look(
     settings: Settings, tenant: str, region: str | None
 ) -> tuple[list[HoldView], list[HoldView]]:
     """The holds in force on a tenant, and those on its root key; refuses an unknown name."""
-    from kcm.errors import ServiceError
-    from kcm.hedge import first
-
     async with settings.kills(region) as (admin, regions, kills):
-        answered, found = await kills.listing_of()
-        views = [view for view in found if (view.scope, view.target) == ("tenant", tenant)]
-        if not views:
-            await check(admin, await look(admin, regions, "tenant", tenant, DRY_RUN_S))
-        try:
-            link = (await first(regions, lambda place: admin.find(place, tenant)))[1].link
-        except ServiceError:
-            link = ""  # what is on the tenant itself is lifted all the same
-    tell_who_answered(settings, regions[0], answered)
-    return views, [view for view in found if (view.scope, view.target) == ("link", link)]
+        found = await closing(admin, regions, kills, tenant)
+        tell_who_answered(settings, regions[0], found.answered)
+    return found.own, found.of_root_key
 
 
 async def _lift_all(

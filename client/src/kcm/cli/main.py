@@ -19,7 +19,7 @@ from kcm.cli.exits import HELP, Exit
 from kcm.cli.holds import hold
 from kcm.cli.inspect import inspect
 from kcm.cli.kill import kill
-from kcm.cli.l1 import l1
+from kcm.cli.l1 import l1, links
 from kcm.cli.lifting import lift
 from kcm.cli.problems import explain, show
 from kcm.cli.region import region
@@ -47,6 +47,7 @@ for _command in (
     demo,
     tenant,
     l1,
+    links,
     service,
     encrypt,
     decrypt,
