@@ -89,6 +89,17 @@ async def test_a_refusal_says_what_is_there_by_name(world):
         assert text in detail
 
 
+async def test_a_refusal_that_is_asked_for_ten_times_is_recorded_once_with_its_number(world):
+    core = world.core()
+    for _ in range(10):
+        assert (await said(core, TENANT))[0] is Code.UNKNOWN_LINK
+    core.admin.close()
+    told = [fields for kind, fields in core.events if kind == "admin.tenant-put"]
+    assert [(one["code"], one["actor"], one["tenant"], one["count"]) for one in told] == [
+        (Code.UNKNOWN_LINK, "admin", "acme", 1), (Code.UNKNOWN_LINK, "admin", "acme", 9),
+    ]  # fmt: skip
+
+
 async def test_links_are_listed_with_how_many_tenants_they_open(world):
     core = world.core()
     assert await put_all(core) == [Code.OK] * 3

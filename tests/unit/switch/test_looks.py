@@ -10,6 +10,7 @@ from kcm_core.requested import requested, type_of
 from kcm_schemas.admin import AdminRequest, HoldQuery, PutStatement, TenantQuery
 from kcm_schemas.audit import EventType
 from kcm_schemas.codec import encode
+from kcm_schemas.codes import Code
 
 from tests.fakes.virtual import let_pass
 from tests.unit.core_rig import World
@@ -49,6 +50,21 @@ async def test_others_and_looks_at_something_else_are_told_by_themselves(looks, 
         for hold_id in (b"h" * 16, b"i" * 16):
             looks.record(STATUS, operator, {"hold": hold_id})
     assert len(events) == 4
+
+
+async def test_a_refusal_that_is_asked_for_again_and_again_is_one_event_with_its_number(
+    looks, events
+):
+    put, what = EventType.ADMIN_TENANT_PUT, {"tenant": "acme"}
+    for _ in range(10):
+        looks.record(put, "alice", what, Code.UNAVAILABLE, "no memory")
+    first = what | {"actor": "alice", "code": Code.UNAVAILABLE, "detail": "no memory"}
+    assert events == [(put, first | {"count": 1})]
+    looks.record(put, "alice", what, Code.CONFLICT, "is there")
+    looks.record(put, "alice", what, Code.UNAVAILABLE, "another reason")
+    assert len(events) == 3, "another refusal is told by itself"
+    await let_pass(EVERY_S + 1)
+    assert events[3:] == [(put, first | {"count": 9})]
 
 
 async def test_what_was_counted_is_told_at_the_end(looks, events):

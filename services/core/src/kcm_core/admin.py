@@ -166,10 +166,10 @@ class Admin:
         except KcmError as error:
             code, detail = error.code, error.detail
         event, what = type_of(request), requested(request)
-        if code is Code.OK and event in LOOKS:
-            self._looks.record(event, operator, what)
+        if code is not Code.OK or event in LOOKS:
+            self._looks.record(event, operator, what, code, detail)
         else:
-            self._emit(event, **what, actor=operator, code=code, detail=detail)
+            self._emit(event, **what, actor=operator)
         reply = AdminReply(request=sha256(body).digest(), code=code, detail=detail, payload=payload)
         return encode(self._me.identity.sign(Kind.ADMIN_REPLY, reply))
 

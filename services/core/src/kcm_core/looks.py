@@ -1,25 +1,29 @@
-"""Operators' looks, on record without filling it: whoever watches a kill asks four times a second.
+"""Operators' looks and refusals, on record without filling it.
 
-The first look of an operator at something is recorded at once. Further ones at the same within
-``EVERY_S`` are counted, and recorded as one event with their number when that time is over.
+Whoever watches a kill asks four times a second, and a client asks again after a refusal that may
+pass. The first look of an operator at something, and the first refusal of something for a reason,
+is recorded at once. Further ones of the same within ``EVERY_S`` are counted, and recorded as one
+event with their number when that time is over.
 """
 
 from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from kcm_bus.emitting import Emit
 from kcm_schemas.audit import EventType
+from kcm_schemas.codes import Code
 
 from kcm_core.requested import Requested
 
 EVERY_S: Final = 60.0
-"""Seconds whose looks at the same thing are one event."""
+"""Seconds whose looks at the same thing, or refusals of it, are one event."""
 
 WATCHED_MAX: Final = 1024
-"""Different looks that are counted at once; any further one is an event of its own."""
+"""Different looks and refusals that are counted at once; any further one is an event of its own."""
 
 LOOKS: Final = frozenset(
     {
@@ -40,34 +44,45 @@ LOOKS: Final = frozenset(
 )
 """Requests that change nothing."""
 
-_Key = tuple[EventType, str, tuple[tuple[str, object], ...]]
+
+_Key = tuple[EventType, str, tuple[tuple[str, object], ...], Code, str]
 
 
 @dataclass(slots=True)
 class _Counted:
-    what: Requested
+    tell: partial[None]
     timer: asyncio.TimerHandle
     more: int = 0
 
 
 class Looks:
-    """Records them."""
+    """Records them, as many events as there are different ones in a minute."""
 
     def __init__(self, emit: Emit) -> None:
         self._emit: Final = emit
         self._counted: dict[_Key, _Counted] = {}
 
-    def record(self, event: EventType, operator: str, what: Requested) -> None:
-        """Somebody looked at something, and was answered."""
-        key = (event, operator, tuple(sorted(what.items())))
+    def record(
+        self,
+        event: EventType,
+        operator: str,
+        what: Requested,
+        code: Code = Code.OK,
+        detail: str = "",
+    ) -> None:
+        """Somebody looked at something and was answered, or asked for something and was refused."""
+        key = (event, operator, tuple(sorted(what.items())), code, detail)
         counted = self._counted.get(key)
         if counted is not None:
             counted.more += 1
             return
-        self._emit(event, **what, actor=operator, count=1)
+        tell = partial(self._emit, event, **what, actor=operator)
+        if code is not Code.OK:
+            tell = partial(tell, code=code, detail=detail)
+        tell(count=1)
         if len(self._counted) < WATCHED_MAX:
             loop = asyncio.get_running_loop()
-            self._counted[key] = _Counted(what, loop.call_later(EVERY_S, self._tell, key))
+            self._counted[key] = _Counted(tell, loop.call_later(EVERY_S, self._tell, key))
 
     def close(self) -> None:
         """Record what was counted."""
@@ -76,7 +91,6 @@ class Looks:
             self._tell(key)
 
     def _tell(self, key: _Key) -> None:
-        event, operator, _ = key
         counted = self._counted.pop(key)
         if counted.more:
-            self._emit(event, **counted.what, actor=operator, count=counted.more)
+            counted.tell(count=counted.more)
