@@ -61,11 +61,14 @@ async def ask(admin: Admin, region: str, cores: Sequence[str]) -> list[Row]:
     """What some Cores of a region say, asked at once."""
     import asyncio
 
-    from kcm.errors import ServiceError
+    from kcm.errors import ServiceError, Unavailable
 
     async def one(core: str) -> Row:
         try:
-            return Row(core, region, await admin.registry(region, core, deadline_s=SHOW_S))
+            async with asyncio.timeout(SHOW_S):  # connecting included
+                return Row(core, region, await admin.registry(region, core, deadline_s=SHOW_S))
+        except TimeoutError:
+            return Row(core, region, None, Unavailable("no answer in time"))
         except ServiceError as error:
             return Row(core, region, None, error)
 

@@ -8,10 +8,11 @@ import click
 
 from kcm.cli.exits import Exit
 from kcm.cli.holds import tell_who_answered
-from kcm.cli.kill import place
+from kcm.cli.kill import SHOWN, place
 from kcm.cli.names import NAME
 from kcm.cli.output import emit, note
 from kcm.cli.problems import Problem
+from kcm.cli.serving import Serving, serving
 from kcm.cli.settings import Settings, common, run_async, run_change
 from kcm.cli.watching import follow
 
@@ -26,20 +27,44 @@ def region() -> None:
 
 @region.command("list")
 @common
-def list_regions(settings: Settings) -> None:
-    """Show the regions and whether they are in service."""
+def list_regions(settings: Settings) -> int:
+    """Show the regions, and whether their Cores serve.
+
+    Each Core on the roster is asked by its name. Exit code 6 when one of a region in service does
+    not serve; stderr says why.
+    """
     regions, holds = run_async(_list(settings))
     shown = [
         {
             "region": name,
             "state": "retired" if name in holds else "in service",
+            "serving": found.serving,
+            "not_serving": found.not_serving,
             "hold": holds[name].hold_id.hex() if name in holds else "",
             "reason": holds[name].reason if name in holds else "",
         }
-        for name in regions
+        for name, found in regions.items()
     ]
-    columns = ("region", "state", "hold", "reason")
-    emit(settings, shown, columns, [list(row.values()) for row in shown])
+    emit(
+        settings,
+        shown,
+        ("region", "state", "Cores that serve", "hold", "reason"),
+        [
+            (
+                row["region"],
+                row["state"],
+                regions[name].text,
+                str(row["hold"])[:SHOWN],
+                row["reason"],
+            )
+            for name, row in zip(regions, shown, strict=True)
+        ],
+    )
+    for name, found in regions.items():
+        for core, why in found.not_serving.items():
+            note(settings, f"{core} of region {name} does not serve: {why}", core=core, error=why)
+    left = [name for name, found in regions.items() if name not in holds and not found.whole]
+    return Exit.NOT_COMPLETE if left else Exit.OK
 
 
 @region.command()
@@ -67,12 +92,16 @@ def retire(settings: Settings, name: str, reason: str, timeout: float) -> int:
     return run_change(_retire(settings, name, reason, timeout))
 
 
-async def _list(settings: Settings) -> tuple[list[str], dict[str, HoldView]]:
-    async with settings.kills(None) as (_, regions, kills):
-        answered, holds = await kills.listing_of()
+async def _list(settings: Settings) -> tuple[dict[str, Serving], dict[str, HoldView]]:
+    import asyncio
+
+    async with settings.kills(None) as (admin, regions, kills):
+        (answered, holds), found = await asyncio.gather(
+            kills.listing_of(), serving(admin, sorted(regions))
+        )
         tell_who_answered(settings, regions[0], answered)
         retired = {v.target: v for v in holds if v.scope == "region"}
-        return sorted(regions), retired
+        return found, retired
 
 
 async def _retire(

@@ -13,6 +13,7 @@ from kcm.cli.exits import Exit
 from kcm.cli.names import NAME
 from kcm.cli.output import emit, moment, note
 from kcm.cli.problems import Problem
+from kcm.cli.serving import LACKED
 from kcm.cli.settings import Settings, common, run_async, run_change
 
 if TYPE_CHECKING:
@@ -29,9 +30,6 @@ Rows = list[dict[str, str]]
 
 BROUGHT: Final = ("region", "result", "detail")
 """Of the table that says which regions have a roster."""
-
-LACKED: Final = "on the roster, not in this context"
-"""Of a region that cannot be asked: the context does not say where it is."""
 
 ROOT_KEY: Final = Path("keys") / "root"
 """Where a development system keeps the root's key, beside its context file."""
