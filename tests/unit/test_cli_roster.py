@@ -1,5 +1,6 @@
 """``kcm roster``: what would last is shown, nothing is changed in half, and nobody is lost."""
 
+import asyncio
 import json
 from hashlib import sha256
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from kcm.cli.exits import Exit
 from kcm.cli.main import run
-from kcm.rosters import Refused, lists_directory, read_lists, retire
+from kcm.rosters import Refused, each, lists_directory, read_lists, retire
 from kcm_schemas.admin import (
     AdminRequest,
     BlastRadius,
@@ -553,3 +554,46 @@ def test_a_list_that_stayed_behind_is_missed_at_once(desk: Desk, tmp_path: Path,
     assert code == Exit.USAGE
     assert "lasting/bob is missing" in err
     assert not desk.cores.put
+
+
+@pytest.mark.parametrize("arguments", [("retire", "bob", "--dry-run"), ("show",)])
+def test_a_region_that_keeps_one_waiting_is_named(
+    desk: Desk,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: tuple[str, ...],
+) -> None:
+    monkeypatch.setattr("kcm.cli.watching.TELL_S", 0)
+    told = ""
+    us = desk.system.cores["us"]
+    request = us.request
+
+    async def slow(subject: str, body: bytes, timeout_s: float) -> bytes:
+        nonlocal told
+        while not told:
+            await asyncio.sleep(0)
+            told += capsys.readouterr().err
+        return await request(subject, body, timeout_s)
+
+    monkeypatch.setattr(us, "request", slow)
+    assert desk.run("roster", *arguments, key=False)[0] == Exit.OK
+    first = json.loads(told.splitlines()[0])
+    assert first["asking"] == "the roster"
+    assert "us" in first["silent"]
+
+
+async def test_regions_are_asked_at_once() -> None:
+    """A region that does not answer keeps nobody from asking the next one."""
+    reached: set[str] = set()
+    everybody = asyncio.Event()
+
+    async def ask(region: str) -> str:
+        reached.add(region)
+        if len(reached) == len(REGIONS):
+            everybody.set()
+        await everybody.wait()
+        return region
+
+    answered: list[str] = []
+    assert await each(REGIONS, ask, answered.append) == dict(zip(REGIONS, REGIONS, strict=True))
+    assert sorted(answered) == sorted(REGIONS)

@@ -7,13 +7,14 @@ not say is not on it, and goes dark there.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from kcm_schemas.roster import Instance, Operator, OperatorRole, Roster
 from kcm_trust.lasting import PAGE_BYTES, PAGES_MAX, Lasting, pages
@@ -27,6 +28,8 @@ from kcm.errors import ServiceError
 LISTED_MAX: Final = PAGES_MAX * PAGE_BYTES // 32
 """Statements on one list."""
 
+
+T = TypeVar("T")
 
 _SHORT: Final = re.compile(r"lift [0-9a-f]{1,32}")
 """A lift by the first digits of its hold's id."""
@@ -60,18 +63,28 @@ class Refused(Exception):
     """The roster cannot be changed in this way; the text says why."""
 
 
-async def highest(admin: Admin, regions: Sequence[str]) -> tuple[bytes, Roster]:
+Answered = Callable[[str], None]
+"""Is told of each region that has answered, or failed to."""
+
+
+def silent(_: str) -> None:
+    """Nobody wants to know."""
+
+
+async def highest(
+    admin: Admin, regions: Sequence[str], answered: Answered = silent
+) -> tuple[bytes, Roster]:
     """The highest roster of the file, of what was seen, and of the regions that answer.
 
-    It is kept as seen. Raises ``Refused`` and ``ContextError``.
+    The regions are asked at once. It is kept as seen. Raises ``Refused`` and ``ContextError``.
     """
     context = admin.context
     raw, known = context.highest()
-    for region in regions:
-        try:
-            theirs = (await admin.roster(region)).roster
-        except ServiceError:
+    said = await each(regions, admin.roster, answered)
+    for region, view in said.items():
+        if isinstance(view, ServiceError):
             continue  # whether it has to answer is decided when it is asked what it has
+        theirs = view.roster
         try:
             new = context.believe(theirs)
             if new.version < known.version:
@@ -89,20 +102,37 @@ def lacked(context: ClientContext, known: Roster) -> list[str]:
     return sorted(regions - set(context.regions))
 
 
-async def collect(admin: Admin, regions: Sequence[str], name: str) -> Collected:
-    """Ask every region what it has in force of somebody."""
+async def collect(
+    admin: Admin, regions: Sequence[str], name: str, answered: Answered = silent
+) -> Collected:
+    """Ask every region at once what it has in force of somebody."""
     found: dict[bytes, Found] = {}
-    silent: dict[str, ServiceError] = {}
-    for region in regions:
-        try:
-            said = await admin.signed_by(region, name)
-        except ServiceError as error:
-            silent[region] = error
+    failed: dict[str, ServiceError] = {}
+    said = await each(regions, lambda region: admin.signed_by(region, name), answered)
+    for region, entries_there in said.items():
+        if isinstance(entries_there, ServiceError):
+            failed[region] = entries_there
             continue
-        for one in said:
+        for one in entries_there:
             known = found.setdefault(one.digest, Found(one.what, one.digest, one.time_ms))
             known.regions.append(region)
-    return Collected(sorted(found.values(), key=lambda one: (one.what, one.digest)), silent)
+    return Collected(sorted(found.values(), key=lambda one: (one.what, one.digest)), failed)
+
+
+async def each(
+    regions: Sequence[str], ask: Callable[[str], Awaitable[T]], answered: Answered
+) -> dict[str, T | ServiceError]:
+    """What each region says, asked at once; a region's failure is its answer."""
+
+    async def one(region: str) -> T | ServiceError:
+        try:
+            return await ask(region)
+        except ServiceError as error:
+            return error
+        finally:
+            answered(region)
+
+    return dict(zip(regions, await asyncio.gather(*map(one, regions)), strict=True))
 
 
 def choose(found: Iterable[Found], before_ms: int | None, left_out: Iterable[str]) -> list[Found]:

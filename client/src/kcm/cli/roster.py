@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from kcm.cli.asking import asking
 from kcm.cli.exits import Exit
 from kcm.cli.names import NAME
 from kcm.cli.output import emit, moment, note
@@ -147,18 +148,19 @@ async def _show(settings: Settings) -> int:
     from kcm_trust.rosters import entries
 
     from kcm.errors import ServiceError
-    from kcm.rosters import highest, lacked
+    from kcm.rosters import each, highest, lacked
 
     context = settings.context()
     admin = settings.admin(context)
     try:
         regions = context.in_order(None)
-        raw, known = await highest(admin, regions)
+        with asking(settings, "the roster", regions) as answered:
+            raw, known = await highest(admin, regions, answered)
         states = {}
-        for region in regions:
-            try:
-                view = await admin.roster(region)
-            except ServiceError:
+        with asking(settings, "the roster", regions) as answered:
+            said = await each(regions, admin.roster, answered)
+        for region, view in said.items():
+            if isinstance(view, ServiceError):
                 states[region] = "unavailable"
             else:
                 states[region] = "has it" if view.roster == raw else "has an older one"
@@ -245,19 +247,22 @@ async def _retire(settings: Settings, wanted: _Wanted) -> int:
                 Exit.REFUSED, "forbidden", "you cannot retire yourself", "ask another operator to"
             )
         regions = [one for one in context.in_order(None) if one not in wanted.without]
-        _, known = await highest(admin, regions)
+        with asking(settings, "the roster", regions) as answered:
+            _, known = await highest(admin, regions, answered)
         # Before anybody is asked what they signed: a Core does not know either who this is.
         next_roster(known, wanted.name, Lasting(), known.issued_ms)
         missing = lacked(context, known)
         if unheard := [one for one in missing if one not in wanted.without]:
             raise _silent(unheard, LACKED)
-        collected = await collect(admin, regions, wanted.name)
+        with asking(settings, f"what {wanted.name} signed", regions) as answered:
+            collected = await collect(admin, regions, wanted.name, answered)
         if collected.silent:
             raise _silent(list(collected.silent), str(next(iter(collected.silent.values()))))
         found = choose(collected.found, wanted.before_ms, wanted.leave_out)
         lasting = Lasting(one.digest for one in found if one.lasts)
         new = next_roster(known, wanted.name, lasting, settings.around.clock.unix_ms())
-        found = await darkened(admin, wanted.name, found)
+        with asking(settings, "what goes dark", regions):
+            found = await darkened(admin, wanted.name, found)
         changes = not wanted.dry_run and wanted.prepare is None
         if not (settings.json and changes):
             _tell(settings, wanted, found, new.version)
