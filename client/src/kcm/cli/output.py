@@ -11,11 +11,10 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from kcm.cli.layout import laid_out
 from kcm.cli.problems import clean
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from kcm.cli.settings import Settings
 
 
@@ -54,21 +53,8 @@ def emit(
     from rich.console import Console
 
     width = None if sys.stdout.isatty() else WIDTH
-    Console(file=sys.stdout, width=width).print(table(columns, rows))
-
-
-def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
-    """A table whose cells are text and nothing else: no markup, no control characters."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in columns:
-        grid.add_column(column, overflow="fold")
-    for row in rows:
-        grid.add_row(*(Text(clean(str(cell))) for cell in row))
-    return grid
+    console = Console(file=sys.stdout, width=width)
+    console.print(laid_out(columns, rows, console.width))
 
 
 def moment(unix_ms: int) -> str:

@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from kcm.cli.exits import Exit
-from kcm.cli.output import emit, moment, note, table
+from kcm.cli.layout import laid_out
+from kcm.cli.output import emit, moment, note
 from kcm.cli.problems import Problem, clean
 from kcm.cli.settings import Settings
 
@@ -89,9 +90,10 @@ async def _fill(statuses: AsyncIterator[HoldStatus]) -> HoldStatus | None:
     from rich.live import Live
 
     last: HoldStatus | None = None
-    with Live(console=Console(file=sys.stdout), auto_refresh=False) as live:
+    console = Console(file=sys.stdout)
+    with Live(console=console, auto_refresh=False) as live:
         async for status in statuses:
-            live.update(_picture(status), refresh=True)
+            live.update(_picture(status, console.width), refresh=True)
             last = status
     return last
 
@@ -183,12 +185,14 @@ def _lift_rows(status: HoldStatus) -> list[tuple[object, ...]]:
     ]
 
 
-def _picture(status: HoldStatus) -> RenderableType:
+def _picture(status: HoldStatus, width: int) -> RenderableType:
     from rich.console import Group
     from rich.text import Text
 
-    lines = (LIFT_COLUMNS, _lift_rows(status)) if status.lifted else (COLUMNS, rows(status))
-    return Group(table(*lines), Text(verdict(status)))
+    columns, lines = (LIFT_COLUMNS, _lift_rows(status)) if status.lifted else (
+        COLUMNS, rows(status),
+    )  # fmt: skip
+    return Group(laid_out(columns, lines, width), Text(verdict(status)))
 
 
 def verdict(status: HoldStatus) -> str:
