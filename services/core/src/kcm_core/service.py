@@ -57,6 +57,8 @@ from kcm_core.regions import Regions
 from kcm_core.registry_keeper import RegistryKeeper
 from kcm_core.registry_memory import RegistryMemory
 from kcm_core.relinking import Relinker
+from kcm_core.result_store import ResultBucket
+from kcm_core.results import Results
 from kcm_core.rostering import Rostering
 from kcm_core.sentinel import KeyWatch
 from kcm_core.sessions import Sessions
@@ -99,8 +101,9 @@ class Core:
         self._compare_again: asyncio.TimerHandle | None = None
         serving = Serving(knowledge, revocations, registry, membership.region)
         stream = ControlLog(self._region_bus, membership.region, clock)
-        seal_key = SealKey(region.seal_key_id, str(config.secrets.seal_key))
-        vault = Vault(membership.region, seal_key, randomness)
+        vault = Vault(
+            membership.region, SealKey(region.seal_key_id, str(config.secrets.seal_key)), randomness
+        )
         directory = Directory(config.key_store)
         emit = self._audit.emit
         store = KeyStore(self._region_bus, directory, membership, emit)
@@ -180,6 +183,13 @@ class Core:
             may_record=lambda: self._audit.has_room,
             refusal=lambda: self._audit.refusal,
         )
+        results = Results(
+            membership=membership,
+            store=ResultBucket(self._region_bus),
+            control_bus=self._control_bus,
+            switch=self._switch,
+            clock=clock,
+        )
         self._regions: Final = Regions(
             membership=membership,
             control_bus=self._control_bus,
@@ -191,6 +201,7 @@ class Core:
             randomness=randomness,
             chance=random.random,
             emit=emit,
+            result_of=results.offer,
         )
         self._switch.listen(self._regions.on_fence, self._watch.on_proof)
         self._trimmer: Final = Trimmer(
@@ -215,6 +226,7 @@ class Core:
             timing=config.timing,
             clock=clock,
             emit=emit,
+            results=results,
         )
         maker = Maker(
             membership=membership,
@@ -427,6 +439,7 @@ class Core:
         for tenant in self._vault.open_tenants:
             self._purge(tenant)
         self._sessions.close()
+        self._kills.close()
         await self._regions.close()
         if self._compare_again is not None:
             self._compare_again.cancel()
