@@ -92,13 +92,13 @@ async def cases(bus: Bus, calls: int) -> list[Case]:
     client = bus.client
     one, many = os.urandom(SIZE), [os.urandom(SIZE) for _ in range(BATCH)]
     record = await client.encrypt_one(TENANT, SERVICE, one)
-    records = (await client.encrypt(TENANT, SERVICE, many)).unwrap()
+    records = (await client.encrypt(TENANT, SERVICE, many)).values
 
     async def encrypt_batch() -> None:
-        (await client.encrypt(TENANT, SERVICE, many)).unwrap()
+        _ = (await client.encrypt(TENANT, SERVICE, many)).values
 
     async def decrypt_batch() -> None:
-        (await client.decrypt(TENANT, SERVICE, records)).unwrap()
+        _ = (await client.decrypt(TENANT, SERVICE, records)).values
 
     def encrypt_one() -> Awaitable[object]:
         return client.encrypt_one(TENANT, SERVICE, one)

@@ -7,10 +7,9 @@ from kcm import Client
 
 async def main() -> None:
     async with Client.connect() as kcm:
-        rows = [b"row-1", b"row-2"]
-        sealed = await kcm.encrypt("acme", "files", [b"one", b"two"], contexts=rows)
-        opened = await kcm.decrypt("acme", "files", sealed.unwrap(), contexts=rows)
-        assert opened.unwrap() == [b"one", b"two"]
+        sealed = await kcm.encrypt("acme", "files", [b"one", b"two"], contexts=[b"row-1", b"row-2"])
+        opened = await kcm.decrypt("acme", "files", sealed.values, contexts=[b"row-1", b"row-2"])
+        assert opened.values == [b"one", b"two"]
         print("two records there and back")
 
 

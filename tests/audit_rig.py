@@ -113,6 +113,8 @@ def event(kind: str = EventType.DATA_ENCRYPT, *, time_ms: int = 5, detail: str =
             actor=None,
             tenant="acme",
             service="billing",
+            target="",
+            hold=None,
             code=Code.OK,
             count=1,
             failed=0,

@@ -104,7 +104,7 @@ class Others:
                 continue
             try:
                 done = await self._client.encrypt(name, SERVICE, [bytes(256)] * RECORDS)
-                done.unwrap()
+                _ = done.values
                 self.answers += 1
             except KcmError as error:
                 if name != self.victim:

@@ -187,7 +187,7 @@ class _Work:
 
     async def _open(self, tenant: str) -> None:
         done = await self._client.encrypt(tenant, SERVICE, [b""], deadline_s=30)
-        done.unwrap()
+        _ = done.values
 
 
 async def _services(work: _Work, fill: Filling, size: Size) -> list[Figure]:

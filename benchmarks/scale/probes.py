@@ -118,7 +118,7 @@ class _Work:
         while True:
             try:
                 done = await self._client.encrypt(tenant, SERVICE, [b""], deadline_s=30)
-                done.unwrap()
+                _ = done.values
             except (UnknownTenant, UnknownService):
                 # On a machine that is busy another instance hears of it a moment later.
                 if time.monotonic() >= end:

@@ -178,14 +178,18 @@ async def open_everything(context: ClientContext, history: History, streams: lis
 
 async def _open(client: Client, history: History, sealed: list[Sealed]) -> None:
     tenant, records = sealed[0].tenant, [one.record for one in sealed]
-    opened = await client.decrypt(tenant, SERVICE, records, deadline_s=OPEN_S)
-    for _ in range(ATTEMPTS):
-        if opened.ok:
+    opened: list[bytes | KcmError] = []
+    for _ in range(ATTEMPTS + 1):
+        try:
+            opened = [*(await client.decrypt(tenant, SERVICE, records, deadline_s=OPEN_S)).results]
+        except KcmError as error:
+            opened = [error] * len(sealed)
+        if all(isinstance(value, bytes) for value in opened):
             break
-        opened = await client.decrypt(tenant, SERVICE, records, deadline_s=OPEN_S)
-    for one, value, code in zip(sealed, opened.values, opened.codes, strict=True):
+    for one, value in zip(sealed, opened, strict=True):
         if value != one.plaintext:
-            history.lost.append(f"{tenant} in {one.region}: {one.plaintext!r}: {code.value}")
+            why = value.code.value if isinstance(value, KcmError) else "another value"
+            history.lost.append(f"{tenant} in {one.region}: {one.plaintext!r}: {why}")
 
 
 def _now_ms() -> int:

@@ -123,7 +123,7 @@ class Stream:
             )
             return [one]
         done = await client.encrypt(self.tenant, SERVICE, plaintexts, deadline_s=DEADLINE_S)
-        return _results(done)
+        return done.results
 
     async def _decrypt(self, client: Client, batch: list[Sealed]) -> list[bytes | KcmError]:
         records = [one.record for one in batch]
@@ -131,7 +131,7 @@ class Stream:
             one = await client.decrypt_one(self.tenant, SERVICE, records[0], deadline_s=DEADLINE_S)
             return [one]
         done = await client.decrypt(self.tenant, SERVICE, records, deadline_s=DEADLINE_S)
-        return _results(done)
+        return done.results
 
     async def _ask(self, operation: str, call) -> list[bytes | None]:
         """Wait for a call's values; what was refused is None, and noted."""
@@ -156,10 +156,3 @@ class Stream:
     def _refused(self, operation: str, code: Code) -> None:
         refused = Refused(self.tenant, self.region, operation, code.value, CLOCK.elapsed())
         self._history.refused.append(refused)
-
-
-def _results(done) -> list[bytes | KcmError]:
-    return [
-        value if code is Code.OK else KcmError(code)
-        for value, code in zip(done.values, done.codes, strict=True)
-    ]

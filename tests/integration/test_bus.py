@@ -540,3 +540,37 @@ async def test_a_store_without_room_is_named_and_what_is_stored_again_is_told(br
     await eventually(stored)
     assert changes[-1] == (subjects.CONTROL_STREAM, None)
     assert link.stores.troubles == {}
+
+
+async def test_each_change_of_a_connection_is_one_line_with_the_address(broker, caplog, capfd):
+    caplog.set_level("INFO", logger="kcm_bus")
+    host = broker.address().url.removeprefix("nats://")
+    connection = Connection(broker.address(), "test-core")
+
+    def lines():
+        return [one.getMessage() for one in caplog.records if one.name == "kcm_bus.connection"]
+
+    await connection.start()
+    try:
+        await broker.stop()
+        await eventually(holds(lambda: any(": no broker" in line for line in lines())))
+        broker.start()
+        await eventually(holds(lambda: connection.connected))
+        await eventually(holds(lambda: "again" in lines()[-1]))
+    finally:
+        await connection.close()
+    said = lines()
+    assert said[0] == f"test-core: connected to {host}"
+    assert said[-1] == f"test-core: connected again to {host}"
+    assert said.count(f"test-core: lost {host}; connecting again") == 1
+    assert len(said) == len(set(said))
+    assert all(host in line for line in said)
+    assert broker.address().password_file.read_text().strip() not in caplog.text
+    assert capfd.readouterr().err == ""
+
+
+def holds(condition):
+    async def ask():
+        return condition()
+
+    return ask

@@ -196,7 +196,7 @@ async def test_large_batches_are_split_and_share_keys_where_asked(living: Living
     async with Client.connect(living.context) as client:
         plain = [os.urandom(100_000) for _ in range(60)]
         sealed = await client.encrypt(tenant, "crm", plain, b"c", dek_scope="batch")
-        assert (await client.decrypt(tenant, "crm", sealed.unwrap(), b"c")).unwrap() == plain
+        assert (await client.decrypt(tenant, "crm", sealed.values, b"c")).values == plain
 
 
 async def test_refusals_are_exceptions_of_their_own(living: Living) -> None:
@@ -216,7 +216,10 @@ async def test_refusals_are_exceptions_of_their_own(living: Living) -> None:
 
         async def opens() -> bool:
             """Whether the Gateway has heard of the lift."""
-            return (await client.decrypt(tenant, "crm", [sealed])).values == [b"x"]
+            try:
+                return (await client.decrypt(tenant, "crm", [sealed])).values == [b"x"]
+            except TenantKilled:
+                return False
 
         await eventually(opens)
 
@@ -225,7 +228,7 @@ def test_the_blocking_client_needs_no_loop(living: Living) -> None:
     tenant = asyncio.run(living.tenant())
     with sync.Client(living.context) as client:
         sealed = client.encrypt(tenant, "crm", [b"a", b"b"])
-        assert client.decrypt(tenant, "crm", sealed.unwrap()).unwrap() == [b"a", b"b"]
+        assert client.decrypt(tenant, "crm", sealed.values).values == [b"a", b"b"]
     with pytest.raises(Unavailable, match="nothing answers"):
         sync.Client(changed_context(living))
 

@@ -9,6 +9,7 @@ from kcm_bus.audit_chain import Chain, EventBuffer
 from kcm_bus.config import BusAddress
 from kcm_bus.connection import Connection
 from kcm_bus.streams import StoreFull
+from kcm_schemas import limits
 from kcm_schemas.audit import AuditBatch, AuditEvent, EventType
 from kcm_schemas.codec import decode
 from kcm_schemas.codes import Code, KcmError
@@ -71,7 +72,7 @@ def make(
 
 async def test_a_boot_from_start_to_stop(system: System, stream: FakeStream) -> None:
     emitter = make(system, stream, FakeClock())
-    emitter.emit("data.encrypt", actor="app", tenant="acme", service="billing", count=7)
+    emitter.emit(EventType.DATA_ENCRYPT, actor="app", tenant="acme", service="billing", count=7)
     await emitter.start()
     await emitter.close()
     assert [e.type for e in stream.events] == ["instance.start", "data.encrypt", "instance.stop"]
@@ -95,7 +96,7 @@ async def test_a_batch_is_repeated_until_it_is_acknowledged(
     assert emitter.pending == 1
     stream.up = True
     for number in range(600):
-        emitter.emit("data.encrypt", count=number)
+        emitter.emit(EventType.DATA_ENCRYPT, count=number)
     await until(lambda: emitter.pending == 0)
     counts = [e.count for e in stream.events if e.type == EventType.DATA_ENCRYPT]
     assert counts == list(range(600))
@@ -110,11 +111,11 @@ async def test_a_full_stream_refuses_at_once_and_names_the_cause(
     await until(lambda: emitter.pending == 0)
     stream.up, stream.error = False, StoreFull()
     assert emitter.has_room
-    emitter.emit("data.encrypt", count=1)
+    emitter.emit(EventType.DATA_ENCRYPT, count=1)
     await until(lambda: not emitter.has_room)
     assert "audit stream is full" in emitter.refusal
     # A purge is recorded all the same, and everything is there once there is room.
-    emitter.emit("hold.purged", count=2)
+    emitter.emit(EventType.HOLD_PURGED, count=2)
     stream.up = True
     await until(lambda: emitter.pending == 0)
     assert emitter.has_room
@@ -129,7 +130,7 @@ async def test_a_flood_is_bounded_and_its_loss_shows(system: System, stream: Fak
     await until(lambda: stream.attempts >= 1)
     room_ended = 0
     for number in range(10_000):
-        emitter.emit("hold.purged", count=1)
+        emitter.emit(EventType.HOLD_PURGED, count=1)
         if emitter.has_room:
             room_ended = number + 1
     assert 0 < room_ended < 100
@@ -155,7 +156,7 @@ async def test_closing_is_bounded_when_nobody_acknowledges(
     await emitter.start()
     await emitter.close(flush_s=0.05)
     assert emitter.pending == 2
-    emitter.emit("data.encrypt")
+    emitter.emit(EventType.DATA_ENCRYPT)
     assert emitter.pending == 2
 
 
@@ -163,15 +164,20 @@ async def test_whatever_a_request_brings_is_recorded_and_never_raises(
     system: System, stream: FakeStream
 ) -> None:
     emitter = make(system, stream, FakeClock())
-    emitter.emit("data.decrypt", tenant="a.b.>", actor="", service="é", code=Code.FORBIDDEN)
-    emitter.emit("data.decrypt", detail="\ud800" + "€" * 10_000, count=-5, failed=1 << 80)
-    emitter.emit("NOT A TYPE")
+    emitter.emit(EventType.DATA_DECRYPT, tenant="a.b.>", actor="", service="é", code=Code.FORBIDDEN)
+    emitter.emit(
+        EventType.DATA_DECRYPT,
+        detail="\ud800" + "€" * 10_000,
+        target="t" * 1000,
+        count=-5,
+        failed=1 << 80,
+    )
     await emitter.start()
     await emitter.close()
-    _, first, second, third, _ = stream.events
+    _, first, second, _ = stream.events
     assert (first.tenant, first.actor, first.service, first.code) == (None, None, None, "forbidden")
     assert (second.count, second.failed, len(second.detail)) == (0, (1 << 63) - 1, 2048)
-    assert (third.type, third.count) == (EventType.AUDIT_DROPPED, 1)
+    assert second.target == "t" * limits.TARGET_MAX
 
 
 async def test_an_idle_instance_says_that_it_is_alive(system: System, stream: FakeStream) -> None:

@@ -110,13 +110,13 @@ def test_bad_cells_are_told_and_the_rest_goes_on(
         (2, "ssn", "tampered"),
         (4, "ssn", "malformed"),
     ]
-    assert total == {"good": 3, "bad": 3}
+    assert total == {"good": 3, "bad": 3, "rows": 3, "lacking": {}}
 
 
 def test_no_plaintext_is_left_when_encrypting_fails(
     desk: Desk, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    desk.gateway.refuse[b"123"] = Code.FORBIDDEN
+    desk.gateway.refuse[b"123"] = Code.TOO_LARGE
     text = CSV + "4,Secret,Person,extra\r\n5,Mallory\r\n"
     code, sealed = desk.run("encrypt", desk.write("p.csv", text))
     assert code == Exit.PARTIAL
@@ -128,7 +128,7 @@ def test_no_plaintext_is_left_when_encrypting_fails(
 
 
 def test_lines_that_are_no_objects_are_left_out_of_what_is_encrypted(desk: Desk) -> None:
-    text = '{"name": "Ada"}\n["secret"]\nsecret\n{"name": "a", "name": "secret"}\n'
+    text = '{"name": "Ada", "ssn": 1}\n["secret"]\nsecret\n{"name": "a", "name": "secret"}\n'
     code, sealed = desk.run("encrypt", desk.write("p.jsonl", text))
     assert code == Exit.PARTIAL
     assert sealed is not None
@@ -136,7 +136,7 @@ def test_lines_that_are_no_objects_are_left_out_of_what_is_encrypted(desk: Desk)
     assert len(sealed.splitlines()) == 1
     code, plain = desk.run("decrypt", desk.write("q.jsonl", sealed + b'["as it was"]\n'))
     assert code == Exit.PARTIAL
-    assert plain == b'{"name": "Ada"}\n["as it was"]\n'
+    assert plain == b'{"name": "Ada", "ssn": 1}\n["as it was"]\n'
 
 
 def test_a_killed_tenant_ends_the_work(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:

@@ -108,7 +108,7 @@ def test_a_refusal_is_an_exit_code_and_json(
     assert run([*arguments, "-o", "json"], system.open, around) == exit_code
     out, err = capsys.readouterr()
     said = json.loads(err)
-    assert (out, said["error"], said["detail"]) == ("", code.value, "eu: because \x1b[31m")
+    assert (out, said["error"], said["detail"]) == ("", code.value, "eu: because \ufffd[31m")
     assert run([*arguments, "-o", "table"], system.open, around) == exit_code
     err = capsys.readouterr().err
     assert err.startswith("error: eu: because ")

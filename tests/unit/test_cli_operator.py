@@ -947,6 +947,7 @@ class Journal:
     def __init__(self, system: FakeSystem) -> None:
         self.system = system
         self.entries: list[TailEntry] = []
+        self.away = False
         system.everywhere("auditor", "tail", self._tail)
 
     def add(self, *types: str, signer: str = "core-eu", actor: str | None = None) -> None:
@@ -957,6 +958,8 @@ class Journal:
                 actor=actor,
                 tenant="acme",
                 service="crm",
+                target="",
+                hold=None,
                 code=Code.OK,
                 count=3,
                 failed=1,
@@ -993,6 +996,8 @@ class Journal:
         )
 
     def _tail(self, request: AdminRequest, operator: str) -> Message:
+        if self.away:
+            raise KcmError(Code.UNAVAILABLE, "it is restarted")
         query = decode(TailQuery, request.payload)
         before = query.before or len(self.entries) + 1
         found = [entry for entry in self.entries if entry.seq < before][-query.limit :]
@@ -1088,6 +1093,76 @@ def test_following_shows_what_is_new_until_interrupted(
     assert code == Exit.INTERRUPTED
     events = [json.loads(line)["event"] for line in out.splitlines()]
     assert events == ["keys.wrap"] + ["keys.unwrap"] * 300
+
+
+def follow_through(desk: Desk, journal: Journal, *steps: str) -> None:
+    """What passes while a journal is followed: one step for each time that nobody answers."""
+    left = list(steps)
+
+    async def nap(seconds: float) -> None:
+        await asyncio.sleep(0)
+        if journal.away and len(desk.system.cores["eu"].requests) % 5:
+            return  # asked again a few times
+        if not left:
+            raise KeyboardInterrupt
+        match left.pop(0):
+            case "away":
+                journal.away = True
+            case "back":
+                journal.away = False
+            case "another":
+                journal.entries.clear()
+            case event:
+                journal.add(event)
+
+    desk.system.clock.sleep = nap  # type: ignore[method-assign]
+
+
+def test_following_goes_on_when_the_auditor_was_away(desk: Desk) -> None:
+    journal = Journal(desk.system)
+    journal.add("keys.wrap")
+    steps = (
+        "away",
+        "keys.unwrap",
+        "away",
+        "back",
+        "data.encrypt",
+        "away",
+        "away",
+        "back",
+        "roster.taken",
+    )
+    follow_through(desk, journal, *steps)
+    code, out, err = desk.run("audit", "tail", "-f", "-o", "json")
+    assert code == Exit.INTERRUPTED
+    events = [json.loads(line)["event"] for line in out.splitlines()]
+    assert events == ["keys.wrap", "keys.unwrap", "data.encrypt", "roster.taken"], "each once"
+    assert "does not answer: it is restarted; going on behind entry" in err
+    assert err.count("does not answer") == err.count("the Auditor answers again"), "each once"
+
+
+def test_following_goes_on_behind_an_entry(desk: Desk) -> None:
+    journal = Journal(desk.system)
+    journal.add("keys.wrap")
+    journal.add("keys.unwrap")
+    follow_through(desk, journal, "data.encrypt")
+    code, out, _ = desk.run("audit", "tail", "-f", "--after", "1", "-o", "json")
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert [line["event"] for line in lines] == ["keys.unwrap", "data.encrypt"]
+    assert lines[0]["time_utc"]
+    code, _, err = desk.run("audit", "tail", "--after", "1")
+    assert code == Exit.USAGE
+    assert "--after goes with -f" in err
+
+
+def test_following_another_journal_says_so(desk: Desk) -> None:
+    journal = Journal(desk.system)
+    for _ in range(3):
+        journal.add("keys.wrap")
+    follow_through(desk, journal, "another", "keys.unwrap")
+    _, out, err = desk.run("audit", "tail", "-f", "-o", "json")
+    assert [json.loads(line)["event"] for line in out.splitlines()][-1] == "keys.unwrap"
+    assert "it is another one, or it was cut" in err
 
 
 def followed(**changes: int) -> FollowedRegion:

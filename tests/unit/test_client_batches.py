@@ -12,6 +12,7 @@ from kcm.batches import PAYLOAD_MAX, split
 from kcm.client import IN_FLIGHT_MAX, Client
 from kcm.errors import (
     BY_CODE,
+    Busy,
     DeadlineExceeded,
     Internal,
     Tampered,
@@ -24,6 +25,7 @@ from kcm_schemas import limits
 from kcm_schemas.codec import decode, encode
 from kcm_schemas.codes import RETRYABLE, Code, KcmError
 from kcm_schemas.data import EncryptReply, EncryptRequest
+from kcm_schemas.results import BatchFailed
 
 from tests.fakes.client import FakeClock, FakeGateway, FakeSystem, failure, seal
 
@@ -46,13 +48,13 @@ async def test_a_batch_comes_back_in_order(bench: Bench) -> None:
     encrypted = await bench.client.encrypt("acme", "payroll", plain, contexts)
     assert encrypted.ok
     assert bench.gateway.sizes == [1024, 1024, 952]
-    decrypted = await bench.client.decrypt("acme", "payroll", encrypted.unwrap(), contexts)
-    assert decrypted.unwrap() == plain
+    decrypted = await bench.client.decrypt("acme", "payroll", encrypted.values, contexts)
+    assert decrypted.values == plain
 
 
 async def test_one_context_serves_all_and_is_needed_again(bench: Bench) -> None:
     encrypted = await bench.client.encrypt("acme", "payroll", [b"a", b""], b"2024")
-    assert (await bench.client.decrypt("acme", "payroll", encrypted.values, b"2024")).unwrap() == [
+    assert (await bench.client.decrypt("acme", "payroll", encrypted.values, b"2024")).values == [
         b"a",
         b"",
     ]
@@ -66,13 +68,37 @@ async def test_one_bad_record_spoils_nothing_else(bench: Bench) -> None:
     changed = good[1][:-1] + bytes([good[1][-1] ^ 1])
     result = await bench.client.decrypt("acme", "payroll", [good[0], changed, foreign, good[2]])
     assert result.codes == [Code.OK, Code.TAMPERED, Code.WRONG_REGION, Code.OK]
-    assert result.values == [b"a", b"", b"", b"c"]
     assert not result.ok
-    with pytest.raises(Tampered):
-        result.unwrap()
+    first, second, third, fourth = result.results
+    assert (first, fourth) == (b"a", b"c")
+    assert isinstance(second, Tampered)
+    assert isinstance(third, WrongRegion)
+    with pytest.raises(BatchFailed, match=r"2 of 4 records failed; the first is \[1\]: ta") as said:
+        _ = result.values
+    assert isinstance(said.value.first, Tampered)
+    assert (said.value.code, said.value.index) == (Code.TAMPERED, 1)
+    assert str(pickle.loads(pickle.dumps(said.value))) == str(said.value)
     with pytest.raises(WrongRegion):
         result.one(2)
     assert result.one(3) == b"c"
+    assert repr(result) == "BatchResult(4 records, 2 failed)"
+
+
+async def test_a_batch_of_several_messages_raises_only_when_all_were_refused(bench: Bench) -> None:
+    plain = [bytes(500_000)] * 3
+
+    async def kill(subject: str, body: bytes) -> bytes | None:
+        return failure(Code.TENANT_KILLED) if len(bench.gateway.sizes) == kept else None
+
+    kept = 1
+    bench.gateway.script = kill
+    result = await bench.client.encrypt("acme", "payroll", plain)
+    assert result.codes.count(Code.TENANT_KILLED) == 2
+    with pytest.raises(BatchFailed, match="2 of 3"):
+        _ = result.values
+    kept = len(bench.gateway.sizes)
+    with pytest.raises(TenantKilled):
+        await bench.client.encrypt("acme", "payroll", plain)
 
 
 async def test_what_fits_into_no_message_is_too_large_alone(bench: Bench) -> None:
@@ -82,7 +108,7 @@ async def test_what_fits_into_no_message_is_too_large_alone(bench: Bench) -> Non
 
 
 async def test_an_empty_batch_asks_nobody(bench: Bench) -> None:
-    assert (await bench.client.encrypt("acme", "payroll", [])).unwrap() == []
+    assert (await bench.client.encrypt("acme", "payroll", [])).values == []
     assert bench.gateway.requests == []
 
 
@@ -133,10 +159,8 @@ async def test_every_refusal_is_an_exception_that_says_whether_to_retry(
         return failure(code, "because")
 
     bench.gateway.script = refuse
-    result = await bench.client.encrypt("acme", "payroll", [b"a"])
-    assert result.codes == [code]
     with pytest.raises(BY_CODE[code], match="because") as caught:
-        result.unwrap()
+        await bench.client.encrypt("acme", "payroll", [b"a"])
     assert caught.value.retryable == (code in RETRYABLE)
     assert (asked > 1) == (code in RETRYABLE)
     assert asked <= ATTEMPTS_MAX
@@ -149,8 +173,8 @@ async def test_retries_end_at_the_callers_deadline(bench: Bench) -> None:
 
     bench.gateway.script = slow
     started = bench.clock.now
-    result = await bench.client.encrypt("acme", "payroll", [b"a"], deadline_s=2.0)
-    assert result.codes == [Code.BUSY]
+    with pytest.raises(Busy):
+        await bench.client.encrypt("acme", "payroll", [b"a"], deadline_s=2.0)
     assert bench.clock.now - started <= 2.0 + 0.3
 
 
@@ -161,11 +185,8 @@ async def test_a_late_answer_is_discarded(bench: Bench) -> None:
         return answer
 
     bench.gateway.script = paused
-    result = await bench.client.encrypt("acme", "payroll", [b"a"], deadline_s=60.0)
-    assert result.codes == [Code.DEADLINE_EXCEEDED]
-    assert result.values == [b""]
     with pytest.raises(DeadlineExceeded, match="discarded"):
-        result.unwrap()
+        await bench.client.encrypt("acme", "payroll", [b"a"], deadline_s=60.0)
 
 
 async def test_each_attempt_has_a_deadline_of_its_own(bench: Bench) -> None:
@@ -176,7 +197,8 @@ async def test_each_attempt_has_a_deadline_of_its_own(bench: Bench) -> None:
         return failure(Code.BUSY)
 
     bench.gateway.script = note
-    await bench.client.encrypt("acme", "payroll", [b"a"], deadline_s=60.0)
+    with pytest.raises(Busy):
+        await bench.client.encrypt("acme", "payroll", [b"a"], deadline_s=60.0)
     assert len(deadlines) == ATTEMPTS_MAX
     assert set(deadlines) == {5000}
 
@@ -198,9 +220,8 @@ async def test_an_answer_that_is_none_is_no_fault_of_the_request(
         return answer
 
     bench.gateway.script = say
-    result = await bench.client.encrypt("acme", "payroll", [b"x"])
     with pytest.raises(Internal):
-        result.unwrap()
+        await bench.client.encrypt("acme", "payroll", [b"x"])
 
 
 async def test_a_record_of_somebody_else_is_not_taken_for_ones_own(bench: Bench) -> None:
@@ -210,7 +231,9 @@ async def test_a_record_of_somebody_else_is_not_taken_for_ones_own(bench: Bench)
 
     bench.gateway.script = swap
     result = await bench.client.encrypt("acme", "payroll", [b"x"])
-    assert (result.codes, result.values) == ([Code.TAMPERED], [b""])
+    assert result.columns() == ([b""], [Code.TAMPERED])
+    with pytest.raises(BatchFailed):
+        _ = result.values
 
 
 async def test_a_bad_record_brings_no_value_along(bench: Bench) -> None:
@@ -218,7 +241,8 @@ async def test_a_bad_record_brings_no_value_along(bench: Bench) -> None:
         return encode(EncryptReply(v=1, lease_ms=5_000, records=[b"leak"], codes=[Code.FORBIDDEN]))
 
     bench.gateway.script = leak
-    assert (await bench.client.encrypt("acme", "payroll", [b"x"])).values == [b""]
+    result = await bench.client.encrypt("acme", "payroll", [b"x"])
+    assert result.columns() == ([b""], [Code.FORBIDDEN])
 
 
 async def test_cancelling_gives_the_place_free(bench: Bench) -> None:
@@ -233,8 +257,8 @@ async def test_cancelling_gives_the_place_free(bench: Bench) -> None:
     ]
     while bench.gateway.at_once < IN_FLIGHT_MAX:  # noqa: ASYNC110 - the fake has no event
         await asyncio.sleep(0)
-    late = await bench.client.encrypt("acme", "payroll", [b"x"], deadline_s=0.01)
-    assert late.codes == [Code.DEADLINE_EXCEEDED]
+    with pytest.raises(DeadlineExceeded):
+        await bench.client.encrypt("acme", "payroll", [b"x"], deadline_s=0.01)
     for call in calls:
         call.cancel()
     await asyncio.gather(*calls, return_exceptions=True)

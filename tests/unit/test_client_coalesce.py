@@ -9,6 +9,7 @@ from kcm import sync
 from kcm.client import Client
 from kcm.coalesce import GATHER_MAX
 from kcm.errors import DeadlineExceeded, Forbidden, Tampered, Unavailable
+from kcm_bus.owning import Closed
 from kcm_schemas.codes import Code, KcmError
 
 from tests.fakes.client import FakeClock, FakeGateway, FakeSystem, failure
@@ -111,7 +112,7 @@ async def test_closing_answers_what_was_asked_and_takes_no_more(client: Client) 
     await asyncio.sleep(0)
     await client.close()
     assert b"a" in await call
-    with pytest.raises(Unavailable):
+    with pytest.raises(Closed):
         await client.encrypt_one("acme", "payroll", b"a")
 
 
@@ -133,12 +134,12 @@ def test_the_blocking_client_works_from_many_threads(tmp_path: Path) -> None:
         for thread in threads:
             thread.join()
         batch = client.encrypt("acme", "payroll", [b"x", b"y"], b"c")
-        assert client.decrypt("acme", "payroll", batch.unwrap(), b"c").unwrap() == [b"x", b"y"]
+        assert client.decrypt("acme", "payroll", batch.values, b"c").values == [b"x", b"y"]
         with pytest.raises(Tampered):
             client.decrypt_one("acme", "payroll", batch.values[0])
     assert sorted(found) == sorted(str(n).encode() for n in range(20))
     client.close()
-    with pytest.raises(RuntimeError):
+    with pytest.raises(Closed):
         client.encrypt("acme", "payroll", [b"x"])
 
 

@@ -9,7 +9,6 @@ from kcm_schemas import limits, subjects
 from kcm_schemas.admin import (
     AdminRequest,
     Empty,
-    HoldStatus,
     LinkListQuery,
     LinkPage,
     PutStatement,
@@ -411,32 +410,6 @@ async def test_a_tenant_is_shown_however_many_holds_are_on_it(world):
     assert view.state == "killed"
     assert len(view.holds) == limits.HOLDS_NAMED_MAX
     assert set(view.holds) < known
-
-
-@pytest.mark.parametrize(
-    ("facts", "told"),
-    [
-        ({"scope": "tenant", "lifted": False}, [("hold.placed", "acme")]),
-        ({"scope": "link", "lifted": False}, [("hold.placed", None)]),
-        ({"scope": "tenant", "lifted": True}, []),
-    ],
-)
-async def test_a_lift_is_not_recorded_as_a_placed_hold(world, facts, told):
-    one = hold()
-
-    class Kills:
-        async def place(self, raw, deadline_ms):
-            return HoldStatus(
-                hold_id=one.id, target="acme", cause="operator", complete=False,
-                regions=[], boots=[], **facts,
-            )  # fmt: skip
-
-    core = world.core()
-    core.admin._kills = Kills()
-    raw = request(world, "hold", "put", PutStatement(statement=b"signed"), signer="security")
-    assert (await ask(core, raw, "hold", "put"))[0] == Code.OK
-    placed = [(kind, fields["tenant"]) for kind, fields in core.events if kind == "hold.placed"]
-    assert placed == told
 
 
 async def test_nobody_uses_up_the_revisions_of_a_record(world):

@@ -304,3 +304,33 @@ async def test_an_unknown_service(core):
     keys = fresh()
     assert await refused(core.client().wrap("acme", "hr", "record", keys)) is Code.UNKNOWN_SERVICE
     assert SERVICE.service == "crm"
+
+
+def refusals(core):
+    return [fields for kind, fields in core.events if kind == "trust.refused"]
+
+
+async def test_what_a_gateway_may_not_ask_is_on_record_with_its_name_and_bounded(world, core):
+    _, _, blobs = await wrapped(core)
+    for _ in range(5):
+        assert await refused(unwrap(core, blobs, tenant="bcme")) is Code.FORBIDDEN
+    (first,) = refusals(core)
+    assert (first["actor"], first["tenant"], first["count"]) == ("gw-eu", "bcme", 1)
+    world.clock.now += 1.0
+    assert await refused(unwrap(core, blobs, tenant="bcme")) is Code.FORBIDDEN
+    assert refusals(core)[1]["count"] == 5
+    assert refusals(core)[1]["code"] is Code.FORBIDDEN
+
+
+async def test_a_caller_that_is_not_believed_is_on_record_without_a_name(core):
+    _, _, blobs = await wrapped(core)
+
+    def forged(request):
+        ticket = request.ticket.model_copy(update={"signature": bytes(64)})
+        return request.model_copy(update={"ticket": ticket})
+
+    client = core.client(ask=Wire(core, forged))
+    assert await refused(unwrap(core, blobs, client=client)) is Code.FORBIDDEN
+    (event,) = refusals(core)
+    assert (event["actor"], event["tenant"]) == (None, None)
+    assert event["detail"].startswith("a caller's ticket: ")

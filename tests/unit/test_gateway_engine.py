@@ -9,6 +9,7 @@ from kcm_gateway.opening import REQUESTS_MAX
 from kcm_schemas import record
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.registry import Tenant
+from kcm_schemas.results import BatchFailed
 
 from tests.unit.gateway_rig import Rig
 from tests.unit.trust_rig import hold
@@ -38,7 +39,11 @@ async def test_what_was_encrypted_is_decrypted_with_its_context_only(rig, scope,
     assert (opened.values, opened.codes) == (PLAINS, [])
     wrong = await rig.engine.decrypt("acme", "crm", sealed.values, [b"other"])
     assert wrong.codes == [Code.TAMPERED] * 4
-    assert wrong.values == [b""] * 4
+    assert wrong.columns()[0] == [b""] * 4
+    with pytest.raises(BatchFailed, match=r"4 of 4 records failed; the first is \[0\]: tampered"):
+        _ = wrong.values
+    assert [error.code for error in wrong.results] == [Code.TAMPERED] * 4
+    assert "4 failed" in repr(wrong)
 
 
 async def test_every_record_has_a_key_of_its_own_or_the_batch_shares_one(rig):
@@ -76,8 +81,9 @@ async def test_one_record_that_is_cut_or_spoiled_spoils_no_other_of_its_batch(ri
         codes = done.codes or [Code.OK] * len(records)
         assert codes.pop(spoiled) is code
         assert set(codes) == {Code.OK}
-        assert done.values.pop(spoiled) == (b"x" if code is Code.OK else b"")
-        assert done.values == rest
+        values = done.columns()[0]
+        assert values.pop(spoiled) == (b"x" if code is Code.OK else b"")
+        assert values == rest
 
 
 async def test_no_nonce_under_a_shared_key_comes_twice_though_batches_are_given_up(rig):
@@ -123,10 +129,10 @@ async def test_each_record_has_its_own_code(rig):
     }
     done = await rig.engine.decrypt("acme", "crm", list(cases))
     assert dict(zip(cases, done.codes, strict=True)) == cases
-    assert [value for value in done.values if value] == [b"x"]
+    assert [value for value in done.results if isinstance(value, bytes)] == [b"x"]
     zero = await rig.engine.decrypt("acme", "crm", [version(0), good])
     assert zero.codes[0] in {Code.MALFORMED, Code.KEY_DESTROYED}
-    assert zero.values == [b"", b"x"]
+    assert zero.columns()[0] == [b"", b"x"]
 
 
 async def test_contexts_are_bounded_in_number_and_size(rig):

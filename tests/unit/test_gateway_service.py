@@ -4,6 +4,7 @@ import pytest
 from kcm_gateway.engine import Batch
 from kcm_gateway.service import GatewayService
 from kcm_schemas import limits, subjects
+from kcm_schemas.audit import EventType
 from kcm_schemas.codec import decode, encode
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.data import DecryptReply, DecryptRequest, EncryptReply, EncryptRequest
@@ -164,3 +165,10 @@ async def test_what_would_not_fit_into_the_answer_is_refused_before_it_is_done(s
     )
     assert await refused(service.handle(ENCRYPT, body)) is Code.TOO_LARGE
     assert service._engine.calls == 0
+
+
+async def test_nobody_who_asks_chooses_the_type_of_an_event(service):
+    for operation in ("shred", "a" * 60, "alive"):
+        subject = subjects.gateway("eu", operation, "acme", "crm")
+        assert await refused(service.handle(subject, ask(service))) is Code.MALFORMED
+    assert {event[0] for event in service._audit.events} == {EventType.DATA_REFUSED}

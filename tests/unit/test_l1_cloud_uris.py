@@ -42,6 +42,7 @@ GCP = "projects/p-1/locations/europe-west3/keyRings/ring/cryptoKeys/root"
             f"awskms:{ARN}?role-arn={ROLE}&external-id=x-1&endpoint=kms.example:8443&ca=file:/ca.pem",
             AwsKmsUri(ARN, "eu-central-1", ROLE, "x-1", "kms.example:8443", "/ca.pem"),
         ),
+        (f"awskms:{ID}?region=eusc-de-east-1", AwsKmsUri(ID, "eusc-de-east-1")),
         (f"gcpkms:{GCP}", GcpKmsUri(GCP)),
         (f"gcpkms:{GCP}/cryptoKeyVersions/7", GcpKmsUri(GCP, 7)),
         (
@@ -74,6 +75,7 @@ def test_what_is_understood(text, uri):
         ("awskms:arn:aws:s3:::bucket", UriReason.BAD_NAME),
         (f"awskms:{ARN}?region=us-east-1", UriReason.BAD_VALUE),
         (f"awskms:{ARN}?region=Europe", UriReason.BAD_VALUE),
+        (f"awskms:arn:aws:kms:cn-north-1:111122223333:key/{ID}", UriReason.BAD_VALUE),
         (f"awskms:{ARN}?region=eu-central-1&region=eu-central-1", UriReason.DUPLICATE_ATTRIBUTE),
         (f"awskms:{ARN}?external-id=x-1", UriReason.BAD_VALUE),
         (f"awskms:{ARN}?role-arn=admin", UriReason.BAD_VALUE),
@@ -129,6 +131,27 @@ def test_the_policy_of_aws_grants_what_is_used_and_no_more():
     assert '"kms:Decrypt"' in text
     assert "kms:*" not in text
     assert "kms:EncryptionContext:kcm-tenant" in text
+
+
+@pytest.mark.parametrize(
+    ("region", "partition"),
+    [
+        ("eu-central-1", "aws"),
+        ("cn-north-1", "aws-cn"),
+        ("us-gov-west-1", "aws-us-gov"),
+        ("us-iso-east-1", "aws-iso"),
+        ("us-isob-east-1", "aws-iso-b"),
+        ("eu-isoe-west-1", "aws-iso-e"),
+        ("us-isof-south-1", "aws-iso-f"),
+        ("eusc-de-east-1", "aws-eusc"),
+    ],
+)
+def test_every_partition_of_aws_is_understood_and_named_in_the_policy(region, partition):
+    arn = f"arn:{partition}:kms:{region}:111122223333:key/{ID}"
+    uri = parse(f"awskms:{arn}?role-arn=arn:{partition}:iam::111122223333:role/core")
+    assert isinstance(uri, AwsKmsUri)
+    assert (uri.key, uri.region) == (arn, region)
+    assert f'"arn:{partition}:iam::ACCOUNT' in aws_policy(AwsKmsUri(ID, region))
 
 
 def test_a_managed_hsm_has_roles_of_its_own():

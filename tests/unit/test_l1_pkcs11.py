@@ -3,7 +3,7 @@
 
 import pkcs11
 import pytest
-from kcm_core.l1.pkcs11 import Pkcs11Provider, may_be_tried
+from kcm_core.l1.pkcs11 import Pkcs11Provider, _read_pin, may_be_tried
 from kcm_core.l1.pkcs11_errors import translated
 from kcm_core.l1.pkcs11_wrapping import PAIR, SECRET, Wrapping, unwrap, wrap_first
 from kcm_core.l1.state import L1Error, L1State
@@ -204,6 +204,28 @@ def test_a_module_that_others_may_write_is_not_loaded(tmp_path):
     error = opening(module)
     assert error.state is L1State.UNREACHABLE
     assert "others may write" in error.detail
+
+
+def test_a_module_that_its_group_may_write_is_not_loaded(tmp_path):
+    module = tmp_path / "evil.so"
+    module.write_bytes(b"\x7fELF")
+    module.chmod(0o664)
+    assert "group" in opening(module).detail
+
+
+@pytest.mark.parametrize("around", [b"%s", b"%s\n", b"%s\r\n", b"\xef\xbb\xbf%s\r\n"])
+def test_a_pin_file_of_any_editor_gives_the_pin(tmp_path, around):
+    (tmp_path / "pin").write_bytes(around % b"47 11")
+    assert _read_pin(str(tmp_path / "pin")) == "47 11"
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"\r\n", b"\xef\xbb\xbf"])
+def test_an_empty_pin_file_is_refused_before_the_token_is_asked(tmp_path, content):
+    (tmp_path / "pin").write_bytes(content)
+    with pytest.raises(L1Error) as caught:
+        _read_pin(str(tmp_path / "pin"))
+    assert caught.value.state is L1State.UNREACHABLE
+    assert "empty" in caught.value.detail
 
 
 def test_a_module_below_a_directory_that_others_may_write_is_not_loaded(tmp_path):

@@ -12,9 +12,9 @@ from kcm_schemas.auditing import AuditHead, StreamHead, Trim
 from kcm_schemas.codec import Message, encode
 from kcm_schemas.codes import Code
 from kcm_schemas.control import Cause, Fence, Hold, Lift, Lifts, Proof, PullRequest
+from kcm_schemas.kill_result import Result
 from kcm_schemas.l1 import L1State
 from kcm_schemas.registry import Link, RegistryAnswer, RegistryQuestion, Service, Tenant
-from kcm_schemas.results import Result
 from kcm_schemas.roster import Grant, Instance, Role
 from kcm_schemas.signed import Kind, Signature, Signed
 from kcm_trust.verify import Untrusted, VerifiedHold, VerifiedLift, may_ask

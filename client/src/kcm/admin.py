@@ -9,13 +9,13 @@ another region, or be an old one. An unsigned answer can only ever be reported a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
 
 from kcm_bus.clock import Randomness, SystemRandomness
+from kcm_bus.owning import Once, Owner
 from kcm_schemas import auditing, limits, subjects
 from kcm_schemas.admin import (
     AdminRequest,
@@ -95,28 +95,35 @@ class Admin:
         self.around: Final = around or Surroundings()
         self.randomness: Final = randomness or SystemRandomness()
         self._opener: Final = opener
+        self._owner: Final = Owner("the operator's client")
         self._transports: dict[str, Transport] = {}
         self._locks: Final = {region: asyncio.Lock() for region in context.regions}
 
     @classmethod
-    @asynccontextmanager
-    async def open(
+    def open(
         cls,
         context: ClientContext | str | Path | None = None,
         *,
         opener: Opener = open_nats,
         around: Surroundings | None = None,
-    ) -> AsyncIterator[Admin]:
+    ) -> Once[Admin]:
         """An ``Admin`` that disconnects at the end."""
-        found = context if isinstance(context, ClientContext) else ClientContext.load(context)
-        admin = cls(found, opener=opener, around=around)
-        try:
-            yield admin
-        finally:
-            await admin.close()
+
+        async def run() -> AsyncGenerator[Admin, None]:
+            found = context if isinstance(context, ClientContext) else ClientContext.load(context)
+            admin = cls(found, opener=opener, around=around)
+            try:
+                yield admin
+            finally:
+                await admin.close()
+
+        return Once("Admin.open()", run)
 
     async def close(self) -> None:
-        """Disconnect everywhere."""
+        """Disconnect everywhere. After a fork, the connections are the parent's."""
+        if self._owner.elsewhere:
+            return
+        self._owner.close()
         transports = list(self._transports.values())
         self._transports.clear()
         await asyncio.gather(*(transport.close() for transport in transports))
@@ -320,6 +327,7 @@ class Admin:
         With ``at`` ask that Core: the answer of another one is not believed. Raises
         ``ServiceError``: the signed refusal, a failure to ask, or ``UntrustedReply``.
         """
+        self._owner.check()
         place = _place(region, noun, verb, at)
         until, attempt = self.around.until(deadline_s), 0
         # Once connected, the transport comes back by itself: only questions are asked again.

@@ -8,11 +8,11 @@ adds; counting the larger of both directions once bounds both.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Final
 
 from kcm_schemas import limits
 from kcm_schemas.codes import RETRYABLE, Code
+from kcm_schemas.results import Results
 
 from kcm.errors import ServiceError, error_for
 
@@ -29,40 +29,37 @@ PAYLOAD_MAX: Final = RECORD_MAX - 384
 """Bytes of a plaintext that always fits: a record adds at most 285."""
 
 
-@dataclass(frozen=True, slots=True)
-class BatchResult:
+class BatchResult(Results):
     """What came of each record, in the order given.
 
-    ``values[i]`` is empty wherever ``codes[i]`` is not ``ok``; an empty value alone says nothing,
-    for an empty plaintext is one too. ``details`` has, by code, what a service said in addition.
+    ``values`` has all values, and raises ``BatchFailed`` unless every record is good. ``results``
+    has each record's value or exception, for whoever can use some of them.
     """
 
-    values: list[bytes]
-    codes: list[Code]
-    details: Mapping[Code, str] = field(default_factory=dict)
+    __slots__ = ("_details",)
+
+    def __init__(
+        self, values: list[bytes], codes: list[Code], details: Mapping[Code, str] | None = None
+    ) -> None:
+        """``details`` has, by code, what a service said in addition."""
+        super().__init__(values, codes)
+        self._details: Final = details or {}
 
     @property
-    def ok(self) -> bool:
-        """Whether every record is good."""
-        return all(code is Code.OK for code in self.codes)
-
-    def unwrap(self) -> list[bytes]:
-        """All values, or the exception of the first bad record."""
-        for index in range(len(self.codes)):
-            self.one(index)
-        return self.values
-
-    def one(self, index: int) -> bytes:
-        """One value, or the exception of its code."""
-        error = self.error(index)
-        if error is not None:
-            raise error
-        return self.values[index]
+    def results(self) -> list[bytes | ServiceError]:
+        """Each record's value, or in its place the exception that says why there is none."""
+        return [
+            self._values[index] if self._code(index) is Code.OK else self._error(index)
+            for index in range(len(self._values))
+        ]
 
     def error(self, index: int) -> ServiceError | None:
         """Why a record is bad; none when it is good."""
-        code = self.codes[index]
-        return None if code is Code.OK else error_for(code, self.details.get(code, ""))
+        return None if self._code(index) is Code.OK else self._error(index)
+
+    def _error(self, index: int) -> ServiceError:
+        code = self._code(index)
+        return error_for(code, self._details.get(code, ""))
 
 
 class Outcome:
@@ -72,18 +69,22 @@ class Outcome:
         self._values: list[bytes] = [b""] * size
         self._codes: list[Code] = [Code.UNAVAILABLE] * size
         self._details: dict[Code, str] = {}
+        self._refused: dict[int, ServiceError] = {}
+        """Records whose message was refused, not they themselves."""
 
     def put(self, indexes: Sequence[int], values: Sequence[bytes], codes: Sequence[Code]) -> None:
         """Take one message's answer; a bad record's value is dropped."""
         for index, value, code in zip(indexes, values, codes, strict=True):
             self._values[index] = value if code is Code.OK else b""
             self._codes[index] = code
+            self._refused.pop(index, None)
 
     def fail(self, indexes: Sequence[int], error: ServiceError) -> None:
         """Give every record of a message the code with which the message was refused."""
         for index in indexes:
             self._values[index] = b""
             self._codes[index] = error.code
+            self._refused[index] = error
         self._details[error.code] = error.detail
 
     def again(self, indexes: Sequence[int]) -> list[int]:
@@ -91,7 +92,12 @@ class Outcome:
         return [index for index in indexes if self._codes[index] in RETRYABLE]
 
     def result(self) -> BatchResult:
-        """What came of it."""
+        """What came of it; raises the refusal when the whole batch was refused.
+
+        Of several refusals one that asking again does not change.
+        """
+        if self._refused and len(self._refused) == len(self._values):
+            raise min(self._refused.values(), key=lambda error: error.retryable)
         return BatchResult(self._values, self._codes, dict(self._details))
 
 

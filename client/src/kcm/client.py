@@ -1,9 +1,9 @@
 """The client of a Gateway: encrypt and decrypt in batches, in time.
 
 A batch is split into messages, of which a bounded number is on the way at once; what a message
-could not do for reasons that pass is asked again within the caller's deadline. A refusal is a code
-of the records it concerns, so one bad record spoils nothing else: ``unwrap()`` raises for the
-first one.
+could not do for reasons that pass is asked again within the caller's deadline. A batch that was
+refused as a whole raises the refusal. One bad record spoils nothing else: ``results`` has each
+record's value or exception, and ``values`` all values or raises.
 
 ``encrypt_one`` and ``decrypt_one`` gather calls that run at the same time into one message.
 """
@@ -11,15 +11,22 @@ first one.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final
 
+from kcm_bus.owning import Once, Owner
 from kcm_schemas import limits, record, subjects
 from kcm_schemas.data import DekScope
 
+from kcm.arguments import (
+    check_bytes,
+    check_contexts,
+    check_deadline,
+    check_name,
+    check_scope,
+)
 from kcm.batches import MESSAGE_RESERVE, BatchResult, Outcome, split
 from kcm.coalesce import Coalescer, Key
 from kcm.context import ClientContext
@@ -45,33 +52,38 @@ class Client:
         self.region: Final = region
         self._transport: Final = transport
         self._around: Final = around or Surroundings()
+        self._owner: Final = Owner("the client")
         self._tally: Final = Tally(self._around.clock)
         self._slots: Final = asyncio.Semaphore(IN_FLIGHT_MAX)
         self._coalescer: Final = Coalescer(self._send_gathered)
 
     @classmethod
-    @asynccontextmanager
-    async def connect(
+    def connect(
         cls,
         context: ClientContext | str | Path | None = None,
         region: str | None = None,
         *,
         opener: Opener = open_nats,
         around: Surroundings | None = None,
-    ) -> AsyncIterator[Client]:
+    ) -> Once[Client]:
         """Connect to a region's broker as an application and close again at the end.
 
         ``context`` is a context, a file of one, or none for the usual place. Raises
         ``ContextError`` or ``Unavailable``.
         """
-        found = context if isinstance(context, ClientContext) else ClientContext.load(context)
-        chosen = found.region(region)
-        transport = await opener(found.app_address(chosen), "kcm-sdk")
-        client = cls(transport, chosen, around)
-        try:
-            yield client
-        finally:
-            await client.close()
+
+        async def run() -> AsyncGenerator[Client, None]:
+            found = context if isinstance(context, ClientContext) else ClientContext.load(context)
+            chosen = found.region(region)
+            transport = await opener(found.app_address(chosen), "kcm-sdk")
+            client = cls(transport, chosen, around)
+            client._owner.check()  # this loop owns it
+            try:
+                yield client
+            finally:
+                await client.close()
+
+        return Once("Client.connect()", run)
 
     @property
     def counts(self) -> Counts:
@@ -82,8 +94,12 @@ class Client:
         return self._tally.counts
 
     async def close(self) -> None:
-        """Finish what was gathered and give the connection up."""
+        """Finish what was gathered and give the connection up. More than once is fine."""
+        if self._owner.elsewhere or self._owner.closed:
+            return  # after a fork, the connection is the parent's
+        self._owner.check()
         await self._coalescer.close()
+        self._owner.close()
         await self._transport.close()
 
     async def encrypt(
@@ -96,7 +112,9 @@ class Client:
         dek_scope: DekScope = "record",
         deadline_s: float = DEADLINE_S,
     ) -> BatchResult:
-        """Encrypt; the values are records, in the order of the plaintexts.
+        """Encrypt; ``values`` are records, in the order of the plaintexts, or raise if one failed.
+
+        Raises ``KcmError`` when the whole batch is refused.
 
         ``contexts`` is bound to the records and has to be given again to decrypt them: none, one
         for all, or one for each (at most 4096 bytes). ``dek_scope="batch"`` lets the records of a
@@ -114,7 +132,10 @@ class Client:
         *,
         deadline_s: float = DEADLINE_S,
     ) -> BatchResult:
-        """Decrypt; the values are plaintexts, in the order of the records."""
+        """Decrypt; ``values`` are plaintexts, in the order of the records, or raise if one failed.
+
+        Raises ``KcmError`` when the whole batch is refused.
+        """
         job = self._job("decrypt", tenant, service, records, contexts, "record")
         return await self._run(job, deadline_s)
 
@@ -143,6 +164,7 @@ class Client:
         return await self._one(Key("decrypt", tenant, service), encrypted, context, deadline_s)
 
     async def _one(self, key: Key, payload: bytes, context: bytes, deadline_s: float) -> bytes:
+        check_deadline(deadline_s)
         # Checked here, so that one caller's mistake is not the failure of all who share a message.
         self._job(key.operation, key.tenant, key.service, [payload], [context], "record")
         return await self._coalescer.submit(key, payload, context, deadline_s)
@@ -163,13 +185,13 @@ class Client:
         contexts: Sequence[bytes] | bytes | None,
         dek_scope: DekScope,
     ) -> Job:
-        bound = [contexts] if isinstance(contexts, bytes) else list(contexts or ())
-        if not all(isinstance(item, bytes) for item in (*payloads, *bound)):
-            raise TypeError("payloads and contexts are bytes")
-        if len(bound) not in (0, 1, len(payloads)):
-            raise ValueError("contexts has no entry, one, or one for each record")
-        if any(len(item) > limits.APP_CONTEXT_MAX for item in bound):
-            raise ValueError(f"a context has at most {limits.APP_CONTEXT_MAX} bytes")
+        self._owner.check()
+        check_name("tenant", tenant)
+        check_name("service", service)
+        check_bytes("plaintexts" if operation == "encrypt" else "records", payloads)
+        check_scope(dek_scope)
+        bound = [contexts] if isinstance(contexts, bytes) else contexts or []
+        check_contexts(bound, len(payloads))
         return Job(
             operation=operation,
             subject=subjects.gateway(self.region, operation, tenant, service),
@@ -180,6 +202,7 @@ class Client:
         )
 
     async def _run(self, job: Job, deadline_s: float) -> BatchResult:
+        check_deadline(deadline_s)
         until = self._around.until(deadline_s)
         shared = len(job.contexts[0]) if len(job.contexts) == 1 else 0
         outcome = Outcome(len(job.payloads))
@@ -190,15 +213,19 @@ class Client:
         if len(parts) == 1:
             await self._part(job, parts[0], until, outcome)
         else:
-            async with asyncio.TaskGroup() as group:
-                for part in parts:
-                    group.create_task(self._part(job, part, until, outcome))
+            try:
+                async with asyncio.TaskGroup() as group:
+                    for part in parts:
+                        group.create_task(self._part(job, part, until, outcome))
+            except BaseExceptionGroup as group_error:
+                raise group_error.exceptions[0] from None
         return outcome.result()
 
     async def _part(self, job: Job, part: list[int], until: float, outcome: Outcome) -> None:
         """Ask for one message's records, again for those that a retry may help."""
         pending, attempt, away = part, 0, 0
         while True:
+            self._owner.check()
             self._tally.sent(again=attempt + away > 0)
             reached = True
             try:

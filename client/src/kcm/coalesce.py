@@ -10,8 +10,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple
+
+from kcm_schemas.codes import KcmError
 
 from kcm.batches import BatchResult
 from kcm.errors import DeadlineExceeded, Unavailable
@@ -121,17 +124,17 @@ class Coalescer:
         except Exception as error:  # noqa: BLE001 - whatever it is, it is the callers' to see
             for future in gathering.waiting:
                 if not future.done():
-                    future.set_exception(error)
+                    # Each caller raises its own: one exception has one traceback.
+                    future.set_exception(copy(error) if isinstance(error, KcmError) else error)
             return
         finally:
             self._sent(key)
         for index, future in enumerate(gathering.waiting):
             if future.done():
                 continue  # its caller ran out of time
-            failure = result.error(index)
-            if failure is None:
-                future.set_result(result.values[index])
-            else:
+            try:
+                future.set_result(result.one(index))
+            except KcmError as failure:
                 future.set_exception(failure)
 
     def _sent(self, key: Key) -> None:

@@ -37,6 +37,8 @@ from kcm_trust.identity import Identity
 from kcm_trust.verify import STATEMENT_MAX, Untrusted, Verifier, verify_roster
 from pydantic import Field
 
+from kcm.seen import Seen
+
 ENVIRONMENT: Final = "KCM_CONTEXT"
 """The environment variable that names the context file."""
 
@@ -157,7 +159,14 @@ class ClientContext:
         return verify_roster(raw, self.root_public, seen)
 
     def verifier(self) -> Verifier:
-        """Whom to believe, by the roster that the pinned root signed; raises ``ContextError``."""
+        """Whom to believe, by the highest roster that was seen; raises ``ContextError``."""
+        return Verifier(self.highest()[1])
+
+    def highest(self) -> tuple[bytes, Roster]:
+        """The higher one of the roster's file and of what was seen; raises ``ContextError``.
+
+        As it was signed, and read. See ``kcm.seen``.
+        """
         path = self.roster_path
         try:
             with path.open("rb") as file:
@@ -169,7 +178,24 @@ class ClientContext:
             raise ContextError(f"the roster {path} is not believed: {error}") from None
         if roster.system != self.system:
             raise ContextError(f"the roster {path} is of another system")
-        return Verifier(roster)
+        try:
+            return self.seen(raw, roster)
+        except Untrusted as error:
+            raise ContextError(
+                f"the roster {path} does not fit to one that was seen before: {error}",
+                "ask who signs rosters; `kcm roster show` shows the one that counts",
+            ) from None
+        except ConfigError as error:
+            raise ContextError(
+                str(error), "compare `version` of `kcm roster show` elsewhere, then remove it"
+            ) from None
+
+    def seen(self, raw: bytes, roster: Roster) -> tuple[bytes, Roster]:
+        """Keep a roster as seen, if it is the highest one; returns that.
+
+        Raises ``Untrusted`` and ``ConfigError``.
+        """
+        return Seen(self.roster_path, self.root_public).highest(raw, roster)
 
     def identity(self) -> Identity:
         """The operator's key; raises ``ContextError`` when none is named or it cannot be read."""

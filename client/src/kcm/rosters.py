@@ -61,10 +61,12 @@ class Refused(Exception):
 
 
 async def highest(admin: Admin, regions: Sequence[str]) -> tuple[bytes, Roster]:
-    """The highest roster of the file and of the regions that answer; raises ``Refused``."""
+    """The highest roster of the file, of what was seen, and of the regions that answer.
+
+    It is kept as seen. Raises ``Refused`` and ``ContextError``.
+    """
     context = admin.context
-    raw = context.roster_path.read_bytes()
-    known = context.believe(raw)
+    raw, known = context.highest()
     for region in regions:
         try:
             theirs = (await admin.roster(region)).roster
@@ -78,7 +80,7 @@ async def highest(admin: Admin, regions: Sequence[str]) -> tuple[bytes, Roster]:
         except Untrusted as error:
             raise Refused(f"the roster of region {region} is not believed: {error}") from None
         raw, known = theirs, new
-    return raw, known
+    return context.seen(raw, known)
 
 
 def lacked(context: ClientContext, known: Roster) -> list[str]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
+from kcm_bus.owning import AfterFork, Closed
 from kcm_schemas.data import DekScope
 
 from kcm import client as aio
@@ -68,8 +69,8 @@ class Client:
 
     def close(self) -> None:
         """Finish, disconnect and end the thread. More than once is fine."""
-        if self._loop.is_closed():
-            return
+        if self._loop.is_closed() or os.getpid() != self._pid:
+            return  # after a fork, thread and connection are the parent's
         try:
             self._call(self._entered.__aexit__(None, None, None))
         finally:
@@ -140,9 +141,15 @@ class Client:
         )
 
     def _call(self, work: Coroutine[Any, Any, T]) -> T:
-        if os.getpid() != self._pid or self._loop.is_closed():
+        if os.getpid() != self._pid:
             work.close()
-            raise RuntimeError("the client is closed, or belongs to the process before a fork")
+            raise AfterFork(
+                f"the client was made in process {self._pid} and is used in its child"
+                f" {os.getpid()}; connect in each process after the fork"
+            )
+        if self._loop.is_closed():
+            work.close()
+            raise Closed("the client is closed; connect again")
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()

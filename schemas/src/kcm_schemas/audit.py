@@ -23,35 +23,78 @@ GENESIS: Final = bytes(32)
 
 
 class EventType(StrEnum):
-    """What services record. An event may bear another type of the same form: readers keep it."""
+    """What services record: nobody who asks for something chooses a type.
+
+    A reader keeps events of other types of the same form: a later version may have more.
+    """
 
     INSTANCE_START = "instance.start"
     INSTANCE_STOP = "instance.stop"
     INSTANCE_ALIVE = "instance.alive"
+    INSTANCE_RETIRED = "instance.retired"
     DATA_ENCRYPT = "data.encrypt"
     DATA_DECRYPT = "data.decrypt"
+    DATA_REFUSED = "data.refused"
     KEYS_WRAP = "keys.wrap"
     KEYS_UNWRAP = "keys.unwrap"
     ROOT_CREATE = "root.create"
     ROOT_OPEN = "root.open"
+    ROOT_RELINK = "root.relink"
     ROOT_SEAL = "root.seal"
+    KEY_FILLING = "key.filling"
+    KEY_ROOM = "key.room"
+    KEY_CROWDED = "key.crowded"
+    KEY_REFUSED = "key.refused"
+    KEY_INCIDENT = "key.incident"
+    KEY_SETTLED = "key.settled"
     SERVICE_CREATE = "service.create"
     TENANT_CREATE = "tenant.create"
     LINK_PUT = "link.put"
+    STORE_HEALED = "store.healed"
+    STORE_FULL = "store.full"
+    STORE_SILENT = "store.silent"
+    STORE_BACK = "store.back"
     HOLD_PLACED = "hold.placed"
     HOLD_PURGED = "hold.purged"
+    HOLD_RELEASED = "hold.released"
     HOLD_DURABLE = "hold.durable"
+    HOLD_UNKEPT = "hold.unkept"
+    HOLD_KEPT = "hold.kept"
     HOLD_LIFTED = "hold.lifted"
+    HOLD_COMPACTED = "hold.compacted"
+    STREAM_CLEARED = "stream.cleared"
+    STREAM_REPAIRED = "stream.repaired"
+    STREAM_WEAK = "stream.weak"
     REGISTRY_BEGUN = "registry.begun"
     REGISTRY_FORGOTTEN = "registry.forgotten"
     REGISTRY_JOINED = "registry.joined"
     REGISTRY_ADOPTED = "registry.adopted"
-    STORE_FULL = "store.full"
-    STORE_SILENT = "store.silent"
-    STORE_BACK = "store.back"
-    STREAM_REPAIRED = "stream.repaired"
-    STREAM_WEAK = "stream.weak"
+    REGISTRY_REPAIRED = "registry.repaired"
+    REGISTRY_LOST = "registry.lost"
+    ROSTER_TAKEN = "roster.taken"
+    ROSTER_BEHIND = "roster.behind"
     TRUST_REFUSED = "trust.refused"
+    ADMIN_TENANT_PUT = "admin.tenant-put"
+    ADMIN_TENANT_LIST = "admin.tenant-list"
+    ADMIN_TENANT_FIND = "admin.tenant-find"
+    ADMIN_TENANT_SHOW = "admin.tenant-show"
+    ADMIN_LINK_PUT = "admin.link-put"
+    ADMIN_LINK_LIST = "admin.link-list"
+    ADMIN_SERVICE_PUT = "admin.service-put"
+    ADMIN_SERVICE_LIST = "admin.service-list"
+    ADMIN_HOLD_PUT = "admin.hold-put"
+    ADMIN_HOLD_STATUS = "admin.hold-status"
+    ADMIN_HOLD_SHOW = "admin.hold-show"
+    ADMIN_HOLD_LIST = "admin.hold-list"
+    ADMIN_HOLD_PREVIEW = "admin.hold-preview"
+    ADMIN_ROSTER_SHOW = "admin.roster-show"
+    ADMIN_ROSTER_PUT = "admin.roster-put"
+    ADMIN_ROSTER_LASTING = "admin.roster-lasting"
+    ADMIN_ROSTER_SIGNED = "admin.roster-signed"
+    ADMIN_REGISTRY_SHOW = "admin.registry-show"
+    ADMIN_REGISTRY_ADOPT = "admin.registry-adopt"
+    ADMIN_KEY_STATUS = "admin.key-status"
+    ADMIN_UNKNOWN = "admin.unknown"
     AUDIT_READ = "audit.read"
     AUDIT_DROPPED = "audit.dropped"
     AUDIT_FILLING = "audit.filling"
@@ -60,14 +103,25 @@ class EventType(StrEnum):
     AUDIT_JOURNAL_LOST = "audit.journal-lost"
 
 
+Target = Annotated[str, Field(max_length=limits.TARGET_MAX)]
+"""What an event is about: a noun, and a name or two."""
+
+
 class AuditEvent(Message):
-    """What happened: never a key, never a payload. ``count`` is in records or keys."""
+    """What happened: never a key, never a payload. ``count`` is in records or keys.
+
+    ``actor`` is who asked for it, and nobody where the emitter did it by itself. ``target`` is what
+    it is about, as ``tenant acme``, ``link acme-key`` or ``region eu``; it is empty where the other
+    fields say it. ``hold`` is the hold that it is about. ``detail`` has a reason or a short text.
+    """
 
     type: Annotated[str, Field(pattern=r"^[a-z0-9-]+(\.[a-z0-9-]+){1,3}\z", max_length=64)]
     time_ms: U64
     actor: Name | None
     tenant: Name | None
     service: Name | None
+    target: Target
+    hold: Id | None
     code: CodeField
     count: U64
     failed: U64

@@ -6,9 +6,11 @@ A code travels with safe text only: never with input, never with a library's own
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 from pydantic import Field
+
+from kcm_schemas.text import printable
 
 
 class Code(StrEnum):
@@ -70,12 +72,16 @@ TEXT: Final = {
 
 
 class KcmError(Exception):
-    """A refusal with its code. ``str()`` is safe to send to anybody."""
+    """A refusal with its code. ``str()`` is safe to send to anybody, and to show in a terminal."""
 
     def __init__(self, code: Code, detail: str = "") -> None:
         self.code: Final = code
-        self.detail: Final = detail or TEXT[code]
+        self.detail: Final = printable(detail) or TEXT[code]
         super().__init__(f"{code.value}: {self.detail}")
+
+    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
+        # Another process that catches it (a pool's, a task queue's) makes it anew.
+        return KcmError, (self.code, self.detail)
 
     @property
     def retryable(self) -> bool:

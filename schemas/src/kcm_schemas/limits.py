@@ -49,6 +49,9 @@ NAME_MAX: Final = 63
 
 TROUBLE_MAX: Final = 64
 """Characters of a few words on what is wrong, as they stand in a table."""
+TARGET_MAX: Final = 160
+"""Characters of what an audit event is about: a word and up to two names."""
+
 TEXT_MAX: Final = 2048
 """Characters of free text (a URI, a reason)."""
 

@@ -164,7 +164,7 @@ async def test_a_hold_that_was_acknowledged_and_is_not_there_is_not_durable(syst
     await until(lambda: boot.switch.durable_at(one.id))
     assert boot.switch.durable_at(one.id) == boot.stream.entries[place(one)].sequence
     (said,) = (fields for kind, fields in boot.events if kind == "hold.durable")
-    assert (said["tenant"], said["detail"]) == (one.target, one.id.hex())
+    assert (said["tenant"], said["hold"], said["target"]) == ("acme", one.id, "tenant acme")
 
 
 async def test_a_hold_that_the_stream_lost_is_not_durable_while_it_is_read_again(system):

@@ -168,7 +168,7 @@ async def test_a_core_whose_disk_is_full_says_so_and_says_when_it_has_the_hold(s
     await until(lambda: words(core, one)[-1:] == ["disk full"])
     await until(lambda: core.switch.durable_at(one.id))
     ((_, event),) = [each for each in core.events if each[0] == "hold.unkept"]
-    assert event["detail"] == f"{one.id.hex()} disk full (ENOSPC)"
+    assert (event["hold"], event["detail"]) == (one.id, "disk full (ENOSPC)")
     disk.full = False
     await until(lambda: words(core, one)[-1:] == [""])
     assert (core.count("hold.unkept"), core.count("hold.kept")) == (1, 1)

@@ -194,6 +194,8 @@ def audit() -> Document:
                 actor="gw-1" if number else None,
                 tenant="acme",
                 service="payroll",
+                target="",
+                hold=None,
                 code=Code.OK,
                 count=number,
                 failed=0,

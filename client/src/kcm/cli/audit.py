@@ -8,11 +8,12 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from kcm.cli.exits import Exit
+from kcm.cli.kill import SHOWN
 from kcm.cli.output import emit, moment, note, plain
 from kcm.cli.problems import Problem, clean
 from kcm.cli.settings import Settings, common, region_option, run_async
@@ -58,6 +59,11 @@ class Line:
     """Who asked for it; none where the emitter did it by itself."""
     event: str
     subject: str
+    """Whose it is: tenant and service."""
+    target: str
+    """What it is about, where that is something else."""
+    hold: str
+    """The hold's id, in hexadecimal digits."""
     code: str
     count: int
     failed: int
@@ -69,12 +75,18 @@ class Line:
         return self.event == "audit.read" or bool(LOOK.fullmatch(self.event))
 
     @property
+    def about(self) -> str:
+        """What it is about, and the first digits of a hold's id."""
+        hold = f"hold {self.hold[:SHOWN]}" if self.hold else ""
+        return " ".join(part for part in (self.target or self.subject, hold) if part)
+
+    @property
     def text(self) -> str:
         """As one line for a person."""
         bad = f" ({self.failed} bad)" if self.failed else ""
         return (
             f"{moment(self.time_ms)}  {self.emitter:<20} {self.actor or '-':<12} {self.event:<18} "
-            f"{self.subject or '-':<24} {self.code or '-':<14} {self.count}{bad}  {self.detail}"
+            f"{self.about or '-':<24} {self.code or '-':<14} {self.count}{bad}  {self.detail}"
         ).rstrip()
 
 
@@ -86,13 +98,26 @@ def audit() -> None:
 @audit.command("tail")
 @click.option("-n", "--number", type=click.IntRange(1, 10_000), default=20, show_default=True)
 @click.option("-f", "--follow", is_flag=True, help="Go on until interrupted.")
+@click.option(
+    "--after", metavar="SEQ", type=click.IntRange(min=0), help="Begin behind this entry, with -f."
+)
 @click.option("--all", "everything", is_flag=True, help="Signs of life and your own looks too.")
 @region_option
 @common
 def tail(
-    settings: Settings, number: int, region: str | None, *, follow: bool, everything: bool
+    settings: Settings,
+    number: int,
+    after: int | None,
+    region: str | None,
+    *,
+    follow: bool,
+    everything: bool,
 ) -> None:
     """Show the last events.
+
+    With -f it goes on, also when the Auditor is restarted or cannot be reached for a while. With
+    -o json each line has the number of its entry as `seq`: --after goes on behind it, once this
+    command was ended.
 
     Each is verified here against its emitter's signature: the Auditor need not be believed.
 
@@ -101,7 +126,9 @@ def tail(
 
     Example: kcm audit tail -n 50 -f
     """
-    run_async(_tail(settings, number, region, follow=follow, everything=everything))
+    if after is not None and not follow:
+        raise click.UsageError("--after goes with -f")
+    run_async(_tail(settings, number, after, region, follow=follow, everything=everything))
 
 
 @audit.command("status")
@@ -205,7 +232,13 @@ def _installed() -> bool:
 
 
 async def _tail(
-    settings: Settings, number: int, region: str | None, *, follow: bool, everything: bool
+    settings: Settings,
+    number: int,
+    after: int | None,
+    region: str | None,
+    *,
+    follow: bool,
+    everything: bool,
 ) -> None:
     context = settings.context()
     admin = settings.admin(context)
@@ -216,17 +249,43 @@ async def _tail(
 
     try:
         place = _auditor_region(admin, context, region)
-        lines, seen = await _last(admin, place, number, wanted)
-        if settings.json and not follow:
-            emit(settings, lines, (), ())
-        else:
-            _say(settings, lines)
-        while follow:
-            await settings.around.sleep(POLL_S)
-            fresh, seen = await _since(admin, place, seen)
-            _say(settings, [line for line in fresh if wanted(line)])
+        seen = after or 0
+        if after is None:
+            lines, seen = await _last(admin, place, number, wanted)
+            if settings.json and not follow:
+                emit(settings, [_json(line) for line in lines], (), ())
+            else:
+                _say(settings, lines)
+        if follow:
+            await _follow(settings, admin, place, seen, wanted)
     finally:
         await admin.close()
+
+
+async def _follow(
+    settings: Settings, admin: Admin, region: str, seen: int, wanted: Callable[[Line], bool]
+) -> None:
+    """Show what comes behind entry ``seen``; what passes (an Auditor's restart) is waited for."""
+    from kcm.errors import ServiceError
+
+    away = False
+    while True:
+        try:
+            fresh, seen = await _since(settings, admin, region, seen)
+        except ServiceError as error:
+            if not error.retryable:
+                raise
+            if not away:
+                text = f"the Auditor does not answer: {error.detail}; going on behind entry {seen}"
+                note(settings, text, detail=text, seen=seen, error=error.code.value)
+            away = True
+        else:
+            if away:
+                text = "the Auditor answers again"
+                note(settings, text, detail=text, seen=seen)
+            away = False
+            _say(settings, [line for line in fresh if wanted(line)])
+        await settings.around.sleep(POLL_S)
 
 
 async def _status(settings: Settings, region: str | None) -> AuditorStatus:
@@ -275,17 +334,29 @@ async def _last(
     return lines[-number:], newest
 
 
-async def _since(admin: Admin, region: str, seen: int) -> tuple[list[Line], int]:
+async def _since(
+    settings: Settings, admin: Admin, region: str, seen: int
+) -> tuple[list[Line], int]:
     """Events after entry ``seen``, and the entry up to which the journal was read now."""
     entries: list[TailEntry] = []
     before = 0
     while True:
         page = await admin.audit_tail(region, limit=PAGE_ENTRIES, before=before)
+        if not before and page.entries and page.entries[-1].seq < seen:
+            text = f"the journal ends before entry {seen}: it is another one, or it was cut"
+            text = f"{text}; all that it has is shown"
+            note(settings, text, detail=text, seen=seen)
+            seen = 0
         fresh = [entry for entry in page.entries if entry.seq > seen]
         entries = fresh + entries
-        if not fresh or len(fresh) < len(page.entries) or fresh[0].seq <= page.oldest:
+        if not fresh or len(fresh) < len(page.entries):
             break
         before = fresh[0].seq
+        if before <= page.oldest:
+            if page.oldest > seen + 1:
+                behind = f"entries {seen + 1} to {page.oldest - 1} are in the journal's files alone"
+                note(settings, behind, detail=behind, first=seen + 1, last=page.oldest - 1)
+            break
     lines = [line for entry in entries for line in _of_entry(admin.verifier, entry)]
     return lines, entries[-1].seq if entries else seen
 
@@ -327,6 +398,8 @@ def _events(verifier: Verifier, entry: TailEntry) -> list[Line]:
                 actor=event.actor,
                 event=event.type,
                 subject="/".join(part for part in (event.tenant, event.service) if part),
+                target=event.target,
+                hold=event.hold.hex() if event.hold else "",
                 code=event.code.value,
                 count=event.count,
                 failed=event.failed,
@@ -338,8 +411,24 @@ def _events(verifier: Verifier, entry: TailEntry) -> list[Line]:
 
 def _incident(entry: TailEntry, event: str, detail: str) -> Line:
     return Line(
-        entry.seq, entry.time_ms, entry.region or "", "auditor", None, event, "", "", 0, 0, detail
+        seq=entry.seq,
+        time_ms=entry.time_ms,
+        region=entry.region or "",
+        emitter="auditor",
+        actor=None,
+        event=event,
+        subject="",
+        target="",
+        hold="",
+        code="",
+        count=0,
+        failed=0,
+        detail=detail,
     )
+
+
+def _json(line: Line) -> dict[str, Any]:
+    return {**plain(line), "time_utc": moment(line.time_ms)}
 
 
 def _say(settings: Settings, lines: Sequence[Line]) -> None:
@@ -347,6 +436,6 @@ def _say(settings: Settings, lines: Sequence[Line]) -> None:
     import json
 
     for line in lines:
-        text = json.dumps(plain(line)) if settings.json else clean(line.text)
+        text = json.dumps(_json(line)) if settings.json else clean(line.text)
         sys.stdout.write(text + "\n")
     sys.stdout.flush()

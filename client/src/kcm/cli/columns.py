@@ -2,10 +2,12 @@
 
 A partly bad table is worked through: each bad cell is reported, the good ones go on. What must
 never happen is a plaintext in an encrypted table, so a cell that could not be encrypted is left
-empty, and a row that is not understood is left out. The other way round nothing is lost: what could
-not be decrypted stays as it was.
+empty, a row that is not understood is left out, and a field that no row has ends the command before
+anything is seen of it. The other way round nothing is lost: what could not be decrypted stays as it
+was.
 
-A refusal that concerns the tenant and not a cell ends the command: nothing would come of the rest.
+A refusal that concerns the tenant, or the caller, and not a cell ends the command: nothing would
+come of the rest.
 """
 
 from __future__ import annotations
@@ -21,24 +23,29 @@ from kcm_schemas.codes import RETRYABLE, Code
 
 from kcm.batches import PAYLOAD_MAX, BatchResult
 from kcm.binding import cell_context
+from kcm.cli.choosing import Columns
+from kcm.cli.exits import Exit
 from kcm.cli.files import DEADLINE_S, Target
+from kcm.cli.holding import Held
+from kcm.cli.problems import Problem
 from kcm.cli.progress import Advance
-from kcm.cli.tables import Row, TableFormat
+from kcm.cli.sink import Sink
+from kcm.cli.tables import Cell, Row, TableFormat, encoded
 from kcm.errors import ServiceError, error_for
 
 BATCH_CELLS: Final = limits.RECORDS_MAX
 """Cells worked on at once: one message."""
 
 BATCH_BYTES: Final = 4 * 1024 * 1024
-"""Bytes of cells worked on at once: bounds the memory that a table takes."""
+"""Characters of rows worked on at once: bounds the memory that a table takes."""
 
-WHOLE: Final = RETRYABLE | {
-    Code.TENANT_KILLED,
-    Code.UNKNOWN_TENANT,
-    Code.UNKNOWN_SERVICE,
-    Code.INTERNAL,
+OF_A_CELL: Final = {
+    "encrypt": {Code.TOO_LARGE},
+    "decrypt": set(Code)
+    - RETRYABLE
+    - {Code.TENANT_KILLED, Code.UNKNOWN_TENANT, Code.UNKNOWN_SERVICE, Code.INTERNAL},
 }
-"""Codes that say nothing about one cell: the first of them ends the command."""
+"""Codes that say something about one cell: the first other one ends the command."""
 
 Operation = Literal["encrypt", "decrypt"]
 
@@ -57,47 +64,98 @@ class BadCell:
 class Tally:
     """What came of a table."""
 
+    lacking: dict[str, int]
+    """How many rows do not have a field, by field."""
+    rows: int = 0
+    """Rows that were understood, empty ones and a header not counted."""
     good: int = 0
     bad: int = 0
-    last: ServiceError | None = None
-    """Why the last bad cell was refused."""
+    why: BadCell | None = None
+    """The last bad cell or row."""
+    refused: ServiceError | None = None
+    """The last refusal of a cell by the service."""
+
+    def take(self, row: Row) -> None:
+        """Count a row and its fields."""
+        if row.cells or row.lacking:
+            self.rows += 1
+        for name in row.lacking:
+            self.lacking[name] += 1
+
+    @property
+    def unseen(self) -> list[str]:
+        """Fields that no row has had so far."""
+        return [name for name, rows in self.lacking.items() if rows == self.rows]
+
+    def end(self, table: TableFormat) -> None:
+        """Raise when a field was in no row, or when nothing was good."""
+        if self.rows and self.unseen:
+            raise unseen(self.unseen, table)
+        if self.good or self.why is None:
+            return
+        if self.refused is not None:
+            raise self.refused
+        text = f"nothing of the table was good; row {self.why.row}: {self.why.detail}"
+        raise Problem(Exit.USAGE, self.why.code, text, "is it the right file, and --as?")
 
 
 @dataclass(slots=True)
-class _Cell:
+class _Work:
     row: Row
     field: str
-    payload: bytes
-    result: Any = None
+    cell: Cell
+    payload: bytes = b""
+    text: str = ""
+    """What is written in the cell's place, if it is good."""
     bad: BadCell | None = None
+
+    def fail(self, error: ServiceError) -> None:
+        self.bad = BadCell(self.row.number, self.field, error.code.value, error.detail)
 
 
 async def work_table(
     target: Target,
     operation: Operation,
-    table: TableFormat,
+    columns: Columns,
     source: BinaryIO,
-    sink: BinaryIO,
+    sink: Sink,
     advance: Advance,
     report: Callable[[BadCell], None],
 ) -> Tally:
     """Encrypt or decrypt the chosen columns; ``report`` gets each ``BadCell``.
 
-    Raises ``ServiceError`` when nothing good came of it, or nothing more can.
+    Raises ``ServiceError`` when nothing good came of it, or nothing more can, and ``Problem`` when
+    no row has one of the fields; nothing was seen of the output then.
     """
-    tally = Tally()
+    table = columns.table
+    tally = Tally(dict.fromkeys(columns.fields, 0))
+    held = Held(sink)
     for batch in _batches(table.rows(source)):
-        cells = [
-            _take(operation, table, row, name, value)
-            for row in batch
-            for name, value in row.cells.items()
-        ]
-        await _ask(target, operation, table, cells, tally)
-        _write(operation, table, sink, batch, cells, tally, report)
+        for row in batch:
+            tally.take(row)
+        works = {
+            row.number: [_take(operation, table, row, name) for name in row.cells] for row in batch
+        }
+        await _ask(
+            target, operation, table, [one for several in works.values() for one in several], tally
+        )
+        for row in batch:
+            _write(operation, table, held, row, works[row.number], tally, report)
+        if tally.rows and not tally.unseen:
+            held.release()
+        elif held.is_full:
+            raise unseen(tally.unseen, table, "name a file with -o FILE: it waits to the end")
         advance(sum(_size(row) for row in batch))
-    if tally.bad and not tally.good and tally.last is not None:
-        raise tally.last
+    tally.end(table)
+    held.release()
     return tally
+
+
+def unseen(fields: list[str], table: TableFormat, hint: str = "") -> Problem:
+    """No row has these fields."""
+    text = f"no row has the field {' or '.join(fields)}; {table.columns()}"
+    hint = hint or "a key inside of an object is named user.name; is --fields right?"
+    return Problem(Exit.USAGE, "usage", text, hint)
 
 
 def _batches(rows: Iterator[Row]) -> Iterator[list[Row]]:
@@ -115,89 +173,82 @@ def _batches(rows: Iterator[Row]) -> Iterator[list[Row]]:
 
 
 def _size(row: Row) -> int:
-    values = row.content if isinstance(row.content, list) else row.cells.values()
-    return sum(len(value) for value in values if isinstance(value, str)) + 16
+    return len(row.text) + 16
 
 
-def _take(operation: Operation, table: TableFormat, row: Row, name: str, value: Any) -> _Cell:
+def _take(operation: Operation, table: TableFormat, row: Row, name: str) -> _Work:
+    work = _Work(row, name, row.cells[name])
     if operation == "encrypt":
-        payload = table.to_bytes(value)
-        cell = _Cell(row, name, payload)
-        if len(payload) > PAYLOAD_MAX:
-            cell.bad = _bad(cell, error_for(Code.TOO_LARGE))
-        return cell
-    cell = _Cell(row, name, b"")
+        work.payload = encoded(work.cell.value)
+        if len(work.payload) > PAYLOAD_MAX:
+            work.fail(error_for(Code.TOO_LARGE))
+        return work
     try:
-        cell.payload = base64.b64decode(value, validate=True)
-    except (binascii.Error, ValueError, TypeError):
-        cell.bad = _bad(cell, error_for(Code.MALFORMED, "the cell is not a record in base64"))
-    return cell
+        work.payload = base64.b64decode(table.record(work.cell), validate=True)
+    except (binascii.Error, ValueError):
+        work.fail(error_for(Code.MALFORMED, "the cell is not a record in base64"))
+    return work
 
 
 async def _ask(
-    target: Target, operation: Operation, table: TableFormat, cells: list[_Cell], tally: Tally
+    target: Target, operation: Operation, table: TableFormat, works: list[_Work], tally: Tally
 ) -> None:
-    asked = [cell for cell in cells if cell.bad is None]
-    ask = target.client.encrypt if operation == "encrypt" else target.client.decrypt
+    asked = [work for work in works if work.bad is None]
+    ask: Any = target.client.encrypt if operation == "encrypt" else target.client.decrypt
     result: BatchResult = await ask(
         target.tenant,
         target.service,
-        [cell.payload for cell in asked],
-        [cell_context(cell.field, target.context) for cell in asked],
+        [work.payload for work in asked],
+        [cell_context(work.field, target.context, work.row.bound) for work in asked],
         deadline_s=DEADLINE_S,
     )
-    for index, cell in enumerate(asked):
+    for index, work in enumerate(asked):
         error = result.error(index)
         if error is None:
-            _give(operation, table, cell, result.values[index])
+            _give(operation, table, work, result.one(index))
             continue
-        if error.code in WHOLE:
+        if error.code not in OF_A_CELL[operation]:
             raise error
-        tally.last = error
-        cell.bad = _bad(cell, error)
+        tally.refused = error
+        work.fail(error)
 
 
-def _give(operation: Operation, table: TableFormat, cell: _Cell, value: bytes) -> None:
+def _give(operation: Operation, table: TableFormat, work: _Work, value: bytes) -> None:
     if operation == "encrypt":
-        cell.result = base64.b64encode(value).decode()
+        work.text = table.sealed(work.cell, base64.b64encode(value).decode())
         return
     try:
-        cell.result = table.from_bytes(value)
-    except ValueError:
-        detail = "the plaintext is not a value of this format"
-        cell.bad = _bad(cell, error_for(Code.MALFORMED, detail))
+        work.text = table.opened(work.cell, value)
+    except (ValueError, RecursionError):
+        work.fail(error_for(Code.MALFORMED, "the plaintext is not a value of this format"))
 
 
 def _write(
     operation: Operation,
     table: TableFormat,
-    sink: BinaryIO,
-    batch: list[Row],
-    cells: list[_Cell],
+    held: Held,
+    row: Row,
+    works: list[_Work],
     tally: Tally,
     report: Callable[[BadCell], None],
 ) -> None:
-    by_row: dict[int, list[_Cell]] = {}
-    for cell in cells:
-        by_row.setdefault(cell.row.number, []).append(cell)
-    for row in batch:
-        if row.problem:
-            tally.bad += 1
-            report(BadCell(row.number, "", Code.MALFORMED.value, row.problem))
-            if operation == "encrypt":
-                continue
-        changed = {}
-        for cell in by_row.get(row.number, []):
-            if cell.bad is None:
-                tally.good += 1
-                changed[cell.field] = cell.result
-                continue
-            tally.bad += 1
-            report(cell.bad)
-            if operation == "encrypt":
-                changed[cell.field] = table.nothing
-        sink.write(table.render(row, changed))
+    if row.problem:
+        _count(BadCell(row.number, "", Code.MALFORMED.value, row.problem), tally, report)
+        if operation == "encrypt":
+            return
+    changed = {}
+    for work in works:
+        if work.bad is None:
+            tally.good += 1
+            changed[work.field] = work.text
+            continue
+        _count(work.bad, tally, report)
+        if operation == "encrypt":
+            changed[work.field] = table.nothing(work.cell)
+    held.write(row.render(changed))
 
 
-def _bad(cell: _Cell, error: ServiceError) -> BadCell:
-    return BadCell(cell.row.number, cell.field, error.code.value, error.detail)
+def _count(bad: BadCell, tally: Tally, report: Callable[[BadCell], None]) -> None:
+    tally.bad += 1
+    tally.why = bad
+    report(bad)

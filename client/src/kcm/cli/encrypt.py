@@ -5,23 +5,23 @@ from __future__ import annotations
 import functools
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from pathlib import PurePath
 from typing import TYPE_CHECKING, BinaryIO, Final, Literal, TypeVar
 
 import click
 
+from kcm.cli.choosing import Columns, Given, column_options
 from kcm.cli.exits import Exit
 from kcm.cli.names import NAME
 from kcm.cli.output import note
 from kcm.cli.problems import Problem
 from kcm.cli.progress import Advance, progress
 from kcm.cli.settings import Settings, common_with_output, region_option, run_async
-from kcm.cli.sink import STDOUT, refuse_terminal, sink, size_of, source
+from kcm.cli.sink import STDOUT, Sink, refuse_terminal, sink
+from kcm.cli.source import size_of, source
 
 if TYPE_CHECKING:
     from kcm.cli.columns import BadCell, Tally
     from kcm.cli.files import Target
-    from kcm.cli.tables import TableFormat
 
 BAD_SHOWN_MAX: Final = 100
 """Bad cells reported one by one; of further ones only the number is told."""
@@ -42,13 +42,11 @@ class Job:
     file: str
     output: str
     context_bytes: str
-    fields: tuple[str, ...]
-    table_format: str | None
 
     async def run(
         self,
         settings: Settings,
-        work: Callable[[Target, BinaryIO, BinaryIO, Advance], Awaitable[T]],
+        work: Callable[[Target, BinaryIO, Sink, Advance], Awaitable[T]],
     ) -> T:
         """Connect, open both ends, and let ``work`` copy from one to the other."""
         from kcm.cli.files import Target
@@ -70,28 +68,13 @@ class Job:
 
     def bound_context(self) -> bytes:
         """What the user binds to the records; raises ``Problem`` when it is too long."""
-        from kcm.binding import FIELD_MAX, USER_CONTEXT_MAX
+        from kcm.binding import USER_CONTEXT_MAX
 
         context = self.context_bytes.encode("utf-8", "surrogateescape")
         if len(context) > USER_CONTEXT_MAX:
             text = f"--context-bytes has at most {USER_CONTEXT_MAX} bytes"
             raise Problem(Exit.USAGE, "usage", text)
-        if any(len(name.encode("utf-8", "replace")) > FIELD_MAX for name in self.fields):
-            raise Problem(Exit.USAGE, "usage", f"a field's name has at most {FIELD_MAX} bytes")
         return context
-
-    def table(self) -> TableFormat:
-        """The table's format, as told or by the file's name; raises ``Problem``."""
-        from kcm.cli.tables import Csv, JsonLines
-
-        match self.table_format or PurePath(self.file).suffix.lower():
-            case "csv" | ".csv":
-                return Csv(self.fields)
-            case "jsonl" | ".jsonl" | ".ndjson":
-                return JsonLines(self.fields)
-            case _:
-                text = "the file's name does not tell its format"
-                raise Problem(Exit.USAGE, "usage", text, "say --as csv or --as jsonl")
 
 
 def _shared(function: F) -> F:
@@ -108,28 +91,13 @@ def _shared(function: F) -> F:
             default="",
             help="Text bound to the data: the same is needed to decrypt.",
         ),
-        click.option(
-            "--fields", metavar="A,B", default="", help="Only these columns of a CSV or JSONL file."
-        ),
-        click.option(
-            "--as",
-            "table_format",
-            type=click.Choice(["csv", "jsonl"]),
-            help="The table's format [default: by the file's name].",
-        ),
     )
     return functools.reduce(lambda done, option: option(done), reversed(options), function)
 
 
-def _fields(text: str) -> tuple[str, ...]:
-    names = tuple(name.strip() for name in text.split(",") if name.strip())
-    if (text and not names) or len(set(names)) != len(names):
-        raise Problem(Exit.USAGE, "usage", "--fields takes different names, separated by commas")
-    return names
-
-
 @click.command()
 @_shared
+@column_options
 @click.option(
     "--record", is_flag=True, help="Write one bare record, as the SDK does (small files)."
 )
@@ -142,7 +110,9 @@ def encrypt(
     region: str | None,
     output: str,
     context_bytes: str,
-    fields: str,
+    fields: str | None,
+    bind: str | None,
+    delimiter: str | None,
     table_format: str | None,
     *,
     record: bool,
@@ -156,13 +126,15 @@ def encrypt(
     """  # noqa: D301 - click wants the control character
     from kcm.cli.files import encrypt_file, encrypt_record
 
-    names = _fields(fields)
-    job = Job("encrypt", tenant, service, region, file, output, context_bytes, names, table_format)
-    if names:
-        return _columns(settings, job)
+    job = Job("encrypt", tenant, service, region, file, output, context_bytes)
+    columns = Given(fields, bind, delimiter, table_format).columns(file)
+    if columns is not None:
+        if record:
+            raise Problem(Exit.USAGE, "usage", "--record makes one record, --fields many: take one")
+        return _columns(settings, job, columns)
     refuse_terminal(output)
 
-    async def one_record(target: Target, source: BinaryIO, sink: BinaryIO, _: Advance) -> None:
+    async def one_record(target: Target, source: BinaryIO, sink: Sink, _: Advance) -> None:
         await encrypt_record(target, source, sink)
 
     run_async(job.run(settings, one_record if record else encrypt_file))
@@ -171,6 +143,7 @@ def encrypt(
 
 @click.command()
 @_shared
+@column_options
 @common_with_output
 def decrypt(
     settings: Settings,
@@ -180,7 +153,9 @@ def decrypt(
     region: str | None,
     output: str,
     context_bytes: str,
-    fields: str,
+    fields: str | None,
+    bind: str | None,
+    delimiter: str | None,
     table_format: str | None,
 ) -> int:
     """Decrypt FILE (- is stdin), or chosen columns of it.
@@ -195,18 +170,17 @@ def decrypt(
     """  # noqa: D301 - click wants the control character
     from kcm.cli.files import decrypt_file
 
-    names = _fields(fields)
-    job = Job("decrypt", tenant, service, region, file, output, context_bytes, names, table_format)
-    if names:
-        return _columns(settings, job)
+    job = Job("decrypt", tenant, service, region, file, output, context_bytes)
+    columns = Given(fields, bind, delimiter, table_format).columns(file)
+    if columns is not None:
+        return _columns(settings, job, columns)
     run_async(job.run(settings, decrypt_file))
     return Exit.OK
 
 
-def _columns(settings: Settings, job: Job) -> int:
+def _columns(settings: Settings, job: Job, columns: Columns) -> int:
     from kcm.cli.columns import work_table
 
-    table = job.table()
     shown = 0
 
     def report(bad: BadCell) -> None:
@@ -223,10 +197,13 @@ def _columns(settings: Settings, job: Job) -> int:
                 detail=bad.detail,
             )
 
-    async def work(target: Target, source: BinaryIO, sink: BinaryIO, advance: Advance) -> Tally:
-        return await work_table(target, job.operation, table, source, sink, advance, report)
+    async def work(target: Target, source: BinaryIO, sink: Sink, advance: Advance) -> Tally:
+        return await work_table(target, job.operation, columns, source, sink, advance, report)
 
     tally = run_async(job.run(settings, work))
     text = f"{tally.good} cells {job.operation}ed, {tally.bad} bad"
-    note(settings, text, good=tally.good, bad=tally.bad)
+    lacking = {name: rows for name, rows in tally.lacking.items() if rows}
+    for name, rows in lacking.items():
+        text += f"; {rows} of {tally.rows} rows do not have {name}"
+    note(settings, text, good=tally.good, bad=tally.bad, rows=tally.rows, lacking=lacking)
     return Exit.PARTIAL if tally.bad else Exit.OK

@@ -7,7 +7,6 @@ file is no file.
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -21,6 +20,7 @@ from kcm.binding import piece_context
 from kcm.cli.exits import Exit
 from kcm.cli.problems import Problem
 from kcm.cli.progress import Advance
+from kcm.cli.sink import Sink
 from kcm.client import Client
 from kcm.framing import Piece
 
@@ -44,7 +44,7 @@ class Target:
     context: bytes
 
 
-async def encrypt_file(target: Target, source: BinaryIO, sink: BinaryIO, advance: Advance) -> None:
+async def encrypt_file(target: Target, source: BinaryIO, sink: Sink, advance: Advance) -> None:
     """Write ``source`` in pieces."""
     file_id = os.urandom(limits.ID_SIZE)
     sink.write(framing.header(file_id))
@@ -56,11 +56,11 @@ async def encrypt_file(target: Target, source: BinaryIO, sink: BinaryIO, advance
             _contexts(target, file_id, window),
             deadline_s=DEADLINE_S,
         )
-        sink.writelines(framing.frame(sealed) for sealed in result.unwrap())
+        sink.writelines(framing.frame(sealed) for sealed in result.values)
         advance(sum(len(piece.data) for piece in window))
 
 
-async def decrypt_file(target: Target, source: BinaryIO, sink: BinaryIO, advance: Advance) -> None:
+async def decrypt_file(target: Target, source: BinaryIO, sink: Sink, advance: Advance) -> None:
     """Restore what ``encrypt_file`` wrote, or the payload of one bare record."""
     start = source.read(len(framing.MAGIC))
     if start == record.MAGIC:
@@ -80,11 +80,11 @@ async def decrypt_file(target: Target, source: BinaryIO, sink: BinaryIO, advance
             if error is not None:
                 # A piece that was moved looks like one that was changed: say where.
                 raise type(error)(f"piece {piece.index + 1}: {error.detail}")
-            _write_plain(sink, result.values[index])
+            _write_plain(sink, result.one(index))
         advance(sum(len(piece.data) for piece in window))
 
 
-async def encrypt_record(target: Target, source: BinaryIO, sink: BinaryIO) -> None:
+async def encrypt_record(target: Target, source: BinaryIO, sink: Sink) -> None:
     """Write a small file as one bare record, as the SDK does."""
     plain = source.read(PAYLOAD_MAX + 1)
     if len(plain) > PAYLOAD_MAX:
@@ -100,7 +100,7 @@ async def encrypt_record(target: Target, source: BinaryIO, sink: BinaryIO) -> No
     sink.write(result.one(0))
 
 
-async def _decrypt_record(target: Target, start: bytes, source: BinaryIO, sink: BinaryIO) -> None:
+async def _decrypt_record(target: Target, start: bytes, source: BinaryIO, sink: Sink) -> None:
     sealed = start + source.read(RECORD_MAX)
     result = await target.client.decrypt(
         target.tenant, target.service, [sealed], target.context, deadline_s=DEADLINE_S
@@ -120,9 +120,9 @@ def _contexts(target: Target, file_id: bytes, window: Sequence[Piece]) -> list[b
     ]
 
 
-def _write_plain(sink: BinaryIO, data: bytes) -> None:
+def _write_plain(sink: Sink, data: bytes) -> None:
     """Write plaintext; to a terminal only what cannot steer it."""
-    if sink is sys.stdout.buffer and sys.stdout.isatty() and not _is_text(data):
+    if sink.is_terminal and not _is_text(data):
         raise Problem(
             Exit.USAGE,
             "usage",

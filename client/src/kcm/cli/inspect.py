@@ -12,7 +12,7 @@ from kcm.cli.exits import Exit
 from kcm.cli.output import emit
 from kcm.cli.problems import Problem
 from kcm.cli.settings import Settings, common
-from kcm.cli.sink import source
+from kcm.cli.source import source
 
 if TYPE_CHECKING:
     from kcm_schemas.record import Header

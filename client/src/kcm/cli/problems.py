@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import json
 import sys
-import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import click
+from kcm_schemas.text import printable
 
 from kcm.cli.exits import Exit
 from kcm.cli.names import LOOKS_LIKE, no_name
 
-CHARACTERS_MAX: Final = 4096
-"""Characters of a text from outside that are shown."""
+clean: Final = printable
+"""Text from outside, made fit for a terminal."""
 
 HINTS: Final = {
     "unknown_tenant": "`kcm tenant list` shows the region's tenants; is --region the right one?",
@@ -29,7 +29,7 @@ HINTS: Final = {
     "wrong_region": "`kcm inspect FILE` shows the record's region; name it with --region",
     "tenant_killed": "`kcm hold list` shows why; `kcm lift HOLD_ID` ends a hold",
     "tenant_sealed": "the root key does not answer; it opens again by itself when it does",
-    "tampered": "is --context-bytes what it was at encryption? else the data was changed",
+    "tampered": "are --context-bytes and --bind as at encryption? else the data was changed",
     "forbidden": "`kcm roster show` says who has which role; `kcm inspect FILE`, whose a record is",
     "conflict": "choose another name, or a higher --revision; `kcm tenant show` has a tenant's",
     "too_large": "send less at once",
@@ -165,12 +165,3 @@ def show(report: Report, *, as_json: bool) -> None:
     sys.stderr.write(f"error: {clean(report.detail)} ({report.code})\n")
     if report.hint:
         sys.stderr.write(f"hint: {clean(report.hint)}\n")
-
-
-def clean(text: str) -> str:
-    """Text from outside without control characters: it may not steer the terminal."""
-    shown = "".join(
-        character if unicodedata.category(character)[0] != "C" else "\N{REPLACEMENT CHARACTER}"
-        for character in text[:CHARACTERS_MAX]
-    )
-    return shown if len(text) <= CHARACTERS_MAX else f"{shown}…"

@@ -197,14 +197,16 @@ def _row(entry: Instance | Operator) -> tuple[str, str, str, str, int]:
 
 
 async def _put(settings: Settings, file: Path, raw: bytes) -> int:
+    from kcm_trust.rosters import follows
     from kcm_trust.verify import Untrusted
 
     from kcm.rosters import lacked, lacking, read_lists
 
     context = settings.context()
     try:
-        new = context.believe(raw)
-        known = context.believe(context.roster_path.read_bytes())
+        known = context.highest()[1]
+        new = context.believe(raw, known.version)
+        follows(known, new)
     except Untrusted as error:
         raise Problem(Exit.CHECK_FAILED, "untrusted", f"{file}: {error}") from None
     if missing := lacking(known, new, read_lists(file, new)):

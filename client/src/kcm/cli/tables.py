@@ -1,27 +1,35 @@
-"""Tables as rows: CSV with a header line, or JSON lines.
+"""Tables as rows of text with the places of the chosen cells in it.
 
-A row keeps what it is besides the chosen fields: the other columns' values pass through untouched
-(CSV may be quoted differently, JSON numbers written differently). A row that is not understood has
-a ``problem`` and no cells.
+Only the chosen cells are replaced: whatever else stands in a row stays as it is, byte for byte. A
+row that is not understood has a ``problem`` and no cells.
 """
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO, Final, Protocol
-
-from kcm.cli.exits import Exit
-from kcm.cli.problems import Problem
+from typing import BinaryIO, Final, Protocol
 
 LINE_MAX: Final = 16 * 1024 * 1024
-"""Characters of one line, or of one CSV field: bounds the memory that one row can take."""
+"""Characters of one row: bounds the memory that it takes."""
 
 BOM: Final = "\ufeff"
-"""What some programs write before a CSV header."""
+"""What some programs write before a file's text."""
+
+SHOWN_MAX: Final = 20
+"""Names of columns that an error lists."""
+
+SHOWN_CHARACTERS_MAX: Final = 40
+"""Characters that it shows of each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A chosen cell: its place in the row's text, and its value as text."""
+
+    start: int
+    end: int
+    value: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,169 +37,67 @@ class Row:
     """One row. ``number`` counts as editors and spreadsheets do: a CSV's header is row 1."""
 
     number: int
-    content: Any
-    cells: Mapping[str, Any] = field(default_factory=dict)
+    text: str
+    """As it stands in the file, line end included; bytes that are not UTF-8 are escaped."""
+    cells: Mapping[str, Cell] = field(default_factory=dict)
+    bound: Mapping[str, bytes] = field(default_factory=dict)
+    """The values that are bound to the row's cells, by column."""
+    lacking: tuple[str, ...] = ()
+    """The chosen fields that the row does not have."""
     problem: str = ""
+
+    def render(self, changed: Mapping[str, str]) -> bytes:
+        """The row with the text of some cells replaced."""
+        out: list[str] = []
+        at = 0
+        for name, text in sorted(changed.items(), key=lambda item: self.cells[item[0]].start):
+            out += (self.text[at : self.cells[name].start], text)
+            at = self.cells[name].end
+        return encoded("".join((*out, self.text[at:])))
 
 
 class TableFormat(Protocol):
-    """Reads rows, writes them again with other cells, and says what a cell is as bytes."""
+    """Reads rows, and says how a cell is written."""
 
     def rows(self, source: BinaryIO) -> Iterator[Row]:
-        """Read row after row, one with the header first (it has neither cells nor problem)."""
+        """Read row after row; raises ``Problem`` when the table cannot be what was said of it.
+
+        A header and empty lines are rows, too, with neither cells nor lacking fields.
+        """
         ...
 
-    def render(self, row: Row, cells: Mapping[str, Any]) -> bytes:
-        """The row's line with some cells replaced."""
+    def columns(self) -> str:
+        """The names of the columns that were read, for an error."""
         ...
 
-    def to_bytes(self, value: Any) -> bytes:
-        """A plain cell as what is encrypted."""
+    def record(self, cell: Cell) -> str:
+        """What an encrypted cell holds in base64; raises ``ValueError``."""
         ...
 
-    def from_bytes(self, data: bytes) -> Any:
-        """What was encrypted, as a cell again; raises ``ValueError``."""
+    def sealed(self, cell: Cell, record: str) -> str:
+        """The text of an encrypted cell."""
         ...
 
-    @property
-    def nothing(self) -> Any:
+    def opened(self, cell: Cell, plain: bytes) -> str:
+        """The text of a decrypted cell; raises ``ValueError`` when it can be none."""
+        ...
+
+    def nothing(self, cell: Cell) -> str:
         """What stands in a cell that could not be encrypted."""
         ...
 
 
-class Csv:
-    """Comma-separated values with a header line, in UTF-8 (other bytes pass through)."""
-
-    nothing = ""
-
-    def __init__(self, fields: Sequence[str]) -> None:
-        self._fields: Final = fields
-        self._columns: dict[str, int] = {}
-        self._width = 0
-        self._end = "\n"
-
-    def rows(self, source: BinaryIO) -> Iterator[Row]:
-        """Read row after row; raises ``Problem`` when a field is not in the header."""
-        csv.field_size_limit(LINE_MAX)
-        text = io.TextIOWrapper(source, "utf-8", errors="surrogateescape", newline="")
-        try:
-            reader = csv.reader(self._lines(text), strict=True)
-            header = self._next(reader)
-            if header is None:
-                raise Problem(Exit.USAGE, "usage", "the file has no header line")
-            self._take_header(header)
-            yield Row(1, header)
-            number = 1
-            while (values := self._next(reader)) is not None:
-                number += 1
-                yield self._row(number, values)
-        finally:
-            text.detach()
-
-    def render(self, row: Row, cells: Mapping[str, Any]) -> bytes:
-        """The row's line with some cells replaced."""
-        values = list(row.content)
-        for name, value in cells.items():
-            values[self._columns[name]] = value
-        line = io.StringIO()
-        csv.writer(line, lineterminator=self._end).writerow(values)
-        return line.getvalue().encode("utf-8", "surrogateescape")
-
-    def to_bytes(self, value: Any) -> bytes:
-        """The cell's text in UTF-8."""
-        return str(value).encode("utf-8", "surrogateescape")
-
-    def from_bytes(self, data: bytes) -> str:
-        """The cell's text."""
-        return data.decode("utf-8", "surrogateescape")
-
-    def _take_header(self, header: list[str]) -> None:
-        names = [name.removeprefix(BOM) for name in header]
-        for name in self._fields:
-            if names.count(name) != 1:
-                raise Problem(
-                    Exit.USAGE,
-                    "usage",
-                    f"the header has no column {name}, or several",
-                    "--fields takes names of the header line, separated by commas",
-                )
-            self._columns[name] = names.index(name)
-        self._width = len(names)
-
-    def _row(self, number: int, values: list[str]) -> Row:
-        if not values:
-            return Row(number, values)
-        if len(values) != self._width:
-            return Row(number, values, problem="it has another number of columns than the header")
-        return Row(number, values, {name: values[at] for name, at in self._columns.items()})
-
-    def _lines(self, text: io.TextIOWrapper) -> Iterator[str]:
-        first = True
-        while line := text.readline(LINE_MAX):
-            if first and line.endswith("\r\n"):
-                self._end = "\r\n"
-            first = False
-            yield line
-
-    def _next(self, reader: Iterator[list[str]]) -> list[str] | None:
-        try:
-            return next(reader, None)
-        except csv.Error:
-            # What follows a broken quotation cannot be told apart any more.
-            raise Problem(
-                Exit.USAGE, "malformed", "the file is not CSV: a quotation does not end well"
-            ) from None
+def encoded(text: str) -> bytes:
+    """A row's text, or a part of it, as the bytes that it was read from."""
+    return text.encode("utf-8", "surrogateescape")
 
 
-class JsonLines:
-    """One JSON object a line. A field's whole value is encrypted, as its JSON text."""
-
-    nothing = None
-
-    def __init__(self, fields: Sequence[str]) -> None:
-        self._fields: Final = fields
-
-    def rows(self, source: BinaryIO) -> Iterator[Row]:
-        """Read row after row. Fields that a row has not are left out."""
-        number = 0
-        while line := source.readline(LINE_MAX + 1):
-            number += 1
-            if len(line) > LINE_MAX:
-                raise Problem(Exit.USAGE, "too_large", f"row {number} is too long")
-            yield self._row(number, line)
-
-    def render(self, row: Row, cells: Mapping[str, Any]) -> bytes:
-        """The row's line with some cells replaced."""
-        if isinstance(row.content, bytes):
-            return row.content
-        value = {**row.content, **cells}
-        try:
-            return json.dumps(value, ensure_ascii=False).encode() + b"\n"
-        except UnicodeEncodeError:
-            return json.dumps(value).encode() + b"\n"
-
-    def to_bytes(self, value: Any) -> bytes:
-        """The value's JSON text."""
-        return json.dumps(value, separators=(",", ":")).encode()
-
-    def from_bytes(self, data: bytes) -> Any:
-        """The value."""
-        return json.loads(data)
-
-    def _row(self, number: int, line: bytes) -> Row:
-        if not line.strip():
-            return Row(number, line)
-        try:
-            value = json.loads(line, object_pairs_hook=_object)
-        except (ValueError, RecursionError):
-            return Row(number, line, problem="it is not JSON, or names something twice")
-        if not isinstance(value, dict):
-            return Row(number, line, problem="it is not a JSON object")
-        return Row(number, value, {name: value[name] for name in self._fields if name in value})
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError
-    return found
+def listed(names: Iterable[str]) -> str:
+    """Names of columns as an error shows them: the first ones, and each of a bounded length."""
+    known = list(names)
+    shown = [
+        name if len(name) <= SHOWN_CHARACTERS_MAX else f"{name[:SHOWN_CHARACTERS_MAX]}…"
+        for name in known[:SHOWN_MAX]
+    ]
+    more = [f"and {len(known) - SHOWN_MAX} more"] if len(known) > SHOWN_MAX else []
+    return ", ".join([*shown, *more]) or "none"

@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from kcm_bus.clock import SystemClock
 
-from kcm import Admin, Client, ClientContext, statements
+from kcm import Admin, Client, ClientContext, Code, KcmError, statements
 from kcm.demo import records
 from kcm.demo.clouds import CLOUDS, Cloud, standing
 from kcm.demo.traffic import Stream
@@ -133,8 +133,7 @@ class _Scenario:
             result["root_keys"] = await self._tenants(admin)
             sealed = await self._rows_there_and_back(home, result)
             result["file"] = await self._file()
-            refused = await abroad.decrypt(KILLED, SERVICE, sealed[:1])
-            result["wrong_region"] = refused.codes[0].value
+            result["wrong_region"] = await _refused(abroad, sealed[0])
             self._tell(f"a record of {HOME}, offered to {ABROAD}: {result['wrong_region']}")
             streams = [
                 Stream(client, tenant, SERVICE, self._clock)
@@ -167,7 +166,7 @@ class _Scenario:
 
     async def _rows_there_and_back(self, client: Client, result: dict[str, Any]) -> list[bytes]:
         self._tell(f"encrypting {len(self._rows)} rows in {HOME}, each under a key of its own")
-        sealed = (await client.encrypt(KILLED, SERVICE, self._rows, deadline_s=60)).unwrap()
+        sealed = (await client.encrypt(KILLED, SERVICE, self._rows, deadline_s=60)).values
         opened = await client.decrypt(KILLED, SERVICE, sealed, deadline_s=60)
         same = sum(a == b for a, b in zip(self._rows, opened.values, strict=True))
         result["records"], result["round_trips_ok"] = len(self._rows), same
@@ -240,9 +239,8 @@ class _Scenario:
             ),
         }
         result["after_kill"] = self._after_kill(streams, published)
-        answer = await client.decrypt(KILLED, SERVICE, sealed[:1])
-        result["after_kill"]["killed_tenant"] = answer.codes[0].value
-        self._tell(f"{KILLED} is dark: {answer.codes[0].value}; {OTHER} noticed nothing")
+        why = result["after_kill"]["killed_tenant"] = await _refused(client, sealed[0])
+        self._tell(f"{KILLED} is dark: {why}; {OTHER} noticed nothing")
         self._tell("lifting the kill")
         await kills.lift(hold.id, "demonstration is over", self._clock.elapsed() + COMPLETE_S)
         opened = await self._after_lift(client, sealed)
@@ -262,10 +260,22 @@ class _Scenario:
     async def _after_lift(self, client: Client, sealed: list[bytes]) -> int:
         until = self._clock.elapsed() + COMPLETE_S
         while True:
-            answer = await client.decrypt(KILLED, SERVICE, sealed, deadline_s=30)
-            if answer.ok or self._clock.elapsed() > until:
+            try:
+                answer = await client.decrypt(KILLED, SERVICE, sealed, deadline_s=30)
                 return sum(a == b for a, b in zip(self._rows, answer.values, strict=True))
+            except KcmError:
+                if self._clock.elapsed() > until:
+                    raise
             await asyncio.sleep(0.05)
+
+
+async def _refused(client: Client, record: bytes) -> str:
+    """The code with which a record is refused."""
+    try:
+        await client.decrypt_one(KILLED, SERVICE, record)
+    except KcmError as error:
+        return error.code.value
+    return Code.OK.value
 
 
 def _audit(directory: Path, config: Path) -> dict[str, Any]:

@@ -52,10 +52,10 @@ class Stream:
         )
         self._answered(sealed.codes)
         opened = await self.client.decrypt(
-            self.tenant, self.service, sealed.unwrap(), deadline_s=DEADLINE_S
+            self.tenant, self.service, sealed.values, deadline_s=DEADLINE_S
         )
         self._answered(opened.codes)
-        self.wrong += opened.unwrap() != plaintexts
+        self.wrong += opened.values != plaintexts
 
     def _answered(self, codes: list[Code]) -> None:
         self.answers += 1

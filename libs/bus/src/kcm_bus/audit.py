@@ -31,7 +31,6 @@ from kcm_schemas.codec import encode
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.names import is_name
 from kcm_schemas.signed import Kind
-from pydantic import ValidationError
 
 from kcm_bus.audit_chain import EventBuffer, Run
 from kcm_bus.clock import Clock
@@ -134,11 +133,13 @@ class AuditEmitter:
 
     def emit(
         self,
-        type: str,  # noqa: A002 - the name of the field
+        type: EventType,  # noqa: A002 - the name of the field
         *,
         actor: str | None = None,
         tenant: str | None = None,
         service: str | None = None,
+        target: str = "",
+        hold: bytes | None = None,
         code: Code = Code.OK,
         count: int = 0,
         failed: int = 0,
@@ -147,20 +148,14 @@ class AuditEmitter:
         """Record an event. Never waits and never raises; ``count`` is in records or keys.
 
         A name that is none, which a refused request may bring, is recorded as absent, a longer
-        ``detail`` is cut. ``detail`` must never carry keys, payloads or contexts.
+        ``detail`` or ``target`` is cut. ``detail`` must never carry keys, payloads or contexts.
         """
         if self._closed:
             log.error("an event of type %s came after the last one", type)
             return
         self._report_loss()
         self._add(
-            self._encode(
-                type,
-                (_name(actor), _name(tenant), _name(service)),
-                code,
-                (min(max(count, 0), COUNT_MAX), min(max(failed, 0), COUNT_MAX)),
-                detail[: limits.TEXT_MAX].encode("utf-8", "replace").decode(),
-            )
+            self._encode(type, actor, tenant, service, target, hold, code, count, failed, detail)
         )
         if not type.startswith(TRAFFIC):
             self._hurry.set()
@@ -192,30 +187,30 @@ class AuditEmitter:
 
     def _encode(
         self,
-        kind: str,
-        names: tuple[str | None, str | None, str | None],
-        code: Code,
-        counts: tuple[int, int],
-        detail: str,
+        type: EventType,  # noqa: A002
+        actor: str | None = None,
+        tenant: str | None = None,
+        service: str | None = None,
+        target: str = "",
+        hold: bytes | None = None,
+        code: Code = Code.OK,
+        count: int = 0,
+        failed: int = 0,
+        detail: str = "",
     ) -> bytes:
-        actor, tenant, service = names
-        count, failed = counts
-        try:
-            event = AuditEvent(
-                type=str(kind),
-                time_ms=self._clock.unix_ms(),
-                actor=actor,
-                tenant=tenant,
-                service=service,
-                code=code,
-                count=count,
-                failed=failed,
-                detail=detail,
-            )
-        except ValidationError:
-            # Only a caller's mistake (a type of another form) leads here: say so, keep the rest.
-            log.error("an event's type has not the form of one")
-            return self._encode(EventType.AUDIT_DROPPED, names, code, (1, 1), "malformed type")
+        event = AuditEvent(
+            type=type.value,
+            time_ms=self._clock.unix_ms(),
+            actor=_name(actor),
+            tenant=_name(tenant),
+            service=_name(service),
+            target=_text(target, limits.TARGET_MAX),
+            hold=hold,
+            code=code,
+            count=min(max(count, 0), COUNT_MAX),
+            failed=min(max(failed, 0), COUNT_MAX),
+            detail=_text(detail, limits.TEXT_MAX),
+        )
         return encode(event)
 
     def _add(self, event: bytes) -> None:
@@ -231,10 +226,10 @@ class AuditEmitter:
     def _report_loss(self) -> None:
         lost = self._buffer.dropped
         if lost and self._buffer.has_room:
-            names = (None, None, None)
-            if self._buffer.add(
-                self._encode(EventType.AUDIT_DROPPED, names, Code.UNAVAILABLE, (lost, lost), "")
-            ):
+            dropped = self._encode(
+                EventType.AUDIT_DROPPED, code=Code.UNAVAILABLE, count=lost, failed=lost
+            )
+            if self._buffer.add(dropped):
                 self._buffer.note_reported()
 
     async def _pump(self) -> None:
@@ -310,6 +305,10 @@ class AuditEmitter:
 def _note_end(task: asyncio.Task[None]) -> None:
     if not task.cancelled() and (error := task.exception()) is not None:
         log.critical("no more events are recorded: %s", describe(error))
+
+
+def _text(text: str, most: int) -> str:
+    return text[:most].encode("utf-8", "replace").decode()
 
 
 def _name(text: str | None) -> str | None:

@@ -75,6 +75,8 @@ class Connection:
         self._on_reconnect: list[Callable[[], None]] = []
         self.stores: Final = Stores()
         """Whether what is written over this connection is stored."""
+        self._last = ", ".join(url.rpartition("//")[2].rpartition("@")[2] for url in address.urls)
+        self._reasons: set[str] = set()
         self._left = ""
         """The node that was left last: it is tried after all others."""
 
@@ -210,12 +212,14 @@ class Connection:
                 )
                 self._client = client
                 self._times += 1
+                if self._times == 1:
+                    log.info("%s: connected to %s", self._name, self._place)
                 for wanted in list(self._wanted):
                     await self._make(wanted)
                 if client.is_closed:
                     raise nats_errors.ConnectionClosedError
             except Exception as error:  # noqa: BLE001 - see above
-                log.warning("%s: no broker (%s)", self._name, type(error).__name__)
+                self._missing(type(error).__name__)
                 await _abandon(made)
                 await asyncio.sleep(wait * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
                 wait = min(wait * 2, 5.0)
@@ -237,16 +241,34 @@ class Connection:
             pending_bytes_limit=PENDING_BYTES_MAX,
         )
 
+    @property
+    def _place(self) -> str:
+        """Where the broker is, or was last: an address without a name or a password."""
+        url = None if self._client is None else self._client.connected_url
+        if url is not None:
+            self._last = url.netloc.rpartition("@")[2]
+        return self._last
+
+    def _missing(self, reason: str) -> None:
+        """Say that there is no broker, once for each reason until there is one."""
+        if reason not in self._reasons:
+            self._reasons.add(reason)
+            log.warning("%s: no broker at %s (%s)", self._name, self._place, reason)
+
     async def _on_error(self, error: Exception) -> None:
-        log.warning("%s: %s", self._name, type(error).__name__)
+        if self.connected:
+            log.warning("%s: %s at %s", self._name, type(error).__name__, self._place)
+        else:
+            self._missing(type(error).__name__)
 
     async def _on_disconnect(self) -> None:
         if not self._closing:
-            log.warning("%s: disconnected", self._name)
+            log.warning("%s: lost %s; connecting again", self._name, self._place)
 
     async def _on_reconnected(self) -> None:
         self._times += 1
-        log.info("%s: connected again", self._name)
+        self._reasons.clear()
+        log.info("%s: connected again to %s", self._name, self._place)
         for callback in self._on_reconnect:
             callback()
 

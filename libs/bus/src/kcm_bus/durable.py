@@ -19,12 +19,14 @@ from kcm_control.holds import HoldRecord
 from kcm_control.marks import NOWHERE, Mark
 from kcm_control.revocation import Revocations
 from kcm_schemas import subjects
+from kcm_schemas.audit import EventType
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.roster import Role
 from kcm_trust.verify import Untrusted
 
 from kcm_bus.clock import Clock, Randomness
 from kcm_bus.emitting import Emit
+from kcm_bus.learning import about
 from kcm_bus.membership import Membership
 from kcm_bus.missing import Missing
 from kcm_bus.ports import Entry, Log
@@ -314,8 +316,7 @@ class DurableHolds:
             return False  # somebody wrote more of it since
         self.note(known, sequence)
         self._why = ""
-        tenant = known.hold.target if known.hold.scope == "tenant" else None
-        self._emit("hold.durable", tenant=tenant, detail=hold_id.hex())
+        self._emit(EventType.HOLD_DURABLE, **about(known), detail="lifted" if known.lifted else "")
         return True
 
     def _says(self, raw: bytes) -> HoldRecord | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from kcm_schemas.audit import EventType
 from kcm_schemas.codes import Code
 
 
@@ -12,11 +13,13 @@ class Emit(Protocol):
 
     def __call__(  # noqa: D102
         self,
-        type: str,  # noqa: A002
+        type: EventType,  # noqa: A002
         *,
         actor: str | None = None,
         tenant: str | None = None,
         service: str | None = None,
+        target: str = "",
+        hold: bytes | None = None,
         code: Code = Code.OK,
         count: int = 0,
         failed: int = 0,

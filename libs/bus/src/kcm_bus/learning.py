@@ -8,10 +8,11 @@ still must not say that it has none.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Final, TypedDict
 
 from kcm_control.holds import HoldRecord, join
 from kcm_control.revocation import Revocations
+from kcm_schemas.audit import EventType
 from kcm_schemas.control import Receipt
 from kcm_trust.statements import signed_by
 from kcm_trust.verify import Forged, Unlisted, Untrusted, VerifiedHold, VerifiedLift
@@ -58,6 +59,8 @@ class Learning:
         self._believed: dict[bytes, HoldRecord] = {}
         """By their own bytes, the statements that say how every hold stands: each comes at least
         twice, by broadcast and by the stream, and is verified once."""
+        self.live = False
+        """Whether what is learned now is news. What a boot is told at its start happened before."""
         self._aside: dict[bytes, bytes] = {}
         """Lifts that no list names (yet), and their holds."""
 
@@ -110,6 +113,9 @@ class Learning:
         self._unpurged.pop(record.hold.id, None)
         for raw in (record.raw, record.message):
             self._believed.pop(raw, None)
+        if self.live and not record.lifted:
+            detail = "by a page of lifted holds"
+            self._emit(EventType.HOLD_RELEASED, **about(record), detail=detail)
 
     def judge_again(self, names: frozenset[str]) -> list[bytes]:
         """Somebody's entry on the roster, or list, is another one: judge what they signed.
@@ -226,14 +232,33 @@ class Learning:
         self._believed[record.message] = record
 
     def _tell(self, record: HoldRecord, tenants: tuple[str, ...], dropped: int) -> None:
-        hold = record.hold
+        """Record what this boot did for a hold; who ordered it is told by the Core that took it."""
+        if not self.live:
+            return
         self._emit(
-            "hold.lifted" if record.lifted else "hold.purged",
-            actor=record.issuer,
-            tenant=hold.target if hold.scope == "tenant" else None,
+            EventType.HOLD_RELEASED if record.lifted else EventType.HOLD_PURGED,
+            **about(record),
             count=dropped,
-            detail=f"{hold.id.hex()} {hold.scope} {hold.target}: {len(tenants)} tenants",
+            detail="" if record.lifted else f"{len(tenants)} tenants",
         )
+
+
+class About(TypedDict):
+    """What every event of a hold names."""
+
+    hold: bytes
+    target: str
+    tenant: str | None
+
+
+def about(record: HoldRecord) -> About:
+    """Which hold, and on whom."""
+    hold = record.hold
+    return About(
+        hold=hold.id,
+        target=f"{hold.scope} {hold.target}",
+        tenant=hold.target if hold.scope == "tenant" else None,
+    )
 
 
 def to_record(verified: VerifiedHold | VerifiedLift) -> HoldRecord:

@@ -96,7 +96,6 @@ class LiftPages:
         self._examine: Final = examine
         self._ended: Final = ended
         self._expire: Final = expire
-        self._emit: Final = emit
         self._random: Final = randomness
         self.pages: Final = Pages()
         self._aside: dict[bytes, bytes] = {}
@@ -171,7 +170,7 @@ class LiftPages:
                 self.pages.drop(page)
                 affected.add((page.place.group, page.place.prefix))
         for group, prefix in sorted(affected):
-            self._turn(group, prefix, "")
+            self._turn(group, prefix)
         for key, raw in list(self._aside.items()):
             if signed_by(raw, names):
                 del self._aside[key]
@@ -294,12 +293,12 @@ class LiftPages:
     def _accept(self, page: Page) -> None:
         if self.pages.put(page):
             self._aside.pop(sha256(page.raw).digest(), None)
-            self._turn(page.place.group, page.place.prefix, page.place.signer)
+            self._turn(page.place.group, page.place.prefix)
             best = self.pages.best(page.place)
             if best is not None:
                 self._memory.remember(memory_key(page.place), best.raw)
 
-    def _turn(self, group: str, prefix: int, signer: str) -> None:
+    def _turn(self, group: str, prefix: int) -> None:
         """Other ids are in the pages of one group and first byte than before."""
         paged = self.pages.ids(group, prefix)
         before = self._revocations.holds.paged(prefix, group)
@@ -311,13 +310,6 @@ class LiftPages:
             if sequence:
                 subject = subjects.control_hold(self._me.region, hold.scope, hold.id)
                 waiting[hold.id] = Entry(sequence, subject, _ANYTHING)
-            if not record.lifted:
-                self._emit(
-                    "hold.lifted",
-                    actor=signer,
-                    tenant=hold.target if hold.scope == "tenant" else None,
-                    detail=f"{hold.id.hex()} {hold.scope} {hold.target}: by a page of lifted holds",
-                )
         self._sweep(group, prefix, list(waiting))
         self._bring_back(ids.without(before, paged))
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
-import resource
 import signal
 import sys
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
 import uvloop
+from kcm_crypto.memory import make_undumpable
 from kcm_crypto.secretfile import SecretFileError
 from kcm_schemas.codes import KcmError
 
@@ -52,7 +52,7 @@ def run(name: str, model: type[C], build: Callable[[C, Clock, Randomness], Runna
     logging.basicConfig(
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s"
     )
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    protect()
     try:
         config = load(model, arguments.config)
         runnable = build(config, SystemClock(), SystemRandomness())
@@ -62,6 +62,11 @@ def run(name: str, model: type[C], build: Callable[[C, Clock, Randomness], Runna
     if arguments.check:
         return 0
     return uvloop.run(_serve(config, runnable))
+
+
+def protect() -> None:
+    """Let nobody dump or trace this process; raises ``OSError``. Before any secret is read."""
+    make_undumpable()
 
 
 async def _serve(config: InstanceConfig, runnable: Runnable) -> int:

@@ -12,13 +12,14 @@ from typing import Any, Final
 
 from kcm_control.revocation import Revocations
 from kcm_schemas import subjects
+from kcm_schemas.audit import EventType
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.control import PENDING
 from kcm_schemas.signed import Kind
 
 from kcm_bus.emitting import Emit
-from kcm_bus.learning import Learning
+from kcm_bus.learning import About, Learning, about
 from kcm_bus.membership import Membership
 from kcm_bus.ports import Memory, Messages
 
@@ -72,15 +73,16 @@ class Receipts:
 
     def kept(self, hold_id: bytes) -> None:
         """The disk has a hold now, or does not get it: whoever waits for that has to know."""
+        record = self._revocations.holds.get(hold_id)
+        named = About(hold=hold_id, target="", tenant=None) if record is None else about(record)
         trouble = self._memory.unkept.get(hold_id)
         if trouble is not None:
             self._unkept.add(hold_id)
-            detail = f"{hold_id.hex()} {trouble.text} ({trouble.code})"
-            self._emit("hold.unkept", code=Code.UNAVAILABLE, detail=detail)
+            detail = f"{trouble.text} ({trouble.code})"
+            self._emit(EventType.HOLD_UNKEPT, **named, code=Code.UNAVAILABLE, detail=detail)
         elif hold_id in self._unkept:
             self._unkept.discard(hold_id)
-            self._emit("hold.kept", detail=hold_id.hex())
-        record = self._revocations.holds.get(hold_id)
+            self._emit(EventType.HOLD_KEPT, **named)
         if record is not None and not record.lifted:
             self.answer(hold_id)
 

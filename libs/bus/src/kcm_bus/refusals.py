@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from typing import Final
 
+from kcm_schemas.audit import EventType
 from kcm_schemas.codes import Code
 
 from kcm_bus.clock import Clock
@@ -30,15 +31,22 @@ class Refusals:
         self._last = float("-inf")
         self._count = 0
 
-    def record(self, reason: Exception) -> None:
-        """Count a refusal; its text is one of ours and carries nothing of the message."""
+    def record(
+        self, reason: Exception, *, actor: str | None = None, tenant: str | None = None
+    ) -> None:
+        """Count a refusal; its text is one of ours and carries nothing of the message.
+
+        ``actor`` is somebody who is believed to have asked, and ``tenant`` whose data it was about.
+        """
         self._count += 1
         now = self._clock.elapsed()
         if now - self._last < EVERY_S:
             return
         log.warning("%s: not believed (%d times): %s", self._source, self._count, reason)
         self._emit(
-            "trust.refused",
+            EventType.TRUST_REFUSED,
+            actor=actor,
+            tenant=tenant,
             code=Code.FORBIDDEN,
             count=self._count,
             detail=f"{self._source}: {reason}",

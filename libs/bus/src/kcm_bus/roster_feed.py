@@ -16,6 +16,7 @@ from hashlib import sha256
 from typing import Any, Final, NamedTuple
 
 from kcm_schemas import subjects
+from kcm_schemas.audit import EventType
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.roster import Retirement, Role
 from kcm_trust.lasting import PAGE_BYTES, PAGES_MAX, Staged, page_count, pages
@@ -223,7 +224,7 @@ class RosterFeed:
     def _changed(self, names: frozenset[str]) -> None:
         """Another roster counts: lists that came before it are complete now, or are asked for."""
         self._emit(
-            "roster.taken",
+            EventType.ROSTER_TAKEN,
             count=len(names),
             detail=f"version {self._me.rosters.version}",
         )

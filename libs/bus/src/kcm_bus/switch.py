@@ -23,8 +23,10 @@ from kcm_control.leases import FOREVER
 from kcm_control.marks import Mark
 from kcm_control.revocation import Revocations
 from kcm_schemas import subjects
+from kcm_schemas.audit import EventType
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.control import Boot, Fence, Proof
+from kcm_trust.statements import lifted
 from kcm_trust.verify import Forged, Untrusted
 
 from kcm_bus.admission import Waiting
@@ -33,7 +35,7 @@ from kcm_bus.clock import Clock, Randomness
 from kcm_bus.config import ConfigError
 from kcm_bus.durable import DurableHolds
 from kcm_bus.emitting import Emit
-from kcm_bus.learning import Learning, to_record
+from kcm_bus.learning import Learning, about, to_record
 from kcm_bus.lift_pages import LiftPages, is_page
 from kcm_bus.looking import Looking
 from kcm_bus.membership import Membership
@@ -176,6 +178,7 @@ class KillSwitch:
         # The first record cannot name its own sequence; the second one does.
         for _ in range(2):
             await self._catch_up_somehow()
+        self.learning.live = True
         self._durable.mend()
         self.rosters.mend()
         self.lifts.mend()
@@ -208,15 +211,19 @@ class KillSwitch:
         return self.learning.learn(raw).hold.id
 
     def issue(self, raw: bytes) -> None:
-        """Take a hold or lift that nobody heard of yet, and write it at once; raises ``Untrusted``.
+        """Take a hold or lift from whoever ordered it, and write it at once; raises ``Untrusted``.
 
-        It is not broadcast yet: see ``tell``.
+        It is not broadcast yet: see ``tell``. Only what was not known is recorded as an order:
+        whoever gets no answer gives it once more.
         """
+        known = self._revocations.holds.get(to_record(self._me.verifier.hold_or_lift(raw)).hold.id)
         self._issuing = True
         try:
-            self.learning.learn(raw)
+            record = self.learning.learn(raw)
         finally:
             self._issuing = False
+        if known is None or (record.lifted and not known.lifted):
+            self._ordered(record)
 
     def listen(self, on_fence: OnFence, on_proof: OnProof) -> None:
         """Be told of believed fences and proofs, after they took effect."""
@@ -546,14 +553,29 @@ class KillSwitch:
             return
         log.warning("%d entries of the region's stream, which were no statements, expire", count)
         detail = "entries of the control stream that were no statements"
-        self._emit("stream.cleared", count=count, detail=detail)
+        self._emit(EventType.STREAM_CLEARED, count=count, detail=detail)
+
+    def _ordered(self, record: HoldRecord) -> None:
+        """Record who placed a hold or lifted it, and why.
+
+        There is no actor where this instance decided by itself.
+        """
+        by, why = record.issuer, record.hold.reason
+        if record.lift is not None:
+            _, by, why = lifted(record.lift)
+        self._emit(
+            EventType.HOLD_PLACED if record.lift is None else EventType.HOLD_LIFTED,
+            **about(record),
+            actor=None if by == self._me.name else by,
+            detail=why,
+        )
 
     def _cease(self) -> None:
         """Serve nothing any more: this instance is retired, or gone from the roster."""
         log.critical("%s may not act any more, by the roster: nothing is served", self._me.name)
         _, failed = purge_each(self._purge, self._revocations.everybody())
         self.record.cease()
-        self._emit("instance.retired", count=len(failed), detail=self._me.name)
+        self._emit(EventType.INSTANCE_RETIRED, count=len(failed), detail=self._me.name)
 
     def _changed(self, hold_id: bytes) -> None:
         """Something new was learned, and purged for: first say so, then see that it stays."""

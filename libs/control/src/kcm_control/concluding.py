@@ -16,7 +16,7 @@ from kcm_schemas import limits
 from kcm_schemas.admin import Concluded, HoldStatus
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import Code, KcmError
-from kcm_schemas.results import Result
+from kcm_schemas.kill_result import Result
 
 from kcm_control.boots import Key
 from kcm_control.completeness import Arrival

@@ -11,6 +11,7 @@ import ctypes
 import errno
 import mmap
 import os
+import resource
 import sys
 from dataclasses import dataclass
 from typing import Final
@@ -107,5 +108,10 @@ def wipe(view: memoryview) -> None:
 
 
 def make_undumpable() -> None:
-    """Forbid core dumps and tracing of this process by others of the same user."""
-    _libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+    """Forbid core dumps and tracing of this process by others of the same user; raises ``OSError``.
+
+    The limit alone would not do: a core_pattern that is a pipe ignores it.
+    """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if _libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl")

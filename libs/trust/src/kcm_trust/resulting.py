@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kcm_schemas.control import Receipt
-from kcm_schemas.results import Result
+from kcm_schemas.kill_result import Result
 from kcm_schemas.roster import Instance, Role
 from kcm_schemas.signed import Kind, Signed
 

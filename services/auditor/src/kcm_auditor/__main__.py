@@ -20,6 +20,7 @@ import uvloop
 from kcm_bus.clock import SystemClock, SystemRandomness
 from kcm_bus.config import ConfigError, load
 from kcm_bus.membership import join_system
+from kcm_bus.process import protect
 from kcm_crypto.secretfile import SecretFileError
 from kcm_schemas.roster import Role
 from kcm_trust.verify import Untrusted, Verifier, verify_roster
@@ -53,6 +54,7 @@ def main() -> int:
         help="go on although what was trimmed from REGION's stream is not in this journal",
     )
     arguments = parser.parse_args()
+    protect()
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
     )

@@ -13,7 +13,6 @@ import sys
 from kcm_bus.clock import Clock, Randomness
 from kcm_bus.membership import join_system
 from kcm_bus.process import run
-from kcm_crypto.memory import make_undumpable
 from kcm_schemas.roster import Role
 
 from kcm_core.config import CoreConfig
@@ -25,7 +24,6 @@ class _Process:
     """A Core with its unsealer."""
 
     def __init__(self, config: CoreConfig, clock: Clock, randomness: Randomness) -> None:
-        make_undumpable()
         membership = join_system(config, Role.CORE, randomness)
         development = {"KCM_DEVELOPMENT": "1"} if config.development else {}
         self._unsealer = Unsealer({**config.unsealer_environment, **development})

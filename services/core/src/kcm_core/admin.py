@@ -36,6 +36,7 @@ from kcm_schemas.admin import (
     TenantQuery,
     TenantShowQuery,
 )
+from kcm_schemas.audit import EventType
 from kcm_schemas.codec import Message, decode, encode
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.registry import Link
@@ -46,10 +47,12 @@ from kcm_trust.verify import Untrusted, majority_is_possible
 from kcm_core.kills import Kills
 from kcm_core.linking import Linker
 from kcm_core.listing import Listing
+from kcm_core.looks import LOOKS, Looks
 from kcm_core.making import Maker
 from kcm_core.registry_keeper import RegistryKeeper
 from kcm_core.registry_memory import RegistryMemory
 from kcm_core.relinking import Relinker
+from kcm_core.requested import requested, type_of
 from kcm_core.wrapping import check_deadline
 
 S = TypeVar("S")
@@ -98,6 +101,7 @@ class Admin:
         self._memory: Final = memory
         self._kills: Final = kills
         self._emit: Final = emit
+        self._looks: Final = Looks(emit)
         self._refusals: Final = Refusals("admin", emit, clock)
         self._clock: Final = clock
         self._running: Final[dict[tuple[str, bytes], asyncio.Task[bytes]]] = {}
@@ -131,6 +135,10 @@ class Admin:
         for verb, served in verbs.items():
             self._named[noun, verb] = served
 
+    def close(self) -> None:
+        """Record what is only counted so far."""
+        self._looks.close()
+
     async def handle(self, subject: str, body: bytes) -> bytes:
         """Serve one request. Only a request that is not believed is refused without a signature.
 
@@ -158,7 +166,11 @@ class Admin:
             payload = encode(await self._serve(subject, request, operator, roles))
         except KcmError as error:
             code, detail = error.code, error.detail
-        self._emit(f"admin.{request.noun}-{request.verb}", actor=operator, code=code, detail=detail)
+        event, what = type_of(request), requested(request)
+        if code is Code.OK and event in LOOKS:
+            self._looks.record(event, operator, what)
+        else:
+            self._emit(event, **what, actor=operator, code=code, detail=detail)
         reply = AdminReply(request=sha256(body).digest(), code=code, detail=detail, payload=payload)
         return encode(self._me.identity.sign(Kind.ADMIN_REPLY, reply))
 
@@ -193,7 +205,11 @@ class Admin:
         link = _believed(self._me.verifier.link, raw)
         view = await self._linker.check(link)
         await self._put(raw, link)
-        self._emit("link.put", detail=f"link {link.link}: {view.mechanism} as {view.principal}")
+        self._emit(
+            EventType.LINK_PUT,
+            target=f"link {link.link}",
+            detail=f"{view.mechanism} as {view.principal}",
+        )
         return view
 
     async def _put_tenant(self, request: AdminRequest) -> Message:
@@ -210,7 +226,7 @@ class Admin:
         await self._relinker.prepare(tenant, link)
         await self._maker.root(tenant, link)
         await self._put(raw, tenant)
-        self._emit("tenant.create", tenant=tenant.tenant, detail=f"link {tenant.link}")
+        self._emit(EventType.TENANT_CREATE, tenant=tenant.tenant, detail=f"link {tenant.link}")
         await self._relinker.finish(tenant)
         return Empty()
 
@@ -242,11 +258,7 @@ class Admin:
 
     async def _put_hold(self, request: AdminRequest) -> Message:
         raw = decode(PutStatement, request.payload).statement
-        status = await self._kills.place(raw, request.deadline_ms)
-        if not status.lifted:  # that it ended is told as hold.lifted, by everybody who learns it
-            tenant = status.target if status.scope == "tenant" else None
-            self._emit("hold.placed", tenant=tenant, detail=status.hold_id.hex())
-        return status
+        return await self._kills.place(raw, request.deadline_ms)
 
     async def _hold_status(self, request: AdminRequest) -> Message:
         hold_id = decode(HoldQuery, request.payload).hold_id

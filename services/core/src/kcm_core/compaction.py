@@ -21,6 +21,7 @@ from kcm_control.holds import HoldRecord
 from kcm_control.pages import Place
 from kcm_control.revocation import Revocations
 from kcm_schemas import limits
+from kcm_schemas.audit import EventType
 from kcm_schemas.codes import KcmError
 from kcm_trust.statements import lifts
 
@@ -102,7 +103,9 @@ class Compaction:
             count += await self._page(prefix, new)
         if count:
             log.info("%d lifted holds are in pages now", count)
-            self._emit("hold.compacted", count=count, detail=f"cause l1, origin {self._me.region}")
+            self._emit(
+                EventType.HOLD_COMPACTED, count=count, detail=f"cause l1, origin {self._me.region}"
+            )
         return count
 
     async def _run(self) -> None:

@@ -14,6 +14,7 @@ from kcm_bus.membership import Membership
 from kcm_control.crowding import Crowding, Room
 from kcm_control.sentinel import Sentinel
 from kcm_schemas.admin import KeyUse
+from kcm_schemas.audit import EventType
 
 log = logging.getLogger(__name__)
 
@@ -43,17 +44,19 @@ class KeysInUse:
         changed = self._crowding.look(self._plan.open_keys, self._plan.most, now)
         if changed and self._crowding.room is Room.FILLING:
             log.warning("%s: see probes_per_s; tenants are sealed when there are more", self._of())
-            self._emit("key.filling", detail=f"{self._of()}: see probes_per_s")
+            self._emit(EventType.KEY_FILLING, detail=f"{self._of()}: see probes_per_s")
         elif changed and self._crowding.room is Room.FREE:
             log.info("%s: there is room again", self._of())
-            self._emit("key.room", detail=self._of())
+            self._emit(EventType.KEY_ROOM, detail=self._of())
         if self._untold and now - self._told_at >= TELL_EVERY_S:
             log.warning(
                 "more customers' keys are in use than may be probed (probes_per_s): %d tenants "
                 "that were not used for longest were sealed",
                 self._untold,
             )
-            self._emit("key.crowded", count=self._untold, detail=f"{self._of()}: see probes_per_s")
+            self._emit(
+                EventType.KEY_CROWDED, count=self._untold, detail=f"{self._of()}: see probes_per_s"
+            )
             self._told_at, self._untold = now, 0
 
     def told(self) -> KeyUse:

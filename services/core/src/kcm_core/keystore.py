@@ -25,6 +25,7 @@ from kcm_bus.membership import Membership
 from kcm_bus.ports import Entry
 from kcm_bus.streams import keep, last, put
 from kcm_schemas import subjects
+from kcm_schemas.audit import EventType
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.registry import RootKeys, ServiceKeys
@@ -194,7 +195,7 @@ class KeyStore:
         what = "had something else in the place of" if garbage else "did not have"
         log.error("%s %s a record; it was healed from the other store", store, what)
         self._emit(
-            "store.healed",
+            EventType.STORE_HEALED,
             tenant=tenant,
             service=service[0] if service else None,
             code=Code.TAMPERED if garbage else Code.OK,

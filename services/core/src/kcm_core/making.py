@@ -14,6 +14,7 @@ from kcm_bus.clock import Randomness
 from kcm_bus.emitting import Emit
 from kcm_bus.membership import Membership
 from kcm_control.revocation import Revocations
+from kcm_schemas.audit import EventType
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.registry import (
     Link,
@@ -109,7 +110,7 @@ class Maker:
             if error.code is Code.CONFLICT and await self._has_root(tenant, link):
                 return
             raise
-        self._emit("root.create", tenant=tenant.tenant, count=1, detail=f"link {link.link}")
+        self._emit(EventType.ROOT_CREATE, tenant=tenant.tenant, count=1, detail=f"link {link.link}")
 
     async def service(self, service: Service) -> None:
         """Make and store the service's first key under the tenant's root, unless it has one."""
@@ -140,7 +141,7 @@ class Maker:
             if error.code is Code.CONFLICT and await self._store.service(tenant, name) is not None:
                 return
             raise
-        self._emit("service.create", tenant=tenant, service=name, count=1)
+        self._emit(EventType.SERVICE_CREATE, tenant=tenant, service=name, count=1)
 
     async def _has_root(self, tenant: Tenant, link: Link) -> bool:
         roots = await self._store.root(tenant.tenant)

@@ -21,6 +21,7 @@ from kcm_control.registry import Registry
 from kcm_control.revocation import Revocations
 from kcm_control.serving import Serving
 from kcm_crypto.arena import Arena
+from kcm_schemas.audit import EventType
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.registry import Link, RootKeys, WrappedRoot
 
@@ -207,7 +208,10 @@ class Opener:
             self._revocations.begin(tenant)  # where somebody refused, it is killed by now
             log.warning("the root of a tenant stays sealed: %s", error)
             self._emit(
-                "root.open", tenant=tenant, code=Code.TENANT_SEALED, detail=error.state.value
+                EventType.ROOT_OPEN,
+                tenant=tenant,
+                code=Code.TENANT_SEALED,
+                detail=error.state.value,
             )
             raise KcmError(
                 Code.TENANT_SEALED, f"the customer's key is {error.state.value}"
@@ -215,12 +219,12 @@ class Opener:
         except KcmError as error:
             if error.code is Code.TAMPERED:  # somebody lies: the L1, or who keeps the records
                 self._watch.answered(ask, L1State.INVALID)
-                self._emit("root.open", tenant=tenant, code=error.code, detail=error.detail)
+                self._emit(EventType.ROOT_OPEN, tenant=tenant, code=error.code, detail=error.detail)
             raise
         finally:
             arena.purge()
         self._watch.opened(tenant, ask, opened.principal)
-        self._emit("root.open", tenant=tenant, count=1, detail=f"version {version}")
+        self._emit(EventType.ROOT_OPEN, tenant=tenant, count=1, detail=f"version {version}")
         return ring
 
     def _wrapped(self, tenant: str, version: int) -> WrappedRoot:

@@ -32,6 +32,7 @@ from kcm_control.marks import Mark
 from kcm_control.revocation import Revocations
 from kcm_control.timing import Timing
 from kcm_schemas import limits, subjects
+from kcm_schemas.audit import EventType
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.control import Fence, PullReply, PullRequest
@@ -259,7 +260,7 @@ class Regions:
             mine,
         )
         detail = f"region {region} has version {roster}, this one {mine}"
-        self._emit("roster.behind", code=Code.UNAVAILABLE, detail=detail)
+        self._emit(EventType.ROSTER_BEHIND, code=Code.UNAVAILABLE, detail=detail)
 
     def _known(self) -> Known:
         return Known(self._revocations.holds.parts, self._switch.lifts.pages.digests)

@@ -26,6 +26,7 @@ from kcm_bus.serving import describe
 from kcm_bus.streams import ever_had, keep, last
 from kcm_control.registry import Key, Record, Registry, is_key, key_of
 from kcm_schemas import subjects
+from kcm_schemas.audit import EventType
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.registry import Accepted, RegistryEntry
@@ -199,7 +200,7 @@ class RegistryKeeper:
                 self._registry.highest(key),
             )
             self._emit(
-                "registry.lost",
+                EventType.REGISTRY_LOST,
                 tenant=key[1] if key[0] != "link" else None,
                 code=Code.UNAVAILABLE,
                 detail=".".join(key),
@@ -410,7 +411,7 @@ class RegistryKeeper:
     def _incident(self, key: Key, what: str) -> None:
         log.error("the registry was repaired: %s", what)
         self._emit(
-            "registry.repaired",
+            EventType.REGISTRY_REPAIRED,
             tenant=key[1] if key[0] != "link" else None,
             code=Code.TAMPERED,
             detail=f"{'.'.join(key)}: {what}",

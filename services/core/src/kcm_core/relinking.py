@@ -20,6 +20,7 @@ from kcm_bus.emitting import Emit
 from kcm_bus.membership import Membership
 from kcm_control.registry import Registry
 from kcm_control.revocation import Revocations
+from kcm_schemas.audit import EventType
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.registry import Link, RootKeys, Tenant, WrappedRoot
 
@@ -93,7 +94,7 @@ class Relinker:
         left = [one for one in roots.versions if one.link == tenant.link]
         if left and len(left) < len(roots.versions):
             await self._put(roots, left)
-            self._emit("root.relink", tenant=tenant.tenant, detail=f"link {tenant.link}")
+            self._emit(EventType.ROOT_RELINK, tenant=tenant.tenant, detail=f"link {tenant.link}")
 
     def _allowed(self, link: Link) -> None:
         if self._revocations.active_on("link", link.link):

@@ -38,6 +38,7 @@ from kcm_crypto import context
 from kcm_crypto.context import ctx
 from kcm_schemas import subjects
 from kcm_schemas.admin import KeyUse
+from kcm_schemas.audit import EventType
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.control import Proof
@@ -174,7 +175,7 @@ class KeyWatch:
             self._plan.proven(key.target, min(late, self._clock.elapsed()))
         lifted = self._holds.succeeded(proof.link, mark.sequence, moment)
         if lifted:
-            self._emit("key.settled", count=lifted, detail=f"link {proof.link}")
+            self._emit(EventType.KEY_SETTLED, count=lifted, detail=f"link {proof.link}")
 
     def use(self) -> KeyUse:
         """How many keys are in use here, of how many that may be."""
@@ -264,17 +265,17 @@ class KeyWatch:
         mark = self._knowledge.mark
         if mark is not None:
             self._spawn(self._write(ProofKey(target, ""), state, mark))
-        self._emit("key.refused", detail=f"link {link}: {state.value}")
+        self._emit(EventType.KEY_REFUSED, detail=f"link {link}: {state.value}")
 
     def _seal_each(self, tenants: Sequence[str]) -> None:
         closed = [tenant for tenant in tenants if self._serving.is_open(tenant)]
         purge_each(self._seal, tenants)
         for tenant in closed:
-            self._emit("root.seal", tenant=tenant, code=Code.TENANT_SEALED)
+            self._emit(EventType.ROOT_SEAL, tenant=tenant, code=Code.TENANT_SEALED)
 
     def _incident(self, link: str, what: str) -> None:
         log.error("link %s: %s", link, what)
-        self._emit("key.incident", code=Code.TENANT_SEALED, detail=f"link {link}: {what}")
+        self._emit(EventType.KEY_INCIDENT, code=Code.TENANT_SEALED, detail=f"link {link}: {what}")
 
     async def _write(self, key: ProofKey, state: L1State, mark: Mark) -> None:
         proof = Proof(

@@ -447,6 +447,7 @@ class Core:
         self._keeper.close()
         await self._switch.close()
         await self._feed.close()
+        self._admin.close()
         await self._audit.close()
         await self._control_bus.close()
         await self._region_bus.close()

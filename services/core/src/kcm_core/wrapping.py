@@ -18,12 +18,14 @@ from cryptography.exceptions import InvalidTag
 from kcm_bus.clock import Clock, Randomness
 from kcm_bus.emitting import Emit
 from kcm_bus.membership import Membership
+from kcm_bus.refusals import Refusals
 from kcm_control.boots import BootRecords
 from kcm_control.serving import Serving
 from kcm_crypto.arena import Purged, ScratchPool
 from kcm_crypto.session import Session, sealed_size
 from kcm_crypto.xaes import NONCE_SIZE, count_prefixes
 from kcm_schemas import limits, subjects
+from kcm_schemas.audit import EventType
 from kcm_schemas.codec import decode, encode
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.roster import Role
@@ -78,6 +80,9 @@ class Wrapping:
         self._may_record: Final = may_record
         self._refusal: Final = refusal
         self._scratch: Final = ScratchPool()
+        self._unbelieved: Final = Refusals("a caller's ticket", emit, clock)
+        self._outside: Final[dict[str, Refusals]] = {}
+        """By caller, what it asked for and may not have."""
 
     async def handle(self, subject: str, body: bytes) -> bytes:
         """Serve one request; raises ``KcmError``."""
@@ -86,9 +91,7 @@ class Wrapping:
             raise KcmError(Code.MALFORMED, "a Core serves wrap and unwrap")
         request = decode(CoreRequest, body)
         check_deadline(request.deadline_ms, self._clock.unix_ms())
-        _, caller = self._sessions.session(request, self._clock.unix_ms())
-        if caller.role is not Role.GATEWAY or not may_ask(caller, asked.tenant, asked.service):
-            raise KcmError(Code.FORBIDDEN)
+        self._admit(asked, request)
         if not self._may_record():
             raise KcmError(Code.UNAVAILABLE, self._refusal())
         try:
@@ -100,6 +103,28 @@ class Wrapping:
         except KcmError as error:
             self._tell(asked, request, error.code, request.count)
             raise
+
+    def _admit(self, asked: subjects.DataSubject, request: CoreRequest) -> None:
+        """Refuse who is not known, and what they may not ask; it is on record, whoever sent it.
+
+        What is not believed is counted by itself: it must not hide what a Gateway did.
+        """
+        try:
+            _, caller = self._sessions.session(request, self._clock.unix_ms())
+        except KcmError as error:
+            if error.code is Code.FORBIDDEN:
+                self._unbelieved.record(error)
+            raise
+        if caller.role is Role.GATEWAY and may_ask(caller, asked.tenant, asked.service):
+            return
+        refusal = KcmError(Code.FORBIDDEN, "the caller may not ask for that tenant and service")
+        outside = self._outside.get(request.caller)
+        if outside is None:
+            # Believed callers are on the roster, so these are no more than that has entries.
+            outside = Refusals("outside of what is granted", self._emit, self._clock)
+            self._outside[request.caller] = outside
+        outside.record(refusal, actor=request.caller, tenant=asked.tenant)
+        raise refusal
 
     async def _serve_known(
         self, asked: subjects.DataSubject, request: CoreRequest, body: bytes
@@ -197,7 +222,7 @@ class Wrapping:
         self, asked: subjects.DataSubject, request: CoreRequest, code: Code, failed: int
     ) -> None:
         self._emit(
-            f"keys.{asked.operation}",
+            EventType.KEYS_WRAP if asked.operation == "wrap" else EventType.KEYS_UNWRAP,
             actor=request.caller,
             tenant=asked.tenant,
             service=asked.service,

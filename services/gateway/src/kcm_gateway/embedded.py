@@ -9,8 +9,7 @@ Gateway does, and its boots are on record and receipt like any other's.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator
 from typing import Final, Self
 
 from kcm_bus.audit import AuditEmitter
@@ -18,6 +17,7 @@ from kcm_bus.clock import Clock, Randomness, SystemClock, SystemRandomness
 from kcm_bus.config import load
 from kcm_bus.connection import Connection
 from kcm_bus.membership import Membership, join_system
+from kcm_bus.owning import Once
 from kcm_bus.provision import GATEWAY_STREAMS, await_streams
 from kcm_bus.registry_feed import RegistryFeed
 from kcm_bus.remembering import NoMemory
@@ -85,18 +85,23 @@ class EmbeddedGateway:
         self._switch.on_registry(self._feed.read_again)
 
     @classmethod
-    @asynccontextmanager
-    async def join(cls, config_path: str) -> AsyncIterator[Self]:
-        """Join the system by a Gateway's configuration file; raises ``ConfigError``."""
-        config, randomness = load(GatewayConfig, config_path), SystemRandomness()
-        member = cls(
-            config, join_system(config, Role.GATEWAY, randomness), SystemClock(), randomness
-        )
-        try:
-            await member.start()
-            yield member
-        finally:
-            await member.close()
+    def join(cls, config_path: str) -> Once[Self]:
+        """Join the system by a Gateway's configuration file; raises ``ConfigError``.
+
+        A child of a fork has to join for itself: it would hear no kill.
+        """
+
+        async def run() -> AsyncGenerator[Self, None]:
+            config, randomness = load(GatewayConfig, config_path), SystemRandomness()
+            membership = join_system(config, Role.GATEWAY, randomness)
+            member = cls(config, membership, SystemClock(), randomness)
+            try:
+                await member.start()
+                yield member
+            finally:
+                await member.close()
+
+        return Once("EmbeddedGateway.join()", run)
 
     async def start(self) -> None:
         """Connect, and catch up with every kill before anything can be asked."""

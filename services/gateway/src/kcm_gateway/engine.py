@@ -17,11 +17,11 @@ nothing else.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Final, Literal, TypeVar
 
 from kcm_bus.clock import Clock, Randomness
+from kcm_bus.owning import Owner
 from kcm_control.leases import FOREVER
 from kcm_control.serving import Permit
 from kcm_crypto.arena import Purged
@@ -29,6 +29,7 @@ from kcm_crypto.context import record_aad_end
 from kcm_schemas import limits
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.names import is_name
+from kcm_schemas.results import Results
 
 from kcm_gateway.cache import KeyCache
 from kcm_gateway.clearing import Clearing
@@ -58,22 +59,18 @@ Fetch = Callable[[str], Awaitable[None]]
 """Looks for a tenant's record once more, before the tenant is said to be unknown."""
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(Results):
     """Results in the order of the input.
 
-    ``codes`` is empty when every record is ``ok``, else one for each; a record that failed is empty
-    bytes. ``lease_s`` is for how many seconds from now it may be accepted.
+    ``values`` raises unless every record is good; ``results`` has each record's value or exception.
+    ``lease_s`` is for how many seconds from the end of the call it may be accepted.
     """
 
-    values: list[bytes]
-    codes: list[Code]
-    lease_s: float
+    __slots__ = ("lease_s",)
 
-    @property
-    def failed(self) -> int:
-        """How many records failed."""
-        return sum(code is not Code.OK for code in self.codes)
+    def __init__(self, values: list[bytes], codes: list[Code], lease_s: float) -> None:
+        super().__init__(values, codes)
+        self.lease_s: Final = lease_s
 
 
 class Gateway:
@@ -99,6 +96,7 @@ class Gateway:
         self._blocks: Final = Blocks()
         self._clearing: Final = Clearing(self._blocks)
         self._fetch: Final = fetch
+        self._owner: Final = Owner("the engine")
         self._closed = False
         self._cache: Final = KeyCache(self._blocks, settings.cache_keys_max)
         self._unwrapper: Final = Unwrapper(core, self._blocks)
@@ -179,6 +177,7 @@ class Gateway:
         """Let an operation begin; looks once more for a tenant that is not known."""
         if self._closed:
             raise KcmError(Code.UNAVAILABLE, _CLOSED)
+        self._owner.check()
         if not (is_name(tenant) and is_name(service)):
             raise KcmError(Code.MALFORMED, "a name has 1 to 63 characters of a-z, 0-9 and -")
         try:

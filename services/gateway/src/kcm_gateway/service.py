@@ -19,6 +19,7 @@ from kcm_bus.membership import Membership
 from kcm_bus.serving import Service
 from kcm_control.timing import ANSWER_MAX_S
 from kcm_schemas import limits, record, subjects
+from kcm_schemas.audit import EventType
 from kcm_schemas.codec import decode, encode
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.data import DecryptReply, DecryptRequest, EncryptReply, EncryptRequest
@@ -32,6 +33,9 @@ VERSION: Final = "0.1.0"
 
 RECORD_GROWTH_MAX: Final = record.OVERHEAD_MAX + 5
 """Bytes by which a record is longer than its plaintext on the wire, at most."""
+
+EVENTS: Final = {"encrypt": EventType.DATA_ENCRYPT, "decrypt": EventType.DATA_DECRYPT}
+"""How a request is recorded: nobody who asks chooses the type."""
 
 
 class GatewayService:
@@ -84,6 +88,7 @@ class GatewayService:
         """Serve one request; raises ``KcmError``."""
         arrived = self._clock.elapsed()
         asked = subjects.read_data(subject)
+        event = EVENTS.get(asked.operation, EventType.DATA_REFUSED)
         if not self._audit.has_room:
             # Not recorded either: the room that is left is for purges.
             raise KcmError(Code.UNAVAILABLE, self._audit.refusal)
@@ -95,10 +100,8 @@ class GatewayService:
                     count = len(request.plaintexts)
                     self._check(asked, request.deadline_ms)
                     done = await self._encrypt(asked, request)
-                    lease_ms = self._lease_ms(done, arrived)
-                    return encode(
-                        EncryptReply(v=1, lease_ms=lease_ms, records=done.values, codes=done.codes)
-                    )
+                    lease_ms, (values, codes) = self._lease_ms(done, arrived), done.columns()
+                    return encode(EncryptReply(v=1, lease_ms=lease_ms, records=values, codes=codes))
                 case "decrypt":
                     wanted = decode(DecryptRequest, body)
                     count = len(wanted.records)
@@ -107,13 +110,9 @@ class GatewayService:
                         asked.tenant, asked.service, wanted.records, wanted.contexts
                     )
                     failed = done.failed
+                    lease_ms, (values, codes) = self._lease_ms(done, arrived), done.columns()
                     return encode(
-                        DecryptReply(
-                            v=1,
-                            lease_ms=self._lease_ms(done, arrived),
-                            plaintexts=done.values,
-                            codes=done.codes,
-                        )
+                        DecryptReply(v=1, lease_ms=lease_ms, plaintexts=values, codes=codes)
                     )
                 case _:
                     raise KcmError(Code.MALFORMED, "a Gateway serves encrypt and decrypt")
@@ -125,7 +124,7 @@ class GatewayService:
             raise
         finally:
             self._audit.emit(
-                f"data.{asked.operation}",
+                event,
                 tenant=asked.tenant,
                 service=asked.service,
                 code=code,

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any, Final
 
-from kcm_core.l1.awskms_uri import AwsKmsUri
+from kcm_core.l1.awskms_uri import AwsKmsUri, partition_of
 from kcm_core.l1.pairs import REGION, TENANT, VERSION
 from kcm_core.l1.state import L1Error, L1State
 
-ANYBODY: Final = "arn:aws:iam::ACCOUNT:role/YOUR-CORE"
+ANYBODY: Final = "arn:{partition}:iam::ACCOUNT:role/YOUR-CORE"
 """Stands for the principal of the Cores, where the URI names no role."""
 
 _FIXES: Final = {
@@ -35,7 +35,7 @@ def policy(uri: AwsKmsUri) -> str:
     statement: dict[str, Any] = {
         "Sid": "SovereignKeyManager",
         "Effect": "Allow",
-        "Principal": {"AWS": uri.role or ANYBODY},
+        "Principal": {"AWS": uri.role or ANYBODY.format(partition=partition_of(uri.region))},
         "Action": ["kms:Encrypt", "kms:Decrypt"],
         "Resource": "*",
         "Condition": {

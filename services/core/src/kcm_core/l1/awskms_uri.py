@@ -14,16 +14,30 @@ from typing import Final
 
 from kcm_core.l1.uri_parts import UriReason, file_uri, host_and_port, query, refuse
 
-_REGION: Final = re.compile(r"[a-z]{2}(?:-[a-z]+)+-[0-9]{1,2}")
+_REGION: Final = re.compile(r"[a-z]{2,4}(?:-[a-z]+)+-[0-9]{1,2}")
+_PARTITIONS: Final = {
+    "cn": "aws-cn",
+    "us-gov": "aws-us-gov",
+    "us-iso": "aws-iso",
+    "us-isob": "aws-iso-b",
+    "eu-isoe": "aws-iso-e",
+    "us-isof": "aws-iso-f",
+    "eusc": "aws-eusc",
+}
+"""By how a region's name begins (botocore's ``partitions.json``); all others are in ``aws``."""
+
+_PARTITION: Final = "|".join(("aws", *_PARTITIONS.values()))
 _UUID: Final = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _ID: Final = rf"(?:{_UUID}|mrk-[0-9a-f]{{32}})"
 _ALIAS: Final = r"alias/[A-Za-z0-9/_-]{1,250}"
 _PLAIN: Final = re.compile(rf"{_ID}|{_ALIAS}")
 _ARN: Final = re.compile(
-    r"arn:(?P<partition>aws|aws-cn|aws-us-gov):kms:(?P<region>[a-z0-9-]{1,32}):[0-9]{12}:"
+    rf"arn:(?P<partition>{_PARTITION}):kms:(?P<region>[a-z0-9-]{{1,32}}):[0-9]{{12}}:"
     rf"(?:key/(?P<id>{_ID})|{_ALIAS})"
 )
-_ROLE: Final = re.compile(r"arn:aws(?:-cn|-us-gov)?:iam::[0-9]{12}:role/[A-Za-z0-9+=,.@_/-]{1,512}")
+_ROLE: Final = re.compile(
+    rf"arn:(?:{_PARTITION}):iam::[0-9]{{12}}:role/[A-Za-z0-9+=,.@_/-]{{1,512}}"
+)
 _EXTERNAL: Final = re.compile(r"[A-Za-z0-9+=,.@:/_-]{2,1224}")
 _ATTRIBUTES: Final = ("ca", "endpoint", "external-id", "region", "role-arn")
 
@@ -44,6 +58,11 @@ class AwsKmsUri:
     """A file with the certificate authority of that endpoint."""
 
 
+def partition_of(region: str) -> str:
+    """The partition of a region."""
+    return next((p for start, p in _PARTITIONS.items() if region.startswith(f"{start}-")), "aws")
+
+
 def parse_awskms(rest: str) -> AwsKmsUri:
     """Parse what stands behind ``awskms:``; raises ``L1UriError``."""
     name, _, raw = rest.partition("?")
@@ -61,6 +80,8 @@ def parse_awskms(rest: str) -> AwsKmsUri:
         refuse(UriReason.MISSING_REGION, "?region= must say where the key is")
     if _REGION.fullmatch(region) is None:
         refuse(UriReason.BAD_VALUE, "a region is written as eu-central-1")
+    if arn is not None and arn["partition"] != partition_of(region):
+        refuse(UriReason.BAD_VALUE, "the ARN's partition is not the one of its region")
     role, external = given.get("role-arn"), given.get("external-id")
     if role is not None and _ROLE.fullmatch(role) is None:
         refuse(UriReason.BAD_VALUE, "role-arn is the ARN of an IAM role")

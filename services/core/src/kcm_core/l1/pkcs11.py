@@ -214,17 +214,21 @@ def _find(session: pkcs11.Session, uri: Pkcs11Uri, kind: ObjectClass) -> Any:
 
 
 def _read_pin(source: str) -> str:
+    """The PIN, without a byte order mark and line ends: each would spend a try of the token."""
     try:
         handle = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
         try:
             pin = os.read(handle, _PIN_MAX)
         finally:
             os.close(handle)
-        return pin.removesuffix(b"\n").decode("utf-8")
+        text = pin.decode("utf-8-sig").rstrip("\r\n")
     except (OSError, UnicodeDecodeError) as error:
         raise L1Error(
             L1State.UNREACHABLE, "the PIN file cannot be read", cls=type(error).__name__
         ) from None
+    if not text:
+        raise L1Error(L1State.UNREACHABLE, "the PIN file is empty: the token was not asked")
+    return text
 
 
 def _trusted_module(module_path: str) -> str:
@@ -239,6 +243,10 @@ def _trusted_module(module_path: str) -> str:
     owners = {0, os.geteuid()}
     for info in infos:
         sticky = stat.S_ISDIR(info.st_mode) and info.st_mode & stat.S_ISVTX
-        if info.st_uid not in owners or (info.st_mode & stat.S_IWOTH and not sticky):
-            raise L1Error(L1State.UNREACHABLE, "others may write to the HSM's module or above it")
+        if info.st_uid not in owners:
+            hint = "the HSM's module, or a directory above it, is neither root's nor this user's"
+            raise L1Error(L1State.UNREACHABLE, hint)
+        if info.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not sticky:
+            hint = "its group or others may write to the HSM's module or above it: chmod go-w"
+            raise L1Error(L1State.UNREACHABLE, hint)
     return str(path)

@@ -7,23 +7,21 @@ the cloud SDKs' variables are read by the libraries.
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
-import resource
 import signal
 import socket
 import sys
 
-from kcm_core.unsealer.server import Server
+from kcm_crypto.memory import make_undumpable
 
-_PR_SET_DUMPABLE = 4
+from kcm_core.unsealer.server import Server
 
 
 def main() -> int:
     """Serve until the Core closes its end."""
     log_our_own()
-    _forbid_dumps()
+    make_undumpable()  # a child whose HSM module crashes leaves no core file
     # Ctrl-C is for the Core, which closes the socket when it has finished.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with socket.socket(fileno=int(sys.argv[1])) as core:
@@ -40,16 +38,6 @@ def log_our_own() -> None:
         format="unsealer %(levelname)s %(name)s: %(message)s", handlers=[handler], force=True
     )
     logging.captureWarnings(True)
-
-
-def _forbid_dumps() -> None:
-    """No core file of a child whose HSM module crashed, and no debugger of the same user.
-
-    The limit alone would not do: a core_pattern that is a pipe ignores it.
-    """
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "prctl")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,90 @@
+"""What is recorded of holds: orders once, by whom and why; and never what a boot is only told."""
+
+from __future__ import annotations
+
+import pytest
+from kcm_schemas.audit import EventType
+
+from tests.fakes.virtual import let_pass, until
+from tests.unit.switch.rig import held, hold, lifted
+
+HOLDS = {one for one in EventType if one.value.startswith("hold.")}
+
+
+def told(boot, *kinds):
+    return [(kind, fields) for kind, fields in boot.events if kind in (kinds or HOLDS)]
+
+
+@pytest.fixture
+async def core(system):
+    core = system.core("core-eu-1")
+    await core.start()
+    return core
+
+
+async def test_an_order_is_recorded_with_who_what_and_why(core):
+    one = hold(reason="contract ended")
+    core.switch.issue(held(one))
+    core.switch.issue(lifted(one))
+    (placed, ended) = told(core, EventType.HOLD_PLACED, EventType.HOLD_LIFTED)
+    assert placed == (
+        EventType.HOLD_PLACED,
+        {
+            "hold": one.id,
+            "target": "tenant acme",
+            "tenant": "acme",
+            "actor": "security",
+            "detail": "contract ended",
+        },
+    )
+    assert ended[0] == EventType.HOLD_LIFTED
+    assert (ended[1]["hold"], ended[1]["actor"]) == (one.id, "security")
+
+
+async def test_an_order_that_is_given_again_is_recorded_once(core):
+    one = hold()
+    for _ in range(3):
+        core.switch.issue(held(one))
+    for _ in range(3):
+        core.switch.issue(lifted(one))
+    core.switch.issue(held(one))  # late: it is lifted
+    kinds = [kind for kind, _ in told(core, EventType.HOLD_PLACED, EventType.HOLD_LIFTED)]
+    assert kinds == [EventType.HOLD_PLACED, EventType.HOLD_LIFTED]
+
+
+async def test_who_hears_of_an_order_records_what_it_did_itself(system, core):
+    other = system.boot("gw-eu-1")
+    await other.start()
+    one = hold()
+    core.switch.issue(held(one))
+    await core.switch.tell(held(one))
+    await until(lambda: other.count(EventType.HOLD_PURGED))
+    core.switch.issue(lifted(one))
+    await core.switch.tell(lifted(one))
+    await until(lambda: other.count(EventType.HOLD_RELEASED))
+    kinds = [kind for kind, _ in told(other)]
+    assert kinds == [EventType.HOLD_PURGED, EventType.HOLD_RELEASED]
+    assert all("actor" not in fields for _, fields in told(other))
+    assert {fields["hold"] for _, fields in told(other)} == {one.id}
+
+
+async def test_what_is_replayed_at_a_start_is_no_event(system, core):
+    ended, lasting = hold(), hold(salt=b"s" * 16)
+    for raw in (held(ended), lifted(ended), held(lasting)):
+        core.switch.issue(raw)
+    for one in (ended, lasting):
+        await until(lambda one=one: core.switch.durable_at(one.id))
+    for name in ("core-eu-2", "gw-eu-1"):
+        boot = system.core(name) if name.startswith("core") else system.boot(name)
+        await boot.start()
+        assert boot.revocations.killed("acme")
+        await let_pass(5.0)
+        assert told(boot) == []
+    await core.crash()
+    again = system.core("core-eu-1")
+    await again.start()
+    await let_pass(5.0)
+    assert told(again) == []
+    again.switch.issue(lifted(lasting))
+    kinds = [kind for kind, _ in told(again, EventType.HOLD_LIFTED, EventType.HOLD_PLACED)]
+    assert kinds == [EventType.HOLD_LIFTED]
