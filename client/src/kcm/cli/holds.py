@@ -141,7 +141,7 @@ def tell_who_answered(settings: Settings, asked: str, answered: str) -> None:
         note(settings, text, region=answered, silent=asked)
 
 
-async def _find(kills: Kills, prefix: str) -> HoldView:
+async def find(kills: Kills, prefix: str) -> HoldView:
     """The hold whose id begins so; refuses what is no id, and one that is too short."""
     from kcm.errors import Malformed
 
@@ -156,7 +156,7 @@ async def _show(settings: Settings, prefix: str, wait: float, region: str | None
     from kcm.kills import ASK_S
 
     async with settings.kills(region) as (_, __, kills):
-        view = await _find(kills, prefix)
+        view = await find(kills, prefix)
         until = settings.around.until(wait or ASK_S)
         if wait:
             watched = kills.watch(view.hold_id, until)
@@ -179,7 +179,7 @@ async def _lift(
 ) -> tuple[HoldView, HoldStatus]:
     """The hold as it was found, and how it stands now. One that is lifted is only looked at."""
     async with settings.kills(region) as (_, __, kills):
-        view = await _find(kills, prefix)
+        view = await find(kills, prefix)
         until = settings.around.until(timeout)
         if view.lifted:
             # Another lift would take the place of the first one in what is told of the hold.
