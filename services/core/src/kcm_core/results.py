@@ -227,7 +227,8 @@ class Results:
         """What other regions offer of this period of a hold."""
         heard = self._offered.get(hold_id)
         found = []
-        for raw in dict.fromkeys([*offered, *([heard.raw] if heard else [])]):
+        known = [heard.raw] if heard else []
+        for raw in sorted({*offered, *known}):
             one = await self._verified(hold_id, raw) if raw else None
             if one is not None and self._counts(one, place):
                 found.append(one)
