@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 @first_region_option
 @common_with_output
 def export(settings: Settings, hold_id: str, output: str, region: str | None) -> int:
-    """Write the signed evidence of a kill to one file, for `kcm hold verify`.
+    """Write the signed evidence of a kill to one file.
 
     The hold, its lift, the result with the receipts of all instances, and the roster. The id may
     be shortened. Exit code 6 when the kill has no stored result: what there is is written all the

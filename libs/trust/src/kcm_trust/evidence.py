@@ -175,9 +175,14 @@ class _Steps:
         if signed.result.hold_id != held.hold.id:
             raise Untrusted("the result is of another hold")
         self.found.result = signed.result
-        return "signed by " + ", ".join(
+        told = [
             f"{one.instance} (retired)" if one.retired else one.instance for one in signed.signers
+        ]
+        others = len(signed.statement.signatures) - len(told)
+        left_out = (
+            f"; {others} not counted, of nobody who is a Core on the roster" if others else ""
         )
+        return f"signed by {', '.join(told)}{left_out}"
 
     def receipts(self) -> str:
         """Each signed by the instance that purged, and together those of the list."""
