@@ -1,5 +1,10 @@
 """References to keys in clouds: understood as they are meant, or refused without repeating them."""
 
+import json
+import re
+import subprocess
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -122,6 +127,23 @@ def test_different_contexts_are_different_pairs(one, other):
     assert (as_pairs(one) == as_pairs(other)) == (one == other)
     assert all(isinstance(value, str) for value in as_pairs(one).values())
     assert OTHER in as_pairs(b"\xff")
+
+
+def test_what_aws_allows_is_added_to_a_policy_as_the_page_says(tmp_path):
+    page = (Path(__file__).parents[2] / "docs/l1/awskms.md").read_text()
+    [program] = re.findall(r"jq '(.+?)' - statements.json", page)
+    (tmp_path / "statements.json").write_text(aws_policy(AwsKmsUri(ARN, "eu-central-1", role=ROLE)))
+    done = subprocess.run(
+        ["jq", program, "-", "statements.json"],
+        input='{"Version": "2012-10-17", "Statement": [{"Sid": "Owner"}]}',
+        cwd=tmp_path, capture_output=True, text=True, check=True, timeout=30,
+    )  # fmt: skip
+    owner, use, look = json.loads(done.stdout)["Statement"]
+    assert owner == {"Sid": "Owner"}
+    assert use["Action"] == ["kms:Encrypt", "kms:Decrypt"]
+    assert look["Action"] == "kms:DescribeKey"
+    assert "Condition" not in look, "DescribeKey has no encryption context"
+    assert use["Principal"] == look["Principal"] == {"AWS": ROLE}
 
 
 def test_the_policy_of_aws_grants_what_is_used_and_no_more():
