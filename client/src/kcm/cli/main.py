@@ -84,7 +84,7 @@ def run(
     except Exception as error:  # the last line: every fault is explained
         if os.environ.get("KCM_DEBUG") == "1" and not isinstance(error, click.ClickException):
             raise
-        report = explain(error)
+        report = explain(error, world.command)
         show(report, as_json=_wants_json(arguments) if world.json is None else world.json)
         return report.exit_code
     return int(code or 0)
