@@ -106,13 +106,15 @@ def explain(error: BaseException, command: str = "") -> Report:
             return _explain_ours(error, command)
 
 
-def _explain_ours(error: BaseException, command: str) -> Report:  # noqa: PLR0911 - a table of errors
+def _explain_ours(  # noqa: C901, PLR0911 - a table of errors
+    error: BaseException, command: str
+) -> Report:
     from kcm_bus.config import ConfigError
     from kcm_schemas.codes import Code, KcmError
     from pydantic import ValidationError
 
     from kcm.context import ContextError
-    from kcm.dev.errors import DevError
+    from kcm.dev.errors import DevError, ForeignDirectoryError, NoSystemError
     from kcm.errors import UntrustedReply
     from kcm.framing import BrokenFileError
 
@@ -137,6 +139,11 @@ def _explain_ours(error: BaseException, command: str) -> Report:  # noqa: PLR091
             return Report(exit_code, error.code.value, error.detail, hint)
         case BrokenFileError():
             return Report(Exit.CHECK_FAILED, "broken_file", str(error), "use no output of it")
+        case NoSystemError():
+            return Report(Exit.UNAVAILABLE, "no_system", str(error), "`kcm dev up` starts one")
+        case ForeignDirectoryError():
+            hint = "name a new or empty directory, or that of a system, with --dir"
+            return Report(Exit.USAGE, "foreign_directory", str(error), hint)
         case DevError():
             return Report(Exit.FAULT, "dev", str(error), "`kcm dev status` shows what runs")
         case _:
