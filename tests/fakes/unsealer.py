@@ -11,7 +11,7 @@ import asyncio
 import hashlib
 import hmac
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final
@@ -30,7 +30,7 @@ from kcm_core.unsealer.frames import (
 from kcm_core.unsealer.port import Opened, Probe, Wrapped
 
 Hook = Callable[[str, str], Awaitable[None]]
-"""Called with the operation (``wrap``, ``unwrap``, ``probe``) and the URI."""
+"""Called with the operation (``wrap``, ``unwrap``, ``probe``, ``inspect``) and the URI."""
 
 MECHANISM: Final = "aes-gcm"
 
@@ -45,6 +45,7 @@ class FakeKey:
 
     state: L1State = L1State.ENABLED
     principal: str = "fake"
+    facts: dict[str, str] = field(default_factory=lambda: {"bits": "256"})
     versions: list[bytes] = field(default_factory=lambda: [os.urandom(32)])
 
     def rotate(self) -> None:
@@ -117,6 +118,10 @@ class FakeUnsealer:
             if not hmac.compare_digest(hashlib.sha256(plaintext).digest(), digest):
                 raise L1Error(L1State.INVALID, "the canary opened to something else")
             return Probe(L1State.ENABLED, str(version), key.principal)
+
+    async def inspect(self, uri: str, *, deadline_s: float) -> Mapping[str, str]:
+        async with self._operation("inspect", uri, deadline_s) as key:
+            return dict(key.facts)
 
     @asynccontextmanager
     async def _operation(self, name: str, uri: str, deadline_s: float) -> AsyncIterator[FakeKey]:

@@ -93,6 +93,28 @@ def _main(action: str, label: str) -> None:
                     KeyType.AES, 256, label=label, id=label.encode(), store=True,
                     template={Attribute.SENSITIVE: True, Attribute.EXTRACTABLE: False},
                 )  # fmt: skip
+            case "create-extractable":
+                session.generate_key(
+                    KeyType.AES, 256, label=label, id=label.encode(), store=True,
+                    template={Attribute.SENSITIVE: False, Attribute.EXTRACTABLE: True},
+                )  # fmt: skip
+            case "create-128":
+                session.generate_key(
+                    KeyType.AES, 128, label=label, id=label.encode(), store=True,
+                    template={Attribute.SENSITIVE: True, Attribute.EXTRACTABLE: False},
+                )  # fmt: skip
+            case "import":
+                session.create_object({
+                    Attribute.CLASS: ObjectClass.SECRET_KEY, Attribute.KEY_TYPE: KeyType.AES,
+                    Attribute.VALUE: bytes(32), Attribute.LABEL: label, Attribute.TOKEN: True,
+                    Attribute.ID: label.encode(), Attribute.PRIVATE: True,
+                    Attribute.SENSITIVE: True, Attribute.EXTRACTABLE: False,
+                    Attribute.ENCRYPT: True, Attribute.DECRYPT: True,
+                })  # fmt: skip
+            case "create-rsa-3072":
+                session.generate_keypair(
+                    KeyType.RSA, 3072, label=label, id=label.encode(), store=True
+                )
             case "create-rsa":
                 session.generate_keypair(
                     KeyType.RSA, 2048, label=label, id=label.encode(), store=True

@@ -1,5 +1,6 @@
 """The README's commands do what it says, in its order, in a fresh directory."""
 
+import json
 import os
 import re
 import shutil
@@ -42,11 +43,20 @@ def test_the_readme_can_be_followed(place):
     steps = blocks("README.md")
     assert len(steps) >= 8
     for number, (code, text) in enumerate(steps):
+        if "kcm lift" in text:
+            other = "kcm tenant create other --link acme-root && kcm kill other"
+            subprocess.run(["bash", "-euc", other], env=environment, check=True, timeout=60)
         done = subprocess.run(
             ["bash", "-euc", text], cwd=work, env=environment, capture_output=True, text=True,
             timeout=120, check=False,
         )  # fmt: skip
         assert done.returncode == code, f"{text}\n{done.stdout}\n{done.stderr}"
+        if "kcm lift" in text:
+            listed = subprocess.run(
+                ["kcm", "hold", "list", "-o", "json"], env=environment, capture_output=True,
+                check=True, timeout=60,
+            )  # fmt: skip
+            assert [hold["target"] for hold in json.loads(listed.stdout)] == ["other"]
         if number == 2:
             example = [sys.executable, str(ROOT / "examples" / "first_steps.py")]
             subprocess.run(example, env=environment, check=True, timeout=60)

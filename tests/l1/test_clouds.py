@@ -157,7 +157,7 @@ def test_check_says_what_is_missing_and_what_to_do(stand):
 
     code, said = check()
     assert (code, said["state"], said["missing"]) == (0, "enabled", [])
-    assert [one["step"] for one in said["steps"]] == ["wrap", "unwrap", "canary", "another context"]
+    assert [one["step"] for one in said["steps"]] == STEPS
     assert all(one["ms"] >= 0 for one in said["steps"])
     for state, expected in CHECKED.items():
         if state in stand.states:
@@ -181,6 +181,8 @@ async def test_no_credential_goes_to_an_endpoint_that_nobody_allowed(stand, allo
     finally:
         await unsealer.close()
 
+
+STEPS = ["wrap", "unwrap", "canary", "another context", "attributes"]
 
 CHECKED = {L1State.DISABLED: 3, L1State.FORBIDDEN: 3, L1State.UNREACHABLE: 5}
 """Exit codes of a check, by the key's state."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b, sha256
 from typing import Final
@@ -146,6 +146,11 @@ class SimUnsealer:
         if sha256(unseal(uri, blob, context, mechanism)).digest() != digest:
             raise L1Error(L1State.INVALID, "the canary opened to something else")
         return Probe(L1State.ENABLED, VERSION, self._principal)
+
+    async def inspect(self, uri: str, *, deadline_s: float) -> Mapping[str, str]:
+        """As the port says."""
+        await self._call(uri, deadline_s)
+        return {"bits": "256"}
 
     @property
     def _principal(self) -> str:

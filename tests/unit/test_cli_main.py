@@ -10,7 +10,7 @@ import click
 import pytest
 from kcm.cli.exits import HELP, Exit
 from kcm.cli.main import cli, run
-from kcm.cli.problems import HINTS, clean
+from kcm.cli.problems import HINTS, clean, explain
 from kcm_schemas.admin import TenantPage
 from kcm_schemas.codes import Code, KcmError
 
@@ -193,3 +193,38 @@ def test_no_help_shows_a_control_character(
 ) -> None:
     assert run([*path, "--help"]) == 0
     assert "\\b" not in capsys.readouterr().out
+
+
+def groups(group: click.Group, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    found = [path]
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            found += groups(command, (*path, name))
+    return found
+
+
+@pytest.mark.parametrize("path", groups(cli), ids=lambda path: " ".join(path) or "kcm")
+def test_a_group_alone_shows_its_help_as_it_is(
+    path: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run([*path, "--help"]) == Exit.OK
+    wanted = capsys.readouterr().out
+    assert wanted.count("\n") > 5
+    assert run(path) == Exit.USAGE
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", wanted)
+
+
+def test_a_refusal_speaks_of_records_only_where_one_was_given(
+    system: FakeSystem, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: object) -> TenantPage:
+        raise KcmError(Code.FORBIDDEN, "no role")
+
+    system.everywhere("tenant", "list", refuse)
+    arguments = ["tenant", "list", "--context", str(system.context_file), "-o", "json"]
+    assert run(arguments, system.open, system.clock.around()) == Exit.REFUSED
+    hint = json.loads(capsys.readouterr().err)["hint"]
+    assert "kcm roster show" in hint
+    assert "inspect" not in hint
+    assert "kcm inspect FILE" in explain(KcmError(Code.FORBIDDEN), "decrypt").hint

@@ -1303,6 +1303,32 @@ def test_a_move_that_ended_early_goes_on_with_the_very_same_record(desk: Desk) -
     assert {desk.system.verifier.tenant(raw).revision for raw in got} == {4}
 
 
+@pytest.mark.parametrize(
+    ("eu", "us", "wanted"),
+    [
+        ((3, "new", "all"), (5, "root", "local"), (6, "local")),
+        ((5, "new", "all"), (5, "root", "all"), (6, "all")),
+        ((5, "new", "all"), (5, "new", "local"), (6, "all")),
+        ((5, "new", "local"), (3, "root", "all"), (5, "local")),
+        ((5, "new", "all"), (5, "new", "all"), (5, "all")),
+    ],
+)
+def test_a_move_takes_the_place_of_every_record_that_is_not_moved(
+    desk: Desk, eu: tuple[int, str, str], us: tuple[int, str, str], wanted: tuple[int, str]
+) -> None:
+    got: list[bytes] = []
+
+    def there(request: AdminRequest, operator: str) -> Message:
+        revision, link, fence = eu if request.region == "eu" else us
+        return row(region=request.region, revision=revision, link=link, fence=fence)
+
+    desk.system.everywhere("tenant", "find", there)
+    desk.system.everywhere("tenant", "put", keep(got))
+    assert desk.run("tenant", "relink", "acme", "--link", "new")[0] == Exit.OK
+    moved = [desk.system.verifier.tenant(raw) for raw in got]
+    assert {(one.revision, one.fence, one.link) for one in moved} == {(*wanted, "new")}
+
+
 def test_on_a_terminal_a_key_is_tried_again_when_what_is_missing_was_granted(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:

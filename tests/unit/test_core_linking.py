@@ -45,6 +45,32 @@ async def test_what_does_not_work_leaves_nothing(world, state):
     assert await put(core, LINK) is Code.OK
 
 
+async def test_a_key_that_lacks_what_is_demanded_is_linked_for_byok_alone(world):
+    core = world.core()
+    world.unsealer.key(URI).facts = {"bits": "128"}
+    hyok = LINK.model_copy(update={"model": "hyok"})
+    assert await put(core, hyok) is Code.FORBIDDEN
+    assert core.registry.link("acme-root") is None
+    assert await put(core, LINK.model_copy(update={"link": "other-root"})) is Code.OK
+    world.unsealer.key(URI).facts = {"bits": "256"}
+    assert await put(core, hyok) is Code.OK
+
+
+async def test_a_key_at_which_nobody_may_look_is_linked_for_byok_alone(world):
+    async def refuses_looks(operation, uri):
+        if operation == "inspect":
+            raise L1Error(L1State.FORBIDDEN, "no")
+
+    world.unsealer._hook = refuses_looks
+    checked = await trying(world.unsealer)
+    assert checked.state is L1State.ENABLED
+    assert checked.lacks == ("the key's attributes cannot be read: forbidden: no",)
+    core = world.core()
+    assert await put(core, LINK.model_copy(update={"model": "hyok"})) is Code.FORBIDDEN
+    assert core.registry.link("acme-root") is None
+    assert await put(core, LINK) is Code.OK
+
+
 @pytest.mark.parametrize("uri", ["", "nonsense", "awskms:alias/x", "pkcs11:token=t"])
 async def test_a_uri_that_is_none_reaches_nobody(world, uri):
     assert await put(world.core(), LINK.model_copy(update={"uri": uri})) is Code.MALFORMED

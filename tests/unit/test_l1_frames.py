@@ -52,6 +52,8 @@ def test_a_request_survives():
         (Operation.PROBE, ASK, b"blob"),
         (Operation.PROBE, ASK.model_copy(update={"digest": bytes(31)}), b"blob"),
         (Operation.PING, ASK, b"payload"),
+        (Operation.INSPECT, ASK, b""),
+        (Operation.INSPECT, ASK.model_copy(update={"mechanism": ""}), b"payload"),
     ],
 )
 def test_a_request_out_of_bounds_is_not_even_sent(operation, ask, payload):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 from urllib.parse import urlsplit
@@ -47,7 +49,8 @@ async def open_nats(address: BusAddress, name: str) -> Transport:
     then remains of the reasons is the login.
     """
     await _look_at_any(address.urls)
-    connection = Connection(address, name)
+    # A kill is not refused because the broker is old: that is its services' business, and told.
+    connection = Connection(address.model_copy(update={"allow_old_broker": True}), name)
     try:
         await asyncio.wait_for(connection.start(), CONNECT_S)
     except TimeoutError:
@@ -86,5 +89,11 @@ async def _look(url: str) -> None:
             _, writer = await asyncio.open_connection(host, port)
             writer.close()
             await writer.wait_closed()
-    except (OSError, TimeoutError):
-        raise Unavailable(f"nothing answers at {url}") from None
+    except socket.gaierror:
+        raise Unavailable(f"the name {host} of the broker at {url} does not resolve") from None
+    except TimeoutError:
+        text = f"the broker at {url} does not answer within {CONNECT_S:.0f} s"
+        raise Unavailable(text) from None
+    except OSError as error:
+        why = f": {os.strerror(error.errno)}" if error.errno else ""
+        raise Unavailable(f"nothing answers at {url}{why}") from None

@@ -223,6 +223,10 @@ class Aws:
             "EncryptionAlgorithm": "SYMMETRIC_DEFAULT",
         }
 
+    def _do_describekey(self, body: dict[str, Any]) -> dict[str, Any]:
+        found = self._named(body["KeyId"])
+        return {"KeyMetadata": {**found.to_dict()["KeyMetadata"], "CreationDate": 0}}
+
     def _perhaps_corrupt(self, data: bytes) -> str:
         made = bytearray(data)
         if self.files.trouble is Trouble.CORRUPT:

@@ -103,6 +103,23 @@ class Google:
             used_primary=used == len(versions),
         )
 
+    def get_crypto_key(self, request: Any, context: grpc.ServicerContext) -> Any:
+        self._begin("get_crypto_key", context)
+        number = len(self._versions(request.name, context))
+        self._serves(request.name, number, context)
+        purpose = kms_v1.CryptoKey.CryptoKeyPurpose.ENCRYPT_DECRYPT
+        return kms_v1.CryptoKey(
+            name=request.name, purpose=purpose, primary=_version(request.name, number)
+        )
+
+    def get_crypto_key_version(self, request: Any, context: grpc.ServicerContext) -> Any:
+        self._begin("get_crypto_key_version", context)
+        key, _, number = request.name.partition("/cryptoKeyVersions/")
+        if int(number) > len(self._versions(key, context)):
+            context.abort(grpc.StatusCode.NOT_FOUND, f"{request.name} not found.")
+        self._serves(key, int(number), context)
+        return _version(key, int(number))
+
     def _begin(self, operation: str, context: grpc.ServicerContext) -> None:
         self.files.called(operation)
         match self.files.trouble:
@@ -196,6 +213,14 @@ def denied(key: str, reason: str) -> grpc.Status:
     return rpc_status.to_status(said)
 
 
+def _version(key: str, number: int) -> kms_v1.CryptoKeyVersion:
+    return kms_v1.CryptoKeyVersion(
+        name=f"{key}/cryptoKeyVersions/{number}",
+        state=kms_v1.CryptoKeyVersion.CryptoKeyVersionState.ENABLED,
+        protection_level=kms_v1.ProtectionLevel.SOFTWARE,
+    )
+
+
 def _handlers(google: Google) -> grpc.GenericRpcHandler:
     def unary(serve: Any, asked: Any, answered: Any) -> grpc.RpcMethodHandler:
         return grpc.unary_unary_rpc_method_handler(
@@ -207,6 +232,14 @@ def _handlers(google: Google) -> grpc.GenericRpcHandler:
         {
             "Encrypt": unary(google.encrypt, kms_v1.EncryptRequest, kms_v1.EncryptResponse),
             "Decrypt": unary(google.decrypt, kms_v1.DecryptRequest, kms_v1.DecryptResponse),
+            "GetCryptoKey": unary(
+                google.get_crypto_key, kms_v1.GetCryptoKeyRequest, kms_v1.CryptoKey
+            ),
+            "GetCryptoKeyVersion": unary(
+                google.get_crypto_key_version,
+                kms_v1.GetCryptoKeyVersionRequest,
+                kms_v1.CryptoKeyVersion,
+            ),
         },
     )
 

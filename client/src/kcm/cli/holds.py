@@ -1,4 +1,4 @@
-"""``kcm hold`` and ``kcm lift``: see what is revoked and why, and open it again."""
+"""``kcm hold``: see what is revoked and why."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 import click
 
 from kcm.cli.exits import Exit
-from kcm.cli.kill import SHOWN, Waiting
+from kcm.cli.kill import SHOWN
 from kcm.cli.output import emit, moment, note
 from kcm.cli.problems import Problem
 from kcm.cli.settings import Settings, common, first_region_option, run_async
 from kcm.cli.watching import about, follow, present, verdict
 
 if TYPE_CHECKING:
-    from kcm_schemas.admin import HoldStatus, HoldView
+    from kcm_schemas.admin import HoldView
 
     from kcm.kills import Kills
 
@@ -84,48 +84,6 @@ def show(settings: Settings, hold_id: str, wait: float, region: str | None) -> i
     return run_async(_show(settings, hold_id, wait, region))
 
 
-@click.command()
-@click.argument("hold_id")
-@click.option("--reason", required=True, help="Kept with the lift, for whoever asks later.")
-@click.option(
-    "--timeout",
-    type=click.FloatRange(1, 3600),
-    default=30.0,
-    show_default=True,
-    help="Seconds to wait until it is stored.",
-)
-@first_region_option
-@common
-def lift(settings: Settings, hold_id: str, reason: str, timeout: float, region: str | None) -> int:
-    """End a hold. The id may be shortened.
-
-    A hold of cause l1 also ends by itself, when the root key has answered for a while. Lifted
-    before, it comes back when the key refuses again.
-
-    A tenant is open again when no hold is left and its root key answers.
-
-    Exit code 0 means that every region has the lift; 6 that it is stored, but not every region has
-    confirmed it: the others get it from those that have it; 5 that no region has confirmed it.
-
-    Example: kcm lift 5d41402a --reason "contract renewed"
-    """
-    view, status = run_async(_lift(settings, hold_id, reason, timeout, region))
-    present(settings, status)
-    text = verdict(status)
-    if view.lifted:
-        when = moment(view.lifted_ms)
-        text = f"hold {view.hold_id.hex()} was lifted already at {when} by {view.lifted_by}"
-    note(
-        settings,
-        text,
-        hold_id=status.hold_id,
-        lifted=status.lifted,
-        complete=status.complete,
-        already=view.lifted,
-    )
-    return Exit.OK if status.complete or view.lifted else Exit.NOT_COMPLETE
-
-
 async def _list(settings: Settings, region: str | None, *, everything: bool) -> list[HoldView]:
     async with settings.kills(region) as (_, regions, kills):
         answered, found = await kills.listing_of(everything=everything)
@@ -168,21 +126,3 @@ async def _show(settings: Settings, prefix: str, wait: float, region: str | None
     if not settings.json:
         note(settings, verdict(status))
     return Exit.OK
-
-
-async def _lift(
-    settings: Settings,
-    prefix: str,
-    reason: str,
-    timeout: float,  # noqa: ASYNC109 - of the whole command, not of one call
-    region: str | None,
-) -> tuple[HoldView, HoldStatus]:
-    """The hold as it was found, and how it stands now. One that is lifted is only looked at."""
-    async with settings.kills(region) as (_, __, kills):
-        view = await find(kills, prefix)
-        until = settings.around.until(timeout)
-        if view.lifted:
-            # Another lift would take the place of the first one in what is told of the hold.
-            return view, await kills.status(view.hold_id, until)
-        with Waiting(settings, "the lift", until) as waiting:
-            return view, await kills.lift(view.hold_id, reason, until, waiting.failed)

@@ -81,21 +81,30 @@ def policy(settings: Settings, uri: str) -> int:
     show_default=True,
     help="Seconds that the key gets for each step.",
 )
+@click.option(
+    "--model",
+    type=click.Choice(["byok", "hyok"]),
+    default="byok",
+    show_default=True,
+    help="With hyok, a key that is not what `kcm l1 policy URI` demands is refused.",
+)
 @common
-def check(settings: Settings, uri: str, deadline: float) -> int:
+def check(settings: Settings, uri: str, deadline: float, model: Model) -> int:
     """Try a root key as it will be used, with your own credentials.
 
-    Wraps, unwraps, opens a canary, and tries another context. Needs no running service.
+    Wraps, unwraps, opens a canary, tries another context, and reads the key's attributes.
+    Needs no running service.
 
     \b
-    Exit codes: 0 enabled; 3 disabled, forbidden, pending_deletion or deleted;
+    Exit codes: 0 enabled; 3 disabled, forbidden, pending_deletion or deleted,
+    with --model hyok also a key that lacks what is demanded;
     5 unreachable; 7 invalid (what it answers does not authenticate).
 
     Example: kcm l1 check pkcs11:token=acme;object=root?module-path=/usr/lib/hsm.so
     """  # noqa: D301 - click wants the control character
     from kcm.cli.providers import ask
 
-    said = ask("check", uri, deadline_s=deadline)
+    said = ask("check", uri, deadline_s=deadline, model=model)
     emit(
         settings,
         said,
@@ -104,6 +113,8 @@ def check(settings: Settings, uri: str, deadline: float) -> int:
     )
     if not settings.json:
         _tell(said)
+    if said["state"] == "enabled" and not said["may_be_linked"]:
+        return Exit.REFUSED
     return EXITS.get(str(said["state"]), Exit.FAULT)
 
 

@@ -16,10 +16,11 @@ from kcm.cli.demo import demo
 from kcm.cli.dev import dev
 from kcm.cli.encrypt import decrypt, encrypt
 from kcm.cli.exits import HELP, Exit
-from kcm.cli.holds import hold, lift
+from kcm.cli.holds import hold
 from kcm.cli.inspect import inspect
 from kcm.cli.kill import kill
 from kcm.cli.l1 import l1
+from kcm.cli.lifting import lift
 from kcm.cli.problems import explain, show
 from kcm.cli.region import region
 from kcm.cli.registry import registry
@@ -78,10 +79,13 @@ def run(
     except (click.Abort, KeyboardInterrupt):
         sys.stderr.write("interrupted\n")
         return Exit.INTERRUPTED
+    except click.exceptions.NoArgsIsHelpError as error:  # a group alone
+        sys.stderr.write(f"{error.format_message()}\n")
+        return Exit.USAGE
     except Exception as error:  # the last line: every fault is explained
         if os.environ.get("KCM_DEBUG") == "1" and not isinstance(error, click.ClickException):
             raise
-        report = explain(error)
+        report = explain(error, world.command)
         show(report, as_json=_wants_json(arguments) if world.json is None else world.json)
         return report.exit_code
     return int(code or 0)

@@ -18,7 +18,7 @@ from kcm.cli.problems import Problem
 TOOL: Final = "kcm_core.l1"
 """The module that knows the providers, of the package ``kcm-core``."""
 
-STEPS: Final = 5
+STEPS: Final = 6
 """Steps of a check, each with its own deadline, and one for starting."""
 
 START_S: Final = 30.0
@@ -26,7 +26,11 @@ START_S: Final = 30.0
 
 
 def ask(
-    command: Literal["check", "policy"], uri: str, *, deadline_s: float = 10.0
+    command: Literal["check", "policy"],
+    uri: str,
+    *,
+    deadline_s: float = 10.0,
+    model: Literal["byok", "hyok"] = "byok",
 ) -> dict[str, Any]:
     """What the tool says; raises ``Problem`` when it cannot be asked or does not understand."""
     if find_spec(TOOL.partition(".")[0]) is None:
@@ -34,7 +38,8 @@ def ask(
             Exit.USAGE, "usage", "the providers are not installed here",
             "pip install 'kcm-core[aws]' (or gcp, azure, pkcs11)",
         )  # fmt: skip
-    argv = [sys.executable, "-m", TOOL, command, f"--deadline={deadline_s}", "--", uri]
+    options = [f"--deadline={deadline_s}", f"--model={model}"]
+    argv = [sys.executable, "-m", TOOL, command, *options, "--", uri]
     try:
         done = subprocess.run(
             argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False,

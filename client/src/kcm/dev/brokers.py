@@ -50,7 +50,7 @@ STORE_BYTES_MAX: Final = 1 << 30
 """Bytes of streams on disk per development region."""
 MEMORY_BYTES_MAX: Final = 64 << 20
 """Bytes of streams in memory per development region; ours are all on disk."""
-LEAF_VERSION_MIN: Final = "2.12.0"
+LEAF_VERSION_MIN: Final = "2.12.7"
 """A backbone lets no older server in."""
 
 _RESERVED: Final = frozenset({"ctl", "backbone"})

@@ -29,6 +29,8 @@ class BusAddress(Section):
     password_file: Path
     also: tuple[str, ...] = ()
     """Further nodes of the same broker, where it is a cluster: whichever answers is used."""
+    allow_old_broker: bool = False
+    """Go on, with a warning, when a node is older than ``kcm_bus.versions`` asks for."""
 
     @property
     def urls(self) -> tuple[str, ...]:

@@ -8,7 +8,8 @@ What the client library does not do by itself, each of them seen to lose message
 - it reconnects without jitter: here the wait is drawn at random;
 - it checks the payload but not the headers against the server's limit, and loses the connection:
   here the sum is bounded;
-- it stops reading for good over some messages: ``reading`` goes on.
+- it stops reading for good over some messages: ``reading`` goes on;
+- it takes a server of any age: one that is too old ends the start, and later it is left.
 
 Foreign errors stop here: callers see ``KcmError`` with ``unavailable`` or ``deadline_exceeded``.
 """
@@ -33,8 +34,10 @@ from nats.js import JetStreamContext
 
 from kcm_bus.config import BusAddress
 from kcm_bus.ports import NobodyListens, OnArrival
+from kcm_bus.protection import Unfit
 from kcm_bus.reading import ReadingClient
 from kcm_bus.stores import Stores
+from kcm_bus.versions import check_version
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +74,7 @@ class Connection:
         self._closing = False
         self._building = False
         self._rebuilding: asyncio.Task[None] | None = None
+        self._leaving: asyncio.Task[None] | None = None
         self._times = 0
         self._on_reconnect: list[Callable[[], None]] = []
         self.stores: Final = Stores()
@@ -111,9 +115,12 @@ class Connection:
         self._on_reconnect.append(callback)
 
     async def start(self) -> None:
-        """Connect, waiting for the broker as long as it takes; raises ``SecretFileError``."""
+        """Connect, waiting for the broker as long as it takes.
+
+        Raises ``SecretFileError``, and ``Unfit`` when the broker is too old.
+        """
         _password(self._address)
-        await self._build()
+        await self._build(first=True)
 
     async def close(self) -> None:
         """Send what is pending and close for good."""
@@ -182,10 +189,11 @@ class Connection:
         except (nats_errors.Error, TimeoutError) as error:
             raise _ours(error) from None
 
-    async def _build(self) -> None:
+    async def _build(self, *, first: bool = False) -> None:
         """Make a client and all subscriptions, with back-off until it works.
 
         Whatever goes wrong is tried again: a connection that gave up would hear no kill any more.
+        Only at the start an old broker is an error: nothing depends on the connection yet.
         """
         wait = 0.1
         self._building = True
@@ -210,6 +218,7 @@ class Connection:
                     reconnected_cb=self._on_reconnected,
                     closed_cb=self._on_closed,
                 )
+                self._check(client)
                 self._client = client
                 self._times += 1
                 if self._times == 1:
@@ -218,14 +227,24 @@ class Connection:
                     await self._make(wanted)
                 if client.is_closed:
                     raise nats_errors.ConnectionClosedError
-            except Exception as error:  # noqa: BLE001 - see above
-                self._missing(type(error).__name__)
+            except Exception as error:
                 await _abandon(made)
+                if isinstance(error, Unfit) and first:
+                    self._building = False
+                    raise
+                self._missing(str(error) if isinstance(error, Unfit) else type(error).__name__)
                 await asyncio.sleep(wait * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
                 wait = min(wait * 2, 5.0)
             else:
                 break
         self._building = False
+
+    def _check(self, client: Client) -> None:
+        """Look how old the server is; raises ``Unfit``."""
+        said = client._server_info.get("version")  # noqa: SLF001 - the library parses, and raises
+        warning = check_version(said, allow_old=self._address.allow_old_broker)
+        if warning:
+            log.warning("%s: %s", self._name, warning)
 
     def _servers(self) -> list[str]:
         urls = list(self._address.urls)
@@ -266,6 +285,16 @@ class Connection:
             log.warning("%s: lost %s; connecting again", self._name, self._place)
 
     async def _on_reconnected(self) -> None:
+        client = self._client
+        if client is None:
+            return
+        try:
+            self._check(client)
+        except Unfit as error:
+            log.error("%s: leaves the broker: %s", self._name, error)
+            # That it is closed makes a new one. Not from here: closing ends what calls this.
+            self._leaving = asyncio.get_running_loop().create_task(_abandon(client))
+            return
         self._times += 1
         self._reasons.clear()
         log.info("%s: connected again to %s", self._name, self._place)

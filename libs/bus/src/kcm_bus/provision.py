@@ -27,6 +27,7 @@ from kcm_bus.audit_room import AUDIT_BYTES, add_audit_stream, audit_config
 from kcm_bus.connection import Connection
 from kcm_bus.protection import Unfit, differences, mended, unsafe
 from kcm_bus.streams import StreamMissing
+from kcm_bus.versions import LEAST
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +66,7 @@ async def check_server(connection: Connection) -> None:
         raise KcmError(Code.UNAVAILABLE, "JetStream does not answer") from None
     level = getattr(info.api, "level", None) or 0
     if level < API_LEVEL_MIN:
-        raise Unfit("the NATS server is too old: 2.12 or later is needed (2.15 tested)")
+        raise Unfit(f"JetStream is too old (API level {level}): NATS server {LEAST} is needed")
 
 
 async def check_streams(connection: Connection, region: str, names: Sequence[str]) -> None:

@@ -46,7 +46,7 @@ class ResultChecker(Checker):
         if statement.system != self.roster.system:
             raise Forged("the statement is of another system")
         content = digest(statement.body)
-        signers = []
+        signers, broken = [], False
         for one in statement.signatures:
             entry = self._entries.get(one.signer)
             if not isinstance(entry, Instance) or not CORE.has(entry):
@@ -54,6 +54,10 @@ class ResultChecker(Checker):
             message = to_sign(statement.system, statement.kind, one.signer, content)
             if self._holds(entry.public_key, one.signature, message):
                 signers.append(entry)
+            else:
+                broken = True
+        if broken and not signers:
+            raise Untrusted("the signature does not hold")
         if all(entry.retired for entry in signers):
             raise Untrusted("no Core that acts has signed it")
         body = body_of(Result, statement)

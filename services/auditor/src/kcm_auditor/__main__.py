@@ -21,6 +21,7 @@ from kcm_bus.clock import SystemClock, SystemRandomness
 from kcm_bus.config import ConfigError, load
 from kcm_bus.membership import join_system
 from kcm_bus.process import protect
+from kcm_bus.protection import Unfit
 from kcm_crypto.secretfile import SecretFileError
 from kcm_schemas.roster import Role
 from kcm_trust.verify import Untrusted, Verifier, verify_roster
@@ -34,7 +35,7 @@ from kcm_auditor.service import Auditor
 log = logging.getLogger("kcm_auditor")
 
 EXIT_FAULT: Final = 1
-"""The journal is not sound, or cannot be written."""
+"""The journal is not sound, or cannot be written; or the broker is too old."""
 EXIT_CONFIG: Final = 2
 """The configuration cannot be used, as with wrong arguments."""
 
@@ -72,7 +73,7 @@ def main() -> int:
     except (ConfigError, SecretFileError) as error:
         log.error("%s", error)
         return EXIT_CONFIG
-    except JournalError as error:
+    except (JournalError, Unfit) as error:
         log.error("%s", error)
         return EXIT_FAULT
 

@@ -18,6 +18,7 @@ from kcm_bus.clock import Clock, SystemRandomness
 from kcm_bus.connection import Connection
 from kcm_bus.membership import Membership
 from kcm_bus.process import mark_ready, unmark_ready
+from kcm_bus.protection import Unfit
 from kcm_bus.refusals import Refusals
 from kcm_bus.roster_feed import RosterFeed
 from kcm_bus.serving import Service
@@ -45,6 +46,9 @@ TICK_S: Final = 1.0
 
 ROSTER_S: Final = 2.0
 """Seconds between looks whether there is a new roster."""
+
+UNFIT_S: Final = 30.0
+"""Seconds before another region's broker is looked at again that was too old."""
 
 QUEUE: Final = "auditor"
 """Auditors of a region share its operators' requests; each answers from its own journal."""
@@ -107,7 +111,7 @@ class Auditor:
         """Serve until ``stop`` is set.
 
         Raises ``JournalError`` when the journal fails, ``SecretFileError`` when a password cannot
-        be read.
+        be read, ``Unfit`` when the own region's broker is too old.
         """
         self._recorder.open()
         try:
@@ -115,7 +119,7 @@ class Auditor:
                 work = group.create_task(self._work(stop))
                 await stop.wait()
                 work.cancel()
-        except* (JournalError, SecretFileError) as errors:
+        except* (JournalError, SecretFileError, Unfit) as errors:
             raise _first(errors) from None
         finally:
             await self._end()
@@ -175,7 +179,14 @@ class Auditor:
         connection: Connection,
         stop: asyncio.Event,
     ) -> None:
-        await connection.start()
+        while True:
+            try:
+                await connection.start()
+            except Unfit as error:  # the other regions are recorded all the same
+                log.error("region %s is not recorded: %s", region, error)
+                await asyncio.sleep(UNFIT_S)
+            else:
+                break
         self._read(group, region, connection, stop)
 
     async def _tick(self, stop: asyncio.Event) -> None:

@@ -1,6 +1,7 @@
 """Linking a customer's key: tried first, as it will be used, and refused with the reason.
 
 Nothing half-made stays behind: what is tried is thrown away, and only a key that works is linked.
+For the model hyok it has to be what ``demands`` says, too.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.registry import Link
 
 from kcm_core.l1.checking import Checked, check
-from kcm_core.l1.help import fix
+from kcm_core.l1.help import fix, fix_lack
 from kcm_core.l1.state import L1State
 from kcm_core.l1.uri import L1Uri, L1UriError, parse
 from kcm_core.unsealer.port import UnsealerPort
@@ -46,12 +47,17 @@ class Linker:
         checked = await check(
             self._unsealer,
             link.uri,
+            model=link.model,
             deadline_s=self._deadline_s,
             now=self._clock.elapsed,
             random=self._random.public,
         )
         if checked.state is not L1State.ENABLED:
             raise _refusal(uri, checked)
+        if link.model == "hyok" and checked.lacks:
+            lacks = "; ".join(checked.lacks)
+            detail = f"the root key is none for hyok: {lacks}. Next: {fix_lack(checked.lacks)}"
+            raise KcmError(Code.FORBIDDEN, detail)
         return LinkView(
             link=link.link,
             region=self._region,

@@ -88,7 +88,7 @@ class Core:
     ) -> None:
         self._me: Final = membership
         region = _region(membership)
-        private = _hpke_private(config, region)
+        self._private: Final = _hpke_private(config, region)
         name = membership.name
         self._region_bus: Final = Connection(config.region_bus, name)
         self._control_bus: Final = Connection(config.control_bus, name)
@@ -166,7 +166,7 @@ class Core:
             deadline_s=config.l1_deadline_s,
         )
         self._sessions: Final = Sessions(
-            membership.region, region.hpke_key_id, private, membership.rosters
+            membership.region, region.hpke_key_id, self._private, membership.rosters
         )
         self._wrapping: Final = Wrapping(
             membership=membership,
@@ -438,8 +438,10 @@ class Core:
         await self._trimmer.close()
         for tenant in self._vault.open_tenants:
             self._purge(tenant)
+        self._vault.close()
         self._sessions.close()
         self._kills.close()
+        self._private.close()
         await self._regions.close()
         if self._compare_again is not None:
             self._compare_again.cancel()

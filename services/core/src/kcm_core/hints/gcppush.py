@@ -12,20 +12,22 @@ import base64
 import json
 import re
 import sys
-from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+import time
+from collections.abc import Callable, Mapping
+from http.server import BaseHTTPRequestHandler
 from typing import Any, Final
 
 from google.auth import exceptions
-from google.auth.transport.requests import Request
-from google.oauth2 import id_token
+
+from kcm_core.hints.bounded import CONNECTION_S, BoundedServer
+from kcm_core.hints.googlekeys import Google
 
 BODY_MAX: Final = 1 << 20
 READ_S: Final = 10
 
 _KEY: Final = re.compile(r"projects/[^/]+/locations/[^/]+/keyRings/[^/]+/cryptoKeys/[^/]+")
 
-Claims = Callable[[str, str], dict[str, Any]]
+Claims = Callable[[str, str], Mapping[str, Any]]
 """The claims of a token for an audience; raises ``ValueError`` or ``GoogleAuthError``."""
 
 
@@ -39,24 +41,25 @@ def key_of(body: bytes) -> str | None:
     return found[0] if found else None
 
 
-def google_claims(token: str, audience: str) -> dict[str, Any]:
-    """Google's own verification, with its keys of today."""
-    claims: dict[str, Any] = id_token.verify_oauth2_token(  # type: ignore[no-untyped-call]
-        token, Request(), audience
-    )
-    return claims
+def size_of(header: str | None) -> int:
+    """How long the body says that it is; 0 when that is no number."""
+    return int(header) if header and header.isascii() and header.isdigit() else 0
 
 
 def server(
-    address: tuple[str, int], audience: str, account: str, claims: Claims = google_claims
-) -> ThreadingHTTPServer:
+    address: tuple[str, int],
+    audience: str,
+    account: str,
+    claims: Claims,
+    connection_s: float = CONNECTION_S,
+) -> BoundedServer:
     """A server that prints what it is told; ``claims`` verifies a token."""
 
     class Handler(BaseHTTPRequestHandler):
         timeout = READ_S
 
         def do_POST(self) -> None:
-            size = int(self.headers.get("Content-Length") or 0)
+            size = size_of(self.headers.get("Content-Length"))
             if not 0 < size <= BODY_MAX:
                 self._answer(413)
             elif not self._believed():
@@ -86,7 +89,7 @@ def server(
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002
             """Say nothing: what is pushed is not ours to log."""
 
-    return ThreadingHTTPServer(address, Handler)
+    return BoundedServer(address, Handler, connection_s)
 
 
 def main() -> None:
@@ -97,7 +100,8 @@ def main() -> None:
     parser.add_argument("--account", required=True, help="the service account that pushes")
     asked = parser.parse_args()
     host, _, port = asked.listen.rpartition(":")
-    server((host, int(port)), asked.audience, asked.account).serve_forever()
+    google = Google(asked.account, time.monotonic)
+    server((host, int(port)), asked.audience, asked.account, google).serve_forever()
 
 
 if __name__ == "__main__":

@@ -15,7 +15,8 @@ import time
 from typing import Any, Final
 
 from kcm_core.l1.checking import Checked, check
-from kcm_core.l1.help import fix, policy
+from kcm_core.l1.demands import Model
+from kcm_core.l1.help import fix, fix_lack, policy
 from kcm_core.l1.state import L1Error
 from kcm_core.l1.uri import L1Uri, L1UriError, SoftkeyUri, parse, scheme
 from kcm_core.unsealer.client import Unsealer
@@ -32,6 +33,7 @@ def main() -> int:
     parser.add_argument("command", choices=["check", "policy"])
     parser.add_argument("uri", metavar="URI")
     parser.add_argument("--deadline", type=float, default=DEADLINE_S, metavar="SECONDS")
+    parser.add_argument("--model", choices=["byok", "hyok"], default="byok")
     asked = parser.parse_args()
     try:
         uri = parse(asked.uri)
@@ -41,26 +43,38 @@ def main() -> int:
     if asked.command == "policy":
         _print({"provider": scheme(asked.uri), "policy": policy(uri)})
     else:
-        _print(asyncio.run(_check(asked.uri, uri, asked.deadline)))
+        _print(asyncio.run(_check(asked.uri, uri, asked.deadline, asked.model)))
     return 0
 
 
-async def _check(text: str, uri: L1Uri, deadline_s: float) -> dict[str, Any]:
+async def _check(text: str, uri: L1Uri, deadline_s: float, model: Model) -> dict[str, Any]:
     # Who names a softkey here knows that it is one.
     development = {"KCM_DEVELOPMENT": "1"} if isinstance(uri, SoftkeyUri) else {}
     unsealer = Unsealer({**os.environ, **development})
     try:
         await unsealer.start()
         checked = await check(
-            unsealer, text, deadline_s=deadline_s, now=time.monotonic, random=os.urandom
+            unsealer,
+            text,
+            model=model,
+            deadline_s=deadline_s,
+            now=time.monotonic,
+            random=os.urandom,
         )
     except L1Error as error:
         checked = Checked(error.state, (), error=error)
     finally:
         await unsealer.close()
+    if checked.error is not None:
+        missing, next_steps = [str(checked.error)], [fix(uri, checked.error)]
+    else:
+        missing = list(checked.lacks)
+        next_steps = [fix_lack(checked.lacks)] if missing else []
     return {
         "provider": scheme(text),
         "state": checked.state.value,
+        "model": model,
+        "may_be_linked": checked.error is None and not (model == "hyok" and missing),
         "mechanism": checked.mechanism,
         "key_version": checked.key_version,
         "principal": checked.principal,
@@ -68,8 +82,8 @@ async def _check(text: str, uri: L1Uri, deadline_s: float) -> dict[str, Any]:
             {"step": one.name, "state": one.state.value, "ms": one.ms, "detail": one.detail}
             for one in checked.steps
         ],
-        "missing": [] if checked.error is None else [str(checked.error)],
-        "fix": [] if checked.error is None else [fix(uri, checked.error)],
+        "missing": missing,
+        "fix": next_steps,
     }
 
 

@@ -46,6 +46,7 @@ _BY_TOKEN: Final = "assume-role-with-web-identity"  # noqa: S105 - a word of bot
 """How a session of a role came about: a profile names the role, or the environment does."""
 
 _SYMMETRIC: Final = "SYMMETRIC_DEFAULT"
+_FACTS: Final = ("KeySpec", "KeyUsage", "KeyState", "Origin")
 
 
 def _loaded() -> Loader:
@@ -93,6 +94,13 @@ class AwsKmsProvider:
                 EncryptionAlgorithm=_SYMMETRIC,
             )
             return Opened(made["Plaintext"], made["KeyId"], principal)
+
+    def facts(self) -> dict[str, str]:
+        """What ``DescribeKey`` says of the key."""
+        with translated(in_a_role=self._uri.role is not None):
+            client, _ = self._client()
+            said = client.describe_key(KeyId=self._uri.key)["KeyMetadata"]
+            return {name: str(said[name]) for name in _FACTS if name in said}
 
     def _client(self) -> tuple[Any, str]:
         """A client, and in whose name it asks."""

@@ -16,7 +16,7 @@ _FIXES: Final = {
     L1State.DISABLED: "aws kms enable-key {key}",
     L1State.PENDING_DELETION: "aws kms cancel-key-deletion {key} && aws kms enable-key {key}",
     L1State.DELETED: "is the key's ARN and its region right? A deleted key never comes back",
-    L1State.FORBIDDEN: "add the statement of `kcm l1 policy URI` to the key's policy",
+    L1State.FORBIDDEN: "add the statements of `kcm l1 policy URI` to the key's policy",
     L1State.INVALID: "was the alias pointed to another key, or the record changed? "
     "Name the key by the ARN that wrapped it",
 }
@@ -31,11 +31,12 @@ _BY_CLASS: Final = {
 
 
 def policy(uri: AwsKmsUri) -> str:
-    """A statement for the key's own policy: these three actions, with our context, and no other."""
-    statement: dict[str, Any] = {
+    """Statements for the key's own policy: use with our context, a look at the key, no more."""
+    principal = {"AWS": uri.role or ANYBODY.format(partition=partition_of(uri.region))}
+    use: dict[str, Any] = {
         "Sid": "SovereignKeyManager",
         "Effect": "Allow",
-        "Principal": {"AWS": uri.role or ANYBODY.format(partition=partition_of(uri.region))},
+        "Principal": principal,
         "Action": ["kms:Encrypt", "kms:Decrypt"],
         "Resource": "*",
         "Condition": {
@@ -45,7 +46,15 @@ def policy(uri: AwsKmsUri) -> str:
             "Null": {f"kms:EncryptionContext:{TENANT}": "false"},
         },
     }
-    return json.dumps(statement, indent=2) + "\n"
+    # It has no encryption context, so the condition above would never allow it.
+    look = {
+        "Sid": "SovereignKeyManagerLooks",
+        "Effect": "Allow",
+        "Principal": principal,
+        "Action": "kms:DescribeKey",
+        "Resource": "*",
+    }
+    return json.dumps([use, look], indent=2) + "\n"
 
 
 def fix(uri: AwsKmsUri, error: L1Error) -> str:

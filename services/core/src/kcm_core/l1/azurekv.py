@@ -117,6 +117,22 @@ class AzureKvProvider:
                 raise of(error, unwrapping=True) from None
         return Opened(opened, version, own.name)
 
+    def facts(self) -> dict[str, str]:
+        """What the vault says of the URI's version, else of the newest one."""
+        with translated(), self._vault(self._credential()) as client:
+            key = client.get_key(self._uri.key, self._uri.version)
+        operations = {_word(one) for one in key.key_operations}
+        kind = _word(key.key_type)
+        return {
+            "kty": kind,
+            "bits": str(_bits(key)),
+            "wrapKey": str("wrapKey" in operations).lower(),
+            "unwrapKey": str("unwrapKey" in operations).lower(),
+            "enabled": str(bool(key.properties.enabled)).lower(),
+            "exportable": str(bool(key.properties.exportable)).lower(),
+            "protection": "HSM" if kind.endswith("-HSM") else "software",
+        }
+
     def _unwrap(self, client: KeyClient, version: str, sealed: bytes) -> bytes:
         """One request of Key Vault's REST interface (Microsoft: *Unwrap Key*, 2025-07-01)."""
         path = f"/keys/{self._uri.key}/{version}"
@@ -226,15 +242,18 @@ def _padded(data: bytes) -> str:
 
 def _suits(key: KeyVaultKey) -> None:
     """Raise ``L1Error`` for a key of another kind: nobody refused, it just cannot serve."""
-    jwk: Any = key.key
-    bits = len(jwk.n or b"") * 8
     operations = {_word(one) for one in key.key_operations}
-    if not _word(key.key_type).startswith("RSA") or bits < BITS_MIN:
+    if not _word(key.key_type).startswith("RSA") or _bits(key) < BITS_MIN:
         raise L1Error(
             L1State.UNREACHABLE, "the key is of another kind: it has to be RSA, 2048 bits"
         )
     if not {"wrapKey", "unwrapKey"} <= operations:
         raise L1Error(L1State.UNREACHABLE, "the key's operations lack wrapKey or unwrapKey")
+
+
+def _bits(key: KeyVaultKey) -> int:
+    jwk: Any = key.key
+    return int.from_bytes(jwk.n or b"", "big").bit_length()
 
 
 def _word(value: Any) -> str:

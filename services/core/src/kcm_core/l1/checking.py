@@ -1,6 +1,7 @@
 """Trying a customer's key as it will be used: wrap, unwrap, canary, and another context.
 
-The same four steps answer a customer at a laptop and a Core that is asked to link the key. What is
+Then its attributes are read: a key that works may still be too short, or one that can be copied.
+The same five steps answer a customer at a laptop and a Core that is asked to link the key. What is
 wrapped is random and thrown away.
 """
 
@@ -8,12 +9,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
 from kcm_core.canaries import provider_context
+from kcm_core.l1.demands import Facts, Model, lacking
 from kcm_core.l1.port import BINDS_CONTEXT
 from kcm_core.l1.state import L1Error, L1State
+from kcm_core.l1.uri import parse
 from kcm_core.unsealer.port import UnsealerPort, Wrapped
 
 SIZE: Final = 72
@@ -45,6 +48,8 @@ class Checked:
     key_version: str = ""
     principal: str = ""
     error: L1Error | None = None
+    lacks: tuple[str, ...] = ()
+    """What is demanded of the key and is not so, a line each; the key works all the same."""
 
 
 class _Steps:
@@ -92,16 +97,28 @@ async def check(
     unsealer: UnsealerPort,
     uri: str,
     *,
+    model: Model = "byok",
     deadline_s: float,
     now: Callable[[], float],
     random: Callable[[int], bytes],
 ) -> Checked:
-    """Try a key; raises nothing but what is no ``L1Error``. ``deadline_s`` is for each step."""
+    """Try a key that ``uri``, which parses, names; raises nothing but what is no ``L1Error``.
+
+    ``deadline_s`` is for each step. ``model`` is the link's: hyok demands more of some keys.
+    """
     steps = _Steps(now)
     try:
-        return await _try(unsealer, uri, steps, random(SIZE), deadline_s)
+        checked = await _try(unsealer, uri, steps, random(SIZE), deadline_s)
     except L1Error as error:
         return Checked(error.state, tuple(steps.done), error=error)
+    try:
+        facts: Facts = await steps.run("attributes", unsealer.inspect(uri, deadline_s=deadline_s))
+    except L1Error as error:
+        # Who may use a key need not be allowed to look at it: that refuses nothing.
+        lacks: tuple[str, ...] = (f"the key's attributes cannot be read: {error}",)
+    else:
+        lacks = lacking(parse(uri), facts, model)
+    return replace(checked, steps=tuple(steps.done), lacks=lacks)
 
 
 async def _try(

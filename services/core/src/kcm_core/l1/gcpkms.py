@@ -116,6 +116,26 @@ class GcpKmsProvider:
             raise _garbled()
         return Opened(made.plaintext, str(number), principal)
 
+    def facts(self) -> dict[str, str]:
+        """What Google says of the key, and of the version that wraps."""
+        uri = self._uri
+        asks, _ = _own()
+        call: dict[str, Any] = {"retry": None, "timeout": CALL_S, "metadata": asks}
+        with translated():
+            client = self._client()
+            key = client.get_crypto_key(request=kms_v1.GetCryptoKeyRequest(name=uri.key), **call)
+            version = key.primary
+            if uri.version:
+                name = f"{uri.key}/cryptoKeyVersions/{uri.version}"
+                pinned = kms_v1.GetCryptoKeyVersionRequest(name=name)
+                version = client.get_crypto_key_version(request=pinned, **call)
+        return {
+            "purpose": key.purpose.name,
+            "state": version.state.name,
+            "imported": str(bool(version.import_job)).lower(),
+            "protectionLevel": version.protection_level.name,
+        }
+
     def _client(self) -> kms_v1.KeyManagementServiceClient:
         """A client on a connection of its own, with no credentials of its own."""
         roots = None if self._uri.ca is None else Path(self._uri.ca).read_bytes()

@@ -10,6 +10,9 @@ from kcm_core.l1.state import L1Error, L1State
 ROLE: Final = "roles/cloudkms.cryptoKeyEncrypterDecrypter"
 """Google's own role: it encrypts and decrypts with a key, and may do nothing else."""
 
+VIEWER: Final = "roles/cloudkms.viewer"
+"""Google's own role: it reads what a key is, and may use nothing."""
+
 _FIXES: Final = {
     L1State.DISABLED: "gcloud kms keys versions enable {version}",
     L1State.PENDING_DELETION: "gcloud kms keys versions restore {version}",
@@ -26,13 +29,14 @@ _BY_CLASS: Final = {
 
 
 def policy(uri: GcpKmsUri) -> str:
-    """The command that grants exactly what is needed on exactly this key."""
+    """The commands that grant exactly what is needed on exactly this key."""
     ring, key = _parts(uri)
-    return (
+    return "".join(
         f"gcloud kms keys add-iam-policy-binding {key} \\\n"
         f"  {ring} \\\n"
-        f"  --role {ROLE} \\\n"
+        f"  --role {role} \\\n"
         "  --member serviceAccount:CORE@YOUR-PROJECT.iam.gserviceaccount.com\n"
+        for role in (ROLE, VIEWER)
     )
 
 

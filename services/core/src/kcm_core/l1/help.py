@@ -25,6 +25,13 @@ def policy(uri: L1Uri) -> str:
             return f"chmod 700 {uri.directory} && chmod 600 {uri.directory}/key\n"
 
 
+def fix_lack(lacks: tuple[str, ...]) -> str:
+    """One line for a key that works and is not what it has to be."""
+    if any("cannot be read" in one for one in lacks):
+        return "let the Core read the key's attributes: `kcm l1 policy URI` prints what to grant"
+    return "make another key, as `kcm l1 policy URI` and the provider's page in docs/l1 say"
+
+
 def fix(uri: L1Uri, error: L1Error) -> str:
     """One line that says what to do next."""
     match error.cls:

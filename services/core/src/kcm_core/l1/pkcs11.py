@@ -6,7 +6,8 @@ and modules corrupt their heap when two threads then use them; a login belongs t
 Every operation looks the key up anew, so a key that is gone is seen to be gone. ``pkcs11_wrapping``
 finds the mechanism, ``pkcs11_errors`` says what counts as a refusal. A PIN is tried once; if the
 token says that one try is left, that one is left to a human. The token needs to allow the user:
-find the key, C_Encrypt and C_Decrypt with it, and nothing else.
+find the key, read its
+attributes, C_Encrypt and C_Decrypt with it, and nothing else.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import pkcs11
 from pkcs11 import Attribute, MechanismFlag, ObjectClass, TokenFlag
 
 from kcm_core.l1.pkcs11_errors import disabled, translated
+from kcm_core.l1.pkcs11_facts import facts_of
 from kcm_core.l1.pkcs11_uri import KeyClass, Pkcs11Uri
 from kcm_core.l1.pkcs11_wrapping import (
     PAIR,
@@ -76,6 +78,11 @@ class Pkcs11Provider:
             plaintext = unwrap(usable, wrapping, blob, context)
             return Opened(plaintext, key.version, key.principal)
 
+    def facts(self) -> dict[str, str]:
+        """The attributes of the key, and of its public half if it is a pair."""
+        with translated(), _opened(self._uri) as key:
+            return facts_of(key.object, key.encrypting())
+
 
 @dataclass(frozen=True, slots=True)
 class _Key:
@@ -98,14 +105,20 @@ class _Key:
     def for_wrapping(self) -> tuple[WrappingKey, tuple[Wrapping, ...]]:
         """Return the key that encrypts and the mechanisms worth trying with it."""
         if self.object[Attribute.CLASS] == ObjectClass.SECRET_KEY:
-            offered = tuple(each for each in SECRET if self._offers(each))
-            return self.allowed(self.object, Attribute.ENCRYPT), offered
+            candidates = tuple(each for each in SECRET if self._offers(each))
+        else:
+            candidates = PAIR
+        return self.allowed(self.encrypting(), Attribute.ENCRYPT), candidates
+
+    def encrypting(self) -> Any:
+        """The key itself, or the public half of a pair."""
+        if self.object[Attribute.CLASS] == ObjectClass.SECRET_KEY:
+            return self.object
         try:
-            public = _find(self.session, self.uri, ObjectClass.PUBLIC_KEY)
+            return _find(self.session, self.uri, ObjectClass.PUBLIC_KEY)
         except pkcs11.NoSuchKey:
             # The key that counts is there, so this is no deletion.
             raise L1Error(L1State.UNREACHABLE, "the pair's public key is not there") from None
-        return self.allowed(public, Attribute.ENCRYPT), PAIR
 
     @staticmethod
     def allowed(key: Any, use: Attribute) -> WrappingKey:

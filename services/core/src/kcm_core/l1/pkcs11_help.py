@@ -4,27 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
+from kcm_core.l1 import demands
 from kcm_core.l1.pkcs11_uri import KeyClass, Pkcs11Uri
 from kcm_core.l1.state import L1Error, L1State
-
-_SYMMETRIC: Final = """\
-  CKA_CLASS            CKO_SECRET_KEY (AES, 256 bits)
-  CKA_TOKEN            true
-  CKA_PRIVATE          true
-  CKA_SENSITIVE        true
-  CKA_EXTRACTABLE      false
-  CKA_ENCRYPT          true     for wrapping: when a tenant or a version is made
-  CKA_DECRYPT          true     false is the kill switch
-"""
-
-_PAIR: Final = """\
-  CKA_CLASS            CKO_PRIVATE_KEY and CKO_PUBLIC_KEY (RSA, 3072 bits or more), of one CKA_ID
-  CKA_TOKEN            true
-  CKA_SENSITIVE        true     the private one
-  CKA_EXTRACTABLE      false    the private one
-  CKA_DECRYPT          true     the private one; false is the kill switch
-  CKA_ENCRYPT          true     the public one
-"""
 
 _NAME_A_FILE: Final = "name a file with the PIN by pin-source=file:/path, readable by this user"
 
@@ -50,12 +32,14 @@ _BY_WORD: Final = {
 
 def policy(uri: Pkcs11Uri) -> str:
     """The attributes that the key has to have, and what the user has to be allowed."""
-    attributes = _PAIR if uri.type is KeyClass.PRIVATE else _SYMMETRIC
+    pair = uri.type is KeyClass.PRIVATE
+    attributes = demands.PKCS11_PAIR if pair else demands.PKCS11_SECRET
     return (
         "The key:\n"
-        + attributes
-        + "The user behind the PIN (CKU_USER): C_FindObjects, C_Encrypt and C_Decrypt with this\n"
-        "key, and nothing else. The PIN stands in the pin-source file, of mode 0400.\n"
+        + demands.as_text(attributes)
+        + "The user behind the PIN (CKU_USER): C_FindObjects, C_GetAttributeValue, C_Encrypt and\n"
+        "C_Decrypt with this key, and nothing else.\n"
+        "The PIN stands in the pin-source file, of mode 0400.\n"
     )
 
 

@@ -5,6 +5,7 @@ What is wrapped is never an L2 but a nested blob that is already sealed to the r
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -39,7 +40,7 @@ class L1Provider(Protocol):
 
     ``context`` is bound by the provider's own feature where the mechanism has one (GCM's AAD, an
     encryption context); the nested blob binds it everywhere else. ``mechanism`` is the word that
-    ``wrap`` returned. Both methods raise `L1Error`, each foreign exception mapped to exactly one
+    ``wrap`` returned. All methods raise `L1Error`, each foreign exception mapped to exactly one
     state; one that is not known may pass through, and counts as ``unreachable``. Neither retries
     or outlives its caller's deadline by a loop of its own.
     """
@@ -50,6 +51,10 @@ class L1Provider(Protocol):
 
     def unwrap(self, blob: bytes, context: bytes, mechanism: str) -> Opened:
         """Open what ``wrap`` returned; ``invalid`` if it is not that, or of another context."""
+        ...
+
+    def facts(self) -> Mapping[str, str]:
+        """Say what is known of the key, in the provider's own words (``demands``)."""
         ...
 
 

@@ -87,6 +87,10 @@ class SoftkeyProvider:
             ) from None
         return Opened(plaintext, _version(key), _principal())
 
+    def facts(self) -> dict[str, str]:
+        """A file has one property: how long its key is."""
+        return {"bits": str(len(self._open()) * 8)}
+
     def _open(self) -> bytearray:
         state = self._state()
         if state is not L1State.ENABLED:

@@ -18,6 +18,7 @@ import signal
 from dataclasses import dataclass
 from typing import Final, NoReturn, assert_never
 
+from kcm_core.l1.demands import packed
 from kcm_core.l1.port import L1Provider
 from kcm_core.l1.providers import open_provider
 from kcm_core.l1.state import L1Error, L1State, safe_text
@@ -117,6 +118,8 @@ def _perform(request: Request, provider: L1Provider) -> Answer:
             if not hmac.compare_digest(_sha256(opened.plaintext), request.ask.digest):
                 raise L1Error(L1State.INVALID, "the canary opened to something else")
             return Answer(L1State.ENABLED, _told(opened.key_version, opened.principal))
+        case Operation.INSPECT:
+            return Answer(L1State.ENABLED, Told(), packed(provider.facts()))
         case Operation.PING:
             return Answer(L1State.ENABLED, Told())
         case _:

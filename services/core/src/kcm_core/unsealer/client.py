@@ -16,6 +16,7 @@ from typing import Final
 
 from pydantic import ValidationError
 
+from kcm_core.l1.demands import Facts, unpacked
 from kcm_core.l1.state import L1Error, L1State
 from kcm_core.l1.uri import L1UriError, parse, scheme
 from kcm_core.unsealer.forkserver import ForkServer
@@ -130,6 +131,12 @@ class Unsealer:
         if frame.payload:
             raise L1Error(L1State.INVALID, "a verdict with a payload")
         return Probe(frame.state, frame.told.key_version, frame.told.principal)
+
+    async def inspect(self, uri: str, *, deadline_s: float) -> Facts:
+        """Implement `UnsealerPort.inspect`."""
+        ask = _ask(uri, b"", deadline_s)
+        frame = await self._call(Operation.INSPECT, ask, memoryview(b""), None)
+        return unpacked(frame.payload)
 
     async def _call(
         self, operation: Operation, ask: Ask, payload: memoryview, out: memoryview | None

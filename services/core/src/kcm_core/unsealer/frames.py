@@ -57,6 +57,7 @@ class Operation(IntEnum):
     WRAP = 1
     UNWRAP = 2
     PROBE = 3
+    INSPECT = 4
 
 
 _STATES: Final = tuple(L1State)
@@ -151,6 +152,7 @@ def _check(operation: Operation, ask: Ask, size: int) -> None:
         Operation.WRAP: 0 < size <= PLAINTEXT_MAX and not ask.mechanism,
         Operation.UNWRAP: 0 < size <= BLOB_MAX and bool(ask.mechanism),
         Operation.PROBE: 0 < size <= BLOB_MAX and bool(ask.mechanism),
+        Operation.INSPECT: size == 0 and not ask.mechanism,
     }
     wanted = DIGEST_SIZE if operation is Operation.PROBE else 0
     if not sized[operation] or len(ask.digest) != wanted:

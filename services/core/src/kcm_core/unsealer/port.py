@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from kcm_core.l1.demands import Facts
 from kcm_core.l1.state import L1State
 
 
@@ -38,7 +39,7 @@ class Probe:
 class UnsealerPort(Protocol):
     """Asks a customer's key, in another process, within a deadline.
 
-    All three raise `kcm_core.l1.state.L1Error` and nothing else (but cancellation): the state says
+    All raise `kcm_core.l1.state.L1Error` and nothing else (but cancellation): the state says
     whether somebody refused. Calls of one L1 take turns, for which a call may have to wait a minute
     (``turns``). ``deadline_s`` counts seconds from its turn on, waiting for a free child included;
     when it has passed, the answer is ``unreachable``. ``context`` is at most 4 KiB.
@@ -79,4 +80,12 @@ class UnsealerPort(Protocol):
         deadline_s: float,
     ) -> Probe:
         """Open a canary where nobody sees it, and compare its SHA-256 with ``digest``."""
+        ...
+
+    async def inspect(self, uri: str, *, deadline_s: float) -> Facts:
+        """Say what the provider says of the key, in text that is safe to show.
+
+        Uses the key for nothing. Who may use it need not be allowed to look: a refusal of this is
+        no refusal of the key.
+        """
         ...
