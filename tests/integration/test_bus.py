@@ -362,6 +362,7 @@ SUBJECT = {
     subjects.AUDIT_STREAM: subjects.audit(REGION, "core-x"),
     "KV_kcm-keys": subjects.bucket_subject(subjects.KEYS_BUCKET, "root", "acme"),
     "KV_kcm-registry": subjects.bucket_subject(subjects.REGISTRY_BUCKET, "tenant", "acme"),
+    "KV_kcm-results": subjects.bucket_subject(subjects.RESULTS_BUCKET, "result", "aa" * 16),
 }
 
 

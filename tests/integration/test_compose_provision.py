@@ -20,6 +20,7 @@ STREAMS = {
     subjects.AUDIT_STREAM,
     subjects.bucket_stream(subjects.KEYS_BUCKET),
     subjects.bucket_stream(subjects.REGISTRY_BUCKET),
+    subjects.bucket_stream(subjects.RESULTS_BUCKET),
 }
 
 

@@ -22,6 +22,8 @@ from kcm_control.revocation import Revocations
 from kcm_control.timing import Timing
 from kcm_core.kills import Kills
 from kcm_core.regions import PAGE_BYTES, Regions, page_of
+from kcm_core.result_store import ResultBucket
+from kcm_core.results import Results
 from kcm_schemas import subjects
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import KcmError
@@ -334,6 +336,17 @@ def regions(rig):
         randomness=SystemRandomness(),
         chance=lambda: 0.5,
         emit=rig.emit,
+        result_of=results(rig).offer,
+    )
+
+
+def results(rig):
+    return Results(
+        membership=rig.me,
+        store=ResultBucket(Bus()),
+        control_bus=rig.control,
+        switch=rig.switch,
+        clock=rig.clock,
     )
 
 
@@ -348,6 +361,7 @@ def kills(rig):
         timing=Timing(),
         clock=rig.clock,
         emit=rig.emit,
+        results=results(rig),
     )
 
 

@@ -12,6 +12,7 @@ from kcm_core.kills import Kills
 from kcm_core.opening import Opener
 from kcm_core.regions import Regions
 from kcm_core.registry_keeper import RegistryKeeper
+from kcm_core.results import Results
 from kcm_core.sentinel import KeyWatch
 from kcm_schemas import subjects
 from kcm_schemas.admin import HoldStatus
@@ -73,6 +74,13 @@ class SimCore(Instance):
             emit=self.emit,
             deadline_s=timing.probe_deadline_s,
         )
+        self.results: Final = Results(
+            membership=self.me,
+            store=world.results[region],
+            control_bus=self.control_bus,
+            switch=self.switch,
+            clock=self.clock,
+        )
         self.regions: Final = Regions(
             **common,
             control_bus=self.control_bus,
@@ -82,6 +90,7 @@ class SimCore(Instance):
             randomness=self.randomness,
             chance=chance,
             emit=self.emit,
+            result_of=self.results.offer,
         )
         self.switch.listen(self.regions.on_fence, self.watch.on_proof)
         self.kills: Final = Kills(
@@ -92,6 +101,7 @@ class SimCore(Instance):
             regions=self.regions,
             timing=timing,
             emit=self.emit,
+            results=self.results,
         )
         self.compaction: Final = Compaction(
             membership=self.me,

@@ -28,6 +28,7 @@ from tests.simulation.network import Network
 from tests.simulation.oracle import Oracle
 from tests.simulation.plan import LINKS, OPERATORS, OTHER, Plan
 from tests.simulation.registry import Bucket, FloorsDisk
+from tests.simulation.results import SimResults
 from tests.simulation.rostering import Rostering
 from tests.simulation.stream import ControlStream
 from tests.simulation.trust import SimVerifier, roster
@@ -86,6 +87,8 @@ class World:
             for region in (plan.regions if plan.registry else ())
         }
         """Every region's registry, where it can change; else everybody has it from the start."""
+        self.results: Final = {region: SimResults() for region in plan.regions}
+        """What every region keeps of finished kills."""
         self.set_back: Final[set[str]] = set()
         """Tenants whose record was set back in the bucket and in the second store."""
         self.floors: Final[dict[str, FloorsDisk]] = {}

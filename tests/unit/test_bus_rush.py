@@ -20,6 +20,8 @@ from kcm_control.revocation import Revocations
 from kcm_control.timing import Timing
 from kcm_core.kills import Kills
 from kcm_core.receipts import UNREAD_MAX
+from kcm_core.result_store import ResultBucket
+from kcm_core.results import Results
 from kcm_schemas import subjects
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import Code, KcmError
@@ -29,7 +31,7 @@ from kcm_schemas.roster import Role
 from kcm_schemas.signed import Kind
 from kcm_trust.verify import Untrusted, Verifier
 
-from tests.fakes.bus import Clock, Message
+from tests.fakes.bus import Bus, Clock, Message
 from tests.unit.trust_rig import VERIFIER, hold, lift, roster
 from tests.vectors.families.messages import identity
 
@@ -315,6 +317,13 @@ async def kills(switch, registry, verifier):
         timing=Timing(),
         clock=Clock(),
         emit=lambda kind, **fields: None,
+        results=Results(
+            membership=member(verifier),
+            store=ResultBucket(Bus()),
+            control_bus=switch.bus,
+            switch=switch.made,
+            clock=Clock(),
+        ),
     )
     await made.start()
     return made

@@ -10,7 +10,7 @@ import click
 import pytest
 from kcm.cli.exits import HELP, Exit
 from kcm.cli.main import cli, run
-from kcm.cli.problems import HINTS, clean
+from kcm.cli.problems import HINTS, clean, explain
 from kcm_schemas.admin import TenantPage
 from kcm_schemas.codes import Code, KcmError
 
@@ -213,3 +213,18 @@ def test_a_group_alone_shows_its_help_as_it_is(
     assert run(path) == Exit.USAGE
     out, err = capsys.readouterr()
     assert (out, err) == ("", wanted)
+
+
+def test_a_refusal_speaks_of_records_only_where_one_was_given(
+    system: FakeSystem, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: object) -> TenantPage:
+        raise KcmError(Code.FORBIDDEN, "no role")
+
+    system.everywhere("tenant", "list", refuse)
+    arguments = ["tenant", "list", "--context", str(system.context_file), "-o", "json"]
+    assert run(arguments, system.open, system.clock.around()) == Exit.REFUSED
+    hint = json.loads(capsys.readouterr().err)["hint"]
+    assert "kcm roster show" in hint
+    assert "inspect" not in hint
+    assert "kcm inspect FILE" in explain(KcmError(Code.FORBIDDEN), "decrypt").hint

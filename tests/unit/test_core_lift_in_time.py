@@ -7,9 +7,11 @@ from kcm_control.registry import Registry
 from kcm_control.revocation import Revocations
 from kcm_control.timing import Timing
 from kcm_core.kills import Kills
+from kcm_core.result_store import ResultBucket
+from kcm_core.results import Results
 from kcm_schemas.signed import Kind
 
-from tests.fakes.bus import Clock
+from tests.fakes.bus import Bus, Clock
 from tests.unit import trust_rig
 from tests.unit.core_rig import VERIFIER, membership, signed
 
@@ -42,6 +44,9 @@ class Switch:
     def durable_at(self, hold_id):
         return 7
 
+    async def looked_up(self, hold_id):
+        return 7
+
 
 class CutOff:
     """This region, and another one that is cut off: asking it takes its time, and says nothing."""
@@ -54,6 +59,13 @@ class CutOff:
 
     async def facts(self, region, hold_id, within_s=SILENT_S):
         self._clock.now += min(SILENT_S, within_s)
+
+
+def results_of(switch, clock):
+    return Results(
+        membership=membership("core-eu"), store=ResultBucket(Bus()), control_bus=None,
+        switch=switch, clock=clock,
+    )  # fmt: skip
 
 
 def lift_of(hold):
@@ -70,7 +82,7 @@ async def test_a_lift_is_answered_before_its_deadline_while_a_region_is_cut_off(
     kills = Kills(
         membership=membership("core-eu"), control_bus=None, registry=Registry(),
         revocations=revocations, switch=switch, regions=CutOff(clock), timing=Timing(), clock=clock,
-        emit=lambda kind, **fields: None,
+        emit=lambda kind, **fields: None, results=results_of(switch, clock),
     )  # fmt: skip
     deadline_ms = clock.unix_ms() + TIME_MS
     status = await kills.place(lift_of(trust_rig.hold()), deadline_ms)
@@ -84,10 +96,12 @@ async def test_a_lift_is_answered_before_its_deadline_while_a_region_is_cut_off(
 async def test_a_hold_is_told_within_whatever_time_there_is(time_ms):
     clock = Clock(1_000_000.0)
     revocations = Revocations(Registry(), "eu")
+    switch = Switch(revocations)
     kills = Kills(
         membership=membership("core-eu"), control_bus=None, registry=Registry(),
-        revocations=revocations, switch=Switch(revocations), regions=CutOff(clock),
+        revocations=revocations, switch=switch, regions=CutOff(clock),
         timing=Timing(), clock=clock, emit=lambda kind, **fields: None,
+        results=results_of(switch, clock),
     )  # fmt: skip
     one = trust_rig.hold()
     deadline_ms = clock.unix_ms() + time_ms

@@ -156,3 +156,21 @@ def test_a_purge_wipes_one_tenant_and_no_other(vault):
     vault.purge("acme")
     assert vault.open_tenants == ["bcme"]
     assert not other.purged
+
+
+def test_a_closed_vault_has_wiped_its_seal_key_and_opens_nothing(vault, secret):
+    ring, _ = opened(vault)
+    inner = vault.make_root("acme", 1)
+    vault.close()
+    vault.close()
+    assert vault.open_tenants == []
+    with pytest.raises(Purged), ring.use():
+        pass
+    for ask in (
+        lambda: vault.make_root("acme", 2),
+        lambda: open_root(vault, inner),
+        lambda: vault.check_root("acme", 1, memoryview(inner)),
+    ):
+        with pytest.raises(Purged):
+            ask()
+    assert vault.open_tenants == []

@@ -180,3 +180,13 @@ def test_hpke_keys() -> None:
         HpkePrivate(memoryview(bytes(95)))
     with pytest.raises(TypeError):
         pickle.dumps(private)
+
+
+def test_a_private_key_that_is_closed_opens_nothing() -> None:
+    private = private_key()
+    public = HpkePublic.from_bytes(private.public_bytes)
+    _, ciphertext, _ = open_session_as_caller(INFO, public, sign)
+    private.close()
+    private.close()
+    with pytest.raises(Purged):
+        open_session_as_callee(INFO, private, ciphertext)

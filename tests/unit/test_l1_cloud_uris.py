@@ -1,5 +1,8 @@
 """References to keys in clouds: understood as they are meant, or refused without repeating them."""
 
+import json
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -122,6 +125,16 @@ def test_different_contexts_are_different_pairs(one, other):
     assert (as_pairs(one) == as_pairs(other)) == (one == other)
     assert all(isinstance(value, str) for value in as_pairs(one).values())
     assert OTHER in as_pairs(b"\xff")
+
+
+def test_what_aws_allows_is_a_list_to_be_added_as_the_page_says():
+    page = (Path(__file__).parents[2] / "docs/l1/awskms.md").read_text()
+    assert "jq '.Statement += input' - statements.json" in page, "adds a list to a list"
+    use, look = json.loads(aws_policy(AwsKmsUri(ARN, "eu-central-1", role=ROLE)))
+    assert use["Action"] == ["kms:Encrypt", "kms:Decrypt"]
+    assert look["Action"] == "kms:DescribeKey"
+    assert "Condition" not in look, "DescribeKey has no encryption context"
+    assert use["Principal"] == look["Principal"] == {"AWS": ROLE}
 
 
 def test_the_policy_of_aws_grants_what_is_used_and_no_more():

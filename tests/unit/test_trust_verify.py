@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import pytest
-from kcm_schemas.admin import AdminReply, AdminRequest
+from kcm_schemas.admin import AdminReply, AdminRequest, RegionStatus
 from kcm_schemas.auditing import AuditHead, StreamHead, Trim
 from kcm_schemas.codec import Message, encode
 from kcm_schemas.codes import Code
 from kcm_schemas.control import Cause, Fence, Hold, Lift, Lifts, Proof, PullRequest
+from kcm_schemas.kill_result import Result
 from kcm_schemas.l1 import L1State
 from kcm_schemas.registry import Link, RegistryAnswer, RegistryQuestion, Service, Tenant
 from kcm_schemas.roster import Grant, Instance, Role
@@ -75,6 +76,11 @@ PROOF = Proof(
     state=L1State.ENABLED, position=1, nonce=ID,
 )  # fmt: skip
 V = VERIFIER
+RESULT: Final = Result(
+    hold_id=b"i" * 16, region="eu", instance="core-eu", heard_ms=1, concluded_ms=2, roster=3,
+    regions=[RegionStatus(region="eu", durable_at=1, how="durable", left_ms=0)],
+    boots=[], receipts=[], left_out=0,
+)  # fmt: skip
 ROWS: Final = [
     Row(
         "tenant",
@@ -120,6 +126,7 @@ ROWS: Final = [
     Row("operators' lifts", Kind.LIFTS, lifts("operator", "eu"), V.lifts, ()),
     Row("lifts of nowhere", Kind.LIFTS, lifts("l1", "mars"), V.lifts, ()),
     Row("receipt", Kind.RECEIPT, receipt("gw-eu", Role.GATEWAY, "eu"), V.receipt, ("gw-eu",)),
+    Row("result", Kind.RESULT, RESULT, V.result, (*CORES_EU, "core-us")),
     Row("another role", Kind.RECEIPT, receipt("gw-eu", Role.CORE, "eu"), V.receipt, ()),
     Row("another region", Kind.RECEIPT, receipt("gw-eu", Role.GATEWAY, "us"), V.receipt, ()),
     Row("lease", Kind.LEASE, lease("core-eu", Role.CORE, "eu"), V.lease, ("core-eu",)),

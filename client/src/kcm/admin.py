@@ -22,6 +22,7 @@ from kcm_schemas.admin import (
     AdoptOrder,
     BlastRadius,
     Empty,
+    HoldExport,
     HoldMatches,
     HoldPage,
     HoldPageQuery,
@@ -245,6 +246,11 @@ class Admin:
         """How far a hold has come in all regions, as a Core of ``region`` sees it."""
         query = HoldQuery(hold_id=hold_id)
         return await self.ask(region, "hold", "status", query, HoldStatus, deadline_s=deadline_s)
+
+    async def export_hold(self, region: str, hold_id: bytes) -> HoldExport:
+        """A hold and what became of it, as it was signed."""
+        query = HoldQuery(hold_id=hold_id)
+        return await self.ask(region, "hold", "export", query, HoldExport)
 
     async def preview(
         self, region: str, scope: Scope, target: str, *, deadline_s: float = ADMIN_S

@@ -15,7 +15,7 @@ from itertools import pairwise
 from typing import Final
 
 from kcm_schemas import limits
-from kcm_schemas.admin import HoldPage, HoldStatus, HoldView
+from kcm_schemas.admin import HoldExport, HoldPage, HoldStatus, HoldView
 from kcm_schemas.codes import Code
 from kcm_schemas.control import Scope
 from kcm_trust.verify import Untrusted
@@ -175,6 +175,17 @@ class Kills:
         if len(found) != 1:
             raise Malformed(f"the ids of several holds begin with {prefix}")
         return found[0]
+
+    async def export(self, hold_id: bytes) -> tuple[str, HoldExport]:
+        """A hold's signed evidence, and the region that gave it: the first one that knows it."""
+
+        async def ask(region: str) -> HoldExport:
+            return await self._admin.export_hold(region, hold_id)
+
+        region, found = await first(self._regions, ask)
+        if found.hold_id != hold_id:
+            raise UntrustedReply("a Core answered about another hold")
+        return region, found
 
     async def lift(
         self, hold_id: bytes, reason: str, until: float, on_failure: OnFailure = silent

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 from urllib.parse import urlsplit
@@ -87,5 +89,11 @@ async def _look(url: str) -> None:
             _, writer = await asyncio.open_connection(host, port)
             writer.close()
             await writer.wait_closed()
-    except (OSError, TimeoutError):
-        raise Unavailable(f"nothing answers at {url}") from None
+    except socket.gaierror:
+        raise Unavailable(f"the name {host} of the broker at {url} does not resolve") from None
+    except TimeoutError:
+        text = f"the broker at {url} does not answer within {CONNECT_S:.0f} s"
+        raise Unavailable(text) from None
+    except OSError as error:
+        why = f": {os.strerror(error.errno)}" if error.errno else ""
+        raise Unavailable(f"nothing answers at {url}{why}") from None

@@ -322,10 +322,32 @@ class RegionStatus(Message):
     left_ms: U32
 
 
+class Concluded(Message):
+    """The stored result of a finished kill: which Core concluded it first, and when by its clock.
+
+    ``heard_ms`` is when that Core had first noticed the kill: each boot's ``after_ms`` counts from
+    then. ``receipts`` is how many signed receipts the result has, and ``left_out`` how many more
+    there were for which it has no room.
+    """
+
+    region: Name
+    instance: Name
+    heard_ms: U64
+    concluded_ms: U64
+    roster: U32
+    receipts: U32
+    left_out: U32
+
+
 class HoldStatus(Message):
     """How far a hold has come; complete when every region and every boot is.
 
-    A hold that is lifted is complete when every region has the lift; no boot is named then.
+    Once that was said it is stored: ``regions`` and ``boots`` are then those of ``concluded``,
+    whoever answers. ``unstored`` says why the result of a finished kill is not stored, or cannot be
+    read; it is empty when it is.
+
+    A hold that is lifted is complete when every region has the lift; ``boots`` are then those of
+    the kill's result, none where there is none.
     """
 
     hold_id: Id
@@ -336,6 +358,32 @@ class HoldStatus(Message):
     complete: bool
     regions: list[RegionStatus]
     boots: list[BootStatus]
+    concluded: Concluded | None = None
+    unstored: Text = ""
+
+
+class ListedBy(Message):
+    """The list of what lasts of somebody, as the roster names it."""
+
+    name: Name
+    digests: Annotated[bytes, Field(max_length=limits.LISTED_MAX)]
+
+
+class HoldExport(Message):
+    """A hold and what became of it, as it was signed: what another one can check offline.
+
+    ``lift`` is the lift, or the page of lifts that ends the hold, and empty while it is in force.
+    ``result`` is the kill's signed result, empty where there is none. ``lists`` has what lasts of
+    those who signed the lift and left since, as far as there is room.
+    """
+
+    hold_id: Id
+    complete: bool
+    hold: Annotated[bytes, Field(max_length=limits.SIGNED_HOLD_MAX)]
+    lift: Annotated[bytes, Field(max_length=limits.LIFTS_MAX * limits.ID_SIZE + 4096)]
+    result: Annotated[bytes, Field(max_length=limits.RESULT_MAX)]
+    lists: Annotated[list[ListedBy], Field(max_length=8)]
+    unstored: Text
 
 
 class RosterView(Message):

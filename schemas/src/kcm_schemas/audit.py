@@ -87,6 +87,7 @@ class EventType(StrEnum):
     ADMIN_HOLD_SHOW = "admin.hold-show"
     ADMIN_HOLD_LIST = "admin.hold-list"
     ADMIN_HOLD_PREVIEW = "admin.hold-preview"
+    ADMIN_HOLD_EXPORT = "admin.hold-export"
     ADMIN_ROSTER_SHOW = "admin.roster-show"
     ADMIN_ROSTER_PUT = "admin.roster-put"
     ADMIN_ROSTER_LASTING = "admin.roster-lasting"

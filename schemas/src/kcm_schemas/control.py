@@ -233,6 +233,8 @@ class PullReply(Message):
     how long it had missed nothing of the stream before. ``reached`` is over what it knows of the
     tenants that the hold reaches, and ``settled`` says that no Core of the region knows others.
     ``roster`` is the highest version that the region's stream has: by it all of this is judged.
+    ``result`` is the signed result of that kill as the region stores it, empty where it has none or
+    where it does not fit.
     """
 
     region: Name
@@ -249,3 +251,4 @@ class PullReply(Message):
     lifted: bool
     holds: Annotated[list[bytes], Field(max_length=limits.HOLDS_MAX)]
     boots: Annotated[list[Boot], Field(max_length=4096)]
+    result: Annotated[bytes, Field(max_length=limits.RESULT_MAX)] = b""

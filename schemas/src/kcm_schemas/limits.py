@@ -77,6 +77,16 @@ REGISTRY_SHARDS: Final = 16
 """Parts of a registry that are compared, each by itself: whoever differs in one stops serving the
 tenants of that one."""
 
+RESULT_MAX: Final = 640 * 1024
+"""Bytes of a signed result of a kill, receipts included: some 1,200 boots. With what stands around
+it, an answer that carries it stays below the bound of a message."""
+
+RESULT_BOOTS_MAX: Final = 4096
+"""Boots, and receipts, that a result may list."""
+
+LISTED_MAX: Final = 128 * 1024
+"""Bytes of a list of what lasts that goes with an exported hold: 4,096 statements."""
+
 HOLDS_MAX: Final = 4096
 """Holds in one answer to a pull: further ones come with the next page."""
 

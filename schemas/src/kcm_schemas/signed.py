@@ -38,6 +38,7 @@ class Kind(StrEnum):
     LIFT = "lift"
     LIFTS = "lifts"
     RECEIPT = "receipt"
+    RESULT = "result"
     LEASE = "lease"
     FENCE = "fence"
     PROOF = "proof"
@@ -69,6 +70,7 @@ STATEMENT_MAX: Final[Mapping[Kind, int]] = MappingProxyType(
         Kind.LIFT: 2 * limits.SIGNED_HOLD_MAX,
         Kind.LIFTS: limits.LIFTS_MAX * limits.ID_SIZE + 4 * _KIB,
         Kind.RECEIPT: 16 * _KIB,
+        Kind.RESULT: limits.RESULT_MAX,
         Kind.LEASE: 4 * _KIB,
         Kind.FENCE: 4 * _KIB,
         Kind.PROOF: 32 * _KIB,

@@ -295,6 +295,9 @@ KEYS_BUCKET: Final = "kcm-keys"
 REGISTRY_BUCKET: Final = "kcm-registry"
 """Tenants, links and services as their operators signed them."""
 
+RESULTS_BUCKET: Final = "kcm-results"
+"""The results of finished kills, by the id of their hold."""
+
 
 def bucket_stream(bucket: str) -> str:
     """The stream behind a key-value bucket."""

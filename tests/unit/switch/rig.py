@@ -31,6 +31,8 @@ from kcm_core.kills import Kills
 from kcm_core.making import Maker
 from kcm_core.opening import Opener
 from kcm_core.regions import Regions
+from kcm_core.result_store import ResultBucket
+from kcm_core.results import Results
 from kcm_core.sentinel import KeyWatch
 from kcm_core.sessions import Sessions
 from kcm_core.vault import SealKey, Vault
@@ -349,6 +351,13 @@ class CoreBoot(Boot):
             boots=self.switch.record.boots,
             lease_ms=10_000,
         )
+        self.results = Results(
+            membership=self.me,
+            store=ResultBucket(bus),
+            control_bus=self.bus,
+            switch=self.switch,
+            clock=self.clock,
+        )
         self.regions = Regions(
             **common,
             control_bus=self.bus,
@@ -358,6 +367,7 @@ class CoreBoot(Boot):
             randomness=self.randomness,
             chance=chance,
             emit=self.emit,
+            result_of=self.results.offer,
         )
         self.kills = Kills(
             **common,
@@ -367,6 +377,7 @@ class CoreBoot(Boot):
             regions=self.regions,
             timing=system.timing,
             emit=self.emit,
+            results=self.results,
         )
         self.switch.listen(self.regions.on_fence, self.watch.on_proof)
 
@@ -387,6 +398,7 @@ class CoreBoot(Boot):
         self.watch.close()
         for name in self.vault.open_tenants:
             self.purge(name)
+        self.kills.close()
         await self.regions.close()
         await self.switch.close()
 

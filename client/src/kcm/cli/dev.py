@@ -153,7 +153,9 @@ def provision(settings: Settings, config: Path) -> None:
 
 @dev.command()
 @directory_option
-@click.option("--wipe", is_flag=True, help="Remove the directory too: all keys in it are lost.")
+@click.option(
+    "--wipe", is_flag=True, help="Remove what the system made, too: all its keys are lost."
+)
 @common
 def down(settings: Settings, directory: Path | None, *, wipe: bool) -> None:
     """End every process of the system."""
@@ -193,9 +195,12 @@ def key(
 
     Example: kcm l1 link acme-root "$(kcm dev key acme-root --uri)"
     """
+    from kcm.dev import mark
     from kcm.dev.rootkeys import RootKeys
 
-    uri = RootKeys(_chosen(settings, directory)).create(name, kind)
+    place = _chosen(settings, directory)
+    mark.claim(place)
+    uri = RootKeys(place).create(name, kind)
     if bare and not settings.json_wanted:
         click.echo(uri)
         return

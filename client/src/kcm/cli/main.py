@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from kcm.cli import evidence as _evidence  # noqa: F401 - commands of the group ``hold``
 from kcm.cli import sign as _sign  # noqa: F401 - a command of the group ``roster``
 from kcm.cli.audit import audit
 from kcm.cli.demo import demo
@@ -87,7 +88,7 @@ def run(
     except Exception as error:  # the last line: every fault is explained
         if os.environ.get("KCM_DEBUG") == "1" and not isinstance(error, click.ClickException):
             raise
-        report = explain(error)
+        report = explain(error, world.command)
         show(report, as_json=_wants_json(arguments) if world.json is None else world.json)
         return report.exit_code
     return int(code or 0)

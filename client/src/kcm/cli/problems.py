@@ -30,7 +30,7 @@ HINTS: Final = {
     "tenant_killed": "`kcm hold list` shows why; `kcm lift --tenant TENANT` ends the holds on it",
     "tenant_sealed": "the root key does not answer; it opens again by itself when it does",
     "tampered": "are --context-bytes and --bind as at encryption? else the data was changed",
-    "forbidden": "`kcm roster show` says who has which role; `kcm inspect FILE`, whose a record is",
+    "forbidden": "`kcm roster show` says who has which role",
     "conflict": "choose another name, or a higher --revision; `kcm tenant show` has a tenant's",
     "too_large": "send less at once",
     "busy": "try again",
@@ -40,6 +40,11 @@ HINTS: Final = {
     "internal": "the services' logs say more",
 }
 """What to do next, by code."""
+
+HINTS_OF: Final = {
+    ("decrypt", "forbidden"): "`kcm inspect FILE` says whose a record is",
+}
+"""The same where a command has a better one: what it works on is known."""
 
 
 NO_MEMORY: Final = "no memory of its region's registry"
@@ -84,8 +89,8 @@ def together(reports: Mapping[str, Report]) -> list[Report]:
     ]
 
 
-def explain(error: BaseException) -> Report:
-    """Any exception as a report."""
+def explain(error: BaseException, command: str = "") -> Report:
+    """Any exception as a report; ``command`` is the name of the one that it ended."""
     match error:
         case Problem():
             return error.report
@@ -98,16 +103,18 @@ def explain(error: BaseException) -> Report:
             name = f"{error.filename}: " if isinstance(error.filename, str) else ""
             return Report(Exit.FAULT, "io", f"{name}{error.strerror or 'cannot be used'}", "")
         case _:
-            return _explain_ours(error)
+            return _explain_ours(error, command)
 
 
-def _explain_ours(error: BaseException) -> Report:  # noqa: PLR0911 - a table of errors
+def _explain_ours(  # noqa: C901, PLR0911 - a table of errors
+    error: BaseException, command: str
+) -> Report:
     from kcm_bus.config import ConfigError
     from kcm_schemas.codes import Code, KcmError
     from pydantic import ValidationError
 
     from kcm.context import ContextError
-    from kcm.dev.errors import DevError
+    from kcm.dev.errors import DevError, ForeignDirectoryError, NoSystemError
     from kcm.errors import UntrustedReply
     from kcm.framing import BrokenFileError
 
@@ -125,12 +132,18 @@ def _explain_ours(error: BaseException) -> Report:  # noqa: PLR0911 - a table of
             return Report(Exit.CHECK_FAILED, "untrusted", error.detail, hint)
         case KcmError():
             exit_code = Exit.UNAVAILABLE if error.retryable else Exit.REFUSED
-            hint = HINTS.get(error.code.value, "")
+            code = error.code.value
+            hint = HINTS_OF.get((command, code)) or HINTS.get(code, "")
             if error.code is Code.UNAVAILABLE and NO_MEMORY in error.detail:
                 hint = "`kcm registry show` says which Core has memory"
             return Report(exit_code, error.code.value, error.detail, hint)
         case BrokenFileError():
             return Report(Exit.CHECK_FAILED, "broken_file", str(error), "use no output of it")
+        case NoSystemError():
+            return Report(Exit.UNAVAILABLE, "no_system", str(error), "`kcm dev up` starts one")
+        case ForeignDirectoryError():
+            hint = "name a new or empty directory, or that of a system, with --dir"
+            return Report(Exit.USAGE, "foreign_directory", str(error), hint)
         case DevError():
             return Report(Exit.FAULT, "dev", str(error), "`kcm dev status` shows what runs")
         case _:

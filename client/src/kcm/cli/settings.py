@@ -36,6 +36,8 @@ class World:
     """Whether the command that runs shows JSON; unknown before its options are read."""
     left: Report | None = None
     """What the command leaves behind when it is interrupted; none: nothing that has to be said."""
+    command: str = ""
+    """The name of the command that runs; unknown until then, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +129,9 @@ def _common(
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> int:
         fmt, context_file = kwargs.pop("fmt"), kwargs.pop("context_file")
         verbose = kwargs.pop("verbose")
-        world = click.get_current_context().ensure_object(World)
+        around = click.get_current_context()
+        world = around.ensure_object(World)
+        world.command = around.info_name or ""
         terminal = (sys.stdout if to_stdout else sys.stderr).isatty()
         as_json = world.json = fmt == "json" if fmt else not terminal
         file = context_file if isinstance(context_file, str) else None

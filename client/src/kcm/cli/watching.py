@@ -124,6 +124,22 @@ def present(
             COLUMNS, rows(status),
         )  # fmt: skip
         emit(settings, {**value, **dict(vars(status))}, columns, lines)
+    if not settings.json:
+        _tell_result(settings, status)
+
+
+def _tell_result(settings: Settings, status: HoldStatus) -> None:
+    """Who concluded a finished kill, and why its result is not stored; JSON has both as fields."""
+    one = status.concluded
+    if one is not None:
+        left_out = f", {one.left_out} more had no room" if one.left_out else ""
+        note(
+            settings,
+            f"the kill was concluded by {one.instance} at {moment(one.concluded_ms)} UTC, with "
+            f"{one.receipts} signed receipts{left_out}",
+        )
+    if status.unstored:
+        note(settings, f"the result of the kill is not stored: {status.unstored}")
 
 
 def about(view: HoldView) -> dict[str, object]:

@@ -26,6 +26,7 @@ from kcm.demo.clouds import CLOUDS, Cloud, standing
 from kcm.demo.traffic import Stream
 from kcm.dev import system
 from kcm.dev.configs import config_file
+from kcm.dev.errors import NoSystemError
 from kcm.dev.rootkeys import RootKeys
 from kcm.kills import Kills
 
@@ -70,8 +71,9 @@ def run(options: Options) -> dict[str, Any]:
     """
     rows = records.from_file(options.input) if options.input else records.made_up()
     with _directory() as directory, _interruptible(), _cloud(options, directory) as cloud:
+        root = directory / "system"  # a system takes no directory that has something in it
         setup = system.Options(
-            directory,
+            root,
             applications=1,
             die_with_parent=True,
             unsealer=cloud.environment if cloud else {},
@@ -83,9 +85,10 @@ def run(options: Options) -> dict[str, Any]:
         finally:
             # A second Ctrl-C must not leave anything behind.
             before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-            system.down(directory)
+            with contextlib.suppress(NoSystemError):
+                system.down(root)
             signal.signal(signal.SIGINT, before)
-        result["audit"] = _audit(directory, config_file(directory, setup.members[-1]))
+        result["audit"] = _audit(root, config_file(root, setup.members[-1]))
     result["ok"] = _as_it_should_be(result)
     return result
 

@@ -13,3 +13,11 @@ class ProcessDiedError(DevError):
 
 class NotReadyError(DevError):
     """A process runs, but was not ready in time."""
+
+
+class NoSystemError(DevError):
+    """There is no development system where one was looked for."""
+
+
+class ForeignDirectoryError(DevError):
+    """The directory is somebody else's: a development system neither takes nor removes it."""

@@ -45,7 +45,7 @@ from kcm.dev.containers import (
     STATE_DIR,
 )
 from kcm.dev.errors import DevError
-from kcm.dev.files import write_private
+from kcm.dev.files import sync, write_private
 from kcm.dev.identities import Member, Trust, make_trust
 from kcm.dev.topology import Topology, password_path
 
@@ -208,7 +208,7 @@ def copy_private(source: Path, target: Path) -> None:
             raise
         finally:
             os.close(writing)
-    _sync(target.parent)
+    sync(target.parent)
 
 
 def _make_private(directory: Path) -> None:
@@ -216,11 +216,3 @@ def _make_private(directory: Path) -> None:
     if not directory.is_dir():
         _make_private(directory.parent)
         directory.mkdir(mode=0o700, exist_ok=True)
-
-
-def _sync(directory: Path) -> None:
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

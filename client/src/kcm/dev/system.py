@@ -10,9 +10,7 @@ Everything lies in one directory and listens on the loopback only.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -24,7 +22,7 @@ from kcm_control.timing import Timing
 from kcm_schemas.roster import Role, Roster
 
 from kcm.context import default_path
-from kcm.dev import leaving, processes, state, topology
+from kcm.dev import leaving, mark, processes, state, topology
 from kcm.dev.brokers import Account, login_name
 from kcm.dev.brokers import Role as Login
 from kcm.dev.clusters import Detour, direct
@@ -130,7 +128,7 @@ def up(options: Options, tell: Tell = lambda _: None) -> SystemState:
     is left behind.
     """
     root = options.directory
-    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    mark.claim(root)
     with state.exclusive(root, LOCK_WAIT_S):
         running = state.load(root)
         if running is not None and any(status.running for status in running.status()):
@@ -180,6 +178,7 @@ def _has_left(roster: Roster | None, instance: str, tell: Tell) -> bool:
 
 def init(options: Options) -> tuple[Topology, bytes]:
     """Make identities, secrets, roster and configurations, and start nothing."""
+    mark.claim(options.directory)
     public = make_trust(
         options.directory, options.everybody, list(options.regions), time.time_ns() // 1_000_000
     )
@@ -192,7 +191,11 @@ def init(options: Options) -> tuple[Topology, bytes]:
 
 
 def down(directory: Path, *, wipe: bool = False, tell: Tell = lambda _: None) -> list[str]:
-    """End every process and return their names; nothing that we did not start is touched."""
+    """End every process and return their names; nothing that we did not start is touched.
+
+    ``wipe`` removes what the system made, too, and tells what is left. Raises ``DevError``.
+    """
+    mark.require(directory)
     with state.exclusive(directory, LOCK_WAIT_S):
         running = state.load(directory)
         ended = []
@@ -202,13 +205,15 @@ def down(directory: Path, *, wipe: bool = False, tell: Tell = lambda _: None) ->
             ended = [process.name for process in ends]
             state.save(directory, State())
         if wipe:
-            _check_ours(directory)
-            shutil.rmtree(directory)
+            left = mark.wipe(directory)
+            if left:
+                tell(f"not made by the system, and left in {directory}: {', '.join(left)}")
     return ended
 
 
 def status(directory: Path) -> list[dict[str, Any]]:
     """Every process, one plain mapping each; ``left`` says why an instance need not run."""
+    mark.require(directory)
     known = state.load(directory)
     roster = leaving.highest(directory) if known else None
     return [
@@ -283,11 +288,3 @@ async def _provision(plan: Topology, audit_bytes: int | None) -> None:
                 audit_bytes=audit_bytes,
             )
         )
-
-
-def _check_ours(directory: Path) -> None:
-    """Refuse to remove a directory that is not a development system's."""
-    with contextlib.suppress(OSError):
-        if (directory / "keys" / "root").exists() and (directory / "brokers").is_dir():
-            return
-    raise DevError(f"{directory} is not a development system's directory; nothing was removed")

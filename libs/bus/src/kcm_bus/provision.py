@@ -49,8 +49,9 @@ RETRY_MAX_S: Final = 5.0
 
 KEYS: Final = subjects.bucket_stream(subjects.KEYS_BUCKET)
 REGISTRY: Final = subjects.bucket_stream(subjects.REGISTRY_BUCKET)
+RESULTS: Final = subjects.bucket_stream(subjects.RESULTS_BUCKET)
 
-CORE_STREAMS: Final = (subjects.CONTROL_STREAM, subjects.AUDIT_STREAM, KEYS, REGISTRY)
+CORE_STREAMS: Final = (subjects.CONTROL_STREAM, subjects.AUDIT_STREAM, KEYS, REGISTRY, RESULTS)
 """What a Core reads or writes."""
 
 GATEWAY_STREAMS: Final = (subjects.CONTROL_STREAM, REGISTRY)
@@ -180,6 +181,7 @@ def _wanted(region: str, replicas: int) -> list[StreamConfig]:
         _control(region, replicas),
         _bucket(subjects.KEYS_BUCKET, replicas),
         _bucket(subjects.REGISTRY_BUCKET, replicas),
+        _bucket(subjects.RESULTS_BUCKET, replicas),
         audit_config(region, replicas, AUDIT_BYTES),
     ]
 

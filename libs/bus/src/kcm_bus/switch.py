@@ -241,6 +241,14 @@ class KillSwitch:
         record = self._revocations.holds.get(hold_id)
         return 0 if record is None else self._durable.place(record)
 
+    async def looked_up(self, hold_id: bytes) -> int:
+        """The same, once the stream's leader was asked whether it still is there.
+
+        Raises ``unavailable``.
+        """
+        await self._durable.verify(hold_id)
+        return self.durable_at(hold_id)
+
     def stored_since(self, record: HoldRecord) -> float:
         """Since when this state of a hold was seen in the stream; infinity: it was not."""
         place = self._durable.placed(record)

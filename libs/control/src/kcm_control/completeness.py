@@ -83,12 +83,14 @@ class RegionFacts:
 class Arrival:
     """A receipt, and how long after the kill was published it came, in milliseconds.
 
-    ``reached`` has what its boot ever said to have reached: what it reached it has purged.
+    ``reached`` has what its boot ever said to have reached: what it reached it has purged. ``raw``
+    is the receipt as it was signed.
     """
 
     receipt: Receipt
     after_ms: int
     reached: frozenset[bytes] = frozenset()
+    raw: bytes = b""
 
     def has_reached(self, tenants: bytes) -> bool:
         """Whether the boot purged whom the region's Core knows to be reached."""

@@ -14,6 +14,8 @@ from cryptography.hazmat.primitives import hpke
 from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey, MLKEM768PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 
+from kcm_crypto.arena import Purged
+
 SECRET_SIZE: Final = 96
 PUBLIC_SIZE: Final = 1184 + 32
 SUITE_NAME: Final = "mlkem768-x25519"
@@ -55,6 +57,7 @@ class HpkePrivate:
             raise ValueError("an HPKE secret key has 96 bytes")
         mlkem = MLKEM768PrivateKey.from_seed_bytes(secret[:64])
         x25519 = X25519PrivateKey.from_private_bytes(secret[64:])
+        self._key: hpke.MLKEM768X25519PrivateKey | None
         self._key = hpke.MLKEM768X25519PrivateKey(mlkem, x25519)
         self._public = (
             mlkem.public_key().public_bytes_raw() + x25519.public_key().public_bytes_raw()
@@ -66,15 +69,21 @@ class HpkePrivate:
         return self._public
 
     def decrypt_into(self, ciphertext: bytes, info: bytes, out: memoryview) -> None:
-        """Open what ``HpkePublic.encrypt`` made; raises ``InvalidTag``.
+        """Open what ``HpkePublic.encrypt`` made; raises ``InvalidTag``, ``Purged`` once closed.
 
         The library returns the secret as ``bytes``: a session secret, freed at once, is the one
         exception that the allocator settings of a Core are there for.
         """
+        if self._key is None:
+            raise Purged
         secret = _SUITE.decrypt(ciphertext, self._key, info)
         if len(secret) != len(out):
             raise InvalidTag
         out[:] = secret
+
+    def close(self) -> None:
+        """Let go of the key: the library overwrites its keys when it frees them. Idempotent."""
+        self._key = None
 
     def __reduce__(self) -> tuple[object, ...]:
         raise TypeError("keys are not pickled")

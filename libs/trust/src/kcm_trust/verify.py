@@ -16,6 +16,7 @@ lift                      an operator with role ``security``; for an L1's hold a
 lifts                     of L1's holds alone: a Core of the origin region
 root-keys, service-keys   a Core of the region it names
 receipt, lease            the instance that it names, in the role and region it names
+result                    Cores, at least one of whom acts (``resulting``)
 fence, proof              a Core of the region it names
 pull, pull-reply          a Core of the region it names
 registry-question         a Core of the region it names
@@ -30,8 +31,8 @@ session ticket            a Gateway of the region it names
 
 A statement has one to eight signatures. **Each** of its signers has to be on the roster, to have
 the right to say it alone, and to have signed it; so nobody can change a statement's bytes by adding
-to them. Of a hold those are left out that do not count: it does not end when the root removes one
-of those who placed it.
+to them. Of a hold, and of a result, those are left out that do not count: it does not end when the
+root removes one of those who signed it.
 
 Somebody retired can do nothing new (admin, ticket, receipt, lease, fence, proof, pull, questions on
 a registry, and replies are refused). Their holds go on counting: a kill does not end because the
@@ -90,12 +91,14 @@ from kcm_trust.envelopes import (
     statement_digest,
 )
 from kcm_trust.holding import HoldChecker, VerifiedHold, VerifiedLift, VerifiedLifts, hold_id
+from kcm_trust.resulting import ResultChecker, SignedResult
 from kcm_trust.rights import ADMIN, CORE, INSTANCE, OPERATOR, ROLE, itself, one_of
 from kcm_trust.rosters import name_of, verify_roster
 
 __all__ = [
     "STATEMENT_MAX",
     "Forged",
+    "SignedResult",
     "Unlisted",
     "Untrusted",
     "VerifiedHold",
@@ -118,7 +121,7 @@ class VerifiedTrim:
     raw: bytes
 
 
-class Verifier(HoldChecker):
+class Verifier(HoldChecker, ResultChecker):
     """Verifies statements by one roster. Immutable: a new roster makes a new verifier."""
 
     def tenant(self, raw: bytes) -> Tenant:

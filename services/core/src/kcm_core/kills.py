@@ -5,7 +5,7 @@ everybody, and written to this region's stream; the answer comes when that is ac
 it is *complete* is computed from what every region in scope says after the hold was durable there:
 this region by reading its own stream behind an own fresh record, the others by a pull that a Core
 there answers in the same way. Asking for the status tells the hold again, so that a lost broadcast
-or a lost receipt mends itself.
+or a lost receipt mends itself. A kill that was complete once is told from its stored result.
 """
 
 from __future__ import annotations
@@ -30,16 +30,21 @@ from kcm_schemas import limits
 from kcm_schemas.admin import (
     BlastRadius,
     BootStatus,
+    HoldExport,
     HoldStatus,
+    ListedBy,
     RegionStatus,
 )
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.control import Boot, Scope
+from kcm_trust.statements import signers
 from kcm_trust.verify import Untrusted
 
 from kcm_core.hold_list import HoldList
 from kcm_core.receipts import Receipts
 from kcm_core.regions import FIRST, PULL_TIMEOUT_S, Regions
+from kcm_core.result_looks import ResultLooks
+from kcm_core.results import Results
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +73,7 @@ class Kills:
         timing: Timing,
         clock: Clock,
         emit: Emit,
+        results: Results,
     ) -> None:
         self._me: Final = membership
         self._bus: Final = control_bus
@@ -78,17 +84,23 @@ class Kills:
         self._timing: Final = timing
         self._clock: Final = clock
         self.holds: Final = HoldList(revocations, switch.lifts)
-        self.receipts: Final = Receipts(membership, control_bus, clock, emit)
+        self._results: Final = results
+        self._looks: Final = ResultLooks(self._finished)
+        self.receipts: Final = Receipts(membership, control_bus, clock, emit, self._heard)
 
     async def start(self) -> None:
         """Collect receipts."""
         await self.receipts.start()
 
+    def close(self) -> None:
+        """Stop looking at what others say to be finished."""
+        self._looks.close()
+
     async def place(self, raw: bytes, deadline_ms: int) -> HoldStatus:
         """Take a signed hold or lift, tell everybody, and wait until this region has it durable."""
         believed = self._believe(raw)
         if self._revocations.holds.ends(believed):
-            return self._paged(believed)
+            return await self._results.of_lifted(believed.hold.id, self._paged(believed))
         hold_id = believed.hold.id
         self.receipts.placed(hold_id)
         self._switch.issue(raw)
@@ -122,21 +134,76 @@ class Kills:
         """
         if self._revocations.holds.get(hold_id) is None:
             for ended in await self.holds.archived(hold_id.hex()):
-                return self._paged(ended)
+                return await self._results.of_lifted(hold_id, self._paged(ended))
         record = self._known(hold_id)
+        if not record.lifted:
+            finished = await self._results.standing(record, _bare(record))
+            if finished is not None:
+                return finished
         await self._tell_again(record)
         regions = self._regions_of(record.hold.scope, record.hold.target)
         within_s = self._patience_s(deadline_ms)
-        facts = await asyncio.gather(*(self._facts(one, record, within_s) for one in regions))
+        offered: list[bytes] = []
+        asked = (self._facts(one, record, within_s, offered) for one in regions)
+        facts = await asyncio.gather(*asked)
         self.receipts.read()
-        return hold_status(
+        receipts = self.receipts.of(hold_id)
+        status = hold_status(
             record,
             dict(zip(regions, facts, strict=True)),
-            self.receipts.of(hold_id),
+            receipts,
             self._reach(record.hold.scope, record.hold.target),
             self._timing,
             self._retired,
         )
+        if status.lifted:
+            return await self._results.of_lifted(hold_id, status)
+        if not status.complete:
+            return status
+        since = self.receipts.heard_at(hold_id)
+        return await self._results.conclude(record, status, receipts, since, offered)
+
+    async def export(self, hold_id: bytes, deadline_ms: int) -> HoldExport:
+        """A hold and what became of it, as it was signed. Raises ``unknown_hold``."""
+        status = await self.status(hold_id, deadline_ms)
+        record = self._revocations.holds.get(hold_id)
+        for ended in [] if record else await self.holds.archived(hold_id.hex()):
+            record = ended
+        if record is None:
+            raise KcmError(Code.UNKNOWN_HOLD, f"no hold {hold_id.hex()} is known in this region")
+        page = None if record.lifted else self._switch.lifts.ended_by(record)
+        lift = record.lift or (page.raw if page else b"")
+        return HoldExport(
+            hold_id=hold_id,
+            complete=status.complete and (status.lifted or status.concluded is not None),
+            hold=record.raw,
+            lift=lift,
+            result=await self._results.signed(hold_id),
+            lists=self._lists(lift) if lift else [],
+            unstored=status.unstored,
+        )
+
+    def _lists(self, lift: bytes) -> list[ListedBy]:
+        """What lasts of those who signed a lift and left since, where there is room for it."""
+        verifier = self._me.verifier
+        found: list[ListedBy] = []
+        for name in sorted(signers(lift)):
+            digests = verifier.lasting[name].raw() if name in verifier.lasting else b""
+            if digests and len(digests) <= limits.LISTED_MAX and not found:
+                found.append(ListedBy(name=name, digests=digests))
+        return found
+
+    def _heard(self, raw: bytes, source: str) -> bool:
+        """A Core says that a kill is finished: this one looks whether it finds so, too."""
+        found = self._results.heard(raw, source)
+        if found is not None:
+            self._looks.look(found.result.hold_id)
+        return found is not None
+
+    async def _finished(self, hold_id: bytes) -> bool:
+        """Whether a hold has its result here, or has ended."""
+        status = await self.status(hold_id)
+        return status.lifted or (status.concluded is not None and not status.unstored)
 
     async def preview(
         self, scope: Scope, target: str, deadline_ms: int | None = None
@@ -258,12 +325,15 @@ class Kills:
         left_ms = deadline_ms - self._clock.unix_ms()
         return min(PULL_TIMEOUT_S, max(PATIENCE_MIN_S, left_ms / 2000))
 
-    async def _facts(self, region: str, record: HoldRecord, within_s: float) -> RegionFacts | None:
+    async def _facts(
+        self, region: str, record: HoldRecord, within_s: float, offered: list[bytes]
+    ) -> RegionFacts | None:
         if region == self._me.region:
             return await self._regions.facts_here(record.hold.id)
         reply = await self._regions.facts(region, record.hold.id, within_s)
         if reply is None:
             return None
+        offered.append(reply.result)
         judged_alike = reply.lifted == record.lifted and reply.roster >= self._me.rosters.version
         return RegionFacts(
             reply.durable_at if judged_alike else 0,
@@ -280,3 +350,17 @@ class Kills:
             return await self._switch.boots()
         reply = await self._regions.facts(region, FIRST, within_s)
         return [] if reply is None else reply.boots
+
+
+def _bare(record: HoldRecord) -> HoldStatus:
+    """A hold's status before anything is known of where it is."""
+    return HoldStatus(
+        hold_id=record.hold.id,
+        scope=record.hold.scope,
+        target=record.hold.target,
+        cause=record.hold.cause,
+        lifted=False,
+        complete=False,
+        regions=[],
+        boots=[],
+    )

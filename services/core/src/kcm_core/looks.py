@@ -36,6 +36,7 @@ LOOKS: Final = frozenset(
         EventType.ADMIN_HOLD_SHOW,
         EventType.ADMIN_HOLD_LIST,
         EventType.ADMIN_HOLD_PREVIEW,
+        EventType.ADMIN_HOLD_EXPORT,
         EventType.ADMIN_ROSTER_SHOW,
         EventType.ADMIN_ROSTER_SIGNED,
         EventType.ADMIN_REGISTRY_SHOW,

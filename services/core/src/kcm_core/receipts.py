@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final, TypeVar
 
 from kcm_bus.admission import Budgets
@@ -20,7 +20,9 @@ from kcm_bus.refusals import Refusals
 from kcm_control.boots import BOOTS_PER_INSTANCE_MAX, Key
 from kcm_control.completeness import Arrival
 from kcm_schemas import subjects
+from kcm_schemas.codes import KcmError
 from kcm_schemas.control import Receipt
+from kcm_schemas.signed import STATEMENT_MAX, Kind, read_signed
 from kcm_trust.verify import Untrusted
 
 K = TypeVar("K")
@@ -30,6 +32,9 @@ HOLDS_WATCHED_MAX: Final = 1024
 
 UNREAD_MAX: Final = 256
 """Receipts that wait to be read: reading them takes some 50 ms."""
+
+LARGE_MAX: Final = 8
+"""Messages larger than a receipt that wait: results of finished kills, 5 MiB at most."""
 
 REACHED_MAX: Final = 64
 """Different tenants' records that one boot may say to have reached for one hold."""
@@ -41,7 +46,18 @@ READ_S: Final = 0.1
 class Receipts:
     """What boots said of holds, by hold and boot."""
 
-    def __init__(self, membership: Membership, bus: Messages, clock: Clock, emit: Emit) -> None:
+    def __init__(
+        self,
+        membership: Membership,
+        bus: Messages,
+        clock: Clock,
+        emit: Emit,
+        on_result: Callable[[bytes, str], bool],
+    ) -> None:
+        """``on_result`` takes results, which come the same way, and the region that sent them.
+
+        It says whether one is new, and raises ``Untrusted``.
+        """
         self._me: Final = membership
         self._bus: Final = bus
         self._clock: Final = clock
@@ -49,6 +65,7 @@ class Receipts:
         self._heard: OrderedDict[bytes, float] = OrderedDict()
         """When each hold was noticed first."""
         self._unread: dict[bytes, tuple[str, float]] = {}
+        self._on_result: Final = on_result
         self._budgets: Final = Budgets()
         self._refusals: Final = Refusals("receipts", emit, clock)
         self._reading: asyncio.TimerHandle | None = None
@@ -81,12 +98,21 @@ class Receipts:
         Everybody hears everybody's receipts, at the very moment in which processors have purging to
         do, and few are ever asked for them.
         """
-        if len(self._unread) >= UNREAD_MAX:
+        if len(self._unread) >= UNREAD_MAX or self._too_much(message.data):
             self.read()
         source = subjects.speaker(message.subject)
         self._unread.setdefault(message.data, (source, self._clock.elapsed()))
         if self._reading is None:
             self._reading = asyncio.get_running_loop().call_later(READ_S, self.read)
+
+    def _too_much(self, raw: bytes) -> bool:
+        """Whether what waits has to be read before this is kept: it may be large."""
+        large = STATEMENT_MAX[Kind.RECEIPT]
+        return len(raw) > large and sum(len(one) > large for one in self._unread) >= LARGE_MAX
+
+    def heard_at(self, hold_id: bytes) -> float:
+        """When a hold was noticed first, or now: receipts count from then."""
+        return self._heard.get(hold_id, self._clock.elapsed())
 
     def read(self) -> None:
         """Read what came, before somebody is told how a hold stands."""
@@ -103,6 +129,8 @@ class Receipts:
     def _read(self, raw: bytes, source: str, moment: float) -> bool:
         """Read a receipt; whether it was believed, and is one that was not here yet."""
         try:
+            if _is_result(raw):
+                return self._on_result(raw, source)
             receipt = self._me.verifier.receipt(raw)
             if receipt.region != source:
                 raise Untrusted("a receipt in the name of another region")
@@ -111,24 +139,25 @@ class Receipts:
             return False
         key = (receipt.instance, receipt.boot)
         known = self._arrivals.get(receipt.hold_id, {}).get(key)
-        self._take(receipt, moment)
+        self._take(receipt, raw, moment)
         return known is None or known.receipt != receipt
 
-    def _take(self, receipt: Receipt, moment: float) -> None:
+    def _take(self, receipt: Receipt, raw: bytes, moment: float) -> None:
         since = self._note(self._heard, receipt.hold_id, moment)
         arrivals = self._arrivals.setdefault(receipt.hold_id, {})
         key = (receipt.instance, receipt.boot)
         known = arrivals.get(key)
         if known is None:
             # A receipt may have come before its hold did, and be read after it.
-            arrivals[key] = Arrival(receipt, max(0, int((moment - since) * 1000)))
+            after_ms = max(0, int((moment - since) * 1000))
+            arrivals[key] = Arrival(receipt, after_ms, raw=raw)
         else:
             # The purge was told at first; now, or still not, the hold is on disk. Once it is, that
             # stays, whatever is repeated later; and so does whom the boot said to have reached.
-            said = receipt if known.receipt.unkept else known.receipt
+            said, word = (receipt, raw) if known.receipt.unkept else (known.receipt, known.raw)
             reached = frozenset({*known.reached, known.receipt.reached, receipt.reached})
             if len(reached) <= REACHED_MAX:
-                arrivals[key] = Arrival(said, known.after_ms, reached)
+                arrivals[key] = Arrival(said, known.after_ms, reached, word)
         own = [other for other in arrivals if other[0] == receipt.instance]
         for oldest in own[:-BOOTS_PER_INSTANCE_MAX]:
             del arrivals[oldest]
@@ -142,3 +171,11 @@ class Receipts:
         while len(moments) > HOLDS_WATCHED_MAX:
             moments.popitem(last=False)
         return since
+
+
+def _is_result(raw: bytes) -> bool:
+    """Whether this says of itself that it is a result."""
+    try:
+        return read_signed(raw).kind is Kind.RESULT
+    except KcmError:
+        return False

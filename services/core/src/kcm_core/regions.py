@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Final, NamedTuple
 
 from kcm_bus.admission import Budgets
@@ -79,6 +79,10 @@ FIRST: Final = bytes(limits.ID_SIZE)
 """The id behind which everything lies; and the hold id of a pull that asks for none."""
 
 
+ResultOf = Callable[[bytes, int], Awaitable[bytes]]
+"""Gets the signed result of a hold that lies at a place of this region's stream, or nothing."""
+
+
 class Regions:
     """Asks the other regions, and answers them."""
 
@@ -95,6 +99,7 @@ class Regions:
         randomness: Randomness,
         chance: Callable[[], float],
         emit: Emit,
+        result_of: ResultOf,
     ) -> None:
         self._me: Final = membership
         self._bus: Final = control_bus
@@ -109,6 +114,7 @@ class Regions:
         self._budgets: Final = Budgets()
         self._emit: Final = emit
         self._refusals: Final = Refusals("pulls", emit, clock)
+        self._result_of: Final = result_of
         self._fenced: dict[str, float] = {}
         self._same: dict[str, float] = {}
         """When each region was asked last of those times at which it knew what was known here."""
@@ -365,6 +371,9 @@ class Regions:
             known = self._known()
             theirs = Known(request.parts, request.pages)
             asked = self._revocations.holds.get(request.hold_id)
+            result = b""
+            if asked is not None and not asked.lifted and facts.durable_at:
+                result = await self._result_of(request.hold_id, facts.durable_at)
             page, more = page_of(self._unlike(theirs, request.after))
             reply = PullReply(
                 region=self._me.region,
@@ -381,11 +390,23 @@ class Regions:
                 lifted=asked is not None and asked.lifted,
                 holds=page,
                 boots=list(facts.boots),
+                result=result,
             )
-            body = encode(self._me.identity.sign(Kind.PULL_REPLY, reply))
+            body = self._signed(reply)
             await self._bus.publish(reply_to, body)
         except KcmError as error:
             log.warning("a pull is not answered: %s", error)
+
+    def _signed(self, reply: PullReply) -> bytes:
+        """The answer, without the result where there is no room for it."""
+        identity = self._me.identity
+        try:
+            return encode(identity.sign(Kind.PULL_REPLY, reply))
+        except KcmError as error:
+            if error.code is not Code.TOO_LARGE or not reply.result:
+                raise
+        bare = reply.model_copy(update={"result": b""})
+        return encode(identity.sign(Kind.PULL_REPLY, bare))
 
 
 def _is_lift(raw: bytes) -> bool:

@@ -75,6 +75,7 @@ _READERS: Final[dict[tuple[str, str], Callable[[bytes], Requested]]] = {
     ("tenant", "show"): lambda payload: {"tenant": decode(TenantShowQuery, payload).tenant},
     ("service", "list"): lambda payload: {"tenant": decode(ServiceListQuery, payload).tenant},
     ("hold", "status"): lambda payload: {"hold": decode(HoldQuery, payload).hold_id},
+    ("hold", "export"): lambda payload: {"hold": decode(HoldQuery, payload).hold_id},
     ("hold", "show"): lambda payload: {"target": f"hold {decode(HoldPrefix, payload).prefix}"},
     ("hold", "preview"): _preview,
 }

@@ -57,6 +57,8 @@ from kcm_core.regions import Regions
 from kcm_core.registry_keeper import RegistryKeeper
 from kcm_core.registry_memory import RegistryMemory
 from kcm_core.relinking import Relinker
+from kcm_core.result_store import ResultBucket
+from kcm_core.results import Results
 from kcm_core.rostering import Rostering
 from kcm_core.sentinel import KeyWatch
 from kcm_core.sessions import Sessions
@@ -86,7 +88,7 @@ class Core:
     ) -> None:
         self._me: Final = membership
         region = _region(membership)
-        private = _hpke_private(config, region)
+        self._private: Final = _hpke_private(config, region)
         name = membership.name
         self._region_bus: Final = Connection(config.region_bus, name)
         self._control_bus: Final = Connection(config.control_bus, name)
@@ -99,8 +101,9 @@ class Core:
         self._compare_again: asyncio.TimerHandle | None = None
         serving = Serving(knowledge, revocations, registry, membership.region)
         stream = ControlLog(self._region_bus, membership.region, clock)
-        seal_key = SealKey(region.seal_key_id, str(config.secrets.seal_key))
-        vault = Vault(membership.region, seal_key, randomness)
+        vault = Vault(
+            membership.region, SealKey(region.seal_key_id, str(config.secrets.seal_key)), randomness
+        )
         directory = Directory(config.key_store)
         emit = self._audit.emit
         store = KeyStore(self._region_bus, directory, membership, emit)
@@ -163,7 +166,7 @@ class Core:
             deadline_s=config.l1_deadline_s,
         )
         self._sessions: Final = Sessions(
-            membership.region, region.hpke_key_id, private, membership.rosters
+            membership.region, region.hpke_key_id, self._private, membership.rosters
         )
         self._wrapping: Final = Wrapping(
             membership=membership,
@@ -180,6 +183,13 @@ class Core:
             may_record=lambda: self._audit.has_room,
             refusal=lambda: self._audit.refusal,
         )
+        results = Results(
+            membership=membership,
+            store=ResultBucket(self._region_bus),
+            control_bus=self._control_bus,
+            switch=self._switch,
+            clock=clock,
+        )
         self._regions: Final = Regions(
             membership=membership,
             control_bus=self._control_bus,
@@ -191,6 +201,7 @@ class Core:
             randomness=randomness,
             chance=random.random,
             emit=emit,
+            result_of=results.offer,
         )
         self._switch.listen(self._regions.on_fence, self._watch.on_proof)
         self._trimmer: Final = Trimmer(
@@ -215,6 +226,7 @@ class Core:
             timing=config.timing,
             clock=clock,
             emit=emit,
+            results=results,
         )
         maker = Maker(
             membership=membership,
@@ -426,7 +438,10 @@ class Core:
         await self._trimmer.close()
         for tenant in self._vault.open_tenants:
             self._purge(tenant)
+        self._vault.close()
         self._sessions.close()
+        self._kills.close()
+        self._private.close()
         await self._regions.close()
         if self._compare_again is not None:
             self._compare_again.cancel()

@@ -48,6 +48,10 @@ class SealKey:
         with self._arena.use() as view:
             xaes.open_into(view[:KEY_SIZE], inner, aad, out, _scratch(view))
 
+    def close(self) -> None:
+        """Wipe the key; whatever asks for it afterwards gets ``Purged``. Idempotent."""
+        self._arena.purge()
+
 
 def _scratch(view: memoryview) -> memoryview:
     return view[256 : 256 + xaes.SCRATCH_SIZE]
@@ -75,6 +79,12 @@ class Vault:
         """Wipe everything of a tenant; returns how many keys there were."""
         ring = self._rings.pop(tenant, None)
         return ring.purge() if ring is not None else 0
+
+    def close(self) -> None:
+        """Wipe every tenant's keys, and the seal key: nothing opens any more. Idempotent."""
+        for tenant in self.open_tenants:
+            self.purge(tenant)
+        self._seal.close()
 
     def make_root(self, tenant: str, version: int) -> bytearray:
         """A new tenant root as its inner blob. It is not open afterwards."""

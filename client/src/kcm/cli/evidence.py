@@ -1,0 +1,174 @@
+"""``kcm hold export`` and ``kcm hold verify``: a kill's signed evidence, to be checked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from kcm.cli.exits import Exit
+from kcm.cli.holds import find, hold
+from kcm.cli.output import emit, note
+from kcm.cli.problems import Problem
+from kcm.cli.settings import (
+    Settings,
+    common,
+    common_with_output,
+    first_region_option,
+    once,
+    run_async,
+)
+from kcm.cli.sink import STDOUT, sink
+
+if TYPE_CHECKING:
+    from kcm_schemas.admin import HoldExport
+    from kcm_schemas.roster import Roster
+    from kcm_trust.evidence import Findings
+
+    from kcm.evidence import Evidence
+
+
+@hold.command("export")
+@click.argument("hold_id")
+@click.option("-o", "--output", metavar="FILE", default=STDOUT, help="[default: stdout]")
+@first_region_option
+@common_with_output
+def export(settings: Settings, hold_id: str, output: str, region: str | None) -> int:
+    """Write the signed evidence of a kill to one file.
+
+    The hold, its lift, the result with the receipts of all instances, and the roster. The id may
+    be shortened. Exit code 6 when the kill has no stored result: what there is is written all the
+    same.
+
+    Example: kcm hold export 5d41402a -o evidence.json
+    """
+    from kcm.evidence import written
+
+    evidence, told = run_async(_export(settings, hold_id, region))
+    with sink(output, private=False) as writing:
+        writing.write(written(evidence))
+    about = {"hold_id": told.hold_id, "complete": told.complete, "unstored": told.unstored}
+    if told.complete and told.result:
+        note(settings, f"hold {told.hold_id.hex()}: exported with its result", **about)
+        return Exit.OK
+    why = told.unstored or "the kill is not complete"
+    text = f"hold {told.hold_id.hex()}: exported without a result that counts: {why}"
+    if told.complete:
+        text = f"hold {told.hold_id.hex()}: exported; it has no stored result: {why}"
+    note(settings, text, **about)
+    return Exit.NOT_COMPLETE
+
+
+@hold.command("verify")
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.option(
+    "--root",
+    metavar="HEX",
+    help="The operator root's public key, 64 digits [default: the one that the context pins].",
+    **once,
+)
+@common
+def verify(settings: Settings, file: Path, root: str | None) -> int:
+    """Check FILE, which `kcm hold export` wrote, without asking anybody.
+
+    Nothing in the file is believed but what is signed, and only by the root's key that you give or
+    that your context pins. Without --root the context's roster counts where it is the higher one.
+    Exit code 7 when a check fails. What only a Core can know is shown as attested.
+
+    \b
+    Examples:
+      kcm hold verify evidence.json
+      kcm hold verify evidence.json --root "$ROOT"
+    """  # noqa: D301 - click wants the control character
+    from kcm_trust.evidence import Statements, examine
+
+    evidence = _read(file)
+    public, known = _believed(settings, root)
+    given = Statements(
+        root=bytes.fromhex(evidence.root),
+        system=evidence.system,
+        hold_id=bytes.fromhex(evidence.hold_id),
+        hold=evidence.hold,
+        lift=evidence.lift,
+        result=evidence.result,
+        roster=evidence.roster,
+        lists=evidence.lists,
+    )
+    found = examine(given, public, known)
+    _show(settings, found)
+    return Exit.OK if found.good else Exit.CHECK_FAILED
+
+
+async def _export(
+    settings: Settings, prefix: str, region: str | None
+) -> tuple[Evidence, HoldExport]:
+    from kcm.evidence import FORMAT, VERSION, Evidence
+
+    async with settings.kills(region) as (admin, _, kills):
+        view = await find(kills, prefix)
+        answered, told = await kills.export(view.hold_id)
+        roster = (await admin.roster(answered)).roster
+        evidence = Evidence(
+            format=FORMAT,
+            version=VERSION,
+            system=admin.context.system,
+            root=admin.context.root_public.hex(),
+            hold_id=told.hold_id.hex(),
+            hold=told.hold,
+            lift=told.lift,
+            result=told.result,
+            roster=roster,
+            lists={one.name: one.digests for one in told.lists},
+        )
+    return evidence, told
+
+
+def _read(file: Path) -> Evidence:
+    from kcm.evidence import FILE_MAX, Unreadable, read
+
+    try:
+        with file.open("rb") as reading:
+            return read(reading.read(FILE_MAX + 1))
+    except OSError as error:
+        text = f"cannot read {file}: {error.strerror}"
+        raise Problem(Exit.USAGE, "usage", text, "`kcm hold export` writes such files") from None
+    except Unreadable as error:
+        text = f"{file} is no evidence of a hold: {error}"
+        raise Problem(
+            Exit.CHECK_FAILED, "malformed", text, "`kcm hold export` writes such files"
+        ) from None
+
+
+def _believed(settings: Settings, root: str | None) -> tuple[bytes, Roster | None]:
+    """The root's public key, and the roster that the verifier knows."""
+    if root is None:
+        context = settings.context()
+        return context.root_public, context.highest()[1]
+    try:
+        public = bytes.fromhex(root)
+    except ValueError:
+        public = b""
+    if len(public) != 32 or len(root) != 64:
+        raise click.UsageError("--root takes a public key: 64 hexadecimal digits")
+    return public, None
+
+
+def _show(settings: Settings, found: Findings) -> None:
+    held = found.held
+    value = {
+        "good": found.good,
+        "hold_id": held.hold.id if held else None,
+        "scope": held.hold.scope if held else None,
+        "target": held.hold.target if held else None,
+        "checks": found.checks,
+        "attested": found.attested,
+    }
+    rows = [("format", "ok", "")] + [(one.check, one.state, one.detail) for one in found.checks]
+    emit(settings, value, ("check", "state", "detail"), rows)
+    if settings.json:
+        return
+    for one in found.attested:
+        note(settings, f"attested by a Core alone: {one}")
+    what = f"hold {held.hold.id.hex()} on {held.hold.scope} {held.hold.target}" if held else "it"
+    note(settings, f"{what}: {'all checks are good' if found.good else 'NOT to be believed'}")

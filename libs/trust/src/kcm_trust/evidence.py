@@ -1,0 +1,280 @@
+"""Whether the signed evidence of a kill holds, by a root that the verifier has: no I/O.
+
+What each signature says is checked. What a Core alone can know is told apart, as *attested*: that
+no instance is missing from its list, that a lease had ended, and when anything was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from kcm_schemas.control import Receipt
+from kcm_schemas.kill_result import Result
+from kcm_schemas.roster import Instance, Roster
+from kcm_schemas.signed import Kind, Signed
+
+from kcm_trust.envelopes import Untrusted, envelope, holds
+from kcm_trust.holding import VerifiedHold
+from kcm_trust.lasting import Lasting
+from kcm_trust.resulting import accounted, finished
+from kcm_trust.rosters import entries, follows, name_of, verify_roster
+from kcm_trust.verify import Verifier
+
+State = Literal["ok", "failed", "not checked"]
+
+
+@dataclass(frozen=True, slots=True)
+class Statements:
+    """What is to be checked. ``lift`` and ``result`` are empty where there is none.
+
+    ``root``, ``system`` and ``hold_id`` are what it is said to be of.
+    """
+
+    root: bytes
+    system: str
+    hold_id: bytes
+    hold: bytes
+    lift: bytes
+    result: bytes
+    roster: bytes
+    lists: Mapping[str, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What came of one check."""
+
+    check: str
+    state: State
+    detail: str
+
+
+@dataclass(slots=True)
+class Findings:
+    """What came of all checks, and what nothing but a Core's word stands for."""
+
+    checks: list[Check] = field(default_factory=list[Check])
+    attested: list[str] = field(default_factory=list[str])
+    held: VerifiedHold | None = None
+    result: Result | None = None
+
+    @property
+    def good(self) -> bool:
+        """Whether nothing failed, and nothing was left unchecked."""
+        return bool(self.checks) and all(one.state == "ok" for one in self.checks)
+
+
+class _NotCheckedError(Exception):
+    """What a check rests on did not hold."""
+
+
+def examine(given: Statements, root: bytes, known: Roster | None = None) -> Findings:
+    """Check everything by the root's public key, and by the higher one of the two rosters.
+
+    ``known`` is a roster that the verifier believes already: whoever has a retired Core's key
+    could bring an older one, by which that Core still acts.
+    """
+    steps = _Steps(given, root, known)
+    for name, step in (
+        ("roster", steps.roster),
+        ("hold", steps.hold),
+        ("lift", steps.lift),
+        ("result", steps.result),
+        ("receipts", steps.receipts),
+        ("completeness", steps.completeness),
+    ):
+        steps.found.checks.append(_checked(name, step))
+    return steps.found
+
+
+def _checked(name: str, step: Callable[[], str]) -> Check:
+    try:
+        return Check(name, "ok", step())
+    except _NotCheckedError as error:
+        return Check(name, "not checked", str(error))
+    except Untrusted as error:
+        return Check(name, "failed", str(error))
+
+
+class _Steps:
+    """One verification: each step rests on those before it, and says what it found."""
+
+    def __init__(self, given: Statements, root: bytes, known: Roster | None) -> None:
+        self._given: Final = given
+        self._root: Final = root
+        self._known: Final = known
+        self.found: Final = Findings()
+        self._by: Verifier | None = None
+        self._receipts: list[Receipt] | None = None
+
+    def roster(self) -> str:
+        """Signed by the root that the verifier has; nobody else's word counts."""
+        given = self._given
+        if given.root != self._root:
+            raise Untrusted(
+                f"the file is of the root {given.root.hex()}; yours is {self._root.hex()}"
+            )
+        roster = verify_roster(given.roster, self._root, 0)
+        told = f"version {roster.version}, signed by the root {self._root.hex()}"
+        if given.system != roster.system:
+            raise Untrusted("the roster is of another system than the file")
+        if self._known is not None and self._known.version >= roster.version:
+            follows(roster, self._known)
+            if self._known.version > roster.version:
+                told += f"; checked by version {self._known.version}, which is known here"
+            roster = self._known
+        else:
+            if self._known is not None:
+                follows(self._known, roster)
+            self.found.attested.append(
+                f"that roster version {roster.version} is the highest one: compare it"
+            )
+        self._by = Verifier(roster, _lists(roster, given.lists))
+        return told
+
+    def hold(self) -> str:
+        """Signed by who may kill, under the id that commits to its content."""
+        by, raw = self._verifier, self._given.hold
+        held = by.hold(raw)
+        _unspoiled(by, envelope(raw, Kind.HOLD))
+        if held.hold.id != self._given.hold_id:
+            raise Untrusted("the hold is another one than the file says")
+        self.found.held = held
+        return f"on {held.hold.scope} {held.hold.target}, signed by {held.issuer}"
+
+    def lift(self) -> str:
+        """Signed by who may end this hold; that there is none, nobody can prove."""
+        by, held, raw = self._verifier, self._held, self._given.lift
+        if not raw:
+            self.found.attested.append("that the hold was not lifted: the file has no lift")
+            return "there is none"
+        statement = envelope(raw, Kind.LIFT, Kind.LIFTS)
+        if statement.kind is Kind.LIFT:
+            lifted = by.lift(raw)
+            _unspoiled(by, statement)
+            if lifted.held.hold != held.hold:
+                raise Untrusted("the lift ends another hold")
+            return f"signed by {lifted.issuer}"
+        page = by.lifts(raw)
+        size = len(held.hold.id)
+        ids = {page.lifts.ids[at : at + size] for at in range(0, len(page.lifts.ids), size)}
+        of = (page.lifts.cause, page.lifts.origin)
+        if held.hold.id not in ids or of != (held.hold.cause, held.hold.origin):
+            raise Untrusted("the page of lifts does not end this hold")
+        return f"in a page of lifts signed by {page.signer}"
+
+    def result(self) -> str:
+        """Signed by Cores, one of whom acts."""
+        by, held, raw = self._verifier, self._held, self._given.result
+        if not raw:
+            raise Untrusted("there is none: nobody has found the kill complete, or stored that")
+        signed = by.result(raw)
+        _unspoiled(by, signed.statement)
+        if signed.result.hold_id != held.hold.id:
+            raise Untrusted("the result is of another hold")
+        self.found.result = signed.result
+        told = [
+            f"{one.instance} (retired)" if one.retired else one.instance for one in signed.signers
+        ]
+        others = len(signed.statement.signatures) - len(told)
+        left_out = (
+            f"; {others} not counted, of nobody who is a Core on the roster" if others else ""
+        )
+        return f"signed by {', '.join(told)}{left_out}"
+
+    def receipts(self) -> str:
+        """Each signed by the instance that purged, and together those of the list."""
+        by, result = self._verifier, self._concluded
+        receipts = []
+        for at, raw in enumerate(result.receipts, 1):
+            try:
+                receipts.append(by.receipt_once(raw))
+            except Untrusted as error:
+                raise Untrusted(f"receipt {at} of {len(result.receipts)}: {error}") from None
+        accounted(result, receipts)
+        self._receipts = receipts
+        left_out = f", {result.left_out} were left out for want of room" if result.left_out else ""
+        return f"{len(receipts)} signed receipts{left_out}"
+
+    def completeness(self) -> str:
+        """The list of regions and boots is one of a finished kill."""
+        by, result = self._verifier, self._concluded
+        if self._receipts is None:
+            raise _NotCheckedError("the receipts are not good")
+        finished(result)
+        known = {name_of(one): one for one in entries(by.roster)}
+        for boot in result.boots:
+            one = known.get(boot.instance)
+            if one is not None and not (
+                isinstance(one, Instance) and (one.role, one.region) == (boot.role, boot.region)
+            ):
+                raise Untrusted(f"{boot.instance} is somebody else on the roster")
+        self.found.attested += _attested(result)
+        return f"{len(result.regions)} regions, {len(result.boots)} boots"
+
+    @property
+    def _verifier(self) -> Verifier:
+        if self._by is None:
+            raise _NotCheckedError("the roster is not good")
+        return self._by
+
+    @property
+    def _held(self) -> VerifiedHold:
+        if self.found.held is None:
+            raise _NotCheckedError("the hold is not good")
+        return self.found.held
+
+    @property
+    def _concluded(self) -> Result:
+        if self.found.result is None:
+            raise _NotCheckedError("the result is not good")
+        return self.found.result
+
+
+def _lists(roster: Roster, lists: Mapping[str, bytes]) -> dict[str, Lasting]:
+    """The lists that the roster names; one that it does not name counts nothing."""
+    found = {}
+    for one in entries(roster):
+        if one.retired is not None and (raw := lists.get(name_of(one))) is not None:
+            try:
+                found[name_of(one)] = Lasting.read(raw, one.retired)
+            except ValueError:
+                raise Untrusted(
+                    f"the list of what lasts of {name_of(one)} is not the one of the roster"
+                ) from None
+    if unnamed := sorted(lists.keys() - found.keys()):
+        raise Untrusted(f"the roster names no list of what lasts of {len(unnamed)} of the signers")
+    return found
+
+
+def _unspoiled(by: Verifier, statement: Signed) -> None:
+    """Raise where a signature by somebody on the roster does not hold.
+
+    The system leaves such a signature out. In a file it means that somebody changed it.
+    """
+    known = {name_of(one): one for one in entries(by.roster)}
+    for one in statement.signatures:
+        entry = known.get(one.signer)
+        if entry is not None and not holds(statement, one.signer, entry.public_key):
+            raise Untrusted(f"the signature of {one.signer} does not hold")
+
+
+def _attested(result: Result) -> list[str]:
+    """What the Cores that signed a result say, and nothing in it shows."""
+    told = [
+        "that no instance or region is missing from the list",
+        f"all times, by the clock of {result.instance}",
+        "where the hold lies in each region's stream",
+    ]
+    for how in ("lease-ended", "started-after"):
+        names = sorted({boot.instance for boot in result.boots if boot.how == how})
+        if names:
+            told.append(f"{how}: {', '.join(names)}")
+    cut_off = sorted(one.region for one in result.regions if one.how == "fence-ended")
+    if cut_off:
+        told.append(f"fence-ended: {', '.join(cut_off)}")
+    if result.left_out:
+        told.append(f"{result.left_out} receipts for which the result has no room")
+    return told

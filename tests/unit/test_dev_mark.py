@@ -1,0 +1,94 @@
+"""A development system takes no directory of somebody else's, and removes only what it made."""
+
+import json
+from pathlib import Path
+
+import pytest
+from kcm.cli.exits import Exit
+from kcm.cli.main import run
+from kcm.dev import mark, system
+from kcm.dev.errors import ForeignDirectoryError, NoSystemError
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Path:
+    place = tmp_path / "system"
+    system.init(system.Options(place, regions=("eu",), cores=1))
+    return place
+
+
+def test_the_mark_is_the_first_file(tmp_path):
+    mark.claim(tmp_path / "new")
+    assert [path.name for path in (tmp_path / "new").iterdir()] == [mark.MARK]
+    assert (tmp_path / "new").stat().st_mode & 0o777 == 0o700
+    mark.claim(tmp_path / "new")
+
+
+@pytest.mark.parametrize("command", [["up"], ["init"], ["key", "acme", "--kind", "softkey"],
+                                     ["down"], ["down", "--wipe"], ["status"]])  # fmt: skip
+def test_another_directory_is_refused_and_unchanged(tmp_path, capsys, command):
+    (tmp_path / ".git").mkdir()
+    (tmp_path / "keys").mkdir()
+    (tmp_path / "keys" / "root").write_text("mine")
+    (tmp_path / "brokers").mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    assert run(["dev", *command, "--dir", str(tmp_path), "-o", "json"]) == Exit.USAGE
+    said = json.loads(capsys.readouterr().err)
+    assert said["error"] == "foreign_directory"
+    assert str(tmp_path) in said["detail"]
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("command", [["status"], ["down"], ["down", "--wipe"]])
+def test_where_there_is_no_system_that_is_said_and_nothing_is_made(tmp_path, capsys, command):
+    place = tmp_path / "none"
+    assert run(["dev", *command, "--dir", str(place), "-o", "json"]) == Exit.UNAVAILABLE
+    captured = capsys.readouterr()
+    assert json.loads(captured.err)["error"] == "no_system"
+    assert captured.out == ""
+    assert not place.exists()
+
+
+def test_an_empty_home_directory_is_not_taken(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(ForeignDirectoryError):
+        mark.claim(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_link_is_no_mark(tmp_path):
+    mark.claim(tmp_path / "real")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / mark.MARK).symlink_to(tmp_path / "real" / mark.MARK)
+    with pytest.raises(ForeignDirectoryError):
+        mark.wipe(tmp_path / "other")
+
+
+def test_a_wipe_removes_all_that_was_made(made):
+    (made / f".state.json.{'0' * 16}").write_text("cut off")
+    system.down(made, wipe=True)
+    assert not made.exists()
+    with pytest.raises(NoSystemError):
+        mark.wipe(made)
+
+
+def test_a_directory_that_was_there_stays(tmp_path):
+    (tmp_path / "empty").mkdir()
+    mark.claim(tmp_path / "empty")
+    assert mark.wipe(tmp_path / "empty") == []
+    assert list((tmp_path / "empty").iterdir()) == []
+
+
+def test_a_wipe_leaves_and_names_what_others_put_there(made, tmp_path):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "file").write_text("mine")
+    (made / "state").symlink_to(outside)
+    (made / "secrets" / "link").symlink_to(outside)
+    (made / "notes.txt").write_text("mine")
+    (made / ".git").mkdir()
+    told: list[str] = []
+    system.down(made, wipe=True, tell=told.append)
+    assert sorted(path.name for path in made.iterdir()) == [".git", "notes.txt", "state"]
+    assert (outside / "file").read_text() == "mine"
+    assert told == [f"not made by the system, and left in {made}: .git, notes.txt, state"]
