@@ -22,6 +22,7 @@ from kcm.kills import Kills
 from kcm_bus.clock import SystemClock
 from kcm_bus.config import BusAddress
 from kcm_bus.connection import Connection
+from kcm_bus.ports import NobodyListens
 from kcm_bus.provision import provision_region
 from kcm_bus.streams import Follower, Plainly, last, put
 from kcm_schemas import subjects
@@ -210,6 +211,21 @@ async def _is(value):
     return value
 
 
+async def encrypt_once_served(app, tenant, plaintexts):
+    """Encrypt as soon as the Gateway has found the broker that was started again."""
+    replies = []
+
+    async def served():
+        try:
+            replies.append(await encrypt(app, tenant, plaintexts))
+        except NobodyListens:
+            return False
+        return True
+
+    await eventually(served)
+    return replies[-1]
+
+
 @pytest.fixture(scope="module")
 def region():
     directory = Path(tempfile.mkdtemp(prefix="kcm-disks-")) / "system"
@@ -259,8 +275,8 @@ async def test_a_bad_disk_loses_no_hold_and_no_record(region, case):
     kept = await region.tenant(regions=(EU,), kind="softkey")
     dark = await region.tenant(regions=(EU,), kind="softkey")
     async with region.app() as app:
-        records = (await encrypt(app, kept, [b"kept"])).records
-        secret = (await encrypt(app, dark, [b"dark"])).records
+        records = (await encrypt_once_served(app, kept, [b"kept"])).records
+        secret = (await encrypt_once_served(app, dark, [b"dark"])).records
     earlier = region.directory / "earlier"
     shutil.rmtree(earlier, ignore_errors=True)
     shutil.copytree(region.store, earlier)  # of a broker that is idle, and without the kill
@@ -317,7 +333,7 @@ async def test_whoever_lives_through_it_gives_the_stream_its_holds_back(region, 
     """The Core is not restarted. Then one without a memory learns the hold from the stream."""
     dark = await region.tenant(regions=(EU,), kind="softkey")
     async with region.app() as app:
-        secret = (await encrypt(app, dark, [b"dark"])).records
+        secret = (await encrypt_once_served(app, dark, [b"dark"])).records
     earlier = region.directory / "earlier"
     shutil.rmtree(earlier, ignore_errors=True)
     shutil.copytree(region.store, earlier)
@@ -378,7 +394,7 @@ async def test_lost_wrapped_keys_are_named_and_come_back_with_the_second_store(r
     backup = region.directory / "backup"
     shutil.rmtree(backup, ignore_errors=True)
     async with region.app() as app:
-        records = (await encrypt(app, tenant, [b"kept"])).records
+        records = (await encrypt_once_served(app, tenant, [b"kept"])).records
         await harm(region)
         region.sigkill(CORE)
         await region.restart(CORE)
