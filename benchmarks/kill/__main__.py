@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Final
 
 import uvloop
+from kcm.cli.endings import orderly
 from kcm.dev import system
 
 from benchmarks import measure
 from benchmarks.kill import broadcast, checked, crash, flood, purge, refusal, stream
-from benchmarks.kill.living import REGIONS, interruptible, running
+from benchmarks.kill.living import REGIONS, running
 from benchmarks.kill.sample import Figure, of_rows
 from benchmarks.kill.telling import table, tell
 
@@ -84,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     started = time.monotonic()
     figures: list[Figure] = []
     try:
-        with interruptible():
+        with orderly():
             for part in (given.only,) if given.only else PARTS:
                 found = _PARTS[part](extent, load)
                 print(table(found), file=sys.stderr, flush=True)

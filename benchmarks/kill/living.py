@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import shutil
-import signal
 import sys
 import tempfile
 import time
@@ -19,6 +17,7 @@ from typing import Any, Final
 
 import nats
 from kcm import Admin, Client, ClientContext, statements
+from kcm.cli.endings import undisturbed
 from kcm.dev import system
 from kcm.dev.brokers import Account, login_name
 from kcm.dev.brokers import Role as Login
@@ -75,30 +74,6 @@ def running(options: system.Options) -> Iterator[System]:
                 system.down(directory)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
-
-
-@contextmanager
-def undisturbed() -> Iterator[None]:
-    """A second Ctrl-C must not leave anything behind."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """SIGTERM ends a run as Ctrl-C does."""
-
-    def interrupt(*_: object) -> None:
-        os.kill(os.getpid(), signal.SIGINT)
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def tenant_name(number: int) -> str:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from kcm.cli.endings import undisturbed
 from kcm.dev import processes, topology
 from kcm.dev.brokers import Account, login_name
 from kcm.dev.brokers import Role as Login
@@ -40,7 +41,7 @@ from kcm_schemas.roster import Role
 from kcm_trust.identity import Identity
 from kcm_trust.verify import Verifier, verify_roster
 
-from benchmarks.kill.living import REGIONS, Helper, helpers, undisturbed
+from benchmarks.kill.living import REGIONS, Helper, helpers
 from benchmarks.kill.purge import emit_nothing
 from benchmarks.kill.sample import Figure
 

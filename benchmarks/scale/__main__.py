@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Final
 
 import uvloop
+from kcm.cli.endings import orderly
 from kcm.dev import system
 
-from benchmarks.kill.living import REGIONS, interruptible, running
+from benchmarks.kill.living import REGIONS, running
 from benchmarks.kill.sample import Figure
 from benchmarks.kill.telling import table, tell
 from benchmarks.scale import ended, lists, probes, purge
@@ -60,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     started = time.monotonic()
     figures: list[Figure] = []
     try:
-        with interruptible():
+        with orderly():
             for part in (given.only,) if given.only else PARTS:
                 found = _PARTS[part](extent)
                 print(table(found), file=sys.stderr, flush=True)

@@ -14,9 +14,13 @@ import pytest
 SECONDS = 90
 
 
-def start(tmp_path, *args):
+DEAF = ("sh", "-c", 'trap "" INT HUP; exec "$@"', "sh")
+"""A parent that ignores Ctrl-C: a shell's background, ``nohup``, some runners."""
+
+
+def start(tmp_path, *args, through=()):
     return subprocess.Popen(
-        [str(Path(sys.executable).parent / "kcm"), "demo", "-o", "json", *args],
+        [*through, str(Path(sys.executable).parent / "kcm"), "demo", "-o", "json", *args],
         env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), "TMPDIR": str(tmp_path)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -70,16 +74,26 @@ def test_it_does_the_main_job_on_ones_own_file(tmp_path):
 
 
 @pytest.mark.timeout(200)
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_nothing_is_left_when_it_is_ended_in_the_middle(tmp_path, number):
-    demo = start(tmp_path, "--root-key", "softkey")
+@pytest.mark.parametrize(
+    ("number", "code", "through"),
+    [
+        (signal.SIGINT, 130, ()),
+        (signal.SIGTERM, 143, ()),
+        (signal.SIGHUP, 129, ()),
+        (signal.SIGTERM, 143, DEAF),
+        (signal.SIGKILL, -signal.SIGKILL, ()),
+    ],
+    ids=["interrupted", "ended", "hung up", "ended though Ctrl-C is ignored", "killed"],
+)
+def test_nothing_is_left_when_it_is_ended_in_the_middle(tmp_path, number, code, through):
+    demo = start(tmp_path, "--root-key", "softkey", through=through)
     try:
         for line in demo.stderr:
             if line.startswith("traffic"):
                 break
         assert len(processes_of(tmp_path)) >= 10
         demo.send_signal(number)
-        assert demo.wait(SECONDS) != 0
+        assert demo.wait(SECONDS) == code
         wait_for(lambda: not processes_of(tmp_path))
         if number != signal.SIGKILL:
             assert not list(tmp_path.glob("kcm-demo-*"))

@@ -55,3 +55,15 @@ def orderly() -> Iterator[None]:
     finally:
         for one in heard:
             signal.signal(one, signal.SIG_DFL)
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """A further signal must not leave anything behind: none ends what is being put away."""
+    heard = (signal.SIGINT, *ENDING)
+    before = [signal.signal(one, signal.SIG_IGN) for one in heard]
+    try:
+        yield
+    finally:
+        for one, handler in zip(heard, before, strict=True):
+            signal.signal(one, handler)

@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import random
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -21,6 +19,7 @@ from typing import Any, Final
 from kcm_bus.clock import SystemClock
 
 from kcm import Admin, Client, ClientContext, Code, KcmError, statements
+from kcm.cli.endings import orderly, undisturbed
 from kcm.demo import records
 from kcm.demo.clouds import CLOUDS, Cloud, standing
 from kcm.demo.traffic import Stream
@@ -67,10 +66,10 @@ class Options:
 def run(options: Options) -> dict[str, Any]:
     """Run it all; the result's ``ok`` says whether everything was as it should be.
 
-    Everything that was started is gone when this returns or raises; on Ctrl-C, too.
+    Everything that was started is gone when this returns or raises; when a signal ends it, too.
     """
     rows = records.from_file(options.input) if options.input else records.made_up()
-    with _directory() as directory, _interruptible(), _cloud(options, directory) as cloud:
+    with _directory() as directory, orderly(), _cloud(options, directory) as cloud:
         root = directory / "system"  # a system takes no directory that has something in it
         setup = system.Options(
             root,
@@ -83,11 +82,8 @@ def run(options: Options) -> dict[str, Any]:
             context = ClientContext.load(state.context)
             result = asyncio.run(_Scenario(context, setup, options, rows, cloud).play())
         finally:
-            # A second Ctrl-C must not leave anything behind.
-            before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-            with contextlib.suppress(NoSystemError):
+            with undisturbed(), contextlib.suppress(NoSystemError):
                 system.down(root)
-            signal.signal(signal.SIGINT, before)
         result["audit"] = _audit(root, config_file(root, setup.members[-1]))
     result["ok"] = _as_it_should_be(result)
     return result
@@ -330,17 +326,3 @@ def _directory() -> Iterator[Path]:
         yield path
     finally:
         shutil.rmtree(path, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _interruptible() -> Iterator[None]:
-    """SIGTERM ends the demonstration as Ctrl-C does."""
-
-    def interrupt(*_: object) -> None:
-        os.kill(os.getpid(), signal.SIGINT)
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
