@@ -333,4 +333,24 @@ async def test_a_caller_that_is_not_believed_is_on_record_without_a_name(core):
     assert await refused(unwrap(core, blobs, client=client)) is Code.FORBIDDEN
     (event,) = refusals(core)
     assert (event["actor"], event["tenant"]) == (None, None)
-    assert event["detail"].startswith("a caller's ticket: ")
+    assert event["detail"].startswith("a caller's ticket or seal: ")
+
+
+@pytest.mark.parametrize("tenant", ["acme", "bcme"], ids=["granted", "not granted"])
+@pytest.mark.parametrize("killed", [False, True])
+async def test_nothing_is_recorded_in_the_name_of_who_did_not_seal_it(world, core, tenant, killed):
+    """A ticket travels in clear: whoever reads one must not make events of its Gateway."""
+    _, _, blobs = await wrapped(core)
+    wire = Wire(core)
+    await unwrap(core, blobs, client=core.client(ask=wire))
+    request = decode(CoreRequest, wire.seen[0][1])
+    if killed:
+        core.kill()
+    core.events.clear()
+    forged = encode(request.model_copy(update={"sealed": bytes(len(request.sealed))}))
+    subject = subjects.core("eu", "unwrap", tenant, "crm")
+    with pytest.raises(KcmError):
+        await core.wrapping.handle(subject, forged)
+    assert [kind for kind, _ in core.events if kind.startswith("keys.")] == []
+    assert all(fields["actor"] is None for fields in refusals(core))
+    assert refusals(core)

@@ -80,7 +80,7 @@ class Wrapping:
         self._may_record: Final = may_record
         self._refusal: Final = refusal
         self._scratch: Final = ScratchPool()
-        self._unbelieved: Final = Refusals("a caller's ticket", emit, clock)
+        self._unbelieved: Final = Refusals("a caller's ticket or seal", emit, clock)
         self._outside: Final[dict[str, Refusals]] = {}
         """By caller, what it asked for and may not have."""
 
@@ -98,11 +98,31 @@ class Wrapping:
             return await self._serve_known(asked, request, body)
         except Purged:
             refusal = self._serving.refusal(asked.tenant)
-            self._tell(asked, request, refusal.code, request.count)
+            self._refused(asked, request, refusal)
             raise refusal from None
         except KcmError as error:
-            self._tell(asked, request, error.code, request.count)
+            self._refused(asked, request, error)
             raise
+
+    def _refused(self, asked: subjects.DataSubject, request: CoreRequest, error: KcmError) -> None:
+        """Record what was refused, in the caller's name only where the caller sealed it."""
+        if self._is_sealed(asked, request):
+            self._tell(asked, request, error.code, request.count)
+        else:
+            self._unbelieved.record(error)
+
+    def _is_sealed(self, asked: subjects.DataSubject, request: CoreRequest) -> bool:
+        """Whether the caller made this very request: its ticket alone can be anybody's copy."""
+        clear = request.clear(self._me.region, asked.operation, asked.tenant, asked.service)
+        try:
+            session, _ = self._sessions.session(request, self._clock.unix_ms())
+            if asked.operation == "unwrap":
+                _open(session, request, clear, _blobs(request))
+            else:
+                self._check_seal(asked.operation, request, clear)
+        except (KcmError, Purged):
+            return False
+        return True
 
     def _admit(self, asked: subjects.DataSubject, request: CoreRequest) -> None:
         """Refuse who is not known, and what they may not ask; it is on record, whoever sent it.
@@ -118,6 +138,9 @@ class Wrapping:
         if caller.role is Role.GATEWAY and may_ask(caller, asked.tenant, asked.service):
             return
         refusal = KcmError(Code.FORBIDDEN, "the caller may not ask for that tenant and service")
+        if not self._is_sealed(asked, request):
+            self._unbelieved.record(refusal)
+            raise refusal
         outside = self._outside.get(request.caller)
         if outside is None:
             # Believed callers are on the roster, so these are no more than that has entries.
@@ -241,9 +264,13 @@ def _open(session: Session, request: CoreRequest, clear: bytes, out: memoryview)
         raise KcmError(Code.FORBIDDEN, "the request was not sealed for this subject") from None
 
 
+def _blobs(request: CoreRequest) -> memoryview:
+    return memoryview(bytearray(request.count * limits.WRAPPED_SIZE))
+
+
 def _open_blobs(session: Session, request: CoreRequest, clear: bytes) -> memoryview:
     """The wrapped keys of an unwrap, which are no secret; ``malformed`` when they cost too much."""
-    blobs = memoryview(bytearray(request.count * limits.WRAPPED_SIZE))
+    blobs = _blobs(request)
     _open(session, request, clear, blobs)
     if request.count > limits.PREFIXES_MAX and count_prefixes(blobs) > limits.PREFIXES_MAX:
         raise KcmError(Code.MALFORMED, "the keys have too many different nonce prefixes")
