@@ -7,7 +7,7 @@ MEMBERS := schemas libs/crypto libs/trust libs/control libs/bus \
            services/core services/gateway services/auditor client
 SECONDS ?= 600
 
-.PHONY: help setup check format test simulate simulate-variants conformance demo chaos bench bench-kill bench-scale bench-l1 bench-peers lock clean
+.PHONY: help setup tools check format test simulate simulate-variants conformance demo chaos bench bench-kill bench-scale bench-l1 bench-peers lock clean
 
 help:            ## this text
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
@@ -32,8 +32,13 @@ format: setup    ## let ruff rewrite what it can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-test: setup      ## every test but the long chaos runs
-	$(BIN)/pytest
+test:            ## every test but the long chaos runs
+	@tests/tools
+	@$(MAKE) --no-print-directory setup
+	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadgroup
+
+tools:           ## install what the tests need of the system: SoftHSM, nft
+	@tests/tools install
 
 SEEDS ?= 2000
 

@@ -1,10 +1,16 @@
-"""Settings for all tests: no test asserts a time, so hypothesis does not either."""
+"""Settings for all tests: no test asserts a time, so hypothesis does not either.
+
+With several workers (``pytest -n 2 --dist loadgroup``) the tests of real processes stay on one of
+them, one after the other: each of them takes the machine for itself. The others fill the rest.
+"""
 
 from __future__ import annotations
 
 import logging
 import signal
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
 
 import pytest
 from hypothesis import settings
@@ -15,6 +21,21 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 settings.register_profile("kcm", deadline=None)
 settings.load_profile("kcm")
+
+
+ROOT: Final = Path(__file__).parent
+
+SYSTEMS: Final = ("integration", "chaos")
+"""Directories whose tests start real processes."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Say which tests share a worker: those of real processes, and else those of one file."""
+    for item in items:
+        place = item.path.relative_to(ROOT)
+        group = "systems" if place.parts[0] in SYSTEMS else str(place)
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(autouse=True)

@@ -32,12 +32,14 @@ def test_every_rule_that_was_given_up_is_tried():
 
 @pytest.fixture(scope="module")
 def noticed(request: pytest.FixtureRequest) -> Iterator[dict[str, Future[Noticed]]]:
-    """The search for every variant that is asked for, on all processors."""
+    """The search for every variant that is asked for, on all processors that are free."""
     items = [one for one in request.session.items if isinstance(one, pytest.Function)]
     mine = [one for one in items if "noticed" in one.fixturenames]
     asked = [one.callspec.params["variant"] for one in mine]
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(os.cpu_count(), mp_context=context) as pool:
+    others = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")) - 1
+    free = max(1, (os.cpu_count() or 1) - others)
+    with ProcessPoolExecutor(free, mp_context=context) as pool:
         yield {variant: pool.submit(in_focus, variant, SEEDS) for variant in asked}
 
 
