@@ -37,7 +37,7 @@ test:            ## every test but the long chaos runs
 	@$(MAKE) --no-print-directory setup
 	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadgroup
 
-tools:           ## install what the tests need of the system: SoftHSM, nft
+tools:           ## install what the tests need of the system: SoftHSM, nft, ip
 	@tests/tools install
 
 SEEDS ?= 2000

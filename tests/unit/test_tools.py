@@ -29,6 +29,8 @@ class Machine:
             module.touch()
         if "nftables" in packages:
             self.program("nft", "exit 0", where="usr/sbin")
+        if "iproute2" in packages:
+            self.program("ip", "exit 0", where="usr/sbin")
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -57,6 +59,7 @@ def _apt(machine: Machine, *, installs: bool, code: int = 0) -> None:
         machine.root / "bin" / "softhsm2-util",
         machine.root / "usr" / "lib" / "softhsm" / "libsofthsm2.so",
         machine.root / "usr" / "sbin" / "nft",
+        machine.root / "usr" / "sbin" / "ip",
     ]
     makes = []
     for path in places:
@@ -71,14 +74,14 @@ def _apt(machine: Machine, *, installs: bool, code: int = 0) -> None:
 
 
 def test_nothing_is_said_or_run_where_everything_is_there(machine):
-    machine.has("softhsm2", "nftables")
+    machine.has("softhsm2", "nftables", "iproute2")
     _apt(machine, installs=False)
     done = machine.run()
     assert (done.returncode, done.stdout, done.stderr, machine.calls) == (0, "", "", [])
 
 
 def test_root_of_a_debian_installs_exactly_what_is_missing(machine):
-    machine.has("nftables")
+    machine.has("nftables", "iproute2")
     _apt(machine, installs=True)
     done = machine.run()
     assert done.returncode == 0, done.stderr
@@ -92,7 +95,7 @@ def test_others_are_told_at_once_what_to_run(machine):
     done = machine.run()
     assert (done.returncode, machine.calls) == (1, [])
     assert "make tools" in done.stderr
-    assert "apt-get install softhsm2 nftables" in done.stderr
+    assert "apt-get install softhsm2 nftables iproute2" in done.stderr
 
 
 def test_others_install_through_sudo_when_they_ask_for_it(machine):
@@ -102,14 +105,14 @@ def test_others_install_through_sudo_when_they_ask_for_it(machine):
     done = machine.run("install")
     assert done.returncode == 0, done.stderr
     assert machine.calls[0] == "sudo"
-    assert machine.calls[1].endswith("softhsm2 nftables")
+    assert machine.calls[1].endswith("softhsm2 nftables iproute2")
 
 
 def test_a_failed_installation_is_a_failure(machine):
     _apt(machine, installs=False, code=100)
     done = machine.run()
     assert done.returncode == 1
-    assert "apt-get update && apt-get install softhsm2 nftables" in done.stderr
+    assert "apt-get update && apt-get install softhsm2 nftables iproute2" in done.stderr
     assert [call.split()[1] for call in machine.calls] == ["install", "update"]
 
 
@@ -117,11 +120,11 @@ def test_a_package_without_what_is_needed_is_a_failure(machine):
     _apt(machine, installs=False)
     done = machine.run()
     assert done.returncode == 1
-    assert "still missing: softhsm2 nftables" in done.stderr
+    assert "still missing: softhsm2 nftables iproute2" in done.stderr
 
 
 def test_a_machine_without_apt_is_told_the_names(machine):
     done = machine.run()
     assert done.returncode == 1
-    assert "softhsm2 nftables" in done.stderr
+    assert "softhsm2 nftables iproute2" in done.stderr
     assert "libsofthsm2.so" in done.stderr
