@@ -577,7 +577,7 @@ async def test_a_full_disk_while_adopting_changes_nothing_and_is_said(world, mon
     await kept(world)
     core = await fresh(world)
 
-    def full(*_):
+    def full(*_, **__):
         raise FULL
 
     with monkeypatch.context() as patch:
