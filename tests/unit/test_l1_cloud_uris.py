@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from kcm_core.l1 import endpoints
 from kcm_core.l1.awskms_help import policy as aws_policy
 from kcm_core.l1.help import fix, policy
 from kcm_core.l1.pairs import OTHER, as_pairs
@@ -83,6 +84,13 @@ def test_what_is_understood(text, uri):
         (f"awskms:{ARN}?external-id=x-1", UriReason.BAD_VALUE),
         (f"awskms:{ARN}?role-arn=admin", UriReason.BAD_VALUE),
         (f"awskms:{ARN}?endpoint=http://plain.example", UriReason.BAD_VALUE),
+        (f"awskms:{ARN}?endpoint=https://kms.example/path", UriReason.BAD_VALUE),
+        (f"awskms:{ARN}?endpoint=kms.example:0", UriReason.BAD_VALUE),
+        (f"awskms:{ARN}?endpoint=kms.example:65536", UriReason.BAD_VALUE),
+        (f"awskms:{ARN}?endpoint=user@kms.example", UriReason.BAD_VALUE),
+        (f"awskms:{ARN}?endpoint=::1", UriReason.BAD_VALUE),
+        (f"awskms:{ARN}?endpoint=[1:2]:443", UriReason.BAD_VALUE),
+        (f"awskms:{ARN}?endpoint=[fe80::1%25eth0]", UriReason.BAD_VALUE),
         (f"awskms:{ARN}?secret-access-key=s3cret", UriReason.UNKNOWN_ATTRIBUTE),
         (f"awskms:{ARN}?ca=/relative", UriReason.BAD_PATH),
         ("gcpkms:", UriReason.BAD_NAME),
@@ -103,6 +111,27 @@ def test_what_is_refused(text, reason):
         parse(text)
     assert caught.value.reason is reason, str(caught.value)
     assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("written", "means"),
+    [
+        ("kms.example", "kms.example"),
+        ("kms.example:443", "kms.example"),
+        ("https://KMS.example:8443/", "kms.example:8443"),
+        ("https://[::1]:443", "[::1]"),
+        ("[2001:DB8::0:1]:8443", "[2001:db8::1]:8443"),
+        ("192.0.2.1:0443", "192.0.2.1"),
+    ],
+)
+def test_an_endpoint_has_one_form(written, means):
+    for text in (f"awskms:{ARN}?endpoint={written}", f"gcpkms:{GCP}?endpoint={written}"):
+        uri = parse(text)
+        assert isinstance(uri, AwsKmsUri | GcpKmsUri)
+        assert uri.endpoint == means
+        endpoints.check(uri, f"other.example, {written}")
+        with pytest.raises(L1Error, match="not allowed here"):
+            endpoints.check(uri, "other.example,,http://x")
 
 
 def test_a_context_is_readable_where_it_is_ours():
