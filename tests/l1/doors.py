@@ -89,7 +89,10 @@ def proxy() -> Iterator[Door]:
             if host not in {"127.0.0.1", "[::1]"}:
                 self.request.sendall(b"HTTP/1.1 403 Forbidden\r\n\r\n")
                 return
-            with socket.create_connection((host.strip("[]"), int(port))) as other:
+            with (
+                contextlib.suppress(ConnectionRefusedError),
+                socket.create_connection((host.strip("[]"), int(port))) as other,
+            ):
                 self.request.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
                 _join(self.request, other)
 

@@ -59,6 +59,11 @@ GCP = "projects/p-1/locations/europe-west3/keyRings/ring/cryptoKeys/root"
             AzureKvUri("acme.managedhsm.azure.net", "root", "0a" * 16),
         ),
         (
+            "azurekv:https://acme.vault.azure.net/keys/root/" + "0a" * 16,
+            AzureKvUri("acme.vault.azure.net", "root", "0a" * 16),
+        ),
+        ("azurekv:Acme.vault.azure.cn:443/root", AzureKvUri("acme.vault.azure.cn", "root")),
+        (
             "azurekv:127.0.0.1:8443/root?ca=file:/ca.pem&authority=login.example",
             AzureKvUri("127.0.0.1:8443", "root", None, "login.example", "/ca.pem"),
         ),
@@ -102,6 +107,9 @@ def test_what_is_understood(text, uri):
         ("azurekv:acme.vault.azure.net/root/latest", UriReason.BAD_NAME),
         ("azurekv:https://acme.vault.azure.net/root", UriReason.BAD_NAME),
         ("azurekv:evil.example/root", UriReason.BAD_NAME),
+        ("azurekv:https://evil.example/keys/root", UriReason.BAD_NAME),
+        ("azurekv:evil.example.vault.azure.net/root", UriReason.BAD_NAME),
+        ("azurekv:acme.vault.azure.net:8443/root", UriReason.BAD_NAME),
         ("azurekv:evil.example%2f.vault.azure.net/root", UriReason.BAD_VALUE),
         ("azurekv:acme.vault.azure.net/root?client-secret=s3cret", UriReason.UNKNOWN_ATTRIBUTE),
     ],
@@ -194,6 +202,24 @@ def test_every_partition_of_aws_is_understood_and_named_in_the_policy(region, pa
     assert isinstance(uri, AwsKmsUri)
     assert (uri.key, uri.region) == (arn, region)
     assert f'"arn:{partition}:iam::ACCOUNT' in aws_policy(AwsKmsUri(ID, region))
+
+
+@pytest.mark.parametrize(
+    ("suffix", "cloud", "login"),
+    [
+        ("azure.net", "AzureCloud", "login.microsoftonline.com"),
+        ("azure.cn", "AzureChinaCloud", "login.chinacloudapi.cn"),
+        ("usgovcloudapi.net", "AzureUSGovernment", "login.microsoftonline.us"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["vault", "managedhsm"])
+def test_every_cloud_of_azures_is_told_by_the_vaults_name(kind, suffix, cloud, login):
+    uri = parse(f"azurekv:acme.{kind}.{suffix}/root")
+    assert isinstance(uri, AzureKvUri)
+    assert uri.cloud is not None
+    assert (uri.cloud.name, uri.cloud.login) == (cloud, login)
+    first = policy(uri).splitlines()[0]
+    assert (first == f"az cloud set --name {cloud}") == (cloud != "AzureCloud")
 
 
 def test_a_managed_hsm_has_roles_of_its_own():
