@@ -12,13 +12,13 @@ them; so the three calls that it would make are made here.
 from __future__ import annotations
 
 import ctypes
-import os
 import secrets
 import sys
 from pathlib import Path
 from typing import Final
 
 import pkcs11
+from kcm_crypto.placing import place
 
 TOKEN: Final = "kcm"  # noqa: S105 - a label
 """The token's label."""
@@ -79,9 +79,7 @@ def main(directory: Path, module: str = MODULE) -> None:
     tokens, pin_file = directory / "tokens", directory / "pin"
     tokens.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not pin_file.exists():
-        handle = os.open(pin_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(handle, "w", encoding="ascii") as file:
-            file.write(secrets.token_hex(16))
+        place(pin_file, secrets.token_hex(16).encode())
     pin = pin_file.read_text("ascii")
     if not any(tokens.iterdir()):
         initialise(module, secrets.token_hex(16).encode(), pin.encode())

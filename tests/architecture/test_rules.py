@@ -71,3 +71,26 @@ def test_the_lock_has_hashes_and_no_address():
     pinned = [line for line in text.splitlines() if "==" in line and not line.startswith(" ")]
     assert len(pinned) > 30
     assert text.count("--hash=sha256:") >= len(pinned)
+
+
+WRITERS = {
+    "libs/crypto/src/kcm_crypto/placing.py",  # files that are written whole
+    "services/core/src/kcm_core/floors.py",  # lines that are appended
+    "services/core/src/kcm_core/directory.py",  # names of an earlier layout
+    "services/auditor/src/kcm_auditor/journal/segments.py",  # a journal's end
+    "services/auditor/src/kcm_auditor/journal/writer.py",  # lines that are appended
+}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_a_file_that_has_to_last_is_written_in_one_way(path):
+    if str(path.relative_to(ROOT)) in WRITERS:
+        return
+    used = {
+        node.attr
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.value.id in {"os", "tempfile"}
+    }
+    assert not used & {"fsync", "fdatasync", "replace", "link", "O_EXCL", "O_TMPFILE", "mkstemp"}

@@ -14,6 +14,7 @@ from kcm_core.l1.state import L1Error, L1State
 from kcm_core.l1.uri import parse
 
 from tests.integration.unsealing import failure
+from tests.l1 import doors
 from tests.l1.servers.azurekv import CLIENT, CLUSTER_TOKEN, OBJECT, TENANT
 from tests.l1.using import said_nothing, used
 
@@ -94,3 +95,36 @@ def test_who_has_no_object_has_a_name_of_its_host(shared):
     others = {_object_of(token) for token in ("", "opaque", "a.b.c", "e30.e30.x", "e30.W10.x")}
     assert len(others) == 1
     assert others.pop().startswith("no-object@")
+
+
+@pytest.mark.parametrize(
+    ("vault", "authority"),
+    [
+        ("acme.vault.azure.cn", ""),
+        ("acme.managedhsm.usgovcloudapi.net", "https://login.chinacloudapi.cn"),
+        ("acme.vault.azure.net", "https://login.microsoftonline.us/"),
+    ],
+)
+async def test_credentials_are_sent_to_no_other_cloud_than_their_own(stand, vault, authority):
+    uri = f"azurekv:{vault}/root"
+    with doors.proxy() as door:
+        ways = {"HTTPS_PROXY": f"http://127.0.0.1:{door.port}", "AZURE_AUTHORITY_HOST": authority}
+        error = await failure(used(stand, {**stand.environment, **ways}, uri))
+    assert error.state is L1State.UNREACHABLE
+    assert "AZURE_AUTHORITY_HOST" in error.detail
+    assert parse(uri).cloud.login in fix(parse(uri), error)
+    assert door.asked == []
+
+
+@pytest.mark.parametrize("login", ["login.chinacloudapi.cn", "login.partner.example"])
+async def test_a_vault_of_the_credentials_own_cloud_is_asked(stand, login):
+    with doors.proxy() as door:
+        ways = {
+            "HTTPS_PROXY": f"http://127.0.0.1:{door.port}",
+            "AZURE_AUTHORITY_HOST": f"https://{login}",
+        }
+        uri = "azurekv:acme.vault.azure.cn/root"
+        error = await failure(used(stand, {**stand.environment, **ways}, uri))
+    assert error.state is L1State.UNREACHABLE
+    # The vault is asked first, without a token, and told no secret.
+    assert door.asked == ["acme.vault.azure.cn:443"]

@@ -14,6 +14,7 @@ from kcm_core.l1.state import L1State
 from kcm_core.l1.uri import parse
 
 from tests.integration.unsealing import failure
+from tests.l1 import doors
 from tests.l1.servers.gcpkms import ACCOUNT
 from tests.l1.using import said_nothing, used
 
@@ -98,3 +99,17 @@ def test_who_acts_for_itself_in_a_pool_has_a_name_of_its_host(shared, tmp_path):
     acting = of_a_pool(tmp_path, service_account_impersonation_url=url)
     assert _name(identity_pool.Credentials.from_info(acting)) == ACCOUNT
     assert _name(SimpleNamespace()).startswith("no-address@")
+
+
+async def test_the_service_is_the_one_of_the_credentials_universe(stand, tmp_path):
+    key = stand.uri.partition("?")[0]
+    for more, host in (
+        ({}, "cloudkms.googleapis.com:443"),
+        ({"universe_domain": "apis.sovereign.example"}, "cloudkms.apis.sovereign.example:443"),
+    ):
+        with doors.proxy() as door:
+            environment = with_file(stand, tmp_path, {**account(stand), **more})
+            environment["HTTPS_PROXY"] = f"http://127.0.0.1:{door.port}"
+            error = await failure(used(stand, environment, key))
+        assert error.state is L1State.UNREACHABLE
+        assert set(door.asked) == {host}

@@ -9,7 +9,8 @@ import sys
 import pytest
 from kcm_bus import remembering
 from kcm_bus.config import ConfigError
-from kcm_bus.remembering import HoldFiles, sync_directory, write_whole
+from kcm_bus.remembering import HoldFiles, write_hold
+from kcm_crypto.placing import sync_directory
 
 ID, OTHER = b"a" * 16, b"b" * 16
 
@@ -28,8 +29,9 @@ async def test_a_file_that_was_not_finished_is_nobody_s_word(tmp_path):
     files = HoldFiles(tmp_path)
     files.remember(ID, b"held")
     await files.close()
-    (tmp_path / f"{OTHER.hex()}.new").write_bytes(b"half a sta")
+    (tmp_path / f".kcm-{OTHER.hex()}.part").write_bytes(b"half a sta")
     assert HoldFiles(tmp_path).recall() == [b"held"]
+    assert [path.name for path in tmp_path.iterdir()] == [f"{ID.hex()}.hold"]
 
 
 async def test_nobody_else_may_look_into_the_directory(tmp_path):
@@ -57,7 +59,7 @@ class Disk:
         self.writes.append(hold_id)
         if number := self.faults.get(hold_id):
             raise OSError(number, "text of the system")
-        write_whole(path, content)
+        write_hold(path, content)
 
     def sync(self, path):
         if self.sync_fault:
@@ -169,7 +171,7 @@ async def test_a_fault_that_is_none_of_the_disks_ends_nothing(kept):
     files = HoldFiles(kept.files._directory, write=broken)
     files.remember(ID, b"held")
     await until(lambda: ID in files.unkept)
-    files._write = write_whole
+    files._write = write_hold
     await until(lambda: files.kept(ID, b"held"))
     await files.close()
 
@@ -209,14 +211,14 @@ async def test_a_directory_that_was_away_for_a_moment(tmp_path, monkeypatch):
 def test_a_file_that_could_not_be_finished_leaves_the_one_before_and_no_other(tmp_path):
     """A real limit of the system, in a process of its own: a file may have 8 bytes."""
     path = tmp_path / "one.hold"
-    write_whole(path, b"before")
+    write_hold(path, b"before")
     script = (
         "import resource, signal, sys, pathlib\n"
-        "from kcm_bus.remembering import write_whole\n"
+        "from kcm_bus.remembering import write_hold\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (8, 8))\n"
         "try:\n"
-        "    write_whole(pathlib.Path(sys.argv[1]), b'much too long')\n"
+        "    write_hold(pathlib.Path(sys.argv[1]), b'much too long')\n"
         "except OSError as error:\n"
         "    sys.exit(error.errno)\n"
     )

@@ -36,7 +36,7 @@ CHILD = textwrap.dedent("""
             await asyncio.Event().wait()
 
     if "named" in how:
-        placing._unnamed = lambda directory: None
+        placing._unnamed = lambda directory, mode: None
     if "nohup" in how:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
     if "hang" in how:

@@ -5,10 +5,11 @@ import errno
 import shutil
 import sys
 import threading
+from pathlib import Path
 
 import pytest
-from kcm_bus.disk import sync_directory
 from kcm_core.directory import Directory, Stored
+from kcm_crypto.placing import sync_directory
 from kcm_schemas import subjects
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.signed import Kind
@@ -389,7 +390,10 @@ _noting = False
 
 def _hear(event, arguments):
     if _noting and event in ("os.listdir", "os.scandir"):
-        _listed.append(str(arguments[0]))
+        place = arguments[0]
+        if isinstance(place, int):
+            place = Path(f"/proc/self/fd/{place}").readlink()
+        _listed.append(str(place))
 
 
 async def test_reading_and_making_a_record_looks_at_no_other_tenants_files(world):

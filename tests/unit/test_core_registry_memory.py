@@ -572,19 +572,19 @@ async def test_a_core_with_memory_has_nothing_to_adopt(world):
     assert not emitted(core, "registry.adopted")
 
 
-@pytest.mark.parametrize("call", ["write", "replace", "fsync"])
+@pytest.mark.parametrize("call", ["write", "link", "fsync"])
 async def test_a_full_disk_while_adopting_changes_nothing_and_is_said(world, monkeypatch, call):
     await kept(world)
     core = await fresh(world)
 
-    def full(*_):
+    def full(*_, **__):
         raise FULL
 
     with monkeypatch.context() as patch:
         if call == "fsync":
             patch.setattr("os.fsync", full)
-        elif call == "replace":
-            patch.setattr("pathlib.Path.replace", full)
+        elif call == "link":
+            patch.setattr("os.link", full)
         else:
             patch.setattr("kcm_core.floors._lines", full)
         raw = request(world, "registry", "adopt", AdoptOrder(digest=core.memory.digest))

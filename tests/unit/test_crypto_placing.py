@@ -1,14 +1,18 @@
 """A placed file is there whole or not at all, and a process that dies leaves nothing for long."""
 
+import errno
 import os
+import resource
 import signal
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-from kcm_crypto.placing import placing
+from kcm_crypto.placing import place, placing, sweep
 
 CHILD = """
 import sys
@@ -156,3 +160,113 @@ def test_only_our_own_rests_are_swept(tmp_path: Path, monkeypatch: pytest.Monkey
     with placing(tmp_path / "file"):
         pass
     assert names(tmp_path) == sorted({*before} - {rest.name})
+
+
+class Fails:
+    """A step that fails as on a full disk."""
+
+    def __init__(self, step: str, only: Callable[[int], bool] = lambda _: True) -> None:
+        self.step = step
+        self._real = getattr(os, step)
+        self._only = only
+
+    def __call__(self, first: Any, *rest: Any, **named: Any) -> Any:
+        if isinstance(first, int) and not self._only(first):
+            return self._real(first, *rest, **named)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def is_file(handle: int) -> bool:
+    return stat.S_ISREG(os.fstat(handle).st_mode)
+
+
+@pytest.mark.parametrize("older", [None, b"older"])
+@pytest.mark.parametrize("step", ["write", "fsync", "link", "rename"])
+def test_a_full_disk_at_any_step_leaves_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unnamed: bool, step: str, older: bytes | None
+) -> None:
+    path = tmp_path / "file"
+    if older is not None:
+        path.write_bytes(older)
+    takes_this_step = {
+        "write": True,
+        "fsync": True,
+        "link": unnamed,
+        "rename": not unnamed or older is not None,
+    }[step]
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with monkeypatch.context() as patch:
+        if step == "write":
+            resource.setrlimit(resource.RLIMIT_FSIZE, (2, before[1]))
+        else:
+            patch.setattr(os, step, Fails(step, is_file))
+        try:
+            with placing(path, unnamed=unnamed) as file:
+                file.write(b"newer")
+        except OSError as error:
+            assert takes_this_step
+            assert error.filename == str(path)
+            assert error.filename2 is None
+        else:
+            assert not takes_this_step
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    kept = b"newer" if not takes_this_step else older
+    assert names(tmp_path) == ([] if kept is None else ["file"])
+    assert kept is None or path.read_bytes() == kept
+
+
+def test_the_file_and_then_its_directory_are_flushed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unnamed: bool
+) -> None:
+    path = tmp_path / "file"
+    flushed = []
+    real = os.fsync
+
+    def flush(handle: int) -> None:
+        real(handle)
+        info = os.fstat(handle)
+        there = path.exists() and path.read_bytes() == b"new"
+        flushed.append((stat.S_ISDIR(info.st_mode), info.st_size if is_file(handle) else 0, there))
+
+    monkeypatch.setattr(os, "fsync", flush)
+    with placing(path, unnamed=unnamed) as file:
+        file.write(b"new")
+    assert flushed == [(False, 3, False), (True, 0, True)]
+
+
+def test_a_flush_of_the_directory_that_fails_is_an_error(tmp_path: Path) -> None:
+    def fail(directory: Path) -> None:
+        raise OSError(errno.EIO, "Input/output error", str(directory))
+
+    with pytest.raises(OSError, match="Input") as info:
+        place(tmp_path / "file", b"new", sync=fail)
+    assert info.value.filename == str(tmp_path)
+    assert names(tmp_path) == ["file"]
+
+
+def test_a_directory_that_is_missing_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError) as info:
+        place(tmp_path / "missing" / "file", b"new")
+    assert info.value.filename == str(tmp_path / "missing")
+
+
+def test_an_error_of_another_file_keeps_its_name(tmp_path: Path) -> None:
+    def attempt() -> None:
+        with placing(tmp_path / "file"):
+            (tmp_path / "other").read_bytes()
+
+    with pytest.raises(FileNotFoundError) as info:
+        attempt()
+    assert info.value.filename == str(tmp_path / "other")
+
+
+def test_many_files_are_swept_and_flushed_once(tmp_path: Path) -> None:
+    rest = tmp_path / f".kcm-{'0' * 32}.part"
+    rest.write_bytes(b"x")
+    for name in ("one", "two"):
+        with placing(tmp_path / name, sync=None):
+            pass
+    assert rest.exists()
+    sweep(tmp_path)
+    assert names(tmp_path) == ["one", "two"]

@@ -65,7 +65,7 @@ def test_a_link_is_no_mark(tmp_path):
 
 
 def test_a_wipe_removes_all_that_was_made(made):
-    (made / f".state.json.{'0' * 16}").write_text("cut off")
+    (made / f".kcm-{'0' * 32}.part").write_text("cut off")
     system.down(made, wipe=True)
     assert not made.exists()
     with pytest.raises(NoSystemError):

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from kcm_core.l1 import endpoints
 from kcm_core.l1.awskms_help import policy as aws_policy
 from kcm_core.l1.help import fix, policy
 from kcm_core.l1.pairs import OTHER, as_pairs
@@ -58,6 +59,11 @@ GCP = "projects/p-1/locations/europe-west3/keyRings/ring/cryptoKeys/root"
             AzureKvUri("acme.managedhsm.azure.net", "root", "0a" * 16),
         ),
         (
+            "azurekv:https://acme.vault.azure.net/keys/root/" + "0a" * 16,
+            AzureKvUri("acme.vault.azure.net", "root", "0a" * 16),
+        ),
+        ("azurekv:Acme.vault.azure.cn:443/root", AzureKvUri("acme.vault.azure.cn", "root")),
+        (
             "azurekv:127.0.0.1:8443/root?ca=file:/ca.pem&authority=login.example",
             AzureKvUri("127.0.0.1:8443", "root", None, "login.example", "/ca.pem"),
         ),
@@ -83,6 +89,13 @@ def test_what_is_understood(text, uri):
         (f"awskms:{ARN}?external-id=x-1", UriReason.BAD_VALUE),
         (f"awskms:{ARN}?role-arn=admin", UriReason.BAD_VALUE),
         (f"awskms:{ARN}?endpoint=http://plain.example", UriReason.BAD_VALUE),
+        (f"awskms:{ARN}?endpoint=https://kms.example/path", UriReason.BAD_VALUE),
+        (f"awskms:{ARN}?endpoint=kms.example:0", UriReason.BAD_VALUE),
+        (f"awskms:{ARN}?endpoint=kms.example:65536", UriReason.BAD_VALUE),
+        (f"awskms:{ARN}?endpoint=user@kms.example", UriReason.BAD_VALUE),
+        (f"awskms:{ARN}?endpoint=::1", UriReason.BAD_VALUE),
+        (f"awskms:{ARN}?endpoint=[1:2]:443", UriReason.BAD_VALUE),
+        (f"awskms:{ARN}?endpoint=[fe80::1%25eth0]", UriReason.BAD_VALUE),
         (f"awskms:{ARN}?secret-access-key=s3cret", UriReason.UNKNOWN_ATTRIBUTE),
         (f"awskms:{ARN}?ca=/relative", UriReason.BAD_PATH),
         ("gcpkms:", UriReason.BAD_NAME),
@@ -94,6 +107,9 @@ def test_what_is_understood(text, uri):
         ("azurekv:acme.vault.azure.net/root/latest", UriReason.BAD_NAME),
         ("azurekv:https://acme.vault.azure.net/root", UriReason.BAD_NAME),
         ("azurekv:evil.example/root", UriReason.BAD_NAME),
+        ("azurekv:https://evil.example/keys/root", UriReason.BAD_NAME),
+        ("azurekv:evil.example.vault.azure.net/root", UriReason.BAD_NAME),
+        ("azurekv:acme.vault.azure.net:8443/root", UriReason.BAD_NAME),
         ("azurekv:evil.example%2f.vault.azure.net/root", UriReason.BAD_VALUE),
         ("azurekv:acme.vault.azure.net/root?client-secret=s3cret", UriReason.UNKNOWN_ATTRIBUTE),
     ],
@@ -103,6 +119,27 @@ def test_what_is_refused(text, reason):
         parse(text)
     assert caught.value.reason is reason, str(caught.value)
     assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("written", "means"),
+    [
+        ("kms.example", "kms.example"),
+        ("kms.example:443", "kms.example"),
+        ("https://KMS.example:8443/", "kms.example:8443"),
+        ("https://[::1]:443", "[::1]"),
+        ("[2001:DB8::0:1]:8443", "[2001:db8::1]:8443"),
+        ("192.0.2.1:0443", "192.0.2.1"),
+    ],
+)
+def test_an_endpoint_has_one_form(written, means):
+    for text in (f"awskms:{ARN}?endpoint={written}", f"gcpkms:{GCP}?endpoint={written}"):
+        uri = parse(text)
+        assert isinstance(uri, AwsKmsUri | GcpKmsUri)
+        assert uri.endpoint == means
+        endpoints.check(uri, f"other.example, {written}")
+        with pytest.raises(L1Error, match="not allowed here"):
+            endpoints.check(uri, "other.example,,http://x")
 
 
 def test_a_context_is_readable_where_it_is_ours():
@@ -165,6 +202,24 @@ def test_every_partition_of_aws_is_understood_and_named_in_the_policy(region, pa
     assert isinstance(uri, AwsKmsUri)
     assert (uri.key, uri.region) == (arn, region)
     assert f'"arn:{partition}:iam::ACCOUNT' in aws_policy(AwsKmsUri(ID, region))
+
+
+@pytest.mark.parametrize(
+    ("suffix", "cloud", "login"),
+    [
+        ("azure.net", "AzureCloud", "login.microsoftonline.com"),
+        ("azure.cn", "AzureChinaCloud", "login.chinacloudapi.cn"),
+        ("usgovcloudapi.net", "AzureUSGovernment", "login.microsoftonline.us"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["vault", "managedhsm"])
+def test_every_cloud_of_azures_is_told_by_the_vaults_name(kind, suffix, cloud, login):
+    uri = parse(f"azurekv:acme.{kind}.{suffix}/root")
+    assert isinstance(uri, AzureKvUri)
+    assert uri.cloud is not None
+    assert (uri.cloud.name, uri.cloud.login) == (cloud, login)
+    first = policy(uri).splitlines()[0]
+    assert (first == f"az cloud set --name {cloud}") == (cloud != "AzureCloud")
 
 
 def test_a_managed_hsm_has_roles_of_its_own():

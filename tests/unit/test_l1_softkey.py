@@ -127,6 +127,16 @@ def test_create_makes_a_private_key_and_never_replaces_one(directory):
     assert (directory / "key").read_bytes() == before
 
 
+def test_create_goes_on_where_it_was_cut_off_and_leaves_a_key_s_state(tmp_path):
+    (tmp_path / "state").write_text("enabled\n")
+    softkey.create(tmp_path)
+    assert len((tmp_path / "key").read_bytes()) == 32
+    (tmp_path / "state").write_text("disabled\n")
+    with pytest.raises(FileExistsError):
+        softkey.create(tmp_path)
+    assert (tmp_path / "state").read_text() == "disabled\n"
+
+
 def test_its_use_is_announced_loudly_once(directory, caplog):
     softkey.announce.cache_clear()
     uri = parse(f"softkey:{directory}")

@@ -61,12 +61,15 @@ def test_a_softkey_names_a_directory():
         (f"pkcs11:token=t;object=k?{MODULE}&pin-source=|cat", UriReason.BAD_PATH),
         (f"pkcs11:token=t;object=k?{MODULE}&pin-source=/run/pin", UriReason.BAD_PATH),
         (f"pkcs11:token=t;object=k?{MODULE}&pin-source=file:pin", UriReason.BAD_PATH),
+        (f"pkcs11:token=t;object=k?{MODULE}&pin-source=file:////run/pin", UriReason.BAD_PATH),
         (f"pkcs11:token=t;object=k?{MODULE}&pin-source=file://host/pin", UriReason.BAD_PATH),
         ("pkcs11:token=t;object=k?module-path=hsm.so", UriReason.BAD_PATH),
         ("pkcs11:token=t;object=k?module-path=/tmp/../hsm.so", UriReason.BAD_PATH),
         ("pkcs11:token=t;object=k?module-path=/a%00b", UriReason.BAD_VALUE),
         (f"pkcs11:token=t;token=u;object=k?{MODULE}", UriReason.DUPLICATE_ATTRIBUTE),
-        (f"pkcs11:token=t;object=k;model=m?{MODULE}", UriReason.UNKNOWN_ATTRIBUTE),
+        (f"pkcs11:token=t;object=k;vendor=m?{MODULE}", UriReason.UNKNOWN_ATTRIBUTE),
+        (f"pkcs11:serial=;object=k?{MODULE}", UriReason.MISSING_TOKEN),
+        (f"pkcs11:model=m;manufacturer=;object=k?{MODULE}", UriReason.MISSING_TOKEN),
         (f"pkcs11:token=t;object=k;{MODULE}", UriReason.BAD_SYNTAX),
         (f"pkcs11:token=t;object=k;x?{MODULE}", UriReason.BAD_SYNTAX),
         (f"pkcs11:token=t;;object=k?{MODULE}", UriReason.BAD_SYNTAX),
@@ -99,6 +102,136 @@ def test_a_pin_in_a_uri_is_explained_and_not_repeated():
         parse(f"pkcs11:token=t;object=k?{MODULE}&pin-value=s3cret")
     assert "pin-source=file:" in str(caught.value)
     assert "s3cret" not in str(caught.value)
+
+
+def test_what_a_tool_prints_of_a_token_is_understood():
+    printed = "pkcs11:model=SoftHSM%20v2;manufacturer=SoftHSM%20project;serial=;token=t;object=k"
+    assert parse(f"{printed}?{MODULE}&pin-source=file:///run/pin") == Pkcs11Uri(
+        module_path="/usr/lib/hsm.so",
+        token="t",
+        serial="",
+        manufacturer="SoftHSM project",
+        model="SoftHSM v2",
+        object="k",
+        pin_source="/run/pin",
+    )
+
+
+RFC_7512 = [
+    ("pkcs11:", "token, serial or slot-id must say which token"),
+    ("pkcs11:object=my-pubkey;type=public", "which token"),
+    ("pkcs11:object=my-key;type=private?pin-source=file:/etc/token", "which token"),
+    (
+        (
+            "pkcs11:token=The%20Software%20PKCS%2311%20Softtoken;manufacturer=Snake%20Oil,%20Inc."
+            ";model=1.0;object=my-certificate;type=cert;id=%69%95%3E%5C%F4%BD%EC%91;serial="
+            "?pin-source=file:/etc/token_pin"
+        ),
+        "module-path must name the PKCS#11 module",
+    ),
+    ("pkcs11:object=my-sign-key;type=private?module-name=mypkcs11", "module-path"),
+    ("pkcs11:object=my-sign-key;type=private?module-path=/mnt/libmypkcs11.so.1", "which token"),
+    (
+        (
+            "pkcs11:token=Software%20PKCS%2311%20softtoken;manufacturer=Snake%20Oil,%20Inc."
+            "?pin-value=the-pin"
+        ),
+        "put it in a file and name the file with pin-source=file:/path",
+    ),
+    ("pkcs11:slot-description=Sun%20Metaslot", "understood are id, manufacturer, model"),
+    (
+        (
+            "pkcs11:library-manufacturer=Snake%20Oil,%20Inc.;"
+            "library-description=Soft%20Token%20Library;library-version=1.23"
+        ),
+        "understood are id",
+    ),
+    (
+        (
+            "pkcs11:token=My%20token%25%20created%20by%20Joe;library-version=3"
+            ";id=%01%02%03%Ba%dd%Ca%fe%04%05%06"
+        ),
+        "understood are id",
+    ),
+    (
+        "pkcs11:token=A%20name%20with%20a%20substring%20%25%3B;object=my-certificate;type=cert",
+        "module-path",
+    ),
+    (
+        (
+            "pkcs11:token=Name%20with%20a%20small%20A%20with%20acute:%20%C3%A1"
+            ";object=my-certificate;type=cert"
+        ),
+        "module-path",
+    ),
+    (
+        (
+            "pkcs11:token=my-token;object=my-certificate;type=cert;vendor-aaa=value-a"
+            "?pin-source=file:/etc/token_pin&vendor-bbb=value-b"
+        ),
+        "understood are id",
+    ),
+]
+"""The examples of section 3, and why none of them names a key that a Core can use."""
+
+
+@pytest.mark.parametrize(("text", "why"), RFC_7512)
+def test_the_examples_of_rfc_7512_are_refused_with_what_they_lack(text, why):
+    with pytest.raises(L1UriError) as caught:
+        parse(text)
+    assert why in str(caught.value)
+    assert "the-pin" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "uri"),
+    [
+        (
+            (
+                "pkcs11:token=The%20Software%20PKCS%2311%20Softtoken;manufacturer=Snake%20Oil,%20Inc."
+                ";model=1.0;object=my-certificate;type=private;id=%69%95%3E%5C%F4%BD%EC%91;serial="
+                "?pin-source=file:/etc/token_pin"
+            ),
+            Pkcs11Uri(
+                module_path="/usr/lib/hsm.so",
+                token="The Software PKCS#11 Softtoken",
+                manufacturer="Snake Oil, Inc.",
+                model="1.0",
+                serial="",
+                object="my-certificate",
+                id=b"\x69\x95\x3e\x5c\xf4\xbd\xec\x91",
+                type=KeyClass.PRIVATE,
+                pin_source="/etc/token_pin",
+            ),
+        ),
+        (
+            "pkcs11:token=My%20token%25%20created%20by%20Joe;id=%01%02%03%Ba%dd%Ca%fe%04%05%06?",
+            Pkcs11Uri(
+                module_path="/usr/lib/hsm.so",
+                token="My token% created by Joe",
+                id=b"\x01\x02\x03\xba\xdd\xca\xfe\x04\x05\x06",
+            ),
+        ),
+        (
+            "pkcs11:token=A%20name%20with%20a%20substring%20%25%3B;object=my-certificate?",
+            Pkcs11Uri(
+                module_path="/usr/lib/hsm.so",
+                token="A name with a substring %;",
+                object="my-certificate",
+            ),
+        ),
+        (
+            "pkcs11:token=Name%20with%20a%20small%20A%20with%20acute:%20%C3%A1;object=k?",
+            Pkcs11Uri(
+                module_path="/usr/lib/hsm.so",
+                token="Name with a small A with acute: á",
+                object="k",
+            ),
+        ),
+    ],
+)
+def test_the_examples_of_rfc_7512_with_a_key_and_a_module_are_understood(text, uri):
+    assert parse(text + ("" if text.endswith("?") else "&") + MODULE) == uri
 
 
 @given(st.text())

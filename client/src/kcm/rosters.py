@@ -8,14 +8,13 @@ not say is not on it, and goes dark there.
 from __future__ import annotations
 
 import asyncio
-import os
 import re
-import secrets
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, TypeVar
 
+from kcm_crypto.placing import place
 from kcm_schemas.roster import Instance, Operator, OperatorRole, Roster
 from kcm_trust.lasting import PAGE_BYTES, PAGES_MAX, Lasting, pages
 from kcm_trust.rosters import entries, follows, name_of
@@ -251,20 +250,8 @@ def write(path: Path, raw: bytes, lists: Mapping[str, Lasting]) -> None:
     for name, lasting in lists.items():
         directory = lists_directory(path)
         directory.mkdir(mode=0o700, exist_ok=True)
-        _replace(directory / name, lasting.raw())
-    _replace(path, raw)
-
-
-def _replace(path: Path, data: bytes) -> None:
-    fresh = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    try:
-        with fresh.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(path)
-    finally:
-        fresh.unlink(missing_ok=True)
+        place(directory / name, lasting.raw(), private=False)
+    place(path, raw, private=False)
 
 
 def lacking(known: Roster, new: Roster, lists: Mapping[str, Lasting]) -> list[str]:

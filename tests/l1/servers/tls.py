@@ -55,7 +55,11 @@ def make(directory: Path) -> tuple[Path, Path, Path]:
         .sign(authority_key, hashes.SHA256())
     )  # fmt: skip
     names = x509.SubjectAlternativeName(
-        [x509.IPAddress(ip_address(HOST)), x509.DNSName("localhost")]
+        [
+            x509.IPAddress(ip_address(HOST)),
+            x509.IPAddress(ip_address("::1")),
+            x509.DNSName("localhost"),
+        ]
     )
     certificate = (
         _builder("localhost", "kcm test authority", key)

@@ -3,7 +3,7 @@
 import asyncio
 import errno
 
-from kcm_bus.remembering import HoldFiles, write_whole
+from kcm_bus.remembering import HoldFiles, write_hold
 from kcm_control.agreement import PATIENCE_S
 from kcm_core.keyholds import KeyHolds
 from kcm_schemas import subjects
@@ -126,7 +126,7 @@ class FullDisk:
     def write(self, path, content):
         if self.full:
             raise OSError(errno.ENOSPC, "No space left on device")
-        write_whole(path, content)
+        write_hold(path, content)
 
 
 def words(boot, one):

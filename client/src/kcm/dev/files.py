@@ -7,6 +7,8 @@ import secrets
 from pathlib import Path
 from typing import Final
 
+from kcm_crypto.placing import place
+
 from kcm.dev.errors import DevError
 
 PASSWORD_BYTES: Final = 32
@@ -21,27 +23,7 @@ def write_private(path: Path, text: str) -> None:
     Missing directories are made for their owner alone.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(path)
-    except BaseException:
-        fresh.unlink(missing_ok=True)
-        raise
-    sync(path.parent)
-
-
-def sync(directory: Path) -> None:
-    """Make the names in a directory outlive a power cut."""
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    place(path, text.encode())
 
 
 def password(path: Path) -> str:

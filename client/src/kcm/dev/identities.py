@@ -17,6 +17,7 @@ from typing import Final
 from kcm_crypto.arena import Arena
 from kcm_crypto.hpke import SECRET_SIZE, SUITE_NAME, HpkePrivate
 from kcm_crypto.memory import fill_random
+from kcm_crypto.placing import place
 from kcm_crypto.secretfile import read_secret, write_secret
 from kcm_schemas import limits
 from kcm_schemas.codec import encode
@@ -106,7 +107,7 @@ def make_trust(root: Path, members: list[Member], regions: list[str], now_ms: in
     if roster != known:
         version = known.version + 1 if known else 1
         roster = roster.model_copy(update={"version": version, "issued_ms": now_ms})
-        _replace(trust.roster, encode(signer.sign(Kind.ROSTER, roster)))
+        place(trust.roster, encode(signer.sign(Kind.ROSTER, roster)), private=False)
     return signer.public
 
 
@@ -176,9 +177,3 @@ def _hpke_public(path: Path) -> bytes:
             return HpkePrivate(view[:SECRET_SIZE]).public_bytes
     finally:
         arena.purge()
-
-
-def _replace(path: Path, data: bytes) -> None:
-    fresh = path.with_suffix(".new")
-    fresh.write_bytes(data)
-    fresh.replace(path)

@@ -19,12 +19,12 @@ copied by the kernel and never become ``bytes`` here.
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
+from kcm_crypto.placing import placing
 from kcm_schemas.roster import Role
 from kcm_trust.identity import ROOT
 
@@ -45,7 +45,7 @@ from kcm.dev.containers import (
     STATE_DIR,
 )
 from kcm.dev.errors import DevError
-from kcm.dev.files import sync, write_private
+from kcm.dev.files import write_private
 from kcm.dev.identities import Member, Trust, make_trust
 from kcm.dev.topology import Topology, password_path
 
@@ -187,28 +187,17 @@ def copy_private(source: Path, target: Path) -> None:
     Raises ``DevError`` for a file above ``COPY_BYTES_MAX``.
     """
     _make_private(target.parent)
-    fresh = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     with source.open("rb", buffering=0) as reading:
         size = os.fstat(reading.fileno()).st_size
         if size > COPY_BYTES_MAX:
             raise DevError(f"{source} is too large to be one of ours")
-        writing = os.open(fresh, flags, 0o600)
-        try:
+        with placing(target) as file:
             done = 0
             while done < size:
-                sent = os.sendfile(writing, reading.fileno(), done, size - done)
+                sent = os.sendfile(file.fileno(), reading.fileno(), done, size - done)
                 if not sent:
                     raise DevError(f"{source} was cut short while it was copied")
                 done += sent
-            os.fsync(writing)
-            fresh.replace(target)
-        except BaseException:
-            fresh.unlink(missing_ok=True)
-            raise
-        finally:
-            os.close(writing)
-    sync(target.parent)
 
 
 def _make_private(directory: Path) -> None:

@@ -9,14 +9,14 @@ Symbolic links are never followed, and one that stands in the place of a name of
 from __future__ import annotations
 
 import json
-import os
-import re
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from kcm_crypto.placing import is_rest, place
+
 from kcm.dev.errors import ForeignDirectoryError, NoSystemError
-from kcm.dev.files import sync
 
 MARK: Final = "kcm-dev-system.json"
 """Its name in the directory."""
@@ -28,11 +28,8 @@ TREES: Final = frozenset(
 """Directories that a system makes and has for itself."""
 LISTS: Final = "roster.lasting"
 """The directory beside the roster that has the lists of who is retired."""
-FILES: Final = frozenset({"context.toml", "lock", "roster", "roster.new", "state.json"})
+FILES: Final = frozenset({"context.toml", "lock", "roster", "state.json"})
 """Files that a system makes."""
-
-_UNFINISHED: Final = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{16}")
-"""What a write leaves beside its file when it is cut off."""
 
 
 def claim(directory: Path) -> None:
@@ -46,24 +43,15 @@ def claim(directory: Path) -> None:
     if not made and not directory.is_dir():
         raise ForeignDirectoryError(f"{directory} is no directory")
     _refuse_homes(directory)
-    if not made and any(directory.iterdir()):
+    if not made and not all(is_rest(entry.name) for entry in directory.iterdir()):
         raise ForeignDirectoryError(
             f"{directory} is not empty and no development system's directory (there is no {MARK} "
             "in it); nothing was changed"
         )
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     text = json.dumps({"made_by": "kcm dev", "made_directory": made}) + "\n"
-    try:
-        handle = os.open(
-            directory / MARK, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600
-        )
-    except FileExistsError:
-        return  # another command took it a moment ago
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    sync(directory)
+    with suppress(FileExistsError):  # another command took it a moment ago
+        place(directory / MARK, text.encode(), replace=False)
 
 
 def require(directory: Path) -> None:
@@ -111,8 +99,7 @@ def _is_ours(entry: Path) -> bool:
     if entry.is_dir():
         # A file system that somebody mounted there is theirs.
         return entry.name in TREES | {LISTS} and not entry.is_mount()
-    unfinished = _UNFINISHED.fullmatch(entry.name)
-    return entry.is_file() and (unfinished["name"] if unfinished else entry.name) in FILES
+    return entry.is_file() and (entry.name in FILES or is_rest(entry.name))
 
 
 def _made_directory(mark: Path) -> bool:

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
+from kcm_crypto.placing import place, sync_directory
+
 from kcm.dev.errors import DevError
 from kcm.dev.files import password, write_private
 
@@ -51,22 +53,34 @@ class RootKeys:
     @property
     def environment(self) -> dict[str, str]:
         """What an unsealer needs to reach the keys."""
-        return {"SOFTHSM2_CONF": str(self._hsm / "softhsm2.conf")} if self.kind == "pkcs11" else {}
+        return {"SOFTHSM2_CONF": str(self._conf)} if self.kind == "pkcs11" else {}
 
     def prepare(self) -> None:
         """Make the token, where there is SoftHSM and it is not there yet."""
-        if self.kind == "pkcs11" and not (self._hsm / "softhsm2.conf").exists():
-            tokens = self._hsm / "tokens"
-            tokens.mkdir(mode=0o700, parents=True, exist_ok=True)
-            conf = (
-                f"directories.tokendir = {tokens}\nobjectstore.backend = file\nlog.level = ERROR\n"
-            )
-            write_private(self._hsm / "softhsm2.conf", conf)
-            pin, so_pin = password(self._hsm / "pin"), secrets.token_urlsafe(16)
-            tool = shutil.which("softhsm2-util") or "softhsm2-util"
-            self._run(
-                [tool, "--init-token", "--free", "--label", LABEL, "--so-pin", so_pin, "--pin", pin]
-            )
+        if self.kind != "pkcs11" or self._conf.exists():
+            return
+        tokens = self._hsm / "tokens"
+        if not tokens.exists():
+            self._make_token(tokens)
+        write_private(self._conf, _configuration(tokens))
+
+    def _make_token(self, tokens: Path) -> None:
+        """Make it under another name first: one that was cut off has no PIN, and the same label."""
+        fresh = self._hsm / "tokens.new"
+        if fresh.exists():
+            shutil.rmtree(fresh)
+        fresh.mkdir(mode=0o700, parents=True)
+        conf = self._hsm / "softhsm2.conf.new"
+        write_private(conf, _configuration(fresh))
+        pin, so_pin = password(self._hsm / "pin"), secrets.token_urlsafe(16)
+        tool = shutil.which("softhsm2-util") or "softhsm2-util"
+        self._run(
+            [tool, "--init-token", "--free", "--label", LABEL, "--so-pin", so_pin, "--pin", pin],
+            conf,
+        )
+        fresh.rename(tokens)
+        sync_directory(self._hsm)
+        conf.unlink()
 
     def create(self, name: str, kind: str | None = None) -> str:
         """Make a root key and return its URI; an existing one of that name is kept."""
@@ -87,16 +101,18 @@ class RootKeys:
         directory = self.root / "l1" / name
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not (directory / "key").exists():
-            handle = os.open(directory / "key", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(handle, "wb") as file:
-                file.write(os.urandom(32))
-            (directory / "state").write_text("enabled\n")
+            place(directory / "state", b"enabled\n")
+            place(directory / "key", os.urandom(32), replace=False)
         return directory
 
-    def _run(self, argv: list[str]) -> None:
+    @property
+    def _conf(self) -> Path:
+        return self._hsm / "softhsm2.conf"
+
+    def _run(self, argv: list[str], conf: Path | None = None) -> None:
         done = subprocess.run(
             argv,
-            env=self.environment | {"PATH": os.defpath},
+            env={"SOFTHSM2_CONF": str(conf or self._conf), "PATH": os.defpath},
             capture_output=True,
             timeout=SECONDS_MAX,
             check=False,
@@ -108,6 +124,10 @@ class RootKeys:
 def module() -> Path | None:
     """SoftHSM's PKCS#11 module, where it is installed."""
     return next((path for path in MODULES if path.exists()), None)
+
+
+def _configuration(tokens: Path) -> str:
+    return f"directories.tokendir = {tokens}\nobjectstore.backend = file\nlog.level = ERROR\n"
 
 
 def _make_key(path: str, label: str, pin_file: str) -> None:

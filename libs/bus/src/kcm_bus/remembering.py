@@ -24,9 +24,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
+from kcm_crypto.placing import place, sweep, sync_directory
+
 from kcm_bus.archive import Archive, HoldArchive
 from kcm_bus.config import ConfigError
-from kcm_bus.disk import sync_directory, write_whole
 from kcm_bus.ports import Unkept
 from kcm_bus.serving import describe
 
@@ -76,7 +77,13 @@ Run = Callable[[Callable[[], Any]], Awaitable[Any]]
 def read_holds(directory: Path) -> dict[Path, bytes]:
     """Every file of known holds; makes the directory where it is missing. Raises ``OSError``."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    sweep(directory)
     return {path: path.read_bytes() for path in directory.glob(f"*{_SUFFIX}")}
+
+
+def write_hold(path: Path, statement: bytes) -> None:
+    """Replace a file whole; many of them share one flush of their directory."""
+    place(path, statement, sync=None)
 
 
 def remove_file(path: Path) -> None:
@@ -95,7 +102,7 @@ class HoldFiles:
         self,
         directory: Path,
         *,
-        write: Write = write_whole,
+        write: Write = write_hold,
         sync: Sync = sync_directory,
         read: Read = read_holds,
         remove: Callable[[Path], None] = remove_file,

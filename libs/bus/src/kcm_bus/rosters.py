@@ -10,11 +10,11 @@ the disk, until it is there: whoever is started again goes on from it and never 
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from kcm_crypto.placing import place
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.roster import Retirement, Roster
 from kcm_trust.lasting import NOTHING, Lasting
@@ -73,17 +73,7 @@ class RosterFiles:
 
     def _write(self, name: str, raw: bytes) -> None:
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        fresh = self._directory / f"{name}.new"
-        with fresh.open("wb") as file:
-            file.write(raw)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(self._directory / name)
-        place = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(place)
-        finally:
-            os.close(place)
+        place(self._directory / name, raw)
 
 
 class Rosters:

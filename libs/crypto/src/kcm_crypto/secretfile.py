@@ -7,6 +7,7 @@ import stat
 from pathlib import Path
 
 from kcm_crypto.memory import wipe
+from kcm_crypto.placing import placing
 
 
 class SecretFileError(Exception):
@@ -60,24 +61,10 @@ def _fill(path: str, fd: int, out: memoryview) -> None:
 def write_secret(path: str, view: memoryview) -> None:
     """Write a new file of mode 600 from memory; it and its name are on disk when this returns.
 
-    Refuses to overwrite (``FileExistsError``); what could not be written whole is removed again.
+    It is there whole or not at all, however the process ends. Refuses to overwrite
+    (``FileExistsError``).
     """
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        _write_all(path, fd, view)
-        os.fsync(fd)
-    except BaseException:
-        Path(path).unlink()
-        raise
-    finally:
-        os.close(fd)
-    directory = os.open(Path(path).parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
-
-
-def _write_all(path: str, fd: int, view: memoryview) -> None:
-    if os.writev(fd, [view]) != len(view):
-        raise SecretFileError(f"{path} could not be written whole")
+    with placing(Path(path), replace=False) as file:
+        # Not through the file's buffer, which would keep a copy.
+        if os.writev(file.fileno(), [view]) != len(view):
+            raise SecretFileError(f"{path} could not be written whole")

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from kcm_bus.membership import Membership
 from kcm_bus.serving import describe
 from kcm_bus.stream_chain import Place
 from kcm_bus.streams import last, put
+from kcm_crypto.placing import place
 from kcm_schemas import subjects
 from kcm_schemas.auditing import StreamHead
 from kcm_schemas.codec import encode
@@ -81,14 +81,8 @@ class SignedHeads:
         """Keep, durably, that so much is signed; raises ``OSError`` and keeps nothing then."""
         signed = {**self._signed, region: SignedPlace(created, through)}
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        fresh = self._path.with_suffix(".new")
-        with fresh.open("wb") as file:
-            file.write(
-                json.dumps({name: (p.created, p.through) for name, p in signed.items()}).encode()
-            )
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(self._path)
+        content = json.dumps({name: (p.created, p.through) for name, p in signed.items()})
+        place(self._path, content.encode())
         self._signed[region] = signed[region]
 
 

@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from kcm_bus.disk import sync_directory
+from kcm_crypto.placing import place, sync_directory
 from kcm_schemas.codes import Code, KcmError
 
 _DIGITS: Final = 20
@@ -47,20 +46,13 @@ class Directory:
     def create(self, key: str, revision: int, data: bytes) -> None:
         """Store a new revision, on disk when this returns; raises ``conflict`` or ``unavailable``.
 
-        A file appears whole under its name or not at all. It is written under a name that nobody
-        else has: under a shared one, a second writer would truncate what the first had linked.
+        A file appears whole under its name or not at all.
         """
         target = self._target(key, revision)
         try:
             target.parent.mkdir(mode=0o700, exist_ok=True)
             self._flush(self._path)  # also where somebody else made it a moment ago
-            fresh = _write(target, data)
-            try:
-                os.link(fresh, target)
-                self._unsynced.add(target.parent)
-                self._sync(target.parent)
-            finally:
-                fresh.unlink(missing_ok=True)
+            place(target, data, replace=False, sync=self._named)
         except FileExistsError:
             raise KcmError(Code.CONFLICT) from None
         except OSError:
@@ -76,32 +68,28 @@ class Directory:
         try:
             if target.read_bytes() != damaged:
                 return False
-            fresh = _write(target, data)
-            try:
-                fresh.replace(target)
-                self._sync(target.parent)
-            finally:
-                fresh.unlink(missing_ok=True)
+            place(target, data, sync=self._named)
         except OSError:
             raise KcmError(Code.UNAVAILABLE, "the second key store cannot be written") from None
         return True
 
     def latest(self, key: str) -> Stored | None:
         """The highest revision of a record, or ``None``; raises ``unavailable``."""
-        place = self._path / key
+        directory = self._path / key
         try:
-            if place in self._unsynced:
-                self._sync(place)  # what is found may be believed to stay
+            if directory in self._unsynced:
+                self._sync(directory)  # what is found may be believed to stay
             try:
-                revisions = [int(one.name) for one in place.iterdir() if _is_revision(one.name)]
+                names = [one.name for one in directory.iterdir()]
             except FileNotFoundError:
                 if not self._path.is_dir():
                     raise  # a missing store is not an empty one
                 return None
+            revisions = [int(name) for name in names if _is_revision(name)]
             if not revisions:
                 return None
             newest = max(revisions)
-            return Stored(newest, (place / f"{newest:0{_DIGITS}d}").read_bytes())
+            return Stored(newest, (directory / f"{newest:0{_DIGITS}d}").read_bytes())
         except OSError:
             raise KcmError(Code.UNAVAILABLE, "the second key store cannot be read") from None
 
@@ -109,19 +97,23 @@ class Directory:
         """The highest revision of every record whose key begins so; raises ``unavailable``."""
         found: dict[str, int] = {}
         try:
-            for place in self._path.iterdir():
-                if place.name.startswith(prefix):
-                    names = (one.name for one in place.iterdir())
+            for directory in self._path.iterdir():
+                if directory.name.startswith(prefix):
+                    names = (one.name for one in directory.iterdir())
                     revisions = [int(name) for name in names if _is_revision(name)]
                     if revisions:
-                        found[place.name] = max(revisions)
+                        found[directory.name] = max(revisions)
         except OSError:
             raise KcmError(Code.UNAVAILABLE, "the second key store cannot be read") from None
         return found
 
-    def _sync(self, place: Path) -> None:
-        self._flush(place)
-        self._unsynced.discard(place)
+    def _named(self, directory: Path) -> None:
+        self._unsynced.add(directory)
+        self._sync(directory)
+
+    def _sync(self, directory: Path) -> None:
+        self._flush(directory)
+        self._unsynced.discard(directory)
 
     def _target(self, key: str, revision: int) -> Path:
         return self._path / key / f"{revision:0{_DIGITS}d}"
@@ -142,18 +134,3 @@ class Directory:
 
 def _is_revision(name: str) -> bool:
     return len(name) == _DIGITS and name.isascii() and name.isdecimal()
-
-
-def _write(target: Path, data: bytes) -> Path:
-    """A file beside ``target`` that has ``data`` on disk, under a name that nobody else has."""
-    fd, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    fresh = Path(name)
-    try:
-        with os.fdopen(fd, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError:
-        fresh.unlink(missing_ok=True)
-        raise
-    return fresh

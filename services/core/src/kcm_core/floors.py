@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import Final
 
 from kcm_bus.config import ConfigError
-from kcm_bus.disk import sync_directory
 from kcm_control.registry import Key, is_key
+from kcm_crypto.placing import place, sync_directory
 
 _MAGIC: Final = "kcm-registry-floors 1 "
 _DIGITS: Final = 16
@@ -135,20 +135,10 @@ class Floors:
             self._known |= new
 
     def _make(self, known: dict[Key, Floor]) -> None:
-        made = self._path.with_name(f"{self._path.name}.new")
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        try:
-            with made.open("wb") as file:
-                lines = _lines(known)
-                file.write(_first(_FIRST + len(lines)) + lines)
-                file.flush()
-                os.fsync(file.fileno())
-                length = os.fstat(file.fileno()).st_size
-            made.replace(self._path)
-            self._sync(self._path.parent)
-        finally:
-            with suppress(OSError):
-                made.unlink(missing_ok=True)
+        lines = _lines(known)
+        length = _FIRST + len(lines)
+        place(self._path, _first(length) + lines, sync=self._sync)
         self._known, self._length = known, length
         self._named, self._fresh, self._headed = True, False, True
 

@@ -97,15 +97,6 @@ def _whole(fd: int, size: int) -> int:
     return 0
 
 
-def sync_directory(directory: Path) -> None:
-    """Make names durable: a flushed file that no directory names is lost."""
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
 def last_entry(path: Path) -> tuple[Entry, bytes]:
     """A segment's last entry and hash; raises ``JournalError``."""
     last = deque(lines_of(path), maxlen=1)

@@ -23,6 +23,7 @@ from typing import Final
 
 from kcm_bus.clock import Clock
 from kcm_bus.serving import describe
+from kcm_crypto.placing import sync_directory
 
 from kcm_auditor.entries import START, Content, Entry, Positions, write
 from kcm_auditor.journal.segments import (
@@ -34,7 +35,6 @@ from kcm_auditor.journal.segments import (
     last_entry,
     list_segments,
     path_of,
-    sync_directory,
 )
 
 log = logging.getLogger(__name__)

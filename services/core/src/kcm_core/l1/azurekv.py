@@ -20,6 +20,7 @@ import os
 import re
 import socket
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from azure.core.credentials import AccessToken, TokenCredential
 from azure.core.exceptions import AzureError, ResourceNotFoundError
@@ -34,7 +35,7 @@ from azure.keyvault.keys import KeyClient, KeyVaultKey
 from azure.keyvault.keys.crypto import CryptographyClient, KeyWrapAlgorithm
 
 from kcm_core.l1.azurekv_errors import of, translated
-from kcm_core.l1.azurekv_uri import AzureKvUri
+from kcm_core.l1.azurekv_uri import AUTHORITY, LOGINS, PUBLIC, AzureKvUri
 from kcm_core.l1.credentials import fetching
 from kcm_core.l1.port import Opened, WrapResult, unknown_mechanism
 from kcm_core.l1.state import L1Error, L1State
@@ -61,7 +62,7 @@ def rehearse() -> None:
     port 1 of the loopback: two requests are made up, and refused.
     """
     nowhere = AzureKvUri(vault="127.0.0.1:1", key="x", authority="127.0.0.1:1")
-    provider = AzureKvProvider(nowhere)
+    provider = AzureKvProvider(nowhere, use_env_settings=False)  # nor does a proxy hear of it
     options = provider._options()  # noqa: SLF001 - our own
     credential = _Own(
         ClientSecretCredential(
@@ -81,8 +82,9 @@ def rehearse() -> None:
 class AzureKvProvider:
     """The key that an ``azurekv:`` URI names."""
 
-    def __init__(self, uri: AzureKvUri) -> None:
+    def __init__(self, uri: AzureKvUri, **transport: Any) -> None:
         self._uri = uri
+        self._transport = transport
 
     def wrap(self, plaintext: bytes | bytearray | memoryview, context: bytes) -> WrapResult:
         """Wrap with the URI's version, else the newest one. ``context`` is bound elsewhere."""
@@ -171,6 +173,7 @@ class AzureKvProvider:
             "connection_timeout": CONNECT_S,
             "read_timeout": READ_S,
             "retry_total": 0,
+            **self._transport,
         }
         if self._uri.ca is not None:
             # A deployment of one's own: its names are not Azure's, its authority is its own.
@@ -181,8 +184,21 @@ class AzureKvProvider:
         options = {k: v for k, v in self._options().items() if k != "verify_challenge_resource"}
         if self._uri.authority is not None:
             options |= {"authority": self._uri.authority, "disable_instance_discovery": True}
+        else:
+            _same_cloud(self._uri)
         with fetching():
             return _Own(_by_environment(options))
+
+
+def _same_cloud(uri: AzureKvUri) -> None:
+    """Raise ``L1Error`` unless the credentials belong to the vault's cloud.
+
+    Whoever runs the Core says where they belong: a URI must not have them sent to another cloud.
+    """
+    ours = urlsplit(os.environ.get(AUTHORITY, "")).hostname or PUBLIC.login
+    if uri.cloud is not None and ours in LOGINS and ours != uri.cloud.login:
+        hint = f"the vault is in {uri.cloud.name}, and {AUTHORITY} of the unsealer in another cloud"
+        raise L1Error(L1State.UNREACHABLE, hint)
 
 
 class _Own:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from kcm_core.l1.azurekv_uri import AzureKvUri
+from kcm_core.l1.azurekv_uri import AUTHORITY, PUBLIC, AzureKvUri
 from kcm_core.l1.state import L1Error, L1State
 
 ROLE: Final = "Key Vault Crypto Service Encryption User"
@@ -33,15 +33,16 @@ _BY_CLASS: Final = {
 def policy(uri: AzureKvUri) -> str:
     """Commands that grant exactly what is needed on exactly this key; two ways, for two vaults."""
     vault = _name(uri)
+    first = "" if uri.cloud in {None, PUBLIC} else f"az cloud set --name {uri.cloud.name}\n"
     if _in_hsm(uri):
         return (
-            f"az keyvault role assignment create --hsm-name {vault} \\\n"
+            f"{first}az keyvault role assignment create --hsm-name {vault} \\\n"
             f'  --role "{HSM_ROLE}" \\\n'
             "  --assignee CLIENT-ID-OF-THE-CORE \\\n"
             f"  --scope /keys/{uri.key}\n"
         )
     return (
-        "# A vault with role-based access (the default):\n"
+        f"{first}# A vault with role-based access (the default):\n"
         f'az role assignment create --role "{ROLE}" \\\n'
         "  --assignee CLIENT-ID-OF-THE-CORE \\\n"
         f'  --scope "$(az keyvault show --name {vault} --query id -o tsv)/keys/{uri.key}"\n'
@@ -53,6 +54,8 @@ def policy(uri: AzureKvUri) -> str:
 
 def fix(uri: AzureKvUri, error: L1Error) -> str:
     """One line that says what to do next."""
+    if uri.cloud is not None and AUTHORITY in error.detail:
+        return f'{AUTHORITY} = "https://{uri.cloud.login}" in unsealer_environment of each Core'
     if "credentials" in error.detail:
         return "az login --service-principal, with AZURE_CLIENT_ID and its secret of the unsealer"
     known = _BY_CLASS.get(error.cls) or _FIXES.get(error.state)

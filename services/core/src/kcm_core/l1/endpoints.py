@@ -8,10 +8,13 @@ wrote: ``KCM_L1_ENDPOINTS`` in ``unsealer_environment``, separated by commas.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import suppress
 from typing import Final
 
 from kcm_core.l1.state import L1Error, L1State
 from kcm_core.l1.uri import AwsKmsUri, AzureKvUri, GcpKmsUri, L1Uri
+from kcm_core.l1.uri_parts import L1UriError, host_and_port
 
 VARIABLE: Final = "KCM_L1_ENDPOINTS"
 
@@ -29,8 +32,14 @@ def named(uri: L1Uri) -> set[str]:
     return {host for host in found if host is not None}
 
 
+def _listed(allowed: str) -> Iterator[str]:
+    for host in allowed.split(","):
+        with suppress(L1UriError):  # what is none allows none
+            yield host_and_port(host.strip())
+
+
 def check(uri: L1Uri, allowed: str) -> None:
     """Raise ``L1Error`` (unreachable) for a host that is not on the list; nobody is asked then."""
-    if named(uri) - {host.strip() for host in allowed.split(",")}:
+    if named(uri) - set(_listed(allowed)):
         hint = f"an endpoint that is not allowed here: see {VARIABLE} of the unsealer"
         raise L1Error(L1State.UNREACHABLE, hint)

@@ -12,6 +12,9 @@ named, and with a checksum of the whole.
 The token is fetched once, before and apart from any use of a key. gRPC's own plug-in for it would
 fetch it in a thread, where its failures look like Google's, and look up in another one from where
 it may be used.
+
+Credentials belong to one universe: Google's own, or a sovereign cloud's with names of its own. The
+service is the one of that universe. A proxy of the environment is used for both.
 """
 
 from __future__ import annotations
@@ -19,8 +22,10 @@ from __future__ import annotations
 import hashlib
 import socket
 import struct
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+from urllib.request import getproxies, proxy_bypass
 
 import google.auth
 import google.oauth2.credentials
@@ -46,12 +51,23 @@ Google's ciphertext."""
 CALL_S: Final = 5.0
 """Seconds for one call."""
 
-HOST: Final = "cloudkms.googleapis.com:443"
+SERVICE: Final = "cloudkms"
+"""The service's name in a universe: ``googleapis.com``, or a sovereign cloud's domain."""
+
 SCOPES: Final = ("https://www.googleapis.com/auth/cloudkms",)
 
 _HEAD: Final = struct.Struct(">I8s")
 
 _Metadata = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Own:
+    """The Core's own credentials: a call's metadata, in whose name it asks, and where it may."""
+
+    metadata: _Metadata
+    principal: str
+    universe: str
 
 
 class GcpKmsProvider:
@@ -64,9 +80,9 @@ class GcpKmsProvider:
         """Wrap with the URI's version, else the primary one."""
         uri, data = self._uri, bytes(plaintext)
         pinned = f"/cryptoKeyVersions/{uri.version}" if uri.version else ""
-        asks, principal = _own()
+        own = _own()
         with translated():
-            made = self._client().encrypt(
+            made = self._client(own.universe).encrypt(
                 request=kms_v1.EncryptRequest(
                     name=uri.key + pinned,
                     plaintext=data,
@@ -76,7 +92,7 @@ class GcpKmsProvider:
                 ),
                 retry=None,
                 timeout=CALL_S,
-                metadata=asks,
+                metadata=own.metadata,
             )
         if not (
             made.verified_plaintext_crc32c
@@ -86,7 +102,7 @@ class GcpKmsProvider:
             raise _garbled()
         number = _number(made.name, uri.key)
         blob = _HEAD.pack(number, _check(number, made.ciphertext)) + made.ciphertext
-        return WrapResult(blob, MECHANISM, str(number), principal)
+        return WrapResult(blob, MECHANISM, str(number), own.principal)
 
     def unwrap(self, blob: bytes, context: bytes, mechanism: str) -> Opened:
         """Open what ``wrap`` made."""
@@ -98,9 +114,9 @@ class GcpKmsProvider:
         number, check = _HEAD.unpack_from(blob)
         if check != _check(number, sealed):
             raise L1Error(L1State.INVALID, "the blob was changed")
-        asks, principal = _own()
+        own = _own()
         with translated(opening=True):
-            made = self._client().decrypt(
+            made = self._client(own.universe).decrypt(
                 request=kms_v1.DecryptRequest(
                     name=self._uri.key,
                     ciphertext=sealed,
@@ -110,19 +126,19 @@ class GcpKmsProvider:
                 ),
                 retry=None,
                 timeout=CALL_S,
-                metadata=asks,
+                metadata=own.metadata,
             )
         if made.plaintext_crc32c != _crc(made.plaintext):
             raise _garbled()
-        return Opened(made.plaintext, str(number), principal)
+        return Opened(made.plaintext, str(number), own.principal)
 
     def facts(self) -> dict[str, str]:
         """What Google says of the key, and of the version that wraps."""
         uri = self._uri
-        asks, _ = _own()
-        call: dict[str, Any] = {"retry": None, "timeout": CALL_S, "metadata": asks}
+        own = _own()
+        call: dict[str, Any] = {"retry": None, "timeout": CALL_S, "metadata": own.metadata}
         with translated():
-            client = self._client()
+            client = self._client(own.universe)
             key = client.get_crypto_key(request=kms_v1.GetCryptoKeyRequest(name=uri.key), **call)
             version = key.primary
             if uri.version:
@@ -136,18 +152,29 @@ class GcpKmsProvider:
             "protectionLevel": version.protection_level.name,
         }
 
-    def _client(self) -> kms_v1.KeyManagementServiceClient:
+    def _client(self, universe: str) -> kms_v1.KeyManagementServiceClient:
         """A client on a connection of its own, with no credentials of its own."""
         roots = None if self._uri.ca is None else Path(self._uri.ca).read_bytes()
+        host = self._uri.endpoint or f"{SERVICE}.{universe}"
         channel = grpc.secure_channel(
-            self._uri.endpoint or HOST, grpc.ssl_channel_credentials(root_certificates=roots)
+            host, grpc.ssl_channel_credentials(root_certificates=roots), options=_way_to(host)
         )
         transport = KeyManagementServiceGrpcTransport(channel=channel)
         return kms_v1.KeyManagementServiceClient(transport=transport)
 
 
-def _own() -> tuple[_Metadata, str]:
-    """The Core's own credentials, as a call's metadata, and in whose name it asks."""
+def _way_to(host: str) -> list[tuple[str, int | str]]:
+    """The proxy of the environment; gRPC itself reads the variables in small letters only."""
+    proxies = getproxies()
+    proxy = proxies.get("https") or proxies.get("all")
+    name = host if host.endswith("]") else host.rpartition(":")[0] or host
+    if not proxy or proxy_bypass(name.strip("[]")):
+        return [("grpc.enable_http_proxy", 0)]
+    return [("grpc.http_proxy", proxy)]
+
+
+def _own() -> _Own:
+    """Fetch the Core's own credentials; raises ``L1Error`` (unreachable)."""
     with fetching():
         credentials: Any
         credentials, _ = google.auth.default(scopes=SCOPES)
@@ -157,7 +184,8 @@ def _own() -> tuple[_Metadata, str]:
         credentials.refresh(Request())
         headers: dict[str, str] = {}
         credentials.apply(headers)
-        return tuple((name.lower(), value) for name, value in headers.items()), _name(credentials)
+        metadata = tuple((name.lower(), value) for name, value in headers.items())
+        return _Own(metadata, _name(credentials), credentials.universe_domain)
 
 
 def _name(credentials: Any) -> str:

@@ -194,13 +194,23 @@ def _token(uri: Pkcs11Uri, module: str) -> pkcs11.Token:
         if uri.slot_id is not None and slot.slot_id != uri.slot_id:
             continue
         token = slot.get_token()
-        if uri.token in {None, token.label} and uri.serial in {None, _serial(token)}:
+        if _is_meant(uri, token):
             found.append(token)
     if len(found) > 1:
         raise pkcs11.MultipleTokensReturned
     if not found:
         raise pkcs11.NoSuchToken
     return found[0]
+
+
+def _is_meant(uri: Pkcs11Uri, token: pkcs11.Token) -> bool:
+    pairs = (
+        (uri.token, token.label),
+        (uri.serial, _serial(token)),
+        (uri.manufacturer, token.manufacturer_id.strip()),
+        (uri.model, token.model.strip()),
+    )
+    return all(wanted is None or wanted == has for wanted, has in pairs)
 
 
 def _serial(token: pkcs11.Token) -> str:

@@ -1,8 +1,8 @@
 """``pkcs11:`` URIs follow RFC 7512.
 
-The attributes that pick a token and a key are understood and all others refused: an attribute that
-would be ignored is a promise that would be broken. A PIN never stands in a URI (URIs are stored,
-signed, shown and logged): ``pin-source`` names a file.
+The attributes that pick a token and a key are understood, as tools print them, and all others
+refused: an attribute that would be ignored is a promise that would be broken. A PIN never stands in
+a URI (URIs are stored, signed, shown and logged): ``pin-source`` names a file.
 """
 
 from __future__ import annotations
@@ -25,8 +25,12 @@ from kcm_core.l1.uri_parts import (
 )
 
 _PATH_RAW: Final = re.compile(r"(?:[A-Za-z0-9\-._~:\[\]@!$'()*+,=&]|%[0-9A-Fa-f]{2})*")
-_PATH_ATTRIBUTES: Final = frozenset({"token", "serial", "slot-id", "object", "id", "type"})
+_PATH_ATTRIBUTES: Final = frozenset(
+    {"token", "serial", "manufacturer", "model", "slot-id", "object", "id", "type"}
+)
 _QUERY_ATTRIBUTES: Final = frozenset({"module-path", "pin-source"})
+_MAY_BE_EMPTY: Final = frozenset({"serial", "manufacturer", "model"})
+"""Tokens have these empty, and tools print them so."""
 
 
 class KeyClass(StrEnum):
@@ -43,6 +47,8 @@ class Pkcs11Uri:
     module_path: str
     token: str | None = None
     serial: str | None = None
+    manufacturer: str | None = None
+    model: str | None = None
     slot_id: int | None = None
     object: str | None = None
     id: bytes | None = None
@@ -55,13 +61,13 @@ def parse_pkcs11(rest: str) -> Pkcs11Uri:
     path, _, query = rest.partition("?")
     found: dict[str, bytes] = {}
     for name, value in (
-        *attributes(path, ";", _PATH_ATTRIBUTES, _PATH_RAW),
+        *attributes(path, ";", _PATH_ATTRIBUTES, _PATH_RAW, _MAY_BE_EMPTY),
         *attributes(query, "&", _QUERY_ATTRIBUTES, QUERY_RAW),
     ):
         if name in found:
             refuse(UriReason.DUPLICATE_ATTRIBUTE)
         found[name] = value
-    if not found.keys() & {"token", "serial", "slot-id"}:
+    if not any(found.get(name) for name in ("token", "serial", "slot-id")):
         refuse(UriReason.MISSING_TOKEN)
     if not found.keys() & {"object", "id"}:
         refuse(UriReason.MISSING_KEY, "object or id must say which key")
@@ -72,6 +78,8 @@ def parse_pkcs11(rest: str) -> Pkcs11Uri:
         module_path=file_path(text_of(found["module-path"])),
         token=_optional(found.get("token")),
         serial=_optional(found.get("serial")),
+        manufacturer=_optional(found.get("manufacturer")),
+        model=_optional(found.get("model")),
         slot_id=_slot(found.get("slot-id")),
         object=_optional(found.get("object")),
         id=found.get("id"),
@@ -102,4 +110,5 @@ def _type(value: bytes | None) -> KeyClass | None:
     except L1UriError:
         raise
     except ValueError:
-        raise L1UriError(UriReason.BAD_VALUE) from None
+        hint = "type is secret-key or private: nothing else opens what was wrapped"
+        raise L1UriError(UriReason.BAD_VALUE, hint) from None

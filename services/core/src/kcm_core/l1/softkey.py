@@ -12,11 +12,13 @@ import hashlib
 import logging
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from kcm_crypto.placing import place
 
 from kcm_core.l1.port import Opened, WrapResult, unknown_mechanism
 from kcm_core.l1.state import L1Error, L1State
@@ -45,12 +47,9 @@ def announce() -> None:
 def create(directory: Path) -> None:
     """Make a directory with a new key, enabled; raises FileExistsError rather than replace one."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    handle = os.open(directory / "key", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        os.write(handle, os.urandom(_KEY_SIZE))
-    finally:
-        os.close(handle)
-    (directory / "state").write_text(f"{L1State.ENABLED.value}\n", encoding="ascii")
+    with suppress(FileExistsError):  # somebody was cut off here, or the key is there, too
+        place(directory / "state", f"{L1State.ENABLED.value}\n".encode("ascii"), replace=False)
+    place(directory / "key", os.urandom(_KEY_SIZE), replace=False)
 
 
 class SoftkeyProvider:

@@ -6,8 +6,9 @@ A text that refuses a URI never repeats any of it: a secret may stand where none
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from enum import StrEnum
+from ipaddress import IPv6Address
 from typing import Final, NoReturn
 
 URI_MAX: Final = 2048
@@ -19,14 +20,20 @@ VALUE_MAX: Final = 255
 PATH_MAX: Final = 1024
 """Characters of a file's path."""
 
+PORT_MAX: Final = 65535
+
 QUERY_RAW: Final = re.compile(r"(?:[A-Za-z0-9\-._~:\[\]@!$'()*+,=/?|]|%[0-9A-Fa-f]{2})*")
 """A value of a query, before it is decoded."""
 
 _PCT: Final = re.compile(rb"%([0-9A-Fa-f]{2})")
 _FILE_PATH: Final = re.compile(r"(?:/[A-Za-z0-9._@+=,~-]+)+")
 _ENDPOINT: Final = re.compile(
-    r"(?:[a-z0-9](?:[a-z0-9-]{0,62})(?:\.[a-z0-9][a-z0-9-]{0,62})*)(?::[0-9]{1,5})?"
+    r"(?:https://)?"
+    r"(?:\[(?P<ipv6>[0-9a-f:.]{2,45})\]|(?P<host>[a-z0-9][a-z0-9-]{0,62}(?:\.[a-z0-9][a-z0-9-]{0,62})*))"
+    r"(?::(?P<port>[0-9]{1,5}))?/?"
 )
+_HTTPS: Final = 443
+_ENDPOINTS: Final = "an endpoint is host, host:port or [IPv6]:port, and always HTTPS"
 
 
 class UriReason(StrEnum):
@@ -82,7 +89,11 @@ def refuse(reason: UriReason, hint: str = "") -> NoReturn:
 
 
 def attributes(
-    part: str, separator: str, known: Iterable[str], allowed: re.Pattern[str]
+    part: str,
+    separator: str,
+    known: Iterable[str],
+    allowed: re.Pattern[str],
+    may_be_empty: Container[str] = (),
 ) -> Iterator[tuple[str, bytes]]:
     """``name=value`` between separators, decoded; raises ``L1UriError``."""
     names = sorted(known)
@@ -95,7 +106,7 @@ def attributes(
         if name not in names:
             refuse(UriReason.UNKNOWN_ATTRIBUTE, f"understood are {', '.join(names)}")
         value = _PCT.sub(lambda hit: bytes([int(hit[1], 16)]), raw.encode("ascii"))
-        if not 0 < len(value) <= PATH_MAX:
+        if len(value) > PATH_MAX or (not value and name not in may_be_empty):
             refuse(UriReason.BAD_VALUE)
         yield name, value
 
@@ -130,16 +141,29 @@ def file_path(path: str) -> str:
 
 
 def file_uri(value: str) -> str:
-    """The path of ``file:/path``; raises ``L1UriError``."""
-    # RFC 7512 allows a bare path, a file URI with an authority and commands: one form is enough.
+    """The path of ``file:/path`` or ``file:///path``; raises ``L1UriError``."""
+    # RFC 7512 allows a bare path and commands, too: a Core runs no command that a URI names.
     kind, _, path = value.partition(":")
     if kind != "file":
-        refuse(UriReason.BAD_PATH)
-    return file_path(path)
+        refuse(UriReason.BAD_PATH, "a file is named as file:/path; no command is run")
+    return file_path(path.removeprefix("//"))
 
 
 def host_and_port(value: str) -> str:
-    """``host`` or ``host:port`` in lower case, without anything else; raises ``L1UriError``."""
-    if len(value) > VALUE_MAX or _ENDPOINT.fullmatch(value) is None:
-        refuse(UriReason.BAD_VALUE, "an endpoint is host or host:port")
-    return value
+    """``host`` or ``host:port`` in the one form that it has; raises ``L1UriError``.
+
+    ``https://`` may stand before it. An IPv6 address is in brackets, and port 443 goes unsaid.
+    """
+    found = _ENDPOINT.fullmatch(value.lower())
+    if len(value) > VALUE_MAX or found is None:
+        refuse(UriReason.BAD_VALUE, _ENDPOINTS)
+    host = found["host"]
+    if host is None:
+        try:
+            host = f"[{IPv6Address(found['ipv6'])}]"
+        except ValueError:
+            raise L1UriError(UriReason.BAD_VALUE, _ENDPOINTS) from None
+    port = int(found["port"] or _HTTPS)
+    if not 0 < port <= PORT_MAX:
+        refuse(UriReason.BAD_VALUE, _ENDPOINTS)
+    return host if port == _HTTPS else f"{host}:{port}"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any, Final, Protocol
 from kcm_bus.config import ConfigError
 from kcm_bus.stream_chain import Place
 from kcm_control.trimming import Claim
+from kcm_crypto.placing import place
 
 from kcm_core.trimming.reader import Reading
 
@@ -108,17 +108,7 @@ class TrimFiles:
 
     def _write(self, path: Path, data: object) -> None:
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        fresh = path.with_suffix(".new")
-        with fresh.open("wb") as file:
-            file.write(json.dumps(data).encode())
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(path)
-        place = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(place)
-        finally:
-            os.close(place)
+        place(path, json.dumps(data).encode())
 
 
 def _plain(place: Place) -> dict[str, Any]:
