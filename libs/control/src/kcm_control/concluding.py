@@ -99,9 +99,9 @@ def earliest(results: Iterable[Result]) -> Result:
     return min(results, key=rank)
 
 
-def told(status: HoldStatus, result: Result, unstored: str) -> HoldStatus:
-    """A hold's status with its result: of one that is lifted, the regions are the lift's."""
-    concluded = Concluded(
+def concluded_of(result: Result) -> Concluded:
+    """What a status says of a result."""
+    return Concluded(
         region=result.region,
         instance=result.instance,
         heard_ms=result.heard_ms,
@@ -110,7 +110,11 @@ def told(status: HoldStatus, result: Result, unstored: str) -> HoldStatus:
         receipts=len(result.receipts),
         left_out=result.left_out,
     )
-    changed = {"boots": result.boots, "concluded": concluded, "unstored": unstored}
+
+
+def told(status: HoldStatus, result: Result, unstored: str) -> HoldStatus:
+    """A hold's status with its result: of one that is lifted, the regions are the lift's."""
+    changed = {"boots": result.boots, "concluded": concluded_of(result), "unstored": unstored}
     if not status.lifted:
         changed |= {"regions": result.regions, "complete": True}
     return status.model_copy(update=changed)

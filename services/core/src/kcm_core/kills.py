@@ -30,14 +30,11 @@ from kcm_schemas import limits
 from kcm_schemas.admin import (
     BlastRadius,
     BootStatus,
-    HoldExport,
     HoldStatus,
-    ListedBy,
     RegionStatus,
 )
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.control import Boot, Scope
-from kcm_trust.statements import signers
 from kcm_trust.verify import Untrusted
 
 from kcm_core.hold_list import HoldList
@@ -162,36 +159,6 @@ class Kills:
             return status
         since = self.receipts.heard_at(hold_id)
         return await self._results.conclude(record, status, receipts, since, offered)
-
-    async def export(self, hold_id: bytes, deadline_ms: int) -> HoldExport:
-        """A hold and what became of it, as it was signed. Raises ``unknown_hold``."""
-        status = await self.status(hold_id, deadline_ms)
-        record = self._revocations.holds.get(hold_id)
-        for ended in [] if record else await self.holds.archived(hold_id.hex()):
-            record = ended
-        if record is None:
-            raise KcmError(Code.UNKNOWN_HOLD, f"no hold {hold_id.hex()} is known in this region")
-        page = None if record.lifted else self._switch.lifts.ended_by(record)
-        lift = record.lift or (page.raw if page else b"")
-        return HoldExport(
-            hold_id=hold_id,
-            complete=status.complete and (status.lifted or status.concluded is not None),
-            hold=record.raw,
-            lift=lift,
-            result=await self._results.signed(hold_id),
-            lists=self._lists(lift) if lift else [],
-            unstored=status.unstored,
-        )
-
-    def _lists(self, lift: bytes) -> list[ListedBy]:
-        """What lasts of those who signed a lift and left since, where there is room for it."""
-        verifier = self._me.verifier
-        found: list[ListedBy] = []
-        for name in sorted(signers(lift)):
-            digests = verifier.lasting[name].raw() if name in verifier.lasting else b""
-            if digests and len(digests) <= limits.LISTED_MAX and not found:
-                found.append(ListedBy(name=name, digests=digests))
-        return found
 
     def _heard(self, raw: bytes, source: str) -> bool:
         """A Core says that a kill is finished: this one looks whether it finds so, too."""

@@ -19,10 +19,10 @@ from kcm_bus.ports import Messages
 from kcm_bus.switch import KillSwitch
 from kcm_control.boots import Key
 from kcm_control.completeness import Arrival
-from kcm_control.concluding import conclude, earliest, of_this_period, told
+from kcm_control.concluding import conclude, concluded_of, earliest, of_this_period, told
 from kcm_control.holds import HoldRecord
 from kcm_schemas import subjects
-from kcm_schemas.admin import HoldStatus
+from kcm_schemas.admin import Concluded, HoldStatus
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.signed import SIGNATURES_MAX, Kind
@@ -141,18 +141,17 @@ class Results:
         except KcmError as error:
             return status.model_copy(update={"unstored": _why(error, "read")})
         found = found or self._told.get(hold_id)
-        return status if found is None else told(status, found.result, "")
+        if found is None:
+            return status
+        self._told.keep(found)
+        return told(status, found.result, "")
 
-    async def signed(self, hold_id: bytes) -> bytes:
-        """A hold's result as it was signed; empty when there is none that is believed."""
-        try:
-            entry = await self._store.read(hold_id)
-            found = None if entry is None else await self._verified(hold_id, entry.data)
-        except KcmError as error:
-            log.warning("a result: %s", _why(error, "read"))
-            found = None
-        found = found or self._told.get(hold_id)
-        return b"" if found is None else found.raw
+    async def signed(self, hold_id: bytes, concluded: Concluded | None) -> bytes:
+        """The result that a status told, as it was signed; empty when it told none."""
+        known = self._told.get(hold_id)
+        if concluded is None or known is None or concluded_of(known.result) != concluded:
+            return b""
+        return known.raw
 
     async def offer(self, hold_id: bytes, place: int) -> bytes:
         """What another region gets that asks for a hold: the result, if one stands here."""
