@@ -7,6 +7,7 @@ from kcm_schemas.kill_result import Result
 from kcm_schemas.signed import Kind, read_signed
 from nats.js import errors as js_errors
 
+from tests.fakes.virtual import let_pass
 from tests.unit.switch.rig import LINK, held, hold, tenant, watched
 from tests.vectors.families.messages import identity
 
@@ -24,7 +25,11 @@ async def finished(system, core):
     await watched(system)
     one = hold()
     status = await core.kills.place(held(one), core.clock.unix_ms() + 20_000)
-    assert status.complete
+    end = core.clock.elapsed() + 60
+    while not status.complete:
+        assert core.clock.elapsed() < end, status
+        await let_pass(0.1)
+        status = await core.kills.status(one.id)
     return one, status
 
 
