@@ -1035,7 +1035,7 @@ def test_your_own_looks_are_left_out_whatever_they_look_at(desk: Desk) -> None:
         "admin.tenant-list", "admin.tenant-find", "admin.tenant-show", "admin.link-list",
         "admin.service-list", "admin.hold-status", "admin.hold-show", "admin.hold-list",
         "admin.hold-preview", "admin.hold-export", "admin.roster-show", "admin.roster-signed",
-        "admin.key-status", "audit.read",
+        "admin.roster-listed", "admin.key-status", "audit.read",
     )  # fmt: skip
     acts = ("admin.hold-put", "admin.tenant-put", "admin.roster-put", "admin.roster-lasting")
     journal.add(*looks, *acts, actor="alice")

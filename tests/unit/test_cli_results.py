@@ -3,7 +3,8 @@
 import pytest
 from kcm.cli.settings import Settings, World
 from kcm.cli.watching import present
-from kcm_schemas.admin import Concluded, HoldStatus, RegionStatus
+from kcm_schemas.admin import BootStatus, Concluded, HoldStatus, HoldView, RegionStatus
+from kcm_schemas.roster import Role
 
 
 @pytest.mark.parametrize("lifted", [False, True])
@@ -28,3 +29,37 @@ def test_a_result_and_why_it_is_not_stored_are_told(
         status.model_copy(update={"concluded": None, "unstored": ""}),
     )
     assert capsys.readouterr().err == ""
+
+
+def test_the_table_of_a_lifted_hold_has_the_instances_of_its_kill(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Also those of regions that the lift's own table does not have."""
+    boots = [
+        BootStatus(
+            instance=f"gw-{region}", boot=bytes(16), role=Role.GATEWAY, region=region,
+            how="receipt", keys=3, purge_us=17, after_ms=5, trouble="", retired=False, left_ms=0,
+        )
+        for region in ("us", "eu")
+    ]  # fmt: skip
+    status = HoldStatus(
+        hold_id=bytes(16), scope="tenant", target="acme", cause="operator", lifted=True,
+        complete=True, boots=boots,
+        regions=[RegionStatus(region="eu", durable_at=1, how="durable", left_ms=0)],
+    )  # fmt: skip
+    view = HoldView(
+        hold_id=bytes(16), scope="tenant", target="acme", cause="operator", origin="eu",
+        issuer="ada", issued_ms=1, reason="", lifted=True, lifted_ms=2, lifted_by="ada",
+        lift_reason="", raw=b"",
+    )  # fmt: skip
+    settings = Settings(json=False, context_file=None, world=World())
+    present(settings, status, view)
+    told = capsys.readouterr().out
+    assert [line.split()[:6] for line in told.splitlines() if "gw-" in line] == [
+        [region, f"gw-{region}", "gateway", "receipt", "3", "17"] for region in ("eu", "us")
+    ]
+    assert "stored" in told
+    present(settings, status.model_copy(update={"boots": []}), view)
+    assert "instance" not in capsys.readouterr().out
+    present(settings, status)  # `kcm lift`: only that the lift is stored
+    assert "instance" not in capsys.readouterr().out

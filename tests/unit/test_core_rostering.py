@@ -7,6 +7,7 @@ from kcm_schemas import subjects
 from kcm_schemas.admin import (
     Empty,
     LastingPage,
+    LastingQuery,
     PutStatement,
     RosterView,
     SignedPage,
@@ -18,7 +19,7 @@ from kcm_schemas.roster import Roster
 from kcm_schemas.signed import Kind, read_signed
 from kcm_trust.envelopes import statement_digest
 from kcm_trust.identity import ROOT
-from kcm_trust.lasting import Lasting, pages
+from kcm_trust.lasting import PAGE_BYTES, Lasting, pages
 from kcm_trust.statements import lift
 
 from tests.unit import core_rig, trust_rig
@@ -114,6 +115,24 @@ async def test_a_roster_waits_for_the_lists_that_it_names(core, world, monkeypat
     assert (
         world.bus.stream.stored[subjects.control_lasting("eu", "security", 0)][1] == lasting.raw()
     )
+
+
+async def test_a_core_shows_the_list_that_the_roster_names_page_by_page(core, world):
+    lasting = Lasting(number.to_bytes(32, "big") for number in range(PAGE_BYTES // 32 + 1))
+    for page, digests in enumerate(pages(lasting)):
+        content = LastingPage(name="security", page=page, digests=digests)
+        await ask_for(core, world, "lasting", content)
+    new = PutStatement(statement=signed_roster(without("security", lasting)))
+    assert (await ask_for(core, world, "put", new))[0] is Code.OK
+
+    async def shown(name, page):
+        query = LastingQuery(name=name, page=page)
+        code, payload = await ask_for(core, world, "listed", query, signer="admin")
+        assert code is Code.OK
+        return decode(LastingPage, payload).digests
+
+    assert [await shown("security", page) for page in range(3)] == [*pages(lasting), b""]
+    assert await shown("stranger", 0) == b""
 
 
 @pytest.mark.parametrize(

@@ -137,6 +137,9 @@ def test_a_foreign_root_is_refused_and_both_are_named():
         (result(receipts=[receipt("core-eu-1"), receipt("gw-eu-1", boot=bytes(16))]), "receipts"),
         (result(boots=[boot("core-eu-1")]), "receipts"),
         (result(hold_id=hold().id), "result"),
+        (result(receipts=[], left_out=2), "receipts"),
+        (result(roster=2), "result"),
+        (result(heard_ms=3), "completeness"),
         (
             result(regions=[RegionStatus(region="eu", durable_at=0, how="waiting", left_ms=0)]),
             "completeness",
@@ -162,6 +165,19 @@ def test_what_only_a_core_says_is_told():
     found = examine(evidence(result=by_cores(told)), ROOT_KEY)
     assert found.good
     assert "lease-ended: gw-eu-1" in found.attested
+
+
+def test_who_is_on_the_roster_and_not_on_the_list_is_named():
+    found = examine(evidence(), ROOT_KEY)
+    told = "not running, though on the roster: core-eu-2, core-eu-3, gw-eu-2"
+    assert told in found.attested
+    assert told not in examine(evidence(), ROOT_KEY, known=retired("gw-eu-2")).attested
+
+
+def test_a_result_without_the_signature_of_who_concluded_it_says_so():
+    found = examine(evidence(result=signed(Kind.RESULT, result(), "core-eu-2")), ROOT_KEY)
+    assert found.good
+    assert "that core-eu-1 concluded it: its signature is not here" in found.attested
 
 
 def file() -> Evidence:

@@ -31,6 +31,7 @@ from kcm_schemas.admin import (
     HoldStatus,
     KeyUse,
     LastingPage,
+    LastingQuery,
     LinkListQuery,
     LinkPage,
     LinkRow,
@@ -57,9 +58,10 @@ from kcm_schemas.auditing import AuditorStatus, TailPage, TailQuery
 from kcm_schemas.codec import Message, decode, encode
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.control import Scope
-from kcm_schemas.roster import Role
+from kcm_schemas.roster import Retirement, Role
 from kcm_schemas.signed import Kind, Signed
 from kcm_trust.identity import Identity, digest
+from kcm_trust.lasting import Lasting, page_count
 from kcm_trust.verify import Untrusted, Verifier
 
 from kcm.context import ClientContext
@@ -271,6 +273,20 @@ class Admin:
         """Give a region a page of the list of what lasts of somebody, before the roster."""
         content = LastingPage(name=name, page=page, digests=digests)
         await self.ask(region, "roster", "lasting", content, Empty)
+
+    async def lasting(self, region: str, name: str, said: Retirement) -> bytes | None:
+        """The list of what lasts of somebody, as the roster names it; ``None``: it is not there."""
+        parts = []
+        for page in range(page_count(said)):
+            query = LastingQuery(name=name, page=page)
+            found = await self.ask(region, "roster", "listed", query, LastingPage)
+            parts.append(found.digests)
+        raw = b"".join(parts)
+        try:
+            Lasting.read(raw, said)
+        except ValueError:
+            return None
+        return raw
 
     async def signed_by(self, region: str, name: str) -> list[SignedEntry]:
         """Everything that may last of what somebody signed, as a region has it in force."""

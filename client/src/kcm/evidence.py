@@ -18,8 +18,8 @@ FORMAT: Final = "kcm-hold-evidence"
 VERSION: Final = 1
 """The one version that there is."""
 
-FILE_MAX: Final = 4 * 1024 * 1024
-"""Bytes of a file: a roster, a result, a hold and lists of their largest sizes, in base64."""
+FILE_MAX: Final = 64 * 1024 * 1024
+"""Bytes of a file: a roster, a result, a hold and eight lists of their largest sizes, in base64."""
 
 
 class Unreadable(Exception):

@@ -362,19 +362,12 @@ class HoldStatus(Message):
     unstored: Text = ""
 
 
-class ListedBy(Message):
-    """The list of what lasts of somebody, as the roster names it."""
-
-    name: Name
-    digests: Annotated[bytes, Field(max_length=limits.LISTED_MAX)]
-
-
 class HoldExport(Message):
     """A hold and what became of it, as it was signed: what another one can check offline.
 
     ``lift`` is the lift, or the page of lifts that ends the hold, and empty while it is in force.
-    ``result`` is the kill's signed result, empty where there is none. ``lists`` has what lasts of
-    those who signed the lift and left since, as far as there is room.
+    ``result`` is the kill's signed result, empty where there is none. What lasts of those who
+    signed the lift and left since is asked for page by page (``LastingQuery``).
     """
 
     hold_id: Id
@@ -382,7 +375,6 @@ class HoldExport(Message):
     hold: Annotated[bytes, Field(max_length=limits.SIGNED_HOLD_MAX)]
     lift: Annotated[bytes, Field(max_length=limits.LIFTS_MAX * limits.ID_SIZE + 4096)]
     result: Annotated[bytes, Field(max_length=limits.RESULT_MAX)]
-    lists: Annotated[list[ListedBy], Field(max_length=8)]
     unstored: Text
 
 
@@ -395,6 +387,13 @@ class RosterView(Message):
     instance: Name
     roster: bytes
     missing: list[Name]
+
+
+class LastingQuery(Message):
+    """Which page to show of the list of what lasts of somebody; the roster says how many."""
+
+    name: Name
+    page: U32
 
 
 class LastingPage(Message):

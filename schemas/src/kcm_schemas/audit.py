@@ -92,6 +92,7 @@ class EventType(StrEnum):
     ADMIN_ROSTER_PUT = "admin.roster-put"
     ADMIN_ROSTER_LASTING = "admin.roster-lasting"
     ADMIN_ROSTER_SIGNED = "admin.roster-signed"
+    ADMIN_ROSTER_LISTED = "admin.roster-listed"
     ADMIN_REGISTRY_SHOW = "admin.registry-show"
     ADMIN_REGISTRY_ADOPT = "admin.registry-adopt"
     ADMIN_KEY_STATUS = "admin.key-status"

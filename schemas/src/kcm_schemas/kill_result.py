@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import Field
 
 from kcm_schemas import limits
 from kcm_schemas.admin import BootStatus, RegionStatus
-from kcm_schemas.codec import Message
+from kcm_schemas.codec import Message, encode
+from kcm_schemas.codes import KcmError
 from kcm_schemas.names import U32, U64, Id, Name
+
+ENVELOPE_MAX: Final = 4096
+"""Bytes around a result's body: eight signatures, and names."""
+
+ITEM_MAX: Final = 5
+"""Bytes in front of one receipt, and of their list."""
 
 
 class Result(Message):
@@ -32,3 +39,14 @@ class Result(Message):
     boots: Annotated[list[BootStatus], Field(max_length=limits.RESULT_BOOTS_MAX)]
     receipts: Annotated[list[bytes], Field(max_length=limits.RESULT_BOOTS_MAX)]
     left_out: U32
+
+
+def room_for_receipts(result: Result) -> int:
+    """Bytes that a result leaves for more receipts, ``ITEM_MAX`` with each; below 0: none."""
+    most = limits.RESULT_MAX - ENVELOPE_MAX - 2 * ITEM_MAX
+    bare = result.model_copy(update={"receipts": []})
+    used = sum(len(raw) + ITEM_MAX for raw in result.receipts)
+    try:
+        return most - len(encode(bare, limit=most)) - used
+    except KcmError:
+        return -1

@@ -84,9 +84,6 @@ it, an answer that carries it stays below the bound of a message."""
 RESULT_BOOTS_MAX: Final = 4096
 """Boots, and receipts, that a result may list."""
 
-LISTED_MAX: Final = 128 * 1024
-"""Bytes of a list of what lasts that goes with an exported hold: 4,096 statements."""
-
 HOLDS_MAX: Final = 4096
 """Holds in one answer to a pull: further ones come with the next page."""
 

@@ -40,7 +40,7 @@ PAGE_ENTRIES: Final = 256
 ANCHOR: Final = re.compile(r"[0-9]{1,20}:[0-9a-fA-F]{64}")
 """A head as it is shown. What is shorter is a slip, and would be called an unsound journal."""
 
-LOOK: Final = re.compile(r"admin\.[a-z0-9]+-(list|find|show|status|preview|export|signed)")
+LOOK: Final = re.compile(r"admin\.[a-z0-9]+-(list|find|show|status|preview|export|signed|listed)")
 """Operators' requests that change nothing, as Cores record them."""
 
 PAGES_MAX: Final = 64

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from kcm_schemas.roster import Roster
     from kcm_trust.evidence import Findings
 
+    from kcm.admin import Admin
     from kcm.evidence import Evidence
 
 
@@ -50,7 +51,10 @@ def export(settings: Settings, hold_id: str, output: str, region: str | None) ->
         writing.write(written(evidence))
     about = {"hold_id": told.hold_id, "complete": told.complete, "unstored": told.unstored}
     if told.complete and told.result:
-        note(settings, f"hold {told.hold_id.hex()}: exported with its result", **about)
+        text = f"hold {told.hold_id.hex()}: exported with its result"
+        if told.unstored:
+            text += f", which is not stored: {told.unstored}"
+        note(settings, text, **about)
         return Exit.OK
     why = told.unstored or "the kill is not complete"
     text = f"hold {told.hold_id.hex()}: exported without a result that counts: {why}"
@@ -109,6 +113,7 @@ async def _export(
         view = await find(kills, prefix)
         answered, told = await kills.export(view.hold_id)
         roster = (await admin.roster(answered)).roster
+        lists = await _lists(admin, answered, told.lift, roster)
         evidence = Evidence(
             format=FORMAT,
             version=VERSION,
@@ -119,9 +124,25 @@ async def _export(
             lift=told.lift,
             result=told.result,
             roster=roster,
-            lists={one.name: one.digests for one in told.lists},
+            lists=lists,
         )
     return evidence, told
+
+
+async def _lists(admin: Admin, region: str, lift: bytes, raw: bytes) -> dict[str, bytes]:
+    """What lasts of those who signed a lift and left since, by the roster beside it."""
+    from kcm_trust.rosters import entries, name_of, verify_roster
+    from kcm_trust.statements import signers
+
+    if not lift:
+        return {}
+    found, names = {}, signers(lift)
+    for one in entries(verify_roster(raw, admin.context.root_public, 0)):
+        if one.retired is not None and one.retired.count and name_of(one) in names:
+            digests = await admin.lasting(region, name_of(one), one.retired)
+            if digests is not None:
+                found[name_of(one)] = digests
+    return found
 
 
 def _read(file: Path) -> Evidence:

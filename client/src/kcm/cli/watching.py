@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from kcm.cli.exits import Exit
@@ -125,6 +125,8 @@ def present(
         )  # fmt: skip
         emit(settings, {**value, **dict(vars(status))}, columns, lines)
     if not settings.json:
+        if view is not None and status.lifted and status.boots:
+            emit(settings, None, COLUMNS, _boot_rows(status.boots))
         _tell_result(settings, status)
 
 
@@ -174,20 +176,24 @@ def rows(status: HoldStatus) -> list[tuple[object, ...]]:
     table_rows: list[tuple[object, ...]] = []
     for region in sorted(status.regions, key=lambda entry: entry.region):
         table_rows.append((region.region, "-", "-", _region_state(region), "", "", ""))
-        table_rows += [
-            (
-                boot.region,
-                boot.instance,
-                boot.role.value,
-                _state(boot),
-                boot.keys,
-                f"{boot.purge_us} µs" if boot.how == "receipt" else "",
-                f"{boot.after_ms} ms" if boot.how == "receipt" else "",
-            )
-            for boot in sorted(status.boots, key=lambda entry: entry.instance)
-            if boot.region == region.region
-        ]
+        table_rows += _boot_rows(boot for boot in status.boots if boot.region == region.region)
     return table_rows
+
+
+def _boot_rows(boots: Iterable[BootStatus]) -> list[tuple[object, ...]]:
+    """What became of instances, by region and name: of a kill that was lifted, too."""
+    return [
+        (
+            boot.region,
+            boot.instance,
+            boot.role.value,
+            _state(boot),
+            boot.keys,
+            f"{boot.purge_us} µs" if boot.how == "receipt" else "",
+            f"{boot.after_ms} ms" if boot.how == "receipt" else "",
+        )
+        for boot in sorted(boots, key=lambda entry: (entry.region, entry.instance))
+    ]
 
 
 LIFT_COLUMNS: Final = ("region", "lift")

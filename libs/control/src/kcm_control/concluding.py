@@ -10,22 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from hashlib import sha256
-from typing import Final
 
 from kcm_schemas import limits
 from kcm_schemas.admin import Concluded, HoldStatus
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import Code, KcmError
-from kcm_schemas.kill_result import Result
+from kcm_schemas.kill_result import ITEM_MAX, Result, room_for_receipts
 
 from kcm_control.boots import Key
-from kcm_control.completeness import Arrival
-
-ENVELOPE_MAX: Final = 4096
-"""Bytes around a result's body: eight signatures, and names."""
-
-ITEM_MAX: Final = 5
-"""Bytes in front of one receipt, and of their list."""
+from kcm_control.completeness import Arrival, RegionFacts
 
 
 def conclude(
@@ -58,11 +51,9 @@ def conclude(
         receipts=[],
         left_out=len(keys),
     )
-    most = limits.RESULT_MAX - ENVELOPE_MAX - 2 * ITEM_MAX
-    try:
-        room = most - len(encode(bare, limit=most))
-    except KcmError:
-        raise _too_large(status) from None
+    room = room_for_receipts(bare)
+    if room < 0:
+        raise _too_large(status)
     kept = []
     for raw in found:
         room -= len(raw) + ITEM_MAX
@@ -77,16 +68,39 @@ def _too_large(status: HoldStatus) -> KcmError:
     return KcmError(Code.TOO_LARGE, text)
 
 
-def of_this_period(result: Result, region: str, place: int, roster: int) -> bool:
+def of_this_period(result: Result, region: str, places: Mapping[str, int], roster: int) -> bool:
     """Whether a result is of the hold as it is in force now, by the roster of this version.
 
-    ``place`` is where the hold lies in the stream of ``region`` now. A hold that was lifted
-    meanwhile is in force again by a higher roster, and lies somewhere else.
+    ``places`` is where the hold lies now in the streams of regions, as far as ``region`` knows. A
+    hold that was lifted meanwhile is in force again by a higher roster, and lies somewhere else.
+    The word of other regions counts where the result is of them alone.
     """
-    if not place:
+    if not places.get(region):
         return False
-    there = any(one.region == region and one.durable_at == place for one in result.regions)
+    lay = {one.region: one.durable_at for one in result.regions}
+    asked = [region] if region in lay else lay
+    there = any(lay[name] and lay[name] == places.get(name) for name in asked)
     return there or result.roster == roster
+
+
+def covers(result: Result, status: HoldStatus, facts: Mapping[str, RegionFacts | None]) -> bool:
+    """Whether a result of another region leaves out nobody whom the own facts have.
+
+    They have a boot that was on record before the hold, and gave a receipt for it. One that began
+    later may have begun after the kill was complete; one that is silent may be forgotten there.
+    """
+    if {one.region for one in status.regions} - {one.region for one in result.regions}:
+        return False
+    before = {
+        (boot.instance, boot.boot)
+        for one in facts.values()
+        if one is not None
+        for boot in one.boots
+        if (boot.first or boot.latest) <= one.durable_at
+    }
+    listed = {(boot.instance, boot.boot) for boot in result.boots}
+    purged = {(one.instance, one.boot) for one in status.boots if one.how == "receipt"}
+    return not (purged & before) - listed
 
 
 def rank(result: Result) -> tuple[int, bytes]:
@@ -99,9 +113,9 @@ def earliest(results: Iterable[Result]) -> Result:
     return min(results, key=rank)
 
 
-def told(status: HoldStatus, result: Result, unstored: str) -> HoldStatus:
-    """A hold's status with its result: of one that is lifted, the regions are the lift's."""
-    concluded = Concluded(
+def concluded_of(result: Result) -> Concluded:
+    """What a status says of a result."""
+    return Concluded(
         region=result.region,
         instance=result.instance,
         heard_ms=result.heard_ms,
@@ -110,7 +124,11 @@ def told(status: HoldStatus, result: Result, unstored: str) -> HoldStatus:
         receipts=len(result.receipts),
         left_out=result.left_out,
     )
-    changed = {"boots": result.boots, "concluded": concluded, "unstored": unstored}
+
+
+def told(status: HoldStatus, result: Result, unstored: str) -> HoldStatus:
+    """A hold's status with its result: of one that is lifted, the regions are the lift's."""
+    changed = {"boots": result.boots, "concluded": concluded_of(result), "unstored": unstored}
     if not status.lifted:
         changed |= {"regions": result.regions, "complete": True}
     return status.model_copy(update=changed)

@@ -12,7 +12,7 @@ from typing import Final, Literal
 
 from kcm_schemas.control import Receipt
 from kcm_schemas.kill_result import Result
-from kcm_schemas.roster import Instance, Roster
+from kcm_schemas.roster import Instance, Role, Roster
 from kcm_schemas.signed import Kind, Signed
 
 from kcm_trust.envelopes import Untrusted, envelope, holds
@@ -174,10 +174,18 @@ class _Steps:
         _unspoiled(by, signed.statement)
         if signed.result.hold_id != held.hold.id:
             raise Untrusted("the result is of another hold")
+        if signed.result.roster > by.roster.version:
+            raise Untrusted(
+                f"the kill was concluded by roster version {signed.result.roster}; the file's "
+                f"version {by.roster.version} is older"
+            )
         self.found.result = signed.result
         told = [
             f"{one.instance} (retired)" if one.retired else one.instance for one in signed.signers
         ]
+        author = signed.result.instance
+        if author not in [one.instance for one in signed.signers]:
+            self.found.attested.append(f"that {author} concluded it: its signature is not here")
         others = len(signed.statement.signatures) - len(told)
         left_out = (
             f"; {others} not counted, of nobody who is a Core on the roster" if others else ""
@@ -211,7 +219,7 @@ class _Steps:
                 isinstance(one, Instance) and (one.role, one.region) == (boot.role, boot.region)
             ):
                 raise Untrusted(f"{boot.instance} is somebody else on the roster")
-        self.found.attested += _attested(result)
+        self.found.attested += _attested(result, by.roster)
         return f"{len(result.regions)} regions, {len(result.boots)} boots"
 
     @property
@@ -261,10 +269,16 @@ def _unspoiled(by: Verifier, statement: Signed) -> None:
             raise Untrusted(f"the signature of {one.signer} does not hold")
 
 
-def _attested(result: Result) -> list[str]:
+def _attested(result: Result, roster: Roster) -> list[str]:
     """What the Cores that signed a result say, and nothing in it shows."""
+    regions = {one.region for one in result.regions if one.how == "durable"}
+    wanted = {
+        one.instance
+        for one in roster.instances
+        if one.region in regions and one.role is not Role.AUDITOR and one.retired is None
+    }
     told = [
-        "that no instance or region is missing from the list",
+        "that no boot is missing from the list, and that it is of all regions of the tenants",
         f"all times, by the clock of {result.instance}",
         "where the hold lies in each region's stream",
     ]
@@ -272,6 +286,8 @@ def _attested(result: Result) -> list[str]:
         names = sorted({boot.instance for boot in result.boots if boot.how == how})
         if names:
             told.append(f"{how}: {', '.join(names)}")
+    if silent := sorted(wanted - {boot.instance for boot in result.boots}):
+        told.append(f"not running, though on the roster: {', '.join(silent)}")
     cut_off = sorted(one.region for one in result.regions if one.how == "fence-ended")
     if cut_off:
         told.append(f"fence-ended: {', '.join(cut_off)}")

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kcm_schemas.control import Receipt
-from kcm_schemas.kill_result import Result
+from kcm_schemas.kill_result import ITEM_MAX, Result, room_for_receipts
 from kcm_schemas.roster import Instance, Role
-from kcm_schemas.signed import Kind, Signed
+from kcm_schemas.signed import STATEMENT_MAX, Kind, Signed
 
 from kcm_trust.checking import Checker, body_of
 from kcm_trust.envelopes import Forged, Untrusted, envelope
@@ -78,7 +78,10 @@ class ResultChecker(Checker):
 
 
 def accounted(result: Result, receipts: Sequence[Receipt]) -> None:
-    """Raise ``Untrusted`` unless the receipts are those of the boots that gave one, each once."""
+    """Raise ``Untrusted`` unless the receipts are those of the boots that gave one, each once.
+
+    Some may be left out for want of room, and for no other reason.
+    """
     told = {(one.instance, one.boot): one for one in result.boots if one.how == "receipt"}
     if len({(one.instance, one.boot) for one in result.boots}) != len(result.boots):
         raise Untrusted("the result lists a boot twice")
@@ -105,6 +108,8 @@ def accounted(result: Result, receipts: Sequence[Receipt]) -> None:
             f"{len(told)} boots gave a receipt by the list; {len(seen)} are here, and "
             f"{result.left_out} are said to be left out"
         )
+    if result.left_out and room_for_receipts(result) >= STATEMENT_MAX[Kind.RECEIPT] + ITEM_MAX:
+        raise Untrusted(f"{result.left_out} receipts are left out, and there is room for them")
 
 
 def finished(result: Result) -> None:
@@ -112,6 +117,8 @@ def finished(result: Result) -> None:
     names = [one.region for one in result.regions]
     if len(set(names)) != len(names):
         raise Untrusted("the result lists a region twice")
+    if result.heard_ms > result.concluded_ms:
+        raise Untrusted("the kill is said to be complete before it was noticed")
     durable = {one.region for one in result.regions if one.how == "durable" and one.durable_at}
     if not durable:
         raise Untrusted("the hold is stored in no region")

@@ -118,7 +118,6 @@ class Admin:
             ("service", "list"): (frozenset({admin, security}), self._list_services),
             ("hold", "put"): (frozenset({security}), self._put_hold),
             ("hold", "status"): (frozenset({admin, security}), self._hold_status),
-            ("hold", "export"): (frozenset({admin, security}), self._export_hold),
             ("hold", "show"): (frozenset({admin, security}), self._show_hold),
             ("hold", "list"): (frozenset({admin, security}), self._list_holds),
             ("hold", "preview"): (frozenset({admin, security}), self._preview),
@@ -263,10 +262,6 @@ class Admin:
     async def _hold_status(self, request: AdminRequest) -> Message:
         hold_id = decode(HoldQuery, request.payload).hold_id
         return await self._kills.status(hold_id, request.deadline_ms)
-
-    async def _export_hold(self, request: AdminRequest) -> Message:
-        hold_id = decode(HoldQuery, request.payload).hold_id
-        return await self._kills.export(hold_id, request.deadline_ms)
 
     async def _list_holds(self, request: AdminRequest) -> Message:
         return await self._kills.holds.page(decode(HoldPageQuery, request.payload))

@@ -30,20 +30,17 @@ from kcm_schemas import limits
 from kcm_schemas.admin import (
     BlastRadius,
     BootStatus,
-    HoldExport,
     HoldStatus,
-    ListedBy,
     RegionStatus,
 )
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.control import Boot, Scope
-from kcm_trust.statements import signers
 from kcm_trust.verify import Untrusted
 
 from kcm_core.hold_list import HoldList
 from kcm_core.receipts import Receipts
 from kcm_core.regions import FIRST, PULL_TIMEOUT_S, Regions
-from kcm_core.result_looks import ResultLooks
+from kcm_core.result_looks import ResultLooks, Seen
 from kcm_core.results import Results
 
 log = logging.getLogger(__name__)
@@ -85,7 +82,7 @@ class Kills:
         self._clock: Final = clock
         self.holds: Final = HoldList(revocations, switch.lifts)
         self._results: Final = results
-        self._looks: Final = ResultLooks(self._finished)
+        self._looks: Final = ResultLooks(self._seen)
         self.receipts: Final = Receipts(membership, control_bus, clock, emit, self._heard)
 
     async def start(self) -> None:
@@ -130,8 +127,15 @@ class Kills:
         """How far a hold has come, asked anew of every region in scope.
 
         A region that is cut off is waited for during half of the time that is left: what is known
-        of the others has to be told while somebody waits for it.
+        of the others has to be told while somebody waits for it. A result that could not be stored
+        is tried again, though nobody asks.
         """
+        status = await self._status(hold_id, deadline_ms)
+        if status.concluded is not None and status.unstored:
+            self._looks.look(hold_id)
+        return status
+
+    async def _status(self, hold_id: bytes, deadline_ms: int | None) -> HoldStatus:
         if self._revocations.holds.get(hold_id) is None:
             for ended in await self.holds.archived(hold_id.hex()):
                 return await self._results.of_lifted(hold_id, self._paged(ended))
@@ -148,9 +152,10 @@ class Kills:
         facts = await asyncio.gather(*asked)
         self.receipts.read()
         receipts = self.receipts.of(hold_id)
+        known = dict(zip(regions, facts, strict=True))
         status = hold_status(
             record,
-            dict(zip(regions, facts, strict=True)),
+            known,
             receipts,
             self._reach(record.hold.scope, record.hold.target),
             self._timing,
@@ -161,49 +166,24 @@ class Kills:
         if not status.complete:
             return status
         since = self.receipts.heard_at(hold_id)
-        return await self._results.conclude(record, status, receipts, since, offered)
-
-    async def export(self, hold_id: bytes, deadline_ms: int) -> HoldExport:
-        """A hold and what became of it, as it was signed. Raises ``unknown_hold``."""
-        status = await self.status(hold_id, deadline_ms)
-        record = self._revocations.holds.get(hold_id)
-        for ended in [] if record else await self.holds.archived(hold_id.hex()):
-            record = ended
-        if record is None:
-            raise KcmError(Code.UNKNOWN_HOLD, f"no hold {hold_id.hex()} is known in this region")
-        page = None if record.lifted else self._switch.lifts.ended_by(record)
-        lift = record.lift or (page.raw if page else b"")
-        return HoldExport(
-            hold_id=hold_id,
-            complete=status.complete and (status.lifted or status.concluded is not None),
-            hold=record.raw,
-            lift=lift,
-            result=await self._results.signed(hold_id),
-            lists=self._lists(lift) if lift else [],
-            unstored=status.unstored,
-        )
-
-    def _lists(self, lift: bytes) -> list[ListedBy]:
-        """What lasts of those who signed a lift and left since, where there is room for it."""
-        verifier = self._me.verifier
-        found: list[ListedBy] = []
-        for name in sorted(signers(lift)):
-            digests = verifier.lasting[name].raw() if name in verifier.lasting else b""
-            if digests and len(digests) <= limits.LISTED_MAX and not found:
-                found.append(ListedBy(name=name, digests=digests))
-        return found
+        return await self._results.conclude(record, status, receipts, since, known, offered)
 
     def _heard(self, raw: bytes, source: str) -> bool:
         """A Core says that a kill is finished: this one looks whether it finds so, too."""
         found = self._results.heard(raw, source)
-        if found is not None:
-            self._looks.look(found.result.hold_id)
-        return found is not None
+        if found is None:
+            return False
+        record = self._revocations.holds.get(found.result.hold_id)
+        if record is not None and not record.lifted:
+            self._looks.look(record.hold.id)
+        return True
 
-    async def _finished(self, hold_id: bytes) -> bool:
-        """Whether a hold has its result here, or has ended."""
+    async def _seen(self, hold_id: bytes) -> Seen:
+        """Whether a hold has its result in this region's store, or has ended without one."""
         status = await self.status(hold_id)
-        return status.lifted or (status.concluded is not None and not status.unstored)
+        if status.concluded is not None and status.unstored:
+            return "not stored"
+        return "stored" if status.lifted or status.concluded is not None else "not finished"
 
     async def preview(
         self, scope: Scope, target: str, deadline_ms: int | None = None

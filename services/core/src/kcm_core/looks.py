@@ -39,6 +39,7 @@ LOOKS: Final = frozenset(
         EventType.ADMIN_HOLD_EXPORT,
         EventType.ADMIN_ROSTER_SHOW,
         EventType.ADMIN_ROSTER_SIGNED,
+        EventType.ADMIN_ROSTER_LISTED,
         EventType.ADMIN_REGISTRY_SHOW,
         EventType.ADMIN_KEY_STATUS,
     }

@@ -1,4 +1,4 @@
-"""Results that a Core has in memory: those that it told, and those that other regions gave it."""
+"""Results that a Core has in memory: those that it told, and those that it has checked."""
 
 from __future__ import annotations
 
@@ -19,16 +19,27 @@ class ResultCache:
 
     def __init__(self) -> None:
         self._kept: OrderedDict[bytes, SignedResult] = OrderedDict()
+        self._stored: set[bytes] = set()
         self._bytes = 0
 
     def get(self, hold_id: bytes) -> SignedResult | None:
         """What is kept of a hold."""
         return self._kept.get(hold_id)
 
-    def keep(self, found: SignedResult) -> None:
+    def is_stored(self, hold_id: bytes) -> bool:
+        """Whether what is kept of a hold was ever seen to be stored."""
+        return hold_id in self._stored
+
+    def keep(self, found: SignedResult, *, stored: bool = False) -> None:
         """Keep a result in place of the one before, and forget the oldest for want of room."""
-        self.forget(found.result.hold_id)
-        self._kept[found.result.hold_id] = found
+        hold_id = found.result.hold_id
+        known = self._kept.get(hold_id)
+        same = known is not None and known.result == found.result
+        stored = stored or (same and hold_id in self._stored)
+        self.forget(hold_id)
+        self._kept[hold_id] = found
+        if stored:
+            self._stored.add(hold_id)
         self._bytes += len(found.raw)
         while len(self._kept) > RESULTS_MAX or self._bytes > BYTES_MAX:
             self.forget(next(iter(self._kept)))
@@ -36,5 +47,6 @@ class ResultCache:
     def forget(self, hold_id: bytes) -> None:
         """Keep nothing of a hold."""
         gone = self._kept.pop(hold_id, None)
+        self._stored.discard(hold_id)
         if gone is not None:
             self._bytes -= len(gone.raw)

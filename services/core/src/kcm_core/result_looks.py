@@ -1,14 +1,16 @@
-"""Looks at kills of which another Core says that they are finished, until this one says so, too.
+"""Looks at kills that are finished, until their result is in this region's store.
 
-The result is then in this region's store, under the signature of one more Core.
+Another Core says that one is finished: this one looks until it says so, too, or does not for long.
+Or it was told here, and could not be stored: then until it is, or an operator lifts the kill.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
-from collections.abc import Awaitable, Callable
-from typing import Final
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Final, Literal
 
 from kcm_bus.serving import describe
 
@@ -17,16 +19,22 @@ log = logging.getLogger(__name__)
 LOOKS_S: Final = (0.0, 2.0, 8.0, 20.0)
 """Seconds before each look at one hold: who has not watched for a lease says *complete* later."""
 
+AGAIN_S: Final = 60.0
+"""Seconds between further looks at one that is not stored: a disk may be full for long."""
+
 LOOKED_AT_MAX: Final = 64
 """Holds that are looked at: of others the result is asked for when somebody asks."""
+
+Seen = Literal["stored", "not stored", "not finished"]
+"""What a look found."""
 
 
 class ResultLooks:
     """Tasks, one for each hold; their looks take turns."""
 
-    def __init__(self, done: Callable[[bytes], Awaitable[bool]]) -> None:
-        """``done`` looks at a hold, and says whether that was the last time."""
-        self._done: Final = done
+    def __init__(self, see: Callable[[bytes], Awaitable[Seen]]) -> None:
+        """``see`` looks at a hold."""
+        self._see: Final = see
         self._tasks: dict[bytes, asyncio.Task[None]] = {}
         self._turn: Final = asyncio.Semaphore(1)
 
@@ -44,11 +52,19 @@ class ResultLooks:
             task.cancel()
 
     async def _look(self, hold_id: bytes) -> None:
-        for wait in LOOKS_S:
+        seen: Seen = "not finished"
+        for number, wait in enumerate(_waits()):
+            if number >= len(LOOKS_S) and seen == "not finished":
+                return
             await asyncio.sleep(wait)
             try:
                 async with self._turn:
-                    if await self._done(hold_id):
-                        return
+                    seen = await self._see(hold_id)
             except Exception as error:  # noqa: BLE001 - the next look may be better
                 log.warning("a finished kill could not be looked at: %s", describe(error))
+            if seen == "stored":
+                return
+
+
+def _waits() -> Iterator[float]:
+    return itertools.chain(LOOKS_S, itertools.repeat(AGAIN_S))

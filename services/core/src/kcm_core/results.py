@@ -2,34 +2,38 @@
 
 A result *stands* in a region when the hold is in force and lies in the region's stream, a Core of
 the region that acts has signed it, all its receipts hold, and it is of this period of the hold.
-Then it is the answer, whoever is asked. A result of another region becomes this region's only where
-the own facts say *complete*, too: a Core that lies makes no other region say so.
+Then it is the answer, whoever is asked.
+
+Within a region compare-and-set decides which one stands, and it is *concluded* once it is stored:
+what a Core tells before that, it tells with the reason why it is not stored, and tries again. A
+result of another region becomes this region's only where the own facts say *complete*, too, and it
+leaves out nobody whom they have: a Core that lies makes no other region say so. Where the store
+shows another result than it had, the first of the two stays.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Iterable, Mapping
 from typing import Final
 
 from kcm_bus.clock import Clock
 from kcm_bus.membership import Membership
-from kcm_bus.ports import Messages
+from kcm_bus.ports import Entry, Messages
 from kcm_bus.switch import KillSwitch
 from kcm_control.boots import Key
-from kcm_control.completeness import Arrival
-from kcm_control.concluding import conclude, earliest, of_this_period, told
+from kcm_control.completeness import Arrival, RegionFacts
+from kcm_control.concluding import conclude, concluded_of, covers, earliest, told
 from kcm_control.holds import HoldRecord
 from kcm_schemas import subjects
-from kcm_schemas.admin import HoldStatus
+from kcm_schemas.admin import Concluded, HoldStatus
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import Code, KcmError
-from kcm_schemas.signed import SIGNATURES_MAX, Kind
-from kcm_trust.resulting import accounted, finished
-from kcm_trust.verify import SignedResult, Untrusted, Verifier
+from kcm_schemas.signed import Kind
+from kcm_trust.verify import SignedResult, Untrusted
 
 from kcm_core.result_cache import ResultCache
+from kcm_core.result_checks import Places, ResultChecks
 from kcm_core.result_store import ResultStore
 
 log = logging.getLogger(__name__)
@@ -40,8 +44,7 @@ SIGNERS_WANTED: Final = 2
 TRIES: Final = 4
 """Writes of a result that others write, too: each time one of them gets further."""
 
-SLICE: Final = 16
-"""Receipts that are checked in one go: some 2 ms, and then somebody else has a turn."""
+Facts = Mapping[str, RegionFacts | None]
 
 
 class Results:
@@ -61,12 +64,9 @@ class Results:
         self._bus: Final = control_bus
         self._switch: Final = switch
         self._clock: Final = clock
+        self._checks: Final = ResultChecks(membership)
         self._told: Final = ResultCache()
-        """What this Core told, or read, and the store may have lost."""
-        self._offered: Final = ResultCache()
-        """What other regions said, to be taken once the own facts say the same."""
-        self._checked: tuple[Verifier, ResultCache] = (membership.verifier, ResultCache())
-        """Results whose receipts were all checked, and the roster by which."""
+        """What this Core told, or read, and the store may not have, or not have any more."""
 
     async def standing(self, record: HoldRecord, status: HoldStatus) -> HoldStatus | None:
         """The status of a finished kill as its result has it; ``None`` when no result stands.
@@ -77,19 +77,24 @@ class Results:
         place = await self._switch.looked_up(hold_id)
         if not place:
             return None
-        found = None
+        places = {self._me.region: place}
+        entry, found = None, None
         try:
-            found = await self._stored(hold_id, place)
+            entry, found = await self._read(hold_id)
         except KcmError as error:
             unstored = _why(error, "read")
-        if found is not None and self._lies(found, place):
+        if found is not None and not self._checks.stands(found, places):
+            found = None
+        known = await self._remembered(hold_id, found, places)
+        if found is not None and known is None:
+            if not self._checks.lies(found, places):
+                return None
+            await self._take(found, entry)
             return told(status, found.result, "")
-        kept = self._told.get(hold_id)
-        known = None if kept is None else await self._verified(hold_id, kept.raw)
-        if known is None or not self._counts(known, place) or not self._lies(known, place):
+        if known is None:
             return None
         if not unstored:
-            known, unstored = await self._write(known, place)
+            known, unstored = await self._write(known, places)
             if not unstored:
                 await self._tell(known)
         return told(status, known.result, unstored)
@@ -100,11 +105,13 @@ class Results:
         status: HoldStatus,
         receipts: Mapping[Key, Arrival],
         heard_s: float,
+        facts: Facts,
         offered: Iterable[bytes],
     ) -> HoldStatus:
-        """The status of a kill that this Core found complete: the earliest result is stored.
+        """The status of a kill that this Core found complete, with the result that is stored.
 
-        Where that fails the kill is complete all the same, and the status says why.
+        What another region has told already comes first. Where storing fails the kill is complete
+        all the same, and the status says why.
         """
         now_s, now_ms = self._clock.elapsed(), self._clock.unix_ms()
         try:
@@ -120,172 +127,146 @@ class Results:
             mine = self._me.verifier.result(encode(self._me.identity.sign(Kind.RESULT, own)))
         except (KcmError, Untrusted) as error:
             return status.model_copy(update={"unstored": str(error)})
-        place = await self._switch.looked_up(record.hold.id)
-        others = await self._believed(record.hold.id, place, offered)
+        hold_id = record.hold.id
+        place = await self._switch.looked_up(hold_id)
         if not place:
             return status.model_copy(update={"unstored": "the hold is being written anew"})
-        first = earliest([mine.result, *(one.result for one in others)])
+        places = {name: one.durable_at for name, one in facts.items() if one is not None}
+        places[self._me.region] = place
+        others = await self._believed(hold_id, places, offered)
+        others = [one for one in others if covers(one.result, status, facts)]
+        first = earliest([one.result for one in others] or [own])
         chosen = next(one for one in (*others, mine) if one.result == first)
-        stored, unstored = await self._write(chosen, place)
-        if not unstored:
-            self._offered.forget(record.hold.id)
+        stored, unstored = await self._write(chosen, places)
         if stored.result == own and not unstored:
             await self._tell(stored)
         return told(status, stored.result, unstored)
 
     async def of_lifted(self, hold_id: bytes, status: HoldStatus) -> HoldStatus:
-        """The status of a lift, with the result of the kill that it ended, if that was stored."""
+        """The status of a lift, with the result of the kill that it ended, if there is one."""
+        known, unstored = self._told.get(hold_id), ""
         try:
-            entry = await self._store.read(hold_id)
-            found = None if entry is None else await self._verified(hold_id, entry.data)
+            entry, found = await self._read(hold_id)
+            if found is not None:
+                self._told.keep(found, stored=True)
+            elif known is not None:
+                await self._put(known, entry)
         except KcmError as error:
-            return status.model_copy(update={"unstored": _why(error, "read")})
-        found = found or self._told.get(hold_id)
-        return status if found is None else told(status, found.result, "")
+            found, unstored = None, _why(error, "read or written")
+        found = found or known
+        if found is None:
+            return status.model_copy(update={"unstored": unstored})
+        return told(status, found.result, unstored)
 
-    async def signed(self, hold_id: bytes) -> bytes:
-        """A hold's result as it was signed; empty when there is none that is believed."""
-        try:
-            entry = await self._store.read(hold_id)
-            found = None if entry is None else await self._verified(hold_id, entry.data)
-        except KcmError as error:
-            log.warning("a result: %s", _why(error, "read"))
-            found = None
-        found = found or self._told.get(hold_id)
-        return b"" if found is None else found.raw
+    async def signed(self, hold_id: bytes, concluded: Concluded | None) -> bytes:
+        """The result that a status told, as it was signed; empty when it told none."""
+        known = self._told.get(hold_id)
+        if concluded is None or known is None or concluded_of(known.result) != concluded:
+            return b""
+        return known.raw
 
     async def offer(self, hold_id: bytes, place: int) -> bytes:
         """What another region gets that asks for a hold: the result, if one stands here."""
         try:
-            entry = await self._store.read(hold_id)
+            _, found = await self._read(hold_id)
         except KcmError:
             return b""
-        found = None if entry is None else await self._verified(hold_id, entry.data)
-        return found.raw if found is not None and self._stands(found, place) else b""
+        places = {self._me.region: place}
+        return found.raw if found is not None and self._checks.stands(found, places) else b""
 
     def heard(self, raw: bytes, source: str) -> SignedResult | None:
         """A result that a Core of ``source`` sends; ``None`` when it says nothing new.
 
-        Raises ``Untrusted``. Its receipts are checked when it is taken.
+        Raises ``Untrusted``. It only says that it is time to look: what counts is asked for.
         """
         found = self._me.verifier.result(raw)
         if found.result.region != source or not found.acting_in(source):
             raise Untrusted("a result in the name of another region")
-        hold_id = found.result.hold_id
-        known = (self._told.get(hold_id), self._offered.get(hold_id))
-        if any(one is not None and one.result == found.result for one in known):
-            return None
-        self._offered.keep(found)
-        return found
+        known = self._told.get(found.result.hold_id)
+        return None if known is not None and known.result == found.result else found
 
-    async def _stored(self, hold_id: bytes, place: int) -> SignedResult | None:
-        """What the region has stored, if it stands, with the own signature where it is wanted."""
+    async def _read(self, hold_id: bytes) -> tuple[Entry | None, SignedResult | None]:
+        """What the region has stored, and the result in it, if that is to be believed."""
         entry = await self._store.read(hold_id)
-        found = None if entry is None else await self._verified(hold_id, entry.data)
-        if entry is None or found is None or not self._stands(found, place):
-            return None
-        self._told.keep(found)
-        signed = found.acting_in(self._me.region)
-        if len(signed) < SIGNERS_WANTED and self._me.name not in signed:
-            more = self._countersigned(found)
-            try:
-                await self._store.write(hold_id, more.raw, entry.sequence)
-                self._told.keep(more)
-            except KcmError as error:
-                log.warning("a result is not countersigned: %s", _why(error, "written"))
-        return found
+        found = None if entry is None else await self._checks.verified(hold_id, entry.data)
+        return entry, found
 
-    async def _write(self, chosen: SignedResult, place: int) -> tuple[SignedResult, str]:
+    async def _remembered(
+        self, hold_id: bytes, found: SignedResult | None, places: Places
+    ) -> SignedResult | None:
+        """What this Core told and the store should have in place of ``found``; else ``None``.
+
+        What was never stored gives way. Of two that were, the first one stays.
+        """
+        known = self._told.get(hold_id)
+        if known is None or (found is not None and not self._goes_before(known, found)):
+            return None
+        known = await self._checks.verified(hold_id, known.raw)
+        if known is None or not self._checks.counts(known, places):
+            return None
+        return known if self._checks.lies(known, places) else None
+
+    def _goes_before(self, known: SignedResult, found: SignedResult) -> bool:
+        """Whether what this Core knows to have been stored is another result, and the first."""
+        if known.result == found.result or not self._told.is_stored(known.result.hold_id):
+            return False
+        return earliest([known.result, found.result]) == known.result
+
+    async def _take(self, found: SignedResult, entry: Entry | None) -> None:
+        """Take what is stored for what is told, with the own signature where it is wanted."""
+        self._told.keep(found, stored=True)
+        signed = found.acting_in(self._me.region)
+        if len(signed) >= SIGNERS_WANTED or self._me.name in signed:
+            return
+        try:
+            await self._put(found, entry)
+        except KcmError as error:
+            log.warning("a result is not countersigned: %s", _why(error, "written"))
+
+    async def _put(self, chosen: SignedResult, over: Entry | None) -> SignedResult:
+        """Store a result with the own signature over what was read; raises ``KcmError``."""
+        more = self._checks.countersigned(chosen)
+        await self._store.write(more.result.hold_id, more.raw, 0 if over is None else over.sequence)
+        self._told.keep(more, stored=True)
+        return more
+
+    async def _write(self, chosen: SignedResult, places: Places) -> tuple[SignedResult, str]:
         """Store a result unless one stands there; which one is told, and why it is not stored."""
         hold_id, unstored = chosen.result.hold_id, "other Cores are writing it at this moment"
         for _ in range(TRIES):
             try:
-                entry = await self._store.read(hold_id)
-                found = None if entry is None else await self._verified(hold_id, entry.data)
-                if found is not None and self._counts(found, place):
-                    if self._stands(found, place):
-                        self._told.keep(found)
+                entry, found = await self._read(hold_id)
+                if found is not None and self._checks.counts(found, places):
+                    known = self._told.get(hold_id)
+                    ours = known is not None and known.result == chosen.result
+                    if ours and self._goes_before(chosen, found):
+                        pass
+                    elif self._checks.stands(found, places):
+                        self._told.keep(found, stored=True)
                         return found, ""
-                    # Whoever signed it here has left: it stays what it is, signed by who acts.
-                    first = earliest([chosen.result, found.result])
-                    chosen = found if first == found.result else chosen
-                more = self._countersigned(chosen)
-                await self._store.write(hold_id, more.raw, 0 if entry is None else entry.sequence)
-                self._told.keep(more)
+                    elif self._checks.was_ours(found):
+                        # Whoever signed it here has left: it stays what it is, signed by who acts.
+                        chosen = found
+                return await self._put(chosen, entry), ""
             except KcmError as error:
                 if error.code is not Code.CONFLICT:
                     unstored = _why(error, "written")
                     break
-            else:
-                return more, ""
-        self._told.keep(chosen)
+        self._told.keep(chosen, stored=False)
         return chosen, unstored
 
     async def _believed(
-        self, hold_id: bytes, place: int, offered: Iterable[bytes]
+        self, hold_id: bytes, places: Places, offered: Iterable[bytes]
     ) -> list[SignedResult]:
-        """What other regions offer of this period of a hold."""
-        heard = self._offered.get(hold_id)
+        """What other regions offer of this period of a hold, each signed by who concluded it."""
         found = []
-        known = [heard.raw] if heard else []
-        for raw in sorted({*offered, *known}):
-            one = await self._verified(hold_id, raw) if raw else None
-            if one is not None and self._counts(one, place):
+        for raw in sorted({one for one in offered if one}):
+            one = await self._checks.verified(hold_id, raw)
+            if one is None or not self._checks.counts(one, places):
+                continue
+            if one.acting_in(one.result.region):
                 found.append(one)
         return found
-
-    async def _verified(self, hold_id: bytes, raw: bytes) -> SignedResult | None:
-        """A result of this hold that is signed, finished and accounted for; else ``None``."""
-        verifier = self._me.verifier
-        if self._checked[0] is not verifier:
-            self._checked = (verifier, ResultCache())
-        checked = self._checked[1]
-        known = checked.get(hold_id)
-        if known is not None and known.raw == raw:
-            return known
-        try:
-            found = verifier.result(raw)
-            if found.result.hold_id != hold_id:
-                raise Untrusted("the result of another hold")
-            finished(found.result)
-            receipts = []
-            for count, one in enumerate(found.result.receipts, 1):
-                receipts.append(verifier.receipt_once(one))
-                if count % SLICE == 0:
-                    await asyncio.sleep(0)
-            accounted(found.result, receipts)
-        except Untrusted as error:
-            log.warning("a result of a kill is not believed: %s", error)
-            return None
-        checked.keep(found)
-        return found
-
-    def _counts(self, found: SignedResult, place: int) -> bool:
-        roster = self._me.rosters.version
-        return of_this_period(found.result, self._me.region, place, roster)
-
-    def _lies(self, found: SignedResult, place: int) -> bool:
-        """Whether the hold lies where it lay: who began while it did not may not have read it.
-
-        Where it was written again the facts have to say *complete* once more.
-        """
-        mine = [one for one in found.result.regions if one.region == self._me.region]
-        return all(one.durable_at == place for one in mine)
-
-    def _stands(self, found: SignedResult, place: int) -> bool:
-        return self._counts(found, place) and bool(found.acting_in(self._me.region))
-
-    def _countersigned(self, found: SignedResult) -> SignedResult:
-        """With the own signature; those of other regions make room where there are too many."""
-        names = {one.instance for one in found.signers} | {self._me.name}
-        counted = self._me.identity.countersign(found.statement).signatures
-        own = set(found.acting_in(self._me.region)) | {self._me.name}
-        ordered = sorted(counted, key=lambda one: (one.signer not in own, one.signer))
-        kept = [one for one in ordered if one.signer in names][:SIGNATURES_MAX]
-        statement = found.statement.model_copy(
-            update={"signatures": sorted(kept, key=lambda one: one.signer)}
-        )
-        return self._me.verifier.result(encode(statement))
 
     async def _tell(self, stored: SignedResult) -> None:
         """Tell every Core of every region of a new result."""

@@ -24,6 +24,7 @@ from kcm_schemas.admin import (
     AdminRequest,
     Empty,
     LastingPage,
+    LastingQuery,
     PutStatement,
     RosterView,
     SignedEntry,
@@ -37,6 +38,7 @@ from kcm_schemas.registry import RegistryEntry
 from kcm_schemas.roster import Role
 from kcm_schemas.signed import Signed, read_signed
 from kcm_trust.envelopes import statement_digest
+from kcm_trust.lasting import NOTHING, pages
 from kcm_trust.rosters import entries, name_of
 from kcm_trust.statements import lifted
 from kcm_trust.verify import Untrusted
@@ -87,6 +89,7 @@ class Rostering:
             "show": self.show,
             "put": self.put,
             "lasting": self.put_page,
+            "listed": self.show_page,
             "signed": self.signed,
         }
 
@@ -103,6 +106,13 @@ class Rostering:
         page = decode(LastingPage, request.payload)
         await self._rosters.publish(page.name, page.page, page.digests)
         return Empty()
+
+    async def show_page(self, request: AdminRequest) -> Message:
+        """Show a page of a list that the roster names: empty where there is none, or not here."""
+        query = decode(LastingQuery, request.payload)
+        known = pages(self._me.verifier.lasting.get(query.name, NOTHING))
+        digests = known[query.page] if query.page < len(known) else b""
+        return LastingPage(name=query.name, page=query.page, digests=digests)
 
     async def put(self, request: AdminRequest) -> Message:
         """Take a roster over, with its lists; answers when the region's stream has it.

@@ -43,6 +43,7 @@ from kcm_core.canaries import Canaries
 from kcm_core.compaction import Compaction
 from kcm_core.config import CoreConfig
 from kcm_core.directory import Directory
+from kcm_core.exporting import Exporting
 from kcm_core.floors import Floors
 from kcm_core.hints.listening import Listeners
 from kcm_core.joining import Joining
@@ -318,20 +319,22 @@ class Core:
             ).verbs,
         )
         self._switch.on_registry(self._keeper.compare)
-        self._admin.serve(
-            "roster",
-            Rostering(
-                membership=membership,
-                rosters=self._switch.rosters,
-                feed=self._feed,
-                registry=registry,
-                revocations=revocations,
-                lift_pages=self._switch.lifts.pages,
-                store=store,
-                clock=clock,
-            ).verbs,
+        rostering = Rostering(
+            membership=membership,
+            rosters=self._switch.rosters,
+            feed=self._feed,
+            registry=registry,
+            revocations=revocations,
+            lift_pages=self._switch.lifts.pages,
+            store=store,
+            clock=clock,
         )
-        self._admin.serve("key", {"status": self._key_use})
+        for noun, verbs in (
+            ("roster", rostering.verbs),
+            ("hold", Exporting(self._kills, results, revocations, self._switch).verbs),
+            ("key", {"status": self._key_use}),
+        ):
+            self._admin.serve(noun, verbs)
         self._compaction: Final = Compaction(
             membership=membership,
             revocations=revocations,
