@@ -165,8 +165,28 @@ def test_a_wrong_password_is_told(kcm: Shell, living: Living) -> None:
     wrong.write_text("wrong\n")
     right = living.context.operator_address(EU).password_file
     context = changed(kcm, str(right), str(wrong))
-    done = kcm("tenant", "list", "--region", EU, context=context, expect=Exit.UNAVAILABLE)
-    assert "does not let the user" in json.loads(done.stderr)["detail"]
+    done = kcm("tenant", "list", "--region", EU, context=context, expect=Exit.USAGE)
+    said = json.loads(done.stderr)
+    assert "no such user, or another password" in said["detail"]
+    assert str(wrong) in said["hint"]
+    (kcm.directory / "plain").write_bytes(b"x")
+    options = ("--region", EU, "--tenant", "acme", "--service", "files")
+    wrong.write_bytes(b"\xff")
+    done = kcm("encrypt", "plain", *options, context=context_of_apps(kcm, living, wrong), expect=2)
+    assert f"{wrong} is no UTF-8 text" in json.loads(done.stderr)["detail"]
+
+
+def context_of_apps(kcm: Shell, living: Living, password: Path) -> Path:
+    """A context whose applications have another password file."""
+    return changed(kcm, str(living.context.app_address(EU).password_file), str(password))
+
+
+def test_a_kill_goes_on_where_one_region_has_another_password(kcm: Shell, living: Living) -> None:
+    name = asyncio.run(living.tenant())
+    right = living.context.operator_address(EU).password_file
+    context = changed(kcm, str(right), str(kcm.directory / "missing"))
+    status = json.loads(kcm("kill", name, context=context).stdout)
+    assert status["complete"]
 
 
 def test_a_kill_goes_through_the_region_that_is_there(kcm: Shell, living: Living) -> None:

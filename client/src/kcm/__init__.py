@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from kcm.arguments import BadArgument, BadType, BadValue
     from kcm.batches import BatchResult
     from kcm.client import Client
-    from kcm.context import ClientContext, ContextError
+    from kcm.context import ClientContext, ContextError, NotLetIn
     from kcm.errors import (
         Busy,
         Conflict,
@@ -52,7 +52,7 @@ _HOME: Final = {
     "kcm.arguments": ("BadArgument", "BadType", "BadValue"),
     "kcm.batches": ("BatchResult",),
     "kcm.client": ("Client",),
-    "kcm.context": ("ClientContext", "ContextError"),
+    "kcm.context": ("ClientContext", "ContextError", "NotLetIn"),
     "kcm.errors": (
         "Busy",
         "Conflict",
@@ -111,6 +111,7 @@ __all__ = [
     "KeyShredded",
     "Malformed",
     "Misuse",
+    "NotLetIn",
     "ServiceError",
     "Tampered",
     "TenantKilled",

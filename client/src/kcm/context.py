@@ -37,6 +37,7 @@ from kcm_trust.identity import Identity
 from kcm_trust.verify import STATEMENT_MAX, Untrusted, Verifier, verify_roster
 from pydantic import Field
 
+from kcm.errors import Unavailable
 from kcm.seen import Seen
 
 ENVIRONMENT: Final = "KCM_CONTEXT"
@@ -49,6 +50,20 @@ class ContextError(Exception):
     def __init__(self, text: str, hint: str = "") -> None:
         super().__init__(text)
         self.hint: Final = hint
+
+
+class NotLetIn(Unavailable, ContextError):
+    """The broker is there, and what the context says of it is wrong: asking again does not help.
+
+    It is ``unavailable`` all the same: another region may answer, and a kill goes through that one.
+    """
+
+    def __init__(self, text: str, hint: str = "") -> None:
+        Unavailable.__init__(self, text)
+        ContextError.__init__(self, text, hint)  # last: the other one comes here without the hint
+
+    def __reduce__(self) -> tuple[type[NotLetIn], tuple[str, str]]:  # type: ignore[override]
+        return type(self), (self.detail, self.hint)
 
 
 class RegionAccess(Section):

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final, TypeVar
 
-from kcm.errors import ServiceError, Unavailable
+from kcm.errors import ServiceError, Unavailable, error_for
 
 STAGGER_S: Final = 0.7
 """Seconds until the next region is asked too: a few times what a healthy one takes."""
@@ -65,7 +65,8 @@ def _worst(failures: Mapping[str, ServiceError]) -> ServiceError:
     for region, one in sorted(failures.items()):
         by_text.setdefault(one.detail, []).append(region)
     text = "; ".join(f"{', '.join(regions)}: {detail}" for detail, regions in by_text.items())
-    return type(error)(text)
+    kinds = {type(one) for one in errors}
+    return error_for(error.code, text) if len(kinds) > 1 else type(error)(text)
 
 
 async def _call(ask: Callable[[str], Awaitable[T]], region: str) -> T:

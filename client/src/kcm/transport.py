@@ -11,9 +11,10 @@ from urllib.parse import urlsplit
 
 from kcm_bus.config import BusAddress
 from kcm_bus.connection import Connection
+from kcm_bus.failures import Failure, Reason
 from kcm_crypto.secretfile import SecretFileError
 
-from kcm.context import ContextError
+from kcm.context import NotLetIn
 from kcm.errors import Unavailable
 
 CONNECT_S: Final = 5.0
@@ -45,8 +46,8 @@ Opener = Callable[[BusAddress, str], Awaitable[Transport]]
 async def open_nats(address: BusAddress, name: str) -> Transport:
     """Connect to NATS; raises ``unavailable``, at once when nothing listens there.
 
-    The client library tries for ever and tells nobody why, so who listens is looked at first: what
-    then remains of the reasons is the login.
+    What the context has to be changed for is ``NotLetIn``. The client library tries for ever, so
+    who listens is looked at first, and why its last attempt failed when the time is up.
     """
     await _look_at_any(address.urls)
     # A kill is not refused because the broker is old: that is its services' business, and told.
@@ -55,13 +56,57 @@ async def open_nats(address: BusAddress, name: str) -> Transport:
         await asyncio.wait_for(connection.start(), CONNECT_S)
     except TimeoutError:
         await connection.close()
-        raise Unavailable(
-            f"the broker at {address.url} does not let the user {address.user} in within "
-            f"{CONNECT_S:.0f} s: a wrong password, or the broker hangs"
-        ) from None
+        raise _why(address, connection.failure or Failure(Reason.SILENT)) from None
     except SecretFileError as error:
-        raise ContextError(str(error), "the context names this file") from None
+        raise NotLetIn(str(error), "the context names this file") from None
     return connection
+
+
+_TEXTS: Final = {
+    Reason.LOGIN: (
+        "the broker at {where} does not let {user} in: no such user, or another password",
+        "the context names the user, and {password_file} has the password",
+    ),
+    Reason.CERTIFICATE: (
+        "the certificate of the broker at {where} is not believed: {detail}",
+        "SSL_CERT_FILE names the authority's certificate; the address has the name in it",
+    ),
+    Reason.UNENCRYPTED: (
+        "the broker at {where} offers no TLS, and the context asks for it with tls://",
+        "no password was sent; nats:// is for a broker without TLS",
+    ),
+    Reason.TLS: (
+        "the broker at {where} and this client do not agree on TLS: {detail}",
+        "is it the right port, and does the broker want a certificate of the client?",
+    ),
+    Reason.FULL: ("the broker at {where} has no room for another connection", ""),
+    Reason.STRANGER: (
+        "what answers at {where} is no broker, or it ends the connection at once",
+        "",
+    ),
+    Reason.SILENT: ("the broker at {where} takes the connection and says nothing within {s} s", ""),
+    Reason.OTHER: ("the broker at {where} does not let the client in within {s} s", ""),
+}
+"""What is said of each reason, and what to change in the context, if that helps."""
+
+
+def _why(address: BusAddress, failure: Failure) -> Unavailable:
+    """The error of a broker that was not reached in time."""
+    about = {
+        "where": " or ".join(map(shown, address.urls)),
+        "user": address.user,
+        "password_file": address.password_file,
+        "detail": failure.detail or "no reason is given",
+        "s": f"{CONNECT_S:.0f}",
+    }
+    text, hint = (part.format(**about) for part in _TEXTS[failure.reason])
+    return NotLetIn(text, hint) if hint else Unavailable(text)
+
+
+def shown(url: str) -> str:
+    """An address as it may be shown: without a name or a password in it."""
+    scheme, mark, rest = url.rpartition("://")
+    return f"{scheme}{mark}{rest.rpartition('@')[2]}"
 
 
 async def _look_at_any(urls: tuple[str, ...]) -> None:
@@ -79,21 +124,22 @@ async def _look_at_any(urls: tuple[str, ...]) -> None:
 
 async def _look(url: str) -> None:
     """Connect to the broker's port and leave; raises ``unavailable``."""
+    where = shown(url)
     try:
-        parts = urlsplit(url)
+        parts = urlsplit(url if "://" in url else f"nats://{url}")
         host, port = parts.hostname or "", parts.port or NATS_PORT
     except ValueError:
-        raise ContextError(f"{url} is not the address of a broker") from None
+        raise NotLetIn(f"{where} is not the address of a broker") from None
     try:
         async with asyncio.timeout(CONNECT_S):
             _, writer = await asyncio.open_connection(host, port)
             writer.close()
             await writer.wait_closed()
     except socket.gaierror:
-        raise Unavailable(f"the name {host} of the broker at {url} does not resolve") from None
+        raise Unavailable(f"the name {host} of the broker at {where} does not resolve") from None
     except TimeoutError:
-        text = f"the broker at {url} does not answer within {CONNECT_S:.0f} s"
+        text = f"the broker at {where} does not answer within {CONNECT_S:.0f} s"
         raise Unavailable(text) from None
     except OSError as error:
         why = f": {os.strerror(error.errno)}" if error.errno else ""
-        raise Unavailable(f"nothing answers at {url}{why}") from None
+        raise Unavailable(f"nothing answers at {where}{why}") from None

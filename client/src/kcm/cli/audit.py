@@ -14,7 +14,7 @@ import click
 
 from kcm.cli.exits import Exit
 from kcm.cli.kill import SHOWN
-from kcm.cli.output import emit, moment, note, plain
+from kcm.cli.output import emit, moment, note, plain, say
 from kcm.cli.problems import Problem, clean
 from kcm.cli.settings import Settings, common, region_option, run_async
 
@@ -437,5 +437,4 @@ def _say(settings: Settings, lines: Sequence[Line]) -> None:
 
     for line in lines:
         text = json.dumps(_json(line)) if settings.json else clean(line.text)
-        sys.stdout.write(text + "\n")
-    sys.stdout.flush()
+        say(text + "\n")

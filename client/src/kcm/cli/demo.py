@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import click
 
 from kcm.cli.exits import Exit
-from kcm.cli.output import plain
+from kcm.cli.output import plain, say
 from kcm.cli.problems import clean
 from kcm.cli.settings import Settings, common
+from kcm.cli.streams import tell
 
 
 @click.command()
@@ -44,10 +44,9 @@ def demo(settings: Settings, source: Path | None, root_key: str | None) -> int:
 
     del settings  # the result is an object of figures: it is shown as JSON in any case
     result = run(Options(input=source, tell=_tell, l1=root_key))
-    sys.stdout.write(json.dumps(plain(result), indent=2) + "\n")
+    say(json.dumps(plain(result), indent=2) + "\n")
     return Exit.OK if result["ok"] else Exit.CHECK_FAILED
 
 
 def _tell(line: str) -> None:
-    sys.stderr.write(clean(line) + "\n")
-    sys.stderr.flush()
+    tell(clean(line))

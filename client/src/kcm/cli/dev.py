@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -12,9 +11,10 @@ import click
 
 from kcm.cli.exits import Exit
 from kcm.cli.names import NAME
-from kcm.cli.output import emit, note
+from kcm.cli.output import emit, note, say
 from kcm.cli.problems import Problem, clean
 from kcm.cli.settings import Settings, common
+from kcm.cli.streams import tell
 
 if TYPE_CHECKING:
     from kcm.dev.system import Options
@@ -202,7 +202,7 @@ def key(
     mark.claim(place)
     uri = RootKeys(place).create(name, kind)
     if bare and not settings.json_wanted:
-        click.echo(uri)
+        say(f"{uri}\n")
         return
     emit(settings, {"name": name, "uri": uri}, ("name", "uri"), [(name, uri)])
 
@@ -276,4 +276,4 @@ def _nodes(given: tuple[str, ...]) -> dict[str, int]:
 
 
 def _tell(line: str) -> None:
-    sys.stderr.write(clean(line) + "\n")
+    tell(clean(line))

@@ -10,7 +10,7 @@ from kcm.cli.closing import closing
 from kcm.cli.exits import Exit
 from kcm.cli.kill import SHOWN
 from kcm.cli.names import NAME
-from kcm.cli.output import emit, moment, note
+from kcm.cli.output import emit, moment, note, say
 from kcm.cli.problems import Problem
 from kcm.cli.settings import Settings, common, first_region_option, run_async
 from kcm.cli.watching import about, follow, present, verdict
@@ -52,7 +52,7 @@ def list_holds(
         return
     if ids:
         for view in shown:
-            click.echo(view.hold_id.hex())
+            say(f"{view.hold_id.hex()}\n")
         return
     emit(
         settings,

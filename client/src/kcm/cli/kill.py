@@ -11,7 +11,13 @@ from kcm.cli.exits import Exit
 from kcm.cli.names import NAME
 from kcm.cli.output import emit, note
 from kcm.cli.problems import Problem, explain, together
-from kcm.cli.settings import Settings, common, first_region_option, run_async, run_change
+from kcm.cli.settings import (
+    Settings,
+    common_at_any_cost,
+    first_region_option,
+    run_async,
+    run_change,
+)
 from kcm.cli.targets import check, look, warn
 from kcm.cli.watching import TELL_S, follow
 
@@ -51,7 +57,7 @@ LOOK_S: Final = 1.0
     help="Seconds to wait for completeness. The hold stands in any case.",
 )
 @first_region_option
-@common
+@common_at_any_cost
 def kill(
     settings: Settings,
     tenant: str | None,

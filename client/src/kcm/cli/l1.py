@@ -11,7 +11,7 @@ import click
 from kcm.cli import keys
 from kcm.cli.exits import Exit
 from kcm.cli.names import NAME
-from kcm.cli.output import emit, note
+from kcm.cli.output import emit, note, say
 from kcm.cli.problems import Problem, Report, clean, explain, show, together
 from kcm.cli.settings import Settings, at_a_terminal, common, once, region_option, run_async
 from kcm.cli.tenants import ask_region, revision_option
@@ -68,7 +68,7 @@ def policy(settings: Settings, uri: str) -> int:
     if settings.json:
         emit(settings, said, (), ())
     else:
-        click.echo(said["policy"], nl=False)
+        say(said["policy"])
     return Exit.OK
 
 
@@ -121,11 +121,11 @@ def check(settings: Settings, uri: str, deadline: float, model: Model) -> int:
 def _tell(said: dict[str, Any]) -> None:
     if said["state"] == "enabled":
         about = f"{said['mechanism']}, version {said['key_version']}, as {said['principal']}"
-        click.echo(clean(f"enabled: {about}"))
+        say(clean(f"enabled: {about}") + "\n")
     for text in said["missing"]:
-        click.echo(clean(f"missing: {text}"))
+        say(clean(f"missing: {text}") + "\n")
     for text in said["fix"]:
-        click.echo(clean(f"next:    {text}"))
+        say(clean(f"next:    {text}") + "\n")
 
 
 @l1.command("list")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
@@ -22,11 +23,12 @@ from kcm.cli.inspect import inspect
 from kcm.cli.kill import kill
 from kcm.cli.l1 import l1, links
 from kcm.cli.lifting import lift
-from kcm.cli.problems import explain, show
+from kcm.cli.problems import Report, cannot_write, explain, show
 from kcm.cli.region import region
 from kcm.cli.registry import registry
 from kcm.cli.roster import roster
-from kcm.cli.settings import World
+from kcm.cli.settings import Left, World
+from kcm.cli.streams import give_up, is_terminal, prepare, tell
 from kcm.cli.tenants import service, tenant
 
 if TYPE_CHECKING:
@@ -66,6 +68,7 @@ for _command in (
 
 def main() -> None:
     """Run the command of this process's arguments."""
+    prepare()
     sys.exit(run(sys.argv[1:]))
 
 
@@ -83,23 +86,35 @@ def run(
     except Ended as ended:
         return _interrupted(world, ended.number)
     except click.exceptions.NoArgsIsHelpError as error:  # a group alone
-        sys.stderr.write(f"{error.format_message()}\n")
+        tell(error.format_message())
         return Exit.USAGE
     except Exception as error:  # the last line: every fault is explained
         if os.environ.get("KCM_DEBUG") == "1" and not isinstance(error, click.ClickException):
             raise
-        report = explain(error, world.command)
+        if isinstance(error, OSError) and not world.command:  # no command ran: help was shown
+            error = cannot_write("stdout", error)
+            give_up(sys.stdout)
+        report = _with_left(explain(error, world.command), world.left)
         show(report, as_json=_wants_json(arguments) if world.json is None else world.json)
         return report.exit_code
     return int(code or 0)
 
 
+def _with_left(report: Report, left: Left | None) -> Report:
+    """A fault of this machine says nothing of the change: what is known of that is said, too."""
+    if left is None or report.exit_code is not Exit.FAULT:
+        return report
+    return replace(report, detail=f"{report.detail}; {left.what}", hint=left.hint or report.hint)
+
+
 def _interrupted(world: World, code: int) -> int:
     """Say what an interrupted command leaves behind."""
-    if world.left is None:
-        sys.stderr.write("interrupted\n")
-    else:
-        show(world.left, as_json=bool(world.json))
+    left = world.left
+    if left is None:
+        tell("interrupted")
+        return code
+    report = Report(Exit.INTERRUPTED, "interrupted", f"interrupted: {left.what}", left.hint)
+    show(report, as_json=bool(world.json))
     return code
 
 
@@ -110,4 +125,4 @@ def _wants_json(arguments: Sequence[str]) -> bool:
         form: any(f"{option}{form}" in text for option in ("-o ", "-o", "--format ", "--format="))
         for form in ("json", "table")
     }
-    return forms["json"] or not (forms["table"] or sys.stdout.isatty())
+    return forms["json"] or not (forms["table"] or is_terminal(sys.stdout))

@@ -11,8 +11,10 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from kcm.cli.exits import Exit
 from kcm.cli.layout import laid_out
-from kcm.cli.problems import clean
+from kcm.cli.problems import Problem, cannot_write, clean
+from kcm.cli.streams import give_up, is_closed, is_terminal, tell
 
 if TYPE_CHECKING:
     from kcm.cli.settings import Settings
@@ -48,13 +50,36 @@ def emit(
 ) -> None:
     """Show ``value`` as JSON, or ``rows`` under ``columns`` as a table."""
     if settings.json:
-        sys.stdout.write(json.dumps(plain(value), indent=2) + "\n")
+        say(json.dumps(plain(value), indent=2) + "\n")
         return
     from rich.console import Console
 
-    width = None if sys.stdout.isatty() else WIDTH
+    width = None if is_terminal(sys.stdout) else WIDTH
     console = Console(file=sys.stdout, width=width)
-    console.print(laid_out(columns, rows, console.width))
+    with console.capture() as shown:
+        console.print(laid_out(columns, rows, console.width))
+    say(shown.get())
+
+
+def say(text: str) -> None:
+    """Write a part of the result to stdout, at once; raises ``Problem``."""
+    if is_closed(sys.stdout):
+        raise Problem(Exit.FAULT, "io", "cannot write stdout: it is closed")
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except OSError as error:
+        give_up(sys.stdout)
+        raise cannot_write("stdout", error) from None
+
+
+def refuse_closed() -> None:
+    """Raise ``Problem`` when nobody could read the result: before anything is changed."""
+    if is_closed(sys.stdout):
+        raise Problem(
+            Exit.USAGE, "usage", "cannot write stdout: it is closed",
+            "nothing was done; redirect it to a file, or to /dev/null",
+        )  # fmt: skip
 
 
 def moment(unix_ms: int) -> str:
@@ -68,4 +93,4 @@ def moment(unix_ms: int) -> str:
 def note(settings: Settings, text: str, **fields: object) -> None:
     """Say something beside the result, on stderr; as one line of JSON where JSON is shown."""
     line = json.dumps(plain(fields)) if settings.json else clean(text)
-    sys.stderr.write(line + "\n")
+    tell(line)

@@ -6,8 +6,9 @@ shows it to whoever wants to see.
 
 from __future__ import annotations
 
+import errno
 import json
-import sys
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -17,6 +18,7 @@ from kcm_schemas.text import printable
 
 from kcm.cli.exits import Exit
 from kcm.cli.names import LOOKS_LIKE, no_name
+from kcm.cli.streams import tell
 
 clean: Final = printable
 """Text from outside, made fit for a terminal."""
@@ -46,6 +48,17 @@ HINTS_OF: Final = {
 }
 """The same where a command has a better one: what it works on is known."""
 
+
+_OF_THE_MACHINE: Final = {
+    errno.ENOSPC: "free some space, or name a file elsewhere",
+    errno.EDQUOT: "free some of your space, or name a file elsewhere",
+    errno.EFBIG: "files there may not be so large; name another place",
+    errno.EPIPE: "whoever read the output ended before all of it was there",
+    errno.EIO: "the disk or its file system has a fault",
+    errno.ENFILE: "too many files are open",
+    errno.EMFILE: "too many files are open",
+}
+"""Faults that another name is no remedy for, and what is; all others are wrong usage."""
 
 NO_MEMORY: Final = "no memory of its region's registry"
 """In the text of a Core that serves nothing, for it cannot tell an old registry from the newest."""
@@ -78,6 +91,25 @@ class Report:
     """The regions that say so, where several were asked."""
 
 
+def cannot_read(name: str, error: OSError) -> Problem:
+    """Say which file it is, and whether another name would help."""
+    return _cannot("read", name, error, "name a file that is there and that you may read")
+
+
+def cannot_write(name: str, error: OSError) -> Problem:
+    """Say which file it is, and whether another name would help."""
+    hint = "name a file in a directory that is there and that you may write to"
+    return _cannot("write", name, error, hint)
+
+
+def _cannot(what: str, name: str, error: OSError, hint: str) -> Problem:
+    text = f"cannot {what} {name}: {error.strerror or 'it cannot be used'}"
+    of_the_machine = _OF_THE_MACHINE.get(error.errno or 0)
+    if of_the_machine is not None:
+        return Problem(Exit.FAULT, "io", text, of_the_machine)
+    return Problem(Exit.USAGE, "usage", text, hint)
+
+
 def together(reports: Mapping[str, Report]) -> list[Report]:
     """What regions say, each text once, with the regions that say it."""
     by_text: dict[Report, list[str]] = {}
@@ -100,10 +132,20 @@ def explain(error: BaseException, command: str = "") -> Report:
         case click.ClickException():
             return Report(Exit.USAGE, "usage", error.format_message(), "")
         case OSError():
-            name = f"{error.filename}: " if isinstance(error.filename, str) else ""
-            return Report(Exit.FAULT, "io", f"{name}{error.strerror or 'cannot be used'}", "")
+            return _of_the_system(error)
+        case UnicodeError():
+            text = "a text that was given, or is in a file that was given, is no UTF-8"
+            return Report(Exit.USAGE, "malformed", text, "")
         case _:
             return _explain_ours(error, command)
+
+
+def _of_the_system(error: OSError) -> Report:
+    """An error of a file that nobody turned into a ``Problem``: its name is what was opened."""
+    if error.filename is None:
+        return Report(Exit.FAULT, "io", error.strerror or "the system refused it", "")
+    hint = "name a file or a directory that is there and that you may use"
+    return _cannot("use", os.fsdecode(error.filename), error, hint).report
 
 
 def _explain_ours(  # noqa: C901, PLR0911 - a table of errors
@@ -173,8 +215,8 @@ def show(report: Report, *, as_json: bool) -> None:
         }
         if report.regions:
             content["regions"] = report.regions
-        sys.stderr.write(json.dumps(content) + "\n")
+        tell(json.dumps(content))
         return
-    sys.stderr.write(f"error: {clean(report.detail)} ({report.code})\n")
+    tell(f"error: {clean(report.detail)} ({report.code})")
     if report.hint:
-        sys.stderr.write(f"hint: {clean(report.hint)}\n")
+        tell(f"hint: {clean(report.hint)}")

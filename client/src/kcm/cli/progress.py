@@ -6,6 +6,8 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from kcm.cli.streams import is_terminal
+
 Advance = Callable[[int], None]
 """Gets the bytes done since the last call."""
 
@@ -13,7 +15,7 @@ Advance = Callable[[int], None]
 @contextmanager
 def progress(label: str, total: int | None) -> Iterator[Advance]:
     """Show how many of ``total`` bytes are done (none: unknown)."""
-    if not sys.stderr.isatty():
+    if not is_terminal(sys.stderr):
         yield lambda _: None
         return
     from rich.console import Console
@@ -29,7 +31,7 @@ def progress(label: str, total: int | None) -> Iterator[Advance]:
 @contextmanager
 def counting(what: str) -> Iterator[Callable[[int, int], None]]:
     """Show how many rows of a list there are so far, and of how many."""
-    if not sys.stderr.isatty():
+    if not is_terminal(sys.stderr):
         yield lambda done, total: None  # noqa: ARG005 - nobody looks
         return
     from rich.console import Console

@@ -13,7 +13,7 @@ from kcm.cli.names import NAME
 from kcm.cli.output import emit, note
 from kcm.cli.problems import Problem
 from kcm.cli.serving import Serving, serving
-from kcm.cli.settings import Settings, common, run_async, run_change
+from kcm.cli.settings import Settings, common, common_at_any_cost, run_async, run_change
 from kcm.cli.watching import follow
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def list_regions(settings: Settings) -> int:
     show_default=True,
     help="Seconds to wait until every other region knows.",
 )
-@common
+@common_at_any_cost
 def retire(settings: Settings, name: str, reason: str, timeout: float) -> int:
     """Take the region NAME out of service, everywhere.
 

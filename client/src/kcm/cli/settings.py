@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar
 import click
 
 from kcm.cli.endings import orderly
-from kcm.cli.exits import Exit
-from kcm.cli.problems import Report
+from kcm.cli.output import refuse_closed
+from kcm.cli.streams import is_terminal
 
 if TYPE_CHECKING:
     from kcm.admin import Admin
@@ -26,6 +26,14 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What is known of a change that is not finished, and how to see more."""
+
+    what: str
+    hint: str
+
+
 @dataclass(slots=True)
 class World:
     """What lies outside of a command; a test brings its own."""
@@ -34,8 +42,8 @@ class World:
     around: Surroundings | None = None
     json: bool | None = None
     """Whether the command that runs shows JSON; unknown before its options are read."""
-    left: Report | None = None
-    """What the command leaves behind when it is interrupted; none: nothing that has to be said."""
+    left: Left | None = None
+    """What the command leaves behind when it ends now; none: nothing that has to be said."""
     command: str = ""
     """The name of the command that runs; unknown until then, too."""
 
@@ -51,9 +59,8 @@ class Settings:
     """Whether JSON was asked for, and is not only shown because nobody watches."""
 
     def leaves(self, what: str, hint: str = "") -> None:
-        """What is said of a change when the command is interrupted from now on."""
-        report = Report(Exit.INTERRUPTED, "interrupted", f"interrupted: {what}", hint)
-        self.world.left = report
+        """What is said of a change when the command is interrupted, or fails, from now on."""
+        self.world.left = Left(what, hint)
 
     def context(self) -> ClientContext:
         """The context; raises ``ContextError``."""
@@ -104,13 +111,22 @@ def common(function: Command[P]) -> Callable[P, int]:
     return _common(function, ("--format", "-o"), to_stdout=True)
 
 
+def common_at_any_cost(function: Command[P]) -> Callable[P, int]:
+    """The same for a kill: it goes ahead where its result can be shown to nobody."""
+    return _common(function, ("--format", "-o"), to_stdout=True, at_any_cost=True)
+
+
 def common_with_output(function: Command[P]) -> Callable[P, int]:
     """The same for commands whose stdout is data and whose ``-o`` names a file."""
     return _common(function, ("--format",), to_stdout=False)
 
 
 def _common(
-    function: Command[P], format_names: tuple[str, ...], *, to_stdout: bool
+    function: Command[P],
+    format_names: tuple[str, ...],
+    *,
+    to_stdout: bool,
+    at_any_cost: bool = False,
 ) -> Callable[P, int]:
     @click.option(
         *format_names,
@@ -132,10 +148,12 @@ def _common(
         around = click.get_current_context()
         world = around.ensure_object(World)
         world.command = around.info_name or ""
-        terminal = (sys.stdout if to_stdout else sys.stderr).isatty()
+        terminal = is_terminal(sys.stdout if to_stdout else sys.stderr)
         as_json = world.json = fmt == "json" if fmt else not terminal
         file = context_file if isinstance(context_file, str) else None
         _log(verbose if isinstance(verbose, int) else 0)
+        if to_stdout and not at_any_cost:
+            refuse_closed()
         return function(Settings(as_json, file, world, fmt == "json"), *args, **kwargs) or 0
 
     return wrapped
@@ -170,7 +188,7 @@ def run_change(work: Coroutine[Any, Any, T]) -> T:
 
 def at_a_terminal() -> bool:
     """Whether somebody can be asked."""
-    return sys.stdin.isatty() and sys.stderr.isatty()
+    return is_terminal(sys.stdin) and is_terminal(sys.stderr)
 
 
 def _once(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> str | None:

@@ -6,31 +6,20 @@ What is decrypted is readable by its owner alone.
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
 from kcm.cli.exits import Exit
-from kcm.cli.problems import Problem
+from kcm.cli.problems import Problem, cannot_write
+from kcm.cli.streams import give_up, is_closed, is_terminal
 
 STDOUT: Final = "-"
 """The name that means stdout."""
-
-_OF_THE_MACHINE: Final = {
-    errno.ENOSPC: "free some space, or name a file elsewhere with -o FILE",
-    errno.EDQUOT: "free some of your space, or name a file elsewhere with -o FILE",
-    errno.EFBIG: "files there may not be so large; name another place with -o FILE",
-    errno.EPIPE: "whoever read the output ended before all of it was there",
-    errno.EIO: "the disk or its file system has a fault",
-    errno.ENFILE: "too many files are open",
-    errno.EMFILE: "too many files are open",
-}
-"""Faults that another name is no remedy for, and what is; all others are wrong usage."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +81,7 @@ def _device(name: str, path: Path) -> Iterator[Sink]:
 
 
 def _stdout() -> Iterator[Sink]:
-    if sys.stdout is None:  # pyright: ignore[reportUnnecessaryComparison]
+    if is_closed(sys.stdout):
         raise Problem(Exit.USAGE, "usage", "cannot write stdout: it is closed", "name -o FILE")
     file = sys.stdout.buffer
     try:
@@ -102,35 +91,13 @@ def _stdout() -> Iterator[Sink]:
         except OSError as error:
             raise cannot_write("stdout", error) from None
     except Problem:
-        _give_up(file)
+        give_up(file)
         raise
-
-
-def _give_up(file: BinaryIO) -> None:
-    """Flush what is good; where that is not possible, let nobody try it again at the end."""
-    try:
-        file.flush()
-    except OSError:
-        with suppress(OSError):
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, file.fileno())
-            os.close(nowhere)
-            file.flush()
-
-
-def cannot_write(name: str, error: OSError) -> Problem:
-    """Say which file it is, and whether another name would help."""
-    text = f"cannot write {name}: {error.strerror}"
-    hint = _OF_THE_MACHINE.get(error.errno or 0)
-    if hint is not None:
-        return Problem(Exit.FAULT, "io", text, hint)
-    hint = "name a file in a directory that is there and that you may write to"
-    return Problem(Exit.USAGE, "usage", text, hint)
 
 
 def refuse_terminal(name: str) -> None:
     """Raise when binary output would go to a terminal."""
-    if name == STDOUT and sys.stdout is not None and sys.stdout.isatty():
+    if name == STDOUT and is_terminal(sys.stdout):
         raise Problem(
             Exit.USAGE,
             "usage",

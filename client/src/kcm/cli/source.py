@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 from kcm.cli.exits import Exit
-from kcm.cli.problems import Problem
+from kcm.cli.problems import Problem, cannot_read
+from kcm.cli.streams import is_closed
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -38,28 +39,23 @@ class _Named(io.RawIOBase):
         try:
             return self._inner.readinto1(buffer)
         except OSError as error:
-            raise _cannot_read(self._name, error, Exit.FAULT) from None
+            raise cannot_read(self._name, error) from None
 
 
 @contextmanager
 def source(name: str) -> Iterator[BinaryIO]:
     """A file to read from, or stdin; raises ``Problem``."""
     if name == STDIN:
-        if sys.stdin is None:  # pyright: ignore[reportUnnecessaryComparison]
+        if is_closed(sys.stdin):
             raise Problem(Exit.USAGE, "usage", "cannot read stdin: it is closed", "name a file")
         yield io.BufferedReader(_Named(sys.stdin.buffer, "stdin"))  # type: ignore[arg-type]
         return
     try:
         file = Path(name).open("rb")  # noqa: SIM115 - closed below; a `with` would catch too much
     except OSError as error:
-        raise _cannot_read(name, error, Exit.USAGE) from None
+        raise cannot_read(name, error) from None
     with file:
         yield io.BufferedReader(_Named(file, name))
-
-
-def _cannot_read(name: str, error: OSError, code: Exit) -> Problem:
-    kind = "usage" if code is Exit.USAGE else "io"
-    return Problem(code, kind, f"cannot read {name}: {error.strerror or 'it is not readable'}")
 
 
 def size_of(file: BinaryIO) -> int | None:

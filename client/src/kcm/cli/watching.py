@@ -11,6 +11,7 @@ from kcm.cli.layout import laid_out
 from kcm.cli.output import emit, moment, note
 from kcm.cli.problems import Problem, clean
 from kcm.cli.settings import Settings
+from kcm.cli.streams import is_terminal
 
 if TYPE_CHECKING:
     from kcm_schemas.admin import BootStatus, HoldStatus, HoldView, RegionStatus
@@ -61,7 +62,7 @@ async def follow(
     With ``look`` also what the hold is: by whom, when and why. ``placed`` is how it stood when it
     was placed: that counts when nobody says more in time.
     """
-    live = not settings.json and sys.stdout.isatty()
+    live = not settings.json and is_terminal(sys.stdout)
     seen = await (_fill(statuses) if live else _wait(settings, statuses))
     last = seen or placed
     if last is None:

@@ -33,6 +33,7 @@ from nats.aio.subscription import Subscription
 from nats.js import JetStreamContext
 
 from kcm_bus.config import BusAddress
+from kcm_bus.failures import Failure, failure_of
 from kcm_bus.ports import NobodyListens, OnArrival
 from kcm_bus.protection import Unfit
 from kcm_bus.reading import ReadingClient
@@ -81,6 +82,7 @@ class Connection:
         """Whether what is written over this connection is stored."""
         self._last = ", ".join(url.rpartition("//")[2].rpartition("@")[2] for url in address.urls)
         self._reasons: set[str] = set()
+        self._failure: Failure | None = None
         self._left = ""
         """The node that was left last: it is tried after all others."""
 
@@ -88,6 +90,11 @@ class Connection:
     def connected(self) -> bool:
         """Whether the broker is there at the moment."""
         return self._client is not None and self._client.is_connected
+
+    @property
+    def failure(self) -> Failure | None:
+        """Why the last attempt to connect failed; none while it is not known that one did."""
+        return self._failure
 
     @property
     def times_connected(self) -> int:
@@ -227,7 +234,11 @@ class Connection:
                     await self._make(wanted)
                 if client.is_closed:
                     raise nats_errors.ConnectionClosedError
+            except asyncio.CancelledError:  # whoever waited for it gave up
+                await _abandon(made)
+                raise
             except Exception as error:
+                self._failure = failure_of(error)
                 await _abandon(made)
                 if isinstance(error, Unfit) and first:
                     self._building = False
@@ -278,6 +289,7 @@ class Connection:
         if self.connected:
             log.warning("%s: %s at %s", self._name, type(error).__name__, self._place)
         else:
+            self._failure = failure_of(error)
             self._missing(type(error).__name__)
 
     async def _on_disconnect(self) -> None:
@@ -321,9 +333,11 @@ async def _abandon(client: Client | None) -> None:
 def _password(address: BusAddress) -> str:
     # The broker's password opens no key: it may be text.
     try:
-        return address.password_file.read_text().strip()
+        return address.password_file.read_text("utf-8").strip()
     except OSError as error:
         raise SecretFileError(f"cannot read {address.password_file}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise SecretFileError(f"{address.password_file} is no UTF-8 text") from None
 
 
 def _ours(error: Exception) -> KcmError:

@@ -7,6 +7,7 @@ word, and says that it is connected; and what is stored in a stream, it gets aga
 - headers that cannot be read are as good as none;
 - a subject has the bytes that it has: those that are no UTF-8 come back when it is written;
 - a stored message has no status, whatever its sender wrote: only the broker's own messages have;
+- an address that says ``tls`` means it: no password goes to a broker that offers no TLS;
 - reading that ended all the same is an outage: the connection is made again, and that is logged.
 """
 
@@ -20,6 +21,8 @@ from nats import errors as nats_errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.protocol.parser import Parser
+
+from kcm_bus.failures import Unencrypted
 
 log = logging.getLogger(__name__)
 
@@ -94,6 +97,15 @@ class ReadingClient(Client):
     def __init__(self) -> None:
         super().__init__()
         self._ps = Lines(self)
+
+    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:  # noqa: FBT001, FBT002 - the library's own
+        server = self._current_server
+        # Before the login is sent. Whoever sits between may have taken the word out of the line.
+        if initial_connection and server is not None and server.uri.scheme == "tls":
+            if not (info.get("tls_required") or info.get("tls_available")):
+                raise Unencrypted
+            info["tls_required"] = True
+        await super()._process_info(info, initial_connection)
 
     async def _process_headers(self, headers: bytes) -> dict[str, str] | None:
         try:

@@ -1,0 +1,252 @@
+"""Why a client does not get to its broker: each reason has its own text, address and exit code."""
+
+import asyncio
+import contextlib
+import datetime as dt
+import json
+import subprocess
+from dataclasses import dataclass
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from kcm import transport
+from kcm.cli.exits import Exit
+from kcm.cli.problems import explain
+from kcm.context import ContextError, NotLetIn
+from kcm.errors import ServiceError, Unavailable
+from kcm.transport import open_nats
+from kcm_bus.config import BusAddress
+
+from tests.integration.auditor_rig import SERVER
+from tests.integration.test_bus import broker  # noqa: F401 - a fixture
+
+
+@dataclass
+class Secure:
+    """A broker that speaks TLS, and the file with its own authority's certificate."""
+
+    port: int
+    authority: str
+
+
+def self_signed(directory):
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = dt.datetime.now(dt.UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - dt.timedelta(days=1))
+        .not_valid_after(now + dt.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    (directory / "cert.pem").write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    (directory / "key.pem").write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+
+
+@pytest.fixture
+def secure(tmp_path):
+    self_signed(tmp_path)
+    settings = {
+        "host": "127.0.0.1",
+        "port": -1,
+        "tls": {"cert_file": str(tmp_path / "cert.pem"), "key_file": str(tmp_path / "key.pem")},
+        "authorization": {"user": "u", "password": "pw"},
+    }
+    (tmp_path / "conf").write_text(json.dumps(settings))
+    process = subprocess.Popen(
+        [str(SERVER), "--config", str(tmp_path / "conf")],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    for line in process.stderr:
+        if "Listening for client connections" in line:
+            break
+    port = int(line.rpartition(":")[2])
+    yield Secure(port, str(tmp_path / "cert.pem"))
+    process.terminate()
+    process.wait(20)
+    process.stderr.close()
+
+
+@contextlib.asynccontextmanager
+async def listening(says):
+    """A port where something answers that is no broker."""
+    leaving = asyncio.Event()
+
+    async def serve(reader, writer):
+        if says is None:
+            await leaving.wait()
+        else:
+            writer.write(says)
+            if says:
+                await reader.read(4096)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        leaving.set()
+        server.close()
+        await server.wait_closed()
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """A silent port is not waited for."""
+    monkeypatch.setattr(transport, "CONNECT_S", 1.0)
+
+
+@pytest.fixture
+def address(tmp_path):
+    (tmp_path / "password").write_text("pw\n")
+
+    def make(url, **fields):
+        given = {"url": url, "user": "u", "password_file": tmp_path / "password"} | fields
+        return BusAddress(**given)
+
+    return make
+
+
+async def refusal(address):
+    with pytest.raises(ServiceError) as caught:
+        await open_nats(address, "test")
+    return caught.value
+
+
+@pytest.mark.usefixtures("quick")
+async def test_a_wrong_password_is_the_contexts_fault(broker, tmp_path):  # noqa: F811
+    (tmp_path / "wrong").write_text("wrong")
+    address = broker.address().model_copy(update={"password_file": tmp_path / "wrong"})
+    error = await refusal(address)
+    assert isinstance(error, NotLetIn)
+    assert isinstance(error, ContextError)
+    assert error.detail == (
+        f"the broker at {address.url} does not let {address.user} in: no such user, or "
+        "another password"
+    )
+    report = explain(error)
+    assert (report.exit_code, report.code) == (Exit.USAGE, "context")
+    assert str(tmp_path / "wrong") in report.hint
+
+
+@pytest.mark.usefixtures("quick")
+async def test_a_password_file_that_is_missing_is_the_contexts_fault(broker, tmp_path):  # noqa: F811
+    """It is a failure of that region alone, as every other one is."""
+    address = broker.address().model_copy(update={"password_file": tmp_path / "none"})
+    error = await refusal(address)
+    assert isinstance(error, ContextError)
+    assert f"cannot read {tmp_path / 'none'}" in error.detail
+    assert explain(error).exit_code is Exit.USAGE
+
+
+@pytest.mark.usefixtures("quick")
+async def test_a_password_file_that_is_no_text_is_the_contexts_fault(broker, tmp_path):  # noqa: F811
+    (tmp_path / "odd").write_bytes(b"\xff\xfe")
+    error = await refusal(broker.address().model_copy(update={"password_file": tmp_path / "odd"}))
+    assert isinstance(error, ContextError)
+    assert error.detail == f"{tmp_path / 'odd'} is no UTF-8 text"
+
+
+@pytest.mark.usefixtures("quick")
+async def test_a_certificate_of_another_authority_is_not_believed(secure, address):
+    error = await refusal(address(f"tls://localhost:{secure.port}"))
+    assert isinstance(error, NotLetIn)
+    assert f"the certificate of the broker at tls://localhost:{secure.port}" in error.detail
+    assert "self-signed certificate" in error.detail
+    assert "SSL_CERT_FILE" in explain(error).hint
+    assert explain(error).exit_code is Exit.USAGE
+
+
+@pytest.mark.usefixtures("quick")
+async def test_a_certificate_for_another_name_is_not_believed(secure, address, monkeypatch):
+    monkeypatch.setenv("SSL_CERT_FILE", secure.authority)
+    error = await refusal(address(f"tls://127.0.0.1:{secure.port}"))
+    assert "IP address mismatch" in error.detail
+
+
+@pytest.mark.parametrize("scheme", ["tls", "nats"])
+async def test_a_certificate_of_the_right_authority_is_believed(
+    secure, address, monkeypatch, scheme
+):
+    monkeypatch.setenv("SSL_CERT_FILE", secure.authority)
+    connection = await open_nats(address(f"{scheme}://localhost:{secure.port}"), "test")
+    await connection.close()
+
+
+@pytest.mark.usefixtures("quick")
+async def test_no_password_goes_to_a_broker_without_tls(address):
+    """Whoever sits between could say that there is no TLS, and read it."""
+    heard = bytearray()
+
+    async def serve(reader, writer):
+        writer.write(b'INFO {"server_id":"x","version":"2.14.0","max_payload":1048576}\r\n')
+        while data := await reader.read(4096):
+            heard.extend(data)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    try:
+        error = await refusal(address(f"tls://127.0.0.1:{port}"))
+    finally:
+        server.close()
+        await server.wait_closed()
+    assert bytes(heard) == b""
+    assert isinstance(error, NotLetIn)
+    assert f"the broker at tls://127.0.0.1:{port} offers no TLS" in error.detail
+    assert explain(error).exit_code is Exit.USAGE
+
+
+@pytest.mark.usefixtures("quick")
+async def test_a_port_that_says_nothing_is_not_a_wrong_password(address):
+    async with listening(None) as port:
+        error = await refusal(address(f"nats://127.0.0.1:{port}"))
+    assert isinstance(error, Unavailable)
+    assert not isinstance(error, NotLetIn)
+    where = f"nats://127.0.0.1:{port}"
+    text = f"the broker at {where} takes the connection and says nothing within 1 s"
+    assert error.detail == text
+    assert explain(error).exit_code is Exit.UNAVAILABLE
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("says", [b"", b"SSH-2.0-OpenSSH_9.6\r\n", b"INFO {\r\n"])
+async def test_a_port_of_something_else_is_not_a_wrong_password(address, says):
+    async with listening(says) as port:
+        error = await refusal(address(f"nats://127.0.0.1:{port}"))
+    assert not isinstance(error, NotLetIn)
+    assert f"what answers at nats://127.0.0.1:{port} is no broker" in error.detail
+    assert explain(error).exit_code is Exit.UNAVAILABLE
+
+
+@pytest.mark.usefixtures("quick")
+async def test_a_broker_that_is_full_says_so(address):
+    says = b"INFO {}\r\n-ERR 'maximum connections exceeded'\r\n"
+    async with listening(says) as port:
+        error = await refusal(address(f"nats://127.0.0.1:{port}"))
+    assert "has no room for another connection" in error.detail
+    assert explain(error).exit_code is Exit.UNAVAILABLE
+
+
+@pytest.mark.usefixtures("quick")
+async def test_no_password_of_an_address_is_shown(address):
+    async with listening(None) as port:
+        error = await refusal(address(f"nats://me:secret@127.0.0.1:{port}"))
+    assert "secret" not in error.detail
+    assert f"nats://127.0.0.1:{port}" in error.detail
