@@ -25,6 +25,8 @@ from kcm_schemas.signed import Kind
 from kcm_trust.identity import ROOT, Identity
 from kcm_trust.verify import Untrusted, verify_roster
 
+from kcm.dev.files import write_private
+
 SYSTEM: Final = "dev"
 OPERATOR: Final = "operator"
 
@@ -106,7 +108,7 @@ def make_trust(root: Path, members: list[Member], regions: list[str], now_ms: in
     if roster != known:
         version = known.version + 1 if known else 1
         roster = roster.model_copy(update={"version": version, "issued_ms": now_ms})
-        _replace(trust.roster, encode(signer.sign(Kind.ROSTER, roster)))
+        write_private(trust.roster, encode(signer.sign(Kind.ROSTER, roster)))
     return signer.public
 
 
@@ -176,9 +178,3 @@ def _hpke_public(path: Path) -> bytes:
             return HpkePrivate(view[:SECRET_SIZE]).public_bytes
     finally:
         arena.purge()
-
-
-def _replace(path: Path, data: bytes) -> None:
-    fresh = path.with_suffix(".new")
-    fresh.write_bytes(data)
-    fresh.replace(path)

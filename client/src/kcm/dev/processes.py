@@ -44,8 +44,8 @@ POLL_MILLISECONDS: Final = 20
 
 _GROUP: Final = 1 << 2
 """``PIDFD_SIGNAL_PROCESS_GROUP`` (Linux 6.9): signal all that the process left in its group."""
-_DEFAULT_SIGNALS: Final = (signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""Python, or who started it, may ignore these; a child would go on ignoring them."""
+_DEFAULT_SIGNALS: Final = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
+"""Python, or who started it (``nohup``), may ignore some; a child would go on ignoring them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,10 +87,9 @@ class RootKeys:
         directory = self.root / "l1" / name
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not (directory / "key").exists():
-            handle = os.open(directory / "key", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(handle, "wb") as file:
-                file.write(os.urandom(32))
-            (directory / "state").write_text("enabled\n")
+            # The key is last: a crash before it leaves nothing that looks like one.
+            write_private(directory / "state", "enabled\n")
+            write_private(directory / "key", os.urandom(32))
         return directory
 
     def _run(self, argv: list[str]) -> None:
