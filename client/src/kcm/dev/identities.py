@@ -112,6 +112,11 @@ def make_trust(root: Path, members: list[Member], regions: list[str], now_ms: in
     return signer.public
 
 
+def root_public(root: Path) -> bytes:
+    """The public key of the root that a system has already."""
+    return Identity.load(ROOT, str(Trust(root).key(ROOT)), SYSTEM).public
+
+
 def _with_retired(instances: list[Instance], known: list[Instance]) -> list[Instance]:
     """Nobody comes back from retirement, and whoever is retired stays on the roster."""
     retired = {one.instance: one for one in known if one.retired is not None}
