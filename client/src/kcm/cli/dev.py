@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from shlex import quote
 from typing import Any, Final
 
 import click
@@ -168,28 +169,46 @@ def status(settings: Settings, directory: Path | None) -> int:
     type=click.Choice(["pkcs11", "softkey"]),
     help="[default: SoftHSM if it is installed, else a soft key]",
 )
-@click.option("--uri", "bare", is_flag=True, help="Show the URI and nothing else.")
+@click.option(
+    "--uri", "shown", flag_value="uri", default=None, help="Show the URI and nothing else."
+)
+@click.option(
+    "--env",
+    "shown",
+    flag_value="env",
+    help="Show what `kcm l1 check` needs in the environment, as a shell's commands.",
+)
 @directory_option
 @common
 def key(
-    settings: Settings, name: str, kind: str | None, directory: Path | None, *, bare: bool
+    settings: Settings, name: str, kind: str | None, shown: str | None, directory: Path | None
 ) -> None:
     """Make a customer's root key, and show the URI to link it by.
 
-    In a real system that key exists already, and not here.
+    With the commands that try the key from here. In a real system that key exists already, and not
+    here. A key of that name that is there stays.
 
+    \b
     Example: kcm l1 link acme-root "$(kcm dev key acme-root --uri)"
-    """
+             eval "$(kcm dev key acme-root --env)"
+    """  # noqa: D301 - click wants the control character
     from kcm.dev import mark
     from kcm.dev.rootkeys import RootKeys
 
-    place = _chosen(settings, directory)
+    place = _chosen(settings, directory).resolve()
     mark.claim(place)
-    uri = RootKeys(place).create(name, kind)
-    if bare and not settings.json_wanted:
-        click.echo(uri)
-        return
-    emit(settings, {"name": name, "uri": uri}, ("name", "uri"), [(name, uri)])
+    keys = RootKeys(place)
+    uri = keys.create(name, kind)
+    environment = keys.environment_of(uri)
+    exports = [f"export {variable}={quote(value)}" for variable, value in environment.items()]
+    if settings.json if shown is None else settings.json_wanted:
+        emit(settings, {"name": name, "uri": uri, "environment": environment}, (), ())
+    elif shown is None:
+        emit(settings, {}, ("name", "uri"), [(name, uri)])
+        click.echo("\n".join([*exports, f"kcm l1 check {quote(uri)}"]))
+    else:
+        for line in [uri] if shown == "uri" else exports:
+            click.echo(line)
 
 
 def _chosen(settings: Settings, directory: Path | None) -> Path:

@@ -6,6 +6,7 @@ SoftHSM's module is loaded only in a process of its own, which this file is as a
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
 import subprocess
@@ -32,6 +33,9 @@ LABEL: Final = "kcm-dev"
 SECONDS_MAX: Final = 60
 """Seconds that a SoftHSM tool may take."""
 
+_NAMEABLE: Final = re.compile(r"(?:/[A-Za-z0-9._@+=,~-]+)+")
+"""A directory that the providers of root keys take in a URI."""
+
 
 @dataclass(frozen=True, slots=True)
 class RootKeys:
@@ -51,36 +55,54 @@ class RootKeys:
     @property
     def environment(self) -> dict[str, str]:
         """What an unsealer needs to reach the keys."""
-        return {"SOFTHSM2_CONF": str(self._hsm / "softhsm2.conf")} if self.kind == "pkcs11" else {}
+        return self.environment_of(self.kind)
+
+    def environment_of(self, uri: str) -> dict[str, str]:
+        """What whoever uses the key of this URI needs in the environment; empty for a softkey."""
+        of_hsm = {"SOFTHSM2_CONF": str(self._hsm / "softhsm2.conf")}
+        return of_hsm if uri.partition(":")[0] == "pkcs11" else {}
 
     def prepare(self) -> None:
         """Make the token, where there is SoftHSM and it is not there yet."""
-        if self.kind == "pkcs11" and not (self._hsm / "softhsm2.conf").exists():
-            tokens = self._hsm / "tokens"
-            tokens.mkdir(mode=0o700, parents=True, exist_ok=True)
-            conf = (
-                f"directories.tokendir = {tokens}\nobjectstore.backend = file\nlog.level = ERROR\n"
-            )
-            write_private(self._hsm / "softhsm2.conf", conf)
-            pin, so_pin = password(self._hsm / "pin"), secrets.token_urlsafe(16)
-            tool = shutil.which("softhsm2-util") or "softhsm2-util"
+        conf, tokens = self._hsm / "softhsm2.conf", self._hsm / "tokens"
+        if self.kind != "pkcs11" or conf.exists():
+            return
+        tokens.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_private(
+            conf,
+            f"directories.tokendir = {tokens}\nobjectstore.backend = file\nlog.level = ERROR\n",
+        )
+        pin, so_pin = password(self._hsm / "pin"), secrets.token_urlsafe(16)
+        tool = shutil.which("softhsm2-util") or "softhsm2-util"
+        try:
             self._run(
                 [tool, "--init-token", "--free", "--label", LABEL, "--so-pin", so_pin, "--pin", pin]
             )
+        except BaseException:  # half a token would be taken for one
+            shutil.rmtree(self._hsm)
+            raise
 
     def create(self, name: str, kind: str | None = None) -> str:
-        """Make a root key and return its URI; an existing one of that name is kept."""
+        """Make a root key and return its URI; an existing one of that name is kept.
+
+        Raises ``DevError``, also for a directory that no URI can name.
+        """
+        if not _NAMEABLE.fullmatch(str(self.root)):
+            raise DevError(
+                f"no key's URI can name {self.root}: make the system in a directory of a-z, A-Z, "
+                "0-9 and ._@+=,~- (and /)"
+            )
         kind = kind or self.kind
         if kind == "softkey":
             return f"softkey:{self._softkey(name)}"
         found = module()
-        if found is None:
+        if found is None or self.kind != "pkcs11":
             raise DevError("SoftHSM is not installed: apt-get install softhsm2, or use a softkey")
         self.prepare()
         self._run([sys.executable, __file__, str(found), name, str(self._hsm / "pin")])
         return (
             f"pkcs11:token={LABEL};object={quote(name, safe='')};type=secret-key"
-            f"?module-path={found}&pin-source=file:{self._hsm / 'pin'}"
+            f"?module-path={quote(str(found))}&pin-source=file:{quote(str(self._hsm / 'pin'))}"
         )
 
     def _softkey(self, name: str) -> Path:
