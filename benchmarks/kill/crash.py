@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from dataclasses import replace
 from typing import Final
 
 from kcm import Admin
@@ -59,7 +60,9 @@ async def measure(at: System, rounds: int) -> list[Figure]:
                 took[what].append(await placing.complete(hold_id, raw))
                 await placing.lift(raw)
                 if what != QUIET:
-                    await asyncio.to_thread(system.up, at.options)
+                    # Only the main thread can start what dies with it; the end ends this, too.
+                    free = replace(at.options, die_with_parent=False)
+                    await asyncio.to_thread(system.up, free)
                 await open_tenants(at, 1, 1)
     found = [one for what in WAITS_S for one in spread(PART, f"{what}, to complete", took[what])]
     median = percentile(took[ENDED], 50)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from kcm.dev import processes, state, system, topology
 from kcm.dev.configs import config_file, ready_file
+from kcm.dev.instances import start_member
 from kcm.dev.rootkeys import RootKeys
 from kcm.dev.state import Entry, Kind
 from kcm_schemas.roster import Role
@@ -98,7 +99,7 @@ class Plant:
             )
             entry = Entry(process, old.kind, old.role, old.region, old.instance, old.address)
         else:
-            entry = system.start_member(
+            entry = start_member(
                 self.root, self._members[name], die_with_parent=self.options.die_with_parent
             )
         self._entries[name] = entry

@@ -12,10 +12,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from kcm import Admin, ClientContext, statements
-from kcm.dev import processes, system
+from kcm.dev import processes, state, system
 from kcm.dev.configs import ready_file
+from kcm.dev.instances import start_member
 from kcm.dev.processes import ReadyFile
 from kcm.dev.rootkeys import RootKeys
+from kcm.dev.state import Entry
 from kcm.kills import Kills
 from kcm_bus.connection import Connection
 from kcm_schemas import subjects
@@ -132,18 +134,16 @@ class Living:
         """Start an instance again and wait until it serves."""
         await self.serves(await self.begin(name))
 
-    async def begin(self, name: str) -> system.Entry:
+    async def begin(self, name: str) -> Entry:
         """Start an instance again."""
         member = next(m for m in self.options.everybody if m.name == name)
-        entry = await asyncio.to_thread(
-            system.start_member, self.directory, member, die_with_parent=False
-        )
-        state = system.state.load(self.directory)
-        assert state is not None
-        system.state.save(self.directory, state.with_entry(entry))
+        entry = await asyncio.to_thread(start_member, self.directory, member, die_with_parent=False)
+        known = state.load(self.directory)
+        assert known is not None
+        state.save(self.directory, known.with_entry(entry))
         return entry
 
-    async def serves(self, entry: system.Entry) -> None:
+    async def serves(self, entry: Entry) -> None:
         """Wait until an instance serves."""
         member = next(m for m in self.options.everybody if m.name == entry.instance)
         await asyncio.to_thread(

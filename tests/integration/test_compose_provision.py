@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from kcm.dev import processes, setup, topology
+from kcm.dev import ports, processes, setup, topology
 from kcm.dev.brokers import Account, Role, login_name
 from kcm.dev.configs import bus, to_toml
 from kcm.dev.errors import DevError
@@ -76,7 +76,7 @@ async def test_too_few_servers_for_the_replicas_are_an_error_and_not_fewer_repli
 
 
 async def test_a_broker_that_does_not_come_up_is_waited_for_and_then_told(brokers):
-    (port,) = topology.draw_ports(1)
+    (port,) = ports.draw(1)
     config = load(setup.ProvisionConfig, str(config_of(brokers, url=f"nats://127.0.0.1:{port}")))
     began = time.monotonic()
     with pytest.raises(DevError, match="the broker cannot be reached"):

@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 from kcm import Admin
-from kcm.dev import processes, system, topology
+from kcm.dev import processes, state, system, topology
 from kcm.dev.brokers import Account, Role
 from kcm.dev.configs import bus
+from kcm.dev.state import Entry
 from kcm.kills import Kills
 from kcm_bus.clock import SystemClock
 from kcm_bus.config import BusAddress
@@ -156,10 +157,10 @@ class Region(Living):
 
     async def start_broker(self):
         process = topology.spawn_broker(self.directory, EU, die_with_parent=False)
-        state = system.state.load(self.directory)
-        (old,) = [entry for entry in state.entries if entry.process.name == EU]
-        entry = system.Entry(process, old.kind, old.role, old.region, old.instance, old.address)
-        system.state.save(self.directory, state.with_entry(entry))
+        known = state.load(self.directory)
+        (old,) = [entry for entry in known.entries if entry.process.name == EU]
+        entry = Entry(process, old.kind, old.role, old.region, old.instance, old.address)
+        state.save(self.directory, known.with_entry(entry))
         ready = processes.ReadyFile(topology.ports_file(self.directory, process))
         await asyncio.to_thread(processes.wait_ready, process, ready)
 

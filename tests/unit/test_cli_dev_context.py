@@ -93,4 +93,23 @@ def test_the_uri_alone_is_json_where_that_is_asked_for(desk: Desk, other: Path) 
     arguments = ("key", "acme", "--kind", "softkey", "--uri", "--dir", str(other))
     uri = f"softkey:{other / 'l1' / 'acme'}"
     assert desk.run(*arguments)[1] == f"{uri}\n"
-    assert json.loads(desk.run(*arguments, "-o", "json")[1]) == {"name": "acme", "uri": uri}
+    said = {"name": "acme", "uri": uri, "environment": {}}
+    assert json.loads(desk.run(*arguments, "-o", "json")[1]) == said
+
+
+def test_what_a_person_is_shown_ends_with_the_command_that_tries_the_key(
+    desk: Desk, other: Path
+) -> None:
+    code, out, _ = desk.run("key", "acme", "--kind", "softkey", "--dir", str(other), "-o", "table")
+    assert code == Exit.OK
+    assert out.splitlines()[-1] == f"kcm l1 check softkey:{other / 'l1' / 'acme'}"
+    code, out, _ = desk.run("key", "acme", "--kind", "softkey", "--dir", str(other), "--env")
+    assert (code, out) == (Exit.OK, "")
+
+
+def test_a_directory_that_no_uri_can_name_gets_no_key(desk: Desk, tmp_path: Path) -> None:
+    place = tmp_path / "it's here"
+    code, _, err = desk.run("key", "acme", "--kind", "softkey", "--dir", str(place), "-o", "json")
+    assert code == Exit.FAULT
+    assert f"no key's URI can name {place}" in json.loads(err)["detail"]
+    assert not (place / "l1").exists()

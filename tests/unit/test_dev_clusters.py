@@ -5,7 +5,7 @@ import subprocess
 
 import click
 import pytest
-from kcm.cli.dev import _nodes
+from kcm.cli.dev_shape import read_nodes
 from kcm.dev import topology
 from kcm.dev.binary import nats_server_binary
 from kcm.dev.brokers import Account, Role, render_region
@@ -90,7 +90,7 @@ def test_no_password_of_the_routes_shows(tmp_path):
 
 
 def test_the_command_takes_a_region_and_a_number():
-    assert _nodes(("eu-de=3", "us-east=5")) == {"eu-de": 3, "us-east": 5}
+    assert read_nodes(("eu-de=3", "us-east=5")) == {"eu-de": 3, "us-east": 5}
     for wrong in ("eu-de", "eu-de=", "eu-de=x", "eu-de=-3", "eu-de=3.5", "eu-de=²"):
         with pytest.raises(click.UsageError):
-            _nodes((wrong,))
+            read_nodes((wrong,))

@@ -38,3 +38,12 @@ def test_who_is_retired_or_was_added_stays(tmp_path):
     follows(changed, last)
     assert {one.instance for one in last.instances} == {"core-eu-1", "core-eu-2", "gateway-eu-1"}
     assert [one.operator for one in last.operators] == [OPERATOR, "alice"]
+
+
+def test_the_roster_is_private_and_nothing_lies_beside_it(tmp_path):
+    """It is replaced as every file that decides: whole, and so that it outlives a power cut."""
+    make_trust(tmp_path, MEMBERS, ["eu"], 1)
+    roster = Trust(tmp_path).roster
+    assert roster.stat().st_mode & 0o777 == 0o600
+    make_trust(tmp_path, MEMBERS[:1], ["eu"], 2)
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == [roster.name]

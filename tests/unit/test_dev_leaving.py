@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from kcm.cli.exits import Exit
 from kcm.cli.main import run
-from kcm.dev import leaving, state, system, topology, watcher
+from kcm.dev import instances, leaving, starting, state, system, topology, watcher
 from kcm.dev.errors import DevError
-from kcm.dev.identities import SYSTEM, Trust
+from kcm.dev.identities import SYSTEM, Member, Trust
 from kcm.dev.processes import Process
 from kcm.dev.rootkeys import RootKeys
 from kcm.dev.state import Entry, Kind, State
@@ -22,7 +22,7 @@ from kcm_trust.lasting import NOTHING
 from kcm_trust.verify import verify_roster
 
 EU = "eu-de"
-GATEWAY, CORE = f"gateway-{EU}-1", f"core-{EU}-1"
+GATEWAY, CORE, AUDITOR = f"gateway-{EU}-1", f"core-{EU}-1", f"auditor-{EU}-1"
 
 
 class Desk:
@@ -31,9 +31,7 @@ class Desk:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.options = Options(root, regions=(EU,), cores=1)
-        plan, self.public = system.init(self.options)
-        system.write_context(plan, self.public)
-        self.plan = plan
+        self.plan, self.public = system.init(self.options)
 
     @property
     def roster(self) -> Roster:
@@ -55,14 +53,15 @@ class Desk:
         root = Identity.load(ROOT, str(Trust(self.root).key(ROOT)), SYSTEM)
         path.write_bytes(encode(root.sign(Signed.ROSTER, roster)))
 
-    def run(self, *dead: str) -> None:
-        """A system of this process as the watcher, and instances that ended."""
-        state.save(self.root, State((ours(), *(entry(name) for name in dead))))
+    def run(self, *dead: str, alive: tuple[str, ...] = ("watcher",)) -> None:
+        """A system of instances that ended, and of this process as all that are alive."""
+        entries = [*map(ours, alive), *map(entry, dead)]
+        state.save(self.root, State(tuple(entries)))
 
 
-def ours() -> Entry:
-    mine = Process("watcher", os.getpid(), started(), boot(), Path("/log"))
-    return Entry(mine, Kind.WATCHER, "watcher")
+def ours(name: str) -> Entry:
+    mine = Process(name, os.getpid(), started(), boot(), Path("/log"))
+    return Entry(mine, Kind.WATCHER, name)
 
 
 def started() -> int:
@@ -85,7 +84,7 @@ def desk(tmp_path: Path) -> Desk:
 
 @pytest.fixture
 def again(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The names of those that are started again, which then end."""
+    """The names of those that the watcher starts again, which then end."""
     names: list[str] = []
 
     def start_again(root: Path, one: Entry) -> Entry:
@@ -93,7 +92,26 @@ def again(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return one
 
     monkeypatch.setattr(watcher, "start_again", start_again)
-    monkeypatch.setattr(system, "start_again", start_again)
+    return names
+
+
+@pytest.fixture
+def started_members(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the instances that a start starts, which then end; no broker is started."""
+    names: list[str] = []
+
+    async def nothing(*_: object) -> None:
+        pass
+
+    def start_member(root: Path, member: Member, *, die_with_parent: bool) -> Entry:
+        names.append(member.name)
+        return entry(member.name)
+
+    monkeypatch.setattr(topology, "start", lambda *_, **__: (desk.plan, ()))
+    monkeypatch.setattr(starting, "_provision", nothing)
+    monkeypatch.setattr(RootKeys, "prepare", lambda _: None)
+    monkeypatch.setattr(instances, "start_member", start_member)
+    monkeypatch.setattr(instances, "wait", lambda *_: None)
     return names
 
 
@@ -111,38 +129,29 @@ def test_the_highest_roster_counts_whoever_has_it(desk: Desk) -> None:
 
 
 def test_up_starts_the_others_and_says_who_is_retired(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
+    desk: Desk, started_members: list[str]
 ) -> None:
     desk.retire(GATEWAY)
-    names, told = [], []
-
-    async def nothing(*_: object) -> None:
-        pass
-
-    def start_member(root: Path, member: object, *, die_with_parent: bool) -> Entry:
-        names.append(member.name)  # type: ignore[attr-defined]
-        return entry(names[-1])
-
-    monkeypatch.setattr(topology, "start", lambda *_, **__: (desk.plan, ()))
-    monkeypatch.setattr(system, "_provision", nothing)
-    monkeypatch.setattr(RootKeys, "prepare", lambda _: None)
-    monkeypatch.setattr(system, "start_member", start_member)
-    monkeypatch.setattr(system.processes, "wait_ready", lambda *_: None)
-    system.up(desk.options, told.append)
-    assert names == [CORE, f"auditor-{EU}-1"]
-    assert f"{GATEWAY} is retired: not started" in told
-
-
-def test_up_of_a_system_that_runs_leaves_who_is_retired(desk: Desk, again: list[str]) -> None:
-    desk.retire(GATEWAY)
-    desk.run(GATEWAY, CORE)
     told: list[str] = []
     system.up(desk.options, told.append)
-    assert again == [CORE]
+    assert started_members == [CORE, AUDITOR]
     assert f"{GATEWAY} is retired: not started" in told
-    desk.run(GATEWAY)
+
+
+def test_up_of_a_system_that_runs_leaves_who_is_retired(
+    desk: Desk, started_members: list[str]
+) -> None:
+    desk.retire(GATEWAY)
+    desk.run(GATEWAY, CORE, alive=("backbone", EU))
+    told: list[str] = []
+    system.up(desk.options, told.append)
+    assert started_members == [CORE, AUDITOR]
+    assert f"{GATEWAY} is retired: not started" in told
+    assert f"starting {CORE}, which did not run" in told
+    desk.run(GATEWAY, alive=("backbone", EU, CORE, AUDITOR))
     with pytest.raises(DevError, match="runs already"):
         system.up(desk.options)
+    assert len(started_members) == 2
 
 
 def test_the_watcher_starts_nobody_again_who_is_retired(desk: Desk, again: list[str]) -> None:
@@ -164,7 +173,7 @@ def test_the_watcher_starts_nobody_again_who_is_retired(desk: Desk, again: list[
 def test_status_says_retired_and_does_not_fail(
     desk: Desk, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    desk.run(GATEWAY)
+    desk.run(GATEWAY, alive=("backbone", EU, CORE, AUDITOR))
     arguments = ["dev", "status", "--dir", str(desk.root), "-o"]
     assert run([*arguments, "table"]) == Exit.UNAVAILABLE
     desk.retire(GATEWAY)
@@ -174,4 +183,4 @@ def test_status_says_retired_and_does_not_fail(
     assert run([*arguments, "json"]) == Exit.OK
     rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
     assert (rows[GATEWAY]["running"], rows[GATEWAY]["left"]) == (False, "retired")
-    assert rows["watcher"]["left"] == ""
+    assert rows[CORE]["left"] == ""

@@ -170,6 +170,29 @@ def test_it_gets_exactly_the_environment_and_descriptors_it_is_given(start, tmp_
     assert log.stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.parametrize("tethered", [True, False])
+def test_it_ignores_no_signal_whatever_its_parents_ignore(start, tmp_path, tethered):
+    """``nohup`` ignores SIGHUP, Python SIGPIPE and SIGXFSZ; a child would inherit that."""
+    numbers = (signal.SIGHUP, signal.SIGXFSZ, signal.SIGPIPE, signal.SIGQUIT, signal.SIGUSR1)
+    before = [signal.signal(number, signal.SIG_IGN) for number in numbers]
+    out = tmp_path / "ignored"
+    code = f"grep SigIgn /proc/self/status > {out}.new; mv {out}.new {out}; exec sleep 600"
+    try:
+        process = spawn(
+            "sh", ["/bin/sh", "-c", code], tmp_path / "log", {"PATH": os.defpath},
+            die_with_parent=tethered,
+        )  # fmt: skip
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+    try:
+        processes.wait_ready(process, ReadyFile(out), SECONDS)
+        ignored = int(out.read_text().split()[1], 16)
+        assert not [n for n in signal.valid_signals() if ignored >> (n - 1) & 1]
+    finally:
+        stop([process], drain=0.0)
+
+
 def test_it_leads_a_session_of_its_own(start):
     process = start(SLEEP, die_with_parent=False)
     assert os.getsid(process.pid) == process.pid != os.getsid(0)

@@ -3,7 +3,7 @@
 import socket
 
 import pytest
-from kcm.dev import topology
+from kcm.dev import ports, topology
 from kcm.dev.brokers import Account, Permissions, Role, Rule
 from kcm.dev.errors import DevError, ProcessDiedError
 from kcm.dev.processes import is_running, stop
@@ -46,12 +46,12 @@ def test_a_bad_region_is_refused_before_anything_is_written(tmp_path, name):
 
 def test_ports_are_free_different_and_out_of_the_kernels_way():
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        ports = topology.draw_ports(20)
-        assert len(set(ports)) == 20
-        assert taken.getsockname()[1] not in ports
-    assert all(port in topology.PORTS for port in ports)
+        drawn = ports.draw(20)
+        assert len(set(drawn)) == 20
+        assert taken.getsockname()[1] not in drawn
+    assert all(port in ports.RANGE for port in drawn)
     with pytest.raises(DevError):
-        topology.draw_ports(topology.DRAWS_MAX + 1)
+        ports.draw(ports.DRAWS_MAX + 1)
 
 
 def test_a_broker_whose_port_is_taken_does_not_count_as_ready(tmp_path):
@@ -77,11 +77,11 @@ class Thief:
         self.entries.append(entry)
 
     def draw(self, count: int) -> tuple[int, ...]:
-        ports = topology.draw_ports(count)
+        drawn = ports.draw(count)
         if self.times:
             self.times -= 1
-            self.sockets.append(socket.create_server(("127.0.0.1", ports[-1])))
-        return ports
+            self.sockets.append(socket.create_server(("127.0.0.1", drawn[-1])))
+        return drawn
 
     def close(self) -> None:
         for taken in self.sockets:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from shlex import quote
+from typing import Any, Final
 
 import click
 
+from kcm.cli.dev_shape import directory_option, options, shape_options
+from kcm.cli.endings import orderly
 from kcm.cli.exits import Exit
 from kcm.cli.names import NAME
 from kcm.cli.output import emit, note, say
@@ -16,42 +19,8 @@ from kcm.cli.problems import Problem, clean
 from kcm.cli.settings import Settings, common
 from kcm.cli.streams import tell
 
-if TYPE_CHECKING:
-    from kcm.dev.system import Options
-
 ROOT_KEY: Final = Path("keys") / "root"
 """What only a development system has beside its context: the operator root's private key."""
-
-directory_option = click.option(
-    "--dir",
-    "directory",
-    metavar="DIR",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Where the system lives [default: beside the context, else as for `dev up`].",
-)
-regions_option = click.option(
-    "--region",
-    "regions",
-    type=NAME,
-    multiple=True,
-    help="A region (repeatable) [default: eu-de, us-east].",
-)
-cores_option = click.option(
-    "--cores", type=click.IntRange(1, 9), default=2, show_default=True, help="Cores per region."
-)
-gateways_option = click.option(
-    "--gateways",
-    type=click.IntRange(1, 9),
-    default=1,
-    show_default=True,
-    help="Gateways per region.",
-)
-nodes_option = click.option(
-    "--nodes",
-    multiple=True,
-    metavar="REGION=N",
-    help="Make a region's broker a cluster of 3 to 5 servers (repeatable).",
-)
 
 
 @click.group()
@@ -61,44 +30,42 @@ def dev() -> None:
 
 @dev.command()
 @directory_option
-@regions_option
-@cores_option
-@gateways_option
-@nodes_option
-@click.option("--watch/--no-watch", default=True, help="Start again what dies [default: yes].")
+@shape_options
+@click.option(
+    "--watch/--no-watch",
+    default=None,
+    help="Start again what dies [default: as before, at first yes].",
+)
 @common
 def up(
     settings: Settings,
     directory: Path | None,
     regions: tuple[str, ...],
-    cores: int,
-    gateways: int,
+    cores: int | None,
+    gateways: int | None,
     nodes: tuple[str, ...],
     *,
-    watch: bool,
+    watch: bool | None,
 ) -> None:
     """Start a system and leave it running.
 
-    Of one that runs, start what died.
+    Of one that runs, start what does not. A system that was there before comes up as it was, on the
+    ports that it had; while it is down it may get more regions, Cores and Gateways.
 
     Example: kcm dev up --region eu-de --region us-east
     """
-    from dataclasses import replace
-
     from kcm.dev import system
 
-    options = replace(_options(directory, regions, cores, gateways, nodes), watch=watch)
-    state = system.up(options, _tell)
+    wanted = options(directory, regions, cores, gateways, nodes, watch=watch)
+    with orderly():
+        state = system.up(wanted, _tell)
     _show_status(settings, state.directory)
     note(settings, f"context: {state.context}", context=state.context)
 
 
 @dev.command()
 @directory_option
-@regions_option
-@cores_option
-@gateways_option
-@nodes_option
+@shape_options
 @click.option(
     "--layout",
     type=click.Choice(["machine", "compose"]),
@@ -111,8 +78,8 @@ def init(
     settings: Settings,
     directory: Path | None,
     regions: tuple[str, ...],
-    cores: int,
-    gateways: int,
+    cores: int | None,
+    gateways: int | None,
     nodes: tuple[str, ...],
     layout: str,
 ) -> None:
@@ -122,13 +89,13 @@ def init(
     """
     from kcm.dev import layouts, system
 
-    options = _options(directory, regions, cores, gateways, nodes)
+    wanted = options(directory, regions, cores, gateways, nodes)
     if layout == "compose":
-        public = layouts.write_compose(options.directory, time.time_ns() // 1_000_000)
+        public = layouts.write_compose(wanted.directory, time.time_ns() // 1_000_000)
     else:
-        _, public = system.init(options)
-    found = {"directory": options.directory, "root_public": public}
-    emit(settings, found, ("directory", "root_public"), [(options.directory, public.hex())])
+        _, public = system.init(wanted, _tell)
+    found = {"directory": wanted.directory, "root_public": public}
+    emit(settings, found, ("directory", "root_public"), [(wanted.directory, public.hex())])
 
 
 @dev.command()
@@ -166,6 +133,25 @@ def down(settings: Settings, directory: Path | None, *, wipe: bool) -> None:
 
 
 @dev.command()
+@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@directory_option
+@common
+def restart(settings: Settings, names: tuple[str, ...], directory: Path | None) -> None:
+    """End processes of the system and start them again.
+
+    With their configurations as they are now, edited ones too. `kcm dev status` shows the names:
+    of instances and brokers. Services end before brokers, and start after them.
+
+    Example: kcm dev restart core-eu-de-1 eu-de
+    """
+    from kcm.dev import system
+
+    with orderly():
+        done = system.restart(_chosen(settings, directory), names, _tell)
+    emit(settings, {"restarted": done}, ("restarted",), [(name,) for name in done])
+
+
+@dev.command()
 @directory_option
 @common
 def status(settings: Settings, directory: Path | None) -> int:
@@ -183,28 +169,46 @@ def status(settings: Settings, directory: Path | None) -> int:
     type=click.Choice(["pkcs11", "softkey"]),
     help="[default: SoftHSM if it is installed, else a soft key]",
 )
-@click.option("--uri", "bare", is_flag=True, help="Show the URI and nothing else.")
+@click.option(
+    "--uri", "shown", flag_value="uri", default=None, help="Show the URI and nothing else."
+)
+@click.option(
+    "--env",
+    "shown",
+    flag_value="env",
+    help="Show what `kcm l1 check` needs in the environment, as a shell's commands.",
+)
 @directory_option
 @common
 def key(
-    settings: Settings, name: str, kind: str | None, directory: Path | None, *, bare: bool
+    settings: Settings, name: str, kind: str | None, shown: str | None, directory: Path | None
 ) -> None:
     """Make a customer's root key, and show the URI to link it by.
 
-    In a real system that key exists already, and not here.
+    With the commands that try the key from here. In a real system that key exists already, and not
+    here. A key of that name that is there stays.
 
+    \b
     Example: kcm l1 link acme-root "$(kcm dev key acme-root --uri)"
-    """
+             eval "$(kcm dev key acme-root --env)"
+    """  # noqa: D301 - click wants the control character
     from kcm.dev import mark
     from kcm.dev.rootkeys import RootKeys
 
-    place = _chosen(settings, directory)
+    place = _chosen(settings, directory).resolve()
     mark.claim(place)
-    uri = RootKeys(place).create(name, kind)
-    if bare and not settings.json_wanted:
-        say(f"{uri}\n")
-        return
-    emit(settings, {"name": name, "uri": uri}, ("name", "uri"), [(name, uri)])
+    keys = RootKeys(place)
+    uri = keys.create(name, kind)
+    environment = keys.environment_of(uri)
+    exports = [f"export {variable}={quote(value)}" for variable, value in environment.items()]
+    if settings.json if shown is None else settings.json_wanted:
+        emit(settings, {"name": name, "uri": uri, "environment": environment}, (), ())
+    elif shown is None:
+        emit(settings, {}, ("name", "uri"), [(name, uri)])
+        say("\n".join([*exports, f"kcm l1 check {quote(uri)}"]) + "\n")
+    else:
+        for line in [uri] if shown == "uri" else exports:
+            say(f"{line}\n")
 
 
 def _chosen(settings: Settings, directory: Path | None) -> Path:
@@ -245,34 +249,6 @@ def _state(process: dict[str, Any]) -> bool | str:
     if not process["left"]:
         return bool(process["running"])
     return f"{process['left']}, still runs" if process["running"] else str(process["left"])
-
-
-def _options(
-    directory: Path | None,
-    regions: tuple[str, ...],
-    cores: int,
-    gateways: int,
-    nodes: tuple[str, ...],
-) -> Options:
-    from kcm.dev import system
-
-    return system.Options(
-        directory=directory or system.default_directory(),
-        regions=regions or system.REGIONS,
-        cores=cores,
-        gateways=gateways,
-        nodes=_nodes(nodes),
-    )
-
-
-def _nodes(given: tuple[str, ...]) -> dict[str, int]:
-    found = {}
-    for one in given:
-        region, _, number = one.partition("=")
-        if not number.isascii() or not number.isdigit():
-            raise click.UsageError("--nodes takes a region and a number, as in eu-de=3")
-        found[region] = int(number)
-    return found
 
 
 def _tell(line: str) -> None:

@@ -59,7 +59,13 @@ def orderly() -> Iterator[None]:
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """A further signal must not leave anything behind: none ends what is being put away."""
+    """A further signal must not leave anything behind: none ends what is being put away.
+
+    Only the main thread hears signals; elsewhere this changes nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     heard = (signal.SIGINT, *ENDING)
     before = [signal.signal(one, signal.SIG_IGN) for one in heard]
     try:

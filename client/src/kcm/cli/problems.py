@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 from kcm_schemas.text import printable
@@ -19,6 +19,9 @@ from kcm_schemas.text import printable
 from kcm.cli.exits import Exit
 from kcm.cli.names import LOOKS_LIKE, no_name
 from kcm.cli.streams import tell
+
+if TYPE_CHECKING:
+    from kcm.dev.errors import DevError
 
 clean: Final = printable
 """Text from outside, made fit for a terminal."""
@@ -148,7 +151,7 @@ def _of_the_system(error: OSError) -> Report:
     return _cannot("use", os.fsdecode(error.filename), error, hint).report
 
 
-def _explain_ours(  # noqa: C901, PLR0911 - a table of errors
+def _explain_ours(  # noqa: PLR0911 - a table of errors
     error: BaseException, command: str
 ) -> Report:
     from kcm_bus.config import ConfigError
@@ -156,7 +159,7 @@ def _explain_ours(  # noqa: C901, PLR0911 - a table of errors
     from pydantic import ValidationError
 
     from kcm.context import ContextError
-    from kcm.dev.errors import DevError, ForeignDirectoryError, NoSystemError
+    from kcm.dev.errors import DevError
     from kcm.errors import UntrustedReply
     from kcm.framing import BrokenFileError
 
@@ -181,16 +184,34 @@ def _explain_ours(  # noqa: C901, PLR0911 - a table of errors
             return Report(exit_code, error.code.value, error.detail, hint)
         case BrokenFileError():
             return Report(Exit.CHECK_FAILED, "broken_file", str(error), "use no output of it")
+        case DevError():
+            return _explain_dev(error)
+        case _:
+            text = f"an unexpected fault ({type(error).__name__})"
+            return Report(Exit.FAULT, "fault", text, "KCM_DEBUG=1 shows where")
+
+
+def _explain_dev(error: DevError) -> Report:
+    from kcm.dev.errors import (
+        ForeignDirectoryError,
+        NoSystemError,
+        OtherShapeError,
+        UnknownProcessError,
+    )
+
+    match error:
         case NoSystemError():
             return Report(Exit.UNAVAILABLE, "no_system", str(error), "`kcm dev up` starts one")
         case ForeignDirectoryError():
             hint = "name a new or empty directory, or that of a system, with --dir"
             return Report(Exit.USAGE, "foreign_directory", str(error), hint)
-        case DevError():
-            return Report(Exit.FAULT, "dev", str(error), "`kcm dev status` shows what runs")
+        case OtherShapeError():
+            return Report(Exit.USAGE, "other_shape", str(error), error.hint)
+        case UnknownProcessError():
+            hint = f"there are: {', '.join(error.names)}"
+            return Report(Exit.USAGE, "unknown_process", str(error), hint)
         case _:
-            text = f"an unexpected fault ({type(error).__name__})"
-            return Report(Exit.FAULT, "fault", text, "KCM_DEBUG=1 shows where")
+            return Report(Exit.FAULT, "dev", str(error), "`kcm dev status` shows what runs")
 
 
 def _wrong(error: Mapping[str, Any]) -> str:

@@ -30,9 +30,10 @@ def direct(source: str, target: str, port: int) -> int:  # noqa: ARG001 - a Deto
     return port
 
 
-def ports_needed(nodes: int) -> int:
-    """Ports beside the one of a region's only server: one more per node, and one per route."""
-    return 0 if nodes == 1 else 2 * nodes - 1
+def port_names(region: str, nodes: int) -> list[str]:
+    """The ports beside the one of a region's first server: one per further node, one per route."""
+    names = server_names(region, nodes)
+    return [] if nodes == 1 else [*names[1:], *(f"{name}/route" for name in names)]
 
 
 def server_names(region: str, nodes: int) -> list[str]:

@@ -19,7 +19,7 @@ from kcm.dev.brokers import Account, RegionSpec, login_name
 from kcm.dev.brokers import Role as Login
 from kcm.dev.files import write_private
 from kcm.dev.identities import OPERATOR, SYSTEM, Member, Trust
-from kcm.dev.topology import Topology, password_path
+from kcm.dev.topology import Topology, Write, password_path
 
 DEFAULT_TIMING: Final = Timing()
 """What an instance goes by whose configuration says nothing; then nothing is written."""
@@ -71,11 +71,12 @@ def write_instance(
     environment: Mapping[str, str],
     timing: Timing,
     probes_per_s: float | None = None,
+    write: Write = write_private,
 ) -> Path:
     """Write the configuration of an instance on this machine and return its path.
 
     ``environment`` is what the unsealer of a Core gets, ``probes_per_s`` how often a Core uses keys
-    where it is not as often as usual.
+    where it is not as often as usual. ``write`` writes the file.
     """
     root, trust, login = topology.root, Trust(topology.root), Login(member.role.value)
     store = root / "keystore" / member.region
@@ -101,7 +102,7 @@ def write_instance(
     config = instance(topology, member, root_public, environment, files, timing)
     if member.role is Role.CORE and probes_per_s is not None:
         config |= {"probes_per_s": probes_per_s}
-    write_private(path, to_toml(config))
+    write(path, to_toml(config))
     return path
 
 
@@ -149,7 +150,7 @@ def instance(
     return config if timing == DEFAULT_TIMING else config | {"timing": asdict(timing)}
 
 
-def write_context(topology: Topology, root_public: bytes) -> Path:
+def write_context(topology: Topology, root_public: bytes, write: Write = write_private) -> Path:
     """Write the context file of clients on this machine and return its path."""
     root = topology.root
     files = ClientFiles(
@@ -158,7 +159,7 @@ def write_context(topology: Topology, root_public: bytes) -> Path:
         password=lambda region, role: password_path(root, region, role, Account.REGION),
     )
     path = root / "context.toml"
-    write_private(path, to_toml(context(topology, root_public, files)))
+    write(path, to_toml(context(topology, root_public, files)))
     return path
 
 

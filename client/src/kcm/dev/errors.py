@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Final
+
 
 class DevError(Exception):
     """The development system cannot do that. The text is meant for a person and holds no secret."""
@@ -21,3 +24,19 @@ class NoSystemError(DevError):
 
 class ForeignDirectoryError(DevError):
     """The directory is somebody else's: a development system neither takes nor removes it."""
+
+
+class OtherShapeError(DevError):
+    """The system is not what was asked for; ``hint`` says what to do."""
+
+    def __init__(self, text: str, hint: str) -> None:
+        super().__init__(text)
+        self.hint: Final = hint
+
+
+class UnknownProcessError(DevError):
+    """The system has no process of that name; ``names`` are those that it has."""
+
+    def __init__(self, name: str, names: Sequence[str]) -> None:
+        super().__init__(f"the system has no process called {name}")
+        self.names: Final = tuple(names)

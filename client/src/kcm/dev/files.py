@@ -17,13 +17,13 @@ PASSWORD_CHARACTERS_MAX: Final = 256
 """A password file that is longer was not written here."""
 
 
-def write_private(path: Path, text: str) -> None:
+def write_private(path: Path, content: str | bytes) -> None:
     """Replace a file atomically, mode 0600 from the first instant, and make it last.
 
-    Missing directories are made for their owner alone.
+    A text is written as UTF-8. Missing directories are made for their owner alone.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    place(path, text.encode())
+    place(path, content.encode() if isinstance(content, str) else content)
 
 
 def password(path: Path) -> str:

@@ -17,7 +17,6 @@ from typing import Final
 from kcm_crypto.arena import Arena
 from kcm_crypto.hpke import SECRET_SIZE, SUITE_NAME, HpkePrivate
 from kcm_crypto.memory import fill_random
-from kcm_crypto.placing import place
 from kcm_crypto.secretfile import read_secret, write_secret
 from kcm_schemas import limits
 from kcm_schemas.codec import encode
@@ -25,6 +24,8 @@ from kcm_schemas.roster import Grant, Instance, Operator, OperatorRole, Region, 
 from kcm_schemas.signed import Kind
 from kcm_trust.identity import ROOT, Identity
 from kcm_trust.verify import Untrusted, verify_roster
+
+from kcm.dev.files import write_private
 
 SYSTEM: Final = "dev"
 OPERATOR: Final = "operator"
@@ -107,8 +108,13 @@ def make_trust(root: Path, members: list[Member], regions: list[str], now_ms: in
     if roster != known:
         version = known.version + 1 if known else 1
         roster = roster.model_copy(update={"version": version, "issued_ms": now_ms})
-        place(trust.roster, encode(signer.sign(Kind.ROSTER, roster)), private=False)
+        write_private(trust.roster, encode(signer.sign(Kind.ROSTER, roster)))
     return signer.public
+
+
+def root_public(root: Path) -> bytes:
+    """The public key of the root that a system has already."""
+    return Identity.load(ROOT, str(Trust(root).key(ROOT)), SYSTEM).public
 
 
 def _with_retired(instances: list[Instance], known: list[Instance]) -> list[Instance]:

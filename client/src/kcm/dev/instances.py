@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import os
-import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from kcm_schemas.roster import Role
 
-from kcm.dev import processes, topology
-from kcm.dev.configs import config_file, ready_file
+from kcm.dev import lost, parts, processes, topology
+from kcm.dev.configs import ready_file
 from kcm.dev.identities import Member
+from kcm.dev.parts import Part
+from kcm.dev.processes import ReadyFile
 from kcm.dev.state import Entry, Kind
-
-MODULES: Final = {
-    Role.CORE: "kcm_core",
-    Role.GATEWAY: "kcm_gateway",
-    Role.AUDITOR: "kcm_auditor",
-}
 
 ENVIRONMENT: Final = {"PATH": os.defpath, "LANG": "C.UTF-8"}
 """What every process gets; nothing of the caller's."""
@@ -40,7 +34,7 @@ def start_member(root: Path, member: Member, *, die_with_parent: bool) -> Entry:
         environment |= _KEY_HOLDERS
     process = processes.spawn(
         member.name,
-        [sys.executable, "-m", MODULES[member.role], "--config", str(config_file(root, member))],
+        parts.member_argv(root, member),
         root / "log" / f"{member.name}.log",
         environment,
         die_with_parent=die_with_parent,
@@ -54,7 +48,7 @@ def start_watcher(root: Path) -> Entry:
     name = Kind.WATCHER.value
     process = processes.spawn(
         name,
-        [sys.executable, "-m", "kcm.dev.watcher", "--dir", str(root)],
+        parts.watcher_argv(root),
         root / "log" / f"{name}.log",
         ENVIRONMENT,
         die_with_parent=False,
@@ -63,14 +57,37 @@ def start_watcher(root: Path) -> Entry:
 
 
 def start_again(root: Path, entry: Entry) -> Entry:
-    """Start a process of the system that has ended; does not wait. Raises ``DevError``."""
-    match entry.kind:
+    """Start a process of the system that has ended; does not wait. Raises ``DevError``.
+
+    One that runs although nothing says so is found and not started twice.
+    """
+    for found in lost.find(root):
+        if found.process.name == entry.process.name:
+            return found
+    return start_part(root, entry, entry.process.name)
+
+
+def start_part(root: Path, part: Part | Entry, name: str) -> Entry:
+    """Start a process of the system that does not run; does not wait. Raises ``DevError``."""
+    match part.kind:
         case Kind.BROKER:
-            process = topology.spawn_broker(root, entry.process.name, die_with_parent=False)
-            return replace(entry, process=process)
+            process = topology.spawn_broker(root, name, die_with_parent=False)
+            return Entry(process, part.kind, part.role, part.region, address=part.address)
         case Kind.SERVICE:
-            number = int(entry.instance.rpartition("-")[2])
-            member = Member(Role(entry.role), entry.region, number)
+            number = int(part.instance.rpartition("-")[2])
+            member = Member(Role(part.role), part.region, number)
             return start_member(root, member, die_with_parent=False)
         case Kind.WATCHER:
             return start_watcher(root)
+
+
+def wait(root: Path, entry: Entry) -> None:
+    """Wait until a process serves. Raises as ``processes.wait_ready`` does."""
+    match entry.kind:
+        case Kind.BROKER:
+            ready = topology.ports_file(root, entry.process)
+        case Kind.SERVICE:
+            ready = root / "run" / f"{entry.instance}.ready"
+        case Kind.WATCHER:
+            return
+    processes.wait_ready(entry.process, ReadyFile(ready))

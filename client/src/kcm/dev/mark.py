@@ -28,7 +28,9 @@ TREES: Final = frozenset(
 """Directories that a system makes and has for itself."""
 LISTS: Final = "roster.lasting"
 """The directory beside the roster that has the lists of who is retired."""
-FILES: Final = frozenset({"context.toml", "lock", "roster", "state.json"})
+FILES: Final = frozenset(
+    {"context.toml", "generated.json", "lock", "roster", "shape.json", "state.json"}
+)
 """Files that a system makes."""
 
 

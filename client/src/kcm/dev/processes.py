@@ -44,8 +44,8 @@ POLL_MILLISECONDS: Final = 20
 
 _GROUP: Final = 1 << 2
 """``PIDFD_SIGNAL_PROCESS_GROUP`` (Linux 6.9): signal all that the process left in its group."""
-_DEFAULT_SIGNALS: Final = (signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""Python, or who started it, may ignore these; a child would go on ignoring them."""
+_DEFAULT_SIGNALS: Final = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
+"""Python, or who started it (``nohup``), may ignore some; a child would go on ignoring them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,10 +133,16 @@ def spawn(
     finally:
         os.close(log)
     # Our own child stays visible, dead or alive, until somebody waits for it.
-    start_time = _start_time(pid)
-    if start_time is None:
+    process = identify(name, pid, log_path)
+    if process is None:
         raise ProcessDiedError(f"{name}: ended at once\n{log_tail(log_path)}")
-    return Process(name, pid, start_time, _boot_id(), log_path)
+    return process
+
+
+def identify(name: str, pid: int, log_path: Path) -> Process | None:
+    """The process that has this pid now, to be known again later; None when there is none."""
+    start_time = _start_time(pid)
+    return None if start_time is None else Process(name, pid, start_time, _boot_id(), log_path)
 
 
 def is_running(process: Process) -> bool:

@@ -6,6 +6,7 @@ SoftHSM's module is loaded only in a process of its own, which this file is as a
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
 import subprocess
@@ -34,6 +35,9 @@ LABEL: Final = "kcm-dev"
 SECONDS_MAX: Final = 60
 """Seconds that a SoftHSM tool may take."""
 
+_NAMEABLE: Final = re.compile(r"(?:/[A-Za-z0-9._@+=,~-]+)+")
+"""A directory that the providers of root keys take in a URI."""
+
 
 @dataclass(frozen=True, slots=True)
 class RootKeys:
@@ -53,7 +57,12 @@ class RootKeys:
     @property
     def environment(self) -> dict[str, str]:
         """What an unsealer needs to reach the keys."""
-        return {"SOFTHSM2_CONF": str(self._conf)} if self.kind == "pkcs11" else {}
+        return self.environment_of(self.kind)
+
+    def environment_of(self, uri: str) -> dict[str, str]:
+        """What whoever uses the key of this URI needs in the environment; empty for a softkey."""
+        of_hsm = {"SOFTHSM2_CONF": str(self._conf)}
+        return of_hsm if uri.partition(":")[0] == "pkcs11" else {}
 
     def prepare(self) -> None:
         """Make the token, where there is SoftHSM and it is not there yet."""
@@ -83,18 +92,26 @@ class RootKeys:
         conf.unlink()
 
     def create(self, name: str, kind: str | None = None) -> str:
-        """Make a root key and return its URI; an existing one of that name is kept."""
+        """Make a root key and return its URI; an existing one of that name is kept.
+
+        Raises ``DevError``, also for a directory that no URI can name.
+        """
+        if not _NAMEABLE.fullmatch(str(self.root)):
+            raise DevError(
+                f"no key's URI can name {self.root}: make the system in a directory of a-z, A-Z, "
+                "0-9 and ._@+=,~- (and /)"
+            )
         kind = kind or self.kind
         if kind == "softkey":
             return f"softkey:{self._softkey(name)}"
         found = module()
-        if found is None:
+        if found is None or self.kind != "pkcs11":
             raise DevError("SoftHSM is not installed: apt-get install softhsm2, or use a softkey")
         self.prepare()
         self._run([sys.executable, __file__, str(found), name, str(self._hsm / "pin")])
         return (
             f"pkcs11:token={LABEL};object={quote(name, safe='')};type=secret-key"
-            f"?module-path={found}&pin-source=file:{self._hsm / 'pin'}"
+            f"?module-path={quote(str(found))}&pin-source=file:{quote(str(self._hsm / 'pin'))}"
         )
 
     def _softkey(self, name: str) -> Path:

@@ -60,6 +60,11 @@ class Entry:
     instance: str = ""
     address: str = ""
 
+    @property
+    def name(self) -> str:
+        """The process's name."""
+        return self.process.name
+
 
 @dataclass(frozen=True, slots=True)
 class Status:
@@ -93,6 +98,16 @@ class State:
     def status(self) -> tuple[Status, ...]:
         """Tell for each process whether it runs."""
         return tuple(Status(entry, processes.is_running(entry.process)) for entry in self.entries)
+
+    @property
+    def running(self) -> State:
+        """The processes that run."""
+        return State(tuple(one.entry for one in self.status() if one.running))
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The names of all."""
+        return frozenset(entry.process.name for entry in self.entries)
 
     def stop(self, *, drain: float = processes.STOP_SECONDS) -> dict[Process, End]:
         """End everything: the watcher, services, the regions' brokers, then the backbone.
@@ -148,7 +163,9 @@ def load(directory: Path) -> State | None:
     try:
         return _from_bytes(raw)
     except (ValueError, KeyError, TypeError, RecursionError):
-        raise DevError(f"{path} is not a state file of this version") from None
+        raise DevError(
+            f"{path} is not a state file of this version; without it, what runs is found again"
+        ) from None
 
 
 @contextmanager

@@ -7,6 +7,9 @@ included; the request outlives ``execv``. A parent that died before the request 
 noticed because the process then has another parent. Doing this in a program of its own, and not
 between fork and exec, is what keeps it safe in a process that has threads.
 
+Python ignores SIGPIPE and SIGXFSZ, and what is ignored stays so after ``execv``: the program gets
+every signal as it is by default.
+
 It imports nothing of the project, so that a tethered process costs a few milliseconds.
 """
 
@@ -34,6 +37,9 @@ def main(parent: int, argv: list[str]) -> int:
         return EXIT_ORPHAN
     if os.getppid() != parent:
         return EXIT_ORPHAN
+    for number in signal.valid_signals():
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
     try:
         os.execv(argv[0], argv)  # noqa: S606 - no shell is what we want
     except OSError as error:

@@ -1,8 +1,8 @@
 """The brokers of a development system: one backbone and one broker per region, running.
 
-Ports are drawn from below the range that the kernel hands out to outgoing connections, so that
-no connection can take a broker's port while the broker is restarted. Between drawing one and
-listening on it another program may still be faster: then everything is drawn and started anew.
+A broker gets the port that it had before, unless another program listens there. Between drawing
+a new one and listening on it another program may still be faster: then everything is drawn and
+started anew.
 
 A broker counts as ready when it has written its *ports file*. The file bears its pid and comes
 after it listens, so a stranger that accepts on the same port cannot be mistaken for it.
@@ -13,8 +13,6 @@ The directory: ``brokers/NAME.conf`` (0600, with passwords), ``brokers/NAME/`` (
 
 from __future__ import annotations
 
-import random
-import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -22,7 +20,7 @@ from pathlib import Path, PurePath
 from types import MappingProxyType
 from typing import Final
 
-from kcm.dev import brokers, clusters, processes
+from kcm.dev import brokers, clusters, ports, processes
 from kcm.dev.binary import nats_server_binary
 from kcm.dev.brokers import (
     LOOPBACK,
@@ -40,18 +38,14 @@ from kcm.dev.files import password, write_private
 from kcm.dev.processes import Process, ReadyFile
 from kcm.dev.state import Entry, Kind
 
-PORTS: Final = range(10240, 32768)
-"""Where ports are drawn from: above the well-known ones, below Linux's ephemeral range."""
-DRAWS_MAX: Final = 200
-"""Ports tried until one is free."""
 STARTS_MAX: Final = 3
 """Times that the brokers are started when somebody takes a drawn port."""
 
 NO_CLUSTERS: Final[Mapping[str, int]] = MappingProxyType({})
 """Every region's broker is one server."""
 
-PortSource = Callable[[int], tuple[int, ...]]
-"""Gives that many different ports that are free."""
+Write = Callable[[Path, str], None]
+"""Writes a configuration, as ``files.write_private`` does."""
 PermissionsOf = Callable[[str, Role, Account], Permissions | None]
 """Tells for region, role and account what the user may do; none means the whole account."""
 
@@ -77,6 +71,11 @@ class Topology:
         for spec in self.regions:
             yield from spec.nodes
 
+    @property
+    def ports(self) -> dict[str, int]:
+        """Every port by its name; see ``ports``."""
+        return ports.planned(self.backbone, self.servers)
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -101,28 +100,28 @@ def plan(
     permissions: PermissionsOf = whole_account,
     *,
     place: Callable[[str], Place] | None = None,
-    draw: PortSource | None = None,
+    draw: ports.Source = ports.draw,
     nodes: Mapping[str, int] = NO_CLUSTERS,
     detour: Detour = direct,
+    known: Mapping[str, int] = ports.NONE_KNOWN,
 ) -> Topology:
     """Decide on ports and passwords; passwords that the directory has already are kept.
 
     ``place`` tells where the backbone (an empty name) or a region's broker lives; left out, it
-    is on the loopback with freshly drawn ports, from ``draw`` if given. ``nodes`` says of which
-    region the broker is a cluster, and of how many; such a one is on the loopback. Raises
-    ``DevError`` for a region's bad name or number.
+    is on the loopback, on the port that is ``known`` by its name (see ``ports``), else on one from
+    ``draw``. ``nodes`` says of which region the broker is a cluster, and of how many; such a one is
+    on the loopback. Raises ``DevError`` for a region's bad name or number.
     """
     names = tuple(brokers.region_name(name) for name in regions)
-    ports: Iterator[int] = iter(())
+    numbers: Iterator[int] = iter(())
     _check_servers(names, nodes)
     if place is None:
-        more = sum(clusters.ports_needed(nodes.get(name, 1)) for name in names)
-        ports = iter((draw or draw_ports)(2 + len(names) + more))
+        numbers = ports.numbers(ports.names(names, nodes), known, draw)
         here = {
             name: Place(
                 host=LOOPBACK,
-                port=next(ports),
-                leaf_port=0 if name else next(ports),
+                port=next(numbers),
+                leaf_port=0 if name else next(numbers),
                 store_dir=root / "brokers" / name,
                 ports_dir=root / "run",
             )
@@ -158,7 +157,7 @@ def plan(
             at.ports_dir,
             reached_as=at.reached_as,
         )
-        spec = clusters.spread(spec, nodes.get(leaf.region, 1), ports, root, detour)
+        spec = clusters.spread(spec, nodes.get(leaf.region, 1), numbers, root, detour)
         specs.append(clusters.link(spec, backbone.name, backbone.leaf_port, detour))
     return Topology(root, backbone, tuple(specs))
 
@@ -184,14 +183,16 @@ def config_path(root: Path, name: str) -> Path:
     return root / "brokers" / f"{name}.conf"
 
 
-def write_configs(topology: Topology) -> None:
-    """Write every broker's configuration, mode 0600."""
-    root = topology.root
-    write_private(
-        config_path(root, topology.backbone.name), brokers.render_backbone(topology.backbone)
-    )
+def write_configs(
+    topology: Topology, write: Write = write_private, *, leave: frozenset[str] = frozenset()
+) -> None:
+    """Write every broker's configuration, mode 0600, but those of the servers to ``leave``."""
+    root, backbone = topology.root, topology.backbone
+    if backbone.name not in leave:
+        write(config_path(root, backbone.name), brokers.render_backbone(backbone))
     for spec in topology.servers:
-        write_private(config_path(root, spec.server_name), brokers.render_region(spec))
+        if spec.server_name not in leave:
+            write(config_path(root, spec.server_name), brokers.render_region(spec))
 
 
 def start(
@@ -201,34 +202,57 @@ def start(
     *,
     die_with_parent: bool,
     record: Callable[[Entry], None] = lambda _: None,
-    draw: PortSource | None = None,
+    draw: ports.Source = ports.draw,
     nodes: Mapping[str, int] = NO_CLUSTERS,
     detour: Detour = direct,
+    known: Mapping[str, int] = ports.NONE_KNOWN,
+    running: frozenset[str] = frozenset(),
+    planned: Callable[[Topology], None] = lambda _: None,
+    write: Write = write_private,
 ) -> tuple[Topology, tuple[Entry, ...]]:
     """Plan, write and start a backbone and these regions, and wait until they serve.
 
-    ``record`` is called with each process as soon as it exists, before it is ready, so that it
-    is known even if this one dies. Raises ``DevError``, having ended what it had started.
+    ``known`` are the ports that they had before, ``running`` the servers that run there and are
+    left alone. ``planned`` is called with each plan before it is acted upon. ``record`` is called
+    with each process as soon as it exists, before it is ready, so that it is known even if this
+    one dies. Raises ``DevError``, having ended what it had started.
     """
     server = nats_server_binary()
-    for attempt in range(1, STARTS_MAX + 1):
-        topology = plan(root, regions, permissions, draw=draw, nodes=nodes, detour=detour)
-        write_configs(topology)
+    attempts = 1 if running else STARTS_MAX
+    for attempt in range(1, attempts + 1):
+        # Those that run are reached where they are, so nobody moves beside them.
+        kept = known if running else {name: n for name, n in known.items() if ports.is_free(n)}
+        topology = plan(
+            root, regions, permissions, draw=draw, nodes=nodes, detour=detour, known=kept
+        )
+        if running:
+            _require_free(topology, running)
+        planned(topology)
+        write_configs(topology, write, leave=running)
         entries: list[Entry] = []
         try:
             with ExitStack() as undo:
-                for entry in _entries(topology, server, die_with_parent=die_with_parent):
+                for entry in _entries(topology, server, running, die_with_parent=die_with_parent):
                     undo.callback(processes.stop, [entry.process])
                     record(entry)
                     wait_broker(topology, entry.process)
                     entries.append(entry)
                 undo.pop_all()
         except ProcessDiedError:
-            if attempt == STARTS_MAX or all(_is_free(port) for port in _ports(topology)):
+            if attempt == attempts or all(map(ports.is_free, topology.ports.values())):
                 raise
             continue
         return topology, tuple(entries)
     raise AssertionError("unreachable: the last attempt returns or raises")
+
+
+def _require_free(topology: Topology, running: frozenset[str]) -> None:
+    for name, port in topology.ports.items():
+        if ports.server_of(name) not in running and not ports.is_free(port):
+            raise DevError(
+                f"another program listens on {port}, the port of {name}: end that one, or move the "
+                "system with `kcm dev down` and `kcm dev up`"
+            )
 
 
 def start_broker(topology: Topology, name: str, *, die_with_parent: bool) -> Process:
@@ -261,49 +285,18 @@ def wait_broker(topology: Topology, process: Process) -> None:
     processes.wait_ready(process, ReadyFile(ports_file(topology.root, process)))
 
 
-def draw_ports(count: int) -> tuple[int, ...]:
-    """Draw different ports that are free on the loopback now. Raises ``DevError`` if it can't."""
-    drawn: set[int] = set()
-    for port in random.SystemRandom().sample(PORTS, DRAWS_MAX):
-        if len(drawn) == count:
-            break
-        if _is_free(port):
-            drawn.add(port)
-    if len(drawn) < count:
-        raise DevError("there are not enough free ports on the loopback")
-    return tuple(drawn)
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        # As the server does: the ends of earlier connections do not hold a port.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((LOOPBACK, port))
-        except OSError:
-            return False
-        return True
-
-
-def _ports(topology: Topology) -> tuple[int, ...]:
-    backbone = topology.backbone
-    servers = list(topology.servers)
-    return (
-        backbone.port,
-        backbone.leaf_port,
-        *(spec.port for spec in servers),
-        *(spec.cluster.port for spec in servers if spec.cluster is not None),
-    )
-
-
-def _entries(topology: Topology, server: Path, *, die_with_parent: bool) -> Iterator[Entry]:
+def _entries(
+    topology: Topology, server: Path, running: frozenset[str], *, die_with_parent: bool
+) -> Iterator[Entry]:
     """Start one broker after the other, the backbone first."""
     root, backbone = topology.root, topology.backbone
-    process = _spawn(root, backbone.name, server, die_with_parent=die_with_parent)
-    yield Entry(process, Kind.BROKER, "backbone", address=backbone.url)
+    if backbone.name not in running:
+        process = _spawn(root, backbone.name, server, die_with_parent=die_with_parent)
+        yield Entry(process, Kind.BROKER, "backbone", address=backbone.url)
     for spec in topology.servers:
-        process = _spawn(root, spec.server_name, server, die_with_parent=die_with_parent)
-        yield Entry(process, Kind.BROKER, "region", spec.name, address=spec.url)
+        if spec.server_name not in running:
+            process = _spawn(root, spec.server_name, server, die_with_parent=die_with_parent)
+            yield Entry(process, Kind.BROKER, "region", spec.name, address=spec.url)
 
 
 def _spawn(root: Path, name: str, server: Path, *, die_with_parent: bool) -> Process:

@@ -1,0 +1,97 @@
+"""The processes that a system of a shape consists of, whether they run or not."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from kcm_schemas.roster import Role
+
+from kcm.dev import clusters
+from kcm.dev.brokers import LOOPBACK
+from kcm.dev.configs import config_file
+from kcm.dev.identities import Member
+from kcm.dev.processes import Process
+from kcm.dev.shape import Shape
+from kcm.dev.state import Entry, Kind
+from kcm.dev.topology import config_path
+
+MODULES: Final = {
+    Role.CORE: "kcm_core",
+    Role.GATEWAY: "kcm_gateway",
+    Role.AUDITOR: "kcm_auditor",
+}
+"""What each role's instances run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A process to be. ``command`` is the end of its command line: whoever bears it is it."""
+
+    name: str
+    kind: Kind
+    role: str
+    command: tuple[str, ...]
+    region: str = ""
+    instance: str = ""
+    address: str = ""
+
+    def entry(self, process: Process) -> Entry:
+        """What is recorded of the process that it became."""
+        return Entry(process, self.kind, self.role, self.region, self.instance, self.address)
+
+
+def member_argv(root: Path, member: Member) -> list[str]:
+    """The command line of an instance."""
+    config = str(config_file(root, member))
+    return [sys.executable, "-m", MODULES[member.role], "--config", config]
+
+
+def watcher_argv(root: Path) -> list[str]:
+    """The command line of the watcher."""
+    return [sys.executable, "-m", "kcm.dev.watcher", "--dir", str(root)]
+
+
+def of(root: Path, shape: Shape) -> tuple[Part, ...]:
+    """Every process, in the order in which they start."""
+    return (*_brokers(root, shape), *_members(root, shape), *_watcher(root, shape))
+
+
+def _brokers(root: Path, shape: Shape) -> list[Part]:
+    def command(name: str) -> tuple[str, ...]:
+        return ("--config", str(config_path(root, name)))
+
+    def address(scheme: str, port: str) -> str:
+        return f"{scheme}://{LOOPBACK}:{shape.ports[port]}" if port in shape.ports else ""
+
+    backbone, role = "backbone", Kind.BROKER
+    found = [
+        Part(
+            backbone, role, backbone, command(backbone),
+            address=address("nats-leaf", f"{backbone}/leaf"),
+        )
+    ]  # fmt: skip
+    for region in shape.regions:
+        found += [
+            Part(name, role, "region", command(name), region, address=address("nats", name))
+            for name in clusters.server_names(region, shape.nodes_of(region))
+        ]
+    return found
+
+
+def _members(root: Path, shape: Shape) -> list[Part]:
+    return [
+        Part(
+            one.name, Kind.SERVICE, one.role.value, tuple(member_argv(root, one)[1:]),
+            one.region, one.name,
+        )
+        for one in shape.members
+    ]  # fmt: skip
+
+
+def _watcher(root: Path, shape: Shape) -> list[Part]:
+    name = Kind.WATCHER.value
+    command = tuple(watcher_argv(root)[1:])
+    return [Part(name, Kind.WATCHER, name, command)] if shape.watch else []
