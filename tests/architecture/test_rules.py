@@ -48,6 +48,17 @@ def test_a_subject_is_spelled_in_one_place(path):
     assert not [text for text in strings if text.startswith("kcm.v1.") and text not in docs]
 
 
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_nothing_is_raised_from_except_star(path):
+    """Python before 3.11.4 wraps it in a group, which nobody up the stack expects."""
+    tries = [
+        node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.TryStar)
+    ]
+    handlers = [handler for node in tries for handler in node.handlers]
+    raised = [node for handler in handlers for node in ast.walk(handler)]
+    assert not [node for node in raised if isinstance(node, ast.Raise)]
+
+
 def test_only_the_core_depends_on_providers():
     for member in MEMBERS:
         project = tomllib.loads((member / "pyproject.toml").read_text())["project"]

@@ -119,8 +119,11 @@ class Auditor:
                 work = group.create_task(self._work(stop))
                 await stop.wait()
                 work.cancel()
-        except* (JournalError, SecretFileError, Unfit) as errors:
-            raise _first(errors) from None
+        except BaseExceptionGroup as errors:
+            known, others = errors.split((JournalError, SecretFileError, Unfit))
+            if known is None or others is not None:
+                raise
+            raise _first(known) from None
         finally:
             await self._end()
 
