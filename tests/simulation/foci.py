@@ -382,12 +382,18 @@ def _results_full(aim: Aim) -> None:
 
 
 def _results_lost(aim: Aim) -> None:
-    """A region's bucket is emptied when the kill is complete; some of its Cores start anew."""
+    """A region's bucket is emptied when the kill is complete; some of its Cores start anew.
+
+    Often there is no other region, which would offer what it has.
+    """
+    if aim.source.random() < 0.7:
+        aim.alone()
     aim.plan.asks_s = 0.5
     after = aim.source.uniform(2.0, 25.0)
     aim.add("lost-results", -after, 0.0)
-    if aim.source.random() < 0.5:
-        aim.add("crash-side", -after + aim.source.uniform(-1.0, 1.0), 1.0)
+    gone = aim.source.choice(("", "crash-side", "crash-cores"))
+    if gone:
+        aim.add(gone, -after + aim.source.uniform(-1.0, 1.0), 1.0)
 
 
 FOCI: Final[dict[str, Callable[[Aim], None]]] = {
