@@ -19,6 +19,7 @@ from tests.simulation.nodes import THREAD_S
 from tests.simulation.paging import PAGING
 from tests.simulation.plan import OPERATORS, Fault
 from tests.simulation.registry import following_of
+from tests.simulation.results import RESULTS
 from tests.simulation.setbacks import SETBACKS
 from tests.simulation.stream import ControlStream, Store
 
@@ -43,7 +44,7 @@ class Chaos:
             if name.startswith("_do_")
         } | {
             name: partial(do, world)
-            for name, do in {**MISSING, **DISKS, **PAGING, **SETBACKS}.items()
+            for name, do in {**MISSING, **DISKS, **PAGING, **RESULTS, **SETBACKS}.items()
         }
 
     def schedule(self, faults: list[Fault]) -> None:
@@ -74,8 +75,8 @@ class Chaos:
                 stream.heal()
         world.keys.mend()
         world.rosters.heal()
-        for disk in world.disks.values():
-            disk.mend()
+        for store in (*world.disks.values(), *world.results.values()):
+            store.mend()
         for instance in list(world.running.values()):
             self._mend(instance)
         for name in world.members:

@@ -189,6 +189,7 @@ class SimCore(Instance):
         began, judged_by = self.world.loop.now, self.me.rosters.version
         placed = verb == "put"
         status = await (self.kills.place(what, deadline_ms) if placed else self.kills.status(what))
+        self.world.words.told(self, status)
         if status.complete and not status.lifted:
             self.world.said_complete(status, self.who.name, began, judged_by)
         return [*_said(status), judged_by]

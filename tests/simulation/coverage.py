@@ -61,6 +61,9 @@ RACES: Final = (
     "a record that was refused",
     "a Core without memory of its registry",
     "a kill of a link just after a tenant came to it",
+    "a result that is told once more",
+    "a bucket of results that is emptied",
+    "a result that is concluded anew",
 )
 """Every one has to be covered by a run of the whole."""
 

@@ -365,6 +365,37 @@ def _lost_repair(aim: Aim) -> None:
     aim.add("lose-repair", 0.1, 0.0)
 
 
+def _results_race(aim: Aim) -> None:
+    """Cores and regions are asked at the same moment, and their buckets are slow."""
+    aim.plan.asks_s = 0.2
+    aim.add("slow-results", 1.0, 60.0)
+    if aim.source.random() < 0.4:
+        aim.add("unheard-result", 0.5, 0.0)
+
+
+def _results_full(aim: Aim) -> None:
+    """A region's bucket takes nothing around the kill; then its Cores start anew."""
+    aim.plan.asks_s = 0.5
+    lasts = aim.source.choice((2.0, 15.0, 40.0))
+    aim.add("full-results", 1.0, lasts)
+    aim.add("crash-cores", -lasts - aim.source.uniform(-2.0, 6.0), 1.0)
+
+
+def _results_lost(aim: Aim) -> None:
+    """A region's bucket is emptied when the kill is complete; some of its Cores start anew.
+
+    Often there is no other region, which would offer what it has.
+    """
+    if aim.source.random() < 0.7:
+        aim.alone()
+    aim.plan.asks_s = 0.5
+    after = aim.source.uniform(2.0, 25.0)
+    aim.add("lost-results", -after, 0.0)
+    gone = aim.source.choice(("", "crash-side", "crash-cores"))
+    if gone:
+        aim.add(gone, -after + aim.source.uniform(-1.0, 1.0), 1.0)
+
+
 FOCI: Final[dict[str, Callable[[Aim], None]]] = {
     "another-era": _another_era,
     "before-durable": _before_durable,
@@ -385,6 +416,9 @@ FOCI: Final[dict[str, Callable[[Aim], None]]] = {
     "new-roster": _new_roster,
     "overtaken": _overtaken,
     "rollback": _rollback,
+    "results-full": _results_full,
+    "results-lost": _results_lost,
+    "results-race": _results_race,
     "settling-key": _settling_key,
     "pages": _pages,
     "silent-key": _silent_key,

@@ -18,6 +18,7 @@ accepted, and of what customers' keys answered; and it checks the invariants at 
 7. Tenants that nobody killed are refused with codes that pass, if at all.
 8. No instance would serve a tenant by a record later than the bound after another one counts: a
    higher one, or of a fork the other one.
+9. Once a result is concluded, its words never change (``tests/simulation/words.py``).
 
 Whom a hold on a link reaches in a region is told by the highest record of the tenant that a Core of
 the region accepted.

@@ -136,6 +136,8 @@ class Plan:
     """What it aims at; empty: nothing in particular."""
     page_s: float = 0.0
     """Seconds after a lift at which the hold is put into a page; 0: never."""
+    asks_s: float = 0.0
+    """Seconds between two moments at which Cores are asked of finished kills; 0: nobody asks."""
     registry: bool = False
     """Whether the registry can change: else every instance has it from its start."""
     relinks: list[Relink] = field(default_factory=list)

@@ -88,6 +88,8 @@ class Run:
             loop.after(world.random.uniform(0, 2), world.start, name)
         self.chaos.schedule(plan.faults)
         loop.after(PROBE_S, world.probe)
+        if plan.asks_s:
+            loop.after(plan.asks_s, world.words.ask)
         moves = [
             loop.spawn(self.operators[relink.operator].node, self._relink(relink))
             for relink in plan.relinks
@@ -109,6 +111,8 @@ class Run:
         await self._recover()
         await self._agree()
         await self._open_all()
+        if plan.asks_s:
+            await world.words.settled()
         for task in kills:
             await task
         if sum(client.served for client in self.clients.values()) < SERVED_MIN:

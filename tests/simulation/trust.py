@@ -40,8 +40,8 @@ SYSTEM: Final = "simulation"
 
 REMEMBERED: Final = (
     "tenant", "link", "service", "registered", "accepted", "root_keys",
-    "service_keys", "hold", "lift", "hold_or_lift", "receipt", "lease", "fence", "proof", "pull",
-    "pull_reply", "admin", "admin_reply",
+    "service_keys", "hold", "lift", "hold_or_lift", "receipt", "receipt_once", "result", "lease",
+    "fence", "proof", "pull", "pull_reply", "admin", "admin_reply",
 )  # fmt: skip
 """Verifications of one statement."""
 

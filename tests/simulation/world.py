@@ -33,6 +33,7 @@ from tests.simulation.rostering import Rostering
 from tests.simulation.stream import ControlStream
 from tests.simulation.trust import SimVerifier, roster
 from tests.simulation.vault import SERVICE, SimStore
+from tests.simulation.words import Words
 
 PROBE_S: Final = 0.5
 """Seconds between two looks at who would serve."""
@@ -89,6 +90,7 @@ class World:
         """Every region's registry, where it can change; else everybody has it from the start."""
         self.results: Final = {region: SimResults() for region in plan.regions}
         """What every region keeps of finished kills."""
+        self.words: Final = Words(self)
         self.set_back: Final[set[str]] = set()
         """Tenants whose record was set back in the bucket and in the second store."""
         self.floors: Final[dict[str, FloorsDisk]] = {}
@@ -123,6 +125,7 @@ class World:
 
     def _lost(self, region: str, _: int) -> None:
         self.oracle.doubted(region)
+        self.words.went_back(region)
         self.losing.lost(region)
 
     def start(self, name: str) -> None:

@@ -19,6 +19,7 @@ from tests.simulation.variants import (
     pages,
     puts,
     registry,
+    results,
     rosters,
 )
 from tests.simulation.variants.holds import REVOCATIONS
@@ -99,6 +100,7 @@ VARIANTS: Final[dict[str, Variant]] = {
         "late-join",
         _nothing,
     ),
+    "last-result-stays": _by(results.last_result_stays, "results-race"),
     "lift-all": _set("lift-all", "two-operators"),
     "judged-by-arrival": _by(rosters.judged_by_arrival, "new-roster"),
     "lonely": _by(kills.lonely, "new-here"),
@@ -116,6 +118,9 @@ VARIANTS: Final[dict[str, Variant]] = {
     "renewed-by-a-direct-read": _by(leases.renewed_by_a_direct_read, "minority"),
     "renewed-by-what-is-heard": _by(leases.renewed_by_what_is_heard, "slow-side"),
     "replay-only-at-reconnect": _by(leases.replay_only_at_reconnect, "gaps"),
+    "result-is-not-remembered": _by(results.result_is_not_remembered, "results-lost"),
+    "result-of-any-period": _by(results.result_of_any_period, "new-roster"),
+    "result-of-its-own": _by(results.result_of_its_own, "results-race"),
     "retired-holds-end": _by(rosters.retired_holds_end, "new-roster"),
     "roster-at-the-start": _by(rosters.roster_at_the_start, "new-roster"),
     "roster-from-memory": _by(kills.roster_from_memory, "new-here"),
@@ -123,6 +128,7 @@ VARIANTS: Final[dict[str, Variant]] = {
     "serves-on": _set("serves-on", "stale"),
     "silent-without-watch": _by(kills.silent_without_watch, "unheard-renewals"),
     "stale-overwrite": _set("stale-overwrite", "stale"),
+    "told-unstored": _by(results.told_unstored, "results-full"),
     "tombstone-dropped": _set("tombstone-dropped", "stale"),
     "unstamped-proof": _by(leases.unstamped_proof, "silent-key"),
 }
