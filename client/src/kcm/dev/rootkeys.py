@@ -28,6 +28,9 @@ MODULES: Final = (
 )
 """Where distributions put the module."""
 
+ALLOWED: Final = "KCM_L1_MODULES"
+"""The variable that names the modules that may be loaded."""
+
 LABEL: Final = "kcm-dev"
 """The label of the SoftHSM token that a development system makes."""
 
@@ -52,8 +55,12 @@ class RootKeys:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What an unsealer needs to reach the keys."""
-        return {"SOFTHSM2_CONF": str(self._conf)} if self.kind == "pkcs11" else {}
+        """What an unsealer needs to reach the keys, and those on modules that the shell names."""
+        modules = [os.environ[ALLOWED]] if ALLOWED in os.environ else []
+        if self.kind != "pkcs11":
+            return {ALLOWED: modules[0]} if modules else {}
+        modules.append(str(module()))
+        return {"SOFTHSM2_CONF": str(self._conf), ALLOWED: ":".join(modules)}
 
     def prepare(self) -> None:
         """Make the token, where there is SoftHSM and it is not there yet."""
