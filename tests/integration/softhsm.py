@@ -29,7 +29,10 @@ class SoftHsm:
 
     @property
     def environment(self) -> dict[str, str]:
-        return {"SOFTHSM2_CONF": str(self.directory / "softhsm2.conf")}
+        return {
+            "SOFTHSM2_CONF": str(self.directory / "softhsm2.conf"),
+            "KCM_L1_MODULES": str(MODULE),
+        }
 
     @property
     def pin_file(self) -> Path:

@@ -53,6 +53,8 @@ class Trouble(StrEnum):
     """The caller is sent elsewhere with what it asks."""
     ENDLESS = "endless"
     """The answer does not end."""
+    SKEW = "skew"
+    """The cloud's clock is ten minutes ahead, and it refuses what the caller signed."""
     CORRUPT = "corrupt"
     """One byte of what was wrapped or unwrapped is another one, checksums included if there are."""
 

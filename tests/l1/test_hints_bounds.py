@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from google.auth import crypt, exceptions, jwt
 from kcm_core.hints import gcppush
 from kcm_core.hints.bounded import CONNECTIONS_MAX
-from kcm_core.hints.googlekeys import AGAIN_S, CERTIFICATES_MAX, KEEP_S, TOKEN_MAX, Google
+from kcm_core.hints.googlekeys import AGAIN_S, CERTIFICATES_MAX, KEEP_S, SKEW_S, TOKEN_MAX, Google
 
 ENOUGH_S = 20.0
 
@@ -77,6 +77,13 @@ def test_nothing_is_fetched_for_a_token_that_is_for_somebody_else(published, tok
     with pytest.raises(ValueError, match="somebody else"):
         published.google(token(**claims), "aud")
     assert published.fetched == 0
+
+
+@pytest.mark.parametrize("ahead_s", [SKEW_S // 2, -SKEW_S // 2])
+def test_a_clock_that_is_some_seconds_off_hears_hints(published, token, ahead_s):
+    now = int(time.time()) - ahead_s
+    claims = {"iat": now, "exp": now + 600} if ahead_s < 0 else {"iat": now - 600, "exp": now}
+    assert published.google(token(**claims), "aud")["email"] == "push@x"
 
 
 @pytest.mark.parametrize("text", ["", "x", "a.b.c", "x" * (TOKEN_MAX + 1)])

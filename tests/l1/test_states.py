@@ -5,11 +5,14 @@ All through the real unsealer, and, for clouds, the real SDK over a real connect
 
 from __future__ import annotations
 
+import re
 import time
 
 import pytest
 from kcm_core.canaries import provider_context
+from kcm_core.l1.help import fix
 from kcm_core.l1.state import L1Error, L1State
+from kcm_core.l1.uri import parse
 from kcm_core.unsealer.child import MEMORY_MAX
 from kcm_core.unsealer.client import Unsealer
 from kcm_core.unsealer.turns import PAUSES_S
@@ -99,6 +102,18 @@ async def test_trouble_is_no_refusal_and_is_not_tried_again(unsealer, stand, tro
     made_anew = stand.calls[before:]
     assert made_anew
     assert len(set(made_anew)) == len(made_anew), "the same request was made twice"
+
+
+@clouds
+async def test_a_clock_that_is_minutes_off_is_named_and_refuses_nothing(unsealer, stand):
+    made = await wrapped(unsealer, stand)
+    stand.trouble(Trouble.SKEW)
+    error = await failure(opened(unsealer, stand, made))
+    assert error.state is L1State.UNREACHABLE
+    found = re.search(r"this machine's clock is (\d+) s behind the provider's", error.detail)
+    assert found is not None, error.detail
+    assert 590 <= int(found[1]) <= 600
+    assert "set this machine's clock" in fix(parse(stand.uri), error)
 
 
 @clouds

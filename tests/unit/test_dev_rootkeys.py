@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from kcm.dev.rootkeys import RootKeys
+from kcm.dev.rootkeys import RootKeys, module
 
 
 def test_a_softkey_whose_making_was_cut_off_is_made(tmp_path: Path) -> None:
@@ -37,3 +37,14 @@ def test_a_token_whose_making_was_cut_off_is_made_anew(tmp_path: Path, cut: str)
     assert keys.create("acme") == keys.create("acme")
     assert sorted(path.name for path in hsm.iterdir()) == ["pin", "softhsm2.conf", "tokens"]
     assert len(list((hsm / "tokens").iterdir())) == 1
+
+
+def test_an_unsealer_may_load_softhsm_and_what_the_shell_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("KCM_L1_MODULES", raising=False)
+    assert RootKeys(tmp_path).environment["KCM_L1_MODULES"] == str(module())
+    monkeypatch.setenv("KCM_L1_MODULES", "/opt/vendor.so")
+    assert RootKeys(tmp_path).environment["KCM_L1_MODULES"] == f"/opt/vendor.so:{module()}"
+    monkeypatch.setattr(RootKeys, "kind", "softkey")
+    assert RootKeys(tmp_path).environment == {"KCM_L1_MODULES": "/opt/vendor.so"}

@@ -1,13 +1,17 @@
 """The decisions around a token, with a key that answers as told; a real token is tried in
 ``tests/integration/test_unsealer_softhsm.py``."""
 
+import os
+
 import pkcs11
 import pytest
+from kcm_core.l1.help import fix
 from kcm_core.l1.pkcs11 import Pkcs11Provider, _read_pin, may_be_tried
 from kcm_core.l1.pkcs11_errors import translated
 from kcm_core.l1.pkcs11_wrapping import PAIR, SECRET, Wrapping, unwrap, wrap_first
+from kcm_core.l1.providers import open_provider
 from kcm_core.l1.state import L1Error, L1State
-from kcm_core.l1.uri import Pkcs11Uri
+from kcm_core.l1.uri import Pkcs11Uri, parse
 from pkcs11 import TokenFlag
 from pkcs11.mechanisms import Mechanism
 
@@ -237,6 +241,65 @@ def test_a_module_below_a_directory_that_others_may_write_is_not_loaded(tmp_path
     link = tmp_path / "innocent.so"
     link.symlink_to(module)
     assert "others may write" in opening(link).detail
+
+
+def test_a_module_behind_a_link_that_others_could_replace_is_not_loaded(tmp_path):
+    """The link is followed to a good module, today: its directory is open to the group."""
+    module = tmp_path / "good.so"
+    module.write_text("no module")
+    (tmp_path / "local").mkdir()
+    (tmp_path / "local" / "current").symlink_to("../good.so")
+    (tmp_path / "vendor.so").symlink_to("local/current")
+    assert opening(tmp_path / "vendor.so").cls == "PKCS11Error"
+    (tmp_path / "local").chmod(0o2775)  # as Debian's /usr/local is for its group staff
+    assert "its group" in opening(tmp_path / "vendor.so").detail
+
+
+def test_links_that_lead_nowhere_are_no_module(tmp_path):
+    (tmp_path / "one.so").symlink_to("two.so")
+    (tmp_path / "two.so").symlink_to("one.so")
+    assert opening(tmp_path / "one.so").cls == "OSError"
+    (tmp_path / "gone.so").symlink_to("/nowhere/hsm.so")
+    assert opening(tmp_path / "gone.so").cls == "FileNotFoundError"
+
+
+def test_a_module_of_another_user_is_not_loaded(tmp_path, monkeypatch):
+    module = tmp_path / "good.so"
+    module.write_text("no module")
+    owner = module.stat().st_uid
+    monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
+    if owner:
+        assert "neither root's" in opening(module).detail
+    else:
+        assert opening(module).cls == "PKCS11Error"
+
+
+@pytest.mark.parametrize(
+    ("allowed", "loads"),
+    [
+        ("", False),
+        (":", False),
+        ("good.so", False),
+        ("{0}", False),
+        ("{0}/other.so", False),
+        ("{0}/good.so", True),
+        ("/x.so:{0}/link.so", True),
+    ],
+)
+@pytest.mark.parametrize("named", ["good.so", "link.so"])
+def test_only_modules_on_the_list_are_loaded(tmp_path, monkeypatch, allowed, loads, named):
+    (tmp_path / "good.so").write_text("no module")
+    (tmp_path / "link.so").symlink_to("good.so")
+    monkeypatch.setenv("KCM_L1_MODULES", allowed.format(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    uri = parse(f"pkcs11:token=t;object=k?module-path={tmp_path / named}")
+    if loads:
+        assert isinstance(open_provider(uri, development=False), Pkcs11Provider)
+        return
+    with pytest.raises(L1Error, match="KCM_L1_MODULES") as caught:
+        open_provider(uri, development=True)
+    assert caught.value.state is L1State.UNREACHABLE
+    assert "whoever runs the Core adds" in fix(uri, caught.value)
 
 
 def test_a_module_that_is_missing_or_no_module_is_unreachable(tmp_path):

@@ -24,7 +24,7 @@ from urllib.parse import parse_qs, quote
 from kcm_core.l1.state import L1State
 from moto.kms.models import kms_backends
 
-from tests.l1.servers.web import Answer, Asked, run
+from tests.l1.servers.web import Answer, Asked, now, run
 from tests.l1.stand import Files, Trouble
 
 ACCOUNT = "111122223333"
@@ -128,8 +128,13 @@ class Aws:
         )
         stamp = asked.headers["x-amz-date"]
         then = datetime.strptime(stamp, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
-        if abs(time.time() - then.timestamp()) > 300:
-            raise Refusal(400, "InvalidSignatureException", "Signature expired")
+        if abs(now(self.files) - then.timestamp()) > 300:
+            latest = datetime.fromtimestamp(now(self.files) - 300, UTC).strftime("%Y%m%dT%H%M%SZ")
+            raise Refusal(
+                400,
+                "InvalidSignatureException",
+                f"Signature expired: {stamp} is now earlier than {latest} (… - 5 min.)",
+            )
         scope = f"{date}/{region}/{named}/aws4_request"
         text = (
             f"AWS4-HMAC-SHA256\n{stamp}\n{scope}\n{hashlib.sha256(canonical.encode()).hexdigest()}"

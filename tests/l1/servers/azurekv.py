@@ -77,7 +77,7 @@ class Vault:
             # The SDK asks without a token first, to be told where to get one.
             known = "" if asked.headers.get("authorization") else "-unauthenticated"
             self.files.called(operation + known)
-            self._troubled()
+            self._troubled(signed=not known)
             self._authenticated(asked)
             if parse_qs(raw).get("api-version", [""])[0] not in API:
                 raise Refusal(400, "BadParameter")
@@ -106,12 +106,14 @@ class Vault:
         self.tokens[token] = time.time() + 3600
         return _json(200, {"token_type": "Bearer", "expires_in": 3600, "access_token": token})
 
-    def _troubled(self) -> None:
+    def _troubled(self, *, signed: bool) -> None:
         match self.files.trouble:
             case Trouble.UNAVAILABLE:
                 raise Refusal(503, "ServiceUnavailable")
             case Trouble.THROTTLE:
                 raise Refusal(429, "Throttled", **{"Retry-After": "1"})
+            case Trouble.SKEW if signed:
+                raise Refusal(401, "Unauthorized")
 
     def _authenticated(self, asked: Asked) -> None:
         kind, _, token = asked.headers.get("authorization", "").partition(" ")

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from concurrent import futures
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from grpc_status import rpc_status
 from kcm_core.l1.state import L1State
 
 from tests.l1.servers import tls
-from tests.l1.servers.web import DELAY_S
+from tests.l1.servers.web import DELAY_S, SKEW_S
 from tests.l1.stand import Files, Trouble
 
 RING = "projects/kcm-test/locations/europe-west3/keyRings/ring"
@@ -133,6 +134,10 @@ class Google:
                 context.abort(grpc.StatusCode.UNAVAILABLE, "Socket closed")
             case Trouble.THROTTLE:
                 context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "Quota exceeded")
+            case Trouble.SKEW:
+                date = formatdate(time.time() + SKEW_S, usegmt=True)
+                context.set_trailing_metadata((("date", date),))
+                context.abort(grpc.StatusCode.UNAUTHENTICATED, "Request had invalid credentials.")
         self._authenticated(context)
 
     def _authenticated(self, context: grpc.ServicerContext) -> None:

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -18,6 +19,9 @@ from tests.l1.stand import Files, Trouble
 
 DELAY_S = 0.5
 """Seconds by which an answer comes later when it is told to be late."""
+
+SKEW_S = 600
+"""Seconds that the server's clock is ahead when it is told to be."""
 
 BODY_MAX = 1 << 20
 ELSEWHERE = "/elsewhere"
@@ -43,6 +47,11 @@ class Answer:
 
 
 Serve = Callable[[Asked], Answer]
+
+
+def now(files: Files) -> float:
+    """The server's time, in seconds of Unix time."""
+    return time.time() + (SKEW_S if files.trouble is Trouble.SKEW else 0)
 
 
 def run(directory: Path, files: Files, serve: Serve, ready: Callable[[int], None]) -> None:
@@ -78,7 +87,8 @@ def run(directory: Path, files: Files, serve: Serve, ready: Callable[[int], None
                 answer = Answer(307, b"", {"Location": ELSEWHERE})
             if trouble is Trouble.ENDLESS:
                 self._endless()
-            self.send_response(answer.status)
+            self.send_response_only(answer.status)
+            self.send_header("Date", formatdate(now(files), usegmt=True))
             for name, value in answer.headers.items():
                 self.send_header(name, value)
             self.send_header("Content-Length", str(len(answer.body)))

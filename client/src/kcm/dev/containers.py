@@ -45,6 +45,8 @@ CUSTOMER: Final = PurePosixPath("/customer")
 """Where the customer's root key lies when it is a file; Cores see it read-only."""
 SOFTHSM: Final = PurePosixPath("/var/lib/kcm-softhsm")
 """Where the SoftHSM token and its PIN lie; ``SOFTHSM2_CONF`` is ``SOFTHSM_CONF``."""
+SOFTHSM_MODULE: Final = PurePosixPath("/usr/lib/softhsm/libsofthsm2.so")
+"""The module in the image that has SoftHSM; ``deploy/softhsm/make_token.py`` uses it, too."""
 SOFTHSM_CONF: Final = PurePosixPath("/etc/softhsm2-kcm.conf")
 """SoftHSM's own configuration, part of the image."""
 

@@ -42,6 +42,7 @@ from kcm.dev.containers import (
     READY_FILE,
     REGIONS,
     SOFTHSM_CONF,
+    SOFTHSM_MODULE,
     STATE_DIR,
 )
 from kcm.dev.errors import DevError
@@ -70,7 +71,10 @@ _HERE: Final = InstanceFiles(
 """Where every container finds its files. Its Auditor follows its own region, for no network of
 ``compose.yaml`` joins it to another one's broker."""
 
-_ENVIRONMENT: Final = {"SOFTHSM2_CONF": str(SOFTHSM_CONF)}
+_ENVIRONMENT: Final = {
+    "SOFTHSM2_CONF": str(SOFTHSM_CONF),
+    "KCM_L1_MODULES": str(SOFTHSM_MODULE),
+}
 """What the unsealer of a Core gets; an image without SoftHSM has no use for it."""
 
 

@@ -29,6 +29,9 @@ MODULES: Final = (
 )
 """Where distributions put the module."""
 
+ALLOWED: Final = "KCM_L1_MODULES"
+"""The variable that names the modules that may be loaded."""
+
 LABEL: Final = "kcm-dev"
 """The label of the SoftHSM token that a development system makes."""
 
@@ -56,8 +59,12 @@ class RootKeys:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What an unsealer needs to reach the keys."""
-        return self.environment_of(self.kind)
+        """What an unsealer needs to reach the keys, and those on modules that the shell names."""
+        modules = [os.environ[ALLOWED]] if ALLOWED in os.environ else []
+        if self.kind != "pkcs11":
+            return {ALLOWED: modules[0]} if modules else {}
+        modules.append(str(module()))
+        return {**self.environment_of(self.kind), ALLOWED: ":".join(modules)}
 
     def environment_of(self, uri: str) -> dict[str, str]:
         """What whoever uses the key of this URI needs in the environment; empty for a softkey."""

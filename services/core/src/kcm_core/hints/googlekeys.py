@@ -26,6 +26,9 @@ AGAIN_S: Final = 60.0
 FETCH_S: Final = 5
 """Seconds for a fetch."""
 
+SKEW_S: Final = 10
+"""Seconds by which this machine's clock may be off: Google signs a token when it sends it."""
+
 CERTIFICATES_MAX: Final = 16
 """Certificates that are kept; Google publishes two or three."""
 
@@ -75,7 +78,10 @@ class Google:
         ):
             raise ValueError("the token is for somebody else, or names no key")
         claims: Mapping[str, Any] = jwt.decode(  # type: ignore[no-untyped-call]
-            token, certs=self._certificates(key_id), audience=audience
+            token,
+            certs=self._certificates(key_id),
+            audience=audience,
+            clock_skew_in_seconds=SKEW_S,
         )
         return claims
 

@@ -14,11 +14,12 @@ import sys
 import time
 from typing import Any, Final
 
+from kcm_core.l1 import modules
 from kcm_core.l1.checking import Checked, check
 from kcm_core.l1.demands import Model
 from kcm_core.l1.help import fix, fix_lack, policy
 from kcm_core.l1.state import L1Error
-from kcm_core.l1.uri import L1Uri, L1UriError, SoftkeyUri, parse, scheme
+from kcm_core.l1.uri import L1Uri, L1UriError, Pkcs11Uri, SoftkeyUri, parse, scheme
 from kcm_core.unsealer.client import Unsealer
 
 DEADLINE_S: Final = 10.0
@@ -48,9 +49,7 @@ def main() -> int:
 
 
 async def _check(text: str, uri: L1Uri, deadline_s: float, model: Model) -> dict[str, Any]:
-    # Who names a softkey here knows that it is one.
-    development = {"KCM_DEVELOPMENT": "1"} if isinstance(uri, SoftkeyUri) else {}
-    unsealer = Unsealer({**os.environ, **development})
+    unsealer = Unsealer({**os.environ, **_allowed(uri)})
     try:
         await unsealer.start()
         checked = await check(
@@ -85,6 +84,17 @@ async def _check(text: str, uri: L1Uri, deadline_s: float, model: Model) -> dict
         "missing": missing,
         "fix": next_steps,
     }
+
+
+def _allowed(uri: L1Uri) -> dict[str, str]:
+    """What whoever runs this allows by naming it: no Core's list counts at a laptop."""
+    match uri:
+        case SoftkeyUri():
+            return {"KCM_DEVELOPMENT": "1"}
+        case Pkcs11Uri():
+            return {modules.VARIABLE: uri.module_path}
+        case _:
+            return {}
 
 
 def _print(said: dict[str, Any]) -> None:

@@ -18,6 +18,7 @@ from typing import Final
 from botocore import exceptions as boto
 from botocore.exceptions import ClientError
 
+from kcm_core.l1 import clocks
 from kcm_core.l1.credentials import NO_CREDENTIALS
 from kcm_core.l1.state import L1Error, L1State
 
@@ -66,6 +67,7 @@ CODES: Final[dict[str, tuple[L1State, str]]] = {
         ("InvalidKeyUsageException", "UnsupportedOperationException"),
         (L1State.UNREACHABLE, "the key is of another kind: it has to be symmetric, to encrypt"),
     ),
+    "RequestTimeTooSkewed": (L1State.UNREACHABLE, clocks.REFUSED),
     "ValidationException": (L1State.UNREACHABLE, "AWS does not understand the request"),
     "InvalidArnException": (L1State.UNREACHABLE, "the key's ARN is not one of this region"),
     "DryRunOperationException": (L1State.UNREACHABLE, "AWS did not carry out the request"),
@@ -122,6 +124,7 @@ def translated(*, in_a_role: bool = False) -> Iterator[None]:
     except boto.BotoCoreError as error:
         known = next((CLASSES[one] for one in type(error).__mro__ if one in CLASSES), None)
         state, detail = known or (L1State.UNREACHABLE, "AWS did not do what was asked")
+        detail = clocks.told(detail, error, of_credentials=known == NO_CREDENTIALS)
         raise L1Error(state, detail, cls=type(error).__name__) from None
 
 
@@ -137,5 +140,8 @@ def _of_code(error: ClientError, *, in_a_role: bool) -> L1Error:
         if any(text in message.lower() for text in _PENDING):
             return L1Error(L1State.PENDING_DELETION, "the key will be deleted", cls=code)
         return L1Error(L1State.UNREACHABLE, "the key is in a state that does not serve", cls=code)
-    state, detail = CODES.get(code, (L1State.UNREACHABLE, "AWS did not do what was asked"))
+    row = CODES.get(code, (L1State.UNREACHABLE, "AWS did not do what was asked"))
+    state, detail = row
+    if state is L1State.UNREACHABLE:
+        detail = clocks.told(detail, error, of_credentials=row == NO_CREDENTIALS)
     return L1Error(state, detail, cls=name_of(error))

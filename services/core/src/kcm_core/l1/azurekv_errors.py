@@ -15,6 +15,7 @@ from typing import Final
 from azure.core import exceptions as azure
 from azure.identity import CredentialUnavailableError
 
+from kcm_core.l1 import clocks
 from kcm_core.l1.credentials import NO_CREDENTIALS
 from kcm_core.l1.state import L1Error, L1State
 
@@ -67,7 +68,8 @@ def translated() -> Iterator[None]:
 def of(error: azure.AzureError, *, unwrapping: bool = False) -> L1Error:
     """What one of the SDK's exceptions means."""
     name = type(error).__name__
-    if isinstance(error, azure.HttpResponseError) and error.status_code not in (None, 401):
+    status = error.status_code if isinstance(error, azure.HttpResponseError) else None
+    if isinstance(error, azure.HttpResponseError) and status not in (None, 401):
         code = _code(error)
         codes = CODES | UNWRAPPING if unwrapping else CODES
         state, detail = codes.get(
@@ -75,7 +77,10 @@ def of(error: azure.AzureError, *, unwrapping: bool = False) -> L1Error:
         )
         return L1Error(state, detail, cls=code or name)
     known = next((CLASSES[one] for one in type(error).__mro__ if one in CLASSES), None)
+    if status == 401:
+        known = NO_CREDENTIALS
     state, detail = known or (L1State.UNREACHABLE, "the vault did not do what was asked")
+    detail = clocks.told(detail, error, of_credentials=known == NO_CREDENTIALS)
     return L1Error(state, detail, cls=name)
 
 

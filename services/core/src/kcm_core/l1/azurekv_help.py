@@ -33,7 +33,8 @@ _BY_CLASS: Final = {
 def policy(uri: AzureKvUri) -> str:
     """Commands that grant exactly what is needed on exactly this key; two ways, for two vaults."""
     vault = _name(uri)
-    first = "" if uri.cloud in {None, PUBLIC} else f"az cloud set --name {uri.cloud.name}\n"
+    cloud = uri.cloud or PUBLIC
+    first = "" if cloud is PUBLIC else f"az cloud set --name {cloud.name}\n"
     if _in_hsm(uri):
         return (
             f"{first}az keyvault role assignment create --hsm-name {vault} \\\n"

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
+from kcm_core.l1 import clocks
 from kcm_core.l1.state import L1Error, L1State
 
 NO_CREDENTIALS: Final = (L1State.UNREACHABLE, "the credentials are missing, expired or wrong")
@@ -24,4 +25,6 @@ def fetching(named: Callable[[Exception], str] = _class) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # noqa: BLE001 - also what an SDK did not mean to raise
-        raise L1Error(*NO_CREDENTIALS, cls=named(error)) from None
+        state, detail = NO_CREDENTIALS
+        detail = clocks.told(detail, error, of_credentials=True)
+        raise L1Error(state, detail, cls=named(error)) from None

@@ -17,6 +17,7 @@ from typing import Final
 from google.api_core import exceptions as google
 from google.auth import exceptions as auth
 
+from kcm_core.l1 import clocks
 from kcm_core.l1.credentials import NO_CREDENTIALS
 from kcm_core.l1.state import L1Error, L1State
 
@@ -88,6 +89,8 @@ def of(error: Exception, *, opening: bool = False) -> L1Error:
     else:
         known = next((CLASSES[one] for one in type(error).__mro__ if one in CLASSES), None)
         state, detail = known or (L1State.UNREACHABLE, "Google did not do what was asked")
+        if state is L1State.UNREACHABLE:
+            detail = clocks.told(detail, error, of_credentials=known == NO_CREDENTIALS)
     return L1Error(state, detail, cls=name)
 
 

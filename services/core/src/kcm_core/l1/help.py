@@ -34,6 +34,8 @@ def fix_lack(lacks: tuple[str, ...]) -> str:
 
 def fix(uri: L1Uri, error: L1Error) -> str:
     """One line that says what to do next."""
+    if "clock" in error.detail:
+        return "set this machine's clock, and keep it set: `timedatectl set-ntp true`, or chrony"
     match error.cls:
         case "ModuleNotFoundError":
             return error.detail

@@ -13,17 +13,16 @@ attributes, C_Encrypt and C_Decrypt with it, and nothing else.
 from __future__ import annotations
 
 import os
-import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final, assert_never
 
 import pkcs11
 from pkcs11 import Attribute, MechanismFlag, ObjectClass, TokenFlag
 
+from kcm_core.l1.modules import trusted
 from kcm_core.l1.pkcs11_errors import disabled, translated
 from kcm_core.l1.pkcs11_facts import facts_of
 from kcm_core.l1.pkcs11_uri import KeyClass, Pkcs11Uri
@@ -140,7 +139,7 @@ class _Key:
 @contextmanager
 def _opened(uri: Pkcs11Uri) -> Iterator[_Key]:
     """Load the module, log in once, find the key."""
-    token, session, found = _found(uri, _trusted_module(uri.module_path))
+    token, session, found = _found(uri, trusted(uri.module_path))
     with session:
         yield _Key(uri, token, session, found)
 
@@ -252,24 +251,3 @@ def _read_pin(source: str) -> str:
     if not text:
         raise L1Error(L1State.UNREACHABLE, "the PIN file is empty: the token was not asked")
     return text
-
-
-def _trusted_module(module_path: str) -> str:
-    """Return the file to load, unless somebody but root and this user could have put it there."""
-    try:
-        path = Path(module_path).resolve(strict=True)
-        infos = [each.stat() for each in (path, *path.parents)]
-    except OSError as error:
-        raise L1Error(
-            L1State.UNREACHABLE, "the HSM's module is not there", cls=type(error).__name__
-        ) from None
-    owners = {0, os.geteuid()}
-    for info in infos:
-        sticky = stat.S_ISDIR(info.st_mode) and info.st_mode & stat.S_ISVTX
-        if info.st_uid not in owners:
-            hint = "the HSM's module, or a directory above it, is neither root's nor this user's"
-            raise L1Error(L1State.UNREACHABLE, hint)
-        if info.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not sticky:
-            hint = "its group or others may write to the HSM's module or above it: chmod go-w"
-            raise L1Error(L1State.UNREACHABLE, hint)
-    return str(path)

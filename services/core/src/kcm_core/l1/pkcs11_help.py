@@ -23,6 +23,8 @@ _BY_WORD: Final = {
     "one try": "is the PIN file right? Log in once by hand: that gives the tries back",
     "PIN": _NAME_A_FILE,
     "login": _NAME_A_FILE,
+    "not allowed": "whoever runs the Core adds the module's path to KCM_L1_MODULES of its unsealer",
+    "may write": "`namei -l` of the module shows who may write to it and above: chmod go-w",
     "module": "install the vendor's module, owned by root, and name it with module-path",
     "another kind": "make a key with the attributes that `kcm l1 policy URI` prints",
     "more than one": "name the token by serial or slot-id, and the key by id",

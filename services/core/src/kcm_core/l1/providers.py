@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from typing import assert_never
 
-from kcm_core.l1 import endpoints
+from kcm_core.l1 import endpoints, modules
 from kcm_core.l1.port import L1Provider
 from kcm_core.l1.uri import AwsKmsUri, AzureKvUri, GcpKmsUri, L1Uri, Pkcs11Uri, SoftkeyUri
 
@@ -58,6 +58,7 @@ def open_provider(uri: L1Uri, *, development: bool) -> L1Provider:
         case Pkcs11Uri():
             from kcm_core.l1.pkcs11 import Pkcs11Provider
 
+            modules.check(uri, os.environ.get(modules.VARIABLE, ""))
             return Pkcs11Provider(uri)
         case SoftkeyUri():
             from kcm_core.l1.softkey import SoftkeyProvider
