@@ -8,14 +8,16 @@ not say is not on it, and goes dark there.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import re
-import secrets
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, TypeVar
 
+from kcm_crypto.placing import placing
 from kcm_schemas.roster import Instance, Operator, OperatorRole, Roster
 from kcm_trust.lasting import PAGE_BYTES, PAGES_MAX, Lasting, pages
 from kcm_trust.rosters import entries, follows, name_of
@@ -247,24 +249,33 @@ def keep(context: ClientContext, raw: bytes, lists: Mapping[str, Lasting]) -> No
 
 
 def write(path: Path, raw: bytes, lists: Mapping[str, Lasting]) -> None:
-    """Write a roster, or one that is to be signed, with the lists beside it; raises ``OSError``."""
-    for name, lasting in lists.items():
-        directory = lists_directory(path)
-        directory.mkdir(mode=0o700, exist_ok=True)
-        _replace(directory / name, lasting.raw())
-    _replace(path, raw)
+    """Write a roster, or one that is to be signed, with the lists beside it; raises ``OSError``.
+
+    The roster gets its name last, and its place is looked at first: where it cannot be written
+    nothing is. An error has the name that the file was to have.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    with _about(path), placing(path, private=False) as file:
+        file.write(raw)
+        file.flush()  # where there is no room for it, the lists are not written either
+        for name, lasting in lists.items():
+            directory = lists_directory(path)
+            with _about(directory):
+                directory.mkdir(mode=0o700, exist_ok=True)
+            with _about(directory / name), placing(directory / name, private=False) as listed:
+                listed.write(lasting.raw())
 
 
-def _replace(path: Path, data: bytes) -> None:
-    fresh = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+@contextmanager
+def _about(path: Path) -> Iterator[None]:
+    """Give an error the name of the file that it is about, where it has none or a passing one."""
     try:
-        with fresh.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(path)
-    finally:
-        fresh.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        if str(error.filename).startswith(str(path)):
+            raise  # of a file beside it, which has its own
+        raise type(error)(error.errno, error.strerror, str(path)) from None
 
 
 def lacking(known: Roster, new: Roster, lists: Mapping[str, Lasting]) -> list[str]:

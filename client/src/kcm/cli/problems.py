@@ -148,17 +148,21 @@ def _of_the_system(error: OSError) -> Report:
     return _cannot("use", os.fsdecode(error.filename), error, hint).report
 
 
-def _explain_ours(  # noqa: C901, PLR0911 - a table of errors
+def _explain_ours(  # noqa: C901, PLR0911, PLR0912 - a table of errors
     error: BaseException, command: str
 ) -> Report:
     from kcm_bus.config import ConfigError
+    from kcm_bus.protection import Unfit
+    from kcm_crypto.secretfile import SecretFileError
     from kcm_schemas.codes import Code, KcmError
+    from kcm_trust.verify import Untrusted
     from pydantic import ValidationError
 
     from kcm.context import ContextError
     from kcm.dev.errors import DevError, ForeignDirectoryError, NoSystemError
     from kcm.errors import UntrustedReply
     from kcm.framing import BrokenFileError
+    from kcm.rosters import Refused
 
     match error:
         case ValidationError():  # what was given does not make a message
@@ -167,8 +171,13 @@ def _explain_ours(  # noqa: C901, PLR0911 - a table of errors
             return Report(Exit.USAGE, "malformed", detail, hint)
         case ContextError():
             return Report(Exit.USAGE, "context", str(error), error.hint)
-        case ConfigError():
+        case ConfigError() | SecretFileError():
             return Report(Exit.USAGE, "config", str(error), "")
+        case Untrusted() | Refused():
+            hint = "`kcm roster show` says which roster counts, and where"
+            return Report(Exit.CHECK_FAILED, "untrusted", str(error), hint)
+        case Unfit():
+            return Report(Exit.FAULT, "unfit", str(error), "")
         case UntrustedReply():
             hint = "the broker or an instance is not to be trusted; try another --region"
             return Report(Exit.CHECK_FAILED, "untrusted", error.detail, hint)

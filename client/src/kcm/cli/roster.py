@@ -32,6 +32,12 @@ Rows = list[dict[str, str]]
 BROUGHT: Final = ("region", "result", "detail")
 """Of the table that says which regions have a roster."""
 
+NOT_KEPT: Final = "a region may have the roster, and this context has not"
+"""How it stands while a roster is brought to the regions."""
+
+SHOWS_IT: Final = "`kcm roster show` reads it from the regions"
+"""What to do then."""
+
 ROOT_KEY: Final = Path("keys") / "root"
 """Where a development system keeps the root's key, beside its context file."""
 
@@ -351,7 +357,7 @@ def _root(context: ClientContext, key: Path | None) -> Identity:
     path = key or context.path.parent / ROOT_KEY
     try:
         root = Identity.load(ROOT, str(path), context.system)
-    except (SecretFileError, FileNotFoundError) as error:
+    except SecretFileError as error:
         raise Problem(
             Exit.USAGE, "context", f"the operator root's key: {error}", "name its file with --key"
         ) from None
@@ -378,6 +384,19 @@ def _brought(region: str, error: ServiceError | None) -> dict[str, str]:
     return {"region": region, "result": error.code.value, "detail": error.detail}
 
 
+def _keep(
+    settings: Settings, context: ClientContext, raw: bytes, lists: Mapping[str, Lasting]
+) -> None:
+    """Make a roster this context's, and say that it is from then on; raises ``OSError``."""
+    from kcm.rosters import keep
+
+    keep(context, raw, lists)
+    settings.leaves(
+        "the roster may be in some regions only; it is this context's now",
+        f"`kcm roster put {context.roster_path}` brings it to every region",
+    )
+
+
 class _Target:
     """Regions that need not have a roster, and those that the context lacks."""
 
@@ -396,13 +415,10 @@ async def _bring(
     """Give it to every region; ``told`` gets what came of that, whatever fails afterwards."""
     import asyncio
 
-    from kcm.rosters import keep, put_everywhere
+    from kcm.rosters import put_everywhere
 
     context = admin.context
-    settings.leaves(
-        "the roster may be in some regions only; it is this context's now",
-        f"`kcm roster put {context.roster_path}` brings it to every region",
-    )
+    settings.leaves(NOT_KEPT, SHOWS_IT)
     try:
         results = await put_everywhere(admin, context.in_order(None), raw, lists)
     except (
@@ -410,7 +426,7 @@ async def _bring(
         KeyboardInterrupt,
         SystemExit,
     ):  # interrupted: a region may have it: whoever goes on needs it, and the lists
-        keep(context, raw, lists)
+        _keep(settings, context, raw, lists)
         raise
     done = [region for region, error in results.items() if error is None]
     told(
@@ -421,7 +437,7 @@ async def _bring(
         ]
     )
     if done:
-        keep(context, raw, lists)
+        _keep(settings, context, raw, lists)
     for said, regions in _by_answer(results).items():
         note(settings, f"{', '.join(regions)}: {said}", regions=regions, error=said)
     for region in target.lacked:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar
 import click
 
 from kcm.cli.endings import orderly
+from kcm.cli.names import refuse_no_text
 from kcm.cli.output import refuse_closed
 from kcm.cli.streams import is_terminal
 
@@ -138,6 +139,7 @@ def _common(
         "--context",
         "context_file",
         metavar="FILE",
+        type=click.Path(readable=False),
         help="The system's context file [default: $KCM_CONTEXT, else that of `kcm dev up`].",
     )
     @click.option("-v", "--verbose", count=True, help="Log to stderr; twice for more.")
@@ -152,6 +154,7 @@ def _common(
         as_json = world.json = fmt == "json" if fmt else not terminal
         file = context_file if isinstance(context_file, str) else None
         _log(verbose if isinstance(verbose, int) else 0)
+        refuse_no_text(around)
         if to_stdout and not at_any_cost:
             refuse_closed()
         return function(Settings(as_json, file, world, fmt == "json"), *args, **kwargs) or 0
