@@ -7,14 +7,13 @@ looked at without anybody thinking of it.
 import json
 import os
 import resource
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import click
 import pytest
 from kcm.cli.exits import Exit
-from kcm.cli.main import cli, run
+from kcm.cli.main import run
 from kcm.evidence import FORMAT, VERSION, Evidence, written
 from kcm.rosters import write
 from kcm_schemas.admin import AdminRequest, HoldExport
@@ -24,6 +23,7 @@ from kcm_schemas.signed import Kind
 
 from tests.fakes.client import FakeSystem
 from tests.unit import test_cli_operator, test_cli_roster
+from tests.unit.command_lines import found, tree
 
 WITHOUT_CONTEXT = {
     "dev up", "dev init", "dev provision", "demo", "l1 policy", "l1 check", "inspect",
@@ -61,26 +61,10 @@ class Taken:
         return not self.param.type.file_okay
 
 
-def tree(command: click.Command = cli, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    if not isinstance(command, click.Group):
-        yield path
-        return
-    for name, inner in command.commands.items():
-        yield from tree(inner, (*path, name))
-
-
-def found(path: tuple[str, ...]) -> click.Command:
-    command: click.Command = cli
-    for name in path:
-        assert isinstance(command, click.Group)
-        command = command.commands[name]
-    return command
-
-
 TAKEN = [
     Taken(path, param)
     for path in tree()
-    for param in found(path).params
+    for param in found(path)[0].params
     if isinstance(param.type, click.Path)
     and not (param.name == "context_file" and " ".join(path) in WITHOUT_CONTEXT)
 ]
@@ -139,14 +123,19 @@ class Place:
 
     def arguments(self, taken: Taken, value: str) -> list[str]:
         """A command line that is good but for one path."""
-        words = list(taken.command)
-        command = " ".join(taken.command)
-        for param in found(taken.command).params:
-            given = value if param is taken.param else self._good(command, param)
+        return self.good_line(taken.command, taken.param, value)
+
+    def good_line(
+        self, path: tuple[str, ...], other: click.Parameter | None = None, value: str = ""
+    ) -> list[str]:
+        """A command line with what the command needs; ``other`` has another value."""
+        words = list(path)
+        for param in found(path)[0].params:
+            given = value if param is other else self._good(" ".join(path), param)
             if given is None:
                 continue
             words += [param.opts[0], given] if isinstance(param, click.Option) else [given]
-        words += ["--yes"] if taken.command == ("registry", "adopt") else []
+        words += ["--yes"] if path == ("registry", "adopt") else []
         return [*words, "--format", "json"]
 
     def _good(self, command: str, param: click.Parameter) -> str | None:

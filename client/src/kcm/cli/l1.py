@@ -36,12 +36,6 @@ EXITS: Final = {
 ABOUT_KEYS: Final = "docs/l1 has a page for each provider; `kcm l1 check URI` tries a key from here"
 """What to do about a key that does not work."""
 
-TAKEN: Final = (
-    "a link's URI stays what it is: link this key under another name, then "
-    "`kcm tenant relink TENANT --link NAME`; another --model takes a higher --revision"
-)
-"""What to do where a link of this name is another one."""
-
 
 @click.group()
 def l1() -> None:
@@ -289,8 +283,6 @@ def _try_again(settings: Settings, uri: str, failed: dict[str, Report]) -> bool:
 def _explain(error: Exception) -> Report:
     """Why a key was not linked. What to do about the key itself stands in the text."""
     report = explain(error)
-    if report.code == "conflict":
-        return replace(report, hint=TAKEN)
     if report.detail.startswith("the root key"):
         return replace(report, hint=ABOUT_KEYS)
     return report

@@ -14,6 +14,7 @@ import click
 from kcm.cli.endings import orderly
 from kcm.cli.names import refuse_no_text
 from kcm.cli.output import refuse_closed
+from kcm.cli.problems import running
 from kcm.cli.streams import is_terminal
 
 if TYPE_CHECKING:
@@ -149,7 +150,7 @@ def _common(
         verbose = kwargs.pop("verbose")
         around = click.get_current_context()
         world = around.ensure_object(World)
-        world.command = around.info_name or ""
+        world.command = running()
         terminal = is_terminal(sys.stdout if to_stdout else sys.stderr)
         as_json = world.json = fmt == "json" if fmt else not terminal
         file = context_file if isinstance(context_file, str) else None
