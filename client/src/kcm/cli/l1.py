@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from kcm.cli import keys
+from kcm.cli import change, keys
 from kcm.cli.exits import Exit
 from kcm.cli.names import NAME
 from kcm.cli.output import emit, note, say
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from kcm_schemas.admin import LinkRow, LinkView
 
     from kcm.admin import Admin
+    from kcm.cli.change import Change
 
 EXITS: Final = {
     "enabled": Exit.OK,
@@ -209,7 +210,7 @@ def link(
         name, uri, model = answers
     model = model or "byok"
     left = list(regions)
-    done: dict[str, LinkView] = {}
+    done: dict[str, Linked] = {}
     while True:
         outcome = run_async(_link(settings, left, name, uri=uri, model=model, revision=revision))
         done |= {region: one for region, one in outcome.items() if not isinstance(one, Exception)}
@@ -222,14 +223,24 @@ def link(
     if not regions:
         failed |= _not_in_context(settings)
     _show(settings, name, done, failed)
+    if not failed and (text := change.said(one.change for one in done.values())):
+        note(settings, text, changed=False)
     for report in together(failed):
         show(report, as_json=settings.json)
     return min((report.exit_code for report in failed.values()), default=Exit.OK)
 
 
+@dataclass(frozen=True, slots=True)
+class Linked:
+    """A key that a region linked, and what that changed there."""
+
+    view: LinkView
+    change: Change
+
+
 async def _link(
     settings: Settings, regions: Sequence[str], name: str, **fields: Any
-) -> dict[str, LinkView | Exception]:
+) -> dict[str, Linked | Exception]:
     """Link a key in some regions (none: in all); a region's failure is its result."""
     import asyncio
 
@@ -239,9 +250,11 @@ async def _link(
     admin = settings.admin(context)
     raw = statements.link(admin.identity, name, **fields)
 
-    async def one(region: str) -> LinkView | Exception:
+    async def one(region: str) -> Linked | Exception:
         try:
-            return await admin.put_link(region, raw)
+            before = await change.of_link(admin, region, name)
+            view = await admin.put_link(region, raw)
+            return Linked(view, before.change(**fields))
         except Exception as error:  # noqa: BLE001 - each region has a result of its own
             return error
 
@@ -289,24 +302,26 @@ def _explain(error: Exception) -> Report:
 
 
 def _show(
-    settings: Settings, name: str, done: dict[str, LinkView], failed: dict[str, Report]
+    settings: Settings, name: str, done: dict[str, Linked], failed: dict[str, Report]
 ) -> None:
     rows = [
         {
             "link": name,
             "region": region,
             "result": "ok",
-            "mechanism": view.mechanism,
-            "key_version": view.key_version,
-            "as": view.principal,
-            "ms": view.ms,
+            "change": one.change,
+            "mechanism": one.view.mechanism,
+            "key_version": one.view.key_version,
+            "as": one.view.principal,
+            "ms": one.view.ms,
         }
-        for region, view in sorted(done.items())
+        for region, one in sorted(done.items())
     ] + [
         {
             "link": name,
             "region": region,
             "result": report.code,
+            "change": "",
             "mechanism": "",
             "key_version": "",
             "as": "",

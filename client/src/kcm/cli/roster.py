@@ -38,6 +38,9 @@ NOT_KEPT: Final = "a region may have the roster, and this context has not"
 SHOWS_IT: Final = "`kcm roster show` reads it from the regions"
 """What to do then."""
 
+STORED: Final = "stored"
+"""What came of a roster in a region that has it."""
+
 ROOT_KEY: Final = Path("keys") / "root"
 """Where a development system keeps the root's key, beside its context file."""
 
@@ -203,9 +206,12 @@ def _row(entry: Instance | Operator) -> tuple[str, str, str, str, int]:
 
 
 async def _put(settings: Settings, file: Path, raw: bytes) -> int:
+    import asyncio
+
     from kcm_trust.rosters import follows
     from kcm_trust.verify import Untrusted
 
+    from kcm.cli import change
     from kcm.rosters import lacked, lacking, read_lists
 
     context = settings.context()
@@ -223,11 +229,25 @@ async def _put(settings: Settings, file: Path, raw: bytes) -> int:
         ) from None  # fmt: skip
     admin = settings.admin(context)
 
+    regions = context.in_order(None)
+
     def told(rows: Rows) -> None:
-        value = {"version": new.version, "regions": rows}
-        emit(settings, value, BROUGHT, [tuple(row.values()) for row in rows])
+        shown = [
+            row | {"change": change_of[row["region"]] if row["result"] == STORED else ""}
+            for row in rows
+        ]
+        value = {"version": new.version, "regions": shown}
+        emit(settings, value, (*BROUGHT, "change"), [tuple(row.values()) for row in shown])
+        if all(row["result"] == STORED for row in rows) and (
+            text := change.said(change_of.values())
+        ):
+            note(settings, text, changed=False)
 
     try:
+        before = await asyncio.gather(*(change.of_roster(admin, one) for one in regions))
+        change_of = {
+            region: one.change(0, raw=raw) for region, one in zip(regions, before, strict=True)
+        }
         target = _Target((), lacked(context, new))
         return await _bring(settings, admin, raw, read_lists(file, new), target, told)
     finally:
@@ -380,7 +400,7 @@ def _by_answer(results: Mapping[str, ServiceError | None]) -> dict[str, list[str
 def _brought(region: str, error: ServiceError | None) -> dict[str, str]:
     """What came of bringing a roster to a region."""
     if error is None:
-        return {"region": region, "result": "stored", "detail": ""}
+        return {"region": region, "result": STORED, "detail": ""}
     return {"region": region, "result": error.code.value, "detail": error.detail}
 
 
