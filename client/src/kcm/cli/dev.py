@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from kcm.cli.endings import orderly
 from kcm.cli.exits import Exit
 from kcm.cli.names import NAME
 from kcm.cli.output import emit, note, say
@@ -88,7 +89,9 @@ def up(
     from kcm.dev import system
 
     options = replace(_options(directory, regions, cores, gateways, nodes), watch=watch)
-    state = system.up(options, _tell)
+    settings.leaves("the system is not complete", _shows(options.directory))
+    with orderly():
+        state = system.up(options, _tell)
     _show_status(settings, state.directory)
     note(settings, f"context: {state.context}", context=state.context)
 
@@ -147,6 +150,8 @@ def provision(settings: Settings, config: Path) -> None:
     from kcm.dev.setup import provision as make
 
     wanted = load(ProvisionConfig, str(config))
+    again = "the same command again goes on"
+    settings.leaves(f"some of region {wanted.region} may not be provisioned", again)
     asyncio.run(make(wanted))
     emit(settings, {"region": wanted.region}, ("provisioned",), [(wanted.region,)])
 
@@ -161,7 +166,10 @@ def down(settings: Settings, directory: Path | None, *, wipe: bool) -> None:
     """End every process of the system."""
     from kcm.dev import system
 
-    ended = system.down(_chosen(settings, directory), wipe=wipe, tell=_tell)
+    place = _chosen(settings, directory)
+    settings.leaves("some of the system may still run", _shows(place))
+    with orderly():
+        ended = system.down(place, wipe=wipe, tell=_tell)
     emit(settings, {"ended": ended, "wiped": wipe}, ("ended",), [(name,) for name in ended])
 
 
@@ -205,6 +213,11 @@ def key(
         say(f"{uri}\n")
         return
     emit(settings, {"name": name, "uri": uri}, ("name", "uri"), [(name, uri)])
+
+
+def _shows(directory: Path) -> str:
+    """How to see what runs."""
+    return f"`kcm dev status --dir {directory}` shows what runs; the same command again goes on"
 
 
 def _chosen(settings: Settings, directory: Path | None) -> Path:

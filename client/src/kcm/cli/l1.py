@@ -13,7 +13,16 @@ from kcm.cli.exits import Exit
 from kcm.cli.names import NAME
 from kcm.cli.output import emit, note, say
 from kcm.cli.problems import Problem, Report, clean, explain, show, together
-from kcm.cli.settings import Settings, at_a_terminal, common, once, region_option, run_async
+from kcm.cli.settings import (
+    Settings,
+    at_a_terminal,
+    common,
+    once,
+    region_option,
+    run_async,
+    run_change,
+)
+from kcm.cli.standing import Standing
 from kcm.cli.tenants import ask_region, revision_option
 from kcm.cli.walk import Model, walk
 
@@ -199,6 +208,7 @@ def link(
 
     Example: kcm l1 link acme-root softkey:/srv/keys/acme
     """
+    settings.leaves("nothing was linked")
     if name is None or uri is None:
         if settings.json or not at_a_terminal():
             raise click.UsageError("name the link and the key: NAME URI")
@@ -212,7 +222,7 @@ def link(
     left = list(regions)
     done: dict[str, Linked] = {}
     while True:
-        outcome = run_async(_link(settings, left, name, uri=uri, model=model, revision=revision))
+        outcome = run_change(_link(settings, left, name, uri=uri, model=model, revision=revision))
         done |= {region: one for region, one in outcome.items() if not isinstance(one, Exception)}
         failed = {
             region: _explain(one) for region, one in outcome.items() if isinstance(one, Exception)
@@ -253,13 +263,15 @@ async def _link(
     async def one(region: str) -> Linked | Exception:
         try:
             before = await change.of_link(admin, region, name)
-            view = await admin.put_link(region, raw)
+            with standing.asking(region):
+                view = await admin.put_link(region, raw)
             return Linked(view, before.change(**fields))
         except Exception as error:  # noqa: BLE001 - each region has a result of its own
             return error
 
     try:
         chosen = [context.region(region) for region in regions] or context.in_order(None)
+        standing = Standing(settings, chosen, "kcm l1 list")
         return dict(zip(chosen, await asyncio.gather(*map(one, chosen)), strict=True))
     finally:
         await admin.close()

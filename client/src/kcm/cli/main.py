@@ -95,7 +95,7 @@ def run(
             error = cannot_write("stdout", error)
             give_up(sys.stdout)
         report = explain(error, world.command)
-        if isinstance(error, OSError) or report.exit_code is Exit.FAULT:
+        if isinstance(error, OSError) or report.code in {"io", "fault"}:
             report = _with_left(report, world.left)
         show(report, as_json=_wants_json(arguments) if world.json is None else world.json)
         return report.exit_code

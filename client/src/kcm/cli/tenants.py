@@ -13,7 +13,8 @@ from kcm.cli.names import NAME
 from kcm.cli.output import emit, note
 from kcm.cli.problems import Problem, Report, explain, show, together
 from kcm.cli.progress import counting
-from kcm.cli.settings import Settings, common, region_option, run_async
+from kcm.cli.settings import Settings, common, region_option, run_async, run_change
+from kcm.cli.standing import Standing
 
 if TYPE_CHECKING:
     from kcm_schemas.admin import ServiceRow, TenantRow, TenantView
@@ -97,7 +98,7 @@ def create(
             raise await _taken(admin, region, name, link_name, revision, error) from None
         return before.change(revision, link=link_name, regions=sorted(set(served)), fence=fence)
 
-    return _everywhere(settings, regions, put, {"tenant": name})
+    return _everywhere(settings, regions, put, {"tenant": name}, shows=f"kcm tenant show {name}")
 
 
 async def _taken(
@@ -164,7 +165,8 @@ def relink(settings: Settings, name: str, link_name: str) -> int:
         same = (there.link, there.revision) == (link_name, revision)
         return "unchanged" if same else "replaced"
 
-    return _everywhere(settings, (), put, {"tenant": name, "link": link_name}, choose)
+    about = {"tenant": name, "link": link_name}
+    return _everywhere(settings, (), put, about, choose, shows=f"kcm tenant show {name}")
 
 
 @service.command("create")
@@ -193,7 +195,8 @@ def create_service(
     async def choose(admin: Admin, context: ClientContext) -> list[str]:
         return (await _anywhere(admin, context, tenant_name)).regions
 
-    return _everywhere(settings, regions, put, {"tenant": tenant_name, "service": name}, choose)
+    about, shows = {"tenant": tenant_name, "service": name}, f"kcm service list {tenant_name}"
+    return _everywhere(settings, regions, put, about, choose, shows=shows)
 
 
 @tenant.command("list")
@@ -342,9 +345,14 @@ def _everywhere(
     put: Put,
     about: dict[str, str],
     choose: Choose | None = None,
+    *,
+    shows: str,
 ) -> int:
-    """Do the same in each region, show how it went, and exit as the worst of them."""
-    results = run_async(_put_everywhere(settings, regions, put, choose))
+    """Do the same in each region, show how it went, and exit as the worst of them.
+
+    ``shows`` is the command that shows what a region has.
+    """
+    results = run_change(_put_everywhere(settings, regions, put, choose, shows))
     failed = {region: one for region, one in results.items() if isinstance(one, Report)}
     done = {region: one for region, one in results.items() if not isinstance(one, Report)}
     rows = [
@@ -369,17 +377,20 @@ async def _put_everywhere(
     regions: Sequence[str],
     put: Put,
     choose: Choose | None,
+    shows: str,
 ) -> dict[str, Report | Change]:
     import asyncio
 
     context = settings.context()
+    settings.leaves("nothing was changed")
     admin = settings.admin(context)
 
     async def one(region: str) -> Report | Change:
         if region not in context.regions:
             return LACKED
         try:
-            return await put(admin, region)
+            with standing.asking(region):
+                return await put(admin, region)
         except Exception as error:  # noqa: BLE001 - each region has a result of its own
             return explain(error)
 
@@ -387,6 +398,7 @@ async def _put_everywhere(
         chosen: Sequence[str] = [context.region(region) for region in regions]
         if not chosen:
             chosen = await choose(admin, context) if choose else context.in_order(None)
+        standing = Standing(settings, chosen, shows)
         done = await asyncio.gather(*(one(region) for region in chosen))
         return dict(zip(chosen, done, strict=True))
     finally:
