@@ -3,15 +3,21 @@
 import json
 import os
 import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from kcm.cli.exits import Exit
+from kcm.cli.main import run
+from kcm.transport import Transport
 from kcm_schemas.admin import AdminRequest
 from kcm_schemas.codec import Message
+from kcm_schemas.codes import Code, KcmError
+from kcm_schemas.registry import Tenant
 
-from tests.unit import test_cli_roster
+from tests.unit import test_cli_registry, test_cli_roster
+from tests.unit.test_cli_change import Registry
 from tests.unit.test_cli_operator import Cores, Desk
 
 SIGNALS = pytest.mark.parametrize(
@@ -164,3 +170,88 @@ def test_a_retirement_that_was_not_sent_changed_nothing(rosters: test_cli_roster
     assert (code, rosters.cores.put) == (Exit.INTERRUPTED, {})
     assert said(err)["detail"].startswith("interrupted: bob is not retired")
     assert test_cli_roster.bob_of(rosters.kept).retired is None
+
+
+ORDERS = {
+    ("tenant", "create", "acme", "--link", "root"): (("tenant", "put"), "kcm tenant show acme"),
+    ("tenant", "relink", "acme", "--link", "new"): (("tenant", "put"), "kcm tenant show acme"),
+    ("service", "create", "acme", "crm"): (("service", "put"), "kcm service list acme"),
+    ("l1", "link", "root", "softkey:/x"): (("link", "put"), "kcm l1 list"),
+}
+
+
+@SIGNALS
+@pytest.mark.parametrize("order", ORDERS, ids=" ".join)
+def test_an_order_to_several_regions_says_where_it_is_done(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    order: tuple[str, ...],
+    number: int,
+    code: int,
+) -> None:
+    desk = Desk(tmp_path, capsys)
+    registry = Registry(desk.system)
+    for region in ("eu", "us"):
+        registry.tenants[region, "acme"] = Tenant(
+            tenant="acme", revision=1, link="root", regions=["eu", "us"], fence="all"
+        )
+    place, shows = ORDERS[order]
+    put = desk.system.cores["us"].handlers[place]
+    first = threading.Event()
+
+    def eu(request: AdminRequest, operator: str) -> Message:
+        first.set()
+        return put(request, operator)
+
+    def us(request: AdminRequest, operator: str) -> Message:
+        os.kill(os.getpid(), number)
+        raise KcmError(Code.UNAVAILABLE)
+
+    desk.system.cores["eu"].handlers[place] = eu
+    desk.system.cores["us"].handlers[place] = us
+    ended, out, err = desk.run(*order, "-o", "json")
+    assert (ended, out, first.is_set()) == (code, "", True)
+    report = said(err)
+    assert report["error"] == "interrupted"
+    assert "not known of" in report["detail"]
+    assert "us" in report["detail"].partition("not known of")[2]
+    assert f"`{shows} --region " in report["hint"]
+
+
+@pytest.mark.parametrize("order", ORDERS, ids=" ".join)
+def test_an_order_that_was_not_sent_changed_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], order: tuple[str, ...]
+) -> None:
+    desk = Desk(tmp_path, capsys)
+    Registry(desk.system)
+
+    async def opener(*_: object) -> Transport:
+        raise KeyboardInterrupt
+
+    words = [*order, "--context", str(desk.system.context_file), "-o", "json"]
+    assert run(words, opener, desk.system.clock.around()) == Exit.INTERRUPTED
+    assert "nothing was" in said(capsys.readouterr().err)["detail"]
+
+
+def test_an_adoption_that_nobody_confirmed_is_not_said_to_be_anything(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    desk = test_cli_registry.Desk(tmp_path, capsys)
+
+    def ends(request: AdminRequest, operator: str) -> Message:
+        raise KeyboardInterrupt
+
+    desk.system.everywhere("registry", "adopt", ends)
+    code, _, err = desk.run("adopt", "--region", "eu", "--yes")
+    assert code == Exit.INTERRUPTED
+    assert "it is not known whether core-eu adopted" in said(err)["detail"]
+    assert said(err)["hint"] == "`kcm registry show --region eu` says so"
+
+
+def test_what_cannot_be_done_is_not_said_to_be_left_in_half(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Only a fault of this machine says nothing of the order."""
+    desk = Desk(tmp_path, capsys)
+    code, _, err = desk.run("tenant", "create", "acme", "--link", "root", "--region", "mars")
+    assert (code, said(err)["detail"]) == (Exit.USAGE, "the context knows no region mars")

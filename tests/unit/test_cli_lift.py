@@ -58,7 +58,7 @@ def test_all_holds_on_a_tenant_are_lifted_and_no_other_one(
         assert {one["hold_id"] for one in json.loads(out)} == {one.hex() for one in cores.lifted}
         assert {"hold_id": link.hex(), "stays": True} in map(json.loads, err.splitlines())
     else:
-        assert f"`kcm lift {link.hex()[:16]}` opens all tenants of that key" in err
+        assert f"`kcm lift {link.hex()[:16]} --reason TEXT` opens all tenants of that key" in err
         assert "number 0" in err
         assert on(cores, "tenant", "other")[0].hex()[:16] not in out + err
 

@@ -10,7 +10,7 @@ import click
 import pytest
 from kcm.cli.exits import HELP, Exit
 from kcm.cli.main import cli, run
-from kcm.cli.problems import HINTS, clean, explain
+from kcm.cli.problems import clean, explain
 from kcm_schemas.admin import TenantPage
 from kcm_schemas.codes import Code, KcmError
 
@@ -79,10 +79,6 @@ def test_every_command_says_in_a_line_of_the_list_what_it_does() -> None:
             around = click.Context(command, terminal_width=80)
             listed = command.get_help(around).partition("Commands:")[2].partition("Exit codes")[0]
             assert "..." not in listed, listed
-
-
-def test_every_hint_is_for_a_code() -> None:
-    assert set(HINTS) <= {code.value for code in Code}
 
 
 @pytest.mark.parametrize(

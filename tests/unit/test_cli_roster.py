@@ -299,11 +299,9 @@ def test_what_lasts_darkens_nothing_and_a_region_that_fails_is_said(desk: Desk) 
 def test_where_a_roster_was_brought_is_the_result(desk: Desk) -> None:
     path = str(desk.system.directory / "roster")
     code, said, err = desk.run("roster", "put", path, key=False)
-    assert (code, err) == (Exit.OK, "")
-    assert said == {
-        "version": 1,
-        "regions": [{"region": name, "result": "stored", "detail": ""} for name in REGIONS],
-    }
+    assert (code, json.loads(err)) == (Exit.OK, {"changed": False})
+    row = {"result": "stored", "detail": "", "change": "unchanged"}
+    assert said == {"version": 1, "regions": [{"region": name, **row} for name in REGIONS]}
     desk.cores.refuse = {"us"}
     code, said, err = desk.run("roster", "put", path, key=False)
     assert [one["result"] for one in said["regions"]] == ["stored", "forbidden"]

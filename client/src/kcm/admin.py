@@ -220,15 +220,20 @@ class Admin:
         changed = {"services": services, "total": total, "more": False}
         return views[-1].model_copy(update=changed)
 
-    async def services(self, region: str, tenant: str) -> list[ServiceRow]:
-        """All services of a tenant by name, as they were signed."""
+    async def services(
+        self, region: str, tenant: str, *, limit: int | None = None, after: str = ""
+    ) -> list[ServiceRow]:
+        """All services of a tenant behind ``after`` by name, or the first ``limit`` of them.
+
+        As they were signed.
+        """
 
         async def ask(after: str, rows: int) -> Page[ServiceRow]:
             query = ServiceListQuery(tenant=tenant, after=after, limit=rows)
             page = await self.ask(region, "service", "list", query, ServicePage)
             return Page(page.services, page.more, page.total)
 
-        return (await follow(ask, lambda row: row.service, ""))[0]
+        return (await follow(ask, lambda row: row.service, after, limit))[0]
 
     async def holds(self, region: str, after: bytes, *, everything: bool) -> HoldPage:
         """Holds that a region knows with ids above ``after``, by id: one page.

@@ -122,8 +122,6 @@ class ClientContext:
             content = load(_File, str(found))
         except ConfigError as error:
             raise ContextError(str(error), f"mend {found}") from None
-        except UnicodeDecodeError:
-            raise ContextError(f"{found} is no UTF-8 text", f"mend {found}") from None
         if content.default_region not in content.regions:
             raise ContextError(f"{found}: default_region is none of its regions", f"mend {found}")
         return cls(found, content)

@@ -8,13 +8,15 @@ not say is not on it, and goes dark there.
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, TypeVar
 
-from kcm_crypto.placing import place
+from kcm_crypto.placing import place, placing
 from kcm_schemas.roster import Instance, Operator, OperatorRole, Roster
 from kcm_trust.lasting import PAGE_BYTES, PAGES_MAX, Lasting, pages
 from kcm_trust.rosters import entries, follows, name_of
@@ -246,12 +248,20 @@ def keep(context: ClientContext, raw: bytes, lists: Mapping[str, Lasting]) -> No
 
 
 def write(path: Path, raw: bytes, lists: Mapping[str, Lasting]) -> None:
-    """Write a roster, or one that is to be signed, with the lists beside it; raises ``OSError``."""
-    for name, lasting in lists.items():
-        directory = lists_directory(path)
-        directory.mkdir(mode=0o700, exist_ok=True)
-        place(directory / name, lasting.raw(), private=False)
-    place(path, raw, private=False)
+    """Write a roster, or one that is to be signed, with the lists beside it; raises ``OSError``.
+
+    The roster gets its name last, and its place is looked at first: where it cannot be written
+    nothing is. An error has the name that the file was to have.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    with placing(path, private=False) as file:
+        file.write(raw)
+        file.flush()  # where there is no room for it, the lists are not written either
+        for name, lasting in lists.items():
+            directory = lists_directory(path)
+            directory.mkdir(mode=0o700, exist_ok=True)
+            place(directory / name, lasting.raw(), private=False)
 
 
 def lacking(known: Roster, new: Roster, lists: Mapping[str, Lasting]) -> list[str]:

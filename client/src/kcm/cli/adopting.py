@@ -11,7 +11,7 @@ from kcm.cli.cores import Row, as_json, ask, look, refuse, tell
 from kcm.cli.exits import Exit
 from kcm.cli.output import emit, note
 from kcm.cli.problems import Problem
-from kcm.cli.settings import Settings, at_a_terminal, run_async
+from kcm.cli.settings import Settings, at_a_terminal, run_async, run_change
 
 if TYPE_CHECKING:
     from kcm_schemas.admin import RegistryView
@@ -28,6 +28,7 @@ def adopt(
             Exit.USAGE, "usage", "nobody can be asked here whether that is all: give --yes",
             f"look first with `kcm registry show --region {region}`",
         )  # fmt: skip
+    settings.leaves("nothing was adopted")
     rows = run_async(look(settings, [region]))
     if not settings.json:
         tell(settings, rows)
@@ -38,7 +39,7 @@ def adopt(
     if not yes and not _confirmed(settings, region, chosen):
         return _unchanged(settings, region, rows, "nothing was changed")
     answering = [row.core for row in rows if row.view is not None]
-    view, after = run_async(_adopt(settings, region, chosen, answering))
+    view, after = run_change(_adopt(settings, region, chosen, answering))
     text = f"{view.core} remembers this registry and serves; the other Cores follow by themselves"
     _told(settings, region, after, view, text)
     return Exit.OK
@@ -84,8 +85,11 @@ async def _adopt(
     from kcm.errors import ServiceError
 
     admin = settings.admin(settings.context())
+    show = f"`kcm registry show --region {region}` says so"
+    settings.leaves(f"it is not known whether {chosen.core} adopted its registry", show)
     try:
         view = await admin.adopt(region, chosen.core, chosen.digest)
+        settings.leaves(f"{chosen.core} adopted its registry", show)
         after = await ask(admin, region, cores) if settings.json else []
     except ServiceError as error:
         raise _refused(error, region) from None

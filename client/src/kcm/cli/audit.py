@@ -17,6 +17,7 @@ from kcm.cli.kill import SHOWN
 from kcm.cli.output import emit, moment, note, plain, say
 from kcm.cli.problems import Problem, clean
 from kcm.cli.settings import Settings, common, region_option, run_async
+from kcm.cli.streams import tell
 
 if TYPE_CHECKING:
     from kcm_schemas.auditing import AuditorStatus, FollowedRegion, TailEntry
@@ -192,7 +193,12 @@ def warning_of(entry: FollowedRegion) -> str:
 
 @audit.command("verify")
 @click.argument("directory", type=click.Path(exists=True, file_okay=False))
-@click.option("--config", metavar="FILE", help="The Auditor's configuration: checks signatures.")
+@click.option(
+    "--config",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False),
+    help="The Auditor's configuration: checks signatures.",
+)
 @click.option("--anchor", metavar="SEQ:HASH", help="A head that was kept elsewhere.")
 @common
 def verify(settings: Settings, directory: str, config: str | None, anchor: str | None) -> int:
@@ -215,16 +221,22 @@ def verify(settings: Settings, directory: str, config: str | None, anchor: str |
     if not _installed():
         text = "the Auditor is not installed here"
         raise Problem(Exit.USAGE, "usage", text, "pip install 'kcm[dev]'")
-    done = subprocess.run(command, check=False)
-    match done.returncode:
-        case 0:
-            return Exit.OK
-        case 1:
-            return Exit.CHECK_FAILED
-        case 2:
-            return Exit.USAGE
-        case _:
-            return Exit.FAULT
+    done = subprocess.run(
+        command, check=False, stderr=subprocess.PIPE, text=True, errors="backslashreplace"
+    )
+    return _ended(done.returncode, done.stderr)
+
+
+def _ended(code: int, said: str) -> int:
+    """What came of a check by another process, which wrote its result, and ``said`` the rest."""
+    told = said.strip().rpartition("\n")[2].rpartition(" ERROR ")[2]
+    if code == 2:
+        raise Problem(Exit.USAGE, "config", told, "--config takes the Auditor's configuration")
+    if code not in {0, 1} or "Traceback" in said:
+        raise Problem(Exit.FAULT, "fault", "the check ended before its end, and says nothing")
+    if told:
+        tell(clean(told))
+    return Exit.CHECK_FAILED if code else Exit.OK
 
 
 def _installed() -> bool:

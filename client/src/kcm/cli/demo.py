@@ -9,7 +9,7 @@ import click
 
 from kcm.cli.exits import Exit
 from kcm.cli.output import plain, say
-from kcm.cli.problems import clean
+from kcm.cli.problems import Problem, clean
 from kcm.cli.settings import Settings, common
 from kcm.cli.streams import tell
 
@@ -43,9 +43,24 @@ def demo(settings: Settings, source: Path | None, root_key: str | None) -> int:
     from kcm.demo import Options, run
 
     del settings  # the result is an object of figures: it is shown as JSON in any case
+    if source is not None:
+        _check(source)
     result = run(Options(input=source, tell=_tell, l1=root_key))
     say(json.dumps(plain(result), indent=2) + "\n")
     return Exit.OK if result["ok"] else Exit.CHECK_FAILED
+
+
+def _check(source: Path) -> None:
+    """Raise ``Problem`` where the file is none that can be demonstrated with."""
+    import csv
+
+    from kcm.demo.records import from_file
+
+    try:
+        from_file(source)
+    except (UnicodeDecodeError, csv.Error):
+        text = f"{source} is no CSV file in UTF-8"
+        raise Problem(Exit.USAGE, "usage", text, "leave out --input: rows are made up") from None
 
 
 def _tell(line: str) -> None:

@@ -57,6 +57,7 @@ def up(
     from kcm.dev import system
 
     wanted = options(directory, regions, cores, gateways, nodes, watch=watch)
+    settings.leaves("the system is not complete", _shows(wanted.directory))
     with orderly():
         state = system.up(wanted, _tell)
     _show_status(settings, state.directory)
@@ -114,6 +115,8 @@ def provision(settings: Settings, config: Path) -> None:
     from kcm.dev.setup import provision as make
 
     wanted = load(ProvisionConfig, str(config))
+    again = "the same command again goes on"
+    settings.leaves(f"some of region {wanted.region} may not be provisioned", again)
     asyncio.run(make(wanted))
     emit(settings, {"region": wanted.region}, ("provisioned",), [(wanted.region,)])
 
@@ -128,7 +131,10 @@ def down(settings: Settings, directory: Path | None, *, wipe: bool) -> None:
     """End every process of the system."""
     from kcm.dev import system
 
-    ended = system.down(_chosen(settings, directory), wipe=wipe, tell=_tell)
+    place = _chosen(settings, directory)
+    settings.leaves("some of the system may still run", _shows(place))
+    with orderly():
+        ended = system.down(place, wipe=wipe, tell=_tell)
     emit(settings, {"ended": ended, "wiped": wipe}, ("ended",), [(name,) for name in ended])
 
 
@@ -209,6 +215,11 @@ def key(
     else:
         for line in [uri] if shown == "uri" else exports:
             say(f"{line}\n")
+
+
+def _shows(directory: Path) -> str:
+    """How to see what runs."""
+    return f"`kcm dev status --dir {directory}` shows what runs; the same command again goes on"
 
 
 def _chosen(settings: Settings, directory: Path | None) -> Path:

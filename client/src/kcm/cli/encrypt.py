@@ -11,13 +11,13 @@ import click
 
 from kcm.cli.choosing import Columns, Given, column_options
 from kcm.cli.exits import Exit
-from kcm.cli.names import NAME
+from kcm.cli.names import BYTES, NAME
 from kcm.cli.output import note
 from kcm.cli.problems import Problem
 from kcm.cli.progress import Advance, progress
 from kcm.cli.settings import Settings, common_with_output, region_option, run_async
-from kcm.cli.sink import STDOUT, Sink, refuse_terminal, sink
-from kcm.cli.source import size_of, source
+from kcm.cli.sink import OUTPUT, STDOUT, Sink, refuse_terminal, sink
+from kcm.cli.source import INPUT, size_of, source
 
 if TYPE_CHECKING:
     from kcm.cli.columns import BadCell, Tally
@@ -80,14 +80,17 @@ class Job:
 def _shared(function: F) -> F:
     """The arguments and options that both commands have."""
     options = (
-        click.argument("file", metavar="FILE"),
+        click.argument("file", metavar="FILE", type=INPUT),
         click.option("--tenant", type=NAME, required=True, help="Whose data it is."),
         click.option("--service", type=NAME, required=True, help="Which of the tenant's services."),
         region_option,
-        click.option("-o", "--output", metavar="FILE", default=STDOUT, help="[default: stdout]"),
+        click.option(
+            "-o", "--output", metavar="FILE", type=OUTPUT, default=STDOUT, help="[default: stdout]"
+        ),
         click.option(
             "--context-bytes",
             metavar="TEXT",
+            type=BYTES,
             default="",
             help="Text bound to the data: the same is needed to decrypt.",
         ),

@@ -19,7 +19,7 @@ from kcm.cli.settings import (
     once,
     run_async,
 )
-from kcm.cli.sink import STDOUT, sink
+from kcm.cli.sink import OUTPUT, STDOUT, sink
 
 if TYPE_CHECKING:
     from kcm_schemas.admin import HoldExport
@@ -32,7 +32,9 @@ if TYPE_CHECKING:
 
 @hold.command("export")
 @click.argument("hold_id")
-@click.option("-o", "--output", metavar="FILE", default=STDOUT, help="[default: stdout]")
+@click.option(
+    "-o", "--output", metavar="FILE", type=OUTPUT, default=STDOUT, help="[default: stdout]"
+)
 @first_region_option
 @common_with_output
 def export(settings: Settings, hold_id: str, output: str, region: str | None) -> int:

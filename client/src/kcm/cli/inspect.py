@@ -12,7 +12,7 @@ from kcm.cli.exits import Exit
 from kcm.cli.output import emit
 from kcm.cli.problems import Problem
 from kcm.cli.settings import Settings, common
-from kcm.cli.source import source
+from kcm.cli.source import INPUT, source
 
 if TYPE_CHECKING:
     from kcm_schemas.record import Header
@@ -25,7 +25,7 @@ CELL_MAX: Final = 2 * 1024 * 1024
 
 
 @click.command()
-@click.argument("file", metavar="FILE")
+@click.argument("file", metavar="FILE", type=INPUT)
 @common
 def inspect(settings: Settings, file: str) -> None:
     """Show what an encrypted FILE says about itself.
@@ -47,7 +47,7 @@ def inspect(settings: Settings, file: str) -> None:
         elif start.startswith(BASE64_START):
             rows = [_record(_from_base64(start + reading.read(CELL_MAX)), "cell")]
         else:
-            text = "this is neither an encrypted file nor a record"
+            text = f"{file} is neither an encrypted file nor a record"
             raise Problem(Exit.CHECK_FAILED, "malformed", text, "`kcm encrypt` writes such files")
     emit(
         settings,

@@ -74,7 +74,7 @@ def kill(
 
     Exit code 0 means that every instance on record has purged; 6 that the hold stands, but not
     everybody has confirmed within --timeout; 5 that no region has confirmed the hold. Nothing is
-    lost: `kcm lift HOLD_ID` opens the tenant again.
+    lost: `kcm lift HOLD_ID --reason TEXT` opens it again.
 
     \b
     Examples:

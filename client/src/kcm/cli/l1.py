@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from kcm.cli import keys
+from kcm.cli import change, keys
 from kcm.cli.exits import Exit
 from kcm.cli.names import NAME
 from kcm.cli.output import emit, note, say
 from kcm.cli.problems import Problem, Report, clean, explain, show, together
-from kcm.cli.settings import Settings, at_a_terminal, common, once, region_option, run_async
+from kcm.cli.settings import (
+    Settings,
+    at_a_terminal,
+    common,
+    once,
+    region_option,
+    run_async,
+    run_change,
+)
+from kcm.cli.standing import Standing
 from kcm.cli.tenants import ask_region, revision_option
 from kcm.cli.walk import Model, walk
 
@@ -21,6 +30,7 @@ if TYPE_CHECKING:
     from kcm_schemas.admin import LinkRow, LinkView
 
     from kcm.admin import Admin
+    from kcm.cli.change import Change
 
 EXITS: Final = {
     "enabled": Exit.OK,
@@ -35,12 +45,6 @@ EXITS: Final = {
 
 ABOUT_KEYS: Final = "docs/l1 has a page for each provider; `kcm l1 check URI` tries a key from here"
 """What to do about a key that does not work."""
-
-TAKEN: Final = (
-    "a link's URI stays what it is: link this key under another name, then "
-    "`kcm tenant relink TENANT --link NAME`; another --model takes a higher --revision"
-)
-"""What to do where a link of this name is another one."""
 
 
 @click.group()
@@ -204,6 +208,7 @@ def link(
 
     Example: kcm l1 link acme-root softkey:/srv/keys/acme
     """
+    settings.leaves("nothing was linked")
     if name is None or uri is None:
         if settings.json or not at_a_terminal():
             raise click.UsageError("name the link and the key: NAME URI")
@@ -215,9 +220,9 @@ def link(
         name, uri, model = answers
     model = model or "byok"
     left = list(regions)
-    done: dict[str, LinkView] = {}
+    done: dict[str, Linked] = {}
     while True:
-        outcome = run_async(_link(settings, left, name, uri=uri, model=model, revision=revision))
+        outcome = run_change(_link(settings, left, name, uri=uri, model=model, revision=revision))
         done |= {region: one for region, one in outcome.items() if not isinstance(one, Exception)}
         failed = {
             region: _explain(one) for region, one in outcome.items() if isinstance(one, Exception)
@@ -228,14 +233,24 @@ def link(
     if not regions:
         failed |= _not_in_context(settings)
     _show(settings, name, done, failed)
+    if not failed and (text := change.said(one.change for one in done.values())):
+        note(settings, text, changed=False)
     for report in together(failed):
         show(report, as_json=settings.json)
     return min((report.exit_code for report in failed.values()), default=Exit.OK)
 
 
+@dataclass(frozen=True, slots=True)
+class Linked:
+    """A key that a region linked, and what that changed there."""
+
+    view: LinkView
+    change: Change
+
+
 async def _link(
     settings: Settings, regions: Sequence[str], name: str, **fields: Any
-) -> dict[str, LinkView | Exception]:
+) -> dict[str, Linked | Exception]:
     """Link a key in some regions (none: in all); a region's failure is its result."""
     import asyncio
 
@@ -245,14 +260,18 @@ async def _link(
     admin = settings.admin(context)
     raw = statements.link(admin.identity, name, **fields)
 
-    async def one(region: str) -> LinkView | Exception:
+    async def one(region: str) -> Linked | Exception:
         try:
-            return await admin.put_link(region, raw)
+            before = await change.of_link(admin, region, name)
+            with standing.asking(region):
+                view = await admin.put_link(region, raw)
+            return Linked(view, before.change(**fields))
         except Exception as error:  # noqa: BLE001 - each region has a result of its own
             return error
 
     try:
         chosen = [context.region(region) for region in regions] or context.in_order(None)
+        standing = Standing(settings, chosen, "kcm l1 list")
         return dict(zip(chosen, await asyncio.gather(*map(one, chosen)), strict=True))
     finally:
         await admin.close()
@@ -289,32 +308,32 @@ def _try_again(settings: Settings, uri: str, failed: dict[str, Report]) -> bool:
 def _explain(error: Exception) -> Report:
     """Why a key was not linked. What to do about the key itself stands in the text."""
     report = explain(error)
-    if report.code == "conflict":
-        return replace(report, hint=TAKEN)
     if report.detail.startswith("the root key"):
         return replace(report, hint=ABOUT_KEYS)
     return report
 
 
 def _show(
-    settings: Settings, name: str, done: dict[str, LinkView], failed: dict[str, Report]
+    settings: Settings, name: str, done: dict[str, Linked], failed: dict[str, Report]
 ) -> None:
     rows = [
         {
             "link": name,
             "region": region,
             "result": "ok",
-            "mechanism": view.mechanism,
-            "key_version": view.key_version,
-            "as": view.principal,
-            "ms": view.ms,
+            "change": one.change,
+            "mechanism": one.view.mechanism,
+            "key_version": one.view.key_version,
+            "as": one.view.principal,
+            "ms": one.view.ms,
         }
-        for region, view in sorted(done.items())
+        for region, one in sorted(done.items())
     ] + [
         {
             "link": name,
             "region": region,
             "result": report.code,
+            "change": "",
             "mechanism": "",
             "key_version": "",
             "as": "",

@@ -110,7 +110,7 @@ def _of_tenant(settings: Settings, tenant: str, region: str | None, *, yes: bool
         note(settings, text, hold_id=view.hold_id, scope=view.scope, target=view.target)
     for view in others:
         text = f"hold {_short(view)} on the root key {view.target} stays, and keeps {tenant} "
-        text += f"closed: `kcm lift {_short(view)}` opens all tenants of that key"
+        text += f"closed: `kcm lift {_short(view)} --reason TEXT` opens all tenants of that key"
         note(settings, text, hold_id=view.hold_id, stays=True)
     if not views:
         note(settings, f"no hold is on the tenant {tenant} itself: nothing was changed", lifted=[])

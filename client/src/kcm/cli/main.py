@@ -94,7 +94,9 @@ def run(
         if isinstance(error, OSError) and not world.command:  # no command ran: help was shown
             error = cannot_write("stdout", error)
             give_up(sys.stdout)
-        report = _with_left(explain(error, world.command), world.left)
+        report = explain(error, world.command)
+        if isinstance(error, OSError) or report.code in {"io", "fault"}:
+            report = _with_left(report, world.left)
         show(report, as_json=_wants_json(arguments) if world.json is None else world.json)
         return report.exit_code
     return int(code or 0)
@@ -102,7 +104,7 @@ def run(
 
 def _with_left(report: Report, left: Left | None) -> Report:
     """A fault of this machine says nothing of the change: what is known of that is said, too."""
-    if left is None or report.exit_code is not Exit.FAULT:
+    if left is None:
         return report
     return replace(report, detail=f"{report.detail}; {left.what}", hint=left.hint or report.hint)
 

@@ -46,3 +46,33 @@ def _place(param: click.Parameter, ctx: click.Context) -> str:
 
 
 NAME: Final = NameType()
+
+
+class BytesType(click.ParamType[str]):
+    """A text that may be any bytes: what is no UTF-8 in it is escaped as Python does."""
+
+    name = "text"
+
+
+BYTES: Final = BytesType()
+
+
+def refuse_no_text(ctx: click.Context) -> None:
+    """Raise ``Problem`` for a value that is no UTF-8 text, unless it is a path or ``BYTES``."""
+    from kcm.cli.problems import Problem
+
+    for param in ctx.command.params:
+        if isinstance(param.type, click.Path | BytesType):
+            continue
+        value = ctx.params.get(param.name or "")
+        for one in value if isinstance(value, tuple) else (value,):
+            if isinstance(one, str) and not _is_text(one):
+                raise Problem(Exit.USAGE, "malformed", f"{_place(param, ctx)} is no UTF-8 text")
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -17,6 +17,7 @@ import click
 from kcm_schemas.text import printable
 
 from kcm.cli.exits import Exit
+from kcm.cli.hints import hint_of
 from kcm.cli.names import LOOKS_LIKE, no_name
 from kcm.cli.streams import tell
 
@@ -25,32 +26,6 @@ if TYPE_CHECKING:
 
 clean: Final = printable
 """Text from outside, made fit for a terminal."""
-
-HINTS: Final = {
-    "unknown_tenant": "`kcm tenant list` shows the region's tenants; is --region the right one?",
-    "unknown_service": "`kcm service list TENANT` shows them; `kcm service create` makes one",
-    "unknown_link": "`kcm l1 list` shows the links; `kcm l1 link NAME URI` makes one",
-    "unknown_hold": "`kcm hold list --all` shows the holds, lifted ones too",
-    "wrong_region": "`kcm inspect FILE` shows the record's region; name it with --region",
-    "tenant_killed": "`kcm hold list` shows why; `kcm lift --tenant TENANT` ends the holds on it",
-    "tenant_sealed": "the root key does not answer; it opens again by itself when it does",
-    "tampered": "are --context-bytes and --bind as at encryption? else the data was changed",
-    "forbidden": "`kcm roster show` says who has which role",
-    "conflict": "choose another name, or a higher --revision; `kcm tenant show` has a tenant's",
-    "too_large": "send less at once",
-    "busy": "try again",
-    "unavailable": "is the system running? `kcm dev status`; then try again",
-    "deadline_exceeded": "try again; `kcm dev status` shows whether everything runs",
-    "key_shredded": "nobody can read it any more",
-    "internal": "the services' logs say more",
-}
-"""What to do next, by code."""
-
-HINTS_OF: Final = {
-    ("decrypt", "forbidden"): "`kcm inspect FILE` says whose a record is",
-}
-"""The same where a command has a better one: what it works on is known."""
-
 
 _OF_THE_MACHINE: Final = {
     errno.ENOSPC: "free some space, or name a file elsewhere",
@@ -124,8 +99,14 @@ def together(reports: Mapping[str, Report]) -> list[Report]:
     ]
 
 
+def running() -> str:
+    """The command that runs, as in ``tenant create``; empty where none does."""
+    around = click.get_current_context(silent=True)
+    return "" if around is None else around.command_path.partition(" ")[2]
+
+
 def explain(error: BaseException, command: str = "") -> Report:
-    """Any exception as a report; ``command`` is the name of the one that it ended."""
+    """Any exception as a report; ``command`` is the one that it ended [default: ``running``]."""
     match error:
         case Problem():
             return error.report
@@ -151,17 +132,21 @@ def _of_the_system(error: OSError) -> Report:
     return _cannot("use", os.fsdecode(error.filename), error, hint).report
 
 
-def _explain_ours(  # noqa: PLR0911 - a table of errors
+def _explain_ours(  # noqa: C901, PLR0911 - a table of errors
     error: BaseException, command: str
 ) -> Report:
     from kcm_bus.config import ConfigError
+    from kcm_bus.protection import Unfit
+    from kcm_crypto.secretfile import SecretFileError
     from kcm_schemas.codes import Code, KcmError
+    from kcm_trust.verify import Untrusted
     from pydantic import ValidationError
 
     from kcm.context import ContextError
     from kcm.dev.errors import DevError
     from kcm.errors import UntrustedReply
     from kcm.framing import BrokenFileError
+    from kcm.rosters import Refused
 
     match error:
         case ValidationError():  # what was given does not make a message
@@ -170,15 +155,20 @@ def _explain_ours(  # noqa: PLR0911 - a table of errors
             return Report(Exit.USAGE, "malformed", detail, hint)
         case ContextError():
             return Report(Exit.USAGE, "context", str(error), error.hint)
-        case ConfigError():
+        case ConfigError() | SecretFileError():
             return Report(Exit.USAGE, "config", str(error), "")
+        case Untrusted() | Refused():
+            hint = "`kcm roster show` says which roster counts, and where"
+            return Report(Exit.CHECK_FAILED, "untrusted", str(error), hint)
+        case Unfit():
+            return Report(Exit.FAULT, "unfit", str(error), "")
         case UntrustedReply():
             hint = "the broker or an instance is not to be trusted; try another --region"
             return Report(Exit.CHECK_FAILED, "untrusted", error.detail, hint)
         case KcmError():
             exit_code = Exit.UNAVAILABLE if error.retryable else Exit.REFUSED
             code = error.code.value
-            hint = HINTS_OF.get((command, code)) or HINTS.get(code, "")
+            hint = hint_of(command or running(), code)
             if error.code is Code.UNAVAILABLE and NO_MEMORY in error.detail:
                 hint = "`kcm registry show` says which Core has memory"
             return Report(exit_code, error.code.value, error.detail, hint)

@@ -32,6 +32,15 @@ Rows = list[dict[str, str]]
 BROUGHT: Final = ("region", "result", "detail")
 """Of the table that says which regions have a roster."""
 
+NOT_KEPT: Final = "a region may have the roster, and this context has not"
+"""How it stands while a roster is brought to the regions."""
+
+SHOWS_IT: Final = "`kcm roster show` reads it from the regions"
+"""What to do then."""
+
+STORED: Final = "stored"
+"""What came of a roster in a region that has it."""
+
 ROOT_KEY: Final = Path("keys") / "root"
 """Where a development system keeps the root's key, beside its context file."""
 
@@ -197,9 +206,12 @@ def _row(entry: Instance | Operator) -> tuple[str, str, str, str, int]:
 
 
 async def _put(settings: Settings, file: Path, raw: bytes) -> int:
+    import asyncio
+
     from kcm_trust.rosters import follows
     from kcm_trust.verify import Untrusted
 
+    from kcm.cli import change
     from kcm.rosters import lacked, lacking, read_lists
 
     context = settings.context()
@@ -217,11 +229,25 @@ async def _put(settings: Settings, file: Path, raw: bytes) -> int:
         ) from None  # fmt: skip
     admin = settings.admin(context)
 
+    regions = context.in_order(None)
+
     def told(rows: Rows) -> None:
-        value = {"version": new.version, "regions": rows}
-        emit(settings, value, BROUGHT, [tuple(row.values()) for row in rows])
+        shown = [
+            row | {"change": change_of[row["region"]] if row["result"] == STORED else ""}
+            for row in rows
+        ]
+        value = {"version": new.version, "regions": shown}
+        emit(settings, value, (*BROUGHT, "change"), [tuple(row.values()) for row in shown])
+        if all(row["result"] == STORED for row in rows) and (
+            text := change.said(change_of.values())
+        ):
+            note(settings, text, changed=False)
 
     try:
+        before = await asyncio.gather(*(change.of_roster(admin, one) for one in regions))
+        change_of = {
+            region: one.change(0, raw=raw) for region, one in zip(regions, before, strict=True)
+        }
         target = _Target((), lacked(context, new))
         return await _bring(settings, admin, raw, read_lists(file, new), target, told)
     finally:
@@ -351,7 +377,7 @@ def _root(context: ClientContext, key: Path | None) -> Identity:
     path = key or context.path.parent / ROOT_KEY
     try:
         root = Identity.load(ROOT, str(path), context.system)
-    except (SecretFileError, FileNotFoundError) as error:
+    except SecretFileError as error:
         raise Problem(
             Exit.USAGE, "context", f"the operator root's key: {error}", "name its file with --key"
         ) from None
@@ -374,8 +400,21 @@ def _by_answer(results: Mapping[str, ServiceError | None]) -> dict[str, list[str
 def _brought(region: str, error: ServiceError | None) -> dict[str, str]:
     """What came of bringing a roster to a region."""
     if error is None:
-        return {"region": region, "result": "stored", "detail": ""}
+        return {"region": region, "result": STORED, "detail": ""}
     return {"region": region, "result": error.code.value, "detail": error.detail}
+
+
+def _keep(
+    settings: Settings, context: ClientContext, raw: bytes, lists: Mapping[str, Lasting]
+) -> None:
+    """Make a roster this context's, and say that it is from then on; raises ``OSError``."""
+    from kcm.rosters import keep
+
+    keep(context, raw, lists)
+    settings.leaves(
+        "the roster may be in some regions only; it is this context's now",
+        f"`kcm roster put {context.roster_path}` brings it to every region",
+    )
 
 
 class _Target:
@@ -396,13 +435,10 @@ async def _bring(
     """Give it to every region; ``told`` gets what came of that, whatever fails afterwards."""
     import asyncio
 
-    from kcm.rosters import keep, put_everywhere
+    from kcm.rosters import put_everywhere
 
     context = admin.context
-    settings.leaves(
-        "the roster may be in some regions only; it is this context's now",
-        f"`kcm roster put {context.roster_path}` brings it to every region",
-    )
+    settings.leaves(NOT_KEPT, SHOWS_IT)
     try:
         results = await put_everywhere(admin, context.in_order(None), raw, lists)
     except (
@@ -410,7 +446,7 @@ async def _bring(
         KeyboardInterrupt,
         SystemExit,
     ):  # interrupted: a region may have it: whoever goes on needs it, and the lists
-        keep(context, raw, lists)
+        _keep(settings, context, raw, lists)
         raise
     done = [region for region, error in results.items() if error is None]
     told(
@@ -421,7 +457,7 @@ async def _bring(
         ]
     )
     if done:
-        keep(context, raw, lists)
+        _keep(settings, context, raw, lists)
     for said, regions in _by_answer(results).items():
         note(settings, f"{', '.join(regions)}: {said}", regions=regions, error=said)
     for region in target.lacked:

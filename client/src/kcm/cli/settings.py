@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar
 import click
 
 from kcm.cli.endings import orderly
+from kcm.cli.names import refuse_no_text
 from kcm.cli.output import refuse_closed
+from kcm.cli.problems import running
 from kcm.cli.streams import is_terminal
 
 if TYPE_CHECKING:
@@ -138,6 +140,7 @@ def _common(
         "--context",
         "context_file",
         metavar="FILE",
+        type=click.Path(readable=False),
         help="The system's context file [default: $KCM_CONTEXT, else that of `kcm dev up`].",
     )
     @click.option("-v", "--verbose", count=True, help="Log to stderr; twice for more.")
@@ -147,11 +150,12 @@ def _common(
         verbose = kwargs.pop("verbose")
         around = click.get_current_context()
         world = around.ensure_object(World)
-        world.command = around.info_name or ""
+        world.command = running()
         terminal = is_terminal(sys.stdout if to_stdout else sys.stderr)
         as_json = world.json = fmt == "json" if fmt else not terminal
         file = context_file if isinstance(context_file, str) else None
         _log(verbose if isinstance(verbose, int) else 0)
+        refuse_no_text(around)
         if to_stdout and not at_any_cost:
             refuse_closed()
         return function(Settings(as_json, file, world, fmt == "json"), *args, **kwargs) or 0

@@ -87,11 +87,12 @@ def sign(settings: Settings, file: Path, known: Path, key: Path | None, to: Path
         "file": str(target) if root is not None else None,
         "root": None if root is None else root.public.hex(),
     }
+    if root is not None:
+        write(target, raw, lists)  # first: what is shown as signed is there
     emit(settings, row, ("name", "change"), changes)
     if root is None:
         note(settings, f"version {new.version}: nothing is signed; with --key it will be")
         return
-    write(target, raw, lists)
     note(
         settings,
         f"version {new.version} is signed by root {root.public.hex()}: bring {target} and "
@@ -120,7 +121,7 @@ def _root(key: Path, system: str) -> Identity:
 
     try:
         return Identity.load(ROOT, str(key), system)
-    except (SecretFileError, FileNotFoundError) as error:
+    except SecretFileError as error:
         raise Problem(
             Exit.USAGE, "usage", f"the operator root's key: {error}", "name its file with --key"
         ) from None

@@ -14,12 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
+import click
+
 from kcm.cli.exits import Exit
 from kcm.cli.problems import Problem, cannot_write
 from kcm.cli.streams import give_up, is_closed, is_terminal
 
 STDOUT: Final = "-"
 """The name that means stdout."""
+
+OUTPUT: Final = click.Path(allow_dash=True, readable=False)
+"""A file to write, as a parameter; whether that is possible is seen when it is opened."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
+import click
+
 from kcm.cli.exits import Exit
 from kcm.cli.problems import Problem, cannot_read
 from kcm.cli.streams import is_closed
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
 
 STDIN: Final = "-"
 """The name that means stdin."""
+
+INPUT: Final = click.Path(allow_dash=True, readable=False)
+"""A file to read from, as a parameter; whether that is possible is seen when it is opened."""
 
 
 class _Named(io.RawIOBase):

@@ -7,17 +7,20 @@ from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
 import click
 
+from kcm.cli import change
 from kcm.cli.exits import Exit
 from kcm.cli.names import NAME
 from kcm.cli.output import emit, note
 from kcm.cli.problems import Problem, Report, explain, show, together
 from kcm.cli.progress import counting
-from kcm.cli.settings import Settings, common, region_option, run_async
+from kcm.cli.settings import Settings, common, region_option, run_async, run_change
+from kcm.cli.standing import Standing
 
 if TYPE_CHECKING:
     from kcm_schemas.admin import ServiceRow, TenantRow, TenantView
 
     from kcm.admin import Admin
+    from kcm.cli.change import Change
     from kcm.context import ClientContext
     from kcm.errors import Conflict
 
@@ -84,7 +87,8 @@ def create(
 
     served = regions or tuple(settings.context().regions)
 
-    async def put(admin: Admin, region: str) -> None:
+    async def put(admin: Admin, region: str) -> Change:
+        before = await change.of_tenant(admin, region, name)
         raw = statements.tenant(
             admin.identity, name, link=link_name, regions=served, fence=fence, revision=revision
         )
@@ -92,8 +96,9 @@ def create(
             await admin.put(region, "tenant", raw)
         except Conflict as error:
             raise await _taken(admin, region, name, link_name, revision, error) from None
+        return before.change(revision, link=link_name, regions=sorted(set(served)), fence=fence)
 
-    return _everywhere(settings, regions, put, {"tenant": name})
+    return _everywhere(settings, regions, put, {"tenant": name}, shows=f"kcm tenant show {name}")
 
 
 async def _taken(
@@ -132,17 +137,17 @@ def relink(settings: Settings, name: str, link_name: str) -> int:
     """
     from kcm import statements
 
-    found: list[TenantRow] = []
+    found: dict[str, TenantRow] = {}
 
     async def choose(admin: Admin, context: ClientContext) -> list[str]:
         view = await _anywhere(admin, context, name)
         served = [region for region in view.regions if region in context.regions]
-        found.extend([await admin.find(region, name) for region in served])
+        found.update({region: await admin.find(region, name) for region in served})
         return view.regions
 
-    async def put(admin: Admin, region: str) -> None:
-        highest = max(one.revision for one in found)
-        newest = [one for one in found if one.revision == highest]
+    async def put(admin: Admin, region: str) -> Change:
+        highest = max(one.revision for one in found.values())
+        newest = [one for one in found.values() if one.revision == highest]
         view = newest[0]
         # What moved already has the record: what is left gets the very same. Where a region has
         # another record of that revision, only a higher one takes its place.
@@ -156,8 +161,12 @@ def relink(settings: Settings, name: str, link_name: str) -> int:
             revision=revision,
         )  # fmt: skip
         await admin.put(region, "tenant", raw)
+        there = found[region]
+        same = (there.link, there.revision) == (link_name, revision)
+        return "unchanged" if same else "replaced"
 
-    return _everywhere(settings, (), put, {"tenant": name, "link": link_name}, choose)
+    about = {"tenant": name, "link": link_name}
+    return _everywhere(settings, (), put, about, choose, shows=f"kcm tenant show {name}")
 
 
 @service.command("create")
@@ -177,14 +186,17 @@ def create_service(
     """
     from kcm import statements
 
-    async def put(admin: Admin, region: str) -> None:
+    async def put(admin: Admin, region: str) -> Change:
+        before = await change.of_service(admin, region, tenant_name, name)
         raw = statements.service(admin.identity, tenant_name, name, revision=revision)
         await admin.put(region, "service", raw)
+        return before.change(revision)
 
     async def choose(admin: Admin, context: ClientContext) -> list[str]:
         return (await _anywhere(admin, context, tenant_name)).regions
 
-    return _everywhere(settings, regions, put, {"tenant": tenant_name, "service": name}, choose)
+    about, shows = {"tenant": tenant_name, "service": name}, f"kcm service list {tenant_name}"
+    return _everywhere(settings, regions, put, about, choose, shows=shows)
 
 
 @tenant.command("list")
@@ -314,6 +326,9 @@ async def _anywhere(admin: Admin, context: ClientContext, name: str) -> TenantRo
         ) from None
 
 
+Put = Callable[["Admin", str], Awaitable["Change"]]
+"""Gives a region a record, and says what that changed there."""
+
 Choose = Callable[["Admin", "ClientContext"], Awaitable[Sequence[str]]]
 """Chooses the regions, those that the context lacks among them."""
 
@@ -327,19 +342,31 @@ LACKED: Final = Report(
 def _everywhere(
     settings: Settings,
     regions: Sequence[str],
-    put: Callable[[Admin, str], Awaitable[None]],
+    put: Put,
     about: dict[str, str],
     choose: Choose | None = None,
+    *,
+    shows: str,
 ) -> int:
-    """Do the same in each region, show how it went, and exit as the worst of them."""
-    results = run_async(_put_everywhere(settings, regions, put, choose))
+    """Do the same in each region, show how it went, and exit as the worst of them.
+
+    ``shows`` is the command that shows what a region has.
+    """
+    results = run_change(_put_everywhere(settings, regions, put, choose, shows))
+    failed = {region: one for region, one in results.items() if isinstance(one, Report)}
+    done = {region: one for region, one in results.items() if not isinstance(one, Report)}
     rows = [
-        {**about, "region": region, "result": report.code} for region, report in results.items()
+        {
+            **about,
+            "region": region,
+            "result": one.code if isinstance(one, Report) else "ok",
+            "change": "" if isinstance(one, Report) else one,
+        }
+        for region, one in results.items()
     ]
     emit(settings, rows, tuple(rows[0]), [tuple(row.values()) for row in rows])
-    failed = {
-        region: report for region, report in results.items() if report.exit_code is not Exit.OK
-    }
+    if not failed and (text := change.said(done.values())):
+        note(settings, text, changed=False)
     for report in together(failed):
         show(report, as_json=settings.json)
     return min((report.exit_code for report in failed.values()), default=Exit.OK)
@@ -348,27 +375,30 @@ def _everywhere(
 async def _put_everywhere(
     settings: Settings,
     regions: Sequence[str],
-    put: Callable[[Admin, str], Awaitable[None]],
+    put: Put,
     choose: Choose | None,
-) -> dict[str, Report]:
+    shows: str,
+) -> dict[str, Report | Change]:
     import asyncio
 
     context = settings.context()
+    settings.leaves("nothing was changed")
     admin = settings.admin(context)
 
-    async def one(region: str) -> Report:
+    async def one(region: str) -> Report | Change:
         if region not in context.regions:
             return LACKED
         try:
-            await put(admin, region)
+            with standing.asking(region):
+                return await put(admin, region)
         except Exception as error:  # noqa: BLE001 - each region has a result of its own
             return explain(error)
-        return Report(Exit.OK, "ok", "", "")
 
     try:
         chosen: Sequence[str] = [context.region(region) for region in regions]
         if not chosen:
             chosen = await choose(admin, context) if choose else context.in_order(None)
+        standing = Standing(settings, chosen, shows)
         done = await asyncio.gather(*(one(region) for region in chosen))
         return dict(zip(chosen, done, strict=True))
     finally:

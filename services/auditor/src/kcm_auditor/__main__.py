@@ -140,7 +140,7 @@ def _verifier(config_path: str | None) -> Verifier | None:
             verify_roster(config.roster.read_bytes(), bytes.fromhex(config.root_public), 0)
         )
     except (OSError, Untrusted):
-        raise ConfigError("the roster cannot be used") from None
+        raise ConfigError(f"the roster {config.roster} cannot be used") from None
 
 
 def _anchor(text: str) -> Anchor:

@@ -1,0 +1,121 @@
+"""What is said to do next can be done: every command in a hint is one, with the options it has."""
+
+import ast
+import json
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import kcm
+import pytest
+from kcm.cli.exits import Exit
+from kcm.cli.hints import ALSO, GENERAL, OF_COMMAND, hint_of
+from kcm_schemas.codes import Code, KcmError
+
+from tests.unit.command_lines import QUOTED, NoCommandError, check, found, options_of, tree
+from tests.unit.test_cli_paths import WITHOUT_CONTEXT, Place
+
+SOURCES = sorted((Path(kcm.__file__).parent).rglob("*.py"))
+COMMANDS = [" ".join(path) for path in tree()]
+CODES = [code for code in Code if code is not Code.OK]
+ALONE = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
+
+ASKING = [
+    path for path in tree()
+    if " ".join(path) not in WITHOUT_CONTEXT | {"hold verify"} and path[0] != "dev"
+]  # fmt: skip
+"""Commands that ask a region."""
+
+
+TABLES = {"l1 status", "registry show", "roster show", "roster put", "roster retire"}
+"""Commands that may say of each region, in their table alone, why it does not answer."""
+
+
+def wrong(command: str, hint: str) -> str:
+    """What of a hint cannot be done; empty when all can."""
+    for line in QUOTED.findall(hint):
+        try:
+            check(shlex.split(line))
+        except NoCommandError as error:
+            return str(error)
+    bare = set(ALONE.findall(re.sub(r"`[^`]*`", "", hint)))
+    missing = bare - options_of(found(command.split())[0])
+    return f"{command} has no {missing}" if missing else ""
+
+
+def texts(path: Path) -> Iterator[str]:
+    """Every text in a source file; what is filled in is one word."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.JoinedStr):
+            yield "".join(
+                str(part.value) if isinstance(part, ast.Constant) else "x" for part in node.values
+            )
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+
+
+@pytest.fixture
+def place(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Place:
+    return Place(tmp_path, capsys)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_hint_speaks_of_the_command_that_was_given(command: str) -> None:
+    for code in CODES:
+        assert not wrong(command, hint_of(command, code.value)), code
+
+
+def test_hints_are_for_commands_and_codes() -> None:
+    codes = {code.value for code in Code}
+    assert {*OF_COMMAND, *ALSO, *ALSO.values()} <= set(COMMANDS)
+    assert set(GENERAL) <= codes
+    assert all(set(by_code) <= codes for by_code in OF_COMMAND.values())
+    assert {code.value for code in CODES} - set(GENERAL) == {"malformed", "wrong_region"}
+
+
+def test_only_who_reads_records_is_told_of_records() -> None:
+    for command in COMMANDS:
+        said = " ".join(hint_of(command, code.value) for code in CODES)
+        assert ("inspect" in said) == (command == "decrypt")
+        assert ("--bind" in said) == (command == "decrypt")
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
+def test_every_command_that_a_text_names_is_one(path: Path) -> None:
+    for text in texts(path):
+        for line in QUOTED.findall(text):
+            check(shlex.split(line))
+
+
+@pytest.mark.parametrize(
+    "code",
+    [Code.FORBIDDEN, Code.UNKNOWN_TENANT, Code.TENANT_KILLED, Code.CONFLICT, Code.UNAVAILABLE],
+)
+@pytest.mark.parametrize("path", ASKING, ids=" ".join)
+def test_what_a_region_refuses_comes_with_a_hint_for_the_command(
+    place: Place, path: tuple[str, ...], code: Code
+) -> None:
+    class Refuses(dict[tuple[str, str], object]):
+        def __missing__(self, key: tuple[str, str]) -> object:
+            def refuse(*_: object) -> None:
+                raise KcmError(code, "because")
+
+            return refuse
+
+    if path == ("hold", "export"):
+        place.hold()
+    for core in place.system.cores.values():
+        core.handlers = Refuses()  # type: ignore[assignment]
+    place.system.gateways["eu"].refuse = {b"x": code}
+    command = " ".join(path)
+    out = ["-o", str(place.directory / "out")] if path[0] in {"encrypt", "decrypt"} else []
+    ended, err = place.run([*place.good_line(path), *out])
+    said = [json.loads(line) for line in err.splitlines()]
+    reports = [one for one in said if "hint" in one and "detail" in one]
+    if ended in {Exit.OK, Exit.PARTIAL, Exit.NOT_COMPLETE}:
+        return
+    assert reports or command in TABLES
+    for one in reports:
+        assert one["error"] != "fault"
+        assert not wrong(command, one["hint"]), one
