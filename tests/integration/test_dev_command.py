@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from kcm.cli.exits import Exit
-from kcm.dev import processes, shape, state, system
+from kcm.dev import lost, processes, shape, state, system
 from kcm.dev.state import State
 
 SECONDS = 120
@@ -46,6 +48,25 @@ class Desk:
         assert "Traceback" not in done.stderr
         self.told = done.stderr
         return done.stdout
+
+    def interrupted(self, number: signal.Signals, once: str, *arguments: str) -> tuple[int, str]:
+        """Send a signal as soon as a process is recorded; returns exit code and what was told."""
+        with subprocess.Popen(
+            self.argv(*arguments), env=self.environment, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, text=True,
+        ) as command:  # fmt: skip
+            until = time.monotonic() + SECONDS
+            while not self.is_recorded(once):
+                assert command.poll() is None
+                assert time.monotonic() < until
+                time.sleep(0.01)
+            command.send_signal(number)
+            told = command.communicate(timeout=SECONDS)[1]
+        return command.returncode, told
+
+    def is_recorded(self, name: str) -> bool:
+        known = state.load(self.root)
+        return known is not None and name in known.running.names
 
     def rows(self, expect: int = Exit.OK) -> dict[str, dict[str, object]]:
         return {row["name"]: row for row in json.loads(self("status", expect=expect))}
@@ -144,9 +165,40 @@ def test_named_processes_are_restarted_and_no_others(desk: Desk) -> None:
     assert json.loads(desk.told)["error"] == "no_system"
 
 
-def test_a_taken_port_is_drawn_anew_and_said(desk: Desk) -> None:
-    import socket
+@pytest.mark.parametrize(
+    ("number", "once", "code"),
+    [
+        (signal.SIGTERM, "backbone", 143),
+        (signal.SIGHUP, CORE, 129),
+        (signal.SIGINT, GATEWAY, 130),
+    ],
+)
+def test_a_signal_ends_a_start_and_what_it_has_started(
+    desk: Desk, number: signal.Signals, once: str, code: int
+) -> None:
+    ended, told = desk.interrupted(number, once, "up", "--region", EU, "--cores", "1")
+    assert ended == code, told
+    said = json.loads(told.splitlines()[-1])
+    assert said["detail"] == "interrupted: what this has started is ended"
+    assert lost.find(desk.root) == []
+    assert desk.state == State()
 
+
+def test_a_signal_leaves_what_ran_before(desk: Desk) -> None:
+    desk("up", "--region", EU, "--cores", "1", "--no-watch")
+    before = desk.pids()
+    for name in (CORE, GATEWAY):
+        desk.end(name)
+    ended, told = desk.interrupted(signal.SIGTERM, CORE, "up")
+    assert ended == 143, told
+    rows = desk.rows(expect=Exit.UNAVAILABLE)
+    runs = {name for name, row in rows.items() if row["running"]}
+    assert runs == ALL - {CORE, GATEWAY}
+    assert {entry.name for entry in lost.find(desk.root)} == runs
+    assert all(rows[name]["pid"] == before[name] for name in runs)
+
+
+def test_a_taken_port_is_drawn_anew_and_said(desk: Desk) -> None:
     desk("up", "--region", EU, "--cores", "1", "--no-watch")
     before = shape.load(desk.root)
     assert before is not None

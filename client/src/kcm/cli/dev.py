@@ -57,6 +57,7 @@ def up(
     from kcm.dev import system
 
     wanted = options(directory, regions, cores, gateways, nodes, watch=watch)
+    settings.leaves("what this has started is ended", "`kcm dev status` shows what runs")
     with orderly():
         state = system.up(wanted, _tell)
     _show_status(settings, state.directory)
@@ -146,8 +147,10 @@ def restart(settings: Settings, names: tuple[str, ...], directory: Path | None) 
     """
     from kcm.dev import system
 
+    place = _chosen(settings, directory)
+    settings.leaves("not all of it runs again", "`kcm dev up` starts what does not run")
     with orderly():
-        done = system.restart(_chosen(settings, directory), names, _tell)
+        done = system.restart(place, names, _tell)
     emit(settings, {"restarted": done}, ("restarted",), [(name,) for name in done])
 
 
