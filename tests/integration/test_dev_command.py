@@ -149,6 +149,25 @@ def test_up_starts_exactly_what_does_not_run(desk: Desk) -> None:
     assert json.loads(desk("status", expect=Exit.UNAVAILABLE)) == []
 
 
+def test_status_says_how_each_process_is(desk: Desk) -> None:
+    desk("up", "--region", EU, "--cores", "1")
+    words = {name: row["health"] for name, row in desk.rows().items()}
+    assert words == {
+        "backbone": "answers", EU: "answers", CORE: "ready", GATEWAY: "ready", AUDITOR: "ready",
+        "watcher": "runs",
+    }  # fmt: skip
+    # A Core that refuses its configuration ends again and again; the watcher sees how.
+    config = desk.root / "config" / f"{CORE}.toml"
+    config.write_text("nonsense = true\n" + config.read_text())
+    desk.end(CORE)
+    until = time.monotonic() + SECONDS
+    while desk.rows(expect=Exit.UNAVAILABLE)[CORE]["health"] != "ended with status 2":
+        assert time.monotonic() < until
+    os.kill(desk.state.entry(EU).process.pid, signal.SIGSTOP)
+    assert desk.rows(expect=Exit.UNAVAILABLE)[EU]["health"] == "paused"
+    os.kill(desk.state.entry(EU).process.pid, signal.SIGCONT)
+
+
 def test_named_processes_are_restarted_and_no_others(desk: Desk) -> None:
     desk("up", "--region", EU, "--cores", "1")
     before = desk.pids()

@@ -158,9 +158,11 @@ def restart(settings: Settings, names: tuple[str, ...], directory: Path | None) 
 @directory_option
 @common
 def status(settings: Settings, directory: Path | None) -> int:
-    """Show every process.
+    """Show every process, and how it is.
 
-    Exit code 5 when one does not run that should.
+    A broker answers or is silent, an instance is ready or still starting. Where the watcher saw how
+    a process ended, its exit status or signal is shown. Exit code 5 when one does not serve that
+    should.
     """
     return _show_status(settings, _chosen(settings, directory))
 
@@ -236,21 +238,22 @@ def _chosen(settings: Settings, directory: Path | None) -> Path:
 
 def _show_status(settings: Settings, directory: Path) -> int:
     from kcm.dev import system
+    from kcm.dev.health import SERVING
 
     processes = system.status(directory)
-    columns = ("name", "role", "region", "pid", "address", "running", "log")
-    rows = [[(entry | {"running": _state(entry)})[name] for name in columns] for entry in processes]
+    columns = ("name", "role", "region", "pid", "address", "health", "log")
+    rows = [[(entry | {"health": _state(entry)})[name] for name in columns] for entry in processes]
     emit(settings, processes, columns, rows)
     if not processes:
         note(settings, "no system runs here: `kcm dev up`", running=0)
-    running = bool(processes) and all(one["running"] or one["left"] for one in processes)
-    return Exit.OK if running else Exit.UNAVAILABLE
+    serves = bool(processes) and all(one["health"] in SERVING or one["left"] for one in processes)
+    return Exit.OK if serves else Exit.UNAVAILABLE
 
 
-def _state(process: dict[str, Any]) -> bool | str:
-    """Whether a process runs, or why it need not."""
+def _state(process: dict[str, Any]) -> str:
+    """How a process is, or why it need not run."""
     if not process["left"]:
-        return bool(process["running"])
+        return str(process["health"])
     return f"{process['left']}, still runs" if process["running"] else str(process["left"])
 
 
