@@ -17,6 +17,9 @@ from kcm.cli.exits import Exit
 from kcm.dev import lost, processes, shape, state, system
 from kcm.dev.state import State
 
+pytestmark = pytest.mark.timeout(300)
+"""Every test types some ten commands, and starts a system twice or more."""
+
 SECONDS = 120
 EU = "eu"
 CORE, GATEWAY, AUDITOR = f"core-{EU}-1", f"gateway-{EU}-1", f"auditor-{EU}-1"
@@ -70,6 +73,9 @@ class Desk:
 
     def rows(self, expect: int = Exit.OK) -> dict[str, dict[str, object]]:
         return {row["name"]: row for row in json.loads(self("status", expect=expect))}
+
+    def health(self, name: str) -> str:
+        return next(row["health"] for row in system.status(self.root) if row["name"] == name)
 
     def pids(self) -> dict[str, object]:
         return {name: row["pid"] for name, row in self.rows().items()}
@@ -161,8 +167,9 @@ def test_status_says_how_each_process_is(desk: Desk) -> None:
     config.write_text("nonsense = true\n" + config.read_text())
     desk.end(CORE)
     until = time.monotonic() + SECONDS
-    while desk.rows(expect=Exit.UNAVAILABLE)[CORE]["health"] != "ended with status 2":
+    while desk.health(CORE) != "ended with status 2":
         assert time.monotonic() < until
+        time.sleep(0.01)
     os.kill(desk.state.entry(EU).process.pid, signal.SIGSTOP)
     assert desk.rows(expect=Exit.UNAVAILABLE)[EU]["health"] == "paused"
     os.kill(desk.state.entry(EU).process.pid, signal.SIGCONT)
