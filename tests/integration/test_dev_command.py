@@ -5,15 +5,20 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from kcm.cli.exits import Exit
-from kcm.dev import processes, shape, state, system
+from kcm.dev import lost, processes, shape, state, system
 from kcm.dev.state import State
+
+pytestmark = pytest.mark.timeout(300)
+"""Every test types some ten commands, and starts a system twice or more."""
 
 SECONDS = 120
 EU = "eu"
@@ -47,8 +52,30 @@ class Desk:
         self.told = done.stderr
         return done.stdout
 
+    def interrupted(self, number: signal.Signals, once: str, *arguments: str) -> tuple[int, str]:
+        """Send a signal as soon as a process is recorded; returns exit code and what was told."""
+        with subprocess.Popen(
+            self.argv(*arguments), env=self.environment, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, text=True,
+        ) as command:  # fmt: skip
+            until = time.monotonic() + SECONDS
+            while not self.is_recorded(once):
+                assert command.poll() is None
+                assert time.monotonic() < until
+                time.sleep(0.01)
+            command.send_signal(number)
+            told = command.communicate(timeout=SECONDS)[1]
+        return command.returncode, told
+
+    def is_recorded(self, name: str) -> bool:
+        known = state.load(self.root)
+        return known is not None and name in known.running.names
+
     def rows(self, expect: int = Exit.OK) -> dict[str, dict[str, object]]:
         return {row["name"]: row for row in json.loads(self("status", expect=expect))}
+
+    def health(self, name: str) -> str:
+        return next(row["health"] for row in system.status(self.root) if row["name"] == name)
 
     def pids(self) -> dict[str, object]:
         return {name: row["pid"] for name, row in self.rows().items()}
@@ -128,6 +155,26 @@ def test_up_starts_exactly_what_does_not_run(desk: Desk) -> None:
     assert json.loads(desk("status", expect=Exit.UNAVAILABLE)) == []
 
 
+def test_status_says_how_each_process_is(desk: Desk) -> None:
+    desk("up", "--region", EU, "--cores", "1")
+    words = {name: row["health"] for name, row in desk.rows().items()}
+    assert words == {
+        "backbone": "answers", EU: "answers", CORE: "ready", GATEWAY: "ready", AUDITOR: "ready",
+        "watcher": "runs",
+    }  # fmt: skip
+    # A Core that refuses its configuration ends again and again; the watcher sees how.
+    config = desk.root / "config" / f"{CORE}.toml"
+    config.write_text("nonsense = true\n" + config.read_text())
+    desk.end(CORE)
+    until = time.monotonic() + SECONDS
+    while desk.health(CORE) != "ended with status 2":
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    os.kill(desk.state.entry(EU).process.pid, signal.SIGSTOP)
+    assert desk.rows(expect=Exit.UNAVAILABLE)[EU]["health"] == "paused"
+    os.kill(desk.state.entry(EU).process.pid, signal.SIGCONT)
+
+
 def test_named_processes_are_restarted_and_no_others(desk: Desk) -> None:
     desk("up", "--region", EU, "--cores", "1")
     before = desk.pids()
@@ -144,9 +191,40 @@ def test_named_processes_are_restarted_and_no_others(desk: Desk) -> None:
     assert json.loads(desk.told)["error"] == "no_system"
 
 
-def test_a_taken_port_is_drawn_anew_and_said(desk: Desk) -> None:
-    import socket
+@pytest.mark.parametrize(
+    ("number", "once", "code"),
+    [
+        (signal.SIGTERM, "backbone", 143),
+        (signal.SIGHUP, CORE, 129),
+        (signal.SIGINT, GATEWAY, 130),
+    ],
+)
+def test_a_signal_ends_a_start_and_what_it_has_started(
+    desk: Desk, number: signal.Signals, once: str, code: int
+) -> None:
+    ended, told = desk.interrupted(number, once, "up", "--region", EU, "--cores", "1")
+    assert ended == code, told
+    said = json.loads(told.splitlines()[-1])
+    assert said["detail"] == "interrupted: what this has started is ended"
+    assert lost.find(desk.root) == []
+    assert desk.state == State()
 
+
+def test_a_signal_leaves_what_ran_before(desk: Desk) -> None:
+    desk("up", "--region", EU, "--cores", "1", "--no-watch")
+    before = desk.pids()
+    for name in (CORE, GATEWAY):
+        desk.end(name)
+    ended, told = desk.interrupted(signal.SIGTERM, CORE, "up")
+    assert ended == 143, told
+    rows = desk.rows(expect=Exit.UNAVAILABLE)
+    runs = {name for name, row in rows.items() if row["running"]}
+    assert runs == ALL - {CORE, GATEWAY}
+    assert {entry.name for entry in lost.find(desk.root)} == runs
+    assert all(rows[name]["pid"] == before[name] for name in runs)
+
+
+def test_a_taken_port_is_drawn_anew_and_said(desk: Desk) -> None:
     desk("up", "--region", EU, "--cores", "1", "--no-watch")
     before = shape.load(desk.root)
     assert before is not None

@@ -57,7 +57,7 @@ def up(
     from kcm.dev import system
 
     wanted = options(directory, regions, cores, gateways, nodes, watch=watch)
-    settings.leaves("the system is not complete", _shows(wanted.directory))
+    settings.leaves("what this has started is ended", _shows(wanted.directory))
     with orderly():
         state = system.up(wanted, _tell)
     _show_status(settings, state.directory)
@@ -152,8 +152,10 @@ def restart(settings: Settings, names: tuple[str, ...], directory: Path | None) 
     """
     from kcm.dev import system
 
+    place = _chosen(settings, directory)
+    settings.leaves("not all of it runs again", "`kcm dev up` starts what does not run")
     with orderly():
-        done = system.restart(_chosen(settings, directory), names, _tell)
+        done = system.restart(place, names, _tell)
     emit(settings, {"restarted": done}, ("restarted",), [(name,) for name in done])
 
 
@@ -161,9 +163,11 @@ def restart(settings: Settings, names: tuple[str, ...], directory: Path | None) 
 @directory_option
 @common
 def status(settings: Settings, directory: Path | None) -> int:
-    """Show every process.
+    """Show every process, and how it is.
 
-    Exit code 5 when one does not run that should.
+    A broker answers or is silent, an instance is ready or still starting. Where the watcher saw how
+    a process ended, its exit status or signal is shown. Exit code 5 when one does not serve that
+    should.
     """
     return _show_status(settings, _chosen(settings, directory))
 
@@ -244,21 +248,22 @@ def _chosen(settings: Settings, directory: Path | None) -> Path:
 
 def _show_status(settings: Settings, directory: Path) -> int:
     from kcm.dev import system
+    from kcm.dev.health import SERVING
 
     processes = system.status(directory)
-    columns = ("name", "role", "region", "pid", "address", "running", "log")
-    rows = [[(entry | {"running": _state(entry)})[name] for name in columns] for entry in processes]
+    columns = ("name", "role", "region", "pid", "address", "health", "log")
+    rows = [[(entry | {"health": _state(entry)})[name] for name in columns] for entry in processes]
     emit(settings, processes, columns, rows)
     if not processes:
         note(settings, "no system runs here: `kcm dev up`", running=0)
-    running = bool(processes) and all(one["running"] or one["left"] for one in processes)
-    return Exit.OK if running else Exit.UNAVAILABLE
+    serves = bool(processes) and all(one["health"] in SERVING or one["left"] for one in processes)
+    return Exit.OK if serves else Exit.UNAVAILABLE
 
 
-def _state(process: dict[str, Any]) -> bool | str:
-    """Whether a process runs, or why it need not."""
+def _state(process: dict[str, Any]) -> str:
+    """How a process is, or why it need not run."""
     if not process["left"]:
-        return bool(process["running"])
+        return str(process["health"])
     return f"{process['left']}, still runs" if process["running"] else str(process["left"])
 
 

@@ -81,13 +81,19 @@ def start_part(root: Path, part: Part | Entry, name: str) -> Entry:
             return start_watcher(root)
 
 
-def wait(root: Path, entry: Entry) -> None:
-    """Wait until a process serves. Raises as ``processes.wait_ready`` does."""
+def ready(root: Path, entry: Entry) -> ReadyFile | None:
+    """What a process makes once it serves; nothing for the watcher."""
     match entry.kind:
         case Kind.BROKER:
-            ready = topology.ports_file(root, entry.process)
+            return ReadyFile(topology.ports_file(root, entry.process))
         case Kind.SERVICE:
-            ready = root / "run" / f"{entry.instance}.ready"
+            return ReadyFile(root / "run" / f"{entry.instance}.ready")
         case Kind.WATCHER:
-            return
-    processes.wait_ready(entry.process, ReadyFile(ready))
+            return None
+
+
+def wait(root: Path, entry: Entry) -> None:
+    """Wait until a process serves. Raises as ``processes.wait_ready`` does."""
+    condition = ready(root, entry)
+    if condition is not None:
+        processes.wait_ready(entry.process, condition)

@@ -147,16 +147,24 @@ def identify(name: str, pid: int, log_path: Path) -> Process | None:
 
 def is_running(process: Process) -> bool:
     """Whether this very process, and not a later one of the same pid, still runs."""
-    handle = _open(process)
+    handle = open_handle(process)
     if handle is None:
         return False
     try:
         ended = _ended(handle, 0)
         if ended:
-            _reap(handle)
+            reap(handle)
         return not ended
     finally:
         os.close(handle)
+
+
+def is_paused(process: Process) -> bool:
+    """Whether a signal stopped this very process, and nobody let it go on."""
+    fields = _stat(process.pid)
+    return (
+        fields is not None and int(fields[19]) == process.start_time and fields[0] in (b"T", b"t")
+    )
 
 
 def wait_ready(
@@ -167,7 +175,7 @@ def wait_ready(
     Raises ``ProcessDiedError`` as soon as it has ended, ``NotReadyError`` when the time is over;
     both show the end of its log. Blocks: in an event loop, use a thread.
     """
-    handle = _open(process)
+    handle = open_handle(process)
     until = time.monotonic() + timeout
     try:
         while handle is not None and not _ended(handle, POLL_MILLISECONDS):
@@ -177,7 +185,7 @@ def wait_ready(
                 raise NotReadyError(
                     f"{process.name}: not ready within {timeout:g} s\n{log_tail(process.log_path)}"
                 )
-        how = "" if handle is None else _reap(handle)
+        how = "" if handle is None else reap(handle)
         raise ProcessDiedError(
             f"{process.name}: ended{how} before it was ready\n{log_tail(process.log_path)}"
         )
@@ -198,7 +206,7 @@ def stop(
     handles: dict[Process, int] = {}
     try:
         for process in processes:
-            handle = _open(process)
+            handle = open_handle(process)
             if handle is None:
                 ends[process] = End.GONE
             else:
@@ -237,7 +245,7 @@ def _holds(condition: ReadyFile | ListeningPort) -> bool:
             assert_never(condition)
 
 
-def _open(process: Process) -> int | None:
+def open_handle(process: Process) -> int | None:
     """Get a handle on the process, or None when it is gone or its pid is another's now."""
     if process.boot_id != _boot_id():
         return None
@@ -259,7 +267,7 @@ def _wait(handles: Mapping[Process, int], seconds: float) -> list[Process]:
     for process, handle in handles.items():
         remaining = max(0.0, until - time.monotonic())
         if _ended(handle, int(remaining * 1000)):
-            _reap(handle)
+            reap(handle)
             # Nobody may be left in the group, and kernels before 6.9 cannot signal it safely.
             with suppress(OSError):
                 signal.pidfd_send_signal(handle, signal.SIGKILL, None, _GROUP)
@@ -274,8 +282,8 @@ def _ended(handle: int, milliseconds: int) -> bool:
     return bool(poll.poll(milliseconds))
 
 
-def _reap(handle: int) -> str:
-    """Take an ended child away and say how it ended; others' children are theirs to take."""
+def reap(handle: int) -> str:
+    """Take an ended child away and say how, as in `` with status 2``; empty for any other one."""
     try:
         result = os.waitid(os.P_PIDFD, handle, os.WEXITED | os.WNOHANG)
     except ChildProcessError:
@@ -287,13 +295,19 @@ def _reap(handle: int) -> str:
 
 
 def _start_time(pid: int) -> int | None:
-    """Read field 22 of ``/proc/PID/stat``, or None when there is no such process."""
+    """Field 22 of ``/proc/PID/stat``, or None when there is no such process."""
+    fields = _stat(pid)
+    return None if fields is None else int(fields[19])
+
+
+def _stat(pid: int) -> list[bytes] | None:
+    """The fields of ``/proc/PID/stat`` from the third on, or None when there is no such process."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_bytes()
     except (FileNotFoundError, ProcessLookupError):
         return None
     # The second field is the program's name, which may hold blanks and parentheses.
-    return int(stat.rpartition(b")")[2].split()[19])
+    return stat.rpartition(b")")[2].split()
 
 
 def _boot_id() -> str:

@@ -22,9 +22,21 @@ from kcm_schemas.roster import Roster
 
 from kcm.cli.endings import undisturbed
 from kcm.context import default_path
-from kcm.dev import instances, leaving, lost, mark, parts, shape, starting, state, topology
+from kcm.dev import (
+    instances,
+    leaving,
+    lost,
+    mark,
+    parts,
+    processes,
+    shape,
+    starting,
+    state,
+    topology,
+)
 from kcm.dev.errors import DevError, NoSystemError, UnknownProcessError
 from kcm.dev.generated import Generated
+from kcm.dev.health import health
 from kcm.dev.options import REGIONS, Options
 from kcm.dev.parts import Part
 from kcm.dev.shape import Shape
@@ -213,7 +225,8 @@ def _named(root: Path, wanted: Shape, names: Sequence[str]) -> list[Part]:
 def status(directory: Path) -> list[dict[str, Any]]:
     """Every process, one plain mapping each, those that do not run although they should, too.
 
-    ``left`` says why an instance need not run. Empty where nothing was started.
+    ``health`` is a word of ``health``, or ``not started``; ``left`` says why an instance need not
+    run. Empty where nothing was started.
     """
     mark.require(directory)
     root = directory.resolve()
@@ -221,15 +234,13 @@ def status(directory: Path) -> list[dict[str, Any]]:
     if known is None or not known.entries:
         return []
     roster = leaving.highest(root)
-    rows = [_row(one.entry, one.running, roster) for one in known.status()]
-    return rows + [
-        _row(part, False, roster)
-        for part in (parts.of(root, wanted) if wanted else ())
-        if part.name not in known.names
-    ]
+    every = parts.of(root, wanted) if wanted else ()
+    absent = [part for part in every if part.name not in known.names]
+    both: tuple[Entry | Part, ...] = (*known.entries, *absent)
+    return [_row(root, one, roster) for one in both]
 
 
-def _row(one: Entry | Part, running: bool, roster: Roster | None) -> dict[str, Any]:  # noqa: FBT001 - a column
+def _row(root: Path, one: Entry | Part, roster: Roster | None) -> dict[str, Any]:
     process = one.process if isinstance(one, Entry) else None
     return {
         "name": one.name,
@@ -239,7 +250,8 @@ def _row(one: Entry | Part, running: bool, roster: Roster | None) -> dict[str, A
         "instance": one.instance,
         "pid": process.pid if process else None,
         "address": one.address,
-        "running": running,
+        "running": process is not None and processes.is_running(process),
+        "health": health(root, one) if isinstance(one, Entry) else "not started",
         "left": leaving.why_not(roster, one.instance),
         "log": str(process.log_path) if process else "",
     }

@@ -22,7 +22,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Final
 
-from kcm.dev import leaving, processes, state
+from kcm.dev import causes, leaving, processes, state
+from kcm.dev.causes import Witness
 from kcm.dev.errors import DevError
 from kcm.dev.instances import start_again
 from kcm.dev.state import Entry, State
@@ -64,6 +65,7 @@ class Watcher:
     def __init__(self, root: Path, clock: Callable[[], float] = time.monotonic) -> None:
         self._root: Final = root
         self._clock: Final = clock
+        self._witness: Final = Witness(root)
         self._ends: dict[str, Ends] = {}
         self._waiting: set[str] = set()
         self._left: set[str] = set()
@@ -75,6 +77,7 @@ class Watcher:
         if known is None or not self._is_ours(known):
             return False
         now = self._clock()
+        self._witness.look([entry.process for entry in known.entries])
         dead = [status.entry for status in known.status() if not status.running]
         # Whoever was started by hand is looked after again.
         self._left &= {entry.process.name for entry in dead}
@@ -84,7 +87,7 @@ class Watcher:
             if name not in self._waiting:
                 self._waiting.add(name)
                 self._ends[name] = ended(self._ends.get(name, Ends()), now)
-                log.warning("%s ended", name)
+                log.warning("%s ended%s", name, causes.noted(self._root, entry.process))
         self._waiting &= {entry.process.name for entry in dead}
         if any(self._ends[entry.process.name].due <= now for entry in dead):
             self._start(now)
