@@ -8,7 +8,7 @@ from kcm_schemas.signed import SIGNATURES_MAX, Kind, Signature, read_signed
 from kcm_trust.verify import Untrusted, Verifier
 
 from tests.fakes.virtual import let_pass, settled, until
-from tests.unit.switch.results import Bucket, by, finished, started
+from tests.unit.switch.results import Bucket, Failing, by, finished, started
 from tests.unit.switch.rig import LINK, VERIFIER, hold, signed, tenant, watched
 from tests.unit.switch.test_rosters import without
 
@@ -189,6 +189,23 @@ async def test_what_another_region_concluded_is_told_here_in_the_same_words(syst
     await until(lambda: bucket.place in bucket.stream.stored)
     assert await home.kills.status(one.id) == status
     assert "core-us-1" in bucket.signers
+
+
+async def test_two_regions_that_conclude_at_the_same_moment_keep_one_each(system):
+    """Neither can know of the other's. Both are good, and no word of either changes."""
+    home, abroad = await pair(system)
+    here, there = Failing(system, "eu"), Failing(system, "us")
+    one, _ = await finished(system, home)
+    while (await abroad.kills.status(one.id)).concluded is None:
+        await let_pass(0.1)
+    here.times = there.times = 0
+    buckets = [Bucket(system, one, region) for region in ("eu", "us")]
+    await until(lambda: all(each.place in each.stream.stored for each in buckets), 120)
+    told = [await core.kills.status(one.id) for core in (home, abroad)]
+    assert [each.concluded.region for each in told] == ["eu", "us"]
+    await let_pass(120)
+    for core, said in zip((home, abroad), told, strict=True):
+        assert await core.kills.status(one.id) == said
 
 
 async def test_a_result_of_a_hold_that_is_not_known_costs_no_look(system, core):

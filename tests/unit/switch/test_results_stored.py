@@ -3,8 +3,9 @@
 import asyncio
 
 import pytest
+from kcm_schemas import limits
 
-from tests.fakes.virtual import let_pass, until
+from tests.fakes.virtual import let_pass, settled, until
 from tests.unit.switch.results import NO_ROOM, Bucket, Failing, by, finished, started
 from tests.unit.switch.rig import lifted, watched
 
@@ -130,10 +131,14 @@ async def test_of_two_that_were_stored_the_first_one_stays(system):
     assert bucket.content.instance == "core-eu-1"
 
 
-async def test_a_later_result_that_is_put_there_changes_no_word(system):
+@pytest.mark.parametrize("ended", [False, True])
+async def test_a_later_result_that_is_put_there_changes_no_word(system, ended):
     """Signed by a Core of the region that lost the race, and kept by the broker."""
     core = await started(system, "core-eu-1")
     one, status = await finished(system, core)
+    if ended:
+        status = await core.kills.place(lifted(one), core.clock.unix_ms() + 20_000)
+        assert status.concluded is not None
     bucket = Bucket(system, one)
     later = {"instance": "core-eu-2", "concluded_ms": bucket.content.concluded_ms + 1}
     bucket.put(by(bucket.content.model_copy(update=later), "core-eu-2"))
@@ -158,3 +163,17 @@ async def test_a_region_out_of_scope_keeps_its_words_when_the_roster_changes(sys
     for core in (home, abroad):
         after = await core.kills.status(one.id)
         assert (after.concluded, after.boots) == (status.concluded, status.boots)
+
+
+async def test_a_kill_of_more_boots_than_a_result_has_room_for_is_complete_and_says_so(
+    system, monkeypatch
+):
+    monkeypatch.setattr(limits, "RESULT_BOOTS_MAX", 0)
+    core = await started(system, "core-eu-1")
+    one, status = await finished(system, core)
+    assert status.complete
+    assert status.concluded is None
+    assert "no room for 1 boots" in status.unstored
+    assert await core.results.signed(one.id, status.concluded) == b""
+    await settled()
+    assert not core.kills._looks._tasks

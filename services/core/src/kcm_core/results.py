@@ -147,10 +147,10 @@ class Results:
         known, unstored = self._told.get(hold_id), ""
         try:
             entry, found = await self._read(hold_id)
-            if found is not None:
+            if known is not None and (found is None or self._goes_before(known, found)):
+                found = await self._put(known, entry)
+            elif found is not None:
                 self._told.keep(found, stored=True)
-            elif known is not None:
-                await self._put(known, entry)
         except KcmError as error:
             found, unstored = None, _why(error, "read or written")
         found = found or known
