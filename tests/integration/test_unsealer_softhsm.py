@@ -210,5 +210,9 @@ async def test_a_label_or_token_that_does_not_match_finds_nothing(hsm, unsealer)
     wrapped = await wrapping(unsealer, hsm.uri("key"))
     other_serial = hsm.uri("key", extra=";serial=0000000000000000")
     assert (await failure(opened(unsealer, other_serial, wrapped))).state is L1State.UNREACHABLE
+    other_model = hsm.uri("key", extra=";model=other")
+    assert (await failure(opened(unsealer, other_model, wrapped))).state is L1State.UNREACHABLE
+    printed = hsm.uri("key", extra=";model=SoftHSM%20v2;manufacturer=SoftHSM%20project")
+    assert await opened(unsealer, printed, wrapped)
     other_label = hsm.uri("kex")
     assert (await failure(opened(unsealer, other_label, wrapped))).state is L1State.DELETED

@@ -39,10 +39,10 @@ def check(uri: Pkcs11Uri, allowed: str) -> None:
 
 def trusted(module_path: str) -> str:
     """The file to load; raises ``L1Error`` where others could have put it there."""
+    module = Path("/")
     try:
-        for path in _way_to(Path(module_path)):
-            module = path
-            _check(path.lstat())
+        for module in _way_to(Path(module_path)):
+            _check(module.lstat())
     except OSError as error:
         raise L1Error(
             L1State.UNREACHABLE, "the HSM's module is not there", cls=type(error).__name__
