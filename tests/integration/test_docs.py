@@ -37,6 +37,24 @@ def place(tmp_path):
     )
 
 
+@pytest.mark.timeout(600)
+def test_the_commands_document_can_be_followed(place):
+    work, environment = place
+    (work / "report.pdf").write_bytes(bytes(range(256)) * 4096)
+    (work / "people.csv").write_text("id,name,ssn\n7,Ada,1\n8,Grace,2\n")
+    (work / "docs").mkdir()
+    steps = blocks("docs/cli.md")
+    assert len(steps) >= 10
+    for code, text in steps:
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", text], cwd=work, env=environment,
+            capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+        assert done.returncode == code, f"{text}\n{done.stdout}\n{done.stderr}"
+    assert (work / "report.pdf").read_bytes() == bytes(range(256)) * 4096
+    assert (work / "people.csv").read_text() == "id,name,ssn\n7,Ada,1\n8,Grace,2\n"
+
+
 @pytest.mark.timeout(300)
 def test_the_readme_can_be_followed(place):
     work, environment = place

@@ -43,10 +43,10 @@ def options_of(command: click.Command) -> set[str]:
     }
 
 
-def check(words: Sequence[str]) -> None:
+def check(words: Sequence[str], *, whole: bool = True) -> None:
     """Raise ``NoCommandError`` unless the command takes these words, whatever their values are.
 
-    A command's name alone is a mention of it.
+    A command's name alone is a mention of it. One that is not ``whole`` may lack what it needs.
     """
     command, rest = found(words)
     around = click.Context(command)
@@ -60,6 +60,6 @@ def check(words: Sequence[str]) -> None:
         raise NoCommandError(f"{' '.join(words)}: {left[0]} is too much")
     if {"help", "version"} & {name for name, value in given.items() if value}:
         return
-    for param in command.params:
+    for param in command.params if whole else ():
         if param.required and given.get(str(param.name)) in (None, (), [], ""):
             raise NoCommandError(f"{' '.join(words)}: {param.name} is missing")

@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -67,6 +68,8 @@ def test_every_command_and_exit_code_is_in_the_docs() -> None:
     for code in Exit:
         assert f"| {code.value} |" in text, code
         assert re.search(rf"^  {code.value}\s", HELP, re.MULTILINE), code
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+        assert re.search(rf"^  {128 + number}\s", HELP, re.MULTILINE), number
 
 
 def test_every_command_says_in_a_line_of_the_list_what_it_does() -> None:

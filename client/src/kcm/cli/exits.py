@@ -22,13 +22,15 @@ class Exit(IntEnum):
 HELP = """\b
 Exit codes:
   0    done
-  1    unexpected fault
-  2    wrong usage, or a context that cannot be used
+  1    unexpected fault, or one of this machine: a full disk, say
+  2    wrong usage, a file that may not be used, or a context that cannot be used
   3    refused by the service
   4    a part of a batch failed, the rest is done
   5    unavailable or out of time; a retry may help
   6    the hold is in force, but not everybody has confirmed it
   7    a check failed: a file, an answer or a journal is not to be believed
-  130  interrupted; 128 and its number where another signal ends it
+  129  ended by SIGHUP
+  130  interrupted (Ctrl-C)
+  143  ended by SIGTERM; by another signal 128 and its number
 """
 """The codes as ``kcm --help`` shows them."""
