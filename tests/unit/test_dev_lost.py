@@ -37,9 +37,12 @@ class Standins:
         # The shell stays: what it became would have another command line.
         code = f": > {ready}; {code}; :"
         process = processes.spawn(
-            one.name, ["/bin/sh", "-c", code, "sh", *one.command], self.root / "log" / "s.log",
-            {"PATH": os.defpath}, die_with_parent=True,
-        )  # fmt: skip
+            one.name,
+            ["/bin/sh", "-c", code, "/bin/nats-server", *one.command],
+            self.root / "log" / "s.log",
+            {"PATH": os.defpath},
+            die_with_parent=True,
+        )
         self.made.append(process)
         processes.wait_ready(process, ReadyFile(ready))
         return process
@@ -75,6 +78,8 @@ def test_another_systems_process_and_another_command_are_not_taken(
     standins.start("core-eu-1")
     config = config_file(root, OPTIONS.members[0])
     standins.start(Part("x", state.Kind.SERVICE, "core", ("-m", "vim", str(config))))
+    broker = standins.parts["eu"].command
+    standins.start(Part("x", state.Kind.SERVICE, "core", ("/bin/vim", *broker)))
     assert found(other) == {}
     assert list(found(root)) == ["core-eu-1"]
 

@@ -43,7 +43,7 @@ def find(root: Path) -> list[Entry]:
     found = []
     for pid, argv in _commands():
         for part in known_parts:
-            if argv[-len(part.command) :] == part.command:
+            if part.is_run_by(argv):
                 log = root / "log" / f"{part.name}.log"
                 process = processes.identify(part.name, pid, log)
                 # Who forks has the same command line for a moment; the first of them is meant.
@@ -54,10 +54,10 @@ def find(root: Path) -> list[Entry]:
 
 
 def stop(root: Path, entries: State) -> dict[Process, End]:
-    """End these, and then whatever else of the system runs. Raises as ``State.stop`` does."""
+    """End these, and whatever else runs under their names. Raises as ``State.stop`` does."""
     ends = entries.stop()
     # Of two of one name only one could be recorded.
-    while left := find(root):
+    while left := [entry for entry in find(root) if entry.name in entries.names]:
         ends |= State(tuple(left)).stop()
     return ends
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Final
 
 from kcm_schemas.roster import Role
@@ -24,11 +24,13 @@ MODULES: Final = {
     Role.AUDITOR: "kcm_auditor",
 }
 """What each role's instances run."""
+SERVER: Final = "nats-server"
+"""What brokers run."""
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A process to be. ``command`` is the end of its command line: whoever bears it is it."""
+    """A process to be. ``command`` is the end of its command line, ``program`` what is before."""
 
     name: str
     kind: Kind
@@ -37,6 +39,15 @@ class Part:
     region: str = ""
     instance: str = ""
     address: str = ""
+    program: str = ""
+    """The name of its file; empty where ``command`` says enough."""
+
+    def is_run_by(self, argv: tuple[str, ...]) -> bool:
+        """Whether a process of this command line is this part."""
+        length = len(self.command)
+        if argv[-length:] != self.command:
+            return False
+        return not self.program or PurePath(*argv[-length - 1 : -length]).name == self.program
 
     def entry(self, process: Process) -> Entry:
         """What is recorded of the process that it became."""
@@ -70,12 +81,20 @@ def _brokers(root: Path, shape: Shape) -> list[Part]:
     found = [
         Part(
             backbone, role, backbone, command(backbone),
-            address=address("nats-leaf", f"{backbone}/leaf"),
+            address=address("nats-leaf", f"{backbone}/leaf"), program=SERVER,
         )
     ]  # fmt: skip
     for region in shape.regions:
         found += [
-            Part(name, role, "region", command(name), region, address=address("nats", name))
+            Part(
+                name,
+                role,
+                "region",
+                command(name),
+                region,
+                address=address("nats", name),
+                program=SERVER,
+            )
             for name in clusters.server_names(region, shape.nodes_of(region))
         ]
     return found

@@ -147,4 +147,7 @@ def load(directory: Path) -> Shape | None:
     except FileNotFoundError:
         return None
     except ValidationError:
-        raise DevError(f"{path} is not a shape file of this version") from None
+        raise DevError(
+            f"{path} is not a shape file of this version; without it, `kcm dev down` ends what is "
+            "recorded"
+        ) from None

@@ -193,7 +193,7 @@ def restart(directory: Path, names: Sequence[str], tell: Tell = lambda _: None) 
         chosen = _named(root, wanted, names)
         ending = tuple(known.entry(p.name) for p in chosen if p.name in known.running.names)
         tell(f"ending {', '.join(part.name for part in chosen)}")
-        State(ending).stop()
+        lost.stop(root, State(ending))
         started = []
         for part in chosen:
             tell(f"starting {part.name}")
