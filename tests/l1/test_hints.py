@@ -65,6 +65,8 @@ def push(entry):
         (push({"protoPayload": {"resourceName": KEY}}), KEY),
         (push({"protoPayload": {"resourceName": f"{KEY}/cryptoKeyVersions/3"}}), KEY),
         (push({"protoPayload": {"resourceName": "projects/p/locations/l/keyRings/r"}}), None),
+        (push({"protoPayload": {"resourceName": f"{KEY}\nforged"}}), KEY),
+        (push({"protoPayload": {"resourceName": KEY.replace("keyRings/", "keyRings/\n")}}), None),
         (push({"protoPayload": {}}), None),
         (push([]), None),
         (b"", None),
@@ -74,6 +76,14 @@ def push(entry):
 )
 def test_which_key_a_push_of_google_names(body, key):
     assert gcppush.key_of(body) == key
+
+
+@pytest.mark.parametrize(
+    ("said", "size"),
+    [("17", 17), (None, 0), ("", 0), ("-1", 0), ("x", 0), ("²", 0), ("9" * 5000, 0)],
+)
+def test_a_length_that_nobody_sends_is_none(said, size):
+    assert gcppush.size_of(said) == size
 
 
 @pytest.fixture

@@ -142,6 +142,14 @@ def test_an_endpoint_has_one_form(written, means):
             endpoints.check(uri, "other.example,,http://x")
 
 
+@pytest.mark.parametrize("key", [f"awskms:{ARN}", f"gcpkms:{GCP}"])
+def test_an_authority_without_its_endpoint_is_not_used(key):
+    """Whoever has it could be the cloud for a Core, and would be shown its credentials."""
+    with pytest.raises(L1Error, match="name the endpoint"):
+        endpoints.check(parse(f"{key}?ca=file:/tmp/own.pem"), "kms.example")
+    endpoints.check(parse(f"{key}?endpoint=kms.example&ca=file:/tmp/own.pem"), "kms.example")
+
+
 def test_a_context_is_readable_where_it_is_ours():
     place = ctx(context.L1_CONTEXT, "acme", "eu-de", 3)
     assert as_pairs(place) == {

@@ -42,6 +42,8 @@ class Job:
     file: str
     output: str
     context_bytes: str
+    private: bool
+    """Whether the output has plaintext: then it is its owner's alone."""
 
     async def run(
         self,
@@ -59,10 +61,9 @@ class Job:
         with source(self.file) as reading:
             async with connect as client:
                 target = Target(client, self.tenant, self.service, context)
-                private = self.operation == "decrypt"
                 with (
                     progress(f"{self.operation}ing", size_of(reading)) as advance,
-                    sink(self.output, private=private) as writing,
+                    sink(self.output, private=self.private) as writing,
                 ):
                     return await work(target, reading, writing, advance)
 
@@ -129,8 +130,9 @@ def encrypt(
     """  # noqa: D301 - click wants the control character
     from kcm.cli.files import encrypt_file, encrypt_record
 
-    job = Job("encrypt", tenant, service, region, file, output, context_bytes)
     columns = Given(fields, bind, delimiter, table_format).columns(file)
+    private = columns is not None  # all other columns stay in clear
+    job = Job("encrypt", tenant, service, region, file, output, context_bytes, private)
     if columns is not None:
         if record:
             raise Problem(Exit.USAGE, "usage", "--record makes one record, --fields many: take one")
@@ -173,7 +175,7 @@ def decrypt(
     """  # noqa: D301 - click wants the control character
     from kcm.cli.files import decrypt_file
 
-    job = Job("decrypt", tenant, service, region, file, output, context_bytes)
+    job = Job("decrypt", tenant, service, region, file, output, context_bytes, private=True)
     columns = Given(fields, bind, delimiter, table_format).columns(file)
     if columns is not None:
         return _columns(settings, job, columns)

@@ -1,12 +1,15 @@
 """Where output goes: a file that is there as a whole or not at all, or stdout as it comes.
 
 Until everything is good an older file of that name stays, and nothing of the new one can be seen.
-What is decrypted is readable by its owner alone.
+What is decrypted is readable by its owner alone. A link is followed where it is the user's own,
+root's or of the owner of its directory: anybody may put one into ``/tmp``. A pipe with a name has
+to be the user's or root's, for the same reason.
 """
 
 from __future__ import annotations
 
 import os
+import stat
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -15,6 +18,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 import click
+from kcm_crypto.way import way_to
 
 from kcm.cli.exits import Exit
 from kcm.cli.problems import Problem, cannot_write
@@ -22,6 +26,9 @@ from kcm.cli.streams import give_up, is_closed, is_terminal
 
 STDOUT: Final = "-"
 """The name that means stdout."""
+
+HANDLES: Final = frozenset({Path("/dev/fd"), Path("/proc/self/fd")})
+"""Where the shell names what it has opened for us, as ``>(…)``."""
 
 OUTPUT: Final = click.Path(allow_dash=True, readable=False)
 """A file to write, as a parameter; whether that is possible is seen when it is opened."""
@@ -60,9 +67,12 @@ def sink(name: str, *, private: bool) -> Iterator[Sink]:
     if name == STDOUT:
         yield from _stdout()
         return
-    path = Path(os.path.realpath(name))
+    if Path(name).parent in HANDLES or name == "/dev/stdout":
+        yield from _device(name, Path(name), os.O_WRONLY)
+        return
+    path = _followed(name)
     if os.path.exists(path) and not os.path.isfile(path):  # noqa: PTH110, PTH113 - these never raise
-        yield from _device(name, path)
+        yield from _device(name, path, os.O_WRONLY | os.O_NOFOLLOW)
         return
     from kcm_crypto.placing import placing
 
@@ -76,13 +86,45 @@ def sink(name: str, *, private: bool) -> Iterator[Sink]:
             raise cannot_write(name, error) from None
 
 
-def _device(name: str, path: Path) -> Iterator[Sink]:
+def _followed(name: str) -> Path:
+    """The file that is meant, behind all links; raises ``Problem`` for a link of somebody else."""
+    place = Path("/")
     try:
-        device = path.open("wb", buffering=0)
+        for place in way_to(Path.cwd() / name):
+            if place.is_symlink() and place.lstat().st_uid not in {
+                *_trusted(),
+                place.parent.stat().st_uid,
+            }:
+                raise _not_mine(name, f"{place} is a link of another user")
     except OSError as error:
         raise cannot_write(name, error) from None
-    with device:
+    return place
+
+
+def _device(name: str, path: Path, flags: int) -> Iterator[Sink]:
+    """Something that is there and is no file; nothing is made."""
+    try:
+        _refuse_foreign_pipe(name, path.stat())  # opening it would wait for its reader
+        handle = os.open(path, flags | os.O_CLOEXEC)
+    except OSError as error:
+        raise cannot_write(name, error) from None
+    with os.fdopen(handle, "wb", buffering=0) as device:
+        _refuse_foreign_pipe(name, os.fstat(handle))
         yield Sink(name, device, at_once=True)
+
+
+def _refuse_foreign_pipe(name: str, info: os.stat_result) -> None:
+    if stat.S_ISFIFO(info.st_mode) and info.st_uid not in _trusted():
+        raise _not_mine(name, "it is a pipe of another user")
+
+
+def _trusted() -> set[int]:
+    return {0, os.geteuid()}
+
+
+def _not_mine(name: str, why: str) -> Problem:
+    text = f"cannot write {name}: {why}"
+    return Problem(Exit.USAGE, "usage", text, "name a file in a directory of your own")
 
 
 def _stdout() -> Iterator[Sink]:

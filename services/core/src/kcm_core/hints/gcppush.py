@@ -24,8 +24,12 @@ from kcm_core.hints.googlekeys import Google
 
 BODY_MAX: Final = 1 << 20
 READ_S: Final = 10
+DIGITS_MAX: Final = 9
+"""Digits of a length: more are no body that anybody sends."""
 
-_KEY: Final = re.compile(r"projects/[^/]+/locations/[^/]+/keyRings/[^/]+/cryptoKeys/[^/]+")
+_KEY: Final = re.compile(
+    "projects/{0}/locations/{0}/keyRings/{0}/cryptoKeys/{0}".format("[!-.0-~]+")
+)
 
 Claims = Callable[[str, str], Mapping[str, Any]]
 """The claims of a token for an audience; raises ``ValueError`` or ``GoogleAuthError``."""
@@ -42,8 +46,9 @@ def key_of(body: bytes) -> str | None:
 
 
 def size_of(header: str | None) -> int:
-    """How long the body says that it is; 0 when that is no number."""
-    return int(header) if header and header.isascii() and header.isdigit() else 0
+    """How long the body says that it is; 0 when that is no number, or one that nobody sends."""
+    known = header and len(header) <= DIGITS_MAX and header.isascii() and header.isdigit()
+    return int(header) if header and known else 0
 
 
 def server(

@@ -39,7 +39,12 @@ def _listed(allowed: str) -> Iterator[str]:
 
 
 def check(uri: L1Uri, allowed: str) -> None:
-    """Raise ``L1Error`` (unreachable) for a host that is not on the list; nobody is asked then."""
+    """Raise ``L1Error`` (unreachable) for a host that is not on the list; nobody is asked then.
+
+    An authority of the operator's own says who a host is, and so needs one that is named.
+    """
+    if isinstance(uri, AwsKmsUri | GcpKmsUri) and uri.ca is not None and uri.endpoint is None:
+        raise L1Error(L1State.UNREACHABLE, "a ca is for an endpoint: name the endpoint, too")
     if named(uri) - set(_listed(allowed)):
         hint = f"an endpoint that is not allowed here: see {VARIABLE} of the unsealer"
         raise L1Error(L1State.UNREACHABLE, hint)

@@ -10,20 +10,17 @@ or to the Core's own user, and nobody else may write to them.
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
+
+from kcm_crypto.way import way_to
 
 from kcm_core.l1.pkcs11_uri import Pkcs11Uri
 from kcm_core.l1.state import L1Error, L1State
 
 VARIABLE: Final = "KCM_L1_MODULES"
-
-LINKS_MAX: Final = 40
-"""Symbolic links on the way to a module, as many as Linux follows."""
 
 
 def check(uri: Pkcs11Uri, allowed: str) -> None:
@@ -41,34 +38,13 @@ def trusted(module_path: str) -> str:
     """The file to load; raises ``L1Error`` where others could have put it there."""
     module = Path("/")
     try:
-        for module in _way_to(Path(module_path)):
+        for module in way_to(Path(module_path)):
             _check(module.lstat())
     except OSError as error:
         raise L1Error(
             L1State.UNREACHABLE, "the HSM's module is not there", cls=type(error).__name__
         ) from None
     return str(module)
-
-
-def _way_to(path: Path) -> Iterator[Path]:
-    """Every directory and link that is passed, and the file, which comes last."""
-    place, left, links = Path("/"), list(path.parts[1:]), 0
-    yield place
-    while left:
-        step = place / left.pop(0)
-        if step.name == "..":
-            place = place.parent
-        elif step.is_symlink():
-            links += 1
-            if links > LINKS_MAX:
-                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
-            yield step
-            target = step.readlink()
-            place = Path("/") if target.is_absolute() else place
-            left = [part for part in target.parts if part != "/"] + left
-        else:
-            place = step
-            yield place
 
 
 def _check(info: os.stat_result) -> None:
