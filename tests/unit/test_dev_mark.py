@@ -1,6 +1,7 @@
 """A development system takes no directory of somebody else's, and removes only what it made."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -92,3 +93,51 @@ def test_a_wipe_leaves_and_names_what_others_put_there(made, tmp_path):
     assert sorted(path.name for path in made.iterdir()) == [".git", "notes.txt", "state"]
     assert (outside / "file").read_text() == "mine"
     assert told == [f"not made by the system, and left in {made}: .git, notes.txt, state"]
+
+
+@pytest.mark.parametrize("place", ["keys/mine", "journal", "state/back\\040up"])
+def test_nothing_is_wiped_where_something_is_mounted(made, monkeypatch, tmp_path, place):
+    """A bind mount of the same file system looks like a directory, and so is emptied with it."""
+    mounts = tmp_path / "mountinfo"
+    mounts.write_text(
+        f"22 1 254:0 / / rw,relatime - ext4 /dev/vda rw\n"
+        f"23 22 254:0 / {made}/{place} rw,relatime shared:1 - ext4 /dev/vda rw\n"
+    )
+    before = sorted(made.rglob("*"))
+    with monkeypatch.context() as patch:
+        patch.setattr(mark, "MOUNTS", mounts)
+        with pytest.raises(ForeignDirectoryError, match=place.replace("\\040", " ")):
+            mark.wipe(made)
+    assert sorted(made.rglob("*")) == before
+    assert mark.wipe(made) == []
+
+
+def test_the_system_says_what_is_mounted():
+    lines = mark.MOUNTS.read_text().splitlines()
+    assert any(line.split(" ")[4] == "/proc" for line in lines)
+
+
+@pytest.mark.parametrize("whose", ["", mark.MARK, "state.json", "keys"])
+def test_a_directory_of_another_user_is_not_taken(made, monkeypatch, whose):
+    """Its files say which processes are ended, and where root keys are written."""
+    (made / "state.json").touch()
+    place = made / whose
+    if os.geteuid() == 0:
+        os.lchown(place, 4242, 4242)
+    else:
+        me = os.geteuid()
+        monkeypatch.setattr(os, "geteuid", lambda: me + 1)
+        place = made
+    for refuse in (mark.claim, mark.require, mark.wipe):
+        with pytest.raises(ForeignDirectoryError, match=f"{place} belongs to another user"):
+            refuse(made)
+
+
+@pytest.mark.parametrize("mode", [0o770, 0o707])
+def test_a_directory_that_others_may_write_to_is_not_taken(made, tmp_path, mode):
+    (tmp_path / "empty").mkdir()
+    for place in (made, tmp_path / "empty"):
+        place.chmod(mode)
+        with pytest.raises(ForeignDirectoryError, match="chmod go-w"):
+            mark.claim(place)
+    assert list((tmp_path / "empty").iterdir()) == []

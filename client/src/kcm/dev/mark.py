@@ -4,12 +4,19 @@ A directory is taken only when it is new or empty. The mark is the first file th
 it, and only what bears it is ever wiped: a home directory or somebody's source tree never does. A
 wipe removes what the system made, by name; what somebody else put there stays and is named.
 Symbolic links are never followed, and one that stands in the place of a name of ours is not ours.
+
+What lies in the directory says which processes are ended and where keys are written. So it is the
+user's own, and nobody else may write to it.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
+import stat
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -34,17 +41,25 @@ FILES: Final = frozenset(
 """Files that a system makes."""
 
 
+MOUNTS: Final = Path("/proc/self/mountinfo")
+_OCTAL: Final = re.compile(rb"\\([0-7]{3})")
+"""How a space or a line's end stands in a path of ``mountinfo``."""
+
+
 def claim(directory: Path) -> None:
     """Take a new or empty directory for a development system; nothing changes where it is one.
 
     Raises ``ForeignDirectoryError`` where anything lies that is not a development system's.
     """
     if has_mark(directory):
+        _refuse_others(directory)
         return
     made = not directory.exists()
     if not made and not directory.is_dir():
         raise ForeignDirectoryError(f"{directory} is no directory")
     _refuse_homes(directory)
+    if not made:
+        _refuse_others(directory)
     if not made and not all(is_rest(entry.name) for entry in directory.iterdir()):
         raise ForeignDirectoryError(
             f"{directory} is not empty and no development system's directory (there is no {MARK} "
@@ -59,6 +74,7 @@ def claim(directory: Path) -> None:
 def require(directory: Path) -> None:
     """Raise ``NoSystemError`` where nothing is, ``ForeignDirectoryError`` where others live."""
     if has_mark(directory):
+        _refuse_others(directory)
         return
     if directory.is_dir() and any(directory.iterdir()):
         raise ForeignDirectoryError(
@@ -81,6 +97,12 @@ def wipe(directory: Path) -> list[str]:
     cut off can be done again. Raises ``NoSystemError`` and ``ForeignDirectoryError``.
     """
     require(directory)
+    mounted = sorted(_mounted_in(directory.resolve()))
+    if mounted:
+        raise ForeignDirectoryError(
+            f"a file system is mounted in the system's directory: unmount {mounted[0]}; nothing "
+            "was removed"
+        )
     made_directory = _made_directory(directory / MARK)
     for entry in sorted(directory.iterdir()):
         if entry.name != MARK and _is_ours(entry):
@@ -99,8 +121,7 @@ def _is_ours(entry: Path) -> bool:
     if entry.is_symlink():
         return False
     if entry.is_dir():
-        # A file system that somebody mounted there is theirs.
-        return entry.name in TREES | {LISTS} and not entry.is_mount()
+        return entry.name in TREES | {LISTS}
     return entry.is_file() and (entry.name in FILES or is_rest(entry.name))
 
 
@@ -112,6 +133,29 @@ def _made_directory(mark: Path) -> bool:
         return bool(said["made_directory"] is True)
     except (OSError, ValueError, KeyError, TypeError):
         return False
+
+
+def _refuse_others(directory: Path) -> None:
+    """Raise where another user could decide what is done here, and where one owns a part."""
+    parts = [MARK, *sorted(FILES | TREES | {LISTS})]
+    for path in (directory, *(directory / name for name in parts)):
+        with suppress(FileNotFoundError):
+            info = path.stat() if path == directory else path.lstat()
+            if info.st_uid != os.geteuid():
+                raise ForeignDirectoryError(f"{path} belongs to another user; nothing was changed")
+    if directory.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise ForeignDirectoryError(
+            f"others may write to {directory}: chmod go-w; nothing was changed"
+        )
+
+
+def _mounted_in(directory: Path) -> Iterator[str]:
+    """The file systems that are mounted below a directory, bind mounts included (proc(5))."""
+    prefix = os.fsencode(directory) + b"/"
+    for line in MOUNTS.read_bytes().splitlines():
+        place = _OCTAL.sub(lambda found: bytes([int(found[1], 8)]), line.split(b" ")[4])
+        if place.startswith(prefix):
+            yield os.fsdecode(place)
 
 
 def _refuse_homes(directory: Path) -> None:
