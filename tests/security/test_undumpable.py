@@ -1,4 +1,4 @@
-"""Every service's process is one that nobody of its own user can dump or trace."""
+"""Every process of ours, the ``kcm`` command included, is one that nobody of its user can trace."""
 
 from __future__ import annotations
 
@@ -43,3 +43,19 @@ except SystemExit as ended:
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
     )
     assert done.stdout.split() == ["0", "2"], done.stderr
+
+
+def test_the_command_does_so():
+    program = """
+import ctypes, sys
+from kcm.cli.main import main
+sys.argv = ["kcm", "--version"]
+try:
+    main()
+except SystemExit as ended:
+    print(ctypes.CDLL(None).prctl(3, 0, 0, 0, 0), ended.code)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.stdout.splitlines()[-1] == "0 0", done.stderr

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
+from kcm_crypto.memory import make_undumpable
 
 from kcm.cli import evidence as _evidence  # noqa: F401 - commands of the group ``hold``
 from kcm.cli import sign as _sign  # noqa: F401 - a command of the group ``roster``
@@ -67,7 +68,8 @@ for _command in (
 
 
 def main() -> None:
-    """Run the command of this process's arguments."""
+    """Run the command of this process's arguments; it holds plaintext and operators' keys."""
+    make_undumpable()
     prepare()
     sys.exit(run(sys.argv[1:]))
 
