@@ -9,7 +9,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
-from kcm_crypto.memory import make_undumpable
 
 from kcm.cli import evidence as _evidence  # noqa: F401 - commands of the group ``hold``
 from kcm.cli import sign as _sign  # noqa: F401 - a command of the group ``roster``
@@ -69,6 +68,8 @@ for _command in (
 
 def main() -> None:
     """Run the command of this process's arguments; it holds plaintext and operators' keys."""
+    from kcm_crypto.memory import make_undumpable
+
     make_undumpable()
     prepare()
     sys.exit(run(sys.argv[1:]))

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 import click
-from kcm_crypto.way import way_to
 
 from kcm.cli.exits import Exit
 from kcm.cli.problems import Problem, cannot_write
@@ -88,6 +87,8 @@ def sink(name: str, *, private: bool) -> Iterator[Sink]:
 
 def _followed(name: str) -> Path:
     """The file that is meant, behind all links; raises ``Problem`` for a link of somebody else."""
+    from kcm_crypto.way import way_to
+
     place = Path("/")
     try:
         for place in way_to(Path.cwd() / name):
