@@ -162,8 +162,8 @@ def receipt_by_name(instance: Instance) -> None:
         return
     take = kills.receipts._take
 
-    def by_name(receipt: Any, moment: float) -> None:
-        take(receipt, moment)
+    def by_name(receipt: Any, raw: bytes, moment: float) -> None:
+        take(receipt, raw, moment)
         found = kills.receipts._arrivals.get(receipt.hold_id)
         if found is not None and not isinstance(found, ByName):
             kills.receipts._arrivals[receipt.hold_id] = ByName(found)
@@ -178,8 +178,8 @@ def complete_without_durability(instance: Instance) -> None:
         return
     status = kills.status
 
-    async def receipts_alone(hold_id: bytes) -> HoldStatus:
-        said: HoldStatus = await status(hold_id)
+    async def receipts_alone(hold_id: bytes, deadline_ms: int | None = None) -> HoldStatus:
+        said: HoldStatus = await status(hold_id, deadline_ms)
         done = bool(said.boots) and all(boot.how == "receipt" for boot in said.boots)
         return said.model_copy(update={"complete": said.complete or done})
 
