@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -131,3 +132,18 @@ def test_what_could_not_be_written_is_removed(tmp_path: Path) -> None:
     )
     assert done.stderr.strip() == "not whole", done.stderr
     assert not path.exists()
+
+
+def test_who_is_killed_while_a_secret_is_written_leaves_none(tmp_path: Path) -> None:
+    """A key that is cut short would be taken for one, or be in the way of a new one."""
+    code = (
+        "import os, signal, sys\n"
+        "from kcm_crypto.secretfile import write_secret\n"
+        "os.fsync = lambda handle: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "write_secret(sys.argv[1], memoryview(bytes(range(32))))\n"
+    )
+    path = tmp_path / "secret"
+    done = subprocess.run([sys.executable, "-B", "-c", code, str(path)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert list(tmp_path.iterdir()) == []
+    write_secret(str(path), memoryview(SECRET))

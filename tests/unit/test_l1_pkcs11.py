@@ -308,6 +308,9 @@ def test_a_module_that_is_missing_or_no_module_is_unreachable(tmp_path):
     module.write_text("no module")
     error = opening(module)
     assert (error.state, error.cls) == (L1State.UNREACHABLE, "PKCS11Error")
+    assert "cannot be loaded" in error.detail
+    uri = parse("pkcs11:token=t;object=k?module-path=/x.so")
+    assert "name it with module-path" in fix(uri, error)
     assert str(tmp_path) not in str(error)
 
 

@@ -139,9 +139,21 @@ class _Key:
 @contextmanager
 def _opened(uri: Pkcs11Uri) -> Iterator[_Key]:
     """Load the module, log in once, find the key."""
-    token, session, found = _found(uri, trusted(uri.module_path))
+    module = trusted(uri.module_path)
+    _load(module)
+    token, session, found = _found(uri, module)
     with session:
         yield _Key(uri, token, session, found)
+
+
+def _load(module: str) -> None:
+    try:
+        pkcs11.lib(module)
+    except pkcs11.PKCS11Error as error:
+        if type(error) is not pkcs11.PKCS11Error:
+            return  # a module of a token in disorder: it is looked at again
+        hint = "the HSM's module cannot be loaded: is it one of PKCS#11, for this machine?"
+        raise L1Error(L1State.UNREACHABLE, hint, cls=type(error).__name__) from None
 
 
 def _found(uri: Pkcs11Uri, module: str) -> tuple[pkcs11.Token, pkcs11.Session, Any]:
