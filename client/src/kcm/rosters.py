@@ -11,13 +11,12 @@ import asyncio
 import errno
 import os
 import re
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, TypeVar
 
-from kcm_crypto.placing import placing
+from kcm_crypto.placing import naming, placing
 from kcm_schemas.roster import Instance, Operator, OperatorRole, Roster
 from kcm_trust.lasting import PAGE_BYTES, PAGES_MAX, Lasting, pages
 from kcm_trust.rosters import entries, follows, name_of
@@ -256,26 +255,15 @@ def write(path: Path, raw: bytes, lists: Mapping[str, Lasting]) -> None:
     """
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    with _about(path), placing(path, private=False) as file:
+    with naming(path), placing(path, private=False) as file:
         file.write(raw)
         file.flush()  # where there is no room for it, the lists are not written either
         for name, lasting in lists.items():
             directory = lists_directory(path)
-            with _about(directory):
+            with naming(directory):
                 directory.mkdir(mode=0o700, exist_ok=True)
-            with _about(directory / name), placing(directory / name, private=False) as listed:
+            with naming(directory / name), placing(directory / name, private=False) as listed:
                 listed.write(lasting.raw())
-
-
-@contextmanager
-def _about(path: Path) -> Iterator[None]:
-    """Give an error the name of the file that it is about, where it has none or a passing one."""
-    try:
-        yield
-    except OSError as error:
-        if str(error.filename).startswith(str(path)):
-            raise  # of a file beside it, which has its own
-        raise type(error)(error.errno, error.strerror, str(path)) from None
 
 
 def lacking(known: Roster, new: Roster, lists: Mapping[str, Lasting]) -> list[str]:

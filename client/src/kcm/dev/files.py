@@ -7,6 +7,8 @@ import secrets
 from pathlib import Path
 from typing import Final
 
+from kcm_crypto.placing import naming
+
 from kcm.dev.errors import DevError
 
 PASSWORD_BYTES: Final = 32
@@ -20,6 +22,11 @@ def write_private(path: Path, text: str) -> None:
 
     Missing directories are made for their owner alone.
     """
+    with naming(path):
+        _write_private(path, text)
+
+
+def _write_private(path: Path, text: str) -> None:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     fresh = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)

@@ -15,6 +15,8 @@ import shutil
 from pathlib import Path
 from typing import Final
 
+from kcm_crypto.placing import naming
+
 from kcm.dev.errors import ForeignDirectoryError, NoSystemError
 from kcm.dev.files import sync
 
@@ -52,6 +54,12 @@ def claim(directory: Path) -> None:
             "in it); nothing was changed"
         )
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with naming(directory / MARK):
+        _write(directory, made=made)
+
+
+def _write(directory: Path, *, made: bool) -> None:
+    """Mark a directory; leave no mark that is empty."""
     text = json.dumps({"made_by": "kcm dev", "made_directory": made}) + "\n"
     try:
         handle = os.open(
@@ -59,10 +67,14 @@ def claim(directory: Path) -> None:
         )
     except FileExistsError:
         return  # another command took it a moment ago
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        (directory / MARK).unlink()
+        raise
     sync(directory)
 
 

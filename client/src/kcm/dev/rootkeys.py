@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
+from kcm_crypto.placing import naming, placing
+
 from kcm.dev.errors import DevError
 from kcm.dev.files import password, write_private
 
@@ -87,10 +89,10 @@ class RootKeys:
         directory = self.root / "l1" / name
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not (directory / "key").exists():
-            handle = os.open(directory / "key", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(handle, "wb") as file:
+            with naming(directory / "state"), placing(directory / "state", private=False) as file:
+                file.write(b"enabled\n")
+            with naming(directory / "key"), placing(directory / "key", replace=False) as file:
                 file.write(os.urandom(32))
-            (directory / "state").write_text("enabled\n")
         return directory
 
     def _run(self, argv: list[str]) -> None:

@@ -59,6 +59,20 @@ def placing(
         os.close(directory)
 
 
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Give an ``OSError`` the name of the file that it is about, in place of none or a passing one.
+
+    One of a file whose name begins like this one has its own.
+    """
+    try:
+        yield
+    except OSError as error:
+        if str(error.filename).startswith(str(path)):
+            raise
+        raise type(error)(error.errno, error.strerror, str(path)) from None
+
+
 def sweep(directory: int) -> None:
     """Remove what processes left that died: ours, hidden, and locked by nobody."""
     with os.scandir(directory) as entries:
