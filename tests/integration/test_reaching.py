@@ -109,7 +109,7 @@ async def listening(says):
 @pytest.fixture
 def quick(monkeypatch):
     """A silent port is not waited for."""
-    monkeypatch.setattr(transport, "CONNECT_S", 1.0)
+    monkeypatch.setattr(transport, "CONNECT_S", 2.0)
 
 
 @pytest.fixture
@@ -220,7 +220,7 @@ async def test_a_port_that_says_nothing_is_not_a_wrong_password(address):
     assert isinstance(error, Unavailable)
     assert not isinstance(error, NotLetIn)
     where = f"nats://127.0.0.1:{port}"
-    text = f"the broker at {where} takes the connection and says nothing within 1 s"
+    text = f"the broker at {where} takes the connection and says nothing within 2 s"
     assert error.detail == text
     assert explain(error).exit_code is Exit.UNAVAILABLE
 

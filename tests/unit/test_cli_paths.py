@@ -4,9 +4,11 @@ The commands, and which of their parameters are paths, come from the command tre
 looked at without anybody thinking of it.
 """
 
+import contextlib
 import json
 import os
 import resource
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -221,6 +223,17 @@ def test_a_path_that_cannot_be_used_is_named(place: Place, taken: Taken, kind: s
     assert place.cores.put == puts
 
 
+@contextlib.contextmanager
+def no_room() -> Iterator[None]:
+    """No file may have a byte, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
 LIMIT = [taken for taken in TAKEN if taken.param.name in WRITTEN and taken.command[0] == "roster"]
 
 
@@ -228,16 +241,39 @@ LIMIT = [taken for taken in TAKEN if taken.param.name in WRITTEN and taken.comma
 def test_a_file_that_finds_no_room_leaves_nothing(place: Place, taken: Taken) -> None:
     path = place.directory / "fresh"
     before, arguments = place.files(), place.arguments(taken, str(path))
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
-    try:
+    with no_room():
         code, err = place.run(arguments)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     error = json.loads(err.splitlines()[-1])
     assert (code, error["error"]) == (Exit.FAULT, "io")
     assert error["detail"].startswith(f"cannot use {path}: File too large")
     assert place.files() == before
+
+
+@pytest.mark.parametrize("command", ["init", "up"])
+def test_a_system_that_finds_no_room_is_named_and_can_be_made_later(
+    place: Place, command: str
+) -> None:
+    given = place.directory / "dev"
+    with no_room():
+        code, err = place.run(["dev", command, "--dir", str(given), "-o", "json"])
+    error = json.loads(err.splitlines()[-1])
+    assert (code, error["error"]) == (Exit.FAULT, "io")
+    assert error["detail"].startswith(f"cannot use {given}/")
+    assert not [path for path in given.rglob("*") if path.is_file() and not path.stat().st_size]
+    assert place.run(["dev", "init", "--dir", str(given), "-o", "json"])[0] == Exit.OK
+
+
+def test_a_root_key_that_finds_no_room_is_not_there(place: Place) -> None:
+    given = place.directory / "dev"
+    assert place.run(["dev", "init", "--dir", str(given), "-o", "json"])[0] == Exit.OK
+    words = ["dev", "key", "acme", "--kind", "softkey", "--dir", str(given), "-o", "json"]
+    with no_room():
+        code, err = place.run(words)
+    assert (code, json.loads(err)["error"]) == (Exit.FAULT, "io")
+    assert f"cannot use {given / 'l1' / 'acme'}/" in json.loads(err)["detail"]
+    assert not (given / "l1" / "acme" / "key").exists()
+    assert place.run(words)[0] == Exit.OK
+    assert (given / "l1" / "acme" / "key").stat().st_size == 32
 
 
 def test_a_directory_that_may_not_be_written_is_named(tmp_path: Path) -> None:
@@ -277,12 +313,8 @@ def test_an_argument_that_is_no_text_is_named(place: Place, arguments: tuple[str
 def test_a_roster_that_finds_no_room_is_said_to_be_in_the_regions(place: Place) -> None:
     key, before = place.good["key"], (place.directory / "system" / "roster").read_bytes()
     arguments = ["roster", "retire", "bob", "--key", key, "--context", place.good["context_file"]]
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
-    try:
+    with no_room():
         code, err = place.run([*arguments, "-o", "json"])
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     error = json.loads(err.splitlines()[-1])
     assert (code, error["error"], set(place.cores.put)) == (Exit.FAULT, "io", {"eu", "us"})
     assert (

@@ -93,6 +93,17 @@ def test_a_field_that_no_row_has_gives_nothing(
     assert desk.piped(monkeypatch, text, *piped) == (Exit.USAGE, b"")
 
 
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [(b"", "the table is empty"), (b"\na,b\n1,2\n", "line 1 of the table is empty")],
+)
+def test_a_table_begins_with_the_names_of_its_columns(
+    desk: Desk, capsys: pytest.CaptureFixture[str], content: bytes, text: str
+) -> None:
+    assert desk.run("encrypt", content, "p.csv", "--fields", "a") == (Exit.USAGE, None)
+    assert said(capsys)[-1]["detail"] == text
+
+
 def test_rows_that_lack_a_field_are_counted(
     desk: Desk, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

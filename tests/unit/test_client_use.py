@@ -43,6 +43,7 @@ def test_every_public_name_is_there() -> None:
     ("arguments", "kind", "argument", "index", "text"),
     [
         (("acme", "files", b"x"), kcm.BadType, "plaintexts", None, "is bytes; it has to be a seq"),
+        (("acme", "files", memoryview(b"x")), kcm.BadType, "plaintexts", None, "is memoryview"),
         (("acme", "files", ["x"]), kcm.BadType, "plaintexts", 0, r"plaintexts\[0\] is str"),
         (("acme", "files", [b"", None]), kcm.BadType, "plaintexts", 1, "NoneType"),
         (("acme", "files", [b""], ["x"]), kcm.BadType, "contexts", 0, r"contexts\[0\] is str"),

@@ -45,7 +45,7 @@ def check_name(argument: str, value: object) -> None:
 
 def check_bytes(argument: str, values: object) -> None:
     """Raise unless it is a sequence of ``bytes``."""
-    if isinstance(values, bytes | bytearray | str) or not isinstance(values, Sequence):
+    if isinstance(values, bytes | bytearray | memoryview | str) or not isinstance(values, Sequence):
         raise BadType(
             f"{argument} is {_type(values)}; it has to be a sequence of bytes, as a list", argument
         )

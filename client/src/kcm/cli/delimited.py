@@ -37,8 +37,9 @@ class Delimited:
             lines = _Lines(text)
             reader = csv.reader(lines, delimiter=self._delimiter, strict=True)
             header = _next(reader, 1)
-            if header is None:
-                raise Problem(Exit.USAGE, "usage", "the file has no header line")
+            if not header:
+                what = "the table is empty" if header is None else "line 1 of the table is empty"
+                raise Problem(Exit.USAGE, "usage", what, "line 1 has to name the columns")
             self._take_header(header)
             yield Row(1, lines.take())
             number = 1

@@ -33,7 +33,7 @@ from nats.aio.subscription import Subscription
 from nats.js import JetStreamContext
 
 from kcm_bus.config import BusAddress
-from kcm_bus.failures import Failure, failure_of
+from kcm_bus.failures import Failure, Reason, failure_of
 from kcm_bus.ports import NobodyListens, OnArrival
 from kcm_bus.protection import Unfit
 from kcm_bus.reading import ReadingClient
@@ -93,7 +93,7 @@ class Connection:
 
     @property
     def failure(self) -> Failure | None:
-        """Why the last attempt to connect failed; none while it is not known that one did."""
+        """Why attempts to connect fail, as far as one said; none when there is a connection."""
         return self._failure
 
     @property
@@ -227,6 +227,7 @@ class Connection:
                 )
                 self._check(client)
                 self._client = client
+                self._failure = None
                 self._times += 1
                 if self._times == 1:
                     log.info("%s: connected to %s", self._name, self._place)
@@ -238,7 +239,7 @@ class Connection:
                 await _abandon(made)
                 raise
             except Exception as error:
-                self._failure = failure_of(error)
+                self._failed(error)
                 await _abandon(made)
                 if isinstance(error, Unfit) and first:
                     self._building = False
@@ -279,6 +280,12 @@ class Connection:
             self._last = url.netloc.rpartition("@")[2]
         return self._last
 
+    def _failed(self, error: BaseException) -> None:
+        """Keep why an attempt failed. A broker that refuses may cut its own word off."""
+        failure = failure_of(error)
+        if failure.reason is not Reason.OTHER or self._failure is None:
+            self._failure = failure
+
     def _missing(self, reason: str) -> None:
         """Say that there is no broker, once for each reason until there is one."""
         if reason not in self._reasons:
@@ -289,7 +296,7 @@ class Connection:
         if self.connected:
             log.warning("%s: %s at %s", self._name, type(error).__name__, self._place)
         else:
-            self._failure = failure_of(error)
+            self._failed(error)
             self._missing(type(error).__name__)
 
     async def _on_disconnect(self) -> None:
@@ -308,6 +315,7 @@ class Connection:
             self._leaving = asyncio.get_running_loop().create_task(_abandon(client))
             return
         self._times += 1
+        self._failure = None
         self._reasons.clear()
         log.info("%s: connected again to %s", self._name, self._place)
         for callback in self._on_reconnect:
