@@ -114,7 +114,7 @@ class Place:
     def _export(self, request: AdminRequest, operator: str) -> Message:
         ((hold_id, _),) = self.kills.held.items()
         return HoldExport(
-            hold_id=hold_id, hold=b"x", lift=b"", result=b"", complete=False, unstored="", lists=[]
+            hold_id=hold_id, hold=b"x", lift=b"", result=b"", complete=False, unstored=""
         )
 
     def hold(self) -> None:

@@ -245,10 +245,10 @@ def test_a_flush_of_the_directory_that_fails_is_an_error(tmp_path: Path) -> None
     assert names(tmp_path) == ["file"]
 
 
-def test_a_directory_that_is_missing_is_named(tmp_path: Path) -> None:
+def test_where_a_directory_is_missing_the_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError) as info:
         place(tmp_path / "missing" / "file", b"new")
-    assert info.value.filename == str(tmp_path / "missing")
+    assert info.value.filename == str(tmp_path / "missing" / "file")
 
 
 def test_an_error_of_another_file_keeps_its_name(tmp_path: Path) -> None:

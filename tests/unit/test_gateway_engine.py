@@ -31,13 +31,13 @@ async def refused(awaitable):
 
 
 @pytest.mark.parametrize("scope", ["record", "batch"])
-@pytest.mark.parametrize("contexts", [[], [b"all"], [b"0", b"1", b"2", b"3"]])
+@pytest.mark.parametrize("contexts", [None, b"all", [b"0", b"1", b"2", b"3"]])
 async def test_what_was_encrypted_is_decrypted_with_its_context_only(rig, scope, contexts):
     sealed = await rig.engine.encrypt("acme", "crm", PLAINS, contexts, dek_scope=scope)
     assert sealed.codes == []
     opened = await rig.engine.decrypt("acme", "crm", sealed.values, contexts)
     assert (opened.values, opened.codes) == (PLAINS, [])
-    wrong = await rig.engine.decrypt("acme", "crm", sealed.values, [b"other"])
+    wrong = await rig.engine.decrypt("acme", "crm", sealed.values, b"other")
     assert wrong.codes == [Code.TAMPERED] * 4
     assert wrong.columns()[0] == [b""] * 4
     with pytest.raises(BatchFailed, match=r"4 of 4 records failed; the first is \[0\]: tampered"):
@@ -138,7 +138,10 @@ async def test_each_record_has_its_own_code(rig):
 async def test_contexts_are_bounded_in_number_and_size(rig):
     for contexts, code in (
         ([b"", b""], Code.MALFORMED),
-        ([b"x" * 4097], Code.TOO_LARGE),
+        ([b"for all?"], Code.MALFORMED),
+        ([], Code.MALFORMED),
+        (b"x" * 4097, Code.TOO_LARGE),
+        ([b"", b"", b"", b"x" * 4097], Code.TOO_LARGE),
     ):
         assert await refused(rig.engine.encrypt("acme", "crm", PLAINS, contexts)) is code
         assert await refused(rig.engine.decrypt("acme", "crm", PLAINS, contexts)) is code
@@ -148,8 +151,8 @@ async def test_a_batch_larger_than_a_piece_is_worked_through(rig, monkeypatch):
     monkeypatch.setattr(pieces_module, "PIECE", 3)
     plains = [bytes([n]) for n in range(10)]
     for scope in ("record", "batch"):
-        sealed = await rig.engine.encrypt("acme", "crm", plains, [b"c"], dek_scope=scope)
-        assert (await rig.engine.decrypt("acme", "crm", sealed.values, [b"c"])).values == plains
+        sealed = await rig.engine.encrypt("acme", "crm", plains, b"c", dek_scope=scope)
+        assert (await rig.engine.decrypt("acme", "crm", sealed.values, b"c")).values == plains
 
 
 async def test_a_batch_is_shared_by_bytes_too(rig, monkeypatch):

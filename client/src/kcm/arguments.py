@@ -55,19 +55,28 @@ def check_bytes(argument: str, values: object) -> None:
             raise BadType(text, argument, index)
 
 
-def check_contexts(contexts: Sequence[bytes], count: int) -> None:
-    """Raise unless there is none, one, or one for each record, and none is too long."""
-    check_bytes("contexts", contexts)
-    if len(contexts) not in (0, 1, count):
-        text = f"contexts has {len(contexts)} entries for {count} records; none, one, or one each"
+def bound(contexts: Sequence[bytes] | bytes | None, count: int) -> Sequence[bytes]:
+    """What is bound to ``count`` records: nothing, one context for all, or one for each.
+
+    A list has one for each, also where it has one or none: one that is too short by mistake would
+    make records that open without what was meant, or not at all. Raises ``BadArgument``.
+    """
+    if contexts is None:
+        return []
+    shared = isinstance(contexts, bytes)
+    values = [contexts] if isinstance(contexts, bytes) else contexts
+    check_bytes("contexts", values)
+    if not shared and len(values) != count:
+        text = f"contexts has {len(values)} entries for {count} records; one for all is bytes"
         raise BadValue(text, "contexts")
-    for index, value in enumerate(contexts):
+    for index, value in enumerate(values):
         if len(value) > limits.APP_CONTEXT_MAX:
             raise BadValue(
                 f"contexts[{index}] has {len(value)} bytes; at most {limits.APP_CONTEXT_MAX}",
                 "contexts",
-                index,
+                None if shared else index,
             )
+    return values
 
 
 def check_scope(dek_scope: object) -> None:

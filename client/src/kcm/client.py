@@ -21,8 +21,8 @@ from kcm_schemas import limits, record, subjects
 from kcm_schemas.data import DekScope
 
 from kcm.arguments import (
+    bound,
     check_bytes,
-    check_contexts,
     check_deadline,
     check_name,
     check_scope,
@@ -116,9 +116,9 @@ class Client:
 
         Raises ``KcmError`` when the whole batch is refused.
 
-        ``contexts`` is bound to the records and has to be given again to decrypt them: none, one
-        for all, or one for each (at most 4096 bytes). ``dek_scope="batch"`` lets the records of a
-        message share a data key. ``deadline_s`` bounds the call, retries included.
+        ``contexts`` is bound to the records and has to be given again to decrypt them: ``bytes``
+        for all, or a list with one for each (at most 4096 bytes). ``dek_scope="batch"`` lets the
+        records of a message share a data key. ``deadline_s`` bounds the call, retries included.
         """
         job = self._job("encrypt", tenant, service, plaintexts, contexts, dek_scope)
         return await self._run(job, deadline_s)
@@ -172,8 +172,8 @@ class Client:
     async def _send_gathered(
         self, key: Key, payloads: list[bytes], contexts: list[bytes], deadline_s: float
     ) -> BatchResult:
-        bound = contexts if any(contexts) else []
-        job = self._job(key.operation, key.tenant, key.service, payloads, bound, "record")
+        own = contexts if any(contexts) else None
+        job = self._job(key.operation, key.tenant, key.service, payloads, own, "record")
         return await self._run(job, deadline_s)
 
     def _job(
@@ -190,15 +190,13 @@ class Client:
         check_name("service", service)
         check_bytes("plaintexts" if operation == "encrypt" else "records", payloads)
         check_scope(dek_scope)
-        bound = [contexts] if isinstance(contexts, bytes) else contexts or []
-        check_contexts(bound, len(payloads))
         return Job(
             operation=operation,
             subject=subjects.gateway(self.region, operation, tenant, service),
             prefix=record.prefix(self.region, tenant, service, 1)[:-4],
             dek_scope=dek_scope,
             payloads=payloads,
-            contexts=bound,
+            contexts=bound(contexts, len(payloads)),
         )
 
     async def _run(self, job: Job, deadline_s: float) -> BatchResult:

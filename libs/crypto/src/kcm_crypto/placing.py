@@ -120,7 +120,8 @@ def _naming(path: Path, *hidden: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.filename in {None, path.name, *hidden} or error.filename2 is not None:
+        parts = {None, path.name, str(path.parent), *hidden}
+        if error.filename in parts or error.filename2 is not None:
             error.filename, error.filename2 = str(path), None
         raise
 

@@ -108,11 +108,11 @@ class Gateway:
         tenant: str,
         service: str,
         plaintexts: Sequence[bytes],
-        contexts: Sequence[bytes] = (),
+        contexts: Sequence[bytes] | bytes | None = None,
         *,
         dek_scope: DekScope = "record",
     ) -> Batch:
-        """Encrypt; ``contexts`` has no entry, one for all, or one for each plaintext.
+        """Encrypt; ``contexts`` is one for all (``bytes``), or a list with one for each plaintext.
 
         Raises ``KcmError`` for the whole batch: ``malformed``, ``tenant_killed``,
         ``unknown_tenant``, ``unknown_service``, ``tenant_sealed``, ``unavailable`` …
@@ -128,7 +128,7 @@ class Gateway:
         tenant: str,
         service: str,
         records: Sequence[bytes],
-        contexts: Sequence[bytes] = (),
+        contexts: Sequence[bytes] | bytes | None = None,
     ) -> Batch:
         """Decrypt; every record has its own code.
 
@@ -281,15 +281,19 @@ def _joined(lists: list[list[T]]) -> list[T]:
     return lists[0] if len(lists) == 1 else [one for part in lists for one in part]
 
 
-def _aad_ends(contexts: Sequence[bytes], count: int) -> Sequence[bytes]:
+def _aad_ends(contexts: Sequence[bytes] | bytes | None, count: int) -> Sequence[bytes]:
     """The end of each record's associated data; raises ``malformed`` or ``too_large``."""
-    if len(contexts) not in (0, 1, count):
-        raise KcmError(Code.MALFORMED, "contexts: none, one for all, or one for each record")
+    if contexts is None or isinstance(contexts, bytes):
+        return _ends([contexts or b""]) * count
+    if len(contexts) != count:
+        raise KcmError(Code.MALFORMED, "contexts: bytes for all, or a list with one for each")
+    return _ends(contexts)
+
+
+def _ends(contexts: Sequence[bytes]) -> list[bytes]:
     if any(len(one) > limits.APP_CONTEXT_MAX for one in contexts):
         raise KcmError(Code.TOO_LARGE, "an application's context has at most 4096 bytes")
-    if contexts and len(contexts) == count:
-        return [record_aad_end(one) for one in contexts]
-    return [record_aad_end(contexts[0] if contexts else b"")] * count
+    return [record_aad_end(one) for one in contexts]
 
 
 def _batches(plaintexts: Sequence[bytes]) -> list[range]:

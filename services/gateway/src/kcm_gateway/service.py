@@ -12,6 +12,7 @@ not taken off twice.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Final
 
 from kcm_bus.clock import Clock, Randomness
@@ -107,7 +108,7 @@ class GatewayService:
                     count = len(wanted.records)
                     self._check(asked, wanted.deadline_ms)
                     done = await self._engine.decrypt(
-                        asked.tenant, asked.service, wanted.records, wanted.contexts
+                        asked.tenant, asked.service, wanted.records, _contexts(wanted.contexts)
                     )
                     failed = done.failed
                     lease_ms, (values, codes) = self._lease_ms(done, arrived), done.columns()
@@ -140,7 +141,7 @@ class GatewayService:
             asked.tenant,
             asked.service,
             request.plaintexts,
-            request.contexts,
+            _contexts(request.contexts),
             dek_scope=request.dek_scope,
         )
 
@@ -157,3 +158,10 @@ class GatewayService:
             raise KcmError(Code.MALFORMED, "the deadline is more than a minute away")
         if not may_ask(self._me.entry, asked.tenant, asked.service):
             raise KcmError(Code.FORBIDDEN, "this Gateway does not serve that tenant and service")
+
+
+def _contexts(sent: Sequence[bytes]) -> Sequence[bytes] | bytes | None:
+    """What a message's list means: nothing, one for all its records, or one for each."""
+    if not sent:
+        return None
+    return sent[0] if len(sent) == 1 else sent
