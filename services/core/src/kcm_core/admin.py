@@ -19,6 +19,7 @@ from kcm_bus.emitting import Emit
 from kcm_bus.membership import Membership
 from kcm_bus.refusals import Refusals
 from kcm_bus.registry_feed import RegistryFeed
+from kcm_bus.repeats import Repeats
 from kcm_control.registry import REVISION_STEP_MAX, Record, Registry, key_of, replaces
 from kcm_schemas import subjects
 from kcm_schemas.admin import (
@@ -47,7 +48,7 @@ from kcm_trust.verify import Untrusted, majority_is_possible
 from kcm_core.kills import Kills
 from kcm_core.linking import Linker
 from kcm_core.listing import Listing
-from kcm_core.looks import LOOKS, Looks
+from kcm_core.looks import LOOKS
 from kcm_core.making import Maker
 from kcm_core.registry_keeper import RegistryKeeper
 from kcm_core.registry_memory import RegistryMemory
@@ -101,8 +102,8 @@ class Admin:
         self._memory: Final = memory
         self._kills: Final = kills
         self._emit: Final = emit
-        self._looks: Final = Looks(emit)
-        self._refusals: Final = Refusals("admin", emit, clock)
+        self._looks: Final = Repeats(emit)
+        self._refusals: Final = Refusals("admin", emit)
         self._clock: Final = clock
         self._running: Final[dict[tuple[str, bytes], asyncio.Task[bytes]]] = {}
         """What is being served, by subject and digest; as many as an endpoint serves at once."""
@@ -137,6 +138,7 @@ class Admin:
     def close(self) -> None:
         """Record what is only counted so far."""
         self._looks.close()
+        self._refusals.close()
 
     async def handle(self, subject: str, body: bytes) -> bytes:
         """Serve one request. Only a request that is not believed is refused without a signature.

@@ -80,9 +80,13 @@ class Wrapping:
         self._may_record: Final = may_record
         self._refusal: Final = refusal
         self._scratch: Final = ScratchPool()
-        self._unbelieved: Final = Refusals("a caller's ticket or seal", emit, clock)
-        self._outside: Final[dict[str, Refusals]] = {}
-        """By caller, what it asked for and may not have."""
+        self._unbelieved: Final = Refusals("a caller's ticket or seal", emit)
+        self._outside: Final = Refusals("outside of what is granted", emit)
+
+    def close(self) -> None:
+        """Record what is only counted so far."""
+        self._unbelieved.close()
+        self._outside.close()
 
     async def handle(self, subject: str, body: bytes) -> bytes:
         """Serve one request; raises ``KcmError``."""
@@ -141,12 +145,7 @@ class Wrapping:
         if not self._is_sealed(asked, request):
             self._unbelieved.record(refusal)
             raise refusal
-        outside = self._outside.get(request.caller)
-        if outside is None:
-            # Believed callers are on the roster, so these are no more than that has entries.
-            outside = Refusals("outside of what is granted", self._emit, self._clock)
-            self._outside[request.caller] = outside
-        outside.record(refusal, actor=request.caller, tenant=asked.tenant)
+        self._outside.record(refusal, actor=request.caller, tenant=asked.tenant)
         raise refusal
 
     async def _serve_known(
