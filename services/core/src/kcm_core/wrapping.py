@@ -15,6 +15,7 @@ from hashlib import sha256
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
+from kcm_bus.asked import check_deadline
 from kcm_bus.clock import Clock, Randomness
 from kcm_bus.emitting import Emit
 from kcm_bus.membership import Membership
@@ -282,11 +283,3 @@ def _check_version(operation: str, version: int) -> None:
         raise KcmError(Code.MALFORMED, "keys are wrapped under the current version")
     if operation == "unwrap" and not version:
         raise KcmError(Code.KEY_DESTROYED, "versions of a service key count from 1")
-
-
-def check_deadline(deadline_ms: int, now_ms: int) -> None:
-    """Raise ``deadline_exceeded`` when it has passed, ``malformed`` when it is too far away."""
-    if now_ms >= deadline_ms:
-        raise KcmError(Code.DEADLINE_EXCEEDED)
-    if deadline_ms > now_ms + limits.DEADLINE_MAX_MS:
-        raise KcmError(Code.MALFORMED, "the deadline is more than a minute away")
