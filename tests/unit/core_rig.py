@@ -245,7 +245,7 @@ class Core:
         )  # fmt: skip
         self.rosters = RosterFeed(
             self.me, ControlLog(world.bus, self.me.region, world.clock),  # type: ignore[arg-type]
-            Refusals("control", self._emit, world.clock), self._emit, randomness,
+            Refusals("control", self._emit), self._emit, randomness,
             world.clock,
         )  # fmt: skip
         rostering = Rostering(

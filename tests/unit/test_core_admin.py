@@ -1,6 +1,7 @@
 """Operators' requests: for one place and one time, by one role, and with one effect."""
 
 import asyncio
+import itertools
 from hashlib import sha256
 
 import pytest
@@ -32,6 +33,9 @@ from tests.unit.trust_rig import hold
 KINDS = {Tenant: Kind.TENANT, Link: Kind.LINK, Service: Kind.SERVICE}
 
 
+ids = itertools.count(1)
+
+
 @pytest.fixture
 def world(tmp_path):
     return World(tmp_path)
@@ -39,7 +43,7 @@ def world(tmp_path):
 
 def request(world, noun, verb, payload, *, signer="admin", region="eu", ahead_ms=5000):
     body = AdminRequest(
-        region=region, noun=noun, verb=verb, request_id=bytes(16),
+        region=region, noun=noun, verb=verb, request_id=next(ids).to_bytes(16, "big"),
         deadline_ms=world.clock.unix_ms() + ahead_ms, payload=encode(payload),
     )  # fmt: skip
     return signed(Kind.ADMIN, body, signer)

@@ -206,10 +206,11 @@ async def test_a_head_under_another_name_or_by_another_hand_counts_for_nothing(w
     world.fill(200)
     world.head("aud-1", 192)
     world.head("aud-2", 192, signer="aud-1")
-    core = await read(world)
-    await core.round()
+    core = OneCore(world)
+    for _ in range(5):
+        await core.round()
     assert world.audit.first == 1
-    assert EventType.TRUST_REFUSED in core.kinds()
+    assert core.kinds().count(EventType.TRUST_REFUSED) == 1, "a head that lies there is no flood"
     world.control.store(subjects.control_head("eu", "aud-2"), world.head("aud-1", 192))
     await core.round()
     assert world.audit.first == 1

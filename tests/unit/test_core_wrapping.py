@@ -310,16 +310,14 @@ def refusals(core):
     return [fields for kind, fields in core.events if kind == "trust.refused"]
 
 
-async def test_what_a_gateway_may_not_ask_is_on_record_with_its_name_and_bounded(world, core):
+async def test_what_a_gateway_may_not_ask_is_on_record_with_its_name_and_bounded(core):
     _, _, blobs = await wrapped(core)
     for _ in range(5):
         assert await refused(unwrap(core, blobs, tenant="bcme")) is Code.FORBIDDEN
     (first,) = refusals(core)
     assert (first["actor"], first["tenant"], first["count"]) == ("gw-eu", "bcme", 1)
-    world.clock.now += 1.0
-    assert await refused(unwrap(core, blobs, tenant="bcme")) is Code.FORBIDDEN
-    assert refusals(core)[1]["count"] == 5
-    assert refusals(core)[1]["code"] is Code.FORBIDDEN
+    core.wrapping.close()
+    assert refusals(core)[1] == first | {"count": 4, "code": Code.FORBIDDEN}
 
 
 async def test_a_caller_that_is_not_believed_is_on_record_without_a_name(core):
@@ -332,7 +330,7 @@ async def test_a_caller_that_is_not_believed_is_on_record_without_a_name(core):
     client = core.client(ask=Wire(core, forged))
     assert await refused(unwrap(core, blobs, client=client)) is Code.FORBIDDEN
     (event,) = refusals(core)
-    assert (event["actor"], event["tenant"]) == (None, None)
+    assert (event["actor"], event.get("tenant")) == (None, None)
     assert event["detail"].startswith("a caller's ticket or seal: ")
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from kcm_core.looks import EVERY_S, LOOKS, WATCHED_MAX, Looks
+from kcm_bus.repeats import EVERY_S, KINDS_MAX, REST, Repeats
+from kcm_core.looks import LOOKS
 from kcm_core.requested import requested, type_of
 from kcm_schemas.admin import AdminRequest, HoldQuery, PutStatement, TenantQuery
 from kcm_schemas.audit import EventType
@@ -26,7 +27,7 @@ def events():
 
 @pytest.fixture
 def looks(events):
-    return Looks(lambda kind, **fields: events.append((kind, fields)))
+    return Repeats(lambda kind, **fields: events.append((kind, fields)))
 
 
 def asked(noun, verb, payload=b""):
@@ -75,11 +76,22 @@ async def test_what_was_counted_is_told_at_the_end(looks, events):
     assert not [one for one in asyncio.all_tasks() if one is not asyncio.current_task()]
 
 
-async def test_more_than_can_be_counted_are_told_one_by_one(looks, events):
-    for n in range(WATCHED_MAX + 2):
-        looks.record(EventType.ADMIN_TENANT_FIND, "alice", {"tenant": f"t{n}"})
-    looks.record(EventType.ADMIN_TENANT_FIND, "alice", {"tenant": f"t{WATCHED_MAX + 1}"})
-    assert len(events) == WATCHED_MAX + 3
+async def test_an_operator_who_looks_at_too_much_multiplies_no_event_of_anybody(looks, events):
+    find = EventType.ADMIN_TENANT_FIND
+    for n in range(10 * KINDS_MAX):
+        looks.record(find, "mallory", {"tenant": f"t{n}"})
+    assert len(events) == KINDS_MAX + 1
+    rest = {"actor": "mallory", "detail": REST}
+    assert events[-1] == (find, rest | {"count": 1})
+    events.clear()
+    for _ in range(100):
+        looks.record(STATUS, "alice", {"hold": b"h" * 16})
+        looks.record(find, "alice", {"tenant": "t1"})
+    assert [(kind, fields["count"]) for kind, fields in events] == [(STATUS, 1), (find, 1)]
+    events.clear()
+    looks.close()
+    assert (find, rest | {"count": 9 * KINDS_MAX - 1}) in events
+    assert len(events) == 3
 
 
 def test_the_type_of_a_request_is_one_of_those_that_there_are():

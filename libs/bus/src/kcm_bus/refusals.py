@@ -1,35 +1,35 @@
 """What was not believed, on record without being a way to fill the record.
 
-Anybody who can publish can send something forged. So an incident is recorded at once, further ones
-are counted, and the count goes on record at most once in ``EVERY_S``.
+Anybody who can publish can send something forged. So an incident is recorded at once, and further
+ones of the same kind are counted (``kcm_bus.repeats``): by who asked where that is certain, by
+tenant and by reason, so that a harmless one hides no other.
 """
 
 from __future__ import annotations
 
 import logging
-from typing import Final
+from typing import Any, Final
 
 from kcm_schemas.audit import EventType
 from kcm_schemas.codes import Code
 
-from kcm_bus.clock import Clock
 from kcm_bus.emitting import Emit
+from kcm_bus.repeats import REST, Repeats, What
 
 log = logging.getLogger(__name__)
 
-EVERY_S: Final = 1.0
-"""Seconds between two records of what one source was refused."""
+KINDS_MAX: Final = 16
+"""Kinds of refusals of one actor, or of nobody, that one source tells apart within a minute: with
+the rest, and a number after each, 34 events."""
 
 
 class Refusals:
     """Records ``trust.refused``."""
 
-    def __init__(self, source: str, emit: Emit, clock: Clock) -> None:
+    def __init__(self, source: str, emit: Emit) -> None:
         self._source: Final = source
         self._emit: Final = emit
-        self._clock: Final = clock
-        self._last = float("-inf")
-        self._count = 0
+        self._repeats: Final = Repeats(self._tell, KINDS_MAX, f"{source}: {REST}")
 
     def record(
         self, reason: Exception, *, actor: str | None = None, tenant: str | None = None
@@ -38,17 +38,14 @@ class Refusals:
 
         ``actor`` is somebody who is believed to have asked, and ``tenant`` whose data it was about.
         """
-        self._count += 1
-        now = self._clock.elapsed()
-        if now - self._last < EVERY_S:
-            return
-        log.warning("%s: not believed (%d times): %s", self._source, self._count, reason)
-        self._emit(
-            EventType.TRUST_REFUSED,
-            actor=actor,
-            tenant=tenant,
-            code=Code.FORBIDDEN,
-            count=self._count,
-            detail=f"{self._source}: {reason}",
-        )
-        self._last, self._count = now, 0
+        what = What() if tenant is None else What(tenant=tenant)
+        detail = f"{self._source}: {reason}"
+        self._repeats.record(EventType.TRUST_REFUSED, actor, what, Code.FORBIDDEN, detail)
+
+    def close(self) -> None:
+        """Record what is only counted so far."""
+        self._repeats.close()
+
+    def _tell(self, type: EventType, **fields: Any) -> None:  # noqa: A002 - the name of the field
+        log.warning("not believed (%d times): %s", fields["count"], fields["detail"])
+        self._emit(type, **fields)

@@ -91,7 +91,7 @@ class KillSwitch:
         self._knowledge: Final = knowledge
         self._clock: Final = clock
         self._emit: Final = emit
-        self._refusals: Final = Refusals("control", emit, clock)
+        self._refusals: Final = Refusals("control", emit)
         self._tasks: set[asyncio.Task[None]] = set()
         self._recalling = False
         self._issuing = False
@@ -203,6 +203,7 @@ class KillSwitch:
         await self.record.end()
         await self._following.close()
         await self._memory.close()
+        self._refusals.close()
 
     def learn(self, raw: bytes) -> bytes:
         """Take a hold, a lift or a page of lifts; returns its id, or key. Raises ``Untrusted``."""

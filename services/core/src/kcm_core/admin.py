@@ -11,14 +11,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final, TypeVar
 
+from kcm_bus.asked import Asked, check_deadline
 from kcm_bus.clock import Clock
 from kcm_bus.emitting import Emit
 from kcm_bus.membership import Membership
 from kcm_bus.refusals import Refusals
 from kcm_bus.registry_feed import RegistryFeed
+from kcm_bus.repeats import Repeats
 from kcm_control.registry import REVISION_STEP_MAX, Record, Registry, key_of, replaces
 from kcm_schemas import subjects
 from kcm_schemas.admin import (
@@ -47,13 +50,12 @@ from kcm_trust.verify import Untrusted, majority_is_possible
 from kcm_core.kills import Kills
 from kcm_core.linking import Linker
 from kcm_core.listing import Listing
-from kcm_core.looks import LOOKS, Looks
+from kcm_core.looks import LOOKS
 from kcm_core.making import Maker
 from kcm_core.registry_keeper import RegistryKeeper
 from kcm_core.registry_memory import RegistryMemory
 from kcm_core.relinking import Relinker
 from kcm_core.requested import requested, type_of
-from kcm_core.wrapping import check_deadline
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -69,6 +71,22 @@ REMEMBERING: Final = frozenset(
 )
 """What a Core without memory of its region's registry does not serve: what it would accept, or
 leave out, may hang on records that it does not know."""
+
+ASKED_MAX: Final = 1024
+"""Requests of one operator that are remembered until their deadlines, a minute at most: seventeen a
+second."""
+
+ANSWER_MAX: Final = 16 * 1024
+"""Bytes of an answer that is remembered with its request. What is longer is made again for a copy:
+it is that of a kill, which is placed once, however often it is ordered."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """What became of a request, and its answer where a copy of it gets that."""
+
+    code: Code
+    answer: bytes
 
 
 class Admin:
@@ -101,11 +119,12 @@ class Admin:
         self._memory: Final = memory
         self._kills: Final = kills
         self._emit: Final = emit
-        self._looks: Final = Looks(emit)
-        self._refusals: Final = Refusals("admin", emit, clock)
+        self._repeats: Final = Repeats(emit)
+        self._refusals: Final = Refusals("admin", emit)
         self._clock: Final = clock
-        self._running: Final[dict[tuple[str, bytes], asyncio.Task[bytes]]] = {}
-        """What is being served, by subject and digest; as many as an endpoint serves at once."""
+        self._asked: Final[Asked[_Made]] = Asked(ASKED_MAX)
+        self._running: Final[dict[bytes, asyncio.Task[bytes]]] = {}
+        """What is being served, by digest; as many as the endpoints serve at once."""
         admin, security = OperatorRole.ADMIN, OperatorRole.SECURITY
         self._verbs: Final[dict[tuple[str, str], tuple[frozenset[OperatorRole], Handler]]] = {
             ("tenant", "put"): (frozenset({admin}), self._put_tenant),
@@ -136,23 +155,16 @@ class Admin:
 
     def close(self) -> None:
         """Record what is only counted so far."""
-        self._looks.close()
+        self._repeats.close()
+        self._refusals.close()
 
     async def handle(self, subject: str, body: bytes) -> bytes:
         """Serve one request. Only a request that is not believed is refused without a signature.
 
-        The same one again, while it is being served, gets the same answer: a client repeats what
-        is not answered, since whoever took it may have died.
+        The same one again gets the same answer: a client repeats what is not answered, since
+        whoever took it may have died. It is recorded once, and neither when it is too old nor when
+        it was signed for another place: then anybody may have sent it.
         """
-        key = (subject, sha256(body).digest())
-        running = self._running.get(key)
-        if running is None:
-            running = asyncio.get_running_loop().create_task(self._handle(subject, body))
-            self._running[key] = running
-            running.add_done_callback(lambda _: self._running.pop(key))
-        return await asyncio.shield(running)
-
-    async def _handle(self, subject: str, body: bytes) -> bytes:
         if not self._me.acts:
             raise KcmError(Code.UNAVAILABLE, "this Core is retired; ask another one")
         try:
@@ -160,27 +172,58 @@ class Admin:
         except Untrusted as error:
             self._refusals.record(error)
             raise KcmError(Code.FORBIDDEN, str(error)) from None
-        code, detail, payload = Code.OK, "", b""
+        digest = sha256(body).digest()
         try:
-            payload = encode(await self._serve(subject, request, operator, roles))
+            self._check(subject, request)
         except KcmError as error:
-            code, detail = error.code, error.detail
-        event, what = type_of(request), requested(request)
-        if code is not Code.OK or event in LOOKS:
-            self._looks.record(event, operator, what, code, detail)
-        else:
-            self._emit(event, **what, actor=operator)
-        reply = AdminReply(request=sha256(body).digest(), code=code, detail=detail, payload=payload)
-        return encode(self._me.identity.sign(Kind.ADMIN_REPLY, reply))
+            self._refusals.record(error)
+            return self._signed(digest, error.code, error.detail)
+        made = self._asked.get(operator, digest)
+        if made is not None and made.answer:
+            return made.answer
+        running = self._running.get(digest)
+        if running is None:
+            work = self._answer(request, operator, roles, digest)
+            running = self._running[digest] = asyncio.get_running_loop().create_task(work)
+            running.add_done_callback(lambda _: self._running.pop(digest))
+        return await asyncio.shield(running)
 
-    async def _serve(
-        self, subject: str, request: AdminRequest, operator: str, roles: frozenset[OperatorRole]
-    ) -> Message:
+    def _check(self, subject: str, request: AdminRequest) -> None:
+        """Refuse what was signed for another place or time."""
         place = self._me.region, request.noun, request.verb
         here = (subjects.admin(*place), subjects.admin_at(*place, self._me.name))
         if request.region != self._me.region or subject not in here:
             raise KcmError(Code.FORBIDDEN, "the request was signed for another place")
         check_deadline(request.deadline_ms, self._clock.unix_ms())
+
+    async def _answer(
+        self, request: AdminRequest, operator: str, roles: frozenset[OperatorRole], digest: bytes
+    ) -> bytes:
+        code, detail, payload = Code.OK, "", b""
+        try:
+            payload = encode(await self._serve(request, operator, roles))
+        except KcmError as error:
+            code, detail = error.code, error.detail
+        event, what = type_of(request), requested(request)
+        bounded = code is not Code.OK or event in LOOKS
+        made = self._asked.get(operator, digest)
+        if made is None or made.code is not code:
+            if bounded:
+                self._repeats.record(event, operator, what, code, detail)
+            else:
+                self._emit(event, **what, actor=operator)
+        answer = self._signed(digest, code, detail, payload)
+        kept = _Made(code, b"" if bounded or len(answer) > ANSWER_MAX else answer)
+        self._asked.add(operator, digest, request.deadline_ms, self._clock.unix_ms(), kept)
+        return answer
+
+    def _signed(self, digest: bytes, code: Code, detail: str, payload: bytes = b"") -> bytes:
+        reply = AdminReply(request=digest, code=code, detail=detail, payload=payload)
+        return encode(self._me.identity.sign(Kind.ADMIN_REPLY, reply))
+
+    async def _serve(
+        self, request: AdminRequest, operator: str, roles: frozenset[OperatorRole]
+    ) -> Message:
         what = (request.noun, request.verb)
         named, known = self._named.get(what), self._verbs.get(what)
         allowed = named[0] if named else known[0] if known else None

@@ -78,7 +78,7 @@ class Joining:
         self._clock: Final = clock
         self._random: Final = randomness
         self._budgets: Final = Budgets()
-        self._refusals: Final = Refusals("registry", emit, clock)
+        self._refusals: Final = Refusals("registry", emit)
         self._waits = ""
         self._new = False
         """Whether it may be a new region: both stores were empty at the start."""
@@ -124,6 +124,7 @@ class Joining:
         self._closing = True
         if self._task is not None:
             self._task.cancel()
+        self._refusals.close()
 
     async def ask(self) -> None:
         """Ask once; this Core remembers when the answer is what it knows itself.

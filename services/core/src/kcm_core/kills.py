@@ -92,6 +92,7 @@ class Kills:
     def close(self) -> None:
         """Stop looking at what others say to be finished."""
         self._looks.close()
+        self.receipts.close()
 
     async def place(self, raw: bytes, deadline_ms: int) -> HoldStatus:
         """Take a signed hold or lift, tell everybody, and wait until this region has it durable."""

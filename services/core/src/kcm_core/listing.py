@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Final, TypeVar
 
+from kcm_bus.asked import check_deadline
 from kcm_bus.clock import Clock
 from kcm_bus.registry_feed import RegistryFeed
 from kcm_control.registry import Registry
@@ -36,7 +37,6 @@ from kcm_schemas.registry import Link, Tenant
 
 from kcm_core.keystore import KeyStore
 from kcm_core.vault import Vault
-from kcm_core.wrapping import check_deadline
 
 READS_AT_ONCE: Final = 8
 """Records read from the stores at once for one request: it must not take up their room."""

@@ -67,13 +67,17 @@ class Receipts:
         self._unread: dict[bytes, tuple[str, float]] = {}
         self._on_result: Final = on_result
         self._budgets: Final = Budgets()
-        self._refusals: Final = Refusals("receipts", emit, clock)
+        self._refusals: Final = Refusals("receipts", emit)
         self._reading: asyncio.TimerHandle | None = None
 
     async def start(self) -> None:
         """Collect them."""
         self._me.rosters.listen(lambda _: self.forget())
         await self._bus.subscribe(subjects.receipts(), self._on_receipt)
+
+    def close(self) -> None:
+        """Record what is only counted so far."""
+        self._refusals.close()
 
     def placed(self, hold_id: bytes) -> None:
         """A hold is placed: receipts count from now."""

@@ -113,7 +113,7 @@ class Regions:
         self._closing = False
         self._budgets: Final = Budgets()
         self._emit: Final = emit
-        self._refusals: Final = Refusals("pulls", emit, clock)
+        self._refusals: Final = Refusals("pulls", emit)
         self._result_of: Final = result_of
         self._fenced: dict[str, float] = {}
         self._same: dict[str, float] = {}
@@ -152,6 +152,7 @@ class Regions:
         self._closing = True
         for task in (*self._tasks, *self._answering):
             task.cancel()
+        self._refusals.close()
 
     def on_fence(self, fence: Fence) -> None:
         """Somebody in this region knows another region: the own question can wait.

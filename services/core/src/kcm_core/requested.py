@@ -7,8 +7,9 @@ became of it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, TypedDict
+from typing import Final
 
+from kcm_bus.repeats import What
 from kcm_schemas.admin import (
     AdminRequest,
     HoldPrefix,
@@ -29,21 +30,12 @@ from kcm_schemas.signed import Kind, read_signed
 _TYPES: Final = {one.value: one for one in EventType}
 
 
-class Requested(TypedDict, total=False):
-    """The fields of an audit event that say what it is about."""
-
-    target: str
-    hold: bytes
-    tenant: str
-    service: str
-
-
 def type_of(request: AdminRequest) -> EventType:
     """The type of a request's event: nobody who asks chooses one."""
     return _TYPES.get(f"admin.{request.noun}-{request.verb}", EventType.ADMIN_UNKNOWN)
 
 
-def requested(request: AdminRequest) -> Requested:
+def requested(request: AdminRequest) -> What:
     """What a request is about; nothing where it does not say so, or is not well formed."""
     try:
         return _requested(request)
@@ -51,7 +43,7 @@ def requested(request: AdminRequest) -> Requested:
         return {}
 
 
-def _requested(request: AdminRequest) -> Requested:
+def _requested(request: AdminRequest) -> What:
     read = _READERS.get((request.noun, request.verb))
     if read is not None:
         return read(request.payload)
@@ -60,16 +52,16 @@ def _requested(request: AdminRequest) -> Requested:
     return {}
 
 
-def _put(payload: bytes) -> Requested:
+def _put(payload: bytes) -> What:
     return _statement(decode(PutStatement, payload).statement)
 
 
-def _preview(payload: bytes) -> Requested:
+def _preview(payload: bytes) -> What:
     query = decode(PreviewQuery, payload)
     return {"target": f"{query.scope} {query.target}"}
 
 
-_READERS: Final[dict[tuple[str, str], Callable[[bytes], Requested]]] = {
+_READERS: Final[dict[tuple[str, str], Callable[[bytes], What]]] = {
     **dict.fromkeys([(noun, "put") for noun in ("tenant", "link", "service", "hold")], _put),
     ("tenant", "find"): lambda payload: {"tenant": decode(TenantQuery, payload).tenant},
     ("tenant", "show"): lambda payload: {"tenant": decode(TenantShowQuery, payload).tenant},
@@ -81,7 +73,7 @@ _READERS: Final[dict[tuple[str, str], Callable[[bytes], Requested]]] = {
 }
 
 
-def _statement(raw: bytes) -> Requested:
+def _statement(raw: bytes) -> What:
     signed = read_signed(raw)
     match signed.kind:
         case Kind.TENANT:

@@ -453,6 +453,7 @@ class Core:
         await self._switch.close()
         await self._feed.close()
         self._admin.close()
+        self._wrapping.close()
         await self._audit.close()
         await self._control_bus.close()
         await self._region_bus.close()

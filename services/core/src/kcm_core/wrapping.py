@@ -15,6 +15,7 @@ from hashlib import sha256
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
+from kcm_bus.asked import check_deadline
 from kcm_bus.clock import Clock, Randomness
 from kcm_bus.emitting import Emit
 from kcm_bus.membership import Membership
@@ -80,9 +81,13 @@ class Wrapping:
         self._may_record: Final = may_record
         self._refusal: Final = refusal
         self._scratch: Final = ScratchPool()
-        self._unbelieved: Final = Refusals("a caller's ticket or seal", emit, clock)
-        self._outside: Final[dict[str, Refusals]] = {}
-        """By caller, what it asked for and may not have."""
+        self._unbelieved: Final = Refusals("a caller's ticket or seal", emit)
+        self._outside: Final = Refusals("outside of what is granted", emit)
+
+    def close(self) -> None:
+        """Record what is only counted so far."""
+        self._unbelieved.close()
+        self._outside.close()
 
     async def handle(self, subject: str, body: bytes) -> bytes:
         """Serve one request; raises ``KcmError``."""
@@ -141,12 +146,7 @@ class Wrapping:
         if not self._is_sealed(asked, request):
             self._unbelieved.record(refusal)
             raise refusal
-        outside = self._outside.get(request.caller)
-        if outside is None:
-            # Believed callers are on the roster, so these are no more than that has entries.
-            outside = Refusals("outside of what is granted", self._emit, self._clock)
-            self._outside[request.caller] = outside
-        outside.record(refusal, actor=request.caller, tenant=asked.tenant)
+        self._outside.record(refusal, actor=request.caller, tenant=asked.tenant)
         raise refusal
 
     async def _serve_known(
@@ -283,11 +283,3 @@ def _check_version(operation: str, version: int) -> None:
         raise KcmError(Code.MALFORMED, "keys are wrapped under the current version")
     if operation == "unwrap" and not version:
         raise KcmError(Code.KEY_DESTROYED, "versions of a service key count from 1")
-
-
-def check_deadline(deadline_ms: int, now_ms: int) -> None:
-    """Raise ``deadline_exceeded`` when it has passed, ``malformed`` when it is too far away."""
-    if now_ms >= deadline_ms:
-        raise KcmError(Code.DEADLINE_EXCEEDED)
-    if deadline_ms > now_ms + limits.DEADLINE_MAX_MS:
-        raise KcmError(Code.MALFORMED, "the deadline is more than a minute away")

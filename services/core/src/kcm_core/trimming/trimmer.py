@@ -17,6 +17,7 @@ from kcm_bus.clock import Clock
 from kcm_bus.emitting import Emit
 from kcm_bus.membership import Membership
 from kcm_bus.ports import Entry, Following, Log
+from kcm_bus.refusals import Refusals
 from kcm_bus.serving import describe
 from kcm_bus.stream_chain import Place
 from kcm_control.trimming import (
@@ -75,6 +76,7 @@ class Trimmer:
         self._memory: Final = memory
         self._policy: Final = policy
         self._emit: Final = emit
+        self._refusals: Final = Refusals("a trim or a head", emit)
         self._clock: Final = clock
         self._floors = memory.floors()
         self._reader: Final = AuditReader(memory.reading())
@@ -102,6 +104,7 @@ class Trimmer:
             await asyncio.wait({self._task})
         await self._following.close()
         await self._save_reading()
+        self._refusals.close()
 
     async def round(self) -> None:
         """Look once, and trim what may be trimmed; raises ``KcmError`` and ``OSError``."""
@@ -148,7 +151,7 @@ class Trimmer:
             if trim.trim.region != self._me.region:
                 raise Untrusted("the trim is of another region")
         except Untrusted as error:
-            self._emit(EventType.TRUST_REFUSED, code=Code.FORBIDDEN, detail=f"trim: {error}")
+            self._refusals.record(error)
             return entry, None
         return entry, trim
 
@@ -165,7 +168,7 @@ class Trimmer:
                 if (head.auditor, head.region) != (name, self._me.region):
                     raise Untrusted("the head lies under another name")
             except Untrusted as error:
-                self._emit(EventType.TRUST_REFUSED, code=Code.FORBIDDEN, detail=f"head: {error}")
+                self._refusals.record(error)
                 continue
             self._heads[name] = entry.data
             found.append((head.created, Claim(name, head.through, head.digest)))
