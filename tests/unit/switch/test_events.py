@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import pytest
+from kcm_schemas.admin import HoldPageQuery
 from kcm_schemas.audit import EventType
+from kcm_schemas.codec import encode
+from kcm_schemas.signed import read_signed
 
 from tests.fakes.virtual import let_pass, until
 from tests.unit.switch.rig import held, hold, lifted
+from tests.unit.switch.test_rosters import follows_rosters, signed, without
+from tests.vectors.families.messages import identity
 
 HOLDS = {one for one in EventType if one.value.startswith("hold.")}
 
@@ -88,3 +93,17 @@ async def test_what_is_replayed_at_a_start_is_no_event(system, core):
     again.switch.issue(lifted(lasting))
     kinds = [kind for kind, _ in told(again, EventType.HOLD_LIFTED, EventType.HOLD_PLACED)]
     assert kinds == [EventType.HOLD_LIFTED]
+
+
+async def test_no_order_is_in_the_name_of_somebody_retired_who_signed_beside_others(system):
+    """Whoever has the old key of ``security``, first by name, puts it under others' statements."""
+    core = follows_rosters(system.core("core-eu-1"))
+    await core.start()
+    core.me.rosters.take(signed(without("security")))
+    stolen, one = identity("security"), hold()
+    core.switch.learn(held(one))
+    for raw in (held(one, "security-2"), lifted(one, "security-2")):
+        core.switch.issue(encode(stolen.countersign(read_signed(raw))))
+    assert [fields["actor"] for _, fields in told(core, EventType.HOLD_LIFTED)] == ["security-2"]
+    (view,) = (await core.kills.holds.page(HoldPageQuery(after=bytes(16), everything=True))).holds
+    assert (view.issuer, view.lifted_by) == ("security-2", "security-2")

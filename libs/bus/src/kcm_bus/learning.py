@@ -265,7 +265,7 @@ def to_record(verified: VerifiedHold | VerifiedLift) -> HoldRecord:
     """A verified statement as a state of its hold."""
     match verified:
         case VerifiedHold():
-            return HoldRecord(verified.hold, verified.issuer, verified.raw)
+            return HoldRecord(verified.hold, verified.raw)
         case VerifiedLift():
             held = verified.held
-            return HoldRecord(held.hold, held.issuer, held.raw, lift=verified.raw)
+            return HoldRecord(held.hold, held.raw, lift=verified.raw)

@@ -560,9 +560,8 @@ class KillSwitch:
 
         There is no actor where this instance decided by itself.
         """
-        by, why = record.issuer, record.hold.reason
-        if record.lift is not None:
-            _, by, why = lifted(record.lift)
+        by = self._me.verifier.author(record.message)
+        why = record.hold.reason if record.lift is None else lifted(record.lift)[1]
         self._emit(
             EventType.HOLD_PLACED if record.lift is None else EventType.HOLD_LIFTED,
             **about(record),
