@@ -12,7 +12,7 @@ from kcm_trust.statements import lift
 
 from tests.fakes.virtual import let_pass, until
 from tests.unit.switch.rig import held, hold, lifted
-from tests.unit.switch.test_rosters import follows_rosters, signed, without
+from tests.unit.switch.test_rosters import follows_rosters, removed, signed, without
 from tests.vectors.families.messages import identity
 
 HOLDS = {one for one in EventType if one.value.startswith("hold.")}
@@ -154,3 +154,30 @@ async def test_a_hold_that_is_signed_or_lifted_once_more_stands_as_it_did(core):
     core.switch.learn(encode(identity("security-2").countersign(read_signed(held(one)))))
     kinds = [kind for kind, _ in told(core, EventType.HOLD_PURGED, EventType.HOLD_RELEASED)]
     assert kinds == [EventType.HOLD_PURGED, EventType.HOLD_RELEASED]
+
+
+async def test_what_a_roster_does_to_holds_is_on_record_and_says_so(system):
+    core = follows_rosters(system.core("core-eu-1"))
+    await core.start()
+    ended, lasting, shared = hold(), hold(), hold()
+    raws = [held(ended), lifted(ended, "security-2"), held(lasting, "security-2")]
+    for raw in (*raws, held(shared), held(shared, "security-2")):
+        core.switch.learn(raw)
+    core.events.clear()
+    core.me.rosters.take(signed(removed("security-2")))
+    found = {
+        fields["hold"]: (kind, fields.get("actor"), fields["detail"]) for kind, fields in told(core)
+    }
+    assert len(found) == len(told(core, EventType.HOLD_PURGED, EventType.HOLD_RELEASED))
+    assert found == {
+        ended.id: (
+            EventType.HOLD_PURGED,
+            "security",
+            "1 tenants; its lift does not count any more; cause operator: drill",
+        ),
+        lasting.id: (
+            EventType.HOLD_RELEASED,
+            None,
+            "nobody who counts by the roster has signed it",
+        ),
+    }

@@ -190,6 +190,9 @@ class Learning:
         if now is not None:
             self._believed[now.message] = now
             self._tell(known, now, reached, dropped, "its lift does not count any more; ")
+        elif self.live and not known.lifted:
+            detail = "nobody who counts by the roster has signed it"
+            self._emit(EventType.HOLD_RELEASED, **about(known), detail=detail)
 
     def _lift_again(self) -> list[bytes]:
         """Take the lifts that did not count, where they do now."""
