@@ -26,7 +26,7 @@ def record(hold_id, lift=None, raw=b"raw"):
         id=hold_id, salt=bytes(16), scope=scope, target=target, cause="operator",
         origin="eu", issued_ms=1, reason="",
     )  # fmt: skip
-    return HoldRecord(hold, "op", raw, lift)
+    return HoldRecord(hold, raw, lift)
 
 
 records = st.builds(

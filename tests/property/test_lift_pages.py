@@ -20,7 +20,7 @@ def record(hold_id, cause="operator", lift=b"lift"):
         id=hold_id, salt=bytes(16), scope="link", target="l", cause=cause,
         origin="eu", issued_ms=1, reason="",
     )  # fmt: skip
-    return HoldRecord(hold, "op", b"raw", lift)
+    return HoldRecord(hold, b"raw", lift)
 
 
 def page(them, signer="security", cause="operator"):

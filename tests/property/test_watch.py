@@ -25,7 +25,6 @@ RECORD = HoldRecord(
         id=bytes(16), salt=bytes(16), scope="tenant", target="acme", cause="operator",
         origin="eu", issued_ms=1, reason="",
     ),
-    "op",
     b"raw",
 )  # fmt: skip
 OWN = {

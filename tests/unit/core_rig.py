@@ -295,12 +295,12 @@ class Core:
     def kill(self, hold: Hold | None = None) -> None:
         """As the kill switch does: learn, then purge, with nothing in between."""
         one = hold or trust_rig.hold()
-        for tenant in self.revocations.learn(HoldRecord(one, "security", b"raw")).purge:
+        for tenant in self.revocations.learn(HoldRecord(one, b"raw")).purge:
             self.purge(tenant)
 
     def lift(self, hold: Hold | None = None) -> None:
         one = hold or trust_rig.hold()
-        self.revocations.learn(HoldRecord(one, "security", b"raw", lift=b"lift"))
+        self.revocations.learn(HoldRecord(one, b"raw", lift=b"lift"))
 
     async def answer(self, subject: str, body: bytes, timeout_s: float = 1.0) -> bytes:
         """As the bus serves it."""

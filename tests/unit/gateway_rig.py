@@ -88,12 +88,12 @@ class Rig:
     def kill(self, hold: Hold | None = None) -> None:
         """At this Gateway only: the Core has not heard of it."""
         one = hold or trust_rig.hold()
-        for tenant in self.revocations.learn(HoldRecord(one, "security", b"raw")).purge:
+        for tenant in self.revocations.learn(HoldRecord(one, b"raw")).purge:
             self.engine.purge(tenant)
 
     def lift(self, hold: Hold | None = None) -> None:
         one = hold or trust_rig.hold()
-        self.revocations.learn(HoldRecord(one, "security", b"raw", lift=b"lift"))
+        self.revocations.learn(HoldRecord(one, b"raw", lift=b"lift"))
 
     def live_keys(self) -> list[Any]:
         """Memory with keys in it, whoever holds them."""

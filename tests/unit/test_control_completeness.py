@@ -12,7 +12,6 @@ HOLD = HoldRecord(
         id=b"h" * 16, salt=bytes(16), scope="tenant", target="acme", cause="operator",
         origin="eu", issued_ms=1, reason="",
     ),
-    "op",
     b"raw",
 )  # fmt: skip
 
@@ -236,7 +235,7 @@ def test_who_lives_and_has_reached_others_is_not_counted_out_by_the_clock():
 
 
 def test_a_lift_is_complete_when_every_region_has_it():
-    over = HoldRecord(HOLD.hold, "op", b"raw", b"lift")
+    over = HoldRecord(HOLD.hold, b"raw", b"lift")
     facts = {"eu": RegionFacts(10, [boot("a", 1)]), "us": None}
     status = hold_status(over, facts, {}, Reach(), TIMING)
     assert (status.lifted, status.complete, status.boots) == (True, False, [])

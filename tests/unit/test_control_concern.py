@@ -19,7 +19,7 @@ def held(origin="us", *, cause="l1", link="acme-root", lift=None):
         id=origin.encode().ljust(16, b"."), salt=bytes(16), scope="link", target=link, cause=cause,
         origin=origin, issued_ms=5, reason="refused",
     )  # fmt: skip
-    return HoldRecord(hold, "core", b"hold", lift=lift)
+    return HoldRecord(hold, b"hold", lift=lift)
 
 
 def learn(*what):

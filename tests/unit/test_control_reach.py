@@ -27,7 +27,7 @@ def record(number=1, scope: Any = "tenant", target="acme", *, lift=None, raw=Non
         id=bytes([number]) * 16, salt=bytes(16), scope=scope, target=target,
         cause="operator", origin="eu", issued_ms=1, reason="",
     )  # fmt: skip
-    return HoldRecord(one, "op", raw or bytes([number]), lift)
+    return HoldRecord(one, raw or bytes([number]), lift)
 
 
 def known(*tenants):

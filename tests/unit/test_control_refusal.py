@@ -16,7 +16,7 @@ def record(scope, target, cause):
         id=bytes(16), salt=bytes(16), scope=scope, target=target, cause=cause, origin="eu",
         issued_ms=5, reason="a secret of the operator",
     )  # fmt: skip
-    return HoldRecord(hold, "alice", b"hold")
+    return HoldRecord(hold, b"hold")
 
 
 @pytest.mark.parametrize(

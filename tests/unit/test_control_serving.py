@@ -59,7 +59,7 @@ class Boot:
             id=bytes([number]) * 16, salt=bytes(16), scope=scope, target=target,
             cause="operator", origin="eu", issued_ms=1, reason="",
         )  # fmt: skip
-        return self.revocations.learn(HoldRecord(one, "op", b"raw", b"lift" if lift else None))
+        return self.revocations.learn(HoldRecord(one, b"raw", b"lift" if lift else None))
 
     def refusal(self, now, permit=None):
         with pytest.raises(KcmError) as caught:

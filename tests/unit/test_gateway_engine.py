@@ -189,7 +189,7 @@ async def test_a_tenant_that_was_registered_a_moment_ago_is_looked_up(tmp_path):
 def _record(one):
     from kcm_control.holds import HoldRecord
 
-    return HoldRecord(one, "security", b"raw")
+    return HoldRecord(one, b"raw")
 
 
 async def test_names_that_do_not_exist_leave_nothing_behind(rig):

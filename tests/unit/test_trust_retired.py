@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import pytest
 from kcm_crypto.session import TicketInfo, to_sign
 from kcm_schemas.codec import encode
-from kcm_schemas.roster import Retirement, Role, Roster
+from kcm_schemas.roster import OperatorRole, Retirement, Role, Roster
 from kcm_schemas.signed import Kind, read_signed
 from kcm_trust.envelopes import statement_digest
 from kcm_trust.lasting import Lasting
@@ -173,3 +173,39 @@ def test_a_retired_gateway_opens_no_session() -> None:
     assert ACTIVE.ticket("gw-eu", "eu", signature, message).instance == "gw-eu"
     with pytest.raises(Untrusted, match="retired"):
         RETIRED.ticket("gw-eu", "eu", signature, message)
+
+
+def test_a_statement_counts_in_the_name_of_who_makes_it_count() -> None:
+    """``alice`` is first by name and has retired; whoever has her old key signs beside others."""
+    names = ["alice", "security"]
+    known = roster()
+    operators = [
+        known.operators[0].model_copy(
+            update={
+                "operator": name,
+                "roles": [OperatorRole.SECURITY],
+                "public_key": identity(name).public,
+            }
+        )
+        for name in names
+    ]
+    known = known.model_copy(update={"operators": operators})
+    held = identity("security").sign(Kind.HOLD, hold())
+    ended = identity("security").sign(Kind.LIFT, lift(hold(), "security"))
+    both = identity("alice").countersign(ended)
+    assert Verifier(known).lift(encode(both)).issuer == "alice"
+    assert Verifier(known).hold(encode(identity("alice").countersign(held))).issuer == "alice"
+    for lasting, author in [
+        (Lasting(), "security"),
+        (Lasting([statement_digest(held), statement_digest(ended)]), "alice"),
+    ]:
+        after = Verifier(without(known, ["alice"], lasting.retirement()), {"alice": lasting})
+        found = after.lift(encode(both))
+        assert (found.issuer, after.author(found.raw)) == (author, author)
+        found_hold = after.hold(encode(identity("alice").countersign(held)))
+        assert (found_hold.issuer, after.author(found_hold.raw)) == (author, author)
+
+
+def test_a_hold_of_nobody_who_acts_has_an_author_all_the_same() -> None:
+    raw = encode(identity("security").sign(Kind.HOLD, hold()))
+    assert RETIRED.hold(raw).issuer == RETIRED.author(raw) == "security"

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import pytest
+from kcm_schemas import subjects
+from kcm_schemas.admin import HoldPageQuery
 from kcm_schemas.audit import EventType
+from kcm_schemas.codec import encode
+from kcm_schemas.signed import read_signed
+from kcm_trust.statements import lift
 
 from tests.fakes.virtual import let_pass, until
 from tests.unit.switch.rig import held, hold, lifted
+from tests.unit.switch.test_rosters import follows_rosters, removed, signed, without
+from tests.vectors.families.messages import identity
 
 HOLDS = {one for one in EventType if one.value.startswith("hold.")}
 
@@ -64,7 +71,10 @@ async def test_who_hears_of_an_order_records_what_it_did_itself(system, core):
     await until(lambda: other.count(EventType.HOLD_RELEASED))
     kinds = [kind for kind, _ in told(other)]
     assert kinds == [EventType.HOLD_PURGED, EventType.HOLD_RELEASED]
-    assert all("actor" not in fields for _, fields in told(other))
+    assert [(fields["actor"], fields["detail"]) for _, fields in told(other)] == [
+        ("security", "1 tenants; cause operator: drill"),
+        ("security", "cause operator: over"),
+    ]
     assert {fields["hold"] for _, fields in told(other)} == {one.id}
 
 
@@ -80,11 +90,94 @@ async def test_what_is_replayed_at_a_start_is_no_event(system, core):
         assert boot.revocations.killed("acme")
         await let_pass(5.0)
         assert told(boot) == []
-    await core.crash()
-    again = system.core("core-eu-1")
-    await again.start()
-    await let_pass(5.0)
-    assert told(again) == []
+    for _ in range(2):
+        await core.crash()
+        again = core = system.core("core-eu-1")
+        await again.start()
+        for raw in (held(lasting), held(ended), lifted(ended)):
+            again.switch.issue(raw)  # by whoever had no answer from the boot before
+        await let_pass(5.0)
+        assert told(again) == []
     again.switch.issue(lifted(lasting))
     kinds = [kind for kind, _ in told(again, EventType.HOLD_LIFTED, EventType.HOLD_PLACED)]
     assert kinds == [EventType.HOLD_LIFTED]
+
+
+async def test_no_order_is_in_the_name_of_somebody_retired_who_signed_beside_others(system):
+    """Whoever has the old key of ``security``, first by name, puts it under others' statements."""
+    core = follows_rosters(system.core("core-eu-1"))
+    await core.start()
+    core.me.rosters.take(signed(without("security")))
+    stolen, one = identity("security"), hold()
+    core.switch.learn(held(one))
+    for raw in (held(one, "security-2"), lifted(one, "security-2")):
+        core.switch.issue(encode(stolen.countersign(read_signed(raw))))
+    assert [fields["actor"] for _, fields in told(core, EventType.HOLD_LIFTED)] == ["security-2"]
+    (view,) = (await core.kills.holds.page(HoldPageQuery(after=bytes(16), everything=True))).holds
+    assert (view.issuer, view.lifted_by) == ("security-2", "security-2")
+
+
+async def test_who_brings_a_signed_hold_or_lift_to_the_stream_does_not_hide_its_signer(core):
+    one = hold(reason="by whoever has it")
+    subject = subjects.control_hold("eu", one.scope, one.id)
+    core.stream.store(subject, held(one, "security-2"))
+    await until(lambda: core.count(EventType.HOLD_PURGED))
+    core.stream.store(
+        subject, lift(identity("security"), held(one, "security-2"), issued_ms=9, reason="over")
+    )
+    await until(lambda: core.count(EventType.HOLD_RELEASED))
+    assert [(kind, one["actor"], one["detail"]) for kind, one in told(core)] == [
+        (EventType.HOLD_PURGED, "security-2", "1 tenants; cause operator: by whoever has it"),
+        (EventType.HOLD_RELEASED, "security", "cause operator: over"),
+    ]
+
+
+async def test_an_order_is_on_record_once_also_where_its_hold_came_before_it(core):
+    one, other = hold(), hold()
+    for raw in (held(one), lifted(one), lifted(other)):
+        core.switch.learn(raw)
+    for raw in (held(one), lifted(one), held(other), lifted(other)) * 2:
+        core.switch.issue(raw)
+    orders = told(core, EventType.HOLD_PLACED, EventType.HOLD_LIFTED)
+    assert [(kind, fields["hold"]) for kind, fields in orders] == [
+        (kind, each.id)
+        for each in (one, other)
+        for kind in (EventType.HOLD_PLACED, EventType.HOLD_LIFTED)
+    ]
+    assert {fields["actor"] for _, fields in orders} == {"security"}
+
+
+async def test_a_hold_that_is_signed_or_lifted_once_more_stands_as_it_did(core):
+    one = hold()
+    for raw in (held(one), held(one, "security-2"), lifted(one), lifted(one, "security-2")):
+        core.switch.learn(raw)
+    core.switch.learn(encode(identity("security-2").countersign(read_signed(held(one)))))
+    kinds = [kind for kind, _ in told(core, EventType.HOLD_PURGED, EventType.HOLD_RELEASED)]
+    assert kinds == [EventType.HOLD_PURGED, EventType.HOLD_RELEASED]
+
+
+async def test_what_a_roster_does_to_holds_is_on_record_and_says_so(system):
+    core = follows_rosters(system.core("core-eu-1"))
+    await core.start()
+    ended, lasting, shared = hold(), hold(), hold()
+    raws = [held(ended), lifted(ended, "security-2"), held(lasting, "security-2")]
+    for raw in (*raws, held(shared), held(shared, "security-2")):
+        core.switch.learn(raw)
+    core.events.clear()
+    core.me.rosters.take(signed(removed("security-2")))
+    found = {
+        fields["hold"]: (kind, fields.get("actor"), fields["detail"]) for kind, fields in told(core)
+    }
+    assert len(found) == len(told(core, EventType.HOLD_PURGED, EventType.HOLD_RELEASED))
+    assert found == {
+        ended.id: (
+            EventType.HOLD_PURGED,
+            "security",
+            "1 tenants; its lift does not count any more; cause operator: drill",
+        ),
+        lasting.id: (
+            EventType.HOLD_RELEASED,
+            None,
+            "nobody who counts by the roster has signed it",
+        ),
+    }

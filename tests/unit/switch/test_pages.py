@@ -146,9 +146,10 @@ async def test_a_page_ends_a_hold_in_force_like_a_lift(boot):
     put(boot, [one], make=held)
     await boot.start()
     assert boot.revocations.killed("acme")
-    boot.switch.learn(page([one]))
+    boot.switch.learn(page([one], signer="core-eu-2"))
     assert not boot.revocations.killed("acme")
-    assert boot.count("hold.released") == 1
+    (told,) = (fields for kind, fields in boot.events if kind == "hold.released")
+    assert (told["hold"], told["actor"]) == (one.id, "core-eu-2")
     boot.switch.learn(lifted(one))
     assert boot.count("hold.released") == 1
 

@@ -14,7 +14,7 @@ from kcm_control.holds import HoldRecord, join
 from kcm_control.revocation import Revocations
 from kcm_schemas.audit import EventType
 from kcm_schemas.control import Receipt
-from kcm_trust.statements import signed_by
+from kcm_trust.statements import lifted, signed_by
 from kcm_trust.verify import Forged, Unlisted, Untrusted, VerifiedHold, VerifiedLift
 
 from kcm_bus.clock import Clock
@@ -63,6 +63,8 @@ class Learning:
         """Whether what is learned now is news. What a boot is told at its start happened before."""
         self._aside: dict[bytes, bytes] = {}
         """Lifts that no list names (yet), and their holds."""
+        self._unordered: set[tuple[bytes, bool]] = set()
+        """Holds (``False``) and lifts (``True``) that are news, and were not ordered here yet."""
 
     def learn(self, raw: bytes) -> HoldRecord:
         """Take a hold or lift; purges before it returns. Raises ``Untrusted``.
@@ -72,6 +74,7 @@ class Learning:
         record = self._believed.get(raw) or self._judge(raw)
         if self._revocations.holds.ends(record):
             return record  # lifted long ago, by a page
+        before = self._revocations.holds.get(record.hold.id)
         started = self._clock.elapsed()
         learned = self._revocations.learn(record)
         hold = record.hold
@@ -104,18 +107,33 @@ class Learning:
         if learned.changed:
             self._remember(record)
             self._changed(hold.id)
-            self._tell(record, learned.purge, dropped)
+            now = self._revocations.holds.get(hold.id) or record
+            self._tell(before, now, learned.purge, dropped)
         return record
 
-    def forget(self, record: HoldRecord) -> None:
-        """A page ends this hold: what was kept for it is not needed any more."""
+    def ordered(self, record: HoldRecord) -> bool:
+        """Somebody orders what was learned: whether it is news here, and not on record as an order.
+
+        However it came first: whoever has a signed hold may bring it to the stream, or broadcast
+        it, before the order comes.
+        """
+        order = (record.hold.id, record.lifted)
+        if order not in self._unordered:
+            return False
+        self._unordered.remove(order)
+        return True
+
+    def forget(self, record: HoldRecord, by: str | None) -> None:
+        """A page that ``by`` signed ends this hold: what was kept for it is not needed any more."""
         self._receipts.pop(record.hold.id, None)
         self._unpurged.pop(record.hold.id, None)
         for raw in (record.raw, record.message):
             self._believed.pop(raw, None)
+        self._unordered -= {(record.hold.id, False), (record.hold.id, True)}
         if self.live and not record.lifted:
             detail = "by a page of lifted holds"
-            self._emit(EventType.HOLD_RELEASED, **about(record), detail=detail)
+            actor = None if by == self._me.name else by
+            self._emit(EventType.HOLD_RELEASED, **about(record), actor=actor, detail=detail)
 
     def judge_again(self, names: frozenset[str]) -> list[bytes]:
         """Somebody's entry on the roster, or list, is another one: judge what they signed.
@@ -171,7 +189,10 @@ class Learning:
             self._unpurged[hold_id] = failed
         if now is not None:
             self._believed[now.message] = now
-            self._tell(now, reached, dropped)
+            self._tell(known, now, reached, dropped, "its lift does not count any more; ")
+        elif self.live and not known.lifted:
+            detail = "nobody who counts by the roster has signed it"
+            self._emit(EventType.HOLD_RELEASED, **about(known), detail=detail)
 
     def _lift_again(self) -> list[bytes]:
         """Take the lifts that did not count, where they do now."""
@@ -184,6 +205,7 @@ class Learning:
             del self._aside[raw]
             before = self._revocations.holds
             self.learn(raw)
+            self._unordered.discard((hold_id, True))  # it is an old one
             if self._revocations.holds is not before:
                 changed.append(hold_id)
         return changed
@@ -231,16 +253,30 @@ class Learning:
         self._believed.pop(record.raw, None)
         self._believed[record.message] = record
 
-    def _tell(self, record: HoldRecord, tenants: tuple[str, ...], dropped: int) -> None:
-        """Record what this boot did for a hold; who ordered it is told by the Core that took it."""
-        if not self.live:
+    def _tell(
+        self,
+        before: HoldRecord | None,
+        now: HoldRecord,
+        tenants: tuple[str, ...],
+        dropped: int,
+        why: str = "",
+    ) -> None:
+        """Record what this boot did for a hold, in the name of who signed the hold or the lift.
+
+        That is the one record of it where nobody ordered it: ``issue`` is told of orders alone. A
+        hold that is signed by one more, or lifted once more, stands as it did: no event.
+        """
+        if not self.live or (before is not None and before.lifted == now.lifted):
             return
-        self._emit(
-            EventType.HOLD_RELEASED if record.lifted else EventType.HOLD_PURGED,
-            **about(record),
-            count=dropped,
-            detail="" if record.lifted else f"{len(tenants)} tenants",
-        )
+        order = (now.hold.id, now.lifted)
+        self._unordered |= {order, (now.hold.id, False)} if before is None else {order}
+        actor, reason = said(self._me, now)
+        detail = f"{why}cause {now.hold.cause}: {reason}"
+        if now.lifted:
+            self._emit(EventType.HOLD_RELEASED, **about(now), actor=actor, detail=detail)
+            return
+        detail = f"{len(tenants)} tenants; {detail}"
+        self._emit(EventType.HOLD_PURGED, **about(now), actor=actor, count=dropped, detail=detail)
 
 
 class About(TypedDict):
@@ -261,11 +297,18 @@ def about(record: HoldRecord) -> About:
     )
 
 
+def said(me: Membership, record: HoldRecord) -> tuple[str | None, str]:
+    """Who signed that a hold stands so, and why; nobody where that is this instance itself."""
+    by = me.verifier.author(record.message)
+    why = record.hold.reason if record.lift is None else lifted(record.lift)[1]
+    return None if by == me.name else by, why
+
+
 def to_record(verified: VerifiedHold | VerifiedLift) -> HoldRecord:
     """A verified statement as a state of its hold."""
     match verified:
         case VerifiedHold():
-            return HoldRecord(verified.hold, verified.issuer, verified.raw)
+            return HoldRecord(verified.hold, verified.raw)
         case VerifiedLift():
             held = verified.held
-            return HoldRecord(held.hold, held.issuer, held.raw, lift=verified.raw)
+            return HoldRecord(held.hold, held.raw, lift=verified.raw)

@@ -26,7 +26,6 @@ from kcm_schemas import subjects
 from kcm_schemas.audit import EventType
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.control import Boot, Fence, Proof
-from kcm_trust.statements import lifted
 from kcm_trust.verify import Forged, Untrusted
 
 from kcm_bus.admission import Waiting
@@ -35,7 +34,7 @@ from kcm_bus.clock import Clock, Randomness
 from kcm_bus.config import ConfigError
 from kcm_bus.durable import DurableHolds
 from kcm_bus.emitting import Emit
-from kcm_bus.learning import Learning, about, to_record
+from kcm_bus.learning import Learning, about, said, to_record
 from kcm_bus.lift_pages import LiftPages, is_page
 from kcm_bus.looking import Looking
 from kcm_bus.membership import Membership
@@ -214,8 +213,8 @@ class KillSwitch:
     def issue(self, raw: bytes) -> None:
         """Take a hold or lift from whoever ordered it, and write it at once; raises ``Untrusted``.
 
-        It is not broadcast yet: see ``tell``. Only what was not known is recorded as an order:
-        whoever gets no answer gives it once more.
+        It is not broadcast yet: see ``tell``. An order is recorded once, also where its hold came
+        by another way before: whoever gets no answer gives it once more.
         """
         known = self._revocations.holds.get(to_record(self._me.verifier.hold_or_lift(raw)).hold.id)
         self._issuing = True
@@ -223,7 +222,8 @@ class KillSwitch:
             record = self.learning.learn(raw)
         finally:
             self._issuing = False
-        if known is None or (record.lifted and not known.lifted):
+        news = known is None or (record.lifted and not known.lifted)
+        if self.learning.ordered(record) or news:
             self._ordered(record)
 
     def listen(self, on_fence: OnFence, on_proof: OnProof) -> None:
@@ -542,7 +542,8 @@ class KillSwitch:
 
     def _ended(self, record: HoldRecord) -> int:
         """A page ends a hold; where its message lies in the stream."""
-        self.learning.forget(record)
+        page = self.lifts.ended_by(record)
+        self.learning.forget(record, None if page is None else page.place.signer)
         self._receipts.forget(record.hold.id)
         return self._durable.ended(record.hold.id)
 
@@ -557,19 +558,10 @@ class KillSwitch:
         self._emit(EventType.STREAM_CLEARED, count=count, detail=detail)
 
     def _ordered(self, record: HoldRecord) -> None:
-        """Record who placed a hold or lifted it, and why.
-
-        There is no actor where this instance decided by itself.
-        """
-        by, why = record.issuer, record.hold.reason
-        if record.lift is not None:
-            _, by, why = lifted(record.lift)
-        self._emit(
-            EventType.HOLD_PLACED if record.lift is None else EventType.HOLD_LIFTED,
-            **about(record),
-            actor=None if by == self._me.name else by,
-            detail=why,
-        )
+        """Record who placed a hold or lifted it, and why."""
+        actor, reason = said(self._me, record)
+        kind = EventType.HOLD_LIFTED if record.lifted else EventType.HOLD_PLACED
+        self._emit(kind, **about(record), actor=actor, detail=reason)
 
     def _cease(self) -> None:
         """Serve nothing any more: this instance is retired, or gone from the roster."""

@@ -28,7 +28,6 @@ class HoldRecord:
     """A verified hold as it was signed, and its lift as it was signed, if there is one."""
 
     hold: Hold
-    issuer: str
     raw: bytes
     lift: bytes | None = None
 
@@ -56,7 +55,6 @@ def join(left: HoldRecord, right: HoldRecord) -> HoldRecord:
     return replace(
         left,
         raw=left.raw if left.raw == right.raw else united(left.raw, right.raw),
-        issuer=min(left.issuer, right.issuer),
         lift=min(lifts, default=None),
     )
 

@@ -83,6 +83,23 @@ class Checker:
             if not any(named in self.lasting.get(name_of(one), NOTHING) for one in signers):
                 raise Unlisted("the signer is retired, and the root does not list this")
 
+    def _author(self, statement: Signed) -> str:
+        """In whose name a verified statement counts: that of the first signer who makes it count.
+
+        That is somebody who acts, or whose list names it: else whoever has the key of somebody
+        retired would say it in that name. Where nobody does, it is the first one: the holds of
+        those who retired go on counting.
+        """
+        named = statement_digest(statement)
+        names = [one.signer for one in statement.signatures]
+        for name in names:
+            entry = self._entries.get(name)
+            if entry is not None and (
+                not entry.retired or named in self.lasting.get(name, NOTHING)
+            ):
+                return name
+        return names[0]
+
     def _in_region(self, signers: list[Entry], region: str) -> None:
         for entry in signers:
             if not isinstance(entry, Instance) or (entry.role, entry.region) != (Role.CORE, region):

@@ -21,7 +21,10 @@ from kcm_trust.rosters import name_of
 
 @dataclass(frozen=True, slots=True)
 class VerifiedHold:
-    """A hold whose signature and signer's right were checked, with the bytes that say so."""
+    """A hold whose signature and signer's right were checked, with the bytes that say so.
+
+    ``issuer`` is in whose name it counts.
+    """
 
     hold: Hold
     issuer: str
@@ -30,7 +33,7 @@ class VerifiedHold:
 
 @dataclass(frozen=True, slots=True)
 class VerifiedLift:
-    """A lift, with the hold that it ends."""
+    """A lift, with the hold that it ends; ``issuer`` is in whose name the lift counts."""
 
     lift: Lift
     held: VerifiedHold
@@ -71,7 +74,7 @@ class HoldChecker(Checker):
         if not counted:
             raise refused
         whole = reduce(united, (one.raw for one in counted))
-        return VerifiedHold(counted[0].hold, counted[0].issuer, whole)
+        return VerifiedHold(counted[0].hold, self.author(whole), whole)
 
     def lift(self, raw: bytes) -> VerifiedLift:
         """A lift and the hold it embeds."""
@@ -99,6 +102,10 @@ class HoldChecker(Checker):
         if envelope(raw, Kind.HOLD, Kind.LIFT).kind is Kind.LIFT:
             return self.lift(raw)
         return self.hold(raw)
+
+    def author(self, raw: bytes) -> str:
+        """In whose name a hold or lift counts, by this roster. It has to be verified already."""
+        return self._author(envelope(raw, Kind.HOLD, Kind.LIFT))
 
     def lasts(self, raw: bytes) -> bool:
         """Whether a hold or lift goes on counting that was verified before its signers retired.
@@ -138,7 +145,7 @@ class HoldChecker(Checker):
             self._in_region(signers, hold.origin)
         elif not all(map(is_security, signers)):
             raise Untrusted("the signer is not an operator with role security")
-        return VerifiedHold(hold, name_of(signers[0]), raw)
+        return VerifiedHold(hold, self._author(statement), raw)
 
     def _lifted(self, statement: Signed, signers: list[Entry], raw: bytes) -> VerifiedLift:
         """``security`` lifts any hold; a Core one that its own region's key caused."""
@@ -149,7 +156,7 @@ class HoldChecker(Checker):
                 raise Untrusted("the signer is not an operator with role security")
             self._in_region([one for one in signers if not is_security(one)], held.hold.origin)
         self._counts(statement, signers)
-        return VerifiedLift(lift, held, name_of(signers[0]), raw)
+        return VerifiedLift(lift, held, self._author(statement), raw)
 
 
 def hold_id(hold: Hold) -> bytes:

@@ -12,6 +12,7 @@ from itertools import islice, takewhile
 from typing import Final
 
 from kcm_bus.lift_pages import LiftPages
+from kcm_bus.membership import Membership
 from kcm_control.holds import HoldRecord
 from kcm_control.revocation import Revocations
 from kcm_schemas import limits
@@ -31,7 +32,8 @@ _LAST: Final = b"\xff" * limits.ID_SIZE
 class HoldList:
     """Holds in the order of their ids."""
 
-    def __init__(self, revocations: Revocations, pages: LiftPages) -> None:
+    def __init__(self, membership: Membership, revocations: Revocations, pages: LiftPages) -> None:
+        self._me: Final = membership
         self._revocations: Final = revocations
         self._pages: Final = pages
 
@@ -61,12 +63,12 @@ class HoldList:
             size += len(record.message)
             if page and (size > PAGE_BYTES or len(page) >= limits.HOLD_PAGE_MAX):
                 return HoldPage(holds=page, more=True)
-            page.append(self._ended_view(record) if record.hold.id in ended else _view(record))
+            page.append(self._ended_view(record) if record.hold.id in ended else self._view(record))
         return HoldPage(holds=page, more=more)
 
     async def find(self, prefix: str) -> HoldMatches:
         """The hold whose id begins so, or two of several."""
-        known = [_view(one) for one in islice(self._revocations.holds.beginning(prefix), 2)]
+        known = [self._view(one) for one in islice(self._revocations.holds.beginning(prefix), 2)]
         known += [self._ended_view(record) for record in await self.archived(prefix)]
         return HoldMatches(holds=sorted(known, key=lambda view: view.hold_id)[:2])
 
@@ -77,11 +79,30 @@ class HoldList:
         return (await self._pages.archived(least, most, 2)).records
 
     def _ended_view(self, record: HoldRecord) -> HoldView:
-        view, page = _view(record), self._pages.ended_by(record)
+        view, page = self._view(record), self._pages.ended_by(record)
         if record.lifted or page is None:
             return view
         told = {"lifted": True, "lifted_ms": page.issued_ms, "lifted_by": page.place.signer}
         return view.model_copy(update=told)
+
+    def _view(self, record: HoldRecord) -> HoldView:
+        author = self._me.verifier.author
+        lifted_ms, why = (0, "") if record.lift is None else lifted(record.lift)
+        return HoldView(
+            hold_id=record.hold.id,
+            scope=record.hold.scope,
+            target=record.hold.target,
+            cause=record.hold.cause,
+            origin=record.hold.origin,
+            issuer=author(record.raw),
+            issued_ms=record.hold.issued_ms,
+            reason=record.hold.reason,
+            lifted=record.lifted,
+            lifted_ms=lifted_ms,
+            lifted_by="" if record.lift is None else author(record.lift),
+            lift_reason=why,
+            raw=record.raw,
+        )
 
 
 def _through(last: bytes, records: Iterable[HoldRecord]) -> Iterator[HoldRecord]:
@@ -90,22 +111,3 @@ def _through(last: bytes, records: Iterable[HoldRecord]) -> Iterator[HoldRecord]
 
 def _id(record: HoldRecord) -> bytes:
     return record.hold.id
-
-
-def _view(record: HoldRecord) -> HoldView:
-    lifted_ms, lifted_by, why = (0, "", "") if record.lift is None else lifted(record.lift)
-    return HoldView(
-        hold_id=record.hold.id,
-        scope=record.hold.scope,
-        target=record.hold.target,
-        cause=record.hold.cause,
-        origin=record.hold.origin,
-        issuer=record.issuer,
-        issued_ms=record.hold.issued_ms,
-        reason=record.hold.reason,
-        lifted=record.lifted,
-        lifted_ms=lifted_ms,
-        lifted_by=lifted_by,
-        lift_reason=why,
-        raw=record.raw,
-    )

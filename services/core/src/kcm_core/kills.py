@@ -80,7 +80,7 @@ class Kills:
         self._regions: Final = regions
         self._timing: Final = timing
         self._clock: Final = clock
-        self.holds: Final = HoldList(revocations, switch.lifts)
+        self.holds: Final = HoldList(membership, revocations, switch.lifts)
         self._results: Final = results
         self._looks: Final = ResultLooks(self._seen)
         self.receipts: Final = Receipts(membership, control_bus, clock, emit, self._heard)
