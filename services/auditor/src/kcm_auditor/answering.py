@@ -1,17 +1,21 @@
 """Answering operators: signed requests in, signed replies out.
 
 Anybody on the roster's list of operators may ask: the journal holds names and numbers, no keys and
-no payloads. That somebody asked is an event of its own.
+no payloads. That somebody asked is on record: the first question of an operator at once, further
+ones of the minute after it with their number, and a copy of one not again.
 """
 
 from __future__ import annotations
 
 from typing import Final, Literal
 
-from kcm_bus.audit import AuditEmitter
+from kcm_bus.asked import Asked, check_deadline
 from kcm_bus.clock import Clock
+from kcm_bus.emitting import Emit
 from kcm_bus.membership import Membership
-from kcm_schemas import limits, subjects
+from kcm_bus.refusals import Refusals
+from kcm_bus.repeats import Repeats
+from kcm_schemas import subjects
 from kcm_schemas.admin import AdminReply, AdminRequest
 from kcm_schemas.audit import EventType
 from kcm_schemas.auditing import (
@@ -36,6 +40,11 @@ from kcm_auditor.stream import StreamFacts
 State = Literal["alive", "silent", "stopped", "never", "unfollowed"]
 
 
+ASKED_MAX: Final = 1024
+"""Requests of one operator that are remembered until their deadlines, a minute at most: whoever
+follows the journal asks once a second."""
+
+
 class Answers:
     """Handles ``kcm.v1.<region>.auditor.<verb>``."""
 
@@ -43,7 +52,7 @@ class Answers:
         self,
         membership: Membership,
         recorder: Recorder,
-        emitter: AuditEmitter,
+        emit: Emit,
         regions: tuple[str, ...],
         clock: Clock,
         signed: SignedHeads,
@@ -51,7 +60,9 @@ class Answers:
         self._signed: Final = signed
         self._membership: Final = membership
         self._recorder: Final = recorder
-        self._emitter: Final = emitter
+        self._refusals: Final = Refusals("auditor", emit)
+        self._reads: Final = Repeats(emit)
+        self._asked: Final[Asked[Code]] = Asked(ASKED_MAX)
         self._regions: Final = regions
         self._clock: Final = clock
 
@@ -63,25 +74,38 @@ class Answers:
         try:
             request, operator, _roles = self._recorder.trust.verifier.admin(body)
         except Untrusted as error:
-            self._emitter.emit(EventType.TRUST_REFUSED, code=Code.FORBIDDEN, detail=str(error))
+            self._refusals.record(error)
             raise KcmError(Code.FORBIDDEN, str(error)) from None
+        what, now = digest(body), self._clock.unix_ms()
         try:
-            self._check(request, subjects.read_auditor(subject))
+            self._check(request, subjects.read_auditor(subject), now)
+        except KcmError as error:
+            self._refusals.record(error)
+            return self._signed_reply(what, error.code, error.detail)
+        try:
             payload, code, detail = encode(self._answer(request)), Code.OK, TEXT[Code.OK]
         except KcmError as error:
             payload, code, detail = b"", error.code, error.detail
-        self._emitter.emit(EventType.AUDIT_READ, actor=operator, code=code, detail=request.verb)
-        reply = AdminReply(request=digest(body), code=code, detail=detail, payload=payload)
+        if self._asked.get(operator, what) is not code:
+            self._reads.record(EventType.AUDIT_READ, operator, {}, code, request.verb)
+        self._asked.add(operator, what, request.deadline_ms, now, code)
+        return self._signed_reply(what, code, detail, payload)
+
+    def close(self) -> None:
+        """Record what is only counted so far."""
+        self._refusals.close()
+        self._reads.close()
+
+    def _signed_reply(self, what: bytes, code: Code, detail: str, payload: bytes = b"") -> bytes:
+        reply = AdminReply(request=what, code=code, detail=detail, payload=payload)
         return encode(self._membership.identity.sign(Kind.ADMIN_REPLY, reply))
 
-    def _check(self, request: AdminRequest, verb: str) -> None:
+    def _check(self, request: AdminRequest, verb: str, now_ms: int) -> None:
         if request.region != self._membership.region:
             raise KcmError(Code.WRONG_REGION)
         if (request.noun, request.verb) != (NOUN, verb):
             raise KcmError(Code.FORBIDDEN, "the request was signed for another subject")
-        now = self._clock.unix_ms()
-        if not now < request.deadline_ms <= now + limits.DEADLINE_MAX_MS:
-            raise KcmError(Code.DEADLINE_EXCEEDED)
+        check_deadline(request.deadline_ms, now_ms)
 
     def _answer(self, request: AdminRequest) -> Message:
         match request.verb:

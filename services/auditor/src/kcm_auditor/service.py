@@ -93,7 +93,7 @@ class Auditor:
             membership, trust, self._journal, book, watch, clock, self._alarm
         )
         self._answers: Final = Answers(
-            membership, self._recorder, self._emitter, self._regions, clock, self._signed
+            membership, self._recorder, self._emitter.emit, self._regions, clock, self._signed
         )
         self._service: Final = Service(
             own, clock, "kcm-auditor", name, VERSION, {"region": membership.region}
@@ -208,6 +208,7 @@ class Auditor:
         unmark_ready(self._config.ready_file)
         await self._service.drain()
         await self._rosters.close()
+        self._answers.close()
         self._refusals.close()
         await self._emitter.close()
         if not self._journal.failed.is_set():
