@@ -5,7 +5,8 @@ open; then, without a wait in between, open the seal, do the cipher calls, seal 
 compare the generation once more. A request that a purge overtakes has no reply but the refusal.
 
 A customer's key is asked only for a request that opens: a ticket travels in clear, so anybody can
-send one again with something else behind it.
+send one again with something else behind it. Nor is a copy of a request served, or recorded in its
+caller's name: a caller that asks again makes another request.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from hashlib import sha256
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
-from kcm_bus.asked import check_deadline
+from kcm_bus.asked import Asked, check_deadline
 from kcm_bus.clock import Clock, Randomness
 from kcm_bus.emitting import Emit
 from kcm_bus.membership import Membership
@@ -42,6 +43,10 @@ _HEAD: Final = REPLY_HEAD.size
 
 _UNKNOWN: Final = frozenset({Code.UNKNOWN_TENANT, Code.UNKNOWN_SERVICE})
 """Refusals for which the store's leader may know better than this Core, which only follows it."""
+
+ASKED_MAX: Final = 16_384
+"""Requests of one caller that are remembered until their deadlines, which a Gateway sets to some
+seconds: 3,000 a second and more. Each takes some 150 bytes."""
 
 Fetch = Callable[[str, str], Awaitable[None]]
 """Takes the records of a tenant and a service from the registry's leader."""
@@ -81,6 +86,8 @@ class Wrapping:
         self._may_record: Final = may_record
         self._refusal: Final = refusal
         self._scratch: Final = ScratchPool()
+        self._asked: Final[Asked[bool]] = Asked(ASKED_MAX)
+        """By caller and id, what was served or refused: all of it was sealed by its caller."""
         self._unbelieved: Final = Refusals("a caller's ticket or seal", emit)
         self._outside: Final = Refusals("outside of what is granted", emit)
 
@@ -95,10 +102,16 @@ class Wrapping:
         if asked.operation not in ("wrap", "unwrap"):
             raise KcmError(Code.MALFORMED, "a Core serves wrap and unwrap")
         request = decode(CoreRequest, body)
-        check_deadline(request.deadline_ms, self._clock.unix_ms())
+        now = self._clock.unix_ms()
+        check_deadline(request.deadline_ms, now)
+        if self._is_copy(request):
+            self._unbelieved.record(_copy())
+            raise _copy()
         self._admit(asked, request)
         if not self._may_record():
             raise KcmError(Code.UNAVAILABLE, self._refusal())
+        if self._asked.full(request.caller, now):
+            raise KcmError(Code.BUSY, "the caller asks more than can be remembered; it may soon")
         try:
             return await self._serve_known(asked, request, body)
         except Purged:
@@ -110,11 +123,21 @@ class Wrapping:
             raise
 
     def _refused(self, asked: subjects.DataSubject, request: CoreRequest, error: KcmError) -> None:
-        """Record what was refused, in the caller's name only where the caller sealed it."""
-        if self._is_sealed(asked, request):
+        """Record what was refused, once, in the caller's name only where the caller sealed it."""
+        if self._is_copy(request):
+            self._unbelieved.record(_copy())
+        elif self._is_sealed(asked, request):
             self._tell(asked, request, error.code, request.count)
         else:
             self._unbelieved.record(error)
+
+    def _is_copy(self, request: CoreRequest) -> bool:
+        """Whether a request of this id, which the seal covers, was served or refused before."""
+        return self._asked.get(request.caller, request.request_id) is not None
+
+    def _remember(self, request: CoreRequest) -> None:
+        now = self._clock.unix_ms()
+        self._asked.add(request.caller, request.request_id, request.deadline_ms, now, made=True)
 
     def _is_sealed(self, asked: subjects.DataSubject, request: CoreRequest) -> bool:
         """Whether the caller made this very request: its ticket alone can be anybody's copy."""
@@ -146,6 +169,7 @@ class Wrapping:
         if not self._is_sealed(asked, request):
             self._unbelieved.record(refusal)
             raise refusal
+        self._remember(request)
         self._outside.record(refusal, actor=request.caller, tenant=asked.tenant)
         raise refusal
 
@@ -172,6 +196,8 @@ class Wrapping:
             self._check_seal(asked.operation, request, clear)
         key = await self._opener.service_key(asked.tenant, asked.service, request.l3_version)
         # From here on nothing waits.
+        if self._is_copy(request):
+            raise _copy()
         left = self._serving.still(permit, self._clock.elapsed())
         ring = self._vault.ring(asked.tenant)
         if ring is None:
@@ -244,6 +270,7 @@ class Wrapping:
     def _tell(
         self, asked: subjects.DataSubject, request: CoreRequest, code: Code, failed: int
     ) -> None:
+        self._remember(request)
         self._emit(
             EventType.KEYS_WRAP if asked.operation == "wrap" else EventType.KEYS_UNWRAP,
             actor=request.caller,
@@ -253,6 +280,10 @@ class Wrapping:
             count=request.count,
             failed=failed,
         )
+
+
+def _copy() -> KcmError:
+    return KcmError(Code.FORBIDDEN, "the request was sent before; make a new one")
 
 
 def _open(session: Session, request: CoreRequest, clear: bytes, out: memoryview) -> None:
