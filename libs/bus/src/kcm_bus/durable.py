@@ -86,8 +86,8 @@ class DurableHolds:
         self._refusals: Final = refusals
         self._emit: Final = emit
         self._places: dict[bytes, Place] = {}
-        self._once: set[bytes] = set()
-        """Holds that ever had a place here."""
+        self._once: dict[bytes, HoldRecord] = {}
+        """The last state in which the stream was seen to have a hold."""
         self._again: dict[bytes, bool] = {}
         """Holds that are being written, and whether that has to be looked at once more."""
         self._forgotten: set[bytes] = set()
@@ -130,9 +130,9 @@ class DurableHolds:
         hold_id, known = record.hold.id, self._places.get(record.hold.id)
         if known is None or (known.message, known.sequence) != (record.message, sequence):
             moved = hold_id in self._once
-            self._once.add(hold_id)
             noted = self._clock.elapsed()
             self._places[hold_id] = Place(record.message, sequence, noted, moved)
+        self._once[hold_id] = record
         self._missing.seen(hold_id, self._subject(record))
 
     @property
@@ -169,20 +169,27 @@ class DurableHolds:
             return
         if stored is not None and stored.data and self._says(stored.data) == known:
             return  # another form of the same
-        self._missing.found(key, stored)
-        self.lost(key)
+        self.lost(key, stored)
 
-    def lost(self, hold_id: bytes | None) -> None:
-        """The stream has something else where this hold has to be."""
+    def lost(self, hold_id: bytes | None, stored: Entry | None = None) -> None:
+        """The stream has something else where this hold has to be: ``stored``, if that is known."""
         if hold_id is None:
             return
         self._places.pop(hold_id, None)  # also of a hold that nobody believes any more
-        if self._revocations.holds.get(hold_id) is not None:
+        known = self._revocations.holds.get(hold_id)
+        if known is not None:
+            if stored is not None and self._was_there(known):
+                self._missing.found(hold_id, stored)
             self.keep(hold_id)
+
+    def _was_there(self, record: HoldRecord) -> bool:
+        """Whether the stream had exactly this state: then to write it is a repair."""
+        once = self._once.get(record.hold.id)
+        return once is not None and once.message == record.message
 
     def ended(self, hold_id: bytes) -> int:
         """A page ends a hold: where its message lies, which is not needed any more; or 0."""
-        self._once.discard(hold_id)
+        self._once.pop(hold_id, None)
         self._forgotten.discard(hold_id)
         self._missing.forget(hold_id)
         place = self._places.pop(hold_id, None)
@@ -255,6 +262,7 @@ class DurableHolds:
         self._closing = True
         for task in [*self._tasks, *self._replacing.values()]:
             task.cancel()
+        self._missing.close()
 
     async def _write(self, hold_id: bytes, wait: float) -> None:
         try:
@@ -301,9 +309,8 @@ class DurableHolds:
                 self.note(known, stored.sequence)
                 self.replace(hold_id)
                 return True
-        expected = stored.sequence if stored is not None else 0
-        with self._missing.writing(hold_id):
-            sequence = await self._stream.put(subject, known.message, expected=expected)
+        before = self._once.get(hold_id)
+        sequence = await self._put(known, stored)
         back = await self._stream.last(subject)
         if back is None or back.sequence < sequence:
             # As ``kcm_bus.streams.keep``: a damaged disk drops what it acknowledges.
@@ -312,12 +319,31 @@ class DurableHolds:
                 log.critical("a hold is not durable: %s", FORGOTTEN)
             raise KcmError(Code.UNAVAILABLE, FORGOTTEN)
         self._forgotten.discard(hold_id)
-        if back.data != known.message:
-            return False  # somebody wrote more of it since
-        self.note(known, sequence)
-        self._why = ""
-        self._emit(EventType.HOLD_DURABLE, **about(known), detail="lifted" if known.lifted else "")
-        return True
+        return self._stored(known, before, back)
+
+    def _stored(self, known: HoldRecord, before: HoldRecord | None, back: Entry) -> bool:
+        """A write was acknowledged, and this was read back; whether it is what was written.
+
+        It was stored in any case: recorded once for each state, also if it is written over at once.
+        """
+        hold_id, done = known.hold.id, back.data == known.message
+        if done:
+            self.note(known, back.sequence)
+            self._why = ""
+        elif self._once.get(hold_id) is before:
+            self._once[hold_id] = known
+        if before is None or before.lifted != known.lifted:
+            detail = "lifted" if known.lifted else ""
+            self._emit(EventType.HOLD_DURABLE, **about(known), detail=detail)
+        return done
+
+    async def _put(self, known: HoldRecord, stored: Entry | None) -> int:
+        """Write a hold over what is there; returns its sequence. Raises as ``Log.put``."""
+        if self._was_there(known):
+            self._missing.found(known.hold.id, stored)
+        expected = stored.sequence if stored is not None else 0
+        with self._missing.writing(known.hold.id):
+            return await self._stream.put(self._subject(known), known.message, expected=expected)
 
     def _says(self, raw: bytes) -> HoldRecord | None:
         """Learn what the stream has in a hold's place; ``None`` when it is not believed."""

@@ -277,6 +277,7 @@ class LiftPages:
         for task in (self._writing, self._bringing):
             if task is not None:
                 task.cancel()
+        self._missing.close()
 
     def _read(self, raw: bytes) -> Page:
         try:

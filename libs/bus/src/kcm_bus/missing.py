@@ -1,10 +1,13 @@
-"""What a look found missing from the region's stream, until it is there again.
+"""What is missing from the region's stream though it was seen there, until it is there again.
 
-Recorded in the audit by whoever wrote it again: not by those who found it written.
+Recorded in the audit by whoever wrote it again: not by those who found it written. Whoever may
+write to the stream can make that happen as often as they like. So a repair is recorded at once, and
+those of ``EVERY_S`` after it as one event with their number.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
@@ -20,12 +23,23 @@ from kcm_bus.ports import Entry
 log = logging.getLogger(__name__)
 
 
+EVERY_S: Final = 60.0
+"""Seconds whose repairs of one kind are one event."""
+
+
 @dataclass(slots=True)
 class _Hole:
-    other: bool
-    """Whether something else was in its place."""
+    code: Code
+    """``tampered`` where something else was in its place, and ``ok`` where nothing was."""
     wrote: bool = False
     """Whether it was written again here, acknowledged or not."""
+
+
+@dataclass(slots=True)
+class _Counted:
+    timer: asyncio.TimerHandle
+    count: int = 0
+    subject: str = ""
 
 
 class Missing:
@@ -36,10 +50,13 @@ class Missing:
         self._what: Final = what
         self._emit: Final = emit
         self._holes: dict[Hashable, _Hole] = {}
+        self._counted: dict[Code, _Counted] = {}
+        """Repairs since the last event."""
 
     def found(self, key: Hashable, stored: Entry | None) -> None:
         """In place of an entry the stream has this."""
-        self._holes.setdefault(key, _Hole(stored is not None and bool(stored.data)))
+        other = stored is not None and bool(stored.data)
+        self._holes.setdefault(key, _Hole(Code.TAMPERED if other else Code.OK))
 
     @contextmanager
     def writing(self, key: Hashable) -> Iterator[None]:
@@ -57,19 +74,39 @@ class Missing:
             raise
 
     def seen(self, key: Hashable, subject: str) -> None:
-        """The stream has an entry as it is known."""
+        """The stream has an entry as it is known: under this subject, in the event."""
         hole = self._holes.pop(key, None)
         if hole is None or not hole.wrote:
             return
-        lacked = (
-            f"something else was in the place of {self._what}"
-            if hole.other
-            else f"{self._what} was missing"
-        )
-        log.error("the region's stream was repaired: %s", lacked)
-        code = Code.TAMPERED if hole.other else Code.OK
-        self._emit(EventType.STREAM_REPAIRED, code=code, detail=f"{lacked}: {subject}")
+        counted = self._counted.get(hole.code)
+        if counted is not None:
+            counted.count, counted.subject = counted.count + 1, subject
+            return
+        self._tell(hole.code, 1, subject)
+        timer = asyncio.get_running_loop().call_later(EVERY_S, self._tell_counted, hole.code)
+        self._counted[hole.code] = _Counted(timer)
 
     def forget(self, key: Hashable) -> None:
         """An entry is not needed any more."""
         self._holes.pop(key, None)
+
+    def close(self) -> None:
+        """Record what was counted."""
+        for code, counted in list(self._counted.items()):
+            counted.timer.cancel()
+            self._tell_counted(code)
+
+    def _tell_counted(self, code: Code) -> None:
+        counted = self._counted.pop(code)
+        if counted.count:
+            self._tell(code, counted.count, counted.subject)
+
+    def _tell(self, code: Code, count: int, subject: str) -> None:
+        lacked = (
+            f"something else was in the place of {self._what}"
+            if code is Code.TAMPERED
+            else f"{self._what} was missing"
+        )
+        log.error("the region's stream was repaired (%d times): %s", count, lacked)
+        detail = f"{lacked}: {subject}"
+        self._emit(EventType.STREAM_REPAIRED, code=code, count=count, detail=detail)

@@ -187,6 +187,7 @@ class RosterFeed:
         self._closing = True
         for task in list(self._tasks.values()):
             task.cancel()
+        self._missing.close()
 
     def _take(self, raw: bytes) -> None:
         rosters = self._me.rosters

@@ -450,17 +450,17 @@ class KillSwitch:
         place = subjects.control_hold_id(entry.subject)
         if not entry.data:
             # It expires: a page ends this hold, or nobody could ever believe what lay here.
-            self._durable.lost(place)
+            self._durable.lost(place, entry)
             return
         try:
             record = self.learning.learn(entry.data)
         except Untrusted:
-            self._durable.lost(place)
+            self._durable.lost(place, entry)
             raise
         hold = record.hold
         if entry.subject != subjects.control_hold(self._me.region, hold.scope, hold.id):
             # Whatever has its place there is not stored any more, and this one is not either.
-            self._durable.lost(place)
+            self._durable.lost(place, entry)
         elif self._revocations.holds.ends(record):
             self._knowledge.held(Mark(entry.sequence, hold.id))
             self.lifts.superseded(entry, record)
@@ -473,7 +473,7 @@ class KillSwitch:
                     self._durable.replace(hold.id)
             else:
                 # The stream went back to an earlier state of this hold: write the join again.
-                self._durable.lost(hold.id)
+                self._durable.lost(hold.id, entry)
         if not record.lifted:
             self._receipts.answer_once(hold.id)
 
