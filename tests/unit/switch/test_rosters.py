@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from kcm_bus.config import ConfigError
 from kcm_bus.membership import Membership
+from kcm_bus.ports import Entry
 from kcm_bus.rosters import RosterFiles, Rosters
 from kcm_schemas import subjects
 from kcm_schemas.codec import encode
@@ -666,3 +667,63 @@ async def test_a_hold_counts_between_regions_from_when_the_stream_has_its_roster
     assert facts.durable_at > 0
     assert facts.since_s < 50
     boot.log.before = put
+
+
+def refused(boot: Boot) -> list[str]:
+    return [fields["detail"] for kind, fields in boot.events if kind == "trust.refused"]
+
+
+async def test_an_honest_retirement_is_no_event_for_who_runs_and_who_begins(system, boot):
+    other = follows_rosters(system.boot("core-eu-2"))
+    gateway = follows_rosters(system.boot("gw-eu-1"))
+    await asyncio.gather(boot.start(), other.start(), gateway.start())
+    await until(lambda: stored(boot) == signed(FIRST))
+    new = signed(without("core-eu-2"))
+    boot.me.rosters.take(new)
+    await until(lambda: stored(boot) == new and gateway.me.rosters.version == 2)
+    await settled()
+    # What it wrote while it acted, and what it wrote before it heard, is still there.
+    place = subjects.control_lease("eu", "core-eu-2", other.me.boot)
+    boot.stream.entries[place] = Entry(boot.stream.sequence, place, boot.stream.entries[place].data)
+    late = follows_rosters(system.boot("core-eu-1"))
+    late.me.rosters.take(new)
+    await late.start()
+    await settled()
+    assert [refused(one) for one in (boot, gateway, late)] == [[], [], []]
+
+
+async def test_who_has_a_newer_roster_than_the_stream_is_refused_nothing(boot):
+    boot.stream.store(subjects.control_roster("eu"), signed(FIRST))
+    new = signed(without("security-2"))
+    boot.me.rosters.take(new)
+    await boot.start()
+    await until(lambda: stored(boot) == new)
+    assert refused(boot) == []
+
+
+async def test_what_somebody_retired_writes_later_is_refused_by_name(system, boot):
+    other = follows_rosters(system.boot("core-eu-2"))
+    await asyncio.gather(boot.start(), other.start())
+    new = signed(without("core-eu-2"))
+    boot.me.rosters.take(new)
+    await until(lambda: stored(boot) == new)
+    await settled()
+    place = subjects.control_lease("eu", "core-eu-2", other.me.boot)
+    boot.stream.store(place, boot.stream.entries[place].data)
+    await until(lambda: refused(boot) == ["control: the signer core-eu-2 is retired"])
+
+
+@pytest.mark.parametrize("way", ["written over", "set back"])
+async def test_a_stream_that_steps_back_behind_a_roster_is_told(boot, way):
+    await boot.start()
+    await until(lambda: stored(boot) == signed(FIRST))
+    before = boot.stream.snapshot()
+    new = signed(without("security-2"))
+    boot.me.rosters.take(new)
+    await until(lambda: stored(boot) == new and boot.switch.rosters.stored)
+    if way == "set back":
+        boot.stream.go_back(before)
+    else:
+        boot.stream.store(subjects.control_roster("eu"), signed(FIRST))
+    await until(lambda: stored(boot) == new)
+    assert refused(boot) == ["control: the roster is older than one that was seen before"]

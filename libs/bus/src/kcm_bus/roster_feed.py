@@ -21,7 +21,7 @@ from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.roster import Retirement, Role
 from kcm_trust.lasting import PAGE_BYTES, PAGES_MAX, Staged, page_count, pages
 from kcm_trust.rosters import entries, name_of
-from kcm_trust.verify import Untrusted, Verifier
+from kcm_trust.verify import Outdated, Untrusted, Verifier
 
 from kcm_bus.clock import Clock, Randomness
 from kcm_bus.emitting import Emit
@@ -69,6 +69,8 @@ class RosterFeed:
         self._staged: Final = Staged()
         self._places: dict[str, _Place] = {}
         """Where something lies in the stream."""
+        self._had = b""
+        """The roster that the stream was seen to have last, of those that counted then."""
         self._outbid = 0
         """The highest version that the root signed, and that must not follow the one known here."""
         self._missing: Final = Missing("the roster, or what lasts of somebody retired,", emit)
@@ -91,12 +93,14 @@ class RosterFeed:
     def receive(self, entry: Entry) -> None:
         """Take an entry of the stream with a roster, or a page of a list; nothing here waits."""
         if entry.subject == subjects.control_roster(self._me.region):
+            place = self._stored(entry.subject)
+            above = place is None or place.sequence < entry.sequence
+            self._take(entry.data, stepped_back=above and self._had == self._me.rosters.raw)
             self._note(entry.subject, entry.sequence, entry.data)
-            self._take(entry.data)
-        place = subjects.read_lasting(entry.subject)
-        if place is not None and place[1] < PAGES_MAX and self._on_roster(place[0]):
+        page = subjects.read_lasting(entry.subject)
+        if page is not None and page[1] < PAGES_MAX and self._on_roster(page[0]):
             self._note(entry.subject, entry.sequence, entry.data)
-            self.stage(*place, entry.data)
+            self.stage(*page, entry.data)
         self.mend()
 
     def stage(self, name: str, page: int, raw: bytes) -> None:
@@ -149,6 +153,16 @@ class RosterFeed:
         """The highest version that counts here, or that the root signed and the stream has."""
         return max(self._me.rosters.version, self._outbid)
 
+    def precedes(self, sequence: int) -> bool:
+        """Whether an entry was stored before the roster that counts, as far as is known.
+
+        Whoever wrote it may have acted then.
+        """
+        if not self._me.rosters.raw:
+            return False
+        place = self._stored(subjects.control_roster(self._me.region))
+        return place is None or sequence < place.sequence
+
     def _stored(self, subject: str) -> _Place | None:
         place, digest = self._places.get(subject), self._digests().get(subject)
         return place if place is not None and place.digest == digest else None
@@ -189,7 +203,8 @@ class RosterFeed:
             task.cancel()
         self._missing.close()
 
-    def _take(self, raw: bytes) -> None:
+    def _take(self, raw: bytes, *, stepped_back: bool = False) -> None:
+        """Take a roster over that may; an older one is history, unless a newer one lay there."""
         rosters = self._me.rosters
         if not raw or raw == rosters.raw:
             return
@@ -197,7 +212,8 @@ class RosterFeed:
             rosters.take(raw)
         except Untrusted as error:
             self._outbid = max(self._outbid, rosters.outbid_by(raw))
-            self._refusals.record(error)
+            if stepped_back or not isinstance(error, Outdated):
+                self._refusals.record(error)
         except KcmError:
             log.warning("the roster counts and is not on the disk yet")
 
@@ -216,6 +232,8 @@ class RosterFeed:
         known = self._places.get(subject)
         if known is None or known[:2] != place[:2]:
             self._places[subject] = place
+        if data == self._me.rosters.raw:
+            self._had = data
         if self._digests().get(subject) == place.digest:
             self._missing.seen(subject, subject)
 

@@ -26,7 +26,7 @@ from kcm_schemas import subjects
 from kcm_schemas.audit import EventType
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.control import Boot, Fence, Proof
-from kcm_trust.verify import Forged, Untrusted
+from kcm_trust.verify import Forged, Retired, Untrusted
 
 from kcm_bus.admission import Waiting
 from kcm_bus.clearing import Clearing
@@ -394,9 +394,15 @@ class KillSwitch:
             self._refusals.record(error)
             self._clearing.clear(entry)
         except Untrusted as error:
-            self._refusals.record(error)
+            self._refused(error, entry)
         if not self._knowledge.delivered(entry.sequence):
             self.record.lost("something else was read where a record was acknowledged")
+
+    def _refused(self, error: Untrusted, entry: Entry) -> None:
+        """Record it, unless whoever is retired now may have acted when they wrote this."""
+        before = not self.learning.live or self.rosters.precedes(entry.sequence)
+        if not (before and isinstance(error, Retired)):
+            self._refusals.record(error)
 
     async def _catch_up_somehow(self) -> None:
         """Catch up, however long it takes: who is not on record must not serve."""

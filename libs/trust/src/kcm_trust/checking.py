@@ -13,6 +13,7 @@ from kcm_schemas.signed import Kind, Signed
 from kcm_trust.envelopes import (
     STATEMENT_MAX,
     Forged,
+    Retired,
     Unlisted,
     Untrusted,
     envelope,
@@ -49,26 +50,29 @@ class Checker:
         return entry
 
     def acting(self, name: str) -> Instance:
-        """An instance on the roster that is not retired: one that may act now."""
+        """An instance on the roster that may act now; raises ``Retired``, and ``Untrusted``."""
         entry = self.instance(name)
-        if entry.retired:
-            raise Untrusted("the signer is retired")
+        _check_acts(entry)
         return entry
 
     def _signed(
         self, raw: bytes, right: Right, *kinds: Kind, acting: bool = False
     ) -> tuple[Signed, list[Entry]]:
-        """A statement and its signers, all of whom may say this kind of thing and have."""
+        """A statement and its signers, all of whom may say this kind of thing and have.
+
+        Raises ``Untrusted``; with ``acting``, ``Retired`` for one of somebody who acts no more.
+        """
         statement = envelope(raw, *kinds)
         if statement.system != self.roster.system:
             raise Forged("the statement is of another system")
-        check_right = right.acting if acting else right.check
-        signers = [check_right(self._entries.get(one.signer)) for one in statement.signatures]
+        signers = [right.check(self._entries.get(one.signer)) for one in statement.signatures]
         content = digest(statement.body)
         for entry, one in zip(signers, statement.signatures, strict=True):
             message = to_sign(statement.system, statement.kind, one.signer, content)
             if not self._holds(entry.public_key, one.signature, message):
                 raise Untrusted("the signature does not hold")
+        for entry in signers if acting else ():
+            _check_acts(entry)
         return statement, signers
 
     def _lasts(self, raw: bytes, kind: Kind, model: type[M], right: Right) -> M:
@@ -108,6 +112,11 @@ class Checker:
     def _holds(self, public: bytes, signature: bytes, message: bytes) -> bool:
         """Whether a signature holds: the one thing here that a simulation may make cheaper."""
         return check(public, signature, message)
+
+
+def _check_acts(entry: Entry) -> None:
+    if entry.retired is not None:
+        raise Retired(f"the signer {name_of(entry)} is retired")
 
 
 def body_of(model: type[M], statement: Signed) -> M:

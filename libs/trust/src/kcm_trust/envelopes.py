@@ -29,6 +29,14 @@ class Unlisted(Untrusted):
     """Somebody retired has signed this, and no list that is here names it."""
 
 
+class Retired(Untrusted):
+    """Somebody retired has signed this: it counted while they acted, and does not now."""
+
+
+class Outdated(Untrusted):
+    """The root has signed this roster, and a newer one has taken its place."""
+
+
 class Forged(Untrusted):
     """No roster would make anybody believe this: it is no statement, or not one of its place."""
 

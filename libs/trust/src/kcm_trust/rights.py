@@ -29,12 +29,6 @@ class Right:
             raise Untrusted(f"the signer is not {self.who}")
         return entry
 
-    def acting(self, entry: Entry | None) -> Entry:
-        """The same, of whoever is not retired."""
-        if self.check(entry).retired:
-            raise Untrusted("the signer is retired")
-        return self.check(entry)
-
 
 def has_role(entry: Entry, role: Role) -> bool:
     """Whether an entry is an instance with this role."""

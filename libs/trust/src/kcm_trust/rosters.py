@@ -8,12 +8,15 @@ from kcm_schemas.names import is_region
 from kcm_schemas.roster import Instance, Operator, Roster
 from kcm_schemas.signed import Kind
 
-from kcm_trust.envelopes import Untrusted, envelope, holds
+from kcm_trust.envelopes import Outdated, Untrusted, envelope, holds
 from kcm_trust.identity import ROOT
 
 
 def verify_roster(raw: bytes, root_public: bytes, seen: int) -> Roster:
-    """Verify a roster; ``seen`` is the highest version this instance has ever accepted."""
+    """Verify a roster; ``seen`` is the highest version this instance has ever accepted.
+
+    Raises ``Outdated`` for a lower one, and ``Untrusted``.
+    """
     statement = envelope(raw, Kind.ROSTER)
     signers = [one.signer for one in statement.signatures]
     if signers != [ROOT] or not holds(statement, ROOT, root_public):
@@ -25,7 +28,7 @@ def verify_roster(raw: bytes, root_public: bytes, seen: int) -> Roster:
     if roster.system != statement.system:
         raise Untrusted("the roster is of another system than its signature")
     if roster.version < seen:
-        raise Untrusted("the roster is older than one that was seen before")
+        raise Outdated("the roster is older than one that was seen before")
     names = [name_of(entry) for entry in entries(roster)]
     if len(set(names)) != len(names) or ROOT in names:
         raise Untrusted("the roster names somebody twice")
@@ -39,7 +42,7 @@ def verify_roster(raw: bytes, root_public: bytes, seen: int) -> Roster:
 
 
 def follows(known: Roster, new: Roster) -> None:
-    """Raise ``Untrusted`` unless ``new`` may take the place of ``known``.
+    """Raise ``Untrusted`` unless ``new`` may take the place of ``known``: ``Outdated`` if lower.
 
     Nobody comes back from retirement, and what lasts of them stays what it is: a roster that said
     otherwise would bring lifts to life that were dark, or end ones that counted.
@@ -47,7 +50,7 @@ def follows(known: Roster, new: Roster) -> None:
     if new.system != known.system:
         raise Untrusted("the roster is of another system")
     if new.version < known.version:
-        raise Untrusted("the roster is older than one that was seen before")
+        raise Outdated("the roster is older than one that was seen before")
     if new.version == known.version and new != known:
         raise Untrusted("the roster differs from one of the same version that was seen before")
     here = {name_of(entry): entry for entry in entries(new)}

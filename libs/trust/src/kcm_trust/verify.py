@@ -85,6 +85,8 @@ from kcm_trust.checking import body_of
 from kcm_trust.envelopes import (
     STATEMENT_MAX,
     Forged,
+    Outdated,
+    Retired,
     Unlisted,
     Untrusted,
     envelope,
@@ -98,6 +100,8 @@ from kcm_trust.rosters import name_of, verify_roster
 __all__ = [
     "STATEMENT_MAX",
     "Forged",
+    "Outdated",
+    "Retired",
     "SignedResult",
     "Unlisted",
     "Untrusted",
