@@ -217,6 +217,12 @@ async def test_a_forged_hold_has_no_effect_and_is_recorded(system):
     assert boot.purged == []
     assert not boot.revocations.killed("acme")
     assert boot.count("trust.refused") == 2, "each for its own reason"
+    for _ in range(5):
+        boot.stream.store(place(one), held(one, "core-eu-2"))
+        await settled()
+    await boot.close()
+    told = [fields["count"] for kind, fields in boot.events if kind == "trust.refused"]
+    assert told == [1, 1, 5], "what was only counted is on record before the end"
 
 
 # Fences and proofs

@@ -15,6 +15,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Final
 
+from kcm_bus.asked import check_deadline
 from kcm_bus.clock import Clock, Randomness
 from kcm_bus.membership import Membership
 from kcm_bus.serving import Service
@@ -151,11 +152,7 @@ class GatewayService:
         return int(min(done.lease_s + spent, ANSWER_MAX_S) * 1000)
 
     def _check(self, asked: subjects.DataSubject, deadline_ms: int) -> None:
-        now = self._clock.unix_ms()
-        if now >= deadline_ms:
-            raise KcmError(Code.DEADLINE_EXCEEDED)
-        if deadline_ms > now + limits.DEADLINE_MAX_MS:
-            raise KcmError(Code.MALFORMED, "the deadline is more than a minute away")
+        check_deadline(deadline_ms, self._clock.unix_ms())
         if not may_ask(self._me.entry, asked.tenant, asked.service):
             raise KcmError(Code.FORBIDDEN, "this Gateway does not serve that tenant and service")
 
