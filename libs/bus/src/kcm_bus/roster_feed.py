@@ -90,6 +90,7 @@ class RosterFeed:
 
     def receive(self, entry: Entry) -> None:
         """Take an entry of the stream with a roster, or a page of a list; nothing here waits."""
+        had = self._stored(entry.subject)
         if entry.subject == subjects.control_roster(self._me.region):
             self._note(entry.subject, entry.sequence, entry.data)
             self._take(entry.data)
@@ -97,6 +98,8 @@ class RosterFeed:
         if place is not None and place[1] < PAGES_MAX and self._on_roster(place[0]):
             self._note(entry.subject, entry.sequence, entry.data)
             self.stage(*place, entry.data)
+        if had is not None and had.sequence < entry.sequence and self._lacks(entry.subject, had):
+            self._missing.found(entry.subject, entry)
         self.mend()
 
     def stage(self, name: str, page: int, raw: bytes) -> None:
@@ -152,6 +155,10 @@ class RosterFeed:
     def _stored(self, subject: str) -> _Place | None:
         place, digest = self._places.get(subject), self._digests().get(subject)
         return place if place is not None and place.digest == digest else None
+
+    def _lacks(self, subject: str, had: _Place) -> bool:
+        """Whether something else lies there than what it had, which still is what counts."""
+        return self._digests().get(subject) == had.digest and self._stored(subject) is None
 
     @property
     def seen(self) -> int:
