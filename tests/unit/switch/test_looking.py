@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 from kcm_bus.looking import HURRIED_S, LOOK_S, LOOKED_AT
-from kcm_bus.missing import EVERY_S
+from kcm_bus.paced import EVERY_S
 from kcm_control.pages import Place
 from kcm_schemas import subjects
 from kcm_schemas.codes import Code
@@ -340,3 +340,15 @@ async def test_what_is_written_over_a_page_the_roster_or_a_list_is_on_record_too
     assert {one["code"] for one in repaired(core)} == {Code.TAMPERED}
     assert repairs(core) == len(lies) * len(places)
     assert len(repaired(core)) <= 4
+
+
+async def test_garbage_at_places_of_nothing_is_counted_on_record(core):
+    await core.start()
+    times = 120
+    for number in range(times):
+        core.stream.store(subjects.control_hold("eu", "tenant", number.to_bytes(16, "big")), b"x")
+        await let_pass(1.0)
+    await let_pass(EVERY_S + 1)
+    cleared = [fields["count"] for kind, fields in core.events if kind == "stream.cleared"]
+    assert sum(cleared) == times
+    assert len(cleared) <= 2 * (times // EVERY_S + 1)
