@@ -284,6 +284,17 @@ async def test_garbage_over_a_record_is_healed_from_the_second_store(world, garb
     assert len(healed(core)) == 1
 
 
+async def test_whoever_writes_over_a_record_without_end_cannot_fill_the_record(world):
+    await world.core().store.put_root(keys(1))
+    core, times = world.core(), 20
+    for _ in range(times):
+        world.bus.stream.sequence += 1
+        world.bus.stream.stored[SUBJECT] = (world.bus.stream.sequence, b"junk")
+        assert await core.store.root("acme") == keys(1)
+    core.store.close()
+    assert [one["count"] for one in healed(core)] == [1, times - 1]
+
+
 async def test_a_stranger_s_record_over_a_good_one_is_healed_too(world):
     await world.core().store.put_root(keys(1))
     lay(world, keys(9), "gw-eu")

@@ -113,6 +113,18 @@ async def test_garbage_over_a_record_is_repaired(world, junk):
     assert stored(world) == good
 
 
+async def test_whoever_writes_over_a_record_without_end_cannot_fill_the_record(world):
+    core = await kept(world)
+    times = 20
+    for _ in range(times):
+        lay(world, b"junk")
+        core.keeper.wrong(("tenant", "acme"), "garbage")
+        await repair(core)
+    core.keeper.close()
+    found = [fields for kind, fields in core.events if kind == "registry.repaired"]
+    assert [one["count"] for one in found] == [1, times - 1]
+
+
 async def test_a_core_that_begins_takes_from_the_second_store_what_the_bucket_lost(world):
     core = await kept(world)
     old = stored(world)

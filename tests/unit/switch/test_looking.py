@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 from kcm_bus.looking import HURRIED_S, LOOK_S, LOOKED_AT
-from kcm_bus.missing import EVERY_S
+from kcm_bus.paced import EVERY_S
 from kcm_control.pages import Place
 from kcm_schemas import subjects
 from kcm_schemas.codes import Code
@@ -13,7 +13,7 @@ from tests.fakes.virtual import let_pass, until
 from tests.unit.switch.rig import LINK, held, hold, lifted, tenant
 from tests.unit.switch.test_completing import kill, system_of
 from tests.unit.switch.test_pages import at, data, page, page_at, some
-from tests.unit.switch.test_rosters import follows_rosters, listing, signed, without
+from tests.unit.switch.test_rosters import FIRST, follows_rosters, listing, signed, without
 
 WITHIN_S = 2 * LOOK_S + 1
 """In a small system every look sees everything, and the first one may be late."""
@@ -313,3 +313,42 @@ async def test_whoever_writes_over_a_hold_at_once_does_not_hide_that_it_was_stor
     await let_pass(EVERY_S + 1)
     assert core.count("hold.durable") == 1
     assert repairs(core) == times
+
+
+async def test_what_is_written_over_a_page_the_roster_or_a_list_is_on_record_too(core):
+    await core.start()
+    them = some()
+    core.switch.learn(page(them))
+    lasting = listing(held(hold()))
+    core.me.rosters.take(signed(without("security-2", lasting)))
+    core.me.rosters.take_list("security-2", lasting.raw())
+    places = [
+        page_at(),
+        subjects.control_roster("eu"),
+        subjects.control_lasting("eu", "security-2", 0),
+    ]
+    await until(lambda: all(data(core, place) for place in places))
+    was = {place: data(core, place) for place in places}
+    await let_pass(1)  # everything is delivered
+    assert repaired(core) == []
+    lies = [b"garbage", signed(FIRST), page(them[:1])]
+    for lie in lies:
+        for place in places:
+            core.stream.store(place, lie)
+            await until(lambda place=place: data(core, place) == was[place])
+    await let_pass(EVERY_S + 1)
+    assert {one["code"] for one in repaired(core)} == {Code.TAMPERED}
+    assert repairs(core) == len(lies) * len(places)
+    assert len(repaired(core)) <= 4
+
+
+async def test_garbage_at_places_of_nothing_is_counted_on_record(core):
+    await core.start()
+    times = 120
+    for number in range(times):
+        core.stream.store(subjects.control_hold("eu", "tenant", number.to_bytes(16, "big")), b"x")
+        await let_pass(1.0)
+    await let_pass(EVERY_S + 1)
+    cleared = [fields["count"] for kind, fields in core.events if kind == "stream.cleared"]
+    assert sum(cleared) == times
+    assert len(cleared) <= 2 * (times // EVERY_S + 1)

@@ -175,10 +175,11 @@ class DurableHolds:
         """The stream has something else where this hold has to be: ``stored``, if that is known."""
         if hold_id is None:
             return
-        self._places.pop(hold_id, None)  # also of a hold that nobody believes any more
         known = self._revocations.holds.get(hold_id)
+        at = 0 if known is None else self.place(known)
+        self._places.pop(hold_id, None)  # also of a hold that nobody believes any more
         if known is not None:
-            if stored is not None and self._was_there(known):
+            if stored is not None and 0 < at < stored.sequence:
                 self._missing.found(hold_id, stored)
             self.keep(hold_id)
 

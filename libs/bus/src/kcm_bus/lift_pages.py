@@ -124,9 +124,9 @@ class LiftPages:
 
     def receive(self, entry: Entry) -> None:
         """Take an entry of the stream with a page; nothing here waits. Raises ``Untrusted``."""
-        named = subjects.read_lifts(entry.subject)
-        if named is not None:
-            self._stored.pop(named, None)
+        place = _place(entry.subject)
+        had = self._had(place)
+        _, noted = (b"", 0) if place is None else self._stored.pop(place, (b"", 0))
         try:
             if not entry.data:
                 return  # it expires: nobody could ever believe what lay here
@@ -136,7 +136,18 @@ class LiftPages:
             self._accept(page)
             self._note(page, entry.sequence)
         finally:
+            if had is not None and noted < entry.sequence and self._lacks(had):
+                self._missing.found(had.place, entry)
             self.mend()
+
+    def _lacks(self, had: Page) -> bool:
+        """Whether something else lies there than what it had, which still is the largest page."""
+        return self.pages.best(had.place) == had and not self.has(had.place)
+
+    def _had(self, place: Place | None) -> Page | None:
+        """The largest page of a place, if the stream was seen to have it."""
+        best = None if place is None else self.pages.best(place)
+        return best if best is not None and self.has(best.place) else None
 
     def superseded(self, entry: Entry, record: HoldRecord) -> None:
         """A message of a hold that a page ends: it expires once the page is in the stream."""
@@ -197,17 +208,12 @@ class LiftPages:
 
     def look(self, key: bytes, stored: Entry | None) -> None:
         """Compare what the stream's leader has of a page with what it was seen to have."""
-        named = subjects.read_lifts(key.decode())
-        if named is None:
-            return
-        cause, origin, signer, prefix = named
-        place = Place(cast("Cause", cause), origin, signer, prefix)
-        best = self.pages.best(place)
-        if best is None or not self.has(place):
+        best = self._had(_place(key.decode()))
+        if best is None:
             return  # it is being written
         if stored is None or stored.data != best.raw:
-            self._missing.found(place, stored)
-            self._stored.pop(place, None)
+            self._missing.found(best.place, stored)
+            self._stored.pop(best.place, None)
             self.mend()
 
     def forget(self, above: int = 0) -> None:
@@ -401,6 +407,15 @@ class LiftPages:
             raise KcmError(Code.UNAVAILABLE, FORGOTTEN)
         if back.data == best.raw:  # else somebody wrote another one since
             self._note(best, back.sequence)
+
+
+def _place(subject: str) -> Place | None:
+    """The place of a page by its subject."""
+    named = subjects.read_lifts(subject)
+    if named is None:
+        return None
+    cause, origin, signer, prefix = named
+    return Place(cast("Cause", cause), origin, signer, prefix)
 
 
 def memory_key(place: Place) -> bytes:

@@ -1,30 +1,26 @@
 """What is missing from the region's stream though it was seen there, until it is there again.
 
 Recorded in the audit by whoever wrote it again: not by those who found it written. Whoever may
-write to the stream can make that happen as often as they like. So a repair is recorded at once, and
-those of ``EVERY_S`` after it as one event with their number.
+write to the stream can make that happen as often as they like, so repairs are counted.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from kcm_schemas.audit import EventType
 from kcm_schemas.codes import Code, KcmError
 
 from kcm_bus.emitting import Emit
+from kcm_bus.paced import Paced
 from kcm_bus.ports import Entry
 
 log = logging.getLogger(__name__)
-
-
-EVERY_S: Final = 60.0
-"""Seconds whose repairs of one kind are one event."""
 
 
 @dataclass(slots=True)
@@ -35,13 +31,6 @@ class _Hole:
     """Whether it was written again here, acknowledged or not."""
 
 
-@dataclass(slots=True)
-class _Counted:
-    timer: asyncio.TimerHandle
-    count: int = 0
-    subject: str = ""
-
-
 class Missing:
     """Entries of one kind that the stream lacks, by their keys."""
 
@@ -50,8 +39,7 @@ class Missing:
         self._what: Final = what
         self._emit: Final = emit
         self._holes: dict[Hashable, _Hole] = {}
-        self._counted: dict[Code, _Counted] = {}
-        """Repairs since the last event."""
+        self._paced: Final = Paced()
 
     def found(self, key: Hashable, stored: Entry | None) -> None:
         """In place of an entry the stream has this."""
@@ -78,13 +66,7 @@ class Missing:
         hole = self._holes.pop(key, None)
         if hole is None or not hole.wrote:
             return
-        counted = self._counted.get(hole.code)
-        if counted is not None:
-            counted.count, counted.subject = counted.count + 1, subject
-            return
-        self._tell(hole.code, 1, subject)
-        timer = asyncio.get_running_loop().call_later(EVERY_S, self._tell_counted, hole.code)
-        self._counted[hole.code] = _Counted(timer)
+        self._paced.record(hole.code, partial(self._tell, hole.code, subject))
 
     def forget(self, key: Hashable) -> None:
         """An entry is not needed any more."""
@@ -92,16 +74,9 @@ class Missing:
 
     def close(self) -> None:
         """Record what was counted."""
-        for code, counted in list(self._counted.items()):
-            counted.timer.cancel()
-            self._tell_counted(code)
+        self._paced.close()
 
-    def _tell_counted(self, code: Code) -> None:
-        counted = self._counted.pop(code)
-        if counted.count:
-            self._tell(code, counted.count, counted.subject)
-
-    def _tell(self, code: Code, count: int, subject: str) -> None:
+    def _tell(self, code: Code, subject: str, count: int) -> None:
         lacked = (
             f"something else was in the place of {self._what}"
             if code is Code.TAMPERED

@@ -92,15 +92,17 @@ class RosterFeed:
 
     def receive(self, entry: Entry) -> None:
         """Take an entry of the stream with a roster, or a page of a list; nothing here waits."""
+        had = self._stored(entry.subject)
         if entry.subject == subjects.control_roster(self._me.region):
-            place = self._stored(entry.subject)
-            above = place is None or place.sequence < entry.sequence
+            above = had is None or had.sequence < entry.sequence
             self._take(entry.data, stepped_back=above and self._had == self._me.rosters.raw)
             self._note(entry.subject, entry.sequence, entry.data)
         page = subjects.read_lasting(entry.subject)
         if page is not None and page[1] < PAGES_MAX and self._on_roster(page[0]):
             self._note(entry.subject, entry.sequence, entry.data)
             self.stage(*page, entry.data)
+        if had is not None and had.sequence < entry.sequence and self._lacks(entry.subject, had):
+            self._missing.found(entry.subject, entry)
         self.mend()
 
     def stage(self, name: str, page: int, raw: bytes) -> None:
@@ -166,6 +168,10 @@ class RosterFeed:
     def _stored(self, subject: str) -> _Place | None:
         place, digest = self._places.get(subject), self._digests().get(subject)
         return place if place is not None and place.digest == digest else None
+
+    def _lacks(self, subject: str, had: _Place) -> bool:
+        """Whether something else lies there than what it had, which still is what counts."""
+        return self._digests().get(subject) == had.digest and self._stored(subject) is None
 
     @property
     def seen(self) -> int:

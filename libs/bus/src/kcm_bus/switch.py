@@ -39,6 +39,7 @@ from kcm_bus.lift_pages import LiftPages, is_page
 from kcm_bus.looking import Looking
 from kcm_bus.membership import Membership
 from kcm_bus.onrecord import RETRY_S, OnRecord
+from kcm_bus.paced import Paced
 from kcm_bus.ports import Arrived, Entry, Following, Log, Memory, Messages
 from kcm_bus.purging import purge_each
 from kcm_bus.receipts import Receipts
@@ -126,6 +127,7 @@ class KillSwitch:
             clock=clock,
             randomness=randomness,
         )
+        self._clearings: Final = Paced()
         self._clearing: Final = Clearing(membership, stream, randomness, self._cleared)
         self._expiring: Final = Clearing(membership, stream, randomness, self._expired)
         self.lifts: Final = LiftPages(
@@ -194,6 +196,7 @@ class KillSwitch:
         self._durable.close()
         self._clearing.close()
         self._expiring.close()
+        self._clearings.close()
         self.lifts.close()
         self._memory.listen(_ignore)
         await self.rosters.close()
@@ -557,8 +560,10 @@ class KillSwitch:
         self.lifts.sweep()
 
     def _cleared(self, count: int) -> None:
-        if not count:
-            return
+        if count:
+            self._clearings.record("cleared", self._tell_cleared, count)
+
+    def _tell_cleared(self, count: int) -> None:
         log.warning("%d entries of the region's stream, which were no statements, expire", count)
         detail = "entries of the control stream that were no statements"
         self._emit(EventType.STREAM_CLEARED, count=count, detail=detail)

@@ -17,11 +17,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, TypeVar
 
 from kcm_bus.connection import Connection
 from kcm_bus.emitting import Emit
 from kcm_bus.membership import Membership
+from kcm_bus.paced import Paced
 from kcm_bus.ports import Entry
 from kcm_bus.streams import keep, last, put
 from kcm_schemas import subjects
@@ -74,6 +76,11 @@ class KeyStore:
         self._directory: Final = directory
         self._me: Final = membership
         self._seen: dict[Key, int] = {}
+        self._healings: Final = Paced()
+
+    def close(self) -> None:
+        """Record what was healed since the last event."""
+        self._healings.close()
 
     async def root(self, tenant: str) -> RootKeys | None:
         """A tenant's wrapped roots in this region; raises ``unavailable``."""
@@ -191,16 +198,20 @@ class KeyStore:
 
     def _healed(self, key: Key, store: str, *, garbage: bool) -> None:
         """Record that a store had lost a record, and has it again from the other one."""
-        noun, tenant, *service = key
         what = "had something else in the place of" if garbage else "did not have"
-        log.error("%s %s a record; it was healed from the other store", store, what)
+        told = f"{store} {what}"
+        self._healings.record(told, partial(self._tell_healed, key, told, garbage=garbage))
+
+    def _tell_healed(self, key: Key, told: str, count: int, *, garbage: bool) -> None:
+        noun, tenant, *service = key
+        log.error("%s a record; it was healed from the other store (%d times)", told, count)
         self._emit(
             EventType.STORE_HEALED,
-            tenant=tenant,
-            service=service[0] if service else None,
+            tenant=tenant if count == 1 else None,
+            service=service[0] if service and count == 1 else None,
             code=Code.TAMPERED if garbage else Code.OK,
-            count=1,
-            detail=f"{store} {what} the {noun} keys; healed from the other store",
+            count=count,
+            detail=f"{told} the {noun} keys of {'.'.join(key[1:])}; healed from the other store",
         )
 
     async def _copy(

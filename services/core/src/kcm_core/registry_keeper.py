@@ -15,11 +15,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final
 
 from kcm_bus.connection import Connection
 from kcm_bus.emitting import Emit
 from kcm_bus.membership import Membership
+from kcm_bus.paced import Paced
 from kcm_bus.ports import Entry
 from kcm_bus.registry_feed import RegistryFeed
 from kcm_bus.serving import describe
@@ -99,6 +101,7 @@ class RegistryKeeper:
         self._stir: Final = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._closing = False
+        self._repairs: Final = Paced()
         feed.watch(self.wrong, memory.learned)
 
     async def start(self) -> None:
@@ -119,6 +122,7 @@ class RegistryKeeper:
         """Stop."""
         self._closing = True
         self._memory.close()
+        self._repairs.close()
         if self._task is not None:
             self._task.cancel()
 
@@ -409,11 +413,15 @@ class RegistryKeeper:
             raise KcmError(Code.FORBIDDEN, str(error)) from None
 
     def _incident(self, key: Key, what: str) -> None:
-        log.error("the registry was repaired: %s", what)
+        self._repairs.record("repaired", partial(self._tell_repaired, key, what))
+
+    def _tell_repaired(self, key: Key, what: str, count: int) -> None:
+        log.error("the registry was repaired (%d times): %s", count, what)
         self._emit(
             EventType.REGISTRY_REPAIRED,
-            tenant=key[1] if key[0] != "link" else None,
+            tenant=key[1] if key[0] != "link" and count == 1 else None,
             code=Code.TAMPERED,
+            count=count,
             detail=f"{'.'.join(key)}: {what}",
         )
 

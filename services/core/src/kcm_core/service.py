@@ -107,7 +107,7 @@ class Core:
         )
         directory = Directory(config.key_store)
         emit = self._audit.emit
-        store = KeyStore(self._region_bus, directory, membership, emit)
+        self._store: Final = KeyStore(self._region_bus, directory, membership, emit)
 
         def purge(tenant: str) -> int:
             serving.close(tenant)
@@ -142,7 +142,7 @@ class Core:
             revocations=revocations,
             knowledge=knowledge,
             serving=serving,
-            canaries=Canaries(registry, store),
+            canaries=Canaries(registry, self._store),
             unsealer=unsealer,
             holds=holds,
             stream=stream,
@@ -160,7 +160,7 @@ class Core:
             clock=clock,
             registry=registry,
             revocations=revocations,
-            store=store,
+            store=self._store,
             vault=vault,
             unsealer=unsealer,
             emit=emit,
@@ -232,7 +232,7 @@ class Core:
         maker = Maker(
             membership=membership,
             revocations=revocations,
-            store=store,
+            store=self._store,
             vault=vault,
             opener=opener,
             unsealer=unsealer,
@@ -245,7 +245,7 @@ class Core:
             membership=membership,
             registry=registry,
             revocations=revocations,
-            store=store,
+            store=self._store,
             vault=vault,
             unsealer=unsealer,
             emit=emit,
@@ -279,7 +279,7 @@ class Core:
                 registry=registry,
                 revocations=revocations,
                 feed=self._feed,
-                store=store,
+                store=self._store,
                 vault=vault,
                 clock=clock,
             ),
@@ -326,7 +326,7 @@ class Core:
             registry=registry,
             revocations=revocations,
             lift_pages=self._switch.lifts.pages,
-            store=store,
+            store=self._store,
             clock=clock,
         )
         for noun, verbs in (
@@ -450,6 +450,7 @@ class Core:
             self._compare_again.cancel()
         self._joining.close()
         self._keeper.close()
+        self._store.close()
         await self._switch.close()
         await self._feed.close()
         self._admin.close()
