@@ -10,7 +10,7 @@ from kcm.evidence import FILE_MAX, Evidence, Unreadable, read, written
 from kcm_schemas.admin import BootStatus, RegionStatus
 from kcm_schemas.control import Receipt
 from kcm_schemas.kill_result import Result
-from kcm_schemas.roster import Role
+from kcm_schemas.roster import Role, Roster
 from kcm_schemas.signed import Kind, united
 from kcm_trust.evidence import Statements, examine
 from kcm_trust.identity import ROOT
@@ -174,10 +174,25 @@ def test_who_is_on_the_roster_and_not_on_the_list_is_named():
     assert told not in examine(evidence(), ROOT_KEY, known=retired("gw-eu-2")).attested
 
 
-def test_a_result_without_the_signature_of_who_concluded_it_says_so():
-    found = examine(evidence(result=signed(Kind.RESULT, result(), "core-eu-2")), ROOT_KEY)
-    assert found.good
-    assert "that core-eu-1 concluded it: its signature is not here" in found.attested
+def without(name: str) -> Roster:
+    """The next roster, from which somebody is removed altogether."""
+    left = [one for one in roster().instances if one.instance != name]
+    return roster().model_copy(update={"version": 2, "instances": left})
+
+
+def test_a_result_without_the_signature_of_who_concluded_it_is_refused():
+    alone = signed(Kind.RESULT, result(), "core-eu-2")
+    told = "core-eu-1 is said to have concluded it, and has not signed it"
+    assert failed(evidence(result=alone)) == {"result": told}
+    assert failed(evidence(result=alone), known=retired("core-eu-1")) == {"result": told}
+
+
+def test_who_concluded_it_and_is_not_on_the_roster_any_more_is_named():
+    gone = result(boots=[boot("gw-eu-1")], receipts=[receipt("gw-eu-1")])
+    given = evidence(result=by_cores(gone), roster=signed(Kind.ROSTER, without("core-eu-1"), ROOT))
+    found = examine(given, ROOT_KEY)
+    assert found.good, found.checks
+    assert "that core-eu-1 concluded it, who is not on the roster" in found.attested
 
 
 def file() -> Evidence:

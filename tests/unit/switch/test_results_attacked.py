@@ -243,5 +243,6 @@ async def test_signatures_that_count_nothing_keep_nobody_from_signing(system, co
     full = statement.model_copy(update={"signatures": [*statement.signatures, *nobody]})
     bucket.put(encode(full))
     other = await started(system, "core-eu-2")
+    await watched(system)
     assert await other.kills.status(one.id) == status
     assert bucket.signers == ["core-eu-1", "core-eu-2"]

@@ -166,7 +166,7 @@ class _Steps:
         return f"in a page of lifts signed by {page.signer}"
 
     def result(self) -> str:
-        """Signed by Cores, one of whom acts."""
+        """Signed by Cores, one of whom acts, and by who is said to have concluded it."""
         by, held, raw = self._verifier, self._held, self._given.result
         if not raw:
             raise Untrusted("there is none: nobody has found the kill complete, or stored that")
@@ -179,13 +179,15 @@ class _Steps:
                 f"the kill was concluded by roster version {signed.result.roster}; the file's "
                 f"version {by.roster.version} is older"
             )
+        author = signed.result.instance
+        if not signed.by_author:
+            raise Untrusted(f"{author} is said to have concluded it, and has not signed it")
         self.found.result = signed.result
         told = [
             f"{one.instance} (retired)" if one.retired else one.instance for one in signed.signers
         ]
-        author = signed.result.instance
-        if author not in [one.instance for one in signed.signers]:
-            self.found.attested.append(f"that {author} concluded it: its signature is not here")
+        if not signed.signed_by(author):
+            self.found.attested.append(f"that {author} concluded it, who is not on the roster")
         others = len(signed.statement.signatures) - len(told)
         left_out = (
             f"; {others} not counted, of nobody who is a Core on the roster" if others else ""

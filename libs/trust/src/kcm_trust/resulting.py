@@ -31,6 +31,20 @@ class SignedResult:
     signers: tuple[Instance, ...]
     statement: Signed
     raw: bytes
+    author_known: bool
+    """Whether who is said to have concluded it is on the roster."""
+
+    @property
+    def by_author(self) -> bool:
+        """Whether who is said to have concluded it has signed it, or cannot be asked for that.
+
+        A signature of somebody who is not on the roster any more cannot be checked.
+        """
+        return not self.author_known or self.signed_by(self.result.instance)
+
+    def signed_by(self, name: str) -> bool:
+        """Whether a Core has signed it."""
+        return any(one.instance == name for one in self.signers)
 
     def acting_in(self, region: str) -> list[str]:
         """Those of them who act in a region."""
@@ -67,7 +81,7 @@ class ResultChecker(Checker):
             body.region,
         ):
             raise Untrusted("the result names somebody who is no Core of its region")
-        return SignedResult(body, tuple(signers), statement, raw)
+        return SignedResult(body, tuple(signers), statement, raw, author is not None)
 
     def receipt_once(self, raw: bytes) -> Receipt:
         """A receipt by the instance it names, which may have retired since."""

@@ -164,7 +164,7 @@ class Kills:
         if status.lifted:
             return await self._results.of_lifted(hold_id, status)
         if not status.complete:
-            return status
+            return await self._results.kept(record, status)
         since = self.receipts.heard_at(hold_id)
         return await self._results.conclude(record, status, receipts, since, known, offered)
 
