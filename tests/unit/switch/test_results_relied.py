@@ -3,6 +3,7 @@
 import pytest
 from kcm_schemas.admin import BootStatus, RegionStatus
 from kcm_schemas.kill_result import Result
+from kcm_trust.resulting import CLOCKS_APART_MS
 from kcm_trust.verify import Untrusted
 
 from tests.fakes.virtual import let_pass
@@ -132,6 +133,35 @@ async def test_a_result_in_the_name_of_another_core_is_refused(system, core):
     with pytest.raises(Untrusted, match="another Core"):
         core.results.heard(by(content, "core-eu-2"), "eu")
     assert core.results.heard(by(content, "core-eu-2", "core-eu-3"), "eu")
+
+
+@pytest.mark.parametrize(("heard_ms", "concluded_ms"), [(0, 1), (None, 2**60)])
+async def test_nobody_signs_times_that_cannot_be_true(system, core, heard_ms, concluded_ms):
+    one = hold(issued_ms=core.clock.unix_ms())
+    await watched(system)
+    await core.kills.place(held(one), core.clock.unix_ms() + 20_000)
+    bucket = Bucket(system, one)
+    heard_ms = core.clock.unix_ms() if heard_ms is None else heard_ms
+    lie = bucket.content.model_copy(
+        update={"instance": "core-eu-2", "heard_ms": heard_ms, "concluded_ms": concluded_ms}
+    )
+    bucket.put(by(lie, "core-eu-2"))
+    await core.close()
+    core = await started(system, "core-eu-1")
+    await watched(system)
+    told = await core.kills.status(one.id)
+    assert told.complete
+    assert told.concluded.instance == "core-eu-1"
+    assert "another result is stored" in told.unstored
+    assert bucket.signers == ["core-eu-2"]
+
+
+async def test_a_core_whose_clock_is_off_concludes_nothing_and_says_why(system, core):
+    await watched(system)
+    one = hold(issued_ms=core.clock.unix_ms() + 2 * CLOCKS_APART_MS)
+    told = await core.kills.place(held(one), core.clock.unix_ms() + 20_000)
+    assert (told.complete, told.concluded) == (True, None)
+    assert "a clock is off" in told.unstored
 
 
 async def test_two_cores_that_did_not_make_it_sign_it_at_the_same_moment(system, core):

@@ -9,9 +9,11 @@ from typing import Final
 
 from kcm_bus.membership import Membership
 from kcm_control.concluding import of_this_period
+from kcm_control.holds import HoldRecord
 from kcm_schemas.codec import encode
+from kcm_schemas.kill_result import Result
 from kcm_schemas.signed import SIGNATURES_MAX
-from kcm_trust.resulting import accounted, finished
+from kcm_trust.resulting import CLOCKS_APART_MS, accounted, finished, timely
 from kcm_trust.verify import SignedResult, Untrusted, Verifier
 
 from kcm_core.result_cache import ResultCache
@@ -64,6 +66,15 @@ class ResultChecks:
             return None
         checked.keep(found)
         return found
+
+    def timely(self, result: Result, record: HoldRecord, now_ms: int) -> bool:
+        """Whether its times may be true: not before the hold was signed, and not in the future."""
+        try:
+            timely(result, record.hold)
+        except Untrusted as error:
+            log.warning("a result of a kill is not believed: %s", error)
+            return False
+        return result.concluded_ms <= now_ms + CLOCKS_APART_MS
 
     def counts(self, found: SignedResult, places: Places) -> bool:
         """Whether it is of this period of its hold."""

@@ -33,6 +33,7 @@ from kcm_schemas.codec import encode
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.kill_result import Result
 from kcm_schemas.signed import Kind
+from kcm_trust.resulting import timely
 from kcm_trust.verify import SignedResult, Untrusted
 
 from kcm_core.result_cache import ResultCache
@@ -147,6 +148,7 @@ class Results:
                 now_ms=now_ms,
                 roster=self._me.rosters.version,
             )
+            timely(own, record.hold)
             mine = self._me.verifier.result(encode(self._me.identity.sign(Kind.RESULT, own)))
         except (KcmError, Untrusted) as error:
             return status.model_copy(update={"unstored": str(error)})
@@ -157,13 +159,17 @@ class Results:
         places = {name: one.durable_at for name, one in facts.items() if one is not None}
         places[self._me.region] = place
         others = await self._believed(hold_id, places, offered)
-        others = [one for one in others if covers(one.result, status, facts)]
+
+        def borne_out(result: Result) -> bool:
+            return self._checks.timely(result, record, now_ms) and covers(result, status, facts)
+
+        others = [one for one in others if borne_out(one.result)]
         before = await self._remembered(hold_id, None, places)
         if before is not None:
             others, mine = [], before
         first = earliest([one.result for one in others] or [mine.result])
         chosen = next(one for one in (*others, mine) if one.result == first)
-        stored, unstored = await self._write(chosen, places, lambda one: covers(one, status, facts))
+        stored, unstored = await self._write(chosen, places, borne_out)
         if stored.result == mine.result and not unstored:
             await self._tell(stored)
         return told(status, stored.result, unstored)
