@@ -10,11 +10,12 @@ from kcm.evidence import FILE_MAX, Evidence, Unreadable, read, written
 from kcm_schemas.admin import BootStatus, RegionStatus
 from kcm_schemas.control import Receipt
 from kcm_schemas.kill_result import Result
-from kcm_schemas.roster import Role
+from kcm_schemas.roster import Role, Roster
 from kcm_schemas.signed import Kind, united
 from kcm_trust.evidence import Statements, examine
 from kcm_trust.identity import ROOT
 from kcm_trust.lasting import Lasting
+from kcm_trust.resulting import CLOCKS_APART_MS
 
 from tests.unit.switch.rig import held, hold, identity, lifted, roster, signed
 
@@ -150,6 +151,41 @@ def test_a_result_by_cores_that_does_not_add_up_is_refused(content, check):
     assert list(failed(evidence(result=by_cores(content)))) == [check]
 
 
+def test_times_are_those_of_the_hold_as_far_as_clocks_can_tell():
+    other = hold(issued_ms=CLOCKS_APART_MS + 5)
+    receipts = [receipt(name, hold_id=other.id) for name in BOOTS]
+    for heard, wrong in ((5, []), (4, ["completeness"])):
+        content = result(hold_id=other.id, receipts=receipts, heard_ms=heard, concluded_ms=2**40)
+        given = evidence(
+            hold_id=other.id, hold=held(other), lift=lifted(other), result=by_cores(content)
+        )
+        assert list(failed(given)) == wrong
+
+
+def test_who_is_on_the_list_and_not_on_the_roster_is_named():
+    gone = boot("core-eu-1").model_copy(update={"instance": "nobody", "how": "lease-ended"})
+    content = result(boots=[*result().boots, gone])
+    assert (
+        "of nobody on the roster: nobody"
+        in examine(evidence(result=by_cores(content)), ROOT_KEY).attested
+    )
+
+
+def test_a_region_that_is_on_no_roster_is_named():
+    status = RegionStatus(region="nowhere", durable_at=0, how="fence-ended", left_ms=0)
+    content = result(regions=[*result().regions, status])
+    found = examine(evidence(result=by_cores(content)), ROOT_KEY)
+    assert "of no region of the roster: nowhere" in found.attested
+
+
+def test_regions_of_the_roster_that_the_list_has_not_are_named():
+    told = "that the hold reaches nobody in regions that are on the roster alone: ap, us"
+    assert told in examine(evidence(), ROOT_KEY).attested
+    gone = [one.instance for one in roster().instances if one.region == "us"]
+    told = "that the hold reaches nobody in regions that are on the roster alone: ap"
+    assert told in examine(evidence(), ROOT_KEY, known=retired(*gone)).attested
+
+
 def test_a_retired_cores_key_signs_no_result_also_with_an_older_roster():
     given = evidence(result=signed(Kind.RESULT, result(), "core-eu-1"))
     assert failed(given) == {}
@@ -167,6 +203,13 @@ def test_what_only_a_core_says_is_told():
     assert "lease-ended: gw-eu-1" in found.attested
 
 
+def test_what_one_core_alone_has_signed_is_told():
+    told = "the whole result: core-eu-1 alone has signed it"
+    given = evidence(result=signed(Kind.RESULT, result(), "core-eu-1"))
+    assert told in examine(given, ROOT_KEY).attested
+    assert told not in examine(evidence(), ROOT_KEY).attested
+
+
 def test_who_is_on_the_roster_and_not_on_the_list_is_named():
     found = examine(evidence(), ROOT_KEY)
     told = "not running, though on the roster: core-eu-2, core-eu-3, gw-eu-2"
@@ -174,10 +217,25 @@ def test_who_is_on_the_roster_and_not_on_the_list_is_named():
     assert told not in examine(evidence(), ROOT_KEY, known=retired("gw-eu-2")).attested
 
 
-def test_a_result_without_the_signature_of_who_concluded_it_says_so():
-    found = examine(evidence(result=signed(Kind.RESULT, result(), "core-eu-2")), ROOT_KEY)
-    assert found.good
-    assert "that core-eu-1 concluded it: its signature is not here" in found.attested
+def without(name: str) -> Roster:
+    """The next roster, from which somebody is removed altogether."""
+    left = [one for one in roster().instances if one.instance != name]
+    return roster().model_copy(update={"version": 2, "instances": left})
+
+
+def test_a_result_without_the_signature_of_who_concluded_it_is_refused():
+    alone = signed(Kind.RESULT, result(), "core-eu-2")
+    told = "core-eu-1 is said to have concluded it, and has not signed it"
+    assert failed(evidence(result=alone)) == {"result": told}
+    assert failed(evidence(result=alone), known=retired("core-eu-1")) == {"result": told}
+
+
+def test_who_concluded_it_and_is_not_on_the_roster_any_more_is_named():
+    gone = result(boots=[boot("gw-eu-1")], receipts=[receipt("gw-eu-1")])
+    given = evidence(result=by_cores(gone), roster=signed(Kind.ROSTER, without("core-eu-1"), ROOT))
+    found = examine(given, ROOT_KEY)
+    assert found.good, found.checks
+    assert "that core-eu-1 concluded it, who is not on the roster" in found.attested
 
 
 def file() -> Evidence:
@@ -191,6 +249,19 @@ def file() -> Evidence:
 
 def test_a_file_is_read_as_it_was_written():
     assert read(written(file())) == file()
+
+
+@pytest.mark.parametrize("name", [*Evidence.model_fields, "a"])
+def test_a_file_with_a_field_twice_is_refused(name):
+    """One reader would take the first of them, another one the last."""
+    raw = written(file())
+    field = f'"{name}": '.encode()
+    at = raw.index(field) + len(field)
+    value = b"{}" if name == "lists" else raw[at : raw.index(b"\n", at)].rstrip(b",")
+    twice = raw.replace(field, field + value + b", " + field, 1)
+    assert json.loads(twice) == json.loads(raw)
+    with pytest.raises(Unreadable, match="twice"):
+        read(twice)
 
 
 @pytest.mark.parametrize("name", Evidence.model_fields)

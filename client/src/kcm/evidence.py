@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
@@ -80,7 +81,7 @@ def read(raw: bytes) -> Evidence:
     if len(raw) > FILE_MAX:
         raise Unreadable(f"it is larger than {FILE_MAX} bytes")
     try:
-        return Evidence.model_validate_json(raw)
+        evidence = Evidence.model_validate_json(raw)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         known = first["loc"][0] if first["loc"] else ""
@@ -90,3 +91,11 @@ def read(raw: bytes) -> Evidence:
             raise Unreadable("it has a field that is not known here") from None
         wrong = "is missing" if first["type"] == "missing" else "is not as it has to be"
         raise Unreadable(f"its field {known} {wrong}") from None
+    json.loads(raw, object_pairs_hook=_once)  # it is well formed and flat by now
+    return evidence
+
+
+def _once(pairs: list[tuple[str, object]]) -> None:
+    """Raise ``Unreadable`` for a name that is there twice: each reader would take another one."""
+    if len({name for name, _ in pairs}) != len(pairs):
+        raise Unreadable("it has a field twice")

@@ -41,6 +41,11 @@ async def test_another_core_tells_the_same_and_signs_it(system):
     core = await started(system, "core-eu-1")
     one, status = await finished(system, core)
     other = await started(system, "core-eu-2")
+    assert not (await other.kills.status(one.id)).complete, "it has not watched yet"
+    await watched(system)
     assert await other.kills.status(one.id) == status
+    await other.close()
+    other = await started(system, "core-eu-2")
+    assert await other.kills.status(one.id) == status, "it has signed it"
     signers = [each.signer for each in read_signed(stored(system, one)).signatures]
     assert signers == ["core-eu-1", "core-eu-2"]

@@ -1,6 +1,7 @@
 """Results that somebody made up, changed or sent again: no word of a finished kill changes."""
 
 import pytest
+from kcm_core.result_looks import LOOKED_AT_MAX
 from kcm_schemas import subjects
 from kcm_schemas.codec import encode
 from kcm_schemas.control import Receipt
@@ -9,7 +10,7 @@ from kcm_trust.verify import Untrusted, Verifier
 
 from tests.fakes.virtual import let_pass, settled, until
 from tests.unit.switch.results import Bucket, Failing, by, finished, started
-from tests.unit.switch.rig import LINK, VERIFIER, hold, signed, tenant, watched
+from tests.unit.switch.rig import LINK, VERIFIER, held, hold, signed, tenant, watched
 from tests.unit.switch.test_rosters import without
 
 NO_CORE_OF_THE_REGION = [
@@ -218,7 +219,26 @@ async def test_a_result_of_a_hold_that_is_not_known_costs_no_look(system, core):
         )
     await settled()
     core.kills.receipts.read()
-    assert not core.kills._looks._tasks
+    assert not core.kills._looks.of("us")
+
+
+async def test_a_region_that_lies_about_many_kills_keeps_nobody_from_looking(system, core):
+    """Of holds that there are: a Core may place as many as it likes on its own keys."""
+    one, _ = await finished(system, core)
+    content = Bucket(system, one).content
+    lie = changed(content, region="us", instance="core-us-1")
+    others = [hold() for _ in range(LOOKED_AT_MAX + 1)]
+    for other in others:
+        core.switch.issue(held(other))
+        raw = by(changed(lie, hold_id=other.id), "core-us-1")
+        new = core.kills._heard(raw, "us")
+        assert new == (other is not others[-1]), "and it costs its region"
+        assert not core.kills._heard(raw, "us"), "it says nothing new"
+    assert len(core.kills._looks.of("us")) == LOOKED_AT_MAX
+    raw = by(changed(content, region="ap", instance="core-ap-1", hold_id=others[0].id), "core-ap-1")
+    assert core.kills._heard(raw, "ap")
+    assert core.kills._looks.of("ap") == {others[0].id}
+    await until(lambda: not core.kills._looks.of("ap"), 60)
 
 
 async def test_whoever_concluded_stays_among_the_signers_of_a_full_result(system, core):
@@ -243,5 +263,6 @@ async def test_signatures_that_count_nothing_keep_nobody_from_signing(system, co
     full = statement.model_copy(update={"signatures": [*statement.signatures, *nobody]})
     bucket.put(encode(full))
     other = await started(system, "core-eu-2")
+    await watched(system)
     assert await other.kills.status(one.id) == status
     assert bucket.signers == ["core-eu-1", "core-eu-2"]

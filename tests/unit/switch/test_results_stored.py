@@ -176,4 +176,4 @@ async def test_a_kill_of_more_boots_than_a_result_has_room_for_is_complete_and_s
     assert "no room for 1 boots" in status.unstored
     assert await core.results.signed(one.id, status.concluded) == b""
     await settled()
-    assert not core.kills._looks._tasks
+    assert not core.kills._looks.of("eu")

@@ -18,7 +18,7 @@ from kcm_schemas.signed import Kind, Signed
 from kcm_trust.envelopes import Untrusted, envelope, holds
 from kcm_trust.holding import VerifiedHold
 from kcm_trust.lasting import Lasting
-from kcm_trust.resulting import accounted, finished
+from kcm_trust.resulting import accounted, finished, timely
 from kcm_trust.rosters import entries, follows, name_of, verify_roster
 from kcm_trust.verify import Verifier
 
@@ -166,7 +166,7 @@ class _Steps:
         return f"in a page of lifts signed by {page.signer}"
 
     def result(self) -> str:
-        """Signed by Cores, one of whom acts."""
+        """Signed by Cores, one of whom acts, and by who is said to have concluded it."""
         by, held, raw = self._verifier, self._held, self._given.result
         if not raw:
             raise Untrusted("there is none: nobody has found the kill complete, or stored that")
@@ -179,13 +179,17 @@ class _Steps:
                 f"the kill was concluded by roster version {signed.result.roster}; the file's "
                 f"version {by.roster.version} is older"
             )
+        author = signed.result.instance
+        if not signed.by_author:
+            raise Untrusted(f"{author} is said to have concluded it, and has not signed it")
         self.found.result = signed.result
         told = [
             f"{one.instance} (retired)" if one.retired else one.instance for one in signed.signers
         ]
-        author = signed.result.instance
-        if author not in [one.instance for one in signed.signers]:
-            self.found.attested.append(f"that {author} concluded it: its signature is not here")
+        if len(told) == 1:
+            self.found.attested.append(f"the whole result: {told[0]} alone has signed it")
+        if not signed.signed_by(author):
+            self.found.attested.append(f"that {author} concluded it, who is not on the roster")
         others = len(signed.statement.signatures) - len(told)
         left_out = (
             f"; {others} not counted, of nobody who is a Core on the roster" if others else ""
@@ -212,6 +216,7 @@ class _Steps:
         if self._receipts is None:
             raise _NotCheckedError("the receipts are not good")
         finished(result)
+        timely(result, self._held.hold)
         known = {name_of(one): one for one in entries(by.roster)}
         for boot in result.boots:
             one = known.get(boot.instance)
@@ -272,11 +277,12 @@ def _unspoiled(by: Verifier, statement: Signed) -> None:
 def _attested(result: Result, roster: Roster) -> list[str]:
     """What the Cores that signed a result say, and nothing in it shows."""
     regions = {one.region for one in result.regions if one.how == "durable"}
-    wanted = {
-        one.instance
-        for one in roster.instances
-        if one.region in regions and one.role is not Role.AUDITOR and one.retired is None
-    }
+    serving = [
+        one for one in roster.instances if one.role is not Role.AUDITOR and one.retired is None
+    ]
+    wanted = {one.instance for one in serving if one.region in regions}
+    known = {name_of(one) for one in entries(roster)}
+    listed = {boot.instance for boot in result.boots}
     told = [
         "that no boot is missing from the list, and that it is of all regions of the tenants",
         f"all times, by the clock of {result.instance}",
@@ -286,7 +292,18 @@ def _attested(result: Result, roster: Roster) -> list[str]:
         names = sorted({boot.instance for boot in result.boots if boot.how == how})
         if names:
             told.append(f"{how}: {', '.join(names)}")
-    if silent := sorted(wanted - {boot.instance for boot in result.boots}):
+    if nobody := sorted(listed - known):
+        told.append(f"of nobody on the roster: {', '.join(nobody)}")
+    listed_regions = {one.region for one in result.regions}
+    if nowhere := sorted(listed_regions - {one.region for one in roster.regions}):
+        told.append(f"of no region of the roster: {', '.join(nowhere)}")
+    elsewhere = {one.region for one in serving} - listed_regions
+    if elsewhere:
+        others = ", ".join(sorted(elsewhere))
+        told.append(
+            f"that the hold reaches nobody in regions that are on the roster alone: {others}"
+        )
+    if silent := sorted(wanted - listed):
         told.append(f"not running, though on the roster: {', '.join(silent)}")
     cut_off = sorted(one.region for one in result.regions if one.how == "fence-ended")
     if cut_off:

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
-from kcm_schemas.control import Receipt
+from kcm_schemas.control import Hold, Receipt
 from kcm_schemas.kill_result import ITEM_MAX, Result, room_for_receipts
 from kcm_schemas.roster import Instance, Role
 from kcm_schemas.signed import STATEMENT_MAX, Kind, Signed
@@ -21,6 +22,12 @@ from kcm_trust.checking import Checker, body_of
 from kcm_trust.envelopes import Forged, Untrusted, envelope
 from kcm_trust.identity import digest, to_sign
 from kcm_trust.rights import CORE, INSTANCE, itself
+
+CLOCKS_APART_MS: Final = 600_000
+"""Milliseconds by which a Core's clock and that of who signed a hold may differ.
+
+A Core whose clock is more than a minute off serves no operator; a clock may be set back a little.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +38,20 @@ class SignedResult:
     signers: tuple[Instance, ...]
     statement: Signed
     raw: bytes
+    author_known: bool
+    """Whether who is said to have concluded it is on the roster."""
+
+    @property
+    def by_author(self) -> bool:
+        """Whether who is said to have concluded it has signed it, or cannot be asked for that.
+
+        A signature of somebody who is not on the roster any more cannot be checked.
+        """
+        return not self.author_known or self.signed_by(self.result.instance)
+
+    def signed_by(self, name: str) -> bool:
+        """Whether a Core has signed it."""
+        return any(one.instance == name for one in self.signers)
 
     def acting_in(self, region: str) -> list[str]:
         """Those of them who act in a region."""
@@ -67,7 +88,7 @@ class ResultChecker(Checker):
             body.region,
         ):
             raise Untrusted("the result names somebody who is no Core of its region")
-        return SignedResult(body, tuple(signers), statement, raw)
+        return SignedResult(body, tuple(signers), statement, raw, author is not None)
 
     def receipt_once(self, raw: bytes) -> Receipt:
         """A receipt by the instance it names, which may have retired since."""
@@ -110,6 +131,12 @@ def accounted(result: Result, receipts: Sequence[Receipt]) -> None:
         )
     if result.left_out and room_for_receipts(result) >= STATEMENT_MAX[Kind.RECEIPT] + ITEM_MAX:
         raise Untrusted(f"{result.left_out} receipts are left out, and there is room for them")
+
+
+def timely(result: Result, hold: Hold) -> None:
+    """Raise ``Untrusted`` where a kill is said to be noticed before its hold was signed."""
+    if result.heard_ms + CLOCKS_APART_MS < hold.issued_ms:
+        raise Untrusted("the kill is said to be noticed before the hold was signed: a clock is off")
 
 
 def finished(result: Result) -> None:

@@ -133,7 +133,7 @@ class Kills:
         """
         status = await self._status(hold_id, deadline_ms)
         if status.concluded is not None and status.unstored:
-            self._looks.look(hold_id)
+            self._looks.look(hold_id, self._me.region)
         return status
 
     async def _status(self, hold_id: bytes, deadline_ms: int | None) -> HoldStatus:
@@ -165,19 +165,22 @@ class Kills:
         if status.lifted:
             return await self._results.of_lifted(hold_id, status)
         if not status.complete:
-            return status
+            return await self._results.kept(record, status)
         since = self.receipts.heard_at(hold_id)
         return await self._results.conclude(record, status, receipts, since, known, offered)
 
     def _heard(self, raw: bytes, source: str) -> bool:
-        """A Core says that a kill is finished: this one looks whether it finds so, too."""
+        """A Core says that a kill is finished: this one looks whether it finds so, too.
+
+        Whether it does. Of a hold that is not in force here, nobody's word costs a look.
+        """
         found = self._results.heard(raw, source)
         if found is None:
             return False
         record = self._revocations.holds.get(found.result.hold_id)
-        if record is not None and not record.lifted:
-            self._looks.look(record.hold.id)
-        return True
+        if record is None or record.lifted:
+            return False
+        return self._looks.look(record.hold.id, source)
 
     async def _seen(self, hold_id: bytes) -> Seen:
         """Whether a hold has its result in this region's store, or has ended without one."""

@@ -9,9 +9,11 @@ from typing import Final
 
 from kcm_bus.membership import Membership
 from kcm_control.concluding import of_this_period
+from kcm_control.holds import HoldRecord
 from kcm_schemas.codec import encode
+from kcm_schemas.kill_result import Result
 from kcm_schemas.signed import SIGNATURES_MAX
-from kcm_trust.resulting import accounted, finished
+from kcm_trust.resulting import CLOCKS_APART_MS, accounted, finished, timely
 from kcm_trust.verify import SignedResult, Untrusted, Verifier
 
 from kcm_core.result_cache import ResultCache
@@ -35,7 +37,10 @@ class ResultChecks:
         """Results whose receipts were all checked by that roster."""
 
     async def verified(self, hold_id: bytes, raw: bytes) -> SignedResult | None:
-        """A result of this hold that is signed, finished and accounted for; else ``None``."""
+        """A result of this hold that is signed, finished and accounted for; else ``None``.
+
+        By who concluded it, too, or by this very Core: nobody is told to have said what he did not.
+        """
         verifier = self._me.verifier
         if self._by is not verifier:
             self._by, self._checked = verifier, ResultCache()
@@ -47,6 +52,8 @@ class ResultChecks:
             found = verifier.result(raw)
             if found.result.hold_id != hold_id:
                 raise Untrusted("the result of another hold")
+            if not (found.by_author or self.is_signed(found)):
+                raise Untrusted("who is said to have concluded it has not signed it")
             finished(found.result)
             receipts = []
             for count, one in enumerate(found.result.receipts, 1):
@@ -59,6 +66,15 @@ class ResultChecks:
             return None
         checked.keep(found)
         return found
+
+    def timely(self, result: Result, record: HoldRecord, now_ms: int) -> bool:
+        """Whether its times may be true: not before the hold was signed, and not in the future."""
+        try:
+            timely(result, record.hold)
+        except Untrusted as error:
+            log.warning("a result of a kill is not believed: %s", error)
+            return False
+        return result.concluded_ms <= now_ms + CLOCKS_APART_MS
 
     def counts(self, found: SignedResult, places: Places) -> bool:
         """Whether it is of this period of its hold."""
@@ -76,6 +92,14 @@ class ResultChecks:
         """Whether it counts, and a Core that acts here has signed it."""
         return self.counts(found, places) and bool(found.acting_in(self._me.region))
 
+    def belongs(self, found: SignedResult, places: Places) -> bool:
+        """Whether it counts, and a Core of the region has signed it, which may have left since."""
+        return self.counts(found, places) and self.was_ours(found)
+
+    def is_signed(self, found: SignedResult) -> bool:
+        """Whether this very Core has signed it: its own facts said the same then."""
+        return found.signed_by(self._me.name)
+
     def was_ours(self, found: SignedResult) -> bool:
         """Whether a Core of this region has signed it, which may have left since."""
         return any(one.region == self._me.region for one in found.signers)
@@ -83,16 +107,18 @@ class ResultChecks:
     def countersigned(self, found: SignedResult) -> SignedResult:
         """With the own signature.
 
-        Where there are too many, room is made by those who left, and then by those who are neither
-        of this region nor of the one that concluded: other regions ask for a signature of that one.
+        Whoever concluded it stays. Where there are too many, room is made by those who left, and
+        then by those who are neither of this region nor of the one that concluded: other regions
+        ask for a signature of that one.
         """
         me = self._me
         entries = {one.instance: one for one in found.signers if one.instance != me.name}
 
-        def order(name: str) -> tuple[bool, bool, bool, str]:
-            one = entries[name]
+        def order(name: str) -> tuple[bool, bool, bool, bool, str]:
+            one, content = entries[name], found.result
             elsewhere = one.region != me.region
-            return bool(one.retired), elsewhere, one.region != found.result.region, name
+            abroad = one.region != content.region
+            return name != content.instance, bool(one.retired), elsewhere, abroad, name
 
         kept = sorted(entries, key=order)[: SIGNATURES_MAX - 1]
         signatures = [one for one in found.statement.signatures if one.signer in kept]

@@ -2,6 +2,8 @@
 
 Another Core says that one is finished: this one looks until it says so, too, or does not for long.
 Or it was told here, and could not be stored: then until it is, or an operator lifts the kill.
+
+Regions are kept apart: one whose Core lies about many kills keeps nobody from looking at another's.
 """
 
 from __future__ import annotations
@@ -23,42 +25,53 @@ AGAIN_S: Final = 60.0
 """Seconds between further looks at one that is not stored: a disk may be full for long."""
 
 LOOKED_AT_MAX: Final = 64
-"""Holds that are looked at: of others the result is asked for when somebody asks."""
+"""Holds of one region that are looked at: of others the result is asked for when somebody asks."""
 
 Seen = Literal["stored", "not stored", "not finished"]
 """What a look found."""
 
 
 class ResultLooks:
-    """Tasks, one for each hold; their looks take turns."""
+    """Tasks, one for each region that says so and each hold; the looks of a region take turns."""
 
     def __init__(self, see: Callable[[bytes], Awaitable[Seen]]) -> None:
         """``see`` looks at a hold."""
         self._see: Final = see
-        self._tasks: dict[bytes, asyncio.Task[None]] = {}
-        self._turn: Final = asyncio.Semaphore(1)
+        self._tasks: Final[dict[str, dict[bytes, asyncio.Task[None]]]] = {}
+        self._turns: Final[dict[str, asyncio.Semaphore]] = {}
 
-    def look(self, hold_id: bytes) -> None:
-        """Look at a hold soon, unless that is under way."""
-        if hold_id in self._tasks or len(self._tasks) >= LOOKED_AT_MAX:
-            return
-        task = asyncio.get_running_loop().create_task(self._look(hold_id))
-        self._tasks[hold_id] = task
-        task.add_done_callback(lambda _: self._tasks.pop(hold_id, None))
+    def look(self, hold_id: bytes, region: str) -> bool:
+        """Look at a hold soon, because a region says so; ``False`` where that is under way.
+
+        Or where too many of that region are. ``region`` is one of the roster.
+        """
+        tasks = self._tasks.setdefault(region, {})
+        if hold_id in tasks or len(tasks) >= LOOKED_AT_MAX:
+            return False
+        turn = self._turns.setdefault(region, asyncio.Semaphore(1))
+        task = asyncio.get_running_loop().create_task(self._look(hold_id, turn))
+        tasks[hold_id] = task
+        task.add_done_callback(lambda _: tasks.pop(hold_id, None))
+        return True
+
+    def of(self, region: str) -> set[bytes]:
+        """The holds that are looked at because a region says so."""
+        return set(self._tasks.get(region, {}))
 
     def close(self) -> None:
         """Stop looking."""
-        for task in list(self._tasks.values()):
-            task.cancel()
+        for tasks in self._tasks.values():
+            for task in list(tasks.values()):
+                task.cancel()
 
-    async def _look(self, hold_id: bytes) -> None:
+    async def _look(self, hold_id: bytes, turn: asyncio.Semaphore) -> None:
         seen: Seen = "not finished"
         for number, wait in enumerate(_waits()):
             if number >= len(LOOKS_S) and seen == "not finished":
                 return
             await asyncio.sleep(wait)
             try:
-                async with self._turn:
+                async with turn:
                     seen = await self._see(hold_id)
             except Exception as error:  # noqa: BLE001 - the next look may be better
                 log.warning("a finished kill could not be looked at: %s", describe(error))

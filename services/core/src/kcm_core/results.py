@@ -5,16 +5,18 @@ the region that acts has signed it, all its receipts hold, and it is of this per
 Then it is the answer, whoever is asked.
 
 Within a region compare-and-set decides which one stands, and it is *concluded* once it is stored:
-what a Core tells before that, it tells with the reason why it is not stored, and tries again. A
-result of another region becomes this region's only where the own facts say *complete*, too, and it
-leaves out nobody whom they have: a Core that lies makes no other region say so. Where the store
-shows another result than it had, the first of the two stays.
+what a Core tells before that, it tells with the reason why it is not stored, and tries again.
+
+A Core *relies* on a result that it has signed itself, or has told before. One that others signed it
+tells, and countersigns, only where its own facts say *complete*, too, and the result leaves out
+nobody whom they have, whether it is of this region or of another one: a Core that lies makes no
+other Core say so. Where the store shows another result than it had, the first of the two stays.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from kcm_bus.clock import Clock
@@ -29,7 +31,9 @@ from kcm_schemas import subjects
 from kcm_schemas.admin import Concluded, HoldStatus
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import Code, KcmError
+from kcm_schemas.kill_result import Result
 from kcm_schemas.signed import Kind
+from kcm_trust.resulting import timely
 from kcm_trust.verify import SignedResult, Untrusted
 
 from kcm_core.result_cache import ResultCache
@@ -38,11 +42,17 @@ from kcm_core.result_store import ResultStore
 
 log = logging.getLogger(__name__)
 
-SIGNERS_WANTED: Final = 2
-"""Cores of a region that sign a result: when one of them leaves, it stands all the same."""
+SIGNERS_WANTED: Final = 4
+"""Cores of a region that sign a result, of eight at most who sign one at all.
+
+When one of them leaves, it stands all the same; and who signed it relies on it after a restart.
+"""
 
 TRIES: Final = 4
 """Writes of a result that others write, too: each time one of them gets further."""
+
+ANOTHER: Final = "another result is stored, which the facts known here do not bear out"
+"""Why a result is not stored where another Core's is: that one may be true, and is not told."""
 
 Facts = Mapping[str, RegionFacts | None]
 
@@ -66,10 +76,12 @@ class Results:
         self._clock: Final = clock
         self._checks: Final = ResultChecks(membership)
         self._told: Final = ResultCache()
-        """What this Core told, or read, and the store may not have, or not have any more."""
+        """What this Core relied on, and the store may not have, or not have any more."""
+        self._shown: Final = ResultCache()
+        """Results of lifted kills that were told, and that this Core cannot check any more."""
 
     async def standing(self, record: HoldRecord, status: HoldStatus) -> HoldStatus | None:
-        """The status of a finished kill as its result has it; ``None`` when no result stands.
+        """The status of a finished kill as its result has it; ``None`` where the facts have to say.
 
         Adds the own signature where too few Cores of the region have signed it.
         """
@@ -83,11 +95,11 @@ class Results:
             entry, found = await self._read(hold_id)
         except KcmError as error:
             unstored = _why(error, "read")
-        if found is not None and not self._checks.stands(found, places):
+        if found is not None and not self._checks.belongs(found, places):
             found = None
         known = await self._remembered(hold_id, found, places)
         if found is not None and known is None:
-            if not self._checks.lies(found, places):
+            if not (self._relies(found) and self._checks.lies(found, places)):
                 return None
             await self._take(found, entry)
             return told(status, found.result, "")
@@ -95,9 +107,21 @@ class Results:
             return None
         if not unstored:
             known, unstored = await self._write(known, places)
+            if unstored == ANOTHER:
+                return None
             if not unstored:
                 await self._tell(known)
         return told(status, known.result, unstored)
+
+    async def kept(self, record: HoldRecord, status: HoldStatus) -> HoldStatus:
+        """The status of a kill that the facts of now do not show complete.
+
+        Where this Core found it complete before, it is complete all the same.
+        """
+        hold_id = record.hold.id
+        places = {self._me.region: await self._switch.looked_up(hold_id)}
+        known = await self._remembered(hold_id, None, places)
+        return status if known is None else told(status, known.result, ANOTHER)
 
     async def conclude(
         self,
@@ -110,8 +134,8 @@ class Results:
     ) -> HoldStatus:
         """The status of a kill that this Core found complete, with the result that is stored.
 
-        What another region has told already comes first. Where storing fails the kill is complete
-        all the same, and the status says why.
+        What this Core has told comes first, then another region's. Where storing fails the kill is
+        complete all the same, and the status says why.
         """
         now_s, now_ms = self._clock.elapsed(), self._clock.unix_ms()
         try:
@@ -124,6 +148,7 @@ class Results:
                 now_ms=now_ms,
                 roster=self._me.rosters.version,
             )
+            timely(own, record.hold)
             mine = self._me.verifier.result(encode(self._me.identity.sign(Kind.RESULT, own)))
         except (KcmError, Untrusted) as error:
             return status.model_copy(update={"unstored": str(error)})
@@ -134,23 +159,36 @@ class Results:
         places = {name: one.durable_at for name, one in facts.items() if one is not None}
         places[self._me.region] = place
         others = await self._believed(hold_id, places, offered)
-        others = [one for one in others if covers(one.result, status, facts)]
-        first = earliest([one.result for one in others] or [own])
+
+        def borne_out(result: Result) -> bool:
+            return self._checks.timely(result, record, now_ms) and covers(result, status, facts)
+
+        others = [one for one in others if borne_out(one.result)]
+        before = await self._remembered(hold_id, None, places)
+        if before is not None:
+            others, mine = [], before
+        first = earliest([one.result for one in others] or [mine.result])
         chosen = next(one for one in (*others, mine) if one.result == first)
-        stored, unstored = await self._write(chosen, places)
-        if stored.result == own and not unstored:
+        stored, unstored = await self._write(chosen, places, borne_out)
+        if stored.result == mine.result and not unstored:
             await self._tell(stored)
         return told(status, stored.result, unstored)
 
     async def of_lifted(self, hold_id: bytes, status: HoldStatus) -> HoldStatus:
-        """The status of a lift, with the result of the kill that it ended, if there is one."""
+        """The status of a lift, with the result of the kill that it ended, if there is one.
+
+        What another Core of the region signed is told, and not countersigned: facts are no more.
+        """
         known, unstored = self._told.get(hold_id), ""
         try:
             entry, found = await self._read(hold_id)
+            if found is not None and not self._checks.was_ours(found):
+                found = None
             if known is not None and (found is None or self._goes_before(known, found)):
                 found = await self._put(known, entry)
             elif found is not None:
-                self._told.keep(found, stored=True)
+                kept = self._told if self._relies(found) else self._shown
+                kept.keep(found, stored=True)
         except KcmError as error:
             found, unstored = None, _why(error, "read or written")
         found = found or known
@@ -160,10 +198,10 @@ class Results:
 
     async def signed(self, hold_id: bytes, concluded: Concluded | None) -> bytes:
         """The result that a status told, as it was signed; empty when it told none."""
-        known = self._told.get(hold_id)
-        if concluded is None or known is None or concluded_of(known.result) != concluded:
-            return b""
-        return known.raw
+        for known in (self._told.get(hold_id), self._shown.get(hold_id)):
+            if known is not None and concluded_of(known.result) == concluded:
+                return known.raw
+        return b""
 
     async def offer(self, hold_id: bytes, place: int) -> bytes:
         """What another region gets that asks for a hold: the result, if one stands here."""
@@ -182,6 +220,8 @@ class Results:
         found = self._me.verifier.result(raw)
         if found.result.region != source or not found.acting_in(source):
             raise Untrusted("a result in the name of another region")
+        if not found.by_author:
+            raise Untrusted("a result in the name of another Core")
         known = self._told.get(found.result.hold_id)
         return None if known is not None and known.result == found.result else found
 
@@ -212,16 +252,35 @@ class Results:
             return False
         return earliest([known.result, found.result]) == known.result
 
+    def _relies(self, found: SignedResult) -> bool:
+        """Whether the own facts said *complete* once, and bore out this very result."""
+        known = self._told.get(found.result.hold_id)
+        told_before = known is not None and known.result == found.result
+        return told_before or self._checks.is_signed(found)
+
     async def _take(self, found: SignedResult, entry: Entry | None) -> None:
-        """Take what is stored for what is told, with the own signature where it is wanted."""
+        """Take what is stored for what is told, with the own signature where it is wanted.
+
+        Only what this Core relies on, or its facts bear out.
+        """
+        result = found.result
         self._told.keep(found, stored=True)
-        signed = found.acting_in(self._me.region)
-        if len(signed) >= SIGNERS_WANTED or self._me.name in signed:
-            return
-        try:
-            await self._put(found, entry)
-        except KcmError as error:
-            log.warning("a result is not countersigned: %s", _why(error, "written"))
+        for _ in range(TRIES):
+            signed = found.acting_in(self._me.region)
+            if len(signed) >= SIGNERS_WANTED or self._me.name in signed:
+                return
+            try:
+                await self._put(found, entry)
+            except KcmError as error:
+                if error.code is not Code.CONFLICT:
+                    log.warning("a result is not countersigned: %s", _why(error, "written"))
+                    return
+            else:
+                return
+            entry, again = await self._read(result.hold_id)
+            if again is None or again.result != result:
+                return
+            found = again
 
     async def _put(self, chosen: SignedResult, over: Entry | None) -> SignedResult:
         """Store a result with the own signature over what was read; raises ``KcmError``."""
@@ -230,8 +289,18 @@ class Results:
         self._told.keep(more, stored=True)
         return more
 
-    async def _write(self, chosen: SignedResult, places: Places) -> tuple[SignedResult, str]:
-        """Store a result unless one stands there; which one is told, and why it is not stored."""
+    async def _write(
+        self,
+        chosen: SignedResult,
+        places: Places,
+        borne_out: Callable[[Result], bool] = lambda _: False,
+    ) -> tuple[SignedResult, str]:
+        """Store a result unless one stands there; which one is told, and why it is not stored.
+
+        ``borne_out`` says whether the own facts are complete and have nobody whom a result lacks.
+        One that stands and is not stays where it is, and is not told; but over one that was stored
+        first and is relied on here nobody writes another.
+        """
         hold_id, unstored = chosen.result.hold_id, "other Cores are writing it at this moment"
         for _ in range(TRIES):
             try:
@@ -239,14 +308,22 @@ class Results:
                 if found is not None and self._checks.counts(found, places):
                     known = self._told.get(hold_id)
                     ours = known is not None and known.result == chosen.result
+                    stands, ours_once = (
+                        self._checks.stands(found, places),
+                        self._checks.was_ours(found),
+                    )
                     if ours and self._goes_before(chosen, found):
                         pass
-                    elif self._checks.stands(found, places):
-                        self._told.keep(found, stored=True)
-                        return found, ""
-                    elif self._checks.was_ours(found):
-                        # Whoever signed it here has left: it stays what it is, signed by who acts.
-                        chosen = found
+                    elif self._relies(found) or borne_out(found.result):
+                        if stands:
+                            await self._take(found, entry)
+                            return self._told.get(hold_id) or found, ""
+                        if ours_once:
+                            # Whoever signed it here has left: it stays, signed by who acts.
+                            chosen = found
+                    elif ours_once and not (ours and self._told.is_stored(hold_id)):
+                        unstored = ANOTHER
+                        break
                 return await self._put(chosen, entry), ""
             except KcmError as error:
                 if error.code is not Code.CONFLICT:
