@@ -202,3 +202,30 @@ def test_any_csv_keeps_its_values(desk: Desk, table: list[tuple[str, str, str]])
     code, plain = desk.run("decrypt", desk.write("q.csv", sealed or b""))
     assert code == Exit.OK
     assert plain == out.getvalue().encode()
+
+
+@pytest.mark.parametrize("name", ["p.csv", "p.jsonl"])
+def test_a_table_says_whose_its_cells_are(
+    desk: Desk, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [json.dumps({"id": 1, "name": "Ada", "ssn": index}) + "\n" for index in range(2)]
+    desk.write(name, CSV if name.endswith("csv") else "".join(lines))
+    assert desk.run("encrypt", name)[0] == Exit.OK
+    capsys.readouterr()
+    path = str(desk.directory / f"out-{name}")
+    assert run(["inspect", path, "-o", "json"]) == Exit.OK
+    (shown,) = json.loads(capsys.readouterr().out)
+    assert shown["cells"] == (6 if name.endswith("csv") else 4)
+    assert (shown["region"], shown["tenant"], shown["service"]) == ("eu", "acme", "crm")
+    assert run(["inspect", path, "-o", "table"]) == Exit.OK
+    assert run(["inspect", str(desk.directory / name)]) == Exit.CHECK_FAILED
+
+
+def test_a_table_without_fields_is_told_to_name_them(
+    desk: Desk, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = str(desk.directory / desk.write("p.csv", CSV))
+    who = ["--tenant", "acme", "--service", "crm", "--context", str(desk.system.context_file)]
+    code = run(["decrypt", path, *who], desk.system.open, desk.system.clock.around())
+    assert code == Exit.CHECK_FAILED
+    assert "--fields" in str(told(capsys)[-1]["hint"])

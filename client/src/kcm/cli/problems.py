@@ -145,7 +145,7 @@ def _explain_ours(  # noqa: C901, PLR0911 - a table of errors
     from kcm.context import ContextError
     from kcm.dev.errors import DevError
     from kcm.errors import UntrustedReply
-    from kcm.framing import BrokenFileError
+    from kcm.framing import BrokenFileError, NotEncryptedError
     from kcm.rosters import Refused
 
     match error:
@@ -172,6 +172,12 @@ def _explain_ours(  # noqa: C901, PLR0911 - a table of errors
             if error.code is Code.UNAVAILABLE and NO_MEMORY in error.detail:
                 hint = "`kcm registry show` says which Core has memory"
             return Report(exit_code, error.code.value, error.detail, hint)
+        case NotEncryptedError():
+            hint = (
+                "is it a table? name its encrypted columns with --fields; `kcm inspect FILE` "
+                "says what it is"
+            )
+            return Report(Exit.CHECK_FAILED, "broken_file", str(error), hint)
         case BrokenFileError():
             return Report(Exit.CHECK_FAILED, "broken_file", str(error), "use no output of it")
         case DevError():
