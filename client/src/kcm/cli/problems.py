@@ -190,6 +190,7 @@ def _explain_ours(  # noqa: C901, PLR0911 - a table of errors
 def _explain_dev(error: DevError) -> Report:
     from kcm.dev.errors import (
         ForeignDirectoryError,
+        ImpossibleShapeError,
         NoSystemError,
         OtherShapeError,
         UnknownProcessError,
@@ -201,6 +202,9 @@ def _explain_dev(error: DevError) -> Report:
         case ForeignDirectoryError():
             hint = "name a new or empty directory, or that of a system, with --dir"
             return Report(Exit.USAGE, "foreign_directory", str(error), hint)
+        case ImpossibleShapeError():
+            hint = "nothing was made; `kcm dev up --help` says what --region and --nodes take"
+            return Report(Exit.USAGE, "usage", str(error), hint)
         case OtherShapeError():
             return Report(Exit.USAGE, "other_shape", str(error), error.hint)
         case UnknownProcessError():

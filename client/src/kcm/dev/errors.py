@@ -34,6 +34,10 @@ class OtherShapeError(DevError):
         self.hint: Final = hint
 
 
+class ImpossibleShapeError(DevError):
+    """What was asked for can be no system."""
+
+
 class UnknownProcessError(DevError):
     """The system has no process of that name; ``names`` are those that it has."""
 
