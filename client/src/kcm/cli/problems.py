@@ -187,11 +187,12 @@ def _explain_ours(  # noqa: C901, PLR0911 - a table of errors
             return Report(Exit.FAULT, "fault", text, "KCM_DEBUG=1 shows where")
 
 
-def _explain_dev(error: DevError) -> Report:
+def _explain_dev(error: DevError) -> Report:  # noqa: PLR0911 - a table of errors
     from kcm.dev.errors import (
         ForeignDirectoryError,
         ImpossibleShapeError,
         NoSystemError,
+        NotProvisionedError,
         OtherShapeError,
         UnknownProcessError,
     )
@@ -199,6 +200,9 @@ def _explain_dev(error: DevError) -> Report:
     match error:
         case NoSystemError():
             return Report(Exit.UNAVAILABLE, "no_system", str(error), "`kcm dev up` starts one")
+        case NotProvisionedError():
+            hint = "the configuration names the broker; the same command again goes on"
+            return Report(Exit.UNAVAILABLE, "unavailable", str(error), hint)
         case ForeignDirectoryError():
             hint = "name a new or empty directory, or that of a system, with --dir"
             return Report(Exit.USAGE, "foreign_directory", str(error), hint)
