@@ -15,18 +15,15 @@ from kcm.cli.output import emit
 from kcm.cli.problems import Problem
 from kcm.cli.settings import Settings, common
 from kcm.cli.source import INPUT, source
-from kcm.cli.tables import LINE_MAX
+from kcm.cli.tables import BASE64_START, LINE_MAX
 
 if TYPE_CHECKING:
     from kcm_schemas.record import Header
 
-BASE64_START: Final = base64.b64encode(b"KCM")
-"""How a record begins as a cell of a table."""
-
 CELL_MAX: Final = 2 * 1024 * 1024
 """Bytes read of a record: above the longest one, in base64 too."""
 
-CELL: Final = re.compile(rb"(?<![A-Za-z0-9+/])" + BASE64_START + rb"[A-Za-z0-9+/]+={0,2}")
+CELL: Final = re.compile(rb"(?<![A-Za-z0-9+/])" + BASE64_START.encode() + rb"[A-Za-z0-9+/]+={0,2}")
 """What may be an encrypted cell in a row of a table."""
 
 
@@ -51,7 +48,7 @@ def inspect(settings: Settings, file: str) -> None:
             rows = _file(reading, start)
         elif start == record.MAGIC:
             rows = [_record(start + reading.read(CELL_MAX), "record")]
-        elif start.startswith(BASE64_START):
+        elif start.startswith(BASE64_START.encode()):
             rows = [_record(_from_base64(start + reading.read(CELL_MAX)), "cell")]
         else:
             rows = _cells(reading, start)
