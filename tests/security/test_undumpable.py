@@ -48,7 +48,7 @@ except SystemExit as ended:
 def test_the_command_does_so():
     program = """
 import ctypes, sys
-from kcm.cli.main import main
+from kcm.entry import main
 sys.argv = ["kcm", "--version"]
 try:
     main()

@@ -110,7 +110,7 @@ def test_bad_cells_are_told_and_the_rest_goes_on(
         (2, "ssn", "tampered"),
         (4, "ssn", "malformed"),
     ]
-    assert total == {"good": 3, "bad": 3, "rows": 3, "lacking": {}}
+    assert total == {"good": 3, "bad": 3, "rows": 3, "lacking": {}, "twice": {}}
 
 
 def test_no_plaintext_is_left_when_encrypting_fails(
@@ -202,3 +202,74 @@ def test_any_csv_keeps_its_values(desk: Desk, table: list[tuple[str, str, str]])
     code, plain = desk.run("decrypt", desk.write("q.csv", sealed or b""))
     assert code == Exit.OK
     assert plain == out.getvalue().encode()
+
+
+@pytest.mark.parametrize("name", ["p.csv", "p.jsonl"])
+def test_a_table_says_whose_its_cells_are(
+    desk: Desk, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [json.dumps({"id": 1, "name": "Ada", "ssn": index}) + "\n" for index in range(2)]
+    desk.write(name, CSV if name.endswith("csv") else "".join(lines))
+    assert desk.run("encrypt", name)[0] == Exit.OK
+    capsys.readouterr()
+    path = str(desk.directory / f"out-{name}")
+    assert run(["inspect", path, "-o", "json"]) == Exit.OK
+    (shown,) = json.loads(capsys.readouterr().out)
+    assert shown["cells"] == (6 if name.endswith("csv") else 4)
+    assert (shown["region"], shown["tenant"], shown["service"]) == ("eu", "acme", "crm")
+    assert run(["inspect", path, "-o", "table"]) == Exit.OK
+    assert run(["inspect", str(desk.directory / name)]) == Exit.CHECK_FAILED
+
+
+def test_a_table_without_fields_is_told_to_name_them(
+    desk: Desk, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = str(desk.directory / desk.write("p.csv", CSV))
+    who = ["--tenant", "acme", "--service", "crm", "--context", str(desk.system.context_file)]
+    code = run(["decrypt", path, *who], desk.system.open, desk.system.clock.around())
+    assert code == Exit.CHECK_FAILED
+    assert "--fields" in str(told(capsys)[-1]["hint"])
+
+
+@pytest.mark.parametrize("name", ["p.csv", "p.jsonl"])
+def test_what_is_encrypted_twice_is_counted(
+    desk: Desk, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = CSV if name.endswith("csv") else '{"name":"Ada","ssn":1}\n'
+    _, once = desk.run("encrypt", desk.write(name, plain), "--fields", "name")
+    desk.write(name, once or b"")
+    capsys.readouterr()
+    code, both = desk.run("encrypt", name)
+    assert code == Exit.OK
+    assert told(capsys)[-1]["twice"] == {"name": 3 if name.endswith("csv") else 1}
+    _, back = desk.run("decrypt", desk.write(name, both or b""))
+    assert back == once
+    code, last = desk.run("decrypt", desk.write(name, back or b""), "--fields", "name")
+    assert (code, last) == (Exit.OK, plain.encode())
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "fields", "said"),
+    [
+        ("p.csv", "id, name ,x\n1,2,3\n", " name ", "'\" name \"'"),
+        ("p.csv", "id, name ,x\n1,2,3\n", "name", "'\" name \"'"),
+        ("p.csv", "id,name\n1,2\n".encode("utf-16"), "name", "not UTF-8"),
+        ("p.csv", "id,name\n1,2\n".encode("utf-16-be"), "name", "not UTF-8"),
+        ("p.jsonl", '{"name":' + "[" * 100_000 + "]" * 100_000 + "}\n", "name", "nested too"),
+    ],
+)
+def test_what_is_wrong_with_a_table_is_said(
+    desk: Desk,
+    name: str,
+    content: str | bytes,
+    fields: str,
+    said: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert desk.run("encrypt", desk.write(name, content), "--fields", fields)[0] == Exit.USAGE
+    assert any(said in f"{one['detail']} {one.get('hint', '')}" for one in told(capsys))
+
+
+def test_a_name_with_spaces_around_it_stands_in_quotation_marks(desk: Desk) -> None:
+    desk.write("p.csv", "id, name ,x\n1,2,3\n")
+    assert desk.run("encrypt", "p.csv", "--fields", '" name "')[0] == Exit.OK

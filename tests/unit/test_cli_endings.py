@@ -200,3 +200,38 @@ def test_a_place_that_cannot_be_is_wrong_usage(place: Place, name: str) -> None:
     code, error = place.run("encrypt", str(place.plain), "-o", target)
     assert (code, error["error"]) == (2, "usage")
     assert error["detail"].startswith(f"cannot write {target}: ")
+
+
+LOADING = textwrap.dedent("""
+    import os, signal, sys
+
+    class Interrupting:
+        def find_spec(self, name, path=None, target=None):
+            if name == wanted:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    wanted = sys.argv[1]
+    if sys.argv[2:3] == ["ignored"]:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.meta_path.insert(0, Interrupting())
+    from kcm.entry import main
+    sys.argv[1:] = sys.argv[3:] or ["--version"]
+    main()
+""")
+
+
+@pytest.mark.parametrize("module", ["kcm.cli.main", "click", "kcm.cli.kill", "kcm_crypto.memory"])
+def test_an_interruption_while_it_loads_says_that_nothing_was_done(module: str) -> None:
+    argv = [sys.executable, "-c", LOADING]
+    done = subprocess.run([*argv, module], cwd=ROOT, check=False, capture_output=True, timeout=60)
+    assert (done.returncode, done.stderr) == (130, b"interrupted: nothing was done\n")
+    held = subprocess.run([*argv, module, "ignored"], cwd=ROOT, check=False, timeout=60)
+    assert held.returncode == 0, "whoever started it has that ignored"
+
+
+def test_a_kill_that_is_interrupted_before_it_began_has_placed_no_hold(place: Place) -> None:
+    argv = [sys.executable, "-c", LOADING, "asyncio", "", "kill", "acme", "--reason", "none"]
+    argv += ["--context", str(place.directory / "none"), "--format", "table"]
+    done = subprocess.run(argv, cwd=ROOT, check=False, capture_output=True, timeout=60)
+    said = b"error: interrupted: no hold was placed (interrupted)"
+    assert (done.returncode, done.stderr.strip()) == (130, said)

@@ -109,7 +109,13 @@ def test_rows_that_lack_a_field_are_counted(
 ) -> None:
     text = '{"a":1}\n\n{"b":"x","a":2}\n{}\n'
     sealed = desk.comes_back(text, "p.jsonl", "--fields", "a,b")
-    assert said(capsys)[0] == {"good": 3, "bad": 0, "rows": 3, "lacking": {"a": 1, "b": 2}}
+    assert said(capsys)[0] == {
+        "good": 3,
+        "bad": 0,
+        "rows": 3,
+        "lacking": {"a": 1, "b": 2},
+        "twice": {},
+    }
     assert sealed.splitlines()[3] == b"{}"
     piped = ("encrypt", "-", "--as", "jsonl", "--fields", "a,b")
     assert desk.piped(monkeypatch, text, *piped) == (Exit.OK, sealed)

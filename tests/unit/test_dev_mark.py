@@ -141,3 +141,32 @@ def test_a_directory_that_others_may_write_to_is_not_taken(made, tmp_path, mode)
         with pytest.raises(ForeignDirectoryError, match="chmod go-w"):
             mark.claim(place)
     assert list((tmp_path / "empty").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--nodes", "eu-de=2"),
+        ("--nodes", "eu-de=9"),
+        ("--nodes", "mars=3"),
+        ("--region", "backbone"),
+    ],
+)
+@pytest.mark.parametrize("command", ["up", "init"])
+def test_what_can_be_no_system_makes_nothing(tmp_path, capsys, command, option, value):
+    place = tmp_path / "new"
+    asked = ["dev", command, "--dir", str(place), option, value, "-o", "json"]
+    assert run(asked) == Exit.USAGE
+    said = json.loads(capsys.readouterr().err)
+    assert said["error"] == "usage"
+    assert value.partition("=")[0] in said["detail"]
+    assert not place.exists()
+
+
+def test_identities_are_told_where_they_are_made(tmp_path):
+    told = []
+    for cores in (1, 1, 2):
+        system.init(system.Options(tmp_path / "system", regions=("eu",), cores=cores), told.append)
+        told.append("done")
+    made = "made identities, and the signed roster"
+    assert told == [made, "done", "done", made, "done"]

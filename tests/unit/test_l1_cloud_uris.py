@@ -1,6 +1,7 @@
 """References to keys in clouds: understood as they are meant, or refused without repeating them."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -289,3 +290,27 @@ def test_there_is_always_a_next_step_of_one_line(state, text):
     line = fix(parse(text), L1Error(state, "the credentials are missing, expired or wrong"))
     assert line
     assert "\n" not in line
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("projects/P/locations/l/keyRings/r/cryptoKeys/k", "behind projects/"),
+        ("projects/p/locations/L/keyRings/r/cryptoKeys/k", "behind locations/"),
+        ("projects/p/locations/l/keyRings/r r/cryptoKeys/k", "behind keyRings/"),
+        ("projects/p/locations/l/keyRings/r/cryptoKeys/", "behind cryptoKeys/"),
+        ("projects/p/keyRings/r/cryptoKeys/k", "is named as projects/P"),
+    ],
+)
+def test_which_part_of_a_keys_name_is_wrong_is_said(name: str, said: str) -> None:
+    with pytest.raises(L1UriError, match=said):
+        parse(f"gcpkms:{name}")
+
+
+def test_the_pages_name_keys_that_can_be_typed() -> None:
+    pages = (Path(__file__).resolve().parents[2] / "docs" / "l1").glob("*.md")
+    typed = re.compile(r"\nkcm l1 (?:policy|check|link) .*?((?:gcpkms|azurekv):[^\s'\"]+)")
+    found = [uri for page in pages for uri in typed.findall(page.read_text())]
+    assert len(found) >= 6
+    for uri in found:
+        parse(uri)

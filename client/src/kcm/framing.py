@@ -42,6 +42,10 @@ class BrokenFileError(Exception):
     """The file is not what it says it is; the text says where it breaks."""
 
 
+class NotEncryptedError(BrokenFileError):
+    """The file does not begin as an encrypted one does."""
+
+
 @dataclass(frozen=True, slots=True)
 class Piece:
     """One piece, in plain or as a record, and its place."""
@@ -67,7 +71,7 @@ def read_header(source: BinaryIO, start: bytes = b"") -> bytes:
     """The file id; ``start`` is what was read already. Raises ``BrokenFileError``."""
     head = start + source.read(HEADER_SIZE - len(start))
     if head[: len(MAGIC)] != MAGIC:
-        raise BrokenFileError("this is not an encrypted file")
+        raise NotEncryptedError("this is not an encrypted file")
     if len(head) < HEADER_SIZE:
         raise BrokenFileError("the file is cut short in its header")
     if head[len(MAGIC)] != VERSION:

@@ -62,6 +62,15 @@ async def open_nats(address: BusAddress, name: str) -> Transport:
     return connection
 
 
+async def why_not(address: BusAddress, connection: Connection) -> Unavailable:
+    """Why a connection that is being made is not there yet, as far as can be seen from here."""
+    try:
+        await _look_at_any(address.urls)
+    except Unavailable as error:
+        return error
+    return _why(address, connection.failure or Failure(Reason.SILENT))
+
+
 _TEXTS: Final = {
     Reason.LOGIN: (
         "the broker at {where} does not let {user} in: no such user, or another password",

@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Final, Literal
 
-from kcm_schemas import limits
-from kcm_schemas.codes import RETRYABLE, Code
+from kcm_schemas import limits, record
+from kcm_schemas.codes import RETRYABLE, Code, KcmError
 
 from kcm.batches import PAYLOAD_MAX, BatchResult
 from kcm.binding import cell_context
@@ -30,7 +31,7 @@ from kcm.cli.holding import Held
 from kcm.cli.problems import Problem
 from kcm.cli.progress import Advance
 from kcm.cli.sink import Sink
-from kcm.cli.tables import Cell, Row, TableFormat, encoded
+from kcm.cli.tables import BASE64_START, Cell, Row, TableFormat, encoded
 from kcm.errors import ServiceError, error_for
 
 BATCH_CELLS: Final = limits.RECORDS_MAX
@@ -68,6 +69,8 @@ class Tally:
     """How many rows do not have a field, by field."""
     rows: int = 0
     """Rows that were understood, empty ones and a header not counted."""
+    twice: Counter[str] = field(default_factory=Counter)
+    """Cells that were records already and are encrypted again, by field."""
     good: int = 0
     bad: int = 0
     why: BadCell | None = None
@@ -133,6 +136,8 @@ async def work_table(
     for batch in _batches(table.rows(source)):
         for row in batch:
             tally.take(row)
+            if operation == "encrypt":
+                tally.twice.update(n for n, cell in row.cells.items() if _is_record(table, cell))
         works = {
             row.number: [_take(operation, table, row, name) for name in row.cells] for row in batch
         }
@@ -188,6 +193,16 @@ def _take(operation: Operation, table: TableFormat, row: Row, name: str) -> _Wor
     except (binascii.Error, ValueError):
         work.fail(error_for(Code.MALFORMED, "the cell is not a record in base64"))
     return work
+
+
+def _is_record(table: TableFormat, cell: Cell) -> bool:
+    if BASE64_START not in cell.value[: len(BASE64_START) + 1]:
+        return False
+    try:
+        record.parse(base64.b64decode(table.record(cell), validate=True))
+    except (KcmError, ValueError):
+        return False
+    return True
 
 
 async def _ask(

@@ -14,7 +14,10 @@ from typing import BinaryIO, Final
 
 from kcm.cli.exits import Exit
 from kcm.cli.problems import Problem
-from kcm.cli.tables import BOM, LINE_MAX, Cell, Row, encoded, listed
+from kcm.cli.tables import BOM, LINE_MAX, Cell, Row, encoded, listed, named
+
+UTF16: Final = ("\udcff\udcfe", "\udcfe\udcff")
+"""How a table in UTF-16 begins, read as UTF-8."""
 
 
 class Delimited:
@@ -40,6 +43,9 @@ class Delimited:
             if not header:
                 what = "the table is empty" if header is None else "line 1 of the table is empty"
                 raise Problem(Exit.USAGE, "usage", what, "line 1 has to name the columns")
+            if header[0].startswith(UTF16) or any("\0" in name for name in header):
+                what = "the table is not UTF-8: its header begins as UTF-16 does, or has zeros"
+                raise Problem(Exit.USAGE, "malformed", what, "`iconv -f UTF-16 -t UTF-8` makes one")
             self._take_header(header)
             yield Row(1, lines.take())
             number = 1
@@ -86,7 +92,10 @@ class Delimited:
             hint = "--fields and --bind take names of the header line, separated by commas"
             if len(header) == 1:
                 hint = "is --delimiter the right one?"
-            text = f"the header has {found} {name}; {self.columns()}"
+            near = [one for one in header if one.strip() == name.strip() != one]
+            if name not in header and near:
+                hint = f"""spaces belong to a name: in quotation marks it is '"{near[0]}"'"""
+            text = f"the header has {found} {named(name)}; {self.columns()}"
             raise Problem(Exit.USAGE, "usage", text, hint)
 
     def _row(self, number: int, text: str, values: list[str]) -> Row:

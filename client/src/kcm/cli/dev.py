@@ -101,8 +101,15 @@ def init(
 
 @dev.command()
 @click.option("--config", type=click.Path(path_type=Path), required=True, help="A TOML file.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(1, 3600),
+    default=60.0,
+    show_default=True,
+    help="Seconds to wait for the broker, and for a cluster to agree.",
+)
 @common
-def provision(settings: Settings, config: Path) -> None:
+def provision(settings: Settings, config: Path, timeout: float) -> None:
     """Make a region's streams and buckets, where they are missing.
 
     CONFIG names region, replicas and [region_bus]; docs/deployment.md has one.
@@ -117,7 +124,7 @@ def provision(settings: Settings, config: Path) -> None:
     wanted = load(ProvisionConfig, str(config))
     again = "the same command again goes on"
     settings.leaves(f"some of region {wanted.region} may not be provisioned", again)
-    asyncio.run(make(wanted))
+    asyncio.run(make(wanted, timeout, lambda text: note(settings, text, waiting=text)))
     emit(settings, {"region": wanted.region}, ("provisioned",), [(wanted.region,)])
 
 

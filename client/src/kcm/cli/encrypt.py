@@ -210,5 +210,15 @@ def _columns(settings: Settings, job: Job, columns: Columns) -> int:
     lacking = {name: rows for name, rows in tally.lacking.items() if rows}
     for name, rows in lacking.items():
         text += f"; {rows} of {tally.rows} rows do not have {name}"
-    note(settings, text, good=tally.good, bad=tally.bad, rows=tally.rows, lacking=lacking)
+    for name, cells in tally.twice.items():
+        text += f"; {cells} cells of {name} were encrypted already, and are twice now"
+    note(
+        settings,
+        text,
+        good=tally.good,
+        bad=tally.bad,
+        rows=tally.rows,
+        lacking=lacking,
+        twice=tally.twice,
+    )
     return Exit.PARTIAL if tally.bad else Exit.OK

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
+from collections import Counter
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 import click
@@ -13,15 +15,16 @@ from kcm.cli.output import emit
 from kcm.cli.problems import Problem
 from kcm.cli.settings import Settings, common
 from kcm.cli.source import INPUT, source
+from kcm.cli.tables import BASE64_START, LINE_MAX
 
 if TYPE_CHECKING:
     from kcm_schemas.record import Header
 
-BASE64_START: Final = base64.b64encode(b"KCM")
-"""How a record begins as a cell of a table."""
-
 CELL_MAX: Final = 2 * 1024 * 1024
 """Bytes read of a record: above the longest one, in base64 too."""
+
+CELL: Final = re.compile(rb"(?<![A-Za-z0-9+/])" + BASE64_START.encode() + rb"[A-Za-z0-9+/]+={0,2}")
+"""What may be an encrypted cell in a row of a table."""
 
 
 @click.command()
@@ -30,7 +33,8 @@ CELL_MAX: Final = 2 * 1024 * 1024
 def inspect(settings: Settings, file: str) -> None:
     """Show what an encrypted FILE says about itself.
 
-    FILE is what `kcm encrypt` writes, a record, or one cell of a table; - is stdin.
+    FILE is what `kcm encrypt` writes, a record, or one cell of a table; - is stdin. Of a table,
+    the encrypted cells are counted.
 
     The header is not secret and not verified: only decrypting says whether it is true.
     """
@@ -44,11 +48,17 @@ def inspect(settings: Settings, file: str) -> None:
             rows = _file(reading, start)
         elif start == record.MAGIC:
             rows = [_record(start + reading.read(CELL_MAX), "record")]
-        elif start.startswith(BASE64_START):
+        elif start.startswith(BASE64_START.encode()):
             rows = [_record(_from_base64(start + reading.read(CELL_MAX)), "cell")]
         else:
-            text = f"{file} is neither an encrypted file nor a record"
-            raise Problem(Exit.CHECK_FAILED, "malformed", text, "`kcm encrypt` writes such files")
+            rows = _cells(reading, start)
+            if not rows:
+                text = f"{file} is no encrypted file, no record, and no table with encrypted cells"
+                hint = "`kcm encrypt` writes such files"
+                raise Problem(Exit.CHECK_FAILED, "malformed", text, hint)
+            columns = ("cells", "region", "tenant", "service", "l3_version")
+            emit(settings, rows, columns, [[row[name] for name in columns] for row in rows])
+            return
     emit(
         settings,
         rows,
@@ -77,6 +87,24 @@ def _file(reading: BinaryIO, start: bytes) -> list[dict[str, Any]]:
         pieces += 1
         size += _payload(header, piece.data)
     return [{"kind": "file", "file_id": file_id.hex(), "pieces": pieces, "bytes": size, **first}]
+
+
+def _cells(reading: BinaryIO, start: bytes) -> list[dict[str, Any]]:
+    """How many cells of a table are records, by what these say."""
+    found: Counter[tuple[object, ...]] = Counter()
+    names = ("region", "tenant", "service", "l3_version")
+    while line := start + reading.readline(LINE_MAX):
+        start = b""
+        for cell in CELL.findall(line):
+            try:
+                said = _said(_parse(_from_base64(cell)))
+            except Problem:
+                continue
+            found[tuple(said[name] for name in names)] += 1
+    return [
+        {"kind": "cells", "cells": count, **dict(zip(names, said, strict=True))}
+        for said, count in sorted(found.items(), key=repr)
+    ]
 
 
 def _record(data: bytes, kind: str) -> dict[str, Any]:

@@ -76,7 +76,9 @@ class JsonLines:
             return Row(number, text, problem=str(error))
         except UnicodeEncodeError:
             return Row(number, text, problem="it is not UTF-8")
-        except (ValueError, RecursionError):
+        except RecursionError:
+            return Row(number, text, problem="it is nested too deeply")
+        except ValueError:
             return Row(number, text, problem="it is not JSON, or names something twice")
 
     def _read(self, number: int, text: str) -> Row:

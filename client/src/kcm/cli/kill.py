@@ -87,6 +87,7 @@ def kill(
     target = tenant or link or ""
     if dry_run:
         return run_async(_dry_run(settings, region, scope, target))
+    settings.leaves("no hold was placed")
     return run_change(_kill(settings, region, scope, target, reason, timeout))
 
 
@@ -149,7 +150,6 @@ async def _kill(
 ) -> int:
     import asyncio
 
-    settings.leaves("no hold was placed")
     async with settings.kills(region) as (admin, regions, kills):
         until = settings.around.until(timeout)
         known = await look(admin, regions, scope, target, PREVIEW_S)

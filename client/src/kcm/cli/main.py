@@ -66,12 +66,17 @@ for _command in (
     cli.add_command(_command)
 
 
-def main() -> None:
-    """Run the command of this process's arguments; it holds plaintext and operators' keys."""
+def begin() -> None:
+    """Make this process fit for a command: it holds plaintext and operators' keys."""
     from kcm_crypto.memory import make_undumpable
 
     make_undumpable()
     prepare()
+
+
+def main() -> None:
+    """Run the command of this process's arguments."""
+    begin()
     sys.exit(run(sys.argv[1:]))
 
 

@@ -145,7 +145,7 @@ def _explain_ours(  # noqa: C901, PLR0911 - a table of errors
     from kcm.context import ContextError
     from kcm.dev.errors import DevError
     from kcm.errors import UntrustedReply
-    from kcm.framing import BrokenFileError
+    from kcm.framing import BrokenFileError, NotEncryptedError
     from kcm.rosters import Refused
 
     match error:
@@ -172,6 +172,12 @@ def _explain_ours(  # noqa: C901, PLR0911 - a table of errors
             if error.code is Code.UNAVAILABLE and NO_MEMORY in error.detail:
                 hint = "`kcm registry show` says which Core has memory"
             return Report(exit_code, error.code.value, error.detail, hint)
+        case NotEncryptedError():
+            hint = (
+                "is it a table? name its encrypted columns with --fields; `kcm inspect FILE` "
+                "says what it is"
+            )
+            return Report(Exit.CHECK_FAILED, "broken_file", str(error), hint)
         case BrokenFileError():
             return Report(Exit.CHECK_FAILED, "broken_file", str(error), "use no output of it")
         case DevError():
@@ -181,10 +187,12 @@ def _explain_ours(  # noqa: C901, PLR0911 - a table of errors
             return Report(Exit.FAULT, "fault", text, "KCM_DEBUG=1 shows where")
 
 
-def _explain_dev(error: DevError) -> Report:
+def _explain_dev(error: DevError) -> Report:  # noqa: PLR0911 - a table of errors
     from kcm.dev.errors import (
         ForeignDirectoryError,
+        ImpossibleShapeError,
         NoSystemError,
+        NotProvisionedError,
         OtherShapeError,
         UnknownProcessError,
     )
@@ -192,9 +200,15 @@ def _explain_dev(error: DevError) -> Report:
     match error:
         case NoSystemError():
             return Report(Exit.UNAVAILABLE, "no_system", str(error), "`kcm dev up` starts one")
+        case NotProvisionedError():
+            hint = "the configuration names the broker; the same command again goes on"
+            return Report(Exit.UNAVAILABLE, "unavailable", str(error), hint)
         case ForeignDirectoryError():
             hint = "name a new or empty directory, or that of a system, with --dir"
             return Report(Exit.USAGE, "foreign_directory", str(error), hint)
+        case ImpossibleShapeError():
+            hint = "nothing was made; `kcm dev up --help` says what --region and --nodes take"
+            return Report(Exit.USAGE, "usage", str(error), hint)
         case OtherShapeError():
             return Report(Exit.USAGE, "other_shape", str(error), error.hint)
         case UnknownProcessError():

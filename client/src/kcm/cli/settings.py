@@ -176,16 +176,22 @@ def _log(verbose: int) -> None:
 
 def run_async(work: Coroutine[Any, Any, T]) -> T:
     """Run a command's work to its end."""
-    import asyncio
+    try:
+        import asyncio
 
-    return asyncio.run(work)
+        return asyncio.run(work)
+    finally:
+        work.close()  # it never began, when an interruption came before
 
 
 def run_change(work: Coroutine[Any, Any, T]) -> T:
     """The same for a change: a signal that ends it is heard, so that it can be said what is done.
 
-    See ``Settings.leaves``.
+    See ``Settings.leaves``: before the work says so for the first time nothing is changed.
     """
+    world = click.get_current_context().find_object(World)
+    if world is not None and world.left is None:
+        world.left = Left("nothing was changed", "")
     with orderly():
         return run_async(work)
 

@@ -16,6 +16,9 @@ LINE_MAX: Final = 16 * 1024 * 1024
 BOM: Final = "\ufeff"
 """What some programs write before a file's text."""
 
+BASE64_START: Final = "S0NN"
+"""How a record begins as a cell: "KCM" in base64."""
+
 SHOWN_MAX: Final = 20
 """Names of columns that an error lists."""
 
@@ -92,12 +95,15 @@ def encoded(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")
 
 
+def named(name: str) -> str:
+    """A column's name as an error shows it: of a bounded length, and quoted where spaces end it."""
+    short = name if len(name) <= SHOWN_CHARACTERS_MAX else f"{name[:SHOWN_CHARACTERS_MAX]}…"
+    return short if name == name.strip() else f'"{short}"'
+
+
 def listed(names: Iterable[str]) -> str:
     """Names of columns as an error shows them: the first ones, and each of a bounded length."""
     known = list(names)
-    shown = [
-        name if len(name) <= SHOWN_CHARACTERS_MAX else f"{name[:SHOWN_CHARACTERS_MAX]}…"
-        for name in known[:SHOWN_MAX]
-    ]
+    shown = [named(name) for name in known[:SHOWN_MAX]]
     more = [f"and {len(known) - SHOWN_MAX} more"] if len(known) > SHOWN_MAX else []
     return ", ".join([*shown, *more]) or "none"

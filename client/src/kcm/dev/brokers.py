@@ -34,7 +34,7 @@ from urllib.parse import quote
 from kcm_schemas import subjects
 from kcm_schemas.names import is_name
 
-from kcm.dev.errors import DevError
+from kcm.dev.errors import DevError, ImpossibleShapeError
 
 LOOPBACK: Final = "127.0.0.1"
 """Where development brokers listen."""
@@ -314,10 +314,10 @@ def _cluster(spec: RegionSpec) -> dict[str, Any]:
 
 
 def region_name(name: str) -> str:
-    """Return ``name`` if a region can be called so; raises ``DevError`` otherwise."""
+    """Return ``name`` if a region can be called so; raises ``ImpossibleShapeError`` otherwise."""
     if not is_name(name) or name in _RESERVED:
-        raise DevError(
-            "a region's name has 1 to 63 characters of a-z, 0-9 and -, "
+        raise ImpossibleShapeError(
+            f"no region can be called {name}: a name has 1 to 63 characters of a-z, 0-9 and -, "
             f"and is none of {', '.join(sorted(_RESERVED))}"
         )
     return name

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from kcm.dev.brokers import LOOPBACK, ClusterSpec, RegionSpec
-from kcm.dev.errors import DevError
+from kcm.dev.errors import ImpossibleShapeError
 from kcm.dev.files import password
 
 NODES_MAX: Final = 5
@@ -39,17 +39,18 @@ def port_names(region: str, nodes: int) -> list[str]:
 def server_names(region: str, nodes: int) -> list[str]:
     """The servers of a region: one alone has the region's name, several have a number too.
 
-    Raises ``DevError`` for a number with which nothing is gained, or that JetStream cannot copy to.
+    Raises ``ImpossibleShapeError`` for a number with which nothing is gained, or that JetStream
+    cannot copy to.
     """
     if not 1 <= nodes <= NODES_MAX or nodes == 2:
-        raise DevError(f"a region has one node, or 3 to {NODES_MAX}")
+        raise ImpossibleShapeError(f"{region} cannot have {nodes} nodes: 1, or 3 to {NODES_MAX}")
     return [region] if nodes == 1 else [f"{region}-{number}" for number in range(1, nodes + 1)]
 
 
 def spread(
     spec: RegionSpec, nodes: int, ports: Iterator[int], root: Path, detour: Detour
 ) -> RegionSpec:
-    """Make a region's only server the first of ``nodes``; raises ``DevError`` for a bad number."""
+    """Make a region's only server the first of ``nodes``; raises ``ImpossibleShapeError``."""
     names = server_names(spec.name, nodes)
     if nodes == 1:
         return spec

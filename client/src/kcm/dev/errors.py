@@ -18,6 +18,10 @@ class NotReadyError(DevError):
     """A process runs, but was not ready in time."""
 
 
+class NotProvisionedError(DevError):
+    """A region's broker was not reached in time, or does not make what it is asked for."""
+
+
 class NoSystemError(DevError):
     """There is no development system where one was looked for."""
 
@@ -32,6 +36,10 @@ class OtherShapeError(DevError):
     def __init__(self, text: str, hint: str) -> None:
         super().__init__(text)
         self.hint: Final = hint
+
+
+class ImpossibleShapeError(DevError):
+    """What was asked for can be no system."""
 
 
 class UnknownProcessError(DevError):

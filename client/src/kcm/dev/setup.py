@@ -25,7 +25,7 @@ import argparse
 import asyncio
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -39,11 +39,14 @@ from kcm_schemas.names import Name
 from nats import errors as nats_errors
 from pydantic import Field
 
-from kcm.dev.errors import DevError
+from kcm.dev.errors import DevError, NotProvisionedError
 from kcm.dev.layouts import write_compose
+from kcm.transport import why_not
 
 PROVISION_SECONDS_MAX: Final = 120.0
 """Seconds for a broker to come up and a cluster to agree on its leader."""
+TELL_S: Final = 2.0
+"""Seconds after which it says what it waits for."""
 RETRY_SECONDS: Final = 0.5
 """Seconds between two attempts while JetStream is not there yet."""
 
@@ -61,14 +64,30 @@ class ProvisionConfig(Section):
     """Room for the audit stream; without it as much as fits, up to ``kcm_bus.audit_room``'s."""
 
 
-async def provision(config: ProvisionConfig, within_s: float = PROVISION_SECONDS_MAX) -> None:
+async def provision(
+    config: ProvisionConfig,
+    within_s: float = PROVISION_SECONDS_MAX,
+    tell: Callable[[str], object] = lambda _: None,
+    tell_s: float = TELL_S,
+) -> None:
     """Make what is missing of a region's streams and buckets, waiting for its broker.
 
-    Raises ``DevError`` when that took longer than ``within_s`` seconds, naming what was missing,
-    and when the broker does not protect what it stores.
+    ``tell`` gets a line about what it waits for, after ``tell_s`` seconds. Raises ``DevError``:
+    ``NotProvisionedError`` when that took longer than ``within_s`` seconds, naming what was
+    missing, and another one when the broker does not protect what it stores.
     """
     connection = Connection(config.region_bus, "provision")
-    refused = "the broker cannot be reached"
+    refused = ""
+
+    async def why() -> str:
+        return refused or (await why_not(config.region_bus, connection)).detail
+
+    async def say() -> None:
+        await asyncio.sleep(tell_s)
+        left = max(0, round(within_s - tell_s))
+        tell(f"{config.region}: {await why()}; trying for another {left} s")
+
+    saying = asyncio.create_task(say())
     try:
         async with asyncio.timeout(within_s):
             await connection.start()
@@ -93,8 +112,10 @@ async def provision(config: ProvisionConfig, within_s: float = PROVISION_SECONDS
     except Unfit as error:
         raise DevError(f"{config.region}: {error}") from None
     except TimeoutError:
-        raise DevError(f"{config.region} could not be provisioned: {refused}") from None
+        text = f"{config.region} could not be provisioned: {await why()}"
+        raise NotProvisionedError(text) from None
     finally:
+        saying.cancel()
         await connection.close()
 
 
@@ -112,7 +133,7 @@ def main(arguments: Sequence[str]) -> int:
             public = write_compose(chosen.dir, time.time_ns() // 1_000_000)
             return _tell(f"every container has its files; the operator root is {public.hex()}")
         config = load(ProvisionConfig, chosen.config)
-        asyncio.run(provision(config))
+        asyncio.run(provision(config, tell=_tell))
         return _tell(f"{config.region} has its streams and buckets")
     except (ConfigError, SecretFileError) as error:
         return _tell(str(error), EXIT_CONFIG)

@@ -15,7 +15,7 @@ from kcm.dev.brokers import Account, login_name
 from kcm.dev.brokers import Role as Login
 from kcm.dev.configs import write_context, write_instance
 from kcm.dev.generated import Generated
-from kcm.dev.identities import Member, make_trust, root_public
+from kcm.dev.identities import Member, Trust, make_trust, root_public
 from kcm.dev.options import Options
 from kcm.dev.rootkeys import RootKeys
 from kcm.dev.setup import ProvisionConfig, provision
@@ -49,8 +49,7 @@ class Start:
             # Who runs goes by the roster that there is.
             public = root_public(root)
         else:
-            self.tell("making identities and the signed roster")
-            public = trust(self.options)
+            public = trust(self.options, self.tell)
             RootKeys(root).prepare()
             names = ", ".join(self.shape.regions)
             self.tell(f"starting a backbone and {len(self.shape.regions)} regions: {names}")
@@ -110,10 +109,14 @@ class Start:
             self.tell(f"starting {name}, which did not run")
 
 
-def trust(options: Options) -> bytes:
+def trust(options: Options, tell: Tell) -> bytes:
     """Make identities and the roster where they are missing; returns the root's public key."""
-    now_ms = time.time_ns() // 1_000_000
-    return make_trust(options.directory, options.everybody, list(options.regions), now_ms)
+    now_ms, roster = time.time_ns() // 1_000_000, Trust(options.directory).roster
+    before = roster.read_bytes() if roster.exists() else b""
+    public = make_trust(options.directory, options.everybody, list(options.regions), now_ms)
+    if roster.read_bytes() != before:
+        tell("made identities, and the signed roster")
+    return public
 
 
 def to_start(

@@ -68,12 +68,13 @@ def default_directory() -> Path:
 def up(options: Options, tell: Tell = lambda _: None) -> SystemState:
     """Start a system; of one that runs, start what does not. Raises ``DevError``.
 
-    That is also raised when all of it runs already, and as ``OtherShapeError`` when the directory
-    has another system. When something cannot be started, or a signal ends it, what this has started
-    is ended, and nothing else.
+    That is also raised when all of it runs already, as ``OtherShapeError`` when the directory has
+    another system, and as ``ImpossibleShapeError`` before anything is made. When something cannot
+    be started, or a signal ends it, what this has started is ended, and nothing else.
     """
     options = replace(options, directory=options.directory.resolve())
     root = options.directory
+    topology.check(options.regions, options.nodes)
     mark.claim(root)
     with state.exclusive(root, LOCK_WAIT_S):
         known = lost.known(root) or State()
@@ -140,12 +141,13 @@ def init(options: Options, tell: Tell = lambda _: None) -> tuple[Topology, bytes
     """
     options = replace(options, directory=options.directory.resolve())
     root = options.directory
+    topology.check(options.regions, options.nodes)
     mark.claim(root)
     with state.exclusive(root, LOCK_WAIT_S):
         if (lost.known(root) or State()).running.entries:
             raise DevError(f"a system runs in {root}; end it with `kcm dev down`")
         wanted = _agreed(options, State())
-        public, write = starting.trust(options), Generated(root, tell).write
+        public, write = starting.trust(options, tell), Generated(root, tell).write
         plan = topology.plan(
             root, options.regions, nodes=options.nodes, detour=options.detour, known=wanted.ports
         )

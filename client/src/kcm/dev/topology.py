@@ -33,7 +33,7 @@ from kcm.dev.brokers import (
     Role,
 )
 from kcm.dev.clusters import Detour, direct
-from kcm.dev.errors import DevError, ProcessDiedError
+from kcm.dev.errors import DevError, ImpossibleShapeError, ProcessDiedError
 from kcm.dev.files import password, write_private
 from kcm.dev.processes import Process, ReadyFile
 from kcm.dev.state import Entry, Kind
@@ -114,7 +114,7 @@ def plan(
     """
     names = tuple(brokers.region_name(name) for name in regions)
     numbers: Iterator[int] = iter(())
-    _check_servers(names, nodes)
+    check(names, nodes)
     if place is None:
         numbers = ports.numbers(ports.names(names, nodes), known, draw)
         here = {
@@ -162,15 +162,19 @@ def plan(
     return Topology(root, backbone, tuple(specs))
 
 
-def _check_servers(regions: Sequence[str], nodes: Mapping[str, int]) -> None:
+def check(regions: Sequence[str], nodes: Mapping[str, int]) -> None:
+    """Raise ``ImpossibleShapeError`` unless these regions can have brokers of so many nodes."""
+    for region in regions:
+        brokers.region_name(region)
+    for region in nodes:
+        if region not in regions:
+            known = ", ".join(regions)
+            raise ImpossibleShapeError(f"no region is called {region}; there are: {known}")
     names = [
         name for region in regions for name in clusters.server_names(region, nodes.get(region, 1))
     ]
     if len(set(names)) != len(names):
-        raise DevError("two servers would have the same name")
-    for region in nodes:
-        if region not in regions:
-            raise DevError(f"there is no region called {region}")
+        raise ImpossibleShapeError("two servers would have the same name")
 
 
 def password_path(root: Path, region: str, role: Role, account: Account) -> Path:

@@ -13,10 +13,17 @@ from typing import Final
 
 from kcm_core.l1.uri_parts import UriReason, file_uri, host_and_port, query, refuse
 
+_PARTS: Final = {
+    "projects": "a-z0-9:.-",
+    "locations": "a-z0-9-",
+    "keyRings": "A-Za-z0-9_-",
+    "cryptoKeys": "A-Za-z0-9_-",
+}
+"""The characters of each part of a key's name."""
 _KEY: Final = re.compile(
-    r"(projects/[a-z0-9:.-]{1,63}/locations/[a-z0-9-]{1,63}"
-    r"/keyRings/[A-Za-z0-9_-]{1,63}/cryptoKeys/[A-Za-z0-9_-]{1,63})"
-    r"(?:/cryptoKeyVersions/([1-9][0-9]{0,8}))?"
+    "("
+    + "/".join(f"{part}/[{characters}]{{1,63}}" for part, characters in _PARTS.items())
+    + ")(?:/cryptoKeyVersions/([1-9][0-9]{0,8}))?"
 )
 _ATTRIBUTES: Final = ("ca", "endpoint")
 
@@ -41,15 +48,23 @@ def parse_gcpkms(rest: str) -> GcpKmsUri:
     given = query(raw, _ATTRIBUTES)
     found = _KEY.fullmatch(name)
     if found is None:
-        refuse(
-            UriReason.BAD_NAME,
-            "a key is named as projects/P/locations/L/keyRings/R/cryptoKeys/K, "
-            "perhaps with /cryptoKeyVersions/N",
-        )
+        refuse(UriReason.BAD_NAME, _wrong(name.split("/")))
     endpoint, authority = given.get("endpoint"), given.get("ca")
     return GcpKmsUri(
         key=found[1],
         version=int(found[2]) if found[2] else None,
         endpoint=None if endpoint is None else host_and_port(endpoint),
         ca=None if authority is None else file_uri(authority),
+    )
+
+
+def _wrong(steps: list[str]) -> str:
+    """What is wrong with a key's name, of which nothing is repeated."""
+    if steps[0 : 2 * len(_PARTS) : 2] == list(_PARTS):
+        for value, (part, characters) in zip(steps[1::2], _PARTS.items(), strict=False):
+            if not re.fullmatch(f"[{characters}]{{1,63}}", value):
+                return f"what stands behind {part}/ has 1 to 63 characters of {characters}"
+    return (
+        "a key is named as projects/P/locations/L/keyRings/R/cryptoKeys/K, "
+        "perhaps with /cryptoKeyVersions/N"
     )
