@@ -37,6 +37,16 @@ def test_what_does_not_fit_is_shown_as_blocks() -> None:
     assert lines.count("") == 2
 
 
+def test_names_and_what_they_stand_for_do_not_repeat_the_header() -> None:
+    lines = shown(("property", "value"), [("kind", "record"), ("wrapped_key", "ab" * 60)])
+    assert [line.split()[0] for line in lines[:3]] == ["property", "kind", "wrapped_key"]
+    assert "\n".join(lines).count("property") == 1
+
+
+def test_a_list_of_nothing_says_so() -> None:
+    assert shown(("hold", "on"), []) == ["none"]
+
+
 def test_a_text_does_not_steer_the_terminal() -> None:
     for width in (20, 80):
         assert "\x1b" not in "".join(shown(("a", "b"), [("\x1b[31mred", "[bold]x")], width))

@@ -127,3 +127,36 @@ def test_a_name_is_shown_in_any_encoding(tmp_path: Path, encoding: str) -> None:
     )
     assert done.returncode == Exit.USAGE
     assert b"cannot read" in done.stderr
+
+
+@pytest.fixture
+def unread() -> Iterator[TextIO]:
+    """A pipe whose reader is gone."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as file:
+        yield file
+
+
+def test_a_list_whose_reader_is_gone_ends_without_a_word(
+    desk: Desk, cores: Cores, unread: TextIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdout", unread)
+    assert desk.run("hold", "list", "-o", "json") == (Exit.READER_GONE, "", "")
+
+
+def test_a_kill_whose_reader_is_gone_is_said_to_stand(
+    desk: Desk, cores: Cores, unread: TextIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdout", unread)
+    code, _, err = desk.run("kill", "acme", "-o", "json")
+    ((hold_id, _),) = cores.held.items()
+    assert code == Exit.FAULT
+    assert f"the hold {hold_id.hex()} on tenant acme is in force" in said(err)["detail"]
+
+
+def test_help_whose_reader_is_gone_ends_without_a_word(unread: TextIO) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "kcm", "--help"], stdout=unread, stderr=subprocess.PIPE, check=False
+    )
+    assert (done.returncode, done.stderr) == (Exit.READER_GONE, b"")

@@ -17,6 +17,7 @@ class Exit(IntEnum):
     NOT_COMPLETE = 6
     CHECK_FAILED = 7
     INTERRUPTED = 130
+    READER_GONE = 141
 
 
 HELP = """\b
@@ -31,6 +32,7 @@ Exit codes:
   7    a check failed: a file, an answer or a journal is not to be believed
   129  ended by SIGHUP
   130  interrupted (Ctrl-C)
+  141  whoever read the output ended first, as in `| head`: nothing is said of it
   143  ended by SIGTERM; by another signal 128 and its number
 """
 """The codes as ``kcm --help`` shows them."""

@@ -19,6 +19,12 @@ WHOLE_MAX: Final = 20
 AROUND: Final = 3
 """Characters around a column's text."""
 
+PAIR: Final = 2
+"""Columns of a table whose first one names what stands in the other."""
+
+NOTHING: Final = "none"
+"""In place of a table without rows."""
+
 Cells = list[list[str]]
 
 
@@ -27,8 +33,15 @@ def laid_out(
 ) -> RenderableType:
     """Rows for a terminal of this width. Cells are text: no markup, no control characters."""
     cells = [[clean(str(cell)) for cell in row] for row in rows]
+    if not cells:
+        return NOTHING
     widths = _widths(columns, cells, width - AROUND * len(columns))
-    return _blocks(columns, cells) if widths is None else _table(columns, cells, widths)
+    if widths is not None:
+        return _table(columns, cells, widths)
+    names = [columns[0], *(row[0] for row in cells)]
+    if len(columns) == PAIR and max(map(len, names)) <= WHOLE_MAX:
+        return _grid([list(columns), *cells])
+    return _blocks(columns, cells)
 
 
 def _widths(columns: Sequence[str], cells: Cells, width: int) -> list[int] | None:
@@ -64,14 +77,21 @@ def _table(columns: Sequence[str], cells: Cells, widths: Sequence[int]) -> Rende
 
 def _blocks(columns: Sequence[str], cells: Cells) -> RenderableType:
     """Each row by itself, a line for each column, and an empty line behind it."""
+    lines: Cells = []
+    for row in cells:
+        lines += ([name, cell] for name, cell in zip(columns, row, strict=True))
+        lines.append([])
+    return _grid(lines)
+
+
+def _grid(lines: Cells) -> RenderableType:
+    """Names, and beside each what it stands for."""
     from rich.table import Table
     from rich.text import Text
 
     grid = Table.grid(padding=(0, 2))
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")
-    for row in cells:
-        for column, cell in zip(columns, row, strict=True):
-            grid.add_row(column, Text(cell))
-        grid.add_row()
+    for line in lines:
+        grid.add_row(*map(Text, line))
     return grid

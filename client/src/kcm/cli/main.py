@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -23,7 +24,7 @@ from kcm.cli.inspect import inspect
 from kcm.cli.kill import kill
 from kcm.cli.l1 import l1, links
 from kcm.cli.lifting import lift
-from kcm.cli.problems import Report, cannot_write, explain, show
+from kcm.cli.problems import Report, cannot_show, explain, show
 from kcm.cli.region import region
 from kcm.cli.registry import registry
 from kcm.cli.roster import roster
@@ -99,15 +100,27 @@ def run(
     except Exception as error:  # the last line: every fault is explained
         if os.environ.get("KCM_DEBUG") == "1" and not isinstance(error, click.ClickException):
             raise
-        if isinstance(error, OSError) and not world.command:  # no command ran: help was shown
-            error = cannot_write("stdout", error)
-            give_up(sys.stdout)
-        report = explain(error, world.command)
-        if isinstance(error, OSError) or report.code in {"io", "fault"}:
-            report = _with_left(report, world.left)
-        show(report, as_json=_wants_json(arguments) if world.json is None else world.json)
-        return report.exit_code
+        return _failed(error, world, arguments)
+    except SystemExit:  # click's own: whoever read stdout is gone
+        gone = BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+        return _failed(cannot_show(gone), world, arguments)
     return int(code or 0)
+
+
+def _failed(error: Exception, world: World, arguments: Sequence[str]) -> int:
+    """Show an error, with what it leaves behind, and return its exit code."""
+    if isinstance(error, OSError) and not world.command:  # no command ran: help was shown
+        error = cannot_show(error)
+        give_up(sys.stdout)
+    report = explain(error, world.command)
+    if report.exit_code is Exit.READER_GONE:
+        if world.left is None:
+            return Exit.READER_GONE
+        report = replace(report, exit_code=Exit.FAULT)  # a change says what stands
+    if isinstance(error, OSError) or report.code in {"io", "fault"}:
+        report = _with_left(report, world.left)
+    show(report, as_json=_wants_json(arguments) if world.json is None else world.json)
+    return report.exit_code
 
 
 def _with_left(report: Report, left: Left | None) -> Report:

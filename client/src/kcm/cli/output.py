@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from kcm.cli.exits import Exit
 from kcm.cli.layout import laid_out
-from kcm.cli.problems import Problem, cannot_write, clean
+from kcm.cli.problems import Problem, cannot_show, clean
 from kcm.cli.streams import give_up, is_closed, is_terminal, tell
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def say(text: str) -> None:
         sys.stdout.flush()
     except OSError as error:
         give_up(sys.stdout)
-        raise cannot_write("stdout", error) from None
+        raise cannot_show(error) from None
 
 
 def refuse_closed() -> None:

@@ -80,6 +80,14 @@ def cannot_write(name: str, error: OSError) -> Problem:
     return _cannot("write", name, error, hint)
 
 
+def cannot_show(error: OSError) -> Problem:
+    """Say that stdout does not take a result; whose reader is gone need not be told."""
+    problem = cannot_write("stdout", error)
+    if isinstance(error, BrokenPipeError):
+        problem.report = replace(problem.report, exit_code=Exit.READER_GONE)
+    return problem
+
+
 def _cannot(what: str, name: str, error: OSError, hint: str) -> Problem:
     text = f"cannot {what} {name}: {error.strerror or 'it cannot be used'}"
     of_the_machine = _OF_THE_MACHINE.get(error.errno or 0)
