@@ -67,6 +67,8 @@ def test_a_link_is_no_mark(tmp_path):
 
 def test_a_wipe_removes_all_that_was_made(made):
     (made / f".kcm-{'0' * 32}.part").write_text("cut off")
+    (made / "roster.seen").mkdir()
+    (made / "roster.seen" / "dev").write_text("what a client saw")
     system.down(made, wipe=True)
     assert not made.exists()
     with pytest.raises(NoSystemError):
