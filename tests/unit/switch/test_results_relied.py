@@ -1,10 +1,13 @@
 """Whose result a Core tells and signs: its own, and another's where its own facts bear it out."""
 
+import asyncio
+
 import pytest
 from kcm_schemas.admin import BootStatus, RegionStatus
 from kcm_schemas.kill_result import Result
 from kcm_trust.resulting import CLOCKS_APART_MS
 from kcm_trust.verify import Untrusted
+from nats.js import errors as js_errors
 
 from tests.fakes.virtual import let_pass
 from tests.unit.switch.results import Bucket, by, finished, started
@@ -165,11 +168,29 @@ async def test_a_core_whose_clock_is_off_concludes_nothing_and_says_why(system, 
 
 
 async def test_two_cores_that_did_not_make_it_sign_it_at_the_same_moment(system, core):
-    import asyncio
-
     one, status = await finished(system, core)
     others = [await started(system, f"core-eu-{n}") for n in (2, 3)]
     await watched(system)
     told = await asyncio.gather(*(other.kills.status(one.id) for other in others))
     assert told == [status, status]
     assert Bucket(system, one).signers == ["core-eu-1", "core-eu-2", "core-eu-3"]
+
+
+async def test_who_cannot_sign_it_tells_it_all_the_same(system, core):
+    """Somebody writes between the reading and the signing, and then nothing can be read."""
+    one, status = await finished(system, core)
+    other = await started(system, "core-eu-2")
+    await watched(system)
+    bucket, written = Bucket(system, one), []
+
+    async def before(operation, subject):
+        if "result" in subject and operation == "put":
+            bucket.put(bucket.raw)
+            written.append(subject)
+        elif "result" in subject and written:
+            raise js_errors.APIError(code=503)
+
+    bucket.stream.before = before
+    assert await other.kills.status(one.id) == status
+    assert written
+    assert bucket.signers == ["core-eu-1"]

@@ -263,8 +263,15 @@ class Results:
 
         Only what this Core relies on, or its facts bear out.
         """
-        result = found.result
         self._told.keep(found, stored=True)
+        try:
+            await self._sign(found, entry)
+        except KcmError as error:
+            log.warning("a result is not countersigned: %s", _why(error, "written"))
+
+    async def _sign(self, found: SignedResult, entry: Entry | None) -> None:
+        """Add the own signature, though others add theirs; raises ``KcmError``."""
+        result = found.result
         for _ in range(TRIES):
             signed = found.acting_in(self._me.region)
             if len(signed) >= SIGNERS_WANTED or self._me.name in signed:
@@ -273,8 +280,7 @@ class Results:
                 await self._put(found, entry)
             except KcmError as error:
                 if error.code is not Code.CONFLICT:
-                    log.warning("a result is not countersigned: %s", _why(error, "written"))
-                    return
+                    raise
             else:
                 return
             entry, again = await self._read(result.hold_id)
