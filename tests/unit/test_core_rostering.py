@@ -82,6 +82,18 @@ async def test_a_roster_is_stored_when_it_is_answered(core, world):
     assert code is Code.OK
 
 
+async def test_a_core_stores_the_roster_that_retires_it_before_it_answers(core, world):
+    """Else it is on nobody's record in the region, and whoever brought it is told that it is."""
+    lasting = Lasting([bytes(32)])
+    content = LastingPage(name="core-eu", page=0, digests=lasting.raw())
+    assert (await ask_for(core, world, "lasting", content))[0] is Code.OK
+    new = signed_roster(without("core-eu", lasting))
+    code, _ = await ask_for(core, world, "put", PutStatement(statement=new))
+    assert code is Code.OK
+    assert not core.me.acts
+    assert world.bus.stream.stored[subjects.control_roster("eu")][1] == new
+
+
 @pytest.mark.parametrize(
     "raw",
     [

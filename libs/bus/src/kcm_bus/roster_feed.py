@@ -131,7 +131,12 @@ class RosterFeed:
 
     def mend(self) -> None:
         """See to it, if this is a Core, that the stream has the roster and the lists known here."""
-        if self._me.role is Role.CORE and self._me.acts and not self.stored:
+        if self._me.role is Role.CORE and self._me.acts:
+            self.bring()
+
+    def bring(self) -> None:
+        """The same by whoever was given the roster, though it retires them: the root signed it."""
+        if not self.stored:
             self._spawn("write", self._write_all)
 
     @property

@@ -117,6 +117,8 @@ class Rostering:
     async def put(self, request: AdminRequest) -> Message:
         """Take a roster over, with its lists; answers when the region's stream has it.
 
+        So it does when the roster retires this very Core: nobody else may have it yet.
+
         Raises ``forbidden`` for one that must not take the place of the one that counts, and
         ``unavailable`` while a list that it names is not here.
         """
@@ -126,8 +128,8 @@ class Rostering:
             self._me.rosters.take(raw)
         except Untrusted as error:
             raise KcmError(Code.FORBIDDEN, str(error)) from None
-        self._rosters.mend()
-        while not self._rosters.stored and self._me.acts:
+        self._rosters.bring()
+        while not self._rosters.stored:
             if self._clock.unix_ms() >= request.deadline_ms:
                 raise KcmError(Code.UNAVAILABLE, "the roster counts here, but is not stored yet")
             await asyncio.sleep(POLL_S)
