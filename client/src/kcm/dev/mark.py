@@ -33,8 +33,8 @@ TREES: Final = frozenset(
     {"brokers", "config", "journal", "keys", "keystore", "l1", "log", "run", "secrets", "state"}
 )
 """Directories that a system makes and has for itself."""
-LISTS: Final = "roster.lasting"
-"""The directory beside the roster that has the lists of who is retired."""
+BESIDE: Final = frozenset({"roster.lasting", "roster.seen"})
+"""Directories beside the roster: the lists of who is retired, and what its clients have seen."""
 FILES: Final = frozenset(
     {"context.toml", "generated.json", "lock", "roster", "shape.json", "state.json"}
 )
@@ -121,7 +121,7 @@ def _is_ours(entry: Path) -> bool:
     if entry.is_symlink():
         return False
     if entry.is_dir():
-        return entry.name in TREES | {LISTS}
+        return entry.name in TREES | BESIDE
     return entry.is_file() and (entry.name in FILES or is_rest(entry.name))
 
 
@@ -137,7 +137,7 @@ def _made_directory(mark: Path) -> bool:
 
 def _refuse_others(directory: Path) -> None:
     """Raise where another user could decide what is done here, and where one owns a part."""
-    parts = [MARK, *sorted(FILES | TREES | {LISTS})]
+    parts = [MARK, *sorted(FILES | TREES | BESIDE)]
     for path in (directory, *(directory / name for name in parts)):
         with suppress(FileNotFoundError):
             info = path.stat() if path == directory else path.lstat()
