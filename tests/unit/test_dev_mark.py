@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from kcm.cli.exits import Exit
 from kcm.cli.main import run
+from kcm.context import ClientContext
 from kcm.dev import mark, system
 from kcm.dev.errors import ForeignDirectoryError, NoSystemError
 
@@ -172,3 +173,10 @@ def test_identities_are_told_where_they_are_made(tmp_path):
         told.append("done")
     made = "made identities, and the signed roster"
     assert told == [made, "done", "done", made, "done"]
+
+
+def test_what_clients_keep_beside_the_roster_goes_with_it(made):
+    ClientContext.load(str(made / "context.toml")).verifier()
+    assert (made / "roster.seen").is_dir()
+    assert mark.wipe(made) == []
+    assert not made.exists()
