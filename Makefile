@@ -35,7 +35,7 @@ format: setup    ## let ruff rewrite what it can
 test:            ## every test but the long chaos runs
 	@tests/tools
 	@$(MAKE) --no-print-directory setup
-	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadgroup
+	$(BIN)/pytest -n auto --maxprocesses 4
 
 tools:           ## install what the tests need of the system: SoftHSM, nft, ip
 	@tests/tools install
