@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 from kcm import Admin, statements
-from kcm.dev import instances, system
+from kcm.dev import parts, system
 from kcm.dev.configs import config_file
 from kcm_core.l1.state import L1State
 from kcm_schemas.codes import Code, KcmError
@@ -20,7 +20,7 @@ STEPS_MAX = 100
 @pytest.fixture
 async def mortal(fragile, monkeypatch):
     """A system whose Core of the first region dies where it is told to."""
-    monkeypatch.setitem(instances.MODULES, Role.CORE, "tests.integration.dying_core")
+    monkeypatch.setitem(parts.MODULES, Role.CORE, "tests.integration.dying_core")
     fragile.sigkill(CORE)
     await fragile.restart(CORE)
     return fragile
