@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+NAMED = re.compile(r"<!-- run with names -->\n```sh\n(.*?)```", re.DOTALL)
 BLOCK = re.compile(r"<!-- run(?:: exit (\d+))? -->\n```sh\n(.*?)```", re.DOTALL)
 
 
@@ -53,6 +54,35 @@ def test_the_commands_document_can_be_followed(place):
         assert done.returncode == code, f"{text}\n{done.stdout}\n{done.stderr}"
     assert (work / "report.pdf").read_bytes() == bytes(range(256)) * 4096
     assert (work / "people.csv").read_text() == "id,name,ssn\n7,Ada,1\n8,Grace,2\n"
+
+
+@pytest.mark.timeout(300)
+def test_who_leaves_leaves_as_the_commands_document_says(place):
+    """The names of people and places are those of the system: the rest is run as it is printed."""
+    work, environment = place
+    made = ["kcm", "dev", "up", "--region", "eu-de", "--region", "us-east", "--cores", "2"]
+    subprocess.run(made, env=environment, check=True, capture_output=True, timeout=120)
+    system = Path(environment["XDG_STATE_HOME"]) / "kcm" / "dev"
+    names = {
+        "bob": "core-eu-de-2",
+        "carol": "core-us-east-2",
+        "/media/root/key": str(system / "keys" / "root"),
+        "--known roster": f"--known {system / 'roster'}",
+    }
+    region, roster = NAMED.findall((ROOT / "docs" / "cli.md").read_text())
+    for text in (roster, region):
+        for name, own in names.items():
+            text = text.replace(name, own)  # noqa: PLW2901
+        done = subprocess.run(
+            ["bash", "-euc", text], cwd=work, env=environment, capture_output=True, text=True,
+            timeout=120, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
+    shown = subprocess.run(
+        ["kcm", "roster", "show", "-o", "json"], env=environment, capture_output=True, check=True,
+        timeout=60,
+    )  # fmt: skip
+    assert json.loads(shown.stdout)["version"] == 3
 
 
 @pytest.mark.timeout(300)
