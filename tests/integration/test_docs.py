@@ -15,6 +15,17 @@ NAMED = re.compile(r"<!-- run with names -->\n```sh\n(.*?)```", re.DOTALL)
 BLOCK = re.compile(r"<!-- run(?:: exit (\d+))? -->\n```sh\n(.*?)```", re.DOTALL)
 
 
+LOSS = """
+kcm l1 link acme-root "$(kcm dev key acme-root --kind softkey --uri)"
+kcm tenant create acme --link acme-root
+kcm dev down
+rm state/core-eu-de-*/registry-floors
+kcm dev up
+kcm registry show | grep -q '"memory": false'
+"""
+"""All Cores of a region lose their memory of its registry."""
+
+
 def blocks(name):
     return [(int(code or 0), text) for code, text in BLOCK.findall((ROOT / name).read_text())]
 
@@ -57,20 +68,22 @@ def test_the_commands_document_can_be_followed(place):
 
 
 @pytest.mark.timeout(300)
-def test_who_leaves_leaves_as_the_commands_document_says(place):
+def test_what_is_lost_and_who_leaves_as_the_commands_document_says(place):
     """The names of people and places are those of the system: the rest is run as it is printed."""
     work, environment = place
     made = ["kcm", "dev", "up", "--region", "eu-de", "--region", "us-east", "--cores", "2"]
     subprocess.run(made, env=environment, check=True, capture_output=True, timeout=120)
     system = Path(environment["XDG_STATE_HOME"]) / "kcm" / "dev"
+    subprocess.run(["bash", "-euc", LOSS], cwd=system, env=environment, check=True, timeout=120)
     names = {
         "bob": "core-eu-de-2",
         "carol": "core-us-east-2",
         "/media/root/key": str(system / "keys" / "root"),
         "--known roster": f"--known {system / 'roster'}",
+        "adopt --region eu-de": "adopt --region eu-de --yes",
     }
-    region, roster = NAMED.findall((ROOT / "docs" / "cli.md").read_text())
-    for text in (roster, region):
+    region, roster, registry = NAMED.findall((ROOT / "docs" / "cli.md").read_text())
+    for text in (registry, roster, region):
         for name, own in names.items():
             text = text.replace(name, own)  # noqa: PLW2901
         done = subprocess.run(
