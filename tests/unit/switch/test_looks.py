@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from kcm_bus.repeats import EVERY_S, KINDS_MAX, REST, Repeats
+from kcm_bus.paced import EVERY_S
+from kcm_bus.repeats import KINDS_MAX, REST, Repeats
 from kcm_core.looks import LOOKS
 from kcm_core.requested import requested, type_of
 from kcm_schemas.admin import AdminRequest, HoldQuery, PutStatement, TenantQuery

@@ -75,12 +75,6 @@ def begin() -> None:
     prepare()
 
 
-def main() -> None:
-    """Run the command of this process's arguments."""
-    begin()
-    sys.exit(run(sys.argv[1:]))
-
-
 def run(
     arguments: Sequence[str],
     opener: Opener | None = None,

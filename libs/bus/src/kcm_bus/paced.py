@@ -28,8 +28,14 @@ class _Counted:
 class Paced:
     """At most two events a minute of each kind."""
 
-    def __init__(self) -> None:
+    def __init__(self, ended: Callable[[Hashable], None] = lambda _: None) -> None:
+        """``ended`` hears of each kind whose time is over."""
+        self._ended: Final = ended
         self._counted: dict[Hashable, _Counted] = {}
+
+    def __contains__(self, kind: Hashable) -> bool:
+        """Whether further ones of a kind are counted at the moment."""
+        return kind in self._counted
 
     def record(self, kind: Hashable, tell: Tell, count: int = 1) -> None:
         """It happened ``count`` times; of those that are counted the last ``tell`` is called.
@@ -52,5 +58,6 @@ class Paced:
 
     def _end(self, kind: Hashable) -> None:
         counted = self._counted.pop(kind)
+        self._ended(kind)
         if counted.more:
             counted.tell(counted.more)

@@ -84,7 +84,7 @@ def of_this_period(result: Result, region: str, places: Mapping[str, int], roste
 
 
 def covers(result: Result, status: HoldStatus, facts: Mapping[str, RegionFacts | None]) -> bool:
-    """Whether a result of another region leaves out nobody whom the own facts have.
+    """Whether a result of another Core leaves out nobody whom the own facts have.
 
     They have a boot that was on record before the hold, and gave a receipt for it. One that began
     later may have begun after the kill was complete; one that is silent may be forgotten there.
