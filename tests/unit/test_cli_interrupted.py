@@ -255,3 +255,14 @@ def test_what_cannot_be_done_is_not_said_to_be_left_in_half(
     desk = Desk(tmp_path, capsys)
     code, _, err = desk.run("tenant", "create", "acme", "--link", "root", "--region", "mars")
     assert (code, said(err)["detail"]) == (Exit.USAGE, "the context knows no region mars")
+
+
+def test_an_interruption_before_the_command_began_says_that_nothing_was_done(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("kcm.cli.main.cli.main", interrupted)
+    assert run(["kill", "acme"]) == Exit.INTERRUPTED
+    assert capsys.readouterr().err == "interrupted: nothing was done\n"

@@ -128,7 +128,7 @@ def _interrupted(world: World, code: int) -> int:
     """Say what an interrupted command leaves behind."""
     left = world.left
     if left is None:
-        tell("interrupted")
+        tell("interrupted" if world.command else "interrupted: nothing was done")
         return code
     report = Report(Exit.INTERRUPTED, "interrupted", f"interrupted: {left.what}", left.hint)
     show(report, as_json=bool(world.json))
