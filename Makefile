@@ -21,12 +21,13 @@ $(STAMP): requirements.lock Makefile $(addsuffix /pyproject.toml,$(MEMBERS))
 	$(BIN)/pip install -q --disable-pip-version-check --no-deps --no-build-isolation $(addprefix -e ,$(MEMBERS))
 	@touch $@
 
-check: setup     ## format, lint, types, import contracts
+check: setup     ## format, lint, types, import contracts, word list
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+	$(BIN)/python -m tests.architecture.words --check
 
 format: setup    ## let ruff rewrite what it can
 	$(BIN)/ruff format .
