@@ -56,3 +56,15 @@ def test_a_source_that_is_named_is_listed():
 @pytest.mark.parametrize("page", ["README.md", "docs/architecture.md"])
 def test_the_glossary_is_linked(page):
     assert re.search(r"\]\((?:docs/)?glossary\.md\)", (ROOT / page).read_text())
+
+
+def test_the_code_that_is_named_exists():
+    named = set(re.findall(r"`(kcm[a-z_.0-9]*)`", TEXT))
+    roots = [*ROOT.glob("*/src"), *ROOT.glob("*/*/src")]
+    paths = {name: name.replace(".", "/") for name in named}
+    assert len(named) > 40
+    assert not {
+        name
+        for name, path in paths.items()
+        if not any((root / path).is_dir() or (root / f"{path}.py").is_file() for root in roots)
+    }
