@@ -3,8 +3,8 @@ PYTHON ?= python3.11
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
-MEMBERS := schemas libs/crypto libs/trust libs/control libs/bus \
-           services/core services/gateway services/auditor client
+MEMBERS := schemas libs/trust libs/keymem libs/sealing libs/runtime libs/killswitch \
+           services/core services/gateway services/auditor client tools/devsystem
 SECONDS ?= 600
 
 .PHONY: help setup tools check format test simulate simulate-variants conformance demo chaos bench bench-kill bench-scale bench-l1 bench-peers lock clean

@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import Final
 
 import nats
-from kcm import Admin, Client, ClientContext, statements
-from kcm.dev import system
-from kcm.dev.rootkeys import RootKeys
-from kcm_bus.config import BusAddress
+from kcm import Admin, Client, ClientContext
+from kcm._internal import statements
+from kcm_devsystem import system
+from kcm_devsystem.root_keys import RootKeys
+from kcm_runtime.config import BusAddress
 from nats.aio.client import Client as Nats
 
 from benchmarks.echo import SUBJECT

@@ -15,44 +15,45 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from kcm.dev.identities import SYSTEM, Member, Trust, make_trust
-from kcm_bus.audit import AuditEmitter
-from kcm_bus.clock import SystemClock, SystemRandomness
-from kcm_bus.config import BusAddress
-from kcm_bus.connection import Connection
-from kcm_bus.membership import Membership
-from kcm_bus.rosters import Rosters
-from kcm_bus.streams import ControlLog
-from kcm_control.boots import BootRecords
-from kcm_control.knowledge import Knowledge
-from kcm_control.marks import Mark
-from kcm_control.registry import Registry
-from kcm_control.revocation import Revocations
-from kcm_control.serving import Serving
-from kcm_control.timing import Timing
-from kcm_core.canaries import Canaries
-from kcm_core.keyring import Keyring, ServiceKey
-from kcm_core.keystore import KeyStore
-from kcm_core.making import Maker
-from kcm_core.opening import Opener
-from kcm_core.sentinel import KeyWatch
-from kcm_core.sessions import Sessions
-from kcm_core.vault import SealKey, Vault
-from kcm_core.wrapping import Wrapping
-from kcm_crypto.arena import Arena
-from kcm_crypto.hpke import SECRET_SIZE, HpkePrivate
-from kcm_crypto.secretfile import read_secret
+from kcm_core.api.sessions import Sessions
+from kcm_core.api.wrap import Wrapping
+from kcm_core.keys.canaries import Canaries
+from kcm_core.keys.creation import Maker
+from kcm_core.keys.keyring import Keyring, ServiceKey
+from kcm_core.keys.loader import Opener
+from kcm_core.keys.store import KeyStore
+from kcm_core.keys.vault import SealKey, Vault
+from kcm_core.root_keys.monitor import KeyWatch
+from kcm_devsystem.identities import SYSTEM, Member, Trust, make_trust
 from kcm_gateway.config import EngineSettings
 from kcm_gateway.core_client import CoreClient
 from kcm_gateway.engine import Gateway
 from kcm_gateway.guard import Members
+from kcm_keymem.arena import Arena
+from kcm_keymem.random import SystemKeyRandomness
+from kcm_killswitch.model.admission import Serving
+from kcm_killswitch.model.freshness import Knowledge
+from kcm_killswitch.model.incarnations import BootRecords
+from kcm_killswitch.model.log_position import Mark
+from kcm_killswitch.model.registry import Registry
+from kcm_killswitch.model.revocations import Revocations
+from kcm_killswitch.model.timing import Timing
+from kcm_runtime.audit.emitter import AuditEmitter
+from kcm_runtime.clock import SystemClock
+from kcm_runtime.config import BusAddress
+from kcm_runtime.files.identity_file import load_identity
+from kcm_runtime.files.secret_file import read_secret
+from kcm_runtime.instance import Membership
+from kcm_runtime.nats.connection import Connection
+from kcm_runtime.nats.streams import ControlLog
+from kcm_runtime.roster.store import Rosters
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import KcmError
 from kcm_schemas.control import Lease
 from kcm_schemas.data import Failure
 from kcm_schemas.registry import Link, RootKeys, Service, ServiceKeys, Tenant
 from kcm_schemas.roster import Role
-from kcm_trust.identity import Identity
+from kcm_sealing.hpke import SECRET_SIZE, HpkePrivate
 from kcm_trust.verify import Verifier, verify_roster
 
 from tests.fakes.unsealer import FakeUnsealer
@@ -134,7 +135,7 @@ class _Making:
     """The parts, wired as the composition roots do it."""
 
     def __init__(self, directory: Path) -> None:
-        clock, randomness = SystemClock(), SystemRandomness()
+        clock, randomness = SystemClock(), SystemKeyRandomness()
         core, gateway = Member(Role.CORE, REGION, 1), Member(Role.GATEWAY, REGION, 1)
         public = make_trust(directory, [core, gateway], [REGION], time.time_ns() // 1_000_000)
         trust = Trust(directory)
@@ -239,7 +240,7 @@ class _Making:
         return Rig(self.gateway, self.vault, await self.opener.ring(TENANT), key)
 
     async def ask(self, subject: str, body: bytes, _timeout_s: float) -> bytes:
-        """What ``kcm_bus.serving`` does with a handler, without the bus."""
+        """What ``kcm_runtime.nats.request_server`` does with a handler, without the bus."""
         try:
             return await self.wrapping.handle(subject, body)
         except KcmError as error:
@@ -247,9 +248,9 @@ class _Making:
 
 
 def _member(
-    trust: Trust, verifier: Verifier, member: Member, randomness: SystemRandomness
+    trust: Trust, verifier: Verifier, member: Member, randomness: SystemKeyRandomness
 ) -> Membership:
-    identity = Identity.load(member.name, str(trust.key(member.name)), SYSTEM)
+    identity = load_identity(member.name, str(trust.key(member.name)), SYSTEM)
     return Membership(
         identity, verifier.instance(member.name), Rosters(verifier), randomness.public(16)
     )

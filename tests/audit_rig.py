@@ -11,9 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kcm_bus.audit_chain import Chain
-from kcm_bus.membership import Membership
-from kcm_bus.rosters import Rosters
+from kcm_runtime.audit.event_chain import Chain
+from kcm_runtime.files.identity_file import create_identity
+from kcm_runtime.instance import Membership
+from kcm_runtime.roster.store import Rosters
 from kcm_schemas.audit import AuditBatch, AuditEvent, EventType
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import Code
@@ -50,7 +51,7 @@ class System:
 
     def identity(self, name: str) -> Identity:
         if name not in self.identities:
-            self.identities[name] = Identity.create(name, str(self.key_path(name)), "test")
+            self.identities[name] = create_identity(name, str(self.key_path(name)), "test")
         return self.identities[name]
 
     def key_path(self, name: str) -> Path:

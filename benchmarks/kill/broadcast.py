@@ -18,8 +18,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
-from kcm import Admin, statements
-from kcm_bus.clock import SystemClock
+from kcm import Admin
+from kcm._internal import statements
+from kcm_runtime.clock import SystemClock
 from kcm_schemas import limits, subjects
 from kcm_schemas.codec import decode
 from kcm_schemas.codes import KcmError

@@ -15,31 +15,31 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final, cast
 
-from kcm.dev.identities import Member, Trust, make_trust
-from kcm_bus.audit import AuditEmitter
-from kcm_bus.clock import SystemClock, SystemRandomness
-from kcm_bus.membership import Membership
-from kcm_control.boots import BootRecords
-from kcm_control.knowledge import Knowledge
-from kcm_control.leases import FOREVER
-from kcm_control.marks import NOWHERE, Mark
-from kcm_control.proofs import ProofKey, Target
-from kcm_control.registry import Registry
-from kcm_control.revocation import Revocations
-from kcm_control.serving import Permit, Serving
-from kcm_control.timing import ANSWER_MAX_S, Timing
-from kcm_core.making import Maker
-from kcm_core.opening import Opener
-from kcm_core.sentinel import Ask, KeyWatch
-from kcm_core.sessions import Sessions
-from kcm_core.vault import SealKey, Vault
-from kcm_core.wrapping import Wrapping
-from kcm_crypto.arena import ScratchPool
-from kcm_crypto.xaes import KEY_SIZE
+from kcm_core.api.sessions import Sessions
+from kcm_core.api.wrap import Wrapping
+from kcm_core.keys.creation import Maker
+from kcm_core.keys.loader import Opener
+from kcm_core.keys.vault import SealKey, Vault
+from kcm_core.root_keys.monitor import Ask, KeyWatch
+from kcm_devsystem.identities import Member, Trust, make_trust
 from kcm_gateway.config import EngineSettings
 from kcm_gateway.core_client import CoreClient
 from kcm_gateway.engine import Gateway
 from kcm_gateway.guard import Members
+from kcm_keymem.arena import ScratchPool
+from kcm_keymem.random import SystemKeyRandomness
+from kcm_killswitch.model.admission import Permit, Serving
+from kcm_killswitch.model.control_lease import FOREVER
+from kcm_killswitch.model.freshness import Knowledge
+from kcm_killswitch.model.incarnations import BootRecords
+from kcm_killswitch.model.key_leases import ProofKey, Target
+from kcm_killswitch.model.log_position import NOWHERE, Mark
+from kcm_killswitch.model.registry import Registry
+from kcm_killswitch.model.revocations import Revocations
+from kcm_killswitch.model.timing import ANSWER_MAX_S, Timing
+from kcm_runtime.audit.emitter import AuditEmitter
+from kcm_runtime.clock import SystemClock
+from kcm_runtime.instance import Membership
 from kcm_schemas import limits
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import KcmError
@@ -47,6 +47,7 @@ from kcm_schemas.control import Lease
 from kcm_schemas.data import Failure
 from kcm_schemas.registry import Link, Service, Tenant, WrappedRoot
 from kcm_schemas.roster import Role
+from kcm_sealing.xaes import KEY_SIZE
 from kcm_trust.verify import Verifier, verify_roster
 
 from benchmarks.kill.living import REGIONS
@@ -134,7 +135,7 @@ class Pair:
         *,
         checked: bool,
     ) -> None:
-        clock, randomness = SystemClock(), SystemRandomness()
+        clock, randomness = SystemClock(), SystemKeyRandomness()
         region = next(one for one in verifier.roster.regions if one.region == REGION)
         caller = _member(trust, verifier, Member(Role.GATEWAY, REGION, 1), randomness)
         self._registry: Final = Registry()
@@ -229,7 +230,7 @@ async def cases(calls: int) -> AsyncIterator[list[Case]]:
         public = make_trust(directory, members, list(REGIONS), 1)
         trust = Trust(directory)
         verifier = Verifier(verify_roster(trust.roster.read_bytes(), public, 0))
-        me = _member(trust, verifier, members[0], SystemRandomness())
+        me = _member(trust, verifier, members[0], SystemKeyRandomness())
         audit = AuditEmitter(_no_broker(directory), me, SystemClock(), deliver=_deliver)
         await audit.start()
         pairs: dict[str, Pair] = {}

@@ -13,8 +13,8 @@ from dataclasses import replace
 from typing import Final
 
 from kcm import Admin
-from kcm.dev import state, system
-from kcm_control.timing import Timing
+from kcm_devsystem import state, system
+from kcm_killswitch.model.timing import Timing
 from kcm_schemas.roster import Role
 
 from benchmarks.kill.living import System, make_links, make_tenants, open_tenants, tenant_name

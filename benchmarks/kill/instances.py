@@ -15,19 +15,19 @@ from pathlib import Path
 from typing import Any, Final
 
 import uvloop
-from kcm.dev.identities import SYSTEM, Member, Trust
-from kcm_bus.config import BusAddress
-from kcm_bus.connection import Connection
-from kcm_bus.onrecord import LEASE_TTL
-from kcm_bus.streams import put
-from kcm_control.timing import Timing
+from kcm_devsystem.identities import SYSTEM, Member, Trust
+from kcm_killswitch.model.timing import Timing
+from kcm_killswitch.replica.lease_keeper import LEASE_TTL
+from kcm_runtime.config import BusAddress
+from kcm_runtime.files.identity_file import load_identity
+from kcm_runtime.nats.connection import Connection
+from kcm_runtime.nats.streams import put
 from kcm_schemas import limits, subjects
 from kcm_schemas.codec import encode
 from kcm_schemas.control import Fence, Lease, Proof
 from kcm_schemas.l1 import L1State
 from kcm_schemas.roster import Role
 from kcm_schemas.signed import Kind
-from kcm_trust.identity import Identity
 
 from benchmarks.kill.talking import Lines, say
 
@@ -42,7 +42,7 @@ class Instance:
 
     def __init__(self, member: Member, trust: Trust) -> None:
         self._member: Final = member
-        self.identity: Final = Identity.load(member.name, str(trust.key(member.name)), SYSTEM)
+        self.identity: Final = load_identity(member.name, str(trust.key(member.name)), SYSTEM)
         self._boot: Final = os.urandom(limits.ID_SIZE)
         self.subject: Final = subjects.control_lease(member.region, member.name, self._boot)
         self.first = 0

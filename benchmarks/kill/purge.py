@@ -17,20 +17,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from kcm.dev.identities import OPERATOR, SYSTEM, Member, Trust, make_trust
-from kcm_bus.clock import SystemClock, SystemRandomness
-from kcm_bus.learning import Learning
-from kcm_bus.membership import Membership
-from kcm_bus.rosters import Rosters
-from kcm_control.leases import FOREVER
-from kcm_control.registry import Registry
-from kcm_control.revocation import Revocations
-from kcm_control.serving import Permit
-from kcm_core.vault import SealKey, Vault
+from kcm_core.keys.vault import SealKey, Vault
+from kcm_devsystem.identities import OPERATOR, SYSTEM, Member, Trust, make_trust
 from kcm_gateway.config import EngineSettings
 from kcm_gateway.core_client import CoreClient
 from kcm_gateway.engine import Gateway
-from kcm_gateway.lease import Lease
+from kcm_gateway.keys.lease import Lease
+from kcm_keymem.random import SystemKeyRandomness
+from kcm_killswitch.model.admission import Permit
+from kcm_killswitch.model.control_lease import FOREVER
+from kcm_killswitch.model.registry import Registry
+from kcm_killswitch.model.revocations import Revocations
+from kcm_killswitch.replica.hold_applier import Learning
+from kcm_runtime.clock import SystemClock
+from kcm_runtime.files.identity_file import load_identity
+from kcm_runtime.instance import Membership
+from kcm_runtime.roster.store import Rosters
 from kcm_schemas import limits
 from kcm_schemas.codes import Code
 from kcm_schemas.control import Scope
@@ -192,7 +194,7 @@ async def _house(making: Making, part: Part, tenants: int, holds: int) -> House:
 def _core_house(making: Making, registry: Registry) -> House:
     region = making.verifier.roster.regions[0]
     seal = SealKey(region.seal_key_id, str(making.trust.seal_key(REGION)))
-    vault = Vault(REGION, seal, SystemRandomness())
+    vault = Vault(REGION, seal, SystemKeyRandomness())
     inner: dict[str, bytearray] = {}
 
     async def reopen(tenant: str) -> None:
@@ -208,7 +210,7 @@ def _core_house(making: Making, registry: Registry) -> House:
 
 
 def _gateway_house(making: Making, registry: Registry) -> House:
-    clock, randomness = SystemClock(), SystemRandomness()
+    clock, randomness = SystemClock(), SystemKeyRandomness()
     gateway = Gateway(
         REGION,
         core=NoCore(nobody, making.me, clock, randomness, 1.0),
@@ -276,10 +278,10 @@ def make_trusted(directory: Path) -> Making:
     trust = Trust(directory)
     verifier = Verifier(verify_roster(trust.roster.read_bytes(), public, 0))
     me = Membership(
-        Identity.load(core.name, str(trust.key(core.name)), SYSTEM),
+        load_identity(core.name, str(trust.key(core.name)), SYSTEM),
         verifier.instance(core.name),
         Rosters(verifier),
         os.urandom(limits.ID_SIZE),
     )
-    operator = Identity.load(OPERATOR, str(trust.operator_key), SYSTEM)
+    operator = load_identity(OPERATOR, str(trust.operator_key), SYSTEM)
     return Making(trust, verifier, operator, me)

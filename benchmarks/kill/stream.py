@@ -17,28 +17,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from kcm.cli.endings import undisturbed
-from kcm.dev import processes, topology
-from kcm.dev.brokers import Account, login_name
-from kcm.dev.brokers import Role as Login
-from kcm.dev.identities import SYSTEM, Member, Trust, make_trust
-from kcm.dev.topology import Topology, password_path
-from kcm_bus.clock import SystemClock, SystemRandomness
-from kcm_bus.config import BusAddress
-from kcm_bus.connection import Connection
-from kcm_bus.membership import Membership
-from kcm_bus.provision import provision_region
-from kcm_bus.remembering import NoMemory
-from kcm_bus.rosters import Rosters
-from kcm_bus.streams import ControlLog
-from kcm_bus.switch import KillSwitch
-from kcm_control.knowledge import Knowledge
-from kcm_control.registry import Registry
-from kcm_control.revocation import Revocations
-from kcm_control.timing import Timing
+from kcm.cli.signals import undisturbed
+from kcm_devsystem import processes, topology
+from kcm_devsystem.brokers import Account, login_name
+from kcm_devsystem.brokers import Role as Login
+from kcm_devsystem.identities import SYSTEM, Member, Trust, make_trust
+from kcm_devsystem.topology import Topology, password_path
+from kcm_keymem.random import SystemKeyRandomness
+from kcm_killswitch.model.freshness import Knowledge
+from kcm_killswitch.model.registry import Registry
+from kcm_killswitch.model.revocations import Revocations
+from kcm_killswitch.model.timing import Timing
+from kcm_killswitch.replica.hold_store import NoMemory
+from kcm_killswitch.replica.killswitch import KillSwitch
+from kcm_runtime.clock import SystemClock
+from kcm_runtime.config import BusAddress
+from kcm_runtime.files.identity_file import load_identity
+from kcm_runtime.instance import Membership
+from kcm_runtime.nats.connection import Connection
+from kcm_runtime.nats.provision import provision_region
+from kcm_runtime.nats.streams import ControlLog
+from kcm_runtime.roster.store import Rosters
 from kcm_schemas import limits, subjects
 from kcm_schemas.roster import Role
-from kcm_trust.identity import Identity
 from kcm_trust.verify import Verifier, verify_roster
 
 from benchmarks.kill.living import REGIONS, Helper, helpers
@@ -202,12 +203,12 @@ def _switch(me: Membership, region: Connection, control: Connection) -> KillSwit
         purge=lambda _: 0,
         emit=emit_nothing,
         clock=clock,
-        randomness=SystemRandomness(),
+        randomness=SystemKeyRandomness(),
     )
 
 
 def _member(plan: Topology, verifier: Verifier, member: Member) -> Membership:
-    identity = Identity.load(member.name, str(Trust(plan.root).key(member.name)), SYSTEM)
+    identity = load_identity(member.name, str(Trust(plan.root).key(member.name)), SYSTEM)
     boot = os.urandom(limits.ID_SIZE)
     return Membership(identity, verifier.instance(member.name), Rosters(verifier), boot)
 

@@ -15,12 +15,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from kcm_bus.clock import SystemClock, SystemRandomness
-from kcm_bus.learning import Learning
-from kcm_bus.lift_pages import LiftPages
-from kcm_bus.remembering import NoMemory
-from kcm_control.registry import Registry
-from kcm_control.revocation import Revocations
+from kcm_keymem.random import SystemKeyRandomness
+from kcm_killswitch.model.registry import Registry
+from kcm_killswitch.model.revocations import Revocations
+from kcm_killswitch.replica.hold_applier import Learning
+from kcm_killswitch.replica.hold_store import NoMemory
+from kcm_killswitch.replica.lift_page_keeper import LiftPages
+from kcm_runtime.clock import SystemClock
 from kcm_schemas import limits
 from kcm_trust import statements
 
@@ -113,7 +114,7 @@ class _Process:
             ended=lambda _: 0,
             expire=lambda _: False,
             emit=emit_nothing,
-            randomness=SystemRandomness(),
+            randomness=SystemKeyRandomness(),
         )
 
     def learn(self, rounds: int) -> float:

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
-from kcm import Admin, Client, statements
+from kcm import Admin, Client
+from kcm._internal import statements
 
 from benchmarks.kill.living import SERVICE, System, make_links
 from benchmarks.kill.sample import Figure

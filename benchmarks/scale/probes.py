@@ -14,9 +14,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from kcm import Admin, Client, statements
+from kcm import Admin, Client
+from kcm._internal import statements
 from kcm.errors import UnknownService, UnknownTenant
-from kcm_control.sentinel import PROBES_PER_S
+from kcm_killswitch.model.probe_scheduler import PROBES_PER_S
 from kcm_schemas.roster import Role
 from nats.aio.client import Client as Nats
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from kcm_control.knowledge import Knowledge
-from kcm_control.marks import NOWHERE, Mark
-from kcm_control.timing import Timing
+from kcm_killswitch.model.freshness import Knowledge
+from kcm_killswitch.model.log_position import NOWHERE, Mark
+from kcm_killswitch.model.timing import Timing
 
 HOUR_S: Final = 3600.0
 

@@ -11,13 +11,13 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from kcm_auditor.entries import Passed
 from kcm_auditor.journal import Anchor, verify
-from kcm_bus.audit_room import audit_config
+from kcm_auditor.journal.format import Passed
+from kcm_runtime.audit.stream_size import audit_config
 from kcm_schemas import subjects
 from kcm_schemas.admin import AdminRequest, Empty
 from kcm_schemas.audit import AuditBatch, EventType
-from kcm_schemas.auditing import NOUN, AuditorStatus, TailPage, TailQuery
+from kcm_schemas.auditor import NOUN, AuditorStatus, TailPage, TailQuery
 from kcm_schemas.codec import Message, decode, encode
 from kcm_schemas.codes import Code
 from kcm_schemas.data import Failure

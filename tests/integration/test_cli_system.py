@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 from kcm import Client, sync
-from kcm.cli.exits import Exit
-from kcm.dev import system
-from kcm.dev.configs import config_file
 from kcm.errors import TenantKilled, Unavailable, WrongRegion
+from kcm.exit_codes import Exit
+from kcm_devsystem import system
+from kcm_devsystem.configs import config_file
 
 from tests.integration.living import EU, US, Living, eventually
 

@@ -4,12 +4,13 @@ import os
 from contextlib import asynccontextmanager
 
 import pytest
-from kcm import Admin, statements
-from kcm.dev.brokers import Account, Role, login_name
-from kcm.dev.topology import password_path
-from kcm_bus.config import BusAddress
-from kcm_bus.connection import Connection
-from kcm_bus.streams import last, put
+from kcm import Admin
+from kcm._internal import statements
+from kcm_devsystem.brokers import Account, Role, login_name
+from kcm_devsystem.topology import password_path
+from kcm_runtime.config import BusAddress
+from kcm_runtime.nats.connection import Connection
+from kcm_runtime.nats.streams import last, put
 from kcm_schemas import limits, subjects
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import Code, KcmError

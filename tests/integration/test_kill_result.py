@@ -4,8 +4,8 @@ import asyncio
 import json
 from pathlib import Path
 
-from kcm.cli.exits import Exit
-from kcm.dev import system
+from kcm.exit_codes import Exit
+from kcm_devsystem import system
 
 from tests.integration.living import EU, US, Living, eventually
 from tests.integration.test_cli_system import Shell

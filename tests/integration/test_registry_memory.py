@@ -8,7 +8,7 @@ from contextlib import suppress
 import pytest
 from kcm import Admin
 from kcm.errors import Conflict
-from kcm_bus.streams import last, put
+from kcm_runtime.nats.streams import last, put
 from kcm_schemas import subjects
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.signed import Kind, read_signed

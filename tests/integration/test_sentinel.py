@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 from kcm import Admin
-from kcm.dev import system
-from kcm.kills import Kills
-from kcm_control.timing import Timing
+from kcm._internal.kills import Kills
+from kcm_devsystem import system
+from kcm_killswitch.model.timing import Timing
 from kcm_schemas.codes import Code, KcmError
 
 from tests.integration.living import EU, US, Living, decrypt, encrypt, eventually

@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import pytest
 from kcm import Admin
-from kcm.dev import processes, system
-from kcm.dev.errors import ProcessDiedError
-from kcm.kills import Kills
-from kcm.repeat import AGAIN_S
-from kcm_bus.connection import Connection
-from kcm_bus.provision import provision_region
-from kcm_bus.streams import put
+from kcm._internal.kills import Kills
+from kcm._internal.retry import AGAIN_S
+from kcm_devsystem import processes, system
+from kcm_devsystem.errors import ProcessDiedError
+from kcm_runtime.nats.connection import Connection
+from kcm_runtime.nats.provision import provision_region
+from kcm_runtime.nats.streams import put
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.subjects import CONTROL_STREAM, REGISTRY_BUCKET, bucket_stream
 from kcm_schemas.subjects import admin as admin_subject

@@ -5,11 +5,11 @@ import logging
 from contextlib import asynccontextmanager
 
 import pytest
-from kcm_bus.clock import SystemClock
-from kcm_bus.connection import Connection
-from kcm_bus.reading import ReadingClient
-from kcm_bus.stream_chain import Place
-from kcm_bus.streams import ControlLog, Plainly
+from kcm_runtime.audit.stream_chain import Place
+from kcm_runtime.clock import SystemClock
+from kcm_runtime.nats.client import ReadingClient
+from kcm_runtime.nats.connection import Connection
+from kcm_runtime.nats.streams import ControlLog, Plainly
 from kcm_schemas import subjects
 
 from tests.integration.auditor_rig import make_rig

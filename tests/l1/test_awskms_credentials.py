@@ -7,9 +7,9 @@ that a session is over, says nothing about the customer's key, whatever the word
 from __future__ import annotations
 
 import pytest
-from kcm_core.l1.help import fix
-from kcm_core.l1.state import L1State
-from kcm_core.l1.uri import parse
+from kcm_core.providers.remediation import fix
+from kcm_core.providers.state import L1State
+from kcm_core.providers.uri import parse
 
 from tests.integration.unsealing import failure
 from tests.l1.servers.awskms import ACCESS_KEY, EXPIRED, ROLE, SECRET_KEY, WEB_TOKEN

@@ -8,10 +8,10 @@ from types import SimpleNamespace
 
 import pytest
 from google.auth import identity_pool
-from kcm_core.l1.gcpkms import _name
-from kcm_core.l1.help import fix
-from kcm_core.l1.state import L1State
-from kcm_core.l1.uri import parse
+from kcm_core.providers.gcp_kms.provider import _name
+from kcm_core.providers.remediation import fix
+from kcm_core.providers.state import L1State
+from kcm_core.providers.uri import parse
 
 from tests.integration.unsealing import failure
 from tests.l1 import doors

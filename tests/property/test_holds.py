@@ -5,9 +5,9 @@ from hashlib import sha256
 
 from hypothesis import given
 from hypothesis import strategies as st
-from kcm_control.holds import HoldRecord, HoldSet, join
-from kcm_control.registry import Registry
-from kcm_control.revocation import Revocations
+from kcm_killswitch.model.hold_set import HoldRecord, HoldSet, join
+from kcm_killswitch.model.registry import Registry
+from kcm_killswitch.model.revocations import Revocations
 from kcm_schemas.control import Hold
 from kcm_schemas.registry import Link, Tenant
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kcm_auditor.book import Book
-from kcm_auditor.entries import (
+from kcm_auditor.chain_checker import Arrival, Ledger
+from kcm_auditor.journal import Journal, verify
+from kcm_auditor.journal.format import (
     START,
     Batch,
     Content,
@@ -23,8 +24,7 @@ from kcm_auditor.entries import (
     read,
     write,
 )
-from kcm_auditor.journal import Journal, verify
-from kcm_auditor.ledger import Arrival, Ledger
+from kcm_auditor.positions import Book
 from kcm_schemas.roster import Role
 
 from tests.audit_rig import Emitting, FakeClock, System, event

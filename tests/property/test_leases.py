@@ -3,8 +3,8 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from kcm_control.fences import Fences
-from kcm_control.leases import EXPIRED, FOREVER, ControlLease
+from kcm_killswitch.model.control_lease import EXPIRED, FOREVER, ControlLease
+from kcm_killswitch.model.peer_leases import Fences
 
 
 def test_a_lease_starts_expired():

@@ -11,10 +11,10 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kcm_control.boots import BootRecords
-from kcm_control.completeness import Arrival, Reach, RegionFacts, hold_status
-from kcm_control.holds import HoldRecord
-from kcm_control.timing import ANSWER_MAX_S, Timing
+from kcm_killswitch.model.completeness import Arrival, Reach, RegionFacts, hold_status
+from kcm_killswitch.model.hold_set import HoldRecord
+from kcm_killswitch.model.incarnations import BootRecords
+from kcm_killswitch.model.timing import ANSWER_MAX_S, Timing
 from kcm_schemas.control import Hold, Lease, Receipt
 from kcm_schemas.roster import Role
 

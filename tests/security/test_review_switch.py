@@ -6,24 +6,24 @@ Everything here is the production code over a stream in memory that does what a 
 import asyncio
 
 import pytest
-from kcm_bus.clock import SystemRandomness
-from kcm_bus.membership import Membership
-from kcm_bus.onrecord import BEFORE_EVERYTHING
-from kcm_bus.ports import Entry
-from kcm_bus.remembering import NoMemory
-from kcm_bus.rosters import Rosters
-from kcm_bus.streams import ControlLog
-from kcm_bus.switch import KillSwitch
-from kcm_control.boots import BOOTS_PER_INSTANCE_MAX, GONE_S, BootRecords
-from kcm_control.knowledge import Knowledge
-from kcm_control.marks import Mark
-from kcm_control.registry import Registry
-from kcm_control.revocation import Revocations
-from kcm_control.timing import Timing
-from kcm_core.kills import Kills
-from kcm_core.regions import PAGE_BYTES, Regions, page_of
-from kcm_core.result_store import ResultBucket
-from kcm_core.results import Results
+from kcm_keymem.random import SystemKeyRandomness
+from kcm_killswitch.coordinator.hold_commands import Kills
+from kcm_killswitch.coordinator.region_sync import PAGE_BYTES, Regions, page_of
+from kcm_killswitch.coordinator.result_store import ResultBucket
+from kcm_killswitch.coordinator.results import Results
+from kcm_killswitch.model.freshness import Knowledge
+from kcm_killswitch.model.incarnations import BOOTS_PER_INSTANCE_MAX, GONE_S, BootRecords
+from kcm_killswitch.model.log_position import Mark
+from kcm_killswitch.model.registry import Registry
+from kcm_killswitch.model.revocations import Revocations
+from kcm_killswitch.model.timing import Timing
+from kcm_killswitch.replica.hold_store import NoMemory
+from kcm_killswitch.replica.killswitch import KillSwitch
+from kcm_killswitch.replica.lease_keeper import BEFORE_EVERYTHING
+from kcm_runtime.instance import Membership
+from kcm_runtime.nats.ports import Entry
+from kcm_runtime.nats.streams import ControlLog
+from kcm_runtime.roster.store import Rosters
 from kcm_schemas import subjects
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import KcmError
@@ -60,7 +60,7 @@ class Rig:
             purge=purge or self._purge,
             emit=self.emit,
             clock=self.clock,
-            randomness=SystemRandomness(),
+            randomness=SystemKeyRandomness(),
         )
 
     def emit(self, kind, **fields):
@@ -333,7 +333,7 @@ def regions(rig):
         switch=rig.switch,
         timing=Timing(),
         clock=rig.clock,
-        randomness=SystemRandomness(),
+        randomness=SystemKeyRandomness(),
         chance=lambda: 0.5,
         emit=rig.emit,
         result_of=results(rig).offer,

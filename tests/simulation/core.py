@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from kcm_control.registry import key_of, replaces
-from kcm_core.canaries import Canaries
-from kcm_core.compaction import Compaction
-from kcm_core.keyholds import KeyHolds
-from kcm_core.kills import Kills
-from kcm_core.opening import Opener
-from kcm_core.regions import Regions
-from kcm_core.registry_keeper import RegistryKeeper
-from kcm_core.results import Results
-from kcm_core.sentinel import KeyWatch
+from kcm_core.keys.canaries import Canaries
+from kcm_core.keys.loader import Opener
+from kcm_core.registry.keeper import RegistryKeeper
+from kcm_core.root_keys.automatic_holds import KeyHolds
+from kcm_core.root_keys.monitor import KeyWatch
+from kcm_killswitch.coordinator.hold_commands import Kills
+from kcm_killswitch.coordinator.lift_compaction import Compaction
+from kcm_killswitch.coordinator.region_sync import Regions
+from kcm_killswitch.coordinator.results import Results
+from kcm_killswitch.model.registry import key_of, replaces
 from kcm_schemas import subjects
 from kcm_schemas.admin import HoldStatus
 from kcm_schemas.codes import Code, KcmError
@@ -156,7 +156,7 @@ class SimCore(Instance):
             self.world.coverage.saw("a page that a Core signed")
 
     async def _keys(self, subject: str, body: list[Any]) -> list[Any]:
-        """As ``kcm_core.wrapping.Wrapping`` does, with its checks and in its order."""
+        """As ``kcm_core.api.wrap.Wrapping`` does, with its checks and in its order."""
         asked = subjects.read_data(subject)
         caller, boot, deadline_ms, keys = body
         if self.clock.unix_ms() >= deadline_ms:
@@ -195,7 +195,7 @@ class SimCore(Instance):
         return [*_said(status), judged_by]
 
     async def _put_tenant(self, raw: bytes) -> list[Any]:
-        """As ``kcm_core.admin.Admin`` does; roots are wrapped by every link already."""
+        """As ``kcm_core.api.admin.Admin`` does; roots are wrapped by every link already."""
         if self.feed is None:
             raise KcmError(Code.MALFORMED)
         self.registry_memory.require()

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from kcm_bus.remembering import HoldFiles
+from kcm_killswitch.replica.hold_store import HoldFiles
 
 from tests.simulation.loop import SimLoop
 from tests.simulation.nodes import Node
@@ -45,16 +45,16 @@ class SimDisk:
         return list(self._lasting.values())
 
     def read(self, _directory: Path) -> dict[Path, bytes]:
-        """As ``kcm_bus.remembering.Read``."""
+        """As ``kcm_killswitch.replica.hold_store.Read``."""
         return dict(sorted(self._lasting.items()))
 
     def write(self, path: Path, content: bytes) -> None:
-        """As ``kcm_bus.remembering.Write``."""
+        """As ``kcm_killswitch.replica.hold_store.Write``."""
         self._check()
         self._fresh[path] = content
 
     def sync(self, _directory: Path) -> None:
-        """As ``kcm_bus.remembering.Sync``."""
+        """As ``kcm_killswitch.replica.hold_store.Sync``."""
         self._check()
         self._lasting |= self._fresh
         self._fresh = {}
@@ -65,16 +65,16 @@ class SimDisk:
         self._lasting.pop(path, None)
 
     def put(self, statements: Mapping[bytes, bytes]) -> None:
-        """As ``kcm_bus.archive.Archive``."""
+        """As ``kcm_killswitch.replica.hold_archive.Archive``."""
         self._check()
         self._archived |= statements
 
     def get(self, hold_ids: Sequence[bytes]) -> dict[bytes, bytes]:
-        """As ``kcm_bus.archive.Archive``."""
+        """As ``kcm_killswitch.replica.hold_archive.Archive``."""
         return {one: self._archived[one] for one in hold_ids if one in self._archived}
 
     def between(self, least: bytes, most: bytes, count: int) -> dict[bytes, bytes]:
-        """As ``kcm_bus.archive.Archive``."""
+        """As ``kcm_killswitch.replica.hold_archive.Archive``."""
         found = sorted(one for one in self._archived if least <= one <= most)
         return {one: self._archived[one] for one in found[:count]}
 

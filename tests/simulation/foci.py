@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from kcm_control.timing import Timing
+from kcm_killswitch.model.timing import Timing
 
 from tests.simulation.moving import MOVING
 from tests.simulation.network import Weather

@@ -1,6 +1,6 @@
 """One boot of an instance: production's kill switch over simulated brokers, clocks and keys.
 
-What a Core and a Gateway have in common. The parts are composed as ``kcm_core.service`` and
+What a Core and a Gateway have in common. The parts are composed as ``kcm_core.assembly`` and
 ``kcm_gateway.embedded`` compose them; what is simulated comes in through the ports alone.
 """
 
@@ -10,14 +10,15 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final
 
-from kcm_bus.ports import Arrived, Memory
-from kcm_bus.registry_feed import RegistryFeed
-from kcm_bus.remembering import NoMemory
-from kcm_bus.switch import KillSwitch
-from kcm_control.knowledge import Knowledge
-from kcm_control.registry import Registry
-from kcm_control.revocation import Revocations
-from kcm_control.serving import Serving
+from kcm_killswitch.model.admission import Serving
+from kcm_killswitch.model.freshness import Knowledge
+from kcm_killswitch.model.registry import Registry
+from kcm_killswitch.model.revocations import Revocations
+from kcm_killswitch.replica.hold_store import NoMemory
+from kcm_killswitch.replica.hold_store_port import Memory
+from kcm_killswitch.replica.killswitch import KillSwitch
+from kcm_killswitch.replica.registry_follower import RegistryFeed
+from kcm_runtime.nats.ports import Arrived
 from kcm_schemas.codec import pack, unpack
 from kcm_schemas.codes import Code, KcmError
 
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 IN_FLIGHT_MAX: Final = 256
-"""Requests being worked on at once, as in ``kcm_bus.serving``."""
+"""Requests being worked on at once, as in ``kcm_runtime.nats.request_server``."""
 
 
 class Instance:
@@ -154,7 +155,7 @@ class Instance:
     async def serve(
         self, subject: str, queue: str, work: Callable[[str, list[Any]], Awaitable[list[Any]]]
     ) -> None:
-        """Answer requests, each in a task of its own, as ``kcm_bus.serving`` does."""
+        """Answer requests, each in a task of its own, as the request server does."""
 
         async def receive(message: Arrived) -> None:
             if len(self._serving) < IN_FLIGHT_MAX:

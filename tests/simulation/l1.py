@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from hashlib import blake2b, sha256
 from typing import Final
 
-from kcm_core.l1.state import L1Error, L1State
+from kcm_core.providers.state import L1Error, L1State
 from kcm_core.unsealer.port import Opened, Probe, Wrapped
 
 from tests.simulation.loop import SimLoop

@@ -29,12 +29,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-from kcm_bus.learning import to_record
-from kcm_bus.lift_pages import is_page
-from kcm_bus.ports import Entry
-from kcm_control import ids
-from kcm_control.holds import HoldSet
-from kcm_core.l1.state import L1State
+from kcm_core.providers.state import L1State
+from kcm_killswitch.model import id_set
+from kcm_killswitch.model.hold_set import HoldSet
+from kcm_killswitch.replica.hold_applier import to_record
+from kcm_killswitch.replica.lift_page_keeper import is_page
+from kcm_runtime.nats.ports import Entry
 from kcm_schemas import subjects
 from kcm_schemas.codes import RETRYABLE, Code
 from kcm_trust.verify import Untrusted, VerifiedHold, VerifiedLift, Verifier
@@ -445,7 +445,7 @@ class Oracle:
             page = self._judge.lifts(raw).lifts
         except Untrusted:
             return {}
-        known = [self.holds.get(one) for one in ids.each(page.ids)]
+        known = [self.holds.get(one) for one in id_set.each(page.ids)]
         return {
             one.hold_id: True
             for one in known

@@ -9,7 +9,7 @@ import random
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
-from kcm_control.timing import Timing
+from kcm_killswitch.model.timing import Timing
 from kcm_schemas.registry import FencePolicy
 
 from tests.simulation.foci import FOCI, OFTEN_S, Aim

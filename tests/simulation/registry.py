@@ -10,13 +10,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from kcm_bus.registry_feed import RegistryFeed
-from kcm_bus.stores import Stores
-from kcm_control.registry import Key, Record, key_of
-from kcm_core.directory import Stored
-from kcm_core.joining import Joining
-from kcm_core.registry_keeper import PREFIX, RegistryKeeper
-from kcm_core.registry_memory import RegistryMemory
+from kcm_core.keys.file_store import Stored
+from kcm_core.registry.keeper import PREFIX, RegistryKeeper
+from kcm_core.registry.memory import RegistryMemory
+from kcm_core.registry.recovery import Joining
+from kcm_killswitch.model.registry import Key, Record, key_of
+from kcm_killswitch.replica.registry_follower import RegistryFeed
+from kcm_runtime.nats.store_health import Stores
 from kcm_schemas import subjects
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import Code, KcmError
@@ -181,7 +181,7 @@ class _Acknowledged:
 
 
 class SimBucket:
-    """One instance's connection to the bucket, as ``kcm_bus.streams`` asks for it."""
+    """One instance's connection to the bucket, as ``kcm_runtime.nats.streams`` asks for it."""
 
     def __init__(self, stream: ControlStream, connection: Any) -> None:
         self._stream: Final = stream
@@ -260,7 +260,7 @@ def joining_of(core: SimCore, keeper: RegistryKeeper, memory: RegistryMemory) ->
 def keeper_of(
     core: SimCore, feed: RegistryFeed, bucket: Bucket, memory: RegistryMemory
 ) -> RegistryKeeper:
-    """Production's keeper of one Core, composed as ``kcm_core.service`` does."""
+    """Production's keeper of one Core, composed as ``kcm_core.assembly`` does."""
     connection: Any = SimBucket(bucket.stream, core.region_bus)
     directory: Any = bucket.directory
     again: list[Any] = []

@@ -10,15 +10,15 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
-from kcm_bus.rosters import Rosters
+from kcm_runtime.roster.store import Rosters
 from kcm_schemas import subjects
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import KcmError
 from kcm_schemas.roster import Roster
 from kcm_schemas.signed import Kind
+from kcm_trust.endorsements import Lasting, pages
 from kcm_trust.envelopes import statement_digest
-from kcm_trust.lasting import Lasting, pages
-from kcm_trust.rosters import verify_roster
+from kcm_trust.roster import verify_roster
 from kcm_trust.verify import envelope
 
 from tests.simulation.disk import SimDisk
@@ -61,7 +61,7 @@ class Rostering:
         return set(self._lasting)
 
     def open(self, disk: SimDisk) -> Rosters:
-        """What an instance begins with: as ``kcm_bus.rosters.open_rosters``."""
+        """What an instance begins with: as ``kcm_runtime.roster.store.open_rosters``."""
         files = SimRosterFiles(disk)
         raw = files.read() or self._first_raw
         roster = verify_roster(raw, ROOT_KEY.public, 0)
@@ -133,7 +133,7 @@ class Rostering:
             self._world.loop.after(BRING_S, self._bring, region)
 
     async def _put(self, core: SimCore) -> None:
-        """As ``kcm_core.rostering`` does it: pages first, then the roster."""
+        """As ``kcm_core.api.roster_requests`` does it: pages first, then the roster."""
         feed: Any = core.switch.rosters
         try:
             for name, lasting in self._lasting.items():

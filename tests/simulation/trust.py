@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from kcm_bus.membership import Membership
-from kcm_bus.rosters import RosterFiles, Rosters
+from kcm_runtime.instance import Membership
+from kcm_runtime.roster.store import RosterFiles, Rosters
 from kcm_schemas.roster import (
     Grant,
     Instance,
@@ -25,8 +25,8 @@ from kcm_schemas.roster import (
     Role,
     Roster,
 )
+from kcm_trust.endorsements import Lasting
 from kcm_trust.identity import ROOT, Identity
-from kcm_trust.lasting import Lasting
 from kcm_trust.verify import Untrusted, Verifier
 
 from tests.simulation.disk import SimDisk

@@ -7,47 +7,47 @@ import os
 from pathlib import Path
 from typing import Any, Final
 
-from kcm_bus.clock import SystemRandomness
-from kcm_bus.learning import to_record
-from kcm_bus.membership import Membership
-from kcm_bus.refusals import Refusals
-from kcm_bus.registry_feed import RegistryFeed
-from kcm_bus.roster_feed import RosterFeed
-from kcm_bus.rosters import Rosters
-from kcm_bus.streams import ControlLog
-from kcm_control.boots import BootRecords
-from kcm_control.holds import HoldRecord
-from kcm_control.registry import Registry
-from kcm_control.revocation import Revocations
-from kcm_control.serving import Serving
-from kcm_core.admin import Admin
-from kcm_core.adopting import Adopting
-from kcm_core.canaries import Canaries
-from kcm_core.directory import Directory
-from kcm_core.floors import Floors
-from kcm_core.joining import Joining
-from kcm_core.keyholds import KeyHolds
-from kcm_core.keystore import KeyStore
-from kcm_core.linking import Linker
-from kcm_core.listing import Listing
-from kcm_core.making import Maker
-from kcm_core.opening import Opener
-from kcm_core.registry_keeper import RegistryKeeper
-from kcm_core.registry_memory import RegistryMemory
-from kcm_core.relinking import Relinker
-from kcm_core.rostering import Rostering
-from kcm_core.sentinel import KeyWatch
-from kcm_core.sessions import Sessions
-from kcm_core.vault import SealKey, Vault
-from kcm_core.wrapping import Wrapping
-from kcm_crypto.hpke import SECRET_SIZE, HpkePrivate
+from kcm_core.api.admin import Admin
+from kcm_core.api.registry_adoption import Adopting
+from kcm_core.api.roster_requests import Rostering
+from kcm_core.api.sessions import Sessions
+from kcm_core.api.tenant_list import Listing
+from kcm_core.api.wrap import Wrapping
+from kcm_core.keys.canaries import Canaries
+from kcm_core.keys.creation import Maker
+from kcm_core.keys.file_store import Directory
+from kcm_core.keys.loader import Opener
+from kcm_core.keys.root_rewrap import Relinker
+from kcm_core.keys.store import KeyStore
+from kcm_core.keys.vault import SealKey, Vault
+from kcm_core.registry.floors import Floors
+from kcm_core.registry.keeper import RegistryKeeper
+from kcm_core.registry.memory import RegistryMemory
+from kcm_core.registry.recovery import Joining
+from kcm_core.root_keys.automatic_holds import KeyHolds
+from kcm_core.root_keys.link_validation import Linker
+from kcm_core.root_keys.monitor import KeyWatch
 from kcm_gateway.core_client import CoreClient
+from kcm_keymem.random import SystemKeyRandomness
+from kcm_killswitch.model.admission import Serving
+from kcm_killswitch.model.hold_set import HoldRecord
+from kcm_killswitch.model.incarnations import BootRecords
+from kcm_killswitch.model.registry import Registry
+from kcm_killswitch.model.revocations import Revocations
+from kcm_killswitch.replica.hold_applier import to_record
+from kcm_killswitch.replica.registry_follower import RegistryFeed
+from kcm_runtime.audit.rejection_log import Refusals
+from kcm_runtime.instance import Membership
+from kcm_runtime.nats.streams import ControlLog
+from kcm_runtime.roster.follower import RosterFeed
+from kcm_runtime.roster.store import Rosters
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import KcmError
 from kcm_schemas.control import Hold, Lease
 from kcm_schemas.data import Failure
 from kcm_schemas.registry import Accepted, Link, RegistryEntry, Service, Tenant
 from kcm_schemas.signed import Kind, read_signed
+from kcm_sealing.hpke import SECRET_SIZE, HpkePrivate
 from kcm_trust.envelopes import statement_digest
 from kcm_trust.verify import Verifier
 
@@ -173,7 +173,7 @@ class Core:
         self.knowledge = knowing(world.clock.elapsed(), "eu", "us")
         self.serving = Serving(self.knowledge, self.revocations, self.registry, self.me.region)
         self.boots = BootRecords()
-        randomness = SystemRandomness()
+        randomness = SystemKeyRandomness()
         seal = SealKey(trust_rig.ID, str(seal_key or world.seal_key))
         self.vault = Vault(self.me.region, seal, randomness)
         self.store = KeyStore(world.bus, Directory(world.directory), self.me, self._emit)  # type: ignore[arg-type]
@@ -314,4 +314,6 @@ class Core:
         me = membership(name)
         self.boots.take(lease_of(me), 1, self.world.clock.elapsed())
         clock = self.world.clock
-        return CoreClient(ask or self.answer, me, clock, SystemRandomness(), 2.0, sleep=clock.sleep)
+        return CoreClient(
+            ask or self.answer, me, clock, SystemKeyRandomness(), 2.0, sleep=clock.sleep
+        )

@@ -6,14 +6,14 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
-from kcm_bus.clock import SystemRandomness
-from kcm_control.holds import HoldRecord
-from kcm_control.registry import Registry
-from kcm_control.revocation import Revocations
-from kcm_control.serving import Serving
 from kcm_gateway.config import EngineSettings
 from kcm_gateway.engine import Gateway
 from kcm_gateway.guard import Members
+from kcm_keymem.random import SystemKeyRandomness
+from kcm_killswitch.model.admission import Serving
+from kcm_killswitch.model.hold_set import HoldRecord
+from kcm_killswitch.model.registry import Registry
+from kcm_killswitch.model.revocations import Revocations
 from kcm_schemas.control import Hold
 
 from tests.fakes.bus import Clock
@@ -69,7 +69,7 @@ class Rig:
             core=core.client(ask=self.wire),
             guard=self.guard,
             clock=self.clock,
-            randomness=SystemRandomness(),
+            randomness=SystemKeyRandomness(),
             settings=EngineSettings(**settings),
             fetch=self._fetch,
         )

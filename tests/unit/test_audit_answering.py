@@ -7,11 +7,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from kcm_auditor.answering import Answers
-from kcm_auditor.recent import Recent
+from kcm_auditor.admin_api import Answers
+from kcm_auditor.tail_buffer import Recent
 from kcm_schemas import limits, subjects
 from kcm_schemas.admin import AdminRequest
-from kcm_schemas.auditing import TailQuery
+from kcm_schemas.auditor import TailQuery
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.roster import Role

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 from kcm_auditor.__main__ import main
-from kcm_auditor.book import Book
-from kcm_auditor.entries import (
+from kcm_auditor.journal import Anchor, Journal, JournalError, Point, verify
+from kcm_auditor.journal.format import (
     START,
     BadLine,
     Batch,
@@ -22,8 +22,8 @@ from kcm_auditor.entries import (
     read,
     write,
 )
-from kcm_auditor.journal import Anchor, Journal, JournalError, Point, verify
-from kcm_schemas.auditing import AuditHead
+from kcm_auditor.positions import Book
+from kcm_schemas.auditor import AuditHead
 from kcm_schemas.codec import encode
 from kcm_schemas.roster import Role
 from kcm_schemas.signed import Kind

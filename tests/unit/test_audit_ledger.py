@@ -4,10 +4,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
-from kcm_auditor.book import BOOTS_MAX, MESSAGES_KEPT, SPANS_MAX, Book
-from kcm_auditor.entries import Batch, Content, Incident, IncidentKind, Origin
-from kcm_auditor.ledger import SEQ_MAX, Arrival, Ledger, Verdict
-from kcm_auditor.throttle import PER_WINDOW, WINDOW_S
+from kcm_auditor.chain_checker import SEQ_MAX, Arrival, Ledger, Verdict
+from kcm_auditor.journal.format import Batch, Content, Incident, IncidentKind, Origin
+from kcm_auditor.positions import BOOTS_MAX, MESSAGES_KEPT, SPANS_MAX, Book
+from kcm_auditor.rate_limit import PER_WINDOW, WINDOW_S
 from kcm_schemas.audit import EventType
 from kcm_schemas.roster import Role
 

@@ -5,16 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from kcm_auditor.book import Book
-from kcm_auditor.entries import Batch, Head, Incident
+from kcm_auditor.chain_checker import Arrival
+from kcm_auditor.ingest import StreamFacts
 from kcm_auditor.journal import Journal, JournalError, verify
-from kcm_auditor.ledger import Arrival
-from kcm_auditor.recent import Recent
+from kcm_auditor.journal.format import Batch, Head, Incident
+from kcm_auditor.liveness import SILENT_S, Watch
+from kcm_auditor.positions import Book
 from kcm_auditor.recorder import HEAD_ENTRIES, HEAD_S, Recorder
-from kcm_auditor.stream import StreamFacts
-from kcm_auditor.trust import RosterTrust
-from kcm_auditor.watch import SILENT_S, Watch
-from kcm_schemas.auditing import TAIL_BYTES_MAX
+from kcm_auditor.roster_reload import RosterTrust
+from kcm_auditor.tail_buffer import Recent
+from kcm_schemas.auditor import TAIL_BYTES_MAX
 from kcm_schemas.roster import Role
 
 from tests.audit_rig import Emitting, FakeClock, System, event

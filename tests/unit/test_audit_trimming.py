@@ -6,18 +6,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from kcm_auditor.book import Book
-from kcm_auditor.entries import Incident, IncidentKind, Passed, Trimmed
+from kcm_auditor.chain_checker import Arrival
 from kcm_auditor.heads import SignedHeads, to_sign
+from kcm_auditor.ingest import StreamFacts
 from kcm_auditor.journal import Journal, verify
-from kcm_auditor.ledger import Arrival
+from kcm_auditor.journal.format import Incident, IncidentKind, Passed, Trimmed
+from kcm_auditor.liveness import Watch
+from kcm_auditor.positions import Book
 from kcm_auditor.recorder import Recorder
-from kcm_auditor.stream import StreamFacts
-from kcm_auditor.trust import RosterTrust
-from kcm_auditor.watch import Watch
-from kcm_bus.config import ConfigError
-from kcm_bus.stream_chain import MARK_EVERY, Place
-from kcm_schemas.auditing import StreamHead, Trim
+from kcm_auditor.roster_reload import RosterTrust
+from kcm_runtime.audit.stream_chain import MARK_EVERY, Place
+from kcm_runtime.config import ConfigError
+from kcm_schemas.auditor import StreamHead, Trim
 from kcm_schemas.codec import encode
 from kcm_schemas.roster import Role
 from kcm_schemas.signed import Kind

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from kcm_auditor.entries import Incident
-from kcm_auditor.throttle import PER_WINDOW, WINDOW_S, Throttle
-from kcm_auditor.watch import SILENT_S, UNREACHABLE_S, Watch
+from kcm_auditor.journal.format import Incident
+from kcm_auditor.liveness import SILENT_S, UNREACHABLE_S, Watch
+from kcm_auditor.rate_limit import PER_WINDOW, WINDOW_S, Throttle
 from kcm_schemas.roster import Instance, Role
 
 ROSTER = [

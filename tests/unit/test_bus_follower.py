@@ -4,8 +4,8 @@ import asyncio
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 
-from kcm_bus.clock import SystemClock
-from kcm_bus.streams import Follower, Plainly
+from kcm_runtime.clock import SystemClock
+from kcm_runtime.nats.streams import Follower, Plainly
 
 HEARTBEAT = SimpleNamespace(
     headers={"Status": "100", "Nats-Last-Consumer": "0"}, data=b"", subject=""

@@ -1,13 +1,13 @@
 """What the feed remembers of the registry, when a new roster does not believe somebody any more."""
 
 import pytest
-from kcm_bus.membership import Membership
-from kcm_bus.ports import Entry
-from kcm_bus.registry_feed import RegistryFeed
-from kcm_bus.rosters import Rosters
-from kcm_control.registry import Registry
-from kcm_control.registry_lease import RegistryLease
-from kcm_control.revocation import Revocations
+from kcm_killswitch.model.registry import Registry
+from kcm_killswitch.model.registry_lease import RegistryLease
+from kcm_killswitch.model.revocations import Revocations
+from kcm_killswitch.replica.registry_follower import RegistryFeed
+from kcm_runtime.instance import Membership
+from kcm_runtime.nats.ports import Entry
+from kcm_runtime.roster.store import Rosters
 from kcm_schemas import subjects
 from kcm_schemas.codec import encode
 from kcm_schemas.registry import Accepted, RegistryEntry, Tenant

@@ -7,10 +7,10 @@ import subprocess
 import sys
 
 import pytest
-from kcm_bus import remembering
-from kcm_bus.config import ConfigError
-from kcm_bus.remembering import HoldFiles, write_hold
-from kcm_crypto.placing import sync_directory
+from kcm_killswitch.replica import hold_store
+from kcm_killswitch.replica.hold_store import HoldFiles, write_hold
+from kcm_runtime.config import ConfigError
+from kcm_runtime.files.atomic import sync_directory
 
 ID, OTHER = b"a" * 16, b"b" * 16
 
@@ -84,8 +84,8 @@ class Kept:
 
 @pytest.fixture
 async def kept(tmp_path, monkeypatch):
-    monkeypatch.setattr(remembering, "RETRY_S", 0.01)
-    monkeypatch.setattr(remembering, "RETRY_MAX_S", 0.02)
+    monkeypatch.setattr(hold_store, "RETRY_S", 0.01)
+    monkeypatch.setattr(hold_store, "RETRY_MAX_S", 0.02)
     made = Kept(tmp_path / "holds")
     yield made
     await made.files.close()
@@ -196,7 +196,7 @@ async def test_a_process_that_ends_does_not_wait_for_a_disk_that_stays_full(kept
 
 
 async def test_a_directory_that_was_away_for_a_moment(tmp_path, monkeypatch):
-    monkeypatch.setattr(remembering, "RETRY_S", 0.01)
+    monkeypatch.setattr(hold_store, "RETRY_S", 0.01)
     files = HoldFiles(tmp_path / "holds")
     files.recall()
     (tmp_path / "holds").rename(tmp_path / "away")
@@ -214,7 +214,7 @@ def test_a_file_that_could_not_be_finished_leaves_the_one_before_and_no_other(tm
     write_hold(path, b"before")
     script = (
         "import resource, signal, sys, pathlib\n"
-        "from kcm_bus.remembering import write_hold\n"
+        "from kcm_killswitch.replica.hold_store import write_hold\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (8, 8))\n"
         "try:\n"
@@ -249,7 +249,7 @@ class OnceFailing:
 
 
 async def test_what_could_not_be_archived_stays_and_is_tried_again(tmp_path, monkeypatch):
-    monkeypatch.setattr(remembering, "RETRY_S", 0.001)
+    monkeypatch.setattr(hold_store, "RETRY_S", 0.001)
     archive = OnceFailing()
     files = HoldFiles(tmp_path, archive=archive)
     files.remember(ID, b"lifted")

@@ -3,14 +3,15 @@
 from pathlib import Path
 
 import pytest
-from kcm_bus.config import ConfigError
-from kcm_bus.rosters import ROSTER, RosterFiles, Rosters, open_rosters
+from kcm_runtime.config import ConfigError
+from kcm_runtime.files.identity_file import create_identity
+from kcm_runtime.roster.store import ROSTER, RosterFiles, Rosters, open_rosters
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.roster import Operator, OperatorRole, Retirement, Roster
 from kcm_schemas.signed import Kind
+from kcm_trust.endorsements import PAGE_BYTES, PAGES_MAX, STAGED_MAX, Lasting, Staged, pages
 from kcm_trust.identity import ROOT, Identity
-from kcm_trust.lasting import PAGE_BYTES, PAGES_MAX, STAGED_MAX, Lasting, Staged, pages
 from kcm_trust.verify import Untrusted
 
 LISTED = Lasting([bytes([n]) * 32 for n in range(3)])
@@ -18,7 +19,7 @@ LISTED = Lasting([bytes([n]) * 32 for n in range(3)])
 
 @pytest.fixture
 def root(tmp_path):
-    return Identity.create(ROOT, str(tmp_path / "root"), "test")
+    return create_identity(ROOT, str(tmp_path / "root"), "test")
 
 
 def signed(root, version, *, retired=None, operators=("alice",), issued_ms=0):
@@ -89,7 +90,7 @@ def test_a_damaged_copy_is_not_an_absent_one(place, root, garbage):
 
 
 def test_another_root_is_not_believed(tmp_path, place):
-    place.configure(signed(Identity.create(ROOT, str(tmp_path / "other"), "test"), 9))
+    place.configure(signed(create_identity(ROOT, str(tmp_path / "other"), "test"), 9))
     with pytest.raises(Untrusted, match="operator root"):
         place.open()
 

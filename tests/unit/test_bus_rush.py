@@ -6,22 +6,22 @@ import asyncio
 from dataclasses import dataclass, field
 
 import pytest
-from kcm_bus.clock import SystemRandomness
-from kcm_bus.learning import Learning
-from kcm_bus.membership import Membership
-from kcm_bus.ports import Entry, Leading
-from kcm_bus.remembering import NoMemory
-from kcm_bus.rosters import Rosters
-from kcm_bus.switch import KillSwitch
-from kcm_control.completeness import RegionFacts
-from kcm_control.knowledge import Knowledge
-from kcm_control.registry import Registry
-from kcm_control.revocation import Revocations
-from kcm_control.timing import Timing
-from kcm_core.kills import Kills
-from kcm_core.receipts import UNREAD_MAX
-from kcm_core.result_store import ResultBucket
-from kcm_core.results import Results
+from kcm_keymem.random import SystemKeyRandomness
+from kcm_killswitch.coordinator.hold_commands import Kills
+from kcm_killswitch.coordinator.receipt_collector import UNREAD_MAX
+from kcm_killswitch.coordinator.result_store import ResultBucket
+from kcm_killswitch.coordinator.results import Results
+from kcm_killswitch.model.completeness import RegionFacts
+from kcm_killswitch.model.freshness import Knowledge
+from kcm_killswitch.model.registry import Registry
+from kcm_killswitch.model.revocations import Revocations
+from kcm_killswitch.model.timing import Timing
+from kcm_killswitch.replica.hold_applier import Learning
+from kcm_killswitch.replica.hold_store import NoMemory
+from kcm_killswitch.replica.killswitch import KillSwitch
+from kcm_runtime.instance import Membership
+from kcm_runtime.nats.ports import Entry, Leading
+from kcm_runtime.roster.store import Rosters
 from kcm_schemas import subjects
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import Code, KcmError
@@ -52,7 +52,7 @@ class Counting(Verifier):
 
 
 class Log:
-    """``kcm_bus.ports.Log`` in memory; nobody is delivered anything."""
+    """``kcm_runtime.nats.ports.Log`` in memory; nobody is delivered anything."""
 
     def __init__(self):
         self.stored = {}
@@ -83,7 +83,7 @@ class Log:
 
 @dataclass
 class Messages:
-    """``kcm_bus.ports.Messages`` that keeps what was sent and who listens."""
+    """``kcm_runtime.nats.ports.Messages`` that keeps what was sent and who listens."""
 
     sent: list = field(default_factory=list)
     heard: dict = field(default_factory=dict)
@@ -133,7 +133,7 @@ class Switch:
             purge=lambda tenant: self.events.append("purge") or 1,
             emit=lambda kind, **fields: self.events.append(kind),
             clock=Clock(),
-            randomness=SystemRandomness(),
+            randomness=SystemKeyRandomness(),
         )
 
     def receipts(self):

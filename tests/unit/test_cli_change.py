@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kcm.cli.exits import Exit
 from kcm.cli.main import run
+from kcm.exit_codes import Exit
 from kcm_schemas.admin import (
     AdminRequest,
     Empty,

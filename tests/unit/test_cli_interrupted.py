@@ -8,9 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from kcm.cli.exits import Exit
+from kcm._internal.transport import Transport
 from kcm.cli.main import run
-from kcm.transport import Transport
+from kcm.exit_codes import Exit
 from kcm_schemas.admin import AdminRequest
 from kcm_schemas.codec import Message
 from kcm_schemas.codes import Code, KcmError

@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
-from kcm.cli.exits import Exit
+from kcm.cli.error_report import explain
 from kcm.cli.main import run
-from kcm.cli.problems import explain
+from kcm.exit_codes import Exit
 from kcm_schemas.registry import Link, Tenant
 from pydantic import ValidationError
 

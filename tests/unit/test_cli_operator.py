@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from kcm.cli.exits import Exit
+from kcm._internal.pages import just_before
 from kcm.cli.main import run
-from kcm.pages import just_before
+from kcm.exit_codes import Exit
 from kcm_schemas import limits
 from kcm_schemas.admin import (
     AdminRequest,
@@ -40,7 +40,7 @@ from kcm_schemas.admin import (
     TenantView,
 )
 from kcm_schemas.audit import GENESIS, AuditBatch, AuditEvent
-from kcm_schemas.auditing import AuditorStatus, FollowedRegion, TailEntry, TailPage, TailQuery
+from kcm_schemas.auditor import AuditorStatus, FollowedRegion, TailEntry, TailPage, TailQuery
 from kcm_schemas.codec import Message, decode, encode
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.roster import Role

@@ -1,8 +1,8 @@
 """What `kcm hold show` says of the stored result of a kill."""
 
 import pytest
+from kcm.cli.hold_progress import present
 from kcm.cli.settings import Settings, World
-from kcm.cli.watching import present
 from kcm_schemas.admin import BootStatus, Concluded, HoldStatus, HoldView, RegionStatus
 from kcm_schemas.roster import Role
 

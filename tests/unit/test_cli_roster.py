@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from kcm.cli.exits import Exit
 from kcm.cli.main import run
-from kcm.rosters import Refused, each, lists_directory, read_lists, retire
+from kcm.exit_codes import Exit
+from kcm.ops.roster_changes import Refused, each, lists_directory, read_lists, retire
 from kcm_schemas.admin import (
     AdminRequest,
     BlastRadius,
@@ -32,8 +32,8 @@ from kcm_schemas.codec import Message, decode, encode
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.roster import Operator, OperatorRole, Roster
 from kcm_schemas.signed import Kind
+from kcm_trust.endorsements import Lasting
 from kcm_trust.identity import ROOT, Identity
-from kcm_trust.lasting import Lasting
 
 from tests.fakes.client import REGIONS, FakeSystem
 
@@ -561,7 +561,7 @@ def test_a_region_that_keeps_one_waiting_is_named(
     capsys: pytest.CaptureFixture[str],
     arguments: tuple[str, ...],
 ) -> None:
-    monkeypatch.setattr("kcm.cli.watching.TELL_S", 0)
+    monkeypatch.setattr("kcm.cli.hold_progress.TELL_S", 0)
     told = ""
     us = desk.system.cores["us"]
     request = us.request

@@ -6,9 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from kcm import statements
-from kcm.admin import Admin
-from kcm.context import ClientContext, ContextError, default_path
+from kcm._internal import statements
+from kcm._internal.admin import Admin
+from kcm._internal.client_context import ClientContext, ContextError, default_path
+from kcm._internal.kills import Kills, NewHold
+from kcm._internal.retry import AGAIN_S, REPEATS_MAX, repeated
+from kcm._internal.staggered import first
 from kcm.errors import (
     Conflict,
     Forbidden,
@@ -18,9 +21,6 @@ from kcm.errors import (
     UntrustedReply,
     error_for,
 )
-from kcm.hedge import first
-from kcm.kills import Kills, NewHold
-from kcm.repeat import AGAIN_S, REPEATS_MAX, repeated
 from kcm_schemas.admin import (
     AdminReply,
     AdminRequest,
@@ -38,7 +38,7 @@ from kcm_schemas.admin import (
     TenantPage,
     TenantQuery,
 )
-from kcm_schemas.auditing import TailPage
+from kcm_schemas.auditor import TailPage
 from kcm_schemas.codec import Message, decode, encode
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.control import Lift

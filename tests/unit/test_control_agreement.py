@@ -1,7 +1,7 @@
 """Who keeps on differing from a Core reads everything again, once for each difference."""
 
 import pytest
-from kcm_control.agreement import PATIENCE_S, Agreement
+from kcm_killswitch.model.divergence import PATIENCE_S, Agreement
 
 OURS, THEIRS, OTHER = b"ours", b"theirs", b"other"
 

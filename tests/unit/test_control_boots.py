@@ -1,7 +1,7 @@
 """Who is on record, since when nobody was missed, and for how long each was silent."""
 
 import pytest
-from kcm_control.boots import (
+from kcm_killswitch.model.incarnations import (
     BOOTS_MAX,
     BOOTS_PER_INSTANCE_MAX,
     GONE_S,
@@ -10,8 +10,8 @@ from kcm_control.boots import (
     SPACING_S,
     BootRecords,
 )
-from kcm_control.timing import Timing
-from kcm_control.watch import Watch
+from kcm_killswitch.model.stream_watch import Watch
+from kcm_killswitch.model.timing import Timing
 from kcm_schemas.control import Lease
 from kcm_schemas.roster import Role
 

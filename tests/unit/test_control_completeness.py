@@ -1,9 +1,9 @@
 """Completeness is computed from records on file, never from who was heard."""
 
 import pytest
-from kcm_control.completeness import Arrival, Fenced, Reach, RegionFacts, hold_status
-from kcm_control.holds import HoldRecord
-from kcm_control.timing import Timing
+from kcm_killswitch.model.completeness import Arrival, Fenced, Reach, RegionFacts, hold_status
+from kcm_killswitch.model.hold_set import HoldRecord
+from kcm_killswitch.model.timing import Timing
 from kcm_schemas.control import Boot, Hold, Receipt
 from kcm_schemas.roster import Role
 

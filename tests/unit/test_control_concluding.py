@@ -1,8 +1,8 @@
 """What goes into a result, of which period of its hold it is, and whom it must not leave out."""
 
 import pytest
-from kcm_control.completeness import Arrival, RegionFacts
-from kcm_control.concluding import conclude, covers, earliest, of_this_period
+from kcm_killswitch.model.completeness import Arrival, RegionFacts
+from kcm_killswitch.model.kill_result import conclude, covers, earliest, of_this_period
 from kcm_schemas import limits
 from kcm_schemas.admin import BootStatus, HoldStatus, RegionStatus
 from kcm_schemas.codec import encode
@@ -10,7 +10,7 @@ from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.control import Boot, Receipt
 from kcm_schemas.kill_result import ENVELOPE_MAX, ITEM_MAX, room_for_receipts
 from kcm_schemas.roster import Role
-from kcm_trust.resulting import accounted, finished
+from kcm_trust.result_statements import accounted, finished
 from kcm_trust.verify import Untrusted
 
 RAW = 600

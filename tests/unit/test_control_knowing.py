@@ -1,12 +1,18 @@
 """Leases, marks, fences, proofs: what a boot may believe, and since when."""
 
 import pytest
-from kcm_control.fences import Fences, durable_majority, needed_others
-from kcm_control.knowledge import Knowledge
-from kcm_control.leases import EXPIRED, FOREVER, SPACING_S, WRITES_KEPT, ControlLease
-from kcm_control.marks import MARKS_KEPT, NOWHERE, Mark, Marks
-from kcm_control.proofs import ProofKey, Proofs, Target
-from kcm_control.timing import Timing
+from kcm_killswitch.model.control_lease import (
+    EXPIRED,
+    FOREVER,
+    SPACING_S,
+    WRITES_KEPT,
+    ControlLease,
+)
+from kcm_killswitch.model.freshness import Knowledge
+from kcm_killswitch.model.key_leases import ProofKey, Proofs, Target
+from kcm_killswitch.model.log_position import MARKS_KEPT, NOWHERE, Mark, Marks
+from kcm_killswitch.model.peer_leases import Fences, durable_majority, needed_others
+from kcm_killswitch.model.timing import Timing
 
 KEY = ProofKey(Target("link", 1, "7"), "arn:me")
 

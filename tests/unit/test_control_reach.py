@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from kcm_control.completeness import Arrival, Fenced, Reach, RegionFacts, hold_status
-from kcm_control.fences import needed_others
-from kcm_control.holds import HoldRecord, HoldSet
-from kcm_control.registry import Registry
-from kcm_control.revocation import Revocations
-from kcm_control.timing import Timing
+from kcm_killswitch.model.completeness import Arrival, Fenced, Reach, RegionFacts, hold_status
+from kcm_killswitch.model.hold_set import HoldRecord, HoldSet
+from kcm_killswitch.model.peer_leases import needed_others
+from kcm_killswitch.model.registry import Registry
+from kcm_killswitch.model.revocations import Revocations
+from kcm_killswitch.model.timing import Timing
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.control import Boot, Hold, Receipt
 from kcm_schemas.registry import Link, Tenant

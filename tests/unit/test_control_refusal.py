@@ -1,9 +1,9 @@
 """Why a tenant is not served, in words that any application may read: the kind of hold, no more."""
 
 import pytest
-from kcm_control.holds import HoldRecord
-from kcm_control.registry import Registry
-from kcm_control.revocation import Revocations
+from kcm_killswitch.model.hold_set import HoldRecord
+from kcm_killswitch.model.registry import Registry
+from kcm_killswitch.model.revocations import Revocations
 from kcm_schemas.codes import RETRYABLE, Code, KcmError
 from kcm_schemas.control import Hold
 from kcm_schemas.registry import Tenant

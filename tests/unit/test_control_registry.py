@@ -5,9 +5,9 @@ import itertools
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from kcm_control.leases import EXPIRED, FOREVER
-from kcm_control.registry import Put, Registry, key_of, rank_of, record_digest, replaces
-from kcm_control.registry_lease import PATIENCE_S, RegistryLease
+from kcm_killswitch.model.control_lease import EXPIRED, FOREVER
+from kcm_killswitch.model.registry import Put, Registry, key_of, rank_of, record_digest, replaces
+from kcm_killswitch.model.registry_lease import PATIENCE_S, RegistryLease
 from kcm_schemas.registry import Link, Service, Tenant
 
 TENANT = Tenant(tenant="acme", revision=2, link="l", regions=["eu", "us"], fence="majority")

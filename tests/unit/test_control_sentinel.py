@@ -4,10 +4,10 @@ import itertools
 import random
 
 import pytest
-from kcm_control.proofs import Target
-from kcm_control.sentinel import Sentinel, Verdict, judge
-from kcm_control.settling import Settling, damped
-from kcm_control.timing import Timing
+from kcm_killswitch.model.flap_damping import Settling, damped
+from kcm_killswitch.model.key_leases import Target
+from kcm_killswitch.model.probe_scheduler import Sentinel, Verdict, judge
+from kcm_killswitch.model.timing import Timing
 from kcm_schemas.l1 import L1State
 
 A, B = Target("a", 1, "1"), Target("b", 1, "1")

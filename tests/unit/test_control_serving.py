@@ -3,15 +3,15 @@
 from typing import Any
 
 import pytest
-from kcm_control.holds import HoldRecord
-from kcm_control.knowledge import Knowledge
-from kcm_control.leases import FOREVER
-from kcm_control.marks import NOWHERE, Mark
-from kcm_control.proofs import ProofKey, Target
-from kcm_control.registry import Registry
-from kcm_control.revocation import Revocations
-from kcm_control.serving import Serving
-from kcm_control.timing import Timing
+from kcm_killswitch.model.admission import Serving
+from kcm_killswitch.model.control_lease import FOREVER
+from kcm_killswitch.model.freshness import Knowledge
+from kcm_killswitch.model.hold_set import HoldRecord
+from kcm_killswitch.model.key_leases import ProofKey, Target
+from kcm_killswitch.model.log_position import NOWHERE, Mark
+from kcm_killswitch.model.registry import Registry
+from kcm_killswitch.model.revocations import Revocations
+from kcm_killswitch.model.timing import Timing
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.control import Hold
 from kcm_schemas.registry import Link, Tenant

@@ -3,14 +3,14 @@
 import os
 
 import pytest
-from kcm_control.knowledge import Knowledge
-from kcm_control.marks import Mark
-from kcm_control.openkeys import OpenKeys
-from kcm_control.proofs import ProofKey, Target
-from kcm_control.registry import Registry
-from kcm_control.revocation import Revocations
-from kcm_control.serving import Serving
-from kcm_control.timing import Timing
+from kcm_killswitch.model.admission import Serving
+from kcm_killswitch.model.freshness import Knowledge
+from kcm_killswitch.model.key_leases import ProofKey, Target
+from kcm_killswitch.model.log_position import Mark
+from kcm_killswitch.model.open_keys import OpenKeys
+from kcm_killswitch.model.registry import Registry
+from kcm_killswitch.model.revocations import Revocations
+from kcm_killswitch.model.timing import Timing
 
 OLD, NEW = (ProofKey(Target("l", 1, version), "us") for version in ("1", "2"))
 END_S = Timing().l1_lease_s

@@ -3,8 +3,8 @@
 from dataclasses import fields, replace
 
 import pytest
-from kcm_control.boots import GONE_S
-from kcm_control.timing import ANSWER_MAX_S, Timing
+from kcm_killswitch.model.incarnations import GONE_S
+from kcm_killswitch.model.timing import ANSWER_MAX_S, Timing
 
 DURATIONS = [field.name for field in fields(Timing)]
 

@@ -5,7 +5,7 @@ import itertools
 from hashlib import sha256
 
 import pytest
-from kcm_control.registry import REVISION_STEP_MAX
+from kcm_killswitch.model.registry import REVISION_STEP_MAX
 from kcm_schemas import limits, subjects
 from kcm_schemas.admin import (
     AdminRequest,

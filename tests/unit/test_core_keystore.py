@@ -8,8 +8,8 @@ import threading
 from pathlib import Path
 
 import pytest
-from kcm_core.directory import Directory, Stored
-from kcm_crypto.placing import sync_directory
+from kcm_core.keys.file_store import Directory, Stored
+from kcm_runtime.files.atomic import sync_directory
 from kcm_schemas import subjects
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.signed import Kind

@@ -7,11 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import pytest
-from kcm_bus.config import ConfigError
-from kcm_bus.ports import Entry
-from kcm_core.directory import Directory
-from kcm_core.floors import Floors
-from kcm_core.registry_keeper import PREFIX
+from kcm_core.keys.file_store import Directory
+from kcm_core.registry.floors import Floors
+from kcm_core.registry.keeper import PREFIX
+from kcm_runtime.config import ConfigError
+from kcm_runtime.nats.ports import Entry
 from kcm_schemas import subjects
 from kcm_schemas.codec import decode, encode
 from kcm_schemas.codes import Code, KcmError
@@ -229,7 +229,7 @@ async def test_a_second_store_that_was_set_back_gets_what_counts(world, monkeypa
 
 
 async def test_what_is_no_key_is_not_tried_again_for_ever(world, caplog):
-    caplog.set_level("WARNING", logger="kcm_core.registry_keeper")
+    caplog.set_level("WARNING", logger="kcm_core.registry.keeper")
     core = await kept(world)
     names = (
         "x", "tenant.acme.crm", "tenant." + "a" * 64, "link.A", "service.acme", "tenant.a/b",
@@ -451,7 +451,7 @@ class Info:
 
 
 async def test_junk_beside_the_records_does_not_hide_that_one_is_missing(world, monkeypatch):
-    monkeypatch.setattr("kcm_core.registry_keeper.LOOKED_AT", 2)
+    monkeypatch.setattr("kcm_core.registry.keeper.LOOKED_AT", 2)
     core = await kept(world)
 
     async def stream_info(_):
@@ -489,7 +489,7 @@ async def test_a_damaged_file_of_the_second_store_is_healed(world, monkeypatch):
 
 
 async def test_a_full_disk_at_the_start_is_waited_for(world, monkeypatch):
-    monkeypatch.setattr("kcm_core.registry_keeper.RETRY_S", 0.0)
+    monkeypatch.setattr("kcm_core.registry.keeper.RETRY_S", 0.0)
     core = await kept(world)
     floors, fails = core.memory._floors, [OSError(errno.ENOSPC, "No space left on device")]
     raise_to = floors.raise_to

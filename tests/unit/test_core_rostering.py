@@ -1,8 +1,8 @@
 """What a Core says and takes of the roster; and who is retired is served by nobody."""
 
 import pytest
-from kcm_bus.ports import Entry
-from kcm_bus.rosters import Rosters
+from kcm_runtime.nats.ports import Entry
+from kcm_runtime.roster.store import Rosters
 from kcm_schemas import subjects
 from kcm_schemas.admin import (
     Empty,
@@ -17,9 +17,9 @@ from kcm_schemas.codec import decode, encode
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.roster import Roster
 from kcm_schemas.signed import Kind, read_signed
+from kcm_trust.endorsements import PAGE_BYTES, Lasting, pages
 from kcm_trust.envelopes import statement_digest
 from kcm_trust.identity import ROOT
-from kcm_trust.lasting import PAGE_BYTES, Lasting, pages
 from kcm_trust.statements import lift
 
 from tests.unit import core_rig, trust_rig
@@ -111,7 +111,7 @@ async def test_what_is_not_the_roots_next_one_is_refused(core, world, raw):
 
 
 async def test_a_roster_waits_for_the_lists_that_it_names(core, world, monkeypatch):
-    monkeypatch.setattr("kcm_core.rostering.PAGES_WAIT_S", 0.0)
+    monkeypatch.setattr("kcm_core.api.roster_requests.PAGES_WAIT_S", 0.0)
     lasting = Lasting([bytes(32)])
     new = PutStatement(statement=signed_roster(without("security", lasting)))
     code, _ = await ask_for(core, world, "put", new)
@@ -184,7 +184,7 @@ async def test_a_core_names_what_an_operator_signed_that_may_last(core, world):
 
 
 async def test_a_long_answer_comes_in_pages(core, world, monkeypatch):
-    monkeypatch.setattr("kcm_core.rostering.PAGE_MAX", 1)
+    monkeypatch.setattr("kcm_core.api.roster_requests.PAGE_MAX", 1)
     core.learn()
     for what, raw in (
         ("tenant acme", signed(Kind.TENANT, TENANT)),
@@ -247,7 +247,7 @@ def test_sessions_of_a_caller_whose_entry_changed_are_closed():
     from tests.unit.test_core_sessions import NOW, ticket
 
     rosters = Rosters(core_rig.VERIFIER, root_public=identity(ROOT).public)
-    from kcm_core.sessions import Sessions
+    from kcm_core.api.sessions import Sessions
 
     found = Sessions("eu", trust_rig.ID, core_rig.PRIVATE["eu"], rosters)
     asked = ticket()

@@ -5,19 +5,19 @@ from __future__ import annotations
 from hashlib import sha256
 
 import pytest
-from kcm_bus.config import ConfigError
-from kcm_bus.membership import Membership
-from kcm_bus.rosters import Rosters
-from kcm_bus.stream_chain import MARK_EVERY, Marks, Place, link
-from kcm_bus.streams import StoreFull
-from kcm_control.trimming import Level, Policy
 from kcm_core.trimming import TrimFiles, Trimmer
-from kcm_crypto.context import AUDIT_STREAM, ctx
+from kcm_core.trimming.policy import Level, Policy
+from kcm_runtime.audit.stream_chain import MARK_EVERY, Marks, Place, link
+from kcm_runtime.config import ConfigError
+from kcm_runtime.instance import Membership
+from kcm_runtime.nats.streams import StoreFull
+from kcm_runtime.roster.store import Rosters
 from kcm_schemas import subjects
 from kcm_schemas.audit import EventType
-from kcm_schemas.auditing import StreamHead, Trim
+from kcm_schemas.auditor import StreamHead, Trim
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import Code, KcmError
+from kcm_schemas.labels import AUDIT_STREAM, ctx
 from kcm_schemas.roster import Instance, Role
 from kcm_schemas.signed import Kind
 from kcm_trust.verify import Verifier

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from kcm_gateway import engine as engine_module
 from kcm_gateway import pieces as pieces_module
-from kcm_gateway.opening import REQUESTS_MAX
+from kcm_gateway.keys.lookup import REQUESTS_MAX
 from kcm_schemas import record
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.registry import Tenant
@@ -187,7 +187,7 @@ async def test_a_tenant_that_was_registered_a_moment_ago_is_looked_up(tmp_path):
 
 
 def _record(one):
-    from kcm_control.holds import HoldRecord
+    from kcm_killswitch.model.hold_set import HoldRecord
 
     return HoldRecord(one, b"raw")
 

@@ -3,10 +3,10 @@
 import asyncio
 
 import pytest
-from kcm_crypto.arena import Purged
-from kcm_gateway.keyblock import Blocks
-from kcm_gateway.lease import Lease
-from kcm_gateway.unwrapping import REQUESTS_IN_FLIGHT_MAX, Unwrapper
+from kcm_gateway.keys.blocks import Blocks
+from kcm_gateway.keys.lease import Lease
+from kcm_gateway.keys.unwrap_batcher import REQUESTS_IN_FLIGHT_MAX, Unwrapper
+from kcm_keymem.arena import Purged
 from kcm_schemas import limits
 from kcm_schemas.codes import Code, KcmError
 

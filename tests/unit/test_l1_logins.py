@@ -2,9 +2,9 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from kcm_core.l1.state import L1Error, L1State
-from kcm_core.l1.uri import Pkcs11Uri, SoftkeyUri
-from kcm_core.unsealer.logins import LOGINS_MAX, Logins
+from kcm_core.providers.state import L1Error, L1State
+from kcm_core.providers.uri import Pkcs11Uri, SoftkeyUri
+from kcm_core.unsealer.pin_lockout import LOGINS_MAX, Logins
 
 
 async def until(condition):

@@ -6,16 +6,16 @@ import json
 from dataclasses import fields, replace
 
 import pytest
-from kcm.evidence import FILE_MAX, Evidence, Unreadable, read, written
+from kcm._internal.evidence_file import FILE_MAX, Evidence, Unreadable, read, written
 from kcm_schemas.admin import BootStatus, RegionStatus
 from kcm_schemas.control import Receipt
 from kcm_schemas.kill_result import Result
 from kcm_schemas.roster import Role, Roster
 from kcm_schemas.signed import Kind, united
+from kcm_trust.endorsements import Lasting
 from kcm_trust.evidence import Statements, examine
 from kcm_trust.identity import ROOT
-from kcm_trust.lasting import Lasting
-from kcm_trust.resulting import CLOCKS_APART_MS
+from kcm_trust.result_statements import CLOCKS_APART_MS
 
 from tests.unit.switch.rig import held, hold, identity, lifted, roster, signed
 

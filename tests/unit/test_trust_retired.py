@@ -3,13 +3,13 @@
 from collections.abc import Iterable
 
 import pytest
-from kcm_crypto.session import TicketInfo, to_sign
 from kcm_schemas.codec import encode
 from kcm_schemas.roster import OperatorRole, Retirement, Role, Roster
 from kcm_schemas.signed import Kind, read_signed
+from kcm_sealing.session import TicketInfo, to_sign
+from kcm_trust.endorsements import Lasting
 from kcm_trust.envelopes import statement_digest
-from kcm_trust.lasting import Lasting
-from kcm_trust.rosters import follows
+from kcm_trust.roster import follows
 from kcm_trust.verify import Untrusted, Verifier
 
 from tests.unit.test_trust_verify import ROWS, Row

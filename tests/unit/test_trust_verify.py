@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import pytest
 from kcm_schemas.admin import AdminReply, AdminRequest, RegionStatus
-from kcm_schemas.auditing import AuditHead, StreamHead, Trim
+from kcm_schemas.auditor import AuditHead, StreamHead, Trim
 from kcm_schemas.codec import Message, encode
 from kcm_schemas.codes import Code
 from kcm_schemas.control import Cause, Fence, Hold, Lift, Lifts, Proof, PullRequest

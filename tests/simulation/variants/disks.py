@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from kcm_bus.remembering import HoldFiles
+from kcm_killswitch.replica.hold_store import HoldFiles
 
 if TYPE_CHECKING:
     from tests.simulation.instance import Instance

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from kcm_control.holds import HoldRecord, HoldSet
-from kcm_control.registry import Registry
-from kcm_control.revocation import Learned, Revocations
-from kcm_control.settling import Settling
+from kcm_killswitch.model.flap_damping import Settling
+from kcm_killswitch.model.hold_set import HoldRecord, HoldSet
+from kcm_killswitch.model.registry import Registry
+from kcm_killswitch.model.revocations import Learned, Revocations
 from kcm_trust.statements import lifted
 
 from tests.simulation.trust import identity
@@ -144,7 +144,7 @@ def purge_after_an_await(instance: Instance) -> None:
         learn(raw)
 
     def wipe_first(raw: bytes) -> HoldRecord:
-        from kcm_bus.learning import to_record
+        from kcm_killswitch.replica.hold_applier import to_record
 
         record = to_record(instance.me.verifier.hold_or_lift(raw))
         if instance.revocations.holds.add(record) is instance.revocations.holds:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from kcm_control.boots import SAID_MAX_MS, BootRecords, Key
-from kcm_control.completeness import Arrival
-from kcm_control.watch import Watch
+from kcm_killswitch.model.completeness import Arrival
+from kcm_killswitch.model.incarnations import SAID_MAX_MS, BootRecords, Key
+from kcm_killswitch.model.stream_watch import Watch
 from kcm_schemas.admin import HoldStatus
 from kcm_schemas.control import Boot, Lease
 

@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from kcm_control.fences import Fences
-from kcm_control.knowledge import Knowledge
-from kcm_control.leases import FOREVER, ControlLease
-from kcm_control.marks import NOWHERE, Mark
-from kcm_control.proofs import ProofKey, Proofs
+from kcm_killswitch.model.control_lease import FOREVER, ControlLease
+from kcm_killswitch.model.freshness import Knowledge
+from kcm_killswitch.model.key_leases import ProofKey, Proofs
+from kcm_killswitch.model.log_position import NOWHERE, Mark
+from kcm_killswitch.model.peer_leases import Fences
 from kcm_schemas import subjects
 from kcm_schemas.codes import KcmError
 from kcm_schemas.registry import FencePolicy

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from kcm_control.holds import HoldRecord
-from kcm_control.revocation import Revocations
+from kcm_killswitch.model.hold_set import HoldRecord
+from kcm_killswitch.model.revocations import Revocations
 
 if TYPE_CHECKING:
     from tests.simulation.instance import Instance

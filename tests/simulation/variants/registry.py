@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from kcm_bus.ports import Entry
-from kcm_control.completeness import Arrival
-from kcm_control.leases import EXPIRED, FOREVER
-from kcm_control.registry import Put, Record, Registry, key_of
-from kcm_control.registry_lease import PATIENCE_S, RegistryLease
-from kcm_control.revocation import Registered, Revocations
+from kcm_killswitch.model.completeness import Arrival
+from kcm_killswitch.model.control_lease import EXPIRED, FOREVER
+from kcm_killswitch.model.registry import Put, Record, Registry, key_of
+from kcm_killswitch.model.registry_lease import PATIENCE_S, RegistryLease
+from kcm_killswitch.model.revocations import Registered, Revocations
+from kcm_runtime.nats.ports import Entry
 from kcm_schemas.codec import decode
 from kcm_schemas.registry import RegistryEntry, Tenant
 from kcm_trust.verify import Untrusted

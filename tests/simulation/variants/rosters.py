@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from kcm_bus.roster_feed import RosterFeed
-from kcm_control.completeness import RegionFacts
-from kcm_control.holds import HoldRecord
+from kcm_killswitch.model.completeness import RegionFacts
+from kcm_killswitch.model.hold_set import HoldRecord
+from kcm_runtime.roster.follower import RosterFeed
 from kcm_trust.statements import signed_by
 
 if TYPE_CHECKING:

@@ -11,33 +11,32 @@ import os
 from pathlib import Path
 from typing import Any, Final
 
-from kcm_bus.clock import SystemRandomness
-from kcm_bus.membership import Membership
-from kcm_bus.ports import Memory
-from kcm_bus.remembering import HoldFiles, NoMemory
-from kcm_bus.rosters import Rosters
-from kcm_bus.switch import KillSwitch
-from kcm_control.knowledge import Knowledge
-from kcm_control.registry import Registry
-from kcm_control.revocation import Revocations
-from kcm_control.sentinel import PROBES_PER_S
-from kcm_control.serving import Serving
-from kcm_control.timing import Timing
-from kcm_core.canaries import Canaries
-from kcm_core.directory import Directory
-from kcm_core.keyholds import KeyHolds
-from kcm_core.keystore import KeyStore
-from kcm_core.kills import Kills
-from kcm_core.making import Maker
-from kcm_core.opening import Opener
-from kcm_core.regions import Regions
-from kcm_core.result_store import ResultBucket
-from kcm_core.results import Results
-from kcm_core.sentinel import KeyWatch
-from kcm_core.sessions import Sessions
-from kcm_core.vault import SealKey, Vault
-from kcm_core.wrapping import Wrapping
-from kcm_crypto.hpke import SECRET_SIZE, HpkePrivate
+from kcm_core.api.sessions import Sessions
+from kcm_core.api.wrap import Wrapping
+from kcm_core.keys.canaries import Canaries
+from kcm_core.keys.creation import Maker
+from kcm_core.keys.file_store import Directory
+from kcm_core.keys.loader import Opener
+from kcm_core.keys.store import KeyStore
+from kcm_core.keys.vault import SealKey, Vault
+from kcm_core.root_keys.automatic_holds import KeyHolds
+from kcm_core.root_keys.monitor import KeyWatch
+from kcm_keymem.random import SystemKeyRandomness
+from kcm_killswitch.coordinator.hold_commands import Kills
+from kcm_killswitch.coordinator.region_sync import Regions
+from kcm_killswitch.coordinator.result_store import ResultBucket
+from kcm_killswitch.coordinator.results import Results
+from kcm_killswitch.model.admission import Serving
+from kcm_killswitch.model.freshness import Knowledge
+from kcm_killswitch.model.probe_scheduler import PROBES_PER_S
+from kcm_killswitch.model.registry import Registry
+from kcm_killswitch.model.revocations import Revocations
+from kcm_killswitch.model.timing import Timing
+from kcm_killswitch.replica.hold_store import HoldFiles, NoMemory
+from kcm_killswitch.replica.hold_store_port import Memory
+from kcm_killswitch.replica.killswitch import KillSwitch
+from kcm_runtime.instance import Membership
+from kcm_runtime.roster.store import Rosters
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import KcmError
 from kcm_schemas.control import Hold
@@ -45,6 +44,7 @@ from kcm_schemas.data import Failure
 from kcm_schemas.registry import Link, Service, Tenant
 from kcm_schemas.roster import Grant, Instance, Operator, OperatorRole, Region, Role, Roster
 from kcm_schemas.signed import Kind
+from kcm_sealing.hpke import SECRET_SIZE, HpkePrivate
 from kcm_trust.statements import lift
 from kcm_trust.verify import Verifier, hold_id
 
@@ -200,7 +200,7 @@ class Boot:
         self.events: list[tuple[str, dict[str, Any]]] = []
         self.alive = True
         self.on_purge: Any = lambda tenant: None
-        self.randomness = SystemRandomness()
+        self.randomness = SystemKeyRandomness()
         core = self.me.role is Role.CORE
         self.memory: Memory = HoldFiles(system.path / "state" / name) if core else NoMemory()
         self.switch = KillSwitch(

@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from kcm_core.compaction import Compaction
+from kcm_killswitch.coordinator.lift_compaction import Compaction
 from kcm_schemas import limits
 from kcm_trust.statements import lift
 

@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from kcm_control.marks import NOWHERE, Mark
+from kcm_killswitch.model.log_position import NOWHERE, Mark
 from kcm_schemas import subjects
 from kcm_schemas.control import Fence, Lease
 from kcm_schemas.roster import Role

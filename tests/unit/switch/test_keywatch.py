@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from kcm_control.proofs import ProofKey, Target
+from kcm_killswitch.model.key_leases import ProofKey, Target
 from kcm_schemas import subjects
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.l1 import L1State

@@ -3,8 +3,8 @@
 import asyncio
 
 import pytest
-from kcm_bus.ports import Entry
-from kcm_control.marks import NOWHERE
+from kcm_killswitch.model.log_position import NOWHERE
+from kcm_runtime.nats.ports import Entry
 from kcm_schemas import subjects
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.control import Fence, Proof

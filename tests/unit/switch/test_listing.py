@@ -1,7 +1,7 @@
 """Looking holds up, and listing them, where thousands were ever placed."""
 
 import pytest
-from kcm_control.holds import HoldRecord
+from kcm_killswitch.model.hold_set import HoldRecord
 from kcm_schemas import limits
 from kcm_schemas.admin import HoldPageQuery
 from kcm_schemas.codec import encode
@@ -82,7 +82,7 @@ async def test_a_page_of_the_longest_holds_fits_too(system):
 
 
 async def test_what_pages_end_is_found_and_listed_from_the_archive(system, monkeypatch):
-    monkeypatch.setattr("kcm_core.hold_list.ARCHIVED_MAX", 3)
+    monkeypatch.setattr("kcm_killswitch.coordinator.hold_list.ARCHIVED_MAX", 3)
     core = system.core("core-eu-1")
     await core.start(regions=False, watch=False)
     core.learn(LINK, tenant())
@@ -116,7 +116,7 @@ async def test_what_pages_end_is_found_and_listed_from_the_archive(system, monke
 
 
 async def test_archived_holds_that_count_no_more_end_no_list(system, monkeypatch):
-    monkeypatch.setattr("kcm_core.hold_list.ARCHIVED_MAX", 3)
+    monkeypatch.setattr("kcm_killswitch.coordinator.hold_list.ARCHIVED_MAX", 3)
     core = system.core("core-eu-1")
     await core.start(regions=False, watch=False)
     them = some(12)

@@ -3,9 +3,9 @@
 import asyncio
 
 import pytest
-from kcm_bus.looking import HURRIED_S, LOOK_S, LOOKED_AT
-from kcm_bus.paced import EVERY_S
-from kcm_control.pages import Place
+from kcm_killswitch.model.lift_pages import Place
+from kcm_killswitch.replica.stream_audit import HURRIED_S, LOOK_S, LOOKED_AT
+from kcm_runtime.audit.pacing import EVERY_S
 from kcm_schemas import subjects
 from kcm_schemas.codes import Code
 

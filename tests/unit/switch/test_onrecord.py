@@ -3,11 +3,11 @@
 import asyncio
 
 import pytest
-from kcm_bus.onrecord import BEFORE_EVERYTHING, SHOW_S
-from kcm_bus.ports import Entry
-from kcm_control.leases import EXPIRED, FOREVER
-from kcm_control.registry import shard_of
-from kcm_control.registry_lease import PATIENCE_S
+from kcm_killswitch.model.control_lease import EXPIRED, FOREVER
+from kcm_killswitch.model.registry import shard_of
+from kcm_killswitch.model.registry_lease import PATIENCE_S
+from kcm_killswitch.replica.lease_keeper import BEFORE_EVERYTHING, SHOW_S
+from kcm_runtime.nats.ports import Entry
 from kcm_schemas import subjects
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.control import Lease

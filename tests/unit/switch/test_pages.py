@@ -3,8 +3,8 @@
 import asyncio
 
 import pytest
-from kcm_control import ids
-from kcm_control.pages import FORMS_MAX, Place
+from kcm_killswitch.model import id_set
+from kcm_killswitch.model.lift_pages import FORMS_MAX, Place
 from kcm_schemas import subjects
 from kcm_trust.statements import lift, lifts
 
@@ -47,7 +47,7 @@ def some(count=3, prefix=0, **changes):
 
 
 def page(holds, signer="core-eu-1", cause="l1", origin="eu"):
-    them = ids.of(one.id for one in holds)
+    them = id_set.of(one.id for one in holds)
     return lifts(identity(signer), cause=cause, origin=origin, issued_ms=9, ids=them)
 
 
@@ -361,7 +361,7 @@ async def test_of_two_pages_with_the_same_ids_one_is_stored_and_nobody_writes_on
     holds = some()
     put(boot, holds)
     await asyncio.gather(boot.start(), other.start())
-    them = ids.of(one.id for one in holds)
+    them = id_set.of(one.id for one in holds)
     one, two = (
         lifts(identity("core-eu-1"), cause="l1", origin="eu", issued_ms=n, ids=them) for n in (8, 9)
     )
@@ -380,13 +380,13 @@ async def test_one_signer_cannot_push_a_page_out(boot):
     for one in holds:
         boot.switch.learn(page([one]))
     assert boot.revocations.holds.paged_count == FORMS_MAX
-    assert list(ids.each(boot.switch.lifts.pages.own(Place("l1", "eu", "core-eu-1", 0)))) == [
+    assert list(id_set.each(boot.switch.lifts.pages.own(Place("l1", "eu", "core-eu-1", 0)))) == [
         one.id for one in holds[:FORMS_MAX]
     ]
 
 
 async def test_more_than_can_wait_expire_one_part_after_another(boot, monkeypatch):
-    monkeypatch.setattr("kcm_bus.clearing.WAITING_MAX", 3)
+    monkeypatch.setattr("kcm_killswitch.replica.entry_expiry.WAITING_MAX", 3)
     holds = some(10)
     put(boot, holds)
     await boot.start()

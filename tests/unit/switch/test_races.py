@@ -4,13 +4,13 @@ import asyncio
 import threading
 
 import pytest
-from kcm_bus.clock import SystemRandomness
-from kcm_bus.learning import to_record
-from kcm_crypto.arena import Arena, Purged
 from kcm_gateway.config import EngineSettings
 from kcm_gateway.core_client import CoreClient
 from kcm_gateway.engine import Gateway
 from kcm_gateway.guard import Members
+from kcm_keymem.arena import Arena, Purged
+from kcm_keymem.random import SystemKeyRandomness
+from kcm_killswitch.replica.hold_applier import to_record
 from kcm_schemas import subjects
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.l1 import L1State
@@ -52,7 +52,7 @@ class GatewayBoot(Boot):
             core=CoreClient(self._ask, self.me, self.clock, self.randomness, 4.0),
             guard=Members(self.serving, self.clock),
             clock=self.clock,
-            randomness=SystemRandomness(),
+            randomness=SystemKeyRandomness(),
             settings=EngineSettings(**settings),
         )
 

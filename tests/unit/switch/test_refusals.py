@@ -1,8 +1,8 @@
 """A flood of forgeries is on record, hides nothing, and does not fill the record."""
 
 import pytest
-from kcm_bus.paced import EVERY_S
-from kcm_bus.refusals import KINDS_MAX, Refusals
+from kcm_runtime.audit.pacing import EVERY_S
+from kcm_runtime.audit.rejection_log import KINDS_MAX, Refusals
 
 from tests.fakes.virtual import let_pass
 

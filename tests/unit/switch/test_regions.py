@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from kcm_core import regions as regions_module
+from kcm_killswitch.coordinator import region_sync as regions_module
 from kcm_schemas import limits, subjects
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import Code, KcmError
@@ -369,7 +369,7 @@ async def test_a_lift_is_pulled_as_a_hold_is(system):
 
 
 def test_the_largest_reply_fits_into_a_message():
-    from kcm_control.boots import BOOTS_MAX
+    from kcm_killswitch.model.incarnations import BOOTS_MAX
     from kcm_schemas.control import Boot
     from kcm_schemas.roster import Role
 

@@ -3,9 +3,9 @@
 import asyncio
 import errno
 
-from kcm_bus.remembering import HoldFiles, write_hold
-from kcm_control.agreement import PATIENCE_S
-from kcm_core.keyholds import KeyHolds
+from kcm_core.root_keys.automatic_holds import KeyHolds
+from kcm_killswitch.model.divergence import PATIENCE_S
+from kcm_killswitch.replica.hold_store import HoldFiles, write_hold
 from kcm_schemas import subjects
 
 from tests.fakes.virtual import let_pass, settled, until

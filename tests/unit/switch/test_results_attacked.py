@@ -1,7 +1,7 @@
 """Results that somebody made up, changed or sent again: no word of a finished kill changes."""
 
 import pytest
-from kcm_core.result_looks import LOOKED_AT_MAX
+from kcm_killswitch.coordinator.result_watch import LOOKED_AT_MAX
 from kcm_schemas import subjects
 from kcm_schemas.codec import encode
 from kcm_schemas.control import Receipt

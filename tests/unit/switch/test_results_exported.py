@@ -1,7 +1,7 @@
 """An export has a result where the status tells one, and only then."""
 
 import pytest
-from kcm_core.exporting import Exporting
+from kcm_killswitch.coordinator.evidence_export import Exporting
 from kcm_schemas import subjects
 
 from tests.fakes.virtual import let_pass

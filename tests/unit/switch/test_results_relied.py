@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from kcm_schemas.admin import BootStatus, RegionStatus
 from kcm_schemas.kill_result import Result
-from kcm_trust.resulting import CLOCKS_APART_MS
+from kcm_trust.result_statements import CLOCKS_APART_MS
 from kcm_trust.verify import Untrusted
 from nats.js import errors as js_errors
 

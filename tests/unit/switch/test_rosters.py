@@ -4,18 +4,18 @@ import asyncio
 from typing import Any
 
 import pytest
-from kcm_bus.config import ConfigError
-from kcm_bus.membership import Membership
-from kcm_bus.ports import Entry
-from kcm_bus.rosters import RosterFiles, Rosters
+from kcm_runtime.config import ConfigError
+from kcm_runtime.instance import Membership
+from kcm_runtime.nats.ports import Entry
+from kcm_runtime.roster.store import RosterFiles, Rosters
 from kcm_schemas import subjects
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.roster import Operator, OperatorRole, Roster
 from kcm_schemas.signed import Kind, read_signed
+from kcm_trust.endorsements import Lasting, pages
 from kcm_trust.envelopes import statement_digest
 from kcm_trust.identity import ROOT, Identity
-from kcm_trust.lasting import Lasting, pages
 from kcm_trust.statements import lift
 from kcm_trust.verify import Untrusted
 
@@ -357,7 +357,7 @@ class Counting(type(VERIFIER)):
 
 async def test_what_lasts_is_not_verified_again(boot, monkeypatch):
     """An operator may have lifted thousands; while they are looked at, a kill waits."""
-    monkeypatch.setattr("kcm_bus.rosters.Verifier", Counting)
+    monkeypatch.setattr("kcm_runtime.roster.store.Verifier", Counting)
     lifts = [lifted(hold()) for _ in range(5)]
     for raw in lifts:
         boot.switch.learning.learn(raw)

@@ -8,7 +8,7 @@ import asyncio
 from collections import Counter
 
 import pytest
-from kcm_gateway.lease import RESERVE_PART
+from kcm_gateway.keys.lease import RESERVE_PART
 from kcm_schemas.codes import KcmError
 
 from tests.fakes.virtual import settled

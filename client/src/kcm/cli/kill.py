@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Final, Literal, Self
 
 import click
 
-from kcm.cli.exits import Exit
+from kcm.cli.error_report import Problem, explain, together
+from kcm.cli.hold_progress import TELL_S, follow
 from kcm.cli.names import NAME
 from kcm.cli.output import emit, note
-from kcm.cli.problems import Problem, explain, together
 from kcm.cli.settings import (
     Settings,
     common_at_any_cost,
@@ -19,15 +19,15 @@ from kcm.cli.settings import (
     run_change,
 )
 from kcm.cli.targets import check, look, warn
-from kcm.cli.watching import TELL_S, follow
+from kcm.exit_codes import Exit
 
 if TYPE_CHECKING:
     import asyncio
 
     from kcm_schemas.admin import BlastRadius, HoldStatus
 
+    from kcm._internal.kills import Kills, NewHold
     from kcm.errors import ServiceError
-    from kcm.kills import Kills, NewHold
 
 SHOWN: Final = 16
 """Hexadecimal digits of a hold's id where it is named: enough to find it by."""

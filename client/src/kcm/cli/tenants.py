@@ -7,21 +7,21 @@ from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
 import click
 
-from kcm.cli import change
-from kcm.cli.exits import Exit
+from kcm.cli import change_summary
+from kcm.cli.error_report import Problem, Report, explain, show, together
 from kcm.cli.names import NAME
+from kcm.cli.order_state import Standing
 from kcm.cli.output import emit, note
-from kcm.cli.problems import Problem, Report, explain, show, together
 from kcm.cli.progress import counting
 from kcm.cli.settings import Settings, common, region_option, run_async, run_change
-from kcm.cli.standing import Standing
+from kcm.exit_codes import Exit
 
 if TYPE_CHECKING:
     from kcm_schemas.admin import ServiceRow, TenantRow, TenantView
 
-    from kcm.admin import Admin
-    from kcm.cli.change import Change
-    from kcm.context import ClientContext
+    from kcm._internal.admin import Admin
+    from kcm._internal.client_context import ClientContext
+    from kcm.cli.change_summary import Change
     from kcm.errors import Conflict
 
 TABLE_ROWS: Final = 1000
@@ -82,13 +82,13 @@ def create(
 
     Example: kcm tenant create acme --link acme-root
     """
-    from kcm import statements
+    from kcm._internal import statements
     from kcm.errors import Conflict
 
     served = regions or tuple(settings.context().regions)
 
     async def put(admin: Admin, region: str) -> Change:
-        before = await change.of_tenant(admin, region, name)
+        before = await change_summary.of_tenant(admin, region, name)
         raw = statements.tenant(
             admin.identity, name, link=link_name, regions=served, fence=fence, revision=revision
         )
@@ -135,7 +135,7 @@ def relink(settings: Settings, name: str, link_name: str) -> int:
 
     Example: kcm tenant relink acme --link acme-new
     """
-    from kcm import statements
+    from kcm._internal import statements
 
     found: dict[str, TenantRow] = {}
 
@@ -184,10 +184,10 @@ def create_service(
 
     Example: kcm service create acme payroll
     """
-    from kcm import statements
+    from kcm._internal import statements
 
     async def put(admin: Admin, region: str) -> Change:
-        before = await change.of_service(admin, region, tenant_name, name)
+        before = await change_summary.of_service(admin, region, tenant_name, name)
         raw = statements.service(admin.identity, tenant_name, name, revision=revision)
         await admin.put(region, "service", raw)
         return before.change(revision)
@@ -309,8 +309,8 @@ async def ask_region(
 
 async def _anywhere(admin: Admin, context: ClientContext, name: str) -> TenantRow:
     """A tenant as the first region that answers has it."""
+    from kcm._internal.staggered import first
     from kcm.errors import UnknownTenant
-    from kcm.hedge import first
 
     def look(region: str) -> Awaitable[TenantRow]:
         return admin.find(region, name)
@@ -365,7 +365,7 @@ def _everywhere(
         for region, one in results.items()
     ]
     emit(settings, rows, tuple(rows[0]), [tuple(row.values()) for row in rows])
-    if not failed and (text := change.said(done.values())):
+    if not failed and (text := change_summary.said(done.values())):
         note(settings, text, changed=False)
     for report in together(failed):
         show(report, as_json=settings.json)

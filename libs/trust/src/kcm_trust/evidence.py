@@ -15,11 +15,11 @@ from kcm_schemas.kill_result import Result
 from kcm_schemas.roster import Instance, Role, Roster
 from kcm_schemas.signed import Kind, Signed
 
+from kcm_trust.endorsements import Lasting
 from kcm_trust.envelopes import Untrusted, envelope, holds
-from kcm_trust.holding import VerifiedHold
-from kcm_trust.lasting import Lasting
-from kcm_trust.resulting import accounted, finished, timely
-from kcm_trust.rosters import entries, follows, name_of, verify_roster
+from kcm_trust.hold_statements import VerifiedHold
+from kcm_trust.result_statements import accounted, finished, timely
+from kcm_trust.roster import entries, follows, name_of, verify_roster
 from kcm_trust.verify import Verifier
 
 State = Literal["ok", "failed", "not checked"]

@@ -56,7 +56,7 @@ from typing import Final
 
 from kcm_schemas.admin import AdminReply, AdminRequest
 from kcm_schemas.audit import AuditBatch
-from kcm_schemas.auditing import AuditHead, StreamHead, Trim
+from kcm_schemas.auditor import AuditHead, StreamHead, Trim
 from kcm_schemas.codec import decode
 from kcm_schemas.codes import KcmError
 from kcm_schemas.control import (
@@ -81,7 +81,7 @@ from kcm_schemas.registry import (
 from kcm_schemas.roster import Instance, Operator, OperatorRole, Role
 from kcm_schemas.signed import Kind
 
-from kcm_trust.checking import body_of
+from kcm_trust.checks import body_of
 from kcm_trust.envelopes import (
     STATEMENT_MAX,
     Forged,
@@ -92,10 +92,16 @@ from kcm_trust.envelopes import (
     envelope,
     statement_digest,
 )
-from kcm_trust.holding import HoldChecker, VerifiedHold, VerifiedLift, VerifiedLifts, hold_id
-from kcm_trust.resulting import ResultChecker, SignedResult
+from kcm_trust.hold_statements import (
+    HoldChecker,
+    VerifiedHold,
+    VerifiedLift,
+    VerifiedLifts,
+    hold_id,
+)
+from kcm_trust.result_statements import ResultChecker, SignedResult
 from kcm_trust.rights import ADMIN, CORE, INSTANCE, OPERATOR, ROLE, itself, one_of
-from kcm_trust.rosters import name_of, verify_roster
+from kcm_trust.roster import name_of, verify_roster
 
 __all__ = [
     "STATEMENT_MAX",

@@ -13,24 +13,24 @@ from collections.abc import Callable, Iterable, Sequence
 from hashlib import sha256
 from typing import Final
 
-from kcm_bus.clock import Clock
-from kcm_bus.membership import Membership
-from kcm_bus.stream_chain import Place
+from kcm_runtime.audit.stream_chain import Place
+from kcm_runtime.clock import Clock
+from kcm_runtime.instance import Membership
 from kcm_schemas.audit import AuditBatch
-from kcm_schemas.auditing import AuditHead
+from kcm_schemas.auditor import AuditHead
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import KcmError
 from kcm_schemas.signed import Kind
 from kcm_trust.verify import Untrusted, VerifiedTrim
 
-from kcm_auditor.book import Book
-from kcm_auditor.entries import Batch, Content, Entry, Head, Incident, IncidentKind
+from kcm_auditor.chain_checker import Arrival, FoundTrim, Ledger, Verdict
+from kcm_auditor.ingest import StreamFacts
 from kcm_auditor.journal import Journal, JournalError, Point
-from kcm_auditor.ledger import Arrival, FoundTrim, Ledger, Verdict
-from kcm_auditor.recent import Recent, describe_incident
-from kcm_auditor.stream import StreamFacts
-from kcm_auditor.trust import RosterTrust
-from kcm_auditor.watch import Watch
+from kcm_auditor.journal.format import Batch, Content, Entry, Head, Incident, IncidentKind
+from kcm_auditor.liveness import Watch
+from kcm_auditor.positions import Book
+from kcm_auditor.roster_reload import RosterTrust
+from kcm_auditor.tail_buffer import Recent, describe_incident
 
 log = logging.getLogger(__name__)
 

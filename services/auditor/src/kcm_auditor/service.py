@@ -13,31 +13,32 @@ import asyncio
 import logging
 from typing import Final
 
-from kcm_bus.audit import AuditEmitter
-from kcm_bus.clock import Clock, SystemRandomness
-from kcm_bus.connection import Connection
-from kcm_bus.membership import Membership
-from kcm_bus.process import mark_ready, unmark_ready
-from kcm_bus.protection import Unfit
-from kcm_bus.refusals import Refusals
-from kcm_bus.roster_feed import RosterFeed
-from kcm_bus.serving import Service
-from kcm_bus.streams import ControlLog
-from kcm_crypto.secretfile import SecretFileError
+from kcm_runtime.audit.emitter import AuditEmitter
+from kcm_runtime.audit.rejection_log import Refusals
+from kcm_runtime.clock import Clock, SystemRandomness
+from kcm_runtime.files.secret_file import SecretFileError
+from kcm_runtime.instance import Membership
+from kcm_runtime.nats.connection import Connection
+from kcm_runtime.nats.request_server import Service
+from kcm_runtime.nats.stream_protection import Unfit
+from kcm_runtime.nats.streams import ControlLog
+from kcm_runtime.process import mark_ready, unmark_ready
+from kcm_runtime.roster.follower import RosterFeed
 from kcm_schemas import subjects
 from kcm_schemas.audit import EventType
 from kcm_schemas.codes import Code
+from kcm_schemas.version import VERSION
 
-from kcm_auditor.answering import Answers
-from kcm_auditor.book import Book
+from kcm_auditor.admin_api import Answers
 from kcm_auditor.config import AuditorConfig
-from kcm_auditor.entries import Incident, IncidentKind
 from kcm_auditor.heads import HeadPublisher, SignedHeads
+from kcm_auditor.ingest import RegionFeed
 from kcm_auditor.journal import Journal, JournalError
+from kcm_auditor.journal.format import Incident, IncidentKind
+from kcm_auditor.liveness import Watch
+from kcm_auditor.positions import Book
 from kcm_auditor.recorder import Recorder
-from kcm_auditor.stream import RegionFeed
-from kcm_auditor.trust import RosterTrust
-from kcm_auditor.watch import Watch
+from kcm_auditor.roster_reload import RosterTrust
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +54,6 @@ UNFIT_S: Final = 30.0
 QUEUE: Final = "auditor"
 """Auditors of a region share its operators' requests; each answers from its own journal."""
 
-VERSION: Final = "0.1.0"
 """What the service protocol says."""
 
 
