@@ -161,7 +161,7 @@ async def _make_tenant(admin: Admin, keys: RootKeys) -> None:
     uri = await asyncio.to_thread(keys.create, f"{TENANT}-root", "softkey")
     link = statements.link(admin.identity, f"{TENANT}-root", uri=uri, model="byok")
     tenant = statements.tenant(
-        admin.identity, TENANT, link=f"{TENANT}-root", regions=[REGION], fence="all"
+        admin.identity, TENANT, link=f"{TENANT}-root", regions=[REGION], region_quorum="all"
     )
     service = statements.service(admin.identity, TENANT, SERVICE)
     await admin.put_link(REGION, link)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from kcm_runtime.audit.event_chain import Chain
 from kcm_runtime.files.identity_file import create_identity
-from kcm_runtime.instance import Membership
+from kcm_runtime.instance import InstanceContext
 from kcm_runtime.roster.store import Rosters
 from kcm_schemas.audit import AuditBatch, AuditEvent, EventType
 from kcm_schemas.codec import encode
@@ -96,10 +96,10 @@ class System:
         fresh.replace(self.roster_path)
         return self.roster_path
 
-    def membership(self, name: str, boot: bytes) -> Membership:
+    def membership(self, name: str, incarnation: bytes) -> InstanceContext:
         rosters = self.rosters()
         entry = rosters.verifier.instance(name)
-        return Membership(self.identities[name], entry, rosters, boot)
+        return InstanceContext(self.identities[name], entry, rosters, incarnation)
 
     def rosters(self) -> Rosters:
         """Whom an instance believes that was started now."""
@@ -126,18 +126,18 @@ def event(kind: str = EventType.DATA_ENCRYPT, *, time_ms: int = 5, detail: str =
 
 @dataclass
 class Emitting:
-    """One boot of an emitter, telling its story batch by batch, also a false one."""
+    """One incarnation of an emitter, telling its story batch by batch, also a false one."""
 
     system: System
     name: str
-    boot: bytes = b"b" * 16
+    incarnation: bytes = b"b" * 16
     region: str = REGION
     chain: Chain = field(default_factory=Chain)
 
     def batch(self, events: Sequence[bytes]) -> AuditBatch:
         batch = AuditBatch(
             emitter=self.name,
-            boot=self.boot,
+            incarnation=self.incarnation,
             role=Role.GATEWAY,
             region=self.region,
             first=self.chain.next_seq,

@@ -26,7 +26,7 @@ PART: Final = "a kill after a crash"
 
 TIMING: Final = Timing(control_lease_s=2.0, renew_every_s=0.5)
 
-WATCH_S: Final = TIMING.boot_bound_s(0)
+WATCH_S: Final = TIMING.incarnation_bound_s(0)
 """Seconds for which a Core has followed its stream before it knows that nobody is missing."""
 
 TARGET_S: Final = 2.0

@@ -104,7 +104,7 @@ async def make_tenants(at: System, admin: Admin, count: int, links: int) -> floa
             name,
             link=f"link-{number % links}",
             regions=list(at.regions),
-            fence="all",
+            region_quorum="all",
         )
         service = statements.service(admin.identity, name, SERVICE)
 

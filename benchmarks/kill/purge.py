@@ -1,8 +1,8 @@
 """What a purge costs, by how many other tenants are open, and by how many holds there ever were.
 
 No network: a Core's vault and a Gateway's engine with a tenant's keys open, and the production way
-of a hold into a boot: verify, join, raise the generation, wipe. Everything else in the process is
-there only to be in the way.
+of a hold into an incarnation: verify, join, raise the generation, wipe. Everything else in the
+process is there only to be in the way.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from kcm_killswitch.model.admission import Permit
 from kcm_killswitch.model.control_lease import FOREVER
 from kcm_killswitch.model.registry import Registry
 from kcm_killswitch.model.revocations import Revocations
-from kcm_killswitch.replica.hold_applier import Learning
+from kcm_killswitch.replica.hold_applier import HoldApplier
 from kcm_runtime.clock import SystemClock
 from kcm_runtime.files.identity_file import load_identity
-from kcm_runtime.instance import Membership
+from kcm_runtime.instance import InstanceContext
 from kcm_runtime.roster.store import Rosters
 from kcm_schemas import limits
 from kcm_schemas.codes import Code
@@ -70,7 +70,7 @@ class Making:
     trust: Trust
     verifier: Verifier
     operator: Identity
-    me: Membership
+    me: InstanceContext
 
 
 @asynccontextmanager
@@ -128,7 +128,7 @@ class House:
         self.registry: Final = registry
         self.close: Final = close
         self.revocations: Final = Revocations(registry, REGION)
-        self.learning: Final = Learning(
+        self.learning: Final = HoldApplier(
             making.me, self.revocations, purge, emit_nothing, SystemClock(), lambda _: None
         )
 
@@ -137,7 +137,7 @@ class House:
         for name in (VICTIM, *(f"t{number}" for number in range(1, tenants))):
             self.registry.put(Link(link=name, revision=1, uri="softkey:/x", model="byok"))
             self.registry.put(
-                Tenant(tenant=name, revision=1, link=name, regions=[REGION], fence="local")
+                Tenant(tenant=name, revision=1, link=name, regions=[REGION], region_quorum="local")
             )
             await self._reopen(name)
         for _ in range(holds):
@@ -277,7 +277,7 @@ def make_trusted(directory: Path) -> Making:
     public = make_trust(directory, [core], [REGION], time.time_ns() // 1_000_000)
     trust = Trust(directory)
     verifier = Verifier(verify_roster(trust.roster.read_bytes(), public, 0))
-    me = Membership(
+    me = InstanceContext(
         load_identity(core.name, str(trust.key(core.name)), SYSTEM),
         verifier.instance(core.name),
         Rosters(verifier),

@@ -24,7 +24,7 @@ RECORDS: Final = 16
 """Records of a request of the others."""
 
 REFUSALS: Final = 5
-"""Refusals of every client until the tenant counts as dark here."""
+"""RejectionLog of every client until the tenant counts as dark here."""
 
 POLL_S: Final = 0.005
 

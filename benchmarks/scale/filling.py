@@ -73,7 +73,7 @@ class Filling:
         async def one(number: int) -> None:
             name = filler(number)
             record = statements.tenant(
-                self._operator, name, link=link, regions=self._regions, fence="all"
+                self._operator, name, link=link, regions=self._regions, region_quorum="all"
             )
             await self._registry(record, "tenant", name)
             keys = RootKeys(

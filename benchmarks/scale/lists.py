@@ -164,7 +164,7 @@ class _Work:
     async def make_tenant(self, name: str) -> None:
         """A tenant through a Core, as an operator makes it."""
         record = statements.tenant(
-            self.admin.identity, name, link="link-0", regions=self.at.regions, fence="all"
+            self.admin.identity, name, link="link-0", regions=self.at.regions, region_quorum="all"
         )
         await self.admin.put(self.region, "tenant", record)
 

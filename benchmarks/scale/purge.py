@@ -1,6 +1,6 @@
 """What a Gateway's purge of one tenant takes before the receipt, by how much the tenant holds.
 
-A Gateway's engine in this process, and the production way of a hold into a boot, as in
+A Gateway's engine in this process, and the production way of a hold into an incarnation, as in
 ``benchmarks.kill.purge``. Sizes take turns, so each is compared to the smallest one of its round.
 """
 

@@ -8,14 +8,14 @@ from math import inf
 from kcm_killswitch.model.flap_damping import damped
 from kcm_killswitch.model.timing import Model, Timing
 from kcm_schemas.control import Scope
-from kcm_schemas.registry import FencePolicy
+from kcm_schemas.registry import RegionQuorum
 
 
 @dataclass(frozen=True, slots=True)
 class TenantSpec:
     name: str
     link: str
-    policy: FencePolicy
+    policy: RegionQuorum
     model: Model
     regions: tuple[str, ...]
     spared: bool = False

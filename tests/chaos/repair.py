@@ -162,7 +162,11 @@ async def sign(admin: Admin, plant: Plant, region: str, tenant: TenantSpec) -> N
     uri = plant.keys.create(tenant.link, "softkey")
     link = statements.link(admin.identity, tenant.link, uri=uri, model=tenant.model)
     record = statements.tenant(
-        admin.identity, tenant.name, link=tenant.link, regions=tenant.regions, fence=tenant.policy
+        admin.identity,
+        tenant.name,
+        link=tenant.link,
+        regions=tenant.regions,
+        region_quorum=tenant.policy,
     )
     await admin.put_link(region, link)
     await admin.put(region, "tenant", record)

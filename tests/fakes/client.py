@@ -13,7 +13,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from kcm._internal.client_context import ClientContext
-from kcm._internal.rpc import Surroundings
+from kcm._internal.rpc import Environment
 from kcm.errors import Unavailable
 from kcm_runtime.config import BusAddress
 from kcm_runtime.files.identity_file import create_identity
@@ -24,7 +24,7 @@ from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.data import DecryptReply, DecryptRequest, EncryptReply, EncryptRequest, Failure
 from kcm_schemas.roster import Grant, Instance, Operator, OperatorRole, Region, Role, Roster
 from kcm_schemas.signed import Kind
-from kcm_trust.endorsements import Lasting
+from kcm_trust.endorsements import Endorsements
 from kcm_trust.identity import ROOT, Identity, digest
 from kcm_trust.verify import Verifier
 
@@ -52,8 +52,8 @@ class FakeClock:
         self.now += seconds
         await asyncio.sleep(0)
 
-    def around(self) -> Surroundings:
-        return Surroundings(clock=self, chance=lambda: 0.5, sleep=self.sleep)
+    def around(self) -> Environment:
+        return Environment(clock=self, chance=lambda: 0.5, sleep=self.sleep)
 
 
 def seal(region: str, tenant: str, service: str, plaintext: bytes, context: bytes) -> bytes:
@@ -284,7 +284,7 @@ class FakeSystem:
             update={
                 "version": self.roster.version + 1,
                 "instances": [
-                    one.model_copy(update={"retired": Lasting().retirement()})
+                    one.model_copy(update={"retired": Endorsements().retirement()})
                     if one.instance == name
                     else one
                     for one in self.roster.instances

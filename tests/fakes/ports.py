@@ -1,9 +1,9 @@
 """The ports of ``kcm_runtime.nats.ports`` in memory: as strict as a broker, with its faults.
 
-``Stream`` is a region's control stream; ``FakeLog`` is one boot's way to it. It stores by
+``Stream`` is a region's control stream; ``FakeLog`` is one incarnation's way to it. It stores by
 compare-and-set, keeps the last message of every subject, drops without a word what expired, and can
 lose acknowledgements, go back and be made anew. ``Wire`` is what an account's messages travel on;
-``FakeMessages`` is one boot's connection to it.
+``FakeMessages`` is one incarnation's connection to it.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ class FakeLog:
         return Leading(self.stream.leader, len(self.stream.entries))
 
     def follow(self, follower: LogFollower) -> FakeFollowing:
-        """The first one is the boot's own; another one reads the stream once more."""
+        """The first one is the incarnation's own; another one reads the stream once more."""
         made = FakeFollowing(self, follower)
         self.following = self.following or made
         return made

@@ -230,8 +230,8 @@ class Rig:
     async def emitter(self, name: str, broker: Broker | None = None) -> AsyncIterator[AuditEmitter]:
         connection = Connection((broker or self.broker).address, name)
         await connection.start()
-        boot = SystemKeyRandomness().public(16)
-        emitter = AuditEmitter(connection, self.system.membership(name, boot), SystemClock())
+        incarnation = SystemKeyRandomness().public(16)
+        emitter = AuditEmitter(connection, self.system.membership(name, incarnation), SystemClock())
         await emitter.start()
         try:
             yield emitter

@@ -97,7 +97,7 @@ class Living:
         async with Admin.open(self.context) as admin:
             link = statements.link(admin.identity, name, uri=uri, model="byok")
             tenant = statements.tenant(
-                admin.identity, name, link=name, regions=regions, fence="all"
+                admin.identity, name, link=name, regions=regions, region_quorum="all"
             )
             service = statements.service(admin.identity, name, "crm")
             for region in regions:

@@ -87,7 +87,7 @@ async def test_killed_in_mid_traffic_and_started_again(rig: Rig) -> None:
     assert total > 900
     assert recorded(rig) == list(range(total))
     assert verify(rig.journal, rig.system.verifier).problems == ()
-    # What is left to say: the Auditor's own boots ended without a stop.
+    # What is left to say: the Auditor's own incarnations ended without a stop.
     assert {who for _, who in rig.incidents()} <= {"auditor", None}
     assert {what for what, _ in rig.incidents()} <= {"restart", "journal-repaired"}
 
@@ -430,7 +430,11 @@ async def test_operators_are_answered(rig: Rig) -> None:
     assert (entry.instance, reply.request, reply.code) == ("auditor", digest(body), Code.OK)
     status = decode(AuditorStatus, reply.payload)
     found = {emitter.emitter: emitter for emitter in status.emitters}
-    assert (found["gw"].state, found["gw"].last_seq, found["gw"].boot) == ("alive", 3, gw.boot)
+    assert (found["gw"].state, found["gw"].last_seq, found["gw"].incarnation) == (
+        "alive",
+        3,
+        gw.incarnation,
+    )
     assert status.incidents == 1
     assert [(region.region, region.reachable) for region in status.regions] == [(REGION, True)]
     with pytest.raises(Untrusted):

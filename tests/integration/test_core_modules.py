@@ -69,7 +69,11 @@ async def test_a_core_that_opened_keys_in_every_cloud_has_no_cloud_library(tmp_p
                     assert stand.name in CLOUDS
                     link = statements.link(admin.identity, stand.name, uri=stand.uri, model="byok")
                     tenant = statements.tenant(
-                        admin.identity, stand.name, link=stand.name, regions=[EU], fence="all"
+                        admin.identity,
+                        stand.name,
+                        link=stand.name,
+                        regions=[EU],
+                        region_quorum="all",
                     )
                     service = statements.service(admin.identity, stand.name, "crm")
                     found = await admin.put_link(EU, link)
@@ -82,7 +86,12 @@ async def test_a_core_that_opened_keys_in_every_cloud_has_no_cloud_library(tmp_p
                 }
                 # From one cloud to the next: what was encrypted before opens, and by the new key.
                 moved = statements.tenant(
-                    admin.identity, "awskms", link="gcpkms", regions=[EU], fence="all", revision=2
+                    admin.identity,
+                    "awskms",
+                    link="gcpkms",
+                    regions=[EU],
+                    region_quorum="all",
+                    revision=2,
                 )
                 await admin.put(EU, "tenant", moved)
                 aws.put(L1State.DELETED)

@@ -47,7 +47,7 @@ async def relink(living, tenant):
     async with Admin.open(living.context) as admin:
         one = statements.link(admin.identity, link, uri=uri, model="byok")
         moved = statements.tenant(
-            admin.identity, tenant, link=link, regions=(EU, US), fence="all", revision=2
+            admin.identity, tenant, link=link, regions=(EU, US), region_quorum="all", revision=2
         )
         for region in (EU, US):
             await admin.put_link(region, one)
@@ -61,7 +61,7 @@ async def restart_gateway(living):
 
 
 async def test_a_record_that_is_put_back_deceives_nobody(living):
-    """With the old record a Gateway that boots would not be reached by a kill of the new link."""
+    """With the old entry a Gateway that starts would not be reached by a kill of the new link."""
     tenant = await living.tenant(kind="softkey")
     subject = subjects.bucket_subject(subjects.REGISTRY_BUCKET, "tenant", tenant)
     async with living.app() as app, thief(living) as bus:

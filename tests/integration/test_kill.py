@@ -177,7 +177,7 @@ async def test_a_preview_changes_nothing(living):
         radius = await admin.preview(EU, "tenant", tenant)
         assert radius.tenants == [tenant]
         assert radius.regions == [EU, US]
-        assert {boot.region for boot in radius.boots} == {EU, US}
+        assert {incarnation.region for incarnation in radius.incarnations} == {EU, US}
         assert (await encrypt(app, tenant, [b"x"])).codes == []
 
 

@@ -40,7 +40,7 @@ class Move:
     async def to(self, link, revision):
         """Ask for it until it is done or the Core is dead; returns whether it is done."""
         statement = statements.tenant(
-            self.admin.identity, self.tenant, link=link, regions=(EU,), fence="all",
+            self.admin.identity, self.tenant, link=link, regions=(EU,), region_quorum="all",
             revision=revision,
         )  # fmt: skip
         asked = asyncio.create_task(self.admin.put(EU, "tenant", statement))

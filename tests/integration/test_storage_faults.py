@@ -25,7 +25,7 @@ from kcm_runtime.config import BusAddress
 from kcm_runtime.nats.connection import Connection
 from kcm_runtime.nats.ports import NobodyListens
 from kcm_runtime.nats.provision import provision_region
-from kcm_runtime.nats.streams import Follower, Plainly, last, put
+from kcm_runtime.nats.streams import Follower, SequentialFollower, last, put
 from kcm_schemas import subjects
 from kcm_schemas.codes import Code, KcmError
 from nats.js.errors import APIError
@@ -89,7 +89,7 @@ async def test_a_damaged_message_does_not_keep_a_follower_from_having_caught_up(
         connection,
         stream,
         subjects.bucket_all(subjects.REGISTRY_BUCKET),
-        Plainly(seen.append),
+        SequentialFollower(seen.append),
         SystemClock(),
     )
     try:

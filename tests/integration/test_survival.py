@@ -28,7 +28,7 @@ async def test_a_core_that_was_down_during_a_kill_knows_it_before_it_serves(frag
         sealed = (await encrypt(app, tenant, [b"x"])).records
         fragile.sigkill(CORE)
         with pytest.raises(AssertionError):
-            # Its lease record is still there, so nobody may say that the kill is complete.
+            # Its lease entry is still there, so nobody may say that the kill is complete.
             await asyncio.wait_for(_kill_without_waiting(fragile, tenant), 5)
         await fragile.restart(CORE)
         done = await _codes(app, tenant, sealed)

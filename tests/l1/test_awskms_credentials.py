@@ -34,7 +34,8 @@ def of_a_pod(stand, directory, token=WEB_TOKEN):
 
 
 async def test_a_pod_has_one_name_however_often_it_gets_a_session(stand, tmp_path):
-    # A proof serves whoever uses the key in the same name: one that changed would end every lease.
+    # An attestation serves whoever uses the key in the same name: one that changed would end every
+    # lease.
     assert set(await used(stand, of_a_pod(stand, tmp_path), times=2)) == {ROLE}
 
 

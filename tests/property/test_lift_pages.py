@@ -6,7 +6,7 @@ from itertools import permutations
 from hypothesis import given
 from hypothesis import strategies as st
 from kcm_killswitch.model import id_set
-from kcm_killswitch.model.hold_set import HoldRecord, HoldSet
+from kcm_killswitch.model.hold_set import HoldSet, HoldState
 from kcm_killswitch.model.lift_pages import FORMS_MAX, Page, Pages, Place
 from kcm_schemas.control import Hold
 
@@ -20,7 +20,7 @@ def record(hold_id, cause="operator", lift=b"lift"):
         id=hold_id, salt=bytes(16), scope="link", target="l", cause=cause,
         origin="eu", issued_ms=1, reason="",
     )  # fmt: skip
-    return HoldRecord(hold, b"raw", lift)
+    return HoldState(hold, b"raw", lift)
 
 
 def page(them, signer="security", cause="operator"):
@@ -73,7 +73,7 @@ def test_holds_and_pages_in_any_order_end_in_one_state(told, more, random):
     for order in permutations(steps):
         state = HoldSet()
         for step in order:
-            state = state.add(step) if isinstance(step, HoldRecord) else (
+            state = state.add(step) if isinstance(step, HoldState) else (
                 state.turned(7, "operator.eu", step)[0]
             )  # fmt: skip
         results.append(state)

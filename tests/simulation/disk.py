@@ -1,8 +1,8 @@
-"""A machine's disk, on which a Core keeps the holds that it knows: it outlives every boot.
+"""A machine's disk, on which a Core keeps the holds that it knows: it outlives every incarnation.
 
-Production's ``HoldFiles`` writes it. A new name lasts once the directory was written after it, and
-a machine that loses its power before that has the name no more. A disk is full for a while, or one
-write fails; what was there before stays as it was.
+Production's ``FileHoldStore`` writes it. A new name lasts once the directory was written after it,
+and a machine that loses its power before that has the name no more. A disk is full for a while, or
+one write fails; what was there before stays as it was.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from kcm_killswitch.replica.hold_store import HoldFiles
+from kcm_killswitch.replica.hold_store import FileHoldStore
 
 from tests.simulation.loop import SimLoop
 from tests.simulation.nodes import Node
@@ -101,8 +101,8 @@ class SimDisk:
             raise OSError(errno.EIO, "failed")
 
 
-def hold_files(loop: SimLoop, node: Node, disk: SimDisk) -> HoldFiles:
-    """Production's memory of one boot, over its machine's disk."""
+def hold_files(loop: SimLoop, node: Node, disk: SimDisk) -> FileHoldStore:
+    """Production's memory of one incarnation, over its machine's disk."""
 
     async def run(work: Callable[[], Any]) -> Any:
         done = loop.create_future()
@@ -114,7 +114,7 @@ def hold_files(loop: SimLoop, node: Node, disk: SimDisk) -> HoldFiles:
         loop.after(WRITE_S * loop.random.random(), write)
         return await done
 
-    return HoldFiles(
+    return FileHoldStore(
         Path("holds"),
         write=disk.write,
         sync=disk.sync,

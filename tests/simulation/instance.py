@@ -1,4 +1,4 @@
-"""One boot of an instance: production's kill switch over simulated brokers, clocks and keys.
+"""One incarnation of an instance: production's kill switch over simulated brokers, clocks and keys.
 
 What a Core and a Gateway have in common. The parts are composed as ``kcm_core.assembly`` and
 ``kcm_gateway.embedded`` compose them; what is simulated comes in through the ports alone.
@@ -11,10 +11,10 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final
 
 from kcm_killswitch.model.admission import Serving
-from kcm_killswitch.model.freshness import Knowledge
+from kcm_killswitch.model.freshness import Freshness
 from kcm_killswitch.model.registry import Registry
 from kcm_killswitch.model.revocations import Revocations
-from kcm_killswitch.replica.hold_store import NoMemory
+from kcm_killswitch.replica.hold_store import NullHoldStore
 from kcm_killswitch.replica.hold_store_port import Memory
 from kcm_killswitch.replica.killswitch import KillSwitch
 from kcm_killswitch.replica.registry_follower import RegistryFeed
@@ -39,7 +39,7 @@ IN_FLIGHT_MAX: Final = 256
 
 
 class Instance:
-    """A boot of a Core or a Gateway."""
+    """An incarnation of a Core or a Gateway."""
 
     def __init__(self, world: World, who: Member) -> None:
         self.world: Final = world
@@ -47,9 +47,9 @@ class Instance:
         variant = world.plan.variant
         loop, network, region = world.loop, world.network, who.region
         self.node: Final = loop.node(who.name, world.plan.rates[who.name])
-        self.boot: Final = world.random.randbytes(16)
+        self.incarnation: Final = world.random.randbytes(16)
         disk = world.disks.setdefault(who.name, SimDisk())
-        self.me: Final = member(world.rosters.open(disk), who.name, self.boot)
+        self.me: Final = member(world.rosters.open(disk), who.name, self.incarnation)
         self.region_bus: Final = network.connect(self.node, region, "region", side=who.side)
         self.control_bus: Final = network.connect(self.node, region, "control", side=who.side)
         self.clock: Final = SimClock(
@@ -61,11 +61,11 @@ class Instance:
         self.randomness: Final = SimRandomness(world.random)
         self.registry: Final = Registry()
         self.revocations: Final = REVOCATIONS.get(variant, Revocations)(self.registry, region)
-        self.knowledge: Final = Knowledge(world.plan.timing)
-        self.serving: Final = Serving(self.knowledge, self.revocations, self.registry, region)
+        self.freshness: Final = Freshness(world.plan.timing)
+        self.serving: Final = Serving(self.freshness, self.revocations, self.registry, region)
         self.stream: Final = SimLog(world.streams[region], self.region_bus, variant)
         self.memory: Final[Memory] = (
-            hold_files(loop, self.node, disk) if who.role == "core" else NoMemory()
+            hold_files(loop, self.node, disk) if who.role == "core" else NullHoldStore()
         )
         self.switch: Final = KillSwitch(
             membership=self.me,
@@ -73,7 +73,7 @@ class Instance:
             memory=self.memory,
             control_bus=self.control_bus,
             revocations=self.revocations,
-            knowledge=self.knowledge,
+            freshness=self.freshness,
             purge=self.purge,
             emit=self.emit,
             clock=self.clock,
@@ -113,7 +113,7 @@ class Instance:
 
     def purge(self, tenant: str) -> int:
         """Drop a tenant's keys at once; told to the oracle before anything else."""
-        overtaken = self.world.oracle.purged(self.who.name, self.boot, tenant)
+        overtaken = self.world.oracle.purged(self.who.name, self.incarnation, tenant)
         if overtaken:
             self.world.coverage.saw("a purge while a worker uses the key")
         count = self.drop(tenant)
@@ -148,7 +148,7 @@ class Instance:
     def began(self, tenant: str) -> Operation:
         """An operation with a tenant's keys begins here."""
         self._operations += 1
-        operation = (self.who.name, self.boot, self._operations)
+        operation = (self.who.name, self.incarnation, self._operations)
         self.world.oracle.began(operation, tenant)
         return operation
 
@@ -164,7 +164,7 @@ class Instance:
         await self.region_bus.subscribe(subject, receive, queue)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run a task of this boot."""
+        """Run a task of this incarnation."""
         task = asyncio.get_running_loop().create_task(work)
         self._serving.add(task)
         task.add_done_callback(self._serving.discard)

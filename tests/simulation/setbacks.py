@@ -131,7 +131,7 @@ def refused(world: World, fault: Fault) -> None:
         revision=world.oracle.links.revision(tenant.name) + REFUSED_ABOVE,
         link=OTHER[min(now)],
         regions=list(tenant.regions),
-        fence=tenant.policy,
+        region_quorum=tenant.policy,
     )
     word = decode(RegistryEntry, past[-1]).accepted
     raw = encode(RegistryEntry(statement=signed(record, OPERATORS[1]), accepted=word))
@@ -191,7 +191,7 @@ def fork(world: World, fault: Fault) -> None:
         revision=revision,
         link=OTHER[min(now)],
         regions=list(tenant.regions),
-        fence=tenant.policy,
+        region_quorum=tenant.policy,
     )
     bucket.directory.lose(PREFIX + ".".join(_key(tenant)))
     world.loop.spawn(cores[0].node, _accept(world, cores[0], record))

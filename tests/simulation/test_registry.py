@@ -22,7 +22,7 @@ from tests.simulation.registry import (
 from tests.simulation.trust import SimVerifier, roster
 
 LINK = Link(link="link", revision=1, uri="u", model="byok")
-TENANT = Tenant(tenant="acme", revision=1, link="link", regions=["eu"], fence="all")
+TENANT = Tenant(tenant="acme", revision=1, link="link", regions=["eu"], region_quorum="all")
 KEY = ("tenant", "acme")
 
 

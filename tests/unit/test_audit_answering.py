@@ -7,8 +7,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from kcm_auditor.admin_api import Answers
-from kcm_auditor.tail_buffer import Recent
+from kcm_auditor.admin_api import AdminApi
+from kcm_auditor.tail_buffer import TailBuffer
 from kcm_schemas import limits, subjects
 from kcm_schemas.admin import AdminRequest
 from kcm_schemas.auditor import TailQuery
@@ -30,10 +30,10 @@ class Bench:
         self.clock = Clock(1_000_000.0)
         self.events: list[tuple[str, dict[str, Any]]] = []
         recorder: Any = SimpleNamespace(
-            trust=SimpleNamespace(refresh=lambda: None, verifier=VERIFIER), recent=Recent()
+            trust=SimpleNamespace(refresh=lambda: None, verifier=VERIFIER), recent=TailBuffer()
         )
         signed_heads: Any = None
-        self.answers = Answers(
+        self.answers = AdminApi(
             membership("aud-eu"), recorder, self._emit, ("eu",), self.clock, signed_heads
         )
 

@@ -220,7 +220,9 @@ LOADING = textwrap.dedent("""
 """)
 
 
-@pytest.mark.parametrize("module", ["kcm.cli.main", "click", "kcm.cli.kill", "kcm_runtime.hardening"])
+@pytest.mark.parametrize(
+    "module", ["kcm.cli.main", "click", "kcm.cli.kill", "kcm_runtime.hardening"]
+)
 def test_an_interruption_while_it_loads_says_that_nothing_was_done(module: str) -> None:
     argv = [sys.executable, "-c", LOADING]
     done = subprocess.run([*argv, module], cwd=ROOT, check=False, capture_output=True, timeout=60)

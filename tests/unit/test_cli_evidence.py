@@ -26,7 +26,7 @@ from kcm_schemas.codes import Code
 from kcm_schemas.control import Lift
 from kcm_schemas.signed import Kind
 from kcm_trust import statements
-from kcm_trust.endorsements import PAGE_BYTES, PAGES_MAX, Lasting, pages
+from kcm_trust.endorsements import PAGE_BYTES, PAGES_MAX, Endorsements, pages
 
 from tests.fakes.client import SYSTEM
 from tests.unit.test_cli_operator import Desk
@@ -44,7 +44,7 @@ class Core:
         )  # fmt: skip
         self.lift = encode(self.bob.sign(Kind.LIFT, Lift(hold=self.raw, issued_ms=2, reason="")))
         self.told = {"complete": True, "result": b"a result", "unstored": ""}
-        self.lasting = Lasting()
+        self.lasting = Endorsements()
         self.asked: list[tuple[str, int]] = []
         for noun, verb, handler in (
             ("hold", "show", self._show),
@@ -54,7 +54,7 @@ class Core:
         ):
             self.system.everywhere(noun, verb, handler)
 
-    def retired(self, lasting: Lasting) -> None:
+    def retired(self, lasting: Endorsements) -> None:
         """Bob, who signed the hold and its lift, left, and this lasts of him."""
         self.lasting = lasting
         gone = self.system.roster.operators[0].model_copy(
@@ -102,8 +102,8 @@ def core(desk: Desk, tmp_path: Path) -> Core:
     return Core(desk, tmp_path)
 
 
-def many(count: int) -> Lasting:
-    return Lasting(number.to_bytes(32, "big") for number in range(count))
+def many(count: int) -> Endorsements:
+    return Endorsements(number.to_bytes(32, "big") for number in range(count))
 
 
 @pytest.mark.parametrize(

@@ -193,7 +193,7 @@ def test_an_order_to_several_regions_says_where_it_is_done(
     registry = Registry(desk.system)
     for region in ("eu", "us"):
         registry.tenants[region, "acme"] = Tenant(
-            tenant="acme", revision=1, link="root", regions=["eu", "us"], fence="all"
+            tenant="acme", revision=1, link="root", regions=["eu", "us"], region_quorum="all"
         )
     place, shows = ORDERS[order]
     put = desk.system.cores["us"].handlers[place]

@@ -17,7 +17,17 @@ from kcm_schemas.codes import Code, KcmError
 
 from tests.fakes.client import FakeSystem
 
-HEAVY = ("nats", "cryptography", "pydantic", "rich", "boto3", "msgpack", "kcm_runtime", "kcm_trust", "asyncio")
+HEAVY = (
+    "nats",
+    "cryptography",
+    "pydantic",
+    "rich",
+    "boto3",
+    "msgpack",
+    "kcm_runtime",
+    "kcm_trust",
+    "asyncio",
+)
 DOCS = Path(__file__).parents[2] / "docs" / "cli.md"
 
 

@@ -79,7 +79,7 @@ def status(hold: NewHold, *, durable: bool = True, complete: bool = False) -> Ho
                 left_ms=0,
             )
         ],
-        boots=[],
+        incarnations=[],
     )
 
 
@@ -105,7 +105,7 @@ async def test_a_put_carries_what_the_operator_signed(system: FakeSystem, admin:
 
     system.everywhere("tenant", "put", put)
     raw = statements.tenant(
-        admin.identity, "acme", link="acme-root", regions=["us", "eu"], fence="all"
+        admin.identity, "acme", link="acme-root", regions=["us", "eu"], region_quorum="all"
     )
     await admin.put("eu", "tenant", raw)
     await admin.put("us", "tenant", raw)
@@ -113,7 +113,7 @@ async def test_a_put_carries_what_the_operator_signed(system: FakeSystem, admin:
     tenant = system.verifier.tenant(raw)
     assert (tenant.regions, tenant.revision) == (["eu", "us"], 1)
     again = statements.tenant(
-        admin.identity, "acme", link="acme-root", regions=["eu", "us"], fence="all"
+        admin.identity, "acme", link="acme-root", regions=["eu", "us"], region_quorum="all"
     )
     assert again == raw
 
@@ -407,7 +407,7 @@ async def test_a_preview_sends_nothing_that_could_kill(system: FakeSystem, admin
     def preview(request: AdminRequest, operator: str) -> Message:
         query = decode(PreviewQuery, request.payload)
         assert (query.scope, query.target) == ("tenant", "acme")
-        return BlastRadius(tenants=["acme"], total=1, services=1, regions=["eu"], boots=[])
+        return BlastRadius(tenants=["acme"], total=1, services=1, regions=["eu"], incarnations=[])
 
     system.everywhere("hold", "preview", preview)
     assert (await admin.preview("eu", "tenant", "acme")).tenants == ["acme"]

@@ -38,7 +38,7 @@ class Switch:
     async def tell(self, raw):
         self.told += 1
 
-    async def boots(self):
+    async def incarnations(self):
         return []
 
     def durable_at(self, hold_id):

@@ -23,7 +23,7 @@ from tests.unit.test_core_admin import ask, put, put_all, request
 
 BUCKET = f"$KV.{subjects.REGISTRY_BUCKET}."
 TENANT_KEY = f"{BUCKET}tenant.acme"
-NEWER = TENANT.model_copy(update={"revision": 2, "fence": "local"})
+NEWER = TENANT.model_copy(update={"revision": 2, "region_quorum": "local"})
 FULL = OSError(errno.ENOSPC, "No space left on device")
 
 
@@ -183,7 +183,7 @@ async def test_a_core_that_finds_records_serves_nothing_and_a_restart_is_no_memo
         assert core.registry.tenant("acme") == TENANT
         for tenant in ("acme", "of which the stores know nothing any more"):
             assert served(core, tenant) == (Code.UNAVAILABLE, NO_MEMORY)
-        assert core.knowledge.registry.until(core.world.clock.elapsed()) == EXPIRED
+        assert core.freshness.registry.until(core.world.clock.elapsed()) == EXPIRED
         assert not floors_of(world).exists()
         await core.joining.start()
         (event,) = emitted(core, "registry.forgotten")

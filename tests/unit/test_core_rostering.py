@@ -17,7 +17,7 @@ from kcm_schemas.codec import decode, encode
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.roster import Roster
 from kcm_schemas.signed import Kind, read_signed
-from kcm_trust.endorsements import PAGE_BYTES, Lasting, pages
+from kcm_trust.endorsements import PAGE_BYTES, Endorsements, pages
 from kcm_trust.envelopes import statement_digest
 from kcm_trust.identity import ROOT
 from kcm_trust.statements import lift
@@ -46,7 +46,7 @@ def signed_roster(roster: Roster) -> bytes:
 
 
 def without(name, lasting=None):
-    entry = (lasting or Lasting()).retirement()
+    entry = (lasting or Endorsements()).retirement()
     people = {
         "instances": [
             one.model_copy(update={"retired": entry}) if one.instance == name else one
@@ -84,7 +84,7 @@ async def test_a_roster_is_stored_when_it_is_answered(core, world):
 
 async def test_a_core_stores_the_roster_that_retires_it_before_it_answers(core, world):
     """Else it is on nobody's record in the region, and whoever brought it is told that it is."""
-    lasting = Lasting([bytes(32)])
+    lasting = Endorsements([bytes(32)])
     content = LastingPage(name="core-eu", page=0, digests=lasting.raw())
     assert (await ask_for(core, world, "lasting", content))[0] is Code.OK
     new = signed_roster(without("core-eu", lasting))
@@ -112,7 +112,7 @@ async def test_what_is_not_the_roots_next_one_is_refused(core, world, raw):
 
 async def test_a_roster_waits_for_the_lists_that_it_names(core, world, monkeypatch):
     monkeypatch.setattr("kcm_core.api.roster_requests.PAGES_WAIT_S", 0.0)
-    lasting = Lasting([bytes(32)])
+    lasting = Endorsements([bytes(32)])
     new = PutStatement(statement=signed_roster(without("security", lasting)))
     code, _ = await ask_for(core, world, "put", new)
     assert code is Code.UNAVAILABLE
@@ -130,7 +130,7 @@ async def test_a_roster_waits_for_the_lists_that_it_names(core, world, monkeypat
 
 
 async def test_a_core_shows_the_list_that_the_roster_names_page_by_page(core, world):
-    lasting = Lasting(number.to_bytes(32, "big") for number in range(PAGE_BYTES // 32 + 1))
+    lasting = Endorsements(number.to_bytes(32, "big") for number in range(PAGE_BYTES // 32 + 1))
     for page, digests in enumerate(pages(lasting)):
         content = LastingPage(name="security", page=page, digests=digests)
         await ask_for(core, world, "lasting", content)
@@ -224,7 +224,7 @@ async def test_records_of_somebody_retired_are_dropped_and_purged_for(core, worl
     ):  # fmt: skip
         subject = subjects.bucket_subject(subjects.REGISTRY_BUCKET, *what.split())
         core.feed.take(Entry(1, subject, entry(signed(kind, record))))
-    listed = Lasting([statement_digest(read_signed(signed(Kind.LINK, LINK)))])
+    listed = Endorsements([statement_digest(read_signed(signed(Kind.LINK, LINK)))])
     core.me.rosters.take(signed_roster(without("security")))
     assert core.registry.tenant("acme") == TENANT
     generation = core.revocations.generation("acme")

@@ -54,9 +54,17 @@ def ticket(caller="gw-eu", signer=None, region="eu", public=None, **changes):
 
 def request(caller, its):
     return CoreRequest(
-        v=1, caller=caller, boot=bytes(16), ticket=its, request_id=bytes(16), deadline_ms=NOW,
-        purpose="record", l3_version=0, count=1, sealed=b"",
-    )  # fmt: skip
+        v=1,
+        caller=caller,
+        incarnation=bytes(16),
+        ticket=its,
+        request_id=bytes(16),
+        deadline_ms=NOW,
+        purpose="record",
+        l3_version=0,
+        count=1,
+        sealed=b"",
+    )
 
 
 def refused(known, asked, code, now=NOW):

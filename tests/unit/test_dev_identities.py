@@ -5,13 +5,13 @@ from kcm_runtime.files.identity_file import load_identity
 from kcm_schemas.codec import encode
 from kcm_schemas.roster import Operator, OperatorRole, Role
 from kcm_schemas.signed import Kind
-from kcm_trust.endorsements import Lasting
+from kcm_trust.endorsements import Endorsements
 from kcm_trust.identity import ROOT
 from kcm_trust.roster import follows
 from kcm_trust.verify import verify_roster
 
 MEMBERS = [Member(Role.CORE, "eu", 1), Member(Role.CORE, "eu", 2)]
-LEFT = Lasting([bytes(32)]).retirement()
+LEFT = Endorsements([bytes(32)]).retirement()
 
 
 def test_who_is_retired_or_was_added_stays(tmp_path):

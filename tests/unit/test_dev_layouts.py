@@ -15,7 +15,7 @@ from kcm_devsystem.errors import DevError
 from kcm_devsystem.layouts import copy_private, member, write_compose
 from kcm_keymem.random import SystemKeyRandomness
 from kcm_runtime.config import load
-from kcm_runtime.instance import join_system
+from kcm_runtime.instance import load_instance
 from kcm_schemas.roster import Role
 from kcm_trust.verify import verify_roster
 
@@ -142,7 +142,7 @@ def test_the_service_takes_its_configuration(system, region, name, tmp_path):
 @pytest.mark.parametrize("region", REGIONS)
 def test_the_auditor_takes_its_configuration(system, region, tmp_path):
     config = load(AuditorConfig, str(mapped(system, region, "auditor-1", tmp_path)))
-    assert join_system(config, Role.AUDITOR, SystemKeyRandomness()).name == f"auditor-{region}-1"
+    assert load_instance(config, Role.AUDITOR, SystemKeyRandomness()).name == f"auditor-{region}-1"
     assert config.auditor.journal == tmp_path / "state" / "journal"
     # No network joins it to another region's broker.
     assert [bus.region for bus in config.regions if bus.region != region] == []

@@ -309,7 +309,14 @@ def test_the_wrapper_runs_nothing_when_its_parent_is_gone_already(tmp_path):
 
 def test_the_wrapper_says_what_it_cannot_execute(tmp_path):
     done = subprocess.run(
-        [sys.executable, "-I", "-S", processes.parent_death.__file__, str(os.getpid()), str(tmp_path)],
+        [
+            sys.executable,
+            "-I",
+            "-S",
+            processes.parent_death.__file__,
+            str(os.getpid()),
+            str(tmp_path),
+        ],
         check=False,
         timeout=SECONDS,
         capture_output=True,

@@ -34,8 +34,8 @@ def client(core, broker):
 
 def own_lease(core, seconds):
     """The Core's own lease ends in so many seconds, unless it is renewed."""
-    began = core.knowledge.lease.moment(core.knowledge.lease.position)
-    core.knowledge.lease.length_s = core.world.clock.now - began + seconds
+    began = core.freshness.lease.moment(core.freshness.lease.position)
+    core.freshness.lease.length_s = core.world.clock.now - began + seconds
 
 
 # A lease that is about to end

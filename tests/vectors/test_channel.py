@@ -21,7 +21,7 @@ CASE = generate.load("channel")
 REQUEST = (
     "v",
     "caller",
-    "boot",
+    "incarnation",
     "ticket",
     "request_id",
     "deadline_ms",
@@ -30,7 +30,7 @@ REQUEST = (
     "count",
     "sealed",
 )
-CLEAR = ("caller", "boot", "deadline_ms", "purpose", "l3_version", "count")
+CLEAR = ("caller", "incarnation", "deadline_ms", "purpose", "l3_version", "count")
 
 
 def value(name: str) -> bytes:

@@ -23,7 +23,7 @@ from kcm._internal.batches import BatchResult
 from kcm._internal.client import DEADLINE_S
 from kcm._internal.client_context import ClientContext
 from kcm._internal.counts import Counts
-from kcm._internal.rpc import Surroundings
+from kcm._internal.rpc import Environment
 from kcm._internal.transport import Opener, open_nats
 
 T = TypeVar("T")
@@ -38,7 +38,7 @@ class Client:
         region: str | None = None,
         *,
         opener: Opener = open_nats,
-        around: Surroundings | None = None,
+        around: Environment | None = None,
     ) -> None:
         """Connect; raises ``ContextError`` or ``Unavailable``."""
         self._pid: Final = os.getpid()

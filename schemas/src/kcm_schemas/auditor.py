@@ -98,13 +98,13 @@ class TailPage(Message):
 
 
 class EmitterStatus(Message):
-    """Where an emitter of the roster stands; ``last_seq`` counts in its present boot."""
+    """Where an emitter of the roster stands; ``last_seq`` counts in its present incarnation."""
 
     emitter: Name
     role: Annotated[Role, Field(strict=False)]
     region: Name
     state: Literal["alive", "silent", "stopped", "never", "unfollowed"]
-    boot: bytes
+    incarnation: bytes
     last_seq: U64
     last_ms: U64
 

@@ -79,8 +79,8 @@ LASTING: Final = Label("kcm/v1/lasting", (_T, _T, _B))
 HOLD_ID: Final = Label("kcm/v1/hold-id", (_T, _T, _T, _T, _U64, _T, _B))
 """scope, target, cause, origin, issued (ms), reason, salt: what a hold's id commits to."""
 
-PROOF: Final = Label("kcm/v1/proof", (_U64, _T, _T))
-"""link revision, key version, principal: which key a proof is about, besides its link."""
+KEY_USE: Final = Label("kcm/v1/key-use", (_U64, _T, _T))
+"""link revision, key version, principal: which key an attestation is about, besides its link."""
 
 AUDIT_CHAIN: Final = Label("kcm/v1/audit-chain", (_B, _B))
 """previous hash, event."""

@@ -107,7 +107,7 @@ def _request(ticket: Ticket, ciphertext: bytes, plain: bytes) -> tuple[CoreReque
     fields: dict[str, Any] = {
         "v": 1,
         "caller": CALLER,
-        "boot": fixed("boot id", 16),
+        "incarnation": fixed("incarnation id", 16),
         "ticket": ticket,
         "request_id": fixed("request id", 16),
         "deadline_ms": ISSUED + 2_000,
@@ -167,7 +167,7 @@ def _broken(request: CoreRequest, body: bytes, reply: CoreReply) -> list[dict[st
             ("l3_version", 1),
             ("count", 1),
             ("caller", "gateway-2"),
-            ("boot", fixed("another boot id", 16)),
+            ("incarnation", fixed("another incarnation id", 16)),
         )
     ]
     rows += [

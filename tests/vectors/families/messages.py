@@ -113,7 +113,7 @@ def signed() -> Document:
     """Statements and their signatures."""
     admin = identity("admin-1")
     tenant = Tenant(
-        tenant="acme", revision=1, link="acme-root", regions=["eu-central"], fence="all"
+        tenant="acme", revision=1, link="acme-root", regions=["eu-central"], region_quorum="all"
     )
     link = Link(link="acme-root", revision=1, uri="pkcs11:token=acme;object=root", model="hyok")
     service = Service(tenant="acme", service="payroll", revision=1)
@@ -209,7 +209,7 @@ def audit() -> Document:
         previous = sha256(ctx(labels.AUDIT_CHAIN, previous, event)).digest()
         heads.append(previous.hex())
     return {
-        "about": "events of one boot in order, and the chain's hash after each",
+        "about": "events of one incarnation in order, and the chain's hash after each",
         "events": [event.hex() for event in events],
         "heads": heads,
         "stream": _stream(events),

@@ -60,14 +60,14 @@ from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.control import Scope
 from kcm_schemas.roster import Retirement, Role
 from kcm_schemas.signed import Kind, Signed
-from kcm_trust.endorsements import Lasting, page_count
+from kcm_trust.endorsements import Endorsements, page_count
 from kcm_trust.identity import Identity, digest
 from kcm_trust.verify import Untrusted, Verifier
 
 from kcm._internal.client_context import ClientContext
 from kcm._internal.pages import OnPage, Page, follow, just_before, silent
 from kcm._internal.retry import repeated
-from kcm._internal.rpc import Surroundings, ask_once, attempt_s, pause, read_reply
+from kcm._internal.rpc import Environment, ask_once, attempt_s, pause, read_reply
 from kcm._internal.transport import Opener, Transport, open_nats
 from kcm.errors import ServiceError, UntrustedReply, error_for
 
@@ -88,14 +88,14 @@ class Admin:
         context: ClientContext,
         *,
         opener: Opener = open_nats,
-        around: Surroundings | None = None,
+        around: Environment | None = None,
         randomness: Randomness | None = None,
     ) -> None:
         """Read roster and key; raises ``ContextError``. Connections are made when needed."""
         self.context: Final = context
         self.identity: Final[Identity] = context.identity()
         self.verifier: Final[Verifier] = context.verifier()
-        self.around: Final = around or Surroundings()
+        self.around: Final = around or Environment()
         self.randomness: Final = randomness or SystemRandomness()
         self._opener: Final = opener
         self._owner: Final = Owner("the operator's client")
@@ -108,7 +108,7 @@ class Admin:
         context: ClientContext | str | Path | None = None,
         *,
         opener: Opener = open_nats,
-        around: Surroundings | None = None,
+        around: Environment | None = None,
     ) -> Once[Admin]:
         """An ``Admin`` that disconnects at the end."""
 
@@ -288,7 +288,7 @@ class Admin:
             parts.append(found.digests)
         raw = b"".join(parts)
         try:
-            Lasting.read(raw, said)
+            Endorsements.read(raw, said)
         except ValueError:
             return None
         return raw

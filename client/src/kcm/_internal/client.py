@@ -32,7 +32,7 @@ from kcm._internal.client_context import ClientContext
 from kcm._internal.coalescer import Coalescer, Key
 from kcm._internal.counts import Counts, Tally
 from kcm._internal.job import Answer, Job, Operation
-from kcm._internal.rpc import Surroundings, ask_once, attempt_s, pause
+from kcm._internal.rpc import Environment, ask_once, attempt_s, pause
 from kcm._internal.transport import Opener, Transport, open_nats
 from kcm.errors import DeadlineExceeded, Discarded, ServiceError, TooLarge, Unreached
 
@@ -47,11 +47,11 @@ class Client:
     """Encrypts and decrypts in one region. Use it from one event loop; see ``kcm.sync`` else."""
 
     def __init__(
-        self, transport: Transport, region: str, around: Surroundings | None = None
+        self, transport: Transport, region: str, around: Environment | None = None
     ) -> None:
         self.region: Final = region
         self._transport: Final = transport
-        self._around: Final = around or Surroundings()
+        self._around: Final = around or Environment()
         self._owner: Final = Owner("the client")
         self._tally: Final = Tally(self._around.clock)
         self._slots: Final = asyncio.Semaphore(IN_FLIGHT_MAX)
@@ -64,7 +64,7 @@ class Client:
         region: str | None = None,
         *,
         opener: Opener = open_nats,
-        around: Surroundings | None = None,
+        around: Environment | None = None,
     ) -> Once[Client]:
         """Connect to a region's broker as an application and close again at the end.
 

@@ -38,7 +38,8 @@ _FIRST: Final = bytes(limits.ID_SIZE)
 _DIGITS: Final = re.compile(f"[0-9a-f]{{1,{2 * limits.ID_SIZE}}}")
 
 TIMEOUT_S: Final = 90.0
-"""Seconds to wait for completeness: above the longest lease and fence (60 s) and a deadline."""
+"""Seconds to wait for completeness: above the longest lease and peer lease (60 s) and a
+deadline."""
 
 
 OnFailure = Callable[[ServiceError], None]

@@ -50,7 +50,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class Environment:
     """Time, chance and waiting as ports, so that a test decides them."""
 
     clock: Clock = field(default_factory=SystemClock)
@@ -76,7 +76,7 @@ def backoff_s(attempt: int, chance: float) -> float:
 
 
 async def ask_once(
-    around: Surroundings,
+    around: Environment,
     transport: Transport,
     subject: str,
     build: Callable[[int], bytes],
@@ -114,7 +114,7 @@ async def ask_once(
 
 
 async def pause(
-    around: Surroundings, attempt: int, until: float, attempts_max: float = ATTEMPTS_MAX
+    around: Environment, attempt: int, until: float, attempts_max: float = ATTEMPTS_MAX
 ) -> bool:
     """Wait before the next attempt; False when there is none, or no time for it."""
     wait = backoff_s(attempt, around.chance())

@@ -11,7 +11,7 @@ from typing import Literal
 
 from kcm_schemas.codec import Message, encode
 from kcm_schemas.control import Scope
-from kcm_schemas.registry import FencePolicy, Link, Service, Tenant
+from kcm_schemas.registry import Link, RegionQuorum, Service, Tenant
 from kcm_schemas.signed import Kind
 from kcm_trust import statements
 from kcm_trust.identity import Identity
@@ -23,12 +23,16 @@ def tenant(
     *,
     link: str,
     regions: Sequence[str],
-    fence: FencePolicy,
+    region_quorum: RegionQuorum,
     revision: int = 1,
 ) -> bytes:
     """A signed tenant. Its regions are sorted: their order says nothing."""
     content = Tenant(
-        tenant=name, revision=revision, link=link, regions=sorted(set(regions)), fence=fence
+        tenant=name,
+        revision=revision,
+        link=link,
+        regions=sorted(set(regions)),
+        region_quorum=region_quorum,
     )
     return _sign(identity, Kind.TENANT, content)
 

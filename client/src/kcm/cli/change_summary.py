@@ -49,7 +49,11 @@ async def of_tenant(admin: Admin, region: str, name: str) -> Before:
             row = await admin.find(region, name)
         except UnknownTenant:
             return Before(known=True)
-        fields = {"link": row.link, "regions": sorted(row.regions), "fence": row.fence}
+        fields = {
+            "link": row.link,
+            "regions": sorted(row.regions),
+            "region_quorum": row.region_quorum,
+        }
         return Before(True, row.revision, fields)
 
     return await _looked(ask)

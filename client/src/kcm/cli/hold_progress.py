@@ -14,7 +14,7 @@ from kcm.cli.table_layout import laid_out
 from kcm.exit_codes import Exit
 
 if TYPE_CHECKING:
-    from kcm_schemas.admin import BootStatus, HoldStatus, HoldView, RegionStatus
+    from kcm_schemas.admin import HoldStatus, HoldView, IncarnationStatus, RegionStatus
     from rich.console import RenderableType
 
 COLUMNS: Final = ("region", "instance", "role", "state", "keys purged", "purge", "after")
@@ -32,7 +32,7 @@ REGION_STATES: Final = {
     "durable": "stored",
     "watching": "stored; watched too briefly",
     "differing": "stored; its Cores know different tenants, or have no memory of them",
-    "fence-ended": "cut off: its leases ended",
+    "leases-ended": "cut off: its leases ended",
     "unbounded": "cut off: may serve on",
     "waiting": "not heard from",
 }
@@ -41,7 +41,7 @@ WHY: Final = {
     "watching": "the Core that answers there started, reconnected or missed something a moment ago "
     "and cannot know yet that no instance is missing",
     "differing": "the Cores there know different tenants, or have no memory of them",
-    "unbounded": "not heard from; the fence policy lets it serve on, so there is no bound",
+    "unbounded": "not heard from; the region quorum lets it serve on, so there is no bound",
     "waiting": "not heard from",
 }
 """Why a region is waited for."""
@@ -126,8 +126,8 @@ def present(
         )  # fmt: skip
         emit(settings, {**value, **dict(vars(status))}, columns, lines)
     if not settings.json:
-        if view is not None and status.lifted and status.boots:
-            emit(settings, None, COLUMNS, _boot_rows(status.boots))
+        if view is not None and status.lifted and status.incarnations:
+            emit(settings, None, COLUMNS, _incarnation_rows(status.incarnations))
         _tell_result(settings, status)
 
 
@@ -177,23 +177,27 @@ def rows(status: HoldStatus) -> list[tuple[object, ...]]:
     table_rows: list[tuple[object, ...]] = []
     for region in sorted(status.regions, key=lambda entry: entry.region):
         table_rows.append((region.region, "-", "-", _region_state(region), "", "", ""))
-        table_rows += _boot_rows(boot for boot in status.boots if boot.region == region.region)
+        table_rows += _incarnation_rows(
+            incarnation
+            for incarnation in status.incarnations
+            if incarnation.region == region.region
+        )
     return table_rows
 
 
-def _boot_rows(boots: Iterable[BootStatus]) -> list[tuple[object, ...]]:
+def _incarnation_rows(incarnations: Iterable[IncarnationStatus]) -> list[tuple[object, ...]]:
     """What became of instances, by region and name: of a kill that was lifted, too."""
     return [
         (
-            boot.region,
-            boot.instance,
-            boot.role.value,
-            _state(boot),
-            boot.keys,
-            f"{boot.purge_us} µs" if boot.how == "receipt" else "",
-            f"{boot.after_ms} ms" if boot.how == "receipt" else "",
+            incarnation.region,
+            incarnation.instance,
+            incarnation.role.value,
+            _state(incarnation),
+            incarnation.keys,
+            f"{incarnation.purge_us} µs" if incarnation.how == "receipt" else "",
+            f"{incarnation.after_ms} ms" if incarnation.how == "receipt" else "",
         )
-        for boot in sorted(boots, key=lambda entry: (entry.region, entry.instance))
+        for incarnation in sorted(incarnations, key=lambda entry: (entry.region, entry.instance))
     ]
 
 
@@ -232,8 +236,12 @@ def verdict(status: HoldStatus) -> str:
         return f"lifted in {_names(done)}"
     if not status.complete:
         return f"under way: {_waited_for(status)}"
-    silent = [_called(boot) for boot in status.boots if boot.how == "lease-ended"]
-    silent += [region.region for region in status.regions if region.how == "fence-ended"]
+    silent = [
+        _called(incarnation)
+        for incarnation in status.incarnations
+        if incarnation.how == "lease-ended"
+    ]
+    silent += [region.region for region in status.regions if region.how == "leases-ended"]
     if silent:
         return f"complete: {_names(silent)} did not answer, and may serve nothing any more"
     return "complete: every instance on record has purged"
@@ -250,7 +258,11 @@ def waiting_for(status: HoldStatus) -> list[str]:
         f"region{'s' if len(names) > 1 else ''} {_names(names)} ({reason})"
         for reason, names in by_reason.items()
     ]
-    return regions + [_instance(boot) for boot in status.boots if boot.how == "waiting"]
+    return regions + [
+        _instance(incarnation)
+        for incarnation in status.incarnations
+        if incarnation.how == "waiting"
+    ]
 
 
 def _in_force(status: HoldStatus) -> str:
@@ -263,18 +275,21 @@ def _waited_for(status: HoldStatus) -> str:
     return f"waiting for {_names(waiting_for(status), separator='; ')}"
 
 
-def _instance(boot: BootStatus) -> str:
+def _instance(incarnation: IncarnationStatus) -> str:
     """An instance that is waited for."""
-    if boot.trouble:
-        return f"{_called(boot)} {CANNOT_STORE}: {clean(boot.trouble)}"
-    if boot.retired:
-        return f"{boot.instance} (retired: the end of its lease counts{_at_most(boot.left_ms)})"
-    bound = f"; {_seconds(boot.left_ms)} at most if it is dead" if boot.left_ms else ""
-    return f"{_called(boot)} (no receipt yet{bound})"
+    if incarnation.trouble:
+        return f"{_called(incarnation)} {CANNOT_STORE}: {clean(incarnation.trouble)}"
+    if incarnation.retired:
+        left = _at_most(incarnation.left_ms)
+        return f"{incarnation.instance} (retired: the end of its lease counts{left})"
+    bound = (
+        f"; {_seconds(incarnation.left_ms)} at most if it is dead" if incarnation.left_ms else ""
+    )
+    return f"{_called(incarnation)} (no receipt yet{bound})"
 
 
-def _called(boot: BootStatus) -> str:
-    return f"{boot.instance} (retired)" if boot.retired else boot.instance
+def _called(incarnation: IncarnationStatus) -> str:
+    return f"{incarnation.instance} (retired)" if incarnation.retired else incarnation.instance
 
 
 def _names(names: Sequence[str], separator: str = ", ") -> str:
@@ -295,11 +310,11 @@ def _region_state(region: RegionStatus) -> str:
     return REGION_STATES[region.how] + _at_most(region.left_ms)
 
 
-def _state(boot: BootStatus) -> str:
+def _state(incarnation: IncarnationStatus) -> str:
     """What is known of an instance, and what it waits for."""
-    state: str = boot.how
-    if boot.how == "waiting" and boot.trouble:
-        state = f"waiting: {CANNOT_STORE}: {clean(boot.trouble)}"
-    elif boot.how == "waiting":
-        state += _at_most(boot.left_ms)
-    return f"{state} (retired)" if boot.retired else state
+    state: str = incarnation.how
+    if incarnation.how == "waiting" and incarnation.trouble:
+        state = f"waiting: {CANNOT_STORE}: {clean(incarnation.trouble)}"
+    elif incarnation.how == "waiting":
+        state += _at_most(incarnation.left_ms)
+    return f"{state} (retired)" if incarnation.retired else state

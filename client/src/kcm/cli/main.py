@@ -32,7 +32,7 @@ from kcm.cli.tenants import service, tenant
 from kcm.exit_codes import HELP, Exit
 
 if TYPE_CHECKING:
-    from kcm._internal.rpc import Surroundings
+    from kcm._internal.rpc import Environment
     from kcm._internal.transport import Opener
 
 
@@ -75,7 +75,7 @@ def begin() -> None:
 def run(
     arguments: Sequence[str],
     opener: Opener | None = None,
-    around: Surroundings | None = None,
+    around: Environment | None = None,
 ) -> int:
     """Run one command and return its exit code; ``opener`` and ``around`` are for tests."""
     world = World(opener, around)

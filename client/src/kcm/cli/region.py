@@ -112,7 +112,7 @@ def retire(settings: Settings, name: str, reason: str, timeout: float) -> int:
     """Take the region NAME out of service, everywhere.
 
     Nothing is served there any more, as soon as it hears of it; and no other region waits for its
-    word, so tenants whose fence policy needs it are served on, and kills become complete without
+    word, so tenants whose region quorum needs it are served on, and kills become complete without
     it. Do this when a region is lost. `kcm lift` of the hold brings it back.
 
     \b

@@ -1,4 +1,4 @@
-"""Adopting a registry: which Core's, whether it is all, and what came of it."""
+"""RegistryAdoption a registry: which Core's, whether it is all, and what came of it."""
 
 from __future__ import annotations
 

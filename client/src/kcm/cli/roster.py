@@ -19,7 +19,7 @@ from kcm.exit_codes import Exit
 
 if TYPE_CHECKING:
     from kcm_schemas.roster import Instance, Operator
-    from kcm_trust.endorsements import Lasting
+    from kcm_trust.endorsements import Endorsements
     from kcm_trust.identity import Identity
 
     from kcm._internal.admin import Admin
@@ -257,7 +257,7 @@ async def _put(settings: Settings, file: Path, raw: bytes) -> int:
 async def _retire(settings: Settings, wanted: _Wanted) -> int:
     from kcm_schemas.codec import encode
     from kcm_schemas.signed import Kind
-    from kcm_trust.endorsements import Lasting
+    from kcm_trust.endorsements import Endorsements
 
     from kcm.cli.departure_impact import darkened
     from kcm.ops.roster_changes import Refused, choose, collect, highest, lacked, read_lists, write
@@ -276,7 +276,7 @@ async def _retire(settings: Settings, wanted: _Wanted) -> int:
         with asking(settings, "the roster", regions) as answered:
             _, known = await highest(admin, regions, answered)
         # Before anybody is asked what they signed: a Core does not know either who this is.
-        next_roster(known, wanted.name, Lasting(), known.issued_ms)
+        next_roster(known, wanted.name, Endorsements(), known.issued_ms)
         missing = lacked(context, known)
         if unheard := [one for one in missing if one not in wanted.without]:
             raise _silent(unheard, LACKED)
@@ -285,7 +285,7 @@ async def _retire(settings: Settings, wanted: _Wanted) -> int:
         if collected.silent:
             raise _silent(list(collected.silent), str(next(iter(collected.silent.values()))))
         found = choose(collected.found, wanted.before_ms, wanted.leave_out)
-        lasting = Lasting(one.digest for one in found if one.lasts)
+        lasting = Endorsements(one.digest for one in found if one.lasts)
         new = next_roster(known, wanted.name, lasting, settings.around.clock.unix_ms())
         with asking(settings, "what goes dark", regions):
             found = await darkened(admin, wanted.name, found)
@@ -406,7 +406,7 @@ def _brought(region: str, error: ServiceError | None) -> dict[str, str]:
 
 
 def _keep(
-    settings: Settings, context: ClientContext, raw: bytes, lists: Mapping[str, Lasting]
+    settings: Settings, context: ClientContext, raw: bytes, lists: Mapping[str, Endorsements]
 ) -> None:
     """Make a roster this context's, and say that it is from then on; raises ``OSError``."""
     from kcm.ops.roster_changes import keep
@@ -429,7 +429,7 @@ async def _bring(
     settings: Settings,
     admin: Admin,
     raw: bytes,
-    lists: Mapping[str, Lasting],
+    lists: Mapping[str, Endorsements],
     target: _Target,
     told: Callable[[Rows], None],
 ) -> int:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from kcm._internal.admin import Admin
     from kcm._internal.client_context import ClientContext
     from kcm._internal.kills import Kills
-    from kcm._internal.rpc import Surroundings
+    from kcm._internal.rpc import Environment
     from kcm._internal.transport import Opener
 
 P = ParamSpec("P")
@@ -41,7 +41,7 @@ class World:
     """What lies outside of a command; a test brings its own."""
 
     opener: Opener | None = None
-    around: Surroundings | None = None
+    around: Environment | None = None
     json: bool | None = None
     """Whether the command that runs shows JSON; unknown before its options are read."""
     left: Left | None = None
@@ -78,11 +78,11 @@ class Settings:
         return self.world.opener or open_nats
 
     @property
-    def around(self) -> Surroundings:
+    def around(self) -> Environment:
         """Time and chance."""
-        from kcm._internal.rpc import Surroundings
+        from kcm._internal.rpc import Environment
 
-        return self.world.around or Surroundings()
+        return self.world.around or Environment()
 
     def admin(self, context: ClientContext) -> Admin:
         """An operator's access, to be closed."""

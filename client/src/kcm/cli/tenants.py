@@ -28,7 +28,7 @@ TABLE_ROWS: Final = 1000
 """Tenants that a table shows unless it is told otherwise: more are for a program, as JSON."""
 
 COLUMNS: Final = (
-    "tenant", "state", "core", "region", "regions", "fence", "link", "services", "holds",
+    "tenant", "state", "core", "region", "regions", "region_quorum", "link", "services", "holds",
 )  # fmt: skip
 """Of a table of tenants; ``core`` is the Core that answered."""
 
@@ -60,7 +60,7 @@ def service() -> None:
     "--region", "regions", multiple=True, help="Serve it here (repeatable) [default: everywhere]."
 )
 @click.option(
-    "--fence",
+    "--region-quorum",
     type=click.Choice(["all", "majority", "local"]),
     default="all",
     show_default=True,
@@ -73,7 +73,7 @@ def create(
     name: str,
     link_name: str,
     regions: tuple[str, ...],
-    fence: Literal["all", "majority", "local"],
+    region_quorum: Literal["all", "majority", "local"],
     revision: int,
 ) -> int:
     """Create a tenant in its regions. The same command again changes nothing.
@@ -90,13 +90,20 @@ def create(
     async def put(admin: Admin, region: str) -> Change:
         before = await change_summary.of_tenant(admin, region, name)
         raw = statements.tenant(
-            admin.identity, name, link=link_name, regions=served, fence=fence, revision=revision
+            admin.identity,
+            name,
+            link=link_name,
+            regions=served,
+            region_quorum=region_quorum,
+            revision=revision,
         )
         try:
             await admin.put(region, "tenant", raw)
         except Conflict as error:
             raise await _taken(admin, region, name, link_name, revision, error) from None
-        return before.change(revision, link=link_name, regions=sorted(set(served)), fence=fence)
+        return before.change(
+            revision, link=link_name, regions=sorted(set(served)), region_quorum=region_quorum
+        )
 
     return _everywhere(settings, regions, put, {"tenant": name}, shows=f"kcm tenant show {name}")
 
@@ -152,14 +159,19 @@ def relink(settings: Settings, name: str, link_name: str) -> int:
         # What moved already has the record: what is left gets the very same. Where a region has
         # another record of that revision, only a higher one takes its place.
         moved = all(
-            (one.link, one.regions, one.fence) == (link_name, view.regions, view.fence)
+            (one.link, one.regions, one.region_quorum)
+            == (link_name, view.regions, view.region_quorum)
             for one in newest
         )
         revision = highest if moved else highest + 1
         raw = statements.tenant(
-            admin.identity, name, link=link_name, regions=tuple(view.regions), fence=view.fence,
+            admin.identity,
+            name,
+            link=link_name,
+            regions=tuple(view.regions),
+            region_quorum=view.region_quorum,
             revision=revision,
-        )  # fmt: skip
+        )
         await admin.put(region, "tenant", raw)
         there = found[region]
         same = (there.link, there.revision) == (link_name, revision)
@@ -285,7 +297,7 @@ def _about(tenant: TenantRow | TenantView) -> tuple[object, ...]:
         tenant.core,
         tenant.region,
         " ".join(tenant.regions),
-        tenant.fence,
+        tenant.region_quorum,
         f"{tenant.link} ({tenant.model})",
     )
 

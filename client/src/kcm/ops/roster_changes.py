@@ -18,7 +18,7 @@ from typing import Final, TypeVar
 
 from kcm_runtime.files.atomic import place, placing
 from kcm_schemas.roster import Instance, Operator, OperatorRole, Roster
-from kcm_trust.endorsements import PAGE_BYTES, PAGES_MAX, Lasting, pages
+from kcm_trust.endorsements import PAGE_BYTES, PAGES_MAX, Endorsements, pages
 from kcm_trust.roster import entries, follows, name_of
 from kcm_trust.verify import Untrusted
 
@@ -175,7 +175,7 @@ def _named(known: frozenset[str], left_out: Iterable[str]) -> frozenset[str]:
     return frozenset(meant)
 
 
-def retire(known: Roster, name: str, lasting: Lasting, now_ms: int) -> Roster:
+def retire(known: Roster, name: str, lasting: Endorsements, now_ms: int) -> Roster:
     """The next roster, in which somebody is retired; raises ``Refused``."""
     entry = next((one for one in entries(known) if name_of(one) == name), None)
     if entry is None:
@@ -206,7 +206,7 @@ def retire(known: Roster, name: str, lasting: Lasting, now_ms: int) -> Roster:
 
 
 async def put_everywhere(
-    admin: Admin, regions: Sequence[str], raw: bytes, lists: Mapping[str, Lasting]
+    admin: Admin, regions: Sequence[str], raw: bytes, lists: Mapping[str, Endorsements]
 ) -> dict[str, ServiceError | None]:
     """Give every region the lists, then the roster; for each, how it failed."""
     results: dict[str, ServiceError | None] = {}
@@ -228,7 +228,7 @@ def lists_directory(roster: Path) -> Path:
     return roster.with_name(f"{roster.name}.lasting")
 
 
-def read_lists(path: Path, roster: Roster) -> dict[str, Lasting]:
+def read_lists(path: Path, roster: Roster) -> dict[str, Endorsements]:
     """The lists beside a roster's file, as far as they are the ones that it names."""
     found = {}
     for one in entries(roster):
@@ -236,18 +236,18 @@ def read_lists(path: Path, roster: Roster) -> dict[str, Lasting]:
             continue
         try:
             raw = (lists_directory(path) / name_of(one)).read_bytes()
-            found[name_of(one)] = Lasting.read(raw, one.retired)
+            found[name_of(one)] = Endorsements.read(raw, one.retired)
         except (OSError, ValueError):
             continue  # a region that has it already does not need it
     return found
 
 
-def keep(context: ClientContext, raw: bytes, lists: Mapping[str, Lasting]) -> None:
+def keep(context: ClientContext, raw: bytes, lists: Mapping[str, Endorsements]) -> None:
     """Replace the context's roster, lists first; raises ``OSError``."""
     write(context.roster_path, raw, lists)
 
 
-def write(path: Path, raw: bytes, lists: Mapping[str, Lasting]) -> None:
+def write(path: Path, raw: bytes, lists: Mapping[str, Endorsements]) -> None:
     """Write a roster, or one that is to be signed, with the lists beside it; raises ``OSError``.
 
     The roster gets its name last, and its place is looked at first: where it cannot be written
@@ -264,7 +264,7 @@ def write(path: Path, raw: bytes, lists: Mapping[str, Lasting]) -> None:
             place(directory / name, lasting.raw(), private=False)
 
 
-def lacking(known: Roster, new: Roster, lists: Mapping[str, Lasting]) -> list[str]:
+def lacking(known: Roster, new: Roster, lists: Mapping[str, Endorsements]) -> list[str]:
     """Who is newly retired and whose list is not there: nothing on it could count."""
     before = {name_of(one): one.retired for one in entries(known)}
     return sorted(

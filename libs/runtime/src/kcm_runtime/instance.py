@@ -21,13 +21,13 @@ from kcm_runtime.roster.store import Rosters, open_rosters
 
 
 @dataclass(frozen=True, slots=True)
-class Membership:
-    """The instance that this process is, in this boot. ``joined`` is its entry at the start."""
+class InstanceContext:
+    """The instance that this process is, in one incarnation. ``joined`` is its entry at start."""
 
     identity: Identity
     joined: Instance
     rosters: Rosters
-    boot: bytes
+    incarnation: bytes
 
     @property
     def verifier(self) -> Verifier:
@@ -68,7 +68,7 @@ class Membership:
         return self.joined.role
 
 
-def join_system(config: InstanceConfig, role: Role, randomness: Randomness) -> Membership:
+def load_instance(config: InstanceConfig, role: Role, randomness: Randomness) -> InstanceContext:
     """Load identity and roster; raises ``ConfigError`` when this instance is not on it."""
     try:
         rosters = open_rosters(config.roster, bytes.fromhex(config.root_public), config.state_dir)
@@ -81,4 +81,4 @@ def join_system(config: InstanceConfig, role: Role, randomness: Randomness) -> M
         raise ConfigError(f"the roster knows {config.instance} in another role or region")
     if entry.public_key != identity.public:
         raise ConfigError(f"the roster has another public key for {config.instance}")
-    return Membership(identity, entry, rosters, randomness.public(limits.ID_SIZE))
+    return InstanceContext(identity, entry, rosters, randomness.public(limits.ID_SIZE))

@@ -10,7 +10,7 @@ from kcm_schemas.codes import KcmError
 from kcm_schemas.roster import Instance, Role, Roster
 from kcm_schemas.signed import Kind, Signed
 
-from kcm_trust.endorsements import NOTHING, Lasting
+from kcm_trust.endorsements import NOTHING, Endorsements
 from kcm_trust.envelopes import (
     STATEMENT_MAX,
     Forged,
@@ -30,7 +30,7 @@ M = TypeVar("M", bound=Message)
 class Checker:
     """Checks signers by one roster, and what lasts of those who are retired."""
 
-    def __init__(self, roster: Roster, lasting: Mapping[str, Lasting] | None = None) -> None:
+    def __init__(self, roster: Roster, lasting: Mapping[str, Endorsements] | None = None) -> None:
         """``lasting`` has the lists of those who are retired, as far as they are here."""
         self.roster: Final = roster
         self.lasting: Final = dict(lasting or {})

@@ -25,14 +25,14 @@ STAGED_MAX: Final = 2 * PAGES_MAX * PAGE_BYTES
 """Bytes of pages that are kept before a roster names their list: anybody could send them."""
 
 
-class Lasting:
+class Endorsements:
     """A set of digests, 32 bytes each, in order: a hundred thousand take 3.2 MB."""
 
     def __init__(self, digests: Iterable[bytes] = ()) -> None:
         self._digests: Final = sorted(set(digests))
 
     @classmethod
-    def read(cls, raw: bytes, said: Retirement) -> Lasting:
+    def read(cls, raw: bytes, said: Retirement) -> Endorsements:
         """Read a list as it travels; raises ``ValueError`` unless it is the one that was signed."""
         if len(raw) != said.count * _SIZE or sha256(raw).digest() != said.lasting:
             raise ValueError("not the list that the roster names")
@@ -74,7 +74,7 @@ class Staged:
         parts = [self._pages.get((name, page), b"") for page in range(page_count(said))]
         raw = b"".join(parts)
         try:
-            Lasting.read(raw, said)
+            Endorsements.read(raw, said)
         except ValueError:
             return None
         return raw
@@ -90,11 +90,11 @@ def page_count(said: Retirement) -> int:
     return min(-(-said.count * _SIZE // PAGE_BYTES), PAGES_MAX)
 
 
-def pages(lasting: Lasting) -> list[bytes]:
+def pages(lasting: Endorsements) -> list[bytes]:
     """A list as it travels in messages."""
     raw = lasting.raw()
     return [raw[at : at + PAGE_BYTES] for at in range(0, len(raw), PAGE_BYTES)]
 
 
-NOTHING: Final = Lasting()
+NOTHING: Final = Endorsements()
 """Of somebody whose list is not here, or is empty."""

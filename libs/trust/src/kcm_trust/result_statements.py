@@ -3,8 +3,8 @@
 A result is signed by Cores. The signatures of those who are not on the roster any more are left
 out, and one of a Core that acts is enough: else removing one Core would unmake the evidence of
 every kill that it ever countersigned. Each receipt in it is checked by the key of its own instance,
-also of one that has retired since. That nobody is missing from the list of boots, and that a lease
-had ended, nobody but the Core can say.
+also of one that has retired since. That nobody is missing from the list of incarnations, and that a
+lease had ended, nobody but the Core can say.
 """
 
 from __future__ import annotations
@@ -99,34 +99,38 @@ class ResultChecker(Checker):
 
 
 def accounted(result: Result, receipts: Sequence[Receipt]) -> None:
-    """Raise ``Untrusted`` unless the receipts are those of the boots that gave one, each once.
+    """Raise ``Untrusted`` unless each incarnation that gave a receipt has exactly one here.
 
     Some may be left out for want of room, and for no other reason.
     """
-    told = {(one.instance, one.boot): one for one in result.boots if one.how == "receipt"}
-    if len({(one.instance, one.boot) for one in result.boots}) != len(result.boots):
-        raise Untrusted("the result lists a boot twice")
+    told = {
+        (one.instance, one.incarnation): one for one in result.incarnations if one.how == "receipt"
+    }
+    if len({(one.instance, one.incarnation) for one in result.incarnations}) != len(
+        result.incarnations
+    ):
+        raise Untrusted("the result lists an incarnation twice")
     seen = set()
     for receipt in receipts:
-        key = (receipt.instance, receipt.boot)
-        boot = told.get(key)
-        if boot is None or key in seen:
-            raise Untrusted(f"a receipt of {receipt.instance} is of no boot, or there twice")
+        key = (receipt.instance, receipt.incarnation)
+        incarnation = told.get(key)
+        if incarnation is None or key in seen:
+            raise Untrusted(f"a receipt of {receipt.instance} is of no incarnation, or there twice")
         seen.add(key)
         if receipt.hold_id != result.hold_id:
             raise Untrusted(f"the receipt of {receipt.instance} is for another hold")
         if receipt.unkept:
             raise Untrusted(f"{receipt.instance} says that it has not stored the hold")
         if (receipt.role, receipt.region, receipt.keys, receipt.purge_us) != (
-            boot.role,
-            boot.region,
-            boot.keys,
-            boot.purge_us,
+            incarnation.role,
+            incarnation.region,
+            incarnation.keys,
+            incarnation.purge_us,
         ):
             raise Untrusted(f"the receipt of {receipt.instance} says something else than the list")
     if len(seen) + result.left_out != len(told):
         raise Untrusted(
-            f"{len(told)} boots gave a receipt by the list; {len(seen)} are here, and "
+            f"{len(told)} incarnations gave a receipt by the list; {len(seen)} are here, and "
             f"{result.left_out} are said to be left out"
         )
     if result.left_out and room_for_receipts(result) >= STATEMENT_MAX[Kind.RECEIPT] + ITEM_MAX:
@@ -140,7 +144,7 @@ def timely(result: Result, hold: Hold) -> None:
 
 
 def finished(result: Result) -> None:
-    """Raise ``Untrusted`` unless what the result says of regions and boots is a finished kill."""
+    """Raise ``Untrusted`` unless the regions and incarnations of the result are a finished kill."""
     names = [one.region for one in result.regions]
     if len(set(names)) != len(names):
         raise Untrusted("the result lists a region twice")
@@ -150,13 +154,17 @@ def finished(result: Result) -> None:
     if not durable:
         raise Untrusted("the hold is stored in no region")
     for one in result.regions:
-        if one.region not in durable and one.how != "fence-ended":
+        if one.region not in durable and one.how != "leases-ended":
             raise Untrusted(f"region {one.region} does not count yet: {one.how}")
-    for boot in result.boots:
-        if boot.how == "waiting":
-            raise Untrusted(f"{boot.instance} has not purged")
-        if boot.region not in durable:
-            raise Untrusted(f"{boot.instance} is of a region in which the hold is not stored")
-    silent = durable - {boot.region for boot in result.boots}
+    for incarnation in result.incarnations:
+        if incarnation.how == "waiting":
+            raise Untrusted(f"{incarnation.instance} has not purged")
+        if incarnation.region not in durable:
+            raise Untrusted(
+                f"{incarnation.instance} is of a region in which the hold is not stored"
+            )
+    silent = durable - {incarnation.region for incarnation in result.incarnations}
     if silent:
-        raise Untrusted(f"no boot is listed of region {min(silent)}, which has at least a Core")
+        raise Untrusted(
+            f"no incarnation is listed of region {min(silent)}, which has at least a Core"
+        )

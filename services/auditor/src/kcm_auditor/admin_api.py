@@ -10,10 +10,10 @@ from __future__ import annotations
 from typing import Final, Literal
 
 from kcm_runtime.audit.port import Emit
-from kcm_runtime.audit.rejection_log import Refusals
+from kcm_runtime.audit.rejection_log import RejectionLog
 from kcm_runtime.audit.repeat_counter import Repeats
 from kcm_runtime.clock import Clock
-from kcm_runtime.instance import Membership
+from kcm_runtime.instance import InstanceContext
 from kcm_runtime.requests import Asked, check_deadline
 from kcm_schemas import subjects
 from kcm_schemas.admin import AdminReply, AdminRequest
@@ -45,12 +45,12 @@ ASKED_MAX: Final = 1024
 follows the journal asks once a second."""
 
 
-class Answers:
+class AdminApi:
     """Handles ``kcm.v1.<region>.auditor.<verb>``."""
 
     def __init__(
         self,
-        membership: Membership,
+        membership: InstanceContext,
         recorder: Recorder,
         emit: Emit,
         regions: tuple[str, ...],
@@ -60,7 +60,7 @@ class Answers:
         self._signed: Final = signed
         self._membership: Final = membership
         self._recorder: Final = recorder
-        self._refusals: Final = Refusals("auditor", emit)
+        self._refusals: Final = RejectionLog("auditor", emit)
         self._reads: Final = Repeats(emit)
         self._asked: Final[Asked[Code]] = Asked(ASKED_MAX)
         self._regions: Final = regions
@@ -158,22 +158,22 @@ class Answers:
         )
 
     def _emitter_status(self, entry: Instance) -> EmitterStatus:
-        boot = self._recorder.ledger.book.current(entry.instance)
+        incarnation = self._recorder.ledger.book.current(entry.instance)
         state: State
         if entry.region not in self._regions:
             state = "unfollowed"
         elif self._recorder.watch.is_silent(entry.instance):
             state = "silent"
-        elif boot is None:
+        elif incarnation is None:
             state = "never"
         else:
-            state = "stopped" if boot.stopped else "alive"
+            state = "stopped" if incarnation.stopped else "alive"
         return EmitterStatus(
             emitter=entry.instance,
             role=entry.role,
             region=entry.region,
             state=state,
-            boot=boot.boot if boot else b"",
-            last_seq=boot.chain.next_seq - 1 if boot else 0,
-            last_ms=boot.last_ms if boot else 0,
+            incarnation=incarnation.incarnation if incarnation else b"",
+            last_seq=incarnation.chain.next_seq - 1 if incarnation else 0,
+            last_ms=incarnation.last_ms if incarnation else 0,
         )

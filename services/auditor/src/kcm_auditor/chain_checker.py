@@ -1,7 +1,7 @@
 """What is recorded, and what is wrong with what emitters sent. Pure; time is an argument.
 
-Theory. For each boot of each emitter the number of the next event and the hash before it are known.
-A verified batch is then one of these:
+Theory. For each incarnation of each emitter the number of the next event and the hash before it are
+known. A verified batch is then one of these:
 
 ==============================  ================================================================
 it begins                       and means
@@ -14,12 +14,12 @@ earlier, known                  a duplicate: nothing to do
 earlier, other content          **fork**: kept as evidence, without effect
 ==============================  ================================================================
 
-"Known" is decided from the last ``SPANS_MAX`` batches of a boot. What is older than those is taken
-for a duplicate: the journal has the first version, and a second one changes nothing.
+"Known" is decided from the last ``SPANS_MAX`` batches of an incarnation. What is older than those
+is taken for a duplicate: the journal has the first version, and a second one changes nothing.
 
-A boot that begins before the former one has ended with ``instance.stop`` is a **restart** (it
-crashed, or its end is missing); two boots of one emitter at the same time are an **overlap**
-(somebody copied an identity).
+An incarnation that begins before the former one has ended with ``instance.stop`` is a **restart**
+(it crashed, or its end is missing); two incarnations of one emitter at the same time are an
+**overlap** (somebody copied an identity).
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ from kcm_schemas.codec import decode
 from kcm_schemas.codes import KcmError
 
 from kcm_auditor.journal.format import Batch, Content, Incident, IncidentKind, Origin, Trimmed
-from kcm_auditor.positions import Book, BootState, RegionState, message_digest, span_of
-from kcm_auditor.rate_limit import Throttle
+from kcm_auditor.positions import Book, IncarnationState, RegionState, message_digest, span_of
+from kcm_auditor.rate_limit import RateLimit
 
 SEQ_MAX: Final = (1 << 63) - 2
 """The largest number of an event: the next one must still fit a message."""
@@ -75,7 +75,7 @@ class FoundTrim:
     statement: bytes
 
 
-class Ledger:
+class ChainChecker:
     """Decides what is recorded. Whatever a call returns is already counted in the book."""
 
     def __init__(self, book: Book) -> None:
@@ -83,7 +83,7 @@ class Ledger:
         self._acknowledged: Final = dict[str, int]()
         self._begun_again: Final = set[str]()
         self._uncompared: Final = set[str]()
-        self._throttles: Final = defaultdict[str, Throttle](Throttle)
+        self._throttles: Final = defaultdict[str, RateLimit](RateLimit)
 
     def position(self, region: str) -> int:
         """Up to where a region's stream has been read; 0 for a region never seen.
@@ -162,7 +162,7 @@ class Ledger:
         """
         if (batch.region, batch.emitter) != (arrival.region, _emitter(arrival)):
             return True
-        state = self.book.boot(batch.emitter, batch.boot)
+        state = self.book.incarnation(batch.emitter, batch.incarnation)
         known = state is not None and batch.first < state.chain.next_seq
         return known or not _well_formed(batch)
 
@@ -173,7 +173,7 @@ class Ledger:
             return (*before, *self._keep_out(arrival, IncidentKind.MISPLACED, now, batch))
         if not _well_formed(batch):
             return (*before, *self._keep_out(arrival, IncidentKind.MALFORMED, now, batch))
-        state = self.book.boot(batch.emitter, batch.boot)
+        state = self.book.incarnation(batch.emitter, batch.incarnation)
         if state is None or batch.first >= state.chain.next_seq:
             return (*before, *self._behind(arrival), *self._onward(arrival, batch, state))
         if _repeats(state, batch):
@@ -289,9 +289,9 @@ class Ledger:
         return self._note(IncidentKind.JOURNAL_BEHIND, region=arrival.region, span=span)
 
     def _onward(
-        self, arrival: Arrival, batch: AuditBatch, state: BootState | None
+        self, arrival: Arrival, batch: AuditBatch, state: IncarnationState | None
     ) -> tuple[Content, ...]:
-        before = self._changed_boot(batch, state)
+        before = self._changed_incarnation(batch, state)
         chain = state.chain if state is not None else Chain()
         if batch.first > chain.next_seq:
             admitted = batch.previous == chain.head
@@ -303,7 +303,9 @@ class Ledger:
         record = Batch(region=arrival.region, position=arrival.position, statement=arrival.body)
         return (*before, record)
 
-    def _changed_boot(self, batch: AuditBatch, state: BootState | None) -> tuple[Content, ...]:
+    def _changed_incarnation(
+        self, batch: AuditBatch, state: IncarnationState | None
+    ) -> tuple[Content, ...]:
         former = self.book.current(batch.emitter)
         if former is None or former is state:
             return ()
@@ -318,7 +320,7 @@ class Ledger:
             incident=IncidentKind.RESTART,
             region=batch.region,
             emitter=former.emitter,
-            boot=former.boot,
+            incarnation=former.incarnation,
             last=former.chain.next_seq - 1,
         )
         return (self.note(incident),)
@@ -335,7 +337,7 @@ class Ledger:
             region=arrival.region,
             position=arrival.position,
             emitter=batch.emitter,
-            boot=batch.boot,
+            incarnation=batch.incarnation,
             first=first,
             last=last,
             digest=sha256(arrival.body).digest(),
@@ -350,7 +352,7 @@ class Ledger:
             incident=kind,
             region=batch.region,
             emitter=batch.emitter,
-            boot=batch.boot,
+            incarnation=batch.incarnation,
             first=span[0],
             last=span[1],
         )
@@ -387,7 +389,7 @@ def _well_formed(batch: AuditBatch) -> bool:
     return True
 
 
-def _repeats(state: BootState, batch: AuditBatch) -> bool:
+def _repeats(state: IncarnationState, batch: AuditBatch) -> bool:
     if not state.spans or batch.first < state.spans[0].first:
         return True
     return span_of(batch) in state.spans

@@ -19,7 +19,7 @@ from kcm_runtime.audit.stream_chain import Place
 from kcm_runtime.clock import Clock
 from kcm_runtime.config import ConfigError
 from kcm_runtime.files.atomic import place
-from kcm_runtime.instance import Membership
+from kcm_runtime.instance import InstanceContext
 from kcm_runtime.nats.connection import Connection
 from kcm_runtime.nats.request_server import describe
 from kcm_runtime.nats.streams import last, put
@@ -104,7 +104,7 @@ class HeadPublisher:
         *,
         connection: Connection,
         region: str,
-        membership: Membership,
+        membership: InstanceContext,
         recorder: Recorder,
         feed: RegionFeed,
         signed: SignedHeads,

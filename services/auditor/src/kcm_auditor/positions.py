@@ -18,9 +18,9 @@ from kcm_schemas.signed import read_signed
 
 from kcm_auditor.journal.format import (
     Batch,
-    BootPosition,
     Content,
     Head,
+    IncarnationPosition,
     Incident,
     IncidentKind,
     Origin,
@@ -31,11 +31,12 @@ from kcm_auditor.journal.format import (
 )
 
 SPANS_MAX: Final = 1024
-"""Batches of one boot by which a repetition is told from a fork: far more than are in flight."""
+"""Batches of one incarnation by which a repetition is told from a fork: far more than are in
+flight."""
 
-BOOTS_MAX: Final = 4096
-"""Boots that are remembered over all emitters; the one that was quiet longest goes first, and never
-an emitter's present one. A forgotten boot whose statements are repeated looks like a new one."""
+INCARNATIONS_MAX: Final = 4096
+"""Incarnations that are remembered over all emitters. The one that is quiet for longest goes
+first, but never an emitter's present one. A forgotten one whose batches are repeated looks new."""
 
 MARKS_KEPT: Final = 512
 """Places of a stream kept to compare a trim with: 16,000 messages that are dense."""
@@ -54,11 +55,11 @@ class Span:
 
 
 @dataclass(slots=True)
-class BootState:
-    """One boot of one emitter: ``chain`` expects its next event; ``last_ms`` is its own clock."""
+class IncarnationState:
+    """One incarnation of an emitter: ``chain`` expects its next event; ``last_ms`` is its clock."""
 
     emitter: str
-    boot: bytes
+    incarnation: bytes
     chain: Chain = field(default_factory=Chain)
     last_ms: int = 0
     stopped: bool = False
@@ -126,24 +127,24 @@ class RegionState:
 
 
 class Book:
-    """Positions of boots and regions, and how much was recorded."""
+    """Positions of incarnations and regions, and how much was recorded."""
 
     def __init__(self, auditor: str) -> None:
         self._auditor: Final = auditor
-        self._boots: Final = OrderedDict[tuple[str, bytes], BootState]()
-        self._current: Final = dict[str, BootState]()
+        self._incarnations: Final = OrderedDict[tuple[str, bytes], IncarnationState]()
+        self._current: Final = dict[str, IncarnationState]()
         self._regions: Final = dict[str, RegionState]()
         self.events = 0
         """Events recorded since the journal began."""
         self.incidents = 0
         """Incidents recorded since the journal began."""
 
-    def boot(self, emitter: str, boot: bytes) -> BootState | None:
-        """A boot, if it is known."""
-        return self._boots.get((emitter, boot))
+    def incarnation(self, emitter: str, incarnation: bytes) -> IncarnationState | None:
+        """An incarnation, if it is known."""
+        return self._incarnations.get((emitter, incarnation))
 
-    def current(self, emitter: str) -> BootState | None:
-        """The latest boot of an emitter."""
+    def current(self, emitter: str) -> IncarnationState | None:
+        """The latest incarnation of an emitter."""
         return self._current.get(emitter)
 
     def region(self, name: str) -> RegionState:
@@ -169,11 +170,11 @@ class Book:
 
     def advance(self, batch: AuditBatch) -> None:
         """A batch is recorded: what follows it is expected next."""
-        key = (batch.emitter, batch.boot)
-        state = self._boots.get(key)
+        key = (batch.emitter, batch.incarnation)
+        state = self._incarnations.get(key)
         if state is None:
-            state = BootState(batch.emitter, batch.boot)
-            self._boots[key] = state
+            state = IncarnationState(batch.emitter, batch.incarnation)
+            self._incarnations[key] = state
             self._current[batch.emitter] = state
             self._forget()
         span = span_of(batch)
@@ -181,7 +182,7 @@ class Book:
         state.chain = Chain(span.last + 1, span.head)
         last = decode(AuditEvent, batch.events[-1])
         state.last_ms, state.stopped = last.time_ms, last.type == EventType.INSTANCE_STOP
-        self._boots.move_to_end(key)
+        self._incarnations.move_to_end(key)
         self.events += len(batch.events)
 
     def restore(self, content: Content) -> None:
@@ -255,38 +256,40 @@ class Book:
             auditor=self._auditor,
             events=self.events,
             incidents=self.incidents,
-            boots=tuple(
-                BootPosition(
+            incarnations=tuple(
+                IncarnationPosition(
                     emitter=state.emitter,
-                    boot=state.boot,
+                    incarnation=state.incarnation,
                     next_seq=state.chain.next_seq,
                     head=state.chain.head,
                     last_ms=state.last_ms,
                     stopped=state.stopped,
                     current=self._current.get(state.emitter) is state,
                 )
-                for state in self._boots.values()
+                for state in self._incarnations.values()
             ),
             regions=tuple(_region_position(name, state) for name, state in self._regions.items()),
         )
 
     def _forget(self) -> None:
-        if len(self._boots) <= BOOTS_MAX:
+        if len(self._incarnations) <= INCARNATIONS_MAX:
             return
-        for key, state in self._boots.items():
+        for key, state in self._incarnations.items():
             if self._current.get(state.emitter) is not state:
-                del self._boots[key]
+                del self._incarnations[key]
                 return
 
     def _restore_positions(self, positions: Positions) -> None:
         self.events, self.incidents = positions.events, positions.incidents
-        self._boots.clear()
+        self._incarnations.clear()
         self._current.clear()
         self._regions.clear()
-        for entry in positions.boots:
+        for entry in positions.incarnations:
             chain = Chain(entry.next_seq, entry.head)
-            state = BootState(entry.emitter, entry.boot, chain, entry.last_ms, entry.stopped)
-            self._boots[entry.emitter, entry.boot] = state
+            state = IncarnationState(
+                entry.emitter, entry.incarnation, chain, entry.last_ms, entry.stopped
+            )
+            self._incarnations[entry.emitter, entry.incarnation] = state
             if entry.current:
                 self._current[entry.emitter] = state
         for region in positions.regions:

@@ -16,7 +16,7 @@ WINDOW_S: Final = 60.0
 """Seconds of a window."""
 
 
-class Throttle:
+class RateLimit:
     """Counts what one region brings."""
 
     def __init__(self) -> None:

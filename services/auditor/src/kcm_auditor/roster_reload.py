@@ -18,7 +18,7 @@ from kcm_trust.verify import STATEMENT_MAX, Untrusted, Verifier
 log = logging.getLogger(__name__)
 
 
-class RosterTrust:
+class RosterReload:
     """The verifier of the newest roster that was accepted."""
 
     def __init__(self, rosters: Rosters, path: Path) -> None:

@@ -14,10 +14,10 @@ import logging
 from typing import Final
 
 from kcm_runtime.audit.emitter import AuditEmitter
-from kcm_runtime.audit.rejection_log import Refusals
+from kcm_runtime.audit.rejection_log import RejectionLog
 from kcm_runtime.clock import Clock, SystemRandomness
 from kcm_runtime.files.secret_file import SecretFileError
-from kcm_runtime.instance import Membership
+from kcm_runtime.instance import InstanceContext
 from kcm_runtime.nats.connection import Connection
 from kcm_runtime.nats.request_server import Service
 from kcm_runtime.nats.stream_protection import Unfit
@@ -29,7 +29,7 @@ from kcm_schemas.audit import EventType
 from kcm_schemas.codes import Code
 from kcm_schemas.version import VERSION
 
-from kcm_auditor.admin_api import Answers
+from kcm_auditor.admin_api import AdminApi
 from kcm_auditor.config import AuditorConfig
 from kcm_auditor.heads import HeadPublisher, SignedHeads
 from kcm_auditor.ingest import RegionFeed
@@ -38,7 +38,7 @@ from kcm_auditor.journal.format import Incident, IncidentKind
 from kcm_auditor.liveness import Watch
 from kcm_auditor.positions import Book
 from kcm_auditor.recorder import Recorder
-from kcm_auditor.roster_reload import RosterTrust
+from kcm_auditor.roster_reload import RosterReload
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ QUEUE: Final = "auditor"
 class Auditor:
     """One Auditor, from its start to its end."""
 
-    def __init__(self, config: AuditorConfig, membership: Membership, clock: Clock) -> None:
+    def __init__(self, config: AuditorConfig, membership: InstanceContext, clock: Clock) -> None:
         self._config: Final = config
         self._clock: Final = clock
         name = membership.name
@@ -75,12 +75,12 @@ class Auditor:
         self._regions: Final = (membership.region, *others)
         book = Book(name)
         self._journal: Final = Journal(config.auditor.journal, clock, book.positions)
-        trust = RosterTrust(membership.rosters, config.roster)
+        trust = RosterReload(membership.rosters, config.roster)
         watch = Watch(self._regions, clock.elapsed())
         self._membership: Final = membership
         self._emitter: Final = AuditEmitter(own, membership, clock)
         self._signed: Final = SignedHeads(config.state_dir / "signed-heads.json")
-        self._refusals: Final = Refusals("control", self._emitter.emit)
+        self._refusals: Final = RejectionLog("control", self._emitter.emit)
         self._rosters: Final = RosterFeed(
             membership,
             ControlLog(own, membership.region, clock),
@@ -92,7 +92,7 @@ class Auditor:
         self._recorder: Final = Recorder(
             membership, trust, self._journal, book, watch, clock, self._alarm
         )
-        self._answers: Final = Answers(
+        self._answers: Final = AdminApi(
             membership, self._recorder, self._emitter.emit, self._regions, clock, self._signed
         )
         self._service: Final = Service(
@@ -102,7 +102,7 @@ class Auditor:
         self._leaving: asyncio.Task[None] | None = None
         membership.rosters.listen(lambda _: self._judge_again(membership))
 
-    def _judge_again(self, membership: Membership) -> None:
+    def _judge_again(self, membership: InstanceContext) -> None:
         """Leave operators' questions to others, once this Auditor may not act any more."""
         if not membership.acts and self._leaving is None:
             log.critical("%s may not act any more, by the roster", membership.name)

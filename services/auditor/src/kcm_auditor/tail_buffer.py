@@ -16,7 +16,7 @@ ENTRY_OVERHEAD: Final = 512
 """Bytes counted for an entry beside its statement and its text."""
 
 
-class Recent:
+class TailBuffer:
     """The latest batches and incidents, in the journal's order."""
 
     def __init__(self, bytes_max: int = RECENT_BYTES_MAX) -> None:
@@ -70,8 +70,8 @@ def describe_incident(incident: Incident) -> str:
     parts = []
     if incident.emitter:
         parts.append(incident.emitter)
-    if incident.boot:
-        parts.append(f"boot {incident.boot.hex()}")
+    if incident.incarnation:
+        parts.append(f"incarnation {incident.incarnation.hex()}")
     if incident.last:
         parts.append(f"{incident.first} to {incident.last}")
     if incident.detail:

@@ -12,7 +12,7 @@ import sys
 
 from kcm_keymem.random import SystemKeyRandomness
 from kcm_runtime.clock import Clock
-from kcm_runtime.instance import join_system
+from kcm_runtime.instance import load_instance
 from kcm_runtime.process import run
 from kcm_schemas.roster import Role
 
@@ -26,7 +26,7 @@ class _Process:
 
     def __init__(self, config: CoreConfig, clock: Clock) -> None:
         randomness = SystemKeyRandomness()
-        membership = join_system(config, Role.CORE, randomness)
+        membership = load_instance(config, Role.CORE, randomness)
         development = {"KCM_DEVELOPMENT": "1"} if config.development else {}
         self._unsealer = Unsealer({**config.unsealer_environment, **development})
         self._core = Core(config, membership, self._unsealer, clock, randomness)

@@ -13,17 +13,17 @@ from typing import Final
 
 from kcm_keymem.arena import Arena, secure_memory
 from kcm_keymem.random import KeyRandomness
-from kcm_killswitch.coordinator.evidence_export import Exporting
+from kcm_killswitch.coordinator.evidence_export import EvidenceExport
 from kcm_killswitch.coordinator.hold_commands import Kills
 from kcm_killswitch.coordinator.lift_compaction import Compaction
-from kcm_killswitch.coordinator.region_sync import Regions
+from kcm_killswitch.coordinator.region_sync import RegionSync
 from kcm_killswitch.coordinator.result_store import ResultBucket
 from kcm_killswitch.coordinator.results import Results
 from kcm_killswitch.model.admission import Serving
-from kcm_killswitch.model.freshness import Knowledge
+from kcm_killswitch.model.freshness import Freshness
 from kcm_killswitch.model.registry import Registry
 from kcm_killswitch.model.revocations import Revocations
-from kcm_killswitch.replica.hold_store import HoldFiles
+from kcm_killswitch.replica.hold_store import FileHoldStore
 from kcm_killswitch.replica.killswitch import KillSwitch
 from kcm_killswitch.replica.registry_follower import RegistryFeed
 from kcm_runtime.audit.emitter import AuditEmitter
@@ -31,7 +31,7 @@ from kcm_runtime.audit.stream import AuditStream
 from kcm_runtime.clock import Clock
 from kcm_runtime.config import ConfigError
 from kcm_runtime.files.secret_file import read_secret
-from kcm_runtime.instance import Membership
+from kcm_runtime.instance import InstanceContext
 from kcm_runtime.nats.connection import Connection
 from kcm_runtime.nats.provision import CORE_STREAMS, await_streams
 from kcm_runtime.nats.request_server import Service
@@ -45,27 +45,27 @@ from kcm_sealing.hpke import SECRET_SIZE, HpkePrivate
 from kcm_trust.verify import Untrusted
 
 from kcm_core.api.admin import Admin
-from kcm_core.api.registry_adoption import Adopting
-from kcm_core.api.roster_requests import Rostering
+from kcm_core.api.registry_adoption import RegistryAdoption
+from kcm_core.api.roster_requests import RosterRequests
 from kcm_core.api.sessions import Sessions
-from kcm_core.api.tenant_list import Listing
+from kcm_core.api.tenant_list import TenantList
 from kcm_core.api.wrap import Wrapping
 from kcm_core.config import CoreConfig
 from kcm_core.keys.canaries import Canaries
-from kcm_core.keys.creation import Maker
-from kcm_core.keys.file_store import Directory
+from kcm_core.keys.creation import KeyCreator
+from kcm_core.keys.file_store import FileKeyStore
 from kcm_core.keys.loader import Opener
-from kcm_core.keys.root_rewrap import Relinker
+from kcm_core.keys.root_rewrap import RootRewrapper
 from kcm_core.keys.store import KeyStore
 from kcm_core.keys.vault import SealKey, Vault
 from kcm_core.registry.floors import Floors
 from kcm_core.registry.keeper import RegistryKeeper
 from kcm_core.registry.memory import RegistryMemory
-from kcm_core.registry.recovery import Joining
-from kcm_core.root_keys.automatic_holds import KeyHolds
+from kcm_core.registry.recovery import RegistryRecovery
+from kcm_core.root_keys.automatic_holds import AutomaticHolds
 from kcm_core.root_keys.hints.supervisor import Listeners
-from kcm_core.root_keys.link_validation import Linker
-from kcm_core.root_keys.monitor import KeyWatch
+from kcm_core.root_keys.link_validation import LinkValidator
+from kcm_core.root_keys.monitor import KeyMonitor
 from kcm_core.trimming import TrimFiles, Trimmer
 from kcm_core.trimming.policy import Policy
 from kcm_core.unsealer.port import UnsealerPort
@@ -82,7 +82,7 @@ class Core:
     def __init__(
         self,
         config: CoreConfig,
-        membership: Membership,
+        membership: InstanceContext,
         unsealer: UnsealerPort,
         clock: Clock,
         randomness: KeyRandomness,
@@ -97,15 +97,15 @@ class Core:
         registry = Registry()
         revocations = Revocations(registry, membership.region)
         self._clock: Final = clock
-        self._knowledge: Final = Knowledge(config.timing)
-        knowledge = self._knowledge
+        self._freshness: Final = Freshness(config.timing)
+        freshness = self._freshness
         self._compare_again: asyncio.TimerHandle | None = None
-        serving = Serving(knowledge, revocations, registry, membership.region)
+        serving = Serving(freshness, revocations, registry, membership.region)
         stream = ControlLog(self._region_bus, membership.region, clock)
         vault = Vault(
             membership.region, SealKey(region.seal_key_id, str(config.secrets.seal_key)), randomness
         )
-        directory = Directory(config.key_store)
+        directory = FileKeyStore(config.key_store)
         emit = self._audit.emit
         self._store: Final = KeyStore(self._region_bus, directory, membership, emit)
 
@@ -115,21 +115,21 @@ class Core:
 
         self._purge: Final = purge
         self._feed: Final = RegistryFeed(
-            self._region_bus, membership, revocations, purge, knowledge.registry, clock
+            self._region_bus, membership, revocations, purge, freshness.registry, clock
         )
         self._switch: Final = KillSwitch(
             membership=membership,
             stream=stream,
-            memory=HoldFiles(config.state_dir / "holds"),
+            memory=FileHoldStore(config.state_dir / "holds"),
             control_bus=self._control_bus,
             revocations=revocations,
-            knowledge=knowledge,
+            freshness=freshness,
             purge=purge,
             emit=emit,
             clock=clock,
             randomness=randomness,
         )
-        holds = KeyHolds(
+        holds = AutomaticHolds(
             membership=membership,
             revocations=revocations,
             switch=self._switch,
@@ -137,10 +137,10 @@ class Core:
             clock=clock,
             randomness=randomness,
         )
-        self._watch: Final = KeyWatch(
+        self._watch: Final = KeyMonitor(
             membership=membership,
             revocations=revocations,
-            knowledge=knowledge,
+            freshness=freshness,
             serving=serving,
             canaries=Canaries(registry, self._store),
             unsealer=unsealer,
@@ -178,7 +178,7 @@ class Core:
             emit=emit,
             clock=clock,
             randomness=randomness,
-            boots=self._switch.record.boots,
+            incarnations=self._switch.record.incarnations,
             lease_ms=config.lease_ms,
             fetch=self._feed.fetch_service,
             may_record=lambda: self._audit.has_room,
@@ -191,7 +191,7 @@ class Core:
             switch=self._switch,
             clock=clock,
         )
-        self._regions: Final = Regions(
+        self._regions: Final = RegionSync(
             membership=membership,
             control_bus=self._control_bus,
             stream=stream,
@@ -204,7 +204,7 @@ class Core:
             emit=emit,
             result_of=results.offer,
         )
-        self._switch.listen(self._regions.on_fence, self._watch.on_proof)
+        self._switch.listen(self._regions.on_peer_lease, self._watch.on_attestation)
         self._trimmer: Final = Trimmer(
             membership=membership,
             control=stream,
@@ -229,7 +229,7 @@ class Core:
             emit=emit,
             results=results,
         )
-        maker = Maker(
+        maker = KeyCreator(
             membership=membership,
             revocations=revocations,
             store=self._store,
@@ -241,7 +241,7 @@ class Core:
             randomness=randomness,
             deadline_s=config.l1_deadline_s,
         )
-        relinker = Relinker(
+        relinker = RootRewrapper(
             membership=membership,
             registry=registry,
             revocations=revocations,
@@ -255,7 +255,7 @@ class Core:
         memory = RegistryMemory(
             floors=Floors(config.state_dir / "registry-floors"),
             registry=registry,
-            lease=knowledge.registry,
+            lease=freshness.registry,
             emit=emit,
         )
         self._keeper: Final = RegistryKeeper(
@@ -273,7 +273,7 @@ class Core:
             membership=membership,
             feed=self._feed,
             registry=registry,
-            listing=Listing(
+            listing=TenantList(
                 region=membership.region,
                 core=membership.name,
                 registry=registry,
@@ -284,7 +284,7 @@ class Core:
                 clock=clock,
             ),
             maker=maker,
-            linker=Linker(
+            linker=LinkValidator(
                 region=membership.region,
                 unsealer=unsealer,
                 clock=clock,
@@ -298,7 +298,7 @@ class Core:
             emit=emit,
             clock=clock,
         )
-        self._joining: Final = Joining(
+        self._joining: Final = RegistryRecovery(
             membership=membership,
             bus=self._region_bus,
             memory=memory,
@@ -310,7 +310,7 @@ class Core:
         )
         self._admin.serve_named(
             "registry",
-            Adopting(
+            RegistryAdoption(
                 membership=membership,
                 registry=registry,
                 memory=memory,
@@ -319,7 +319,7 @@ class Core:
             ).verbs,
         )
         self._switch.on_registry(self._keeper.compare)
-        rostering = Rostering(
+        rostering = RosterRequests(
             membership=membership,
             rosters=self._switch.rosters,
             feed=self._feed,
@@ -331,7 +331,7 @@ class Core:
         )
         for noun, verbs in (
             ("roster", rostering.verbs),
-            ("hold", Exporting(self._kills, results, revocations, self._switch).verbs),
+            ("hold", EvidenceExport(self._kills, results, revocations, self._switch).verbs),
             ("key", {"status": self._key_use}),
         ):
             self._admin.serve(noun, verbs)
@@ -352,7 +352,7 @@ class Core:
             self._region_bus,
             clock,
             name="kcm-core",
-            service_id=membership.boot.hex(),
+            service_id=membership.incarnation.hex(),
             version=VERSION,
             metadata={"instance": name, "region": membership.region},
         )
@@ -404,9 +404,9 @@ class Core:
         """The registry has everything that the second store has; again once others have gone.
 
         A Core that knows something else is heard again while it lives, and so compared with. Of one
-        that died with it nothing comes any more, a boot before this one for example.
+        that died with it nothing comes any more, an incarnation before this one for example.
         """
-        again_s = self._knowledge.registry.compared(self._clock.elapsed())
+        again_s = self._freshness.registry.compared(self._clock.elapsed())
         if self._compare_again is not None:
             self._compare_again.cancel()
             self._compare_again = None
@@ -460,7 +460,7 @@ class Core:
         await self._region_bus.close()
 
 
-def _region(membership: Membership) -> Region:
+def _region(membership: InstanceContext) -> Region:
     for region in membership.verifier.roster.regions:
         if region.region == membership.region:
             return region

@@ -6,7 +6,7 @@ import sys
 
 from kcm_keymem.random import SystemKeyRandomness
 from kcm_runtime.clock import Clock
-from kcm_runtime.instance import join_system
+from kcm_runtime.instance import load_instance
 from kcm_runtime.process import run
 from kcm_schemas.roster import Role
 
@@ -16,7 +16,9 @@ from kcm_gateway.service import GatewayService
 
 def _build(config: GatewayConfig, clock: Clock) -> GatewayService:
     randomness = SystemKeyRandomness()
-    return GatewayService(config, join_system(config, Role.GATEWAY, randomness), clock, randomness)
+    return GatewayService(
+        config, load_instance(config, Role.GATEWAY, randomness), clock, randomness
+    )
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from cryptography.exceptions import InvalidTag
 from kcm_keymem.arena import Arena, ScratchPool
 from kcm_keymem.random import KeyRandomness
 from kcm_runtime.clock import Clock
-from kcm_runtime.instance import Membership
+from kcm_runtime.instance import InstanceContext
 from kcm_schemas import limits, subjects
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import Code, KcmError
@@ -81,7 +81,7 @@ class CoreClient:
     def __init__(
         self,
         ask: Ask,
-        membership: Membership,
+        membership: InstanceContext,
         clock: Clock,
         randomness: KeyRandomness,
         timeout_s: float,
@@ -198,7 +198,7 @@ class CoreClient:
         draft = CoreRequest(
             v=1,
             caller=self._me.name,
-            boot=self._me.boot,
+            incarnation=self._me.incarnation,
             ticket=ticket,
             request_id=request_id,
             deadline_ms=self._clock.unix_ms() + int(self._timeout_s * 1000),

@@ -41,7 +41,7 @@ from kcm_gateway.keys.cache import KeyCache
 from kcm_gateway.keys.lookup import Opening
 from kcm_gateway.keys.pool import KeyPool
 from kcm_gateway.keys.release import Clearing
-from kcm_gateway.keys.unwrap_batcher import Unwrapper
+from kcm_gateway.keys.unwrap_batcher import UnwrapBatcher
 from kcm_gateway.pieces import Piece, Work, work_through
 
 BATCH_KEY_BYTES_MAX: Final = 1 << 32
@@ -100,7 +100,7 @@ class Gateway:
         self._owner: Final = Owner("the engine")
         self._closed = False
         self._cache: Final = KeyCache(self._blocks, settings.cache_keys_max)
-        self._unwrapper: Final = Unwrapper(core, self._blocks)
+        self._unwrapper: Final = UnwrapBatcher(core, self._blocks)
         self._opening: Final = Opening(self._unwrapper, self._cache, self._blocks, clock, guard)
         self._pools: dict[str, dict[str, KeyPool]] = {}
 

@@ -26,7 +26,7 @@ class Guard(Protocol):
 
 
 class Members:
-    """A ``Guard`` by what this boot knows, on its clock."""
+    """A ``Guard`` by what this incarnation knows, on its clock."""
 
     def __init__(self, serving: Serving, clock: Clock) -> None:
         self._serving: Final = serving

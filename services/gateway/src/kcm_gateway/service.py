@@ -18,7 +18,7 @@ from typing import Final
 from kcm_keymem.random import KeyRandomness
 from kcm_killswitch.model.timing import ANSWER_MAX_S
 from kcm_runtime.clock import Clock
-from kcm_runtime.instance import Membership
+from kcm_runtime.instance import InstanceContext
 from kcm_runtime.nats.request_server import Service
 from kcm_runtime.requests import check_deadline
 from kcm_schemas import limits, record, subjects
@@ -46,7 +46,7 @@ class GatewayService:
     def __init__(
         self,
         config: GatewayConfig,
-        membership: Membership,
+        membership: InstanceContext,
         clock: Clock,
         randomness: KeyRandomness,
     ) -> None:
@@ -59,7 +59,7 @@ class GatewayService:
             self._member.region_bus,
             clock,
             name="kcm-gateway",
-            service_id=membership.boot.hex(),
+            service_id=membership.incarnation.hex(),
             version=VERSION,
             metadata={"instance": membership.name, "region": membership.region},
         )

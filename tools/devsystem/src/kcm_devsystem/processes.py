@@ -2,9 +2,9 @@
 
 Theory. A pid alone is no name: it is given to another process as soon as its own is gone, and a
 ``dev down`` that trusted it would end a stranger. A process is therefore recorded by pid, start
-time and the machine's boot, and is only ever signalled through a *pidfd* that was opened first
-and compared with the record afterwards. A pidfd keeps meaning the same process, so nothing can
-slip in between the comparison and the signal; it also tells when a process that is not our
+time and the machine's boot, and is only ever signalled through a *pidfd* that was opened
+first and compared with the record afterwards. A pidfd keeps meaning the same process, so nothing
+can slip in between the comparison and the signal; it also tells when a process that is not our
 child has ended, without asking again and again for its pid.
 
 Every process leads a session of its own, so a Ctrl-C in the terminal reaches only the command

@@ -16,12 +16,12 @@ from kcm_schemas.codes import Code, KcmError
 
 from kcm_killswitch.coordinator.hold_commands import Kills
 from kcm_killswitch.coordinator.results import Results
-from kcm_killswitch.model.hold_set import HoldRecord
+from kcm_killswitch.model.hold_set import HoldState
 from kcm_killswitch.model.revocations import Revocations
 from kcm_killswitch.replica.killswitch import KillSwitch
 
 
-class Exporting:
+class EvidenceExport:
     """What one Core gives of its region's holds, signed."""
 
     def __init__(
@@ -57,7 +57,7 @@ class Exporting:
             unstored=status.unstored,
         )
 
-    async def _found(self, hold_id: bytes) -> HoldRecord:
+    async def _found(self, hold_id: bytes) -> HoldState:
         record = self._revocations.holds.get(hold_id)
         if record is not None:
             return record

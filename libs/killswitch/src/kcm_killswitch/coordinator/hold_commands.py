@@ -16,27 +16,27 @@ from typing import Final
 
 from kcm_runtime.audit.port import Emit
 from kcm_runtime.clock import Clock
-from kcm_runtime.instance import Membership
+from kcm_runtime.instance import InstanceContext
 from kcm_runtime.nats.ports import Messages
 from kcm_schemas import limits
 from kcm_schemas.admin import (
     BlastRadius,
-    BootStatus,
     HoldStatus,
+    IncarnationStatus,
     RegionStatus,
 )
 from kcm_schemas.codes import Code, KcmError
-from kcm_schemas.control import Boot, Scope
+from kcm_schemas.control import Incarnation, Scope
 from kcm_trust.verify import Untrusted
 
 from kcm_killswitch.coordinator.hold_list import HoldList
 from kcm_killswitch.coordinator.receipt_collector import Receipts
-from kcm_killswitch.coordinator.region_sync import FIRST, PULL_TIMEOUT_S, Regions
+from kcm_killswitch.coordinator.region_sync import FIRST, PULL_TIMEOUT_S, RegionSync
 from kcm_killswitch.coordinator.result_watch import ResultLooks, Seen
 from kcm_killswitch.coordinator.results import Results
-from kcm_killswitch.model.admission import fence_of
-from kcm_killswitch.model.completeness import Fenced, Reach, RegionFacts, hold_status
-from kcm_killswitch.model.hold_set import HoldRecord
+from kcm_killswitch.model.admission import quorum_of
+from kcm_killswitch.model.completeness import QuorumNeed, Reach, RegionFacts, hold_status
+from kcm_killswitch.model.hold_set import HoldState
 from kcm_killswitch.model.registry import Registry
 from kcm_killswitch.model.revocations import Revocations
 from kcm_killswitch.model.timing import Timing
@@ -61,12 +61,12 @@ class Kills:
     def __init__(
         self,
         *,
-        membership: Membership,
+        membership: InstanceContext,
         control_bus: Messages,
         registry: Registry,
         revocations: Revocations,
         switch: KillSwitch,
-        regions: Regions,
+        regions: RegionSync,
         timing: Timing,
         clock: Clock,
         emit: Emit,
@@ -197,23 +197,25 @@ class Kills:
         known = [name for name in tenants if self._registry.tenant(name) is not None]
         regions = self._regions_of(scope, target)
         within_s = self._patience_s(deadline_ms)
-        facts = await asyncio.gather(*(self._boots_of(region, within_s) for region in regions))
-        boots = [
-            BootStatus(
-                instance=boot.instance,
-                boot=boot.boot,
-                role=boot.role,
+        facts = await asyncio.gather(
+            *(self._incarnations_of(region, within_s) for region in regions)
+        )
+        incarnations = [
+            IncarnationStatus(
+                instance=incarnation.instance,
+                incarnation=incarnation.incarnation,
+                role=incarnation.role,
                 region=region,
                 how="waiting",
                 keys=0,
                 purge_us=0,
                 after_ms=0,
                 trouble="",
-                retired=self._retired(boot.instance),
+                retired=self._retired(incarnation.instance),
                 left_ms=0,
             )
             for region, found in zip(regions, facts, strict=True)
-            for boot in found
+            for incarnation in found
         ]
         services = sum(self._registry.service_count(name) for name in known)
         return BlastRadius(
@@ -221,10 +223,10 @@ class Kills:
             total=len(known),
             services=services,
             regions=regions,
-            boots=boots,
+            incarnations=incarnations,
         )
 
-    def _paged(self, record: HoldRecord) -> HoldStatus:
+    def _paged(self, record: HoldState) -> HoldStatus:
         """How a hold stands that a page ends: lifted, in every region that has the page."""
         hold, sequence = record.hold, self._switch.lifts.stored_at(record)
         return HoldStatus(
@@ -242,16 +244,16 @@ class Kills:
                     left_ms=0,
                 )
             ],
-            boots=[],
+            incarnations=[],
         )
 
-    def _believe(self, raw: bytes) -> HoldRecord:
+    def _believe(self, raw: bytes) -> HoldState:
         try:
             return to_record(self._me.verifier.hold_or_lift(raw))
         except Untrusted as error:
             raise KcmError(Code.FORBIDDEN, str(error)) from None
 
-    def _known(self, hold_id: bytes) -> HoldRecord:
+    def _known(self, hold_id: bytes) -> HoldState:
         record = self._revocations.holds.get(hold_id)
         if record is None:
             raise KcmError(Code.UNKNOWN_HOLD, f"no hold {hold_id.hex()} is known in this region")
@@ -292,11 +294,11 @@ class Kills:
                 regions = frozenset(region for region in tenant.regions if self._counts(region))
                 model = link.model if link else "byok"
                 retired = len(set(tenant.regions) - regions)
-                tenants.append(Fenced(regions, fence_of(tenant, link), model, retired))
+                tenants.append(QuorumNeed(regions, quorum_of(tenant, link), model, retired))
         settled = scope == "tenant" and self._switch.knows_registry
         return Reach(tenants, closed=settled and bool(tenants))
 
-    async def _tell_again(self, record: HoldRecord) -> None:
+    async def _tell_again(self, record: HoldState) -> None:
         try:
             await self._switch.tell(record.message)
         except KcmError as error:
@@ -310,7 +312,7 @@ class Kills:
         return min(PULL_TIMEOUT_S, max(PATIENCE_MIN_S, left_ms / 2000))
 
     async def _facts(
-        self, region: str, record: HoldRecord, within_s: float, offered: list[bytes]
+        self, region: str, record: HoldState, within_s: float, offered: list[bytes]
     ) -> RegionFacts | None:
         if region == self._me.region:
             return await self._regions.facts_here(record.hold.id)
@@ -321,7 +323,7 @@ class Kills:
         judged_alike = reply.lifted == record.lifted and reply.roster >= self._me.rosters.version
         return RegionFacts(
             reply.durable_at if judged_alike else 0,
-            reply.boots,
+            reply.incarnations,
             self._timing.surely_s(reply.held_ms),
             self._timing.surely_s(reply.watched_ms),
             reply.reached,
@@ -329,14 +331,14 @@ class Kills:
             roster=self._me.rosters.version,
         )
 
-    async def _boots_of(self, region: str, within_s: float) -> list[Boot]:
+    async def _incarnations_of(self, region: str, within_s: float) -> list[Incarnation]:
         if region == self._me.region:
-            return await self._switch.boots()
+            return await self._switch.incarnations()
         reply = await self._regions.facts(region, FIRST, within_s)
-        return [] if reply is None else reply.boots
+        return [] if reply is None else reply.incarnations
 
 
-def _bare(record: HoldRecord) -> HoldStatus:
+def _bare(record: HoldState) -> HoldStatus:
     """A hold's status before anything is known of where it is."""
     return HoldStatus(
         hold_id=record.hold.id,
@@ -346,5 +348,5 @@ def _bare(record: HoldRecord) -> HoldStatus:
         lifted=False,
         complete=False,
         regions=[],
-        boots=[],
+        incarnations=[],
     )

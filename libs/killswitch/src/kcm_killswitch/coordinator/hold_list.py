@@ -11,12 +11,12 @@ from heapq import merge
 from itertools import islice, takewhile
 from typing import Final
 
-from kcm_runtime.instance import Membership
+from kcm_runtime.instance import InstanceContext
 from kcm_schemas import limits
 from kcm_schemas.admin import HoldMatches, HoldPage, HoldPageQuery, HoldView
 from kcm_trust.statements import lifted
 
-from kcm_killswitch.model.hold_set import HoldRecord
+from kcm_killswitch.model.hold_set import HoldState
 from kcm_killswitch.model.revocations import Revocations
 from kcm_killswitch.replica.lift_page_keeper import LiftPages
 
@@ -33,7 +33,9 @@ _LAST: Final = b"\xff" * limits.ID_SIZE
 class HoldList:
     """Holds in the order of their ids."""
 
-    def __init__(self, membership: Membership, revocations: Revocations, pages: LiftPages) -> None:
+    def __init__(
+        self, membership: InstanceContext, revocations: Revocations, pages: LiftPages
+    ) -> None:
         self._me: Final = membership
         self._revocations: Final = revocations
         self._pages: Final = pages
@@ -55,7 +57,7 @@ class HoldList:
             after = archived.last  # none of these counts any more
 
     def _cut(
-        self, records: Iterable[HoldRecord], ended: AbstractSet[bytes], *, more: bool
+        self, records: Iterable[HoldState], ended: AbstractSet[bytes], *, more: bool
     ) -> HoldPage:
         """A page of these, of which some are ended by pages; ``more`` follow them in any case."""
         page: list[HoldView] = []
@@ -73,20 +75,20 @@ class HoldList:
         known += [self._ended_view(record) for record in await self.archived(prefix)]
         return HoldMatches(holds=sorted(known, key=lambda view: view.hold_id)[:2])
 
-    async def archived(self, prefix: str) -> list[HoldRecord]:
+    async def archived(self, prefix: str) -> list[HoldState]:
         """Holds that a page ends, as far as this Core has their statements: two at most."""
         digits = 2 * limits.ID_SIZE
         least, most = (bytes.fromhex(prefix.ljust(digits, digit)) for digit in "0f")
         return (await self._pages.archived(least, most, 2)).records
 
-    def _ended_view(self, record: HoldRecord) -> HoldView:
+    def _ended_view(self, record: HoldState) -> HoldView:
         view, page = self._view(record), self._pages.ended_by(record)
         if record.lifted or page is None:
             return view
         told = {"lifted": True, "lifted_ms": page.issued_ms, "lifted_by": page.place.signer}
         return view.model_copy(update=told)
 
-    def _view(self, record: HoldRecord) -> HoldView:
+    def _view(self, record: HoldState) -> HoldView:
         author = self._me.verifier.author
         lifted_ms, why = (0, "") if record.lift is None else lifted(record.lift)
         return HoldView(
@@ -106,9 +108,9 @@ class HoldList:
         )
 
 
-def _through(last: bytes, records: Iterable[HoldRecord]) -> Iterator[HoldRecord]:
+def _through(last: bytes, records: Iterable[HoldState]) -> Iterator[HoldState]:
     return takewhile(lambda one: one.hold.id <= last, records)
 
 
-def _id(record: HoldRecord) -> bytes:
+def _id(record: HoldState) -> bytes:
     return record.hold.id

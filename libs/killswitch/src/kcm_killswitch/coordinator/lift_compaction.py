@@ -13,16 +13,16 @@ from typing import Final
 
 from kcm_runtime.audit.port import Emit
 from kcm_runtime.clock import Clock
-from kcm_runtime.instance import Membership
+from kcm_runtime.instance import InstanceContext
 from kcm_runtime.nats.request_server import describe
 from kcm_schemas import limits
 from kcm_schemas.audit import EventType
 from kcm_schemas.codes import KcmError
 from kcm_trust.statements import lifts
 
-from kcm_killswitch.coordinator.region_sync import Regions
+from kcm_killswitch.coordinator.region_sync import RegionSync
 from kcm_killswitch.model import id_set
-from kcm_killswitch.model.hold_set import HoldRecord
+from kcm_killswitch.model.hold_set import HoldState
 from kcm_killswitch.model.lift_pages import Place
 from kcm_killswitch.model.revocations import Revocations
 from kcm_killswitch.replica.lift_page_keeper import LiftPages
@@ -54,11 +54,11 @@ class Compaction:
     def __init__(
         self,
         *,
-        membership: Membership,
+        membership: InstanceContext,
         revocations: Revocations,
-        since: Callable[[HoldRecord], float],
+        since: Callable[[HoldState], float],
         pages: LiftPages,
-        regions: Regions,
+        regions: RegionSync,
         clock: Clock,
         chance: Callable[[], float],
         emit: Emit,

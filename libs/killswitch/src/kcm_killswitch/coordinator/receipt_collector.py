@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping
 from typing import Final, TypeVar
 
 from kcm_runtime.audit.port import Emit
-from kcm_runtime.audit.rejection_log import Refusals
+from kcm_runtime.audit.rejection_log import RejectionLog
 from kcm_runtime.clock import Clock
-from kcm_runtime.instance import Membership
+from kcm_runtime.instance import InstanceContext
 from kcm_runtime.nats.ports import Arrived, Messages
 from kcm_schemas import subjects
 from kcm_schemas.codes import KcmError
@@ -23,7 +23,7 @@ from kcm_schemas.signed import STATEMENT_MAX, Kind, read_signed
 from kcm_trust.verify import Untrusted
 
 from kcm_killswitch.model.completeness import Arrival
-from kcm_killswitch.model.incarnations import BOOTS_PER_INSTANCE_MAX, Key
+from kcm_killswitch.model.incarnations import INCARNATIONS_PER_INSTANCE_MAX, Key
 from kcm_killswitch.replica.verification_budget import Budgets
 
 K = TypeVar("K")
@@ -38,18 +38,18 @@ LARGE_MAX: Final = 8
 """Messages larger than a receipt that wait: results of finished kills, 5 MiB at most."""
 
 REACHED_MAX: Final = 64
-"""Different tenants' records that one boot may say to have reached for one hold."""
+"""Different tenants' records that one incarnation may say to have reached for one hold."""
 
 READ_S: Final = 0.1
 """Seconds for which they wait, when nobody asks."""
 
 
 class Receipts:
-    """What boots said of holds, by hold and boot."""
+    """What incarnations said of holds, by hold and incarnation."""
 
     def __init__(
         self,
-        membership: Membership,
+        membership: InstanceContext,
         bus: Messages,
         clock: Clock,
         emit: Emit,
@@ -68,7 +68,7 @@ class Receipts:
         self._unread: dict[bytes, tuple[str, float]] = {}
         self._on_result: Final = on_result
         self._budgets: Final = Budgets()
-        self._refusals: Final = Refusals("receipts", emit)
+        self._refusals: Final = RejectionLog("receipts", emit)
         self._reading: asyncio.TimerHandle | None = None
 
     async def start(self) -> None:
@@ -142,7 +142,7 @@ class Receipts:
         except Untrusted as error:
             self._refusals.record(error)
             return False
-        key = (receipt.instance, receipt.boot)
+        key = (receipt.instance, receipt.incarnation)
         known = self._arrivals.get(receipt.hold_id, {}).get(key)
         self._take(receipt, raw, moment)
         return known is None or known.receipt != receipt
@@ -150,7 +150,7 @@ class Receipts:
     def _take(self, receipt: Receipt, raw: bytes, moment: float) -> None:
         since = self._note(self._heard, receipt.hold_id, moment)
         arrivals = self._arrivals.setdefault(receipt.hold_id, {})
-        key = (receipt.instance, receipt.boot)
+        key = (receipt.instance, receipt.incarnation)
         known = arrivals.get(key)
         if known is None:
             # A receipt may have come before its hold did, and be read after it.
@@ -158,13 +158,14 @@ class Receipts:
             arrivals[key] = Arrival(receipt, after_ms, raw=raw)
         else:
             # The purge was told at first; now, or still not, the hold is on disk. Once it is, that
-            # stays, whatever is repeated later; and so does whom the boot said to have reached.
+            # stays, whatever is repeated later; and so does whom the incarnation said to have
+            # reached.
             said, word = (receipt, raw) if known.receipt.unkept else (known.receipt, known.raw)
             reached = frozenset({*known.reached, known.receipt.reached, receipt.reached})
             if len(reached) <= REACHED_MAX:
                 arrivals[key] = Arrival(said, known.after_ms, reached, word)
         own = [other for other in arrivals if other[0] == receipt.instance]
-        for oldest in own[:-BOOTS_PER_INSTANCE_MAX]:
+        for oldest in own[:-INCARNATIONS_PER_INSTANCE_MAX]:
             del arrivals[oldest]
         while len(self._arrivals) > HOLDS_WATCHED_MAX:
             self._arrivals.popitem(last=False)

@@ -2,12 +2,12 @@
 
 A Core notes its own latest mark, asks the other region for everything that it holds, and a Core
 there answers behind an own write of its own that began after the question arrived. What was missing
-is stored here until it is acknowledged; only then does the fence say that, when our stream stood at
-the mark, we knew everything of that region. Nobody fences a region that judges by a higher roster
-than the own one: a hold that counts there may be lifted here.
+is stored here until it is acknowledged; only then does the peer lease say that, when our stream
+stood at the mark, we knew everything of that region. Nobody peer leases a region that judges by a
+higher roster than the own one: a hold that counts there may be lifted here.
 
-The Cores of a region share this work: who hears a fence that somebody else wrote waits with its own
-question.
+The Cores of a region share this work: who hears a peer lease that somebody else wrote waits with
+its own question.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Final, NamedTuple
 
 from kcm_runtime.audit.port import Emit
-from kcm_runtime.audit.rejection_log import Refusals
+from kcm_runtime.audit.rejection_log import RejectionLog
 from kcm_runtime.clock import Clock, Randomness
-from kcm_runtime.instance import Membership
+from kcm_runtime.instance import InstanceContext
 from kcm_runtime.nats.ports import Arrived, Log, Messages
 from kcm_runtime.nats.request_server import describe
 from kcm_schemas import limits, subjects
 from kcm_schemas.audit import EventType
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import Code, KcmError
-from kcm_schemas.control import Fence, PullReply, PullRequest
+from kcm_schemas.control import PeerLease, PullReply, PullRequest
 from kcm_schemas.signed import Kind, read_signed
 from kcm_trust.statements import key_of_page
 from kcm_trust.verify import Untrusted
 
 from kcm_killswitch.model.completeness import RegionFacts
 from kcm_killswitch.model.incarnations import said_ms
-from kcm_killswitch.model.log_position import Mark
+from kcm_killswitch.model.log_position import LogPosition
 from kcm_killswitch.model.revocations import Revocations
 from kcm_killswitch.model.timing import Timing
 from kcm_killswitch.replica.killswitch import KillSwitch
@@ -47,7 +47,7 @@ PULL_TIMEOUT_S: Final = 1.5
 """Seconds that another region gets to say what it knows."""
 
 PAGE_BYTES: Final = 384 * 1024
-"""Bytes of holds in one answer to a pull: with the boots on record it stays below the bound of a
+"""Bytes of holds in one reply to a pull: with registered incarnations it stays below the bound of a
 message."""
 
 PAGES_MAX: Final = 1024
@@ -60,7 +60,7 @@ SLICE: Final = 16
 """Holds of another region that are learned in one go: checking them takes some 5 ms."""
 
 STORE_S: Final = 3.0
-"""Seconds for which a fence waits until what was learned is stored."""
+"""Seconds for which a peer lease waits until what was learned is stored."""
 
 STORE_POLL_S: Final = 0.01
 """Seconds between two looks whether it is."""
@@ -84,13 +84,13 @@ ResultOf = Callable[[bytes, int], Awaitable[bytes]]
 """Gets the signed result of a hold that lies at a place of this region's stream, or nothing."""
 
 
-class Regions:
+class RegionSync:
     """Asks the other regions, and answers them."""
 
     def __init__(
         self,
         *,
-        membership: Membership,
+        membership: InstanceContext,
         control_bus: Messages,
         stream: Log,
         revocations: Revocations,
@@ -114,12 +114,12 @@ class Regions:
         self._closing = False
         self._budgets: Final = Budgets()
         self._emit: Final = emit
-        self._refusals: Final = Refusals("pulls", emit)
+        self._refusals: Final = RejectionLog("pulls", emit)
         self._result_of: Final = result_of
-        self._fenced: dict[str, float] = {}
+        self._refreshed: dict[str, float] = {}
         self._same: dict[str, float] = {}
         """When each region was asked last of those times at which it knew what was known here."""
-        self._stated: dict[str, Fence] = {}
+        self._stated: dict[str, PeerLease] = {}
         self._lacking: dict[str, int] = {}
         """The highest roster that another region said to have."""
         self._tasks: set[asyncio.Task[None]] = set()
@@ -155,14 +155,14 @@ class Regions:
             task.cancel()
         self._refusals.close()
 
-    def on_fence(self, fence: Fence) -> None:
+    def on_peer_lease(self, peer_lease: PeerLease) -> None:
         """Somebody in this region knows another region: the own question can wait.
 
         Not for one that is delivered once more: who repeats it would keep everybody from asking.
         """
-        if self._stated.get(fence.other) != fence:
-            self._stated[fence.other] = fence
-            self._fenced[fence.other] = self._clock.elapsed()
+        if self._stated.get(peer_lease.other) != peer_lease:
+            self._stated[peer_lease.other] = peer_lease
+            self._refreshed[peer_lease.other] = self._clock.elapsed()
 
     async def facts(
         self, region: str, hold_id: bytes, within_s: float = PULL_TIMEOUT_S
@@ -198,7 +198,7 @@ class Regions:
             if other not in self._others:
                 self._asked.discard(other)
                 return
-            heard = self._fenced.get(other, float("-inf"))
+            heard = self._refreshed.get(other, float("-inf"))
             wait = heard + every * (1 - self._chance() / 4) - self._clock.elapsed()
             if wait > 0:
                 await asyncio.sleep(wait)
@@ -207,9 +207,9 @@ class Regions:
                 await asyncio.sleep(every / 4 * (1 + self._chance()))
 
     async def _round(self, other: str) -> bool:
-        """Learn everything of a region, store it, and fence it."""
+        """Learn everything of a region, store it, and peer lease it."""
         if self._revocations.retired(other):
-            self._fenced[other] = self._clock.elapsed()
+            self._refreshed[other] = self._clock.elapsed()
             return True
         try:
             mark = await self._switch.record.renew()
@@ -220,7 +220,7 @@ class Regions:
         except Exception as error:  # noqa: BLE001 - who stops asking misses what was lost
             log.warning("region %s could not be asked: %s", other, describe(error))
             return False
-        self._fenced[other] = self._clock.elapsed()
+        self._refreshed[other] = self._clock.elapsed()
         return True
 
     async def _learn_from(self, region: str) -> int | None:
@@ -233,13 +233,14 @@ class Regions:
                 return None
             roster = max(roster, reply.roster)
             if roster > self._me.rosters.version:
-                # What counts there by its roster may be lifted by this one: no fence says more.
+                # What counts there by its roster may be lifted by this one: no peer lease says
+                # more.
                 self._behind(region, roster)
                 return None
             try:
                 after = await self._learn_all(reply.holds) or after
             except Untrusted as error:
-                # Whatever follows is not reached any more: no fence may say that it was.
+                # Whatever follows is not reached any more: no peer lease may say that it was.
                 log.warning("a hold of region %s was not believed: %s", region, error)
                 return None
             if reply.same:
@@ -306,9 +307,9 @@ class Regions:
             await asyncio.sleep(STORE_POLL_S)
         return True
 
-    async def _fence(self, other: str, mark: Mark, roster: int) -> None:
+    async def _fence(self, other: str, mark: LogPosition, roster: int) -> None:
         highest = self._switch.highest_hold()
-        fence = Fence(
+        peer_lease = PeerLease(
             region=self._me.region,
             other=other,
             position=mark.sequence,
@@ -317,8 +318,8 @@ class Regions:
             hold=highest.nonce,
             roster=roster,
         )
-        body = encode(self._me.identity.sign(Kind.FENCE, fence))
-        await self._stream.put(subjects.control_fence(self._me.region, other), body)
+        body = encode(self._me.identity.sign(Kind.PEER_LEASE, peer_lease))
+        await self._stream.put(subjects.control_peer_lease(self._me.region, other), body)
 
     async def _pull(
         self,
@@ -391,7 +392,7 @@ class Regions:
                 settled=facts.settled,
                 lifted=asked is not None and asked.lifted,
                 holds=page,
-                boots=list(facts.boots),
+                incarnations=list(facts.incarnations),
                 result=result,
             )
             body = self._signed(reply)

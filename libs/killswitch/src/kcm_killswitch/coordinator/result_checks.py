@@ -7,7 +7,7 @@ import logging
 from collections.abc import Mapping
 from typing import Final
 
-from kcm_runtime.instance import Membership
+from kcm_runtime.instance import InstanceContext
 from kcm_schemas.codec import encode
 from kcm_schemas.kill_result import Result
 from kcm_schemas.signed import SIGNATURES_MAX
@@ -15,7 +15,7 @@ from kcm_trust.result_statements import CLOCKS_APART_MS, accounted, finished, ti
 from kcm_trust.verify import SignedResult, Untrusted, Verifier
 
 from kcm_killswitch.coordinator.result_cache import ResultCache
-from kcm_killswitch.model.hold_set import HoldRecord
+from kcm_killswitch.model.hold_set import HoldState
 from kcm_killswitch.model.kill_result import of_this_period
 
 log = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ Places = Mapping[str, int]
 class ResultChecks:
     """By the roster of now. What was checked by it is remembered."""
 
-    def __init__(self, membership: Membership) -> None:
+    def __init__(self, membership: InstanceContext) -> None:
         self._me: Final = membership
         self._by: Verifier = membership.verifier
         self._checked = ResultCache()
@@ -67,7 +67,7 @@ class ResultChecks:
         checked.keep(found)
         return found
 
-    def timely(self, result: Result, record: HoldRecord, now_ms: int) -> bool:
+    def timely(self, result: Result, record: HoldState, now_ms: int) -> bool:
         """Whether its times may be true: not before the hold was signed, and not in the future."""
         try:
             timely(result, record.hold)

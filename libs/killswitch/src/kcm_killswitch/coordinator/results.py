@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from kcm_runtime.clock import Clock
-from kcm_runtime.instance import Membership
+from kcm_runtime.instance import InstanceContext
 from kcm_runtime.nats.ports import Entry, Messages
 from kcm_schemas import subjects
 from kcm_schemas.admin import Concluded, HoldStatus
@@ -35,7 +35,7 @@ from kcm_killswitch.coordinator.result_cache import ResultCache
 from kcm_killswitch.coordinator.result_checks import Places, ResultChecks
 from kcm_killswitch.coordinator.result_store import ResultStore
 from kcm_killswitch.model.completeness import Arrival, RegionFacts
-from kcm_killswitch.model.hold_set import HoldRecord
+from kcm_killswitch.model.hold_set import HoldState
 from kcm_killswitch.model.incarnations import Key
 from kcm_killswitch.model.kill_result import conclude, concluded_of, covers, earliest, told
 from kcm_killswitch.replica.killswitch import KillSwitch
@@ -63,7 +63,7 @@ class Results:
     def __init__(
         self,
         *,
-        membership: Membership,
+        membership: InstanceContext,
         store: ResultStore,
         control_bus: Messages,
         switch: KillSwitch,
@@ -80,7 +80,7 @@ class Results:
         self._shown: Final = ResultCache()
         """Results of lifted kills that were told, and that this Core cannot check any more."""
 
-    async def standing(self, record: HoldRecord, status: HoldStatus) -> HoldStatus | None:
+    async def standing(self, record: HoldState, status: HoldStatus) -> HoldStatus | None:
         """The status of a finished kill as its result has it; ``None`` where the facts have to say.
 
         Adds the own signature where too few Cores of the region have signed it.
@@ -113,7 +113,7 @@ class Results:
                 await self._tell(known)
         return told(status, known.result, unstored)
 
-    async def kept(self, record: HoldRecord, status: HoldStatus) -> HoldStatus:
+    async def kept(self, record: HoldState, status: HoldStatus) -> HoldStatus:
         """The status of a kill that the facts of now do not show complete.
 
         Where this Core found it complete before, it is complete all the same.
@@ -125,7 +125,7 @@ class Results:
 
     async def conclude(
         self,
-        record: HoldRecord,
+        record: HoldState,
         status: HoldStatus,
         receipts: Mapping[Key, Arrival],
         heard_s: float,

@@ -1,9 +1,9 @@
-"""May this boot serve a tenant, and until when.
+"""May this incarnation serve a tenant, and until when.
 
 Only while all of it holds: the tenant is registered for this region and not killed, in the
-generation in which the operation began; the control lease is live; the fences of the tenant's other
-regions are, by its policy; and, where its root is open, somebody used the customer's key not long
-ago. The smallest remainder goes with every answer.
+generation in which the operation began; the control lease is live; the peer leases of the tenant's
+other regions are, by its policy; and, where its root is open, somebody used the customer's key not
+long ago. The smallest remainder goes with every answer.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from kcm_schemas.codes import Code, KcmError
-from kcm_schemas.registry import FencePolicy, Link, Tenant
+from kcm_schemas.registry import Link, RegionQuorum, Tenant
 
 from kcm_killswitch.model.control_lease import FOREVER
-from kcm_killswitch.model.freshness import Knowledge
-from kcm_killswitch.model.key_leases import ProofKey
+from kcm_killswitch.model.freshness import Freshness
+from kcm_killswitch.model.key_leases import AttestedKey
 from kcm_killswitch.model.open_keys import OpenKeys
 from kcm_killswitch.model.registry import Registry
 from kcm_killswitch.model.registry_lease import NO_MEMORY
@@ -25,16 +25,16 @@ from kcm_killswitch.model.revocations import Revocations
 
 @dataclass(frozen=True, slots=True)
 class Permit:
-    """An operation that was allowed to begin. ``until`` is in seconds of this boot's clock."""
+    """An operation that was admitted. ``until`` is in seconds of this incarnation's clock."""
 
     tenant: str
     generation: int
     until: float
 
 
-def fence_of(tenant: Tenant, link: Link | None) -> FencePolicy:
+def quorum_of(tenant: Tenant, link: Link | None) -> RegionQuorum:
     """A tenant's policy: whose key is on the owner's premises hears from all of its regions."""
-    return "all" if link is not None and link.model == "hyok" else tenant.fence
+    return "all" if link is not None and link.model == "hyok" else tenant.region_quorum
 
 
 UNREGISTERED: Final = (
@@ -54,20 +54,20 @@ class Serving:
 
     def __init__(
         self,
-        knowledge: Knowledge,
+        freshness: Freshness,
         revocations: Revocations,
         registry: Registry,
         region: str,
         *,
         told: bool = False,
     ) -> None:
-        """``told``: this boot knows the registry by the word of its region's Cores alone."""
+        """``told``: this incarnation knows the registry by the word of its region's Cores alone."""
         self._told: Final = told
-        self._knowledge: Final = knowledge
+        self._freshness: Final = freshness
         self._revocations: Final = revocations
         self._registry: Final = registry
         self._region: Final = region
-        self._keys: dict[str, set[ProofKey]] = {}
+        self._keys: dict[str, set[AttestedKey]] = {}
         self._opened: Final = OpenKeys()
 
     def begin(self, tenant: str, now: float) -> Permit:
@@ -110,13 +110,13 @@ class Serving:
 
     def _untold(self, now: float) -> None:
         """Raise ``unavailable`` while nobody says what the registry is: a tenant may be in it."""
-        if not self._knowledge.registry.told(now):
+        if not self._freshness.registry.told(now):
             raise KcmError(Code.UNAVAILABLE, NOBODY_SAYS)
 
     @property
     def remembers(self) -> bool:
-        """Whether this boot may serve at all, and use customers' keys in the region's name."""
-        return self._knowledge.registry.remembers
+        """Whether this instance may serve at all, and use customers' keys in the region's name."""
+        return self._freshness.registry.remembers
 
     def killed(self, tenant: str) -> bool:
         """Whether any hold keeps the tenant dark."""
@@ -126,12 +126,12 @@ class Serving:
         """Why nothing of a tenant is served that was purged a moment ago: it may pass."""
         return self._revocations.refusal(tenant)
 
-    def open(self, tenant: str, key: ProofKey) -> None:
+    def open(self, tenant: str, key: AttestedKey) -> None:
         """The tenant's root was opened with this key: its lease counts from now on."""
         self._keys.setdefault(tenant, set()).add(key)
         self._opened.add(key, tenant)
 
-    def renamed(self, key: ProofKey) -> None:
+    def renamed(self, key: AttestedKey) -> None:
         """Let what is open by the target of ``key`` count by ``key``, whose name is a new one."""
         for old in self._opened.named(key.target):
             if old != key:
@@ -165,14 +165,14 @@ class Serving:
         Asked several times a second, while a kill may be waiting. It looks at keys whose turn it
         is, and at all of them only where leases may have become shorter.
         """
-        ended = self._opened.ended(now, self._until, self._knowledge.proofs.shortened)
+        ended = self._opened.ended(now, self._until, self._freshness.attestations.shortened)
         return list(dict.fromkeys(tenant for key in ended for tenant in self._opened.tenants(key)))
 
     def live(self, tenant: str, now: float) -> bool:
         """Whether the lease of an open tenant's key is live."""
         return tenant in self._keys and now < self._l1(tenant)
 
-    def fence_set(self, record: Tenant) -> list[str]:
+    def quorum_set(self, record: Tenant) -> list[str]:
         """The other regions of a tenant that are not retired."""
         return [
             region
@@ -183,7 +183,7 @@ class Serving:
     def _known_until(self, record: Tenant, now: float) -> float:
         """Until when this instance knows of every kill of a tenant; raises ``unavailable``."""
         until = min(
-            self._knowledge.lease.until(), self._registry_until(record, now), self._fence(record)
+            self._freshness.lease.until(), self._registry_until(record, now), self._fence(record)
         )
         if now >= until:
             raise KcmError(Code.UNAVAILABLE, self._lapsed(record, now))
@@ -193,30 +193,30 @@ class Serving:
         """When the lease of whatever opened a tenant ends; never where nothing is open here."""
         return min(map(self._until, self._keys.get(tenant, ())), default=FOREVER)
 
-    def _until(self, key: ProofKey) -> float:
+    def _until(self, key: AttestedKey) -> float:
         """When the lease of a key ends: earlier for one that is held on its owner's premises."""
-        timing, link = self._knowledge.timing, self._registry.link(key.target.link)
+        timing, link = self._freshness.timing, self._registry.link(key.target.link)
         shorter = timing.l1_lease_s - timing.l1_lease_of(link.model if link else "byok")
-        return self._knowledge.proofs.until(key, self._knowledge.lease) - shorter
+        return self._freshness.attestations.until(key, self._freshness.lease) - shorter
 
     def _fence(self, record: Tenant) -> float:
-        others = self.fence_set(record)
+        others = self.quorum_set(record)
         if not others:
             return FOREVER
         link = self._registry.link(record.link)
         # A link that is not known here may be one with the shorter grace.
-        grace = self._knowledge.timing.grace_s(link.model if link else "hyok")
-        policy = fence_of(record, link)
-        return self._knowledge.fences.until(policy, others, self._knowledge.lease, grace)
+        grace = self._freshness.timing.grace_s(link.model if link else "hyok")
+        policy = quorum_of(record, link)
+        return self._freshness.peer_leases.until(policy, others, self._freshness.lease, grace)
 
     def _registry_until(self, record: Tenant, now: float) -> float:
         """Until when the records of a tenant, its services and its links may be believed."""
-        if self._knowledge.registry.until(now) == FOREVER:
+        if self._freshness.registry.until(now) == FOREVER:
             return FOREVER
-        return self._knowledge.registry.until(now, self._registry.shards_of(record.tenant))
+        return self._freshness.registry.until(now, self._registry.shards_of(record.tenant))
 
     def _lapsed(self, record: Tenant, now: float) -> str:
-        if now >= self._knowledge.lease.until():
+        if now >= self._freshness.lease.until():
             return "this instance cannot know of every kill at the moment"
         if now >= self._registry_until(record, now):
             return "this instance knows other tenants and links than a Core of its region"

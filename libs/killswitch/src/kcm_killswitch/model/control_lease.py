@@ -1,13 +1,13 @@
-"""The control lease: for how long a boot may believe that it knows every hold of its region.
+"""The control lease: how long an incarnation may believe that it knows all holds of its region.
 
-At ``t0`` the boot writes its lease record and gets the stream sequence ``s0``. Once its follower
-has delivered everything through ``s0``, the boot knows every hold that was durable at ``t0``; the
-lease runs from ``t0``, not from the acknowledgement. Nothing else renews it: not a heartbeat, not a
-direct read, not a stream's info.
+At ``t0`` the incarnation writes its lease entry and gets the stream sequence ``s0``. Once its
+follower has delivered everything through ``s0``, the incarnation knows every hold that was durable
+at ``t0``; the lease runs from ``t0``, not from the acknowledgement. Nothing else renews it: not a
+heartbeat, not a direct read, not a stream's info.
 
 Stream sequences are the clock by which instances compare *before*: ``moment(a)`` is the latest
 ``t0`` whose ``s0`` is at most ``a``, so a statement that names sequence ``a`` was made no earlier
-than that moment of this boot's own clock.
+than that moment of this incarnation's own clock.
 
 **Rollback.** Every write but the first replaces the one before, by compare-and-set: it is only
 stored in a stream that still has everything up to that one. Where it is refused, or acknowledged at
@@ -30,10 +30,11 @@ WRITES_EXACT: Final = 64
 
 SPACING_S: Final = 1.0
 """Seconds between older ones that are kept: what they date is dated so much earlier at most, but
-never not at all, however often a boot has to write."""
+never not at all, however often an incarnation has to write."""
 
 WRITES_KEPT: Final = 4096
-"""Own writes kept: enough to date a fence or a proof that is as old as any grace may be."""
+"""Own writes kept: enough to date a peer lease or an attestation that is as old as any grace may
+be."""
 
 EXPIRED: Final = float("-inf")
 FOREVER: Final = float("inf")
@@ -46,7 +47,7 @@ class _Write:
 
 
 class ControlLease:
-    """What a boot's own writes and deliveries let it believe about its region's stream."""
+    """What an incarnation's own writes and deliveries let it believe about its region's stream."""
 
     def __init__(self, length_s: float) -> None:
         self.length_s: Final = length_s

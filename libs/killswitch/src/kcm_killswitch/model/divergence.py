@@ -1,9 +1,9 @@
-"""Whether this boot and a Core of its region keep on knowing different holds.
+"""Whether this incarnation and a Core of its region keep on knowing different holds.
 
-Every lease record carries the digest of the holds that its boot knows. For a moment two of them
-differ after every kill. But who keeps on differing from a Core while neither learns anything new
-has missed something, for what a Core knows it writes to the stream: a broker that lost, or skipped,
-a message for one consumer does not say so.
+Every lease entry carries the digest of the holds that its incarnation knows. For a moment two of
+them differ after every kill. But who keeps on differing from a Core while neither learns anything
+new has missed something, for what a Core knows it writes to the stream: a broker that lost, or
+skipped, a message for one consumer does not say so.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ class _Difference:
     asked: bool = False
 
 
-class Agreement:
-    """What the Cores of the region said last, where it was not what this boot knew."""
+class Divergence:
+    """What the Cores of the region said last, where it was not what this incarnation knew."""
 
     def __init__(self) -> None:
         self._differ: dict[str, _Difference] = {}

@@ -27,8 +27,8 @@ class _Run:
     last: float
 
 
-class Settling:
-    """Runs of successes by link. Times are this boot's own."""
+class FlapDamping:
+    """Runs of successes by link. Times are this incarnation's own."""
 
     def __init__(self, settle_s: float) -> None:
         self.settle_s: Final = settle_s

@@ -1,4 +1,4 @@
-"""What a boot knows of its region's stream, of other regions and of customers' keys, since when.
+"""What an incarnation knows of its stream, of other regions and of root keys, and since when.
 
 All of it hangs on places in one stream. So all of it goes together when the stream went back, and
 until the stream is read from its start nothing that is still delivered counts: that is what a
@@ -10,15 +10,15 @@ from __future__ import annotations
 from typing import Final
 
 from kcm_killswitch.model.control_lease import EXPIRED, ControlLease
-from kcm_killswitch.model.key_leases import ProofKey, Proofs
-from kcm_killswitch.model.log_position import Mark, Marks
-from kcm_killswitch.model.peer_leases import Fences
+from kcm_killswitch.model.key_leases import Attestations, AttestedKey
+from kcm_killswitch.model.log_position import LogPosition, Marks
+from kcm_killswitch.model.peer_leases import PeerLeases
 from kcm_killswitch.model.registry_lease import RegistryLease
 from kcm_killswitch.model.timing import Timing
 
 
-class Knowledge:
-    """Control lease, marks, fences, proofs and the registry's lease of one boot."""
+class Freshness:
+    """Control lease, log positions, peer leases, key leases and registry lease of an instance."""
 
     def __init__(self, timing: Timing) -> None:
         self.timing: Final = timing
@@ -26,16 +26,16 @@ class Knowledge:
         self.marks: Final = Marks()
         self.holds: Final = Marks()
         """Holds that were delivered: where each lay, and its id."""
-        self.fences: Final = Fences()
-        self.proofs: Final = Proofs(timing.l1_lease_s)
+        self.peer_leases: Final = PeerLeases()
+        self.attestations: Final = Attestations(timing.l1_lease_s)
         self.registry: Final = RegistryLease()
-        self._mark: Mark | None = None
+        self._mark: LogPosition | None = None
         self._unread = False
         self.era = 0
         """Raised whenever everything is forgotten: what began in another era says nothing."""
 
     @property
-    def mark(self) -> Mark | None:
+    def mark(self) -> LogPosition | None:
         """The latest own write that was acknowledged: the *before* of what begins now."""
         return self._mark
 
@@ -44,7 +44,7 @@ class Knowledge:
         """Behind which a consumer that is made anew has to go on; 0: from the stream's start."""
         return 0 if self._unread else self.lease.anchor
 
-    def wrote(self, t0: float, seen: int, mark: Mark) -> bool:
+    def wrote(self, t0: float, seen: int, mark: LogPosition) -> bool:
         """Take an acknowledged own write; ``False``: the stream went back, all is forgotten."""
         if self._other_was_read(mark) or not self.lease.wrote(t0, seen, mark.sequence):
             self.forget()
@@ -52,23 +52,23 @@ class Knowledge:
         self._mark = mark
         return True
 
-    def adopt(self, mark: Mark) -> bool:
+    def adopt(self, mark: LogPosition) -> bool:
         """Take an own write whose acknowledgement was lost; ``False`` as for ``wrote``."""
         if self._other_was_read(mark) or not self.lease.adopt(mark.sequence):
             self.forget()
             return False
         return True
 
-    def read_back(self, mark: Mark) -> bool:
+    def read_back(self, mark: LogPosition) -> bool:
         """Whether an own write, or a later one in its place, was delivered."""
         return not self._unread and self.lease.anchor >= mark.sequence
 
-    def _other_was_read(self, mark: Mark) -> bool:
+    def _other_was_read(self, mark: LogPosition) -> bool:
         """Whether the stream was read past the place of an own write, and that was not there."""
         return mark.sequence <= self.lease.position and mark not in self.marks
 
-    def leased(self, mark: Mark, *, own: bool) -> bool:
-        """A lease record was delivered; ``False``: an own place has another one, all is forgotten.
+    def leased(self, mark: LogPosition, *, own: bool) -> bool:
+        """A lease entry was delivered; ``False``: an own place has another one, all is forgotten.
 
         What was acknowledged has to be read back where it was acknowledged.
         """
@@ -81,34 +81,35 @@ class Knowledge:
         self.marks.add(mark)
         return True
 
-    def held(self, place: Mark) -> None:
+    def held(self, place: LogPosition) -> None:
         """A hold was delivered; the mark's nonce is its id."""
         if not self._unread:
             self.holds.add(place)
 
-    def fenced(self, other: str, mark: Mark, highest: Mark) -> bool:
-        """A fence was delivered; ``False`` when its mark is not known here.
+    def fenced(self, other: str, mark: LogPosition, highest: LogPosition) -> bool:
+        """A peer lease was delivered; ``False`` when its mark is not known here.
 
         ``highest`` is the highest place of a hold that its writer knew, 0 for none: whoever was not
-        delivered that one there lacks what the fence vouches for. A rollback may have taken it.
+        delivered that one there lacks what the peer lease vouches for. A rollback may have taken
+        it.
         """
         if self._unread or mark not in self.marks:
             return False
         if highest.sequence and highest not in self.holds:
             return False
-        self.fences.learn(other, mark.sequence)
+        self.peer_leases.learn(other, mark.sequence)
         return True
 
-    def proven(self, key: ProofKey, mark: Mark) -> bool:
-        """A proof was delivered, or made here; ``False`` when its mark is not known here."""
+    def proven(self, key: AttestedKey, mark: LogPosition) -> bool:
+        """An attestation was delivered, or made here; ``False`` when its mark is not known here."""
         if self._unread or (mark not in self.marks and mark != self._mark):
             return False
-        self.proofs.learn(key, mark.sequence)
+        self.attestations.learn(key, mark.sequence)
         return True
 
     def knows(self, other: str) -> bool:
-        """Whether another region was heard since this boot's first write."""
-        return self.fences.moment(other, self.lease) > EXPIRED
+        """Whether another region was heard since this incarnation's first write."""
+        return self.peer_leases.moment(other, self.lease) > EXPIRED
 
     def delivered(self, sequence: int) -> bool:
         """Everything through ``sequence`` was delivered; ``False`` as for ``leased``."""
@@ -121,7 +122,7 @@ class Knowledge:
         for own in self.lease.awaited:
             if own <= sequence and own not in self.marks.sequences:
                 self.lease.replaced(own)
-                self.proofs.shortened += 1
+                self.attestations.shortened += 1
         self.lease.delivered(sequence)
         return True
 
@@ -135,8 +136,8 @@ class Knowledge:
         self.lease.resumed(behind)
         self.marks.resumed(behind)
         self.holds.resumed(behind)
-        self.fences.resumed(behind)
-        self.proofs.resumed(behind)
+        self.peer_leases.resumed(behind)
+        self.attestations.resumed(behind)
 
     def forget(self) -> None:
         """The stream went back: nothing is known any more."""
@@ -146,5 +147,5 @@ class Knowledge:
         self._mark = None
         self.marks.forget()
         self.holds.forget()
-        self.fences.forget()
-        self.proofs.forget()
+        self.peer_leases.forget()
+        self.attestations.forget()

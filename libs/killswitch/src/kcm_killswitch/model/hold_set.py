@@ -24,7 +24,7 @@ from kcm_killswitch.model import id_set
 
 
 @dataclass(frozen=True, slots=True)
-class HoldRecord:
+class HoldState:
     """A verified hold as it was signed, and its lift as it was signed, if there is one."""
 
     hold: Hold
@@ -47,7 +47,7 @@ class HoldRecord:
         return self.raw if self.lift is None else self.lift
 
 
-def join(left: HoldRecord, right: HoldRecord) -> HoldRecord:
+def join(left: HoldState, right: HoldState) -> HoldState:
     """The later of two states of one hold."""
     if left.hold.id != right.hold.id:
         raise ValueError("only states of one hold are joined")
@@ -67,7 +67,7 @@ _SHARDS: Final = 256
 class _Shard:
     """The holds of one first byte, by id; and those that pages end, by their cause and origin."""
 
-    records: Mapping[bytes, HoldRecord]
+    records: Mapping[bytes, HoldState]
     paged: Mapping[str, bytes] = field(default_factory=dict)
 
     @cached_property
@@ -85,12 +85,12 @@ class _Shard:
             total.update(sha256(origin.encode()).digest() + sha256(every).digest())
         return total.digest()
 
-    def ends(self, record: HoldRecord) -> bool:
+    def ends(self, record: HoldState) -> bool:
         """Whether a page says that a hold was lifted."""
         paged = self.paged.get(record.group)
         return paged is not None and id_set.has(paged, record.hold.id)
 
-    def in_order(self, after: bytes) -> Iterator[HoldRecord]:
+    def in_order(self, after: bytes) -> Iterator[HoldState]:
         """The records above ``after``, by id."""
         return (self.records[one] for one in sorted(self.records) if one > after)
 
@@ -116,7 +116,7 @@ class HoldSet:
     _shards: tuple[_Shard, ...] = (_EMPTY,) * _SHARDS
 
     @classmethod
-    def of(cls, records: Iterable[HoldRecord]) -> HoldSet:
+    def of(cls, records: Iterable[HoldState]) -> HoldSet:
         """The join of records in any order, with duplicates."""
         merged = cls()
         for record in records:
@@ -127,7 +127,7 @@ class HoldSet:
         """The join of two sets."""
         return HoldSet.of([*self, *other])
 
-    def add(self, record: HoldRecord) -> HoldSet:
+    def add(self, record: HoldState) -> HoldSet:
         """The join with one record; the same object when nothing is new."""
         hold_id = record.hold.id
         shard = self._shards[_shard(hold_id)]
@@ -137,7 +137,7 @@ class HoldSet:
             return self
         return self._with(hold_id[0], replace(shard, records={**shard.records, hold_id: joined}))
 
-    def ends(self, record: HoldRecord) -> bool:
+    def ends(self, record: HoldState) -> bool:
         """Whether a page says that a hold was lifted: then it is none of the records here."""
         return self._shards[_shard(record.hold.id)].ends(record)
 
@@ -151,10 +151,10 @@ class HoldSet:
         paged = (found for shard in self._shards for found in shard.paged.values())
         return sum(map(len, paged)) // limits.ID_SIZE
 
-    def turned(self, prefix: int, group: str, paged: bytes) -> tuple[HoldSet, list[HoldRecord]]:
+    def turned(self, prefix: int, group: str, paged: bytes) -> tuple[HoldSet, list[HoldState]]:
         """The set in which pages end these ids of one first byte, and the records that go for it.
 
-        ``group`` is as in ``HoldRecord``, ``paged`` as in ``kcm_killswitch.model.id_set``. Ids that
+        ``group`` is as in ``HoldState``, ``paged`` as in ``kcm_killswitch.model.id_set``. Ids that
         pages ended before, and do not any more, are not known at all until somebody brings their
         holds.
         """
@@ -167,7 +167,7 @@ class HoldSet:
             turned = replace(turned, records=left)
         return self._with(prefix, turned), gone
 
-    def judged(self, hold_id: bytes, record: HoldRecord | None) -> HoldSet:
+    def judged(self, hold_id: bytes, record: HoldState | None) -> HoldSet:
         """The set in which a hold stands as it is believed by a new roster; ``None``: not at all.
 
         The one way in which a set gets smaller. Whoever has the same roster does the same.
@@ -177,7 +177,7 @@ class HoldSet:
         records = others if record is None else {**others, hold_id: record}
         return self._with(_shard(hold_id), replace(shard, records=records))
 
-    def get(self, hold_id: bytes) -> HoldRecord | None:
+    def get(self, hold_id: bytes) -> HoldState | None:
         """The record of one hold."""
         return self._shards[_shard(hold_id)].records.get(hold_id)
 
@@ -196,7 +196,7 @@ class HoldSet:
         """The digests of the shards in order: 256 of 32 bytes each."""
         return b"".join(shard.digest for shard in self._shards)
 
-    def unlike(self, parts: bytes, prefix: int) -> Iterator[HoldRecord]:
+    def unlike(self, parts: bytes, prefix: int) -> Iterator[HoldState]:
         """The records of a first byte, by id, unless their digest is the one in ``parts``.
 
         ``parts`` is the ``parts`` of another set.
@@ -205,7 +205,7 @@ class HoldSet:
         if shard.digest != parts[32 * prefix : 32 * (prefix + 1)]:
             yield from shard.in_order(b"")
 
-    def in_order(self, after: bytes = b"") -> Iterator[HoldRecord]:
+    def in_order(self, after: bytes = b"") -> Iterator[HoldState]:
         """The records whose ids are above ``after``, by id: the same everywhere.
 
         Whoever takes a few does not pay for the others.
@@ -213,7 +213,7 @@ class HoldSet:
         for shard in self._shards[_shard(after) :]:
             yield from shard.in_order(after)
 
-    def beginning(self, prefix: str) -> Iterator[HoldRecord]:
+    def beginning(self, prefix: str) -> Iterator[HoldState]:
         """The records whose ids, in hexadecimal, begin so, by id.
 
         ``prefix`` is up to 32 digits of 0-9 and a-f.
@@ -229,7 +229,7 @@ class HoldSet:
     def _with(self, at: int, shard: _Shard) -> HoldSet:
         return HoldSet((*self._shards[:at], shard, *self._shards[at + 1 :]))
 
-    def __iter__(self) -> Iterator[HoldRecord]:
+    def __iter__(self) -> Iterator[HoldState]:
         return (record for shard in self._shards for record in shard.records.values())
 
     def __len__(self) -> int:

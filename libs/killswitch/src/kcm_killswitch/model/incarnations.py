@@ -1,19 +1,19 @@
-"""Which boots are on record in a region, from nothing but signed lease records.
+"""Which incarnations are on record in a region, from nothing but signed lease entries.
 
 Completeness of a kill is computed over this list, so whoever could remove or change an entry could
 make a kill look complete that is not. Therefore:
 
-- An entry belongs to an instance *and* a boot. Instances sign for themselves only, so nobody can
-  end, date or replace a boot of somebody else.
+- An entry belongs to an instance *and* an incarnation. Instances sign for themselves only, so no
+  instance can end, date or replace an incarnation of another one.
 - The broker's word that a record expired is not signed and counts for nothing: an entry goes when
-  its boot said so itself, or when this process heard nothing of it for ``GONE_S`` of its own clock,
-  and never before its own lease has ended.
+  its incarnation said so itself, or when this process heard nothing of it for ``GONE_S`` of its own
+  clock, and never before its own lease has ended.
 - Nobody is forgotten for want of room. Who cannot be taken is refused, and until that one's lease
   has ended the list is not ``whole``: no kill is complete by it.
-- A boot is *heard* by the first delivery of a record with a new nonce. An old one in another place,
-  one that claims to have begun later than it lies, and whatever lies under a boot's name and cannot
-  be verified, mark the boot as tampered with: nothing that is heard of it counts.
-- That a boot fell silent counts as far as the ``Watch`` goes, and no further.
+- An incarnation is *heard* by the first delivery of an entry with a new nonce. An old one in
+  another place, one that claims a later start than its place, and whatever is under an
+  incarnation's name and cannot be verified, mark it as tampered with: it is heard no more.
+- That an incarnation fell silent counts as far as the ``Watch`` goes, and no further.
 """
 
 from __future__ import annotations
@@ -22,12 +22,13 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Final
 
-from kcm_schemas.control import Boot, Lease
+from kcm_schemas.control import Incarnation, Lease
 
 from kcm_killswitch.model.stream_watch import Watch
 
 GONE_S: Final = 60.0
-"""Seconds without a record after which a boot counts as gone: many times the renewal interval."""
+"""Seconds without a record after which an incarnation counts as gone: many times the renewal
+interval."""
 
 STRETCH: Final = 1.25
 """By how much a lease may take longer than it says: more than ``(1 + e) / (1 - e)`` of the worst
@@ -40,28 +41,30 @@ LEASE_MAX_MS: Final = int(GONE_S * 1000)
 """Milliseconds of the longest lease that is counted: ``Timing`` allows none that is as long, and
 who claims an endless one would keep every kill from being complete."""
 
-BOOTS_PER_INSTANCE_MAX: Final = 64
-"""Boots of one instance on record: more than one a second within ``GONE_S`` are no accident."""
+INCARNATIONS_PER_INSTANCE_MAX: Final = 64
+"""Incarnations of one instance on record: more than one a second within ``GONE_S`` are no
+accident."""
 
-BOOTS_MAX: Final = 2048
-"""Boots of a region on record: as many as fit into one answer to another region."""
+INCARNATIONS_MAX: Final = 2048
+"""Incarnations of a region on record: as many as fit into one answer to another region."""
 
 NONCES_KEPT: Final = 32
-"""Latest records of a boot whose nonces are known: those of more than a minute."""
+"""Latest records of an incarnation whose nonces are known: those of more than a minute."""
 
 SPACING_S: Final = 1.0
-"""Seconds within which records of one boot are heard as one, however often it has to write."""
+"""Seconds within which records of one incarnation are heard as one, however often it has to
+write."""
 
 SAID_MAX_MS: Final = 3_600_000
 """Milliseconds of the longest silence that is told: an hour, longer than any lease."""
 
 Key = tuple[str, bytes]
-"""Instance and boot."""
+"""Instance and incarnation."""
 
 
 @dataclass(slots=True)
 class _Heard:
-    """Records of one boot that came together: the lowest sequence, when the first and last came."""
+    """Entries of one incarnation that came together: lowest sequence, first and last arrival."""
 
     lowest: int
     first: float
@@ -87,7 +90,7 @@ class _Seen:
         return now - self.new < _kept_s(self.lease_ms)
 
     def replayed(self, lease: Lease, sequence: int) -> bool:
-        """Whether a record is not what its boot wrote in this place; new ones are remembered."""
+        """Whether an entry is not what its incarnation wrote there; new ones are remembered."""
         known = self.nonces.setdefault(lease.nonce, sequence)
         if len(self.nonces) > NONCES_KEPT:
             self.nonces.popitem(last=False)
@@ -113,8 +116,8 @@ class _Seen:
         return below[-1] if below else float("-inf")
 
 
-class BootRecords:
-    """The boots of a region by instance and boot. Times in seconds on a clock that never stops."""
+class Incarnations:
+    """The incarnations of a region. Times are in seconds on a clock that never stops."""
 
     def __init__(self) -> None:
         self.watch: Final = Watch()
@@ -122,8 +125,8 @@ class BootRecords:
         self._refused_until = float("-inf")
 
     def take(self, lease: Lease, sequence: int, now: float) -> None:
-        """Take a verified lease record stored at ``sequence``; an ended boot does not come back."""
-        key, lease_ms = (lease.instance, lease.boot), min(lease.lease_ms, LEASE_MAX_MS)
+        """Take a verified lease entry stored at ``sequence``; what has ended does not come back."""
+        key, lease_ms = (lease.instance, lease.incarnation), min(lease.lease_ms, LEASE_MAX_MS)
         seen = self._seen.pop(key, None)
         if seen is None:
             if not self._room(lease.instance, now):
@@ -140,9 +143,9 @@ class BootRecords:
         seen.lease_ms = max(seen.lease_ms, lease_ms)
         seen.ended = seen.ended or lease.ended
 
-    def tampered(self, instance: str, boot: bytes, now: float) -> None:
-        """Something lies in place of a boot's record that this boot did not write."""
-        seen = self._seen.get((instance, boot))
+    def tampered(self, instance: str, incarnation: bytes, now: float) -> None:
+        """An incarnation's lease entry was replaced by one that it did not write."""
+        seen = self._seen.get((instance, incarnation))
         if seen is not None:
             seen.tampered = True
         else:
@@ -163,32 +166,32 @@ class BootRecords:
         self.watch.doubted(now)
         self._unhear()
 
-    def knows(self, instance: str, boot: bytes) -> bool:
-        """Whether a boot's record was read, and it did not end."""
-        seen = self._seen.get((instance, boot))
+    def knows(self, instance: str, incarnation: bytes) -> bool:
+        """Whether an incarnation's record was read, and it did not end."""
+        seen = self._seen.get((instance, incarnation))
         return seen is not None and not seen.ended
 
     def whole(self, now: float) -> bool:
         """Whether nobody whose lease may run was refused for want of room."""
         return now >= self._refused_until
 
-    def on_record(self, now: float, place: int = 0) -> list[Boot]:
-        """Every boot that may hold keys.
+    def on_record(self, now: float, place: int = 0) -> list[Incarnation]:
+        """Every incarnation that may hold keys.
 
         ``silent_ms`` is for how long no record of it that lies below ``place`` (0: anywhere) was
         heard, inside the watch; 0 where nothing that was heard counts. ``quiet_ms`` is the same of
         any record.
         """
         self._prune(now)
-        return [self._boot(one, now, place) for one in self._seen.values() if not one.ended]
+        return [self._incarnation(one, now, place) for one in self._seen.values() if not one.ended]
 
-    def _boot(self, seen: _Seen, now: float, place: int) -> Boot:
+    def _incarnation(self, seen: _Seen, now: float, place: int) -> Incarnation:
         silent_s, quiet_s = (
             min(self.watch.age_s(now), now - seen.silent_since(below)) for below in (place, 0)
         )
-        return Boot(
+        return Incarnation(
             instance=seen.lease.instance,
-            boot=seen.lease.boot,
+            incarnation=seen.lease.incarnation,
             role=seen.lease.role,
             first=seen.lease.first,
             latest=seen.latest,
@@ -203,16 +206,16 @@ class BootRecords:
             seen.heard.clear()
 
     def _room(self, instance: str, now: float) -> bool:
-        """Whether one more boot of an instance can be taken; those that ended make room."""
+        """Whether one more incarnation of an instance can be taken; those that ended make room."""
         own = [key for key in self._seen if key[0] == instance]
-        if len(own) < BOOTS_PER_INSTANCE_MAX and len(self._seen) < BOOTS_MAX:
+        if len(own) < INCARNATIONS_PER_INSTANCE_MAX and len(self._seen) < INCARNATIONS_MAX:
             return True
         self._prune(now)
         ended = [key for key in own if key in self._seen and self._seen[key].ended]
         for key in ended:
             del self._seen[key]
         count = sum(key[0] == instance for key in self._seen)
-        return count < BOOTS_PER_INSTANCE_MAX and len(self._seen) < BOOTS_MAX
+        return count < INCARNATIONS_PER_INSTANCE_MAX and len(self._seen) < INCARNATIONS_MAX
 
     def _prune(self, now: float) -> None:
         self._seen = {key: one for key, one in self._seen.items() if one.kept(now)}

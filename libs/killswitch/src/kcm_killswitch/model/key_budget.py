@@ -39,14 +39,14 @@ class Room(Enum):
 
 
 class Crowding:
-    """What one boot has to say of it. Times are its own."""
+    """What one incarnation has to say of it. Times are its own."""
 
     def __init__(self) -> None:
         self.room = Room.FREE
         self.since: float | None = None
         """Since when it is not free."""
         self.sealed_all = 0
-        """Tenants that this boot sealed for it."""
+        """Tenants that this incarnation sealed for it."""
         self.sealed_at: float | None = None
         """When it sealed the last one."""
         self._recent: deque[tuple[float, int]] = deque()

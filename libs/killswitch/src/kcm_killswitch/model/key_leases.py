@@ -1,10 +1,10 @@
-"""Proofs: somebody in the region used the customer's key, and it was allowed.
+"""Attestations: somebody in the region used the customer's key, and it was allowed.
 
-A proof names what was used: the link and its revision, the version of the key, and in whose name.
-It serves only whoever uses the very same. It carries the prober's mark from *before* the key was
-asked, so whoever reads it takes its own latest write before that mark as the moment from which the
-lease runs. Instances share proofs, so a key is asked once an interval, and not once for every
-replica and every tenant.
+An attestation names what was used: the link and its revision, the version of the key, and in whose
+name. It serves only whoever uses the very same. It carries the prober's mark from *before* the key
+was asked, so whoever reads it takes its own latest write before that mark as the moment from which
+the lease runs. Instances share attestations, so a key is asked once an interval, and not once for
+every replica and every tenant.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class ProofKey:
-    """What a proof is about: a target, and in whose name it was used."""
+class AttestedKey:
+    """What an attestation is about: a target, and in whose name it was used."""
 
     target: Target
     principal: str
 
 
-class Proofs:
-    """The latest believed proof of every key."""
+class Attestations:
+    """The latest believed attestation of every key."""
 
     def __init__(self, length_s: float) -> None:
         self.length_s: Final = length_s
-        self._positions: dict[str, dict[ProofKey, int]] = {}
+        self._positions: dict[str, dict[AttestedKey, int]] = {}
         """By link: a refusal looks at no other one's."""
         self.shortened = 0
         """Raised whenever the lease of any key may have become shorter."""
 
-    def learn(self, key: ProofKey, position: int) -> None:
-        """Take a believed proof; an older one changes nothing."""
+    def learn(self, key: AttestedKey, position: int) -> None:
+        """Take a believed attestation; an older one changes nothing."""
         known = self._positions.setdefault(key.target.link, {})
         known[key] = max(position, known.get(key, 0))
 
@@ -63,7 +63,7 @@ class Proofs:
         self.shortened += 1
         self._positions.clear()
 
-    def until(self, key: ProofKey, lease: ControlLease) -> float:
+    def until(self, key: AttestedKey, lease: ControlLease) -> float:
         """When the lease of a key ends, or ``EXPIRED``."""
         position = self._positions.get(key.target.link, {}).get(key)
         moment = None if position is None else lease.moment(position)

@@ -33,11 +33,11 @@ def conclude(
 ) -> Result:
     """What a Core finds that is complete, with as many of the receipts as there is room for.
 
-    Raises ``too_large`` when there is none for the boots alone.
+    Raises ``too_large`` when there is none for the incarnations alone.
     """
-    keys = [(one.instance, one.boot) for one in status.boots if one.how == "receipt"]
+    keys = [(one.instance, one.incarnation) for one in status.incarnations if one.how == "receipt"]
     found = [receipts[key].raw for key in keys if key in receipts and receipts[key].raw]
-    if len(status.boots) > limits.RESULT_BOOTS_MAX:
+    if len(status.incarnations) > limits.RESULT_INCARNATIONS_MAX:
         raise _too_large(status)
     bare = Result(
         hold_id=status.hold_id,
@@ -47,7 +47,7 @@ def conclude(
         concluded_ms=now_ms,
         roster=roster,
         regions=status.regions,
-        boots=status.boots,
+        incarnations=status.incarnations,
         receipts=[],
         left_out=len(keys),
     )
@@ -64,7 +64,7 @@ def conclude(
 
 
 def _too_large(status: HoldStatus) -> KcmError:
-    text = f"a result has no room for {len(status.boots)} boots: none is stored"
+    text = f"a result has no room for {len(status.incarnations)} incarnations: none is stored"
     return KcmError(Code.TOO_LARGE, text)
 
 
@@ -86,20 +86,25 @@ def of_this_period(result: Result, region: str, places: Mapping[str, int], roste
 def covers(result: Result, status: HoldStatus, facts: Mapping[str, RegionFacts | None]) -> bool:
     """Whether a result of another Core leaves out nobody whom the own facts have.
 
-    They have a boot that was on record before the hold, and gave a receipt for it. One that began
-    later may have begun after the kill was complete; one that is silent may be forgotten there.
+    They have an incarnation that was on record before the hold, and gave a receipt for it. One that
+    began later may have begun after the kill was complete; one that is silent may be forgotten
+    there.
     """
     if {one.region for one in status.regions} - {one.region for one in result.regions}:
         return False
     before = {
-        (boot.instance, boot.boot)
+        (incarnation.instance, incarnation.incarnation)
         for one in facts.values()
         if one is not None
-        for boot in one.boots
-        if (boot.first or boot.latest) <= one.durable_at
+        for incarnation in one.incarnations
+        if (incarnation.first or incarnation.latest) <= one.durable_at
     }
-    listed = {(boot.instance, boot.boot) for boot in result.boots}
-    purged = {(one.instance, one.boot) for one in status.boots if one.how == "receipt"}
+    listed = {
+        (incarnation.instance, incarnation.incarnation) for incarnation in result.incarnations
+    }
+    purged = {
+        (one.instance, one.incarnation) for one in status.incarnations if one.how == "receipt"
+    }
     return not (purged & before) - listed
 
 
@@ -128,7 +133,11 @@ def concluded_of(result: Result) -> Concluded:
 
 def told(status: HoldStatus, result: Result, unstored: str) -> HoldStatus:
     """A hold's status with its result: of one that is lifted, the regions are the lift's."""
-    changed = {"boots": result.boots, "concluded": concluded_of(result), "unstored": unstored}
+    changed = {
+        "incarnations": result.incarnations,
+        "concluded": concluded_of(result),
+        "unstored": unstored,
+    }
     if not status.lifted:
         changed |= {"regions": result.regions, "complete": True}
     return status.model_copy(update=changed)

@@ -35,7 +35,7 @@ class Place(NamedTuple):
 
     @property
     def group(self) -> str:
-        """The cause and origin of the holds that it can end: ``HoldRecord.origin``."""
+        """The cause and origin of the holds that it can end: ``HoldState.origin``."""
         return f"{self.cause}.{self.origin}"
 
 

@@ -1,9 +1,9 @@
 """Marks: a place in a region's stream, named by what lies there.
 
-A fence and a proof say what was known *when the stream stood at a place*. A bare sequence cannot
-say that: after a rollback it comes a second time, and an old statement that arrives late would be
-dated by the new one. So a mark names a lease record by its sequence and its nonce, and whoever
-reads a mark believes it only when that very record was delivered there.
+A peer lease and an attestation say what was known *when the stream stood at a place*. A bare
+sequence cannot say that: after a rollback it comes a second time, and an old statement that arrives
+late would be dated by the new one. So a mark names a lease entry by its sequence and its nonce, and
+whoever reads a mark believes it only when that very record was delivered there.
 """
 
 from __future__ import annotations
@@ -14,39 +14,39 @@ from dataclasses import dataclass
 from typing import Final
 
 MARKS_KEPT: Final = 8192
-"""Lease records kept: those of 100 instances for several minutes. An older mark is not believed."""
+"""Lease entries kept: those of 100 instances for several minutes. An older mark is not believed."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Mark:
-    """A lease record, or a hold: where it lies, and which one it is (its nonce, or its id)."""
+class LogPosition:
+    """A lease entry, or a hold: where it lies, and which one it is (its nonce, or its id)."""
 
     sequence: int
     nonce: bytes
 
 
-NOWHERE: Final = Mark(0, bytes(16))
+NOWHERE: Final = LogPosition(0, bytes(16))
 """Where the highest of no holds lies."""
 
 
 class Marks:
-    """The lease records, or the holds, that were delivered, newest last."""
+    """The lease entries, or the holds, that were delivered, newest last."""
 
     def __init__(self) -> None:
         self._nonces: OrderedDict[int, bytes] = OrderedDict()
 
-    def add(self, mark: Mark) -> None:
-        """A lease record was delivered."""
+    def add(self, mark: LogPosition) -> None:
+        """A lease entry was delivered."""
         self._nonces[mark.sequence] = mark.nonce
         if len(self._nonces) > MARKS_KEPT:
             self._nonces.popitem(last=False)
 
     @property
     def sequences(self) -> KeysView[int]:
-        """Where lease records were delivered."""
+        """Where lease entries were delivered."""
         return self._nonces.keys()
 
-    def __contains__(self, mark: Mark) -> bool:
+    def __contains__(self, mark: LogPosition) -> bool:
         return self._nonces.get(mark.sequence) == mark.nonce
 
     def resumed(self, behind: int) -> None:

@@ -1,4 +1,4 @@
-"""Fences: up to which moment this region knows the other regions of a tenant.
+"""Peer leases: up to which moment this region knows the other regions of a tenant.
 
 A Core notes its latest own mark ``a``, asks region ``o`` for everything that it holds, stores what
 is missing here, and then states ``fence(o, a)``: when our stream stood at ``a``, we knew everything
@@ -10,19 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kcm_schemas.registry import FencePolicy
+from kcm_schemas.registry import RegionQuorum
 
 from kcm_killswitch.model.control_lease import EXPIRED, FOREVER, ControlLease
 
 
-class Fences:
-    """The latest believed fence of every other region."""
+class PeerLeases:
+    """The latest believed peer lease of every other region."""
 
     def __init__(self) -> None:
         self._positions: dict[str, int] = {}
 
     def learn(self, other: str, position: int) -> None:
-        """Take a believed fence; an older one changes nothing."""
+        """Take a believed peer lease; an older one changes nothing."""
         self._positions[other] = max(position, self._positions.get(other, 0))
 
     def resumed(self, behind: int) -> None:
@@ -34,15 +34,15 @@ class Fences:
         self._positions.clear()
 
     def moment(self, other: str, lease: ControlLease) -> float:
-        """Up to when a region is known, on this boot's clock, or ``EXPIRED``."""
+        """Up to when a region is known, on this incarnation's clock, or ``EXPIRED``."""
         position = self._positions.get(other)
         moment = None if position is None else lease.moment(position)
         return EXPIRED if moment is None else moment
 
     def until(
-        self, policy: FencePolicy, others: Sequence[str], lease: ControlLease, grace_s: float
+        self, policy: RegionQuorum, others: Sequence[str], lease: ControlLease, grace_s: float
     ) -> float:
-        """When the fences of a tenant with these other regions end.
+        """When the peer leases of a tenant with these other regions end.
 
         ``all``: every other region has to be known. ``majority`` of n regions: a kill counts once
         it is durable in most, so n - floor(n / 2) regions, this one included, have to be known

@@ -1,16 +1,16 @@
 """When to use a customer's key, and what its answer means.
 
-Every key that a region has open is used once an interval, by whichever Core is first: a proof that
-somebody else wrote postpones the own probe to an interval after it. Intervals are jittered, so
-Cores take turns instead of asking together. A key whose hold this region placed is probed on, for
-it is this region that has to notice when it is allowed again.
+Every key that a region has open is used once an interval, by whichever Core is first: an
+attestation that somebody else wrote postpones the own probe to an interval after it. Intervals are
+jittered, so Cores take turns instead of asking together. A key whose hold this region placed is
+probed on, for it is this region that has to notice when it is allowed again.
 
 What an answer means::
 
-    enabled                                   a proof
+    enabled                                   an attestation
     refused (disabled, pending, deleted)      purge, and hold the link
-    forbidden, and this boot used it before   the same
-    forbidden, and this boot never did        this instance alone is wrong: seal it here
+    forbidden, and this incarnation used it before   the same
+    forbidden, and this incarnation never did        this instance alone is wrong: seal it here
     unreachable                               nothing: the lease goes on, and ends
     invalid                                   the same, and an incident
 
@@ -54,19 +54,19 @@ SPARE_MAX: Final = 16
 class Verdict(Enum):
     """What has to be done about an answer."""
 
-    PROOF = "proof"
+    KEY_USE = "key-use"
     HOLD = "hold"
-    SEAL_HERE = "seal-here"
+    UNLOAD_HERE = "seal-here"
     NOTHING = "nothing"
     INCIDENT = "incident"
 
 
 def judge(state: L1State, *, used_before: bool) -> Verdict:
-    """What an answer means; ``used_before``: this boot was allowed to use the link once."""
+    """What an answer means; ``used_before``: this incarnation was allowed to use the link once."""
     if state is L1State.ENABLED:
-        return Verdict.PROOF
+        return Verdict.KEY_USE
     if state is L1State.FORBIDDEN and not used_before:
-        return Verdict.SEAL_HERE
+        return Verdict.UNLOAD_HERE
     if state.refused:
         return Verdict.HOLD
     return Verdict.INCIDENT if state is L1State.INVALID else Verdict.NOTHING
@@ -89,8 +89,8 @@ class _Plan:
         return self.silent or self.window_s is None
 
 
-class Sentinel:
-    """Plans the probes of one boot. ``chance`` draws from [0, 1)."""
+class ProbeScheduler:
+    """Plans the probes of one incarnation. ``chance`` draws from [0, 1)."""
 
     def __init__(
         self, timing: Timing, chance: Callable[[], float], per_s: float = PROBES_PER_S
@@ -204,7 +204,7 @@ class Sentinel:
         tenant to open.
         """
         verdict = judge(state, used_before=target.link in self._used)
-        if verdict is Verdict.PROOF:
+        if verdict is Verdict.KEY_USE:
             self._used.add(target.link)
         plan = self._plans.get(target)
         if plan is None:

@@ -11,7 +11,7 @@ from heapq import heappop, heappush
 from typing import Final, Generic, TypeVar
 
 BURST_S: Final = 0.5
-"""Seconds of a lane's rate that may come at once after a pause: two looks of the sentinel."""
+"""Seconds of a lane's rate that may come at once after a pause: two looks of the key monitor."""
 
 T = TypeVar("T")
 

@@ -24,7 +24,7 @@ from typing import Final
 from kcm_schemas import limits
 from kcm_schemas.codec import encode
 from kcm_schemas.names import is_name
-from kcm_schemas.registry import FencePolicy, Link, Service, Tenant
+from kcm_schemas.registry import Link, RegionQuorum, Service, Tenant
 
 Record = Tenant | Link | Service
 Key = tuple[str, ...]
@@ -36,7 +36,7 @@ FORKS_MAX: Final = 4
 _PARTS: Final = {"tenant": 2, "link": 2, "service": 3}
 """Parts of a key by its noun."""
 
-_STRICTER: Final[tuple[FencePolicy, ...]] = ("local", "majority", "all")
+_STRICTER: Final[tuple[RegionQuorum, ...]] = ("local", "majority", "all")
 
 
 class Put(Enum):
@@ -348,7 +348,7 @@ def record_digest(record: Record) -> bytes:
 
 
 def stricter(versions: list[Tenant]) -> Tenant:
-    """The tenant as it is served: regions of all of them, and the fence that waits for most.
+    """The tenant as it is served: regions of all of them, and the peer lease that waits for most.
 
     The first one counts; of one alone nothing changes.
     """
@@ -356,11 +356,11 @@ def stricter(versions: list[Tenant]) -> Tenant:
     if len(versions) == 1:
         return first
     regions = set(first.regions).intersection(*(one.regions for one in versions))
-    fence = max((one.fence for one in versions), key=_STRICTER.index)
+    region_quorum = max((one.region_quorum for one in versions), key=_STRICTER.index)
     if not regions:
         # No region is in all of them: it is served nowhere until a higher revision says where.
-        return first.model_copy(update={"regions": [], "fence": fence})
-    return first.model_copy(update={"regions": sorted(regions), "fence": fence})
+        return first.model_copy(update={"regions": [], "region_quorum": region_quorum})
+    return first.model_copy(update={"regions": sorted(regions), "region_quorum": region_quorum})
 
 
 def replaces(known: Record, new: Record) -> bool:

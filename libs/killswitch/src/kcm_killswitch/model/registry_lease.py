@@ -1,16 +1,16 @@
-"""Until when a boot may believe its registry: it knows what the Cores of its region know.
+"""Until when an incarnation may believe its registry: it knows what the Cores of its region know.
 
-Every lease record of a Core carries digests of the registry as that Core knows it, one for each of
-a few shards. A boot that was fed an older record, or fewer of them, differs in a shard, reads
-again, and serves nothing of that shard once it has differed for ``PATIENCE_S``; a boot that begins
-while it differs, or whose control lease begins anew then, serves nothing of it at all until it
-agrees. So a relink, a stricter fence or a smaller grant is bound in time as a kill is.
+Every lease entry of a Core carries digests of the registry as that Core knows it, one for each of a
+few shards. An incarnation that was fed an older record, or fewer of them, differs in a shard, reads
+again, and serves nothing of that shard once it has differed for ``PATIENCE_S``; an incarnation that
+begins while it differs, or whose control lease begins anew then, serves nothing of it at all until
+it agrees. So a relink, a stricter peer lease or a smaller grant is bound in time as a kill is.
 
 A Core that is *behind* is no difference: what it shows was known here before, and nothing was
 dropped since. A difference outlives the Core that showed it, for that Core may have been the only
-one that knew. It ends when it is resolved, when another Core that acts agrees with this boot (not
-one that is behind it), or when this boot, being a Core, has compared its registry with the second
-store since.
+one that knew. It ends when it is resolved, when another Core that acts agrees with this incarnation
+(not one that is behind it), or when this incarnation, being a Core, has compared its registry with
+the second store since.
 
 A Core without memory of its region's registry does not know what it lacks, so it believes nothing:
 neither what its stores have nor that nobody differs.
@@ -26,7 +26,8 @@ from typing import Final
 from kcm_killswitch.model.control_lease import EXPIRED, FOREVER
 
 PATIENCE_S: Final = 2.0
-"""Seconds for which a boot that agreed before may differ: a change takes a moment to arrive."""
+"""Seconds for which an incarnation that agreed before may differ: a change takes a moment to
+arrive."""
 
 NO_MEMORY: Final = (
     "this Core has no memory of its region's registry: it serves once a Core that has knows the "
@@ -115,7 +116,7 @@ class _Shard:
 
 
 class RegistryLease:
-    """What the Cores of the region showed last. Times in seconds of this boot's own clock."""
+    """What the Cores of the region showed last. Times are in seconds of this instance's clock."""
 
     def __init__(self) -> None:
         self._shards: list[_Shard] = []
@@ -124,7 +125,7 @@ class RegistryLease:
 
     @property
     def remembers(self) -> bool:
-        """Whether this boot may say what the registry is: not a Core without memory."""
+        """Whether this incarnation may say what the registry is: not a Core without memory."""
         return self._remembers
 
     def without_memory(self) -> None:
@@ -156,7 +157,7 @@ class RegistryLease:
     def heard(
         self, core: str, digests: Sequence[bytes], ours: Sequence[bytes], lease_s: float, now: float
     ) -> bool:
-        """A Core's newest record was delivered; whether this boot knows something else."""
+        """A Core's newest record was delivered; whether this incarnation knows something else."""
         theirs = [*digests, *([b""] * len(ours))]
         differs = [
             shard.heard(core, digest, own, lease_s, now)

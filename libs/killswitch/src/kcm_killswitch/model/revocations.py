@@ -16,7 +16,7 @@ from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.control import Cause
 from kcm_schemas.registry import Link, Tenant
 
-from kcm_killswitch.model.hold_set import HoldRecord, HoldSet
+from kcm_killswitch.model.hold_set import HoldSet, HoldState
 from kcm_killswitch.model.registry import Key, Put, Record, Registry
 
 REFUSALS_MAX: Final = 64
@@ -36,7 +36,7 @@ class Learned:
 
 @dataclass(frozen=True, slots=True)
 class Registered:
-    """What a registry record did, and the tenants to purge for it, now."""
+    """What a registry entry did, and the tenants to purge for it, now."""
 
     put: Put
     purge: tuple[str, ...]
@@ -61,9 +61,9 @@ class Revocations:
         self._registry = registry
         self._region = region
         self._generations: dict[str, int] = {}
-        self._active: dict[tuple[str, str], dict[bytes, HoldRecord]] = {}
+        self._active: dict[tuple[str, str], dict[bytes, HoldState]] = {}
         self._refused: dict[tuple[str, str], set[int]] = {}
-        self._ignored: dict[str, dict[bytes, HoldRecord]] = {}
+        self._ignored: dict[str, dict[bytes, HoldState]] = {}
         """By link, holds that a region's key caused which has no tenant there; they are known, and
         count as soon as a tenant's record says that it has, or may have."""
         self._reached_by: dict[tuple[str, str], bytes] = {}
@@ -71,7 +71,7 @@ class Revocations:
         reaches thousands must not cost their records each time."""
         self.holds = HoldSet()
 
-    def learn(self, record: HoldRecord) -> Learned:
+    def learn(self, record: HoldState) -> Learned:
         """Take a verified hold or lift. Purges name every tenant that the hold reaches."""
         holds = self.holds.add(record)
         now = holds.get(record.hold.id)
@@ -88,7 +88,7 @@ class Revocations:
             return Learned(changed=True, purge=(), ignored=True)
         return Learned(changed=True, purge=self._reached(now))
 
-    def judge(self, hold_id: bytes, record: HoldRecord | None) -> tuple[str, ...]:
+    def judge(self, hold_id: bytes, record: HoldState | None) -> tuple[str, ...]:
         """A hold is believed otherwise by a new roster, or not at all: whom to purge for it now."""
         before = self.holds.get(hold_id)
         if before is None or before == record:
@@ -100,7 +100,7 @@ class Revocations:
         self._index(record)
         return self._reached(record) if before.lifted and self.counts(record) else ()
 
-    def turned(self, prefix: int, group: str, paged: bytes) -> list[HoldRecord]:
+    def turned(self, prefix: int, group: str, paged: bytes) -> list[HoldState]:
         """Pages end these holds of one first byte from now on, and no others; see ``HoldSet``.
 
         Returns the records that were known of them: they are not kept any more.
@@ -110,7 +110,7 @@ class Revocations:
             self._forget(record)
         return gone
 
-    def counts(self, record: HoldRecord) -> bool:
+    def counts(self, record: HoldState) -> bool:
         """Whether a hold counts here, if it is not lifted.
 
         A customer's key holds links on which its own region has a tenant. While that is in doubt,
@@ -132,7 +132,7 @@ class Revocations:
         return names
 
     def unregister(self, record: Record) -> tuple[str, ...]:
-        """A registry record is not believed any more; names the tenants to be purged for it."""
+        """A registry entry is not believed any more; names the tenants to be purged for it."""
         if not self._registry.drop(record):
             return ()
         self._reached_by.clear()
@@ -146,7 +146,7 @@ class Revocations:
         return reached
 
     def register(self, record: Record) -> Registered:
-        """Take a verified registry record; names the tenants that have to be purged for it.
+        """Take a verified registry entry; names the tenants that have to be purged for it.
 
         A tenant whose record changed (another link, other regions) is opened anew, or not at all.
         """
@@ -175,7 +175,7 @@ class Revocations:
 
     @property
     def registry_digest(self) -> bytes:
-        """32 bytes that two boots share whose registries are the same."""
+        """32 bytes that two incarnations share whose registries are the same."""
         return self._registry.digest
 
     def reach(self, scope: str, target: str) -> tuple[str, ...]:
@@ -192,7 +192,7 @@ class Revocations:
                 here = target == self._region
                 return tuple(self._registry.names()) if here else ()
 
-    def reached(self, record: HoldRecord) -> bytes:
+    def reached(self, record: HoldState) -> bytes:
         """32 bytes over what is known of the tenants that a hold reaches, and whether it counts.
 
         Whoever knows other records of them has reached other keys. Of a region: all that is known.
@@ -234,15 +234,15 @@ class Revocations:
         """Links with a hold that is not lifted."""
         return [target for scope, target in self._active if scope == "link"]
 
-    def active(self, tenant: str) -> list[HoldRecord]:
+    def active(self, tenant: str) -> list[HoldState]:
         """The holds that keep a tenant dark."""
         return [record for place in self._places(tenant) for record in self.active_on(*place)]
 
-    def active_on(self, scope: str, target: str) -> list[HoldRecord]:
+    def active_on(self, scope: str, target: str) -> list[HoldState]:
         """The holds of this scope and target that are not lifted."""
         return list(self._active.get((scope, target), {}).values())
 
-    def in_force(self, after: bytes = b"") -> list[HoldRecord]:
+    def in_force(self, after: bytes = b"") -> list[HoldState]:
         """All holds that are not lifted and whose ids are above ``after``, by id."""
         found = {
             hold_id: record
@@ -253,7 +253,7 @@ class Revocations:
         return [found[hold_id] for hold_id in sorted(found)]
 
     def generation(self, tenant: str) -> int:
-        """The tenant's generation in this boot."""
+        """The tenant's generation in this incarnation."""
         return self._generations.get(tenant, 0)
 
     def begin(self, tenant: str) -> int:
@@ -289,14 +289,14 @@ class Revocations:
         record = self.holds.get(hold_id)
         return self._reached(record) if record is not None and self.counts(record) else ()
 
-    def _reached(self, record: HoldRecord) -> tuple[str, ...]:
+    def _reached(self, record: HoldState) -> tuple[str, ...]:
         """Whom to purge for a hold that is in force from now on."""
         purge = () if record.lifted else self.reach(record.hold.scope, record.hold.target)
         for tenant in purge:
             self._raise(tenant)
         return purge
 
-    def _index(self, record: HoldRecord) -> None:
+    def _index(self, record: HoldState) -> None:
         """Keep what is not lifted by its scope and target: most holds ever placed are lifted."""
         self._forget(record)
         hold = record.hold
@@ -307,7 +307,7 @@ class Revocations:
         else:
             self._ignored.setdefault(hold.target, {})[hold.id] = record
 
-    def _forget(self, record: HoldRecord) -> None:
+    def _forget(self, record: HoldState) -> None:
         hold = record.hold
         active = self._active.get((hold.scope, hold.target), {})
         if active.pop(hold.id, None) is not None and not active:

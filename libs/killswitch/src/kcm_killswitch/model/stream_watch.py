@@ -1,9 +1,9 @@
 """The watch of whoever says that a kill is complete: since when nothing of the stream was missed.
 
 That somebody is *not* on record says something only to who would have been told. A process that
-began a moment ago, that lagged, or whose stream went back may never have heard of a boot whose
-lease runs. So whoever completes kills keeps a watch. It begins when its consumer was made, and
-begins anew where a sequence was skipped: what lay there was replaced before it was delivered.
+began a moment ago, that lagged, or whose stream went back may never have heard of an incarnation
+whose lease runs. So whoever completes kills keeps a watch. It begins when its consumer was made,
+and begins anew where a sequence was skipped: what lay there was replaced before it was delivered.
 
 Every record that was written inside a watch was heard, and every lease from before it has ended
 once the watch is as old as the longest lease and its last answer. Times are seconds on a clock that

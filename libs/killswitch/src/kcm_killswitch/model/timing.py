@@ -32,7 +32,7 @@ class Timing:
     renew_every_s: float = 3.0
     """Between those writes: two may fail before the lease ends."""
     partition_grace_s: float = 60.0
-    """For which a region serves on without word from another one of a tenant's fence set."""
+    """For which a region serves on without word from another one of a tenant's peer lease set."""
     hyok_grace_s: float = 10.0
     """The same, for tenants whose key is held on the customer's premises."""
     pull_every_s: float = 2.5
@@ -66,8 +66,10 @@ class Timing:
         ):
             if every * 2 > length:
                 raise ValueError("what is renewed has to be renewed twice before it ends")
-        if self.boot_bound_s(self.control_lease_s) >= GONE_S:
-            raise ValueError("control_lease_s has to end before its boot goes off the record")
+        if self.incarnation_bound_s(self.control_lease_s) >= GONE_S:
+            raise ValueError(
+                "control_lease_s has to end before its incarnation goes off the record"
+            )
 
     def grace_s(self, model: Model) -> float:
         """The partition grace of tenants whose link is of this model."""
@@ -85,11 +87,11 @@ class Timing:
         spent = self.probe_deadline_s + self.renew_every_s
         return max(self.probe_interval_s, self.l1_lease_of(model) - spent)
 
-    def boot_bound_s(self, lease_s: float) -> float:
-        """After which a boot of this lease serves nothing that its stream has held for so long.
+    def incarnation_bound_s(self, lease_s: float) -> float:
+        """After this an instance with this lease serves nothing that its stream has held so long.
 
-        ``(lease + D)(1 + e) / (1 - e)`` on the clock of whoever waits: the boot's clock may run
-        slow, and this one fast. Never less than by the own lease.
+        ``(lease + D)(1 + e) / (1 - e)`` on the clock of whoever waits: the incarnation's clock may
+        run slow, and this one fast. Never less than by the own lease.
         """
         return self._waited(max(lease_s, self.control_lease_s))
 
@@ -97,8 +99,8 @@ class Timing:
         """Seconds that have passed when somebody's clock, which may run fast, counted so many."""
         return told_ms / 1000 * (1 - self.clock_error)
 
-    def fence_bound_s(self, model: Model) -> float:
-        """The same across regions, from when the hold was durable in enough of the fence set."""
+    def peer_lease_bound_s(self, model: Model) -> float:
+        """The same across regions, from when the hold was durable in enough of them."""
         return self._waited(self.grace_s(model))
 
     def _waited(self, lease_s: float) -> float:

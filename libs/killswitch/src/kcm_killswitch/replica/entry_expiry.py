@@ -1,10 +1,10 @@
 """Entries of the region's stream that are not needed any more: a Core has them expire.
 
-Whoever has the broker's password can store as many subjects as they like, and every boot reads all
-of them before it serves. What no roster would make believable (it is no statement, or one of
-another place) is overwritten by an empty message that expires. What is only not believed *here*, by
-the roster that this instance has, stays: another roster may be on its way. Messages of holds that a
-page of lifted holds ends go in the same way.
+Whoever has the broker's password can store as many subjects as they like, and every incarnation
+reads all of them before it serves. What no roster would make believable (it is no statement, or one
+of another place) is overwritten by an empty message that expires. What is only not believed *here*,
+by the roster that this instance has, stays: another roster may be on its way. Messages of holds
+that a page of lifted holds ends go in the same way.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Final
 
 from kcm_runtime.clock import Randomness
-from kcm_runtime.instance import Membership
+from kcm_runtime.instance import InstanceContext
 from kcm_runtime.nats.ports import Entry, Log
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.roster import Role
@@ -37,7 +37,7 @@ class Clearing:
 
     def __init__(
         self,
-        membership: Membership,
+        membership: InstanceContext,
         stream: Log,
         randomness: Randomness,
         done: Callable[[int], None],

@@ -1,8 +1,8 @@
 """Taking a hold or a lift, by whatever way it came: verify, join, purge, and only then the rest.
 
 All of it happens in one step without a wait. A purge that failed for a tenant is tried again
-whenever the hold is heard again, and until then there is no receipt: a boot that may have keys
-still must not say that it has none.
+whenever the hold is heard again, and until then there is no receipt: an incarnation that may have
+keys still must not say that it has none.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from typing import Final, TypedDict
 
 from kcm_runtime.audit.port import Emit
 from kcm_runtime.clock import Clock
-from kcm_runtime.instance import Membership
+from kcm_runtime.instance import InstanceContext
 from kcm_schemas.audit import EventType
 from kcm_schemas.control import Receipt
 from kcm_trust.statements import lifted, signed_by
 from kcm_trust.verify import Forged, Unlisted, Untrusted, VerifiedHold, VerifiedLift
 
-from kcm_killswitch.model.hold_set import HoldRecord, join
+from kcm_killswitch.model.hold_set import HoldState, join
 from kcm_killswitch.model.revocations import Revocations
 from kcm_killswitch.replica.purge import purge_each
 
@@ -29,12 +29,12 @@ U32_MAX: Final = (1 << 32) - 1
 """The largest number that a receipt can carry."""
 
 
-class Learning:
-    """The way of every hold into this boot."""
+class HoldApplier:
+    """The way of every hold into this incarnation."""
 
     def __init__(
         self,
-        membership: Membership,
+        membership: InstanceContext,
         revocations: Revocations,
         purge: Callable[[str], int],
         emit: Emit,
@@ -56,17 +56,18 @@ class Learning:
         self._refused: Final = refused
         self._receipts: dict[bytes, Receipt] = {}
         self._unpurged: dict[bytes, tuple[str, ...]] = {}
-        self._believed: dict[bytes, HoldRecord] = {}
+        self._believed: dict[bytes, HoldState] = {}
         """By their own bytes, the statements that say how every hold stands: each comes at least
         twice, by broadcast and by the stream, and is verified once."""
         self.live = False
-        """Whether what is learned now is news. What a boot is told at its start happened before."""
+        """Whether what is learned now is news. What an incarnation is told at its start happened
+        before."""
         self._aside: dict[bytes, bytes] = {}
         """Lifts that no list names (yet), and their holds."""
         self._unordered: set[tuple[bytes, bool]] = set()
         """Holds (``False``) and lifts (``True``) that are news, and were not ordered here yet."""
 
-    def learn(self, raw: bytes) -> HoldRecord:
+    def learn(self, raw: bytes) -> HoldState:
         """Take a hold or lift; purges before it returns. Raises ``Untrusted``.
 
         A lift that does not count says all the same that there is a hold: that one is taken.
@@ -94,7 +95,7 @@ class Learning:
             self._receipts[hold.id] = Receipt(
                 hold_id=hold.id,
                 instance=self._me.name,
-                boot=self._me.boot,
+                incarnation=self._me.incarnation,
                 role=self._me.role,
                 region=self._me.region,
                 keys=min(dropped, U32_MAX),
@@ -111,7 +112,7 @@ class Learning:
             self._tell(before, now, learned.purge, dropped)
         return record
 
-    def ordered(self, record: HoldRecord) -> bool:
+    def ordered(self, record: HoldState) -> bool:
         """Somebody orders what was learned: whether it is news here, and not on record as an order.
 
         However it came first: whoever has a signed hold may bring it to the stream, or broadcast
@@ -123,7 +124,7 @@ class Learning:
         self._unordered.remove(order)
         return True
 
-    def forget(self, record: HoldRecord, by: str | None) -> None:
+    def forget(self, record: HoldState, by: str | None) -> None:
         """A page that ``by`` signed ends this hold: what was kept for it is not needed any more."""
         self._receipts.pop(record.hold.id, None)
         self._unpurged.pop(record.hold.id, None)
@@ -153,9 +154,9 @@ class Learning:
         self._forget_of(names)
         return changed + self._lift_again()
 
-    def _judged(self, known: HoldRecord) -> HoldRecord | None:
+    def _judged(self, known: HoldState) -> HoldState | None:
         """How a hold stands by the roster of now: somebody else may have signed it, too."""
-        now: HoldRecord | None = None
+        now: HoldState | None = None
         for raw in dict.fromkeys((known.message, known.raw)):
             try:
                 form = self._judge(raw)
@@ -176,7 +177,7 @@ class Learning:
         rosters = self._me.rosters
         return names <= rosters.left and rosters.verifier.lasts(message)
 
-    def _stands(self, known: HoldRecord, now: HoldRecord | None) -> None:
+    def _stands(self, known: HoldState, now: HoldState | None) -> None:
         """A hold stands otherwise than before, or is none any more."""
         hold_id = known.hold.id
         reached = self._revocations.judge(hold_id, now)
@@ -210,7 +211,7 @@ class Learning:
                 changed.append(hold_id)
         return changed
 
-    def examine(self, raw: bytes) -> HoldRecord:
+    def examine(self, raw: bytes) -> HoldState:
         """The state of a hold that a statement says, by the roster of now; raises ``Untrusted``."""
         try:
             return to_record(self._me.verifier.hold_or_lift(raw))
@@ -219,7 +220,7 @@ class Learning:
         except Untrusted:
             return to_record(self._me.verifier.held_within(raw))
 
-    def _judge(self, raw: bytes) -> HoldRecord:
+    def _judge(self, raw: bytes) -> HoldState:
         try:
             return to_record(self._me.verifier.hold_or_lift(raw))
         except Forged:
@@ -243,25 +244,25 @@ class Learning:
         return raw in self._believed
 
     def receipt(self, hold_id: bytes) -> Receipt | None:
-        """Return this boot's word that it purged for a hold; ``None`` while it cannot give it.
+        """Return the receipt of this incarnation for a hold; ``None`` while it cannot give one.
 
         Whether the hold is kept is not known here.
         """
         return self._receipts.get(hold_id)
 
-    def _remember(self, record: HoldRecord) -> None:
+    def _remember(self, record: HoldState) -> None:
         self._believed.pop(record.raw, None)
         self._believed[record.message] = record
 
     def _tell(
         self,
-        before: HoldRecord | None,
-        now: HoldRecord,
+        before: HoldState | None,
+        now: HoldState,
         tenants: tuple[str, ...],
         dropped: int,
         why: str = "",
     ) -> None:
-        """Record what this boot did for a hold, in the name of who signed the hold or the lift.
+        """Record what this instance did for a hold, in the name of the signer of the hold or lift.
 
         That is the one record of it where nobody ordered it: ``issue`` is told of orders alone. A
         hold that is signed by one more, or lifted once more, stands as it did: no event.
@@ -287,7 +288,7 @@ class About(TypedDict):
     tenant: str | None
 
 
-def about(record: HoldRecord) -> About:
+def about(record: HoldState) -> About:
     """Which hold, and on whom."""
     hold = record.hold
     return About(
@@ -297,18 +298,18 @@ def about(record: HoldRecord) -> About:
     )
 
 
-def said(me: Membership, record: HoldRecord) -> tuple[str | None, str]:
+def said(me: InstanceContext, record: HoldState) -> tuple[str | None, str]:
     """Who signed that a hold stands so, and why; nobody where that is this instance itself."""
     by = me.verifier.author(record.message)
     why = record.hold.reason if record.lift is None else lifted(record.lift)[1]
     return None if by == me.name else by, why
 
 
-def to_record(verified: VerifiedHold | VerifiedLift) -> HoldRecord:
+def to_record(verified: VerifiedHold | VerifiedLift) -> HoldState:
     """A verified statement as a state of its hold."""
     match verified:
         case VerifiedHold():
-            return HoldRecord(verified.hold, verified.raw)
+            return HoldState(verified.hold, verified.raw)
         case VerifiedLift():
             held = verified.held
-            return HoldRecord(held.hold, held.raw, lift=verified.raw)
+            return HoldState(held.hold, held.raw, lift=verified.raw)

@@ -1,9 +1,9 @@
 """Known holds in the region's stream: written until acknowledged, and whenever they are not there.
 
-The stream keeps one message for each subject, and boots learn from it. So it has to have the joined
-state of every hold that a Core knows, whatever a broker or somebody with its password put in its
-place: an older state, another hold, nothing that can be verified. Writing is a compare-and-set over
-what was read, and what was read is learned first, so two Cores that write at once agree.
+The stream keeps one message for each subject, and incarnations learn from it. So it has to have the
+joined state of every hold that a Core knows, whatever a broker or somebody with its password put in
+its place: an older state, another hold, nothing that can be verified. Writing is a compare-and-set
+over what was read, and what was read is learned first, so two Cores that write at once agree.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from itertools import islice
 from typing import Final
 
 from kcm_runtime.audit.port import Emit
-from kcm_runtime.audit.rejection_log import Refusals
+from kcm_runtime.audit.rejection_log import RejectionLog
 from kcm_runtime.clock import Clock, Randomness
-from kcm_runtime.instance import Membership
+from kcm_runtime.instance import InstanceContext
 from kcm_runtime.nats.missing_entries import Missing
 from kcm_runtime.nats.ports import Entry, Log
 from kcm_runtime.nats.request_server import describe
@@ -29,8 +29,8 @@ from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.roster import Role
 from kcm_trust.verify import Untrusted
 
-from kcm_killswitch.model.hold_set import HoldRecord
-from kcm_killswitch.model.log_position import NOWHERE, Mark
+from kcm_killswitch.model.hold_set import HoldState
+from kcm_killswitch.model.log_position import NOWHERE, LogPosition
 from kcm_killswitch.model.revocations import Revocations
 from kcm_killswitch.replica.hold_applier import about
 
@@ -62,17 +62,17 @@ class Place:
     moved: bool
 
 
-class DurableHolds:
+class HoldReplicator:
     """Where each hold lies in the region's stream, and the tasks of a Core that put it there."""
 
     def __init__(
         self,
         *,
-        membership: Membership,
+        membership: InstanceContext,
         stream: Log,
         revocations: Revocations,
-        learn: Callable[[bytes], HoldRecord],
-        refusals: Refusals,
+        learn: Callable[[bytes], HoldState],
+        refusals: RejectionLog,
         emit: Emit,
         clock: Clock,
         randomness: Randomness,
@@ -86,7 +86,7 @@ class DurableHolds:
         self._refusals: Final = refusals
         self._emit: Final = emit
         self._places: dict[bytes, Place] = {}
-        self._once: dict[bytes, HoldRecord] = {}
+        self._once: dict[bytes, HoldState] = {}
         """The last state in which the stream was seen to have a hold."""
         self._again: dict[bytes, bool] = {}
         """Holds that are being written, and whether that has to be looked at once more."""
@@ -104,7 +104,7 @@ class DurableHolds:
         """Why the last write was not acknowledged; empty when it was. Safe text."""
         return self._why
 
-    def place(self, record: HoldRecord) -> int:
+    def place(self, record: HoldState) -> int:
         """The stream sequence at which exactly this state of a hold lies; 0 when it is not there.
 
         The latest such place counts: whoever began after an earlier one may not have seen the hold,
@@ -113,19 +113,19 @@ class DurableHolds:
         place = self.placed(record)
         return 0 if place is None else place.sequence
 
-    def placed(self, record: HoldRecord) -> Place | None:
+    def placed(self, record: HoldState) -> Place | None:
         """The same, with since when that is known."""
         place = self._places.get(record.hold.id)
         return place if place is not None and place.message == record.message else None
 
-    def highest(self) -> Mark:
+    def highest(self) -> LogPosition:
         """The highest place of a hold, and its id."""
         if not self._places:
             return NOWHERE
         hold_id, place = max(self._places.items(), key=lambda one: one[1].sequence)
-        return Mark(place.sequence, hold_id)
+        return LogPosition(place.sequence, hold_id)
 
-    def note(self, record: HoldRecord, sequence: int) -> None:
+    def note(self, record: HoldState, sequence: int) -> None:
         """The stream was seen to have this state."""
         hold_id, known = record.hold.id, self._places.get(record.hold.id)
         if known is None or (known.message, known.sequence) != (record.message, sequence):
@@ -183,7 +183,7 @@ class DurableHolds:
                 self._missing.found(hold_id, stored)
             self.keep(hold_id)
 
-    def _was_there(self, record: HoldRecord) -> bool:
+    def _was_there(self, record: HoldState) -> bool:
         """Whether the stream had exactly this state: then to write it is a repair."""
         once = self._once.get(record.hold.id)
         return once is not None and once.message == record.message
@@ -322,7 +322,7 @@ class DurableHolds:
         self._forgotten.discard(hold_id)
         return self._stored(known, before, back)
 
-    def _stored(self, known: HoldRecord, before: HoldRecord | None, back: Entry) -> bool:
+    def _stored(self, known: HoldState, before: HoldState | None, back: Entry) -> bool:
         """A write was acknowledged, and this was read back; whether it is what was written.
 
         It was stored in any case: recorded once for each state, also if it is written over at once.
@@ -338,7 +338,7 @@ class DurableHolds:
             self._emit(EventType.HOLD_DURABLE, **about(known), detail=detail)
         return done
 
-    async def _put(self, known: HoldRecord, stored: Entry | None) -> int:
+    async def _put(self, known: HoldState, stored: Entry | None) -> int:
         """Write a hold over what is there; returns its sequence. Raises as ``Log.put``."""
         if self._was_there(known):
             self._missing.found(known.hold.id, stored)
@@ -346,7 +346,7 @@ class DurableHolds:
         with self._missing.writing(known.hold.id):
             return await self._stream.put(self._subject(known), known.message, expected=expected)
 
-    def _says(self, raw: bytes) -> HoldRecord | None:
+    def _says(self, raw: bytes) -> HoldState | None:
         """Learn what the stream has in a hold's place; ``None`` when it is not believed."""
         try:
             return self._learn(raw)
@@ -354,5 +354,5 @@ class DurableHolds:
             self._refusals.record(error)
             return None
 
-    def _subject(self, record: HoldRecord) -> str:
+    def _subject(self, record: HoldState) -> str:
         return subjects.control_hold(self._me.region, record.hold.scope, record.hold.id)

@@ -95,7 +95,7 @@ Read = Callable[[Path], dict[Path, bytes]]
 """As ``read_holds``."""
 
 
-class HoldFiles:
+class FileHoldStore:
     """``kcm_runtime.nats.ports.Memory`` in a directory."""
 
     def __init__(
@@ -287,7 +287,7 @@ class HoldFiles:
             self._changed(hold_id)
 
 
-class NoMemory:
+class NullHoldStore:
     """``kcm_runtime.nats.ports.Memory`` of whoever opens nothing without a Core."""
 
     @property

@@ -1,12 +1,12 @@
 """The kill switch of one instance: two ways in, one set of holds, purge before anything else.
 
 A hold or lift arrives by broadcast (fast, across regions, not stored) or through the region's
-control stream (durable, replayed from the start of every boot). In the callback, before any await:
-verify, join, raise generations, purge. Then, in tasks: a receipt; for a Core, the region's stream
-until it is acknowledged, so that an issuer that dies loses nothing; audit.
+control stream (durable, replayed from the start of every incarnation). In the callback, before any
+await: verify, join, raise generations, purge. Then, in tasks: a receipt; for a Core, the region's
+stream until it is acknowledged, so that an issuer that dies loses nothing; audit.
 
 What cannot be verified is ignored and recorded. Where it lies over a hold that is known, a Core
-writes that hold again: the stream is what a boot learns from.
+writes that hold again: the stream is what an incarnation learns from.
 """
 
 from __future__ import annotations
@@ -18,34 +18,34 @@ from typing import Any, Final
 
 from kcm_runtime.audit.pacing import Paced
 from kcm_runtime.audit.port import Emit
-from kcm_runtime.audit.rejection_log import Refusals
+from kcm_runtime.audit.rejection_log import RejectionLog
 from kcm_runtime.clock import Clock, Randomness
 from kcm_runtime.config import ConfigError
-from kcm_runtime.instance import Membership
+from kcm_runtime.instance import InstanceContext
 from kcm_runtime.nats.ports import Arrived, Entry, Following, Log, Messages
 from kcm_runtime.roster.follower import RosterFeed
 from kcm_schemas import subjects
 from kcm_schemas.audit import EventType
 from kcm_schemas.codes import Code, KcmError
-from kcm_schemas.control import Boot, Fence, Proof
+from kcm_schemas.control import Incarnation, KeyUseAttestation, PeerLease
 from kcm_trust.verify import Forged, Retired, Untrusted
 
 from kcm_killswitch.model.completeness import RegionFacts
 from kcm_killswitch.model.control_lease import FOREVER
-from kcm_killswitch.model.freshness import Knowledge
-from kcm_killswitch.model.hold_set import HoldRecord
-from kcm_killswitch.model.log_position import Mark
+from kcm_killswitch.model.freshness import Freshness
+from kcm_killswitch.model.hold_set import HoldState
+from kcm_killswitch.model.log_position import LogPosition
 from kcm_killswitch.model.revocations import Revocations
 from kcm_killswitch.replica.entry_expiry import Clearing
-from kcm_killswitch.replica.hold_applier import Learning, about, said, to_record
-from kcm_killswitch.replica.hold_replicator import DurableHolds
+from kcm_killswitch.replica.hold_applier import HoldApplier, about, said, to_record
+from kcm_killswitch.replica.hold_replicator import HoldReplicator
 from kcm_killswitch.replica.hold_store_port import Memory
-from kcm_killswitch.replica.lease_keeper import RETRY_S, OnRecord
+from kcm_killswitch.replica.lease_keeper import RETRY_S, LeaseKeeper
 from kcm_killswitch.replica.lift_page_keeper import LiftPages, is_page
 from kcm_killswitch.replica.purge import purge_each
 from kcm_killswitch.replica.receipts import Receipts
-from kcm_killswitch.replica.stream_audit import Looking
-from kcm_killswitch.replica.stream_replay import Rereading
+from kcm_killswitch.replica.stream_audit import StreamAudit
+from kcm_killswitch.replica.stream_replay import StreamReplay
 from kcm_killswitch.replica.verification_budget import Waiting
 
 log = logging.getLogger(__name__)
@@ -63,22 +63,22 @@ believed."""
 READ_BACK_POLL_S: Final = 0.005
 """Seconds between two looks whether it was."""
 
-OnFence = Callable[[Fence], None]
-OnProof = Callable[[Proof], None]
+OnPeerLease = Callable[[PeerLease], None]
+OnAttestation = Callable[[KeyUseAttestation], None]
 
 
 class KillSwitch:
-    """Feeds ``Revocations`` and ``Knowledge`` from the bus; purges by ``purge(tenant) -> keys``."""
+    """Feeds ``Revocations`` and ``Freshness`` from the bus; purges by ``purge(tenant) -> keys``."""
 
     def __init__(
         self,
         *,
-        membership: Membership,
+        membership: InstanceContext,
         stream: Log,
         memory: Memory,
         control_bus: Messages,
         revocations: Revocations,
-        knowledge: Knowledge,
+        freshness: Freshness,
         purge: Callable[[str], int],
         emit: Emit,
         clock: Clock,
@@ -89,10 +89,10 @@ class KillSwitch:
         self._memory: Final = memory
         self._control_bus: Final = control_bus
         self._revocations: Final = revocations
-        self._knowledge: Final = knowledge
+        self._freshness: Final = freshness
         self._clock: Final = clock
         self._emit: Final = emit
-        self._refusals: Final = Refusals("control", emit)
+        self._refusals: Final = RejectionLog("control", emit)
         self._tasks: set[asyncio.Task[None]] = set()
         self._recalling = False
         self._issuing = False
@@ -100,13 +100,13 @@ class KillSwitch:
         self._on_registry: Callable[[], None] = _nothing
         self._broadcasts: Final = Waiting(self._heard)
         self._looking: asyncio.TimerHandle | None = None
-        self._listeners: tuple[OnFence, OnProof] = (_ignore, _ignore)
+        self._listeners: tuple[OnPeerLease, OnAttestation] = (_ignore, _ignore)
         self._purge: Final = purge
         self.rosters: Final = RosterFeed(
             membership, stream, self._refusals, emit, randomness, clock
         )
         membership.rosters.listen(self._judge_again)
-        self.learning: Final = Learning(
+        self.learning: Final = HoldApplier(
             membership, revocations, purge, emit, clock, self._changed, self._refusals.record
         )
         self._receipts: Final = Receipts(
@@ -118,7 +118,7 @@ class KillSwitch:
             emit=emit,
             spawn=self._spawn,
         )
-        self._durable: Final = DurableHolds(
+        self._durable: Final = HoldReplicator(
             membership=membership,
             stream=stream,
             revocations=revocations,
@@ -143,13 +143,13 @@ class KillSwitch:
             emit=emit,
             randomness=randomness,
         )
-        self._looking_through: Final = Looking(
+        self._looking_through: Final = StreamAudit(
             membership, stream, (self._durable, self.lifts, self.rosters)
         )
-        self.record: Final = OnRecord(
+        self.record: Final = LeaseKeeper(
             membership=membership,
             stream=stream,
-            knowledge=knowledge,
+            freshness=freshness,
             clock=clock,
             randomness=randomness,
             holds=lambda: revocations.holds.digest,
@@ -160,7 +160,7 @@ class KillSwitch:
             unheard=self._move,
         )
         self._following: Final[Following] = stream.follow(self)
-        self._rereading: Final = Rereading(
+        self._rereading: Final = StreamReplay(
             membership.rosters, stream, self._take_again, self.record.renew
         )
         memory.listen(self._on_memory)
@@ -188,7 +188,7 @@ class KillSwitch:
         self._spawn(self.record.keep())
 
     async def close(self) -> None:
-        """Stop listening, and say that this boot holds no key any more."""
+        """Stop listening, and say that this incarnation holds no key any more."""
         self._closing = True
         if self._looking is not None:
             self._looking.cancel()
@@ -230,9 +230,9 @@ class KillSwitch:
         if self.learning.ordered(record) or news:
             self._ordered(record)
 
-    def listen(self, on_fence: OnFence, on_proof: OnProof) -> None:
-        """Be told of believed fences and proofs, after they took effect."""
-        self._listeners = (on_fence, on_proof)
+    def listen(self, on_peer_lease: OnPeerLease, on_attestation: OnAttestation) -> None:
+        """Be told of believed peer leases and attestations, after they took effect."""
+        self._listeners = (on_peer_lease, on_attestation)
 
     def on_registry(self, differs: Callable[[], None]) -> None:
         """Be told while a Core of the region shows another registry than is known here."""
@@ -254,7 +254,7 @@ class KillSwitch:
         await self._durable.verify(hold_id)
         return self.durable_at(hold_id)
 
-    def stored_since(self, record: HoldRecord) -> float:
+    def stored_since(self, record: HoldState) -> float:
         """Since when this state of a hold was seen in the stream; infinity: it was not."""
         place = self._durable.placed(record)
         return float("inf") if place is None else place.noted
@@ -269,24 +269,24 @@ class KillSwitch:
         """Whether the region's stream has every hold that is known."""
         return self._durable.complete
 
-    async def caught_up(self) -> Mark:
+    async def caught_up(self) -> LogPosition:
         """Know everything that was durable when this was called, and the mark that says so.
 
         An own record is written first, and read back behind everything before it. Raises
         ``unavailable``.
         """
         mark = await self.record.renew()
-        era, until = self._knowledge.era, self._clock.elapsed() + READ_BACK_S
+        era, until = self._freshness.era, self._clock.elapsed() + READ_BACK_S
         await self._following.reached(mark.sequence)
-        while not self._knowledge.read_back(mark):
+        while not self._freshness.read_back(mark):
             # Replaced by a later own record before it was delivered; or the stream went back.
-            if era != self._knowledge.era or self._clock.elapsed() >= until:
+            if era != self._freshness.era or self._clock.elapsed() >= until:
                 raise KcmError(Code.UNAVAILABLE, "the own record was not read back")
             await asyncio.sleep(READ_BACK_POLL_S)
         return mark
 
     async def heard_regions(self, timeout_s: float) -> None:
-        """Wait until every other region in service was heard since this boot began, or so long.
+        """Wait until every other region in service was heard since the start, or so long.
 
         Until then nothing is served of the tenants that have to hear from it.
         """
@@ -294,40 +294,41 @@ class KillSwitch:
         others = [other for other in self._me.verifier.regions if other != self._me.region]
         while self._clock.elapsed() < until:
             wanted = [other for other in others if not self._revocations.retired(other)]
-            if all(self._knowledge.knows(other) for other in wanted):
+            if all(self._freshness.knows(other) for other in wanted):
                 return
             await asyncio.sleep(HEARD_POLL_S)
         log.warning("not every other region was heard yet")
 
-    async def boots(self) -> list[Boot]:
-        """The region's boots on record, read behind an own record. Raises ``unavailable``."""
+    async def incarnations(self) -> list[Incarnation]:
+        """The registered incarnations, read after a lease entry of ours. Raises ``unavailable``."""
         await self.caught_up()
-        return self.record.boots.on_record(self._clock.elapsed())
+        return self.record.incarnations.on_record(self._clock.elapsed())
 
     async def facts(self, hold_id: bytes) -> tuple[int, RegionFacts]:
         """The stream's position, and behind it who is on record, and where a hold is durable.
 
         ``hold_id`` may be unknown. That the stream still has it is asked of the leader: a damaged
         disk loses what was acknowledged, and tells nobody. Its place is looked up *before* the
-        boots are read: the other way round, a boot that began between the two would be missing, and
-        the kill complete without it. Where it moved meanwhile, or more boots were refused than
-        there is room for, it is not durable yet. Nor is it while the stream lacks the roster by
-        which it counts: another Core of the region may take it for lifted. Raises ``unavailable``.
+        incarnations are read: the other way round, an incarnation that began between the two would
+        be missing, and the kill complete without it. Where it moved meanwhile, or more incarnations
+        were refused than there is room for, it is not durable yet. Nor is it while the stream lacks
+        the roster by which it counts: another Core of the region may take it for lifted. Raises
+        ``unavailable``.
         """
         await self._durable.verify(hold_id)
         before = self.durable_at(hold_id)
         mark = await self.caught_up()
-        now, boots = self._clock.elapsed(), self.record.boots
+        now, incarnations = self._clock.elapsed(), self.record.incarnations
         record = self._revocations.holds.get(hold_id)
         place = None if record is None else self._durable.placed(record)
         judged_since = self.rosters.stored_since
         if record is None or place is None or judged_since > now:
-            return mark.sequence, RegionFacts(0, boots.on_record(now), settled=False)
+            return mark.sequence, RegionFacts(0, incarnations.on_record(now), settled=False)
         if place.sequence != before or before >= mark.sequence:
-            return mark.sequence, RegionFacts(0, boots.on_record(now), settled=False)
-        watched_s = 0.0 if place.moved else boots.watch.before_s(before, place.noted)
-        found = boots.on_record(now, before)
-        durable_at = before if boots.whole(now) else 0
+            return mark.sequence, RegionFacts(0, incarnations.on_record(now), settled=False)
+        watched_s = 0.0 if place.moved else incarnations.watch.before_s(before, place.noted)
+        found = incarnations.on_record(now, before)
+        durable_at = before if incarnations.whole(now) else 0
         return mark.sequence, RegionFacts(
             durable_at,
             found,
@@ -341,9 +342,9 @@ class KillSwitch:
     @property
     def knows_registry(self) -> bool:
         """Whether no Core of the region shows other tenants and links than are known here."""
-        return self._knowledge.registry.until(self._clock.elapsed()) == FOREVER
+        return self._freshness.registry.until(self._clock.elapsed()) == FOREVER
 
-    def highest_hold(self) -> Mark:
+    def highest_hold(self) -> LogPosition:
         """The highest place in the region's stream at which a hold lies that is known, and its id.
 
         Sequence 0 and zeros when there is none.
@@ -361,12 +362,12 @@ class KillSwitch:
 
     def anchor(self) -> int:
         """Behind the last own record, above which the stream may be another one than before."""
-        return self._knowledge.anchor
+        return self._freshness.anchor
 
     def resumed(self, behind: int) -> None:
         """What was above counts when it comes again."""
-        self.record.boots.resumed(behind, self._clock.elapsed())
-        self._knowledge.resumed(behind)
+        self.record.incarnations.resumed(behind, self._clock.elapsed())
+        self._freshness.resumed(behind)
         self._durable.forget(behind)
         self.lifts.forget(behind)
         self.rosters.forget(behind)
@@ -378,7 +379,7 @@ class KillSwitch:
 
     def receive(self, entry: Entry) -> None:
         """Take an entry of the stream, whatever it is; nothing here waits."""
-        self.record.boots.delivered(entry.sequence, self._clock.elapsed())
+        self.record.incarnations.delivered(entry.sequence, self._clock.elapsed())
         try:
             match subjects.control_noun(entry.subject):
                 case "hold":
@@ -387,11 +388,11 @@ class KillSwitch:
                     self.lifts.receive(entry)
                 case "lease":
                     self.record.take(entry)
-                case "fence":
-                    self._on_fence(self._me.verifier.fence(entry.data))
-                case "proof" if self._listeners[1] is not _ignore:
+                case "peer-lease":
+                    self._on_peer_lease(self._me.verifier.peer_lease(entry.data))
+                case "key-use" if self._listeners[1] is not _ignore:
                     # A Gateway has no use for them, and they are most of what is written.
-                    self._on_proof(self._me.verifier.proof(entry.data))
+                    self._on_attestation(self._me.verifier.key_use(entry.data))
                 case "roster" | "lasting":
                     self.rosters.receive(entry)
         except Forged as error:
@@ -399,7 +400,7 @@ class KillSwitch:
             self._clearing.clear(entry)
         except Untrusted as error:
             self._refused(error, entry)
-        if not self._knowledge.delivered(entry.sequence):
+        if not self._freshness.delivered(entry.sequence):
             self.record.lost("something else was read where a record was acknowledged")
 
     def _refused(self, error: Untrusted, entry: Entry) -> None:
@@ -416,7 +417,7 @@ class KillSwitch:
             try:
                 await self.caught_up()
             except KcmError as error:
-                log.warning("this boot is not on record yet: %s", error.code.value)
+                log.warning("this incarnation is not on record yet: %s", error.code.value)
                 await asyncio.sleep(RETRY_S)
             else:
                 return
@@ -442,19 +443,22 @@ class KillSwitch:
         await self._stream.move()
         await self._control_bus.move()
 
-    def _on_fence(self, fence: Fence) -> None:
-        if fence.region != self._me.region:
-            raise Untrusted("a fence of another region")
-        if fence.roster > self._rereading.judged:
+    def _on_peer_lease(self, peer_lease: PeerLease) -> None:
+        if peer_lease.region != self._me.region:
+            raise Untrusted("a peer lease of another region")
+        if peer_lease.roster > self._rereading.judged:
             return  # what the other region holds may count as lifted here alone
-        mark, highest = Mark(fence.position, fence.nonce), Mark(fence.stored, fence.hold)
-        if self._knowledge.fenced(fence.other, mark, highest):
-            self._listeners[0](fence)
+        mark, highest = (
+            LogPosition(peer_lease.position, peer_lease.nonce),
+            LogPosition(peer_lease.stored, peer_lease.hold),
+        )
+        if self._freshness.fenced(peer_lease.other, mark, highest):
+            self._listeners[0](peer_lease)
 
-    def _on_proof(self, proof: Proof) -> None:
-        if proof.region != self._me.region:
-            raise Untrusted("a proof of another region")
-        self._listeners[1](proof)
+    def _on_attestation(self, attestation: KeyUseAttestation) -> None:
+        if attestation.region != self._me.region:
+            raise Untrusted("an attestation of another region")
+        self._listeners[1](attestation)
 
     def _on_hold(self, entry: Entry) -> None:
         place = subjects.control_hold_id(entry.subject)
@@ -472,10 +476,10 @@ class KillSwitch:
             # Whatever has its place there is not stored any more, and this one is not either.
             self._durable.lost(place, entry)
         elif self._revocations.holds.ends(record):
-            self._knowledge.held(Mark(entry.sequence, hold.id))
+            self._freshness.held(LogPosition(entry.sequence, hold.id))
             self.lifts.superseded(entry, record)
         else:
-            self._knowledge.held(Mark(entry.sequence, hold.id))
+            self._freshness.held(LogPosition(entry.sequence, hold.id))
             known = self._revocations.holds.get(hold.id) or record
             if known.message == entry.data or known == record:
                 self._durable.note(known, entry.sequence)
@@ -548,9 +552,9 @@ class KillSwitch:
         except Untrusted:
             return  # as before
         if noun == "hold" and subjects.control_hold_id(entry.subject) == hold_id:
-            self._knowledge.held(Mark(entry.sequence, hold_id))
+            self._freshness.held(LogPosition(entry.sequence, hold_id))
 
-    def _ended(self, record: HoldRecord) -> int:
+    def _ended(self, record: HoldState) -> int:
         """A page ends a hold; where its message lies in the stream."""
         page = self.lifts.ended_by(record)
         self.learning.forget(record, None if page is None else page.place.signer)
@@ -569,7 +573,7 @@ class KillSwitch:
         detail = "entries of the control stream that were no statements"
         self._emit(EventType.STREAM_CLEARED, count=count, detail=detail)
 
-    def _ordered(self, record: HoldRecord) -> None:
+    def _ordered(self, record: HoldState) -> None:
         """Record who placed a hold or lifted it, and why."""
         actor, reason = said(self._me, record)
         kind = EventType.HOLD_LIFTED if record.lifted else EventType.HOLD_PLACED

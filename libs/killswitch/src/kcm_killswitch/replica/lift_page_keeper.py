@@ -22,7 +22,7 @@ from typing import Final, NamedTuple, cast
 
 from kcm_runtime.audit.port import Emit
 from kcm_runtime.clock import Randomness
-from kcm_runtime.instance import Membership
+from kcm_runtime.instance import InstanceContext
 from kcm_runtime.nats.missing_entries import Missing
 from kcm_runtime.nats.ports import Entry, Log
 from kcm_runtime.nats.request_server import describe
@@ -36,7 +36,7 @@ from kcm_trust.statements import signed_by
 from kcm_trust.verify import Forged, Unlisted, Untrusted
 
 from kcm_killswitch.model import id_set
-from kcm_killswitch.model.hold_set import HoldRecord
+from kcm_killswitch.model.hold_set import HoldState
 from kcm_killswitch.model.lift_pages import Page, Pages, Place
 from kcm_killswitch.model.revocations import Revocations
 from kcm_killswitch.replica.hold_store_port import Memory
@@ -62,7 +62,7 @@ _ANYTHING: Final = b"?"
 class Archived(NamedTuple):
     """Holds from the archive, and the last id that was looked at, where there may be more."""
 
-    records: list[HoldRecord]
+    records: list[HoldState]
     last: bytes | None
 
 
@@ -72,13 +72,13 @@ class LiftPages:
     def __init__(
         self,
         *,
-        membership: Membership,
+        membership: InstanceContext,
         stream: Log,
         memory: Memory,
         revocations: Revocations,
         learn: Callable[[bytes], object],
-        examine: Callable[[bytes], HoldRecord],
-        ended: Callable[[HoldRecord], int],
+        examine: Callable[[bytes], HoldState],
+        ended: Callable[[HoldState], int],
         expire: Callable[[Entry], bool],
         emit: Emit,
         randomness: Randomness,
@@ -150,7 +150,7 @@ class LiftPages:
         best = None if place is None else self.pages.best(place)
         return best if best is not None and self.has(best.place) else None
 
-    def superseded(self, entry: Entry, record: HoldRecord) -> None:
+    def superseded(self, entry: Entry, record: HoldState) -> None:
         """A message of a hold that a page ends: it expires once the page is in the stream."""
         if self._core:
             at = (record.group, record.hold.id[0])
@@ -237,8 +237,8 @@ class LiftPages:
     async def fetch(self, place: Place) -> bytes:
         """All ids of one place, those in the stream among them; raises ``unavailable``.
 
-        Who writes a page has to begin with what the stream has: this boot may have read an older
-        one, or be without its disk.
+        Who writes a page has to begin with what the stream has: this incarnation may have read an
+        older one, or be without its disk.
         """
         stored = await self._stream.last(self._subject(place))
         if stored is not None and stored.data:
@@ -248,13 +248,13 @@ class LiftPages:
                 log.warning("a page of lifted holds in the stream is not believed: %s", error)
         return self.pages.own(place)
 
-    def stored_at(self, record: HoldRecord) -> int:
+    def stored_at(self, record: HoldState) -> int:
         """The sequence at which a page lies in the stream that ends this hold; 0: none does."""
         found = self.pages.ending(record.group, record.hold.id)
         stored = [page.place for page in found if self.has(page.place)]
         return max((self._stored[place][1] for place in stored), default=0)
 
-    def ended_by(self, record: HoldRecord) -> Page | None:
+    def ended_by(self, record: HoldState) -> Page | None:
         """The first page that ends a hold, the same one everywhere."""
         return next(iter(self.pages.ending(record.group, record.hold.id)), None)
 

@@ -1,4 +1,4 @@
-"""The receipts of one boot: that it purged for a hold, and why its disk does not keep it yet.
+"""The receipts of one incarnation: that it purged for a hold, and why its disk lacks it still.
 
 A receipt is sent when a hold is learned, when the disk has it or refuses it, and whenever somebody
 tells the hold once more: so a lost one mends itself.
@@ -11,7 +11,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 from kcm_runtime.audit.port import Emit
-from kcm_runtime.instance import Membership
+from kcm_runtime.instance import InstanceContext
 from kcm_runtime.nats.ports import Messages
 from kcm_schemas import subjects
 from kcm_schemas.audit import EventType
@@ -21,7 +21,7 @@ from kcm_schemas.control import PENDING
 from kcm_schemas.signed import Kind
 
 from kcm_killswitch.model.revocations import Revocations
-from kcm_killswitch.replica.hold_applier import About, Learning, about
+from kcm_killswitch.replica.hold_applier import About, HoldApplier, about
 from kcm_killswitch.replica.hold_store_port import Memory
 
 log = logging.getLogger(__name__)
@@ -36,10 +36,10 @@ class Receipts:
     def __init__(
         self,
         *,
-        membership: Membership,
+        membership: InstanceContext,
         control_bus: Messages,
         revocations: Revocations,
-        learning: Learning,
+        learning: HoldApplier,
         memory: Memory,
         emit: Emit,
         spawn: Spawn,
@@ -102,7 +102,7 @@ class Receipts:
             log.warning("a receipt could not be sent; it is sent again on request")
 
     def _why_unkept(self, hold_id: bytes) -> str:
-        """Why this boot would forget a hold in a power cut; empty when it would not."""
+        """Why this incarnation would forget a hold in a power cut; empty when it would not."""
         record = self._revocations.holds.get(hold_id)
         if record is None or self._memory.kept(hold_id, record.message):
             return ""

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from kcm_runtime.clock import Clock
-from kcm_runtime.instance import Membership
+from kcm_runtime.instance import InstanceContext
 from kcm_runtime.nats.connection import Connection
 from kcm_runtime.nats.ports import Entry
-from kcm_runtime.nats.streams import Follower, Plainly, last
+from kcm_runtime.nats.streams import Follower, SequentialFollower, last
 from kcm_schemas import subjects
 from kcm_schemas.codec import decode
 from kcm_schemas.registry import RegistryEntry
@@ -51,7 +51,7 @@ class RegistryFeed:
     def __init__(
         self,
         connection: Connection,
-        membership: Membership,
+        membership: InstanceContext,
         revocations: Revocations,
         purge: Callable[[str], int],
         lease: RegistryLease,
@@ -69,7 +69,7 @@ class RegistryFeed:
         self._empty = True
         self._lease: Final = lease
         self._started = False
-        self._place: Final = Plainly(self._receive)
+        self._place: Final = SequentialFollower(self._receive)
         self._follower: Final = Follower(
             connection,
             subjects.bucket_stream(subjects.REGISTRY_BUCKET),
@@ -185,7 +185,7 @@ class RegistryFeed:
             try:
                 self._me.verifier.registered(form.raw, self._me.region)
             except Untrusted as error:
-                log.warning("a registry record is not believed any more: %s", error)
+                log.warning("a registry entry is not believed any more: %s", error)
                 del self._forms[key][digest]
                 if not self._forms[key]:
                     del self._forms[key]

@@ -1,10 +1,11 @@
 """Cores compare what the region's stream has with what they know to be in it.
 
-A broker that loses one message tells nobody: consumers were delivered it, lease records are written
+A broker that loses one message tells nobody: consumers were delivered it, lease entries are written
 on, and what a Core saw in the stream it does not write again. So every Core asks the stream's
-leader for a few entries after another, slowly, each boot from a place of its own. What is missing
-counts as stored no longer and is written again. A leader that is new, that counts fewer messages
-than are known, or a consumer that was made anew, is a reason to go through everything at once.
+leader for a few entries after another, slowly, each incarnation from a place of its own. What is
+missing counts as stored no longer and is written again. A leader that is new, that counts fewer
+messages than are known, or a consumer that was made anew, is a reason to go through everything at
+once.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final, Protocol
 
-from kcm_runtime.instance import Membership
+from kcm_runtime.instance import InstanceContext
 from kcm_runtime.nats.ports import Entry, Log
 from kcm_runtime.nats.request_server import describe
 from kcm_schemas.codes import KcmError
@@ -54,16 +55,16 @@ class Kept(Protocol):
         ...
 
 
-class Looking:
+class StreamAudit:
     """Looks through everything that a Core keeps in the stream, for ever."""
 
-    def __init__(self, membership: Membership, stream: Log, kinds: Sequence[Kept]) -> None:
+    def __init__(self, membership: InstanceContext, stream: Log, kinds: Sequence[Kept]) -> None:
         self._me: Final = membership
         self._stream: Final = stream
         self._kinds: Final = kinds
         self._kind = 0
-        self._after = membership.boot
-        """The key behind which the next look goes on. Boots begin at different ones."""
+        self._after = membership.incarnation
+        """The key behind which the next look goes on. Incarnations begin at different ones."""
         self._left = 0
         """Entries that are to be looked at in a hurry."""
         self._leader = ""
@@ -93,7 +94,7 @@ class Looking:
         return sum(kind.seen for kind in self._kinds)
 
     async def _run(self) -> None:
-        wait = LOOK_S * (0.5 + self._me.boot[0] / 256)  # not all Cores at once
+        wait = LOOK_S * (0.5 + self._me.incarnation[0] / 256)  # not all Cores at once
         while not self._closing:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stir.wait(), wait)
@@ -114,7 +115,7 @@ class Looking:
     async def _look(self) -> None:
         """Compare the next few entries."""
         leading = await self._stream.leading()
-        # Lease records and others are in the count, too: it is too high rather than too low.
+        # Lease entries and others are in the count, too: it is too high rather than too low.
         if (self._leader and leading.node != self._leader) or (
             leading.messages < self._all and not self._left
         ):

@@ -2,8 +2,8 @@
 
 A hold may lie in the stream below the roster by which it counts. Whoever read it there did not
 believe it, and nothing of what is not believed is kept. So the stream is read from its start,
-beside whoever follows it; until that is done, this boot says in its record that it judges by the
-roster before, and nobody takes its silence for a purge.
+beside whoever follows it; until that is done, this incarnation says in its record that it judges by
+the roster before, and nobody takes its silence for a purge.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from kcm_runtime.nats.ports import Entry, Log
 from kcm_runtime.nats.request_server import describe
 from kcm_runtime.roster.store import Rosters
 
-from kcm_killswitch.model.log_position import Mark
+from kcm_killswitch.model.log_position import LogPosition
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ RETRY_S: Final = 1.0
 """Seconds after which a reading that failed is begun again."""
 
 
-class Rereading:
+class StreamReplay:
     """What of the stream was judged by which roster."""
 
     def __init__(
@@ -33,9 +33,9 @@ class Rereading:
         rosters: Rosters,
         stream: Log,
         take: Callable[[Entry], None],
-        renew: Callable[[], Awaitable[Mark]],
+        renew: Callable[[], Awaitable[LogPosition]],
     ) -> None:
-        """``take`` gets every entry once more; ``renew`` writes the boot's own record."""
+        """``take`` gets every entry once more; ``renew`` writes the incarnation's own record."""
         self._rosters: Final = rosters
         self._stream: Final = stream
         self._take: Final = take
@@ -74,7 +74,7 @@ class Rereading:
             try:
                 await self._read()
                 self._judged = version
-                await self._renew()  # whoever waits for this boot sees it there
+                await self._renew()  # whoever waits for this incarnation sees it there
             except Exception as error:  # noqa: BLE001 - it is tried until it is done
                 log.warning("the stream is not judged by the new roster yet: %s", describe(error))
                 await asyncio.sleep(RETRY_S)

@@ -4,7 +4,7 @@ Theory. ``emit`` is called on the purge path and on every request, so it only en
 puts it into a bounded buffer: no await, no I/O, no exception. A task of its own packs consecutive
 events into a signed batch and stores it in the region's audit stream until the broker has
 acknowledged, one batch at a time and in order. A batch carries no message id: what was stored twice
-is recognised by emitter, boot and first number.
+is recognised by emitter, incarnation and first number.
 
 What cannot be recorded is not done: services refuse data requests while ``has_room`` is false. That
 is when the buffer is nearly full, and at once when the broker says that the audit stream is full:
@@ -34,7 +34,7 @@ from kcm_schemas.signed import Kind
 
 from kcm_runtime.audit.event_chain import EventBuffer, Run
 from kcm_runtime.clock import Clock
-from kcm_runtime.instance import Membership
+from kcm_runtime.instance import InstanceContext
 from kcm_runtime.nats.connection import Connection
 from kcm_runtime.nats.request_server import describe
 from kcm_runtime.nats.store_health import Trouble
@@ -74,12 +74,12 @@ Deliver = Callable[[str, bytes], Awaitable[object]]
 
 
 class AuditEmitter:
-    """Records this boot's events. Used from the event loop's thread only."""
+    """Records this incarnation's events. Used from the event loop's thread only."""
 
     def __init__(
         self,
         connection: Connection,
-        membership: Membership,
+        membership: InstanceContext,
         clock: Clock,
         *,
         deliver: Deliver | None = None,
@@ -104,7 +104,7 @@ class AuditEmitter:
 
         self._deliver: Final = deliver or store
         connection.stores.listen(self._on_store)
-        # Before anything else can be emitted: the first event of a boot is its start.
+        # Before anything else can be emitted: the first event of an incarnation is its start.
         self.emit(EventType.INSTANCE_START)
 
     @property
@@ -263,7 +263,7 @@ class AuditEmitter:
     def _signed(self, run: Run) -> bytes:
         batch = AuditBatch(
             emitter=self._membership.name,
-            boot=self._membership.boot,
+            incarnation=self._membership.incarnation,
             role=self._membership.role,
             region=self._membership.region,
             first=run.first,

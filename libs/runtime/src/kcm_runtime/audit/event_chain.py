@@ -1,7 +1,8 @@
 """The chain of audit events, and the bounded buffer that feeds it. Pure.
 
-Events of one boot count from 1. Each one's hash is over the hash before it and its own bytes, from
-32 zero bytes on, so a changed, missing or inserted event shows to whoever has the next one.
+Events of one incarnation count from 1. Each one's hash is over the hash before it and its own
+bytes, from 32 zero bytes on, so a changed, missing or inserted event shows to whoever has the next
+one.
 
 A buffer that is full drops the newest event *and uses up its number*: the loss stays visible as a
 jump of the sequence although the hashes go on without a break. That the hashes go on is what tells

@@ -23,7 +23,7 @@ KINDS_MAX: Final = 16
 the rest, and a number after each, 34 events."""
 
 
-class Refusals:
+class RejectionLog:
     """Records ``trust.refused``."""
 
     def __init__(self, source: str, emit: Emit) -> None:

@@ -195,7 +195,7 @@ def _sized(config: StreamConfig, found: dict[str, Any]) -> StreamConfig:
 
 
 def _control(region: str, replicas: int) -> StreamConfig:
-    # Lease records expire. No delete markers: they would allow purge and roll-up, and nobody needs
+    # Lease entries expire. No delete markers: they would allow purge and roll-up, and nobody needs
     # the broker's word that a record expired (see ``kcm_killswitch.model.incarnations``).
     return StreamConfig(
         name=subjects.CONTROL_STREAM,

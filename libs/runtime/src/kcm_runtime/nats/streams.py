@@ -60,7 +60,7 @@ Receive = Callable[[Entry], None]
 raise: an entry is delivered once."""
 
 
-class Plainly:
+class SequentialFollower:
     """A ``LogFollower`` that goes on behind the last delivery, and only receives."""
 
     def __init__(self, receive: Receive) -> None:

@@ -24,9 +24,9 @@ from kcm_trust.roster import entries, name_of
 from kcm_trust.verify import Outdated, Untrusted, Verifier
 
 from kcm_runtime.audit.port import Emit
-from kcm_runtime.audit.rejection_log import Refusals
+from kcm_runtime.audit.rejection_log import RejectionLog
 from kcm_runtime.clock import Clock, Randomness
-from kcm_runtime.instance import Membership
+from kcm_runtime.instance import InstanceContext
 from kcm_runtime.nats.missing_entries import Missing
 from kcm_runtime.nats.ports import Entry, Log
 from kcm_runtime.nats.streams import FORGOTTEN
@@ -53,9 +53,9 @@ class RosterFeed:
 
     def __init__(
         self,
-        membership: Membership,
+        membership: InstanceContext,
         stream: Log,
-        refusals: Refusals,
+        refusals: RejectionLog,
         emit: Emit,
         randomness: Randomness,
         clock: Clock,

@@ -16,7 +16,7 @@ from typing import Final
 
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.roster import Retirement, Roster
-from kcm_trust.endorsements import NOTHING, Lasting
+from kcm_trust.endorsements import NOTHING, Endorsements
 from kcm_trust.roster import changed, entries, follows, left, more, name_of
 from kcm_trust.verify import STATEMENT_MAX, Untrusted, Verifier, verify_roster
 
@@ -183,13 +183,13 @@ class Rosters:
         said = self.missing().get(name)
         if said is None:
             return
-        found = Lasting.read(raw, said)
+        found = Endorsements.read(raw, said)
         self._keep_list(said, raw)
         now = self._verifier
         names = frozenset({name})
         self._count(Verifier(now.roster, {**now.lasting, name: found}), names, names)
 
-    def _list(self, name: str, said: Retirement) -> Lasting | None:
+    def _list(self, name: str, said: Retirement) -> Endorsements | None:
         if not said.count:
             return NOTHING
         known = self._verifier.lasting.get(name)
@@ -199,7 +199,7 @@ class Rosters:
         raw = self._find(name, said) if kept is None else None
         if raw is None:
             return kept
-        found = Lasting.read(raw, said)
+        found = Endorsements.read(raw, said)
         self._keep_list(said, raw)
         return found
 
@@ -279,13 +279,13 @@ def open_rosters(path: Path, root_public: bytes, state_dir: Path) -> Rosters:
     return Rosters(Verifier(roster, lasting), raw=raw, root_public=root_public, files=files)
 
 
-def read_list(files: RosterFiles | None, said: Retirement) -> Lasting | None:
+def read_list(files: RosterFiles | None, said: Retirement) -> Endorsements | None:
     """A list from the state directory; one that is damaged is as good as absent."""
     if not said.count:
         return NOTHING
     raw = files.read_list(said) if files is not None else None
     try:
-        return None if raw is None else Lasting.read(raw, said)
+        return None if raw is None else Endorsements.read(raw, said)
     except ValueError:
         log.error("a list of what lasts is damaged on disk; it is asked for again")
         return None

@@ -89,7 +89,7 @@ class Incident(_Part):
     region: str | None = None
     position: int = 0
     emitter: str | None = None
-    boot: bytes = b""
+    incarnation: bytes = b""
     first: int = 0
     last: int = 0
     detail: str = ""
@@ -141,11 +141,11 @@ class Origin(_Part):
     had: int = Field(default=0, exclude_if=lambda value: not value)
 
 
-class BootPosition(_Part):
-    """Where one boot of one emitter stands."""
+class IncarnationPosition(_Part):
+    """Where one incarnation of one emitter stands."""
 
     emitter: str
-    boot: bytes
+    incarnation: bytes
     next_seq: int
     head: bytes
     last_ms: int
@@ -178,7 +178,7 @@ class Positions(_Part):
     auditor: str
     events: int = 0
     incidents: int = 0
-    boots: tuple[BootPosition, ...] = ()
+    incarnations: tuple[IncarnationPosition, ...] = ()
     regions: tuple[RegionPosition, ...] = ()
 
 

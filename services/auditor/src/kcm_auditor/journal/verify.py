@@ -59,10 +59,10 @@ class Anchor:
 
 @dataclass(frozen=True, slots=True)
 class Gone:
-    """Events of one boot that the journal never got, from ``first`` to ``last``."""
+    """Events of one incarnation that the journal never got, from ``first`` to ``last``."""
 
     emitter: str
-    boot: bytes
+    incarnation: bytes
     first: int
     last: int
     dropped: bool
@@ -70,7 +70,8 @@ class Gone:
 
     def __str__(self) -> str:
         how = "dropped by their emitter" if self.dropped else "signed, and lost on the way"
-        return f"{self.emitter}, boot {self.boot.hex()}: events {self.first} to {self.last}, {how}"
+        which = f"{self.emitter}, incarnation {self.incarnation.hex()}"
+        return f"{which}: events {self.first} to {self.last}, {how}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,22 +161,22 @@ class _Check:
 
     def _name(self, content: Content) -> None:
         if isinstance(content, Incident) and content.incident in _HOLES:
-            self.named = (content.emitter, content.boot, content.first, content.last)
+            self.named = (content.emitter, content.incarnation, content.first, content.last)
         elif isinstance(content, Batch):
             self.named = None
 
     def _hole(self, where: str, batch: AuditBatch) -> None:
-        """What is missing between a batch and the one before it of its boot."""
-        state = self.book.boot(batch.emitter, batch.boot)
+        """What is missing between a batch and the one before it of its incarnation."""
+        state = self.book.incarnation(batch.emitter, batch.incarnation)
         chain = state.chain if state is not None else Chain()
         if batch.first <= chain.next_seq:
             return
         span = (chain.next_seq, batch.first - 1)
-        gone = Gone(batch.emitter, batch.boot, *span, dropped=batch.previous == chain.head)
+        gone = Gone(batch.emitter, batch.incarnation, *span, dropped=batch.previous == chain.head)
         self.gone_events += span[1] - span[0] + 1
         if len(self.gone) < GONE_MAX:
             self.gone.append(gone)
-        if self.named != (batch.emitter, batch.boot, *span):
+        if self.named != (batch.emitter, batch.incarnation, *span):
             self.problem(where, f"no incident says what is gone: {gone}")
 
     def _trim(self, statement: bytes) -> None:
@@ -195,8 +196,8 @@ class _Check:
     def _positions(self, where: str, content: Positions, *, first: bool) -> None:
         # How far a stream was read may be ahead of its entries: duplicates leave none.
         found = self.book.positions()
-        said = (content.events, content.incidents, content.boots)
-        if not first and said != (found.events, found.incidents, found.boots):
+        said = (content.events, content.incidents, content.incarnations)
+        if not first and said != (found.events, found.incidents, found.incarnations):
             self.problem(where, "the positions are not what the entries before them say")
 
 

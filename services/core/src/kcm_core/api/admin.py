@@ -19,10 +19,10 @@ from kcm_killswitch.coordinator.hold_commands import Kills
 from kcm_killswitch.model.registry import REVISION_STEP_MAX, Record, Registry, key_of, replaces
 from kcm_killswitch.replica.registry_follower import RegistryFeed
 from kcm_runtime.audit.port import Emit
-from kcm_runtime.audit.rejection_log import Refusals
+from kcm_runtime.audit.rejection_log import RejectionLog
 from kcm_runtime.audit.repeat_counter import Repeats
 from kcm_runtime.clock import Clock
-from kcm_runtime.instance import Membership
+from kcm_runtime.instance import InstanceContext
 from kcm_runtime.requests import Asked, check_deadline
 from kcm_schemas import subjects
 from kcm_schemas.admin import (
@@ -50,12 +50,12 @@ from kcm_trust.verify import Untrusted, majority_is_possible
 
 from kcm_core.api.read_only import LOOKS
 from kcm_core.api.request_events import requested, type_of
-from kcm_core.api.tenant_list import Listing
-from kcm_core.keys.creation import Maker
-from kcm_core.keys.root_rewrap import Relinker
+from kcm_core.api.tenant_list import TenantList
+from kcm_core.keys.creation import KeyCreator
+from kcm_core.keys.root_rewrap import RootRewrapper
 from kcm_core.registry.keeper import RegistryKeeper
 from kcm_core.registry.memory import RegistryMemory
-from kcm_core.root_keys.link_validation import Linker
+from kcm_core.root_keys.link_validation import LinkValidator
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -95,13 +95,13 @@ class Admin:
     def __init__(
         self,
         *,
-        membership: Membership,
+        membership: InstanceContext,
         feed: RegistryFeed,
         registry: Registry,
-        listing: Listing,
-        maker: Maker,
-        linker: Linker,
-        relinker: Relinker,
+        listing: TenantList,
+        maker: KeyCreator,
+        linker: LinkValidator,
+        relinker: RootRewrapper,
         keeper: RegistryKeeper,
         memory: RegistryMemory,
         kills: Kills,
@@ -120,7 +120,7 @@ class Admin:
         self._kills: Final = kills
         self._emit: Final = emit
         self._repeats: Final = Repeats(emit)
-        self._refusals: Final = Refusals("admin", emit)
+        self._refusals: Final = RejectionLog("admin", emit)
         self._clock: Final = clock
         self._asked: Final[Asked[_Made]] = Asked(ASKED_MAX)
         self._running: Final[dict[bytes, asyncio.Task[bytes]]] = {}

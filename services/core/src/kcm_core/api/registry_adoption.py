@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from kcm_killswitch.model.registry import Registry
-from kcm_runtime.instance import Membership
+from kcm_runtime.instance import InstanceContext
 from kcm_schemas.admin import AdminRequest, AdoptOrder, Empty, RegistryView
 from kcm_schemas.audit import EventType
 from kcm_schemas.codec import Message, decode
@@ -18,19 +18,19 @@ from kcm_schemas.roster import OperatorRole
 
 from kcm_core.api.admin import NamedVerb
 from kcm_core.registry.memory import RegistryMemory
-from kcm_core.registry.recovery import Joining, unkept
+from kcm_core.registry.recovery import RegistryRecovery, unkept
 
 
-class Adopting:
+class RegistryAdoption:
     """Serves the noun ``registry``."""
 
     def __init__(
         self,
         *,
-        membership: Membership,
+        membership: InstanceContext,
         registry: Registry,
         memory: RegistryMemory,
-        joining: Joining,
+        joining: RegistryRecovery,
         compare: Callable[[], None],
     ) -> None:
         """``compare`` gives each store what the other one has, soon."""

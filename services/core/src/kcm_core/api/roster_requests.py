@@ -17,7 +17,7 @@ from kcm_killswitch.model.registry import Registry
 from kcm_killswitch.model.revocations import Revocations
 from kcm_killswitch.replica.registry_follower import RegistryFeed
 from kcm_runtime.clock import Clock
-from kcm_runtime.instance import Membership
+from kcm_runtime.instance import InstanceContext
 from kcm_runtime.roster.follower import RosterFeed
 from kcm_schemas import limits
 from kcm_schemas.admin import (
@@ -58,13 +58,13 @@ POLL_S: Final = 0.01
 """Seconds between two looks."""
 
 
-class Rostering:
+class RosterRequests:
     """Serves the noun ``roster``."""
 
     def __init__(
         self,
         *,
-        membership: Membership,
+        membership: InstanceContext,
         rosters: RosterFeed,
         feed: RegistryFeed,
         registry: Registry,

@@ -44,7 +44,7 @@ READS_AT_ONCE: Final = 8
 M = TypeVar("M", bound=Message)
 
 
-class Listing:
+class TenantList:
     """Pages of one region's tenants and services."""
 
     def __init__(
@@ -163,7 +163,7 @@ class Listing:
             uri=link.uri if link else "",
             model=link.model if link else "",
             regions=list(tenant.regions),
-            fence=tenant.fence,
+            region_quorum=tenant.region_quorum,
             state="killed" if held else "open" if self._vault.ring(name) else "closed",
             services=self._registry.service_count(name),
             holds=held,

@@ -18,11 +18,11 @@ from typing import Final
 from cryptography.exceptions import InvalidTag
 from kcm_keymem.arena import Purged, ScratchPool
 from kcm_killswitch.model.admission import Serving
-from kcm_killswitch.model.incarnations import BootRecords
+from kcm_killswitch.model.incarnations import Incarnations
 from kcm_runtime.audit.port import Emit
-from kcm_runtime.audit.rejection_log import Refusals
+from kcm_runtime.audit.rejection_log import RejectionLog
 from kcm_runtime.clock import Clock, Randomness
-from kcm_runtime.instance import Membership
+from kcm_runtime.instance import InstanceContext
 from kcm_runtime.requests import Asked, check_deadline
 from kcm_schemas import limits, subjects
 from kcm_schemas.audit import EventType
@@ -42,7 +42,8 @@ from kcm_core.keys.vault import Vault
 _HEAD: Final = REPLY_HEAD.size
 
 _UNKNOWN: Final = frozenset({Code.UNKNOWN_TENANT, Code.UNKNOWN_SERVICE})
-"""Refusals for which the store's leader may know better than this Core, which only follows it."""
+"""RejectionLog for which the store's leader may know better than this Core, which only follows
+it."""
 
 ASKED_MAX: Final = 16_384
 """Requests of one caller that are remembered until their deadlines, which a Gateway sets to some
@@ -58,7 +59,7 @@ class Wrapping:
     def __init__(
         self,
         *,
-        membership: Membership,
+        membership: InstanceContext,
         serving: Serving,
         opener: Opener,
         vault: Vault,
@@ -66,7 +67,7 @@ class Wrapping:
         emit: Emit,
         clock: Clock,
         randomness: Randomness,
-        boots: BootRecords,
+        incarnations: Incarnations,
         lease_ms: int,
         may_record: Callable[[], bool] = lambda: True,
         refusal: Callable[[], str] = lambda: "the audit trail cannot take more",
@@ -80,7 +81,7 @@ class Wrapping:
         self._emit: Final = emit
         self._clock: Final = clock
         self._random: Final = randomness
-        self._boots: Final = boots
+        self._incarnations: Final = incarnations
         self._lease_ms: Final = lease_ms
         self._fetch: Final = fetch
         self._may_record: Final = may_record
@@ -88,8 +89,8 @@ class Wrapping:
         self._scratch: Final = ScratchPool()
         self._asked: Final[Asked[bool]] = Asked(ASKED_MAX)
         """By caller and id, what was served or refused: all of it was sealed by its caller."""
-        self._unbelieved: Final = Refusals("a caller's ticket or seal", emit)
-        self._outside: Final = Refusals("outside of what is granted", emit)
+        self._unbelieved: Final = RejectionLog("a caller's ticket or seal", emit)
+        self._outside: Final = RejectionLog("outside of what is granted", emit)
 
     def close(self) -> None:
         """Record what is only counted so far."""
@@ -186,8 +187,8 @@ class Wrapping:
         return await self._serve(asked, request, body)
 
     async def _serve(self, asked: subjects.DataSubject, request: CoreRequest, body: bytes) -> bytes:
-        if not self._boots.knows(request.caller, request.boot):
-            # Whoever computes when a kill is complete has to know of this boot as well.
+        if not self._incarnations.knows(request.caller, request.incarnation):
+            # Whoever computes when a kill is complete has to know of this incarnation as well.
             raise KcmError(Code.UNAVAILABLE, "this Core has not read the caller's record yet")
         permit = self._serving.begin(asked.tenant, self._clock.elapsed())
         _check_version(asked.operation, request.l3_version)

@@ -14,7 +14,7 @@ from kcm_schemas.registry import WrappedRoot
 from kcm_core.keys.store import KeyStore
 
 READS_MAX: Final = 8
-"""Tenants of a link whose roots one look reads, when none was read yet: the sentinel waits for it,
+"""Tenants of a link whose roots one look reads, when none was read yet: the monitor waits for it,
 and a store that does not answer takes its time for each."""
 
 

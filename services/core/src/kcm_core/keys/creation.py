@@ -13,7 +13,7 @@ from typing import Final
 from kcm_killswitch.model.revocations import Revocations
 from kcm_runtime.audit.port import Emit
 from kcm_runtime.clock import Randomness
-from kcm_runtime.instance import Membership
+from kcm_runtime.instance import InstanceContext
 from kcm_schemas.audit import EventType
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.registry import (
@@ -38,13 +38,13 @@ FIRST: Final = 1
 """The first version of a key, and the first revision of its record."""
 
 
-class Maker:
+class KeyCreator:
     """Makes the first version of roots and service keys."""
 
     def __init__(
         self,
         *,
-        membership: Membership,
+        membership: InstanceContext,
         revocations: Revocations,
         store: KeyStore,
         vault: Vault,

@@ -30,7 +30,7 @@ class Stored:
     data: bytes
 
 
-class Directory:
+class FileKeyStore:
     """Files by key and revision."""
 
     def __init__(self, path: Path, sync: Callable[[Path], None] = sync_directory) -> None:

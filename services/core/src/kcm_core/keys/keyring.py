@@ -1,4 +1,4 @@
-"""A tenant's open keys in this boot: one arena of one page, and names for its places.
+"""A tenant's open keys in this incarnation: one arena of one page, and names for its places.
 
 Only the vault's modules hold a keyring. It lives for one generation: a purge wipes it, and opening
 the tenant again makes another one. When the page is full, the service key that was not used for

@@ -20,7 +20,7 @@ from kcm_killswitch.model.registry import Registry
 from kcm_killswitch.model.revocations import Revocations
 from kcm_runtime.audit.port import Emit
 from kcm_runtime.clock import Clock
-from kcm_runtime.instance import Membership
+from kcm_runtime.instance import InstanceContext
 from kcm_schemas.audit import EventType
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.registry import Link, RootKeys, WrappedRoot
@@ -56,7 +56,7 @@ class Opener:
     def __init__(
         self,
         *,
-        membership: Membership,
+        membership: InstanceContext,
         registry: Registry,
         revocations: Revocations,
         store: KeyStore,

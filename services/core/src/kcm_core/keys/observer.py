@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from kcm_killswitch.model.key_leases import Target
-from kcm_killswitch.model.log_position import Mark
+from kcm_killswitch.model.log_position import LogPosition
 from kcm_schemas.l1 import L1State
 from kcm_schemas.registry import WrappedRoot
 
@@ -16,7 +16,7 @@ class Ask:
     """A use of a customer's key: which key, and how things stood before it was asked."""
 
     target: Target
-    mark: Mark | None
+    mark: LogPosition | None
     began: float
 
 

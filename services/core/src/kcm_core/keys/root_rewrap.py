@@ -19,7 +19,7 @@ from kcm_killswitch.model.registry import Registry
 from kcm_killswitch.model.revocations import Revocations
 from kcm_runtime.audit.port import Emit
 from kcm_runtime.clock import Randomness
-from kcm_runtime.instance import Membership
+from kcm_runtime.instance import InstanceContext
 from kcm_schemas.audit import EventType
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.registry import Link, RootKeys, Tenant, WrappedRoot
@@ -32,13 +32,13 @@ from kcm_core.providers.state import L1Error
 from kcm_core.unsealer.port import UnsealerPort
 
 
-class Relinker:
+class RootRewrapper:
     """Moves tenants of one region."""
 
     def __init__(
         self,
         *,
-        membership: Membership,
+        membership: InstanceContext,
         registry: Registry,
         revocations: Revocations,
         store: KeyStore,

@@ -22,7 +22,7 @@ from typing import Final, TypeVar
 
 from kcm_runtime.audit.pacing import Paced
 from kcm_runtime.audit.port import Emit
-from kcm_runtime.instance import Membership
+from kcm_runtime.instance import InstanceContext
 from kcm_runtime.nats.connection import Connection
 from kcm_runtime.nats.ports import Entry
 from kcm_runtime.nats.streams import keep, last, put
@@ -34,7 +34,7 @@ from kcm_schemas.registry import RootKeys, ServiceKeys
 from kcm_schemas.signed import Kind
 from kcm_trust.verify import Untrusted
 
-from kcm_core.keys.file_store import Directory, Stored
+from kcm_core.keys.file_store import FileKeyStore, Stored
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +69,11 @@ class KeyStore:
     """Reads and writes ``RootKeys`` and ``ServiceKeys`` of one region."""
 
     def __init__(
-        self, connection: Connection, directory: Directory, membership: Membership, emit: Emit
+        self,
+        connection: Connection,
+        directory: FileKeyStore,
+        membership: InstanceContext,
+        emit: Emit,
     ) -> None:
         self._emit: Final = emit
         self._connection: Final = connection

@@ -22,7 +22,7 @@ from kcm_killswitch.model.registry import Key, Record, Registry, is_key, key_of
 from kcm_killswitch.replica.registry_follower import RegistryFeed
 from kcm_runtime.audit.pacing import Paced
 from kcm_runtime.audit.port import Emit
-from kcm_runtime.instance import Membership
+from kcm_runtime.instance import InstanceContext
 from kcm_runtime.nats.connection import Connection
 from kcm_runtime.nats.ports import Entry
 from kcm_runtime.nats.request_server import describe
@@ -36,7 +36,7 @@ from kcm_schemas.signed import Kind, read_signed
 from kcm_trust.envelopes import statement_digest
 from kcm_trust.verify import Untrusted
 
-from kcm_core.keys.file_store import Directory
+from kcm_core.keys.file_store import FileKeyStore
 from kcm_core.registry.memory import RegistryMemory
 
 log = logging.getLogger(__name__)
@@ -70,17 +70,17 @@ class RegistryKeeper:
     def __init__(
         self,
         *,
-        membership: Membership,
+        membership: InstanceContext,
         connection: Connection,
         feed: RegistryFeed,
         registry: Registry,
-        directory: Directory,
+        directory: FileKeyStore,
         memory: RegistryMemory,
         settled: Callable[[], Awaitable[object]],
         compared: Callable[[], None],
         emit: Emit,
     ) -> None:
-        """``settled`` returns once this Core's lease record says what the registry is now.
+        """``settled`` returns once this Core's lease entry says what the registry is now.
 
         ``compared`` is told that the registry has everything that the second store has.
         """

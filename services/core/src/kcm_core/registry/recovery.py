@@ -18,9 +18,9 @@ from typing import Final
 from kcm_killswitch.model.registry_lease import NO_MEMORY
 from kcm_killswitch.replica.verification_budget import Budgets
 from kcm_runtime.audit.port import Emit
-from kcm_runtime.audit.rejection_log import Refusals
+from kcm_runtime.audit.rejection_log import RejectionLog
 from kcm_runtime.clock import Clock, Randomness
-from kcm_runtime.instance import Membership
+from kcm_runtime.instance import InstanceContext
 from kcm_runtime.nats.ports import Arrived, Messages, NobodyListens
 from kcm_runtime.nats.request_server import describe
 from kcm_schemas import limits, subjects
@@ -51,13 +51,13 @@ LONGEST_S: Final = 5.0
 """The longest wait between two questions: each makes the asker read both stores again."""
 
 
-class Joining:
+class RegistryRecovery:
     """Asks while this Core has no memory, and answers once it has."""
 
     def __init__(
         self,
         *,
-        membership: Membership,
+        membership: InstanceContext,
         bus: Messages,
         memory: RegistryMemory,
         compare: Callable[[], None],
@@ -78,7 +78,7 @@ class Joining:
         self._clock: Final = clock
         self._random: Final = randomness
         self._budgets: Final = Budgets()
-        self._refusals: Final = Refusals("registry", emit)
+        self._refusals: Final = RejectionLog("registry", emit)
         self._waits = ""
         self._new = False
         """Whether it may be a new region: both stores were empty at the start."""

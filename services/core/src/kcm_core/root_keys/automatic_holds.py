@@ -10,12 +10,12 @@ import logging
 from collections.abc import Coroutine
 from typing import Any, Final
 
-from kcm_killswitch.model.flap_damping import Settling, damped
-from kcm_killswitch.model.hold_set import HoldRecord
+from kcm_killswitch.model.flap_damping import FlapDamping, damped
+from kcm_killswitch.model.hold_set import HoldState
 from kcm_killswitch.model.revocations import Revocations
 from kcm_killswitch.replica.killswitch import KillSwitch
 from kcm_runtime.clock import Clock, Randomness
-from kcm_runtime.instance import Membership
+from kcm_runtime.instance import InstanceContext
 from kcm_schemas import limits
 from kcm_schemas.codes import KcmError
 from kcm_schemas.l1 import L1State
@@ -30,13 +30,13 @@ TELL_AGAIN_S: Final = 0.5
 """Seconds until it is tried again."""
 
 
-class KeyHolds:
+class AutomaticHolds:
     """Holds of cause ``l1`` that this region placed."""
 
     def __init__(
         self,
         *,
-        membership: Membership,
+        membership: InstanceContext,
         revocations: Revocations,
         switch: KillSwitch,
         settle_s: float,
@@ -46,7 +46,7 @@ class KeyHolds:
         self._me: Final = membership
         self._revocations: Final = revocations
         self._switch: Final = switch
-        self._settling: Final = Settling(settle_s)
+        self._settling: Final = FlapDamping(settle_s)
         self._clock: Final = clock
         self._random: Final = randomness
         self._tasks: set[asyncio.Task[None]] = set()
@@ -56,7 +56,7 @@ class KeyHolds:
         """The links that they are on."""
         return {link for link in self._revocations.held_links if self.on(link)}
 
-    def on(self, link: str) -> list[HoldRecord]:
+    def on(self, link: str) -> list[HoldState]:
         """Those on one link that are not lifted."""
         return [
             record

@@ -9,10 +9,10 @@ import logging
 from typing import Final
 
 from kcm_killswitch.model.key_budget import Crowding, Room
-from kcm_killswitch.model.probe_scheduler import Sentinel
+from kcm_killswitch.model.probe_scheduler import ProbeScheduler
 from kcm_runtime.audit.port import Emit
 from kcm_runtime.clock import Clock
-from kcm_runtime.instance import Membership
+from kcm_runtime.instance import InstanceContext
 from kcm_schemas.admin import KeyUse
 from kcm_schemas.audit import EventType
 
@@ -23,9 +23,11 @@ TELL_EVERY_S: Final = 10.0
 
 
 class KeysInUse:
-    """What one Core's sentinel has open, beside what it may have."""
+    """What one Core's key monitor has open, beside what it may have."""
 
-    def __init__(self, membership: Membership, plan: Sentinel, emit: Emit, clock: Clock) -> None:
+    def __init__(
+        self, membership: InstanceContext, plan: ProbeScheduler, emit: Emit, clock: Clock
+    ) -> None:
         self._me: Final = membership
         self._plan: Final = plan
         self._emit: Final = emit

@@ -20,7 +20,7 @@ from kcm_core.root_keys.key_check import Checked, check
 from kcm_core.unsealer.port import UnsealerPort
 
 
-class Linker:
+class LinkValidator:
     """Tries keys in the name of one Core."""
 
     def __init__(

@@ -9,7 +9,7 @@ from typing import Final
 
 from kcm_killswitch.model.admission import Serving
 from kcm_killswitch.model.key_leases import Target
-from kcm_killswitch.model.probe_scheduler import Sentinel
+from kcm_killswitch.model.probe_scheduler import ProbeScheduler
 from kcm_killswitch.model.registry import Registry
 from kcm_killswitch.model.timing import Timing
 
@@ -23,10 +23,10 @@ HINTS_MAX: Final = 4096
 
 
 class Watched:
-    """The keys that one Core's sentinel plans for."""
+    """The keys that one Core's key monitor plans for."""
 
     def __init__(
-        self, plan: Sentinel, serving: Serving, registry: Registry, timing: Timing
+        self, plan: ProbeScheduler, serving: Serving, registry: Registry, timing: Timing
     ) -> None:
         self._plan: Final = plan
         self._serving: Final = serving

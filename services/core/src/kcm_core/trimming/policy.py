@@ -10,8 +10,8 @@ an Auditor says is worth nothing beyond that:
 - A head with another digest than this Core's is disputed, one above the stream's end is too high:
   neither counts.
 
-Age is policy and no proof: younger than ``keep_ms`` stays for whoever wants to read the stream.
-From ``NEARLY_FULL`` on the shorter ``keep_full_ms`` holds. The quorum holds always.
+Age is policy and no attestation: younger than ``keep_ms`` stays for whoever wants to read the
+stream. From ``NEARLY_FULL`` on the shorter ``keep_full_ms`` holds. The quorum holds always.
 """
 
 from __future__ import annotations

@@ -13,11 +13,11 @@ import logging
 from typing import Final
 
 from kcm_runtime.audit.port import Emit
-from kcm_runtime.audit.rejection_log import Refusals
+from kcm_runtime.audit.rejection_log import RejectionLog
 from kcm_runtime.audit.stream import AuditStore, StoreFacts
 from kcm_runtime.audit.stream_chain import Place
 from kcm_runtime.clock import Clock
-from kcm_runtime.instance import Membership
+from kcm_runtime.instance import InstanceContext
 from kcm_runtime.nats.ports import Entry, Following, Log
 from kcm_runtime.nats.request_server import describe
 from kcm_schemas import limits, subjects
@@ -61,7 +61,7 @@ class Trimmer:
     def __init__(
         self,
         *,
-        membership: Membership,
+        membership: InstanceContext,
         control: Log,
         store: AuditStore,
         memory: TrimMemory,
@@ -76,7 +76,7 @@ class Trimmer:
         self._memory: Final = memory
         self._policy: Final = policy
         self._emit: Final = emit
-        self._refusals: Final = Refusals("a trim or a head", emit)
+        self._refusals: Final = RejectionLog("a trim or a head", emit)
         self._clock: Final = clock
         self._floors = memory.floors()
         self._reader: Final = AuditReader(memory.reading())

@@ -28,7 +28,7 @@ from kcm_core.unsealer.frames import (
     request_parts,
 )
 from kcm_core.unsealer.key_gate import Turns
-from kcm_core.unsealer.pin_lockout import Logins
+from kcm_core.unsealer.pin_lockout import PinLockout
 from kcm_core.unsealer.pipe_reader import Frame, read_frame
 from kcm_core.unsealer.port import Opened, Probe, Wrapped
 
@@ -56,7 +56,7 @@ class Unsealer:
     ) -> None:
         self._server = ForkServer(environment)
         self._slots = asyncio.Semaphore(CALLS_IN_FLIGHT_MAX)
-        self._logins = Logins()
+        self._logins = PinLockout()
         self._turns = Turns(time.monotonic)
         self._ping_deadline_s = ping_deadline_s
         self._check: asyncio.Task[None] | None = None

@@ -46,7 +46,7 @@ class _Login:
         return L1Error(L1State.UNREACHABLE if slip else L1State.FORBIDDEN, detail, cls=cls)
 
 
-class Logins:
+class PinLockout:
     """Remembers for each token and PIN file which version of the file was accepted or refused."""
 
     def __init__(self) -> None:

@@ -20,7 +20,7 @@ from kcm_schemas.codes import Code, KcmError
 from kcm_gateway.guard import Guard
 from kcm_gateway.keys.blocks import Blocks, KeyBlock
 from kcm_gateway.keys.cache import KeyCache
-from kcm_gateway.keys.unwrap_batcher import Unwrapper
+from kcm_gateway.keys.unwrap_batcher import UnwrapBatcher
 
 _VERSION: Final = slice(0, 4)
 _BLOB: Final = slice(4, 4 + limits.WRAPPED_SIZE)
@@ -114,7 +114,7 @@ class Opening:
 
     def __init__(
         self,
-        unwrapper: Unwrapper,
+        unwrapper: UnwrapBatcher,
         cache: KeyCache,
         blocks: Blocks,
         clock: Clock,

@@ -54,7 +54,7 @@ class _Queue:
     scheduled: bool = False
 
 
-class Unwrapper:
+class UnwrapBatcher:
     """Coalesces unwraps by service key."""
 
     def __init__(self, core: CoreClient, blocks: Blocks) -> None:

@@ -154,7 +154,11 @@ class _Scenario:
                 uri = self._cloud.uris[number]
             link = statements.link(admin.identity, f"{tenant}-root", uri=uri, model="byok")
             record = statements.tenant(
-                admin.identity, tenant, link=f"{tenant}-root", regions=[HOME, ABROAD], fence="all"
+                admin.identity,
+                tenant,
+                link=f"{tenant}-root",
+                regions=[HOME, ABROAD],
+                region_quorum="all",
             )
             service = statements.service(admin.identity, tenant, SERVICE)
             for region in (HOME, ABROAD):
@@ -220,16 +224,16 @@ class _Scenario:
             self._tell(f"killing {KILLED}: hold {hold.id.hex()}")
             status = await kills.place(hold, published + COMPLETE_S)
             async for status in kills.watch(hold.id, published + COMPLETE_S):
-                self._tell(
-                    f"  {sum(boot.how != 'waiting' for boot in status.boots)} of "
-                    f"{len(status.boots)} instances have purged"
-                )
+                purged = sum(one.how != "waiting" for one in status.incarnations)
+                self._tell(f"  {purged} of {len(status.incarnations)} instances have purged")
             await asyncio.sleep(DARK_S)
             stop.set()
         result["kill"] = {
             "complete": status.complete,
-            "instances": len(status.boots),
-            "slowest_ms": max((boot.after_ms for boot in status.boots), default=0),
+            "instances": len(status.incarnations),
+            "slowest_ms": max(
+                (incarnation.after_ms for incarnation in status.incarnations), default=0
+            ),
             "last_success_after_ms": round(
                 max(
                     0.0,

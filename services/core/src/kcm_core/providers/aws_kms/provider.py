@@ -9,8 +9,8 @@ The context goes along as AWS's encryption context, in pairs that a key policy c
 CloudTrail shows (``pairs``).
 
 Whoever uses a key is named without asking AWS: the role of the URI, else the role that the Core's
-environment or profile names, else the access key. A name has to outlast a session, because proofs
-only serve the same name, and a role's access key is another one in every session.
+environment or profile names, else the access key. A name has to outlast a session, because
+attestations only serve the same name, and a role's access key is another one in every session.
 """
 
 from __future__ import annotations

@@ -192,7 +192,7 @@ def _name(credentials: Any) -> str:
     """The account's address, which a machine's credentials know by now.
 
     Whoever acts for itself in a pool, or is a person, has none: two of them may look the same, and
-    proofs serve whoever has the same name. So their name is one for each host.
+    attestations serve whoever has the same name. So their name is one for each host.
     """
     address = getattr(credentials, "service_account_email", None)
     if address:
