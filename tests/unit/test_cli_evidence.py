@@ -29,7 +29,7 @@ from kcm_trust import statements
 from kcm_trust.endorsements import PAGE_BYTES, PAGES_MAX, Endorsements, pages
 
 from tests.fakes.client import SYSTEM
-from tests.unit.test_cli_operator import Desk
+from tests.unit.operator_rig import Desk
 
 
 class Core:

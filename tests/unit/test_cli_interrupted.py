@@ -17,8 +17,8 @@ from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.registry import Tenant
 
 from tests.unit import test_cli_registry, test_cli_roster
+from tests.unit.operator_rig import Cores, Desk
 from tests.unit.test_cli_change import Registry
-from tests.unit.test_cli_operator import Cores, Desk
 
 SIGNALS = pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]

@@ -9,7 +9,7 @@ from kcm_schemas.admin import AdminRequest, Empty, KeyUse
 from kcm_schemas.codec import Message, decode
 
 from tests.fakes.client import NOW_MS, REGIONS
-from tests.unit.test_cli_operator import Desk
+from tests.unit.operator_rig import Desk
 
 FIELDS: dict[str, object] = {
     "state": "free", "since_ms": 0, "in_use": 3, "most": 600, "sealed": 0, "sealed_all": 0,

@@ -10,7 +10,7 @@ from kcm_schemas.admin import AdminRequest
 from kcm_schemas.codec import Message
 from kcm_schemas.codes import Code, KcmError
 
-from tests.unit.test_cli_operator import Cores, Desk, row
+from tests.unit.operator_rig import Cores, Desk, row
 
 
 @pytest.fixture

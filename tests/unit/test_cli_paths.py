@@ -24,7 +24,7 @@ from kcm_schemas.roster import Operator, OperatorRole
 from kcm_schemas.signed import Kind
 
 from tests.fakes.client import FakeSystem
-from tests.unit import test_cli_operator, test_cli_roster
+from tests.unit import operator_rig, test_cli_roster
 from tests.unit.command_lines import found, tree
 
 WITHOUT_CONTEXT = {
@@ -85,7 +85,7 @@ class Place:
         self.system.roster = self.system.roster.model_copy(update={"operators": operators})
         root = self.system.root
         (system / "roster").write_bytes(encode(root.sign(Kind.ROSTER, self.system.roster)))
-        self.kills = test_cli_operator.Cores(self.system, looks=1)
+        self.kills = operator_rig.Cores(self.system, looks=1)
         self.cores = test_cli_roster.Cores(self.system)
         self.system.everywhere("hold", "export", self._export)
         self._capsys = capsys

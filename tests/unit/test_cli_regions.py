@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from kcm.exit_codes import Exit
 
-from tests.unit import test_cli_operator, test_cli_registry
+from tests.unit import operator_rig, test_cli_registry
 
 
-class Desk(test_cli_operator.Desk):
+class Desk(operator_rig.Desk):
     """Regions whose Cores say whether they serve, and the holds that retire regions."""
 
     def __init__(self, directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -17,7 +17,7 @@ class Desk(test_cli_operator.Desk):
         self.registries = test_cli_registry.Desk(directory, capsys)
         self.registries.memory["eu"] = True
         self.system = self.registries.system
-        self.holds = test_cli_operator.Cores(self.system, looks=0)
+        self.holds = operator_rig.Cores(self.system, looks=0)
 
     def listed(self) -> tuple[int, dict[str, dict[str, object]], str]:
         code, out, err = self.run("region", "list", "-o", "json")

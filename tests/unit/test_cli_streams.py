@@ -11,7 +11,7 @@ from typing import TextIO
 import pytest
 from kcm.exit_codes import Exit
 
-from tests.unit.test_cli_operator import Cores, Desk
+from tests.unit.operator_rig import Cores, Desk
 
 
 @pytest.fixture
