@@ -1,8 +1,11 @@
-"""The same question to several regions, one after the other until one answers.
+"""Staggered requests: ask one region after the other until one replies.
 
-A region that is down must not delay a kill: the next one is asked as soon as one has failed, or has
-not answered within ``STAGGER_S``. The first answer counts and the rest is dropped, so whatever is
-asked this way has to be harmless when it is done more than once.
+A region that is down must not delay a kill. The next region is asked as soon as one fails, or after
+``STAGGER_S`` without a reply. The first reply counts and the other requests are cancelled, so a
+request made this way must be safe to repeat.
+
+The standard library's ``asyncio.staggered.staggered_race`` is not used. It would hide a programming
+error in one region if another region replies, and a cancelled caller would leave requests running.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from typing import Final, TypeVar
 from kcm.errors import ServiceError, Unavailable, error_for
 
 STAGGER_S: Final = 0.7
-"""Seconds until the next region is asked too: a few times what a healthy one takes."""
+"""Seconds until the next region is asked too: several times the reply time of a healthy one."""
 
 T = TypeVar("T")
 
@@ -24,10 +27,11 @@ async def first(
     ask: Callable[[str], Awaitable[T]],
     stagger_s: float = STAGGER_S,
 ) -> tuple[str, T]:
-    """The first region that answers, and its answer.
+    """Return the first region that replies, and its reply.
 
-    Raises ``ServiceError`` when none does: a refusal if there was one, for that was a decision;
-    else it says of each region why.
+    Raises ``ServiceError`` if no region does: a refusal if there is one, because that is a
+    decision, else an error that gives the reason for each region. Any other exception is raised
+    at once.
     """
     waiting = list(regions)
     running: dict[asyncio.Task[T], str] = {}
@@ -56,7 +60,7 @@ async def first(
 
 
 def _worst(failures: Mapping[str, ServiceError]) -> ServiceError:
-    """A refusal, or what kept every region from answering: each text once, with its regions."""
+    """Return a refusal, or an error with the reason of every region, each text once."""
     errors = list(failures.values())
     error = min(errors, key=lambda one: one.retryable, default=Unavailable("no region to ask"))
     if len(errors) < 2 or not error.retryable:
