@@ -16,7 +16,7 @@ from kcm_schemas.codec import Message
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.registry import Tenant
 
-from tests.unit import test_cli_registry, test_cli_roster
+from tests.unit import roster_rig, test_cli_registry
 from tests.unit.operator_rig import Cores, Desk
 from tests.unit.test_cli_change import Registry
 
@@ -50,8 +50,8 @@ def interrupt(cores: Cores, verb: str, number: int, *, before: bool = False) -> 
 
 
 @pytest.fixture
-def rosters(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> test_cli_roster.Desk:
-    return test_cli_roster.Desk(tmp_path, capsys)
+def rosters(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> roster_rig.Desk:
+    return roster_rig.Desk(tmp_path, capsys)
 
 
 def said(err: str) -> dict[str, str]:
@@ -138,10 +138,10 @@ def test_a_lift_says_what_is_lifted_and_what_is_not_known(
 
 @SIGNALS
 def test_a_roster_that_one_region_has_can_be_brought_to_the_others(
-    rosters: test_cli_roster.Desk, number: int, code: int
+    rosters: roster_rig.Desk, number: int, code: int
 ) -> None:
     cores, path = rosters.cores, rosters.system.directory / "roster"
-    cores.signed["eu"] = [test_cli_roster.entry("lift 01", 5)]
+    cores.signed["eu"] = [roster_rig.entry("lift 01", 5)]
     put = rosters.system.cores["us"].handlers["roster", "put"]
 
     def second(request: AdminRequest, operator: str) -> Message:
@@ -158,10 +158,10 @@ def test_a_roster_that_one_region_has_can_be_brought_to_the_others(
     cores.put.clear()
     assert rosters.run("roster", "put", str(path), key=False)[0] == Exit.OK
     assert set(cores.put) == {"eu", "us"}
-    assert test_cli_roster.bob_of(rosters.kept).retired is not None
+    assert roster_rig.bob_of(rosters.kept).retired is not None
 
 
-def test_a_retirement_that_was_not_sent_changed_nothing(rosters: test_cli_roster.Desk) -> None:
+def test_a_retirement_that_was_not_sent_changed_nothing(rosters: roster_rig.Desk) -> None:
     def ends(request: AdminRequest, operator: str) -> Message:
         raise KeyboardInterrupt
 
@@ -169,7 +169,7 @@ def test_a_retirement_that_was_not_sent_changed_nothing(rosters: test_cli_roster
     code, _, err = rosters.run("roster", "retire", "bob")
     assert (code, rosters.cores.put) == (Exit.INTERRUPTED, {})
     assert said(err)["detail"].startswith("interrupted: bob is not retired")
-    assert test_cli_roster.bob_of(rosters.kept).retired is None
+    assert roster_rig.bob_of(rosters.kept).retired is None
 
 
 ORDERS = {

@@ -24,7 +24,7 @@ from kcm_schemas.roster import Operator, OperatorRole
 from kcm_schemas.signed import Kind
 
 from tests.fakes.client import FakeSystem
-from tests.unit import operator_rig, test_cli_roster
+from tests.unit import operator_rig, roster_rig
 from tests.unit.command_lines import found, tree
 
 WITHOUT_CONTEXT = {
@@ -86,7 +86,7 @@ class Place:
         root = self.system.root
         (system / "roster").write_bytes(encode(root.sign(Kind.ROSTER, self.system.roster)))
         self.kills = operator_rig.Cores(self.system, looks=1)
-        self.cores = test_cli_roster.Cores(self.system)
+        self.cores = roster_rig.Cores(self.system)
         self.system.everywhere("hold", "export", self._export)
         self._capsys = capsys
         (directory / "journal").mkdir()
