@@ -318,7 +318,8 @@ def test_a_roster_that_finds_no_room_is_said_to_be_in_the_regions(place: Place) 
     error = json.loads(err.splitlines()[-1])
     assert (code, error["error"], set(place.cores.put)) == (Exit.FAULT, "io", {"eu", "us"})
     assert (
-        "File too large; a region may have the roster, and this context has not" in error["detail"]
+        "File too large; a region may have the new roster; this context does not have it yet"
+        in error["detail"]
     )
     assert error["hint"] == "`kcm roster show` reads it from the regions"
     assert (place.directory / "system" / "roster").read_bytes() == before

@@ -1,4 +1,4 @@
-"""What stops to count when a retired signer's statement is left out."""
+"""What stops counting when a retired signer's statement is left out."""
 
 from pathlib import Path
 

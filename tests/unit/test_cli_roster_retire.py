@@ -102,7 +102,7 @@ def test_nobody_is_retired_without_the_word_of_a_region_that_the_context_lacks(d
     desk.system.forget("us")
     code, _, err = desk.run("roster", "retire", "bob")
     assert code == Exit.UNAVAILABLE
-    assert "us does not say what it has: on the roster, not in this context" in err
+    assert "us does not report its statements: on the roster, not in this context" in err
     assert not desk.cores.put
     assert desk.run("roster", "retire", "bob", "--without", "nowhere")[0] == Exit.USAGE
     code, said, _ = desk.run("roster", "retire", "bob", "--without", "us")

@@ -1,0 +1,253 @@
+"""``kcm roster retire``: let an operator or instance leave."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from kcm.cli.core_state import LACKED
+from kcm.cli.error_report import Problem
+from kcm.cli.names import NAME
+from kcm.cli.output import emit, moment, note
+from kcm.cli.roster import roster
+from kcm.cli.roster_distribution import COLUMNS, Exceptions, Rows, distribute
+from kcm.cli.settings import Settings, common, run_change
+from kcm.cli.wait_notice import asking
+from kcm.exit_codes import Exit
+
+if TYPE_CHECKING:
+    from kcm_trust.identity import Identity
+
+    from kcm._internal.admin import Admin
+    from kcm._internal.client_context import ClientContext
+    from kcm.ops.roster_changes import Found
+
+ROOT_KEY: Final = Path("keys") / "root"
+"""Where a development system keeps the root's key, beside its context file."""
+
+
+@roster.command("retire")
+@click.argument("name", type=NAME)
+@click.option(
+    "--key",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The operator root's private key [default: keys/root beside the context file].",
+)
+@click.option(
+    "--without",
+    multiple=True,
+    metavar="REGION",
+    help="Do not ask this region. Statements of NAME that only it has will not count any more.",
+)
+@click.option(
+    "--before",
+    type=click.DateTime(("%Y-%m-%d", "%Y-%m-%dT%H:%M:%S")),
+    help="Leave out statements with this time (UTC) or a later one. NAME wrote these times.",
+)
+@click.option(
+    "--leave-out",
+    multiple=True,
+    metavar="WHAT",
+    help="Leave out one statement, named as shown. The id of a lift may be shortened.",
+)
+@click.option("--dry-run", is_flag=True, help="Show what would still count, and change nothing.")
+@click.option(
+    "--prepare",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Write the roster to sign to FILE, and change nothing. See `kcm roster sign`.",
+)
+@common
+def retire(
+    settings: Settings,
+    name: str,
+    key: Path | None,
+    without: tuple[str, ...],
+    before: datetime | None,
+    leave_out: tuple[str, ...],
+    prepare: Path | None,
+    *,
+    dry_run: bool,
+) -> int:
+    """Retire the operator or instance NAME.
+
+    All holds that NAME signed still count. So do the lifts, tenants, links, services and wrapped
+    keys that this command lists as lasting. No other statement of NAME counts after that, whenever
+    it was signed. If a lift is left out, its hold is in force again.
+
+    \b
+    Examples:
+      kcm roster retire bob --dry-run
+      kcm roster retire bob --before 2026-03-01 --key /media/root/key
+      kcm roster retire bob --prepare next
+    """  # noqa: D301 - click wants the control character
+    before_ms = None if before is None else int(before.replace(tzinfo=UTC).timestamp() * 1000)
+    order = _Order(name, key, without, before_ms, leave_out, dry_run=dry_run, prepare=prepare)
+    return run_change(_retire(settings, order))
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """The arguments of a retirement."""
+
+    name: str
+    key: Path | None
+    without: Sequence[str]
+    before_ms: int | None
+    leave_out: Sequence[str]
+    dry_run: bool
+    prepare: Path | None
+
+
+async def _retire(settings: Settings, order: _Order) -> int:
+    from kcm_schemas.codec import encode
+    from kcm_schemas.signed import Kind
+    from kcm_trust.endorsements import Endorsements
+
+    from kcm.cli.departure_impact import darkened
+    from kcm.ops.roster_changes import Refused, highest, lacked, read_lists, write
+    from kcm.ops.roster_changes import retire as next_roster
+
+    context = settings.context()
+    settings.leaves(f"{order.name} is not retired: no region was given a roster")
+    admin = settings.admin(context)
+    try:
+        _check_regions(admin, order.without)
+        if admin.identity.name == order.name:
+            raise Problem(
+                Exit.REFUSED, "forbidden", "you cannot retire yourself", "ask another operator to"
+            )
+        regions = [one for one in context.in_order(None) if one not in order.without]
+        with asking(settings, "the roster", regions) as answered:
+            _, known = await highest(admin, regions, answered)
+        # Refuse a mistyped name before any region is asked for statements.
+        next_roster(known, order.name, Endorsements(), known.issued_ms)
+        missing = lacked(context, known)
+        found = await _signed(settings, admin, order, regions, missing)
+        lasting = Endorsements(one.digest for one in found if one.lasts)
+        new = next_roster(known, order.name, lasting, settings.around.clock.unix_ms())
+        with asking(settings, "what stops counting", regions):
+            found = await darkened(admin, order.name, found)
+        changes = not order.dry_run and order.prepare is None
+        if not (settings.json and changes):
+            _tell(settings, order, found, new.version)
+        if order.dry_run:
+            return Exit.OK
+        lists = read_lists(context.roster_path, known) | {order.name: lasting}
+        if order.prepare is not None:
+            write(order.prepare, encode(new), lists)
+            text = f"review it and sign: `kcm roster sign {order.prepare} --known ROSTER --key KEY`"
+            note(settings, text, file=str(order.prepare))
+            return Exit.OK
+        raw = encode(_root(context, order.key).sign(Kind.ROSTER, new))
+
+        def report(rows: Rows) -> None:
+            if settings.json:
+                _tell(settings, order, found, new.version, rows)
+            else:
+                emit(settings, rows, COLUMNS, [tuple(row.values()) for row in rows])
+
+        exceptions = Exceptions(order.without, missing)
+        return await distribute(settings, admin, raw, lists, exceptions, report)
+    except Refused as error:
+        hint = "`kcm roster show` lists the names; --dry-run lists the statements"
+        raise Problem(Exit.REFUSED, "refused", f"{order.name}: {error}", hint) from None
+    finally:
+        await admin.close()
+
+
+async def _signed(
+    settings: Settings,
+    admin: Admin,
+    order: _Order,
+    regions: Sequence[str],
+    missing: Sequence[str],
+) -> list[Found]:
+    """Collect what NAME signed, marked as lasting or left out; no region may be silent."""
+    from kcm.ops.roster_changes import choose, collect
+
+    if unheard := [one for one in missing if one not in order.without]:
+        raise _silent(unheard, LACKED)
+    with asking(settings, f"what {order.name} signed", regions) as answered:
+        collected = await collect(admin, regions, order.name, answered)
+    if collected.silent:
+        raise _silent(list(collected.silent), str(next(iter(collected.silent.values()))))
+    return choose(collected.found, order.before_ms, order.leave_out)
+
+
+def _check_regions(admin: Admin, names: Sequence[str]) -> None:
+    """Refuse a region that is neither in the context nor on the roster."""
+    from kcm.ops.roster_changes import lacked
+
+    others = lacked(admin.context, admin.verifier.roster)
+    for name in names:
+        if name not in others:
+            admin.context.region(name)
+
+
+def _silent(silent: Sequence[str], why: str) -> Problem:
+    names = ", ".join(sorted(silent))
+    retry = "use a context that has it" if why == LACKED else "try again"
+    return Problem(
+        Exit.UNAVAILABLE,
+        "unavailable",
+        f"region {names} does not report its statements: {why}",
+        f"statements that only it has would not count any more: {retry}, or use --without REGION",
+    )
+
+
+def _tell(
+    settings: Settings,
+    order: _Order,
+    found: Sequence[Found],
+    version: int,
+    rows: Rows | None = None,
+) -> None:
+    value = {"name": order.name, "version": version, "dry_run": order.dry_run, "signed": found}
+    value |= {} if rows is None else {"regions": rows}
+    emit(
+        settings,
+        value,
+        ("statement", "signed (UTC)", "regions", "lasts", "stops counting"),
+        [
+            (
+                one.what,
+                moment(one.time_ms) if one.time_ms else "not stated",
+                ", ".join(one.regions),
+                "yes" if one.lasts else "no: left out",
+                one.dark,
+            )
+            for one in found
+        ],
+    )
+    lasts = sum(one.lasts for one in found)
+    note(
+        settings,
+        f"{lasts} statements of {order.name} last, {len(found) - lasts} are left out",
+        lasting=lasts,
+        left_out=len(found) - lasts,
+    )
+
+
+def _root(context: ClientContext, key: Path | None) -> Identity:
+    from kcm_runtime.files.identity_file import load_identity
+    from kcm_runtime.files.secret_file import SecretFileError
+    from kcm_trust.identity import ROOT
+
+    path = key or context.path.parent / ROOT_KEY
+    try:
+        root = load_identity(ROOT, str(path), context.system)
+    except SecretFileError as error:
+        raise Problem(
+            Exit.USAGE, "context", f"the operator root's key: {error}", "name its file with --key"
+        ) from None
+    if root.public != context.root_public:
+        raise Problem(
+            Exit.CHECK_FAILED, "untrusted", f"{path} is not the key of the pinned operator root"
+        )
+    return root
