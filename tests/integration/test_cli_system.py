@@ -147,7 +147,7 @@ def test_what_happened_is_on_record(kcm: Shell, living: Living) -> None:
     kcm("tenant", "list")
     events = json.loads(kcm("audit", "tail", "-n", "500", "--all").stdout)
     assert any(event["event"] == "admin.tenant-list" for event in events)
-    assert not any(event["event"] == "not believed" for event in events)
+    assert not any(event["event"] == "not trusted" for event in events)
     auditor = next(member for member in living.options.members if "auditor" in member.name)
     config = str(config_file(living.directory, auditor))
     done = kcm("audit", "verify", str(living.directory / "journal"), "--config", config)

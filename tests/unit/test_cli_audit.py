@@ -30,7 +30,7 @@ def followed(**changes: int) -> FollowedRegion:
     ("changes", "said", "warned", "code"),
     [
         ({}, "512 (2 have it)", "", Exit.OK),
-        ({"used": 70 << 20}, "70 % of 100 MiB", "is filling", Exit.OK),
+        ({"used": 70 << 20}, "70 % of 100 MiB", "stream fills", Exit.OK),
         ({"used": 90 << 20}, "90 % of 100 MiB", "data requests are refused", Exit.OK),
         ({"room": 0}, "no bound", "room of the control stream", Exit.OK),
         (

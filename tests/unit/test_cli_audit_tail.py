@@ -103,7 +103,7 @@ def test_the_last_events_are_verified_and_shown(desk: Desk) -> None:
         "keys.wrap",
         "keys.unwrap",
         "incident: gap",
-        "not believed",
+        "not trusted",
         "audit.read",
     ]
     assert len(json.loads(desk.run("audit", "tail", "--all")[1])) == 7
@@ -222,8 +222,8 @@ def test_following_goes_on_when_the_auditor_was_away(desk: Desk) -> None:
     assert code == Exit.INTERRUPTED
     events = [json.loads(line)["event"] for line in out.splitlines()]
     assert events == ["keys.wrap", "keys.unwrap", "data.encrypt", "roster.taken"], "each once"
-    assert "does not answer: it is restarted; going on behind entry" in err
-    assert err.count("does not answer") == err.count("the Auditor answers again"), "each once"
+    assert "does not reply: it is restarted; resuming after entry" in err
+    assert err.count("does not reply") == err.count("the Auditor replies again"), "each once"
 
 
 def test_following_goes_on_behind_an_entry(desk: Desk) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from kcm.cli import audit_tail as _tail  # noqa: F401 - a command of the group ``audit``
 from kcm.cli import evidence as _evidence  # noqa: F401 - commands of the group ``hold``
 from kcm.cli import roster_retire as _retire  # noqa: F401 - a command of the group ``roster``
 from kcm.cli import roster_sign as _sign  # noqa: F401 - a command of the group ``roster``

@@ -42,10 +42,10 @@ def show(settings: Settings) -> int:
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @common
 def put(settings: Settings, file: Path) -> int:
-    """Send the signed roster FILE to every region and store it in this context.
+    """Send the signed roster FILE to every region.
 
-    Running instances take it over; no restart is needed. The endorsements of a retired signer are
-    read from FILE.lasting/NAME.
+    Running instances take it over without a restart, and this context stores it. The endorsements
+    of a retired signer are read from FILE.lasting/NAME.
     """
     return run_change(_put(settings, file, file.read_bytes()))
 
