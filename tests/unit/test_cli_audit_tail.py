@@ -247,4 +247,4 @@ def test_following_another_journal_says_so(desk: Desk) -> None:
     follow_through(desk, journal, "another", "keys.unwrap")
     _, out, err = desk.run("audit", "tail", "-f", "-o", "json")
     assert [json.loads(line)["event"] for line in out.splitlines()][-1] == "keys.unwrap"
-    assert "it is another one, or it was cut" in err
+    assert "it is another one, or it was truncated" in err

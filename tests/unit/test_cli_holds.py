@@ -136,7 +136,7 @@ def test_the_region_that_refuses_is_named(desk: Desk) -> None:
         ("tenant", "relink", "amce", "--link", "x"),
     ):
         said = json.loads(desk.run(*command, "-o", "json")[2])
-        assert said["detail"] == "no region that answers has a tenant amce"
+        assert said["detail"] == "no region that replies has a tenant amce"
         assert said["error"] == "unknown_tenant"
 
 

@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from kcm_devsystem.broker_config import render_backbone, render_region
 from kcm_devsystem.brokers import (
     Account,
     BackboneSpec,
@@ -15,8 +16,6 @@ from kcm_devsystem.brokers import (
     Role,
     Rule,
     login_name,
-    render_backbone,
-    render_region,
 )
 from kcm_devsystem.errors import DevError
 from kcm_devsystem.server_binary import nats_server_binary

@@ -6,7 +6,8 @@ import subprocess
 import click
 import pytest
 from kcm_devsystem import topology
-from kcm_devsystem.brokers import Account, Role, render_region
+from kcm_devsystem.broker_config import render_region
+from kcm_devsystem.brokers import Account, Role
 from kcm_devsystem.commands.shape_options import read_nodes
 from kcm_devsystem.configs import bus
 from kcm_devsystem.errors import DevError

@@ -41,7 +41,9 @@ def audit() -> None:
 @region_option
 @common
 def status(settings: Settings, region: str | None) -> int:
-    """Show how full each region's audit stream is, and how far an Auditor has it.
+    """Show how full each region's audit stream is.
+
+    Also shows up to which position an Auditor has stored it.
 
     Exit code 7 if entries are lost: trimmed from a stream, and missing in the Auditor's journal.
 

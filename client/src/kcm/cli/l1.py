@@ -10,6 +10,7 @@ import click
 
 from kcm.cli import change_summary as change
 from kcm.cli import key_use
+from kcm.cli.each_region import ask_region, revision_option
 from kcm.cli.error_report import Problem, Report, clean, explain, show, together
 from kcm.cli.link_wizard import Model, walk
 from kcm.cli.names import NAME
@@ -24,7 +25,6 @@ from kcm.cli.settings import (
     run_async,
     run_change,
 )
-from kcm.cli.tenants import ask_region, revision_option
 from kcm.exit_codes import Exit
 
 if TYPE_CHECKING:

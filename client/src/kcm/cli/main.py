@@ -27,10 +27,11 @@ from kcm.cli.lift import lift
 from kcm.cli.region import region
 from kcm.cli.registry import registry
 from kcm.cli.roster import roster
+from kcm.cli.services import service
 from kcm.cli.settings import Left, World
 from kcm.cli.signals import Ended
 from kcm.cli.streams import give_up, is_terminal, prepare, tell
-from kcm.cli.tenants import service, tenant
+from kcm.cli.tenants import tenant
 from kcm.exit_codes import HELP, Exit
 
 if TYPE_CHECKING:

@@ -1,23 +1,22 @@
-"""Tenants and their services."""
+"""``kcm tenant``: the customers."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Final, Literal
 
 import click
 
 from kcm.cli import change_summary
-from kcm.cli.error_report import Problem, Report, explain, show, together
+from kcm.cli.each_region import ask_region, find_tenant, put_everywhere, revision_option
+from kcm.cli.error_report import Problem
 from kcm.cli.names import NAME
-from kcm.cli.order_state import Standing
 from kcm.cli.output import emit, note
 from kcm.cli.progress import counting
-from kcm.cli.settings import Settings, common, region_option, run_async, run_change
+from kcm.cli.settings import Settings, common, region_option, run_async
 from kcm.exit_codes import Exit
 
 if TYPE_CHECKING:
-    from kcm_schemas.admin import ServiceRow, TenantRow, TenantView
+    from kcm_schemas.admin import TenantRow, TenantView
 
     from kcm._internal.admin import Admin
     from kcm._internal.client_context import ClientContext
@@ -25,46 +24,31 @@ if TYPE_CHECKING:
     from kcm.errors import Conflict
 
 TABLE_ROWS: Final = 1000
-"""Tenants that a table shows unless it is told otherwise: more are for a program, as JSON."""
+"""Rows of a table without ``--limit``. JSON, for programs, has all rows."""
 
 COLUMNS: Final = (
     "tenant", "state", "core", "region", "regions", "region_quorum", "link", "services", "holds",
 )  # fmt: skip
-"""Of a table of tenants; ``core`` is the Core that answered."""
-
-T = TypeVar("T")
-
-revision_option = click.option(
-    "--revision",
-    type=click.IntRange(1, 2**63 - 1),
-    default=1,
-    show_default=True,
-    help="Above the last one to replace a record.",
-)
+"""Of a table of tenants; ``core`` is the Core that replied."""
 
 
 @click.group()
 def tenant() -> None:
-    """Customers, each with a root key of its own."""
-
-
-@click.group()
-def service() -> None:
-    """Services of a tenant, each with a key of its own."""
+    """Create, change and show the customers."""
 
 
 @tenant.command("create")
 @click.argument("name", type=NAME)
 @click.option("--link", "link_name", type=NAME, required=True, help="The link of its root key.")
 @click.option(
-    "--region", "regions", multiple=True, help="Serve it here (repeatable) [default: everywhere]."
+    "--region", "regions", multiple=True, help="A region of it (repeatable) [default: all]."
 )
 @click.option(
     "--region-quorum",
     type=click.Choice(["all", "majority", "local"]),
     default="all",
     show_default=True,
-    help="Which other regions a region has to hear from to go on serving.",
+    help="The other regions whose peer leases a region needs to serve the tenant.",
 )
 @revision_option
 @common
@@ -105,13 +89,13 @@ def create(
             revision, link=link_name, regions=sorted(set(served)), region_quorum=region_quorum
         )
 
-    return _everywhere(settings, regions, put, {"tenant": name}, shows=f"kcm tenant show {name}")
+    return put_everywhere(settings, regions, put, {"tenant": name}, shows=f"kcm tenant show {name}")
 
 
 async def _taken(
     admin: Admin, region: str, name: str, link: str, revision: int, error: Conflict
 ) -> Exception:
-    """What to do where a region has another record of the tenant, by what it has."""
+    """Return the error for a region that has another entry of the tenant, with what to do."""
     from kcm.errors import ServiceError
 
     try:
@@ -123,7 +107,7 @@ async def _taken(
     elif there.revision >= revision:
         hint = f"to change it: the same command with --revision {there.revision + 1}"
     else:
-        hint = "somebody changed it at the same moment: try again"
+        hint = "another operator changed it at the same time: try again"
     return Problem(Exit.REFUSED, error.code.value, error.detail, hint)
 
 
@@ -134,11 +118,11 @@ async def _taken(
 def relink(settings: Settings, name: str, link_name: str) -> int:
     """Move a tenant to another root key, in all of its regions.
 
-    Exit code 4 when this context lacks one of them: it still has the old key there.
+    Exit code 4 if this context lacks one of them; the tenant keeps the old root key there.
 
-    Only the outer layer of its root is made anew: the old key opens it, the new one wraps it. Until
-    a region has the new record the old key opens it there, from then on only the new one does. If
-    it ends early, give the same command again.
+    A Core unwraps the tenant root with the old root key and wraps it with the new one. Only this
+    outer layer changes. A region uses the old root key until it has the new entry, and only the new
+    one from then on. If the command ends early, give it again.
 
     Example: kcm tenant relink acme --link acme-new
     """
@@ -147,7 +131,7 @@ def relink(settings: Settings, name: str, link_name: str) -> int:
     found: dict[str, TenantRow] = {}
 
     async def choose(admin: Admin, context: ClientContext) -> list[str]:
-        view = await _anywhere(admin, context, name)
+        view = await find_tenant(admin, context, name)
         served = [region for region in view.regions if region in context.regions]
         found.update({region: await admin.find(region, name) for region in served})
         return view.regions
@@ -156,8 +140,8 @@ def relink(settings: Settings, name: str, link_name: str) -> int:
         highest = max(one.revision for one in found.values())
         newest = [one for one in found.values() if one.revision == highest]
         view = newest[0]
-        # What moved already has the record: what is left gets the very same. Where a region has
-        # another record of that revision, only a higher one takes its place.
+        # After an earlier attempt, some regions have the new entry: the others get the same one.
+        # A region with another entry of that revision accepts only a higher revision.
         moved = all(
             (one.link, one.regions, one.region_quorum)
             == (link_name, view.regions, view.region_quorum)
@@ -178,37 +162,7 @@ def relink(settings: Settings, name: str, link_name: str) -> int:
         return "unchanged" if same else "replaced"
 
     about = {"tenant": name, "link": link_name}
-    return _everywhere(settings, (), put, about, choose, shows=f"kcm tenant show {name}")
-
-
-@service.command("create")
-@click.argument("tenant_name", metavar="TENANT", type=NAME)
-@click.argument("name", metavar="SERVICE", type=NAME)
-@click.option("--region", "regions", multiple=True, help="Only this region (repeatable).")
-@revision_option
-@common
-def create_service(
-    settings: Settings, tenant_name: str, name: str, regions: tuple[str, ...], revision: int
-) -> int:
-    """Create a service of a tenant.
-
-    With a key in each of the tenant's regions. The same command again changes nothing.
-
-    Example: kcm service create acme payroll
-    """
-    from kcm._internal import statements
-
-    async def put(admin: Admin, region: str) -> Change:
-        before = await change_summary.of_service(admin, region, tenant_name, name)
-        raw = statements.service(admin.identity, tenant_name, name, revision=revision)
-        await admin.put(region, "service", raw)
-        return before.change(revision)
-
-    async def choose(admin: Admin, context: ClientContext) -> list[str]:
-        return (await _anywhere(admin, context, tenant_name)).regions
-
-    about, shows = {"tenant": tenant_name, "service": name}, f"kcm service list {tenant_name}"
-    return _everywhere(settings, regions, put, about, choose, shows=shows)
+    return put_everywhere(settings, (), put, about, choose, shows=f"kcm tenant show {name}")
 
 
 @tenant.command("list")
@@ -216,18 +170,17 @@ def create_service(
     "--limit",
     type=click.IntRange(1),
     default=None,
-    help=f"At most so many, by name [default: {TABLE_ROWS} in a table, all as JSON].",
+    help=f"Show at most so many [default: {TABLE_ROWS} in a table, all as JSON].",
 )
 @region_option
 @common
 def list_tenants(settings: Settings, limit: int | None, region: str | None) -> None:
     """Show the tenants of a region, by name.
 
-    With how many services and holds each has: `kcm tenant show` names them.
+    Each row has the number of services and holds; `kcm tenant show` lists them.
 
-    The state `killed` is the same for every Core. `open` and `closed` tell of the Core that
-    answered (column `core`) alone: whether it has the tenant's keys in memory. A closed tenant is
-    served, too.
+    The state `killed` is the same on every Core. `open` and `closed` are of the Core that replied
+    (column `core`): whether it has the tenant's keys in memory. A closed tenant is served, too.
 
     Example: kcm tenant list -o json > tenants.json
     """
@@ -256,8 +209,8 @@ def list_tenants(settings: Settings, limit: int | None, region: str | None) -> N
 def show_tenant(settings: Settings, name: str, region: str | None) -> None:
     """Show one tenant as a region sees it.
 
-    With its holds, its services and the versions of their keys. The state `open` or `closed` tells
-    of the Core that answered alone, as in `kcm tenant list`.
+    Shows its holds, its services and the versions of their keys. The state `open` or `closed` is of
+    the Core that replied, as in `kcm tenant list`.
 
     Example: kcm tenant show acme --region us-east
     """
@@ -272,24 +225,6 @@ def show_tenant(settings: Settings, name: str, region: str | None) -> None:
     emit(settings, value, COLUMNS, [(*_about(view), services, len(view.holds))])
 
 
-@service.command("list")
-@click.argument("tenant_name", metavar="TENANT", type=NAME)
-@region_option
-@common
-def list_services(settings: Settings, tenant_name: str, region: str | None) -> None:
-    """Show the services of a tenant, by name. No key is looked up: see `kcm tenant show`.
-
-    Example: kcm service list acme -o json
-    """
-
-    async def ask(admin: Admin, place: str) -> list[ServiceRow]:
-        return await admin.services(place, tenant_name)
-
-    rows = run_async(ask_region(settings, region, ask))
-    columns = ("tenant", "service", "revision")
-    emit(settings, rows, columns, [(row.tenant, row.service, row.revision) for row in rows])
-
-
 def _about(tenant: TenantRow | TenantView) -> tuple[object, ...]:
     return (
         tenant.tenant,
@@ -300,118 +235,3 @@ def _about(tenant: TenantRow | TenantView) -> tuple[object, ...]:
         tenant.region_quorum,
         f"{tenant.link} ({tenant.model})",
     )
-
-
-async def ask_region(
-    settings: Settings, region: str | None, ask: Callable[[Admin, str], Awaitable[T]]
-) -> T:
-    """Ask one region; what it refuses names it."""
-    from kcm.errors import ServiceError
-
-    context = settings.context()
-    place = context.region(region)
-    admin = settings.admin(context)
-    try:
-        return await ask(admin, place)
-    except ServiceError as error:
-        raise Problem.of(together({place: explain(error)})[0]) from None
-    finally:
-        await admin.close()
-
-
-async def _anywhere(admin: Admin, context: ClientContext, name: str) -> TenantRow:
-    """A tenant as the first region that answers has it."""
-    from kcm._internal.staggered import first
-    from kcm.errors import UnknownTenant
-
-    def look(region: str) -> Awaitable[TenantRow]:
-        return admin.find(region, name)
-
-    try:
-        return (await first(context.in_order(None), look))[1]
-    except UnknownTenant:
-        raise Problem(
-            Exit.REFUSED,
-            "unknown_tenant",
-            f"no region that answers has a tenant {name}",
-            "`kcm tenant list` shows the tenants; `kcm tenant create` makes one",
-        ) from None
-
-
-Put = Callable[["Admin", str], Awaitable["Change"]]
-"""Gives a region a record, and says what that changed there."""
-
-Choose = Callable[["Admin", "ClientContext"], Awaitable[Sequence[str]]]
-"""Chooses the regions, those that the context lacks among them."""
-
-LACKED: Final = Report(
-    Exit.PARTIAL, "not_in_context", "a region of the tenant, not in this context",
-    "the same command with a context that has it",
-)  # fmt: skip
-"""What comes of a region that the context does not know how to reach."""
-
-
-def _everywhere(
-    settings: Settings,
-    regions: Sequence[str],
-    put: Put,
-    about: dict[str, str],
-    choose: Choose | None = None,
-    *,
-    shows: str,
-) -> int:
-    """Do the same in each region, show how it went, and exit as the worst of them.
-
-    ``shows`` is the command that shows what a region has.
-    """
-    results = run_change(_put_everywhere(settings, regions, put, choose, shows))
-    failed = {region: one for region, one in results.items() if isinstance(one, Report)}
-    done = {region: one for region, one in results.items() if not isinstance(one, Report)}
-    rows = [
-        {
-            **about,
-            "region": region,
-            "result": one.code if isinstance(one, Report) else "ok",
-            "change": "" if isinstance(one, Report) else one,
-        }
-        for region, one in results.items()
-    ]
-    emit(settings, rows, tuple(rows[0]), [tuple(row.values()) for row in rows])
-    if not failed and (text := change_summary.said(done.values())):
-        note(settings, text, changed=False)
-    for report in together(failed):
-        show(report, as_json=settings.json)
-    return min((report.exit_code for report in failed.values()), default=Exit.OK)
-
-
-async def _put_everywhere(
-    settings: Settings,
-    regions: Sequence[str],
-    put: Put,
-    choose: Choose | None,
-    shows: str,
-) -> dict[str, Report | Change]:
-    import asyncio
-
-    context = settings.context()
-    settings.leaves("nothing was changed")
-    admin = settings.admin(context)
-
-    async def one(region: str) -> Report | Change:
-        if region not in context.regions:
-            return LACKED
-        try:
-            with standing.asking(region):
-                return await put(admin, region)
-        except Exception as error:  # noqa: BLE001 - each region has a result of its own
-            return explain(error)
-
-    try:
-        chosen: Sequence[str] = [context.region(region) for region in regions]
-        if not chosen:
-            chosen = await choose(admin, context) if choose else context.in_order(None)
-        standing = Standing(settings, chosen, shows)
-        done = await asyncio.gather(*(one(region) for region in chosen))
-        return dict(zip(chosen, done, strict=True))
-    finally:
-        await admin.close()

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from kcm_devsystem import brokers, topology
+from kcm_devsystem import broker_config, topology
 from kcm_devsystem.files import write_private
 from kcm_devsystem.topology import PermissionsOf, Place, Topology, whole_account
 
@@ -71,9 +71,9 @@ def write_brokers(
     Done again, it keeps the passwords. Raises ``DevError`` for a region's bad name.
     """
     plan = topology.plan(root / AUTHORITY, regions, permissions, place=_place)
-    write_private(root / "backbone" / "nats.conf", brokers.render_backbone(plan.backbone))
+    write_private(root / "backbone" / "nats.conf", broker_config.render_backbone(plan.backbone))
     for spec in plan.regions:
-        write_private(root / spec.name / "broker" / "nats.conf", brokers.render_region(spec))
+        write_private(root / spec.name / "broker" / "nats.conf", broker_config.render_region(spec))
     return plan
 
 

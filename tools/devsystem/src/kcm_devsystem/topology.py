@@ -1,11 +1,11 @@
 """The brokers of a development system: one backbone and one broker per region, running.
 
-A broker gets the port that it had before, unless another program listens there. Between drawing
-a new one and listening on it another program may still be faster: then everything is drawn and
-started anew.
+A broker keeps its port from before, unless another program listens there. Another program may also
+take a new port before the broker listens on it. Then all ports are chosen again and all brokers
+restarted.
 
-A broker counts as ready when it has written its *ports file*. The file bears its pid and comes
-after it listens, so a stranger that accepts on the same port cannot be mistaken for it.
+A broker is ready when it has written its *ports file*. The file has the broker's pid in its name,
+and the broker writes it after it listens. So another program on that port is not mistaken for it.
 
 The directory: ``brokers/NAME.conf`` (0600, with passwords), ``brokers/NAME/`` (streams),
 ``secrets/`` (one password per file, 0600), ``log/NAME.log``, ``run/`` (ports and ready files).
@@ -20,7 +20,7 @@ from pathlib import Path, PurePath
 from types import MappingProxyType
 from typing import Final
 
-from kcm_devsystem import brokers, clusters, ports, processes
+from kcm_devsystem import broker_config, brokers, clusters, ports, processes
 from kcm_devsystem.brokers import (
     LOOPBACK,
     Account,
@@ -39,27 +39,27 @@ from kcm_devsystem.server_binary import nats_server_binary
 from kcm_devsystem.state import Entry, Kind
 
 STARTS_MAX: Final = 3
-"""Times that the brokers are started when somebody takes a drawn port."""
+"""Starts of the brokers while other programs take their ports."""
 
 NO_CLUSTERS: Final[Mapping[str, int]] = MappingProxyType({})
-"""Every region's broker is one server."""
+"""Every region's broker is a single server."""
 
 Write = Callable[[Path, str], None]
 """Writes a configuration, as ``files.write_private`` does."""
 PermissionsOf = Callable[[str, Role, Account], Permissions | None]
-"""Tells for region, role and account what the user may do; none means the whole account."""
+"""Returns a user's permissions by region, role and account; ``None``: the whole account."""
 
 
 @dataclass(frozen=True, slots=True)
 class Topology:
-    """The brokers' specifications, and the directory that they live in."""
+    """The brokers' specifications, and their directory."""
 
     root: Path
     backbone: BackboneSpec
     regions: tuple[RegionSpec, ...]
 
     def region(self, name: str) -> RegionSpec:
-        """Find a region by name. Raises ``DevError`` when there is none."""
+        """Return a region by name. Raises ``DevError`` if there is none."""
         for spec in self.regions:
             if spec.name == name:
                 return spec
@@ -79,7 +79,7 @@ class Topology:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a broker listens, is reached and keeps its streams; the backbone uses ``leaf_port``."""
+    """A broker's addresses and the directory of its streams; the backbone uses ``leaf_port``."""
 
     host: str
     port: int
@@ -90,7 +90,7 @@ class Place:
 
 
 def whole_account(region: str, role: Role, account: Account) -> Permissions | None:  # noqa: ARG001 - a PermissionsOf
-    """Let every user do everything in its account."""
+    """Permit every user the whole account."""
     return None
 
 
@@ -105,29 +105,19 @@ def plan(
     detour: Detour = direct,
     known: Mapping[str, int] = ports.NONE_KNOWN,
 ) -> Topology:
-    """Decide on ports and passwords; passwords that the directory has already are kept.
+    """Choose ports and passwords; keep the passwords that the directory has.
 
-    ``place`` tells where the backbone (an empty name) or a region's broker lives; left out, it
-    is on the loopback, on the port that is ``known`` by its name (see ``ports``), else on one from
-    ``draw``. ``nodes`` says of which region the broker is a cluster, and of how many; such a one is
-    on the loopback. Raises ``DevError`` for a region's bad name or number.
+    ``place`` returns the place of the backbone (an empty name) or of a region's broker. Without it,
+    brokers are on the loopback, on the port ``known`` for their name (see ``ports``) or else one
+    from ``draw``. ``nodes`` has the size of each region's cluster; clusters are on the loopback.
+    Raises ``DevError`` for a bad name or number of a region.
     """
     names = tuple(brokers.region_name(name) for name in regions)
     numbers: Iterator[int] = iter(())
     check(names, nodes)
     if place is None:
         numbers = ports.numbers(ports.names(names, nodes), known, draw)
-        here = {
-            name: Place(
-                host=LOOPBACK,
-                port=next(numbers),
-                leaf_port=0 if name else next(numbers),
-                store_dir=root / "brokers" / name,
-                ports_dir=root / "run",
-            )
-            for name in ("", *names)
-        }
-        place = here.__getitem__
+        place = _loopback(root, names, numbers).__getitem__
     at = place("")
     leaves = tuple(LeafLogin(n, password(root / "secrets" / "backbone" / n)) for n in names)
     backbone = BackboneSpec(
@@ -136,16 +126,6 @@ def plan(
     specs = []
     for leaf in leaves:
         at = place(leaf.region)
-        users = tuple(
-            Login(
-                role,
-                account,
-                password(password_path(root, leaf.region, role, account)),
-                permissions(leaf.region, role, account),
-            )
-            for account, roles in brokers.ROLES.items()
-            for role in roles
-        )
         spec = RegionSpec(
             leaf.region,
             at.host,
@@ -153,13 +133,41 @@ def plan(
             at.store_dir,
             backbone.url,
             leaf,
-            users,
+            _users(root, leaf.region, permissions),
             at.ports_dir,
             reached_as=at.reached_as,
         )
         spec = clusters.spread(spec, nodes.get(leaf.region, 1), numbers, root, detour)
         specs.append(clusters.link(spec, backbone.name, backbone.leaf_port, detour))
     return Topology(root, backbone, tuple(specs))
+
+
+def _loopback(root: Path, regions: Sequence[str], numbers: Iterator[int]) -> dict[str, Place]:
+    """Return places on the loopback, the backbone's under the empty name."""
+    return {
+        name: Place(
+            host=LOOPBACK,
+            port=next(numbers),
+            leaf_port=0 if name else next(numbers),
+            store_dir=root / "brokers" / name,
+            ports_dir=root / "run",
+        )
+        for name in ("", *regions)
+    }
+
+
+def _users(root: Path, region: str, permissions: PermissionsOf) -> tuple[Login, ...]:
+    """Return the users of a region's broker, with their passwords and permissions."""
+    return tuple(
+        Login(
+            role,
+            account,
+            password(password_path(root, region, role, account)),
+            permissions(region, role, account),
+        )
+        for account, roles in brokers.ROLES.items()
+        for role in roles
+    )
 
 
 def check(regions: Sequence[str], nodes: Mapping[str, int]) -> None:
@@ -178,25 +186,25 @@ def check(regions: Sequence[str], nodes: Mapping[str, int]) -> None:
 
 
 def password_path(root: Path, region: str, role: Role, account: Account) -> Path:
-    """Name the file that keeps the password of a role in an account."""
+    """Return the path of the password of a role in an account."""
     return root / "secrets" / region / brokers.login_name(role, account)
 
 
 def config_path(root: Path, name: str) -> Path:
-    """Name a broker's configuration file."""
+    """Return the path of a broker's configuration."""
     return root / "brokers" / f"{name}.conf"
 
 
 def write_configs(
     topology: Topology, write: Write = write_private, *, leave: frozenset[str] = frozenset()
 ) -> None:
-    """Write every broker's configuration, mode 0600, but those of the servers to ``leave``."""
+    """Write the brokers' configurations, mode 0600, except those of the servers in ``leave``."""
     root, backbone = topology.root, topology.backbone
     if backbone.name not in leave:
-        write(config_path(root, backbone.name), brokers.render_backbone(backbone))
+        write(config_path(root, backbone.name), broker_config.render_backbone(backbone))
     for spec in topology.servers:
         if spec.server_name not in leave:
-            write(config_path(root, spec.server_name), brokers.render_region(spec))
+            write(config_path(root, spec.server_name), broker_config.render_region(spec))
 
 
 def start(
@@ -214,17 +222,17 @@ def start(
     planned: Callable[[Topology], None] = lambda _: None,
     write: Write = write_private,
 ) -> tuple[Topology, tuple[Entry, ...]]:
-    """Plan, write and start a backbone and these regions, and wait until they serve.
+    """Plan, write and start a backbone and these regions, and wait until they are ready.
 
-    ``known`` are the ports that they had before, ``running`` the servers that run there and are
-    left alone. ``planned`` is called with each plan before it is acted upon. ``record`` is called
-    with each process as soon as it exists, before it is ready, so that it is known even if this
-    one dies. Raises ``DevError``, having ended what it had started.
+    ``known`` are their ports from before. Servers in ``running`` run already and are not touched.
+    ``planned`` gets each plan before its execution. ``record`` gets each process as soon as it
+    exists, before it is ready, so that it is known even if this process dies. Raises ``DevError``
+    after ending the processes that it started.
     """
     server = nats_server_binary()
     attempts = 1 if running else STARTS_MAX
     for attempt in range(1, attempts + 1):
-        # Those that run are reached where they are, so nobody moves beside them.
+        # Running servers keep their addresses, so the others keep theirs, too.
         kept = known if running else {name: n for name, n in known.items() if ports.is_free(n)}
         topology = plan(
             root, regions, permissions, draw=draw, nodes=nodes, detour=detour, known=kept
@@ -254,16 +262,16 @@ def _require_free(topology: Topology, running: frozenset[str]) -> None:
     for name, port in topology.ports.items():
         if ports.server_of(name) not in running and not ports.is_free(port):
             raise DevError(
-                f"another program listens on {port}, the port of {name}: end that one, or move the "
-                "system with `kcm dev down` and `kcm dev up`"
+                f"another program listens on {port}, the port of {name}: end that program, or "
+                "choose other ports with `kcm dev down` and `kcm dev up`"
             )
 
 
 def start_broker(topology: Topology, name: str, *, die_with_parent: bool) -> Process:
-    """Start one broker again, with the configuration and on the ports that it had.
+    """Restart one broker with its configuration and ports.
 
-    ``name`` is a server's, as of a region, or ``backbone``. Raises ``DevError`` when it does
-    not come up.
+    ``name`` is the name of a server, or ``backbone``. Raises ``DevError`` if the broker does not
+    start.
     """
     process = spawn_broker(topology.root, name, die_with_parent=die_with_parent)
     try:
@@ -275,24 +283,24 @@ def start_broker(topology: Topology, name: str, *, die_with_parent: bool) -> Pro
 
 
 def spawn_broker(root: Path, name: str, *, die_with_parent: bool) -> Process:
-    """Start one broker of the directory ``root``; does not wait."""
+    """Start one broker of the directory ``root`` without waiting for it."""
     return _spawn(root, name, nats_server_binary(), die_with_parent=die_with_parent)
 
 
 def ports_file(root: Path, process: Process) -> Path:
-    """What a broker writes once it listens."""
+    """Return the file that a broker writes once it listens."""
     return root / "run" / f"nats-server_{process.pid}.ports"
 
 
 def wait_broker(topology: Topology, process: Process) -> None:
-    """Wait until a broker serves. Raises as ``processes.wait_ready`` does."""
+    """Wait until a broker is ready. Raises the errors of ``processes.wait_ready``."""
     processes.wait_ready(process, ReadyFile(ports_file(topology.root, process)))
 
 
 def _entries(
     topology: Topology, server: Path, running: frozenset[str], *, die_with_parent: bool
 ) -> Iterator[Entry]:
-    """Start one broker after the other, the backbone first."""
+    """Start one broker after another, the backbone first."""
     root, backbone = topology.root, topology.backbone
     if backbone.name not in running:
         process = _spawn(root, backbone.name, server, die_with_parent=die_with_parent)
