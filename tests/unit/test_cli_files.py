@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from kcm import cell_context, piece_context
 from kcm._internal import file_format
-from kcm._internal.context_binding import USER_CONTEXT_MAX, cell_context, piece_context
+from kcm._internal.context_binding import USER_CONTEXT_MAX
 from kcm._internal.file_format import PIECE_SIZE, BrokenFileError
 from kcm.cli.main import run
 from kcm.exit_codes import Exit

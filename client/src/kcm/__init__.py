@@ -1,7 +1,53 @@
-"""The SDK: ``from kcm import Client``, and the ``kcm`` command.
+"""The SDK of the key manager: a client that encrypts and decrypts, and operators' requests.
 
-Names are imported when they are first used, so that ``kcm --help`` loads no network client and no
-cryptography.
+A program of a tenant connects to a Gateway of its region and sends it batches of records. The
+Gateway holds the data keys; the program holds none, and no root key leaves its customer's provider.
+A context file names the brokers and pins the operator root: ``kcm dev up`` writes one for a
+development system::
+
+    import asyncio
+
+    from kcm import Client, TenantKilled
+
+
+    async def main() -> None:
+        async with Client.connect() as client:
+            rows = {b"patient 1": b"I10", b"patient 2": b"E11.9"}
+            sealed = await client.encrypt(
+                "clinic", "files", list(rows.values()), contexts=list(rows)
+            )
+            try:
+                opened = await client.decrypt(
+                    "clinic", "files", sealed.values, contexts=list(rows)
+                )
+            except TenantKilled:
+                print("the customer has locked this data")
+            else:
+                print(opened.values)
+
+
+    asyncio.run(main())
+
+The public names, by purpose:
+
+- to encrypt and decrypt: ``Client``, ``BatchResult``; without an event loop, ``kcm.sync.Client``;
+- to find the system: ``ClientContext``;
+- to open in a program what ``kcm encrypt`` made: ``cell_context``, ``piece_context``;
+- to administer: ``Admin``;
+- errors in general: ``KcmError`` with its ``Code``, ``ServiceError`` for refusals, ``BatchFailed``;
+- refusals of the data: ``TenantKilled``, ``TenantSealed``, ``UnknownTenant``, ``UnknownService``,
+  ``WrongRegion``, ``Forbidden``, ``Tampered``, ``Malformed``, ``TooLarge``, ``KeyDestroyed``,
+  ``KeyShredded``;
+- failures that may pass: ``Busy``, ``Unavailable``, ``Unreached``, ``DeadlineExceeded``,
+  ``Discarded``, ``UnknownSession``; ``Internal`` is a fault;
+- answers to operators: ``UnknownLink``, ``UnknownHold``, ``Conflict``, ``UntrustedReply``;
+- wrong arguments: ``BadArgument``, ``BadType``, ``BadValue``;
+- wrong use of a client: ``Misuse``, ``WrongLoop``, ``AfterFork``, ``Closed``,
+  ``AlreadyConnected``;
+- a context that cannot be used: ``ContextError``, ``NotLetIn``.
+
+A name is imported at its first use, so that ``kcm --help`` loads no network client and no
+cryptography. ``docs/sdk.md`` has the details.
 """
 
 from __future__ import annotations
@@ -19,6 +65,7 @@ if TYPE_CHECKING:
     from kcm._internal.batches import BatchResult
     from kcm._internal.client import Client
     from kcm._internal.client_context import ClientContext, ContextError, NotLetIn
+    from kcm._internal.context_binding import cell_context, piece_context
     from kcm.errors import (
         Busy,
         Conflict,
@@ -53,6 +100,7 @@ _HOME: Final = {
     "kcm._internal.batches": ("BatchResult",),
     "kcm._internal.client": ("Client",),
     "kcm._internal.client_context": ("ClientContext", "ContextError", "NotLetIn"),
+    "kcm._internal.context_binding": ("cell_context", "piece_context"),
     "kcm.errors": (
         "Busy",
         "Conflict",
@@ -82,7 +130,7 @@ _HOME: Final = {
     "kcm_schemas.codes": ("Code", "KcmError"),
     "kcm_schemas.results": ("BatchFailed",),
 }
-"""The public names, by the module that has them."""
+"""The public names by module."""
 
 _MODULES: Final = {name: module for module, names in _HOME.items() for name in names}
 
@@ -128,6 +176,8 @@ __all__ = [
     "WrongLoop",
     "WrongRegion",
     "__version__",
+    "cell_context",
+    "piece_context",
 ]
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())
@@ -146,6 +196,8 @@ def __getattr__(name: str) -> Any:  # noqa: C901 - one case for each module
             from kcm._internal import client as home  # noqa: PLC0415 - on first use
         case "kcm._internal.client_context":
             from kcm._internal import client_context as home  # noqa: PLC0415 - on first use
+        case "kcm._internal.context_binding":
+            from kcm._internal import context_binding as home  # noqa: PLC0415 - on first use
         case "kcm.errors":
             from kcm import errors as home  # noqa: PLC0415 - on first use
         case "kcm_runtime.ownership":
