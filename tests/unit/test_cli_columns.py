@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from kcm._internal.context_binding import cell_context
+from kcm import cell_context
 from kcm.cli.main import run
 from kcm.exit_codes import Exit
 from kcm_schemas.codes import Code

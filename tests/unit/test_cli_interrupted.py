@@ -254,7 +254,7 @@ def test_what_cannot_be_done_is_not_said_to_be_left_in_half(
     """Only a fault of this machine says nothing of the order."""
     desk = Desk(tmp_path, capsys)
     code, _, err = desk.run("tenant", "create", "acme", "--link", "root", "--region", "mars")
-    assert (code, said(err)["detail"]) == (Exit.USAGE, "the context knows no region mars")
+    assert (code, said(err)["detail"]) == (Exit.USAGE, "the context has no region mars")
 
 
 def test_an_interruption_before_the_command_began_says_that_nothing_was_done(

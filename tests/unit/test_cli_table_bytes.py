@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from kcm._internal.context_binding import cell_context
+from kcm import cell_context
 from kcm.exit_codes import Exit
 
 from tests.fakes.client import seal

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
-from kcm._internal.context_binding import cell_context
+from kcm import cell_context
 from kcm.exit_codes import Exit
 from kcm_schemas.codes import Code
 

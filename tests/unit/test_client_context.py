@@ -50,12 +50,25 @@ def test_a_context_is_checked(system: FakeSystem, old: str, new: str) -> None:
         system.context()
 
 
+@pytest.mark.parametrize("version", ["2", "0", '"1"'])
+def test_a_context_of_another_version_is_refused_by_its_version(
+    system: FakeSystem, version: str
+) -> None:
+    text = system.context_file.read_text()
+    system.context_file.write_text(f"version = 1\n{text}")
+    assert system.context().region(None) == "eu"
+    system.context_file.write_text(f"version = {version}\nunknown = 1\n{text}")
+    with pytest.raises(ContextError, match="of the context's format; this kcm reads 1") as caught:
+        system.context()
+    assert "unknown" not in str(caught.value)
+
+
 def test_only_the_roots_roster_of_this_system_is_believed(system: FakeSystem) -> None:
     roster = system.directory / "roster"
     raw = roster.read_bytes()
     assert verify_roster(raw, system.root.public, 0) == system.roster
     roster.write_bytes(encode(system.alice.sign(Kind.ROSTER, system.roster)))
-    with pytest.raises(ContextError, match="not believed"):
+    with pytest.raises(ContextError, match="not trusted"):
         system.context().verifier()
     other = system.roster.model_copy(update={"system": "other"})
     roster.write_bytes(encode(system.root.sign(Kind.ROSTER, other)))

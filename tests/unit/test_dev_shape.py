@@ -7,7 +7,7 @@ import pytest
 from kcm.cli.main import run
 from kcm.exit_codes import Exit
 from kcm_devsystem import ports, shape, system, topology
-from kcm_devsystem.errors import DevError, OtherShapeError
+from kcm_devsystem.errors import DevError, OtherShapeError, OtherVersionError
 from kcm_devsystem.options import Options
 from kcm_devsystem.shape import Shape
 
@@ -27,8 +27,8 @@ def test_it_comes_back_as_it_was(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"version": 2}, {"regions": []}, {"regions": ["../x"]}, {"cores": -1}, {"cores": "2"},
-        {"ports": {"eu": 0}}, {"ports": {"eu": 70000}}, {"more": 1},
+        {"version": 0}, {"version": "2"}, {"regions": []}, {"regions": ["../x"]}, {"cores": -1},
+        {"cores": "2"}, {"ports": {"eu": 0}}, {"ports": {"eu": 70000}}, {"more": 1},
     ],
 )  # fmt: skip
 def test_what_this_version_did_not_write_is_not_acted_upon(
@@ -36,8 +36,33 @@ def test_what_this_version_did_not_write_is_not_acted_upon(
 ) -> None:
     document = json.loads(MADE.model_dump_json()) | change
     (tmp_path / shape.FILE).write_text(json.dumps(document))
-    with pytest.raises(DevError, match="not a shape file"):
+    with pytest.raises(DevError, match="not a valid shape file"):
         shape.load(tmp_path)
+
+
+@pytest.mark.parametrize("version", [1, 3])
+def test_a_shape_of_another_version_is_refused_by_its_version(tmp_path: Path, version: int) -> None:
+    """Version 1 is of the layout in which control streams had the names `fence` and `boot`."""
+    document = json.loads(MADE.model_dump_json()) | {"version": version, "more": 1}
+    (tmp_path / shape.FILE).write_text(json.dumps(document))
+    with pytest.raises(OtherVersionError, match=f"version {version} of its format; .* reads 2"):
+        shape.load(tmp_path)
+
+
+def test_a_command_on_a_system_of_the_version_before_changes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "s"
+    system.init(Options(root, regions=("eu",), cores=1))
+    document = json.loads((root / shape.FILE).read_text()) | {"version": 1}
+    (root / shape.FILE).write_text(json.dumps(document))
+    before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    for command in ("up", "down", "status"):
+        assert run(["dev", command, "--dir", str(root)]) != Exit.OK
+        error = json.loads(capsys.readouterr().err)
+        assert "has version 1 of its format; this kcm reads 2" in error["detail"]
+        assert "kcm that made the system" in error["hint"]
+    assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
 
 
 def test_the_same_has_the_ports_of_before() -> None:

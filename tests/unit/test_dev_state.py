@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from kcm_devsystem import state
-from kcm_devsystem.errors import DevError
+from kcm_devsystem.errors import DevError, OtherVersionError
 from kcm_devsystem.files import password, write_private
 from kcm_devsystem.processes import End, Process, spawn
 from kcm_devsystem.state import Entry, Kind, State
@@ -86,7 +86,7 @@ def test_the_unbroken_document_is_read(tmp_path):
         "{",
         "[]",
         "null",
-        '{"version": 2, "processes": []}',
+        '{"version": "2", "processes": []}',
         '{"version": 1}',
         '{"version": 1, "processes": [1]}',
         "[" * 100_000,
@@ -101,6 +101,13 @@ def test_the_unbroken_document_is_read(tmp_path):
 def test_what_this_version_did_not_write_is_not_acted_upon(tmp_path, text):
     (tmp_path / state.FILE).write_text(text)
     with pytest.raises(DevError):
+        state.load(tmp_path)
+
+
+@pytest.mark.parametrize("version", [2, 99])
+def test_a_state_of_another_version_is_refused_by_its_version(tmp_path, version):
+    (tmp_path / state.FILE).write_text(json.dumps(broken() | {"version": version}))
+    with pytest.raises(OtherVersionError, match=f"version {version} of its format; .* reads 1"):
         state.load(tmp_path)
 
 

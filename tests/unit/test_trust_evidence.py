@@ -268,7 +268,7 @@ def test_who_concluded_it_and_is_not_on_the_roster_any_more_is_named():
 def file() -> Evidence:
     given = evidence()
     return Evidence(
-        format="kcm-hold-evidence", version=1, system="test", root=ROOT_KEY.hex(),
+        format="kcm-hold-evidence", version=2, system="test", root=ROOT_KEY.hex(),
         hold_id=HOLD.id.hex(), hold=given.hold, lift=given.lift, result=given.result,
         roster=given.roster, lists={"a": b"x"},
     )  # fmt: skip
@@ -304,11 +304,21 @@ def test_a_file_with_a_wrong_or_missing_field_is_named(name):
         read(json.dumps(content).encode())
 
 
+def test_a_file_of_the_version_before_is_refused_by_its_version():
+    """Version 1 held a result with `boots`: its fields are not read at all."""
+    content = json.loads(written(file())) | {"version": 1, "lists": {"a": "not base64"}}
+    with pytest.raises(Unreadable, match="has version 1 of the format; this kcm reads version 2"):
+        read(json.dumps(content).encode())
+    other = content | {"format": "something-else"}
+    with pytest.raises(Unreadable, match="format"):
+        read(json.dumps(other).encode())
+
+
 @pytest.mark.parametrize(
     "raw", [b"", b"{", b"[" * 100_000, b"\xff", b"[]", b"7", b" " * (FILE_MAX + 1)]
 )
 def test_a_hostile_file_is_a_clear_error(raw):
     with pytest.raises(Unreadable):
         read(raw)
-    with pytest.raises(Unreadable, match="not known"):
+    with pytest.raises(Unreadable, match="unknown field"):
         read(json.dumps(json.loads(written(file())) | {"more": 1}).encode())

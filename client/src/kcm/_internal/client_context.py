@@ -1,5 +1,6 @@
-"""Where a client finds its system: one TOML file, written by ``kcm dev up`` or by an operator.
+"""The context of a client: one TOML file, written by ``kcm dev up`` or by an operator.
 
+    version = 1                          # of this format; 1 if it is left out
     system = "acme"
     root_public = "<64 hexadecimal digits>"
     roster = "roster"
@@ -17,14 +18,15 @@
     name = "alice"
     key = "alice.key"
 
-Paths are taken from the file's own directory. The operator's public half is on the roster; its key
-file has mode 600. The root's public key is the one thing that is pinned: whoever may write this
-file decides whom the client believes.
+Paths are relative to the file's directory. The operator's public key is on the roster, and the file
+of the private key has mode 600. Only the operator root's public key is pinned here: a user who can
+write this file decides which system the client trusts.
 """
 
 from __future__ import annotations
 
 import os
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final
@@ -44,9 +46,12 @@ from kcm.errors import Unavailable
 ENVIRONMENT: Final = "KCM_CONTEXT"
 """The environment variable that names the context file."""
 
+VERSION: Final = 1
+"""The version of the context file's format."""
+
 
 class ContextError(Exception):
-    """The context cannot be used; the text says what is wrong, ``hint`` what to do."""
+    """The context cannot be used. The text gives the reason, ``hint`` what to do."""
 
     def __init__(self, text: str, hint: str = "") -> None:
         super().__init__(text)
@@ -54,25 +59,25 @@ class ContextError(Exception):
 
 
 class NotLetIn(Unavailable, ContextError):
-    """The broker is there, and what the context says of it is wrong: asking again does not help.
+    """The broker replies, but the context is wrong about it, so a retry does not help.
 
-    It is ``unavailable`` all the same: another region may answer, and a kill goes through that one.
+    The code is still ``unavailable``: another region may reply, and a kill uses that one.
     """
 
     def __init__(self, text: str, hint: str = "") -> None:
         Unavailable.__init__(self, text)
-        ContextError.__init__(self, text, hint)  # last: the other one comes here without the hint
+        ContextError.__init__(self, text, hint)  # last: the first call reaches here without a hint
 
     def __reduce__(self) -> tuple[type[NotLetIn], tuple[str, str]]:  # type: ignore[override]
         return type(self), (self.detail, self.hint)
 
 
 class RegionAccess(Section):
-    """A region's broker, and the two users that a client may be there."""
+    """A region's broker, and the two users of a client there."""
 
     url: str
     also: tuple[str, ...] = ()
-    """Further nodes of the same broker, where it is a cluster."""
+    """Further nodes of the broker, if it is a cluster."""
     app_user: str
     app_password_file: Path
     operator_user: str
@@ -80,13 +85,14 @@ class RegionAccess(Section):
 
 
 class OperatorAccess(Section):
-    """Who signs: the operator's name on the roster and the file with the private key."""
+    """The operator's name on the roster, and the file of the private key."""
 
     name: Name
     key: Path
 
 
 class _File(Section):
+    version: int = VERSION
     system: Name
     root_public: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     roster: Path
@@ -119,29 +125,31 @@ class ClientContext:
                 f"there is no context file at {found}",
                 "start a development system with `kcm dev up`, or name a file with --context",
             )
+        _check_version(found)
         try:
             content = load(_File, str(found))
         except ConfigError as error:
-            raise ContextError(str(error), f"mend {found}") from None
+            raise ContextError(str(error), f"correct {found}") from None
         if content.default_region not in content.regions:
-            raise ContextError(f"{found}: default_region is none of its regions", f"mend {found}")
+            text = f"{found}: default_region is not one of its regions"
+            raise ContextError(text, f"correct {found}")
         return cls(found, content)
 
     def region(self, name: str | None) -> str:
-        """``name``, or the default region; raises ``ContextError`` when it is not known."""
+        """Return ``name``, or the default region; raises ``ContextError`` for an unknown one."""
         chosen = name or self.default_region
         if chosen not in self.regions:
             known = ", ".join(sorted(self.regions))
-            raise ContextError(f"the context knows no region {chosen}", f"regions are: {known}")
+            raise ContextError(f"the context has no region {chosen}", f"regions are: {known}")
         return chosen
 
     def in_order(self, name: str | None) -> list[str]:
-        """All regions, the chosen or default one first."""
+        """Return all regions, the chosen or default one first."""
         chosen = self.region(name)
         return [chosen, *sorted(region for region in self.regions if region != chosen)]
 
     def app_address(self, region: str) -> BusAddress:
-        """The broker of a region as an application's user."""
+        """Return the broker's address for an application."""
         at = self.regions[region]
         return BusAddress(
             url=at.url,
@@ -151,7 +159,7 @@ class ClientContext:
         )
 
     def operator_address(self, region: str) -> BusAddress:
-        """The broker of a region as the operators' user."""
+        """Return the broker's address for an operator."""
         at = self.regions[region]
         return BusAddress(
             url=at.url,
@@ -167,7 +175,7 @@ class ClientContext:
 
     @property
     def root_public(self) -> bytes:
-        """The operator root's public key, which is pinned."""
+        """The pinned public key of the operator root."""
         return bytes.fromhex(self._content.root_public)
 
     def believe(self, raw: bytes, seen: int = 0) -> Roster:
@@ -175,13 +183,13 @@ class ClientContext:
         return verify_roster(raw, self.root_public, seen)
 
     def verifier(self) -> Verifier:
-        """Whom to believe, by the highest roster that was seen; raises ``ContextError``."""
+        """Return a verifier with the highest roster seen; raises ``ContextError``."""
         return Verifier(self.highest()[1])
 
     def highest(self) -> tuple[bytes, Roster]:
-        """The higher one of the roster's file and of what was seen; raises ``ContextError``.
+        """Return the highest of the roster's file and the rosters seen before: signed, and read.
 
-        As it was signed, and read. See ``kcm._internal.seen_roster``.
+        See ``seen_roster``. Raises ``ContextError``.
         """
         path = self.roster_path
         try:
@@ -191,15 +199,15 @@ class ClientContext:
         except OSError as error:
             raise ContextError(f"cannot read the roster {path}: {error.strerror}") from None
         except Untrusted as error:
-            raise ContextError(f"the roster {path} is not believed: {error}") from None
+            raise ContextError(f"the roster {path} is not trusted: {error}") from None
         if roster.system != self.system:
             raise ContextError(f"the roster {path} is of another system")
         try:
             return self.seen(raw, roster)
         except Untrusted as error:
             raise ContextError(
-                f"the roster {path} does not fit to one that was seen before: {error}",
-                "ask who signs rosters; `kcm roster show` shows the one that counts",
+                f"the roster {path} conflicts with one that was seen before: {error}",
+                "ask the owner of the operator root; `kcm roster show` shows the valid one",
             ) from None
         except ConfigError as error:
             raise ContextError(
@@ -207,14 +215,14 @@ class ClientContext:
             ) from None
 
     def seen(self, raw: bytes, roster: Roster) -> tuple[bytes, Roster]:
-        """Keep a roster as seen, if it is the highest one; returns that.
+        """Store a roster as seen, if it is the highest one; return the highest one.
 
         Raises ``Untrusted`` and ``ConfigError``.
         """
         return Seen(self.roster_path, self.root_public).highest(raw, roster)
 
     def identity(self) -> Identity:
-        """The operator's key; raises ``ContextError`` when none is named or it cannot be read."""
+        """Return the operator's key; raises ``ContextError`` if it is missing or unreadable."""
         operator = self._content.operator
         if operator is None:
             raise ContextError(
@@ -229,7 +237,21 @@ class ClientContext:
         return self.path.parent / path
 
 
+def _check_version(path: Path) -> None:
+    """Raise ``ContextError`` for a context file of another version, before it is read further."""
+    try:
+        with path.open("rb") as file:
+            found = tomllib.load(file).get("version", VERSION)
+    except (OSError, ValueError):
+        return  # ``load`` reports it
+    if found != VERSION:
+        raise ContextError(
+            f"{path} has version {found!r} of the context's format; this kcm reads {VERSION}",
+            "use a kcm of that version, or write the context again",
+        )
+
+
 def default_path(environ: Mapping[str, str]) -> Path:
-    """Where ``kcm dev up`` writes its context: in ``XDG_STATE_HOME``, else ``~/.local/state``."""
+    """Return the context of ``kcm dev up``: in ``XDG_STATE_HOME``, else ``~/.local/state``."""
     state = environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
     return Path(state) / "kcm" / "dev" / "context.toml"

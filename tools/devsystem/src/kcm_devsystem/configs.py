@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePath
 from typing import Any, Final, assert_never
 
+from kcm._internal.client_context import VERSION
 from kcm_killswitch.model.timing import Timing
 from kcm_schemas.roster import Role
 
@@ -168,6 +169,7 @@ def write_context(topology: Topology, root_public: bytes, write: Write = write_p
 def context(topology: Topology, root_public: bytes, files: ClientFiles) -> dict[str, Any]:
     """The content of a client's context file."""
     return {
+        "version": VERSION,
         "system": SYSTEM,
         "root_public": root_public.hex(),
         "roster": files.roster,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
 from kcm.exit_codes import Exit
@@ -38,6 +39,18 @@ class ForeignDirectoryError(DevError):
     exit_code = Exit.USAGE
     code = "foreign_directory"
     hint = "name a new or empty directory, or that of a system, with --dir"
+
+
+class OtherVersionError(DevError):
+    """A file of the system has another version of its format, so nothing of it is read."""
+
+    hint = (
+        "use the kcm that made the system; or end it with that one, remove the directory, and make "
+        "the system again"
+    )
+
+    def __init__(self, path: Path, found: int, known: int) -> None:
+        super().__init__(f"{path} has version {found} of its format; this kcm reads {known}")
 
 
 class OtherShapeError(DevError):

@@ -1,62 +1,68 @@
-"""What a development system consists of, and on which ports: ``shape.json`` in its directory.
+"""The parts of a development system and their ports: ``shape.json`` in its directory.
 
-It is written before the first process starts, so that whoever comes later knows what there is to be
-found, and the same system comes up again on the same ports. A system may grow while it is down: by
-regions behind the ones that it has, by Cores and by Gateways. Nothing else of it changes.
+The file is written before the first process starts. A later command finds all parts by it, and the
+same system starts again on the same ports. While a system is down it may grow: by regions after the
+existing ones, by Cores and by Gateways. Nothing else can change.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from kcm_schemas.names import Name
 from kcm_schemas.roster import Role
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from kcm_devsystem.errors import DevError, OtherShapeError
+from kcm_devsystem.errors import DevError, OtherShapeError, OtherVersionError
 from kcm_devsystem.files import write_private
 from kcm_devsystem.identities import Member
 
 FILE: Final = "shape.json"
-"""Its name in the development system's directory."""
+"""The file's name in the development system's directory."""
+
+VERSION: Final = 2
+"""The version of the file's format, and of what the system's brokers store. In version 1 the
+entries of control streams had other names, so a system of that version cannot be continued."""
+
 BYTES_MAX: Final = 1 << 20
 """Bytes in the file: some thousand regions."""
 
 KEEP: Final = (
-    "leave the option out to get what is there; `kcm dev down --wipe` removes the system and its "
-    "keys, --dir names another one"
+    "leave the option out to keep the system as it is; `kcm dev down --wipe` removes it and its "
+    "keys; --dir names another one"
 )
-"""What to do where a system cannot be made what was asked for."""
+"""The hint if a system cannot be changed to what was asked for."""
 LATER: Final = "`kcm dev down`, then the same command"
-"""What to do where it can, but not while it runs."""
+"""The hint if it can be changed, but not while it runs."""
 
 
 class Shape(BaseModel):
-    """Regions in their order, numbers of instances, brokers' nodes, and every port by its name."""
+    """Regions in order, numbers of instances, the brokers' nodes, and every port by its name."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    version: Annotated[int, Field(ge=1, le=1)] = 1
-    """Of the file's format; another one is refused."""
+    version: Literal[2] = VERSION
+    """See ``VERSION``."""
     regions: Annotated[tuple[Name, ...], Field(min_length=1)]
     cores: Annotated[int, Field(ge=0)]
-    """In each region; ``gateways`` too."""
+    """In each region, as ``gateways``."""
     gateways: Annotated[int, Field(ge=0)]
     applications: Annotated[int, Field(ge=0)] = 0
-    """Gateways of the first region that somebody else embeds."""
+    """Gateways of the first region that applications embed."""
     nodes: Mapping[str, int] = {}
-    """By region, the nodes of its broker where it is a cluster."""
+    """By region, the number of nodes of a broker that is a cluster."""
     watch: bool = False
-    """Whether a watcher starts again whatever dies."""
+    """Whether a watcher restarts processes that end."""
     ports: Mapping[str, Annotated[int, Field(ge=1, le=65535)]] = {}
     """As ``topology.ports`` names them."""
 
     @property
     def members(self) -> list[Member]:
-        """Every instance; the one Auditor lives in the first region."""
+        """Every instance. The only Auditor is in the first region."""
         return [
             *(
                 Member(role, region, number)
@@ -90,10 +96,10 @@ class _Difference:
 
 
 def agreed(asked: Shape, known: Shape | None, *, runs: bool) -> Shape:
-    """What is asked for, on the ports that are known.
+    """Return the shape asked for, with the known ports.
 
-    Raises ``OtherShapeError`` where the system is another one, and where it ``runs`` and would
-    have to grow.
+    Raises ``OtherShapeError`` if the system has another shape, or if it ``runs`` and would have to
+    grow.
     """
     if known is None:
         return asked
@@ -130,14 +136,15 @@ def _regions(shape: Shape) -> str:
 
 
 def save(directory: Path, shape: Shape) -> None:
-    """Replace the directory's shape file, and make it last."""
+    """Replace the directory's shape file, and flush it to the disk."""
     write_private(directory / FILE, shape.model_dump_json(indent=2) + "\n")
 
 
 def load(directory: Path) -> Shape | None:
-    """Read the directory's shape file; None when there is none.
+    """Read the directory's shape file; ``None`` if there is none.
 
-    Raises ``DevError`` for a file that this version did not write.
+    Raises ``OtherVersionError`` for a file of another version, and ``DevError`` for any other
+    file that is not valid.
     """
     path = directory / FILE
     try:
@@ -147,7 +154,19 @@ def load(directory: Path) -> Shape | None:
     except FileNotFoundError:
         return None
     except ValidationError:
+        if (found := _version(raw)) is not None:
+            raise OtherVersionError(path, found, VERSION) from None
         raise DevError(
-            f"{path} is not a shape file of this version; without it, `kcm dev down` ends what is "
-            "recorded"
+            f"{path} is not a valid shape file; without it, `kcm dev down` ends the processes of "
+            "state.json"
         ) from None
+
+
+def _version(raw: bytes) -> int | None:
+    """Return the version of a shape file, if it is another one."""
+    try:
+        found = json.loads(raw)["version"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    other = isinstance(found, int) and not isinstance(found, bool) and 0 < found < 1 << 32
+    return found if other and found != VERSION else None

@@ -1,8 +1,8 @@
-"""What runs: ``state.json`` in the development system's directory.
+"""The processes of a development system: ``state.json`` in its directory.
 
-It names every process, so that another command, or another day, can show and end them; it holds
-no password. It is replaced as a whole, never edited, so a reader sees the one before or the one
-after. Whoever changes the system holds the directory's lock meanwhile.
+The file names every process, so that a later command can show and end them. It contains no
+password. It is replaced as a whole, so a reader sees either the old or the new content. A command
+that changes the system holds the directory's lock.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from pathlib import Path
 from typing import Any, Final, assert_never
 
 from kcm_devsystem import processes
-from kcm_devsystem.errors import DevError
+from kcm_devsystem.errors import DevError, OtherVersionError
 from kcm_devsystem.files import write_private
 from kcm_devsystem.processes import End, Process
 
 FILE: Final = "state.json"
-"""Its name in the development system's directory."""
+"""The file's name in the development system's directory."""
 LOCK: Final = "lock"
-"""Held, in the sense of flock(2), by the command that changes the system."""
+"""The file that a command locks with flock(2) while it changes the system."""
 VERSION: Final = 1
-"""Of the file's format; another one is refused."""
+"""The version of the file's format. A file of another version is refused."""
 LOCK_POLL_S: Final = 0.05
 """Seconds between two attempts to get the lock."""
 _STAGES: Final = 4
@@ -37,7 +37,7 @@ BYTES_MAX: Final = 1 << 20
 
 
 class Kind(StrEnum):
-    """What sort of process it is. The watcher is ended first, and services before brokers."""
+    """The kinds of process. The watcher is ended first, and components before brokers."""
 
     BROKER = "broker"
     SERVICE = "service"
@@ -49,8 +49,8 @@ class Entry:
     """One process of the system.
 
     ``role`` is ``backbone`` or ``region`` for brokers, ``core``, ``gateway`` or ``auditor`` for
-    services, and ``watcher``. ``region`` is empty for the backbone, ``instance`` for brokers.
-    ``address`` is the URL at which a broker serves, without a password, and empty for services.
+    components, and ``watcher``. ``region`` is empty for the backbone, ``instance`` for brokers.
+    ``address`` is the URL of a broker, without a password; it is empty for components.
     """
 
     process: Process
@@ -81,22 +81,22 @@ class State:
     entries: tuple[Entry, ...] = ()
 
     def with_entry(self, entry: Entry) -> State:
-        """Add a process; one of the same name is replaced, for it was started again."""
+        """Add a process; it replaces an entry of the same name, which was restarted."""
         return replace(self, entries=(*self.without(entry.process.name).entries, entry))
 
     def without(self, name: str) -> State:
-        """Forget the process of that name."""
+        """Remove the process of that name."""
         return replace(self, entries=tuple(e for e in self.entries if e.process.name != name))
 
     def entry(self, name: str) -> Entry:
-        """Find a process by name. Raises ``DevError`` when there is none."""
+        """Return a process by name. Raises ``DevError`` if there is none."""
         for entry in self.entries:
             if entry.process.name == name:
                 return entry
         raise DevError(f"the development system has no process called {name}")
 
     def status(self) -> tuple[Status, ...]:
-        """Tell for each process whether it runs."""
+        """Return for each process whether it runs."""
         return tuple(Status(entry, processes.is_running(entry.process)) for entry in self.entries)
 
     @property
@@ -106,14 +106,14 @@ class State:
 
     @property
     def names(self) -> frozenset[str]:
-        """The names of all."""
+        """The names of all processes."""
         return frozenset(entry.process.name for entry in self.entries)
 
     def stop(self, *, drain: float = processes.STOP_SECONDS) -> dict[Process, End]:
-        """End everything: the watcher, services, the regions' brokers, then the backbone.
+        """End all processes: the watcher, components, the regions' brokers, then the backbone.
 
-        Each stage is over before the next begins. Raises as ``processes.stop`` does, having
-        ended what could be ended.
+        Each stage is over before the next one begins. Raises the errors of ``processes.stop``,
+        after all stages.
         """
         ends: dict[Process, End] = {}
         failures: list[str] = []
@@ -141,7 +141,7 @@ def _stage(entry: Entry) -> int:
 
 
 def save(directory: Path, state: State) -> None:
-    """Replace the directory's state file, readable by its owner alone, and make it last."""
+    """Replace the directory's state file: mode 0600, and flushed to the disk."""
     text = json.dumps(
         {"version": VERSION, "processes": [_to_json(entry) for entry in state.entries]}, indent=2
     )
@@ -149,10 +149,10 @@ def save(directory: Path, state: State) -> None:
 
 
 def load(directory: Path) -> State | None:
-    """Read the directory's state file; None when there is none.
+    """Read the directory's state file; ``None`` if there is none.
 
-    Raises ``DevError`` for a file that this version did not write: what is not understood is
-    not acted upon.
+    Raises ``OtherVersionError`` for a file of another version, and ``DevError`` for any other
+    file that is not valid. No process of such a file is signalled.
     """
     path = directory / FILE
     try:
@@ -161,18 +161,18 @@ def load(directory: Path) -> State | None:
     except FileNotFoundError:
         return None
     try:
-        return _from_bytes(raw)
+        return _from_bytes(raw, path)
     except (ValueError, KeyError, TypeError, RecursionError):
         raise DevError(
-            f"{path} is not a state file of this version; without it, what runs is found again"
+            f"{path} is not a valid state file; without it, running processes are found again"
         ) from None
 
 
 @contextmanager
 def exclusive(directory: Path, within_s: float = 0.0) -> Iterator[None]:
-    """Hold the directory's lock, making the directory if need be.
+    """Hold the directory's lock; create the directory if it is missing.
 
-    Raises ``DevError`` when another command holds it for ``within_s`` seconds.
+    Raises ``DevError`` if another command still holds the lock after ``within_s`` seconds.
     """
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
@@ -183,7 +183,9 @@ def exclusive(directory: Path, within_s: float = 0.0) -> Iterator[None]:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 if time.monotonic() >= until:
-                    raise DevError(f"another command is at work in {directory}") from None
+                    raise DevError(
+                        f"another command changes the system in {directory}"
+                    ) from None
                 time.sleep(LOCK_POLL_S)
             else:
                 break
@@ -198,12 +200,12 @@ def _to_json(entry: Entry) -> dict[str, Any]:
     return fields
 
 
-def _from_bytes(raw: bytes) -> State:
+def _from_bytes(raw: bytes, path: Path) -> State:
     if len(raw) > BYTES_MAX:
         raise ValueError
     document = json.loads(raw)
-    if document["version"] != VERSION:
-        raise ValueError
+    if (found := _positive(document["version"])) != VERSION:
+        raise OtherVersionError(path, found, VERSION)
     return State(tuple(_from_json(item) for item in document["processes"]))
 
 
@@ -232,7 +234,7 @@ def _str(value: object) -> str:
 
 
 def _positive(value: object) -> int:
-    # A pid of 0 or below would address groups, or everybody.
+    # A signal to a pid of 0 or below would reach groups, or all processes.
     if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
         raise ValueError
     return value
