@@ -81,7 +81,7 @@ async def test_a_broker_that_does_not_come_up_is_waited_for_and_then_told(broker
     (port,) = ports.draw(1)
     config = load(setup.ProvisionConfig, str(config_of(brokers, url=f"nats://127.0.0.1:{port}")))
     told: list[str] = []
-    with pytest.raises(NotProvisionedError, match=f"nothing answers at nats://127.0.0.1:{port}"):
+    with pytest.raises(NotProvisionedError, match=f"no program listens at nats://127.0.0.1:{port}"):
         await setup.provision(config, within_s=1, tell=told.append, tell_s=0.1)
     assert len(told) == 1
     assert "nothing answers" in told[0]

@@ -137,8 +137,7 @@ async def test_a_wrong_password_is_the_contexts_fault(broker, tmp_path):  # noqa
     assert isinstance(error, NotLetIn)
     assert isinstance(error, ContextError)
     assert error.detail == (
-        f"the broker at {address.url} does not let {address.user} in: no such user, or "
-        "another password"
+        f"the broker at {address.url} rejects {address.user}: no such user, or another password"
     )
     report = explain(error)
     assert (report.exit_code, report.code) == (Exit.USAGE, "context")
@@ -220,7 +219,7 @@ async def test_a_port_that_says_nothing_is_not_a_wrong_password(address):
     assert isinstance(error, Unavailable)
     assert not isinstance(error, NotLetIn)
     where = f"nats://127.0.0.1:{port}"
-    text = f"the broker at {where} takes the connection and says nothing within 2 s"
+    text = f"the broker at {where} accepts the connection but is silent for 2 s"
     assert error.detail == text
     assert explain(error).exit_code is Exit.UNAVAILABLE
 
@@ -231,7 +230,7 @@ async def test_a_port_of_something_else_is_not_a_wrong_password(address, says):
     async with listening(says) as port:
         error = await refusal(address(f"nats://127.0.0.1:{port}"))
     assert not isinstance(error, NotLetIn)
-    assert f"what answers at nats://127.0.0.1:{port} is no broker" in error.detail
+    assert f"the server at nats://127.0.0.1:{port} is not a broker" in error.detail
     assert explain(error).exit_code is Exit.UNAVAILABLE
 
 
@@ -240,7 +239,7 @@ async def test_a_broker_that_is_full_says_so(address):
     says = b"INFO {}\r\n-ERR 'maximum connections exceeded'\r\n"
     async with listening(says) as port:
         error = await refusal(address(f"nats://127.0.0.1:{port}"))
-    assert "has no room for another connection" in error.detail
+    assert "has reached its maximum number of connections" in error.detail
     assert explain(error).exit_code is Exit.UNAVAILABLE
 
 

@@ -134,7 +134,7 @@ def test_a_mistyped_name_is_refused_before_anybody_is_asked(desk: Desk) -> None:
     desk.system.everywhere("roster", "signed", unknown)
     code, _, err = desk.run("roster", "retire", "nobody", "--dry-run", key=False)
     assert code == Exit.REFUSED
-    assert "nobody on the roster has this name" in err
+    assert "the roster has no instance or operator of this name" in err
     assert "--without" not in err
 
 
@@ -162,7 +162,7 @@ def test_somebody_able_to_lift_is_left(desk: Desk) -> None:
     alone = desk.system.roster.model_copy(
         update={"operators": [bob_of(desk.system.roster)], "version": 3}
     )
-    with pytest.raises(Refused, match="nobody with role admin"):
+    with pytest.raises(Refused, match="no operator with role admin"):
         retire(alone, "bob", Endorsements(), 0)
     done = retire(desk.system.roster, "bob", Endorsements(), 0)
     with pytest.raises(Refused, match="already"):

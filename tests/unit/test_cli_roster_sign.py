@@ -31,7 +31,7 @@ def test_the_root_signs_on_another_machine(desk: Desk, tmp_path: Path) -> None:
     assert (code, shown["signed"], signed.exists()) == (Exit.OK, False, False)
     code, shown, _ = desk.run("roster", "sign", str(draft), "--known", known)
     assert code == Exit.OK
-    assert shown["changes"] == [{"name": "bob", "change": "retired: 1 statements last"}]
+    assert shown["changes"] == [{"name": "bob", "change": "retired: 1 statements still count"}]
     assert (shown["version"], shown["signed"]) == (2, True)
     assert (desk.system.directory / "roster").read_bytes() == before
     assert desk.run("roster", "put", str(signed), key=False)[0] == Exit.OK
@@ -90,7 +90,7 @@ def test_whoever_signs_sees_what_becomes_of_everybody(desk: Desk, tmp_path: Path
     said = {(one["name"], one["change"].split(":")[0].split(" by ")[0]) for one in shown["changes"]}
     assert said >= {
         (first.operator, "KEY REPLACED"), ("mallory", "is new"), ("bob", "retired"),
-        (core.instance, "TAKEN OFF"), (f"region {new.regions[0].region}", "is GONE"),
+        (core.instance, "REMOVED"), (f"region {new.regions[0].region}", "is GONE"),
     }  # fmt: skip
 
 

@@ -28,10 +28,10 @@ def raising(error: Exception) -> Callable[..., object]:
             socket.gaierror(-2, "x"),
             f"the name broker.example of the broker at {URL} does not resolve",
         ),
-        (TimeoutError(), f"the broker at {URL} does not answer within 5 s"),
-        (ConnectionRefusedError(111, "x"), f"nothing answers at {URL}: Connection refused"),
-        (OSError(113, "x"), f"nothing answers at {URL}: No route to host"),
-        (OSError("x"), f"nothing answers at {URL}"),
+        (TimeoutError(), f"the broker at {URL} does not reply within 5 s"),
+        (ConnectionRefusedError(111, "x"), f"no program listens at {URL}: Connection refused"),
+        (OSError(113, "x"), f"no program listens at {URL}: No route to host"),
+        (OSError("x"), f"no program listens at {URL}"),
     ],
 )
 async def test_why_a_broker_is_not_reached_is_told(

@@ -59,7 +59,7 @@ def test_every_public_name_is_there() -> None:
         (("acme", "files", [b""] * 2, []), kcm.BadValue, "contexts", None, "0 entries"),
         (("acme", "files", [b""], bytes(4097)), kcm.BadValue, "contexts", None, "4097 bytes"),
         (("acme", "files", [b""], [bytes(4097)]), kcm.BadValue, "contexts", 0, "4097 bytes"),
-        (("acme.>", "files", [b""]), kcm.BadValue, "tenant", None, "is no name"),
+        (("acme.>", "files", [b""]), kcm.BadValue, "tenant", None, "is not a name"),
         (("acme", 7, [b""]), kcm.BadType, "service", None, "service is int"),
     ],
 )

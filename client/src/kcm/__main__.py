@@ -1,4 +1,4 @@
-"""``python -m kcm``: the ``kcm`` command where no script of it is installed."""
+"""``python -m kcm`` runs the ``kcm`` command if its script is not installed."""
 
 from kcm.entry import main
 

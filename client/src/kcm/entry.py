@@ -1,7 +1,8 @@
-"""The ``kcm`` command's first moments: its modules are loaded, which takes up to a second.
+"""The start of the ``kcm`` command: it loads its modules, which takes up to a second.
 
-Whoever interrupts it then is told at once that nothing was done. No exception is raised for it:
-one that comes in the middle of an import may be lost, or leave half a module.
+An interruption in this time ends the process at once, with the text that nothing was done. It
+raises no exception, because one in the middle of an import may be lost, or leave a module half
+loaded.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Final, NoReturn
 
 TEXT: Final = b"interrupted: nothing was done\n"
 INTERRUPTED: Final = 130
-"""The exit code, as in ``kcm.exit_codes``, which is not loaded yet."""
+"""The exit code of ``kcm.exit_codes``, which is not loaded yet."""
 
 
 def main() -> None:
@@ -30,7 +31,7 @@ def main() -> None:
 
 @contextmanager
 def _nothing_to_undo() -> Iterator[None]:
-    """End the process when it is interrupted, unless whoever started it has that ignored."""
+    """End the process when it is interrupted, unless its parent process ignores SIGINT."""
     before = signal.getsignal(signal.SIGINT)
     if before is not signal.default_int_handler:
         yield

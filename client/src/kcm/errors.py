@@ -1,7 +1,7 @@
-"""One exception class per code, so that a program catches what it can act on.
+"""One exception class per error code, so that a program catches those that it can handle.
 
-``retryable`` says whether the same request may succeed later without anybody's decision. The text
-is safe to show; what a service added to it is free text, so a terminal escapes it first.
+``retryable`` is true if the same request may succeed later without an operator's action. The text
+contains no secrets. It may contain free text of a component, so escape it before a terminal.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ class ServiceError(KcmError):
 
 
 class Malformed(ServiceError):
-    """The message or the record is not well formed."""
+    """The message or record is malformed."""
 
     CODE = Code.MALFORMED
 
 
 class TooLarge(ServiceError):
-    """A record does not fit into one request."""
+    """A record does not fit into one message."""
 
     CODE = Code.TOO_LARGE
 
@@ -60,13 +60,13 @@ class UnknownHold(ServiceError):
 
 
 class UnknownSession(ServiceError):
-    """The session between two services ended; a retry makes a new one."""
+    """The session between a Gateway and a Core ended. A retry creates a new one."""
 
     CODE = Code.UNKNOWN_SESSION
 
 
 class Forbidden(ServiceError):
-    """The caller may not do this, or the record belongs to somebody else."""
+    """The caller has no permission, or the record belongs to another tenant or service."""
 
     CODE = Code.FORBIDDEN
 
@@ -78,43 +78,43 @@ class WrongRegion(ServiceError):
 
 
 class TenantKilled(ServiceError):
-    """A hold is on the tenant, on its root key or on its region."""
+    """A hold on the tenant, its root key or its region is in force."""
 
     CODE = Code.TENANT_KILLED
 
 
 class TenantSealed(ServiceError):
-    """The tenant's root key cannot be reached at the moment."""
+    """The tenant's root key cannot be reached now."""
 
     CODE = Code.TENANT_SEALED
 
 
 class KeyShredded(ServiceError):
-    """The data subject's key was shredded; nobody can read the record any more."""
+    """The data subject's key was destroyed. The record can no longer be decrypted."""
 
     CODE = Code.KEY_SHREDDED
 
 
 class KeyDestroyed(ServiceError):
-    """The version of the service key that the record needs was destroyed."""
+    """The version of the service key for this record was destroyed."""
 
     CODE = Code.KEY_DESTROYED
 
 
 class Tampered(ServiceError):
-    """The record, or the context given with it, is not what was encrypted."""
+    """The record or its context differs from what was encrypted."""
 
     CODE = Code.TAMPERED
 
 
 class Conflict(ServiceError):
-    """Another record has this name, or somebody else changed it at the same moment."""
+    """Another entry has this name, or another operator changed it at the same time."""
 
     CODE = Code.CONFLICT
 
 
 class DeadlineExceeded(ServiceError):
-    """No answer in time. A later one is discarded."""
+    """No reply came in time. A later one is discarded."""
 
     CODE = Code.DEADLINE_EXCEEDED
 
@@ -126,27 +126,27 @@ class Busy(ServiceError):
 
 
 class Unavailable(ServiceError):
-    """A part of the service, or the broker, cannot be reached."""
+    """A component or the broker cannot be reached."""
 
     CODE = Code.UNAVAILABLE
 
 
 class Internal(ServiceError):
-    """An unexpected fault, or an answer that is not one of this protocol."""
+    """An unexpected fault, or a reply that is not a message of this protocol."""
 
     CODE = Code.INTERNAL
 
 
 class Discarded(DeadlineExceeded):
-    """An answer came, but later than it may be accepted."""
+    """A reply came after the deadline or after its answer lease had ended."""
 
 
 class Unreached(Unavailable):
-    """The request reached nobody: the broker is away, or every instance that serves it."""
+    """The request reached no component: the broker or all instances are down."""
 
 
 class UntrustedReply(Tampered):
-    """An answer that is not signed by whom it has to be, or answers something else."""
+    """A reply whose signature or subject does not match the request."""
 
 
 BY_CODE: Final[dict[Code, type[ServiceError]]] = {
@@ -176,10 +176,10 @@ BY_CODE: Final[dict[Code, type[ServiceError]]] = {
 
 
 def error_for(code: Code, detail: str = "") -> ServiceError:
-    """The exception of a code. ``ok`` is no refusal: who refuses with it is not understood."""
+    """Return the exception of a code. A refusal with code ``ok`` is not valid: ``Internal``."""
     return BY_CODE.get(code, Internal)(detail)
 
 
 def typed(error: KcmError) -> ServiceError:
-    """The same error as an instance of its code's class."""
+    """Return the same error as an instance of its code's class."""
     return error if isinstance(error, ServiceError) else error_for(error.code, error.detail)

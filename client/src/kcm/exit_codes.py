@@ -1,4 +1,4 @@
-"""Exit codes: what a script may rely on."""
+"""Exit codes of the ``kcm`` command, which scripts can rely on."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import IntEnum
 
 
 class Exit(IntEnum):
-    """How a command ended."""
+    """The result of a command."""
 
     OK = 0
     FAULT = 1
@@ -23,16 +23,16 @@ class Exit(IntEnum):
 HELP = """\b
 Exit codes:
   0    done
-  1    unexpected fault, or one of this machine: a full disk, say
-  2    wrong usage, a file that may not be used, or a context that cannot be used
-  3    refused by the service
+  1    unexpected fault, or a fault of this machine, for example a full disk
+  2    wrong usage, or a file or context that cannot be used
+  3    refused by a component
   4    a part of a batch failed, the rest is done
   5    unavailable or out of time; a retry may help
-  6    the hold is in force, but not everybody has confirmed it
-  7    a check failed: a file, an answer or a journal is not to be believed
+  6    the hold is in force, but not every instance has confirmed it
+  7    a check failed: a file, a reply or a journal is not valid
   129  ended by SIGHUP
   130  interrupted (Ctrl-C)
-  141  whoever read the output ended first, as in `| head`: nothing is said of it
+  141  the reader of the output ended first, as in `| head`; no message is shown
   143  ended by SIGTERM; by another signal 128 and its number
 """
-"""The codes as ``kcm --help`` shows them."""
+"""The exit codes as ``kcm --help`` shows them."""

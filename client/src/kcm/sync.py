@@ -1,7 +1,7 @@
 """The client for programs without an event loop: the same calls, blocking, from any thread.
 
-One thread runs the loop; every call is handed to it. After a fork that thread exists in the parent
-only, so a child has to connect for itself.
+One thread runs the event loop, and every call runs there. After a fork, that thread exists only in
+the parent process, so a child process has to create another client.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 
 class Client:
-    """``kcm.Client`` without ``await``. Threads may share it; close it, or use ``with``."""
+    """``kcm.Client`` without ``await``. Threads may share it. Close it, or use ``with``."""
 
     def __init__(
         self,
@@ -68,9 +68,9 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Finish, disconnect and end the thread. More than once is fine."""
+        """Finish, disconnect and end the thread. Further calls do nothing."""
         if self._loop.is_closed() or os.getpid() != self._pid:
-            return  # after a fork, thread and connection are the parent's
+            return  # after a fork, thread and connection belong to the parent
         try:
             self._call(self._entered.__aexit__(None, None, None))
         finally:
@@ -144,7 +144,7 @@ class Client:
         if os.getpid() != self._pid:
             work.close()
             raise AfterFork(
-                f"the client was made in process {self._pid} and is used in its child"
+                f"the client was created in process {self._pid} and is used in its child"
                 f" {os.getpid()}; connect in each process after the fork"
             )
         if self._loop.is_closed():
@@ -154,7 +154,7 @@ class Client:
         try:
             return future.result()
         except BaseException:
-            future.cancel()  # an interrupted caller waits no longer, so neither does the loop
+            future.cancel()  # an interrupted caller does not wait, so the loop must not continue
             raise
 
     def _end(self) -> None:

@@ -1,4 +1,4 @@
-"""Arguments of the SDK, checked before anything is sent: which one is wrong, and where."""
+"""Checks of the SDK's arguments, before anything is sent. Errors name the argument and index."""
 
 from __future__ import annotations
 
@@ -11,40 +11,40 @@ from kcm_schemas.names import is_name
 
 
 class BadArgument(KcmError):
-    """An argument cannot be used. The program has to be changed."""
+    """An argument is not valid. The program has a defect."""
 
     def __init__(self, text: str, argument: str, index: int | None = None) -> None:
         super().__init__(Code.MALFORMED, text)
         self.argument: Final = argument
         """The argument's name."""
         self.index: Final = index
-        """Where in the argument, counted from 0; none when it is the argument itself."""
+        """The index in the argument, from 0; ``None`` for the argument as a whole."""
 
     def __reduce__(self) -> tuple[type[BadArgument], tuple[str, str, int | None]]:
         return type(self), (self.detail, self.argument, self.index)
 
 
 class BadType(BadArgument, TypeError):
-    """An argument has another type than it has to have."""
+    """An argument has the wrong type."""
 
 
 class BadValue(BadArgument, ValueError):
-    """An argument has a value that it must not have."""
+    """An argument has a value that is not valid."""
 
 
 def check_name(argument: str, value: object) -> None:
-    """Raise unless it is a name."""
+    """Raise ``BadArgument`` unless ``value`` is a name."""
     if not isinstance(value, str):
         raise BadType(f"{argument} is {_type(value)}; it has to be str", argument)
     if not is_name(value):
         raise BadValue(
-            f"{argument} {value[:80]!r} is no name: 1 to 63 characters of a-z, 0-9 and -",
+            f"{argument} {value[:80]!r} is not a name: 1 to 63 characters of a-z, 0-9 and -",
             argument,
         )
 
 
 def check_bytes(argument: str, values: object) -> None:
-    """Raise unless it is a sequence of ``bytes``."""
+    """Raise ``BadType`` unless ``values`` is a sequence of ``bytes``."""
     if isinstance(values, bytes | bytearray | memoryview | str) or not isinstance(values, Sequence):
         raise BadType(
             f"{argument} is {_type(values)}; it has to be a sequence of bytes, as a list", argument
@@ -56,10 +56,10 @@ def check_bytes(argument: str, values: object) -> None:
 
 
 def bound(contexts: Sequence[bytes] | bytes | None, count: int) -> Sequence[bytes]:
-    """What is bound to ``count`` records: nothing, one context for all, or one for each.
+    """Return the contexts of ``count`` records: none, one for all, or one for each.
 
-    A list has one for each, also where it has one or none: one that is too short by mistake would
-    make records that open without what was meant, or not at all. Raises ``BadArgument``.
+    A list has one entry for each record, also if it has one entry or none. A list that is too short
+    by mistake would bind records to the wrong context. Raises ``BadArgument``.
     """
     if contexts is None:
         return []
@@ -80,13 +80,13 @@ def bound(contexts: Sequence[bytes] | bytes | None, count: int) -> Sequence[byte
 
 
 def check_scope(dek_scope: object) -> None:
-    """Raise unless it is ``record`` or ``batch``."""
+    """Raise ``BadValue`` unless ``dek_scope`` is ``record`` or ``batch``."""
     if dek_scope not in ("record", "batch"):
         raise BadValue("dek_scope has to be 'record' or 'batch'", "dek_scope")
 
 
 def check_deadline(deadline_s: object) -> None:
-    """Raise unless it is a positive, finite number of seconds."""
+    """Raise ``BadArgument`` unless ``deadline_s`` is a positive, finite number of seconds."""
     if isinstance(deadline_s, bool) or not isinstance(deadline_s, int | float):
         text = f"deadline_s is {_type(deadline_s)}; it has to be a number of seconds"
         raise BadType(text, "deadline_s")

@@ -1,8 +1,8 @@
-"""Batches: how many records go into one message, and what came of each.
+"""Batches: the division of records into messages, and the result of each record.
 
 A message carries at most ``RECORDS_MAX`` records, and neither the request nor its reply may exceed
-``BODY_MAX``. A record costs its payload, its context, what encryption adds and what the encoding
-adds; counting the larger of both directions once bounds both.
+``BODY_MAX``. The cost of a record is its payload, its context, and the overhead of encryption and
+encoding. It is computed for the larger direction, so it bounds both.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from kcm_schemas.results import Results
 from kcm.errors import ServiceError, error_for
 
 MESSAGE_RESERVE: Final = 4096
-"""Bytes of a message kept for headers, field names and lengths of columns."""
+"""Bytes of a message reserved for headers, field names and lengths of columns."""
 
 RECORD_RESERVE: Final = 40
-"""Bytes that one record's lengths and its code take at most, in either direction."""
+"""Maximum bytes of one record's lengths and code, in either direction."""
 
 RECORD_MAX: Final = limits.BODY_MAX - MESSAGE_RESERVE - RECORD_RESERVE - limits.APP_CONTEXT_MAX
 """Bytes of a record that always fits into one message, with any context."""
@@ -30,10 +30,10 @@ PAYLOAD_MAX: Final = RECORD_MAX - 384
 
 
 class BatchResult(Results):
-    """What came of each record, in the order given.
+    """The result of each record, in the order of the arguments.
 
-    ``values`` has all values, and raises ``BatchFailed`` unless every record is good. ``results``
-    has each record's value or exception, for whoever can use some of them.
+    ``values`` has all values, and raises ``BatchFailed`` if a record failed. ``results`` has the
+    value or the exception of each record, for a program that can use some of them.
     """
 
     __slots__ = ("_details",)
@@ -41,20 +41,20 @@ class BatchResult(Results):
     def __init__(
         self, values: list[bytes], codes: list[Code], details: Mapping[Code, str] | None = None
     ) -> None:
-        """``details`` has, by code, what a service said in addition."""
+        """``details`` has the text of a Gateway's refusal by its code."""
         super().__init__(values, codes)
         self._details: Final = details or {}
 
     @property
     def results(self) -> list[bytes | ServiceError]:
-        """Each record's value, or in its place the exception that says why there is none."""
+        """The value of each record, or the exception with which it failed."""
         return [
             self._values[index] if self._code(index) is Code.OK else self._error(index)
             for index in range(len(self._values))
         ]
 
     def error(self, index: int) -> ServiceError | None:
-        """Why a record is bad; none when it is good."""
+        """Return the exception of a record, or ``None`` if it succeeded."""
         return None if self._code(index) is Code.OK else self._error(index)
 
     def _error(self, index: int) -> ServiceError:
@@ -63,24 +63,24 @@ class BatchResult(Results):
 
 
 class Outcome:
-    """A result while it is being filled. Whatever was not answered stays ``unavailable``."""
+    """A result that is filled message by message. A record without a reply is ``unavailable``."""
 
     def __init__(self, size: int) -> None:
         self._values: list[bytes] = [b""] * size
         self._codes: list[Code] = [Code.UNAVAILABLE] * size
         self._details: dict[Code, str] = {}
         self._refused: dict[int, ServiceError] = {}
-        """Records whose message was refused, not they themselves."""
+        """Records whose whole message was refused."""
 
     def put(self, indexes: Sequence[int], values: Sequence[bytes], codes: Sequence[Code]) -> None:
-        """Take one message's answer; a bad record's value is dropped."""
+        """Store the reply to one message; the value of a failed record is dropped."""
         for index, value, code in zip(indexes, values, codes, strict=True):
             self._values[index] = value if code is Code.OK else b""
             self._codes[index] = code
             self._refused.pop(index, None)
 
     def fail(self, indexes: Sequence[int], error: ServiceError) -> None:
-        """Give every record of a message the code with which the message was refused."""
+        """Store the refusal of a whole message for each of its records."""
         for index in indexes:
             self._values[index] = b""
             self._codes[index] = error.code
@@ -88,13 +88,13 @@ class Outcome:
         self._details[error.code] = error.detail
 
     def again(self, indexes: Sequence[int]) -> list[int]:
-        """Those of ``indexes`` for which asking again may help."""
+        """Return those of ``indexes`` for which a retry may help."""
         return [index for index in indexes if self._codes[index] in RETRYABLE]
 
     def result(self) -> BatchResult:
-        """What came of it; raises the refusal when the whole batch was refused.
+        """Return the result; raise the refusal if the whole batch was refused.
 
-        Of several refusals one that asking again does not change.
+        Of several refusals, raise one that a retry does not change.
         """
         if self._refused and len(self._refused) == len(self._values):
             raise min(self._refused.values(), key=lambda error: error.retryable)
@@ -102,7 +102,7 @@ class Outcome:
 
 
 def split(costs: Sequence[int], room: int) -> Iterator[list[int]]:
-    """Indexes of records message by message, in order; what fits into no message is left out.
+    """Yield the indexes of each message's records, in order. Omit records that are too large.
 
     ``costs`` and ``room`` are in bytes.
     """

@@ -1,11 +1,11 @@
-"""The client of a Gateway: encrypt and decrypt in batches, in time.
+"""The client of a Gateway: encrypts and decrypts batches of records within a deadline.
 
-A batch is split into messages, of which a bounded number is on the way at once; what a message
-could not do for reasons that pass is asked again within the caller's deadline. A batch that was
-refused as a whole raises the refusal. One bad record spoils nothing else: ``results`` has each
-record's value or exception, and ``values`` all values or raises.
+A batch is split into messages. A bounded number of messages is in flight at once. Records that fail
+for a temporary reason are sent again until the caller's deadline. If the whole batch is refused,
+the call raises the refusal. Otherwise a failed record does not affect the others: ``results`` has
+the value or exception of each, and ``values`` has all values or raises.
 
-``encrypt_one`` and ``decrypt_one`` gather calls that run at the same time into one message.
+``encrypt_one`` and ``decrypt_one`` collect concurrent calls into one message.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ from kcm._internal.transport import Opener, Transport, open_nats
 from kcm.errors import DeadlineExceeded, Discarded, ServiceError, TooLarge, Unreached
 
 IN_FLIGHT_MAX: Final = 8
-"""Messages of one client on the way at once: more only queue at the Gateway."""
+"""Messages of one client in flight at once. More would only queue at the Gateway."""
 
 DEADLINE_S: Final = 5.0
-"""Seconds that a call may take, unless the caller says otherwise."""
+"""Default deadline of a call, in seconds."""
 
 
 class Client:
-    """Encrypts and decrypts in one region. Use it from one event loop; see ``kcm.sync`` else."""
+    """Encrypts and decrypts in one region, in one event loop. See ``kcm.sync`` for threads."""
 
     def __init__(
         self, transport: Transport, region: str, around: Environment | None = None
@@ -66,10 +66,10 @@ class Client:
         opener: Opener = open_nats,
         around: Environment | None = None,
     ) -> Once[Client]:
-        """Connect to a region's broker as an application and close again at the end.
+        """Return a context manager that connects to a region's broker and closes at the end.
 
-        ``context`` is a context, a file of one, or none for the usual place. Raises
-        ``ContextError`` or ``Unavailable``.
+        ``context`` is a context or the path of its file; without it, ``$KCM_CONTEXT`` or the file
+        of ``kcm dev up``. Raises ``ContextError`` or ``Unavailable``.
         """
 
         async def run() -> AsyncGenerator[Client, None]:
@@ -87,14 +87,14 @@ class Client:
 
     @property
     def counts(self) -> Counts:
-        """Messages sent, asked again, and answers that were discarded, since the client was made.
+        """Messages sent, messages repeated and replies discarded by this client.
 
-        Discarded answers cost time and never data: what they were for was asked again.
+        A discarded reply costs time but no data: its records are sent again.
         """
         return self._tally.counts
 
     async def close(self) -> None:
-        """Finish what was gathered and give the connection up. More than once is fine."""
+        """Finish the collected calls and disconnect. Further calls do nothing."""
         if self._owner.elsewhere or self._owner.closed:
             return  # after a fork, the connection is the parent's
         self._owner.check()
@@ -112,13 +112,12 @@ class Client:
         dek_scope: DekScope = "record",
         deadline_s: float = DEADLINE_S,
     ) -> BatchResult:
-        """Encrypt; ``values`` are records, in the order of the plaintexts, or raise if one failed.
+        """Encrypt plaintexts. ``values`` of the result are records in the same order.
 
-        Raises ``KcmError`` when the whole batch is refused.
-
-        ``contexts`` is bound to the records and has to be given again to decrypt them: ``bytes``
-        for all, or a list with one for each (at most 4096 bytes). ``dek_scope="batch"`` lets the
-        records of a message share a data key. ``deadline_s`` bounds the call, retries included.
+        ``contexts`` is bound to the records, and decryption needs the same bytes: ``bytes`` for
+        all records, or a list with one entry for each (at most 4096 bytes). With
+        ``dek_scope="batch"`` the records of a message share a data key. ``deadline_s`` bounds the
+        call in seconds, retries included. Raises ``KcmError`` if the whole batch is refused.
         """
         job = self._job("encrypt", tenant, service, plaintexts, contexts, dek_scope)
         return await self._run(job, deadline_s)
@@ -132,9 +131,10 @@ class Client:
         *,
         deadline_s: float = DEADLINE_S,
     ) -> BatchResult:
-        """Decrypt; ``values`` are plaintexts, in the order of the records, or raise if one failed.
+        """Decrypt records. ``values`` of the result are plaintexts in the same order.
 
-        Raises ``KcmError`` when the whole batch is refused.
+        ``contexts`` are those of the encryption. ``deadline_s`` bounds the call in seconds, retries
+        included. Raises ``KcmError`` if the whole batch is refused.
         """
         job = self._job("decrypt", tenant, service, records, contexts, "record")
         return await self._run(job, deadline_s)
@@ -148,7 +148,7 @@ class Client:
         *,
         deadline_s: float = DEADLINE_S,
     ) -> bytes:
-        """Encrypt one plaintext; calls at the same time share a message. Raises ``KcmError``."""
+        """Encrypt one plaintext. Concurrent calls share a message. Raises ``KcmError``."""
         return await self._one(Key("encrypt", tenant, service), plaintext, context, deadline_s)
 
     async def decrypt_one(
@@ -160,12 +160,12 @@ class Client:
         *,
         deadline_s: float = DEADLINE_S,
     ) -> bytes:
-        """Decrypt one record; calls at the same time share a message. Raises ``KcmError``."""
+        """Decrypt one record. Concurrent calls share a message. Raises ``KcmError``."""
         return await self._one(Key("decrypt", tenant, service), encrypted, context, deadline_s)
 
     async def _one(self, key: Key, payload: bytes, context: bytes, deadline_s: float) -> bytes:
         check_deadline(deadline_s)
-        # Checked here, so that one caller's mistake is not the failure of all who share a message.
+        # Checked here, so that one caller's mistake does not fail the other calls of a message.
         self._job(key.operation, key.tenant, key.service, [payload], [context], "record")
         return await self._coalescer.submit(key, payload, context, deadline_s)
 
@@ -220,7 +220,7 @@ class Client:
         return outcome.result()
 
     async def _part(self, job: Job, part: list[int], until: float, outcome: Outcome) -> None:
-        """Ask for one message's records, again for those that a retry may help."""
+        """Send one message; send again those of its records that a retry may help."""
         pending, attempt, away = part, 0, 0
         while True:
             self._owner.check()
@@ -255,7 +255,7 @@ class Client:
                 async with asyncio.timeout(remaining()):
                     await self._slots.acquire()
             except TimeoutError:
-                raise DeadlineExceeded("too many requests of this client are on the way") from None
+                raise DeadlineExceeded("too many requests of this client are in flight") from None
         else:
             await self._slots.acquire()  # at once
         try:

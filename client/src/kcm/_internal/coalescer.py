@@ -1,9 +1,9 @@
-"""Gathering single calls: cost on the bus is per message, so calls at the same time share one.
+"""Concurrent single calls share a message, because the cost on the broker is per message.
 
-The first call of a quiet moment leaves with whatever the same turn of the event loop brings; while
-a message is on the way, further calls wait up to ``WINDOW_S`` or until ``GATHER_MAX`` are there.
-Every caller keeps a deadline of its own: who runs out of time leaves, and the answer to the others
-is none of its business.
+If no message is in flight, a call is sent with the others of the same turn of the event loop. While
+a message is in flight, further calls wait for ``WINDOW_S`` or until ``GATHER_MAX`` are there. Every
+call keeps its deadline. A call that times out leaves the message; the others still get their
+results.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from kcm._internal.batches import BatchResult
 from kcm.errors import DeadlineExceeded, Unavailable
 
 GATHER_MAX: Final = 256
-"""Records gathered into one message at most: what a Gateway asks a Core for at once."""
+"""Maximum records of a shared message: as many as a Gateway requests of a Core at once."""
 
 GATHER_BYTES_MAX: Final = 256 * 1024
-"""Bytes gathered at most: beyond that, sharing a message saves nothing."""
+"""Maximum bytes of a shared message. Sharing a larger one saves nothing."""
 
 WINDOW_S: Final = 0.001
-"""Seconds that a call waits for others while a message is on the way."""
+"""Seconds that a call waits for others while a message is in flight."""
 
 
 class Key(NamedTuple):
-    """Calls that may share a message."""
+    """What calls have in common that may share a message."""
 
     operation: Literal["encrypt", "decrypt"]
     tenant: str
@@ -52,7 +52,7 @@ class _Gathering:
 
 
 class Coalescer:
-    """Gathers calls by key and sends them as batches."""
+    """Collects calls by key and sends them as batches."""
 
     def __init__(self, send: Send) -> None:
         self._send: Final = send
@@ -62,7 +62,7 @@ class Coalescer:
         self._closed = False
 
     async def submit(self, key: Key, payload: bytes, context: bytes, deadline_s: float) -> bytes:
-        """One record's value; raises ``KcmError``, at the latest after ``deadline_s`` seconds."""
+        """Return one record's value, or raise ``KcmError`` within ``deadline_s`` seconds."""
         if self._closed:
             raise Unavailable("the client is closed")
         future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
@@ -74,7 +74,7 @@ class Coalescer:
             raise DeadlineExceeded from None
 
     async def close(self) -> None:
-        """Send what is gathered, wait for the answers, and take no more."""
+        """Send the collected calls, wait for their replies, and refuse further calls."""
         self._closed = True
         for key in list(self._gatherings):
             self._flush(key)
@@ -121,10 +121,10 @@ class Coalescer:
             result = await self._send(
                 key, gathering.payloads, gathering.contexts, gathering.deadline_s
             )
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is the callers' to see
+        except Exception as error:  # noqa: BLE001 - the callers raise it
             for future in gathering.waiting:
                 if not future.done():
-                    # Each caller raises its own: one exception has one traceback.
+                    # Each caller raises a copy, because an exception has one traceback.
                     future.set_exception(copy(error) if isinstance(error, KcmError) else error)
             return
         finally:

@@ -1,16 +1,16 @@
-"""What the ``kcm`` command binds to the records that it makes, as their application context.
+"""The application contexts with which the ``kcm`` command binds records to their positions.
 
-A record says where it belongs (region, tenant, service) but not its place in a file or table. That
-place is bound here:
+A record names its region, tenant and service, but not its position in a file or table. The
+application context binds that position:
 
-- a piece of a file: ``ctx("kcm/v1/file-piece", file id, index, last, user's context)``. Pieces that
-  are moved, repeated, mixed or left out do not decrypt;
+- a piece of a file: ``ctx("kcm/v1/file-piece", file id, index, last, user's context)``. Decryption
+  fails for pieces that are moved, repeated, mixed or removed.
 - a cell of a table: ``ctx("kcm/v1/cell", field, user's context)``. A cell does not decrypt in
-  another column. In another row it does, and a row that is repeated or left out does not show;
+  another column. It does in another row, and a repeated or removed row is not detected.
 - a cell with bound columns: ``ctx("kcm/v1/bound-cell", field, SHA-256 of the bound columns, user's
-  context)``. Such a cell decrypts only beside the same values of those columns.
+  context)``. A cell decrypts only in a row with the same values in those columns.
 
-A program that wants to open such a record with the SDK gives the same context.
+A program that decrypts such a record with the SDK passes the same context.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from kcm_schemas import limits
 from kcm_schemas.labels import Label, Part, ctx
 
 USER_CONTEXT_MAX: Final = limits.APP_CONTEXT_MAX - 512
-"""Bytes of a user's own context: leaves room for a piece's or a cell's place."""
+"""Bytes of a user's context. The rest of the room is for the position of a piece or cell."""
 
 FIELD_MAX: Final = 255
 """Bytes of a column's name, in UTF-8."""
@@ -42,15 +42,21 @@ _LENGTHS: Final = struct.Struct(">II")
 
 
 def piece_context(file_id: bytes, index: int, *, last: bool, user: bytes = b"") -> bytes:
-    """The application context of one piece of a file."""
+    """Return the application context of one piece of a file that ``kcm encrypt`` wrote.
+
+    ``file_id`` has 16 bytes, ``index`` counts from 0, and ``user`` is the context given to the
+    command. Raises ``ValueError`` for a ``user`` of more than 3584 bytes.
+    """
     return ctx(FILE_PIECE, file_id, index, int(last), _bounded(user))
 
 
 def cell_context(field: str, user: bytes = b"", bound: Mapping[str, bytes] | None = None) -> bytes:
-    """The application context of a cell.
+    """Return the application context of a cell of a table that ``kcm encrypt`` wrote.
 
-    ``bound`` has the row's bound columns with their values: of CSV the cell's text without its
-    quotes, of JSON lines the value as it is written there, both in UTF-8.
+    ``field`` is the column's name, ``user`` the context given to the command. ``bound`` has the
+    values of the row's bound columns (``--bind``) in UTF-8: the cell's text without its quotes for
+    CSV, the bytes of the value for JSON lines. Raises ``ValueError`` for a name of more than 255
+    bytes or a ``user`` of more than 3584.
     """
     if not bound:
         return ctx(CELL, _name(field).decode(), _bounded(user))
@@ -58,7 +64,7 @@ def cell_context(field: str, user: bytes = b"", bound: Mapping[str, bytes] | Non
 
 
 def _digest(bound: Mapping[str, bytes]) -> bytes:
-    """SHA-256 over each column in the order of names: two lengths (u32), the name, the value."""
+    """Return SHA-256 over the columns in order of names: two lengths (u32), name, value."""
     found = sha256()
     for name, value in sorted((_name(name), value) for name, value in bound.items()):
         found.update(_LENGTHS.pack(len(name), len(value)) + name + value)
@@ -74,5 +80,5 @@ def _name(column: str) -> bytes:
 
 def _bounded(user: bytes) -> bytes:
     if len(user) > USER_CONTEXT_MAX:
-        raise ValueError(f"a context has at most {USER_CONTEXT_MAX} bytes here")
+        raise ValueError(f"the context of a file or table has at most {USER_CONTEXT_MAX} bytes")
     return user

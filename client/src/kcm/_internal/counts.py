@@ -1,4 +1,4 @@
-"""What a client has sent and thrown away, so that what is asked again does not stay unseen."""
+"""Counters of a client's messages, so that retries and discarded replies are visible."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from kcm_runtime.clock import Clock
 log = logging.getLogger(__name__)
 
 TELL_EVERY_S: Final = 60.0
-"""Seconds between two warnings of one client, at least."""
+"""Minimum seconds between two warnings of one client."""
 
 
 @dataclass(slots=True)
 class Counts:
-    """Since the client was made. A few that are discarded are nothing; many cost time."""
+    """Counters since the client was created. Many discarded replies slow the client down."""
 
     messages: int = 0
-    """Sent, or tried to: those that are asked again count each time."""
+    """Attempts to send a message, repetitions included."""
     repeated: int = 0
-    """Those of them that were asked again."""
+    """Repetitions among them."""
     discarded: int = 0
-    """Answers that came later than they may be accepted: in time for nobody, or with a lease that
-    had ended, as when a Gateway or its Cores cannot renew theirs."""
+    """Replies that came after the deadline or after their answer lease had ended, for example
+    because a Gateway or its Cores cannot renew their leases."""
 
 
 class Tally:
-    """Keeps the counts of one client, and warns when answers are discarded."""
+    """Counts for one client, and logs a warning about discarded replies."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock: Final = clock
@@ -38,22 +38,21 @@ class Tally:
 
     @property
     def counts(self) -> Counts:
-        """A copy."""
+        """A copy of the counters."""
         return replace(self._counts)
 
     def sent(self, *, again: bool) -> None:
-        """A message is about to leave."""
+        """Count a message that is sent now."""
         self._counts.messages += 1
         self._counts.repeated += again
 
     def discarded(self) -> None:
-        """An answer came too late; warns, but not for each."""
+        """Count a discarded reply; log a warning at most once per ``TELL_EVERY_S``."""
         self._counts.discarded += 1
         now = self._clock.elapsed()
         if now - self._told_at >= TELL_EVERY_S:
             log.warning(
-                "answers came later than they may be accepted and were discarded: %d since the"
-                " last such line, %d in all",
+                "discarded replies that came too late: %d since the last warning, %d in all",
                 self._counts.discarded - self._told,
                 self._counts.discarded,
             )

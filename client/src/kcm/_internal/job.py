@@ -1,4 +1,4 @@
-"""One call of the SDK as messages: what is asked, and how an answer is read."""
+"""One call of the SDK as messages: its requests, and the reading of its replies."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Job:
     contexts: Sequence[bytes]
 
     def costs(self) -> list[int]:
-        """Bytes of a message that each record takes, in the larger of both directions."""
+        """Return the bytes of each record in a message, in the larger of both directions."""
         added = RECORD_RESERVE
         if self.operation == "encrypt":
             added += len(self.prefix) + limits.WRAPPED_SIZE + 8 + limits.TAG_SIZE
@@ -49,14 +49,14 @@ class Job:
         ]
 
     def some(self, indexes: list[int]) -> tuple[list[bytes], list[bytes]]:
-        """Payloads and contexts of one message."""
+        """Return the payloads and contexts of one message."""
         payloads = [self.payloads[index] for index in indexes]
         if len(self.contexts) <= 1:
             return payloads, list(self.contexts)
         return payloads, [self.contexts[index] for index in indexes]
 
     def build(self, indexes: list[int], deadline_ms: int) -> bytes:
-        """The request for some of the records; ``deadline_ms`` is in Unix milliseconds."""
+        """Return the request for some of the records; ``deadline_ms`` is in Unix milliseconds."""
         payloads, contexts = self.some(indexes)
         match self.operation:
             case "encrypt":
@@ -77,7 +77,10 @@ class Job:
                 )
 
     def read(self, count: int, body: bytes) -> tuple[Answer, float]:
-        """A reply as values and codes, one for each of ``count`` records; its lease in seconds."""
+        """Return a reply's values and codes, one for each of ``count`` records, and its lease.
+
+        The answer lease is in seconds.
+        """
         match self.operation:
             case "encrypt":
                 encrypted = read_reply(EncryptReply, body)
@@ -88,7 +91,7 @@ class Job:
                 values, codes = decrypted.plaintexts, decrypted.codes
                 lease_ms = decrypted.lease_ms
         if len(values) != count or len(codes) not in (0, count):
-            raise Internal("the answer has another number of records than the request")
+            raise Internal("the reply has another number of records than the request")
         codes = list(codes) or [Code.OK] * count
         if self.operation == "encrypt":
             codes = [

@@ -1,9 +1,9 @@
-"""The operator's side of the kill switch: place a hold, watch it become complete, lift it.
+"""The operator's side of the kill switch: place a hold, watch until it is complete, lift it.
 
-A hold's id is chosen here, so placing it again, anywhere, is harmless: it is placed through the
-first region that answers, and again until a region says, signed, that it is durable. From then on
-it is in force for good, whatever happens to this program. *Complete* is another matter: it is said
-by a Core once every instance on record has purged. Until then the kill is under way and not done.
+The id of a hold is chosen here, so a repetition in any region is harmless. The hold is placed
+through the first region that replies, and again until a region's signed reply says that it is
+durable. From then on it is in force, whatever happens to this program. It is *complete* only when a
+Core states that every registered incarnation has purged or its lease has ended.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from kcm._internal.staggered import first
 from kcm.errors import Malformed, ServiceError, UnknownHold, UntrustedReply, error_for
 
 ASK_S: Final = 4.0
-"""Seconds that one region gets to answer: longer than its own waiting for other regions."""
+"""Seconds for one region's reply: longer than that region waits for other regions."""
 
 POLL_S: Final = 0.25
-"""Seconds between two looks at a hold that is not complete."""
+"""Seconds between two requests for the status of a hold."""
 
 _FIRST: Final = bytes(limits.ID_SIZE)
-"""The id behind which a list of holds begins."""
+"""The id before all others: a list of holds begins after it."""
 
 _DIGITS: Final = re.compile(f"[0-9a-f]{{1,{2 * limits.ID_SIZE}}}")
 
@@ -43,16 +43,16 @@ deadline."""
 
 
 OnFailure = Callable[[ServiceError], None]
-"""Is told of each attempt that failed and will be made again."""
+"""Gets the error of each attempt that failed and will be repeated."""
 
 
 def silent(_: ServiceError) -> None:
-    """Nobody wants to know."""
+    """Ignore the failure."""
 
 
 @dataclass(frozen=True, slots=True)
 class NewHold:
-    """A signed hold that is not placed yet."""
+    """A signed hold that was not sent yet."""
 
     id: bytes
     scope: Scope
@@ -61,16 +61,16 @@ class NewHold:
 
 
 class Kills:
-    """Places, watches and lifts holds through whichever region answers."""
+    """Places, watches and lifts holds through any region that replies."""
 
     def __init__(self, admin: Admin, regions: Sequence[str]) -> None:
-        """``regions`` in the order in which they are asked; the first is a hold's origin."""
+        """``regions`` are asked in this order; the first one is the origin of new holds."""
         self._admin: Final = admin
         self._regions: Final = list(regions)
         self._around: Final = admin.around
 
     def ask_last(self, region: str) -> None:
-        """Ask a region only when no other one answers."""
+        """Ask a region only if no other one replies."""
         self._regions.remove(region)
         self._regions.append(region)
 
@@ -90,20 +90,20 @@ class Kills:
     async def place(
         self, hold: NewHold, until: float, on_failure: OnFailure = silent
     ) -> HoldStatus:
-        """Place a hold, again and again until it is durable somewhere.
+        """Place a hold, repeatedly until it is durable in a region.
 
-        Raises ``ServiceError``: a refusal, or ``unavailable`` when ``until`` (by the clock's
-        ``elapsed``) has passed. It may be in force even then.
+        Raises ``ServiceError``: a refusal, or ``unavailable`` after ``until`` (by the clock's
+        ``elapsed``). The hold may be in force even then.
         """
         status = await self._put(hold.raw, until, on_failure)
         if (status.scope, status.target, status.cause) != (hold.scope, hold.target, "operator"):
-            raise UntrustedReply("a Core answered about another hold")
+            raise UntrustedReply("a Core's reply is about another hold")
         return _about(status, hold.id)
 
     async def watch(self, hold_id: bytes, until: float) -> AsyncIterator[HoldStatus]:
-        """How the hold stands, again and again until it is complete or lifted, or time is up.
+        """Yield the status of a hold until it is complete or lifted, or until the time is over.
 
-        What passes is waited for; a refusal raises ``ServiceError``.
+        Temporary failures are ignored; a refusal raises ``ServiceError``.
         """
         while True:
             wait = POLL_S
@@ -121,16 +121,16 @@ class Kills:
             await self._around.sleep(wait)
 
     async def status(self, hold_id: bytes, until: float) -> HoldStatus:
-        """How the hold stands now, from whichever region answers and knows of it.
+        """Return the status of a hold from any region that replies and knows it.
 
-        Raises ``ServiceError``; ``unavailable`` when nobody who answers has heard of it (yet).
+        Raises ``ServiceError``; ``unavailable`` if no region that replies knows it (yet).
         """
 
         async def ask(region: str) -> HoldStatus:
             try:
                 return await self._admin.hold_status(region, hold_id, deadline_s=self._time(until))
             except UnknownHold:
-                # A region that is cut off has not heard of it; the others are asked, and it again.
+                # An isolated region may not know the hold: ask the others, and this one again.
                 raise error_for(Code.UNAVAILABLE, "the region does not know the hold") from None
 
         region, status = await first(self._regions, ask)
@@ -138,30 +138,30 @@ class Kills:
         return _about(status, hold_id)
 
     async def listing(self, *, everything: bool = False) -> list[HoldView]:
-        """The holds in force, or with ``everything`` lifted ones too, oldest first.
+        """Return the holds in force, or with ``everything`` lifted ones too, oldest first.
 
-        From whichever region answers first, page by page.
+        They are of the first region that replies, read page by page.
         """
         return (await self.listing_of(everything=everything))[1]
 
     async def listing_of(self, *, everything: bool = False) -> tuple[str, list[HoldView]]:
-        """The same, with the region that answered."""
+        """Return the same as ``listing``, with the region that replied."""
 
         async def ask(region: str) -> HoldPage:
             return await self._admin.holds(region, _FIRST, everything=everything)
 
         region, page = await first(self._regions, ask)
-        found = _behind(_FIRST, page)
+        found = _rows_after(_FIRST, page)
         while page.more:
             after = found[-1].hold_id
             page = await self._admin.holds(region, after, everything=everything)
-            found += _behind(after, page)
+            found += _rows_after(after, page)
         return region, sorted(found, key=lambda view: (view.issued_ms, view.hold_id))
 
     async def find(self, prefix: str) -> HoldView:
-        """The one hold whose hexadecimal id begins with ``prefix``, from whichever region knows it.
+        """Return the only hold whose hexadecimal id begins with ``prefix``, from any region.
 
-        Raises ``unknown_hold``, and ``malformed`` when it is no id or several begin like this.
+        Raises ``unknown_hold``, and ``malformed`` for a bad prefix or one of several holds.
         """
         if not _DIGITS.fullmatch(prefix):
             raise Malformed("a hold's id has 1 to 32 hexadecimal digits")
@@ -178,30 +178,31 @@ class Kills:
         return found[0]
 
     async def export(self, hold_id: bytes) -> tuple[str, HoldExport]:
-        """A hold's signed evidence, and the region that gave it: the first one that knows it."""
+        """Return the first region that knows a hold, and the hold's signed evidence from there."""
 
         async def ask(region: str) -> HoldExport:
             return await self._admin.export_hold(region, hold_id)
 
         region, found = await first(self._regions, ask)
         if found.hold_id != hold_id:
-            raise UntrustedReply("a Core answered about another hold")
+            raise UntrustedReply("a Core's reply is about another hold")
         return region, found
 
     async def lift(
         self, hold_id: bytes, reason: str, until: float, on_failure: OnFailure = silent
     ) -> HoldStatus:
-        """End a hold; again and again until that is durable.
+        """Lift a hold, repeatedly until the lift is durable.
 
-        Of one that a root key caused, too: nothing opens all the same before the key does.
+        This can also lift a hold that a root key's state caused. Even so, the tenant's keys load
+        only when the provider accepts the root key again.
         """
         view = await self.find(hold_id.hex())
         try:
             held = self._admin.verifier.hold(view.raw)
         except Untrusted as error:
-            raise UntrustedReply(f"the hold is not what its signer signed: {error}") from None
+            raise UntrustedReply(f"the hold's signature is not valid: {error}") from None
         if held.hold.id != hold_id:
-            raise UntrustedReply("a Core answered about another hold")
+            raise UntrustedReply("a Core's reply is about another hold")
         raw = statements.lift(
             self._admin.identity,
             view.raw,
@@ -243,16 +244,16 @@ class Kills:
         self._regions.insert(0, region)
 
 
-def _behind(after: bytes, page: HoldPage) -> list[HoldView]:
-    """The holds of a page; raises unless they go on behind ``after``, so that pages end."""
+def _rows_after(after: bytes, page: HoldPage) -> list[HoldView]:
+    """Return the holds of a page. Raises unless their ids rise from ``after``, so pages end."""
     ids = [view.hold_id for view in page.holds]
     onwards = all(one < other for one, other in pairwise([after, *ids]))
     if not onwards or (page.more and not ids):
-        raise UntrustedReply("a Core's list of holds does not go on where it ended")
+        raise UntrustedReply("a Core's list of holds does not continue where the last page ended")
     return list(page.holds)
 
 
 def _about(status: HoldStatus, hold_id: bytes) -> HoldStatus:
     if status.hold_id != hold_id:
-        raise UntrustedReply("a Core answered about another hold")
+        raise UntrustedReply("a Core's reply is about another hold")
     return status

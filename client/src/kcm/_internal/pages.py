@@ -1,7 +1,7 @@
-"""Following the pages of a list, to its end or for as many rows as are wanted.
+"""Pages of a list: read to its end, or up to a number of rows.
 
-A page begins behind the last row of the one before, so what is added or taken away meanwhile
-neither repeats a row nor hides one that was there all the time.
+A page begins after the last row of the previous one. Rows that are added or removed in the meantime
+therefore neither repeat nor hide another row.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ R = TypeVar("R")
 C = TypeVar("C", str, bytes)
 
 OnPage = Callable[[int, int], None]
-"""Told after each page: the rows so far, and how many there are in all (0: not known)."""
+"""Gets after each page the number of rows so far, and of all rows (0: not known)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[R]):
-    """Rows of one answer, in the order of their names or ids."""
+    """The rows of one reply, in the order of their names or ids."""
 
     rows: Sequence[R]
     more: bool
@@ -31,7 +31,7 @@ class Page(Generic[R]):
 
 
 def just_before(name: str) -> str:
-    """Where a page begins whose first row is this name, when there is one.
+    """Return the value of ``after`` for which the first row is ``name``, if that row exists.
 
     Names have at most 63 characters of -, 0-9 and a-z, in this order.
     """
@@ -41,14 +41,14 @@ def just_before(name: str) -> str:
 
 
 def silent(done: int, total: int) -> None:
-    """An ``OnPage`` that tells nobody."""
+    """Ignore the progress."""
 
 
 NAME_MAX: Final = 63
 """Characters of a name."""
 
 ROWS: Final = limits.PAGE_ROWS_MAX
-"""Rows asked for at once."""
+"""Rows of one request."""
 
 
 async def follow(
@@ -58,21 +58,22 @@ async def follow(
     limit: int | None = None,
     on_page: OnPage = silent,
 ) -> tuple[list[R], int]:
-    """Every row behind ``after``, or the first ``limit`` of them, and how many there are in all.
+    """Return all rows after ``after``, or the first ``limit`` of them, and the number of all rows.
 
-    ``ask`` gets where a page begins and how many rows it may have; ``place`` says where a row is.
-    Raises ``UntrustedReply`` when a page does not go on where it should: it would never end.
+    ``ask`` gets the value after which a page begins and its maximum number of rows. ``place``
+    returns that value for a row. Raises ``UntrustedReply`` for a page that does not continue after
+    the previous one, because such a list could be endless.
     """
     found: list[R] = []
     while True:
         page = await ask(after, ROWS if limit is None else min(ROWS, limit - len(found)))
         for row in page.rows:
             if place(row) <= after:
-                raise UntrustedReply("a page of a list does not go on where the last one ended")
+                raise UntrustedReply("a page of a list does not continue where the last one ended")
             after = place(row)
         found += page.rows
         on_page(len(found), page.total)
         if not page.more or len(found) == limit:
             return found, max(page.total, len(found))
         if not page.rows:
-            raise UntrustedReply("a page of a list is empty, and says that more follows")
+            raise UntrustedReply("a page of a list is empty, but more pages are announced")

@@ -1,11 +1,10 @@
-"""The same question once more, while nobody knows whether it is still being answered.
+"""Repetitions of a request without a reply: the same bytes are sent again.
 
-A Core that dies takes the requests with it that it had taken, and nobody says so. So a request that
-was not answered for a while is sent again, byte for byte, and whoever answers first is heard. All
-that is asked this way is harmless when it is done twice.
+If a Core ends, the requests that it had taken get no reply. A request without a reply is therefore
+sent again, byte for byte, and the first reply counts. Requests sent this way must be idempotent.
 
-Two Cores that do the same at once may find each other in the way. So while another answer may still
-come, ``conflict`` is not the last word.
+Two Cores that execute the same request at once may conflict with each other. So while another reply
+may still come, ``conflict`` is not final.
 """
 
 from __future__ import annotations
@@ -19,19 +18,19 @@ from kcm_schemas.codes import Code
 from kcm.errors import ServiceError
 
 AGAIN_S: Final = 1.0
-"""Seconds without an answer after which a request is sent again; each next wait is twice as long.
-Most are answered in less; where a customer's key is slow, a second Core works in vain."""
+"""Seconds without a reply until the first repetition; each next wait is twice as long. Most replies
+come earlier. If a customer's root key is slow, a second Core does the work in vain."""
 
 REPEATS_MAX: Final = 3
-"""Times that one request is sent again: after 1, 3 and 7 seconds."""
+"""Repetitions of one request: after 1, 3 and 7 seconds."""
 
 T = TypeVar("T")
 
 
 async def repeated(ask: Callable[[], Awaitable[T]], again_s: float = AGAIN_S) -> T:
-    """The first answer to a question that is asked again while none comes.
+    """Return the first reply to a request that is repeated while no reply comes.
 
-    Raises ``ServiceError``: the first failure, but ``conflict`` only once nothing better may come.
+    Raises ``ServiceError``: the first failure, but ``conflict`` only if no other reply may come.
     """
     running = {asyncio.ensure_future(ask())}
     ended: set[asyncio.Future[T]] = set()
@@ -55,5 +54,5 @@ async def repeated(ask: Callable[[], Awaitable[T]], again_s: float = AGAIN_S) ->
     finally:
         for task in running:
             task.cancel()
-        # Of several that ended together only one is told; the others' failures are heard here.
+        # If several ended together, only one error is raised; retrieve those of the others here.
         await asyncio.gather(*running, *ended, return_exceptions=True)

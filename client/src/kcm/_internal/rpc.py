@@ -1,14 +1,14 @@
-"""One question and its answer, in time.
+"""One request and its reply, within a deadline.
 
-Release is acceptance: a service can be paused between its last check and its answer, so the
-*receiver* decides. A wire request is given at most ``WIRE_S`` seconds from the moment it is sent,
-measured here on a clock that also runs in suspend; an answer that comes later is discarded, however
-well it looks. That bound is part of the bound claimed for a kill.
+A reply counts when the receiver accepts it: a component can be paused between its last check and
+its reply, so the *receiver* enforces the lease. A request gets at most ``WIRE_S`` seconds from its
+sending, measured on a clock that also runs in suspend. A later reply is discarded. This bound is
+part of the bound of a kill.
 
-A failed question is asked again only when its code says that this can help, after a wait with
-jitter, and only within the caller's own deadline. How often is bounded, so that nobody adds to an
-overload; what reached nobody adds nothing, so a connection that is made anew is waited for as long
-as the deadline allows.
+A failed request is repeated only if its code is retryable, after a wait with jitter, and within the
+caller's deadline. The number of attempts is bounded, so that retries do not add to an overload. A
+request that reached no component adds no load, so while a connection is re-established, retries
+continue until the deadline.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ from kcm._internal.transport import Transport
 from kcm.errors import DeadlineExceeded, Discarded, Internal, Unreached, error_for, typed
 
 WIRE_S: Final = 5.0
-"""Seconds from the sending of a data request within which its answer is accepted."""
+"""Seconds from the sending of a data request in which its reply is accepted."""
 
 ATTEMPT_MIN_S: Final = 0.5
-"""Seconds that an attempt gets at least, while the deadline leaves them."""
+"""Minimum seconds of an attempt, if the deadline allows it."""
 
 ATTEMPTS_MAX: Final = 10
-"""Attempts of one request: bounds what a client adds to an overload."""
+"""Attempts of one request. The limit bounds the load that retries add."""
 
 BACKOFF_FIRST_S: Final = 0.02
-"""Seconds that the first wait lasts at most; each next one may last twice as long."""
+"""Maximum seconds of the first wait; it doubles with each attempt."""
 
 BACKOFF_MAX_S: Final = 1.0
-"""Seconds that any wait lasts at most."""
+"""Maximum seconds of any wait."""
 
 FAILURE_MAX: Final = 16 * 1024
 """Bytes of an encoded ``Failure``: its text has at most 2048 characters."""
@@ -51,27 +51,27 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """Time, chance and waiting as ports, so that a test decides them."""
+    """Clock, random numbers and sleep as ports, so that a test controls them."""
 
     clock: Clock = field(default_factory=SystemClock)
     chance: Callable[[], float] = random.random
-    """A number of [0, 1) for jitter; nothing secret comes of it."""
+    """A number of [0, 1) for jitter. It is not used for secrets."""
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
     def until(self, deadline_s: float) -> float:
-        """The moment, by ``clock.elapsed``, that lies ``deadline_s`` seconds ahead."""
+        """Return the time, by ``clock.elapsed``, in ``deadline_s`` seconds."""
         if not 0 < deadline_s < float("inf"):
             raise ValueError("a deadline is a positive number of seconds")
         return self.clock.elapsed() + deadline_s
 
 
 def attempt_s(remaining_s: float, at_most_s: float = WIRE_S) -> float:
-    """Seconds for one attempt: half of what remains, so that a lost message can be asked again."""
+    """Return the seconds for one attempt: half of the rest, so that a retry remains possible."""
     return min(at_most_s, remaining_s, max(remaining_s / 2, ATTEMPT_MIN_S))
 
 
 def backoff_s(attempt: int, chance: float) -> float:
-    """Seconds to wait after attempt number ``attempt``, counted from 0 ("full jitter")."""
+    """Return the seconds to wait after attempt ``attempt``, from 0 ("full jitter")."""
     return min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2.0 ** min(attempt, 16)) * chance
 
 
@@ -83,11 +83,11 @@ async def ask_once(
     read: Callable[[bytes], tuple[T, float]],
     timeout_s: float,
 ) -> T:
-    """Send ``build(deadline in Unix ms)`` and return what ``read`` makes of the answer, if in time.
+    """Send ``build(deadline in Unix ms)`` and return the reply as ``read`` decodes it.
 
-    ``read`` also says for how many seconds, from the sending of the request, the answer may be
-    accepted: the lease of whoever answered. Raises ``ServiceError``: ``Unreached`` when the
-    request reached nobody, ``Discarded`` for an answer that came too late.
+    ``read`` also returns the answer lease: the seconds from the sending of the request in which the
+    reply may be accepted. Raises ``ServiceError``: ``Unreached`` if the request reached no
+    component, ``Discarded`` for a reply that came too late.
     """
     if timeout_s <= 0:
         raise DeadlineExceeded("the deadline passed before the request was sent")
@@ -105,18 +105,16 @@ async def ask_once(
         raise typed(error) from None
     took_s = around.clock.elapsed() - sent
     if took_s > timeout_s:
-        raise Discarded("the answer came too late and was discarded")
+        raise Discarded("the reply came too late and was discarded")
     if took_s >= lease_s:
-        raise Discarded(
-            "the answer was discarded: the lease of whoever answered had ended when it came"
-        )
+        raise Discarded("the reply was discarded: its answer lease had ended when it came")
     return answer
 
 
 async def pause(
     around: Environment, attempt: int, until: float, attempts_max: float = ATTEMPTS_MAX
 ) -> bool:
-    """Wait before the next attempt; False when there is none, or no time for it."""
+    """Wait before the next attempt. Return ``False`` if no attempt or no time is left."""
     wait = backoff_s(attempt, around.chance())
     if attempt + 1 >= attempts_max or around.clock.elapsed() + wait >= until:
         return False
@@ -125,9 +123,9 @@ async def pause(
 
 
 def read_reply(model: type[M], body: bytes) -> M:
-    """Decode a reply, or raise what a ``Failure`` in its place says.
+    """Decode a reply, or raise the error of a ``Failure`` in its place.
 
-    An answer that is neither raises ``internal``: it is no fault of the request.
+    Bytes that are neither raise ``internal``.
     """
     try:
         value = unpack(body)
@@ -135,5 +133,5 @@ def read_reply(model: type[M], body: bytes) -> M:
             return decode_unpacked(model, value, body)
         failure = decode_unpacked(Failure, value, body, limit=FAILURE_MAX)
     except KcmError:
-        raise Internal("the answer is not one of this protocol") from None
+        raise Internal("the reply is not a message of this protocol") from None
     raise error_for(failure.error, failure.detail)

@@ -1,10 +1,10 @@
-"""The highest roster that this client has seen, so that an older one counts no more.
+"""The highest roster that this client has seen: protection against a rollback.
 
-A context's roster is a file that somebody replaces, and a region may be set back together with its
-broker. So whatever roster counted once is kept beside the file, in ``<roster>.seen``, one for each
-root: bounded, and as a Core keeps its own. Processes that write at once take turns, and the
-highest one stays. What cannot be written counts all the same, and is said: a full disk must not
-keep a kill from anybody.
+An older roster can return: the context's file may be replaced, or a region restored together with
+its broker. The client therefore stores every accepted roster beside the file, in ``<roster>.seen``,
+one for each operator root. Concurrent processes lock the directory, and the highest roster stays.
+If the roster cannot be stored, the client still uses it and logs the failure, because a full disk
+must not prevent a kill.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ class Seen:
         self._root: Final = root_public
 
     def highest(self, raw: bytes, roster: Roster) -> tuple[bytes, Roster]:
-        """The higher one of this roster and of those seen before, which is kept from now on.
+        """Return the highest of this roster and those seen before, and store it.
 
-        Raises ``Untrusted`` when neither may take the other's place, and ``ConfigError`` when what
-        was seen cannot be read: whoever forgot it must not go on as if it had seen nothing.
+        Raises ``Untrusted`` if neither may replace the other, and ``ConfigError`` if the stored
+        roster is damaged. The client must not continue as if it had seen no roster.
         """
         known = self._read()
         if known is not None and known[1].version > roster.version:
             follows(roster, known[1])
             log.warning(
-                "the roster is version %d, and version %d was seen: that one counts",
+                "the roster has version %d, but version %d was seen before: using that one",
                 roster.version,
                 known[1].version,
             )
@@ -81,5 +81,5 @@ class Seen:
             return raw, verify_roster(raw, self._root, 0)
         except Untrusted as error:
             raise ConfigError(
-                f"{self.directory} is damaged; it says which roster was seen last: {error}"
+                f"{self.directory}, which stores the last roster seen, is damaged: {error}"
             ) from None

@@ -1,7 +1,7 @@
-"""What an operator signs: tenants, links, services, holds and lifts, as bytes to be sent anywhere.
+"""Statements of an operator: signed tenants, links, services, holds and lifts, as bytes.
 
-The same record, signed by the same key, is the same bytes: sending it again, or to another region,
-changes nothing. A hold is the exception, it is new each time: its id commits to a random salt.
+The same entry, signed by the same key, has the same bytes, so a region that has it changes nothing.
+A hold is the exception: its id commits to a random salt, so each one is new.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def tenant(
     region_quorum: RegionQuorum,
     revision: int = 1,
 ) -> bytes:
-    """A signed tenant. Its regions are sorted: their order says nothing."""
+    """Return a signed tenant. Its regions are sorted, because their order has no meaning."""
     content = Tenant(
         tenant=name,
         revision=revision,
@@ -40,12 +40,12 @@ def tenant(
 def link(
     identity: Identity, name: str, *, uri: str, model: Literal["byok", "hyok"], revision: int = 1
 ) -> bytes:
-    """A signed reference to a customer's root key."""
+    """Return a signed reference to a customer's root key."""
     return _sign(identity, Kind.LINK, Link(link=name, revision=revision, uri=uri, model=model))
 
 
 def service(identity: Identity, tenant_name: str, name: str, *, revision: int = 1) -> bytes:
-    """A signed service of a tenant."""
+    """Return a signed service of a tenant."""
     content = Service(tenant=tenant_name, service=name, revision=revision)
     return _sign(identity, Kind.SERVICE, content)
 
@@ -60,7 +60,7 @@ def hold(
     reason: str,
     salt: bytes,
 ) -> tuple[bytes, bytes]:
-    """A new hold's id, and the signed hold. Whoever has the latter can put it in force."""
+    """Return a new hold's id and the signed hold. Any process with the latter can place it."""
     return statements.hold(
         identity,
         scope=scope,
@@ -74,7 +74,7 @@ def hold(
 
 
 def lift(identity: Identity, held: bytes, *, issued_ms: int, reason: str) -> bytes:
-    """A signed end of the signed hold ``held``."""
+    """Return a signed lift of the signed hold ``held``."""
     return statements.lift(identity, held, issued_ms=issued_ms, reason=reason)
 
 

@@ -1,4 +1,4 @@
-"""The port to the broker: ask one question, get one answer. A fake in the tests implements it."""
+"""The port to the broker: one request, one reply. The tests implement it with a fake."""
 
 from __future__ import annotations
 
@@ -18,39 +18,39 @@ from kcm._internal.client_context import NotLetIn
 from kcm.errors import Unavailable
 
 CONNECT_S: Final = 5.0
-"""Seconds to wait for a broker: one attempt to connect takes no longer."""
+"""Maximum seconds of one attempt to connect to a broker."""
 
 NATS_PORT: Final = 4222
-"""The port of a URL that names none."""
+"""The default port of a broker's URL."""
 
 
 class Transport(Protocol):
     """One connection to one region's broker.
 
-    ``request`` raises ``KcmError``: ``unavailable``, ``deadline_exceeded`` or ``too_large``. What
-    an answer says is not known to be true.
+    ``request`` raises ``KcmError``: ``unavailable``, ``deadline_exceeded`` or ``too_large``. The
+    caller verifies the reply.
     """
 
     async def request(self, subject: str, body: bytes, timeout_s: float) -> bytes:
-        """Send now, or fail; wait at most ``timeout_s`` seconds for the answer."""
+        """Send now, or fail; wait at most ``timeout_s`` seconds for the reply."""
         ...
 
     async def close(self) -> None:
-        """Give the connection up. Nothing may be asked afterwards."""
+        """Disconnect. No request may follow."""
 
 
 Opener = Callable[[BusAddress, str], Awaitable[Transport]]
-"""Makes a transport for an address, under a name that the broker shows."""
+"""Connects to an address, under a name that the broker shows."""
 
 
 async def open_nats(address: BusAddress, name: str) -> Transport:
-    """Connect to NATS; raises ``unavailable``, at once when nothing listens there.
+    """Connect to NATS; raises ``unavailable``, at once if no program listens there.
 
-    What the context has to be changed for is ``NotLetIn``. The client library tries for ever, so
-    who listens is looked at first, and why its last attempt failed when the time is up.
+    Raises ``NotLetIn`` if the context has to be changed. The client library retries without end. So
+    this function first tests the port, and reports the library's last failure after the timeout.
     """
     await _look_at_any(address.urls)
-    # A kill is not refused because the broker is old: that is its services' business, and told.
+    # An old broker must not prevent a kill. The region's components check its version.
     connection = Connection(address.model_copy(update={"allow_old_broker": True}), name)
     try:
         await asyncio.wait_for(connection.start(), CONNECT_S)
@@ -63,7 +63,7 @@ async def open_nats(address: BusAddress, name: str) -> Transport:
 
 
 async def why_not(address: BusAddress, connection: Connection) -> Unavailable:
-    """Why a connection that is being made is not there yet, as far as can be seen from here."""
+    """Return why a connection is not established yet, as far as the client can detect it."""
     try:
         await _look_at_any(address.urls)
     except Unavailable as error:
@@ -73,39 +73,39 @@ async def why_not(address: BusAddress, connection: Connection) -> Unavailable:
 
 _TEXTS: Final = {
     Reason.LOGIN: (
-        "the broker at {where} does not let {user} in: no such user, or another password",
+        "the broker at {where} rejects {user}: no such user, or another password",
         "the context names the user, and {password_file} has the password",
     ),
     Reason.CERTIFICATE: (
-        "the certificate of the broker at {where} is not believed: {detail}",
-        "SSL_CERT_FILE names the authority's certificate; the address has the name in it",
+        "the certificate of the broker at {where} is not trusted: {detail}",
+        "SSL_CERT_FILE names the CA's certificate; the address must match the name in it",
     ),
     Reason.UNENCRYPTED: (
-        "the broker at {where} offers no TLS, and the context asks for it with tls://",
+        "the broker at {where} offers no TLS, but the context requires it with tls://",
         "no password was sent; nats:// is for a broker without TLS",
     ),
     Reason.TLS: (
         "the broker at {where} and this client do not agree on TLS: {detail}",
-        "is it the right port, and does the broker want a certificate of the client?",
+        "check the port, and whether the broker requires a client certificate",
     ),
-    Reason.FULL: ("the broker at {where} has no room for another connection", ""),
+    Reason.FULL: ("the broker at {where} has reached its maximum number of connections", ""),
     Reason.STRANGER: (
-        "what answers at {where} is no broker, or it ends the connection at once",
+        "the server at {where} is not a broker, or it closes the connection at once",
         "",
     ),
-    Reason.SILENT: ("the broker at {where} takes the connection and says nothing within {s} s", ""),
-    Reason.OTHER: ("the broker at {where} does not let the client in within {s} s", ""),
+    Reason.SILENT: ("the broker at {where} accepts the connection but is silent for {s} s", ""),
+    Reason.OTHER: ("the broker at {where} does not admit the client within {s} s", ""),
 }
-"""What is said of each reason, and what to change in the context, if that helps."""
+"""The text for each reason, and a hint if a change of the context helps."""
 
 
 def _why(address: BusAddress, failure: Failure) -> Unavailable:
-    """The error of a broker that was not reached in time."""
+    """Return the error for a broker that was not reached in time."""
     about = {
         "where": " or ".join(map(shown, address.urls)),
         "user": address.user,
         "password_file": address.password_file,
-        "detail": failure.detail or "no reason is given",
+        "detail": failure.detail or "no reason given",
         "s": f"{CONNECT_S:.0f}",
     }
     text, hint = (part.format(**about) for part in _TEXTS[failure.reason])
@@ -113,13 +113,13 @@ def _why(address: BusAddress, failure: Failure) -> Unavailable:
 
 
 def shown(url: str) -> str:
-    """An address as it may be shown: without a name or a password in it."""
+    """Return an address without the user name and password in it."""
     scheme, mark, rest = url.rpartition("://")
     return f"{scheme}{mark}{rest.rpartition('@')[2]}"
 
 
 async def _look_at_any(urls: tuple[str, ...]) -> None:
-    """Find a node of the broker that listens; raises ``unavailable`` when none does."""
+    """Find a node of the broker that listens; raises ``unavailable`` if none does."""
     failure: Unavailable | None = None
     for url in urls:
         try:
@@ -132,7 +132,7 @@ async def _look_at_any(urls: tuple[str, ...]) -> None:
 
 
 async def _look(url: str) -> None:
-    """Connect to the broker's port and leave; raises ``unavailable``."""
+    """Connect to the broker's port and disconnect; raises ``unavailable``."""
     where = shown(url)
     try:
         parts = urlsplit(url if "://" in url else f"nats://{url}")
@@ -147,8 +147,8 @@ async def _look(url: str) -> None:
     except socket.gaierror:
         raise Unavailable(f"the name {host} of the broker at {where} does not resolve") from None
     except TimeoutError:
-        text = f"the broker at {where} does not answer within {CONNECT_S:.0f} s"
+        text = f"the broker at {where} does not reply within {CONNECT_S:.0f} s"
         raise Unavailable(text) from None
     except OSError as error:
         why = f": {os.strerror(error.errno)}" if error.errno else ""
-        raise Unavailable(f"nothing answers at {where}{why}") from None
+        raise Unavailable(f"no program listens at {where}{why}") from None

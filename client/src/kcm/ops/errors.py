@@ -1,4 +1,4 @@
-"""Errors of operations that explain themselves to the ``kcm`` command."""
+"""Errors of operations, with the exit code and hint that the ``kcm`` command shows."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from kcm.exit_codes import Exit
 
 
 class OperationError(Exception):
-    """An operation cannot be done. The text is meant for a person and holds no secret.
+    """An operation is not possible. The text is for the operator and contains no secret.
 
-    Each class says how a command ends with it: the exit code, the error's code and what to do.
+    Each class has the command's exit code, the error's code and a hint.
     """
 
     exit_code: ClassVar[Exit] = Exit.FAULT
@@ -19,12 +19,12 @@ class OperationError(Exception):
 
 
 class ProvisionError(OperationError):
-    """The broker does not protect what it stores."""
+    """The broker does not protect its streams and buckets as required."""
 
 
 class NotProvisionedError(ProvisionError):
-    """A region's broker was not reached in time, or does not make what it is asked for."""
+    """A region's broker was not reached in time, or does not create the streams."""
 
     exit_code = Exit.UNAVAILABLE
     code = "unavailable"
-    hint = "the configuration names the broker; the same command again goes on"
+    hint = "check the broker in the configuration, then give the same command again"

@@ -1,7 +1,8 @@
-"""Provisioning a region: its streams and buckets, made once, by the region's operator.
+"""Provisioning of a region: its operator creates the streams and buckets once.
 
-Services never make them, since to them a missing bucket is lost keys. The configuration names the
-region, the operators' user of its broker and, for a cluster, the number of replicas:
+Components never create them, because to a component a missing bucket means lost keys. The
+configuration names the region, the broker's user for operators and, for a cluster, the number of
+replicas:
 
     region = "eu-de"
     replicas = 3
@@ -31,21 +32,21 @@ from kcm._internal.transport import why_not
 from kcm.ops.errors import NotProvisionedError, ProvisionError
 
 PROVISION_SECONDS_MAX: Final = 120.0
-"""Seconds for a broker to come up and a cluster to agree on its leader."""
+"""Seconds for a broker to start and a cluster to elect its leader."""
 TELL_S: Final = 2.0
-"""Seconds after which it says what it waits for."""
+"""Seconds after which the reason of the delay is reported."""
 RETRY_SECONDS: Final = 0.5
-"""Seconds between two attempts while JetStream is not there yet."""
+"""Seconds between two attempts while JetStream is not available."""
 
 
 class ProvisionConfig(Section):
-    """Which region's streams to make, where, and on how many servers each."""
+    """The region, its broker, and the number of servers for each stream."""
 
     region: Name
     region_bus: BusAddress
     replicas: Annotated[int, Field(ge=1, le=5)] = 1
     audit_bytes: Annotated[int, Field(ge=64 * 1024)] | None = None
-    """Room for the audit stream; without it as much fits: see ``kcm_runtime.audit.stream_size``."""
+    """Bytes of the audit stream; without it, see ``kcm_runtime.audit.stream_size``."""
 
 
 async def provision(
@@ -54,11 +55,11 @@ async def provision(
     tell: Callable[[str], object] = lambda _: None,
     tell_s: float = TELL_S,
 ) -> None:
-    """Make what is missing of a region's streams and buckets, waiting for its broker.
+    """Create the missing streams and buckets of a region; wait for its broker.
 
-    ``tell`` gets a line about what it waits for, after ``tell_s`` seconds. Raises
-    ``NotProvisionedError`` when that took longer than ``within_s`` seconds, naming what was
-    missing, and ``ProvisionError`` when the broker does not protect what it stores.
+    After ``tell_s`` seconds, ``tell`` gets a line with the reason of the delay. Raises
+    ``NotProvisionedError`` with the reason after ``within_s`` seconds, and ``ProvisionError`` if
+    the broker does not protect its streams and buckets as required.
     """
     connection = Connection(config.region_bus, "provision")
     refused = ""
@@ -69,7 +70,7 @@ async def provision(
     async def say() -> None:
         await asyncio.sleep(tell_s)
         left = max(0, round(within_s - tell_s))
-        tell(f"{config.region}: {await why()}; trying for another {left} s")
+        tell(f"{config.region}: {await why()}; retrying for another {left} s")
 
     saying = asyncio.create_task(say())
     try:
@@ -89,7 +90,7 @@ async def provision(
                     refused = error.detail
                 except (nats_errors.Error, TimeoutError) as error:
                     # A cluster without a leader yet, or with too few servers for the replicas.
-                    refused = f"JetStream does not make them ({type(error).__name__})"
+                    refused = f"JetStream does not create them ({type(error).__name__})"
                 else:
                     return
                 await asyncio.sleep(RETRY_SECONDS)

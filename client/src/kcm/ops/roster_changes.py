@@ -1,8 +1,8 @@
-"""Changing the roster: what lasts of somebody who leaves, the next roster, and bringing it about.
+"""Changes of the roster: a signer's endorsements, the next roster, and its distribution.
 
-The root signs two things at a retirement: that somebody acts no more, and the list of those of
-their statements that go on counting. The list is collected from every region; what a region does
-not say is not on it, and goes dark there.
+At a retirement the operator root signs two things: that the signer may not sign anything new, and
+the endorsements, that is, the list of the signer's statements that still count. The list is
+collected from all regions. A statement that no region reports is not on it and counts no more.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ from kcm._internal.client_context import ClientContext
 from kcm.errors import ServiceError
 
 LISTED_MAX: Final = PAGES_MAX * PAGE_BYTES // 32
-"""Statements on one list."""
+"""Maximum statements on one list."""
 
 
 T = TypeVar("T")
 
 _SHORT: Final = re.compile(r"lift [0-9a-f]{1,32}")
-"""A lift by the first digits of its hold's id."""
+"""A lift, named by the first digits of its hold's id."""
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A statement of somebody, and the regions that have it in force.
+    """A signer's statement, and the regions in which it is in force.
 
-    ``time_ms`` is when it was signed by its own word, 0 where it does not say; ``dark`` what goes
-    dark when it is left out.
+    ``time_ms`` is the time that the signer wrote into it, or 0. ``dark`` describes what stops
+    counting if the statement is left out.
     """
 
     what: str
@@ -54,37 +54,38 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """What the regions said, and those that did not answer, with the reason."""
+    """The statements that the regions reported, and why others did not reply."""
 
     found: list[Found]
     silent: dict[str, ServiceError]
 
 
 class Refused(Exception):
-    """The roster cannot be changed in this way; the text says why."""
+    """The change of the roster is not allowed. The text gives the reason."""
 
 
 Answered = Callable[[str], None]
-"""Is told of each region that has answered, or failed to."""
+"""Gets the name of each region that has replied or failed."""
 
 
 def silent(_: str) -> None:
-    """Nobody wants to know."""
+    """Ignore the progress."""
 
 
 async def highest(
     admin: Admin, regions: Sequence[str], answered: Answered = silent
 ) -> tuple[bytes, Roster]:
-    """The highest roster of the file, of what was seen, and of the regions that answer.
+    """Return the highest roster of the context, of those seen before, and of the regions' replies.
 
-    The regions are asked at once. It is kept as seen. Raises ``Refused`` and ``ContextError``.
+    All regions are asked at once. The roster is stored as seen. Raises ``Refused`` and
+    ``ContextError``.
     """
     context = admin.context
     raw, known = context.highest()
     said = await each(regions, admin.roster, answered)
     for region, view in said.items():
         if isinstance(view, ServiceError):
-            continue  # whether it has to answer is decided when it is asked what it has
+            continue  # the caller decides whether it needs this region
         theirs = view.roster
         try:
             new = context.believe(theirs)
@@ -92,13 +93,13 @@ async def highest(
                 continue
             follows(known, new)
         except Untrusted as error:
-            raise Refused(f"the roster of region {region} is not believed: {error}") from None
+            raise Refused(f"the roster of region {region} is not trusted: {error}") from None
         raw, known = theirs, new
     return context.seen(raw, known)
 
 
 def lacked(context: ClientContext, known: Roster) -> list[str]:
-    """Regions where somebody on the roster acts, and that the context does not have."""
+    """Return the regions of active instances that the context does not have."""
     regions = {one.region for one in known.instances if one.retired is None}
     return sorted(regions - set(context.regions))
 
@@ -106,7 +107,7 @@ def lacked(context: ClientContext, known: Roster) -> list[str]:
 async def collect(
     admin: Admin, regions: Sequence[str], name: str, answered: Answered = silent
 ) -> Collected:
-    """Ask every region at once what it has in force of somebody."""
+    """Ask all regions at once for the statements of a signer that are in force."""
     found: dict[bytes, Found] = {}
     failed: dict[str, ServiceError] = {}
     said = await each(regions, lambda region: admin.signed_by(region, name), answered)
@@ -123,7 +124,7 @@ async def collect(
 async def each(
     regions: Sequence[str], ask: Callable[[str], Awaitable[T]], answered: Answered
 ) -> dict[str, T | ServiceError]:
-    """What each region says, asked at once; a region's failure is its answer."""
+    """Ask all regions at once; return the reply or the failure of each."""
 
     async def one(region: str) -> T | ServiceError:
         try:
@@ -137,10 +138,10 @@ async def each(
 
 
 def choose(found: Iterable[Found], before_ms: int | None, left_out: Iterable[str]) -> list[Found]:
-    """Mark what is left out: what was signed at ``before_ms`` or later, and what is named.
+    """Mark the statements to leave out: those named, and those with ``before_ms`` or a later time.
 
-    The id of a lift may be shortened. Raises ``Refused`` for a name that no statement has, and for
-    one that several have: left out in vain, it would last.
+    The id of a lift may be shortened. Raises ``Refused`` for a name that no statement has, or that
+    several lifts have, because the statement that was meant would still count.
     """
     found = list(found)
     names = _named(frozenset(one.what for one in found), left_out)
@@ -157,7 +158,7 @@ def choose(found: Iterable[Found], before_ms: int | None, left_out: Iterable[str
 
 
 def _named(known: frozenset[str], left_out: Iterable[str]) -> frozenset[str]:
-    """The statements that are meant."""
+    """Return the names of the statements to leave out."""
     meant: set[str] = set()
     unknown: list[str] = []
     for name in sorted(set(left_out)):
@@ -176,14 +177,15 @@ def _named(known: frozenset[str], left_out: Iterable[str]) -> frozenset[str]:
 
 
 def retire(known: Roster, name: str, lasting: Endorsements, now_ms: int) -> Roster:
-    """The next roster, in which somebody is retired; raises ``Refused``."""
+    """Return the next roster, in which a signer is retired; raises ``Refused``."""
     entry = next((one for one in entries(known) if name_of(one) == name), None)
     if entry is None:
-        raise Refused("nobody on the roster has this name")
+        raise Refused("the roster has no instance or operator of this name")
     if entry.retired is not None:
-        raise Refused("is retired already, and what lasts cannot be changed any more")
+        raise Refused("is retired already, and the endorsements cannot be changed")
     if len(lasting) > LISTED_MAX:
-        raise Refused(f"more than {LISTED_MAX} statements would last: have others sign them again")
+        text = f"more than {LISTED_MAX} statements would last"
+        raise Refused(f"{text}: let other operators sign some of them again")
     said = lasting.retirement()
     operators = [
         one.model_copy(update={"retired": said}) if one.operator == name else one
@@ -191,7 +193,7 @@ def retire(known: Roster, name: str, lasting: Endorsements, now_ms: int) -> Rost
     ]
     for role in OperatorRole:
         if not any(role in one.roles and one.retired is None for one in operators):
-            raise Refused(f"nobody with role {role.value} would be left: add an operator first")
+            raise Refused(f"no operator with role {role.value} would be left: add one first")
     return known.model_copy(
         update={
             "version": known.version + 1,
@@ -208,7 +210,7 @@ def retire(known: Roster, name: str, lasting: Endorsements, now_ms: int) -> Rost
 async def put_everywhere(
     admin: Admin, regions: Sequence[str], raw: bytes, lists: Mapping[str, Endorsements]
 ) -> dict[str, ServiceError | None]:
-    """Give every region the lists, then the roster; for each, how it failed."""
+    """Send the endorsements, then the roster, to every region; return the failures by region."""
     results: dict[str, ServiceError | None] = {}
     for region in regions:
         try:
@@ -224,12 +226,12 @@ async def put_everywhere(
 
 
 def lists_directory(roster: Path) -> Path:
-    """Where the lists lie beside a roster's file, one file for each name."""
+    """Return the directory of the endorsements beside a roster's file: one file per name."""
     return roster.with_name(f"{roster.name}.lasting")
 
 
 def read_lists(path: Path, roster: Roster) -> dict[str, Endorsements]:
-    """The lists beside a roster's file, as far as they are the ones that it names."""
+    """Read the endorsements beside a roster's file; skip those that the roster does not name."""
     found = {}
     for one in entries(roster):
         if one.retired is None or not one.retired.count:
@@ -238,26 +240,26 @@ def read_lists(path: Path, roster: Roster) -> dict[str, Endorsements]:
             raw = (lists_directory(path) / name_of(one)).read_bytes()
             found[name_of(one)] = Endorsements.read(raw, one.retired)
         except (OSError, ValueError):
-            continue  # a region that has it already does not need it
+            continue  # not an error: a region may have it already
     return found
 
 
 def keep(context: ClientContext, raw: bytes, lists: Mapping[str, Endorsements]) -> None:
-    """Replace the context's roster, lists first; raises ``OSError``."""
+    """Replace the context's roster, after the endorsements; raises ``OSError``."""
     write(context.roster_path, raw, lists)
 
 
 def write(path: Path, raw: bytes, lists: Mapping[str, Endorsements]) -> None:
-    """Write a roster, or one that is to be signed, with the lists beside it; raises ``OSError``.
+    """Write a roster, signed or not, with the endorsements beside it; raises ``OSError``.
 
-    The roster gets its name last, and its place is looked at first: where it cannot be written
-    nothing is. An error has the name that the file was to have.
+    If the roster cannot be written, nothing is. The roster is renamed to its name last. An error
+    has that name.
     """
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     with placing(path, private=False) as file:
         file.write(raw)
-        file.flush()  # where there is no room for it, the lists are not written either
+        file.flush()  # on a full disk, fail before the endorsements are written
         for name, lasting in lists.items():
             directory = lists_directory(path)
             directory.mkdir(mode=0o700, exist_ok=True)
@@ -265,7 +267,7 @@ def write(path: Path, raw: bytes, lists: Mapping[str, Endorsements]) -> None:
 
 
 def lacking(known: Roster, new: Roster, lists: Mapping[str, Endorsements]) -> list[str]:
-    """Who is newly retired and whose list is not there: nothing on it could count."""
+    """Return the newly retired signers whose endorsements are missing and could not count."""
     before = {name_of(one): one.retired for one in entries(known)}
     return sorted(
         name_of(one)
@@ -278,7 +280,7 @@ def lacking(known: Roster, new: Roster, lists: Mapping[str, Endorsements]) -> li
 
 
 def differences(known: Roster, new: Roster) -> list[tuple[str, str]]:
-    """What another roster changes: names, and what becomes of each, for whoever signs it."""
+    """Return the changes of a new roster, as names and texts, for a review before signing."""
     was = {name_of(one): one for one in entries(known)}
     now = {name_of(one): one for one in entries(new)}
     found = []
@@ -296,7 +298,7 @@ def differences(known: Roster, new: Roster) -> list[tuple[str, str]]:
 
 def _changes(was: Instance | Operator | None, now: Instance | Operator | None) -> list[str]:
     if now is None:
-        return ["TAKEN OFF: nothing that this key signed counts any more, holds included"]
+        return ["REMOVED: no statement of this key counts any more, holds included"]
     if was is None:
         return [f"is new: {_what(now)}, key {now.public_key.hex()}"]
     found = []
@@ -305,7 +307,7 @@ def _changes(was: Instance | Operator | None, now: Instance | Operator | None) -
     if _what(was) != _what(now):
         found.append(f"was {_what(was)}; is {_what(now)}")
     if was.retired != now.retired and now.retired is not None:
-        found.append(f"retired: {now.retired.count} statements last")
+        found.append(f"retired: {now.retired.count} statements still count")
     return found
 
 
