@@ -180,8 +180,8 @@ def test_a_person_reads_that_nothing_was_changed(
     desk.run("service create acme crm")
     words = ["service", "create", "acme", "crm", "--context", str(desk.system.context_file)]
     for more, text in (
-        ((), "nothing was changed: all of this is there already"),
-        (("--revision", "2"), "nothing was changed but the revision"),
+        ((), "nothing was changed: the regions have all of this already"),
+        (("--revision", "2"), "only the revision was changed"),
     ):
         around = desk.system.clock.around()
         assert run([*words, *more, "-o", "table"], desk.system.open, around) == Exit.OK

@@ -151,7 +151,7 @@ def test_a_list_of_holds_by_another_region_than_the_one_asked_says_so(
     assert json.loads(err) == {"region": "eu", "silent": "us"}
     for more in ((), ("--ids",)):
         err = desk.run("hold", "list", "--region", "us", *more, "-o", "table")[2]
-        assert err == "region us did not answer in time: these are the holds that region eu knows\n"
+        assert err == "region us did not reply in time: these are the holds that region eu knows\n"
 
 
 def test_a_lift_says_which_regions_have_it(desk: Desk, cores: Cores) -> None:

@@ -245,7 +245,7 @@ def test_an_adoption_that_nobody_confirmed_is_not_said_to_be_anything(
     code, _, err = desk.run("adopt", "--region", "eu", "--yes")
     assert code == Exit.INTERRUPTED
     assert "it is not known whether core-eu adopted" in said(err)["detail"]
-    assert said(err)["hint"] == "`kcm registry show --region eu` says so"
+    assert said(err)["hint"] == "`kcm registry show --region eu` shows it"
 
 
 def test_what_cannot_be_done_is_not_said_to_be_left_in_half(

@@ -80,12 +80,12 @@ def test_a_core_that_does_not_answer_is_named(desk: Desk) -> None:
     desk.system.cores["us"].down = True
     code, out, err = desk.run("l1", "status", "-o", "json")
     assert code == Exit.PARTIAL
-    assert [row["state"] for row in json.loads(out)] == ["free", "no answer"]
+    assert [row["state"] for row in json.loads(out)] == ["free", "no reply"]
     assert json.loads(err)["core"] == "core-us"
     desk.system.unreachable.add("eu")
     code, out, err = desk.run("l1", "status", "-o", "table")
     assert code == Exit.UNAVAILABLE
-    assert out.count("no answer") == 2
+    assert out.count("no reply") == 2
 
 
 def test_who_is_retired_is_not_asked(desk: Desk) -> None:

@@ -80,7 +80,7 @@ def test_that_no_region_answers_is_said_at_once_and_once(desk: Desk, cores: Core
     placing, silent, *rest = err.splitlines()
     assert placing.startswith("placing hold")
     assert silent == (
-        "no region has confirmed the hold yet: eu, us: no connection; trying for another 30 s"
+        "no region has confirmed the hold yet: eu, us: no connection; retrying for another 30 s"
     )
     assert len(rest) == 2
     assert f"kcm hold show {placing.split()[2][:8]}" in rest[1]
@@ -119,7 +119,7 @@ def test_the_table_fills_on_a_terminal(desk: Desk, cores: Cores) -> None:
     text = b"".join(shown).decode()
     assert code == Exit.OK
     assert "under way: waiting for core-eu (no receipt yet)" in text
-    assert "complete: every instance" in text
+    assert "complete: every registered instance" in text
     assert "receipt" in text
 
 
@@ -164,7 +164,7 @@ def test_what_one_region_has_is_told_although_another_one_is_down(
         error = json.loads(err.splitlines()[-1])
         assert error["error"] == "not_complete"
         assert "in force in eu" in error["detail"]
-        assert "us (not heard from" in error["detail"]
+        assert "us (no reply" in error["detail"]
     eu["hold", "status"] = say
     (hold_id,) = cores.held
     code, out, err = desk.run("hold", "show", hold_id.hex(), "-o", "json")
@@ -200,7 +200,7 @@ def test_a_dry_run_says_of_which_region_it_does_not_know_the_instances(
 ) -> None:
     code, _, err = desk.run("kill", "acme", "--dry-run", "-o", "table")
     assert code == Exit.OK
-    assert "us does not say which instances it has" in err
+    assert "the instances of us are not known" in err
 
 
 def test_what_a_kill_waits_for_is_named_with_the_reason_and_the_bound(
@@ -210,14 +210,14 @@ def test_what_a_kill_waits_for_is_named_with_the_reason_and_the_bound(
     cores.waiting = {"how": "watching", "left_ms": 11_200}
     code, out, err = desk.run("kill", "acme", "--timeout", "4", "-o", "table")
     assert code == Exit.NOT_COMPLETE
-    assert "stored; watched too briefly; 12 s at most" in out
+    assert "stored; watched too briefly; at most 12 s" in out
     placing, meanwhile, error, _ = err.splitlines()
     assert placing.startswith("placing hold")
     assert meanwhile.startswith(
-        "under way: waiting for region eu (the Core that answers there started"
+        "under way: waiting for region eu (the Core that replies there started"
     )
     for text in (meanwhile, error):
-        assert "cannot know yet that no instance is missing; 12 s at most" in text
+        assert "cannot know yet that no instance is missing; at most 12 s" in text
         assert "core-eu (no receipt yet)" in text
     err = desk.run("kill", "acme", "--timeout", "4", "-o", "json")[2]
     assert len(json.loads(err.splitlines()[1])["waiting_for"]) == 2
@@ -245,7 +245,7 @@ def test_a_retired_instance_is_said_to_be_one(desk: Desk, cores: Cores) -> None:
     (hold_id,) = cores.held
     _, out, err = desk.run("hold", "show", hold_id.hex(), "-o", "table")
     assert "lease-ended (retired)" in out
-    assert "complete: core-eu (retired) did not answer" in err
+    assert "complete: core-eu (retired) did not reply" in err
 
     def waits(request: AdminRequest, operator: str) -> Message:
         status = cores._of(decode(HoldQuery, request.payload).hold_id)
@@ -255,5 +255,5 @@ def test_a_retired_instance_is_said_to_be_one(desk: Desk, cores: Cores) -> None:
 
     desk.system.everywhere("hold", "status", waits)
     _, out, err = desk.run("hold", "show", hold_id.hex(), "-o", "table")
-    assert "waiting; 10 s at most (retired)" in out
-    assert "core-eu (retired: the end of its lease counts; 10 s at most)" in err
+    assert "waiting; at most 10 s (retired)" in out
+    assert "core-eu (retired: until its lease ends; at most 10 s)" in err

@@ -81,19 +81,19 @@ def test_a_name_that_is_known_nowhere_is_killed_with_a_warning_while_a_region_is
     desk.system.unreachable.add("us")
     code, _, err = desk.run("kill", "acmee", "-o", "json")
     assert (code, len(cores.held)) == (Exit.OK, 1)
-    warning = "no region that answers knows a tenant acmee; it is killed in case us does"
+    warning = "no region that replies knows a tenant acmee; it is killed, in case us does"
     (said,) = [one for line in err.splitlines() if "warning" in (one := json.loads(line))]
     assert said == {"warning": f"{warning}. Did you mean acme?", "silent": ["us"], "near": "acme"}
     code, _, err = desk.run("kill", "quite-another", "-o", "table")
-    text = "no region that answers knows a tenant quite-another; it is killed in case us does"
+    text = "no region that replies knows a tenant quite-another; it is killed, in case us does"
     assert text in err.splitlines()
     code, _, err = desk.run("kill", "--link", "acme-rot", "-o", "table")
     assert code == Exit.OK
-    assert "no region that answers knows a link acme-rot; it is killed in case us does" in err
+    assert "no region that replies knows a link acme-rot; it is killed, in case us does" in err
     assert "Did you mean acme-root?" in err
     code, _, err = desk.run("kill", "acmee", "--dry-run", "-o", "table")
     assert code == Exit.UNAVAILABLE
-    assert "no region that answers knows a tenant acmee" in err
+    assert "no region that replies knows a tenant acmee" in err
 
 
 def test_a_known_name_is_killed_without_a_warning(desk: Desk, cores: Cores) -> None:
@@ -127,11 +127,11 @@ def test_a_link_that_no_tenant_is_on_is_killed(desk: Desk, cores: Cores) -> None
     for name in ("spare", "acme-root", "acme-root-0"):
         code, _, err = desk.run("kill", "--link", name, "-o", "json")
         assert code == Exit.OK, err
-        assert f"no tenant is on the link {name}" in err
+        assert f"no tenant uses the link {name}" in err
     assert len(cores.held) == 3
     code, _, err = desk.run("kill", "--link", "spare", "--dry-run", "-o", "table")
     assert code == Exit.OK
-    assert "no tenant is on the link spare" in err
+    assert "no tenant uses the link spare" in err
     for name in ("acme-roo", "spare0", "spar-"):
         code, _, err = desk.run("kill", "--link", name, "-o", "json")
         assert (code, json.loads(err)["error"]) == (Exit.REFUSED, "unknown_link")
@@ -156,7 +156,7 @@ def test_a_name_that_is_none_is_said_to_be_so(desk: Desk, arguments: tuple[str, 
     code, _, err = desk.run(*arguments)
     said = json.loads(err.splitlines()[-1])
     assert (code, said["error"]) == (Exit.USAGE, "malformed"), err
-    assert "'No name' is no name" in said["detail"]
+    assert "'No name' is not a name" in said["detail"]
     assert "1 to 63" in said["hint"]
 
 

@@ -1,4 +1,4 @@
-"""What is no name is said with what a name looks like, before anybody is asked."""
+"""What is not a name is said with what a name looks like, before anybody is asked."""
 
 import json
 from pathlib import Path
@@ -43,7 +43,7 @@ def test_a_name_that_is_none_is_said_with_what_one_looks_like(
     code = run([*command, "--context", str(tmp_path / "none"), *form])
     said = json.loads(capsys.readouterr().err)
     assert (code, said["error"]) == (Exit.USAGE, "malformed")
-    assert "'Acme Corp' is no name" in said["detail"]
+    assert "'Acme Corp' is not a name" in said["detail"]
     assert "a-z, 0-9 and -" in said["hint"]
 
 
@@ -54,7 +54,7 @@ def test_a_root_key_has_no_name_that_leads_elsewhere(
     place = tmp_path / "a" / "dev"
     command = ["dev", "key", name, "--kind", "softkey", "--dir", str(place)]
     assert run([*command, "-o", "json"]) == Exit.USAGE
-    assert "is no name" in json.loads(capsys.readouterr().err)["detail"]
+    assert "is not a name" in json.loads(capsys.readouterr().err)["detail"]
     assert list(tmp_path.iterdir()) == []
 
 
@@ -63,8 +63,8 @@ def test_a_message_that_cannot_be_made_names_the_value_and_the_bound() -> None:
         Tenant(tenant="A b", revision=1, link="root", regions=["eu", "U s"], region_quorum="all")
     report = explain(caught.value)
     assert (report.exit_code, report.code) == (Exit.USAGE, "malformed")
-    assert "'A b' is no name" in report.detail
-    assert "'U s' is no name" in report.detail
+    assert "'A b' is not a name" in report.detail
+    assert "'U s' is not a name" in report.detail
     assert "a name has 1 to 63 characters" in report.hint
     with pytest.raises(ValidationError) as caught:
         Link(link="root", revision=1, uri="x" * 3000, model="byok")
@@ -79,4 +79,4 @@ def test_an_argument_that_may_be_left_out_is_named_without_brackets(
     capsys: pytest.CaptureFixture[str], command: tuple[str, ...], place: str
 ) -> None:
     assert run([*command, "-o", "json"]) == Exit.USAGE
-    assert json.loads(capsys.readouterr().err)["detail"] == f"'{place}': 'Acme' is no name"
+    assert json.loads(capsys.readouterr().err)["detail"] == f"'{place}': 'Acme' is not a name"

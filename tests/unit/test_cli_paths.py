@@ -306,7 +306,7 @@ def test_an_argument_that_is_no_text_is_named(place: Place, arguments: tuple[str
     code, err = place.run([*arguments, "--format", "json"])
     error = json.loads(err.splitlines()[-1])
     assert (code, error["error"]) == (Exit.USAGE, "malformed")
-    assert "is no UTF-8 text" in error["detail"]
+    assert "is not UTF-8 text" in error["detail"]
     assert not place.kills.held
 
 

@@ -51,7 +51,7 @@ def test_a_dark_region_is_not_shown_as_healthy(desk: Desk, how: str) -> None:
     assert json.loads(err.splitlines()[-1])["core"] == "core-us"
     code, out, err = desk.run("region", "list", "-o", "table")
     assert (code, "0 of 1" in out) == (Exit.NOT_COMPLETE, True)
-    assert "core-us of region us does not serve: no answer: " in err
+    assert "core-us of region us does not serve: no reply: " in err
 
 
 def test_one_of_several_cores_and_one_without_memory_are_named(desk: Desk) -> None:

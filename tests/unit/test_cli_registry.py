@@ -98,8 +98,8 @@ def test_every_core_is_shown_with_what_it_knows(desk: Desk) -> None:
 def test_where_nobody_has_memory_the_next_command_is_named(desk: Desk) -> None:
     code, _, err = desk.run("show", "--region", "eu", form="table")
     assert code == Exit.NOT_COMPLETE
-    text = "no Core of region eu that answers has memory: start one that has, or look whether that"
-    assert f"{text} is all and adopt it: `kcm registry adopt --region eu`" in err
+    text = "no Core of region eu that replies has memory: start one that has memory, or check that"
+    assert f"{text} this registry is complete and adopt it: `kcm registry adopt --region eu`" in err
     said = json.loads(desk.run("show")[2])
     assert said["region"] == "eu"
     assert "kcm registry adopt --region eu" in said["hint"]
@@ -108,7 +108,7 @@ def test_where_nobody_has_memory_the_next_command_is_named(desk: Desk) -> None:
 
 def test_a_refusal_for_want_of_memory_is_told_with_the_command_that_says_who_has() -> None:
     report = explain(KcmError(Code.UNAVAILABLE, NO_MEMORY))
-    assert report.hint == "`kcm registry show` says which Core has memory"
+    assert report.hint == "`kcm registry show` shows which Core has memory"
     assert explain(KcmError(Code.UNAVAILABLE)).hint != report.hint
 
 
@@ -148,7 +148,7 @@ def test_what_was_shown_is_adopted_and_no_more(desk: Desk) -> None:
     assert [(one["core"], one["memory"]) for one in said["cores"]] == [("core-eu", True)]
     code, said, _ = desk.run("adopt", "--region", "eu", "--yes")
     assert (code, said["adopted"], said["core"]) == (Exit.OK, False, None)
-    assert said["why"] == "every Core that answers has memory: there is nothing to adopt"
+    assert said["why"] == "every Core that replies has memory: there is nothing to adopt"
     assert said["cores"][0]["memory"] is True
     code, _, err = desk.run("adopt", "--region", "eu", "--yes", form="table")
     assert (code, len(desk.adopted)) == (Exit.OK, 1)
@@ -174,8 +174,8 @@ def test_nothing_is_adopted_that_nobody_confirmed(
     monkeypatch.setattr("sys.stdin", Typed("n\n"))
     code, out, err = desk.run("adopt", "--region", "eu", form=form)
     assert code == Exit.OK
-    assert "Is that all of region eu: 2 tenants, 1 links, 3 services?" in err
-    text = "us may know newer records: compare with `kcm tenant list -o json --region us`"
+    assert "Is this all of region eu: 2 tenants, 1 links, 3 services?" in err
+    text = "us may have newer entries: compare with `kcm tenant list -o json --region us`"
     assert text in err
     assert "nothing was changed" in (out["why"] if form == "json" else err)
     monkeypatch.setattr("sys.stdin", Typed(""))
@@ -241,13 +241,13 @@ def test_nothing_is_adopted_while_a_core_that_may_have_memory_does_not_answer(de
     desk.another_core()
     code, _, err = desk.run("adopt", "--region", "eu", "--yes", form="table")
     assert code == Exit.UNAVAILABLE
-    assert "core-eu-2 does not answer and may have memory" in err
+    assert "core-eu-2 does not reply and may have memory" in err
     assert "start it, or name it with --without core-eu-2" in err
     assert not desk.adopted
     desk.memory["eu"] = True
     code, _, err = desk.run("adopt", "--region", "eu", "--yes", "--core", "core-eu-2")
     assert code == Exit.UNAVAILABLE
-    assert "core-eu-2 does not answer" in err
+    assert "core-eu-2 does not reply" in err
     desk.memory["eu"] = False
     adopt = ("adopt", "--region", "eu", "--yes", "--without")
     assert desk.run(*adopt, "core-us")[0] == Exit.USAGE

@@ -29,8 +29,7 @@ def held(number: int, link: str, *, lifted_by: str = "bob", origin: str = "eu") 
 
 
 UNKNOWN_PAGE = (
-    "3 holds of region eu whose ids begin with 01 are in force again; on which links is not known "
-    "any more"
+    "3 holds of region eu whose ids begin with 01 are in force again; no region knows their links"
 )
 
 
@@ -92,7 +91,7 @@ def test_what_lasts_darkens_nothing_and_a_region_that_fails_is_said(desk: Desk) 
     left = [word for one in said["signed"] for word in ("--leave-out", one["what"])]
     said = desk.run("roster", "retire", "bob", "--dry-run", *left, key=False)[1]
     assert [one["dark"] for one in said["signed"]] == [
-        "its hold is in force again; on whom was not answered: not you",
+        "its hold is in force again; its target is not known: not you",
         UNKNOWN_PAGE,
-        "the tenants of link root; they were not answered: not you",
+        "the tenants of link root; they are not known: not you",
     ]

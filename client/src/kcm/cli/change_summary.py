@@ -1,6 +1,7 @@
-"""What a signed record changed in a region, told by what that had before.
+"""What a signed entry changed in a region, by comparison with the entry before.
 
-A look, and no promise: somebody else may have changed it in between. No order fails for it.
+This is information only: another operator may have changed the entry in between. If the comparison
+fails, the order does not.
 """
 
 from __future__ import annotations
@@ -13,24 +14,27 @@ if TYPE_CHECKING:
     from kcm._internal.admin import Admin
 
 LOOK_S: Final = 2.0
-"""Seconds for the look: what is there is in a Core's memory."""
+"""Seconds to read the entry before. A Core has it in memory."""
 
 Change = Literal["created", "replaced", "revision", "unchanged", "not known"]
-"""``revision``: nothing but the revision, and who signed it."""
+"""``revision``: only the revision and the signer changed."""
 
 Fields = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Before:
-    """What a region had under a name: nothing, or these fields; ``known``: whether it said so."""
+    """A region's entry before the order; no ``fields`` if there was none.
+
+    ``known`` is false if the region did not reply.
+    """
 
     known: bool
     revision: int = 0
     fields: Fields | None = None
 
     def change(self, revision: int, **fields: Any) -> Change:
-        """What becomes of it by a record that the region took."""
+        """Return what an accepted entry with these fields changed."""
         if not self.known:
             return "not known"
         if self.fields is None:
@@ -41,7 +45,7 @@ class Before:
 
 
 async def of_tenant(admin: Admin, region: str, name: str) -> Before:
-    """A tenant that a region has."""
+    """Return a region's entry of a tenant."""
     from kcm.errors import UnknownTenant
 
     async def ask() -> Before:
@@ -60,7 +64,7 @@ async def of_tenant(admin: Admin, region: str, name: str) -> Before:
 
 
 async def of_link(admin: Admin, region: str, name: str) -> Before:
-    """A link that a region has."""
+    """Return a region's entry of a link."""
     from kcm._internal.pages import just_before
 
     async def ask() -> Before:
@@ -73,7 +77,7 @@ async def of_link(admin: Admin, region: str, name: str) -> Before:
 
 
 async def of_service(admin: Admin, region: str, tenant: str, name: str) -> Before:
-    """A service that a region has."""
+    """Return a region's entry of a service."""
     from kcm._internal.pages import just_before
 
     async def ask() -> Before:
@@ -86,7 +90,7 @@ async def of_service(admin: Admin, region: str, tenant: str, name: str) -> Befor
 
 
 async def of_roster(admin: Admin, region: str) -> Before:
-    """The roster that a region has."""
+    """Return the roster of a region."""
 
     async def ask() -> Before:
         return Before(True, 0, {"raw": (await admin.roster(region)).roster})
@@ -100,15 +104,15 @@ async def _looked(ask: Callable[[], Awaitable[Before]]) -> Before:
     try:
         async with asyncio.timeout(LOOK_S):
             return await ask()
-    except Exception:  # noqa: BLE001 - whatever keeps a look from its end is told by the order
+    except Exception:  # noqa: BLE001 - the order reports the same fault
         return Before(known=False)
 
 
 def said(changes: Iterable[str]) -> str:
-    """What is said where an order left every region as it was, or nearly; else nothing."""
+    """Return a text if an order changed nothing, or only revisions; else an empty one."""
     kinds = set(changes)
     if kinds == {"unchanged"}:
-        return "nothing was changed: all of this is there already"
+        return "nothing was changed: the regions have all of this already"
     if kinds and kinds <= {"unchanged", "revision"}:
-        return "nothing was changed but the revision: all else is there already"
+        return "only the revision was changed: the regions have the rest already"
     return ""

@@ -1,4 +1,4 @@
-"""The holds that keep a tenant closed: those on itself, and those on its root key."""
+"""The holds that affect a tenant: those on the tenant, and those on its root key."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Closing:
-    """Holds on a tenant and on its root key, oldest first, and the region that says so."""
+    """Holds on a tenant and on its root key, oldest first, and the region that replied."""
 
     answered: str
     own: list[HoldView]
@@ -28,7 +28,10 @@ class Closing:
 async def closing(
     admin: Admin, regions: Sequence[str], kills: Kills, tenant: str, *, everything: bool = False
 ) -> Closing:
-    """The holds in force, or with ``everything`` lifted ones too; refuses an unknown name."""
+    """Return the holds in force, or with ``everything`` lifted ones too.
+
+    Raises ``Problem`` for an unknown tenant.
+    """
     from kcm._internal.staggered import first
     from kcm.errors import ServiceError
 
@@ -39,6 +42,6 @@ async def closing(
     try:
         link = (await first(regions, lambda place: admin.find(place, tenant)))[1].link
     except ServiceError:
-        link = ""  # what is on the tenant itself is told all the same
+        link = ""  # still return the holds on the tenant itself
     on_link = [view for view in found if (view.scope, view.target) == ("link", link)]
     return Closing(answered, own, on_link)

@@ -1,4 +1,4 @@
-"""Which columns of which table: the options of ``kcm encrypt`` and ``kcm decrypt`` that say so."""
+"""The options of ``kcm encrypt`` and ``kcm decrypt`` for columns and table formats."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ FORMATS: Final = {
     ".jsonl": ("jsonl", ""),
     ".ndjson": ("jsonl", ""),
 }
-"""How a table is read, by --as or by the end of the file's name, and what separates its cells."""
+"""Format and default delimiter of a table, by the value of --as or the suffix of the file."""
 
 
 BASE64: Final = re.compile(r"[A-Za-z0-9+/=]")
-"""What encrypted cells are written in."""
+"""The alphabet of encrypted cells."""
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """The chosen columns, and how the table is read."""
+    """The chosen columns, and the format of the table."""
 
     fields: tuple[str, ...]
     table: TableFormat
@@ -47,7 +47,7 @@ class Columns:
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """What was given on the command line."""
+    """The values of the options."""
 
     fields: str | None
     bind: str | None
@@ -55,7 +55,7 @@ class Given:
     table_format: str | None
 
     def columns(self, file: str) -> Columns | None:
-        """The chosen columns; none when the whole of ``file`` is meant. Raises ``Problem``."""
+        """Return the chosen columns, or ``None`` for a whole file. Raises ``Problem``."""
         if self.fields is None:
             for option, value in (
                 ("--bind", self.bind),
@@ -63,13 +63,13 @@ class Given:
                 ("--as", self.table_format),
             ):
                 if value is not None:
-                    raise _wrong(f"{option} goes with --fields: without it the file is no table")
+                    raise _wrong(f"{option} needs --fields: without it the file is not a table")
             return None
         fields = _names("--fields", self.fields)
         bind = () if self.bind is None else _names("--bind", self.bind)
         both = sorted(set(fields) & set(bind))
         if both:
-            raise _wrong(f"--bind and --fields both name {both[0]}: what is bound stays as it is")
+            raise _wrong(f"--bind and --fields both name {both[0]}: bound columns stay in clear")
         return Columns(fields, self._table(file, fields, bind))
 
     def _table(self, file: str, fields: tuple[str, ...], bind: tuple[str, ...]) -> TableFormat:
@@ -79,7 +79,7 @@ class Given:
         kind, usual = FORMATS.get(self.table_format or PurePath(file).suffix.lower(), ("", ""))
         if not kind:
             raise _wrong(
-                "the file's name does not tell its format", "say --as csv, --as tsv or --as jsonl"
+                "the file's name does not show its format", "give --as csv, --as tsv or --as jsonl"
             )
         if kind == "csv":
             return Delimited(fields, bind, _delimiter(self.delimiter, usual))
@@ -89,22 +89,22 @@ class Given:
 
 
 def column_options(function: F) -> F:
-    """Give a command the options that choose columns."""
+    """Add the options that choose columns to a command."""
     options = (
         click.option(
             "--fields",
             metavar="A,B",
-            help="Only these columns of a CSV, TSV or JSONL file (user.name: inside of an object).",
+            help="Only these columns of a CSV, TSV or JSONL file (user.name: in an object).",
         ),
         click.option(
             "--bind",
             metavar="A,B",
-            help="Columns that name a row: its cells decrypt beside the same values only.",
+            help="Columns that identify a row: a cell decrypts only in a row with these values.",
         ),
         click.option(
             "--delimiter",
             metavar="CHARACTER",
-            help="What separates a CSV's cells [default: a comma; a tab in TSV].",
+            help="The separator of cells [default: a comma; a tab in TSV].",
         ),
         click.option(
             "--as",
@@ -127,7 +127,7 @@ def _names(option: str, text: str) -> tuple[str, ...]:
     if not names or "" in names or len(set(names)) != len(names):
         raise _wrong(
             f"{option} takes different names, separated by commas",
-            "a name with a comma stands in quotation marks",
+            "put a name with a comma in quotation marks",
         )
     for name in names:
         try:
@@ -135,7 +135,7 @@ def _names(option: str, text: str) -> tuple[str, ...]:
         except UnicodeEncodeError:
             raise _wrong(f"a name in {option} is not UTF-8") from None
         if size > FIELD_MAX:
-            raise _wrong(f"a name in {option} has {size} bytes; {FIELD_MAX} are possible")
+            raise _wrong(f"a name in {option} has {size} bytes; the maximum is {FIELD_MAX}")
     return names
 
 
@@ -145,8 +145,8 @@ def _delimiter(given: str | None, usual: str) -> str:
     delimiter = "\t" if given == "\\t" else given
     if len(delimiter) != 1 or delimiter in '"\r\n\0' or BASE64.fullmatch(delimiter):
         raise _wrong(
-            "--delimiter is one character: no quotation mark, no line end, and none of base64",
-            "for a tab say --delimiter '\\t', or --as tsv",
+            "--delimiter is one character: not a quotation mark, a line end or one of base64",
+            "for a tab give --delimiter '\\t', or --as tsv",
         )
     return delimiter
 

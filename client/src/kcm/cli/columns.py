@@ -1,13 +1,12 @@
-"""Chosen columns of a table: each cell a record of its own, in base64; the rest stays as it is.
+"""Chosen columns of a table: each cell becomes one record in base64; the rest stays unchanged.
 
-A partly bad table is worked through: each bad cell is reported, the good ones go on. What must
-never happen is a plaintext in an encrypted table, so a cell that could not be encrypted is left
-empty, a row that is not understood is left out, and a field that no row has ends the command before
-anything is seen of it. The other way round nothing is lost: what could not be decrypted stays as it
-was.
+A bad cell is reported and does not affect the others. An encrypted table must never contain a
+plaintext of a chosen column. So a cell that cannot be encrypted is left empty, a row that cannot be
+parsed is omitted, and a field that no row has ends the command before any output. In the other
+direction no data is lost: a cell that cannot be decrypted stays as it is.
 
-A refusal that concerns the tenant, or the caller, and not a cell ends the command: nothing would
-come of the rest.
+A refusal about the tenant or the caller, not about a cell, ends the command, because all further
+cells would fail, too.
 """
 
 from __future__ import annotations
@@ -35,10 +34,10 @@ from kcm.errors import ServiceError, error_for
 from kcm.exit_codes import Exit
 
 BATCH_CELLS: Final = limits.RECORDS_MAX
-"""Cells worked on at once: one message."""
+"""Cells per batch: one message."""
 
 BATCH_BYTES: Final = 4 * 1024 * 1024
-"""Characters of rows worked on at once: bounds the memory that a table takes."""
+"""Characters of rows per batch. The limit bounds the memory for a table."""
 
 OF_A_CELL: Final = {
     "encrypt": {Code.TOO_LARGE},
@@ -46,14 +45,14 @@ OF_A_CELL: Final = {
     - RETRYABLE
     - {Code.TENANT_KILLED, Code.UNKNOWN_TENANT, Code.UNKNOWN_SERVICE, Code.INTERNAL},
 }
-"""Codes that say something about one cell: the first other one ends the command."""
+"""Codes that concern a single cell. Any other code ends the command."""
 
 Operation = Literal["encrypt", "decrypt"]
 
 
 @dataclass(frozen=True, slots=True)
 class BadCell:
-    """A cell that failed, or a row that was not understood (then ``field`` is empty)."""
+    """A cell that failed, or a row that cannot be parsed (then ``field`` is empty)."""
 
     row: int
     field: str
@@ -63,20 +62,20 @@ class BadCell:
 
 @dataclass(slots=True)
 class Tally:
-    """What came of a table."""
+    """The result of a table."""
 
     lacking: dict[str, int]
-    """How many rows do not have a field, by field."""
+    """By field, the number of rows without it."""
     rows: int = 0
-    """Rows that were understood, empty ones and a header not counted."""
+    """Rows that were parsed, without empty ones and a header."""
     twice: Counter[str] = field(default_factory=Counter)
-    """Cells that were records already and are encrypted again, by field."""
+    """By field, the cells that were records already and are encrypted again."""
     good: int = 0
     bad: int = 0
     why: BadCell | None = None
     """The last bad cell or row."""
     refused: ServiceError | None = None
-    """The last refusal of a cell by the service."""
+    """The last refusal of a cell by the Gateway."""
 
     def take(self, row: Row) -> None:
         """Count a row and its fields."""
@@ -87,19 +86,19 @@ class Tally:
 
     @property
     def unseen(self) -> list[str]:
-        """Fields that no row has had so far."""
+        """Fields that no row had so far."""
         return [name for name, rows in self.lacking.items() if rows == self.rows]
 
     def end(self, table: TableFormat) -> None:
-        """Raise when a field was in no row, or when nothing was good."""
+        """Raise if no row had a field, or if no cell succeeded."""
         if self.rows and self.unseen:
             raise unseen(self.unseen, table)
         if self.good or self.why is None:
             return
         if self.refused is not None:
             raise self.refused
-        text = f"nothing of the table was good; row {self.why.row}: {self.why.detail}"
-        raise Problem(Exit.USAGE, self.why.code, text, "is it the right file, and --as?")
+        text = f"no cell of the table succeeded; row {self.why.row}: {self.why.detail}"
+        raise Problem(Exit.USAGE, self.why.code, text, "check the file, and --as")
 
 
 @dataclass(slots=True)
@@ -109,7 +108,7 @@ class _Work:
     cell: Cell
     payload: bytes = b""
     text: str = ""
-    """What is written in the cell's place, if it is good."""
+    """The new text of the cell, if it succeeded."""
     bad: BadCell | None = None
 
     def fail(self, error: ServiceError) -> None:
@@ -127,8 +126,8 @@ async def work_table(
 ) -> Tally:
     """Encrypt or decrypt the chosen columns; ``report`` gets each ``BadCell``.
 
-    Raises ``ServiceError`` when nothing good came of it, or nothing more can, and ``Problem`` when
-    no row has one of the fields; nothing was seen of the output then.
+    Raises ``ServiceError`` if no cell succeeded or no further cell can, and ``Problem`` if no row
+    has one of the fields; no output was visible then.
     """
     table = columns.table
     tally = Tally(dict.fromkeys(columns.fields, 0))
@@ -149,7 +148,7 @@ async def work_table(
         if tally.rows and not tally.unseen:
             held.release()
         elif held.is_full:
-            raise unseen(tally.unseen, table, "name a file with -o FILE: it waits to the end")
+            raise unseen(tally.unseen, table, "name a file with -o FILE: it appears at the end")
         advance(sum(_size(row) for row in batch))
     tally.end(table)
     held.release()
@@ -157,9 +156,9 @@ async def work_table(
 
 
 def unseen(fields: list[str], table: TableFormat, hint: str = "") -> Problem:
-    """No row has these fields."""
+    """Return the error for fields that no row has."""
     text = f"no row has the field {' or '.join(fields)}; {table.columns()}"
-    hint = hint or "a key inside of an object is named user.name; is --fields right?"
+    hint = hint or "check --fields; a key in an object is named user.name"
     return Problem(Exit.USAGE, "usage", text, hint)
 
 

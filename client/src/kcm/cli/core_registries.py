@@ -1,4 +1,4 @@
-"""What the Cores of a region say of their registry, each for itself."""
+"""The registry as each Core of a region knows it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from kcm.errors import ServiceError
 
 SHOW_S: Final = 5.0
-"""Seconds that a Core gets to say what it knows."""
+"""Seconds for a Core's reply."""
 
 COLUMNS: Final = (
     "core", "region", "memory", "tenants", "links", "services", "highest revision", "digest",
@@ -29,7 +29,7 @@ SHORT: Final = 16
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What one Core said, or why it did not."""
+    """The reply of one Core, or the error."""
 
     core: str
     region: str
@@ -38,7 +38,7 @@ class Row:
 
     @property
     def refusal(self) -> Problem | None:
-        """Why it does not say it, where it answered: asking again does not help."""
+        """The Core's refusal, if a retry does not help."""
         if self.error is None or self.error.retryable:
             return None
         report = explain(self.error)
@@ -47,7 +47,7 @@ class Row:
 
 
 async def look(settings: Settings, regions: list[str]) -> list[Row]:
-    """What every Core of these regions says; none: of all regions."""
+    """Ask every Core of these regions; without a name, of all regions."""
     context = settings.context()
     chosen = [context.region(name) for name in regions] or context.in_order(None)
     admin = settings.admin(context)
@@ -58,7 +58,7 @@ async def look(settings: Settings, regions: list[str]) -> list[Row]:
 
 
 async def ask(admin: Admin, region: str, cores: Sequence[str]) -> list[Row]:
-    """What some Cores of a region say, asked at once."""
+    """Ask some Cores of a region at once."""
     import asyncio
 
     from kcm.errors import ServiceError, Unavailable
@@ -68,7 +68,7 @@ async def ask(admin: Admin, region: str, cores: Sequence[str]) -> list[Row]:
             async with asyncio.timeout(SHOW_S):  # connecting included
                 return Row(core, region, await admin.registry(region, core, deadline_s=SHOW_S))
         except TimeoutError:
-            return Row(core, region, None, Unavailable("no answer in time"))
+            return Row(core, region, None, Unavailable("no reply in time"))
         except ServiceError as error:
             return Row(core, region, None, error)
 
@@ -76,13 +76,13 @@ async def ask(admin: Admin, region: str, cores: Sequence[str]) -> list[Row]:
 
 
 def refuse(rows: Sequence[Row]) -> None:
-    """Raise the reason why a Core refuses to say what it knows."""
+    """Raise the first refusal of a Core, if there is one."""
     if problem := next((row.refusal for row in rows if row.refusal is not None), None):
         raise problem
 
 
 def tell(settings: Settings, rows: Sequence[Row]) -> None:
-    """Show them; why a Core does not serve goes to stderr."""
+    """Show the rows. The reason why a Core does not serve goes to stderr."""
     value = [as_json(row) for row in rows]
     emit(settings, value, COLUMNS, [_cells(row) for row in rows])
     if settings.json:
@@ -93,7 +93,7 @@ def tell(settings: Settings, rows: Sequence[Row]) -> None:
 
 
 def as_json(row: Row) -> Mapping[str, object]:
-    """One Core for a program."""
+    """Return a row as an object for JSON."""
     if row.view is None:
         return {"core": row.core, "region": row.region, "error": str(row.error)}
     return {**vars(row.view), "region": row.region}
@@ -101,7 +101,7 @@ def as_json(row: Row) -> Mapping[str, object]:
 
 def _cells(row: Row) -> tuple[object, ...]:
     if row.view is None:
-        return row.core, row.region, f"no answer: {row.error}", "", "", "", "", ""
+        return row.core, row.region, f"no reply: {row.error}", "", "", "", "", ""
     view = row.view
     counts = view.tenants, view.links, view.services, view.highest
     digest = view.digest.hex()[:SHORT]

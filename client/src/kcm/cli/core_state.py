@@ -1,4 +1,4 @@
-"""Which Cores of the regions serve: each is asked by its name, as `kcm registry show` does."""
+"""Which Cores of the regions serve. Each Core is asked by name, as in `kcm registry show`."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ if TYPE_CHECKING:
     from kcm._internal.admin import Admin
 
 LACKED: Final = "on the roster, not in this context"
-"""Of a region that cannot be asked: the context does not say where it is."""
+"""The state of a region that cannot be asked, because the context does not have it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """The Cores of a region that serve, and why the others on the roster do not."""
+    """The Cores of a region that serve, and the reasons why the others on the roster do not."""
 
     serving: list[str] = field(default_factory=list)
     not_serving: dict[str, str] = field(default_factory=dict)
 
     @property
     def whole(self) -> bool:
-        """Whether there is a Core, and all of them serve."""
+        """Whether the region has a Core, and all of them serve."""
         return bool(self.serving) and not self.not_serving
 
     @property
     def text(self) -> str:
-        """The same in a cell of a table."""
+        """The state as a cell of a table."""
         total = len(self.serving) + len(self.not_serving)
         return f"{len(self.serving)} of {total}" if total else "none on the roster"
 
 
 async def serving(admin: Admin, regions: Sequence[str]) -> dict[str, Serving]:
-    """Of these regions, asked at once, and of those on the roster that the context lacks."""
+    """Ask the Cores of these regions at once; add regions on the roster that the context lacks."""
     import asyncio
 
     from kcm.ops.roster_changes import lacked
@@ -44,7 +44,7 @@ async def serving(admin: Admin, regions: Sequence[str]) -> dict[str, Serving]:
         found = Serving()
         for row in await ask(admin, region, admin.cores(region)):
             if row.view is None:
-                found.not_serving[row.core] = f"no answer: {row.error}"
+                found.not_serving[row.core] = f"no reply: {row.error}"
             elif not row.view.memory:
                 found.not_serving[row.core] = f"no memory of its registry: {row.view.waits}"
             else:

@@ -1,7 +1,7 @@
-"""CSV and TSV: values with a separator, in quotes where they need it, and a header line.
+"""CSV and TSV: values with a separator, quoted where necessary, and a header line.
 
-Python's ``csv`` says what a row and its values are; a pattern then finds where they stand. A cell
-keeps its quotes when it is encrypted, and gets them again when it is decrypted.
+Python's ``csv`` module parses rows and values. A pattern then finds their positions in the text. A
+cell keeps its quotes in both directions.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from kcm.cli.table_format import BOM, LINE_MAX, Cell, Row, encoded, listed, name
 from kcm.exit_codes import Exit
 
 UTF16: Final = ("\udcff\udcfe", "\udcfe\udcff")
-"""How a table in UTF-16 begins, read as UTF-8."""
+"""The start of a table in UTF-16 when it is read as UTF-8."""
 
 
 class Delimited:
-    """Separated values with a header line, in UTF-8 (other bytes pass through)."""
+    """Separated values with a header line, in UTF-8. Other bytes pass through."""
 
     def __init__(self, fields: Sequence[str], bind: Sequence[str], delimiter: str = ",") -> None:
         self._fields: Final = fields
@@ -33,7 +33,7 @@ class Delimited:
         self._header: list[str] = []
 
     def rows(self, source: BinaryIO) -> Iterator[Row]:
-        """Read row after row, the header first; raises ``Problem`` when a column is not there."""
+        """Read row after row, the header first; raises ``Problem`` if a column is missing."""
         csv.field_size_limit(LINE_MAX)
         text = io.TextIOWrapper(source, "utf-8", errors="surrogateescape", newline="")
         try:
@@ -42,10 +42,11 @@ class Delimited:
             header = _next(reader, 1)
             if not header:
                 what = "the table is empty" if header is None else "line 1 of the table is empty"
-                raise Problem(Exit.USAGE, "usage", what, "line 1 has to name the columns")
+                raise Problem(Exit.USAGE, "usage", what, "line 1 must name the columns")
             if header[0].startswith(UTF16) or any("\0" in name for name in header):
-                what = "the table is not UTF-8: its header begins as UTF-16 does, or has zeros"
-                raise Problem(Exit.USAGE, "malformed", what, "`iconv -f UTF-16 -t UTF-8` makes one")
+                what = "the table is not UTF-8: its header begins like UTF-16, or has zero bytes"
+                hint = "convert it with `iconv -f UTF-16 -t UTF-8`"
+                raise Problem(Exit.USAGE, "malformed", what, hint)
             self._take_header(header)
             yield Row(1, lines.take())
             number = 1
@@ -56,28 +57,28 @@ class Delimited:
             text.detach()
 
     def columns(self) -> str:
-        """The names in the header."""
+        """Return the names in the header as a text."""
         return f"the columns are: {listed(self._header)}"
 
     def record(self, cell: Cell) -> str:
-        """The cell's text."""
+        """Return the cell's text."""
         return cell.value
 
     def sealed(self, cell: Cell, record: str) -> str:
-        """Base64, in quotes where the plaintext was, or where the separator needs them."""
+        """Return base64, quoted if the plaintext was, or if the separator requires it."""
         return self._written(cell, record)
 
     def opened(self, cell: Cell, plain: bytes) -> str:
-        """The plaintext, in quotes where the cell was, or where the text needs them."""
+        """Return the plaintext, quoted if the cell was, or if the text requires it."""
         return self._written(cell, plain.decode("utf-8", "surrogateescape"))
 
     def nothing(self, cell: Cell) -> str:
-        """An empty cell."""
+        """Return an empty cell."""
         return self._written(cell, "")
 
     def _written(self, cell: Cell, value: str) -> str:
         was_quoted = cell.end - cell.start != len(cell.value)
-        alone = not value and len(self._header) == 1  # else an empty line, which is no row
+        alone = not value and len(self._header) == 1  # else an empty line, which is not a row
         if was_quoted or alone or any(mark in value for mark in ('"', "\r", "\n", self._delimiter)):
             doubled = value.replace('"', '""')
             return f'"{doubled}"'
@@ -91,10 +92,10 @@ class Delimited:
             found = "several columns" if name in header else "no column"
             hint = "--fields and --bind take names of the header line, separated by commas"
             if len(header) == 1:
-                hint = "is --delimiter the right one?"
+                hint = "check --delimiter"
             near = [one for one in header if one.strip() == name.strip() != one]
             if name not in header and near:
-                hint = f"""spaces belong to a name: in quotation marks it is '"{near[0]}"'"""
+                hint = f"""spaces are part of a name: quote it as '"{near[0]}"'"""
             text = f"the header has {found} {named(name)}; {self.columns()}"
             raise Problem(Exit.USAGE, "usage", text, hint)
 
@@ -102,7 +103,7 @@ class Delimited:
         if not values:
             return Row(number, text)
         if len(values) != len(self._header):
-            problem = f"it has {len(values)} columns and the header has {len(self._header)}"
+            problem = f"it has {len(values)} columns, but the header has {len(self._header)}"
             return Row(number, text, problem=problem)
         cells = dict(zip(self._header, self._cells(text, values), strict=True))
         return Row(
@@ -119,11 +120,11 @@ class Delimited:
             assert found is not None
             yield Cell(found.start(1), found.end(1), value)
             at = found.end()
-        assert at == len(text), "every cell was found where it stands"
+        assert at == len(text), "the cells cover the whole row"
 
 
 class _Lines:
-    """The lines of a file, kept until their row is complete."""
+    """The lines of a file, collected until their row is complete."""
 
     def __init__(self, text: io.TextIOWrapper) -> None:
         self._text: Final = text
@@ -141,13 +142,13 @@ class _Lines:
         self._taken.append(line)
         self._size += len(line)
         if self._size > LINE_MAX:
-            text = f"a row is longer than {LINE_MAX} characters, or a quotation does not end"
+            text = f"a row is longer than {LINE_MAX} characters, or a quoted cell does not end"
             raise Problem(Exit.USAGE, "too_large", text)
         first, self._first = self._first, False
         return line.removeprefix(BOM) if first else line
 
     def take(self) -> str:
-        """The lines of the row that was read last, as one text."""
+        """Return the lines of the last row as one text."""
         text = "".join(self._taken)
         self._taken.clear()
         self._size = 0
@@ -158,6 +159,6 @@ def _next(reader: Iterator[list[str]], number: int) -> list[str] | None:
     try:
         return next(reader, None)
     except csv.Error:
-        # What follows a broken quotation cannot be told apart any more.
-        text = f"row {number} is not understood: a quotation in it does not end well"
+        # After a broken quotation, the following rows cannot be separated.
+        text = f"row {number} cannot be parsed: a quoted cell in it does not end correctly"
         raise Problem(Exit.USAGE, "malformed", text) from None

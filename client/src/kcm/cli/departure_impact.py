@@ -1,7 +1,7 @@
-"""What goes dark when somebody leaves and a statement of theirs is left out: tenants and holds.
+"""What stops counting when a retired signer's statement is left out: tenants and holds.
 
-Regions are asked, as far as it costs little: a page ends hundreds of holds, and a lift may be one
-of thousands. What was not asked is said, too.
+The number of requests to the regions is bounded, because one page can lift hundreds of holds, and a
+signer can have thousands of lifts. The text says what was not looked up.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ if TYPE_CHECKING:
     from kcm.ops.roster_changes import Found
 
 LOOKS_MAX: Final = 64
-"""Questions to the regions for one retirement."""
+"""Requests to the regions for one retirement."""
 
 LOOK_S: Final = 4.0
-"""Seconds that one of them may take."""
+"""Maximum seconds of one request."""
 
 NAMED_MAX: Final = 8
 """Names in one text."""
 
 
 async def darkened(admin: Admin, name: str, found: Sequence[Found]) -> list[Found]:
-    """Say of each statement that is left out what goes dark by it."""
+    """Describe for each statement that is left out what stops counting."""
     looks = _Looks(admin, name)
     return [one if one.lasts else replace(one, dark=await looks.of(one)) for one in found]
 
 
 class _Looks:
-    """Asks a region of each statement, within ``LOOKS_MAX`` questions."""
+    """Asks a region that has the statement, with ``LOOKS_MAX`` requests in all."""
 
     def __init__(self, admin: Admin, name: str) -> None:
         self._admin: Final = admin
@@ -43,7 +43,7 @@ class _Looks:
         self._reached: dict[tuple[str, str], str] = {}
 
     async def of(self, one: Found) -> str:
-        """What goes dark, in a line."""
+        """Return in one line what stops counting."""
         region = one.regions[0]
         match one.what.removeprefix("accepted ").split(" "):
             case ["lift", hold]:
@@ -57,27 +57,27 @@ class _Looks:
             case ["link", link]:
                 return await self._reach(region, "link", link)
             case _:
-                return "not known to this version of the command"
+                return "unknown to this version of the command"
 
     async def _lift(self, region: str, hold: str) -> str:
-        """A hold that is in force again."""
+        """Describe a hold that is in force again."""
         from kcm.errors import ServiceError
 
         if not self._may_ask():
-            return f"its hold is in force again: `kcm hold show {hold}` says on whom"
+            return f"its hold is in force again: `kcm hold show {hold}` shows the target"
         try:
             views = (await self._admin.matching_holds(region, hold)).holds
         except ServiceError as error:
-            return f"its hold is in force again; on whom was not answered: {error.detail}"
+            return f"its hold is in force again; its target is not known: {error.detail}"
         if len(views) != 1:
-            return "its hold is in force again; on whom is not known any more"
+            return "its hold is in force again; no region knows its target"
         view = views[0]
         reach = "" if view.scope == "tenant" else await self._reach(region, view.scope, view.target)
         on = f"hold on {view.scope} {view.target} is in force again"
         return f"{on}: {reach}" if reach else on
 
     async def _page(self, region: str, origin: str, prefix: bytes, count: str) -> str:
-        """Holds of root keys that one page ends, by the links that they are on."""
+        """Describe the holds of root keys that one page lifts, by their links."""
         views = [
             one
             for one in await self._beginning(region, prefix)
@@ -86,14 +86,14 @@ class _Looks:
         links = Counter(view.target for view in views)
         again = f"{count} holds of region {origin} whose ids begin with {prefix.hex()} are in force"
         if not links:
-            return f"{again} again; on which links is not known any more"
+            return f"{again} again; no region knows their links"
         told = [f"{link} ({await self._reach(region, 'link', link)})" for link in _first(links)]
         rest = len(links) - len(told)
         more = f" and {rest} more" if rest else ""
         return f"{again} again, on links {', '.join(told)}{more}"
 
     async def _beginning(self, region: str, prefix: bytes) -> list[HoldView]:
-        """The holds, lifted ones too, whose ids begin so, as far as they may be asked for."""
+        """Return the holds, lifted ones too, with this prefix, within the allowed requests."""
         from kcm_schemas import limits
 
         from kcm.errors import ServiceError
@@ -113,7 +113,7 @@ class _Looks:
         return found
 
     async def _reach(self, region: str, scope: Literal["tenant", "link", "region"], on: str) -> str:
-        """The tenants of a link or a region."""
+        """Describe the tenants of a link or region."""
         from kcm.errors import ServiceError
 
         if (scope, on) in self._reached:
@@ -123,7 +123,7 @@ class _Looks:
         try:
             radius = await self._admin.preview(region, scope, on, deadline_s=LOOK_S)
         except ServiceError as error:
-            return f"the tenants of {scope} {on}; they were not answered: {error.detail}"
+            return f"the tenants of {scope} {on}; they are not known: {error.detail}"
         names = radius.tenants[:NAMED_MAX]
         rest = radius.total - len(names)
         more = f" and {rest} more" if rest else ""

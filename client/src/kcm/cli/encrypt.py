@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from kcm.cli.files import Target
 
 BAD_SHOWN_MAX: Final = 100
-"""Bad cells reported one by one; of further ones only the number is told."""
+"""Bad cells reported one by one. Further ones are only counted."""
 
 Operation = Literal["encrypt", "decrypt"]
 T = TypeVar("T")
@@ -33,7 +33,7 @@ F = TypeVar("F", bound=Callable[..., object])
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Whose key, from where, to where."""
+    """The service key to use, the input and the output."""
 
     operation: Operation
     tenant: str
@@ -43,14 +43,14 @@ class Job:
     output: str
     context_bytes: str
     private: bool
-    """Whether the output has plaintext: then it is its owner's alone."""
+    """Whether the output contains plaintext and gets mode 0600."""
 
     async def run(
         self,
         settings: Settings,
         work: Callable[[Target, BinaryIO, Sink, Advance], Awaitable[T]],
     ) -> T:
-        """Connect, open both ends, and let ``work`` copy from one to the other."""
+        """Connect, open input and output, and run ``work``."""
         from kcm._internal.client import Client
         from kcm.cli.files import Target
 
@@ -68,7 +68,7 @@ class Job:
                     return await work(target, reading, writing, advance)
 
     def bound_context(self) -> bytes:
-        """What the user binds to the records; raises ``Problem`` when it is too long."""
+        """Return the user's context for the records; raises ``Problem`` if it is too long."""
         from kcm._internal.context_binding import USER_CONTEXT_MAX
 
         context = self.context_bytes.encode("utf-8", "surrogateescape")
@@ -79,11 +79,11 @@ class Job:
 
 
 def _shared(function: F) -> F:
-    """The arguments and options that both commands have."""
+    """Add the arguments and options of both commands."""
     options = (
         click.argument("file", metavar="FILE", type=INPUT),
-        click.option("--tenant", type=NAME, required=True, help="Whose data it is."),
-        click.option("--service", type=NAME, required=True, help="Which of the tenant's services."),
+        click.option("--tenant", type=NAME, required=True, help="The tenant of the data."),
+        click.option("--service", type=NAME, required=True, help="The tenant's service."),
         region_option,
         click.option(
             "-o", "--output", metavar="FILE", type=OUTPUT, default=STDOUT, help="[default: stdout]"
@@ -93,7 +93,7 @@ def _shared(function: F) -> F:
             metavar="TEXT",
             type=BYTES,
             default="",
-            help="Text bound to the data: the same is needed to decrypt.",
+            help="Text bound to the data; decryption needs the same text.",
         ),
     )
     return functools.reduce(lambda done, option: option(done), reversed(options), function)
@@ -131,11 +131,12 @@ def encrypt(
     from kcm.cli.files import encrypt_file, encrypt_record
 
     columns = Given(fields, bind, delimiter, table_format).columns(file)
-    private = columns is not None  # all other columns stay in clear
+    private = columns is not None  # the other columns stay in clear
     job = Job("encrypt", tenant, service, region, file, output, context_bytes, private)
     if columns is not None:
         if record:
-            raise Problem(Exit.USAGE, "usage", "--record makes one record, --fields many: take one")
+            text = "--record writes one record, --fields many: give only one of them"
+            raise Problem(Exit.USAGE, "usage", text)
         return _columns(settings, job, columns)
     refuse_terminal(output)
 
@@ -165,8 +166,8 @@ def decrypt(
 ) -> int:
     """Decrypt FILE (- is stdin), or chosen columns of it.
 
-    A file appears only when all of it was verified. Stdout gets each verified piece as it comes:
-    look at the exit code before you use it.
+    An output file appears only after all of it was verified. Stdout gets each verified piece at
+    once: check the exit code before you use it.
 
     \b
     Examples:
@@ -211,7 +212,7 @@ def _columns(settings: Settings, job: Job, columns: Columns) -> int:
     for name, rows in lacking.items():
         text += f"; {rows} of {tally.rows} rows do not have {name}"
     for name, cells in tally.twice.items():
-        text += f"; {cells} cells of {name} were encrypted already, and are twice now"
+        text += f"; {cells} cells of {name} were encrypted already, and now are encrypted twice"
     note(
         settings,
         text,

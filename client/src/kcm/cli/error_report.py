@@ -1,7 +1,6 @@
-"""Errors as a person or a program reads them: what happened, and what to do next.
+"""Errors as the user or a program reads them: what happened, and what to do next.
 
-Never a traceback: it shows frames, and frames may hold what was to be encrypted. ``KCM_DEBUG=1``
-shows it to whoever wants to see.
+A traceback is not shown, because frames may contain plaintext. ``KCM_DEBUG=1`` shows it.
 """
 
 from __future__ import annotations
@@ -22,25 +21,25 @@ from kcm.cli.streams import tell
 from kcm.exit_codes import Exit
 
 clean: Final = printable
-"""Text from outside, made fit for a terminal."""
+"""Escapes a text from outside for a terminal."""
 
 _OF_THE_MACHINE: Final = {
     errno.ENOSPC: "free some space, or name a file elsewhere",
     errno.EDQUOT: "free some of your space, or name a file elsewhere",
-    errno.EFBIG: "files there may not be so large; name another place",
-    errno.EPIPE: "whoever read the output ended before all of it was there",
+    errno.EFBIG: "the file system does not allow files of this size; name another place",
+    errno.EPIPE: "the reader of the output ended before all of it was written",
     errno.EIO: "the disk or its file system has a fault",
     errno.ENFILE: "too many files are open",
     errno.EMFILE: "too many files are open",
 }
-"""Faults that another name is no remedy for, and what is; all others are wrong usage."""
+"""Faults of the machine, with their remedies. All other file errors are wrong usage."""
 
 NO_MEMORY: Final = "no memory of its region's registry"
-"""In the text of a Core that serves nothing, for it cannot tell an old registry from the newest."""
+"""Part of the error of a Core that cannot distinguish an old registry from the newest one."""
 
 
 class Problem(Exception):
-    """A command cannot do that. The text holds nothing of what it works on."""
+    """An error that ends a command. The text contains no plaintext."""
 
     def __init__(self, exit_code: Exit, code: str, detail: str, hint: str = "") -> None:
         super().__init__(detail)
@@ -48,7 +47,7 @@ class Problem(Exception):
 
     @classmethod
     def of(cls, report: Report) -> Problem:
-        """A report that ends the command."""
+        """Return the error with this report."""
         problem = cls(report.exit_code, report.code, report.detail, report.hint)
         problem.report = report
         return problem
@@ -56,29 +55,29 @@ class Problem(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """An error ready to be shown."""
+    """An error as it is shown."""
 
     exit_code: Exit
     code: str
     detail: str
     hint: str
     regions: tuple[str, ...] = ()
-    """The regions that say so, where several were asked."""
+    """The regions with this error, if several were asked."""
 
 
 def cannot_read(name: str, error: OSError) -> Problem:
-    """Say which file it is, and whether another name would help."""
-    return _cannot("read", name, error, "name a file that is there and that you may read")
+    """Return the error for a file that cannot be read."""
+    return _cannot("read", name, error, "name an existing file that you can read")
 
 
 def cannot_write(name: str, error: OSError) -> Problem:
-    """Say which file it is, and whether another name would help."""
-    hint = "name a file in a directory that is there and that you may write to"
+    """Return the error for a file that cannot be written."""
+    hint = "name a file in an existing directory to which you can write"
     return _cannot("write", name, error, hint)
 
 
 def cannot_show(error: OSError) -> Problem:
-    """Say that stdout does not take a result; whose reader is gone need not be told."""
+    """Return the error for a result that stdout does not accept."""
     problem = cannot_write("stdout", error)
     if isinstance(error, BrokenPipeError):
         problem.report = replace(problem.report, exit_code=Exit.READER_GONE)
@@ -94,7 +93,7 @@ def _cannot(what: str, name: str, error: OSError, hint: str) -> Problem:
 
 
 def together(reports: Mapping[str, Report]) -> list[Report]:
-    """What regions say, each text once, with the regions that say it."""
+    """Merge equal reports of regions; each detail begins with its regions."""
     by_text: dict[Report, list[str]] = {}
     for region, report in reports.items():
         by_text.setdefault(report, []).append(region)
@@ -105,13 +104,13 @@ def together(reports: Mapping[str, Report]) -> list[Report]:
 
 
 def running() -> str:
-    """The command that runs, as in ``tenant create``; empty where none does."""
+    """Return the running command, as in ``tenant create``; empty if none runs."""
     around = click.get_current_context(silent=True)
     return "" if around is None else around.command_path.partition(" ")[2]
 
 
 def explain(error: BaseException, command: str = "") -> Report:
-    """Any exception as a report; ``command`` is the one that it ended [default: ``running``]."""
+    """Return an exception as a report. ``command`` is the failed one [default: ``running``]."""
     match error:
         case Problem():
             return error.report
@@ -123,17 +122,17 @@ def explain(error: BaseException, command: str = "") -> Report:
         case OSError():
             return _of_the_system(error)
         case UnicodeError():
-            text = "a text that was given, or is in a file that was given, is no UTF-8"
+            text = "an argument, or a file that was given, is not UTF-8"
             return Report(Exit.USAGE, "malformed", text, "")
         case _:
             return _explain_ours(error, command)
 
 
 def _of_the_system(error: OSError) -> Report:
-    """An error of a file that nobody turned into a ``Problem``: its name is what was opened."""
+    """Return the report for an error of the operating system, with the file's name."""
     if error.filename is None:
         return Report(Exit.FAULT, "io", error.strerror or "the system refused it", "")
-    hint = "name a file or a directory that is there and that you may use"
+    hint = "name an existing file or directory that you can use"
     return _cannot("use", os.fsdecode(error.filename), error, hint).report
 
 
@@ -154,37 +153,37 @@ def _explain_ours(  # noqa: C901, PLR0911 - a table of errors
     from kcm.ops.roster_changes import Refused
 
     match error:
-        case ValidationError():  # what was given does not make a message
+        case ValidationError():  # an argument is not valid in a message
             detail = "; ".join(dict.fromkeys(_wrong(dict(one)) for one in error.errors()))
-            hint = LOOKS_LIKE if "is no name" in detail else "`--help` says what it takes"
+            hint = LOOKS_LIKE if "is not a name" in detail else "see `--help`"
             return Report(Exit.USAGE, "malformed", detail, hint)
         case ContextError():
             return Report(Exit.USAGE, "context", str(error), error.hint)
         case ConfigError() | SecretFileError():
             return Report(Exit.USAGE, "config", str(error), "")
         case Untrusted() | Refused():
-            hint = "`kcm roster show` says which roster counts, and where"
+            hint = "`kcm roster show` shows the valid roster, and which regions have it"
             return Report(Exit.CHECK_FAILED, "untrusted", str(error), hint)
         case Unfit():
             return Report(Exit.FAULT, "unfit", str(error), "")
         case UntrustedReply():
-            hint = "the broker or an instance is not to be trusted; try another --region"
+            hint = "do not trust the broker or an instance there; try another --region"
             return Report(Exit.CHECK_FAILED, "untrusted", error.detail, hint)
         case KcmError():
             exit_code = Exit.UNAVAILABLE if error.retryable else Exit.REFUSED
             code = error.code.value
             hint = hint_of(command or running(), code)
             if error.code is Code.UNAVAILABLE and NO_MEMORY in error.detail:
-                hint = "`kcm registry show` says which Core has memory"
+                hint = "`kcm registry show` shows which Core has memory"
             return Report(exit_code, error.code.value, error.detail, hint)
         case NotEncryptedError():
             hint = (
-                "is it a table? name its encrypted columns with --fields; `kcm inspect FILE` "
-                "says what it is"
+                "for a table, name its encrypted columns with --fields; `kcm inspect FILE` "
+                "shows what the file is"
             )
             return Report(Exit.CHECK_FAILED, "broken_file", str(error), hint)
         case BrokenFileError():
-            return Report(Exit.CHECK_FAILED, "broken_file", str(error), "use no output of it")
+            return Report(Exit.CHECK_FAILED, "broken_file", str(error), "do not use its output")
         case OperationError():
             return Report(error.exit_code, error.code, str(error), error.hint)
         case _:
@@ -193,7 +192,7 @@ def _explain_ours(  # noqa: C901, PLR0911 - a table of errors
 
 
 def _wrong(error: Mapping[str, Any]) -> str:
-    """What is wrong with one value that was given."""
+    """Describe an argument that is not valid."""
     place, value = ".".join(str(step) for step in error["loc"]), error["input"]
     match error["type"]:
         case "string_pattern_mismatch" if isinstance(value, str):
@@ -201,7 +200,7 @@ def _wrong(error: Mapping[str, Any]) -> str:
         case "string_too_long":
             return f"{place} is too long: {error['ctx']['max_length']} characters at most"
         case _:
-            return f"not understood: {place}"
+            return f"not valid: {place}"
 
 
 def show(report: Report, *, as_json: bool) -> None:

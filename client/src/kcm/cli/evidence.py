@@ -1,4 +1,4 @@
-"""``kcm hold export`` and ``kcm hold verify``: a kill's signed evidence, to be checked."""
+"""``kcm hold export`` and ``kcm hold verify``: the signed evidence of a kill."""
 
 from __future__ import annotations
 
@@ -40,9 +40,8 @@ if TYPE_CHECKING:
 def export(settings: Settings, hold_id: str, output: str, region: str | None) -> int:
     """Write the signed evidence of a kill to one file.
 
-    The hold, its lift, the result with the receipts of all instances, and the roster. The id may
-    be shortened. Exit code 6 when the kill has no stored result: what there is is written all the
-    same.
+    The file has the hold, its lift, the result with the receipts of all instances, and the roster.
+    The id may be shortened. Exit code 6 if the kill has no stored result; the rest is written.
 
     Example: kcm hold export 5d41402a -o evidence.json
     """
@@ -59,7 +58,7 @@ def export(settings: Settings, hold_id: str, output: str, region: str | None) ->
         note(settings, text, **about)
         return Exit.OK
     why = told.unstored or "the kill is not complete"
-    text = f"hold {told.hold_id.hex()}: exported without a result that counts: {why}"
+    text = f"hold {told.hold_id.hex()}: exported without a valid result: {why}"
     if told.complete:
         text = f"hold {told.hold_id.hex()}: exported; it has no stored result: {why}"
     note(settings, text, **about)
@@ -71,16 +70,16 @@ def export(settings: Settings, hold_id: str, output: str, region: str | None) ->
 @click.option(
     "--root",
     metavar="HEX",
-    help="The operator root's public key, 64 digits [default: the one that the context pins].",
+    help="The operator root's public key, 64 digits [default: the one in the context].",
     **once,
 )
 @common
 def verify(settings: Settings, file: Path, root: str | None) -> int:
-    """Check FILE, which `kcm hold export` wrote, without asking anybody.
+    """Check FILE, which `kcm hold export` wrote, offline.
 
-    Nothing in the file is believed but what is signed, and only by the root's key that you give or
-    that your context pins. Without --root the context's roster counts where it is the higher one.
-    Exit code 7 when a check fails. What only a Core can know is shown as attested.
+    Only signed statements count, verified by the operator root's key of --root or of the context.
+    Without --root, the context's roster is used if it is higher than the file's. Exit code 7 if a
+    check fails. Facts that only a Core can know are shown as attested.
 
     \b
     Examples:
@@ -132,7 +131,7 @@ async def _export(
 
 
 async def _lists(admin: Admin, region: str, lift: bytes, raw: bytes) -> dict[str, bytes]:
-    """What lasts of those who signed a lift and left since, by the roster beside it."""
+    """Fetch the endorsements of the lift's signers that are retired on the roster."""
     from kcm_trust.roster import entries, name_of, verify_roster
     from kcm_trust.statements import signers
 
@@ -157,14 +156,14 @@ def _read(file: Path) -> Evidence:
         text = f"cannot read {file}: {error.strerror}"
         raise Problem(Exit.USAGE, "usage", text, "`kcm hold export` writes such files") from None
     except Unreadable as error:
-        text = f"{file} is no evidence of a hold: {error}"
+        text = f"{file} is not evidence of a hold: {error}"
         raise Problem(
             Exit.CHECK_FAILED, "malformed", text, "`kcm hold export` writes such files"
         ) from None
 
 
 def _believed(settings: Settings, root: str | None) -> tuple[bytes, Roster | None]:
-    """The root's public key, and the roster that the verifier knows."""
+    """Return the operator root's public key, and the context's roster."""
     if root is None:
         context = settings.context()
         return context.root_public, context.highest()[1]
@@ -194,4 +193,4 @@ def _show(settings: Settings, found: Findings) -> None:
     for one in found.attested:
         note(settings, f"attested by a Core alone: {one}")
     what = f"hold {held.hold.id.hex()} on {held.hold.scope} {held.hold.target}" if held else "it"
-    note(settings, f"{what}: {'all checks are good' if found.good else 'NOT to be believed'}")
+    note(settings, f"{what}: {'all checks passed' if found.good else 'a check FAILED'}")

@@ -1,4 +1,4 @@
-"""Commands that other distributions add to ``kcm``, by the entry point ``kcm.commands``."""
+"""Commands of other distributions, found by the entry point ``kcm.commands``."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import click
 GROUP: Final = "kcm.commands"
 
 KNOWN: Final = {"dev": "kcm-devsystem", "demo": "kcm-devsystem"}
-"""Commands of this project that are not in every installation, by the distribution they are in."""
+"""Commands of this project that are not in every installation, with their distributions."""
 
 
 class Extensible(click.Group):
-    """A group whose own commands come first; an extension is loaded when it is named."""
+    """A group whose own commands have priority. An extension is loaded when it is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Every command's name, those of extensions included."""
+        """Return the names of all commands, extensions included."""
         return sorted({*super().list_commands(ctx), *entry_points(group=GROUP).names})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Find a command; raises ``UsageError`` for one of a distribution that is not installed."""
+        """Return a command; raises ``UsageError`` if its distribution is not installed."""
         own = super().get_command(ctx, cmd_name)
         if own is not None:
             return own
@@ -29,5 +29,6 @@ class Extensible(click.Group):
             command: click.Command = entry.load()
             return command
         if cmd_name in KNOWN:
-            raise click.UsageError(f"{cmd_name} is a command of {KNOWN[cmd_name]}: install it")
+            text = f"{cmd_name} is a command of {KNOWN[cmd_name]}, which is not installed"
+            raise click.UsageError(text)
         return None

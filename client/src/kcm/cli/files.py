@@ -1,7 +1,7 @@
-"""Whole files: cut into pieces, a window of pieces at a time, in order.
+"""Whole files: split into pieces and processed in order, one window of pieces at a time.
 
-Memory is bounded by the window, whatever the file's size. Any bad piece ends the command: half a
-file is no file.
+The window bounds the memory for a file of any size. A bad piece ends the command without an output
+file.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from kcm.cli.progress import Advance
 from kcm.exit_codes import Exit
 
 WINDOW: Final = 8
-"""Pieces on the way at once: 4 MiB of plaintext, and as many messages as a client may send."""
+"""Pieces in flight at once: 4 MiB of plaintext, and the maximum of messages of a client."""
 
 DEADLINE_S: Final = 30.0
 """Seconds for one window, retries included."""
 
 RECORD_MAX: Final = PAYLOAD_MAX + record.OVERHEAD_MAX
-"""Bytes read of a file that is one bare record."""
+"""Bytes of a file that is a single record."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Whose key, and what else is bound to it."""
+    """The client, the service key, and the user's context."""
 
     client: Client
     tenant: str
@@ -45,7 +45,7 @@ class Target:
 
 
 async def encrypt_file(target: Target, source: BinaryIO, sink: Sink, advance: Advance) -> None:
-    """Write ``source`` in pieces."""
+    """Encrypt ``source`` in pieces."""
     file_id = os.urandom(limits.ID_SIZE)
     sink.write(file_format.header(file_id))
     for window in _windows(file_format.plain_pieces(source)):
@@ -61,7 +61,7 @@ async def encrypt_file(target: Target, source: BinaryIO, sink: Sink, advance: Ad
 
 
 async def decrypt_file(target: Target, source: BinaryIO, sink: Sink, advance: Advance) -> None:
-    """Restore what ``encrypt_file`` wrote, or the payload of one bare record."""
+    """Decrypt what ``encrypt_file`` wrote, or a single record."""
     start = source.read(len(file_format.MAGIC))
     if start == record.MAGIC:
         await _decrypt_record(target, start, source, sink)
@@ -78,21 +78,21 @@ async def decrypt_file(target: Target, source: BinaryIO, sink: Sink, advance: Ad
         for index, piece in enumerate(window):
             error = result.error(index)
             if error is not None:
-                # A piece that was moved looks like one that was changed: say where.
+                # A moved piece has the same error as a changed one, so name the position.
                 raise type(error)(f"piece {piece.index + 1}: {error.detail}")
             _write_plain(sink, result.one(index))
         advance(sum(len(piece.data) for piece in window))
 
 
 async def encrypt_record(target: Target, source: BinaryIO, sink: Sink) -> None:
-    """Write a small file as one bare record, as the SDK does."""
+    """Encrypt a small file as a single record, like the SDK."""
     plain = source.read(PAYLOAD_MAX + 1)
     if len(plain) > PAYLOAD_MAX:
         raise Problem(
             Exit.USAGE,
             "too_large",
-            f"one record holds at most {PAYLOAD_MAX} bytes",
-            "leave out --record: a file in pieces may have any size",
+            f"one record has at most {PAYLOAD_MAX} bytes",
+            "leave out --record: a file in pieces can have any size",
         )
     result = await target.client.encrypt(
         target.tenant, target.service, [plain], target.context, deadline_s=DEADLINE_S
@@ -121,7 +121,7 @@ def _contexts(target: Target, file_id: bytes, window: Sequence[Piece]) -> list[b
 
 
 def _write_plain(sink: Sink, data: bytes) -> None:
-    """Write plaintext; to a terminal only what cannot steer it."""
+    """Write plaintext; to a terminal only without control characters."""
     if sink.is_terminal and not _is_text(data):
         raise Problem(
             Exit.USAGE,

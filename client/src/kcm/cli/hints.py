@@ -1,7 +1,7 @@
-"""What to do next, by the command that failed and the code that it failed with.
+"""Hints: what to do next, by the failed command and the error code.
 
-A hint speaks of what was given: what helps an operator who links a key does not help somebody who
-decrypts. Commands in it are whole, so that they can be typed; what is in capitals is filled in.
+A hint fits the command: an operator who links a key needs another one than a user who decrypts.
+Commands in a hint are complete, so that they can be typed. Words in capitals are placeholders.
 """
 
 from __future__ import annotations
@@ -11,47 +11,43 @@ from typing import Final
 GENERAL: Final = {
     "unknown_tenant": "`kcm tenant list` shows the region's tenants",
     "unknown_service": "`kcm service list TENANT` shows them; `kcm service create TENANT SERVICE` "
-    "makes one",
-    "unknown_link": "`kcm l1 list` shows the links; `kcm l1 link NAME URI` makes one",
+    "creates one",
+    "unknown_link": "`kcm l1 list` shows the links; `kcm l1 link NAME URI` creates one",
     "unknown_hold": "`kcm hold list --all` shows the holds, lifted ones too",
     "unknown_session": "give the same command again",
     "tenant_killed": "`kcm hold list TENANT` shows why; `kcm lift --tenant TENANT --reason TEXT` "
-    "ends the holds on it",
-    "tenant_sealed": "the root key does not answer; it opens again by itself when it does",
-    "tampered": "what is stored is not what was signed: `kcm audit tail` says more",
-    "forbidden": "`kcm roster show` says who has which role",
-    "conflict": "somebody changed it at the same moment: give the same command again",
-    "too_large": "give less at once",
+    "lifts the holds on it",
+    "tenant_sealed": "the root key cannot be reached; the tenant is served again when it can",
+    "tampered": "the stored data differs from what was signed: `kcm audit tail` shows more",
+    "forbidden": "`kcm roster show` shows the roles of the operators",
+    "conflict": "another operator changed it at the same time: give the same command again",
+    "too_large": "use smaller batches",
     "busy": "give the same command again in a moment",
-    "unavailable": "`kcm region list` says which Cores serve; on a system of `kcm dev up` it is "
+    "unavailable": "`kcm region list` shows which Cores serve; for a system of `kcm dev up`, use "
     "`kcm dev status`",
-    "deadline_exceeded": "give the same command again; `kcm region list` says which Cores serve",
-    "key_shredded": "nobody can read it any more",
-    "key_destroyed": "nobody can read it any more",
-    "internal": "the services' logs say more",
+    "deadline_exceeded": "give the same command again; `kcm region list` shows which Cores serve",
+    "key_shredded": "the record can no longer be decrypted",
+    "key_destroyed": "the record can no longer be decrypted",
+    "internal": "see the logs of the components",
 }
-"""By code, where a command has no better one."""
+"""By code, for commands without a better hint."""
 
-_ADMIN: Final = "it takes an operator with role admin: `kcm roster show` says who has which role"
-_SECURITY: Final = (
-    "it takes an operator with role security: `kcm roster show` says who has which role"
-)
+_ADMIN: Final = "this needs an operator with role admin: `kcm roster show` shows the roles"
+_SECURITY: Final = "this needs an operator with role security: `kcm roster show` shows the roles"
 _RECORD: Final = "to replace it: the same command with a higher --revision"
 _GATEWAY: Final = (
-    "does a Gateway of the region run? give the same command again, or ask another --region"
+    "check that a Gateway of the region runs; give the same command again, or ask another --region"
 )
 _AUDITOR: Final = (
-    "does the region's Auditor run? the journal can be read without: `kcm audit verify DIRECTORY`"
+    "check that the region's Auditor runs; `kcm audit verify DIRECTORY` reads a journal without it"
 )
-_ROSTER: Final = (
-    "`kcm roster show` shows the roster that counts, and where: make the next one from it"
-)
-_REGION: Final = "is --region the right one? `kcm tenant list` shows the region's tenants"
+_ROSTER: Final = "`kcm roster show` shows the valid roster: prepare the next one from it"
+_REGION: Final = "check --region; `kcm tenant list` shows the region's tenants"
 _UNDONE: Final = (
-    "give the same command again, it changes nothing that is done; `kcm region list` says which "
+    "give the same command again, it repeats no finished change; `kcm region list` shows which "
     "Cores serve"
 )
-_SILENT: Final = "no region answers: is this the right context, and do the brokers run?"
+_SILENT: Final = "no region replies: check the context, and that the brokers run"
 _KILLING: Final = "killing again does no harm; `kcm hold list` shows the holds that are in force"
 
 OF_COMMAND: Final = {
@@ -63,8 +59,8 @@ OF_COMMAND: Final = {
         "unknown_tenant": _REGION,
     },
     "decrypt": {
-        "forbidden": "`kcm inspect FILE` says whose a record is",
-        "tampered": "are --context-bytes and --bind as at encryption? else the data was changed",
+        "forbidden": "`kcm inspect FILE` shows the record's tenant and service",
+        "tampered": "give --context-bytes and --bind as at encryption; else the data was changed",
         "wrong_region": "`kcm inspect FILE` shows the record's region; name it with --region",
         "unavailable": _GATEWAY,
         "deadline_exceeded": _GATEWAY,
@@ -83,8 +79,8 @@ OF_COMMAND: Final = {
     },
     "l1 link": {
         "forbidden": _ADMIN,
-        "conflict": "a link's URI stays what it is: link this key under another name, then "
-        "`kcm tenant relink TENANT --link NAME`; another --model takes a higher --revision",
+        "conflict": "a link's URI cannot change: link this key under another name, then "
+        "`kcm tenant relink TENANT --link NAME`; another --model needs a higher --revision",
         "unavailable": _UNDONE,
         "deadline_exceeded": _UNDONE,
     },
@@ -105,20 +101,20 @@ OF_COMMAND: Final = {
     "registry adopt": {
         "forbidden": _ADMIN,
         "conflict": "`kcm registry show --region REGION` shows what the Cores know now",
-        "unavailable": "`kcm registry show --region REGION` says which Core answers",
+        "unavailable": "`kcm registry show --region REGION` shows which Core replies",
     },
     "roster put": {"forbidden": _ROSTER, "conflict": _ROSTER},
     "roster retire": {"forbidden": _ROSTER, "conflict": _ROSTER},
     "audit tail": {"unavailable": _AUDITOR, "deadline_exceeded": _AUDITOR},
     "audit status": {"unavailable": _AUDITOR, "deadline_exceeded": _AUDITOR},
 }  # fmt: skip
-"""By command and code, where what it works on is known."""
+"""By command and code."""
 
 ALSO: Final = {"link list": "l1 list"}
-"""Commands that are another one by another name."""
+"""Aliases of commands."""
 
 
 def hint_of(command: str, code: str) -> str:
-    """What to do next; empty where nothing is known. ``command`` is as in ``tenant create``."""
+    """Return the hint, or an empty text. ``command`` is as in ``tenant create``."""
     by_code = OF_COMMAND.get(ALSO.get(command, command), {})
     return by_code.get(code) or GENERAL.get(code, "")

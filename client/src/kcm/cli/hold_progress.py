@@ -1,4 +1,4 @@
-"""A hold's table while it fills: who may have held a key, and who has confirmed that it is gone."""
+"""The table of a hold: the instances that may have held a key, and which of them have purged."""
 
 from __future__ import annotations
 
@@ -20,34 +20,34 @@ if TYPE_CHECKING:
 COLUMNS: Final = ("region", "instance", "role", "state", "keys purged", "purge", "after")
 
 TELL_S: Final = 2.0
-"""Seconds after which somebody who sees no table is told what is waited for."""
+"""Seconds after which a command without a live table reports what it waits for."""
 
 NAMED_MAX: Final = 8
 """Names in a line of text; the table has all of them."""
 
 CANNOT_STORE: Final = "cannot store"
-"""Of a Core whose own disk does not take the hold: a power cut would make it forget."""
+"""The state of a Core that cannot store the hold on its disk."""
 
 REGION_STATES: Final = {
     "durable": "stored",
     "watching": "stored; watched too briefly",
     "differing": "stored; its Cores know different tenants, or have no memory of them",
-    "leases-ended": "cut off: its leases ended",
-    "unbounded": "cut off: may serve on",
-    "waiting": "not heard from",
+    "leases-ended": "isolated: its leases ended",
+    "unbounded": "isolated: may still serve",
+    "waiting": "no reply",
 }
 
 WHY: Final = {
-    "watching": "the Core that answers there started, reconnected or missed something a moment ago "
+    "watching": "the Core that replies there started, reconnected or missed a message recently "
     "and cannot know yet that no instance is missing",
     "differing": "the Cores there know different tenants, or have no memory of them",
-    "unbounded": "not heard from; the region quorum lets it serve on, so there is no bound",
-    "waiting": "not heard from",
+    "unbounded": "no reply; its region quorum allows it to serve, so there is no bound",
+    "waiting": "no reply",
 }
-"""Why a region is waited for."""
+"""Why a kill waits for a region."""
 
 Look = Callable[[], Awaitable["HoldView"]]
-"""Looks a hold up as it is told now."""
+"""Reads the present view of a hold."""
 
 
 async def follow(
@@ -57,10 +57,10 @@ async def follow(
     look: Look | None = None,
     placed: HoldStatus | None = None,
 ) -> int:
-    """Show a hold's table while it fills; 0 only when it is complete or lifted.
+    """Show a hold's table while it fills. Return 0 only if the hold is complete or lifted.
 
-    With ``look`` also what the hold is: by whom, when and why. ``placed`` is how it stood when it
-    was placed: that counts when nobody says more in time.
+    With ``look``, also show the hold's issuer, time and reason. ``placed`` is the status at the
+    placement, for the case that no later status comes in time.
     """
     live = not settings.json and is_terminal(sys.stdout)
     seen = await (_fill(statuses) if live else _wait(settings, statuses))
@@ -69,7 +69,7 @@ async def follow(
         raise Problem(
             Exit.UNAVAILABLE,
             "unavailable",
-            f"nobody says how the hold {hold_id.hex()} stands",
+            f"no region returned the status of hold {hold_id.hex()}",
             f"it may be in force: `kcm hold show {hold_id.hex()}`",
         )
     view = None if look is None else await look()
@@ -80,13 +80,13 @@ async def follow(
     raise Problem(
         Exit.NOT_COMPLETE,
         "not_complete",
-        f"{_in_force(last)}, but not everybody has confirmed: {_waited_for(last)}",
-        f"`kcm hold show {hold_id.hex()} --wait 60` goes on watching",
+        f"{_in_force(last)}, but not every instance has confirmed: {_waited_for(last)}",
+        f"`kcm hold show {hold_id.hex()} --wait 60` continues to watch",
     )
 
 
 async def _fill(statuses: AsyncIterator[HoldStatus]) -> HoldStatus | None:
-    """Show a table on the terminal that fills; the last status."""
+    """Show a live table on the terminal; return the last status."""
     from rich.console import Console
     from rich.live import Live
 
@@ -100,7 +100,7 @@ async def _fill(statuses: AsyncIterator[HoldStatus]) -> HoldStatus | None:
 
 
 async def _wait(settings: Settings, statuses: AsyncIterator[HoldStatus]) -> HoldStatus | None:
-    """The last status; what is waited for is told once, when that takes a while."""
+    """Return the last status; report once what the command waits for, after ``TELL_S``."""
     clock = settings.around.clock
     last: HoldStatus | None = None
     told, since = False, clock.elapsed()
@@ -116,7 +116,7 @@ async def _wait(settings: Settings, statuses: AsyncIterator[HoldStatus]) -> Hold
 def present(
     settings: Settings, status: HoldStatus, view: HoldView | None = None, *, filled: bool = False
 ) -> None:
-    """Show what a hold is and how it stands; ``filled``: its table is on the screen already."""
+    """Show a hold and its status. ``filled``: the table is on the screen already."""
     if view is not None and not settings.json:
         emit(settings, None, ("hold", view.hold_id.hex()), _described(view))
     if settings.json or not filled:
@@ -132,10 +132,10 @@ def present(
 
 
 def _tell_result(settings: Settings, status: HoldStatus) -> None:
-    """Who concluded a finished kill, and why its result is not stored; JSON has both as fields."""
+    """Report which Core concluded a kill, and why its result is not stored. JSON has fields."""
     one = status.concluded
     if one is not None:
-        left_out = f", {one.left_out} more had no room" if one.left_out else ""
+        left_out = f", {one.left_out} more did not fit" if one.left_out else ""
         note(
             settings,
             f"the kill was concluded by {one.instance} at {moment(one.concluded_ms)} UTC, with "
@@ -146,34 +146,34 @@ def _tell_result(settings: Settings, status: HoldStatus) -> None:
 
 
 def about(view: HoldView) -> dict[str, object]:
-    """What a hold is, for programs."""
+    """Return the fields of a hold for JSON."""
     fields = {name: value for name, value in vars(view).items() if name != "raw"}
     lifted = moment(view.lifted_ms) if view.lifted else None
     return {**fields, "issued_utc": moment(view.issued_ms), "lifted_utc": lifted}
 
 
 def _described(view: HoldView) -> list[tuple[str, object]]:
-    """What a hold is, for people."""
+    """Return the rows that describe a hold."""
     told: list[tuple[str, object]] = [
         ("on", f"{view.scope} {view.target}"),
         ("cause", view.cause),
         ("by", view.issuer),
         ("through", f"region {view.origin}"),
         ("since (UTC)", moment(view.issued_ms)),
-        ("reason", view.reason or "none was given"),
+        ("reason", view.reason or "none given"),
         ("state", "lifted" if view.lifted else "held"),
     ]
     if view.lifted:
         told += [
             ("lifted by", view.lifted_by),
             ("lifted (UTC)", moment(view.lifted_ms)),
-            ("lift's reason", view.lift_reason or "none was given"),
+            ("lift's reason", view.lift_reason or "none given"),
         ]
     return told
 
 
 def rows(status: HoldStatus) -> list[tuple[object, ...]]:
-    """A hold's table: every region, and every instance that may have held a key."""
+    """Return a hold's table: every region, and every instance that may have held a key."""
     table_rows: list[tuple[object, ...]] = []
     for region in sorted(status.regions, key=lambda entry: entry.region):
         table_rows.append((region.region, "-", "-", _region_state(region), "", "", ""))
@@ -186,7 +186,7 @@ def rows(status: HoldStatus) -> list[tuple[object, ...]]:
 
 
 def _incarnation_rows(incarnations: Iterable[IncarnationStatus]) -> list[tuple[object, ...]]:
-    """What became of instances, by region and name: of a kill that was lifted, too."""
+    """Return the rows of instances, by region and name."""
     return [
         (
             incarnation.region,
@@ -205,7 +205,7 @@ LIFT_COLUMNS: Final = ("region", "lift")
 
 
 def _lift_rows(status: HoldStatus) -> list[tuple[object, ...]]:
-    """A lift's table: which regions have it."""
+    """Return a lift's table: the regions, and whether they have it."""
     return [
         (region.region, REGION_STATES[region.how])
         for region in sorted(status.regions, key=lambda entry: entry.region)
@@ -223,15 +223,15 @@ def _picture(status: HoldStatus, width: int) -> RenderableType:
 
 
 def verdict(status: HoldStatus) -> str:
-    """How a hold stands, in a line."""
+    """Return the status of a hold in one line."""
     if status.lifted:
         missing = [region.region for region in status.regions if region.how != "durable"]
         done = [region.region for region in status.regions if region.how == "durable"]
         if missing:
             where = f" in {_names(done)}" if done else ""
             return (
-                f"lifted{where}; not confirmed yet by {_names(missing)}, where the hold may still "
-                "count until the other regions have told of the lift"
+                f"lifted{where}; not confirmed yet by {_names(missing)}, where the hold may be in "
+                "force until the lift arrives from the other regions"
             )
         return f"lifted in {_names(done)}"
     if not status.complete:
@@ -243,12 +243,12 @@ def verdict(status: HoldStatus) -> str:
     ]
     silent += [region.region for region in status.regions if region.how == "leases-ended"]
     if silent:
-        return f"complete: {_names(silent)} did not answer, and may serve nothing any more"
-    return "complete: every instance on record has purged"
+        return f"complete: {_names(silent)} did not reply, but cannot serve without a lease"
+    return "complete: every registered instance has purged"
 
 
 def waiting_for(status: HoldStatus) -> list[str]:
-    """What a kill waits for: regions and instances, why, and for how long at most."""
+    """Return the regions and instances that a kill waits for, with reason and bound."""
     by_reason: dict[str, list[str]] = {}
     for region in sorted(status.regions, key=lambda entry: entry.region):
         if region.how in WHY:
@@ -266,9 +266,9 @@ def waiting_for(status: HoldStatus) -> list[str]:
 
 
 def _in_force(status: HoldStatus) -> str:
-    """Which regions have stored a hold."""
+    """Return a text with the regions that have stored a hold."""
     stored = sorted(region.region for region in status.regions if region.durable_at)
-    return f"the hold is in force in {_names(stored)}" if stored else "the hold stands"
+    return f"the hold is in force in {_names(stored)}" if stored else "the hold is in force"
 
 
 def _waited_for(status: HoldStatus) -> str:
@@ -276,14 +276,14 @@ def _waited_for(status: HoldStatus) -> str:
 
 
 def _instance(incarnation: IncarnationStatus) -> str:
-    """An instance that is waited for."""
+    """Describe an instance that the kill waits for."""
     if incarnation.trouble:
         return f"{_called(incarnation)} {CANNOT_STORE}: {clean(incarnation.trouble)}"
     if incarnation.retired:
         left = _at_most(incarnation.left_ms)
-        return f"{incarnation.instance} (retired: the end of its lease counts{left})"
+        return f"{incarnation.instance} (retired: until its lease ends{left})"
     bound = (
-        f"; {_seconds(incarnation.left_ms)} at most if it is dead" if incarnation.left_ms else ""
+        f"; at most {_seconds(incarnation.left_ms)} if it is down" if incarnation.left_ms else ""
     )
     return f"{_called(incarnation)} (no receipt yet{bound})"
 
@@ -298,7 +298,7 @@ def _names(names: Sequence[str], separator: str = ", ") -> str:
 
 
 def _at_most(left_ms: int) -> str:
-    return f"; {_seconds(left_ms)} at most" if left_ms else ""
+    return f"; at most {_seconds(left_ms)}" if left_ms else ""
 
 
 def _seconds(left_ms: int) -> str:
@@ -306,12 +306,12 @@ def _seconds(left_ms: int) -> str:
 
 
 def _region_state(region: RegionStatus) -> str:
-    """How far a region is, and for how long it is waited for at most."""
+    """Return the state of a region, and the maximum time of waiting for it."""
     return REGION_STATES[region.how] + _at_most(region.left_ms)
 
 
 def _state(incarnation: IncarnationStatus) -> str:
-    """What is known of an instance, and what it waits for."""
+    """Return the state of an instance."""
     state: str = incarnation.how
     if incarnation.how == "waiting" and incarnation.trouble:
         state = f"waiting: {CANNOT_STORE}: {clean(incarnation.trouble)}"

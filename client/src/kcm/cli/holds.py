@@ -1,4 +1,4 @@
-"""``kcm hold``: see what is revoked and why."""
+"""``kcm hold``: show the holds and their reasons."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ if TYPE_CHECKING:
 
 @click.group()
 def hold() -> None:
-    """Holds: what is revoked, by whom and why."""
+    """Show holds: what is revoked, by which signer and why."""
 
 
 @hold.command("list")
 @click.argument("tenant", type=NAME, required=False)
-@click.option("--all", "everything", is_flag=True, help="Lifted ones too.")
-@click.option("--ids", is_flag=True, help="Show the ids, one a line, and nothing else.")
+@click.option("--all", "everything", is_flag=True, help="Show lifted holds, too.")
+@click.option("--ids", is_flag=True, help="Show only the ids, one per line.")
 @first_region_option
 @common
 def list_holds(
     settings: Settings, tenant: str | None, region: str | None, *, everything: bool, ids: bool
 ) -> None:
-    """Show the holds that are in force, whatever caused them.
+    """Show the holds that are in force, of any cause.
 
-    With TENANT only those on this tenant, and on its root key: they keep it closed.
+    With TENANT, show only those on this tenant and on its root key. Both lock the tenant.
 
-    With --all also those that are lifted. `kcm hold show` says how far one has come. --ids shows
-    lines where it is not shown on a terminal, too; with -o json a list.
+    `kcm hold show` shows the progress of a hold. --ids prints lines also if stdout is not a
+    terminal, and a list with -o json.
 
-    Where the region that is asked does not answer, another one does, and stderr names it.
+    If the region to ask does not reply, another one does, and stderr names it.
 
     Example: kcm hold list acme --all
     """
@@ -79,14 +79,14 @@ def list_holds(
     "--wait",
     type=click.FloatRange(0, 3600),
     default=0.0,
-    help="Seconds to watch until it is complete; exit code 6 when it is not.",
+    help="Seconds to wait until it is complete; exit code 6 if it is not.",
 )
 @first_region_option
 @common
 def show(settings: Settings, hold_id: str, wait: float, region: str | None) -> int:
-    """Show by whom, when and why a hold is, and how far it has come.
+    """Show a hold's signer, time, reason and progress.
 
-    The id may be shortened as long as only one hold's begins like it.
+    The id may be shortened as long as it remains unique.
 
     Example: kcm hold show 5d41402a
     """
@@ -107,21 +107,21 @@ async def _list(
 
 
 def tell_who_answered(settings: Settings, asked: str, answered: str) -> None:
-    """Say whose holds are shown, where they are not those of the region that was asked."""
+    """Name the region whose holds are shown, if another one was asked first."""
     if answered != asked:
         these = f"these are the holds that region {answered} knows"
-        text = f"region {asked} did not answer in time: {these}"
+        text = f"region {asked} did not reply in time: {these}"
         note(settings, text, region=answered, silent=asked)
 
 
 async def find(kills: Kills, prefix: str) -> HoldView:
-    """The hold whose id begins so; refuses what is no id, and one that is too short."""
+    """Return the hold whose id begins with ``prefix``; raises ``Problem`` for a bad prefix."""
     from kcm.errors import Malformed
 
     try:
         return await kills.find(prefix.lower())
     except Malformed as error:
-        hint = "`kcm hold list --all` shows the ids; some first digits that only one has are enough"
+        hint = "`kcm hold list --all` shows the ids; a unique prefix is enough"
         raise Problem(Exit.USAGE, error.code.value, error.detail, hint) from None
 
 

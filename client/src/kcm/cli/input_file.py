@@ -1,4 +1,4 @@
-"""Where input comes from: a file, or stdin."""
+"""The input of a command: a file, or stdin."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ STDIN: Final = "-"
 """The name that means stdin."""
 
 INPUT: Final = click.Path(allow_dash=True, readable=False)
-"""A file to read from, as a parameter; whether that is possible is seen when it is opened."""
+"""A file to read, as a parameter. It is checked when it is opened."""
 
 
 class _Named(io.RawIOBase):
-    """Bytes of a file whose faults say which file it is."""
+    """A file whose errors name it."""
 
     def __init__(self, inner: io.BufferedIOBase, name: str) -> None:
         self._inner: Final = inner
@@ -49,7 +49,7 @@ class _Named(io.RawIOBase):
 
 @contextmanager
 def source(name: str) -> Iterator[BinaryIO]:
-    """A file to read from, or stdin; raises ``Problem``."""
+    """Open a file, or stdin; raises ``Problem``."""
     if name == STDIN:
         if is_closed(sys.stdin):
             raise Problem(Exit.USAGE, "usage", "cannot read stdin: it is closed", "name a file")
@@ -64,7 +64,7 @@ def source(name: str) -> Iterator[BinaryIO]:
 
 
 def size_of(file: BinaryIO) -> int | None:
-    """Bytes of a regular file; none for a pipe."""
+    """Return the bytes of a regular file, or ``None`` for a pipe."""
     try:
         info = os.fstat(file.fileno())
     except OSError:

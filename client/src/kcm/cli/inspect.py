@@ -1,4 +1,4 @@
-"""``kcm inspect``: what a record says about itself. No key, no network, nothing verified."""
+"""``kcm inspect``: the header of a record. No key, no network, no verification."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ if TYPE_CHECKING:
     from kcm_schemas.record import Header
 
 CELL_MAX: Final = 2 * 1024 * 1024
-"""Bytes read of a record: above the longest one, in base64 too."""
+"""Bytes read of a record: more than the longest one, also in base64."""
 
 CELL: Final = re.compile(rb"(?<![A-Za-z0-9+/])" + BASE64_START.encode() + rb"[A-Za-z0-9+/]+={0,2}")
-"""What may be an encrypted cell in a row of a table."""
+"""A possible encrypted cell in a row of a table."""
 
 
 @click.command()
 @click.argument("file", metavar="FILE", type=INPUT)
 @common
 def inspect(settings: Settings, file: str) -> None:
-    """Show what an encrypted FILE says about itself.
+    """Show the header of an encrypted FILE.
 
-    FILE is what `kcm encrypt` writes, a record, or one cell of a table; - is stdin. Of a table,
+    FILE is an output of `kcm encrypt`, a record, or one cell of a table; - is stdin. In a table,
     the encrypted cells are counted.
 
-    The header is not secret and not verified: only decrypting says whether it is true.
+    The header is not secret and not verified. Only decryption verifies it.
     """
     from kcm_schemas import record
 
@@ -53,7 +53,7 @@ def inspect(settings: Settings, file: str) -> None:
         else:
             rows = _cells(reading, start)
             if not rows:
-                text = f"{file} is no encrypted file, no record, and no table with encrypted cells"
+                text = f"{file} is not an encrypted file, a record or a table with encrypted cells"
                 hint = "`kcm encrypt` writes such files"
                 raise Problem(Exit.CHECK_FAILED, "malformed", text, hint)
             columns = ("cells", "region", "tenant", "service", "l3_version")
@@ -81,7 +81,7 @@ def _file(reading: BinaryIO, start: bytes) -> list[dict[str, Any]]:
             "index": 0,
             "wrapped_key": b"",
         }:
-            text = f"piece {piece.index + 1} says another region, tenant, service or version"
+            text = f"piece {piece.index + 1} has another region, tenant, service or version"
             raise Problem(Exit.CHECK_FAILED, "broken_file", text)
         first = first or said
         pieces += 1
@@ -90,7 +90,7 @@ def _file(reading: BinaryIO, start: bytes) -> list[dict[str, Any]]:
 
 
 def _cells(reading: BinaryIO, start: bytes) -> list[dict[str, Any]]:
-    """How many cells of a table are records, by what these say."""
+    """Count the cells of a table that are records, by their headers."""
     found: Counter[tuple[object, ...]] = Counter()
     names = ("region", "tenant", "service", "l3_version")
     while line := start + reading.readline(LINE_MAX):

@@ -1,6 +1,6 @@
-r"""How a field of a JSON object is named: ``user.name`` is the key ``name`` in the object ``user``.
+r"""Names of fields in JSON objects: ``user.name`` is the key ``name`` in the object ``user``.
 
-A dot that belongs to a key is written ``\.``, a backslash ``\\``, so that a name says one path.
+A dot in a key is written ``\.`` and a backslash ``\\``, so that a name means exactly one path.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _ESCAPED: Final = re.compile(r"\\(.)")
 
 
 def parse(field: str) -> Path:
-    """The keys that a field's name stands for; raises ``Problem``."""
+    """Return the keys of a field's name; raises ``Problem``."""
     keys, at = [], 0
     while found := _KEY.match(field, at):
         keys.append(_ESCAPED.sub(r"\1", found[0]))
@@ -34,12 +34,12 @@ def parse(field: str) -> Path:
         Exit.USAGE,
         "usage",
         f"{field} does not name a field of a JSON object",
-        r"user.name is a key in an object; a dot of a key is written \. and a backslash \\",
+        r"user.name is a key in an object; a dot in a key is written \. and a backslash \\",
     )
 
 
 def refuse_overlaps(paths: Sequence[Path]) -> None:
-    """Raise when one field is a part of another one."""
+    """Raise ``Problem`` if one field contains another one."""
     for one in paths:
         for other in paths:
             if one != other and other[: len(one)] == one:

@@ -1,7 +1,7 @@
-"""JSON lines: one object a line. A field's whole value is encrypted, as its text stands there.
+"""JSON lines: one object per line. The whole value of a field is encrypted, as its text.
 
-The standard library's decoder says where a value ends; what it makes of the value is not used, so
-that numbers, escapes and white space stay what they are.
+The standard library's decoder finds the end of a value. Its result is not used, so that numbers,
+escapes and white space stay unchanged.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _SPACE: Final = re.compile(r"[ \t\n\r]*")
 
 
 class JsonLines:
-    """One JSON object a line, in UTF-8."""
+    """One JSON object per line, in UTF-8."""
 
     def __init__(self, fields: Sequence[str], bind: Sequence[str]) -> None:
         self._fields: Final = {name: parse(name) for name in fields}
@@ -29,7 +29,7 @@ class JsonLines:
         self._known: list[str] = []
 
     def rows(self, source: BinaryIO) -> Iterator[Row]:
-        """Read row after row. Fields that a row has not are named as lacking."""
+        """Read row after row. A row lists the fields that it lacks."""
         number = 0
         while line := source.readline(LINE_MAX + 1):
             number += 1
@@ -39,23 +39,23 @@ class JsonLines:
             yield self._row(number, line)
 
     def columns(self) -> str:
-        """The keys of the first object."""
+        """Return the keys of the first object as a text."""
         return f"the first row has: {listed(self._known)}"
 
     def record(self, cell: Cell) -> str:
-        """The cell's string."""
+        """Return the cell's string."""
         value = json.loads(cell.value)
         if not isinstance(value, str):
-            raise ValueError("not a string")  # noqa: TRY004 - of the table, not of the program
+            raise ValueError("not a string")  # noqa: TRY004 - bad data, not a bad argument
         return value
 
     def sealed(self, cell: Cell, record: str) -> str:
-        """A string of base64."""
+        """Return a string of base64."""
         del cell
         return f'"{record}"'
 
     def opened(self, cell: Cell, plain: bytes) -> str:
-        """The value's text as it was encrypted."""
+        """Return the text of the value."""
         del cell
         text = plain.decode()
         _, end = _value(text, _skip(text, 0))
@@ -64,7 +64,7 @@ class JsonLines:
         return text
 
     def nothing(self, cell: Cell) -> str:
-        """A null."""
+        """Return a null."""
         del cell
         return "null"
 
@@ -79,7 +79,7 @@ class JsonLines:
         except RecursionError:
             return Row(number, text, problem="it is nested too deeply")
         except ValueError:
-            return Row(number, text, problem="it is not JSON, or names something twice")
+            return Row(number, text, problem="it is not JSON, or has a key twice")
 
     def _read(self, number: int, text: str) -> Row:
         text.encode()
@@ -90,7 +90,7 @@ class JsonLines:
             raise _RowError("it is not a JSON object")
         members, end = _members(text, start)
         if _skip(text, end) != len(text):
-            raise _RowError("more than one JSON value is in it")
+            raise _RowError("it has more than one JSON value")
         self._known = self._known or list(members)
         self._refuse_other_readings(number, text, members)
         return self._found(number, text, members)
@@ -110,7 +110,7 @@ class JsonLines:
         )
 
     def _refuse_other_readings(self, number: int, text: str, members: Members) -> None:
-        """Raise when a name with a dot could mean a key with a dot that nobody named."""
+        """Raise ``Problem`` if a name with a dot could also mean a key with a dot."""
         named = {*self._fields.values(), *self._bind.values()}
         for name, path in (*self._fields.items(), *self._bind.items()):
             if len(path) == 1 or "\\" in name:
@@ -123,20 +123,20 @@ class JsonLines:
                     Exit.USAGE,
                     "usage",
                     f"{name} is ambiguous: row {number} has a key with a dot, written {other}",
-                    f"name {other} instead, or both where rows differ",
+                    f"name {other} instead, or both if the rows differ",
                 )
 
 
 Members = dict[str, tuple[int, int]]
-"""An object's keys, each with the place of its value."""
+"""An object's keys, each with the position of its value."""
 
 
 class _RowError(Exception):
-    """A row is not what it has to be; the text says why."""
+    """A row is not valid. The text gives the reason."""
 
 
 def _members(text: str, start: int) -> tuple[Members, int]:
-    """The members of the object that starts there, and its end; raises ``ValueError``."""
+    """Return the members of the object at ``start``, and its end; raises ``ValueError``."""
     found: Members = {}
     at = _skip(text, start + 1)
     if text[at : at + 1] == "}":
@@ -162,7 +162,7 @@ def _members(text: str, start: int) -> tuple[Members, int]:
 
 
 def _find(text: str, members: Members, path: Path) -> Cell | None:
-    """The cell that a path leads to; none when it is not there."""
+    """Return the cell at a path, or ``None`` if it is missing."""
     for depth, key in enumerate(path):
         if key not in members:
             return None
@@ -170,7 +170,7 @@ def _find(text: str, members: Members, path: Path) -> Cell | None:
         if depth == len(path) - 1:
             return Cell(start, end, text[start:end])
         if text[start] == "[":
-            raise _RowError(f"{'.'.join(path[: depth + 1])} is a list in it: name all of that")
+            raise _RowError(f"{'.'.join(path[: depth + 1])} is a list: name the whole list")
         if text[start] != "{":
             return None
         members, _ = _members(text, start)
@@ -178,7 +178,7 @@ def _find(text: str, members: Members, path: Path) -> Cell | None:
 
 
 def _readings(text: str, members: Members, rest: Path) -> Iterator[Path]:
-    """Every path to a value whose keys, joined by dots, are the same text."""
+    """Yield every path to a value whose keys, joined by dots, are the same text."""
     for size in range(1, len(rest) + 1):
         key = ".".join(rest[:size])
         if key not in members:
@@ -205,5 +205,5 @@ _DECODER: Final = json.JSONDecoder(object_pairs_hook=_object, parse_int=str, par
 
 
 def _value(text: str, at: int) -> tuple[Any, int]:
-    """A value, as far as it matters, and its end; raises ``ValueError``."""
+    """Return a value and its end; raises ``ValueError``."""
     return _DECODER.raw_decode(text, at)

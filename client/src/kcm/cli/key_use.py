@@ -1,6 +1,6 @@
-"""``kcm l1 status``: how many root keys each Core has in use, of how many that it may have.
+"""``kcm l1 status``: how many root keys each Core uses, and how many it can use.
 
-Where there are more it seals tenants. Each Core has its own count, so each is asked by its name.
+If there are more, the Core unloads tenants. Each Core has its own count, so each is asked by name.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
     from kcm._internal.admin import Admin
 
 ANSWER_S: Final = 3.0
-"""Seconds that one Core gets: it answers from memory."""
+"""Seconds for one Core's reply, which comes from memory."""
 
 COLUMNS: Final = (
-    "core", "region", "state", "since (UTC)", "keys in use", "sealed in 10 min", "since its start",
-    "the last (UTC)",
+    "core", "region", "state", "since (UTC)", "keys in use", "unloaded in 10 min",
+    "since its start", "the last (UTC)",
 )  # fmt: skip
 
 WHAT_TO_DO: Final = "raise probes_per_s, or put tenants on fewer keys (docs/deployment.md)"
-"""What helps where too many keys are in use."""
+"""The remedy for too many root keys."""
 
 
 async def status(settings: Settings, region: str | None) -> int:
-    """Ask every Core on the roster that acts, show them, and warn."""
+    """Ask every active Core on the roster, show the replies, and warn."""
     context = settings.context()
     regions = context.in_order(None) if region is None else [context.region(region)]
     admin = settings.admin(context)
@@ -44,7 +44,7 @@ async def status(settings: Settings, region: str | None) -> int:
     for (place, core), one in found.items():
         if isinstance(one, Exception):
             text = explain(one).detail
-            note(settings, f"{core}: no answer: {text}", core=core, region=place, error=text)
+            note(settings, f"{core}: no reply: {text}", core=core, region=place, error=text)
         elif warning := warning_of(one):
             note(settings, f"{core}: {warning}", core=core, region=place, warning=warning)
     silent = sum(isinstance(one, Exception) for one in found.values())
@@ -54,20 +54,20 @@ async def status(settings: Settings, region: str | None) -> int:
 
 
 def warning_of(use: KeyUse) -> str:
-    """What an operator should do something about; empty when there is nothing."""
+    """Return what needs an operator's action; empty if nothing does."""
     said = f"{use.in_use} of {use.most} root keys are in use"
     if use.state == "crowded":
         return (
-            f"{said}, and {use.sealed} tenants that were not used for longest were sealed within "
-            f"10 minutes; they open again when they are used: {WHAT_TO_DO}"
+            f"{said}, and the {use.sealed} tenants with the oldest use were unloaded within "
+            f"10 minutes; their next request loads them again: {WHAT_TO_DO}"
         )
     if use.state == "filling":
-        return f"{said}; with more, tenants that are not used are sealed: {WHAT_TO_DO}"
+        return f"{said}; with more, the Core unloads tenants without requests: {WHAT_TO_DO}"
     return ""
 
 
 def _cores(admin: Admin) -> list[tuple[str, str]]:
-    """Region and name of every Core that acts."""
+    """Return region and name of every active Core."""
     from kcm_schemas.roster import Role
 
     return sorted(
@@ -89,8 +89,8 @@ async def _ask(
             async with asyncio.timeout(ANSWER_S):
                 return await admin.key_use(region, core, deadline_s=ANSWER_S)
         except TimeoutError:
-            return Unavailable("no answer in time")
-        except Exception as error:  # noqa: BLE001 - each Core has a result of its own
+            return Unavailable("no reply in time")
+        except Exception as error:  # noqa: BLE001 - each Core has its own result
             return error
 
     return dict(zip(asked, await asyncio.gather(*(one(*place) for place in asked)), strict=True))
@@ -98,7 +98,7 @@ async def _ask(
 
 def _row(place: tuple[str, str], use: KeyUse | Exception) -> dict[str, Any]:
     if isinstance(use, Exception):
-        return {"core": place[1], "region": place[0], "state": "no answer"}
+        return {"core": place[1], "region": place[0], "state": "no reply"}
     return {
         **vars(use),
         "since_utc": moment(use.since_ms) if use.since_ms else None,

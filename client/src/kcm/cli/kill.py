@@ -1,4 +1,4 @@
-"""``kcm kill``: revoke everything of a tenant or of a root key, everywhere, and see it done."""
+"""``kcm kill``: revoke a tenant or a root key in all regions, and watch until it is complete."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ if TYPE_CHECKING:
     from kcm.errors import ServiceError
 
 SHOWN: Final = 16
-"""Hexadecimal digits of a hold's id where it is named: enough to find it by."""
+"""Hexadecimal digits of a hold's id in a text: enough to find it."""
 
 PREVIEW_S: Final = 1.5
-"""Seconds for the look whether the target exists: a kill does not wait longer for it."""
+"""Seconds for the check that the target exists. A kill does not wait longer for it."""
 
 DRY_RUN_S: Final = 5.0
-"""Seconds for the same look when nothing else is wanted."""
+"""Seconds for the same check in a dry run."""
 
 LOOK_S: Final = 1.0
-"""Seconds for a look whether a hold is in force that nobody confirmed in time."""
+"""Seconds to check whether a hold without a confirmation is in force."""
 
 
 @click.command()
@@ -47,14 +47,14 @@ LOOK_S: Final = 1.0
 @click.option(
     "--link", metavar="LINK", type=NAME, help="All tenants of this root key, in place of TENANT."
 )
-@click.option("--dry-run", is_flag=True, help="Show what it would reach, and change nothing.")
-@click.option("--reason", default="", help="Kept with the hold, for whoever asks later.")
+@click.option("--dry-run", is_flag=True, help="Show what it would affect, and change nothing.")
+@click.option("--reason", default="", help="A reason that is stored with the hold.")
 @click.option(
     "--timeout",
     type=click.FloatRange(1, 3600),
     default=90.0,
     show_default=True,
-    help="Seconds to wait for completeness. The hold stands in any case.",
+    help="Seconds to wait for completeness. The hold remains in force in any case.",
 )
 @first_region_option
 @common_at_any_cost
@@ -70,11 +70,11 @@ def kill(
 ) -> int:
     """Revoke TENANT everywhere, now.
 
-    Its keys are purged and nothing of it is served until the hold is lifted.
+    All instances purge its keys and refuse its requests until the hold is lifted.
 
-    Exit code 0 means that every instance on record has purged; 6 that the hold stands, but not
-    everybody has confirmed within --timeout; 5 that no region has confirmed the hold. Nothing is
-    lost: `kcm lift HOLD_ID --reason TEXT` opens it again.
+    Exit code 0 means that every registered instance has purged; 6 that the hold is in force, but
+    not every instance has confirmed within --timeout; 5 that no region has confirmed the hold. No
+    data is lost: `kcm lift HOLD_ID --reason TEXT` ends the hold.
 
     \b
     Examples:
@@ -82,7 +82,7 @@ def kill(
       kcm kill acme --reason "contract ended"
     """  # noqa: D301 - click wants the control character
     if (tenant is None) == (link is None):
-        raise click.UsageError("name a TENANT, or a root key with --link, and not both")
+        raise click.UsageError("name either a TENANT or a root key with --link")
     scope: Literal["tenant", "link"] = "tenant" if link is None else "link"
     target = tenant or link or ""
     if dry_run:
@@ -105,7 +105,7 @@ async def _dry_run(
     if not reached:
         raise next(iter(known.failed.values()))
     for place, silent in _without_incarnations(reached).items():
-        text = f"{place}: {silent} does not say which instances it has; they are reached, too"
+        text = f"{place}: the instances of {silent} are not known; the kill affects them, too"
         note(settings, text, region=place, silent=silent)
     emit(
         settings,
@@ -126,7 +126,7 @@ async def _dry_run(
 
 
 def _without_incarnations(reached: Mapping[str, BlastRadius]) -> dict[str, str]:
-    """By region that was asked, those of which it knows no instance: they are cut off from it."""
+    """By region that replied, the regions without known instances: they are isolated from it."""
     silent = {
         place: sorted(set(one.regions) - {incarnation.region for incarnation in one.incarnations})
         for place, one in reached.items()
@@ -135,7 +135,7 @@ def _without_incarnations(reached: Mapping[str, BlastRadius]) -> dict[str, str]:
 
 
 def _names(radius: BlastRadius) -> str:
-    """The tenants that are named, and how many are not."""
+    """Return the named tenants, and how many more there are."""
     rest = radius.total - len(radius.tenants)
     return " ".join(radius.tenants) + (f" and {rest} more" if rest else "") or "-"
 
@@ -155,9 +155,9 @@ async def _kill(
         known = await look(admin, regions, scope, target, PREVIEW_S)
         await check(admin, known)
         hold = kills.make(scope, target, reason)
-        # Told before it is sent: whoever loses the terminal now can still find and lift it.
+        # Print the id before sending: after a lost terminal, the operator can still find the hold.
         note(settings, f"placing hold {hold.id.hex()} on {scope} {target}", hold_id=hold.id)
-        # Beside it: a suggestion may take a second, and no kill waits for it.
+        # Concurrently, because a suggestion may take a second and a kill must not wait for it.
         warning = asyncio.create_task(warn(settings, admin, known, dry_run=False))
         try:
             placed = await place(settings, kills, hold, until)
@@ -167,9 +167,9 @@ async def _kill(
 
 
 class Waiting:
-    """Says once, and soon, that no region has confirmed a statement, and for how long it is tried.
+    """Reports once that no region has confirmed a statement, and how long the command retries.
 
-    When the first attempt has failed, or when that takes longer than ``TELL_S``.
+    It does so after the first failed attempt, or after ``TELL_S``.
     """
 
     def __init__(self, settings: Settings, what: str, until: float) -> None:
@@ -182,7 +182,7 @@ class Waiting:
     def __enter__(self) -> Self:
         import asyncio
 
-        self._timer = asyncio.get_running_loop().call_later(TELL_S, self._tell, "no answer yet")
+        self._timer = asyncio.get_running_loop().call_later(TELL_S, self._tell, "no reply yet")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -190,7 +190,7 @@ class Waiting:
             self._timer.cancel()
 
     def failed(self, error: ServiceError) -> None:
-        """An attempt failed, and will be made again."""
+        """Report an attempt that failed and will be repeated."""
         self._tell(error.detail)
 
     def _tell(self, why: str) -> None:
@@ -198,24 +198,24 @@ class Waiting:
             return
         self._told = True
         left = max(0, round(self._until - self._settings.around.clock.elapsed()))
-        text = f"no region has confirmed {self._what} yet: {why}; trying for another {left} s"
+        text = f"no region has confirmed {self._what} yet: {why}; retrying for another {left} s"
         note(self._settings, text, confirmed=False, why=why, seconds_left=left)
 
 
 async def place(settings: Settings, kills: Kills, hold: NewHold, until: float) -> HoldStatus:
-    """Place a hold, and say what to do when nobody confirms it; how it stood when somebody did."""
+    """Place a hold and return its status; raises ``Problem`` with a hint if no region confirms."""
     from kcm.errors import ServiceError
 
     what = f"the hold {hold.id.hex()} on {hold.scope} {hold.target}"
     look = f"`kcm hold show {hold.id.hex()}"
-    settings.leaves(f"it is not known whether {what} is in force", f"{look}` says so")
+    settings.leaves(f"it is not known whether {what} is in force", f"{look}` shows it")
     try:
         with Waiting(settings, "the hold", until) as waiting:
             placed = await kills.place(hold, until, waiting.failed)
     except ServiceError as error:
         if not error.retryable:
             raise
-        # An answer may have been lost, or have come too late: what is in force is to be told.
+        # The reply may have been lost or too late: check whether the hold is in force.
         if status := await _found(settings, kills, hold):
             placed = status
         else:
@@ -223,15 +223,15 @@ async def place(settings: Settings, kills: Kills, hold: NewHold, until: float) -
                 Exit.UNAVAILABLE,
                 error.code.value,
                 f"no region confirmed the hold {hold.id.hex()}: {error.detail}",
-                "is the system running? The hold may be in force: look with "
+                "check that the system runs. The hold may be in force: see "
                 f"`kcm hold show {hold.id.hex()[:SHOWN]}`; killing again does no harm",
             ) from None
-    settings.leaves(f"{what} is in force", f"{look} --wait 60` goes on watching")
+    settings.leaves(f"{what} is in force", f"{look} --wait 60` continues to watch")
     return placed
 
 
 async def _found(settings: Settings, kills: Kills, hold: NewHold) -> HoldStatus | None:
-    """How a hold stands that a region has stored; none where nobody says that one has."""
+    """Return the status of a hold if a region has stored it, else ``None``."""
     from kcm.errors import ServiceError
 
     try:

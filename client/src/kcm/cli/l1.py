@@ -1,4 +1,4 @@
-"""Customers' root keys: what to grant, whether they work, and linking them."""
+"""``kcm l1``: customers' root keys. The policy to grant, a check, and links."""
 
 from __future__ import annotations
 
@@ -42,18 +42,18 @@ EXITS: Final = {
     "unreachable": Exit.UNAVAILABLE,
     "invalid": Exit.CHECK_FAILED,
 }
-"""How ``check`` ends, by the key's state."""
+"""Exit codes of ``check`` by the key's state."""
 
-ABOUT_KEYS: Final = "docs/l1 has a page for each provider; `kcm l1 check URI` tries a key from here"
-"""What to do about a key that does not work."""
+ABOUT_KEYS: Final = "docs/l1 has a page for each provider; `kcm l1 check URI` tests a key from here"
+"""The hint for a key that does not work."""
 
 
 @click.group()
 def l1() -> None:
-    """Root keys that customers hold, and linking them.
+    """Check and link the root keys that customers hold.
 
-    They lie in AWS, Google Cloud, Azure, or an HSM of the customer's own. A key is named by a URI:
-    awskms:…, gcpkms:…, azurekv:…, pkcs11:…, softkey:…
+    A root key is stored in AWS, Google Cloud, Azure or the customer's HSM. Its URI begins with
+    awskms:, gcpkms:, azurekv:, pkcs11: or softkey:.
     """
 
 
@@ -63,7 +63,7 @@ def l1() -> None:
 def policy(settings: Settings, uri: str) -> int:
     """Print exactly what the key's owner has to grant.
 
-    Needs no running service.
+    This needs no running system.
 
     Example: kcm l1 policy awskms:alias/acme-root?region=eu-central-1
     """
@@ -84,26 +84,26 @@ def policy(settings: Settings, uri: str) -> int:
     type=click.FloatRange(0.1, 60),
     default=10.0,
     show_default=True,
-    help="Seconds that the key gets for each step.",
+    help="Seconds for each step.",
 )
 @click.option(
     "--model",
     type=click.Choice(["byok", "hyok"]),
     default="byok",
     show_default=True,
-    help="With hyok, a key that is not what `kcm l1 policy URI` demands is refused.",
+    help="With hyok, refuse a key that differs from what `kcm l1 policy URI` requires.",
 )
 @common
 def check(settings: Settings, uri: str, deadline: float, model: Model) -> int:
-    """Try a root key as it will be used, with your own credentials.
+    """Test a root key as it will be used, with your own credentials.
 
-    Wraps, unwraps, opens a canary, tries another context, and reads the key's attributes.
-    Needs no running service.
+    Wraps, unwraps, opens a canary, tries another context, and reads the key's attributes. This
+    needs no running system.
 
     \b
     Exit codes: 0 enabled; 3 disabled, forbidden, pending_deletion or deleted,
-    with --model hyok also a key that lacks what is demanded;
-    5 unreachable; 7 invalid (what it answers does not authenticate).
+    with --model hyok also a key that lacks a required property;
+    5 unreachable; 7 invalid (its replies do not authenticate).
 
     Example: kcm l1 check pkcs11:token=acme;object=root?module-path=/usr/lib/hsm.so
     """  # noqa: D301 - click wants the control character
@@ -139,8 +139,8 @@ def _tell(said: dict[str, Any]) -> None:
 def list_links(settings: Settings, region: str | None) -> None:
     """Show the linked root keys of a region, by name.
 
-    With how many tenants are on each; one that has none shows, too. No key is asked: `kcm l1 check
-    URI` tries one. `kcm l1 list` and `kcm link list` are the same.
+    Each row has the number of tenants, which may be 0. No key is used: `kcm l1 check URI` tests
+    one. `kcm l1 list` and `kcm link list` are the same.
 
     Example: kcm link list -o json
     """
@@ -159,7 +159,7 @@ def list_links(settings: Settings, region: str | None) -> None:
 
 @click.group("link")
 def links() -> None:
-    """Root keys that are linked; `kcm l1 link` links one."""
+    """Show the linked root keys; `kcm l1 link` links one."""
 
 
 links.add_command(list_links)
@@ -169,13 +169,13 @@ links.add_command(list_links)
 @click.option("--region", metavar="REGION", help="Only this region [default: all].", **once)
 @common
 def status(settings: Settings, region: str | None) -> int:
-    """Show how many root keys each Core has in use, and may have.
+    """Show how many root keys each Core uses, and can use.
 
-    Where there are more, a Core seals the tenants that were not used for longest, and opens them
-    again when they are used. From 90 % on there is a warning.
+    With more root keys, a Core unloads the tenants with the oldest use, and loads them again at
+    their next request. From 90 % on there is a warning.
 
     \b
-    Exit codes: 0 every Core answered, whatever it said; 4 a Core did not answer; 5 none did.
+    Exit codes: 0 every Core replied; 4 a Core did not reply; 5 no Core replied.
 
     Example: kcm l1 status --region eu-de
     """  # noqa: D301 - click wants the control character
@@ -203,9 +203,9 @@ def link(
 ) -> int:
     """Link a root key by its URI. The key itself stays where it is.
 
-    A Core of each region tries the key first, with its own credentials; only a key that works is
-    linked. On a terminal you are asked for what you did not give, are shown what to grant, and a
-    key that is refused is tried again when you have granted what is missing.
+    A Core of each region first tests the key with its own credentials. Only a key that works is
+    linked. On a terminal, the command asks for missing arguments, shows what to grant, and tests a
+    refused key again after you have granted what is missing.
 
     Example: kcm l1 link acme-root softkey:/srv/keys/acme
     """
@@ -213,7 +213,7 @@ def link(
     if name is None or uri is None:
         if settings.json or not at_a_terminal():
             raise click.UsageError("name the link and the key: NAME URI")
-        settings.context()  # what is wrong with it is said before anybody types
+        settings.context()  # report a bad context before the prompts
         answers = walk(name, uri, model)
         if answers is None:
             note(settings, "nothing was linked: give the same command when the key is granted")
@@ -243,7 +243,7 @@ def link(
 
 @dataclass(frozen=True, slots=True)
 class Linked:
-    """A key that a region linked, and what that changed there."""
+    """A region's reply to a link, and what the link changed there."""
 
     view: LinkView
     change: Change
@@ -252,7 +252,7 @@ class Linked:
 async def _link(
     settings: Settings, regions: Sequence[str], name: str, **fields: Any
 ) -> dict[str, Linked | Exception]:
-    """Link a key in some regions (none: in all); a region's failure is its result."""
+    """Link a key in some regions, or in all without a name. A failure is a region's result."""
     import asyncio
 
     from kcm._internal import statements
@@ -267,7 +267,7 @@ async def _link(
             with standing.asking(region):
                 view = await admin.put_link(region, raw)
             return Linked(view, before.change(**fields))
-        except Exception as error:  # noqa: BLE001 - each region has a result of its own
+        except Exception as error:  # noqa: BLE001 - each region has its own result
             return error
 
     try:
@@ -279,7 +279,7 @@ async def _link(
 
 
 def _not_in_context(settings: Settings) -> dict[str, Report]:
-    """Regions of the system that have no link by this, for the context does not have them."""
+    """Return the regions without the link because the context does not have them."""
     from kcm.ops.roster_changes import lacked
 
     context = settings.context()
@@ -289,7 +289,7 @@ def _not_in_context(settings: Settings) -> dict[str, Report]:
 
 
 def _try_again(settings: Settings, uri: str, failed: dict[str, Report]) -> bool:
-    """Show what is missing, and wait for somebody to grant it; never without a person."""
+    """On a terminal, show what is missing and ask whether it was granted; else return ``False``."""
     if settings.json or not at_a_terminal():
         return False
     refused = [report for report in failed.values() if report.exit_code is Exit.REFUSED]
@@ -302,12 +302,12 @@ def _try_again(settings: Settings, uri: str, failed: dict[str, Report]) -> bool:
     try:
         click.echo("\nGrant this to the key:\n\n" + ask("policy", uri)["policy"], err=True)
     except Problem:
-        return False  # the providers' texts are not installed here
+        return False  # the providers are not installed here
     return click.confirm("Granted? Try again", default=True, err=True)
 
 
 def _explain(error: Exception) -> Report:
-    """Why a key was not linked. What to do about the key itself stands in the text."""
+    """Return the report of a failed link, with a hint about keys."""
     report = explain(error)
     if report.detail.startswith("the root key"):
         return replace(report, hint=ABOUT_KEYS)

@@ -1,4 +1,4 @@
-"""``kcm lift``: end holds, named by their ids or by the tenant that they are on."""
+"""``kcm lift``: end holds, named by their ids or by their tenant."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ if TYPE_CHECKING:
     "--tenant", metavar="TENANT", type=NAME, help="All holds on this tenant, in place of ids."
 )
 @click.option("--yes", is_flag=True, help="With --tenant: do not ask.")
-@click.option("--reason", required=True, help="Kept with the lift, for whoever asks later.")
+@click.option("--reason", required=True, help="A reason that is stored with the lift.")
 @click.option(
     "--timeout",
     type=click.FloatRange(1, 3600),
     default=30.0,
     show_default=True,
-    help="Seconds to wait until all of it is stored.",
+    help="Seconds to wait until all lifts are stored.",
 )
 @first_region_option
 @common
@@ -58,16 +58,16 @@ def lift(
 ) -> int:
     """End holds. An id may be shortened.
 
-    With --tenant those on the tenant itself are shown, and lifted when you confirm it. A hold on
-    its root key is on other tenants, too: it is named, and ends by its id only.
+    With --tenant, the holds on the tenant itself are shown, and lifted after you confirm. A hold on
+    its root key affects other tenants, too: it is shown, and can be lifted only by its id.
 
-    A hold of cause l1 also ends by itself, when the root key has answered for a while. Lifted
-    before, it comes back when the key refuses again.
+    A hold of cause l1 also ends by itself after the root key was usable for some time. If you lift
+    it earlier, a new one is placed at the next refusal of the key.
 
-    A tenant is open again when no hold is left and its root key answers.
+    A tenant is served again when no hold is in force and its root key is usable.
 
-    Exit code 0 means that every region has every lift; 6 that they are stored, but not every region
-    has confirmed them: the others get them from those that have them; 5 that no region has
+    Exit code 0 means that every region has every lift; 6 that the lifts are stored, but not every
+    region has confirmed them (the regions forward them to each other); 5 that no region has
     confirmed a lift.
 
     \b
@@ -76,9 +76,9 @@ def lift(
       kcm lift --tenant acme --reason "contract renewed"
     """  # noqa: D301 - click wants the control character
     if bool(hold_ids) == (tenant is not None):
-        raise click.UsageError("name HOLD_IDs, or a tenant with --tenant, and not both")
+        raise click.UsageError("name either HOLD_IDs or a tenant with --tenant")
     if yes and tenant is None:
-        raise click.UsageError("--yes is for --tenant: what is named by its id is not asked for")
+        raise click.UsageError("--yes needs --tenant: a hold named by its id needs no confirmation")
     if tenant is None:
         views = run_async(_named(settings, hold_ids, region))
     else:
@@ -88,17 +88,17 @@ def lift(
 
 
 async def _named(settings: Settings, ids: Sequence[str], region: str | None) -> list[HoldView]:
-    """The holds of these ids, each once; nothing is lifted where one of them is wrong."""
+    """Return the holds of these ids, each once; raises ``Problem`` if one of them is wrong."""
     async with settings.kills(region) as (_, __, kills):
         found = [await find(kills, one) for one in ids]
     return list({view.hold_id: view for view in found}.values())
 
 
 def _of_tenant(settings: Settings, tenant: str, region: str | None, *, yes: bool) -> list[HoldView]:
-    """The holds on a tenant that somebody wants to lift; none where there are none."""
+    """Return the holds on a tenant that the operator confirms; empty if there are none."""
     if not yes and not at_a_terminal():
         raise Problem(
-            Exit.USAGE, "usage", "nobody can be asked here whether to lift them: give --yes",
+            Exit.USAGE, "usage", "without a terminal, the lift cannot be confirmed: give --yes",
             "nothing was changed; `kcm hold list` shows the holds",
         )  # fmt: skip
     views, others = run_async(_look(settings, tenant, region))
@@ -109,11 +109,11 @@ def _of_tenant(settings: Settings, tenant: str, region: str | None, *, yes: bool
         )
         note(settings, text, hold_id=view.hold_id, scope=view.scope, target=view.target)
     for view in others:
-        text = f"hold {_short(view)} on the root key {view.target} stays, and keeps {tenant} "
-        text += f"closed: `kcm lift {_short(view)} --reason TEXT` opens all tenants of that key"
+        text = f"hold {_short(view)} on the root key {view.target} stays and locks {tenant}: "
+        text += f"`kcm lift {_short(view)} --reason TEXT` lifts it for all tenants of that key"
         note(settings, text, hold_id=view.hold_id, stays=True)
     if not views:
-        note(settings, f"no hold is on the tenant {tenant} itself: nothing was changed", lifted=[])
+        note(settings, f"tenant {tenant} itself has no hold: nothing was changed", lifted=[])
     elif not yes and not click.confirm(f"Lift {len(views)} of tenant {tenant}?", err=True):
         note(settings, "nothing was changed", lifted=[])
         return []
@@ -123,7 +123,10 @@ def _of_tenant(settings: Settings, tenant: str, region: str | None, *, yes: bool
 async def _look(
     settings: Settings, tenant: str, region: str | None
 ) -> tuple[list[HoldView], list[HoldView]]:
-    """The holds in force on a tenant, and those on its root key; refuses an unknown name."""
+    """Return the holds in force on a tenant and on its root key.
+
+    Raises ``Problem`` for an unknown tenant.
+    """
     async with settings.kills(region) as (admin, regions, kills):
         found = await closing(admin, regions, kills, tenant)
         tell_who_answered(settings, regions[0], found.answered)
@@ -139,7 +142,7 @@ async def _lift_all(
     *,
     alone: bool,
 ) -> int:
-    """Lift one hold after the other; what came of each is shown, although a later one fails."""
+    """Lift one hold after another. The results are shown also if a later lift fails."""
     statuses: list[HoldStatus] = []
     settings.leaves("nothing was lifted")
     async with settings.kills(region) as (_, __, kills):
@@ -147,10 +150,10 @@ async def _lift_all(
         try:
             for view in views:
                 if not view.lifted:
-                    hint = f"`kcm hold show {view.hold_id.hex()}` says whether it is lifted"
+                    hint = f"`kcm hold show {view.hold_id.hex()}` shows whether it is lifted"
                     settings.leaves(_lifted_until_now(views, len(statuses), view), hint)
                 status = await _lift(settings, kills, view, reason, until)
-                statuses.append(status)  # one by one: those before a failure are kept
+                statuses.append(status)  # one by one, to keep those before a failure
                 settings.leaves(_lifted_until_now(views, len(statuses)))
         except Exception as error:
             if alone:
@@ -172,7 +175,7 @@ async def _lift_all(
 def _lifted_until_now(
     views: Sequence[HoldView], done: int, under_way: HoldView | None = None
 ) -> str:
-    """What is known of lifts when they are interrupted."""
+    """Return the state of the lifts for an interruption."""
     parts = [("lifted", views[:done])]
     if under_way is not None:
         parts += [("not known of", [under_way])]
@@ -185,9 +188,9 @@ def _lifted_until_now(
 async def _lift(
     settings: Settings, kills: Kills, view: HoldView, reason: str, until: float
 ) -> HoldStatus:
-    """How the hold stands now. One that is lifted is only looked at."""
+    """Lift a hold and return its status. If it is lifted already, only return the status."""
     if view.lifted:
-        # Another lift would take the place of the first one in what is told of the hold.
+        # A second lift would replace the first one in the description of the hold.
         return await kills.status(view.hold_id, until)
     with Waiting(settings, "the lift", until) as waiting:
         return await kills.lift(view.hold_id, reason, until, waiting.failed)

@@ -1,4 +1,4 @@
-"""Linking a root key step by step: a person is asked for what is missing, and told what to do."""
+"""Prompts of `kcm l1 link` on a terminal: for missing arguments, and what to grant."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from kcm.cli.providers import ask
 Model = Literal["byok", "hyok"]
 
 FORMS: Final = """
-Where is the key?
+Where is the root key?
   awskms:arn:aws:kms:REGION:ACCOUNT:key/ID                   AWS KMS
   gcpkms:projects/P/locations/L/keyRings/R/cryptoKeys/K      Google Cloud KMS
   azurekv:NAME.vault.azure.net/KEY                           Azure Key Vault
-  pkcs11:token=T;object=K?module-path=/hsm.so&pin-source=file:/path    an HSM of your own
+  pkcs11:token=T;object=K?module-path=/hsm.so&pin-source=file:/path    your HSM
 (docs/l1 has a page for each.)"""
 
 MODELS: Final = """
@@ -25,9 +25,9 @@ The model"""
 
 
 def walk(name: str | None, uri: str | None, model: Model | None) -> tuple[str, str, Model] | None:
-    """Ask for the link's name, the key's URI and the model; none when nothing is granted.
+    """Ask for the link's name, the key's URI and the model; return ``None`` without a grant.
 
-    Raises ``Problem`` where the providers are not installed or a given URI is not understood, and
+    Raises ``Problem`` if the providers are not installed or a given URI is not valid, and
     ``click.Abort`` at the end of the input.
     """
     name = name or click.prompt("A name for the link", value_proc=_named, err=True)
@@ -51,7 +51,7 @@ def _named(text: str) -> str:
 
 
 def _understood(uri: str) -> tuple[str, dict[str, Any]]:
-    """A URI with what its key's owner has to grant."""
+    """Return a URI, and what the key's owner has to grant."""
     try:
         return uri, ask("policy", uri)
     except Problem as problem:

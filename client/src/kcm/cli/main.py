@@ -1,4 +1,4 @@
-"""The ``kcm`` command: every group in one place, and the one handler of errors."""
+"""The ``kcm`` command: all groups, and the only handler of errors."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 @click.group(cls=Extensible, context_settings={"help_option_names": ["-h", "--help"]}, epilog=HELP)
 @click.version_option(package_name="kcm", message="kcm %(version)s")
 def cli() -> None:
-    """Keys that the customer holds: encrypt, decrypt, and unplug.
+    """Encrypt and decrypt with keys that the customer controls, and revoke them.
 
     Start with `kcm demo`, or with `kcm dev up` and docs/cli.md.
     """
@@ -68,7 +68,7 @@ for _command in (
 
 
 def begin() -> None:
-    """Make this process fit for a command: it holds plaintext and operators' keys."""
+    """Harden this process, which holds plaintext and operators' keys, and prepare its streams."""
     from kcm_runtime.hardening import make_undumpable
 
     make_undumpable()
@@ -88,21 +88,21 @@ def run(
         return _interrupted(world, Exit.INTERRUPTED)
     except Ended as ended:
         return _interrupted(world, ended.number)
-    except click.exceptions.NoArgsIsHelpError as error:  # a group alone
+    except click.exceptions.NoArgsIsHelpError as error:  # a group without a command
         tell(error.format_message())
         return Exit.USAGE
-    except Exception as error:  # the last line: every fault is explained
+    except Exception as error:  # every fault is explained here
         if os.environ.get("KCM_DEBUG") == "1" and not isinstance(error, click.ClickException):
             raise
         return _failed(error, world, arguments)
-    except SystemExit:  # click's own: whoever read stdout is gone
+    except SystemExit:  # raised by click: the reader of stdout is gone
         gone = BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
         return _failed(cannot_show(gone), world, arguments)
     return int(code or 0)
 
 
 def _failed(error: Exception, world: World, arguments: Sequence[str]) -> int:
-    """Show an error, with what it leaves behind, and return its exit code."""
+    """Show an error, with the state of the change, and return its exit code."""
     if isinstance(error, OSError) and not world.command:  # no command ran: help was shown
         error = cannot_show(error)
         give_up(sys.stdout)
@@ -110,7 +110,7 @@ def _failed(error: Exception, world: World, arguments: Sequence[str]) -> int:
     if report.exit_code is Exit.READER_GONE:
         if world.left is None:
             return Exit.READER_GONE
-        report = replace(report, exit_code=Exit.FAULT)  # a change says what stands
+        report = replace(report, exit_code=Exit.FAULT)  # a change reports its state
     if isinstance(error, OSError) or report.code in {"io", "fault"}:
         report = _with_left(report, world.left)
     show(report, as_json=_wants_json(arguments) if world.json is None else world.json)
@@ -118,14 +118,14 @@ def _failed(error: Exception, world: World, arguments: Sequence[str]) -> int:
 
 
 def _with_left(report: Report, left: Left | None) -> Report:
-    """A fault of this machine says nothing of the change: what is known of that is said, too."""
+    """Add the state of the change to a fault of this machine."""
     if left is None:
         return report
     return replace(report, detail=f"{report.detail}; {left.what}", hint=left.hint or report.hint)
 
 
 def _interrupted(world: World, code: int) -> int:
-    """Say what an interrupted command leaves behind."""
+    """Report an interruption, with the state of the change."""
     left = world.left
     if left is None:
         tell("interrupted" if world.command else "interrupted: nothing was done")
@@ -136,7 +136,7 @@ def _interrupted(world: World, code: int) -> int:
 
 
 def _wants_json(arguments: Sequence[str]) -> bool:
-    """Whether errors are shown as JSON, when the options could not be read to the end."""
+    """Whether errors are shown as JSON if the options could not be parsed."""
     text = " ".join(arguments)
     forms = {
         form: any(f"{option}{form}" in text for option in ("-o ", "-o", "--format ", "--format="))

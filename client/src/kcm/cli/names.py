@@ -1,4 +1,4 @@
-"""A name on the command line: of a tenant, a service, a link, a region or somebody."""
+"""Names on the command line: of tenants, services, links, regions, operators and instances."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ import click
 from kcm.exit_codes import Exit
 
 LOOKS_LIKE: Final = "a name has 1 to 63 characters of a-z, 0-9 and -, as in acme-prod"
-"""What a name looks like."""
+"""The form of a name."""
 
 SHOWN_MAX: Final = 80
-"""Characters that are shown of what is no name."""
+"""Characters of a bad name that an error shows."""
 
 
 def no_name(value: str) -> str:
-    """Say that a value is no name."""
+    """Return the error text for a bad name."""
     shown = value if len(value) <= SHOWN_MAX else f"{value[:SHOWN_MAX]}…"
-    return f"'{shown}' is no name"
+    return f"'{shown}' is not a name"
 
 
 class NameType(click.ParamType[str]):
-    """Refuses what is no name before anybody is asked."""
+    """A parameter type that refuses a bad name before any request."""
 
     name = "text"
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Return the name, or say what one looks like."""
+        """Return the name; raises ``Problem`` with the form of a name."""
         from kcm_schemas.names import is_name
 
         from kcm.cli.error_report import Problem
@@ -39,7 +39,7 @@ class NameType(click.ParamType[str]):
 
 
 def _place(param: click.Parameter, ctx: click.Context) -> str:
-    """Where the value stands: an option, or an argument without the brackets of an optional one."""
+    """Return the option of a value, or its argument without brackets."""
     if isinstance(param, click.Argument):
         return f"'{param.metavar or param.human_readable_name.upper()}'"
     return param.get_error_hint(ctx)
@@ -49,7 +49,7 @@ NAME: Final = NameType()
 
 
 class BytesType(click.ParamType[str]):
-    """A text that may be any bytes: what is no UTF-8 in it is escaped as Python does."""
+    """A parameter type for any bytes. Bytes that are not UTF-8 are escaped as Python does."""
 
     name = "text"
 
@@ -58,7 +58,7 @@ BYTES: Final = BytesType()
 
 
 def refuse_no_text(ctx: click.Context) -> None:
-    """Raise ``Problem`` for a value that is no UTF-8 text, unless it is a path or ``BYTES``."""
+    """Raise ``Problem`` for a value that is not UTF-8, unless it is a path or ``BYTES``."""
     from kcm.cli.error_report import Problem
 
     for param in ctx.command.params:
@@ -67,7 +67,7 @@ def refuse_no_text(ctx: click.Context) -> None:
         value = ctx.params.get(param.name or "")
         for one in value if isinstance(value, tuple) else (value,):
             if isinstance(one, str) and not _is_text(one):
-                raise Problem(Exit.USAGE, "malformed", f"{_place(param, ctx)} is no UTF-8 text")
+                raise Problem(Exit.USAGE, "malformed", f"{_place(param, ctx)} is not UTF-8 text")
 
 
 def _is_text(value: str) -> bool:

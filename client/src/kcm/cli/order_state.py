@@ -1,4 +1,4 @@
-"""How an order to several regions stands at any moment: for whoever interrupts it."""
+"""The state of an order to several regions, which an interruption reports."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ if TYPE_CHECKING:
 
 
 class Standing:
-    """Keeps what is said of an interrupted order true while regions are asked."""
+    """Keeps the report of an interruption up to date while regions are asked."""
 
     def __init__(self, settings: Settings, regions: Sequence[str], shows: str) -> None:
-        """``shows`` is a command that shows what one region has; its region is added."""
+        """``shows`` is a command that shows what one region has, without its ``--region``."""
         self._settings: Final = settings
         self._shows: Final = shows
         self._of: Final = dict.fromkeys(regions, "nothing was changed")
 
     @contextmanager
     def asking(self, region: str) -> Iterator[None]:
-        """From its sending until its answer, nobody knows what came of an order."""
+        """Mark a region's result as unknown between request and reply."""
         self._is(region, "not known of")
         try:
             yield
@@ -39,5 +39,5 @@ class Standing:
         parts = [f"{one} {', '.join(names)}" for one, names in by_how.items()]
         parts += [f"nothing was changed in {', '.join(nothing)}"] if nothing else []
         look = f"`{self._shows} --region {region}` shows what a region has"
-        again = "the same command again changes nothing that is done"
+        again = "the same command again repeats no finished change"
         self._settings.leaves("; ".join(parts), f"{look}; {again}")

@@ -1,4 +1,4 @@
-"""Results as a table for a person, or as JSON for a program (bytes in hexadecimal)."""
+"""Results as a table, or as JSON for a program (bytes in hexadecimal)."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 
 WIDTH: Final = 160
-"""Characters of a table that goes to a file: wide enough that hardly anything wraps."""
+"""Characters per line of a table in a file, so that few texts wrap."""
 
 
 def plain(value: Any) -> Any:
-    """Messages, dataclasses, bytes and enumerations as what JSON knows."""
+    """Convert messages, dataclasses, bytes and enumerations to JSON types."""
     if isinstance(value, Enum):
         return value.value
     if value is None or isinstance(value, str | int | float):
@@ -74,7 +74,7 @@ def say(text: str) -> None:
 
 
 def refuse_closed() -> None:
-    """Raise ``Problem`` when nobody could read the result: before anything is changed."""
+    """Raise ``Problem`` if stdout is closed, before anything is changed."""
     if is_closed(sys.stdout):
         raise Problem(
             Exit.USAGE, "usage", "cannot write stdout: it is closed",
@@ -83,7 +83,7 @@ def refuse_closed() -> None:
 
 
 def moment(unix_ms: int) -> str:
-    """A moment for people, in UTC."""
+    """Return a time in UTC as text."""
     try:
         return datetime.fromtimestamp(unix_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
     except (OverflowError, OSError, ValueError):
@@ -91,6 +91,6 @@ def moment(unix_ms: int) -> str:
 
 
 def note(settings: Settings, text: str, **fields: object) -> None:
-    """Say something beside the result, on stderr; as one line of JSON where JSON is shown."""
+    """Print a text to stderr, or ``fields`` as one line of JSON if the output is JSON."""
     line = json.dumps(plain(fields)) if settings.json else clean(text)
     tell(line)

@@ -1,9 +1,9 @@
-"""Where output goes: a file that is there as a whole or not at all, or stdout as it comes.
+"""The output of a command: a file that appears as a whole or not at all, or stdout.
 
-Until everything is good an older file of that name stays, and nothing of the new one can be seen.
-What is decrypted is readable by its owner alone. A link is followed where it is the user's own,
-root's or of the owner of its directory: anybody may put one into ``/tmp``. A pipe with a name has
-to be the user's or root's, for the same reason.
+An older file of the same name stays until all of the new one is written. Decrypted files get mode
+0600. A symbolic link is followed only if it belongs to the user, to root or to the owner of its
+directory, because any user can create one in ``/tmp``. A named pipe must belong to the user or to
+root, for the same reason.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ STDOUT: Final = "-"
 """The name that means stdout."""
 
 HANDLES: Final = frozenset({Path("/dev/fd"), Path("/proc/self/fd")})
-"""Where the shell names what it has opened for us, as ``>(…)``."""
+"""Directories of the descriptors that the shell has opened, as for ``>(…)``."""
 
 OUTPUT: Final = click.Path(allow_dash=True, readable=False)
-"""A file to write, as a parameter; whether that is possible is seen when it is opened."""
+"""A file to write, as a parameter. It is checked when it is opened."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sink:
-    """Takes bytes; its faults are ``Problem`` and say which file it is."""
+    """An output for bytes. Its errors are ``Problem`` and name the file."""
 
     name: str
     file: BinaryIO
     at_once: bool
-    """Whether what is written is seen at once: stdout, a pipe or a device."""
+    """Whether written bytes are visible at once: stdout, a pipe or a device."""
 
     def write(self, data: bytes) -> None:
         """Write all of these bytes."""
@@ -50,19 +50,19 @@ class Sink:
             raise cannot_write(self.name, error) from None
 
     def writelines(self, parts: Iterable[bytes]) -> None:
-        """Write one after the other."""
+        """Write one part after another."""
         for part in parts:
             self.write(part)
 
     @property
     def is_terminal(self) -> bool:
-        """Whether a person looks at it, whose terminal could be steered."""
+        """Whether the output is a terminal, which control characters could affect."""
         return self.name == "stdout" and self.file.isatty()
 
 
 @contextmanager
 def sink(name: str, *, private: bool) -> Iterator[Sink]:
-    """A place to write to; the file ``name`` appears when the block ends without an error."""
+    """Open an output. The file ``name`` appears when the block ends without an error."""
     if name == STDOUT:
         yield from _stdout()
         return
@@ -86,7 +86,7 @@ def sink(name: str, *, private: bool) -> Iterator[Sink]:
 
 
 def _followed(name: str) -> Path:
-    """The file that is meant, behind all links; raises ``Problem`` for a link of somebody else."""
+    """Resolve symbolic links; raises ``Problem`` for a link of another user."""
     from kcm_runtime.files.path_walk import way_to
 
     place = Path("/")
@@ -103,7 +103,7 @@ def _followed(name: str) -> Path:
 
 
 def _device(name: str, path: Path, flags: int) -> Iterator[Sink]:
-    """Something that is there and is no file; nothing is made."""
+    """Open an existing output that is not a regular file. Nothing is created."""
     try:
         _refuse_foreign_pipe(name, path.stat())  # opening it would wait for its reader
         handle = os.open(path, flags | os.O_CLOEXEC)
@@ -125,7 +125,7 @@ def _trusted() -> set[int]:
 
 def _not_mine(name: str, why: str) -> Problem:
     text = f"cannot write {name}: {why}"
-    return Problem(Exit.USAGE, "usage", text, "name a file in a directory of your own")
+    return Problem(Exit.USAGE, "usage", text, "name a file in a directory that you own")
 
 
 def _stdout() -> Iterator[Sink]:
@@ -144,7 +144,7 @@ def _stdout() -> Iterator[Sink]:
 
 
 def refuse_terminal(name: str) -> None:
-    """Raise when binary output would go to a terminal."""
+    """Raise ``Problem`` if binary output would go to a terminal."""
     if name == STDOUT and is_terminal(sys.stdout):
         raise Problem(
             Exit.USAGE,

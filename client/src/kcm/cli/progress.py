@@ -1,4 +1,4 @@
-"""Progress on stderr, if that is a terminal; else nothing."""
+"""Progress bars on stderr, if that is a terminal."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Advance = Callable[[int], None]
 
 @contextmanager
 def progress(label: str, total: int | None) -> Iterator[Advance]:
-    """Show how many of ``total`` bytes are done (none: unknown)."""
+    """Show how many of ``total`` bytes are done (``None``: unknown)."""
     if not is_terminal(sys.stderr):
         yield lambda _: None
         return
@@ -30,9 +30,9 @@ def progress(label: str, total: int | None) -> Iterator[Advance]:
 
 @contextmanager
 def counting(what: str) -> Iterator[Callable[[int, int], None]]:
-    """Show how many rows of a list there are so far, and of how many."""
+    """Show how many rows of a list were read, and of how many."""
     if not is_terminal(sys.stderr):
-        yield lambda done, total: None  # noqa: ARG005 - nobody looks
+        yield lambda done, total: None  # noqa: ARG005 - no terminal
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn

@@ -1,7 +1,7 @@
-"""Asking the tool that knows the providers of root keys.
+"""Requests to the tool for the providers of root keys.
 
-Providers' libraries are never loaded into this process: ``python -m kcm_core.root_keys`` runs
-beside it, with the caller's environment, and prints one JSON object.
+This process never loads the providers' libraries. It starts ``python -m kcm_core.root_keys`` with
+the caller's environment, which prints one JSON object.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from kcm.cli.error_report import Problem
 from kcm.exit_codes import Exit
 
 TOOL: Final = "kcm_core.root_keys"
-"""The module that knows the providers, of the package ``kcm-core``."""
+"""The module of the providers' tool, in the package ``kcm-core``."""
 
 STEPS: Final = 6
-"""Steps of a check, each with its own deadline, and one for starting."""
+"""Steps of a check, each with its own deadline, and one for the start."""
 
 START_S: Final = 30.0
-"""Seconds for which a provider's library may be imported."""
+"""Seconds for the import of a provider's library."""
 
 
 def ask(
@@ -32,7 +32,7 @@ def ask(
     deadline_s: float = 10.0,
     model: Literal["byok", "hyok"] = "byok",
 ) -> dict[str, Any]:
-    """What the tool says; raises ``Problem`` when it cannot be asked or does not understand."""
+    """Return the tool's result; raises ``Problem`` if it is not installed or refuses the URI."""
     if find_spec(TOOL.partition(".")[0]) is None:
         raise Problem(
             Exit.USAGE, "usage", "the providers are not installed here",
@@ -47,7 +47,7 @@ def ask(
         )  # fmt: skip
         said = json.loads(done.stdout)
     except (subprocess.TimeoutExpired, ValueError):
-        raise Problem(Exit.FAULT, "internal", "the providers' tool did not answer") from None
+        raise Problem(Exit.FAULT, "internal", "the providers' tool did not reply") from None
     if not isinstance(said, dict) or "error" in said:
         detail = said.get("detail", "") if isinstance(said, dict) else ""
         raise Problem(Exit.USAGE, "malformed", str(detail), "docs/l1 has a page for each provider")

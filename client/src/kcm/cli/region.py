@@ -1,4 +1,4 @@
-"""``kcm region``: provision a region, list regions, and retire one that is gone for good."""
+"""``kcm region``: provision a region, list regions, and retire a lost one."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def region() -> None:
     type=click.FloatRange(1, 3600),
     default=60.0,
     show_default=True,
-    help="Seconds to wait for the broker, and for a cluster to agree.",
+    help="Seconds to wait for the broker, and for a cluster to elect its leader.",
 )
 @common
 def provision(settings: Settings, config: Path, timeout: float) -> None:
-    """Make a region's streams and buckets, where they are missing.
+    """Create the missing streams and buckets of a region.
 
-    CONFIG names region, replicas and [region_bus]; docs/deployment.md has one.
+    CONFIG has region, replicas and [region_bus]; docs/deployment.md has an example.
     """
     import asyncio
 
@@ -49,8 +49,8 @@ def provision(settings: Settings, config: Path, timeout: float) -> None:
     from kcm.ops.provision import provision as make
 
     wanted = load(ProvisionConfig, str(config))
-    again = "the same command again goes on"
-    settings.leaves(f"some of region {wanted.region} may not be provisioned", again)
+    again = "the same command again continues"
+    settings.leaves(f"region {wanted.region} may be provisioned only in part", again)
     asyncio.run(make(wanted, timeout, lambda text: note(settings, text, waiting=text)))
     emit(settings, {"region": wanted.region}, ("provisioned",), [(wanted.region,)])
 
@@ -60,8 +60,8 @@ def provision(settings: Settings, config: Path, timeout: float) -> None:
 def list_regions(settings: Settings) -> int:
     """Show the regions, and whether their Cores serve.
 
-    Each Core on the roster is asked by its name. Exit code 6 when one of a region in service does
-    not serve; stderr says why.
+    Each Core on the roster is asked by name. Exit code 6 if a Core of a region in service does not
+    serve; stderr has the reason.
     """
     regions, holds = run_async(_list(settings))
     shown = [
@@ -99,21 +99,21 @@ def list_regions(settings: Settings) -> int:
 
 @region.command()
 @click.argument("name", type=NAME)
-@click.option("--reason", required=True, help="Kept with the hold, for whoever asks later.")
+@click.option("--reason", required=True, help="A reason that is stored with the hold.")
 @click.option(
     "--timeout",
     type=click.FloatRange(1, 3600),
     default=90.0,
     show_default=True,
-    help="Seconds to wait until every other region knows.",
+    help="Seconds to wait until every other region has the hold.",
 )
 @common_at_any_cost
 def retire(settings: Settings, name: str, reason: str, timeout: float) -> int:
     """Take the region NAME out of service, everywhere.
 
-    Nothing is served there any more, as soon as it hears of it; and no other region waits for its
-    word, so tenants whose region quorum needs it are served on, and kills become complete without
-    it. Do this when a region is lost. `kcm lift` of the hold brings it back.
+    The region stops serving when the hold arrives there. The other regions do not wait for it any
+    more: they serve tenants whose region quorum includes it, and kills become complete without it.
+    Use this for a lost region. `kcm lift` of the hold takes it into service again.
 
     \b
     Example:

@@ -1,4 +1,4 @@
-"""``kcm registry``: what each Core knows of tenants, links and services, and adopting it."""
+"""``kcm registry``: show what each Core knows of tenants, links and services, and adopt it."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ if TYPE_CHECKING:
 
 @click.group()
 def registry() -> None:
-    """What each Core knows of a region's registry, and adopting it.
+    """Show and adopt the registry of a region.
 
-    The registry has the region's tenants, links and services. A Core without memory of it serves
-    nothing until another Core that has knows the same, or until you adopt what it knows.
+    The registry has the region's tenants, links and services. A Core without memory of it does not
+    serve until a Core with memory knows the same registry, or until you adopt what it knows.
     """
 
 
 @registry.command("show")
-@click.option("--region", metavar="REGION", help="This region alone [default: all].", **once)
+@click.option("--region", metavar="REGION", help="Only this region [default: all].", **once)
 @common
 def show(settings: Settings, region: str | None) -> int:
     """Show what each Core knows, and whether it has memory.
 
-    Two Cores with the same digest know the same. Exit code 6 when a Core has no memory or does not
-    answer, 5 when none answers, 3 when they refuse to.
+    Two Cores with the same digest know the same registry. Exit code 6 if a Core has no memory or
+    does not reply, 5 if no Core replies, 3 if they refuse.
     """
     rows = run_async(look(settings, [] if region is None else [region]))
     tell(settings, rows)
@@ -45,27 +45,25 @@ def show(settings: Settings, region: str | None) -> int:
 @click.option(
     "--region", metavar="REGION", required=True, help="The region whose Cores adopt.", **once
 )
-@click.option(
-    "--core", metavar="CORE", help="Adopt what this Core knows, where Cores differ.", **once
-)
+@click.option("--core", metavar="CORE", help="Adopt what this Core knows, if Cores differ.", **once)
 @click.option(
     "--without",
     multiple=True,
     metavar="CORE",
-    help="Do not wait for the word of this Core: its disk is lost (repeatable).",
+    help="Do not wait for this Core, whose disk is lost (repeatable).",
 )
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @common
 def adopt(
     settings: Settings, region: str, core: str | None, without: tuple[str, ...], *, yes: bool
 ) -> int:
     """Let a region's Cores serve the registry that they know.
 
-    Only where no Core of the region has memory: the disks of all of them are new, or the region was
-    restored. A record that is missing or older here than it once was serves the wrong tenants, by
-    the wrong keys. Compare the numbers with what you know; restore the second key store first.
+    Use this only if no Core of the region has memory: all their disks are new, or the region was
+    restored. If an entry is missing or older than before, Cores serve the wrong tenants with the
+    wrong keys. Compare the numbers with what you know; restore the second store first.
 
-    A Core that does not answer may have memory. Start it, or name it with --without.
+    A Core that does not reply may have memory. Start it, or name it with --without.
 
     \b
     Examples:
@@ -76,13 +74,13 @@ def adopt(
 
 
 def _next(settings: Settings, region: str, said: list[RegistryView | None]) -> None:
-    """Name the next command where no Core of a region has memory."""
+    """Name the next command if no Core of a region has memory."""
     views = [view for view in said if view is not None]
     if not views or any(view.memory for view in views):
         return
-    text = f"no Core of region {region} that answers has memory"
+    text = f"no Core of region {region} that replies has memory"
     hint = (
-        "start one that has, or look whether that is all and adopt it: "
+        "start one that has memory, or check that this registry is complete and adopt it: "
         f"`kcm registry adopt --region {region}`"
     )
     note(settings, f"{text}: {hint}", region=region, warning=text, hint=hint)

@@ -1,4 +1,4 @@
-"""RegistryAdoption a registry: which Core's, whether it is all, and what came of it."""
+"""``kcm registry adopt``: the choice of a Core, the confirmation, and the result."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 def adopt(
     settings: Settings, region: str, core: str | None, without: Sequence[str], *, yes: bool
 ) -> int:
-    """Show what the Cores know, ask, and let one of them remember it."""
+    """Show what the Cores know, ask for confirmation, and order one Core to adopt it."""
     if not yes and not at_a_terminal():
         raise Problem(
-            Exit.USAGE, "usage", "nobody can be asked here whether that is all: give --yes",
-            f"look first with `kcm registry show --region {region}`",
+            Exit.USAGE, "usage", "without a terminal, this cannot be confirmed: give --yes",
+            f"check first with `kcm registry show --region {region}`",
         )  # fmt: skip
     settings.leaves("nothing was adopted")
     rows = run_async(look(settings, [region]))
@@ -34,25 +34,25 @@ def adopt(
         tell(settings, rows)
     chosen = choose(rows, region, core, without)
     if chosen is None:
-        who = "every Core that answers has memory" if core is None else f"{core} has memory"
+        who = "every Core that replies has memory" if core is None else f"{core} has memory"
         return _unchanged(settings, region, rows, f"{who}: there is nothing to adopt")
     if not yes and not _confirmed(settings, region, chosen):
         return _unchanged(settings, region, rows, "nothing was changed")
     answering = [row.core for row in rows if row.view is not None]
     view, after = run_change(_adopt(settings, region, chosen, answering))
-    text = f"{view.core} remembers this registry and serves; the other Cores follow by themselves"
+    text = f"{view.core} has adopted this registry and serves; the other Cores follow automatically"
     _told(settings, region, after, view, text)
     return Exit.OK
 
 
 def _confirmed(settings: Settings, region: str, chosen: RegistryView) -> bool:
-    """Ask whether that is all, and say what cannot be seen from here."""
+    """Ask whether the registry is complete, and name the regions to compare with."""
     others = [name for name in settings.context().in_order(region) if name != region]
     if others:
         compare = f"compare with `kcm tenant list -o json --region {others[0]}`"
-        click.echo(f"{', '.join(others)} may know newer records: {compare}", err=True)
+        click.echo(f"{', '.join(others)} may have newer entries: {compare}", err=True)
     counts = f"{chosen.tenants} tenants, {chosen.links} links, {chosen.services} services"
-    return click.confirm(f"Is that all of region {region}: {counts}?", err=True)
+    return click.confirm(f"Is this all of region {region}: {counts}?", err=True)
 
 
 def _unchanged(settings: Settings, region: str, rows: Sequence[Row], why: str) -> int:
@@ -63,7 +63,7 @@ def _unchanged(settings: Settings, region: str, rows: Sequence[Row], why: str) -
 def _told(
     settings: Settings, region: str, rows: Sequence[Row], view: RegistryView | None, text: str
 ) -> None:
-    """The result: as JSON one document, with the Cores as they are now."""
+    """Show the result; as JSON it includes the present state of the Cores."""
     if not settings.json:
         note(settings, text)
         return
@@ -81,11 +81,11 @@ def _told(
 async def _adopt(
     settings: Settings, region: str, chosen: RegistryView, cores: Sequence[str]
 ) -> tuple[RegistryView, list[Row]]:
-    """What the Core says that remembers it now, and what those that answered know then."""
+    """Send the order; return the Core's reply, and the state of all Cores after it."""
     from kcm.errors import ServiceError
 
     admin = settings.admin(settings.context())
-    show = f"`kcm registry show --region {region}` says so"
+    show = f"`kcm registry show --region {region}` shows it"
     settings.leaves(f"it is not known whether {chosen.core} adopted its registry", show)
     try:
         view = await admin.adopt(region, chosen.core, chosen.digest)
@@ -101,21 +101,21 @@ async def _adopt(
 def choose(
     rows: Sequence[Row], region: str, core: str | None, without: Sequence[str]
 ) -> RegistryView | None:
-    """The view that is to be adopted; ``None`` where there is nothing to adopt."""
+    """Return the view to adopt, or ``None`` if there is nothing to adopt."""
     for name in (*without, *([] if core is None else [core])):
         if name not in [row.core for row in rows]:
-            raise Problem(Exit.USAGE, "usage", f"region {region} has no Core {name} that acts")
+            raise Problem(Exit.USAGE, "usage", f"region {region} has no active Core {name}")
     if core in without:
         raise Problem(Exit.USAGE, "usage", f"{core} is named with --core and with --without")
     views = [row.view for row in rows if row.view is not None]
     refuse([row for row in rows if row.core not in without])
     if not views:
         raise Problem(
-            Exit.UNAVAILABLE, "unavailable", f"no Core of region {region} answers",
-            "start one, and look with `kcm registry show`",
+            Exit.UNAVAILABLE, "unavailable", f"no Core of region {region} replies",
+            "start one, and check with `kcm registry show`",
         )  # fmt: skip
     if core is not None and core not in [view.core for view in views]:
-        raise Problem(Exit.UNAVAILABLE, "unavailable", f"{core} does not answer", "start it")
+        raise Problem(Exit.UNAVAILABLE, "unavailable", f"{core} does not reply", "start it")
     if all(view.memory for view in views):
         return None
     if silent := [row.core for row in rows if row.view is None and row.core not in without]:
@@ -123,16 +123,16 @@ def choose(
     empty = [view for view in views if not view.memory and core in (None, view.core)]
     if len({view.digest for view in empty}) > 1:
         raise Problem(
-            Exit.REFUSED, "conflict", f"the Cores of region {region} do not know the same",
-            "look again in a moment, or name the one that is right with --core",
+            Exit.REFUSED, "conflict", f"the Cores of region {region} know different registries",
+            "try again in a moment, or name the Core with the right one with --core",
         )  # fmt: skip
     return empty[0] if empty else None
 
 
 def _silent(cores: Sequence[str]) -> Problem:
-    """Cores that may remember what nobody else knows."""
+    """Return the error for Cores without a reply, which may have memory."""
     one = len(cores) == 1
-    verb, it = ("does not answer", "it") if one else ("do not answer", "them")
+    verb, it = ("does not reply", "it") if one else ("do not reply", "them")
     options = " ".join(f"--without {core}" for core in cores)
     return Problem(
         Exit.UNAVAILABLE, "unavailable", f"{', '.join(cores)} {verb} and may have memory",
@@ -143,5 +143,5 @@ def _silent(cores: Sequence[str]) -> Problem:
 def _refused(error: ServiceError, region: str) -> Problem:
     code = Exit.UNAVAILABLE if error.retryable else Exit.REFUSED
     return Problem(
-        code, error.code, error.detail, f"look again with `kcm registry show --region {region}`"
+        code, error.code, error.detail, f"check with `kcm registry show --region {region}`"
     )

@@ -1,4 +1,4 @@
-"""``kcm roster sign``: the operator root signs, where neither network nor context is needed."""
+"""``kcm roster sign``: the operator root signs a roster, without a network or a context."""
 
 from __future__ import annotations
 
@@ -25,26 +25,26 @@ if TYPE_CHECKING:
     required=True,
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="ROSTER",
-    help="The signed roster that counts now: what changes is shown, and checked.",
+    help="The present signed roster. The changes are shown and checked against it.",
 )
 @click.option(
     "--key",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="The operator root's private key. Without it nothing is signed: look first.",
+    help="The operator root's private key. Without it, only show the changes.",
 )
 @click.option(
     "--to",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="SIGNED",
-    help="Where the signed roster goes [default: FILE.signed].",
+    help="The file of the signed roster [default: FILE.signed].",
 )
 @common
 def sign(settings: Settings, file: Path, known: Path, key: Path | None, to: Path | None) -> None:
     """Show what a prepared roster changes, and sign it.
 
-    `kcm roster retire --prepare FILE` writes one. For the machine on which the root's key lives:
-    bring FILE, FILE.lasting/ and the roster that counts now there. Look at every line before you
-    give it the key. Bring SIGNED and SIGNED.lasting/ back: `kcm roster put` takes them.
+    `kcm roster retire --prepare FILE` writes one. Use this command on the machine with the operator
+    root's key: copy FILE, FILE.lasting/ and the present roster there. Review every line before you
+    give the key. Copy SIGNED and SIGNED.lasting/ back: `kcm roster put` sends them.
 
     \b
     Examples:
@@ -69,13 +69,13 @@ def sign(settings: Settings, file: Path, known: Path, key: Path | None, to: Path
     except Untrusted as error:
         raise Problem(
             Exit.CHECK_FAILED, "untrusted", f"{file}: {error}",
-            "nobody would take it over: prepare it again, from the roster that counts now",
+            "no instance would accept it: prepare it again, from the present roster",
         ) from None  # fmt: skip
     lists = read_lists(file, new)
     if missing := lacking(before, new, lists):
         raise Problem(
             Exit.USAGE, "usage", f"{file}.lasting/{missing[0]} is missing, or is another list",
-            "bring it with the file: without it the lifts and records on it count nowhere",
+            "copy it with the file: without it, no region accepts the statements on it",
         ) from None  # fmt: skip
     changes = differences(before, new)
     target = to or file.with_name(f"{file.name}.signed")
@@ -88,14 +88,14 @@ def sign(settings: Settings, file: Path, known: Path, key: Path | None, to: Path
         "root": None if root is None else root.public.hex(),
     }
     if root is not None:
-        write(target, raw, lists)  # first: what is shown as signed is there
+        write(target, raw, lists)  # before the result is shown
     emit(settings, row, ("name", "change"), changes)
     if root is None:
-        note(settings, f"version {new.version}: nothing is signed; with --key it will be")
+        note(settings, f"version {new.version}: not signed; give --key to sign it")
         return
     note(
         settings,
-        f"version {new.version} is signed by root {root.public.hex()}: bring {target} and "
+        f"version {new.version} is signed by root {root.public.hex()}: copy {target} and "
         f"{target}.lasting/ back; `kcm roster put {target}`",
         file=str(target),
     )
@@ -110,7 +110,7 @@ def _draft(file: Path) -> Roster:
         return decode(Roster, file.read_bytes())
     except KcmError:
         raise Problem(
-            Exit.USAGE, "usage", f"{file} is no roster that is to be signed",
+            Exit.USAGE, "usage", f"{file} is not an unsigned roster",
             "`kcm roster retire NAME --prepare FILE` writes one",
         ) from None  # fmt: skip
 
@@ -129,7 +129,7 @@ def _root(key: Path, system: str) -> Identity:
 
 
 def _known(path: Path, root: Identity | None, key: Path | None) -> Roster:
-    """The roster that counts now; its signature is checked with the key, where that is given."""
+    """Return the present roster. With the key, its signature is verified."""
     from kcm_schemas.codec import decode
     from kcm_schemas.codes import KcmError
     from kcm_schemas.roster import Roster
@@ -145,10 +145,10 @@ def _known(path: Path, root: Identity | None, key: Path | None) -> Roster:
     except Untrusted as error:
         raise Problem(
             Exit.CHECK_FAILED, "untrusted", f"{path}, by {key}: {error}",
-            "is it the roster that counts now, and the key of the root that signed it?",
+            "check that it is the present roster, and the key of the root that signed it",
         ) from None  # fmt: skip
     except KcmError:
         raise Problem(
-            Exit.USAGE, "usage", f"{path} is no signed roster",
-            "--known takes the one that counts now, as `roster` beside the context file",
+            Exit.USAGE, "usage", f"{path} is not a signed roster",
+            "--known takes the present one, for example `roster` beside the context file",
         ) from None  # fmt: skip

@@ -1,7 +1,7 @@
-"""Rows that wait until it is known that they may be seen.
+"""A buffer for rows until they may become visible.
 
-Stdout, a pipe or a device shows what is written at once. So that a field's name that is not right
-puts no plaintext there, the first rows wait in memory until each field was in one of them.
+Bytes to stdout, a pipe or a device are visible at once. A wrong field name must not put plaintext
+there, so the first rows wait in memory until each field was in one of them.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from typing import Final
 from kcm.cli.output_file import Sink
 
 HELD_MAX: Final = 64 * 1024 * 1024
-"""Bytes that wait at most; first rows that are longer and lack a field end the command."""
+"""Maximum bytes in the buffer. If the first rows are longer and lack a field, the command ends."""
 
 
 class Held:
-    """Writes through, or keeps what is written until it is released."""
+    """Writes rows through, or keeps them until the release."""
 
     def __init__(self, sink: Sink) -> None:
         self._sink: Final = sink
@@ -25,11 +25,11 @@ class Held:
 
     @property
     def is_full(self) -> bool:
-        """Whether more waits than may."""
+        """Whether the buffer exceeds its maximum."""
         return self._size > HELD_MAX
 
     def write(self, data: bytes) -> None:
-        """Write a row, now or when it is released."""
+        """Write a row, now or at the release."""
         if not self._waits:
             self._sink.write(data)
             return
@@ -37,7 +37,7 @@ class Held:
         self._size += len(data)
 
     def release(self) -> None:
-        """Write what waits, and everything that follows at once."""
+        """Write the rows in the buffer; later rows are written at once."""
         self._waits = False
         for data in self._kept:
             self._sink.write(data)

@@ -1,4 +1,4 @@
-"""What every command has in common: options, the context file and the way to the broker."""
+"""The common part of all commands: options, the context file and the access to the broker."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """What is known of a change that is not finished, and how to see more."""
+    """The state of an unfinished change, and a hint."""
 
     what: str
     hint: str
@@ -38,16 +38,16 @@ class Left:
 
 @dataclass(slots=True)
 class World:
-    """What lies outside of a command; a test brings its own."""
+    """The environment of a command, which a test replaces."""
 
     opener: Opener | None = None
     around: Environment | None = None
     json: bool | None = None
-    """Whether the command that runs shows JSON; unknown before its options are read."""
+    """Whether the command shows JSON; ``None`` before its options are read."""
     left: Left | None = None
-    """What the command leaves behind when it ends now; none: nothing that has to be said."""
+    """The state of a change if the command ends now; ``None`` if there is nothing to report."""
     command: str = ""
-    """The name of the command that runs; unknown until then, too."""
+    """The name of the running command; empty before its options are read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,41 +58,41 @@ class Settings:
     context_file: str | None
     world: World
     json_wanted: bool = False
-    """Whether JSON was asked for, and is not only shown because nobody watches."""
+    """Whether JSON was requested, and is not only the default without a terminal."""
 
     def leaves(self, what: str, hint: str = "") -> None:
-        """What is said of a change when the command is interrupted, or fails, from now on."""
+        """Set the state of a change that an interruption or failure reports from now on."""
         self.world.left = Left(what, hint)
 
     def context(self) -> ClientContext:
-        """The context; raises ``ContextError``."""
+        """Return the context; raises ``ContextError``."""
         from kcm._internal.client_context import ClientContext
 
         return ClientContext.load(self.context_file)
 
     @property
     def opener(self) -> Opener:
-        """How to connect to a broker."""
+        """The function that connects to a broker."""
         from kcm._internal.transport import open_nats
 
         return self.world.opener or open_nats
 
     @property
     def around(self) -> Environment:
-        """Time and chance."""
+        """Clock, random numbers and sleep."""
         from kcm._internal.rpc import Environment
 
         return self.world.around or Environment()
 
     def admin(self, context: ClientContext) -> Admin:
-        """An operator's access, to be closed."""
+        """Return an operator's client. The caller closes it."""
         from kcm._internal.admin import Admin
 
         return Admin(context, opener=self.opener, around=self.around)
 
     @asynccontextmanager
     async def kills(self, region: str | None) -> AsyncIterator[tuple[Admin, list[str], Kills]]:
-        """An operator's access, the regions in the order of asking, and their kill switch."""
+        """Yield an operator's client, the regions in the order of asking, and the kill switch."""
         from kcm._internal.kills import Kills
 
         context = self.context()
@@ -105,21 +105,21 @@ class Settings:
 
 
 Command = Callable[Concatenate[Settings, P], int | None]
-"""A command gets the settings first, and returns its exit code, none for 0."""
+"""A command gets the settings first, and returns its exit code, or ``None`` for 0."""
 
 
 def common(function: Command[P]) -> Callable[P, int]:
-    """Give a command the common options, ``-o`` for the format among them."""
+    """Add the common options to a command; ``-o`` is the format."""
     return _common(function, ("--format", "-o"), to_stdout=True)
 
 
 def common_at_any_cost(function: Command[P]) -> Callable[P, int]:
-    """The same for a kill: it goes ahead where its result can be shown to nobody."""
+    """Add the common options to a kill, which runs also if stdout is closed."""
     return _common(function, ("--format", "-o"), to_stdout=True, at_any_cost=True)
 
 
 def common_with_output(function: Command[P]) -> Callable[P, int]:
-    """The same for commands whose stdout is data and whose ``-o`` names a file."""
+    """Add the common options to a command whose stdout is data and whose ``-o`` is a file."""
     return _common(function, ("--format",), to_stdout=False)
 
 
@@ -134,7 +134,7 @@ def _common(
         *format_names,
         "fmt",
         type=click.Choice(["table", "json"]),
-        help="How results and errors are shown [default: table on a terminal, else json].",
+        help="The format of results and errors [default: table on a terminal, else json].",
     )
     @click.option(
         "--context",
@@ -175,19 +175,19 @@ def _log(verbose: int) -> None:
 
 
 def run_async(work: Coroutine[Any, Any, T]) -> T:
-    """Run a command's work to its end."""
+    """Run a command's coroutine to its end."""
     try:
         import asyncio
 
         return asyncio.run(work)
     finally:
-        work.close()  # it never began, when an interruption came before
+        work.close()  # an interruption may come before its start
 
 
 def run_change(work: Coroutine[Any, Any, T]) -> T:
-    """The same for a change: a signal that ends it is heard, so that it can be said what is done.
+    """Run the coroutine of a change. A signal ends it with a report of its state.
 
-    See ``Settings.leaves``: before the work says so for the first time nothing is changed.
+    See ``Settings.leaves``. Before its first call, the report is that nothing was changed.
     """
     world = click.get_current_context().find_object(World)
     if world is not None and world.left is None:
@@ -197,23 +197,23 @@ def run_change(work: Coroutine[Any, Any, T]) -> T:
 
 
 def at_a_terminal() -> bool:
-    """Whether somebody can be asked."""
+    """Whether the command can ask for confirmation."""
     return is_terminal(sys.stdin) and is_terminal(sys.stderr)
 
 
 def _once(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> str | None:
     if len(values) > 1:
-        raise click.BadParameter("give it once: one value is taken", ctx, param)
+        raise click.BadParameter("give it only once", ctx, param)
     return values[0] if values else None
 
 
 once: Final[dict[str, Any]] = {"multiple": True, "callback": _once}
-"""Of an option with one value: given twice it is wrong usage, where the last one would count."""
+"""For an option with one value: to give it twice is an error, where click would use the last."""
 
 first_region_option = click.option(
     "--region",
     metavar="REGION",
-    help="The region to ask first; a hold counts everywhere [default: the context's].",
+    help="The region to ask first; a hold is valid everywhere [default: the context's].",
     **once,
 )
 region_option = click.option(

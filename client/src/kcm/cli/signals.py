@@ -1,4 +1,4 @@
-"""Signals that end a command let it put its files away first."""
+"""Signals that end a command after it has cleaned up its files."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ ENDING: Final = (
     signal.SIGPROF,
     signal.SIGXCPU,
 )
-"""Signals that end a process that does not listen; SIGINT raises ``KeyboardInterrupt`` already."""
+"""Signals that end a process by default. SIGINT raises ``KeyboardInterrupt`` already."""
 
 
 class Ended(SystemExit):
-    """A signal ends the command; its exit code is the shell's, 128 and the signal's number."""
+    """A signal ends the command. The exit code is 128 plus the signal's number, as in shells."""
 
     def __init__(self, number: int) -> None:
         self.number: Final = 128 + number
@@ -33,9 +33,9 @@ class Ended(SystemExit):
 
 @contextmanager
 def orderly() -> Iterator[None]:
-    """Raise ``Ended`` when a signal comes; a second one ends the process at once.
+    """Raise ``Ended`` at a signal; a second signal ends the process at once.
 
-    A signal that is ignored (``nohup``) stays ignored. Only the main thread hears signals.
+    An ignored signal (``nohup``) stays ignored. Only the main thread receives signals.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -59,9 +59,9 @@ def orderly() -> Iterator[None]:
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """A further signal must not leave anything behind: none ends what is being put away.
+    """Ignore signals during a clean-up, so that it is complete.
 
-    Only the main thread hears signals; elsewhere this changes nothing.
+    Only the main thread receives signals. In other threads this changes nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -1,4 +1,4 @@
-"""A name that is nearly the one that was given: what somebody may have meant."""
+"""Suggestions for a mistyped name."""
 
 from __future__ import annotations
 
@@ -9,19 +9,18 @@ if TYPE_CHECKING:
     from kcm._internal.admin import Admin
 
 NEAR_S: Final = 1.5
-"""Seconds for looking for it: it is a help, and nothing waits longer for it."""
+"""Maximum seconds of the search."""
 
 ALIKE: Final = 0.75
-"""How alike two names have to be, of 1."""
+"""Minimum similarity of two names, between 0 and 1."""
 
 
 async def near(
     admin: Admin, regions: Sequence[str], scope: Literal["tenant", "link"], name: str
 ) -> str:
-    """A tenant or link of almost this name, by the first region that answers; or nothing.
+    """Return a tenant or link with a similar name in the first region that replies, or nothing.
 
-    At most three pages of names are read, however many there are: the first one, and those that
-    begin like the name.
+    At most three pages of names are read: the first one, and those with the same beginning.
     """
     import asyncio
     from difflib import get_close_matches
@@ -46,6 +45,6 @@ async def near(
     try:
         async with asyncio.timeout(NEAR_S):
             names = (await first(regions, ask))[1]
-    except Exception:  # noqa: BLE001 - no kill fails for a suggestion
+    except Exception:  # noqa: BLE001 - a missing suggestion must not fail a kill
         return ""
     return next(iter(get_close_matches(name, names, 1, ALIKE)), "")

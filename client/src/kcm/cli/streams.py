@@ -1,7 +1,7 @@
-"""The three standard streams, which may be closed, full, or of an encoding that lacks a character.
+"""The three standard streams, which may be closed, full, or of a limited encoding.
 
-What stdout does not take is an error that says so (``output.say``). What stderr does not take is
-dropped: nobody is left to be told, and no kill fails for it.
+If stdout does not accept a text, that is an error (``output.say``). If stderr does not accept one,
+it is dropped, because it cannot be reported and must not fail a kill.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
     from typing import IO
 
 STANDARD: Final = (0, 1, 2)
-"""Of the process: what is closed at its start is where the next file would go that it opens."""
+"""Their descriptors. The next file that a process opens gets the lowest free descriptor."""
 
 
 def prepare() -> None:
-    """Keep other files out of the places of closed streams, and write every character somehow."""
+    """Occupy the descriptors of closed streams, and escape characters that a stream lacks."""
     for number in STANDARD:
         with suppress(OSError):
             os.fstat(number)
             continue
-        os.open(os.devnull, os.O_RDWR)  # takes the lowest free place: this one
+        os.open(os.devnull, os.O_RDWR)  # gets the lowest free descriptor: this one
     for stream in (sys.stdout, sys.stderr):
         if not is_closed(stream):
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
@@ -36,12 +36,12 @@ def is_closed(stream: TextIO | None) -> bool:
 
 
 def is_terminal(stream: TextIO | None) -> bool:
-    """Whether a person is at the other end."""
+    """Whether the stream is a terminal."""
     return stream is not None and not stream.closed and stream.isatty()
 
 
 def tell(text: str) -> None:
-    """Write a line beside the result to stderr, if it takes it."""
+    """Write a line to stderr, if it accepts it."""
     if is_closed(sys.stderr):
         return
     try:
@@ -52,7 +52,7 @@ def tell(text: str) -> None:
 
 
 def give_up(stream: IO[str] | IO[bytes]) -> None:
-    """Flush what is good; where that is not possible, let nobody try it again at the end."""
+    """Flush a stream; if that fails, redirect it so that no later flush fails, too."""
     try:
         stream.flush()
     except OSError:

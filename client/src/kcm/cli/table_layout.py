@@ -1,6 +1,6 @@
-"""A table that fits: only texts wrap, at spaces; what does not fit is shown as one block a row.
+"""The layout of tables: texts wrap at spaces; a table that is too wide becomes one block per row.
 
-A name or an id that is cut in two lines can neither be read nor copied.
+Names and ids never wrap, so that they can be read and copied.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 WHOLE_MAX: Final = 20
-"""Characters of a cell that never wraps, although it has spaces: a moment has 19."""
+"""Characters of a cell that never wraps, even with spaces. A time has 19."""
 
 AROUND: Final = 3
 """Characters around a column's text."""
 
 PAIR: Final = 2
-"""Columns of a table whose first one names what stands in the other."""
+"""Columns of a table of names and values."""
 
 NOTHING: Final = "none"
-"""In place of a table without rows."""
+"""The text for a table without rows."""
 
 Cells = list[list[str]]
 
@@ -31,7 +31,7 @@ Cells = list[list[str]]
 def laid_out(
     columns: Sequence[str], rows: Iterable[Sequence[object]], width: int
 ) -> RenderableType:
-    """Rows for a terminal of this width. Cells are text: no markup, no control characters."""
+    """Return a table for a terminal of this width. Markup and control characters are escaped."""
     cells = [[clean(str(cell)) for cell in row] for row in rows]
     if not cells:
         return NOTHING
@@ -45,7 +45,7 @@ def laid_out(
 
 
 def _widths(columns: Sequence[str], cells: Cells, width: int) -> list[int] | None:
-    """How wide each column is; none when they do not fit."""
+    """Return the width of each column, or ``None`` if they do not fit."""
     from rich.cells import cell_len
 
     whole, least = [], []
@@ -76,7 +76,7 @@ def _table(columns: Sequence[str], cells: Cells, widths: Sequence[int]) -> Rende
 
 
 def _blocks(columns: Sequence[str], cells: Cells) -> RenderableType:
-    """Each row by itself, a line for each column, and an empty line behind it."""
+    """Return each row as a block: one line for each column, then an empty line."""
     lines: Cells = []
     for row in cells:
         lines += ([name, cell] for name, cell in zip(columns, row, strict=True))
@@ -85,7 +85,7 @@ def _blocks(columns: Sequence[str], cells: Cells) -> RenderableType:
 
 
 def _grid(lines: Cells) -> RenderableType:
-    """Names, and beside each what it stands for."""
+    """Return names with their values."""
     from rich.table import Table
     from rich.text import Text
 

@@ -1,4 +1,4 @@
-"""What the regions know of the target of a kill: whom it reaches, and whether the name exists."""
+"""What the regions know of the target of a kill: the tenants affected, and whether it exists."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ Scope = Literal["tenant", "link"]
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A name, and what each region says of it.
+    """A name, and the reply of each region about it.
 
-    ``found`` has what a hold would reach by region, or why the region does not say; ``linked`` is
-    whether a region has the link; ``silent`` are the regions that do not say whether they know it.
+    ``found`` has by region what a hold would affect, or the failure; ``linked`` is whether a region
+    has the link; ``silent`` are the regions that did not report whether they know the name.
     """
 
     scope: Scope
@@ -36,31 +36,31 @@ class Target:
 
     @property
     def reached(self) -> dict[str, BlastRadius]:
-        """What a hold would reach, of the regions that say so."""
+        """What a hold would affect, by region that replied."""
         return {
             place: one for place, one in self.found.items() if not isinstance(one, Exception)
         }  # fmt: skip
 
     @property
     def failed(self) -> dict[str, Exception]:
-        """Why the other regions do not say so."""
+        """The failures of the other regions."""
         return {place: one for place, one in self.found.items() if isinstance(one, Exception)}
 
     @property
     def empty(self) -> bool:
-        """Whether no region that answers has a tenant that it would reach."""
+        """Whether no region that replied has a tenant that a hold would affect."""
         return not any(one.tenants for one in self.reached.values())
 
     @property
     def unknown(self) -> bool:
-        """Whether no region that answers knows the name."""
+        """Whether no region that replied knows the name."""
         return self.empty and not self.linked
 
 
 async def look(
     admin: Admin, regions: Sequence[str], scope: Scope, name: str, within_s: float
 ) -> Target:
-    """Ask every region at once what a hold would reach, and of a link without tenants if it is."""
+    """Ask all regions at once what a hold would affect, and whether an unused link exists."""
     import asyncio
 
     from kcm.errors import Unavailable
@@ -74,8 +74,8 @@ async def look(
                     return radius, bool(radius.tenants)
                 return radius, await admin.has_link(region, name, deadline_s=within_s)
         except TimeoutError:
-            return radius or Unavailable("no answer in time"), None
-        except Exception as error:  # noqa: BLE001 - each region has a result of its own
+            return radius or Unavailable("no reply in time"), None
+        except Exception as error:  # noqa: BLE001 - each region has its own result
             return radius or error, None
 
     said = dict(zip(regions, await asyncio.gather(*map(one, regions)), strict=True))
@@ -89,9 +89,9 @@ async def look(
 
 
 async def check(admin: Admin, target: Target) -> None:
-    """Refuse a name that every region says it does not know.
+    """Refuse a name that every region reports as unknown.
 
-    A mistyped name would be "complete" at once, and the tenant alive.
+    A kill of a mistyped name would be complete at once, and the tenant would still be served.
     """
     if not target.unknown or target.silent:
         return
@@ -106,20 +106,20 @@ async def check(admin: Admin, target: Target) -> None:
 
 
 async def warn(settings: Settings, admin: Admin, target: Target, *, dry_run: bool) -> None:
-    """Say when nobody is known whom it reaches: the name may be mistyped."""
+    """Warn if the hold affects no known tenant, because the name may be mistyped."""
     if not target.empty:
         return
     if target.linked:
-        where = " in a region that answers" if target.silent else ""
-        text = f"no tenant is on the link {target.name}{where}"
+        where = " in a region that replies" if target.silent else ""
+        text = f"no tenant uses the link {target.name}{where}"
         note(settings, text, warning=text)
         return
     if not target.reached:
-        return  # nobody said anything; that is told by who places the hold
-    text = f"no region that answers knows a {target.scope} {target.name}"
+        return  # no region replied; the placement of the hold reports that
+    text = f"no region that replies knows a {target.scope} {target.name}"
     if not dry_run:
         does = "does" if len(target.silent) == 1 else "do"
-        text += f"; it is killed in case {', '.join(target.silent)} {does}"
+        text += f"; it is killed, in case {', '.join(target.silent)} {does}"
     other = await near(admin, list(target.reached), target.scope, target.name)
     if other:
         text += f". Did you mean {other}?"

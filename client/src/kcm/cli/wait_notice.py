@@ -1,4 +1,4 @@
-"""Says on stderr what a command waits for, when that takes a while."""
+"""Reports on stderr what a command waits for, after some time."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 @contextmanager
 def asking(settings: Settings, what: str, regions: Sequence[str]) -> Iterator[Answered]:
-    """Name, after a while, the regions that have not answered; give it each one that has."""
+    """Report the regions without a reply after ``TELL_S``. Yields the function for each reply."""
     import asyncio
 
     left = list(regions)
 
     def tell() -> None:
-        text = f"asking for {what}: no answer yet from {', '.join(left)}"
+        text = f"asking for {what}: no reply yet from {', '.join(left)}"
         note(settings, text, asking=what, silent=left)
 
     timer = asyncio.get_running_loop().call_later(hold_progress.TELL_S, tell)
