@@ -205,7 +205,7 @@ def test_a_signal_ends_a_start_and_what_it_has_started(
     ended, told = desk.interrupted(number, once, "up", "--region", EU, "--cores", "1")
     assert ended == code, told
     said = json.loads(told.splitlines()[-1])
-    assert said["detail"] == "interrupted: what this has started is ended"
+    assert said["detail"] == "interrupted: the processes that this command started were ended"
     assert orphans.find(desk.root) == []
     assert desk.state == State()
 

@@ -111,5 +111,5 @@ def test_a_directory_that_no_uri_can_name_gets_no_key(desk: Desk, tmp_path: Path
     place = tmp_path / "it's here"
     code, _, err = desk.run("key", "acme", "--kind", "softkey", "--dir", str(place), "-o", "json")
     assert code == Exit.FAULT
-    assert f"no key's URI can name {place}" in json.loads(err)["detail"]
+    assert f"the URI of a key cannot name {place}" in json.loads(err)["detail"]
     assert not (place / "l1").exists()

@@ -95,7 +95,7 @@ def test_a_wipe_leaves_and_names_what_others_put_there(made, tmp_path):
     system.down(made, wipe=True, tell=told.append)
     assert sorted(path.name for path in made.iterdir()) == [".git", "notes.txt", "state"]
     assert (outside / "file").read_text() == "mine"
-    assert told == [f"not made by the system, and left in {made}: .git, notes.txt, state"]
+    assert told == [f"not files of the system, left in {made}: .git, notes.txt, state"]
 
 
 @pytest.mark.parametrize("place", ["keys/mine", "journal", "state/back\\040up"])
@@ -171,7 +171,7 @@ def test_identities_are_told_where_they_are_made(tmp_path):
     for cores in (1, 1, 2):
         system.init(system.Options(tmp_path / "system", regions=("eu",), cores=cores), told.append)
         told.append("done")
-    made = "made identities, and the signed roster"
+    made = "created identities and the signed roster"
     assert told == [made, "done", "done", made, "done"]
 
 

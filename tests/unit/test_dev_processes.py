@@ -216,7 +216,7 @@ def test_a_log_is_not_written_through_a_link(start, tmp_path):
 
 
 def test_what_cannot_be_executed_is_said(tmp_path):
-    with pytest.raises(DevError, match="nothing to execute"):
+    with pytest.raises(DevError, match="not an executable file"):
         spawn("p", [str(tmp_path / "absent")], tmp_path / "log", {}, die_with_parent=False)
 
 

@@ -1,5 +1,5 @@
-"""A whole system on one machine: a backbone, regions, services, each a real process.
+"""A whole system on one machine: a backbone, regions and components, each a real process.
 
-Used by ``kcm dev``, by ``kcm demo`` and by the tests, so all three run the topology that
-production runs, with one broker per region. Nothing here is imported by a service.
+``kcm dev``, ``kcm demo`` and the tests use it, so all three run the topology of production, with
+one broker per region. No component imports anything from here.
 """

@@ -1,4 +1,4 @@
-"""Specifications of the backbone and of the regions' brokers, and the theory behind them.
+"""Specifications of the backbone and of the regions' brokers, and their theory.
 
 Each region has a separate broker with its own JetStream domain and two accounts. ``REGION`` carries
 requests, keys, the control stream and audit, and has no link to another region. ``CONTROL`` is

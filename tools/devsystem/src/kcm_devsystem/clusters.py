@@ -1,7 +1,7 @@
-"""A region whose broker is several servers: what each of them is configured to be.
+"""The configuration of a region whose broker is a cluster of several servers.
 
-Every node keeps a copy of every stream, links to the backbone by itself and has a route to each
-other node. With one of three cut off, the other two go on; alone, a node stores nothing.
+Every node has a copy of every stream, a link to the backbone, and a route to each other node. If
+one of three nodes is isolated, the other two continue. A node alone stores no message.
 """
 
 from __future__ import annotations
@@ -16,31 +16,31 @@ from kcm_devsystem.errors import ImpossibleShapeError
 from kcm_devsystem.files import password
 
 NODES_MAX: Final = 5
-"""Nodes of a region: JetStream keeps at most five copies."""
+"""Maximum nodes of a region, because JetStream keeps at most five copies."""
 
 NOWHERE: Final = f"{LOOPBACK}:1"
-"""What a node tells about itself where links take detours: nobody may find a shorter way."""
+"""The advertised address of a node if links take detours, so that no client bypasses them."""
 
 Detour = Callable[[str, str, int], int]
-"""Gives the port by which a server reaches another one's: names of both, and the real port."""
+"""Returns the port by which a server reaches another one, from both names and the real port."""
 
 
 def direct(source: str, target: str, port: int) -> int:  # noqa: ARG001 - a Detour
-    """Let every server connect to where the other one listens."""
+    """Connect every server directly to the other one's port."""
     return port
 
 
 def port_names(region: str, nodes: int) -> list[str]:
-    """The ports beside the one of a region's first server: one per further node, one per route."""
+    """Return the names of a region's further ports: one per further node, one per route."""
     names = server_names(region, nodes)
     return [] if nodes == 1 else [*names[1:], *(f"{name}/route" for name in names)]
 
 
 def server_names(region: str, nodes: int) -> list[str]:
-    """The servers of a region: one alone has the region's name, several have a number too.
+    """Return the names of a region's servers: the region's name, with numbers for several.
 
-    Raises ``ImpossibleShapeError`` for a number with which nothing is gained, or that JetStream
-    cannot copy to.
+    Raises ``ImpossibleShapeError`` for two nodes, which tolerate no failure, and for more nodes
+    than JetStream can copy to.
     """
     if not 1 <= nodes <= NODES_MAX or nodes == 2:
         raise ImpossibleShapeError(f"{region} cannot have {nodes} nodes: 1, or 3 to {NODES_MAX}")
@@ -50,7 +50,7 @@ def server_names(region: str, nodes: int) -> list[str]:
 def spread(
     spec: RegionSpec, nodes: int, ports: Iterator[int], root: Path, detour: Detour
 ) -> RegionSpec:
-    """Make a region's only server the first of ``nodes``; raises ``ImpossibleShapeError``."""
+    """Return a region's server as a cluster of ``nodes``; raises ``ImpossibleShapeError``."""
     names = server_names(spec.name, nodes)
     if nodes == 1:
         return spec
@@ -80,7 +80,7 @@ def spread(
 
 
 def link(spec: RegionSpec, backbone: str, leaf_port: int, detour: Detour) -> RegionSpec:
-    """Lead the link of each of a region's nodes to the backbone by its detour."""
+    """Route the links of a region's nodes to the backbone through their detours."""
     if detour is direct:
         return spec
 

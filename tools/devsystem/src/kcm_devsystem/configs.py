@@ -1,7 +1,7 @@
 """The TOML files of instances and clients.
 
-A file may be read elsewhere than it was written: a container sees its own directories. So what a
-configuration names (``InstanceFiles``, ``ClientFiles``) is independent of where it is written.
+A container reads its configuration in other directories than those in which it was written. So the
+paths in a configuration (``InstanceFiles``, ``ClientFiles``) do not depend on where it is written.
 """
 
 from __future__ import annotations
@@ -23,45 +23,45 @@ from kcm_devsystem.identities import OPERATOR, SYSTEM, Member, Trust
 from kcm_devsystem.topology import Topology, Write, password_path
 
 DEFAULT_TIMING: Final = Timing()
-"""What an instance goes by whose configuration says nothing; then nothing is written."""
+"""The durations of an instance without a section for them. They are not written."""
 
 
 @dataclass(frozen=True, slots=True)
 class InstanceFiles:
-    """Where an instance finds its files. Those that its role does not have are not named in it."""
+    """The paths of an instance's files. A configuration names only those of its role."""
 
     roster: PurePath
     identity: PurePath
     state_dir: PurePath
     ready_file: PurePath
     region_bus: PurePath
-    """The password of its user in REGION; ``control_bus`` that in CONTROL."""
+    """The password of its user in REGION; ``control_bus`` has the one for CONTROL."""
     control_bus: PurePath
     seal_key: PurePath
     hpke_key: PurePath
     key_store: PurePath
     journal: PurePath
     followed: Mapping[str, PurePath] = field(default_factory=dict)
-    """By region that an Auditor follows, its own or another: the password of its user there."""
+    """By region that an Auditor follows: the password of its user there."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClientFiles:
-    """Where a client finds its files: absolute, or from the directory of its context file."""
+    """The paths of a client's files: absolute, or relative to its context file."""
 
     roster: PurePath
     operator_key: PurePath
     password: Callable[[str, Login], PurePath]
-    """By region and role, the password of its user in REGION."""
+    """By region and role, the password of the user in REGION."""
 
 
 def ready_file(root: Path, member: Member) -> Path:
-    """The file that an instance makes once it serves."""
+    """Return the file that an instance creates once it serves."""
     return root / "run" / f"{member.name}.ready"
 
 
 def config_file(root: Path, member: Member) -> Path:
-    """An instance's configuration."""
+    """Return the path of an instance's configuration."""
     return root / "config" / f"{member.name}.toml"
 
 
@@ -76,8 +76,8 @@ def write_instance(
 ) -> Path:
     """Write the configuration of an instance on this machine and return its path.
 
-    ``environment`` is what the unsealer of a Core gets, ``probes_per_s`` how often a Core uses keys
-    where it is not as often as usual. ``write`` writes the file.
+    ``environment`` is the environment of a Core's unsealer. ``probes_per_s`` replaces the default
+    of a Core. ``write`` writes the file.
     """
     root, trust, login = topology.root, Trust(topology.root), Login(member.role.value)
     store = root / "keystore" / member.region
@@ -115,7 +115,7 @@ def instance(
     files: InstanceFiles,
     timing: Timing = DEFAULT_TIMING,
 ) -> dict[str, Any]:
-    """The content of an instance's configuration; the usual durations are not spelled out."""
+    """Return the content of an instance's configuration, without default durations."""
     spec, login = topology.region(member.region), Login(member.role.value)
     config: dict[str, Any] = {
         "instance": member.name,
@@ -167,7 +167,7 @@ def write_context(topology: Topology, root_public: bytes, write: Write = write_p
 
 
 def context(topology: Topology, root_public: bytes, files: ClientFiles) -> dict[str, Any]:
-    """The content of a client's context file."""
+    """Return the content of a client's context file."""
     return {
         "version": VERSION,
         "system": SYSTEM,
@@ -188,18 +188,18 @@ def _access(spec: RegionSpec, files: ClientFiles) -> dict[str, Any]:
 
 
 def bus(spec: RegionSpec, role: Login, account: Account, password: PurePath) -> dict[str, Any]:
-    """How a role reaches an account of a region's broker; ``password`` is a file."""
+    """Return the access of a role to an account of a region's broker; ``password`` is a file."""
     return _urls(spec) | {"user": login_name(role, account), "password_file": password}
 
 
 def _urls(spec: RegionSpec) -> dict[str, Any]:
-    """Where a region's broker is: one node, and the others where it is a cluster."""
+    """Return the URLs of a region's broker: one node, and the others if it is a cluster."""
     others = [node.url for node in spec.others]
     return {"url": spec.url} | ({"also": others} if others else {})
 
 
 def to_toml(config: Mapping[str, Any]) -> str:
-    """TOML of plain values, paths, tables and arrays of tables."""
+    """Return TOML for plain values, paths, tables and arrays of tables."""
     return "".join(_table(config, ""))
 
 
@@ -224,5 +224,5 @@ def _is_tables(value: object) -> bool:
 
 
 def _value(value: object) -> str:
-    # A JSON string, number or boolean is a TOML one, too.
+    # JSON strings, numbers and booleans are valid TOML.
     return json.dumps(str(value) if isinstance(value, PurePath) else value)

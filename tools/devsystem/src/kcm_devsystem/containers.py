@@ -1,8 +1,8 @@
-"""The brokers of ``compose.yaml``: the same configurations, at the places that containers have.
+"""The brokers of ``compose.yaml``: the same configurations, with the addresses of containers.
 
-``setup`` mounts every container's configuration volume below one directory, and this writes into
-it: ``backbone/nats.conf``, ``<region>/broker/nats.conf``. Passwords are kept below ``authority/``,
-which nothing else mounts; ``layouts`` copies to each instance the ones it needs.
+``setup`` mounts the configuration volumes of all containers below one directory. This module writes
+``backbone/nats.conf`` and ``<region>/broker/nats.conf`` there. Passwords are stored below
+``authority/``, which only setup mounts. ``layouts`` copies to each instance those that it needs.
 """
 
 from __future__ import annotations
@@ -16,48 +16,48 @@ from kcm_devsystem.files import write_private
 from kcm_devsystem.topology import PermissionsOf, Place, Topology, whole_account
 
 REGIONS: Final = ("eu-de", "us-east")
-"""The regions that ``compose.yaml`` has."""
+"""The regions of ``compose.yaml``."""
 INSTANCES: Final = ("core-1", "core-2", "gateway-1", "auditor-1")
-"""The services that it has in each of them."""
+"""The instances in each region."""
 AUTHORITY: Final = "authority"
-"""Where setup, and nobody else, keeps what everything is copied from; the operator root, too."""
+"""The directory of the originals, the operator root included, which only setup sees."""
 OPERATOR: Final = "operator"
-"""What the command line mounts."""
+"""The directory that the command line mounts."""
 PROVISION: Final = "provision"
-"""What the job mounts that makes a region's streams."""
-ANY: Final = "0.0.0.0"  # noqa: S104 - a container's own networks are what it listens on
-"""Where a container's broker listens."""
+"""The directory of the job that creates a region's streams."""
+ANY: Final = "0.0.0.0"  # noqa: S104 - a container listens on its own networks only
+"""The address on which a container's broker listens."""
 CLIENT_PORT: Final = 4222
-"""Where a broker's clients connect."""
+"""The port for a broker's clients."""
 LEAF_PORT: Final = 7422
-"""Where the backbone's leaf nodes connect."""
+"""The backbone's port for leaf nodes."""
 CONFIG_DIR: Final = PurePosixPath("/etc/kcm")
-"""Where a container sees its configuration volume, read-only."""
+"""A container's configuration volume, mounted read-only."""
 STATE_DIR: Final = PurePosixPath("/var/lib/kcm")
-"""Where a service keeps what it must remember."""
+"""The state directory of an instance."""
 KEY_STORE: Final = PurePosixPath("/var/lib/kcm-keys")
-"""Where a region's Cores share the second store of wrapped keys."""
+"""The second store, which a region's Cores share."""
 READY_FILE: Final = PurePosixPath("/run/kcm/ready")
-"""What a service's health check looks for."""
+"""The file for an instance's health check."""
 STREAMS: Final = PurePosixPath("/data")
-"""Where a region's broker keeps its streams."""
+"""The streams of a region's broker."""
 CUSTOMER: Final = PurePosixPath("/customer")
-"""Where the customer's root key lies when it is a file; Cores see it read-only."""
+"""The customer's root key if it is a file; Cores mount it read-only."""
 SOFTHSM: Final = PurePosixPath("/var/lib/kcm-softhsm")
-"""Where the SoftHSM token and its PIN lie; ``SOFTHSM2_CONF`` is ``SOFTHSM_CONF``."""
+"""The SoftHSM token and its PIN; ``SOFTHSM2_CONF`` is ``SOFTHSM_CONF``."""
 SOFTHSM_MODULE: Final = PurePosixPath("/usr/lib/softhsm/libsofthsm2.so")
 """The module in the image that has SoftHSM; ``deploy/softhsm/make_token.py`` uses it, too."""
 SOFTHSM_CONF: Final = PurePosixPath("/etc/softhsm2-kcm.conf")
-"""SoftHSM's own configuration, part of the image."""
+"""SoftHSM's configuration, part of the image."""
 
 
 def broker_host(region: str) -> str:
-    """Name the container of a region's broker; the backbone's for an empty name."""
+    """Return the container of a region's broker, or of the backbone for an empty name."""
     return f"nats-{region}" if region else "backbone"
 
 
 def instance_dir(root: Path, region: str, instance: str) -> Path:
-    """Name the directory in which setup sees the configuration volume of an instance."""
+    """Return the directory in which setup sees the configuration volume of an instance."""
     return root / region / instance
 
 
@@ -66,9 +66,9 @@ def write_brokers(
     regions: Sequence[str] = REGIONS,
     permissions: PermissionsOf = whole_account,
 ) -> Topology:
-    """Write the brokers' configurations below ``root`` and return what they are.
+    """Write the brokers' configurations below ``root`` and return their specifications.
 
-    Done again, it keeps the passwords. Raises ``DevError`` for a region's bad name.
+    Existing passwords are kept. Raises ``DevError`` for a region's bad name.
     """
     plan = topology.plan(root / AUTHORITY, regions, permissions, place=_place)
     write_private(root / "backbone" / "nats.conf", broker_config.render_backbone(plan.backbone))

@@ -1,4 +1,4 @@
-"""What can go wrong while a development system is started, found or ended."""
+"""Errors while a development system is started, found or ended."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from kcm.ops.errors import OperationError
 
 
 class DevError(OperationError):
-    """The development system cannot do that."""
+    """The operation is not possible on the development system."""
 
     code = "dev"
     hint = "`kcm dev status` shows what runs"
@@ -22,11 +22,11 @@ class ProcessDiedError(DevError):
 
 
 class NotReadyError(DevError):
-    """A process runs, but was not ready in time."""
+    """A process runs but was not ready in time."""
 
 
 class NoSystemError(DevError):
-    """There is no development system where one was looked for."""
+    """The directory has no development system."""
 
     exit_code = Exit.UNAVAILABLE
     code = "no_system"
@@ -34,7 +34,7 @@ class NoSystemError(DevError):
 
 
 class ForeignDirectoryError(DevError):
-    """The directory is somebody else's: a development system neither takes nor removes it."""
+    """The directory is not a development system's, so it is neither used nor removed."""
 
     exit_code = Exit.USAGE
     code = "foreign_directory"
@@ -54,7 +54,7 @@ class OtherVersionError(DevError):
 
 
 class OtherShapeError(DevError):
-    """The system is not what was asked for; ``hint`` says what to do."""
+    """The system has another shape than the one asked for; ``hint`` says what to do."""
 
     exit_code = Exit.USAGE
     code = "other_shape"
@@ -65,15 +65,15 @@ class OtherShapeError(DevError):
 
 
 class ImpossibleShapeError(DevError):
-    """What was asked for can be no system."""
+    """The shape asked for is not possible."""
 
     exit_code = Exit.USAGE
     code = "usage"
-    hint = "nothing was made; `kcm dev up --help` says what --region and --nodes take"
+    hint = "nothing was created; see --region and --nodes in `kcm dev up --help`"
 
 
 class UnknownProcessError(DevError):
-    """The system has no process of that name; ``names`` are those that it has."""
+    """The system has no process of this name; ``names`` are its processes."""
 
     exit_code = Exit.USAGE
     code = "unknown_process"

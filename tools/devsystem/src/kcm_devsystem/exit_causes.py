@@ -1,8 +1,8 @@
-"""How processes ended that are nobody's children any more.
+"""Exit statuses of processes whose parent has ended.
 
-Whoever started a system has ended long ago when something of it dies, so nobody is told the exit
-status. The watcher holds a *pidfd* of each process and asks the kernel by it (Linux 6.15 and
-later); its own children it asks as every parent does. What it learns lies in ``run/NAME.end``.
+The command that started a system has ended when a process of the system ends, so no parent receives
+the exit status. The watcher holds a *pidfd* of each process and asks the kernel through it (Linux
+6.15 and later). For its own children it uses ``waitid``. It stores the result in ``run/NAME.end``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from kcm_devsystem.files import write_private
 from kcm_devsystem.processes import Process
 
 BYTES_MAX: Final = 4096
-"""Bytes of a note; it has some hundred."""
+"""Maximum bytes of a result; usually about a hundred."""
 
 _INFO: Final = struct.Struct("=QQ11Ii")
 """``struct pidfd_info`` of <linux/pidfd.h>, first version: mask, cgroup, eleven ids, exit code."""
@@ -30,14 +30,14 @@ _EXIT: Final = 1 << 3
 
 
 class Witness:
-    """Sees how the processes in one directory end. Held by the watcher."""
+    """Records how the processes of one directory end. Used by the watcher."""
 
     def __init__(self, root: Path) -> None:
         self._root: Final = root
         self._handles: dict[Process, int] = {}
 
     def look(self, known: list[Process]) -> None:
-        """Take note of those that ended since the last look, and begin to watch new ones."""
+        """Record the processes that ended since the last call, and begin to watch new ones."""
         for process in [one for one in self._handles if one not in known]:
             self._forget(process)
         for process in known:
@@ -54,13 +54,13 @@ class Witness:
         os.close(self._handles.pop(process))
 
     def close(self) -> None:
-        """Watch nobody any more."""
+        """Stop watching all processes."""
         for process in list(self._handles):
             self._forget(process)
 
 
 def noted(root: Path, process: Process) -> str:
-    """How a process ended, as in `` with status 2``; empty when nobody saw it."""
+    """Return how a process ended, as in `` with status 2``; empty if it is not known."""
     try:
         with _path(root, process).open("rb") as file:
             said = json.loads(file.read(BYTES_MAX))
@@ -72,7 +72,7 @@ def noted(root: Path, process: Process) -> str:
 
 
 def _asked(handle: int) -> str:
-    """What the kernel says of a process that ended and was taken away; empty if it does not."""
+    """Ask the kernel how a reaped process ended; return an empty text if it does not know."""
     buffer = bytearray(_INFO.pack(_EXIT, *[0] * 13))
     try:
         fcntl.ioctl(handle, _GET_INFO, buffer)

@@ -1,4 +1,4 @@
-"""Files that hold secrets or decide what is acted upon: private from their first instant."""
+"""Files with secrets or process ids: created with mode 0600."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from kcm_runtime.files.atomic import place
 from kcm_devsystem.errors import DevError
 
 PASSWORD_BYTES: Final = 32
-"""Random bytes in a broker password; it is as long as a key, for nobody has to type it."""
+"""Random bytes of a broker password. It is never typed, so it is as long as a key."""
 PASSWORD_CHARACTERS_MAX: Final = 256
-"""A password file that is longer was not written here."""
+"""Maximum characters of a password file that this module wrote."""
 
 
 def write_private(path: Path, content: str | bytes) -> None:
-    """Replace a file atomically, mode 0600 from the first instant, and make it last.
+    """Replace a file atomically, with mode 0600 from its creation, and flush it to the disk.
 
-    A text is written as UTF-8. Missing directories are made for their owner alone.
+    A text is written as UTF-8. Missing directories are created with mode 0700.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     place(path, content.encode() if isinstance(content, str) else content)
 
 
 def password(path: Path) -> str:
-    """Read the password that is kept in a file, or make one and keep it there.
+    """Read the password in a file, or create a new one there.
 
-    Raises ``DevError`` when others may read the file, or when it holds no password.
+    Raises ``DevError`` if other users can read the file, or if it contains no password.
     """
     try:
         with path.open("r", encoding="ascii") as file:
             if os.fstat(file.fileno()).st_mode & 0o077:
-                raise DevError(f"{path} can be read by others; it holds a password")
+                raise DevError(f"{path} contains a password, but other users can read it")
             text = file.read(PASSWORD_CHARACTERS_MAX + 1).strip()
     except FileNotFoundError:
         text = secrets.token_urlsafe(PASSWORD_BYTES)
@@ -43,5 +43,5 @@ def password(path: Path) -> str:
     except ValueError:
         text = ""
     if not 0 < len(text) <= PASSWORD_CHARACTERS_MAX:
-        raise DevError(f"{path} holds no password")
+        raise DevError(f"{path} contains no password")
     return text

@@ -1,9 +1,8 @@
-"""Configurations that are made, and what somebody changed in them by hand: that is kept.
+"""Generated configurations. A file that a user has edited is kept.
 
-``generated.json`` in the system's directory has the digest of each file as it was made last, and as
-it is about to be made: it is written first, so that a crash between the two writes leaves a file
-that is known in either way. A file with another digest is somebody's own from then on, until they
-remove it.
+``generated.json`` in the system's directory has the digests of each generated file: the last one
+and the next one. It is written first, so that after a crash between the two writes the file has a
+known digest. A file with another digest was edited, and is kept until the user removes it.
 """
 
 from __future__ import annotations
@@ -18,13 +17,13 @@ from kcm_devsystem.errors import DevError
 from kcm_devsystem.files import write_private
 
 FILE: Final = "generated.json"
-"""Its name in the development system's directory."""
+"""The file's name in the development system's directory."""
 BYTES_MAX: Final = 1 << 20
-"""Bytes in the file: some thousand configurations."""
+"""Maximum bytes of the file: thousands of configurations."""
 
 
 class Generated:
-    """The configurations of the system in one directory; used under the directory's lock."""
+    """The configurations of the system in one directory. Use it under the directory's lock."""
 
     def __init__(self, root: Path, tell: Callable[[str], None]) -> None:
         self._root: Final = root
@@ -32,16 +31,16 @@ class Generated:
         self._digests: Final = _load(root / FILE)
 
     def write(self, path: Path, text: str) -> None:
-        """Make a file below the directory anew, mode 0600, unless somebody edited it.
+        """Write a file below the directory, mode 0600, unless a user edited it.
 
-        A file of which no digest is known is overwritten: it is of a time before digests.
+        A file without a known digest is overwritten.
         """
         name, made = str(path.relative_to(self._root)), _digest(text.encode())
         known = self._digests.get(name, [])
         if path.exists():
             found = _digest(path.read_bytes())
             if known and found not in (*known, made):
-                self._tell(f"{path} was edited: it is kept (remove it, and it is made anew)")
+                self._tell(f"{path} was edited: it is kept (remove it to generate it again)")
                 return
             if found == made == (known or [""])[0]:
                 return
@@ -64,5 +63,5 @@ def _load(path: Path) -> dict[str, list[str]]:
         return {}
     except (ValueError, AttributeError, TypeError, RecursionError):
         raise DevError(
-            f"{path} is not readable: remove it, and every configuration is made anew"
+            f"{path} cannot be parsed: remove it to generate every configuration again"
         ) from None

@@ -1,4 +1,4 @@
-"""How a development system's processes are: they serve, or why they do not."""
+"""The health of a development system's processes."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from kcm_devsystem.instances import ready
 from kcm_devsystem.state import Entry, Kind
 
 GREETING_S: Final = 1.0
-"""Seconds for a broker to greet who connects; it takes milliseconds."""
+"""Seconds for a broker's greeting after a connection; usually milliseconds."""
 
 SERVING: Final = frozenset({"answers", "ready", "runs"})
-"""The words for processes that do what they are there for."""
+"""The states of healthy processes."""
 
 
 def health(root: Path, entry: Entry) -> str:
-    """One word for a process that runs, or how it ended.
+    """Return the state of a process in one word, or how it ended.
 
-    ``answers``: a broker that greets; ``silent``: one that does not. ``ready``: an instance that
-    has said that it serves; ``starting``: one that has not yet. ``runs``: the watcher. ``paused``:
-    it was stopped by a signal. ``ended``, with its exit status or signal where anybody saw it.
+    ``answers``: a broker that sends its greeting; ``silent``: one that does not. ``ready``: an
+    instance that serves; ``starting``: one that does not serve yet. ``runs``: the watcher.
+    ``paused``: stopped by a signal. ``ended``, with the exit status or signal if it is known.
     """
     if not processes.is_running(entry.process):
         return f"ended{exit_causes.noted(root, entry.process)}"
@@ -40,7 +40,7 @@ def health(root: Path, entry: Entry) -> str:
 
 
 def _greets(address: str) -> bool:
-    """Whether a broker at a URL says who it is, as it does before anybody asks."""
+    """Whether a broker at a URL sends its greeting, which comes before any request."""
     place = urlsplit(address)
     try:
         with socket.create_connection((place.hostname, place.port), GREETING_S) as connection:

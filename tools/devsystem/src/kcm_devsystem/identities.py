@@ -1,9 +1,8 @@
-"""The root of trust of a development system: identities, secrets of regions, and the roster.
+"""The trust files of a development system: identities, secrets of regions, and the roster.
 
-Everything is made once and kept; asking again changes nothing unless the plan changed, and then the
-roster gets the next version. In production the operator root is made and kept offline, and only the
-signed roster reaches the instances; here it lies in the same directory, which is why this is for
-development only.
+All files are created once and kept. If the plan changes, the roster gets the next version. In
+production the operator root is created and stored offline, and only the signed roster reaches the
+instances. Here it is in the same directory, so this is for development only.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ _SEAL_KEY_SIZE: Final = 32
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """An instance to be: its name follows from what it is and where."""
+    """A planned instance, named by role, region and number."""
 
     role: Role
     region: str
@@ -44,13 +43,13 @@ class Member:
 
     @property
     def name(self) -> str:
-        """As in ``core-eu-de-1``."""
+        """The name, as in ``core-eu-de-1``."""
         return f"{self.role.value}-{self.region}-{self.number}"
 
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """The files of a system's trust, below its directory."""
+    """The trust files below a system's directory."""
 
     root: Path
 
@@ -65,20 +64,20 @@ class Trust:
         return self.root / "keys" / OPERATOR
 
     def key(self, name: str) -> Path:
-        """An instance's private key."""
+        """Return the file of an instance's private key."""
         return self.root / "keys" / name
 
     def seal_key(self, region: str) -> Path:
-        """A region's seal key."""
+        """Return the file of a region's seal key."""
         return self.root / "secrets" / region / "seal-key"
 
     def hpke_key(self, region: str) -> Path:
-        """A region's HPKE key."""
+        """Return the file of a region's HPKE key."""
         return self.root / "secrets" / region / "hpke-key"
 
 
 def make_trust(root: Path, members: list[Member], regions: list[str], now_ms: int) -> bytes:
-    """Make what is missing, sign the roster, and return the root's public key."""
+    """Create missing files, sign the roster, and return the root's public key."""
     trust = Trust(root)
     (root / "keys").mkdir(mode=0o700, parents=True, exist_ok=True)
     signer = _identity(ROOT, trust.key(ROOT))
@@ -114,19 +113,19 @@ def make_trust(root: Path, members: list[Member], regions: list[str], now_ms: in
 
 
 def root_public(root: Path) -> bytes:
-    """The public key of the root that a system has already."""
+    """Return the public key of a system's existing root."""
     return load_identity(ROOT, str(Trust(root).key(ROOT)), SYSTEM).public
 
 
 def _with_retired(instances: list[Instance], known: list[Instance]) -> list[Instance]:
-    """Nobody comes back from retirement, and whoever is retired stays on the roster."""
+    """Keep retired instances on the roster, and keep them retired."""
     retired = {one.instance: one for one in known if one.retired is not None}
     wanted = [retired.pop(one.instance, one) for one in instances]
     return wanted + list(retired.values())
 
 
 def _with_others(operator: Operator, known: list[Operator]) -> list[Operator]:
-    """Operators that somebody else put on the roster stay there."""
+    """Keep other operators on the roster."""
     others = [one for one in known if one.operator != operator.operator]
     own = [one for one in known if one.operator == operator.operator and one.retired is not None]
     return [*(own or [operator]), *others]
@@ -145,7 +144,7 @@ def _known(path: Path, root_public: bytes) -> Roster | None:
 
 
 def _region(trust: Trust, region: str, known: Roster | None) -> Region:
-    """A region's entry; the names of its keys stay as long as the keys do."""
+    """Return a region's entry. The ids of its keys change only with the keys."""
     (trust.root / "secrets" / region).mkdir(mode=0o700, parents=True, exist_ok=True)
     fresh = list(_make_secrets(trust, region))
     public = _hpke_public(trust.hpke_key(region))
@@ -162,7 +161,7 @@ def _region(trust: Trust, region: str, known: Roster | None) -> Region:
 
 
 def _make_secrets(trust: Trust, region: str) -> Iterator[Path]:
-    """Make a region's missing secrets; yields the files that were made."""
+    """Create a region's missing secrets; yield the new files."""
     for path, size in (
         (trust.seal_key(region), _SEAL_KEY_SIZE),
         (trust.hpke_key(region), SECRET_SIZE),

@@ -1,4 +1,4 @@
-"""Starting one process of a system with the configuration that it has, first or again."""
+"""The start of single processes with their present configurations."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from kcm_devsystem.processes import ReadyFile
 from kcm_devsystem.state import Entry, Kind
 
 ENVIRONMENT: Final = {"PATH": os.defpath, "LANG": "C.UTF-8"}
-"""What every process gets; nothing of the caller's."""
+"""The environment of every process. Nothing of the caller's environment is inherited."""
 
 _KEY_HOLDERS: Final = {
     "PYTHONMALLOC": "malloc",
     "GLIBC_TUNABLES": "glibc.malloc.perturb=85:glibc.malloc.tcache_count=0",
     "LD_BIND_NOW": "1",
 }
-"""In the processes that hold keys, as belt and braces: freed memory is overwritten, and calls are
-bound at the start, for binding one later saves the registers, a last key's too, on the stack."""
+"""More variables for processes that hold keys. Freed memory is overwritten. Symbols are bound at
+the start, because lazy binding saves registers, which may contain key bytes, on the stack."""
 
 
 def start_member(root: Path, member: Member, *, die_with_parent: bool) -> Entry:
-    """Start one instance with the configuration that it has; does not wait."""
+    """Start one instance with its present configuration, without waiting for it."""
     environment = dict(ENVIRONMENT)
     if member.role is not Role.AUDITOR:
         environment |= _KEY_HOLDERS
@@ -44,7 +44,7 @@ def start_member(root: Path, member: Member, *, die_with_parent: bool) -> Entry:
 
 
 def start_watcher(root: Path) -> Entry:
-    """Start what starts again whatever died; does not wait."""
+    """Start the watcher, without waiting for it."""
     name = Kind.WATCHER.value
     process = processes.spawn(
         name,
@@ -57,9 +57,9 @@ def start_watcher(root: Path) -> Entry:
 
 
 def start_again(root: Path, entry: Entry) -> Entry:
-    """Start a process of the system that has ended; does not wait. Raises ``DevError``.
+    """Restart a process of the system, without waiting for it. Raises ``DevError``.
 
-    One that runs although nothing says so is found and not started twice.
+    A running process without a record is found, and not started twice.
     """
     for found in orphans.find(root):
         if found.process.name == entry.process.name:
@@ -68,7 +68,7 @@ def start_again(root: Path, entry: Entry) -> Entry:
 
 
 def start_part(root: Path, part: Part | Entry, name: str) -> Entry:
-    """Start a process of the system that does not run; does not wait. Raises ``DevError``."""
+    """Start a process of the system, without waiting for it. Raises ``DevError``."""
     match part.kind:
         case Kind.BROKER:
             process = topology.spawn_broker(root, name, die_with_parent=False)
@@ -82,7 +82,7 @@ def start_part(root: Path, part: Part | Entry, name: str) -> Entry:
 
 
 def ready(root: Path, entry: Entry) -> ReadyFile | None:
-    """What a process makes once it serves; nothing for the watcher."""
+    """Return the file that a process creates once it serves; ``None`` for the watcher."""
     match entry.kind:
         case Kind.BROKER:
             return ReadyFile(topology.ports_file(root, entry.process))
@@ -93,7 +93,7 @@ def ready(root: Path, entry: Entry) -> ReadyFile | None:
 
 
 def wait(root: Path, entry: Entry) -> None:
-    """Wait until a process serves. Raises as ``processes.wait_ready`` does."""
+    """Wait until a process serves. Raises the errors of ``processes.wait_ready``."""
     condition = ready(root, entry)
     if condition is not None:
         processes.wait_ready(entry.process, condition)

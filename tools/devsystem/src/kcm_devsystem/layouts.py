@@ -1,19 +1,19 @@
-"""The files of ``compose.yaml``: everything is made in one place, and each container gets its own.
+"""The files of ``compose.yaml``: created in one place, and copied to each container.
 
-``authority/`` holds what the system's security rests on: the operator root, every private key, the
-regions' seal keys and all passwords. Setup alone sees it. From there each directory below gets
-copies of what its owner needs and of nothing else, so that a volume can be mounted whole:
+``authority/`` has the originals of all secrets: the operator root, every private key, the regions'
+seal keys and all passwords. Only setup sees it. Each directory below gets copies of only what its
+container needs, so that it can be mounted as one volume:
 
     backbone/nats.conf               the backbone's broker
     REGION/broker/nats.conf          a region's broker
-    REGION/core-N/                   a Core: the only ones with a seal key and an HPKE key
+    REGION/core-N/                   a Core; only Cores have a seal key and an HPKE key
     REGION/gateway-N/, auditor-N/    config.toml, roster, identity, passwords
-    REGION/provision/                the job that makes the region's streams
+    REGION/provision/                the job that creates the region's streams
     operator/                        the command line: context.toml, operator.key, two passwords
                                      per region
 
-The names are those of the systemd units' credentials. Done again, it changes nothing. Keys are
-copied by the kernel and never become ``bytes`` here.
+The names are those of the systemd units' credentials. A repetition changes nothing. The kernel
+copies the keys, so they never become ``bytes`` here.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ CONFIG: Final = "config.toml"
 """A container's configuration, in its directory."""
 
 COPY_BYTES_MAX: Final = 1 << 20
-"""Bytes of a file that is copied: a roster of some thousand instances."""
+"""Maximum bytes of a copied file: a roster of thousands of instances."""
 
 _HERE: Final = InstanceFiles(
     roster=CONFIG_DIR / "roster",
@@ -68,14 +68,14 @@ _HERE: Final = InstanceFiles(
     key_store=KEY_STORE,
     journal=STATE_DIR / "journal",
 )
-"""Where every container finds its files. Its Auditor follows its own region, for no network of
-``compose.yaml`` joins it to another one's broker."""
+"""The paths of the files in every container. An Auditor follows only its own region, because no
+network of ``compose.yaml`` connects it to another region's broker."""
 
 _ENVIRONMENT: Final = {
     "SOFTHSM2_CONF": str(SOFTHSM_CONF),
     "KCM_L1_MODULES": str(SOFTHSM_MODULE),
 }
-"""What the unsealer of a Core gets; an image without SoftHSM has no use for it."""
+"""The environment of a Core's unsealer, for an image with SoftHSM."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,17 +89,17 @@ class _Plan:
 
 
 def member(region: str, container: str) -> Member:
-    """The instance that a container runs: ``core-2`` of ``eu-de`` is ``core-eu-de-2``."""
+    """Return the instance of a container: ``core-2`` of ``eu-de`` is ``core-eu-de-2``."""
     role, _, number = container.rpartition("-")
     return Member(Role(role), region, int(number))
 
 
 def write_compose(directory: Path, now_ms: int, regions: Sequence[str] = REGIONS) -> bytes:
-    """Write every container's files below ``directory`` and return the operator root's public half.
+    """Write every container's files below ``directory`` and return the root's public key.
 
-    ``now_ms``, in milliseconds of Unix time, is the roster's date when it is new. Raises
-    ``DevError`` when another setup is at work, and when containers have their files but the
-    authority is gone: a new one would lock them, and all that they keep, out for ever.
+    ``now_ms``, in milliseconds of Unix time, is the date of a new roster. Raises ``DevError`` if
+    another setup runs, and if containers have files but the authority is missing. A new authority
+    would lock these containers and their data out permanently.
     """
     authority = directory / AUTHORITY
     for place in (authority / "secrets", *(directory / region for region in regions)):
@@ -127,8 +127,8 @@ def _check_authority(directory: Path, regions: Sequence[str]) -> None:
         for name in INSTANCES:
             if (containers.instance_dir(directory, region, name) / CONFIG).exists():
                 raise DevError(
-                    f"{region}/{name} is set up, but its authority is gone: bring that back, "
-                    "or remove every volume to begin anew"
+                    f"{region}/{name} is set up, but its authority is missing: restore that, "
+                    "or remove all volumes to start over"
                 )
 
 
@@ -179,33 +179,33 @@ def _write_operator(plan: _Plan, target: Path) -> None:
 
 
 def _fill(target: Path, sources: Mapping[str, Path], name: str, content: Mapping[str, Any]) -> None:
-    """Copy what an owner needs and then, so that what it names is there, write its file."""
+    """Copy the files of a container, then write the configuration that names them."""
     for relative, source in sources.items():
         copy_private(source, target / relative)
     write_private(target / name, to_toml(content))
 
 
 def copy_private(source: Path, target: Path) -> None:
-    """Replace ``target`` atomically with a copy of mode 0600, made by the kernel, and make it last.
+    """Replace ``target`` atomically with a copy of mode 0600, and flush it to the disk.
 
-    Raises ``DevError`` for a file above ``COPY_BYTES_MAX``.
+    The kernel copies the bytes. Raises ``DevError`` for a file above ``COPY_BYTES_MAX``.
     """
     _make_private(target.parent)
     with source.open("rb", buffering=0) as reading:
         size = os.fstat(reading.fileno()).st_size
         if size > COPY_BYTES_MAX:
-            raise DevError(f"{source} is too large to be one of ours")
+            raise DevError(f"{source} is too large for a file of the system")
         with placing(target) as file:
             done = 0
             while done < size:
                 sent = os.sendfile(file.fileno(), reading.fileno(), done, size - done)
                 if not sent:
-                    raise DevError(f"{source} was cut short while it was copied")
+                    raise DevError(f"{source} was truncated while it was copied")
                 done += sent
 
 
 def _make_private(directory: Path) -> None:
-    """Make a directory, and those above it that are missing, for their owner alone."""
+    """Create a directory and its missing parents with mode 0700."""
     if not directory.is_dir():
         _make_private(directory.parent)
         directory.mkdir(mode=0o700, exist_ok=True)

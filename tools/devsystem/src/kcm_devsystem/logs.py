@@ -1,4 +1,4 @@
-"""The logs of started processes: private, bounded, and harmless to a terminal when shown."""
+"""The logs of started processes: private, bounded, and escaped for a terminal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ TAIL_LINES_MAX: Final = 20
 TAIL_BYTES_MAX: Final = 8192
 """Bytes of a log read for an error."""
 LOG_BYTES_MAX: Final = 8 << 20
-"""A log of this many bytes is put aside when its process is started again."""
+"""At the start of a process, a log of more bytes is renamed."""
 
 
 def open_log(path: Path) -> int:
@@ -33,6 +33,6 @@ def log_tail(path: Path) -> str:
             file.seek(max(0, size - TAIL_BYTES_MAX))
             text = file.read(TAIL_BYTES_MAX).decode("utf-8", "replace")
     except OSError:
-        return "(there is no log)"
+        return "(no log)"
     lines = text.splitlines()[-TAIL_LINES_MAX:]
     return "\n".join("".join(c if c.isprintable() else "?" for c in line) for line in lines)

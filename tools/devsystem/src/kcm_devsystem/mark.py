@@ -1,12 +1,12 @@
-"""The mark of a development system's directory, and wiping what bears it.
+"""The mark of a development system's directory, and the removal of such a directory.
 
-A directory is taken only when it is new or empty. The mark is the first file that is written into
-it, and only what bears it is ever wiped: a home directory or somebody's source tree never does. A
-wipe removes what the system made, by name; what somebody else put there stays and is named.
-Symbolic links are never followed, and one that stands in the place of a name of ours is not ours.
+A system uses only a new or empty directory. The mark is the first file in it, and only a directory
+with a mark is ever wiped, so never a home directory or a source tree. A wipe removes the system's
+files by name. Other files stay, and their names are returned. Symbolic links are never followed; a
+link with the name of a system's file is not removed.
 
-What lies in the directory says which processes are ended and where keys are written. So it is the
-user's own, and nobody else may write to it.
+The files in the directory determine which processes are ended and where keys are written. So the
+directory must belong to the user, and other users must not be able to write to it.
 """
 
 from __future__ import annotations
@@ -26,75 +26,75 @@ from kcm_runtime.files.atomic import is_rest, place
 from kcm_devsystem.errors import ForeignDirectoryError, NoSystemError
 
 MARK: Final = "kcm-dev-system.json"
-"""Its name in the directory."""
+"""The mark's name in the directory."""
 MARK_BYTES_MAX: Final = 4096
-"""Bytes of a mark; it has some sixty."""
+"""Maximum bytes of a mark; usually about sixty."""
 TREES: Final = frozenset(
     {"brokers", "config", "journal", "keys", "keystore", "l1", "log", "run", "secrets", "state"}
 )
-"""Directories that a system makes and has for itself."""
+"""Directories of a system."""
 BESIDE: Final = frozenset({"roster.lasting", "roster.seen"})
-"""Directories beside the roster: lists of who is retired, and what clients saw of it."""
+"""Directories beside the roster: endorsements, and the rosters that clients have seen."""
 FILES: Final = frozenset(
     {"context.toml", "generated.json", "lock", "roster", "shape.json", "state.json"}
 )
-"""Files that a system makes."""
+"""Files of a system."""
 
 
 MOUNTS: Final = Path("/proc/self/mountinfo")
 _OCTAL: Final = re.compile(rb"\\([0-7]{3})")
-"""How a space or a line's end stands in a path of ``mountinfo``."""
+"""An escaped space or line end in a path of ``mountinfo``."""
 
 
 def claim(directory: Path) -> None:
-    """Take a new or empty directory for a development system; nothing changes where it is one.
+    """Mark a new or empty directory as a development system's; do nothing if it has the mark.
 
-    Raises ``ForeignDirectoryError`` where anything lies that is not a development system's.
+    Raises ``ForeignDirectoryError`` for a directory with other files.
     """
     if has_mark(directory):
         _refuse_others(directory)
         return
     made = not directory.exists()
     if not made and not directory.is_dir():
-        raise ForeignDirectoryError(f"{directory} is no directory")
+        raise ForeignDirectoryError(f"{directory} is not a directory")
     _refuse_homes(directory)
     if not made:
         _refuse_others(directory)
     if not made and not all(is_rest(entry.name) for entry in directory.iterdir()):
         raise ForeignDirectoryError(
-            f"{directory} is not empty and no development system's directory (there is no {MARK} "
-            "in it); nothing was changed"
+            f"{directory} is not empty and is not a development system's directory (it has no "
+            f"{MARK}); nothing was changed"
         )
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     text = json.dumps({"made_by": "kcm dev", "made_directory": made}) + "\n"
-    with suppress(FileExistsError):  # another command took it a moment ago
+    with suppress(FileExistsError):  # a concurrent command has marked it
         place(directory / MARK, text.encode(), replace=False)
 
 
 def require(directory: Path) -> None:
-    """Raise ``NoSystemError`` where nothing is, ``ForeignDirectoryError`` where others live."""
+    """Raise ``NoSystemError`` for an empty directory, ``ForeignDirectoryError`` for another one."""
     if has_mark(directory):
         _refuse_others(directory)
         return
     if directory.is_dir() and any(directory.iterdir()):
         raise ForeignDirectoryError(
-            f"{directory} is no development system's directory (there is no {MARK} in it); nothing "
-            "was changed"
+            f"{directory} is not a development system's directory (it has no {MARK}); nothing was "
+            "changed"
         )
     raise NoSystemError(f"there is no development system in {directory}")
 
 
 def has_mark(directory: Path) -> bool:
-    """Whether the directory is a development system's; a link in the mark's place is no mark."""
+    """Whether the directory has the mark. A symbolic link is not a mark."""
     mark = directory / MARK
     return mark.is_file() and not mark.is_symlink()
 
 
 def wipe(directory: Path) -> list[str]:
-    """Remove what a system made, the mark last, and return the names of what is left.
+    """Remove the files of a system, the mark last, and return the names of the other files.
 
-    The directory itself goes where the system made it and nothing is left in it. A wipe that was
-    cut off can be done again. Raises ``NoSystemError`` and ``ForeignDirectoryError``.
+    The directory is removed if the system created it and it is empty. An interrupted wipe can be
+    repeated. Raises ``NoSystemError`` and ``ForeignDirectoryError``.
     """
     require(directory)
     mounted = sorted(_mounted_in(directory.resolve()))
@@ -126,7 +126,7 @@ def _is_ours(entry: Path) -> bool:
 
 
 def _made_directory(mark: Path) -> bool:
-    """Whether the directory is one that the system made; in doubt it stays."""
+    """Whether the system created the directory; ``False`` in doubt."""
     try:
         with mark.open("rb") as file:
             said = json.loads(file.read(MARK_BYTES_MAX))
@@ -136,7 +136,7 @@ def _made_directory(mark: Path) -> bool:
 
 
 def _refuse_others(directory: Path) -> None:
-    """Raise where another user could decide what is done here, and where one owns a part."""
+    """Raise ``ForeignDirectoryError`` if another user owns a file or can write to the directory."""
     parts = [MARK, *sorted(FILES | TREES | BESIDE)]
     for path in (directory, *(directory / name for name in parts)):
         with suppress(FileNotFoundError):
@@ -145,12 +145,12 @@ def _refuse_others(directory: Path) -> None:
                 raise ForeignDirectoryError(f"{path} belongs to another user; nothing was changed")
     if directory.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise ForeignDirectoryError(
-            f"others may write to {directory}: chmod go-w; nothing was changed"
+            f"other users can write to {directory}: chmod go-w; nothing was changed"
         )
 
 
 def _mounted_in(directory: Path) -> Iterator[str]:
-    """The file systems that are mounted below a directory, bind mounts included (proc(5))."""
+    """Yield the mount points below a directory, bind mounts included (proc(5))."""
     prefix = os.fsencode(directory) + b"/"
     for line in MOUNTS.read_bytes().splitlines():
         place = _OCTAL.sub(lambda found: bytes([int(found[1], 8)]), line.split(b" ")[4])
@@ -159,8 +159,8 @@ def _mounted_in(directory: Path) -> Iterator[str]:
 
 
 def _refuse_homes(directory: Path) -> None:
-    """An empty home directory, as of a new container, is somebody's all the same."""
+    """Raise ``ForeignDirectoryError`` for ``/`` and the home directory, even if they are empty."""
     if directory.resolve() in {Path("/"), Path.home().resolve()}:
         raise ForeignDirectoryError(
-            f"{directory} is not taken for a development system; name a directory in it"
+            f"{directory} cannot be a development system's directory; name a directory in it"
         )

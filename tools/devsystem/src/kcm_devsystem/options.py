@@ -1,4 +1,4 @@
-"""What a development system is asked to be."""
+"""The options of a development system."""
 
 from __future__ import annotations
 
@@ -15,40 +15,40 @@ from kcm_devsystem.identities import Member
 from kcm_devsystem.shape import Shape
 
 REGIONS: Final = ("eu-de", "us-east")
-"""The regions of a system of which nobody says it."""
+"""The default regions."""
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What to start, and where."""
+    """The parts of a system, and its directory."""
 
     directory: Path
     regions: tuple[str, ...] = REGIONS
     cores: int = 2
     gateways: int = 1
     applications: int = 0
-    """Applications in the first region that embed a Gateway: they get an identity and a
-    configuration, and are started by somebody else."""
+    """Applications in the first region that embed a Gateway. They get an identity and a
+    configuration; the system does not start them."""
     timing: Timing = DEFAULT_TIMING
     """The durations of the kill switch, the same for every instance."""
     probes_per_s: float | None = None
-    """Root keys that a Core uses a second at most; without it, as many as it does by itself."""
+    """Maximum root keys that a Core uses per second; ``None``: its default."""
     unsealer: Mapping[str, str] = field(default_factory=dict)
-    """More that the Cores' unsealers get: what a cloud's library needs."""
+    """More variables for the Cores' unsealers, for example for a cloud's library."""
     nodes: Mapping[str, int] = field(default_factory=dict)
-    """By region, the nodes of its broker where it is a cluster."""
+    """By region, the number of nodes of a broker that is a cluster."""
     audit_bytes: int | None = None
-    """Room for each region's audit stream; without it as ``stream_size`` decides."""
+    """Bytes of each region's audit stream; ``None``: as ``stream_size`` decides."""
     detour: Detour = direct
-    """The way that the brokers' links take."""
+    """The route of the brokers' links."""
     die_with_parent: bool = False
-    """End everything with the process that started it (only its main thread may ask)."""
+    """End all processes with the process that started them. Only its main thread can set this."""
     watch: bool = False
-    """Start again whatever dies, until the system is ended."""
+    """Restart processes that end, until the system is stopped."""
 
     @property
     def shape(self) -> Shape:
-        """What is remembered of it; the ports are not known yet."""
+        """The shape to store, without ports."""
         return Shape(
             regions=self.regions,
             cores=self.cores,
@@ -70,5 +70,5 @@ class Options:
 
     @property
     def everybody(self) -> list[Member]:
-        """Who is on the roster."""
+        """All instances on the roster."""
         return self.members + self.embedded

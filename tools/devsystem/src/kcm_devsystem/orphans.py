@@ -1,8 +1,8 @@
-"""Processes of a system that run although nothing says so: their starter died before it could.
+"""Running processes of a system without a record, because their starter died before it wrote one.
 
-A process is known by the end of its command line, which names a file of this directory that no
-other process is started with. Whoever starts something looks here first, so that no instance runs
-twice; whoever ends everything ends these, too.
+A process is recognised by the end of its command line, which names a file of this directory that no
+other process uses. A command that starts processes searches for such ones first, so that no
+instance runs twice. A command that ends the system ends them, too.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from kcm_devsystem.processes import End, Process
 from kcm_devsystem.state import Entry, State
 
 COMMAND_BYTES_MAX: Final = 1 << 16
-"""Bytes read of a command line: ours have some hundred, and the last arguments count."""
+"""Maximum bytes read of a command line; ours have about a hundred."""
 
 
 def known(root: Path) -> State | None:
-    """What is recorded, and what runs without; None when nothing is and nothing does.
+    """Return the recorded processes and the running ones without a record; ``None`` if no process.
 
-    Raises ``DevError`` for files that this version did not write.
+    Raises ``DevError`` for files of another version.
     """
     recorded = state.load(root)
     running = recorded.running.names if recorded else frozenset[str]()
@@ -35,7 +35,7 @@ def known(root: Path) -> State | None:
 
 
 def find(root: Path) -> list[Entry]:
-    """Every process that runs a part of the system in this directory, recorded or not."""
+    """Return every process that runs a part of the system in this directory."""
     wanted = shape.load(root)
     if wanted is None:
         return []
@@ -46,7 +46,7 @@ def find(root: Path) -> list[Entry]:
             if part.is_run_by(argv):
                 log = root / "log" / f"{part.name}.log"
                 process = processes.identify(part.name, pid, log)
-                # Who forks has the same command line for a moment; the first of them is meant.
+                # During a fork, the child has the same command line: keep only the parent.
                 if process is not None and _command(pid) == argv:
                     found.append((_parent(pid), part.entry(process)))
     ours = {entry.process.pid for _, entry in found}
@@ -54,9 +54,9 @@ def find(root: Path) -> list[Entry]:
 
 
 def stop(root: Path, entries: State) -> dict[Process, End]:
-    """End these, and whatever else runs under their names. Raises as ``State.stop`` does."""
+    """End these processes and others with their names. Raises the errors of ``State.stop``."""
     ends = entries.stop()
-    # Of two of one name only one could be recorded.
+    # Of two processes with one name, only one has a record.
     while left := [entry for entry in find(root) if entry.name in entries.names]:
         ends |= State(tuple(left)).stop()
     return ends
@@ -69,7 +69,7 @@ def _commands() -> Iterator[tuple[int, tuple[str, ...]]]:
 
 
 def _command(pid: int) -> tuple[str, ...]:
-    """The command line of a process of this user; empty for others, and when it has ended."""
+    """Return the command line of a running process of this user; else an empty one."""
     place = Path("/proc") / str(pid)
     with suppress(OSError):
         if _field(place, "Uid:") == os.getuid():
@@ -85,7 +85,7 @@ def _parent(pid: int) -> int | None:
 
 
 def _field(place: Path, name: str) -> int | None:
-    # The directory's owner does not tell: it is root for a process that cannot be dumped.
+    # The owner of /proc/PID is not reliable: it is root for a process that cannot be dumped.
     for line in (place / "status").read_text("utf-8", "replace").splitlines():
         if line.startswith(name):
             return int(line.split()[1])

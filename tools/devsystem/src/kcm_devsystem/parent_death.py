@@ -1,16 +1,16 @@
-"""Run a program that dies with whoever started it. Run by path, never imported.
+"""Run a program that ends with its parent process. Run this file by path; never import it.
 
-``python -I -S tether.py PARENT_PID PROGRAM [ARGUMENT ...]``
+``python -I -S parent_death.py PARENT_PID PROGRAM [ARGUMENT ...]``
 
-The kernel is asked to kill this process when its parent dies, however that happens, SIGKILL
-included; the request outlives ``execv``. A parent that died before the request was made is
-noticed because the process then has another parent. Doing this in a program of its own, and not
-between fork and exec, is what keeps it safe in a process that has threads.
+The kernel kills this process when its parent ends in any way, SIGKILL included. The setting
+survives ``execv``. If the parent ended before the setting, this process has another parent, and
+ends. A separate program is used, not code between fork and exec, because only that is safe in a
+process with threads.
 
-Python ignores SIGPIPE and SIGXFSZ, and what is ignored stays so after ``execv``: the program gets
-every signal as it is by default.
+Python ignores SIGPIPE and SIGXFSZ, and ignored signals stay ignored after ``execv``. So all signals
+are reset to their defaults for the program.
 
-It imports nothing of the project, so that a tethered process costs a few milliseconds.
+This file imports nothing of the project, so that it costs only a few milliseconds.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from typing import Final
 PR_SET_PDEATHSIG: Final = 1
 """From ``<sys/prctl.h>``."""
 EXIT_ORPHAN: Final = 125
-"""The parent was gone already, or the kernel refused: nothing was run."""
+"""The parent had ended, or the kernel refused: no program was run."""
 EXIT_NO_PROGRAM: Final = 127
-"""The program could not be executed; what shells answer too."""
+"""The program could not be executed. Shells use the same code."""
 
 
 def main(parent: int, argv: list[str]) -> int:
-    """Tie this process to ``parent`` and become ``argv``. Returns only when it cannot."""
+    """Bind this process to ``parent`` and execute ``argv``. Returns only after a failure."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL)) != 0:
-        print("tether: the kernel refused", file=sys.stderr)  # noqa: T201 - goes to the process's log
+        print("parent_death: prctl failed", file=sys.stderr)  # noqa: T201 - goes to the process's log
         return EXIT_ORPHAN
     if os.getppid() != parent:
         return EXIT_ORPHAN
@@ -41,9 +41,10 @@ def main(parent: int, argv: list[str]) -> int:
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)
     try:
-        os.execv(argv[0], argv)  # noqa: S606 - no shell is what we want
+        os.execv(argv[0], argv)  # noqa: S606 - intentionally without a shell
     except OSError as error:
-        print(f"tether: cannot execute {argv[0]}: {error.strerror}", file=sys.stderr)  # noqa: T201 - goes to the process's log
+        text = f"parent_death: cannot execute {argv[0]}: {error.strerror}"
+        print(text, file=sys.stderr)  # noqa: T201 - goes to the process's log
     return EXIT_NO_PROGRAM
 
 

@@ -1,4 +1,4 @@
-"""The processes that a system of a shape consists of, whether they run or not."""
+"""The processes of a system with a given shape, running or not."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ MODULES: Final = {
     Role.GATEWAY: "kcm_gateway",
     Role.AUDITOR: "kcm_auditor",
 }
-"""What each role's instances run."""
+"""The module of each role's instances."""
 SERVER: Final = "nats-server"
-"""What brokers run."""
+"""The program of brokers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A process to be. ``command`` is the end of its command line, ``program`` what is before."""
+    """A planned process. ``command`` is the end of its command line, ``program`` what is before."""
 
     name: str
     kind: Kind
@@ -40,7 +40,7 @@ class Part:
     instance: str = ""
     address: str = ""
     program: str = ""
-    """The name of its file; empty where ``command`` says enough."""
+    """The name of its file; empty if ``command`` is sufficient."""
 
     def is_run_by(self, argv: tuple[str, ...]) -> bool:
         """Whether a process of this command line is this part."""
@@ -50,23 +50,23 @@ class Part:
         return not self.program or PurePath(*argv[-length - 1 : -length]).name == self.program
 
     def entry(self, process: Process) -> Entry:
-        """What is recorded of the process that it became."""
+        """Return the entry of its process."""
         return Entry(process, self.kind, self.role, self.region, self.instance, self.address)
 
 
 def member_argv(root: Path, member: Member) -> list[str]:
-    """The command line of an instance."""
+    """Return the command line of an instance."""
     config = str(config_file(root, member))
     return [sys.executable, "-m", MODULES[member.role], "--config", config]
 
 
 def watcher_argv(root: Path) -> list[str]:
-    """The command line of the watcher."""
+    """Return the command line of the watcher."""
     return [sys.executable, "-m", "kcm_devsystem.watcher", "--dir", str(root)]
 
 
 def of(root: Path, shape: Shape) -> tuple[Part, ...]:
-    """Every process, in the order in which they start."""
+    """Return all processes in the order of their start."""
     return (*_brokers(root, shape), *_members(root, shape), *_watcher(root, shape))
 
 

@@ -1,10 +1,10 @@
-"""Ports of a development system's brokers: their names, and drawing those that are new.
+"""Ports of a development system's brokers: their names, and the choice of new ones.
 
-They are drawn from below the range that the kernel hands out to outgoing connections, so that no
-connection can take a broker's port while the broker is restarted.
+New ports are below the kernel's range for outgoing connections, so that no connection can take a
+broker's port while the broker restarts.
 
-A name is the server's (``eu-de``, ``eu-de-2``); ``NAME/route`` is where the other nodes of its
-cluster connect, ``backbone/leaf`` where regions do.
+A port has the name of its server (``eu-de``, ``eu-de-2``). ``NAME/route`` is the port for the other
+nodes of its cluster, ``backbone/leaf`` the one for the regions.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ from kcm_devsystem.brokers import LOOPBACK, BackboneSpec, RegionSpec
 from kcm_devsystem.errors import DevError
 
 RANGE: Final = range(10240, 32768)
-"""Where ports are drawn from: above the well-known ones, below Linux's ephemeral range."""
+"""The range of new ports: above the well-known ones, below Linux's ephemeral range."""
 DRAWS_MAX: Final = 200
-"""Ports tried until one is free."""
+"""Maximum ports to test."""
 
 NONE_KNOWN: Final[Mapping[str, int]] = MappingProxyType({})
 """No broker had a port before."""
 
 Source = Callable[[int], tuple[int, ...]]
-"""Gives that many different ports that are free."""
+"""Returns the given number of different free ports."""
 
 
 def names(regions: Sequence[str], nodes: Mapping[str, int]) -> list[str]:
-    """Every port's name, in the order in which ``topology.plan`` takes them."""
+    """Return the names of all ports, in the order in which ``topology.plan`` uses them."""
     firsts = [clusters.server_names(name, nodes.get(name, 1))[0] for name in regions]
     more = [port for name in regions for port in clusters.port_names(name, nodes.get(name, 1))]
     return ["backbone", "backbone/leaf", *firsts, *more]
 
 
 def numbers(wanted: Sequence[str], known: Mapping[str, int], source: Source) -> Iterator[int]:
-    """The port of each name: the known one, else one from ``source`` that is nobody else's."""
+    """Yield the port of each name: the known one, else an unused one from ``source``."""
     taken = {known[name] for name in wanted if name in known}
     missing = sum(name not in known for name in wanted)
     drawn = source(missing + len(taken)) if missing else ()
@@ -48,7 +48,7 @@ def numbers(wanted: Sequence[str], known: Mapping[str, int], source: Source) -> 
 
 
 def planned(backbone: BackboneSpec, servers: Iterable[RegionSpec]) -> dict[str, int]:
-    """Every port that these are configured to have, by its name."""
+    """Return the configured ports by name."""
     found = {backbone.name: backbone.port, f"{backbone.name}/leaf": backbone.leaf_port}
     for spec in servers:
         found[spec.server_name] = spec.port
@@ -58,12 +58,12 @@ def planned(backbone: BackboneSpec, servers: Iterable[RegionSpec]) -> dict[str, 
 
 
 def server_of(name: str) -> str:
-    """The server whose port that is."""
+    """Return the server of a port's name."""
     return name.partition("/")[0]
 
 
 def draw(count: int) -> tuple[int, ...]:
-    """Draw different ports that are free on the loopback now. Raises ``DevError`` if it can't."""
+    """Return different ports that are free on the loopback; raises ``DevError``."""
     drawn: set[int] = set()
     for port in random.SystemRandom().sample(RANGE, DRAWS_MAX):
         if len(drawn) == count:
@@ -71,14 +71,14 @@ def draw(count: int) -> tuple[int, ...]:
         if is_free(port):
             drawn.add(port)
     if len(drawn) < count:
-        raise DevError("there are not enough free ports on the loopback")
+        raise DevError("the loopback has not enough free ports")
     return tuple(drawn)
 
 
 def is_free(port: int) -> bool:
-    """Whether a server could listen on that port of the loopback now."""
+    """Whether a server could listen on a port of the loopback now."""
     with socket.socket() as probe:
-        # As the server does: the ends of earlier connections do not hold a port.
+        # Like the server, ignore earlier connections in TIME_WAIT.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((LOOPBACK, port))

@@ -1,14 +1,14 @@
-"""Starting processes, knowing them again later, waiting for them, and ending them.
+"""Processes: started, recognised later, waited for, and ended.
 
-Theory. A pid alone is no name: it is given to another process as soon as its own is gone, and a
-``dev down`` that trusted it would end a stranger. A process is therefore recorded by pid, start
-time and the machine's boot, and is only ever signalled through a *pidfd* that was opened
-first and compared with the record afterwards. A pidfd keeps meaning the same process, so nothing
-can slip in between the comparison and the signal; it also tells when a process that is not our
-child has ended, without asking again and again for its pid.
+Theory. A pid alone does not identify a process: after its end another process can get the same pid,
+and a ``dev down`` could end the wrong one. So a process is identified by pid, start time and the
+machine's ``boot_id``. It is signalled only through a *pidfd*, which is opened first and compared
+with these values afterwards. A pidfd always refers to the same process, so there is no race between
+the comparison and the signal. It also reports the end of a process that is not a child, without
+polling for its pid.
 
-Every process leads a session of its own, so a Ctrl-C in the terminal reaches only the command
-that started it, and whatever a process left behind is ended with its group.
+Every process leads a separate session. So a Ctrl-C in the terminal reaches only the command that
+started it, and the children of a process are ended with its group.
 
 Linux only.
 """
@@ -34,23 +34,23 @@ from kcm_devsystem.errors import DevError, NotReadyError, ProcessDiedError
 from kcm_devsystem.logs import log_tail, open_log
 
 READY_SECONDS: Final = 30.0
-"""How long a process may take to serve; a service needs 1 to 2 s, and machines are shared."""
+"""Maximum time until a process is ready; 1 to 2 s are usual, but machines are shared."""
 STOP_SECONDS: Final = 10.0
-"""How long a process may drain after SIGTERM; the longest request deadline is 5 s."""
+"""Maximum time of a process to drain after SIGTERM; the longest request deadline is 5 s."""
 KILL_SECONDS: Final = 5.0
-"""How long the kernel may take to end a process after SIGKILL."""
+"""Maximum time until a process has ended after SIGKILL."""
 POLL_MILLISECONDS: Final = 20
-"""How often readiness is looked for; the process's death is noticed at once."""
+"""Interval of the checks for readiness. The end of the process is reported at once."""
 
 _GROUP: Final = 1 << 2
-"""``PIDFD_SIGNAL_PROCESS_GROUP`` (Linux 6.9): signal all that the process left in its group."""
+"""``PIDFD_SIGNAL_PROCESS_GROUP`` (Linux 6.9): signal the whole group of the process."""
 _DEFAULT_SIGNALS: Final = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
-"""Python, or who started it (``nohup``), may ignore some; a child would go on ignoring them."""
+"""Signals to reset: Python or its parent (``nohup``) may ignore some, and a child inherits that."""
 
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A started process. ``start_time`` is in clock ticks since ``boot_id``, the machine's boot."""
+    """A started process. ``start_time`` is in clock ticks since ``boot_id``, a machine's start."""
 
     name: str
     pid: int
@@ -61,14 +61,14 @@ class Process:
 
 @dataclass(frozen=True, slots=True)
 class ReadyFile:
-    """The process serves once this file exists."""
+    """The process is ready once this file exists."""
 
     path: Path
 
 
 @dataclass(frozen=True, slots=True)
 class ListeningPort:
-    """The process serves once this port accepts; nobody else may be able to take the port."""
+    """The process is ready once this port accepts. Only it may be able to take the port."""
 
     host: str
     port: int
@@ -78,11 +78,11 @@ class End(StrEnum):
     """How a process ended when it was stopped."""
 
     GONE = "gone"
-    """It was not running any more."""
+    """It had ended before."""
     DRAINED = "drained"
     """It ended after SIGTERM."""
     KILLED = "killed"
-    """It had to be ended by SIGKILL."""
+    """It was ended by SIGKILL."""
 
 
 def spawn(
@@ -94,17 +94,16 @@ def spawn(
     die_with_parent: bool,
     ready_file: Path | None = None,
 ) -> Process:
-    """Start ``argv`` with exactly ``env``, writing to ``log_path``, in a session of its own.
+    """Start ``argv`` in a separate session, with exactly ``env`` and output to ``log_path``.
 
-    ``argv[0]`` is a path. ``ready_file`` is removed first: an earlier run that was killed could
-    not do so, and nobody shall take its word for this one's. With ``die_with_parent`` the kernel
-    ends the process with this one; since it takes the *thread* that started it for the parent,
-    only the main thread may ask.
-    Raises ``DevError`` when nothing could be started.
+    ``argv[0]`` is a path. ``ready_file`` is removed first, because an earlier run that was killed
+    may have left it. With ``die_with_parent`` the kernel ends the process with this one. The kernel
+    regards the *thread* that starts the process as its parent, so only the main thread can use
+    this. Raises ``DevError`` if the process cannot be started.
     """
     argv = list(argv)
     if not os.access(argv[0], os.X_OK):
-        raise DevError(f"{name}: there is nothing to execute at {argv[0]}")
+        raise DevError(f"{name}: {argv[0]} is not an executable file")
     if die_with_parent:
         if threading.current_thread() is not threading.main_thread():
             raise DevError(f"{name}: only the main thread can start what dies with it")
@@ -132,7 +131,7 @@ def spawn(
         raise DevError(f"{name}: cannot be started: {error.strerror}") from error
     finally:
         os.close(log)
-    # Our own child stays visible, dead or alive, until somebody waits for it.
+    # A child stays visible, running or not, until it is waited for.
     process = identify(name, pid, log_path)
     if process is None:
         raise ProcessDiedError(f"{name}: ended at once\n{log_tail(log_path)}")
@@ -140,13 +139,13 @@ def spawn(
 
 
 def identify(name: str, pid: int, log_path: Path) -> Process | None:
-    """The process that has this pid now, to be known again later; None when there is none."""
+    """Return the process that has this pid now; ``None`` if there is none."""
     start_time = _start_time(pid)
     return None if start_time is None else Process(name, pid, start_time, _boot_id(), log_path)
 
 
 def is_running(process: Process) -> bool:
-    """Whether this very process, and not a later one of the same pid, still runs."""
+    """Whether this very process, and not a later one with the same pid, runs."""
     handle = open_handle(process)
     if handle is None:
         return False
@@ -160,7 +159,7 @@ def is_running(process: Process) -> bool:
 
 
 def is_paused(process: Process) -> bool:
-    """Whether a signal stopped this very process, and nobody let it go on."""
+    """Whether this very process is stopped by a signal."""
     fields = _stat(process.pid)
     return (
         fields is not None and int(fields[19]) == process.start_time and fields[0] in (b"T", b"t")
@@ -170,10 +169,10 @@ def is_paused(process: Process) -> bool:
 def wait_ready(
     process: Process, condition: ReadyFile | ListeningPort, timeout: float = READY_SECONDS
 ) -> None:
-    """Wait until the process serves, at most ``timeout`` seconds.
+    """Wait until the process is ready, at most ``timeout`` seconds.
 
-    Raises ``ProcessDiedError`` as soon as it has ended, ``NotReadyError`` when the time is over;
-    both show the end of its log. Blocks: in an event loop, use a thread.
+    Raises ``ProcessDiedError`` as soon as it has ended, and ``NotReadyError`` after the timeout.
+    Both have the end of its log. This blocks; in an event loop, use a thread.
     """
     handle = open_handle(process)
     until = time.monotonic() + timeout
@@ -197,10 +196,10 @@ def wait_ready(
 def stop(
     processes: Iterable[Process], *, drain: float = STOP_SECONDS, kill: float = KILL_SECONDS
 ) -> dict[Process, End]:
-    """End these processes together: SIGTERM, ``drain`` seconds, SIGKILL for the rest.
+    """End these processes together: SIGTERM, ``drain`` seconds, then SIGKILL for the rest.
 
-    Returns how each ended. Raises ``DevError`` naming those that survive SIGKILL for ``kill``
-    seconds, or that belong to another user. Call it once per stage: services before brokers.
+    Returns how each one ended. Raises ``DevError`` with the names of those that still run ``kill``
+    seconds after SIGKILL or belong to another user. Call it once per stage, components first.
     """
     ends: dict[Process, End] = {}
     handles: dict[Process, int] = {}
@@ -217,7 +216,7 @@ def stop(
         ):
             waiting = {p: h for p, h in handles.items() if p not in ends}
             for handle in waiting.values():
-                # Who belongs to another user stays, and is named below.
+                # A process of another user stays, and is named below.
                 with suppress(ProcessLookupError, PermissionError):
                     signal.pidfd_send_signal(handle, number)
             for process in _wait(waiting, seconds):
@@ -246,14 +245,14 @@ def _holds(condition: ReadyFile | ListeningPort) -> bool:
 
 
 def open_handle(process: Process) -> int | None:
-    """Get a handle on the process, or None when it is gone or its pid is another's now."""
+    """Open a pidfd of the process; ``None`` if it has ended, also if its pid was reused."""
     if process.boot_id != _boot_id():
         return None
     try:
         handle = os.pidfd_open(process.pid)
     except ProcessLookupError:
         return None
-    # Compared after the handle is open: from here on it cannot come to mean anybody else.
+    # Compare after opening: from here on, the handle cannot refer to another process.
     if _start_time(process.pid) == process.start_time:
         return handle
     os.close(handle)
@@ -261,14 +260,14 @@ def open_handle(process: Process) -> int | None:
 
 
 def _wait(handles: Mapping[Process, int], seconds: float) -> list[Process]:
-    """Wait for all to end, and end what they left in their groups. Returns who ended in time."""
+    """Wait for all to end, and kill the rest of their groups. Returns those that ended in time."""
     until = time.monotonic() + seconds
     ended = []
     for process, handle in handles.items():
         remaining = max(0.0, until - time.monotonic())
         if _ended(handle, int(remaining * 1000)):
             reap(handle)
-            # Nobody may be left in the group, and kernels before 6.9 cannot signal it safely.
+            # The group may be empty, and kernels before 6.9 cannot signal it safely.
             with suppress(OSError):
                 signal.pidfd_send_signal(handle, signal.SIGKILL, None, _GROUP)
             ended.append(process)
@@ -276,14 +275,14 @@ def _wait(handles: Mapping[Process, int], seconds: float) -> list[Process]:
 
 
 def _ended(handle: int, milliseconds: int) -> bool:
-    """Whether the process has ended, or does so within that time."""
+    """Whether the process has ended, or ends within that time."""
     poll = select.poll()
     poll.register(handle, select.POLLIN)
     return bool(poll.poll(milliseconds))
 
 
 def reap(handle: int) -> str:
-    """Take an ended child away and say how, as in `` with status 2``; empty for any other one."""
+    """Reap an ended child and return how it ended, as in `` with status 2``; else an empty text."""
     try:
         result = os.waitid(os.P_PIDFD, handle, os.WEXITED | os.WNOHANG)
     except ChildProcessError:
@@ -295,18 +294,18 @@ def reap(handle: int) -> str:
 
 
 def _start_time(pid: int) -> int | None:
-    """Field 22 of ``/proc/PID/stat``, or None when there is no such process."""
+    """Return field 22 of ``/proc/PID/stat``, or ``None`` without such a process."""
     fields = _stat(pid)
     return None if fields is None else int(fields[19])
 
 
 def _stat(pid: int) -> list[bytes] | None:
-    """The fields of ``/proc/PID/stat`` from the third on, or None when there is no such process."""
+    """Return the fields of ``/proc/PID/stat`` from the third on; ``None`` without the process."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_bytes()
     except (FileNotFoundError, ProcessLookupError):
         return None
-    # The second field is the program's name, which may hold blanks and parentheses.
+    # The second field is the program's name, which may contain blanks and parentheses.
     return stat.rpartition(b")")[2].split()
 
 
@@ -315,9 +314,9 @@ def _boot_id() -> str:
 
 
 def _inherited() -> list[int]:
-    """List what a child would get and should not: what our own parent left open to us.
+    """Return descriptors that a child must not inherit: those that our parent left open.
 
-    Python's own descriptors close by themselves; what is gone by then is no error.
+    Python's descriptors are closed automatically. A descriptor that is closed meanwhile is ignored.
     """
     numbers = []
     for number in map(int, (entry.name for entry in Path("/proc/self/fd").iterdir())):

@@ -1,7 +1,8 @@
-"""Who of a development system does not act any more, by the highest roster that lies in it.
+"""The retired instances of a development system, by the highest roster in its directory.
 
 That is the context's roster, which ``kcm roster retire`` and ``put`` replace, or the copy that an
-instance accepted last. Who is retired ends at its start: nobody waits for it or starts it again.
+instance accepted last. A retired instance ends at its start, so it is neither waited for nor
+restarted.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ ABSENT: Final = "not on the roster"
 
 
 def highest(root: Path) -> Roster | None:
-    """The highest roster in the system's directory that its pinned root signed, if there is one."""
+    """Return the highest roster in the directory that the pinned root signed, or ``None``."""
     try:
         context = ClientContext.load(root / "context.toml")
     except ContextError:
@@ -29,7 +30,7 @@ def highest(root: Path) -> Roster | None:
     found: Roster | None = None
     for path in (context.roster_path, *sorted((root / "state").glob(f"*/{ROSTER}"))):
         for raw in _read(path):
-            # What is not believed is the instance's to say, which refuses it at its start.
+            # Ignore a bad roster here. Its instance refuses and reports it at its start.
             with suppress(Untrusted):
                 roster = context.believe(raw)
                 if found is None or roster.version > found.version:
@@ -38,9 +39,9 @@ def highest(root: Path) -> Roster | None:
 
 
 def why_not(roster: Roster | None, instance: str) -> str:
-    """Why an instance does not act by this roster; empty when it acts, or nobody knows.
+    """Return why an instance is not active by this roster; empty if it is, or without a roster.
 
-    A broker is no instance: its name is empty, and it is on no roster.
+    A broker is not an instance: its name is empty, and it is on no roster.
     """
     if roster is None or not instance:
         return ""

@@ -1,6 +1,6 @@
-"""Root keys (L1) for development: in SoftHSM where it is installed, else in a file.
+"""Root keys (L1) for development: in SoftHSM if it is installed, else in a file.
 
-SoftHSM's module is loaded only in a process of its own, which this file is as a script.
+SoftHSM's module is loaded only in a separate process, for which this file is the script.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ MODULES: Final = (
     Path("/usr/lib64/softhsm/libsofthsm.so"),
     Path("/usr/local/lib/softhsm/libsofthsm2.so"),
 )
-"""Where distributions put the module."""
+"""The paths of the module in Linux distributions."""
 
 ALLOWED: Final = "KCM_L1_MODULES"
-"""The variable that names the modules that may be loaded."""
+"""The variable that lists the modules that may be loaded."""
 
 LABEL: Final = "kcm-dev"
-"""The label of the SoftHSM token that a development system makes."""
+"""The label of a development system's SoftHSM token."""
 
 SECONDS_MAX: Final = 60
-"""Seconds that a SoftHSM tool may take."""
+"""Maximum seconds of a SoftHSM tool."""
 
 _NAMEABLE: Final = re.compile(r"(?:/[A-Za-z0-9._@+=,~-]+)+")
-"""A directory that the providers of root keys take in a URI."""
+"""A directory that the providers of root keys accept in a URI."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class RootKeys:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What an unsealer needs to reach the keys, and those on modules that the shell names."""
+        """The variables for an unsealer to reach the keys, and the shell's list of modules."""
         modules = [os.environ[ALLOWED]] if ALLOWED in os.environ else []
         if self.kind != "pkcs11":
             return {ALLOWED: modules[0]} if modules else {}
@@ -67,12 +67,12 @@ class RootKeys:
         return {**self.environment_of(self.kind), ALLOWED: ":".join(modules)}
 
     def environment_of(self, uri: str) -> dict[str, str]:
-        """What whoever uses the key of this URI needs in the environment; empty for a softkey."""
+        """Return the variables that the key of this URI needs; none for a softkey."""
         of_hsm = {"SOFTHSM2_CONF": str(self._conf)}
         return of_hsm if uri.partition(":")[0] == "pkcs11" else {}
 
     def prepare(self) -> None:
-        """Make the token, where there is SoftHSM and it is not there yet."""
+        """Create the token if SoftHSM is installed and the token is missing."""
         if self.kind != "pkcs11" or self._conf.exists():
             return
         tokens = self._hsm / "tokens"
@@ -81,7 +81,10 @@ class RootKeys:
         write_private(self._conf, _configuration(tokens))
 
     def _make_token(self, tokens: Path) -> None:
-        """Make it under another name first: one that was cut off has no PIN, and the same label."""
+        """Create the token under another name first.
+
+        After an interruption, an incomplete token would have the same label, but no PIN.
+        """
         fresh = self._hsm / "tokens.new"
         if fresh.exists():
             shutil.rmtree(fresh)
@@ -99,14 +102,14 @@ class RootKeys:
         conf.unlink()
 
     def create(self, name: str, kind: str | None = None) -> str:
-        """Make a root key and return its URI; an existing one of that name is kept.
+        """Create a root key and return its URI. An existing key of this name is kept.
 
-        Raises ``DevError``, also for a directory that no URI can name.
+        Raises ``DevError``, also for a directory that a URI cannot name.
         """
         if not _NAMEABLE.fullmatch(str(self.root)):
             raise DevError(
-                f"no key's URI can name {self.root}: make the system in a directory of a-z, A-Z, "
-                "0-9 and ._@+=,~- (and /)"
+                f"the URI of a key cannot name {self.root}: create the system in a directory of "
+                "a-z, A-Z, 0-9 and ._@+=,~- (and /)"
             )
         kind = kind or self.kind
         if kind == "softkey":
@@ -142,11 +145,11 @@ class RootKeys:
             check=False,
         )
         if done.returncode:
-            raise DevError(f"SoftHSM did not make a key: {done.stderr.decode(errors='replace')}")
+            raise DevError(f"SoftHSM did not create a key: {done.stderr.decode(errors='replace')}")
 
 
 def module() -> Path | None:
-    """SoftHSM's PKCS#11 module, where it is installed."""
+    """Return SoftHSM's PKCS#11 module, or ``None`` if it is not installed."""
     return next((path for path in MODULES if path.exists()), None)
 
 
@@ -155,8 +158,8 @@ def _configuration(tokens: Path) -> str:
 
 
 def _make_key(path: str, label: str, pin_file: str) -> None:
-    """Make an AES key in the token, unless it is there."""
-    import pkcs11  # noqa: PLC0415 - only this script's own process loads an HSM's module
+    """Create an AES key in the token, unless it exists."""
+    import pkcs11  # noqa: PLC0415 - only this script's process loads an HSM's module
 
     token = pkcs11.lib(path).get_token(token_label=LABEL)
     with token.open(rw=True, user_pin=Path(pin_file).read_text().strip()) as session:

@@ -4,10 +4,10 @@
     python -m kcm_devsystem.setup provision --config FILE
 
 ``init`` writes every container's files. ``provision`` is ``kcm region provision`` without a
-client's context: it makes a region's streams and buckets where they are missing, and adds
-protection that an existing one lacks.
+client's context: it creates the missing streams and buckets of a region, and adds missing
+protection to existing ones.
 
-Exit codes: 0 done, 1 not possible now, 2 the arguments or the configuration cannot be used.
+Exit codes: 0 done, 1 not possible now, 2 the arguments or the configuration are not valid.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str]) -> int:
     jobs = parser.add_subparsers(dest="job", required=True)
     init = jobs.add_parser("init", help="write every container's files")
     init.add_argument("--dir", type=Path, required=True)
-    streams = jobs.add_parser("provision", help="make a region's streams and buckets")
+    streams = jobs.add_parser("provision", help="create a region's streams and buckets")
     streams.add_argument("--config", required=True)
     chosen = parser.parse_args(arguments)
     try:

@@ -1,4 +1,4 @@
-"""Making a development system's files, and starting whatever of it does not run."""
+"""The files of a development system, and the start of its missing processes."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from kcm_devsystem.state import Entry
 from kcm_devsystem.topology import Topology, Write
 
 Tell = Callable[[str], None]
-"""Gets a line for a person about what happens."""
+"""Gets a line of text about the progress."""
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """A start of what does not run. ``running`` are the names of those that do: they stay."""
+    """The start of missing processes. ``running`` has the names of running ones, which stay."""
 
     options: Options
     shape: Shape
     running: frozenset[str]
     record: Callable[[Entry], None]
-    """Called with each process as soon as it exists."""
+    """Gets each process as soon as it exists."""
     tell: Tell
 
     @property
@@ -43,10 +43,10 @@ class Start:
         return self.options.directory
 
     def all(self) -> Path:
-        """Start it, wait until it serves, and return the clients' context file."""
+        """Start the system, wait until it serves, and return the clients' context file."""
         root, write = self._root, Generated(self._root, self.tell).write
         if self.running:
-            # Who runs goes by the roster that there is.
+            # The running instances use the existing roster.
             public = root_public(root)
         else:
             public = trust(self.options, self.tell)
@@ -104,25 +104,25 @@ class Start:
             instances.wait(self._root, entry)
 
     def _tell_missing(self, name: str) -> None:
-        """Name what is started beside others that run already."""
+        """Report the start of a process beside running ones."""
         if self.running:
             self.tell(f"starting {name}, which did not run")
 
 
 def trust(options: Options, tell: Tell) -> bytes:
-    """Make identities and the roster where they are missing; returns the root's public key."""
+    """Create missing identities and the roster; return the root's public key."""
     now_ms, roster = time.time_ns() // 1_000_000, Trust(options.directory).roster
     before = roster.read_bytes() if roster.exists() else b""
     public = make_trust(options.directory, options.everybody, list(options.regions), now_ms)
     if roster.read_bytes() != before:
-        tell("made identities, and the signed roster")
+        tell("created identities and the signed roster")
     return public
 
 
 def to_start(
     root: Path, members: Iterable[Member], running: frozenset[str], tell: Tell
 ) -> list[Member]:
-    """The instances that do not run and act; who is retired is told."""
+    """Return the active instances that do not run; report the retired ones."""
     roster = retired.highest(root)
     found = []
     for member in members:
@@ -142,7 +142,7 @@ def write_configs(
     write: Write,
     leave: frozenset[str] = frozenset(),
 ) -> Path:
-    """Write the configurations of all instances but those to ``leave``, and the context file."""
+    """Write the configurations of all instances except those in ``leave``, and the context file."""
     environment = {**RootKeys(options.directory).environment, **options.unsealer}
     for member in options.everybody:
         if member.name not in leave:

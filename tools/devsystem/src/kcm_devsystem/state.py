@@ -183,9 +183,7 @@ def exclusive(directory: Path, within_s: float = 0.0) -> Iterator[None]:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 if time.monotonic() >= until:
-                    raise DevError(
-                        f"another command changes the system in {directory}"
-                    ) from None
+                    raise DevError(f"another command changes the system in {directory}") from None
                 time.sleep(LOCK_POLL_S)
             else:
                 break

@@ -1,12 +1,12 @@
 """A development system: backbone, regions, Cores, Gateways and one Auditor, on this machine.
 
-    up       make what is missing, start what does not run, wait until it serves
-    down     end every process, services first; ``wipe`` removes the directory, too
+    up       create missing files, start missing processes, wait until they serve
+    down     end every process, components first; ``wipe`` removes the directory, too
     restart  end some processes and start them again
     status   every process with role, region, instance and pid, every broker with its address
 
-Everything lies in one directory and listens on the loopback only. What it consists of, and on which
-ports, is remembered there (``shape``).
+All files are in one directory, and all processes listen on the loopback only. The directory also
+stores the parts of the system and their ports (``shape``).
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ __all__ = ("REGIONS", "Options", "SystemState", "Tell", "default_directory", "do
            "restart", "status", "up")  # fmt: skip
 
 LOCK_WAIT_S: Final = 10.0
-"""Seconds to wait while the watcher starts something again."""
+"""Seconds to wait while the watcher restarts a process."""
 
 
 @dataclass(frozen=True, slots=True)
 class SystemState:
-    """A system that runs: its directory, the clients' context file, and every process."""
+    """A running system: its directory, the clients' context file, and its processes."""
 
     directory: Path
     context: Path
@@ -61,16 +61,16 @@ class SystemState:
 
 
 def default_directory() -> Path:
-    """Where ``kcm dev`` keeps its system unless it is told otherwise."""
+    """Return the default directory of ``kcm dev``."""
     return default_path(os.environ).parent
 
 
 def up(options: Options, tell: Tell = lambda _: None) -> SystemState:
-    """Start a system; of one that runs, start what does not. Raises ``DevError``.
+    """Start a system, or the missing processes of a running one. Raises ``DevError``.
 
-    That is also raised when all of it runs already, as ``OtherShapeError`` when the directory has
-    another system, and as ``ImpossibleShapeError`` before anything is made. When something cannot
-    be started, or a signal ends it, what this has started is ended, and nothing else.
+    Also raises ``DevError`` if all processes run, ``OtherShapeError`` if the directory has a system
+    of another shape, and ``ImpossibleShapeError`` before any file is created. After a failure or a
+    signal, the processes that this call started are ended, and no others.
     """
     options = replace(options, directory=options.directory.resolve())
     root = options.directory
@@ -98,7 +98,7 @@ def up(options: Options, tell: Tell = lambda _: None) -> SystemState:
 
 @contextmanager
 def _undone(root: Path, before: State, running: State) -> Iterator[None]:
-    """Where this fails, end whatever runs in the directory and did not before."""
+    """After a failure, end the processes in the directory that did not run before."""
     try:
         yield
     except BaseException:
@@ -111,7 +111,7 @@ def _undone(root: Path, before: State, running: State) -> Iterator[None]:
 
 
 def _agreed(options: Options, running: State) -> Shape:
-    """What is asked for, on the ports of before. Raises ``DevError`` where that is another one."""
+    """Return the shape asked for, with the stored ports. Raises ``DevError`` for another shape."""
     known = shape.load(options.directory)
     if known is None and running.entries:
         raise DevError(
@@ -122,7 +122,7 @@ def _agreed(options: Options, running: State) -> Shape:
 
 
 def _missing(root: Path, wanted: Shape, running: State, tell: Tell) -> bool:
-    """Whether something does not run that should."""
+    """Whether a process is missing."""
     missing = [part for part in parts.of(root, wanted) if part.name not in running.names]
     if any(part.kind is not Kind.SERVICE for part in missing):
         return True
@@ -135,9 +135,9 @@ def _missing(root: Path, wanted: Shape, running: State, tell: Tell) -> bool:
 
 
 def init(options: Options, tell: Tell = lambda _: None) -> tuple[Topology, bytes]:
-    """Make identities, secrets, roster and configurations, and start nothing. Raises ``DevError``.
+    """Create identities, secrets, roster and configurations, and start nothing.
 
-    That is also raised where a system runs, and as ``OtherShapeError`` where another one is.
+    Raises ``DevError``, also if a system runs, and ``OtherShapeError`` for one of another shape.
     """
     options = replace(options, directory=options.directory.resolve())
     root = options.directory
@@ -158,9 +158,9 @@ def init(options: Options, tell: Tell = lambda _: None) -> tuple[Topology, bytes
 
 
 def down(directory: Path, *, wipe: bool = False, tell: Tell = lambda _: None) -> list[str]:
-    """End every process and return their names; nothing that we did not start is touched.
+    """End every process of the system and return their names. No other process is ended.
 
-    ``wipe`` removes what the system made, too, and tells what is left. Raises ``DevError``.
+    ``wipe`` removes the system's files, too, and reports the other files. Raises ``DevError``.
     """
     mark.require(directory)
     root = directory.resolve()
@@ -175,16 +175,16 @@ def down(directory: Path, *, wipe: bool = False, tell: Tell = lambda _: None) ->
         if wipe:
             left = mark.wipe(root)
             if left:
-                tell(f"not made by the system, and left in {root}: {', '.join(left)}")
+                tell(f"not files of the system, left in {root}: {', '.join(left)}")
     return ended
 
 
 def restart(directory: Path, names: Sequence[str], tell: Tell = lambda _: None) -> list[str]:
-    """End these processes and start them again, with the configurations that lie there now.
+    """End these processes and start them again, with their present configurations.
 
-    Services end before brokers, and start after them; returns the names in the order of starting.
-    Raises ``DevError``: ``UnknownProcessError`` before anything is ended for a name that no process
-    of the system has, ``NoSystemError`` where none runs.
+    Components end before brokers, and start after them. Returns the names in the order of the
+    start. Raises ``DevError``: ``UnknownProcessError`` for an unknown name, before any process is
+    ended, and ``NoSystemError`` if no system runs.
     """
     mark.require(directory)
     root = directory.resolve()
@@ -211,7 +211,7 @@ def restart(directory: Path, names: Sequence[str], tell: Tell = lambda _: None) 
 
 
 def _named(root: Path, wanted: Shape, names: Sequence[str]) -> list[Part]:
-    """The parts of these names, in the order in which they start."""
+    """Return the parts with these names, in the order of their start."""
     every = parts.of(root, wanted)
     unknown = [name for name in names if name not in {part.name for part in every}]
     if unknown:
@@ -225,10 +225,10 @@ def _named(root: Path, wanted: Shape, names: Sequence[str]) -> list[Part]:
 
 
 def status(directory: Path) -> list[dict[str, Any]]:
-    """Every process, one plain mapping each, those that do not run although they should, too.
+    """Return a mapping for every process, including those that should run but do not.
 
-    ``health`` is a word of ``health``, or ``not started``; ``left`` says why an instance need not
-    run. Empty where nothing was started.
+    ``health`` is a word of ``health``, or ``not started``; ``left`` is the reason why an instance
+    need not run. The list is empty if no system was started.
     """
     mark.require(directory)
     root = directory.resolve()

@@ -1,11 +1,11 @@
-"""Starts again whatever of a development system died, until ``kcm dev down``.
+"""Restarts processes of a development system that end, until ``kcm dev down``.
 
     python -m kcm_devsystem.watcher --dir DIR
 
-It is a process of the system like the others: ``kcm dev status`` shows it, ``kcm dev down`` ends it
-before anything else, and it ends by itself when it is not in the system's state file any more. It
-changes the system under the directory's lock only, so a command that is at work is never disturbed.
-Who is retired ends at its start, so nobody starts it again.
+It is a process of the system like the others. ``kcm dev status`` shows it, and ``kcm dev down``
+ends it first. It ends by itself when it is not in the system's state file any more. It changes the
+system only under the directory's lock, so it does not interfere with a running command. It does not
+restart a retired instance, which ends at its start.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ from kcm_devsystem.state import Entry, State
 log = logging.getLogger(__name__)
 
 LOOK_S: Final = 0.5
-"""Seconds between two looks at the processes."""
+"""Seconds between two checks of the processes."""
 
 DELAY_FIRST_S: Final = 0.5
-"""Seconds until a process is started again that ended for the first time; doubles."""
+"""Seconds until the first restart of a process; doubles with each further one."""
 
 DELAY_MAX_S: Final = 30.0
-"""Seconds between two starts at most: whoever mends a configuration does not wait long."""
+"""Maximum seconds between two starts, so that a corrected configuration is used soon."""
 
 STABLE_S: Final = 60.0
-"""Seconds that a process has to run until its next end counts as the first one again."""
+"""Seconds of running after which the delay starts from ``DELAY_FIRST_S`` again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ends:
-    """How often in a row a process ended, and when it may be started again, in seconds."""
+    """How often in a row a process ended, and when it may be restarted, in seconds."""
 
     count: int = 0
     started: float = float("-inf")
@@ -53,14 +53,14 @@ class Ends:
 
 
 def ended(known: Ends, now: float) -> Ends:
-    """Take note that a process was found ended at ``now``."""
+    """Count the end of a process that was found at ``now``."""
     count = 1 if now - known.started >= STABLE_S else known.count + 1
     delay = min(DELAY_FIRST_S * 2.0 ** min(count - 1, 16), DELAY_MAX_S)
     return Ends(count, known.started, now + delay)
 
 
 class Watcher:
-    """Looks after the system in one directory."""
+    """Watches the system in one directory."""
 
     def __init__(self, root: Path, clock: Callable[[], float] = time.monotonic) -> None:
         self._root: Final = root
@@ -69,17 +69,17 @@ class Watcher:
         self._ends: dict[str, Ends] = {}
         self._waiting: set[str] = set()
         self._left: set[str] = set()
-        """Those that ended and are not on the roster to act: never started again here."""
+        """Ended instances that are retired or not on the roster; they are not restarted."""
 
     def look(self) -> bool:
-        """Look once, and start what is due; ``False`` when this system is not watched any more."""
+        """Check once and start due processes; ``False`` if this is not the system's watcher."""
         known = state.load(self._root)
         if known is None or not self._is_ours(known):
             return False
         now = self._clock()
         self._witness.look([entry.process for entry in known.entries])
         dead = [status.entry for status in known.status() if not status.running]
-        # Whoever was started by hand is looked after again.
+        # Watch a process again that a user has started.
         self._left &= {entry.process.name for entry in dead}
         dead = [entry for entry in dead if entry.process.name not in self._left]
         for entry in dead:
@@ -96,7 +96,7 @@ class Watcher:
     def _start(self, now: float) -> None:
         try:
             with state.exclusive(self._root):
-                # Another command may have ended or started it since.
+                # A concurrent command may have ended or started it.
                 known = state.load(self._root)
                 if known is None or not self._is_ours(known):
                     return
@@ -107,7 +107,7 @@ class Watcher:
                         continue
                     if why := retired.why_not(roster, status.entry.instance):
                         if name not in self._left:
-                            log.warning("%s is %s: not started again", name, why)
+                            log.warning("%s is %s: not restarted", name, why)
                         self._left.add(name)
                         continue
                     known = known.with_entry(self._again(status.entry, now))
@@ -119,7 +119,7 @@ class Watcher:
         name = entry.process.name
         self._waiting.discard(name)
         self._ends[name] = Ends(self._ends[name].count, now)
-        log.warning("starting %s again", name)
+        log.warning("restarting %s", name)
         return start_again(self._root, entry)
 
     def _is_ours(self, known: State) -> bool:
@@ -143,7 +143,7 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
     watcher = Watcher(root)
-    # Whoever started this writes it into the state file a moment later.
+    # The starting command writes this process into the state file a moment later.
     _wait_recorded(root)
     try:
         while not stopping and watcher.look():

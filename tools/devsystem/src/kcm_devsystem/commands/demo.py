@@ -1,4 +1,4 @@
-"""``kcm demo``: the main job end to end, on a system that is started for it and ended again."""
+"""``kcm demo``: encryption and a kill end to end, on a temporary system."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ from kcm.exit_codes import Exit
     "source",
     metavar="FILE",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="A CSV file of yours [default: one that is made up].",
+    help="Your CSV file [default: synthetic rows].",
 )
 @click.option(
     "--l1",
     "--root-key",
     "root_key",
     type=click.Choice(["awskms", "gcpkms", "azurekv", "pkcs11", "softkey"]),
-    help="What holds the root keys [default: SoftHSM if it is installed, else a soft key]; clouds "
-    "are test servers, in the source tree.",
+    help="The provider of the root keys [default: SoftHSM if it is installed, else a soft key]; "
+    "clouds are test servers of the source tree.",
 )
 @common
 def demo(settings: Settings, source: Path | None, root_key: str | None) -> int:
-    """Show it all on a system of its own.
+    """Demonstrate everything on a temporary system.
 
-    Starts two regions, encrypts a file, kills a tenant, and sees that nothing of it opens.
+    Starts two regions, encrypts a file, kills a tenant, and checks that its data stays locked.
 
-    Ends everything that it started. Exit code 7 when something was not as it should be.
+    Ends all processes that it started. Exit code 7 if a check failed.
 
     Example: kcm demo --input people.csv
     """
     from kcm_devsystem.demo import Options, run
 
-    del settings  # the result is an object of figures: it is shown as JSON in any case
+    del settings  # the result is always shown as JSON
     if source is not None:
         _check(source)
     result = run(Options(input=source, tell=_tell, l1=root_key))
@@ -50,7 +50,7 @@ def demo(settings: Settings, source: Path | None, root_key: str | None) -> int:
 
 
 def _check(source: Path) -> None:
-    """Raise ``Problem`` where the file is none that can be demonstrated with."""
+    """Raise ``Problem`` for a file that is not CSV in UTF-8."""
     import csv
 
     from kcm_devsystem.demo.records import from_file
@@ -58,8 +58,8 @@ def _check(source: Path) -> None:
     try:
         from_file(source)
     except (UnicodeDecodeError, csv.Error):
-        text = f"{source} is no CSV file in UTF-8"
-        raise Problem(Exit.USAGE, "usage", text, "leave out --input: rows are made up") from None
+        text = f"{source} is not a CSV file in UTF-8"
+        raise Problem(Exit.USAGE, "usage", text, "leave out --input for synthetic rows") from None
 
 
 def _tell(line: str) -> None:

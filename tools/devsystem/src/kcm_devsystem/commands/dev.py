@@ -1,4 +1,4 @@
-"""``kcm dev``: a whole system on this machine, for trying things out."""
+"""``kcm dev``: a whole system on this machine, for development."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from kcm.exit_codes import Exit
 from kcm_devsystem.commands.shape_options import directory_option, options, shape_options
 
 ROOT_KEY: Final = Path("keys") / "root"
-"""What only a development system has beside its context: the operator root's private key."""
+"""The operator root's private key, which only a development system has beside its context."""
 
 
 @click.group()
 def dev() -> None:
-    """A whole system on this machine, to try things out."""
+    """Run a whole system on this machine, for development."""
 
 
 @dev.command()
@@ -34,7 +34,7 @@ def dev() -> None:
 @click.option(
     "--watch/--no-watch",
     default=None,
-    help="Start again what dies [default: as before, at first yes].",
+    help="Restart processes that end [default: as before, at first yes].",
 )
 @common
 def up(
@@ -49,15 +49,15 @@ def up(
 ) -> None:
     """Start a system and leave it running.
 
-    Of one that runs, start what does not. A system that was there before comes up as it was, on the
-    ports that it had; while it is down it may get more regions, Cores and Gateways.
+    If a system runs, start its missing processes. A system that was stopped starts again with the
+    same parts and ports. While it is down, it may get more regions, Cores and Gateways.
 
     Example: kcm dev up --region eu-de --region us-east
     """
     from kcm_devsystem import system
 
     wanted = options(directory, regions, cores, gateways, nodes, watch=watch)
-    settings.leaves("what this has started is ended", _shows(wanted.directory))
+    settings.leaves("the processes that this command started were ended", _shows(wanted.directory))
     with orderly():
         state = system.up(wanted, _tell)
     _show_status(settings, state.directory)
@@ -84,9 +84,9 @@ def init(
     nodes: tuple[str, ...],
     layout: str,
 ) -> None:
-    """Make what a system needs, and start nothing.
+    """Create the files of a system, and start nothing.
 
-    Identities, roster, passwords and configurations.
+    The files are identities, roster, passwords and configurations.
     """
     from kcm_devsystem import layouts, system
 
@@ -101,16 +101,14 @@ def init(
 
 @dev.command()
 @directory_option
-@click.option(
-    "--wipe", is_flag=True, help="Remove what the system made, too: all its keys are lost."
-)
+@click.option("--wipe", is_flag=True, help="Remove the system's files, too. All its keys are lost.")
 @common
 def down(settings: Settings, directory: Path | None, *, wipe: bool) -> None:
     """End every process of the system."""
     from kcm_devsystem import system
 
     place = _chosen(settings, directory)
-    settings.leaves("some of the system may still run", _shows(place))
+    settings.leaves("some processes of the system may still run", _shows(place))
     with orderly():
         ended = system.down(place, wipe=wipe, tell=_tell)
     emit(settings, {"ended": ended, "wiped": wipe}, ("ended",), [(name,) for name in ended])
@@ -121,17 +119,17 @@ def down(settings: Settings, directory: Path | None, *, wipe: bool) -> None:
 @directory_option
 @common
 def restart(settings: Settings, names: tuple[str, ...], directory: Path | None) -> None:
-    """End processes of the system and start them again.
+    """Restart processes of the system.
 
-    With their configurations as they are now, edited ones too. `kcm dev status` shows the names:
-    of instances and brokers. Services end before brokers, and start after them.
+    They start with their present configurations, edited ones too. `kcm dev status` shows the names
+    of instances and brokers. Components end before brokers, and start after them.
 
     Example: kcm dev restart core-eu-de-1 eu-de
     """
     from kcm_devsystem import system
 
     place = _chosen(settings, directory)
-    settings.leaves("not all of it runs again", "`kcm dev up` starts what does not run")
+    settings.leaves("some processes do not run", "`kcm dev up` starts missing processes")
     with orderly():
         done = system.restart(place, names, _tell)
     emit(settings, {"restarted": done}, ("restarted",), [(name,) for name in done])
@@ -141,11 +139,10 @@ def restart(settings: Settings, names: tuple[str, ...], directory: Path | None) 
 @directory_option
 @common
 def status(settings: Settings, directory: Path | None) -> int:
-    """Show every process, and how it is.
+    """Show every process and its health.
 
-    A broker answers or is silent, an instance is ready or still starting. Where the watcher saw how
-    a process ended, its exit status or signal is shown. Exit code 5 when one does not serve that
-    should.
+    A broker answers or is silent; an instance is ready or still starting. If the watcher saw the
+    end of a process, its exit status or signal is shown. Exit code 5 if a process is not healthy.
     """
     return _show_status(settings, _chosen(settings, directory))
 
@@ -164,17 +161,17 @@ def status(settings: Settings, directory: Path | None) -> int:
     "--env",
     "shown",
     flag_value="env",
-    help="Show what `kcm l1 check` needs in the environment, as a shell's commands.",
+    help="Show the environment for `kcm l1 check`, as shell commands.",
 )
 @directory_option
 @common
 def key(
     settings: Settings, name: str, kind: str | None, shown: str | None, directory: Path | None
 ) -> None:
-    """Make a customer's root key, and show the URI to link it by.
+    """Create a customer's root key, and show its URI.
 
-    With the commands that try the key from here. In a real system that key exists already, and not
-    here. A key of that name that is there stays.
+    Also shows the commands that test the key. In production, the customer has created the key
+    elsewhere. An existing key of this name is kept.
 
     \b
     Example: kcm l1 link acme-root "$(kcm dev key acme-root --uri)"
@@ -200,12 +197,13 @@ def key(
 
 
 def _shows(directory: Path) -> str:
-    """How to see what runs."""
-    return f"`kcm dev status --dir {directory}` shows what runs; the same command again goes on"
+    """Return the hint after an interruption."""
+    shows = f"`kcm dev status --dir {directory}` shows what runs"
+    return f"{shows}; the same command again continues"
 
 
 def _chosen(settings: Settings, directory: Path | None) -> Path:
-    """The directory that is named, else that of the chosen context, else the usual one."""
+    """Return the directory given, else that of the chosen context, else the default."""
     from kcm._internal.client_context import ENVIRONMENT
 
     from kcm_devsystem import system
@@ -240,7 +238,7 @@ def _show_status(settings: Settings, directory: Path) -> int:
 
 
 def _state(process: dict[str, Any]) -> str:
-    """How a process is, or why it need not run."""
+    """Return the health of a process, or why it need not run."""
     if not process["left"]:
         return str(process["health"])
     return f"{process['left']}, still runs" if process["running"] else str(process["left"])

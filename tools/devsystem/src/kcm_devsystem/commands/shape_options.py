@@ -1,4 +1,4 @@
-"""Options that say what a development system consists of; left out, they are what is remembered."""
+"""Options for the parts of a development system. The defaults are those of the stored shape."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ directory_option: Final = click.option(
     "directory",
     metavar="DIR",
     type=click.Path(file_okay=False, path_type=Path, resolve_path=True),
-    help="Where the system lives [default: beside the context, else as for `dev up`].",
+    help="The system's directory [default: that of the context, else as for `dev up`].",
 )
 
 _OPTIONS: Final = (
@@ -49,7 +49,7 @@ _OPTIONS: Final = (
 
 
 def shape_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the options that ``options`` takes."""
+    """Add the arguments of ``options`` to a command."""
     for option in reversed(_OPTIONS):
         function = option(function)
     return function
@@ -64,7 +64,7 @@ def options(
     *,
     watch: bool | None = None,
 ) -> Options:
-    """What is asked for; what is not said is as it is remembered. Raises ``DevError``."""
+    """Return the options, with defaults of the stored shape. Raises ``DevError``."""
     from kcm_devsystem import shape, system
     from kcm_devsystem.options import Options
 
@@ -84,7 +84,7 @@ def options(
 
 
 def read_nodes(given: tuple[str, ...]) -> dict[str, int]:
-    """Numbers by region; raises ``UsageError``."""
+    """Return the numbers by region; raises ``UsageError``."""
     found = {}
     for one in given:
         region, _, number = one.partition("=")

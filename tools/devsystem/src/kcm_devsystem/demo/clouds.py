@@ -1,7 +1,7 @@
-"""A cloud's key for the demonstration: the test server of that cloud, on this machine.
+"""A cloud's root key for the demonstration, in that cloud's test server on this machine.
 
-The servers belong to the tests of the source tree. They check what the real ones check, and are
-spoken to by the vendor's own library.
+The servers belong to the tests of the source tree. They make the same checks as the real ones, and
+the vendor's library talks to them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _SERVERS: Final = "tests.l1.servers"
 
 @dataclass(frozen=True, slots=True)
 class Cloud:
-    """Two keys of two customers, and what a Core's unsealer needs to reach them."""
+    """The root keys of two customers, and the environment for a Core's unsealer."""
 
     uris: tuple[str, str]
     environment: Mapping[str, str]
@@ -35,8 +35,8 @@ class Cloud:
 
 @contextmanager
 def standing(name: str, directory: Path) -> Iterator[Cloud]:
-    """Run a cloud's server until the end of the block; raises ``DevError``."""
-    sys.path.append(str(Path.cwd()))  # an installed command does not look there
+    """Run a cloud's test server during the block; raises ``DevError``."""
+    sys.path.append(str(Path.cwd()))  # not on the path of an installed command
     if find_spec("tests") is None or find_spec(_SERVERS) is None:
         raise DevError(
             f"{name} needs the test servers of the source tree: make demo ARGS='--l1 {name}'"

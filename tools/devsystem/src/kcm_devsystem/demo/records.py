@@ -1,4 +1,4 @@
-"""What the demonstration encrypts: rows of a CSV file, given or made up."""
+"""The input of the demonstration: rows of a CSV file, or synthetic ones."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from pathlib import Path
 from typing import Final
 
 ROWS: Final = 10_000
-"""Rows that are made up when no file is given."""
+"""Synthetic rows if no file is given."""
 
 SEED: Final = 20_240_501
-"""The made-up rows are the same in every run."""
+"""The seed of the synthetic rows, so that they are the same in every run."""
 
 _FIRST: Final = ("Ada", "Grace", "Barbara", "Frances", "Hedy", "Radia", "Shafi", "Katherine")
 _LAST: Final = ("Lovelace", "Hopper", "Liskov", "Allen", "Lamarr", "Perlman", "Goldwasser")
 
 
 def from_file(path: Path) -> list[bytes]:
-    """Every row of a CSV file, as it stands there, without its header line."""
+    """Return the rows of a CSV file without its header line."""
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.reader(file))
     return [_line(row) for row in rows[1:]]
 
 
 def made_up(count: int = ROWS) -> list[bytes]:
-    """Patients that nobody is."""
+    """Return synthetic patients."""
     draw = random.Random(SEED)  # noqa: S311 - data for a demonstration
     return [
         _line(

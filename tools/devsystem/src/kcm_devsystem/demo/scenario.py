@@ -1,4 +1,4 @@
-"""What happens in the demonstration, in order, and the JSON object that it ends with."""
+"""The steps of the demonstration, and its result as a JSON object."""
 
 from __future__ import annotations
 
@@ -37,41 +37,41 @@ OTHER: Final = "globex"
 SERVICE: Final = "records"
 
 FILE_BYTES: Final = 64 << 20
-"""Bytes of the file that is encrypted in pieces of 1 MiB."""
+"""Bytes of the file, which is encrypted in pieces of 1 MiB."""
 
 BEFORE_KILL_S: Final = 1.0
 """Seconds of traffic before the kill."""
 
 WATCHED_S: Final = 16.0
-"""Seconds after the start in which every Core has followed its stream for longer than a lease and
-its last answer take: before, none can say that no instance is missing from a kill's table."""
+"""Seconds after the start until every Core has watched its stream for longer than any lease and its
+last answer. Earlier, no Core can state that no instance is missing from a kill's table."""
 
 DARK_S: Final = 1.5
-"""Seconds of traffic after the kill is complete: long enough for a late answer to show."""
+"""Seconds of traffic after the kill is complete, to detect late answers."""
 
 COMPLETE_S: Final = 30.0
-"""Seconds that the kill gets to be complete."""
+"""Maximum seconds until the kill is complete."""
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What to encrypt, and whom to tell."""
+    """The input, the function for progress, and the provider of the root keys."""
 
     input: Path | None = None
     tell: Callable[[str], None] = lambda _: None
     l1: str | None = None
-    """``awskms``, ``gcpkms``, ``azurekv``, ``pkcs11`` or ``softkey``; none takes SoftHSM where it
-    is installed."""
+    """``awskms``, ``gcpkms``, ``azurekv``, ``pkcs11`` or ``softkey``; ``None``: SoftHSM if it is
+    installed."""
 
 
 def run(options: Options) -> dict[str, Any]:
-    """Run it all; the result's ``ok`` says whether everything was as it should be.
+    """Run the demonstration. The result's ``ok`` is true if all checks passed.
 
-    Everything that was started is gone when this returns or raises; when a signal ends it, too.
+    All started processes are ended when this returns or raises, also after a signal.
     """
     rows = records.from_file(options.input) if options.input else records.made_up()
     with _directory() as directory, orderly(), _cloud(options, directory) as cloud:
-        root = directory / "system"  # a system takes no directory that has something in it
+        root = directory / "system"  # a system needs an empty directory
         setup = system.Options(
             root,
             applications=1,
@@ -86,7 +86,7 @@ def run(options: Options) -> dict[str, Any]:
             with undisturbed(), contextlib.suppress(NoSystemError):
                 system.down(root)
         result["audit"] = _audit(root, config_file(root, setup.members[-1]))
-    result["ok"] = _as_it_should_be(result)
+    result["ok"] = _passed(result)
     return result
 
 
@@ -169,16 +169,16 @@ class _Scenario:
         return kind
 
     async def _rows_there_and_back(self, client: Client, result: dict[str, Any]) -> list[bytes]:
-        self._tell(f"encrypting {len(self._rows)} rows in {HOME}, each under a key of its own")
+        self._tell(f"encrypting {len(self._rows)} rows in {HOME}, each with its own data key")
         sealed = (await client.encrypt(KILLED, SERVICE, self._rows, deadline_s=60)).values
         opened = await client.decrypt(KILLED, SERVICE, sealed, deadline_s=60)
         same = sum(a == b for a, b in zip(self._rows, opened.values, strict=True))
         result["records"], result["round_trips_ok"] = len(self._rows), same
-        self._tell(f"decrypted {same} of {len(self._rows)} to what they were")
+        self._tell(f"decrypted {same} of {len(self._rows)} rows correctly")
         return sealed
 
     async def _file(self) -> dict[str, Any]:
-        """64 MiB in pieces of 1 MiB, by an application that embeds the engine."""
+        """Encrypt 64 MiB in pieces of 1 MiB, in an application that embeds the engine."""
         self._tell(f"encrypting {FILE_BYTES >> 20} MiB in pieces of 1 MiB, in the application")
         config = config_file(self._setup.directory, self._setup.embedded[0])
         argv = [sys.executable, "-m", "kcm_gateway.selftest", "--config", str(config)]
@@ -200,7 +200,7 @@ class _Scenario:
                 process.kill()
             raise
         told: dict[str, Any] = json.loads(out or b"{}")
-        self._tell(f"{told.get('correct', 0)} pieces came back as they were")
+        self._tell(f"{told.get('correct', 0)} pieces were decrypted correctly")
         return told
 
     async def _kill_and_lift(
@@ -244,7 +244,7 @@ class _Scenario:
         }
         result["after_kill"] = self._after_kill(streams, published)
         why = result["after_kill"]["killed_tenant"] = await _refused(client, sealed[0])
-        self._tell(f"{KILLED} is dark: {why}; {OTHER} noticed nothing")
+        self._tell(f"{KILLED} is refused with {why}; {OTHER} is served as before")
         self._tell("lifting the kill")
         await kills.lift(hold.id, "demonstration is over", self._clock.elapsed() + COMPLETE_S)
         opened = await self._after_lift(client, sealed)
@@ -274,7 +274,7 @@ class _Scenario:
 
 
 async def _refused(client: Client, record: bytes) -> str:
-    """The code with which a record is refused."""
+    """Return the code with which a record is refused."""
     try:
         await client.decrypt_one(KILLED, SERVICE, record)
     except KcmError as error:
@@ -283,7 +283,7 @@ async def _refused(client: Client, record: bytes) -> str:
 
 
 def _audit(directory: Path, config: Path) -> dict[str, Any]:
-    """Verify the journal offline, in the Auditor's own process."""
+    """Verify the journal offline, with the Auditor's program."""
     done = subprocess.run(
         [
             sys.executable,
@@ -306,7 +306,7 @@ def _audit(directory: Path, config: Path) -> dict[str, Any]:
     }
 
 
-def _as_it_should_be(result: dict[str, Any]) -> bool:
+def _passed(result: dict[str, Any]) -> bool:
     rows, kill, after = result["records"], result["kill"], result["after_kill"]
     file = result["file"]
     return all(

@@ -1,4 +1,4 @@
-"""Continuous traffic, and what came of it: every answer with its time."""
+"""Continuous traffic of a tenant, and the results with their times."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ RECORDS: Final = 16
 """Records of one request."""
 
 DEADLINE_S: Final = 2.0
-"""Seconds that a request may take."""
+"""Deadline of a request in seconds."""
 
 
 @dataclass(slots=True)
 class Stream:
-    """One tenant's traffic through one client: encrypts, and decrypts what it encrypted."""
+    """One tenant's traffic through one client: encrypts, and decrypts the result."""
 
     client: Client
     tenant: str
@@ -30,10 +30,10 @@ class Stream:
     last_success: float = 0.0
     codes: Counter[str] = field(default_factory=Counter)
     wrong: int = 0
-    """Answers that were not what was encrypted: there must be none."""
+    """Decrypted batches that differ from the plaintexts. The number must be 0."""
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Ask, one request after another, until told to stop."""
+        """Send one request after another until ``stop`` is set."""
         round_ = 0
         while not stop.is_set():
             round_ += 1
@@ -42,7 +42,7 @@ class Stream:
                 await self._ask(plaintexts)
             except KcmError as error:
                 self.codes[error.code.value] += 1
-                # A refusal comes at once; asking again at once would only measure the refusal.
+                # A refusal comes at once. Without a pause, the traffic would only be refusals.
                 await asyncio.sleep(0.005)
 
     async def _ask(self, plaintexts: list[bytes]) -> None:
