@@ -218,7 +218,10 @@ def test_without_its_authority_a_system_is_left_as_it_is(tmp_path):
 def test_two_setups_at_once_are_refused(tmp_path):
     from kcm_devsystem import state
 
-    with state.exclusive(tmp_path / "authority"), pytest.raises(DevError, match="another command changes"):
+    with (
+        state.exclusive(tmp_path / "authority"),
+        pytest.raises(DevError, match="another command changes"),
+    ):
         write_compose(tmp_path, NOW)
 
 
