@@ -148,15 +148,17 @@ class Switch:
 
     def __init__(self, core: Core) -> None:
         self._core = core
-        self.told: list[bytes] = []
+        self.told: list[HoldState] = []
 
-    def issue(self, raw: bytes) -> None:
-        record = to_record(self._core.me.verifier.hold_or_lift(raw))
+    def verify(self, raw: bytes) -> HoldState:
+        return to_record(self._core.me.verifier.hold_or_lift(raw))
+
+    def issue(self, record: HoldState) -> None:
         for tenant in self._core.revocations.learn(record).purge:
             self._core.purge(tenant)
 
-    async def tell(self, raw: bytes) -> None:
-        self.told.append(raw)
+    async def broadcast(self, record: HoldState) -> None:
+        self.told.append(record)
 
     def durable_at(self, hold_id: bytes) -> int:
         return 1 if self._core.revocations.holds.get(hold_id) else 0

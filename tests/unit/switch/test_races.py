@@ -246,8 +246,8 @@ async def test_a_lift_that_races_another_kill_lifts_only_its_own(system):
     for core in cores:
         core.switch.learning.learn(held(first))
     await asyncio.gather(
-        cores[0].switch.tell(lifted(first)),
-        cores[1].switch.tell(held(second)),
+        cores[0].switch.broadcast(cores[0].switch.verify(lifted(first))),
+        cores[1].switch.broadcast(cores[1].switch.verify(held(second))),
     )
     await until(lambda: all(len(core.revocations.holds) == 2 for core in cores))
     await until(lambda: all(core.switch.all_durable for core in cores))

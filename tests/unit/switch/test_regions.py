@@ -225,7 +225,7 @@ async def test_regions_that_hold_the_same_send_no_holds(system):
     await us.start(watch=False)
     await eu.start(watch=False)
     eu.switch.learning.learn(held(hold()))
-    await eu.switch.tell(held(hold(target="other")))
+    await eu.switch.broadcast(eu.switch.verify(held(hold(target="other"))))
     await until(lambda: len(us.revocations.holds) == 1)
     await let_pass(10)
     assert eu.revocations.holds.digest == us.revocations.holds.digest

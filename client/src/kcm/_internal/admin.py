@@ -260,10 +260,19 @@ class Admin:
         return await self.ask(region, "hold", "export", query, HoldExport)
 
     async def preview(
-        self, region: str, scope: Scope, target: str, *, deadline_s: float = ADMIN_S
+        self,
+        region: str,
+        scope: Scope,
+        target: str,
+        *,
+        instances: bool = True,
+        deadline_s: float = ADMIN_S,
     ) -> BlastRadius:
-        """What a hold would reach. No hold is signed for this: a broker could put it in force."""
-        query = PreviewQuery(scope=scope, target=target)
+        """What a hold would reach. No hold is signed for this: a broker could put it in force.
+
+        Without ``instances`` the region answers from its registry, and asks no other region.
+        """
+        query = PreviewQuery(scope=scope, target=target, instances=instances)
         return await self.ask(region, "hold", "preview", query, BlastRadius, deadline_s=deadline_s)
 
     async def roster(self, region: str) -> RosterView:

@@ -24,13 +24,17 @@ from kcm._internal import statements
 from kcm._internal.admin import Admin
 from kcm._internal.rpc import backoff_s
 from kcm._internal.staggered import first
-from kcm.errors import Malformed, ServiceError, UnknownHold, UntrustedReply, error_for
+from kcm.errors import Forbidden, Malformed, ServiceError, UnknownHold, UntrustedReply, error_for
 
 ASK_S: Final = 4.0
 """Seconds that one region gets to answer: longer than its own waiting for other regions."""
 
 POLL_S: Final = 0.25
 """Seconds between two looks at a hold that is not complete."""
+
+AGAIN_S: Final = 1.0
+"""Seconds after which a hold that is watched and not complete is placed once more: a broadcast or
+a receipt may have been lost."""
 
 _FIRST: Final = bytes(limits.ID_SIZE)
 """The id behind which a list of holds begins."""
@@ -100,15 +104,28 @@ class Kills:
             raise UntrustedReply("a Core answered about another hold")
         return _about(status, hold.id)
 
-    async def watch(self, hold_id: bytes, until: float) -> AsyncIterator[HoldStatus]:
+    async def watch(
+        self, hold_id: bytes, until: float, hold: NewHold | None = None
+    ) -> AsyncIterator[HoldStatus]:
         """How the hold stands, again and again until it is complete or lifted, or time is up.
 
-        What passes is waited for; a refusal raises ``ServiceError``.
+        A look changes nothing. With ``hold`` it is placed once more every ``AGAIN_S`` seconds, so
+        that instances and Cores that missed something hear of it; an operator who may not place
+        holds only looks. What passes is waited for; a refusal raises ``ServiceError``.
         """
+        placed = self._around.clock.elapsed()
         while True:
             wait = POLL_S
             try:
-                status = await self.status(hold_id, until)
+                if hold is not None and self._around.clock.elapsed() >= placed + AGAIN_S:
+                    placed = self._around.clock.elapsed()
+                    try:
+                        status = await self._again(hold, until)
+                    except Forbidden:
+                        hold = None
+                        continue
+                else:
+                    status = await self.status(hold_id, until)
             except ServiceError as error:
                 if not error.retryable:
                     raise
@@ -119,6 +136,16 @@ class Kills:
             if self._around.clock.elapsed() + wait >= until:
                 return
             await self._around.sleep(wait)
+
+    async def _again(self, hold: NewHold, until: float) -> HoldStatus:
+        """Place a hold once more, through whichever region answers first."""
+
+        async def ask(region: str) -> HoldStatus:
+            return await self._admin.put_hold(region, hold.raw, deadline_s=self._time(until))
+
+        region, status = await first(self._regions, ask)
+        self._prefer(region)
+        return _about(status, hold.id)
 
     async def status(self, hold_id: bytes, until: float) -> HoldStatus:
         """How the hold stands now, from whichever region answers and knows of it.
