@@ -29,7 +29,7 @@ from kcm_core.root_keys.link_validation import LinkValidator
 from kcm_core.root_keys.monitor import KeyMonitor
 from kcm_gateway.core_client import CoreClient
 from kcm_keymem.random import SystemKeyRandomness
-from kcm_killswitch.model.admission import Serving
+from kcm_killswitch.model.admission import Admission
 from kcm_killswitch.model.hold_set import HoldState
 from kcm_killswitch.model.incarnations import Incarnations
 from kcm_killswitch.model.registry import Registry
@@ -185,7 +185,7 @@ class Core:
         self.registry = Registry()
         self.revocations = Revocations(self.registry, self.me.region)
         self.freshness = knowing(world.clock.elapsed(), "eu", "us")
-        self.serving = Serving(self.freshness, self.revocations, self.registry, self.me.region)
+        self.admission = Admission(self.freshness, self.revocations, self.registry, self.me.region)
         self.incarnations = Incarnations()
         randomness = SystemKeyRandomness()
         seal = SealKey(trust_rig.ID, str(seal_key or world.seal_key))
@@ -198,7 +198,7 @@ class Core:
         )  # fmt: skip
         self.watch = KeyMonitor(
             membership=self.me, revocations=self.revocations, freshness=self.freshness,
-            serving=self.serving, canaries=Canaries(self.registry, self.store),
+            admission=self.admission, canaries=Canaries(self.registry, self.store),
             unsealer=world.unsealer, holds=self.holds, stream=Attestations(), seal=self.purge,  # type: ignore[arg-type]
             emit=self._emit, clock=world.clock, chance=lambda: 0.5,
         )  # fmt: skip
@@ -210,7 +210,7 @@ class Core:
         }
         self.opener = Opener(
             **common, registry=self.registry, store=self.store, unsealer=world.unsealer,
-            serving=self.serving, watch=self.watch, seal=self.purge, clock=world.clock,
+            admission=self.admission, watch=self.watch, seal=self.purge, clock=world.clock,
             deadline_s=5.0,
         )  # fmt: skip
         self.maker = KeyCreator(
@@ -229,7 +229,7 @@ class Core:
             membership=self.me,
             vault=self.vault,
             emit=self._emit,
-            serving=self.serving,
+            admission=self.admission,
             incarnations=self.incarnations,
             opener=self.opener,
             sessions=self.sessions,
@@ -311,7 +311,7 @@ class Core:
 
     def purge(self, tenant: str) -> int:
         """As the service puts it together."""
-        self.serving.close(tenant)
+        self.admission.close(tenant)
         return self.vault.purge(tenant)
 
     def kill(self, hold: Hold | None = None) -> None:

@@ -504,7 +504,7 @@ async def test_a_hold_below_the_roster_by_which_it_counts_is_read_again(pair):
     place = subjects.control_hold("eu", "tenant", one.id)
     core.stream.store(place, held(one, "fresh"))
     await until(lambda: gateway.count("trust.refused"))
-    assert gateway.serving.begin("acme", gateway.clock.elapsed())
+    assert gateway.admission.admit("acme", gateway.clock.elapsed())
     core.me.rosters.take(signed(joined("fresh")))
     await until(lambda: gateway.revocations.killed("acme"))
     await until(lambda: core.switch.durable_at(one.id))
