@@ -73,7 +73,7 @@ def test_every_container_is_hardened(compose):
 def test_every_region_has_its_broker_and_its_instances(compose):
     expected = {f"{region}-{instance}" for region in REGIONS for instance in INSTANCES}
     brokers = {containers.broker_host(region) for region in ("", *REGIONS)}
-    jobs = {"setup", "cli", "softhsm-token"} | {f"{region}-provision" for region in REGIONS}
+    jobs = {"setup", "cli", "softhsm"} | {f"{region}-provision" for region in REGIONS}
     assert set(compose["services"]) == expected | brokers | jobs
 
 
@@ -109,7 +109,8 @@ def test_no_container_sees_the_secrets_of_another(compose):
     assert readers["operator"] == {"setup", "cli"}
     cores = {f"{region}-core-{n}" for region in REGIONS for n in (1, 2)}
     assert readers["customer"] == {"setup", "cli"} | cores
-    assert readers["softhsm"] == {"softhsm-token"} | cores
+    assert readers["softhsm"] == {"softhsm"}
+    assert readers["softhsm-socket"] == {"softhsm"} | cores
     assert set(readers) == set(compose["volumes"])
 
 
