@@ -72,15 +72,21 @@ def test_every_container_runs_as_the_file_says(system: System) -> None:
 
 
 def test_a_region_reaches_no_other_broker_than_its_own(system: System) -> None:
-    probe = "import socket, sys; socket.create_connection((sys.argv[1], 4222), timeout=3)"
+    """By address: without a name there is a way where the engine lets packets through."""
+    probe = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 3)"
 
-    def reaches(service: str, host: str) -> bool:
-        done = system.container(service).exec_run(["python", "-c", probe, host])
-        return done.exit_code == 0
+    def reaches(service: str, host: str, network: str, port: int) -> bool:
+        networks = system.container(host).attrs["NetworkSettings"]["Networks"]
+        address = networks[f"{PROJECT}_{network}"]["IPAddress"]
+        command = ["python", "-c", probe, address, str(port)]
+        return system.container(service).exec_run(command).exit_code == 0
 
-    assert reaches("eu-de-core-1", "nats-eu-de")
-    assert not reaches("eu-de-core-1", "nats-us-east")
-    assert not reaches("eu-de-core-1", "backbone")
+    assert reaches("eu-de-core-1", "nats-eu-de", "eu-de", 4222)
+    assert reaches("us-east-core-1", "nats-us-east", "us-east", 4222)
+    assert reaches("nats-eu-de", "backbone", "backbone", 7422)
+    assert not reaches("eu-de-core-1", "nats-us-east", "us-east", 4222)
+    assert not reaches("eu-de-core-1", "nats-us-east", "backbone", 4222)
+    assert not reaches("eu-de-core-1", "backbone", "backbone", 7422)
 
 
 def test_the_documented_commands_do_what_the_document_says(
@@ -159,14 +165,14 @@ def test_the_token_is_in_a_container_of_its_own_and_nothing_opens_without_it(
         lambda: (done := system.asked("decrypt", "-", *data, given=record)).returncode and done,
         "the tenant is sealed without its HSM",
     )
-    assert error_of(refused) == "unavailable"
+    assert error_of(refused) == "tenant_sealed"
     assert decrypted(system, sealed), "the tenant of the other key is served"
     hsm.start()
     until(lambda: system.healthy("softhsm"), "the HSM serves again")
     until(lambda: decrypted(system, record, "hsm"), "the tenant is served again")
     killed = json.loads(system.kcm("kill", "--link", "hsm-root", "-o", "json"))
     assert killed["complete"] is True
-    assert system.refusal("decrypt", "-", *data, given=record, code=REFUSED) == "link_killed"
+    assert system.refusal("decrypt", "-", *data, given=record, code=REFUSED) == "tenant_killed"
 
 
 def test_the_journal_of_it_all_is_sound(system: System) -> None:
