@@ -12,7 +12,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import docker
 import pytest
@@ -21,17 +21,28 @@ from testcontainers.compose import DockerCompose
 from testcontainers.core.config import testcontainers_config
 from testcontainers.core.image import DockerImage
 
-from .lane import BASE, COMPOSE, PROJECT, ROOT, WHEELS, System, images_of
+from .lane import BASE, COMPOSE, DEMO, INSTALL, PROJECT, ROOT, WHEELS, System, images_of
 
 MATERIALS: Final = ROOT / ".cache" / "containers"
 """What ``tests/containers/materials`` made."""
 BUILD_S: Final = 600
 """Seconds for one image: the first one builds every wheel."""
+BUILD_ARGS: Final = {
+    "PYTHON_IMAGE": f"{BASE}:bookworm",
+    "WHEELS_IMAGE": WHEELS,
+    "PIP_NO_INDEX": "1",
+    "PIP_FIND_LINKS": "/wheelhouse",
+}
 
-WHEELS_IMAGE: Final = """
-FROM kcm-lane-base:bookworm
+WHEELS_IMAGE: Final = f"""
+FROM {BASE}:bookworm
 COPY *.whl /wheelhouse/
 """
+DEMO_IMAGE: Final = f"""
+FROM {INSTALL}
+RUN $INSTALL 'kcm[dev]'
+"""
+"""Everything in one image, as on a developer's machine."""
 
 
 @pytest.fixture(scope="session")
@@ -49,45 +60,36 @@ def engine() -> Iterator[docker.DockerClient]:
 def images(engine: docker.DockerClient, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Every image that ``compose.yaml`` names, from the base, the wheels and this source alone."""
     assert not engine.images.list(), "this engine is not one of this run alone"
-    engine.api.import_image(src=str(MATERIALS / "base.tar"), repository=BASE, tag="bookworm")
-    dockerfile = tmp_path_factory.mktemp("wheels") / "Dockerfile"
-    dockerfile.write_text(WHEELS_IMAGE)
-    built = [
-        DockerImage(
-            path=MATERIALS / "wheelhouse",
-            dockerfile_path=str(dockerfile),
-            tag=WHEELS,
-            docker_client_kw={"timeout": BUILD_S},
-            clean_up=False,
-        )
-    ]
-    for name, target in images_of(COMPOSE).items():
-        built.append(
-            DockerImage(
-                path=ROOT,
-                dockerfile_path="deploy/Dockerfile",
-                tag=f"{name}:latest",
-                docker_client_kw={"timeout": BUILD_S},
-                clean_up=False,
-                target=target,
-                network_mode="none",
-                buildargs={
-                    "PYTHON_IMAGE": f"{BASE}:bookworm",
-                    "WHEELS_IMAGE": WHEELS,
-                    "PIP_NO_INDEX": "1",
-                    "PIP_FIND_LINKS": "/wheelhouse",
-                },
-            )
-        )
+    dockerfiles = tmp_path_factory.mktemp("dockerfiles")
+    (dockerfiles / "wheels").write_text(WHEELS_IMAGE)
+    (dockerfiles / "demo").write_text(DEMO_IMAGE)
+    built = [_image(MATERIALS / "wheelhouse", str(dockerfiles / "wheels"), WHEELS)]
+    targets = {f"{name}:latest": target for name, target in images_of(COMPOSE).items()}
+    for tag, target in (targets | {INSTALL: "install"}).items():
+        built.append(_image(ROOT, "deploy/Dockerfile", tag, target=target, buildargs=BUILD_ARGS))
+    built.append(_image(dockerfiles, "demo", DEMO))
     try:
+        engine.api.import_image(src=str(MATERIALS / "base.tar"), repository=BASE, tag="bookworm")
         for image in built:
             _build(image)
         yield
     finally:
         for image in built:
-            image.remove()  # closes its client: the layers have others below them, and go together
+            image.remove()  # closes its client alone: images that share layers go together
         engine.images.prune(filters={"dangling": False})
         assert not engine.images.list(all=True), "an image of this run is left"
+
+
+def _image(path: Path, dockerfile: str, tag: str, **options: Any) -> DockerImage:
+    return DockerImage(
+        path=path,
+        dockerfile_path=dockerfile,
+        tag=tag,
+        docker_client_kw={"timeout": BUILD_S},
+        clean_up=False,
+        network_mode="none",
+        **options,
+    )
 
 
 def _build(image: DockerImage) -> None:

@@ -24,6 +24,10 @@ BASE: Final = "kcm-lane-base"
 """The image that stands in for ``python:3.11-slim-bookworm``, made from Debian's packages."""
 WHEELS: Final = "kcm-lane-wheels:locked"
 """The same with the lock's wheels."""
+INSTALL: Final = "kcm-lane-install:latest"
+"""The Dockerfile's stage from which each image takes its environment."""
+DEMO: Final = "kcm-lane-demo:latest"
+"""The command with all components, the broker included."""
 PROJECT: Final = "kcm-lane"
 """Compose's name for the system."""
 
@@ -31,6 +35,8 @@ READY_S: Final = 240
 """Seconds for every container to serve, on two cores."""
 COMMAND_S: Final = 180
 """Seconds for one command of the operator."""
+DEMO_S: Final = 240
+"""Seconds for ``kcm demo``."""
 POLL_S: Final = 0.5
 
 
@@ -53,11 +59,15 @@ def error_of(done: subprocess.CompletedProcess[bytes]) -> str:
     return str(json.loads(line)["error"])
 
 
-def until(condition: Callable[[], Any], what: str, within_s: float = READY_S) -> Any:
+def until(
+    condition: Callable[[], Any], what: Callable[[], str] | str, within_s: float = READY_S
+) -> Any:
     """Wait for a condition and return what it says. AssertionError names what was waited for."""
     end = time.monotonic() + within_s
     while not (answer := condition()):
-        assert time.monotonic() < end, f"not within {within_s:.0f} s: {what}"
+        if time.monotonic() >= end:
+            text = what if isinstance(what, str) else what()
+            raise AssertionError(f"not within {within_s:.0f} s: {text}")
         time.sleep(POLL_S)
     return answer
 
@@ -80,7 +90,11 @@ class System:
         except subprocess.CalledProcessError as error:
             raise AssertionError(error.stderr.decode(errors="replace")[-4000:]) from None
         for name in self.services():
-            until(lambda name=name: self.healthy(name), f"{name} serves ({self.why(name)})")
+            self.serves(name)
+
+    def serves(self, service: str) -> None:
+        """Wait until the service's own health check says that it serves."""
+        until(lambda: self.healthy(service), lambda: f"{service} serves: {self.why(service)}")
 
     def down(self) -> None:
         """Remove everything that was started."""

@@ -13,7 +13,8 @@ from tests.conftest import CONTAINERS, pytest_ignore_collect
 
 SCRIPT = Path(__file__).parents[1] / "engine"
 PROGRAMS = ("dockerd", "iptables", "docker-compose", "mmdebstrap", "ip")
-PACKAGES = "docker.io iptables docker-compose mmdebstrap iproute2"
+KEYRING = Path("usr/share/keyrings/debian-archive-keyring.gpg")
+PACKAGES = "docker.io iptables docker-compose mmdebstrap debian-archive-keyring iproute2"
 NEEDED = ("cat", "find", "mktemp", "rm", "sleep", "tail")
 
 
@@ -33,6 +34,8 @@ class Machine:
     def has(self, *names: str) -> None:
         for name in names:
             self.program(name)
+        (self.root / KEYRING).parent.mkdir(parents=True, exist_ok=True)
+        (self.root / KEYRING).touch()
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         (self.root / "tmp").mkdir(exist_ok=True)
@@ -73,6 +76,8 @@ def _apt(machine: Machine, *, installs: bool, code: int = 0) -> None:
         f"echo '#!/bin/sh' > {machine.root}/bin/{name}; /bin/chmod 755 {machine.root}/bin/{name}; "
         for name in PROGRAMS
     )
+    keyring = machine.root / KEYRING
+    makes += f"/bin/mkdir -p {keyring.parent}; : > {keyring}; "
     machine.program(
         "apt-get",
         f'echo "apt-get $*" >> {machine.root}/calls\n'
