@@ -1,4 +1,4 @@
-"""``compose.yaml`` on an engine: it serves, a kill is complete, a broker comes back, an HSM holds.
+"""``compose.yaml`` on an engine: it serves, a kill is complete, a broker comes back, the HSM counts.
 
 The tests are steps of one course and run in this order: the system is the same in all of them.
 """
@@ -30,7 +30,7 @@ INSTANCES = {
     for region in ("eu-de", "us-east")
     for name, number in (("core", 1), ("core", 2), ("gateway", 1))
 }
-"""Who has to purge for a kill to be complete."""
+"""The instances that have to purge before a kill is complete."""
 
 
 def decrypted(system: System, sealed: bytes, tenant: str = "main") -> bool:
@@ -72,7 +72,7 @@ def test_every_container_runs_as_the_file_says(system: System) -> None:
 
 
 def test_a_region_reaches_no_other_broker_than_its_own(system: System) -> None:
-    """By address: without a name there is a way where the engine lets packets through."""
+    """Probed by address, so that the networks are tested and not only their names."""
     probe = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 3)"
 
     def reaches(service: str, host: str, network: str, port: int) -> bool:
@@ -92,7 +92,7 @@ def test_a_region_reaches_no_other_broker_than_its_own(system: System) -> None:
 def test_the_documented_commands_do_what_the_document_says(
     system: System, docker_command: Path, tmp_path: Path
 ) -> None:
-    """The document's block, as it is copied: a customer, a kill, and the way back."""
+    """The block as a reader copies it: a customer, a kill, a lift."""
     start = DOCUMENT.index("A customer, its root key in a file")
     block = DOCUMENT[DOCUMENT.index("```sh\n", start) + 6 :].partition("```")[0]
     (tmp_path / "docker").symlink_to(docker_command)

@@ -177,7 +177,7 @@ def test_no_command_runs_where_a_program_is_missing(machine: Machine) -> None:
         ([f"{CONTAINERS}/test_images.py::test_x"], None),
     ],
 )
-def test_only_who_names_the_container_tests_runs_them(
+def test_the_container_tests_run_only_where_they_are_named(
     named: list[str], ignored: bool | None
 ) -> None:
     config = cast("pytest.Config", SimpleNamespace(args=named))
