@@ -1,4 +1,4 @@
-"""``compose.yaml`` on an engine: it serves, a kill is complete, a broker comes back, the HSM counts.
+"""``compose.yaml`` on an engine: it serves, a kill is complete, a broker and an HSM come back.
 
 The tests are steps of one course and run in this order: the system is the same in all of them.
 """
