@@ -3,8 +3,8 @@ PYTHON ?= python3.11
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
-MEMBERS := schemas libs/crypto libs/trust libs/control libs/bus \
-           services/core services/gateway services/auditor client
+MEMBERS := schemas libs/trust libs/keymem libs/sealing libs/runtime libs/killswitch \
+           services/core services/gateway services/auditor client tools/devsystem
 SECONDS ?= 600
 
 .PHONY: help setup tools check format test test-containers simulate simulate-variants conformance demo chaos bench bench-kill bench-scale bench-l1 bench-peers lock clean
@@ -21,12 +21,13 @@ $(STAMP): requirements.lock Makefile $(addsuffix /pyproject.toml,$(MEMBERS))
 	$(BIN)/pip install -q --disable-pip-version-check --no-deps --no-build-isolation $(addprefix -e ,$(MEMBERS))
 	@touch $@
 
-check: setup     ## format, lint, types, import contracts
+check: setup     ## format, lint, types, import contracts, word list
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+	$(BIN)/python -m tests.architecture.words --check
 
 format: setup    ## let ruff rewrite what it can
 	$(BIN)/ruff format .

@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import Final
 
 import nats
-from kcm import Admin, Client, ClientContext, statements
-from kcm.dev import system
-from kcm.dev.rootkeys import RootKeys
-from kcm_bus.config import BusAddress
+from kcm import Admin, Client, ClientContext
+from kcm._internal import statements
+from kcm_devsystem import system
+from kcm_devsystem.root_keys import RootKeys
+from kcm_runtime.config import BusAddress
 from nats.aio.client import Client as Nats
 
 from benchmarks.echo import SUBJECT
@@ -160,7 +161,7 @@ async def _make_tenant(admin: Admin, keys: RootKeys) -> None:
     uri = await asyncio.to_thread(keys.create, f"{TENANT}-root", "softkey")
     link = statements.link(admin.identity, f"{TENANT}-root", uri=uri, model="byok")
     tenant = statements.tenant(
-        admin.identity, TENANT, link=f"{TENANT}-root", regions=[REGION], fence="all"
+        admin.identity, TENANT, link=f"{TENANT}-root", regions=[REGION], region_quorum="all"
     )
     service = statements.service(admin.identity, TENANT, SERVICE)
     await admin.put_link(REGION, link)

@@ -14,11 +14,10 @@ from collections.abc import Sequence
 from typing import Final
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from kcm_crypto import context
-from kcm_crypto.arena import Arena, Keys
-from kcm_crypto.context import ctx, record_aad
-from kcm_crypto.memory import fill_random
-from kcm_schemas import record
+from kcm_keymem.arena import Arena, Keys
+from kcm_keymem.pages import fill_random
+from kcm_schemas import labels, record
+from kcm_schemas.labels import ctx, record_aad
 
 from benchmarks.rig import REGION, SERVICE, TENANT
 
@@ -39,7 +38,7 @@ class Floor:
         fill_random(self._places.view)
         wrapping = AESGCM(AESGCM.generate_key(256))
         self._unwrap: Final = wrapping.decrypt_into
-        binding = ctx(context.L4, "record", TENANT, REGION, SERVICE, 1)
+        binding = ctx(labels.L4, "record", TENANT, REGION, SERVICE, 1)
         self._wrapped: Final[list[_Sealed]] = [
             (nonce, wrapping.encrypt(nonce, key, binding), binding)
             for key in self._places.each

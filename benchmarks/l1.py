@@ -22,8 +22,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from kcm_core.l1.providers import open_provider, warm
-from kcm_core.l1.uri import parse
+from kcm_core.providers.catalog import open_provider, warm
+from kcm_core.providers.uri import parse
 from kcm_core.unsealer.client import Unsealer
 
 from tests.l1.stand import Stand, Trouble

@@ -15,44 +15,45 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from kcm.dev.identities import SYSTEM, Member, Trust, make_trust
-from kcm_bus.audit import AuditEmitter
-from kcm_bus.clock import SystemClock, SystemRandomness
-from kcm_bus.config import BusAddress
-from kcm_bus.connection import Connection
-from kcm_bus.membership import Membership
-from kcm_bus.rosters import Rosters
-from kcm_bus.streams import ControlLog
-from kcm_control.boots import BootRecords
-from kcm_control.knowledge import Knowledge
-from kcm_control.marks import Mark
-from kcm_control.registry import Registry
-from kcm_control.revocation import Revocations
-from kcm_control.serving import Serving
-from kcm_control.timing import Timing
-from kcm_core.canaries import Canaries
-from kcm_core.keyring import Keyring, ServiceKey
-from kcm_core.keystore import KeyStore
-from kcm_core.making import Maker
-from kcm_core.opening import Opener
-from kcm_core.sentinel import KeyWatch
-from kcm_core.sessions import Sessions
-from kcm_core.vault import SealKey, Vault
-from kcm_core.wrapping import Wrapping
-from kcm_crypto.arena import Arena
-from kcm_crypto.hpke import SECRET_SIZE, HpkePrivate
-from kcm_crypto.secretfile import read_secret
+from kcm_core.api.sessions import Sessions
+from kcm_core.api.wrap import Wrapping
+from kcm_core.keys.canaries import Canaries
+from kcm_core.keys.creation import KeyCreator
+from kcm_core.keys.keyring import Keyring, ServiceKey
+from kcm_core.keys.loader import Opener
+from kcm_core.keys.store import KeyStore
+from kcm_core.keys.vault import SealKey, Vault
+from kcm_core.root_keys.monitor import KeyMonitor
+from kcm_devsystem.identities import SYSTEM, Member, Trust, make_trust
 from kcm_gateway.config import EngineSettings
 from kcm_gateway.core_client import CoreClient
 from kcm_gateway.engine import Gateway
 from kcm_gateway.guard import Members
+from kcm_keymem.arena import Arena
+from kcm_keymem.random import SystemKeyRandomness
+from kcm_killswitch.model.admission import Serving
+from kcm_killswitch.model.freshness import Freshness
+from kcm_killswitch.model.incarnations import Incarnations
+from kcm_killswitch.model.log_position import LogPosition
+from kcm_killswitch.model.registry import Registry
+from kcm_killswitch.model.revocations import Revocations
+from kcm_killswitch.model.timing import Timing
+from kcm_runtime.audit.emitter import AuditEmitter
+from kcm_runtime.clock import SystemClock
+from kcm_runtime.config import BusAddress
+from kcm_runtime.files.identity_file import load_identity
+from kcm_runtime.files.secret_file import read_secret
+from kcm_runtime.instance import InstanceContext
+from kcm_runtime.nats.connection import Connection
+from kcm_runtime.nats.streams import ControlLog
+from kcm_runtime.roster.store import Rosters
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import KcmError
 from kcm_schemas.control import Lease
 from kcm_schemas.data import Failure
 from kcm_schemas.registry import Link, RootKeys, Service, ServiceKeys, Tenant
 from kcm_schemas.roster import Role
-from kcm_trust.identity import Identity
+from kcm_sealing.hpke import SECRET_SIZE, HpkePrivate
 from kcm_trust.verify import Verifier, verify_roster
 
 from tests.fakes.unsealer import FakeUnsealer
@@ -134,7 +135,7 @@ class _Making:
     """The parts, wired as the composition roots do it."""
 
     def __init__(self, directory: Path) -> None:
-        clock, randomness = SystemClock(), SystemRandomness()
+        clock, randomness = SystemClock(), SystemKeyRandomness()
         core, gateway = Member(Role.CORE, REGION, 1), Member(Role.GATEWAY, REGION, 1)
         public = make_trust(directory, [core, gateway], [REGION], time.time_ns() // 1_000_000)
         trust = Trust(directory)
@@ -143,25 +144,25 @@ class _Making:
         me = _member(trust, verifier, core, randomness)
         self.registry = Registry()
         revocations = Revocations(self.registry, REGION)
-        knowledge = Knowledge(_TIMING)
-        knowledge.lease.length_s = _CONTROL_LEASE_S  # type: ignore[misc] # no system may have it so
-        self._learn(knowledge, clock.elapsed())
-        serving = Serving(knowledge, revocations, self.registry, REGION)
+        freshness = Freshness(_TIMING)
+        freshness.lease.length_s = _CONTROL_LEASE_S  # type: ignore[misc] # no system may have it so
+        self._learn(freshness, clock.elapsed())
+        serving = Serving(freshness, revocations, self.registry, REGION)
         self.vault = Vault(
             REGION, SealKey(region.seal_key_id, str(trust.seal_key(REGION))), randomness
         )
         self.audit = AuditEmitter(_no_broker(directory), me, clock, deliver=_deliver)
         store, unsealer = MemoryStore(), FakeUnsealer()
         nobody: Any = None  # no key of this run refuses, so nothing is held and nothing is told
-        watch = KeyWatch(
+        watch = KeyMonitor(
             membership=me,
             revocations=revocations,
-            knowledge=knowledge,
+            freshness=freshness,
             serving=serving,
             canaries=Canaries(self.registry, store),
             unsealer=unsealer,
             holds=nobody,
-            stream=_Proofs(),
+            stream=_Attestations(),
             seal=self.vault.purge,
             emit=self.audit.emit,
             clock=clock,
@@ -181,7 +182,7 @@ class _Making:
             emit=self.audit.emit,
             deadline_s=_L1_DEADLINE_S,
         )
-        self.maker = Maker(
+        self.maker = KeyCreator(
             membership=me,
             revocations=revocations,
             store=store,
@@ -199,7 +200,7 @@ class _Making:
         self.wrapping = Wrapping(
             membership=me,
             serving=serving,
-            boots=_on_record(caller, clock.elapsed()),
+            incarnations=_on_record(caller, clock.elapsed()),
             opener=self.opener,
             vault=self.vault,
             sessions=self.sessions,
@@ -218,16 +219,18 @@ class _Making:
         )
 
     @staticmethod
-    def _learn(knowledge: Knowledge, now: float) -> None:
-        """As if the region's stream had acknowledged this boot's record, and delivered it."""
-        mark = Mark(1, bytes(16))
-        knowledge.wrote(now, 0, mark)
-        knowledge.leased(mark, own=True)
-        knowledge.delivered(1)
+    def _learn(freshness: Freshness, now: float) -> None:
+        """As if the stream had acknowledged this incarnation's lease entry, and delivered it."""
+        mark = LogPosition(1, bytes(16))
+        freshness.wrote(now, 0, mark)
+        freshness.leased(mark, own=True)
+        freshness.delivered(1)
 
     async def rig(self) -> Rig:
         link = Link(link=TENANT, revision=1, uri="softkey:/bench/root", model="byok")
-        tenant = Tenant(tenant=TENANT, revision=1, link=TENANT, regions=[REGION], fence="local")
+        tenant = Tenant(
+            tenant=TENANT, revision=1, link=TENANT, regions=[REGION], region_quorum="local"
+        )
         services = [Service(tenant=TENANT, service=name, revision=1) for name in (SERVICE, BATCHES)]
         self.registry.put(link)
         self.registry.put(tenant)
@@ -239,7 +242,7 @@ class _Making:
         return Rig(self.gateway, self.vault, await self.opener.ring(TENANT), key)
 
     async def ask(self, subject: str, body: bytes, _timeout_s: float) -> bytes:
-        """What ``kcm_bus.serving`` does with a handler, without the bus."""
+        """What ``kcm_runtime.nats.request_server`` does with a handler, without the bus."""
         try:
             return await self.wrapping.handle(subject, body)
         except KcmError as error:
@@ -247,10 +250,10 @@ class _Making:
 
 
 def _member(
-    trust: Trust, verifier: Verifier, member: Member, randomness: SystemRandomness
-) -> Membership:
-    identity = Identity.load(member.name, str(trust.key(member.name)), SYSTEM)
-    return Membership(
+    trust: Trust, verifier: Verifier, member: Member, randomness: SystemKeyRandomness
+) -> InstanceContext:
+    identity = load_identity(member.name, str(trust.key(member.name)), SYSTEM)
+    return InstanceContext(
         identity, verifier.instance(member.name), Rosters(verifier), randomness.public(16)
     )
 
@@ -270,7 +273,7 @@ def _no_broker(directory: Path) -> Connection:
     return Connection(BusAddress(url="", user="", password_file=directory / "none"), "bench")
 
 
-class _Proofs(ControlLog):
+class _Attestations(ControlLog):
     """A control stream that takes whatever is put."""
 
     def __init__(self) -> None:
@@ -281,12 +284,12 @@ class _Proofs(ControlLog):
         return 1
 
 
-def _on_record(caller: Membership, now: float) -> BootRecords:
-    """The Gateway's lease record, read."""
-    records = BootRecords()
+def _on_record(caller: InstanceContext, now: float) -> Incarnations:
+    """The Gateway's lease entry, read."""
+    records = Incarnations()
     lease = Lease(
         instance=caller.name,
-        boot=caller.boot,
+        incarnation=caller.incarnation,
         role=caller.role,
         region=caller.region,
         nonce=bytes(16),

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from typing import Final
 
-from kcm_crypto.arena import KEY_SIZE, ScratchPool
-from kcm_crypto.xaes import WRAPPED_SIZE
+from kcm_keymem.arena import KEY_SIZE, ScratchPool
+from kcm_sealing.xaes import WRAPPED_SIZE
 
 from benchmarks.engine import Bare
 from benchmarks.measure import BASELINE, Case, cpu

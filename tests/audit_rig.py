@@ -11,9 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kcm_bus.audit_chain import Chain
-from kcm_bus.membership import Membership
-from kcm_bus.rosters import Rosters
+from kcm_runtime.audit.event_chain import Chain
+from kcm_runtime.files.identity_file import create_identity
+from kcm_runtime.instance import InstanceContext
+from kcm_runtime.roster.store import Rosters
 from kcm_schemas.audit import AuditBatch, AuditEvent, EventType
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import Code
@@ -50,7 +51,7 @@ class System:
 
     def identity(self, name: str) -> Identity:
         if name not in self.identities:
-            self.identities[name] = Identity.create(name, str(self.key_path(name)), "test")
+            self.identities[name] = create_identity(name, str(self.key_path(name)), "test")
         return self.identities[name]
 
     def key_path(self, name: str) -> Path:
@@ -95,10 +96,10 @@ class System:
         fresh.replace(self.roster_path)
         return self.roster_path
 
-    def membership(self, name: str, boot: bytes) -> Membership:
+    def membership(self, name: str, incarnation: bytes) -> InstanceContext:
         rosters = self.rosters()
         entry = rosters.verifier.instance(name)
-        return Membership(self.identities[name], entry, rosters, boot)
+        return InstanceContext(self.identities[name], entry, rosters, incarnation)
 
     def rosters(self) -> Rosters:
         """Whom an instance believes that was started now."""
@@ -125,18 +126,18 @@ def event(kind: str = EventType.DATA_ENCRYPT, *, time_ms: int = 5, detail: str =
 
 @dataclass
 class Emitting:
-    """One boot of an emitter, telling its story batch by batch, also a false one."""
+    """One incarnation of an emitter, telling its story batch by batch, also a false one."""
 
     system: System
     name: str
-    boot: bytes = b"b" * 16
+    incarnation: bytes = b"b" * 16
     region: str = REGION
     chain: Chain = field(default_factory=Chain)
 
     def batch(self, events: Sequence[bytes]) -> AuditBatch:
         batch = AuditBatch(
             emitter=self.name,
-            boot=self.boot,
+            incarnation=self.incarnation,
             role=Role.GATEWAY,
             region=self.region,
             first=self.chain.next_seq,

@@ -1,10 +1,10 @@
 """A kill under load, beside a bare broadcast on the same topology, turn by turn.
 
 A hold is published on the control account of one region, as the Core does that takes an operator's
-kill. From then until the last receipt of any boot in any region arrived back at the publisher: a
-boot sends its receipt after it purged, so its arrival is later than the purge, and by as much as an
-acknowledgement of the bare broadcast takes to come back. The last accepted answer is by the clients
-of the killed tenant, in every region, all of whom ask all the time.
+kill. From then until the last receipt of any incarnation in any region arrived back at the
+publisher: a incarnation sends its receipt after it purged, so its arrival is later than the purge,
+and by as much as an acknowledgement of the bare broadcast takes to come back. The last accepted
+answer is by the clients of the killed tenant, in every region, all of whom ask all the time.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
-from kcm import Admin, statements
-from kcm_bus.clock import SystemClock
+from kcm import Admin
+from kcm._internal import statements
+from kcm_runtime.clock import SystemClock
 from kcm_schemas import limits, subjects
 from kcm_schemas.codec import decode
 from kcm_schemas.codes import KcmError
@@ -84,7 +85,7 @@ class Taken:
     purged: list[float] = field(default_factory=list)
     dark: list[float] = field(default_factory=list)
     inside: list[float] = field(default_factory=list)
-    """The longest purge, as the boot itself measured it."""
+    """The longest purge, as the incarnation itself measured it."""
     last: list[str] = field(default_factory=list)
     """The role of whoever's receipt came last."""
 
@@ -126,7 +127,7 @@ def figures(taken: Taken) -> list[Figure]:
         *spread(PART, "bare broadcast to the last acknowledgement", taken.bare),
         *spread(PART, "hold to the last receipt", taken.purged),
         *spread(PART, "hold to the last accepted answer", taken.dark),
-        *spread(PART, "the purge itself, slowest boot", taken.inside),
+        *spread(PART, "the purge itself, slowest incarnation", taken.inside),
         *beside(PART, "hold to the last receipt", taken.purged, taken.bare, PURGE_TARGET),
         *beside(PART, "hold to the last accepted answer", taken.dark, taken.bare, DARK_TARGET),
         Figure(PART, "kills of which a Gateway's receipt was the last", 100 * gateways, "%"),
@@ -233,7 +234,7 @@ class Rounds:
     def _receipts(self, hold_id: bytes) -> list[Receipt]:
         """The receipts, verified, in the order of their arrival."""
         found = [self._admin.verifier.receipt(raw) for raw in self._first(hold_id.hex())]
-        if len({(one.instance, one.boot) for one in found}) < self._expected:
+        if len({(one.instance, one.incarnation) for one in found}) < self._expected:
             raise RuntimeError("somebody receipted for somebody else")
         return found
 
@@ -248,7 +249,7 @@ def _speaker(data: bytes) -> object:
         receipt = decode(Receipt, decode(Signed, data).body)
     except KcmError:
         return data
-    return receipt.instance, receipt.boot
+    return receipt.instance, receipt.incarnation
 
 
 def _subscribers(at: System) -> list[tuple[str, dict[str, object]]]:

@@ -1,8 +1,8 @@
 """What the checks of leases cost: the same engine and wraps, with them and with none.
 
 A Core and a Gateway in this process, joined by a function call, twice. Once everything is asked as
-in production: control lease, fences of two other regions, the lease of the customer's key, the
-caller's boot on record. Once whoever asks is told yes.
+in production: control lease, peer leases of two other regions, the lease of the customer's key, the
+caller's incarnation on record. Once whoever asks is told yes.
 """
 
 from __future__ import annotations
@@ -15,31 +15,31 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final, cast
 
-from kcm.dev.identities import Member, Trust, make_trust
-from kcm_bus.audit import AuditEmitter
-from kcm_bus.clock import SystemClock, SystemRandomness
-from kcm_bus.membership import Membership
-from kcm_control.boots import BootRecords
-from kcm_control.knowledge import Knowledge
-from kcm_control.leases import FOREVER
-from kcm_control.marks import NOWHERE, Mark
-from kcm_control.proofs import ProofKey, Target
-from kcm_control.registry import Registry
-from kcm_control.revocation import Revocations
-from kcm_control.serving import Permit, Serving
-from kcm_control.timing import ANSWER_MAX_S, Timing
-from kcm_core.making import Maker
-from kcm_core.opening import Opener
-from kcm_core.sentinel import Ask, KeyWatch
-from kcm_core.sessions import Sessions
-from kcm_core.vault import SealKey, Vault
-from kcm_core.wrapping import Wrapping
-from kcm_crypto.arena import ScratchPool
-from kcm_crypto.xaes import KEY_SIZE
+from kcm_core.api.sessions import Sessions
+from kcm_core.api.wrap import Wrapping
+from kcm_core.keys.creation import KeyCreator
+from kcm_core.keys.loader import Opener
+from kcm_core.keys.vault import SealKey, Vault
+from kcm_core.root_keys.monitor import Ask, KeyMonitor
+from kcm_devsystem.identities import Member, Trust, make_trust
 from kcm_gateway.config import EngineSettings
 from kcm_gateway.core_client import CoreClient
 from kcm_gateway.engine import Gateway
 from kcm_gateway.guard import Members
+from kcm_keymem.arena import ScratchPool
+from kcm_keymem.random import SystemKeyRandomness
+from kcm_killswitch.model.admission import Permit, Serving
+from kcm_killswitch.model.control_lease import FOREVER
+from kcm_killswitch.model.freshness import Freshness
+from kcm_killswitch.model.incarnations import Incarnations
+from kcm_killswitch.model.key_leases import AttestedKey, Target
+from kcm_killswitch.model.log_position import NOWHERE, LogPosition
+from kcm_killswitch.model.registry import Registry
+from kcm_killswitch.model.revocations import Revocations
+from kcm_killswitch.model.timing import ANSWER_MAX_S, Timing
+from kcm_runtime.audit.emitter import AuditEmitter
+from kcm_runtime.clock import SystemClock
+from kcm_runtime.instance import InstanceContext
 from kcm_schemas import limits
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import KcmError
@@ -47,6 +47,7 @@ from kcm_schemas.control import Lease
 from kcm_schemas.data import Failure
 from kcm_schemas.registry import Link, Service, Tenant, WrappedRoot
 from kcm_schemas.roster import Role
+from kcm_sealing.xaes import KEY_SIZE
 from kcm_trust.verify import Verifier, verify_roster
 
 from benchmarks.kill.living import REGIONS
@@ -92,34 +93,34 @@ class Allowing(Serving):
         return True
 
 
-class AllBoots(BootRecords):
+class AllIncarnations(Incarnations):
     """Knows everybody."""
 
-    def knows(self, instance: str, boot: bytes) -> bool:  # noqa: ARG002 - a BootRecords
+    def knows(self, instance: str, incarnation: bytes) -> bool:  # noqa: ARG002 - a Incarnations
         """Yes."""
         return True
 
 
 class Known:
-    """A key's watch that proves it with this boot's own mark, and never asks again."""
+    """A key's watch that proves it with this incarnation's own mark, and never asks again."""
 
-    def __init__(self, serving: Serving, knowledge: Knowledge) -> None:
+    def __init__(self, serving: Serving, freshness: Freshness) -> None:
         self._serving: Final = serving
-        self._knowledge: Final = knowledge
+        self._freshness: Final = freshness
 
     def ask(self, _tenant: str, root: WrappedRoot) -> Ask:
         """A root is about to be opened."""
         target = Target(root.link, root.link_revision, root.key_version)
-        return Ask(target, self._knowledge.mark, 0.0)
+        return Ask(target, self._freshness.mark, 0.0)
 
     def answered(self, ask: Ask, _state: object, principal: str = "") -> None:
         """The key was used."""
         if ask.mark is not None:
-            self._knowledge.proven(ProofKey(ask.target, principal), ask.mark)
+            self._freshness.proven(AttestedKey(ask.target, principal), ask.mark)
 
     def opened(self, tenant: str, ask: Ask, principal: str) -> None:
         """The root is open."""
-        self._serving.open(tenant, ProofKey(ask.target, principal))
+        self._serving.open(tenant, AttestedKey(ask.target, principal))
 
 
 class Pair:
@@ -130,19 +131,19 @@ class Pair:
         trust: Trust,
         verifier: Verifier,
         audit: AuditEmitter,
-        me: Membership,
+        me: InstanceContext,
         *,
         checked: bool,
     ) -> None:
-        clock, randomness = SystemClock(), SystemRandomness()
+        clock, randomness = SystemClock(), SystemKeyRandomness()
         region = next(one for one in verifier.roster.regions if one.region == REGION)
         caller = _member(trust, verifier, Member(Role.GATEWAY, REGION, 1), randomness)
         self._registry: Final = Registry()
         revocations = Revocations(self._registry, REGION)
-        knowledge = _knowing(clock.elapsed())
+        freshness = _knowing(clock.elapsed())
         kind = Serving if checked else Allowing
-        serving = kind(knowledge, revocations, self._registry, REGION)
-        boots = _on_record(caller) if checked else AllBoots()
+        serving = kind(freshness, revocations, self._registry, REGION)
+        incarnations = _on_record(caller) if checked else AllIncarnations()
         seal = SealKey(region.seal_key_id, str(trust.seal_key(REGION)))
         self._vault: Final = Vault(REGION, seal, randomness)
         store, unsealer = MemoryStore(), FakeUnsealer()
@@ -154,13 +155,13 @@ class Pair:
             vault=self._vault,
             unsealer=unsealer,
             serving=serving,
-            watch=cast("KeyWatch", Known(serving, knowledge)),
+            watch=cast("KeyMonitor", Known(serving, freshness)),
             seal=self._vault.purge,
             clock=clock,
             emit=audit.emit,
             deadline_s=5.0,
         )
-        self._maker: Final = Maker(
+        self._maker: Final = KeyCreator(
             membership=me,
             revocations=revocations,
             store=store,
@@ -184,7 +185,7 @@ class Pair:
             emit=audit.emit,
             clock=clock,
             randomness=randomness,
-            boots=boots,
+            incarnations=incarnations,
             lease_ms=10_000,
         )
         self.core: Final = CoreClient(self._ask, caller, clock, randomness, 5.0)
@@ -200,7 +201,9 @@ class Pair:
     async def open(self) -> None:
         """Make the tenant."""
         link = Link(link=TENANT, revision=1, uri="softkey:/bench/root", model="byok")
-        tenant = Tenant(tenant=TENANT, revision=1, link=TENANT, regions=list(REGIONS), fence="all")
+        tenant = Tenant(
+            tenant=TENANT, revision=1, link=TENANT, regions=list(REGIONS), region_quorum="all"
+        )
         service = Service(tenant=TENANT, service=SERVICE, revision=1)
         for record in (link, tenant, service):
             self._registry.put(record)
@@ -229,7 +232,7 @@ async def cases(calls: int) -> AsyncIterator[list[Case]]:
         public = make_trust(directory, members, list(REGIONS), 1)
         trust = Trust(directory)
         verifier = Verifier(verify_roster(trust.roster.read_bytes(), public, 0))
-        me = _member(trust, verifier, members[0], SystemRandomness())
+        me = _member(trust, verifier, members[0], SystemKeyRandomness())
         audit = AuditEmitter(_no_broker(directory), me, SystemClock(), deliver=_deliver)
         await audit.start()
         pairs: dict[str, Pair] = {}
@@ -328,25 +331,25 @@ class Work:
             await self._pair.gateway.encrypt(TENANT, SERVICE, self._plain[:1])
 
 
-def _knowing(now: float) -> Knowledge:
+def _knowing(now: float) -> Freshness:
     """Everything is known, as of now."""
-    knowledge = Knowledge(_LONG)
-    knowledge.lease.length_s = 3600.0  # type: ignore[misc] # no system may have it so
-    mark = Mark(1, os.urandom(limits.ID_SIZE))
-    knowledge.wrote(now, 0, mark)
-    knowledge.leased(mark, own=True)
+    freshness = Freshness(_LONG)
+    freshness.lease.length_s = 3600.0  # type: ignore[misc] # no system may have it so
+    mark = LogPosition(1, os.urandom(limits.ID_SIZE))
+    freshness.wrote(now, 0, mark)
+    freshness.leased(mark, own=True)
     for other in REGIONS[1:]:
-        knowledge.fenced(other, mark, NOWHERE)
-    knowledge.delivered(1)
-    return knowledge
+        freshness.fenced(other, mark, NOWHERE)
+    freshness.delivered(1)
+    return freshness
 
 
-def _on_record(caller: Membership) -> BootRecords:
-    boots = BootRecords()
-    boots.take(
+def _on_record(caller: InstanceContext) -> Incarnations:
+    incarnations = Incarnations()
+    incarnations.take(
         Lease(
             instance=caller.name,
-            boot=caller.boot,
+            incarnation=caller.incarnation,
             role=caller.role,
             region=caller.region,
             nonce=os.urandom(limits.ID_SIZE),
@@ -360,4 +363,4 @@ def _on_record(caller: Membership) -> BootRecords:
         1,
         0.0,
     )
-    return boots
+    return incarnations

@@ -13,8 +13,8 @@ from dataclasses import replace
 from typing import Final
 
 from kcm import Admin
-from kcm.dev import state, system
-from kcm_control.timing import Timing
+from kcm_devsystem import state, system
+from kcm_killswitch.model.timing import Timing
 from kcm_schemas.roster import Role
 
 from benchmarks.kill.living import System, make_links, make_tenants, open_tenants, tenant_name
@@ -26,7 +26,7 @@ PART: Final = "a kill after a crash"
 
 TIMING: Final = Timing(control_lease_s=2.0, renew_every_s=0.5)
 
-WATCH_S: Final = TIMING.boot_bound_s(0)
+WATCH_S: Final = TIMING.incarnation_bound_s(0)
 """Seconds for which a Core has followed its stream before it knows that nobody is missing."""
 
 TARGET_S: Final = 2.0

@@ -10,7 +10,7 @@ import asyncio
 from typing import Final
 
 import uvloop
-from kcm_bus.config import BusAddress
+from kcm_runtime.config import BusAddress
 from kcm_schemas import subjects
 from nats.aio.msg import Msg
 

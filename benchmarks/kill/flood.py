@@ -1,7 +1,7 @@
 """Kills while somebody floods the bus, beside kills while nobody does, turn by turn.
 
-The hold is placed as an operator does. From then until the last receipt of any boot arrived, and
-until a Core says that the kill is complete.
+The hold is placed as an operator does. From then until the last receipt of any incarnation arrived,
+and until a Core says that the kill is complete.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ async def measure(at: System, kills: int) -> list[Figure]:
             helpers([("benchmarks.kill.flooder", settings)]) as (flooder,),
             connected(at.control(home)) as bus,
         ):
-            boots = [m for m in at.options.members if m.role is not Role.AUDITOR]
-            rounds = Rounds(Placing(admin, home), bus, flooder, len(boots))
+            incarnations = [m for m in at.options.members if m.role is not Role.AUDITOR]
+            rounds = Rounds(Placing(admin, home), bus, flooder, len(incarnations))
             await rounds.listen()
             for number in range(kills):
                 for what in in_turns(number, ("quiet", "flood")):
@@ -84,11 +84,11 @@ def _times(name: str, taken: dict[str, list[float]]) -> Figure:
 class Rounds:
     """One kill after another, each lifted again."""
 
-    def __init__(self, placing: Placing, bus: Nats, flooder: Helper, boots: int) -> None:
+    def __init__(self, placing: Placing, bus: Nats, flooder: Helper, incarnations: int) -> None:
         self._placing: Final = placing
         self._bus: Final = bus
         self._flooder: Final = flooder
-        self._boots: Final = boots
+        self._incarnations: Final = incarnations
         self._clock: Final = placing.clock
         self._arrived: dict[str, dict[bytes, float]] = {}
         self._more: Final = asyncio.Event()
@@ -117,7 +117,7 @@ class Rounds:
         started = self._clock.elapsed()
         self.complete[what].append(await self._placing.complete(hold_id, raw))
         async with asyncio.timeout(WAIT_S):
-            while len(receipts) < self._boots:
+            while len(receipts) < self._incarnations:
                 self._more.clear()
                 await self._more.wait()
         self.purged[what].append(max(receipts.values()) - started)

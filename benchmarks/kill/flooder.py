@@ -11,7 +11,7 @@ import os
 from typing import Final
 
 import uvloop
-from kcm_bus.config import BusAddress
+from kcm_runtime.config import BusAddress
 from kcm_schemas import limits, subjects
 from kcm_schemas.codec import encode
 from kcm_schemas.signed import Kind, Signature, Signed

@@ -1,7 +1,8 @@
 """What a hundred instances write to a region's control stream, by one process in their names.
 
 Everybody's records are signed with their own keys, as they would be, and take the place of the one
-before: leases by compare-and-set and with a time to live, fences and proofs as the last word.
+before: leases by compare-and-set and with a time to live, peer leases and attestations as the last
+word.
 """
 
 from __future__ import annotations
@@ -15,19 +16,19 @@ from pathlib import Path
 from typing import Any, Final
 
 import uvloop
-from kcm.dev.identities import SYSTEM, Member, Trust
-from kcm_bus.config import BusAddress
-from kcm_bus.connection import Connection
-from kcm_bus.onrecord import LEASE_TTL
-from kcm_bus.streams import put
-from kcm_control.timing import Timing
+from kcm_devsystem.identities import SYSTEM, Member, Trust
+from kcm_killswitch.model.timing import Timing
+from kcm_killswitch.replica.lease_keeper import LEASE_TTL
+from kcm_runtime.config import BusAddress
+from kcm_runtime.files.identity_file import load_identity
+from kcm_runtime.nats.connection import Connection
+from kcm_runtime.nats.streams import put
 from kcm_schemas import limits, subjects
 from kcm_schemas.codec import encode
-from kcm_schemas.control import Fence, Lease, Proof
+from kcm_schemas.control import KeyUseAttestation, Lease, PeerLease
 from kcm_schemas.l1 import L1State
 from kcm_schemas.roster import Role
 from kcm_schemas.signed import Kind
-from kcm_trust.identity import Identity
 
 from benchmarks.kill.talking import Lines, say
 
@@ -38,13 +39,13 @@ TIMING: Final = Timing()
 
 
 class Instance:
-    """One boot of one instance."""
+    """One incarnation of one instance."""
 
     def __init__(self, member: Member, trust: Trust) -> None:
         self._member: Final = member
-        self.identity: Final = Identity.load(member.name, str(trust.key(member.name)), SYSTEM)
-        self._boot: Final = os.urandom(limits.ID_SIZE)
-        self.subject: Final = subjects.control_lease(member.region, member.name, self._boot)
+        self.identity: Final = load_identity(member.name, str(trust.key(member.name)), SYSTEM)
+        self._incarnation: Final = os.urandom(limits.ID_SIZE)
+        self.subject: Final = subjects.control_lease(member.region, member.name, self._incarnation)
         self.first = 0
         self.sequence = 0
         self.nonce = b""
@@ -54,7 +55,7 @@ class Instance:
         self.nonce = os.urandom(limits.ID_SIZE)
         lease = Lease(
             instance=self._member.name,
-            boot=self._boot,
+            incarnation=self._incarnation,
             role=self._member.role,
             region=self._member.region,
             nonce=self.nonce,
@@ -128,7 +129,7 @@ class Region:
 
     async def _fence(self, other: str) -> None:
         core = random.choice(self._cores)
-        fence = Fence(
+        peer_lease = PeerLease(
             region=self._region,
             other=other,
             position=core.sequence,
@@ -137,12 +138,12 @@ class Region:
             hold=bytes(16),
             roster=1,
         )
-        body = encode(core.identity.sign(Kind.FENCE, fence))
-        await self._put(subjects.control_fence(self._region, other), body)
+        body = encode(core.identity.sign(Kind.PEER_LEASE, peer_lease))
+        await self._put(subjects.control_peer_lease(self._region, other), body)
 
     async def _proof(self, number: int) -> None:
         core = random.choice(self._cores)
-        proof = Proof(
+        attestation = KeyUseAttestation(
             region=self._region,
             link=f"link-{number}",
             link_revision=1,
@@ -152,9 +153,9 @@ class Region:
             position=core.sequence,
             nonce=core.nonce,
         )
-        body = encode(core.identity.sign(Kind.PROOF, proof))
+        body = encode(core.identity.sign(Kind.KEY_USE, attestation))
         digest = number.to_bytes(32, "big")[::-1]
-        await self._put(subjects.control_proof(self._region, f"link-{number}", digest), body)
+        await self._put(subjects.control_key_use(self._region, f"link-{number}", digest), body)
 
     async def _put(
         self, subject: str, body: bytes, *, expected: int | None = None, ttl: str | None = None

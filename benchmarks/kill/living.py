@@ -16,14 +16,15 @@ from pathlib import Path
 from typing import Any, Final
 
 import nats
-from kcm import Admin, Client, ClientContext, statements
-from kcm.cli.endings import undisturbed
-from kcm.dev import system
-from kcm.dev.brokers import Account, login_name
-from kcm.dev.brokers import Role as Login
-from kcm.dev.rootkeys import RootKeys
-from kcm.dev.topology import password_path
-from kcm_bus.config import BusAddress
+from kcm import Admin, Client, ClientContext
+from kcm._internal import statements
+from kcm.cli.signals import undisturbed
+from kcm_devsystem import system
+from kcm_devsystem.brokers import Account, login_name
+from kcm_devsystem.brokers import Role as Login
+from kcm_devsystem.root_keys import RootKeys
+from kcm_devsystem.topology import password_path
+from kcm_runtime.config import BusAddress
 from nats.aio.client import Client as Nats
 
 REGIONS: Final = ("eu-de", "us-east", "ap-south")
@@ -103,7 +104,7 @@ async def make_tenants(at: System, admin: Admin, count: int, links: int) -> floa
             name,
             link=f"link-{number % links}",
             regions=list(at.regions),
-            fence="all",
+            region_quorum="all",
         )
         service = statements.service(admin.identity, name, SERVICE)
 

@@ -6,8 +6,9 @@ import asyncio
 import os
 from typing import Final
 
-from kcm import Admin, statements
-from kcm_bus.clock import SystemClock
+from kcm import Admin
+from kcm._internal import statements
+from kcm_runtime.clock import SystemClock
 from kcm_schemas import limits
 
 WAIT_S: Final = 30.0

@@ -1,8 +1,8 @@
 """What a purge costs, by how many other tenants are open, and by how many holds there ever were.
 
 No network: a Core's vault and a Gateway's engine with a tenant's keys open, and the production way
-of a hold into a boot: verify, join, raise the generation, wipe. Everything else in the process is
-there only to be in the way.
+of a hold into an incarnation: verify, join, raise the generation, wipe. Everything else in the
+process is there only to be in the way.
 """
 
 from __future__ import annotations
@@ -17,20 +17,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from kcm.dev.identities import OPERATOR, SYSTEM, Member, Trust, make_trust
-from kcm_bus.clock import SystemClock, SystemRandomness
-from kcm_bus.learning import Learning
-from kcm_bus.membership import Membership
-from kcm_bus.rosters import Rosters
-from kcm_control.leases import FOREVER
-from kcm_control.registry import Registry
-from kcm_control.revocation import Revocations
-from kcm_control.serving import Permit
-from kcm_core.vault import SealKey, Vault
+from kcm_core.keys.vault import SealKey, Vault
+from kcm_devsystem.identities import OPERATOR, SYSTEM, Member, Trust, make_trust
 from kcm_gateway.config import EngineSettings
 from kcm_gateway.core_client import CoreClient
 from kcm_gateway.engine import Gateway
-from kcm_gateway.lease import Lease
+from kcm_gateway.keys.lease import Lease
+from kcm_keymem.random import SystemKeyRandomness
+from kcm_killswitch.model.admission import Permit
+from kcm_killswitch.model.control_lease import FOREVER
+from kcm_killswitch.model.registry import Registry
+from kcm_killswitch.model.revocations import Revocations
+from kcm_killswitch.replica.hold_applier import HoldApplier
+from kcm_runtime.clock import SystemClock
+from kcm_runtime.files.identity_file import load_identity
+from kcm_runtime.instance import InstanceContext
+from kcm_runtime.roster.store import Rosters
 from kcm_schemas import limits
 from kcm_schemas.codes import Code
 from kcm_schemas.control import Scope
@@ -68,7 +70,7 @@ class Making:
     trust: Trust
     verifier: Verifier
     operator: Identity
-    me: Membership
+    me: InstanceContext
 
 
 @asynccontextmanager
@@ -126,7 +128,7 @@ class House:
         self.registry: Final = registry
         self.close: Final = close
         self.revocations: Final = Revocations(registry, REGION)
-        self.learning: Final = Learning(
+        self.learning: Final = HoldApplier(
             making.me, self.revocations, purge, emit_nothing, SystemClock(), lambda _: None
         )
 
@@ -135,7 +137,7 @@ class House:
         for name in (VICTIM, *(f"t{number}" for number in range(1, tenants))):
             self.registry.put(Link(link=name, revision=1, uri="softkey:/x", model="byok"))
             self.registry.put(
-                Tenant(tenant=name, revision=1, link=name, regions=[REGION], fence="local")
+                Tenant(tenant=name, revision=1, link=name, regions=[REGION], region_quorum="local")
             )
             await self._reopen(name)
         for _ in range(holds):
@@ -192,7 +194,7 @@ async def _house(making: Making, part: Part, tenants: int, holds: int) -> House:
 def _core_house(making: Making, registry: Registry) -> House:
     region = making.verifier.roster.regions[0]
     seal = SealKey(region.seal_key_id, str(making.trust.seal_key(REGION)))
-    vault = Vault(REGION, seal, SystemRandomness())
+    vault = Vault(REGION, seal, SystemKeyRandomness())
     inner: dict[str, bytearray] = {}
 
     async def reopen(tenant: str) -> None:
@@ -208,7 +210,7 @@ def _core_house(making: Making, registry: Registry) -> House:
 
 
 def _gateway_house(making: Making, registry: Registry) -> House:
-    clock, randomness = SystemClock(), SystemRandomness()
+    clock, randomness = SystemClock(), SystemKeyRandomness()
     gateway = Gateway(
         REGION,
         core=NoCore(nobody, making.me, clock, randomness, 1.0),
@@ -275,11 +277,11 @@ def make_trusted(directory: Path) -> Making:
     public = make_trust(directory, [core], [REGION], time.time_ns() // 1_000_000)
     trust = Trust(directory)
     verifier = Verifier(verify_roster(trust.roster.read_bytes(), public, 0))
-    me = Membership(
-        Identity.load(core.name, str(trust.key(core.name)), SYSTEM),
+    me = InstanceContext(
+        load_identity(core.name, str(trust.key(core.name)), SYSTEM),
         verifier.instance(core.name),
         Rosters(verifier),
         os.urandom(limits.ID_SIZE),
     )
-    operator = Identity.load(OPERATOR, str(trust.operator_key), SYSTEM)
+    operator = load_identity(OPERATOR, str(trust.operator_key), SYSTEM)
     return Making(trust, verifier, operator, me)

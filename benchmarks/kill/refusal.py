@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Final
 
 from kcm import Admin
-from kcm.dev.rootkeys import RootKeys
-from kcm_bus.clock import SystemClock
-from kcm_control.timing import Timing
 from kcm_core.unsealer.client import Unsealer
+from kcm_devsystem.root_keys import RootKeys
+from kcm_killswitch.model.timing import Timing
+from kcm_runtime.clock import SystemClock
 from kcm_schemas import subjects
 from nats.aio.client import Client as Nats
 from nats.aio.msg import Msg

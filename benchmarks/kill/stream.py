@@ -1,8 +1,8 @@
 """What the control stream costs: a hundred instances, ten thousand tenants, one broker.
 
 The broker writes to disk before it acknowledges, as in production. Everybody's records come from
-one other process (``instances``); the follower is a boot's own, in this process, which does nothing
-else, so its CPU time is the follower's.
+one other process (``instances``); the follower is an incarnation's own, in this process, which does
+nothing else, so its CPU time is the follower's.
 """
 
 from __future__ import annotations
@@ -17,28 +17,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from kcm.cli.endings import undisturbed
-from kcm.dev import processes, topology
-from kcm.dev.brokers import Account, login_name
-from kcm.dev.brokers import Role as Login
-from kcm.dev.identities import SYSTEM, Member, Trust, make_trust
-from kcm.dev.topology import Topology, password_path
-from kcm_bus.clock import SystemClock, SystemRandomness
-from kcm_bus.config import BusAddress
-from kcm_bus.connection import Connection
-from kcm_bus.membership import Membership
-from kcm_bus.provision import provision_region
-from kcm_bus.remembering import NoMemory
-from kcm_bus.rosters import Rosters
-from kcm_bus.streams import ControlLog
-from kcm_bus.switch import KillSwitch
-from kcm_control.knowledge import Knowledge
-from kcm_control.registry import Registry
-from kcm_control.revocation import Revocations
-from kcm_control.timing import Timing
+from kcm.cli.signals import undisturbed
+from kcm_devsystem import processes, topology
+from kcm_devsystem.brokers import Account, login_name
+from kcm_devsystem.brokers import Role as Login
+from kcm_devsystem.identities import SYSTEM, Member, Trust, make_trust
+from kcm_devsystem.topology import Topology, password_path
+from kcm_keymem.random import SystemKeyRandomness
+from kcm_killswitch.model.freshness import Freshness
+from kcm_killswitch.model.registry import Registry
+from kcm_killswitch.model.revocations import Revocations
+from kcm_killswitch.model.timing import Timing
+from kcm_killswitch.replica.hold_store import NullHoldStore
+from kcm_killswitch.replica.killswitch import KillSwitch
+from kcm_runtime.clock import SystemClock
+from kcm_runtime.config import BusAddress
+from kcm_runtime.files.identity_file import load_identity
+from kcm_runtime.instance import InstanceContext
+from kcm_runtime.nats.connection import Connection
+from kcm_runtime.nats.provision import provision_region
+from kcm_runtime.nats.streams import ControlLog
+from kcm_runtime.roster.store import Rosters
 from kcm_schemas import limits, subjects
 from kcm_schemas.roster import Role
-from kcm_trust.identity import Identity
 from kcm_trust.verify import Verifier, verify_roster
 
 from benchmarks.kill.living import REGIONS, Helper, helpers
@@ -120,7 +121,7 @@ async def measure(plan: Topology, verifier: Verifier, size: Size) -> list[Figure
 async def _follow(
     plan: Topology, verifier: Verifier, role: Role, instances: Helper, size: Size
 ) -> list[Figure]:
-    """A boot of a role: catching up from nothing, and then following everybody."""
+    """An incarnation of a role: catching up from nothing, and then following everybody."""
     number = (size.cores if role is Role.CORE else size.gateways) + 1
     me = _member(plan, verifier, Member(role, HOME, number))
     region, control = (
@@ -180,7 +181,7 @@ def _arithmetic(size: Size) -> list[Figure]:
 
 
 def writes(size: Size, keys: int, timing: Timing) -> float:
-    """Leases of everybody; a fence and two leases for each other region's round; a proof a probe.
+    """Leases of all; a peer lease and two leases for each other region; an attestation a probe.
 
     A round's wait is drawn from the last quarter of its interval, a probe's from its jitter.
     """
@@ -190,26 +191,26 @@ def writes(size: Size, keys: int, timing: Timing) -> float:
     return leases + 3 * rounds + probes
 
 
-def _switch(me: Membership, region: Connection, control: Connection) -> KillSwitch:
+def _switch(me: InstanceContext, region: Connection, control: Connection) -> KillSwitch:
     clock = SystemClock()
     return KillSwitch(
         membership=me,
         stream=ControlLog(region, HOME, clock),
-        memory=NoMemory(),
+        memory=NullHoldStore(),
         control_bus=control,
         revocations=Revocations(Registry(), HOME),
-        knowledge=Knowledge(Timing()),
+        freshness=Freshness(Timing()),
         purge=lambda _: 0,
         emit=emit_nothing,
         clock=clock,
-        randomness=SystemRandomness(),
+        randomness=SystemKeyRandomness(),
     )
 
 
-def _member(plan: Topology, verifier: Verifier, member: Member) -> Membership:
-    identity = Identity.load(member.name, str(Trust(plan.root).key(member.name)), SYSTEM)
-    boot = os.urandom(limits.ID_SIZE)
-    return Membership(identity, verifier.instance(member.name), Rosters(verifier), boot)
+def _member(plan: Topology, verifier: Verifier, member: Member) -> InstanceContext:
+    identity = load_identity(member.name, str(Trust(plan.root).key(member.name)), SYSTEM)
+    incarnation = os.urandom(limits.ID_SIZE)
+    return InstanceContext(identity, verifier.instance(member.name), Rosters(verifier), incarnation)
 
 
 def _settings(plan: Topology, size: Size) -> dict[str, object]:

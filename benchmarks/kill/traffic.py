@@ -13,8 +13,8 @@ from typing import Any, Final
 
 import uvloop
 from kcm import Client, ClientContext
-from kcm.demo.traffic import Stream
-from kcm_bus.clock import SystemClock
+from kcm_devsystem.demo.traffic import Stream
+from kcm_runtime.clock import SystemClock
 from kcm_schemas.codes import Code, KcmError
 
 from benchmarks.kill.living import SERVICE, tenant_name
@@ -24,7 +24,7 @@ RECORDS: Final = 16
 """Records of a request of the others."""
 
 REFUSALS: Final = 5
-"""Refusals of every client until the tenant counts as dark here."""
+"""RejectionLog of every client until the tenant counts as dark here."""
 
 POLL_S: Final = 0.005
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Final
 
 import uvloop
-from kcm.cli.endings import orderly
-from kcm.dev import system
+from kcm.cli.signals import orderly
+from kcm_devsystem import system
 
 from benchmarks.kill.living import REGIONS, running
 from benchmarks.kill.sample import Figure

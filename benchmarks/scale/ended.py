@@ -1,7 +1,8 @@
 """What holds that ended long ago cost a process: its start, its memory, and every hold after them.
 
-No network: pages of lifted holds are taken by the production way, signatures and all, as a boot
-takes them from its region's stream. Then new holds come, and an old one that is replayed.
+No network: pages of lifted holds are taken by the production way, signatures and all, as an
+incarnation takes them from its region's stream. Then new holds come, and an old one that is
+replayed.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from kcm_bus.clock import SystemClock, SystemRandomness
-from kcm_bus.learning import Learning
-from kcm_bus.lift_pages import LiftPages
-from kcm_bus.remembering import NoMemory
-from kcm_control.registry import Registry
-from kcm_control.revocation import Revocations
+from kcm_keymem.random import SystemKeyRandomness
+from kcm_killswitch.model.registry import Registry
+from kcm_killswitch.model.revocations import Revocations
+from kcm_killswitch.replica.hold_applier import HoldApplier
+from kcm_killswitch.replica.hold_store import NullHoldStore
+from kcm_killswitch.replica.lift_page_keeper import LiftPages
+from kcm_runtime.clock import SystemClock
 from kcm_schemas import limits
 from kcm_trust import statements
 
@@ -94,26 +96,26 @@ def _size(making: Making, count: int, rounds: int, times: dict[int, float]) -> l
 
 
 class _Process:
-    """What a boot has of holds."""
+    """What an incarnation has of holds."""
 
     def __init__(self, making: Making) -> None:
         self._making: Final = making
         nobody: Any = None  # what a process without a broker never asks
         self.revocations: Final = Revocations(Registry(), REGION)
-        self.learning: Final = Learning(
+        self.learning: Final = HoldApplier(
             making.me, self.revocations, lambda _: 0, emit_nothing, SystemClock(), lambda _: None
         )
         self.pages: Final = _Unstored(
             membership=making.me,
             stream=nobody,
-            memory=NoMemory(),
+            memory=NullHoldStore(),
             revocations=self.revocations,
             learn=self.learning.learn,
             examine=self.learning.examine,
             ended=lambda _: 0,
             expire=lambda _: False,
             emit=emit_nothing,
-            randomness=SystemRandomness(),
+            randomness=SystemKeyRandomness(),
         )
 
     def learn(self, rounds: int) -> float:

@@ -14,16 +14,17 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final, TypeVar
 
-from kcm import statements
-from kcm.dev.brokers import Account, login_name
-from kcm.dev.brokers import Role as Login
-from kcm.dev.identities import OPERATOR, SYSTEM, Member, Trust
-from kcm.dev.rootkeys import RootKeys as Softkeys
-from kcm.dev.topology import password_path
-from kcm_bus.config import BusAddress
-from kcm_bus.connection import Connection
-from kcm_bus.streams import put
-from kcm_core.registry_keeper import PREFIX
+from kcm._internal import statements
+from kcm_core.registry.keeper import PREFIX
+from kcm_devsystem.brokers import Account, login_name
+from kcm_devsystem.brokers import Role as Login
+from kcm_devsystem.identities import OPERATOR, SYSTEM, Member, Trust
+from kcm_devsystem.root_keys import RootKeys as Softkeys
+from kcm_devsystem.topology import password_path
+from kcm_runtime.config import BusAddress
+from kcm_runtime.files.identity_file import load_identity
+from kcm_runtime.nats.connection import Connection
+from kcm_runtime.nats.streams import put
 from kcm_schemas import limits, subjects
 from kcm_schemas.codec import decode, encode
 from kcm_schemas.registry import (
@@ -37,7 +38,6 @@ from kcm_schemas.registry import (
 from kcm_schemas.roster import Role, Roster
 from kcm_schemas.signed import Kind, read_signed
 from kcm_trust.envelopes import statement_digest
-from kcm_trust.identity import Identity
 
 from benchmarks.kill.living import System
 
@@ -62,8 +62,8 @@ class Filling:
         self._directory: Final = at.options.directory
         self._second_store: Final = self._directory / "keystore" / region
         self._connection: Final = connection
-        self._operator: Final = Identity.load(OPERATOR, str(trust.operator_key), SYSTEM)
-        self._core: Final = Identity.load(core.name, str(trust.key(core.name)), SYSTEM)
+        self._operator: Final = load_identity(OPERATOR, str(trust.operator_key), SYSTEM)
+        self._core: Final = load_identity(core.name, str(trust.key(core.name)), SYSTEM)
         self._roster: Final = _roster_version(trust.roster.read_bytes())
         self._slots: Final = asyncio.Semaphore(AT_ONCE)
 
@@ -73,7 +73,7 @@ class Filling:
         async def one(number: int) -> None:
             name = filler(number)
             record = statements.tenant(
-                self._operator, name, link=link, regions=self._regions, fence="all"
+                self._operator, name, link=link, regions=self._regions, region_quorum="all"
             )
             await self._registry(record, "tenant", name)
             keys = RootKeys(

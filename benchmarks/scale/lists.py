@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
-from kcm import Admin, Client, statements
+from kcm import Admin, Client
+from kcm._internal import statements
 
 from benchmarks.kill.living import SERVICE, System, make_links
 from benchmarks.kill.sample import Figure
@@ -163,7 +164,7 @@ class _Work:
     async def make_tenant(self, name: str) -> None:
         """A tenant through a Core, as an operator makes it."""
         record = statements.tenant(
-            self.admin.identity, name, link="link-0", regions=self.at.regions, fence="all"
+            self.admin.identity, name, link="link-0", regions=self.at.regions, region_quorum="all"
         )
         await self.admin.put(self.region, "tenant", record)
 

@@ -1,9 +1,9 @@
-"""What the sentinel costs a region, by how many customers' keys are in use.
+"""What the key monitor costs a region, by how many customers' keys are in use.
 
 A running region with softkeys, the cheapest provider. Probes are counted where they are told: each
-one that was allowed is a proof in the region's control stream. Processor time is that of the Cores
-and of the children in which they use keys. Where there are more keys than may be in use, tenants
-are sealed; that no lease is lengthened for it shows in the answers (``turns``).
+one that was allowed is an attestation in the region's control stream. Processor time is that of the
+Cores and of the children in which they use keys. Where there are more keys than may be in use,
+tenants are sealed; that no lease is lengthened for it shows in the answers (``turns``).
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from kcm import Admin, Client, statements
+from kcm import Admin, Client
+from kcm._internal import statements
 from kcm.errors import UnknownService, UnknownTenant
-from kcm_control.sentinel import PROBES_PER_S
+from kcm_killswitch.model.probe_scheduler import PROBES_PER_S
 from kcm_schemas.roster import Role
 from nats.aio.client import Client as Nats
 
@@ -110,7 +111,7 @@ class _Work:
 
     async def _use(self, tenant: str, link: str) -> None:
         signer, regions = self._admin.identity, self._at.regions
-        record = statements.tenant(signer, tenant, link=link, regions=regions, fence="all")
+        record = statements.tenant(signer, tenant, link=link, regions=regions, region_quorum="all")
         await self._admin.put(self._region, "tenant", record)
         service = statements.service(signer, tenant, SERVICE)
         await self._admin.put(self._region, "service", service)
@@ -153,13 +154,13 @@ class _Look:
         self._keys: Final = keys
 
     async def rest(self, label: str) -> list[Figure]:
-        """Nobody uses anything: what the sentinel alone costs."""
+        """Nobody uses anything: what the key monitor alone costs."""
         keys, uses = self._keys, self._uses
         await asyncio.sleep(keys.settle_s)
-        before, spent, started = uses.proofs, worked(self._at, "core"), time.monotonic()
+        before, spent, started = uses.attestations, worked(self._at, "core"), time.monotonic()
         await asyncio.sleep(keys.seconds)
         passed = time.monotonic() - started
-        per_s = (uses.proofs - before) / passed
+        per_s = (uses.attestations - before) / passed
         busy = 100 * (worked(self._at, "core") - spent) / passed
         sealed, in_use, most = await _sealed(self._admin, self._at, self._region)
         bound = (self._at.options.probes_per_s or PROBES_PER_S) * self._at.options.cores
@@ -174,7 +175,7 @@ class _Look:
         """All of them in turn: who was sealed opens again, and somebody else is sealed."""
         keys, uses = self._keys, self._uses
         sealed = (await _sealed(self._admin, self._at, self._region))[0]
-        proofs, opened = uses.proofs, uses.opened
+        attestations, opened = uses.attestations, uses.opened
         spent, started = worked(self._at, "core"), time.monotonic()
         done = await in_turn(self._client, self._region, tenants, keys.used_per_s, keys.seconds)
         passed = time.monotonic() - started
@@ -190,7 +191,12 @@ class _Look:
                 "",
                 note=", ".join(f"{why} {count}" for why, count in done.refused.items()),
             ),
-            Figure(PART, f"{label}: proofs a second", (uses.proofs - proofs) / passed, "1/s"),
+            Figure(
+                PART,
+                f"{label}: attestations a second",
+                (uses.attestations - attestations) / passed,
+                "1/s",
+            ),
             Figure(PART, f"{label}: opened a second", (uses.opened - opened) / passed, "1/s"),
             Figure(PART, f"{label}: sealed for it a second", (now - sealed) / passed, "1/s"),
             Figure(PART, f"{label}: processor, Cores of {self._region}", busy, "%"),

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Final
 
-from kcm.dev import system
+from kcm_devsystem import system
 
 from benchmarks.kill.living import System
 

@@ -1,6 +1,6 @@
 """What a Gateway's purge of one tenant takes before the receipt, by how much the tenant holds.
 
-A Gateway's engine in this process, and the production way of a hold into a boot, as in
+A Gateway's engine in this process, and the production way of a hold into an incarnation, as in
 ``benchmarks.kill.purge``. Sizes take turns, so each is compared to the smallest one of its round.
 """
 
@@ -14,12 +14,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from kcm_bus.clock import SystemClock, SystemRandomness
-from kcm_control.registry import Registry
-from kcm_gateway.clearing import AFTER_S
 from kcm_gateway.config import EngineSettings
 from kcm_gateway.engine import Gateway
-from kcm_gateway.pool import BATCH
+from kcm_gateway.keys.pool import BATCH
+from kcm_gateway.keys.release import AFTER_S
+from kcm_keymem.random import SystemKeyRandomness
+from kcm_killswitch.model.registry import Registry
+from kcm_runtime.clock import SystemClock
 
 from benchmarks.kill.purge import REGION, Anything, House, Making, NoCore, make_trusted, nobody
 from benchmarks.kill.sample import Figure
@@ -88,7 +89,7 @@ class _Filled(House):
 
 def _house(making: Making, blocks: int) -> _Filled:
     services = blocks // EACH
-    clock, randomness = SystemClock(), SystemRandomness()
+    clock, randomness = SystemClock(), SystemKeyRandomness()
     gateway = Gateway(
         REGION,
         core=NoCore(nobody, making.me, clock, randomness, 1.0),

@@ -1,9 +1,9 @@
 """Tenants used in turn, each with a key of its own: until when answers may be accepted.
 
 That is counted from the last use of the key, and no lease may be longer for it. A use is heard of
-in two ways: as a proof in the region's control stream, and as ``root.open`` in its audit stream (a
-root that is opened is a use, and proves nothing anew where another Core just did). Answers are
-asked for without the SDK, which does not show an answer's lease.
+in two ways: as an attestation in the region's control stream, and as ``root.open`` in its audit
+stream (a root that is opened is a use, and proves nothing anew where another Core just did).
+Answers are asked for without the SDK, which does not show an answer's lease.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ ANSWER_S: Final = 5.0
 """Seconds that a request may take."""
 
 HEARD_S: Final = 2.0
-"""Seconds after an answer within which the proof of a use before it comes."""
+"""Seconds after an answer within which the attestation of a use before it comes."""
 
 ALL_S: Final = 30.0
 """Seconds to wait until a use of every key was heard of: the audit comes in batches."""
@@ -48,14 +48,14 @@ _POLL_S: Final = 0.05
 class Uses:
     """When each customer's key was used, by the name of its link; times are of the wall clock."""
 
-    proofs: int = 0
+    attestations: int = 0
     opened: int = 0
     times: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
 
     async def control(self, message: Msg) -> None:
-        """Hear of a proof."""
-        if subjects.control_noun(message.subject) == "proof":
-            self.proofs += 1
+        """Hear of an attestation."""
+        if subjects.control_noun(message.subject) == "key-use":
+            self.attestations += 1
             self.times[message.subject.split(".")[5]].append(time.time())
 
     async def audit(self, message: Msg) -> None:

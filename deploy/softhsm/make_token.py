@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Final
 
 import pkcs11
-from kcm_crypto.placing import place
+from kcm_runtime.files.atomic import place
 
 TOKEN: Final = "kcm"  # noqa: S105 - a label
 """The token's label."""

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import inf
 
-from kcm_control.timing import ANSWER_MAX_S, Timing
+from kcm_killswitch.model.timing import ANSWER_MAX_S, Timing
 from kcm_schemas.codes import RETRYABLE, Code
 
 from tests.chaos.history import Accepted, Flip, History, Kill, TenantSpec

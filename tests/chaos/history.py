@@ -5,17 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from math import inf
 
-from kcm_control.settling import damped
-from kcm_control.timing import Model, Timing
+from kcm_killswitch.model.flap_damping import damped
+from kcm_killswitch.model.timing import Model, Timing
 from kcm_schemas.control import Scope
-from kcm_schemas.registry import FencePolicy
+from kcm_schemas.registry import RegionQuorum
 
 
 @dataclass(frozen=True, slots=True)
 class TenantSpec:
     name: str
     link: str
-    policy: FencePolicy
+    policy: RegionQuorum
     model: Model
     regions: tuple[str, ...]
     spared: bool = False

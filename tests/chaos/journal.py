@@ -21,15 +21,15 @@ from kcm_schemas.audit import AuditBatch, AuditEvent
 from kcm_schemas.codec import decode
 from kcm_schemas.signed import read_signed
 
-_GONE = re.compile(r"^GONE +(\S+), boot ([0-9a-f]+): events (\d+) to (\d+), ", re.MULTILINE)
+_GONE = re.compile(r"^GONE +(\S+), incarnation ([0-9a-f]+): events (\d+) to (\d+), ", re.MULTILINE)
 _PROBLEM = re.compile(r"^PROBLEM +(.*)$", re.MULTILINE)
 
 
 class Hole(NamedTuple):
-    """Events of one boot that never came into the journal."""
+    """Events of one incarnation that never came into the journal."""
 
     emitter: str
-    boot: str
+    incarnation: str
     first: int
     last: int
 
@@ -83,7 +83,10 @@ class Journal:
         found += [f"kcm audit verify: {problem}" for problem in _PROBLEM.findall(said)]
         if not said.lower().endswith("sound\n"):
             found.append("kcm audit verify came to no end")
-        gone = [Hole(name, boot, int(a), int(b)) for name, boot, a, b in _GONE.findall(said)]
+        gone = [
+            Hole(name, incarnation, int(a), int(b))
+            for name, incarnation, a, b in _GONE.findall(said)
+        ]
         if gone != self.holes:
             found.append(f"kcm audit verify says that {gone} are gone, and {self.holes} are")
         return found
@@ -122,16 +125,16 @@ class Journal:
             case "incident":
                 self.told.append((content["region"] or "", content["incident"]))
                 if content["incident"] in ("gap", "dropped"):
-                    boot = base64.urlsafe_b64decode(content["boot"]).hex()
+                    incarnation = base64.urlsafe_b64decode(content["incarnation"]).hex()
                     span = content["first"], content["last"]
-                    self._named.add(Hole(content["emitter"], boot, *span))
+                    self._named.add(Hole(content["emitter"], incarnation, *span))
 
     def _count(self, batch: AuditBatch) -> None:
-        boot = batch.emitter, batch.boot.hex()
-        expected = self._next.get(boot, 1)
+        incarnation = batch.emitter, batch.incarnation.hex()
+        expected = self._next.get(incarnation, 1)
         if batch.first > expected:
-            self.holes.append(Hole(*boot, expected, batch.first - 1))
-        self._next[boot] = batch.first + len(batch.events)
+            self.holes.append(Hole(*incarnation, expected, batch.first - 1))
+        self._next[incarnation] = batch.first + len(batch.events)
         last = decode(AuditEvent, batch.events[-1])
         self._heard[batch.emitter] = max(self._heard.get(batch.emitter, 0), last.time_ms)
 

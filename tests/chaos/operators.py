@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 from kcm import Admin, ClientContext
-from kcm.kills import Kills, NewHold
+from kcm._internal.kills import Kills, NewHold
 from kcm_schemas.admin import HoldStatus, HoldView
 from kcm_schemas.codes import KcmError
 from kcm_schemas.control import Scope

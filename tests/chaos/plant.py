@@ -9,11 +9,11 @@ import signal
 import time
 from pathlib import Path
 
-from kcm.dev import processes, state, system, topology
-from kcm.dev.configs import config_file, ready_file
-from kcm.dev.instances import start_member
-from kcm.dev.rootkeys import RootKeys
-from kcm.dev.state import Entry, Kind
+from kcm_devsystem import processes, state, system, topology
+from kcm_devsystem.configs import config_file, ready_file
+from kcm_devsystem.instances import start_member
+from kcm_devsystem.root_keys import RootKeys
+from kcm_devsystem.state import Entry, Kind
 from kcm_schemas.roster import Role
 
 from tests.chaos import removal

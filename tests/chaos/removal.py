@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 
 import nats
-from kcm.dev.brokers import LOOPBACK
+from kcm_devsystem.brokers import LOOPBACK
 
 ACCOUNT = "$SYS"
 USER = "chaos"

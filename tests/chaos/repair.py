@@ -12,10 +12,11 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 
-from kcm import Admin, ClientContext, statements
-from kcm.dev import topology
-from kcm_bus.connection import Connection
-from kcm_bus.provision import provision_region
+from kcm import Admin, ClientContext
+from kcm._internal import statements
+from kcm_devsystem import topology
+from kcm_runtime.nats.connection import Connection
+from kcm_runtime.nats.provision import provision_region
 from kcm_schemas.codes import Code, KcmError
 from nats import errors as nats_errors
 from nats.js import errors as js_errors
@@ -161,7 +162,11 @@ async def sign(admin: Admin, plant: Plant, region: str, tenant: TenantSpec) -> N
     uri = plant.keys.create(tenant.link, "softkey")
     link = statements.link(admin.identity, tenant.link, uri=uri, model=tenant.model)
     record = statements.tenant(
-        admin.identity, tenant.name, link=tenant.link, regions=tenant.regions, fence=tenant.policy
+        admin.identity,
+        tenant.name,
+        link=tenant.link,
+        regions=tenant.regions,
+        region_quorum=tenant.policy,
     )
     await admin.put_link(region, link)
     await admin.put(region, "tenant", record)

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from kcm import Admin, ClientContext
-from kcm.dev import system
-from kcm_control.timing import Timing
+from kcm_devsystem import system
+from kcm_killswitch.model.timing import Timing
 
 from tests.chaos import schedule
 from tests.chaos.faults import Faults

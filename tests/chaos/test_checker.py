@@ -1,7 +1,7 @@
 """The judge finds each broken promise in a history made by hand, and none in one that keeps all."""
 
 import pytest
-from kcm_control.timing import Timing
+from kcm_killswitch.model.timing import Timing
 from kcm_schemas.control import Scope
 
 from tests.chaos.checker import bound, check, ends_at

@@ -1,15 +1,15 @@
 """The judge of the journal notices what is lost, unsaid, or said wrongly."""
 
 import pytest
-from kcm_auditor.book import Book
-from kcm_auditor.entries import Batch, Incident
 from kcm_auditor.journal import Journal as Written
+from kcm_auditor.journal.format import Batch, Incident
+from kcm_auditor.positions import Book
 from kcm_schemas.roster import Role
 
 from tests.audit_rig import Emitting, FakeClock, System, event
 from tests.chaos.journal import Hole, Journal
 
-BOOT = b"b" * 16
+INCARNATION = b"b" * 16
 
 
 @pytest.fixture
@@ -64,7 +64,9 @@ def batches(system, count):
 
 
 def gap(first, last):
-    return Incident(incident="gap", region="eu", emitter="gw", boot=BOOT, first=first, last=last)
+    return Incident(
+        incident="gap", region="eu", emitter="gw", incarnation=INCARNATION, first=first, last=last
+    )
 
 
 async def test_what_is_whole_or_said_to_be_missing_is_right(tmp_path, system, journal):
@@ -73,7 +75,7 @@ async def test_what_is_whole_or_said_to_be_missing_is_right(tmp_path, system, jo
     journal.note()
     await write(tmp_path, gap(2, 2), three)
     assert journal.wrong([]) == []
-    assert journal.holes == [Hole("gw", BOOT.hex(), 2, 2)]
+    assert journal.holes == [Hole("gw", INCARNATION.hex(), 2, 2)]
     assert journal.unheard(["gw"], 2) == []
     assert journal.unheard(["gw", "core"], 3) == ["gw", "core"]
 

@@ -8,9 +8,9 @@ import random
 from dataclasses import dataclass
 
 from kcm import Client, ClientContext
-from kcm.transport import Transport, open_nats
-from kcm_bus.clock import SystemClock
-from kcm_bus.config import BusAddress
+from kcm._internal.transport import Transport, open_nats
+from kcm_runtime.clock import SystemClock
+from kcm_runtime.config import BusAddress
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.data import DecryptReply, EncryptReply, decode_reply
 

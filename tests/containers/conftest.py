@@ -21,7 +21,7 @@ from testcontainers.compose import DockerCompose
 from testcontainers.core.config import testcontainers_config
 from testcontainers.core.image import DockerImage
 
-from .lane import BASE, COMPOSE, DEMO, INSTALL, PROJECT, ROOT, WHEELS, System, images_of
+from .lane import BASE, COMPOSE, PROJECT, ROOT, WHEELS, System, images_of
 
 MATERIALS: Final = ROOT / ".cache" / "containers"
 """What ``tests/containers/materials`` made."""
@@ -38,11 +38,6 @@ WHEELS_IMAGE: Final = f"""
 FROM {BASE}:bookworm
 COPY *.whl /wheelhouse/
 """
-DEMO_IMAGE: Final = f"""
-FROM {INSTALL}
-RUN $INSTALL 'kcm[dev]'
-"""
-"""Everything in one image, as on a developer's machine."""
 
 
 @pytest.fixture(scope="session")
@@ -62,12 +57,10 @@ def images(engine: docker.DockerClient, tmp_path_factory: pytest.TempPathFactory
     assert not engine.images.list(), "this engine is not one of this run alone"
     dockerfiles = tmp_path_factory.mktemp("dockerfiles")
     (dockerfiles / "wheels").write_text(WHEELS_IMAGE)
-    (dockerfiles / "demo").write_text(DEMO_IMAGE)
     built = [_image(MATERIALS / "wheelhouse", str(dockerfiles / "wheels"), WHEELS)]
     targets = {f"{name}:latest": target for name, target in images_of(COMPOSE).items()}
-    for tag, target in (targets | {INSTALL: "install"}).items():
+    for tag, target in targets.items():
         built.append(_image(ROOT, "deploy/Dockerfile", tag, target=target, buildargs=BUILD_ARGS))
-    built.append(_image(dockerfiles, "demo", DEMO))
     try:
         engine.api.import_image(src=str(MATERIALS / "base.tar"), repository=BASE, tag="bookworm")
         for image in built:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from kcm_bus.audit_store import StoreFacts
-from kcm_bus.ports import Entry, LogFollower
-from kcm_bus.streams import StoreFull
+from kcm_runtime.audit.stream import StoreFacts
+from kcm_runtime.nats.ports import Entry, LogFollower
+from kcm_runtime.nats.streams import StoreFull
 from kcm_schemas.codes import Code, KcmError
 
 

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import json
 
-from kcm_bus.config import BusAddress
+from kcm_runtime.config import BusAddress
 
 
 class FirstWords:

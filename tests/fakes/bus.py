@@ -11,8 +11,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from kcm_bus.answers import CONFLICTS, NO_MESSAGE
-from kcm_bus.stores import Stores
+from kcm_runtime.nats.jetstream_errors import CONFLICTS, NO_MESSAGE
+from kcm_runtime.nats.store_health import Stores
 from nats.js import errors as js_errors
 from nats.js.api import PubAck, RawStreamMsg, StreamConfig, StreamInfo, StreamState
 

@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 
-from kcm.context import ClientContext
+from kcm._internal.client_context import ClientContext
+from kcm._internal.rpc import Environment
 from kcm.errors import Unavailable
-from kcm.wire import Surroundings
-from kcm_bus.config import BusAddress
+from kcm_runtime.config import BusAddress
+from kcm_runtime.files.identity_file import create_identity
 from kcm_schemas import limits, record, subjects
 from kcm_schemas.admin import AdminReply, AdminRequest
 from kcm_schemas.codec import Message, decode, encode
@@ -23,8 +24,8 @@ from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.data import DecryptReply, DecryptRequest, EncryptReply, EncryptRequest, Failure
 from kcm_schemas.roster import Grant, Instance, Operator, OperatorRole, Region, Role, Roster
 from kcm_schemas.signed import Kind
+from kcm_trust.endorsements import Endorsements
 from kcm_trust.identity import ROOT, Identity, digest
-from kcm_trust.lasting import Lasting
 from kcm_trust.verify import Verifier
 
 REGIONS = ("eu", "us")
@@ -51,8 +52,8 @@ class FakeClock:
         self.now += seconds
         await asyncio.sleep(0)
 
-    def around(self) -> Surroundings:
-        return Surroundings(clock=self, chance=lambda: 0.5, sleep=self.sleep)
+    def around(self) -> Environment:
+        return Environment(clock=self, chance=lambda: 0.5, sleep=self.sleep)
 
 
 def seal(region: str, tenant: str, service: str, plaintext: bytes, context: bytes) -> bytes:
@@ -233,10 +234,10 @@ class FakeSystem:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.clock = FakeClock()
-        self.root = Identity.create(ROOT, str(directory / "root.key"), SYSTEM)
-        self.alice = Identity.create("alice", str(directory / "alice.key"), SYSTEM)
+        self.root = create_identity(ROOT, str(directory / "root.key"), SYSTEM)
+        self.alice = create_identity("alice", str(directory / "alice.key"), SYSTEM)
         self.identities = {
-            name: Identity.create(name, str(directory / f"{name}.key"), SYSTEM)
+            name: create_identity(name, str(directory / f"{name}.key"), SYSTEM)
             for region in REGIONS
             for name in (f"core-{region}", f"auditor-{region}")
         }
@@ -283,7 +284,7 @@ class FakeSystem:
             update={
                 "version": self.roster.version + 1,
                 "instances": [
-                    one.model_copy(update={"retired": Lasting().retirement()})
+                    one.model_copy(update={"retired": Endorsements().retirement()})
                     if one.instance == name
                     else one
                     for one in self.roster.instances

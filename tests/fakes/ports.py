@@ -1,9 +1,9 @@
-"""The ports of ``kcm_bus.ports`` in memory, as strict as a broker, with the faults that one has.
+"""The ports of ``kcm_runtime.nats.ports`` in memory: as strict as a broker, with its faults.
 
-``Stream`` is a region's control stream; ``FakeLog`` is one boot's way to it. It stores by
+``Stream`` is a region's control stream; ``FakeLog`` is one incarnation's way to it. It stores by
 compare-and-set, keeps the last message of every subject, drops without a word what expired, and can
 lose acknowledgements, go back and be made anew. ``Wire`` is what an account's messages travel on;
-``FakeMessages`` is one boot's connection to it.
+``FakeMessages`` is one incarnation's connection to it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from kcm_bus.ports import Entry, Leading, LogFollower, NobodyListens, OnArrival
+from kcm_runtime.nats.ports import Entry, Leading, LogFollower, NobodyListens, OnArrival
 from kcm_schemas import limits
 from kcm_schemas.codes import Code, KcmError
 
@@ -85,7 +85,7 @@ class Stream:
 
 
 class FakeLog:
-    """Implements ``kcm_bus.ports.Log`` over a ``Stream``."""
+    """Implements ``kcm_runtime.nats.ports.Log`` over a ``Stream``."""
 
     def __init__(self, stream: Stream) -> None:
         self.stream = stream
@@ -133,7 +133,7 @@ class FakeLog:
         return Leading(self.stream.leader, len(self.stream.entries))
 
     def follow(self, follower: LogFollower) -> FakeFollowing:
-        """The first one is the boot's own; another one reads the stream once more."""
+        """The first one is the incarnation's own; another one reads the stream once more."""
         made = FakeFollowing(self, follower)
         self.following = self.following or made
         return made
@@ -157,7 +157,7 @@ class FakeLog:
 
 
 class FakeFollowing:
-    """Implements ``kcm_bus.ports.Following``.
+    """Implements ``kcm_runtime.nats.ports.Following``.
 
     ``paused`` keeps deliveries back; ``gate`` keeps a consumer from being made anew. As the real
     one does, it goes on with the old consumer until it notices that it has to make a new one.
@@ -276,7 +276,7 @@ class FakeFollowing:
 
 @dataclass(frozen=True)
 class Message:
-    """Implements ``kcm_bus.ports.Arrived``."""
+    """Implements ``kcm_runtime.nats.ports.Arrived``."""
 
     subject: str
     data: bytes
@@ -346,7 +346,7 @@ class Wire:
 
 
 class FakeMessages:
-    """Implements ``kcm_bus.ports.Messages``."""
+    """Implements ``kcm_runtime.nats.ports.Messages``."""
 
     def __init__(self, wire: Wire, name: str) -> None:
         self.wire = wire

@@ -18,8 +18,8 @@ from typing import Final
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from kcm_core.l1.state import L1Error, L1State
-from kcm_core.l1.uri import L1UriError, parse
+from kcm_core.providers.state import L1Error, L1State
+from kcm_core.providers.uri import L1UriError, parse
 from kcm_core.unsealer.frames import (
     BLOB_MAX,
     CONTEXT_MAX,

@@ -14,12 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import nats
-from kcm_auditor.entries import Batch, Entry, Incident, read
-from kcm_bus.audit import AuditEmitter
-from kcm_bus.audit_room import audit_config
-from kcm_bus.clock import SystemClock, SystemRandomness
-from kcm_bus.config import BusAddress
-from kcm_bus.connection import Connection
+from kcm_auditor.journal.format import Batch, Entry, Incident, read
+from kcm_keymem.random import SystemKeyRandomness
+from kcm_runtime.audit.emitter import AuditEmitter
+from kcm_runtime.audit.stream_size import audit_config
+from kcm_runtime.clock import SystemClock
+from kcm_runtime.config import BusAddress
+from kcm_runtime.nats.connection import Connection
 from kcm_schemas import subjects
 from kcm_schemas.audit import AuditBatch, AuditEvent
 from kcm_schemas.codec import decode
@@ -229,8 +230,8 @@ class Rig:
     async def emitter(self, name: str, broker: Broker | None = None) -> AsyncIterator[AuditEmitter]:
         connection = Connection((broker or self.broker).address, name)
         await connection.start()
-        boot = SystemRandomness().public(16)
-        emitter = AuditEmitter(connection, self.system.membership(name, boot), SystemClock())
+        incarnation = SystemKeyRandomness().public(16)
+        emitter = AuditEmitter(connection, self.system.membership(name, incarnation), SystemClock())
         await emitter.start()
         try:
             yield emitter

@@ -4,7 +4,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from kcm.dev import system
+from kcm_devsystem import system
 
 from tests.integration.living import Living
 

@@ -17,13 +17,13 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
-from kcm_core.unsealer.guard import forbid_cloud_sdks
+from kcm_core.unsealer.import_guard import forbid_cloud_sdks
 
 forbid_cloud_sdks()
 
 # ruff: noqa: E402 - nothing may be imported before the guard stands
 
-from kcm_core.admin import Admin
+from kcm_core.api.admin import Admin
 from kcm_core.unsealer.client import Unsealer
 from nats.aio.client import Client
 

@@ -11,15 +11,16 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from kcm import Admin, ClientContext, statements
-from kcm.dev import processes, state, system
-from kcm.dev.configs import ready_file
-from kcm.dev.instances import start_member
-from kcm.dev.processes import ReadyFile
-from kcm.dev.rootkeys import RootKeys
-from kcm.dev.state import Entry
-from kcm.kills import Kills
-from kcm_bus.connection import Connection
+from kcm import Admin, ClientContext
+from kcm._internal import statements
+from kcm._internal.kills import Kills
+from kcm_devsystem import processes, state, system
+from kcm_devsystem.configs import ready_file
+from kcm_devsystem.instances import start_member
+from kcm_devsystem.processes import ReadyFile
+from kcm_devsystem.root_keys import RootKeys
+from kcm_devsystem.state import Entry
+from kcm_runtime.nats.connection import Connection
 from kcm_schemas import subjects
 from kcm_schemas.codec import encode
 from kcm_schemas.data import (
@@ -67,9 +68,9 @@ class Living:
     @asynccontextmanager
     async def control(self, region: str = EU) -> AsyncIterator[Connection]:
         """The CONTROL account of a region, as a Core's user: what a thief of its password has."""
-        from kcm.dev.brokers import Account, Role, login_name
-        from kcm.dev.topology import password_path
-        from kcm_bus.config import BusAddress
+        from kcm_devsystem.brokers import Account, Role, login_name
+        from kcm_devsystem.topology import password_path
+        from kcm_runtime.config import BusAddress
 
         address = BusAddress(
             url=self.context.app_address(region).url,
@@ -96,7 +97,7 @@ class Living:
         async with Admin.open(self.context) as admin:
             link = statements.link(admin.identity, name, uri=uri, model="byok")
             tenant = statements.tenant(
-                admin.identity, name, link=name, regions=regions, fence="all"
+                admin.identity, name, link=name, regions=regions, region_quorum="all"
             )
             service = statements.service(admin.identity, name, "crm")
             for region in regions:

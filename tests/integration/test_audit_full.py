@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 from kcm import Admin
-from kcm.dev import system
-from kcm.dev.configs import config_file
 from kcm_auditor.journal import verify
-from kcm_bus.audit_room import audit_config
-from kcm_bus.connection import Connection
-from kcm_bus.provision import CORE_STREAMS, provision_region
-from kcm_bus.streams import StoreFull, last, put
+from kcm_devsystem import system
+from kcm_devsystem.configs import config_file
+from kcm_runtime.audit.stream_size import audit_config
+from kcm_runtime.nats.connection import Connection
+from kcm_runtime.nats.provision import CORE_STREAMS, provision_region
+from kcm_runtime.nats.streams import StoreFull, last, put
 from kcm_schemas import subjects
 from kcm_schemas.codes import Code, KcmError
 from nats.js import errors as js_errors

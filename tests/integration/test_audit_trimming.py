@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 from kcm_auditor import heads
 from kcm_auditor.journal import verify
-from kcm_bus.audit_store import AuditStream
-from kcm_bus.clock import SystemClock
-from kcm_bus.connection import Connection
-from kcm_bus.streams import ControlLog, last
-from kcm_control.trimming import Policy
 from kcm_core.trimming import TrimFiles, Trimmer
+from kcm_core.trimming.policy import Policy
+from kcm_runtime.audit.stream import AuditStream
+from kcm_runtime.clock import SystemClock
+from kcm_runtime.nats.connection import Connection
+from kcm_runtime.nats.streams import ControlLog, last
 from kcm_schemas import subjects
 from kcm_schemas.roster import Role
 

@@ -11,13 +11,13 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from kcm_auditor.entries import Passed
 from kcm_auditor.journal import Anchor, verify
-from kcm_bus.audit_room import audit_config
+from kcm_auditor.journal.format import Passed
+from kcm_runtime.audit.stream_size import audit_config
 from kcm_schemas import subjects
 from kcm_schemas.admin import AdminRequest, Empty
 from kcm_schemas.audit import AuditBatch, EventType
-from kcm_schemas.auditing import NOUN, AuditorStatus, TailPage, TailQuery
+from kcm_schemas.auditor import NOUN, AuditorStatus, TailPage, TailQuery
 from kcm_schemas.codec import Message, decode, encode
 from kcm_schemas.codes import Code
 from kcm_schemas.data import Failure
@@ -87,7 +87,7 @@ async def test_killed_in_mid_traffic_and_started_again(rig: Rig) -> None:
     assert total > 900
     assert recorded(rig) == list(range(total))
     assert verify(rig.journal, rig.system.verifier).problems == ()
-    # What is left to say: the Auditor's own boots ended without a stop.
+    # What is left to say: the Auditor's own incarnations ended without a stop.
     assert {who for _, who in rig.incidents()} <= {"auditor", None}
     assert {what for what, _ in rig.incidents()} <= {"restart", "journal-repaired"}
 
@@ -430,7 +430,11 @@ async def test_operators_are_answered(rig: Rig) -> None:
     assert (entry.instance, reply.request, reply.code) == ("auditor", digest(body), Code.OK)
     status = decode(AuditorStatus, reply.payload)
     found = {emitter.emitter: emitter for emitter in status.emitters}
-    assert (found["gw"].state, found["gw"].last_seq, found["gw"].boot) == ("alive", 3, gw.boot)
+    assert (found["gw"].state, found["gw"].last_seq, found["gw"].incarnation) == (
+        "alive",
+        3,
+        gw.incarnation,
+    )
     assert status.incidents == 1
     assert [(region.region, region.reachable) for region in status.regions] == [(REGION, True)]
     with pytest.raises(Untrusted):

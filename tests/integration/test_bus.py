@@ -7,16 +7,16 @@ import signal
 from dataclasses import dataclass
 
 import pytest
-from kcm.dev import processes, topology
-from kcm.dev.brokers import STORE_BYTES_MAX, Account, Role, login_name
-from kcm_bus.clock import SystemClock
-from kcm_bus.config import BusAddress
-from kcm_bus.connection import Connection
-from kcm_bus.protection import Unfit
-from kcm_bus.provision import CORE_STREAMS, acknowledged, check_streams, provision_region
-from kcm_bus.serving import IN_FLIGHT_MAX, Service
-from kcm_bus.stores import Trouble
-from kcm_bus.streams import Follower, Plainly, StreamMissing, last, put
+from kcm_devsystem import processes, topology
+from kcm_devsystem.brokers import STORE_BYTES_MAX, Account, Role, login_name
+from kcm_runtime.clock import SystemClock
+from kcm_runtime.config import BusAddress
+from kcm_runtime.nats.connection import Connection
+from kcm_runtime.nats.provision import CORE_STREAMS, acknowledged, check_streams, provision_region
+from kcm_runtime.nats.request_server import IN_FLIGHT_MAX, Service
+from kcm_runtime.nats.store_health import Trouble
+from kcm_runtime.nats.stream_protection import Unfit
+from kcm_runtime.nats.streams import Follower, SequentialFollower, StreamMissing, last, put
 from kcm_schemas import limits, subjects
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.data import EncryptReply, decode_reply
@@ -257,9 +257,12 @@ async def test_a_follower_has_everything_in_order_through_a_restart(broker, link
     others = [subjects.control_hold(REGION, "tenant", bytes([n]) * 16) for n in range(1, 40)]
     await put(link, subject, b"before")
     follower = Follower(
-        link, subjects.CONTROL_STREAM, subjects.control_all(REGION), Plainly(seen.append),
+        link,
+        subjects.CONTROL_STREAM,
+        subjects.control_all(REGION),
+        SequentialFollower(seen.append),
         SystemClock(),
-    )  # fmt: skip
+    )
     await follower.start()
     assert [entry.data for entry in seen] == [b"before"]
     for n, other in enumerate(others[:20]):
@@ -294,7 +297,7 @@ async def test_a_stream_that_went_back_is_read_from_its_start(link):
     await provision_region(link, REGION)
     seen, back = [], []
 
-    class Watched(Plainly):
+    class Watched(SequentialFollower):
         def went_back(self):
             back.append(len(seen))
             super().went_back()
@@ -324,7 +327,7 @@ async def test_a_stream_that_went_back_is_read_from_its_start(link):
 
 
 async def test_a_missing_stream_is_not_an_empty_one(link):
-    follower = Follower(link, "NOT_THERE", "x.>", Plainly(lambda _: None), SystemClock())
+    follower = Follower(link, "NOT_THERE", "x.>", SequentialFollower(lambda _: None), SystemClock())
     with pytest.raises(StreamMissing, match="provision"):
         await follower.start()
 
@@ -483,7 +486,7 @@ async def test_a_lease_record_that_expires_goes_without_a_word(link):
         link,
         subjects.CONTROL_STREAM,
         subjects.control_all(REGION),
-        Plainly(lambda entry: heard.append(entry.data)),
+        SequentialFollower(lambda entry: heard.append(entry.data)),
         SystemClock(),
     )
     await follower.start()
@@ -544,12 +547,14 @@ async def test_a_store_without_room_is_named_and_what_is_stored_again_is_told(br
 
 
 async def test_each_change_of_a_connection_is_one_line_with_the_address(broker, caplog, capfd):
-    caplog.set_level("INFO", logger="kcm_bus")
+    caplog.set_level("INFO", logger="kcm_runtime")
     host = broker.address().url.removeprefix("nats://")
     connection = Connection(broker.address(), "test-core")
 
     def lines():
-        return [one.getMessage() for one in caplog.records if one.name == "kcm_bus.connection"]
+        return [
+            one.getMessage() for one in caplog.records if one.name == "kcm_runtime.nats.connection"
+        ]
 
     await connection.start()
     try:

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 from kcm import Client, sync
-from kcm.cli.exits import Exit
-from kcm.dev import system
-from kcm.dev.configs import config_file
 from kcm.errors import TenantKilled, Unavailable, WrongRegion
+from kcm.exit_codes import Exit
+from kcm_devsystem import system
+from kcm_devsystem.configs import config_file
 
 from tests.integration.living import EU, US, Living, eventually
 
@@ -64,8 +64,8 @@ async def test_a_life_of_a_tenant(kcm: Shell, living: Living, tmp_path: Path) ->
     kcm("l1", "link", name, uri)
     kcm("tenant", "create", name, "--link", name)
     kcm("tenant", "create", name, "--link", name)
-    kcm("tenant", "create", name, "--link", name, "--fence", "local", expect=Exit.REFUSED)
-    kcm("tenant", "create", name, "--link", name, "--fence", "local", "--revision", "2")
+    kcm("tenant", "create", name, "--link", name, "--region-quorum", "local", expect=Exit.REFUSED)
+    kcm("tenant", "create", name, "--link", name, "--region-quorum", "local", "--revision", "2")
     kcm("tenant", "create", name, "--link", name, expect=Exit.REFUSED)
     kcm("service", "create", name, "crm")
     shown = json.loads(kcm("tenant", "show", name, "--region", US).stdout)
@@ -87,7 +87,7 @@ async def test_a_life_of_a_tenant(kcm: Shell, living: Living, tmp_path: Path) ->
     assert radius[EU]["tenants"] == [name]
     status = json.loads(kcm("kill", name, "--reason", "a test").stdout)
     assert status["complete"] is True
-    assert {boot["region"] for boot in status["boots"]} == {EU, US}
+    assert {incarnation["region"] for incarnation in status["incarnations"]} == {EU, US}
     refused = kcm("decrypt", "sealed", *whose, "-o", "opened-2", expect=Exit.REFUSED)
     assert json.loads(refused.stderr)["error"] == "tenant_killed"
     assert json.loads(kcm("tenant", "show", name).stdout)["state"] == "killed"
@@ -116,7 +116,7 @@ async def test_every_core_says_itself_how_many_keys_it_has_in_use(
         done = await asyncio.to_thread(kcm, "l1", "status", "--region", US)
         return sum(row["in_use"] for row in json.loads(done.stdout)) > 0
 
-    await eventually(used)  # the sentinel looks several times a second
+    await eventually(used)  # the key monitor looks several times a second
 
 
 @pytest.mark.parametrize("seconds", ["1", "2", "3"])

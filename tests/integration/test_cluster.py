@@ -6,14 +6,14 @@ import signal
 import time
 
 import pytest
-from kcm.dev import processes, setup, topology
-from kcm.dev.brokers import Account, Role
-from kcm.dev.configs import bus, to_toml
+from kcm._internal.transport import open_nats
 from kcm.errors import Unavailable
-from kcm.transport import open_nats
-from kcm_bus.config import BusAddress, load
-from kcm_bus.connection import Connection
-from kcm_bus.streams import put
+from kcm_devsystem import processes, setup, topology
+from kcm_devsystem.brokers import Account, Role
+from kcm_devsystem.configs import bus, to_toml
+from kcm_runtime.config import BusAddress, load
+from kcm_runtime.nats.connection import Connection
+from kcm_runtime.nats.streams import put
 from kcm_schemas import subjects
 from kcm_schemas.codes import Code, KcmError
 

@@ -5,15 +5,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from kcm.cli.exits import Exit
 from kcm.cli.main import run
-from kcm.dev import ports, processes, setup, topology
-from kcm.dev.brokers import Account, Role, login_name
-from kcm.dev.configs import bus, to_toml
-from kcm.dev.errors import DevError, NotProvisionedError
-from kcm.dev.topology import Topology
-from kcm_bus.config import load
-from kcm_bus.connection import Connection
+from kcm.exit_codes import Exit
+from kcm.ops.errors import NotProvisionedError, ProvisionError
+from kcm_devsystem import ports, processes, setup, topology
+from kcm_devsystem.brokers import Account, Role, login_name
+from kcm_devsystem.configs import bus, to_toml
+from kcm_devsystem.topology import Topology
+from kcm_runtime.config import load
+from kcm_runtime.nats.connection import Connection
 from kcm_schemas import subjects
 
 REGION = "eu-de"
@@ -72,7 +72,7 @@ async def test_it_makes_what_is_missing_and_leaves_what_exists(brokers):
 
 async def test_too_few_servers_for_the_replicas_are_an_error_and_not_fewer_replicas(brokers):
     config = load(setup.ProvisionConfig, str(config_of(brokers, replicas=3)))
-    with pytest.raises(DevError, match="eu-de could not be provisioned: JetStream"):
+    with pytest.raises(ProvisionError, match="eu-de could not be provisioned: JetStream"):
         await setup.provision(config, within_s=3)
     assert await streams(brokers) == {}
 
@@ -90,7 +90,7 @@ async def test_a_broker_that_does_not_come_up_is_waited_for_and_then_told(broker
 def test_the_commands_code_says_that_a_retry_may_help(brokers, capsys):
     (port,) = ports.draw(1)
     config = str(config_of(brokers, url=f"nats://127.0.0.1:{port}"))
-    code = run(["dev", "provision", "--config", config, "--timeout", "1", "-o", "json"])
+    code = run(["region", "provision", "--config", config, "--timeout", "1", "-o", "json"])
     assert code == Exit.UNAVAILABLE
     assert json.loads(capsys.readouterr().err)["error"] == "unavailable"
 

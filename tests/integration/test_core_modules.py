@@ -9,11 +9,12 @@ import subprocess
 import sys
 
 import pytest
-from kcm import Admin, statements
-from kcm.dev import system
-from kcm.dev.configs import config_file, ready_file
-from kcm_core.l1.state import L1State
-from kcm_core.unsealer.guard import FORBIDDEN
+from kcm import Admin
+from kcm._internal import statements
+from kcm_core.providers.state import L1State
+from kcm_core.unsealer.import_guard import FORBIDDEN
+from kcm_devsystem import system
+from kcm_devsystem.configs import config_file, ready_file
 from kcm_schemas.codes import KcmError
 
 from tests.integration.living import EU, Living, decrypt, encrypt, eventually
@@ -68,7 +69,11 @@ async def test_a_core_that_opened_keys_in_every_cloud_has_no_cloud_library(tmp_p
                     assert stand.name in CLOUDS
                     link = statements.link(admin.identity, stand.name, uri=stand.uri, model="byok")
                     tenant = statements.tenant(
-                        admin.identity, stand.name, link=stand.name, regions=[EU], fence="all"
+                        admin.identity,
+                        stand.name,
+                        link=stand.name,
+                        regions=[EU],
+                        region_quorum="all",
                     )
                     service = statements.service(admin.identity, stand.name, "crm")
                     found = await admin.put_link(EU, link)
@@ -81,7 +86,12 @@ async def test_a_core_that_opened_keys_in_every_cloud_has_no_cloud_library(tmp_p
                 }
                 # From one cloud to the next: what was encrypted before opens, and by the new key.
                 moved = statements.tenant(
-                    admin.identity, "awskms", link="gcpkms", regions=[EU], fence="all", revision=2
+                    admin.identity,
+                    "awskms",
+                    link="gcpkms",
+                    regions=[EU],
+                    region_quorum="all",
+                    revision=2,
                 )
                 await admin.put(EU, "tenant", moved)
                 aws.put(L1State.DELETED)
@@ -99,7 +109,12 @@ async def test_a_core_that_opened_keys_in_every_cloud_has_no_cloud_library(tmp_p
                 core.wait(30)
             await asyncio.to_thread(system.down, options.directory)
     modules = json.loads((tmp_path / "modules").read_text())
-    assert "kcm_core.vault" in modules
+    assert "kcm_core.keys.vault" in modules
     loaded = [m for m in modules for name in FORBIDDEN if m == name or m.startswith(f"{name}.")]
     assert loaded == []
-    assert not [m for m in modules if m in {"kcm_core.l1.awskms", "kcm_core.l1.azurekv"}]
+    assert not [
+        m
+        for m in modules
+        if m
+        in {"kcm_core.providers.aws_kms.provider", "kcm_core.providers.azure_key_vault.provider"}
+    ]

@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from kcm.cli.exits import Exit
-from kcm.dev import lost, processes, shape, state, system
-from kcm.dev.state import State
+from kcm.exit_codes import Exit
+from kcm_devsystem import orphans, processes, shape, state, system
+from kcm_devsystem.state import State
 
 pytestmark = pytest.mark.timeout(300)
 """Every test types some ten commands, and starts a system twice or more."""
@@ -206,7 +206,7 @@ def test_a_signal_ends_a_start_and_what_it_has_started(
     assert ended == code, told
     said = json.loads(told.splitlines()[-1])
     assert said["detail"] == "interrupted: what this has started is ended"
-    assert lost.find(desk.root) == []
+    assert orphans.find(desk.root) == []
     assert desk.state == State()
 
 
@@ -220,7 +220,7 @@ def test_a_signal_leaves_what_ran_before(desk: Desk) -> None:
     rows = desk.rows(expect=Exit.UNAVAILABLE)
     runs = {name for name, row in rows.items() if row["running"]}
     assert runs == ALL - {CORE, GATEWAY}
-    assert {entry.name for entry in lost.find(desk.root)} == runs
+    assert {entry.name for entry in orphans.find(desk.root)} == runs
     assert all(rows[name]["pid"] == before[name] for name in runs)
 
 

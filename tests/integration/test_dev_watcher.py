@@ -6,8 +6,8 @@ import signal
 from pathlib import Path
 
 import pytest
-from kcm.dev import system
-from kcm.dev.errors import DevError
+from kcm_devsystem import system
+from kcm_devsystem.errors import DevError
 from kcm_schemas.codes import KcmError
 
 from tests.integration.living import EU, Living, decrypt, encrypt, eventually

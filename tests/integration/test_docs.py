@@ -132,7 +132,7 @@ def test_every_link_of_the_documents_leads_somewhere():
 
 
 def test_commands_named_in_tables_exist():
-    """What SECURITY.md names as proof is there."""
+    """What SECURITY.md names as attestation is there."""
     text = (ROOT / "SECURITY.md").read_text()
     for target in re.findall(r"pytest (tests/[\w/.]+)", text):
         assert (ROOT / target).exists(), target

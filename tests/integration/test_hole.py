@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 from kcm import Admin
-from kcm.dev import system
-from kcm.kills import Kills
-from kcm_bus.connection import Connection
-from kcm_bus.provision import acknowledged
-from kcm_bus.streams import last
+from kcm._internal.kills import Kills
+from kcm_devsystem import system
+from kcm_runtime.nats.connection import Connection
+from kcm_runtime.nats.provision import acknowledged
+from kcm_runtime.nats.streams import last
 from kcm_schemas import subjects
 from kcm_schemas.codes import Code
 

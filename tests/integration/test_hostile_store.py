@@ -4,12 +4,13 @@ import os
 from contextlib import asynccontextmanager
 
 import pytest
-from kcm import Admin, statements
-from kcm.dev.brokers import Account, Role, login_name
-from kcm.dev.topology import password_path
-from kcm_bus.config import BusAddress
-from kcm_bus.connection import Connection
-from kcm_bus.streams import last, put
+from kcm import Admin
+from kcm._internal import statements
+from kcm_devsystem.brokers import Account, Role, login_name
+from kcm_devsystem.topology import password_path
+from kcm_runtime.config import BusAddress
+from kcm_runtime.nats.connection import Connection
+from kcm_runtime.nats.streams import last, put
 from kcm_schemas import limits, subjects
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import Code, KcmError
@@ -46,7 +47,7 @@ async def relink(living, tenant):
     async with Admin.open(living.context) as admin:
         one = statements.link(admin.identity, link, uri=uri, model="byok")
         moved = statements.tenant(
-            admin.identity, tenant, link=link, regions=(EU, US), fence="all", revision=2
+            admin.identity, tenant, link=link, regions=(EU, US), region_quorum="all", revision=2
         )
         for region in (EU, US):
             await admin.put_link(region, one)
@@ -60,7 +61,7 @@ async def restart_gateway(living):
 
 
 async def test_a_record_that_is_put_back_deceives_nobody(living):
-    """With the old record a Gateway that boots would not be reached by a kill of the new link."""
+    """With the old entry a Gateway that starts would not be reached by a kill of the new link."""
     tenant = await living.tenant(kind="softkey")
     subject = subjects.bucket_subject(subjects.REGISTRY_BUCKET, "tenant", tenant)
     async with living.app() as app, thief(living) as bus:

@@ -4,14 +4,15 @@ import asyncio
 import os
 
 import pytest
-from kcm import Admin, statements
-from kcm.dev.identities import SYSTEM
-from kcm_bus.streams import last
+from kcm import Admin
+from kcm._internal import statements
+from kcm_devsystem.identities import SYSTEM
+from kcm_runtime.files.identity_file import create_identity, load_identity
+from kcm_runtime.nats.streams import last
 from kcm_schemas import subjects
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.signed import Kind
-from kcm_trust.identity import Identity
 from kcm_trust.verify import Verifier
 
 from tests.integration.living import EU, US, decrypt, encrypt, eventually, now_ms
@@ -26,7 +27,7 @@ async def is_dark(app, tenant, records, region=EU):
 
 
 async def stored_hold(living, region, hold_id, scope="tenant"):
-    from kcm_bus.connection import Connection
+    from kcm_runtime.nats.connection import Connection
 
     connection = Connection(living.context.operator_address(region), "test")
     await connection.start()
@@ -103,7 +104,7 @@ async def test_a_kill_of_a_link_reaches_its_tenants(living):
 
 async def test_a_hold_that_nobody_may_sign_changes_nothing(living, tmp_path):
     tenant = await living.tenant(kind="softkey")
-    mallory = Identity.create("operator", str(tmp_path / "key"), SYSTEM)
+    mallory = create_identity("operator", str(tmp_path / "key"), SYSTEM)
     hold_id, forged = statements.hold(
         mallory, scope="tenant", target=tenant, origin=EU, issued_ms=now_ms(), reason="",
         salt=os.urandom(16),
@@ -133,8 +134,8 @@ async def test_a_hold_replayed_after_its_lift_changes_nothing(living):
         assert status.lifted
         assert (await decrypt(app, tenant, sealed)).plaintexts == [b"x"]
         # Written over the lift in the stream, it is joined again and the lift is written back.
-        from kcm_bus.connection import Connection
-        from kcm_bus.streams import put
+        from kcm_runtime.nats.connection import Connection
+        from kcm_runtime.nats.streams import put
 
         connection = Connection(living.context.operator_address(EU), "thief")
         await connection.start()
@@ -152,9 +153,9 @@ async def test_a_lift_by_somebody_else_is_refused(living, tmp_path):
     tenant = await living.tenant(kind="softkey")
     hold_id = await living.kill(tenant)
     held = await stored_hold(living, EU, hold_id)
-    mallory = Identity.create("operator", str(tmp_path / "key"), SYSTEM)
+    mallory = create_identity("operator", str(tmp_path / "key"), SYSTEM)
     forged = statements.lift(mallory, held.data, issued_ms=now_ms(), reason="")
-    gateway = Identity.load(
+    gateway = load_identity(
         f"gateway-{EU}-1", str(living.directory / "keys" / f"gateway-{EU}-1"), SYSTEM
     )
     from kcm_schemas.control import Lift
@@ -176,7 +177,7 @@ async def test_a_preview_changes_nothing(living):
         radius = await admin.preview(EU, "tenant", tenant)
         assert radius.tenants == [tenant]
         assert radius.regions == [EU, US]
-        assert {boot.region for boot in radius.boots} == {EU, US}
+        assert {incarnation.region for incarnation in radius.incarnations} == {EU, US}
         assert (await encrypt(app, tenant, [b"x"])).codes == []
 
 

@@ -4,8 +4,8 @@ import asyncio
 import json
 from pathlib import Path
 
-from kcm.cli.exits import Exit
-from kcm.dev import system
+from kcm.exit_codes import Exit
+from kcm_devsystem import system
 
 from tests.integration.living import EU, US, Living, eventually
 from tests.integration.test_cli_system import Shell
@@ -34,7 +34,7 @@ async def test_no_word_of_a_finished_kill_changes(fragile: Living, tmp_path: Pat
     await eventually(alike)
     before = await shown(kcm, hold, EU)
     assert json.loads(before)["complete"] is True
-    assert {one["how"] for one in json.loads(before)["boots"]} == {"receipt"}
+    assert {one["how"] for one in json.loads(before)["incarnations"]} == {"receipt"}
     again = fragile
     for _ in range(2):
         again = await asyncio.to_thread(restarted, again)
@@ -60,6 +60,6 @@ async def test_no_word_of_a_finished_kill_changes(fragile: Living, tmp_path: Pat
     kcm("lift", hold, "--reason", "over")
     lifted = json.loads(await shown(kcm, hold, EU))
     assert lifted["lifted"]
-    assert lifted["boots"] == json.loads(before)["boots"]
+    assert lifted["incarnations"] == json.loads(before)["incarnations"]
     kcm("hold", "export", hold, "-o", "lifted.json")
     assert json.loads(kcm("hold", "verify", "lifted.json").stdout)["good"]

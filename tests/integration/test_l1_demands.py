@@ -5,9 +5,9 @@ import subprocess
 import sys
 
 import pytest
-from kcm_core.l1 import demands
-from kcm_core.l1.help import policy
-from kcm_core.l1.uri import parse
+from kcm_core.providers import requirements
+from kcm_core.providers.remediation import policy
+from kcm_core.providers.uri import parse
 from kcm_core.unsealer.client import Unsealer
 
 from tests.integration import softhsm
@@ -75,8 +75,8 @@ async def test_every_attribute_that_is_demanded_is_read_from_the_token(hsm):
     unsealer = Unsealer(hsm.environment)
     try:
         for label, table in (
-            ("create-aes", demands.PKCS11_SECRET),
-            ("create-rsa", demands.PKCS11_PAIR),
+            ("create-aes", requirements.PKCS11_SECRET),
+            ("create-rsa", requirements.PKCS11_PAIR),
         ):
             facts = await unsealer.inspect(hsm.uri(label), deadline_s=30.0)
             assert {one.fact for one in table} <= set(facts)
@@ -86,7 +86,7 @@ async def test_every_attribute_that_is_demanded_is_read_from_the_token(hsm):
 
 def test_the_policy_prints_each_demand(hsm):
     text = policy(parse(hsm.uri("create-aes")))
-    for one in demands.PKCS11_SECRET:
+    for one in requirements.PKCS11_SECRET:
         assert f"  {one.fact} " in text
     pair = policy(parse(hsm.uri("create-rsa", extra=";type=private")))
     assert "CKA_MODULUS_BITS       3072 or more" in pair

@@ -11,13 +11,13 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from kcm import transport
-from kcm.cli.exits import Exit
-from kcm.cli.problems import explain
-from kcm.context import ContextError, NotLetIn
+from kcm._internal import transport
+from kcm._internal.client_context import ContextError, NotLetIn
+from kcm._internal.transport import open_nats
+from kcm.cli.error_report import explain
 from kcm.errors import ServiceError, Unavailable
-from kcm.transport import open_nats
-from kcm_bus.config import BusAddress
+from kcm.exit_codes import Exit
+from kcm_runtime.config import BusAddress
 
 from tests.integration.auditor_rig import SERVER
 from tests.integration.test_bus import broker  # noqa: F401 - a fixture

@@ -8,7 +8,7 @@ from contextlib import suppress
 import pytest
 from kcm import Admin
 from kcm.errors import Conflict
-from kcm_bus.streams import last, put
+from kcm_runtime.nats.streams import last, put
 from kcm_schemas import subjects
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.signed import Kind, read_signed
@@ -160,7 +160,7 @@ async def test_a_region_without_any_memory_is_dark_until_somebody_adopts(leaving
                 assert error.retryable
                 return False
 
-        # What boots showed that were killed amid a change counts until their leases end.
+        # What incarnations showed that were killed amid a change counts until their leases end.
         await eventually(opens, within_s=60)
         hold = await living.kill(link, scope="link")  # by the record that was adopted
         assert await refused(app, tenant) is Code.TENANT_KILLED

@@ -3,10 +3,11 @@
 import asyncio
 
 import pytest
-from kcm import Admin, statements
-from kcm.dev import parts, system
-from kcm.dev.configs import config_file
-from kcm_core.l1.state import L1State
+from kcm import Admin
+from kcm._internal import statements
+from kcm_core.providers.state import L1State
+from kcm_devsystem import parts, system
+from kcm_devsystem.configs import config_file
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.roster import Role
 
@@ -39,7 +40,7 @@ class Move:
     async def to(self, link, revision):
         """Ask for it until it is done or the Core is dead; returns whether it is done."""
         statement = statements.tenant(
-            self.admin.identity, self.tenant, link=link, regions=(EU,), fence="all",
+            self.admin.identity, self.tenant, link=link, regions=(EU,), region_quorum="all",
             revision=revision,
         )  # fmt: skip
         asked = asyncio.create_task(self.admin.put(EU, "tenant", statement))

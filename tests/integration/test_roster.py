@@ -8,12 +8,14 @@ import json
 from pathlib import Path
 
 import pytest
-from kcm import Admin, statements
+from kcm import Admin
+from kcm._internal import statements
+from kcm._internal.kills import Kills
 from kcm.cli.main import run
-from kcm.dev import system
-from kcm.dev.identities import SYSTEM, Trust
 from kcm.errors import ServiceError
-from kcm.kills import Kills
+from kcm_devsystem import system
+from kcm_devsystem.identities import SYSTEM, Trust
+from kcm_runtime.files.identity_file import create_identity, load_identity
 from kcm_schemas import subjects
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import Code, KcmError
@@ -25,7 +27,7 @@ from tests.integration.living import EU, US, decrypt, encrypt, eventually, now_m
 
 
 def root(directory: Path) -> Identity:
-    return Identity.load(ROOT, str(Trust(directory).key(ROOT)), SYSTEM)
+    return load_identity(ROOT, str(Trust(directory).key(ROOT)), SYSTEM)
 
 
 def kcm(living, *arguments, capsys):
@@ -37,7 +39,7 @@ def kcm(living, *arguments, capsys):
 
 def with_bob(living, tmp_path):
     """A roster, signed elsewhere, with one more operator; and that operator."""
-    bob = Identity.create("bob", str(tmp_path / "bob.key"), SYSTEM)
+    bob = create_identity("bob", str(tmp_path / "bob.key"), SYSTEM)
     known = living.context.believe(living.context.roster_path.read_bytes())
     operator = Operator(operator="bob", roles=list(OperatorRole), public_key=bob.public)
     new = known.model_copy(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import kcm
 import pytest
-from kcm.dev.configs import config_file
+from kcm_devsystem.configs import config_file
 
 from tests.integration.living import Living
 

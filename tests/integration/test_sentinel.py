@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 from kcm import Admin
-from kcm.dev import system
-from kcm.kills import Kills
-from kcm_control.timing import Timing
+from kcm._internal.kills import Kills
+from kcm_devsystem import system
+from kcm_killswitch.model.timing import Timing
 from kcm_schemas.codes import Code, KcmError
 
 from tests.integration.living import EU, US, Living, decrypt, encrypt, eventually
@@ -19,7 +19,7 @@ SHORT = Timing(
 @pytest.fixture(scope="module")
 def living(tmp_path_factory):
     options = system.Options(
-        tmp_path_factory.mktemp("sentinel"), cores=2, timing=SHORT, die_with_parent=True
+        tmp_path_factory.mktemp("key monitor"), cores=2, timing=SHORT, die_with_parent=True
     )
     state = system.up(options)
     try:

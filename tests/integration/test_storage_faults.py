@@ -15,17 +15,17 @@ from pathlib import Path
 
 import pytest
 from kcm import Admin
-from kcm.dev import processes, state, system, topology
-from kcm.dev.brokers import Account, Role
-from kcm.dev.configs import bus
-from kcm.dev.state import Entry
-from kcm.kills import Kills
-from kcm_bus.clock import SystemClock
-from kcm_bus.config import BusAddress
-from kcm_bus.connection import Connection
-from kcm_bus.ports import NobodyListens
-from kcm_bus.provision import provision_region
-from kcm_bus.streams import Follower, Plainly, last, put
+from kcm._internal.kills import Kills
+from kcm_devsystem import processes, state, system, topology
+from kcm_devsystem.brokers import Account, Role
+from kcm_devsystem.configs import bus
+from kcm_devsystem.state import Entry
+from kcm_runtime.clock import SystemClock
+from kcm_runtime.config import BusAddress
+from kcm_runtime.nats.connection import Connection
+from kcm_runtime.nats.ports import NobodyListens
+from kcm_runtime.nats.provision import provision_region
+from kcm_runtime.nats.streams import Follower, SequentialFollower, last, put
 from kcm_schemas import subjects
 from kcm_schemas.codes import Code, KcmError
 from nats.js.errors import APIError
@@ -89,7 +89,7 @@ async def test_a_damaged_message_does_not_keep_a_follower_from_having_caught_up(
         connection,
         stream,
         subjects.bucket_all(subjects.REGISTRY_BUCKET),
-        Plainly(seen.append),
+        SequentialFollower(seen.append),
         SystemClock(),
     )
     try:

@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import pytest
 from kcm import Admin
-from kcm.dev import processes, system
-from kcm.dev.errors import ProcessDiedError
-from kcm.kills import Kills
-from kcm.repeat import AGAIN_S
-from kcm_bus.connection import Connection
-from kcm_bus.provision import provision_region
-from kcm_bus.streams import put
+from kcm._internal.kills import Kills
+from kcm._internal.retry import AGAIN_S
+from kcm_devsystem import processes, system
+from kcm_devsystem.errors import ProcessDiedError
+from kcm_runtime.nats.connection import Connection
+from kcm_runtime.nats.provision import provision_region
+from kcm_runtime.nats.streams import put
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.subjects import CONTROL_STREAM, REGISTRY_BUCKET, bucket_stream
 from kcm_schemas.subjects import admin as admin_subject
@@ -28,7 +28,7 @@ async def test_a_core_that_was_down_during_a_kill_knows_it_before_it_serves(frag
         sealed = (await encrypt(app, tenant, [b"x"])).records
         fragile.sigkill(CORE)
         with pytest.raises(AssertionError):
-            # Its lease record is still there, so nobody may say that the kill is complete.
+            # Its lease entry is still there, so nobody may say that the kill is complete.
             await asyncio.wait_for(_kill_without_waiting(fragile, tenant), 5)
         await fragile.restart(CORE)
         done = await _codes(app, tenant, sealed)

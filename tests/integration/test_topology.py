@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 import nats
 import pytest
-from kcm.dev import topology
-from kcm.dev.brokers import Account, Role
-from kcm.dev.processes import End, Process, is_running, stop
-from kcm.dev.topology import Topology
+from kcm_devsystem import topology
+from kcm_devsystem.brokers import Account, Role
+from kcm_devsystem.processes import End, Process, is_running, stop
+from kcm_devsystem.topology import Topology
 from nats.aio.client import Client
 from nats.errors import NoRespondersError
 from nats.errors import TimeoutError as NatsTimeoutError

@@ -5,11 +5,11 @@ import logging
 from contextlib import asynccontextmanager
 
 import pytest
-from kcm_bus.clock import SystemClock
-from kcm_bus.connection import Connection
-from kcm_bus.reading import ReadingClient
-from kcm_bus.stream_chain import Place
-from kcm_bus.streams import ControlLog, Plainly
+from kcm_runtime.audit.stream_chain import Place
+from kcm_runtime.clock import SystemClock
+from kcm_runtime.nats.client import ReadingClient
+from kcm_runtime.nats.connection import Connection
+from kcm_runtime.nats.streams import ControlLog, SequentialFollower
 from kcm_schemas import subjects
 
 from tests.integration.auditor_rig import make_rig
@@ -89,7 +89,9 @@ async def test_whoever_follows_a_stream_gets_what_cannot_be_read_and_goes_on(rig
     sent = list(frames())
     async with region(rig) as connection:
         got = []
-        follower = ControlLog(connection, "eu", SystemClock()).follow(Plainly(got.append))
+        follower = ControlLog(connection, "eu", SystemClock()).follow(
+            SequentialFollower(got.append)
+        )
         await follower.start()
         for subject, header in sent:
             await send(rig, subject, header, b"body")
@@ -100,7 +102,7 @@ async def test_whoever_follows_a_stream_gets_what_cannot_be_read_and_goes_on(rig
             assert Place().append(one.sequence, one.subject, one.data).sequence == one.sequence
         assert [one.subject.encode(errors="surrogateescape") for one in got] == [s for s, _ in sent]
         again = []
-        later = ControlLog(connection, "eu", SystemClock()).follow(Plainly(again.append))
+        later = ControlLog(connection, "eu", SystemClock()).follow(SequentialFollower(again.append))
         await later.start()
         assert {one.subject for one in again} == {one.subject for one in got}
         await later.close()
@@ -112,7 +114,7 @@ async def test_what_lies_under_a_name_that_is_none_can_be_cleared(rig, name):
     async with region(rig) as connection:
         got = []
         stream = ControlLog(connection, "eu", SystemClock())
-        follower = stream.follow(Plainly(got.append))
+        follower = stream.follow(SequentialFollower(got.append))
         await follower.start()
         await send(rig, PLACE + name, b"junk\r\n\r\n")
         await follower.reached(1)

@@ -6,10 +6,10 @@ import os
 import signal
 
 import pytest
-from kcm_core.l1 import softkey
-from kcm_core.l1.state import L1Error, L1State
+from kcm_core.providers.softkey import provider as softkey
+from kcm_core.providers.state import L1Error, L1State
 from kcm_core.unsealer.client import CALLS_IN_FLIGHT_MAX, Unsealer
-from kcm_core.unsealer.forkserver import ForkServer
+from kcm_core.unsealer.fork_server import ForkServer
 from kcm_core.unsealer.server import CHILDREN_MAX
 
 from tests.integration.unsealing import (

@@ -3,8 +3,8 @@
 import hashlib
 
 import pytest
-from kcm_core.l1 import softkey
-from kcm_core.l1.state import L1State
+from kcm_core.providers.softkey import provider as softkey
+from kcm_core.providers.state import L1State
 from kcm_core.unsealer.client import Unsealer
 from kcm_core.unsealer.port import UnsealerPort
 

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from kcm_core.l1 import softkey
+from kcm_core.providers.softkey import provider as softkey
 from kcm_core.unsealer.client import Unsealer
 
 UNWRAPS = 32

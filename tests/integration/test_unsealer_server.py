@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from kcm_core.l1 import softkey
-from kcm_core.l1.state import L1State
+from kcm_core.providers.softkey import provider as softkey
+from kcm_core.providers.state import L1State
 from kcm_core.unsealer.frames import (
     HEADER_SIZE,
     REQUEST_MAX,

@@ -4,9 +4,9 @@ import contextlib
 import hashlib
 
 import pytest
-from kcm_core.l1.help import fix
-from kcm_core.l1.state import L1Error, L1State
-from kcm_core.l1.uri import parse
+from kcm_core.providers.remediation import fix
+from kcm_core.providers.state import L1Error, L1State
+from kcm_core.providers.uri import parse
 from kcm_core.unsealer.client import Unsealer
 
 from tests.integration import softhsm

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from kcm_core.l1.state import L1Error, L1State
+from kcm_core.providers.state import L1Error, L1State
 
 PATIENCE_S = 60.0
 """Seconds after which a condition that has not come true is a failure; nothing is slept away."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
-from kcm_core.l1.state import L1State
+from kcm_core.providers.state import L1State
 from kcm_core.unsealer.client import Unsealer
 
 from tests.l1.stand import Stand, Trouble

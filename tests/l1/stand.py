@@ -29,7 +29,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
-from kcm_core.l1.state import L1State
+from kcm_core.providers.state import L1State
 
 START_S: Final = 60.0
 """Seconds that a server gets to serve: importing what it is made of takes some."""

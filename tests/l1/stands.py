@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from kcm_core.l1 import softkey
-from kcm_core.l1.state import L1State
+from kcm_core.providers.softkey import provider as softkey
+from kcm_core.providers.state import L1State
 
 from tests.integration import softhsm
 from tests.l1.stand import Stand, serving

@@ -7,9 +7,9 @@ that a session is over, says nothing about the customer's key, whatever the word
 from __future__ import annotations
 
 import pytest
-from kcm_core.l1.help import fix
-from kcm_core.l1.state import L1State
-from kcm_core.l1.uri import parse
+from kcm_core.providers.remediation import fix
+from kcm_core.providers.state import L1State
+from kcm_core.providers.uri import parse
 
 from tests.integration.unsealing import failure
 from tests.l1.servers.awskms import ACCESS_KEY, EXPIRED, ROLE, SECRET_KEY, WEB_TOKEN
@@ -34,7 +34,8 @@ def of_a_pod(stand, directory, token=WEB_TOKEN):
 
 
 async def test_a_pod_has_one_name_however_often_it_gets_a_session(stand, tmp_path):
-    # A proof serves whoever uses the key in the same name: one that changed would end every lease.
+    # An attestation serves whoever uses the key in the same name: one that changed would end every
+    # lease.
     assert set(await used(stand, of_a_pod(stand, tmp_path), times=2)) == {ROLE}
 
 

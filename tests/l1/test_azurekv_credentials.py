@@ -8,10 +8,10 @@ from types import SimpleNamespace
 
 import pytest
 from azure.core.exceptions import HttpResponseError, ResourceNotFoundError
-from kcm_core.l1.azurekv import AzureKvProvider, _object_of
-from kcm_core.l1.help import fix
-from kcm_core.l1.state import L1Error, L1State
-from kcm_core.l1.uri import parse
+from kcm_core.providers.azure_key_vault.provider import AzureKvProvider, _object_of
+from kcm_core.providers.remediation import fix
+from kcm_core.providers.state import L1Error, L1State
+from kcm_core.providers.uri import parse
 
 from tests.integration.unsealing import failure
 from tests.l1 import doors

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from kcm_core.canaries import provider_context
-from kcm_core.l1.state import L1State
+from kcm_core.providers.context import provider_context
+from kcm_core.providers.state import L1State
 from kcm_core.unsealer.client import Unsealer
 
 from tests.integration.unsealing import failure

@@ -11,9 +11,9 @@ import hashlib
 import os
 
 import pytest
-from kcm_core.canaries import provider_context
-from kcm_core.l1.port import BINDS_CONTEXT
-from kcm_core.l1.state import L1State
+from kcm_core.providers.context import provider_context
+from kcm_core.providers.port import BINDS_CONTEXT
+from kcm_core.providers.state import L1State
 
 from tests.integration.unsealing import failure
 

@@ -6,9 +6,9 @@ import subprocess
 import sys
 
 import pytest
-from kcm_core.l1 import demands
-from kcm_core.l1.state import L1State
-from kcm_core.l1.uri import parse
+from kcm_core.providers import requirements
+from kcm_core.providers.state import L1State
+from kcm_core.providers.uri import parse
 
 from tests.integration.unsealing import failure
 from tests.l1.stand import Trouble
@@ -22,8 +22,8 @@ clouds = pytest.mark.parametrize("shared", CLOUDS, indirect=True)
 async def test_a_provider_says_all_that_is_demanded_and_a_good_key_lacks_nothing(stand, unsealer):
     facts = await unsealer.inspect(stand.uri, deadline_s=D)
     uri = parse(stand.uri)
-    assert {one.fact for one in demands.of(uri, facts)} <= set(facts)
-    assert demands.lacking(uri, facts, "byok") == ()
+    assert {one.fact for one in requirements.of(uri, facts)} <= set(facts)
+    assert requirements.lacking(uri, facts, "byok") == ()
 
 
 @pytest.mark.parametrize("shared", ["gcpkms"], indirect=True)

@@ -8,10 +8,10 @@ from types import SimpleNamespace
 
 import pytest
 from google.auth import identity_pool
-from kcm_core.l1.gcpkms import _name
-from kcm_core.l1.help import fix
-from kcm_core.l1.state import L1State
-from kcm_core.l1.uri import parse
+from kcm_core.providers.gcp_kms.provider import _name
+from kcm_core.providers.remediation import fix
+from kcm_core.providers.state import L1State
+from kcm_core.providers.uri import parse
 
 from tests.integration.unsealing import failure
 from tests.l1 import doors
@@ -90,7 +90,7 @@ async def test_a_pool_that_gives_no_token_refuses_nothing(stand, tmp_path, capfd
 
 
 def test_who_acts_for_itself_in_a_pool_has_a_name_of_its_host(shared, tmp_path):
-    # Two hosts' workloads may have different rights there: they must not share proofs.
+    # Two hosts' workloads may have different rights there: they must not share attestations.
     del shared
     pool = identity_pool.Credentials.from_info(of_a_pool(tmp_path))
     assert _name(pool).startswith(f"{POOL}@")

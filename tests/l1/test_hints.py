@@ -11,8 +11,8 @@ import urllib.request
 
 import boto3
 import pytest
-from kcm_core.hints import awssqs, gcppush
-from kcm_core.hints.listening import NAME_MAX, Listeners
+from kcm_core.root_keys.hints import aws_sqs, gcp_push
+from kcm_core.root_keys.hints.supervisor import NAME_MAX, Listeners
 from moto.server import ThreadedMotoServer
 
 from tests.integration.living import eventually
@@ -51,7 +51,7 @@ def changed(**detail):
     ],
 )
 def test_which_keys_an_event_of_aws_names(body, keys):
-    assert list(awssqs.keys_of(body)) == keys
+    assert list(aws_sqs.keys_of(body)) == keys
 
 
 def push(entry):
@@ -75,7 +75,7 @@ def push(entry):
     ],
 )
 def test_which_key_a_push_of_google_names(body, key):
-    assert gcppush.key_of(body) == key
+    assert gcp_push.key_of(body) == key
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_which_key_a_push_of_google_names(body, key):
     [("17", 17), (None, 0), ("", 0), ("-1", 0), ("x", 0), ("²", 0), ("9" * 5000, 0)],
 )
 def test_a_length_that_nobody_sends_is_none(said, size):
-    assert gcppush.size_of(said) == size
+    assert gcp_push.size_of(said) == size
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def google(capsys):
             raise ValueError
         return {"email": token, "email_verified": token != "unverified@x"}
 
-    server = gcppush.server(("127.0.0.1", 0), "aud", "push@x", claims)
+    server = gcp_push.server(("127.0.0.1", 0), "aud", "push@x", claims)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
 
@@ -149,7 +149,7 @@ async def test_an_event_becomes_a_hint_through_a_queue(aws):
         "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_ENDPOINT_URL": aws,
         "AWS_DEFAULT_REGION": "eu-central-1",
     }  # fmt: skip
-    listeners = Listeners([["awssqs", queue]], environment, heard.append)
+    listeners = Listeners([["aws_sqs", queue]], environment, heard.append)
     listeners.start()
     try:
         sqs.send_message(QueueUrl=queue, MessageBody="not json")

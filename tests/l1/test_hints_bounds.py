@@ -9,9 +9,16 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from google.auth import crypt, exceptions, jwt
-from kcm_core.hints import gcppush
-from kcm_core.hints.bounded import CONNECTIONS_MAX
-from kcm_core.hints.googlekeys import AGAIN_S, CERTIFICATES_MAX, KEEP_S, SKEW_S, TOKEN_MAX, Google
+from kcm_core.root_keys.hints import gcp_push
+from kcm_core.root_keys.hints.bounded_server import CONNECTIONS_MAX
+from kcm_core.root_keys.hints.google_certificates import (
+    AGAIN_S,
+    CERTIFICATES_MAX,
+    KEEP_S,
+    SKEW_S,
+    TOKEN_MAX,
+    Google,
+)
 
 ENOUGH_S = 20.0
 
@@ -126,7 +133,7 @@ def test_what_is_too_old_or_too_many_is_not_used(published, token):
 
 @contextlib.contextmanager
 def serving(connection_s=ENOUGH_S):
-    server = gcppush.server(("127.0.0.1", 0), "aud", "push@x", lambda *_: {}, connection_s)
+    server = gcp_push.server(("127.0.0.1", 0), "aud", "push@x", lambda *_: {}, connection_s)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:

@@ -9,13 +9,13 @@ import re
 import time
 
 import pytest
-from kcm_core.canaries import provider_context
-from kcm_core.l1.help import fix
-from kcm_core.l1.state import L1Error, L1State
-from kcm_core.l1.uri import parse
-from kcm_core.unsealer.child import MEMORY_MAX
+from kcm_core.providers.context import provider_context
+from kcm_core.providers.remediation import fix
+from kcm_core.providers.state import L1Error, L1State
+from kcm_core.providers.uri import parse
 from kcm_core.unsealer.client import Unsealer
-from kcm_core.unsealer.turns import PAUSES_S
+from kcm_core.unsealer.key_gate import PAUSES_S
+from kcm_core.unsealer.worker import MEMORY_MAX
 
 from tests.integration.living import eventually
 from tests.integration.unsealing import failure

@@ -13,9 +13,12 @@ from azure.core import exceptions as azure
 from botocore import exceptions as boto
 from google.api_core import exceptions as google
 from google.auth import exceptions as google_auth
-from kcm_core.l1 import awskms_errors, azurekv_errors, gcpkms_errors, pkcs11_errors
-from kcm_core.l1.credentials import fetching
-from kcm_core.l1.state import L1Error, L1State
+from kcm_core.providers.aws_kms import errors as awskms_errors
+from kcm_core.providers.azure_key_vault import errors as azurekv_errors
+from kcm_core.providers.credentials import fetching
+from kcm_core.providers.gcp_kms import errors as gcpkms_errors
+from kcm_core.providers.pkcs11 import errors as pkcs11_errors
+from kcm_core.providers.state import L1Error, L1State
 
 ROOT = Path(__file__).resolve().parents[2]
 SECRET = "s3cret-of-an-sdk"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from kcm_core.canaries import provider_context
+from kcm_core.providers.context import provider_context
 from kcm_core.unsealer.client import Unsealer
 
 from tests.l1.stand import Stand

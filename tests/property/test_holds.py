@@ -5,9 +5,9 @@ from hashlib import sha256
 
 from hypothesis import given
 from hypothesis import strategies as st
-from kcm_control.holds import HoldRecord, HoldSet, join
-from kcm_control.registry import Registry
-from kcm_control.revocation import Revocations
+from kcm_killswitch.model.hold_set import HoldSet, HoldState, join
+from kcm_killswitch.model.registry import Registry
+from kcm_killswitch.model.revocations import Revocations
 from kcm_schemas.control import Hold
 from kcm_schemas.registry import Link, Tenant
 
@@ -26,7 +26,7 @@ def record(hold_id, lift=None, raw=b"raw"):
         id=hold_id, salt=bytes(16), scope=scope, target=target, cause="operator",
         origin="eu", issued_ms=1, reason="",
     )  # fmt: skip
-    return HoldRecord(hold, raw, lift)
+    return HoldState(hold, raw, lift)
 
 
 records = st.builds(
@@ -87,8 +87,8 @@ def test_a_hold_without_a_lift_always_kills(messages, random):
     """The oracle counts lifts by itself: a tenant is dark while one hold on it has none."""
     random.shuffle(messages)
     registry = Registry()
-    registry.put(Tenant(tenant="a", revision=1, link="l", regions=["eu"], fence="all"))
-    registry.put(Tenant(tenant="b", revision=1, link="m", regions=["eu"], fence="all"))
+    registry.put(Tenant(tenant="a", revision=1, link="l", regions=["eu"], region_quorum="all"))
+    registry.put(Tenant(tenant="b", revision=1, link="m", regions=["eu"], region_quorum="all"))
     state = Revocations(registry, "eu")
     for message in messages:
         state.learn(message)
@@ -103,7 +103,7 @@ def test_a_hold_without_a_lift_always_kills(messages, random):
 def test_every_first_hold_names_whom_to_purge_and_raises_the_generation(messages):
     registry = Registry()
     registry.put(Link(link="l", revision=1, uri="softkey:/x", model="byok"))
-    registry.put(Tenant(tenant="a", revision=1, link="l", regions=["eu"], fence="all"))
+    registry.put(Tenant(tenant="a", revision=1, link="l", regions=["eu"], region_quorum="all"))
     state = Revocations(registry, "eu")
     for message in messages:
         before = state.holds.get(message.hold.id)

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kcm_auditor.book import Book
-from kcm_auditor.entries import (
+from kcm_auditor.chain_checker import Arrival, ChainChecker
+from kcm_auditor.journal import Journal, verify
+from kcm_auditor.journal.format import (
     START,
     Batch,
     Content,
@@ -23,8 +24,7 @@ from kcm_auditor.entries import (
     read,
     write,
 )
-from kcm_auditor.journal import Journal, verify
-from kcm_auditor.ledger import Arrival, Ledger
+from kcm_auditor.positions import Book
 from kcm_schemas.roster import Role
 
 from tests.audit_rig import Emitting, FakeClock, System, event
@@ -37,7 +37,7 @@ incidents = st.builds(
     region=st.none() | names,
     position=st.just(0),
     emitter=st.none() | names,
-    boot=st.binary(max_size=16),
+    incarnation=st.binary(max_size=16),
     first=numbers,
     last=numbers,
     detail=st.text(max_size=50),
@@ -167,7 +167,7 @@ def test_any_delivery_of_a_true_story_is_recorded_once(data: st.DataObject) -> N
         gw = Emitting(system, "gw")
         sizes = data.draw(st.lists(st.integers(1, 5), min_size=1, max_size=10))
         bodies = [gw.signed([event()] * size) for size in sizes]
-        ledger = Ledger(Book("auditor"))
+        ledger = ChainChecker(Book("auditor"))
         written: list[Content] = [*ledger.open_stream("eu", "c", 0, 0)]
         position, at = 0, 0
         while at < len(bodies):
@@ -182,8 +182,8 @@ def test_any_delivery_of_a_true_story_is_recorded_once(data: st.DataObject) -> N
                 book = Book("auditor")
                 for content in written:
                     book.restore(content)
-                assert book.positions().boots == ledger.book.positions().boots
-                ledger = Ledger(book)
+                assert book.positions().incarnations == ledger.book.positions().incarnations
+                ledger = ChainChecker(book)
         assert [c.statement for c in written if isinstance(c, Batch)] == bodies
         assert not any(isinstance(c, Incident) for c in written)
         assert ledger.book.events == sum(sizes)

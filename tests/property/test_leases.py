@@ -3,8 +3,8 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from kcm_control.fences import Fences
-from kcm_control.leases import EXPIRED, FOREVER, ControlLease
+from kcm_killswitch.model.control_lease import EXPIRED, FOREVER, ControlLease
+from kcm_killswitch.model.peer_leases import PeerLeases
 
 
 def test_a_lease_starts_expired():
@@ -79,30 +79,30 @@ def leased(*writes):
 
 
 def test_a_fence_is_dated_by_the_readers_own_clock():
-    fences, lease = Fences(), leased((100.0, 5), (103.0, 8))
-    fences.learn("us", 7)
-    assert fences.until("all", ["us"], lease, 60) == 160.0
-    fences.learn("us", 8)
-    assert fences.until("all", ["us"], lease, 60) == 163.0
-    fences.learn("us", 5)
-    assert fences.until("all", ["us"], lease, 60) == 163.0
+    peer_leases, lease = PeerLeases(), leased((100.0, 5), (103.0, 8))
+    peer_leases.learn("us", 7)
+    assert peer_leases.until("all", ["us"], lease, 60) == 160.0
+    peer_leases.learn("us", 8)
+    assert peer_leases.until("all", ["us"], lease, 60) == 163.0
+    peer_leases.learn("us", 5)
+    assert peer_leases.until("all", ["us"], lease, 60) == 163.0
 
 
 def test_a_fence_from_before_the_first_own_write_is_worth_nothing():
-    fences, lease = Fences(), leased((100.0, 5))
-    fences.learn("us", 4)
-    assert fences.until("all", ["us"], lease, 60) == EXPIRED
+    peer_leases, lease = PeerLeases(), leased((100.0, 5))
+    peer_leases.learn("us", 4)
+    assert peer_leases.until("all", ["us"], lease, 60) == EXPIRED
 
 
 def test_policies():
-    fences, lease = Fences(), leased((100.0, 5), (110.0, 9))
-    fences.learn("b", 9)
-    assert fences.until("all", ["b", "c"], lease, 60) == EXPIRED
-    assert fences.until("majority", ["b", "c"], lease, 60) == 170.0
-    assert fences.until("local", ["b", "c"], lease, 60) == FOREVER
-    assert fences.until("all", [], lease, 60) == FOREVER
-    fences.learn("c", 5)
-    assert fences.until("all", ["b", "c"], lease, 60) == 160.0
+    peer_leases, lease = PeerLeases(), leased((100.0, 5), (110.0, 9))
+    peer_leases.learn("b", 9)
+    assert peer_leases.until("all", ["b", "c"], lease, 60) == EXPIRED
+    assert peer_leases.until("majority", ["b", "c"], lease, 60) == 170.0
+    assert peer_leases.until("local", ["b", "c"], lease, 60) == FOREVER
+    assert peer_leases.until("all", [], lease, 60) == FOREVER
+    peer_leases.learn("c", 5)
+    assert peer_leases.until("all", ["b", "c"], lease, 60) == 160.0
 
 
 @given(st.integers(3, 9), st.data())
@@ -111,15 +111,15 @@ def test_a_kill_that_is_durable_in_most_regions_meets_a_reader_that_knows_enough
     regions = [str(n) for n in range(count)]
     majority = data.draw(st.sets(st.sampled_from(regions), min_size=count // 2 + 1, max_size=count))
     known = data.draw(st.sets(st.sampled_from(regions[1:]), max_size=count - 1))
-    fences, lease = Fences(), leased((100.0, 5))
+    peer_leases, lease = PeerLeases(), leased((100.0, 5))
     for region in known:
-        fences.learn(region, 5)
-    if fences.until("majority", regions[1:], lease, 60) > EXPIRED:
+        peer_leases.learn(region, 5)
+    if peer_leases.until("majority", regions[1:], lease, 60) > EXPIRED:
         assert majority & (known | {regions[0]})
 
 
 def test_after_a_rollback_nothing_is_known():
-    fences, lease = Fences(), leased((100.0, 5))
-    fences.learn("us", 5)
-    fences.forget()
-    assert fences.until("all", ["us"], lease, 60) == EXPIRED
+    peer_leases, lease = PeerLeases(), leased((100.0, 5))
+    peer_leases.learn("us", 5)
+    peer_leases.forget()
+    assert peer_leases.until("all", ["us"], lease, 60) == EXPIRED

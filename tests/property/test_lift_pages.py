@@ -5,9 +5,9 @@ from itertools import permutations
 
 from hypothesis import given
 from hypothesis import strategies as st
-from kcm_control import ids
-from kcm_control.holds import HoldRecord, HoldSet
-from kcm_control.pages import FORMS_MAX, Page, Pages, Place
+from kcm_killswitch.model import id_set
+from kcm_killswitch.model.hold_set import HoldSet, HoldState
+from kcm_killswitch.model.lift_pages import FORMS_MAX, Page, Pages, Place
 from kcm_schemas.control import Hold
 
 each_id = st.binary(min_size=15, max_size=15).map(lambda rest: b"\x07" + rest)
@@ -20,32 +20,32 @@ def record(hold_id, cause="operator", lift=b"lift"):
         id=hold_id, salt=bytes(16), scope="link", target="l", cause=cause,
         origin="eu", issued_ms=1, reason="",
     )  # fmt: skip
-    return HoldRecord(hold, b"raw", lift)
+    return HoldState(hold, b"raw", lift)
 
 
 def page(them, signer="security", cause="operator"):
-    joined = ids.of(them)
+    joined = id_set.of(them)
     raw = sha256(repr((signer, cause)).encode() + joined).digest()
     return Page(Place(cause, "eu", signer, 7), joined, raw)
 
 
 @given(many, many, each_id)
 def test_ids_in_order_are_a_set(left, right, one):
-    a, b = ids.of(left), ids.of(right)
-    assert set(ids.each(a)) == set(left)
-    assert list(ids.each(a)) == sorted(set(left))
-    assert set(ids.each(ids.union(a, b))) == set(left) | set(right)
-    assert ids.union(a, b) == ids.union(b, a)
-    assert set(ids.each(ids.without(a, b))) == set(left) - set(right)
-    assert ids.has(a, one) == (one in left)
-    assert all(ids.has(a, other) for other in left)
+    a, b = id_set.of(left), id_set.of(right)
+    assert set(id_set.each(a)) == set(left)
+    assert list(id_set.each(a)) == sorted(set(left))
+    assert set(id_set.each(id_set.union(a, b))) == set(left) | set(right)
+    assert id_set.union(a, b) == id_set.union(b, a)
+    assert set(id_set.each(id_set.without(a, b))) == set(left) - set(right)
+    assert id_set.has(a, one) == (one in left)
+    assert all(id_set.has(a, other) for other in left)
 
 
 @given(st.lists(st.tuples(each_id, causes, st.sampled_from([None, b"lift"])), max_size=12), many)
 def test_compacting_lifted_holds_changes_no_digest(told, more):
     records = [record(*one) for one in {one[0]: one for one in told}.values()]
     before = HoldSet.of(records)
-    paged = ids.of(one.hold.id for one in records if one.lifted and one.hold.cause == "l1")
+    paged = id_set.of(one.hold.id for one in records if one.lifted and one.hold.cause == "l1")
     after, gone = before.turned(7, "l1.eu", paged)
     assert after.digest == before.digest
     assert after.paged_count == len(gone) == sum(map(after.ends, records))
@@ -56,7 +56,7 @@ def test_compacting_lifted_holds_changes_no_digest(told, more):
             if after.ends(one):
                 assert after.add(record(one.hold.id, one.hold.cause, lift)) is after
     # Ids of other holds are another state.
-    added = ids.of([*more, *ids.each(paged)])
+    added = id_set.of([*more, *id_set.each(paged)])
     assert (after.turned(7, "l1.eu", added)[0].digest == before.digest) == (added == paged)
 
 
@@ -67,20 +67,20 @@ def test_compacting_lifted_holds_changes_no_digest(told, more):
 )
 def test_holds_and_pages_in_any_order_end_in_one_state(told, more, random):
     unique = {one[0]: one for one in told}
-    paged = ids.of([*random.sample(sorted(unique), len(unique) // 2), *more])
+    paged = id_set.of([*random.sample(sorted(unique), len(unique) // 2), *more])
     steps = [*(record(*one) for one in unique.values()), paged]
     results = []
     for order in permutations(steps):
         state = HoldSet()
         for step in order:
-            state = state.add(step) if isinstance(step, HoldRecord) else (
+            state = state.add(step) if isinstance(step, HoldState) else (
                 state.turned(7, "operator.eu", step)[0]
             )  # fmt: skip
         results.append(state)
     assert len({one.digest for one in results}) == 1
     assert all(one == results[0] for one in results)
     for one in unique.values():
-        ended = one[1] == "operator" and one[0] in ids.each(paged)
+        ended = one[1] == "operator" and one[0] in id_set.each(paged)
         found = results[0].get(one[0])
         # A page of one cause ends no hold of another one.
         assert (found is None) == ended
@@ -96,7 +96,9 @@ def test_pages_of_one_signer_count_together_whoever_came_first(told, random):
         for one in order + order:
             pages.put(one)
     for pages in known:
-        assert set(ids.each(pages.ids("operator.eu", 7))) == {one for them in told for one in them}
+        assert set(id_set.each(pages.ids("operator.eu", 7))) == {
+            one for them in told for one in them
+        }
         assert pages.own(made[0].place) == pages.ids("operator.eu", 7)
         best = pages.best(made[0].place)
         assert best is not None

@@ -1,8 +1,8 @@
 """No schedule of writes, lags, new consumers and rollbacks makes a kill complete that is not.
 
-A small stream with all that may befall it: boots write their records by compare-and-set and serve
-from them; messages replace those before on their subject; a rollback takes the end away, puts back
-what that had replaced, and ends the consumer. Nobody sends a receipt, so a kill is complete by
+A small stream with all that may befall it: incarnations write their records by compare-and-set and
+serve from them; messages replace those before on their subject; a rollback takes the end away, puts
+back what that had replaced, and ends the consumer. Nobody sends a receipt, so a kill is complete by
 silence and absence alone.
 """
 
@@ -11,16 +11,16 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kcm_control.boots import BootRecords
-from kcm_control.completeness import Arrival, Reach, RegionFacts, hold_status
-from kcm_control.holds import HoldRecord
-from kcm_control.timing import ANSWER_MAX_S, Timing
+from kcm_killswitch.model.completeness import Arrival, Reach, RegionFacts, hold_status
+from kcm_killswitch.model.hold_set import HoldState
+from kcm_killswitch.model.incarnations import Incarnations
+from kcm_killswitch.model.timing import ANSWER_MAX_S, Timing
 from kcm_schemas.control import Hold, Lease, Receipt
 from kcm_schemas.roster import Role
 
 TIMING = Timing()
 CORE, HOLD, OTHER = "core", "hold", "other"
-RECORD = HoldRecord(
+RECORD = HoldState(
     Hold(
         id=bytes(16), salt=bytes(16), scope="tenant", target="acme", cause="operator",
         origin="eu", issued_ms=1, reason="",
@@ -30,7 +30,7 @@ RECORD = HoldRecord(
 OWN = {
     (CORE, CORE.encode().ljust(16)): Arrival(
         Receipt(
-            hold_id=bytes(16), instance=CORE, boot=CORE.encode().ljust(16), role=Role.CORE,
+            hold_id=bytes(16), instance=CORE, incarnation=CORE.encode().ljust(16), role=Role.CORE,
             region="eu", keys=0, purge_us=0, unkept="", reached=bytes(32),
         ),
         0,
@@ -39,8 +39,8 @@ OWN = {
 
 
 @dataclass
-class Boot:
-    """A boot that serves: where its record lies, since when it began, and until when it may serve
+class Incarnation:
+    """An incarnation that serves: where its entry is, when it began, and until when it may serve
     somebody whom the hold kills."""
 
     name: str
@@ -51,18 +51,18 @@ class Boot:
 
 @dataclass
 class World:
-    """One stream, its boots, and a Core that follows it."""
+    """One stream, its incarnations, and a Core that follows it."""
 
     now: float = 100.0
     sequence: int = 0
     nonces: int = 0
     history: list[tuple[int, str, Any]] = field(default_factory=list)
-    boots: list[Boot] = field(default_factory=list)
-    records: BootRecords = field(default_factory=BootRecords)
+    incarnations: list[Incarnation] = field(default_factory=list)
+    records: Incarnations = field(default_factory=Incarnations)
     position: int = 0
     consuming: bool = False
     anchor: int = 0
-    core: Boot = field(default_factory=lambda: Boot(CORE))
+    core: Incarnation = field(default_factory=lambda: Incarnation(CORE))
     place: int = 0
     noted: float = 0.0
     moved: bool = False
@@ -77,24 +77,32 @@ class World:
         self.history.append((self.sequence, subject, what))
         return self.sequence
 
-    def write(self, boot: Boot) -> bool:
-        """A record replaces the one before; else the boot serves nothing until it has read all."""
-        found = self.last().get(boot.name)
-        if (found[0] if found else 0) != boot.expected:
-            boot.expected, boot.first = (found[0] if found else 0), 1
-            boot.unaware_until = 0.0
+    def write(self, incarnation: Incarnation) -> bool:
+        """An entry replaces the one before; else it serves nothing until it has read all."""
+        found = self.last().get(incarnation.name)
+        if (found[0] if found else 0) != incarnation.expected:
+            incarnation.expected, incarnation.first = (found[0] if found else 0), 1
+            incarnation.unaware_until = 0.0
             return False
         self.nonces += 1
         lease = Lease(
-            instance=boot.name, boot=boot.name.encode().ljust(16), role=Role.CORE, region="eu",
-            nonce=self.nonces.to_bytes(16, "big"), first=boot.first, lease_ms=10_000,
-            holds=bytes(32), registry=[bytes(16)] * 16, roster=1, ended=False,
-        )  # fmt: skip
+            instance=incarnation.name,
+            incarnation=incarnation.name.encode().ljust(16),
+            role=Role.CORE,
+            region="eu",
+            nonce=self.nonces.to_bytes(16, "big"),
+            first=incarnation.first,
+            lease_ms=10_000,
+            holds=bytes(32),
+            registry=[bytes(16)] * 16,
+            roster=1,
+            ended=False,
+        )
         knows = HOLD in self.last()  # it reads everything below its record before it serves by it
-        boot.expected = self.store(boot.name, lease)
-        boot.first = boot.first or boot.expected
+        incarnation.expected = self.store(incarnation.name, lease)
+        incarnation.first = incarnation.first or incarnation.expected
         if not knows:
-            boot.unaware_until = self.now + TIMING.control_lease_s + ANSWER_MAX_S
+            incarnation.unaware_until = self.now + TIMING.control_lease_s + ANSWER_MAX_S
         return True
 
     def deliver(self, count: int) -> None:
@@ -161,7 +169,7 @@ class World:
         )
         if hold_status(RECORD, {"eu": facts}, OWN, Reach(), TIMING).complete:
             self.completed += 1
-            serving = [one for one in self.boots if one.unaware_until > self.now + 1e-6]
+            serving = [one for one in self.incarnations if one.unaware_until > self.now + 1e-6]
             assert not serving, (self, facts)
 
 
@@ -190,10 +198,10 @@ def run(steps: list[tuple[str, Any]]) -> World:
             case "pass":
                 world.now += what
             case "start":
-                world.boots.append(Boot(f"gw-{len(world.boots)}"))
-                world.write(world.boots[-1])
-            case "write" if world.boots:
-                world.write(world.boots[what % len(world.boots)])
+                world.incarnations.append(Incarnation(f"gw-{len(world.incarnations)}"))
+                world.write(world.incarnations[-1])
+            case "write" if world.incarnations:
+                world.write(world.incarnations[what % len(world.incarnations)])
             case "other":
                 world.store(OTHER)
             case "deliver":

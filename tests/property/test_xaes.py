@@ -6,7 +6,7 @@ import pytest
 from cryptography.exceptions import InvalidTag
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kcm_crypto import xaes
+from kcm_sealing import xaes
 
 from tests.vectors import decoder
 from tests.vectors.product import keys as places

@@ -15,11 +15,11 @@ from typing import TypeAlias
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from kcm_crypto import session, xaes
-from kcm_crypto.arena import Arena, ScratchPool
-from kcm_crypto.hpke import SECRET_SIZE, HpkePrivate, HpkePublic
-from kcm_crypto.memory import fill_random
-from kcm_crypto.secretfile import read_secret
+from kcm_keymem.arena import Arena, ScratchPool
+from kcm_keymem.pages import fill_random
+from kcm_runtime.files.secret_file import read_secret
+from kcm_sealing import session, xaes
+from kcm_sealing.hpke import SECRET_SIZE, HpkePrivate, HpkePublic
 from kcm_trust.identity import Identity
 
 Tell: TypeAlias = Callable[[memoryview], None]
@@ -66,8 +66,11 @@ def caller(tell: Tell) -> None:
         fill_random(secret)
         public = HpkePublic.from_bytes(HpkePrivate(secret).public_bytes)
     for _ in range(COUNT):
-        made, _, _ = session.open_session_as_caller(_info(), public, lambda message: message[:1])
-        with made._arena.use() as view:
+        memory = Arena()
+        made, _, _ = session.open_session_as_caller(
+            _info(), public, lambda message: message[:1], memory, fill_random
+        )
+        with memory.use() as view:
             tell(view[:64])
         _use(made)
         made.close()
@@ -85,8 +88,9 @@ def callee(tell: Tell) -> None:
             fill_random(chosen)
             tell(chosen)
             ciphertext = public.encrypt(chosen, _info().encode())
-            opened = session.open_session_as_callee(_info(), private, ciphertext)
-            with opened._arena.use() as view:
+            memory = Arena()
+            opened = session.open_session_as_callee(_info(), private, ciphertext, memory)
+            with memory.use() as view:
                 tell(view[:64])
             _use(opened)
             opened.close()

@@ -10,13 +10,13 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from kcm_crypto.arena import Arena
-from kcm_crypto.memory import PAGE, fill_random, map_pages
+from kcm_keymem.arena import Arena
+from kcm_keymem.pages import PAGE, fill_random, map_pages
 
 PROLOGUE = """
 import ctypes, os, resource, sys
-from kcm_crypto.arena import Arena, Purged
-from kcm_crypto.memory import PAGE, fill_random
+from kcm_keymem.arena import Arena, Purged
+from kcm_keymem.pages import PAGE, fill_random
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 arena = Arena()
 view = arena.enter()
@@ -118,7 +118,7 @@ def test_purge_unmaps() -> None:
 
 def test_a_low_memlock_limit_degrades_and_says_so() -> None:
     done = run("""
-        from kcm_crypto.arena import secure_memory
+        from kcm_keymem.arena import secure_memory
         resource.setrlimit(resource.RLIMIT_MEMLOCK, (0, 0))
         if os.geteuid() == 0:
             os.seteuid(65534)

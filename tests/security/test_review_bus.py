@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import pytest
-from kcm_bus.clock import SystemClock
-from kcm_bus.ports import Entry
-from kcm_bus.serving import IN_FLIGHT_MAX, Service
-from kcm_bus.stores import Stores
-from kcm_bus.streams import Follower, Plainly, last, put
+from kcm_runtime.clock import SystemClock
+from kcm_runtime.nats.ports import Entry
+from kcm_runtime.nats.request_server import IN_FLIGHT_MAX, Service
+from kcm_runtime.nats.store_health import Stores
+from kcm_runtime.nats.streams import Follower, SequentialFollower, last, put
 from kcm_schemas import subjects
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.data import EncryptReply, decode_reply
@@ -189,7 +189,7 @@ class Delivered(Message):
 
 
 async def test_an_entry_that_fails_keeps_no_later_one_from_having_its_effect(caplog):
-    caplog.set_level(logging.ERROR, logger="kcm_bus.streams")
+    caplog.set_level(logging.ERROR, logger="kcm_runtime.nats.streams")
     seen = []
 
     def receive(entry: Entry):
@@ -197,7 +197,7 @@ async def test_an_entry_that_fails_keeps_no_later_one_from_having_its_effect(cap
             raise RuntimeError("with secret text")
         seen.append(entry.data)
 
-    follower = Follower(Bus(), "S", ">", Plainly(receive), SystemClock())
+    follower = Follower(Bus(), "S", ">", SequentialFollower(receive), SystemClock())
     for at, data in enumerate((b"a", b"bad", b"b"), start=1):
         await follower._on_message(Delivered("s", data=data, metadata=Metadata(Place(at, at))))
     assert seen == [b"a", b"b"]

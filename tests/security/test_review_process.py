@@ -4,13 +4,13 @@ import asyncio
 import gc
 import logging
 
-from kcm_bus.process import mark_ready, report, unmark_ready
+from kcm_runtime.process import mark_ready, report, unmark_ready
 
 SECRET = "5ec2e7"
 
 
 async def test_a_fault_that_nobody_waits_for_is_logged_without_its_values(caplog):
-    caplog.set_level(logging.ERROR, logger="kcm_bus.process")
+    caplog.set_level(logging.ERROR, logger="kcm_runtime.process")
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(report)
 

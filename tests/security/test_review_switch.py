@@ -6,24 +6,24 @@ Everything here is the production code over a stream in memory that does what a 
 import asyncio
 
 import pytest
-from kcm_bus.clock import SystemRandomness
-from kcm_bus.membership import Membership
-from kcm_bus.onrecord import BEFORE_EVERYTHING
-from kcm_bus.ports import Entry
-from kcm_bus.remembering import NoMemory
-from kcm_bus.rosters import Rosters
-from kcm_bus.streams import ControlLog
-from kcm_bus.switch import KillSwitch
-from kcm_control.boots import BOOTS_PER_INSTANCE_MAX, GONE_S, BootRecords
-from kcm_control.knowledge import Knowledge
-from kcm_control.marks import Mark
-from kcm_control.registry import Registry
-from kcm_control.revocation import Revocations
-from kcm_control.timing import Timing
-from kcm_core.kills import Kills
-from kcm_core.regions import PAGE_BYTES, Regions, page_of
-from kcm_core.result_store import ResultBucket
-from kcm_core.results import Results
+from kcm_keymem.random import SystemKeyRandomness
+from kcm_killswitch.coordinator.hold_commands import Kills
+from kcm_killswitch.coordinator.region_sync import PAGE_BYTES, RegionSync, page_of
+from kcm_killswitch.coordinator.result_store import ResultBucket
+from kcm_killswitch.coordinator.results import Results
+from kcm_killswitch.model.freshness import Freshness
+from kcm_killswitch.model.incarnations import GONE_S, INCARNATIONS_PER_INSTANCE_MAX, Incarnations
+from kcm_killswitch.model.log_position import LogPosition
+from kcm_killswitch.model.registry import Registry
+from kcm_killswitch.model.revocations import Revocations
+from kcm_killswitch.model.timing import Timing
+from kcm_killswitch.replica.hold_store import NullHoldStore
+from kcm_killswitch.replica.killswitch import KillSwitch
+from kcm_killswitch.replica.lease_keeper import BEFORE_EVERYTHING
+from kcm_runtime.instance import InstanceContext
+from kcm_runtime.nats.ports import Entry
+from kcm_runtime.nats.streams import ControlLog
+from kcm_runtime.roster.store import Rosters
 from kcm_schemas import subjects
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import KcmError
@@ -38,7 +38,7 @@ from tests.vectors.families.messages import identity
 
 
 class Rig:
-    """A boot's kill switch, with what it purged and published."""
+    """An incarnation's kill switch, with what it purged and published."""
 
     def __init__(self, name="core-eu", purge=None):
         self.purged = []
@@ -47,20 +47,20 @@ class Rig:
         self.registry = Registry()
         self.revocations = Revocations(self.registry, "eu")
         self.events = []
-        self.me = Membership(
+        self.me = InstanceContext(
             identity(name), VERIFIER.instance(name), Rosters(VERIFIER), b"boot-of-" + b"m" * 8
         )
         self.switch = KillSwitch(
             membership=self.me,
             stream=ControlLog(self.region, "eu", self.clock),
-            memory=NoMemory(),
+            memory=NullHoldStore(),
             control_bus=self.control,
             revocations=self.revocations,
-            knowledge=Knowledge(Timing()),
+            freshness=Freshness(Timing()),
             purge=purge or self._purge,
             emit=self.emit,
             clock=self.clock,
-            randomness=SystemRandomness(),
+            randomness=SystemKeyRandomness(),
         )
 
     def emit(self, kind, **fields):
@@ -103,7 +103,7 @@ def signed(one, signer="security"):
 
 
 def acme(revision=1, **changes):
-    fields = {"link": "acme-root", "regions": ["eu", "us"], "fence": "all"} | changes
+    fields = {"link": "acme-root", "regions": ["eu", "us"], "region_quorum": "all"} | changes
     return Tenant(tenant="acme", revision=revision, **fields)
 
 
@@ -124,7 +124,7 @@ async def test_a_fault_with_one_tenant_spares_no_other_and_gives_no_receipt():
     rig = Rig(purge=purge)
     for name in ("a", "b", "c"):
         rig.revocations.register(
-            Tenant(tenant=name, revision=1, link="l", regions=["eu"], fence="all")
+            Tenant(tenant=name, revision=1, link="l", regions=["eu"], region_quorum="all")
         )
     kill = hold(scope="link", target="l")
     await rig.switch._on_broadcast(Message(signed(kill)))
@@ -173,7 +173,7 @@ async def test_a_tenant_whose_record_changed_is_purged():
 
 
 async def test_a_hold_that_is_overwritten_is_written_again():
-    """A boot that starts later learns from the stream; so nothing else may stay there."""
+    """An incarnation that starts later learns from the stream; so nothing else may stay there."""
     rig, kill = Rig(), hold()
     rig.switch.learning.learn(signed(kill))
     await until(lambda: rig.stored(kill)[1] == signed(kill))
@@ -220,13 +220,13 @@ async def test_a_gateway_writes_no_holds():
     assert not rig.revocations.killed("acme")
 
 
-# Boots on record
+# Incarnations on record
 
 
-def lease(who, boot, *, first=0, ended=False, role=Role.GATEWAY):
+def lease(who, incarnation, *, first=0, ended=False, role=Role.GATEWAY):
     return Lease(
         instance=who,
-        boot=boot,
+        incarnation=incarnation,
         role=role,
         region="eu",
         nonce=bytes(16),
@@ -240,14 +240,14 @@ def lease(who, boot, *, first=0, ended=False, role=Role.GATEWAY):
 
 
 def put_lease(rig, one, signer=None, subject=None):
-    where = subject or subjects.control_lease("eu", one.instance, one.boot)
+    where = subject or subjects.control_lease("eu", one.instance, one.incarnation)
     rig.deliver(where, encode(identity(signer or one.instance).sign(Kind.LEASE, one)))
 
 
 def on_record(rig):
     return {
-        (boot.instance, boot.boot): boot
-        for boot in rig.switch.record.boots.on_record(rig.clock.now)
+        (incarnation.instance, incarnation.incarnation): incarnation
+        for incarnation in rig.switch.record.incarnations.on_record(rig.clock.now)
     }
 
 
@@ -255,7 +255,7 @@ VICTIM = b"boot-of-" + b"v" * 8
 
 
 async def test_nobody_ends_or_dates_the_boot_of_somebody_else():
-    """core-eu-2 plays the insider: it signs its own name beside the boot of the Gateway."""
+    """core-eu-2 plays the insider: it signs its own name beside the incarnation of the Gateway."""
     rig = Rig()
     put_lease(rig, lease("gw-eu", VICTIM, first=5))
     put_lease(rig, lease("core-eu-2", VICTIM, ended=True, role=Role.CORE))
@@ -297,19 +297,19 @@ def test_an_ended_boot_does_not_come_back_by_a_replay():
 
 
 def test_an_instance_that_invents_boots_pushes_out_only_its_own():
-    records = BootRecords()
+    records = Incarnations()
     records.take(lease("gw-us", VICTIM), 1, 0.0)
     for number in range(5000):
         records.take(lease("gw-eu", number.to_bytes(16, "big")), number, 0.0)
     known = records.on_record(0.0)
-    assert len(known) == BOOTS_PER_INSTANCE_MAX + 1
-    assert any(boot.boot == VICTIM for boot in known)
+    assert len(known) == INCARNATIONS_PER_INSTANCE_MAX + 1
+    assert any(incarnation.incarnation == VICTIM for incarnation in known)
 
 
 async def test_a_boot_says_when_it_began_and_after_a_rollback_that_it_cannot_say():
     rig = Rig()
     stream = rig.region.stream
-    subject = subjects.control_lease("eu", "core-eu", rig.me.boot)
+    subject = subjects.control_lease("eu", "core-eu", rig.me.incarnation)
     stream.sequence = 500
     await rig.switch.record.renew()
     await rig.switch.record.renew()
@@ -325,7 +325,7 @@ async def test_a_boot_says_when_it_began_and_after_a_rollback_that_it_cannot_say
 
 
 def regions(rig):
-    return Regions(
+    return RegionSync(
         membership=rig.me,
         control_bus=rig.control,
         stream=ControlLog(rig.region, "eu", rig.clock),
@@ -333,7 +333,7 @@ def regions(rig):
         switch=rig.switch,
         timing=Timing(),
         clock=rig.clock,
-        randomness=SystemRandomness(),
+        randomness=SystemKeyRandomness(),
         chance=lambda: 0.5,
         emit=rig.emit,
         result_of=results(rig).offer,
@@ -365,11 +365,11 @@ def kills(rig):
     )
 
 
-def receipt(kill, who, boot, role=Role.GATEWAY, region="eu"):
+def receipt(kill, who, incarnation, role=Role.GATEWAY, region="eu"):
     body = Receipt(
         hold_id=kill.id,
         instance=who,
-        boot=boot,
+        incarnation=incarnation,
         role=role,
         region=region,
         keys=0,
@@ -399,7 +399,7 @@ async def test_receipts_for_invented_boots_do_not_pile_up():
             receipt(kill, "gw-us", number.to_bytes(16, "big"), region="us")
         )
     watcher.receipts.read()
-    assert len(watcher.receipts._arrivals[kill.id]) == BOOTS_PER_INSTANCE_MAX + 1
+    assert len(watcher.receipts._arrivals[kill.id]) == INCARNATIONS_PER_INSTANCE_MAX + 1
     assert ("gw-eu", VICTIM) in watcher.receipts._arrivals[kill.id]
 
 
@@ -427,13 +427,13 @@ def test_pages_of_holds_fit_into_a_message():
 
 
 async def test_boots_that_were_read_before_a_hold_was_durable_do_not_count():
-    """A boot that began in between would be missing from them."""
+    """An incarnation that began in between would be missing from them."""
     rig = Rig()
     kill = rig.switch.learning.learn(signed(hold()))
     subject = subjects.control_hold("eu", "tenant", kill.hold.id)
 
     async def read_with(when, sequence):
-        """The hold is delivered at ``sequence`` before or while the boots are read."""
+        """The hold is delivered at ``sequence`` before or while the incarnations are read."""
 
         def deliver():
             rig.region.stream.stored[subject] = (sequence, kill.message)
@@ -442,7 +442,7 @@ async def test_boots_that_were_read_before_a_hold_was_durable_do_not_count():
         async def caught_up():
             if when == "while":
                 deliver()
-            return Mark(sequence + 1, b"n" * 16)
+            return LogPosition(sequence + 1, b"n" * 16)
 
         if when == "before":
             deliver()

@@ -9,9 +9,9 @@ import pytest
 
 LOOK = """
 import ctypes, resource, sys
-from kcm_bus import process
+from kcm_runtime import process
 
-def build(config, clock, randomness):
+def build(config, clock):
     print(ctypes.CDLL(None).prctl(3, 0, 0, 0, 0), *resource.getrlimit(resource.RLIMIT_CORE))
     raise process.ConfigError("seen")
 

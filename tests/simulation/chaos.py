@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from kcm_core.l1.state import L1State
+from kcm_core.providers.state import L1State
 
 from tests.simulation.core import SimCore
 from tests.simulation.filling import DISKS

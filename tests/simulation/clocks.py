@@ -1,4 +1,4 @@
-"""Clocks and randomness of a node, as ``kcm_bus.clock`` has them.
+"""Clocks and randomness of a node, as ``kcm_runtime.clock`` has them.
 
 ``elapsed`` is ``CLOCK_BOOTTIME``: it runs on in suspend, unlike the clock of the event loop. The
 variant that stands in suspend is what a wrong choice of clock would be.

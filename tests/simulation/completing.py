@@ -23,7 +23,7 @@ AFTER_S: Final = 30.0
 """Seconds for which a kill is watched."""
 
 LONG_S: Final = 2.0
-"""Seconds by which the dead boot's lease and its last answer have ended before the kill."""
+"""Seconds by which the dead incarnation's lease and its last answer have ended before the kill."""
 
 SHORT_S: Final = 1.0
 """Seconds between the crash and the kill in the other worlds."""
@@ -38,7 +38,7 @@ def crashed(seed: int, before_s: float | None) -> Plan:
     names = sorted(one.name for one in plan.members if one.region == region)
     pick = (names.index(gateways[0].name) + 0.5) / len(names)
     if before_s is None:
-        before_s = plan.timing.boot_bound_s(0) + LONG_S
+        before_s = plan.timing.incarnation_bound_s(0) + LONG_S
     plan.kills[:] = [kill]
     plan.faults[:] = [Fault(KILL_AT - before_s, 200.0, "crash", pick, region)]
     plan.store = Store(delay_s=plan.store.delay_s)

@@ -1,19 +1,19 @@
-"""A simulated Core: production's switch, sentinel, regions, kills and opener; no ciphers."""
+"""A simulated Core: production's switch, key monitor, regions, kills and opener; no ciphers."""
 
 from __future__ import annotations
 
 from typing import Any, Final
 
-from kcm_control.registry import key_of, replaces
-from kcm_core.canaries import Canaries
-from kcm_core.compaction import Compaction
-from kcm_core.keyholds import KeyHolds
-from kcm_core.kills import Kills
-from kcm_core.opening import Opener
-from kcm_core.regions import Regions
-from kcm_core.registry_keeper import RegistryKeeper
-from kcm_core.results import Results
-from kcm_core.sentinel import KeyWatch
+from kcm_core.keys.canaries import Canaries
+from kcm_core.keys.loader import Opener
+from kcm_core.registry.keeper import RegistryKeeper
+from kcm_core.root_keys.automatic_holds import AutomaticHolds
+from kcm_core.root_keys.monitor import KeyMonitor
+from kcm_killswitch.coordinator.hold_commands import Kills
+from kcm_killswitch.coordinator.lift_compaction import Compaction
+from kcm_killswitch.coordinator.region_sync import RegionSync
+from kcm_killswitch.coordinator.results import Results
+from kcm_killswitch.model.registry import key_of, replaces
 from kcm_schemas import subjects
 from kcm_schemas.admin import HoldStatus
 from kcm_schemas.codes import Code, KcmError
@@ -40,19 +40,19 @@ class SimCore(Instance):
         store: Any = world.stores[region]
         vault: Any = SimVault(region)
         self.vault: Final = vault
-        self.unsealer: Final = SimUnsealer(world.keys, region, who.name, self.boot)
+        self.unsealer: Final = SimUnsealer(world.keys, region, who.name, self.incarnation)
         timing = world.plan.timing
         common: dict[str, Any] = {
             "membership": self.me,
             "revocations": self.revocations,
             "clock": self.clock,
         }
-        self.key_holds: Final = KeyHolds(
+        self.key_holds: Final = AutomaticHolds(
             **common, switch=self.switch, settle_s=timing.settle_s, randomness=self.randomness
         )
-        self.watch: Final = KeyWatch(
+        self.watch: Final = KeyMonitor(
             **common,
-            knowledge=self.knowledge,
+            freshness=self.freshness,
             serving=self.serving,
             canaries=Canaries(self.registry, store),
             unsealer=self.unsealer,
@@ -81,7 +81,7 @@ class SimCore(Instance):
             switch=self.switch,
             clock=self.clock,
         )
-        self.regions: Final = Regions(
+        self.regions: Final = RegionSync(
             **common,
             control_bus=self.control_bus,
             stream=self.stream,
@@ -92,7 +92,7 @@ class SimCore(Instance):
             emit=self.emit,
             result_of=self.results.offer,
         )
-        self.switch.listen(self.regions.on_fence, self.watch.on_proof)
+        self.switch.listen(self.regions.on_peer_lease, self.watch.on_attestation)
         self.kills: Final = Kills(
             **common,
             control_bus=self.control_bus,
@@ -156,12 +156,12 @@ class SimCore(Instance):
             self.world.coverage.saw("a page that a Core signed")
 
     async def _keys(self, subject: str, body: list[Any]) -> list[Any]:
-        """As ``kcm_core.wrapping.Wrapping`` does, with its checks and in its order."""
+        """As ``kcm_core.api.wrap.Wrapping`` does, with its checks and in its order."""
         asked = subjects.read_data(subject)
-        caller, boot, deadline_ms, keys = body
+        caller, incarnation, deadline_ms, keys = body
         if self.clock.unix_ms() >= deadline_ms:
             raise KcmError(Code.DEADLINE_EXCEEDED)
-        if not self.switch.record.boots.knows(caller, boot):
+        if not self.switch.record.incarnations.knows(caller, incarnation):
             raise KcmError(Code.UNAVAILABLE)
         permit = self.serving.begin(asked.tenant, self.clock.elapsed())
         operation = self.began(asked.tenant)
@@ -195,7 +195,7 @@ class SimCore(Instance):
         return [*_said(status), judged_by]
 
     async def _put_tenant(self, raw: bytes) -> list[Any]:
-        """As ``kcm_core.admin.Admin`` does; roots are wrapped by every link already."""
+        """As ``kcm_core.api.admin.Admin`` does; roots are wrapped by every link already."""
         if self.feed is None:
             raise KcmError(Code.MALFORMED)
         self.registry_memory.require()
@@ -225,5 +225,8 @@ class SimCore(Instance):
 
 def _said(status: HoldStatus) -> list[Any]:
     durable = all(region.durable_at for region in status.regions)
-    ways = sorted({boot.how for boot in status.boots} | {region.how for region in status.regions})
+    ways = sorted(
+        {incarnation.how for incarnation in status.incarnations}
+        | {region.how for region in status.regions}
+    )
     return [status.complete, status.lifted, durable, ways]

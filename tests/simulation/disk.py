@@ -1,8 +1,8 @@
-"""A machine's disk, on which a Core keeps the holds that it knows: it outlives every boot.
+"""A machine's disk, on which a Core keeps the holds that it knows: it outlives every incarnation.
 
-Production's ``HoldFiles`` writes it. A new name lasts once the directory was written after it, and
-a machine that loses its power before that has the name no more. A disk is full for a while, or one
-write fails; what was there before stays as it was.
+Production's ``FileHoldStore`` writes it. A new name lasts once the directory was written after it,
+and a machine that loses its power before that has the name no more. A disk is full for a while, or
+one write fails; what was there before stays as it was.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from kcm_bus.remembering import HoldFiles
+from kcm_killswitch.replica.hold_store import FileHoldStore
 
 from tests.simulation.loop import SimLoop
 from tests.simulation.nodes import Node
@@ -45,16 +45,16 @@ class SimDisk:
         return list(self._lasting.values())
 
     def read(self, _directory: Path) -> dict[Path, bytes]:
-        """As ``kcm_bus.remembering.Read``."""
+        """As ``kcm_killswitch.replica.hold_store.Read``."""
         return dict(sorted(self._lasting.items()))
 
     def write(self, path: Path, content: bytes) -> None:
-        """As ``kcm_bus.remembering.Write``."""
+        """As ``kcm_killswitch.replica.hold_store.Write``."""
         self._check()
         self._fresh[path] = content
 
     def sync(self, _directory: Path) -> None:
-        """As ``kcm_bus.remembering.Sync``."""
+        """As ``kcm_killswitch.replica.hold_store.Sync``."""
         self._check()
         self._lasting |= self._fresh
         self._fresh = {}
@@ -65,16 +65,16 @@ class SimDisk:
         self._lasting.pop(path, None)
 
     def put(self, statements: Mapping[bytes, bytes]) -> None:
-        """As ``kcm_bus.archive.Archive``."""
+        """As ``kcm_killswitch.replica.hold_archive.Archive``."""
         self._check()
         self._archived |= statements
 
     def get(self, hold_ids: Sequence[bytes]) -> dict[bytes, bytes]:
-        """As ``kcm_bus.archive.Archive``."""
+        """As ``kcm_killswitch.replica.hold_archive.Archive``."""
         return {one: self._archived[one] for one in hold_ids if one in self._archived}
 
     def between(self, least: bytes, most: bytes, count: int) -> dict[bytes, bytes]:
-        """As ``kcm_bus.archive.Archive``."""
+        """As ``kcm_killswitch.replica.hold_archive.Archive``."""
         found = sorted(one for one in self._archived if least <= one <= most)
         return {one: self._archived[one] for one in found[:count]}
 
@@ -101,8 +101,8 @@ class SimDisk:
             raise OSError(errno.EIO, "failed")
 
 
-def hold_files(loop: SimLoop, node: Node, disk: SimDisk) -> HoldFiles:
-    """Production's memory of one boot, over its machine's disk."""
+def hold_files(loop: SimLoop, node: Node, disk: SimDisk) -> FileHoldStore:
+    """Production's memory of one incarnation, over its machine's disk."""
 
     async def run(work: Callable[[], Any]) -> Any:
         done = loop.create_future()
@@ -114,7 +114,7 @@ def hold_files(loop: SimLoop, node: Node, disk: SimDisk) -> HoldFiles:
         loop.after(WRITE_S * loop.random.random(), write)
         return await done
 
-    return HoldFiles(
+    return FileHoldStore(
         Path("holds"),
         write=disk.write,
         sync=disk.sync,

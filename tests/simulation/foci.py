@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from kcm_control.timing import Timing
+from kcm_killswitch.model.timing import Timing
 
 from tests.simulation.moving import MOVING
 from tests.simulation.network import Weather
@@ -230,7 +230,7 @@ def _stage(aim: Aim, lease_s: float) -> None:
 
 
 def _newcomer(aim: Aim) -> None:
-    """A stream forgets a boot that began while Cores lagged; it is cut off, and its lease runs."""
+    """A stream forgets an incarnation that began while Cores lagged; it is cut off with a lease."""
     _stage(aim, 10.0)
     aim.add("stay-away", 90.0, 83.0)
     aim.add("deaf-cores", 5.0, 4.7)
@@ -253,8 +253,8 @@ def _replayed_first(aim: Aim) -> None:
     aim.add("replay-first", -1.0, 0.0)
 
 
-def _invented_boots(aim: Aim) -> None:
-    """An instance that is cut off has had many more boots."""
+def _invented_incarnations(aim: Aim) -> None:
+    """An instance that is cut off has had many more incarnations."""
     _stage(aim, 10.0)
     aim.add("strand", 0.5, 0.0)
     aim.add("invent-boots", 0.4, 0.0)
@@ -403,7 +403,7 @@ FOCI: Final[dict[str, Callable[[Aim], None]]] = {
     "full-disk": _full_disk,
     "gaps": _gaps,
     "held-key": _held_key,
-    "invented-boots": _invented_boots,
+    "invented-boots": _invented_incarnations,
     "late-answers": _late_answers,
     "late-join": _late_join,
     "late-start": _late_start,

@@ -1,4 +1,4 @@
-"""A follower of the control stream: what ``kcm_bus.streams.Follower`` does over a real broker.
+"""A follower of the control stream: what ``streams.Follower`` does over a real broker.
 
 A consumer's deliveries are numbered. When one is missing, or the consumer is silent for too long,
 a new one is made behind the follower's anchor; when the stream is another one, or ends below the
@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
-from kcm_bus.ports import Entry, LogFollower
+from kcm_runtime.nats.ports import Entry, LogFollower
 from kcm_schemas.codes import Code, KcmError
 
 from tests.simulation.messages import SimConnection
@@ -29,7 +29,7 @@ ANSWER_S: Final = 5.0
 
 
 class SimFollowing:
-    """``kcm_bus.ports.Following``."""
+    """``kcm_runtime.nats.ports.Following``."""
 
     def __init__(
         self,

@@ -131,7 +131,7 @@ class SimGateway(Instance):
         """Ask a Core, as ``kcm_gateway.core_client``: a lease runs from the sending."""
         sent = self.clock.elapsed()
         deadline_ms = self.clock.unix_ms() + int(CORE_TIMEOUT_S * 1000)
-        body = pack([self.who.name, self.boot, deadline_ms, keys])
+        body = pack([self.who.name, self.incarnation, deadline_ms, keys])
         subject = subjects.core(self.who.region, operation, tenant, SERVICE)
         answer = await self.region_bus.request(subject, body, CORE_TIMEOUT_S)
         lease_ms, done = read(answer)

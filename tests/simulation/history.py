@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from kcm_schemas.registry import FencePolicy
+from kcm_schemas.registry import RegionQuorum
 
 EVENTS_KEPT: Final = 400
 """Last events that are shown when an invariant breaks."""
@@ -20,7 +20,7 @@ class TenantFacts:
     link: str
     uri: str
     regions: tuple[str, ...]
-    policy: FencePolicy
+    policy: RegionQuorum
     model: Literal["byok", "hyok"]
 
 
@@ -68,7 +68,7 @@ class Bounds:
     clock_error: float
     settle_s: float = 0.0
     patience_s: float = 2.0
-    """For how long a boot that agreed before may differ from a Core's registry."""
+    """For how long an incarnation that agreed before may differ from a Core's registry."""
     answer_s: float = 5.0
     excuse_in_flight: bool = False
     """Whether an answer that was asked for before a kill was complete may still be accepted within

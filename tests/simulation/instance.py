@@ -1,6 +1,6 @@
-"""One boot of an instance: production's kill switch over simulated brokers, clocks and keys.
+"""One incarnation of an instance: production's kill switch over simulated brokers, clocks and keys.
 
-What a Core and a Gateway have in common. The parts are composed as ``kcm_core.service`` and
+What a Core and a Gateway have in common. The parts are composed as ``kcm_core.assembly`` and
 ``kcm_gateway.embedded`` compose them; what is simulated comes in through the ports alone.
 """
 
@@ -10,14 +10,15 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final
 
-from kcm_bus.ports import Arrived, Memory
-from kcm_bus.registry_feed import RegistryFeed
-from kcm_bus.remembering import NoMemory
-from kcm_bus.switch import KillSwitch
-from kcm_control.knowledge import Knowledge
-from kcm_control.registry import Registry
-from kcm_control.revocation import Revocations
-from kcm_control.serving import Serving
+from kcm_killswitch.model.admission import Serving
+from kcm_killswitch.model.freshness import Freshness
+from kcm_killswitch.model.registry import Registry
+from kcm_killswitch.model.revocations import Revocations
+from kcm_killswitch.replica.hold_store import NullHoldStore
+from kcm_killswitch.replica.hold_store_port import Memory
+from kcm_killswitch.replica.killswitch import KillSwitch
+from kcm_killswitch.replica.registry_follower import RegistryFeed
+from kcm_runtime.nats.ports import Arrived
 from kcm_schemas.codec import pack, unpack
 from kcm_schemas.codes import Code, KcmError
 
@@ -34,11 +35,11 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 IN_FLIGHT_MAX: Final = 256
-"""Requests being worked on at once, as in ``kcm_bus.serving``."""
+"""Requests being worked on at once, as in ``kcm_runtime.nats.request_server``."""
 
 
 class Instance:
-    """A boot of a Core or a Gateway."""
+    """An incarnation of a Core or a Gateway."""
 
     def __init__(self, world: World, who: Member) -> None:
         self.world: Final = world
@@ -46,9 +47,9 @@ class Instance:
         variant = world.plan.variant
         loop, network, region = world.loop, world.network, who.region
         self.node: Final = loop.node(who.name, world.plan.rates[who.name])
-        self.boot: Final = world.random.randbytes(16)
+        self.incarnation: Final = world.random.randbytes(16)
         disk = world.disks.setdefault(who.name, SimDisk())
-        self.me: Final = member(world.rosters.open(disk), who.name, self.boot)
+        self.me: Final = member(world.rosters.open(disk), who.name, self.incarnation)
         self.region_bus: Final = network.connect(self.node, region, "region", side=who.side)
         self.control_bus: Final = network.connect(self.node, region, "control", side=who.side)
         self.clock: Final = SimClock(
@@ -60,11 +61,11 @@ class Instance:
         self.randomness: Final = SimRandomness(world.random)
         self.registry: Final = Registry()
         self.revocations: Final = REVOCATIONS.get(variant, Revocations)(self.registry, region)
-        self.knowledge: Final = Knowledge(world.plan.timing)
-        self.serving: Final = Serving(self.knowledge, self.revocations, self.registry, region)
+        self.freshness: Final = Freshness(world.plan.timing)
+        self.serving: Final = Serving(self.freshness, self.revocations, self.registry, region)
         self.stream: Final = SimLog(world.streams[region], self.region_bus, variant)
         self.memory: Final[Memory] = (
-            hold_files(loop, self.node, disk) if who.role == "core" else NoMemory()
+            hold_files(loop, self.node, disk) if who.role == "core" else NullHoldStore()
         )
         self.switch: Final = KillSwitch(
             membership=self.me,
@@ -72,7 +73,7 @@ class Instance:
             memory=self.memory,
             control_bus=self.control_bus,
             revocations=self.revocations,
-            knowledge=self.knowledge,
+            freshness=self.freshness,
             purge=self.purge,
             emit=self.emit,
             clock=self.clock,
@@ -112,7 +113,7 @@ class Instance:
 
     def purge(self, tenant: str) -> int:
         """Drop a tenant's keys at once; told to the oracle before anything else."""
-        overtaken = self.world.oracle.purged(self.who.name, self.boot, tenant)
+        overtaken = self.world.oracle.purged(self.who.name, self.incarnation, tenant)
         if overtaken:
             self.world.coverage.saw("a purge while a worker uses the key")
         count = self.drop(tenant)
@@ -147,14 +148,14 @@ class Instance:
     def began(self, tenant: str) -> Operation:
         """An operation with a tenant's keys begins here."""
         self._operations += 1
-        operation = (self.who.name, self.boot, self._operations)
+        operation = (self.who.name, self.incarnation, self._operations)
         self.world.oracle.began(operation, tenant)
         return operation
 
     async def serve(
         self, subject: str, queue: str, work: Callable[[str, list[Any]], Awaitable[list[Any]]]
     ) -> None:
-        """Answer requests, each in a task of its own, as ``kcm_bus.serving`` does."""
+        """Answer requests, each in a task of its own, as the request server does."""
 
         async def receive(message: Arrived) -> None:
             if len(self._serving) < IN_FLIGHT_MAX:
@@ -163,7 +164,7 @@ class Instance:
         await self.region_bus.subscribe(subject, receive, queue)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run a task of this boot."""
+        """Run a task of this incarnation."""
         task = asyncio.get_running_loop().create_task(work)
         self._serving.add(task)
         task.add_done_callback(self._serving.discard)

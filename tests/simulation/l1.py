@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from hashlib import blake2b, sha256
 from typing import Final
 
-from kcm_core.l1.state import L1Error, L1State
+from kcm_core.providers.state import L1Error, L1State
 from kcm_core.unsealer.port import Opened, Probe, Wrapped
 
 from tests.simulation.loop import SimLoop
@@ -41,7 +41,7 @@ class Answer:
     uri: str
     region: str
     instance: str
-    boot: bytes
+    incarnation: bytes
     state: L1State
     wrong: bool
 
@@ -89,13 +89,13 @@ class CustomerKeys:
 
 
 class SimUnsealer:
-    """``UnsealerPort`` of one boot of a Core."""
+    """``UnsealerPort`` of one incarnation of a Core."""
 
-    def __init__(self, keys: CustomerKeys, region: str, instance: str, boot: bytes) -> None:
+    def __init__(self, keys: CustomerKeys, region: str, instance: str, incarnation: bytes) -> None:
         self._keys: Final = keys
         self._region: Final = region
         self._instance: Final = instance
-        self._boot: Final = boot
+        self._incarnation: Final = incarnation
         self.wrong_credentials = False
         """Set by whoever broke this instance's configuration, and nobody else's."""
 
@@ -169,7 +169,12 @@ class SimUnsealer:
                 await asyncio.sleep(before)
                 state = L1State.FORBIDDEN if self.wrong_credentials else endpoint.state
                 answer = Answer(
-                    uri, self._region, self._instance, self._boot, state, self.wrong_credentials
+                    uri,
+                    self._region,
+                    self._instance,
+                    self._incarnation,
+                    state,
+                    self.wrong_credentials,
                 )
                 for told in keys.on_answer:
                     told(answer)

@@ -1,6 +1,6 @@
 """By which link a tenant is served in a region, in true time, as the oracle has it.
 
-A record counts from when a Core that accepted it said so, which it does once its lease record shows
+A record counts from when a Core that accepted it said so, which it does once its lease entry shows
 it. Before that it is only *offered*: anybody may know it, and nobody has to.
 """
 

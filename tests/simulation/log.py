@@ -1,4 +1,4 @@
-"""A region's control stream as one instance's client has it: ``kcm_bus.ports.Log``."""
+"""A region's control stream as one instance's client has it: ``kcm_runtime.nats.ports.Log``."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
-from kcm_bus.answers import is_conflict
-from kcm_bus.ports import Entry, Leading, LogFollower
+from kcm_runtime.nats.jetstream_errors import is_conflict
+from kcm_runtime.nats.ports import Entry, Leading, LogFollower
 from kcm_schemas.codes import Code, KcmError
 from nats.js.errors import APIError
 

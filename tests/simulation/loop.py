@@ -168,7 +168,7 @@ class SimLoop(asyncio.AbstractEventLoop):
     # What the simulation asks for.
 
     def node(self, name: str, rate: float = 1.0) -> Node:
-        """A new node: a boot."""
+        """A new node: an incarnation."""
         node = Node(name, rate)
         self._nodes.append(node)
         return node

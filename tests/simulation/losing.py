@@ -32,12 +32,13 @@ class Losing:
         """Holds whose lift is nowhere any more: somebody has to lift them once more."""
 
     def said_complete(self, status: HoldStatus) -> None:
-        """A kill is complete, and these boots have vouched for it."""
+        """A kill is complete, and these incarnations have vouched for it."""
         for region in self._world.plan.regions:
             said = {
-                boot.instance
-                for boot in status.boots
-                if (boot.region, boot.role, boot.how) == (region, Role.CORE, "receipt")
+                incarnation.instance
+                for incarnation in status.incarnations
+                if (incarnation.region, incarnation.role, incarnation.how)
+                == (region, Role.CORE, "receipt")
             }
             if said >= set(self._cores(region)):
                 self._vouched.add((region, status.hold_id))

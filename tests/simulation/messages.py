@@ -1,4 +1,4 @@
-"""A client's connection to one account of the simulated broker: ``kcm_bus.ports.Messages``."""
+"""A client's connection to one account of the simulated broker: the port ``Messages``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
-from kcm_bus.ports import NobodyListens, OnArrival
+from kcm_runtime.nats.ports import NobodyListens, OnArrival
 from kcm_schemas import limits
 from kcm_schemas.codes import Code, KcmError
 
@@ -24,7 +24,7 @@ FLUSH_S: Final = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Packet:
-    """A message under way: ``kcm_bus.ports.Arrived``."""
+    """A message under way: ``kcm_runtime.nats.ports.Arrived``."""
 
     subject: str
     data: bytes

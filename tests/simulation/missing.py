@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from kcm_bus.ports import Entry
+from kcm_runtime.nats.ports import Entry
 from kcm_schemas import subjects
 from kcm_schemas.codec import encode
 from kcm_schemas.control import Lease
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 INVENTED: Final = 40
-"""Boots that an instance invents: more than any bound that was in force before."""
+"""Incarnations that an instance invents: more than any bound that was in force before."""
 
 
 LATE_S: Final = 2.5
-"""Seconds after which a fence is stored late: consumers have been made anew by then."""
+"""Seconds after which a peer lease is stored late: consumers have been made anew by then."""
 
 
 def gateway(world: World, fault: Fault) -> Instance | None:
@@ -72,7 +72,7 @@ def _hear(core: Instance) -> None:
     core.following.offer_missed()
 
 
-def lose_its_boot(world: World, fault: Fault) -> None:
+def lose_its_incarnation(world: World, fault: Fault) -> None:
     """The stream goes back to before it began."""
     victim, stream = gateway(world, fault), world.streams[fault.region]
     if victim is not None and (records := records_of(stream, victim)):
@@ -98,16 +98,16 @@ def replay_first(world: World, fault: Fault) -> None:
         stream.append(records[0].subject, records[0].data, 120.0)
 
 
-def invent_boots(world: World, fault: Fault) -> None:
-    """Its instance has had many more boots, elsewhere, and all of them have ended."""
+def invent_incarnations(world: World, fault: Fault) -> None:
+    """Its instance has had many more incarnations, elsewhere, and all of them have ended."""
     victim, stream = gateway(world, fault), world.streams[fault.region]
     if victim is None:
         return
     for _ in range(INVENTED):
-        boot = world.random.randbytes(16)
+        incarnation = world.random.randbytes(16)
         lease = Lease(
             instance=victim.who.name,
-            boot=boot,
+            incarnation=incarnation,
             role=Role.GATEWAY,
             region=fault.region,
             nonce=world.random.randbytes(16),
@@ -119,7 +119,9 @@ def invent_boots(world: World, fault: Fault) -> None:
             ended=True,
         )
         body = encode(identity(victim.who.name).sign(Kind.LEASE, lease))
-        stream.append(subjects.control_lease(fault.region, victim.who.name, boot), body, 120.0)
+        stream.append(
+            subjects.control_lease(fault.region, victim.who.name, incarnation), body, 120.0
+        )
 
 
 def mute(world: World, fault: Fault) -> None:
@@ -141,8 +143,8 @@ def unbrought_roster(world: World, fault: Fault) -> None:
 def lose_repair(world: World, fault: Fault) -> None:
     """Another region's hold is stored here, and lost again with all that knew of it.
 
-    What is stored after that says that everything of the other region is known: the fence that the
-    Core had sent before it died with its disk.
+    What is stored after that says that everything of the other region is known: the peer lease that
+    the Core had sent before it died with its disk.
     """
     region = fault.region
     stream, kept = world.streams[region], -1
@@ -158,13 +160,13 @@ def lose_repair(world: World, fault: Fault) -> None:
             kept = stream.sequence
             for one in gateways():
                 one.following.lags = True
-        if noun != "fence" or kept < 0:
+        if noun != "peer-lease" or kept < 0:
             return True
         stream.on_put = lambda _: True
         world.loop.call_soon(lose, put, context=world.world_context)
         return False
 
-    def lose(fence: Put) -> None:
+    def lose(peer_lease: Put) -> None:
         for core in world.cores(region):
             world.disks.pop(core.who.name, None)
             world.crash(core.who.name)
@@ -172,21 +174,21 @@ def lose_repair(world: World, fault: Fault) -> None:
             one.following.lags = False
         world.oracle.forgotten(region)
         stream.roll_back(stream.sequence - kept)
-        world.loop.after(LATE_S, stream.append, fence[0], fence[1])
+        world.loop.after(LATE_S, stream.append, peer_lease[0], peer_lease[1])
 
     stream.on_put = look
 
 
 def records_of(stream: ControlStream, victim: Instance) -> list[Entry]:
-    """The lease records of an instance's boot that the stream ever had, and did not lose."""
-    subject = subjects.control_lease(victim.who.region, victim.who.name, victim.boot)
+    """The lease entries of an instance's incarnation that the stream ever had, and did not lose."""
+    subject = subjects.control_lease(victim.who.region, victim.who.name, victim.incarnation)
     return [one for one in stream.past if one.subject == subject and one.data]
 
 
 MISSING: Final[dict[str, Callable[[World, Fault], None]]] = {
     "deaf-cores": deaf_cores,
-    "invent-boots": invent_boots,
-    "lose-its-boot": lose_its_boot,
+    "invent-boots": invent_incarnations,
+    "lose-its-boot": lose_its_incarnation,
     "lose-repair": lose_repair,
     "lose-since": lose_since,
     "mute": mute,

@@ -128,7 +128,7 @@ def _away(aim: Aim) -> None:
     """Gateways are cut off until every lease has ended; then their registry comes later still."""
     aim.alone()
     _calm(aim)
-    until = aim.timing.boot_bound_s(aim.timing.control_lease_s) + 3
+    until = aim.timing.incarnation_bound_s(aim.timing.control_lease_s) + 3
     aim.relink(4.0)
     aim.add("cut-gateways", 5.0, 5.0 + until)
     aim.add("registry-late-gateways", 5.0, 5.0 + until + 6)

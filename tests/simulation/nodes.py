@@ -1,4 +1,4 @@
-"""A node: whatever can be paused, suspended or killed by itself, one boot of one process.
+"""A node: whatever can be paused, suspended or killed by itself, one incarnation of one process.
 
 A node is a context variable, set in its first task and inherited by every task, timer and callback
 that comes of it. So the loop knows whose code it is about to run.
@@ -17,7 +17,7 @@ THREAD_S: Final = 0.001
 
 
 class Node:
-    """One boot. ``rate`` is how fast its clocks run, in seconds per true second."""
+    """One incarnation. ``rate`` is how fast its clocks run, in seconds per true second."""
 
     __slots__ = (
         "asleep_s",

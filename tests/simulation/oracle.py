@@ -29,12 +29,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-from kcm_bus.learning import to_record
-from kcm_bus.lift_pages import is_page
-from kcm_bus.ports import Entry
-from kcm_control import ids
-from kcm_control.holds import HoldSet
-from kcm_core.l1.state import L1State
+from kcm_core.providers.state import L1State
+from kcm_killswitch.model import id_set
+from kcm_killswitch.model.hold_set import HoldSet
+from kcm_killswitch.replica.hold_applier import to_record
+from kcm_killswitch.replica.lift_page_keeper import is_page
+from kcm_runtime.nats.ports import Entry
 from kcm_schemas import subjects
 from kcm_schemas.codes import RETRYABLE, Code
 from kcm_trust.verify import Untrusted, VerifiedHold, VerifiedLift, Verifier
@@ -52,7 +52,7 @@ SHOW_AGAIN_S: Final = 10.0
 """Seconds in which a Core notices that its record was lost, and writes it again."""
 
 Operation = tuple[str, bytes, int]
-"""Instance, boot, and a number."""
+"""Instance, incarnation, and a number."""
 
 
 class Violation(Exception):
@@ -307,12 +307,12 @@ class Oracle:
         if operation in self._overtaken:
             self._broken(3, f"{operation[0]} has an output for {tenant} that began before a purge")
 
-    def purged(self, instance: str, boot: bytes, tenant: str) -> int:
+    def purged(self, instance: str, incarnation: bytes, tenant: str) -> int:
         """An instance purges a tenant; returns how many operations that overtakes."""
         reached = [
             operation
             for operation, owner in self._running.items()
-            if owner == tenant and operation[:2] == (instance, boot)
+            if owner == tenant and operation[:2] == (instance, incarnation)
         ]
         self._overtaken.update(reached)
         self.note(f"{instance} purges {tenant} ({len(reached)} under way)")
@@ -445,7 +445,7 @@ class Oracle:
             page = self._judge.lifts(raw).lifts
         except Untrusted:
             return {}
-        known = [self.holds.get(one) for one in ids.each(page.ids)]
+        known = [self.holds.get(one) for one in id_set.each(page.ids)]
         return {
             one.hold_id: True
             for one in known
@@ -527,7 +527,7 @@ class Oracle:
         return used + self.bounds.stretched(self.bounds.l1_s(tenant))
 
     def _key_answered(self, answer: Answer) -> None:
-        who = (answer.uri, answer.instance, answer.boot)
+        who = (answer.uri, answer.instance, answer.incarnation)
         if answer.state is L1State.ENABLED:
             self._opened.add(who)
             self._used[answer.uri, answer.region] = self._loop.now

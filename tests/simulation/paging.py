@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from kcm_control import ids
+from kcm_killswitch.model import id_set
 from kcm_schemas import subjects
 from kcm_schemas.control import Cause
 from kcm_trust.statements import lifts
@@ -24,7 +24,7 @@ def signed_pages(
 ) -> dict[int, bytes]:
     """Signed pages of these holds, by their first byte."""
     prefixes = sorted({one[0] for one in hold_ids})
-    by_prefix = {at: ids.of(one for one in hold_ids if one[0] == at) for at in prefixes}
+    by_prefix = {at: id_set.of(one for one in hold_ids if one[0] == at) for at in prefixes}
     return {
         at: lifts(signer, cause=cause, origin=origin, issued_ms=now_ms, ids=them)
         for at, them in by_prefix.items()

@@ -204,7 +204,7 @@ class Operator(Person):
             revision=revision,
             link=link,
             regions=list(tenant.regions),
-            fence=tenant.policy,
+            region_quorum=tenant.policy,
         )
 
     def _link(self, tenant: TenantFacts, region: str) -> str:
@@ -220,7 +220,7 @@ class Operator(Person):
             said = await self._once(home, "status", hold_id)
             if said is not None and said[0] and not said[1]:
                 self.world.oracle.complete(hold_id, asked_at, said[4])
-                clocked = {"lease-ended", "fence-ended"} & set(said[3])
+                clocked = {"lease-ended", "leases-ended"} & set(said[3])
                 way = "by the clock" if clocked else "by receipts"
                 self.world.coverage.saw(f"a kill complete {way}")
             if said is not None and self._enough(hold_id, said):

@@ -9,8 +9,8 @@ import random
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
-from kcm_control.timing import Timing
-from kcm_schemas.registry import FencePolicy
+from kcm_killswitch.model.timing import Timing
+from kcm_schemas.registry import RegionQuorum
 
 from tests.simulation.foci import FOCI, OFTEN_S, Aim
 from tests.simulation.history import Bounds, TenantFacts
@@ -280,7 +280,7 @@ def _tenants(source: random.Random, regions: list[str]) -> list[TenantFacts]:
     for number in range(source.choice((2, 3))):
         link = "link-a" if number == 0 else source.choice(("link-a", "link-b"))
         uri, model = LINKS[link]
-        policies: list[FencePolicy] = ["all", "all", "local"]
+        policies: list[RegionQuorum] = ["all", "all", "local"]
         if len(regions) >= 3:
             policies += ["majority", "majority"]
         policy = "all" if model == "hyok" else source.choice(policies)

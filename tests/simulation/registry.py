@@ -10,13 +10,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from kcm_bus.registry_feed import RegistryFeed
-from kcm_bus.stores import Stores
-from kcm_control.registry import Key, Record, key_of
-from kcm_core.directory import Stored
-from kcm_core.joining import Joining
-from kcm_core.registry_keeper import PREFIX, RegistryKeeper
-from kcm_core.registry_memory import RegistryMemory
+from kcm_core.keys.file_store import Stored
+from kcm_core.registry.keeper import PREFIX, RegistryKeeper
+from kcm_core.registry.memory import RegistryMemory
+from kcm_core.registry.recovery import RegistryRecovery
+from kcm_killswitch.model.registry import Key, Record, key_of
+from kcm_killswitch.replica.registry_follower import RegistryFeed
+from kcm_runtime.nats.store_health import Stores
 from kcm_schemas import subjects
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import Code, KcmError
@@ -84,7 +84,7 @@ class SimDirectory:
 
 @dataclass
 class FloorsDisk:
-    """What one Core's machine has of the registry: it outlives every boot."""
+    """What one Core's machine has of the registry: it outlives every incarnation."""
 
     known: dict[Key, Floor] = field(default_factory=dict)
     there: bool = True
@@ -94,7 +94,7 @@ class FloorsDisk:
 
 
 class SimFloors:
-    """One boot's view of that."""
+    """One incarnation's view of that."""
 
     def __init__(self, disk: FloorsDisk) -> None:
         self._disk: Final = disk
@@ -181,7 +181,7 @@ class _Acknowledged:
 
 
 class SimBucket:
-    """One instance's connection to the bucket, as ``kcm_bus.streams`` asks for it."""
+    """One instance's connection to the bucket, as ``kcm_runtime.nats.streams`` asks for it."""
 
     def __init__(self, stream: ControlStream, connection: Any) -> None:
         self._stream: Final = stream
@@ -227,7 +227,7 @@ def feed_of(instance: Instance, bucket: Bucket) -> RegistryFeed:
         instance.me,
         instance.revocations,
         instance.purge,
-        instance.knowledge.registry,
+        instance.freshness.registry,
         instance.clock,
     )
     made._follower = SimFollowing(bucket.stream, instance.region_bus, made._place)
@@ -239,13 +239,13 @@ def memory_of(core: SimCore) -> RegistryMemory:
     """Production's memory of one Core."""
     floors: Any = SimFloors(core.world.floors.setdefault(core.who.name, FloorsDisk()))
     return RegistryMemory(
-        floors=floors, registry=core.registry, lease=core.knowledge.registry, emit=core.emit
+        floors=floors, registry=core.registry, lease=core.freshness.registry, emit=core.emit
     )
 
 
-def joining_of(core: SimCore, keeper: RegistryKeeper, memory: RegistryMemory) -> Joining:
+def joining_of(core: SimCore, keeper: RegistryKeeper, memory: RegistryMemory) -> RegistryRecovery:
     """How it comes to one."""
-    return Joining(
+    return RegistryRecovery(
         membership=core.me,
         bus=core.region_bus,
         memory=memory,
@@ -260,13 +260,13 @@ def joining_of(core: SimCore, keeper: RegistryKeeper, memory: RegistryMemory) ->
 def keeper_of(
     core: SimCore, feed: RegistryFeed, bucket: Bucket, memory: RegistryMemory
 ) -> RegistryKeeper:
-    """Production's keeper of one Core, composed as ``kcm_core.service`` does."""
+    """Production's keeper of one Core, composed as ``kcm_core.assembly`` does."""
     connection: Any = SimBucket(bucket.stream, core.region_bus)
     directory: Any = bucket.directory
     again: list[Any] = []
 
     def compared() -> None:
-        again_s = core.knowledge.registry.compared(core.clock.elapsed())
+        again_s = core.freshness.registry.compared(core.clock.elapsed())
         for handle in again:
             handle.cancel()
         again.clear()

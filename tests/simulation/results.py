@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from kcm_bus.ports import Entry
+from kcm_runtime.nats.ports import Entry
 from kcm_schemas.codes import Code, KcmError
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class SimResults:
-    """Implements ``kcm_core.result_store.ResultStore``."""
+    """Implements ``kcm_killswitch.coordinator.result_store.ResultStore``."""
 
     def __init__(self) -> None:
         self._entries: dict[bytes, Entry] = {}

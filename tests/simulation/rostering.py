@@ -1,8 +1,8 @@
 """The rosters of a run: the one it begins with, and the one that retires an operator.
 
 The root signs the second one at some moment, and it is brought to one region after another, to some
-of them only when everything is mended. What an instance has accepted outlives its boots on the disk
-of its machine.
+of them only when everything is mended. What an instance has accepted outlives its incarnations on
+the disk of its machine.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
-from kcm_bus.rosters import Rosters
+from kcm_runtime.roster.store import Rosters
 from kcm_schemas import subjects
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import KcmError
 from kcm_schemas.roster import Roster
 from kcm_schemas.signed import Kind
+from kcm_trust.endorsements import Endorsements, pages
 from kcm_trust.envelopes import statement_digest
-from kcm_trust.lasting import Lasting, pages
-from kcm_trust.rosters import verify_roster
+from kcm_trust.roster import verify_roster
 from kcm_trust.verify import envelope
 
 from tests.simulation.disk import SimDisk
@@ -32,7 +32,7 @@ BRING_S: Final = 1.0
 """Seconds until an operator tries again to bring a roster to a region."""
 
 
-class Rostering:
+class RosterRequests:
     """Who has which roster, and how the next one comes to them."""
 
     def __init__(self, world: World, first: Roster) -> None:
@@ -42,7 +42,7 @@ class Rostering:
         self.raw: bytes = encode(ROOT_KEY.sign(Kind.ROSTER, first))
         """The highest that there is."""
         self._first_raw: Final = self.raw
-        self._lasting: dict[str, Lasting] = {}
+        self._lasting: dict[str, Endorsements] = {}
         self._asked: set[str] = set()
         """Regions in which somebody asks again for what does not count as lifted any more."""
         self._missing: set[str] = set()
@@ -61,7 +61,7 @@ class Rostering:
         return set(self._lasting)
 
     def open(self, disk: SimDisk) -> Rosters:
-        """What an instance begins with: as ``kcm_bus.rosters.open_rosters``."""
+        """What an instance begins with: as ``kcm_runtime.roster.store.open_rosters``."""
         files = SimRosterFiles(disk)
         raw = files.read() or self._first_raw
         roster = verify_roster(raw, ROOT_KEY.public, 0)
@@ -78,7 +78,7 @@ class Rostering:
         if self.retired:
             return
         world = self._world
-        lasting = Lasting(self._digest(raw) for raw in world.oracle.lifts_of(name) if listed)
+        lasting = Endorsements(self._digest(raw) for raw in world.oracle.lifts_of(name) if listed)
         first = self.first
         roster = first.model_copy(
             update={
@@ -133,7 +133,7 @@ class Rostering:
             self._world.loop.after(BRING_S, self._bring, region)
 
     async def _put(self, core: SimCore) -> None:
-        """As ``kcm_core.rostering`` does it: pages first, then the roster."""
+        """As ``kcm_core.api.roster_requests`` does it: pages first, then the roster."""
         feed: Any = core.switch.rosters
         try:
             for name, lasting in self._lasting.items():

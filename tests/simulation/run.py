@@ -17,8 +17,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from kcm_control.settling import DAMPED_MAX
-from kcm_core.registry_keeper import PREFIX
+from kcm_core.registry.keeper import PREFIX
+from kcm_killswitch.model.flap_damping import DAMPED_MAX
 from kcm_schemas.audit import EventType
 
 from tests.simulation.chaos import Chaos

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
 
-from kcm_control.registry import Key
-from kcm_core.registry_keeper import PREFIX
+from kcm_core.registry.keeper import PREFIX
+from kcm_killswitch.model.registry import Key
 from kcm_schemas.codec import decode, encode
 from kcm_schemas.codes import KcmError
 from kcm_schemas.registry import RegistryEntry, Tenant
@@ -131,7 +131,7 @@ def refused(world: World, fault: Fault) -> None:
         revision=world.oracle.links.revision(tenant.name) + REFUSED_ABOVE,
         link=OTHER[min(now)],
         regions=list(tenant.regions),
-        fence=tenant.policy,
+        region_quorum=tenant.policy,
     )
     word = decode(RegistryEntry, past[-1]).accepted
     raw = encode(RegistryEntry(statement=signed(record, OPERATORS[1]), accepted=word))
@@ -191,7 +191,7 @@ def fork(world: World, fault: Fault) -> None:
         revision=revision,
         link=OTHER[min(now)],
         regions=list(tenant.regions),
-        fence=tenant.policy,
+        region_quorum=tenant.policy,
     )
     bucket.directory.lose(PREFIX + ".".join(_key(tenant)))
     world.loop.spawn(cores[0].node, _accept(world, cores[0], record))

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from kcm_bus.ports import Entry, Leading
+from kcm_runtime.nats.ports import Entry, Leading
 from kcm_schemas import subjects
 from nats.js.errors import APIError
 

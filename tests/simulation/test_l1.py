@@ -4,7 +4,7 @@ import asyncio
 from hashlib import sha256
 
 import pytest
-from kcm_core.l1.state import L1Error, L1State
+from kcm_core.providers.state import L1Error, L1State
 
 from tests.simulation.l1 import MECHANISM, CustomerKeys, SimUnsealer
 from tests.simulation.loop import SimLoop

@@ -1,7 +1,7 @@
 """The oracle notices every kind of history that must not be, and lets pass what may be."""
 
 import pytest
-from kcm_core.l1.state import L1State
+from kcm_core.providers.state import L1State
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import Code
 from kcm_schemas.control import Hold, Lift

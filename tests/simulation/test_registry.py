@@ -1,8 +1,8 @@
 """The simulated bucket and second store, as production's own functions see them."""
 
 import pytest
-from kcm_bus.streams import keep, last, put
-from kcm_core.registry_keeper import PREFIX
+from kcm_core.registry.keeper import PREFIX
+from kcm_runtime.nats.streams import keep, last, put
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.registry import Link, Tenant
 from kcm_schemas.roster import Role
@@ -22,7 +22,7 @@ from tests.simulation.registry import (
 from tests.simulation.trust import SimVerifier, roster
 
 LINK = Link(link="link", revision=1, uri="u", model="byok")
-TENANT = Tenant(tenant="acme", revision=1, link="link", regions=["eu"], fence="all")
+TENANT = Tenant(tenant="acme", revision=1, link="link", regions=["eu"], region_quorum="all")
 KEY = ("tenant", "acme")
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from kcm_bus.membership import Membership
-from kcm_bus.rosters import RosterFiles, Rosters
+from kcm_runtime.instance import InstanceContext
+from kcm_runtime.roster.store import RosterFiles, Rosters
 from kcm_schemas.roster import (
     Grant,
     Instance,
@@ -25,8 +25,8 @@ from kcm_schemas.roster import (
     Role,
     Roster,
 )
+from kcm_trust.endorsements import Endorsements
 from kcm_trust.identity import ROOT, Identity
-from kcm_trust.lasting import Lasting
 from kcm_trust.verify import Untrusted, Verifier
 
 from tests.simulation.disk import SimDisk
@@ -41,7 +41,7 @@ SYSTEM: Final = "simulation"
 REMEMBERED: Final = (
     "tenant", "link", "service", "registered", "accepted", "root_keys",
     "service_keys", "hold", "lift", "hold_or_lift", "receipt", "receipt_once", "result", "lease",
-    "fence", "proof", "pull", "pull_reply", "admin", "admin_reply",
+    "peer_lease", "key_use", "pull", "pull_reply", "admin", "admin_reply",
 )  # fmt: skip
 """Verifications of one statement."""
 
@@ -76,7 +76,7 @@ def identity(name: str) -> Identity:
 class SimVerifier(Verifier):
     """Production's verifier with the other signature, and a memory."""
 
-    def __init__(self, roster: Roster, lasting: Mapping[str, Lasting] | None = None) -> None:
+    def __init__(self, roster: Roster, lasting: Mapping[str, Endorsements] | None = None) -> None:
         super().__init__(roster, lasting)
         for name in REMEMBERED:
             method = getattr(super(), name, None)
@@ -93,7 +93,7 @@ class Verifiers:
     def __init__(self) -> None:
         self._made: Final[dict[tuple[int, frozenset[str]], SimVerifier]] = {}
 
-    def of(self, roster: Roster, lasting: Mapping[str, Lasting]) -> SimVerifier:
+    def of(self, roster: Roster, lasting: Mapping[str, Endorsements]) -> SimVerifier:
         """The one for these. Of every version there is one roster, and of everybody one list."""
         key = (roster.version, frozenset(lasting))
         if key not in self._made:
@@ -195,6 +195,6 @@ def roster(
     )
 
 
-def member(rosters: Rosters, name: str, boot: bytes) -> Membership:
-    """One boot of an instance on the roster."""
-    return Membership(identity(name), rosters.verifier.instance(name), rosters, boot)
+def member(rosters: Rosters, name: str, incarnation: bytes) -> InstanceContext:
+    """One incarnation of an instance on the roster."""
+    return InstanceContext(identity(name), rosters.verifier.instance(name), rosters, incarnation)

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping
 from hashlib import blake2b, sha256
 from typing import Any, Final
 
-from kcm_core.canaries import provider_context
-from kcm_core.keyring import RootName, ServiceKey, ServiceName
+from kcm_core.keys.keyring import RootName, ServiceKey, ServiceName
+from kcm_core.providers.context import provider_context
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.registry import RootKeys, ServiceKeys, WrappedRoot, WrappedService
 

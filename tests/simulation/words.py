@@ -1,10 +1,10 @@
 """What Cores tell of finished kills: once a result is concluded, its words never change.
 
 Concluded is what is told as stored. In a region the words of a hold stay what they were, whichever
-of its Cores is asked. Where a bucket lost them, a boot that told them tells no new ones; who began
-later may conclude anew, and then two are about until everybody tells one of them. Where a lift that
-counted for some does not any more, and where a control stream went back, a result by another roster
-is another one.
+of its Cores is asked. Where a bucket lost them, an incarnation that told them tells no new ones;
+who began later may conclude anew, and then two are about until everybody tells one of them. Where a
+lift that counted for some does not any more, and where a control stream went back, a result by
+another roster is another one.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class _Said:
 
     texts: list[Text] = field(default_factory=list)
     by: dict[tuple[str, bytes], Text] = field(default_factory=dict)
-    """What each boot told last."""
+    """What each incarnation told last."""
     lost: bool = False
     """Whether the bucket lost them since the first ones."""
 
@@ -58,15 +58,15 @@ class Words:
         if one is None or status.unstored:
             return
         self._world.coverage.saw("a result that is told once more")
-        region, boot = core.who.region, (core.who.name, core.boot)
+        region, incarnation = core.who.region, (core.who.name, core.incarnation)
         said = self._said.setdefault(self._key(region, status.hold_id, one.roster), _Said())
-        text = (one, repr(status.boots))
+        text = (one, repr(status.incarnations))
         if said.texts and text != said.texts[-1]:
             self._changed(core, status.hold_id, said, text)
         if text in said.texts:
             said.texts.remove(text)
         said.texts.append(text)
-        said.by[boot] = text
+        said.by[incarnation] = text
 
     def lost(self, region: str) -> None:
         """A region's bucket lost its results."""
@@ -111,7 +111,7 @@ class Words:
                     if status is None or status.unstored:
                         yield f"{core.who.name} has no result of {hold_id.hex()[:8]}"
                     elif status.concluded is not None:
-                        told.add((status.concluded.model_dump_json(), repr(status.boots)))
+                        told.add((status.concluded.model_dump_json(), repr(status.incarnations)))
                 if len(told) > 1:
                     yield f"{region} tells {len(told)} results of {hold_id.hex()[:8]}"
 
@@ -128,8 +128,8 @@ class Words:
         return region, hold_id, roster if loose else 0
 
     def _changed(self, core: SimCore, hold_id: bytes, said: _Said, text: Text) -> None:
-        """Other words than the last ones: a boot that told some tells none that are new."""
-        before = said.by.get((core.who.name, core.boot))
+        """Other words than the last ones: an incarnation that told some tells none that are new."""
+        before = said.by.get((core.who.name, core.incarnation))
         if said.lost and (before is None or text in said.texts):
             self._world.coverage.saw("a result that is concluded anew")
             return

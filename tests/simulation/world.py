@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final
 
-from kcm_bus.ports import Entry
+from kcm_runtime.nats.ports import Entry
 from kcm_schemas import subjects
 from kcm_schemas.admin import HoldStatus
 from kcm_schemas.codes import KcmError
@@ -29,7 +29,7 @@ from tests.simulation.oracle import Oracle
 from tests.simulation.plan import LINKS, OPERATORS, OTHER, Plan
 from tests.simulation.registry import Bucket, FloorsDisk
 from tests.simulation.results import SimResults
-from tests.simulation.rostering import Rostering
+from tests.simulation.rostering import RosterRequests
 from tests.simulation.stream import ControlStream
 from tests.simulation.trust import SimVerifier, roster
 from tests.simulation.vault import SERVICE, SimStore
@@ -65,7 +65,7 @@ class World:
             plan.regions,
         )
         self.verifier: Final = SimVerifier(first)
-        self.rosters: Final = Rostering(self, first)
+        self.rosters: Final = RosterRequests(self, first)
         uris = {link: LINKS[link][0] for link in links}
         self.oracle: Final = Oracle(
             self.loop,
@@ -129,7 +129,7 @@ class World:
         self.losing.lost(region)
 
     def start(self, name: str) -> None:
-        """Start a boot of an instance, unless one runs."""
+        """Start an incarnation of an instance, unless one runs."""
         if name not in self.running:
             who = self.members[name]
             made = SimCore(self, who) if who.role == "core" else SimGateway(self, who)
@@ -142,7 +142,7 @@ class World:
             self.oracle.note(f"{name} starts")
 
     async def _run(self, made: Instance) -> None:
-        """Start a boot; where its broker goes away meanwhile, it ends, and is started again."""
+        """Start an instance; if its broker goes away meanwhile, it ends and is started again."""
         try:
             await made.start()
         except KcmError as error:
@@ -150,7 +150,7 @@ class World:
             self._end_soon(made)
 
     def crash(self, name: str) -> None:
-        """End a boot at once."""
+        """End an incarnation at once."""
         gone = self.running.pop(name, None)
         if gone is not None:
             self.loop.kill(gone.node)
@@ -313,7 +313,7 @@ def _records(plan: Plan, region: str = "") -> list[Any]:
                 revision=1,
                 link=one.link,
                 regions=list(one.regions),
-                fence=one.policy,
+                region_quorum=one.policy,
             )
         )
         made.append(Service(tenant=one.name, service=SERVICE, revision=1))

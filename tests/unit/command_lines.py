@@ -20,7 +20,10 @@ def tree(command: click.Command = cli, path: tuple[str, ...] = ()) -> Iterator[t
     if not isinstance(command, click.Group):
         yield path
         return
-    for name, inner in command.commands.items():
+    around = click.Context(command)
+    for name in command.list_commands(around):
+        inner = command.get_command(around, name)
+        assert inner is not None
         yield from tree(inner, (*path, name))
 
 
@@ -29,9 +32,11 @@ def found(words: Sequence[str]) -> tuple[click.Command, list[str]]:
     command: click.Command = cli
     rest = list(words)
     while isinstance(command, click.Group) and rest and not rest[0].startswith("-"):
-        if rest[0] not in command.commands:
+        inner = command.get_command(click.Context(command), rest[0])
+        if inner is None:
             raise NoCommandError(f"there is no command {' '.join(words)}")
-        command = command.commands[rest.pop(0)]
+        command = inner
+        rest.pop(0)
     return command, rest
 
 

@@ -7,47 +7,47 @@ import os
 from pathlib import Path
 from typing import Any, Final
 
-from kcm_bus.clock import SystemRandomness
-from kcm_bus.learning import to_record
-from kcm_bus.membership import Membership
-from kcm_bus.refusals import Refusals
-from kcm_bus.registry_feed import RegistryFeed
-from kcm_bus.roster_feed import RosterFeed
-from kcm_bus.rosters import Rosters
-from kcm_bus.streams import ControlLog
-from kcm_control.boots import BootRecords
-from kcm_control.holds import HoldRecord
-from kcm_control.registry import Registry
-from kcm_control.revocation import Revocations
-from kcm_control.serving import Serving
-from kcm_core.admin import Admin
-from kcm_core.adopting import Adopting
-from kcm_core.canaries import Canaries
-from kcm_core.directory import Directory
-from kcm_core.floors import Floors
-from kcm_core.joining import Joining
-from kcm_core.keyholds import KeyHolds
-from kcm_core.keystore import KeyStore
-from kcm_core.linking import Linker
-from kcm_core.listing import Listing
-from kcm_core.making import Maker
-from kcm_core.opening import Opener
-from kcm_core.registry_keeper import RegistryKeeper
-from kcm_core.registry_memory import RegistryMemory
-from kcm_core.relinking import Relinker
-from kcm_core.rostering import Rostering
-from kcm_core.sentinel import KeyWatch
-from kcm_core.sessions import Sessions
-from kcm_core.vault import SealKey, Vault
-from kcm_core.wrapping import Wrapping
-from kcm_crypto.hpke import SECRET_SIZE, HpkePrivate
+from kcm_core.api.admin import Admin
+from kcm_core.api.registry_adoption import RegistryAdoption
+from kcm_core.api.roster_requests import RosterRequests
+from kcm_core.api.sessions import Sessions
+from kcm_core.api.tenant_list import TenantList
+from kcm_core.api.wrap import Wrapping
+from kcm_core.keys.canaries import Canaries
+from kcm_core.keys.creation import KeyCreator
+from kcm_core.keys.file_store import FileKeyStore
+from kcm_core.keys.loader import Opener
+from kcm_core.keys.root_rewrap import RootRewrapper
+from kcm_core.keys.store import KeyStore
+from kcm_core.keys.vault import SealKey, Vault
+from kcm_core.registry.floors import Floors
+from kcm_core.registry.keeper import RegistryKeeper
+from kcm_core.registry.memory import RegistryMemory
+from kcm_core.registry.recovery import RegistryRecovery
+from kcm_core.root_keys.automatic_holds import AutomaticHolds
+from kcm_core.root_keys.link_validation import LinkValidator
+from kcm_core.root_keys.monitor import KeyMonitor
 from kcm_gateway.core_client import CoreClient
+from kcm_keymem.random import SystemKeyRandomness
+from kcm_killswitch.model.admission import Serving
+from kcm_killswitch.model.hold_set import HoldState
+from kcm_killswitch.model.incarnations import Incarnations
+from kcm_killswitch.model.registry import Registry
+from kcm_killswitch.model.revocations import Revocations
+from kcm_killswitch.replica.hold_applier import to_record
+from kcm_killswitch.replica.registry_follower import RegistryFeed
+from kcm_runtime.audit.rejection_log import RejectionLog
+from kcm_runtime.instance import InstanceContext
+from kcm_runtime.nats.streams import ControlLog
+from kcm_runtime.roster.follower import RosterFeed
+from kcm_runtime.roster.store import Rosters
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import KcmError
 from kcm_schemas.control import Hold, Lease
 from kcm_schemas.data import Failure
 from kcm_schemas.registry import Accepted, Link, RegistryEntry, Service, Tenant
 from kcm_schemas.signed import Kind, read_signed
+from kcm_sealing.hpke import SECRET_SIZE, HpkePrivate
 from kcm_trust.envelopes import statement_digest
 from kcm_trust.verify import Verifier
 
@@ -61,7 +61,7 @@ from tests.vectors.families.messages import identity
 URI: Final = "softkey:/keys/acme"
 LINK: Final = Link(link="acme-root", revision=1, uri=URI, model="byok")
 TENANT: Final = Tenant(
-    tenant="acme", revision=1, link="acme-root", regions=["eu", "us"], fence="all"
+    tenant="acme", revision=1, link="acme-root", regions=["eu", "us"], region_quorum="all"
 )
 SERVICE: Final = Service(tenant="acme", service="crm", revision=1)
 BLOB: Final = 72
@@ -80,12 +80,15 @@ ROSTER: Final = trust_rig.roster().model_copy(
     }
 )
 VERIFIER: Final = Verifier(ROSTER)
-_boots: Final = itertools.count(1)
+_incarnations: Final = itertools.count(1)
 
 
-def membership(name: str) -> Membership:
-    return Membership(
-        identity(name), VERIFIER.instance(name), Rosters(VERIFIER), next(_boots).to_bytes(16, "big")
+def membership(name: str) -> InstanceContext:
+    return InstanceContext(
+        identity(name),
+        VERIFIER.instance(name),
+        Rosters(VERIFIER),
+        next(_incarnations).to_bytes(16, "big"),
     )
 
 
@@ -114,21 +117,30 @@ class World:
 
 
 def entry(raw: bytes, who: str = "core-eu", region: str = "eu") -> bytes:
-    """A registry record as it is stored, accepted by a Core."""
+    """A registry entry as it is stored, accepted by a Core."""
     word = Accepted(statement=statement_digest(read_signed(raw)), region=region, roster=3)
     return encode(RegistryEntry(statement=raw, accepted=signed(Kind.ACCEPTED, word, who)))
 
 
-def lease_of(me: Membership) -> Lease:
-    """A boot's lease record."""
+def lease_of(me: InstanceContext) -> Lease:
+    """An incarnation's lease entry."""
     return Lease(
-        instance=me.name, boot=me.boot, role=me.role, region=me.region, nonce=trust_rig.ID,
-        first=0, lease_ms=10_000, holds=bytes(32), registry=[bytes(16)] * 16, roster=1, ended=False,
-    )  # fmt: skip
+        instance=me.name,
+        incarnation=me.incarnation,
+        role=me.role,
+        region=me.region,
+        nonce=trust_rig.ID,
+        first=0,
+        lease_ms=10_000,
+        holds=bytes(32),
+        registry=[bytes(16)] * 16,
+        roster=1,
+        ended=False,
+    )
 
 
 async def _settled() -> None:
-    """The lease record says it at once."""
+    """The lease entry says it at once."""
 
 
 class Switch:
@@ -150,7 +162,7 @@ class Switch:
         return 1 if self._core.revocations.holds.get(hold_id) else 0
 
 
-class Proofs:
+class Attestations:
     """A control stream that takes whatever is put."""
 
     async def put(self, subject: str, body: bytes) -> int:
@@ -158,7 +170,7 @@ class Proofs:
 
 
 class Core:
-    """One boot."""
+    """One incarnation."""
 
     def __init__(
         self, world: World, name: str, *, seal_key: Path | None = None, remembers: bool = True
@@ -170,22 +182,22 @@ class Core:
         self.may_record = True
         self.registry = Registry()
         self.revocations = Revocations(self.registry, self.me.region)
-        self.knowledge = knowing(world.clock.elapsed(), "eu", "us")
-        self.serving = Serving(self.knowledge, self.revocations, self.registry, self.me.region)
-        self.boots = BootRecords()
-        randomness = SystemRandomness()
+        self.freshness = knowing(world.clock.elapsed(), "eu", "us")
+        self.serving = Serving(self.freshness, self.revocations, self.registry, self.me.region)
+        self.incarnations = Incarnations()
+        randomness = SystemKeyRandomness()
         seal = SealKey(trust_rig.ID, str(seal_key or world.seal_key))
         self.vault = Vault(self.me.region, seal, randomness)
-        self.store = KeyStore(world.bus, Directory(world.directory), self.me, self._emit)  # type: ignore[arg-type]
+        self.store = KeyStore(world.bus, FileKeyStore(world.directory), self.me, self._emit)  # type: ignore[arg-type]
         self.switch = Switch(self)
-        self.holds = KeyHolds(
+        self.holds = AutomaticHolds(
             membership=self.me, revocations=self.revocations, switch=self.switch,  # type: ignore[arg-type]
             settle_s=60.0, clock=world.clock, randomness=randomness,
         )  # fmt: skip
-        self.watch = KeyWatch(
-            membership=self.me, revocations=self.revocations, knowledge=self.knowledge,
+        self.watch = KeyMonitor(
+            membership=self.me, revocations=self.revocations, freshness=self.freshness,
             serving=self.serving, canaries=Canaries(self.registry, self.store),
-            unsealer=world.unsealer, holds=self.holds, stream=Proofs(), seal=self.purge,  # type: ignore[arg-type]
+            unsealer=world.unsealer, holds=self.holds, stream=Attestations(), seal=self.purge,  # type: ignore[arg-type]
             emit=self._emit, clock=world.clock, chance=lambda: 0.5,
         )  # fmt: skip
         common: Any = {
@@ -199,7 +211,7 @@ class Core:
             serving=self.serving, watch=self.watch, seal=self.purge, clock=world.clock,
             deadline_s=5.0,
         )  # fmt: skip
-        self.maker = Maker(
+        self.maker = KeyCreator(
             **common, store=self.store, opener=self.opener, unsealer=world.unsealer,
             seal_key_id=trust_rig.ID, randomness=randomness, deadline_s=5.0,
         )  # fmt: skip
@@ -208,47 +220,55 @@ class Core:
         )
         feed = RegistryFeed(
             world.bus, self.me, self.revocations, self.purge,  # type: ignore[arg-type]
-            self.knowledge.registry, world.clock,
+            self.freshness.registry, world.clock,
         )  # fmt: skip
         self.wrapping = Wrapping(
-            fetch=feed.fetch_service, membership=self.me, vault=self.vault, emit=self._emit,
+            fetch=feed.fetch_service,
+            membership=self.me,
+            vault=self.vault,
+            emit=self._emit,
             serving=self.serving,
-            boots=self.boots, opener=self.opener, sessions=self.sessions, clock=world.clock,
-            randomness=randomness, lease_ms=10_000, may_record=lambda: self.may_record,
-        )  # fmt: skip
+            incarnations=self.incarnations,
+            opener=self.opener,
+            sessions=self.sessions,
+            clock=world.clock,
+            randomness=randomness,
+            lease_ms=10_000,
+            may_record=lambda: self.may_record,
+        )
         floors = Floors(world.state / f"{name}-floors")
         if remembers and floors.fresh:
             floors.begin([])
             floors.use()
         self.memory = RegistryMemory(
-            floors=floors, registry=self.registry, lease=self.knowledge.registry, emit=self._emit
+            floors=floors, registry=self.registry, lease=self.freshness.registry, emit=self._emit
         )
         self.keeper = RegistryKeeper(
             membership=self.me, connection=world.bus, feed=feed, registry=self.registry,  # type: ignore[arg-type]
-            directory=Directory(world.directory), memory=self.memory,
+            directory=FileKeyStore(world.directory), memory=self.memory,
             settled=_settled, compared=lambda: None, emit=self._emit,
         )  # fmt: skip
         self.feed = feed
         nobody: Any = None
-        self.relinker = Relinker(
+        self.relinker = RootRewrapper(
             **common, registry=self.registry, store=self.store, unsealer=world.unsealer,
             randomness=randomness, deadline_s=5.0,
         )  # fmt: skip
-        self.linker = Linker(
+        self.linker = LinkValidator(
             region=self.me.region, unsealer=world.unsealer, clock=world.clock,
             randomness=randomness, deadline_s=5.0,
         )  # fmt: skip
-        self.listing = Listing(
+        self.listing = TenantList(
             region=self.me.region, core=self.me.name, registry=self.registry,
             revocations=self.revocations, feed=feed, store=self.store, vault=self.vault,
             clock=world.clock,
         )  # fmt: skip
         self.rosters = RosterFeed(
             self.me, ControlLog(world.bus, self.me.region, world.clock),  # type: ignore[arg-type]
-            Refusals("control", self._emit), self._emit, randomness,
+            RejectionLog("control", self._emit), self._emit, randomness,
             world.clock,
         )  # fmt: skip
-        rostering = Rostering(
+        rostering = RosterRequests(
             membership=self.me, rosters=self.rosters, feed=feed, registry=self.registry,
             revocations=self.revocations, lift_pages=(), store=self.store, clock=world.clock,
         )  # fmt: skip
@@ -260,12 +280,12 @@ class Core:
         )  # fmt: skip
         self.admin.serve("roster", rostering.verbs)
         self.region_bus = world.wire.join(name)
-        self.joining = Joining(
+        self.joining = RegistryRecovery(
             membership=self.me, bus=self.region_bus, memory=self.memory,
             compare=self.keeper.compare, empty=self.keeper.empty, clock=world.clock,
             randomness=randomness, emit=self._emit,
         )  # fmt: skip
-        adopting = Adopting(
+        adopting = RegistryAdoption(
             membership=self.me, registry=self.registry, memory=self.memory, joining=self.joining,
             compare=self.keeper.compare,
         )  # fmt: skip
@@ -295,12 +315,12 @@ class Core:
     def kill(self, hold: Hold | None = None) -> None:
         """As the kill switch does: learn, then purge, with nothing in between."""
         one = hold or trust_rig.hold()
-        for tenant in self.revocations.learn(HoldRecord(one, b"raw")).purge:
+        for tenant in self.revocations.learn(HoldState(one, b"raw")).purge:
             self.purge(tenant)
 
     def lift(self, hold: Hold | None = None) -> None:
         one = hold or trust_rig.hold()
-        self.revocations.learn(HoldRecord(one, b"raw", lift=b"lift"))
+        self.revocations.learn(HoldState(one, b"raw", lift=b"lift"))
 
     async def answer(self, subject: str, body: bytes, timeout_s: float = 1.0) -> bytes:
         """As the bus serves it."""
@@ -310,8 +330,10 @@ class Core:
             return encode(Failure(v=1, error=error.code, detail=error.detail))
 
     def client(self, name: str = "gw-eu", ask: Any = None) -> CoreClient:
-        """A caller whose boot this Core has on record."""
+        """A caller whose incarnation this Core has on record."""
         me = membership(name)
-        self.boots.take(lease_of(me), 1, self.world.clock.elapsed())
+        self.incarnations.take(lease_of(me), 1, self.world.clock.elapsed())
         clock = self.world.clock
-        return CoreClient(ask or self.answer, me, clock, SystemRandomness(), 2.0, sleep=clock.sleep)
+        return CoreClient(
+            ask or self.answer, me, clock, SystemKeyRandomness(), 2.0, sleep=clock.sleep
+        )

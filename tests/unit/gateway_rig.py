@@ -6,14 +6,14 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
-from kcm_bus.clock import SystemRandomness
-from kcm_control.holds import HoldRecord
-from kcm_control.registry import Registry
-from kcm_control.revocation import Revocations
-from kcm_control.serving import Serving
 from kcm_gateway.config import EngineSettings
 from kcm_gateway.engine import Gateway
 from kcm_gateway.guard import Members
+from kcm_keymem.random import SystemKeyRandomness
+from kcm_killswitch.model.admission import Serving
+from kcm_killswitch.model.hold_set import HoldState
+from kcm_killswitch.model.registry import Registry
+from kcm_killswitch.model.revocations import Revocations
 from kcm_schemas.control import Hold
 
 from tests.fakes.bus import Clock
@@ -59,8 +59,8 @@ class Rig:
         self.wire = Wire(core)
         self.registry = Registry()
         self.revocations = Revocations(self.registry, "eu")
-        self.knowledge = knowing(self.clock.elapsed(), "us")
-        serving = Serving(self.knowledge, self.revocations, self.registry, "eu")
+        self.freshness = knowing(self.clock.elapsed(), "us")
+        serving = Serving(self.freshness, self.revocations, self.registry, "eu")
         self.guard = Members(serving, self.clock)
         self.fetched: list[str] = []
         self.stored: list[Any] = []
@@ -69,7 +69,7 @@ class Rig:
             core=core.client(ask=self.wire),
             guard=self.guard,
             clock=self.clock,
-            randomness=SystemRandomness(),
+            randomness=SystemKeyRandomness(),
             settings=EngineSettings(**settings),
             fetch=self._fetch,
         )
@@ -88,12 +88,12 @@ class Rig:
     def kill(self, hold: Hold | None = None) -> None:
         """At this Gateway only: the Core has not heard of it."""
         one = hold or trust_rig.hold()
-        for tenant in self.revocations.learn(HoldRecord(one, b"raw")).purge:
+        for tenant in self.revocations.learn(HoldState(one, b"raw")).purge:
             self.engine.purge(tenant)
 
     def lift(self, hold: Hold | None = None) -> None:
         one = hold or trust_rig.hold()
-        self.revocations.learn(HoldRecord(one, b"raw", lift=b"lift"))
+        self.revocations.learn(HoldState(one, b"raw", lift=b"lift"))
 
     def live_keys(self) -> list[Any]:
         """Memory with keys in it, whoever holds them."""

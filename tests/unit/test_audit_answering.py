@@ -7,11 +7,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from kcm_auditor.answering import Answers
-from kcm_auditor.recent import Recent
+from kcm_auditor.admin_api import AdminApi
+from kcm_auditor.tail_buffer import TailBuffer
 from kcm_schemas import limits, subjects
 from kcm_schemas.admin import AdminRequest
-from kcm_schemas.auditing import TailQuery
+from kcm_schemas.auditor import TailQuery
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.roster import Role
@@ -30,10 +30,10 @@ class Bench:
         self.clock = Clock(1_000_000.0)
         self.events: list[tuple[str, dict[str, Any]]] = []
         recorder: Any = SimpleNamespace(
-            trust=SimpleNamespace(refresh=lambda: None, verifier=VERIFIER), recent=Recent()
+            trust=SimpleNamespace(refresh=lambda: None, verifier=VERIFIER), recent=TailBuffer()
         )
         signed_heads: Any = None
-        self.answers = Answers(
+        self.answers = AdminApi(
             membership("aud-eu"), recorder, self._emit, ("eu",), self.clock, signed_heads
         )
 

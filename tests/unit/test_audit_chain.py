@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from hashlib import sha256
 
-from kcm_bus.audit_chain import BATCH_BYTES_MAX, Chain, EventBuffer, link
+from kcm_runtime.audit.event_chain import BATCH_BYTES_MAX, Chain, EventBuffer, link
 from kcm_schemas import limits
 from kcm_schemas.audit import GENESIS
 

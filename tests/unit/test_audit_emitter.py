@@ -4,11 +4,11 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from kcm_bus.audit import HEARTBEAT_S, AuditEmitter
-from kcm_bus.audit_chain import Chain, EventBuffer
-from kcm_bus.config import BusAddress
-from kcm_bus.connection import Connection
-from kcm_bus.streams import StoreFull
+from kcm_runtime.audit.emitter import HEARTBEAT_S, AuditEmitter
+from kcm_runtime.audit.event_chain import Chain, EventBuffer
+from kcm_runtime.config import BusAddress
+from kcm_runtime.nats.connection import Connection
+from kcm_runtime.nats.streams import StoreFull
 from kcm_schemas import limits
 from kcm_schemas.audit import AuditBatch, AuditEvent, EventType
 from kcm_schemas.codec import decode

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 from kcm_auditor.__main__ import main
-from kcm_auditor.book import Book
-from kcm_auditor.entries import (
+from kcm_auditor.journal import Anchor, Journal, JournalError, Point, verify
+from kcm_auditor.journal.format import (
     START,
     BadLine,
     Batch,
@@ -22,8 +22,8 @@ from kcm_auditor.entries import (
     read,
     write,
 )
-from kcm_auditor.journal import Anchor, Journal, JournalError, Point, verify
-from kcm_schemas.auditing import AuditHead
+from kcm_auditor.positions import Book
+from kcm_schemas.auditor import AuditHead
 from kcm_schemas.codec import encode
 from kcm_schemas.roster import Role
 from kcm_schemas.signed import Kind
@@ -96,9 +96,9 @@ async def test_a_restart_continues_from_the_last_segment(system: System, directo
     book = Book("auditor")
     async with opened(directory, book) as (journal, _):
         assert (book.events, book.region("eu").position) == (30, 30)
-        boot = book.boot("gw", b"b" * 16)
-        assert boot is not None
-        assert boot.chain.next_seq == 31
+        incarnation = book.incarnation("gw", b"b" * 16)
+        assert incarnation is not None
+        assert incarnation.chain.next_seq == 31
         seq = journal.point.seq
         await journal.submit([Incident(incident="silent", region="eu")])
         assert journal.point.seq == seq + 1
@@ -375,7 +375,7 @@ def batches(system: System, count: int) -> list[Batch]:
 
 def gap(first: int, last: int) -> Incident:
     return Incident(
-        incident="gap", region="eu", emitter="gw", boot=b"b" * 16, first=first, last=last
+        incident="gap", region="eu", emitter="gw", incarnation=b"b" * 16, first=first, last=last
     )
 
 
@@ -384,13 +384,13 @@ async def test_verify_says_exactly_which_events_are_gone(system: System, directo
     await record(directory, system, one, gap(3, 4), three, gap(7, 8), five)
     report = verify(directory, system.verifier)
     assert report.sound
-    assert [(one.emitter, one.boot, one.first, one.last) for one in report.gone] == [
+    assert [(one.emitter, one.incarnation, one.first, one.last) for one in report.gone] == [
         ("gw", b"b" * 16, 3, 4),
         ("gw", b"b" * 16, 7, 8),
     ]
     assert report.gone_events == 4
     assert str(report.gone[0]) == (
-        f"gw, boot {(b'b' * 16).hex()}: events 3 to 4, signed, and lost on the way"
+        f"gw, incarnation {(b'b' * 16).hex()}: events 3 to 4, signed, and lost on the way"
     )
 
 
@@ -398,7 +398,7 @@ async def test_a_hole_that_no_incident_names_is_a_problem(system: System, direct
     one, _, three, *_ = batches(system, 3)
     await record(directory, system, one, gap(3, 3), three)
     (problem,) = verify(directory, system.verifier).problems
-    assert "no incident says what is gone: gw, boot" in problem
+    assert "no incident says what is gone: gw, incarnation" in problem
 
 
 async def test_what_is_gone_is_said_as_json_and_in_text(
@@ -415,8 +415,8 @@ async def test_what_is_gone_is_said_as_json_and_in_text(
     said = json.loads(capsys.readouterr().out)
     assert said["gone_events"] == 2
     assert said["gone"] == [
-        {"emitter": "gw", "boot": (b"b" * 16).hex(), "first": 3, "last": 4, "dropped": False}
+        {"emitter": "gw", "incarnation": (b"b" * 16).hex(), "first": 3, "last": 4, "dropped": False}
     ]
     monkeypatch.setattr("sys.argv", arguments)
     assert main() == 0
-    assert "GONE       gw, boot" in capsys.readouterr().out
+    assert "GONE       gw, incarnation" in capsys.readouterr().out

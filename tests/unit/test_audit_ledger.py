@@ -4,10 +4,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
-from kcm_auditor.book import BOOTS_MAX, MESSAGES_KEPT, SPANS_MAX, Book
-from kcm_auditor.entries import Batch, Content, Incident, IncidentKind, Origin
-from kcm_auditor.ledger import SEQ_MAX, Arrival, Ledger, Verdict
-from kcm_auditor.throttle import PER_WINDOW, WINDOW_S
+from kcm_auditor.chain_checker import SEQ_MAX, Arrival, ChainChecker, Verdict
+from kcm_auditor.journal.format import Batch, Content, Incident, IncidentKind, Origin
+from kcm_auditor.positions import INCARNATIONS_MAX, MESSAGES_KEPT, SPANS_MAX, Book
+from kcm_auditor.rate_limit import PER_WINDOW, WINDOW_S
 from kcm_schemas.audit import EventType
 from kcm_schemas.roster import Role
 
@@ -33,7 +33,7 @@ class Stream:
 
     def __init__(self, system: System) -> None:
         self.system = system
-        self.ledger = Ledger(Book("auditor"))
+        self.ledger = ChainChecker(Book("auditor"))
         self.written: list[Content] = [*self.ledger.open_stream("eu", "created", 0, 0)]
         self.at = 0
         self.now = NOW
@@ -135,7 +135,7 @@ def test_a_boot_without_an_end(system: System, gw: Emitting) -> None:
     contents = stream.give(Emitting(system, "gw", b"c" * 16).signed([event()]))
     assert kinds(contents) == ["restart", "batch"]
     assert isinstance(contents[0], Incident)
-    assert (contents[0].boot, contents[0].last) == (b"b" * 16, 2)
+    assert (contents[0].incarnation, contents[0].last) == (b"b" * 16, 2)
 
 
 def test_a_boot_after_an_orderly_end(system: System, gw: Emitting) -> None:
@@ -161,7 +161,7 @@ def test_a_statement_under_somebody_elses_subject(system: System, gw: Emitting) 
 
 
 def test_a_subject_that_is_none(system: System, gw: Emitting) -> None:
-    ledger = Ledger(Book("auditor"))
+    ledger = ChainChecker(Book("auditor"))
     for position, subject in enumerate(("kcm.v1.us.audit.gw", "kcm.v1.eu.audit", "x"), start=1):
         body = gw.signed([event()])
         arrival = Arrival("eu", position, subject, body)
@@ -190,7 +190,7 @@ def test_a_signed_batch_that_makes_no_sense(
 
 
 def test_what_is_not_believed_leaves_its_digest_only(system: System) -> None:
-    ledger = Ledger(Book("auditor"))
+    ledger = ChainChecker(Book("auditor"))
     arrival = Arrival("eu", 1, "kcm.v1.eu.audit.gw", b"a secret, perhaps")
     (incident,) = ledger.refuse(arrival, "not a signed statement", NOW)
     assert isinstance(incident, Incident)
@@ -200,7 +200,7 @@ def test_what_is_not_believed_leaves_its_digest_only(system: System) -> None:
 
 
 def test_rubbish_does_not_fill_the_journal(system: System) -> None:
-    ledger = Ledger(Book("auditor"))
+    ledger = ChainChecker(Book("auditor"))
     written = [
         content
         for number in range(PER_WINDOW + 500)
@@ -259,7 +259,7 @@ def test_what_comes_at_a_recorded_place_is_compared_by_its_bytes(
     for content in stream.written:
         restored.restore(content)
     carried.restore(restored.positions())
-    for ledger in (stream.ledger, Ledger(restored), Ledger(carried)):
+    for ledger in (stream.ledger, ChainChecker(restored), ChainChecker(carried)):
         assert ledger.same(Arrival("eu", 3, "kcm.v1.eu.audit.gw", bodies[2])) is True
         assert ledger.same(Arrival("eu", 3, subject, body)) is False
 
@@ -292,7 +292,7 @@ def test_what_the_broker_knew_before_a_stream_went_back_does_not_count(
 @pytest.mark.parametrize("lost_whole", [False, True])
 def test_a_journal_that_lost_what_it_had(system: System, gw: Emitting, *, lost_whole: bool) -> None:
     bodies = [gw.signed([event()]) for _ in range(3)]
-    ledger = Ledger(Book("auditor"))
+    ledger = ChainChecker(Book("auditor"))
     if not lost_whole:
         ledger.book.restore(Origin(region="eu", created="created"))
     ledger.open_stream("eu", "created", 3, 3)
@@ -323,8 +323,8 @@ def test_boots_are_bounded_and_the_present_one_stays(system: System) -> None:
     system.add("core", Role.CORE)
     book = Book("auditor")
     book.advance(Emitting(system, "core", b"k" * 16).batch([event()]))
-    for number in range(BOOTS_MAX + 50):
+    for number in range(INCARNATIONS_MAX + 50):
         book.advance(Emitting(system, "gw", number.to_bytes(16, "big")).batch([event()]))
-    assert len(book.positions().boots) == BOOTS_MAX
-    assert book.boot("core", b"k" * 16) is not None
-    assert book.boot("gw", bytes(16)) is None
+    assert len(book.positions().incarnations) == INCARNATIONS_MAX
+    assert book.incarnation("core", b"k" * 16) is not None
+    assert book.incarnation("gw", bytes(16)) is None

@@ -5,16 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from kcm_auditor.book import Book
-from kcm_auditor.entries import Batch, Head, Incident
+from kcm_auditor.chain_checker import Arrival
+from kcm_auditor.ingest import StreamFacts
 from kcm_auditor.journal import Journal, JournalError, verify
-from kcm_auditor.ledger import Arrival
-from kcm_auditor.recent import Recent
+from kcm_auditor.journal.format import Batch, Head, Incident
+from kcm_auditor.liveness import SILENT_S, Watch
+from kcm_auditor.positions import Book
 from kcm_auditor.recorder import HEAD_ENTRIES, HEAD_S, Recorder
-from kcm_auditor.stream import StreamFacts
-from kcm_auditor.trust import RosterTrust
-from kcm_auditor.watch import SILENT_S, Watch
-from kcm_schemas.auditing import TAIL_BYTES_MAX
+from kcm_auditor.roster_reload import RosterReload
+from kcm_auditor.tail_buffer import TailBuffer
+from kcm_schemas.auditor import TAIL_BYTES_MAX
 from kcm_schemas.roster import Role
 
 from tests.audit_rig import Emitting, FakeClock, System, event
@@ -45,7 +45,7 @@ class Bench:
 def build(system: System, clock: FakeClock) -> Recorder:
     book = Book("auditor")
     journal = Journal(system.directory / "journal", clock, book.positions)
-    trust = RosterTrust(system.rosters(), system.write_roster())
+    trust = RosterReload(system.rosters(), system.write_roster())
     watch = Watch(["eu"], clock.elapsed())
     return Recorder(system.membership("auditor", b"a" * 16), trust, journal, book, watch, clock)
 
@@ -168,7 +168,7 @@ async def test_a_roster_that_is_not_accepted_changes_nothing(tmp_path: Path) -> 
     system = System(tmp_path)
     system.add("gw", Role.GATEWAY)
     rosters = system.rosters()
-    trust = RosterTrust(rosters, system.write_roster())
+    trust = RosterReload(rosters, system.write_roster())
     known = trust.verifier
     assert not trust.refresh()
     system.roster_path.write_bytes(b"signed by nobody")
@@ -180,7 +180,7 @@ async def test_a_roster_that_could_not_be_read_once_is_read_again(tmp_path: Path
     """Its file does not change any more, and the fault has passed."""
     system = System(tmp_path)
     system.add("gw", Role.GATEWAY)
-    trust = RosterTrust(system.rosters(), system.write_roster())
+    trust = RosterReload(system.rosters(), system.write_roster())
     known = trust.verifier
     system.roster_path.unlink()
     system.roster_path.mkdir()  # it cannot be read for a moment
@@ -206,7 +206,7 @@ async def test_a_batch_in_the_journal_that_is_none_stops_the_start(bench: Bench)
 
 
 def test_recent_entries_are_bounded_in_bytes_and_in_pages() -> None:
-    recent = Recent(bytes_max=2_000_000)
+    recent = TailBuffer(bytes_max=2_000_000)
     for seq in range(1, 100):
         recent.add(seq, 0, Batch(region="eu", position=seq, statement=bytes(100_000)))
         recent.add(seq, 0, Head(statement=b""))
@@ -216,8 +216,8 @@ def test_recent_entries_are_bounded_in_bytes_and_in_pages() -> None:
     assert page[-1].seq == 99
     assert [entry.seq for entry in recent.page(2, 90)] == [88, 89]
     assert recent.page(5, 81) == []
-    assert Recent().page(5, 0) == []
-    assert Recent().oldest == 0
-    one = Recent()
-    one.add(1, 0, Incident(incident="gap", emitter="gw", boot=b"\x01", first=2, last=3))
-    assert one.page(1, 0)[0].detail == "gw, boot 01, 2 to 3"
+    assert TailBuffer().page(5, 0) == []
+    assert TailBuffer().oldest == 0
+    one = TailBuffer()
+    one.add(1, 0, Incident(incident="gap", emitter="gw", incarnation=b"\x01", first=2, last=3))
+    assert one.page(1, 0)[0].detail == "gw, incarnation 01, 2 to 3"

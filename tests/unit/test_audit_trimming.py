@@ -6,18 +6,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from kcm_auditor.book import Book
-from kcm_auditor.entries import Incident, IncidentKind, Passed, Trimmed
+from kcm_auditor.chain_checker import Arrival
 from kcm_auditor.heads import SignedHeads, to_sign
+from kcm_auditor.ingest import StreamFacts
 from kcm_auditor.journal import Journal, verify
-from kcm_auditor.ledger import Arrival
+from kcm_auditor.journal.format import Incident, IncidentKind, Passed, Trimmed
+from kcm_auditor.liveness import Watch
+from kcm_auditor.positions import Book
 from kcm_auditor.recorder import Recorder
-from kcm_auditor.stream import StreamFacts
-from kcm_auditor.trust import RosterTrust
-from kcm_auditor.watch import Watch
-from kcm_bus.config import ConfigError
-from kcm_bus.stream_chain import MARK_EVERY, Place
-from kcm_schemas.auditing import StreamHead, Trim
+from kcm_auditor.roster_reload import RosterReload
+from kcm_runtime.audit.stream_chain import MARK_EVERY, Place
+from kcm_runtime.config import ConfigError
+from kcm_schemas.auditor import StreamHead, Trim
 from kcm_schemas.codec import encode
 from kcm_schemas.roster import Role
 from kcm_schemas.signed import Kind
@@ -79,7 +79,7 @@ class Stream:
 
 
 @dataclass
-class Boot:
+class Incarnation:
     """One start of the Auditor over a journal's directory."""
 
     recorder: Recorder
@@ -112,10 +112,12 @@ def system(tmp_path: Path) -> System:
     return system
 
 
-def boot(system: System, directory: str = "journal", segment_bytes: int = 1 << 26) -> Boot:
+def incarnation(
+    system: System, directory: str = "journal", segment_bytes: int = 1 << 26
+) -> Incarnation:
     clock, book, alarms = FakeClock(), Book("auditor"), list[Incident]()
     journal = Journal(system.directory / directory, clock, book.positions, segment_bytes)
-    trust = RosterTrust(system.rosters(), system.write_roster())
+    trust = RosterReload(system.rosters(), system.write_roster())
     recorder = Recorder(
         system.membership("auditor", b"a" * 16),
         trust,
@@ -126,7 +128,7 @@ def boot(system: System, directory: str = "journal", segment_bytes: int = 1 << 2
         alarms.append,
     )
     recorder.open()
-    return Boot(recorder, alarms)
+    return Incarnation(recorder, alarms)
 
 
 @pytest.fixture
@@ -137,7 +139,7 @@ def stream(system: System) -> Stream:
 
 
 async def test_a_head_is_at_a_mark_that_is_on_the_disk(system: System, stream: Stream) -> None:
-    run = boot(system)
+    run = incarnation(system)
     await run.recorder.opened("eu", stream.facts, 0)
     await run.recorder.take(stream.arrivals(0)[: MARK_EVERY - 1])
     assert run.recorder.head("eu") is None
@@ -152,11 +154,11 @@ async def test_a_head_is_at_a_mark_that_is_on_the_disk(system: System, stream: S
 async def test_the_chain_goes_on_after_a_restart(
     system: System, stream: Stream, segment_bytes: int
 ) -> None:
-    run = boot(system, segment_bytes=segment_bytes)
+    run = incarnation(system, segment_bytes=segment_bytes)
     await run.read(stream)
     await run.end()
     stream.fill(100)
-    again = boot(system, segment_bytes=segment_bytes)
+    again = incarnation(system, segment_bytes=segment_bytes)
     await again.recorder.opened("eu", stream.facts, 0)
     assert again.recorder.head("eu") == Place(128, stream.digest(128))
     await again.look(stream)
@@ -167,7 +169,7 @@ async def test_the_chain_goes_on_after_a_restart(
 
 
 async def test_what_was_trimmed_and_is_here_is_no_hole(system: System, stream: Stream) -> None:
-    run = boot(system)
+    run = incarnation(system)
     await run.read(stream)
     trim = stream.trim(128)
     stream.first = 129
@@ -177,7 +179,7 @@ async def test_what_was_trimmed_and_is_here_is_no_hole(system: System, stream: S
     # Also for who starts afterwards, and when everything was emptied.
     for first in (129, 151):
         stream.first = first
-        again = boot(system)
+        again = incarnation(system)
         await again.read(stream, trim)
         assert again.incidents() == []
         assert again.recorder.head("eu") == Place(128, stream.digest(128))
@@ -195,13 +197,13 @@ async def test_what_was_trimmed_and_is_here_is_no_hole(system: System, stream: S
 async def test_a_journal_that_was_put_back_behind_a_trim_is_found_out(
     system: System, stream: Stream
 ) -> None:
-    run = boot(system)
+    run = incarnation(system)
     await run.recorder.opened("eu", stream.facts, 0)
     await run.recorder.take(stream.arrivals(0)[:100])
     await run.end()
     trim = stream.trim(128)
     stream.first = 129
-    back = boot(system)
+    back = incarnation(system)
     await back.read(stream, trim)
     # The emitter's events were in those messages: that is the gap.
     assert back.incidents() == ["journal-lost", "gap"]
@@ -214,7 +216,7 @@ async def test_a_journal_that_was_put_back_behind_a_trim_is_found_out(
     assert back.recorder.head("eu") is None
     await back.end()
     # After a restart as well, and whoever verifies the journal is told.
-    again = boot(system)
+    again = incarnation(system)
     await again.read(stream, trim)
     assert again.recorder.head("eu") is None
     assert again.alarms == []
@@ -222,14 +224,14 @@ async def test_a_journal_that_was_put_back_behind_a_trim_is_found_out(
     (problem,) = verify(system.directory / "journal", system.verifier).problems
     assert "messages 101 to 128 were trimmed" in problem
     # Its operator may say that this is known; then it signs what all others have too.
-    accepting = boot(system)
+    accepting = incarnation(system)
     (lost,) = accepting.recorder.ledger.book.losses.values()
     accepted = alarm.model_copy(update={"incident": IncidentKind.LOSS_ACCEPTED})
     accepting.recorder.ledger.note(accepted)
     await accepting.recorder.journal.submit([accepted])
     await accepting.end()
     assert lost == (101, 128)
-    last = boot(system)
+    last = incarnation(system)
     await last.read(stream, trim)
     stream.fill(50)
     await last.look(stream)
@@ -243,7 +245,7 @@ async def test_a_trim_that_is_seen_before_the_stream_was_opened_waits(
 ) -> None:
     """Looking for trims and opening the stream run side by side."""
     stream.first = 129
-    run = boot(system)
+    run = incarnation(system)
     await run.recorder.trimmed("eu", stream.trim(128), stream.facts)
     assert run.incidents() == []
     await run.read(stream, stream.trim(128))
@@ -254,7 +256,7 @@ async def test_a_trim_that_is_seen_before_the_stream_was_opened_waits(
 async def test_an_auditor_that_read_too_slowly_lost_entries_too(
     system: System, stream: Stream
 ) -> None:
-    run = boot(system)
+    run = incarnation(system)
     await run.recorder.opened("eu", stream.facts, 0)
     await run.recorder.take(stream.arrivals(0)[:10])
     stream.first = 129
@@ -266,7 +268,7 @@ async def test_an_auditor_that_read_too_slowly_lost_entries_too(
 
 async def test_entries_that_are_still_there_are_not_lost(system: System, stream: Stream) -> None:
     """The trim was decided, and not carried out yet."""
-    run = boot(system)
+    run = incarnation(system)
     await run.recorder.opened("eu", stream.facts, 0)
     await run.recorder.take(stream.arrivals(0)[:10])
     await run.look(stream, stream.trim(128))
@@ -278,7 +280,7 @@ async def test_entries_that_are_still_there_are_not_lost(system: System, stream:
 async def test_entries_that_were_still_there_when_the_trim_was_decided_may_be_lost(
     system: System, stream: Stream
 ) -> None:
-    run = boot(system)
+    run = incarnation(system)
     await run.recorder.opened("eu", stream.facts, 0)
     await run.recorder.take(stream.arrivals(0)[:10])
     trim = stream.trim(128)
@@ -293,7 +295,7 @@ async def test_entries_that_were_still_there_when_the_trim_was_decided_may_be_lo
 async def test_a_trim_that_was_only_decided_hides_no_loss_when_the_stream_goes_back(
     system: System, stream: Stream
 ) -> None:
-    run = boot(system)
+    run = incarnation(system)
     await run.recorder.opened("eu", stream.facts, 0)
     await run.recorder.take(stream.arrivals(0)[:10])
     trim = stream.trim(128)
@@ -308,7 +310,7 @@ async def test_a_trim_that_was_only_decided_hides_no_loss_when_the_stream_goes_b
 
 async def test_a_journal_that_begins_behind_a_trim_lacks_it(system: System, stream: Stream) -> None:
     stream.first = 129
-    run = boot(system)
+    run = incarnation(system)
     await run.read(stream, stream.trim(128))
     assert run.incidents() == ["journal-lost", "gap"]
     assert (run.alarms[0].first, run.alarms[0].last) == (1, 128)
@@ -319,7 +321,7 @@ async def test_a_journal_that_begins_behind_a_trim_lacks_it(system: System, stre
 async def test_what_vanished_without_a_believed_trim_is_a_hole(
     system: System, stream: Stream, trim: str | None
 ) -> None:
-    run = boot(system)
+    run = incarnation(system)
     await run.recorder.opened("eu", stream.facts, 0)
     await run.recorder.take(stream.arrivals(0)[:100])
     raw = None
@@ -343,7 +345,7 @@ async def test_what_vanished_without_a_believed_trim_is_a_hole(
 
 
 async def test_more_vanished_than_was_trimmed(system: System, stream: Stream) -> None:
-    run = boot(system)
+    run = incarnation(system)
     await run.recorder.opened("eu", stream.facts, 0)
     await run.recorder.take(stream.arrivals(0)[:100])
     stream.first = 140
@@ -354,7 +356,7 @@ async def test_more_vanished_than_was_trimmed(system: System, stream: Stream) ->
 
 
 async def test_a_hole_heals_behind_the_next_trim_once(system: System, stream: Stream) -> None:
-    run = boot(system)
+    run = incarnation(system)
     await run.recorder.opened("eu", stream.facts, 0)
     arrivals = stream.arrivals(0)
     # Somebody kept messages 31 to 40 from this Auditor alone.
@@ -370,7 +372,7 @@ async def test_a_hole_heals_behind_the_next_trim_once(system: System, stream: St
 
 
 async def test_a_trim_with_another_digest_is_disputed(system: System, stream: Stream) -> None:
-    run = boot(system)
+    run = incarnation(system)
     await run.read(stream)
     await run.look(stream, stream.trim(128, digest=b"x" * 32))
     await run.look(stream, stream.trim(128, digest=b"x" * 32))
@@ -382,7 +384,7 @@ async def test_a_trim_with_another_digest_is_disputed(system: System, stream: St
 async def test_a_crash_between_a_batch_and_the_chain_reads_it_again(
     system: System, stream: Stream
 ) -> None:
-    run = boot(system)
+    run = incarnation(system)
     await run.recorder.opened("eu", stream.facts, 0)
     await run.recorder.take(stream.arrivals(0)[:100])
     await run.recorder.take(stream.arrivals(100))
@@ -391,7 +393,7 @@ async def test_a_crash_between_a_batch_and_the_chain_reads_it_again(
     lines = path.read_bytes().splitlines(keepends=True)
     assert b'"kind":"passed"' in lines[-1]
     path.write_bytes(b"".join(lines[:-1]))
-    again = boot(system)
+    again = incarnation(system)
     assert again.recorder.position("eu") == 100
     await again.read(stream)
     assert again.recorder.head("eu") == Place(128, stream.digest(128))
@@ -402,7 +404,7 @@ async def test_a_crash_between_a_batch_and_the_chain_reads_it_again(
 
 
 async def test_a_stream_that_went_back_begins_another_chain(system: System, stream: Stream) -> None:
-    run = boot(system)
+    run = incarnation(system)
     await run.read(stream)
     del stream.bodies[70:]
     await run.recorder.opened("eu", stream.facts, 0)
@@ -417,14 +419,14 @@ async def test_a_stream_that_went_back_begins_another_chain(system: System, stre
 async def test_what_was_trimmed_before_a_stream_went_back_is_not_lost(
     system: System, stream: Stream, *, restarted: bool
 ) -> None:
-    run = boot(system, segment_bytes=1)
+    run = incarnation(system, segment_bytes=1)
     await run.read(stream)
     trim = stream.trim(64)
     stream.first = 65
     await run.look(stream, trim)
     if restarted:
         await run.end()
-        run = boot(system, segment_bytes=1)
+        run = incarnation(system, segment_bytes=1)
         await run.recorder.opened("eu", stream.facts, 0)
     await run.recorder.went_back("eu", 150)
     await run.read(stream, trim)
@@ -446,14 +448,14 @@ async def test_what_was_trimmed_before_a_stream_went_back_is_not_lost(
 async def test_what_was_trimmed_is_known_when_it_ends_just_after_the_stream_went_back(
     system: System, stream: Stream, segment_bytes: int
 ) -> None:
-    run = boot(system, segment_bytes=segment_bytes)
+    run = incarnation(system, segment_bytes=segment_bytes)
     await run.read(stream)
     trim = stream.trim(64)
     stream.first = 65
     await run.look(stream, trim)
     await run.recorder.went_back("eu", 150)
     await run.end()
-    again = boot(system, segment_bytes=segment_bytes)
+    again = incarnation(system, segment_bytes=segment_bytes)
     await again.read(stream, trim)
     assert "journal-lost" not in again.incidents()
     assert again.recorder.head("eu") == Place(128, stream.digest(128))
@@ -466,12 +468,12 @@ async def test_a_trim_of_what_is_known_from_before_is_no_loss(
     system: System, stream: Stream, segment_bytes: int
 ) -> None:
     """The stream was trimmed while nobody looked, and then it went back."""
-    run = boot(system, segment_bytes=segment_bytes)
+    run = incarnation(system, segment_bytes=segment_bytes)
     await run.read(stream)
     await run.end()
     del stream.bodies[140:]
     stream.first = 129
-    again = boot(system, segment_bytes=segment_bytes)
+    again = incarnation(system, segment_bytes=segment_bytes)
     await again.read(stream, stream.trim(128))
     assert again.incidents() == ["stream-rolled-back"]
     assert again.recorder.head("eu") == Place(128, stream.digest(128))
@@ -482,14 +484,14 @@ async def test_a_trim_waits_until_the_last_message_was_compared(
     system: System, stream: Stream
 ) -> None:
     """It may be of what was written after the stream went back, which nobody has here."""
-    run = boot(system)
+    run = incarnation(system)
     await run.read(stream)
     await run.end()
     del stream.bodies[70:]
     stream.fill(80)
     trim = stream.trim(128)
     stream.first = 129
-    again = boot(system)
+    again = incarnation(system)
     await again.read(stream, trim)
     (last,) = stream.arrivals(149)
     assert not again.recorder.recorded(last)
@@ -503,12 +505,12 @@ async def test_a_trim_waits_until_the_last_message_was_compared(
 async def test_a_trim_is_noted_when_the_last_message_is_the_same(
     system: System, stream: Stream
 ) -> None:
-    run = boot(system)
+    run = incarnation(system)
     await run.read(stream)
     await run.end()
     trim = stream.trim(64)
     stream.first = 65
-    again = boot(system)
+    again = incarnation(system)
     await again.read(stream)
     (last,) = stream.arrivals(149)
     assert again.recorder.recorded(last)
@@ -522,14 +524,14 @@ async def test_a_trim_where_the_journal_ends_is_compared_after_a_restart(
     system: System, stream: Stream, through: int
 ) -> None:
     del stream.bodies[128:]
-    run = boot(system)
+    run = incarnation(system)
     await run.recorder.opened("eu", stream.facts, 0)
     arrivals = stream.arrivals(0)
     for at in range(0, 128, 32):
         await run.recorder.take(arrivals[at : at + 32])
     await run.end()
     stream.first = 129
-    again = boot(system)
+    again = incarnation(system)
     await again.read(stream, stream.trim(through, digest=b"x" * 32))
     assert again.incidents() == ["trim-disputed"]
     await again.end()

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from kcm_auditor.entries import Incident
-from kcm_auditor.throttle import PER_WINDOW, WINDOW_S, Throttle
-from kcm_auditor.watch import SILENT_S, UNREACHABLE_S, Watch
+from kcm_auditor.journal.format import Incident
+from kcm_auditor.liveness import SILENT_S, UNREACHABLE_S, Watch
+from kcm_auditor.rate_limit import PER_WINDOW, WINDOW_S, RateLimit
 from kcm_schemas.roster import Instance, Role
 
 ROSTER = [
@@ -79,7 +79,7 @@ def test_only_followed_regions_and_the_present_roster_are_watched() -> None:
 
 
 def test_throttle_counts_what_it_holds_back() -> None:
-    throttle = Throttle()
+    throttle = RateLimit()
     assert sum(throttle.admits(100.0) for _ in range(PER_WINDOW + 7)) == PER_WINDOW
     assert throttle.settle(100.0) == 0
     assert throttle.settle(100.0 + WINDOW_S) == 7

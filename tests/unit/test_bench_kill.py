@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from kcm_control.timing import Timing
+from kcm_killswitch.model.timing import Timing
 
 from benchmarks.kill.broadcast import Taken, figures
 from benchmarks.kill.sample import Figure, beside, of_rows, spread

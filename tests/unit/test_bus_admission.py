@@ -3,7 +3,8 @@
 import asyncio
 from types import SimpleNamespace
 
-from kcm_bus.admission import (
+from kcm_killswitch.replica.entry_expiry import EXPIRES, STAND_BACK_S, Clearing
+from kcm_killswitch.replica.verification_budget import (
     FAILURES_AT_ONCE,
     FAILURES_PER_S,
     SOURCES_MAX,
@@ -11,9 +12,8 @@ from kcm_bus.admission import (
     Budgets,
     Waiting,
 )
-from kcm_bus.clearing import EXPIRES, STAND_BACK_S, Clearing
-from kcm_bus.ports import Entry
-from kcm_bus.turns import Turns
+from kcm_runtime.nats.ports import Entry
+from kcm_runtime.nats.work_slots import Turns
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.roster import Role
 from kcm_schemas.signed import STATEMENT_MAX, Kind
@@ -143,7 +143,7 @@ async def test_what_nobody_can_believe_expires():
 
 
 async def test_a_lost_race_is_left_alone_and_an_outage_tried_again(monkeypatch):
-    monkeypatch.setattr("kcm_bus.clearing.RETRY_S", 0.0)
+    monkeypatch.setattr("kcm_killswitch.replica.entry_expiry.RETRY_S", 0.0)
     stream = Stream(Code.UNAVAILABLE, Code.CONFLICT)
     made, events = clearing(stream)
     made.clear(Entry(7, "a", b"junk"))

@@ -1,9 +1,9 @@
 """What a refusal of the store means to whoever asked."""
 
 import pytest
-from kcm_bus.answers import is_conflict
-from kcm_bus.stores import CAUSE, SILENT_AFTER, Trouble
-from kcm_bus.streams import put
+from kcm_runtime.nats.jetstream_errors import is_conflict
+from kcm_runtime.nats.store_health import CAUSE, SILENT_AFTER, Trouble
+from kcm_runtime.nats.streams import put
 from kcm_schemas.codes import Code, KcmError
 from nats import errors as nats_errors
 from nats.js import errors as js_errors

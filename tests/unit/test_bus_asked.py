@@ -1,6 +1,6 @@
 """What was asked is remembered until its deadline, bounded by who asked."""
 
-from kcm_bus.asked import Asked
+from kcm_runtime.requests import Asked
 
 
 def test_a_request_is_known_until_its_deadline():

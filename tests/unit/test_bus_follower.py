@@ -4,8 +4,8 @@ import asyncio
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 
-from kcm_bus.clock import SystemClock
-from kcm_bus.streams import Follower, Plainly
+from kcm_runtime.clock import SystemClock
+from kcm_runtime.nats.streams import Follower, SequentialFollower
 
 HEARTBEAT = SimpleNamespace(
     headers={"Status": "100", "Nats-Last-Consumer": "0"}, data=b"", subject=""
@@ -57,7 +57,7 @@ class Idle:
 
 async def test_what_expired_before_it_was_delivered_is_not_waited_for():
     broker = Idle(pending=[1, 0])
-    follower = Follower(broker, "S", "s.>", Plainly(lambda _: None), SystemClock())
+    follower = Follower(broker, "S", "s.>", SequentialFollower(lambda _: None), SystemClock())
     await asyncio.wait_for(follower.start(), 5)
     assert broker.made == 2
     await follower.close()

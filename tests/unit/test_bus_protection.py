@@ -1,7 +1,7 @@
 """What a broker acknowledged, compared with what was asked for."""
 
 import pytest
-from kcm_bus.protection import Unfit, differences, mended, unsafe
+from kcm_runtime.nats.stream_protection import Unfit, differences, mended, unsafe
 
 WANTED = {
     "name": "S",

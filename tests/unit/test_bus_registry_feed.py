@@ -1,13 +1,13 @@
 """What the feed remembers of the registry, when a new roster does not believe somebody any more."""
 
 import pytest
-from kcm_bus.membership import Membership
-from kcm_bus.ports import Entry
-from kcm_bus.registry_feed import RegistryFeed
-from kcm_bus.rosters import Rosters
-from kcm_control.registry import Registry
-from kcm_control.registry_lease import RegistryLease
-from kcm_control.revocation import Revocations
+from kcm_killswitch.model.registry import Registry
+from kcm_killswitch.model.registry_lease import RegistryLease
+from kcm_killswitch.model.revocations import Revocations
+from kcm_killswitch.replica.registry_follower import RegistryFeed
+from kcm_runtime.instance import InstanceContext
+from kcm_runtime.nats.ports import Entry
+from kcm_runtime.roster.store import Rosters
 from kcm_schemas import subjects
 from kcm_schemas.codec import encode
 from kcm_schemas.registry import Accepted, RegistryEntry, Tenant
@@ -43,7 +43,7 @@ def entry(signer, tenant, at):
 
 
 def tenant(link):
-    return Tenant(tenant="acme", revision=2, link=link, regions=["eu"], fence="all")
+    return Tenant(tenant="acme", revision=2, link=link, regions=["eu"], region_quorum="all")
 
 
 @pytest.mark.parametrize("number", range(8))
@@ -53,7 +53,7 @@ def test_of_a_fork_the_record_goes_whose_signer_was_removed(number, honest_first
     raw = encode(identity(ROOT).sign(Kind.ROSTER, BOTH))
     rosters = Rosters(Verifier(BOTH), raw=raw, root_public=identity(ROOT).public)
     core = rosters.verifier.instance("core-eu")
-    me = Membership(identity("core-eu"), core, rosters, bytes(16))
+    me = InstanceContext(identity("core-eu"), core, rosters, bytes(16))
     registry, purged = Registry(), []
     feed = RegistryFeed(
         Bus(), me, Revocations(registry, "eu"), lambda name: purged.append(name) or 0,

@@ -7,42 +7,42 @@ import subprocess
 import sys
 
 import pytest
-from kcm_bus import remembering
-from kcm_bus.config import ConfigError
-from kcm_bus.remembering import HoldFiles, write_hold
-from kcm_crypto.placing import sync_directory
+from kcm_killswitch.replica import hold_store
+from kcm_killswitch.replica.hold_store import FileHoldStore, write_hold
+from kcm_runtime.config import ConfigError
+from kcm_runtime.files.atomic import sync_directory
 
 ID, OTHER = b"a" * 16, b"b" * 16
 
 
 async def test_what_was_kept_is_recalled_in_its_latest_state(tmp_path):
-    files = HoldFiles(tmp_path / "state" / "holds")
+    files = FileHoldStore(tmp_path / "state" / "holds")
     assert files.recall() == []
     files.remember(ID, b"held")
     files.remember(OTHER, b"another")
     files.remember(ID, b"lifted")
     await files.close()
-    assert sorted(HoldFiles(tmp_path / "state" / "holds").recall()) == [b"another", b"lifted"]
+    assert sorted(FileHoldStore(tmp_path / "state" / "holds").recall()) == [b"another", b"lifted"]
 
 
 async def test_a_file_that_was_not_finished_is_nobody_s_word(tmp_path):
-    files = HoldFiles(tmp_path)
+    files = FileHoldStore(tmp_path)
     files.remember(ID, b"held")
     await files.close()
     (tmp_path / f".kcm-{OTHER.hex()}.part").write_bytes(b"half a sta")
-    assert HoldFiles(tmp_path).recall() == [b"held"]
+    assert FileHoldStore(tmp_path).recall() == [b"held"]
     assert [path.name for path in tmp_path.iterdir()] == [f"{ID.hex()}.hold"]
 
 
 async def test_nobody_else_may_look_into_the_directory(tmp_path):
-    HoldFiles(tmp_path / "holds").recall()
+    FileHoldStore(tmp_path / "holds").recall()
     assert stat.S_IMODE((tmp_path / "holds").stat().st_mode) == 0o700
 
 
 def test_who_cannot_read_what_it_knew_does_not_go_on(tmp_path):
     (tmp_path / "holds").write_text("a file where a directory has to be")
     with pytest.raises(ConfigError, match="keeps known holds"):
-        HoldFiles(tmp_path / "holds").recall()
+        FileHoldStore(tmp_path / "holds").recall()
 
 
 class Disk:
@@ -72,7 +72,7 @@ class Kept:
 
     def __init__(self, path):
         self.disk = Disk()
-        self.files = HoldFiles(path, write=self.disk.write, sync=self.disk.sync)
+        self.files = FileHoldStore(path, write=self.disk.write, sync=self.disk.sync)
         self.told = []
         self.files.listen(lambda hold_id: self.told.append((hold_id, self.why(hold_id))))
         self.files.recall()
@@ -84,8 +84,8 @@ class Kept:
 
 @pytest.fixture
 async def kept(tmp_path, monkeypatch):
-    monkeypatch.setattr(remembering, "RETRY_S", 0.01)
-    monkeypatch.setattr(remembering, "RETRY_MAX_S", 0.02)
+    monkeypatch.setattr(hold_store, "RETRY_S", 0.01)
+    monkeypatch.setattr(hold_store, "RETRY_MAX_S", 0.02)
     made = Kept(tmp_path / "holds")
     yield made
     await made.files.close()
@@ -168,7 +168,7 @@ async def test_a_fault_that_is_none_of_the_disks_ends_nothing(kept):
     def broken(path, content):
         raise ValueError("a fault")
 
-    files = HoldFiles(kept.files._directory, write=broken)
+    files = FileHoldStore(kept.files._directory, write=broken)
     files.remember(ID, b"held")
     await until(lambda: ID in files.unkept)
     files._write = write_hold
@@ -179,7 +179,7 @@ async def test_a_fault_that_is_none_of_the_disks_ends_nothing(kept):
 async def test_what_was_recalled_is_kept(kept):
     kept.files.remember(ID, b"held")
     await until(lambda: kept.told)
-    again = HoldFiles(kept.files._directory)
+    again = FileHoldStore(kept.files._directory)
     assert not again.kept(ID, b"held")
     again.recall()
     assert again.kept(ID, b"held")
@@ -196,8 +196,8 @@ async def test_a_process_that_ends_does_not_wait_for_a_disk_that_stays_full(kept
 
 
 async def test_a_directory_that_was_away_for_a_moment(tmp_path, monkeypatch):
-    monkeypatch.setattr(remembering, "RETRY_S", 0.01)
-    files = HoldFiles(tmp_path / "holds")
+    monkeypatch.setattr(hold_store, "RETRY_S", 0.01)
+    files = FileHoldStore(tmp_path / "holds")
     files.recall()
     (tmp_path / "holds").rename(tmp_path / "away")
     files.remember(ID, b"held")
@@ -214,7 +214,7 @@ def test_a_file_that_could_not_be_finished_leaves_the_one_before_and_no_other(tm
     write_hold(path, b"before")
     script = (
         "import resource, signal, sys, pathlib\n"
-        "from kcm_bus.remembering import write_hold\n"
+        "from kcm_killswitch.replica.hold_store import write_hold\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (8, 8))\n"
         "try:\n"
@@ -249,9 +249,9 @@ class OnceFailing:
 
 
 async def test_what_could_not_be_archived_stays_and_is_tried_again(tmp_path, monkeypatch):
-    monkeypatch.setattr(remembering, "RETRY_S", 0.001)
+    monkeypatch.setattr(hold_store, "RETRY_S", 0.001)
     archive = OnceFailing()
-    files = HoldFiles(tmp_path, archive=archive)
+    files = FileHoldStore(tmp_path, archive=archive)
     files.remember(ID, b"lifted")
     files.archive(ID, b"lifted")
     assert files.archived([ID]) == {ID: b"lifted"}
@@ -260,14 +260,14 @@ async def test_what_could_not_be_archived_stays_and_is_tried_again(tmp_path, mon
     await asyncio.wait_for(done.wait(), 30)
     assert archive.has == {ID: b"lifted"}
     await files.close()
-    assert HoldFiles(tmp_path).recall() == []
+    assert FileHoldStore(tmp_path).recall() == []
 
 
 async def test_a_hold_that_is_in_force_again_keeps_its_file(tmp_path):
-    files = HoldFiles(tmp_path)
+    files = FileHoldStore(tmp_path)
     files.remember(ID, b"lifted")
     files.archive(ID, b"lifted")
     assert not files.kept(ID, b"lifted")
     files.remember(ID, b"held")
     await files.close()
-    assert HoldFiles(tmp_path).recall() == [b"held"]
+    assert FileHoldStore(tmp_path).recall() == [b"held"]

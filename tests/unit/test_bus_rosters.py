@@ -3,22 +3,23 @@
 from pathlib import Path
 
 import pytest
-from kcm_bus.config import ConfigError
-from kcm_bus.rosters import ROSTER, RosterFiles, Rosters, open_rosters
+from kcm_runtime.config import ConfigError
+from kcm_runtime.files.identity_file import create_identity
+from kcm_runtime.roster.store import ROSTER, RosterFiles, Rosters, open_rosters
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.roster import Operator, OperatorRole, Retirement, Roster
 from kcm_schemas.signed import Kind
+from kcm_trust.endorsements import PAGE_BYTES, PAGES_MAX, STAGED_MAX, Endorsements, Staged, pages
 from kcm_trust.identity import ROOT, Identity
-from kcm_trust.lasting import PAGE_BYTES, PAGES_MAX, STAGED_MAX, Lasting, Staged, pages
 from kcm_trust.verify import Untrusted
 
-LISTED = Lasting([bytes([n]) * 32 for n in range(3)])
+LISTED = Endorsements([bytes([n]) * 32 for n in range(3)])
 
 
 @pytest.fixture
 def root(tmp_path):
-    return Identity.create(ROOT, str(tmp_path / "root"), "test")
+    return create_identity(ROOT, str(tmp_path / "root"), "test")
 
 
 def signed(root, version, *, retired=None, operators=("alice",), issued_ms=0):
@@ -89,13 +90,13 @@ def test_a_damaged_copy_is_not_an_absent_one(place, root, garbage):
 
 
 def test_another_root_is_not_believed(tmp_path, place):
-    place.configure(signed(Identity.create(ROOT, str(tmp_path / "other"), "test"), 9))
+    place.configure(signed(create_identity(ROOT, str(tmp_path / "other"), "test"), 9))
     with pytest.raises(Untrusted, match="operator root"):
         place.open()
 
 
 def test_a_file_that_brings_somebody_back_from_retirement_is_refused(place, root):
-    place.configure(signed(root, 3, retired=Lasting().retirement()))
+    place.configure(signed(root, 3, retired=Endorsements().retirement()))
     place.open()
     place.configure(signed(root, 4))
     with pytest.raises(Untrusted, match="retired"):
@@ -107,7 +108,7 @@ def test_a_higher_roster_counts_and_is_on_the_disk(place, root):
     rosters = place.open()
     told = []
     rosters.listen(told.append)
-    new = signed(root, 4, retired=Lasting().retirement())
+    new = signed(root, 4, retired=Endorsements().retirement())
     assert rosters.take(new)
     assert told == [frozenset({"alice"})]
     assert (place.state / ROSTER).read_bytes() == new
@@ -125,7 +126,7 @@ def test_a_higher_roster_counts_and_is_on_the_disk(place, root):
     ],
 )
 def test_what_does_not_follow_changes_nothing(place, root, change):
-    place.configure(signed(root, 4, retired=Lasting().retirement()))
+    place.configure(signed(root, 4, retired=Endorsements().retirement()))
     rosters = place.open()
     known = rosters.verifier
     with pytest.raises(Untrusted):
@@ -163,10 +164,10 @@ def test_a_roster_that_cannot_be_kept_counts_and_is_kept_later(tmp_path, place, 
 
 
 def test_a_higher_one_is_recognized_that_must_not_follow(place, root):
-    place.configure(signed(root, 4, retired=Lasting().retirement()))
+    place.configure(signed(root, 4, retired=Endorsements().retirement()))
     rosters = place.open()
     assert rosters.outbid_by(signed(root, 5, retired=None))
-    assert not rosters.outbid_by(signed(root, 4, retired=Lasting().retirement()))
+    assert not rosters.outbid_by(signed(root, 4, retired=Endorsements().retirement()))
     assert not rosters.outbid_by(b"garbage")
 
 
@@ -209,7 +210,7 @@ def test_a_damaged_list_is_asked_for_again(place, root):
 
 
 def test_pages_are_put_together_in_any_order():
-    large = Lasting(n.to_bytes(32, "big") for n in range(PAGE_BYTES // 32 + 7))
+    large = Endorsements(n.to_bytes(32, "big") for n in range(PAGE_BYTES // 32 + 7))
     staged, parts = Staged(), pages(large)
     assert len(parts) == 2
     staged.take("alice", 1, parts[1])

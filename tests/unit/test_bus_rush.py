@@ -6,26 +6,26 @@ import asyncio
 from dataclasses import dataclass, field
 
 import pytest
-from kcm_bus.clock import SystemRandomness
-from kcm_bus.learning import Learning
-from kcm_bus.membership import Membership
-from kcm_bus.ports import Entry, Leading
-from kcm_bus.remembering import NoMemory
-from kcm_bus.rosters import Rosters
-from kcm_bus.switch import KillSwitch
-from kcm_control.completeness import RegionFacts
-from kcm_control.knowledge import Knowledge
-from kcm_control.registry import Registry
-from kcm_control.revocation import Revocations
-from kcm_control.timing import Timing
-from kcm_core.kills import Kills
-from kcm_core.receipts import UNREAD_MAX
-from kcm_core.result_store import ResultBucket
-from kcm_core.results import Results
+from kcm_keymem.random import SystemKeyRandomness
+from kcm_killswitch.coordinator.hold_commands import Kills
+from kcm_killswitch.coordinator.receipt_collector import UNREAD_MAX
+from kcm_killswitch.coordinator.result_store import ResultBucket
+from kcm_killswitch.coordinator.results import Results
+from kcm_killswitch.model.completeness import RegionFacts
+from kcm_killswitch.model.freshness import Freshness
+from kcm_killswitch.model.registry import Registry
+from kcm_killswitch.model.revocations import Revocations
+from kcm_killswitch.model.timing import Timing
+from kcm_killswitch.replica.hold_applier import HoldApplier
+from kcm_killswitch.replica.hold_store import NullHoldStore
+from kcm_killswitch.replica.killswitch import KillSwitch
+from kcm_runtime.instance import InstanceContext
+from kcm_runtime.nats.ports import Entry, Leading
+from kcm_runtime.roster.store import Rosters
 from kcm_schemas import subjects
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import Code, KcmError
-from kcm_schemas.control import Boot, Receipt
+from kcm_schemas.control import Incarnation, Receipt
 from kcm_schemas.registry import Tenant
 from kcm_schemas.roster import Role
 from kcm_schemas.signed import Kind
@@ -52,7 +52,7 @@ class Counting(Verifier):
 
 
 class Log:
-    """``kcm_bus.ports.Log`` in memory; nobody is delivered anything."""
+    """``kcm_runtime.nats.ports.Log`` in memory; nobody is delivered anything."""
 
     def __init__(self):
         self.stored = {}
@@ -83,7 +83,7 @@ class Log:
 
 @dataclass
 class Messages:
-    """``kcm_bus.ports.Messages`` that keeps what was sent and who listens."""
+    """``kcm_runtime.nats.ports.Messages`` that keeps what was sent and who listens."""
 
     sent: list = field(default_factory=list)
     heard: dict = field(default_factory=dict)
@@ -102,13 +102,13 @@ class Messages:
 
 
 def member(verifier=VERIFIER, name="core-eu"):
-    return Membership(identity(name), verifier.instance(name), Rosters(verifier), b"b" * 16)
+    return InstanceContext(identity(name), verifier.instance(name), Rosters(verifier), b"b" * 16)
 
 
 @pytest.fixture
 def registry():
     made = Registry()
-    made.put(Tenant(tenant="acme", revision=1, link="l", regions=["eu"], fence="local"))
+    made.put(Tenant(tenant="acme", revision=1, link="l", regions=["eu"], region_quorum="local"))
     return made
 
 
@@ -126,14 +126,14 @@ class Switch:
         self.made = KillSwitch(
             membership=member(verifier),
             stream=self.log,
-            memory=NoMemory(),
+            memory=NullHoldStore(),
             control_bus=self.bus,
             revocations=self.revocations,
-            knowledge=Knowledge(Timing()),
+            freshness=Freshness(Timing()),
             purge=lambda tenant: self.events.append("purge") or 1,
             emit=lambda kind, **fields: self.events.append(kind),
             clock=Clock(),
-            randomness=SystemRandomness(),
+            randomness=SystemKeyRandomness(),
         )
 
     def receipts(self):
@@ -157,7 +157,7 @@ def switch(registry, verifier):
 
 def learning(registry, verifier, changed=lambda _: None):
     revocations = Revocations(registry, "eu")
-    return Learning(
+    return HoldApplier(
         member(verifier), revocations, lambda _: 1, lambda *_, **__: None, Clock(), changed
     )
 
@@ -175,13 +175,15 @@ def test_a_hold_that_is_told_again_purges_whom_it_reaches_by_now_while_it_is_in_
 ):
     """And no operation that began before has an output: each purge begins a generation."""
     revocations, purged = Revocations(registry, "eu"), []
-    learns = Learning(
+    learns = HoldApplier(
         member(verifier), revocations, lambda name: purged.append(name) or 1,
         lambda *_, **__: None, Clock(), lambda _: None,
     )  # fmt: skip
     learns.learn(HELD)
     for revision, statement, expected in ((2, HELD, ["acme"]), (3, LIFTED, []), (4, HELD, [])):
-        tenant = Tenant(tenant="acme", revision=revision, link="m", regions=["eu"], fence="local")
+        tenant = Tenant(
+            tenant="acme", revision=revision, link="m", regions=["eu"], region_quorum="local"
+        )
         revocations.register(tenant)
         purged.clear()
         before = revocations.generation("acme")
@@ -268,13 +270,13 @@ async def test_a_receipt_that_could_not_be_sent_is_sent_when_the_stream_has_the_
     assert len(switch.receipts()) == 1
 
 
-class Regions:
-    """What every region says: one boot, and the hold stored."""
+class RegionSync:
+    """What every region says: one incarnation, and the hold stored."""
 
     async def facts_here(self, hold_id):
-        boot = Boot(
+        incarnation = Incarnation(
             instance="gw-eu",
-            boot=b"g" * 16,
+            incarnation=b"g" * 16,
             role=Role.GATEWAY,
             first=1,
             latest=2,
@@ -283,15 +285,15 @@ class Regions:
             quiet_ms=0,
             roster=1,
         )
-        return RegionFacts(5, [boot])
+        return RegionFacts(5, [incarnation])
 
 
-def receipt(raw_boot=b"g" * 16, unkept="", reached=None):
+def receipt(raw_incarnation=b"g" * 16, unkept="", reached=None):
     body = Receipt(
         reached=REACHED if reached is None else reached,
         hold_id=HOLD.id,
         instance="gw-eu",
-        boot=raw_boot,
+        incarnation=raw_incarnation,
         role=Role.GATEWAY,
         region="eu",
         keys=1,
@@ -313,7 +315,7 @@ async def kills(switch, registry, verifier):
         registry=registry,
         revocations=switch.revocations,
         switch=switch.made,
-        regions=Regions(),
+        regions=RegionSync(),
         timing=Timing(),
         clock=Clock(),
         emit=lambda kind, **fields: None,
@@ -334,8 +336,8 @@ async def test_a_receipt_counts_as_soon_as_somebody_asks(kills, switch):
     arrived = switch.bus.heard[subjects.receipts()]
     for raw in (b"forged", receipt(), receipt()):
         await arrived(Message(raw, subject=HERE))
-    (boot,) = (await kills.status(HOLD.id)).boots
-    assert (boot.how, boot.after_ms) == ("receipt", 0)
+    (incarnation,) = (await kills.status(HOLD.id)).incarnations
+    assert (incarnation.how, incarnation.after_ms) == ("receipt", 0)
 
 
 async def test_a_receipt_counts_once_the_hold_is_on_disk_and_from_then_on(kills, switch):
@@ -344,8 +346,8 @@ async def test_a_receipt_counts_once_the_hold_is_on_disk_and_from_then_on(kills,
     seen = []
     for unkept in ("pending", "disk full", "", "disk full"):
         await arrived(Message(receipt(unkept=unkept), subject=HERE))
-        (boot,) = (await kills.status(HOLD.id)).boots
-        seen.append((boot.how, boot.trouble))
+        (incarnation,) = (await kills.status(HOLD.id)).incarnations
+        seen.append((incarnation.how, incarnation.trouble))
     assert seen == [("waiting", ""), ("waiting", "disk full"), ("receipt", ""), ("receipt", "")]
 
 
@@ -354,8 +356,8 @@ async def test_a_receipt_that_came_before_its_hold_did_not_come_in_the_past(kill
     await switch.bus.heard[subjects.receipts()](Message(receipt(), subject=HERE))
     kills._clock.now += 1.0
     kills.receipts.placed(HOLD.id)
-    (boot,) = (await kills.status(HOLD.id)).boots
-    assert (boot.how, boot.after_ms) == ("receipt", 0)
+    (incarnation,) = (await kills.status(HOLD.id)).incarnations
+    assert (incarnation.how, incarnation.after_ms) == ("receipt", 0)
 
 
 async def test_receipts_that_wait_to_be_read_are_bounded(kills, switch):

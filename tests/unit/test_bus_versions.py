@@ -4,11 +4,11 @@ import asyncio
 import logging
 
 import pytest
-from kcm.dev.binary import nats_server_binary
-from kcm.dev.brokers import LEAF_VERSION_MIN
-from kcm_bus.connection import Connection
-from kcm_bus.protection import Unfit
-from kcm_bus.versions import PATCHED, check_version
+from kcm_devsystem.brokers import LEAF_VERSION_MIN
+from kcm_devsystem.server_binary import nats_server_binary
+from kcm_runtime.nats.connection import Connection
+from kcm_runtime.nats.server_version import PATCHED, check_version
+from kcm_runtime.nats.stream_protection import Unfit
 
 from tests.fakes.broker import FirstWords
 

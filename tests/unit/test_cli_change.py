@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kcm.cli.exits import Exit
 from kcm.cli.main import run
+from kcm.exit_codes import Exit
 from kcm_schemas.admin import (
     AdminRequest,
     Empty,
@@ -49,10 +49,19 @@ class Registry:
         if one is None:
             raise KcmError(Code.UNKNOWN_TENANT)
         return TenantRow(
-            tenant=name, region=request.region, core="core", revision=one.revision, link=one.link,
-            uri="softkey:/x", model="byok", regions=one.regions, fence=one.fence, state="open",
-            services=0, holds=0,
-        )  # fmt: skip
+            tenant=name,
+            region=request.region,
+            core="core",
+            revision=one.revision,
+            link=one.link,
+            uri="softkey:/x",
+            model="byok",
+            regions=one.regions,
+            region_quorum=one.region_quorum,
+            state="open",
+            services=0,
+            holds=0,
+        )
 
     def _put_tenant(self, request: AdminRequest, operator: str) -> Message:
         new = decode(Tenant, body(request))
@@ -129,7 +138,9 @@ def both(change: str) -> dict[str, str]:
 
 LINES = {
     "l1 link other softkey:/x": "l1 link other softkey:/x --model hyok --revision 3",
-    "tenant create other --link root": "tenant create other --link root --fence local --revision 3",
+    "tenant create other --link root": (
+        "tenant create other --link root --region-quorum local --revision 3"
+    ),
     "service create acme crm": "",
 }
 """Orders, and another content for the same name."""

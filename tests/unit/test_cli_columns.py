@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from kcm.binding import cell_context
-from kcm.cli.exits import Exit
+from kcm._internal.context_binding import cell_context
 from kcm.cli.main import run
+from kcm.exit_codes import Exit
 from kcm_schemas.codes import Code
 
 from tests.fakes.client import FakeSystem, seal

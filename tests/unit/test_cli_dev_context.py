@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
-from kcm.cli.exits import Exit
 from kcm.cli.main import run
-from kcm.dev import system
+from kcm.exit_codes import Exit
+from kcm_devsystem import system
 
 from tests.fakes.client import FakeSystem
 

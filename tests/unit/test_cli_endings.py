@@ -20,7 +20,7 @@ CHILD = textwrap.dedent("""
     import asyncio, signal, sys
     from pathlib import Path
     from kcm.cli.main import run
-    from kcm_crypto import placing
+    from kcm_runtime.files import atomic
     from tests.fakes.client import FakeSystem
 
     how, directory, *arguments = sys.argv[1:]
@@ -36,7 +36,7 @@ CHILD = textwrap.dedent("""
             await asyncio.Event().wait()
 
     if "named" in how:
-        placing._unnamed = lambda directory, mode: None
+        atomic._unnamed = lambda directory, mode: None
     if "nohup" in how:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
     if "hang" in how:
@@ -220,7 +220,9 @@ LOADING = textwrap.dedent("""
 """)
 
 
-@pytest.mark.parametrize("module", ["kcm.cli.main", "click", "kcm.cli.kill", "kcm_crypto.memory"])
+@pytest.mark.parametrize(
+    "module", ["kcm.cli.main", "click", "kcm.cli.kill", "kcm_runtime.hardening"]
+)
 def test_an_interruption_while_it_loads_says_that_nothing_was_done(module: str) -> None:
     argv = [sys.executable, "-c", LOADING]
     done = subprocess.run([*argv, module], cwd=ROOT, check=False, capture_output=True, timeout=60)

@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
-from kcm.cli.exits import Exit
-from kcm.evidence import read
+from kcm._internal.evidence_file import read
+from kcm.exit_codes import Exit
+from kcm_runtime.files.identity_file import create_identity
 from kcm_schemas import limits
 from kcm_schemas.admin import (
     AdminReply,
@@ -25,8 +26,7 @@ from kcm_schemas.codes import Code
 from kcm_schemas.control import Lift
 from kcm_schemas.signed import Kind
 from kcm_trust import statements
-from kcm_trust.identity import Identity
-from kcm_trust.lasting import PAGE_BYTES, PAGES_MAX, Lasting, pages
+from kcm_trust.endorsements import PAGE_BYTES, PAGES_MAX, Endorsements, pages
 
 from tests.fakes.client import SYSTEM
 from tests.unit.test_cli_operator import Desk
@@ -37,14 +37,14 @@ class Core:
 
     def __init__(self, desk: Desk, directory: Path) -> None:
         self.system = desk.system
-        self.bob = Identity.create("bob", str(directory / "bob.key"), SYSTEM)
+        self.bob = create_identity("bob", str(directory / "bob.key"), SYSTEM)
         self.hold_id, self.raw = statements.hold(
             self.bob, scope="tenant", target="acme", cause="operator", origin="eu", issued_ms=1,
             reason="", salt=bytes(16),
         )  # fmt: skip
         self.lift = encode(self.bob.sign(Kind.LIFT, Lift(hold=self.raw, issued_ms=2, reason="")))
         self.told = {"complete": True, "result": b"a result", "unstored": ""}
-        self.lasting = Lasting()
+        self.lasting = Endorsements()
         self.asked: list[tuple[str, int]] = []
         for noun, verb, handler in (
             ("hold", "show", self._show),
@@ -54,7 +54,7 @@ class Core:
         ):
             self.system.everywhere(noun, verb, handler)
 
-    def retired(self, lasting: Lasting) -> None:
+    def retired(self, lasting: Endorsements) -> None:
         """Bob, who signed the hold and its lift, left, and this lasts of him."""
         self.lasting = lasting
         gone = self.system.roster.operators[0].model_copy(
@@ -102,8 +102,8 @@ def core(desk: Desk, tmp_path: Path) -> Core:
     return Core(desk, tmp_path)
 
 
-def many(count: int) -> Lasting:
-    return Lasting(number.to_bytes(32, "big") for number in range(count))
+def many(count: int) -> Endorsements:
+    return Endorsements(number.to_bytes(32, "big") for number in range(count))
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from kcm import framing
-from kcm.binding import USER_CONTEXT_MAX, cell_context, piece_context
-from kcm.cli.exits import Exit
+from kcm._internal import file_format
+from kcm._internal.context_binding import USER_CONTEXT_MAX, cell_context, piece_context
+from kcm._internal.file_format import PIECE_SIZE, BrokenFileError
 from kcm.cli.main import run
-from kcm.framing import PIECE_SIZE, BrokenFileError
+from kcm.exit_codes import Exit
 from kcm_schemas import limits, record
 from kcm_schemas.codes import Code
 
@@ -61,7 +61,7 @@ def desk(tmp_path: Path) -> Desk:
 def pieces(path: Path) -> tuple[bytes, list[bytes]]:
     """A file's header, and its frames."""
     data = path.read_bytes()
-    head, rest = data[: framing.HEADER_SIZE], data[framing.HEADER_SIZE :]
+    head, rest = data[: file_format.HEADER_SIZE], data[file_format.HEADER_SIZE :]
     frames = []
     while rest:
         size = 4 + int(struct.unpack(">I", rest[:4])[0])
@@ -127,7 +127,7 @@ def test_pieces_of_two_files_do_not_mix(desk: Desk) -> None:
     assert desk.decrypt(first) == (Exit.REFUSED, None)
 
 
-@pytest.mark.parametrize("cut", [1, 10, framing.HEADER_SIZE, framing.HEADER_SIZE + 2, -1])
+@pytest.mark.parametrize("cut", [1, 10, file_format.HEADER_SIZE, file_format.HEADER_SIZE + 2, -1])
 def test_a_cut_file_is_a_failed_check(
     desk: Desk, cut: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -148,7 +148,7 @@ def test_an_older_file_stays_when_decrypting_fails(desk: Desk) -> None:
 def test_a_file_may_be_replaced_by_its_own_encryption(desk: Desk) -> None:
     path = desk.path("same", b"content")
     assert desk.run("encrypt", str(path), "-o", str(path)) == Exit.OK
-    assert path.read_bytes().startswith(framing.MAGIC)
+    assert path.read_bytes().startswith(file_format.MAGIC)
     assert desk.run("decrypt", str(path), "-o", str(path)) == Exit.OK
     assert path.read_bytes() == b"content"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -186,7 +186,7 @@ def test_a_killed_tenants_file_gives_no_file(desk: Desk) -> None:
     sealed = desk.encrypted(b"x")
     head, frames = pieces(sealed)
     desk.system.gateways["eu"].refuse[frames[0][4:]] = Code.TENANT_KILLED
-    assert head.startswith(framing.MAGIC)
+    assert head.startswith(file_format.MAGIC)
     assert desk.decrypt(sealed) == (Exit.REFUSED, None)
 
 
@@ -214,7 +214,7 @@ def test_a_pipe_is_read_and_written(desk: Desk, monkeypatch: pytest.MonkeyPatch)
             patch.setattr(sys, "stdout", io.TextIOWrapper(out))
             assert desk.run(command, "-") == Exit.OK
             streams.append(out.getvalue())
-    assert streams[0].startswith(framing.MAGIC)
+    assert streams[0].startswith(file_format.MAGIC)
     assert streams[1] == given
 
 
@@ -233,7 +233,7 @@ def test_inspect_needs_no_key_and_no_network(
     for said in ("acme", "docs", "eu", "524289"):
         assert said in out
     head, frames = pieces(sealed)
-    foreign = framing.frame(seal("us", "acme", "docs", b"", b""))
+    foreign = file_format.frame(seal("us", "acme", "docs", b"", b""))
     sealed.write_bytes(head + frames[0] + foreign)
     assert run(["inspect", str(sealed)]) == Exit.CHECK_FAILED
     assert run(["inspect", str(desk.path("junk", b"junk"))]) == Exit.CHECK_FAILED
@@ -244,14 +244,14 @@ def test_inspect_needs_no_key_and_no_network(
 
 @given(st.binary(max_size=200))
 def test_a_reader_of_anything_ends_well(data: bytes) -> None:
-    source = io.BytesIO(framing.header(bytes(16)) + data)
+    source = io.BytesIO(file_format.header(bytes(16)) + data)
     try:
-        framing.read_header(source)
-        found = list(framing.records(source))
+        file_format.read_header(source)
+        found = list(file_format.records(source))
     except BrokenFileError:
         return
     assert [piece.last for piece in found] == [False] * (len(found) - 1) + [True]
-    assert b"".join(framing.frame(piece.data) for piece in found) == data
+    assert b"".join(file_format.frame(piece.data) for piece in found) == data
 
 
 def test_places_never_share_a_context() -> None:
@@ -289,7 +289,7 @@ def foreign(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
         if os.geteuid() == 0:
             os.lchown(path, 4242, 4242)
         else:
-            monkeypatch.setattr("kcm.cli.sink._trusted", set)
+            monkeypatch.setattr("kcm.cli.output_file._trusted", set)
 
     return make
 

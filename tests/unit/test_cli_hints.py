@@ -9,8 +9,8 @@ from pathlib import Path
 
 import kcm
 import pytest
-from kcm.cli.exits import Exit
 from kcm.cli.hints import ALSO, GENERAL, OF_COMMAND, hint_of
+from kcm.exit_codes import Exit
 from kcm_schemas.codes import Code, KcmError
 
 from tests.unit.command_lines import QUOTED, NoCommandError, check, found, options_of, tree

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from kcm.cli.exits import Exit
+from kcm._internal.transport import Transport
 from kcm.cli.main import run
-from kcm.transport import Transport
+from kcm.exit_codes import Exit
 from kcm_schemas.admin import AdminRequest
 from kcm_schemas.codec import Message
 from kcm_schemas.codes import Code, KcmError
@@ -193,7 +193,7 @@ def test_an_order_to_several_regions_says_where_it_is_done(
     registry = Registry(desk.system)
     for region in ("eu", "us"):
         registry.tenants[region, "acme"] = Tenant(
-            tenant="acme", revision=1, link="root", regions=["eu", "us"], fence="all"
+            tenant="acme", revision=1, link="root", regions=["eu", "us"], region_quorum="all"
         )
     place, shows = ORDERS[order]
     put = desk.system.cores["us"].handlers[place]

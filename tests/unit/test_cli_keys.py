@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from kcm.cli.exits import Exit
+from kcm.exit_codes import Exit
 from kcm_schemas.admin import AdminRequest, Empty, KeyUse
 from kcm_schemas.codec import Message, decode
 

@@ -4,7 +4,7 @@ import io
 
 from hypothesis import given
 from hypothesis import strategies as st
-from kcm.cli.layout import laid_out
+from kcm.cli.table_layout import laid_out
 from rich.console import Console
 
 HOLD = "8a76d7371234abcd"

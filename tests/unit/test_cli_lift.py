@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
-from kcm.cli.exits import Exit
+from kcm.exit_codes import Exit
 from kcm_schemas.admin import AdminRequest
 from kcm_schemas.codec import Message
 from kcm_schemas.codes import Code, KcmError
@@ -38,7 +38,7 @@ def on(cores: Cores, scope: str, target: str) -> list[bytes]:
 
 @pytest.fixture
 def typed(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    monkeypatch.setattr("kcm.cli.lifting.at_a_terminal", lambda: True)
+    monkeypatch.setattr("kcm.cli.lift.at_a_terminal", lambda: True)
     return monkeypatch
 
 

@@ -9,21 +9,33 @@ from pathlib import Path
 
 import click
 import pytest
-from kcm.cli.exits import HELP, Exit
+from kcm.cli.error_report import clean, explain
 from kcm.cli.main import cli, run
-from kcm.cli.problems import clean, explain
+from kcm.exit_codes import HELP, Exit
 from kcm_schemas.admin import TenantPage
 from kcm_schemas.codes import Code, KcmError
 
 from tests.fakes.client import FakeSystem
 
-HEAVY = ("nats", "cryptography", "pydantic", "rich", "boto3", "msgpack", "kcm_crypto", "asyncio")
+HEAVY = (
+    "nats",
+    "cryptography",
+    "pydantic",
+    "rich",
+    "boto3",
+    "msgpack",
+    "kcm_runtime",
+    "kcm_trust",
+    "asyncio",
+)
 DOCS = Path(__file__).parents[2] / "docs" / "cli.md"
 
 
 def commands(group: click.Group, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
     found = [path]
-    for name, command in group.commands.items():
+    around = click.Context(group)
+    for name in group.list_commands(around):
+        command = group.get_command(around, name)
         inner = (*path, name)
         found += commands(command, inner) if isinstance(command, click.Group) else [inner]
     return found
@@ -77,7 +89,9 @@ def test_every_command_says_in_a_line_of_the_list_what_it_does() -> None:
         command: click.Command = cli
         for name in path:
             assert isinstance(command, click.Group)
-            command = command.commands[name]
+            inner = command.get_command(click.Context(command), name)
+            assert inner is not None
+            command = inner
         if isinstance(command, click.Group):
             around = click.Context(command, terminal_width=80)
             listed = command.get_help(around).partition("Commands:")[2].partition("Exit codes")[0]
@@ -196,7 +210,10 @@ def test_no_help_shows_a_control_character(
 
 def groups(group: click.Group, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
     found = [path]
-    for name, command in group.commands.items():
+    around = click.Context(group)
+    for name in group.list_commands(around):
+        command = group.get_command(around, name)
+        assert command is not None
         if isinstance(command, click.Group):
             found += groups(command, (*path, name))
     return found

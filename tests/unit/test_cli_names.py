@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
-from kcm.cli.exits import Exit
+from kcm.cli.error_report import explain
 from kcm.cli.main import run
-from kcm.cli.problems import explain
+from kcm.exit_codes import Exit
 from kcm_schemas.registry import Link, Tenant
 from pydantic import ValidationError
 
@@ -60,7 +60,7 @@ def test_a_root_key_has_no_name_that_leads_elsewhere(
 
 def test_a_message_that_cannot_be_made_names_the_value_and_the_bound() -> None:
     with pytest.raises(ValidationError) as caught:
-        Tenant(tenant="A b", revision=1, link="root", regions=["eu", "U s"], fence="all")
+        Tenant(tenant="A b", revision=1, link="root", regions=["eu", "U s"], region_quorum="all")
     report = explain(caught.value)
     assert (report.exit_code, report.code) == (Exit.USAGE, "malformed")
     assert "'A b' is no name" in report.detail

@@ -7,14 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from kcm.cli.exits import Exit
+from kcm._internal.pages import just_before
 from kcm.cli.main import run
-from kcm.pages import just_before
+from kcm.exit_codes import Exit
 from kcm_schemas import limits
 from kcm_schemas.admin import (
     AdminRequest,
     BlastRadius,
-    BootStatus,
     Empty,
     HoldMatches,
     HoldPage,
@@ -23,6 +22,7 @@ from kcm_schemas.admin import (
     HoldQuery,
     HoldStatus,
     HoldView,
+    IncarnationStatus,
     LinkListQuery,
     LinkPage,
     LinkRow,
@@ -40,7 +40,7 @@ from kcm_schemas.admin import (
     TenantView,
 )
 from kcm_schemas.audit import GENESIS, AuditBatch, AuditEvent
-from kcm_schemas.auditing import AuditorStatus, FollowedRegion, TailEntry, TailPage, TailQuery
+from kcm_schemas.auditor import AuditorStatus, FollowedRegion, TailEntry, TailPage, TailQuery
 from kcm_schemas.codec import Message, decode, encode
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.roster import Role
@@ -63,7 +63,7 @@ class Cores:
         self.puts = 0
         self.trouble = ""
         self.waiting: dict[str, object] = {}
-        """Other fields of the region and the boot that are waited for."""
+        """Other fields of the region and the incarnation that are waited for."""
         for verb, handler in (
             ("preview", self._preview),
             ("put", self._put),
@@ -79,7 +79,7 @@ class Cores:
             total=len(self.tenants),
             services=2,
             regions=list(REGIONS),
-            boots=[self._boot("waiting")],
+            incarnations=[self._incarnation("waiting")],
         )
 
     def _put(self, request: AdminRequest, operator: str) -> Message:
@@ -139,7 +139,11 @@ class Cores:
             lifted=hold_id in self.lifted,
             complete=complete,
             regions=[self._region(complete=complete)],
-            boots=[self._boot("receipt") if complete else self._boot("waiting", self.trouble)],
+            incarnations=[
+                self._incarnation("receipt")
+                if complete
+                else self._incarnation("waiting", self.trouble)
+            ],
         )
 
     def _region(self, *, complete: bool) -> RegionStatus:
@@ -147,11 +151,11 @@ class Cores:
         changes = {} if complete else self.waiting
         return RegionStatus.model_validate(fields | changes)
 
-    def _boot(self, how: str, trouble: str = "") -> BootStatus:
-        return BootStatus.model_validate(
+    def _incarnation(self, how: str, trouble: str = "") -> IncarnationStatus:
+        return IncarnationStatus.model_validate(
             {
                 "instance": "core-eu",
-                "boot": bytes(16),
+                "incarnation": bytes(16),
                 "role": Role.CORE,
                 "region": "eu",
                 "how": how,
@@ -207,9 +211,9 @@ def test_a_tenant_is_the_same_record_in_each_of_its_regions(desk: Desk) -> None:
     assert got[0] == got[1]
     assert desk.run("tenant", "create", "acme", "--link", "root")[0] == Exit.OK
     assert set(got) == {got[0]}
-    desk.run("tenant", "create", "b", "--link", "r", "--region", "us", "--fence", "local")
+    desk.run("tenant", "create", "b", "--link", "r", "--region", "us", "--region-quorum", "local")
     tenant = desk.system.verifier.tenant(got[-1])
-    assert (tenant.regions, tenant.fence) == (["us"], "local")
+    assert (tenant.regions, tenant.region_quorum) == (["us"], "local")
 
 
 def test_a_part_that_failed_is_told_and_decides_the_exit(desk: Desk) -> None:
@@ -340,7 +344,7 @@ FIELDS: dict[str, object] = {
     "uri": "softkey:/x",
     "model": "byok",
     "regions": ["eu", "us"],
-    "fence": "all",
+    "region_quorum": "all",
     "state": "open",
 }
 
@@ -905,8 +909,10 @@ def test_a_retired_instance_is_said_to_be_one(desk: Desk, cores: Cores) -> None:
 
     def ended(request: AdminRequest, operator: str) -> Message:
         status = cores._of(decode(HoldQuery, request.payload).hold_id)
-        boot = status.boots[0].model_copy(update={"how": "lease-ended", "retired": True})
-        return status.model_copy(update={"boots": [boot]})
+        incarnation = status.incarnations[0].model_copy(
+            update={"how": "lease-ended", "retired": True}
+        )
+        return status.model_copy(update={"incarnations": [incarnation]})
 
     desk.system.everywhere("hold", "status", ended)
     (hold_id,) = cores.held
@@ -917,8 +923,8 @@ def test_a_retired_instance_is_said_to_be_one(desk: Desk, cores: Cores) -> None:
     def waits(request: AdminRequest, operator: str) -> Message:
         status = cores._of(decode(HoldQuery, request.payload).hold_id)
         changes = {"how": "waiting", "retired": True, "left_ms": 9500}
-        boot = status.boots[0].model_copy(update=changes)
-        return status.model_copy(update={"boots": [boot], "complete": False})
+        incarnation = status.incarnations[0].model_copy(update=changes)
+        return status.model_copy(update={"incarnations": [incarnation], "complete": False})
 
     desk.system.everywhere("hold", "status", waits)
     _, out, err = desk.run("hold", "show", hold_id.hex(), "-o", "table")
@@ -970,7 +976,7 @@ class Journal:
         ]
         batch = AuditBatch(
             emitter="core-eu",
-            boot=bytes(limits.ID_SIZE),
+            incarnation=bytes(limits.ID_SIZE),
             role=Role.CORE,
             region="eu",
             first=1,
@@ -1265,7 +1271,7 @@ def test_a_tenant_is_moved_by_the_next_revision_of_its_record(desk: Desk) -> Non
     desk.system.everywhere("tenant", "put", keep(got))
     assert desk.run("tenant", "relink", "acme", "--link", "new")[0] == Exit.OK
     moved = [desk.system.verifier.tenant(raw) for raw in got]
-    assert {(one.link, one.revision, one.fence) for one in moved} == {("new", 4, "all")}
+    assert {(one.link, one.revision, one.region_quorum) for one in moved} == {("new", 4, "all")}
     assert len(got) == 2
 
 
@@ -1320,14 +1326,14 @@ def test_a_move_takes_the_place_of_every_record_that_is_not_moved(
     got: list[bytes] = []
 
     def there(request: AdminRequest, operator: str) -> Message:
-        revision, link, fence = eu if request.region == "eu" else us
-        return row(region=request.region, revision=revision, link=link, fence=fence)
+        revision, link, region_quorum = eu if request.region == "eu" else us
+        return row(region=request.region, revision=revision, link=link, region_quorum=region_quorum)
 
     desk.system.everywhere("tenant", "find", there)
     desk.system.everywhere("tenant", "put", keep(got))
     assert desk.run("tenant", "relink", "acme", "--link", "new")[0] == Exit.OK
     moved = [desk.system.verifier.tenant(raw) for raw in got]
-    assert {(one.revision, one.fence, one.link) for one in moved} == {(*wanted, "new")}
+    assert {(one.revision, one.region_quorum, one.link) for one in moved} == {(*wanted, "new")}
 
 
 def test_on_a_terminal_a_key_is_tried_again_when_what_is_missing_was_granted(

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import click
 import pytest
-from kcm.cli.exits import Exit
+from kcm._internal.evidence_file import FORMAT, VERSION, Evidence, written
 from kcm.cli.main import run
-from kcm.evidence import FORMAT, VERSION, Evidence, written
-from kcm.rosters import write
+from kcm.exit_codes import Exit
+from kcm.ops.roster_changes import write
 from kcm_schemas.admin import AdminRequest, HoldExport
 from kcm_schemas.codec import Message, encode
 from kcm_schemas.roster import Operator, OperatorRole
@@ -28,7 +28,7 @@ from tests.unit import test_cli_operator, test_cli_roster
 from tests.unit.command_lines import found, tree
 
 WITHOUT_CONTEXT = {
-    "dev up", "dev init", "dev provision", "demo", "l1 policy", "l1 check", "inspect",
+    "dev up", "dev init", "region provision", "demo", "l1 policy", "l1 check", "inspect",
     "audit verify", "roster sign",
 }  # fmt: skip
 """They ask nobody who is in a context, so that ``--context`` changes nothing."""

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from kcm.cli.exits import Exit
+from kcm.exit_codes import Exit
 
 from tests.unit import test_cli_operator, test_cli_registry
 

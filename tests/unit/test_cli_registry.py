@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kcm.cli.exits import Exit
+from kcm.cli.error_report import explain
 from kcm.cli.main import run
-from kcm.cli.problems import explain
-from kcm_control.registry_lease import NO_MEMORY
+from kcm.exit_codes import Exit
+from kcm_killswitch.model.registry_lease import NO_MEMORY
 from kcm_schemas.admin import AdminRequest, AdoptOrder, Empty, RegistryView
 from kcm_schemas.codec import Message, decode, encode
 from kcm_schemas.codes import Code, KcmError
@@ -129,12 +129,12 @@ def test_a_core_with_memory_that_is_named_has_nothing_to_adopt(
         "core-eu": desk.view("eu"),
         "core-eu-2": desk.view("eu", "core-eu-2").model_copy(update={"memory": True}),
     }
-    monkeypatch.setattr("kcm.admin.Admin.cores", lambda self, region: list(views))
+    monkeypatch.setattr("kcm._internal.admin.Admin.cores", lambda self, region: list(views))
 
     async def registry(self: Any, region: str, core: str, **_: Any) -> RegistryView:
         return views[core]
 
-    monkeypatch.setattr("kcm.admin.Admin.registry", registry)
+    monkeypatch.setattr("kcm._internal.admin.Admin.registry", registry)
     code, said, _ = desk.run("adopt", "--region", "eu", "--core", "core-eu-2", "--yes")
     assert (code, said["why"]) == (Exit.OK, "core-eu-2 has memory: there is nothing to adopt")
 
@@ -170,7 +170,7 @@ def test_nothing_is_adopted_that_nobody_confirmed(
     code, _, err = desk.run("adopt", "--region", "eu", form=form)
     assert code == Exit.USAGE
     assert "give --yes" in err
-    monkeypatch.setattr("kcm.cli.adopting.at_a_terminal", lambda: True)
+    monkeypatch.setattr("kcm.cli.registry_adoption.at_a_terminal", lambda: True)
     monkeypatch.setattr("sys.stdin", Typed("n\n"))
     code, out, err = desk.run("adopt", "--region", "eu", form=form)
     assert code == Exit.OK
@@ -224,12 +224,12 @@ def test_cores_that_differ_are_not_adopted_until_one_is_named(
         "core-eu": desk.view("eu"),
         "core-eu-2": desk.view("eu", "core-eu-2").model_copy(update={"digest": b"o" * 32}),
     }
-    monkeypatch.setattr("kcm.admin.Admin.cores", lambda self, region: list(views))
+    monkeypatch.setattr("kcm._internal.admin.Admin.cores", lambda self, region: list(views))
 
     async def registry(self: Any, region: str, core: str, **_: Any) -> RegistryView:
         return views[core]
 
-    monkeypatch.setattr("kcm.admin.Admin.registry", registry)
+    monkeypatch.setattr("kcm._internal.admin.Admin.registry", registry)
     code, _, err = desk.run("adopt", "--region", "eu", "--yes", form="table")
     assert code == Exit.REFUSED
     assert "--core" in err

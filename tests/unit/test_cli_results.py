@@ -1,9 +1,9 @@
 """What `kcm hold show` says of the stored result of a kill."""
 
 import pytest
+from kcm.cli.hold_progress import present
 from kcm.cli.settings import Settings, World
-from kcm.cli.watching import present
-from kcm_schemas.admin import BootStatus, Concluded, HoldStatus, HoldView, RegionStatus
+from kcm_schemas.admin import Concluded, HoldStatus, HoldView, IncarnationStatus, RegionStatus
 from kcm_schemas.roster import Role
 
 
@@ -17,7 +17,7 @@ def test_a_result_and_why_it_is_not_stored_are_told(
     )  # fmt: skip
     status = HoldStatus(
         hold_id=bytes(16), scope="tenant", target="acme", cause="operator", lifted=lifted,
-        complete=True, boots=[], concluded=concluded, unstored="disk full",
+        complete=True, incarnations=[], concluded=concluded, unstored="disk full",
         regions=[RegionStatus(region="eu", durable_at=1, how="durable", left_ms=0)],
     )  # fmt: skip
     present(Settings(json=False, context_file=None, world=World()), status)
@@ -35,16 +35,16 @@ def test_the_table_of_a_lifted_hold_has_the_instances_of_its_kill(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Also those of regions that the lift's own table does not have."""
-    boots = [
-        BootStatus(
-            instance=f"gw-{region}", boot=bytes(16), role=Role.GATEWAY, region=region,
+    incarnations = [
+        IncarnationStatus(
+            instance=f"gw-{region}", incarnation=bytes(16), role=Role.GATEWAY, region=region,
             how="receipt", keys=3, purge_us=17, after_ms=5, trouble="", retired=False, left_ms=0,
         )
         for region in ("us", "eu")
     ]  # fmt: skip
     status = HoldStatus(
         hold_id=bytes(16), scope="tenant", target="acme", cause="operator", lifted=True,
-        complete=True, boots=boots,
+        complete=True, incarnations=incarnations,
         regions=[RegionStatus(region="eu", durable_at=1, how="durable", left_ms=0)],
     )  # fmt: skip
     view = HoldView(
@@ -59,7 +59,7 @@ def test_the_table_of_a_lifted_hold_has_the_instances_of_its_kill(
         [region, f"gw-{region}", "gateway", "receipt", "3", "17"] for region in ("eu", "us")
     ]
     assert "stored" in told
-    present(settings, status.model_copy(update={"boots": []}), view)
+    present(settings, status.model_copy(update={"incarnations": []}), view)
     assert "instance" not in capsys.readouterr().out
     present(settings, status)  # `kcm lift`: only that the lift is stored
     assert "instance" not in capsys.readouterr().out

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from kcm.cli.exits import Exit
 from kcm.cli.main import run
-from kcm.rosters import Refused, each, lists_directory, read_lists, retire
+from kcm.exit_codes import Exit
+from kcm.ops.roster_changes import Refused, each, lists_directory, read_lists, retire
 from kcm_schemas.admin import (
     AdminRequest,
     BlastRadius,
@@ -32,8 +32,8 @@ from kcm_schemas.codec import Message, decode, encode
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.roster import Operator, OperatorRole, Roster
 from kcm_schemas.signed import Kind
+from kcm_trust.endorsements import Endorsements
 from kcm_trust.identity import ROOT, Identity
-from kcm_trust.lasting import Lasting
 
 from tests.fakes.client import REGIONS, FakeSystem
 
@@ -129,7 +129,7 @@ def test_what_lasts_is_collected_signed_and_brought_everywhere(desk: Desk) -> No
     assert [(one["what"], one["regions"]) for one in said["signed"]] == [
         ("lift 01", ["eu", "us"]), ("lift 02", ["us"]), ("tenant acme", ["eu"]),
     ]  # fmt: skip
-    listed = Lasting(bytes.fromhex(one["digest"]) for one in said["signed"])
+    listed = Endorsements(bytes.fromhex(one["digest"]) for one in said["signed"])
     (raw,) = set(desk.cores.put.values())
     new = desk.system.context().believe(raw)
     assert new.version == 2
@@ -224,7 +224,7 @@ def lists_holds(desk: Desk, holds: list[HoldView]) -> None:
     def reached(request: AdminRequest, operator: str) -> Message:
         target = decode(PreviewQuery, request.payload).target
         return BlastRadius(
-            tenants=[f"{target}-a", f"{target}-b"], total=9, services=0, regions=[], boots=[]
+            tenants=[f"{target}-a", f"{target}-b"], total=9, services=0, regions=[], incarnations=[]
         )
 
     desk.system.everywhere("hold", "list", listed)
@@ -417,16 +417,16 @@ def test_somebody_able_to_lift_is_left(desk: Desk) -> None:
         update={"operators": [bob_of(desk.system.roster)], "version": 3}
     )
     with pytest.raises(Refused, match="nobody with role admin"):
-        retire(alone, "bob", Lasting(), 0)
-    done = retire(desk.system.roster, "bob", Lasting(), 0)
+        retire(alone, "bob", Endorsements(), 0)
+    done = retire(desk.system.roster, "bob", Endorsements(), 0)
     with pytest.raises(Refused, match="already"):
-        retire(done, "bob", Lasting(), 0)
+        retire(done, "bob", Endorsements(), 0)
 
 
 def test_show_says_who_has_the_highest_one(desk: Desk) -> None:
     code, said, _ = desk.run("roster", "show", key=False)
     assert code == Exit.OK
-    newer = retire(desk.system.roster, "bob", Lasting(), 7)
+    newer = retire(desk.system.roster, "bob", Endorsements(), 7)
     desk.cores.roster["us"] = desk.system.root.sign(Kind.ROSTER, newer)
     code, said, _ = desk.run("roster", "show", key=False)
     assert code == Exit.NOT_COMPLETE
@@ -479,7 +479,7 @@ def test_the_root_signs_on_another_machine(desk: Desk, tmp_path: Path) -> None:
     assert desk.run("roster", "put", str(signed), key=False)[0] == Exit.OK
     (raw,) = set(desk.cores.put.values())
     assert raw == signed.read_bytes()
-    listed = Lasting(bytes.fromhex(one["digest"]) for one in said["signed"])
+    listed = Endorsements(bytes.fromhex(one["digest"]) for one in said["signed"])
     assert bob_of(desk.kept).retired == listed.retirement()
     assert all(pages == {0: listed.raw()} for pages in desk.cores.pages.values())
 
@@ -561,7 +561,7 @@ def test_a_region_that_keeps_one_waiting_is_named(
     capsys: pytest.CaptureFixture[str],
     arguments: tuple[str, ...],
 ) -> None:
-    monkeypatch.setattr("kcm.cli.watching.TELL_S", 0)
+    monkeypatch.setattr("kcm.cli.hold_progress.TELL_S", 0)
     told = ""
     us = desk.system.cores["us"]
     request = us.request

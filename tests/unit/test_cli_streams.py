@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TextIO
 
 import pytest
-from kcm.cli.exits import Exit
+from kcm.exit_codes import Exit
 
 from tests.unit.test_cli_operator import Cores, Desk
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from kcm.binding import cell_context
-from kcm.cli.exits import Exit
+from kcm._internal.context_binding import cell_context
 from kcm.cli.main import run
+from kcm.exit_codes import Exit
 from kcm_schemas.codes import Code
 
 from tests.fakes.client import FakeSystem, seal
@@ -126,7 +126,7 @@ def test_what_waits_for_a_field_has_a_bound(
 ) -> None:
     text = '{"a":1}\n' * 1500 + '{"b":1,"a":1}\n'
     piped = ("encrypt", "-", "--as", "jsonl", "--fields", "a,b")
-    monkeypatch.setattr("kcm.cli.holding.HELD_MAX", 1000)
+    monkeypatch.setattr("kcm.cli.row_buffer.HELD_MAX", 1000)
     assert desk.piped(monkeypatch, text, *piped) == (Exit.USAGE, b"")
     assert "-o FILE" in str(said(capsys)[-1]["hint"])
     assert desk.run("encrypt", text, "p.jsonl", "--fields", "a,b")[0] == Exit.OK
@@ -327,7 +327,7 @@ def test_an_error_lists_the_columns(desk: Desk, capsys: pytest.CaptureFixture[st
 def test_a_row_that_is_too_long_is_refused_and_not_cut(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("delimited", "jsonlines"):
+    for module in ("csv_format", "jsonl_format"):
         monkeypatch.setattr(f"kcm.cli.{module}.LINE_MAX", 100)
     for text in ("a,b\n1,2\n" + "x" * 101 + ",y\n", 'a,b\n"' + "x\n" * 60 + '",2\n'):
         assert desk.run("encrypt", text, "p.csv", "--fields", "a") == (Exit.USAGE, None)

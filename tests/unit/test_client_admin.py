@@ -6,9 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from kcm import statements
-from kcm.admin import Admin
-from kcm.context import ClientContext, ContextError, default_path
+from kcm._internal import statements
+from kcm._internal.admin import Admin
+from kcm._internal.client_context import ClientContext, ContextError, default_path
+from kcm._internal.kills import Kills, NewHold
+from kcm._internal.retry import AGAIN_S, REPEATS_MAX, repeated
+from kcm._internal.staggered import first
 from kcm.errors import (
     Conflict,
     Forbidden,
@@ -18,9 +21,6 @@ from kcm.errors import (
     UntrustedReply,
     error_for,
 )
-from kcm.hedge import first
-from kcm.kills import Kills, NewHold
-from kcm.repeat import AGAIN_S, REPEATS_MAX, repeated
 from kcm_schemas.admin import (
     AdminReply,
     AdminRequest,
@@ -38,7 +38,7 @@ from kcm_schemas.admin import (
     TenantPage,
     TenantQuery,
 )
-from kcm_schemas.auditing import TailPage
+from kcm_schemas.auditor import TailPage
 from kcm_schemas.codec import Message, decode, encode
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.control import Lift
@@ -79,7 +79,7 @@ def status(hold: NewHold, *, durable: bool = True, complete: bool = False) -> Ho
                 left_ms=0,
             )
         ],
-        boots=[],
+        incarnations=[],
     )
 
 
@@ -105,7 +105,7 @@ async def test_a_put_carries_what_the_operator_signed(system: FakeSystem, admin:
 
     system.everywhere("tenant", "put", put)
     raw = statements.tenant(
-        admin.identity, "acme", link="acme-root", regions=["us", "eu"], fence="all"
+        admin.identity, "acme", link="acme-root", regions=["us", "eu"], region_quorum="all"
     )
     await admin.put("eu", "tenant", raw)
     await admin.put("us", "tenant", raw)
@@ -113,7 +113,7 @@ async def test_a_put_carries_what_the_operator_signed(system: FakeSystem, admin:
     tenant = system.verifier.tenant(raw)
     assert (tenant.regions, tenant.revision) == (["eu", "us"], 1)
     again = statements.tenant(
-        admin.identity, "acme", link="acme-root", regions=["eu", "us"], fence="all"
+        admin.identity, "acme", link="acme-root", regions=["eu", "us"], region_quorum="all"
     )
     assert again == raw
 
@@ -407,7 +407,7 @@ async def test_a_preview_sends_nothing_that_could_kill(system: FakeSystem, admin
     def preview(request: AdminRequest, operator: str) -> Message:
         query = decode(PreviewQuery, request.payload)
         assert (query.scope, query.target) == ("tenant", "acme")
-        return BlastRadius(tenants=["acme"], total=1, services=1, regions=["eu"], boots=[])
+        return BlastRadius(tenants=["acme"], total=1, services=1, regions=["eu"], incarnations=[])
 
     system.everywhere("hold", "preview", preview)
     assert (await admin.preview("eu", "tenant", "acme")).tenants == ["acme"]

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from kcm.batches import PAYLOAD_MAX, split
-from kcm.client import IN_FLIGHT_MAX, Client
+from kcm._internal.batches import PAYLOAD_MAX, split
+from kcm._internal.client import IN_FLIGHT_MAX, Client
+from kcm._internal.rpc import ATTEMPTS_MAX, WIRE_S, attempt_s, backoff_s
 from kcm.errors import (
     BY_CODE,
     Busy,
@@ -20,7 +21,6 @@ from kcm.errors import (
     WrongRegion,
     error_for,
 )
-from kcm.wire import ATTEMPTS_MAX, WIRE_S, attempt_s, backoff_s
 from kcm_schemas import limits
 from kcm_schemas.codec import decode, encode
 from kcm_schemas.codes import RETRYABLE, Code, KcmError

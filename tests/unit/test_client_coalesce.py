@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 from kcm import sync
-from kcm.client import Client
-from kcm.coalesce import GATHER_MAX
+from kcm._internal.client import Client
+from kcm._internal.coalescer import GATHER_MAX
 from kcm.errors import DeadlineExceeded, Forbidden, Tampered, Unavailable
-from kcm_bus.owning import Closed
+from kcm_runtime.ownership import Closed
 from kcm_schemas.codes import Code, KcmError
 
 from tests.fakes.client import FakeClock, FakeGateway, FakeSystem, failure

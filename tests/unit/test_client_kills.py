@@ -2,8 +2,8 @@
 
 import pytest
 from kcm import Admin
+from kcm._internal.kills import Kills
 from kcm.errors import Unavailable, UnknownHold
-from kcm.kills import Kills
 from kcm_schemas.admin import HoldMatches, HoldPrefix, HoldStatus, HoldView, RegionStatus
 from kcm_schemas.codec import decode
 from kcm_schemas.codes import Code, KcmError
@@ -40,10 +40,14 @@ def knows(*views):
 def standing(hold, **changes):
     facts = {"lifted": False, "complete": True}
     return HoldStatus(
-        hold_id=hold.id, scope=hold.scope, target=hold.target, cause="operator",
-        regions=[RegionStatus(region="eu", durable_at=1, how="durable", left_ms=0)], boots=[],
+        hold_id=hold.id,
+        scope=hold.scope,
+        target=hold.target,
+        cause="operator",
+        regions=[RegionStatus(region="eu", durable_at=1, how="durable", left_ms=0)],
+        incarnations=[],
         **(facts | changes),
-    )  # fmt: skip
+    )
 
 
 async def test_watching_asks_on_when_only_those_answer_who_have_not_heard(system, kills):

@@ -4,10 +4,10 @@ import asyncio
 import logging
 
 import pytest
-from kcm.client import Client
-from kcm.counts import TELL_EVERY_S, Counts
+from kcm._internal.client import Client
+from kcm._internal.counts import TELL_EVERY_S, Counts
+from kcm._internal.rpc import ATTEMPTS_MAX
 from kcm.errors import Busy, DeadlineExceeded, Discarded, Unavailable, Unreached
-from kcm.wire import ATTEMPTS_MAX
 from kcm_schemas.codec import decode, encode
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.data import DecryptReply, EncryptReply
@@ -82,7 +82,7 @@ async def test_when_every_answer_is_discarded_the_error_says_so(bench):
 
 
 async def test_discarded_answers_are_told_in_the_log_but_not_each(bench, caplog):
-    with caplog.at_level(logging.WARNING, logger="kcm.counts"):
+    with caplog.at_level(logging.WARNING, logger="kcm._internal.counts"):
         for _ in range(3):
             bench.leases = [1] * 3
             await bench.client.encrypt("acme", "payroll", [b"secret"])

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from kcm.context import ClientContext, ContextError
+from kcm._internal.client_context import ClientContext, ContextError
+from kcm._internal.transport import open_nats
 from kcm.errors import Unavailable
-from kcm.transport import open_nats
-from kcm_bus.config import BusAddress
+from kcm_runtime.config import BusAddress
 
 URL = "nats://broker.example:4222"
 

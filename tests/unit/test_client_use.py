@@ -12,8 +12,8 @@ from pathlib import Path
 import kcm
 import pytest
 from kcm import sync
-from kcm.admin import Admin
-from kcm.client import Client
+from kcm._internal.admin import Admin
+from kcm._internal.client import Client
 from kcm.errors import error_for
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.text import CHARACTERS_MAX, printable
@@ -135,7 +135,7 @@ def test_after_a_fork_neither_client_is_usable(tmp_path: Path) -> None:
 import asyncio, os, sys
 from pathlib import Path
 from kcm import AfterFork, sync
-from kcm.client import Client
+from kcm._internal.client import Client
 from tests.fakes.client import FakeSystem
 system = FakeSystem(Path({str(tmp_path)!r}))
 around = system.clock.around()
@@ -219,9 +219,9 @@ async def test_text_from_the_wire_cannot_steer_a_terminal(
 
 def test_without_a_logging_set_up_nothing_is_printed() -> None:
     program = """
-import logging, kcm, kcm.client
-import kcm_bus.connection
-for name in ("kcm.counts", "kcm_bus.connection", "kcm_gateway.engine", "nats.aio.client"):
+import logging, kcm, kcm._internal.client
+import kcm_runtime.nats.connection
+for name in ("kcm._internal.counts", "kcm_runtime.nats", "kcm_gateway.engine", "nats.aio.client"):
     logging.getLogger(name).error("chatter of %s", name)
 """
     done = subprocess.run(

@@ -1,14 +1,14 @@
 """Who keeps on differing from a Core reads everything again, once for each difference."""
 
 import pytest
-from kcm_control.agreement import PATIENCE_S, Agreement
+from kcm_killswitch.model.divergence import PATIENCE_S, Divergence
 
 OURS, THEIRS, OTHER = b"ours", b"theirs", b"other"
 
 
 @pytest.fixture
 def agreement():
-    return Agreement()
+    return Divergence()
 
 
 def test_a_difference_that_passes_is_none(agreement):

@@ -1,29 +1,29 @@
 """Who is on record, since when nobody was missed, and for how long each was silent."""
 
 import pytest
-from kcm_control.boots import (
-    BOOTS_MAX,
-    BOOTS_PER_INSTANCE_MAX,
+from kcm_killswitch.model.incarnations import (
     GONE_S,
+    INCARNATIONS_MAX,
+    INCARNATIONS_PER_INSTANCE_MAX,
     LEASE_MAX_MS,
     NONCES_KEPT,
     SPACING_S,
-    BootRecords,
+    Incarnations,
 )
-from kcm_control.timing import Timing
-from kcm_control.watch import Watch
+from kcm_killswitch.model.stream_watch import Watch
+from kcm_killswitch.model.timing import Timing
 from kcm_schemas.control import Lease
 from kcm_schemas.roster import Role
 
-BOOT = b"b" * 16
-BOUND = Timing().boot_bound_s(0)
+INCARNATION = b"b" * 16
+BOUND = Timing().incarnation_bound_s(0)
 
 
 class Stream:
-    """Feeds boot records as a consumer would: everything is delivered at its sequence."""
+    """Feeds incarnation records as a consumer would: everything is delivered at its sequence."""
 
     def __init__(self):
-        self.records = BootRecords()
+        self.records = Incarnations()
         self.records.resumed(0, 0.0)
         self.sequence = 0
         self.nonces = 0
@@ -35,11 +35,18 @@ class Stream:
         return self.sequence
 
     def lease(
-        self, now, boot=BOOT, instance="gw", nonce=None, first=1, lease_ms=10_000, ended=False
+        self,
+        now,
+        incarnation=INCARNATION,
+        instance="gw",
+        nonce=None,
+        first=1,
+        lease_ms=10_000,
+        ended=False,
     ):
         self.nonces += 1
         made = Lease(
-            instance=instance, boot=boot, role=Role.GATEWAY, region="eu",
+            instance=instance, incarnation=incarnation, role=Role.GATEWAY, region="eu",
             nonce=nonce or self.nonces.to_bytes(16, "big"), first=first, lease_ms=lease_ms,
             holds=bytes(32), registry=[bytes(16)] * 16, roster=1, ended=ended,
         )  # fmt: skip
@@ -101,7 +108,7 @@ def test_a_watch_says_how_long_it_had_lasted_when_something_in_it_was_noted():
     assert watch.before_s(11, 4.0) == 0.0  # it was noted before it
 
 
-# How long a boot was silent
+# How long an incarnation was silent
 
 
 def test_a_boot_is_silent_since_its_last_record(stream):
@@ -135,7 +142,7 @@ def test_a_boot_that_writes_above_the_hold_is_not_quiet(stream):
 
 
 def test_records_that_come_together_count_as_the_last_of_them(stream):
-    """However often a boot writes, what is kept of it is bounded, and silence never too long."""
+    """However often it writes, what is kept is bounded, and silence never too long."""
     for number in range(1, 2000):
         stream.lease(number * SPACING_S / 10)
     end = 2000 * SPACING_S / 10
@@ -168,7 +175,7 @@ def test_a_record_that_is_delivered_again_is_not_heard_again(stream):
     assert stream.records.on_record(3.0 + GONE_S) == []
 
 
-# What somebody else put into a boot's place
+# What somebody else put into an incarnation's place
 
 
 def test_an_old_record_in_another_place_marks_its_boot(stream):
@@ -194,13 +201,13 @@ def test_a_record_that_says_it_began_later_than_it_lies_marks_its_boot(stream):
 
 def test_what_cannot_be_verified_marks_the_boot_under_whose_name_it_lies(stream):
     stream.lease(3.0)
-    stream.records.tampered("gw", BOOT, 5.0)
+    stream.records.tampered("gw", INCARNATION, 5.0)
     assert stream.silent(60.0) == 0.0
     assert stream.records.watch.age_s(60.0) == 60.0
 
 
 def test_what_cannot_be_verified_under_an_unknown_name_ends_the_watch(stream):
-    stream.records.tampered("gw", BOOT, 5.0)
+    stream.records.tampered("gw", INCARNATION, 5.0)
     assert stream.records.watch.age_s(60.0) == 55.0
 
 
@@ -216,7 +223,7 @@ def test_the_nonces_that_are_remembered_are_bounded(stream):
 
 def test_nobody_is_pruned_before_the_own_lease_has_ended(stream):
     stream.lease(0.0, lease_ms=LEASE_MAX_MS)
-    ends = Timing(clock_error=0.1).boot_bound_s(LEASE_MAX_MS / 1000)
+    ends = Timing(clock_error=0.1).incarnation_bound_s(LEASE_MAX_MS / 1000)
     assert stream.records.on_record(ends - 0.01) != []
     assert stream.records.on_record(2 * ends) == []
 
@@ -229,35 +236,35 @@ def test_a_lease_that_no_timing_allows_counts_as_the_longest(stream):
 
 def test_no_boot_is_pushed_out_by_others_of_its_instance(stream):
     stream.lease(0.0)
-    for number in range(5 * BOOTS_PER_INSTANCE_MAX):
-        stream.lease(1.0, boot=number.to_bytes(16, "big"))
+    for number in range(5 * INCARNATIONS_PER_INSTANCE_MAX):
+        stream.lease(1.0, incarnation=number.to_bytes(16, "big"))
     known = stream.records.on_record(2.0)
-    assert len(known) == BOOTS_PER_INSTANCE_MAX
-    assert BOOT in {one.boot for one in known}
+    assert len(known) == INCARNATIONS_PER_INSTANCE_MAX
+    assert INCARNATION in {one.incarnation for one in known}
 
 
 def test_while_somebody_was_refused_whose_lease_may_run_the_list_is_not_whole(stream):
-    for number in range(BOOTS_PER_INSTANCE_MAX):
-        stream.lease(0.0, boot=number.to_bytes(16, "big"))
+    for number in range(INCARNATIONS_PER_INSTANCE_MAX):
+        stream.lease(0.0, incarnation=number.to_bytes(16, "big"))
     assert stream.records.whole(0.0)
     stream.lease(5.0)
-    assert not stream.records.knows("gw", BOOT)
+    assert not stream.records.knows("gw", INCARNATION)
     assert not stream.records.whole(5.0 + GONE_S - 0.01)
     assert stream.records.whole(5.0 + GONE_S)
 
 
 def test_boots_that_ended_make_room(stream):
-    for number in range(3 * BOOTS_PER_INSTANCE_MAX):
-        stream.lease(0.0, boot=number.to_bytes(16, "big"))
-        stream.lease(0.0, boot=number.to_bytes(16, "big"), ended=True)
+    for number in range(3 * INCARNATIONS_PER_INSTANCE_MAX):
+        stream.lease(0.0, incarnation=number.to_bytes(16, "big"))
+        stream.lease(0.0, incarnation=number.to_bytes(16, "big"), ended=True)
     stream.lease(1.0)
-    assert [one.boot for one in stream.records.on_record(1.0)] == [BOOT]
+    assert [one.incarnation for one in stream.records.on_record(1.0)] == [INCARNATION]
     assert stream.records.whole(1.0)
 
 
 def test_the_boots_of_a_region_are_bounded(stream):
-    for number in range(BOOTS_MAX + 10):
+    for number in range(INCARNATIONS_MAX + 10):
         stream.lease(0.0, instance=f"gw-{number}")
-    assert len(stream.records.on_record(0.0)) == BOOTS_MAX
+    assert len(stream.records.on_record(0.0)) == INCARNATIONS_MAX
     assert not stream.records.whole(0.0)
-    assert stream.records.knows("gw-0", BOOT)
+    assert stream.records.knows("gw-0", INCARNATION)

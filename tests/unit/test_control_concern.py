@@ -3,15 +3,17 @@
 import itertools
 
 import pytest
-from kcm_control.holds import HoldRecord
-from kcm_control.registry import Registry
-from kcm_control.revocation import Revocations
+from kcm_killswitch.model.hold_set import HoldState
+from kcm_killswitch.model.registry import Registry
+from kcm_killswitch.model.revocations import Revocations
 from kcm_schemas.control import Hold
 from kcm_schemas.registry import Tenant
 
 
 def tenant(name="acme", revision=1, link="acme-root", regions=("eu",)):
-    return Tenant(tenant=name, revision=revision, link=link, regions=sorted(regions), fence="all")
+    return Tenant(
+        tenant=name, revision=revision, link=link, regions=sorted(regions), region_quorum="all"
+    )
 
 
 def held(origin="us", *, cause="l1", link="acme-root", lift=None):
@@ -19,14 +21,14 @@ def held(origin="us", *, cause="l1", link="acme-root", lift=None):
         id=origin.encode().ljust(16, b"."), salt=bytes(16), scope="link", target=link, cause=cause,
         origin=origin, issued_ms=5, reason="refused",
     )  # fmt: skip
-    return HoldRecord(hold, b"hold", lift=lift)
+    return HoldState(hold, b"hold", lift=lift)
 
 
 def learn(*what):
     """Take holds and tenants in this order; the revocations, and every tenant that was purged."""
     revocations, purged = Revocations(Registry(), "eu"), []
     for one in what:
-        taken = revocations.learn(one).purge if isinstance(one, HoldRecord) else None
+        taken = revocations.learn(one).purge if isinstance(one, HoldState) else None
         purged += revocations.register(one).purge if taken is None else taken
     return revocations, purged
 

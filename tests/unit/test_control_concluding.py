@@ -1,40 +1,47 @@
 """What goes into a result, of which period of its hold it is, and whom it must not leave out."""
 
 import pytest
-from kcm_control.completeness import Arrival, RegionFacts
-from kcm_control.concluding import conclude, covers, earliest, of_this_period
+from kcm_killswitch.model.completeness import Arrival, RegionFacts
+from kcm_killswitch.model.kill_result import conclude, covers, earliest, of_this_period
 from kcm_schemas import limits
-from kcm_schemas.admin import BootStatus, HoldStatus, RegionStatus
+from kcm_schemas.admin import HoldStatus, IncarnationStatus, RegionStatus
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import Code, KcmError
-from kcm_schemas.control import Boot, Receipt
+from kcm_schemas.control import Incarnation, Receipt
 from kcm_schemas.kill_result import ENVELOPE_MAX, ITEM_MAX, room_for_receipts
 from kcm_schemas.roster import Role
-from kcm_trust.resulting import accounted, finished
+from kcm_trust.result_statements import accounted, finished
 from kcm_trust.verify import Untrusted
 
 RAW = 600
 """Bytes of a receipt here."""
 
 
-def boot_of(name, how="receipt"):
-    return BootStatus(
-        instance=name, boot=bytes(16), role=Role.GATEWAY, region="eu", how=how, keys=1,
+def incarnation_of(name, how="receipt"):
+    return IncarnationStatus(
+        instance=name, incarnation=bytes(16), role=Role.GATEWAY, region="eu", how=how, keys=1,
         purge_us=1, after_ms=1, trouble="", retired=False, left_ms=0,
     )  # fmt: skip
 
 
 def receipt_of(name):
     return Receipt(
-        hold_id=bytes(16), instance=name, boot=bytes(16), role=Role.GATEWAY, region="eu", keys=1,
-        purge_us=1, unkept="", reached=bytes(32),
-    )  # fmt: skip
+        hold_id=bytes(16),
+        instance=name,
+        incarnation=bytes(16),
+        role=Role.GATEWAY,
+        region="eu",
+        keys=1,
+        purge_us=1,
+        unkept="",
+        reached=bytes(32),
+    )
 
 
-def status_of(*boots, regions=("eu",), place=4):
+def status_of(*incarnations, regions=("eu",), place=4):
     return HoldStatus(
         hold_id=bytes(16), scope="tenant", target="acme", cause="operator", lifted=False,
-        complete=True, boots=list(boots),
+        complete=True, incarnations=list(incarnations),
         regions=[
             RegionStatus(region=name, durable_at=place, how="durable", left_ms=0)
             for name in regions
@@ -50,10 +57,10 @@ def result_of(status, receipts=None, **changes):
 def crowd(count):
     names = [f"gw-{number}" for number in range(count)]
     receipts = {(name, bytes(16)): Arrival(receipt_of(name), 1, raw=bytes(RAW)) for name in names}
-    return status_of(*map(boot_of, names)), receipts
+    return status_of(*map(incarnation_of, names)), receipts
 
 
-@pytest.mark.parametrize("count", [1, 800, limits.RESULT_BOOTS_MAX])
+@pytest.mark.parametrize("count", [1, 800, limits.RESULT_INCARNATIONS_MAX])
 def test_as_many_receipts_go_with_it_as_there_is_room_for(count):
     status, receipts = crowd(count)
     found = result_of(status, receipts)
@@ -68,7 +75,7 @@ def test_as_many_receipts_go_with_it_as_there_is_room_for(count):
 
 
 def test_no_more_boots_go_into_one_than_there_is_room_for():
-    status, receipts = crowd(limits.RESULT_BOOTS_MAX + 1)
+    status, receipts = crowd(limits.RESULT_INCARNATIONS_MAX + 1)
     with pytest.raises(KcmError) as refused:
         result_of(status, receipts)
     assert refused.value.code is Code.TOO_LARGE
@@ -83,7 +90,7 @@ def test_receipts_are_left_out_for_want_of_room_alone():
 
 
 def test_a_result_is_of_the_period_in_which_its_hold_lies_where_it_lay():
-    here = result_of(status_of(boot_of("gw"), place=4))
+    here = result_of(status_of(incarnation_of("gw"), place=4))
     assert of_this_period(here, "eu", {"eu": 4}, 9)
     assert of_this_period(here, "eu", {"eu": 5}, 1)
     assert not of_this_period(here, "eu", {"eu": 5}, 9)
@@ -93,17 +100,17 @@ def test_a_result_is_of_the_period_in_which_its_hold_lies_where_it_lay():
     assert not of_this_period(here, "us", {"us": 7, "eu": 5}, 9)
     assert not of_this_period(here, "us", {"us": 7}, 9)
     # The own place is what counts where the result has one.
-    both = result_of(status_of(boot_of("gw"), regions=("eu", "us"), place=4))
+    both = result_of(status_of(incarnation_of("gw"), regions=("eu", "us"), place=4))
     assert not of_this_period(both, "us", {"us": 7, "eu": 4}, 9)
 
 
-def facts_of(*boots, place=4):
+def facts_of(*incarnations, place=4):
     return {"eu": RegionFacts(place, [
-        Boot(
-            instance=name, boot=bytes(16), role=Role.GATEWAY, first=first, latest=latest,
+        Incarnation(
+            instance=name, incarnation=bytes(16), role=Role.GATEWAY, first=first, latest=latest,
             lease_ms=1, silent_ms=0, quiet_ms=0, roster=1,
         )
-        for name, first, latest in boots
+        for name, first, latest in incarnations
     ])}  # fmt: skip
 
 
@@ -120,21 +127,21 @@ def facts_of(*boots, place=4):
 def test_a_result_of_another_region_leaves_out_nobody_who_was_there_and_purged(
     first, latest, how, good
 ):
-    theirs = result_of(status_of(boot_of("gw-1")))
-    mine = status_of(boot_of("gw-1"), boot_of("gw-2", how))
+    theirs = result_of(status_of(incarnation_of("gw-1")))
+    mine = status_of(incarnation_of("gw-1"), incarnation_of("gw-2", how))
     facts = facts_of(("gw-1", 1, 9), ("gw-2", first, latest))
     assert covers(theirs, mine, facts) is good
     assert covers(result_of(mine), mine, facts)
 
 
 def test_a_result_of_fewer_regions_is_not_taken():
-    theirs = result_of(status_of(boot_of("gw-1")))
-    mine = status_of(boot_of("gw-1"), regions=("eu", "us"))
+    theirs = result_of(status_of(incarnation_of("gw-1")))
+    mine = status_of(incarnation_of("gw-1"), regions=("eu", "us"))
     assert not covers(theirs, mine, {"us": None})
 
 
 def test_the_earliest_is_the_same_whoever_chooses():
-    status = status_of(boot_of("gw"))
+    status = status_of(incarnation_of("gw"))
     some = [result_of(status, now_ms=at, roster=by) for at in (3, 2) for by in (1, 2)]
     assert earliest(some) == earliest(reversed(some))
     assert earliest(some).concluded_ms == 2

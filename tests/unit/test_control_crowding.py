@@ -1,6 +1,6 @@
 """How near the keys in use are to as many as may be: said at a change, and told with counts."""
 
-from kcm_control.crowding import CALM_S, RECENT_MAX, RECENT_S, Crowding, Room
+from kcm_killswitch.model.key_budget import CALM_S, RECENT_MAX, RECENT_S, Crowding, Room
 
 MOST = 100
 

@@ -1,14 +1,20 @@
-"""Leases, marks, fences, proofs: what a boot may believe, and since when."""
+"""Leases, marks, peer leases, attestations: what an incarnation may believe, and since when."""
 
 import pytest
-from kcm_control.fences import Fences, durable_majority, needed_others
-from kcm_control.knowledge import Knowledge
-from kcm_control.leases import EXPIRED, FOREVER, SPACING_S, WRITES_KEPT, ControlLease
-from kcm_control.marks import MARKS_KEPT, NOWHERE, Mark, Marks
-from kcm_control.proofs import ProofKey, Proofs, Target
-from kcm_control.timing import Timing
+from kcm_killswitch.model.control_lease import (
+    EXPIRED,
+    FOREVER,
+    SPACING_S,
+    WRITES_KEPT,
+    ControlLease,
+)
+from kcm_killswitch.model.freshness import Freshness
+from kcm_killswitch.model.key_leases import Attestations, AttestedKey, Target
+from kcm_killswitch.model.log_position import MARKS_KEPT, NOWHERE, LogPosition, Marks
+from kcm_killswitch.model.peer_leases import PeerLeases, durable_majority, needed_others
+from kcm_killswitch.model.timing import Timing
 
-KEY = ProofKey(Target("link", 1, "7"), "arn:me")
+KEY = AttestedKey(Target("link", 1, "7"), "arn:me")
 
 
 def nonce(number):
@@ -16,7 +22,7 @@ def nonce(number):
 
 
 def mark(sequence, of=None):
-    return Mark(sequence, nonce(of or sequence))
+    return LogPosition(sequence, nonce(of or sequence))
 
 
 def leased(*writes, length=10.0):
@@ -28,11 +34,11 @@ def leased(*writes, length=10.0):
     return lease
 
 
-class Boot:
-    """A ``Knowledge`` as the kill switch feeds it."""
+class Incarnation:
+    """A ``Freshness`` as the kill switch feeds it."""
 
     def __init__(self):
-        self.known = Knowledge(Timing())
+        self.known = Freshness(Timing())
         self.known.resumed(0)
 
     def write(self, t0, sequence, *, read=True):
@@ -152,35 +158,35 @@ def test_marks_above_a_resume_are_forgotten_and_the_oldest_make_room():
     assert mark(50) not in marks
 
 
-# Fences
+# Peer leases
 
 
 def test_a_fence_is_dated_by_the_readers_own_latest_write_before_it():
-    fences, lease = Fences(), leased((100.0, 5), (103.0, 8))
-    fences.learn("us", 7)
-    assert fences.until("all", ["us"], lease, 60) == 160.0
-    fences.learn("us", 8)
-    assert fences.until("all", ["us"], lease, 60) == 163.0
-    fences.learn("us", 5)
-    assert fences.until("all", ["us"], lease, 60) == 163.0
+    peer_leases, lease = PeerLeases(), leased((100.0, 5), (103.0, 8))
+    peer_leases.learn("us", 7)
+    assert peer_leases.until("all", ["us"], lease, 60) == 160.0
+    peer_leases.learn("us", 8)
+    assert peer_leases.until("all", ["us"], lease, 60) == 163.0
+    peer_leases.learn("us", 5)
+    assert peer_leases.until("all", ["us"], lease, 60) == 163.0
 
 
 def test_a_fence_from_before_the_first_own_write_is_worth_nothing():
-    fences = Fences()
-    fences.learn("us", 4)
-    assert fences.until("all", ["us"], leased((100.0, 5)), 60) == EXPIRED
+    peer_leases = PeerLeases()
+    peer_leases.learn("us", 4)
+    assert peer_leases.until("all", ["us"], leased((100.0, 5)), 60) == EXPIRED
 
 
 def test_policies_need_all_most_or_none():
-    fences, lease = Fences(), leased((100.0, 5), (110.0, 9))
-    fences.learn("b", 9)
-    assert fences.until("all", ["b", "c"], lease, 60) == EXPIRED
-    assert fences.until("majority", ["b", "c"], lease, 60) == 170.0
-    assert fences.until("local", ["b", "c"], lease, 60) == FOREVER
-    assert fences.until("all", [], lease, 60) == FOREVER
-    fences.learn("c", 5)
-    assert fences.until("all", ["b", "c"], lease, 60) == 160.0
-    assert fences.until("majority", ["b", "c"], lease, 60) == 170.0
+    peer_leases, lease = PeerLeases(), leased((100.0, 5), (110.0, 9))
+    peer_leases.learn("b", 9)
+    assert peer_leases.until("all", ["b", "c"], lease, 60) == EXPIRED
+    assert peer_leases.until("majority", ["b", "c"], lease, 60) == 170.0
+    assert peer_leases.until("local", ["b", "c"], lease, 60) == FOREVER
+    assert peer_leases.until("all", [], lease, 60) == FOREVER
+    peer_leases.learn("c", 5)
+    assert peer_leases.until("all", ["b", "c"], lease, 60) == 160.0
+    assert peer_leases.until("majority", ["b", "c"], lease, 60) == 170.0
 
 
 @pytest.mark.parametrize("count", range(1, 12))
@@ -190,149 +196,149 @@ def test_whoever_knows_enough_others_meets_every_majority_that_has_the_kill(coun
 
 
 def test_a_late_fence_after_a_rollback_is_worth_nothing():
-    boot = Boot()
-    old = boot.write(100.0, 50)
-    boot.known.forget()
-    boot.known.resumed(0)
+    incarnation = Incarnation()
+    old = incarnation.write(100.0, 50)
+    incarnation.known.forget()
+    incarnation.known.resumed(0)
     for sequence in range(1, 50):
-        boot.read(sequence, own=False, of=1000 + sequence)
-    boot.write(500.0, 60)
-    boot.read(50, own=False, of=2000)
-    assert not boot.known.fenced("us", old, NOWHERE)
-    assert not boot.known.knows("us")
-    assert boot.known.fenced("us", mark(50, of=2000), NOWHERE) is True
+        incarnation.read(sequence, own=False, of=1000 + sequence)
+    incarnation.write(500.0, 60)
+    incarnation.read(50, own=False, of=2000)
+    assert not incarnation.known.fenced("us", old, NOWHERE)
+    assert not incarnation.known.knows("us")
+    assert incarnation.known.fenced("us", mark(50, of=2000), NOWHERE) is True
 
 
-# Proofs
+# Attestations
 
 
 def test_a_proof_serves_only_the_very_same_key():
-    proofs, lease = Proofs(30), leased((100.0, 5))
-    proofs.learn(KEY, 5)
-    assert proofs.until(KEY, lease) == 130.0
+    attestations, lease = Attestations(30), leased((100.0, 5))
+    attestations.learn(KEY, 5)
+    assert attestations.until(KEY, lease) == 130.0
     for other in (
-        ProofKey(Target("other", 1, "7"), "arn:me"),
-        ProofKey(Target("link", 2, "7"), "arn:me"),
-        ProofKey(Target("link", 1, "8"), "arn:me"),
-        ProofKey(Target("link", 1, "7"), "arn:you"),
+        AttestedKey(Target("other", 1, "7"), "arn:me"),
+        AttestedKey(Target("link", 2, "7"), "arn:me"),
+        AttestedKey(Target("link", 1, "8"), "arn:me"),
+        AttestedKey(Target("link", 1, "7"), "arn:you"),
     ):
-        assert proofs.until(other, lease) == EXPIRED
+        assert attestations.until(other, lease) == EXPIRED
 
 
 def test_an_older_proof_changes_nothing_and_a_refusal_ends_all_of_the_link():
-    proofs, lease = Proofs(30), leased((100.0, 5), (103.0, 8))
-    proofs.learn(KEY, 8)
-    proofs.learn(KEY, 5)
-    assert proofs.until(KEY, lease) == 133.0
-    other = ProofKey(Target("other", 1, "7"), "arn:me")
-    proofs.learn(other, 8)
-    proofs.refuse("link")
-    assert proofs.until(KEY, lease) == EXPIRED
-    assert proofs.until(other, lease) == 133.0
+    attestations, lease = Attestations(30), leased((100.0, 5), (103.0, 8))
+    attestations.learn(KEY, 8)
+    attestations.learn(KEY, 5)
+    assert attestations.until(KEY, lease) == 133.0
+    other = AttestedKey(Target("other", 1, "7"), "arn:me")
+    attestations.learn(other, 8)
+    attestations.refuse("link")
+    assert attestations.until(KEY, lease) == EXPIRED
+    assert attestations.until(other, lease) == 133.0
 
 
 def test_the_own_mark_is_believed_before_it_is_read_back_and_an_unknown_one_is_not():
-    boot = Boot()
-    boot.write(100.0, 5)
-    own = boot.write(103.0, 9, read=False)
-    assert not boot.known.proven(KEY, mark(9, of=1))
-    assert not boot.known.proven(KEY, mark(10))
-    assert boot.known.proven(KEY, own)
-    assert boot.known.proofs.until(KEY, boot.known.lease) == 133.0
+    incarnation = Incarnation()
+    incarnation.write(100.0, 5)
+    own = incarnation.write(103.0, 9, read=False)
+    assert not incarnation.known.proven(KEY, mark(9, of=1))
+    assert not incarnation.known.proven(KEY, mark(10))
+    assert incarnation.known.proven(KEY, own)
+    assert incarnation.known.attestations.until(KEY, incarnation.known.lease) == 133.0
 
 
 # All of it together
 
 
 def test_nothing_is_known_before_anything_was_written():
-    boot = Boot()
-    assert boot.known.mark is None
-    assert boot.until == EXPIRED
-    boot.read(5, own=False)
-    assert boot.known.fenced("us", mark(5), NOWHERE)
-    assert boot.known.proven(KEY, mark(5))
-    assert not boot.known.knows("us")
-    assert boot.known.proofs.until(KEY, boot.known.lease) == EXPIRED
+    incarnation = Incarnation()
+    assert incarnation.known.mark is None
+    assert incarnation.until == EXPIRED
+    incarnation.read(5, own=False)
+    assert incarnation.known.fenced("us", mark(5), NOWHERE)
+    assert incarnation.known.proven(KEY, mark(5))
+    assert not incarnation.known.knows("us")
+    assert incarnation.known.attestations.until(KEY, incarnation.known.lease) == EXPIRED
 
 
 @pytest.mark.parametrize("own", [True, False])
 def test_another_record_where_the_own_one_was_acknowledged_ends_everything(own):
-    boot = Boot()
-    boot.write(100.0, 5)
-    boot.write(103.0, 9, read=False)
-    assert not boot.read(9, own=own, of=77)
-    assert boot.until == EXPIRED
+    incarnation = Incarnation()
+    incarnation.write(100.0, 5)
+    incarnation.write(103.0, 9, read=False)
+    assert not incarnation.read(9, own=own, of=77)
+    assert incarnation.until == EXPIRED
 
 
 def test_no_record_at_all_where_the_own_one_was_acknowledged_ends_everything():
-    boot = Boot()
-    boot.write(100.0, 5)
-    boot.write(103.0, 9, read=False)
-    assert not boot.known.delivered(9)
-    assert boot.until == EXPIRED
+    incarnation = Incarnation()
+    incarnation.write(100.0, 5)
+    incarnation.write(103.0, 9, read=False)
+    assert not incarnation.known.delivered(9)
+    assert incarnation.until == EXPIRED
 
 
 def test_an_own_record_that_a_later_one_replaced_renews_nothing_by_itself():
     """The stream keeps the last of each subject, so a slow consumer never sees the earlier."""
-    boot = Boot()
-    boot.write(100.0, 5)
-    boot.write(103.0, 9, read=False)
-    boot.write(106.0, 12, read=False)
-    assert boot.read(10, own=False)
-    assert boot.until == 110.0
-    assert boot.read(12)
-    assert boot.until == 116.0
-    assert boot.known.anchor == 12
+    incarnation = Incarnation()
+    incarnation.write(100.0, 5)
+    incarnation.write(103.0, 9, read=False)
+    incarnation.write(106.0, 12, read=False)
+    assert incarnation.read(10, own=False)
+    assert incarnation.until == 110.0
+    assert incarnation.read(12)
+    assert incarnation.until == 116.0
+    assert incarnation.known.anchor == 12
 
 
 def test_an_acknowledgement_of_a_place_that_was_read_as_something_else_ends_everything():
-    boot = Boot()
-    boot.write(100.0, 5)
-    seen = boot.known.lease.seen
-    assert boot.read(6, own=False)
-    assert not boot.known.wrote(103.0, seen, mark(6, of=88))
-    assert boot.until == EXPIRED
+    incarnation = Incarnation()
+    incarnation.write(100.0, 5)
+    seen = incarnation.known.lease.seen
+    assert incarnation.read(6, own=False)
+    assert not incarnation.known.wrote(103.0, seen, mark(6, of=88))
+    assert incarnation.until == EXPIRED
 
 
 def test_after_forgetting_nothing_counts_until_the_stream_is_read_from_its_start():
-    boot = Boot()
-    boot.write(100.0, 5)
-    era = boot.known.era
-    boot.known.forget()
-    assert boot.known.era == era + 1
-    assert boot.known.wrote(200.0, boot.known.lease.seen, mark(50))
-    assert boot.read(50)
-    assert not boot.known.fenced("us", mark(50), NOWHERE)
-    assert not boot.known.proven(KEY, mark(50))
-    assert boot.until == EXPIRED
-    assert boot.known.anchor == 0, "a consumer that is made now begins at the start"
-    boot.known.resumed(0)
-    assert boot.until == EXPIRED
-    assert boot.read(50)
-    assert boot.until == 210.0
-    assert boot.known.anchor == 50
+    incarnation = Incarnation()
+    incarnation.write(100.0, 5)
+    era = incarnation.known.era
+    incarnation.known.forget()
+    assert incarnation.known.era == era + 1
+    assert incarnation.known.wrote(200.0, incarnation.known.lease.seen, mark(50))
+    assert incarnation.read(50)
+    assert not incarnation.known.fenced("us", mark(50), NOWHERE)
+    assert not incarnation.known.proven(KEY, mark(50))
+    assert incarnation.until == EXPIRED
+    assert incarnation.known.anchor == 0, "a consumer that is made now begins at the start"
+    incarnation.known.resumed(0)
+    assert incarnation.until == EXPIRED
+    assert incarnation.read(50)
+    assert incarnation.until == 210.0
+    assert incarnation.known.anchor == 50
 
 
 def test_a_resume_dates_what_was_known_back_to_the_anchor_and_drops_nothing():
-    boot = Boot()
-    boot.write(100.0, 5)
-    boot.write(103.0, 8)
-    boot.read(12, own=False)
-    boot.known.fenced("us", mark(12), NOWHERE)
-    boot.known.proven(KEY, mark(12))
-    boot.known.resumed(boot.known.anchor)
-    assert boot.known.knows("us")
-    assert boot.known.fences.moment("us", boot.known.lease) == 103.0
-    assert boot.known.proofs.until(KEY, boot.known.lease) == 133.0
-    assert boot.until == 113.0
+    incarnation = Incarnation()
+    incarnation.write(100.0, 5)
+    incarnation.write(103.0, 8)
+    incarnation.read(12, own=False)
+    incarnation.known.fenced("us", mark(12), NOWHERE)
+    incarnation.known.proven(KEY, mark(12))
+    incarnation.known.resumed(incarnation.known.anchor)
+    assert incarnation.known.knows("us")
+    assert incarnation.known.peer_leases.moment("us", incarnation.known.lease) == 103.0
+    assert incarnation.known.attestations.until(KEY, incarnation.known.lease) == 133.0
+    assert incarnation.until == 113.0
     # What comes at that place now may be another thing.
-    assert not boot.known.fenced("us", mark(12), NOWHERE)
+    assert not incarnation.known.fenced("us", mark(12), NOWHERE)
 
 
 def test_a_resume_never_makes_anything_later():
-    boot = Boot()
-    boot.write(100.0, 5)
-    boot.write(103.0, 8)
-    boot.known.fenced("us", mark(5), NOWHERE)
-    boot.known.resumed(8)
-    assert boot.known.fences.moment("us", boot.known.lease) == 100.0
+    incarnation = Incarnation()
+    incarnation.write(100.0, 5)
+    incarnation.write(103.0, 8)
+    incarnation.known.fenced("us", mark(5), NOWHERE)
+    incarnation.known.resumed(8)
+    assert incarnation.known.peer_leases.moment("us", incarnation.known.lease) == 100.0

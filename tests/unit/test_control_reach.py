@@ -6,20 +6,20 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from kcm_control.completeness import Arrival, Fenced, Reach, RegionFacts, hold_status
-from kcm_control.fences import needed_others
-from kcm_control.holds import HoldRecord, HoldSet
-from kcm_control.registry import Registry
-from kcm_control.revocation import Revocations
-from kcm_control.timing import Timing
+from kcm_killswitch.model.completeness import Arrival, QuorumNeed, Reach, RegionFacts, hold_status
+from kcm_killswitch.model.hold_set import HoldSet, HoldState
+from kcm_killswitch.model.peer_leases import needed_others
+from kcm_killswitch.model.registry import Registry
+from kcm_killswitch.model.revocations import Revocations
+from kcm_killswitch.model.timing import Timing
 from kcm_schemas.codes import Code, KcmError
-from kcm_schemas.control import Boot, Hold, Receipt
+from kcm_schemas.control import Hold, Incarnation, Receipt
 from kcm_schemas.registry import Link, Tenant
 from kcm_schemas.roster import Role
 
 TIMING = Timing()
-BOUND = TIMING.boot_bound_s(0)
-GRACE = TIMING.fence_bound_s("byok")
+BOUND = TIMING.incarnation_bound_s(0)
+GRACE = TIMING.peer_lease_bound_s("byok")
 
 
 def record(number=1, scope: Any = "tenant", target="acme", *, lift=None, raw=None):
@@ -27,14 +27,20 @@ def record(number=1, scope: Any = "tenant", target="acme", *, lift=None, raw=Non
         id=bytes([number]) * 16, salt=bytes(16), scope=scope, target=target,
         cause="operator", origin="eu", issued_ms=1, reason="",
     )  # fmt: skip
-    return HoldRecord(one, raw or bytes([number]), lift)
+    return HoldState(one, raw or bytes([number]), lift)
 
 
 def known(*tenants):
     revocations = Revocations(Registry(), "eu")
     for name in tenants or ("acme", "beta"):
         revocations.register(
-            Tenant(tenant=name, revision=1, link=f"{name}-root", regions=["eu", "us"], fence="all")
+            Tenant(
+                tenant=name,
+                revision=1,
+                link=f"{name}-root",
+                regions=["eu", "us"],
+                region_quorum="all",
+            )
         )
     return revocations
 
@@ -81,7 +87,7 @@ def test_a_tenant_that_is_registered_after_a_hold_on_its_link_is_killed():
     revocations = known("beta")
     revocations.learn(record(scope="link", target="acme-root"))
     revocations.register(
-        Tenant(tenant="acme", revision=1, link="acme-root", regions=["eu"], fence="all")
+        Tenant(tenant="acme", revision=1, link="acme-root", regions=["eu"], region_quorum="all")
     )
     assert revocations.killed("acme")
     assert not revocations.killed("beta")
@@ -122,28 +128,35 @@ def test_a_cursor_visits_every_hold_once_in_order(numbers, size):
 # Completeness
 
 
-def boot(name, first=1, silent_ms=0):
-    return Boot(
-        instance=name, boot=name.encode().ljust(16), role=Role.CORE, first=first, latest=9,
+def incarnation(name, first=1, silent_ms=0):
+    return Incarnation(
+        instance=name, incarnation=name.encode().ljust(16), role=Role.CORE, first=first, latest=9,
         lease_ms=1, silent_ms=silent_ms, quiet_ms=0, roster=1,
     )  # fmt: skip
 
 
-def receipts(*names, as_boot=None):
+def receipts(*names, as_incarnation=None):
     return {
-        (name, (as_boot or name).encode().ljust(16)): Arrival(
+        (name, (as_incarnation or name).encode().ljust(16)): Arrival(
             Receipt(
-                hold_id=record().hold.id, instance=name, boot=(as_boot or name).encode().ljust(16),
-                role=Role.CORE, region="eu", keys=2, purge_us=10, unkept="", reached=bytes(32),
+                hold_id=record().hold.id,
+                instance=name,
+                incarnation=(as_incarnation or name).encode().ljust(16),
+                role=Role.CORE,
+                region="eu",
+                keys=2,
+                purge_us=10,
+                unkept="",
+                reached=bytes(32),
             ),
             after_ms=3,
         )
         for name in names
-    }  # fmt: skip
+    }
 
 
 def durable(name, since=0.0, at=10):
-    return RegionFacts(at, [boot(name)], since, watched_s=BOUND)
+    return RegionFacts(at, [incarnation(name)], since, watched_s=BOUND)
 
 
 def status(regions, *names, reach=None, got=None):
@@ -156,27 +169,27 @@ def how(found, region):
 
 
 def fenced(*regions, policy: Any = "all", retired=0):
-    return Reach([Fenced(frozenset(regions), policy, "byok", retired)], closed=True)
+    return Reach([QuorumNeed(frozenset(regions), policy, "byok", retired)], closed=True)
 
 
 def test_a_receipt_of_another_boot_of_the_same_instance_does_not_count():
-    found = status({"eu": durable("a")}, got=receipts("a", as_boot="another"))
+    found = status({"eu": durable("a")}, got=receipts("a", as_incarnation="another"))
     assert not found.complete
-    assert found.boots[0].how == "waiting"
+    assert found.incarnations[0].how == "waiting"
 
 
 def test_nothing_is_complete_that_is_durable_nowhere():
-    for facts in (RegionFacts(0, [boot("a")], 1e9), RegionFacts(10, [], 1e9), None):
+    for facts in (RegionFacts(0, [incarnation("a")], 1e9), RegionFacts(10, [], 1e9), None):
         assert not status({"eu": facts}, "a", reach=fenced("eu")).complete
 
 
 def test_a_boot_counts_by_receipt_by_a_later_start_or_by_timer_and_not_before():
     def one(first, since, *names):
         silent_ms = int(2000 * BOUND) if first > 10 else 0
-        facts = RegionFacts(10, [boot("a", first, silent_ms)], since, watched_s=BOUND)
+        facts = RegionFacts(10, [incarnation("a", first, silent_ms)], since, watched_s=BOUND)
         found = status({"eu": facts}, *names)
-        assert found.complete == (found.boots[0].how != "waiting")
-        return found.boots[0].how
+        assert found.complete == (found.incarnations[0].how != "waiting")
+        return found.incarnations[0].how
 
     assert one(1, 0.0) == "waiting"
     assert one(1, 0.0, "a") == "receipt"
@@ -191,7 +204,7 @@ def test_a_boot_counts_by_receipt_by_a_later_start_or_by_timer_and_not_before():
     ("policy", "since", "expected"),
     [
         ("all", GRACE - 0.01, "waiting"),
-        ("all", GRACE, "fence-ended"),
+        ("all", GRACE, "leases-ended"),
         ("local", 1e9, "unbounded"),
         ("majority", 1e9, "waiting"),
     ],
@@ -201,7 +214,7 @@ def test_a_region_that_is_silent_ends_with_its_fences(policy, since, expected):
     regions = {"eu": durable("a", since), "us": None}
     found = status(regions, "a", reach=fenced("eu", "us", policy=policy))
     assert how(found, "us") == expected
-    assert found.complete == (expected == "fence-ended")
+    assert found.complete == (expected == "leases-ended")
 
 
 def test_under_majority_a_silent_region_ends_a_grace_after_most_have_the_hold():
@@ -212,7 +225,7 @@ def test_under_majority_a_silent_region_ends_a_grace_after_most_have_the_hold():
         return how(status(regions, "a", "b", reach=reach), "ap")
 
     assert silent(1e9, GRACE - 0.01) == "waiting"
-    assert silent(GRACE, GRACE) == "fence-ended"
+    assert silent(GRACE, GRACE) == "leases-ended"
 
 
 def test_a_region_where_the_hold_is_stored_but_nobody_is_on_record_did_not_answer():
@@ -232,22 +245,22 @@ def test_what_may_reach_somebody_unknown_waits_for_the_region_itself(scope):
 def test_of_several_tenants_the_slowest_decides():
     reach = Reach(
         [
-            Fenced(frozenset({"eu", "us"}), "all", "hyok"),
-            Fenced(frozenset({"eu", "us"}), "all", "byok"),
+            QuorumNeed(frozenset({"eu", "us"}), "all", "hyok"),
+            QuorumNeed(frozenset({"eu", "us"}), "all", "byok"),
         ],
         closed=True,
     )
-    since = TIMING.fence_bound_s("hyok")
+    since = TIMING.peer_lease_bound_s("hyok")
     assert how(status({"eu": durable("a", since), "us": None}, "a", reach=reach), "us") == "waiting"
     facts = {"eu": durable("a", GRACE), "us": None}
-    assert how(status(facts, "a", reach=reach), "us") == "fence-ended"
+    assert how(status(facts, "a", reach=reach), "us") == "leases-ended"
 
 
 def test_boots_of_a_region_that_ended_by_its_fences_are_not_waited_for():
-    regions = {"eu": durable("a", GRACE), "us": RegionFacts(0, [boot("z")], 0.0)}
+    regions = {"eu": durable("a", GRACE), "us": RegionFacts(0, [incarnation("z")], 0.0)}
     found = status(regions, "a", reach=fenced("eu", "us"))
     assert found.complete
-    assert [one.instance for one in found.boots] == ["a"]
+    assert [one.instance for one in found.incarnations] == ["a"]
 
 
 @pytest.mark.parametrize("count", range(2, 9))
@@ -265,7 +278,7 @@ def test_a_silent_region_that_has_not_heard_of_a_retirement_still_has_to_be_out_
             found = status(regions, *having_it, reach=reach)
             may_hear = count - 1 - having  # the retired ones, and others without the hold
             if silent not in having_it and may_hear >= needed_others(count):
-                assert how(found, silent) != "fence-ended", (count, retired, having)
+                assert how(found, silent) != "leases-ended", (count, retired, having)
 
 
 def test_a_hold_that_is_repeated_reads_no_records_again(monkeypatch):
@@ -279,7 +292,7 @@ def test_a_hold_that_is_repeated_reads_no_records_again(monkeypatch):
     first = revocations.reached(one)
     assert [revocations.reached(one) for _ in range(100)] == [first] * 100
     assert read == [["acme"]]
-    other = Tenant(tenant="beta", revision=1, link="acme-root", regions=["eu"], fence="all")
+    other = Tenant(tenant="beta", revision=1, link="acme-root", regions=["eu"], region_quorum="all")
     revocations.register(other)
     second = revocations.reached(one)
     assert second != first

@@ -1,14 +1,14 @@
 """Why a tenant is not served, in words that any application may read: the kind of hold, no more."""
 
 import pytest
-from kcm_control.holds import HoldRecord
-from kcm_control.registry import Registry
-from kcm_control.revocation import Revocations
+from kcm_killswitch.model.hold_set import HoldState
+from kcm_killswitch.model.registry import Registry
+from kcm_killswitch.model.revocations import Revocations
 from kcm_schemas.codes import RETRYABLE, Code, KcmError
 from kcm_schemas.control import Hold
 from kcm_schemas.registry import Tenant
 
-ACME = Tenant(tenant="acme", revision=1, link="acme-root", regions=["eu"], fence="all")
+ACME = Tenant(tenant="acme", revision=1, link="acme-root", regions=["eu"], region_quorum="all")
 
 
 def record(scope, target, cause):
@@ -16,7 +16,7 @@ def record(scope, target, cause):
         id=bytes(16), salt=bytes(16), scope=scope, target=target, cause=cause, origin="eu",
         issued_ms=5, reason="a secret of the operator",
     )  # fmt: skip
-    return HoldRecord(hold, b"hold")
+    return HoldState(hold, b"hold")
 
 
 @pytest.mark.parametrize(

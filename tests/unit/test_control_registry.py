@@ -5,12 +5,12 @@ import itertools
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from kcm_control.leases import EXPIRED, FOREVER
-from kcm_control.registry import Put, Registry, key_of, rank_of, record_digest, replaces
-from kcm_control.registry_lease import PATIENCE_S, RegistryLease
+from kcm_killswitch.model.control_lease import EXPIRED, FOREVER
+from kcm_killswitch.model.registry import Put, Registry, key_of, rank_of, record_digest, replaces
+from kcm_killswitch.model.registry_lease import PATIENCE_S, RegistryLease
 from kcm_schemas.registry import Link, Service, Tenant
 
-TENANT = Tenant(tenant="acme", revision=2, link="l", regions=["eu", "us"], fence="majority")
+TENANT = Tenant(tenant="acme", revision=2, link="l", regions=["eu", "us"], region_quorum="majority")
 LINK = Link(link="l", revision=2, uri="softkey:/a", model="byok")
 SERVICE = Service(tenant="acme", service="crm", revision=2)
 
@@ -29,7 +29,7 @@ def test_only_a_higher_revision_replaces(record):
 def test_what_stored_keys_are_wrapped_by_stays():
     assert replaces(TENANT, changed(TENANT, revision=3, link="m"))  # wrapped anew
     assert not replaces(LINK, changed(LINK, revision=3, uri="softkey:/b"))
-    assert replaces(TENANT, changed(TENANT, revision=3, fence="local"))
+    assert replaces(TENANT, changed(TENANT, revision=3, region_quorum="local"))
     assert not replaces(TENANT, changed(SERVICE, revision=3))
 
 
@@ -37,10 +37,10 @@ def test_an_older_record_that_comes_back_changes_nothing():
     registry = Registry()
     assert registry.put(TENANT) is Put.NEW
     assert registry.put(TENANT) is Put.SAME
-    assert registry.put(changed(TENANT, revision=1, fence="local")) is Put.OLDER
+    assert registry.put(changed(TENANT, revision=1, region_quorum="local")) is Put.OLDER
     assert registry.tenant("acme") == TENANT
-    assert registry.put(changed(TENANT, revision=3, fence="local")) is Put.NEW
-    assert registry.tenant("acme").fence == "local"
+    assert registry.put(changed(TENANT, revision=3, region_quorum="local")) is Put.NEW
+    assert registry.tenant("acme").region_quorum == "local"
     assert registry.on_link("l") == ["acme"]
 
 
@@ -62,10 +62,10 @@ def test_a_link_knows_its_tenants_and_those_that_it_ever_had():
 def test_a_fork_is_served_by_the_stricter_of_both():
     registry = Registry()
     registry.put(TENANT)
-    other = changed(TENANT, link="m", regions=["eu", "ap"], fence="all")
+    other = changed(TENANT, link="m", regions=["eu", "ap"], region_quorum="all")
     assert registry.put(other) is Put.FORK
     served = registry.tenant("acme")
-    assert (served.regions, served.fence) == (["eu"], "all")
+    assert (served.regions, served.region_quorum) == (["eu"], "all")
     assert registry.links_of("acme") == ["l", "m"]
     assert registry.regions_of("acme") == ["ap", "eu", "us"]
     assert registry.on_link("l") == registry.on_link("m") == ["acme"]
@@ -104,7 +104,7 @@ RECORDS = [
     changed(base, revision=revision, **fields)
     for revision in (1, 2)
     for base, fields in (
-        (TENANT, {}), (TENANT, {"link": "m"}), (TENANT, {"fence": "all"}), (LINK, {}),
+        (TENANT, {}), (TENANT, {"link": "m"}), (TENANT, {"region_quorum": "all"}), (LINK, {}),
         (LINK, {"model": "hyok"}), (SERVICE, {}), (SERVICE, {"service": "b"}),
     )
 ]  # fmt: skip
@@ -158,7 +158,7 @@ def test_who_agreed_before_has_a_moment_to_catch_up():
 
 
 def test_who_begins_while_it_differs_serves_nothing():
-    """A boot that was fed a rolled-back bucket: it never agreed with anybody."""
+    """An incarnation that was fed a rolled-back bucket: it never agreed with anybody."""
     lease = RegistryLease()
     lease.heard("core-1", [b"new"], [b"old"], 10.0, now=5.0)
     assert lease.until(5.0) == EXPIRED
@@ -196,7 +196,7 @@ def test_a_difference_outlives_the_core_that_showed_it():
     lease.heard("core-1", [b"a"], [b"a"], 10.0, now=0.0)
     lease.heard("core-1", [b"b"], [b"a"], 10.0, now=1.0)
     assert lease.until(500.0) == 1.0 + PATIENCE_S
-    # Another Core, which acts, agrees with this boot: it has asked the second store.
+    # Another Core, which acts, agrees with this incarnation: it has asked the second store.
     lease.heard("core-2", [b"a"], [b"a"], 10.0, now=500.0)
     assert lease.until(500.0) == FOREVER
     assert lease.until(511.0) == 1.0 + PATIENCE_S
@@ -220,7 +220,7 @@ def test_a_core_that_compared_the_second_store_forgets_who_is_gone():
 
 
 def test_a_core_that_is_behind_does_not_vouch():
-    """The one that knew more is gone; who knows even less than this boot says nothing of it."""
+    """The one that knew more is gone; one that knows less than this instance says nothing of it."""
     lease = RegistryLease()
     lease.changed([b"a"])
     lease.changed([b"b"])

@@ -4,17 +4,17 @@ import itertools
 import random
 
 import pytest
-from kcm_control.proofs import Target
-from kcm_control.sentinel import Sentinel, Verdict, judge
-from kcm_control.settling import Settling, damped
-from kcm_control.timing import Timing
+from kcm_killswitch.model.flap_damping import FlapDamping, damped
+from kcm_killswitch.model.key_leases import Target
+from kcm_killswitch.model.probe_scheduler import ProbeScheduler, Verdict, judge
+from kcm_killswitch.model.timing import Timing
 from kcm_schemas.l1 import L1State
 
 A, B = Target("a", 1, "1"), Target("b", 1, "1")
 
 TABLE = {
-    (L1State.ENABLED, True): Verdict.PROOF,
-    (L1State.ENABLED, False): Verdict.PROOF,
+    (L1State.ENABLED, True): Verdict.KEY_USE,
+    (L1State.ENABLED, False): Verdict.KEY_USE,
     (L1State.DISABLED, True): Verdict.HOLD,
     (L1State.DISABLED, False): Verdict.HOLD,
     (L1State.PENDING_DELETION, True): Verdict.HOLD,
@@ -22,7 +22,7 @@ TABLE = {
     (L1State.DELETED, True): Verdict.HOLD,
     (L1State.DELETED, False): Verdict.HOLD,
     (L1State.FORBIDDEN, True): Verdict.HOLD,
-    (L1State.FORBIDDEN, False): Verdict.SEAL_HERE,
+    (L1State.FORBIDDEN, False): Verdict.UNLOAD_HERE,
     (L1State.UNREACHABLE, True): Verdict.NOTHING,
     (L1State.UNREACHABLE, False): Verdict.NOTHING,
     (L1State.INVALID, True): Verdict.INCIDENT,
@@ -30,8 +30,8 @@ TABLE = {
 }
 
 
-def sentinel(chance=lambda: 0.5, **timing):
-    return Sentinel(Timing(**timing), chance)
+def monitor(chance=lambda: 0.5, **timing):
+    return ProbeScheduler(Timing(**timing), chance)
 
 
 WINDOW_S = Timing().probe_window_s("byok")
@@ -40,7 +40,7 @@ ALL = 1000
 
 
 def watching(*targets, chance=lambda: 0.5):
-    made = sentinel(chance)
+    made = monitor(chance)
     for target in targets:
         made.watch(target, 0.0, WINDOW_S)
     return made
@@ -62,9 +62,9 @@ def test_a_state_has_a_meaning_or_this_fails():
 
 def test_used_before_is_of_the_same_link_and_this_boot():
     plan = watching(A, B)
-    assert plan.ended(A, L1State.FORBIDDEN, 0.0, 0.0) is Verdict.SEAL_HERE
-    assert plan.ended(A, L1State.ENABLED, 1.0, 1.0) is Verdict.PROOF
-    assert plan.ended(B, L1State.FORBIDDEN, 2.0, 2.0) is Verdict.SEAL_HERE
+    assert plan.ended(A, L1State.FORBIDDEN, 0.0, 0.0) is Verdict.UNLOAD_HERE
+    assert plan.ended(A, L1State.ENABLED, 1.0, 1.0) is Verdict.KEY_USE
+    assert plan.ended(B, L1State.FORBIDDEN, 2.0, 2.0) is Verdict.UNLOAD_HERE
     assert plan.ended(A, L1State.FORBIDDEN, 3.0, 3.0) is Verdict.HOLD
     assert plan.ended(Target("a", 2, "9"), L1State.FORBIDDEN, 3.0, 3.0) is Verdict.HOLD
 
@@ -73,7 +73,7 @@ def test_unreachable_and_invalid_do_not_count_as_having_used_the_key():
     plan = watching(A)
     for state in (L1State.UNREACHABLE, L1State.INVALID, L1State.FORBIDDEN):
         plan.ended(A, state, 0.0, 0.0)
-    assert plan.ended(A, L1State.FORBIDDEN, 1.0, 1.0) is Verdict.SEAL_HERE
+    assert plan.ended(A, L1State.FORBIDDEN, 1.0, 1.0) is Verdict.UNLOAD_HERE
 
 
 def test_first_probes_are_spread_over_an_interval():
@@ -179,7 +179,7 @@ def test_keys_that_hang_do_not_keep_the_others_from_being_asked(hanging):
 
 def test_probes_of_any_second_are_bounded_whatever_is_open():
     per_s = 40.0
-    plan = sentinel(lambda: 0.0)
+    plan = monitor(lambda: 0.0)
     for number in range(2000):
         plan.watch(named(number), 0.0, WINDOW_S)
     began, now = [], 0.0
@@ -198,7 +198,7 @@ def test_probes_of_any_second_are_bounded_whatever_is_open():
 def test_as_many_keys_as_are_not_crowded_are_used_again_within_their_window(model):
     """Taking turns under the bound, each comes round before its lease has to be saved."""
     window_s = Timing().probe_window_s(model)
-    plan = sentinel(random.Random(1).random)
+    plan = monitor(random.Random(1).random)
     count = 0
     while not plan.crowded:
         plan.watch(named(count), 0.0, window_s)
@@ -218,7 +218,7 @@ def test_as_many_keys_as_are_not_crowded_are_used_again_within_their_window(mode
 
 
 def test_one_key_on_its_owners_premises_counts_for_all_while_it_is_open():
-    plan = sentinel()
+    plan = monitor()
     byok, hyok = (Timing().probe_window_s(model) for model in ("byok", "hyok"))
     for number in range(int(27 * byok)):
         plan.watch(named(number), 0.0, byok)
@@ -232,7 +232,7 @@ def test_one_key_on_its_owners_premises_counts_for_all_while_it_is_open():
 @pytest.mark.parametrize("model", ["byok", "hyok"])
 def test_as_many_may_be_open_as_it_says(model):
     timing = Timing()
-    plan = sentinel(random.Random(1).random)
+    plan = monitor(random.Random(1).random)
     assert plan.most == int(27 * timing.probe_window_s("byok"))  # of those that may come next
     window_s = timing.probe_window_s(model)
     plan.watch(named(0), 0.0, window_s)
@@ -272,7 +272,7 @@ def test_a_look_at_many_keys_looks_at_those_that_are_due():
             compared += 1
             return float(self) < float(other)
 
-    plan = sentinel(lambda: 0.999)
+    plan = monitor(lambda: 0.999)
     for number in range(10_000):
         plan.watch(named(number), Counted(1e6), WINDOW_S)
     compared = 0
@@ -286,7 +286,7 @@ def test_a_look_at_many_keys_looks_at_those_that_are_due():
 
 def settle(*successes, held_at=10, settle_s=60.0):
     """Successes as ``(position, moment, now)``."""
-    settling = Settling(settle_s)
+    settling = FlapDamping(settle_s)
     for position, moment, now in successes:
         settling.success("link", position, held_at, moment, now)
     return settling
@@ -331,7 +331,7 @@ def test_a_newer_hold_begins_anew():
 
 
 def test_a_key_that_flaps_never_settles():
-    settling = Settling(60.0)
+    settling = FlapDamping(60.0)
     for round_ in range(100):
         for step in range(5):
             now = round_ * 60.0 + step * 10

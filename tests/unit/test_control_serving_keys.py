@@ -3,23 +3,23 @@
 import os
 
 import pytest
-from kcm_control.knowledge import Knowledge
-from kcm_control.marks import Mark
-from kcm_control.openkeys import OpenKeys
-from kcm_control.proofs import ProofKey, Target
-from kcm_control.registry import Registry
-from kcm_control.revocation import Revocations
-from kcm_control.serving import Serving
-from kcm_control.timing import Timing
+from kcm_killswitch.model.admission import Serving
+from kcm_killswitch.model.freshness import Freshness
+from kcm_killswitch.model.key_leases import AttestedKey, Target
+from kcm_killswitch.model.log_position import LogPosition
+from kcm_killswitch.model.open_keys import OpenKeys
+from kcm_killswitch.model.registry import Registry
+from kcm_killswitch.model.revocations import Revocations
+from kcm_killswitch.model.timing import Timing
 
-OLD, NEW = (ProofKey(Target("l", 1, version), "us") for version in ("1", "2"))
+OLD, NEW = (AttestedKey(Target("l", 1, version), "us") for version in ("1", "2"))
 END_S = Timing().l1_lease_s
 
 
 @pytest.fixture
-def knowledge():
-    made = Knowledge(Timing())
-    first, second = Mark(1, os.urandom(16)), Mark(2, os.urandom(16))
+def freshness():
+    made = Freshness(Timing())
+    first, second = LogPosition(1, os.urandom(16)), LogPosition(2, os.urandom(16))
     for began, mark, key in ((0.0, first, OLD), (5.0, second, NEW)):
         assert made.wrote(began, made.lease.seen, mark)
         assert made.leased(mark, own=True)
@@ -29,9 +29,9 @@ def knowledge():
 
 
 @pytest.fixture
-def serving(knowledge):
+def serving(freshness):
     registry = Registry()
-    return Serving(knowledge, Revocations(registry, "eu"), registry, "eu")
+    return Serving(freshness, Revocations(registry, "eu"), registry, "eu")
 
 
 def test_only_tenants_of_a_key_that_lapsed_are_sealed_and_each_once(serving):
@@ -54,20 +54,20 @@ def test_a_tenant_that_is_closed_is_forgotten_under_every_key(serving):
     assert serving.lapsed(END_S + 5) == ["b"]
 
 
-def test_another_name_of_the_same_use_takes_over_what_is_open(knowledge, serving):
+def test_another_name_of_the_same_use_takes_over_what_is_open(freshness, serving):
     for tenant in ("a", "b"):
         serving.open(tenant, OLD)
     serving.open("a", NEW)
-    renamed = ProofKey(OLD.target, "a new session")
+    renamed = AttestedKey(OLD.target, "a new session")
     serving.renamed(renamed)
     assert set(serving.opened) == {renamed, NEW}
-    # Its own proof counts, and not the one in the old name.
+    # Its own attestation counts, and not the one in the old name.
     assert serving.lapsed(END_S - 1) == ["a", "b"]
-    mark = Mark(3, os.urandom(16))
-    assert knowledge.wrote(6.0, knowledge.lease.seen, mark)
-    assert knowledge.leased(mark, own=True)
-    assert knowledge.delivered(mark.sequence)
-    assert knowledge.proven(renamed, mark)
+    mark = LogPosition(3, os.urandom(16))
+    assert freshness.wrote(6.0, freshness.lease.seen, mark)
+    assert freshness.leased(mark, own=True)
+    assert freshness.delivered(mark.sequence)
+    assert freshness.proven(renamed, mark)
     assert serving.lapsed(END_S + 1) == []
     serving.close("a")
     serving.close("b")
@@ -75,7 +75,7 @@ def test_another_name_of_the_same_use_takes_over_what_is_open(knowledge, serving
 
 
 def key(number):
-    return ProofKey(Target(f"l{number:05}", 1, "1"), "us")
+    return AttestedKey(Target(f"l{number:05}", 1, "1"), "us")
 
 
 def test_the_key_whose_tenants_nobody_used_for_longest_comes_first(serving):
@@ -127,11 +127,11 @@ def test_a_look_for_ended_leases_asks_for_few_of_many_keys():
     assert asked <= ticks * count / 25
 
 
-def test_leases_that_may_have_become_shorter_are_all_looked_at(knowledge, serving):
+def test_leases_that_may_have_become_shorter_are_all_looked_at(freshness, serving):
     for tenant, one in (("a", OLD), ("b", NEW)):
         serving.open(tenant, one)
     assert serving.lapsed(10.0) == []
-    knowledge.proofs.refuse("l")
+    freshness.attestations.refuse("l")
     assert serving.lapsed(10.0) == ["a", "b"]
     serving.close("a")
     assert serving.lapsed(10.0) == ["b"]

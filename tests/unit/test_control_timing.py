@@ -3,8 +3,8 @@
 from dataclasses import fields, replace
 
 import pytest
-from kcm_control.boots import GONE_S
-from kcm_control.timing import ANSWER_MAX_S, Timing
+from kcm_killswitch.model.incarnations import GONE_S
+from kcm_killswitch.model.timing import ANSWER_MAX_S, Timing
 
 DURATIONS = [field.name for field in fields(Timing)]
 
@@ -12,9 +12,9 @@ DURATIONS = [field.name for field in fields(Timing)]
 def test_the_defaults_give_the_bounds_that_are_claimed():
     timing = Timing()
     exact = (10 + 5) * 1.001 / 0.999
-    assert timing.boot_bound_s(0) == pytest.approx(exact)
-    assert timing.fence_bound_s("hyok") == pytest.approx(exact)
-    assert timing.fence_bound_s("byok") == pytest.approx((60 + 5) * 1.001 / 0.999)
+    assert timing.incarnation_bound_s(0) == pytest.approx(exact)
+    assert timing.peer_lease_bound_s("hyok") == pytest.approx(exact)
+    assert timing.peer_lease_bound_s("byok") == pytest.approx((60 + 5) * 1.001 / 0.999)
 
 
 @pytest.mark.parametrize("name", DURATIONS)
@@ -45,9 +45,9 @@ def test_what_cannot_be_renewed_twice_before_it_ends_is_refused(changes):
 
 
 def test_a_control_lease_that_outlives_the_record_of_its_boot_is_refused():
-    """A boot that is not on record any more would serve on, and a kill be complete without it."""
+    """Without a lease entry an instance would serve on, and a kill be complete without it."""
     longest = replace(Timing(), control_lease_s=54.0)
-    assert longest.boot_bound_s(0) < GONE_S
+    assert longest.incarnation_bound_s(0) < GONE_S
     with pytest.raises(ValueError, match=r"."):
         replace(Timing(), control_lease_s=GONE_S - ANSWER_MAX_S)
     with pytest.raises(ValueError, match=r"."):
@@ -57,7 +57,7 @@ def test_a_control_lease_that_outlives_the_record_of_its_boot_is_refused():
 def test_the_bound_covers_the_slowest_boot_and_the_fastest_watch():
     timing = Timing(clock_error=0.1)
     longest = (timing.control_lease_s + ANSWER_MAX_S) / (1 - timing.clock_error)  # true time
-    assert timing.boot_bound_s(0) / (1 + timing.clock_error) == pytest.approx(longest)
+    assert timing.incarnation_bound_s(0) / (1 + timing.clock_error) == pytest.approx(longest)
 
 
 def test_who_is_served_on_premises_has_the_shorter_grace():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from kcm_control.trimming import Claim, Doubt, Known, Level, Policy, decide, level, raised
+from kcm_core.trimming.policy import Claim, Doubt, Known, Level, Policy, decide, level, raised
 
 DAY = 86_400_000
 NOW = 100 * DAY

@@ -5,7 +5,7 @@ import itertools
 from hashlib import sha256
 
 import pytest
-from kcm_control.registry import REVISION_STEP_MAX
+from kcm_killswitch.model.registry import REVISION_STEP_MAX
 from kcm_schemas import limits, subjects
 from kcm_schemas.admin import (
     AdminRequest,
@@ -83,7 +83,7 @@ async def test_a_refusal_says_what_is_there_by_name(world):
     for record, text in (
         (LINK.model_copy(update={"uri": "softkey:/x", "revision": 2}), "with another URI"),
         (LINK.model_copy(update={"model": "hyok"}), "with revision 1, and differs in: model"),
-        (TENANT.model_copy(update={"fence": "local"}), "differs in: fence"),
+        (TENANT.model_copy(update={"region_quorum": "local"}), "differs in: region_quorum"),
         (SERVICE.model_copy(update={"revision": 0}), "with a higher revision than 0"),
     ):
         code, detail = await said(core, record)
@@ -145,7 +145,7 @@ async def test_putting_is_idempotent_through_any_core_and_another_record_is_a_co
     for other in (
         LINK.model_copy(update={"uri": "softkey:/keys/mallory", "revision": 2}),
         LINK.model_copy(update={"model": "hyok"}),
-        TENANT.model_copy(update={"fence": "local"}),
+        TENANT.model_copy(update={"region_quorum": "local"}),
         TENANT.model_copy(update={"link": "other", "revision": 2}),
         SERVICE.model_copy(update={"revision": 0}),
     ):

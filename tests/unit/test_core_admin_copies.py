@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from kcm_core.admin import ANSWER_MAX, ASKED_MAX
+from kcm_core.api.admin import ANSWER_MAX, ASKED_MAX
 from kcm_schemas import subjects
 from kcm_schemas.admin import PutStatement, TenantQuery
 from kcm_schemas.codes import Code

@@ -1,8 +1,8 @@
 """Where a canary is for a held link: looked for in a few tenants' roots at a time."""
 
 import pytest
-from kcm_control.registry import Registry
-from kcm_core.canaries import READS_MAX, Canaries
+from kcm_core.keys.canaries import READS_MAX, Canaries
+from kcm_killswitch.model.registry import Registry
 from kcm_schemas.codes import Code, KcmError
 
 from tests.unit.core_rig import LINK, TENANT, World

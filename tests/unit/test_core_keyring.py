@@ -1,8 +1,8 @@
 """A page of keys: what makes room, and what must never come out of it."""
 
 import pytest
-from kcm_core.keyring import SLOTS, Keyring, RootName, ServiceName
-from kcm_crypto.arena import Purged
+from kcm_core.keys.keyring import SLOTS, Keyring, RootName, ServiceName
+from kcm_keymem.arena import Purged
 
 
 def fill(ring, name, byte):

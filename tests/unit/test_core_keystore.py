@@ -8,8 +8,8 @@ import threading
 from pathlib import Path
 
 import pytest
-from kcm_core.directory import Directory, Stored
-from kcm_crypto.placing import sync_directory
+from kcm_core.keys.file_store import FileKeyStore, Stored
+from kcm_runtime.files.atomic import sync_directory
 from kcm_schemas import subjects
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.signed import Kind
@@ -53,7 +53,8 @@ async def test_a_record_is_in_both_stores_and_revisions_follow_each_other(world)
     await store.put_root(keys(2))
     assert await store.root("acme") == keys(2)
     assert (
-        world.bus.stream.stored[SUBJECT][1] == Directory(world.directory).latest("root.acme").data
+        world.bus.stream.stored[SUBJECT][1]
+        == FileKeyStore(world.directory).latest("root.acme").data
     )
     for stale in (1, 2, 4):
         await refused(store.put_root(keys(stale)), Code.CONFLICT)
@@ -221,7 +222,7 @@ async def test_two_records_of_one_revision_are_an_incident(world):
 
 def test_writers_at_the_same_moment_do_not_touch_each_others_file(tmp_path):
     """Threads of one process, and processes with the same number on two machines."""
-    directory = Directory(tmp_path)
+    directory = FileKeyStore(tmp_path)
     barrier, results = threading.Barrier(8), []
 
     def write(number):
@@ -247,7 +248,7 @@ def test_writers_at_the_same_moment_do_not_touch_each_others_file(tmp_path):
 
 def test_a_directory_that_never_was_stops_the_start(tmp_path):
     with pytest.raises(FileNotFoundError):
-        Directory(tmp_path / "nowhere")
+        FileKeyStore(tmp_path / "nowhere")
 
 
 GARBAGE = [b"", b"\xc1", bytes(300), b"\x91" * 2_000]
@@ -336,7 +337,7 @@ async def test_garbage_that_nothing_stands_behind_says_what_is_gone_and_what_to_
     world.bus.stream.sequence += 1
     world.bus.stream.stored[SUBJECT] = (world.bus.stream.sequence, b"\xc1")
     if second is not None:
-        Directory(world.directory).create("root.acme", 1, second)
+        FileKeyStore(world.directory).create("root.acme", 1, second)
     store = world.core().store
     for made in (store.root("acme"), store.put_root(keys(1))):
         with pytest.raises(KcmError) as info:
@@ -386,10 +387,10 @@ async def test_a_record_that_the_bucket_acknowledged_and_does_not_have_is_not_in
 
 
 def test_files_of_the_earlier_layout_are_taken_in_and_replace_nothing(tmp_path):
-    Directory(tmp_path).create("root.acme", 2, b"new")
+    FileKeyStore(tmp_path).create("root.acme", 2, b"new")
     for name in (f"root.acme@{1:020d}", f"root.acme@{2:020d}", f"service.acme.crm@{7:020d}"):
         (tmp_path / name).write_bytes(name.encode())
-    directory = Directory(tmp_path)
+    directory = FileKeyStore(tmp_path)
     assert directory.latest("root.acme").data == b"new"
     assert directory.latest("service.acme.crm").revision == 7
     assert sorted(path.name for path in tmp_path.iterdir()) == ["root.acme", "service.acme.crm"]
@@ -411,7 +412,7 @@ async def test_reading_and_making_a_record_looks_at_no_other_tenants_files(world
     """Only a record's own directory is listed: what others have does not count."""
     global _noting  # noqa: PLW0603 - an audit hook is for ever
     for number in range(50):
-        Directory(world.directory).create(f"root.other-{number}", 1, b"")
+        FileKeyStore(world.directory).create(f"root.other-{number}", 1, b"")
     store = world.core().store
     sys.addaudithook(_hear)
     _listed.clear()
@@ -434,7 +435,7 @@ def test_a_name_that_a_power_cut_may_take_is_not_believed_to_stay(tmp_path):
             raise faults.pop()
         sync_directory(path)
 
-    store = Directory(tmp_path, flush)
+    store = FileKeyStore(tmp_path, flush)
     with pytest.raises(KcmError) as info:
         store.create("root.acme", 1, b"keys")
     assert info.value.code is Code.UNAVAILABLE

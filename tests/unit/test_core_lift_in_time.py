@@ -1,14 +1,14 @@
 """Whoever asks is answered in time although a region is cut off: what is in force can be told."""
 
 import pytest
-from kcm_bus.learning import to_record
-from kcm_control.completeness import RegionFacts
-from kcm_control.registry import Registry
-from kcm_control.revocation import Revocations
-from kcm_control.timing import Timing
-from kcm_core.kills import Kills
-from kcm_core.result_store import ResultBucket
-from kcm_core.results import Results
+from kcm_killswitch.coordinator.hold_commands import Kills
+from kcm_killswitch.coordinator.result_store import ResultBucket
+from kcm_killswitch.coordinator.results import Results
+from kcm_killswitch.model.completeness import RegionFacts
+from kcm_killswitch.model.registry import Registry
+from kcm_killswitch.model.revocations import Revocations
+from kcm_killswitch.model.timing import Timing
+from kcm_killswitch.replica.hold_applier import to_record
 from kcm_schemas.signed import Kind
 
 from tests.fakes.bus import Bus, Clock
@@ -38,7 +38,7 @@ class Switch:
     async def tell(self, raw):
         self.told += 1
 
-    async def boots(self):
+    async def incarnations(self):
         return []
 
     def durable_at(self, hold_id):

@@ -1,9 +1,9 @@
 """A key is tried before it is linked; one that does not work leaves nothing behind."""
 
 import pytest
-from kcm_core.l1.checking import check
-from kcm_core.l1.state import L1Error, L1State
-from kcm_core.unsealer.child import unknown
+from kcm_core.providers.state import L1Error, L1State
+from kcm_core.root_keys.key_check import check
+from kcm_core.unsealer.worker import unknown
 from kcm_schemas.admin import LinkView, PutStatement
 from kcm_schemas.codec import decode
 from kcm_schemas.codes import Code

@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from kcm_core.l1.state import L1State
+from kcm_core.providers.state import L1State
 from kcm_schemas.codes import Code, KcmError
 
 from tests.unit.core_rig import LINK, SERVICE, TENANT, URI, World

@@ -4,8 +4,8 @@ import asyncio
 import gc
 
 import pytest
-from kcm_core.l1.state import L1State
-from kcm_core.opening import WAITING_MAX
+from kcm_core.keys.loader import WAITING_MAX
+from kcm_core.providers.state import L1State
 from kcm_core.unsealer.port import Opened
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.registry import Link

@@ -7,11 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import pytest
-from kcm_bus.config import ConfigError
-from kcm_bus.ports import Entry
-from kcm_core.directory import Directory
-from kcm_core.floors import Floors
-from kcm_core.registry_keeper import PREFIX
+from kcm_core.keys.file_store import FileKeyStore
+from kcm_core.registry.floors import Floors
+from kcm_core.registry.keeper import PREFIX
+from kcm_runtime.config import ConfigError
+from kcm_runtime.nats.ports import Entry
 from kcm_schemas import subjects
 from kcm_schemas.codec import decode, encode
 from kcm_schemas.codes import Code, KcmError
@@ -25,7 +25,7 @@ from tests.unit.core_rig import LINK, SERVICE, TENANT, VERIFIER, World, signed
 from tests.unit.test_core_admin import put, put_all
 
 TENANT_KEY = subjects.bucket_subject(subjects.REGISTRY_BUCKET, "tenant", "acme")
-NEWER = TENANT.model_copy(update={"revision": 2, "fence": "local"})
+NEWER = TENANT.model_copy(update={"revision": 2, "region_quorum": "local"})
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def word(statement, who, region="eu"):
 
 async def test_what_no_core_would_accept_is_checked_by_everybody(world):
     """A Core whose key is in other hands puts its word on what the rules forbid."""
-    for change in ({"fence": "majority"}, {"regions": ["us"]}):
+    for change in ({"region_quorum": "majority"}, {"regions": ["us"]}):
         raw = signed(Kind.TENANT, TENANT.model_copy(update=change))
         entry = encode(RegistryEntry(statement=raw, accepted=word(raw, "core-eu")))
         with pytest.raises(Untrusted, match="accepts"):
@@ -221,7 +221,7 @@ async def test_a_second_store_that_was_set_back_gets_what_counts(world, monkeypa
         def full(self, key, revision, data):
             raise KcmError(Code.UNAVAILABLE)
 
-        patch.setattr(Directory, "create", full)
+        patch.setattr(FileKeyStore, "create", full)
         await core.keeper.reconcile()
     assert core.keeper._comparing  # and it is tried again
     await core.keeper.reconcile()
@@ -229,7 +229,7 @@ async def test_a_second_store_that_was_set_back_gets_what_counts(world, monkeypa
 
 
 async def test_what_is_no_key_is_not_tried_again_for_ever(world, caplog):
-    caplog.set_level("WARNING", logger="kcm_core.registry_keeper")
+    caplog.set_level("WARNING", logger="kcm_core.registry.keeper")
     core = await kept(world)
     names = (
         "x", "tenant.acme.crm", "tenant." + "a" * 64, "link.A", "service.acme", "tenant.a/b",
@@ -248,7 +248,7 @@ async def test_what_is_no_key_is_not_tried_again_for_ever(world, caplog):
 
 async def test_two_cores_accept_one_record_of_a_revision(world):
     one, two = await kept(world), world.core("core-eu-2")
-    other = NEWER.model_copy(update={"fence": "all"})
+    other = NEWER.model_copy(update={"region_quorum": "all"})
     assert await put(one, NEWER) is Code.OK
     world.bus.stream.stored.pop(TENANT_KEY)  # the other one has not heard of it
     two.learn(LINK, TENANT, SERVICE)
@@ -276,7 +276,7 @@ async def test_a_core_that_still_has_what_a_roster_took_out_of_force_is_not_behi
     world, monkeypatch
 ):
     core = await kept(world)
-    lease, before = core.knowledge.registry, core.revocations.registry_digests
+    lease, before = core.freshness.registry, core.revocations.registry_digests
     lease.changed(before)
     monkeypatch.setattr(core.feed, "read_again", lambda: None)
     with monkeypatch.context() as patch:
@@ -451,7 +451,7 @@ class Info:
 
 
 async def test_junk_beside_the_records_does_not_hide_that_one_is_missing(world, monkeypatch):
-    monkeypatch.setattr("kcm_core.registry_keeper.LOOKED_AT", 2)
+    monkeypatch.setattr("kcm_core.registry.keeper.LOOKED_AT", 2)
     core = await kept(world)
 
     async def stream_info(_):
@@ -489,7 +489,7 @@ async def test_a_damaged_file_of_the_second_store_is_healed(world, monkeypatch):
 
 
 async def test_a_full_disk_at_the_start_is_waited_for(world, monkeypatch):
-    monkeypatch.setattr("kcm_core.registry_keeper.RETRY_S", 0.0)
+    monkeypatch.setattr("kcm_core.registry.keeper.RETRY_S", 0.0)
     core = await kept(world)
     floors, fails = core.memory._floors, [OSError(errno.ENOSPC, "No space left on device")]
     raise_to = floors.raise_to

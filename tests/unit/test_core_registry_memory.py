@@ -5,11 +5,11 @@ import errno
 import shutil
 
 import pytest
-from kcm_bus.ports import Entry, NobodyListens
-from kcm_control.leases import EXPIRED, FOREVER
-from kcm_control.registry_lease import NO_MEMORY, RegistryLease
-from kcm_core.floors import Floors
-from kcm_core.registry_keeper import PREFIX
+from kcm_core.registry.floors import Floors
+from kcm_core.registry.keeper import PREFIX
+from kcm_killswitch.model.control_lease import EXPIRED, FOREVER
+from kcm_killswitch.model.registry_lease import NO_MEMORY, RegistryLease
+from kcm_runtime.nats.ports import Entry, NobodyListens
 from kcm_schemas import subjects
 from kcm_schemas.admin import AdoptOrder, Empty, RegistryView, SignedQuery
 from kcm_schemas.codec import decode
@@ -23,7 +23,7 @@ from tests.unit.test_core_admin import ask, put, put_all, request
 
 BUCKET = f"$KV.{subjects.REGISTRY_BUCKET}."
 TENANT_KEY = f"{BUCKET}tenant.acme"
-NEWER = TENANT.model_copy(update={"revision": 2, "fence": "local"})
+NEWER = TENANT.model_copy(update={"revision": 2, "region_quorum": "local"})
 FULL = OSError(errno.ENOSPC, "No space left on device")
 
 
@@ -34,7 +34,7 @@ def world(tmp_path):
 
 @pytest.fixture(autouse=True)
 def _asked_again_at_once(monkeypatch):
-    monkeypatch.setattr("kcm_core.joining.AGAIN_S", 0.0)
+    monkeypatch.setattr("kcm_core.registry.recovery.AGAIN_S", 0.0)
 
 
 async def until(condition):
@@ -169,7 +169,7 @@ async def test_an_empty_registry_is_no_new_region_where_a_core_remembers_records
 async def test_a_full_disk_in_a_new_region_is_said_and_tried_again(world, monkeypatch):
     core = await fresh(world, "core-eu")
     with monkeypatch.context() as patch:
-        patch.setattr("kcm_core.registry_memory.RegistryMemory.begin", _raise(FULL))
+        patch.setattr("kcm_core.registry.memory.RegistryMemory.begin", _raise(FULL))
         await core.joining.start()
     assert "make room in its state_dir" in core.joining.waits
     await until(lambda: core.memory.has)
@@ -183,7 +183,7 @@ async def test_a_core_that_finds_records_serves_nothing_and_a_restart_is_no_memo
         assert core.registry.tenant("acme") == TENANT
         for tenant in ("acme", "of which the stores know nothing any more"):
             assert served(core, tenant) == (Code.UNAVAILABLE, NO_MEMORY)
-        assert core.knowledge.registry.until(core.world.clock.elapsed()) == EXPIRED
+        assert core.freshness.registry.until(core.world.clock.elapsed()) == EXPIRED
         assert not floors_of(world).exists()
         await core.joining.start()
         (event,) = emitted(core, "registry.forgotten")
@@ -586,7 +586,7 @@ async def test_a_full_disk_while_adopting_changes_nothing_and_is_said(world, mon
         elif call == "link":
             patch.setattr("os.link", full)
         else:
-            patch.setattr("kcm_core.floors._lines", full)
+            patch.setattr("kcm_core.registry.floors._lines", full)
         raw = request(world, "registry", "adopt", AdoptOrder(digest=core.memory.digest))
         place = subjects.admin("eu", "registry", "adopt")
         reply, _ = VERIFIER.admin_reply(await core.admin.handle(place, raw))
@@ -618,7 +618,7 @@ async def test_what_another_core_accepted_is_remembered_too(world):
 
 
 async def test_what_could_not_be_written_down_is_tried_again(world, monkeypatch):
-    monkeypatch.setattr("kcm_core.registry_memory.RETRY_S", 0.0)
+    monkeypatch.setattr("kcm_core.registry.memory.RETRY_S", 0.0)
     core = await fresh(world, "core-eu")
     await core.joining.start()
 

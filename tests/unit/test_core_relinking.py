@@ -3,8 +3,8 @@
 import asyncio
 
 import pytest
-from kcm_control.registry import rank_of
-from kcm_core.l1.state import L1State
+from kcm_core.providers.state import L1State
+from kcm_killswitch.model.registry import rank_of
 from kcm_schemas.codes import Code, KcmError
 
 from tests.unit.core_rig import LINK, SERVICE, TENANT, URI, World
@@ -28,7 +28,7 @@ async def made(world, name="core-eu"):
     return core
 
 
-async def boot(world, name="core-eu-2"):
+async def incarnation(world, name="core-eu-2"):
     """A Core that starts now, and reads the registry as it is."""
     core = world.core(name)
     for noun, key in (("link", LINK.link), ("link", NEW.link), ("tenant", "acme")):
@@ -70,7 +70,7 @@ async def test_the_same_again_changes_nothing(world):
     core = await made(world)
     assert await put(core, MOVED) is Code.OK
     roots, calls = await core.store.root("acme"), len(world.unsealer.calls)
-    for again in (core, await boot(world)):
+    for again in (core, await incarnation(world)):
         assert await put(again, MOVED) is Code.OK
     assert await core.store.root("acme") == roots
     assert len(world.unsealer.calls) == calls
@@ -105,7 +105,7 @@ async def test_whatever_dies_in_between_one_of_the_two_opens_it(world, step):
     except Killed:
         died = True
     count = 1000
-    after = await boot(world)
+    after = await incarnation(world)
     named = after.registry.tenant("acme").link
     only(world, NEW_URI if named == "acme-new" else URI)
     assert await opens(after), "the link that the tenant's record names has to open it"
@@ -120,7 +120,7 @@ async def test_whatever_dies_in_between_one_of_the_two_opens_it(world, step):
 
 async def test_two_cores_at_once_end_with_one_root(world):
     one = await made(world)
-    two = await boot(world)
+    two = await incarnation(world)
     codes = await asyncio.gather(put(one, MOVED), put(two, MOVED))
     assert Code.OK in codes
     assert set(codes) <= {Code.OK, Code.CONFLICT, Code.UNAVAILABLE}
@@ -134,7 +134,7 @@ async def test_two_operators_who_move_it_to_different_keys_leave_one_that_opens(
     one = await made(world)
     third = NEW.model_copy(update={"link": "acme-third", "uri": "softkey:/keys/acme-third"})
     assert await put(one, third) is Code.OK
-    two = await boot(world)
+    two = await incarnation(world)
     await two.admin._feed.fetch("link", "acme-third")
     prepared = world.bus.stream.before
 
@@ -147,7 +147,7 @@ async def test_two_operators_who_move_it_to_different_keys_leave_one_that_opens(
 
     world.bus.stream.before = meanwhile
     assert await put(one, MOVED) in {Code.OK, Code.CONFLICT}
-    assert await opens(await boot(world))
+    assert await opens(await incarnation(world))
 
 
 async def forked(world):

@@ -1,8 +1,8 @@
 """What a Core says and takes of the roster; and who is retired is served by nobody."""
 
 import pytest
-from kcm_bus.ports import Entry
-from kcm_bus.rosters import Rosters
+from kcm_runtime.nats.ports import Entry
+from kcm_runtime.roster.store import Rosters
 from kcm_schemas import subjects
 from kcm_schemas.admin import (
     Empty,
@@ -17,9 +17,9 @@ from kcm_schemas.codec import decode, encode
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.roster import Roster
 from kcm_schemas.signed import Kind, read_signed
+from kcm_trust.endorsements import PAGE_BYTES, Endorsements, pages
 from kcm_trust.envelopes import statement_digest
 from kcm_trust.identity import ROOT
-from kcm_trust.lasting import PAGE_BYTES, Lasting, pages
 from kcm_trust.statements import lift
 
 from tests.unit import core_rig, trust_rig
@@ -46,7 +46,7 @@ def signed_roster(roster: Roster) -> bytes:
 
 
 def without(name, lasting=None):
-    entry = (lasting or Lasting()).retirement()
+    entry = (lasting or Endorsements()).retirement()
     people = {
         "instances": [
             one.model_copy(update={"retired": entry}) if one.instance == name else one
@@ -84,7 +84,7 @@ async def test_a_roster_is_stored_when_it_is_answered(core, world):
 
 async def test_a_core_stores_the_roster_that_retires_it_before_it_answers(core, world):
     """Else it is on nobody's record in the region, and whoever brought it is told that it is."""
-    lasting = Lasting([bytes(32)])
+    lasting = Endorsements([bytes(32)])
     content = LastingPage(name="core-eu", page=0, digests=lasting.raw())
     assert (await ask_for(core, world, "lasting", content))[0] is Code.OK
     new = signed_roster(without("core-eu", lasting))
@@ -111,8 +111,8 @@ async def test_what_is_not_the_roots_next_one_is_refused(core, world, raw):
 
 
 async def test_a_roster_waits_for_the_lists_that_it_names(core, world, monkeypatch):
-    monkeypatch.setattr("kcm_core.rostering.PAGES_WAIT_S", 0.0)
-    lasting = Lasting([bytes(32)])
+    monkeypatch.setattr("kcm_core.api.roster_requests.PAGES_WAIT_S", 0.0)
+    lasting = Endorsements([bytes(32)])
     new = PutStatement(statement=signed_roster(without("security", lasting)))
     code, _ = await ask_for(core, world, "put", new)
     assert code is Code.UNAVAILABLE
@@ -130,7 +130,7 @@ async def test_a_roster_waits_for_the_lists_that_it_names(core, world, monkeypat
 
 
 async def test_a_core_shows_the_list_that_the_roster_names_page_by_page(core, world):
-    lasting = Lasting(number.to_bytes(32, "big") for number in range(PAGE_BYTES // 32 + 1))
+    lasting = Endorsements(number.to_bytes(32, "big") for number in range(PAGE_BYTES // 32 + 1))
     for page, digests in enumerate(pages(lasting)):
         content = LastingPage(name="security", page=page, digests=digests)
         await ask_for(core, world, "lasting", content)
@@ -184,7 +184,7 @@ async def test_a_core_names_what_an_operator_signed_that_may_last(core, world):
 
 
 async def test_a_long_answer_comes_in_pages(core, world, monkeypatch):
-    monkeypatch.setattr("kcm_core.rostering.PAGE_MAX", 1)
+    monkeypatch.setattr("kcm_core.api.roster_requests.PAGE_MAX", 1)
     core.learn()
     for what, raw in (
         ("tenant acme", signed(Kind.TENANT, TENANT)),
@@ -224,7 +224,7 @@ async def test_records_of_somebody_retired_are_dropped_and_purged_for(core, worl
     ):  # fmt: skip
         subject = subjects.bucket_subject(subjects.REGISTRY_BUCKET, *what.split())
         core.feed.take(Entry(1, subject, entry(signed(kind, record))))
-    listed = Lasting([statement_digest(read_signed(signed(Kind.LINK, LINK)))])
+    listed = Endorsements([statement_digest(read_signed(signed(Kind.LINK, LINK)))])
     core.me.rosters.take(signed_roster(without("security")))
     assert core.registry.tenant("acme") == TENANT
     generation = core.revocations.generation("acme")
@@ -247,7 +247,7 @@ def test_sessions_of_a_caller_whose_entry_changed_are_closed():
     from tests.unit.test_core_sessions import NOW, ticket
 
     rosters = Rosters(core_rig.VERIFIER, root_public=identity(ROOT).public)
-    from kcm_core.sessions import Sessions
+    from kcm_core.api.sessions import Sessions
 
     found = Sessions("eu", trust_rig.ID, core_rig.PRIVATE["eu"], rosters)
     asked = ticket()

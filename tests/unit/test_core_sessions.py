@@ -3,14 +3,15 @@
 import dataclasses
 
 import pytest
-from kcm_bus.clock import SystemRandomness
-from kcm_bus.rosters import Rosters
-from kcm_core.sessions import SESSIONS_PER_CALLER_MAX, Sessions
-from kcm_crypto.arena import Purged
-from kcm_crypto.hpke import HpkePublic
-from kcm_crypto.session import LIFETIME_MAX_MS, TicketInfo, open_session_as_caller
+from kcm_core.api.sessions import SESSIONS_PER_CALLER_MAX, Sessions
+from kcm_keymem.arena import Arena, Purged
+from kcm_keymem.pages import fill_random
+from kcm_keymem.random import SystemKeyRandomness
+from kcm_runtime.roster.store import Rosters
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.vault import CoreRequest, Ticket
+from kcm_sealing.hpke import HpkePublic
+from kcm_sealing.session import LIFETIME_MAX_MS, TicketInfo, open_session_as_caller
 
 from tests.unit.core_rig import PRIVATE, VERIFIER
 from tests.unit.trust_rig import ID
@@ -28,14 +29,14 @@ def ticket(caller="gw-eu", signer=None, region="eu", public=None, **changes):
         region=region,
         hpke_key_id=ID,
         caller=caller,
-        session_id=SystemRandomness().public(16),
+        session_id=SystemKeyRandomness().public(16),
         issued_ms=NOW,
         expiry_ms=NOW + LIFETIME_MAX_MS,
     )
     info = dataclasses.replace(info, **changes)
     key = HpkePublic.from_bytes(PRIVATE[public or region].public_bytes)
     session, ciphertext, signature = open_session_as_caller(
-        info, key, identity(signer or caller).sign_raw
+        info, key, identity(signer or caller).sign_raw, Arena(), fill_random
     )
     session.close()
     return request(
@@ -53,9 +54,17 @@ def ticket(caller="gw-eu", signer=None, region="eu", public=None, **changes):
 
 def request(caller, its):
     return CoreRequest(
-        v=1, caller=caller, boot=bytes(16), ticket=its, request_id=bytes(16), deadline_ms=NOW,
-        purpose="record", l3_version=0, count=1, sealed=b"",
-    )  # fmt: skip
+        v=1,
+        caller=caller,
+        incarnation=bytes(16),
+        ticket=its,
+        request_id=bytes(16),
+        deadline_ms=NOW,
+        purpose="record",
+        l3_version=0,
+        count=1,
+        sealed=b"",
+    )
 
 
 def refused(known, asked, code, now=NOW):

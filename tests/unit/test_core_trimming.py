@@ -5,19 +5,19 @@ from __future__ import annotations
 from hashlib import sha256
 
 import pytest
-from kcm_bus.config import ConfigError
-from kcm_bus.membership import Membership
-from kcm_bus.rosters import Rosters
-from kcm_bus.stream_chain import MARK_EVERY, Marks, Place, link
-from kcm_bus.streams import StoreFull
-from kcm_control.trimming import Level, Policy
 from kcm_core.trimming import TrimFiles, Trimmer
-from kcm_crypto.context import AUDIT_STREAM, ctx
+from kcm_core.trimming.policy import Level, Policy
+from kcm_runtime.audit.stream_chain import MARK_EVERY, Marks, Place, link
+from kcm_runtime.config import ConfigError
+from kcm_runtime.instance import InstanceContext
+from kcm_runtime.nats.streams import StoreFull
+from kcm_runtime.roster.store import Rosters
 from kcm_schemas import subjects
 from kcm_schemas.audit import EventType
-from kcm_schemas.auditing import StreamHead, Trim
+from kcm_schemas.auditor import StreamHead, Trim
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import Code, KcmError
+from kcm_schemas.labels import AUDIT_STREAM, ctx
 from kcm_schemas.roster import Instance, Role
 from kcm_schemas.signed import Kind
 from kcm_trust.verify import Verifier
@@ -97,7 +97,7 @@ class OneCore:
         self.memory = TrimFiles(world.directory / name)
         entry = world.verifier.instance(name)
         self.trimmer = Trimmer(
-            membership=Membership(identity(name), entry, Rosters(world.verifier), bytes(16)),
+            membership=InstanceContext(identity(name), entry, Rosters(world.verifier), bytes(16)),
             control=self.log, store=self.store, memory=self.memory,
             policy=policy or Policy(quorum=0, **KEEP),
             emit=self._emit, clock=world.clock,
@@ -367,7 +367,7 @@ async def test_what_was_read_is_remembered(world):
     again = OneCore(world)
     for name in ("aud-1", "aud-2"):
         world.head(name, 192)
-    # Nothing was delivered to this boot: it knows from its disk.
+    # Nothing was delivered to this incarnation: it knows from its disk.
     await again.trimmer.round()
     assert world.audit.first == 193
     (world.directory / "core-eu" / "audit-reading.json").write_text("{}")

@@ -4,10 +4,10 @@ import dataclasses
 import os
 
 import pytest
-from kcm_bus.clock import SystemRandomness
-from kcm_core.keyring import RootName, ServiceKey, ServiceName
-from kcm_core.vault import SealKey, Vault
-from kcm_crypto.arena import Keys, Purged
+from kcm_core.keys.keyring import RootName, ServiceKey, ServiceName
+from kcm_core.keys.vault import SealKey, Vault
+from kcm_keymem.arena import Keys, Purged
+from kcm_keymem.random import SystemKeyRandomness
 from kcm_schemas.codes import Code, KcmError
 
 KEY = ServiceKey("acme", "crm", 1, 1)
@@ -24,7 +24,7 @@ def secret(tmp_path):
 
 @pytest.fixture
 def vault(secret):
-    return Vault("eu", SealKey(ID, secret), SystemRandomness())
+    return Vault("eu", SealKey(ID, secret), SystemKeyRandomness())
 
 
 def open_root(vault, inner, tenant="acme", version=1, generation=0):
@@ -60,12 +60,12 @@ def test_a_root_opens_only_where_it_belongs(vault, secret, tmp_path):
     inner = vault.make_root("acme", 1)
     assert len(inner) == 72
     assert vault.open_tenants == []
-    abroad = Vault("us", SealKey(ID, secret), SystemRandomness())
-    renamed = Vault("eu", SealKey(b"j" * 16, secret), SystemRandomness())
+    abroad = Vault("us", SealKey(ID, secret), SystemKeyRandomness())
+    renamed = Vault("eu", SealKey(b"j" * 16, secret), SystemKeyRandomness())
     other = tmp_path / "other"
     other.write_bytes(os.urandom(32))
     other.chmod(0o600)
-    stranger = Vault("eu", SealKey(ID, str(other)), SystemRandomness())
+    stranger = Vault("eu", SealKey(ID, str(other)), SystemKeyRandomness())
     for wrong in (abroad, renamed, stranger):
         tampered(open_root, wrong, inner)
         assert wrong.open_tenants == []

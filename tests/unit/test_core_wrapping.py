@@ -3,9 +3,9 @@
 import asyncio
 
 import pytest
-from kcm_bus.clock import SystemRandomness
-from kcm_control.registry import key_of
-from kcm_core.l1.state import L1State
+from kcm_core.providers.state import L1State
+from kcm_keymem.random import SystemKeyRandomness
+from kcm_killswitch.model.registry import key_of
 from kcm_schemas import limits, subjects
 from kcm_schemas.codec import decode, encode
 from kcm_schemas.codes import Code, KcmError
@@ -30,7 +30,7 @@ async def core(world):
 
 def fresh(count=3):
     keys = bytearray(KEY * count)
-    SystemRandomness().fill(memoryview(keys))
+    SystemKeyRandomness().fill(memoryview(keys))
     return memoryview(keys)
 
 

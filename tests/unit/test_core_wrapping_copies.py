@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from kcm_core import wrapping
-from kcm_core.l1.state import L1State
+from kcm_core.api import wrap
+from kcm_core.providers.state import L1State
 from kcm_schemas import subjects
 from kcm_schemas.codec import decode, encode
 from kcm_schemas.codes import Code
@@ -138,7 +138,7 @@ async def test_a_forged_one_does_not_take_the_place_of_the_true_one(core):
 
 
 async def test_nobody_fills_the_memory_of_another_one(world, core, monkeypatch):
-    monkeypatch.setattr(wrapping, "ASKED_MAX", 3)
+    monkeypatch.setattr(wrap, "ASKED_MAX", 3)
     core = world.core("core-eu-2")
     core.learn()
     keys, _, blobs = await wrapped(core)

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 from cryptography.exceptions import InvalidTag
-from kcm_crypto.arena import Arena, Keys, Purged, ScratchPool
-from kcm_crypto.memory import PAGE, fill_random, wipe
+from kcm_keymem.arena import Arena, Keys, Purged, ScratchPool
+from kcm_keymem.pages import PAGE, fill_random
+from kcm_sealing.memory import wipe
 
 
 def mapped(arena: Arena) -> bool:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from kcm_crypto import arena, context
-from kcm_crypto.context import Label, Part, ctx, record_aad
+from kcm_keymem import arena
+from kcm_schemas import labels as context
 from kcm_schemas import limits
+from kcm_schemas.labels import Label, Part, ctx, record_aad
 
 EVERY = Label("kcm/v1/test", (Part.TEXT, Part.BYTES, Part.U32, Part.U64))
 GOOD: tuple[Any, ...] = ("text", b"bytes", 1, 2)
@@ -80,7 +81,7 @@ def test_the_quick_form_is_the_same(size: int) -> None:
 
 
 def test_the_two_layers_agree_on_sizes() -> None:
-    from kcm_crypto import xaes
+    from kcm_sealing import xaes
 
     assert context.APP_CONTEXT_MAX == limits.APP_CONTEXT_MAX
     assert (arena.KEY_SIZE, xaes.NONCE_SIZE, xaes.TAG_SIZE, xaes.WRAPPED_SIZE) == (

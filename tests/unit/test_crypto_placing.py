@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kcm_crypto.placing import place, placing, sweep
+from kcm_runtime.files.atomic import place, placing, sweep
 
 CHILD = """
 import sys
 from pathlib import Path
-from kcm_crypto.placing import placing
+from kcm_runtime.files.atomic import placing
 with placing(Path(sys.argv[1]), unnamed=sys.argv[2] == "True") as file:
     file.write(b"secret")
     file.flush()

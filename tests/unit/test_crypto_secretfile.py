@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from kcm_crypto import secretfile
-from kcm_crypto.secretfile import SecretFileError, read_secret, write_secret
+from kcm_runtime.files import secret_file
+from kcm_runtime.files.secret_file import SecretFileError, read_secret, write_secret
 
 SECRET = bytes(range(32))
 
@@ -54,17 +54,17 @@ def test_the_groups_right_is_systemds_only_on_roots_own_files() -> None:
         return os.stat_result((0o100000 | mode, 1, 1, 1, uid, gid, 32, 0, 0, 0))
 
     me = os.geteuid()
-    secretfile._check("p", stat_of(0, 0, 0o440), 32)
-    secretfile._check("p", stat_of(me, 1234, 0o400), 32)
+    secret_file._check("p", stat_of(0, 0, 0o440), 32)
+    secret_file._check("p", stat_of(me, 1234, 0o400), 32)
     for uid, gid, mode in ((0, 1234, 0o440), (0, 0, 0o460), (0, 0, 0o444), (0, 0, 0o450)):
         with pytest.raises(SecretFileError, match="chmod"):
-            secretfile._check("p", stat_of(uid, gid, mode), 32)
+            secret_file._check("p", stat_of(uid, gid, mode), 32)
 
 
 def test_refuses_another_users_file() -> None:
     stat = os.stat_result((0o100600, 1, 1, 1, os.geteuid() + 4321, 0, 32, 0, 0, 0))
     with pytest.raises(SecretFileError, match="another user"):
-        secretfile._check("p", stat, 32)
+        secret_file._check("p", stat, 32)
 
 
 @pytest.mark.parametrize("size", [0, 31, 33, 64])
@@ -119,7 +119,7 @@ def test_what_could_not_be_written_is_removed(tmp_path: Path) -> None:
     path = tmp_path / "short"
     code = (
         "import resource, signal, sys\n"
-        "from kcm_crypto.secretfile import SecretFileError, write_secret\n"
+        "from kcm_runtime.files.secret_file import SecretFileError, write_secret\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (20, 20))\n"
         "try:\n"
@@ -138,7 +138,7 @@ def test_who_is_killed_while_a_secret_is_written_leaves_none(tmp_path: Path) -> 
     """A key that is cut short would be taken for one, or be in the way of a new one."""
     code = (
         "import os, signal, sys\n"
-        "from kcm_crypto.secretfile import write_secret\n"
+        "from kcm_runtime.files.secret_file import write_secret\n"
         "os.fsync = lambda handle: os.kill(os.getpid(), signal.SIGKILL)\n"
         "write_secret(sys.argv[1], memoryview(bytes(range(32))))\n"
     )

@@ -10,9 +10,10 @@ from dataclasses import replace
 
 import pytest
 from cryptography.exceptions import InvalidTag
-from kcm_crypto.arena import Purged
-from kcm_crypto.hpke import HpkePrivate, HpkePublic
-from kcm_crypto.session import (
+from kcm_keymem.arena import Arena, Purged
+from kcm_keymem.pages import fill_random
+from kcm_sealing.hpke import HpkePrivate, HpkePublic, KeyClosed
+from kcm_sealing.session import (
     LIFETIME_MAX_MS,
     Session,
     TicketInfo,
@@ -36,9 +37,9 @@ def private_key() -> HpkePrivate:
 def pair() -> tuple[Session, Session]:
     private = private_key()
     caller, ciphertext, _ = open_session_as_caller(
-        INFO, HpkePublic.from_bytes(private.public_bytes), sign
+        INFO, HpkePublic.from_bytes(private.public_bytes), sign, Arena(), fill_random
     )
-    return caller, open_session_as_callee(INFO, private, ciphertext)
+    return caller, open_session_as_callee(INFO, private, ciphertext, Arena())
 
 
 def opened(session: Session, request_id: bytes, clear: bytes, sealed: bytes) -> bytes:
@@ -85,16 +86,16 @@ def test_another_session_opens_nothing() -> None:
 def test_a_ticket_opens_with_its_own_info_only(changed: TicketInfo) -> None:
     private = private_key()
     public = HpkePublic.from_bytes(private.public_bytes)
-    caller, ciphertext, _ = open_session_as_caller(INFO, public, sign)
+    caller, ciphertext, _ = open_session_as_caller(INFO, public, sign, Arena(), fill_random)
     caller.close()
     with pytest.raises(InvalidTag):
-        open_session_as_callee(changed, private, ciphertext)
+        open_session_as_callee(changed, private, ciphertext, Arena())
 
 
 @pytest.mark.parametrize("size", [0, 1, 1119, 1120, 1167, 1169, 4096])
 def test_a_ciphertext_of_another_length_is_refused(size: int) -> None:
     with pytest.raises(InvalidTag):
-        open_session_as_callee(INFO, private_key(), os.urandom(size))
+        open_session_as_callee(INFO, private_key(), os.urandom(size), Arena())
 
 
 def test_a_secret_of_another_length_is_refused() -> None:
@@ -103,7 +104,7 @@ def test_a_secret_of_another_length_is_refused() -> None:
     for size in (0, 31, 33):
         ciphertext = public.encrypt(memoryview(bytes(size)), INFO.encode())
         with pytest.raises(InvalidTag):
-            open_session_as_callee(INFO, private, ciphertext)
+            open_session_as_callee(INFO, private, ciphertext, Arena())
 
 
 def test_the_direction_matters() -> None:
@@ -147,7 +148,7 @@ def test_a_closed_session_seals_and_opens_nothing() -> None:
 def test_the_secret_is_wiped_once_the_keys_are_derived() -> None:
     caller, callee = pair()
     for end in (caller, callee):
-        with end._arena.use() as view:
+        with end._memory.use() as view:
             assert any(view[:64])
             assert not any(view[64:])
 
@@ -185,8 +186,8 @@ def test_hpke_keys() -> None:
 def test_a_private_key_that_is_closed_opens_nothing() -> None:
     private = private_key()
     public = HpkePublic.from_bytes(private.public_bytes)
-    _, ciphertext, _ = open_session_as_caller(INFO, public, sign)
+    _, ciphertext, _ = open_session_as_caller(INFO, public, sign, Arena(), fill_random)
     private.close()
     private.close()
-    with pytest.raises(Purged):
-        open_session_as_callee(INFO, private, ciphertext)
+    with pytest.raises(KeyClosed):
+        open_session_as_callee(INFO, private, ciphertext, Arena())

@@ -6,8 +6,8 @@ import os
 
 import pytest
 from cryptography.exceptions import InvalidTag
-from kcm_crypto import xaes
-from kcm_crypto.arena import Keys
+from kcm_keymem.arena import Keys
+from kcm_sealing import xaes
 
 from tests.vectors import decoder
 from tests.vectors.packed import Refused

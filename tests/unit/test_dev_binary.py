@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-from kcm.dev.binary import nats_server_binary
-from kcm.dev.errors import DevError
-from kcm_bus.versions import LEAST
+from kcm_devsystem.errors import DevError
+from kcm_devsystem.server_binary import nats_server_binary
+from kcm_runtime.nats.server_version import LEAST
 
 
 def server(path: Path, script: str) -> Path:

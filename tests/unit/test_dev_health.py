@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from kcm.dev import causes, processes
-from kcm.dev.causes import Witness
-from kcm.dev.health import SERVING, health
-from kcm.dev.processes import Process
-from kcm.dev.state import Entry, Kind
+from kcm_devsystem import exit_causes, processes
+from kcm_devsystem.exit_causes import Witness
+from kcm_devsystem.health import SERVING, health
+from kcm_devsystem.processes import Process
+from kcm_devsystem.state import Entry, Kind
 
 SECONDS = 20.0
 WAITING = "import os, sys, time\nwhile not os.path.exists('{go}'): time.sleep(0.01)\n"
@@ -102,19 +102,19 @@ def _see_the_end(root: Path, process: Process, how: str, go: Path) -> None:
     witness = Witness(root)
     try:
         witness.look([process])
-        assert causes.noted(root, process) == ""
+        assert exit_causes.noted(root, process) == ""
         go.touch()
 
         def seen() -> bool:
             ended = not processes.is_running(process) if how == "" else True
             witness.look([process])
-            return ended and causes.noted(root, process) == how
+            return ended and exit_causes.noted(root, process) == how
 
         eventually(seen)
     finally:
         witness.close()
     later = Process(process.name, process.pid, process.start_time + 1, "boot", root / "log")
-    assert causes.noted(root, later) == ""
+    assert exit_causes.noted(root, later) == ""
 
 
 def eventually(holds: Callable[[], bool]) -> None:

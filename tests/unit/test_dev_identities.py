@@ -1,16 +1,17 @@
 """A development system's roster: made again, it loses nobody whom somebody else put there."""
 
-from kcm.dev.identities import OPERATOR, SYSTEM, Member, Trust, make_trust
+from kcm_devsystem.identities import OPERATOR, SYSTEM, Member, Trust, make_trust
+from kcm_runtime.files.identity_file import load_identity
 from kcm_schemas.codec import encode
 from kcm_schemas.roster import Operator, OperatorRole, Role
 from kcm_schemas.signed import Kind
-from kcm_trust.identity import ROOT, Identity
-from kcm_trust.lasting import Lasting
-from kcm_trust.rosters import follows
+from kcm_trust.endorsements import Endorsements
+from kcm_trust.identity import ROOT
+from kcm_trust.roster import follows
 from kcm_trust.verify import verify_roster
 
 MEMBERS = [Member(Role.CORE, "eu", 1), Member(Role.CORE, "eu", 2)]
-LEFT = Lasting([bytes(32)]).retirement()
+LEFT = Endorsements([bytes(32)]).retirement()
 
 
 def test_who_is_retired_or_was_added_stays(tmp_path):
@@ -28,7 +29,7 @@ def test_who_is_retired_or_was_added_stays(tmp_path):
             ],
         }
     )
-    root = Identity.load(ROOT, str(trust.key(ROOT)), SYSTEM)
+    root = load_identity(ROOT, str(trust.key(ROOT)), SYSTEM)
     trust.roster.write_bytes(encode(root.sign(Kind.ROSTER, changed)))
     make_trust(tmp_path, MEMBERS, ["eu"], 2)
     assert verify_roster(trust.roster.read_bytes(), public, 0) == changed

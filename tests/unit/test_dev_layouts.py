@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 from kcm import ClientContext
-from kcm.dev import containers, layouts, setup
-from kcm.dev.containers import INSTANCES, REGIONS
-from kcm.dev.errors import DevError
-from kcm.dev.layouts import copy_private, member, write_compose
 from kcm_auditor.config import AuditorConfig
-from kcm_bus.clock import SystemRandomness
-from kcm_bus.config import load
-from kcm_bus.membership import join_system
+from kcm_devsystem import containers, layouts, setup
+from kcm_devsystem.containers import INSTANCES, REGIONS
+from kcm_devsystem.errors import DevError
+from kcm_devsystem.layouts import copy_private, member, write_compose
+from kcm_keymem.random import SystemKeyRandomness
+from kcm_runtime.config import load
+from kcm_runtime.instance import load_instance
 from kcm_schemas.roster import Role
 from kcm_trust.verify import verify_roster
 
@@ -142,7 +142,7 @@ def test_the_service_takes_its_configuration(system, region, name, tmp_path):
 @pytest.mark.parametrize("region", REGIONS)
 def test_the_auditor_takes_its_configuration(system, region, tmp_path):
     config = load(AuditorConfig, str(mapped(system, region, "auditor-1", tmp_path)))
-    assert join_system(config, Role.AUDITOR, SystemRandomness()).name == f"auditor-{region}-1"
+    assert load_instance(config, Role.AUDITOR, SystemKeyRandomness()).name == f"auditor-{region}-1"
     assert config.auditor.journal == tmp_path / "state" / "journal"
     # No network joins it to another region's broker.
     assert [bus.region for bus in config.regions if bus.region != region] == []
@@ -215,7 +215,7 @@ def test_without_its_authority_a_system_is_left_as_it_is(tmp_path):
 
 
 def test_two_setups_at_once_are_refused(tmp_path):
-    from kcm.dev import state
+    from kcm_devsystem import state
 
     with state.exclusive(tmp_path / "authority"), pytest.raises(DevError, match="at work"):
         write_compose(tmp_path, NOW)

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import yaml
-from kcm.dev.identities import Trust
-from kcm.dev.setup import ProvisionConfig
-from kcm_control.timing import Timing
+from kcm.ops.provision import ProvisionConfig
 from kcm_core.config import CoreConfig
+from kcm_devsystem.identities import Trust
+from kcm_killswitch.model.timing import Timing
 from kcm_schemas.roster import Role
 from kcm_trust.verify import verify_roster
 

@@ -5,20 +5,21 @@ import os
 from pathlib import Path
 
 import pytest
-from kcm.cli.exits import Exit
 from kcm.cli.main import run
-from kcm.dev import instances, leaving, starting, state, system, topology, watcher
-from kcm.dev.errors import DevError
-from kcm.dev.identities import SYSTEM, Member, Trust
-from kcm.dev.processes import Process
-from kcm.dev.rootkeys import RootKeys
-from kcm.dev.state import Entry, Kind, State
-from kcm.dev.system import Options
+from kcm.exit_codes import Exit
+from kcm_devsystem import instances, retired, startup, state, system, topology, watcher
+from kcm_devsystem.errors import DevError
+from kcm_devsystem.identities import SYSTEM, Member, Trust
+from kcm_devsystem.processes import Process
+from kcm_devsystem.root_keys import RootKeys
+from kcm_devsystem.state import Entry, Kind, State
+from kcm_devsystem.system import Options
+from kcm_runtime.files.identity_file import load_identity
 from kcm_schemas.codec import encode
 from kcm_schemas.roster import Roster
 from kcm_schemas.signed import Kind as Signed
-from kcm_trust.identity import ROOT, Identity
-from kcm_trust.lasting import NOTHING
+from kcm_trust.endorsements import NOTHING
+from kcm_trust.identity import ROOT
 from kcm_trust.verify import verify_roster
 
 EU = "eu-de"
@@ -50,7 +51,7 @@ class Desk:
     def sign(self, roster: Roster, to: Path | None = None) -> None:
         path = to or Trust(self.root).roster
         path.parent.mkdir(parents=True, exist_ok=True)
-        root = Identity.load(ROOT, str(Trust(self.root).key(ROOT)), SYSTEM)
+        root = load_identity(ROOT, str(Trust(self.root).key(ROOT)), SYSTEM)
         path.write_bytes(encode(root.sign(Signed.ROSTER, roster)))
 
     def run(self, *dead: str, alive: tuple[str, ...] = ("watcher",)) -> None:
@@ -108,7 +109,7 @@ def started_members(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return entry(member.name)
 
     monkeypatch.setattr(topology, "start", lambda *_, **__: (desk.plan, ()))
-    monkeypatch.setattr(starting, "_provision", nothing)
+    monkeypatch.setattr(startup, "_provision", nothing)
     monkeypatch.setattr(RootKeys, "prepare", lambda _: None)
     monkeypatch.setattr(instances, "start_member", start_member)
     monkeypatch.setattr(instances, "wait", lambda *_: None)
@@ -116,16 +117,16 @@ def started_members(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_the_highest_roster_counts_whoever_has_it(desk: Desk) -> None:
-    assert leaving.why_not(leaving.highest(desk.root), GATEWAY) == ""
+    assert retired.why_not(retired.highest(desk.root), GATEWAY) == ""
     desk.retire(GATEWAY, desk.root / "state" / CORE / "roster")
     (desk.root / "state" / GATEWAY).mkdir()
     (desk.root / "state" / GATEWAY / "roster").write_bytes(b"damaged")
-    found = leaving.highest(desk.root)
-    assert leaving.why_not(found, GATEWAY) == "retired"
-    assert leaving.why_not(found, CORE) == ""
-    assert leaving.why_not(found, "core-eu-de-9") == "not on the roster"
-    assert leaving.why_not(found, "") == ""
-    assert leaving.highest(desk.root / "nowhere") is None
+    found = retired.highest(desk.root)
+    assert retired.why_not(found, GATEWAY) == "retired"
+    assert retired.why_not(found, CORE) == ""
+    assert retired.why_not(found, "core-eu-de-9") == "not on the roster"
+    assert retired.why_not(found, "") == ""
+    assert retired.highest(desk.root / "nowhere") is None
 
 
 def test_up_starts_the_others_and_says_who_is_retired(

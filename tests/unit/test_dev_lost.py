@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from kcm.dev import instances, lost, parts, processes, shape, state, system
-from kcm.dev.configs import config_file
-from kcm.dev.options import Options
-from kcm.dev.parts import Part
-from kcm.dev.processes import Process, ReadyFile
-from kcm.dev.state import State
+from kcm_devsystem import instances, orphans, parts, processes, shape, state, system
+from kcm_devsystem.configs import config_file
+from kcm_devsystem.options import Options
+from kcm_devsystem.parts import Part
+from kcm_devsystem.processes import Process, ReadyFile
+from kcm_devsystem.state import State
 
 OPTIONS = Options(Path(), regions=("eu",), cores=1, watch=True)
 
@@ -56,7 +56,7 @@ def standins(root: Path) -> Iterator[Standins]:
 
 
 def found(root: Path) -> dict[str, int]:
-    return {entry.name: entry.process.pid for entry in lost.find(root)}
+    return {entry.name: entry.process.pid for entry in orphans.find(root)}
 
 
 def test_each_part_is_known_by_the_end_of_its_command_line(root: Path, standins: Standins) -> None:
@@ -65,7 +65,7 @@ def test_each_part_is_known_by_the_end_of_its_command_line(root: Path, standins:
     assert list(standins.parts) == names
     pids = {name: standins.start(name).pid for name in names}
     assert found(root) == pids
-    core = next(entry for entry in lost.find(root) if entry.name == "core-eu-1")
+    core = next(entry for entry in orphans.find(root) if entry.name == "core-eu-1")
     assert (core.role, core.region, core.instance) == ("core", "eu", "core-eu-1")
     assert processes.is_running(core.process)
 
@@ -93,14 +93,14 @@ def test_what_a_process_forked_is_not_taken_for_a_second_one(
 
 def test_what_is_recorded_and_runs_is_not_replaced(root: Path, standins: Standins) -> None:
     first, second = standins.start("core-eu-1"), standins.start("core-eu-1")
-    assert lost.known(root) is not None
+    assert orphans.known(root) is not None
     recorded = standins.parts["core-eu-1"].entry(first)
     state.save(root, State((recorded,)))
-    known = lost.known(root)
+    known = orphans.known(root)
     assert known is not None
     assert [entry.process.pid for entry in known.entries] == [first.pid]
     # Both are ended.
-    ends = lost.stop(root, known)
+    ends = orphans.stop(root, known)
     assert {process.pid for process in ends} == {first.pid, second.pid}
     assert found(root) == {}
 

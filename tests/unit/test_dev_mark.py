@@ -5,11 +5,11 @@ import os
 from pathlib import Path
 
 import pytest
-from kcm.cli.exits import Exit
+from kcm._internal.client_context import ClientContext
 from kcm.cli.main import run
-from kcm.context import ClientContext
-from kcm.dev import mark, system
-from kcm.dev.errors import ForeignDirectoryError, NoSystemError
+from kcm.exit_codes import Exit
+from kcm_devsystem import mark, system
+from kcm_devsystem.errors import ForeignDirectoryError, NoSystemError
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ import threading
 from pathlib import Path
 
 import pytest
-from kcm.dev import logs, processes
-from kcm.dev.errors import DevError, NotReadyError, ProcessDiedError
-from kcm.dev.processes import End, ListeningPort, Process, ReadyFile, is_running, spawn, stop
+from kcm_devsystem import logs, processes
+from kcm_devsystem.errors import DevError, NotReadyError, ProcessDiedError
+from kcm_devsystem.processes import End, ListeningPort, Process, ReadyFile, is_running, spawn, stop
 
 SECONDS = 20.0
 SLEEP = "import time; time.sleep(600)"
@@ -239,7 +239,7 @@ def test_only_the_main_thread_may_start_what_dies_with_it(start):
 PARENT = """
 import sys, time
 from pathlib import Path
-from kcm.dev.processes import spawn
+from kcm_devsystem.processes import spawn
 tethered = sys.argv[2] == "tethered"
 p = spawn("p", [sys.executable, "-I", "-S", "-c", "import time; time.sleep(600)"],
           Path(sys.argv[1]) / "log", {}, die_with_parent=tethered)
@@ -270,7 +270,7 @@ def wait_program(pid: int) -> None:
     """Wait until the wrapper has become the program."""
     poll = select.poll()
     for _ in range(int(SECONDS * 100)):
-        if b"tether.py" not in Path(f"/proc/{pid}/cmdline").read_bytes():
+        if b"parent_death.py" not in Path(f"/proc/{pid}/cmdline").read_bytes():
             return
         poll.poll(10)
     raise AssertionError("the wrapper never became the program")
@@ -297,22 +297,29 @@ def test_what_is_not_tethered_outlives_its_parent(tmp_path):
 def test_the_wrapper_runs_nothing_when_its_parent_is_gone_already(tmp_path):
     """The race: the parent died before the wrapper could ask the kernel."""
     ran = tmp_path / "ran"
-    wrapper = [sys.executable, "-I", "-S", processes.tether.__file__, str(os.getppid())]
+    wrapper = [sys.executable, "-I", "-S", processes.parent_death.__file__, str(os.getppid())]
     done = subprocess.run(
         [*wrapper, "/usr/bin/touch", str(ran)],
         check=False,
         timeout=SECONDS,
     )
-    assert done.returncode == processes.tether.EXIT_ORPHAN
+    assert done.returncode == processes.parent_death.EXIT_ORPHAN
     assert not ran.exists()
 
 
 def test_the_wrapper_says_what_it_cannot_execute(tmp_path):
     done = subprocess.run(
-        [sys.executable, "-I", "-S", processes.tether.__file__, str(os.getpid()), str(tmp_path)],
+        [
+            sys.executable,
+            "-I",
+            "-S",
+            processes.parent_death.__file__,
+            str(os.getpid()),
+            str(tmp_path),
+        ],
         check=False,
         timeout=SECONDS,
         capture_output=True,
     )
-    assert done.returncode == processes.tether.EXIT_NO_PROGRAM
+    assert done.returncode == processes.parent_death.EXIT_NO_PROGRAM
     assert b"cannot execute" in done.stderr

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from kcm.dev.rootkeys import RootKeys, module
+from kcm_devsystem.root_keys import RootKeys, module
 
 
 def test_a_softkey_whose_making_was_cut_off_is_made(tmp_path: Path) -> None:

@@ -4,12 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
-from kcm.cli.exits import Exit
 from kcm.cli.main import run
-from kcm.dev import ports, shape, system, topology
-from kcm.dev.errors import DevError, OtherShapeError
-from kcm.dev.options import Options
-from kcm.dev.shape import Shape
+from kcm.exit_codes import Exit
+from kcm_devsystem import ports, shape, system, topology
+from kcm_devsystem.errors import DevError, OtherShapeError
+from kcm_devsystem.options import Options
+from kcm_devsystem.shape import Shape
 
 MADE = Shape(regions=("eu", "us"), cores=2, gateways=1, nodes={"us": 3}, ports={"eu": 20000})
 

@@ -5,11 +5,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from kcm.dev import state
-from kcm.dev.errors import DevError
-from kcm.dev.files import password, write_private
-from kcm.dev.processes import End, Process, spawn
-from kcm.dev.state import Entry, Kind, State
+from kcm_devsystem import state
+from kcm_devsystem.errors import DevError
+from kcm_devsystem.files import password, write_private
+from kcm_devsystem.processes import End, Process, spawn
+from kcm_devsystem.state import Entry, Kind, State
 
 
 def names(directory: Path) -> list[str]:

@@ -1,11 +1,11 @@
 """A development system's durations reach every instance's configuration."""
 
-from kcm.dev import system
-from kcm.dev.configs import config_file
-from kcm_bus.config import load
-from kcm_control.timing import Timing
 from kcm_core.config import CoreConfig
+from kcm_devsystem import system
+from kcm_devsystem.configs import config_file
 from kcm_gateway.config import GatewayConfig
+from kcm_killswitch.model.timing import Timing
+from kcm_runtime.config import load
 from kcm_schemas.roster import Role
 
 SHORT = Timing(probe_interval_s=1.0, l1_lease_s=4.0, clock_error=0.01)

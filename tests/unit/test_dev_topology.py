@@ -3,11 +3,11 @@
 import socket
 
 import pytest
-from kcm.dev import ports, topology
-from kcm.dev.brokers import Account, Permissions, Role, Rule
-from kcm.dev.errors import DevError, ProcessDiedError
-from kcm.dev.processes import is_running, stop
-from kcm.dev.state import Entry
+from kcm_devsystem import ports, topology
+from kcm_devsystem.brokers import Account, Permissions, Role, Rule
+from kcm_devsystem.errors import DevError, ProcessDiedError
+from kcm_devsystem.processes import is_running, stop
+from kcm_devsystem.state import Entry
 
 
 def test_a_plan_keeps_its_passwords_and_gives_each_user_its_own(tmp_path):

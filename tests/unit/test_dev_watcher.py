@@ -1,6 +1,6 @@
 """When what died is started again: soon at first, then ever more slowly."""
 
-from kcm.dev.watcher import DELAY_FIRST_S, DELAY_MAX_S, STABLE_S, Ends, ended
+from kcm_devsystem.watcher import DELAY_FIRST_S, DELAY_MAX_S, STABLE_S, Ends, ended
 
 
 def test_the_first_end_is_followed_by_a_start_soon():

@@ -1,7 +1,7 @@
 """A long stream does not end at what passes, and ends at what does not."""
 
 import pytest
-from kcm_gateway.bulk import PATIENCE_S, PAUSE_S, patiently
+from kcm_gateway.selftest import PATIENCE_S, PAUSE_S, patiently
 from kcm_schemas.codes import RETRYABLE, Code, KcmError
 
 from tests.fakes.bus import Clock

@@ -3,12 +3,12 @@
 import asyncio
 
 import pytest
-from kcm_bus.clock import SystemRandomness
-from kcm_crypto.session import LIFETIME_MAX_MS
+from kcm_keymem.random import SystemKeyRandomness
 from kcm_schemas.codec import decode, encode
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.data import Failure, decode_reply
 from kcm_schemas.vault import CoreReply, CoreRequest
+from kcm_sealing.session import LIFETIME_MAX_MS
 
 from tests.unit.core_rig import KEY, World
 
@@ -51,7 +51,7 @@ def client(core, broker):
 
 def fresh(count=2):
     keys = memoryview(bytearray(KEY * count))
-    SystemRandomness().fill(keys)
+    SystemKeyRandomness().fill(keys)
     return keys
 
 

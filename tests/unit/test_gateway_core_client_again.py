@@ -3,13 +3,13 @@
 from itertools import pairwise
 
 import pytest
-from kcm_crypto.arena import ScratchPool
-from kcm_crypto.session import LIFETIME_MAX_MS
 from kcm_gateway.core_client import AWAY_S
-from kcm_gateway.lease import SHORTEST_S
+from kcm_gateway.keys.lease import SHORTEST_S
+from kcm_keymem.arena import ScratchPool
 from kcm_schemas.codec import decode
 from kcm_schemas.codes import RETRYABLE, Code, KcmError
 from kcm_schemas.vault import CoreRequest
+from kcm_sealing.session import LIFETIME_MAX_MS
 
 from tests.unit.core_rig import World
 from tests.unit.test_gateway_core_client import Broker, failure, fresh, refused, wrap
@@ -34,8 +34,8 @@ def client(core, broker):
 
 def own_lease(core, seconds):
     """The Core's own lease ends in so many seconds, unless it is renewed."""
-    began = core.knowledge.lease.moment(core.knowledge.lease.position)
-    core.knowledge.lease.length_s = core.world.clock.now - began + seconds
+    began = core.freshness.lease.moment(core.freshness.lease.position)
+    core.freshness.lease.length_s = core.world.clock.now - began + seconds
 
 
 # A lease that is about to end

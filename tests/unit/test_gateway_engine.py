@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from kcm_gateway import engine as engine_module
 from kcm_gateway import pieces as pieces_module
-from kcm_gateway.opening import REQUESTS_MAX
+from kcm_gateway.keys.lookup import REQUESTS_MAX
 from kcm_schemas import record
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.registry import Tenant
@@ -170,7 +170,7 @@ async def test_a_tenant_that_is_not_registered_here_is_not_served(rig):
     assert await refused(rig.engine.encrypt("bcme", "crm", [b""])) is Code.UNKNOWN_TENANT
     assert await refused(rig.engine.decrypt("bcme", "crm", [b""])) is Code.UNKNOWN_TENANT
     assert rig.fetched == ["bcme", "bcme"]
-    rig.stored = [Tenant(tenant="bcme", revision=1, link="l", regions=["us"], fence="all")]
+    rig.stored = [Tenant(tenant="bcme", revision=1, link="l", regions=["us"], region_quorum="all")]
     assert await refused(rig.engine.encrypt("bcme", "crm", [b""])) is Code.UNKNOWN_TENANT
     assert rig.wire.asked == []
 
@@ -178,7 +178,9 @@ async def test_a_tenant_that_is_not_registered_here_is_not_served(rig):
 async def test_a_tenant_that_was_registered_a_moment_ago_is_looked_up(tmp_path):
     rig = await Rig.make(tmp_path)
     rig.registry.drop(rig.registry.tenant("acme"))
-    rig.stored = [Tenant(tenant="acme", revision=1, link="acme-root", regions=["eu"], fence="all")]
+    rig.stored = [
+        Tenant(tenant="acme", revision=1, link="acme-root", regions=["eu"], region_quorum="all")
+    ]
     assert (await rig.engine.encrypt("acme", "crm", [b"x"])).values
     assert rig.fetched == ["acme"]
     rig.registry.drop(rig.registry.tenant("acme"))
@@ -187,9 +189,9 @@ async def test_a_tenant_that_was_registered_a_moment_ago_is_looked_up(tmp_path):
 
 
 def _record(one):
-    from kcm_control.holds import HoldRecord
+    from kcm_killswitch.model.hold_set import HoldState
 
-    return HoldRecord(one, b"raw")
+    return HoldState(one, b"raw")
 
 
 async def test_names_that_do_not_exist_leave_nothing_behind(rig):
@@ -294,7 +296,7 @@ async def test_a_kill_before_the_request_is_even_sent_puts_no_key_anywhere(tmp_p
 
 async def test_a_kill_of_one_tenant_is_nothing_to_another(rig):
     rig.revocations.register(
-        Tenant(tenant="bcme", revision=1, link="l", regions=["eu"], fence="all")
+        Tenant(tenant="bcme", revision=1, link="l", regions=["eu"], region_quorum="all")
     )
     sealed = await rig.engine.encrypt("acme", "crm", [b"x"])
     rig.kill(hold(target="bcme"))

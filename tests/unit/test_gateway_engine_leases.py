@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 from kcm_gateway import pieces as pieces_module
-from kcm_gateway.lease import RESERVE_MAX_S
+from kcm_gateway.keys.lease import RESERVE_MAX_S
 from kcm_schemas import record
 from kcm_schemas.codes import Code, KcmError
 

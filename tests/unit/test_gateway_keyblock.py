@@ -1,9 +1,9 @@
 """Blocks in slabs: few pieces to wipe, whatever a tenant holds, and nobody else's keys in them."""
 
 import pytest
-from kcm_crypto.arena import Purged
-from kcm_gateway.clearing import POOLS_AT_ONCE, Clearing
-from kcm_gateway.keyblock import SLAB_BYTES, TENANT_BYTES_MAX, Blocks
+from kcm_gateway.keys.blocks import SLAB_BYTES, TENANT_BYTES_MAX, Blocks
+from kcm_gateway.keys.release import POOLS_AT_ONCE, Clearing
+from kcm_keymem.arena import Purged
 from kcm_schemas.codes import Code, KcmError
 
 KEYS = 256

@@ -2,8 +2,8 @@
 
 from hypothesis import given
 from hypothesis import strategies as st
-from kcm_gateway import lease as lease_module
-from kcm_gateway.lease import RESERVE_MAX_S, SHORTEST_S, Lease
+from kcm_gateway.keys import lease as lease_module
+from kcm_gateway.keys.lease import RESERVE_MAX_S, SHORTEST_S, Lease
 from kcm_schemas.codes import RETRYABLE
 
 

@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from kcm_gateway.opening import _requests
+from kcm_gateway.keys.lookup import _requests
 from kcm_schemas import limits
 
 SIZE = limits.PREFIX_SIZE

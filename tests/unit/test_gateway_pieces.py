@@ -3,9 +3,9 @@
 import asyncio
 
 import pytest
-from kcm_control.leases import EXPIRED, FOREVER
 from kcm_gateway import pieces as pieces_module
 from kcm_gateway.pieces import TIMES_MAX, Piece, work_through
+from kcm_killswitch.model.control_lease import EXPIRED, FOREVER
 from kcm_schemas.codes import RETRYABLE, Code, KcmError
 
 from tests.fakes.bus import Clock

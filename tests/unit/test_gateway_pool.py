@@ -3,13 +3,13 @@
 import asyncio
 
 import pytest
-from kcm_bus.clock import SystemRandomness
-from kcm_control.leases import FOREVER
-from kcm_control.serving import Permit
-from kcm_crypto.arena import Purged
-from kcm_gateway.keyblock import Blocks
-from kcm_gateway.lease import RESERVE_MAX_S, Lease
-from kcm_gateway.pool import AHEAD_S, BATCH, REFILLS_AHEAD, REFILLS_MAX, KeyPool
+from kcm_gateway.keys.blocks import Blocks
+from kcm_gateway.keys.lease import RESERVE_MAX_S, Lease
+from kcm_gateway.keys.pool import AHEAD_S, BATCH, REFILLS_AHEAD, REFILLS_MAX, KeyPool
+from kcm_keymem.arena import Purged
+from kcm_keymem.random import SystemKeyRandomness
+from kcm_killswitch.model.admission import Permit
+from kcm_killswitch.model.control_lease import FOREVER
 from kcm_schemas import limits
 from kcm_schemas.codes import Code, KcmError
 
@@ -66,7 +66,7 @@ class Rig:
         self.core = Core(self.clock)
         self.pool = KeyPool(
             "acme", "crm", core=self.core, guard=self.guard, blocks=self.blocks, clock=self.clock,
-            randomness=SystemRandomness(), keys_max=keys_max,
+            randomness=SystemKeyRandomness(), keys_max=keys_max,
         )  # fmt: skip
 
     def purge(self):

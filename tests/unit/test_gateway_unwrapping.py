@@ -3,10 +3,10 @@
 import asyncio
 
 import pytest
-from kcm_crypto.arena import Purged
-from kcm_gateway.keyblock import Blocks
-from kcm_gateway.lease import Lease
-from kcm_gateway.unwrapping import REQUESTS_IN_FLIGHT_MAX, Unwrapper
+from kcm_gateway.keys.blocks import Blocks
+from kcm_gateway.keys.lease import Lease
+from kcm_gateway.keys.unwrap_batcher import REQUESTS_IN_FLIGHT_MAX, UnwrapBatcher
+from kcm_keymem.arena import Purged
 from kcm_schemas import limits
 from kcm_schemas.codes import Code, KcmError
 
@@ -52,7 +52,7 @@ def blocks():
 
 @pytest.fixture
 def unwrapper(core, blocks):
-    return Unwrapper(core, blocks)
+    return UnwrapBatcher(core, blocks)
 
 
 def keys(opened, count):
@@ -175,7 +175,7 @@ async def test_when_there_is_no_memory_for_keys_everybody_is_answered(core):
             return super().make(tenant, count)
 
     blocks = Full()
-    unwrapper = Unwrapper(core, blocks)
+    unwrapper = UnwrapBatcher(core, blocks)
     for _ in range(2 * REQUESTS_IN_FLIGHT_MAX):
         with pytest.raises(KcmError) as info:
             await unwrapper.open(GROUP, [blob(1)])

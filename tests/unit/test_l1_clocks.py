@@ -6,7 +6,7 @@ from email.utils import formatdate
 from types import SimpleNamespace
 
 import pytest
-from kcm_core.l1.clocks import told
+from kcm_core.providers.clock_skew import told
 
 NOW = 1_790_000_000.0
 WRONG = "the credentials are wrong"

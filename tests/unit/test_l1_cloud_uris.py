@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from kcm_core.l1 import endpoints
-from kcm_core.l1.awskms_help import policy as aws_policy
-from kcm_core.l1.help import fix, policy
-from kcm_core.l1.pairs import OTHER, as_pairs
-from kcm_core.l1.state import L1Error, L1State
-from kcm_core.l1.uri import AwsKmsUri, AzureKvUri, GcpKmsUri, L1UriError, UriReason, parse
-from kcm_crypto import context
-from kcm_crypto.context import ctx
+from kcm_core.providers import endpoints
+from kcm_core.providers.aws_kms.encryption_context import OTHER, as_pairs
+from kcm_core.providers.aws_kms.remediation import policy as aws_policy
+from kcm_core.providers.remediation import fix, policy
+from kcm_core.providers.state import L1Error, L1State
+from kcm_core.providers.uri import AwsKmsUri, AzureKvUri, GcpKmsUri, L1UriError, UriReason, parse
+from kcm_schemas import labels
+from kcm_schemas.labels import ctx
 
 ID = "1234abcd-12ab-34cd-56ef-1234567890ab"
 MRK = "mrk-" + "1234abcd" * 4
@@ -152,7 +152,7 @@ def test_an_authority_without_its_endpoint_is_not_used(key):
 
 
 def test_a_context_is_readable_where_it_is_ours():
-    place = ctx(context.L1_CONTEXT, "acme", "eu-de", 3)
+    place = ctx(labels.L1_CONTEXT, "acme", "eu-de", 3)
     assert as_pairs(place) == {
         "kcm-tenant": "acme",
         "kcm-region": "eu-de",
@@ -161,7 +161,7 @@ def test_a_context_is_readable_where_it_is_ours():
 
 
 contexts = st.binary(max_size=40) | st.builds(
-    lambda tenant, region, version: ctx(context.L1_CONTEXT, tenant, region, version),
+    lambda tenant, region, version: ctx(labels.L1_CONTEXT, tenant, region, version),
     st.text(max_size=8), st.text(max_size=8), st.integers(0, 2**32 - 1),
 )  # fmt: skip
 

@@ -3,16 +3,16 @@
 from pathlib import Path
 
 import pytest
-from kcm_core.l1 import demands
-from kcm_core.l1.uri import parse
+from kcm_core.providers import requirements
+from kcm_core.providers.uri import parse
 
 HSM = parse("pkcs11:token=t;object=k?module-path=/m.so")
 GCP = parse("gcpkms:projects/p-1/locations/europe-west3/keyRings/ring/cryptoKeys/root")
 PAGES = {
-    "pkcs11": (demands.PKCS11_SECRET, demands.PKCS11_PAIR),
-    "awskms": (demands.AWSKMS,),
-    "gcpkms": (demands.GCPKMS,),
-    "azurekv": (demands.AZUREKV,),
+    "pkcs11": (requirements.PKCS11_SECRET, requirements.PKCS11_PAIR),
+    "awskms": (requirements.AWSKMS,),
+    "gcpkms": (requirements.GCPKMS,),
+    "azurekv": (requirements.AZUREKV,),
 }
 
 
@@ -22,42 +22,42 @@ def good(table):
 
 @pytest.mark.parametrize("model", ["byok", "hyok"])
 def test_a_key_that_is_what_it_has_to_be_lacks_nothing(model):
-    for table in (demands.PKCS11_SECRET, demands.PKCS11_PAIR):
-        assert demands.lacking(HSM, good(table), model) == ()
+    for table in (requirements.PKCS11_SECRET, requirements.PKCS11_PAIR):
+        assert requirements.lacking(HSM, good(table), model) == ()
 
 
-@pytest.mark.parametrize("one", demands.PKCS11_SECRET[1:], ids=lambda one: one.fact)
+@pytest.mark.parametrize("one", requirements.PKCS11_SECRET[1:], ids=lambda one: one.fact)
 def test_what_is_not_said_is_lacking(one):
-    facts = good(demands.PKCS11_SECRET)
+    facts = good(requirements.PKCS11_SECRET)
     del facts[one.fact]
-    lacks = demands.lacking(HSM, facts, "byok")
+    lacks = requirements.lacking(HSM, facts, "byok")
     assert lacks == (f"{one.fact} is not said: it has to be {one.wanted}",)
 
 
 @pytest.mark.parametrize("word", ["", "x", "-1", "3071", "3e9", "\u0663\u0660\u0667\u0662"])
 def test_a_size_that_is_too_small_or_no_number_is_lacking(word):
-    facts = good(demands.PKCS11_PAIR) | {"CKA_MODULUS_BITS": word}
-    assert len(demands.lacking(HSM, facts, "byok")) == 1
+    facts = good(requirements.PKCS11_PAIR) | {"CKA_MODULUS_BITS": word}
+    assert len(requirements.lacking(HSM, facts, "byok")) == 1
 
 
 def test_a_key_in_software_does_for_byok_alone():
-    facts = good(demands.GCPKMS) | {"protectionLevel": "SOFTWARE"}
-    assert demands.lacking(GCP, facts, "byok") == ()
-    assert len(demands.lacking(GCP, facts, "hyok")) == 1
+    facts = good(requirements.GCPKMS) | {"protectionLevel": "SOFTWARE"}
+    assert requirements.lacking(GCP, facts, "byok") == ()
+    assert len(requirements.lacking(GCP, facts, "hyok")) == 1
 
 
 def test_facts_survive_the_pipe_and_nothing_in_them_reaches_a_terminal_raw():
     facts = {"a": "b c", "d": ""}
-    assert demands.unpacked(demands.packed(facts)) == facts
-    told = demands.unpacked(b"x \x1b[31m\xff\nno-word\n\n")
+    assert requirements.unpacked(requirements.packed(facts)) == facts
+    told = requirements.unpacked(b"x \x1b[31m\xff\nno-word\n\n")
     assert told == {"x": "?[31m?", "no-word": ""}
-    assert demands.unpacked(demands.packed({"x": "1\ny 2"})) == {"x": "1?y 2"}
+    assert requirements.unpacked(requirements.packed({"x": "1\ny 2"})) == {"x": "1?y 2"}
     many = "\n".join(f"f{n} x" for n in range(1000)).encode()
-    assert len(demands.unpacked(many)) == demands.FACTS_MAX
+    assert len(requirements.unpacked(many)) == requirements.FACTS_MAX
 
 
 @pytest.mark.parametrize("page", sorted(PAGES))
 def test_the_docs_have_the_table(page):
     text = (Path(__file__).parents[2] / f"docs/l1/{page}.md").read_text()
     for table in PAGES[page]:
-        assert demands.as_table(table) in text, demands.as_table(table)
+        assert requirements.as_table(table) in text, requirements.as_table(table)

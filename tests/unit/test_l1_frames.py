@@ -7,8 +7,7 @@ import os
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from kcm_core.l1.state import L1Error, L1State
-from kcm_core.unsealer.child import Answer, write
+from kcm_core.providers.state import L1Error, L1State
 from kcm_core.unsealer.frames import (
     BLOB_MAX,
     META_MAX,
@@ -21,7 +20,8 @@ from kcm_core.unsealer.frames import (
     read_request,
     request_parts,
 )
-from kcm_core.unsealer.reading import read_frame
+from kcm_core.unsealer.pipe_reader import read_frame
+from kcm_core.unsealer.worker import Answer, write
 
 ASK = Ask(uri="softkey:/x", context=b"c", mechanism="aes-gcm", deadline_ms=1000)
 

@@ -2,9 +2,9 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from kcm_core.l1.state import L1Error, L1State
-from kcm_core.l1.uri import Pkcs11Uri, SoftkeyUri
-from kcm_core.unsealer.logins import LOGINS_MAX, Logins
+from kcm_core.providers.state import L1Error, L1State
+from kcm_core.providers.uri import Pkcs11Uri, SoftkeyUri
+from kcm_core.unsealer.pin_lockout import LOGINS_MAX, PinLockout
 
 
 async def until(condition):
@@ -57,7 +57,7 @@ def refusal():
 
 
 async def test_a_wrong_pin_is_tried_once_however_many_ask(uri):
-    token = Token(Logins(), refusal())
+    token = Token(PinLockout(), refusal())
     results = await token.all(uri, 20)
     assert token.tries == 1
     assert [result.state for result in results] == [L1State.FORBIDDEN] * 20
@@ -67,7 +67,7 @@ async def test_a_wrong_pin_is_tried_once_however_many_ask(uri):
 
 
 async def test_a_changed_file_is_tried_again(uri):
-    logins = Logins()
+    logins = PinLockout()
     await Token(logins, refusal()).all(uri, 1)
     rewrite_pin(uri)
     token = Token(logins)
@@ -76,7 +76,7 @@ async def test_a_changed_file_is_tried_again(uri):
 
 
 async def test_once_accepted_many_may_log_in_at_once(uri):
-    logins = Logins()
+    logins = PinLockout()
     first = Token(logins)
     await first.all(uri, 5)
     assert first.most == 1
@@ -86,7 +86,7 @@ async def test_once_accepted_many_may_log_in_at_once(uri):
 
 
 async def test_a_refusal_after_an_acceptance_is_remembered_too(uri):
-    logins = Logins()
+    logins = PinLockout()
     await Token(logins).all(uri, 1)
     await Token(logins, refusal()).all(uri, 1)
     token = Token(logins)
@@ -101,7 +101,7 @@ async def told(logins, uri, error=None):
 
 
 async def test_a_pin_that_was_accepted_and_no_longer_is_was_changed_by_its_owner(uri):
-    logins = Logins()
+    logins = PinLockout()
     assert await told(logins, uri) is None
     assert await told(logins, uri, refusal()) is L1State.FORBIDDEN
     with pytest.raises(L1Error) as caught:
@@ -111,7 +111,7 @@ async def test_a_pin_that_was_accepted_and_no_longer_is_was_changed_by_its_owner
 
 async def test_a_wrong_pin_that_somebody_wrote_over_a_right_one_is_no_refusal(uri):
     # Otherwise a slip in one Core's file would kill the key's tenants everywhere.
-    logins = Logins()
+    logins = PinLockout()
     assert await told(logins, uri) is None
     rewrite_pin(uri)
     assert await told(logins, uri, refusal()) is L1State.UNREACHABLE
@@ -126,7 +126,7 @@ async def test_a_wrong_pin_that_somebody_wrote_over_a_right_one_is_no_refusal(ur
 
 @pytest.mark.parametrize("state", [L1State.UNREACHABLE, L1State.FORBIDDEN])
 async def test_what_says_nothing_about_the_pin_teaches_nothing(uri, state):
-    logins = Logins()
+    logins = PinLockout()
     await Token(logins, L1Error(state, cls="Whatever")).all(uri, 1)
     token = Token(logins)
     await token.all(uri, 3)
@@ -135,7 +135,7 @@ async def test_what_says_nothing_about_the_pin_teaches_nothing(uri, state):
 
 @pytest.mark.parametrize("state", [L1State.DISABLED, L1State.DELETED, L1State.INVALID])
 async def test_what_only_a_login_can_see_proves_the_pin(uri, state):
-    logins = Logins()
+    logins = PinLockout()
     await Token(logins, L1Error(state)).all(uri, 1)
     token = Token(logins)
     await token.all(uri, 3)
@@ -143,7 +143,7 @@ async def test_what_only_a_login_can_see_proves_the_pin(uri, state):
 
 
 async def test_a_cancelled_first_login_lets_the_next_one_in(uri):
-    logins = Logins()
+    logins = PinLockout()
     first = Token(logins)
     task = asyncio.create_task(first.use(uri))
     await until(lambda: first.now > 0)
@@ -155,7 +155,7 @@ async def test_a_cancelled_first_login_lets_the_next_one_in(uri):
 
 
 async def test_tokens_do_not_wait_for_one_another(uri):
-    token = Token(Logins())
+    token = Token(PinLockout())
     other = Pkcs11Uri("/m.so", token="u", object="k", pin_source=uri.pin_source)
     tasks = [asyncio.create_task(token.use(each)) for each in (uri, other)]
     await until(lambda: token.now == 2)
@@ -169,13 +169,13 @@ async def test_without_a_pin_there_is_nothing_to_guard(uri, tmp_path):
         Pkcs11Uri("/m.so", token="t", object="k"),
         Pkcs11Uri("/m.so", token="t", object="k", pin_source=str(tmp_path / "nowhere")),
     ):
-        token = Token(Logins())
+        token = Token(PinLockout())
         await token.all(each, 3)
         assert token.most == 3
 
 
 async def test_the_memory_is_bounded(uri):
-    logins = Logins()
+    logins = PinLockout()
     for number in range(LOGINS_MAX + 5):
         each = Pkcs11Uri("/m.so", slot_id=number, object="k", pin_source=uri.pin_source)
         async with logins.attempt(each):

@@ -5,13 +5,13 @@ import os
 
 import pkcs11
 import pytest
-from kcm_core.l1.help import fix
-from kcm_core.l1.pkcs11 import Pkcs11Provider, _read_pin, may_be_tried
-from kcm_core.l1.pkcs11_errors import translated
-from kcm_core.l1.pkcs11_wrapping import PAIR, SECRET, Wrapping, unwrap, wrap_first
-from kcm_core.l1.providers import open_provider
-from kcm_core.l1.state import L1Error, L1State
-from kcm_core.l1.uri import Pkcs11Uri, parse
+from kcm_core.providers.catalog import open_provider
+from kcm_core.providers.pkcs11.errors import translated
+from kcm_core.providers.pkcs11.mechanisms import PAIR, SECRET, Wrapping, unwrap, wrap_first
+from kcm_core.providers.pkcs11.provider import Pkcs11Provider, _read_pin, may_be_tried
+from kcm_core.providers.remediation import fix
+from kcm_core.providers.state import L1Error, L1State
+from kcm_core.providers.uri import Pkcs11Uri, parse
 from pkcs11 import TokenFlag
 from pkcs11.mechanisms import Mechanism
 

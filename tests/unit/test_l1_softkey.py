@@ -1,10 +1,10 @@
 import logging
 
 import pytest
-from kcm_core.l1 import softkey
-from kcm_core.l1.providers import open_provider, warm
-from kcm_core.l1.state import L1Error, L1State
-from kcm_core.l1.uri import SoftkeyUri, parse
+from kcm_core.providers.catalog import open_provider, warm
+from kcm_core.providers.softkey import provider as softkey
+from kcm_core.providers.state import L1Error, L1State
+from kcm_core.providers.uri import SoftkeyUri, parse
 
 BLOB = bytes(range(72))
 CONTEXT = b"context"

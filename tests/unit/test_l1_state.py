@@ -1,5 +1,5 @@
 import pytest
-from kcm_core.l1.state import TEXT_MAX, L1Error, L1State, safe_text
+from kcm_core.providers.state import TEXT_MAX, L1Error, L1State, safe_text
 
 
 def test_exactly_the_four_refusals_kill():

@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from kcm_core.l1.pkcs11_uri import KeyClass
-from kcm_core.l1.uri import (
+from kcm_core.providers.pkcs11.uri import KeyClass
+from kcm_core.providers.uri import (
     URI_MAX,
     L1UriError,
     Pkcs11Uri,
@@ -273,7 +273,7 @@ def test_parsing_imports_no_provider_and_no_sdk(tmp_path: Path):
     import sys
 
     program = (
-        "import sys, kcm_core.l1.uri, kcm_core.l1.state;"
+        "import sys, kcm_core.providers.uri, kcm_core.providers.state;"
         "sys.exit(any(m.split('.')[0] in {'pkcs11', 'cryptography', 'boto3'} for m in sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

@@ -6,11 +6,11 @@ import re
 from pathlib import Path
 
 import pytest
-from kcm_crypto import context
-from kcm_crypto.context import Label
+from kcm_schemas import labels as context
 from kcm_schemas import limits
 from kcm_schemas.codec import Message
 from kcm_schemas.codes import RETRYABLE, Code
+from kcm_schemas.labels import Label
 from kcm_schemas.signed import Kind
 
 from tests.property.messages import models
@@ -19,7 +19,7 @@ TEXT = (Path(__file__).parents[2] / "docs" / "wire-format.md").read_text(encodin
 DOCUMENTED = dict(re.findall(r"^### (\w+)\n((?:`.+\n(?:.+\n)*)?)", TEXT, re.MULTILINE))
 MODELS = {model.__name__: model for model in models()}
 
-PAYLOADS = {"admin", "auditing"}
+PAYLOADS = {"admin", "auditor"}
 """Modules of what an admin request's payload may be: an operator's tool, not an interface."""
 
 

@@ -47,7 +47,7 @@ BUILDERS: list[Callable[..., str]] = [
     subjects.control_all,
     subjects.control_hold,
     subjects.control_lease,
-    subjects.control_fence,
+    subjects.control_peer_lease,
     subjects.broadcast_hold,
     subjects.receipt,
     subjects.pull,

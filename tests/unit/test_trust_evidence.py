@@ -6,46 +6,68 @@ import json
 from dataclasses import fields, replace
 
 import pytest
-from kcm.evidence import FILE_MAX, Evidence, Unreadable, read, written
-from kcm_schemas.admin import BootStatus, RegionStatus
+from kcm._internal.evidence_file import FILE_MAX, Evidence, Unreadable, read, written
+from kcm_schemas.admin import IncarnationStatus, RegionStatus
 from kcm_schemas.control import Receipt
 from kcm_schemas.kill_result import Result
 from kcm_schemas.roster import Role, Roster
 from kcm_schemas.signed import Kind, united
+from kcm_trust.endorsements import Endorsements
 from kcm_trust.evidence import Statements, examine
 from kcm_trust.identity import ROOT
-from kcm_trust.lasting import Lasting
-from kcm_trust.resulting import CLOCKS_APART_MS
+from kcm_trust.result_statements import CLOCKS_APART_MS
 
 from tests.unit.switch.rig import held, hold, identity, lifted, roster, signed
 
 HOLD = hold()
-BOOTS = {"core-eu-1": Role.CORE, "gw-eu-1": Role.GATEWAY}
+INCARNATIONS = {"core-eu-1": Role.CORE, "gw-eu-1": Role.GATEWAY}
 ROOT_KEY = identity(ROOT).public
 
 
 def receipt(name: str, **changes: object) -> bytes:
     content = Receipt(
-        hold_id=HOLD.id, instance=name, boot=b"b" * 16, role=BOOTS[name], region="eu", keys=3,
-        purge_us=7, unkept="", reached=bytes(32),
-    )  # fmt: skip
+        hold_id=HOLD.id,
+        instance=name,
+        incarnation=b"b" * 16,
+        role=INCARNATIONS[name],
+        region="eu",
+        keys=3,
+        purge_us=7,
+        unkept="",
+        reached=bytes(32),
+    )
     return signed(Kind.RECEIPT, content.model_copy(update=changes), name)
 
 
-def boot(name: str) -> BootStatus:
-    return BootStatus(
-        instance=name, boot=b"b" * 16, role=BOOTS[name], region="eu", how="receipt", keys=3,
-        purge_us=7, after_ms=2, trouble="", retired=False, left_ms=0,
-    )  # fmt: skip
+def incarnation(name: str) -> IncarnationStatus:
+    return IncarnationStatus(
+        instance=name,
+        incarnation=b"b" * 16,
+        role=INCARNATIONS[name],
+        region="eu",
+        how="receipt",
+        keys=3,
+        purge_us=7,
+        after_ms=2,
+        trouble="",
+        retired=False,
+        left_ms=0,
+    )
 
 
 def result(**changes: object) -> Result:
     content = Result(
-        hold_id=HOLD.id, region="eu", instance="core-eu-1", heard_ms=1, concluded_ms=2, roster=1,
+        hold_id=HOLD.id,
+        region="eu",
+        instance="core-eu-1",
+        heard_ms=1,
+        concluded_ms=2,
+        roster=1,
         regions=[RegionStatus(region="eu", durable_at=4, how="durable", left_ms=0)],
-        boots=[boot(name) for name in BOOTS], receipts=[receipt(name) for name in BOOTS],
+        incarnations=[incarnation(name) for name in INCARNATIONS],
+        receipts=[receipt(name) for name in INCARNATIONS],
         left_out=0,
-    )  # fmt: skip
+    )
     return content.model_copy(update=changes)
 
 
@@ -70,7 +92,9 @@ def failed(given: Statements, **known: object) -> dict[str, str]:
 def retired(*names: str):
     known = roster()
     left = [
-        one.model_copy(update={"retired": Lasting().retirement()}) if one.instance in names else one
+        one.model_copy(update={"retired": Endorsements().retirement()})
+        if one.instance in names
+        else one
         for one in known.instances
     ]
     return known.model_copy(update={"version": 2, "instances": left})
@@ -135,8 +159,11 @@ def test_a_foreign_root_is_refused_and_both_are_named():
             result(receipts=[receipt("core-eu-1"), receipt("gw-eu-1", hold_id=b"x" * 16)]),
             "receipts",
         ),
-        (result(receipts=[receipt("core-eu-1"), receipt("gw-eu-1", boot=bytes(16))]), "receipts"),
-        (result(boots=[boot("core-eu-1")]), "receipts"),
+        (
+            result(receipts=[receipt("core-eu-1"), receipt("gw-eu-1", incarnation=bytes(16))]),
+            "receipts",
+        ),
+        (result(incarnations=[incarnation("core-eu-1")]), "receipts"),
         (result(hold_id=hold().id), "result"),
         (result(receipts=[], left_out=2), "receipts"),
         (result(roster=2), "result"),
@@ -153,7 +180,7 @@ def test_a_result_by_cores_that_does_not_add_up_is_refused(content, check):
 
 def test_times_are_those_of_the_hold_as_far_as_clocks_can_tell():
     other = hold(issued_ms=CLOCKS_APART_MS + 5)
-    receipts = [receipt(name, hold_id=other.id) for name in BOOTS]
+    receipts = [receipt(name, hold_id=other.id) for name in INCARNATIONS]
     for heard, wrong in ((5, []), (4, ["completeness"])):
         content = result(hold_id=other.id, receipts=receipts, heard_ms=heard, concluded_ms=2**40)
         given = evidence(
@@ -163,8 +190,8 @@ def test_times_are_those_of_the_hold_as_far_as_clocks_can_tell():
 
 
 def test_who_is_on_the_list_and_not_on_the_roster_is_named():
-    gone = boot("core-eu-1").model_copy(update={"instance": "nobody", "how": "lease-ended"})
-    content = result(boots=[*result().boots, gone])
+    gone = incarnation("core-eu-1").model_copy(update={"instance": "nobody", "how": "lease-ended"})
+    content = result(incarnations=[*result().incarnations, gone])
     assert (
         "of nobody on the roster: nobody"
         in examine(evidence(result=by_cores(content)), ROOT_KEY).attested
@@ -172,7 +199,7 @@ def test_who_is_on_the_list_and_not_on_the_roster_is_named():
 
 
 def test_a_region_that_is_on_no_roster_is_named():
-    status = RegionStatus(region="nowhere", durable_at=0, how="fence-ended", left_ms=0)
+    status = RegionStatus(region="nowhere", durable_at=0, how="leases-ended", left_ms=0)
     content = result(regions=[*result().regions, status])
     found = examine(evidence(result=by_cores(content)), ROOT_KEY)
     assert "of no region of the roster: nowhere" in found.attested
@@ -196,8 +223,8 @@ def test_a_retired_cores_key_signs_no_result_also_with_an_older_roster():
 
 
 def test_what_only_a_core_says_is_told():
-    silent = boot("gw-eu-1").model_copy(update={"how": "lease-ended"})
-    told = result(boots=[boot("core-eu-1"), silent], receipts=[receipt("core-eu-1")])
+    silent = incarnation("gw-eu-1").model_copy(update={"how": "lease-ended"})
+    told = result(incarnations=[incarnation("core-eu-1"), silent], receipts=[receipt("core-eu-1")])
     found = examine(evidence(result=by_cores(told)), ROOT_KEY)
     assert found.good
     assert "lease-ended: gw-eu-1" in found.attested
@@ -231,7 +258,7 @@ def test_a_result_without_the_signature_of_who_concluded_it_is_refused():
 
 
 def test_who_concluded_it_and_is_not_on_the_roster_any_more_is_named():
-    gone = result(boots=[boot("gw-eu-1")], receipts=[receipt("gw-eu-1")])
+    gone = result(incarnations=[incarnation("gw-eu-1")], receipts=[receipt("gw-eu-1")])
     given = evidence(result=by_cores(gone), roster=signed(Kind.ROSTER, without("core-eu-1"), ROOT))
     found = examine(given, ROOT_KEY)
     assert found.good, found.checks

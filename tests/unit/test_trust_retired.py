@@ -3,13 +3,13 @@
 from collections.abc import Iterable
 
 import pytest
-from kcm_crypto.session import TicketInfo, to_sign
 from kcm_schemas.codec import encode
 from kcm_schemas.roster import OperatorRole, Retirement, Role, Roster
 from kcm_schemas.signed import Kind, read_signed
+from kcm_sealing.session import TicketInfo, to_sign
+from kcm_trust.endorsements import Endorsements
 from kcm_trust.envelopes import statement_digest
-from kcm_trust.lasting import Lasting
-from kcm_trust.rosters import follows
+from kcm_trust.roster import follows
 from kcm_trust.verify import Untrusted, Verifier
 
 from tests.unit.test_trust_verify import ROWS, Row
@@ -24,9 +24,9 @@ LASTS = {Kind.HOLD, Kind.AUDIT, Kind.AUDIT_HEAD, Kind.TRIM}
 BELIEVED = [row for row in ROWS if row.believed and row.name != "auditor's reply"]
 
 
-def retired(names: Iterable[str] | None = None, lasting: Lasting | None = None) -> Verifier:
+def retired(names: Iterable[str] | None = None, lasting: Endorsements | None = None) -> Verifier:
     """Everybody of these names has left; ``lasting`` is everybody's list."""
-    kept = lasting or Lasting()
+    kept = lasting or Endorsements()
     left = without(roster(), names, kept.retirement())
     everybody = [e.instance for e in left.instances] + [e.operator for e in left.operators]
     return Verifier(left, dict.fromkeys(everybody, kept))
@@ -64,7 +64,7 @@ def _verify(verifier: Verifier, row: Row, raw: bytes) -> object:
 @pytest.mark.parametrize("row", BELIEVED, ids=lambda row: row.name)
 def test_what_lasts_and_what_does_not(row: Row) -> None:
     raw = encode(identity(row.believed[0]).sign(row.kind, row.body))
-    listed = retired(lasting=Lasting([statement_digest(read_signed(raw))]))
+    listed = retired(lasting=Endorsements([statement_digest(read_signed(raw))]))
     assert _verify(ACTIVE, row, raw)
     if row.kind in LASTS:
         assert _verify(RETIRED, row, raw)
@@ -90,7 +90,7 @@ def test_a_new_lift_of_somebody_retired_ends_nothing() -> None:
             update={"issued_ms": 9}
         ))
     )  # fmt: skip
-    after = retired(["security"], Lasting([statement_digest(read_signed(old))]))
+    after = retired(["security"], Endorsements([statement_digest(read_signed(old))]))
     assert after.lift(old)
     with pytest.raises(Untrusted, match="does not list"):
         after.lift(new)
@@ -99,7 +99,7 @@ def test_a_new_lift_of_somebody_retired_ends_nothing() -> None:
 def test_belief_does_not_depend_on_the_list_being_complete() -> None:
     """Whoever does not have the list (yet) is dark where others are not, and never the reverse."""
     raw = encode(identity("security").sign(Kind.LIFT, lift(hold(), "security")))
-    listed = Lasting([statement_digest(read_signed(raw))])
+    listed = Endorsements([statement_digest(read_signed(raw))])
     here = without(roster(), ["security"], listed.retirement())
     assert Verifier(here, {"security": listed}).lift(raw)
     with pytest.raises(Untrusted):
@@ -130,22 +130,22 @@ def test_a_signature_of_somebody_else_is_not_carried_along() -> None:
 
 
 def test_a_list_is_the_one_that_the_root_signed() -> None:
-    listed = Lasting([bytes([n]) * 32 for n in range(5)])
-    assert len(Lasting.read(listed.raw(), listed.retirement())) == 5
+    listed = Endorsements([bytes([n]) * 32 for n in range(5)])
+    assert len(Endorsements.read(listed.raw(), listed.retirement())) == 5
     for raw in (listed.raw()[:-32], listed.raw() + bytes(32), b"", bytes(160)):
         with pytest.raises(ValueError, match="not the list"):
-            Lasting.read(raw, listed.retirement())
+            Endorsements.read(raw, listed.retirement())
 
 
 def test_nobody_comes_back_from_retirement() -> None:
     known = roster()
-    left = without(known, ["security"], Lasting().retirement())
+    left = without(known, ["security"], Endorsements().retirement())
     follows(known, left)
     follows(left, left)
     back = left.model_copy(update={"version": 5, "operators": known.operators})
     with pytest.raises(Untrusted, match="retired"):
         follows(left, back)
-    more = without(left, ["security"], Lasting([bytes(32)]).retirement())
+    more = without(left, ["security"], Endorsements([bytes(32)]).retirement())
     with pytest.raises(Untrusted, match="retired"):
         follows(left, more)
     gone = [one for one in left.operators if one.operator != "security"]
@@ -196,8 +196,8 @@ def test_a_statement_counts_in_the_name_of_who_makes_it_count() -> None:
     assert Verifier(known).lift(encode(both)).issuer == "alice"
     assert Verifier(known).hold(encode(identity("alice").countersign(held))).issuer == "alice"
     for lasting, author in [
-        (Lasting(), "security"),
-        (Lasting([statement_digest(held), statement_digest(ended)]), "alice"),
+        (Endorsements(), "security"),
+        (Endorsements([statement_digest(held), statement_digest(ended)]), "alice"),
     ]:
         after = Verifier(without(known, ["alice"], lasting.retirement()), {"alice": lasting})
         found = after.lift(encode(both))

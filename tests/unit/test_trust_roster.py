@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kcm_crypto.secretfile import SecretFileError
+from kcm_runtime.files.identity_file import create_identity, load_identity
+from kcm_runtime.files.secret_file import SecretFileError
 from kcm_schemas.codec import encode
 from kcm_schemas.registry import Service
 from kcm_schemas.roster import Roster
@@ -112,8 +113,8 @@ def test_nobody_is_named_twice(entries: Roster) -> None:
 
 def test_an_identity_comes_back_from_its_file(tmp_path: Path) -> None:
     path = str(tmp_path / "key")
-    made = Identity.create("me", path, "test")
-    again = Identity.load("me", path, "test")
+    made = create_identity("me", path, "test")
+    again = load_identity("me", path, "test")
     assert made.public == again.public
     body = Service(tenant="acme", service="payroll", revision=1)
     statement = again.sign(Kind.SERVICE, body)
@@ -122,10 +123,10 @@ def test_an_identity_comes_back_from_its_file(tmp_path: Path) -> None:
     assert check(made.public, one.signature, message)
     assert not check(made.public, one.signature, message + b"!")
     with pytest.raises(FileExistsError):
-        Identity.create("me", path, "test")
+        create_identity("me", path, "test")
     Path(path).chmod(0o644)
     with pytest.raises(SecretFileError, match="chmod 600"):
-        Identity.load("me", path, "test")
+        load_identity("me", path, "test")
 
 
 def test_an_identity_shows_no_key() -> None:

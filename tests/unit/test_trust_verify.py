@@ -8,10 +8,10 @@ from typing import Any, Final
 
 import pytest
 from kcm_schemas.admin import AdminReply, AdminRequest, RegionStatus
-from kcm_schemas.auditing import AuditHead, StreamHead, Trim
+from kcm_schemas.auditor import AuditHead, StreamHead, Trim
 from kcm_schemas.codec import Message, encode
 from kcm_schemas.codes import Code
-from kcm_schemas.control import Cause, Fence, Hold, Lift, Lifts, Proof, PullRequest
+from kcm_schemas.control import Cause, Hold, KeyUseAttestation, Lift, Lifts, PeerLease, PullRequest
 from kcm_schemas.kill_result import Result
 from kcm_schemas.l1 import L1State
 from kcm_schemas.registry import Link, RegistryAnswer, RegistryQuestion, Service, Tenant
@@ -71,7 +71,7 @@ def trim(region: str, *heads: bytes, through: int = 64) -> Trim:
 
 
 HEAD = AuditHead(auditor="aud-eu", seq=1, head=bytes(32), time_ms=1)
-PROOF = Proof(
+KEY_USE = KeyUseAttestation(
     region="eu", link="l", link_revision=1, key_version="1", principal="me",
     state=L1State.ENABLED, position=1, nonce=ID,
 )  # fmt: skip
@@ -79,13 +79,13 @@ V = VERIFIER
 RESULT: Final = Result(
     hold_id=b"i" * 16, region="eu", instance="core-eu", heard_ms=1, concluded_ms=2, roster=3,
     regions=[RegionStatus(region="eu", durable_at=1, how="durable", left_ms=0)],
-    boots=[], receipts=[], left_out=0,
+    incarnations=[], receipts=[], left_out=0,
 )  # fmt: skip
 ROWS: Final = [
     Row(
         "tenant",
         Kind.TENANT,
-        Tenant(tenant="acme", revision=1, link="l", regions=["eu"], fence="all"),
+        Tenant(tenant="acme", revision=1, link="l", regions=["eu"], region_quorum="all"),
         V.tenant,
         ("admin",),
     ),
@@ -133,13 +133,13 @@ ROWS: Final = [
     Row("lease of another role", Kind.LEASE, lease("core-eu", Role.GATEWAY, "eu"), V.lease, ()),
     Row("lease elsewhere", Kind.LEASE, lease("core-eu", Role.CORE, "us"), V.lease, ()),
     Row(
-        "fence",
-        Kind.FENCE,
-        Fence(region="eu", other="us", position=1, nonce=ID, stored=0, hold=ID, roster=1),
-        V.fence,
+        "peer-lease",
+        Kind.PEER_LEASE,
+        PeerLease(region="eu", other="us", position=1, nonce=ID, stored=0, hold=ID, roster=1),
+        V.peer_lease,
         CORES_EU,
     ),
-    Row("proof", Kind.PROOF, PROOF, V.proof, CORES_EU),
+    Row("key-use", Kind.KEY_USE, KEY_USE, V.key_use, CORES_EU),
     Row(
         "pull",
         Kind.PULL,

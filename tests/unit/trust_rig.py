@@ -115,12 +115,12 @@ def accepted(region: str) -> Accepted:
 
 
 def receipt(who: str, role: Role, region: str) -> Receipt:
-    fields: dict[str, Any] = {"hold_id": ID, "instance": who, "boot": ID, "role": role}
+    fields: dict[str, Any] = {"hold_id": ID, "instance": who, "incarnation": ID, "role": role}
     return Receipt(**fields, region=region, keys=1, purge_us=2, unkept="", reached=bytes(32))
 
 
 def lease(who: str, role: Role, region: str) -> Lease:
-    fields: dict[str, Any] = {"instance": who, "boot": ID, "role": role, "region": region}
+    fields: dict[str, Any] = {"instance": who, "incarnation": ID, "role": role, "region": region}
     return Lease(
         **fields,
         nonce=ID,
@@ -148,10 +148,10 @@ def pull_reply(region: str) -> PullReply:
         settled=True,
         lifted=False,
         holds=[],
-        boots=[],
+        incarnations=[],
     )
 
 
 def batch(who: str, role: Role, region: str) -> AuditBatch:
-    fields: dict[str, Any] = {"emitter": who, "boot": ID, "role": role, "region": region}
+    fields: dict[str, Any] = {"emitter": who, "incarnation": ID, "role": role, "region": region}
     return AuditBatch(**fields, first=1, previous=bytes(32), events=[b"event"])

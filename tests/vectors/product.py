@@ -9,11 +9,11 @@ from typing import Any
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from kcm_crypto import context, xaes
-from kcm_crypto.arena import KEY_SIZE, Keys
-from kcm_crypto.context import ctx, record_aad
-from kcm_schemas import record
+from kcm_keymem.arena import KEY_SIZE, Keys
+from kcm_schemas import labels, record
 from kcm_schemas.codes import Code, KcmError
+from kcm_schemas.labels import ctx, record_aad
+from kcm_sealing import xaes
 
 from tests.vectors.packed import Refused
 
@@ -38,13 +38,13 @@ def binding(case: dict[str, Any]) -> bytes:
     match case["layer"]:
         case "l2":
             tail = case["l2_version"], bytes.fromhex(case["seal_key_id"])
-            return ctx(context.L2, case["tenant"], case["region"], *tail)
+            return ctx(labels.L2, case["tenant"], case["region"], *tail)
         case "l3":
             names = case["tenant"], case["region"], case["service"]
-            return ctx(context.L3, *names, case["l3_version"], case["l2_version"])
+            return ctx(labels.L3, *names, case["l3_version"], case["l2_version"])
         case _:
             names = case["tenant"], case["region"], case["service"]
-            return ctx(context.L4, case["purpose"], *names, case["l3_version"])
+            return ctx(labels.L4, case["purpose"], *names, case["l3_version"])
 
 
 def unwrap(key: bytes, blob: bytes, aad: bytes) -> bytes:
@@ -74,7 +74,7 @@ def open_record(
         raise Refused(Code.FORBIDDEN.value)
     if header.l3_version not in service_keys:
         raise Refused(Code.KEY_DESTROYED.value)
-    aad = ctx(context.L4, "record", header.tenant, header.region, header.service, header.l3_version)
+    aad = ctx(labels.L4, "record", header.tenant, header.region, header.service, header.l3_version)
     data_key = unwrap(service_keys[header.l3_version], header.wrapped, aad)
     nonce = bytes(8) + header.index.to_bytes(4, "big")
     try:

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 from cryptography.exceptions import InvalidTag
-from kcm_crypto.hpke import HpkePrivate
-from kcm_crypto.session import Session, TicketInfo, open_session_as_callee, sealed_size, to_sign
+from kcm_keymem.arena import Arena
 from kcm_schemas.codec import decode
 from kcm_schemas.vault import REPLY_HEAD, CoreReply, CoreRequest
+from kcm_sealing.hpke import HpkePrivate
+from kcm_sealing.session import Session, TicketInfo, open_session_as_callee, sealed_size, to_sign
 from kcm_trust.identity import check
 
 from tests.vectors import decoder, generate, packed
@@ -20,7 +21,7 @@ CASE = generate.load("channel")
 REQUEST = (
     "v",
     "caller",
-    "boot",
+    "incarnation",
     "ticket",
     "request_id",
     "deadline_ms",
@@ -29,7 +30,7 @@ REQUEST = (
     "count",
     "sealed",
 )
-CLEAR = ("caller", "boot", "deadline_ms", "purpose", "l3_version", "count")
+CLEAR = ("caller", "incarnation", "deadline_ms", "purpose", "l3_version", "count")
 
 
 def value(name: str) -> bytes:
@@ -45,7 +46,7 @@ def info_of_the_product() -> TicketInfo:
 @pytest.fixture
 def session() -> Any:
     private = HpkePrivate(memoryview(bytearray(value("hpke_secret"))))
-    opened = open_session_as_callee(info_of_the_product(), private, value("ciphertext"))
+    opened = open_session_as_callee(info_of_the_product(), private, value("ciphertext"), Arena())
     yield opened
     opened.close()
 

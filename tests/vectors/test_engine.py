@@ -5,16 +5,18 @@ from __future__ import annotations
 from typing import Any, cast
 
 import pytest
-from kcm_bus.clock import SystemClock, SystemRandomness
-from kcm_control.leases import FOREVER
-from kcm_control.serving import Permit
-from kcm_crypto import context, xaes
-from kcm_crypto.arena import Keys
-from kcm_crypto.context import ctx
 from kcm_gateway.config import EngineSettings
 from kcm_gateway.engine import Gateway
-from kcm_gateway.lease import Lease
+from kcm_gateway.keys.lease import Lease
+from kcm_keymem.arena import Keys
+from kcm_keymem.random import SystemKeyRandomness
+from kcm_killswitch.model.admission import Permit
+from kcm_killswitch.model.control_lease import FOREVER
+from kcm_runtime.clock import SystemClock
+from kcm_schemas import labels
 from kcm_schemas.codes import Code, KcmError
+from kcm_schemas.labels import ctx
+from kcm_sealing import xaes
 
 from tests.vectors import decoder, generate, product
 
@@ -37,8 +39,8 @@ class Core:
         self, tenant: str, service: str, purpose: str, keys: memoryview
     ) -> tuple[Lease, bytes]:
         out = bytearray(len(keys) // 32 * 72)
-        aad = ctx(context.L4, purpose, tenant, self.region, service, 1)
-        nonce = SystemRandomness().public(24)
+        aad = ctx(labels.L4, purpose, tenant, self.region, service, 1)
+        nonce = SystemKeyRandomness().public(24)
         scratch = product.scratch()
         given = Keys.of(keys)
         xaes.wrap_batch(product.locked(KEYS[1]), given, aad, nonce, memoryview(out), scratch)
@@ -49,7 +51,7 @@ class Core:
     ) -> tuple[Lease, list[int]]:
         if version not in KEYS:
             raise KcmError(Code.KEY_DESTROYED)
-        aad = ctx(context.L4, purpose, tenant, self.region, service, version)
+        aad = ctx(labels.L4, purpose, tenant, self.region, service, version)
         key = product.locked(KEYS[version])
         bad = xaes.unwrap_batch(key, blobs, aad, Keys.of(out), product.scratch())
         return Lease(version, CLOCK.elapsed(), CLOCK.elapsed() + 60), bad
@@ -75,7 +77,7 @@ def engine(region: str) -> Gateway:
         core=cast("Any", Core(region)),
         guard=Alive(),
         clock=CLOCK,
-        randomness=SystemRandomness(),
+        randomness=SystemKeyRandomness(),
         settings=EngineSettings(),
     )
 

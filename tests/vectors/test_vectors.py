@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
-from kcm_crypto import context, xaes
-from kcm_crypto.context import Label, ctx
+from kcm_schemas import labels
 from kcm_schemas.audit import AuditEvent
-from kcm_schemas.auditing import StreamHead, Trim
+from kcm_schemas.auditor import StreamHead, Trim
 from kcm_schemas.codec import decode
 from kcm_schemas.codes import KcmError
 from kcm_schemas.control import Hold, Lift
 from kcm_schemas.data import DecryptRequest
+from kcm_schemas.labels import Label, ctx
 from kcm_schemas.signed import read_signed
+from kcm_sealing import xaes
 from kcm_trust.envelopes import holds
 from kcm_trust.verify import hold_id
 
@@ -28,7 +29,7 @@ from tests.vectors.packed import Refused
 Case: TypeAlias = dict[str, Any]
 
 MADE = generate.build()
-LABELS = {value.name: value for value in vars(context).values() if isinstance(value, Label)}
+LABELS = {value.name: value for value in vars(labels).values() if isinstance(value, Label)}
 
 
 def cases(name: str, kind: str) -> list[Any]:

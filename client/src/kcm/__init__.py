@@ -10,15 +10,15 @@ import logging
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from kcm_bus.owning import AfterFork, AlreadyConnected, Closed, Misuse, WrongLoop
+    from kcm_runtime.ownership import AfterFork, AlreadyConnected, Closed, Misuse, WrongLoop
     from kcm_schemas.codes import Code, KcmError
     from kcm_schemas.results import BatchFailed
 
-    from kcm.admin import Admin
-    from kcm.arguments import BadArgument, BadType, BadValue
-    from kcm.batches import BatchResult
-    from kcm.client import Client
-    from kcm.context import ClientContext, ContextError, NotLetIn
+    from kcm._internal.admin import Admin
+    from kcm._internal.arguments import BadArgument, BadType, BadValue
+    from kcm._internal.batches import BatchResult
+    from kcm._internal.client import Client
+    from kcm._internal.client_context import ClientContext, ContextError, NotLetIn
     from kcm.errors import (
         Busy,
         Conflict,
@@ -48,11 +48,11 @@ if TYPE_CHECKING:
     __version__: str
 
 _HOME: Final = {
-    "kcm.admin": ("Admin",),
-    "kcm.arguments": ("BadArgument", "BadType", "BadValue"),
-    "kcm.batches": ("BatchResult",),
-    "kcm.client": ("Client",),
-    "kcm.context": ("ClientContext", "ContextError", "NotLetIn"),
+    "kcm._internal.admin": ("Admin",),
+    "kcm._internal.arguments": ("BadArgument", "BadType", "BadValue"),
+    "kcm._internal.batches": ("BatchResult",),
+    "kcm._internal.client": ("Client",),
+    "kcm._internal.client_context": ("ClientContext", "ContextError", "NotLetIn"),
     "kcm.errors": (
         "Busy",
         "Conflict",
@@ -78,7 +78,7 @@ _HOME: Final = {
         "UntrustedReply",
         "WrongRegion",
     ),
-    "kcm_bus.owning": ("AfterFork", "AlreadyConnected", "Closed", "Misuse", "WrongLoop"),
+    "kcm_runtime.ownership": ("AfterFork", "AlreadyConnected", "Closed", "Misuse", "WrongLoop"),
     "kcm_schemas.codes": ("Code", "KcmError"),
     "kcm_schemas.results": ("BatchFailed",),
 }
@@ -136,20 +136,20 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())
 def __getattr__(name: str) -> Any:  # noqa: C901 - one case for each module
     home: Any
     match _MODULES.get(name):
-        case "kcm.admin":
-            from kcm import admin as home  # noqa: PLC0415 - on first use
-        case "kcm.arguments":
-            from kcm import arguments as home  # noqa: PLC0415 - on first use
-        case "kcm.batches":
-            from kcm import batches as home  # noqa: PLC0415 - on first use
-        case "kcm.client":
-            from kcm import client as home  # noqa: PLC0415 - on first use
-        case "kcm.context":
-            from kcm import context as home  # noqa: PLC0415 - on first use
+        case "kcm._internal.admin":
+            from kcm._internal import admin as home  # noqa: PLC0415 - on first use
+        case "kcm._internal.arguments":
+            from kcm._internal import arguments as home  # noqa: PLC0415 - on first use
+        case "kcm._internal.batches":
+            from kcm._internal import batches as home  # noqa: PLC0415 - on first use
+        case "kcm._internal.client":
+            from kcm._internal import client as home  # noqa: PLC0415 - on first use
+        case "kcm._internal.client_context":
+            from kcm._internal import client_context as home  # noqa: PLC0415 - on first use
         case "kcm.errors":
             from kcm import errors as home  # noqa: PLC0415 - on first use
-        case "kcm_bus.owning":
-            from kcm_bus import owning as home  # noqa: PLC0415 - on first use
+        case "kcm_runtime.ownership":
+            from kcm_runtime import ownership as home  # noqa: PLC0415 - on first use
         case "kcm_schemas.codes":
             from kcm_schemas import codes as home  # noqa: PLC0415 - on first use
         case "kcm_schemas.results":

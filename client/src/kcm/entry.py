@@ -16,7 +16,7 @@ from typing import Final, NoReturn
 
 TEXT: Final = b"interrupted: nothing was done\n"
 INTERRUPTED: Final = 130
-"""The exit code, as in ``kcm.cli.exits``, which is not loaded yet."""
+"""The exit code, as in ``kcm.exit_codes``, which is not loaded yet."""
 
 
 def main() -> None:

@@ -15,16 +15,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
-from kcm_bus.owning import AfterFork, Closed
+from kcm_runtime.ownership import AfterFork, Closed
 from kcm_schemas.data import DekScope
 
-from kcm import client as aio
-from kcm.batches import BatchResult
-from kcm.client import DEADLINE_S
-from kcm.context import ClientContext
-from kcm.counts import Counts
-from kcm.transport import Opener, open_nats
-from kcm.wire import Surroundings
+from kcm._internal import client as aio
+from kcm._internal.batches import BatchResult
+from kcm._internal.client import DEADLINE_S
+from kcm._internal.client_context import ClientContext
+from kcm._internal.counts import Counts
+from kcm._internal.rpc import Environment
+from kcm._internal.transport import Opener, open_nats
 
 T = TypeVar("T")
 
@@ -38,7 +38,7 @@ class Client:
         region: str | None = None,
         *,
         opener: Opener = open_nats,
-        around: Surroundings | None = None,
+        around: Environment | None = None,
     ) -> None:
         """Connect; raises ``ContextError`` or ``Unavailable``."""
         self._pid: Final = os.getpid()

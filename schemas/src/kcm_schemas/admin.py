@@ -14,7 +14,7 @@ from kcm_schemas.codec import Message
 from kcm_schemas.codes import CodeField
 from kcm_schemas.control import Cause, Scope
 from kcm_schemas.names import U32, U64, Cursor, Digest, Id, Name, Text, Trouble
-from kcm_schemas.registry import FencePolicy
+from kcm_schemas.registry import RegionQuorum
 from kcm_schemas.roster import Role
 
 PageRows = Annotated[int, Field(ge=1, le=limits.PAGE_ROWS_MAX)]
@@ -138,7 +138,7 @@ class TenantRow(Message):
     uri: Text
     model: Text
     regions: list[Name]
-    fence: FencePolicy
+    region_quorum: RegionQuorum
     state: TenantState
     services: U32
     holds: U32
@@ -189,7 +189,7 @@ class TenantView(Message):
     uri: Text
     model: Text
     regions: list[Name]
-    fence: FencePolicy
+    region_quorum: RegionQuorum
     state: TenantState
     l2_version: U32
     services: list[ServiceView]
@@ -279,8 +279,8 @@ class HoldPage(Message):
     more: bool
 
 
-class BootStatus(Message):
-    """One boot in a kill's table.
+class IncarnationStatus(Message):
+    """One incarnation in a kill's table.
 
     ``receipt``: it said, signed, that it purged. ``started-after``: it learned of the hold before
     it served. ``lease-ended``: it may be anywhere, but its lease and every answer of it have ended.
@@ -290,7 +290,7 @@ class BootStatus(Message):
     """
 
     instance: Name
-    boot: Id
+    incarnation: Id
     role: Annotated[Role, Field(strict=False)]
     region: Name
     how: Literal["receipt", "waiting", "started-after", "lease-ended"]
@@ -306,28 +306,29 @@ class RegionStatus(Message):
     """How far a hold has come in a region.
 
     ``durable``: acknowledged in its stream. ``watching``: that, too, but the Core that says so has
-    not followed the stream for long enough to know that no boot is missing; it counts when the
-    longest lease has ended since. ``differing``: that, too, but the Cores of the region do not know
-    the same tenants and links; it counts at that moment as well. ``fence-ended``: it cannot be
-    reached, and whatever it serves has ended, because it has not heard of the others for too long.
-    ``unbounded``: it cannot be reached, and the tenants' policy lets it serve on. Else ``waiting``.
-    ``left_ms`` is in how many milliseconds it counts by the clock alone, 0 where that does not say.
+    not followed the stream for long enough to know that no incarnation is missing; it counts when
+    the longest lease has ended since. ``differing``: that, too, but the Cores of the region do not
+    know the same tenants and links; it counts at that moment as well. ``leases-ended``: it cannot
+    be reached, and whatever it serves has ended, because it has not heard of the others for too
+    long. ``unbounded``: it cannot be reached, and the tenants' policy lets it serve on. Else
+    ``waiting``. ``left_ms`` is in how many milliseconds it counts by the clock alone, 0 where that
+    does not say.
 
     Of a hold that is lifted: ``durable`` where the lift is, else ``waiting``.
     """
 
     region: Name
     durable_at: U64
-    how: Literal["durable", "watching", "differing", "fence-ended", "unbounded", "waiting"]
+    how: Literal["durable", "watching", "differing", "leases-ended", "unbounded", "waiting"]
     left_ms: U32
 
 
 class Concluded(Message):
     """The stored result of a finished kill: which Core concluded it first, and when by its clock.
 
-    ``heard_ms`` is when that Core had first noticed the kill: each boot's ``after_ms`` counts from
-    then. ``receipts`` is how many signed receipts the result has, and ``left_out`` how many more
-    there were for which it has no room.
+    ``heard_ms`` is when that Core had first noticed the kill: each incarnation's ``after_ms``
+    counts from then. ``receipts`` is how many signed receipts the result has, and ``left_out`` how
+    many more there were for which it has no room.
     """
 
     region: Name
@@ -340,14 +341,14 @@ class Concluded(Message):
 
 
 class HoldStatus(Message):
-    """How far a hold has come; complete when every region and every boot is.
+    """How far a hold has come; complete when every region and every incarnation is.
 
-    Once that was said it is stored: ``regions`` and ``boots`` are then those of ``concluded``,
-    whoever answers. ``unstored`` says why the result of a finished kill is not stored, or cannot be
-    read; it is empty when it is.
+    Once that was said it is stored: ``regions`` and ``incarnations`` are then those of
+    ``concluded``, whoever answers. ``unstored`` says why the result of a finished kill is not
+    stored, or cannot be read; it is empty when it is.
 
-    A hold that is lifted is complete when every region has the lift; ``boots`` are then those of
-    the kill's result, none where there is none.
+    A hold that is lifted is complete when every region has the lift; ``incarnations`` are then
+    those of the kill's result, none where there is none.
     """
 
     hold_id: Id
@@ -357,7 +358,7 @@ class HoldStatus(Message):
     lifted: bool
     complete: bool
     regions: list[RegionStatus]
-    boots: list[BootStatus]
+    incarnations: list[IncarnationStatus]
     concluded: Concluded | None = None
     unstored: Text = ""
 
@@ -474,4 +475,4 @@ class BlastRadius(Message):
     total: U32
     services: U32
     regions: list[Name]
-    boots: list[BootStatus]
+    incarnations: list[IncarnationStatus]

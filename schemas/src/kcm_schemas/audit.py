@@ -1,6 +1,6 @@
 """Audit events: chained by their emitter, signed in batches.
 
-An emitter counts its events from 1 in every boot. Each event's hash is
+An emitter counts its events from 1 in every incarnation. Each event's hash is
 ``SHA-256(ctx("kcm/v1/audit-chain", previous hash, event))`` with 32 zero bytes before the first, so
 an event that was changed, dropped or put in between shows.
 """
@@ -19,7 +19,7 @@ from kcm_schemas.names import U64, Digest, Id, Name, Text
 from kcm_schemas.roster import Role
 
 GENESIS: Final = bytes(32)
-"""The hash before the first event of a boot."""
+"""The hash before the first event of an incarnation."""
 
 
 class EventType(StrEnum):
@@ -40,7 +40,7 @@ class EventType(StrEnum):
     ROOT_CREATE = "root.create"
     ROOT_OPEN = "root.open"
     ROOT_RELINK = "root.relink"
-    ROOT_SEAL = "root.seal"
+    ROOT_UNLOAD = "root.seal"
     KEY_FILLING = "key.filling"
     KEY_ROOM = "key.room"
     KEY_CROWDED = "key.crowded"
@@ -131,10 +131,10 @@ class AuditEvent(Message):
 
 
 class AuditBatch(Message):
-    """Body of a signed ``audit`` statement: consecutive events of one boot, each encoded."""
+    """Body of a signed ``audit`` statement: consecutive events of one incarnation, each encoded."""
 
     emitter: Name
-    boot: Id
+    incarnation: Id
     role: Annotated[Role, Field(strict=False)]
     region: Name
     first: U64

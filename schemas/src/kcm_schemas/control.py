@@ -1,4 +1,4 @@
-"""Holds, lifts, receipts, leases, fences, proofs and pulls: the messages of the kill switch.
+"""The kill switch's messages: holds, lifts, receipts, leases, attestations and pulls.
 
 Each is the body of a ``Signed`` statement. A hold's subject names its scope and id; whom it is
 about stands in the body, which is signed.
@@ -89,17 +89,17 @@ def page_key(prefix: int, raw: bytes) -> bytes:
 
 
 class Receipt(Message):
-    """A boot's word that it purged for a hold: what it dropped and how long it took.
+    """An incarnation's word that it purged for a hold: what it dropped and how long it took.
 
     ``unkept`` is why a Core's own disk does not have the hold, as in ``disk full``, and ``pending``
     when it was not tried yet; it is empty once the disk has it, and in a Gateway's. Only an empty
-    one counts. ``reached`` is the digest of what the boot knows of the tenants that the hold
+    one counts. ``reached`` is the digest of what the incarnation knows of the tenants that the hold
     reaches: it counts where the region's Core that is asked knows the same.
     """
 
     hold_id: Id
     instance: Name
-    boot: Id
+    incarnation: Id
     role: Annotated[Role, Field(strict=False)]
     region: Name
     keys: U32
@@ -109,19 +109,19 @@ class Receipt(Message):
 
 
 class Lease(Message):
-    """A boot's own record in its region's control stream; acknowledged, it renews the lease.
+    """An incarnation's entry in its region's control stream; acknowledged, it renews the lease.
 
-    ``first`` is the sequence of the boot's first record, 0 in that record itself: the stream keeps
-    only the latest. ``lease_ms`` is for how long it serves from a record. ``holds`` is the digest
-    of the holds that it knows, by the roster of version ``roster``, by which it judged all that the
-    stream had: where another one counts, other holds do. ``registry`` has those of the shards of
-    the region's tenants, links and services; it is empty in the record of a Core without memory of
-    them, which says nothing about them.
-    ``ended`` is its last word: it serves no more and holds no key.
+    ``first`` is the sequence of the incarnation's first record, 0 in that record itself: the stream
+    keeps only the latest. ``lease_ms`` is for how long it serves from a record. ``holds`` is the
+    digest of the holds that it knows, by the roster of version ``roster``, by which it judged all
+    that the stream had: where another one counts, other holds do. ``registry`` has those of the
+    shards of the region's tenants, links and services; it is empty in the record of a Core without
+    memory of them, which says nothing about them. ``ended`` is its last word: it serves no more and
+    holds no key.
     """
 
     instance: Name
-    boot: Id
+    incarnation: Id
     role: Annotated[Role, Field(strict=False)]
     region: Name
     nonce: Id
@@ -138,18 +138,18 @@ class Lease(Message):
     @model_validator(mode="after")
     def _every_shard_or_none(self) -> Lease:
         if len(self.registry) not in (0, limits.REGISTRY_SHARDS):
-            raise ValueError("a lease record has a digest of each shard, or none")
+            raise ValueError("a lease entry has a digest of each shard, or none")
         return self
 
 
-class Fence(Message):
+class PeerLease(Message):
     """Region ``region`` knew everything of ``other`` when its own stream stood at ``position``.
 
-    ``nonce`` is the one of the lease record that lies there: where another one does, the stream
-    went back, and the fence says nothing. ``stored`` is the highest sequence at which a hold lies
+    ``nonce`` is the one of the lease entry that lies there: where another one does, the stream went
+    back, and the peer lease says nothing. ``stored`` is the highest sequence at which a hold lies
     that the writer knows, and ``hold`` that hold's id (zeros: there is none): whoever was not
-    delivered that one there lacks something that the fence vouches for. ``roster`` is the version
-    by which ``other`` judged what it holds: whoever has a lower one may take it for lifted.
+    delivered that one there lacks something that the peer lease vouches for. ``roster`` is the
+    version by which ``other`` judged what it holds: whoever has a lower one may take it for lifted.
     """
 
     region: Name
@@ -161,10 +161,10 @@ class Fence(Message):
     roster: U32
 
 
-class Proof(Message):
+class KeyUseAttestation(Message):
     """Somebody used a customer's key, or was refused, after the stream stood at ``position``.
 
-    ``nonce`` is the one of the lease record that lies there. It serves for this very link revision,
+    ``nonce`` is the one of the lease entry that lies there. It serves for this very link revision,
     key version and principal.
     """
 
@@ -202,8 +202,8 @@ class PullRequest(Message):
         return self
 
 
-class Boot(Message):
-    """One boot on record: its lease, and its record's first and latest stream sequence.
+class Incarnation(Message):
+    """One incarnation on record: its lease, and its record's first and latest stream sequence.
 
     ``silent_ms`` is for how long who says this has heard no record of it from below the hold that
     is asked for, as far as its watch goes; 0 where what was heard does not count. ``quiet_ms`` is
@@ -211,7 +211,7 @@ class Boot(Message):
     """
 
     instance: Name
-    boot: Id
+    incarnation: Id
     role: Annotated[Role, Field(strict=False)]
     first: U64
     latest: U64
@@ -222,7 +222,7 @@ class Boot(Message):
 
 
 class PullReply(Message):
-    """Holds of a region (signed statements), in the order of their ids, and its boots on record.
+    """Holds of a region (signed statements) in the order of their ids, and its incarnations.
 
     Among them are pages of lifted holds, by their first byte and digest. Of both those parts only
     that differ; ``same`` says that none does: then nothing follows.
@@ -250,5 +250,5 @@ class PullReply(Message):
     settled: bool
     lifted: bool
     holds: Annotated[list[bytes], Field(max_length=limits.HOLDS_MAX)]
-    boots: Annotated[list[Boot], Field(max_length=4096)]
+    incarnations: Annotated[list[Incarnation], Field(max_length=4096)]
     result: Annotated[bytes, Field(max_length=limits.RESULT_MAX)] = b""

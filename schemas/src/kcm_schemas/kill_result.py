@@ -7,7 +7,7 @@ from typing import Annotated, Final
 from pydantic import Field
 
 from kcm_schemas import limits
-from kcm_schemas.admin import BootStatus, RegionStatus
+from kcm_schemas.admin import IncarnationStatus, RegionStatus
 from kcm_schemas.codec import Message, encode
 from kcm_schemas.codes import KcmError
 from kcm_schemas.names import U32, U64, Id, Name
@@ -23,10 +23,10 @@ class Result(Message):
     """A Core's word that a kill is complete, and what it rests on.
 
     ``instance`` in ``region`` concluded it first, at ``concluded_ms`` by its own clock, by the
-    roster of version ``roster``; it had noticed the kill at ``heard_ms``. ``regions`` and ``boots``
-    are as in a hold's status. ``receipts`` are the signed receipts of the boots that gave one, in
-    their order; ``left_out`` is how many of them are not here for want of room. Other Cores
-    countersign the very same body.
+    roster of version ``roster``; it had noticed the kill at ``heard_ms``. ``regions`` and
+    ``incarnations`` are as in a hold's status. ``receipts`` are the signed receipts of the
+    incarnations that gave one, in their order; ``left_out`` is how many of them are not here for
+    want of room. Other Cores countersign the very same body.
     """
 
     hold_id: Id
@@ -36,8 +36,10 @@ class Result(Message):
     concluded_ms: U64
     roster: U32
     regions: Annotated[list[RegionStatus], Field(min_length=1, max_length=64)]
-    boots: Annotated[list[BootStatus], Field(max_length=limits.RESULT_BOOTS_MAX)]
-    receipts: Annotated[list[bytes], Field(max_length=limits.RESULT_BOOTS_MAX)]
+    incarnations: Annotated[
+        list[IncarnationStatus], Field(max_length=limits.RESULT_INCARNATIONS_MAX)
+    ]
+    receipts: Annotated[list[bytes], Field(max_length=limits.RESULT_INCARNATIONS_MAX)]
     left_out: U32
 
 

@@ -68,7 +68,7 @@ WRAPPED_SIZE: Final = NONCE_SIZE + KEY_SIZE + TAG_SIZE
 """Bytes of a wrapped key: nonce, ciphertext, tag."""
 
 ID_SIZE: Final = 16
-"""Bytes of a random identifier (hold, boot, session, request)."""
+"""Bytes of a random identifier (hold, incarnation, session, request)."""
 
 L1_BLOB_MAX: Final = 8192
 """Bytes of what an L1 makes of a nested blob: RSA-4096 gives 512, cloud services a few hundred."""
@@ -78,11 +78,11 @@ REGISTRY_SHARDS: Final = 16
 tenants of that one."""
 
 RESULT_MAX: Final = 640 * 1024
-"""Bytes of a signed result of a kill, receipts included: some 1,200 boots. With what stands around
+"""Bytes of a signed result of a kill with receipts: some 1,200 incarnations. With what is around
 it, an answer that carries it stays below the bound of a message."""
 
-RESULT_BOOTS_MAX: Final = 4096
-"""Boots, and receipts, that a result may list."""
+RESULT_INCARNATIONS_MAX: Final = 4096
+"""Incarnations, and receipts, that a result may list."""
 
 HOLDS_MAX: Final = 4096
 """Holds in one answer to a pull: further ones come with the next page."""

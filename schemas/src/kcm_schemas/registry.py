@@ -14,7 +14,7 @@ from kcm_schemas import limits
 from kcm_schemas.codec import Message
 from kcm_schemas.names import U32, U64, Digest, Id, Name, Text
 
-FencePolicy = Literal["all", "majority", "local"]
+RegionQuorum = Literal["all", "majority", "local"]
 Wrapped = Annotated[bytes, Field(min_length=limits.WRAPPED_SIZE, max_length=limits.WRAPPED_SIZE)]
 L1Blob = Annotated[bytes, Field(min_length=1, max_length=limits.L1_BLOB_MAX)]
 
@@ -26,7 +26,7 @@ class Tenant(Message):
     revision: U64
     link: Name
     regions: Annotated[list[Name], Field(min_length=1, max_length=32)]
-    fence: FencePolicy
+    region_quorum: RegionQuorum
 
 
 class Link(Message):

@@ -40,8 +40,8 @@ class Kind(StrEnum):
     RECEIPT = "receipt"
     RESULT = "result"
     LEASE = "lease"
-    FENCE = "fence"
-    PROOF = "proof"
+    PEER_LEASE = "peer-lease"
+    KEY_USE = "key-use"
     PULL = "pull"
     PULL_REPLY = "pull-reply"
     REGISTRY_QUESTION = "registry-question"
@@ -72,8 +72,8 @@ STATEMENT_MAX: Final[Mapping[Kind, int]] = MappingProxyType(
         Kind.RECEIPT: 16 * _KIB,
         Kind.RESULT: limits.RESULT_MAX,
         Kind.LEASE: 4 * _KIB,
-        Kind.FENCE: 4 * _KIB,
-        Kind.PROOF: 32 * _KIB,
+        Kind.PEER_LEASE: 4 * _KIB,
+        Kind.KEY_USE: 32 * _KIB,
         Kind.PULL: 16 * _KIB,
         Kind.REGISTRY_QUESTION: 4 * _KIB,
         Kind.REGISTRY_ANSWER: 4 * _KIB,

@@ -127,7 +127,7 @@ def control_all(region: str) -> str:
 
 
 def control_noun(subject: str) -> str:
-    """``hold``, ``lifts``, ``lease``, ``fence``, ``proof``, ``roster`` and so on."""
+    """``hold``, ``lifts``, ``lease``, ``region_quorum``, ``proof``, ``roster`` and so on."""
     return subject.split(".")[4]
 
 
@@ -159,13 +159,13 @@ def read_lifts(subject: str) -> tuple[str, str, str, int] | None:
         return None
 
 
-def control_lease(region: str, instance: str, boot: bytes) -> str:
-    """The lease record of one boot, written by that boot alone."""
-    return _in_region(region, "control", "lease", instance, boot.hex())
+def control_lease(region: str, instance: str, incarnation: bytes) -> str:
+    """The lease entry of one incarnation, written by that incarnation alone."""
+    return _in_region(region, "control", "lease", instance, incarnation.hex())
 
 
 def control_lease_of(subject: str) -> tuple[str, bytes] | None:
-    """Instance and boot of a lease record's subject; ``None`` if it names none."""
+    """Instance and incarnation of a lease entry's subject; ``None`` if it names none."""
     tokens = subject.split(".")
     try:
         return tokens[-2], bytes.fromhex(tokens[-1])
@@ -173,14 +173,14 @@ def control_lease_of(subject: str) -> tuple[str, bytes] | None:
         return None
 
 
-def control_fence(region: str, other: str) -> str:
+def control_peer_lease(region: str, other: str) -> str:
     """What this region knows of another one."""
-    return _in_region(region, "control", "fence", other)
+    return _in_region(region, "control", "peer-lease", other)
 
 
-def control_proof(region: str, link: str, digest: bytes) -> str:
-    """The last proof of one key: ``digest`` is of what it names besides the link."""
-    return _in_region(region, "control", "proof", link, digest[:16].hex())
+def control_key_use(region: str, link: str, digest: bytes) -> str:
+    """The last attestation of one key: ``digest`` is of what it names besides the link."""
+    return _in_region(region, "control", "key-use", link, digest[:16].hex())
 
 
 def control_head(region: str, auditor: str) -> str:
@@ -222,7 +222,7 @@ def broadcast_holds() -> str:
 
 
 def receipt(region: str, hold_id: bytes) -> str:
-    """A boot's word that it purged, from its own region."""
+    """An incarnation's word that it purged, from its own region."""
     return _join(RESERVED_REGION, "receipt", region, hold_id.hex())
 
 

@@ -51,12 +51,12 @@ class Ticket(Message):
 class CoreRequest(Message):
     """One sealed batch. ``l3_version`` 0 asks a wrap for the current version.
 
-    ``boot`` is the caller's: a Core answers nobody whose lease record it has not read.
+    ``incarnation`` is the caller's: a Core answers nobody whose lease entry it has not read.
     """
 
     v: Literal[1]
     caller: Name
-    boot: Id
+    incarnation: Id
     ticket: Ticket
     request_id: Id
     deadline_ms: U64
@@ -74,7 +74,7 @@ class CoreRequest(Message):
                 tenant,
                 service,
                 self.caller,
-                self.boot,
+                self.incarnation,
                 self.deadline_ms,
                 self.purpose,
                 self.l3_version,

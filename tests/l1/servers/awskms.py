@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote
 
-from kcm_core.l1.state import L1State
+from kcm_core.providers.state import L1State
 from moto.kms.models import kms_backends
 
 from tests.l1.servers.web import Answer, Asked, now, run

@@ -16,7 +16,7 @@ from urllib.parse import parse_qs
 
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
-from kcm_core.l1.state import L1State
+from kcm_core.providers.state import L1State
 
 from tests.l1.servers.web import Answer, Asked, run
 from tests.l1.stand import Files, Trouble

@@ -26,7 +26,7 @@ from google.cloud import kms_v1
 from google.rpc import status_pb2
 from google.rpc.error_details_pb2 import ErrorInfo
 from grpc_status import rpc_status
-from kcm_core.l1.state import L1State
+from kcm_core.providers.state import L1State
 
 from tests.l1.servers import tls
 from tests.l1.servers.web import DELAY_S, SKEW_S

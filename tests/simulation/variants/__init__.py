@@ -56,7 +56,7 @@ VARIANTS: Final[dict[str, Variant]] = {
     "fading-difference": _by(registry.fading_difference, "moved-gone-core"),
     "first-come": _by(registry.first_come, "moved-fork"),
     "grace-after-a-lapse": _by(registry.grace_after_a_lapse, "moved-away"),
-    "grace-at-boot": _by(registry.grace_at_boot, "moved-set-back"),
+    "grace-at-boot": _by(registry.grace_at_incarnation, "moved-set-back"),
     "last-come": _by(registry.last_come, "moved-set-back"),
     "moved-unpurged": _by(registry.moved_unpurged, "moved-on"),
     "no-floors": _by(registry.no_floors, "moved-lost"),
@@ -71,7 +71,7 @@ VARIANTS: Final[dict[str, Variant]] = {
     "accepted-unshown": _by(registry.accepted_unshown, "moved-unshown"),
     "active-instead-of-generation": _set("active-instead-of-generation", "moment"),
     "anchor-at-the-last-write": _by(leases.anchor_at_the_last_write, "gaps"),
-    "believes-any-fence": _by(rosters.believes_any_fence, "unheard-core"),
+    "believes-any-fence": _by(rosters.believes_any_peer_lease, "unheard-core"),
     "blind-put": _by(puts.blind_put, "rollback"),
     "cause-ignored": _by(holds.cause_ignored, "held-key"),
     "clock-stands-in-suspend": Variant(
@@ -83,16 +83,18 @@ VARIANTS: Final[dict[str, Variant]] = {
     "conflict-is-success": _by(puts.conflict_is_success, "overtaken"),
     "dropped-when-unkept": _by(disks.dropped_when_unkept, "full-disk"),
     "endless-lease": _by(leases.endless_lease, "slow-side"),
-    "endless-proofs": _by(leases.endless_proofs, "silent-key"),
+    "endless-proofs": _by(leases.endless_attestations, "silent-key"),
     "epoch-merge": _set("epoch-merge", "two-operators"),
-    "fence-without-highest-hold": _by(leases.fence_without_highest_hold, "lost-repair"),
-    "fence-of-any-roster": _by(rosters.fence_of_any_roster, "unheard-region"),
+    "fence-without-highest-hold": _by(leases.peer_lease_without_highest_hold, "lost-repair"),
+    "fence-of-any-roster": _by(rosters.peer_lease_of_any_roster, "unheard-region"),
     "first-of-another-era": _by(kills.first_of_another_era, "another-era"),
     "first-zero-exempts": _by(kills.first_zero_exempts, "replayed-first"),
     "gap-after-rollback": _by(leases.gap_after_rollback, "rollback"),
-    "head-only-catch-up": Variant("A boot reads the stream from its end.", "late-start", _nothing),
-    "in-flight-proof-lifts": _by(holds.in_flight_proof_lifts, "settling-key"),
-    "lease-at-boot": _by(leases.lease_at_boot, "late-start"),
+    "head-only-catch-up": Variant(
+        "An incarnation reads the stream from its end.", "late-start", _nothing
+    ),
+    "in-flight-proof-lifts": _by(holds.in_flight_attestation_lifts, "settling-key"),
+    "lease-at-boot": _by(leases.lease_at_incarnation, "late-start"),
     "lease-by-the-acknowledgement": _by(leases.lease_by_the_acknowledgement, "slow-side"),
     "lease-from-the-acknowledgement": _by(leases.lease_from_the_acknowledgement, "slow-acks"),
     "lease-from-the-join": Variant(
@@ -105,7 +107,7 @@ VARIANTS: Final[dict[str, Variant]] = {
     "judged-by-arrival": _by(rosters.judged_by_arrival, "new-roster"),
     "lonely": _by(kills.lonely, "new-here"),
     "lower-roster-counts": _by(rosters.lower_roster_counts, "new-roster"),
-    "no-fences": _by(leases.no_fences, "cut-off"),
+    "no-fences": _by(leases.no_peer_leases, "cut-off"),
     "no-relay": _by(holds.no_relay, "stale"),
     "no-watch": _by(kills.no_watch, "newcomer"),
     "page-of-any-cause": _set("page-of-any-cause", "pages"),
@@ -130,7 +132,7 @@ VARIANTS: Final[dict[str, Variant]] = {
     "stale-overwrite": _set("stale-overwrite", "stale"),
     "told-unstored": _by(results.told_unstored, "results-full"),
     "tombstone-dropped": _set("tombstone-dropped", "stale"),
-    "unstamped-proof": _by(leases.unstamped_proof, "silent-key"),
+    "unstamped-proof": _by(leases.unstamped_attestation, "silent-key"),
 }
 """What is broken, by name."""
 

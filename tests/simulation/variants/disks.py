@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from kcm_bus.remembering import HoldFiles
+from kcm_killswitch.replica.hold_store import FileHoldStore
 
 if TYPE_CHECKING:
     from tests.simulation.instance import Instance
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 def dropped_when_unkept(instance: Instance) -> None:
     """A hold that the disk refused is not tried again."""
     memory: Any = instance.memory
-    if not isinstance(memory, HoldFiles):
+    if not isinstance(memory, FileHoldStore):
         return
     note = memory._note
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from kcm_control.holds import HoldRecord, HoldSet
-from kcm_control.registry import Registry
-from kcm_control.revocation import Learned, Revocations
-from kcm_control.settling import Settling
+from kcm_killswitch.model.flap_damping import FlapDamping
+from kcm_killswitch.model.hold_set import HoldSet, HoldState
+from kcm_killswitch.model.registry import Registry
+from kcm_killswitch.model.revocations import Learned, Revocations
 from kcm_trust.statements import lifted
 
 from tests.simulation.trust import identity
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class ServesOn(Revocations):
-    """A boot purges, and serves on."""
+    """An incarnation purges, and serves on."""
 
     def killed(self, tenant: str) -> bool:
         return False
@@ -39,7 +39,7 @@ class EpochMerge(Revocations):
         super().__init__(registry, region)
         self._epochs: dict[tuple[str, str], int] = {}
 
-    def _index(self, record: HoldRecord) -> None:
+    def _index(self, record: HoldState) -> None:
         target = (record.hold.scope, record.hold.target)
         epoch = record.hold.issued_ms if record.lift is None else lifted(record.lift)[0]
         if epoch < self._epochs.get(target, 0):
@@ -53,7 +53,7 @@ class EpochMerge(Revocations):
 class LiftAll(Revocations):
     """A lift ends every hold on its target."""
 
-    def _index(self, record: HoldRecord) -> None:
+    def _index(self, record: HoldState) -> None:
         if record.lifted:
             self._active.pop((record.hold.scope, record.hold.target), None)
         else:
@@ -63,7 +63,7 @@ class LiftAll(Revocations):
 class StaleOverwrite(Revocations):
     """The message of a target that arrives last counts."""
 
-    def learn(self, record: HoldRecord) -> Learned:
+    def learn(self, record: HoldState) -> Learned:
         target = (record.hold.scope, record.hold.target)
         learned = super().learn(record)
         self._active.pop(target, None)
@@ -75,7 +75,7 @@ class StaleOverwrite(Revocations):
 class TombstoneDropped(Revocations):
     """A hold that was lifted is forgotten."""
 
-    def learn(self, record: HoldRecord) -> Learned:
+    def learn(self, record: HoldState) -> Learned:
         learned = super().learn(record)
         self.holds = HoldSet.of(one for one in self.holds if not one.lifted)
         return learned
@@ -94,7 +94,7 @@ REVOCATIONS: dict[str, type[Revocations]] = {
 """The sets of holds that take the place of production's."""
 
 
-class AtOnce(Settling):
+class AtOnce(FlapDamping):
     """The first success that is heard of is enough, whenever it began."""
 
     def success(self, link: str, position: int, held_at: int, moment: float, now: float) -> None:
@@ -104,11 +104,11 @@ class AtOnce(Settling):
         return link in self._runs
 
 
-def in_flight_proof_lifts(instance: Instance) -> None:
+def in_flight_attestation_lifts(instance: Instance) -> None:
     """A key's hold is lifted by a success, though that began before the hold."""
     holds: Any = getattr(instance, "key_holds", None)
     if holds is not None:
-        holds._settling = AtOnce(instance.knowledge.timing.settle_s)
+        holds._settling = AtOnce(instance.freshness.timing.settle_s)
 
 
 def cause_ignored(instance: Instance) -> None:
@@ -143,8 +143,8 @@ def purge_after_an_await(instance: Instance) -> None:
         await asyncio.sleep(0.05)
         learn(raw)
 
-    def wipe_first(raw: bytes) -> HoldRecord:
-        from kcm_bus.learning import to_record
+    def wipe_first(raw: bytes) -> HoldState:
+        from kcm_killswitch.replica.hold_applier import to_record
 
         record = to_record(instance.me.verifier.hold_or_lift(raw))
         if instance.revocations.holds.add(record) is instance.revocations.holds:

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from kcm_control.boots import SAID_MAX_MS, BootRecords, Key
-from kcm_control.completeness import Arrival
-from kcm_control.watch import Watch
+from kcm_killswitch.model.completeness import Arrival
+from kcm_killswitch.model.incarnations import SAID_MAX_MS, Incarnations, Key
+from kcm_killswitch.model.stream_watch import Watch
 from kcm_schemas.admin import HoldStatus
-from kcm_schemas.control import Boot, Lease
+from kcm_schemas.control import Incarnation, Lease
 
 if TYPE_CHECKING:
     from tests.simulation.instance import Instance
 
 
-class Lonely(BootRecords):
-    def on_record(self, now: float, place: int = 0) -> list[Boot]:
+class Lonely(Incarnations):
+    def on_record(self, now: float, place: int = 0) -> list[Incarnation]:
         return super().on_record(now, place)[-1:]
 
 
-class FromMemory(BootRecords):
+class FromMemory(Incarnations):
     """Knows whom it heard itself: not who was on record when it began."""
 
     def __init__(self, me: Key) -> None:
@@ -30,17 +30,19 @@ class FromMemory(BootRecords):
 
     def take(self, lease: Lease, sequence: int, now: float) -> None:
         super().take(lease, sequence, now)
-        self._began = self._began or ((lease.instance, lease.boot) == self._me and lease.first > 0)
+        self._began = self._began or (
+            (lease.instance, lease.incarnation) == self._me and lease.first > 0
+        )
         if self._began:
-            self._heard.add((lease.instance, lease.boot))
+            self._heard.add((lease.instance, lease.incarnation))
 
-    def on_record(self, now: float, place: int = 0) -> list[Boot]:
+    def on_record(self, now: float, place: int = 0) -> list[Incarnation]:
         known = super().on_record(now, place)
-        return [one for one in known if (one.instance, one.boot) in self._heard]
+        return [one for one in known if (one.instance, one.incarnation) in self._heard]
 
 
 def lonely(instance: Instance) -> None:
-    """Whoever is asked whether a kill is complete knows the latest boot alone.
+    """Whoever is asked whether a kill is complete knows the latest incarnation alone.
 
     Who keeps a watch knows when somebody is missing. So here nobody does.
     """
@@ -52,7 +54,7 @@ def roster_from_memory(instance: Instance) -> None:
 
     Who keeps a watch knows when that is not enough. So here nobody does.
     """
-    _record(instance, FromMemory((instance.who.name, instance.boot)), Absent())
+    _record(instance, FromMemory((instance.who.name, instance.incarnation)), Absent())
 
 
 class Absent(Watch):
@@ -69,15 +71,15 @@ class Ever(Absent):
         return 1e6
 
 
-class Unwatched(BootRecords):
+class Unwatched(Incarnations):
     """What was heard counts for ever."""
 
     def _unhear(self) -> None:
         """Nothing is doubted."""
 
 
-class ByCount(BootRecords):
-    """Keeps the sixteen latest boots of an instance."""
+class ByCount(Incarnations):
+    """Keeps the sixteen latest incarnations of an instance."""
 
     def _room(self, instance: str, now: float) -> bool:
         own = [key for key in self._seen if key[0] == instance]
@@ -86,11 +88,11 @@ class ByCount(BootRecords):
         return True
 
 
-class ByItsWord(BootRecords):
+class ByItsWord(Incarnations):
     """Believes whoever says that it began later than the hold."""
 
-    def _boot(self, seen: Any, now: float, place: int) -> Boot:
-        said = super()._boot(seen, now, place)
+    def _incarnation(self, seen: Any, now: float, place: int) -> Incarnation:
+        said = super()._incarnation(seen, now, place)
         began = self._began(seen)
         return said.model_copy(update={"silent_ms": SAID_MAX_MS}) if began > place else said
 
@@ -110,22 +112,22 @@ class Forgetful(set[bytes]):
         return False
 
 
-def _record(instance: Instance, records: BootRecords, watch: Watch | None = None) -> None:
-    """Other records of boots; with a watch, that one counts, and where the hold lay does not."""
+def _record(instance: Instance, records: Incarnations, watch: Watch | None = None) -> None:
+    """Other lease entries; with a watch, that one counts, and where the hold was does not."""
     switch: Any = instance.switch
-    switch.record.boots = records
+    switch.record.incarnations = records
     if watch is not None:
-        switch.record.boots.watch = watch
+        switch.record.incarnations.watch = watch
         switch._durable._once = Forgetful()
 
 
 def no_watch(instance: Instance) -> None:
     """Who was not heard of is not there, whenever the listening began."""
-    _record(instance, BootRecords(), Absent())
+    _record(instance, Incarnations(), Absent())
 
 
 def silent_without_watch(instance: Instance) -> None:
-    """A boot is silent since it was heard, whatever was missed since.
+    """An incarnation is silent since it was heard, whatever was missed since.
 
     Alone that shows nothing: where something was missed, nobody counts as missing. So here they do.
     """
@@ -133,12 +135,12 @@ def silent_without_watch(instance: Instance) -> None:
 
 
 def pruned_by_count(instance: Instance) -> None:
-    """Who has had more boots lately is on record with the latest ones."""
+    """Who has had more incarnations lately is on record with the latest ones."""
     _record(instance, ByCount())
 
 
 def first_of_another_era(instance: Instance) -> None:
-    """A boot began when it says, whatever the stream has been since.
+    """An incarnation began when it says, whatever the stream has been since.
 
     Alone that shows nothing: outside of a watch it is not asked. So here there is none.
     """
@@ -146,7 +148,7 @@ def first_of_another_era(instance: Instance) -> None:
 
 
 def first_zero_exempts(instance: Instance) -> None:
-    """A boot that does not say when it began, began where its record lies."""
+    """An incarnation that does not say when it began, began where its record lies."""
     _record(instance, FirstIsHere())
 
 
@@ -156,7 +158,7 @@ class ByName(dict[Key, Arrival]):
 
 
 def receipt_by_name(instance: Instance) -> None:
-    """A receipt counts for every boot of its instance."""
+    """A receipt counts for every incarnation of its instance."""
     kills: Any = getattr(instance, "kills", None)
     if kills is None:
         return
@@ -180,7 +182,9 @@ def complete_without_durability(instance: Instance) -> None:
 
     async def receipts_alone(hold_id: bytes, deadline_ms: int | None = None) -> HoldStatus:
         said: HoldStatus = await status(hold_id, deadline_ms)
-        done = bool(said.boots) and all(boot.how == "receipt" for boot in said.boots)
+        done = bool(said.incarnations) and all(
+            incarnation.how == "receipt" for incarnation in said.incarnations
+        )
         return said.model_copy(update={"complete": said.complete or done})
 
     kills.status = receipts_alone

@@ -6,14 +6,14 @@ import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from kcm_control.fences import Fences
-from kcm_control.knowledge import Knowledge
-from kcm_control.leases import FOREVER, ControlLease
-from kcm_control.marks import NOWHERE, Mark
-from kcm_control.proofs import ProofKey, Proofs
+from kcm_killswitch.model.control_lease import FOREVER, ControlLease
+from kcm_killswitch.model.freshness import Freshness
+from kcm_killswitch.model.key_leases import Attestations, AttestedKey
+from kcm_killswitch.model.log_position import NOWHERE, LogPosition
+from kcm_killswitch.model.peer_leases import PeerLeases
 from kcm_schemas import subjects
 from kcm_schemas.codes import KcmError
-from kcm_schemas.registry import FencePolicy
+from kcm_schemas.registry import RegionQuorum
 
 from tests.simulation.clocks import SimClock
 
@@ -46,7 +46,7 @@ class AnchorAtTheLastWrite(ControlLease):
         return self._writes[-1].sequence if self._writes else 0
 
 
-class AtBoot(ControlLease):
+class AtIncarnation(ControlLease):
     def __init__(self, length_s: float, clock: SimClock) -> None:
         super().__init__(length_s)
         self._booted: Final = clock.elapsed()
@@ -55,12 +55,12 @@ class AtBoot(ControlLease):
         return max(super().until(), self._booted + self.length_s)
 
 
-class ProvenAtBoot(Proofs):
+class ProvenAtIncarnation(Attestations):
     def __init__(self, length_s: float, clock: SimClock) -> None:
         super().__init__(length_s)
         self._booted: Final = clock.elapsed()
 
-    def until(self, key: ProofKey, lease: ControlLease) -> float:
+    def until(self, key: AttestedKey, lease: ControlLease) -> float:
         return max(super().until(key, lease), self._booted + self.length_s)
 
 
@@ -73,7 +73,7 @@ class Heard(ControlLease):
         return max(super().until(), self.heard + self.length_s)
 
 
-class HeardKnowledge(Knowledge):
+class HeardFreshness(Freshness):
     """Whatever is delivered is a sign of life."""
 
     clock: SimClock
@@ -101,18 +101,18 @@ class Unchecked(ControlLease):
         """Never."""
 
 
-class Undoubting(Knowledge):
+class Undoubting(Freshness):
     """Reads on behind the last delivery, and compares nothing with what it knew."""
 
     @property
     def anchor(self) -> int:
         return self.lease.position
 
-    def leased(self, mark: Mark, *, own: bool) -> bool:
+    def leased(self, mark: LogPosition, *, own: bool) -> bool:
         super().leased(mark, own=False)
         return True
 
-    def _other_was_read(self, mark: Mark) -> bool:
+    def _other_was_read(self, mark: LogPosition) -> bool:
         return False
 
     def delivered(self, sequence: int) -> bool:
@@ -123,32 +123,32 @@ class Undoubting(Knowledge):
         """Never."""
 
 
-class Trusting(Knowledge):
+class Trusting(Freshness):
     """Does not ask for the highest hold."""
 
-    def fenced(self, other: str, mark: Mark, highest: Mark) -> bool:
+    def fenced(self, other: str, mark: LogPosition, highest: LogPosition) -> bool:
         return super().fenced(other, mark, NOWHERE)
 
 
-class NoFences(Fences):
+class NoPeerLeases(PeerLeases):
     def until(
-        self, policy: FencePolicy, others: Sequence[str], lease: ControlLease, grace_s: float
+        self, policy: RegionQuorum, others: Sequence[str], lease: ControlLease, grace_s: float
     ) -> float:
         return FOREVER
 
 
-class EndlessProofs(Proofs):
-    def until(self, key: ProofKey, lease: ControlLease) -> float:
+class EndlessAttestations(Attestations):
+    def until(self, key: AttestedKey, lease: ControlLease) -> float:
         return FOREVER
 
 
-class Unstamped(Proofs):
+class Unstamped(Attestations):
     def __init__(self, length_s: float, clock: SimClock) -> None:
         super().__init__(length_s)
         self._clock: Final = clock
-        self._heard: dict[ProofKey, float] = {}
+        self._heard: dict[AttestedKey, float] = {}
 
-    def learn(self, key: ProofKey, position: int) -> None:
+    def learn(self, key: AttestedKey, position: int) -> None:
         super().learn(key, position)
         self._heard[key] = self._clock.elapsed()
 
@@ -156,28 +156,28 @@ class Unstamped(Proofs):
         super().refuse(link)
         self._heard = {key: at for key, at in self._heard.items() if key.target.link != link}
 
-    def until(self, key: ProofKey, lease: ControlLease) -> float:
+    def until(self, key: AttestedKey, lease: ControlLease) -> float:
         return self._heard.get(key, float("-inf")) + self.length_s
 
 
-def _knowledge(instance: Instance) -> Any:
-    return instance.knowledge
+def _freshness(instance: Instance) -> Any:
+    return instance.freshness
 
 
 def endless_lease(instance: Instance) -> None:
-    """A boot believes for ever that it knows every hold."""
-    _knowledge(instance).lease = Endless(instance.knowledge.timing.control_lease_s)
+    """An incarnation believes for ever that it knows every hold."""
+    _freshness(instance).lease = Endless(instance.freshness.timing.control_lease_s)
 
 
 def lease_from_the_acknowledgement(instance: Instance) -> None:
     """A lease is counted from the acknowledgement, and not from the sending."""
-    length = instance.knowledge.timing.control_lease_s
-    _knowledge(instance).lease = FromTheAcknowledgement(length, instance.clock)
+    length = instance.freshness.timing.control_lease_s
+    _freshness(instance).lease = FromTheAcknowledgement(length, instance.clock)
 
 
 def lease_by_the_acknowledgement(instance: Instance) -> None:
     """An acknowledged write renews before everything below it was delivered."""
-    _knowledge(instance).lease = ByTheAcknowledgement(instance.knowledge.timing.control_lease_s)
+    _freshness(instance).lease = ByTheAcknowledgement(instance.freshness.timing.control_lease_s)
 
 
 def anchor_at_the_last_write(instance: Instance) -> None:
@@ -185,35 +185,37 @@ def anchor_at_the_last_write(instance: Instance) -> None:
 
     Whoever missed a hold so would soon notice that it differs from a Core: here nobody does.
     """
-    _knowledge(instance).lease = AnchorAtTheLastWrite(instance.knowledge.timing.control_lease_s)
+    _freshness(instance).lease = AnchorAtTheLastWrite(instance.freshness.timing.control_lease_s)
     replay_only_at_reconnect(instance)
 
 
-def lease_at_boot(instance: Instance) -> None:
-    """Leases are valid at boot, and a boot serves before it has read anything.
+def lease_at_incarnation(instance: Instance) -> None:
+    """Leases are valid at incarnation, and an incarnation serves before it has read anything.
 
     Alone that shows nothing: a Core answers only whose record it has read, and what lies before.
     So here it answers everybody.
     """
     record: Any = instance.switch.record
-    record.boots.knows = lambda name, boot: True
-    length = instance.knowledge.timing.control_lease_s
-    _knowledge(instance).lease = AtBoot(length, instance.clock)
-    _knowledge(instance).proofs = ProvenAtBoot(instance.knowledge.timing.l1_lease_s, instance.clock)
+    record.incarnations.knows = lambda name, incarnation: True
+    length = instance.freshness.timing.control_lease_s
+    _freshness(instance).lease = AtIncarnation(length, instance.clock)
+    _freshness(instance).attestations = ProvenAtIncarnation(
+        instance.freshness.timing.l1_lease_s, instance.clock
+    )
 
 
 def renewed_by_what_is_heard(instance: Instance) -> None:
     """Whatever is delivered renews, whoever wrote it and whenever."""
-    knowledge = _knowledge(instance)
-    knowledge.lease = Heard(knowledge.timing.control_lease_s)
-    knowledge.__class__, knowledge.clock = HeardKnowledge, instance.clock
+    freshness = _freshness(instance)
+    freshness.lease = Heard(freshness.timing.control_lease_s)
+    freshness.__class__, freshness.clock = HeardFreshness, instance.clock
 
 
 def renewed_by_a_direct_read(instance: Instance) -> None:
     """A read that is answered renews."""
-    knowledge = _knowledge(instance)
-    lease = knowledge.lease = Heard(knowledge.timing.control_lease_s)
-    subject = subjects.control_lease(instance.who.region, instance.who.name, instance.boot)
+    freshness = _freshness(instance)
+    lease = freshness.lease = Heard(freshness.timing.control_lease_s)
+    subject = subjects.control_lease(instance.who.region, instance.who.name, instance.incarnation)
 
     async def read() -> None:
         while True:
@@ -223,16 +225,16 @@ def renewed_by_a_direct_read(instance: Instance) -> None:
                 lease.heard = began
             except KcmError:
                 pass  # the next one may be answered
-            await asyncio.sleep(knowledge.timing.renew_every_s)
+            await asyncio.sleep(freshness.timing.renew_every_s)
 
     instance.world.loop.spawn(instance.node, read())
 
 
 def gap_after_rollback(instance: Instance) -> None:
     """A consumer goes on behind its last delivery, whatever the stream is by now."""
-    knowledge = _knowledge(instance)
-    knowledge.lease = Unchecked(knowledge.timing.control_lease_s)
-    knowledge.__class__ = Undoubting
+    freshness = _freshness(instance)
+    freshness.lease = Unchecked(freshness.timing.control_lease_s)
+    freshness.__class__ = Undoubting
     record: Any = instance.switch.record
     record.lost = lambda why: None
 
@@ -243,23 +245,23 @@ def replay_only_at_reconnect(instance: Instance) -> None:
     record._differs = lambda lease, now: False
 
 
-def no_fences(instance: Instance) -> None:
-    """A boot believes for ever that it knows every other region."""
-    _knowledge(instance).fences = NoFences()
+def no_peer_leases(instance: Instance) -> None:
+    """An incarnation believes for ever that it knows every other region."""
+    _freshness(instance).peer_leases = NoPeerLeases()
 
 
-def fence_without_highest_hold(instance: Instance) -> None:
-    """A fence is believed by who lacks what its writer had stored."""
-    knowledge = _knowledge(instance)
-    knowledge.__class__ = Trusting
+def peer_lease_without_highest_hold(instance: Instance) -> None:
+    """A peer lease is believed by who lacks what its writer had stored."""
+    freshness = _freshness(instance)
+    freshness.__class__ = Trusting
 
 
-def endless_proofs(instance: Instance) -> None:
+def endless_attestations(instance: Instance) -> None:
     """A key that was used once may be used for ever."""
-    _knowledge(instance).proofs = EndlessProofs(instance.knowledge.timing.l1_lease_s)
+    _freshness(instance).attestations = EndlessAttestations(instance.freshness.timing.l1_lease_s)
 
 
-def unstamped_proof(instance: Instance) -> None:
-    """A proof counts from when it arrives, and not from before the key was asked."""
-    length = instance.knowledge.timing.l1_lease_s
-    _knowledge(instance).proofs = Unstamped(length, instance.clock)
+def unstamped_attestation(instance: Instance) -> None:
+    """An attestation counts from when it arrives, and not from before the key was asked."""
+    length = instance.freshness.timing.l1_lease_s
+    _freshness(instance).attestations = Unstamped(length, instance.clock)

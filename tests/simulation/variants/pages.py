@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from kcm_control.holds import HoldRecord
-from kcm_control.revocation import Revocations
+from kcm_killswitch.model.hold_set import HoldState
+from kcm_killswitch.model.revocations import Revocations
 
 if TYPE_CHECKING:
     from tests.simulation.instance import Instance
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 class PageOfAnyCause(Revocations):
     """An id in a page ends its hold, whatever cause and origin the page is of."""
 
-    def turned(self, prefix: int, group: str, paged: bytes) -> list[HoldRecord]:
+    def turned(self, prefix: int, group: str, paged: bytes) -> list[HoldState]:
         gone = []
         for each in {group, *(record.group for record in self.holds)}:
             gone += super().turned(prefix, each, paged)
@@ -24,7 +24,7 @@ class PageOfAnyCause(Revocations):
 class PagedIsForgotten(Revocations):
     """What a page ends is not known any more."""
 
-    def turned(self, prefix: int, group: str, paged: bytes) -> list[HoldRecord]:
+    def turned(self, prefix: int, group: str, paged: bytes) -> list[HoldState]:
         gone = super().turned(prefix, group, paged)
         super().turned(prefix, group, b"")
         return gone

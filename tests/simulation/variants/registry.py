@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from kcm_bus.ports import Entry
-from kcm_control.completeness import Arrival
-from kcm_control.leases import EXPIRED, FOREVER
-from kcm_control.registry import Put, Record, Registry, key_of
-from kcm_control.registry_lease import PATIENCE_S, RegistryLease
-from kcm_control.revocation import Registered, Revocations
+from kcm_killswitch.model.completeness import Arrival
+from kcm_killswitch.model.control_lease import EXPIRED, FOREVER
+from kcm_killswitch.model.registry import Put, Record, Registry, key_of
+from kcm_killswitch.model.registry_lease import PATIENCE_S, RegistryLease
+from kcm_killswitch.model.revocations import Registered, Revocations
+from kcm_runtime.nats.ports import Entry
 from kcm_schemas.codec import decode
 from kcm_schemas.registry import RegistryEntry, Tenant
 from kcm_trust.verify import Untrusted
@@ -48,14 +48,14 @@ class EndlessRegistry(RegistryLease):
         return FOREVER
 
 
-class OnlyAtBoot(RegistryLease):
+class OnlyAtIncarnation(RegistryLease):
     """Its grace does not ask for how long the control lease has run."""
 
     def lapsed(self) -> None:
         """As if it had run on."""
 
 
-class Patient(OnlyAtBoot):
+class Patient(OnlyAtIncarnation):
     """Has a grace whenever something differs."""
 
     def heard(self, *told: Any) -> bool:
@@ -121,34 +121,34 @@ def no_floors(instance: Instance) -> None:
 
 def served_without_memory(instance: Instance) -> None:
     """A Core without memory of its registry serves what the stores have."""
-    instance.knowledge.registry._remembers = True
+    instance.freshness.registry._remembers = True
 
 
 def endless_registry(instance: Instance) -> None:
     """Who differs from the Cores' registry serves on."""
-    _as(instance.knowledge.registry, EndlessRegistry)
+    _as(instance.freshness.registry, EndlessRegistry)
 
 
-def grace_at_boot(instance: Instance) -> None:
+def grace_at_incarnation(instance: Instance) -> None:
     """Who begins while it differs has the same grace as who goes on.
 
     Where a control lease begins anew nobody has one. So here that is no beginning, either.
     """
-    _as(instance.knowledge.registry, Patient)
+    _as(instance.freshness.registry, Patient)
 
 
 def grace_after_a_lapse(instance: Instance) -> None:
     """Who differs when its control lease begins anew has the same grace as who goes on."""
-    _as(instance.knowledge.registry, OnlyAtBoot)
+    _as(instance.freshness.registry, OnlyAtIncarnation)
 
 
 def fading_difference(instance: Instance) -> None:
     """A difference ends with the lease of the Core that showed it."""
-    _as(instance.knowledge.registry, Fading)
+    _as(instance.freshness.registry, Fading)
 
 
 def reached_ignored(instance: Instance) -> None:
-    """A receipt counts whomever its boot knew to be reached."""
+    """A receipt counts whomever its incarnation knew to be reached."""
     kills: Any = getattr(instance, "kills", None)
     if kills is None:
         return

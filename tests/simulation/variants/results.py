@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from kcm_core.result_cache import ResultCache
+from kcm_killswitch.coordinator.result_cache import ResultCache
 from kcm_trust.verify import SignedResult
 
 from tests.simulation.results import SimResults
 
 if TYPE_CHECKING:
-    from kcm_bus.ports import Entry
+    from kcm_runtime.nats.ports import Entry
     from kcm_schemas.admin import HoldStatus
 
     from tests.simulation.instance import Instance

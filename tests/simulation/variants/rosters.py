@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from kcm_bus.roster_feed import RosterFeed
-from kcm_control.completeness import RegionFacts
-from kcm_control.holds import HoldRecord
+from kcm_killswitch.model.completeness import RegionFacts
+from kcm_killswitch.model.hold_set import HoldState
+from kcm_runtime.roster.follower import RosterFeed
 from kcm_trust.statements import signed_by
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def roster_at_the_start(instance: Instance) -> None:
-    """Whom to believe is read once, when a boot begins."""
+    """Whom to believe is read once, when an incarnation begins."""
     holder: Any = instance.me.rosters
     holder.take = lambda raw: False
 
@@ -42,7 +42,7 @@ def retired_holds_end(instance: Instance) -> None:
     learning.judge_again = without_theirs
 
 
-def fence_of_any_roster(instance: Instance) -> None:
+def peer_lease_of_any_roster(instance: Instance) -> None:
     """A region is fenced by whoever has all that it holds, by whichever roster it counts there."""
     regions: Any = getattr(instance, "regions", None)
     if regions is None:
@@ -56,11 +56,11 @@ def fence_of_any_roster(instance: Instance) -> None:
     regions._pull = by_any
 
 
-def believes_any_fence(instance: Instance) -> None:
-    """A fence vouches for everybody who reads it, by whichever roster they judge."""
+def believes_any_peer_lease(instance: Instance) -> None:
+    """A peer lease vouches for everybody who reads it, by whichever roster they judge."""
     switch: Any = instance.switch
-    believe = switch._on_fence
-    switch._on_fence = lambda fence: believe(fence.model_copy(update={"roster": 0}))
+    believe = switch._on_peer_lease
+    switch._on_peer_lease = lambda peer_lease: believe(peer_lease.model_copy(update={"roster": 0}))
 
 
 class _StoredAnywhere(RosterFeed):
@@ -83,7 +83,7 @@ def lower_roster_counts(instance: Instance) -> None:
     rosters.__class__ = _StoredAnywhere
     ask = kills._facts
 
-    async def by_whichever(region: str, record: HoldRecord) -> RegionFacts | None:
+    async def by_whichever(region: str, record: HoldState) -> RegionFacts | None:
         facts: RegionFacts | None = await ask(region, record)
         return None if facts is None else replace(facts, roster=0)
 

@@ -17,7 +17,7 @@ def pytest_asyncio_loop_factories(config: Any, item: Any) -> Mapping[str, Callab
 
 @pytest.fixture
 async def system(tmp_path: Path) -> AsyncIterator[System]:
-    """Three regions without boots."""
+    """Three regions without incarnations."""
     made = System(tmp_path)
     yield made
     await made.close()

@@ -1,6 +1,6 @@
 """Kills that are finished, and the bucket in which their results are: for the tests of results."""
 
-from kcm_bus.answers import FULL
+from kcm_runtime.nats.jetstream_errors import FULL
 from kcm_schemas import subjects
 from kcm_schemas.codec import decode, encode
 from kcm_schemas.kill_result import Result

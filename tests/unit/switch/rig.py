@@ -1,7 +1,8 @@
-"""Boots of a system in memory: the production classes of the kill switch over strict ports.
+"""Incarnations of a system in memory: the production classes of the kill switch over strict ports.
 
-``System`` is what boots share (the wire between regions, a stream for each region), ``Boot`` is an
-instance with its kill switch, ``CoreBoot`` one with everything that a Core has. Time is virtual.
+``System`` is what incarnations share (the wire between regions, a stream for each region),
+``Incarnation`` is an instance with its kill switch, ``CoreBoot`` one with everything that a Core
+has. Time is virtual.
 """
 
 from __future__ import annotations
@@ -11,33 +12,32 @@ import os
 from pathlib import Path
 from typing import Any, Final
 
-from kcm_bus.clock import SystemRandomness
-from kcm_bus.membership import Membership
-from kcm_bus.ports import Memory
-from kcm_bus.remembering import HoldFiles, NoMemory
-from kcm_bus.rosters import Rosters
-from kcm_bus.switch import KillSwitch
-from kcm_control.knowledge import Knowledge
-from kcm_control.registry import Registry
-from kcm_control.revocation import Revocations
-from kcm_control.sentinel import PROBES_PER_S
-from kcm_control.serving import Serving
-from kcm_control.timing import Timing
-from kcm_core.canaries import Canaries
-from kcm_core.directory import Directory
-from kcm_core.keyholds import KeyHolds
-from kcm_core.keystore import KeyStore
-from kcm_core.kills import Kills
-from kcm_core.making import Maker
-from kcm_core.opening import Opener
-from kcm_core.regions import Regions
-from kcm_core.result_store import ResultBucket
-from kcm_core.results import Results
-from kcm_core.sentinel import KeyWatch
-from kcm_core.sessions import Sessions
-from kcm_core.vault import SealKey, Vault
-from kcm_core.wrapping import Wrapping
-from kcm_crypto.hpke import SECRET_SIZE, HpkePrivate
+from kcm_core.api.sessions import Sessions
+from kcm_core.api.wrap import Wrapping
+from kcm_core.keys.canaries import Canaries
+from kcm_core.keys.creation import KeyCreator
+from kcm_core.keys.file_store import FileKeyStore
+from kcm_core.keys.loader import Opener
+from kcm_core.keys.store import KeyStore
+from kcm_core.keys.vault import SealKey, Vault
+from kcm_core.root_keys.automatic_holds import AutomaticHolds
+from kcm_core.root_keys.monitor import KeyMonitor
+from kcm_keymem.random import SystemKeyRandomness
+from kcm_killswitch.coordinator.hold_commands import Kills
+from kcm_killswitch.coordinator.region_sync import RegionSync
+from kcm_killswitch.coordinator.result_store import ResultBucket
+from kcm_killswitch.coordinator.results import Results
+from kcm_killswitch.model.admission import Serving
+from kcm_killswitch.model.freshness import Freshness
+from kcm_killswitch.model.probe_scheduler import PROBES_PER_S
+from kcm_killswitch.model.registry import Registry
+from kcm_killswitch.model.revocations import Revocations
+from kcm_killswitch.model.timing import Timing
+from kcm_killswitch.replica.hold_store import FileHoldStore, NullHoldStore
+from kcm_killswitch.replica.hold_store_port import Memory
+from kcm_killswitch.replica.killswitch import KillSwitch
+from kcm_runtime.instance import InstanceContext
+from kcm_runtime.roster.store import Rosters
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import KcmError
 from kcm_schemas.control import Hold
@@ -45,6 +45,7 @@ from kcm_schemas.data import Failure
 from kcm_schemas.registry import Link, Service, Tenant
 from kcm_schemas.roster import Grant, Instance, Operator, OperatorRole, Region, Role, Roster
 from kcm_schemas.signed import Kind
+from kcm_sealing.hpke import SECRET_SIZE, HpkePrivate
 from kcm_trust.statements import lift
 from kcm_trust.verify import Verifier, hold_id
 
@@ -61,7 +62,7 @@ URI: Final = "softkey:/keys/acme"
 LINK: Final = Link(link="acme-root", revision=1, uri=URI, model="byok")
 
 _salts = itertools.count(1)
-_boots = itertools.count(1)
+_incarnations = itertools.count(1)
 
 
 def roster() -> Roster:
@@ -108,7 +109,12 @@ VERIFIER: Final = Verifier(roster())
 
 
 def tenant(name: str = "acme", **changes: Any) -> Tenant:
-    fields: dict[str, Any] = {"link": "acme-root", "regions": ["eu"], "fence": "all", "revision": 1}
+    fields: dict[str, Any] = {
+        "link": "acme-root",
+        "regions": ["eu"],
+        "region_quorum": "all",
+        "revision": 1,
+    }
     return Tenant(tenant=name, **(fields | changes))
 
 
@@ -141,11 +147,11 @@ def lifted(one: Hold, signer: str = "security") -> bytes:
 
 async def watched(system: System) -> None:
     """Let every Core that runs watch for longer than any lease lasts."""
-    await let_pass(system.timing.boot_bound_s(0) + 1)
+    await let_pass(system.timing.incarnation_bound_s(0) + 1)
 
 
 class System:
-    """What all boots share."""
+    """What all incarnations share."""
 
     def __init__(self, path: Path, timing: Timing | None = None) -> None:
         self.timing = timing or Timing()
@@ -154,62 +160,66 @@ class System:
         self.buses = {region: Bus() for region in REGIONS}
         self.unsealers = {region: FakeUnsealer() for region in REGIONS}
         self.path = path
-        self.boots: list[Boot] = []
-        self.everybody: list[Boot] = []
+        self.incarnations: list[Incarnation] = []
+        self.everybody: list[Incarnation] = []
         self.services: list[Service] = []
-        """What the feeds of all boots of a region bring, as soon as one Core has made it."""
+        """What the feeds of all incarnations of a region bring, as soon as one Core has made it."""
         for region in REGIONS:
             (path / region).mkdir()
         self.seal_key = path / "seal"
         self.seal_key.write_bytes(os.urandom(32))
         self.seal_key.chmod(0o600)
 
-    def boot(self, name: str, **options: Any) -> Boot:
-        made = Boot(self, name, **options)
-        self.boots.append(made)
+    def incarnation(self, name: str, **options: Any) -> Incarnation:
+        made = Incarnation(self, name, **options)
+        self.incarnations.append(made)
         return made
 
-    def core(self, name: str, **options: Any) -> CoreBoot:
-        made = CoreBoot(self, name, **options)
-        self.boots.append(made)
+    def core(self, name: str, **options: Any) -> CoreIncarnation:
+        made = CoreIncarnation(self, name, **options)
+        self.incarnations.append(made)
         return made
 
     async def close(self) -> None:
-        for boot in self.boots:
-            if boot.alive:
-                await boot.close()
+        for incarnation in self.incarnations:
+            if incarnation.alive:
+                await incarnation.close()
 
 
-class Boot:
+class Incarnation:
     """One run of an instance: what it knows, what it purged, and its kill switch."""
 
     def __init__(self, system: System, name: str, *, verifier: Verifier = VERIFIER) -> None:
         self.system = system
-        self.clock = VirtualClock(1_000.0 * next(_boots))
-        boot = next(_boots).to_bytes(16, "big")
-        self.me = Membership(identity(name), verifier.instance(name), Rosters(verifier), boot)
+        self.clock = VirtualClock(1_000.0 * next(_incarnations))
+        incarnation = next(_incarnations).to_bytes(16, "big")
+        self.me = InstanceContext(
+            identity(name), verifier.instance(name), Rosters(verifier), incarnation
+        )
         self.stream = system.streams[self.me.region]
         self.log = FakeLog(self.stream)
         self.bus = system.wire.join(name)
         self.registry = Registry()
         self.revocations = Revocations(self.registry, self.me.region)
-        self.knowledge = Knowledge(system.timing)
-        self.serving = Serving(self.knowledge, self.revocations, self.registry, self.me.region)
+        self.freshness = Freshness(system.timing)
+        self.serving = Serving(self.freshness, self.revocations, self.registry, self.me.region)
         self.purged: list[str] = []
         self.broken: set[str] = set()
         self.events: list[tuple[str, dict[str, Any]]] = []
         self.alive = True
         self.on_purge: Any = lambda tenant: None
-        self.randomness = SystemRandomness()
+        self.randomness = SystemKeyRandomness()
         core = self.me.role is Role.CORE
-        self.memory: Memory = HoldFiles(system.path / "state" / name) if core else NoMemory()
+        self.memory: Memory = (
+            FileHoldStore(system.path / "state" / name) if core else NullHoldStore()
+        )
         self.switch = KillSwitch(
             membership=self.me,
             stream=self.log,
             memory=self.memory,
             control_bus=self.bus,
             revocations=self.revocations,
-            knowledge=self.knowledge,
+            freshness=self.freshness,
             purge=self.purge,
             emit=self.emit,
             clock=self.clock,
@@ -247,7 +257,7 @@ class Boot:
                 self.system.services.append(record)
                 for other in self.system.everybody:
                     other.learn(record)
-        self.knowledge.registry.changed(self.revocations.registry_digests)
+        self.freshness.registry.changed(self.revocations.registry_digests)
 
     async def start(self) -> None:
         await self.switch.start()
@@ -263,14 +273,14 @@ class Boot:
         await self.close()
 
     def live(self) -> bool:
-        return self.knowledge.lease.until() > self.clock.elapsed()
+        return self.freshness.lease.until() > self.clock.elapsed()
 
     def count(self, kind: str) -> int:
         return sum(one == kind for one, _ in self.events)
 
 
-class CoreBoot(Boot):
-    """A Core: with regions, keys' holds, sentinel, commands and the vault."""
+class CoreIncarnation(Incarnation):
+    """A Core: with regions, keys' holds, key monitor, commands and the vault."""
 
     vault: Vault
 
@@ -289,22 +299,22 @@ class CoreBoot(Boot):
         self.unsealer = unsealer or system.unsealers[region]
         self.vault = Vault(region, SealKey(ID, str(system.seal_key)), self.randomness)
         bus: Any = system.buses[region]
-        self.store = KeyStore(bus, Directory(system.path / region), self.me, self.emit)
+        self.store = KeyStore(bus, FileKeyStore(system.path / region), self.me, self.emit)
         self.canaries = Canaries(self.registry, self.store)
         common: Any = {
             "membership": self.me,
             "revocations": self.revocations,
             "clock": self.clock,
         }
-        self.holds = KeyHolds(
+        self.holds = AutomaticHolds(
             **common,
             switch=self.switch,
             settle_s=system.timing.settle_s,
             randomness=self.randomness,
         )
-        self.watch = KeyWatch(
+        self.watch = KeyMonitor(
             **common,
-            knowledge=self.knowledge,
+            freshness=self.freshness,
             serving=self.serving,
             canaries=self.canaries,
             unsealer=self.unsealer,
@@ -327,7 +337,7 @@ class CoreBoot(Boot):
             emit=self.emit,
             deadline_s=5.0,
         )
-        self.maker = Maker(
+        self.maker = KeyCreator(
             membership=self.me,
             revocations=self.revocations,
             store=self.store,
@@ -348,7 +358,7 @@ class CoreBoot(Boot):
             emit=self.emit,
             clock=self.clock,
             randomness=self.randomness,
-            boots=self.switch.record.boots,
+            incarnations=self.switch.record.incarnations,
             lease_ms=10_000,
         )
         self.results = Results(
@@ -358,7 +368,7 @@ class CoreBoot(Boot):
             switch=self.switch,
             clock=self.clock,
         )
-        self.regions = Regions(
+        self.regions = RegionSync(
             **common,
             control_bus=self.bus,
             stream=self.log,
@@ -379,7 +389,7 @@ class CoreBoot(Boot):
             emit=self.emit,
             results=self.results,
         )
-        self.switch.listen(self.regions.on_fence, self.watch.on_proof)
+        self.switch.listen(self.regions.on_peer_lease, self.watch.on_attestation)
 
     def purge(self, tenant: str) -> int:
         super().purge(tenant)
@@ -410,7 +420,7 @@ class CoreBoot(Boot):
             record = Service(tenant=one.tenant, service=service, revision=1)
             self.learn(record)
             await self.maker.service(record)
-        if self.knowledge.mark is not None:
+        if self.freshness.mark is not None:
             await self.switch.record.renew()  # as who accepted a record does, before it says so
 
     async def answer(self, subject: str, body: bytes, timeout_s: float = 1.0) -> bytes:

@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from kcm_core.compaction import Compaction
+from kcm_killswitch.coordinator.lift_compaction import Compaction
 from kcm_schemas import limits
 from kcm_trust.statements import lift
 
@@ -116,7 +116,7 @@ async def test_a_core_without_its_disk_begins_with_the_page_in_the_stream(system
     await until(lambda: eu.revocations.holds.paged_count == 1)
     eu.switch.learn(ended(other, eu.clock.unix_ms()))
     await let_pass(KEEP_S + 20)
-    # This boot was never delivered the page: it knows of none.
+    # This incarnation was never delivered the page: it knows of none.
     for known in list(eu.switch.lifts.pages):
         eu.switch.lifts.pages.drop(known)
     assert await compaction(eu, least=1).compact() == 1

@@ -3,9 +3,9 @@
 import asyncio
 
 import pytest
-from kcm_control.marks import NOWHERE, Mark
+from kcm_killswitch.model.log_position import NOWHERE, LogPosition
 from kcm_schemas import subjects
-from kcm_schemas.control import Fence, Lease
+from kcm_schemas.control import Lease, PeerLease
 from kcm_schemas.roster import Role
 from kcm_schemas.signed import Kind
 
@@ -13,18 +13,27 @@ from tests.fakes.virtual import let_pass, settled, until
 from tests.unit.switch.rig import LINK, held, hold, signed, tenant, watched
 
 
-def lease_subject(boot):
-    return subjects.control_lease(boot.region, boot.me.name, boot.me.boot)
+def lease_subject(incarnation):
+    return subjects.control_lease(
+        incarnation.region, incarnation.me.name, incarnation.me.incarnation
+    )
 
 
-def records(boot):
-    """The lease records of a boot, as they were stored."""
-    return [one for one in boot.stream.history if one.subject == lease_subject(boot) and one.data]
+def records(incarnation):
+    """The lease entries of an incarnation, as they were stored."""
+    return [
+        one
+        for one in incarnation.stream.history
+        if one.subject == lease_subject(incarnation) and one.data
+    ]
 
 
 async def system_of(system, *gateways, cores=("core-eu-1",)):
     """Cores and Gateways of one region, with a tenant of it, watched for long enough."""
-    started = [*(system.core(name) for name in cores), *(system.boot(name) for name in gateways)]
+    started = [
+        *(system.core(name) for name in cores),
+        *(system.incarnation(name) for name in gateways),
+    ]
     for one in started:
         one.learn(LINK, tenant())
         await (one.start(regions=False, watch=False) if one.me.name in cores else one.start())
@@ -32,10 +41,10 @@ async def system_of(system, *gateways, cores=("core-eu-1",)):
     return started
 
 
-def cut_off(boot):
+def cut_off(incarnation):
     """It hears nothing any more, and serves until its lease ends."""
-    boot.log.disconnect()
-    boot.bus.connected = False
+    incarnation.log.disconnect()
+    incarnation.bus.connected = False
 
 
 async def kill(core, one=None):
@@ -44,13 +53,13 @@ async def kill(core, one=None):
 
 
 def hows(status):
-    return {boot.instance: boot.how for boot in status.boots}
+    return {incarnation.instance: incarnation.how for incarnation in status.incarnations}
 
 
 async def test_a_boot_that_crashed_longer_ago_than_its_lease_keeps_no_kill_waiting(system):
     core, gone = await system_of(system, "gw-eu-1")
     await gone.crash()
-    await let_pass(system.timing.boot_bound_s(0) + 0.1)
+    await let_pass(system.timing.incarnation_bound_s(0) + 0.1)
     _, status = await kill(core)
     assert hows(status) == {"core-eu-1": "receipt", "gw-eu-1": "lease-ended"}
     assert status.complete
@@ -66,7 +75,7 @@ async def test_a_boot_that_crashed_just_now_is_waited_for_from_its_last_record(s
     while not status.complete:
         await let_pass(0.1)
         status = await core.kills.status(one.id)
-    took, bound = core.clock.elapsed() - crashed, system.timing.boot_bound_s(0)
+    took, bound = core.clock.elapsed() - crashed, system.timing.incarnation_bound_s(0)
     assert bound - system.timing.renew_every_s - 0.5 < took < bound + 0.5
 
 
@@ -84,17 +93,17 @@ async def test_who_began_a_moment_ago_says_of_nobody_that_he_is_not_there(system
 
 
 async def test_a_renewal_that_was_skipped_and_lost_is_waited_for(system):
-    """A Core heard a boot long ago; what came since was lost with the end of the stream."""
-    core, boot = await system_of(system, "gw-eu-1")
+    """A Core heard an incarnation long ago; what came since was lost with the end of the stream."""
+    core, incarnation = await system_of(system, "gw-eu-1")
     before = core.stream.snapshot()
     core.follower.paused = True
     await watched(system)
-    cut_off(boot)
+    cut_off(incarnation)
     core.stream.go_back(before)
     core.follower.resume()
     await until(core.live)
     _, status = await kill(core)
-    assert boot.live()
+    assert incarnation.live()
     assert not status.complete
 
 
@@ -102,7 +111,7 @@ async def test_a_boot_that_began_in_another_stream_is_not_taken_for_a_later_one(
     core, later = await system_of(system, "gw-eu-1")
     cut_off(later)
     core.stream.recreate()
-    await until(lambda: core.knowledge.era and core.live())
+    await until(lambda: core.freshness.era and core.live())
     _, status = await kill(core)
     assert later.live()
     assert hows(status)["gw-eu-1"] == "waiting"
@@ -110,13 +119,13 @@ async def test_a_boot_that_began_in_another_stream_is_not_taken_for_a_later_one(
 
 
 async def test_the_first_record_put_above_a_hold_exempts_nobody(system):
-    core, boot = await system_of(system, "gw-eu-1")
-    cut_off(boot)
+    core, incarnation = await system_of(system, "gw-eu-1")
+    cut_off(incarnation)
     one, _ = await kill(core)
-    core.stream.store(lease_subject(boot), records(boot)[0].data)
+    core.stream.store(lease_subject(incarnation), records(incarnation)[0].data)
     await settled()
     status = await core.kills.status(one.id)
-    assert boot.live()
+    assert incarnation.live()
     assert not status.complete
 
 
@@ -124,47 +133,53 @@ async def test_the_first_record_put_above_a_hold_exempts_nobody(system):
 async def test_whoever_writes_in_the_place_of_a_silent_boot_makes_it_wait_from_the_hold(
     system, rubbish
 ):
-    core, boot = await system_of(system, "gw-eu-1")
-    await boot.crash()
-    core.stream.store(lease_subject(boot), rubbish)
-    await let_pass(system.timing.boot_bound_s(0) + 1)
+    core, incarnation = await system_of(system, "gw-eu-1")
+    await incarnation.crash()
+    core.stream.store(lease_subject(incarnation), rubbish)
+    await let_pass(system.timing.incarnation_bound_s(0) + 1)
     one, status = await kill(core)
     assert not status.complete
-    await let_pass(system.timing.boot_bound_s(0) + 1)
+    await let_pass(system.timing.incarnation_bound_s(0) + 1)
     assert (await core.kills.status(one.id)).complete
 
 
 async def test_the_end_of_a_record_whose_boot_is_long_gone_is_no_news(system):
-    core, boot = await system_of(system, "gw-eu-1")
-    await boot.crash()
+    core, incarnation = await system_of(system, "gw-eu-1")
+    await incarnation.crash()
     await let_pass(120)
-    core.stream.expire(lease_subject(boot))
+    core.stream.expire(lease_subject(incarnation))
     _, status = await kill(core)
     assert status.complete
 
 
 async def test_an_instance_that_invents_boots_pushes_out_none_that_serves(system):
-    core, boot = await system_of(system, "gw-eu-1")
-    cut_off(boot)
+    core, incarnation = await system_of(system, "gw-eu-1")
+    cut_off(incarnation)
     for number in range(200):
         invented = Lease(
-            instance="gw-eu-1", boot=number.to_bytes(16, "big"), role=Role.GATEWAY, region="eu",
-            nonce=number.to_bytes(16, "big"), first=1, lease_ms=10_000, holds=bytes(32),
+            instance="gw-eu-1",
+            incarnation=number.to_bytes(16, "big"),
+            role=Role.GATEWAY,
+            region="eu",
+            nonce=number.to_bytes(16, "big"),
+            first=1,
+            lease_ms=10_000,
+            holds=bytes(32),
             registry=[bytes(16)] * 16,
             roster=1,
             ended=number % 2 == 0,
-        )  # fmt: skip
-        subject = subjects.control_lease("eu", "gw-eu-1", invented.boot)
+        )
+        subject = subjects.control_lease("eu", "gw-eu-1", invented.incarnation)
         core.stream.store(subject, signed(Kind.LEASE, invented, "gw-eu-1"))
     await settled()
     _, status = await kill(core)
-    assert boot.live()
+    assert incarnation.live()
     assert not status.complete
 
 
 async def test_a_hold_that_is_written_again_counts_from_then(system):
-    core, boot = await system_of(system, "gw-eu-1")
-    await boot.crash()
+    core, incarnation = await system_of(system, "gw-eu-1")
+    await incarnation.crash()
     await watched(system)
     one, status = await kill(core)
     assert status.complete
@@ -178,13 +193,13 @@ async def test_a_hold_that_is_written_again_counts_from_then(system):
 
 async def test_another_region_says_for_how_long_it_watched_and_who_was_silent(system):
     record = tenant(regions=["eu", "us"])
-    eu, us, gone = system.core("core-eu-1"), system.core("core-us-1"), system.boot("gw-us-1")
+    eu, us, gone = system.core("core-eu-1"), system.core("core-us-1"), system.incarnation("gw-us-1")
     for one in (eu, us, gone):
         one.learn(LINK, record)
     await asyncio.gather(eu.start(watch=False), us.start(watch=False), gone.start())
     await watched(system)
     await gone.crash()
-    await let_pass(system.timing.boot_bound_s(0) + 1)
+    await let_pass(system.timing.incarnation_bound_s(0) + 1)
     one, status = await kill(eu)
     await until(lambda: us.switch.durable_at(one.id))
     status = await eu.kills.status(one.id)
@@ -201,88 +216,92 @@ async def test_another_region_says_for_how_long_it_watched_and_who_was_silent(sy
     assert not status.complete
 
 
-# Fences
+# Peer leases
 
 
-def fence(mark, highest):
-    statement = Fence(
+def peer_lease(mark, highest):
+    statement = PeerLease(
         region="eu", other="us", position=mark.sequence, nonce=mark.nonce,
         stored=highest.sequence, hold=highest.nonce, roster=1,
     )  # fmt: skip
-    return subjects.control_fence("eu", "us"), signed(Kind.FENCE, statement, "core-eu-1")
+    return subjects.control_peer_lease("eu", "us"), signed(Kind.PEER_LEASE, statement, "core-eu-1")
 
 
 async def test_a_fence_is_believed_by_who_was_delivered_the_highest_hold_in_its_place(system):
-    boot = system.boot("gw-eu-1")
-    await boot.start()
+    incarnation = system.incarnation("gw-eu-1")
+    await incarnation.start()
     one = hold()
-    mark = await boot.switch.caught_up()
-    at = boot.stream.store(subjects.control_hold("eu", "tenant", one.id), held(one))
+    mark = await incarnation.switch.caught_up()
+    at = incarnation.stream.store(subjects.control_hold("eu", "tenant", one.id), held(one))
     await settled()
-    for highest in (Mark(at, bytes(16)), Mark(at + 1, one.id), Mark(at - 1, one.id)):
-        boot.stream.store(*fence(mark, highest))
+    for highest in (
+        LogPosition(at, bytes(16)),
+        LogPosition(at + 1, one.id),
+        LogPosition(at - 1, one.id),
+    ):
+        incarnation.stream.store(*peer_lease(mark, highest))
         await settled()
-        assert not boot.knowledge.knows("us"), highest
-    boot.stream.store(*fence(mark, Mark(at, one.id)))
+        assert not incarnation.freshness.knows("us"), highest
+    incarnation.stream.store(*peer_lease(mark, LogPosition(at, one.id)))
     await settled()
-    assert boot.knowledge.knows("us")
+    assert incarnation.freshness.knows("us")
 
 
 async def test_a_fence_says_nothing_of_a_repair_that_a_rollback_took_away(system):
-    """Another region's hold was stored, the fence sent; the hold is lost, and the fence stored."""
-    boot = system.boot("gw-eu-1")
-    await boot.start()
+    """The other region's hold was stored and the peer lease sent; only the latter is stored."""
+    incarnation = system.incarnation("gw-eu-1")
+    await incarnation.start()
     one = hold(origin="us")
-    mark = await boot.switch.caught_up()
-    before = boot.stream.snapshot()
-    at = boot.stream.store(subjects.control_hold("eu", "tenant", one.id), held(one))
-    boot.follower.paused = True
-    boot.stream.go_back(before)
-    boot.follower.resume()
-    await until(boot.live)
-    boot.stream.store(*fence(mark, Mark(at, one.id)))
+    mark = await incarnation.switch.caught_up()
+    before = incarnation.stream.snapshot()
+    at = incarnation.stream.store(subjects.control_hold("eu", "tenant", one.id), held(one))
+    incarnation.follower.paused = True
+    incarnation.stream.go_back(before)
+    incarnation.follower.resume()
+    await until(incarnation.live)
+    incarnation.stream.store(*peer_lease(mark, LogPosition(at, one.id)))
     await settled()
-    assert not boot.revocations.killed("acme")
-    assert not boot.knowledge.knows("us")
-    boot.stream.store(*fence(mark, NOWHERE))
+    assert not incarnation.revocations.killed("acme")
+    assert not incarnation.freshness.knows("us")
+    incarnation.stream.store(*peer_lease(mark, NOWHERE))
     await settled()
-    assert boot.knowledge.knows("us")
+    assert incarnation.freshness.knows("us")
 
 
 async def test_a_core_names_the_highest_hold_that_it_knows_in_its_fences(system):
     eu, us = system.core("core-eu-1"), system.core("core-us-1")
     await asyncio.gather(eu.start(watch=False), us.start(watch=False))
-    subject = subjects.control_fence("eu", "us")
+    subject = subjects.control_peer_lease("eu", "us")
 
     def last():
         entry = eu.stream.entries.get(subject)
-        said = None if entry is None else eu.me.verifier.fence(entry.data)
-        return None if said is None else Mark(said.stored, said.hold)
+        said = None if entry is None else eu.me.verifier.peer_lease(entry.data)
+        return None if said is None else LogPosition(said.stored, said.hold)
 
     await until(lambda: last() == NOWHERE)
     for one in (hold(), hold()):
         eu.switch.learning.learn(held(one))
         await until(lambda one=one: eu.switch.durable_at(one.id))
-        highest = Mark(eu.switch.durable_at(one.id), one.id)
+        highest = LogPosition(eu.switch.durable_at(one.id), one.id)
         await until(lambda highest=highest: last() == highest)
 
 
 # Where a tenant is
 
 
-@pytest.mark.parametrize("fence", ["all", "local"])
-async def test_who_knows_that_the_registry_is_another_one_asks_every_region(system, fence):
+@pytest.mark.parametrize("region_quorum", ["all", "local"])
+async def test_who_knows_that_the_registry_is_another_one_asks_every_region(system, region_quorum):
     """By the newest record the tenant is served in a region that this Core would not ask."""
-    core, gateway = system.core("core-eu-1"), system.boot("gw-us-1")
+    core, gateway = system.core("core-eu-1"), system.incarnation("gw-us-1")
     us = system.core("core-us-1")
     core.learn(LINK, tenant(regions=["eu"]))
     for one in (us, gateway):
-        one.learn(LINK, tenant(regions=["eu", "us"], revision=2, fence=fence))
-    core.knowledge.registry.without_memory()
+        one.learn(LINK, tenant(regions=["eu", "us"], revision=2, region_quorum=region_quorum))
+    core.freshness.registry.without_memory()
     await us.start(watch=False)
     await core.start(watch=False)
     await gateway.start()
-    await until(lambda: gateway.knowledge.knows("eu"))
+    await until(lambda: gateway.freshness.knows("eu"))
     away = {"core-us-1", "gw-us-1"}
     system.wire.loses = lambda sender, receiver, _: (sender in away) != (receiver in away)
     one = hold(origin="eu")

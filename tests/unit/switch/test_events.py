@@ -1,4 +1,4 @@
-"""What is recorded of holds: orders once, by whom and why; and never what a boot is only told."""
+"""What is recorded of holds: orders once, by whom and why; never what is only heard."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from tests.vectors.families.messages import identity
 HOLDS = {one for one in EventType if one.value.startswith("hold.")}
 
 
-def told(boot, *kinds):
-    return [(kind, fields) for kind, fields in boot.events if kind in (kinds or HOLDS)]
+def told(incarnation, *kinds):
+    return [(kind, fields) for kind, fields in incarnation.events if kind in (kinds or HOLDS)]
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ async def test_an_order_that_is_given_again_is_recorded_once(core):
 
 
 async def test_who_hears_of_an_order_records_what_it_did_itself(system, core):
-    other = system.boot("gw-eu-1")
+    other = system.incarnation("gw-eu-1")
     await other.start()
     one = hold()
     core.switch.issue(held(one))
@@ -85,17 +85,17 @@ async def test_what_is_replayed_at_a_start_is_no_event(system, core):
     for one in (ended, lasting):
         await until(lambda one=one: core.switch.durable_at(one.id))
     for name in ("core-eu-2", "gw-eu-1"):
-        boot = system.core(name) if name.startswith("core") else system.boot(name)
-        await boot.start()
-        assert boot.revocations.killed("acme")
+        incarnation = system.core(name) if name.startswith("core") else system.incarnation(name)
+        await incarnation.start()
+        assert incarnation.revocations.killed("acme")
         await let_pass(5.0)
-        assert told(boot) == []
+        assert told(incarnation) == []
     for _ in range(2):
         await core.crash()
         again = core = system.core("core-eu-1")
         await again.start()
         for raw in (held(lasting), held(ended), lifted(ended)):
-            again.switch.issue(raw)  # by whoever had no answer from the boot before
+            again.switch.issue(raw)  # by whoever had no answer from the incarnation before
         await let_pass(5.0)
         assert told(again) == []
     again.switch.issue(lifted(lasting))

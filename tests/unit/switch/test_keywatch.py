@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from kcm_control.proofs import ProofKey, Target
+from kcm_killswitch.model.key_leases import AttestedKey, Target
 from kcm_schemas import subjects
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.l1 import L1State
@@ -86,7 +86,7 @@ async def test_the_purge_comes_before_the_hold_is_signed_broadcast_or_stored(sys
 
 async def test_other_regions_hear_of_a_key_that_refuses_here(system):
     await started(system, "core-eu-1")
-    other = system.boot("gw-us-1")
+    other = system.incarnation("gw-us-1")
     await other.start()
     other.learn(LINK, tenant(regions=["eu", "us"]))
     system.unsealers["eu"].key(URI).state = L1State.DELETED
@@ -146,7 +146,7 @@ async def test_a_key_that_nobody_can_ask_seals_at_the_end_of_the_lease_and_opens
 
 
 async def test_no_output_is_allowed_longer_than_a_lease_after_the_last_use(system):
-    """Asked at every moment, whatever the sentinel does."""
+    """Asked at every moment, whatever the key monitor does."""
     (core,) = await started(system, "core-eu-1")
     key = system.unsealers["eu"].key(URI)
     await let_pass(25)
@@ -358,24 +358,24 @@ async def test_a_proof_in_another_name_or_of_another_key_version_opens_nothing(s
     (core,) = await started(system, "core-eu-1")
     mark = await core.switch.caught_up()
     for key in (
-        ProofKey(TARGET, "somebody else"),
-        ProofKey(Target("acme-root", 1, "1"), "fake"),
-        ProofKey(Target("acme-root", 2, "0"), "fake"),
-        ProofKey(Target("other", 1, "0"), "fake"),
+        AttestedKey(TARGET, "somebody else"),
+        AttestedKey(Target("acme-root", 1, "1"), "fake"),
+        AttestedKey(Target("acme-root", 2, "0"), "fake"),
+        AttestedKey(Target("other", 1, "0"), "fake"),
     ):
-        core.knowledge.proofs.forget()
-        assert core.knowledge.proven(key, mark)
+        core.freshness.attestations.forget()
+        assert core.freshness.proven(key, mark)
         assert core.serving.lapsed(core.clock.elapsed()) == ["acme"]
 
 
 async def test_a_proof_that_was_not_stored_does_not_seal_who_made_it(system):
     (core,) = await started(system, "core-eu-1")
 
-    async def no_proofs(operation, subject):
-        if operation == "put" and ".proof." in subject:
+    async def no_attestations(operation, subject):
+        if operation == "put" and ".attestation." in subject:
             raise KcmError(Code.UNAVAILABLE)
 
-    core.log.before = no_proofs
+    core.log.before = no_attestations
     for _ in range(120):
         await let_pass(1)
         assert await serves(core) is True
@@ -384,10 +384,10 @@ async def test_a_proof_that_was_not_stored_does_not_seal_who_made_it(system):
 async def test_a_rollback_seals_and_everything_opens_again_by_itself(system):
     (core,) = await started(system, "core-eu-1")
     core.stream.recreate()
-    await until(lambda: core.knowledge.era > 0)
+    await until(lambda: core.freshness.era > 0)
     await until_served(core, 15)
     assert VERIFIER.lease(
-        core.stream.entries[subjects.control_lease("eu", "core-eu-1", core.me.boot)].data
+        core.stream.entries[subjects.control_lease("eu", "core-eu-1", core.me.incarnation)].data
     )
 
 

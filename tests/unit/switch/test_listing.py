@@ -1,7 +1,7 @@
 """Looking holds up, and listing them, where thousands were ever placed."""
 
 import pytest
-from kcm_control.holds import HoldRecord
+from kcm_killswitch.model.hold_set import HoldState
 from kcm_schemas import limits
 from kcm_schemas.admin import HoldPageQuery
 from kcm_schemas.codec import encode
@@ -26,7 +26,7 @@ def core(system):
     for n in range(COUNT):
         one = hold(reason="a reason that somebody wrote down")
         over = None if n % 100 == 0 else lifted(one)
-        made.revocations.learn(HoldRecord(one, held(one), over))
+        made.revocations.learn(HoldState(one, held(one), over))
     return made
 
 
@@ -76,13 +76,13 @@ async def test_a_page_of_the_longest_holds_fits_too(system):
     core = system.core("core-eu-1")
     for _ in range(40):
         one = hold(reason="\U0001f512" * limits.TEXT_MAX)
-        core.revocations.learn(HoldRecord(one, held(one), lifted(one)))
+        core.revocations.learn(HoldState(one, held(one), lifted(one)))
     for page in await pages(core, everything=True):
         assert len(encode(page)) < limits.BODY_MAX - 1024
 
 
 async def test_what_pages_end_is_found_and_listed_from_the_archive(system, monkeypatch):
-    monkeypatch.setattr("kcm_core.hold_list.ARCHIVED_MAX", 3)
+    monkeypatch.setattr("kcm_killswitch.coordinator.hold_list.ARCHIVED_MAX", 3)
     core = system.core("core-eu-1")
     await core.start(regions=False, watch=False)
     core.learn(LINK, tenant())
@@ -116,7 +116,7 @@ async def test_what_pages_end_is_found_and_listed_from_the_archive(system, monke
 
 
 async def test_archived_holds_that_count_no_more_end_no_list(system, monkeypatch):
-    monkeypatch.setattr("kcm_core.hold_list.ARCHIVED_MAX", 3)
+    monkeypatch.setattr("kcm_killswitch.coordinator.hold_list.ARCHIVED_MAX", 3)
     core = system.core("core-eu-1")
     await core.start(regions=False, watch=False)
     them = some(12)

@@ -3,9 +3,9 @@
 import asyncio
 
 import pytest
-from kcm_bus.looking import HURRIED_S, LOOK_S, LOOKED_AT
-from kcm_bus.paced import EVERY_S
-from kcm_control.pages import Place
+from kcm_killswitch.model.lift_pages import Place
+from kcm_killswitch.replica.stream_audit import HURRIED_S, LOOK_S, LOOKED_AT
+from kcm_runtime.audit.pacing import EVERY_S
 from kcm_schemas import subjects
 from kcm_schemas.codes import Code
 
@@ -22,9 +22,9 @@ WITHIN_S = 2 * LOOK_S + 1
 class Late:
     """Keeps puts of one subject back until they are let go."""
 
-    def __init__(self, boot, subject):
+    def __init__(self, incarnation, subject):
         self.subject, self.go, self.tried = subject, asyncio.Event(), asyncio.Event()
-        boot.log.before = self
+        incarnation.log.before = self
 
     async def __call__(self, operation, subject):
         if (operation, subject) == ("put", self.subject):
@@ -33,42 +33,47 @@ class Late:
 
 
 class Overwrites:
-    """Puts something else over what a boot has written, as soon as that is acknowledged."""
+    """Puts something else over what an incarnation has written, as soon as that is acknowledged."""
 
-    def __init__(self, boot, subject, times):
-        self.boot, self.subject, self.times = boot, subject, times
-        boot.log.before = self
+    def __init__(self, incarnation, subject, times):
+        self.incarnation, self.subject, self.times = incarnation, subject, times
+        incarnation.log.before = self
 
     async def __call__(self, operation, subject):
         if (operation, subject) == ("ack", self.subject) and self.times:
             self.times -= 1
-            self.boot.stream.store(subject, b"garbage")
+            self.incarnation.stream.store(subject, b"garbage")
 
 
 class Looks:
     """Counts which holds are asked for."""
 
-    def __init__(self, boot):
+    def __init__(self, incarnation):
         self.asked = []
-        boot.log.before = self
+        incarnation.log.before = self
 
     async def __call__(self, operation, subject):
         if operation == "last" and subjects.control_noun(subject) == "hold":
             self.asked.append((asyncio.get_running_loop().time(), subject))
 
 
-def repaired(*boots):
-    return [one for boot in boots for kind, one in boot.events if kind == "stream.repaired"]
+def repaired(*incarnations):
+    return [
+        one
+        for incarnation in incarnations
+        for kind, one in incarnation.events
+        if kind == "stream.repaired"
+    ]
 
 
-def repairs(*boots):
+def repairs(*incarnations):
     """How many of them are on record."""
-    return sum(one["count"] for one in repaired(*boots))
+    return sum(one["count"] for one in repaired(*incarnations))
 
 
 @pytest.fixture
 async def core(system):
-    made = follows_rosters(system.boot("core-eu-1"))
+    made = follows_rosters(system.incarnation("core-eu-1"))
     made.learn(LINK, tenant())
     return made
 
@@ -89,7 +94,7 @@ async def test_a_hold_that_the_stream_lost_behind_a_running_core_is_written_agai
 
 
 async def test_who_is_asked_how_a_kill_stands_looks_whether_the_stream_still_has_it(system):
-    """Long before its turn comes: a boot that starts now would not read it."""
+    """Long before its turn comes: an incarnation that starts now would not read it."""
     core, _ = await system_of(system, "gw-eu-1")
     one, status = await kill(core)
     assert status.complete
@@ -116,7 +121,7 @@ async def test_a_hold_that_is_known_to_be_missing_is_not_durable_until_it_is_wri
     assert not (await core.kills.status(one.id)).complete
     late.go.set()
     await until(lambda: core.switch.durable_at(one.id))
-    await let_pass(system.timing.boot_bound_s(0) + 1)
+    await let_pass(system.timing.incarnation_bound_s(0) + 1)
     assert (await core.kills.status(one.id)).complete
     assert gateway.revocations.killed("acme")
 
@@ -159,7 +164,7 @@ async def test_a_page_the_roster_and_a_list_come_back_too(system, core):
 
 
 async def test_cores_look_at_places_of_their_own_and_do_not_fight(system):
-    cores = [follows_rosters(system.boot(f"core-eu-{n}")) for n in (1, 2, 3)]
+    cores = [follows_rosters(system.incarnation(f"core-eu-{n}")) for n in (1, 2, 3)]
     for one in cores:
         await one.start()
     kills = [hold() for _ in range(20)]
@@ -246,7 +251,7 @@ async def test_a_broker_that_is_away_ends_no_looking(system, core):
 
 
 async def test_a_gateway_does_not_look(system):
-    gateway = system.boot("gw-eu-1")
+    gateway = system.incarnation("gw-eu-1")
     one = hold()
     gateway.stream.store(at(one), held(one))
     await gateway.start()
@@ -269,7 +274,7 @@ async def test_a_roster_that_the_broker_acknowledges_and_drops_does_not_count_as
 
 @pytest.mark.parametrize("lies", ["garbage", "older"])
 async def test_whoever_writes_over_a_hold_without_end_cannot_fill_the_record(system, core, lies):
-    other = follows_rosters(system.boot("core-eu-2"))
+    other = follows_rosters(system.incarnation("core-eu-2"))
     for each in (core, other):
         await each.start()
     one = hold()

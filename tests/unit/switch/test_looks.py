@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from kcm_bus.paced import EVERY_S
-from kcm_bus.repeats import KINDS_MAX, REST, Repeats
-from kcm_core.looks import LOOKS
-from kcm_core.requested import requested, type_of
+from kcm_core.api.read_only import LOOKS
+from kcm_core.api.request_events import requested, type_of
+from kcm_runtime.audit.pacing import EVERY_S
+from kcm_runtime.audit.repeat_counter import KINDS_MAX, REST, Repeats
 from kcm_schemas.admin import AdminRequest, HoldQuery, PutStatement, TenantQuery
 from kcm_schemas.audit import EventType
 from kcm_schemas.codec import encode

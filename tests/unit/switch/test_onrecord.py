@@ -1,13 +1,13 @@
-"""A boot's own record: what renews its lease, and how a stream that went back is noticed."""
+"""An incarnation's lease entry: what renews the lease, and how a rollback is noticed."""
 
 import asyncio
 
 import pytest
-from kcm_bus.onrecord import BEFORE_EVERYTHING, SHOW_S
-from kcm_bus.ports import Entry
-from kcm_control.leases import EXPIRED, FOREVER
-from kcm_control.registry import shard_of
-from kcm_control.registry_lease import PATIENCE_S
+from kcm_killswitch.model.control_lease import EXPIRED, FOREVER
+from kcm_killswitch.model.registry import shard_of
+from kcm_killswitch.model.registry_lease import PATIENCE_S
+from kcm_killswitch.replica.lease_keeper import BEFORE_EVERYTHING, SHOW_S
+from kcm_runtime.nats.ports import Entry
 from kcm_schemas import subjects
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.control import Lease
@@ -21,23 +21,29 @@ from tests.unit.switch.rig import VERIFIER, held, hold, signed, tenant
 SAME_SHARD = [name for name in map(str, range(200)) if shard_of(name) == 0][:2]
 
 
-def own(boot):
-    return subjects.control_lease(boot.region, boot.me.name, boot.me.boot)
+def own(incarnation):
+    return subjects.control_lease(
+        incarnation.region, incarnation.me.name, incarnation.me.incarnation
+    )
 
 
-def own_record(boot):
-    return VERIFIER.lease(boot.stream.entries[own(boot)].data)
+def own_record(incarnation):
+    return VERIFIER.lease(incarnation.stream.entries[own(incarnation)].data)
 
 
-def foreign(boot, number=1, **changes):
-    """A lease record of another boot of the region, as it is stored."""
+def foreign(incarnation, number=1, **changes):
+    """A lease entry of another incarnation of the region, as it is stored."""
     fields = {"nonce": number.to_bytes(16, "big"), "first": 0, "ended": False, "holds": bytes(32)}
     fields["roster"] = 1
     record = Lease(
-        instance="gw-eu-2", boot=b"another-boot-id-", role=Role.GATEWAY, region="eu", lease_ms=1,
+        instance="gw-eu-2",
+        incarnation=b"another-boot-id-",
+        role=Role.GATEWAY,
+        region="eu",
+        lease_ms=1,
         registry=[bytes(16)] * 16,
         **(fields | changes),
-    )  # fmt: skip
+    )
     return (
         subjects.control_lease("eu", "gw-eu-2", b"another-boot-id-"),
         signed(Kind.LEASE, record, "gw-eu-2"),
@@ -63,139 +69,143 @@ class Held:
 
 
 async def test_a_boot_that_started_has_a_lease_and_says_when_it_began(system):
-    boot = system.boot("gw-eu-1")
-    assert boot.knowledge.lease.until() == EXPIRED
-    await boot.start()
-    assert boot.live()
-    assert own_record(boot).first == boot.stream.history[0].sequence
+    incarnation = system.incarnation("gw-eu-1")
+    assert incarnation.freshness.lease.until() == EXPIRED
+    await incarnation.start()
+    assert incarnation.live()
+    assert own_record(incarnation).first == incarnation.stream.history[0].sequence
 
 
 async def test_the_lease_is_kept_for_as_long_as_the_broker_answers(system):
-    boot = system.boot("gw-eu-1")
-    await boot.start()
+    incarnation = system.incarnation("gw-eu-1")
+    await incarnation.start()
     for _ in range(100):
         await let_pass(1)
-        assert boot.live()
-    boot.log.disconnect()
+        assert incarnation.live()
+    incarnation.log.disconnect()
     await let_pass(system.timing.control_lease_s)
-    assert not boot.live()
-    boot.log.reconnect()
-    await until(boot.live)
+    assert not incarnation.live()
+    incarnation.log.reconnect()
+    await until(incarnation.live)
 
 
 async def test_a_write_that_is_acknowledged_but_not_delivered_renews_nothing(system):
-    boot = system.boot("gw-eu-1")
-    await boot.start()
-    before = boot.knowledge.lease.until()
-    boot.follower.paused = True
+    incarnation = system.incarnation("gw-eu-1")
+    await incarnation.start()
+    before = incarnation.freshness.lease.until()
+    incarnation.follower.paused = True
     await let_pass(system.timing.renew_every_s + 1)
-    assert len(boot.log.puts) > 2
-    assert boot.knowledge.lease.until() == before
+    assert len(incarnation.log.puts) > 2
+    assert incarnation.freshness.lease.until() == before
     await let_pass(system.timing.control_lease_s)
-    assert not boot.live()
+    assert not incarnation.live()
 
 
 async def test_deliveries_without_an_own_write_renew_nothing(system):
-    boot = system.boot("gw-eu-1")
-    await boot.start()
+    incarnation = system.incarnation("gw-eu-1")
+    await incarnation.start()
     held_back = Held("put")
-    boot.log.before = held_back
+    incarnation.log.before = held_back
     for number in range(30):
-        boot.stream.store(*foreign(boot, number))
+        incarnation.stream.store(*foreign(incarnation, number))
         await let_pass(0.5)
-    assert not boot.live()
+    assert not incarnation.live()
     held_back.go.set()
 
 
 async def test_the_lease_counts_from_the_beginning_of_the_write_however_late_it_is_acknowledged(
     system,
 ):
-    boot = system.boot("gw-eu-1")
-    await boot.start()
-    late = Held("ack", own(boot))
-    boot.log.before = late
-    renewal = asyncio.create_task(boot.switch.record.renew())
+    incarnation = system.incarnation("gw-eu-1")
+    await incarnation.start()
+    late = Held("ack", own(incarnation))
+    incarnation.log.before = late
+    renewal = asyncio.create_task(incarnation.switch.record.renew())
     await late.arrived.wait()
-    began = boot.clock.elapsed()
+    began = incarnation.clock.elapsed()
     await let_pass(4)
     late.go.set()
     mark = await renewal
-    assert began - 1 < boot.knowledge.lease.moment(mark.sequence) <= began
+    assert began - 1 < incarnation.freshness.lease.moment(mark.sequence) <= began
 
 
 async def test_a_lost_acknowledgement_is_adopted_and_renews_nothing(system):
-    boot = system.boot("gw-eu-1")
-    await boot.start()
-    era, before = boot.knowledge.era, boot.knowledge.lease.until()
-    boot.log.acks_to_lose = 1
+    incarnation = system.incarnation("gw-eu-1")
+    await incarnation.start()
+    era, before = incarnation.freshness.era, incarnation.freshness.lease.until()
+    incarnation.log.acks_to_lose = 1
     with pytest.raises(KcmError):
-        await boot.switch.record.renew()
-    assert boot.stream.entries[own(boot)].sequence > boot.knowledge.mark.sequence
+        await incarnation.switch.record.renew()
+    assert (
+        incarnation.stream.entries[own(incarnation)].sequence > incarnation.freshness.mark.sequence
+    )
     await settled()
-    assert boot.knowledge.lease.until() == before
+    assert incarnation.freshness.lease.until() == before
     with pytest.raises(KcmError):  # finds the one whose acknowledgement was lost
-        await boot.switch.record.renew()
-    mark = await boot.switch.record.renew()
-    assert boot.knowledge.era == era
-    assert boot.knowledge.mark == mark
-    assert boot.live()
+        await incarnation.switch.record.renew()
+    mark = await incarnation.switch.record.renew()
+    assert incarnation.freshness.era == era
+    assert incarnation.freshness.mark == mark
+    assert incarnation.live()
 
 
 async def test_lost_acknowledgements_of_the_very_first_writes_keep_nobody_from_starting(system):
-    boot = system.boot("gw-eu-1")
-    boot.log.acks_to_lose = 3
-    await boot.start()
-    assert boot.live()
-    await until(lambda: own_record(boot).first)
+    incarnation = system.incarnation("gw-eu-1")
+    incarnation.log.acks_to_lose = 3
+    await incarnation.start()
+    assert incarnation.live()
+    await until(lambda: own_record(incarnation).first)
     # What is told is never before the true beginning, and nothing was served before it.
-    assert boot.stream.history[0].sequence <= own_record(boot).first
+    assert incarnation.stream.history[0].sequence <= own_record(incarnation).first
 
 
 async def test_a_rollback_is_noticed_by_the_acknowledgement(system):
     """The own record is gone, so a write that expects none is stored, at a place seen before."""
-    boot = system.boot("gw-eu-1")
-    await boot.start()
+    incarnation = system.incarnation("gw-eu-1")
+    await incarnation.start()
     for number in range(5):
-        boot.stream.store(*foreign(boot, number))
+        incarnation.stream.store(*foreign(incarnation, number))
     await settled()
-    boot.stream.go_back(({}, 0), restart=False)
-    boot.switch.record._expected = 0
-    era = boot.knowledge.era
+    incarnation.stream.go_back(({}, 0), restart=False)
+    incarnation.switch.record._expected = 0
+    era = incarnation.freshness.era
     with pytest.raises(KcmError) as caught:
-        await boot.switch.record.renew()
+        await incarnation.switch.record.renew()
     assert caught.value.code is Code.UNAVAILABLE
-    assert boot.knowledge.era > era
-    assert not boot.live()
-    await until(boot.live)
-    await until(lambda: own_record(boot).first == BEFORE_EVERYTHING)
+    assert incarnation.freshness.era > era
+    assert not incarnation.live()
+    await until(incarnation.live)
+    await until(lambda: own_record(incarnation).first == BEFORE_EVERYTHING)
 
 
 async def test_a_rollback_is_noticed_by_compare_and_set_though_the_stream_has_grown_again(system):
-    boot = system.boot("gw-eu-1")
-    await boot.start()
-    place = boot.stream.snapshot()
-    await boot.switch.caught_up()
-    boot.stream.go_back(place, restart=False)
+    incarnation = system.incarnation("gw-eu-1")
+    await incarnation.start()
+    place = incarnation.stream.snapshot()
+    await incarnation.switch.caught_up()
+    incarnation.stream.go_back(place, restart=False)
     for number in range(20):  # the lost places are taken by others
-        boot.stream.store(*foreign(boot, number))
-    era = boot.knowledge.era
+        incarnation.stream.store(*foreign(incarnation, number))
+    era = incarnation.freshness.era
     with pytest.raises(KcmError):
-        await boot.switch.record.renew()
-    assert boot.knowledge.era > era
-    assert not boot.live()
-    await until(boot.live)
+        await incarnation.switch.record.renew()
+    assert incarnation.freshness.era > era
+    assert not incarnation.live()
+    await until(incarnation.live)
 
 
 async def test_a_rollback_is_noticed_by_another_own_record_that_is_read_back(system):
-    boot = system.boot("gw-eu-1")
-    await boot.start()
-    boot.follower.paused = True
-    mark = await boot.switch.record.renew()
-    era = boot.knowledge.era
-    record = own_record(boot).model_copy(update={"nonce": b"another nonce..."})
-    boot.switch.receive(Entry(mark.sequence, own(boot), signed(Kind.LEASE, record, "gw-eu-1")))
-    assert boot.knowledge.era > era
-    assert not boot.live()
+    incarnation = system.incarnation("gw-eu-1")
+    await incarnation.start()
+    incarnation.follower.paused = True
+    mark = await incarnation.switch.record.renew()
+    era = incarnation.freshness.era
+    record = own_record(incarnation).model_copy(update={"nonce": b"another nonce..."})
+    incarnation.switch.receive(
+        Entry(mark.sequence, own(incarnation), signed(Kind.LEASE, record, "gw-eu-1"))
+    )
+    assert incarnation.freshness.era > era
+    assert not incarnation.live()
 
 
 @pytest.mark.parametrize("what", ["lease", "hold"])
@@ -203,88 +213,88 @@ async def test_a_rollback_is_noticed_by_whatever_else_lies_where_the_own_record_
     system, what
 ):
     """Acknowledged *and read back*: somebody else's record or a hold at that place is not it."""
-    boot = system.boot("gw-eu-1")
-    await boot.start()
-    boot.follower.paused = True
-    mark = await boot.switch.record.renew()
-    before, era = boot.knowledge.lease.until(), boot.knowledge.era
+    incarnation = system.incarnation("gw-eu-1")
+    await incarnation.start()
+    incarnation.follower.paused = True
+    mark = await incarnation.switch.record.renew()
+    before, era = incarnation.freshness.lease.until(), incarnation.freshness.era
     one = hold()
-    subject, data = foreign(boot) if what == "lease" else (hold_place(one), held(one))
-    boot.switch.receive(Entry(mark.sequence, subject, data))
-    assert boot.knowledge.lease.until() <= before
-    assert boot.knowledge.era > era
+    subject, data = foreign(incarnation) if what == "lease" else (hold_place(one), held(one))
+    incarnation.switch.receive(Entry(mark.sequence, subject, data))
+    assert incarnation.freshness.lease.until() <= before
+    assert incarnation.freshness.era > era
 
 
 async def test_what_was_delivered_before_the_acknowledgement_has_to_be_the_own_record(system):
     """The consumer's broker had something else at that place when the leader acknowledged it."""
-    boot = system.boot("gw-eu-1")
-    await boot.start()
-    late = Held("ack", own(boot))
-    boot.log.before = late
-    boot.follower.paused = True
-    renewal = asyncio.create_task(boot.switch.record.renew())
+    incarnation = system.incarnation("gw-eu-1")
+    await incarnation.start()
+    late = Held("ack", own(incarnation))
+    incarnation.log.before = late
+    incarnation.follower.paused = True
+    renewal = asyncio.create_task(incarnation.switch.record.renew())
     await late.arrived.wait()
-    sequence = boot.stream.entries[own(boot)].sequence
-    before = boot.knowledge.lease.until()
-    boot.switch.receive(Entry(sequence, *foreign(boot)))
-    boot.log.before = nothing
+    sequence = incarnation.stream.entries[own(incarnation)].sequence
+    before = incarnation.freshness.lease.until()
+    incarnation.switch.receive(Entry(sequence, *foreign(incarnation)))
+    incarnation.log.before = nothing
     late.go.set()
     with pytest.raises(KcmError):
         await renewal
-    assert boot.knowledge.lease.until() <= before
-    boot.follower.resume()
-    await until(boot.live)
+    assert incarnation.freshness.lease.until() <= before
+    incarnation.follower.resume()
+    await until(incarnation.live)
 
 
 async def test_an_own_record_that_expired_is_no_end(system):
-    """A paused boot: its record is gone when it wakes up, and it begins anew."""
-    boot = system.boot("gw-eu-1")
-    await boot.start()
-    boot.log.disconnect()
+    """A paused incarnation: its record is gone when it wakes up, and it begins anew."""
+    incarnation = system.incarnation("gw-eu-1")
+    await incarnation.start()
+    incarnation.log.disconnect()
     await let_pass(130)
-    boot.stream.expire(own(boot))
-    boot.log.reconnect()
-    assert not boot.live()
-    await until(boot.live)
-    await until(lambda: own_record(boot).first == BEFORE_EVERYTHING)
+    incarnation.stream.expire(own(incarnation))
+    incarnation.log.reconnect()
+    assert not incarnation.live()
+    await until(incarnation.live)
+    await until(lambda: own_record(incarnation).first == BEFORE_EVERYTHING)
 
 
 async def test_a_stream_that_was_made_anew_is_read_from_its_start(system):
-    boot = system.boot("core-eu-1")
-    await boot.start()
+    incarnation = system.incarnation("core-eu-1")
+    await incarnation.start()
     one = hold()
-    boot.switch.learning.learn(held(one))
-    await until(lambda: boot.switch.durable_at(one.id))
-    boot.stream.recreate()
-    await until(lambda: hold_place(one) in boot.stream.entries)
-    await until(boot.live)
-    await until(lambda: boot.switch.all_durable)
+    incarnation.switch.learning.learn(held(one))
+    await until(lambda: incarnation.switch.durable_at(one.id))
+    incarnation.stream.recreate()
+    await until(lambda: hold_place(one) in incarnation.stream.entries)
+    await until(incarnation.live)
+    await until(lambda: incarnation.switch.all_durable)
 
 
 async def test_renewals_of_the_same_moment_share_one_write_that_begins_later_than_the_call(system):
-    boot = system.boot("gw-eu-1")
-    await boot.start()
-    under_way = Held("put", own(boot))
-    boot.log.before = under_way
-    first = asyncio.create_task(boot.switch.record.renew())
+    incarnation = system.incarnation("gw-eu-1")
+    await incarnation.start()
+    under_way = Held("put", own(incarnation))
+    incarnation.log.before = under_way
+    first = asyncio.create_task(incarnation.switch.record.renew())
     await under_way.arrived.wait()
-    puts = len(boot.log.puts)
+    puts = len(incarnation.log.puts)
     await let_pass(0.5)
-    asked = boot.clock.elapsed()
-    later = [asyncio.create_task(boot.switch.record.renew()) for _ in range(50)]
+    asked = incarnation.clock.elapsed()
+    later = [asyncio.create_task(incarnation.switch.record.renew()) for _ in range(50)]
     await let_pass(0.5)
     under_way.go.set()
     marks = {await one for one in later}
     assert marks != {await first}
     assert len(marks) == 1
-    assert len(boot.log.puts) == puts + 2
+    assert len(incarnation.log.puts) == puts + 2
     await settled()
-    assert boot.knowledge.lease.moment(marks.pop().sequence) >= asked
+    assert incarnation.freshness.lease.moment(marks.pop().sequence) >= asked
 
 
 async def test_two_cores_that_accept_at_once_keep_no_gateway_from_serving(system):
     """The record of one shows what no Gateway ever knew: its own record without the other's."""
-    one, gateway = system.core("core-eu-1"), system.boot("gw-eu-1")
+    one, gateway = system.core("core-eu-1"), system.incarnation("gw-eu-1")
     await one.start(regions=False, watch=False)
     await gateway.start()
     await let_pass(system.timing.renew_every_s + 1)  # they have agreed since its lease began
@@ -293,7 +303,7 @@ async def test_two_cores_that_accept_at_once_keep_no_gateway_from_serving(system
     one.learn(mine)
     await one.switch.record.renew()
     await settled()
-    known, now = gateway.knowledge.registry, gateway.clock.elapsed
+    known, now = gateway.freshness.registry, gateway.clock.elapsed
     assert known.until(now()) < FOREVER
     one.learn(other)
     assert SHOW_S < PATIENCE_S < system.timing.renew_every_s
@@ -304,52 +314,52 @@ async def test_two_cores_that_accept_at_once_keep_no_gateway_from_serving(system
 
 async def test_who_differs_when_its_lease_begins_anew_serves_nothing(system):
     """It was away while a tenant moved and the new link was killed: nobody waited for it."""
-    core, gateway = system.core("core-eu-1"), system.boot("gw-eu-1")
+    core, gateway = system.core("core-eu-1"), system.incarnation("gw-eu-1")
     await core.start(regions=False, watch=False)
     await gateway.start()
     away = Held("put", own(gateway))
     gateway.log.before = away
     await let_pass(system.timing.control_lease_s + 1)
-    assert gateway.knowledge.lease.until() <= gateway.clock.elapsed()
+    assert gateway.freshness.lease.until() <= gateway.clock.elapsed()
     core.learn(tenant(SAME_SHARD[0]))
     await core.switch.record.renew()
     await settled()
     away.go.set()
     gateway.log.before = nothing
-    await until(lambda: gateway.knowledge.lease.until() > gateway.clock.elapsed())
-    assert gateway.knowledge.registry.until(gateway.clock.elapsed()) == EXPIRED
+    await until(lambda: gateway.freshness.lease.until() > gateway.clock.elapsed())
+    assert gateway.freshness.registry.until(gateway.clock.elapsed()) == EXPIRED
     gateway.learn(tenant(SAME_SHARD[0]))
-    assert gateway.knowledge.registry.until(gateway.clock.elapsed()) == FOREVER
+    assert gateway.freshness.registry.until(gateway.clock.elapsed()) == FOREVER
 
 
 async def test_the_record_of_a_core_without_memory_is_no_word_on_the_registry(system):
     """What it knows may be older: nobody has to agree, and nobody who agrees is vouched for."""
     one, two = system.core("core-eu-1"), system.core("core-eu-2")
-    gateway = system.boot("gw-eu-1")
-    two.knowledge.registry.without_memory()
+    gateway = system.incarnation("gw-eu-1")
+    two.freshness.registry.without_memory()
     one.learn(tenant(SAME_SHARD[0]))
     gateway.learn(tenant(SAME_SHARD[0]))
     await one.start(regions=False, watch=False)
     await two.start(regions=False, watch=False)
     await gateway.start()
-    for boot in (one, gateway):
-        assert boot.knowledge.registry.until(boot.clock.elapsed()) == FOREVER
-    assert two.knowledge.registry.until(two.clock.elapsed()) == EXPIRED
+    for incarnation in (one, gateway):
+        assert incarnation.freshness.registry.until(incarnation.clock.elapsed()) == FOREVER
+    assert two.freshness.registry.until(two.clock.elapsed()) == EXPIRED
     assert (await two.switch.facts(bytes(16)))[1].settled is False
     two.learn(tenant(SAME_SHARD[0]))
-    two.knowledge.registry.remembered()
+    two.freshness.registry.remembered()
     two.learn(tenant(SAME_SHARD[1]))  # and from now on it is one
-    await until(lambda: gateway.knowledge.registry.until(gateway.clock.elapsed()) < FOREVER)
+    await until(lambda: gateway.freshness.registry.until(gateway.clock.elapsed()) < FOREVER)
 
 
 async def test_a_core_shows_a_registry_that_changes_at_most_once_a_second(system):
-    core, gateway = system.core("core-eu-1"), system.boot("gw-eu-1")
+    core, gateway = system.core("core-eu-1"), system.incarnation("gw-eu-1")
     await core.start(regions=False, watch=False)
     await gateway.start()
     before = len(core.log.puts), len(gateway.log.puts)
     for number in range(60):
-        for boot in (core, gateway):
-            boot.learn(tenant(f"t{number}"))
+        for incarnation in (core, gateway):
+            incarnation.learn(tenant(f"t{number}"))
         await let_pass(0.1)
     await let_pass(SHOW_S)
     assert own_record(core).registry == core.revocations.registry_digests
@@ -360,21 +370,21 @@ async def test_a_core_shows_a_registry_that_changes_at_most_once_a_second(system
 
 
 async def test_nothing_is_put_on_record_after_the_end(system):
-    """A new Core that reads the stream would wait for a boot that is gone."""
-    boot = system.boot("gw-eu-1")
-    await boot.start()
-    slow = Held("put", own(boot))
-    boot.log.before = slow
-    waiting = asyncio.create_task(boot.switch.record.renew())
+    """A new Core that reads the stream would wait for an incarnation that is gone."""
+    incarnation = system.incarnation("gw-eu-1")
+    await incarnation.start()
+    slow = Held("put", own(incarnation))
+    incarnation.log.before = slow
+    waiting = asyncio.create_task(incarnation.switch.record.renew())
     await slow.arrived.wait()
-    more = asyncio.create_task(boot.switch.record.renew())
-    ending = asyncio.create_task(boot.switch.record.end())
+    more = asyncio.create_task(incarnation.switch.record.renew())
+    ending = asyncio.create_task(incarnation.switch.record.end())
     await settled()
     slow.go.set()
     await asyncio.gather(waiting, more, ending, return_exceptions=True)
-    last = asyncio.create_task(boot.switch.record.renew())
+    last = asyncio.create_task(incarnation.switch.record.renew())
     await asyncio.gather(last, return_exceptions=True)
-    assert own_record(boot).ended
+    assert own_record(incarnation).ended
 
 
 # A consumer that is made anew
@@ -382,100 +392,104 @@ async def test_nothing_is_put_on_record_after_the_end(system):
 
 async def test_a_hold_that_was_not_delivered_yet_is_not_skipped_by_a_new_consumer(system):
     """The last own record was acknowledged, and the consumer broke before it came to the hold."""
-    boot = system.boot("gw-eu-1")
-    await boot.start()
-    boot.follower.paused = True
+    incarnation = system.incarnation("gw-eu-1")
+    await incarnation.start()
+    incarnation.follower.paused = True
     one = hold()
-    boot.stream.store(hold_place(one), held(one))
-    await boot.switch.record.renew()  # acknowledged behind the hold
-    boot.log.disconnect()
-    boot.log.reconnect()
-    await until(lambda: boot.follower.remade == 2)
-    await boot.switch.caught_up()
-    assert boot.revocations.killed("acme")
+    incarnation.stream.store(hold_place(one), held(one))
+    await incarnation.switch.record.renew()  # acknowledged behind the hold
+    incarnation.log.disconnect()
+    incarnation.log.reconnect()
+    await until(lambda: incarnation.follower.remade == 2)
+    await incarnation.switch.caught_up()
+    assert incarnation.revocations.killed("acme")
 
 
 async def test_reading_from_the_start_is_not_put_off_by_a_write_that_is_acknowledged_meanwhile(
     system,
 ):
     """Everything was forgotten; until the replay begins, the old consumer still delivers."""
-    boot = system.boot("gw-eu-1")
-    await boot.start()
-    early = boot.stream.snapshot()
-    await boot.switch.caught_up()
+    incarnation = system.incarnation("gw-eu-1")
+    await incarnation.start()
+    early = incarnation.stream.snapshot()
+    await incarnation.switch.caught_up()
     one = hold()
-    boot.stream.go_back(early, restart=False)
-    boot.stream.store(hold_place(one), held(one))  # at a place that was delivered already
+    incarnation.stream.go_back(early, restart=False)
+    incarnation.stream.store(hold_place(one), held(one))  # at a place that was delivered already
     for number in range(10):
-        boot.stream.store(*foreign(boot, number))
+        incarnation.stream.store(*foreign(incarnation, number))
     await settled()
-    boot.follower.gate.clear()
+    incarnation.follower.gate.clear()
     with pytest.raises(KcmError):
-        await boot.switch.record.renew()  # noticed
-    mark = await boot.switch.record.renew()
-    boot.switch.receive(boot.stream.entries[own(boot)])  # by the consumer of before
-    assert mark.sequence == boot.stream.entries[own(boot)].sequence
-    assert not boot.live(), "the stream was not read from its start yet"
-    boot.follower.gate.set()
-    await until(boot.live)
-    assert boot.revocations.killed("acme")
+        await incarnation.switch.record.renew()  # noticed
+    mark = await incarnation.switch.record.renew()
+    incarnation.switch.receive(
+        incarnation.stream.entries[own(incarnation)]
+    )  # by the consumer of before
+    assert mark.sequence == incarnation.stream.entries[own(incarnation)].sequence
+    assert not incarnation.live(), "the stream was not read from its start yet"
+    incarnation.follower.gate.set()
+    await until(incarnation.live)
+    assert incarnation.revocations.killed("acme")
 
 
 async def test_caught_up_means_that_the_own_record_was_read_back(system):
     """Where the follower stood before the stream went back says nothing of the new one."""
-    boot = system.boot("core-eu-1")
-    await boot.start()
+    incarnation = system.incarnation("core-eu-1")
+    await incarnation.start()
     one = hold()
-    boot.switch.learning.learn(held(one))
+    incarnation.switch.learning.learn(held(one))
     for number in range(50):
-        boot.stream.store(*foreign(boot, number))
-    await until(lambda: boot.switch.durable_at(one.id))
+        incarnation.stream.store(*foreign(incarnation, number))
+    await until(lambda: incarnation.switch.durable_at(one.id))
     await settled()
-    boot.follower.gate.clear()
-    boot.stream.go_back(({}, 0), restart=False)
+    incarnation.follower.gate.clear()
+    incarnation.stream.go_back(({}, 0), restart=False)
     with pytest.raises(KcmError):
-        await boot.switch.record.renew()
+        await incarnation.switch.record.renew()
     with pytest.raises(KcmError):
-        await boot.switch.caught_up()
+        await incarnation.switch.caught_up()
     # Nor does the place where the hold was before.
-    assert not boot.switch.durable_at(one.id) or hold_place(one) in boot.stream.entries
-    boot.follower.gate.set()
-    await until(boot.live)
+    assert (
+        not incarnation.switch.durable_at(one.id) or hold_place(one) in incarnation.stream.entries
+    )
+    incarnation.follower.gate.set()
+    await until(incarnation.live)
 
 
 async def test_a_reconnect_seals_nobody(system):
-    boot = system.boot("gw-eu-1")
-    await boot.start()
-    await boot.switch.caught_up()
-    before = boot.knowledge.lease.until()
-    boot.log.reconnect()
-    await until(lambda: boot.follower.remade == 2)
-    assert boot.live()
-    assert boot.knowledge.lease.until() >= before - system.timing.renew_every_s
+    incarnation = system.incarnation("gw-eu-1")
+    await incarnation.start()
+    await incarnation.switch.caught_up()
+    before = incarnation.freshness.lease.until()
+    incarnation.log.reconnect()
+    await until(lambda: incarnation.follower.remade == 2)
+    assert incarnation.live()
+    assert incarnation.freshness.lease.until() >= before - system.timing.renew_every_s
 
 
 async def test_whoever_is_not_acknowledged_goes_to_another_node_before_the_lease_ends(system):
-    boot = system.boot("core-eu-1")
-    await boot.start()
+    incarnation = system.incarnation("core-eu-1")
+    await incarnation.start()
     lease_s = system.timing.control_lease_s
     await let_pass(5 * lease_s)
-    assert (boot.log.moves, boot.bus.moves) == (0, 0)
-    boot.log.connected = False
-    await until(lambda: boot.log.moves)
-    assert boot.live()
+    assert (incarnation.log.moves, incarnation.bus.moves) == (0, 0)
+    incarnation.log.connected = False
+    await until(lambda: incarnation.log.moves)
+    assert incarnation.live()
     await let_pass(3 * lease_s)
-    assert boot.log.moves == boot.bus.moves
-    assert 5 <= boot.log.moves <= 8
-    boot.log.connected = True
-    await until(boot.live)
-    moves = boot.log.moves
+    assert incarnation.log.moves == incarnation.bus.moves
+    assert 5 <= incarnation.log.moves <= 8
+    incarnation.log.connected = True
+    await until(incarnation.live)
+    moves = incarnation.log.moves
     await let_pass(5 * lease_s)
-    assert boot.log.moves == moves
+    assert incarnation.log.moves == moves
 
 
 async def test_the_end_of_a_boot_is_put_on_record_though_the_first_write_fails(system):
-    boot = system.boot("core-eu-1")
-    await boot.start()
+    incarnation = system.incarnation("core-eu-1")
+    await incarnation.start()
     failed = []
 
     async def once(operation, subject):
@@ -483,7 +497,7 @@ async def test_the_end_of_a_boot_is_put_on_record_though_the_first_write_fails(s
             failed.append(subject)
             raise KcmError(Code.UNAVAILABLE)
 
-    boot.log.before = once
-    await boot.switch.record.end()
+    incarnation.log.before = once
+    await incarnation.switch.record.end()
     assert failed
-    assert own_record(boot).ended
+    assert own_record(incarnation).ended

@@ -3,8 +3,8 @@
 import asyncio
 
 import pytest
-from kcm_control import ids
-from kcm_control.pages import FORMS_MAX, Place
+from kcm_killswitch.model import id_set
+from kcm_killswitch.model.lift_pages import FORMS_MAX, Place
 from kcm_schemas import subjects
 from kcm_trust.statements import lift, lifts
 
@@ -47,7 +47,7 @@ def some(count=3, prefix=0, **changes):
 
 
 def page(holds, signer="core-eu-1", cause="l1", origin="eu"):
-    them = ids.of(one.id for one in holds)
+    them = id_set.of(one.id for one in holds)
     return lifts(identity(signer), cause=cause, origin=origin, issued_ms=9, ids=them)
 
 
@@ -59,99 +59,99 @@ def page_at(signer="core-eu-1", cause="l1", prefix=0):
     return subjects.control_lifts("eu", cause, "eu", signer, prefix)
 
 
-def put(boot, holds, make=lifted):
+def put(incarnation, holds, make=lifted):
     for one in holds:
-        boot.stream.store(at(one), make(one))
+        incarnation.stream.store(at(one), make(one))
 
 
-def data(boot, subject):
-    entry = boot.stream.entries.get(subject)
+def data(incarnation, subject):
+    entry = incarnation.stream.entries.get(subject)
     return None if entry is None else entry.data
 
 
 @pytest.fixture
-def boot(system):
-    made = follows_rosters(system.boot("core-eu-1"))
+def incarnation(system):
+    made = follows_rosters(system.incarnation("core-eu-1"))
     made.learn(LINK, tenant())
     return made
 
 
-async def test_a_page_takes_the_place_of_what_it_ends(system, boot):
-    gateway = system.boot("gw-eu-1")
+async def test_a_page_takes_the_place_of_what_it_ends(system, incarnation):
+    gateway = system.incarnation("gw-eu-1")
     holds = some()
-    put(boot, holds)
-    await asyncio.gather(boot.start(), gateway.start())
-    digest = boot.revocations.holds.digest
-    boot.switch.learn(page(holds))
-    await until(lambda: all(data(boot, at(one)) == b"" for one in holds))
-    assert data(boot, page_at()) == page(holds)
-    for one in (boot, gateway):
+    put(incarnation, holds)
+    await asyncio.gather(incarnation.start(), gateway.start())
+    digest = incarnation.revocations.holds.digest
+    incarnation.switch.learn(page(holds))
+    await until(lambda: all(data(incarnation, at(one)) == b"" for one in holds))
+    assert data(incarnation, page_at()) == page(holds)
+    for one in (incarnation, gateway):
         await until(lambda one=one: len(one.revocations.holds) == 0)
         assert one.revocations.holds.digest == digest
         assert one.revocations.holds.paged_count == len(holds)
         assert not one.revocations.killed("acme")
         assert one.count("hold.released") == 0, "what was lifted before it began is no news"
         assert one.switch.learning._believed == {}
-    found = boot.memory.archived([one.id for one in holds])
+    found = incarnation.memory.archived([one.id for one in holds])
     assert found == {one.id: lifted(one) for one in holds}
 
 
-async def test_what_a_page_ends_kills_nobody_when_it_comes_again(system, boot):
-    gateway = system.boot("gw-eu-1")
+async def test_what_a_page_ends_kills_nobody_when_it_comes_again(system, incarnation):
+    gateway = system.incarnation("gw-eu-1")
     gateway.learn(LINK, tenant())
     holds = some()
-    put(boot, holds)
-    await asyncio.gather(boot.start(), gateway.start())
-    boot.switch.learn(page(holds))
+    put(incarnation, holds)
+    await asyncio.gather(incarnation.start(), gateway.start())
+    incarnation.switch.learn(page(holds))
     await until(lambda: gateway.revocations.holds.paged_count)
-    for member in (boot, gateway):
+    for member in (incarnation, gateway):
         member.purged.clear()
         member.switch.learn(held(holds[0]))
         assert not member.revocations.killed("acme")
         assert member.purged == []
         assert member.switch.learning.receipt(holds[0].id) is None
-    put(boot, holds[:1], make=held)
-    await until(lambda: data(boot, at(holds[0])) == b"")
+    put(incarnation, holds[:1], make=held)
+    await until(lambda: data(incarnation, at(holds[0])) == b"")
 
 
 async def test_a_boot_knows_from_the_page_alone_and_a_core_without_a_stream_from_its_disk(
-    system, boot
+    system, incarnation
 ):
     holds = some()
-    put(boot, holds)
-    await boot.start()
-    boot.switch.learn(page(holds))
-    await until(lambda: all(data(boot, at(one)) == b"" for one in holds))
-    digest = boot.revocations.holds.digest
+    put(incarnation, holds)
+    await incarnation.start()
+    incarnation.switch.learn(page(holds))
+    await until(lambda: all(data(incarnation, at(one)) == b"" for one in holds))
+    digest = incarnation.revocations.holds.digest
     for one in holds:
-        boot.stream.expire(at(one))
-    late = system.boot("core-eu-2")
+        incarnation.stream.expire(at(one))
+    late = system.incarnation("core-eu-2")
     await late.start()
     assert late.revocations.holds.digest == digest
     assert late.memory.archived([holds[0].id]) == {}
-    await boot.close()
+    await incarnation.close()
     await late.close()
     system.streams["eu"].recreate()
-    again = system.boot("core-eu-1")
+    again = system.incarnation("core-eu-1")
     again.learn(LINK, tenant())
     await again.start()
     assert again.revocations.holds.digest == digest
-    await until(lambda: data(boot, page_at()) == page(holds))
+    await until(lambda: data(incarnation, page_at()) == page(holds))
     again.switch.learn(held(holds[0]))
     assert not again.revocations.killed("acme")
 
 
-async def test_a_page_ends_a_hold_in_force_like_a_lift(boot):
+async def test_a_page_ends_a_hold_in_force_like_a_lift(incarnation):
     one = some(1)[0]
-    put(boot, [one], make=held)
-    await boot.start()
-    assert boot.revocations.killed("acme")
-    boot.switch.learn(page([one], signer="core-eu-2"))
-    assert not boot.revocations.killed("acme")
-    (told,) = (fields for kind, fields in boot.events if kind == "hold.released")
+    put(incarnation, [one], make=held)
+    await incarnation.start()
+    assert incarnation.revocations.killed("acme")
+    incarnation.switch.learn(page([one], signer="core-eu-2"))
+    assert not incarnation.revocations.killed("acme")
+    (told,) = (fields for kind, fields in incarnation.events if kind == "hold.released")
     assert (told["hold"], told["actor"]) == (one.id, "core-eu-2")
-    boot.switch.learn(lifted(one))
-    assert boot.count("hold.released") == 1
+    incarnation.switch.learn(lifted(one))
+    assert incarnation.count("hold.released") == 1
 
 
 @pytest.mark.parametrize(
@@ -165,127 +165,129 @@ async def test_a_page_ends_a_hold_in_force_like_a_lift(boot):
         ("gw-eu-1", "operator"),
     ],
 )
-async def test_an_operators_kill_ends_by_no_page(boot, signer, cause):
+async def test_an_operators_kill_ends_by_no_page(incarnation, signer, cause):
     """A Core may write a page of its own key's holds: an operator's id in it says nothing."""
     one = some(1, scope="tenant", target="acme", cause="operator")[0]
-    put(boot, [one], make=held)
-    await boot.start()
-    boot.stream.store(page_at(signer, cause), page([one], signer, cause))
+    put(incarnation, [one], make=held)
+    await incarnation.start()
+    incarnation.stream.store(page_at(signer, cause), page([one], signer, cause))
     await let_pass(1)
-    assert boot.revocations.killed("acme")
-    assert data(boot, at(one)) == held(one)
+    assert incarnation.revocations.killed("acme")
+    assert data(incarnation, at(one)) == held(one)
 
 
-async def test_a_core_ends_no_other_regions_holds(boot):
+async def test_a_core_ends_no_other_regions_holds(incarnation):
     own, others = some(2), some(1, origin="us")
-    put(boot, own, make=held)
-    put(boot, others, make=held)
-    await boot.start()
-    boot.stream.store(page_at("core-eu-2"), page(own + others, "core-eu-2"))
+    put(incarnation, own, make=held)
+    put(incarnation, others, make=held)
+    await incarnation.start()
+    incarnation.stream.store(page_at("core-eu-2"), page(own + others, "core-eu-2"))
     await let_pass(1)
-    assert [record.hold.id for record in boot.revocations.holds] == [others[0].id]
+    assert [record.hold.id for record in incarnation.revocations.holds] == [others[0].id]
 
 
 @pytest.mark.parametrize("instead", ["smaller", "junk", "nothing", "other name"])
-async def test_a_page_that_shrinks_in_the_stream_is_written_again(boot, instead):
+async def test_a_page_that_shrinks_in_the_stream_is_written_again(incarnation, instead):
     holds = some()
-    put(boot, holds)
-    await boot.start()
-    boot.switch.learn(page(holds))
-    await until(lambda: data(boot, page_at()) == page(holds))
-    digest = boot.revocations.holds.digest
+    put(incarnation, holds)
+    await incarnation.start()
+    incarnation.switch.learn(page(holds))
+    await until(lambda: data(incarnation, page_at()) == page(holds))
+    digest = incarnation.revocations.holds.digest
     match instead:
         case "smaller":
-            boot.stream.store(page_at(), page(holds[:1]))
+            incarnation.stream.store(page_at(), page(holds[:1]))
         case "junk":
-            boot.stream.store(page_at(), b"\xff" * 9)
+            incarnation.stream.store(page_at(), b"\xff" * 9)
         case "nothing":
-            boot.stream.store(page_at(), b"")
+            incarnation.stream.store(page_at(), b"")
         case _:
-            boot.stream.store(page_at(), page(holds, "core-eu-2"))
-    assert data(boot, page_at()) != page(holds)
-    await until(lambda: data(boot, page_at()) == page(holds))
-    assert boot.revocations.holds.digest == digest
+            incarnation.stream.store(page_at(), page(holds, "core-eu-2"))
+    assert data(incarnation, page_at()) != page(holds)
+    await until(lambda: data(incarnation, page_at()) == page(holds))
+    assert incarnation.revocations.holds.digest == digest
 
 
-async def test_a_signer_who_lost_his_page_takes_nothing_back(system, boot):
+async def test_a_signer_who_lost_his_page_takes_nothing_back(system, incarnation):
     holds = some(4)
-    put(boot, holds)
-    await boot.start()
-    boot.switch.learn(page(holds[:2]))
-    boot.switch.learn(page(holds[2:]))
-    boot.switch.learn(page(holds[1:2]))
-    assert boot.revocations.holds.paged_count == len(holds)
-    assert len(boot.revocations.holds) == 0
-    boot.switch.learn(page(holds))
-    assert [one.raw for one in boot.switch.lifts.pages] == [page(holds)]
+    put(incarnation, holds)
+    await incarnation.start()
+    incarnation.switch.learn(page(holds[:2]))
+    incarnation.switch.learn(page(holds[2:]))
+    incarnation.switch.learn(page(holds[1:2]))
+    assert incarnation.revocations.holds.paged_count == len(holds)
+    assert len(incarnation.revocations.holds) == 0
+    incarnation.switch.learn(page(holds))
+    assert [one.raw for one in incarnation.switch.lifts.pages] == [page(holds)]
 
 
-async def test_an_empty_message_over_a_hold_that_no_page_ends_is_written_over(boot):
+async def test_an_empty_message_over_a_hold_that_no_page_ends_is_written_over(incarnation):
     one, ended = hold(), hold()
-    put(boot, [one], make=held)
-    put(boot, [ended])
-    await boot.start()
+    put(incarnation, [one], make=held)
+    put(incarnation, [ended])
+    await incarnation.start()
     for each, raw in ((one, held(one)), (ended, lifted(ended))):
-        boot.stream.store(at(each), b"")
-        await until(lambda each=each, raw=raw: data(boot, at(each)) == raw)
-    assert boot.count("statement.refused") == 0
+        incarnation.stream.store(at(each), b"")
+        await until(lambda each=each, raw=raw: data(incarnation, at(each)) == raw)
+    assert incarnation.count("statement.refused") == 0
 
 
-async def test_the_messages_expire_only_once_the_page_is_stored(boot):
+async def test_the_messages_expire_only_once_the_page_is_stored(incarnation):
     holds = some()
-    put(boot, holds)
-    await boot.start()
-    boot.log.connected = False
-    boot.switch.learn(page(holds))
+    put(incarnation, holds)
+    await incarnation.start()
+    incarnation.log.connected = False
+    incarnation.switch.learn(page(holds))
     await let_pass(5)
-    assert all(data(boot, at(one)) == lifted(one) for one in holds)
-    boot.log.connected = True
-    await until(lambda: all(data(boot, at(one)) == b"" for one in holds))
-    wrote = [one.subject for one in boot.stream.history if one.data == page(holds)]
-    emptied = next(n for n, one in enumerate(boot.stream.history) if not one.data)
+    assert all(data(incarnation, at(one)) == lifted(one) for one in holds)
+    incarnation.log.connected = True
+    await until(lambda: all(data(incarnation, at(one)) == b"" for one in holds))
+    wrote = [one.subject for one in incarnation.stream.history if one.data == page(holds)]
+    emptied = next(n for n, one in enumerate(incarnation.stream.history) if not one.data)
     assert (
-        boot.stream.history.index(
-            next(one for one in boot.stream.history if one.subject == page_at())
+        incarnation.stream.history.index(
+            next(one for one in incarnation.stream.history if one.subject == page_at())
         )
         < emptied
     )
     assert wrote == [page_at()]
 
 
-async def test_a_page_of_somebody_removed_brings_its_holds_back(system, boot):
+async def test_a_page_of_somebody_removed_brings_its_holds_back(system, incarnation):
     """A stolen key lifts a kill and puts it into a page: when the key goes, the kill counts."""
-    gateway = follows_rosters(system.boot("gw-eu-1"))
+    gateway = follows_rosters(system.incarnation("gw-eu-1"))
     gateway.learn(LINK, tenant())
     one, other = some(2)
-    put(boot, [one, other], make=held)
-    await asyncio.gather(boot.start(), gateway.start())
-    boot.switch.learn(page([one, other], "core-eu-2"))
-    await until(lambda: data(boot, at(one)) == b"")
+    put(incarnation, [one, other], make=held)
+    await asyncio.gather(incarnation.start(), gateway.start())
+    incarnation.switch.learn(page([one, other], "core-eu-2"))
+    await until(lambda: data(incarnation, at(one)) == b"")
     await until(lambda: not gateway.revocations.killed("acme"))
-    boot.switch.learn(page([other]))
-    boot.me.rosters.take(signed(removed("core-eu-2")))
-    await until(lambda: boot.revocations.killed("acme") and gateway.revocations.killed("acme"))
-    await until(lambda: data(boot, at(one)) == held(one))
-    await until(lambda: boot.revocations.holds.digest == gateway.revocations.holds.digest)
-    for member in (boot, gateway):
+    incarnation.switch.learn(page([other]))
+    incarnation.me.rosters.take(signed(removed("core-eu-2")))
+    await until(
+        lambda: incarnation.revocations.killed("acme") and gateway.revocations.killed("acme")
+    )
+    await until(lambda: data(incarnation, at(one)) == held(one))
+    await until(lambda: incarnation.revocations.holds.digest == gateway.revocations.holds.digest)
+    for member in (incarnation, gateway):
         assert [record.hold.id for record in member.revocations.holds] == [one.id]
 
 
 @pytest.mark.parametrize("listed", [False, True])
-async def test_of_somebody_retired_a_page_counts_that_the_root_lists(boot, listed):
+async def test_of_somebody_retired_a_page_counts_that_the_root_lists(incarnation, listed):
     one = some(1)[0]
-    put(boot, [one], make=held)
-    await boot.start()
-    boot.switch.learn(page([one], "core-eu-2"))
+    put(incarnation, [one], make=held)
+    await incarnation.start()
+    incarnation.switch.learn(page([one], "core-eu-2"))
     lasting = listing(page([one], "core-eu-2")) if listed else listing()
-    boot.me.rosters.take(signed(without("core-eu-2", lasting)))
+    incarnation.me.rosters.take(signed(without("core-eu-2", lasting)))
     if listed:
-        await until(lambda: boot.revocations.killed("acme"))
-        boot.me.rosters.take_list("core-eu-2", lasting.raw())
-        assert not boot.revocations.killed("acme")
+        await until(lambda: incarnation.revocations.killed("acme"))
+        incarnation.me.rosters.take_list("core-eu-2", lasting.raw())
+        assert not incarnation.revocations.killed("acme")
     await let_pass(2)
-    assert boot.revocations.killed("acme") != listed
+    assert incarnation.revocations.killed("acme") != listed
 
 
 async def test_other_regions_get_pages_though_they_know_the_same(system):
@@ -318,78 +320,80 @@ async def test_a_region_that_was_away_gets_pages_and_not_what_they_end(system):
     assert len(eu.revocations.holds) == 0
 
 
-async def test_what_comes_back_is_stored_at_once_also_over_its_own_message(system, boot):
+async def test_what_comes_back_is_stored_at_once_also_over_its_own_message(system, incarnation):
     """The message of a paged hold may be there still: others have read it, and read it no more."""
-    gateway = follows_rosters(system.boot("gw-eu-1"))
+    gateway = follows_rosters(system.incarnation("gw-eu-1"))
     gateway.learn(LINK, tenant())
     one = some(1)[0]
-    boot.switch._expiring.clear = lambda entry: False
-    boot.switch.lifts._expire = lambda entry: False
-    put(boot, [one], make=lambda one: lifted(one, "core-eu-2"))
-    await asyncio.gather(boot.start(), gateway.start())
-    boot.switch.learn(page([one], "core-eu-2"))
+    incarnation.switch._expiring.clear = lambda entry: False
+    incarnation.switch.lifts._expire = lambda entry: False
+    put(incarnation, [one], make=lambda one: lifted(one, "core-eu-2"))
+    await asyncio.gather(incarnation.start(), gateway.start())
+    incarnation.switch.learn(page([one], "core-eu-2"))
     await until(lambda: gateway.revocations.holds.paged_count)
-    boot.me.rosters.take(signed(without("core-eu-2")))
+    incarnation.me.rosters.take(signed(without("core-eu-2")))
     await until(lambda: gateway.me.rosters.version > 1)
     await until(lambda: gateway.revocations.killed("acme"))
 
 
-async def test_a_hold_that_came_while_its_page_counted_is_read_again(system, boot):
+async def test_a_hold_that_came_while_its_page_counted_is_read_again(system, incarnation):
     """A Core has the roster first and writes the hold; a Gateway reads that, and then the roster.
 
     It has ended for the Gateway when it comes. The Core's records show that it knows another one.
     """
-    gateway = follows_rosters(system.boot("gw-eu-1"))
+    gateway = follows_rosters(system.incarnation("gw-eu-1"))
     gateway.learn(LINK, tenant())
     one = some(1)[0]
-    put(boot, [one], make=held)
-    await asyncio.gather(boot.start(), gateway.start())
-    boot.switch.learn(page([one], "core-eu-2"))
-    await until(lambda: data(boot, at(one)) == b"")
+    put(incarnation, [one], make=held)
+    await asyncio.gather(incarnation.start(), gateway.start())
+    incarnation.switch.learn(page([one], "core-eu-2"))
+    await until(lambda: data(incarnation, at(one)) == b"")
     gateway.stream.store(at(one), held(one))
-    await until(lambda: data(boot, at(one)) == b"")
-    for member in (boot, gateway):
+    await until(lambda: data(incarnation, at(one)) == b"")
+    for member in (incarnation, gateway):
         member.me.rosters.take(signed(without("core-eu-2")))
-    await until(lambda: boot.revocations.killed("acme") and gateway.revocations.killed("acme"))
+    await until(
+        lambda: incarnation.revocations.killed("acme") and gateway.revocations.killed("acme")
+    )
 
 
 @pytest.mark.parametrize("order", [1, -1])
 async def test_of_two_pages_with_the_same_ids_one_is_stored_and_nobody_writes_on(
-    system, boot, order
+    system, incarnation, order
 ):
-    other = system.boot("core-eu-2")
+    other = system.incarnation("core-eu-2")
     holds = some()
-    put(boot, holds)
-    await asyncio.gather(boot.start(), other.start())
-    them = ids.of(one.id for one in holds)
+    put(incarnation, holds)
+    await asyncio.gather(incarnation.start(), other.start())
+    them = id_set.of(one.id for one in holds)
     one, two = (
         lifts(identity("core-eu-1"), cause="l1", origin="eu", issued_ms=n, ids=them) for n in (8, 9)
     )
-    for member, raw in zip((boot, other)[::order], (one, two), strict=True):
+    for member, raw in zip((incarnation, other)[::order], (one, two), strict=True):
         member.switch.learn(raw)
     await let_pass(20)
-    wrote = [entry for entry in boot.stream.history if entry.subject == page_at()]
+    wrote = [entry for entry in incarnation.stream.history if entry.subject == page_at()]
     assert len(wrote) <= 6
-    assert boot.switch.lifts.pages.digests == other.switch.lifts.pages.digests
+    assert incarnation.switch.lifts.pages.digests == other.switch.lifts.pages.digests
 
 
-async def test_one_signer_cannot_push_a_page_out(boot):
+async def test_one_signer_cannot_push_a_page_out(incarnation):
     """A stolen Core key would make everybody forget, and ask archives, again and again."""
-    await boot.start()
+    await incarnation.start()
     holds = some(8)
     for one in holds:
-        boot.switch.learn(page([one]))
-    assert boot.revocations.holds.paged_count == FORMS_MAX
-    assert list(ids.each(boot.switch.lifts.pages.own(Place("l1", "eu", "core-eu-1", 0)))) == [
-        one.id for one in holds[:FORMS_MAX]
-    ]
+        incarnation.switch.learn(page([one]))
+    assert incarnation.revocations.holds.paged_count == FORMS_MAX
+    assert list(
+        id_set.each(incarnation.switch.lifts.pages.own(Place("l1", "eu", "core-eu-1", 0)))
+    ) == [one.id for one in holds[:FORMS_MAX]]
 
 
-async def test_more_than_can_wait_expire_one_part_after_another(boot, monkeypatch):
-    monkeypatch.setattr("kcm_bus.clearing.WAITING_MAX", 3)
+async def test_more_than_can_wait_expire_one_part_after_another(incarnation, monkeypatch):
+    monkeypatch.setattr("kcm_killswitch.replica.entry_expiry.WAITING_MAX", 3)
     holds = some(10)
-    put(boot, holds)
-    await boot.start()
-    boot.switch.learn(page(holds))
-    await until(lambda: all(data(boot, at(one)) == b"" for one in holds))
-    assert boot.switch.lifts._raws == {}
+    put(incarnation, holds)
+    await incarnation.start()
+    incarnation.switch.learn(page(holds))
+    await until(lambda: all(data(incarnation, at(one)) == b"" for one in holds))
+    assert incarnation.switch.lifts._raws == {}

@@ -4,19 +4,19 @@ import asyncio
 import threading
 
 import pytest
-from kcm_bus.clock import SystemRandomness
-from kcm_bus.learning import to_record
-from kcm_crypto.arena import Arena, Purged
 from kcm_gateway.config import EngineSettings
 from kcm_gateway.core_client import CoreClient
 from kcm_gateway.engine import Gateway
 from kcm_gateway.guard import Members
+from kcm_keymem.arena import Arena, Purged
+from kcm_keymem.random import SystemKeyRandomness
+from kcm_killswitch.replica.hold_applier import to_record
 from kcm_schemas import subjects
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.l1 import L1State
 
 from tests.fakes.virtual import let_pass, settled, until
-from tests.unit.switch.rig import LINK, URI, Boot, held, hold, lifted, tenant, watched
+from tests.unit.switch.rig import LINK, URI, Incarnation, held, hold, lifted, tenant, watched
 
 
 def place(one, region="eu"):
@@ -38,12 +38,12 @@ class Gate:
             await self.open.wait()
 
 
-class GatewayBoot(Boot):
+class GatewayIncarnation(Incarnation):
     """A Gateway's engine with its own kill switch, asking Cores over a wire that a test holds."""
 
     def __init__(self, system, name, core, **settings):
         super().__init__(system, name)
-        system.boots.append(self)
+        system.incarnations.append(self)
         self.core = core
         self.reply_gate = Gate("reply")
         self.asked = 0
@@ -52,7 +52,7 @@ class GatewayBoot(Boot):
             core=CoreClient(self._ask, self.me, self.clock, self.randomness, 4.0),
             guard=Members(self.serving, self.clock),
             clock=self.clock,
-            randomness=SystemRandomness(),
+            randomness=SystemKeyRandomness(),
             settings=EngineSettings(**settings),
         )
 
@@ -75,7 +75,7 @@ async def pair(system, **settings):
     core = system.core("core-eu-1")
     await core.start(regions=False)
     await core.make(tenant())
-    gateway = GatewayBoot(system, "gw-eu-1", core, **settings)
+    gateway = GatewayIncarnation(system, "gw-eu-1", core, **settings)
     gateway.learn(LINK, tenant())
     await gateway.start()
     await settled()
@@ -258,13 +258,13 @@ async def test_a_lift_that_races_another_kill_lifts_only_its_own(system):
 
 
 async def test_a_lift_that_arrives_before_its_hold_leaves_nothing_killed(system):
-    boot = system.boot("gw-eu-1")
-    await boot.start()
+    incarnation = system.incarnation("gw-eu-1")
+    await incarnation.start()
     one = hold()
     for raw in (lifted(one), held(one), held(one)):
-        boot.switch.learning.learn(raw)
-    assert not boot.revocations.killed("acme")
-    assert boot.purged == []
+        incarnation.switch.learning.learn(raw)
+    assert not incarnation.revocations.killed("acme")
+    assert incarnation.purged == []
 
 
 async def test_two_operators_at_once_need_two_lifts(system):
@@ -298,46 +298,46 @@ async def test_the_same_kill_sent_twice_at_once_is_one_kill(system):
     assert core.purged.count("acme") == 1
 
 
-# While a boot catches up
+# While an incarnation catches up
 
 
 async def test_a_kill_that_is_broadcast_while_a_boot_catches_up_is_heard(system):
     stream = system.streams["eu"]
     for number in range(50):
         stream.store(place(hold(target=f"t{number}")), held(hold(target=f"t{number}")))
-    boot = system.boot("gw-eu-1")
+    incarnation = system.incarnation("gw-eu-1")
     one = hold()
-    boot.follower.paused = True
-    starting = asyncio.create_task(boot.start())
+    incarnation.follower.paused = True
+    starting = asyncio.create_task(incarnation.start())
     await settled()
     assert not starting.done()
     await system.wire.join("outside").publish(
         subjects.broadcast_hold("eu", "tenant", one.id), held(one)
     )
     await settled()
-    assert boot.revocations.killed("acme")
-    assert not boot.live()
-    boot.follower.resume()
+    assert incarnation.revocations.killed("acme")
+    assert not incarnation.live()
+    incarnation.follower.resume()
     await starting
-    assert boot.live()
-    assert boot.revocations.killed("acme")
+    assert incarnation.live()
+    assert incarnation.revocations.killed("acme")
 
 
 async def test_a_kill_that_is_stored_while_a_boot_catches_up_is_known_before_it_has_a_lease(system):
     stream = system.streams["eu"]
     one = hold()
-    boot = system.boot("gw-eu-1")
+    incarnation = system.incarnation("gw-eu-1")
     stored = []
 
     async def just_before(operation, subject):
         if operation == "put" and not stored:
             stored.append(stream.store(place(one), held(one)))
 
-    boot.log.before = just_before
-    boot.on_purge = lambda _: not boot.live() or pytest.fail("it had a lease already")
-    await boot.start()
+    incarnation.log.before = just_before
+    incarnation.on_purge = lambda _: not incarnation.live() or pytest.fail("it had a lease already")
+    await incarnation.start()
     assert stored
-    assert boot.purged == ["acme"]
+    assert incarnation.purged == ["acme"]
 
 
 async def test_stale_messages_replayed_after_a_lift_kill_nobody(system):
@@ -377,7 +377,7 @@ async def test_an_issuer_that_dies_between_broadcast_and_acknowledgement_loses_n
     placing.cancel()
     await issuer.crash()
     await until(lambda: place(one) in other.stream.entries)
-    late = system.boot("gw-eu-1")
+    late = system.incarnation("gw-eu-1")
     await late.start()
     assert late.revocations.killed("acme")
 
@@ -394,11 +394,13 @@ async def test_an_issuer_that_dies_before_it_broadcasts_is_repeated_by_its_clien
     other.learn(LINK, tenant())
     status = await other.kills.place(held(one), other.clock.unix_ms() + 20_000)
     assert other.revocations.killed("acme")
-    assert not status.complete, "the dead issuer's boot is on record until its lease has ended"
-    await let_pass(system.timing.boot_bound_s(0) + 1)
+    assert not status.complete, (
+        "the dead issuer's incarnation is on record until its lease has ended"
+    )
+    await let_pass(system.timing.incarnation_bound_s(0) + 1)
     status = await other.kills.status(one.id)
     assert status.complete
-    assert {boot.how for boot in status.boots} == {"receipt", "lease-ended"}
+    assert {incarnation.how for incarnation in status.incarnations} == {"receipt", "lease-ended"}
 
 
 async def test_a_crash_right_after_the_purge_loses_nothing(system):
@@ -422,26 +424,30 @@ async def test_a_restart_loop_neither_serves_nor_keeps_a_kill_from_being_complet
     core.learn(LINK, tenant())
     one = hold()
     for number in range(30):
-        boot = system.boot("gw-eu-1")
+        incarnation = system.incarnation("gw-eu-1")
         if number == 15:
             await core.kills.place(held(one), core.clock.unix_ms() + 20_000)
-        await boot.start()
-        assert boot.revocations.killed("acme") == (number >= 15)
-        await boot.crash()
+        await incarnation.start()
+        assert incarnation.revocations.killed("acme") == (number >= 15)
+        await incarnation.crash()
         await let_pass(0.5)
-    last = system.boot("gw-eu-1")
+    last = system.incarnation("gw-eu-1")
     await last.start()
     assert last.revocations.killed("acme")
-    await let_pass(system.timing.boot_bound_s(0) + 1)
+    await let_pass(system.timing.incarnation_bound_s(0) + 1)
     status = await core.kills.status(one.id)
     assert status.complete
-    assert {boot.how for boot in status.boots} <= {"receipt", "started-after", "lease-ended"}
+    assert {incarnation.how for incarnation in status.incarnations} <= {
+        "receipt",
+        "started-after",
+        "lease-ended",
+    }
 
 
 async def test_a_boot_that_never_answers_is_waited_for_until_its_lease_and_answer_have_ended(
     system,
 ):
-    core, silent = system.core("core-eu-1"), system.boot("gw-eu-1")
+    core, silent = system.core("core-eu-1"), system.incarnation("gw-eu-1")
     await asyncio.gather(core.start(regions=False, watch=False), silent.start())
     core.learn(LINK, tenant())
     silent.log.disconnect()
@@ -449,12 +455,14 @@ async def test_a_boot_that_never_answers_is_waited_for_until_its_lease_and_answe
     one = hold()
     status = await core.kills.place(held(one), core.clock.unix_ms() + 20_000)
     while not status.complete:
-        assert not [b for b in status.boots if b.instance == "gw-eu-1" and b.how != "waiting"]
+        assert not [
+            b for b in status.incarnations if b.instance == "gw-eu-1" and b.how != "waiting"
+        ]
         await let_pass(0.5)
         status = await core.kills.status(one.id)
         if status.complete:
             assert not silent.live()
-    assert [b.how for b in status.boots if b.instance == "gw-eu-1"] == ["lease-ended"]
+    assert [b.how for b in status.incarnations if b.instance == "gw-eu-1"] == ["lease-ended"]
 
 
 async def test_a_purge_while_a_worker_thread_uses_the_key_wipes_at_once_and_gives_no_output():

@@ -1,8 +1,8 @@
 """A flood of forgeries is on record, hides nothing, and does not fill the record."""
 
 import pytest
-from kcm_bus.paced import EVERY_S
-from kcm_bus.refusals import KINDS_MAX, Refusals
+from kcm_runtime.audit.pacing import EVERY_S
+from kcm_runtime.audit.rejection_log import KINDS_MAX, RejectionLog
 
 from tests.fakes.virtual import let_pass
 
@@ -14,7 +14,7 @@ def told():
 
 @pytest.fixture
 def refusals(told):
-    return Refusals("control", lambda kind, **fields: told.append((kind, fields)))
+    return RejectionLog("control", lambda kind, **fields: told.append((kind, fields)))
 
 
 def seen(told):

@@ -1,9 +1,9 @@
-"""Pulls and fences between regions: a fence says no more than what is stored here."""
+"""Pulls and peer leases between regions: a peer lease says no more than what is stored here."""
 
 import asyncio
 
 import pytest
-from kcm_core import regions as regions_module
+from kcm_killswitch.coordinator import region_sync as regions_module
 from kcm_schemas import limits, subjects
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import Code, KcmError
@@ -20,8 +20,8 @@ def place(one, region="eu"):
     return subjects.control_hold(region, one.scope, one.id)
 
 
-def fences(stream, other="us"):
-    return [e for e in stream.history if e.subject == subjects.control_fence("eu", other)]
+def peer_leases(stream, other="us"):
+    return [e for e in stream.history if e.subject == subjects.control_peer_lease("eu", other)]
 
 
 def no_broadcasts(system):
@@ -37,7 +37,7 @@ async def answering(system, region, answer):
         fields = {
             "region": region, "nonce": request.nonce, "roster": 1, "same": False, "more": False,
             "position": 9, "durable_at": 0, "held_ms": 0, "watched_ms": 0,
-            "reached": bytes(32), "settled": True, "lifted": False, "holds": [], "boots": [],
+            "reached": bytes(32), "settled": True, "lifted": False, "holds": [], "incarnations": [],
         }  # fmt: skip
         fields |= answer(request) or {}
         signer = fields.pop("signer", f"core-{region}-1")
@@ -56,7 +56,7 @@ async def test_a_region_learns_from_another_what_every_broadcast_lost(system):
     await eu.start(watch=False)
     assert eu.revocations.killed("acme")
     await until(lambda: place(one) in eu.stream.entries)
-    await until(lambda: eu.knowledge.knows("us") and us.knowledge.knows("eu"))
+    await until(lambda: eu.freshness.knows("us") and us.freshness.knows("eu"))
 
 
 async def test_there_is_no_fence_before_everything_learned_is_durable_here(system):
@@ -73,11 +73,11 @@ async def test_there_is_no_fence_before_everything_learned_is_durable_here(syste
     await eu.start(watch=False)
     await let_pass(20)
     assert eu.revocations.killed("acme")
-    assert fences(eu.stream) == []
+    assert peer_leases(eu.stream) == []
     stuck = False
-    await until(lambda: fences(eu.stream))
+    await until(lambda: peer_leases(eu.stream))
     stored = eu.stream.entries[place(one)].sequence
-    assert all(stored < fence.sequence for fence in fences(eu.stream))
+    assert all(stored < peer_lease.sequence for peer_lease in peer_leases(eu.stream))
 
 
 async def test_others_have_their_turn_while_thousands_of_holds_are_learned(system):
@@ -144,13 +144,13 @@ async def test_a_fence_names_a_mark_from_before_the_question(system):
     eu = system.core("core-eu-1")
 
     def answer(_):
-        asked.append(eu.knowledge.mark)
+        asked.append(eu.freshness.mark)
 
     await answering(system, "us", answer)
     await eu.start(watch=False)
-    await until(lambda: fences(eu.stream))
-    fence = VERIFIER.fence(fences(eu.stream)[0].data)
-    assert fence.position <= asked[0].sequence
+    await until(lambda: peer_leases(eu.stream))
+    peer_lease = VERIFIER.peer_lease(peer_leases(eu.stream)[0].data)
+    assert peer_lease.position <= asked[0].sequence
 
 
 @pytest.mark.parametrize("what", ["forged hold", "forged reply", "other nonce", "other region"])
@@ -170,8 +170,8 @@ async def test_there_is_no_fence_after_anything_that_is_not_believed(system, wha
     eu = system.core("core-eu-1")
     await eu.start(watch=False)
     await let_pass(10)
-    assert fences(eu.stream) == []
-    assert not eu.knowledge.knows("us")
+    assert peer_leases(eu.stream) == []
+    assert not eu.freshness.knows("us")
     assert eu.revocations.killed("good") == (what == "forged hold")
     assert not eu.revocations.killed("forged")
 
@@ -187,14 +187,14 @@ async def test_there_is_no_fence_after_a_pull_that_broke_off(system):
     await eu.start(watch=False)
     await let_pass(10)
     assert eu.revocations.killed("acme")
-    assert fences(eu.stream) == []
+    assert peer_leases(eu.stream) == []
 
 
 async def test_a_region_that_promises_more_for_ever_gets_no_fence(system):
     await answering(system, "us", lambda _: {"more": True})
     eu = system.core("core-eu-1")
     await eu.start(watch=False)  # asks once
-    assert fences(eu.stream) == []
+    assert peer_leases(eu.stream) == []
     asked = [m for m in system.wire.sent if m.subject == subjects.pull("us", "eu")]
     assert len(asked) <= regions_module.PAGES_MAX
 
@@ -316,17 +316,17 @@ async def test_the_cores_of_a_region_share_their_questions(system):
         if m.subject == subjects.pull("us", "eu") and VERIFIER.pull(m.data).region == "eu"
     ]  # fmt: skip
     assert rounds / 2 <= len(asked) <= rounds * 2
-    assert all(core.knowledge.knows("us") for core in cores)
+    assert all(core.freshness.knows("us") for core in cores)
 
 
 async def test_a_region_that_is_cut_off_lets_the_tenants_of_both_go_dark_and_comes_back(system):
-    record = tenant(regions=["eu", "us"], fence="all")
+    record = tenant(regions=["eu", "us"], region_quorum="all")
     eu, us = system.core("core-eu-1"), system.core("core-us-1")
     for core in (eu, us):
         core.learn(record)
     await us.start(watch=False)
     await eu.start(watch=False)
-    await until(lambda: eu.knowledge.knows("us"))
+    await until(lambda: eu.freshness.knows("us"))
     eu.serving.begin("acme", eu.clock.elapsed())
     us.bus.connected = False
     await let_pass(system.timing.partition_grace_s + system.timing.renew_every_s)
@@ -369,21 +369,30 @@ async def test_a_lift_is_pulled_as_a_hold_is(system):
 
 
 def test_the_largest_reply_fits_into_a_message():
-    from kcm_control.boots import BOOTS_MAX
-    from kcm_schemas.control import Boot
+    from kcm_killswitch.model.incarnations import INCARNATIONS_MAX
+    from kcm_schemas.control import Incarnation
     from kcm_schemas.roster import Role
 
-    boots = [
-        Boot(instance="i" * 63, boot=bytes(16), role=Role.GATEWAY, first=1 << 62, latest=1 << 62,
-            lease_ms=1 << 31, silent_ms=1 << 31, quiet_ms=1 << 31, roster=1)
-    ] * BOOTS_MAX  # fmt: skip
+    incarnations = [
+        Incarnation(
+            instance="i" * 63,
+            incarnation=bytes(16),
+            role=Role.GATEWAY,
+            first=1 << 62,
+            latest=1 << 62,
+            lease_ms=1 << 31,
+            silent_ms=1 << 31,
+            quiet_ms=1 << 31,
+            roster=1,
+        )
+    ] * INCARNATIONS_MAX
     reply = PullReply(
         region="eu", nonce=bytes(16), roster=1 << 31, same=False, more=True, position=1,
         durable_at=1, held_ms=1 << 31, watched_ms=1 << 31, reached=bytes(32), settled=True,
         lifted=False,
         holds=[bytes(limits.SIGNED_HOLD_MAX)]
         * (regions_module.PAGE_BYTES // limits.SIGNED_HOLD_MAX),
-        boots=boots,
+        incarnations=incarnations,
     )  # fmt: skip
     assert len(encode(reply)) < limits.BODY_MAX
 
@@ -392,7 +401,7 @@ async def test_kills_that_come_all_the_time_do_not_keep_other_tenants_from_being
     """Somebody kills thousands of tenants, one after the other; some are always on their way."""
     eu, us = system.core("core-eu-1"), system.core("core-us-1")
     eu.learn(LINK.model_copy(update={"model": "hyok"}))
-    eu.learn(tenant("other", regions=["eu", "us"], fence="all"), tenant(regions=["eu"]))
+    eu.learn(tenant("other", regions=["eu", "us"], region_quorum="all"), tenant(regions=["eu"]))
 
     async def slow(operation, subject):
         if operation == "put" and ".hold." in subject:

@@ -1,11 +1,11 @@
-"""What a region forgot, its Cores remember; what one boot missed, it reads again."""
+"""What a region forgot, its Cores remember; what one incarnation missed, it reads again."""
 
 import asyncio
 import errno
 
-from kcm_bus.remembering import HoldFiles, write_hold
-from kcm_control.agreement import PATIENCE_S
-from kcm_core.keyholds import KeyHolds
+from kcm_core.root_keys.automatic_holds import AutomaticHolds
+from kcm_killswitch.model.divergence import PATIENCE_S
+from kcm_killswitch.replica.hold_store import FileHoldStore, write_hold
 from kcm_schemas import subjects
 
 from tests.fakes.virtual import let_pass, settled, until
@@ -18,24 +18,24 @@ def place(one, region="eu"):
 
 async def test_a_hold_outlives_a_stream_that_was_lost_while_nobody_was_there(system):
     one = hold()
-    before = system.boot("core-eu-1")
+    before = system.incarnation("core-eu-1")
     await before.start()
     before.switch.issue(held(one))
     await until(lambda: before.switch.durable_at(one.id))
     await before.crash()
     system.streams["eu"].recreate()
-    after = system.boot("core-eu-1")
+    after = system.incarnation("core-eu-1")
     await after.start()
     assert after.revocations.killed("acme")
     await until(lambda: after.switch.durable_at(one.id))
-    gateway = system.boot("gw-eu-1")
+    gateway = system.incarnation("gw-eu-1")
     await gateway.start()
     assert gateway.revocations.killed("acme")
 
 
 async def test_a_lift_is_remembered_too(system):
     one = hold()
-    before = system.boot("core-eu-1")
+    before = system.incarnation("core-eu-1")
     await before.start()
     before.switch.issue(held(one))
     before.switch.issue(lifted(one))
@@ -43,33 +43,33 @@ async def test_a_lift_is_remembered_too(system):
     await before.crash()
     system.streams["eu"].recreate()
     system.streams["eu"].store(place(one), held(one))  # somebody kept the older statement
-    after = system.boot("core-eu-1")
+    after = system.incarnation("core-eu-1")
     await after.start()
     await until(lambda: after.switch.durable_at(one.id))
     assert not after.revocations.killed("acme")
 
 
 async def test_a_file_that_was_changed_is_not_believed_and_recorded(system):
-    files = HoldFiles(system.path / "state" / "core-eu-1")
+    files = FileHoldStore(system.path / "state" / "core-eu-1")
     files.recall()
     raw = held(hold())
     files.remember(b"x" * 16, raw[:-1] + bytes([raw[-1] ^ 1]))
     await files.close()
-    boot = system.boot("core-eu-1")
-    await boot.start()
+    incarnation = system.incarnation("core-eu-1")
+    await incarnation.start()
     await settled()
-    assert not boot.revocations.killed("acme")
-    assert boot.count("trust.refused") == 1
+    assert not incarnation.revocations.killed("acme")
+    assert incarnation.count("trust.refused") == 1
 
 
 async def test_who_recalls_writes_nothing_that_the_stream_has(system):
     one = hold()
-    before = system.boot("core-eu-1")
+    before = system.incarnation("core-eu-1")
     await before.start()
     before.switch.issue(held(one))
     await until(lambda: before.switch.durable_at(one.id))
     await before.crash()
-    after = system.boot("core-eu-1")
+    after = system.incarnation("core-eu-1")
     await after.start()
     await let_pass(1.0)
     assert after.switch.durable_at(one.id)
@@ -77,17 +77,17 @@ async def test_who_recalls_writes_nothing_that_the_stream_has(system):
 
 
 async def test_whoever_issues_a_hold_writes_it_without_standing_back(system):
-    boot = system.boot("core-eu-1")
-    await boot.start()
+    incarnation = system.incarnation("core-eu-1")
+    await incarnation.start()
     one = hold()
-    boot.switch.issue(held(one))
+    incarnation.switch.issue(held(one))
     await settled()
-    assert boot.switch.durable_at(one.id)
+    assert incarnation.switch.durable_at(one.id)
 
 
 async def test_a_hold_that_one_boot_was_never_delivered_is_read_again(system):
     one = hold()
-    core, gateway = system.boot("core-eu-1"), system.boot("gw-eu-1")
+    core, gateway = system.incarnation("core-eu-1"), system.incarnation("gw-eu-1")
     await core.start()
     await gateway.start()
     receive, missed = gateway.switch.receive, []
@@ -108,13 +108,13 @@ async def test_a_hold_that_one_boot_was_never_delivered_is_read_again(system):
 
 
 async def test_a_difference_that_reading_does_not_mend_is_read_for_once(system):
-    core, gateway = system.boot("core-eu-1"), system.boot("gw-eu-1")
+    core, gateway = system.incarnation("core-eu-1"), system.incarnation("gw-eu-1")
     await core.start()
     await gateway.start()
     gateway.switch.learning.learn(held(hold()))  # a broadcast that no Core heard
-    eras = gateway.knowledge.era
+    eras = gateway.freshness.era
     await let_pass(20 * PATIENCE_S)
-    assert gateway.knowledge.era == eras + 1
+    assert gateway.freshness.era == eras + 1
     assert gateway.live()
 
 
@@ -129,19 +129,19 @@ class FullDisk:
         write_hold(path, content)
 
 
-def words(boot, one):
-    """What a boot's receipts of a hold say about its disk, in their order."""
+def words(incarnation, one):
+    """What an incarnation's receipts of a hold say about its disk, in their order."""
     found = [
-        boot.me.verifier.receipt(message.data)
-        for message in boot.system.wire.sent
+        incarnation.me.verifier.receipt(message.data)
+        for message in incarnation.system.wire.sent
         if message.subject == subjects.receipt("eu", one.id)
     ]
-    return [receipt.unkept for receipt in found if receipt.instance == boot.me.name]
+    return [receipt.unkept for receipt in found if receipt.instance == incarnation.me.name]
 
 
 async def test_a_core_says_that_it_purged_and_then_that_the_hold_is_on_its_disk(system):
     one = hold()
-    core = system.boot("core-eu-1")
+    core = system.incarnation("core-eu-1")
     await core.start()
     core.switch.issue(held(one))
     await until(lambda: words(core, one)[-1:] == [""])
@@ -151,7 +151,7 @@ async def test_a_core_says_that_it_purged_and_then_that_the_hold_is_on_its_disk(
 
 async def test_a_gateway_keeps_nothing_and_says_its_word_once(system):
     one = hold()
-    gateway = system.boot("gw-eu-1")
+    gateway = system.incarnation("gw-eu-1")
     await gateway.start()
     gateway.switch.learning.learn(held(one))
     await until(lambda: words(gateway, one))
@@ -160,7 +160,7 @@ async def test_a_gateway_keeps_nothing_and_says_its_word_once(system):
 
 async def test_a_core_whose_disk_is_full_says_so_and_says_when_it_has_the_hold(system):
     one, disk = hold(), FullDisk()
-    core = system.boot("core-eu-1")
+    core = system.incarnation("core-eu-1")
     core.memory._write = disk.write
     await core.start()
     core.switch.issue(held(one))
@@ -175,18 +175,18 @@ async def test_a_core_whose_disk_is_full_says_so_and_says_when_it_has_the_hold(s
     await core.crash()
     # The broker's disk is lost; the Core's is not.
     system.streams["eu"].recreate()
-    after = system.boot("core-eu-1")
+    after = system.incarnation("core-eu-1")
     await after.start()
     assert after.revocations.killed("acme")
 
 
 async def test_a_hold_of_a_key_is_broadcast_again_while_that_cannot_be_sent(system):
     """A connection that is away for a moment must not leave other regions to their pulls."""
-    core, other = system.core("core-eu-1"), system.boot("gw-us-1")
+    core, other = system.core("core-eu-1"), system.incarnation("gw-us-1")
     await core.start()
     await other.start()
     core.bus.connected = False
-    holds = KeyHolds(
+    holds = AutomaticHolds(
         membership=core.me,
         revocations=core.revocations,
         switch=core.switch,

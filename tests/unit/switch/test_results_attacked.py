@@ -1,7 +1,7 @@
 """Results that somebody made up, changed or sent again: no word of a finished kill changes."""
 
 import pytest
-from kcm_core.result_looks import LOOKED_AT_MAX
+from kcm_killswitch.coordinator.result_watch import LOOKED_AT_MAX
 from kcm_schemas import subjects
 from kcm_schemas.codec import encode
 from kcm_schemas.control import Receipt
@@ -26,8 +26,8 @@ def changed(content, **changes):
     return content.model_copy(update=changes)
 
 
-def boots(content, **changes):
-    return [changed(one, **changes) for one in content.boots]
+def incarnations(content, **changes):
+    return [changed(one, **changes) for one in content.incarnations]
 
 
 @pytest.fixture
@@ -59,12 +59,12 @@ async def test_nobodys_result_in_the_bucket_is_told(system, core, signers, remem
         lambda one: {"receipts": []},
         lambda one: {"receipts": [], "left_out": len(one.receipts)},
         lambda one: {"receipts": one.receipts * 2},
-        lambda one: {"receipts": one.receipts * 2, "boots": one.boots * 2},
-        lambda one: {"boots": boots(one, purge_us=one.boots[0].purge_us + 1)},
-        lambda one: {"boots": boots(one, instance="core-eu-3")},
-        lambda one: {"boots": boots(one, boot=bytes(16))},
-        lambda one: {"boots": boots(one, how="waiting"), "receipts": []},
-        lambda one: {"boots": [], "receipts": []},
+        lambda one: {"receipts": one.receipts * 2, "incarnations": one.incarnations * 2},
+        lambda one: {"incarnations": incarnations(one, purge_us=one.incarnations[0].purge_us + 1)},
+        lambda one: {"incarnations": incarnations(one, instance="core-eu-3")},
+        lambda one: {"incarnations": incarnations(one, incarnation=bytes(16))},
+        lambda one: {"incarnations": incarnations(one, how="waiting"), "receipts": []},
+        lambda one: {"incarnations": [], "receipts": []},
         lambda one: {"regions": one.regions * 2},
         lambda one: {"regions": [changed(one.regions[0], how="waiting")]},
         lambda one: {"heard_ms": one.concluded_ms + 1},
@@ -84,11 +84,18 @@ async def test_a_result_that_does_not_add_up_counts_nothing_whoever_signed_it(
 async def test_receipts_of_another_hold_or_instance_are_not_exchanged(system, core):
     one, status = await finished(system, core)
     bucket = Bucket(system, one)
-    kept, listed = bucket.content, bucket.content.boots[0]
+    kept, listed = bucket.content, bucket.content.incarnations[0]
     word = Receipt(
-        hold_id=one.id, instance="core-eu-1", boot=listed.boot, role=listed.role, region="eu",
-        keys=listed.keys, purge_us=listed.purge_us, unkept="", reached=bytes(32),
-    )  # fmt: skip
+        hold_id=one.id,
+        instance="core-eu-1",
+        incarnation=listed.incarnation,
+        role=listed.role,
+        region="eu",
+        keys=listed.keys,
+        purge_us=listed.purge_us,
+        unkept="",
+        reached=bytes(32),
+    )
     assert core.me.verifier.receipt(signed(Kind.RECEIPT, word, "core-eu-1")) == word
     for forged in (
         signed(Kind.RECEIPT, changed(word, hold_id=hold().id), "core-eu-1"),
@@ -136,7 +143,7 @@ async def test_an_export_has_the_result_that_is_told_and_not_what_is_there(syste
 
 async def pair(system):
     """A Core in each of two regions that both have the tenant, and a Gateway at home."""
-    gateway = system.boot("gw-eu-1")
+    gateway = system.incarnation("gw-eu-1")
     gateway.learn(LINK, tenant(regions=["eu", "us"]))
     await gateway.start()
     home = await started(system, "core-eu-1", regions=True, of=("eu", "us"))
@@ -165,7 +172,7 @@ async def test_a_region_that_lies_has_no_other_region_tell_its_words(system):
     without_gateway = changed(
         kept,
         concluded_ms=0, heard_ms=0,
-        boots=[each for each in kept.boots if each.role != "gateway"],
+        incarnations=[each for each in kept.incarnations if each.role != "gateway"],
         receipts=[
             raw for raw in kept.receipts
             if VERIFIER.receipt(raw).role != "gateway"
@@ -180,7 +187,7 @@ async def test_a_region_that_lies_has_no_other_region_tell_its_words(system):
     told = await other.kills.status(one.id)
     assert told.concluded is not None
     assert told.concluded.concluded_ms > 0
-    assert {each.instance for each in told.boots} >= {"gw-eu-1"}
+    assert {each.instance for each in told.incarnations} >= {"gw-eu-1"}
 
 
 async def test_what_another_region_concluded_is_told_here_in_the_same_words(system):

@@ -1,7 +1,7 @@
 """An export has a result where the status tells one, and only then."""
 
 import pytest
-from kcm_core.exporting import Exporting
+from kcm_killswitch.coordinator.evidence_export import EvidenceExport
 from kcm_schemas import subjects
 
 from tests.fakes.virtual import let_pass
@@ -15,7 +15,7 @@ async def core(system):
 
 
 async def exported(core, one):
-    exporting = Exporting(core.kills, core.results, core.revocations, core.switch)
+    exporting = EvidenceExport(core.kills, core.results, core.revocations, core.switch)
     return await exporting.export(one.id, core.clock.unix_ms() + 5000)
 
 
@@ -31,11 +31,11 @@ async def test_a_finished_kill_has_its_result_also_when_it_is_lifted(system, cor
 
 
 async def test_a_hold_that_was_written_again_has_no_result(system, core):
-    """While it was not in the stream a boot may have begun that has not read it."""
+    """While it was not in the stream an incarnation may have begun that has not read it."""
     one, _ = await finished(system, core)
     core.stream.expire(subjects.control_hold("eu", one.scope, one.id))
     core.switch._durable.lost(one.id)
-    system.boot("gw-eu-1")
+    system.incarnation("gw-eu-1")
     await core.switch.looked_up(one.id)
     await let_pass(1)
     assert not (await core.kills.status(one.id)).complete

@@ -3,9 +3,9 @@
 import asyncio
 
 import pytest
-from kcm_schemas.admin import BootStatus, RegionStatus
+from kcm_schemas.admin import IncarnationStatus, RegionStatus
 from kcm_schemas.kill_result import Result
-from kcm_trust.resulting import CLOCKS_APART_MS
+from kcm_trust.result_statements import CLOCKS_APART_MS
 from kcm_trust.verify import Untrusted
 from nats.js import errors as js_errors
 
@@ -16,15 +16,15 @@ from tests.unit.switch.rig import LINK, held, hold, lifted, tenant, watched
 
 def made_up(core, one, author):
     """A kill that is finished, by a list of nobody but a Core that does not run any more."""
-    gone = BootStatus(
-        instance="core-eu-1", boot=b"x" * 16, role="core", region="eu", how="lease-ended",
+    gone = IncarnationStatus(
+        instance="core-eu-1", incarnation=b"x" * 16, role="core", region="eu", how="lease-ended",
         keys=0, purge_us=0, after_ms=0, trouble="", retired=False, left_ms=0,
     )  # fmt: skip
     at = core.switch.durable_at(one.id)
     return Result(
         hold_id=one.id, region="eu", instance=author, heard_ms=1, concluded_ms=2, roster=1,
         regions=[RegionStatus(region="eu", durable_at=at, how="durable", left_ms=0)],
-        boots=[gone], receipts=[], left_out=0,
+        incarnations=[gone], receipts=[], left_out=0,
     )  # fmt: skip
 
 
@@ -36,7 +36,7 @@ async def core(system):
 @pytest.fixture
 async def gateway(system):
     """One that keeps its keys, whatever is killed."""
-    made = system.boot("gw-eu-1")
+    made = system.incarnation("gw-eu-1")
     made.learn(LINK, tenant())
     made.broken.add("acme")
     await made.start()
@@ -67,7 +67,7 @@ async def test_who_knows_of_keys_says_complete_on_nobodys_word(
 @pytest.mark.parametrize("author", ["core-eu-1", "core-eu-2"])
 async def test_who_finds_it_complete_tells_and_signs_the_own_words(system, core, author):
     """The list that another Core made up leaves out who purged."""
-    gateway = system.boot("gw-eu-1")
+    gateway = system.incarnation("gw-eu-1")
     gateway.learn(LINK, tenant())
     await gateway.start()
     await watched(system)
@@ -82,7 +82,7 @@ async def test_who_finds_it_complete_tells_and_signs_the_own_words(system, core,
         assert told.complete
         assert told.concluded.instance == "core-eu-1"
         assert told.concluded.concluded_ms >= before
-        assert {each.instance for each in told.boots} == {"core-eu-1", "gw-eu-1"}
+        assert {each.instance for each in told.incarnations} == {"core-eu-1", "gw-eu-1"}
         assert bucket.content != lie or bucket.signers == ["core-eu-2"]
         raw = await core.results.signed(one.id, told.concluded)
         assert core.me.verifier.result(raw).signed_by("core-eu-1")
@@ -99,7 +99,11 @@ async def test_a_stored_result_stays_told_though_another_is_put_there(system, cu
         await abroad.close()
     bucket.put(by(lie, "core-eu-2"))
     told = await core.kills.status(one.id)
-    assert (told.complete, told.concluded, told.boots) == (True, status.concluded, status.boots)
+    assert (told.complete, told.concluded, told.incarnations) == (
+        True,
+        status.concluded,
+        status.incarnations,
+    )
     if cut_off:
         assert "another result is stored" in told.unstored
         assert bucket.signers == ["core-eu-2"]

@@ -162,18 +162,18 @@ async def test_a_region_out_of_scope_keeps_its_words_when_the_roster_changes(sys
     await watched(system)
     for core in (home, abroad):
         after = await core.kills.status(one.id)
-        assert (after.concluded, after.boots) == (status.concluded, status.boots)
+        assert (after.concluded, after.incarnations) == (status.concluded, status.incarnations)
 
 
 async def test_a_kill_of_more_boots_than_a_result_has_room_for_is_complete_and_says_so(
     system, monkeypatch
 ):
-    monkeypatch.setattr(limits, "RESULT_BOOTS_MAX", 0)
+    monkeypatch.setattr(limits, "RESULT_INCARNATIONS_MAX", 0)
     core = await started(system, "core-eu-1")
     one, status = await finished(system, core)
     assert status.complete
     assert status.concluded is None
-    assert "no room for 1 boots" in status.unstored
+    assert "no room for 1 incarnations" in status.unstored
     assert await core.results.signed(one.id, status.concluded) == b""
     await settled()
     assert not core.kills._looks.of("eu")

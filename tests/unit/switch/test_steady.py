@@ -8,12 +8,12 @@ import asyncio
 from collections import Counter
 
 import pytest
-from kcm_gateway.lease import RESERVE_PART
+from kcm_gateway.keys.lease import RESERVE_PART
 from kcm_schemas.codes import KcmError
 
 from tests.fakes.virtual import settled
 from tests.unit.switch.rig import LINK, tenant
-from tests.unit.switch.test_races import GatewayBoot
+from tests.unit.switch.test_races import GatewayIncarnation
 
 LEASE_S = 10.0
 RENEWED_S = 7.0
@@ -22,7 +22,7 @@ RENEWED_S = 7.0
 WIRE_S = 0.003
 
 
-class Slow(GatewayBoot):
+class Slow(GatewayIncarnation):
     """Requests to a Core take ``wire_s`` there and back, and every piece of work ``work_s``."""
 
     wire_s = WIRE_S

@@ -10,15 +10,15 @@ from tests.unit.switch.test_pages import data, held
 ODD = ["a\udcff\udcfe", "a\x0bb", "a\0b"]
 
 
-@pytest.mark.parametrize("noun", ["hold", "lifts", "lease", "fence"])
+@pytest.mark.parametrize("noun", ["hold", "lifts", "lease", "peer-lease"])
 async def test_junk_under_a_name_that_is_no_text_is_cleared(system, noun):
-    boot = system.boot("core-eu-1")
+    incarnation = system.incarnation("core-eu-1")
     places = [f"{subjects.control_all('eu')[:-1]}{noun}.{name}" for name in ODD]
     for place in places:
-        boot.stream.store(place, b"junk")
-    await boot.start()
-    await until(lambda: all(data(boot, place) == b"" for place in places))
+        incarnation.stream.store(place, b"junk")
+    await incarnation.start()
+    await until(lambda: all(data(incarnation, place) == b"" for place in places))
     one = hold()
-    boot.learn(LINK, tenant())
-    boot.stream.store(subjects.control_hold("eu", one.scope, one.id), held(one, "security"))
-    await until(lambda: boot.revocations.killed("acme"))
+    incarnation.learn(LINK, tenant())
+    incarnation.stream.store(subjects.control_hold("eu", one.scope, one.id), held(one, "security"))
+    await until(lambda: incarnation.revocations.killed("acme"))

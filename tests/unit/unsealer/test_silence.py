@@ -18,10 +18,10 @@ def run(script: str) -> subprocess.CompletedProcess[bytes]:
 def test_a_child_prints_nothing():
     done = run("""
         import logging, os, warnings
-        from kcm_core.l1.state import L1Error, L1State
-        from kcm_core.unsealer import child
+        from kcm_core.providers.state import L1Error, L1State
+        from kcm_core.unsealer import worker
         from kcm_core.unsealer.frames import Ask, Operation, Request
-        from kcm_core.l1.uri import SoftkeyUri
+        from kcm_core.providers.uri import SoftkeyUri
 
         def talkative(uri, *, development):
             os.write(1, b"s3cret"), os.write(2, b"s3cret")
@@ -31,12 +31,12 @@ def test_a_child_prints_nothing():
             os.read(0, 1)
             raise L1Error(L1State.DISABLED, "as it was told")
 
-        child.open_provider = talkative
+        worker.open_provider = talkative
         read, write = os.pipe()
         if os.fork() == 0:
             ask = Ask(uri="softkey:///x", context=b"", deadline_ms=30000)
             request = Request(Operation.UNWRAP, ask, memoryview(bytearray(b"blob")))
-            child.run(request, SoftkeyUri("/x"), write, development=True)
+            worker.run(request, SoftkeyUri("/x"), write, development=True)
         os.close(write)
         answer = b""
         while more := os.read(read, 65536):
@@ -55,7 +55,7 @@ def test_of_what_is_logged_before_the_fork_only_our_own_is_heard():
         for name in ("botocore.credentials", "azure.identity", "google.auth", "kcm_cored"):
             logging.getLogger(name).critical("s3cret")
         warnings.warn("s3cret")
-        logging.getLogger("kcm_core.l1.softkey").warning("ours")
+        logging.getLogger("kcm_core.providers.softkey.provider").warning("ours")
     """)
-    assert done.stderr == b"unsealer WARNING kcm_core.l1.softkey: ours\n"
+    assert done.stderr == b"unsealer WARNING kcm_core.providers.softkey.provider: ours\n"
     assert done.stdout == b""

@@ -3,8 +3,8 @@
 import asyncio
 
 import pytest
-from kcm_core.l1.state import L1Error, L1State
-from kcm_core.unsealer.turns import LINE_S, PAUSES_S, TOLD_EVERY_S, Turns
+from kcm_core.providers.state import L1Error, L1State
+from kcm_core.unsealer.key_gate import LINE_S, PAUSES_S, TOLD_EVERY_S, Turns
 
 from tests.fakes.virtual import let_pass
 

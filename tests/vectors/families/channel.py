@@ -12,12 +12,13 @@ from typing import Any
 
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-from kcm_crypto import context
-from kcm_crypto.context import ctx
-from kcm_crypto.hpke import HpkePrivate, HpkePublic
-from kcm_crypto.session import TicketInfo, open_session_as_callee, to_sign
+from kcm_keymem.arena import Arena
+from kcm_schemas import labels
 from kcm_schemas.codec import encode
+from kcm_schemas.labels import ctx
 from kcm_schemas.vault import REPLY_HEAD, CoreReply, CoreRequest, Ticket
+from kcm_sealing.hpke import HpkePrivate, HpkePublic
+from kcm_sealing.session import TicketInfo, open_session_as_callee, to_sign
 
 from tests.vectors.families.fixed import Document, fixed, flip
 from tests.vectors.families.keys import REGION, SERVICE, TENANT
@@ -91,11 +92,11 @@ def channel() -> Document:
         "reply_key": HKDF(SHA256(), 32, salt, b"reply").derive(SECRET).hex(),
         "request_id": request.request_id.hex(),
         "clear": clear.hex(),
-        "request_aad": ctx(context.REQUEST, INFO.session_id, request.request_id, clear).hex(),
+        "request_aad": ctx(labels.REQUEST, INFO.session_id, request.request_id, clear).hex(),
         "request_plain": plain.hex(),
         "request": body.hex(),
         "callee": CALLEE,
-        "reply_aad": ctx(context.REPLY, sha256(body).digest(), CALLEE, b"").hex(),
+        "reply_aad": ctx(labels.REPLY, sha256(body).digest(), CALLEE, b"").hex(),
         "reply_plain": answer.hex(),
         "reply": encode(reply).hex(),
         "invalid": _broken(request, body, reply),
@@ -106,7 +107,7 @@ def _request(ticket: Ticket, ciphertext: bytes, plain: bytes) -> tuple[CoreReque
     fields: dict[str, Any] = {
         "v": 1,
         "caller": CALLER,
-        "boot": fixed("boot id", 16),
+        "incarnation": fixed("incarnation id", 16),
         "ticket": ticket,
         "request_id": fixed("request id", 16),
         "deadline_ms": ISSUED + 2_000,
@@ -115,7 +116,7 @@ def _request(ticket: Ticket, ciphertext: bytes, plain: bytes) -> tuple[CoreReque
         "count": 2,
     }
     clear = CoreRequest(**fields, sealed=b"").clear(REGION, OPERATION, TENANT, SERVICE)
-    session = open_session_as_callee(INFO, _private(), ciphertext)
+    session = open_session_as_callee(INFO, _private(), ciphertext, Arena())
     try:
         columns = memoryview(bytearray(plain))
         nonce = fixed("request nonce", 24)
@@ -127,7 +128,7 @@ def _request(ticket: Ticket, ciphertext: bytes, plain: bytes) -> tuple[CoreReque
 
 def _reply(ciphertext: bytes, body: bytes) -> tuple[CoreReply, bytes]:
     answer = REPLY_HEAD.pack(9_500, 3) + fixed("first blob", 72) + fixed("second blob", 72)
-    session = open_session_as_callee(INFO, _private(), ciphertext)
+    session = open_session_as_callee(INFO, _private(), ciphertext, Arena())
     try:
         digest, nonce = sha256(body).digest(), fixed("reply nonce", 24)
         sealed = session.seal_reply(digest, CALLEE, memoryview(bytearray(answer)), nonce)
@@ -166,7 +167,7 @@ def _broken(request: CoreRequest, body: bytes, reply: CoreReply) -> list[dict[st
             ("l3_version", 1),
             ("count", 1),
             ("caller", "gateway-2"),
-            ("boot", fixed("another boot id", 16)),
+            ("incarnation", fixed("another incarnation id", 16)),
         )
     ]
     rows += [

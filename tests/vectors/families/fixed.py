@@ -5,7 +5,7 @@ from __future__ import annotations
 from hashlib import shake_128
 from typing import Any, TypeAlias
 
-from kcm_crypto import xaes
+from kcm_sealing import xaes
 
 Document: TypeAlias = dict[str, Any]
 

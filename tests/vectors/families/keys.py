@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from kcm_crypto import context, xaes
-from kcm_crypto.arena import Keys
-from kcm_crypto.context import Label, Part, ctx
+from kcm_keymem.arena import Keys
+from kcm_schemas import labels as context
+from kcm_schemas.labels import Label, Part, ctx
+from kcm_sealing import xaes
 
 from tests.vectors.families.fixed import Document, fixed, flip, seal
 

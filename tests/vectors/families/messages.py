@@ -7,14 +7,14 @@ from typing import Any
 
 import msgpack
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from kcm_crypto import context
-from kcm_crypto.context import ctx
+from kcm_schemas import labels
 from kcm_schemas.audit import GENESIS, AuditEvent
-from kcm_schemas.auditing import StreamHead, Trim
+from kcm_schemas.auditor import StreamHead, Trim
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import Code
 from kcm_schemas.control import Hold, Lift
 from kcm_schemas.data import DecryptRequest
+from kcm_schemas.labels import ctx
 from kcm_schemas.registry import Link, Service, Tenant
 from kcm_schemas.signed import Kind, Signature, Signed
 from kcm_trust.identity import Identity
@@ -113,7 +113,7 @@ def signed() -> Document:
     """Statements and their signatures."""
     admin = identity("admin-1")
     tenant = Tenant(
-        tenant="acme", revision=1, link="acme-root", regions=["eu-central"], fence="all"
+        tenant="acme", revision=1, link="acme-root", regions=["eu-central"], region_quorum="all"
     )
     link = Link(link="acme-root", revision=1, uri="pkcs11:token=acme;object=root", model="hyok")
     service = Service(tenant="acme", service="payroll", revision=1)
@@ -206,10 +206,10 @@ def audit() -> Document:
     ]
     heads, previous = [], GENESIS
     for event in events:
-        previous = sha256(ctx(context.AUDIT_CHAIN, previous, event)).digest()
+        previous = sha256(ctx(labels.AUDIT_CHAIN, previous, event)).digest()
         heads.append(previous.hex())
     return {
-        "about": "events of one boot in order, and the chain's hash after each",
+        "about": "events of one incarnation in order, and the chain's hash after each",
         "events": [event.hex() for event in events],
         "heads": heads,
         "stream": _stream(events),
@@ -222,7 +222,7 @@ def _stream(events: list[bytes]) -> dict[str, Any]:
     for number, message in enumerate([*events, b"", b"rubbish"], 1):
         subject = f"kcm.v1.eu-central.audit.gw-{number % 2 + 1}"
         digest = sha256(
-            ctx(context.AUDIT_STREAM, digest, number, subject, sha256(message).digest())
+            ctx(labels.AUDIT_STREAM, digest, number, subject, sha256(message).digest())
         ).digest()
         rows.append({"subject": subject, "message": message.hex(), "digest": digest.hex()})
     auditor, core = identity("auditor-1"), identity("core-1")

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from kcm_crypto import context
-from kcm_crypto.context import ctx, record_aad
-from kcm_schemas import record
+from kcm_schemas import labels, record
+from kcm_schemas.labels import ctx, record_aad
 
 from tests.vectors.families.fixed import Document, fixed, flip, seal
 from tests.vectors.families.keys import LONG, REGION, SERVICE, TENANT
@@ -28,7 +27,7 @@ def make(
 ) -> bytes:
     """A record as the product makes it, of fixed keys."""
     region, tenant, service = where
-    aad = ctx(context.L4, purpose, tenant, region, service, version)
+    aad = ctx(labels.L4, purpose, tenant, region, service, version)
     key = fixed(data_key)
     wrapped = seal(KEYS[version], key, aad, fixed(f"{data_key}: nonce", 24))
     header = record.build(record.prefix(region, tenant, service, version), wrapped, index)

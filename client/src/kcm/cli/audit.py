@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from kcm.cli.exits import Exit
+from kcm.cli.error_report import Problem, clean
 from kcm.cli.kill import SHOWN
 from kcm.cli.output import emit, moment, note, plain, say
-from kcm.cli.problems import Problem, clean
 from kcm.cli.settings import Settings, common, region_option, run_async
 from kcm.cli.streams import tell
+from kcm.exit_codes import Exit
 
 if TYPE_CHECKING:
-    from kcm_schemas.auditing import AuditorStatus, FollowedRegion, TailEntry
+    from kcm_schemas.auditor import AuditorStatus, FollowedRegion, TailEntry
     from kcm_trust.verify import Verifier
 
-    from kcm.admin import Admin
-    from kcm.context import ClientContext
+    from kcm._internal.admin import Admin
+    from kcm._internal.client_context import ClientContext
 
 POLL_S: Final = 1.0
 """Seconds between two looks at the journal while following it."""

@@ -22,17 +22,17 @@ from typing import Any, BinaryIO, Final, Literal
 from kcm_schemas import limits, record
 from kcm_schemas.codes import RETRYABLE, Code, KcmError
 
-from kcm.batches import PAYLOAD_MAX, BatchResult
-from kcm.binding import cell_context
-from kcm.cli.choosing import Columns
-from kcm.cli.exits import Exit
+from kcm._internal.batches import PAYLOAD_MAX, BatchResult
+from kcm._internal.context_binding import cell_context
+from kcm.cli.column_options import Columns
+from kcm.cli.error_report import Problem
 from kcm.cli.files import DEADLINE_S, Target
-from kcm.cli.holding import Held
-from kcm.cli.problems import Problem
+from kcm.cli.output_file import Sink
 from kcm.cli.progress import Advance
-from kcm.cli.sink import Sink
-from kcm.cli.tables import BASE64_START, Cell, Row, TableFormat, encoded
+from kcm.cli.row_buffer import Held
+from kcm.cli.table_format import BASE64_START, Cell, Row, TableFormat, encoded
 from kcm.errors import ServiceError, error_for
+from kcm.exit_codes import Exit
 
 BATCH_CELLS: Final = limits.RECORDS_MAX
 """Cells worked on at once: one message."""

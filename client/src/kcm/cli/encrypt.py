@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, BinaryIO, Final, Literal, TypeVar
 
 import click
 
-from kcm.cli.choosing import Columns, Given, column_options
-from kcm.cli.exits import Exit
+from kcm.cli.column_options import Columns, Given, column_options
+from kcm.cli.error_report import Problem
+from kcm.cli.input_file import INPUT, size_of, source
 from kcm.cli.names import BYTES, NAME
 from kcm.cli.output import note
-from kcm.cli.problems import Problem
+from kcm.cli.output_file import OUTPUT, STDOUT, Sink, refuse_terminal, sink
 from kcm.cli.progress import Advance, progress
 from kcm.cli.settings import Settings, common_with_output, region_option, run_async
-from kcm.cli.sink import OUTPUT, STDOUT, Sink, refuse_terminal, sink
-from kcm.cli.source import INPUT, size_of, source
+from kcm.exit_codes import Exit
 
 if TYPE_CHECKING:
     from kcm.cli.columns import BadCell, Tally
@@ -51,8 +51,8 @@ class Job:
         work: Callable[[Target, BinaryIO, Sink, Advance], Awaitable[T]],
     ) -> T:
         """Connect, open both ends, and let ``work`` copy from one to the other."""
+        from kcm._internal.client import Client
         from kcm.cli.files import Target
-        from kcm.client import Client
 
         context = self.bound_context()
         connect = Client.connect(
@@ -69,7 +69,7 @@ class Job:
 
     def bound_context(self) -> bytes:
         """What the user binds to the records; raises ``Problem`` when it is too long."""
-        from kcm.binding import USER_CONTEXT_MAX
+        from kcm._internal.context_binding import USER_CONTEXT_MAX
 
         context = self.context_bytes.encode("utf-8", "surrogateescape")
         if len(context) > USER_CONTEXT_MAX:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kcm.cli.exits import Exit
+from kcm.cli.error_report import Problem
 from kcm.cli.holds import find, hold
 from kcm.cli.output import emit, note
-from kcm.cli.problems import Problem
+from kcm.cli.output_file import OUTPUT, STDOUT, sink
 from kcm.cli.settings import (
     Settings,
     common,
@@ -19,15 +19,15 @@ from kcm.cli.settings import (
     once,
     run_async,
 )
-from kcm.cli.sink import OUTPUT, STDOUT, sink
+from kcm.exit_codes import Exit
 
 if TYPE_CHECKING:
     from kcm_schemas.admin import HoldExport
     from kcm_schemas.roster import Roster
     from kcm_trust.evidence import Findings
 
-    from kcm.admin import Admin
-    from kcm.evidence import Evidence
+    from kcm._internal.admin import Admin
+    from kcm._internal.evidence_file import Evidence
 
 
 @hold.command("export")
@@ -46,7 +46,7 @@ def export(settings: Settings, hold_id: str, output: str, region: str | None) ->
 
     Example: kcm hold export 5d41402a -o evidence.json
     """
-    from kcm.evidence import written
+    from kcm._internal.evidence_file import written
 
     evidence, told = run_async(_export(settings, hold_id, region))
     with sink(output, private=False) as writing:
@@ -109,7 +109,7 @@ def verify(settings: Settings, file: Path, root: str | None) -> int:
 async def _export(
     settings: Settings, prefix: str, region: str | None
 ) -> tuple[Evidence, HoldExport]:
-    from kcm.evidence import FORMAT, VERSION, Evidence
+    from kcm._internal.evidence_file import FORMAT, VERSION, Evidence
 
     async with settings.kills(region) as (admin, _, kills):
         view = await find(kills, prefix)
@@ -133,7 +133,7 @@ async def _export(
 
 async def _lists(admin: Admin, region: str, lift: bytes, raw: bytes) -> dict[str, bytes]:
     """What lasts of those who signed a lift and left since, by the roster beside it."""
-    from kcm_trust.rosters import entries, name_of, verify_roster
+    from kcm_trust.roster import entries, name_of, verify_roster
     from kcm_trust.statements import signers
 
     if not lift:
@@ -148,7 +148,7 @@ async def _lists(admin: Admin, region: str, lift: bytes, raw: bytes) -> dict[str
 
 
 def _read(file: Path) -> Evidence:
-    from kcm.evidence import FILE_MAX, Unreadable, read
+    from kcm._internal.evidence_file import FILE_MAX, Unreadable, read
 
     try:
         with file.open("rb") as reading:

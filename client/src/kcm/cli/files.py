@@ -14,15 +14,15 @@ from typing import BinaryIO, Final
 
 from kcm_schemas import limits, record
 
-from kcm import framing
-from kcm.batches import PAYLOAD_MAX
-from kcm.binding import piece_context
-from kcm.cli.exits import Exit
-from kcm.cli.problems import Problem
+from kcm._internal import file_format
+from kcm._internal.batches import PAYLOAD_MAX
+from kcm._internal.client import Client
+from kcm._internal.context_binding import piece_context
+from kcm._internal.file_format import Piece
+from kcm.cli.error_report import Problem
+from kcm.cli.output_file import Sink
 from kcm.cli.progress import Advance
-from kcm.cli.sink import Sink
-from kcm.client import Client
-from kcm.framing import Piece
+from kcm.exit_codes import Exit
 
 WINDOW: Final = 8
 """Pieces on the way at once: 4 MiB of plaintext, and as many messages as a client may send."""
@@ -47,8 +47,8 @@ class Target:
 async def encrypt_file(target: Target, source: BinaryIO, sink: Sink, advance: Advance) -> None:
     """Write ``source`` in pieces."""
     file_id = os.urandom(limits.ID_SIZE)
-    sink.write(framing.header(file_id))
-    for window in _windows(framing.plain_pieces(source)):
+    sink.write(file_format.header(file_id))
+    for window in _windows(file_format.plain_pieces(source)):
         result = await target.client.encrypt(
             target.tenant,
             target.service,
@@ -56,18 +56,18 @@ async def encrypt_file(target: Target, source: BinaryIO, sink: Sink, advance: Ad
             _contexts(target, file_id, window),
             deadline_s=DEADLINE_S,
         )
-        sink.writelines(framing.frame(sealed) for sealed in result.values)
+        sink.writelines(file_format.frame(sealed) for sealed in result.values)
         advance(sum(len(piece.data) for piece in window))
 
 
 async def decrypt_file(target: Target, source: BinaryIO, sink: Sink, advance: Advance) -> None:
     """Restore what ``encrypt_file`` wrote, or the payload of one bare record."""
-    start = source.read(len(framing.MAGIC))
+    start = source.read(len(file_format.MAGIC))
     if start == record.MAGIC:
         await _decrypt_record(target, start, source, sink)
         return
-    file_id = framing.read_header(source, start)
-    for window in _windows(framing.records(source)):
+    file_id = file_format.read_header(source, start)
+    for window in _windows(file_format.records(source)):
         result = await target.client.decrypt(
             target.tenant,
             target.service,

@@ -6,19 +6,19 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kcm.cli.closing import closing
-from kcm.cli.exits import Exit
+from kcm.cli.closing_holds import closing
+from kcm.cli.error_report import Problem
+from kcm.cli.hold_progress import about, follow, present, verdict
 from kcm.cli.kill import SHOWN
 from kcm.cli.names import NAME
 from kcm.cli.output import emit, moment, note, say
-from kcm.cli.problems import Problem
 from kcm.cli.settings import Settings, common, first_region_option, run_async
-from kcm.cli.watching import about, follow, present, verdict
+from kcm.exit_codes import Exit
 
 if TYPE_CHECKING:
     from kcm_schemas.admin import HoldView
 
-    from kcm.kills import Kills
+    from kcm._internal.kills import Kills
 
 
 @click.group()
@@ -126,7 +126,7 @@ async def find(kills: Kills, prefix: str) -> HoldView:
 
 
 async def _show(settings: Settings, prefix: str, wait: float, region: str | None) -> int:
-    from kcm.kills import ASK_S
+    from kcm._internal.kills import ASK_S
 
     async with settings.kills(region) as (_, __, kills):
         view = await find(kills, prefix)

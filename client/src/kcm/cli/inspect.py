@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 import click
 
-from kcm.cli.exits import Exit
+from kcm.cli.error_report import Problem
+from kcm.cli.input_file import INPUT, source
 from kcm.cli.output import emit
-from kcm.cli.problems import Problem
 from kcm.cli.settings import Settings, common
-from kcm.cli.source import INPUT, source
-from kcm.cli.tables import BASE64_START, LINE_MAX
+from kcm.cli.table_format import BASE64_START, LINE_MAX
+from kcm.exit_codes import Exit
 
 if TYPE_CHECKING:
     from kcm_schemas.record import Header
@@ -40,11 +40,11 @@ def inspect(settings: Settings, file: str) -> None:
     """
     from kcm_schemas import record
 
-    from kcm import framing
+    from kcm._internal import file_format
 
     with source(file) as reading:
-        start = reading.read(len(framing.MAGIC))
-        if start == framing.MAGIC:
+        start = reading.read(len(file_format.MAGIC))
+        if start == file_format.MAGIC:
             rows = _file(reading, start)
         elif start == record.MAGIC:
             rows = [_record(start + reading.read(CELL_MAX), "record")]
@@ -68,12 +68,12 @@ def inspect(settings: Settings, file: str) -> None:
 
 
 def _file(reading: BinaryIO, start: bytes) -> list[dict[str, Any]]:
-    from kcm import framing
+    from kcm._internal import file_format
 
-    file_id = framing.read_header(reading, start)
+    file_id = file_format.read_header(reading, start)
     pieces = size = 0
     first: dict[str, Any] = {}
-    for piece in framing.records(reading):
+    for piece in file_format.records(reading):
         header = _parse(piece.data)
         said = _said(header)
         if first and {**said, "index": 0, "wrapped_key": b""} != {

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Final, Literal, Self
 
 import click
 
-from kcm.cli.exits import Exit
+from kcm.cli.error_report import Problem, explain, together
+from kcm.cli.hold_progress import TELL_S, follow
 from kcm.cli.names import NAME
 from kcm.cli.output import emit, note
-from kcm.cli.problems import Problem, explain, together
 from kcm.cli.settings import (
     Settings,
     common_at_any_cost,
@@ -19,15 +19,15 @@ from kcm.cli.settings import (
     run_change,
 )
 from kcm.cli.targets import check, look, warn
-from kcm.cli.watching import TELL_S, follow
+from kcm.exit_codes import Exit
 
 if TYPE_CHECKING:
     import asyncio
 
     from kcm_schemas.admin import BlastRadius, HoldStatus
 
+    from kcm._internal.kills import Kills, NewHold
     from kcm.errors import ServiceError
-    from kcm.kills import Kills, NewHold
 
 SHOWN: Final = 16
 """Hexadecimal digits of a hold's id where it is named: enough to find it by."""
@@ -104,7 +104,7 @@ async def _dry_run(
         note(settings, report.detail, regions=report.regions, error=report.code)
     if not reached:
         raise next(iter(known.failed.values()))
-    for place, silent in _without_boots(reached).items():
+    for place, silent in _without_incarnations(reached).items():
         text = f"{place}: {silent} does not say which instances it has; they are reached, too"
         note(settings, text, region=place, silent=silent)
     emit(
@@ -117,7 +117,7 @@ async def _dry_run(
                 _names(entry),
                 entry.services,
                 " ".join(entry.regions),
-                " ".join(sorted(boot.instance for boot in entry.boots)),
+                " ".join(sorted(incarnation.instance for incarnation in entry.incarnations)),
             )
             for place, entry in reached.items()
         ),
@@ -125,10 +125,10 @@ async def _dry_run(
     return Exit.UNAVAILABLE if failed else Exit.OK
 
 
-def _without_boots(reached: Mapping[str, BlastRadius]) -> dict[str, str]:
+def _without_incarnations(reached: Mapping[str, BlastRadius]) -> dict[str, str]:
     """By region that was asked, those of which it knows no instance: they are cut off from it."""
     silent = {
-        place: sorted(set(one.regions) - {boot.region for boot in one.boots})
+        place: sorted(set(one.regions) - {incarnation.region for incarnation in one.incarnations})
         for place, one in reached.items()
     }
     return {place: ", ".join(names) for place, names in silent.items() if names}

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from kcm.cli import change, keys
-from kcm.cli.exits import Exit
+from kcm.cli import change_summary as change
+from kcm.cli import key_use
+from kcm.cli.error_report import Problem, Report, clean, explain, show, together
+from kcm.cli.link_wizard import Model, walk
 from kcm.cli.names import NAME
+from kcm.cli.order_state import Standing
 from kcm.cli.output import emit, note, say
-from kcm.cli.problems import Problem, Report, clean, explain, show, together
 from kcm.cli.settings import (
     Settings,
     at_a_terminal,
@@ -22,15 +24,14 @@ from kcm.cli.settings import (
     run_async,
     run_change,
 )
-from kcm.cli.standing import Standing
 from kcm.cli.tenants import ask_region, revision_option
-from kcm.cli.walk import Model, walk
+from kcm.exit_codes import Exit
 
 if TYPE_CHECKING:
     from kcm_schemas.admin import LinkRow, LinkView
 
-    from kcm.admin import Admin
-    from kcm.cli.change import Change
+    from kcm._internal.admin import Admin
+    from kcm.cli.change_summary import Change
 
 EXITS: Final = {
     "enabled": Exit.OK,
@@ -178,7 +179,7 @@ def status(settings: Settings, region: str | None) -> int:
 
     Example: kcm l1 status --region eu-de
     """  # noqa: D301 - click wants the control character
-    return run_async(keys.status(settings, region))
+    return run_async(key_use.status(settings, region))
 
 
 @l1.command("link")
@@ -254,7 +255,7 @@ async def _link(
     """Link a key in some regions (none: in all); a region's failure is its result."""
     import asyncio
 
-    from kcm import statements
+    from kcm._internal import statements
 
     context = settings.context()
     admin = settings.admin(context)
@@ -279,7 +280,7 @@ async def _link(
 
 def _not_in_context(settings: Settings) -> dict[str, Report]:
     """Regions of the system that have no link by this, for the context does not have them."""
-    from kcm.rosters import lacked
+    from kcm.ops.roster_changes import lacked
 
     context = settings.context()
     hint = "the same command with a context that has it"

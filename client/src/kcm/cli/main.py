@@ -12,32 +12,31 @@ from typing import TYPE_CHECKING
 import click
 
 from kcm.cli import evidence as _evidence  # noqa: F401 - commands of the group ``hold``
-from kcm.cli import sign as _sign  # noqa: F401 - a command of the group ``roster``
+from kcm.cli import roster_sign as _sign  # noqa: F401 - a command of the group ``roster``
 from kcm.cli.audit import audit
-from kcm.cli.demo import demo
-from kcm.cli.dev import dev
 from kcm.cli.encrypt import decrypt, encrypt
-from kcm.cli.endings import Ended
-from kcm.cli.exits import HELP, Exit
+from kcm.cli.error_report import Report, cannot_show, explain, show
+from kcm.cli.extensions import Extensible
 from kcm.cli.holds import hold
 from kcm.cli.inspect import inspect
 from kcm.cli.kill import kill
 from kcm.cli.l1 import l1, links
-from kcm.cli.lifting import lift
-from kcm.cli.problems import Report, cannot_show, explain, show
+from kcm.cli.lift import lift
 from kcm.cli.region import region
 from kcm.cli.registry import registry
 from kcm.cli.roster import roster
 from kcm.cli.settings import Left, World
+from kcm.cli.signals import Ended
 from kcm.cli.streams import give_up, is_terminal, prepare, tell
 from kcm.cli.tenants import service, tenant
+from kcm.exit_codes import HELP, Exit
 
 if TYPE_CHECKING:
-    from kcm.transport import Opener
-    from kcm.wire import Surroundings
+    from kcm._internal.rpc import Environment
+    from kcm._internal.transport import Opener
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog=HELP)
+@click.group(cls=Extensible, context_settings={"help_option_names": ["-h", "--help"]}, epilog=HELP)
 @click.version_option(package_name="kcm", message="kcm %(version)s")
 def cli() -> None:
     """Keys that the customer holds: encrypt, decrypt, and unplug.
@@ -47,8 +46,6 @@ def cli() -> None:
 
 
 for _command in (
-    dev,
-    demo,
     tenant,
     l1,
     links,
@@ -69,7 +66,7 @@ for _command in (
 
 def begin() -> None:
     """Make this process fit for a command: it holds plaintext and operators' keys."""
-    from kcm_crypto.memory import make_undumpable
+    from kcm_runtime.hardening import make_undumpable
 
     make_undumpable()
     prepare()
@@ -78,7 +75,7 @@ def begin() -> None:
 def run(
     arguments: Sequence[str],
     opener: Opener | None = None,
-    around: Surroundings | None = None,
+    around: Environment | None = None,
 ) -> int:
     """Run one command and return its exit code; ``opener`` and ``around`` are for tests."""
     world = World(opener, around)

@@ -6,7 +6,7 @@ from typing import Final
 
 import click
 
-from kcm.cli.exits import Exit
+from kcm.exit_codes import Exit
 
 LOOKS_LIKE: Final = "a name has 1 to 63 characters of a-z, 0-9 and -, as in acme-prod"
 """What a name looks like."""
@@ -30,7 +30,7 @@ class NameType(click.ParamType[str]):
         """Return the name, or say what one looks like."""
         from kcm_schemas.names import is_name
 
-        from kcm.cli.problems import Problem
+        from kcm.cli.error_report import Problem
 
         if is_name(value):
             return value
@@ -59,7 +59,7 @@ BYTES: Final = BytesType()
 
 def refuse_no_text(ctx: click.Context) -> None:
     """Raise ``Problem`` for a value that is no UTF-8 text, unless it is a path or ``BYTES``."""
-    from kcm.cli.problems import Problem
+    from kcm.cli.error_report import Problem
 
     for param in ctx.command.params:
         if isinstance(param.type, click.Path | BytesType):

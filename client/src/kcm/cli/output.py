@@ -11,10 +11,10 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from kcm.cli.exits import Exit
-from kcm.cli.layout import laid_out
-from kcm.cli.problems import Problem, cannot_show, clean
+from kcm.cli.error_report import Problem, cannot_show, clean
 from kcm.cli.streams import give_up, is_closed, is_terminal, tell
+from kcm.cli.table_layout import laid_out
+from kcm.exit_codes import Exit
 
 if TYPE_CHECKING:
     from kcm.cli.settings import Settings

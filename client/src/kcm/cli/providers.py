@@ -1,7 +1,7 @@
 """Asking the tool that knows the providers of root keys.
 
-Providers' libraries are never loaded into this process: ``python -m kcm_core.l1`` runs beside it,
-with the caller's environment, and prints one JSON object.
+Providers' libraries are never loaded into this process: ``python -m kcm_core.root_keys`` runs
+beside it, with the caller's environment, and prints one JSON object.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import sys
 from importlib.util import find_spec
 from typing import Any, Final, Literal
 
-from kcm.cli.exits import Exit
-from kcm.cli.problems import Problem
+from kcm.cli.error_report import Problem
+from kcm.exit_codes import Exit
 
-TOOL: Final = "kcm_core.l1"
+TOOL: Final = "kcm_core.root_keys"
 """The module that knows the providers, of the package ``kcm-core``."""
 
 STEPS: Final = 6

@@ -1,20 +1,21 @@
-"""``kcm region``: take a region that is gone out of service, so that nobody waits for it."""
+"""``kcm region``: provision a region, list regions, and retire one that is gone for good."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from kcm.cli.exits import Exit
+from kcm.cli.core_state import Serving, serving
+from kcm.cli.error_report import Problem
+from kcm.cli.hold_progress import follow
 from kcm.cli.holds import tell_who_answered
 from kcm.cli.kill import SHOWN, place
 from kcm.cli.names import NAME
 from kcm.cli.output import emit, note
-from kcm.cli.problems import Problem
-from kcm.cli.serving import Serving, serving
 from kcm.cli.settings import Settings, common, common_at_any_cost, run_async, run_change
-from kcm.cli.watching import follow
+from kcm.exit_codes import Exit
 
 if TYPE_CHECKING:
     from kcm_schemas.admin import HoldView
@@ -22,7 +23,36 @@ if TYPE_CHECKING:
 
 @click.group()
 def region() -> None:
-    """Regions, and taking one out of service."""
+    """Provision a region, list regions, take one out of service."""
+
+
+@region.command()
+@click.option("--config", type=click.Path(path_type=Path), required=True, help="A TOML file.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(1, 3600),
+    default=60.0,
+    show_default=True,
+    help="Seconds to wait for the broker, and for a cluster to agree.",
+)
+@common
+def provision(settings: Settings, config: Path, timeout: float) -> None:
+    """Make a region's streams and buckets, where they are missing.
+
+    CONFIG names region, replicas and [region_bus]; docs/deployment.md has one.
+    """
+    import asyncio
+
+    from kcm_runtime.config import load
+
+    from kcm.ops.provision import ProvisionConfig
+    from kcm.ops.provision import provision as make
+
+    wanted = load(ProvisionConfig, str(config))
+    again = "the same command again goes on"
+    settings.leaves(f"some of region {wanted.region} may not be provisioned", again)
+    asyncio.run(make(wanted, timeout, lambda text: note(settings, text, waiting=text)))
+    emit(settings, {"region": wanted.region}, ("provisioned",), [(wanted.region,)])
 
 
 @region.command("list")
@@ -82,7 +112,7 @@ def retire(settings: Settings, name: str, reason: str, timeout: float) -> int:
     """Take the region NAME out of service, everywhere.
 
     Nothing is served there any more, as soon as it hears of it; and no other region waits for its
-    word, so tenants whose fence policy needs it are served on, and kills become complete without
+    word, so tenants whose region quorum needs it are served on, and kills become complete without
     it. Do this when a region is lost. `kcm lift` of the hold brings it back.
 
     \b

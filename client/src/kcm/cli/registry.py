@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kcm.cli import adopting
-from kcm.cli.cores import Row, look, refuse, tell
-from kcm.cli.exits import Exit
+from kcm.cli import registry_adoption
+from kcm.cli.core_registries import Row, look, refuse, tell
 from kcm.cli.output import note
 from kcm.cli.settings import Settings, common, once, run_async
+from kcm.exit_codes import Exit
 
 if TYPE_CHECKING:
     from kcm_schemas.admin import RegistryView
@@ -72,7 +72,7 @@ def adopt(
       kcm registry adopt --region eu-de
       kcm registry adopt --region eu-de --without core-eu-de-2
     """  # noqa: D301 - click wants the control character
-    return adopting.adopt(settings, region, core, without, yes=yes)
+    return registry_adoption.adopt(settings, region, core, without, yes=yes)
 
 
 def _next(settings: Settings, region: str, said: list[RegistryView | None]) -> None:

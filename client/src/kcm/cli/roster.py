@@ -9,23 +9,23 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from kcm.cli.asking import asking
-from kcm.cli.exits import Exit
+from kcm.cli.core_state import LACKED
+from kcm.cli.error_report import Problem
 from kcm.cli.names import NAME
 from kcm.cli.output import emit, moment, note
-from kcm.cli.problems import Problem
-from kcm.cli.serving import LACKED
 from kcm.cli.settings import Settings, common, run_async, run_change
+from kcm.cli.wait_notice import asking
+from kcm.exit_codes import Exit
 
 if TYPE_CHECKING:
     from kcm_schemas.roster import Instance, Operator
+    from kcm_trust.endorsements import Endorsements
     from kcm_trust.identity import Identity
-    from kcm_trust.lasting import Lasting
 
-    from kcm.admin import Admin
-    from kcm.context import ClientContext
+    from kcm._internal.admin import Admin
+    from kcm._internal.client_context import ClientContext
     from kcm.errors import ServiceError
-    from kcm.rosters import Found
+    from kcm.ops.roster_changes import Found
 
 Rows = list[dict[str, str]]
 
@@ -154,10 +154,10 @@ class _Wanted:
 
 
 async def _show(settings: Settings) -> int:
-    from kcm_trust.rosters import entries
+    from kcm_trust.roster import entries
 
     from kcm.errors import ServiceError
-    from kcm.rosters import each, highest, lacked
+    from kcm.ops.roster_changes import each, highest, lacked
 
     context = settings.context()
     admin = settings.admin(context)
@@ -195,7 +195,7 @@ async def _show(settings: Settings) -> int:
 
 def _row(entry: Instance | Operator) -> tuple[str, str, str, str, int]:
     from kcm_schemas.roster import Operator
-    from kcm_trust.rosters import name_of
+    from kcm_trust.roster import name_of
 
     if isinstance(entry, Operator):
         what, region = "operator: " + ", ".join(role.value for role in entry.roles), ""
@@ -208,11 +208,11 @@ def _row(entry: Instance | Operator) -> tuple[str, str, str, str, int]:
 async def _put(settings: Settings, file: Path, raw: bytes) -> int:
     import asyncio
 
-    from kcm_trust.rosters import follows
+    from kcm_trust.roster import follows
     from kcm_trust.verify import Untrusted
 
-    from kcm.cli import change
-    from kcm.rosters import lacked, lacking, read_lists
+    from kcm.cli import change_summary
+    from kcm.ops.roster_changes import lacked, lacking, read_lists
 
     context = settings.context()
     settings.leaves("no region was given the roster")
@@ -239,12 +239,12 @@ async def _put(settings: Settings, file: Path, raw: bytes) -> int:
         value = {"version": new.version, "regions": shown}
         emit(settings, value, (*BROUGHT, "change"), [tuple(row.values()) for row in shown])
         if all(row["result"] == STORED for row in rows) and (
-            text := change.said(change_of.values())
+            text := change_summary.said(change_of.values())
         ):
             note(settings, text, changed=False)
 
     try:
-        before = await asyncio.gather(*(change.of_roster(admin, one) for one in regions))
+        before = await asyncio.gather(*(change_summary.of_roster(admin, one) for one in regions))
         change_of = {
             region: one.change(0, raw=raw) for region, one in zip(regions, before, strict=True)
         }
@@ -257,11 +257,11 @@ async def _put(settings: Settings, file: Path, raw: bytes) -> int:
 async def _retire(settings: Settings, wanted: _Wanted) -> int:
     from kcm_schemas.codec import encode
     from kcm_schemas.signed import Kind
-    from kcm_trust.lasting import Lasting
+    from kcm_trust.endorsements import Endorsements
 
-    from kcm.cli.darkening import darkened
-    from kcm.rosters import Refused, choose, collect, highest, lacked, read_lists, write
-    from kcm.rosters import retire as next_roster
+    from kcm.cli.departure_impact import darkened
+    from kcm.ops.roster_changes import Refused, choose, collect, highest, lacked, read_lists, write
+    from kcm.ops.roster_changes import retire as next_roster
 
     context = settings.context()
     settings.leaves(f"{wanted.name} is not retired: no region was given a roster")
@@ -276,7 +276,7 @@ async def _retire(settings: Settings, wanted: _Wanted) -> int:
         with asking(settings, "the roster", regions) as answered:
             _, known = await highest(admin, regions, answered)
         # Before anybody is asked what they signed: a Core does not know either who this is.
-        next_roster(known, wanted.name, Lasting(), known.issued_ms)
+        next_roster(known, wanted.name, Endorsements(), known.issued_ms)
         missing = lacked(context, known)
         if unheard := [one for one in missing if one not in wanted.without]:
             raise _silent(unheard, LACKED)
@@ -285,7 +285,7 @@ async def _retire(settings: Settings, wanted: _Wanted) -> int:
         if collected.silent:
             raise _silent(list(collected.silent), str(next(iter(collected.silent.values()))))
         found = choose(collected.found, wanted.before_ms, wanted.leave_out)
-        lasting = Lasting(one.digest for one in found if one.lasts)
+        lasting = Endorsements(one.digest for one in found if one.lasts)
         new = next_roster(known, wanted.name, lasting, settings.around.clock.unix_ms())
         with asking(settings, "what goes dark", regions):
             found = await darkened(admin, wanted.name, found)
@@ -318,7 +318,7 @@ async def _retire(settings: Settings, wanted: _Wanted) -> int:
 
 def _check_regions(admin: Admin, names: Sequence[str]) -> None:
     """Refuse a region that is neither in the context nor on the roster."""
-    from kcm.rosters import lacked
+    from kcm.ops.roster_changes import lacked
 
     others = lacked(admin.context, admin.verifier.roster)
     for name in names:
@@ -371,12 +371,13 @@ def _tell(
 
 
 def _root(context: ClientContext, key: Path | None) -> Identity:
-    from kcm_crypto.secretfile import SecretFileError
-    from kcm_trust.identity import ROOT, Identity
+    from kcm_runtime.files.identity_file import load_identity
+    from kcm_runtime.files.secret_file import SecretFileError
+    from kcm_trust.identity import ROOT
 
     path = key or context.path.parent / ROOT_KEY
     try:
-        root = Identity.load(ROOT, str(path), context.system)
+        root = load_identity(ROOT, str(path), context.system)
     except SecretFileError as error:
         raise Problem(
             Exit.USAGE, "context", f"the operator root's key: {error}", "name its file with --key"
@@ -405,10 +406,10 @@ def _brought(region: str, error: ServiceError | None) -> dict[str, str]:
 
 
 def _keep(
-    settings: Settings, context: ClientContext, raw: bytes, lists: Mapping[str, Lasting]
+    settings: Settings, context: ClientContext, raw: bytes, lists: Mapping[str, Endorsements]
 ) -> None:
     """Make a roster this context's, and say that it is from then on; raises ``OSError``."""
-    from kcm.rosters import keep
+    from kcm.ops.roster_changes import keep
 
     keep(context, raw, lists)
     settings.leaves(
@@ -428,14 +429,14 @@ async def _bring(
     settings: Settings,
     admin: Admin,
     raw: bytes,
-    lists: Mapping[str, Lasting],
+    lists: Mapping[str, Endorsements],
     target: _Target,
     told: Callable[[Rows], None],
 ) -> int:
     """Give it to every region; ``told`` gets what came of that, whatever fails afterwards."""
     import asyncio
 
-    from kcm.rosters import put_everywhere
+    from kcm.ops.roster_changes import put_everywhere
 
     context = admin.context
     settings.leaves(NOT_KEPT, SHOWS_IT)

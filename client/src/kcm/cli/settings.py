@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar
 
 import click
 
-from kcm.cli.endings import orderly
+from kcm.cli.error_report import running
 from kcm.cli.names import refuse_no_text
 from kcm.cli.output import refuse_closed
-from kcm.cli.problems import running
+from kcm.cli.signals import orderly
 from kcm.cli.streams import is_terminal
 
 if TYPE_CHECKING:
-    from kcm.admin import Admin
-    from kcm.context import ClientContext
-    from kcm.kills import Kills
-    from kcm.transport import Opener
-    from kcm.wire import Surroundings
+    from kcm._internal.admin import Admin
+    from kcm._internal.client_context import ClientContext
+    from kcm._internal.kills import Kills
+    from kcm._internal.rpc import Environment
+    from kcm._internal.transport import Opener
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -41,7 +41,7 @@ class World:
     """What lies outside of a command; a test brings its own."""
 
     opener: Opener | None = None
-    around: Surroundings | None = None
+    around: Environment | None = None
     json: bool | None = None
     """Whether the command that runs shows JSON; unknown before its options are read."""
     left: Left | None = None
@@ -66,34 +66,34 @@ class Settings:
 
     def context(self) -> ClientContext:
         """The context; raises ``ContextError``."""
-        from kcm.context import ClientContext
+        from kcm._internal.client_context import ClientContext
 
         return ClientContext.load(self.context_file)
 
     @property
     def opener(self) -> Opener:
         """How to connect to a broker."""
-        from kcm.transport import open_nats
+        from kcm._internal.transport import open_nats
 
         return self.world.opener or open_nats
 
     @property
-    def around(self) -> Surroundings:
+    def around(self) -> Environment:
         """Time and chance."""
-        from kcm.wire import Surroundings
+        from kcm._internal.rpc import Environment
 
-        return self.world.around or Surroundings()
+        return self.world.around or Environment()
 
     def admin(self, context: ClientContext) -> Admin:
         """An operator's access, to be closed."""
-        from kcm.admin import Admin
+        from kcm._internal.admin import Admin
 
         return Admin(context, opener=self.opener, around=self.around)
 
     @asynccontextmanager
     async def kills(self, region: str | None) -> AsyncIterator[tuple[Admin, list[str], Kills]]:
         """An operator's access, the regions in the order of asking, and their kill switch."""
-        from kcm.kills import Kills
+        from kcm._internal.kills import Kills
 
         context = self.context()
         regions = context.in_order(region)

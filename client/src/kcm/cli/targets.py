@@ -6,15 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from kcm.cli.exits import Exit
-from kcm.cli.near import near
+from kcm.cli.error_report import Problem
 from kcm.cli.output import note
-from kcm.cli.problems import Problem
+from kcm.cli.similar_names import near
+from kcm.exit_codes import Exit
 
 if TYPE_CHECKING:
     from kcm_schemas.admin import BlastRadius
 
-    from kcm.admin import Admin
+    from kcm._internal.admin import Admin
     from kcm.cli.settings import Settings
 
 Scope = Literal["tenant", "link"]

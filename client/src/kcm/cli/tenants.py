@@ -7,28 +7,28 @@ from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
 import click
 
-from kcm.cli import change
-from kcm.cli.exits import Exit
+from kcm.cli import change_summary
+from kcm.cli.error_report import Problem, Report, explain, show, together
 from kcm.cli.names import NAME
+from kcm.cli.order_state import Standing
 from kcm.cli.output import emit, note
-from kcm.cli.problems import Problem, Report, explain, show, together
 from kcm.cli.progress import counting
 from kcm.cli.settings import Settings, common, region_option, run_async, run_change
-from kcm.cli.standing import Standing
+from kcm.exit_codes import Exit
 
 if TYPE_CHECKING:
     from kcm_schemas.admin import ServiceRow, TenantRow, TenantView
 
-    from kcm.admin import Admin
-    from kcm.cli.change import Change
-    from kcm.context import ClientContext
+    from kcm._internal.admin import Admin
+    from kcm._internal.client_context import ClientContext
+    from kcm.cli.change_summary import Change
     from kcm.errors import Conflict
 
 TABLE_ROWS: Final = 1000
 """Tenants that a table shows unless it is told otherwise: more are for a program, as JSON."""
 
 COLUMNS: Final = (
-    "tenant", "state", "core", "region", "regions", "fence", "link", "services", "holds",
+    "tenant", "state", "core", "region", "regions", "region_quorum", "link", "services", "holds",
 )  # fmt: skip
 """Of a table of tenants; ``core`` is the Core that answered."""
 
@@ -60,7 +60,7 @@ def service() -> None:
     "--region", "regions", multiple=True, help="Serve it here (repeatable) [default: everywhere]."
 )
 @click.option(
-    "--fence",
+    "--region-quorum",
     type=click.Choice(["all", "majority", "local"]),
     default="all",
     show_default=True,
@@ -73,7 +73,7 @@ def create(
     name: str,
     link_name: str,
     regions: tuple[str, ...],
-    fence: Literal["all", "majority", "local"],
+    region_quorum: Literal["all", "majority", "local"],
     revision: int,
 ) -> int:
     """Create a tenant in its regions. The same command again changes nothing.
@@ -82,21 +82,28 @@ def create(
 
     Example: kcm tenant create acme --link acme-root
     """
-    from kcm import statements
+    from kcm._internal import statements
     from kcm.errors import Conflict
 
     served = regions or tuple(settings.context().regions)
 
     async def put(admin: Admin, region: str) -> Change:
-        before = await change.of_tenant(admin, region, name)
+        before = await change_summary.of_tenant(admin, region, name)
         raw = statements.tenant(
-            admin.identity, name, link=link_name, regions=served, fence=fence, revision=revision
+            admin.identity,
+            name,
+            link=link_name,
+            regions=served,
+            region_quorum=region_quorum,
+            revision=revision,
         )
         try:
             await admin.put(region, "tenant", raw)
         except Conflict as error:
             raise await _taken(admin, region, name, link_name, revision, error) from None
-        return before.change(revision, link=link_name, regions=sorted(set(served)), fence=fence)
+        return before.change(
+            revision, link=link_name, regions=sorted(set(served)), region_quorum=region_quorum
+        )
 
     return _everywhere(settings, regions, put, {"tenant": name}, shows=f"kcm tenant show {name}")
 
@@ -135,7 +142,7 @@ def relink(settings: Settings, name: str, link_name: str) -> int:
 
     Example: kcm tenant relink acme --link acme-new
     """
-    from kcm import statements
+    from kcm._internal import statements
 
     found: dict[str, TenantRow] = {}
 
@@ -152,14 +159,19 @@ def relink(settings: Settings, name: str, link_name: str) -> int:
         # What moved already has the record: what is left gets the very same. Where a region has
         # another record of that revision, only a higher one takes its place.
         moved = all(
-            (one.link, one.regions, one.fence) == (link_name, view.regions, view.fence)
+            (one.link, one.regions, one.region_quorum)
+            == (link_name, view.regions, view.region_quorum)
             for one in newest
         )
         revision = highest if moved else highest + 1
         raw = statements.tenant(
-            admin.identity, name, link=link_name, regions=tuple(view.regions), fence=view.fence,
+            admin.identity,
+            name,
+            link=link_name,
+            regions=tuple(view.regions),
+            region_quorum=view.region_quorum,
             revision=revision,
-        )  # fmt: skip
+        )
         await admin.put(region, "tenant", raw)
         there = found[region]
         same = (there.link, there.revision) == (link_name, revision)
@@ -184,10 +196,10 @@ def create_service(
 
     Example: kcm service create acme payroll
     """
-    from kcm import statements
+    from kcm._internal import statements
 
     async def put(admin: Admin, region: str) -> Change:
-        before = await change.of_service(admin, region, tenant_name, name)
+        before = await change_summary.of_service(admin, region, tenant_name, name)
         raw = statements.service(admin.identity, tenant_name, name, revision=revision)
         await admin.put(region, "service", raw)
         return before.change(revision)
@@ -285,7 +297,7 @@ def _about(tenant: TenantRow | TenantView) -> tuple[object, ...]:
         tenant.core,
         tenant.region,
         " ".join(tenant.regions),
-        tenant.fence,
+        tenant.region_quorum,
         f"{tenant.link} ({tenant.model})",
     )
 
@@ -309,8 +321,8 @@ async def ask_region(
 
 async def _anywhere(admin: Admin, context: ClientContext, name: str) -> TenantRow:
     """A tenant as the first region that answers has it."""
+    from kcm._internal.staggered import first
     from kcm.errors import UnknownTenant
-    from kcm.hedge import first
 
     def look(region: str) -> Awaitable[TenantRow]:
         return admin.find(region, name)
@@ -365,7 +377,7 @@ def _everywhere(
         for region, one in results.items()
     ]
     emit(settings, rows, tuple(rows[0]), [tuple(row.values()) for row in rows])
-    if not failed and (text := change.said(done.values())):
+    if not failed and (text := change_summary.said(done.values())):
         note(settings, text, changed=False)
     for report in together(failed):
         show(report, as_json=settings.json)

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from kcm_crypto import context
-from kcm_crypto.context import ctx
-from kcm_schemas import limits
+from kcm_schemas import labels, limits
 from kcm_schemas.codes import KcmError
+from kcm_schemas.labels import ctx
 from kcm_schemas.signed import STATEMENT_MAX as MAX_OF
 from kcm_schemas.signed import Kind, Signed, read_signed
 
@@ -68,4 +67,4 @@ def holds(statement: Signed, signer: str, public: bytes) -> bool:
 def statement_digest(statement: Signed) -> bytes:
     """32 bytes that name what a statement says, whoever signed it, for a list of what lasts."""
     content = digest(statement.body)
-    return digest(ctx(context.LASTING, statement.system, statement.kind.value, content))
+    return digest(ctx(labels.LASTING, statement.system, statement.kind.value, content))

@@ -15,11 +15,11 @@ from kcm_schemas.kill_result import Result
 from kcm_schemas.roster import Instance, Role, Roster
 from kcm_schemas.signed import Kind, Signed
 
+from kcm_trust.endorsements import Endorsements
 from kcm_trust.envelopes import Untrusted, envelope, holds
-from kcm_trust.holding import VerifiedHold
-from kcm_trust.lasting import Lasting
-from kcm_trust.resulting import accounted, finished, timely
-from kcm_trust.rosters import entries, follows, name_of, verify_roster
+from kcm_trust.hold_statements import VerifiedHold
+from kcm_trust.result_statements import accounted, finished, timely
+from kcm_trust.roster import entries, follows, name_of, verify_roster
 from kcm_trust.verify import Verifier
 
 State = Literal["ok", "failed", "not checked"]
@@ -211,21 +211,22 @@ class _Steps:
         return f"{len(receipts)} signed receipts{left_out}"
 
     def completeness(self) -> str:
-        """The list of regions and boots is one of a finished kill."""
+        """The list of regions and incarnations is one of a finished kill."""
         by, result = self._verifier, self._concluded
         if self._receipts is None:
             raise _NotCheckedError("the receipts are not good")
         finished(result)
         timely(result, self._held.hold)
         known = {name_of(one): one for one in entries(by.roster)}
-        for boot in result.boots:
-            one = known.get(boot.instance)
+        for incarnation in result.incarnations:
+            one = known.get(incarnation.instance)
             if one is not None and not (
-                isinstance(one, Instance) and (one.role, one.region) == (boot.role, boot.region)
+                isinstance(one, Instance)
+                and (one.role, one.region) == (incarnation.role, incarnation.region)
             ):
-                raise Untrusted(f"{boot.instance} is somebody else on the roster")
+                raise Untrusted(f"{incarnation.instance} is somebody else on the roster")
         self.found.attested += _attested(result, by.roster)
-        return f"{len(result.regions)} regions, {len(result.boots)} boots"
+        return f"{len(result.regions)} regions, {len(result.incarnations)} incarnations"
 
     @property
     def _verifier(self) -> Verifier:
@@ -246,13 +247,13 @@ class _Steps:
         return self.found.result
 
 
-def _lists(roster: Roster, lists: Mapping[str, bytes]) -> dict[str, Lasting]:
+def _lists(roster: Roster, lists: Mapping[str, bytes]) -> dict[str, Endorsements]:
     """The lists that the roster names; one that it does not name counts nothing."""
     found = {}
     for one in entries(roster):
         if one.retired is not None and (raw := lists.get(name_of(one))) is not None:
             try:
-                found[name_of(one)] = Lasting.read(raw, one.retired)
+                found[name_of(one)] = Endorsements.read(raw, one.retired)
             except ValueError:
                 raise Untrusted(
                     f"the list of what lasts of {name_of(one)} is not the one of the roster"
@@ -282,14 +283,16 @@ def _attested(result: Result, roster: Roster) -> list[str]:
     ]
     wanted = {one.instance for one in serving if one.region in regions}
     known = {name_of(one) for one in entries(roster)}
-    listed = {boot.instance for boot in result.boots}
+    listed = {incarnation.instance for incarnation in result.incarnations}
     told = [
-        "that no boot is missing from the list, and that it is of all regions of the tenants",
+        "that the list lacks no incarnation, and is of all regions of the tenants",
         f"all times, by the clock of {result.instance}",
         "where the hold lies in each region's stream",
     ]
     for how in ("lease-ended", "started-after"):
-        names = sorted({boot.instance for boot in result.boots if boot.how == how})
+        names = sorted(
+            {incarnation.instance for incarnation in result.incarnations if incarnation.how == how}
+        )
         if names:
             told.append(f"{how}: {', '.join(names)}")
     if nobody := sorted(listed - known):
@@ -305,9 +308,9 @@ def _attested(result: Result, roster: Roster) -> list[str]:
         )
     if silent := sorted(wanted - listed):
         told.append(f"not running, though on the roster: {', '.join(silent)}")
-    cut_off = sorted(one.region for one in result.regions if one.how == "fence-ended")
+    cut_off = sorted(one.region for one in result.regions if one.how == "leases-ended")
     if cut_off:
-        told.append(f"fence-ended: {', '.join(cut_off)}")
+        told.append(f"leases-ended: {', '.join(cut_off)}")
     if result.left_out:
         told.append(f"{result.left_out} receipts for which the result has no room")
     return told

@@ -7,12 +7,9 @@ from typing import Final
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from kcm_crypto import context
-from kcm_crypto.arena import Arena
-from kcm_crypto.context import ctx
-from kcm_crypto.memory import fill_random
-from kcm_crypto.secretfile import read_secret, write_secret
+from kcm_schemas import labels
 from kcm_schemas.codec import Message, encode
+from kcm_schemas.labels import ctx
 from kcm_schemas.signed import Kind, Signature, Signed
 
 SEED_SIZE: Final = 32
@@ -32,31 +29,6 @@ class Identity:
         self.system: Final = system
         self._key: Final = key
         self.public: Final = key.public_key().public_bytes_raw()
-
-    @classmethod
-    def load(cls, name: str, path: str, system: str) -> Identity:
-        """Read a private key from a file of mode 600; raises ``SecretFileError``."""
-        arena = Arena()
-        try:
-            with arena.use() as view:
-                seed = view[:SEED_SIZE]
-                read_secret(path, seed)
-                return cls(name, Ed25519PrivateKey.from_private_bytes(seed), system)
-        finally:
-            arena.purge()
-
-    @classmethod
-    def create(cls, name: str, path: str, system: str) -> Identity:
-        """Make a new key and its file; refuses to overwrite one."""
-        arena = Arena()
-        try:
-            with arena.use() as view:
-                seed = view[:SEED_SIZE]
-                fill_random(seed)
-                write_secret(path, seed)
-                return cls(name, Ed25519PrivateKey.from_private_bytes(seed), system)
-        finally:
-            arena.purge()
 
     def sign(self, kind: Kind, message: Message) -> Signed:
         """Sign a message as one kind of statement."""
@@ -99,7 +71,7 @@ class Identity:
 
 def to_sign(system: str, kind: Kind, signer: str, body_digest: bytes) -> bytes:
     """The bytes under a signature; a body is bound by its digest, however large it is."""
-    return ctx(context.SIGN, system, kind.value, signer, body_digest)
+    return ctx(labels.SIGN, system, kind.value, signer, body_digest)
 
 
 def digest(body: bytes) -> bytes:

@@ -17,7 +17,7 @@ lifts                     of L1's holds alone: a Core of the origin region
 root-keys, service-keys   a Core of the region it names
 receipt, lease            the instance that it names, in the role and region it names
 result                    Cores, at least one of whom acts (``resulting``)
-fence, proof              a Core of the region it names
+peer lease, attestation              a Core of the region it names
 pull, pull-reply          a Core of the region it names
 registry-question         a Core of the region it names
 registry-answer           a Core of the region it names
@@ -34,12 +34,12 @@ the right to say it alone, and to have signed it; so nobody can change a stateme
 to them. Of a hold, and of a result, those are left out that do not count: it does not end when the
 root removes one of those who signed it.
 
-Somebody retired can do nothing new (admin, ticket, receipt, lease, fence, proof, pull, questions on
-a registry, and replies are refused). Their holds go on counting: a kill does not end because the
-operator who placed it left. Of their lifts, tenants, links, services and wrapped keys those count
-that the root listed as it retired them, and those that somebody acting has signed, too. So belief
-is a function of the
-statement and the roster, and never of when, or in which order, anything arrived.
+Somebody retired can do nothing new (admin, ticket, receipt, lease, peer lease, attestation, pull,
+questions on a registry, and replies are refused). Their holds go on counting: a kill does not end
+because the operator who placed it left. Of their lifts, tenants, links, services and wrapped keys
+those count that the root listed as it retired them, and those that somebody acting has signed, too.
+So belief is a function of the statement and the roster, and never of when, or in which order,
+anything arrived.
 
 **No work before trust.** What is done with bytes from outside before a signature was checked is
 bounded by their kind: the envelope's one shape is walked through, signers are looked up, and the
@@ -56,13 +56,13 @@ from typing import Final
 
 from kcm_schemas.admin import AdminReply, AdminRequest
 from kcm_schemas.audit import AuditBatch
-from kcm_schemas.auditing import AuditHead, StreamHead, Trim
+from kcm_schemas.auditor import AuditHead, StreamHead, Trim
 from kcm_schemas.codec import decode
 from kcm_schemas.codes import KcmError
 from kcm_schemas.control import (
-    Fence,
+    KeyUseAttestation,
     Lease,
-    Proof,
+    PeerLease,
     PullReply,
     PullRequest,
     Receipt,
@@ -81,7 +81,7 @@ from kcm_schemas.registry import (
 from kcm_schemas.roster import Instance, Operator, OperatorRole, Role
 from kcm_schemas.signed import Kind
 
-from kcm_trust.checking import body_of
+from kcm_trust.checks import body_of
 from kcm_trust.envelopes import (
     STATEMENT_MAX,
     Forged,
@@ -92,10 +92,16 @@ from kcm_trust.envelopes import (
     envelope,
     statement_digest,
 )
-from kcm_trust.holding import HoldChecker, VerifiedHold, VerifiedLift, VerifiedLifts, hold_id
-from kcm_trust.resulting import ResultChecker, SignedResult
+from kcm_trust.hold_statements import (
+    HoldChecker,
+    VerifiedHold,
+    VerifiedLift,
+    VerifiedLifts,
+    hold_id,
+)
+from kcm_trust.result_statements import ResultChecker, SignedResult
 from kcm_trust.rights import ADMIN, CORE, INSTANCE, OPERATOR, ROLE, itself, one_of
-from kcm_trust.rosters import name_of, verify_roster
+from kcm_trust.roster import name_of, verify_roster
 
 __all__ = [
     "STATEMENT_MAX",
@@ -141,7 +147,7 @@ class Verifier(HoldChecker, ResultChecker):
         return self._lasts(raw, Kind.SERVICE, Service, ADMIN)
 
     def accepted(self, raw: bytes) -> Accepted:
-        """A Core's word on a registry record, by a Core of the region it names."""
+        """A Core's word on a registry entry, by a Core of the region it names."""
         statement, signers = self._signed(raw, CORE, Kind.ACCEPTED)
         body = body_of(Accepted, statement)
         self._in_region(signers, body.region)
@@ -196,23 +202,23 @@ class Verifier(HoldChecker, ResultChecker):
         return body
 
     def lease(self, raw: bytes) -> Lease:
-        """A lease record, by the instance it names."""
+        """A lease entry, by the instance it names."""
         statement, signers = self._signed(raw, INSTANCE, Kind.LEASE, acting=True)
         body = body_of(Lease, statement)
         itself(signers, body.instance, body.role, body.region)
         return body
 
-    def fence(self, raw: bytes) -> Fence:
-        """A fence, by a Core of the region that knows."""
-        statement, signers = self._signed(raw, CORE, Kind.FENCE, acting=True)
-        body = body_of(Fence, statement)
+    def peer_lease(self, raw: bytes) -> PeerLease:
+        """A peer lease, by a Core of the region that knows."""
+        statement, signers = self._signed(raw, CORE, Kind.PEER_LEASE, acting=True)
+        body = body_of(PeerLease, statement)
         self._in_region(signers, body.region)
         return body
 
-    def proof(self, raw: bytes) -> Proof:
-        """A proof, by a Core of the region in which the key was used."""
-        statement, signers = self._signed(raw, CORE, Kind.PROOF, acting=True)
-        body = body_of(Proof, statement)
+    def key_use(self, raw: bytes) -> KeyUseAttestation:
+        """An attestation, by a Core of the region in which the key was used."""
+        statement, signers = self._signed(raw, CORE, Kind.KEY_USE, acting=True)
+        body = body_of(KeyUseAttestation, statement)
         self._in_region(signers, body.region)
         return body
 
@@ -326,7 +332,7 @@ MAJORITY_MIN: Final = 3
 
 def majority_is_possible(tenant: Tenant) -> bool:
     """Whether the tenant has as many regions as its policy needs."""
-    return tenant.fence != "majority" or len(set(tenant.regions)) >= MAJORITY_MIN
+    return tenant.region_quorum != "majority" or len(set(tenant.regions)) >= MAJORITY_MIN
 
 
 def may_ask(entry: Instance, tenant: str, service: str) -> bool:

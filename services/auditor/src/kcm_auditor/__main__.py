@@ -17,19 +17,19 @@ from pathlib import Path
 from typing import Final
 
 import uvloop
-from kcm_bus.clock import SystemClock, SystemRandomness
-from kcm_bus.config import ConfigError, load
-from kcm_bus.membership import join_system
-from kcm_bus.process import protect
-from kcm_bus.protection import Unfit
-from kcm_crypto.secretfile import SecretFileError
+from kcm_runtime.clock import SystemClock, SystemRandomness
+from kcm_runtime.config import ConfigError, load
+from kcm_runtime.files.secret_file import SecretFileError
+from kcm_runtime.instance import load_instance
+from kcm_runtime.nats.stream_protection import Unfit
+from kcm_runtime.process import protect
 from kcm_schemas.roster import Role
 from kcm_trust.verify import Untrusted, Verifier, verify_roster
 
-from kcm_auditor.book import Book
 from kcm_auditor.config import AuditorConfig
-from kcm_auditor.entries import Incident, IncidentKind
 from kcm_auditor.journal import Anchor, Journal, JournalError, Report, verify
+from kcm_auditor.journal.format import Incident, IncidentKind
+from kcm_auditor.positions import Book
 from kcm_auditor.service import Auditor
 
 log = logging.getLogger("kcm_auditor")
@@ -79,7 +79,7 @@ def main() -> int:
 
 
 async def _serve(config: AuditorConfig) -> int:
-    membership = join_system(config, Role.AUDITOR, SystemRandomness())
+    membership = load_instance(config, Role.AUDITOR, SystemRandomness())
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -112,7 +112,7 @@ async def _accept_loss(config: AuditorConfig, region: str) -> int:
 def _tell_json(report: Report, *, checked: bool) -> None:
     said = {**asdict(report), "head": f"{report.entries}:{report.head}"}
     said |= {"signatures_checked": checked, "sound": report.sound}
-    said["gone"] = [asdict(one) | {"boot": one.boot.hex()} for one in report.gone]
+    said["gone"] = [asdict(one) | {"incarnation": one.incarnation.hex()} for one in report.gone]
     sys.stdout.write(json.dumps(said, indent=2) + "\n")
 
 

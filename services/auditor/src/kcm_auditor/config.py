@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kcm_bus.config import BusAddress, InstanceConfig, Section
+from kcm_runtime.config import BusAddress, InstanceConfig, Section
 from kcm_schemas.names import Name
 from pydantic import model_validator
 

@@ -15,24 +15,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from kcm_bus.clock import Clock
-from kcm_bus.config import ConfigError
-from kcm_bus.connection import Connection
-from kcm_bus.membership import Membership
-from kcm_bus.serving import describe
-from kcm_bus.stream_chain import Place
-from kcm_bus.streams import last, put
-from kcm_crypto.placing import place
+from kcm_runtime.audit.stream_chain import Place
+from kcm_runtime.clock import Clock
+from kcm_runtime.config import ConfigError
+from kcm_runtime.files.atomic import place
+from kcm_runtime.instance import InstanceContext
+from kcm_runtime.nats.connection import Connection
+from kcm_runtime.nats.request_server import describe
+from kcm_runtime.nats.streams import last, put
 from kcm_schemas import subjects
-from kcm_schemas.auditing import StreamHead
+from kcm_schemas.auditor import StreamHead
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import KcmError
 from kcm_schemas.signed import Kind
 from kcm_trust.verify import Untrusted
 from nats import errors as nats_errors
 
+from kcm_auditor.ingest import RegionFeed, StreamFacts
 from kcm_auditor.recorder import Recorder
-from kcm_auditor.stream import RegionFeed, StreamFacts
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +104,7 @@ class HeadPublisher:
         *,
         connection: Connection,
         region: str,
-        membership: Membership,
+        membership: InstanceContext,
         recorder: Recorder,
         feed: RegionFeed,
         signed: SignedHeads,

@@ -13,24 +13,24 @@ from collections.abc import Callable, Iterable, Sequence
 from hashlib import sha256
 from typing import Final
 
-from kcm_bus.clock import Clock
-from kcm_bus.membership import Membership
-from kcm_bus.stream_chain import Place
+from kcm_runtime.audit.stream_chain import Place
+from kcm_runtime.clock import Clock
+from kcm_runtime.instance import InstanceContext
 from kcm_schemas.audit import AuditBatch
-from kcm_schemas.auditing import AuditHead
+from kcm_schemas.auditor import AuditHead
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import KcmError
 from kcm_schemas.signed import Kind
 from kcm_trust.verify import Untrusted, VerifiedTrim
 
-from kcm_auditor.book import Book
-from kcm_auditor.entries import Batch, Content, Entry, Head, Incident, IncidentKind
+from kcm_auditor.chain_checker import Arrival, ChainChecker, FoundTrim, Verdict
+from kcm_auditor.ingest import StreamFacts
 from kcm_auditor.journal import Journal, JournalError, Point
-from kcm_auditor.ledger import Arrival, FoundTrim, Ledger, Verdict
-from kcm_auditor.recent import Recent, describe_incident
-from kcm_auditor.stream import StreamFacts
-from kcm_auditor.trust import RosterTrust
-from kcm_auditor.watch import Watch
+from kcm_auditor.journal.format import Batch, Content, Entry, Head, Incident, IncidentKind
+from kcm_auditor.liveness import Watch
+from kcm_auditor.positions import Book
+from kcm_auditor.roster_reload import RosterReload
+from kcm_auditor.tail_buffer import TailBuffer, describe_incident
 
 log = logging.getLogger(__name__)
 
@@ -46,8 +46,8 @@ class Recorder:
 
     def __init__(
         self,
-        membership: Membership,
-        trust: RosterTrust,
+        membership: InstanceContext,
+        trust: RosterReload,
         journal: Journal,
         book: Book,
         watch: Watch,
@@ -58,10 +58,10 @@ class Recorder:
         self.membership: Final = membership
         self.trust: Final = trust
         self.journal: Final = journal
-        self.ledger: Final = Ledger(book)
+        self.ledger: Final = ChainChecker(book)
         self.watch: Final = watch
         self._clock: Final = clock
-        self.recent: Final = Recent()
+        self.recent: Final = TailBuffer()
         self._alarm: Final = alarm
         self._kept: Final = dict[str, Place]()
         self._disbelieved: Final = dict[str, bytes]()
@@ -223,7 +223,7 @@ class Recorder:
         contents = self.ledger.take(arrival, batch, now)
         if not any(isinstance(content, Batch) for content in contents):
             return contents
-        state = self.ledger.book.boot(batch.emitter, batch.boot)
+        state = self.ledger.book.incarnation(batch.emitter, batch.incarnation)
         stopped = state is not None and state.stopped
         heard = self.watch.heard(batch.emitter, stopped=stopped, now=now)
         return (*contents, *map(self.ledger.note, heard))

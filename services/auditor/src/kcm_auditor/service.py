@@ -13,31 +13,32 @@ import asyncio
 import logging
 from typing import Final
 
-from kcm_bus.audit import AuditEmitter
-from kcm_bus.clock import Clock, SystemRandomness
-from kcm_bus.connection import Connection
-from kcm_bus.membership import Membership
-from kcm_bus.process import mark_ready, unmark_ready
-from kcm_bus.protection import Unfit
-from kcm_bus.refusals import Refusals
-from kcm_bus.roster_feed import RosterFeed
-from kcm_bus.serving import Service
-from kcm_bus.streams import ControlLog
-from kcm_crypto.secretfile import SecretFileError
+from kcm_runtime.audit.emitter import AuditEmitter
+from kcm_runtime.audit.rejection_log import RejectionLog
+from kcm_runtime.clock import Clock, SystemRandomness
+from kcm_runtime.files.secret_file import SecretFileError
+from kcm_runtime.instance import InstanceContext
+from kcm_runtime.nats.connection import Connection
+from kcm_runtime.nats.request_server import Service
+from kcm_runtime.nats.stream_protection import Unfit
+from kcm_runtime.nats.streams import ControlLog
+from kcm_runtime.process import mark_ready, unmark_ready
+from kcm_runtime.roster.follower import RosterFeed
 from kcm_schemas import subjects
 from kcm_schemas.audit import EventType
 from kcm_schemas.codes import Code
+from kcm_schemas.version import VERSION
 
-from kcm_auditor.answering import Answers
-from kcm_auditor.book import Book
+from kcm_auditor.admin_api import AdminApi
 from kcm_auditor.config import AuditorConfig
-from kcm_auditor.entries import Incident, IncidentKind
 from kcm_auditor.heads import HeadPublisher, SignedHeads
+from kcm_auditor.ingest import RegionFeed
 from kcm_auditor.journal import Journal, JournalError
+from kcm_auditor.journal.format import Incident, IncidentKind
+from kcm_auditor.liveness import Watch
+from kcm_auditor.positions import Book
 from kcm_auditor.recorder import Recorder
-from kcm_auditor.stream import RegionFeed
-from kcm_auditor.trust import RosterTrust
-from kcm_auditor.watch import Watch
+from kcm_auditor.roster_reload import RosterReload
 
 log = logging.getLogger(__name__)
 
@@ -53,14 +54,13 @@ UNFIT_S: Final = 30.0
 QUEUE: Final = "auditor"
 """Auditors of a region share its operators' requests; each answers from its own journal."""
 
-VERSION: Final = "0.1.0"
 """What the service protocol says."""
 
 
 class Auditor:
     """One Auditor, from its start to its end."""
 
-    def __init__(self, config: AuditorConfig, membership: Membership, clock: Clock) -> None:
+    def __init__(self, config: AuditorConfig, membership: InstanceContext, clock: Clock) -> None:
         self._config: Final = config
         self._clock: Final = clock
         name = membership.name
@@ -75,12 +75,12 @@ class Auditor:
         self._regions: Final = (membership.region, *others)
         book = Book(name)
         self._journal: Final = Journal(config.auditor.journal, clock, book.positions)
-        trust = RosterTrust(membership.rosters, config.roster)
+        trust = RosterReload(membership.rosters, config.roster)
         watch = Watch(self._regions, clock.elapsed())
         self._membership: Final = membership
         self._emitter: Final = AuditEmitter(own, membership, clock)
         self._signed: Final = SignedHeads(config.state_dir / "signed-heads.json")
-        self._refusals: Final = Refusals("control", self._emitter.emit)
+        self._refusals: Final = RejectionLog("control", self._emitter.emit)
         self._rosters: Final = RosterFeed(
             membership,
             ControlLog(own, membership.region, clock),
@@ -92,7 +92,7 @@ class Auditor:
         self._recorder: Final = Recorder(
             membership, trust, self._journal, book, watch, clock, self._alarm
         )
-        self._answers: Final = Answers(
+        self._answers: Final = AdminApi(
             membership, self._recorder, self._emitter.emit, self._regions, clock, self._signed
         )
         self._service: Final = Service(
@@ -102,7 +102,7 @@ class Auditor:
         self._leaving: asyncio.Task[None] | None = None
         membership.rosters.listen(lambda _: self._judge_again(membership))
 
-    def _judge_again(self, membership: Membership) -> None:
+    def _judge_again(self, membership: InstanceContext) -> None:
         """Leave operators' questions to others, once this Auditor may not act any more."""
         if not membership.acts and self._leaving is None:
             log.critical("%s may not act any more, by the roster", membership.name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kcm_core.unsealer.guard import forbid_cloud_sdks
+from kcm_core.unsealer.import_guard import forbid_cloud_sdks
 
 forbid_cloud_sdks()
 
@@ -10,21 +10,23 @@ forbid_cloud_sdks()
 
 import sys
 
-from kcm_bus.clock import Clock, Randomness
-from kcm_bus.membership import join_system
-from kcm_bus.process import run
+from kcm_keymem.random import SystemKeyRandomness
+from kcm_runtime.clock import Clock
+from kcm_runtime.instance import load_instance
+from kcm_runtime.process import run
 from kcm_schemas.roster import Role
 
+from kcm_core.assembly import Core
 from kcm_core.config import CoreConfig
-from kcm_core.service import Core
 from kcm_core.unsealer.client import Unsealer
 
 
 class _Process:
     """A Core with its unsealer."""
 
-    def __init__(self, config: CoreConfig, clock: Clock, randomness: Randomness) -> None:
-        membership = join_system(config, Role.CORE, randomness)
+    def __init__(self, config: CoreConfig, clock: Clock) -> None:
+        randomness = SystemKeyRandomness()
+        membership = load_instance(config, Role.CORE, randomness)
         development = {"KCM_DEVELOPMENT": "1"} if config.development else {}
         self._unsealer = Unsealer({**config.unsealer_environment, **development})
         self._core = Core(config, membership, self._unsealer, clock, randomness)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from kcm_bus.config import BusAddress, InstanceConfig, Section
-from kcm_control.sentinel import PROBES_PER_S
+from kcm_killswitch.model.probe_scheduler import PROBES_PER_S
+from kcm_killswitch.replica.config import ReplicaConfig
+from kcm_runtime.config import Section
 from pydantic import Field
 
 
@@ -32,10 +33,9 @@ class AuditTrimming(Section):
     """The same while the stream is 90 % full."""
 
 
-class CoreConfig(InstanceConfig):
+class CoreConfig(ReplicaConfig):
     """What a Core needs beside what every instance needs."""
 
-    control_bus: BusAddress
     secrets: Secrets
     key_store: Path
     """Directory of the second, independent store of wrapped keys; shared by the region's Cores."""
@@ -46,7 +46,7 @@ class CoreConfig(InstanceConfig):
     probes_per_s: Annotated[float, Field(ge=1, le=1000)] = PROBES_PER_S
     """Uses of customers' keys in a second at most, to see whether they are still allowed."""
     hints: tuple[tuple[str, ...], ...] = ()
-    """Listeners for a cloud's events (``kcm_core.hints``): a module's name and its arguments."""
+    """Listeners for a cloud's events: the name of a module in ``hints``, and arguments."""
     audit: AuditTrimming = AuditTrimming()
     unsealer_environment: Annotated[dict[str, str], Field(default_factory=dict)]
     """Environment of the unsealer's processes, e.g. ``SOFTHSM2_CONF``. Nothing is inherited."""

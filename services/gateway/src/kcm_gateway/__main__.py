@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import sys
 
-from kcm_bus.clock import Clock, Randomness
-from kcm_bus.membership import join_system
-from kcm_bus.process import run
+from kcm_keymem.random import SystemKeyRandomness
+from kcm_runtime.clock import Clock
+from kcm_runtime.instance import load_instance
+from kcm_runtime.process import run
 from kcm_schemas.roster import Role
 
 from kcm_gateway.config import GatewayConfig
 from kcm_gateway.service import GatewayService
 
 
-def _build(config: GatewayConfig, clock: Clock, randomness: Randomness) -> GatewayService:
-    return GatewayService(config, join_system(config, Role.GATEWAY, randomness), clock, randomness)
+def _build(config: GatewayConfig, clock: Clock) -> GatewayService:
+    randomness = SystemKeyRandomness()
+    return GatewayService(
+        config, load_instance(config, Role.GATEWAY, randomness), clock, randomness
+    )
 
 
 if __name__ == "__main__":

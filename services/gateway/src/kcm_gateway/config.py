@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from kcm_bus.config import BusAddress, InstanceConfig, Section
+from kcm_killswitch.replica.config import ReplicaConfig
+from kcm_runtime.config import Section
 from pydantic import Field
 
 
@@ -19,8 +20,7 @@ class EngineSettings(Section):
     """Seconds that a Core gets to answer."""
 
 
-class GatewayConfig(InstanceConfig):
+class GatewayConfig(ReplicaConfig):
     """What a Gateway needs beside what every instance needs."""
 
-    control_bus: BusAddress
     engine: EngineSettings = EngineSettings()

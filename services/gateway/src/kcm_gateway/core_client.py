@@ -17,26 +17,27 @@ from hashlib import sha256
 from typing import Final, Literal
 
 from cryptography.exceptions import InvalidTag
-from kcm_bus.clock import Clock, Randomness
-from kcm_bus.membership import Membership
-from kcm_crypto.arena import ScratchPool
-from kcm_crypto.hpke import HpkePublic
-from kcm_crypto.memory import wipe
-from kcm_crypto.session import (
+from kcm_keymem.arena import Arena, ScratchPool
+from kcm_keymem.random import KeyRandomness
+from kcm_runtime.clock import Clock
+from kcm_runtime.instance import InstanceContext
+from kcm_schemas import limits, subjects
+from kcm_schemas.codec import encode
+from kcm_schemas.codes import Code, KcmError
+from kcm_schemas.data import decode_reply
+from kcm_schemas.vault import REPLY_HEAD, STATUS_OK, CoreReply, CoreRequest, Purpose, Ticket
+from kcm_sealing.hpke import HpkePublic
+from kcm_sealing.memory import wipe
+from kcm_sealing.session import (
     LIFETIME_MAX_MS,
     Session,
     TicketInfo,
     open_session_as_caller,
     sealed_size,
 )
-from kcm_crypto.xaes import NONCE_SIZE
-from kcm_schemas import limits, subjects
-from kcm_schemas.codec import encode
-from kcm_schemas.codes import Code, KcmError
-from kcm_schemas.data import decode_reply
-from kcm_schemas.vault import REPLY_HEAD, STATUS_OK, CoreReply, CoreRequest, Purpose, Ticket
+from kcm_sealing.xaes import NONCE_SIZE
 
-from kcm_gateway.lease import SHORTEST_S, Lease, too_short
+from kcm_gateway.keys.lease import SHORTEST_S, Lease, too_short
 
 Ask = Callable[[str, bytes, float], Awaitable[bytes]]
 """Subject, body, timeout in seconds: the answer's body, or ``KcmError``."""
@@ -80,9 +81,9 @@ class CoreClient:
     def __init__(
         self,
         ask: Ask,
-        membership: Membership,
+        membership: InstanceContext,
         clock: Clock,
-        randomness: Randomness,
+        randomness: KeyRandomness,
         timeout_s: float,
         sleep: Sleep = asyncio.sleep,
     ) -> None:
@@ -197,7 +198,7 @@ class CoreClient:
         draft = CoreRequest(
             v=1,
             caller=self._me.name,
-            boot=self._me.boot,
+            incarnation=self._me.incarnation,
             ticket=ticket,
             request_id=request_id,
             deadline_ms=self._clock.unix_ms() + int(self._timeout_s * 1000),
@@ -262,7 +263,7 @@ class CoreClient:
         )
         public = HpkePublic.from_bytes(region.hpke_public)
         session, ciphertext, signature = open_session_as_caller(
-            info, public, self._me.identity.sign_raw
+            info, public, self._me.identity.sign_raw, Arena(), self._random.fill
         )
         ticket = Ticket(
             session_id=info.session_id,

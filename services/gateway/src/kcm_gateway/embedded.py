@@ -4,7 +4,7 @@
         batch = await member.engine.encrypt("acme", "files", pieces)
 
 Payloads never leave the process; only data keys travel, sealed. It hears every kill as any other
-Gateway does, and its boots are on record and receipt like any other's.
+Gateway does, and its incarnations are on record and receipt like any other's.
 """
 
 from __future__ import annotations
@@ -12,21 +12,22 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from typing import Final, Self
 
-from kcm_bus.audit import AuditEmitter
-from kcm_bus.clock import Clock, Randomness, SystemClock, SystemRandomness
-from kcm_bus.config import load
-from kcm_bus.connection import Connection
-from kcm_bus.membership import Membership, join_system
-from kcm_bus.owning import Once
-from kcm_bus.provision import GATEWAY_STREAMS, await_streams
-from kcm_bus.registry_feed import RegistryFeed
-from kcm_bus.remembering import NoMemory
-from kcm_bus.streams import ControlLog
-from kcm_bus.switch import KillSwitch
-from kcm_control.knowledge import Knowledge
-from kcm_control.registry import Registry
-from kcm_control.revocation import Revocations
-from kcm_control.serving import Serving
+from kcm_keymem.random import KeyRandomness, SystemKeyRandomness
+from kcm_killswitch.model.admission import Serving
+from kcm_killswitch.model.freshness import Freshness
+from kcm_killswitch.model.registry import Registry
+from kcm_killswitch.model.revocations import Revocations
+from kcm_killswitch.replica.hold_store import NullHoldStore
+from kcm_killswitch.replica.killswitch import KillSwitch
+from kcm_killswitch.replica.registry_follower import RegistryFeed
+from kcm_runtime.audit.emitter import AuditEmitter
+from kcm_runtime.clock import Clock, SystemClock
+from kcm_runtime.config import load
+from kcm_runtime.instance import InstanceContext, load_instance
+from kcm_runtime.nats.connection import Connection
+from kcm_runtime.nats.provision import GATEWAY_STREAMS, await_streams
+from kcm_runtime.nats.streams import ControlLog
+from kcm_runtime.ownership import Once
 from kcm_schemas.roster import Role
 
 from kcm_gateway.config import GatewayConfig
@@ -39,7 +40,11 @@ class EmbeddedGateway:
     """The engine with its connections, its kill switch and its audit trail."""
 
     def __init__(
-        self, config: GatewayConfig, membership: Membership, clock: Clock, randomness: Randomness
+        self,
+        config: GatewayConfig,
+        membership: InstanceContext,
+        clock: Clock,
+        randomness: KeyRandomness,
     ) -> None:
         self.region_bus: Final = Connection(config.region_bus, membership.name)
         self._control_bus: Final = Connection(config.control_bus, membership.name)
@@ -48,8 +53,8 @@ class EmbeddedGateway:
         revocations = Revocations(registry, membership.region)
         self._region: Final = membership.region
         self._timing: Final = config.timing
-        knowledge = Knowledge(config.timing)
-        serving = Serving(knowledge, revocations, registry, membership.region, told=True)
+        freshness = Freshness(config.timing)
+        serving = Serving(freshness, revocations, registry, membership.region, told=True)
         core = CoreClient(
             self.region_bus.request, membership, clock, randomness, config.engine.core_timeout_s
         )
@@ -67,16 +72,16 @@ class EmbeddedGateway:
             membership,
             revocations,
             self.engine.purge,
-            knowledge.registry,
+            freshness.registry,
             clock,
         )
         self._switch: Final = KillSwitch(
             membership=membership,
             stream=ControlLog(self.region_bus, membership.region, clock),
-            memory=NoMemory(),
+            memory=NullHoldStore(),
             control_bus=self._control_bus,
             revocations=revocations,
-            knowledge=knowledge,
+            freshness=freshness,
             purge=self.engine.purge,
             emit=self.audit.emit,
             clock=clock,
@@ -92,8 +97,8 @@ class EmbeddedGateway:
         """
 
         async def run() -> AsyncGenerator[Self, None]:
-            config, randomness = load(GatewayConfig, config_path), SystemRandomness()
-            membership = join_system(config, Role.GATEWAY, randomness)
+            config, randomness = load(GatewayConfig, config_path), SystemKeyRandomness()
+            membership = load_instance(config, Role.GATEWAY, randomness)
             member = cls(config, membership, SystemClock(), randomness)
             try:
                 await member.start()

@@ -20,28 +20,29 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import lru_cache, partial
 from typing import Final, Literal, TypeVar
 
-from kcm_bus.clock import Clock, Randomness
-from kcm_bus.owning import Owner
-from kcm_control.leases import FOREVER
-from kcm_control.serving import Permit
-from kcm_crypto.arena import Purged
-from kcm_crypto.context import record_aad_end
+from kcm_keymem.arena import Purged
+from kcm_keymem.random import KeyRandomness
+from kcm_killswitch.model.admission import Permit
+from kcm_killswitch.model.control_lease import FOREVER
+from kcm_runtime.clock import Clock
+from kcm_runtime.ownership import Owner
 from kcm_schemas import limits
 from kcm_schemas.codes import Code, KcmError
+from kcm_schemas.labels import record_aad_end
 from kcm_schemas.names import is_name
 from kcm_schemas.results import Results
 
-from kcm_gateway.cache import KeyCache
-from kcm_gateway.clearing import Clearing
 from kcm_gateway.config import EngineSettings
 from kcm_gateway.core_client import CoreClient
 from kcm_gateway.envelope import Envelope
 from kcm_gateway.guard import Guard
-from kcm_gateway.keyblock import Blocks
-from kcm_gateway.opening import Opening
+from kcm_gateway.keys.blocks import Blocks
+from kcm_gateway.keys.cache import KeyCache
+from kcm_gateway.keys.lookup import Opening
+from kcm_gateway.keys.pool import KeyPool
+from kcm_gateway.keys.release import Clearing
+from kcm_gateway.keys.unwrap_batcher import UnwrapBatcher
 from kcm_gateway.pieces import Piece, Work, work_through
-from kcm_gateway.pool import KeyPool
-from kcm_gateway.unwrapping import Unwrapper
 
 BATCH_KEY_BYTES_MAX: Final = 1 << 32
 """Bytes under one shared data key: far below AES-GCM's bound, so that one key opens little."""
@@ -83,7 +84,7 @@ class Gateway:
         core: CoreClient,
         guard: Guard,
         clock: Clock,
-        randomness: Randomness,
+        randomness: KeyRandomness,
         settings: EngineSettings,
         fetch: Fetch | None = None,
     ) -> None:
@@ -99,7 +100,7 @@ class Gateway:
         self._owner: Final = Owner("the engine")
         self._closed = False
         self._cache: Final = KeyCache(self._blocks, settings.cache_keys_max)
-        self._unwrapper: Final = Unwrapper(core, self._blocks)
+        self._unwrapper: Final = UnwrapBatcher(core, self._blocks)
         self._opening: Final = Opening(self._unwrapper, self._cache, self._blocks, clock, guard)
         self._pools: dict[str, dict[str, KeyPool]] = {}
 

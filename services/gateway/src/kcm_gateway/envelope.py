@@ -15,11 +15,11 @@ from typing import Final, TypeAlias
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from kcm_crypto.context import record_aad_start
 from kcm_schemas import limits, record
 from kcm_schemas.codes import Code, KcmError
+from kcm_schemas.labels import record_aad_start
 
-from kcm_gateway.stock import Segment
+from kcm_gateway.keys.stock import Segment
 
 COPY_MAX: Final = 4096
 """Bytes of a record up to which copying its body is cheaper than a view of it."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final, Protocol
 
-from kcm_bus.clock import Clock
-from kcm_control.serving import Permit, Serving
+from kcm_killswitch.model.admission import Permit, Serving
+from kcm_runtime.clock import Clock
 from kcm_schemas.codes import KcmError
 
 
@@ -26,7 +26,7 @@ class Guard(Protocol):
 
 
 class Members:
-    """A ``Guard`` by what this boot knows, on its clock."""
+    """A ``Guard`` by what this incarnation knows, on its clock."""
 
     def __init__(self, serving: Serving, clock: Clock) -> None:
         self._serving: Final = serving

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
-from kcm_control.leases import EXPIRED, FOREVER
+from kcm_killswitch.model.control_lease import EXPIRED, FOREVER
 from kcm_schemas import limits
 from kcm_schemas.codes import Code, KcmError
 

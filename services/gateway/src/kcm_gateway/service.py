@@ -15,23 +15,23 @@ import asyncio
 from collections.abc import Sequence
 from typing import Final
 
-from kcm_bus.asked import check_deadline
-from kcm_bus.clock import Clock, Randomness
-from kcm_bus.membership import Membership
-from kcm_bus.serving import Service
-from kcm_control.timing import ANSWER_MAX_S
+from kcm_keymem.random import KeyRandomness
+from kcm_killswitch.model.timing import ANSWER_MAX_S
+from kcm_runtime.clock import Clock
+from kcm_runtime.instance import InstanceContext
+from kcm_runtime.nats.request_server import Service
+from kcm_runtime.requests import check_deadline
 from kcm_schemas import limits, record, subjects
 from kcm_schemas.audit import EventType
 from kcm_schemas.codec import decode, encode
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.data import DecryptReply, DecryptRequest, EncryptReply, EncryptRequest
+from kcm_schemas.version import VERSION
 from kcm_trust.verify import may_ask
 
 from kcm_gateway.config import GatewayConfig
 from kcm_gateway.embedded import EmbeddedGateway
 from kcm_gateway.engine import Batch
-
-VERSION: Final = "0.1.0"
 
 RECORD_GROWTH_MAX: Final = record.OVERHEAD_MAX + 5
 """Bytes by which a record is longer than its plaintext on the wire, at most."""
@@ -46,9 +46,9 @@ class GatewayService:
     def __init__(
         self,
         config: GatewayConfig,
-        membership: Membership,
+        membership: InstanceContext,
         clock: Clock,
-        randomness: Randomness,
+        randomness: KeyRandomness,
     ) -> None:
         self._me: Final = membership
         self._clock: Final = clock
@@ -59,7 +59,7 @@ class GatewayService:
             self._member.region_bus,
             clock,
             name="kcm-gateway",
-            service_id=membership.boot.hex(),
+            service_id=membership.incarnation.hex(),
             version=VERSION,
             metadata={"instance": membership.name, "region": membership.region},
         )

@@ -15,7 +15,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
-from kcm_auditor.entries import LINE_MAX, BadLine, Entry, read
+from kcm_auditor.journal.format import LINE_MAX, BadLine, Entry, read
 
 SUFFIX: Final = ".jsonl"
 

@@ -21,11 +21,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from kcm_bus.clock import Clock
-from kcm_bus.serving import describe
-from kcm_crypto.placing import sync_directory
+from kcm_runtime.clock import Clock
+from kcm_runtime.files.atomic import sync_directory
+from kcm_runtime.nats.request_server import describe
 
-from kcm_auditor.entries import START, Content, Entry, Positions, write
+from kcm_auditor.journal.format import START, Content, Entry, Positions, write
 from kcm_auditor.journal.segments import (
     Cut,
     JournalError,

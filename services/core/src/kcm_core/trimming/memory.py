@@ -13,11 +13,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from kcm_bus.config import ConfigError
-from kcm_bus.stream_chain import Place
-from kcm_control.trimming import Claim
-from kcm_crypto.placing import place
+from kcm_runtime.audit.stream_chain import Place
+from kcm_runtime.config import ConfigError
+from kcm_runtime.files.atomic import place
 
+from kcm_core.trimming.policy import Claim
 from kcm_core.trimming.reader import Reading
 
 log = logging.getLogger(__name__)

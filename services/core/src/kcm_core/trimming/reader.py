@@ -9,8 +9,8 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
-from kcm_bus.ports import Entry
-from kcm_bus.stream_chain import Marks, Place
+from kcm_runtime.audit.stream_chain import Marks, Place
+from kcm_runtime.nats.ports import Entry
 
 log = logging.getLogger(__name__)
 

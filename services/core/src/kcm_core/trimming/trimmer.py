@@ -12,15 +12,25 @@ import asyncio
 import logging
 from typing import Final
 
-from kcm_bus.audit_store import AuditStore, StoreFacts
-from kcm_bus.clock import Clock
-from kcm_bus.emitting import Emit
-from kcm_bus.membership import Membership
-from kcm_bus.ports import Entry, Following, Log
-from kcm_bus.refusals import Refusals
-from kcm_bus.serving import describe
-from kcm_bus.stream_chain import Place
-from kcm_control.trimming import (
+from kcm_runtime.audit.port import Emit
+from kcm_runtime.audit.rejection_log import RejectionLog
+from kcm_runtime.audit.stream import AuditStore, StoreFacts
+from kcm_runtime.audit.stream_chain import Place
+from kcm_runtime.clock import Clock
+from kcm_runtime.instance import InstanceContext
+from kcm_runtime.nats.ports import Entry, Following, Log
+from kcm_runtime.nats.request_server import describe
+from kcm_schemas import limits, subjects
+from kcm_schemas.audit import EventType
+from kcm_schemas.auditor import Trim
+from kcm_schemas.codec import encode
+from kcm_schemas.codes import Code, KcmError
+from kcm_schemas.roster import Role
+from kcm_schemas.signed import Kind
+from kcm_trust.verify import Untrusted, VerifiedTrim
+
+from kcm_core.trimming.memory import Floors, TrimMemory
+from kcm_core.trimming.policy import (
     GRAVE,
     Claim,
     Decision,
@@ -33,16 +43,6 @@ from kcm_control.trimming import (
     level,
     raised,
 )
-from kcm_schemas import limits, subjects
-from kcm_schemas.audit import EventType
-from kcm_schemas.auditing import Trim
-from kcm_schemas.codec import encode
-from kcm_schemas.codes import Code, KcmError
-from kcm_schemas.roster import Role
-from kcm_schemas.signed import Kind
-from kcm_trust.verify import Untrusted, VerifiedTrim
-
-from kcm_core.trimming.memory import Floors, TrimMemory
 from kcm_core.trimming.reader import AuditReader
 
 log = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ class Trimmer:
     def __init__(
         self,
         *,
-        membership: Membership,
+        membership: InstanceContext,
         control: Log,
         store: AuditStore,
         memory: TrimMemory,
@@ -76,7 +76,7 @@ class Trimmer:
         self._memory: Final = memory
         self._policy: Final = policy
         self._emit: Final = emit
-        self._refusals: Final = Refusals("a trim or a head", emit)
+        self._refusals: Final = RejectionLog("a trim or a head", emit)
         self._clock: Final = clock
         self._floors = memory.floors()
         self._reader: Final = AuditReader(memory.reading())

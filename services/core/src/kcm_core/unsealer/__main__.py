@@ -13,7 +13,7 @@ import signal
 import socket
 import sys
 
-from kcm_crypto.memory import make_undumpable
+from kcm_runtime.hardening import make_undumpable
 
 from kcm_core.unsealer.server import Server
 

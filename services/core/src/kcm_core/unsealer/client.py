@@ -16,10 +16,10 @@ from typing import Final
 
 from pydantic import ValidationError
 
-from kcm_core.l1.demands import Facts, unpacked
-from kcm_core.l1.state import L1Error, L1State
-from kcm_core.l1.uri import L1UriError, parse, scheme
-from kcm_core.unsealer.forkserver import ForkServer
+from kcm_core.providers.requirements import Facts, unpacked
+from kcm_core.providers.state import L1Error, L1State
+from kcm_core.providers.uri import L1UriError, parse, scheme
+from kcm_core.unsealer.fork_server import ForkServer
 from kcm_core.unsealer.frames import (
     DEADLINE_MAX_MS,
     Ask,
@@ -27,10 +27,10 @@ from kcm_core.unsealer.frames import (
     Operation,
     request_parts,
 )
-from kcm_core.unsealer.logins import Logins
+from kcm_core.unsealer.key_gate import Turns
+from kcm_core.unsealer.pin_lockout import PinLockout
+from kcm_core.unsealer.pipe_reader import Frame, read_frame
 from kcm_core.unsealer.port import Opened, Probe, Wrapped
-from kcm_core.unsealer.reading import Frame, read_frame
-from kcm_core.unsealer.turns import Turns
 
 CALLS_IN_FLIGHT_MAX: Final = 16
 """Calls at once, as many as the server has children: others wait here, within their deadlines."""
@@ -56,7 +56,7 @@ class Unsealer:
     ) -> None:
         self._server = ForkServer(environment)
         self._slots = asyncio.Semaphore(CALLS_IN_FLIGHT_MAX)
-        self._logins = Logins()
+        self._logins = PinLockout()
         self._turns = Turns(time.monotonic)
         self._ping_deadline_s = ping_deadline_s
         self._check: asyncio.Task[None] | None = None

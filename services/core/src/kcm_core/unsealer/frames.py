@@ -18,8 +18,8 @@ from kcm_schemas.codec import Message, decode, encode
 from kcm_schemas.codes import KcmError
 from pydantic import Field
 
-from kcm_core.l1.state import TEXT_MAX, L1State, safe_text
-from kcm_core.l1.uri import URI_MAX
+from kcm_core.providers.state import TEXT_MAX, L1State, safe_text
+from kcm_core.providers.uri import URI_MAX
 
 VERSION: Final = 1
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from kcm_core.l1.demands import Facts
-from kcm_core.l1.state import L1State
+from kcm_core.providers.requirements import Facts
+from kcm_core.providers.state import L1State
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Probe:
 class UnsealerPort(Protocol):
     """Asks a customer's key, in another process, within a deadline.
 
-    All raise `kcm_core.l1.state.L1Error` and nothing else (but cancellation): the state says
+    All raise `kcm_core.providers.state.L1Error` and nothing else (but cancellation): the state says
     whether somebody refused. Calls of one L1 take turns, for which a call may have to wait a minute
     (``turns``). ``deadline_s`` counts seconds from its turn on, waiting for a free child included;
     when it has passed, the answer is ``unreachable``. ``context`` is at most 4 KiB.

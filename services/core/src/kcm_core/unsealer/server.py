@@ -19,10 +19,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from kcm_core.l1.providers import warm
-from kcm_core.l1.state import L1Error, L1State
-from kcm_core.l1.uri import L1UriError, parse
-from kcm_core.unsealer import child
+from kcm_core.providers.catalog import warm
+from kcm_core.providers.state import L1Error, L1State
+from kcm_core.providers.uri import L1UriError, parse
+from kcm_core.unsealer import worker
 from kcm_core.unsealer.frames import (
     REQUEST_MAX,
     FrameError,
@@ -115,7 +115,7 @@ class Server:
             request = read_request(packet)
             asked = request.ask.uri
             if request.operation is Operation.PING:
-                return child.write(pipe, child.Answer(L1State.ENABLED, Told()))
+                return worker.write(pipe, worker.Answer(L1State.ENABLED, Told()))
             uri = parse(request.ask.uri)
             warm(uri, development=self._development)
         except FrameError as error:
@@ -123,13 +123,13 @@ class Server:
         except L1UriError as error:
             return _refuse(pipe, L1Error(L1State.UNREACHABLE, str(error), cls="L1UriError"))
         except Exception as error:  # noqa: BLE001 - an SDK's import can fail in any way
-            return _refuse(pipe, child.unknown(error, asked))
+            return _refuse(pipe, worker.unknown(error, asked))
         try:
             pid = os.fork()
         except OSError as error:
-            return _refuse(pipe, child.unknown(error, asked))
+            return _refuse(pipe, worker.unknown(error, asked))
         if pid == 0:
-            child.run(request, uri, pipe, development=self._development)
+            worker.run(request, uri, pipe, development=self._development)
         return self._watch(pid, request)
 
     def _watch(self, pid: int, request: Request) -> None:
@@ -150,7 +150,7 @@ class Server:
 
 def _refuse(pipe: int, error: L1Error) -> None:
     try:
-        child.write(pipe, child.failure(error))
+        worker.write(pipe, worker.failure(error))
     except OSError:
         return  # the Core has given up on this request: there is nobody to tell
 

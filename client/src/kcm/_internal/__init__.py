@@ -1,0 +1,1 @@
+"""Not public: the names that applications use are in ``kcm.__all__``."""

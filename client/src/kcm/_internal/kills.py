@@ -1,0 +1,258 @@
+"""The operator's side of the kill switch: place a hold, watch it become complete, lift it.
+
+A hold's id is chosen here, so placing it again, anywhere, is harmless: it is placed through the
+first region that answers, and again until a region says, signed, that it is durable. From then on
+it is in force for good, whatever happens to this program. *Complete* is another matter: it is said
+by a Core once every instance on record has purged. Until then the kill is under way and not done.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Final
+
+from kcm_schemas import limits
+from kcm_schemas.admin import HoldExport, HoldPage, HoldStatus, HoldView
+from kcm_schemas.codes import Code
+from kcm_schemas.control import Scope
+from kcm_trust.verify import Untrusted
+
+from kcm._internal import statements
+from kcm._internal.admin import Admin
+from kcm._internal.rpc import backoff_s
+from kcm._internal.staggered import first
+from kcm.errors import Malformed, ServiceError, UnknownHold, UntrustedReply, error_for
+
+ASK_S: Final = 4.0
+"""Seconds that one region gets to answer: longer than its own waiting for other regions."""
+
+POLL_S: Final = 0.25
+"""Seconds between two looks at a hold that is not complete."""
+
+_FIRST: Final = bytes(limits.ID_SIZE)
+"""The id behind which a list of holds begins."""
+
+_DIGITS: Final = re.compile(f"[0-9a-f]{{1,{2 * limits.ID_SIZE}}}")
+
+TIMEOUT_S: Final = 90.0
+"""Seconds to wait for completeness: above the longest lease and peer lease (60 s) and a
+deadline."""
+
+
+OnFailure = Callable[[ServiceError], None]
+"""Is told of each attempt that failed and will be made again."""
+
+
+def silent(_: ServiceError) -> None:
+    """Nobody wants to know."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewHold:
+    """A signed hold that is not placed yet."""
+
+    id: bytes
+    scope: Scope
+    target: str
+    raw: bytes
+
+
+class Kills:
+    """Places, watches and lifts holds through whichever region answers."""
+
+    def __init__(self, admin: Admin, regions: Sequence[str]) -> None:
+        """``regions`` in the order in which they are asked; the first is a hold's origin."""
+        self._admin: Final = admin
+        self._regions: Final = list(regions)
+        self._around: Final = admin.around
+
+    def ask_last(self, region: str) -> None:
+        """Ask a region only when no other one answers."""
+        self._regions.remove(region)
+        self._regions.append(region)
+
+    def make(self, scope: Scope, target: str, reason: str) -> NewHold:
+        """Sign a hold. Nothing is sent."""
+        hold_id, raw = statements.hold(
+            self._admin.identity,
+            scope=scope,
+            target=target,
+            origin=self._regions[0],
+            issued_ms=self._around.clock.unix_ms(),
+            reason=reason,
+            salt=self._admin.randomness.public(limits.ID_SIZE),
+        )
+        return NewHold(hold_id, scope, target, raw)
+
+    async def place(
+        self, hold: NewHold, until: float, on_failure: OnFailure = silent
+    ) -> HoldStatus:
+        """Place a hold, again and again until it is durable somewhere.
+
+        Raises ``ServiceError``: a refusal, or ``unavailable`` when ``until`` (by the clock's
+        ``elapsed``) has passed. It may be in force even then.
+        """
+        status = await self._put(hold.raw, until, on_failure)
+        if (status.scope, status.target, status.cause) != (hold.scope, hold.target, "operator"):
+            raise UntrustedReply("a Core answered about another hold")
+        return _about(status, hold.id)
+
+    async def watch(self, hold_id: bytes, until: float) -> AsyncIterator[HoldStatus]:
+        """How the hold stands, again and again until it is complete or lifted, or time is up.
+
+        What passes is waited for; a refusal raises ``ServiceError``.
+        """
+        while True:
+            wait = POLL_S
+            try:
+                status = await self.status(hold_id, until)
+            except ServiceError as error:
+                if not error.retryable:
+                    raise
+            else:
+                yield status
+                if status.complete or status.lifted:
+                    return
+            if self._around.clock.elapsed() + wait >= until:
+                return
+            await self._around.sleep(wait)
+
+    async def status(self, hold_id: bytes, until: float) -> HoldStatus:
+        """How the hold stands now, from whichever region answers and knows of it.
+
+        Raises ``ServiceError``; ``unavailable`` when nobody who answers has heard of it (yet).
+        """
+
+        async def ask(region: str) -> HoldStatus:
+            try:
+                return await self._admin.hold_status(region, hold_id, deadline_s=self._time(until))
+            except UnknownHold:
+                # A region that is cut off has not heard of it; the others are asked, and it again.
+                raise error_for(Code.UNAVAILABLE, "the region does not know the hold") from None
+
+        region, status = await first(self._regions, ask)
+        self._prefer(region)
+        return _about(status, hold_id)
+
+    async def listing(self, *, everything: bool = False) -> list[HoldView]:
+        """The holds in force, or with ``everything`` lifted ones too, oldest first.
+
+        From whichever region answers first, page by page.
+        """
+        return (await self.listing_of(everything=everything))[1]
+
+    async def listing_of(self, *, everything: bool = False) -> tuple[str, list[HoldView]]:
+        """The same, with the region that answered."""
+
+        async def ask(region: str) -> HoldPage:
+            return await self._admin.holds(region, _FIRST, everything=everything)
+
+        region, page = await first(self._regions, ask)
+        found = _behind(_FIRST, page)
+        while page.more:
+            after = found[-1].hold_id
+            page = await self._admin.holds(region, after, everything=everything)
+            found += _behind(after, page)
+        return region, sorted(found, key=lambda view: (view.issued_ms, view.hold_id))
+
+    async def find(self, prefix: str) -> HoldView:
+        """The one hold whose hexadecimal id begins with ``prefix``, from whichever region knows it.
+
+        Raises ``unknown_hold``, and ``malformed`` when it is no id or several begin like this.
+        """
+        if not _DIGITS.fullmatch(prefix):
+            raise Malformed("a hold's id has 1 to 32 hexadecimal digits")
+
+        async def ask(region: str) -> list[HoldView]:
+            found = (await self._admin.matching_holds(region, prefix)).holds
+            if not found:
+                raise UnknownHold(f"no hold's id begins with {prefix}")
+            return found
+
+        found = (await first(self._regions, ask))[1]
+        if len(found) != 1:
+            raise Malformed(f"the ids of several holds begin with {prefix}")
+        return found[0]
+
+    async def export(self, hold_id: bytes) -> tuple[str, HoldExport]:
+        """A hold's signed evidence, and the region that gave it: the first one that knows it."""
+
+        async def ask(region: str) -> HoldExport:
+            return await self._admin.export_hold(region, hold_id)
+
+        region, found = await first(self._regions, ask)
+        if found.hold_id != hold_id:
+            raise UntrustedReply("a Core answered about another hold")
+        return region, found
+
+    async def lift(
+        self, hold_id: bytes, reason: str, until: float, on_failure: OnFailure = silent
+    ) -> HoldStatus:
+        """End a hold; again and again until that is durable.
+
+        Of one that a root key caused, too: nothing opens all the same before the key does.
+        """
+        view = await self.find(hold_id.hex())
+        try:
+            held = self._admin.verifier.hold(view.raw)
+        except Untrusted as error:
+            raise UntrustedReply(f"the hold is not what its signer signed: {error}") from None
+        if held.hold.id != hold_id:
+            raise UntrustedReply("a Core answered about another hold")
+        raw = statements.lift(
+            self._admin.identity,
+            view.raw,
+            issued_ms=self._around.clock.unix_ms(),
+            reason=reason,
+        )
+        return _about(await self._put(raw, until, on_failure), hold_id)
+
+    async def _put(self, raw: bytes, until: float, on_failure: OnFailure) -> HoldStatus:
+        async def ask(region: str) -> HoldStatus:
+            return await self._admin.put_hold(region, raw, deadline_s=self._time(until))
+
+        attempt = 0
+        failure: ServiceError | None = None
+        while True:
+            try:
+                region, status = await first(self._regions, ask)
+            except ServiceError as error:
+                if not error.retryable:
+                    raise
+                failure = error
+            else:
+                self._prefer(region)
+                if any(entry.durable_at > 0 for entry in status.regions):
+                    return status
+                failure = error_for(Code.UNAVAILABLE, "no region has stored it durably yet")
+            wait = max(POLL_S, backoff_s(attempt, self._around.chance()))
+            if self._around.clock.elapsed() + wait >= until:
+                raise failure
+            on_failure(failure)
+            await self._around.sleep(wait)
+            attempt += 1
+
+    def _time(self, until: float) -> float:
+        return min(ASK_S, max(0.5, until - self._around.clock.elapsed()))
+
+    def _prefer(self, region: str) -> None:
+        self._regions.remove(region)
+        self._regions.insert(0, region)
+
+
+def _behind(after: bytes, page: HoldPage) -> list[HoldView]:
+    """The holds of a page; raises unless they go on behind ``after``, so that pages end."""
+    ids = [view.hold_id for view in page.holds]
+    onwards = all(one < other for one, other in pairwise([after, *ids]))
+    if not onwards or (page.more and not ids):
+        raise UntrustedReply("a Core's list of holds does not go on where it ended")
+    return list(page.holds)
+
+
+def _about(status: HoldStatus, hold_id: bytes) -> HoldStatus:
+    if status.hold_id != hold_id:
+        raise UntrustedReply("a Core answered about another hold")
+    return status

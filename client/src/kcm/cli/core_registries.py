@@ -1,0 +1,108 @@
+"""What the Cores of a region say of their registry, each for itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from kcm.cli.error_report import Problem, explain
+from kcm.cli.output import emit, note
+
+if TYPE_CHECKING:
+    from kcm_schemas.admin import RegistryView
+
+    from kcm._internal.admin import Admin
+    from kcm.cli.settings import Settings
+    from kcm.errors import ServiceError
+
+SHOW_S: Final = 5.0
+"""Seconds that a Core gets to say what it knows."""
+
+COLUMNS: Final = (
+    "core", "region", "memory", "tenants", "links", "services", "highest revision", "digest",
+)  # fmt: skip
+
+SHORT: Final = 16
+"""Digits of a digest in a table."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What one Core said, or why it did not."""
+
+    core: str
+    region: str
+    view: RegistryView | None
+    error: ServiceError | None = None
+
+    @property
+    def refusal(self) -> Problem | None:
+        """Why it does not say it, where it answered: asking again does not help."""
+        if self.error is None or self.error.retryable:
+            return None
+        report = explain(self.error)
+        detail = f"{self.core}: {report.detail}"
+        return Problem(report.exit_code, report.code, detail, report.hint)
+
+
+async def look(settings: Settings, regions: list[str]) -> list[Row]:
+    """What every Core of these regions says; none: of all regions."""
+    context = settings.context()
+    chosen = [context.region(name) for name in regions] or context.in_order(None)
+    admin = settings.admin(context)
+    try:
+        return [row for name in chosen for row in await ask(admin, name, admin.cores(name))]
+    finally:
+        await admin.close()
+
+
+async def ask(admin: Admin, region: str, cores: Sequence[str]) -> list[Row]:
+    """What some Cores of a region say, asked at once."""
+    import asyncio
+
+    from kcm.errors import ServiceError, Unavailable
+
+    async def one(core: str) -> Row:
+        try:
+            async with asyncio.timeout(SHOW_S):  # connecting included
+                return Row(core, region, await admin.registry(region, core, deadline_s=SHOW_S))
+        except TimeoutError:
+            return Row(core, region, None, Unavailable("no answer in time"))
+        except ServiceError as error:
+            return Row(core, region, None, error)
+
+    return list(await asyncio.gather(*map(one, cores)))
+
+
+def refuse(rows: Sequence[Row]) -> None:
+    """Raise the reason why a Core refuses to say what it knows."""
+    if problem := next((row.refusal for row in rows if row.refusal is not None), None):
+        raise problem
+
+
+def tell(settings: Settings, rows: Sequence[Row]) -> None:
+    """Show them; why a Core does not serve goes to stderr."""
+    value = [as_json(row) for row in rows]
+    emit(settings, value, COLUMNS, [_cells(row) for row in rows])
+    if settings.json:
+        return
+    for row in rows:
+        if row.view is not None and row.view.waits:
+            note(settings, f"{row.core}: {row.view.waits}")
+
+
+def as_json(row: Row) -> Mapping[str, object]:
+    """One Core for a program."""
+    if row.view is None:
+        return {"core": row.core, "region": row.region, "error": str(row.error)}
+    return {**vars(row.view), "region": row.region}
+
+
+def _cells(row: Row) -> tuple[object, ...]:
+    if row.view is None:
+        return row.core, row.region, f"no answer: {row.error}", "", "", "", "", ""
+    view = row.view
+    counts = view.tenants, view.links, view.services, view.highest
+    digest = view.digest.hex()[:SHORT]
+    return row.core, row.region, "yes" if view.memory else "no", *counts, digest

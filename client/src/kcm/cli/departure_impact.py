@@ -1,0 +1,140 @@
+"""What goes dark when somebody leaves and a statement of theirs is left out: tenants and holds.
+
+Regions are asked, as far as it costs little: a page ends hundreds of holds, and a lift may be one
+of thousands. What was not asked is said, too.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final, Literal
+
+if TYPE_CHECKING:
+    from kcm_schemas.admin import HoldView
+
+    from kcm._internal.admin import Admin
+    from kcm.ops.roster_changes import Found
+
+LOOKS_MAX: Final = 64
+"""Questions to the regions for one retirement."""
+
+LOOK_S: Final = 4.0
+"""Seconds that one of them may take."""
+
+NAMED_MAX: Final = 8
+"""Names in one text."""
+
+
+async def darkened(admin: Admin, name: str, found: Sequence[Found]) -> list[Found]:
+    """Say of each statement that is left out what goes dark by it."""
+    looks = _Looks(admin, name)
+    return [one if one.lasts else replace(one, dark=await looks.of(one)) for one in found]
+
+
+class _Looks:
+    """Asks a region of each statement, within ``LOOKS_MAX`` questions."""
+
+    def __init__(self, admin: Admin, name: str) -> None:
+        self._admin: Final = admin
+        self._name: Final = name
+        self._left = LOOKS_MAX
+        self._reached: dict[tuple[str, str], str] = {}
+
+    async def of(self, one: Found) -> str:
+        """What goes dark, in a line."""
+        region = one.regions[0]
+        match one.what.removeprefix("accepted ").split(" "):
+            case ["lift", hold]:
+                return await self._lift(region, hold)
+            case ["lifts", origin, prefix, "of", count, *_]:
+                return await self._page(region, origin, bytes.fromhex(prefix), count)
+            case ["tenant" | "root-keys", tenant]:
+                return f"tenant {tenant}"
+            case ["service" | "service-keys", tenant, service]:
+                return f"service {service} of tenant {tenant}"
+            case ["link", link]:
+                return await self._reach(region, "link", link)
+            case _:
+                return "not known to this version of the command"
+
+    async def _lift(self, region: str, hold: str) -> str:
+        """A hold that is in force again."""
+        from kcm.errors import ServiceError
+
+        if not self._may_ask():
+            return f"its hold is in force again: `kcm hold show {hold}` says on whom"
+        try:
+            views = (await self._admin.matching_holds(region, hold)).holds
+        except ServiceError as error:
+            return f"its hold is in force again; on whom was not answered: {error.detail}"
+        if len(views) != 1:
+            return "its hold is in force again; on whom is not known any more"
+        view = views[0]
+        reach = "" if view.scope == "tenant" else await self._reach(region, view.scope, view.target)
+        on = f"hold on {view.scope} {view.target} is in force again"
+        return f"{on}: {reach}" if reach else on
+
+    async def _page(self, region: str, origin: str, prefix: bytes, count: str) -> str:
+        """Holds of root keys that one page ends, by the links that they are on."""
+        views = [
+            one
+            for one in await self._beginning(region, prefix)
+            if one.lifted_by == self._name and one.origin == origin and one.cause == "l1"
+        ]
+        links = Counter(view.target for view in views)
+        again = f"{count} holds of region {origin} whose ids begin with {prefix.hex()} are in force"
+        if not links:
+            return f"{again} again; on which links is not known any more"
+        told = [f"{link} ({await self._reach(region, 'link', link)})" for link in _first(links)]
+        rest = len(links) - len(told)
+        more = f" and {rest} more" if rest else ""
+        return f"{again} again, on links {', '.join(told)}{more}"
+
+    async def _beginning(self, region: str, prefix: bytes) -> list[HoldView]:
+        """The holds, lifted ones too, whose ids begin so, as far as they may be asked for."""
+        from kcm_schemas import limits
+
+        from kcm.errors import ServiceError
+
+        first = int.from_bytes(prefix + bytes(limits.ID_SIZE - 1)) - 1
+        after = max(0, first).to_bytes(limits.ID_SIZE)
+        found: list[HoldView] = []
+        while self._may_ask():
+            try:
+                page = await self._admin.holds(region, after, everything=True)
+            except ServiceError:
+                break
+            found += [view for view in page.holds if view.hold_id[:1] == prefix]
+            if not page.more or not page.holds or page.holds[-1].hold_id[:1] != prefix:
+                break
+            after = page.holds[-1].hold_id
+        return found
+
+    async def _reach(self, region: str, scope: Literal["tenant", "link", "region"], on: str) -> str:
+        """The tenants of a link or a region."""
+        from kcm.errors import ServiceError
+
+        if (scope, on) in self._reached:
+            return self._reached[scope, on]
+        if not self._may_ask():
+            return f"the tenants of {scope} {on}"
+        try:
+            radius = await self._admin.preview(region, scope, on, deadline_s=LOOK_S)
+        except ServiceError as error:
+            return f"the tenants of {scope} {on}; they were not answered: {error.detail}"
+        names = radius.tenants[:NAMED_MAX]
+        rest = radius.total - len(names)
+        more = f" and {rest} more" if rest else ""
+        said = f"tenants {', '.join(names)}{more}" if names else f"no tenant is on {scope} {on}"
+        self._reached[scope, on] = said
+        return said
+
+    def _may_ask(self) -> bool:
+        self._left -= 1
+        return self._left >= 0
+
+
+def _first(links: Counter[str]) -> list[str]:
+    return sorted(links, key=lambda link: (-links[link], link))[:NAMED_MAX]

@@ -1,0 +1,320 @@
+"""A hold's table while it fills: who may have held a key, and who has confirmed that it is gone."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Final
+
+from kcm.cli.error_report import Problem, clean
+from kcm.cli.output import emit, moment, note
+from kcm.cli.settings import Settings
+from kcm.cli.streams import is_terminal
+from kcm.cli.table_layout import laid_out
+from kcm.exit_codes import Exit
+
+if TYPE_CHECKING:
+    from kcm_schemas.admin import HoldStatus, HoldView, IncarnationStatus, RegionStatus
+    from rich.console import RenderableType
+
+COLUMNS: Final = ("region", "instance", "role", "state", "keys purged", "purge", "after")
+
+TELL_S: Final = 2.0
+"""Seconds after which somebody who sees no table is told what is waited for."""
+
+NAMED_MAX: Final = 8
+"""Names in a line of text; the table has all of them."""
+
+CANNOT_STORE: Final = "cannot store"
+"""Of a Core whose own disk does not take the hold: a power cut would make it forget."""
+
+REGION_STATES: Final = {
+    "durable": "stored",
+    "watching": "stored; watched too briefly",
+    "differing": "stored; its Cores know different tenants, or have no memory of them",
+    "leases-ended": "cut off: its leases ended",
+    "unbounded": "cut off: may serve on",
+    "waiting": "not heard from",
+}
+
+WHY: Final = {
+    "watching": "the Core that answers there started, reconnected or missed something a moment ago "
+    "and cannot know yet that no instance is missing",
+    "differing": "the Cores there know different tenants, or have no memory of them",
+    "unbounded": "not heard from; the region quorum lets it serve on, so there is no bound",
+    "waiting": "not heard from",
+}
+"""Why a region is waited for."""
+
+Look = Callable[[], Awaitable["HoldView"]]
+"""Looks a hold up as it is told now."""
+
+
+async def follow(
+    settings: Settings,
+    statuses: AsyncIterator[HoldStatus],
+    hold_id: bytes,
+    look: Look | None = None,
+    placed: HoldStatus | None = None,
+) -> int:
+    """Show a hold's table while it fills; 0 only when it is complete or lifted.
+
+    With ``look`` also what the hold is: by whom, when and why. ``placed`` is how it stood when it
+    was placed: that counts when nobody says more in time.
+    """
+    live = not settings.json and is_terminal(sys.stdout)
+    seen = await (_fill(statuses) if live else _wait(settings, statuses))
+    last = seen or placed
+    if last is None:
+        raise Problem(
+            Exit.UNAVAILABLE,
+            "unavailable",
+            f"nobody says how the hold {hold_id.hex()} stands",
+            f"it may be in force: `kcm hold show {hold_id.hex()}`",
+        )
+    view = None if look is None else await look()
+    present(settings, last, view, filled=live and seen is not None)
+    if last.complete or last.lifted:
+        note(settings, verdict(last), hold_id=hold_id, complete=last.complete, lifted=last.lifted)
+        return Exit.OK
+    raise Problem(
+        Exit.NOT_COMPLETE,
+        "not_complete",
+        f"{_in_force(last)}, but not everybody has confirmed: {_waited_for(last)}",
+        f"`kcm hold show {hold_id.hex()} --wait 60` goes on watching",
+    )
+
+
+async def _fill(statuses: AsyncIterator[HoldStatus]) -> HoldStatus | None:
+    """Show a table on the terminal that fills; the last status."""
+    from rich.console import Console
+    from rich.live import Live
+
+    last: HoldStatus | None = None
+    console = Console(file=sys.stdout)
+    with Live(console=console, auto_refresh=False) as live:
+        async for status in statuses:
+            live.update(_picture(status, console.width), refresh=True)
+            last = status
+    return last
+
+
+async def _wait(settings: Settings, statuses: AsyncIterator[HoldStatus]) -> HoldStatus | None:
+    """The last status; what is waited for is told once, when that takes a while."""
+    clock = settings.around.clock
+    last: HoldStatus | None = None
+    told, since = False, clock.elapsed()
+    async for status in statuses:
+        last = status
+        ended = status.complete or status.lifted
+        if not told and not ended and clock.elapsed() - since >= TELL_S:
+            told = True
+            note(settings, verdict(status), waiting_for=waiting_for(status))
+    return last
+
+
+def present(
+    settings: Settings, status: HoldStatus, view: HoldView | None = None, *, filled: bool = False
+) -> None:
+    """Show what a hold is and how it stands; ``filled``: its table is on the screen already."""
+    if view is not None and not settings.json:
+        emit(settings, None, ("hold", view.hold_id.hex()), _described(view))
+    if settings.json or not filled:
+        value = {} if view is None else about(view)
+        columns, lines = (LIFT_COLUMNS, _lift_rows(status)) if status.lifted else (
+            COLUMNS, rows(status),
+        )  # fmt: skip
+        emit(settings, {**value, **dict(vars(status))}, columns, lines)
+    if not settings.json:
+        if view is not None and status.lifted and status.incarnations:
+            emit(settings, None, COLUMNS, _incarnation_rows(status.incarnations))
+        _tell_result(settings, status)
+
+
+def _tell_result(settings: Settings, status: HoldStatus) -> None:
+    """Who concluded a finished kill, and why its result is not stored; JSON has both as fields."""
+    one = status.concluded
+    if one is not None:
+        left_out = f", {one.left_out} more had no room" if one.left_out else ""
+        note(
+            settings,
+            f"the kill was concluded by {one.instance} at {moment(one.concluded_ms)} UTC, with "
+            f"{one.receipts} signed receipts{left_out}",
+        )
+    if status.unstored:
+        note(settings, f"the result of the kill is not stored: {status.unstored}")
+
+
+def about(view: HoldView) -> dict[str, object]:
+    """What a hold is, for programs."""
+    fields = {name: value for name, value in vars(view).items() if name != "raw"}
+    lifted = moment(view.lifted_ms) if view.lifted else None
+    return {**fields, "issued_utc": moment(view.issued_ms), "lifted_utc": lifted}
+
+
+def _described(view: HoldView) -> list[tuple[str, object]]:
+    """What a hold is, for people."""
+    told: list[tuple[str, object]] = [
+        ("on", f"{view.scope} {view.target}"),
+        ("cause", view.cause),
+        ("by", view.issuer),
+        ("through", f"region {view.origin}"),
+        ("since (UTC)", moment(view.issued_ms)),
+        ("reason", view.reason or "none was given"),
+        ("state", "lifted" if view.lifted else "held"),
+    ]
+    if view.lifted:
+        told += [
+            ("lifted by", view.lifted_by),
+            ("lifted (UTC)", moment(view.lifted_ms)),
+            ("lift's reason", view.lift_reason or "none was given"),
+        ]
+    return told
+
+
+def rows(status: HoldStatus) -> list[tuple[object, ...]]:
+    """A hold's table: every region, and every instance that may have held a key."""
+    table_rows: list[tuple[object, ...]] = []
+    for region in sorted(status.regions, key=lambda entry: entry.region):
+        table_rows.append((region.region, "-", "-", _region_state(region), "", "", ""))
+        table_rows += _incarnation_rows(
+            incarnation
+            for incarnation in status.incarnations
+            if incarnation.region == region.region
+        )
+    return table_rows
+
+
+def _incarnation_rows(incarnations: Iterable[IncarnationStatus]) -> list[tuple[object, ...]]:
+    """What became of instances, by region and name: of a kill that was lifted, too."""
+    return [
+        (
+            incarnation.region,
+            incarnation.instance,
+            incarnation.role.value,
+            _state(incarnation),
+            incarnation.keys,
+            f"{incarnation.purge_us} µs" if incarnation.how == "receipt" else "",
+            f"{incarnation.after_ms} ms" if incarnation.how == "receipt" else "",
+        )
+        for incarnation in sorted(incarnations, key=lambda entry: (entry.region, entry.instance))
+    ]
+
+
+LIFT_COLUMNS: Final = ("region", "lift")
+
+
+def _lift_rows(status: HoldStatus) -> list[tuple[object, ...]]:
+    """A lift's table: which regions have it."""
+    return [
+        (region.region, REGION_STATES[region.how])
+        for region in sorted(status.regions, key=lambda entry: entry.region)
+    ]
+
+
+def _picture(status: HoldStatus, width: int) -> RenderableType:
+    from rich.console import Group
+    from rich.text import Text
+
+    columns, lines = (LIFT_COLUMNS, _lift_rows(status)) if status.lifted else (
+        COLUMNS, rows(status),
+    )  # fmt: skip
+    return Group(laid_out(columns, lines, width), Text(verdict(status)))
+
+
+def verdict(status: HoldStatus) -> str:
+    """How a hold stands, in a line."""
+    if status.lifted:
+        missing = [region.region for region in status.regions if region.how != "durable"]
+        done = [region.region for region in status.regions if region.how == "durable"]
+        if missing:
+            where = f" in {_names(done)}" if done else ""
+            return (
+                f"lifted{where}; not confirmed yet by {_names(missing)}, where the hold may still "
+                "count until the other regions have told of the lift"
+            )
+        return f"lifted in {_names(done)}"
+    if not status.complete:
+        return f"under way: {_waited_for(status)}"
+    silent = [
+        _called(incarnation)
+        for incarnation in status.incarnations
+        if incarnation.how == "lease-ended"
+    ]
+    silent += [region.region for region in status.regions if region.how == "leases-ended"]
+    if silent:
+        return f"complete: {_names(silent)} did not answer, and may serve nothing any more"
+    return "complete: every instance on record has purged"
+
+
+def waiting_for(status: HoldStatus) -> list[str]:
+    """What a kill waits for: regions and instances, why, and for how long at most."""
+    by_reason: dict[str, list[str]] = {}
+    for region in sorted(status.regions, key=lambda entry: entry.region):
+        if region.how in WHY:
+            reason = WHY[region.how] + _at_most(region.left_ms)
+            by_reason.setdefault(reason, []).append(region.region)
+    regions = [
+        f"region{'s' if len(names) > 1 else ''} {_names(names)} ({reason})"
+        for reason, names in by_reason.items()
+    ]
+    return regions + [
+        _instance(incarnation)
+        for incarnation in status.incarnations
+        if incarnation.how == "waiting"
+    ]
+
+
+def _in_force(status: HoldStatus) -> str:
+    """Which regions have stored a hold."""
+    stored = sorted(region.region for region in status.regions if region.durable_at)
+    return f"the hold is in force in {_names(stored)}" if stored else "the hold stands"
+
+
+def _waited_for(status: HoldStatus) -> str:
+    return f"waiting for {_names(waiting_for(status), separator='; ')}"
+
+
+def _instance(incarnation: IncarnationStatus) -> str:
+    """An instance that is waited for."""
+    if incarnation.trouble:
+        return f"{_called(incarnation)} {CANNOT_STORE}: {clean(incarnation.trouble)}"
+    if incarnation.retired:
+        left = _at_most(incarnation.left_ms)
+        return f"{incarnation.instance} (retired: the end of its lease counts{left})"
+    bound = (
+        f"; {_seconds(incarnation.left_ms)} at most if it is dead" if incarnation.left_ms else ""
+    )
+    return f"{_called(incarnation)} (no receipt yet{bound})"
+
+
+def _called(incarnation: IncarnationStatus) -> str:
+    return f"{incarnation.instance} (retired)" if incarnation.retired else incarnation.instance
+
+
+def _names(names: Sequence[str], separator: str = ", ") -> str:
+    rest = len(names) - NAMED_MAX
+    return separator.join(names[:NAMED_MAX]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _at_most(left_ms: int) -> str:
+    return f"; {_seconds(left_ms)} at most" if left_ms else ""
+
+
+def _seconds(left_ms: int) -> str:
+    return f"{-(-left_ms // 1000)} s"
+
+
+def _region_state(region: RegionStatus) -> str:
+    """How far a region is, and for how long it is waited for at most."""
+    return REGION_STATES[region.how] + _at_most(region.left_ms)
+
+
+def _state(incarnation: IncarnationStatus) -> str:
+    """What is known of an instance, and what it waits for."""
+    state: str = incarnation.how
+    if incarnation.how == "waiting" and incarnation.trouble:
+        state = f"waiting: {CANNOT_STORE}: {clean(incarnation.trouble)}"
+    elif incarnation.how == "waiting":
+        state += _at_most(incarnation.left_ms)
+    return f"{state} (retired)" if incarnation.retired else state

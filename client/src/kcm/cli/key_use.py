@@ -1,0 +1,116 @@
+"""``kcm l1 status``: how many root keys each Core has in use, of how many that it may have.
+
+Where there are more it seals tenants. Each Core has its own count, so each is asked by its name.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from kcm.cli.error_report import explain
+from kcm.cli.output import emit, moment, note
+from kcm.cli.settings import Settings
+from kcm.exit_codes import Exit
+
+if TYPE_CHECKING:
+    from kcm_schemas.admin import KeyUse
+
+    from kcm._internal.admin import Admin
+
+ANSWER_S: Final = 3.0
+"""Seconds that one Core gets: it answers from memory."""
+
+COLUMNS: Final = (
+    "core", "region", "state", "since (UTC)", "keys in use", "sealed in 10 min", "since its start",
+    "the last (UTC)",
+)  # fmt: skip
+
+WHAT_TO_DO: Final = "raise probes_per_s, or put tenants on fewer keys (docs/deployment.md)"
+"""What helps where too many keys are in use."""
+
+
+async def status(settings: Settings, region: str | None) -> int:
+    """Ask every Core on the roster that acts, show them, and warn."""
+    context = settings.context()
+    regions = context.in_order(None) if region is None else [context.region(region)]
+    admin = settings.admin(context)
+    try:
+        asked = [place for place in _cores(admin) if place[0] in regions]
+        found = await _ask(admin, asked)
+    finally:
+        await admin.close()
+    rows = [_row(place, one) for place, one in found.items()]
+    emit(settings, rows, COLUMNS, [_cells(row) for row in rows])
+    for (place, core), one in found.items():
+        if isinstance(one, Exception):
+            text = explain(one).detail
+            note(settings, f"{core}: no answer: {text}", core=core, region=place, error=text)
+        elif warning := warning_of(one):
+            note(settings, f"{core}: {warning}", core=core, region=place, warning=warning)
+    silent = sum(isinstance(one, Exception) for one in found.values())
+    if silent == len(found):
+        return Exit.UNAVAILABLE
+    return Exit.PARTIAL if silent else Exit.OK
+
+
+def warning_of(use: KeyUse) -> str:
+    """What an operator should do something about; empty when there is nothing."""
+    said = f"{use.in_use} of {use.most} root keys are in use"
+    if use.state == "crowded":
+        return (
+            f"{said}, and {use.sealed} tenants that were not used for longest were sealed within "
+            f"10 minutes; they open again when they are used: {WHAT_TO_DO}"
+        )
+    if use.state == "filling":
+        return f"{said}; with more, tenants that are not used are sealed: {WHAT_TO_DO}"
+    return ""
+
+
+def _cores(admin: Admin) -> list[tuple[str, str]]:
+    """Region and name of every Core that acts."""
+    from kcm_schemas.roster import Role
+
+    return sorted(
+        (one.region, one.instance)
+        for one in admin.verifier.roster.instances
+        if one.role is Role.CORE and one.retired is None
+    )
+
+
+async def _ask(
+    admin: Admin, asked: list[tuple[str, str]]
+) -> dict[tuple[str, str], KeyUse | Exception]:
+    import asyncio
+
+    from kcm.errors import Unavailable
+
+    async def one(region: str, core: str) -> KeyUse | Exception:
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                return await admin.key_use(region, core, deadline_s=ANSWER_S)
+        except TimeoutError:
+            return Unavailable("no answer in time")
+        except Exception as error:  # noqa: BLE001 - each Core has a result of its own
+            return error
+
+    return dict(zip(asked, await asyncio.gather(*(one(*place) for place in asked)), strict=True))
+
+
+def _row(place: tuple[str, str], use: KeyUse | Exception) -> dict[str, Any]:
+    if isinstance(use, Exception):
+        return {"core": place[1], "region": place[0], "state": "no answer"}
+    return {
+        **vars(use),
+        "since_utc": moment(use.since_ms) if use.since_ms else None,
+        "sealed_utc": moment(use.sealed_ms) if use.sealed_ms else None,
+    }
+
+
+def _cells(row: dict[str, Any]) -> tuple[object, ...]:
+    about = (row["core"], row["region"], row["state"])
+    if "in_use" not in row:
+        return (*about, "", "", "", "", "")
+    share = 100 * row["in_use"] // max(1, row["most"])
+    used = f"{row['in_use']} of {row['most']} ({share} %)"
+    since, last = row["since_utc"] or "-", row["sealed_utc"] or "-"
+    return (*about, since, used, row["sealed"], row["sealed_all"], last)

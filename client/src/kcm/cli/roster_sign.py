@@ -1,0 +1,154 @@
+"""``kcm roster sign``: the operator root signs, where neither network nor context is needed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from kcm.cli.error_report import Problem
+from kcm.cli.output import emit, note
+from kcm.cli.roster import roster
+from kcm.cli.settings import Settings, common
+from kcm.exit_codes import Exit
+
+if TYPE_CHECKING:
+    from kcm_schemas.roster import Roster
+    from kcm_trust.identity import Identity
+
+
+@roster.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--known",
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="ROSTER",
+    help="The signed roster that counts now: what changes is shown, and checked.",
+)
+@click.option(
+    "--key",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="The operator root's private key. Without it nothing is signed: look first.",
+)
+@click.option(
+    "--to",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="SIGNED",
+    help="Where the signed roster goes [default: FILE.signed].",
+)
+@common
+def sign(settings: Settings, file: Path, known: Path, key: Path | None, to: Path | None) -> None:
+    """Show what a prepared roster changes, and sign it.
+
+    `kcm roster retire --prepare FILE` writes one. For the machine on which the root's key lives:
+    bring FILE, FILE.lasting/ and the roster that counts now there. Look at every line before you
+    give it the key. Bring SIGNED and SIGNED.lasting/ back: `kcm roster put` takes them.
+
+    \b
+    Examples:
+      kcm roster sign next --known roster
+      kcm roster sign next --known roster --key /media/root/key
+    """  # noqa: D301 - click wants the control character
+    from kcm_schemas.codec import encode
+    from kcm_schemas.signed import Kind
+    from kcm_trust.roster import follows, verify_roster
+    from kcm_trust.verify import Untrusted
+
+    from kcm.ops.roster_changes import differences, lacking, read_lists, write
+
+    new = _draft(file)
+    root = None if key is None else _root(key, new.system)
+    before, raw = _known(known, root, key), b""
+    try:
+        follows(before, new)
+        if root is not None:
+            raw = encode(root.sign(Kind.ROSTER, new))
+            verify_roster(raw, root.public, before.version)
+    except Untrusted as error:
+        raise Problem(
+            Exit.CHECK_FAILED, "untrusted", f"{file}: {error}",
+            "nobody would take it over: prepare it again, from the roster that counts now",
+        ) from None  # fmt: skip
+    lists = read_lists(file, new)
+    if missing := lacking(before, new, lists):
+        raise Problem(
+            Exit.USAGE, "usage", f"{file}.lasting/{missing[0]} is missing, or is another list",
+            "bring it with the file: without it the lifts and records on it count nowhere",
+        ) from None  # fmt: skip
+    changes = differences(before, new)
+    target = to or file.with_name(f"{file.name}.signed")
+    row = {
+        "system": new.system,
+        "version": new.version,
+        "changes": [{"name": name, "change": text} for name, text in changes],
+        "signed": root is not None,
+        "file": str(target) if root is not None else None,
+        "root": None if root is None else root.public.hex(),
+    }
+    if root is not None:
+        write(target, raw, lists)  # first: what is shown as signed is there
+    emit(settings, row, ("name", "change"), changes)
+    if root is None:
+        note(settings, f"version {new.version}: nothing is signed; with --key it will be")
+        return
+    note(
+        settings,
+        f"version {new.version} is signed by root {root.public.hex()}: bring {target} and "
+        f"{target}.lasting/ back; `kcm roster put {target}`",
+        file=str(target),
+    )
+
+
+def _draft(file: Path) -> Roster:
+    from kcm_schemas.codec import decode
+    from kcm_schemas.codes import KcmError
+    from kcm_schemas.roster import Roster
+
+    try:
+        return decode(Roster, file.read_bytes())
+    except KcmError:
+        raise Problem(
+            Exit.USAGE, "usage", f"{file} is no roster that is to be signed",
+            "`kcm roster retire NAME --prepare FILE` writes one",
+        ) from None  # fmt: skip
+
+
+def _root(key: Path, system: str) -> Identity:
+    from kcm_runtime.files.identity_file import load_identity
+    from kcm_runtime.files.secret_file import SecretFileError
+    from kcm_trust.identity import ROOT
+
+    try:
+        return load_identity(ROOT, str(key), system)
+    except SecretFileError as error:
+        raise Problem(
+            Exit.USAGE, "usage", f"the operator root's key: {error}", "name its file with --key"
+        ) from None
+
+
+def _known(path: Path, root: Identity | None, key: Path | None) -> Roster:
+    """The roster that counts now; its signature is checked with the key, where that is given."""
+    from kcm_schemas.codec import decode
+    from kcm_schemas.codes import KcmError
+    from kcm_schemas.roster import Roster
+    from kcm_schemas.signed import read_signed
+    from kcm_trust.roster import verify_roster
+    from kcm_trust.verify import Untrusted
+
+    try:
+        raw = path.read_bytes()
+        if root is not None:
+            return verify_roster(raw, root.public, 0)
+        return decode(Roster, read_signed(raw).body)
+    except Untrusted as error:
+        raise Problem(
+            Exit.CHECK_FAILED, "untrusted", f"{path}, by {key}: {error}",
+            "is it the roster that counts now, and the key of the root that signed it?",
+        ) from None  # fmt: skip
+    except KcmError:
+        raise Problem(
+            Exit.USAGE, "usage", f"{path} is no signed roster",
+            "--known takes the one that counts now, as `roster` beside the context file",
+        ) from None  # fmt: skip

@@ -1,0 +1,1 @@
+"""Operations of production systems: provisioning a region, and changes of the roster."""

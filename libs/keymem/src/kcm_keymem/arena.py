@@ -1,0 +1,260 @@
+"""Arenas: the only place where a key lives.
+
+An arena is used for one generation of one owner (a tenant's keys, one batch). ``purge`` overwrites
+it at once, whoever is using it; unmapping waits until nobody does, because an address that is
+reused too early would show one tenant's view another tenant's key. Every use is bracketed:
+
+    with arena.use() as keys:
+        ...            # cipher calls on slices of ``keys``
+    # reached only when no purge came in between
+
+Leaving the bracket after a purge raises ``Purged``, so output that raced a purge is never handed
+out. A forked child that finds itself with an arena is refused.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Final, NoReturn, Self
+
+from kcm_keymem.pages import PAGE, Pages, map_pages
+
+KEY_SIZE: Final = 32
+"""Bytes of every symmetric key."""
+
+_lacks: set[str] = set()
+
+
+def secure_memory() -> tuple[str, tuple[str, ...]]:
+    """``("full", ())`` or ``("degraded", what is lacking)`` over every arena made so far."""
+    return ("degraded", tuple(sorted(_lacks))) if _lacks else ("full", ())
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Consecutive keys in locked memory: ``view`` is all of them, ``each`` has a view of each.
+
+    Cutting a view costs about a fifth of what a cipher call on it does, so an arena's are cut once
+    and used for every batch that it is lent to.
+    """
+
+    view: memoryview
+    each: Sequence[memoryview]
+
+    @classmethod
+    def of(cls, view: memoryview) -> Self:
+        """Cut the views of a number of keys; raises ``ValueError`` when they are not whole."""
+        if len(view) % KEY_SIZE:
+            raise ValueError("a key has 32 bytes")
+        return cls(view, tuple(view[at : at + KEY_SIZE] for at in range(0, len(view), KEY_SIZE)))
+
+    def __len__(self) -> int:
+        return len(self.each)
+
+    def part(self, start: int, count: int) -> Keys:
+        """``count`` keys from ``start`` on."""
+        end = start + count
+        return Keys(self.view[start * KEY_SIZE : end * KEY_SIZE], self.each[start:end])
+
+
+class Purged(Exception):
+    """The keys were purged before the operation ended: it has no output."""
+
+
+class Arena:
+    """Locked memory for the keys of one owner; ``size`` in bytes, rounded up to pages."""
+
+    __slots__ = ("_keys", "_lock", "_pages", "_pid", "_purged", "_unmapped", "_users", "_view")
+
+    def __init__(self, size: int = PAGE) -> None:
+        self._unmapped = True  # until there is something to unmap
+        self._pages: Final[Pages] = map_pages(size)
+        _lacks.update(self._pages.lacks)
+        self._view: Final = memoryview(self._pages.buffer()).cast("B")
+        self._lock: Final = threading.Lock()
+        self._pid: Final = os.getpid()
+        self._keys: Keys | None = None
+        self._users = 0
+        self._purged = False
+        self._unmapped = False
+
+    @property
+    def size(self) -> int:
+        """Usable bytes."""
+        return self._pages.size
+
+    @property
+    def purged(self) -> bool:
+        """Whether the keys are gone."""
+        return self._purged
+
+    def use(self, size: int | None = None) -> AbstractContextManager[memoryview]:
+        """Lend the first ``size`` bytes; raises ``Purged`` on entry and again on leaving.
+
+        What fails inside after a purge failed over wiped keys: that is ``Purged`` too, and must not
+        be told as a record that was tampered with.
+        """
+        return _Use(self, size)
+
+    def use_keys(self, count: int, start: int = 0) -> AbstractContextManager[Keys]:
+        """Lend room for ``count`` keys from the ``start``-th on, as ``use`` does."""
+        return _KeysUse(self, count, start=start)
+
+    def enter(self) -> memoryview:
+        """Begin a use that ``leave`` ends; prefer ``use``."""
+        if os.getpid() != self._pid:
+            raise Purged("keys do not cross a fork")
+        with self._lock:
+            if self._purged:
+                raise Purged
+            self._users += 1
+        return self._view
+
+    def keys(self, count: int, start: int = 0) -> Keys:
+        """``count`` keys from the ``start``-th on, for whoever has entered."""
+        if self._keys is None:
+            self._keys = Keys.of(self._view)
+        return self._keys.part(start, count)
+
+    def leave(self) -> None:
+        """End a use begun with ``enter``.
+
+        What was under way may have written keys over what a purge wiped. Others may use the memory
+        for long: it is wiped now, and unmapped by the last one.
+        """
+        with self._lock:
+            self._users -= 1
+            if self._purged and not self._unmapped:
+                self._pages.wipe()
+            self._unmap_when_unused()
+
+    def check(self) -> None:
+        """Raise ``Purged`` when the keys are gone: call before any output."""
+        if self._purged:
+            raise Purged
+
+    def purge(self, *, unmap: bool = True) -> None:
+        """Overwrite every key now; unmap as soon as nobody uses the memory. Idempotent.
+
+        Unmapping takes several times as long: whoever is in a hurry leaves it to another purge.
+        """
+        if os.getpid() != self._pid:
+            return
+        with self._lock:
+            if not self._unmapped:
+                self._purged = True
+                self._pages.wipe()
+                if unmap:
+                    self._unmap_when_unused()
+
+    def wipe_unused(self) -> bool:
+        """Overwrite everything for a next user; ``False`` when somebody still uses it."""
+        with self._lock:
+            if self._users or self._purged:
+                return False
+            self._pages.wipe()
+            return True
+
+    def _unmap_when_unused(self) -> None:
+        if self._purged and not self._users and not self._unmapped:
+            self._unmapped = True
+            self._pages.wipe()
+            self._pages.unmap()
+
+    def __del__(self) -> None:
+        # Reached only through a bug or at exit. A view that was never given back keeps its pages:
+        # it must not come to show somebody else's.
+        if not self._unmapped and os.getpid() == self._pid:
+            self._purged = True
+            self._pages.wipe()
+            self._unmap_when_unused()
+
+    def __repr__(self) -> str:
+        return f"<Arena {self.size} bytes{', purged' if self._purged else ''}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("keys are not pickled")
+
+    def __bytes__(self) -> NoReturn:
+        raise TypeError("keys do not become bytes")
+
+
+class _Bracket:
+    """A use from ``enter`` to ``leave``. A class, for a generator costs three times as much."""
+
+    __slots__ = ("_arena", "_count", "_pool", "_start")
+
+    def __init__(
+        self, arena: Arena, count: int | None, pool: ScratchPool | None = None, start: int = 0
+    ) -> None:
+        self._arena: Final = arena
+        self._count: Final = count
+        self._start: Final = start
+        self._pool: Final = pool
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            self._arena.leave()
+            if kind is None or issubclass(kind, Exception):
+                self._arena.check()
+        finally:
+            if self._pool is not None:
+                self._pool.give_back(self._arena)
+
+
+class _Use(_Bracket):
+    """A use of so many bytes."""
+
+    __slots__ = ()
+
+    def __enter__(self) -> memoryview:
+        return self._arena.enter()[: self._count]
+
+
+class _KeysUse(_Bracket):
+    """A use of so many keys."""
+
+    __slots__ = ()
+
+    def __enter__(self) -> Keys:
+        self._arena.enter()
+        return self._arena.keys(self._count or 0, self._start)
+
+
+class ScratchPool:
+    """Arenas that are lent for one batch and come back wiped, so that few are ever mapped."""
+
+    KEEP: Final = 16
+    """Idle arenas kept for each size: more are unmapped on return."""
+
+    def __init__(self) -> None:
+        self._idle: dict[int, list[Arena]] = {}
+
+    def borrow(self, size: int) -> AbstractContextManager[memoryview]:
+        """Lend ``size`` bytes of zeros, wiped again on return."""
+        return _Use(self.take(size), size, self)
+
+    def borrow_keys(self, count: int) -> AbstractContextManager[Keys]:
+        """Lend room for ``count`` keys, zeros, wiped again on return."""
+        return _KeysUse(self.take(count * KEY_SIZE), count, self)
+
+    def take(self, size: int) -> Arena:
+        """An arena of zeros with at least ``size`` bytes, for one batch."""
+        pages = -(-size // PAGE)
+        rounded = PAGE << (pages - 1).bit_length()
+        idle = self._idle.setdefault(rounded, [])
+        return idle.pop() if idle else Arena(rounded)
+
+    def give_back(self, arena: Arena) -> None:
+        """Wipe and keep an arena that nobody uses any more; a purged one is let go."""
+        if arena.purged:
+            return
+        idle = self._idle.setdefault(arena.size, [])
+        if len(idle) < self.KEEP and arena.wipe_unused():
+            idle.append(arena)
+        else:
+            arena.purge()

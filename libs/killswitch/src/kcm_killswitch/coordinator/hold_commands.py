@@ -1,0 +1,352 @@
+"""Placing, lifting and watching holds across regions.
+
+A hold that an operator signed is learned (which purges this instance before anything else), told to
+everybody, and written to this region's stream; the answer comes when that is acknowledged. Whether
+it is *complete* is computed from what every region in scope says after the hold was durable there:
+this region by reading its own stream behind an own fresh record, the others by a pull that a Core
+there answers in the same way. Asking for the status tells the hold again, so that a lost broadcast
+or a lost receipt mends itself. A kill that was complete once is told from its stored result.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Final
+
+from kcm_runtime.audit.port import Emit
+from kcm_runtime.clock import Clock
+from kcm_runtime.instance import InstanceContext
+from kcm_runtime.nats.ports import Messages
+from kcm_schemas import limits
+from kcm_schemas.admin import (
+    BlastRadius,
+    HoldStatus,
+    IncarnationStatus,
+    RegionStatus,
+)
+from kcm_schemas.codes import Code, KcmError
+from kcm_schemas.control import Incarnation, Scope
+from kcm_trust.verify import Untrusted
+
+from kcm_killswitch.coordinator.hold_list import HoldList
+from kcm_killswitch.coordinator.receipt_collector import Receipts
+from kcm_killswitch.coordinator.region_sync import FIRST, PULL_TIMEOUT_S, RegionSync
+from kcm_killswitch.coordinator.result_watch import ResultLooks, Seen
+from kcm_killswitch.coordinator.results import Results
+from kcm_killswitch.model.admission import quorum_of
+from kcm_killswitch.model.completeness import QuorumNeed, Reach, RegionFacts, hold_status
+from kcm_killswitch.model.hold_set import HoldState
+from kcm_killswitch.model.registry import Registry
+from kcm_killswitch.model.revocations import Revocations
+from kcm_killswitch.model.timing import Timing
+from kcm_killswitch.replica.hold_applier import to_record
+from kcm_killswitch.replica.killswitch import KillSwitch
+
+log = logging.getLogger(__name__)
+
+DURABLE_POLL_S: Final = 0.005
+"""Seconds between looks whether a hold is acknowledged."""
+
+PATIENCE_MIN_S: Final = 0.05
+"""Seconds that other regions get at least, however little time an operator gives."""
+
+SPREAD_POLL_S: Final = 0.02
+"""Seconds between looks whether every region has a lift: each look asks all of them."""
+
+
+class Kills:
+    """The Core's side of the kill switch's commands."""
+
+    def __init__(
+        self,
+        *,
+        membership: InstanceContext,
+        control_bus: Messages,
+        registry: Registry,
+        revocations: Revocations,
+        switch: KillSwitch,
+        regions: RegionSync,
+        timing: Timing,
+        clock: Clock,
+        emit: Emit,
+        results: Results,
+    ) -> None:
+        self._me: Final = membership
+        self._bus: Final = control_bus
+        self._registry: Final = registry
+        self._revocations: Final = revocations
+        self._switch: Final = switch
+        self._regions: Final = regions
+        self._timing: Final = timing
+        self._clock: Final = clock
+        self.holds: Final = HoldList(membership, revocations, switch.lifts)
+        self._results: Final = results
+        self._looks: Final = ResultLooks(self._seen)
+        self.receipts: Final = Receipts(membership, control_bus, clock, emit, self._heard)
+
+    async def start(self) -> None:
+        """Collect receipts."""
+        await self.receipts.start()
+
+    def close(self) -> None:
+        """Stop looking at what others say to be finished."""
+        self._looks.close()
+        self.receipts.close()
+
+    async def place(self, raw: bytes, deadline_ms: int) -> HoldStatus:
+        """Take a signed hold or lift, tell everybody, and wait until this region has it durable."""
+        believed = self._believe(raw)
+        if self._revocations.holds.ends(believed):
+            return await self._results.of_lifted(believed.hold.id, self._paged(believed))
+        hold_id = believed.hold.id
+        self.receipts.placed(hold_id)
+        self._switch.issue(raw)
+        try:
+            await self._switch.tell(raw)
+        except KcmError as error:
+            log.warning("a hold could not be broadcast: %s", error.code.value)
+        while not self._switch.durable_at(hold_id):
+            if self._clock.unix_ms() >= deadline_ms:
+                why = self._switch.why_not_durable or "the stream does not acknowledge it"
+                raise KcmError(
+                    Code.UNAVAILABLE, f"the hold is in force here, but not yet durable: {why}"
+                )
+            await asyncio.sleep(DURABLE_POLL_S)
+        # Half of the time that is left: a look takes its time where a region is cut off, and the
+        # answer has to arrive while somebody waits for it.
+        now_ms = self._clock.unix_ms()
+        until_ms = now_ms + (deadline_ms - now_ms) // 2
+        status = await self.status(hold_id, deadline_ms)
+        while status.lifted and not status.complete and self._clock.unix_ms() < until_ms:
+            # A lift is worth telling when every region has it; a hold's progress is asked for.
+            await asyncio.sleep(SPREAD_POLL_S)
+            status = await self.status(hold_id, deadline_ms)
+        return status
+
+    async def status(self, hold_id: bytes, deadline_ms: int | None = None) -> HoldStatus:
+        """How far a hold has come, asked anew of every region in scope.
+
+        A region that is cut off is waited for during half of the time that is left: what is known
+        of the others has to be told while somebody waits for it. A result that could not be stored
+        is tried again, though nobody asks.
+        """
+        status = await self._status(hold_id, deadline_ms)
+        if status.concluded is not None and status.unstored:
+            self._looks.look(hold_id, self._me.region)
+        return status
+
+    async def _status(self, hold_id: bytes, deadline_ms: int | None) -> HoldStatus:
+        if self._revocations.holds.get(hold_id) is None:
+            for ended in await self.holds.archived(hold_id.hex()):
+                return await self._results.of_lifted(hold_id, self._paged(ended))
+        record = self._known(hold_id)
+        if not record.lifted:
+            finished = await self._results.standing(record, _bare(record))
+            if finished is not None:
+                return finished
+        await self._tell_again(record)
+        regions = self._regions_of(record.hold.scope, record.hold.target)
+        within_s = self._patience_s(deadline_ms)
+        offered: list[bytes] = []
+        asked = (self._facts(one, record, within_s, offered) for one in regions)
+        facts = await asyncio.gather(*asked)
+        self.receipts.read()
+        receipts = self.receipts.of(hold_id)
+        known = dict(zip(regions, facts, strict=True))
+        status = hold_status(
+            record,
+            known,
+            receipts,
+            self._reach(record.hold.scope, record.hold.target),
+            self._timing,
+            self._retired,
+        )
+        if status.lifted:
+            return await self._results.of_lifted(hold_id, status)
+        if not status.complete:
+            return await self._results.kept(record, status)
+        since = self.receipts.heard_at(hold_id)
+        return await self._results.conclude(record, status, receipts, since, known, offered)
+
+    def _heard(self, raw: bytes, source: str) -> bool:
+        """A Core says that a kill is finished: this one looks whether it finds so, too.
+
+        Whether it does. Of a hold that is not in force here, nobody's word costs a look.
+        """
+        found = self._results.heard(raw, source)
+        if found is None:
+            return False
+        record = self._revocations.holds.get(found.result.hold_id)
+        if record is None or record.lifted:
+            return False
+        return self._looks.look(record.hold.id, source)
+
+    async def _seen(self, hold_id: bytes) -> Seen:
+        """Whether a hold has its result in this region's store, or has ended without one."""
+        status = await self.status(hold_id)
+        if status.concluded is not None and status.unstored:
+            return "not stored"
+        return "stored" if status.lifted or status.concluded is not None else "not finished"
+
+    async def preview(
+        self, scope: Scope, target: str, deadline_ms: int | None = None
+    ) -> BlastRadius:
+        """What a hold would reach. Nothing is changed; regions are waited for as in ``status``."""
+        tenants = sorted(self._revocations.held(scope, target))
+        known = [name for name in tenants if self._registry.tenant(name) is not None]
+        regions = self._regions_of(scope, target)
+        within_s = self._patience_s(deadline_ms)
+        facts = await asyncio.gather(
+            *(self._incarnations_of(region, within_s) for region in regions)
+        )
+        incarnations = [
+            IncarnationStatus(
+                instance=incarnation.instance,
+                incarnation=incarnation.incarnation,
+                role=incarnation.role,
+                region=region,
+                how="waiting",
+                keys=0,
+                purge_us=0,
+                after_ms=0,
+                trouble="",
+                retired=self._retired(incarnation.instance),
+                left_ms=0,
+            )
+            for region, found in zip(regions, facts, strict=True)
+            for incarnation in found
+        ]
+        services = sum(self._registry.service_count(name) for name in known)
+        return BlastRadius(
+            tenants=known[: limits.PAGE_ROWS_MAX],
+            total=len(known),
+            services=services,
+            regions=regions,
+            incarnations=incarnations,
+        )
+
+    def _paged(self, record: HoldState) -> HoldStatus:
+        """How a hold stands that a page ends: lifted, in every region that has the page."""
+        hold, sequence = record.hold, self._switch.lifts.stored_at(record)
+        return HoldStatus(
+            hold_id=hold.id,
+            scope=hold.scope,
+            target=hold.target,
+            cause=hold.cause,
+            lifted=True,
+            complete=sequence > 0,
+            regions=[
+                RegionStatus(
+                    region=self._me.region,
+                    durable_at=sequence,
+                    how="durable" if sequence else "waiting",
+                    left_ms=0,
+                )
+            ],
+            incarnations=[],
+        )
+
+    def _believe(self, raw: bytes) -> HoldState:
+        try:
+            return to_record(self._me.verifier.hold_or_lift(raw))
+        except Untrusted as error:
+            raise KcmError(Code.FORBIDDEN, str(error)) from None
+
+    def _known(self, hold_id: bytes) -> HoldState:
+        record = self._revocations.holds.get(hold_id)
+        if record is None:
+            raise KcmError(Code.UNKNOWN_HOLD, f"no hold {hold_id.hex()} is known in this region")
+        return record
+
+    def _regions_of(self, scope: Scope, target: str) -> list[str]:
+        """Where a hold has to be known: the regions of a tenant that it names, else all of them.
+
+        A link may open roots of tenants in other regions, whose records this region never sees.
+        While another Core of this region knows other records, the tenant may be in any of them,
+        too. Nobody waits for a retired region.
+        """
+        everywhere = self._me.verifier.regions
+        settled = scope == "tenant" and self._switch.knows_registry
+        named = self._registry.regions_of(target) if settled else []
+        wanted = set(named or everywhere) & set(everywhere)
+        return sorted(region for region in wanted or everywhere if self._counts(region))
+
+    def _retired(self, instance: str) -> bool:
+        """Whether the roster says of an instance that it acts no more."""
+        try:
+            return self._me.verifier.instance(instance).retired is not None
+        except Untrusted:
+            return False
+
+    def _counts(self, region: str) -> bool:
+        return region == self._me.region or not self._revocations.retired(region)
+
+    def _reach(self, scope: Scope, target: str) -> Reach:
+        """Whom a hold reaches. Of a link, tenants may be known elsewhere alone."""
+        if scope == "region":
+            return Reach()
+        known = [self._registry.tenant(name) for name in self._revocations.held(scope, target)]
+        tenants = []
+        for tenant in known:
+            if tenant is not None:
+                link = self._registry.link(tenant.link)
+                regions = frozenset(region for region in tenant.regions if self._counts(region))
+                model = link.model if link else "byok"
+                retired = len(set(tenant.regions) - regions)
+                tenants.append(QuorumNeed(regions, quorum_of(tenant, link), model, retired))
+        settled = scope == "tenant" and self._switch.knows_registry
+        return Reach(tenants, closed=settled and bool(tenants))
+
+    async def _tell_again(self, record: HoldState) -> None:
+        try:
+            await self._switch.tell(record.message)
+        except KcmError as error:
+            log.warning("a hold could not be broadcast again: %s", error.code.value)
+
+    def _patience_s(self, deadline_ms: int | None) -> float:
+        """Seconds for which other regions are waited for."""
+        if deadline_ms is None:
+            return PULL_TIMEOUT_S
+        left_ms = deadline_ms - self._clock.unix_ms()
+        return min(PULL_TIMEOUT_S, max(PATIENCE_MIN_S, left_ms / 2000))
+
+    async def _facts(
+        self, region: str, record: HoldState, within_s: float, offered: list[bytes]
+    ) -> RegionFacts | None:
+        if region == self._me.region:
+            return await self._regions.facts_here(record.hold.id)
+        reply = await self._regions.facts(region, record.hold.id, within_s)
+        if reply is None:
+            return None
+        offered.append(reply.result)
+        judged_alike = reply.lifted == record.lifted and reply.roster >= self._me.rosters.version
+        return RegionFacts(
+            reply.durable_at if judged_alike else 0,
+            reply.incarnations,
+            self._timing.surely_s(reply.held_ms),
+            self._timing.surely_s(reply.watched_ms),
+            reply.reached,
+            settled=reply.settled,
+            roster=self._me.rosters.version,
+        )
+
+    async def _incarnations_of(self, region: str, within_s: float) -> list[Incarnation]:
+        if region == self._me.region:
+            return await self._switch.incarnations()
+        reply = await self._regions.facts(region, FIRST, within_s)
+        return [] if reply is None else reply.incarnations
+
+
+def _bare(record: HoldState) -> HoldStatus:
+    """A hold's status before anything is known of where it is."""
+    return HoldStatus(
+        hold_id=record.hold.id,
+        scope=record.hold.scope,
+        target=record.hold.target,
+        cause=record.hold.cause,
+        lifted=False,
+        complete=False,
+        regions=[],
+        incarnations=[],
+    )

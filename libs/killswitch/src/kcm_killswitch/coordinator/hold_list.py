@@ -1,0 +1,116 @@
+"""The holds that a Core knows, as operators see them: in pages, and by the beginning of an id.
+
+Holds that pages of lifts end are known by their ids alone; what they were is in the archive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from collections.abc import Set as AbstractSet
+from heapq import merge
+from itertools import islice, takewhile
+from typing import Final
+
+from kcm_runtime.instance import InstanceContext
+from kcm_schemas import limits
+from kcm_schemas.admin import HoldMatches, HoldPage, HoldPageQuery, HoldView
+from kcm_trust.statements import lifted
+
+from kcm_killswitch.model.hold_set import HoldState
+from kcm_killswitch.model.revocations import Revocations
+from kcm_killswitch.replica.lift_page_keeper import LiftPages
+
+PAGE_BYTES: Final = 256 * 1024
+"""Bytes of signed holds in one page of a list: a view has at most as much beside the statement, so
+the answer stays below the bound of a message."""
+
+ARCHIVED_MAX: Final = 32
+"""Holds that pages end in one page of a list: each is verified again, some 0.3 ms."""
+
+_LAST: Final = b"\xff" * limits.ID_SIZE
+
+
+class HoldList:
+    """Holds in the order of their ids."""
+
+    def __init__(
+        self, membership: InstanceContext, revocations: Revocations, pages: LiftPages
+    ) -> None:
+        self._me: Final = membership
+        self._revocations: Final = revocations
+        self._pages: Final = pages
+
+    async def page(self, query: HoldPageQuery) -> HoldPage:
+        """Holds behind an id, as many as one answer takes."""
+        known = self._revocations
+        if not query.everything:
+            return self._cut(known.in_force(query.after), frozenset(), more=False)
+        # Of what pages end the archive has the text, and each is verified again: a few at a time.
+        after = query.after
+        while True:
+            archived = await self._pages.archived(after, _LAST, ARCHIVED_MAX + 1)
+            old = {one.hold.id: one for one in archived.records if one.hold.id > query.after}
+            records = _through(archived.last or _LAST, known.holds.in_order(query.after))
+            found = list(merge(old.values(), records, key=_id))
+            if found or archived.last is None:
+                return self._cut(found, old.keys(), more=archived.last is not None)
+            after = archived.last  # none of these counts any more
+
+    def _cut(
+        self, records: Iterable[HoldState], ended: AbstractSet[bytes], *, more: bool
+    ) -> HoldPage:
+        """A page of these, of which some are ended by pages; ``more`` follow them in any case."""
+        page: list[HoldView] = []
+        size = 0
+        for record in records:
+            size += len(record.message)
+            if page and (size > PAGE_BYTES or len(page) >= limits.HOLD_PAGE_MAX):
+                return HoldPage(holds=page, more=True)
+            page.append(self._ended_view(record) if record.hold.id in ended else self._view(record))
+        return HoldPage(holds=page, more=more)
+
+    async def find(self, prefix: str) -> HoldMatches:
+        """The hold whose id begins so, or two of several."""
+        known = [self._view(one) for one in islice(self._revocations.holds.beginning(prefix), 2)]
+        known += [self._ended_view(record) for record in await self.archived(prefix)]
+        return HoldMatches(holds=sorted(known, key=lambda view: view.hold_id)[:2])
+
+    async def archived(self, prefix: str) -> list[HoldState]:
+        """Holds that a page ends, as far as this Core has their statements: two at most."""
+        digits = 2 * limits.ID_SIZE
+        least, most = (bytes.fromhex(prefix.ljust(digits, digit)) for digit in "0f")
+        return (await self._pages.archived(least, most, 2)).records
+
+    def _ended_view(self, record: HoldState) -> HoldView:
+        view, page = self._view(record), self._pages.ended_by(record)
+        if record.lifted or page is None:
+            return view
+        told = {"lifted": True, "lifted_ms": page.issued_ms, "lifted_by": page.place.signer}
+        return view.model_copy(update=told)
+
+    def _view(self, record: HoldState) -> HoldView:
+        author = self._me.verifier.author
+        lifted_ms, why = (0, "") if record.lift is None else lifted(record.lift)
+        return HoldView(
+            hold_id=record.hold.id,
+            scope=record.hold.scope,
+            target=record.hold.target,
+            cause=record.hold.cause,
+            origin=record.hold.origin,
+            issuer=author(record.raw),
+            issued_ms=record.hold.issued_ms,
+            reason=record.hold.reason,
+            lifted=record.lifted,
+            lifted_ms=lifted_ms,
+            lifted_by="" if record.lift is None else author(record.lift),
+            lift_reason=why,
+            raw=record.raw,
+        )
+
+
+def _through(last: bytes, records: Iterable[HoldState]) -> Iterator[HoldState]:
+    return takewhile(lambda one: one.hold.id <= last, records)
+
+
+def _id(record: HoldState) -> bytes:
+    return record.hold.id

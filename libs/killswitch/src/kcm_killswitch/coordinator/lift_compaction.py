@@ -1,0 +1,155 @@
+"""Pages of lifted holds: a Core writes those of its own region's keys.
+
+It pages what a customer's key of its region caused a day after it has seen the lift, once every
+other region has that, too. A key that flaps is what places holds by the thousand.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Final
+
+from kcm_runtime.audit.port import Emit
+from kcm_runtime.clock import Clock
+from kcm_runtime.instance import InstanceContext
+from kcm_runtime.nats.request_server import describe
+from kcm_schemas import limits
+from kcm_schemas.audit import EventType
+from kcm_schemas.codes import KcmError
+from kcm_trust.statements import lifts
+
+from kcm_killswitch.coordinator.region_sync import RegionSync
+from kcm_killswitch.model import id_set
+from kcm_killswitch.model.hold_set import HoldState
+from kcm_killswitch.model.lift_pages import Place
+from kcm_killswitch.model.revocations import Revocations
+from kcm_killswitch.replica.lift_page_keeper import LiftPages
+
+log = logging.getLogger(__name__)
+
+EVERY_S: Final = 3600.0
+"""Seconds between two looks at what can be paged."""
+
+KEEP_S: Final = 86_400.0
+"""Seconds after its lift for which a hold is not paged: who looks at an incident finds it."""
+
+LEAST: Final = 64
+"""Lifted holds that are worth a page: fewer are left for the next look."""
+
+SAME_S: Final = 900.0
+"""Seconds within which every other region has to have known the same."""
+
+AT_ONCE: Final = 64
+"""Holds that are looked at without a wait."""
+
+FULL: Final = 0.9
+"""Part of a signer's page that may be used before somebody is warned."""
+
+
+class Compaction:
+    """Pages what this Core may page."""
+
+    def __init__(
+        self,
+        *,
+        membership: InstanceContext,
+        revocations: Revocations,
+        since: Callable[[HoldState], float],
+        pages: LiftPages,
+        regions: RegionSync,
+        clock: Clock,
+        chance: Callable[[], float],
+        emit: Emit,
+        every_s: float = EVERY_S,
+        keep_s: float = KEEP_S,
+        least: int = LEAST,
+    ) -> None:
+        """``since`` gives when a state of a hold was seen in the stream; infinity: not yet."""
+        self._me: Final = membership
+        self._revocations: Final = revocations
+        self._since: Final = since
+        self._pages: Final = pages
+        self._regions: Final = regions
+        self._clock: Final = clock
+        self._chance: Final = chance
+        self._emit: Final = emit
+        self._every_s: Final = every_s
+        self._keep_s: Final = keep_s
+        self._least: Final = least
+        self._task: asyncio.Task[None] | None = None
+        self._closing = False
+
+    def start(self) -> None:
+        """Look every now and then; not all Cores at once."""
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    def close(self) -> None:
+        """Stop."""
+        self._closing = True
+        if self._task is not None:
+            self._task.cancel()
+
+    async def compact(self) -> int:
+        """Page what can be paged now; how many holds that were. Raises ``unavailable``."""
+        if not self._regions.all_same_since(self._clock.elapsed() - SAME_S):
+            return 0
+        found = await self._old()
+        if sum(map(len, found.values())) < self._least:
+            return 0
+        count = 0
+        for prefix, new in sorted(found.items()):
+            count += await self._page(prefix, new)
+        if count:
+            log.info("%d lifted holds are in pages now", count)
+            self._emit(
+                EventType.HOLD_COMPACTED, count=count, detail=f"cause l1, origin {self._me.region}"
+            )
+        return count
+
+    async def _run(self) -> None:
+        while not self._closing:
+            await asyncio.sleep(self._every_s * (0.5 + self._chance()))
+            try:
+                await self.compact()
+            except KcmError as error:
+                log.warning("lifted holds are not paged: %s", error.detail)
+            except Exception as error:  # noqa: BLE001 - who stops paging lets memory grow
+                log.error("paging lifted holds: %s", describe(error))
+
+    async def _old(self) -> dict[int, list[bytes]]:
+        """By first byte, the ids of lifted holds that this Core may page.
+
+        Their age is this Core's own knowledge: what a lift says of its time anybody may write who
+        may lift.
+        """
+        before = self._clock.elapsed() - self._keep_s
+        found: dict[int, list[bytes]] = {}
+        for number, record in enumerate(self._revocations.holds.in_order()):
+            if number % AT_ONCE == AT_ONCE - 1:
+                await asyncio.sleep(0)
+            own = (record.hold.cause, record.hold.origin) == ("l1", self._me.region)
+            if own and record.lifted and self._since(record) <= before:
+                found.setdefault(record.hold.id[0], []).append(record.hold.id)
+        return found
+
+    async def _page(self, prefix: int, new: list[bytes]) -> int:
+        """Write one page, with what it had before and as much more as it takes."""
+        place = Place("l1", self._me.region, self._me.name, prefix)
+        known = await self._pages.fetch(place)
+        room = limits.LIFTS_MAX - len(known) // limits.ID_SIZE
+        if room < (1 - FULL) * limits.LIFTS_MAX:
+            log.warning("a page of lifted holds is nearly full: add a Core with a new key")
+        found = id_set.without(id_set.of(new), known)[: max(0, room) * limits.ID_SIZE]
+        if not found:
+            return 0
+        raw = lifts(
+            self._me.identity,
+            cause="l1",
+            origin=self._me.region,
+            issued_ms=self._clock.unix_ms(),
+            ids=id_set.union(known, found),
+        )
+        self._pages.take(raw)
+        return len(found) // limits.ID_SIZE

@@ -1,0 +1,364 @@
+"""The results of finished kills: stored once, countersigned, and told by every Core alike.
+
+A result *stands* in a region when the hold is in force and lies in the region's stream, a Core of
+the region that acts has signed it, all its receipts hold, and it is of this period of the hold.
+Then it is the answer, whoever is asked.
+
+Within a region compare-and-set decides which one stands, and it is *concluded* once it is stored:
+what a Core tells before that, it tells with the reason why it is not stored, and tries again.
+
+A Core *relies* on a result that it has signed itself, or has told before. One that others signed it
+tells, and countersigns, only where its own facts say *complete*, too, and the result leaves out
+nobody whom they have, whether it is of this region or of another one: a Core that lies makes no
+other Core say so. Where the store shows another result than it had, the first of the two stays.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final
+
+from kcm_runtime.clock import Clock
+from kcm_runtime.instance import InstanceContext
+from kcm_runtime.nats.ports import Entry, Messages
+from kcm_schemas import subjects
+from kcm_schemas.admin import Concluded, HoldStatus
+from kcm_schemas.codec import encode
+from kcm_schemas.codes import Code, KcmError
+from kcm_schemas.kill_result import Result
+from kcm_schemas.signed import Kind
+from kcm_trust.result_statements import timely
+from kcm_trust.verify import SignedResult, Untrusted
+
+from kcm_killswitch.coordinator.result_cache import ResultCache
+from kcm_killswitch.coordinator.result_checks import Places, ResultChecks
+from kcm_killswitch.coordinator.result_store import ResultStore
+from kcm_killswitch.model.completeness import Arrival, RegionFacts
+from kcm_killswitch.model.hold_set import HoldState
+from kcm_killswitch.model.incarnations import Key
+from kcm_killswitch.model.kill_result import conclude, concluded_of, covers, earliest, told
+from kcm_killswitch.replica.killswitch import KillSwitch
+
+log = logging.getLogger(__name__)
+
+SIGNERS_WANTED: Final = 4
+"""Cores of a region that sign a result, of eight at most who sign one at all.
+
+When one of them leaves, it stands all the same; and who signed it relies on it after a restart.
+"""
+
+TRIES: Final = 4
+"""Writes of a result that others write, too: each time one of them gets further."""
+
+ANOTHER: Final = "another result is stored, which the facts known here do not bear out"
+"""Why a result is not stored where another Core's is: that one may be true, and is not told."""
+
+Facts = Mapping[str, RegionFacts | None]
+
+
+class Results:
+    """One Core's way to the results of its region."""
+
+    def __init__(
+        self,
+        *,
+        membership: InstanceContext,
+        store: ResultStore,
+        control_bus: Messages,
+        switch: KillSwitch,
+        clock: Clock,
+    ) -> None:
+        self._me: Final = membership
+        self._store: Final = store
+        self._bus: Final = control_bus
+        self._switch: Final = switch
+        self._clock: Final = clock
+        self._checks: Final = ResultChecks(membership)
+        self._told: Final = ResultCache()
+        """What this Core relied on, and the store may not have, or not have any more."""
+        self._shown: Final = ResultCache()
+        """Results of lifted kills that were told, and that this Core cannot check any more."""
+
+    async def standing(self, record: HoldState, status: HoldStatus) -> HoldStatus | None:
+        """The status of a finished kill as its result has it; ``None`` where the facts have to say.
+
+        Adds the own signature where too few Cores of the region have signed it.
+        """
+        hold_id, unstored = record.hold.id, ""
+        place = await self._switch.looked_up(hold_id)
+        if not place:
+            return None
+        places = {self._me.region: place}
+        entry, found = None, None
+        try:
+            entry, found = await self._read(hold_id)
+        except KcmError as error:
+            unstored = _why(error, "read")
+        if found is not None and not self._checks.belongs(found, places):
+            found = None
+        known = await self._remembered(hold_id, found, places)
+        if found is not None and known is None:
+            if not (self._relies(found) and self._checks.lies(found, places)):
+                return None
+            await self._take(found, entry)
+            return told(status, found.result, "")
+        if known is None:
+            return None
+        if not unstored:
+            known, unstored = await self._write(known, places)
+            if unstored == ANOTHER:
+                return None
+            if not unstored:
+                await self._tell(known)
+        return told(status, known.result, unstored)
+
+    async def kept(self, record: HoldState, status: HoldStatus) -> HoldStatus:
+        """The status of a kill that the facts of now do not show complete.
+
+        Where this Core found it complete before, it is complete all the same.
+        """
+        hold_id = record.hold.id
+        places = {self._me.region: await self._switch.looked_up(hold_id)}
+        known = await self._remembered(hold_id, None, places)
+        return status if known is None else told(status, known.result, ANOTHER)
+
+    async def conclude(
+        self,
+        record: HoldState,
+        status: HoldStatus,
+        receipts: Mapping[Key, Arrival],
+        heard_s: float,
+        facts: Facts,
+        offered: Iterable[bytes],
+    ) -> HoldStatus:
+        """The status of a kill that this Core found complete, with the result that is stored.
+
+        What this Core has told comes first, then another region's. Where storing fails the kill is
+        complete all the same, and the status says why.
+        """
+        now_s, now_ms = self._clock.elapsed(), self._clock.unix_ms()
+        try:
+            own = conclude(
+                status,
+                receipts,
+                region=self._me.region,
+                instance=self._me.name,
+                heard_ms=max(0, now_ms - int(1000 * (now_s - heard_s))),
+                now_ms=now_ms,
+                roster=self._me.rosters.version,
+            )
+            timely(own, record.hold)
+            mine = self._me.verifier.result(encode(self._me.identity.sign(Kind.RESULT, own)))
+        except (KcmError, Untrusted) as error:
+            return status.model_copy(update={"unstored": str(error)})
+        hold_id = record.hold.id
+        place = await self._switch.looked_up(hold_id)
+        if not place:
+            return status.model_copy(update={"unstored": "the hold is being written anew"})
+        places = {name: one.durable_at for name, one in facts.items() if one is not None}
+        places[self._me.region] = place
+        others = await self._believed(hold_id, places, offered)
+
+        def borne_out(result: Result) -> bool:
+            return self._checks.timely(result, record, now_ms) and covers(result, status, facts)
+
+        others = [one for one in others if borne_out(one.result)]
+        before = await self._remembered(hold_id, None, places)
+        if before is not None:
+            others, mine = [], before
+        first = earliest([one.result for one in others] or [mine.result])
+        chosen = next(one for one in (*others, mine) if one.result == first)
+        stored, unstored = await self._write(chosen, places, borne_out)
+        if stored.result == mine.result and not unstored:
+            await self._tell(stored)
+        return told(status, stored.result, unstored)
+
+    async def of_lifted(self, hold_id: bytes, status: HoldStatus) -> HoldStatus:
+        """The status of a lift, with the result of the kill that it ended, if there is one.
+
+        What another Core of the region signed is told, and not countersigned: facts are no more.
+        """
+        known, unstored = self._told.get(hold_id), ""
+        try:
+            entry, found = await self._read(hold_id)
+            if found is not None and not self._checks.was_ours(found):
+                found = None
+            if known is not None and (found is None or self._goes_before(known, found)):
+                found = await self._put(known, entry)
+            elif found is not None:
+                kept = self._told if self._relies(found) else self._shown
+                kept.keep(found, stored=True)
+        except KcmError as error:
+            found, unstored = None, _why(error, "read or written")
+        found = found or known
+        if found is None:
+            return status.model_copy(update={"unstored": unstored})
+        return told(status, found.result, unstored)
+
+    async def signed(self, hold_id: bytes, concluded: Concluded | None) -> bytes:
+        """The result that a status told, as it was signed; empty when it told none."""
+        for known in (self._told.get(hold_id), self._shown.get(hold_id)):
+            if known is not None and concluded_of(known.result) == concluded:
+                return known.raw
+        return b""
+
+    async def offer(self, hold_id: bytes, place: int) -> bytes:
+        """What another region gets that asks for a hold: the result, if one stands here."""
+        try:
+            _, found = await self._read(hold_id)
+        except KcmError:
+            return b""
+        places = {self._me.region: place}
+        return found.raw if found is not None and self._checks.stands(found, places) else b""
+
+    def heard(self, raw: bytes, source: str) -> SignedResult | None:
+        """A result that a Core of ``source`` sends; ``None`` when it says nothing new.
+
+        Raises ``Untrusted``. It only says that it is time to look: what counts is asked for.
+        """
+        found = self._me.verifier.result(raw)
+        if found.result.region != source or not found.acting_in(source):
+            raise Untrusted("a result in the name of another region")
+        if not found.by_author:
+            raise Untrusted("a result in the name of another Core")
+        known = self._told.get(found.result.hold_id)
+        return None if known is not None and known.result == found.result else found
+
+    async def _read(self, hold_id: bytes) -> tuple[Entry | None, SignedResult | None]:
+        """What the region has stored, and the result in it, if that is to be believed."""
+        entry = await self._store.read(hold_id)
+        found = None if entry is None else await self._checks.verified(hold_id, entry.data)
+        return entry, found
+
+    async def _remembered(
+        self, hold_id: bytes, found: SignedResult | None, places: Places
+    ) -> SignedResult | None:
+        """What this Core told and the store should have in place of ``found``; else ``None``.
+
+        What was never stored gives way. Of two that were, the first one stays.
+        """
+        known = self._told.get(hold_id)
+        if known is None or (found is not None and not self._goes_before(known, found)):
+            return None
+        known = await self._checks.verified(hold_id, known.raw)
+        if known is None or not self._checks.counts(known, places):
+            return None
+        return known if self._checks.lies(known, places) else None
+
+    def _goes_before(self, known: SignedResult, found: SignedResult) -> bool:
+        """Whether what this Core knows to have been stored is another result, and the first."""
+        if known.result == found.result or not self._told.is_stored(known.result.hold_id):
+            return False
+        return earliest([known.result, found.result]) == known.result
+
+    def _relies(self, found: SignedResult) -> bool:
+        """Whether the own facts said *complete* once, and bore out this very result."""
+        known = self._told.get(found.result.hold_id)
+        told_before = known is not None and known.result == found.result
+        return told_before or self._checks.is_signed(found)
+
+    async def _take(self, found: SignedResult, entry: Entry | None) -> None:
+        """Take what is stored for what is told, with the own signature where it is wanted.
+
+        Only what this Core relies on, or its facts bear out.
+        """
+        self._told.keep(found, stored=True)
+        try:
+            await self._sign(found, entry)
+        except KcmError as error:
+            log.warning("a result is not countersigned: %s", _why(error, "written"))
+
+    async def _sign(self, found: SignedResult, entry: Entry | None) -> None:
+        """Add the own signature, though others add theirs; raises ``KcmError``."""
+        result = found.result
+        for _ in range(TRIES):
+            signed = found.acting_in(self._me.region)
+            if len(signed) >= SIGNERS_WANTED or self._me.name in signed:
+                return
+            try:
+                await self._put(found, entry)
+            except KcmError as error:
+                if error.code is not Code.CONFLICT:
+                    raise
+            else:
+                return
+            entry, again = await self._read(result.hold_id)
+            if again is None or again.result != result:
+                return
+            found = again
+
+    async def _put(self, chosen: SignedResult, over: Entry | None) -> SignedResult:
+        """Store a result with the own signature over what was read; raises ``KcmError``."""
+        more = self._checks.countersigned(chosen)
+        await self._store.write(more.result.hold_id, more.raw, 0 if over is None else over.sequence)
+        self._told.keep(more, stored=True)
+        return more
+
+    async def _write(
+        self,
+        chosen: SignedResult,
+        places: Places,
+        borne_out: Callable[[Result], bool] = lambda _: False,
+    ) -> tuple[SignedResult, str]:
+        """Store a result unless one stands there; which one is told, and why it is not stored.
+
+        ``borne_out`` says whether the own facts are complete and have nobody whom a result lacks.
+        One that stands and is not stays where it is, and is not told; but over one that was stored
+        first and is relied on here nobody writes another.
+        """
+        hold_id, unstored = chosen.result.hold_id, "other Cores are writing it at this moment"
+        for _ in range(TRIES):
+            try:
+                entry, found = await self._read(hold_id)
+                if found is not None and self._checks.counts(found, places):
+                    known = self._told.get(hold_id)
+                    ours = known is not None and known.result == chosen.result
+                    stands, ours_once = (
+                        self._checks.stands(found, places),
+                        self._checks.was_ours(found),
+                    )
+                    if ours and self._goes_before(chosen, found):
+                        pass
+                    elif self._relies(found) or borne_out(found.result):
+                        if stands:
+                            await self._take(found, entry)
+                            return self._told.get(hold_id) or found, ""
+                        if ours_once:
+                            # Whoever signed it here has left: it stays, signed by who acts.
+                            chosen = found
+                    elif ours_once and not (ours and self._told.is_stored(hold_id)):
+                        unstored = ANOTHER
+                        break
+                return await self._put(chosen, entry), ""
+            except KcmError as error:
+                if error.code is not Code.CONFLICT:
+                    unstored = _why(error, "written")
+                    break
+        self._told.keep(chosen, stored=False)
+        return chosen, unstored
+
+    async def _believed(
+        self, hold_id: bytes, places: Places, offered: Iterable[bytes]
+    ) -> list[SignedResult]:
+        """What other regions offer of this period of a hold, each signed by who concluded it."""
+        found = []
+        for raw in sorted({one for one in offered if one}):
+            one = await self._checks.verified(hold_id, raw)
+            if one is None or not self._checks.counts(one, places):
+                continue
+            if one.acting_in(one.result.region):
+                found.append(one)
+        return found
+
+    async def _tell(self, stored: SignedResult) -> None:
+        """Tell every Core of every region of a new result."""
+        subject = subjects.receipt(self._me.region, stored.result.hold_id)
+        try:
+            await self._bus.publish(subject, stored.raw)
+        except KcmError as error:
+            log.warning("a result could not be sent: %s", error.code.value)
+
+
+def _why(error: KcmError, done: str) -> str:
+    return f"the result could not be {done}: {error.detail or error.code.value}"

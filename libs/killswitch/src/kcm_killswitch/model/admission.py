@@ -1,0 +1,226 @@
+"""May this incarnation serve a tenant, and until when.
+
+Only while all of it holds: the tenant is registered for this region and not killed, in the
+generation in which the operation began; the control lease is live; the peer leases of the tenant's
+other regions are, by its policy; and, where its root is open, somebody used the customer's key not
+long ago. The smallest remainder goes with every answer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from kcm_schemas.codes import Code, KcmError
+from kcm_schemas.registry import Link, RegionQuorum, Tenant
+
+from kcm_killswitch.model.control_lease import FOREVER
+from kcm_killswitch.model.freshness import Freshness
+from kcm_killswitch.model.key_leases import AttestedKey
+from kcm_killswitch.model.open_keys import OpenKeys
+from kcm_killswitch.model.registry import Registry
+from kcm_killswitch.model.registry_lease import NO_MEMORY
+from kcm_killswitch.model.revocations import Revocations
+
+
+@dataclass(frozen=True, slots=True)
+class Permit:
+    """An operation that was admitted. ``until`` is in seconds of this incarnation's clock."""
+
+    tenant: str
+    generation: int
+    until: float
+
+
+def quorum_of(tenant: Tenant, link: Link | None) -> RegionQuorum:
+    """A tenant's policy: whose key is on the owner's premises hears from all of its regions."""
+    return "all" if link is not None and link.model == "hyok" else tenant.region_quorum
+
+
+UNREGISTERED: Final = (
+    "not in the region's registry; if its broker lost data, sign the tenant again as it was"
+)
+"""What an operator does about a tenant that was there; the registry is the bucket kcm-registry."""
+
+NOBODY_SAYS: Final = (
+    "no Core of the region says what its registry is: none runs, or none has memory of it; "
+    "`kcm registry show` says which"
+)
+"""What is refused by a Gateway that does not know a tenant, beside Cores that say nothing."""
+
+
+class Serving:
+    """Allows operations to begin, and to have an output."""
+
+    def __init__(
+        self,
+        freshness: Freshness,
+        revocations: Revocations,
+        registry: Registry,
+        region: str,
+        *,
+        told: bool = False,
+    ) -> None:
+        """``told``: this incarnation knows the registry by the word of its region's Cores alone."""
+        self._told: Final = told
+        self._freshness: Final = freshness
+        self._revocations: Final = revocations
+        self._registry: Final = registry
+        self._region: Final = region
+        self._keys: dict[str, set[AttestedKey]] = {}
+        self._opened: Final = OpenKeys()
+
+    def begin(self, tenant: str, now: float) -> Permit:
+        """Allow an operation to begin.
+
+        Raises ``unknown_tenant``, ``tenant_killed``, or ``unavailable`` while this instance cannot
+        know of every kill. The lease of the customer's key is ``opened``'s and ``still``'s matter.
+        """
+        if not self.remembers:  # also of a tenant that is not known: the stores may lack it
+            raise KcmError(Code.UNAVAILABLE, NO_MEMORY)
+        if self._told and self._registry.tenant(tenant) is None:
+            self._untold(now)
+        record = self.known(tenant)
+        generation = self._revocations.begin(tenant)
+        return Permit(tenant, generation, self._known_until(record, now))
+
+    def still(self, permit: Permit, now: float) -> float:
+        """Allow an output, after the cryptography: the seconds for which it may be accepted.
+
+        Raises ``tenant_killed`` when the generation is another one, ``tenant_sealed`` when the
+        customer's key was not used for too long, and as ``begin`` does.
+        """
+        self._revocations.still(permit.tenant, permit.generation)
+        record = self.known(permit.tenant)
+        until = min(self._known_until(record, now), self._l1(permit.tenant))
+        if now >= until:
+            raise KcmError(Code.TENANT_SEALED)
+        return until - now
+
+    def known(self, tenant: str) -> Tenant:
+        """The tenant's record; raises ``unknown_tenant`` unless it is served in this region.
+
+        A hold on a link reaches the tenants that are known to be on it. So one that is not known is
+        not served: whoever is kept from a tenant's record would not notice its kill.
+        """
+        record = self._registry.tenant(tenant)
+        if record is None or self._region not in record.regions:
+            raise KcmError(Code.UNKNOWN_TENANT, f"the tenant {tenant} is {UNREGISTERED}")
+        return record
+
+    def _untold(self, now: float) -> None:
+        """Raise ``unavailable`` while nobody says what the registry is: a tenant may be in it."""
+        if not self._freshness.registry.told(now):
+            raise KcmError(Code.UNAVAILABLE, NOBODY_SAYS)
+
+    @property
+    def remembers(self) -> bool:
+        """Whether this instance may serve at all, and use customers' keys in the region's name."""
+        return self._freshness.registry.remembers
+
+    def killed(self, tenant: str) -> bool:
+        """Whether any hold keeps the tenant dark."""
+        return self._revocations.killed(tenant)
+
+    def refusal(self, tenant: str) -> KcmError:
+        """Why nothing of a tenant is served that was purged a moment ago: it may pass."""
+        return self._revocations.refusal(tenant)
+
+    def open(self, tenant: str, key: AttestedKey) -> None:
+        """The tenant's root was opened with this key: its lease counts from now on."""
+        self._keys.setdefault(tenant, set()).add(key)
+        self._opened.add(key, tenant)
+
+    def renamed(self, key: AttestedKey) -> None:
+        """Let what is open by the target of ``key`` count by ``key``, whose name is a new one."""
+        for old in self._opened.named(key.target):
+            if old != key:
+                for tenant in self._opened.tenants(old):
+                    self._keys[tenant].discard(old)
+                    self._opened.discard(old, tenant)
+                    self.open(tenant, key)
+
+    def close(self, tenant: str) -> None:
+        """The tenant's root is not open any more."""
+        for key in self._keys.pop(tenant, ()):
+            self._opened.discard(key, tenant)
+
+    def used(self, tenant: str) -> None:
+        """Somebody just used what is open of a tenant."""
+        for key in self._keys.get(tenant, ()):
+            self._opened.used(key)
+
+    @property
+    def opened(self) -> OpenKeys:
+        """The customers' keys by which anything is open."""
+        return self._opened
+
+    def is_open(self, tenant: str) -> bool:
+        """Whether anything of a tenant is open."""
+        return tenant in self._keys
+
+    def lapsed(self, now: float) -> list[str]:
+        """Open tenants whose key was not used for too long: they have to be sealed.
+
+        Asked several times a second, while a kill may be waiting. It looks at keys whose turn it
+        is, and at all of them only where leases may have become shorter.
+        """
+        ended = self._opened.ended(now, self._until, self._freshness.attestations.shortened)
+        return list(dict.fromkeys(tenant for key in ended for tenant in self._opened.tenants(key)))
+
+    def live(self, tenant: str, now: float) -> bool:
+        """Whether the lease of an open tenant's key is live."""
+        return tenant in self._keys and now < self._l1(tenant)
+
+    def quorum_set(self, record: Tenant) -> list[str]:
+        """The other regions of a tenant that are not retired."""
+        return [
+            region
+            for region in record.regions
+            if region != self._region and not self._revocations.retired(region)
+        ]
+
+    def _known_until(self, record: Tenant, now: float) -> float:
+        """Until when this instance knows of every kill of a tenant; raises ``unavailable``."""
+        until = min(
+            self._freshness.lease.until(), self._registry_until(record, now), self._fence(record)
+        )
+        if now >= until:
+            raise KcmError(Code.UNAVAILABLE, self._lapsed(record, now))
+        return until
+
+    def _l1(self, tenant: str) -> float:
+        """When the lease of whatever opened a tenant ends; never where nothing is open here."""
+        return min(map(self._until, self._keys.get(tenant, ())), default=FOREVER)
+
+    def _until(self, key: AttestedKey) -> float:
+        """When the lease of a key ends: earlier for one that is held on its owner's premises."""
+        timing, link = self._freshness.timing, self._registry.link(key.target.link)
+        shorter = timing.l1_lease_s - timing.l1_lease_of(link.model if link else "byok")
+        return self._freshness.attestations.until(key, self._freshness.lease) - shorter
+
+    def _fence(self, record: Tenant) -> float:
+        others = self.quorum_set(record)
+        if not others:
+            return FOREVER
+        link = self._registry.link(record.link)
+        # A link that is not known here may be one with the shorter grace.
+        grace = self._freshness.timing.grace_s(link.model if link else "hyok")
+        policy = quorum_of(record, link)
+        return self._freshness.peer_leases.until(policy, others, self._freshness.lease, grace)
+
+    def _registry_until(self, record: Tenant, now: float) -> float:
+        """Until when the records of a tenant, its services and its links may be believed."""
+        if self._freshness.registry.until(now) == FOREVER:
+            return FOREVER
+        return self._freshness.registry.until(now, self._registry.shards_of(record.tenant))
+
+    def _lapsed(self, record: Tenant, now: float) -> str:
+        if now >= self._freshness.lease.until():
+            return "this instance cannot know of every kill at the moment"
+        if now >= self._registry_until(record, now):
+            return "this instance knows other tenants and links than a Core of its region"
+        return (
+            "another region of the tenant has not been heard for too long, or judges by a newer "
+            "roster than this one: `kcm roster show`"
+        )

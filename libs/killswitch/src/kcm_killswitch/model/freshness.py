@@ -1,0 +1,151 @@
+"""What an incarnation knows of its stream, of other regions and of root keys, and since when.
+
+All of it hangs on places in one stream. So all of it goes together when the stream went back, and
+until the stream is read from its start nothing that is still delivered counts: that is what a
+consumer of before has left.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from kcm_killswitch.model.control_lease import EXPIRED, ControlLease
+from kcm_killswitch.model.key_leases import Attestations, AttestedKey
+from kcm_killswitch.model.log_position import LogPosition, Marks
+from kcm_killswitch.model.peer_leases import PeerLeases
+from kcm_killswitch.model.registry_lease import RegistryLease
+from kcm_killswitch.model.timing import Timing
+
+
+class Freshness:
+    """Control lease, log positions, peer leases, key leases and registry lease of an instance."""
+
+    def __init__(self, timing: Timing) -> None:
+        self.timing: Final = timing
+        self.lease: Final = ControlLease(timing.control_lease_s)
+        self.marks: Final = Marks()
+        self.holds: Final = Marks()
+        """Holds that were delivered: where each lay, and its id."""
+        self.peer_leases: Final = PeerLeases()
+        self.attestations: Final = Attestations(timing.l1_lease_s)
+        self.registry: Final = RegistryLease()
+        self._mark: LogPosition | None = None
+        self._unread = False
+        self.era = 0
+        """Raised whenever everything is forgotten: what began in another era says nothing."""
+
+    @property
+    def mark(self) -> LogPosition | None:
+        """The latest own write that was acknowledged: the *before* of what begins now."""
+        return self._mark
+
+    @property
+    def anchor(self) -> int:
+        """Behind which a consumer that is made anew has to go on; 0: from the stream's start."""
+        return 0 if self._unread else self.lease.anchor
+
+    def wrote(self, t0: float, seen: int, mark: LogPosition) -> bool:
+        """Take an acknowledged own write; ``False``: the stream went back, all is forgotten."""
+        if self._other_was_read(mark) or not self.lease.wrote(t0, seen, mark.sequence):
+            self.forget()
+            return False
+        self._mark = mark
+        return True
+
+    def adopt(self, mark: LogPosition) -> bool:
+        """Take an own write whose acknowledgement was lost; ``False`` as for ``wrote``."""
+        if self._other_was_read(mark) or not self.lease.adopt(mark.sequence):
+            self.forget()
+            return False
+        return True
+
+    def read_back(self, mark: LogPosition) -> bool:
+        """Whether an own write, or a later one in its place, was delivered."""
+        return not self._unread and self.lease.anchor >= mark.sequence
+
+    def _other_was_read(self, mark: LogPosition) -> bool:
+        """Whether the stream was read past the place of an own write, and that was not there."""
+        return mark.sequence <= self.lease.position and mark not in self.marks
+
+    def leased(self, mark: LogPosition, *, own: bool) -> bool:
+        """A lease entry was delivered; ``False``: an own place has another one, all is forgotten.
+
+        What was acknowledged has to be read back where it was acknowledged.
+        """
+        if self._unread:
+            return True
+        here = self._mark if own else None
+        if here is not None and mark.sequence == here.sequence and mark != here:
+            self.forget()
+            return False
+        self.marks.add(mark)
+        return True
+
+    def held(self, place: LogPosition) -> None:
+        """A hold was delivered; the mark's nonce is its id."""
+        if not self._unread:
+            self.holds.add(place)
+
+    def fenced(self, other: str, mark: LogPosition, highest: LogPosition) -> bool:
+        """A peer lease was delivered; ``False`` when its mark is not known here.
+
+        ``highest`` is the highest place of a hold that its writer knew, 0 for none: whoever was not
+        delivered that one there lacks what the peer lease vouches for. A rollback may have taken
+        it.
+        """
+        if self._unread or mark not in self.marks:
+            return False
+        if highest.sequence and highest not in self.holds:
+            return False
+        self.peer_leases.learn(other, mark.sequence)
+        return True
+
+    def proven(self, key: AttestedKey, mark: LogPosition) -> bool:
+        """An attestation was delivered, or made here; ``False`` when its mark is not known here."""
+        if self._unread or (mark not in self.marks and mark != self._mark):
+            return False
+        self.attestations.learn(key, mark.sequence)
+        return True
+
+    def knows(self, other: str) -> bool:
+        """Whether another region was heard since this incarnation's first write."""
+        return self.peer_leases.moment(other, self.lease) > EXPIRED
+
+    def delivered(self, sequence: int) -> bool:
+        """Everything through ``sequence`` was delivered; ``False`` as for ``leased``."""
+        if self._unread:
+            return True
+        last = self._mark
+        if last is not None and last.sequence == sequence and last not in self.marks:
+            self.forget()
+            return False
+        for own in self.lease.awaited:
+            if own <= sequence and own not in self.marks.sequences:
+                self.lease.replaced(own)
+                self.attestations.shortened += 1
+        self.lease.delivered(sequence)
+        return True
+
+    def resumed(self, behind: int) -> None:
+        """The stream is read on behind ``behind``, the last own write.
+
+        Above it may be another stream now. But whatever was known when it stood higher was known
+        when it stood there. Behind 0 it is read from its start.
+        """
+        self._unread = self._unread and behind > 0
+        self.lease.resumed(behind)
+        self.marks.resumed(behind)
+        self.holds.resumed(behind)
+        self.peer_leases.resumed(behind)
+        self.attestations.resumed(behind)
+
+    def forget(self) -> None:
+        """The stream went back: nothing is known any more."""
+        self.era += 1
+        self._unread = True
+        self.lease.forget()
+        self._mark = None
+        self.marks.forget()
+        self.holds.forget()
+        self.peer_leases.forget()
+        self.attestations.forget()

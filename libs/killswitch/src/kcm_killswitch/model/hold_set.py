@@ -1,0 +1,240 @@
+"""A set of holds, and how two of them merge.
+
+Per id a hold is absent, held or lifted, in this order, and merging takes the maximum by id. That is
+a join of a lattice: commutative, associative and idempotent, so the order, the duplication and the
+number of issuers of messages do not matter, and nobody can outbid anybody. A hold's id commits to
+its content, so there is one content per id, and whoever signed it has a signature in the form that
+is kept: if it were one of them, and a new roster did not believe that one, the hold would end. Of
+two lifts the smaller bytes stand for both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from hashlib import sha256
+from typing import Final
+
+from kcm_schemas import limits
+from kcm_schemas.control import Hold
+from kcm_schemas.signed import united
+
+from kcm_killswitch.model import id_set
+
+
+@dataclass(frozen=True, slots=True)
+class HoldState:
+    """A verified hold as it was signed, and its lift as it was signed, if there is one."""
+
+    hold: Hold
+    raw: bytes
+    lift: bytes | None = None
+
+    @property
+    def lifted(self) -> bool:
+        """Whether the hold has ended."""
+        return self.lift is not None
+
+    @property
+    def group(self) -> str:
+        """The cause and origin: what a page of lifted holds has to name to end this one."""
+        return f"{self.hold.cause}.{self.hold.origin}"
+
+    @property
+    def message(self) -> bytes:
+        """The one signed statement that says all of this: a lift embeds its hold."""
+        return self.raw if self.lift is None else self.lift
+
+
+def join(left: HoldState, right: HoldState) -> HoldState:
+    """The later of two states of one hold."""
+    if left.hold.id != right.hold.id:
+        raise ValueError("only states of one hold are joined")
+    lifts = [record.lift for record in (left, right) if record.lift is not None]
+    return replace(
+        left,
+        raw=left.raw if left.raw == right.raw else united(left.raw, right.raw),
+        lift=min(lifts, default=None),
+    )
+
+
+_SHARDS: Final = 256
+"""Parts of a set, by the first byte of an id. Ids are digests, so each has as much as another."""
+
+
+@dataclass(frozen=True)
+class _Shard:
+    """The holds of one first byte, by id; and those that pages end, by their cause and origin."""
+
+    records: Mapping[bytes, HoldState]
+    paged: Mapping[str, bytes] = field(default_factory=dict)
+
+    @cached_property
+    def digest(self) -> bytes:
+        held: list[bytes] = []
+        lifted: dict[str, list[bytes]] = {}
+        for one in sorted(self.records):
+            record = self.records[one]
+            found = lifted.setdefault(record.group, []) if record.lifted else held
+            found.append(one)
+        total = sha256(_of(held))
+        for origin in sorted({*lifted, *self.paged}):
+            # Whoever has a hold's lift and whoever has its id in a page know the same.
+            every = id_set.union(b"".join(lifted.get(origin, ())), self.paged.get(origin, b""))
+            total.update(sha256(origin.encode()).digest() + sha256(every).digest())
+        return total.digest()
+
+    def ends(self, record: HoldState) -> bool:
+        """Whether a page says that a hold was lifted."""
+        paged = self.paged.get(record.group)
+        return paged is not None and id_set.has(paged, record.hold.id)
+
+    def in_order(self, after: bytes) -> Iterator[HoldState]:
+        """The records above ``after``, by id."""
+        return (self.records[one] for one in sorted(self.records) if one > after)
+
+
+def _of(them: list[bytes]) -> bytes:
+    return sha256(b"".join(them)).digest()
+
+
+_EMPTY: Final = _Shard({})
+
+
+@dataclass(frozen=True)
+class HoldSet:
+    """Holds by id. Immutable: a merge makes a new set.
+
+    What is new is put into one of many shards, and the others are shared with the set before.
+
+    A hold that a page ends is 16 bytes here, and no record. Its id commits to it, so when it comes
+    again it is known, and stays lifted. Pages alone are no verdict: an id in one says nothing of a
+    hold of another cause or origin.
+    """
+
+    _shards: tuple[_Shard, ...] = (_EMPTY,) * _SHARDS
+
+    @classmethod
+    def of(cls, records: Iterable[HoldState]) -> HoldSet:
+        """The join of records in any order, with duplicates."""
+        merged = cls()
+        for record in records:
+            merged = merged.add(record)
+        return merged
+
+    def merge(self, other: HoldSet) -> HoldSet:
+        """The join of two sets."""
+        return HoldSet.of([*self, *other])
+
+    def add(self, record: HoldState) -> HoldSet:
+        """The join with one record; the same object when nothing is new."""
+        hold_id = record.hold.id
+        shard = self._shards[_shard(hold_id)]
+        known = shard.records.get(hold_id)
+        joined = record if known is None else join(known, record)
+        if joined == known or (known is None and shard.ends(record)):
+            return self
+        return self._with(hold_id[0], replace(shard, records={**shard.records, hold_id: joined}))
+
+    def ends(self, record: HoldState) -> bool:
+        """Whether a page says that a hold was lifted: then it is none of the records here."""
+        return self._shards[_shard(record.hold.id)].ends(record)
+
+    def paged(self, prefix: int, group: str) -> bytes:
+        """The ids that pages end, of one first byte, and cause and origin."""
+        return self._shards[prefix].paged.get(group, b"")
+
+    @property
+    def paged_count(self) -> int:
+        """How many ids are in pages."""
+        paged = (found for shard in self._shards for found in shard.paged.values())
+        return sum(map(len, paged)) // limits.ID_SIZE
+
+    def turned(self, prefix: int, group: str, paged: bytes) -> tuple[HoldSet, list[HoldState]]:
+        """The set in which pages end these ids of one first byte, and the records that go for it.
+
+        ``group`` is as in ``HoldState``, ``paged`` as in ``kcm_killswitch.model.id_set``. Ids that
+        pages ended before, and do not any more, are not known at all until somebody brings their
+        holds.
+        """
+        shard = self._shards[prefix]
+        others = {key: value for key, value in shard.paged.items() if key != group}
+        turned = replace(shard, paged=others | ({group: paged} if paged else {}))
+        gone = [record for record in shard.records.values() if turned.ends(record)]
+        if gone:
+            left = {key: one for key, one in shard.records.items() if not turned.ends(one)}
+            turned = replace(turned, records=left)
+        return self._with(prefix, turned), gone
+
+    def judged(self, hold_id: bytes, record: HoldState | None) -> HoldSet:
+        """The set in which a hold stands as it is believed by a new roster; ``None``: not at all.
+
+        The one way in which a set gets smaller. Whoever has the same roster does the same.
+        """
+        shard = self._shards[_shard(hold_id)]
+        others = {key: one for key, one in shard.records.items() if key != hold_id}
+        records = others if record is None else {**others, hold_id: record}
+        return self._with(_shard(hold_id), replace(shard, records=records))
+
+    def get(self, hold_id: bytes) -> HoldState | None:
+        """The record of one hold."""
+        return self._shards[_shard(hold_id)].records.get(hold_id)
+
+    @cached_property
+    def digest(self) -> bytes:
+        """32 bytes that two sets share when each hold stands the same in both.
+
+        Over ids and states, and not over what was signed: two signatures of one lift are no
+        difference. It is made of the digests of the shards in order, so that one more hold is
+        digested without reading the others again.
+        """
+        return sha256(self.parts).digest()
+
+    @cached_property
+    def parts(self) -> bytes:
+        """The digests of the shards in order: 256 of 32 bytes each."""
+        return b"".join(shard.digest for shard in self._shards)
+
+    def unlike(self, parts: bytes, prefix: int) -> Iterator[HoldState]:
+        """The records of a first byte, by id, unless their digest is the one in ``parts``.
+
+        ``parts`` is the ``parts`` of another set.
+        """
+        shard = self._shards[prefix]
+        if shard.digest != parts[32 * prefix : 32 * (prefix + 1)]:
+            yield from shard.in_order(b"")
+
+    def in_order(self, after: bytes = b"") -> Iterator[HoldState]:
+        """The records whose ids are above ``after``, by id: the same everywhere.
+
+        Whoever takes a few does not pay for the others.
+        """
+        for shard in self._shards[_shard(after) :]:
+            yield from shard.in_order(after)
+
+    def beginning(self, prefix: str) -> Iterator[HoldState]:
+        """The records whose ids, in hexadecimal, begin so, by id.
+
+        ``prefix`` is up to 32 digits of 0-9 and a-f.
+        """
+        digits = 2 * limits.ID_SIZE
+        least = bytes.fromhex(prefix.ljust(digits, "0"))
+        most = bytes.fromhex(prefix.ljust(digits, "f"))
+        for shard in self._shards[_shard(least) : _shard(most) + 1]:
+            for one in sorted(shard.records):
+                if least <= one <= most:
+                    yield shard.records[one]
+
+    def _with(self, at: int, shard: _Shard) -> HoldSet:
+        return HoldSet((*self._shards[:at], shard, *self._shards[at + 1 :]))
+
+    def __iter__(self) -> Iterator[HoldState]:
+        return (record for shard in self._shards for record in shard.records.values())
+
+    def __len__(self) -> int:
+        return sum(len(shard.records) for shard in self._shards)
+
+
+def _shard(hold_id: bytes) -> int:
+    return hold_id[0] if hold_id else 0

@@ -1,0 +1,381 @@
+"""What operators signed: tenants, links and services, as a join.
+
+Of two records of one name the higher (revision, digest) counts, so every replica that was given the
+same records is the same, whatever it was given first: a store or a broker that brings back an old
+record changes nothing here. ``digest`` is over all of it, and two replicas compare it to notice
+that one of them was given less.
+
+Two records of one revision are a **fork**: both are kept until a higher revision comes, and until
+then the tenant is served under the stricter of both.
+
+Names are kept in order, so a page of them is cut without looking at the others.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right, insort
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+from functools import cached_property
+from hashlib import sha256
+from typing import Final
+
+from kcm_schemas import limits
+from kcm_schemas.codec import encode
+from kcm_schemas.names import is_name
+from kcm_schemas.registry import Link, RegionQuorum, Service, Tenant
+
+Record = Tenant | Link | Service
+Key = tuple[str, ...]
+"""Noun and names of a record: ``("tenant", name)``, ``("service", tenant, name)``."""
+
+FORKS_MAX: Final = 4
+"""Records of one revision that are kept; with more, those with the highest digests."""
+
+_PARTS: Final = {"tenant": 2, "link": 2, "service": 3}
+"""Parts of a key by its noun."""
+
+_STRICTER: Final[tuple[RegionQuorum, ...]] = ("local", "majority", "all")
+
+
+class Put(Enum):
+    """What a record did to the registry."""
+
+    NEW = "new"
+    """It is the one that counts now."""
+    FORK = "fork"
+    """It is another one of the revision that counts: an incident."""
+    SAME = "same"
+    """It was known."""
+    OLDER = "older"
+    """One that counts more is known: somebody brought it back."""
+
+
+@dataclass(frozen=True)
+class _Version:
+    record: Record
+
+    @cached_property
+    def digest(self) -> bytes:
+        return record_digest(self.record)
+
+    @property
+    def rank(self) -> tuple[int, bytes]:
+        return self.record.revision, self.digest
+
+
+class Registry:
+    """A replica of verified records."""
+
+    def __init__(self) -> None:
+        self._floors: dict[Key, tuple[int, bytes]] = {}
+        self._versions: dict[Key, tuple[_Version, ...]] = {}
+        """Records of the highest revision by key, the one that counts first."""
+        self._served: dict[str, Tenant] = {}
+        self._services: dict[str, dict[str, Service]] = {}
+        self._names: list[str] = []
+        """Names of tenants, in order."""
+        self._link_names: list[str] = []
+        """Names of links, in order."""
+        self._service_names: dict[str, list[str]] = {}
+        """Names of a tenant's services, in order."""
+        self._on_link: dict[str, set[str]] = {}
+        self._ever_on_link: dict[str, set[str]] = {}
+        self._regions_on_link: dict[str, set[str]] = {}
+        """By link, the regions of every tenant revision on it that was ever verified here."""
+        self._entries: list[dict[Key, bytes]] = [{} for _ in range(limits.REGISTRY_SHARDS)]
+        self._digests: list[bytes | None] = [None] * limits.REGISTRY_SHARDS
+
+    def put(self, record: Record) -> Put:
+        """Take a verified record, in any order and any number of times."""
+        key, new = key_of(record), _Version(record)
+        if isinstance(record, Tenant):
+            # Also of one that does not count: whoever knew it may hold keys by that link.
+            self._ever_on_link.setdefault(record.link, set()).add(record.tenant)
+            self._regions_on_link.setdefault(record.link, set()).update(record.regions)
+        if new.rank < self._floors.get(key, (0, b"")):
+            return Put.OLDER
+        known = self._versions.get(key, ())
+        if known and new.record.revision < known[0].record.revision:
+            return Put.OLDER
+        same = known if known and known[0].record.revision == record.revision else ()
+        if any(new.digest == one.digest for one in same):
+            return Put.SAME
+        kept = sorted((*same, new), key=lambda one: one.rank, reverse=True)[:FORKS_MAX]
+        self._keep(key, tuple(kept))
+        return Put.FORK if same else Put.NEW
+
+    def floor(self, key: Key, revision: int, digest: bytes) -> None:
+        """Believe no record of this key that is lower: a higher one was known once."""
+        self._floors[key] = max((revision, digest), self._floors.get(key, (0, b"")))
+
+    @property
+    def below_floor(self) -> list[Key]:
+        """Keys of which a record was known once, and none as high is known now."""
+        return [key for key, (revision, _) in self._floors.items() if self.revision(key) < revision]
+
+    def drop(self, record: Record) -> bool:
+        """Forget a record that is not believed any more; ``False`` when another one is known."""
+        key = key_of(record)
+        known = self._versions.get(key, ())
+        kept = tuple(one for one in known if one.record != record)
+        if len(kept) == len(known):
+            return False
+        if kept:
+            self._keep(key, kept)
+        else:
+            self._remove(key)
+        return True
+
+    def may_concern(self, link: str, region: str) -> bool:
+        """Whether a tenant on this link may be served in this region.
+
+        ``False`` only when every revision of a tenant that was ever verified here has the link in
+        other regions alone.
+        """
+        regions = self._regions_on_link.get(link)
+        return regions is None or region in regions
+
+    def tenant(self, name: str) -> Tenant | None:
+        """A tenant as it is served: of a fork, the stricter of both in everything."""
+        return self._served.get(name)
+
+    def link(self, name: str) -> Link | None:
+        """A link."""
+        found = self._current(("link", name))
+        return found if isinstance(found, Link) else None
+
+    def service(self, tenant: str, name: str) -> Service | None:
+        """A service of a tenant."""
+        return self._services.get(tenant, {}).get(name)
+
+    def names(self) -> list[str]:
+        """Names of all tenants, in order: a copy, for whoever has to reach every one."""
+        return self._names.copy()
+
+    @property
+    def tenant_count(self) -> int:
+        """How many tenants there are."""
+        return len(self._names)
+
+    def tenants_after(self, name: str, limit: int) -> list[Tenant]:
+        """At most ``limit`` tenants by name, from the first one behind ``name`` on (empty: all)."""
+        return [self._served[one] for one in _after(self._names, name, limit)]
+
+    @property
+    def link_count(self) -> int:
+        """How many links there are."""
+        return len(self._link_names)
+
+    def links_after(self, name: str, limit: int) -> list[Link]:
+        """At most ``limit`` links, as ``tenants_after``."""
+        found = (self.link(one) for one in _after(self._link_names, name, limit))
+        return [one for one in found if one is not None]
+
+    def service_count(self, tenant: str) -> int:
+        """How many services a tenant has."""
+        return len(self._service_names.get(tenant, ()))
+
+    def services_after(self, tenant: str, name: str, limit: int) -> list[Service]:
+        """At most ``limit`` of a tenant's services, as ``tenants_after``."""
+        names = self._service_names.get(tenant, [])
+        return [self._services[tenant][one] for one in _after(names, name, limit)]
+
+    def records(self) -> Iterable[Record]:
+        """Every record that counts, and those of forks."""
+        return (one.record for versions in self._versions.values() for one in versions)
+
+    def ranks(self) -> list[tuple[Key, tuple[int, bytes]]]:
+        """Of every key the highest rank: no record is encoded for it again."""
+        return [(key, versions[0].rank) for key, versions in self._versions.items()]
+
+    def rank(self, key: Key) -> tuple[int, bytes] | None:
+        """The rank that counts under a key."""
+        found = self._versions.get(key)
+        return found[0].rank if found else None
+
+    @property
+    def highest_revision(self) -> int:
+        """The highest revision of any record; 0 when there is none."""
+        return max((one[0].record.revision for one in self._versions.values()), default=0)
+
+    @property
+    def total_services(self) -> int:
+        """How many services all tenants have."""
+        return sum(map(len, self._service_names.values()))
+
+    def known(self, key: Key) -> Record | None:
+        """The record that counts under a key."""
+        return self._current(key)
+
+    def revision(self, key: Key) -> int:
+        """The revision that counts; 0 when there is none."""
+        found = self._versions.get(key)
+        return found[0].record.revision if found else 0
+
+    def highest(self, key: Key) -> int:
+        """The highest revision that was ever known here; 0 when there was none."""
+        return max(self.revision(key), self._floors.get(key, (0, b""))[0])
+
+    def links_of(self, tenant: str) -> list[str]:
+        """The links by which a tenant is held: its own, and of a fork every one."""
+        return sorted({one.link for one in self._tenants(tenant)})
+
+    def regions_of(self, tenant: str) -> list[str]:
+        """The regions in which a tenant may be served by any of its records that count."""
+        return sorted({region for one in self._tenants(tenant) for region in one.regions})
+
+    def on_link(self, link: str) -> list[str]:
+        """Names of the tenants whose roots a link opens."""
+        return sorted(self._on_link.get(link, ()))
+
+    def ever_on_link(self, link: str) -> list[str]:
+        """The same by any record that was ever known. A purge asks, and looks at nobody else."""
+        return sorted(self._ever_on_link.get(link, ()))
+
+    def reached(self, tenants: Iterable[str]) -> bytes:
+        """32 bytes over what is known of tenants: who knew another record reached another key."""
+        total = sha256()
+        for name in sorted(tenants):
+            for one in self._versions.get(("tenant", name), ()):
+                total.update(one.digest)
+        return total.digest()
+
+    @property
+    def digests(self) -> list[bytes]:
+        """A digest of each shard, 16 bytes: two replicas that know the same have the same.
+
+        One more record is digested with those of its own shard alone.
+        """
+        for at, known in enumerate(self._digests):
+            if known is None:
+                entries = self._entries[at]
+                whole = sha256(b"".join(entries[key] for key in sorted(entries)))
+                self._digests[at] = whole.digest()[: limits.ID_SIZE]
+        return [one for one in self._digests if one is not None]
+
+    @property
+    def digest(self) -> bytes:
+        """32 bytes over all of it."""
+        return sha256(b"".join(self.digests)).digest()
+
+    def shards_of(self, tenant: str) -> list[int]:
+        """The shards with a tenant, its services, and its links."""
+        return sorted({shard_of(tenant), *map(shard_of, self.links_of(tenant))})
+
+    def _tenants(self, name: str) -> list[Tenant]:
+        versions = self._versions.get(("tenant", name), ())
+        return [one.record for one in versions if isinstance(one.record, Tenant)]
+
+    def _current(self, key: Key) -> Record | None:
+        found = self._versions.get(key)
+        return found[0].record if found else None
+
+    def _remove(self, key: Key) -> None:
+        if key[0] == "tenant":
+            for link in self.links_of(key[1]):
+                self._on_link[link].discard(key[1])
+            del self._served[key[1]]
+            self._names.remove(key[1])
+        elif key[0] == "link":
+            self._link_names.remove(key[1])
+        elif key[0] == "service":
+            del self._services[key[1]][key[2]]
+            self._service_names[key[1]].remove(key[2])
+        del self._versions[key]
+        shard = shard_of(key[1])
+        del self._entries[shard][key]
+        self._digests[shard] = None
+
+    def _keep(self, key: Key, versions: tuple[_Version, ...]) -> None:
+        if key[0] == "tenant":
+            for link in self.links_of(key[1]):
+                self._on_link[link].discard(key[1])
+        elif key[0] == "link" and key not in self._versions:
+            insort(self._link_names, key[1])
+        self._versions[key] = versions
+        shard = shard_of(key[1])
+        self._entries[shard][key] = b"".join(one.digest for one in versions)
+        self._digests[shard] = None
+        if key[0] == "tenant":
+            if key[1] not in self._served:
+                insort(self._names, key[1])
+            self._served[key[1]] = stricter(self._tenants(key[1]))
+            for link in self.links_of(key[1]):
+                self._on_link.setdefault(link, set()).add(key[1])
+        elif isinstance(service := versions[0].record, Service):
+            services = self._services.setdefault(key[1], {})
+            if key[2] not in services:
+                insort(self._service_names.setdefault(key[1], []), key[2])
+            services[key[2]] = service
+
+
+def _after(names: list[str], name: str, limit: int) -> list[str]:
+    at = bisect_right(names, name)
+    return names[at : at + limit]
+
+
+def key_of(record: Record) -> Key:
+    """The key under which a record is stored."""
+    match record:
+        case Tenant():
+            return "tenant", record.tenant
+        case Link():
+            return "link", record.link
+        case Service():
+            return "service", record.tenant, record.service
+
+
+def is_key(key: Key) -> bool:
+    """Whether a record may be stored under this key."""
+    return _PARTS.get(key[0]) == len(key) and all(map(is_name, key))
+
+
+def shard_of(name: str) -> int:
+    """The shard of a tenant with its services, or of a link."""
+    return sha256(name.encode()).digest()[0] % limits.REGISTRY_SHARDS
+
+
+def rank_of(record: Record) -> tuple[int, bytes]:
+    """By what records of one key are ordered: revision, and digest."""
+    return record.revision, record_digest(record)
+
+
+def record_digest(record: Record) -> bytes:
+    """SHA-256 of a record's one encoding, which is the body of its statement."""
+    return sha256(encode(record)).digest()
+
+
+def stricter(versions: list[Tenant]) -> Tenant:
+    """The tenant as it is served: regions of all of them, and the peer lease that waits for most.
+
+    The first one counts; of one alone nothing changes.
+    """
+    first = versions[0]
+    if len(versions) == 1:
+        return first
+    regions = set(first.regions).intersection(*(one.regions for one in versions))
+    region_quorum = max((one.region_quorum for one in versions), key=_STRICTER.index)
+    if not regions:
+        # No region is in all of them: it is served nowhere until a higher revision says where.
+        return first.model_copy(update={"regions": [], "region_quorum": region_quorum})
+    return first.model_copy(update={"regions": sorted(regions), "region_quorum": region_quorum})
+
+
+def replaces(known: Record, new: Record) -> bool:
+    """Whether ``new`` may take the place of ``known``.
+
+    Its revision has to be higher, and a link's URI has to stay: stored keys are wrapped by what is
+    there. A tenant may name another link: whoever stores that has wrapped its roots again.
+    """
+    if key_of(known) != key_of(new):
+        return False
+    if isinstance(known, Link) and isinstance(new, Link) and known.uri != new.uri:
+        return False
+    return new.revision > known.revision
+
+
+REVISION_STEP_MAX: Final = 1 << 20
+"""By how much a new revision may be higher than the last one: else somebody with a stolen key could
+sign the highest that there is, and nobody could ever sign a higher one."""

@@ -1,0 +1,204 @@
+"""Until when an incarnation may believe its registry: it knows what the Cores of its region know.
+
+Every lease entry of a Core carries digests of the registry as that Core knows it, one for each of a
+few shards. An incarnation that was fed an older record, or fewer of them, differs in a shard, reads
+again, and serves nothing of that shard once it has differed for ``PATIENCE_S``; an incarnation that
+begins while it differs, or whose control lease begins anew then, serves nothing of it at all until
+it agrees. So a relink, a stricter peer lease or a smaller grant is bound in time as a kill is.
+
+A Core that is *behind* is no difference: what it shows was known here before, and nothing was
+dropped since. A difference outlives the Core that showed it, for that Core may have been the only
+one that knew. It ends when it is resolved, when another Core that acts agrees with this incarnation
+(not one that is behind it), or when this incarnation, being a Core, has compared its registry with
+the second store since.
+
+A Core without memory of its region's registry does not know what it lacks, so it believes nothing:
+neither what its stores have nor that nobody differs.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from kcm_killswitch.model.control_lease import EXPIRED, FOREVER
+
+PATIENCE_S: Final = 2.0
+"""Seconds for which an incarnation that agreed before may differ: a change takes a moment to
+arrive."""
+
+NO_MEMORY: Final = (
+    "this Core has no memory of its region's registry: it serves once a Core that has knows the "
+    "same; where none has, look with `kcm registry show`, then `kcm registry adopt`"
+)
+"""What is refused by a Core without memory, and what an operator does about it."""
+
+PAST_KEPT: Final = 1024
+"""States of a shard of the own registry that are remembered, to know who is behind."""
+
+
+@dataclass(slots=True)
+class _Shown:
+    digest: bytes
+    heard: float
+    lease_s: float
+    since: float | None = None
+    """Since when it differs; none while it does not."""
+
+    def acts(self, now: float) -> bool:
+        return now - self.heard <= self.lease_s
+
+
+class _Shard:
+    """What Cores showed last of one shard, and what it was here."""
+
+    def __init__(self) -> None:
+        self._shown: dict[str, _Shown] = {}
+        self._past: OrderedDict[bytes, None] = OrderedDict()
+        self._ours: bytes | None = None
+        self._agreed = False
+
+    def dropped(self, ours: bytes) -> None:
+        if ours != self._ours:
+            self._past.clear()  # who shows one of those knows what is not known here any more
+        self.changed(ours)
+
+    def changed(self, ours: bytes) -> None:
+        self._ours = ours
+        self._past[ours] = None
+        self._past.move_to_end(ours)
+        if len(self._past) > PAST_KEPT:
+            self._past.popitem(last=False)
+        for shown in self._shown.values():
+            if shown.digest in self._past:
+                shown.since = None
+
+    def heard(self, core: str, digest: bytes, ours: bytes, lease_s: float, now: float) -> bool:
+        if ours != self._ours:
+            self.changed(ours)
+        before = self._shown.get(core)
+        shown = _Shown(digest, now, lease_s)
+        if digest in self._past:
+            self._agreed = True
+        else:
+            since = now if self._agreed else EXPIRED
+            shown.since = before.since if before and before.since is not None else since
+        self._shown[core] = shown
+        return shown.since is not None
+
+    def told(self, now: float) -> bool:
+        return any(one.acts(now) for one in self._shown.values())
+
+    def lapsed(self) -> None:
+        self._agreed = False
+        for shown in self._shown.values():
+            if shown.since is not None:
+                shown.since = EXPIRED
+
+    def compared(self, now: float) -> float | None:
+        waits: list[float] = []
+        for core, shown in list(self._shown.items()):
+            if shown.since is not None and shown.acts(now):
+                waits.append(shown.heard + shown.lease_s - now)
+            elif shown.since is not None:
+                del self._shown[core]
+        return max(waits, default=None)
+
+    def until(self, now: float) -> float:
+        if all(one.since is None for one in self._shown.values()):
+            return FOREVER
+        vouched = any(one.digest == self._ours and one.acts(now) for one in self._shown.values())
+        differing = (one for one in self._shown.values() if one.acts(now) or not vouched)
+        since = (one.since for one in differing if one.since is not None)
+        return min((one + PATIENCE_S for one in since), default=FOREVER)
+
+
+class RegistryLease:
+    """What the Cores of the region showed last. Times are in seconds of this instance's clock."""
+
+    def __init__(self) -> None:
+        self._shards: list[_Shard] = []
+        self._listener: Callable[[], None] = _nobody
+        self._remembers = True
+
+    @property
+    def remembers(self) -> bool:
+        """Whether this incarnation may say what the registry is: not a Core without memory."""
+        return self._remembers
+
+    def without_memory(self) -> None:
+        """Believe nothing until ``remembered``: this Core does not know what it lacks."""
+        self._remembers = False
+        self._listener()
+
+    def remembered(self) -> None:
+        """What is known here is what the region has, and is on this Core's disk."""
+        self._remembers = True
+        self._listener()
+
+    def listen(self, listener: Callable[[], None]) -> None:
+        """Be told when the own registry may be another one."""
+        self._listener = listener
+
+    def changed(self, ours: Sequence[bytes]) -> None:
+        """The own registry is another one now, by shard; it may agree with what was shown."""
+        for shard, digest in self._each(ours):
+            shard.changed(digest)
+        self._listener()
+
+    def dropped(self, ours: Sequence[bytes]) -> None:
+        """The same, and something that was known is not believed any more: nobody is behind it."""
+        for shard, digest in self._each(ours):
+            shard.dropped(digest)
+        self._listener()
+
+    def heard(
+        self, core: str, digests: Sequence[bytes], ours: Sequence[bytes], lease_s: float, now: float
+    ) -> bool:
+        """A Core's newest record was delivered; whether this incarnation knows something else."""
+        theirs = [*digests, *([b""] * len(ours))]
+        differs = [
+            shard.heard(core, digest, own, lease_s, now)
+            for (shard, own), digest in zip(self._each(ours), theirs, strict=False)
+        ]
+        return any(differs)
+
+    def told(self, now: float) -> bool:
+        """Whether a Core of the region that acts says what its registry is."""
+        return any(shard.told(now) for shard in self._shards)
+
+    def lapsed(self) -> None:
+        """The control lease does not run: what is heard now says nothing of when it began."""
+        for shard in self._shards:
+            shard.lapsed()
+
+    def compared(self, now: float) -> float | None:
+        """The own registry has everything that the second store has: for a Core, who decides.
+
+        Returns seconds after which to compare again: somebody still acts who knows something else,
+        and may have died since, so that nothing of it is heard any more. ``None``: nobody does.
+        """
+        waits = (shard.compared(now) for shard in self._shards)
+        return max((wait for wait in waits if wait is not None), default=None)
+
+    def until(self, now: float, shards: Iterable[int] | None = None) -> float:
+        """Until when some shards may be believed (none: all): ``FOREVER`` while nobody differs."""
+        if not self._remembers:
+            return EXPIRED
+        chosen = (
+            self._shards
+            if shards is None
+            else (self._shards[at] for at in shards if at < len(self._shards))
+        )
+        return min((shard.until(now) for shard in chosen), default=FOREVER)
+
+    def _each(self, digests: Sequence[bytes]) -> Iterable[tuple[_Shard, bytes]]:
+        while len(self._shards) < len(digests):
+            self._shards.append(_Shard())
+        return zip(self._shards, digests, strict=True)
+
+
+def _nobody() -> None:
+    """Nobody listens."""

@@ -1,0 +1,334 @@
+"""What a hold means here: who is killed, what must be purged, and which generation we are in.
+
+A tenant is killed while any hold on it, on its link or on this region is not lifted. Its
+**generation** is a local counter, raised at every purge: an operation that began in another
+generation has no output. The caller purges, synchronously, whatever ``learn`` names, before it does
+anything else with the message.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Final
+
+from kcm_schemas.codes import Code, KcmError
+from kcm_schemas.control import Cause
+from kcm_schemas.registry import Link, Tenant
+
+from kcm_killswitch.model.hold_set import HoldSet, HoldState
+from kcm_killswitch.model.registry import Key, Put, Record, Registry
+
+REFUSALS_MAX: Final = 64
+"""Times of a link's refusals that are kept: six in a row are the longest settling, and each of a
+region's Cores may have placed a hold for each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """What a record changed: tenants to purge now, and whether it has to be stored and told on."""
+
+    changed: bool
+    purge: tuple[str, ...]
+    ignored: bool = False
+    """Whether it is a hold of another region's key, on a link that is none of that region's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """What a registry entry did, and the tenants to purge for it, now."""
+
+    put: Put
+    purge: tuple[str, ...]
+
+
+_CAUSES: Final[dict[tuple[str, Cause], str]] = {
+    ("tenant", "operator"): "an operator killed the tenant",
+    ("link", "operator"): "an operator killed the tenant's root key",
+    ("region", "operator"): "an operator took this region out of service",
+    ("link", "l1"): "the customer's root key refuses: disabled, deleted or forbidden",
+}
+"""Why a tenant is killed, by scope and cause of a hold: an ``l1`` hold is always on a link."""
+
+OVERTAKEN: Final = "the tenant's keys were purged while this was under way; ask again"
+"""What is said of an operation whose keys are gone, and whose tenant nobody keeps dark now."""
+
+
+class Revocations:
+    """Holds, applied to the tenants that are known."""
+
+    def __init__(self, registry: Registry, region: str) -> None:
+        self._registry = registry
+        self._region = region
+        self._generations: dict[str, int] = {}
+        self._active: dict[tuple[str, str], dict[bytes, HoldState]] = {}
+        self._refused: dict[tuple[str, str], set[int]] = {}
+        self._ignored: dict[str, dict[bytes, HoldState]] = {}
+        """By link, holds that a region's key caused which has no tenant there; they are known, and
+        count as soon as a tenant's record says that it has, or may have."""
+        self._reached_by: dict[tuple[str, str], bytes] = {}
+        """By scope and target, until the registry says something else: whoever repeats a hold that
+        reaches thousands must not cost their records each time."""
+        self.holds = HoldSet()
+
+    def learn(self, record: HoldState) -> Learned:
+        """Take a verified hold or lift. Purges name every tenant that the hold reaches."""
+        holds = self.holds.add(record)
+        now = holds.get(record.hold.id)
+        if holds is self.holds or now is None:
+            return Learned(changed=False, purge=())
+        self.holds = holds
+        self._index(now)
+        if now.hold.cause == "l1":
+            times = self._refused.setdefault((now.hold.origin, now.hold.target), set())
+            times.add(now.hold.issued_ms)
+            if len(times) > REFUSALS_MAX:
+                times.remove(min(times))
+        if not now.lifted and not self.counts(now):
+            return Learned(changed=True, purge=(), ignored=True)
+        return Learned(changed=True, purge=self._reached(now))
+
+    def judge(self, hold_id: bytes, record: HoldState | None) -> tuple[str, ...]:
+        """A hold is believed otherwise by a new roster, or not at all: whom to purge for it now."""
+        before = self.holds.get(hold_id)
+        if before is None or before == record:
+            return ()
+        self.holds = self.holds.judged(hold_id, record)
+        self._forget(before)
+        if record is None:
+            return ()
+        self._index(record)
+        return self._reached(record) if before.lifted and self.counts(record) else ()
+
+    def turned(self, prefix: int, group: str, paged: bytes) -> list[HoldState]:
+        """Pages end these holds of one first byte from now on, and no others; see ``HoldSet``.
+
+        Returns the records that were known of them: they are not kept any more.
+        """
+        self.holds, gone = self.holds.turned(prefix, group, paged)
+        for record in gone:
+            self._forget(record)
+        return gone
+
+    def counts(self, record: HoldState) -> bool:
+        """Whether a hold counts here, if it is not lifted.
+
+        A customer's key holds links on which its own region has a tenant. While that is in doubt,
+        it counts.
+        """
+        hold = record.hold
+        return hold.cause != "l1" or self._registry.may_concern(hold.target, hold.origin)
+
+    def serves_here(self, link: str) -> bool:
+        """Whether this region has a tenant on a link."""
+        found = (self._registry.tenant(name) for name in self._registry.on_link(link))
+        return any(one is not None and self._region in one.regions for one in found)
+
+    def everybody(self) -> tuple[str, ...]:
+        """All tenants, in a new generation: nothing that began has an output any more."""
+        names = tuple(self._registry.names())
+        for name in names:
+            self._raise(name)
+        return names
+
+    def unregister(self, record: Record) -> tuple[str, ...]:
+        """A registry entry is not believed any more; names the tenants to be purged for it."""
+        if not self._registry.drop(record):
+            return ()
+        self._reached_by.clear()
+        match record:
+            case Link():
+                reached = tuple(self._registry.ever_on_link(record.link))
+            case _:
+                reached = (record.tenant,)
+        for tenant in reached:
+            self._raise(tenant)
+        return reached
+
+    def register(self, record: Record) -> Registered:
+        """Take a verified registry entry; names the tenants that have to be purged for it.
+
+        A tenant whose record changed (another link, other regions) is opened anew, or not at all.
+        """
+        before = self._registry.tenant(record.tenant) if isinstance(record, Tenant) else None
+        put = self._registry.put(record)
+        self._reached_by.clear()
+        reached: tuple[str, ...] = ()
+        if put in (Put.NEW, Put.FORK):
+            if isinstance(record, Tenant) and before is not None:
+                reached = (record.tenant,)
+            elif isinstance(record, Link):
+                reached = tuple(self._registry.ever_on_link(record.link))
+        for tenant in reached:
+            self._raise(tenant)
+        concerned = self._concern(record.link) if isinstance(record, Tenant) else ()
+        return Registered(put, tuple(dict.fromkeys(concerned + reached)))
+
+    def registered(self, key: Key) -> Record | None:
+        """The registry's record that counts under a key."""
+        return self._registry.known(key)
+
+    @property
+    def registry_digests(self) -> list[bytes]:
+        """The digests of the registry's shards."""
+        return self._registry.digests
+
+    @property
+    def registry_digest(self) -> bytes:
+        """32 bytes that two incarnations share whose registries are the same."""
+        return self._registry.digest
+
+    def reach(self, scope: str, target: str) -> tuple[str, ...]:
+        """The tenants that are purged for a hold of this scope and target in this region.
+
+        Of a link also those that were ever on it: keys that it opened may still be here.
+        """
+        match scope:
+            case "tenant":
+                return (target,)
+            case "link":
+                return tuple(self._registry.ever_on_link(target))
+            case _:
+                here = target == self._region
+                return tuple(self._registry.names()) if here else ()
+
+    def reached(self, record: HoldState) -> bytes:
+        """32 bytes over what is known of the tenants that a hold reaches, and whether it counts.
+
+        Whoever knows other records of them has reached other keys. Of a region: all that is known.
+        """
+        hold = record.hold
+        if not self.counts(record):
+            return sha256(b"ignored").digest()
+        if hold.scope == "region":
+            return self.registry_digest
+        at = (hold.scope, hold.target)
+        if at not in self._reached_by:
+            self._reached_by[at] = self._registry.reached(self.reach(*at))
+        return self._reached_by[at]
+
+    def held(self, scope: str, target: str) -> tuple[str, ...]:
+        """The tenants that a hold of this scope and target keeps dark in this region."""
+        if scope == "link":
+            return tuple(self._registry.on_link(target))
+        return self.reach(scope, target)
+
+    def killed(self, tenant: str) -> bool:
+        """Whether any hold keeps the tenant dark. Asked several times in every request."""
+        if not self._active:
+            return False
+        if ("tenant", tenant) in self._active or ("region", self._region) in self._active:
+            return True
+        return any(("link", link) in self._active for link in self._registry.links_of(tenant))
+
+    def retired(self, region: str) -> bool:
+        """Whether a region was taken out of service: nobody waits for its word."""
+        return ("region", region) in self._active
+
+    def refused_ms(self, origin: str, link: str) -> frozenset[int]:
+        """When the last holds that a link's key caused in a region were issued (Unix ms)."""
+        return frozenset(self._refused.get((origin, link), ()))
+
+    @property
+    def held_links(self) -> list[str]:
+        """Links with a hold that is not lifted."""
+        return [target for scope, target in self._active if scope == "link"]
+
+    def active(self, tenant: str) -> list[HoldState]:
+        """The holds that keep a tenant dark."""
+        return [record for place in self._places(tenant) for record in self.active_on(*place)]
+
+    def active_on(self, scope: str, target: str) -> list[HoldState]:
+        """The holds of this scope and target that are not lifted."""
+        return list(self._active.get((scope, target), {}).values())
+
+    def in_force(self, after: bytes = b"") -> list[HoldState]:
+        """All holds that are not lifted and whose ids are above ``after``, by id."""
+        found = {
+            hold_id: record
+            for held in self._active.values()
+            for hold_id, record in held.items()
+            if hold_id > after
+        }
+        return [found[hold_id] for hold_id in sorted(found)]
+
+    def generation(self, tenant: str) -> int:
+        """The tenant's generation in this incarnation."""
+        return self._generations.get(tenant, 0)
+
+    def begin(self, tenant: str) -> int:
+        """Start an operation: its generation; raises ``tenant_killed``."""
+        if self.killed(tenant):
+            raise self.refusal(tenant)
+        return self.generation(tenant)
+
+    def still(self, tenant: str, generation: int) -> None:
+        """Before any output: raises ``tenant_killed`` unless the generation is the same."""
+        if self.generation(tenant) != generation or self.killed(tenant):
+            raise self.refusal(tenant)
+
+    def refusal(self, tenant: str) -> KcmError:
+        """Why nothing of a tenant is output; ``tenant_killed`` has the cause in words for anybody.
+
+        It says what kind of hold there is, never whose or with which reason; of several, of one.
+        Where none is in force (it was lifted meanwhile, or the tenant came to another link)
+        whoever asks again is served: ``tenant_sealed``.
+        """
+        for place in self._places(tenant):
+            for record in self._active.get(place, {}).values():
+                return KcmError(Code.TENANT_KILLED, _CAUSES[place[0], record.hold.cause])
+        return KcmError(Code.TENANT_SEALED, OVERTAKEN)
+
+    def _places(self, tenant: str) -> list[tuple[str, str]]:
+        """Scopes and targets whose holds keep a tenant dark."""
+        found = [("tenant", tenant), ("region", self._region)]
+        return found + [("link", link) for link in self._registry.links_of(tenant)]
+
+    def again(self, hold_id: bytes) -> tuple[str, ...]:
+        """Whom to purge once more for a hold that is in force: it may reach others now."""
+        record = self.holds.get(hold_id)
+        return self._reached(record) if record is not None and self.counts(record) else ()
+
+    def _reached(self, record: HoldState) -> tuple[str, ...]:
+        """Whom to purge for a hold that is in force from now on."""
+        purge = () if record.lifted else self.reach(record.hold.scope, record.hold.target)
+        for tenant in purge:
+            self._raise(tenant)
+        return purge
+
+    def _index(self, record: HoldState) -> None:
+        """Keep what is not lifted by its scope and target: most holds ever placed are lifted."""
+        self._forget(record)
+        hold = record.hold
+        if record.lifted:
+            return
+        if self.counts(record):
+            self._active.setdefault((hold.scope, hold.target), {})[hold.id] = record
+        else:
+            self._ignored.setdefault(hold.target, {})[hold.id] = record
+
+    def _forget(self, record: HoldState) -> None:
+        hold = record.hold
+        active = self._active.get((hold.scope, hold.target), {})
+        if active.pop(hold.id, None) is not None and not active:
+            del self._active[hold.scope, hold.target]
+        ignored = self._ignored.get(hold.target, {})
+        if ignored.pop(hold.id, None) is not None and not ignored:
+            del self._ignored[hold.target]
+
+    def _concern(self, link: str) -> tuple[str, ...]:
+        """A tenant's record may say whose keys count on a link; whom to purge for it."""
+        count = self._active.get(("link", link), {})
+        ignored = self._ignored.get(link, {})
+        if not count and not ignored:
+            return ()
+        purge: tuple[str, ...] = ()
+        for record in [*count.values(), *ignored.values()]:
+            was_ignored = record.hold.id in ignored
+            if self.counts(record) == was_ignored:
+                self._index(record)
+                purge += self._reached(record) if was_ignored else ()
+        return purge
+
+    def _raise(self, tenant: str) -> None:
+        self._generations[tenant] = self.generation(tenant) + 1

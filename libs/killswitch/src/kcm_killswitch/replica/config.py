@@ -1,0 +1,15 @@
+"""What the kill switch adds to an instance's configuration."""
+
+from __future__ import annotations
+
+from kcm_runtime.config import BusAddress, InstanceConfig
+
+from kcm_killswitch.model.timing import Timing
+
+
+class ReplicaConfig(InstanceConfig):
+    """An instance that takes part in the kill switch: a Core or a Gateway."""
+
+    control_bus: BusAddress
+    timing: Timing = Timing()
+    """The durations of the kill switch; every instance of the system has to have the same."""

@@ -1,0 +1,315 @@
+"""Taking a hold or a lift, by whatever way it came: verify, join, purge, and only then the rest.
+
+All of it happens in one step without a wait. A purge that failed for a tenant is tried again
+whenever the hold is heard again, and until then there is no receipt: an incarnation that may have
+keys still must not say that it has none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, TypedDict
+
+from kcm_runtime.audit.port import Emit
+from kcm_runtime.clock import Clock
+from kcm_runtime.instance import InstanceContext
+from kcm_schemas.audit import EventType
+from kcm_schemas.control import Receipt
+from kcm_trust.statements import lifted, signed_by
+from kcm_trust.verify import Forged, Unlisted, Untrusted, VerifiedHold, VerifiedLift
+
+from kcm_killswitch.model.hold_set import HoldState, join
+from kcm_killswitch.model.revocations import Revocations
+from kcm_killswitch.replica.purge import purge_each
+
+ASIDE_MAX: Final = 1024
+"""Lifts of somebody retired that are remembered while no list names them; 32 MiB at most."""
+
+U32_MAX: Final = (1 << 32) - 1
+"""The largest number that a receipt can carry."""
+
+
+class HoldApplier:
+    """The way of every hold into this incarnation."""
+
+    def __init__(
+        self,
+        membership: InstanceContext,
+        revocations: Revocations,
+        purge: Callable[[str], int],
+        emit: Emit,
+        clock: Clock,
+        changed: Callable[[bytes], None],
+        refused: Callable[[Exception], None] = lambda _: None,
+    ) -> None:
+        """``changed`` is called with the id of a hold that says something new.
+
+        That is after the purge, and when ``receipt`` has an answer. ``refused`` is told of what is
+        known, and does not count.
+        """
+        self._me: Final = membership
+        self._revocations: Final = revocations
+        self._purge: Final = purge
+        self._emit: Final = emit
+        self._clock: Final = clock
+        self._changed: Final = changed
+        self._refused: Final = refused
+        self._receipts: dict[bytes, Receipt] = {}
+        self._unpurged: dict[bytes, tuple[str, ...]] = {}
+        self._believed: dict[bytes, HoldState] = {}
+        """By their own bytes, the statements that say how every hold stands: each comes at least
+        twice, by broadcast and by the stream, and is verified once."""
+        self.live = False
+        """Whether what is learned now is news. What an incarnation is told at its start happened
+        before."""
+        self._aside: dict[bytes, bytes] = {}
+        """Lifts that no list names (yet), and their holds."""
+        self._unordered: set[tuple[bytes, bool]] = set()
+        """Holds (``False``) and lifts (``True``) that are news, and were not ordered here yet."""
+
+    def learn(self, raw: bytes) -> HoldState:
+        """Take a hold or lift; purges before it returns. Raises ``Untrusted``.
+
+        A lift that does not count says all the same that there is a hold: that one is taken.
+        """
+        record = self._believed.get(raw) or self._judge(raw)
+        if self._revocations.holds.ends(record):
+            return record  # lifted long ago, by a page
+        before = self._revocations.holds.get(record.hold.id)
+        started = self._clock.elapsed()
+        learned = self._revocations.learn(record)
+        hold = record.hold
+        again = self._unpurged.pop(hold.id, ())
+        reached = b"" if record.lifted else self._revocations.reached(record)
+        known = self._receipts.get(hold.id)
+        if known is not None and not record.lifted and known.reached != reached:
+            # Somebody is reached who was not known to be: told again, it is purged again.
+            again = (*again, *self._revocations.again(hold.id))
+        dropped, failed = purge_each(self._purge, dict.fromkeys(learned.purge + again))
+        spent = self._clock.elapsed() - started
+        if failed or record.lifted:
+            self._receipts.pop(hold.id, None)
+        if failed:
+            self._unpurged[hold.id] = failed
+        elif not record.lifted and (learned.changed or known is None or known.reached != reached):
+            self._receipts[hold.id] = Receipt(
+                hold_id=hold.id,
+                instance=self._me.name,
+                incarnation=self._me.incarnation,
+                role=self._me.role,
+                region=self._me.region,
+                keys=min(dropped, U32_MAX),
+                purge_us=min(int(spent * 1e6), U32_MAX),
+                unkept="",
+                reached=reached,
+            )
+        if learned.ignored:
+            self._refused(Untrusted("a key's hold on a link that is none of its region's"))
+        if learned.changed:
+            self._remember(record)
+            self._changed(hold.id)
+            now = self._revocations.holds.get(hold.id) or record
+            self._tell(before, now, learned.purge, dropped)
+        return record
+
+    def ordered(self, record: HoldState) -> bool:
+        """Somebody orders what was learned: whether it is news here, and not on record as an order.
+
+        However it came first: whoever has a signed hold may bring it to the stream, or broadcast
+        it, before the order comes.
+        """
+        order = (record.hold.id, record.lifted)
+        if order not in self._unordered:
+            return False
+        self._unordered.remove(order)
+        return True
+
+    def forget(self, record: HoldState, by: str | None) -> None:
+        """A page that ``by`` signed ends this hold: what was kept for it is not needed any more."""
+        self._receipts.pop(record.hold.id, None)
+        self._unpurged.pop(record.hold.id, None)
+        for raw in (record.raw, record.message):
+            self._believed.pop(raw, None)
+        self._unordered -= {(record.hold.id, False), (record.hold.id, True)}
+        if self.live and not record.lifted:
+            detail = "by a page of lifted holds"
+            actor = None if by == self._me.name else by
+            self._emit(EventType.HOLD_RELEASED, **about(record), actor=actor, detail=detail)
+
+    def judge_again(self, names: frozenset[str]) -> list[bytes]:
+        """Somebody's entry on the roster, or list, is another one: judge what they signed.
+
+        A lift that does not count any more makes its hold one that is in force, and a hold whose
+        signer is gone ends. All purging is done when this returns; the ids are of holds that stand
+        otherwise than before.
+        """
+        changed = []
+        for known in self._revocations.holds:
+            if not signed_by(known.message, names) or self._lasts(known.message, names):
+                continue
+            now = self._judged(known)
+            if now != known:
+                self._stands(known, now)
+                changed.append(known.hold.id)
+        self._forget_of(names)
+        return changed + self._lift_again()
+
+    def _judged(self, known: HoldState) -> HoldState | None:
+        """How a hold stands by the roster of now: somebody else may have signed it, too."""
+        now: HoldState | None = None
+        for raw in dict.fromkeys((known.message, known.raw)):
+            try:
+                form = self._judge(raw)
+            except Untrusted:
+                continue
+            now = form if now is None else join(now, form)
+        return now
+
+    def _forget_of(self, names: frozenset[str]) -> None:
+        """Forget what these signed and what does not say how its hold stands: as it was judged."""
+        for raw, record in list(self._believed.items()):
+            stands = self._revocations.holds.get(record.hold.id)
+            if (stands is None or stands.message != raw) and signed_by(raw, names):
+                del self._believed[raw]
+
+    def _lasts(self, message: bytes, names: frozenset[str]) -> bool:
+        """Whether it stands as before, seen without a signature: some thousand may have to be."""
+        rosters = self._me.rosters
+        return names <= rosters.left and rosters.verifier.lasts(message)
+
+    def _stands(self, known: HoldState, now: HoldState | None) -> None:
+        """A hold stands otherwise than before, or is none any more."""
+        hold_id = known.hold.id
+        reached = self._revocations.judge(hold_id, now)
+        dropped, failed = purge_each(self._purge, reached)
+        self._believed.pop(known.message, None)
+        # Whoever wants to hear it once more tells the hold once more.
+        self._receipts.pop(hold_id, None)
+        self._unpurged.pop(hold_id, None)
+        if failed:
+            self._unpurged[hold_id] = failed
+        if now is not None:
+            self._believed[now.message] = now
+            self._tell(known, now, reached, dropped, "its lift does not count any more; ")
+        elif self.live and not known.lifted:
+            detail = "nobody who counts by the roster has signed it"
+            self._emit(EventType.HOLD_RELEASED, **about(known), detail=detail)
+
+    def _lift_again(self) -> list[bytes]:
+        """Take the lifts that did not count, where they do now."""
+        changed = []
+        for raw, hold_id in list(self._aside.items()):
+            try:
+                self._me.verifier.lift(raw)
+            except Untrusted:
+                continue
+            del self._aside[raw]
+            before = self._revocations.holds
+            self.learn(raw)
+            self._unordered.discard((hold_id, True))  # it is an old one
+            if self._revocations.holds is not before:
+                changed.append(hold_id)
+        return changed
+
+    def examine(self, raw: bytes) -> HoldState:
+        """The state of a hold that a statement says, by the roster of now; raises ``Untrusted``."""
+        try:
+            return to_record(self._me.verifier.hold_or_lift(raw))
+        except Forged:
+            raise
+        except Untrusted:
+            return to_record(self._me.verifier.held_within(raw))
+
+    def _judge(self, raw: bytes) -> HoldState:
+        try:
+            return to_record(self._me.verifier.hold_or_lift(raw))
+        except Forged:
+            raise
+        except Untrusted as error:
+            refused = error
+        try:
+            record = to_record(self._me.verifier.held_within(raw))
+        except Untrusted:
+            raise refused from None
+        self._refused(refused)
+        if isinstance(refused, Unlisted):
+            self._aside.pop(raw, None)
+            self._aside[raw] = record.hold.id
+            while len(self._aside) > ASIDE_MAX:
+                del self._aside[next(iter(self._aside))]
+        return record
+
+    def believes(self, raw: bytes) -> bool:
+        """Whether this very statement was verified, and says how its hold stands."""
+        return raw in self._believed
+
+    def receipt(self, hold_id: bytes) -> Receipt | None:
+        """Return the receipt of this incarnation for a hold; ``None`` while it cannot give one.
+
+        Whether the hold is kept is not known here.
+        """
+        return self._receipts.get(hold_id)
+
+    def _remember(self, record: HoldState) -> None:
+        self._believed.pop(record.raw, None)
+        self._believed[record.message] = record
+
+    def _tell(
+        self,
+        before: HoldState | None,
+        now: HoldState,
+        tenants: tuple[str, ...],
+        dropped: int,
+        why: str = "",
+    ) -> None:
+        """Record what this instance did for a hold, in the name of the signer of the hold or lift.
+
+        That is the one record of it where nobody ordered it: ``issue`` is told of orders alone. A
+        hold that is signed by one more, or lifted once more, stands as it did: no event.
+        """
+        if not self.live or (before is not None and before.lifted == now.lifted):
+            return
+        order = (now.hold.id, now.lifted)
+        self._unordered |= {order, (now.hold.id, False)} if before is None else {order}
+        actor, reason = said(self._me, now)
+        detail = f"{why}cause {now.hold.cause}: {reason}"
+        if now.lifted:
+            self._emit(EventType.HOLD_RELEASED, **about(now), actor=actor, detail=detail)
+            return
+        detail = f"{len(tenants)} tenants; {detail}"
+        self._emit(EventType.HOLD_PURGED, **about(now), actor=actor, count=dropped, detail=detail)
+
+
+class About(TypedDict):
+    """What every event of a hold names."""
+
+    hold: bytes
+    target: str
+    tenant: str | None
+
+
+def about(record: HoldState) -> About:
+    """Which hold, and on whom."""
+    hold = record.hold
+    return About(
+        hold=hold.id,
+        target=f"{hold.scope} {hold.target}",
+        tenant=hold.target if hold.scope == "tenant" else None,
+    )
+
+
+def said(me: InstanceContext, record: HoldState) -> tuple[str | None, str]:
+    """Who signed that a hold stands so, and why; nobody where that is this instance itself."""
+    by = me.verifier.author(record.message)
+    why = record.hold.reason if record.lift is None else lifted(record.lift)[1]
+    return None if by == me.name else by, why
+
+
+def to_record(verified: VerifiedHold | VerifiedLift) -> HoldState:
+    """A verified statement as a state of its hold."""
+    match verified:
+        case VerifiedHold():
+            return HoldState(verified.hold, verified.raw)
+        case VerifiedLift():
+            held = verified.held
+            return HoldState(held.hold, held.raw, lift=verified.raw)

@@ -1,0 +1,358 @@
+"""Known holds in the region's stream: written until acknowledged, and whenever they are not there.
+
+The stream keeps one message for each subject, and incarnations learn from it. So it has to have the
+joined state of every hold that a Core knows, whatever a broker or somebody with its password put in
+its place: an older state, another hold, nothing that can be verified. Writing is a compare-and-set
+over what was read, and what was read is learned first, so two Cores that write at once agree.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import islice
+from typing import Final
+
+from kcm_runtime.audit.port import Emit
+from kcm_runtime.audit.rejection_log import RejectionLog
+from kcm_runtime.clock import Clock, Randomness
+from kcm_runtime.instance import InstanceContext
+from kcm_runtime.nats.missing_entries import Missing
+from kcm_runtime.nats.ports import Entry, Log
+from kcm_runtime.nats.request_server import describe
+from kcm_runtime.nats.streams import FORGOTTEN
+from kcm_schemas import subjects
+from kcm_schemas.audit import EventType
+from kcm_schemas.codes import Code, KcmError
+from kcm_schemas.roster import Role
+from kcm_trust.verify import Untrusted
+
+from kcm_killswitch.model.hold_set import HoldState
+from kcm_killswitch.model.log_position import NOWHERE, LogPosition
+from kcm_killswitch.model.revocations import Revocations
+from kcm_killswitch.replica.hold_applier import about
+
+log = logging.getLogger(__name__)
+
+RETRY_S: Final = 0.25
+"""Seconds between attempts to make a hold durable."""
+
+STAND_BACK_S: Final = 0.03
+"""Seconds, drawn at random, before a Core writes a hold. All of them hear it at once: the first one
+to write spares the others the work, and none takes the processor from those that still purge."""
+
+
+REPLACE_S: Final = 2.0
+"""Seconds, to twice as many, after which another form of what is known is replaced."""
+
+WRITES_MAX: Final = 64
+"""Holds that a Core writes at once: thousands that were learned together take turns, and one that
+was placed here does not wait for them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a state of a hold lies, since when that is known here, and whether it lay elsewhere."""
+
+    message: bytes
+    sequence: int
+    noted: float
+    moved: bool
+
+
+class HoldReplicator:
+    """Where each hold lies in the region's stream, and the tasks of a Core that put it there."""
+
+    def __init__(
+        self,
+        *,
+        membership: InstanceContext,
+        stream: Log,
+        revocations: Revocations,
+        learn: Callable[[bytes], HoldState],
+        refusals: RejectionLog,
+        emit: Emit,
+        clock: Clock,
+        randomness: Randomness,
+    ) -> None:
+        self._clock: Final = clock
+        self._random: Final = randomness
+        self._me: Final = membership
+        self._stream: Final = stream
+        self._revocations: Final = revocations
+        self._learn: Final = learn
+        self._refusals: Final = refusals
+        self._emit: Final = emit
+        self._places: dict[bytes, Place] = {}
+        self._once: dict[bytes, HoldState] = {}
+        """The last state in which the stream was seen to have a hold."""
+        self._again: dict[bytes, bool] = {}
+        """Holds that are being written, and whether that has to be looked at once more."""
+        self._forgotten: set[bytes] = set()
+        """Holds that the stream acknowledged and did not have: each is logged once."""
+        self._missing: Final = Missing("a hold", emit)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._replacing: dict[bytes, asyncio.Task[None]] = {}
+        self._turns: Final = asyncio.Semaphore(WRITES_MAX)
+        self._closing = False
+        self._why = ""
+
+    @property
+    def why(self) -> str:
+        """Why the last write was not acknowledged; empty when it was. Safe text."""
+        return self._why
+
+    def place(self, record: HoldState) -> int:
+        """The stream sequence at which exactly this state of a hold lies; 0 when it is not there.
+
+        The latest such place counts: whoever began after an earlier one may not have seen the hold,
+        when something else lay there in between.
+        """
+        place = self.placed(record)
+        return 0 if place is None else place.sequence
+
+    def placed(self, record: HoldState) -> Place | None:
+        """The same, with since when that is known."""
+        place = self._places.get(record.hold.id)
+        return place if place is not None and place.message == record.message else None
+
+    def highest(self) -> LogPosition:
+        """The highest place of a hold, and its id."""
+        if not self._places:
+            return NOWHERE
+        hold_id, place = max(self._places.items(), key=lambda one: one[1].sequence)
+        return LogPosition(place.sequence, hold_id)
+
+    def note(self, record: HoldState, sequence: int) -> None:
+        """The stream was seen to have this state."""
+        hold_id, known = record.hold.id, self._places.get(record.hold.id)
+        if known is None or (known.message, known.sequence) != (record.message, sequence):
+            moved = hold_id in self._once
+            noted = self._clock.elapsed()
+            self._places[hold_id] = Place(record.message, sequence, noted, moved)
+        self._once[hold_id] = record
+        self._missing.seen(hold_id, self._subject(record))
+
+    @property
+    def seen(self) -> int:
+        """How many holds have a place in the stream."""
+        return len(self._places)
+
+    def some(self, after: bytes, count: int) -> list[tuple[bytes, str]]:
+        """Ids and subjects of the next few holds, as far as they have a place."""
+        found = islice(self._revocations.holds.in_order(after), count)
+        return [(one.hold.id, self._subject(one)) for one in found]
+
+    async def verify(self, hold_id: bytes) -> None:
+        """Look whether the stream's leader still has a hold where it was seen.
+
+        Raises ``unavailable``.
+        """
+        known = self._revocations.holds.get(hold_id)
+        if known is not None and self.place(known):
+            self.look(hold_id, await self._stream.last(self._subject(known)))
+
+    def look(self, key: bytes, stored: Entry | None) -> None:
+        """Compare what the stream's leader has of a hold with what it was seen to have.
+
+        What is there at a lower place came from a leader of before, or its whole stream went back:
+        whoever renews a lease notices that.
+        """
+        known, place = self._revocations.holds.get(key), self._places.get(key)
+        if known is None or place is None or place.message != known.message:
+            return  # it is being written
+        if stored is not None and stored.data == known.message:
+            if stored.sequence > place.sequence:
+                self.note(known, stored.sequence)
+            return
+        if stored is not None and stored.data and self._says(stored.data) == known:
+            return  # another form of the same
+        self.lost(key, stored)
+
+    def lost(self, hold_id: bytes | None, stored: Entry | None = None) -> None:
+        """The stream has something else where this hold has to be: ``stored``, if that is known."""
+        if hold_id is None:
+            return
+        known = self._revocations.holds.get(hold_id)
+        at = 0 if known is None else self.place(known)
+        self._places.pop(hold_id, None)  # also of a hold that nobody believes any more
+        if known is not None:
+            if stored is not None and 0 < at < stored.sequence:
+                self._missing.found(hold_id, stored)
+            self.keep(hold_id)
+
+    def _was_there(self, record: HoldState) -> bool:
+        """Whether the stream had exactly this state: then to write it is a repair."""
+        once = self._once.get(record.hold.id)
+        return once is not None and once.message == record.message
+
+    def ended(self, hold_id: bytes) -> int:
+        """A page ends a hold: where its message lies, which is not needed any more; or 0."""
+        self._once.pop(hold_id, None)
+        self._forgotten.discard(hold_id)
+        self._missing.forget(hold_id)
+        place = self._places.pop(hold_id, None)
+        return 0 if place is None else place.sequence
+
+    def forget(self, above: int = 0) -> None:
+        """What lies above a sequence may be lost: what the stream lacks is written again."""
+        for record in self._revocations.holds:
+            place = self._places.get(record.hold.id)
+            if not above or (place is not None and place.sequence > above):
+                self.lost(record.hold.id)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the stream has every hold that is known, as it is known."""
+        return all(self.place(record) for record in self._revocations.holds)
+
+    def mend(self) -> None:
+        """See to it that the stream has every hold that is known."""
+        for record in self._revocations.holds:
+            if not self.place(record):
+                self.keep(record.hold.id)
+
+    def keep(self, hold_id: bytes, *, at_once: bool = False) -> None:
+        """See to it, if this is a Core, that the stream has the hold as it is known.
+
+        ``at_once`` is for whoever is the first to know: somebody waits until it is stored.
+        """
+        if self._me.role is not Role.CORE or self._closing:
+            return
+        if hold_id in self._again:
+            self._again[hold_id] = True
+            return
+        self._again[hold_id] = False
+        wait = 0.0 if at_once else STAND_BACK_S * (1 + self._random.public(1)[0]) / 256
+        task = asyncio.get_running_loop().create_task(self._write(hold_id, wait))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def replace(self, hold_id: bytes) -> None:
+        """The stream has another form of what is known: write this one, when others had time.
+
+        Such a form is a lift that does not count here, and has the hold in it. Whoever has this
+        roster reads the same from it, so it is no loss; and by the roster of a Core that differs it
+        counts, and would be written over this one at once.
+        """
+        if self._me.role is Role.CORE and not self._closing and hold_id not in self._replacing:
+            wait = REPLACE_S * (1 + self._random.public(1)[0] / 256)
+            task = asyncio.get_running_loop().create_task(self._replace(hold_id, wait))
+            self._replacing[hold_id] = task
+            task.add_done_callback(lambda _: self._replacing.pop(hold_id, None))
+
+    async def _replace(self, hold_id: bytes, wait: float) -> None:
+        await asyncio.sleep(wait)
+        known = self._revocations.holds.get(hold_id)
+        if known is None:
+            return
+        subject = self._subject(known)
+        try:
+            stored = await self._stream.last(subject)
+            if stored is None or stored.data in (b"", known.message):
+                return
+            if self._learn(stored.data) == self._revocations.holds.get(hold_id):
+                await self._stream.put(subject, known.message, expected=stored.sequence)
+        except (KcmError, Untrusted):
+            return  # as it is delivered again it is looked at again
+
+    def close(self) -> None:
+        """Stop writing."""
+        self._closing = True
+        for task in [*self._tasks, *self._replacing.values()]:
+            task.cancel()
+        self._missing.close()
+
+    async def _write(self, hold_id: bytes, wait: float) -> None:
+        try:
+            await asyncio.sleep(wait)
+            while not self._closing:
+                self._again[hold_id] = False
+                try:
+                    if not wait:
+                        done = await self._try(hold_id)
+                    else:
+                        async with self._turns:
+                            done = await self._try(hold_id)
+                except KcmError as error:
+                    done = False
+                    if error.code is Code.CONFLICT:
+                        await asyncio.sleep(STAND_BACK_S)
+                    else:
+                        self._why = error.detail
+                        await asyncio.sleep(RETRY_S)
+                except Exception as error:  # noqa: BLE001 - who stops writing leaves it to nobody
+                    done = False
+                    log.error("writing a hold: %s", describe(error))
+                    await asyncio.sleep(RETRY_S)
+                if done and not self._again[hold_id]:
+                    return
+        finally:
+            del self._again[hold_id]
+
+    async def _try(self, hold_id: bytes) -> bool:
+        """Write the hold as it is known; ``False`` when more was learned of it."""
+        known = self._revocations.holds.get(hold_id)
+        if known is None or self.place(known):
+            return True
+        subject = self._subject(known)
+        stored = await self._stream.last(subject)
+        if stored is not None and stored.data == known.message:
+            self.note(known, stored.sequence)
+            return True
+        if stored is not None and stored.data:
+            said = self._says(stored.data)
+            if self._revocations.holds.get(hold_id) != known:
+                return False
+            if said == known and hold_id in self._once:
+                self.note(known, stored.sequence)
+                self.replace(hold_id)
+                return True
+        before = self._once.get(hold_id)
+        sequence = await self._put(known, stored)
+        back = await self._stream.last(subject)
+        if back is None or back.sequence < sequence:
+            # As ``kcm_runtime.nats.streams.keep``: a damaged disk drops what it acknowledges.
+            if hold_id not in self._forgotten:
+                self._forgotten.add(hold_id)
+                log.critical("a hold is not durable: %s", FORGOTTEN)
+            raise KcmError(Code.UNAVAILABLE, FORGOTTEN)
+        self._forgotten.discard(hold_id)
+        return self._stored(known, before, back)
+
+    def _stored(self, known: HoldState, before: HoldState | None, back: Entry) -> bool:
+        """A write was acknowledged, and this was read back; whether it is what was written.
+
+        It was stored in any case: recorded once for each state, also if it is written over at once.
+        """
+        hold_id, done = known.hold.id, back.data == known.message
+        if done:
+            self.note(known, back.sequence)
+            self._why = ""
+        elif self._once.get(hold_id) is before:
+            self._once[hold_id] = known
+        if before is None or before.lifted != known.lifted:
+            detail = "lifted" if known.lifted else ""
+            self._emit(EventType.HOLD_DURABLE, **about(known), detail=detail)
+        return done
+
+    async def _put(self, known: HoldState, stored: Entry | None) -> int:
+        """Write a hold over what is there; returns its sequence. Raises as ``Log.put``."""
+        if self._was_there(known):
+            self._missing.found(known.hold.id, stored)
+        expected = stored.sequence if stored is not None else 0
+        with self._missing.writing(known.hold.id):
+            return await self._stream.put(self._subject(known), known.message, expected=expected)
+
+    def _says(self, raw: bytes) -> HoldState | None:
+        """Learn what the stream has in a hold's place; ``None`` when it is not believed."""
+        try:
+            return self._learn(raw)
+        except Untrusted as error:
+            self._refusals.record(error)
+            return None
+
+    def _subject(self, record: HoldState) -> str:
+        return subjects.control_hold(self._me.region, record.hold.scope, record.hold.id)

@@ -1,0 +1,619 @@
+"""The kill switch of one instance: two ways in, one set of holds, purge before anything else.
+
+A hold or lift arrives by broadcast (fast, across regions, not stored) or through the region's
+control stream (durable, replayed from the start of every incarnation). In the callback, before any
+await: verify, join, raise generations, purge. Then, in tasks: a receipt; for a Core, the region's
+stream until it is acknowledged, so that an issuer that dies loses nothing; audit.
+
+What cannot be verified is ignored and recorded. Where it lies over a hold that is known, a Core
+writes that hold again: the stream is what an incarnation learns from.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+from kcm_runtime.audit.pacing import Paced
+from kcm_runtime.audit.port import Emit
+from kcm_runtime.audit.rejection_log import RejectionLog
+from kcm_runtime.clock import Clock, Randomness
+from kcm_runtime.config import ConfigError
+from kcm_runtime.instance import InstanceContext
+from kcm_runtime.nats.ports import Arrived, Entry, Following, Log, Messages
+from kcm_runtime.roster.follower import RosterFeed
+from kcm_schemas import subjects
+from kcm_schemas.audit import EventType
+from kcm_schemas.codes import Code, KcmError
+from kcm_schemas.control import Incarnation, KeyUseAttestation, PeerLease
+from kcm_trust.verify import Forged, Retired, Untrusted
+
+from kcm_killswitch.model.completeness import RegionFacts
+from kcm_killswitch.model.control_lease import FOREVER
+from kcm_killswitch.model.freshness import Freshness
+from kcm_killswitch.model.hold_set import HoldState
+from kcm_killswitch.model.log_position import LogPosition
+from kcm_killswitch.model.revocations import Revocations
+from kcm_killswitch.replica.entry_expiry import Clearing
+from kcm_killswitch.replica.hold_applier import HoldApplier, about, said, to_record
+from kcm_killswitch.replica.hold_replicator import HoldReplicator
+from kcm_killswitch.replica.hold_store_port import Memory
+from kcm_killswitch.replica.lease_keeper import RETRY_S, LeaseKeeper
+from kcm_killswitch.replica.lift_page_keeper import LiftPages, is_page
+from kcm_killswitch.replica.purge import purge_each
+from kcm_killswitch.replica.receipts import Receipts
+from kcm_killswitch.replica.stream_audit import StreamAudit
+from kcm_killswitch.replica.stream_replay import StreamReplay
+from kcm_killswitch.replica.verification_budget import Waiting
+
+log = logging.getLogger(__name__)
+
+HEARD_POLL_S: Final = 0.02
+"""Seconds between two looks whether every region was heard."""
+
+READ_BACK_S: Final = 5.0
+"""Seconds to wait for an own record to be read back: that happens at once, or not at all."""
+
+LOOK_AGAIN_S: Final = 0.1
+"""Seconds between two looks at broadcasts that wait, because their source sent much that is not
+believed."""
+
+READ_BACK_POLL_S: Final = 0.005
+"""Seconds between two looks whether it was."""
+
+OnPeerLease = Callable[[PeerLease], None]
+OnAttestation = Callable[[KeyUseAttestation], None]
+
+
+class KillSwitch:
+    """Feeds ``Revocations`` and ``Freshness`` from the bus; purges by ``purge(tenant) -> keys``."""
+
+    def __init__(
+        self,
+        *,
+        membership: InstanceContext,
+        stream: Log,
+        memory: Memory,
+        control_bus: Messages,
+        revocations: Revocations,
+        freshness: Freshness,
+        purge: Callable[[str], int],
+        emit: Emit,
+        clock: Clock,
+        randomness: Randomness,
+    ) -> None:
+        self._me: Final = membership
+        self._stream: Final = stream
+        self._memory: Final = memory
+        self._control_bus: Final = control_bus
+        self._revocations: Final = revocations
+        self._freshness: Final = freshness
+        self._clock: Final = clock
+        self._emit: Final = emit
+        self._refusals: Final = RejectionLog("control", emit)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._recalling = False
+        self._issuing = False
+        self._closing = False
+        self._on_registry: Callable[[], None] = _nothing
+        self._broadcasts: Final = Waiting(self._heard)
+        self._looking: asyncio.TimerHandle | None = None
+        self._listeners: tuple[OnPeerLease, OnAttestation] = (_ignore, _ignore)
+        self._purge: Final = purge
+        self.rosters: Final = RosterFeed(
+            membership, stream, self._refusals, emit, randomness, clock
+        )
+        membership.rosters.listen(self._judge_again)
+        self.learning: Final = HoldApplier(
+            membership, revocations, purge, emit, clock, self._changed, self._refusals.record
+        )
+        self._receipts: Final = Receipts(
+            membership=membership,
+            control_bus=control_bus,
+            revocations=revocations,
+            learning=self.learning,
+            memory=memory,
+            emit=emit,
+            spawn=self._spawn,
+        )
+        self._durable: Final = HoldReplicator(
+            membership=membership,
+            stream=stream,
+            revocations=revocations,
+            learn=self.learning.learn,
+            refusals=self._refusals,
+            emit=emit,
+            clock=clock,
+            randomness=randomness,
+        )
+        self._clearings: Final = Paced()
+        self._clearing: Final = Clearing(membership, stream, randomness, self._cleared)
+        self._expiring: Final = Clearing(membership, stream, randomness, self._expired)
+        self.lifts: Final = LiftPages(
+            membership=membership,
+            stream=stream,
+            memory=memory,
+            revocations=revocations,
+            learn=self.learning.learn,
+            examine=self.learning.examine,
+            ended=self._ended,
+            expire=self._expiring.clear,
+            emit=emit,
+            randomness=randomness,
+        )
+        self._looking_through: Final = StreamAudit(
+            membership, stream, (self._durable, self.lifts, self.rosters)
+        )
+        self.record: Final = LeaseKeeper(
+            membership=membership,
+            stream=stream,
+            freshness=freshness,
+            clock=clock,
+            randomness=randomness,
+            holds=lambda: revocations.holds.digest,
+            registry=lambda: revocations.registry_digests,
+            judged=lambda: self._rereading.judged,
+            registry_differs=self._registry_differs,
+            went_back=self._read_again,
+            unheard=self._move,
+        )
+        self._following: Final[Following] = stream.follow(self)
+        self._rereading: Final = StreamReplay(
+            membership.rosters, stream, self._take_again, self.record.renew
+        )
+        memory.listen(self._on_memory)
+
+    async def start(self) -> None:
+        """Remember, listen, catch up with everything the region ever held, then go on record.
+
+        In this order no hold falls between: what is broadcast while the stream is replayed is
+        heard. What this instance remembers and the stream lacks is written to it. Raises
+        ``ConfigError`` when what was remembered cannot be read, and when this instance may not act.
+        """
+        await self.rosters.fetch()
+        self._recall()
+        await self._control_bus.subscribe(subjects.broadcast_holds(), self._on_broadcast)
+        self._rereading.begin()
+        await self._following.start()
+        # The first record cannot name its own sequence; the second one does.
+        for _ in range(2):
+            await self._catch_up_somehow()
+        self.learning.live = True
+        self._durable.mend()
+        self.rosters.mend()
+        self.lifts.mend()
+        self._looking_through.start()
+        self._spawn(self.record.keep())
+
+    async def close(self) -> None:
+        """Stop listening, and say that this incarnation holds no key any more."""
+        self._closing = True
+        if self._looking is not None:
+            self._looking.cancel()
+        self._looking_through.close()
+        self._rereading.close()
+        self._durable.close()
+        self._clearing.close()
+        self._expiring.close()
+        self._clearings.close()
+        self.lifts.close()
+        self._memory.listen(_ignore)
+        await self.rosters.close()
+        for task in list(self._tasks):
+            task.cancel()
+        await self.record.end()
+        await self._following.close()
+        await self._memory.close()
+        self._refusals.close()
+
+    def learn(self, raw: bytes) -> bytes:
+        """Take a hold, a lift or a page of lifts; returns its id, or key. Raises ``Untrusted``."""
+        if is_page(raw):
+            return self.lifts.take(raw)
+        return self.learning.learn(raw).hold.id
+
+    def issue(self, raw: bytes) -> None:
+        """Take a hold or lift from whoever ordered it, and write it at once; raises ``Untrusted``.
+
+        It is not broadcast yet: see ``tell``. An order is recorded once, also where its hold came
+        by another way before: whoever gets no answer gives it once more.
+        """
+        known = self._revocations.holds.get(to_record(self._me.verifier.hold_or_lift(raw)).hold.id)
+        self._issuing = True
+        try:
+            record = self.learning.learn(raw)
+        finally:
+            self._issuing = False
+        news = known is None or (record.lifted and not known.lifted)
+        if self.learning.ordered(record) or news:
+            self._ordered(record)
+
+    def listen(self, on_peer_lease: OnPeerLease, on_attestation: OnAttestation) -> None:
+        """Be told of believed peer leases and attestations, after they took effect."""
+        self._listeners = (on_peer_lease, on_attestation)
+
+    def on_registry(self, differs: Callable[[], None]) -> None:
+        """Be told while a Core of the region shows another registry than is known here."""
+        self._on_registry = differs
+
+    def durable_at(self, hold_id: bytes) -> int:
+        """The sequence at which this region has a hold exactly as it is known here; 0: it has not.
+
+        ``hold_id`` may be unknown.
+        """
+        record = self._revocations.holds.get(hold_id)
+        return 0 if record is None else self._durable.place(record)
+
+    async def looked_up(self, hold_id: bytes) -> int:
+        """The same, once the stream's leader was asked whether it still is there.
+
+        Raises ``unavailable``.
+        """
+        await self._durable.verify(hold_id)
+        return self.durable_at(hold_id)
+
+    def stored_since(self, record: HoldState) -> float:
+        """Since when this state of a hold was seen in the stream; infinity: it was not."""
+        place = self._durable.placed(record)
+        return float("inf") if place is None else place.noted
+
+    @property
+    def why_not_durable(self) -> str:
+        """Why this region's stream did not acknowledge the last hold; empty when it did."""
+        return self._durable.why
+
+    @property
+    def all_durable(self) -> bool:
+        """Whether the region's stream has every hold that is known."""
+        return self._durable.complete
+
+    async def caught_up(self) -> LogPosition:
+        """Know everything that was durable when this was called, and the mark that says so.
+
+        An own record is written first, and read back behind everything before it. Raises
+        ``unavailable``.
+        """
+        mark = await self.record.renew()
+        era, until = self._freshness.era, self._clock.elapsed() + READ_BACK_S
+        await self._following.reached(mark.sequence)
+        while not self._freshness.read_back(mark):
+            # Replaced by a later own record before it was delivered; or the stream went back.
+            if era != self._freshness.era or self._clock.elapsed() >= until:
+                raise KcmError(Code.UNAVAILABLE, "the own record was not read back")
+            await asyncio.sleep(READ_BACK_POLL_S)
+        return mark
+
+    async def heard_regions(self, timeout_s: float) -> None:
+        """Wait until every other region in service was heard since the start, or so long.
+
+        Until then nothing is served of the tenants that have to hear from it.
+        """
+        until = self._clock.elapsed() + timeout_s
+        others = [other for other in self._me.verifier.regions if other != self._me.region]
+        while self._clock.elapsed() < until:
+            wanted = [other for other in others if not self._revocations.retired(other)]
+            if all(self._freshness.knows(other) for other in wanted):
+                return
+            await asyncio.sleep(HEARD_POLL_S)
+        log.warning("not every other region was heard yet")
+
+    async def incarnations(self) -> list[Incarnation]:
+        """The registered incarnations, read after a lease entry of ours. Raises ``unavailable``."""
+        await self.caught_up()
+        return self.record.incarnations.on_record(self._clock.elapsed())
+
+    async def facts(self, hold_id: bytes) -> tuple[int, RegionFacts]:
+        """The stream's position, and behind it who is on record, and where a hold is durable.
+
+        ``hold_id`` may be unknown. That the stream still has it is asked of the leader: a damaged
+        disk loses what was acknowledged, and tells nobody. Its place is looked up *before* the
+        incarnations are read: the other way round, an incarnation that began between the two would
+        be missing, and the kill complete without it. Where it moved meanwhile, or more incarnations
+        were refused than there is room for, it is not durable yet. Nor is it while the stream lacks
+        the roster by which it counts: another Core of the region may take it for lifted. Raises
+        ``unavailable``.
+        """
+        await self._durable.verify(hold_id)
+        before = self.durable_at(hold_id)
+        mark = await self.caught_up()
+        now, incarnations = self._clock.elapsed(), self.record.incarnations
+        record = self._revocations.holds.get(hold_id)
+        place = None if record is None else self._durable.placed(record)
+        judged_since = self.rosters.stored_since
+        if record is None or place is None or judged_since > now:
+            return mark.sequence, RegionFacts(0, incarnations.on_record(now), settled=False)
+        if place.sequence != before or before >= mark.sequence:
+            return mark.sequence, RegionFacts(0, incarnations.on_record(now), settled=False)
+        watched_s = 0.0 if place.moved else incarnations.watch.before_s(before, place.noted)
+        found = incarnations.on_record(now, before)
+        durable_at = before if incarnations.whole(now) else 0
+        return mark.sequence, RegionFacts(
+            durable_at,
+            found,
+            now - max(place.noted, judged_since),
+            watched_s,
+            self._revocations.reached(record),
+            settled=self.knows_registry,
+            roster=self._me.rosters.version,
+        )
+
+    @property
+    def knows_registry(self) -> bool:
+        """Whether no Core of the region shows other tenants and links than are known here."""
+        return self._freshness.registry.until(self._clock.elapsed()) == FOREVER
+
+    def highest_hold(self) -> LogPosition:
+        """The highest place in the region's stream at which a hold lies that is known, and its id.
+
+        Sequence 0 and zeros when there is none.
+        """
+        return self._durable.highest()
+
+    async def tell(self, raw: bytes) -> None:
+        """Broadcast a hold or lift to every instance of every region."""
+        hold = to_record(self._me.verifier.hold_or_lift(raw)).hold
+        subject = subjects.broadcast_hold(self._me.region, hold.scope, hold.id)
+        await self._control_bus.publish(subject, raw)
+        await self._control_bus.flush()
+
+    # The follower of the region's stream.
+
+    def anchor(self) -> int:
+        """Behind the last own record, above which the stream may be another one than before."""
+        return self._freshness.anchor
+
+    def resumed(self, behind: int) -> None:
+        """What was above counts when it comes again."""
+        self.record.incarnations.resumed(behind, self._clock.elapsed())
+        self._freshness.resumed(behind)
+        self._durable.forget(behind)
+        self.lifts.forget(behind)
+        self.rosters.forget(behind)
+        self._looking_through.hurry()
+
+    def went_back(self) -> None:
+        """Nothing is known any more."""
+        self.record.restart()
+
+    def receive(self, entry: Entry) -> None:
+        """Take an entry of the stream, whatever it is; nothing here waits."""
+        self.record.incarnations.delivered(entry.sequence, self._clock.elapsed())
+        try:
+            match subjects.control_noun(entry.subject):
+                case "hold":
+                    self._on_hold(entry)
+                case "lifts":
+                    self.lifts.receive(entry)
+                case "lease":
+                    self.record.take(entry)
+                case "peer-lease":
+                    self._on_peer_lease(self._me.verifier.peer_lease(entry.data))
+                case "key-use" if self._listeners[1] is not _ignore:
+                    # A Gateway has no use for them, and they are most of what is written.
+                    self._on_attestation(self._me.verifier.key_use(entry.data))
+                case "roster" | "lasting":
+                    self.rosters.receive(entry)
+        except Forged as error:
+            self._refusals.record(error)
+            self._clearing.clear(entry)
+        except Untrusted as error:
+            self._refused(error, entry)
+        if not self._freshness.delivered(entry.sequence):
+            self.record.lost("something else was read where a record was acknowledged")
+
+    def _refused(self, error: Untrusted, entry: Entry) -> None:
+        """Record it, unless whoever is retired now may have acted when they wrote this."""
+        before = not self.learning.live or self.rosters.precedes(entry.sequence)
+        if not (before and isinstance(error, Retired)):
+            self._refusals.record(error)
+
+    async def _catch_up_somehow(self) -> None:
+        """Catch up, however long it takes: who is not on record must not serve."""
+        while True:
+            if not self._me.acts:
+                raise ConfigError("this instance is retired, or not on the roster any more")
+            try:
+                await self.caught_up()
+            except KcmError as error:
+                log.warning("this incarnation is not on record yet: %s", error.code.value)
+                await asyncio.sleep(RETRY_S)
+            else:
+                return
+
+    def _recall(self) -> None:
+        self._recalling = True
+        for raw in self._memory.recall():
+            try:
+                self.learn(raw)
+            except Untrusted as error:
+                self._refusals.record(error)
+        self._recalling = False
+
+    def _read_again(self) -> None:
+        self._durable.forget()
+        self.lifts.forget()
+        self._following.again()
+
+    def _registry_differs(self) -> None:
+        self._on_registry()
+
+    async def _move(self) -> None:
+        await self._stream.move()
+        await self._control_bus.move()
+
+    def _on_peer_lease(self, peer_lease: PeerLease) -> None:
+        if peer_lease.region != self._me.region:
+            raise Untrusted("a peer lease of another region")
+        if peer_lease.roster > self._rereading.judged:
+            return  # what the other region holds may count as lifted here alone
+        mark, highest = (
+            LogPosition(peer_lease.position, peer_lease.nonce),
+            LogPosition(peer_lease.stored, peer_lease.hold),
+        )
+        if self._freshness.fenced(peer_lease.other, mark, highest):
+            self._listeners[0](peer_lease)
+
+    def _on_attestation(self, attestation: KeyUseAttestation) -> None:
+        if attestation.region != self._me.region:
+            raise Untrusted("an attestation of another region")
+        self._listeners[1](attestation)
+
+    def _on_hold(self, entry: Entry) -> None:
+        place = subjects.control_hold_id(entry.subject)
+        if not entry.data:
+            # It expires: a page ends this hold, or nobody could ever believe what lay here.
+            self._durable.lost(place, entry)
+            return
+        try:
+            record = self.learning.learn(entry.data)
+        except Untrusted:
+            self._durable.lost(place, entry)
+            raise
+        hold = record.hold
+        if entry.subject != subjects.control_hold(self._me.region, hold.scope, hold.id):
+            # Whatever has its place there is not stored any more, and this one is not either.
+            self._durable.lost(place, entry)
+        elif self._revocations.holds.ends(record):
+            self._freshness.held(LogPosition(entry.sequence, hold.id))
+            self.lifts.superseded(entry, record)
+        else:
+            self._freshness.held(LogPosition(entry.sequence, hold.id))
+            known = self._revocations.holds.get(hold.id) or record
+            if known.message == entry.data or known == record:
+                self._durable.note(known, entry.sequence)
+                if known.message != entry.data:
+                    self._durable.replace(hold.id)
+            else:
+                # The stream went back to an earlier state of this hold: write the join again.
+                self._durable.lost(hold.id, entry)
+        if not record.lifted:
+            self._receipts.answer_once(hold.id)
+
+    async def _on_broadcast(self, message: Arrived) -> None:
+        """Take it at once when it is known, or when its source has sent little that is not."""
+        if self.learning.believes(message.data):
+            self._heard(message.data)
+        elif not self._broadcasts.take(
+            subjects.speaker(message.subject), message.data, self._clock.elapsed()
+        ):
+            self._look_again()
+
+    def _heard(self, raw: bytes) -> bool:
+        """Take a broadcast hold or lift; whether it said something new."""
+        before = self._revocations.holds
+        try:
+            record = self.learning.learn(raw)
+        except Untrusted as error:
+            self._refusals.record(error)
+            return False
+        if not record.lifted:
+            self._receipts.answer(record.hold.id)
+        return self._revocations.holds is not before
+
+    def _look_again(self) -> None:
+        if self._looking is None and not self._closing:
+            loop = asyncio.get_running_loop()
+            self._looking = loop.call_later(LOOK_AGAIN_S, self._look)
+
+    def _look(self) -> None:
+        self._looking = None
+        if not self._broadcasts.again(self._clock.elapsed()):
+            self._look_again()
+
+    def _judge_again(self, names: frozenset[str]) -> None:
+        """Another roster, or list, counts: first purge for what it brings back into force.
+
+        The disk keeps a lift that does not count any more: a list may yet name it.
+        """
+        if not self._me.acts:
+            self._cease()
+        judged = self.learning.judge_again(names)
+        self.lifts.judge_again(names)
+        for hold_id in judged:
+            record = self._revocations.holds.get(hold_id)
+            if record is not None and not record.lifted:
+                self.learning.learn(record.message)
+                self._receipts.answer(hold_id)
+            self._durable.lost(hold_id)
+        self._rereading.changed()
+
+    def _take_again(self, entry: Entry) -> None:
+        """Take an entry that was delivered before, when a roster may let it count.
+
+        Where it lies was noted then, or something else lies there by now.
+        """
+        noun = subjects.control_noun(entry.subject)
+        if noun not in ("hold", "lifts") or not entry.data:
+            return
+        try:
+            hold_id = self.learn(entry.data)
+        except Untrusted:
+            return  # as before
+        if noun == "hold" and subjects.control_hold_id(entry.subject) == hold_id:
+            self._freshness.held(LogPosition(entry.sequence, hold_id))
+
+    def _ended(self, record: HoldState) -> int:
+        """A page ends a hold; where its message lies in the stream."""
+        page = self.lifts.ended_by(record)
+        self.learning.forget(record, None if page is None else page.place.signer)
+        self._receipts.forget(record.hold.id)
+        return self._durable.ended(record.hold.id)
+
+    def _expired(self, _: int) -> None:
+        self.lifts.sweep()
+
+    def _cleared(self, count: int) -> None:
+        if count:
+            self._clearings.record("cleared", self._tell_cleared, count)
+
+    def _tell_cleared(self, count: int) -> None:
+        log.warning("%d entries of the region's stream, which were no statements, expire", count)
+        detail = "entries of the control stream that were no statements"
+        self._emit(EventType.STREAM_CLEARED, count=count, detail=detail)
+
+    def _ordered(self, record: HoldState) -> None:
+        """Record who placed a hold or lifted it, and why."""
+        actor, reason = said(self._me, record)
+        kind = EventType.HOLD_LIFTED if record.lifted else EventType.HOLD_PLACED
+        self._emit(kind, **about(record), actor=actor, detail=reason)
+
+    def _cease(self) -> None:
+        """Serve nothing any more: this instance is retired, or gone from the roster."""
+        log.critical("%s may not act any more, by the roster: nothing is served", self._me.name)
+        _, failed = purge_each(self._purge, self._revocations.everybody())
+        self.record.cease()
+        self._emit(EventType.INSTANCE_RETIRED, count=len(failed), detail=self._me.name)
+
+    def _changed(self, hold_id: bytes) -> None:
+        """Something new was learned, and purged for: first say so, then see that it stays."""
+        record = self._revocations.holds.get(hold_id)
+        if record is None or self._recalling:
+            return
+        if record.lifted:
+            self._receipts.forget(hold_id)
+        else:
+            self._receipts.answer(hold_id)
+        self._durable.keep(hold_id, at_once=self._issuing)
+        if not self._memory.kept(hold_id, record.message):
+            self._memory.remember(hold_id, record.message)
+
+    def _on_memory(self, hold_id: bytes) -> None:
+        """The disk has a hold now, or its archive has one that a page ends."""
+        self._receipts.kept(hold_id)
+        if self._revocations.holds.get(hold_id) is None:
+            self.lifts.archived_now(hold_id)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _nothing() -> None:
+    """Nobody is told."""
+
+
+def _ignore(_: object) -> None:
+    """Nobody listens."""

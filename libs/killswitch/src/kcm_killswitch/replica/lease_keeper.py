@@ -1,0 +1,310 @@
+"""An incarnation's lease entry in its region's stream, and the lease that writing it gives.
+
+The record is replaced by compare-and-set, so an acknowledgement also says that the stream still has
+everything up to the record before. Where it does not, or where the record that was acknowledged is
+not the one that is read back, the stream went back: nothing is believed any more, and it is read
+from its start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Final
+
+from kcm_runtime.clock import Clock, Randomness
+from kcm_runtime.instance import InstanceContext
+from kcm_runtime.nats.ports import Entry, Log
+from kcm_runtime.nats.request_server import describe
+from kcm_schemas import limits, subjects
+from kcm_schemas.codec import encode
+from kcm_schemas.codes import Code, KcmError
+from kcm_schemas.control import Lease
+from kcm_schemas.roster import Role
+from kcm_schemas.signed import Kind
+from kcm_trust.verify import Forged, Untrusted
+
+from kcm_killswitch.model.divergence import Divergence
+from kcm_killswitch.model.freshness import Freshness
+from kcm_killswitch.model.incarnations import Incarnations
+from kcm_killswitch.model.log_position import LogPosition
+
+log = logging.getLogger(__name__)
+
+LEASE_TTL: Final = "120s"
+"""How long a lease entry stays after its incarnation stopped to renew it: longer than whoever
+completes a kill waits."""
+
+BEFORE_EVERYTHING: Final = 1
+"""The first sequence of any stream: an incarnation that cannot say when it began has to send
+receipts."""
+
+SHOW_S: Final = 1.0
+"""Seconds after a Core's last record within which the next one shows a registry that changed.
+
+Two Cores that accept records at once may show for a moment what nobody else ever knew, and whoever
+differs for ``kcm_killswitch.model.registry_lease.PATIENCE_S`` stops serving: that is longer."""
+
+TURN_S: Final = 0.001
+"""The shortest wait: a clock need not move in less."""
+
+RETRY_S: Final = 0.5
+"""Seconds after which a write that failed is tried again."""
+
+END_S: Final = 2.0
+"""Seconds in which the end of an incarnation is tried again: who waits for it counts it out
+anyway."""
+
+
+class LeaseKeeper:
+    """Writes this incarnation's lease entries, and reads everybody's."""
+
+    def __init__(
+        self,
+        *,
+        membership: InstanceContext,
+        stream: Log,
+        freshness: Freshness,
+        clock: Clock,
+        randomness: Randomness,
+        holds: Callable[[], bytes],
+        registry: Callable[[], list[bytes]],
+        judged: Callable[[], int],
+        registry_differs: Callable[[], None],
+        went_back: Callable[[], None],
+        unheard: Callable[[], Awaitable[None]],
+    ) -> None:
+        """``holds`` and ``registry`` give the digests of what is known.
+
+        ``registry_differs`` is called while a Core shows another registry than is known here.
+
+        ``went_back`` is called after everything was forgotten: it has to be read again;
+        ``unheard`` when no write was acknowledged for half a lease, again and again.
+        """
+        self._me: Final = membership
+        self._stream: Final = stream
+        self._freshness: Final = freshness
+        self._clock: Final = clock
+        self._random: Final = randomness
+        self._holds: Final = holds
+        self._registry: Final = registry
+        self._judged: Final = judged
+        self._registry_differs: Final = registry_differs
+        self._went_back: Final = went_back
+        self._unheard: Final = unheard
+        self._agreement: Final = Divergence()
+        self.incarnations: Final = Incarnations()
+        self._subject: Final = subjects.control_lease(
+            membership.region, membership.name, membership.incarnation
+        )
+        self._writing: Final = asyncio.Lock()
+        self._next: asyncio.Task[LogPosition] | None = None
+        self._first = 0
+        self._expected = 0
+        self._wrote = float("-inf")
+        self._shown: list[bytes] = []
+        """The registry as the last acknowledged record shows it."""
+        self._changed: Final = asyncio.Event()
+        if membership.role is Role.CORE:
+            freshness.registry.listen(self._changed.set)
+        self._closing = False
+        self._ceased = False
+
+    async def renew(self) -> LogPosition:
+        """Write a record that begins now or later; returns its mark once it is acknowledged.
+
+        Callers of the same moment share one write. Raises ``unavailable``.
+        """
+        if self._next is None:
+            self._next = asyncio.get_running_loop().create_task(self._write_next())
+            self._next.add_done_callback(_seen)
+        return await asyncio.shield(self._next)
+
+    async def keep(self) -> None:
+        """Write records until this incarnation ends."""
+        every = self._freshness.timing.renew_every_s
+        patience = self._freshness.timing.control_lease_s / 2
+        heard = self._clock.elapsed()
+        # A flag and not only cancellation: the client library may swallow that.
+        while not self._closing:
+            self._changed.clear()
+            wait = self._wrote + self._pause_s() - self._clock.elapsed()
+            if wait > 0:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._changed.wait(), max(wait, TURN_S))
+                continue
+            heard = max(heard, self._wrote)
+            try:
+                if self._clock.elapsed() - heard >= patience:
+                    heard = self._clock.elapsed()
+                    await self._unheard()
+                await self.renew()
+            except Exception as error:  # noqa: BLE001 - an incarnation that is not on record is forgotten
+                log.warning("lease entry not acknowledged: %s", describe(error))
+                await asyncio.sleep(min(RETRY_S, every / 2))
+
+    async def end(self) -> None:
+        """Say that this incarnation holds no key any more."""
+        self._closing = True
+        if self._ceased:
+            return  # nobody would believe it
+        until = self._clock.elapsed() + END_S
+        while True:
+            try:
+                async with self._writing:
+                    await self._write(ended=True)
+            except KcmError:
+                if self._clock.elapsed() + RETRY_S >= until:
+                    log.warning(
+                        "the end of this incarnation could not be put on record; it will expire"
+                    )
+                    return
+                await asyncio.sleep(RETRY_S)
+            else:
+                return
+
+    def cease(self) -> None:
+        """End the lease for good: by the roster, this instance may not act any more."""
+        self._closing = self._ceased = True
+        self._freshness.forget()
+
+    def restart(self) -> None:
+        """The stream went back: its beginning there says nothing of the new one."""
+        self._freshness.forget()
+        self.incarnations.doubted(self._clock.elapsed())
+        self._first = BEFORE_EVERYTHING
+
+    def take(self, entry: Entry) -> None:
+        """Take a lease entry that was delivered; raises ``Untrusted``."""
+        now = self._clock.elapsed()
+        if now >= self._freshness.lease.until():
+            self._freshness.registry.lapsed()  # before anything that is delivered can renew it
+        if not entry.data:
+            # The broker says that a record expired; nobody signed that.
+            self._tampered(entry.subject, now, expired=True)
+            return
+        try:
+            lease = self._me.verifier.lease(entry.data)
+            if entry.subject != subjects.control_lease(
+                lease.region, lease.instance, lease.incarnation
+            ):
+                raise Forged("the lease entry lies under another name")
+        except Untrusted:
+            self._tampered(entry.subject, now)
+            raise
+        own = (lease.instance, lease.incarnation) == (self._me.name, self._me.incarnation)
+        if not self._freshness.leased(LogPosition(entry.sequence, lease.nonce), own=own):
+            self.lost("another record was read back than was acknowledged")
+            return
+        self.incarnations.take(lease, entry.sequence, now)
+        told = not lease.ended and lease.first and lease.registry
+        if lease.role is Role.CORE and not own and told:
+            lease_s = lease.lease_ms / 1000
+            known = self._freshness.registry
+            if known.heard(lease.instance, lease.registry, self._registry(), lease_s, now):
+                self._registry_differs()
+        # An incarnation's first record is written before it has caught up.
+        if lease.role is Role.CORE and lease.first and not own and self._differs(lease, now):
+            self.lost(f"{lease.instance} knows other holds than were read here")
+
+    def _pause_s(self) -> float:
+        """Seconds between the last record and the next one."""
+        every = self._freshness.timing.renew_every_s
+        core = self._me.role is Role.CORE
+        return min(every, SHOW_S) if core and self._shown != self._shows() else every
+
+    def _shows(self) -> list[bytes]:
+        """What the own record says of the registry; without memory of it, nothing."""
+        return self._registry() if self._freshness.registry.remembers else []
+
+    def _tampered(self, subject: str, now: float, *, expired: bool = False) -> None:
+        """In place of an incarnation's record lies what that incarnation did not sign."""
+        key = subjects.control_lease_of(subject)
+        if key is not None and not (expired and not self.incarnations.knows(*key)):
+            self.incarnations.tampered(*key, now)
+
+    def _differs(self, lease: Lease, now: float) -> bool:
+        ours = self._holds()
+        # By another roster other holds count.
+        theirs = lease.holds if lease.roster == self._judged() else ours
+        return self._agreement.heard(lease.instance, theirs, ours, now)
+
+    async def _write_next(self) -> LogPosition:
+        async with self._writing:
+            self._next = None  # who comes from now on needs a write that begins later
+            if self._closing:
+                raise KcmError(Code.UNAVAILABLE, "this incarnation has ended")
+            return await self._write()
+
+    async def _write(self, *, ended: bool = False) -> LogPosition:
+        began, seen = self._clock.elapsed(), self._freshness.lease.seen
+        nonce, era = self._random.public(limits.ID_SIZE), self._freshness.era
+        lease = Lease(
+            instance=self._me.name,
+            incarnation=self._me.incarnation,
+            role=self._me.role,
+            region=self._me.region,
+            nonce=nonce,
+            first=self._first,
+            lease_ms=int(self._freshness.timing.control_lease_s * 1000),
+            holds=self._holds(),
+            registry=self._shows(),
+            roster=self._judged(),
+            ended=ended,
+        )
+        body = encode(self._me.identity.sign(Kind.LEASE, lease))
+        try:
+            sequence = await self._stream.put(
+                self._subject, body, expected=self._expected, ttl=LEASE_TTL
+            )
+        except KcmError as error:
+            if error.code is Code.CONFLICT:
+                await self._look()
+            raise KcmError(Code.UNAVAILABLE, "the region's stream did not acknowledge") from None
+        self._expected = sequence
+        mark = LogPosition(sequence, nonce)
+        if self._ceased:
+            raise KcmError(Code.UNAVAILABLE, "this instance may not act any more")
+        if era != self._freshness.era:
+            raise KcmError(Code.UNAVAILABLE, "the region's stream is being read again")
+        if not self._freshness.wrote(began, seen, mark):
+            self.lost("a write was acknowledged where something was seen before")
+            raise KcmError(Code.UNAVAILABLE, "the region's stream went back")
+        self._first = self._first or sequence
+        self._wrote, self._shown = began, lease.registry
+        return mark
+
+    async def _look(self) -> None:
+        """The last record is not where it was acknowledged: find out why."""
+        stored = await self._stream.last(self._subject)
+        if self._ceased:
+            return
+        self._expected = stored.sequence if stored is not None else 0
+        try:
+            lease = self._me.verifier.lease(stored.data) if stored and stored.data else None
+        except Untrusted:
+            lease = None
+        own = lease is not None and (lease.instance, lease.incarnation) == (
+            self._me.name,
+            self._me.incarnation,
+        )
+        # A later own record is one whose acknowledgement was lost: it too replaced the one before.
+        if (
+            lease is None
+            or not own
+            or not self._freshness.adopt(LogPosition(self._expected, lease.nonce))
+        ):
+            self.lost("the stream lacks the last record that it acknowledged")
+
+    def lost(self, why: str) -> None:
+        """The stream went back, or was not delivered as it is: forget, and read it again."""
+        log.error("the region's stream is read again: %s", why)
+        self.restart()
+        self._went_back()
+
+
+def _seen(task: asyncio.Task[LogPosition]) -> None:
+    if not task.cancelled():
+        task.exception()  # whoever waits sees it; nobody waiting any more is no fault

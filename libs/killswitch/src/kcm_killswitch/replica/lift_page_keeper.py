@@ -1,0 +1,433 @@
+"""Pages of lifted holds: taken from wherever they come, and kept in the region's stream.
+
+Most holds ever placed are lifted, and each was a message of the stream, a file on every Core's disk
+and a record in every process. A page says of thousands that they have ended. Whoever believes it
+keeps sixteen bytes of each; a Core also archives the statement, and once the page lies in the
+stream, it has the hold's own message there expire.
+
+A page counts as long as its signer may lift what it names, by the highest roster. When it does not
+any more, Cores bring back from their archives what no other page ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from hashlib import sha256
+from itertools import islice
+from typing import Final, NamedTuple, cast
+
+from kcm_runtime.audit.port import Emit
+from kcm_runtime.clock import Randomness
+from kcm_runtime.instance import InstanceContext
+from kcm_runtime.nats.missing_entries import Missing
+from kcm_runtime.nats.ports import Entry, Log
+from kcm_runtime.nats.request_server import describe
+from kcm_runtime.nats.streams import FORGOTTEN
+from kcm_schemas import limits, subjects
+from kcm_schemas.codes import Code, KcmError
+from kcm_schemas.control import Cause
+from kcm_schemas.roster import Role
+from kcm_schemas.signed import Kind, read_signed
+from kcm_trust.statements import signed_by
+from kcm_trust.verify import Forged, Unlisted, Untrusted
+
+from kcm_killswitch.model import id_set
+from kcm_killswitch.model.hold_set import HoldState
+from kcm_killswitch.model.lift_pages import Page, Pages, Place
+from kcm_killswitch.model.revocations import Revocations
+from kcm_killswitch.replica.hold_store_port import Memory
+
+log = logging.getLogger(__name__)
+
+STAND_BACK_S: Final = 0.1
+"""Seconds, drawn at random, before a Core writes: all of them see the same, one has to do it."""
+
+RETRY_S: Final = 1.0
+"""Seconds after which what could not be written is tried again."""
+
+BACK_AT_ONCE: Final = 16
+"""Holds that are brought back in one go: checking them takes some 5 ms."""
+
+ASIDE_MAX: Final = 256
+"""Pages of somebody retired that are remembered while no list names them: 33 MiB at most."""
+
+_ANYTHING: Final = b"?"
+"""In place of a message that expires: what it said is in the archive."""
+
+
+class Archived(NamedTuple):
+    """Holds from the archive, and the last id that was looked at, where there may be more."""
+
+    records: list[HoldState]
+    last: bytes | None
+
+
+class LiftPages:
+    """The pages that are known, and what follows from them."""
+
+    def __init__(
+        self,
+        *,
+        membership: InstanceContext,
+        stream: Log,
+        memory: Memory,
+        revocations: Revocations,
+        learn: Callable[[bytes], object],
+        examine: Callable[[bytes], HoldState],
+        ended: Callable[[HoldState], int],
+        expire: Callable[[Entry], bool],
+        emit: Emit,
+        randomness: Randomness,
+    ) -> None:
+        """``learn`` takes a hold or lift, and ``examine`` verifies one alone.
+
+        ``ended`` is called with every record that is not kept any more, and says at which sequence
+        of the stream it lies (0: it does not); ``expire`` has a message of the stream expire, or
+        says that it cannot now.
+        """
+        self._me: Final = membership
+        self._stream: Final = stream
+        self._memory: Final = memory
+        self._revocations: Final = revocations
+        self._learn: Final = learn
+        self._examine: Final = examine
+        self._ended: Final = ended
+        self._expire: Final = expire
+        self._random: Final = randomness
+        self.pages: Final = Pages()
+        self._aside: dict[bytes, bytes] = {}
+        """By their digests, pages that no list names (yet)."""
+        self._stored: dict[tuple[str, str, str, int], tuple[bytes, int]] = {}
+        """The key of the page that the stream was seen to have at each place, and its sequence."""
+        self._missing: Final = Missing("a page of lifted holds", emit)
+        self._raws: dict[tuple[str, int], dict[bytes, Entry]] = {}
+        """By group and first byte, messages of holds that pages end and the stream still has."""
+        self._back: dict[bytes, None] = {}
+        """Holds that no page ends any more, and whose statements have to be brought back."""
+        self._writing: asyncio.Task[None] | None = None
+        self._bringing: asyncio.Task[None] | None = None
+        self._closing = False
+
+    @property
+    def _core(self) -> bool:
+        return self._me.role is Role.CORE
+
+    def take(self, raw: bytes) -> bytes:
+        """Take a page; returns its key among the ids of holds. Raises ``Untrusted``."""
+        page = self._read(raw)
+        self._accept(page)
+        self.mend()
+        return page.key
+
+    def receive(self, entry: Entry) -> None:
+        """Take an entry of the stream with a page; nothing here waits. Raises ``Untrusted``."""
+        place = _place(entry.subject)
+        had = self._had(place)
+        _, noted = (b"", 0) if place is None else self._stored.pop(place, (b"", 0))
+        try:
+            if not entry.data:
+                return  # it expires: nobody could ever believe what lay here
+            page = self._read(entry.data)
+            if entry.subject != self._subject(page.place):
+                raise Forged("the page lies under another name")
+            self._accept(page)
+            self._note(page, entry.sequence)
+        finally:
+            if had is not None and noted < entry.sequence and self._lacks(had):
+                self._missing.found(had.place, entry)
+            self.mend()
+
+    def _lacks(self, had: Page) -> bool:
+        """Whether something else lies there than what it had, which still is the largest page."""
+        return self.pages.best(had.place) == had and not self.has(had.place)
+
+    def _had(self, place: Place | None) -> Page | None:
+        """The largest page of a place, if the stream was seen to have it."""
+        best = None if place is None else self.pages.best(place)
+        return best if best is not None and self.has(best.place) else None
+
+    def superseded(self, entry: Entry, record: HoldState) -> None:
+        """A message of a hold that a page ends: it expires once the page is in the stream."""
+        if self._core:
+            at = (record.group, record.hold.id[0])
+            entry = Entry(entry.sequence, entry.subject, _ANYTHING)
+            self._raws.setdefault(at, {})[record.hold.id] = entry
+            self._sweep(*at, (record.hold.id,))
+
+    def archived_now(self, hold_id: bytes) -> None:
+        """The archive has a hold: its message may expire."""
+        for at, waiting in self._raws.items():
+            if at[1] == hold_id[0] and hold_id in waiting:
+                self._sweep(*at, (hold_id,))
+                return
+
+    def sweep(self) -> None:
+        """There is room for more messages that expire: go on."""
+        for at, waiting in list(self._raws.items()):
+            self._sweep(*at, list(waiting))
+            if not waiting:
+                del self._raws[at]
+
+    def judge_again(self, names: frozenset[str]) -> None:
+        """Somebody's entry on the roster, or list, is another one: judge their pages."""
+        affected = set()
+        for page in [one for one in self.pages if one.place.signer in names]:
+            try:
+                self._read(page.raw)
+            except Untrusted:
+                self.pages.drop(page)
+                affected.add((page.place.group, page.place.prefix))
+        for group, prefix in sorted(affected):
+            self._turn(group, prefix)
+        for key, raw in list(self._aside.items()):
+            if signed_by(raw, names):
+                del self._aside[key]
+                with suppress(Untrusted):
+                    self._accept(self._read(raw))
+        self.mend()
+
+    def mend(self) -> None:
+        """See to it, if this is a Core, that the stream has the pages that are known here."""
+        idle = self._writing is None or self._writing.done()
+        if self._core and self._me.acts and not self._closing and idle and not self.stored:
+            self._writing = asyncio.get_running_loop().create_task(self._write_all())
+
+    @property
+    def seen(self) -> int:
+        """How many pages the stream was seen to have."""
+        return len(self._stored)
+
+    def some(self, after: bytes, count: int) -> list[tuple[bytes, str]]:
+        """The next few pages that the stream was seen to have, by their subjects."""
+        named = (self._subject(place) for place in self.pages.places if place in self._stored)
+        behind = (name for name in named if name.encode() > after)
+        return [(name.encode(), name) for name in heapq.nsmallest(count, behind)]
+
+    def look(self, key: bytes, stored: Entry | None) -> None:
+        """Compare what the stream's leader has of a page with what it was seen to have."""
+        best = self._had(_place(key.decode()))
+        if best is None:
+            return  # it is being written
+        if stored is None or stored.data != best.raw:
+            self._missing.found(best.place, stored)
+            self._stored.pop(best.place, None)
+            self.mend()
+
+    def forget(self, above: int = 0) -> None:
+        """What lies above a sequence may be lost: what the stream lacks is written again."""
+        self._stored = {at: seen for at, seen in self._stored.items() if 0 < seen[1] <= above}
+        for at, waiting in self._raws.items():
+            self._raws[at] = {one: raw for one, raw in waiting.items() if raw.sequence <= above}
+        self.mend()
+
+    @property
+    def stored(self) -> bool:
+        """Whether the stream has every page that is known, as far as it can."""
+        return all(map(self.has, self.pages.places))
+
+    def has(self, place: Place) -> bool:
+        """Whether the stream has what is known of one place."""
+        best = self.pages.best(place)
+        return best is None or self._stored.get(place, (b"", 0))[0] == best.key
+
+    async def fetch(self, place: Place) -> bytes:
+        """All ids of one place, those in the stream among them; raises ``unavailable``.
+
+        Who writes a page has to begin with what the stream has: this incarnation may have read an
+        older one, or be without its disk.
+        """
+        stored = await self._stream.last(self._subject(place))
+        if stored is not None and stored.data:
+            try:
+                self.take(stored.data)
+            except Untrusted as error:
+                log.warning("a page of lifted holds in the stream is not believed: %s", error)
+        return self.pages.own(place)
+
+    def stored_at(self, record: HoldState) -> int:
+        """The sequence at which a page lies in the stream that ends this hold; 0: none does."""
+        found = self.pages.ending(record.group, record.hold.id)
+        stored = [page.place for page in found if self.has(page.place)]
+        return max((self._stored[place][1] for place in stored), default=0)
+
+    def ended_by(self, record: HoldState) -> Page | None:
+        """The first page that ends a hold, the same one everywhere."""
+        return next(iter(self.pages.ending(record.group, record.hold.id)), None)
+
+    async def archived(self, least: bytes, most: bytes, count: int) -> Archived:
+        """At most ``count`` holds that pages end, by id, both bounds among them.
+
+        As far as this Core has what was said of them; in the state in which they were archived.
+        """
+        try:
+            found = await asyncio.to_thread(self._memory.archived_between, least, most, count)
+        except OSError as error:
+            log.error("%s", error)
+            return Archived([], None)
+        records = []
+        for raw in found.values():
+            try:
+                record = self._examine(raw)
+            except Untrusted:
+                continue
+            if self._revocations.holds.ends(record):
+                records.append(record)
+        return Archived(records, max(found) if len(found) == count else None)
+
+    def close(self) -> None:
+        """Stop writing."""
+        self._closing = True
+        for task in (self._writing, self._bringing):
+            if task is not None:
+                task.cancel()
+        self._missing.close()
+
+    def _read(self, raw: bytes) -> Page:
+        try:
+            found = self._me.verifier.lifts(raw)
+        except Unlisted:
+            self._aside[sha256(raw).digest()] = raw
+            while len(self._aside) > ASIDE_MAX:
+                del self._aside[next(iter(self._aside))]
+            raise
+        lifts = found.lifts
+        place = Place(lifts.cause, lifts.origin, found.signer, lifts.prefix)
+        return Page(place, lifts.ids, raw, lifts.issued_ms)
+
+    def _accept(self, page: Page) -> None:
+        if self.pages.put(page):
+            self._aside.pop(sha256(page.raw).digest(), None)
+            self._turn(page.place.group, page.place.prefix)
+            best = self.pages.best(page.place)
+            if best is not None:
+                self._memory.remember(memory_key(page.place), best.raw)
+
+    def _turn(self, group: str, prefix: int) -> None:
+        """Other ids are in the pages of one group and first byte than before."""
+        paged = self.pages.ids(group, prefix)
+        before = self._revocations.holds.paged(prefix, group)
+        gone = self._revocations.turned(prefix, group, paged)
+        waiting = self._raws.setdefault((group, prefix), {}) if gone and self._core else {}
+        for record in gone:
+            hold, sequence = record.hold, self._ended(record)
+            self._memory.archive(hold.id, record.message)
+            if sequence:
+                subject = subjects.control_hold(self._me.region, hold.scope, hold.id)
+                waiting[hold.id] = Entry(sequence, subject, _ANYTHING)
+        self._sweep(group, prefix, list(waiting))
+        self._bring_back(id_set.without(before, paged))
+
+    def _subject(self, place: Place) -> str:
+        return subjects.control_lifts(self._me.region, *place)
+
+    def _note(self, page: Page, sequence: int) -> None:
+        """The stream was seen to have a page."""
+        self._stored[page.place] = (page.key, sequence)
+        if self.has(page.place):
+            self._missing.seen(page.place, self._subject(page.place))
+        at = (page.place.group, page.place.prefix)
+        self._sweep(*at, list(self._raws.get(at, ())))
+
+    def _sweep(self, group: str, prefix: int, hold_ids: Sequence[bytes]) -> None:
+        """Messages of holds that a stored page ends expire."""
+        waiting = self._raws.get((group, prefix), {})
+        if not waiting or not hold_ids:
+            return
+        stored = self.pages.ids(group, prefix, self.has)
+        for hold_id in hold_ids:
+            kept = id_set.has(stored, hold_id) and not self._memory.archiving(hold_id)
+            if kept and self._expire(waiting[hold_id]):
+                del waiting[hold_id]
+
+    def _bring_back(self, lost: bytes) -> None:
+        """Holds whose ids no page has any more may be in force: a Core's archive knows them."""
+        if not self._core:
+            return
+        self._back.update(dict.fromkeys(id_set.each(lost)))
+        if self._back and (self._bringing is None or self._bringing.done()):
+            self._bringing = asyncio.get_running_loop().create_task(self._bring_all())
+
+    async def _bring_all(self) -> None:
+        while self._back and not self._closing:
+            some = list(islice(self._back, BACK_AT_ONCE))
+            try:
+                found = await asyncio.to_thread(self._memory.archived, some)
+            except Exception as error:  # noqa: BLE001 - a damaged archive must not end this
+                log.critical("holds that no page ends any more are not read: %s", describe(error))
+                found = {}
+            for hold_id in some:
+                self._back.pop(hold_id, None)
+                if hold_id in found:
+                    try:
+                        self._learn(found[hold_id])
+                    except Untrusted as error:
+                        log.error("an archived hold is not believed: %s", error)
+            await asyncio.sleep(0)
+
+    async def _write_all(self) -> None:
+        await asyncio.sleep(STAND_BACK_S * self._random.public(1)[0] / 256)
+        while not self._closing and not self.stored:
+            for place in self.pages.places:
+                try:
+                    if not self.has(place):
+                        await self._write(place)
+                except KcmError as error:
+                    if error.code is Code.CONFLICT:
+                        await asyncio.sleep(STAND_BACK_S)
+                    else:
+                        log.warning("a page of lifted holds is not stored: %s", error.detail)
+                        await asyncio.sleep(RETRY_S)
+                except Exception as error:  # noqa: BLE001 - who stops writing leaves it to nobody
+                    log.error("writing a page of lifted holds: %s", describe(error))
+                    await asyncio.sleep(RETRY_S)
+
+    async def _write(self, place: Place) -> None:
+        """Write the largest page of one place over what is there, which is taken first."""
+        subject = self._subject(place)
+        stored = await self._stream.last(subject)
+        if stored is not None and stored.data:
+            try:
+                self.take(stored.data)
+            except Untrusted as error:
+                log.warning("a page of lifted holds in the stream is not believed: %s", error)
+        best = self.pages.best(place)
+        if best is None:
+            return
+        if stored is not None and stored.data == best.raw:
+            self._note(best, stored.sequence)
+            return
+        before = stored.sequence if stored is not None else 0
+        with self._missing.writing(place):
+            sequence = await self._stream.put(subject, best.raw, expected=before)
+        back = await self._stream.last(subject)
+        if back is None or back.sequence < sequence:
+            raise KcmError(Code.UNAVAILABLE, FORGOTTEN)
+        if back.data == best.raw:  # else somebody wrote another one since
+            self._note(best, back.sequence)
+
+
+def _place(subject: str) -> Place | None:
+    """The place of a page by its subject."""
+    named = subjects.read_lifts(subject)
+    if named is None:
+        return None
+    cause, origin, signer, prefix = named
+    return Place(cast("Cause", cause), origin, signer, prefix)
+
+
+def memory_key(place: Place) -> bytes:
+    """Under which id a Core keeps the page of a place: no hold has it."""
+    named = f"kcm/v1/lifts.{place.cause}.{place.origin}.{place.signer}.{place.prefix}"
+    return sha256(named.encode()).digest()[: limits.ID_SIZE]
+
+
+def is_page(raw: bytes) -> bool:
+    """Whether a message says that it is a page of lifted holds; nothing in it counts by that."""
+    try:
+        return read_signed(raw).kind is Kind.LIFTS
+    except KcmError:
+        return False

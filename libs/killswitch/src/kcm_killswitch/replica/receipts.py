@@ -1,0 +1,110 @@
+"""The receipts of one incarnation: that it purged for a hold, and why its disk lacks it still.
+
+A receipt is sent when a hold is learned, when the disk has it or refuses it, and whenever somebody
+tells the hold once more: so a lost one mends itself.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+from kcm_runtime.audit.port import Emit
+from kcm_runtime.instance import InstanceContext
+from kcm_runtime.nats.ports import Messages
+from kcm_schemas import subjects
+from kcm_schemas.audit import EventType
+from kcm_schemas.codec import encode
+from kcm_schemas.codes import Code, KcmError
+from kcm_schemas.control import PENDING
+from kcm_schemas.signed import Kind
+
+from kcm_killswitch.model.revocations import Revocations
+from kcm_killswitch.replica.hold_applier import About, HoldApplier, about
+from kcm_killswitch.replica.hold_store_port import Memory
+
+log = logging.getLogger(__name__)
+
+Spawn = Callable[[Coroutine[Any, Any, None]], None]
+"""Runs something that nobody waits for."""
+
+
+class Receipts:
+    """Signs and sends them."""
+
+    def __init__(
+        self,
+        *,
+        membership: InstanceContext,
+        control_bus: Messages,
+        revocations: Revocations,
+        learning: HoldApplier,
+        memory: Memory,
+        emit: Emit,
+        spawn: Spawn,
+    ) -> None:
+        self._me: Final = membership
+        self._bus: Final = control_bus
+        self._revocations: Final = revocations
+        self._learning: Final = learning
+        self._memory: Final = memory
+        self._emit: Final = emit
+        self._spawn: Final = spawn
+        self._sending: set[bytes] = set()
+        self._answered: set[bytes] = set()
+        self._unkept: set[bytes] = set()
+        """Holds of which it was told that they are not kept."""
+
+    def answer(self, hold_id: bytes) -> None:
+        """Send a receipt, once for any number of questions that came together."""
+        if self._learning.receipt(hold_id) is not None and hold_id not in self._sending:
+            self._sending.add(hold_id)
+            self._answered.add(hold_id)
+            self._spawn(self._send(hold_id))
+
+    def answer_once(self, hold_id: bytes) -> None:
+        """Send one unless that was done: who wants another one tells the hold once more."""
+        if hold_id not in self._answered:
+            self.answer(hold_id)
+
+    def forget(self, hold_id: bytes) -> None:
+        """A hold is lifted, or a page ends it: should it be in force again, that is another one."""
+        self._answered.discard(hold_id)
+
+    def kept(self, hold_id: bytes) -> None:
+        """The disk has a hold now, or does not get it: whoever waits for that has to know."""
+        record = self._revocations.holds.get(hold_id)
+        named = About(hold=hold_id, target="", tenant=None) if record is None else about(record)
+        trouble = self._memory.unkept.get(hold_id)
+        if trouble is not None:
+            self._unkept.add(hold_id)
+            detail = f"{trouble.text} ({trouble.code})"
+            self._emit(EventType.HOLD_UNKEPT, **named, code=Code.UNAVAILABLE, detail=detail)
+        elif hold_id in self._unkept:
+            self._unkept.discard(hold_id)
+            self._emit(EventType.HOLD_KEPT, **named)
+        if record is not None and not record.lifted:
+            self.answer(hold_id)
+
+    async def _send(self, hold_id: bytes) -> None:
+        self._sending.discard(hold_id)
+        receipt = self._learning.receipt(hold_id)
+        if receipt is None:
+            self._answered.discard(hold_id)
+            return
+        word = receipt.model_copy(update={"unkept": self._why_unkept(hold_id)})
+        body = encode(self._me.identity.sign(Kind.RECEIPT, word))
+        try:
+            await self._bus.publish(subjects.receipt(self._me.region, hold_id), body)
+        except KcmError:
+            self._answered.discard(hold_id)
+            log.warning("a receipt could not be sent; it is sent again on request")
+
+    def _why_unkept(self, hold_id: bytes) -> str:
+        """Why this incarnation would forget a hold in a power cut; empty when it would not."""
+        record = self._revocations.holds.get(hold_id)
+        if record is None or self._memory.kept(hold_id, record.message):
+            return ""
+        trouble = self._memory.unkept.get(hold_id)
+        return PENDING if trouble is None else trouble.text

@@ -1,0 +1,211 @@
+"""Keeps the replica of tenants, links and services: verified, joined, from the bucket.
+
+What the bucket has is never taken for the truth: a record that is older than a known one, that
+nobody can verify, or that vanished changes nothing here. A Core is told of it, and puts the known
+one back (``kcm_core.registry.keeper``).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from kcm_runtime.clock import Clock
+from kcm_runtime.instance import InstanceContext
+from kcm_runtime.nats.connection import Connection
+from kcm_runtime.nats.ports import Entry
+from kcm_runtime.nats.streams import Follower, SequentialFollower, last
+from kcm_schemas import subjects
+from kcm_schemas.codec import decode
+from kcm_schemas.registry import RegistryEntry
+from kcm_trust.statements import signed_by
+from kcm_trust.verify import Forged, Untrusted
+
+from kcm_killswitch.model.registry import FORKS_MAX, Key, Put, Record, key_of, record_digest
+from kcm_killswitch.model.registry_lease import RegistryLease
+from kcm_killswitch.model.revocations import Revocations
+from kcm_killswitch.replica.purge import purge_each
+
+log = logging.getLogger(__name__)
+
+OnLearned = Callable[[Key], None]
+"""Told the key of a record that counts from now on."""
+
+OnWrong = Callable[[Key, str], None]
+"""Told the key under which the bucket has something else than what counts, and what is wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """A verified record, and the entry that says it."""
+
+    record: Record
+    raw: bytes
+
+
+class RegistryFeed:
+    """Feeds ``Revocations`` with what operators signed; purges tenants that changed their link."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        membership: InstanceContext,
+        revocations: Revocations,
+        purge: Callable[[str], int],
+        lease: RegistryLease,
+        clock: Clock,
+    ) -> None:
+        """``lease`` is told the digests of the registry's shards whenever one is another."""
+        self._connection: Final = connection
+        self._me: Final = membership
+        self._revocations: Final = revocations
+        self._purge: Final = purge
+        self._forms: dict[Key, dict[bytes, _Form]] = {}
+        """By key and digest, the records of the highest revision: of a fork every one."""
+        self._on_wrong: OnWrong = _log
+        self._on_learned: OnLearned = _ignore
+        self._empty = True
+        self._lease: Final = lease
+        self._started = False
+        self._place: Final = SequentialFollower(self._receive)
+        self._follower: Final = Follower(
+            connection,
+            subjects.bucket_stream(subjects.REGISTRY_BUCKET),
+            subjects.bucket_all(subjects.REGISTRY_BUCKET),
+            self._place,
+            clock,
+        )
+        membership.rosters.listen(self._judge_again)
+
+    async def start(self) -> None:
+        """Begin, and return once everything stored is known."""
+        await self._follower.start()
+        self._started = True
+        self._lease.changed(self._revocations.registry_digests)
+
+    async def close(self) -> None:
+        """Stop following."""
+        await self._follower.close()
+
+    def read_again(self) -> None:
+        """Read the bucket from its start: somebody knows something that is not known here."""
+        self._place.went_back()
+        self._follower.again()
+
+    def watch(self, on_wrong: OnWrong, on_learned: OnLearned) -> None:
+        """Be told when the bucket has something else than what counts, and what is learned."""
+        self._on_wrong, self._on_learned = on_wrong, on_learned
+
+    @property
+    def empty(self) -> bool:
+        """Whether the bucket never had anything, as far as it was read: no record, no junk."""
+        return self._empty
+
+    def raw(self, key: Key) -> bytes | None:
+        """The record that counts, as it is stored."""
+        known = self._revocations.registered(key)
+        form = None if known is None else self._forms.get(key, {}).get(record_digest(known))
+        return None if form is None else form.raw
+
+    @property
+    def keys(self) -> list[Key]:
+        """Every key of the registry."""
+        return list(self._forms)
+
+    async def fetch(self, *key: str) -> None:
+        """Take a record from the store's leader, before somebody says that it does not exist."""
+        subject = subjects.bucket_subject(subjects.REGISTRY_BUCKET, *key)
+        stream = subjects.bucket_stream(subjects.REGISTRY_BUCKET)
+        stored = await last(self._connection, stream, subject)
+        if stored is not None:
+            self.take(stored)
+
+    async def fetch_service(self, tenant: str, service: str) -> None:
+        """The same for a service and its tenant, as far as they are not known here."""
+        for key in (("tenant", tenant), ("service", tenant, service)):
+            if self._revocations.registered(key) is None:
+                await self.fetch(*key)
+
+    def _receive(self, entry: Entry) -> None:
+        self._empty = False
+        if entry.data:
+            self.take(entry)
+        else:
+            key = tuple(subjects.bucket_key(entry.subject).split("."))
+            self._on_wrong(key, "a record was deleted")
+
+    def take(self, entry: Entry) -> Put | None:
+        """Take one stored record; what cannot be verified is as good as absent: ``None``."""
+        self._empty = False
+        key = tuple(subjects.bucket_key(entry.subject).split("."))
+        if any(form.raw == entry.data for form in self._forms.get(key, {}).values()):
+            return Put.SAME  # read again: verified before
+        try:
+            record = self.verify(entry)
+        except Untrusted as error:
+            self._on_wrong(key, str(error))
+            return None
+        return self.learn(record, entry.data)
+
+    def learn(self, record: Record, raw: bytes) -> Put:
+        """Take a verified record, from wherever; ``raw`` is the entry that says it."""
+        done, key = self._revocations.register(record), key_of(record)
+        purge_each(self._purge, done.purge)
+        if done.put in (Put.NEW, Put.FORK) and self._started:
+            self._lease.changed(self._revocations.registry_digests)
+        if done.put in (Put.NEW, Put.FORK):
+            self._on_learned(key)
+        match done.put:
+            case Put.NEW:
+                self._forms[key] = {record_digest(record): _Form(record, raw)}
+            case Put.FORK:
+                forms = self._forms.setdefault(key, {})
+                forms[record_digest(record)] = _Form(record, raw)
+                for digest in sorted(forms, reverse=True)[FORKS_MAX:]:
+                    del forms[digest]
+                self._on_wrong(key, "two records of one revision: a fork")
+            case Put.OLDER:
+                self._on_wrong(key, "an older record was brought back")
+            case Put.SAME:
+                forms = self._forms.setdefault(key, {})
+                forms.setdefault(record_digest(record), _Form(record, raw))
+        return done.put
+
+    def _judge_again(self, names: frozenset[str]) -> None:
+        """Drop what does not count by the roster of now; read again what may count by it."""
+        dropped = False
+        forms = [(key, digest) for key, known in self._forms.items() for digest in known]
+        for key, digest in forms:
+            form = self._forms[key][digest]
+            said = decode(RegistryEntry, form.raw)
+            if not (signed_by(said.statement, names) or signed_by(said.accepted, names)):
+                continue
+            try:
+                self._me.verifier.registered(form.raw, self._me.region)
+            except Untrusted as error:
+                log.warning("a registry entry is not believed any more: %s", error)
+                del self._forms[key][digest]
+                if not self._forms[key]:
+                    del self._forms[key]
+                dropped = True
+                purge_each(self._purge, self._revocations.unregister(form.record))
+        told = self._lease.dropped if dropped else self._lease.changed
+        told(self._revocations.registry_digests)
+        self.read_again()
+
+    def verify(self, entry: Entry) -> Record:
+        """The record, when it says what its key says and everybody may say it; or ``Untrusted``."""
+        record = self._me.verifier.registered(entry.data, self._me.region)
+        if ".".join(key_of(record)) != subjects.bucket_key(entry.subject):
+            raise Forged("the record lies under another name")
+        return record
+
+
+def _log(key: Key, what: str) -> None:
+    log.warning("the registry's %s is not believed: %s", key[0], what)
+
+
+def _ignore(_: Key) -> None:
+    """Nobody has to keep it."""

@@ -1,0 +1,101 @@
+"""The chain over a region's audit stream, as the broker stores it. Pure.
+
+Theory. Whoever reads the whole stream (an Auditor, a Core) computes for every message::
+
+    digest = SHA-256(ctx("kcm/v1/audit-stream", digest before, sequence, subject, SHA-256(body)))
+
+from 32 zero bytes before message 1. It covers whatever is stored, believed or not. When the stream
+is trimmed up to a message, the digest there stands in the signed ``Trim``, and the chain goes on
+from it: two who read the same stream have the same digest at the same sequence for ever, also when
+one of them began behind a trim.
+
+Two readers can compare only where both kept the digest. They keep it at **marks**: every sequence
+that ``MARK_EVERY`` divides. The last ones are kept densely, older ones ever more sparsely, so that
+memory is bounded whatever the stream holds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from typing import Final
+
+from kcm_schemas import labels
+from kcm_schemas.audit import GENESIS
+
+MARK_EVERY: Final = 64
+"""Messages between two marks: some seconds of a busy region, some minutes of an idle one."""
+
+MARKS_MAX: Final = 4096
+"""Marks kept: 0.6 MiB, and 260,000 messages of which the last half is dense."""
+
+_DIGEST: Final = (32).to_bytes(2, "big")
+_NUMBER: Final = (8).to_bytes(2, "big")
+_LABEL: Final = labels.AUDIT_STREAM.name.encode()
+_BEFORE: Final = len(_LABEL).to_bytes(2, "big") + _LABEL + _DIGEST
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The chain up to and with message ``sequence``, which the broker took at ``time_ms``."""
+
+    sequence: int = 0
+    digest: bytes = GENESIS
+    time_ms: int = 0
+
+    def append(self, sequence: int, subject: str, body: bytes, time_ms: int = 0) -> Place:
+        """The chain with one more message."""
+        return Place(sequence, link(self.digest, sequence, subject, body), time_ms)
+
+
+def link(previous: bytes, sequence: int, subject: str, body: bytes) -> bytes:
+    """One step of the chain; ``subject`` is at most 65,535 bytes, as the broker has it.
+
+    The same as ``ctx`` with the label ``AUDIT_STREAM``, put together without its checks: every
+    message of a region goes through here in each of its Cores. ``previous`` has 32 bytes.
+    """
+    name = subject.encode(errors="surrogateescape")  # the bytes that the broker has
+    step = sha256(_BEFORE)
+    step.update(previous + _NUMBER + sequence.to_bytes(8, "big") + len(name).to_bytes(2, "big"))
+    step.update(name + _DIGEST + sha256(body).digest())
+    return step.digest()
+
+
+class Marks:
+    """Places of one stream, in order; the newest ones are never thinned out."""
+
+    def __init__(self, places: tuple[Place, ...] = (), limit: int = MARKS_MAX) -> None:
+        self._limit: Final = limit
+        self._places = list(places)
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """All places, the oldest first."""
+        return tuple(self._places)
+
+    @property
+    def last(self) -> Place | None:
+        """The newest place."""
+        return self._places[-1] if self._places else None
+
+    def note(self, place: Place) -> bool:
+        """Keep a place if it is a mark; whether it was."""
+        if place.sequence % MARK_EVERY:
+            return False
+        self._places.append(place)
+        if len(self._places) > self._limit:
+            half = len(self._places) // 2
+            self._places = self._places[:half:2] + self._places[half:]
+        return True
+
+    def drop(self, through: int) -> None:
+        """Forget places before ``through``: what they name is not in the stream any more."""
+        self._places = [place for place in self._places if place.sequence >= through]
+
+
+def created_us(created: datetime | None) -> int:
+    """When a stream was made, in microseconds since 1970; 0 when the broker does not say."""
+    return 0 if created is None else (created - _EPOCH) // timedelta(microseconds=1)

@@ -1,0 +1,74 @@
+"""An instance's configuration: one TOML file, checked before anything starts."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+from kcm_schemas.names import Name
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used; the text says what to change."""
+
+
+class Section(BaseModel):
+    """A part of a configuration: frozen, without unknown keys, silent about its values."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class BusAddress(Section):
+    """One account of the broker. The password stands in a file that only its owner may read."""
+
+    url: str
+    user: str
+    password_file: Path
+    also: tuple[str, ...] = ()
+    """Further nodes of the same broker, where it is a cluster: whichever answers is used."""
+    allow_old_broker: bool = False
+    """Warn instead of ending when a node is too old (``kcm_runtime.nats.server_version``)."""
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """Every node of the broker."""
+        return (self.url, *self.also)
+
+
+class InstanceConfig(Section):
+    """What every instance needs; each service adds its own sections."""
+
+    instance: Name
+    region: Name
+    development: bool = False
+    root_public: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    """The operator root's Ed25519 public key, in hexadecimal: the one thing that is pinned."""
+    roster: Path
+    identity: Path
+    state_dir: Path
+    ready_file: Path | None = None
+    region_bus: BusAddress
+
+
+C = TypeVar("C", bound=Section)
+
+
+def load(model: type[C], path: str) -> C:
+    """Read and check a configuration; raises ``ConfigError``."""
+    try:
+        with Path(path).open("rb") as file:
+            return model.model_validate(tomllib.load(file))
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path} is no UTF-8 text") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is not TOML: {error}") from None
+    except ValidationError as error:
+        places = (
+            ".".join(map(str, item["loc"])) + ": " + item["msg"]
+            for item in error.errors(include_input=False, include_url=False, include_context=False)
+        )
+        raise ConfigError(f"{path}: " + "; ".join(places)) from None

@@ -1,0 +1,1 @@
+"""The broker: a supervised connection, streams, the request server, and provisioning."""

@@ -1,0 +1,162 @@
+"""The client library's client, which goes on reading whatever a message has in it.
+
+Everybody in an account may send what the library cannot read: headers without a version, a subject
+that is no UTF-8 or that has a vertical tab. The library then stops reading, for good and without a
+word, and says that it is connected; and what is stored in a stream, it gets again and again. Here:
+
+- headers that cannot be read are as good as none;
+- a subject has the bytes that it has: those that are no UTF-8 come back when it is written;
+- a stored message has no status, whatever its sender wrote: only the broker's own messages have;
+- an address that says ``tls`` means it: no password goes to a broker that offers no TLS;
+- reading that ended all the same is an outage: the connection is made again, and that is logged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any, Final
+
+from nats import errors as nats_errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.protocol.parser import Parser
+
+from kcm_runtime.nats.connect_failures import Unencrypted
+
+log = logging.getLogger(__name__)
+
+_END: Final = b"\r\n"
+_STORED: Final = b"$JS.ACK."
+"""How the reply of every message begins that a stream delivers."""
+
+_ODD: Final = "surrogateescape"
+"""Bytes that are no UTF-8 are kept as what no text has."""
+
+
+class Lines(Parser):
+    """Reads what the broker sends; the parts of a line are what is between spaces, as there."""
+
+    def __init__(self, client: Client) -> None:
+        super().__init__(client)
+        self._client: Final = client
+
+    def reset(self) -> None:
+        """Forget what came of a connection that is left."""
+        super().reset()
+        self._rest = bytearray()
+        self._message: tuple[int, bytes, bytes, int, int] | None = None
+
+    async def parse(self, data: bytes = b"") -> None:
+        """Take what was read; raises ``ProtocolError`` over what no broker sends."""
+        self._rest.extend(data)
+        while self._rest:
+            if self._message is None:
+                end = self._rest.find(_END)
+                if end < 0:
+                    return
+                line = bytes(self._rest[: end + len(_END)])
+                del self._rest[: len(line)]
+                if line.startswith((b"MSG ", b"HMSG ")):
+                    self._message = _head(line)
+                else:
+                    await self._other(line)
+                continue
+            sid, subject, reply, header, size = self._message
+            if len(self._rest) < size + len(_END):
+                return
+            body = bytes(self._rest[:size])
+            del self._rest[: size + len(_END)]
+            self._message = None
+            await self._client._process_msg(  # noqa: SLF001 - the library's own way
+                sid, subject, reply, body[header:], body[:header]
+            )
+
+    async def _other(self, line: bytes) -> None:
+        await super().parse(line)
+        if self.buf:
+            raise nats_errors.ProtocolError("a line that no broker sends")
+
+
+def _head(line: bytes) -> tuple[int, bytes, bytes, int, int]:
+    """A message's subscription, subject, reply, and the sizes of its headers and of everything."""
+    kind, subject, sid, *more = line[: -len(_END)].split(b" ")
+    try:
+        reply = more.pop(0) if len(more) > (2 if kind == b"HMSG" else 1) else b""
+        header, size = (0, *map(int, more))[-2:]
+        if not 0 <= header <= size:
+            raise ValueError(line)
+        return int(sid), subject, reply, header, size
+    except ValueError:
+        raise nats_errors.ProtocolError("a message's line that no broker sends") from None
+
+
+class ReadingClient(Client):
+    """A client that no message stops."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._ps = Lines(self)
+
+    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:  # noqa: FBT001, FBT002 - the library's own
+        server = self._current_server
+        # Before the login is sent. Whoever sits between may have taken the word out of the line.
+        if initial_connection and server is not None and server.uri.scheme == "tls":
+            if not (info.get("tls_required") or info.get("tls_available")):
+                raise Unencrypted
+            info["tls_required"] = True
+        await super()._process_info(info, initial_connection)
+
+    async def _process_headers(self, headers: bytes) -> dict[str, str] | None:
+        try:
+            return await super()._process_headers(headers)
+        except Exception:  # noqa: BLE001 - whatever the library stumbles over
+            return None
+
+    def _build_message(
+        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: dict[str, str] | None
+    ) -> Msg:
+        if headers is not None and reply.startswith(_STORED):
+            headers = {name: value for name, value in headers.items() if name != "Status"}
+        return self.msg_class(
+            subject=subject.decode(errors=_ODD),
+            reply=reply.decode(errors=_ODD),
+            data=data,
+            headers=headers,
+            _client=self,
+            _sid=sid,
+        )
+
+    async def _send_publish(
+        self,
+        subject: str,
+        reply: str,
+        payload: bytes,
+        payload_size: int,
+        headers: dict[str, Any] | None,
+    ) -> None:
+        if not _is_odd(subject) and not _is_odd(reply):
+            await super()._send_publish(subject, reply, payload, payload_size, headers)
+            return
+        lines = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
+        header = f"NATS/1.0\r\n{lines}\r\n".encode()
+        sizes = f"{len(header)} {len(header) + len(payload)}"
+        line = f"HPUB {subject} {reply} {sizes}\r\n".encode(errors=_ODD)
+        await self._send_command(line + header + payload + _END)
+        await self._flush_pending()
+
+    async def _read_loop(self) -> None:
+        await super()._read_loop()
+        task = asyncio.current_task()
+        ended = self.is_closed or self.is_reconnecting or (task is not None and task.cancelling())
+        if not ended:
+            log.error("reading from the broker ended by a fault; the connection is made again")
+            await self._process_op_err(nats_errors.ProtocolError("reading ended"))
+
+
+def _is_odd(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return True
+    return False

@@ -1,0 +1,187 @@
+"""Serving requests: bounded, answered in an inbox, and visible to the standard ``nats`` tool.
+
+The client library calls a subscription's callback for one message after another, so a request is
+handed to a task at once; above ``IN_FLIGHT_MAX`` the answer is ``busy``. Endpoints are counted
+apart, and work begins in turns, one for each look at the network, so that no flood of data requests
+keeps a kill waiting. Every exception becomes a code: nothing of a request and nothing of a
+traceback leaves the process.
+
+The service protocol (``$SRV.PING``, ``INFO``, ``STATS``) is spoken here and not by the library,
+whose own version sends ``repr(exception)`` to callers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import traceback
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from kcm_schemas import subjects
+from kcm_schemas.codec import encode
+from kcm_schemas.codes import Code, KcmError
+from kcm_schemas.data import Failure
+
+from kcm_runtime.clock import Clock
+from kcm_runtime.nats.connection import Connection
+from kcm_runtime.nats.ports import Arrived
+from kcm_runtime.nats.work_slots import Turns
+
+log = logging.getLogger(__name__)
+
+Handler = Callable[[str, bytes], Awaitable[bytes]]
+"""Gets subject and body, returns the reply's body or raises ``KcmError``."""
+
+IN_FLIGHT_MAX: Final = 256
+"""Requests of one endpoint being worked on at once; more are answered ``busy``."""
+
+DRAIN_S: Final = 10.0
+"""Seconds that requests in flight get to finish when the service stops."""
+
+
+@dataclass(slots=True)
+class _Endpoint:
+    name: str
+    subject: str
+    queue: str
+    urgent: bool
+    requests: int = 0
+    errors: int = 0
+    last_error: str = ""
+    busy_s: float = 0.0
+    tasks: set[asyncio.Task[None]] = field(default_factory=set)
+
+
+@dataclass(slots=True)
+class Service:
+    """A set of endpoints on one connection."""
+
+    connection: Connection
+    clock: Clock
+    name: str
+    service_id: str
+    version: str
+    metadata: dict[str, str]
+    turns: Turns = field(default_factory=Turns)
+    """Whoever works for a request, also later on, takes a turn first."""
+    _endpoints: list[_Endpoint] = field(default_factory=list)
+    _stopping: bool = False
+
+    async def add(
+        self, name: str, subject: str, handler: Handler, queue: str, *, urgent: bool = False
+    ) -> None:
+        """Serve a subject in a queue group; what is ``urgent`` begins before everything else."""
+        endpoint = _Endpoint(name, subject, queue, urgent)
+        self._endpoints.append(endpoint)
+
+        async def receive(message: Arrived) -> None:
+            if not subjects.is_inbox(message.reply):
+                return
+            if len(endpoint.tasks) >= IN_FLIGHT_MAX or self._stopping:
+                await self._answer(message, endpoint, _failure(KcmError(Code.BUSY)), Code.BUSY)
+                return
+            task = asyncio.get_running_loop().create_task(self._serve(message, endpoint, handler))
+            endpoint.tasks.add(task)
+            task.add_done_callback(endpoint.tasks.discard)
+
+        await self.connection.subscribe(subject, receive, queue)
+
+    async def announce(self) -> None:
+        """Answer the service protocol."""
+        for verb, view in (("PING", self._ping), ("INFO", self._info), ("STATS", self._stats)):
+            for suffix in ("", f".{self.name}", f".{self.name}.{self.service_id}"):
+                await self.connection.subscribe(f"$SRV.{verb}{suffix}", self._tell(view))
+
+    async def drain(self) -> None:
+        """Stop taking requests and finish those in flight."""
+        for endpoint in self._endpoints:
+            await self.connection.unsubscribe(endpoint.subject)
+        tasks = {task for endpoint in self._endpoints for task in endpoint.tasks}
+        if tasks:
+            await asyncio.wait(tasks, timeout=DRAIN_S)
+        self._stopping = True
+
+    async def _serve(self, message: Arrived, endpoint: _Endpoint, handler: Handler) -> None:
+        await self.turns.take(urgent=endpoint.urgent)
+        started = self.clock.elapsed()
+        code = Code.OK
+        try:
+            body = await handler(message.subject, message.data)
+        except KcmError as error:
+            body, code = _failure(error), error.code
+        except Exception as error:  # noqa: BLE001 - the last line: a fault becomes a code
+            log.error("%s: %s", endpoint.name, describe(error))
+            body, code = _failure(KcmError(Code.INTERNAL)), Code.INTERNAL
+        endpoint.busy_s += self.clock.elapsed() - started
+        await self._answer(message, endpoint, body, code)
+
+    async def _answer(self, message: Arrived, endpoint: _Endpoint, body: bytes, code: Code) -> None:
+        endpoint.requests += 1
+        if code is not Code.OK:
+            endpoint.errors += 1
+            endpoint.last_error = code.value
+        try:
+            await self.connection.publish(message.reply, body)
+        except KcmError:
+            log.warning("%s: an answer could not be sent", endpoint.name)
+
+    def _tell(self, view: Callable[[], dict[str, Any]]) -> Callable[[Arrived], Awaitable[None]]:
+        async def answer(message: Arrived) -> None:
+            if subjects.is_inbox(message.reply):
+                await self.connection.publish(message.reply, json.dumps(view()).encode())
+
+        return answer
+
+    def _identity(self, kind: str) -> dict[str, Any]:
+        return {
+            "type": f"io.nats.micro.v1.{kind}",
+            "name": self.name,
+            "id": self.service_id,
+            "version": self.version,
+            "metadata": self.metadata | self._store(),
+        }
+
+    def _store(self) -> dict[str, str]:
+        """What the broker does not store at the moment, for whoever looks from outside."""
+        troubles = self.connection.stores.troubles
+        said = ", ".join(f"{stream} {trouble}" for stream, trouble in sorted(troubles.items()))
+        return {"store": said} if said else {}
+
+    def _ping(self) -> dict[str, Any]:
+        return self._identity("ping_response")
+
+    def _info(self) -> dict[str, Any]:
+        endpoints = [
+            {"name": e.name, "subject": e.subject, "queue_group": e.queue} for e in self._endpoints
+        ]
+        return {**self._identity("info_response"), "description": "", "endpoints": endpoints}
+
+    def _stats(self) -> dict[str, Any]:
+        endpoints = [
+            {
+                "name": e.name,
+                "subject": e.subject,
+                "queue_group": e.queue,
+                "num_requests": e.requests,
+                "num_errors": e.errors,
+                "last_error": e.last_error,
+                "processing_time": int(e.busy_s * 1e9),
+                "average_processing_time": int(e.busy_s * 1e9 / e.requests) if e.requests else 0,
+            }
+            for e in self._endpoints
+        ]
+        return {**self._identity("stats_response"), "endpoints": endpoints}
+
+
+def _failure(error: KcmError) -> bytes:
+    return encode(Failure(v=1, error=error.code, detail=error.detail))
+
+
+def describe(error: BaseException) -> str:
+    """An exception for the log: its class and where it was raised, never its text or values."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = " < ".join(f"{f.name}:{f.lineno}" for f in reversed(frames[-4:]))
+    return f"{type(error).__name__} at {where}"

@@ -1,0 +1,128 @@
+"""A service's process: arguments, configuration, signals, readiness, and an orderly end.
+
+Exit codes: 0 after SIGTERM or SIGINT, 1 after a fault, 2 when the configuration cannot be used.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, Protocol, TypeVar
+
+import uvloop
+from kcm_schemas.codes import KcmError
+
+from kcm_runtime.clock import Clock, SystemClock
+from kcm_runtime.config import ConfigError, InstanceConfig, load
+from kcm_runtime.files.secret_file import SecretFileError
+from kcm_runtime.hardening import make_undumpable
+from kcm_runtime.nats.request_server import describe
+from kcm_runtime.nats.stream_protection import Unfit
+from kcm_runtime.nats.streams import StreamMissing
+
+log = logging.getLogger(__name__)
+
+EXIT_FAULT: Final = 1
+EXIT_CONFIG: Final = 2
+
+C = TypeVar("C", bound=InstanceConfig)
+
+
+class Runnable(Protocol):
+    """What a process runs."""
+
+    async def start(self) -> None:
+        """Return once it serves."""
+
+    async def close(self) -> None:
+        """Finish what is in flight, and let go of everything."""
+
+
+def run(name: str, model: type[C], build: Callable[[C, Clock], Runnable]) -> int:
+    """Run until SIGTERM or SIGINT; returns the exit code."""
+    parser = argparse.ArgumentParser(prog=f"python -m {name}")
+    parser.add_argument("--config", required=True, help="the instance's TOML file")
+    parser.add_argument("--check", action="store_true", help="check the configuration and end")
+    arguments = parser.parse_args()
+    logging.basicConfig(
+        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s"
+    )
+    protect()
+    try:
+        config = load(model, arguments.config)
+        runnable = build(config, SystemClock())
+    except (ConfigError, SecretFileError, FileNotFoundError) as error:
+        log.error("%s", error)
+        return EXIT_CONFIG
+    if arguments.check:
+        return 0
+    return uvloop.run(_serve(config, runnable))
+
+
+def protect() -> None:
+    """Let nobody dump or trace this process; raises ``OSError``. Before any secret is read."""
+    make_undumpable()
+
+
+async def _serve(config: InstanceConfig, runnable: Runnable) -> int:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(report)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    starting = loop.create_task(runnable.start())
+    stopping = loop.create_task(stop.wait())
+    try:
+        await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if starting.done():
+            starting.result()
+            mark_ready(config.ready_file, config.instance)
+            log.info("%s serves", config.instance)
+            await stop.wait()
+        else:
+            starting.cancel()
+    except (StreamMissing, Unfit, KcmError, ConfigError) as error:
+        log.error("%s cannot start: %s", config.instance, error)
+        return EXIT_FAULT
+    except Exception as error:  # noqa: BLE001 - the last line: no traceback leaves the process
+        log.error("%s cannot start: %s", config.instance, describe(error))
+        return EXIT_FAULT
+    finally:
+        stopping.cancel()
+        unmark_ready(config.ready_file)
+        await runnable.close()
+    log.info("%s ended", config.instance)
+    return 0
+
+
+def report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:  # noqa: ARG001 - asyncio's form
+    """Log what nobody waited for. asyncio's own text shows arguments and texts of exceptions."""
+    error = context.get("exception")
+    if isinstance(error, BaseException):
+        log.error("a task or callback that nobody waits for failed: %s", describe(error))
+    else:
+        log.error("the event loop reports a fault")
+
+
+def mark_ready(path: Path | None, text: str) -> None:
+    """Say that this process serves. It does so all the same where that cannot be written."""
+    if path is not None:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(f"{text}\n")
+        except OSError as error:
+            log.error("cannot write the ready file: %s", error.strerror)
+
+
+def unmark_ready(path: Path | None) -> None:
+    """Say no longer that it serves; never raises, for the orderly end comes after this."""
+    if path is not None:
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            log.error("cannot remove the ready file: %s", error.strerror)

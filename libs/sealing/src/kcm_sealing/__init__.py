@@ -1,0 +1,8 @@
+"""The ciphers between components: XAES-256-GCM, HPKE, and the sealed session built on both.
+
+``xaes``     AES-256-GCM with 192-bit nonces (C2SP)
+``hpke``     RFC 9180 with the hybrid KEM MLKEM768-X25519
+``session``  tickets, and the two keys of a session
+
+Keys are in memory that the caller provides (``kcm_sealing.memory``); nothing here allocates it.
+"""

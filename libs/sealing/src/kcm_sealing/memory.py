@@ -1,0 +1,43 @@
+"""The memory that ciphers work in: a small port, which ``kcm_keymem.arena`` implements."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Final, Protocol
+
+KEY_SIZE: Final = 32
+"""Bytes of every symmetric key."""
+
+
+class SecretMemory(Protocol):
+    """Locked memory of one owner, at least a page."""
+
+    def use(self, size: int | None = None) -> AbstractContextManager[memoryview]:
+        """Lend the first ``size`` bytes; raises on entry and on leaving once it was purged."""
+        ...
+
+    def purge(self) -> None:
+        """Overwrite it at once."""
+        ...
+
+
+class KeyColumn(Protocol):
+    """Consecutive keys: ``view`` is all of them, ``each`` has a view of each."""
+
+    @property
+    def view(self) -> memoryview:
+        """All keys, one after the other."""
+        ...
+
+    @property
+    def each(self) -> Sequence[memoryview]:
+        """A view of each key."""
+        ...
+
+    def __len__(self) -> int: ...
+
+
+def wipe(view: memoryview) -> None:
+    """Overwrite writable memory with zeros."""
+    view[:] = bytes(len(view))

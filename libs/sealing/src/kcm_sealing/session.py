@@ -1,0 +1,170 @@
+"""The sealed channel: what travels between a Gateway and a Core over a broker nobody trusts.
+
+The caller makes 32 random bytes ``s`` and a ticket that any Core of the region can open:
+
+    info = ctx("kcm/v1/session", region, hpke_key_id, caller, session_id, issued, expiry)
+    ct   = HPKE(region's public key, s, info)
+    sig  = Ed25519(ctx("kcm/v1/ticket", SHA-256(info), SHA-256(ct)))
+
+Direction keys are ``HKDF-SHA256(s, salt = SHA-256(info || ct), info = "request" | "reply")``. Every
+body is XAES-256-GCM with a fresh random nonce; there are no counters, because replicas that counted
+under one key would repeat nonces. A request binds its session, its random id and everything that
+travels beside it in clear; a reply binds the SHA-256 of its request and who answers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from kcm_schemas import labels
+from kcm_schemas.labels import ctx
+
+from kcm_sealing import xaes
+from kcm_sealing.hpke import HpkePrivate, HpkePublic, KeyClosed
+from kcm_sealing.memory import SecretMemory
+
+LIFETIME_MAX_MS: Final = 600_000
+"""Milliseconds that a ticket may live: bounds how long a stolen session is of use."""
+
+_REQUEST: Final = slice(0, 32)
+_REPLY: Final = slice(32, 64)
+_SECRET: Final = slice(64, 96)
+_SCRATCH: Final = slice(128, 128 + xaes.SCRATCH_SIZE)
+
+
+@dataclass(frozen=True, slots=True)
+class TicketInfo:
+    """What a ticket says in clear; times in Unix milliseconds."""
+
+    region: str
+    hpke_key_id: bytes
+    caller: str
+    session_id: bytes
+    issued_ms: int
+    expiry_ms: int
+
+    def encode(self) -> bytes:
+        """The HPKE info, which is also what the signature covers first."""
+        return ctx(
+            labels.SESSION,
+            self.region,
+            self.hpke_key_id,
+            self.caller,
+            self.session_id,
+            self.issued_ms,
+            self.expiry_ms,
+        )
+
+    def live(self, now_ms: int) -> bool:
+        """Whether the ticket is within its lifetime, and that is not too long."""
+        return (
+            self.issued_ms <= now_ms + 5_000
+            and now_ms < self.expiry_ms <= self.issued_ms + LIFETIME_MAX_MS
+        )
+
+
+def to_sign(info: bytes, ciphertext: bytes) -> bytes:
+    """The message that a caller signs for its ticket."""
+    return ctx(labels.TICKET, hashlib.sha256(info).digest(), hashlib.sha256(ciphertext).digest())
+
+
+class Session:
+    """The two direction keys of a session, in memory of their own."""
+
+    __slots__ = ("_lock", "_memory", "info")
+
+    def __init__(self, info: TicketInfo, memory: SecretMemory, salt: bytes) -> None:
+        """Derive the direction keys from the secret in ``memory``, and wipe it."""
+        self.info: Final = info
+        self._memory: Final = memory
+        # One scratch for both directions: a thread that wiped it under another's derivation would
+        # let that one seal under a key that everybody knows.
+        self._lock: Final = threading.Lock()
+        with memory.use() as view:
+            for part, name in ((_REQUEST, b"request"), (_REPLY, b"reply")):
+                HKDF(SHA256(), 32, salt, name).derive_into(view[_SECRET], view[part])
+            view[_SECRET] = bytes(32)
+
+    def seal_request(
+        self, request_id: bytes, clear: bytes, plain: memoryview, nonce: bytes
+    ) -> bytes:
+        """Seal a request's columns; ``nonce`` is 24 fresh random bytes."""
+        aad = ctx(labels.REQUEST, self.info.session_id, request_id, clear)
+        return self._seal(_REQUEST, plain, aad, nonce)
+
+    def open_request(self, request_id: bytes, clear: bytes, sealed: bytes, out: memoryview) -> None:
+        """Open a request's columns into exactly ``out``; raises ``InvalidTag``, ``out`` wiped."""
+        aad = ctx(labels.REQUEST, self.info.session_id, request_id, clear)
+        self._open(_REQUEST, sealed, aad, out)
+
+    def seal_reply(self, request: bytes, callee: str, plain: memoryview, nonce: bytes) -> bytes:
+        """Seal a reply to ``request`` (its SHA-256); ``nonce`` is 24 fresh random bytes."""
+        return self._seal(_REPLY, plain, ctx(labels.REPLY, request, callee, b""), nonce)
+
+    def open_reply(self, request: bytes, callee: str, sealed: bytes, out: memoryview) -> None:
+        """Open a reply into exactly ``out``; raises ``InvalidTag``, ``out`` wiped."""
+        self._open(_REPLY, sealed, ctx(labels.REPLY, request, callee, b""), out)
+
+    def close(self) -> None:
+        """Wipe the keys."""
+        self._memory.purge()
+
+    def _seal(self, key: slice, plain: memoryview, aad: bytes, nonce: bytes) -> bytes:
+        with self._lock, self._memory.use() as view:
+            return bytes(xaes.seal(view[key], plain, aad, nonce, view[_SCRATCH]))
+
+    def _open(self, key: slice, sealed: bytes, aad: bytes, out: memoryview) -> None:
+        with self._lock, self._memory.use() as view:
+            xaes.open_into(view[key], sealed, aad, out, view[_SCRATCH])
+
+
+def sealed_size(plain_size: int) -> int:
+    """Bytes of a sealed body of ``plain_size`` bytes."""
+    return xaes.NONCE_SIZE + plain_size + xaes.TAG_SIZE
+
+
+def open_session_as_caller(
+    info: TicketInfo,
+    public: HpkePublic,
+    sign: Callable[[bytes], bytes],
+    memory: SecretMemory,
+    fill: Callable[[memoryview], None],
+) -> tuple[Session, bytes, bytes]:
+    """Make a session; returns it with the ticket's ciphertext and signature.
+
+    The session owns ``memory`` from now on; ``fill`` writes its random secret.
+    """
+    encoded = info.encode()
+    with memory.use() as view:
+        fill(view[_SECRET])
+        ciphertext = public.encrypt(view[_SECRET], encoded)
+    salt = hashlib.sha256(encoded + ciphertext).digest()
+    return Session(info, memory, salt), ciphertext, sign(to_sign(encoded, ciphertext))
+
+
+def open_session_as_callee(
+    info: TicketInfo, private: HpkePrivate, ciphertext: bytes, memory: SecretMemory
+) -> Session:
+    """Open a ticket whose signature and lifetime were checked.
+
+    Raises ``InvalidTag``, and ``KeyClosed`` when the private key was closed.
+    The session owns ``memory`` from now on; it is purged when the ticket does not open.
+    """
+    encoded = info.encode()
+    try:
+        with memory.use() as view:
+            private.decrypt_into(ciphertext, encoded, view[_SECRET])
+    except (InvalidTag, ValueError):
+        memory.purge()
+        raise InvalidTag from None
+    except KeyClosed:
+        memory.purge()
+        raise
+    return Session(info, memory, hashlib.sha256(encoded + ciphertext).digest())

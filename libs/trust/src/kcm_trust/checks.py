@@ -1,0 +1,127 @@
+"""What every check of a statement begins with: its signers, their rights and their signatures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, TypeVar
+
+from kcm_schemas.codec import Message, decode
+from kcm_schemas.codes import KcmError
+from kcm_schemas.roster import Instance, Role, Roster
+from kcm_schemas.signed import Kind, Signed
+
+from kcm_trust.endorsements import NOTHING, Endorsements
+from kcm_trust.envelopes import (
+    STATEMENT_MAX,
+    Forged,
+    Retired,
+    Unlisted,
+    Untrusted,
+    envelope,
+    statement_digest,
+)
+from kcm_trust.identity import check, digest, to_sign
+from kcm_trust.rights import Entry, Right
+from kcm_trust.roster import entries, name_of
+
+M = TypeVar("M", bound=Message)
+
+
+class Checker:
+    """Checks signers by one roster, and what lasts of those who are retired."""
+
+    def __init__(self, roster: Roster, lasting: Mapping[str, Endorsements] | None = None) -> None:
+        """``lasting`` has the lists of those who are retired, as far as they are here."""
+        self.roster: Final = roster
+        self.lasting: Final = dict(lasting or {})
+        self._entries: Final[dict[str, Entry]] = {name_of(one): one for one in entries(roster)}
+        self._regions: Final = {entry.region: entry for entry in roster.regions}
+
+    @property
+    def regions(self) -> list[str]:
+        """All regions of the system."""
+        return sorted(self._regions)
+
+    def instance(self, name: str) -> Instance:
+        """An instance on the roster."""
+        entry = self._entries.get(name)
+        if not isinstance(entry, Instance):
+            raise Untrusted("the signer is not on the roster")
+        return entry
+
+    def acting(self, name: str) -> Instance:
+        """An instance on the roster that may act now; raises ``Retired``, and ``Untrusted``."""
+        entry = self.instance(name)
+        _check_acts(entry)
+        return entry
+
+    def _signed(
+        self, raw: bytes, right: Right, *kinds: Kind, acting: bool = False
+    ) -> tuple[Signed, list[Entry]]:
+        """A statement and its signers, all of whom may say this kind of thing and have.
+
+        Raises ``Untrusted``; with ``acting``, ``Retired`` for one of somebody who acts no more.
+        """
+        statement = envelope(raw, *kinds)
+        if statement.system != self.roster.system:
+            raise Forged("the statement is of another system")
+        signers = [right.check(self._entries.get(one.signer)) for one in statement.signatures]
+        content = digest(statement.body)
+        for entry, one in zip(signers, statement.signatures, strict=True):
+            message = to_sign(statement.system, statement.kind, one.signer, content)
+            if not self._holds(entry.public_key, one.signature, message):
+                raise Untrusted("the signature does not hold")
+        for entry in signers if acting else ():
+            _check_acts(entry)
+        return statement, signers
+
+    def _lasts(self, raw: bytes, kind: Kind, model: type[M], right: Right) -> M:
+        statement, signers = self._signed(raw, right, kind)
+        self._counts(statement, signers)
+        return body_of(model, statement)
+
+    def _counts(self, statement: Signed, signers: list[Entry]) -> None:
+        """Raise unless somebody who acts has signed it, or it lasts of somebody who retired."""
+        if all(entry.retired for entry in signers):
+            named = statement_digest(statement)
+            if not any(named in self.lasting.get(name_of(one), NOTHING) for one in signers):
+                raise Unlisted("the signer is retired, and the root does not list this")
+
+    def _author(self, statement: Signed) -> str:
+        """In whose name a verified statement counts: that of the first signer who makes it count.
+
+        That is somebody who acts, or whose list names it: else whoever has the key of somebody
+        retired would say it in that name. Where nobody does, it is the first one: the holds of
+        those who retired go on counting.
+        """
+        named = statement_digest(statement)
+        names = [one.signer for one in statement.signatures]
+        for name in names:
+            entry = self._entries.get(name)
+            if entry is not None and (
+                not entry.retired or named in self.lasting.get(name, NOTHING)
+            ):
+                return name
+        return names[0]
+
+    def _in_region(self, signers: list[Entry], region: str) -> None:
+        for entry in signers:
+            if not isinstance(entry, Instance) or (entry.role, entry.region) != (Role.CORE, region):
+                raise Untrusted("the signer speaks for somebody else")
+
+    def _holds(self, public: bytes, signature: bytes, message: bytes) -> bool:
+        """Whether a signature holds: the one thing here that a simulation may make cheaper."""
+        return check(public, signature, message)
+
+
+def _check_acts(entry: Entry) -> None:
+    if entry.retired is not None:
+        raise Retired(f"the signer {name_of(entry)} is retired")
+
+
+def body_of(model: type[M], statement: Signed) -> M:
+    """Read the body of a statement whose signatures were checked; raises ``Untrusted``."""
+    try:
+        return decode(model, statement.body, limit=STATEMENT_MAX)
+    except KcmError:
+        raise Untrusted("the statement's body is not well formed") from None

@@ -1,0 +1,153 @@
+"""Context: one unambiguous byte string for "what this is and where it belongs".
+
+``ctx(label, *parts)`` is, for the label and for each part in turn, a two-byte big-endian length
+followed by the bytes. It is the associated data of every wrap and the first thing under every
+signature. A label fixes the number and the types of its parts, so two different meanings can never
+share an encoding.
+
+Integers are big-endian; a value that does not fit is an error, never truncated.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final, assert_never
+
+APP_CONTEXT_MAX: Final = 4096
+"""Bytes of context that an application may bind to one record."""
+
+PART_MAX: Final = 0xFFFF
+"""Bytes of one part: its length is written in two bytes."""
+
+_u16: Final = struct.Struct(">H").pack
+
+
+class Part(Enum):
+    """The type of one part of a label."""
+
+    TEXT = "text"
+    BYTES = "bytes"
+    U32 = "u32"
+    U64 = "u64"
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """A use of cryptography: its name and the types of what it binds."""
+
+    name: str
+    parts: tuple[Part, ...]
+
+
+_T, _B, _U32, _U64 = Part.TEXT, Part.BYTES, Part.U32, Part.U64
+
+L2: Final = Label("kcm/v1/l2", (_T, _T, _U32, _B))
+"""tenant, region, l2_version, seal_key_id: the inner wrap of a tenant root."""
+
+L3: Final = Label("kcm/v1/l3", (_T, _T, _T, _U32, _U32))
+"""tenant, region, service, l3_version, l2_version."""
+
+L4: Final = Label("kcm/v1/l4", (_T, _T, _T, _T, _U32))
+"""purpose (``record`` or ``stream``), tenant, region, service, l3_version."""
+
+RECORD: Final = Label("kcm/v1/record", (_B, _B))
+"""header, application context: the associated data of a payload."""
+
+L1_CONTEXT: Final = Label("kcm/v1/l1", (_T, _T, _U32))
+"""tenant, region, l2_version: given to L1 providers that authenticate a context."""
+
+SESSION: Final = Label("kcm/v1/session", (_T, _B, _T, _B, _U64, _U64))
+"""region, hpke_key_id, caller, session_id, issued (ms), expiry (ms)."""
+
+TICKET: Final = Label("kcm/v1/ticket", (_B, _B))
+"""SHA-256 of info, SHA-256 of the HPKE ciphertext: what a caller signs."""
+
+REQUEST: Final = Label("kcm/v1/request", (_B, _B, _B))
+"""session_id, request_id, the clear part of the body."""
+
+REPLY: Final = Label("kcm/v1/reply", (_B, _T, _B))
+"""SHA-256 of the request, callee, the clear part of the body."""
+
+SIGN: Final = Label("kcm/v1/sign", (_T, _T, _T, _B))
+"""system, kind of statement, signer, SHA-256 of the body."""
+
+LASTING: Final = Label("kcm/v1/lasting", (_T, _T, _B))
+"""system, kind of statement, SHA-256 of the body: what a retired signer's list names."""
+
+HOLD_ID: Final = Label("kcm/v1/hold-id", (_T, _T, _T, _T, _U64, _T, _B))
+"""scope, target, cause, origin, issued (ms), reason, salt: what a hold's id commits to."""
+
+KEY_USE: Final = Label("kcm/v1/key-use", (_U64, _T, _T))
+"""link revision, key version, principal: which key an attestation is about, besides its link."""
+
+AUDIT_CHAIN: Final = Label("kcm/v1/audit-chain", (_B, _B))
+"""previous hash, event."""
+
+AUDIT_JOURNAL: Final = Label("kcm/v1/audit-journal", (_B, _B))
+"""previous hash, SHA-256 of the entry: the chain of an Auditor's journal."""
+
+AUDIT_STREAM: Final = Label("kcm/v1/audit-stream", (_B, _U64, _T, _B))
+"""previous hash, sequence, subject, SHA-256 of the message: the chain of a region's audit stream,
+over what the broker stores, whoever wrote it."""
+
+
+def ctx(label: Label, *parts: str | int | bytes) -> bytes:
+    """Encode ``parts`` under ``label``.
+
+    Raises ``ValueError`` when the number, type or size of the parts is not what the label fixes.
+    """
+    if len(parts) != len(label.parts):
+        raise ValueError(f"{label.name} binds {len(label.parts)} parts, got {len(parts)}")
+    out = [_sized(label.name.encode())]
+    for kind, value in zip(label.parts, parts, strict=True):
+        out.append(_sized(_encode(kind, value, label)))
+    return b"".join(out)
+
+
+def _sized(data: bytes) -> bytes:
+    if len(data) > PART_MAX:
+        raise ValueError(f"a part of a context is at most {PART_MAX} bytes")
+    return _u16(len(data)) + data
+
+
+def _encode(kind: Part, value: str | int | bytes, label: Label) -> bytes:
+    match kind:
+        case Part.TEXT:
+            if isinstance(value, str):
+                return value.encode()
+        case Part.BYTES:
+            if isinstance(value, bytes):
+                return value
+        case Part.U32 | Part.U64:
+            size = 4 if kind is Part.U32 else 8
+            if isinstance(value, int) and not isinstance(value, bool):
+                if not 0 <= value < 1 << (8 * size):
+                    raise ValueError(f"{label.name}: a {kind.value} is out of range")
+                return value.to_bytes(size, "big")
+        case _:  # pragma: no cover - the type checker proves it
+            assert_never(kind)
+    raise ValueError(f"{label.name}: a part has to be {kind.value}")
+
+
+_RECORD_LABEL: Final = _sized(RECORD.name.encode())
+
+
+def record_aad_start(header_size: int) -> bytes:
+    """What stands before a header of ``header_size`` bytes in ``record_aad``.
+
+    It is the same for every record of a service, and ``record_aad_end`` for every record of one
+    context: whoever works through many of them makes each once.
+    """
+    return _RECORD_LABEL + _u16(header_size)
+
+
+def record_aad_end(app_context: bytes) -> bytes:
+    """What stands behind the header in ``record_aad``; the caller has bounded the context."""
+    return _u16(len(app_context)) + app_context
+
+
+def record_aad(header: bytes, app_context: bytes) -> bytes:
+    """``ctx(RECORD, header, app_context)``; the caller has bounded both parts."""
+    return record_aad_start(len(header)) + header + record_aad_end(app_context)

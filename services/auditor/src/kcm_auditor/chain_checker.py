@@ -1,0 +1,405 @@
+"""What is recorded, and what is wrong with what emitters sent. Pure; time is an argument.
+
+Theory. For each incarnation of each emitter the number of the next event and the hash before it are
+known. A verified batch is then one of these:
+
+==============================  ================================================================
+it begins                       and means
+==============================  ================================================================
+at the next number, hash fits   the ordinary case
+at the next number, other hash  **fork**: its signer told somebody another story; recorded
+later, hash fits                **dropped**: the emitter says itself that events were lost
+later, other hash               **gap**: events are missing that the emitter had signed
+earlier, known                  a duplicate: nothing to do
+earlier, other content          **fork**: kept as evidence, without effect
+==============================  ================================================================
+
+"Known" is decided from the last ``SPANS_MAX`` batches of an incarnation. What is older than those
+is taken for a duplicate: the journal has the first version, and a second one changes nothing.
+
+An incarnation that begins before the former one has ended with ``instance.stop`` is a **restart**
+(it crashed, or its end is missing); two incarnations of one emitter at the same time are an
+**overlap** (somebody copied an identity).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from enum import Enum
+from hashlib import sha256
+from typing import Final, assert_never
+
+from kcm_runtime.audit.event_chain import Chain
+from kcm_runtime.audit.stream_chain import Place
+from kcm_schemas import limits, subjects
+from kcm_schemas.audit import AuditBatch, AuditEvent
+from kcm_schemas.codec import decode
+from kcm_schemas.codes import KcmError
+
+from kcm_auditor.journal.format import Batch, Content, Incident, IncidentKind, Origin, Trimmed
+from kcm_auditor.positions import Book, IncarnationState, RegionState, message_digest, span_of
+from kcm_auditor.rate_limit import RateLimit
+
+SEQ_MAX: Final = (1 << 63) - 2
+"""The largest number of an event: the next one must still fit a message."""
+
+
+class Verdict(Enum):
+    """How a region's stream compares with what the journal knows of it."""
+
+    NEW = "new"
+    SAME = "same"
+    REPLACED = "replaced"
+    ROLLED_BACK = "rolled back"
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """One message of a region's audit stream."""
+
+    region: str
+    position: int
+    subject: str
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class FoundTrim:
+    """A trim that was believed: of which stream, up to where, with which digest, on whose word."""
+
+    region: str
+    through: int
+    digest: bytes
+    witnesses: int
+    statement: bytes
+
+
+class ChainChecker:
+    """Decides what is recorded. Whatever a call returns is already counted in the book."""
+
+    def __init__(self, book: Book) -> None:
+        self.book: Final = book
+        self._acknowledged: Final = dict[str, int]()
+        self._begun_again: Final = set[str]()
+        self._uncompared: Final = set[str]()
+        self._throttles: Final = defaultdict[str, RateLimit](RateLimit)
+
+    def position(self, region: str) -> int:
+        """Up to where a region's stream has been read; 0 for a region never seen.
+
+        A crash in mid-write may leave entries behind the last chain: those messages are read again.
+        """
+        return self.book.region(region).place.sequence
+
+    def compare(self, region: str, created: str, last: int) -> Verdict:
+        """Compare a stream, made at ``created`` and at ``last`` now, with what is known of it."""
+        state = self.book.region(region)
+        if not state.created:
+            return Verdict.NEW
+        if state.created != created:
+            return Verdict.REPLACED
+        return Verdict.SAME if last >= state.position else Verdict.ROLLED_BACK
+
+    def open_stream(
+        self, region: str, created: str, last: int, acknowledged: int
+    ) -> tuple[Content, ...]:
+        """Begin to read a stream; the position to read from stands in the book afterwards.
+
+        ``acknowledged`` is up to where the broker says that this Auditor had it recorded.
+        """
+        verdict = self.compare(region, created, last)
+        position = self.book.region(region).position
+        # A consumer that was made anew has forgotten what the one before had acknowledged.
+        acknowledged = max(acknowledged, self._acknowledged.pop(region, 0))
+        if region in self._begun_again:
+            # That was of what lay there before the stream went back.
+            self._begun_again.discard(region)
+            acknowledged = 0
+        self._uncompared.discard(region)
+        wrong: tuple[Content, ...]
+        match verdict:
+            case Verdict.SAME:
+                self._acknowledged[region] = acknowledged
+                if self.position(region):
+                    self._uncompared.add(region)
+                return ()
+            case Verdict.NEW:
+                # Acknowledged although nothing is known: a journal that was lost as a whole.
+                self._acknowledged[region] = acknowledged
+                wrong = ()
+            case Verdict.REPLACED:
+                wrong = self._note(IncidentKind.STREAM_REPLACED, region=region, span=(1, position))
+            case Verdict.ROLLED_BACK:
+                span = (last + 1, position)
+                wrong = self._note(IncidentKind.STREAM_ROLLED_BACK, region=region, span=span)
+            case _:  # pragma: no cover - the type checker proves it
+                assert_never(verdict)
+        return (*wrong, self._begin(region, created, last))
+
+    def went_back(self, region: str, first: int) -> tuple[Content, ...]:
+        """At ``first``, which was read, something else lies now: read the stream from its start."""
+        state = self.book.region(region)
+        span = (first, max(first, state.position))
+        wrong = self._note(IncidentKind.STREAM_ROLLED_BACK, region=region, span=span)
+        self._begun_again.add(region)
+        self._acknowledged.pop(region, None)
+        return (*wrong, self._begin(region, state.created, first - 1))
+
+    def same(self, arrival: Arrival) -> bool | None:
+        """Whether a message is the one that was recorded at its place; ``None``: not known."""
+        state = self.book.region(arrival.region)
+        known = state.messages.get(arrival.position)
+        same = known == _digest(arrival) if known else None
+        if arrival.position == state.place.sequence and same is not False:
+            self._uncompared.discard(arrival.region)
+        return same
+
+    def recorded(self, arrival: Arrival, batch: AuditBatch) -> bool:
+        """Whether a batch says nothing of events that are not recorded: it may be kept out, too.
+
+        This is for a place of which the message is not known.
+        """
+        if (batch.region, batch.emitter) != (arrival.region, _emitter(arrival)):
+            return True
+        state = self.book.incarnation(batch.emitter, batch.incarnation)
+        known = state is not None and batch.first < state.chain.next_seq
+        return known or not _well_formed(batch)
+
+    def take(self, arrival: Arrival, batch: AuditBatch, now: float) -> tuple[Content, ...]:
+        """Record a batch whose signature was verified. ``now`` is in forward-running seconds."""
+        before = self._arrive(arrival)
+        if (batch.region, batch.emitter) != (arrival.region, _emitter(arrival)):
+            return (*before, *self._keep_out(arrival, IncidentKind.MISPLACED, now, batch))
+        if not _well_formed(batch):
+            return (*before, *self._keep_out(arrival, IncidentKind.MALFORMED, now, batch))
+        state = self.book.incarnation(batch.emitter, batch.incarnation)
+        if state is None or batch.first >= state.chain.next_seq:
+            return (*before, *self._behind(arrival), *self._onward(arrival, batch, state))
+        if _repeats(state, batch):
+            return before
+        return (*before, *self._keep_out(arrival, IncidentKind.FORK, now, batch))
+
+    def refuse(self, arrival: Arrival, reason: str, now: float) -> tuple[Content, ...]:
+        """Record that a message was not believed, by its digest; nothing of it is kept."""
+        before = self._arrive(arrival)
+        if not self._throttles[arrival.region].admits(now):
+            return before
+        incident = Incident(
+            incident=IncidentKind.UNTRUSTED,
+            region=arrival.region,
+            position=arrival.position,
+            detail=reason,
+            digest=sha256(arrival.body).digest(),
+        )
+        return (*before, self.note(incident))
+
+    def trimmed(self, found: FoundTrim, first: int) -> tuple[Content, ...]:
+        """Take note of a believed trim of a stream whose first message is ``first`` now.
+
+        What was trimmed and never recorded here is lost; behind it, or where messages vanished
+        before the trim, the chain goes on from the trim's digest. A trim waits until the last
+        message that was recorded was compared, where that is there: the stream may have gone back.
+        """
+        state = self.book.region(found.region)
+        place = state.place
+        if found.region in self._uncompared and first <= place.sequence:
+            return ()
+        had = max(place.sequence, state.had)
+        if state.before.get(found.through) == found.digest:
+            had = max(had, found.through)
+        contents: list[Content] = []
+        if found.through > state.trimmed:
+            contents += self._dispute(state, found)
+            noted = Trimmed(
+                region=found.region,
+                through=found.through,
+                witnesses=found.witnesses,
+                statement=found.statement,
+            )
+            self.book.trim(noted)
+            contents.append(noted)
+        if place.sequence < found.through and place.sequence + 1 < first:
+            if had < found.through:
+                span = (had + 1, found.through)
+                contents += self._note(IncidentKind.JOURNAL_LOST, region=found.region, span=span)
+        elif not _reads_again(state, found.through, first):
+            return tuple(contents)
+        state.rebased = found.through
+        # Behind the loss, or once more from the trim on: the chain is known there.
+        self.book.reach(found.region, found.through)
+        state.stand(Place(found.through, found.digest))
+        return (*contents, self.book.passed(found.region))
+
+    def _begin(self, region: str, created: str, through: int) -> Origin:
+        """Read a stream from its start; above ``through`` it is not what was read before."""
+        state = self.book.region(region)
+        had = min(state.trimmed, max(state.place.sequence, state.had), through)
+        origin = Origin(region=region, created=created, had=had if created == state.created else 0)
+        self.book.begin_stream(origin)
+        return origin
+
+    def _dispute(self, state: RegionState, found: FoundTrim) -> tuple[Content, ...]:
+        if state.known.get(found.through, found.digest) == found.digest:
+            return ()
+        incident = Incident(
+            incident=IncidentKind.TRIM_DISPUTED,
+            region=found.region,
+            first=found.through,
+            last=found.through,
+            statement=found.statement,
+        )
+        return (self.note(incident),)
+
+    def settle(self, now: float) -> tuple[Content, ...]:
+        """Incidents that were only counted and whose window is over."""
+        settled = ((name, throttle.settle(now)) for name, throttle in self._throttles.items())
+        return tuple(
+            content
+            for name, held in settled
+            if held
+            for content in self._note(IncidentKind.SUPPRESSED, region=name, span=(1, held))
+        )
+
+    def note(self, incident: Incident) -> Incident:
+        """Count an incident."""
+        self.book.incidents += 1
+        self.book.lose(incident)
+        return incident
+
+    def _arrive(self, arrival: Arrival) -> tuple[Content, ...]:
+        """Positions are consecutive: the caller hands over what the stream has, in order."""
+        state = self.book.region(arrival.region)
+        expected = max(state.position, state.place.sequence) + 1
+        self._uncompared.discard(arrival.region)
+        state.take(arrival.position, arrival.subject, arrival.body)
+        self.book.reach(arrival.region, arrival.position)
+        if arrival.position <= expected:
+            return ()
+        span = (expected, arrival.position - 1)
+        return self._note(IncidentKind.STREAM_HOLE, region=arrival.region, span=span)
+
+    def _behind(self, arrival: Arrival) -> tuple[Content, ...]:
+        # Acknowledged means recorded; what is new all the same was taken out of the journal.
+        acknowledged = self._acknowledged.get(arrival.region, 0)
+        if arrival.position > acknowledged:
+            return ()
+        del self._acknowledged[arrival.region]
+        span = (arrival.position, acknowledged)
+        return self._note(IncidentKind.JOURNAL_BEHIND, region=arrival.region, span=span)
+
+    def _onward(
+        self, arrival: Arrival, batch: AuditBatch, state: IncarnationState | None
+    ) -> tuple[Content, ...]:
+        before = self._changed_incarnation(batch, state)
+        chain = state.chain if state is not None else Chain()
+        if batch.first > chain.next_seq:
+            admitted = batch.previous == chain.head
+            kind = IncidentKind.DROPPED if admitted else IncidentKind.GAP
+            before += self._about(kind, batch, (chain.next_seq, batch.first - 1))
+        elif batch.previous != chain.head:
+            before += self._about(IncidentKind.FORK, batch, _numbers(batch))
+        self.book.advance(batch)
+        record = Batch(region=arrival.region, position=arrival.position, statement=arrival.body)
+        return (*before, record)
+
+    def _changed_incarnation(
+        self, batch: AuditBatch, state: IncarnationState | None
+    ) -> tuple[Content, ...]:
+        former = self.book.current(batch.emitter)
+        if former is None or former is state:
+            return ()
+        if state is not None:
+            if state.overlapped:
+                return ()
+            state.overlapped = True
+            return self._about(IncidentKind.OVERLAP, batch, _numbers(batch))
+        if former.stopped:
+            return ()
+        incident = Incident(
+            incident=IncidentKind.RESTART,
+            region=batch.region,
+            emitter=former.emitter,
+            incarnation=former.incarnation,
+            last=former.chain.next_seq - 1,
+        )
+        return (self.note(incident),)
+
+    def _keep_out(
+        self, arrival: Arrival, kind: IncidentKind, now: float, batch: AuditBatch
+    ) -> tuple[Content, ...]:
+        """Keep a signed statement as evidence, without effect."""
+        if not self._throttles[arrival.region].admits(now):
+            return ()
+        first, last = _numbers(batch)
+        incident = Incident(
+            incident=kind,
+            region=arrival.region,
+            position=arrival.position,
+            emitter=batch.emitter,
+            incarnation=batch.incarnation,
+            first=first,
+            last=last,
+            digest=sha256(arrival.body).digest(),
+            statement=arrival.body,
+        )
+        return (self.note(incident),)
+
+    def _about(
+        self, kind: IncidentKind, batch: AuditBatch, span: tuple[int, int]
+    ) -> tuple[Content, ...]:
+        incident = Incident(
+            incident=kind,
+            region=batch.region,
+            emitter=batch.emitter,
+            incarnation=batch.incarnation,
+            first=span[0],
+            last=span[1],
+        )
+        return (self.note(incident),)
+
+    def _note(
+        self, kind: IncidentKind, *, region: str, span: tuple[int, int]
+    ) -> tuple[Content, ...]:
+        incident = Incident(incident=kind, region=region, first=span[0], last=span[1])
+        return (self.note(incident),)
+
+
+def _digest(arrival: Arrival) -> bytes:
+    return message_digest(arrival.position, arrival.subject, arrival.body)
+
+
+def _emitter(arrival: Arrival) -> str:
+    try:
+        region, emitter = subjects.read_audit(arrival.subject)
+    except KcmError:
+        return ""
+    return emitter if region == arrival.region else ""
+
+
+def _well_formed(batch: AuditBatch) -> bool:
+    """Whether numbers begin at 1 and stay in range, and every event is one."""
+    if batch.first < 1 or _numbers(batch)[1] > SEQ_MAX:
+        return False
+    try:
+        for event in batch.events:
+            decode(AuditEvent, event, limit=limits.AUDIT_EVENT_MAX)
+    except KcmError:
+        return False
+    return True
+
+
+def _repeats(state: IncarnationState, batch: AuditBatch) -> bool:
+    if not state.spans or batch.first < state.spans[0].first:
+        return True
+    return span_of(batch) in state.spans
+
+
+def _numbers(batch: AuditBatch) -> tuple[int, int]:
+    return batch.first, batch.first + len(batch.events) - 1
+
+
+def _reads_again(state: RegionState, through: int, first: int) -> bool:
+    """Whether a chain that has a hole can be made whole from a trim that was read past."""
+    broken = not state.place.digest and state.rebased != through
+    return broken and through <= state.place.sequence and first <= through + 1

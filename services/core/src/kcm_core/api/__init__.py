@@ -1,0 +1,1 @@
+"""Requests that a Core answers: wrap and unwrap of Gateways, and those of operators."""

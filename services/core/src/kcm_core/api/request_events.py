@@ -1,0 +1,92 @@
+"""What an operator's request is about, for the record: read from the request, and not believed.
+
+Whoever made the request signed it, so what stands here is what that operator asked for, whatever
+became of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from kcm_runtime.audit.repeat_counter import What
+from kcm_schemas.admin import (
+    AdminRequest,
+    HoldPrefix,
+    HoldQuery,
+    PreviewQuery,
+    PutStatement,
+    ServiceListQuery,
+    TenantQuery,
+    TenantShowQuery,
+)
+from kcm_schemas.audit import EventType
+from kcm_schemas.codec import decode
+from kcm_schemas.codes import KcmError
+from kcm_schemas.control import Hold, Lift
+from kcm_schemas.registry import Link, Service, Tenant
+from kcm_schemas.signed import Kind, read_signed
+
+_TYPES: Final = {one.value: one for one in EventType}
+
+
+def type_of(request: AdminRequest) -> EventType:
+    """The type of a request's event: nobody who asks chooses one."""
+    return _TYPES.get(f"admin.{request.noun}-{request.verb}", EventType.ADMIN_UNKNOWN)
+
+
+def requested(request: AdminRequest) -> What:
+    """What a request is about; nothing where it does not say so, or is not well formed."""
+    try:
+        return _requested(request)
+    except KcmError:
+        return {}
+
+
+def _requested(request: AdminRequest) -> What:
+    read = _READERS.get((request.noun, request.verb))
+    if read is not None:
+        return read(request.payload)
+    if type_of(request) is EventType.ADMIN_UNKNOWN:
+        return {"target": f"{request.noun} {request.verb}"}
+    return {}
+
+
+def _put(payload: bytes) -> What:
+    return _statement(decode(PutStatement, payload).statement)
+
+
+def _preview(payload: bytes) -> What:
+    query = decode(PreviewQuery, payload)
+    return {"target": f"{query.scope} {query.target}"}
+
+
+_READERS: Final[dict[tuple[str, str], Callable[[bytes], What]]] = {
+    **dict.fromkeys([(noun, "put") for noun in ("tenant", "link", "service", "hold")], _put),
+    ("tenant", "find"): lambda payload: {"tenant": decode(TenantQuery, payload).tenant},
+    ("tenant", "show"): lambda payload: {"tenant": decode(TenantShowQuery, payload).tenant},
+    ("service", "list"): lambda payload: {"tenant": decode(ServiceListQuery, payload).tenant},
+    ("hold", "status"): lambda payload: {"hold": decode(HoldQuery, payload).hold_id},
+    ("hold", "export"): lambda payload: {"hold": decode(HoldQuery, payload).hold_id},
+    ("hold", "show"): lambda payload: {"target": f"hold {decode(HoldPrefix, payload).prefix}"},
+    ("hold", "preview"): _preview,
+}
+
+
+def _statement(raw: bytes) -> What:
+    signed = read_signed(raw)
+    match signed.kind:
+        case Kind.TENANT:
+            return {"tenant": decode(Tenant, signed.body).tenant}
+        case Kind.LINK:
+            return {"target": f"link {decode(Link, signed.body).link}"}
+        case Kind.SERVICE:
+            service = decode(Service, signed.body)
+            return {"tenant": service.tenant, "service": service.service}
+        case Kind.HOLD:
+            hold = decode(Hold, signed.body)
+            return {"hold": hold.id, "target": f"{hold.scope} {hold.target}"}
+        case Kind.LIFT:
+            return _statement(decode(Lift, signed.body).hold)
+        case _:
+            return {}

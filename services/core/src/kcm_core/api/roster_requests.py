@@ -1,0 +1,230 @@
+"""What operators ask of a Core about the roster: show it, put a new one, say what somebody signed.
+
+Whoever is to be retired has signed statements that shall last: lifts, tenants, links, services and
+wrapped keys. The operator collects them from every region, and the root signs the list. A Core says
+what it has in force; nothing of what it says counts before the root has signed it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from itertools import chain
+from typing import Final
+
+from kcm_killswitch.model.lift_pages import Page
+from kcm_killswitch.model.registry import Registry
+from kcm_killswitch.model.revocations import Revocations
+from kcm_killswitch.replica.registry_follower import RegistryFeed
+from kcm_runtime.clock import Clock
+from kcm_runtime.instance import InstanceContext
+from kcm_runtime.roster.follower import RosterFeed
+from kcm_schemas import limits
+from kcm_schemas.admin import (
+    AdminRequest,
+    Empty,
+    LastingPage,
+    LastingQuery,
+    PutStatement,
+    RosterView,
+    SignedEntry,
+    SignedPage,
+    SignedQuery,
+)
+from kcm_schemas.codec import Message, decode
+from kcm_schemas.codes import Code, KcmError
+from kcm_schemas.control import Lifts
+from kcm_schemas.registry import RegistryEntry
+from kcm_schemas.roster import Role
+from kcm_schemas.signed import Signed, read_signed
+from kcm_trust.endorsements import NOTHING, pages
+from kcm_trust.envelopes import statement_digest
+from kcm_trust.roster import entries, name_of
+from kcm_trust.statements import lifted
+from kcm_trust.verify import Untrusted
+
+from kcm_core.keys.store import KeyStore
+
+PAGE_MAX: Final = 1024
+"""Statements in one answer: some 150 KB."""
+
+LOOKED_AT_ONCE: Final = 64
+"""Statements that are looked at without a wait."""
+
+PAGES_WAIT_S: Final = 3.0
+"""Seconds to wait for pages that another Core of the region was given: the stream brings them."""
+
+POLL_S: Final = 0.01
+"""Seconds between two looks."""
+
+
+class RosterRequests:
+    """Serves the noun ``roster``."""
+
+    def __init__(
+        self,
+        *,
+        membership: InstanceContext,
+        rosters: RosterFeed,
+        feed: RegistryFeed,
+        registry: Registry,
+        revocations: Revocations,
+        lift_pages: Iterable[Page],
+        store: KeyStore,
+        clock: Clock,
+    ) -> None:
+        self._me: Final = membership
+        self._rosters: Final = rosters
+        self._feed: Final = feed
+        self._registry: Final = registry
+        self._revocations: Final = revocations
+        self._lift_pages: Final = lift_pages
+        self._store: Final = store
+        self._clock: Final = clock
+
+    @property
+    def verbs(self) -> Mapping[str, Callable[[AdminRequest], Awaitable[Message]]]:
+        """What is served: the root's signature decides, so any operator may ask."""
+        return {
+            "show": self.show,
+            "put": self.put,
+            "lasting": self.put_page,
+            "listed": self.show_page,
+            "signed": self.signed,
+        }
+
+    async def show(self, request: AdminRequest) -> Message:
+        """Show the roster that counts here."""
+        decode(Empty, request.payload)
+        rosters = self._me.rosters
+        return RosterView(
+            instance=self._me.name, roster=rosters.raw, missing=sorted(rosters.missing())
+        )
+
+    async def put_page(self, request: AdminRequest) -> Message:
+        """Take a page of a list, for every instance of the region."""
+        page = decode(LastingPage, request.payload)
+        await self._rosters.publish(page.name, page.page, page.digests)
+        return Empty()
+
+    async def show_page(self, request: AdminRequest) -> Message:
+        """Show a page of a list that the roster names: empty where there is none, or not here."""
+        query = decode(LastingQuery, request.payload)
+        known = pages(self._me.verifier.lasting.get(query.name, NOTHING))
+        digests = known[query.page] if query.page < len(known) else b""
+        return LastingPage(name=query.name, page=query.page, digests=digests)
+
+    async def put(self, request: AdminRequest) -> Message:
+        """Take a roster over, with its lists; answers when the region's stream has it.
+
+        So it does when the roster retires this very Core: nobody else may have it yet.
+
+        Raises ``forbidden`` for one that must not take the place of the one that counts, and
+        ``unavailable`` while a list that it names is not here.
+        """
+        raw = decode(PutStatement, request.payload).statement
+        await self._lists_of(raw)
+        try:
+            self._me.rosters.take(raw)
+        except Untrusted as error:
+            raise KcmError(Code.FORBIDDEN, str(error)) from None
+        self._rosters.bring()
+        while not self._rosters.stored:
+            if self._clock.unix_ms() >= request.deadline_ms:
+                raise KcmError(Code.UNAVAILABLE, "the roster counts here, but is not stored yet")
+            await asyncio.sleep(POLL_S)
+        return Empty()
+
+    async def signed(self, request: AdminRequest) -> Message:
+        """Name the statements of somebody that may last, in order, from a place on."""
+        query = decode(SignedQuery, request.payload)
+        if query.name not in map(name_of, entries(self._me.verifier.roster)):
+            raise KcmError(Code.MALFORMED, "nobody on the roster has this name")
+        found: list[SignedEntry] = []
+        known: dict[str, bytes | tuple[str, ...]] = {}
+        everything: Iterable[tuple[str, bytes | tuple[str, ...]]] = chain(
+            self._lifts(), self._pages(), self._records(), self._keys(query.name)
+        )
+        for number, (what, key) in enumerate(everything):
+            if number % LOOKED_AT_ONCE == 0:
+                await asyncio.sleep(0)  # a kill waits for no more than these
+            # Looking for the name costs a fiftieth of reading the statement.
+            named = not isinstance(key, bytes) or query.name.encode() in key
+            if named and what > query.after:
+                known[what] = key
+        for number, what in enumerate(sorted(known)):
+            if number % LOOKED_AT_ONCE == 0:
+                await asyncio.sleep(0)
+            key = known[what]
+            raw = key if isinstance(key, bytes) else await self._store.statement(key)
+            entry = None if raw is None else _entry(what, raw, query.name)
+            if entry is not None:
+                if len(found) == PAGE_MAX:
+                    return SignedPage(entries=found, more=True)
+                found.append(entry)
+        return SignedPage(entries=found, more=False)
+
+    def _lifts(self) -> Iterator[tuple[str, bytes]]:
+        for record in self._revocations.holds:
+            if record.lift is not None:
+                yield f"lift {record.hold.id.hex()}", record.lift
+
+    def _pages(self) -> Iterator[tuple[str, bytes]]:
+        for page in list(self._lift_pages):
+            place = page.place
+            count = len(page.ids) // limits.ID_SIZE
+            what = f"lifts {place.origin} {place.prefix:02x} of {count} {page.key.hex()[2:10]}"
+            yield what, page.raw
+
+    def _records(self) -> Iterator[tuple[str, bytes]]:
+        for key in self._feed.keys:
+            raw = self._feed.raw(key)
+            if raw is not None:
+                entry = decode(RegistryEntry, raw)
+                yield " ".join(key), entry.statement
+                yield f"accepted {' '.join(key)}", entry.accepted
+
+    def _keys(self, name: str) -> Iterator[tuple[str, tuple[str, ...]]]:
+        """Wrapped keys are signed by Cores of this region alone."""
+        try:
+            entry = self._me.verifier.instance(name)
+        except Untrusted:
+            return
+        if (entry.role, entry.region) != (Role.CORE, self._me.region):
+            return
+        for tenant in self._registry.names():
+            yield f"root-keys {tenant}", ("root", tenant)
+            for one in self._registry.services_after(
+                tenant, "", self._registry.service_count(tenant)
+            ):
+                key = ("service", tenant, one.service)
+                yield f"service-keys {tenant} {one.service}", key
+
+    async def _lists_of(self, raw: bytes) -> None:
+        """Wait until every list that a roster names is here."""
+        try:
+            roster = self._me.rosters.examine(raw)
+        except Untrusted as error:
+            raise KcmError(Code.FORBIDDEN, str(error)) from None
+        said = [(name_of(one), one.retired) for one in entries(roster) if one.retired is not None]
+        until = self._clock.elapsed() + PAGES_WAIT_S
+        while not all(self._rosters.has(name, retirement) for name, retirement in said):
+            if self._clock.elapsed() >= until:
+                raise KcmError(Code.UNAVAILABLE, "a list that the roster names is not here")
+            await asyncio.sleep(POLL_S)
+
+
+def _entry(what: str, raw: bytes, name: str) -> SignedEntry | None:
+    """A verified statement, if ``name`` has signed it."""
+    statement = read_signed(raw)
+    if name not in [one.signer for one in statement.signatures]:
+        return None
+    return SignedEntry(
+        what=what, digest=statement_digest(statement), time_ms=_time_ms(what, raw, statement)
+    )
+
+
+def _time_ms(what: str, raw: bytes, statement: Signed) -> int:
+    if what.startswith("lift "):
+        return lifted(raw)[0]
+    return decode(Lifts, statement.body).issued_ms if what.startswith("lifts ") else 0

@@ -1,0 +1,99 @@
+"""Sessions that callers opened with a ticket.
+
+Any Core of the region can open any ticket, so there is nothing to share: a session that is not
+known here is opened from the ticket that every request carries. The roster is asked at every
+request, so a caller that was removed is refused at once.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Final
+
+from cryptography.exceptions import InvalidTag
+from kcm_keymem.arena import Arena
+from kcm_runtime.roster.store import Rosters
+from kcm_schemas.codes import Code, KcmError
+from kcm_schemas.roster import Instance
+from kcm_schemas.vault import CoreRequest
+from kcm_sealing.hpke import HpkePrivate
+from kcm_sealing.session import Session, TicketInfo, open_session_as_callee, to_sign
+from kcm_trust.verify import Untrusted
+
+SESSIONS_MAX: Final = 1024
+"""Open sessions kept: each costs one locked page; the one not used for longest goes first."""
+
+SESSIONS_PER_CALLER_MAX: Final = 8
+"""Open sessions of one caller, who needs two while one is renewed: nobody pushes out the others."""
+
+
+class Sessions:
+    """Open sessions of a region's callers."""
+
+    def __init__(
+        self, region: str, hpke_key_id: bytes, private: HpkePrivate, rosters: Rosters
+    ) -> None:
+        self._region: Final = region
+        self._key_id: Final = hpke_key_id
+        self._private: Final = private
+        self._rosters: Final = rosters
+        self._open: OrderedDict[tuple[bytes, bytes], Session] = OrderedDict()
+        rosters.listen(self._judge_again)
+
+    def session(self, request: CoreRequest, now_ms: int) -> tuple[Session, Instance]:
+        """The session of a request and its caller.
+
+        Raises ``forbidden`` for a caller or ticket that is not believed, ``unknown_session`` for
+        one that has ended or was made for another key.
+        """
+        ticket = request.ticket
+        info = TicketInfo(
+            region=self._region,
+            hpke_key_id=ticket.hpke_key_id,
+            caller=request.caller,
+            session_id=ticket.session_id,
+            issued_ms=ticket.issued_ms,
+            expiry_ms=ticket.expiry_ms,
+        )
+        if ticket.hpke_key_id != self._key_id or not info.live(now_ms):
+            raise KcmError(Code.UNKNOWN_SESSION)
+        # The signature covers everything that the session is made of, so it names the session.
+        key = (ticket.session_id, ticket.signature)
+        known = self._open.get(key)
+        try:
+            if known is not None and known.info == info:
+                self._open.move_to_end(key)
+                return known, self._rosters.verifier.acting(request.caller)
+            signed = to_sign(info.encode(), ticket.ciphertext)
+            caller = self._rosters.verifier.ticket(
+                request.caller, self._region, ticket.signature, signed
+            )
+            session = open_session_as_callee(info, self._private, ticket.ciphertext, Arena())
+        except Untrusted:
+            raise KcmError(Code.FORBIDDEN, "the caller is not on the roster") from None
+        except InvalidTag:
+            raise KcmError(Code.UNKNOWN_SESSION) from None
+        self._make_room(request.caller, now_ms)
+        self._open[key] = session
+        return session, caller
+
+    def _make_room(self, caller: str, now_ms: int) -> None:
+        """Wipe what has ended, and what is too much with one more of this caller."""
+        own = [key for key, one in self._open.items() if one.info.caller == caller]
+        gone = {key for key, one in self._open.items() if not one.info.live(now_ms)}
+        gone.update(own[: max(0, len(own) + 1 - SESSIONS_PER_CALLER_MAX)])
+        for key in gone:
+            self._open.pop(key).close()
+        while len(self._open) >= SESSIONS_MAX:
+            self._open.popitem(last=False)[1].close()
+
+    def _judge_again(self, names: frozenset[str]) -> None:
+        """Close the sessions of callers whose entry is another one; their tickets open new ones."""
+        for key in [key for key, one in self._open.items() if one.info.caller in names]:
+            self._open.pop(key).close()
+
+    def close(self) -> None:
+        """Wipe every session's keys."""
+        for session in self._open.values():
+            session.close()
+        self._open.clear()

@@ -1,0 +1,78 @@
+"""Where a canary is for each customer's key: that of any tenant whose root it wrapped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from kcm_killswitch.model.key_leases import Target
+from kcm_killswitch.model.registry import Registry
+from kcm_schemas.codes import KcmError
+from kcm_schemas.registry import WrappedRoot
+
+from kcm_core.keys.store import KeyStore
+
+READS_MAX: Final = 8
+"""Tenants of a link whose roots one look reads, when none was read yet: the monitor waits for it,
+and a store that does not answer takes its time for each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Canary:
+    """Where the key is, and the tenant's wrapped root that has the canary."""
+
+    uri: str
+    tenant: str
+    root: WrappedRoot
+
+
+class Canaries:
+    """Tenants' wrapped roots by the key that wrapped them."""
+
+    def __init__(self, registry: Registry, store: KeyStore) -> None:
+        self.registry: Final = registry
+        self._store: Final = store
+        self._known: dict[Target, tuple[str, WrappedRoot]] = {}
+        self._links: dict[str, set[Target]] = {}
+        self._tried: dict[str, int] = {}
+        """How many of a link's tenants were read in vain."""
+
+    def add(self, tenant: str, root: WrappedRoot) -> Target:
+        """A root was read; returns which key wrapped it."""
+        target = Target(root.link, root.link_revision, root.key_version)
+        self._known[target] = (tenant, root)
+        self._links.setdefault(root.link, set()).add(target)
+        return target
+
+    def find(self, target: Target) -> Canary | None:
+        """A canary that the key wrapped, where it is known and the link still is registered."""
+        known, link = self._known.get(target), self.registry.link(target.link)
+        return None if known is None or link is None else Canary(link.uri, *known)
+
+    async def of_links(self, links: Iterable[str]) -> set[Target]:
+        """The keys behind some links, read from the store where no root was read yet."""
+        found: set[Target] = set()
+        for link in links:
+            if link not in self._links:
+                await self._read(link)
+            found |= self._links.get(link, set())
+        return found
+
+    async def _read(self, link: str) -> None:
+        """Read some tenants' roots, until one has what the link wrapped; the next look goes on."""
+        tenants = self.registry.on_link(link)
+        at = self._tried.pop(link, 0)
+        for tenant in tenants[at : at + READS_MAX]:
+            try:
+                roots = await self._store.root(tenant)
+            except KcmError:
+                continue  # this one may be damaged, and another one not
+            if roots is None:
+                continue
+            for root in roots.versions:
+                if root.version == roots.current and root.link == link:
+                    self.add(tenant, root)
+                    return
+        if at + READS_MAX < len(tenants):
+            self._tried[link] = at + READS_MAX

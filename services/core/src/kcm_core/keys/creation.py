@@ -1,0 +1,175 @@
+"""Making tenant roots and service keys: in both stores before their first use, or not at all.
+
+Every step can be repeated: a root or a service key that exists already is left as it is, so a crash
+between two steps is mended by asking again. Of two Cores that make the same key at once, one makes
+it and the other finds it.
+"""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from typing import Final
+
+from kcm_killswitch.model.revocations import Revocations
+from kcm_runtime.audit.port import Emit
+from kcm_runtime.clock import Randomness
+from kcm_runtime.instance import InstanceContext
+from kcm_schemas.audit import EventType
+from kcm_schemas.codes import Code, KcmError
+from kcm_schemas.registry import (
+    Link,
+    RootKeys,
+    Service,
+    ServiceKeys,
+    Tenant,
+    WrappedRoot,
+    WrappedService,
+)
+
+from kcm_core.keys.keyring import ServiceKey
+from kcm_core.keys.loader import INNER_SIZE, Opener
+from kcm_core.keys.store import KeyStore
+from kcm_core.keys.vault import Vault
+from kcm_core.providers.context import provider_context
+from kcm_core.providers.state import L1Error
+from kcm_core.unsealer.port import UnsealerPort, Wrapped
+
+FIRST: Final = 1
+"""The first version of a key, and the first revision of its record."""
+
+
+class KeyCreator:
+    """Makes the first version of roots and service keys."""
+
+    def __init__(
+        self,
+        *,
+        membership: InstanceContext,
+        revocations: Revocations,
+        store: KeyStore,
+        vault: Vault,
+        opener: Opener,
+        unsealer: UnsealerPort,
+        seal_key_id: bytes,
+        emit: Emit,
+        randomness: Randomness,
+        deadline_s: float,
+    ) -> None:
+        self._me: Final = membership
+        self._revocations: Final = revocations
+        self._store: Final = store
+        self._vault: Final = vault
+        self._opener: Final = opener
+        self._unsealer: Final = unsealer
+        self._seal_key_id: Final = seal_key_id
+        self._emit: Final = emit
+        self._random: Final = randomness
+        self._deadline_s: Final = deadline_s
+
+    async def root(self, tenant: Tenant, link: Link) -> None:
+        """Make and store the tenant's root in this region, unless it has one.
+
+        The L1 wraps the nested blob and, at the same moment and under the same context, a canary.
+        Raises ``tenant_sealed`` when the customer's key does not do it, ``tenant_killed`` when the
+        tenant or the link is killed, and ``conflict`` when the root is under another link.
+        """
+        if await self._has_root(tenant, link):
+            return
+        generation = self._revocations.begin(tenant.tenant)
+        self._not_killed(tenant, link)
+        inner = self._vault.make_root(tenant.tenant, FIRST)
+        canary = self._random.public(INNER_SIZE)
+        blob = await self._wrap(link, tenant.tenant, inner)
+        canary_blob = await self._wrap(link, tenant.tenant, canary)
+        if (blob.mechanism, blob.key_version) != (canary_blob.mechanism, canary_blob.key_version):
+            raise KcmError(Code.CONFLICT, "the customer's key changed meanwhile; try again")
+        self._revocations.still(tenant.tenant, generation)
+        self._not_killed(tenant, link)
+        root = WrappedRoot(
+            version=FIRST,
+            seal_key_id=self._seal_key_id,
+            link=link.link,
+            link_revision=link.revision,
+            blob=blob.blob,
+            mechanism=blob.mechanism,
+            key_version=blob.key_version,
+            principal=blob.principal,
+            canary=canary_blob.blob,
+            canary_digest=sha256(canary).digest(),
+        )
+        keys = RootKeys(
+            tenant=tenant.tenant,
+            region=self._me.region,
+            revision=FIRST,
+            current=FIRST,
+            versions=[root],
+        )
+        try:
+            await self._store.put_root(keys)
+        except KcmError as error:
+            if error.code is Code.CONFLICT and await self._has_root(tenant, link):
+                return
+            raise
+        self._emit(EventType.ROOT_CREATE, tenant=tenant.tenant, count=1, detail=f"link {link.link}")
+
+    async def service(self, service: Service) -> None:
+        """Make and store the service's first key under the tenant's root, unless it has one."""
+        tenant, name = service.tenant, service.service
+        if await self._store.service(tenant, name) is not None:
+            return
+        ring = await self._opener.ring(tenant)
+        roots = await self._store.root(tenant)
+        if roots is None:
+            raise KcmError(Code.UNKNOWN_TENANT, f"this region has no root of the tenant {tenant}")
+        self._revocations.still(tenant, ring.generation)
+        key = ServiceKey(tenant, name, FIRST, roots.current)
+        blob = self._vault.make_service_key(ring, key)
+        wrapped = WrappedService(
+            version=key.version, l2_version=key.l2_version, state="active", blob=blob
+        )
+        keys = ServiceKeys(
+            tenant=tenant,
+            region=self._me.region,
+            service=name,
+            revision=FIRST,
+            current=key.version,
+            versions=[wrapped],
+        )
+        try:
+            await self._store.put_service(keys)
+        except KcmError as error:
+            if error.code is Code.CONFLICT and await self._store.service(tenant, name) is not None:
+                return
+            raise
+        self._emit(EventType.SERVICE_CREATE, tenant=tenant, service=name, count=1)
+
+    async def _has_root(self, tenant: Tenant, link: Link) -> bool:
+        roots = await self._store.root(tenant.tenant)
+        if roots is None:
+            return False
+        current = {one.link for one in roots.versions if one.version == roots.current}
+        if link.link not in current:
+            raise KcmError(Code.CONFLICT, "the tenant has a root under another link")
+        return True
+
+    def _not_killed(self, tenant: Tenant, link: Link) -> None:
+        """A tenant that is not registered yet is not known to be on a killed link."""
+        held = self._revocations.active_on
+        if held("tenant", tenant.tenant) or held("link", link.link):
+            raise KcmError(
+                Code.TENANT_KILLED,
+                f"a hold is on the tenant {tenant.tenant} or its link {link.link}",
+            )
+
+    async def _wrap(self, link: Link, tenant: str, plaintext: bytes | bytearray) -> Wrapped:
+        try:
+            return await self._unsealer.wrap(
+                link.uri,
+                plaintext,
+                provider_context(tenant, self._me.region, FIRST),
+                deadline_s=self._deadline_s,
+            )
+        except L1Error as error:
+            raise KcmError(
+                Code.TENANT_SEALED, f"the customer's key is {error.state.value}: {error.detail}"
+            ) from None

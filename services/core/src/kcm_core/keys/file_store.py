@@ -1,0 +1,136 @@
+"""The second store of wrapped keys: a directory, independent of the broker.
+
+Every revision of a record is a file of its own, made once, so that making one is a compare-and-set:
+``<noun>.<name>…/<revision, 20 digits>``. Every record has a directory of its own, so that finding
+its newest revision reads a few names, and not those of all tenants. A record is never overwritten;
+what lies under its name and is none is replaced by it. Records authenticate themselves; the
+directory is trusted with nothing but keeping them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from kcm_runtime.files.atomic import place, sync_directory
+from kcm_schemas.codes import Code, KcmError
+
+_DIGITS: Final = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A record as it was stored."""
+
+    revision: int
+    data: bytes
+
+
+class FileKeyStore:
+    """Files by key and revision."""
+
+    def __init__(self, path: Path, sync: Callable[[Path], None] = sync_directory) -> None:
+        """The directory has to exist: a missing one must not look like an empty one."""
+        if not path.is_dir():
+            raise FileNotFoundError(f"the second key store {path} does not exist")
+        self._path: Final = path
+        self._flush: Final = sync
+        self._unsynced: Final[set[Path]] = set()
+        """Directories in which a name may be that a power cut takes: the flush after it failed."""
+        self._adopt()
+
+    def create(self, key: str, revision: int, data: bytes) -> None:
+        """Store a new revision, on disk when this returns; raises ``conflict`` or ``unavailable``.
+
+        A file appears whole under its name or not at all.
+        """
+        target = self._target(key, revision)
+        try:
+            target.parent.mkdir(mode=0o700, exist_ok=True)
+            self._flush(self._path)  # also where somebody else made it a moment ago
+            place(target, data, replace=False, sync=self._named)
+        except FileExistsError:
+            raise KcmError(Code.CONFLICT) from None
+        except OSError:
+            raise KcmError(Code.UNAVAILABLE, "the second key store cannot be written") from None
+
+    def replace(self, key: str, revision: int, data: bytes, damaged: bytes) -> bool:
+        """Put a good record in the place of one that is ``damaged``; ``False`` if it is not there.
+
+        Only for what was read and is no record: a good one is never written over. On disk when this
+        returns; raises ``unavailable``.
+        """
+        target = self._target(key, revision)
+        try:
+            if target.read_bytes() != damaged:
+                return False
+            place(target, data, sync=self._named)
+        except OSError:
+            raise KcmError(Code.UNAVAILABLE, "the second key store cannot be written") from None
+        return True
+
+    def latest(self, key: str) -> Stored | None:
+        """The highest revision of a record, or ``None``; raises ``unavailable``."""
+        directory = self._path / key
+        try:
+            if directory in self._unsynced:
+                self._sync(directory)  # what is found may be believed to stay
+            try:
+                names = [one.name for one in directory.iterdir()]
+            except FileNotFoundError:
+                if not self._path.is_dir():
+                    raise  # a missing store is not an empty one
+                return None
+            revisions = [int(name) for name in names if _is_revision(name)]
+            if not revisions:
+                return None
+            newest = max(revisions)
+            return Stored(newest, (directory / f"{newest:0{_DIGITS}d}").read_bytes())
+        except OSError:
+            raise KcmError(Code.UNAVAILABLE, "the second key store cannot be read") from None
+
+    def heads(self, prefix: str) -> dict[str, int]:
+        """The highest revision of every record whose key begins so; raises ``unavailable``."""
+        found: dict[str, int] = {}
+        try:
+            for directory in self._path.iterdir():
+                if directory.name.startswith(prefix):
+                    names = (one.name for one in directory.iterdir())
+                    revisions = [int(name) for name in names if _is_revision(name)]
+                    if revisions:
+                        found[directory.name] = max(revisions)
+        except OSError:
+            raise KcmError(Code.UNAVAILABLE, "the second key store cannot be read") from None
+        return found
+
+    def _named(self, directory: Path) -> None:
+        self._unsynced.add(directory)
+        self._sync(directory)
+
+    def _sync(self, directory: Path) -> None:
+        self._flush(directory)
+        self._unsynced.discard(directory)
+
+    def _target(self, key: str, revision: int) -> Path:
+        return self._path / key / f"{revision:0{_DIGITS}d}"
+
+    def _adopt(self) -> None:
+        """Take in files of the earlier layout, ``<key>@<revision>``: an old backup may have some.
+
+        Several Cores may do this at once, and any of them may die over it.
+        """
+        for path in self._path.glob(f"*@{'[0-9]' * _DIGITS}"):
+            key, _, revision = path.name.rpartition("@")
+            (self._path / key).mkdir(mode=0o700, exist_ok=True)
+            with contextlib.suppress(FileExistsError, FileNotFoundError):
+                os.link(path, self._path / key / revision)
+            self._flush(self._path / key)
+            path.unlink(missing_ok=True)
+
+
+def _is_revision(name: str) -> bool:
+    return len(name) == _DIGITS and name.isascii() and name.isdecimal()

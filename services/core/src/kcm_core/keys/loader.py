@@ -1,0 +1,248 @@
+"""Opening what is needed: a tenant's root through the customer's key, service keys under it.
+
+The generation is taken before the first wait and compared after the last one: an unseal that was
+under way when a kill landed leaves nothing open. At most one unseal of a tenant's root runs at a
+time in a generation; whoever else asks waits for it, and only so many may: a customer's key that
+hangs must not take up the room of everybody else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+from kcm_keymem.arena import Arena
+from kcm_killswitch.model.admission import Serving
+from kcm_killswitch.model.registry import Registry
+from kcm_killswitch.model.revocations import Revocations
+from kcm_runtime.audit.port import Emit
+from kcm_runtime.clock import Clock
+from kcm_runtime.instance import InstanceContext
+from kcm_schemas.audit import EventType
+from kcm_schemas.codes import Code, KcmError
+from kcm_schemas.registry import Link, RootKeys, WrappedRoot
+
+from kcm_core.keys.keyring import Keyring, RootName, ServiceKey, ServiceName
+from kcm_core.keys.observer import KeyObserver
+from kcm_core.keys.store import KeyStore
+from kcm_core.keys.vault import Vault
+from kcm_core.providers.context import provider_context
+from kcm_core.providers.state import L1Error, L1State
+from kcm_core.unsealer.port import UnsealerPort
+
+log = logging.getLogger(__name__)
+
+INNER_SIZE: Final = 72
+"""Bytes of a tenant root under the region's seal key."""
+
+WAITING_MAX: Final = 64
+"""Requests of one tenant that wait for its root; more are answered ``busy``."""
+
+_LOST: Final = (
+    "neither the bucket kcm-keys nor the second key store has one; if there was one, restore the "
+    "second key store from its backup"
+)
+
+_Root = tuple[str, int, int]
+"""Tenant, generation, and version of the root (0: the current one)."""
+
+
+class Opener:
+    """Gives open keyrings and service keys, opening what is not."""
+
+    def __init__(
+        self,
+        *,
+        membership: InstanceContext,
+        registry: Registry,
+        revocations: Revocations,
+        store: KeyStore,
+        vault: Vault,
+        unsealer: UnsealerPort,
+        serving: Serving,
+        watch: KeyObserver,
+        seal: Callable[[str], int],
+        clock: Clock,
+        emit: Emit,
+        deadline_s: float,
+    ) -> None:
+        """``seal`` wipes a tenant's keys, as a purge does."""
+        self._serving: Final = serving
+        self._watch: Final = watch
+        self._seal: Final = seal
+        self._clock: Final = clock
+        self._me: Final = membership
+        self._registry: Final = registry
+        self._revocations: Final = revocations
+        self._store: Final = store
+        self._vault: Final = vault
+        self._unsealer: Final = unsealer
+        self._emit: Final = emit
+        self._deadline_s: Final = deadline_s
+        self._opening: dict[_Root, asyncio.Task[Keyring]] = {}
+        self._waiting: Counter[str] = Counter()
+        self._roots: dict[str, RootKeys] = {}
+
+    async def ring(self, tenant: str) -> Keyring:
+        """The tenant's open keyring, of the current generation.
+
+        Raises ``unknown_tenant``, ``tenant_killed``, ``tenant_sealed``, ``busy`` or
+        ``unavailable``.
+        """
+        now = self._clock.elapsed()
+        generation = self._serving.begin(tenant, now).generation
+        ring = self._vault.ring(tenant)
+        if ring is not None and ring.generation == generation:
+            if self._serving.live(tenant, now):
+                self._serving.used(tenant)
+                return ring
+            self._seal(tenant)  # nobody used the customer's key for too long: it is asked again
+        return await self._once((tenant, generation, 0), lambda: self._open(tenant, generation))
+
+    def is_open(self, tenant: str, service: str, version: int) -> bool:
+        """Whether ``service_key`` has the key at hand, without asking anybody for anything."""
+        ring = self._vault.ring(tenant)
+        if ring is None or ring.generation != self._revocations.generation(tenant):
+            return False
+        if not self._serving.live(tenant, self._clock.elapsed()):
+            return False
+        known = ring.service_keys.get((service, version))
+        return known is not None and ServiceName(service, known.version) in ring
+
+    async def service_key(self, tenant: str, service: str, version: int) -> ServiceKey:
+        """A service key that is open in the tenant's keyring; ``version`` 0 is the current one.
+
+        Raises as ``ring`` does, and ``unknown_service`` or ``key_destroyed``.
+        """
+        ring = await self.ring(tenant)
+        if self._registry.service(tenant, service) is None:
+            raise KcmError(
+                Code.UNKNOWN_SERVICE,
+                f"the service {service} of {tenant} is not in the region's registry; "
+                "if its broker lost data, sign the service again",
+            )
+        known = ring.service_keys.get((service, version))
+        if known is not None and ServiceName(service, known.version) in ring:
+            return known
+        keys = await self._store.service(tenant, service)
+        if keys is None:
+            raise KcmError(Code.UNKNOWN_SERVICE, f"the service has no key in this region: {_LOST}")
+        wanted = version or keys.current
+        for wrapped in keys.versions:
+            if wrapped.version == wanted:
+                break
+        else:
+            raise KcmError(Code.KEY_DESTROYED)
+        key = ServiceKey(tenant, service, wanted, wrapped.l2_version)
+        if RootName(wrapped.l2_version) not in ring:
+            root, generation = wrapped.l2_version, ring.generation
+            await self._once(
+                (tenant, generation, root), lambda: self._unseal(tenant, root, generation)
+            )
+        self._revocations.still(tenant, ring.generation)
+        if ServiceName(service, wanted) not in ring:
+            self._vault.open_service_key(ring, key, wrapped.blob)
+        ring.service_keys[(service, version)] = key
+        return key
+
+    def known(self, tenant: str) -> None:
+        """Raise ``unknown_tenant`` unless an operator signed the tenant for this region."""
+        self._serving.known(tenant)
+
+    async def _once(
+        self, root: _Root, opening: Callable[[], Coroutine[Any, Any, Keyring]]
+    ) -> Keyring:
+        """Wait for an opening, which is begun unless it is under way already."""
+        tenant = root[0]
+        if self._waiting[tenant] >= WAITING_MAX:
+            raise KcmError(Code.BUSY, "many wait for the tenant's root already")
+        task = self._opening.get(root)
+        if task is None:
+            task = asyncio.get_running_loop().create_task(opening())
+            self._opening[root] = task
+            task.add_done_callback(lambda task: self._opened(root, task))
+        self._waiting[tenant] += 1
+        try:
+            return await asyncio.shield(task)
+        finally:
+            self._waiting[tenant] -= 1
+            if not self._waiting[tenant]:
+                del self._waiting[tenant]
+
+    def _opened(self, root: _Root, task: asyncio.Task[Keyring]) -> None:
+        self._opening.pop(root, None)
+        if not task.cancelled():
+            task.exception()  # whoever waits sees it; nobody waiting any more is no fault
+
+    async def _open(self, tenant: str, generation: int) -> Keyring:
+        roots = await self._store.root(tenant)
+        if roots is None:
+            raise KcmError(Code.UNKNOWN_TENANT, f"the tenant has no root in this region: {_LOST}")
+        self._roots[tenant] = roots
+        return await self._unseal(tenant, roots.current, generation)
+
+    async def _unseal(self, tenant: str, version: int, generation: int) -> Keyring:
+        wrapped = self._wrapped(tenant, version)
+        uri = self._link(tenant, wrapped).uri
+        ask = self._watch.ask(tenant, wrapped)
+        arena = Arena()
+        try:
+            with arena.use() as view:
+                inner = view[:INNER_SIZE]
+                opened = await self._unsealer.unwrap_into(
+                    uri,
+                    wrapped.blob,
+                    provider_context(tenant, self._me.region, version),
+                    wrapped.mechanism,
+                    inner,
+                    deadline_s=self._deadline_s,
+                )
+                self._revocations.still(tenant, generation)
+                ring = self._vault.open_root(tenant, version, inner, generation)
+                self._watch.answered(ask, L1State.ENABLED, opened.principal)
+        except L1Error as error:
+            self._watch.answered(ask, error.state)
+            self._revocations.begin(tenant)  # where somebody refused, it is killed by now
+            log.warning("the root of a tenant stays sealed: %s", error)
+            self._emit(
+                EventType.ROOT_OPEN,
+                tenant=tenant,
+                code=Code.TENANT_SEALED,
+                detail=error.state.value,
+            )
+            raise KcmError(
+                Code.TENANT_SEALED, f"the customer's key is {error.state.value}"
+            ) from None
+        except KcmError as error:
+            if error.code is Code.TAMPERED:  # somebody lies: the L1, or who keeps the records
+                self._watch.answered(ask, L1State.INVALID)
+                self._emit(EventType.ROOT_OPEN, tenant=tenant, code=error.code, detail=error.detail)
+            raise
+        finally:
+            arena.purge()
+        self._watch.opened(tenant, ask, opened.principal)
+        self._emit(EventType.ROOT_OPEN, tenant=tenant, count=1, detail=f"version {version}")
+        return ring
+
+    def _wrapped(self, tenant: str, version: int) -> WrappedRoot:
+        """A version of the root, as the tenant's own link wrapped it, where there are several."""
+        record = self._registry.tenant(tenant)
+        found = [one for one in self._roots[tenant].versions if one.version == version]
+        if not found:
+            raise KcmError(Code.KEY_DESTROYED)
+        return next((one for one in found if record and one.link == record.link), found[0])
+
+    def _link(self, tenant: str, wrapped: WrappedRoot) -> Link:
+        link = self._registry.link(wrapped.link)
+        record = self._registry.tenant(tenant)
+        if link is None:
+            raise KcmError(
+                Code.TENANT_SEALED,
+                "the link is not in the region's registry; if its broker lost data, link again",
+            )
+        if record is None or record.link != wrapped.link:
+            raise KcmError(Code.TENANT_SEALED, "the tenant's root is wrapped by another link")
+        return link

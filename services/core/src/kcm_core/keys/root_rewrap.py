@@ -1,0 +1,138 @@
+"""Moving a tenant to another customer's key: the outer layer is made anew, and nothing else.
+
+Three steps, each a record that is there or not. First the root's record gets, beside each version
+as the old key wrapped it, the same inner blob as the new key wraps it. Then the tenant's signed
+record names the new link: that is the switch, for every Core of the region at once. Then what the
+old key wrapped is dropped. Whatever dies in between, the link that the tenant's record names has
+what it needs, and the same command again goes on.
+
+The old key has to open what it wrapped, so a kill cannot be evaded; and what it opened has to be
+the tenant's root in this region, or a lying key would have us throw the true one away.
+"""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from typing import Final
+
+from kcm_killswitch.model.registry import Registry
+from kcm_killswitch.model.revocations import Revocations
+from kcm_runtime.audit.port import Emit
+from kcm_runtime.clock import Randomness
+from kcm_runtime.instance import InstanceContext
+from kcm_schemas.audit import EventType
+from kcm_schemas.codes import Code, KcmError
+from kcm_schemas.registry import Link, RootKeys, Tenant, WrappedRoot
+
+from kcm_core.keys.loader import INNER_SIZE
+from kcm_core.keys.store import KeyStore
+from kcm_core.keys.vault import Vault
+from kcm_core.providers.context import provider_context
+from kcm_core.providers.state import L1Error
+from kcm_core.unsealer.port import UnsealerPort
+
+
+class RootRewrapper:
+    """Moves tenants of one region."""
+
+    def __init__(
+        self,
+        *,
+        membership: InstanceContext,
+        registry: Registry,
+        revocations: Revocations,
+        store: KeyStore,
+        vault: Vault,
+        unsealer: UnsealerPort,
+        emit: Emit,
+        randomness: Randomness,
+        deadline_s: float,
+    ) -> None:
+        self._me: Final = membership
+        self._registry: Final = registry
+        self._revocations: Final = revocations
+        self._store: Final = store
+        self._vault: Final = vault
+        self._unsealer: Final = unsealer
+        self._emit: Final = emit
+        self._random: Final = randomness
+        self._deadline_s: Final = deadline_s
+
+    async def prepare(self, tenant: Tenant, link: Link) -> None:
+        """See to it that the link opens every version of the tenant's root, beside the old one.
+
+        Raises ``tenant_killed``, ``tenant_sealed`` when either key does not do its part,
+        ``tampered`` when the old one opens something else, ``conflict`` or ``unavailable``.
+        """
+        roots = await self._store.root(tenant.tenant)
+        here = self._registry.tenant(tenant.tenant)
+        if roots is None or here is None or here.link == link.link:
+            return
+        old = self._registry.link(here.link)
+        kept = {one.version: one for one in roots.versions if one.link == here.link}
+        if not kept and all(one.link == link.link for one in roots.versions):
+            # Of a fork the record counts by whose link nothing is left: this one ends that.
+            self._revocations.begin(tenant.tenant)
+            self._allowed(link)
+            return
+        if old is None or not kept:
+            raise KcmError(Code.CONFLICT, "the tenant's link is not known here")
+        generation = self._revocations.begin(tenant.tenant)
+        self._allowed(link)
+        moved = [await self._move(tenant.tenant, old, one, link) for one in kept.values()]
+        self._revocations.still(tenant.tenant, generation)
+        self._allowed(link)
+        # Somebody may be moving the tenant to a third link: what that needs stays, too.
+        others = [one for one in roots.versions if one.link != link.link]
+        await self._put(roots, [*others, *moved])
+
+    async def finish(self, tenant: Tenant) -> None:
+        """Drop what other links wrapped than the one that the tenant's record names."""
+        roots = await self._store.root(tenant.tenant)
+        if roots is None:
+            return
+        left = [one for one in roots.versions if one.link == tenant.link]
+        if left and len(left) < len(roots.versions):
+            await self._put(roots, left)
+            self._emit(EventType.ROOT_RELINK, tenant=tenant.tenant, detail=f"link {tenant.link}")
+
+    def _allowed(self, link: Link) -> None:
+        if self._revocations.active_on("link", link.link):
+            raise KcmError(Code.TENANT_KILLED, f"a hold is on the link {link.link}")
+
+    async def _put(self, roots: RootKeys, versions: list[WrappedRoot]) -> None:
+        changed = {"revision": roots.revision + 1, "versions": versions}
+        await self._store.put_root(roots.model_copy(update=changed))
+
+    async def _move(self, tenant: str, old: Link, root: WrappedRoot, link: Link) -> WrappedRoot:
+        place = provider_context(tenant, self._me.region, root.version)
+        inner = bytearray(INNER_SIZE)
+        canary = self._random.public(INNER_SIZE)
+        try:
+            await self._unsealer.unwrap_into(
+                old.uri, root.blob, place, root.mechanism, memoryview(inner),
+                deadline_s=self._deadline_s,
+            )  # fmt: skip
+            self._vault.check_root(tenant, root.version, memoryview(inner))
+            wrapped = await self._unsealer.wrap(link.uri, inner, place, deadline_s=self._deadline_s)
+            sealed = await self._unsealer.wrap(link.uri, canary, place, deadline_s=self._deadline_s)
+        except L1Error as error:
+            raise KcmError(
+                Code.TENANT_SEALED, f"a customer's key is {error.state.value}: {error.detail}"
+            ) from None
+        finally:
+            inner[:] = bytes(INNER_SIZE)
+        if (wrapped.mechanism, wrapped.key_version) != (sealed.mechanism, sealed.key_version):
+            raise KcmError(Code.CONFLICT, "the customer's key changed meanwhile; try again")
+        return root.model_copy(
+            update={
+                "link": link.link,
+                "link_revision": link.revision,
+                "blob": wrapped.blob,
+                "mechanism": wrapped.mechanism,
+                "key_version": wrapped.key_version,
+                "principal": wrapped.principal,
+                "canary": sealed.blob,
+                "canary_digest": sha256(canary).digest(),
+            }
+        )

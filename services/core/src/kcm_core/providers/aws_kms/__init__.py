@@ -1,0 +1,1 @@
+"""``awskms:`` a key in AWS KMS."""

@@ -1,0 +1,1 @@
+"""``azurekv:`` a key in Azure Key Vault or Managed HSM."""

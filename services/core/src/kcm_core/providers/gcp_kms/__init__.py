@@ -1,0 +1,1 @@
+"""``gcpkms:`` a key in Google Cloud KMS."""

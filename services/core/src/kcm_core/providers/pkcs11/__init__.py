@@ -1,0 +1,1 @@
+"""``pkcs11:`` a key on an HSM (RFC 7512)."""

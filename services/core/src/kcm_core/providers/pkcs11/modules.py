@@ -1,0 +1,62 @@
+"""Which PKCS#11 modules a Core loads: those that whoever runs it named, and nobody else can write.
+
+An operator names a module by a URI, and it is loaded into a process that sees PINs and keys. So it
+has to be on a list, ``KCM_L1_MODULES`` in ``unsealer_environment``, separated by colons. Without a
+list none is loaded: what is found on a machine (a spy that writes PINs to a log, a module that
+talks to another machine) was not put there for us. Whoever could write to the file, to a directory
+on the way to it or to a link on that way could put another one in its place: these belong to root
+or to the Core's own user, and nobody else may write to them.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import Final
+
+from kcm_runtime.files.path_walk import way_to
+
+from kcm_core.providers.pkcs11.uri import Pkcs11Uri
+from kcm_core.providers.state import L1Error, L1State
+
+VARIABLE: Final = "KCM_L1_MODULES"
+
+
+def check(uri: Pkcs11Uri, allowed: str) -> None:
+    """Raise ``L1Error`` (unreachable) for a module that is not on the list; it is not loaded then.
+
+    A module is the same by whatever links it is named.
+    """
+    named = {os.path.realpath(each) for each in allowed.split(":") if each.startswith("/")}
+    if os.path.realpath(uri.module_path) not in named:
+        hint = f"a module that is not allowed here: see {VARIABLE} of the unsealer"
+        raise L1Error(L1State.UNREACHABLE, hint)
+
+
+def trusted(module_path: str) -> str:
+    """The file to load; raises ``L1Error`` where others could have put it there."""
+    module = Path("/")
+    try:
+        for module in way_to(Path(module_path)):
+            _check(module.lstat())
+    except OSError as error:
+        raise L1Error(
+            L1State.UNREACHABLE, "the HSM's module is not there", cls=type(error).__name__
+        ) from None
+    return str(module)
+
+
+def _check(info: os.stat_result) -> None:
+    if info.st_uid not in {0, os.geteuid()}:
+        hint = "the HSM's module, or what leads to it, is neither root's nor this user's"
+        raise L1Error(L1State.UNREACHABLE, hint)
+    # In a sticky directory nobody can rename what is somebody else's; a link has no mode.
+    sticky = stat.S_ISDIR(info.st_mode) and info.st_mode & stat.S_ISVTX
+    if (
+        not stat.S_ISLNK(info.st_mode)
+        and info.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+        and not sticky
+    ):
+        hint = "its group or others may write to the HSM's module or above it: chmod go-w"
+        raise L1Error(L1State.UNREACHABLE, hint)

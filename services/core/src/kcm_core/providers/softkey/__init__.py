@@ -1,0 +1,1 @@
+"""``softkey:`` a root key in a file, for development."""

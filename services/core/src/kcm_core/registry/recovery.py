@@ -1,0 +1,285 @@
+"""How a Core without memory of its region's registry comes to one: it asks a Core that has.
+
+The question goes to all Cores of the region, and only those with memory listen: where there is
+none, that shows at once. An answer is signed and says the question's nonce, so an old one is worth
+nothing. When both know the same, the asker remembers it and serves; until then it reads both stores
+again. This is how a further Core joins a region that runs, and a Core with a new disk: without
+hands. Where nobody has memory and neither store has anything, a new region begins.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Final
+
+from kcm_killswitch.model.registry_lease import NO_MEMORY
+from kcm_killswitch.replica.verification_budget import Budgets
+from kcm_runtime.audit.port import Emit
+from kcm_runtime.audit.rejection_log import RejectionLog
+from kcm_runtime.clock import Clock, Randomness
+from kcm_runtime.instance import InstanceContext
+from kcm_runtime.nats.ports import Arrived, Messages, NobodyListens
+from kcm_runtime.nats.request_server import describe
+from kcm_schemas import limits, subjects
+from kcm_schemas.audit import EventType
+from kcm_schemas.codec import encode
+from kcm_schemas.codes import Code, KcmError
+from kcm_schemas.registry import RegistryAnswer, RegistryQuestion
+from kcm_schemas.signed import Kind
+from kcm_trust.verify import Untrusted
+
+from kcm_core.registry.memory import RegistryMemory
+
+log = logging.getLogger(__name__)
+
+ASK_S: Final = 1.0
+"""Seconds that a Core with memory gets to answer."""
+
+REACH_S: Final = 0.5
+"""Seconds within which this Core gets what the other one has just accepted."""
+
+AGAIN_S: Final = 1.0
+"""Seconds after which is asked again when nobody heard: who lost the broker is back by then."""
+
+FIRST_S: Final = 0.1
+"""Seconds between the first question and the second; each further wait is twice as long."""
+
+LONGEST_S: Final = 5.0
+"""The longest wait between two questions: each makes the asker read both stores again."""
+
+
+class RegistryRecovery:
+    """Asks while this Core has no memory, and answers once it has."""
+
+    def __init__(
+        self,
+        *,
+        membership: InstanceContext,
+        bus: Messages,
+        memory: RegistryMemory,
+        compare: Callable[[], None],
+        empty: Callable[[], Awaitable[bool]],
+        clock: Clock,
+        randomness: Randomness,
+        emit: Emit,
+    ) -> None:
+        """``compare`` reads both stores again, soon, and gives each what the other one has.
+
+        ``empty`` says whether neither ever had anything; raises ``unavailable``.
+        """
+        self._me: Final = membership
+        self._bus: Final = bus
+        self._memory: Final = memory
+        self._compare: Final = compare
+        self._empty: Final = empty
+        self._clock: Final = clock
+        self._random: Final = randomness
+        self._budgets: Final = Budgets()
+        self._refusals: Final = RejectionLog("registry", emit)
+        self._waits = ""
+        self._new = False
+        """Whether it may be a new region: both stores were empty at the start."""
+        self._nobody = False
+        """Whether nobody with memory heard the last question."""
+        self._one: Final = asyncio.Lock()
+        self._closing = False
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def waits(self) -> str:
+        """Why this Core has no memory yet; empty where it has."""
+        return "" if self._memory.has else self._waits or NO_MEMORY
+
+    async def start(self) -> None:
+        """Ask once, or answer others; and go on in the background. The keeper has started."""
+        self._memory.on_lost(self._begin_again)
+        if not self._memory.has:
+            with suppress(KcmError):  # what cannot be read is not empty
+                self._new = await self._empty()
+            await self._try()
+        if self._memory.has:
+            await self._listen()
+        else:
+            self._memory.forgotten()
+            self._task = asyncio.get_running_loop().create_task(self._join())
+
+    def _begin_again(self) -> None:
+        """Without memory again: answer nobody, and ask."""
+        self._new = False
+        self._memory.forgotten()
+        if self._task is not None:
+            self._task.cancel()
+        self._task = asyncio.get_running_loop().create_task(self._leave())
+
+    async def _leave(self) -> None:
+        with suppress(KcmError):
+            await self._bus.unsubscribe(subjects.registry_question(self._me.region))
+        await self._join()
+
+    def close(self) -> None:
+        """Stop asking."""
+        self._closing = True
+        if self._task is not None:
+            self._task.cancel()
+        self._refusals.close()
+
+    async def ask(self) -> None:
+        """Ask once; this Core remembers when the answer is what it knows itself.
+
+        Raises ``conflict`` when a Core with memory knows another registry, and ``unavailable`` when
+        one did not answer, when it is not sure that the question came to any, or when this Core's
+        disk is full. Nobody has memory: nothing happens.
+        """
+        async with self._one:
+            self._memory.asking()
+            try:
+                await self._ask()
+            finally:
+                self._memory.asked()
+
+    async def _ask(self) -> None:
+        nonce, roster = self._random.public(limits.ID_SIZE), self._me.rosters.version
+        question = RegistryQuestion(region=self._me.region, nonce=nonce)
+        body = encode(self._me.identity.sign(Kind.REGISTRY_QUESTION, question))
+        self._nobody = False
+        try:
+            raw = await self._asked(body)
+        except NobodyListens:
+            self._waits = "no Core of the region that can be reached has memory of its registry"
+            self._nobody = True
+            return
+        answer, core = self._believed(raw, nonce)
+        same = await self._memory.reaches(answer.digest, REACH_S)
+        self._new = False
+        if not same or roster != self._me.rosters.version:
+            raise KcmError(
+                Code.CONFLICT,
+                f"{core} has memory of another registry; it is read again until both are the same",
+            )
+        try:
+            # What was accepted since is known here, too: nothing of what was agreed on is dropped.
+            await self._memory.begin(EventType.REGISTRY_JOINED, self._memory.digest, detail=core)
+        except OSError as error:
+            raise unkept(error) from None
+        self._compare()
+
+    async def _asked(self, body: bytes) -> bytes:
+        """The answer; ``NobodyListens`` when the broker said so twice on one connection."""
+        connection = self._bus.times_connected
+        with suppress(NobodyListens):
+            return await self._once(body)
+        await asyncio.sleep(AGAIN_S)
+        try:
+            return await self._once(body)
+        except NobodyListens:
+            if self._bus.times_connected != connection:
+                raise KcmError(
+                    Code.UNAVAILABLE,
+                    "the connection to the broker was lost while Cores were asked for their "
+                    "memory of the registry; try again",
+                ) from None
+            raise
+
+    async def _once(self, body: bytes) -> bytes:
+        try:
+            return await self._bus.request(subjects.registry_question(self._me.region), body, ASK_S)
+        except NobodyListens:
+            raise
+        except KcmError as error:
+            why = (
+                "a Core that has memory did not answer in time"
+                if error.code is Code.DEADLINE_EXCEEDED
+                else "the Cores of the region cannot be asked for their memory of the registry: "
+                f"{error.detail or error.code.value}"
+            )
+            raise KcmError(Code.UNAVAILABLE, f"{why}; try again") from None
+
+    def _believed(self, raw: bytes, nonce: bytes) -> tuple[RegistryAnswer, str]:
+        try:
+            answer, core = self._me.verifier.registry_answer(raw)
+            if (answer.region, answer.nonce) != (self._me.region, nonce):
+                raise Untrusted("the answer is to another question")
+            if core == self._me.name:
+                raise Untrusted("the answer has this Core's own name")
+        except Untrusted as error:
+            self._refusals.record(error)
+            raise KcmError(Code.UNAVAILABLE, "an answer on the registry is not believed") from None
+        return answer, core
+
+    async def _try(self) -> None:
+        try:
+            await self.ask()
+            await self._begin()
+        except KcmError as error:
+            if error.detail != self._waits:
+                log.warning("no memory of the region's registry yet: %s", error.detail)
+            self._waits = error.detail
+            self._compare()
+        except Exception as error:  # noqa: BLE001 - who stops asking never serves
+            log.warning("no memory of the region's registry yet: %s", describe(error))
+
+    async def _begin(self) -> None:
+        """Where nobody has memory, and nothing is stored, there is nothing to know."""
+        if self._memory.has or not (self._new and self._nobody and await self._empty()):
+            return
+        try:
+            await self._memory.begin(EventType.REGISTRY_BEGUN, self._memory.digest)
+        except OSError as error:
+            raise unkept(error) from None
+
+    async def _join(self) -> None:
+        wait = FIRST_S
+        # A flag and not only cancellation: the client library may swallow that.
+        while not self._closing and not self._memory.has:
+            await self._memory.wait(wait)
+            wait = min(2 * wait, LONGEST_S)
+            if not self._memory.has:
+                await self._try()
+        if not self._closing:
+            await self._listen()
+
+    async def _listen(self) -> None:
+        subject = subjects.registry_question(self._me.region)
+        while not self._closing:
+            try:
+                await self._bus.subscribe(subject, self._on_question)
+            except KcmError as error:
+                log.warning("questions on the registry are not heard yet: %s", error.detail)
+                await asyncio.sleep(FIRST_S)
+            else:
+                return
+
+    async def _on_question(self, message: Arrived) -> None:
+        """Say what this Core remembers; each question costs something, believed or not."""
+        now = self._clock.elapsed()
+        if not subjects.is_inbox(message.reply) or not self._budgets.left("", now):
+            return
+        self._budgets.failed("", now)
+        try:
+            question = self._me.verifier.registry_question(message.data)
+        except Untrusted as error:
+            self._refusals.record(error)
+            return
+        if question.region != self._me.region or not self._memory.has or not self._me.acts:
+            return
+        answer = RegistryAnswer(
+            region=question.region, nonce=question.nonce, digest=self._memory.digest
+        )
+        try:
+            await self._bus.publish(
+                message.reply, encode(self._me.identity.sign(Kind.REGISTRY_ANSWER, answer))
+            )
+        except KcmError as error:
+            log.warning("a question on the registry is not answered: %s", error.detail)
+
+
+def unkept(error: OSError) -> KcmError:
+    """The refusal of a Core whose disk does not take what it is to remember."""
+    why = error.strerror or "its disk"
+    return KcmError(
+        Code.UNAVAILABLE,
+        f"this Core cannot write down the registry: {why}; make room in its state_dir",
+    )

@@ -1,0 +1,1 @@
+"""Customers' root keys (L1): link validation, monitoring, and the holds that a refusal causes."""

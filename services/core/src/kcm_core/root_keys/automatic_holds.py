@@ -1,0 +1,135 @@
+"""The holds that a customer's key causes: placed when it refuses, lifted when it has settled.
+
+Only this region's own ones are lifted here: another region's endpoint said no for itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from typing import Any, Final
+
+from kcm_killswitch.model.flap_damping import FlapDamping, damped
+from kcm_killswitch.model.hold_set import HoldState
+from kcm_killswitch.model.revocations import Revocations
+from kcm_killswitch.replica.killswitch import KillSwitch
+from kcm_runtime.clock import Clock, Randomness
+from kcm_runtime.instance import InstanceContext
+from kcm_schemas import limits
+from kcm_schemas.codes import KcmError
+from kcm_schemas.l1 import L1State
+from kcm_trust.statements import l1_hold, lift
+
+log = logging.getLogger(__name__)
+
+TELLS_MAX: Final = 60
+"""Times that a hold or lift is broadcast while that fails; the stream and the pulls tell it too."""
+
+TELL_AGAIN_S: Final = 0.5
+"""Seconds until it is tried again."""
+
+
+class AutomaticHolds:
+    """Holds of cause ``l1`` that this region placed."""
+
+    def __init__(
+        self,
+        *,
+        membership: InstanceContext,
+        revocations: Revocations,
+        switch: KillSwitch,
+        settle_s: float,
+        clock: Clock,
+        randomness: Randomness,
+    ) -> None:
+        self._me: Final = membership
+        self._revocations: Final = revocations
+        self._switch: Final = switch
+        self._settling: Final = FlapDamping(settle_s)
+        self._clock: Final = clock
+        self._random: Final = randomness
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def links(self) -> set[str]:
+        """The links that they are on."""
+        return {link for link in self._revocations.held_links if self.on(link)}
+
+    def on(self, link: str) -> list[HoldState]:
+        """Those on one link that are not lifted."""
+        return [
+            record
+            for record in self._revocations.active_on("link", link)
+            if record.hold.cause == "l1" and record.hold.origin == self._me.region
+        ]
+
+    def refused(self, link: str) -> None:
+        """Somebody in this region was refused: whatever was counted is void."""
+        self._settling.refused(link)
+
+    def place(self, link: str, state: L1State) -> None:
+        """See to it that everybody purges what the link opens, unless a hold says so already.
+
+        On a link on which this region has no tenant it holds nothing: nobody would believe it.
+        """
+        self._settling.refused(link)
+        if self.on(link) or not self._revocations.serves_here(link):
+            return
+        raw = l1_hold(
+            self._me.identity,
+            link=link,
+            origin=self._me.region,
+            issued_ms=self._clock.unix_ms(),
+            reason=f"the customer's key is {state.value}",
+            salt=self._random.public(limits.ID_SIZE),
+        )
+        self._switch.issue(raw)
+        self._spawn(self._tell(raw))
+
+    def succeeded(self, link: str, position: int, moment: float) -> int:
+        """Count a use of the key that was allowed; lifts what has settled, and says how many.
+
+        ``position`` is where the stream stood before the key was asked, ``moment`` the earliest
+        time of that on the own clock.
+        """
+        holds = self.on(link)
+        held_at = [self._switch.durable_at(record.hold.id) for record in holds]
+        if not holds or not all(held_at):
+            return 0
+        self._settling.success(link, position, max(held_at), moment, self._clock.elapsed())
+        times = self._revocations.refused_ms(self._me.region, link)
+        if not self._settling.ripe(link, damped(self._settling.settle_s, times)):
+            return 0
+        self._settling.refused(link)
+        for record in holds:
+            raw = lift(
+                self._me.identity,
+                record.raw,
+                issued_ms=self._clock.unix_ms(),
+                reason="the customer's key is enabled again",
+            )
+            self._switch.issue(raw)
+            self._spawn(self._tell(raw))
+        return len(holds)
+
+    def close(self) -> None:
+        """Tell nobody any more."""
+        for task in self._tasks:
+            task.cancel()
+
+    async def _tell(self, raw: bytes) -> None:
+        """Broadcast, and again while that cannot be sent: other regions wait for it."""
+        for _ in range(TELLS_MAX):
+            try:
+                await self._switch.tell(raw)
+            except KcmError as error:
+                log.warning("a hold could not be broadcast: %s", error.code.value)
+                await asyncio.sleep(TELL_AGAIN_S)
+            else:
+                return
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

@@ -1,0 +1,100 @@
+"""Runs what listens to a cloud, beside the Core, and passes on the names of keys that it prints.
+
+A listener is a module of this package in a process of its own (clouds' libraries have no business
+in a Core), with the unsealer's environment. It prints one line for each hint: a key's name, as the
+provider has it. One that ends is started again, a little later each time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+from kcm_runtime.nats.request_server import describe
+
+log = logging.getLogger(__name__)
+
+NAME_MAX: Final = 512
+"""Bytes of a line: an ARN, or a resource's name."""
+
+BACK_OFF_S: Final = (1.0, 2.0, 5.0, 15.0, 60.0)
+"""Seconds until a listener that ended is started again, the last one for all further times."""
+
+STOP_S: Final = 5.0
+"""Seconds that a listener gets to end."""
+
+_PACKAGE: Final = "kcm_core.root_keys.hints."
+_MODULE: Final = re.compile(r"[a-z0-9_]+")
+
+
+class Listeners:
+    """The listeners of one Core. ``commands`` are a module's name and its arguments."""
+
+    def __init__(
+        self,
+        commands: Sequence[Sequence[str]],
+        environment: Mapping[str, str],
+        hinted: Callable[[str], None],
+    ) -> None:
+        """``hinted`` is called with the name of a key."""
+        self._commands: Final = commands
+        self._environment: Final = environment
+        self._hinted: Final = hinted
+        self._tasks: list[asyncio.Task[None]] = []
+        self._closing = False
+
+    def start(self) -> None:
+        """Start them all."""
+        loop = asyncio.get_running_loop()
+        self._tasks = [loop.create_task(self._keep(command)) for command in self._commands]
+
+    async def close(self) -> None:
+        """End them all."""
+        self._closing = True
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _keep(self, command: Sequence[str]) -> None:
+        failed = 0
+        while not self._closing:
+            try:
+                heard = await self._listen(command)
+                failed = 0 if heard else failed + 1
+            except Exception as error:  # noqa: BLE001 - without hints a probe comes later, no more
+                log.warning("a listener for hints: %s", describe(error))
+                failed += 1
+            log.warning("the listener %s ended and is started again", command[0])
+            await asyncio.sleep(BACK_OFF_S[min(failed, len(BACK_OFF_S) - 1)])
+
+    async def _listen(self, command: Sequence[str]) -> int:
+        """Run a listener until it ends; returns how many hints it gave."""
+        module, *arguments = command
+        if _MODULE.fullmatch(module) is None:
+            raise ValueError("a listener is a module of kcm_core.root_keys.hints")
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-I", "-m", _PACKAGE + module, *arguments,
+            env=dict(self._environment), stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE, limit=4 * NAME_MAX,
+        )  # fmt: skip
+        assert process.stdout is not None
+        heard = 0
+        try:
+            async for line in process.stdout:
+                name = line.strip().decode("ascii", "replace")
+                if 0 < len(name) <= NAME_MAX and name.isprintable():
+                    heard += 1
+                    self._hinted(name)
+        finally:
+            if process.returncode is None:
+                process.terminate()
+                try:
+                    await asyncio.wait_for(process.wait(), STOP_S)
+                except TimeoutError:
+                    process.kill()
+        await process.wait()
+        return heard

@@ -1,0 +1,300 @@
+"""The key monitor: uses every customer's key that something is open by, and acts on the answer.
+
+A use is a real decryption of a canary, in the unsealer's child process; unsealing a root is one,
+too. Allowed: an attestation, stamped with this incarnation's mark from before it asked, for
+everybody in the region. Refused: purge, before anything else; then a hold on the link, which
+everybody hears. Unreachable: nothing, until the lease ends; then the tenants are sealed, and open
+again by themselves when the key answers.
+
+Where this region placed the hold, its key is probed on, and the hold is lifted once the key has
+been usable for long enough.
+
+There are only so many probes a second. Where more keys are open than can be used again in time, the
+tenants that nobody used for longest are sealed; they open again when they are used.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Sequence
+from hashlib import sha256
+from typing import Any, Final
+
+from kcm_killswitch.model.admission import Serving
+from kcm_killswitch.model.freshness import Freshness
+from kcm_killswitch.model.key_leases import AttestedKey, Target
+from kcm_killswitch.model.log_position import LogPosition
+from kcm_killswitch.model.probe_scheduler import PROBES_PER_S, ProbeScheduler, Verdict
+from kcm_killswitch.model.revocations import Revocations
+from kcm_killswitch.replica.purge import purge_each
+from kcm_runtime.audit.port import Emit
+from kcm_runtime.clock import Clock
+from kcm_runtime.instance import InstanceContext
+from kcm_runtime.nats.ports import Log
+from kcm_runtime.nats.request_server import describe
+from kcm_schemas import labels, subjects
+from kcm_schemas.admin import KeyUse
+from kcm_schemas.audit import EventType
+from kcm_schemas.codec import encode
+from kcm_schemas.codes import Code, KcmError
+from kcm_schemas.control import KeyUseAttestation
+from kcm_schemas.l1 import L1State
+from kcm_schemas.labels import ctx
+from kcm_schemas.registry import WrappedRoot
+from kcm_schemas.signed import Kind
+
+from kcm_core.keys.canaries import Canaries, Canary
+from kcm_core.keys.observer import Ask
+from kcm_core.providers.context import provider_context
+from kcm_core.providers.state import L1Error
+from kcm_core.root_keys.automatic_holds import AutomaticHolds
+from kcm_core.root_keys.key_budget import KeysInUse
+from kcm_core.root_keys.probed_keys import Watched
+from kcm_core.unsealer.port import UnsealerPort
+
+log = logging.getLogger(__name__)
+
+TICK_S: Final = 0.25
+"""Seconds between two looks at what is due, at most."""
+
+PROBES_MAX: Final = 32
+"""Probes under way at once: a thousand links must not ask for a thousand children."""
+
+
+class KeyMonitor:
+    """The key monitor of one Core."""
+
+    def __init__(
+        self,
+        *,
+        membership: InstanceContext,
+        revocations: Revocations,
+        freshness: Freshness,
+        serving: Serving,
+        canaries: Canaries,
+        unsealer: UnsealerPort,
+        holds: AutomaticHolds,
+        stream: Log,
+        seal: Callable[[str], int],
+        emit: Emit,
+        clock: Clock,
+        chance: Callable[[], float],
+        probes_per_s: float = PROBES_PER_S,
+    ) -> None:
+        """``seal`` wipes a tenant's keys, as a purge does."""
+        self._me: Final = membership
+        self._revocations: Final = revocations
+        self._freshness: Final = freshness
+        self._serving: Final = serving
+        self._canaries: Final = canaries
+        self._unsealer: Final = unsealer
+        self._holds: Final = holds
+        self._stream: Final = stream
+        self._seal: Final = seal
+        self._emit: Final = emit
+        self._clock: Final = clock
+        self._plan: Final = ProbeScheduler(freshness.timing, chance, probes_per_s)
+        self._watched: Final = Watched(self._plan, serving, canaries.registry, freshness.timing)
+        self._in_use: Final = KeysInUse(membership, self._plan, emit, clock)
+        self._principals: dict[Target, str] = {}
+        self._written: dict[AttestedKey, float] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._probes = 0
+        self._closing = False
+
+    def start(self) -> None:
+        """Begin to watch."""
+        self._spawn(self._watch())
+
+    def close(self) -> None:
+        """Stop watching."""
+        self._closing = True
+        self._holds.close()
+        for task in list(self._tasks):
+            task.cancel()
+
+    def ask(self, tenant: str, root: WrappedRoot) -> Ask:
+        """A tenant's root is about to be unsealed: that uses the key, too."""
+        target = self._canaries.add(tenant, root)
+        return Ask(target, self._freshness.mark, self._clock.elapsed())
+
+    def answered(self, ask: Ask, state: L1State, principal: str = "") -> None:
+        """Act on what a key answered. Nothing here waits."""
+        target = ask.target
+        match self._plan.ended(target, state, ask.began, self._clock.elapsed()):
+            case Verdict.KEY_USE if ask.mark is not None:
+                self._prove(AttestedKey(target, principal), ask.mark)
+            case Verdict.HOLD:
+                self._hold(target, state)
+            case Verdict.UNLOAD_HERE:
+                self._seal_each(self._revocations.reach("link", target.link))
+                self._incident(target.link, "this instance may not use the key, and never could")
+            case Verdict.INCIDENT:
+                self._incident(target.link, "the key's answer does not authenticate")
+            case _:
+                pass
+
+    def hinted(self, key: str) -> None:
+        """Something may have happened to a key, by its provider's name for it: ask it at once."""
+        now = self._clock.elapsed()
+        for link in self._watched.hinted(key, now):
+            log.info("a hint about link %s: its key is asked now", link)
+            self._plan.soon(link, now)
+
+    def opened(self, tenant: str, ask: Ask, principal: str) -> None:
+        """A tenant's root is open by that key: its lease counts from now on."""
+        self._serving.open(tenant, AttestedKey(ask.target, principal))
+
+    def on_attestation(self, attestation: KeyUseAttestation) -> None:
+        """Take a believed statement of this region's stream, this incarnation's own ones too."""
+        if attestation.state is not L1State.ENABLED:
+            self._holds.refused(attestation.link)
+            return
+        key = AttestedKey(
+            Target(attestation.link, attestation.link_revision, attestation.key_version),
+            attestation.principal,
+        )
+        mark = LogPosition(attestation.position, attestation.nonce)
+        if not self._freshness.proven(key, mark):
+            return
+        self._written[key] = self._clock.elapsed()
+        moment = self._freshness.lease.moment(mark.sequence)
+        if moment is None:
+            return
+        if self._principals.get(key.target) == key.principal:
+            # Begun between ``moment`` and now. The earliest would have a key used nearly twice as
+            # often as it has to be; the latest would let whoever repeats an old attestation stop
+            # it.
+            late = moment + self._freshness.timing.probe_interval_s / 2
+            self._plan.proven(key.target, min(late, self._clock.elapsed()))
+        lifted = self._holds.succeeded(attestation.link, mark.sequence, moment)
+        if lifted:
+            self._emit(EventType.KEY_SETTLED, count=lifted, detail=f"link {attestation.link}")
+
+    def use(self) -> KeyUse:
+        """How many keys are in use here, of how many that may be."""
+        return self._in_use.told()
+
+    async def _watch(self) -> None:
+        tick = min(TICK_S, self._freshness.timing.probe_interval_s / 8)
+        while not self._closing:
+            try:
+                await self._look()
+            except Exception as error:  # noqa: BLE001 - who stops looking notices no refusal
+                log.warning("the key monitor: %s", describe(error))
+            await asyncio.sleep(tick)
+
+    async def _look(self) -> None:
+        now = self._clock.elapsed()
+        self._seal_each(self._serving.lapsed(now))
+        if not self._serving.remembers:
+            return  # its links may be older ones, and others would rely on what it proves
+        self._watched.follow(await self._canaries.of_links(self._holds.links), now)
+        self._make_room(now)
+        self._in_use.look(now)
+        for target in self._plan.take(now, PROBES_MAX - self._probes):
+            self._probes += 1
+            self._spawn(self._probe(target))
+
+    def _make_room(self, now: float) -> None:
+        """Seal who was not used for longest, until what is open can be probed in time."""
+        opened = self._serving.opened
+        while self._plan.crowded:
+            key = opened.least_used()
+            if key is None:
+                return
+            tenants = opened.tenants(key)
+            self._seal_each(tenants)
+            if key in opened:
+                return  # it could not be purged: the next look tries again
+            self._in_use.sealed(len(tenants), now)
+            self._watched.follow(self._watched.held, now)
+
+    async def _probe(self, target: Target) -> None:
+        ask = Ask(target, self._freshness.mark, self._clock.elapsed())
+        state, principal = L1State.UNREACHABLE, ""
+        try:
+            canary = self._canaries.find(target)
+            if canary is not None:
+                state, principal = await self._use(canary)
+        finally:
+            self._probes -= 1
+            self.answered(ask, state, principal)
+
+    async def _use(self, canary: Canary) -> tuple[L1State, str]:
+        root = canary.root
+        try:
+            probe = await self._unsealer.probe(
+                canary.uri,
+                root.canary,
+                provider_context(canary.tenant, self._me.region, root.version),
+                root.mechanism,
+                root.canary_digest,
+                deadline_s=self._freshness.timing.probe_deadline_s,
+            )
+        except L1Error as error:
+            if not error.state.refused:
+                log.warning("a customer's key was probed: %s", error)
+            return error.state, ""
+        return L1State.ENABLED, probe.principal
+
+    def _prove(self, key: AttestedKey, mark: LogPosition) -> None:
+        now = self._clock.elapsed()
+        if self._freshness.proven(key, mark):
+            if self._principals.get(key.target, key.principal) != key.principal:
+                self._serving.renamed(key)  # a session's name ends with it: no lease does
+            self._principals[key.target] = key.principal
+        # A thousand roots that are opened at once on one link prove it once.
+        fresh = now - self._written.get(key, float("-inf"))
+        if fresh >= self._freshness.timing.probe_interval_s / 4:
+            self._written[key] = now
+            self._spawn(self._write(key, L1State.ENABLED, mark))
+
+    def _hold(self, target: Target, state: L1State) -> None:
+        """Purge first; then see to it that everybody does."""
+        link = target.link
+        self._seal_each(self._revocations.reach("link", link))
+        self._freshness.attestations.refuse(link)
+        self._holds.place(link, state)
+        mark = self._freshness.mark
+        if mark is not None:
+            self._spawn(self._write(AttestedKey(target, ""), state, mark))
+        self._emit(EventType.KEY_REFUSED, detail=f"link {link}: {state.value}")
+
+    def _seal_each(self, tenants: Sequence[str]) -> None:
+        closed = [tenant for tenant in tenants if self._serving.is_open(tenant)]
+        purge_each(self._seal, tenants)
+        for tenant in closed:
+            self._emit(EventType.ROOT_UNLOAD, tenant=tenant, code=Code.TENANT_SEALED)
+
+    def _incident(self, link: str, what: str) -> None:
+        log.error("link %s: %s", link, what)
+        self._emit(EventType.KEY_INCIDENT, code=Code.TENANT_SEALED, detail=f"link {link}: {what}")
+
+    async def _write(self, key: AttestedKey, state: L1State, mark: LogPosition) -> None:
+        attestation = KeyUseAttestation(
+            region=self._me.region,
+            link=key.target.link,
+            link_revision=key.target.link_revision,
+            key_version=key.target.key_version,
+            principal=key.principal,
+            state=state,
+            position=mark.sequence,
+            nonce=mark.nonce,
+        )
+        body = encode(self._me.identity.sign(Kind.KEY_USE, attestation))
+        try:
+            await self._stream.put(self._place(key), body)
+        except KcmError as error:
+            log.warning("an attestation was not stored: %s", error.code.value)
+
+    def _place(self, key: AttestedKey) -> str:
+        target = key.target
+        named = ctx(labels.KEY_USE, target.link_revision, target.key_version, key.principal)
+        return subjects.control_key_use(self._me.region, target.link, sha256(named).digest())
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

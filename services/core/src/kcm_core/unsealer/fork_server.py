@@ -1,0 +1,176 @@
+"""The Core's handle on the fork server: starts it, sends to it, restarts it when it died.
+
+It is started with ``exec``: a fresh interpreter, an environment that is given and not inherited,
+and one descriptor. A fork of the Core itself would carry along everything the Core ever held.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+from kcm_core.providers.state import L1Error, L1State
+
+BACKOFF_MIN_S: Final = 0.05
+BACKOFF_MAX_S: Final = 5.0
+"""Seconds between two starts: doubled as long as nothing was answered in between."""
+
+CLOSE_PATIENCE_S: Final = 2.0
+"""Seconds that a server has to end by itself when its socket closes, before it is killed."""
+
+_SEND_BUFFER: Final = 512 * 1024
+"""Bytes asked for the socket: the largest requests of all slots together (the kernel may give
+less, and sending then waits)."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    process: subprocess.Popen[bytes]
+    socket: socket.socket
+    pidfd: int
+    ended: asyncio.Event
+
+
+class ForkServer:
+    """One fork server at a time, in one event loop."""
+
+    def __init__(self, environment: Mapping[str, str], *, python: str = sys.executable) -> None:
+        self._python = python
+        self._environment = MappingProxyType(dict(environment))
+        self._running: _Running | None = None
+        self._sending = asyncio.Lock()
+        self._backoff_s = BACKOFF_MIN_S
+        self._not_before = 0.0
+        self._closed = False
+
+    @property
+    def pid(self) -> int | None:
+        """The process id of the server that runs now, if one does."""
+        return None if self._running is None else self._running.process.pid
+
+    def answered(self) -> None:
+        """Note that the server works: the next start need not wait longer than the shortest."""
+        self._backoff_s = BACKOFF_MIN_S
+
+    async def send(self, parts: Sequence[bytes | memoryview], pipe: int) -> None:
+        """Send one request with the write end of its pipe, starting a server where none runs.
+
+        Waits for the back-off and for room in the socket as long as it is not cancelled. Returning
+        means that the request was sent, not that somebody reads it. Raises `L1Error`
+        (unreachable) if no server can be started.
+        """
+        async with self._sending:
+            while True:
+                running = await self._ensure()
+                try:
+                    socket.send_fds(running.socket, parts, [pipe])
+                except BlockingIOError:
+                    await _writable(running.socket)
+                except OSError:
+                    self._retire(running)
+                else:
+                    return
+
+    def kill(self) -> None:
+        """End a server that does not answer; the next request starts another."""
+        if self._running is not None:
+            self._retire(self._running)
+
+    async def close(self) -> None:
+        """Close the server's socket, at which it kills its children and ends; then wait for it.
+
+        Nothing is started afterwards.
+        """
+        self._closed = True
+        running, self._running = self._running, None
+        if running is None:
+            return
+        running.socket.close()
+        try:
+            async with asyncio.timeout(CLOSE_PATIENCE_S):
+                await running.ended.wait()
+        except TimeoutError:
+            running.process.kill()
+            await running.ended.wait()
+
+    async def _ensure(self) -> _Running:
+        if self._running is None:
+            loop = asyncio.get_running_loop()
+            await asyncio.sleep(max(0.0, self._not_before - loop.time()))
+            if self._closed:
+                raise L1Error(L1State.UNREACHABLE, "the unsealer is closed")
+            self._not_before = loop.time() + self._backoff_s
+            self._backoff_s = min(self._backoff_s * 2, BACKOFF_MAX_S)
+            try:
+                self._running = self._start()
+            except OSError as error:
+                hint = "the unsealer's server cannot be started"
+                raise L1Error(L1State.UNREACHABLE, hint, cls=type(error).__name__) from None
+        return self._running
+
+    def _start(self) -> _Running:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            ours.setblocking(False)
+            ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
+            try:
+                process = subprocess.Popen(
+                    # -I: neither PYTHON* variables nor the working directory choose what runs.
+                    [self._python, "-I", "-m", "kcm_core.unsealer", str(theirs.fileno())],
+                    pass_fds=[theirs.fileno()],
+                    env=self._environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    cwd="/",
+                    start_new_session=True,
+                )
+            except BaseException:
+                ours.close()
+                raise
+        try:
+            pidfd = os.pidfd_open(process.pid)
+        except OSError:
+            ours.close()
+            process.kill()
+            process.wait()
+            raise
+        running = _Running(process, ours, pidfd, asyncio.Event())
+        asyncio.get_running_loop().add_reader(pidfd, self._on_exit, running)
+        return running
+
+    def _retire(self, running: _Running) -> None:
+        """Kill a server; ``_on_exit`` reaps it, and nobody sends to it any more."""
+        if self._running is running:
+            self._running = None
+        running.socket.close()
+        if running.process.returncode is None:
+            running.process.kill()
+
+    def _on_exit(self, running: _Running) -> None:
+        asyncio.get_running_loop().remove_reader(running.pidfd)
+        os.close(running.pidfd)
+        running.process.wait()
+        self._retire(running)
+        running.ended.set()
+
+
+async def _writable(sock: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    room: asyncio.Future[None] = loop.create_future()
+    loop.add_writer(sock, _set, room)
+    try:
+        await room
+    finally:
+        loop.remove_writer(sock)
+
+
+def _set(room: asyncio.Future[None]) -> None:
+    if not room.done():
+        room.set_result(None)

@@ -1,0 +1,110 @@
+"""An optional cache of opened data keys, off unless it is configured.
+
+It trades the promise that every key is asked for against fewer requests: a key stays until the
+reserve of the lease that brought it (``kcm_gateway.keys.lease``), asked for or not, and goes with
+every purge of its tenant.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Final
+
+from kcm_keymem.arena import Keys
+from kcm_schemas.codes import KcmError
+from kcm_sealing.memory import wipe
+
+from kcm_gateway.keys.blocks import Blocks, KeyBlock
+from kcm_gateway.keys.lease import Lease
+
+CacheKey = tuple[str, bytes]
+"""Service; L3 version (4 bytes) and wrapped key (72 bytes)."""
+
+
+@dataclass(slots=True)
+class _Tenant:
+    block: KeyBlock
+    slots: OrderedDict[CacheKey, tuple[int, Lease]]
+    free: list[int]
+
+
+class KeyCache:
+    """Opened keys by tenant; the one not used for longest makes room."""
+
+    def __init__(self, blocks: Blocks, keys_max: int) -> None:
+        self._blocks: Final = blocks
+        self._keys_max: Final = keys_max
+        self._tenants: dict[str, _Tenant] = {}
+
+    @property
+    def enabled(self) -> bool:
+        """Whether anything is kept at all."""
+        return self._keys_max > 0
+
+    def get(
+        self, tenant: str, key: CacheKey, now: float, lasting: float, out: memoryview
+    ) -> Lease | None:
+        """Copy a key into ``out`` and return its lease, or ``None``.
+
+        There is none when its lease is in its reserve, or ends before ``lasting``.
+        """
+        known = self._tenants.get(tenant)
+        if known is None or key not in known.slots:
+            return None
+        slot, lease = known.slots[key]
+        with known.block.use() as keys:
+            if now >= lease.begin_until:
+                self._drop(known, key, keys)
+                return None
+            if lease.until < lasting:
+                return None
+            known.slots.move_to_end(key)
+            out[:] = keys.each[slot]
+        return lease
+
+    def put(self, tenant: str, key: CacheKey, lease: Lease, plain: memoryview) -> None:
+        """Keep a key; of two leases of one key the longer counts."""
+        if not self._keys_max:
+            return
+        known = self._tenants.get(tenant)
+        if known is None:
+            try:
+                block = self._blocks.make(tenant, self._keys_max)
+            except KcmError:
+                return  # the tenant holds as much as it may: a cache is a convenience
+            known = _Tenant(block, OrderedDict(), list(range(self._keys_max)))
+            self._tenants[tenant] = known
+        if key in known.slots:
+            slot, old = known.slots[key]
+            if lease.begin_until > old.begin_until:
+                known.slots[key] = (slot, lease)
+            return
+        with known.block.use() as keys:
+            if not known.free:
+                self._drop(known, next(iter(known.slots)), keys)
+            slot = known.free.pop()
+            keys.each[slot][:] = plain
+            known.slots[key] = (slot, lease)
+
+    def purge(self, tenant: str) -> None:
+        """Forget a tenant."""
+        known = self._tenants.pop(tenant, None)
+        if known is not None:
+            self._blocks.release(known.block)
+
+    def sweep(self, tenant: str, now: float) -> float | None:
+        """Wipe the keys that are too old to begin with; returns when the next one is."""
+        known = self._tenants.get(tenant)
+        if known is None or known.block.purged:
+            return None
+        with known.block.use() as keys:
+            for key in [key for key, (_, one) in known.slots.items() if now >= one.begin_until]:
+                self._drop(known, key, keys)
+        return min((one.begin_until for _, one in known.slots.values()), default=None)
+
+    @staticmethod
+    def _drop(known: _Tenant, key: CacheKey, keys: Keys) -> None:
+        slot, _ = known.slots.pop(key)
+        wipe(keys.each[slot])
+        known.free.append(slot)

@@ -1,0 +1,262 @@
+"""The data keys of one decryption: from the cache, else from a Core, each key once.
+
+What was opened is held until the decryption is done with it, then wiped. What comes back after its
+tenant was purged is wiped at once, and goes into no cache.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final, Self
+
+from kcm_keymem.arena import Keys, Purged
+from kcm_killswitch.model.admission import Permit
+from kcm_killswitch.model.control_lease import EXPIRED
+from kcm_runtime.clock import Clock
+from kcm_schemas import limits
+from kcm_schemas.codes import Code, KcmError
+
+from kcm_gateway.guard import Guard
+from kcm_gateway.keys.blocks import Blocks, KeyBlock
+from kcm_gateway.keys.cache import KeyCache
+from kcm_gateway.keys.unwrap_batcher import UnwrapBatcher
+
+_VERSION: Final = slice(0, 4)
+_BLOB: Final = slice(4, 4 + limits.WRAPPED_SIZE)
+_PREFIX: Final = slice(4, 4 + limits.PREFIX_SIZE)
+_HEAD: Final = slice(0, 4 + limits.PREFIX_SIZE)
+_NO_KEY: Final = memoryview(b"")
+
+SWEEP_MIN_S: Final = 0.05
+"""Seconds between two looks for cached keys that are too old, at least."""
+
+REQUESTS_MAX: Final = 4
+"""Requests of one decryption under way at once: a batch whose records name a thousand versions of a
+key must not take up the Core's room."""
+
+
+class OpenKeys:
+    """Keys in the order in which they were asked for; a context manager that releases them.
+
+    Leaving it raises ``Purged`` when any of them was purged meanwhile.
+    """
+
+    def __init__(self, blocks: Blocks, count: int) -> None:
+        self._blocks: Final = blocks
+        self._places: Final = [_NO_KEY] * count
+        self._held: list[KeyBlock] = []
+        self._until = float("inf")
+        self.refused: Final[dict[int, Code]] = {}
+        """Where there is no key, and why."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        purged = any(block.purged for block in self._held)
+        self.release()
+        if purged and kind is None:
+            raise Purged
+
+    def release(self) -> None:
+        """Let go of every key."""
+        self._places.clear()
+        for block in self._held:
+            block.leave()
+            self._blocks.release(block)
+        self._held.clear()
+
+    def hold(self, block: KeyBlock, until: float) -> Keys:
+        """Take over a block until the end; ``until`` bounds the whole decryption."""
+        try:
+            block.enter()
+        except Purged:
+            self._blocks.release(block)
+            raise
+        self._held.append(block)
+        self.bound(until)
+        return block.keys()
+
+    def bound(self, until: float) -> None:
+        """A key of this decryption may be used until then."""
+        self._until = min(self._until, until)
+
+    def place(self, positions: Iterable[int], keys: Iterable[memoryview]) -> None:
+        """The keys at ``positions``, one after the other in a block that is held."""
+        for position, key in zip(positions, keys, strict=True):
+            self._places[position] = key
+
+    def refuse(self, position: int, code: Code) -> None:
+        """There is no key at ``position``, and ``code`` says why."""
+        self._places[position] = _NO_KEY
+        self.refused[position] = code
+
+    def keys(self) -> Sequence[memoryview]:
+        """Each key's 32 bytes, empty where it was refused."""
+        return self._places
+
+    def each(self, groups: Iterable[Sequence[int]]) -> Iterable[tuple[memoryview, Sequence[int]]]:
+        """Each key that was not refused, with what ``groups`` has in its place."""
+        pairs = zip(self._places, groups, strict=True)
+        if not self.refused:
+            return pairs
+        return [pair for at, pair in enumerate(pairs) if at not in self.refused]
+
+    @property
+    def until(self) -> float:
+        """When the first lease of the keys ends."""
+        return self._until
+
+
+class Opening:
+    """Finds the keys of a decryption."""
+
+    def __init__(
+        self,
+        unwrapper: UnwrapBatcher,
+        cache: KeyCache,
+        blocks: Blocks,
+        clock: Clock,
+        guard: Guard,
+    ) -> None:
+        self._unwrapper: Final = unwrapper
+        self._cache: Final = cache
+        self._blocks: Final = blocks
+        self._clock: Final = clock
+        self._guard: Final = guard
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+
+    async def open(
+        self, tenant: str, service: str, wanted: list[bytes], lasting: float = EXPIRED
+    ) -> OpenKeys:
+        """Open keys named by L3 version (4 bytes) and wrapped form (72 bytes), each once.
+
+        A Core is asked for what is cached with a lease that ends before ``lasting``.
+        A key that does not authenticate is ``tampered``, one whose L3 is gone ``key_destroyed``;
+        raises ``KcmError`` for what concerns all of them.
+        """
+        permit = self._guard.begin(tenant)
+        opened = OpenKeys(self._blocks, len(wanted))
+        room = asyncio.Semaphore(REQUESTS_MAX)
+
+        async def ask(positions: list[int]) -> None:
+            async with room:
+                await self._from_core(tenant, service, wanted, positions, opened, permit)
+
+        try:
+            missing = self._from_cache(tenant, service, wanted, opened, lasting)
+            asks = [ask(positions) for positions in _requests(wanted, missing)]
+            if len(asks) == 1:
+                await asks[0]
+            else:
+                # All of them end before the first failure is told: a late one would hold a block
+                # that nobody releases any more.
+                for failure in await asyncio.gather(*asks, return_exceptions=True):
+                    if failure is not None:
+                        raise failure
+        except BaseException:
+            opened.release()
+            raise
+        return opened
+
+    def _from_cache(
+        self, tenant: str, service: str, wanted: list[bytes], opened: OpenKeys, lasting: float
+    ) -> list[int]:
+        """Take what the cache has; returns the positions that it has not."""
+        if not self._cache.enabled or not wanted:
+            return list(range(len(wanted)))
+        block = self._blocks.make(tenant, len(wanted))
+        keys = opened.hold(block, float("inf"))
+        missing = []
+        now = self._clock.elapsed()
+        for position, (name, out) in enumerate(zip(wanted, keys.each, strict=True)):
+            lease = self._cache.get(tenant, (service, name), now, lasting, out)
+            if lease is None:
+                missing.append(position)
+            else:
+                opened.bound(lease.until)
+                opened.place((position,), (out,))
+        return missing
+
+    async def _from_core(
+        self,
+        tenant: str,
+        service: str,
+        wanted: list[bytes],
+        positions: list[int],
+        opened: OpenKeys,
+        permit: Permit,
+    ) -> None:
+        version = int.from_bytes(wanted[positions[0]][_VERSION], "big")
+        if version == 0:  # to a Core it would mean the current one
+            for position in positions:
+                opened.refuse(position, Code.MALFORMED)
+            return
+        blobs = [wanted[position][_BLOB] for position in positions]
+        try:
+            answer = await self._unwrapper.open((tenant, service, version), blobs)
+        except KcmError as error:
+            if error.code is not Code.KEY_DESTROYED:
+                raise
+            for position in positions:
+                opened.refuse(position, error.code)
+            return
+        keys = opened.hold(answer.block, answer.lease.until)
+        self._guard.still(permit)
+        start = answer.start
+        opened.place(positions, keys.each[start : start + len(positions)])
+        for i in answer.bad:
+            opened.refuse(positions[i], Code.TAMPERED)
+        if self._cache.enabled:
+            for position in positions:
+                if position not in opened.refused:
+                    key = opened.keys()[position]
+                    self._cache.put(tenant, (service, wanted[position]), answer.lease, key)
+            self._watch(tenant, answer.lease.begin_until)
+
+    def _watch(self, tenant: str, end: float) -> None:
+        """Look at the cache when a key is too old: at the first such moment of all."""
+        loop = asyncio.get_running_loop()
+        at = loop.time() + max(end - self._clock.elapsed(), SWEEP_MIN_S)
+        timer = self._timers.get(tenant)
+        if timer is not None:
+            if timer.when() <= at:
+                return
+            timer.cancel()
+        self._timers[tenant] = loop.call_at(at, self.expire, tenant)
+
+    def expire(self, tenant: str) -> None:
+        """Wipe the tenant's cached keys that are too old to begin with."""
+        timer = self._timers.pop(tenant, None)
+        if timer is not None:
+            timer.cancel()
+        end = self._cache.sweep(tenant, self._clock.elapsed())
+        if end is not None:
+            self._watch(tenant, end)
+
+
+def _requests(wanted: list[bytes], missing: list[int]) -> Iterator[list[int]]:
+    """Positions by L3 version, no more at a time than a request may bring."""
+    heads = {wanted[position][_HEAD] for position in missing}
+    one_version = len({head[_VERSION] for head in heads}) == 1
+    if one_version and len(heads) <= limits.PREFIXES_MAX and len(missing) <= limits.KEYS_MAX:
+        yield missing  # as it nearly always is
+        return
+    versions: dict[bytes, list[int]] = {}
+    for position in missing:
+        versions.setdefault(wanted[position][_VERSION], []).append(position)
+    for positions in versions.values():
+        yield from _parts(wanted, positions)
+
+
+def _parts(wanted: list[bytes], positions: list[int]) -> Iterator[list[int]]:
+    """Cut where one key more were too many keys, or too many nonce prefixes."""
+    start = 0
+    prefixes: set[bytes] = set()
+    for at, position in enumerate(positions):
+        prefixes.add(wanted[position][_PREFIX])
+        if len(prefixes) > limits.PREFIXES_MAX or at - start == limits.KEYS_MAX:
+            yield positions[start:at]
+            start, prefixes = at, {wanted[position][_PREFIX]}
+    yield positions[start:]

@@ -1,0 +1,156 @@
+"""Opening wrapped data keys, with what is asked at the same moment in one request.
+
+A request to a Core goes out at once when few are under way; what is asked meanwhile waits for the
+next one and travels together. So a lone request waits for nothing, and a busy Gateway asks in full
+batches. Every waiter inherits the lease of the request that brought its keys, not of its own call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Final
+
+from kcm_keymem.arena import Purged
+from kcm_schemas import limits
+from kcm_schemas.codes import Code, KcmError
+
+from kcm_gateway.core_client import CoreClient
+from kcm_gateway.keys.blocks import Blocks, KeyBlock
+from kcm_gateway.keys.lease import Lease
+
+REQUESTS_IN_FLIGHT_MAX: Final = 4
+"""Unwrap requests of one service key under way at once: enough to keep several Cores busy."""
+
+Group = tuple[str, str, int]
+"""Tenant, service, L3 version: what one request can be about."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """Keys that came back: ``count`` of them from ``start`` on in a block that the asker holds."""
+
+    block: KeyBlock
+    start: int
+    bad: frozenset[int]
+    lease: Lease
+
+
+@dataclass(slots=True)
+class _Ask:
+    blobs: list[bytes]
+    answer: asyncio.Future[Opened]
+
+    def prefixes(self) -> set[bytes]:
+        return {blob[: limits.PREFIX_SIZE] for blob in self.blobs}
+
+
+@dataclass(slots=True)
+class _Queue:
+    asks: deque[_Ask] = field(default_factory=deque)
+    in_flight: int = 0
+    scheduled: bool = False
+
+
+class UnwrapBatcher:
+    """Coalesces unwraps by service key."""
+
+    def __init__(self, core: CoreClient, blocks: Blocks) -> None:
+        self._core: Final = core
+        self._blocks: Final = blocks
+        self._queues: dict[str, dict[Group, _Queue]] = {}
+        """By tenant: a purge looks at nobody else's."""
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def open(self, group: Group, blobs: list[bytes]) -> Opened:
+        """Open blobs; the caller releases the block that it gets.
+
+        There are at most ``KEYS_MAX``, of at most ``PREFIXES_MAX`` nonce prefixes.
+        """
+        loop = asyncio.get_running_loop()
+        ask = _Ask(blobs, loop.create_future())
+        queue = self._queues.setdefault(group[0], {}).setdefault(group, _Queue())
+        queue.asks.append(ask)
+        if not queue.scheduled and queue.in_flight < REQUESTS_IN_FLIGHT_MAX:
+            queue.scheduled = True
+            loop.call_soon(self._send, group, queue)
+        try:
+            return await ask.answer
+        except asyncio.CancelledError:
+            if ask.answer.done() and not ask.answer.cancelled() and not ask.answer.exception():
+                self._blocks.release(ask.answer.result().block)
+            raise
+
+    def purge(self, tenant: str) -> None:
+        """Fail whoever waits for keys of a tenant."""
+        for queue in self._queues.get(tenant, {}).values():
+            while queue.asks:
+                _fail(queue.asks.popleft(), Purged())
+
+    def _send(self, group: Group, queue: _Queue) -> None:
+        queue.scheduled = False
+        while queue.asks and queue.in_flight < REQUESTS_IN_FLIGHT_MAX:
+            asks = _together(queue.asks)
+            size = sum(len(ask.blobs) for ask in asks)
+            queue.in_flight += 1
+            task = asyncio.get_running_loop().create_task(self._request(group, queue, asks, size))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        if not queue.asks and not queue.in_flight:
+            queues = self._queues.get(group[0], {})
+            queues.pop(group, None)
+            if not queues:
+                self._queues.pop(group[0], None)
+
+    async def _request(self, group: Group, queue: _Queue, asks: list[_Ask], size: int) -> None:
+        tenant, service, version = group
+        block: KeyBlock | None = None
+        try:
+            block = self._blocks.make(tenant, size)
+            with block.use() as keys:
+                blobs = b"".join(chain.from_iterable(ask.blobs for ask in asks))
+                lease, bad = await self._core.unwrap(
+                    tenant, service, "record", version, blobs, keys.view
+                )
+            at = 0
+            for ask in asks:
+                end = at + len(ask.blobs)
+                if not ask.answer.done():
+                    mine = frozenset(position - at for position in bad if at <= position < end)
+                    ask.answer.set_result(Opened(self._blocks.hold(block), at, mine, lease))
+                at = end
+        except (Purged, KcmError) as error:
+            for ask in asks:
+                _fail(ask, error)
+        except Exception:  # noqa: BLE001 - every waiter gets an answer; no key is in this frame's text
+            for ask in asks:
+                _fail(ask, KcmError(Code.INTERNAL))
+        finally:
+            if block is not None:
+                self._blocks.release(block)
+            queue.in_flight -= 1
+            self._send(group, queue)
+
+
+def _together(asks: deque[_Ask]) -> list[_Ask]:
+    """Take from the front as many as one request may bring, and at least one."""
+    taken = [asks.popleft()]
+    size = len(taken[0].blobs)
+    if not asks:
+        return taken
+    prefixes = taken[0].prefixes()
+    while asks and size + len(asks[0].blobs) <= limits.KEYS_MAX:
+        prefixes |= asks[0].prefixes()
+        if len(prefixes) > limits.PREFIXES_MAX:
+            break
+        taken.append(asks.popleft())
+        size += len(taken[-1].blobs)
+    return taken
+
+
+def _fail(ask: _Ask, error: KcmError | Purged) -> None:
+    if not ask.answer.done():  # each waiter has one of its own
+        own = KcmError(error.code, error.detail) if isinstance(error, KcmError) else Purged()
+        ask.answer.set_exception(own)

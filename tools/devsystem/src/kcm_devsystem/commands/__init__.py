@@ -1,0 +1,1 @@
+"""``kcm dev`` and ``kcm demo``, which this distribution adds to the ``kcm`` command."""

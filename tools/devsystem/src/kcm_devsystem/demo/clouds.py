@@ -1,0 +1,57 @@
+"""A cloud's key for the demonstration: the test server of that cloud, on this machine.
+
+The servers belong to the tests of the source tree. They check what the real ones check, and are
+spoken to by the vendor's own library.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Final
+
+from kcm_devsystem import processes
+from kcm_devsystem.errors import DevError
+from kcm_devsystem.processes import ReadyFile
+
+CLOUDS: Final = ("awskms", "gcpkms", "azurekv")
+
+_SERVERS: Final = "tests.l1.servers"
+
+
+@dataclass(frozen=True, slots=True)
+class Cloud:
+    """Two keys of two customers, and what a Core's unsealer needs to reach them."""
+
+    uris: tuple[str, str]
+    environment: Mapping[str, str]
+
+
+@contextmanager
+def standing(name: str, directory: Path) -> Iterator[Cloud]:
+    """Run a cloud's server until the end of the block; raises ``DevError``."""
+    sys.path.append(str(Path.cwd()))  # an installed command does not look there
+    if find_spec("tests") is None or find_spec(_SERVERS) is None:
+        raise DevError(
+            f"{name} needs the test servers of the source tree: make demo ARGS='--l1 {name}'"
+        )
+    directory.mkdir(parents=True, exist_ok=True)
+    process = processes.spawn(
+        name,
+        [sys.executable, "-m", f"{_SERVERS}.{name}", str(directory)],
+        directory / "log",
+        {"PATH": os.defpath, "LANG": "C.UTF-8"},
+        die_with_parent=True,
+    )
+    try:
+        processes.wait_ready(process, ReadyFile(directory / "uri"))
+        uris = ((directory / "uri").read_text().strip(), (directory / "other").read_text().strip())
+        yield Cloud(uris, json.loads((directory / "environment").read_text()))
+    finally:
+        processes.stop([process])

@@ -1,0 +1,333 @@
+"""What happens in the demonstration, in order, and the JSON object that it ends with."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from kcm import Admin, Client, ClientContext, Code, KcmError
+from kcm._internal import statements
+from kcm._internal.kills import Kills
+from kcm.cli.signals import orderly, undisturbed
+from kcm_runtime.clock import SystemClock
+
+from kcm_devsystem import system
+from kcm_devsystem.configs import config_file
+from kcm_devsystem.demo import records
+from kcm_devsystem.demo.clouds import CLOUDS, Cloud, standing
+from kcm_devsystem.demo.traffic import Stream
+from kcm_devsystem.errors import NoSystemError
+from kcm_devsystem.root_keys import RootKeys
+
+HOME: Final = "eu-de"
+ABROAD: Final = "us-east"
+KILLED: Final = "acme"
+OTHER: Final = "globex"
+SERVICE: Final = "records"
+
+FILE_BYTES: Final = 64 << 20
+"""Bytes of the file that is encrypted in pieces of 1 MiB."""
+
+BEFORE_KILL_S: Final = 1.0
+"""Seconds of traffic before the kill."""
+
+WATCHED_S: Final = 16.0
+"""Seconds after the start in which every Core has followed its stream for longer than a lease and
+its last answer take: before, none can say that no instance is missing from a kill's table."""
+
+DARK_S: Final = 1.5
+"""Seconds of traffic after the kill is complete: long enough for a late answer to show."""
+
+COMPLETE_S: Final = 30.0
+"""Seconds that the kill gets to be complete."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What to encrypt, and whom to tell."""
+
+    input: Path | None = None
+    tell: Callable[[str], None] = lambda _: None
+    l1: str | None = None
+    """``awskms``, ``gcpkms``, ``azurekv``, ``pkcs11`` or ``softkey``; none takes SoftHSM where it
+    is installed."""
+
+
+def run(options: Options) -> dict[str, Any]:
+    """Run it all; the result's ``ok`` says whether everything was as it should be.
+
+    Everything that was started is gone when this returns or raises; when a signal ends it, too.
+    """
+    rows = records.from_file(options.input) if options.input else records.made_up()
+    with _directory() as directory, orderly(), _cloud(options, directory) as cloud:
+        root = directory / "system"  # a system takes no directory that has something in it
+        setup = system.Options(
+            root,
+            applications=1,
+            die_with_parent=True,
+            unsealer=cloud.environment if cloud else {},
+        )
+        try:
+            state = system.up(setup, options.tell)
+            context = ClientContext.load(state.context)
+            result = asyncio.run(_Scenario(context, setup, options, rows, cloud).play())
+        finally:
+            with undisturbed(), contextlib.suppress(NoSystemError):
+                system.down(root)
+        result["audit"] = _audit(root, config_file(root, setup.members[-1]))
+    result["ok"] = _as_it_should_be(result)
+    return result
+
+
+def _cloud(options: Options, directory: Path) -> AbstractContextManager[Cloud | None]:
+    if options.l1 in CLOUDS:
+        return standing(options.l1, directory / "cloud")
+    return contextlib.nullcontext()
+
+
+_KINDS: Final = {
+    "awskms": "AWS KMS (a test server on this machine)",
+    "azurekv": "Azure Key Vault (a test server on this machine)",
+    "gcpkms": "Google Cloud KMS (a test server on this machine)",
+    "pkcs11": "an HSM (SoftHSM)",
+    "softkey": "files (softkey: development only)",
+}
+
+
+class _Scenario:
+    def __init__(
+        self,
+        context: ClientContext,
+        setup: system.Options,
+        options: Options,
+        rows: list[bytes],
+        cloud: Cloud | None,
+    ) -> None:
+        self._cloud: Final = cloud
+        self._context: Final = context
+        self._setup: Final = setup
+        self._tell: Final = options.tell
+        self._kind: Final = options.l1
+        self._rows: Final = rows
+        self._clock: Final = SystemClock()
+        self._began: Final = self._clock.elapsed()
+
+    async def play(self) -> dict[str, Any]:
+        result: dict[str, Any] = {}
+        async with (
+            Admin.open(self._context) as admin,
+            Client.connect(self._context, HOME) as home,
+            Client.connect(self._context, ABROAD) as abroad,
+        ):
+            result["root_keys"] = await self._tenants(admin)
+            sealed = await self._rows_there_and_back(home, result)
+            result["file"] = await self._file()
+            result["wrong_region"] = await _refused(abroad, sealed[0])
+            self._tell(f"a record of {HOME}, offered to {ABROAD}: {result['wrong_region']}")
+            streams = [
+                Stream(client, tenant, SERVICE, self._clock)
+                for client in (home, abroad)
+                for tenant in (KILLED, OTHER)
+            ]
+            await self._kill_and_lift(admin, home, streams, sealed, result)
+        return result
+
+    async def _tenants(self, admin: Admin) -> str:
+        keys = RootKeys(self._setup.directory)
+        kind = self._kind or keys.kind
+        self._tell(f"root keys: {_KINDS[kind]}")
+        for number, tenant in enumerate((KILLED, OTHER)):
+            if self._cloud is None:
+                uri = await asyncio.to_thread(keys.create, f"{tenant}-root", kind)
+            else:
+                uri = self._cloud.uris[number]
+            link = statements.link(admin.identity, f"{tenant}-root", uri=uri, model="byok")
+            record = statements.tenant(
+                admin.identity,
+                tenant,
+                link=f"{tenant}-root",
+                regions=[HOME, ABROAD],
+                region_quorum="all",
+            )
+            service = statements.service(admin.identity, tenant, SERVICE)
+            for region in (HOME, ABROAD):
+                await admin.put_link(region, link)
+                await admin.put(region, "tenant", record)
+                await admin.put(region, "service", service)
+        self._tell(f"tenants {KILLED} and {OTHER}, each with its own root key, in both regions")
+        return kind
+
+    async def _rows_there_and_back(self, client: Client, result: dict[str, Any]) -> list[bytes]:
+        self._tell(f"encrypting {len(self._rows)} rows in {HOME}, each under a key of its own")
+        sealed = (await client.encrypt(KILLED, SERVICE, self._rows, deadline_s=60)).values
+        opened = await client.decrypt(KILLED, SERVICE, sealed, deadline_s=60)
+        same = sum(a == b for a, b in zip(self._rows, opened.values, strict=True))
+        result["records"], result["round_trips_ok"] = len(self._rows), same
+        self._tell(f"decrypted {same} of {len(self._rows)} to what they were")
+        return sealed
+
+    async def _file(self) -> dict[str, Any]:
+        """64 MiB in pieces of 1 MiB, by an application that embeds the engine."""
+        self._tell(f"encrypting {FILE_BYTES >> 20} MiB in pieces of 1 MiB, in the application")
+        config = config_file(self._setup.directory, self._setup.embedded[0])
+        argv = [sys.executable, "-m", "kcm_gateway.selftest", "--config", str(config)]
+        process = await asyncio.create_subprocess_exec(
+            *argv,
+            "--tenant",
+            KILLED,
+            "--service",
+            SERVICE,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        draw = random.Random(records.SEED)  # noqa: S311 - data for a demonstration
+        pieces = b"".join(draw.randbytes(1 << 20) for _ in range(FILE_BYTES >> 20))
+        try:
+            out, _ = await process.communicate(pieces)
+        except BaseException:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            raise
+        told: dict[str, Any] = json.loads(out or b"{}")
+        self._tell(f"{told.get('correct', 0)} pieces came back as they were")
+        return told
+
+    async def _kill_and_lift(
+        self,
+        admin: Admin,
+        client: Client,
+        streams: list[Stream],
+        sealed: list[bytes],
+        result: dict[str, Any],
+    ) -> None:
+        stop = asyncio.Event()
+        kills = Kills(admin, [HOME, ABROAD])
+        async with asyncio.TaskGroup() as group:
+            for stream in streams:
+                group.create_task(stream.run(stop))
+            self._tell(f"traffic of {KILLED} and {OTHER} in both regions")
+            running = self._clock.elapsed() - self._began
+            await asyncio.sleep(max(BEFORE_KILL_S, WATCHED_S - running))
+            hold = kills.make("tenant", KILLED, "demonstration")
+            published = self._clock.elapsed()
+            self._tell(f"killing {KILLED}: hold {hold.id.hex()}")
+            status = await kills.place(hold, published + COMPLETE_S)
+            async for status in kills.watch(hold.id, published + COMPLETE_S):
+                purged = sum(one.how != "waiting" for one in status.incarnations)
+                self._tell(f"  {purged} of {len(status.incarnations)} instances have purged")
+            await asyncio.sleep(DARK_S)
+            stop.set()
+        result["kill"] = {
+            "complete": status.complete,
+            "instances": len(status.incarnations),
+            "slowest_ms": max(
+                (incarnation.after_ms for incarnation in status.incarnations), default=0
+            ),
+            "last_success_after_ms": round(
+                max(
+                    0.0,
+                    *(1000 * (s.last_success - published) for s in streams if s.tenant == KILLED),
+                ),
+                1,
+            ),
+        }
+        result["after_kill"] = self._after_kill(streams, published)
+        why = result["after_kill"]["killed_tenant"] = await _refused(client, sealed[0])
+        self._tell(f"{KILLED} is dark: {why}; {OTHER} noticed nothing")
+        self._tell("lifting the kill")
+        await kills.lift(hold.id, "demonstration is over", self._clock.elapsed() + COMPLETE_S)
+        opened = await self._after_lift(client, sealed)
+        result["after_restore"] = {"decrypted": opened}
+        self._tell(f"decrypted {opened} of {len(sealed)} again")
+
+    def _after_kill(self, streams: list[Stream], published: float) -> dict[str, Any]:
+        others = [stream for stream in streams if stream.tenant == OTHER]
+        return {
+            "killed_tenant": "",
+            "other_tenant_errors": sum(stream.codes.total() + stream.wrong for stream in others),
+            "other_tenant_answers": sum(stream.answers for stream in others),
+            "other_tenant_served": all(stream.last_success > published for stream in others),
+            "wrong_answers": sum(stream.wrong for stream in streams),
+        }
+
+    async def _after_lift(self, client: Client, sealed: list[bytes]) -> int:
+        until = self._clock.elapsed() + COMPLETE_S
+        while True:
+            try:
+                answer = await client.decrypt(KILLED, SERVICE, sealed, deadline_s=30)
+                return sum(a == b for a, b in zip(self._rows, answer.values, strict=True))
+            except KcmError:
+                if self._clock.elapsed() > until:
+                    raise
+            await asyncio.sleep(0.05)
+
+
+async def _refused(client: Client, record: bytes) -> str:
+    """The code with which a record is refused."""
+    try:
+        await client.decrypt_one(KILLED, SERVICE, record)
+    except KcmError as error:
+        return error.code.value
+    return Code.OK.value
+
+
+def _audit(directory: Path, config: Path) -> dict[str, Any]:
+    """Verify the journal offline, in the Auditor's own process."""
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "kcm_auditor",
+            "--verify",
+            str(directory / "journal"),
+            "--config",
+            str(config),
+        ],
+        capture_output=True,
+        check=False,
+        timeout=120,
+    )
+    told = dict(line.split(None, 1) for line in done.stdout.decode().splitlines() if " " in line)
+    return {
+        "events": int(told.get("events", 0)),
+        "chain_ok": done.returncode == 0,
+        "incidents": int(told.get("incidents", 0)),
+    }
+
+
+def _as_it_should_be(result: dict[str, Any]) -> bool:
+    rows, kill, after = result["records"], result["kill"], result["after_kill"]
+    file = result["file"]
+    return all(
+        (
+            rows > 0 and result["round_trips_ok"] == rows,
+            file.get("correct") == file.get("pieces") and file.get("bytes") == FILE_BYTES,
+            result["wrong_region"] == "wrong_region",
+            kill["complete"] and kill["instances"] > 0,
+            after["killed_tenant"] == "tenant_killed",
+            after["other_tenant_errors"] == 0 and after["other_tenant_served"],
+            after["wrong_answers"] == 0,
+            result["after_restore"]["decrypted"] == rows,
+            result["audit"]["chain_ok"] and result["audit"]["events"] > 0,
+        )
+    )
+
+
+@contextlib.contextmanager
+def _directory() -> Iterator[Path]:
+    path = Path(tempfile.mkdtemp(prefix="kcm-demo-"))
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)

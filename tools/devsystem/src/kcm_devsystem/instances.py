@@ -1,0 +1,99 @@
+"""Starting one process of a system with the configuration that it has, first or again."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final
+
+from kcm_schemas.roster import Role
+
+from kcm_devsystem import orphans, parts, processes, topology
+from kcm_devsystem.configs import ready_file
+from kcm_devsystem.identities import Member
+from kcm_devsystem.parts import Part
+from kcm_devsystem.processes import ReadyFile
+from kcm_devsystem.state import Entry, Kind
+
+ENVIRONMENT: Final = {"PATH": os.defpath, "LANG": "C.UTF-8"}
+"""What every process gets; nothing of the caller's."""
+
+_KEY_HOLDERS: Final = {
+    "PYTHONMALLOC": "malloc",
+    "GLIBC_TUNABLES": "glibc.malloc.perturb=85:glibc.malloc.tcache_count=0",
+    "LD_BIND_NOW": "1",
+}
+"""In the processes that hold keys, as belt and braces: freed memory is overwritten, and calls are
+bound at the start, for binding one later saves the registers, a last key's too, on the stack."""
+
+
+def start_member(root: Path, member: Member, *, die_with_parent: bool) -> Entry:
+    """Start one instance with the configuration that it has; does not wait."""
+    environment = dict(ENVIRONMENT)
+    if member.role is not Role.AUDITOR:
+        environment |= _KEY_HOLDERS
+    process = processes.spawn(
+        member.name,
+        parts.member_argv(root, member),
+        root / "log" / f"{member.name}.log",
+        environment,
+        die_with_parent=die_with_parent,
+        ready_file=ready_file(root, member),
+    )
+    return Entry(process, Kind.SERVICE, member.role.value, member.region, member.name)
+
+
+def start_watcher(root: Path) -> Entry:
+    """Start what starts again whatever died; does not wait."""
+    name = Kind.WATCHER.value
+    process = processes.spawn(
+        name,
+        parts.watcher_argv(root),
+        root / "log" / f"{name}.log",
+        ENVIRONMENT,
+        die_with_parent=False,
+    )
+    return Entry(process, Kind.WATCHER, name)
+
+
+def start_again(root: Path, entry: Entry) -> Entry:
+    """Start a process of the system that has ended; does not wait. Raises ``DevError``.
+
+    One that runs although nothing says so is found and not started twice.
+    """
+    for found in orphans.find(root):
+        if found.process.name == entry.process.name:
+            return found
+    return start_part(root, entry, entry.process.name)
+
+
+def start_part(root: Path, part: Part | Entry, name: str) -> Entry:
+    """Start a process of the system that does not run; does not wait. Raises ``DevError``."""
+    match part.kind:
+        case Kind.BROKER:
+            process = topology.spawn_broker(root, name, die_with_parent=False)
+            return Entry(process, part.kind, part.role, part.region, address=part.address)
+        case Kind.SERVICE:
+            number = int(part.instance.rpartition("-")[2])
+            member = Member(Role(part.role), part.region, number)
+            return start_member(root, member, die_with_parent=False)
+        case Kind.WATCHER:
+            return start_watcher(root)
+
+
+def ready(root: Path, entry: Entry) -> ReadyFile | None:
+    """What a process makes once it serves; nothing for the watcher."""
+    match entry.kind:
+        case Kind.BROKER:
+            return ReadyFile(topology.ports_file(root, entry.process))
+        case Kind.SERVICE:
+            return ReadyFile(root / "run" / f"{entry.instance}.ready")
+        case Kind.WATCHER:
+            return None
+
+
+def wait(root: Path, entry: Entry) -> None:
+    """Wait until a process serves. Raises as ``processes.wait_ready`` does."""
+    condition = ready(root, entry)
+    if condition is not None:
+        processes.wait_ready(entry.process, condition)

@@ -1,0 +1,172 @@
+"""Making a development system's files, and starting whatever of it does not run."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from kcm.ops.provision import ProvisionConfig, provision
+from kcm_runtime.config import BusAddress
+
+from kcm_devsystem import instances, retired, shape, topology
+from kcm_devsystem.brokers import Account, login_name
+from kcm_devsystem.brokers import Role as Login
+from kcm_devsystem.configs import write_context, write_instance
+from kcm_devsystem.generated import Generated
+from kcm_devsystem.identities import Member, Trust, make_trust, root_public
+from kcm_devsystem.options import Options
+from kcm_devsystem.root_keys import RootKeys
+from kcm_devsystem.shape import Shape
+from kcm_devsystem.state import Entry
+from kcm_devsystem.topology import Topology, Write
+
+Tell = Callable[[str], None]
+"""Gets a line for a person about what happens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """A start of what does not run. ``running`` are the names of those that do: they stay."""
+
+    options: Options
+    shape: Shape
+    running: frozenset[str]
+    record: Callable[[Entry], None]
+    """Called with each process as soon as it exists."""
+    tell: Tell
+
+    @property
+    def _root(self) -> Path:
+        return self.options.directory
+
+    def all(self) -> Path:
+        """Start it, wait until it serves, and return the clients' context file."""
+        root, write = self._root, Generated(self._root, self.tell).write
+        if self.running:
+            # Who runs goes by the roster that there is.
+            public = root_public(root)
+        else:
+            public = trust(self.options, self.tell)
+            RootKeys(root).prepare()
+            names = ", ".join(self.shape.regions)
+            self.tell(f"starting a backbone and {len(self.shape.regions)} regions: {names}")
+        plan = self._brokers(write)
+        asyncio.run(_provision(plan, self.options.audit_bytes))
+        context = write_configs(plan, self.options, public, write, leave=self.running)
+        self._services()
+        if self.shape.watch and "watcher" not in self.running:
+            self._tell_missing("watcher")
+            self.record(instances.start_watcher(root))
+        return context
+
+    def _brokers(self, write: Write) -> Topology:
+        def planned(plan: Topology) -> None:
+            for name, port in plan.ports.items():
+                before = self.shape.ports.get(name, port)
+                if before != port:
+                    self.tell(f"another program listens on {before}: {name} has port {port} now")
+            shape.save(self._root, self.shape.model_copy(update={"ports": plan.ports}))
+
+        def record(entry: Entry) -> None:
+            self.record(entry)
+            self._tell_missing(entry.process.name)
+
+        plan, _ = topology.start(
+            self._root,
+            self.shape.regions,
+            die_with_parent=self.options.die_with_parent,
+            record=record,
+            nodes=self.shape.nodes,
+            detour=self.options.detour,
+            known=self.shape.ports,
+            running=self.running,
+            planned=planned,
+            write=write,
+        )
+        return plan
+
+    def _services(self) -> None:
+        members = to_start(self._root, self.shape.members, self.running, self.tell)
+        if not self.running:
+            self.tell(f"starting {len(members)} services")
+        started = []
+        for member in members:
+            entry = instances.start_member(
+                self._root, member, die_with_parent=self.options.die_with_parent
+            )
+            self.record(entry)
+            self._tell_missing(member.name)
+            started.append(entry)
+        for entry in started:
+            instances.wait(self._root, entry)
+
+    def _tell_missing(self, name: str) -> None:
+        """Name what is started beside others that run already."""
+        if self.running:
+            self.tell(f"starting {name}, which did not run")
+
+
+def trust(options: Options, tell: Tell) -> bytes:
+    """Make identities and the roster where they are missing; returns the root's public key."""
+    now_ms, roster = time.time_ns() // 1_000_000, Trust(options.directory).roster
+    before = roster.read_bytes() if roster.exists() else b""
+    public = make_trust(options.directory, options.everybody, list(options.regions), now_ms)
+    if roster.read_bytes() != before:
+        tell("made identities, and the signed roster")
+    return public
+
+
+def to_start(
+    root: Path, members: Iterable[Member], running: frozenset[str], tell: Tell
+) -> list[Member]:
+    """The instances that do not run and act; who is retired is told."""
+    roster = retired.highest(root)
+    found = []
+    for member in members:
+        if member.name in running:
+            continue
+        if why := retired.why_not(roster, member.name):
+            tell(f"{member.name} is {why}: not started")
+        else:
+            found.append(member)
+    return found
+
+
+def write_configs(
+    plan: Topology,
+    options: Options,
+    public: bytes,
+    write: Write,
+    leave: frozenset[str] = frozenset(),
+) -> Path:
+    """Write the configurations of all instances but those to ``leave``, and the context file."""
+    environment = {**RootKeys(options.directory).environment, **options.unsealer}
+    for member in options.everybody:
+        if member.name not in leave:
+            write_instance(
+                plan, member, public, environment, options.timing, options.probes_per_s, write
+            )
+    return write_context(plan, public, write)
+
+
+async def _provision(plan: Topology, audit_bytes: int | None) -> None:
+    for spec in plan.regions:
+        address = BusAddress(
+            url=spec.url,
+            also=tuple(node.url for node in spec.others),
+            user=login_name(Login.OPERATOR, Account.REGION),
+            password_file=topology.password_path(
+                plan.root, spec.name, Login.OPERATOR, Account.REGION
+            ),
+        )
+        await provision(
+            ProvisionConfig(
+                region=spec.name,
+                region_bus=address,
+                replicas=len(spec.nodes),
+                audit_bytes=audit_bytes,
+            )
+        )
