@@ -119,7 +119,7 @@ def test_a_kill_is_complete_and_a_lift_takes_it_back(system: System, sealed: byt
     assert decrypted(system, sealed)
     status = json.loads(system.kcm("kill", "main", "--reason", "a test", "-o", "json"))
     assert status["complete"] is True
-    assert {boot["instance"] for boot in status["boots"]} >= INSTANCES
+    assert {each["instance"] for each in status["incarnations"]} >= INSTANCES
     assert system.refusal("decrypt", "-", *DATA, given=sealed, code=REFUSED) == "tenant_killed"
     system.kcm("lift", status["hold_id"], "--reason", "over")
     until(lambda: decrypted(system, sealed), "the tenant is served again")
