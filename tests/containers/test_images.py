@@ -33,7 +33,7 @@ def test_the_demo_runs_in_a_container_without_a_network(images: None) -> None:
         "cap_drop": ["ALL"],
         "init": True,
     }
-    command = ["/opt/kcm/bin/kcm", "demo", "--l1", "softkey", "-o", "json"]
+    command = ["demo", "--l1", "softkey", "-o", "json"]
     container = DockerContainer("kcm-cli:latest").with_command(command).with_kwargs(**options)
     container.with_env("HOME", "/tmp")
     container.tmpfs["/tmp"] = "mode=0700,uid=10001,gid=10001,size=512m"
