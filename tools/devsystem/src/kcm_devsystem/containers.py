@@ -43,12 +43,12 @@ STREAMS: Final = PurePosixPath("/data")
 """Where a region's broker keeps its streams."""
 CUSTOMER: Final = PurePosixPath("/customer")
 """Where the customer's root key lies when it is a file; Cores see it read-only."""
-SOFTHSM: Final = PurePosixPath("/var/lib/kcm-softhsm")
-"""Where the SoftHSM token and its PIN lie; ``SOFTHSM2_CONF`` is ``SOFTHSM_CONF``."""
-SOFTHSM_MODULE: Final = PurePosixPath("/usr/lib/softhsm/libsofthsm2.so")
-"""The module in the image that has SoftHSM; ``deploy/softhsm/make_token.py`` uses it, too."""
-SOFTHSM_CONF: Final = PurePosixPath("/etc/softhsm2-kcm.conf")
-"""SoftHSM's own configuration, part of the image."""
+HSM: Final = PurePosixPath("/run/kcm-softhsm")
+"""What the container of SoftHSM shares with the Cores: its socket and the user PIN."""
+HSM_SOCKET: Final = HSM / "pkcs11"
+"""Where that container serves its token (``p11-kit server``)."""
+HSM_MODULE: Final = PurePosixPath("/usr/lib/kcm/hsm.so")
+"""The module in a Core's image that passes calls on to the socket (``p11-kit-client.so``)."""
 
 
 def broker_host(region: str) -> str:
