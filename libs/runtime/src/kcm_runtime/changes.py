@@ -8,7 +8,7 @@ from typing import Final
 
 
 class Changes:
-    """Wakes those who wait, in the event loop of whoever notifies."""
+    """Wakes those who wait, in the event loop of the notifier."""
 
     def __init__(self) -> None:
         self._waiting: Final[set[asyncio.Future[None]]] = set()
