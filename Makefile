@@ -7,7 +7,7 @@ MEMBERS := schemas libs/trust libs/keymem libs/sealing libs/runtime libs/killswi
            services/core services/gateway services/auditor client tools/devsystem
 SECONDS ?= 600
 
-.PHONY: help setup tools check format test simulate simulate-variants conformance demo chaos bench bench-kill bench-scale bench-l1 bench-peers lock clean
+.PHONY: help setup tools check format test test-containers simulate simulate-variants conformance demo chaos bench bench-kill bench-scale bench-l1 bench-peers lock clean
 
 help:            ## this text
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
@@ -33,10 +33,15 @@ format: setup    ## let ruff rewrite what it can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-test:            ## every test but the long chaos runs
+test:            ## every test but the long chaos runs and the containers
 	@tests/tools
 	@$(MAKE) --no-print-directory setup
 	$(BIN)/pytest -n auto --maxprocesses 4
+
+test-containers: setup  ## the images and compose.yaml, on a Docker engine of its own (root of a Debian)
+	@tests/engine install
+	@tests/containers/materials .cache/containers $(BIN)/pip
+	tests/engine run $(BIN)/pytest tests/containers
 
 tools:           ## install what the tests need of the system: SoftHSM, nft, ip
 	@tests/tools install
@@ -90,4 +95,4 @@ lock:            ## pin requirements.in and benchmarks/peers.in again (needs uv)
 	$(LOCK) benchmarks/peers.in -o benchmarks/peers.lock
 
 clean:           ## remove what setup and the tools made
-	rm -rf $(VENV) .venv-* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .cache

@@ -31,7 +31,7 @@ from kcm_gateway.engine import Gateway
 from kcm_gateway.guard import Members
 from kcm_keymem.arena import Arena
 from kcm_keymem.random import SystemKeyRandomness
-from kcm_killswitch.model.admission import Serving
+from kcm_killswitch.model.admission import Admission
 from kcm_killswitch.model.freshness import Freshness
 from kcm_killswitch.model.incarnations import Incarnations
 from kcm_killswitch.model.log_position import LogPosition
@@ -147,7 +147,7 @@ class _Making:
         freshness = Freshness(_TIMING)
         freshness.lease.length_s = _CONTROL_LEASE_S  # type: ignore[misc] # no system may have it so
         self._learn(freshness, clock.elapsed())
-        serving = Serving(freshness, revocations, self.registry, REGION)
+        admission = Admission(freshness, revocations, self.registry, REGION)
         self.vault = Vault(
             REGION, SealKey(region.seal_key_id, str(trust.seal_key(REGION))), randomness
         )
@@ -158,7 +158,7 @@ class _Making:
             membership=me,
             revocations=revocations,
             freshness=freshness,
-            serving=serving,
+            admission=admission,
             canaries=Canaries(self.registry, store),
             unsealer=unsealer,
             holds=nobody,
@@ -170,7 +170,7 @@ class _Making:
         )
         self.opener = Opener(
             membership=me,
-            serving=serving,
+            admission=admission,
             watch=watch,
             seal=self.vault.purge,
             clock=clock,
@@ -199,7 +199,7 @@ class _Making:
         caller = _member(trust, verifier, gateway, randomness)
         self.wrapping = Wrapping(
             membership=me,
-            serving=serving,
+            admission=admission,
             incarnations=_on_record(caller, clock.elapsed()),
             opener=self.opener,
             vault=self.vault,
@@ -212,7 +212,7 @@ class _Making:
         self.gateway = Gateway(
             REGION,
             core=CoreClient(self.ask, caller, clock, randomness, _CORE_TIMEOUT_S),
-            guard=Members(serving, clock),
+            guard=Members(admission, clock),
             clock=clock,
             randomness=randomness,
             settings=EngineSettings(),

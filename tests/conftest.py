@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Final
 
 import pytest
@@ -26,6 +27,18 @@ settings.load_profile("kcm")
 
 SYSTEMS: Final = ("tests/integration/", "tests/chaos/")
 """Directories whose tests start real processes."""
+
+
+CONTAINERS: Final = Path(__file__).parent / "containers"
+"""Tests that need a Docker engine of their own: ``make test-containers`` names them."""
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave the tests with containers out where the command line does not name them."""
+    if collection_path != CONTAINERS:
+        return None
+    named = (Path(each.partition("::")[0]).resolve() for each in config.args)
+    return None if any(each.is_relative_to(CONTAINERS) for each in named) else True
 
 
 @pytest.hookimpl(optionalhook=True)

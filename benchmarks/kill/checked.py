@@ -28,7 +28,7 @@ from kcm_gateway.engine import Gateway
 from kcm_gateway.guard import Members
 from kcm_keymem.arena import ScratchPool
 from kcm_keymem.random import SystemKeyRandomness
-from kcm_killswitch.model.admission import Permit, Serving
+from kcm_killswitch.model.admission import Admission, Permit
 from kcm_killswitch.model.control_lease import FOREVER
 from kcm_killswitch.model.freshness import Freshness
 from kcm_killswitch.model.incarnations import Incarnations
@@ -77,18 +77,18 @@ _LONG: Final = Timing(partition_grace_s=3600, l1_lease_s=3600)
 """Nobody renews anything here."""
 
 
-class Allowing(Serving):
+class Allowing(Admission):
     """Says yes."""
 
-    def begin(self, tenant: str, now: float) -> Permit:  # noqa: ARG002 - a Serving
+    def admit(self, tenant: str, now: float) -> Permit:  # noqa: ARG002 - an Admission
         """Yes."""
         return Permit(tenant, 0, FOREVER)
 
-    def still(self, permit: Permit, now: float) -> float:  # noqa: ARG002 - a Serving
+    def recheck(self, permit: Permit, now: float) -> float:  # noqa: ARG002 - an Admission
         """Yes."""
         return ANSWER_MAX_S
 
-    def live(self, tenant: str, now: float) -> bool:  # noqa: ARG002 - a Serving
+    def live(self, tenant: str, now: float) -> bool:  # noqa: ARG002 - an Admission
         """Yes."""
         return True
 
@@ -104,8 +104,8 @@ class AllIncarnations(Incarnations):
 class Known:
     """A key's watch that proves it with this incarnation's own mark, and never asks again."""
 
-    def __init__(self, serving: Serving, freshness: Freshness) -> None:
-        self._serving: Final = serving
+    def __init__(self, admission: Admission, freshness: Freshness) -> None:
+        self._admission: Final = admission
         self._freshness: Final = freshness
 
     def ask(self, _tenant: str, root: WrappedRoot) -> Ask:
@@ -120,7 +120,7 @@ class Known:
 
     def opened(self, tenant: str, ask: Ask, principal: str) -> None:
         """The root is open."""
-        self._serving.open(tenant, AttestedKey(ask.target, principal))
+        self._admission.open(tenant, AttestedKey(ask.target, principal))
 
 
 class Pair:
@@ -141,8 +141,8 @@ class Pair:
         self._registry: Final = Registry()
         revocations = Revocations(self._registry, REGION)
         freshness = _knowing(clock.elapsed())
-        kind = Serving if checked else Allowing
-        serving = kind(freshness, revocations, self._registry, REGION)
+        kind = Admission if checked else Allowing
+        admission = kind(freshness, revocations, self._registry, REGION)
         incarnations = _on_record(caller) if checked else AllIncarnations()
         seal = SealKey(region.seal_key_id, str(trust.seal_key(REGION)))
         self._vault: Final = Vault(REGION, seal, randomness)
@@ -154,8 +154,8 @@ class Pair:
             store=store,
             vault=self._vault,
             unsealer=unsealer,
-            serving=serving,
-            watch=cast("KeyMonitor", Known(serving, freshness)),
+            admission=admission,
+            watch=cast("KeyMonitor", Known(admission, freshness)),
             seal=self._vault.purge,
             clock=clock,
             emit=audit.emit,
@@ -178,7 +178,7 @@ class Pair:
         )
         self._wrapping: Final = Wrapping(
             membership=me,
-            serving=serving,
+            admission=admission,
             opener=self._opener,
             vault=self._vault,
             sessions=self._sessions,
@@ -192,7 +192,7 @@ class Pair:
         self.gateway: Final = Gateway(
             REGION,
             core=self.core,
-            guard=Members(serving, clock),
+            guard=Members(admission, clock),
             clock=clock,
             randomness=randomness,
             settings=EngineSettings(),

@@ -229,11 +229,11 @@ def _gateway_house(making: Making, registry: Registry) -> House:
 class Anything:
     """A ``Guard`` that allows everything."""
 
-    def begin(self, tenant: str) -> Permit:
+    def admit(self, tenant: str) -> Permit:
         """Allow it."""
         return Permit(tenant, 0, FOREVER)
 
-    def still(self, permit: Permit) -> float:  # noqa: ARG002 - a Guard
+    def recheck(self, permit: Permit) -> float:  # noqa: ARG002 - a Guard
         """Allow it still."""
         return FOREVER
 

@@ -148,7 +148,7 @@ async def _do(
                     client, told["tenant"], settings["streams"], settings["victim_pause_s"]
                 )
             await victim.served(SystemClock().elapsed())
-            say(serving=victim.tenant)
+            say(admission=victim.tenant)
         case "dark" if victim is not None:
             say(**await victim.dark())
         case "others":

@@ -2,8 +2,11 @@
 """Make a SoftHSM token with a root key in it: the customer's HSM, for development.
 
 ``python make_token.py DIRECTORY [MODULE]`` initialises a token ``kcm`` below the directory that
-``SOFTHSM2_CONF`` names, writes its user PIN to ``DIRECTORY/pin`` (mode 0600) and makes an AES-256
-key ``root`` that can encrypt and decrypt and never be read. What exists already is kept.
+``SOFTHSM2_CONF`` names, writes its user PIN to ``DIRECTORY/pin`` (mode 0600) and makes an RSA-3072
+pair ``root`` whose private half can decrypt and never be read. What exists already is kept.
+
+It is a pair, since the socket at which the token is served carries RSA-OAEP and not AES-GCM
+(p11-kit 0.24).
 
 ``softhsm2-util`` takes PINs from a terminal or from its command line, where every process can read
 them; so the three calls that it would make are made here.
@@ -23,7 +26,9 @@ from kcm_runtime.files.atomic import place
 TOKEN: Final = "kcm"  # noqa: S105 - a label
 """The token's label."""
 KEY: Final = "root"
-"""The key's label."""
+"""The label of both halves."""
+KEY_BITS: Final = 3072
+"""What a link of model ``hyok`` asks for at least."""
 MODULE: Final = "/usr/lib/softhsm/libsofthsm2.so"
 """Where Debian installs SoftHSM."""
 SLOTS_MAX: Final = 16
@@ -58,19 +63,22 @@ def initialise(module: str, so_pin: bytes, pin: bytes) -> None:
 
 
 def make_key(module: str, pin: str) -> None:
-    """Make the key unless there is one."""
+    """Make the pair unless there is one."""
     token = pkcs11.lib(module).get_token(token_label=TOKEN)
     with token.open(rw=True, user_pin=pin) as session:
         if any(session.get_objects({pkcs11.Attribute.LABEL: KEY})):
             return
-        session.generate_key(
-            pkcs11.KeyType.AES,
-            256,
+        session.generate_keypair(
+            pkcs11.KeyType.RSA,
+            KEY_BITS,
             label=KEY,
             id=b"\x01",
             store=True,
             capabilities=pkcs11.MechanismFlag.ENCRYPT | pkcs11.MechanismFlag.DECRYPT,
-            template={pkcs11.Attribute.SENSITIVE: True, pkcs11.Attribute.EXTRACTABLE: False},
+            private_template={
+                pkcs11.Attribute.SENSITIVE: True,
+                pkcs11.Attribute.EXTRACTABLE: False,
+            },
         )
 
 

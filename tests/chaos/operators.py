@@ -56,7 +56,7 @@ class Operators:
 
     async def _place_and_watch(self, kills: Kills, hold: NewHold, kill: Kill, until: float) -> None:
         self._learn(kill, await kills.place(hold, until))
-        async for status in kills.watch(hold.id, until):
+        async for status in kills.watch(hold.id, until, hold):
             self._learn(kill, status)
         if kill.complete is not None:
             seconds = kill.complete - kill.requested

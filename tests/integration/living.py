@@ -114,7 +114,7 @@ class Living:
             hold = kills.make(scope, tenant, "test")
             until = admin.around.clock.elapsed() + 60
             await kills.place(hold, until)
-            async for status in kills.watch(hold.id, until):
+            async for status in kills.watch(hold.id, until, hold):
                 if status.complete:
                     return hold.id
         raise AssertionError("the kill did not become complete")

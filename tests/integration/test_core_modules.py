@@ -18,7 +18,7 @@ from kcm_devsystem.configs import config_file, ready_file
 from kcm_schemas.codes import KcmError
 
 from tests.integration.living import EU, Living, decrypt, encrypt, eventually
-from tests.l1.stand import serving
+from tests.l1.stand import admission
 from tests.l1.stands import CLOUDS
 
 CORE = f"core-{EU}-1"
@@ -35,9 +35,9 @@ runpy.run_module("kcm_core", run_name="__main__", alter_sys=True)
 @pytest.mark.timeout(240)
 async def test_a_core_that_opened_keys_in_every_cloud_has_no_cloud_library(tmp_path):
     with (
-        serving("awskms", tmp_path / "awskms") as aws,
-        serving("azurekv", tmp_path / "azurekv") as azure,
-        serving("gcpkms", tmp_path / "gcpkms") as gcp,
+        admission("awskms", tmp_path / "awskms") as aws,
+        admission("azurekv", tmp_path / "azurekv") as azure,
+        admission("gcpkms", tmp_path / "gcpkms") as gcp,
     ):
         stands = (aws, azure, gcp)
         environment = {k: v for one in stands for k, v in one.environment.items()}

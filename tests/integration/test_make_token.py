@@ -10,10 +10,15 @@ USE = """
 import sys, pkcs11
 token = pkcs11.lib("/usr/lib/softhsm/libsofthsm2.so").get_token(token_label="kcm")
 with token.open(user_pin=open(sys.argv[1]).read()) as session:
-    (key,) = session.get_objects({pkcs11.Attribute.LABEL: "root"})
+    key = session.get_key(object_class=pkcs11.ObjectClass.PRIVATE_KEY, label="root")
+    public = session.get_key(object_class=pkcs11.ObjectClass.PUBLIC_KEY, label="root")
     assert key[pkcs11.Attribute.SENSITIVE] and not key[pkcs11.Attribute.EXTRACTABLE]
-    iv = bytes(16)
-    assert key.decrypt(key.encrypt(b"x" * 32, mechanism_param=iv), mechanism_param=iv) == b"x" * 32
+    assert public[pkcs11.Attribute.MODULUS_BITS] == 3072
+    oaep = {
+        "mechanism": pkcs11.Mechanism.RSA_PKCS_OAEP,
+        "mechanism_param": (pkcs11.Mechanism.SHA_1, pkcs11.MGF.SHA1, None),
+    }
+    assert key.decrypt(public.encrypt(b"x" * 32, **oaep), **oaep) == b"x" * 32
     print(token.serial.hex())
 """
 

@@ -37,7 +37,7 @@ def _join(one: socket.socket, other: socket.socket) -> None:
 
 
 @contextlib.contextmanager
-def _serving(server: socketserver.ThreadingTCPServer, door: Door) -> Iterator[Door]:
+def _admission(server: socketserver.ThreadingTCPServer, door: Door) -> Iterator[Door]:
     thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     try:
@@ -67,7 +67,7 @@ def ipv6(port: int) -> Iterator[Door]:
                 _join(self.request, other)
 
     server = _Server6(("::1", 0), Relay)
-    with _serving(server, Door(server.server_address[1])) as door:
+    with _admission(server, Door(server.server_address[1])) as door:
         yield door
 
 
@@ -98,5 +98,5 @@ def proxy() -> Iterator[Door]:
 
     server = _Server(("127.0.0.1", 0), Connect)
     door.port = server.server_address[1]
-    with _serving(server, door):
+    with _admission(server, door):
         yield door

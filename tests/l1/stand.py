@@ -101,7 +101,7 @@ class Stand:
 
 
 @contextmanager
-def serving(name: str, directory: Path) -> Iterator[Stand]:
+def admission(name: str, directory: Path) -> Iterator[Stand]:
     """Run a cloud's server until the end of the block."""
     directory.mkdir(parents=True, exist_ok=True)
     log = (directory / "log").open("wb")

@@ -14,7 +14,7 @@ from kcm_core.providers.softkey import provider as softkey
 from kcm_core.providers.state import L1State
 
 from tests.integration import softhsm
-from tests.l1.stand import Stand, serving
+from tests.l1.stand import Stand, admission
 
 Make = Callable[[Path], AbstractContextManager[Stand]]
 
@@ -72,7 +72,7 @@ def _account(_: Path) -> Iterator[Stand]:
 CLOUDS: Final = ("awskms", "azurekv", "gcpkms")
 
 MADE: Final[dict[str, Make]] = {
-    **{name: partial(serving, name) for name in CLOUDS},
+    **{name: partial(admission, name) for name in CLOUDS},
     "pkcs11": _pkcs11,
     "softkey": _softkey,
 }

@@ -132,7 +132,7 @@ def test_what_is_too_old_or_too_many_is_not_used(published, token):
 
 
 @contextlib.contextmanager
-def serving(connection_s=ENOUGH_S):
+def admission(connection_s=ENOUGH_S):
     server = gcp_push.server(("127.0.0.1", 0), "aud", "push@x", lambda *_: {}, connection_s)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
@@ -145,7 +145,7 @@ def serving(connection_s=ENOUGH_S):
 
 
 def test_a_connection_too_many_is_answered_with_503_and_a_place_is_free_again():
-    with serving() as connect, contextlib.ExitStack() as stack:
+    with admission() as connect, contextlib.ExitStack() as stack:
         kept = [stack.enter_context(connect()) for _ in range(CONNECTIONS_MAX)]
         with connect() as one:
             assert one.recv(64).startswith(b"HTTP/1.0 503 ")
@@ -160,6 +160,6 @@ def test_a_connection_too_many_is_answered_with_503_and_a_place_is_free_again():
 
 
 def test_who_sends_slowly_is_cut():
-    with serving(connection_s=0.0) as connect, connect() as slow:
+    with admission(connection_s=0.0) as connect, connect() as slow:
         slow.sendall(b"POST / HTTP/1.0\r\n")
         assert slow.recv(64) == b""

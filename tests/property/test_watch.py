@@ -169,8 +169,8 @@ class World:
         )
         if hold_status(RECORD, {"eu": facts}, OWN, Reach(), TIMING).complete:
             self.completed += 1
-            serving = [one for one in self.incarnations if one.unaware_until > self.now + 1e-6]
-            assert not serving, (self, facts)
+            admission = [one for one in self.incarnations if one.unaware_until > self.now + 1e-6]
+            assert not admission, (self, facts)
 
 
 STEPS = st.one_of(

@@ -74,13 +74,13 @@ STORED = [
 async def test_no_answer_is_written_over_what_is_stored(reply):
     """Whoever asks names the subject of the answer: it must not be a hold or a wrapped key."""
     bus = Bus()
-    serving = service(bus)
+    admission = service(bus)
 
     async def handler(subject, body):
         return b"an answer"
 
-    await serving.add("keys", "asked", handler, "queue")
-    await serving.announce()
+    await admission.add("keys", "asked", handler, "queue")
+    await admission.announce()
     for subject in ("asked", "$SRV.PING", "$SRV.STATS.kcm"):
         await bus.callbacks[subject](Message(subject, reply=reply))
     await settle()
@@ -92,7 +92,7 @@ async def test_no_answer_is_written_over_what_is_stored(reply):
 
 async def test_a_flood_of_data_does_not_keep_a_kill_waiting():
     bus, gate = Bus(), asyncio.Event()
-    serving = service(bus)
+    admission = service(bus)
 
     async def slow(subject, body):
         await gate.wait()
@@ -101,8 +101,8 @@ async def test_a_flood_of_data_does_not_keep_a_kill_waiting():
     async def admin(subject, body):
         return b"killed"
 
-    await serving.add("keys", "keys", slow, "queue")
-    await serving.add("admin", "admin", admin, "queue", urgent=True)
+    await admission.add("keys", "keys", slow, "queue")
+    await admission.add("admin", "admin", admin, "queue", urgent=True)
     for _ in range(IN_FLIGHT_MAX + 1):
         await bus.callbacks["keys"](Message("keys", reply="_INBOX.data"))
     await bus.callbacks["admin"](Message("admin", reply="_INBOX.admin"))
@@ -113,7 +113,7 @@ async def test_a_flood_of_data_does_not_keep_a_kill_waiting():
         decode_reply(EncryptReply, answers["_INBOX.data"])
     assert info.value.code is Code.BUSY
     gate.set()
-    await serving.drain()
+    await admission.drain()
     assert sum(body == b"data" for _, body in bus.sent) == IN_FLIGHT_MAX
 
 

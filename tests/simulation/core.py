@@ -53,7 +53,7 @@ class SimCore(Instance):
         self.watch: Final = KeyMonitor(
             **common,
             freshness=self.freshness,
-            serving=self.serving,
+            admission=self.admission,
             canaries=Canaries(self.registry, store),
             unsealer=self.unsealer,
             holds=self.key_holds,
@@ -64,7 +64,7 @@ class SimCore(Instance):
         )
         self.opener: Final = Opener(
             **common,
-            serving=self.serving,
+            admission=self.admission,
             watch=self.watch,
             seal=self.seal,
             registry=self.registry,
@@ -148,7 +148,7 @@ class SimCore(Instance):
     def drop(self, tenant: str) -> int:
         if any(root[0] == tenant for root in self.opener._opening):
             self.world.coverage.saw("an unseal in flight when a kill lands")
-        self.serving.close(tenant)
+        self.admission.close(tenant)
         return self.vault.purge(tenant)
 
     def _paged(self, type: str, **fields: Any) -> None:  # noqa: A002 - the port's own name
@@ -163,16 +163,16 @@ class SimCore(Instance):
             raise KcmError(Code.DEADLINE_EXCEEDED)
         if not self.switch.record.incarnations.knows(caller, incarnation):
             raise KcmError(Code.UNAVAILABLE)
-        permit = self.serving.begin(asked.tenant, self.clock.elapsed())
+        permit = self.admission.admit(asked.tenant, self.clock.elapsed())
         operation = self.began(asked.tenant)
         try:
             await self.opener.service_key(asked.tenant, SERVICE, 1)
-            left = self.serving.still(permit, self.clock.elapsed())
+            left = self.admission.recheck(permit, self.clock.elapsed())
             if self.vault.ring(asked.tenant) is None:
                 raise KcmError(Code.TENANT_SEALED)
             work = wrap_key if asked.operation == "wrap" else unwrap_key
             done = [work(self.who.region, asked.tenant, key) for key in keys]
-            self.serving.still(permit, self.clock.elapsed())
+            self.admission.recheck(permit, self.clock.elapsed())
         except BaseException:
             self.world.oracle.ended(operation)
             raise

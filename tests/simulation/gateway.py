@@ -64,7 +64,7 @@ class SimGateway(Instance):
         deadline_ms, payload = body
         if self.clock.unix_ms() >= deadline_ms:
             raise KcmError(Code.DEADLINE_EXCEEDED)
-        permit = self.serving.begin(asked.tenant, self.clock.elapsed())
+        permit = self.admission.admit(asked.tenant, self.clock.elapsed())
         operation = self.began(asked.tenant)
         try:
             if asked.operation == "encrypt":
@@ -78,7 +78,7 @@ class SimGateway(Instance):
             if self.world.random.random() < self.world.plan.worker:
                 await asyncio.sleep(self.world.random.random() * 0.01)  # a worker uses the key
             now = self.clock.elapsed()
-            left = min(self.serving.still(permit, now), pooled.until - now)
+            left = min(self.admission.recheck(permit, now), pooled.until - now)
             if left <= 0:
                 raise KcmError(Code.DEADLINE_EXCEEDED)
         except BaseException:
@@ -119,10 +119,10 @@ class SimGateway(Instance):
             task.exception()  # whoever waits sees it
 
     async def _refill(self, tenant: str) -> list[Pooled]:
-        permit, sent = self.serving.begin(tenant, self.clock.elapsed()), self.clock.elapsed()
+        permit, sent = self.admission.admit(tenant, self.clock.elapsed()), self.clock.elapsed()
         keys = [self.randomness.public(KEY_SIZE) for _ in range(BATCH)]
         until, blobs = await self._ask("wrap", tenant, keys)
-        self.serving.still(permit, self.clock.elapsed())
+        self.admission.recheck(permit, self.clock.elapsed())
         made = [Pooled(key, blob, until, sent) for key, blob in zip(keys, blobs, strict=True)]
         self._pools.setdefault(tenant, []).extend(made)
         return made

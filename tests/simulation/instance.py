@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final
 
-from kcm_killswitch.model.admission import Serving
+from kcm_killswitch.model.admission import Admission
 from kcm_killswitch.model.freshness import Freshness
 from kcm_killswitch.model.registry import Registry
 from kcm_killswitch.model.revocations import Revocations
@@ -62,7 +62,7 @@ class Instance:
         self.registry: Final = Registry()
         self.revocations: Final = REVOCATIONS.get(variant, Revocations)(self.registry, region)
         self.freshness: Final = Freshness(world.plan.timing)
-        self.serving: Final = Serving(self.freshness, self.revocations, self.registry, region)
+        self.admission: Final = Admission(self.freshness, self.revocations, self.registry, region)
         self.stream: Final = SimLog(world.streams[region], self.region_bus, variant)
         self.memory: Final[Memory] = (
             hold_files(loop, self.node, disk) if who.role == "core" else NullHoldStore()
@@ -87,7 +87,7 @@ class Instance:
             self.switch.on_registry(self.feed.read_again)
         self.ready = False
         self._operations = 0
-        self._serving: set[asyncio.Task[None]] = set()
+        self._admission: set[asyncio.Task[None]] = set()
 
     @property
     def following(self) -> Any:
@@ -136,7 +136,7 @@ class Instance:
         """Whether it would serve a tenant, were it asked at this moment."""
         now = self.clock.elapsed()
         try:
-            self.serving.still(self.serving.begin(tenant, now), now)
+            self.admission.recheck(self.admission.admit(tenant, now), now)
         except KcmError:
             return False
         return self.ready
@@ -158,7 +158,7 @@ class Instance:
         """Answer requests, each in a task of its own, as the request server does."""
 
         async def receive(message: Arrived) -> None:
-            if len(self._serving) < IN_FLIGHT_MAX:
+            if len(self._admission) < IN_FLIGHT_MAX:
                 self.spawn(self._answer(message, work))
 
         await self.region_bus.subscribe(subject, receive, queue)
@@ -166,8 +166,8 @@ class Instance:
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run a task of this incarnation."""
         task = asyncio.get_running_loop().create_task(work)
-        self._serving.add(task)
-        task.add_done_callback(self._serving.discard)
+        self._admission.add(task)
+        task.add_done_callback(self._admission.discard)
 
     async def _answer(
         self, message: Arrived, work: Callable[[str, list[Any]], Awaitable[list[Any]]]

@@ -236,11 +236,11 @@ class Oracle:
         """A region's control stream went back: what Cores showed there they have to show again."""
         self.links.doubted(region, self._loop.now + self.bounds.stretched(SHOW_AGAIN_S))
 
-    def said_complete(self, hold_id: bytes, core: str, serving: list[str]) -> None:
+    def said_complete(self, hold_id: bytes, core: str, admission: list[str]) -> None:
         """A Core says that a kill is complete, while these would serve: invariant 1."""
-        if serving:
+        if admission:
             name = hold_id.hex()[:8]
-            self._broken(1, f"{core} says that hold {name} is complete, and {serving[0]}")
+            self._broken(1, f"{core} says that hold {name} is complete, and {admission[0]}")
 
     # Rosters.
 

@@ -36,6 +36,9 @@ ANSWER_S: Final = 5.0
 ADMIN_S: Final = 4.0
 """Seconds that a Core gets to answer an operator."""
 
+AGAIN: Final = 0.3
+"""How often somebody who watches a kill places it once more, in place of a look."""
+
 GIVE_UP_S: Final = 120.0
 """Seconds after which an operator asks no more whether a kill is complete."""
 
@@ -212,12 +215,16 @@ class Operator(Person):
         return min(self.world.oracle.links.of(tenant.name, region) or (tenant.link,))
 
     async def watch(self, hold_id: bytes, raw: bytes, home: str) -> None:
-        """Place a hold, and ask until it is complete."""
+        """Place a hold, and ask until it is complete; now and then place it once more.
+
+        As ``kcm kill`` does: to look publishes nothing, and a receipt may have been lost.
+        """
         await self._until(raw, home, _placed)
         until = self.world.loop.now + GIVE_UP_S
         while self.world.loop.now < until:
             asked_at = self.world.loop.now
-            said = await self._once(home, "status", hold_id)
+            again = self.world.random.random() < AGAIN
+            said = await self._once(home, "put" if again else "status", raw if again else hold_id)
             if said is not None and said[0] and not said[1]:
                 self.world.oracle.complete(hold_id, asked_at, said[4])
                 clocked = {"lease-ended", "leases-ended"} & set(said[3])

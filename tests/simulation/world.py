@@ -217,7 +217,7 @@ class World:
             return
         self.losing.said_complete(status)
         hold = self.oracle.holds[hold_id]
-        serving = [
+        admission = [
             f"{name} serves {tenant.name}"
             for name, one in sorted(self.running.items())
             for tenant in self.plan.tenants
@@ -225,7 +225,7 @@ class World:
             and self.oracle.kills(hold, tenant, one.who.region, began)
             and one.serves(tenant.name)
         ]
-        self.oracle.said_complete(hold_id, core, serving)
+        self.oracle.said_complete(hold_id, core, admission)
 
     def _end_soon(self, instance: Instance) -> None:
         """Kill it before anything else of it runs, and start it again some time later."""

@@ -29,7 +29,7 @@ from kcm_core.root_keys.link_validation import LinkValidator
 from kcm_core.root_keys.monitor import KeyMonitor
 from kcm_gateway.core_client import CoreClient
 from kcm_keymem.random import SystemKeyRandomness
-from kcm_killswitch.model.admission import Serving
+from kcm_killswitch.model.admission import Admission
 from kcm_killswitch.model.hold_set import HoldState
 from kcm_killswitch.model.incarnations import Incarnations
 from kcm_killswitch.model.registry import Registry
@@ -148,15 +148,17 @@ class Switch:
 
     def __init__(self, core: Core) -> None:
         self._core = core
-        self.told: list[bytes] = []
+        self.told: list[HoldState] = []
 
-    def issue(self, raw: bytes) -> None:
-        record = to_record(self._core.me.verifier.hold_or_lift(raw))
+    def verify(self, raw: bytes) -> HoldState:
+        return to_record(self._core.me.verifier.hold_or_lift(raw))
+
+    def issue(self, record: HoldState) -> None:
         for tenant in self._core.revocations.learn(record).purge:
             self._core.purge(tenant)
 
-    async def tell(self, raw: bytes) -> None:
-        self.told.append(raw)
+    async def broadcast(self, record: HoldState) -> None:
+        self.told.append(record)
 
     def durable_at(self, hold_id: bytes) -> int:
         return 1 if self._core.revocations.holds.get(hold_id) else 0
@@ -183,7 +185,7 @@ class Core:
         self.registry = Registry()
         self.revocations = Revocations(self.registry, self.me.region)
         self.freshness = knowing(world.clock.elapsed(), "eu", "us")
-        self.serving = Serving(self.freshness, self.revocations, self.registry, self.me.region)
+        self.admission = Admission(self.freshness, self.revocations, self.registry, self.me.region)
         self.incarnations = Incarnations()
         randomness = SystemKeyRandomness()
         seal = SealKey(trust_rig.ID, str(seal_key or world.seal_key))
@@ -196,7 +198,7 @@ class Core:
         )  # fmt: skip
         self.watch = KeyMonitor(
             membership=self.me, revocations=self.revocations, freshness=self.freshness,
-            serving=self.serving, canaries=Canaries(self.registry, self.store),
+            admission=self.admission, canaries=Canaries(self.registry, self.store),
             unsealer=world.unsealer, holds=self.holds, stream=Attestations(), seal=self.purge,  # type: ignore[arg-type]
             emit=self._emit, clock=world.clock, chance=lambda: 0.5,
         )  # fmt: skip
@@ -208,7 +210,7 @@ class Core:
         }
         self.opener = Opener(
             **common, registry=self.registry, store=self.store, unsealer=world.unsealer,
-            serving=self.serving, watch=self.watch, seal=self.purge, clock=world.clock,
+            admission=self.admission, watch=self.watch, seal=self.purge, clock=world.clock,
             deadline_s=5.0,
         )  # fmt: skip
         self.maker = KeyCreator(
@@ -227,7 +229,7 @@ class Core:
             membership=self.me,
             vault=self.vault,
             emit=self._emit,
-            serving=self.serving,
+            admission=self.admission,
             incarnations=self.incarnations,
             opener=self.opener,
             sessions=self.sessions,
@@ -309,7 +311,7 @@ class Core:
 
     def purge(self, tenant: str) -> int:
         """As the service puts it together."""
-        self.serving.close(tenant)
+        self.admission.close(tenant)
         return self.vault.purge(tenant)
 
     def kill(self, hold: Hold | None = None) -> None:

@@ -10,7 +10,7 @@ from kcm_gateway.config import EngineSettings
 from kcm_gateway.engine import Gateway
 from kcm_gateway.guard import Members
 from kcm_keymem.random import SystemKeyRandomness
-from kcm_killswitch.model.admission import Serving
+from kcm_killswitch.model.admission import Admission
 from kcm_killswitch.model.hold_set import HoldState
 from kcm_killswitch.model.registry import Registry
 from kcm_killswitch.model.revocations import Revocations
@@ -60,8 +60,8 @@ class Rig:
         self.registry = Registry()
         self.revocations = Revocations(self.registry, "eu")
         self.freshness = knowing(self.clock.elapsed(), "us")
-        serving = Serving(self.freshness, self.revocations, self.registry, "eu")
-        self.guard = Members(serving, self.clock)
+        admission = Admission(self.freshness, self.revocations, self.registry, "eu")
+        self.guard = Members(admission, self.clock)
         self.fetched: list[str] = []
         self.stored: list[Any] = []
         self.engine = Gateway(

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from kcm_killswitch.model.admission import Serving
+from kcm_killswitch.model.admission import Admission
 from kcm_killswitch.model.control_lease import FOREVER
 from kcm_killswitch.model.freshness import Freshness
 from kcm_killswitch.model.hold_set import HoldState
@@ -36,7 +36,7 @@ class Incarnation:
         self.known.resumed(0)
         self.registry = Registry()
         self.revocations = Revocations(self.registry, "eu")
-        self.serving = Serving(self.known, self.revocations, self.registry, "eu", told=told)
+        self.admission = Admission(self.known, self.revocations, self.registry, "eu", told=told)
         self.sequence = 0
         if link:
             self.revocations.register(Link(link="root", revision=1, uri="x:/y", model=model))
@@ -74,7 +74,7 @@ class Incarnation:
 
     def refusal(self, now, permit=None):
         with pytest.raises(KcmError) as caught:
-            _ = self.serving.still(permit, now) if permit else self.serving.begin("acme", now)
+            _ = self.admission.recheck(permit, now) if permit else self.admission.admit("acme", now)
         return caught.value.code
 
 
@@ -86,10 +86,10 @@ def ready(now=100.0, **options):
 
 def test_a_tenant_that_is_known_here_and_heard_of_is_served_for_the_smallest_remainder():
     incarnation = ready()
-    incarnation.serving.open("acme", KEY)
-    permit = incarnation.serving.begin("acme", 101.0)
+    incarnation.admission.open("acme", KEY)
+    permit = incarnation.admission.admit("acme", 101.0)
     assert permit.until == 110.0
-    assert incarnation.serving.still(permit, 103.0) == 7.0
+    assert incarnation.admission.recheck(permit, 103.0) == 7.0
 
 
 @pytest.mark.parametrize("now", [110.0, 110.5, 1e9])
@@ -104,7 +104,7 @@ def test_a_boot_that_never_wrote_serves_nobody():
 def test_a_tenant_that_is_not_registered_or_not_for_this_region_is_unknown():
     incarnation = ready()
     with pytest.raises(KcmError) as caught:
-        incarnation.serving.begin("beta", 101.0)
+        incarnation.admission.admit("beta", 101.0)
     assert caught.value.code is Code.UNKNOWN_TENANT
     assert ready(regions=("us", "ap")).refusal(101.0) is Code.UNKNOWN_TENANT
 
@@ -113,16 +113,16 @@ def test_a_gateway_does_not_say_that_a_tenant_is_unknown_while_no_core_says_what
     """It has no memory of its own, and the bucket may have been lost with that of the Cores."""
     incarnation = ready(told=True)
     with pytest.raises(KcmError, match="no Core of the region says") as caught:
-        incarnation.serving.begin("beta", 101.0)
+        incarnation.admission.admit("beta", 101.0)
     assert caught.value.code is Code.UNAVAILABLE
-    assert incarnation.serving.begin("acme", 101.0)
+    assert incarnation.admission.admit("acme", 101.0)
     lease, digests = incarnation.known.registry, incarnation.revocations.registry_digests
     lease.heard("core-eu-1", digests, digests, 10.0, 101.0)
     with pytest.raises(KcmError, match="unknown_tenant"):
-        incarnation.serving.begin("beta", 105.0)
+        incarnation.admission.admit("beta", 105.0)
     incarnation.write(110.0)
     with pytest.raises(KcmError, match="no Core of the region says"):
-        incarnation.serving.begin("beta", 112.0)
+        incarnation.admission.admit("beta", 112.0)
 
 
 @pytest.mark.parametrize(
@@ -130,9 +130,9 @@ def test_a_gateway_does_not_say_that_a_tenant_is_unknown_while_no_core_says_what
 )
 def test_a_hold_refuses_whatever_else_is_well(scope, target):
     incarnation = ready()
-    permit = incarnation.serving.begin("acme", 101.0)
+    permit = incarnation.admission.admit("acme", 101.0)
     incarnation.kill(scope=scope, target=target)
-    assert incarnation.serving.killed("acme")
+    assert incarnation.admission.killed("acme")
     assert incarnation.refusal(101.0) is Code.TENANT_KILLED
     assert incarnation.refusal(101.0, permit) is Code.TENANT_KILLED
 
@@ -142,19 +142,19 @@ def test_a_hold_refuses_whatever_else_is_well(scope, target):
 )
 def test_a_hold_on_somebody_else_refuses_nothing(scope, target):
     incarnation = ready()
-    permit = incarnation.serving.begin("acme", 101.0)
+    permit = incarnation.admission.admit("acme", 101.0)
     incarnation.kill(scope=scope, target=target)
-    assert incarnation.serving.still(permit, 101.0) > 0
+    assert incarnation.admission.recheck(permit, 101.0) > 0
 
 
 def test_what_began_before_a_kill_and_its_lift_has_no_output():
     incarnation = ready()
-    old = incarnation.serving.begin("acme", 101.0)
+    old = incarnation.admission.admit("acme", 101.0)
     incarnation.kill()
     incarnation.kill(lift=True)
-    new = incarnation.serving.begin("acme", 101.0)
+    new = incarnation.admission.admit("acme", 101.0)
     assert incarnation.refusal(101.0, old) is Code.TENANT_SEALED
-    assert incarnation.serving.still(new, 101.0) > 0
+    assert incarnation.admission.recheck(new, 101.0) > 0
     incarnation.kill(2)
     incarnation.kill(2, lift=True)
     assert incarnation.refusal(101.0, new) is Code.TENANT_SEALED
@@ -169,14 +169,14 @@ def test_fences_end_after_the_grace_of_the_links_model(model, grace):
     for now in range(103, 100 + int(grace) + 1, 3):
         incarnation.write(float(now))
     incarnation.write(100.0 + grace - 0.5)
-    assert incarnation.serving.begin("acme", 100.0 + grace - 0.1).until == 100.0 + grace
+    assert incarnation.admission.admit("acme", 100.0 + grace - 0.1).until == 100.0 + grace
     assert incarnation.refusal(100.0 + grace) is Code.UNAVAILABLE
 
 
 def test_a_link_that_is_not_known_has_the_shorter_grace():
     incarnation = ready(link=False)
     incarnation.write(105.0)
-    assert incarnation.serving.begin("acme", 109.0).until == 110.0
+    assert incarnation.admission.admit("acme", 109.0).until == 110.0
     assert incarnation.refusal(110.0) is Code.UNAVAILABLE
 
 
@@ -194,7 +194,7 @@ def test_a_policy_says_how_many_regions_have_to_be_heard(region_quorum, heard, s
     incarnation = Incarnation(region_quorum=region_quorum)
     incarnation.hear(100.0, *heard)
     if served:
-        assert incarnation.serving.begin("acme", 101.0).until == 110.0
+        assert incarnation.admission.admit("acme", 101.0).until == 110.0
     else:
         assert incarnation.refusal(101.0) is Code.UNAVAILABLE
 
@@ -204,7 +204,7 @@ def test_a_retired_region_is_not_waited_for_and_is_again_after_the_lift():
     incarnation.hear(100.0, "us")
     assert incarnation.refusal(101.0) is Code.UNAVAILABLE
     incarnation.kill(scope="region", target="ap")
-    incarnation.serving.begin("acme", 101.0)
+    incarnation.admission.admit("acme", 101.0)
     incarnation.kill(scope="region", target="ap", lift=True)
     assert incarnation.refusal(101.0) is Code.UNAVAILABLE
 
@@ -212,47 +212,47 @@ def test_a_retired_region_is_not_waited_for_and_is_again_after_the_lift():
 def test_a_tenant_of_this_region_alone_waits_for_no_other():
     incarnation = Incarnation(regions=("eu",))
     incarnation.write(100.0)
-    assert incarnation.serving.begin("acme", 101.0).until == 110.0
-    assert incarnation.serving.quorum_set(incarnation.serving.known("acme")) == []
+    assert incarnation.admission.admit("acme", 101.0).until == 110.0
+    assert incarnation.admission.quorum_set(incarnation.admission.known("acme")) == []
 
 
 def test_an_open_root_is_sealed_when_its_key_was_not_used_for_a_lease():
     incarnation = ready()
-    incarnation.serving.open("acme", KEY)
+    incarnation.admission.open("acme", KEY)
     incarnation.hear(129.0, "us", "ap")
-    permit = incarnation.serving.begin("acme", 129.5)
-    assert incarnation.serving.still(permit, 129.5) == 0.5
-    assert incarnation.serving.live("acme", 129.9)
-    assert incarnation.serving.lapsed(129.9) == []
+    permit = incarnation.admission.admit("acme", 129.5)
+    assert incarnation.admission.recheck(permit, 129.5) == 0.5
+    assert incarnation.admission.live("acme", 129.9)
+    assert incarnation.admission.lapsed(129.9) == []
     assert incarnation.refusal(130.0, permit) is Code.TENANT_SEALED
-    assert not incarnation.serving.live("acme", 130.0)
-    assert incarnation.serving.lapsed(130.0) == ["acme"]
+    assert not incarnation.admission.live("acme", 130.0)
+    assert incarnation.admission.lapsed(130.0) == ["acme"]
 
 
 def test_every_key_that_opened_something_has_to_be_usable():
     incarnation = ready()
-    incarnation.serving.open("acme", KEY)
-    incarnation.serving.open("acme", OTHER)
-    permit = incarnation.serving.begin("acme", 101.0)
+    incarnation.admission.open("acme", KEY)
+    incarnation.admission.open("acme", OTHER)
+    permit = incarnation.admission.admit("acme", 101.0)
     assert incarnation.refusal(101.0, permit) is Code.TENANT_SEALED
-    assert set(incarnation.serving.opened) == {KEY, OTHER}
-    incarnation.serving.close("acme")
-    incarnation.serving.open("acme", KEY)
-    assert incarnation.serving.still(permit, 101.0) == 9.0
+    assert set(incarnation.admission.opened) == {KEY, OTHER}
+    incarnation.admission.close("acme")
+    incarnation.admission.open("acme", KEY)
+    assert incarnation.admission.recheck(permit, 101.0) == 9.0
 
 
 def test_where_nothing_is_open_the_keys_lease_is_nobodys_matter():
     incarnation = ready()
-    assert not incarnation.serving.is_open("acme")
-    assert not incarnation.serving.live("acme", 101.0)
-    assert incarnation.serving.lapsed(1e9) == []
-    assert incarnation.serving._l1("acme") == FOREVER
+    assert not incarnation.admission.is_open("acme")
+    assert not incarnation.admission.live("acme", 101.0)
+    assert incarnation.admission.lapsed(1e9) == []
+    assert incarnation.admission._l1("acme") == FOREVER
 
 
 def test_a_rollback_ends_everything_at_once():
     incarnation = ready()
-    incarnation.serving.open("acme", KEY)
-    permit = incarnation.serving.begin("acme", 101.0)
+    incarnation.admission.open("acme", KEY)
+    permit = incarnation.admission.admit("acme", 101.0)
     incarnation.known.forget()
     assert incarnation.refusal(101.0, permit) is Code.UNAVAILABLE
-    assert incarnation.serving.lapsed(101.0) == ["acme"]
+    assert incarnation.admission.lapsed(101.0) == ["acme"]

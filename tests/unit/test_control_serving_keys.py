@@ -3,7 +3,7 @@
 import os
 
 import pytest
-from kcm_killswitch.model.admission import Serving
+from kcm_killswitch.model.admission import Admission
 from kcm_killswitch.model.freshness import Freshness
 from kcm_killswitch.model.key_leases import AttestedKey, Target
 from kcm_killswitch.model.log_position import LogPosition
@@ -29,79 +29,79 @@ def freshness():
 
 
 @pytest.fixture
-def serving(freshness):
+def admission(freshness):
     registry = Registry()
-    return Serving(freshness, Revocations(registry, "eu"), registry, "eu")
+    return Admission(freshness, Revocations(registry, "eu"), registry, "eu")
 
 
-def test_only_tenants_of_a_key_that_lapsed_are_sealed_and_each_once(serving):
+def test_only_tenants_of_a_key_that_lapsed_are_sealed_and_each_once(admission):
     for tenant, key in (("a", OLD), ("b", NEW), ("c", OLD), ("c", NEW)):
-        serving.open(tenant, key)
-    assert serving.lapsed(END_S - 1) == []
-    assert serving.lapsed(END_S) == ["a", "c"]
-    assert serving.lapsed(END_S + 5) == ["a", "c", "b"]
-    assert set(serving.opened) == {OLD, NEW}
+        admission.open(tenant, key)
+    assert admission.lapsed(END_S - 1) == []
+    assert admission.lapsed(END_S) == ["a", "c"]
+    assert admission.lapsed(END_S + 5) == ["a", "c", "b"]
+    assert set(admission.opened) == {OLD, NEW}
 
 
-def test_a_tenant_that_is_closed_is_forgotten_under_every_key(serving):
-    serving.open("a", OLD)
-    serving.open("a", NEW)
-    serving.open("b", NEW)
-    serving.close("a")
-    serving.close("a")
-    assert not serving.is_open("a")
-    assert set(serving.opened) == {NEW}
-    assert serving.lapsed(END_S + 5) == ["b"]
+def test_a_tenant_that_is_closed_is_forgotten_under_every_key(admission):
+    admission.open("a", OLD)
+    admission.open("a", NEW)
+    admission.open("b", NEW)
+    admission.close("a")
+    admission.close("a")
+    assert not admission.is_open("a")
+    assert set(admission.opened) == {NEW}
+    assert admission.lapsed(END_S + 5) == ["b"]
 
 
-def test_another_name_of_the_same_use_takes_over_what_is_open(freshness, serving):
+def test_another_name_of_the_same_use_takes_over_what_is_open(freshness, admission):
     for tenant in ("a", "b"):
-        serving.open(tenant, OLD)
-    serving.open("a", NEW)
+        admission.open(tenant, OLD)
+    admission.open("a", NEW)
     renamed = AttestedKey(OLD.target, "a new session")
-    serving.renamed(renamed)
-    assert set(serving.opened) == {renamed, NEW}
+    admission.renamed(renamed)
+    assert set(admission.opened) == {renamed, NEW}
     # Its own attestation counts, and not the one in the old name.
-    assert serving.lapsed(END_S - 1) == ["a", "b"]
+    assert admission.lapsed(END_S - 1) == ["a", "b"]
     mark = LogPosition(3, os.urandom(16))
     assert freshness.wrote(6.0, freshness.lease.seen, mark)
     assert freshness.leased(mark, own=True)
     assert freshness.delivered(mark.sequence)
     assert freshness.proven(renamed, mark)
-    assert serving.lapsed(END_S + 1) == []
-    serving.close("a")
-    serving.close("b")
-    assert set(serving.opened) == set()
+    assert admission.lapsed(END_S + 1) == []
+    admission.close("a")
+    admission.close("b")
+    assert set(admission.opened) == set()
 
 
 def key(number):
     return AttestedKey(Target(f"l{number:05}", 1, "1"), "us")
 
 
-def test_the_key_whose_tenants_nobody_used_for_longest_comes_first(serving):
+def test_the_key_whose_tenants_nobody_used_for_longest_comes_first(admission):
     for number, tenant in enumerate("abc"):
-        serving.open(tenant, key(number))
-    serving.open("d", key(0))
-    assert serving.opened.least_used() == key(1)
-    serving.used("b")
-    assert list(serving.opened) == [key(2), key(0), key(1)]
-    serving.used("a")
-    serving.used("nobody")
-    serving.close("c")
-    assert list(serving.opened) == [key(1), key(0)]
+        admission.open(tenant, key(number))
+    admission.open("d", key(0))
+    assert admission.opened.least_used() == key(1)
+    admission.used("b")
+    assert list(admission.opened) == [key(2), key(0), key(1)]
+    admission.used("a")
+    admission.used("nobody")
+    admission.close("c")
+    assert list(admission.opened) == [key(1), key(0)]
 
 
-def test_what_began_or_ceased_to_be_open_is_told_once(serving):
-    serving.open("a", OLD)
-    serving.open("b", OLD)
-    assert serving.opened.changes() == [OLD.target]
-    serving.open("c", OLD)
-    serving.close("a")
-    assert serving.opened.changes() == []
-    serving.close("b")
-    serving.close("c")
-    assert serving.opened.changes() == [OLD.target]
-    assert OLD.target not in serving.opened
+def test_what_began_or_ceased_to_be_open_is_told_once(admission):
+    admission.open("a", OLD)
+    admission.open("b", OLD)
+    assert admission.opened.changes() == [OLD.target]
+    admission.open("c", OLD)
+    admission.close("a")
+    assert admission.opened.changes() == []
+    admission.close("b")
+    admission.close("c")
+    assert admission.opened.changes() == [OLD.target]
+    assert OLD.target not in admission.opened
 
 
 def test_a_look_for_ended_leases_asks_for_few_of_many_keys():
@@ -127,11 +127,11 @@ def test_a_look_for_ended_leases_asks_for_few_of_many_keys():
     assert asked <= ticks * count / 25
 
 
-def test_leases_that_may_have_become_shorter_are_all_looked_at(freshness, serving):
+def test_leases_that_may_have_become_shorter_are_all_looked_at(freshness, admission):
     for tenant, one in (("a", OLD), ("b", NEW)):
-        serving.open(tenant, one)
-    assert serving.lapsed(10.0) == []
+        admission.open(tenant, one)
+    assert admission.lapsed(10.0) == []
     freshness.attestations.refuse("l")
-    assert serving.lapsed(10.0) == ["a", "b"]
-    serving.close("a")
-    assert serving.lapsed(10.0) == ["b"]
+    assert admission.lapsed(10.0) == ["a", "b"]
+    admission.close("a")
+    assert admission.lapsed(10.0) == ["b"]

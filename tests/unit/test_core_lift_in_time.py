@@ -32,11 +32,17 @@ class Switch:
         self.told = 0
         self._revocations = revocations
 
-    def issue(self, raw):
-        self._revocations.learn(to_record(VERIFIER.hold_or_lift(raw)))
+    def verify(self, raw):
+        return to_record(VERIFIER.hold_or_lift(raw))
 
-    async def tell(self, raw):
+    def issue(self, record):
+        self._revocations.learn(record)
+
+    async def broadcast(self, record):
         self.told += 1
+
+    async def until_durable(self, hold_id, timeout_s):
+        return True
 
     async def incarnations(self):
         return []
@@ -89,7 +95,7 @@ async def test_a_lift_is_answered_before_its_deadline_while_a_region_is_cut_off(
     assert status.lifted
     assert {region.region: region.durable_at for region in status.regions}["eu"] == 7
     assert clock.unix_ms() < deadline_ms
-    assert switch.told <= 3
+    assert switch.told == 1
 
 
 @pytest.mark.parametrize("time_ms", [300, 500, 1500, 4000])
@@ -116,3 +122,4 @@ async def test_a_hold_is_told_within_whatever_time_there_is(time_ms):
         deadline_ms = clock.unix_ms() + time_ms
         await ask(deadline_ms)
         assert clock.unix_ms() < deadline_ms
+    assert switch.told == 1  # a look publishes nothing

@@ -83,7 +83,7 @@ def emitted(core, kind):
 def served(core, tenant="acme"):
     """The code with which an operation would be refused."""
     try:
-        core.serving.begin(tenant, core.world.clock.elapsed())
+        core.admission.admit(tenant, core.world.clock.elapsed())
     except KcmError as error:
         return error.code, error.detail
     return Code.OK, ""

@@ -171,7 +171,7 @@ async def test_a_core_names_what_an_operator_signed_that_may_last(core, world):
         core.feed.take(Entry(1, subject, entry(raw)))
     held = signed(Kind.HOLD, trust_rig.hold(), "security")
     ended = lift(identity("security"), held, issued_ms=77, reason="over")
-    core.switch.issue(ended)
+    core.switch.issue(core.switch.verify(ended))
     page = await signed_by(core, world, "admin")
     assert [one.what for one in page.entries] == ["link acme-root", "tenant acme"]
     assert page.entries[1].digest == statement_digest(read_signed(raws["tenant acme"]))

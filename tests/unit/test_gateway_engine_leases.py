@@ -37,15 +37,15 @@ class Pausing:
         self.times, self.seconds, self.during = times, seconds, during
         rig.engine._guard = self
 
-    def begin(self, tenant):
-        return self._inner.begin(tenant)
+    def admit(self, tenant):
+        return self._inner.admit(tenant)
 
-    def still(self, permit):
+    def recheck(self, permit):
         if self.times:
             self.times -= 1
             self._rig.clock.now += self.seconds
             self.during()
-        return self._inner.still(permit)
+        return self._inner.recheck(permit)
 
     def refusal(self, tenant):
         return self._inner.refusal(tenant)

@@ -49,12 +49,12 @@ class Guard:
     generation = 0
     killed = False
 
-    def begin(self, tenant):
+    def admit(self, tenant):
         if self.killed:
             raise KcmError(Code.TENANT_KILLED)
         return Permit(tenant, self.generation, FOREVER)
 
-    def still(self, permit):
+    def recheck(self, permit):
         if self.killed or permit.generation != self.generation:
             raise KcmError(Code.TENANT_KILLED)
         return FOREVER

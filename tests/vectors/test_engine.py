@@ -63,10 +63,10 @@ class Core:
 class Alive:
     """A guard of tenants that nobody kills."""
 
-    def begin(self, tenant: str) -> Permit:
+    def admit(self, tenant: str) -> Permit:
         return Permit(tenant, len(tenant), FOREVER)
 
-    def still(self, permit: Permit) -> float:
+    def recheck(self, permit: Permit) -> float:
         assert permit.generation == len(permit.tenant)
         return FOREVER
 

@@ -459,10 +459,12 @@ class PreviewQuery(Message):
     """Which hold to preview: its scope and target, and no signed hold.
 
     Whoever carries a signed hold can put it in force, so asking about one must not send one.
+    ``instances`` asks the regions for theirs; without them the registry alone answers, at once.
     """
 
     scope: Scope
     target: Name
+    instances: bool
 
 
 class BlastRadius(Message):

@@ -27,7 +27,7 @@ from kcm_killswitch.coordinator.hold_commands import Kills
 from kcm_killswitch.coordinator.region_sync import RegionSync
 from kcm_killswitch.coordinator.result_store import ResultBucket
 from kcm_killswitch.coordinator.results import Results
-from kcm_killswitch.model.admission import Serving
+from kcm_killswitch.model.admission import Admission
 from kcm_killswitch.model.freshness import Freshness
 from kcm_killswitch.model.probe_scheduler import PROBES_PER_S
 from kcm_killswitch.model.registry import Registry
@@ -202,7 +202,7 @@ class Incarnation:
         self.registry = Registry()
         self.revocations = Revocations(self.registry, self.me.region)
         self.freshness = Freshness(system.timing)
-        self.serving = Serving(self.freshness, self.revocations, self.registry, self.me.region)
+        self.admission = Admission(self.freshness, self.revocations, self.registry, self.me.region)
         self.purged: list[str] = []
         self.broken: set[str] = set()
         self.events: list[tuple[str, dict[str, Any]]] = []
@@ -246,7 +246,7 @@ class Incarnation:
             raise RuntimeError("a fault")
         self.on_purge(tenant)
         self.purged.append(tenant)
-        self.serving.close(tenant)
+        self.admission.close(tenant)
         return 1
 
     def learn(self, *records: Tenant | Link | Service) -> None:
@@ -315,7 +315,7 @@ class CoreIncarnation(Incarnation):
         self.watch = KeyMonitor(
             **common,
             freshness=self.freshness,
-            serving=self.serving,
+            admission=self.admission,
             canaries=self.canaries,
             unsealer=self.unsealer,
             holds=self.holds,
@@ -331,7 +331,7 @@ class CoreIncarnation(Incarnation):
             store=self.store,
             vault=self.vault,
             unsealer=self.unsealer,
-            serving=self.serving,
+            admission=self.admission,
             watch=self.watch,
             seal=self.purge,
             emit=self.emit,
@@ -351,7 +351,7 @@ class CoreIncarnation(Incarnation):
         )
         self.wrapping = Wrapping(
             membership=self.me,
-            serving=self.serving,
+            admission=self.admission,
             opener=self.opener,
             vault=self.vault,
             sessions=Sessions(region, ID, HPKE, self.me.rosters),

@@ -305,7 +305,7 @@ async def test_who_knows_that_the_registry_is_another_one_asks_every_region(syst
     away = {"core-us-1", "gw-us-1"}
     system.wire.loses = lambda sender, receiver, _: (sender in away) != (receiver in away)
     one = hold(origin="eu")
-    core.switch.issue(held(one))
+    core.switch.issue(core.switch.verify(held(one)))
     await until(lambda: core.switch.durable_at(one.id))
     await let_pass(30)
     status = await core.kills.status(one.id)

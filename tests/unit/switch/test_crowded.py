@@ -136,7 +136,7 @@ async def test_no_lease_is_lengthened_where_keys_take_turns(system):
         now = core.clock.elapsed()
         for name in core.vault.open_tenants:
             try:
-                left = core.serving.still(core.serving.begin(name, now), now)
+                left = core.admission.recheck(core.admission.admit(name, now), now)
             except KcmError as error:
                 assert error.code is Code.TENANT_SEALED
             else:
@@ -153,7 +153,7 @@ async def test_many_keys_that_fail_keep_no_other_from_being_used(system, state):
     for _ in range(120):
         await let_pass(1)
         for number in range(30, 40):
-            assert core.serving.live(linked(number)[1].tenant, core.clock.elapsed())
+            assert core.admission.live(linked(number)[1].tenant, core.clock.elapsed())
     assert core.count("key.crowded") == 0
 
 

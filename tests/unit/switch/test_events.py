@@ -31,8 +31,8 @@ async def core(system):
 
 async def test_an_order_is_recorded_with_who_what_and_why(core):
     one = hold(reason="contract ended")
-    core.switch.issue(held(one))
-    core.switch.issue(lifted(one))
+    core.switch.issue(core.switch.verify(held(one)))
+    core.switch.issue(core.switch.verify(lifted(one)))
     (placed, ended) = told(core, EventType.HOLD_PLACED, EventType.HOLD_LIFTED)
     assert placed == (
         EventType.HOLD_PLACED,
@@ -51,10 +51,10 @@ async def test_an_order_is_recorded_with_who_what_and_why(core):
 async def test_an_order_that_is_given_again_is_recorded_once(core):
     one = hold()
     for _ in range(3):
-        core.switch.issue(held(one))
+        core.switch.issue(core.switch.verify(held(one)))
     for _ in range(3):
-        core.switch.issue(lifted(one))
-    core.switch.issue(held(one))  # late: it is lifted
+        core.switch.issue(core.switch.verify(lifted(one)))
+    core.switch.issue(core.switch.verify(held(one)))  # late: it is lifted
     kinds = [kind for kind, _ in told(core, EventType.HOLD_PLACED, EventType.HOLD_LIFTED)]
     assert kinds == [EventType.HOLD_PLACED, EventType.HOLD_LIFTED]
 
@@ -63,11 +63,11 @@ async def test_who_hears_of_an_order_records_what_it_did_itself(system, core):
     other = system.incarnation("gw-eu-1")
     await other.start()
     one = hold()
-    core.switch.issue(held(one))
-    await core.switch.tell(held(one))
+    core.switch.issue(core.switch.verify(held(one)))
+    await core.switch.broadcast(core.switch.verify(held(one)))
     await until(lambda: other.count(EventType.HOLD_PURGED))
-    core.switch.issue(lifted(one))
-    await core.switch.tell(lifted(one))
+    core.switch.issue(core.switch.verify(lifted(one)))
+    await core.switch.broadcast(core.switch.verify(lifted(one)))
     await until(lambda: other.count(EventType.HOLD_RELEASED))
     kinds = [kind for kind, _ in told(other)]
     assert kinds == [EventType.HOLD_PURGED, EventType.HOLD_RELEASED]
@@ -81,7 +81,7 @@ async def test_who_hears_of_an_order_records_what_it_did_itself(system, core):
 async def test_what_is_replayed_at_a_start_is_no_event(system, core):
     ended, lasting = hold(), hold(salt=b"s" * 16)
     for raw in (held(ended), lifted(ended), held(lasting)):
-        core.switch.issue(raw)
+        core.switch.issue(core.switch.verify(raw))
     for one in (ended, lasting):
         await until(lambda one=one: core.switch.durable_at(one.id))
     for name in ("core-eu-2", "gw-eu-1"):
@@ -95,10 +95,12 @@ async def test_what_is_replayed_at_a_start_is_no_event(system, core):
         again = core = system.core("core-eu-1")
         await again.start()
         for raw in (held(lasting), held(ended), lifted(ended)):
-            again.switch.issue(raw)  # by whoever had no answer from the incarnation before
+            again.switch.issue(
+                again.switch.verify(raw)
+            )  # by whoever had no answer from the incarnation before
         await let_pass(5.0)
         assert told(again) == []
-    again.switch.issue(lifted(lasting))
+    again.switch.issue(again.switch.verify(lifted(lasting)))
     kinds = [kind for kind, _ in told(again, EventType.HOLD_LIFTED, EventType.HOLD_PLACED)]
     assert kinds == [EventType.HOLD_LIFTED]
 
@@ -111,7 +113,7 @@ async def test_no_order_is_in_the_name_of_somebody_retired_who_signed_beside_oth
     stolen, one = identity("security"), hold()
     core.switch.learn(held(one))
     for raw in (held(one, "security-2"), lifted(one, "security-2")):
-        core.switch.issue(encode(stolen.countersign(read_signed(raw))))
+        core.switch.issue(core.switch.verify(encode(stolen.countersign(read_signed(raw)))))
     assert [fields["actor"] for _, fields in told(core, EventType.HOLD_LIFTED)] == ["security-2"]
     (view,) = (await core.kills.holds.page(HoldPageQuery(after=bytes(16), everything=True))).holds
     assert (view.issuer, view.lifted_by) == ("security-2", "security-2")
@@ -137,7 +139,7 @@ async def test_an_order_is_on_record_once_also_where_its_hold_came_before_it(cor
     for raw in (held(one), lifted(one), lifted(other)):
         core.switch.learn(raw)
     for raw in (held(one), lifted(one), held(other), lifted(other)) * 2:
-        core.switch.issue(raw)
+        core.switch.issue(core.switch.verify(raw))
     orders = told(core, EventType.HOLD_PLACED, EventType.HOLD_LIFTED)
     assert [(kind, fields["hold"]) for kind, fields in orders] == [
         (kind, each.id)

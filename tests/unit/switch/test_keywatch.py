@@ -33,9 +33,9 @@ def serves(core, name="acme"):
 
     async def once():
         try:
-            permit = core.serving.begin(name, core.clock.elapsed())
+            permit = core.admission.admit(name, core.clock.elapsed())
             await core.opener.ring(name)
-            core.serving.still(permit, core.clock.elapsed())
+            core.admission.recheck(permit, core.clock.elapsed())
         except KcmError as error:
             return error.code
         return True
@@ -154,13 +154,13 @@ async def test_no_output_is_allowed_longer_than_a_lease_after_the_last_use(syste
     silent = core.clock.elapsed()
     while core.clock.elapsed() < silent + 60:
         try:
-            left = core.serving.still(
-                core.serving.begin("acme", core.clock.elapsed()), core.clock.elapsed()
+            left = core.admission.recheck(
+                core.admission.admit("acme", core.clock.elapsed()), core.clock.elapsed()
             )
         except KcmError:
             pass
         else:
-            if core.serving.is_open("acme"):
+            if core.admission.is_open("acme"):
                 assert core.clock.elapsed() + left <= silent + system.timing.l1_lease_s + 0.001
         await let_pass(0.1)
 
@@ -348,10 +348,10 @@ async def test_a_name_that_changes_with_every_session_seals_nothing(system):
         for _ in range(20):
             await let_pass(system.timing.probe_interval_s / 20)
             for core in cores:
-                assert core.serving.live("acme", core.clock.elapsed()), count
+                assert core.admission.live("acme", core.clock.elapsed()), count
     key.state = L1State.UNREACHABLE
     await let_pass(system.timing.l1_lease_s + 1)
-    assert not any(core.serving.is_open("acme") for core in cores)
+    assert not any(core.admission.is_open("acme") for core in cores)
 
 
 async def test_a_proof_in_another_name_or_of_another_key_version_opens_nothing(system):
@@ -365,7 +365,7 @@ async def test_a_proof_in_another_name_or_of_another_key_version_opens_nothing(s
     ):
         core.freshness.attestations.forget()
         assert core.freshness.proven(key, mark)
-        assert core.serving.lapsed(core.clock.elapsed()) == ["acme"]
+        assert core.admission.lapsed(core.clock.elapsed()) == ["acme"]
 
 
 async def test_a_proof_that_was_not_stored_does_not_seal_who_made_it(system):

@@ -50,7 +50,7 @@ class GatewayIncarnation(Incarnation):
         self.engine = Gateway(
             self.region,
             core=CoreClient(self._ask, self.me, self.clock, self.randomness, 4.0),
-            guard=Members(self.serving, self.clock),
+            guard=Members(self.admission, self.clock),
             clock=self.clock,
             randomness=SystemKeyRandomness(),
             settings=EngineSettings(**settings),
@@ -109,7 +109,7 @@ async def test_an_unseal_in_flight_when_a_kill_lands_leaves_nothing_open(system)
     gate.open.set()
     assert await code_of(opening) is Code.TENANT_KILLED
     assert core.vault.open_tenants == []
-    assert not core.serving.is_open("acme")
+    assert not core.admission.is_open("acme")
 
 
 async def test_an_unseal_in_flight_during_a_kill_and_its_lift_leaves_nothing_open(system):
@@ -225,17 +225,17 @@ async def test_generations_differ_after_kill_lift_and_kill(system):
     """Equality, not order: whatever began in one of them has no output in another."""
     _, gateway = await pair(system)
     first, second = hold(), hold()
-    permits = [gateway.engine._guard.begin("acme")]
+    permits = [gateway.engine._guard.admit("acme")]
     for step in (held(first), lifted(first), held(second), lifted(second)):
         gateway.switch.learning.learn(step)
         for permit in permits:
             with pytest.raises(KcmError) as caught:
-                gateway.engine._guard.still(permit)
+                gateway.engine._guard.recheck(permit)
             killed = gateway.revocations.killed("acme")
             assert caught.value.code is (Code.TENANT_KILLED if killed else Code.TENANT_SEALED)
         if not gateway.revocations.killed("acme"):
-            permits.append(gateway.engine._guard.begin("acme"))
-            gateway.engine._guard.still(permits.pop())
+            permits.append(gateway.engine._guard.admit("acme"))
+            gateway.engine._guard.recheck(permits.pop())
     assert gateway.purged.count("acme") == 2
 
 
@@ -246,8 +246,8 @@ async def test_a_lift_that_races_another_kill_lifts_only_its_own(system):
     for core in cores:
         core.switch.learning.learn(held(first))
     await asyncio.gather(
-        cores[0].switch.tell(lifted(first)),
-        cores[1].switch.tell(held(second)),
+        cores[0].switch.broadcast(cores[0].switch.verify(lifted(first))),
+        cores[1].switch.broadcast(cores[1].switch.verify(held(second))),
     )
     await until(lambda: all(len(core.revocations.holds) == 2 for core in cores))
     await until(lambda: all(core.switch.all_durable for core in cores))

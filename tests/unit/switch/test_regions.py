@@ -225,7 +225,7 @@ async def test_regions_that_hold_the_same_send_no_holds(system):
     await us.start(watch=False)
     await eu.start(watch=False)
     eu.switch.learning.learn(held(hold()))
-    await eu.switch.tell(held(hold(target="other")))
+    await eu.switch.broadcast(eu.switch.verify(held(hold(target="other"))))
     await until(lambda: len(us.revocations.holds) == 1)
     await let_pass(10)
     assert eu.revocations.holds.digest == us.revocations.holds.digest
@@ -327,17 +327,17 @@ async def test_a_region_that_is_cut_off_lets_the_tenants_of_both_go_dark_and_com
     await us.start(watch=False)
     await eu.start(watch=False)
     await until(lambda: eu.freshness.knows("us"))
-    eu.serving.begin("acme", eu.clock.elapsed())
+    eu.admission.admit("acme", eu.clock.elapsed())
     us.bus.connected = False
     await let_pass(system.timing.partition_grace_s + system.timing.renew_every_s)
     with pytest.raises(KcmError) as caught:
-        eu.serving.begin("acme", eu.clock.elapsed())
+        eu.admission.admit("acme", eu.clock.elapsed())
     assert caught.value.code is Code.UNAVAILABLE
     us.bus.connected = True
 
     def serves():
         try:
-            return eu.serving.begin("acme", eu.clock.elapsed())
+            return eu.admission.admit("acme", eu.clock.elapsed())
         except KcmError:
             return None
 
@@ -352,7 +352,7 @@ async def test_nobody_asks_a_region_that_is_retired(system):
     await eu.start(watch=False)
     await let_pass(10)
     assert not [m for m in system.wire.sent if ".pull." in m.subject]
-    eu.serving.begin("acme", eu.clock.elapsed())
+    eu.admission.admit("acme", eu.clock.elapsed())
 
 
 async def test_a_lift_is_pulled_as_a_hold_is(system):
@@ -415,4 +415,4 @@ async def test_kills_that_come_all_the_time_do_not_keep_other_tenants_from_being
         eu.switch.learning.learn(held(hold(target="acme")))
         await let_pass(0.15)
         assert not eu.switch.all_durable
-    eu.serving.begin("other", eu.clock.elapsed())
+    eu.admission.admit("other", eu.clock.elapsed())

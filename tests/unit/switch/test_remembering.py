@@ -20,7 +20,7 @@ async def test_a_hold_outlives_a_stream_that_was_lost_while_nobody_was_there(sys
     one = hold()
     before = system.incarnation("core-eu-1")
     await before.start()
-    before.switch.issue(held(one))
+    before.switch.issue(before.switch.verify(held(one)))
     await until(lambda: before.switch.durable_at(one.id))
     await before.crash()
     system.streams["eu"].recreate()
@@ -37,8 +37,8 @@ async def test_a_lift_is_remembered_too(system):
     one = hold()
     before = system.incarnation("core-eu-1")
     await before.start()
-    before.switch.issue(held(one))
-    before.switch.issue(lifted(one))
+    before.switch.issue(before.switch.verify(held(one)))
+    before.switch.issue(before.switch.verify(lifted(one)))
     await until(lambda: before.switch.durable_at(one.id))
     await before.crash()
     system.streams["eu"].recreate()
@@ -66,7 +66,7 @@ async def test_who_recalls_writes_nothing_that_the_stream_has(system):
     one = hold()
     before = system.incarnation("core-eu-1")
     await before.start()
-    before.switch.issue(held(one))
+    before.switch.issue(before.switch.verify(held(one)))
     await until(lambda: before.switch.durable_at(one.id))
     await before.crash()
     after = system.incarnation("core-eu-1")
@@ -80,7 +80,7 @@ async def test_whoever_issues_a_hold_writes_it_without_standing_back(system):
     incarnation = system.incarnation("core-eu-1")
     await incarnation.start()
     one = hold()
-    incarnation.switch.issue(held(one))
+    incarnation.switch.issue(incarnation.switch.verify(held(one)))
     await settled()
     assert incarnation.switch.durable_at(one.id)
 
@@ -99,7 +99,7 @@ async def test_a_hold_that_one_boot_was_never_delivered_is_read_again(system):
             receive(entry)
 
     gateway.switch.receive = misses
-    core.switch.issue(held(one))
+    core.switch.issue(core.switch.verify(held(one)))
     await until(lambda: missed)
     await let_pass(PATIENCE_S / 2)
     assert not gateway.revocations.killed("acme")
@@ -143,7 +143,7 @@ async def test_a_core_says_that_it_purged_and_then_that_the_hold_is_on_its_disk(
     one = hold()
     core = system.incarnation("core-eu-1")
     await core.start()
-    core.switch.issue(held(one))
+    core.switch.issue(core.switch.verify(held(one)))
     await until(lambda: words(core, one)[-1:] == [""])
     assert set(words(core, one)) <= {"pending", ""}
     assert core.count("hold.unkept") == core.count("hold.kept") == 0
@@ -163,7 +163,7 @@ async def test_a_core_whose_disk_is_full_says_so_and_says_when_it_has_the_hold(s
     core = system.incarnation("core-eu-1")
     core.memory._write = disk.write
     await core.start()
-    core.switch.issue(held(one))
+    core.switch.issue(core.switch.verify(held(one)))
     assert core.revocations.killed("acme")
     await until(lambda: words(core, one)[-1:] == ["disk full"])
     await until(lambda: core.switch.durable_at(one.id))
@@ -194,7 +194,7 @@ async def test_a_hold_of_a_key_is_broadcast_again_while_that_cannot_be_sent(syst
         clock=core.clock,
         randomness=core.randomness,
     )
-    task = asyncio.create_task(holds._tell(held(hold())))
+    task = asyncio.create_task(holds._broadcast(core.switch.verify(held(hold()))))
     await let_pass(2.0)
     assert not other.revocations.killed("acme")
     core.bus.connected = True

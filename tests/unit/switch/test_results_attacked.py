@@ -236,7 +236,7 @@ async def test_a_region_that_lies_about_many_kills_keeps_nobody_from_looking(sys
     lie = changed(content, region="us", instance="core-us-1")
     others = [hold() for _ in range(LOOKED_AT_MAX + 1)]
     for other in others:
-        core.switch.issue(held(other))
+        core.switch.issue(core.switch.verify(held(other)))
         raw = by(changed(lie, hold_id=other.id), "core-us-1")
         new = core.kills._heard(raw, "us")
         assert new == (other is not others[-1]), "and it costs its region"

@@ -504,7 +504,7 @@ async def test_a_hold_below_the_roster_by_which_it_counts_is_read_again(pair):
     place = subjects.control_hold("eu", "tenant", one.id)
     core.stream.store(place, held(one, "fresh"))
     await until(lambda: gateway.count("trust.refused"))
-    assert gateway.serving.begin("acme", gateway.clock.elapsed())
+    assert gateway.admission.admit("acme", gateway.clock.elapsed())
     core.me.rosters.take(signed(joined("fresh")))
     await until(lambda: gateway.revocations.killed("acme"))
     await until(lambda: core.switch.durable_at(one.id))
@@ -551,7 +551,7 @@ async def test_who_is_only_retired_or_removed_costs_no_reading(pair):
 async def test_a_receipt_from_before_a_hold_ended_is_worth_nothing(pair):
     core, gateway = pair
     one = hold()
-    core.switch.issue(held(one, "security-2"))
+    core.switch.issue(core.switch.verify(held(one, "security-2")))
     await until(lambda: gateway.revocations.killed("acme"))
     await until(lambda: core.kills.receipts.of(one.id))
     core.me.rosters.take(signed(removed("security-2")))
@@ -566,7 +566,7 @@ async def test_a_receipt_from_before_a_hold_ended_is_worth_nothing(pair):
 async def test_no_fence_names_a_hold_that_nobody_believes_any_more(pair):
     core, _ = pair
     one = hold()
-    core.switch.issue(held(one, "security-2"))
+    core.switch.issue(core.switch.verify(held(one, "security-2")))
     await until(lambda: core.switch.highest_hold().nonce == one.id)
     core.me.rosters.take(signed(removed("security-2")))
     assert core.switch.highest_hold().nonce != one.id

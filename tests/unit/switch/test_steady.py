@@ -40,12 +40,12 @@ class Slow(GatewayIncarnation):
         await asyncio.sleep(self.wire_s)
         return answer
 
-    def begin(self, tenant):
-        return self.serving.begin(tenant, self.clock.elapsed())
+    def admit(self, tenant):
+        return self.admission.admit(tenant, self.clock.elapsed())
 
-    def still(self, permit):
+    def recheck(self, permit):
         self.clock.slept += self.work_s
-        return self.serving.still(permit, self.clock.elapsed())
+        return self.admission.recheck(permit, self.clock.elapsed())
 
     async def call(self, plains, scope):
         """Encrypt, then decrypt what came of it."""

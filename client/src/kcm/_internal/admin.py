@@ -211,13 +211,20 @@ class Admin(AdminChannel):
         return await self.ask(region, "hold", "export", query, HoldExport)
 
     async def preview(
-        self, region: str, scope: Scope, target: str, *, deadline_s: float = ADMIN_S
+        self,
+        region: str,
+        scope: Scope,
+        target: str,
+        *,
+        instances: bool = True,
+        deadline_s: float = ADMIN_S,
     ) -> BlastRadius:
         """Return what a hold would affect.
 
-        No hold is signed for this, because a broker could put a signed hold in force.
+        No hold is signed for this, because a broker could put a signed hold in force. Without
+        ``instances``, the region replies from its registry and asks no other region.
         """
-        query = PreviewQuery(scope=scope, target=target)
+        query = PreviewQuery(scope=scope, target=target, instances=instances)
         return await self.ask(region, "hold", "preview", query, BlastRadius, deadline_s=deadline_s)
 
     async def roster(self, region: str) -> RosterView:

@@ -24,13 +24,17 @@ from kcm._internal import statements
 from kcm._internal.admin import Admin
 from kcm._internal.rpc import backoff_s
 from kcm._internal.staggered import first
-from kcm.errors import Malformed, ServiceError, UnknownHold, UntrustedReply, error_for
+from kcm.errors import Forbidden, Malformed, ServiceError, UnknownHold, UntrustedReply, error_for
 
 ASK_S: Final = 4.0
 """Seconds for one region's reply: longer than that region waits for other regions."""
 
 POLL_S: Final = 0.25
 """Seconds between two requests for the status of a hold."""
+
+AGAIN_S: Final = 1.0
+"""Seconds after which a watched hold that is not complete is placed again, because a broadcast or a
+receipt may have been lost."""
 
 _FIRST: Final = bytes(limits.ID_SIZE)
 """The id before all others: a list of holds begins after it."""
@@ -100,15 +104,29 @@ class Kills:
             raise UntrustedReply("a Core's reply is about another hold")
         return _about(status, hold.id)
 
-    async def watch(self, hold_id: bytes, until: float) -> AsyncIterator[HoldStatus]:
+    async def watch(
+        self, hold_id: bytes, until: float, hold: NewHold | None = None
+    ) -> AsyncIterator[HoldStatus]:
         """Yield the status of a hold until it is complete or lifted, or until the time is over.
 
-        Temporary failures are ignored; a refusal raises ``ServiceError``.
+        A request for the status changes nothing. With ``hold``, it is also placed again every
+        ``AGAIN_S`` seconds, so that it reaches instances and Cores that missed a message. An
+        operator without the right to place holds only gets the status. Temporary failures are
+        ignored; a refusal raises ``ServiceError``.
         """
+        placed = self._around.clock.elapsed()
         while True:
             wait = POLL_S
             try:
-                status = await self.status(hold_id, until)
+                if hold is not None and self._around.clock.elapsed() >= placed + AGAIN_S:
+                    placed = self._around.clock.elapsed()
+                    try:
+                        status = await self._again(hold, until)
+                    except Forbidden:
+                        hold = None
+                        continue
+                else:
+                    status = await self.status(hold_id, until)
             except ServiceError as error:
                 if not error.retryable:
                     raise
@@ -119,6 +137,16 @@ class Kills:
             if self._around.clock.elapsed() + wait >= until:
                 return
             await self._around.sleep(wait)
+
+    async def _again(self, hold: NewHold, until: float) -> HoldStatus:
+        """Place a hold again, through the first region that replies."""
+
+        async def ask(region: str) -> HoldStatus:
+            return await self._admin.put_hold(region, hold.raw, deadline_s=self._time(until))
+
+        region, status = await first(self._regions, ask)
+        self._prefer(region)
+        return _about(status, hold.id)
 
     async def status(self, hold_id: bytes, until: float) -> HoldStatus:
         """Return the status of a hold from any region that replies and knows it.

@@ -121,7 +121,9 @@ class _Looks:
         if not self._may_ask():
             return f"the tenants of {scope} {on}"
         try:
-            radius = await self._admin.preview(region, scope, on, deadline_s=LOOK_S)
+            radius = await self._admin.preview(
+                region, scope, on, instances=False, deadline_s=LOOK_S
+            )
         except ServiceError as error:
             return f"the tenants of {scope} {on}; they are not known: {error.detail}"
         names = radius.tenants[:NAMED_MAX]

@@ -79,7 +79,7 @@ def list_holds(
     "--wait",
     type=click.FloatRange(0, 3600),
     default=0.0,
-    help="Seconds to wait until it is complete; exit code 6 if it is not.",
+    help="Seconds to wait until it is complete, placing it again; exit code 6 if it is not.",
 )
 @first_region_option
 @common
@@ -126,13 +126,14 @@ async def find(kills: Kills, prefix: str) -> HoldView:
 
 
 async def _show(settings: Settings, prefix: str, wait: float, region: str | None) -> int:
-    from kcm._internal.kills import ASK_S
+    from kcm._internal.kills import ASK_S, NewHold
 
     async with settings.kills(region) as (_, __, kills):
         view = await find(kills, prefix)
         until = settings.around.until(wait or ASK_S)
         if wait:
-            watched = kills.watch(view.hold_id, until)
+            hold = NewHold(view.hold_id, view.scope, view.target, view.raw)
+            watched = kills.watch(view.hold_id, until, None if view.lifted else hold)
             return await follow(
                 settings, watched, view.hold_id, lambda: kills.find(view.hold_id.hex())
             )

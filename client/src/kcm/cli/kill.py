@@ -18,7 +18,7 @@ from kcm.cli.settings import (
     run_async,
     run_change,
 )
-from kcm.cli.targets import check, look, warn
+from kcm.cli.targets import check, find, look, warn
 from kcm.exit_codes import Exit
 
 if TYPE_CHECKING:
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 SHOWN: Final = 16
 """Hexadecimal digits of a hold's id in a text: enough to find it."""
 
-PREVIEW_S: Final = 1.5
-"""Seconds for the check that the target exists. A kill does not wait longer for it."""
+EXISTS_S: Final = 1.5
+"""Seconds for the check that the target exists, if no region confirms that it does."""
 
 DRY_RUN_S: Final = 5.0
 """Seconds for the same check in a dry run."""
@@ -152,7 +152,7 @@ async def _kill(
 
     async with settings.kills(region) as (admin, regions, kills):
         until = settings.around.until(timeout)
-        known = await look(admin, regions, scope, target, PREVIEW_S)
+        known = await find(admin, regions, scope, target, EXISTS_S)
         await check(admin, known)
         hold = kills.make(scope, target, reason)
         # Print the id before sending: after a lost terminal, the operator can still find the hold.
@@ -163,7 +163,7 @@ async def _kill(
             placed = await place(settings, kills, hold, until)
         finally:
             await warning
-        return await follow(settings, kills.watch(hold.id, until), hold.id, placed=placed)
+        return await follow(settings, kills.watch(hold.id, until, hold), hold.id, placed=placed)
 
 
 class Waiting:

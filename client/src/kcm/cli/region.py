@@ -154,4 +154,4 @@ async def _retire(
         hold = kills.make("region", name, reason)
         note(settings, f"placing hold {hold.id.hex()} on region {name}", hold_id=hold.id)
         placed = await place(settings, kills, hold, until)
-        return await follow(settings, kills.watch(hold.id, until), hold.id, placed=placed)
+        return await follow(settings, kills.watch(hold.id, until, hold), hold.id, placed=placed)

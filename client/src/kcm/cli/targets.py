@@ -57,28 +57,73 @@ class Target:
         return self.empty and not self.linked
 
 
+Said = tuple["BlastRadius | Exception", bool | None]
+"""What a hold would affect in a region, or the failure; and whether the region knows the name."""
+
+
 async def look(
     admin: Admin, regions: Sequence[str], scope: Scope, name: str, within_s: float
 ) -> Target:
     """Ask all regions at once what a hold would affect, and whether an unused link exists."""
     import asyncio
 
+    asked = (_ask(admin, one, scope, name, within_s, instances=True) for one in regions)
+    return _target(scope, name, dict(zip(regions, await asyncio.gather(*asked), strict=True)))
+
+
+async def find(
+    admin: Admin, regions: Sequence[str], scope: Scope, name: str, within_s: float
+) -> Target:
+    """Ask all regions at once whether they know the name, until one does.
+
+    Each region replies from its registry. So a kill waits for an isolated region only if no other
+    one knows the name.
+    """
+    import asyncio
+
     from kcm.errors import Unavailable
 
-    async def one(region: str) -> tuple[BlastRadius | Exception, bool | None]:
-        radius: BlastRadius | None = None
-        try:
-            async with asyncio.timeout(within_s):
-                radius = await admin.preview(region, scope, name, deadline_s=within_s)
-                if scope == "tenant" or radius.tenants:
-                    return radius, bool(radius.tenants)
-                return radius, await admin.has_link(region, name, deadline_s=within_s)
-        except TimeoutError:
-            return radius or Unavailable("no reply in time"), None
-        except Exception as error:  # noqa: BLE001 - each region has its own result
-            return radius or error, None
+    tasks = {
+        asyncio.create_task(_ask(admin, one, scope, name, within_s, instances=False)): one
+        for one in regions
+    }
+    said: dict[str, Said] = {}
+    left = set(tasks)
+    try:
+        while left and not any(known for _, known in said.values()):
+            done, left = await asyncio.wait(left, return_when=asyncio.FIRST_COMPLETED)
+            said |= {tasks[task]: task.result() for task in done}
+    finally:
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+    said |= {tasks[task]: (Unavailable("another region replied first"), None) for task in left}
+    return _target(scope, name, {region: said[region] for region in regions})
 
-    said = dict(zip(regions, await asyncio.gather(*map(one, regions)), strict=True))
+
+async def _ask(
+    admin: Admin, region: str, scope: Scope, name: str, within_s: float, *, instances: bool
+) -> Said:
+    import asyncio
+
+    from kcm.errors import Unavailable
+
+    radius: BlastRadius | None = None
+    try:
+        async with asyncio.timeout(within_s):
+            radius = await admin.preview(
+                region, scope, name, instances=instances, deadline_s=within_s
+            )
+            if scope == "tenant" or radius.tenants:
+                return radius, bool(radius.tenants)
+            return radius, await admin.has_link(region, name, deadline_s=within_s)
+    except TimeoutError:
+        return radius or Unavailable("no reply in time"), None
+    except Exception as error:  # noqa: BLE001 - each region has its own result
+        return radius or error, None
+
+
+def _target(scope: Scope, name: str, said: Mapping[str, Said]) -> Target:
     return Target(
         scope,
         name,

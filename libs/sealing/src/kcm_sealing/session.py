@@ -78,12 +78,13 @@ def to_sign(info: bytes, ciphertext: bytes) -> bytes:
 class Session:
     """The two direction keys of a session, in memory of their own."""
 
-    __slots__ = ("_lock", "_memory", "info")
+    __slots__ = ("_closed", "_lock", "_memory", "info")
 
     def __init__(self, info: TicketInfo, memory: SecretMemory, salt: bytes) -> None:
         """Derive the direction keys from the secret in ``memory``, and wipe it."""
         self.info: Final = info
         self._memory: Final = memory
+        self._closed = False
         # One scratch for both directions: a thread that wiped it under another's derivation would
         # let that one seal under a key that everybody knows.
         self._lock: Final = threading.Lock()
@@ -112,8 +113,14 @@ class Session:
         """Open a reply into exactly ``out``; raises ``InvalidTag``, ``out`` wiped."""
         self._open(_REPLY, sealed, ctx(labels.REPLY, request, callee, b""), out)
 
+    @property
+    def closed(self) -> bool:
+        """Whether the keys are wiped."""
+        return self._closed
+
     def close(self) -> None:
         """Wipe the keys."""
+        self._closed = True
         self._memory.purge()
 
     def _seal(self, key: slice, plain: memoryview, aad: bytes, nonce: bytes) -> bytes:

@@ -19,7 +19,7 @@ from kcm_killswitch.coordinator.lift_compaction import Compaction
 from kcm_killswitch.coordinator.region_sync import RegionSync
 from kcm_killswitch.coordinator.result_store import ResultBucket
 from kcm_killswitch.coordinator.results import Results
-from kcm_killswitch.model.admission import Serving
+from kcm_killswitch.model.admission import Admission
 from kcm_killswitch.model.freshness import Freshness
 from kcm_killswitch.model.registry import Registry
 from kcm_killswitch.model.revocations import Revocations
@@ -100,7 +100,7 @@ class Core:
         self._freshness: Final = Freshness(config.timing)
         freshness = self._freshness
         self._compare_again: asyncio.TimerHandle | None = None
-        serving = Serving(freshness, revocations, registry, membership.region)
+        admission = Admission(freshness, revocations, registry, membership.region)
         stream = ControlLog(self._region_bus, membership.region, clock)
         vault = Vault(
             membership.region, SealKey(region.seal_key_id, str(config.secrets.seal_key)), randomness
@@ -110,7 +110,7 @@ class Core:
         self._store: Final = KeyStore(self._region_bus, directory, membership, emit)
 
         def purge(tenant: str) -> int:
-            serving.close(tenant)
+            admission.close(tenant)
             return vault.purge(tenant)
 
         self._purge: Final = purge
@@ -141,7 +141,7 @@ class Core:
             membership=membership,
             revocations=revocations,
             freshness=freshness,
-            serving=serving,
+            admission=admission,
             canaries=Canaries(registry, self._store),
             unsealer=unsealer,
             holds=holds,
@@ -154,7 +154,7 @@ class Core:
         )
         opener = Opener(
             membership=membership,
-            serving=serving,
+            admission=admission,
             watch=self._watch,
             seal=purge,
             clock=clock,
@@ -171,7 +171,7 @@ class Core:
         )
         self._wrapping: Final = Wrapping(
             membership=membership,
-            serving=serving,
+            admission=admission,
             opener=opener,
             vault=vault,
             sessions=self._sessions,

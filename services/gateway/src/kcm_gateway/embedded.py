@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator
 from typing import Final, Self
 
 from kcm_keymem.random import KeyRandomness, SystemKeyRandomness
-from kcm_killswitch.model.admission import Serving
+from kcm_killswitch.model.admission import Admission
 from kcm_killswitch.model.freshness import Freshness
 from kcm_killswitch.model.registry import Registry
 from kcm_killswitch.model.revocations import Revocations
@@ -54,14 +54,14 @@ class EmbeddedGateway:
         self._region: Final = membership.region
         self._timing: Final = config.timing
         freshness = Freshness(config.timing)
-        serving = Serving(freshness, revocations, registry, membership.region, told=True)
+        admission = Admission(freshness, revocations, registry, membership.region, told=True)
         core = CoreClient(
             self.region_bus.request, membership, clock, randomness, config.engine.core_timeout_s
         )
         self.engine: Final = Gateway(
             membership.region,
             core=core,
-            guard=Members(serving, clock),
+            guard=Members(admission, clock),
             clock=clock,
             randomness=randomness,
             settings=config.engine,

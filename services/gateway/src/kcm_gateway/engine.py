@@ -167,7 +167,7 @@ class Gateway:
         """Every piece, and for how long all of them may be accepted."""
         try:
             return await work_through(
-                count, work, partial(self._guard.still, permit), self._clock.elapsed
+                count, work, partial(self._guard.recheck, permit), self._clock.elapsed
             )
         except Purged:
             if self._closed:
@@ -182,12 +182,12 @@ class Gateway:
         if not (is_name(tenant) and is_name(service)):
             raise KcmError(Code.MALFORMED, "a name has 1 to 63 characters of a-z, 0-9 and -")
         try:
-            return self._guard.begin(tenant)
+            return self._guard.admit(tenant)
         except KcmError as error:
             if error.code is not Code.UNKNOWN_TENANT or self._fetch is None:
                 raise
         await self._fetch(tenant)
-        return self._guard.begin(tenant)
+        return self._guard.admit(tenant)
 
     async def _encrypt(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final, Protocol
 
-from kcm_killswitch.model.admission import Permit, Serving
+from kcm_killswitch.model.admission import Admission, Permit
 from kcm_runtime.clock import Clock
 from kcm_schemas.codes import KcmError
 
@@ -12,11 +12,11 @@ from kcm_schemas.codes import KcmError
 class Guard(Protocol):
     """The kill switch as the engine sees it."""
 
-    def begin(self, tenant: str) -> Permit:
+    def admit(self, tenant: str) -> Permit:
         """Let an operation begin; raises ``tenant_killed``, ``unknown_tenant``, ``unavailable``."""
         ...
 
-    def still(self, permit: Permit) -> float:
+    def recheck(self, permit: Permit) -> float:
         """Let an output go: the seconds for which it may be accepted; raises as ``begin`` does."""
         ...
 
@@ -28,18 +28,18 @@ class Guard(Protocol):
 class Members:
     """A ``Guard`` by what this incarnation knows, on its clock."""
 
-    def __init__(self, serving: Serving, clock: Clock) -> None:
-        self._serving: Final = serving
+    def __init__(self, admission: Admission, clock: Clock) -> None:
+        self._admission: Final = admission
         self._clock: Final = clock
 
-    def begin(self, tenant: str) -> Permit:
+    def admit(self, tenant: str) -> Permit:
         """Let an operation begin."""
-        return self._serving.begin(tenant, self._clock.elapsed())
+        return self._admission.admit(tenant, self._clock.elapsed())
 
-    def still(self, permit: Permit) -> float:
+    def recheck(self, permit: Permit) -> float:
         """Let an output go."""
-        return self._serving.still(permit, self._clock.elapsed())
+        return self._admission.recheck(permit, self._clock.elapsed())
 
     def refusal(self, tenant: str) -> KcmError:
         """Why nothing is output whose keys were purged meanwhile."""
-        return self._serving.refusal(tenant)
+        return self._admission.refusal(tenant)

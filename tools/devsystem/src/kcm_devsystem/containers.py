@@ -43,12 +43,12 @@ STREAMS: Final = PurePosixPath("/data")
 """The streams of a region's broker."""
 CUSTOMER: Final = PurePosixPath("/customer")
 """The customer's root key if it is a file; Cores mount it read-only."""
-SOFTHSM: Final = PurePosixPath("/var/lib/kcm-softhsm")
-"""The SoftHSM token and its PIN; ``SOFTHSM2_CONF`` is ``SOFTHSM_CONF``."""
-SOFTHSM_MODULE: Final = PurePosixPath("/usr/lib/softhsm/libsofthsm2.so")
-"""The module in the image that has SoftHSM; ``deploy/softhsm/make_token.py`` uses it, too."""
-SOFTHSM_CONF: Final = PurePosixPath("/etc/softhsm2-kcm.conf")
-"""SoftHSM's configuration, part of the image."""
+HSM: Final = PurePosixPath("/run/kcm-softhsm")
+"""The directory that SoftHSM's container shares with the Cores: its socket and the user PIN."""
+HSM_SOCKET: Final = HSM / "pkcs11"
+"""The socket of that container's token (``p11-kit server``)."""
+HSM_MODULE: Final = PurePosixPath("/usr/lib/kcm/hsm.so")
+"""The module in a Core's image that forwards calls to the socket (``p11-kit-client.so``)."""
 
 
 def broker_host(region: str) -> str:

@@ -35,14 +35,14 @@ from kcm_devsystem.configs import ClientFiles, InstanceFiles, bus, context, inst
 from kcm_devsystem.containers import (
     AUTHORITY,
     CONFIG_DIR,
+    HSM_MODULE,
+    HSM_SOCKET,
     INSTANCES,
     KEY_STORE,
     OPERATOR,
     PROVISION,
     READY_FILE,
     REGIONS,
-    SOFTHSM_CONF,
-    SOFTHSM_MODULE,
     STATE_DIR,
 )
 from kcm_devsystem.errors import DevError
@@ -72,10 +72,10 @@ _HERE: Final = InstanceFiles(
 network of ``compose.yaml`` connects it to another region's broker."""
 
 _ENVIRONMENT: Final = {
-    "SOFTHSM2_CONF": str(SOFTHSM_CONF),
-    "KCM_L1_MODULES": str(SOFTHSM_MODULE),
+    "P11_KIT_SERVER_ADDRESS": f"unix:path={HSM_SOCKET}",
+    "KCM_L1_MODULES": str(HSM_MODULE),
 }
-"""The environment of a Core's unsealer, for an image with SoftHSM."""
+"""The environment of a Core's unsealer, for an image with the module."""
 
 
 @dataclass(frozen=True, slots=True)

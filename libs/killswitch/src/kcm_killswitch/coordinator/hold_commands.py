@@ -3,9 +3,10 @@
 A hold that an operator signed is learned (which purges this instance before anything else), told to
 everybody, and written to this region's stream; the answer comes when that is acknowledged. Whether
 it is *complete* is computed from what every region in scope says after the hold was durable there:
-this region by reading its own stream behind an own fresh record, the others by a pull that a Core
-there answers in the same way. Asking for the status tells the hold again, so that a lost broadcast
-or a lost receipt mends itself. A kill that was complete once is told from its stored result.
+this region by writing a fresh lease entry and reading the stream up to it, the others by a pull
+that a Core there answers in the same way. ``status`` reads and publishes nothing; ``place`` with
+the same hold broadcasts it again, which mends a lost broadcast or receipt. A kill that was complete
+once is read from its stored result.
 """
 
 from __future__ import annotations
@@ -40,19 +41,16 @@ from kcm_killswitch.model.hold_set import HoldState
 from kcm_killswitch.model.registry import Registry
 from kcm_killswitch.model.revocations import Revocations
 from kcm_killswitch.model.timing import Timing
-from kcm_killswitch.replica.hold_applier import to_record
 from kcm_killswitch.replica.killswitch import KillSwitch
 
 log = logging.getLogger(__name__)
 
-DURABLE_POLL_S: Final = 0.005
-"""Seconds between looks whether a hold is acknowledged."""
-
 PATIENCE_MIN_S: Final = 0.05
 """Seconds that other regions get at least, however little time an operator gives."""
 
-SPREAD_POLL_S: Final = 0.02
-"""Seconds between looks whether every region has a lift: each look asks all of them."""
+SPREAD_S: Final = (0.02, 0.32)
+"""Seconds between looks whether every region has a lift, doubled up to the second: each look asks
+all regions."""
 
 
 class Kills:
@@ -95,32 +93,33 @@ class Kills:
         self.receipts.close()
 
     async def place(self, raw: bytes, deadline_ms: int) -> HoldStatus:
-        """Take a signed hold or lift, tell everybody, and wait until this region has it durable."""
-        believed = self._believe(raw)
-        if self._revocations.holds.ends(believed):
-            return await self._results.of_lifted(believed.hold.id, self._paged(believed))
-        hold_id = believed.hold.id
+        """Take a signed hold or lift, broadcast it, and wait until this region has it durable.
+
+        The same again is broadcast again: whoever missed it, or whose receipt was lost, answers.
+        """
+        order = self._verify(raw)
+        if self._revocations.holds.ends(order):
+            return await self._results.of_lifted(order.hold.id, self._paged(order))
+        hold_id = order.hold.id
         self.receipts.placed(hold_id)
-        self._switch.issue(raw)
-        try:
-            await self._switch.tell(raw)
-        except KcmError as error:
-            log.warning("a hold could not be broadcast: %s", error.code.value)
-        while not self._switch.durable_at(hold_id):
-            if self._clock.unix_ms() >= deadline_ms:
-                why = self._switch.why_not_durable or "the stream does not acknowledge it"
-                raise KcmError(
-                    Code.UNAVAILABLE, f"the hold is in force here, but not yet durable: {why}"
-                )
-            await asyncio.sleep(DURABLE_POLL_S)
+        self._switch.issue(order)
+        await self._broadcast(order)
+        left_s = max(0.0, (deadline_ms - self._clock.unix_ms()) / 1000)
+        if not await self._switch.until_durable(hold_id, left_s):
+            why = self._switch.why_not_durable or "the stream does not acknowledge it"
+            raise KcmError(
+                Code.UNAVAILABLE, f"the hold is in force here, but not yet durable: {why}"
+            )
         # Half of the time that is left: a look takes its time where a region is cut off, and the
         # answer has to arrive while somebody waits for it.
         now_ms = self._clock.unix_ms()
         until_ms = now_ms + (deadline_ms - now_ms) // 2
         status = await self.status(hold_id, deadline_ms)
+        wait, most = SPREAD_S
         while status.lifted and not status.complete and self._clock.unix_ms() < until_ms:
-            # A lift is worth telling when every region has it; a hold's progress is asked for.
-            await asyncio.sleep(SPREAD_POLL_S)
+            # The reply to a lift says that every region has it; a hold's progress is asked for.
+            await asyncio.sleep(wait)
+            wait = min(most, 2 * wait)
             status = await self.status(hold_id, deadline_ms)
         return status
 
@@ -145,7 +144,6 @@ class Kills:
             finished = await self._results.standing(record, _bare(record))
             if finished is not None:
                 return finished
-        await self._tell_again(record)
         regions = self._regions_of(record.hold.scope, record.hold.target)
         within_s = self._patience_s(deadline_ms)
         offered: list[bytes] = []
@@ -183,22 +181,35 @@ class Kills:
         return self._looks.look(record.hold.id, source)
 
     async def _seen(self, hold_id: bytes) -> Seen:
-        """Whether a hold has its result in this region's store, or has ended without one."""
+        """Whether a hold has its result in this region's store, or has ended without one.
+
+        A Core that says so has receipts that this one may lack: before the next look the hold is
+        broadcast once more, which every instance answers.
+        """
         status = await self.status(hold_id)
+        record = self._revocations.holds.get(hold_id)
+        if record is not None and not status.lifted and not status.complete:
+            await self._broadcast(record)
         if status.concluded is not None and status.unstored:
             return "not stored"
         return "stored" if status.lifted or status.concluded is not None else "not finished"
 
     async def preview(
-        self, scope: Scope, target: str, deadline_ms: int | None = None
+        self, scope: Scope, target: str, deadline_ms: int | None = None, *, instances: bool = True
     ) -> BlastRadius:
-        """What a hold would reach. Nothing is changed; regions are waited for as in ``status``."""
+        """What a hold would reach. Nothing is changed.
+
+        Regions are asked for their ``instances``, and waited for as in ``status``; without them the
+        reply is a look-up in the registry, which waits for nothing.
+        """
         tenants = sorted(self._revocations.held(scope, target))
         known = [name for name in tenants if self._registry.tenant(name) is not None]
         regions = self._regions_of(scope, target)
         within_s = self._patience_s(deadline_ms)
-        facts = await asyncio.gather(
-            *(self._incarnations_of(region, within_s) for region in regions)
+        facts = (
+            await asyncio.gather(*(self._incarnations_of(one, within_s) for one in regions))
+            if instances
+            else [[] for _ in regions]
         )
         incarnations = [
             IncarnationStatus(
@@ -247,9 +258,9 @@ class Kills:
             incarnations=[],
         )
 
-    def _believe(self, raw: bytes) -> HoldState:
+    def _verify(self, raw: bytes) -> HoldState:
         try:
-            return to_record(self._me.verifier.hold_or_lift(raw))
+            return self._switch.verify(raw)
         except Untrusted as error:
             raise KcmError(Code.FORBIDDEN, str(error)) from None
 
@@ -298,11 +309,13 @@ class Kills:
         settled = scope == "tenant" and self._switch.knows_registry
         return Reach(tenants, closed=settled and bool(tenants))
 
-    async def _tell_again(self, record: HoldState) -> None:
+    async def _broadcast(self, record: HoldState) -> None:
         try:
-            await self._switch.tell(record.message)
+            await self._switch.broadcast(record)
         except KcmError as error:
-            log.warning("a hold could not be broadcast again: %s", error.code.value)
+            log.warning(
+                "hold %s could not be broadcast: %s", record.hold.id.hex(), error.code.value
+            )
 
     def _patience_s(self, deadline_ms: int | None) -> float:
         """Seconds for which other regions are waited for."""

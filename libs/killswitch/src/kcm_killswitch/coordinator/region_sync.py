@@ -62,9 +62,6 @@ SLICE: Final = 16
 STORE_S: Final = 3.0
 """Seconds for which a peer lease waits until what was learned is stored."""
 
-STORE_POLL_S: Final = 0.01
-"""Seconds between two looks whether it is."""
-
 
 class Known(NamedTuple):
     """The digests of what somebody knows: of holds, and of the pages of those that are lifted."""
@@ -216,7 +213,7 @@ class RegionSync:
             roster = await self._learn_from(other)
             if roster is None or not await self._stored():
                 return False
-            await self._fence(other, mark, roster)
+            await self._state_peer_lease(other, mark, roster)
         except Exception as error:  # noqa: BLE001 - who stops asking misses what was lost
             log.warning("region %s could not be asked: %s", other, describe(error))
             return False
@@ -296,18 +293,16 @@ class RegionSync:
 
     async def _stored(self) -> bool:
         """Wait until what is known now is stored; what is learned meanwhile may never end."""
-        until = self._clock.elapsed() + STORE_S
         waiting = [record.hold.id for record in self._revocations.holds]
-        while waiting:
-            if self._switch.durable_at(waiting[-1]):
-                waiting.pop()
-                continue
-            if self._clock.elapsed() >= until:
-                return False
-            await asyncio.sleep(STORE_POLL_S)
-        return True
 
-    async def _fence(self, other: str, mark: LogPosition, roster: int) -> None:
+        def stored() -> bool:
+            while waiting and self._switch.durable_at(waiting[-1]):
+                waiting.pop()
+            return not waiting
+
+        return await self._switch.until(stored, STORE_S)
+
+    async def _state_peer_lease(self, other: str, mark: LogPosition, roster: int) -> None:
         highest = self._switch.highest_hold()
         peer_lease = PeerLease(
             region=self._me.region,

@@ -49,8 +49,8 @@ NOBODY_SAYS: Final = (
 """What is refused by a Gateway that does not know a tenant, beside Cores that say nothing."""
 
 
-class Serving:
-    """Allows operations to begin, and to have an output."""
+class Admission:
+    """Admits operations, and checks once more before they have an output."""
 
     def __init__(
         self,
@@ -70,11 +70,11 @@ class Serving:
         self._keys: dict[str, set[AttestedKey]] = {}
         self._opened: Final = OpenKeys()
 
-    def begin(self, tenant: str, now: float) -> Permit:
-        """Allow an operation to begin.
+    def admit(self, tenant: str, now: float) -> Permit:
+        """Admit an operation.
 
         Raises ``unknown_tenant``, ``tenant_killed``, or ``unavailable`` while this instance cannot
-        know of every kill. The lease of the customer's key is ``opened``'s and ``still``'s matter.
+        know of every kill. The lease of the customer's key is checked by ``recheck``.
         """
         if not self.remembers:  # also of a tenant that is not known: the stores may lack it
             raise KcmError(Code.UNAVAILABLE, NO_MEMORY)
@@ -84,11 +84,11 @@ class Serving:
         generation = self._revocations.begin(tenant)
         return Permit(tenant, generation, self._known_until(record, now))
 
-    def still(self, permit: Permit, now: float) -> float:
-        """Allow an output, after the cryptography: the seconds for which it may be accepted.
+    def recheck(self, permit: Permit, now: float) -> float:
+        """Check once more before an output: the seconds for which it may be accepted.
 
         Raises ``tenant_killed`` when the generation is another one, ``tenant_sealed`` when the
-        customer's key was not used for too long, and as ``begin`` does.
+        customer's key was not used for too long, and as ``admit`` does.
         """
         self._revocations.still(permit.tenant, permit.generation)
         record = self.known(permit.tenant)
@@ -183,7 +183,9 @@ class Serving:
     def _known_until(self, record: Tenant, now: float) -> float:
         """Until when this instance knows of every kill of a tenant; raises ``unavailable``."""
         until = min(
-            self._freshness.lease.until(), self._registry_until(record, now), self._fence(record)
+            self._freshness.lease.until(),
+            self._registry_until(record, now),
+            self._heard_until(record),
         )
         if now >= until:
             raise KcmError(Code.UNAVAILABLE, self._lapsed(record, now))
@@ -199,7 +201,7 @@ class Serving:
         shorter = timing.l1_lease_s - timing.l1_lease_of(link.model if link else "byok")
         return self._freshness.attestations.until(key, self._freshness.lease) - shorter
 
-    def _fence(self, record: Tenant) -> float:
+    def _heard_until(self, record: Tenant) -> float:
         others = self.quorum_set(record)
         if not others:
             return FOREVER

@@ -84,16 +84,16 @@ def of_this_period(result: Result, region: str, places: Mapping[str, int], roste
 
 
 def covers(result: Result, status: HoldStatus, facts: Mapping[str, RegionFacts | None]) -> bool:
-    """Whether a result of another Core leaves out nobody whom the own facts have.
+    """Whether another Core's result lists every incarnation that these facts say it must list.
 
-    They have an incarnation that was on record before the hold, and gave a receipt for it. One that
-    began later may have begun after the kill was complete; one that is silent may be forgotten
-    there.
+    These are incarnations that were registered before the hold, and gave a receipt for it or were
+    heard after it. One that began later may have begun after the kill was complete; one that was
+    silent since may be forgotten there.
     """
     if {one.region for one in status.regions} - {one.region for one in result.regions}:
         return False
     before = {
-        (incarnation.instance, incarnation.incarnation)
+        (incarnation.instance, incarnation.incarnation): incarnation.latest > one.durable_at
         for one in facts.values()
         if one is not None
         for incarnation in one.incarnations
@@ -105,7 +105,8 @@ def covers(result: Result, status: HoldStatus, facts: Mapping[str, RegionFacts |
     purged = {
         (one.instance, one.incarnation) for one in status.incarnations if one.how == "receipt"
     }
-    return not (purged & before) - listed
+    heard = {key for key, heard in before.items() if heard}
+    return not ((purged & before.keys()) | heard) - listed
 
 
 def rank(result: Result) -> tuple[int, bytes]:

@@ -258,9 +258,13 @@ class Revocations:
 
     def begin(self, tenant: str) -> int:
         """Start an operation: its generation; raises ``tenant_killed``."""
+        self.raise_if_killed(tenant)
+        return self.generation(tenant)
+
+    def raise_if_killed(self, tenant: str) -> None:
+        """Raise ``tenant_killed`` where a hold keeps the tenant out of service."""
         if self.killed(tenant):
             raise self.refusal(tenant)
-        return self.generation(tenant)
 
     def still(self, tenant: str, generation: int) -> None:
         """Before any output: raises ``tenant_killed`` unless the generation is the same."""

@@ -67,12 +67,19 @@ class HoldApplier:
         self._unordered: set[tuple[bytes, bool]] = set()
         """Holds (``False``) and lifts (``True``) that are news, and were not ordered here yet."""
 
+    def verify(self, raw: bytes) -> HoldState:
+        """Verify a hold or a lift, unless these very bytes were; raises ``Untrusted``."""
+        return self._believed.get(raw) or to_record(self._me.verifier.hold_or_lift(raw))
+
     def learn(self, raw: bytes) -> HoldState:
-        """Take a hold or lift; purges before it returns. Raises ``Untrusted``.
+        """Verify a hold or lift and apply it. Raises ``Untrusted``.
 
         A lift that does not count says all the same that there is a hold: that one is taken.
         """
-        record = self._believed.get(raw) or self._judge(raw)
+        return self.apply(self._believed.get(raw) or self._judge(raw))
+
+    def apply(self, record: HoldState) -> HoldState:
+        """Take a verified state of a hold; purges before it returns."""
         if self._revocations.holds.ends(record):
             return record  # lifted long ago, by a page
         before = self._revocations.holds.get(record.hold.id)

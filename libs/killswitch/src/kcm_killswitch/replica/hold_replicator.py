@@ -17,6 +17,7 @@ from typing import Final
 
 from kcm_runtime.audit.port import Emit
 from kcm_runtime.audit.rejection_log import RejectionLog
+from kcm_runtime.changes import Changes
 from kcm_runtime.clock import Clock, Randomness
 from kcm_runtime.instance import InstanceContext
 from kcm_runtime.nats.missing_entries import Missing
@@ -73,6 +74,7 @@ class HoldReplicator:
         revocations: Revocations,
         learn: Callable[[bytes], HoldState],
         refusals: RejectionLog,
+        changes: Changes,
         emit: Emit,
         clock: Clock,
         randomness: Randomness,
@@ -84,6 +86,7 @@ class HoldReplicator:
         self._revocations: Final = revocations
         self._learn: Final = learn
         self._refusals: Final = refusals
+        self._changes: Final = changes
         self._emit: Final = emit
         self._places: dict[bytes, Place] = {}
         self._once: dict[bytes, HoldState] = {}
@@ -134,6 +137,7 @@ class HoldReplicator:
             self._places[hold_id] = Place(record.message, sequence, noted, moved)
         self._once[hold_id] = record
         self._missing.seen(hold_id, self._subject(record))
+        self._changes.notify()
 
     @property
     def seen(self) -> int:

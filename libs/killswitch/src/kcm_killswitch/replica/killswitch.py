@@ -19,6 +19,7 @@ from typing import Any, Final
 from kcm_runtime.audit.pacing import Paced
 from kcm_runtime.audit.port import Emit
 from kcm_runtime.audit.rejection_log import RejectionLog
+from kcm_runtime.changes import Changes
 from kcm_runtime.clock import Clock, Randomness
 from kcm_runtime.config import ConfigError
 from kcm_runtime.instance import InstanceContext
@@ -37,7 +38,7 @@ from kcm_killswitch.model.hold_set import HoldState
 from kcm_killswitch.model.log_position import LogPosition
 from kcm_killswitch.model.revocations import Revocations
 from kcm_killswitch.replica.entry_expiry import Clearing
-from kcm_killswitch.replica.hold_applier import HoldApplier, about, said, to_record
+from kcm_killswitch.replica.hold_applier import HoldApplier, about, said
 from kcm_killswitch.replica.hold_replicator import HoldReplicator
 from kcm_killswitch.replica.hold_store_port import Memory
 from kcm_killswitch.replica.lease_keeper import RETRY_S, LeaseKeeper
@@ -50,18 +51,12 @@ from kcm_killswitch.replica.verification_budget import Waiting
 
 log = logging.getLogger(__name__)
 
-HEARD_POLL_S: Final = 0.02
-"""Seconds between two looks whether every region was heard."""
-
 READ_BACK_S: Final = 5.0
 """Seconds to wait for an own record to be read back: that happens at once, or not at all."""
 
 LOOK_AGAIN_S: Final = 0.1
 """Seconds between two looks at broadcasts that wait, because their source sent much that is not
 believed."""
-
-READ_BACK_POLL_S: Final = 0.005
-"""Seconds between two looks whether it was."""
 
 OnPeerLease = Callable[[PeerLease], None]
 OnAttestation = Callable[[KeyUseAttestation], None]
@@ -93,6 +88,7 @@ class KillSwitch:
         self._clock: Final = clock
         self._emit: Final = emit
         self._refusals: Final = RejectionLog("control", emit)
+        self._changes: Final = Changes()
         self._tasks: set[asyncio.Task[None]] = set()
         self._recalling = False
         self._issuing = False
@@ -124,6 +120,7 @@ class KillSwitch:
             revocations=revocations,
             learn=self.learning.learn,
             refusals=self._refusals,
+            changes=self._changes,
             emit=emit,
             clock=clock,
             randomness=randomness,
@@ -214,16 +211,23 @@ class KillSwitch:
             return self.lifts.take(raw)
         return self.learning.learn(raw).hold.id
 
-    def issue(self, raw: bytes) -> None:
-        """Take a hold or lift from whoever ordered it, and write it at once; raises ``Untrusted``.
+    def verify(self, raw: bytes) -> HoldState:
+        """Verify an order to hold or to lift, once; raises ``Untrusted``.
 
-        It is not broadcast yet: see ``tell``. An order is recorded once, also where its hold came
-        by another way before: whoever gets no answer gives it once more.
+        ``issue`` and ``broadcast`` take what this returns.
         """
-        known = self._revocations.holds.get(to_record(self._me.verifier.hold_or_lift(raw)).hold.id)
+        return self.learning.verify(raw)
+
+    def issue(self, record: HoldState) -> None:
+        """Take a verified order: purge first, then write it to the stream at once.
+
+        It is not broadcast yet: see ``broadcast``. The audit has an order once, also where its hold
+        came by another way before: an operator who gets no answer gives it once more.
+        """
+        known = self._revocations.holds.get(record.hold.id)
         self._issuing = True
         try:
-            record = self.learning.learn(raw)
+            self.learning.apply(record)
         finally:
             self._issuing = False
         news = known is None or (record.lifted and not known.lifted)
@@ -276,13 +280,14 @@ class KillSwitch:
         ``unavailable``.
         """
         mark = await self.record.renew()
-        era, until = self._freshness.era, self._clock.elapsed() + READ_BACK_S
+        era = self._freshness.era
         await self._following.reached(mark.sequence)
-        while not self._freshness.read_back(mark):
-            # Replaced by a later own record before it was delivered; or the stream went back.
-            if era != self._freshness.era or self._clock.elapsed() >= until:
-                raise KcmError(Code.UNAVAILABLE, "the own record was not read back")
-            await asyncio.sleep(READ_BACK_POLL_S)
+        # A later entry of ours may replace it before it was delivered; or the stream went back.
+        await self._changes.until(
+            lambda: era != self._freshness.era or self._freshness.read_back(mark), READ_BACK_S
+        )
+        if era != self._freshness.era or not self._freshness.read_back(mark):
+            raise KcmError(Code.UNAVAILABLE, "our own lease entry was not read back in time")
         return mark
 
     async def heard_regions(self, timeout_s: float) -> None:
@@ -290,14 +295,14 @@ class KillSwitch:
 
         Until then nothing is served of the tenants that have to hear from it.
         """
-        until = self._clock.elapsed() + timeout_s
-        others = [other for other in self._me.verifier.regions if other != self._me.region]
-        while self._clock.elapsed() < until:
+
+        def unheard() -> list[str]:
+            others = [other for other in self._me.verifier.regions if other != self._me.region]
             wanted = [other for other in others if not self._revocations.retired(other)]
-            if all(self._freshness.knows(other) for other in wanted):
-                return
-            await asyncio.sleep(HEARD_POLL_S)
-        log.warning("not every other region was heard yet")
+            return [other for other in wanted if not self._freshness.knows(other)]
+
+        if not await self._changes.until(lambda: not unheard(), timeout_s):
+            log.warning("no peer lease yet of: %s", ", ".join(unheard()))
 
     async def incarnations(self) -> list[Incarnation]:
         """The registered incarnations, read after a lease entry of ours. Raises ``unavailable``."""
@@ -351,12 +356,20 @@ class KillSwitch:
         """
         return self._durable.highest()
 
-    async def tell(self, raw: bytes) -> None:
-        """Broadcast a hold or lift to every instance of every region."""
-        hold = to_record(self._me.verifier.hold_or_lift(raw)).hold
+    async def broadcast(self, record: HoldState) -> None:
+        """Send a hold, or its lift, to every instance of every region; raises ``unavailable``."""
+        hold = record.hold
         subject = subjects.broadcast_hold(self._me.region, hold.scope, hold.id)
-        await self._control_bus.publish(subject, raw)
+        await self._control_bus.publish(subject, record.message)
         await self._control_bus.flush()
+
+    async def until_durable(self, hold_id: bytes, timeout_s: float) -> bool:
+        """Wait until this region's stream has a hold exactly as it is known here."""
+        return await self.until(lambda: self.durable_at(hold_id) > 0, timeout_s)
+
+    async def until(self, holds: Callable[[], bool], timeout_s: float) -> bool:
+        """Wait for a condition over what is known; it is looked at after each change."""
+        return await self._changes.until(holds, timeout_s)
 
     # The follower of the region's stream.
 
@@ -376,6 +389,7 @@ class KillSwitch:
     def went_back(self) -> None:
         """Nothing is known any more."""
         self.record.restart()
+        self._changes.notify()
 
     def receive(self, entry: Entry) -> None:
         """Take an entry of the stream, whatever it is; nothing here waits."""
@@ -401,7 +415,8 @@ class KillSwitch:
         except Untrusted as error:
             self._refused(error, entry)
         if not self._freshness.delivered(entry.sequence):
-            self.record.lost("something else was read where a record was acknowledged")
+            self.record.lost("another entry is where ours was acknowledged: a rollback")
+        self._changes.notify()
 
     def _refused(self, error: Untrusted, entry: Entry) -> None:
         """Record it, unless whoever is retired now may have acted when they wrote this."""
@@ -588,6 +603,7 @@ class KillSwitch:
 
     def _changed(self, hold_id: bytes) -> None:
         """Something new was learned, and purged for: first say so, then see that it stays."""
+        self._changes.notify()
         record = self._revocations.holds.get(hold_id)
         if record is None or self._recalling:
             return

@@ -314,7 +314,9 @@ class Admin:
 
     async def _preview(self, request: AdminRequest) -> Message:
         query = decode(PreviewQuery, request.payload)
-        return await self._kills.preview(query.scope, query.target, request.deadline_ms)
+        return await self._kills.preview(
+            query.scope, query.target, request.deadline_ms, instances=query.instances
+        )
 
     async def _expect(self, record: Record) -> None:
         """Raise ``conflict`` when another record has this name, and this one may not replace it.

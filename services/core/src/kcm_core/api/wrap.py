@@ -12,12 +12,13 @@ caller's name: a caller that asks again makes another request.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
 from kcm_keymem.arena import Purged, ScratchPool
-from kcm_killswitch.model.admission import Serving
+from kcm_killswitch.model.admission import Admission
 from kcm_killswitch.model.incarnations import Incarnations
 from kcm_runtime.audit.port import Emit
 from kcm_runtime.audit.rejection_log import RejectionLog
@@ -53,6 +54,17 @@ Fetch = Callable[[str, str], Awaitable[None]]
 """Takes the records of a tenant and a service from the registry's leader."""
 
 
+@dataclass(slots=True)
+class _Call:
+    """One request: what it asks, its bytes, its associated data, and the caller's session."""
+
+    asked: subjects.DataSubject
+    request: CoreRequest
+    body: bytes
+    clear: bytes
+    session: Session
+
+
 class Wrapping:
     """Serves ``wrap`` and ``unwrap``."""
 
@@ -60,7 +72,7 @@ class Wrapping:
         self,
         *,
         membership: InstanceContext,
-        serving: Serving,
+        admission: Admission,
         opener: Opener,
         vault: Vault,
         sessions: Sessions,
@@ -74,7 +86,7 @@ class Wrapping:
         fetch: Fetch | None = None,
     ) -> None:
         self._me: Final = membership
-        self._serving: Final = serving
+        self._admission: Final = admission
         self._opener: Final = opener
         self._vault: Final = vault
         self._sessions: Final = sessions
@@ -108,27 +120,27 @@ class Wrapping:
         if self._is_copy(request):
             self._unbelieved.record(_copy())
             raise _copy()
-        self._admit(asked, request)
+        call = self._granted(asked, request, body)
         if not self._may_record():
             raise KcmError(Code.UNAVAILABLE, self._refusal())
         if self._asked.full(request.caller, now):
             raise KcmError(Code.BUSY, "the caller asks more than can be remembered; it may soon")
         try:
-            return await self._serve_known(asked, request, body)
+            return await self._serve_known(call)
         except Purged:
-            refusal = self._serving.refusal(asked.tenant)
-            self._refused(asked, request, refusal)
+            refusal = self._admission.refusal(asked.tenant)
+            self._refused(call, refusal)
             raise refusal from None
         except KcmError as error:
-            self._refused(asked, request, error)
+            self._refused(call, error)
             raise
 
-    def _refused(self, asked: subjects.DataSubject, request: CoreRequest, error: KcmError) -> None:
+    def _refused(self, call: _Call, error: KcmError) -> None:
         """Record what was refused, once, in the caller's name only where the caller sealed it."""
-        if self._is_copy(request):
+        if self._is_copy(call.request):
             self._unbelieved.record(_copy())
-        elif self._is_sealed(asked, request):
-            self._tell(asked, request, error.code, request.count)
+        elif self._is_sealed(call):
+            self._tell(call, error.code, call.request.count)
         else:
             self._unbelieved.record(error)
 
@@ -140,137 +152,129 @@ class Wrapping:
         now = self._clock.unix_ms()
         self._asked.add(request.caller, request.request_id, request.deadline_ms, now, made=True)
 
-    def _is_sealed(self, asked: subjects.DataSubject, request: CoreRequest) -> bool:
+    def _is_sealed(self, call: _Call) -> bool:
         """Whether the caller made this very request: its ticket alone can be anybody's copy."""
-        clear = request.clear(self._me.region, asked.operation, asked.tenant, asked.service)
         try:
-            session, _ = self._sessions.session(request, self._clock.unix_ms())
-            if asked.operation == "unwrap":
-                _open(session, request, clear, _blobs(request))
+            self._renew(call)
+            if call.asked.operation == "unwrap":
+                _open(call, _blobs(call.request))
             else:
-                self._check_seal(asked.operation, request, clear)
+                self._check_seal(call)
         except (KcmError, Purged):
             return False
         return True
 
-    def _admit(self, asked: subjects.DataSubject, request: CoreRequest) -> None:
-        """Refuse who is not known, and what they may not ask; it is on record, whoever sent it.
+    def _granted(self, asked: subjects.DataSubject, request: CoreRequest, body: bytes) -> _Call:
+        """Find the caller's session; refuse a caller that is not known or has no such grant.
 
-        What is not believed is counted by itself: it must not hide what a Gateway did.
+        A refusal is counted: in the caller's name only where the caller sealed the request, so that
+        a forged one hides nothing of what a Gateway did.
         """
         try:
-            _, caller = self._sessions.session(request, self._clock.unix_ms())
+            session, caller = self._sessions.session(request, self._clock.unix_ms())
         except KcmError as error:
             if error.code is Code.FORBIDDEN:
                 self._unbelieved.record(error)
             raise
+        clear = request.clear(self._me.region, asked.operation, asked.tenant, asked.service)
+        call = _Call(asked, request, body, clear, session)
         if caller.role is Role.GATEWAY and may_ask(caller, asked.tenant, asked.service):
-            return
+            return call
         refusal = KcmError(Code.FORBIDDEN, "the caller may not ask for that tenant and service")
-        if not self._is_sealed(asked, request):
+        if not self._is_sealed(call):
             self._unbelieved.record(refusal)
             raise refusal
         self._remember(request)
         self._outside.record(refusal, actor=request.caller, tenant=asked.tenant)
         raise refusal
 
-    async def _serve_known(
-        self, asked: subjects.DataSubject, request: CoreRequest, body: bytes
-    ) -> bytes:
+    def _renew(self, call: _Call) -> None:
+        """Open the session from its ticket once more, where it was closed while the call waited.
+
+        Another session took its place, or the caller's entry on the roster is another one.
+        """
+        if call.session.closed:
+            call.session, _ = self._sessions.session(call.request, self._clock.unix_ms())
+
+    async def _serve_known(self, call: _Call) -> bytes:
         """Serve; look once more for what another Core accepted a moment ago."""
         try:
-            return await self._serve(asked, request, body)
+            return await self._serve(call)
         except KcmError as error:
             if error.code not in _UNKNOWN or self._fetch is None:
                 raise
-        await self._fetch(asked.tenant, asked.service)
-        return await self._serve(asked, request, body)
+        await self._fetch(call.asked.tenant, call.asked.service)
+        return await self._serve(call)
 
-    async def _serve(self, asked: subjects.DataSubject, request: CoreRequest, body: bytes) -> bytes:
+    async def _serve(self, call: _Call) -> bytes:
+        asked, request = call.asked, call.request
         if not self._incarnations.knows(request.caller, request.incarnation):
             # Whoever computes when a kill is complete has to know of this incarnation as well.
             raise KcmError(Code.UNAVAILABLE, "this Core has not read the caller's record yet")
-        permit = self._serving.begin(asked.tenant, self._clock.elapsed())
+        permit = self._admission.admit(asked.tenant, self._clock.elapsed())
         _check_version(asked.operation, request.l3_version)
-        clear = request.clear(self._me.region, asked.operation, asked.tenant, asked.service)
         if not self._opener.is_open(asked.tenant, asked.service, request.l3_version):
-            self._check_seal(asked.operation, request, clear)
-        key = await self._opener.service_key(asked.tenant, asked.service, request.l3_version)
+            self._check_seal(call)
+        key = await self._opener.service_key(
+            asked.tenant, asked.service, request.l3_version, permit
+        )
         # From here on nothing waits.
         if self._is_copy(request):
             raise _copy()
-        left = self._serving.still(permit, self._clock.elapsed())
+        left = self._admission.recheck(permit, self._clock.elapsed())
         ring = self._vault.ring(asked.tenant)
         if ring is None:
             raise KcmError(Code.TENANT_SEALED)
-        # Asked again: a session that made room for others meanwhile is opened from its ticket.
-        session, _ = self._sessions.session(request, self._clock.unix_ms())
-        digest = sha256(body).digest()
+        self._renew(call)
         work = self._wrap if asked.operation == "wrap" else self._unwrap
         lease_ms = min(self._lease_ms, int(left * 1000))
-        sealed, failed = work(ring, key, request, session, clear, digest, lease_ms)
-        self._serving.still(permit, self._clock.elapsed())
-        self._tell(asked, request, Code.OK, failed)
+        sealed, failed = work(call, ring, key, lease_ms)
+        self._admission.recheck(permit, self._clock.elapsed())
+        self._tell(call, Code.OK, failed)
         return encode(CoreReply(v=1, callee=self._me.name, sealed=sealed))
 
-    def _check_seal(self, operation: str, request: CoreRequest, clear: bytes) -> None:
-        session, _ = self._sessions.session(request, self._clock.unix_ms())
-        if operation == "unwrap":
-            _open_blobs(session, request, clear)
+    def _check_seal(self, call: _Call) -> None:
+        if call.asked.operation == "unwrap":
+            _open_blobs(call)
             return
-        with self._scratch.borrow(request.count * limits.KEY_SIZE) as keys:
-            _open(session, request, clear, keys)
+        with self._scratch.borrow(call.request.count * limits.KEY_SIZE) as keys:
+            _open(call, keys)
 
     def _wrap(
-        self,
-        ring: Keyring,
-        key: ServiceKey,
-        request: CoreRequest,
-        session: Session,
-        clear: bytes,
-        digest: bytes,
-        lease_ms: int,
+        self, call: _Call, ring: Keyring, key: ServiceKey, lease_ms: int
     ) -> tuple[bytes, int]:
-        reply = memoryview(bytearray(_HEAD + request.count * limits.WRAPPED_SIZE))
-        with self._scratch.borrow_keys(request.count) as keys:
-            _open(session, request, clear, keys.view)
-            self._vault.wrap(ring, key, request.purpose, keys, reply[_HEAD:])
-            return self._seal(session, key, digest, reply, lease_ms), 0
+        count = call.request.count
+        reply = memoryview(bytearray(_HEAD + count * limits.WRAPPED_SIZE))
+        with self._scratch.borrow_keys(count) as keys:
+            _open(call, keys.view)
+            self._vault.wrap(ring, key, call.request.purpose, keys, reply[_HEAD:])
+            return self._seal(call, key, reply, lease_ms), 0
 
     def _unwrap(
-        self,
-        ring: Keyring,
-        key: ServiceKey,
-        request: CoreRequest,
-        session: Session,
-        clear: bytes,
-        digest: bytes,
-        lease_ms: int,
+        self, call: _Call, ring: Keyring, key: ServiceKey, lease_ms: int
     ) -> tuple[bytes, int]:
-        count = request.count
+        count = call.request.count
         keys_at = _HEAD + count
-        blobs = _open_blobs(session, request, clear)
+        blobs = _open_blobs(call)
         with (
             self._scratch.borrow_keys(count) as keys,
             self._scratch.borrow(keys_at + len(keys.view)) as reply,
         ):
-            bad = self._vault.unwrap(ring, key, request.purpose, blobs, keys)
+            bad = self._vault.unwrap(ring, key, call.request.purpose, blobs, keys)
             reply[_HEAD:keys_at] = bytes((STATUS_OK,)) * count
             for position in bad:
                 reply[_HEAD + position] = STATUS_TAMPERED
             reply[keys_at:] = keys.view
-            return self._seal(session, key, digest, reply, lease_ms), len(bad)
+            return self._seal(call, key, reply, lease_ms), len(bad)
 
-    def _seal(
-        self, session: Session, key: ServiceKey, digest: bytes, reply: memoryview, lease_ms: int
-    ) -> bytes:
+    def _seal(self, call: _Call, key: ServiceKey, reply: memoryview, lease_ms: int) -> bytes:
         REPLY_HEAD.pack_into(reply, 0, lease_ms, key.version)
         nonce = self._random.public(NONCE_SIZE)
-        return session.seal_reply(digest, self._me.name, reply, nonce)
+        digest = sha256(call.body).digest()
+        return call.session.seal_reply(digest, self._me.name, reply, nonce)
 
-    def _tell(
-        self, asked: subjects.DataSubject, request: CoreRequest, code: Code, failed: int
-    ) -> None:
+    def _tell(self, call: _Call, code: Code, failed: int) -> None:
+        asked, request = call.asked, call.request
         self._remember(request)
         self._emit(
             EventType.KEYS_WRAP if asked.operation == "wrap" else EventType.KEYS_UNWRAP,
@@ -287,11 +291,12 @@ def _copy() -> KcmError:
     return KcmError(Code.FORBIDDEN, "the request was sent before; make a new one")
 
 
-def _open(session: Session, request: CoreRequest, clear: bytes, out: memoryview) -> None:
+def _open(call: _Call, out: memoryview) -> None:
+    request = call.request
     if len(request.sealed) != sealed_size(len(out)):
         raise KcmError(Code.MALFORMED, "the columns are not as long as their count says")
     try:
-        session.open_request(request.request_id, clear, request.sealed, out)
+        call.session.open_request(request.request_id, call.clear, request.sealed, out)
     except InvalidTag:
         raise KcmError(Code.FORBIDDEN, "the request was not sealed for this subject") from None
 
@@ -300,10 +305,11 @@ def _blobs(request: CoreRequest) -> memoryview:
     return memoryview(bytearray(request.count * limits.WRAPPED_SIZE))
 
 
-def _open_blobs(session: Session, request: CoreRequest, clear: bytes) -> memoryview:
+def _open_blobs(call: _Call) -> memoryview:
     """The wrapped keys of an unwrap, which are no secret; ``malformed`` when they cost too much."""
+    request = call.request
     blobs = _blobs(request)
-    _open(session, request, clear, blobs)
+    _open(call, blobs)
     if request.count > limits.PREFIXES_MAX and count_prefixes(blobs) > limits.PREFIXES_MAX:
         raise KcmError(Code.MALFORMED, "the keys have too many different nonce prefixes")
     return blobs

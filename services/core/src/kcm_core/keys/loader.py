@@ -15,7 +15,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 from kcm_keymem.arena import Arena
-from kcm_killswitch.model.admission import Serving
+from kcm_killswitch.model.admission import Admission, Permit
 from kcm_killswitch.model.registry import Registry
 from kcm_killswitch.model.revocations import Revocations
 from kcm_runtime.audit.port import Emit
@@ -62,7 +62,7 @@ class Opener:
         store: KeyStore,
         vault: Vault,
         unsealer: UnsealerPort,
-        serving: Serving,
+        admission: Admission,
         watch: KeyObserver,
         seal: Callable[[str], int],
         clock: Clock,
@@ -70,7 +70,7 @@ class Opener:
         deadline_s: float,
     ) -> None:
         """``seal`` wipes a tenant's keys, as a purge does."""
-        self._serving: Final = serving
+        self._admission: Final = admission
         self._watch: Final = watch
         self._seal: Final = seal
         self._clock: Final = clock
@@ -86,18 +86,19 @@ class Opener:
         self._waiting: Counter[str] = Counter()
         self._roots: dict[str, RootKeys] = {}
 
-    async def ring(self, tenant: str) -> Keyring:
-        """The tenant's open keyring, of the current generation.
+    async def ring(self, tenant: str, permit: Permit | None = None) -> Keyring:
+        """The tenant's open keyring, of the generation of ``permit``.
 
+        That is of an operation which was admitted without a wait since; without one, one is.
         Raises ``unknown_tenant``, ``tenant_killed``, ``tenant_sealed``, ``busy`` or
         ``unavailable``.
         """
         now = self._clock.elapsed()
-        generation = self._serving.begin(tenant, now).generation
+        generation = (permit or self._admission.admit(tenant, now)).generation
         ring = self._vault.ring(tenant)
         if ring is not None and ring.generation == generation:
-            if self._serving.live(tenant, now):
-                self._serving.used(tenant)
+            if self._admission.live(tenant, now):
+                self._admission.used(tenant)
                 return ring
             self._seal(tenant)  # nobody used the customer's key for too long: it is asked again
         return await self._once((tenant, generation, 0), lambda: self._open(tenant, generation))
@@ -107,17 +108,19 @@ class Opener:
         ring = self._vault.ring(tenant)
         if ring is None or ring.generation != self._revocations.generation(tenant):
             return False
-        if not self._serving.live(tenant, self._clock.elapsed()):
+        if not self._admission.live(tenant, self._clock.elapsed()):
             return False
         known = ring.service_keys.get((service, version))
         return known is not None and ServiceName(service, known.version) in ring
 
-    async def service_key(self, tenant: str, service: str, version: int) -> ServiceKey:
+    async def service_key(
+        self, tenant: str, service: str, version: int, permit: Permit | None = None
+    ) -> ServiceKey:
         """A service key that is open in the tenant's keyring; ``version`` 0 is the current one.
 
         Raises as ``ring`` does, and ``unknown_service`` or ``key_destroyed``.
         """
-        ring = await self.ring(tenant)
+        ring = await self.ring(tenant, permit)
         if self._registry.service(tenant, service) is None:
             raise KcmError(
                 Code.UNKNOWN_SERVICE,
@@ -150,7 +153,7 @@ class Opener:
 
     def known(self, tenant: str) -> None:
         """Raise ``unknown_tenant`` unless an operator signed the tenant for this region."""
-        self._serving.known(tenant)
+        self._admission.known(tenant)
 
     async def _once(
         self, root: _Root, opening: Callable[[], Coroutine[Any, Any, Keyring]]
@@ -205,7 +208,7 @@ class Opener:
                 self._watch.answered(ask, L1State.ENABLED, opened.principal)
         except L1Error as error:
             self._watch.answered(ask, error.state)
-            self._revocations.begin(tenant)  # where somebody refused, it is killed by now
+            self._revocations.raise_if_killed(tenant)  # where the key was refused, it is by now
             log.warning("the root of a tenant stays sealed: %s", error)
             self._emit(
                 EventType.ROOT_OPEN,

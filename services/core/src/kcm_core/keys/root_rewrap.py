@@ -72,7 +72,7 @@ class RootRewrapper:
         kept = {one.version: one for one in roots.versions if one.link == here.link}
         if not kept and all(one.link == link.link for one in roots.versions):
             # Of a fork the record counts by whose link nothing is left: this one ends that.
-            self._revocations.begin(tenant.tenant)
+            self._revocations.raise_if_killed(tenant.tenant)
             self._allowed(link)
             return
         if old is None or not kept:

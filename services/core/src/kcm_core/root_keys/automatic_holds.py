@@ -84,8 +84,7 @@ class AutomaticHolds:
             reason=f"the customer's key is {state.value}",
             salt=self._random.public(limits.ID_SIZE),
         )
-        self._switch.issue(raw)
-        self._spawn(self._tell(raw))
+        self._issue(raw)
 
     def succeeded(self, link: str, position: int, moment: float) -> int:
         """Count a use of the key that was allowed; lifts what has settled, and says how many.
@@ -109,8 +108,7 @@ class AutomaticHolds:
                 issued_ms=self._clock.unix_ms(),
                 reason="the customer's key is enabled again",
             )
-            self._switch.issue(raw)
-            self._spawn(self._tell(raw))
+            self._issue(raw)
         return len(holds)
 
     def close(self) -> None:
@@ -118,13 +116,22 @@ class AutomaticHolds:
         for task in self._tasks:
             task.cancel()
 
-    async def _tell(self, raw: bytes) -> None:
+    def _issue(self, raw: bytes) -> None:
+        """Verify what this Core signed, purge for it, write it, and broadcast it."""
+        record = self._switch.verify(raw)
+        self._switch.issue(record)
+        self._spawn(self._broadcast(record))
+
+    async def _broadcast(self, record: HoldState) -> None:
         """Broadcast, and again while that cannot be sent: other regions wait for it."""
         for _ in range(TELLS_MAX):
             try:
-                await self._switch.tell(raw)
+                await self._switch.broadcast(record)
             except KcmError as error:
-                log.warning("a hold could not be broadcast: %s", error.code.value)
+                log.warning(
+                    "hold %s on link %s could not be broadcast: %s",
+                    record.hold.id.hex(), record.hold.target, error.code.value,
+                )  # fmt: skip
                 await asyncio.sleep(TELL_AGAIN_S)
             else:
                 return

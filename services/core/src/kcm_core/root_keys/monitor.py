@@ -21,7 +21,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from hashlib import sha256
 from typing import Any, Final
 
-from kcm_killswitch.model.admission import Serving
+from kcm_killswitch.model.admission import Admission
 from kcm_killswitch.model.freshness import Freshness
 from kcm_killswitch.model.key_leases import AttestedKey, Target
 from kcm_killswitch.model.log_position import LogPosition
@@ -71,7 +71,7 @@ class KeyMonitor:
         membership: InstanceContext,
         revocations: Revocations,
         freshness: Freshness,
-        serving: Serving,
+        admission: Admission,
         canaries: Canaries,
         unsealer: UnsealerPort,
         holds: AutomaticHolds,
@@ -86,7 +86,7 @@ class KeyMonitor:
         self._me: Final = membership
         self._revocations: Final = revocations
         self._freshness: Final = freshness
-        self._serving: Final = serving
+        self._admission: Final = admission
         self._canaries: Final = canaries
         self._unsealer: Final = unsealer
         self._holds: Final = holds
@@ -95,7 +95,7 @@ class KeyMonitor:
         self._emit: Final = emit
         self._clock: Final = clock
         self._plan: Final = ProbeScheduler(freshness.timing, chance, probes_per_s)
-        self._watched: Final = Watched(self._plan, serving, canaries.registry, freshness.timing)
+        self._watched: Final = Watched(self._plan, admission, canaries.registry, freshness.timing)
         self._in_use: Final = KeysInUse(membership, self._plan, emit, clock)
         self._principals: dict[Target, str] = {}
         self._written: dict[AttestedKey, float] = {}
@@ -144,7 +144,7 @@ class KeyMonitor:
 
     def opened(self, tenant: str, ask: Ask, principal: str) -> None:
         """A tenant's root is open by that key: its lease counts from now on."""
-        self._serving.open(tenant, AttestedKey(ask.target, principal))
+        self._admission.open(tenant, AttestedKey(ask.target, principal))
 
     def on_attestation(self, attestation: KeyUseAttestation) -> None:
         """Take a believed statement of this region's stream, this incarnation's own ones too."""
@@ -187,8 +187,8 @@ class KeyMonitor:
 
     async def _look(self) -> None:
         now = self._clock.elapsed()
-        self._seal_each(self._serving.lapsed(now))
-        if not self._serving.remembers:
+        self._seal_each(self._admission.lapsed(now))
+        if not self._admission.remembers:
             return  # its links may be older ones, and others would rely on what it proves
         self._watched.follow(await self._canaries.of_links(self._holds.links), now)
         self._make_room(now)
@@ -199,7 +199,7 @@ class KeyMonitor:
 
     def _make_room(self, now: float) -> None:
         """Seal who was not used for longest, until what is open can be probed in time."""
-        opened = self._serving.opened
+        opened = self._admission.opened
         while self._plan.crowded:
             key = opened.least_used()
             if key is None:
@@ -243,7 +243,7 @@ class KeyMonitor:
         now = self._clock.elapsed()
         if self._freshness.proven(key, mark):
             if self._principals.get(key.target, key.principal) != key.principal:
-                self._serving.renamed(key)  # a session's name ends with it: no lease does
+                self._admission.renamed(key)  # a session's name ends with it: no lease does
             self._principals[key.target] = key.principal
         # A thousand roots that are opened at once on one link prove it once.
         fresh = now - self._written.get(key, float("-inf"))
@@ -263,7 +263,7 @@ class KeyMonitor:
         self._emit(EventType.KEY_REFUSED, detail=f"link {link}: {state.value}")
 
     def _seal_each(self, tenants: Sequence[str]) -> None:
-        closed = [tenant for tenant in tenants if self._serving.is_open(tenant)]
+        closed = [tenant for tenant in tenants if self._admission.is_open(tenant)]
         purge_each(self._seal, tenants)
         for tenant in closed:
             self._emit(EventType.ROOT_UNLOAD, tenant=tenant, code=Code.TENANT_SEALED)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from kcm_killswitch.model.admission import Serving
+from kcm_killswitch.model.admission import Admission
 from kcm_killswitch.model.key_leases import Target
 from kcm_killswitch.model.probe_scheduler import ProbeScheduler
 from kcm_killswitch.model.registry import Registry
@@ -26,10 +26,10 @@ class Watched:
     """The keys that one Core's key monitor plans for."""
 
     def __init__(
-        self, plan: ProbeScheduler, serving: Serving, registry: Registry, timing: Timing
+        self, plan: ProbeScheduler, admission: Admission, registry: Registry, timing: Timing
     ) -> None:
         self._plan: Final = plan
-        self._serving: Final = serving
+        self._admission: Final = admission
         self._registry: Final = registry
         self._timing: Final = timing
         self._hinted_at: dict[str, float] = {}
@@ -40,7 +40,7 @@ class Watched:
 
     def follow(self, held: set[Target], now: float) -> None:
         """Plan for what began or ceased to be open or held since the last time."""
-        opened = self._serving.opened
+        opened = self._admission.opened
         for target in {*opened.changes(), *(held ^ self.held)}:
             if target in opened or target in held:
                 window_s = self._window_s(target) if target in opened else None

@@ -136,7 +136,7 @@ class Opening:
         A key that does not authenticate is ``tampered``, one whose L3 is gone ``key_destroyed``;
         raises ``KcmError`` for what concerns all of them.
         """
-        permit = self._guard.begin(tenant)
+        permit = self._guard.admit(tenant)
         opened = OpenKeys(self._blocks, len(wanted))
         room = asyncio.Semaphore(REQUESTS_MAX)
 
@@ -203,7 +203,7 @@ class Opening:
                 opened.refuse(position, error.code)
             return
         keys = opened.hold(answer.block, answer.lease.until)
-        self._guard.still(permit)
+        self._guard.recheck(permit)
         start = answer.start
         opened.place(positions, keys.each[start : start + len(positions)])
         for i in answer.bad:

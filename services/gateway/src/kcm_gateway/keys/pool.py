@@ -225,7 +225,7 @@ class KeyPool:
             task.exception()  # whoever waits for keys sees it; nobody waiting is no fault
 
     async def _refill(self, count: int) -> None:
-        permit = self._guard.begin(self._tenant)
+        permit = self._guard.admit(self._tenant)
         block = self._blocks.make(self._tenant, count)
         try:
             with block.use() as keys:
@@ -233,7 +233,7 @@ class KeyPool:
                 lease, wrapped = await self._core.wrap(
                     self._tenant, self._service, "record", keys.view
                 )
-            self._guard.still(permit)
+            self._guard.recheck(permit)
             now = self._clock.elapsed()
             if lease.too_short(now):
                 raise too_short()

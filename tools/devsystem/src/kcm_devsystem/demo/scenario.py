@@ -223,7 +223,7 @@ class _Scenario:
             published = self._clock.elapsed()
             self._tell(f"killing {KILLED}: hold {hold.id.hex()}")
             status = await kills.place(hold, published + COMPLETE_S)
-            async for status in kills.watch(hold.id, published + COMPLETE_S):
+            async for status in kills.watch(hold.id, published + COMPLETE_S, hold):
                 purged = sum(one.how != "waiting" for one in status.incarnations)
                 self._tell(f"  {purged} of {len(status.incarnations)} instances have purged")
             await asyncio.sleep(DARK_S)
