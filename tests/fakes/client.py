@@ -18,7 +18,7 @@ from kcm.errors import Unavailable
 from kcm_runtime.config import BusAddress
 from kcm_runtime.files.identity_file import create_identity
 from kcm_schemas import limits, record, subjects
-from kcm_schemas.admin import AdminReply, AdminRequest
+from kcm_schemas.admin.requests import AdminReply, AdminRequest
 from kcm_schemas.codec import Message, decode, encode
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.data import DecryptReply, DecryptRequest, EncryptReply, EncryptRequest, Failure

@@ -11,24 +11,19 @@ from kcm._internal.pages import just_before
 from kcm.cli.main import run
 from kcm.exit_codes import Exit
 from kcm_schemas import limits
-from kcm_schemas.admin import (
-    AdminRequest,
+from kcm_schemas.admin.holds import (
     BlastRadius,
-    Empty,
     HoldMatches,
     HoldPage,
     HoldPageQuery,
     HoldPrefix,
     HoldQuery,
-    HoldStatus,
     HoldView,
-    IncarnationStatus,
-    LinkListQuery,
-    LinkPage,
-    LinkRow,
-    LinkView,
-    PutStatement,
-    RegionStatus,
+)
+from kcm_schemas.admin.kill_status import HoldStatus, IncarnationStatus, RegionStatus
+from kcm_schemas.admin.links import LinkListQuery, LinkPage, LinkRow, LinkView
+from kcm_schemas.admin.requests import AdminRequest, Empty, PutStatement
+from kcm_schemas.admin.tenants import (
     ServiceListQuery,
     ServicePage,
     ServiceRow,

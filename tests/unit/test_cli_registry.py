@@ -10,7 +10,8 @@ from kcm.cli.error_report import explain
 from kcm.cli.main import run
 from kcm.exit_codes import Exit
 from kcm_killswitch.model.registry_lease import NO_MEMORY
-from kcm_schemas.admin import AdminRequest, AdoptOrder, Empty, RegistryView
+from kcm_schemas.admin.registry import AdoptOrder, RegistryView
+from kcm_schemas.admin.requests import AdminRequest, Empty
 from kcm_schemas.codec import Message, decode, encode
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.roster import Grant, Instance, Role

@@ -21,23 +21,18 @@ from kcm.errors import (
     UntrustedReply,
     error_for,
 )
-from kcm_schemas.admin import (
-    AdminReply,
-    AdminRequest,
+from kcm_schemas.admin.holds import (
     BlastRadius,
-    Empty,
     HoldMatches,
     HoldPage,
     HoldPageQuery,
-    HoldStatus,
     HoldView,
-    KeyUse,
     PreviewQuery,
-    PutStatement,
-    RegionStatus,
-    TenantPage,
-    TenantQuery,
 )
+from kcm_schemas.admin.key_budget import KeyUse
+from kcm_schemas.admin.kill_status import HoldStatus, RegionStatus
+from kcm_schemas.admin.requests import AdminReply, AdminRequest, Empty, PutStatement
+from kcm_schemas.admin.tenants import TenantPage, TenantQuery
 from kcm_schemas.auditor import TailPage
 from kcm_schemas.codec import Message, decode, encode
 from kcm_schemas.codes import Code, KcmError

@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 
 import pytest
 from kcm._internal.evidence_file import FILE_MAX, Evidence, Unreadable, read, written
-from kcm_schemas.admin import IncarnationStatus, RegionStatus
+from kcm_schemas.admin.kill_status import IncarnationStatus, RegionStatus
 from kcm_schemas.control import Receipt
 from kcm_schemas.kill_result import Result
 from kcm_schemas.roster import Role, Roster

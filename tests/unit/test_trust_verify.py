@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import pytest
-from kcm_schemas.admin import AdminReply, AdminRequest, RegionStatus
+from kcm_schemas.admin.kill_status import RegionStatus
+from kcm_schemas.admin.requests import AdminReply, AdminRequest
 from kcm_schemas.auditor import AuditHead, StreamHead, Trim
 from kcm_schemas.codec import Message, encode
 from kcm_schemas.codes import Code

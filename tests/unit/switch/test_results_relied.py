@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from kcm_schemas.admin import IncarnationStatus, RegionStatus
+from kcm_schemas.admin.kill_status import IncarnationStatus, RegionStatus
 from kcm_schemas.kill_result import Result
 from kcm_trust.result_statements import CLOCKS_APART_MS
 from kcm_trust.verify import Untrusted

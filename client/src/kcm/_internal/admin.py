@@ -17,36 +17,34 @@ from typing import Final, TypeVar
 from kcm_runtime.clock import Randomness, SystemRandomness
 from kcm_runtime.ownership import Once, Owner
 from kcm_schemas import auditor, limits, subjects
-from kcm_schemas.admin import (
-    AdminRequest,
-    AdoptOrder,
+from kcm_schemas.admin.holds import (
     BlastRadius,
-    Empty,
     HoldExport,
     HoldMatches,
     HoldPage,
     HoldPageQuery,
     HoldPrefix,
     HoldQuery,
-    HoldStatus,
-    KeyUse,
+    PreviewQuery,
+)
+from kcm_schemas.admin.key_budget import KeyUse
+from kcm_schemas.admin.kill_status import HoldStatus
+from kcm_schemas.admin.links import LinkListQuery, LinkPage, LinkRow, LinkView
+from kcm_schemas.admin.registry import AdoptOrder, RegistryView
+from kcm_schemas.admin.requests import AdminRequest, Empty, PutStatement
+from kcm_schemas.admin.roster import (
     LastingPage,
     LastingQuery,
-    LinkListQuery,
-    LinkPage,
-    LinkRow,
-    LinkView,
-    PreviewQuery,
-    PutStatement,
-    RegistryView,
     RosterView,
+    SignedEntry,
+    SignedPage,
+    SignedQuery,
+)
+from kcm_schemas.admin.tenants import (
     ServiceListQuery,
     ServicePage,
     ServiceRow,
     ServiceView,
-    SignedEntry,
-    SignedPage,
-    SignedQuery,
     TenantListQuery,
     TenantPage,
     TenantQuery,

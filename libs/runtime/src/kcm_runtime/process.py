@@ -19,9 +19,9 @@ from kcm_schemas.codes import KcmError
 
 from kcm_runtime.clock import Clock, SystemClock
 from kcm_runtime.config import ConfigError, InstanceConfig, load
+from kcm_runtime.error_text import describe
 from kcm_runtime.files.secret_file import SecretFileError
 from kcm_runtime.hardening import make_undumpable
-from kcm_runtime.nats.request_server import describe
 from kcm_runtime.nats.stream_protection import Unfit
 from kcm_runtime.nats.streams import StreamMissing
 

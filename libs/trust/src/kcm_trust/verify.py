@@ -54,7 +54,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from kcm_schemas.admin import AdminReply, AdminRequest
+from kcm_schemas.admin.requests import AdminReply, AdminRequest
 from kcm_schemas.audit import AuditBatch
 from kcm_schemas.auditor import AuditHead, StreamHead, Trim
 from kcm_schemas.codec import decode

@@ -16,7 +16,7 @@ from kcm_runtime.clock import Clock
 from kcm_runtime.instance import InstanceContext
 from kcm_runtime.requests import Asked, check_deadline
 from kcm_schemas import subjects
-from kcm_schemas.admin import AdminReply, AdminRequest
+from kcm_schemas.admin.requests import AdminReply, AdminRequest
 from kcm_schemas.audit import EventType
 from kcm_schemas.auditor import (
     NOUN,

@@ -18,10 +18,10 @@ from typing import Final
 from kcm_runtime.audit.stream_chain import Place
 from kcm_runtime.clock import Clock
 from kcm_runtime.config import ConfigError
+from kcm_runtime.error_text import describe
 from kcm_runtime.files.atomic import place
 from kcm_runtime.instance import InstanceContext
 from kcm_runtime.nats.connection import Connection
-from kcm_runtime.nats.request_server import describe
 from kcm_runtime.nats.streams import last, put
 from kcm_schemas import subjects
 from kcm_schemas.auditor import StreamHead

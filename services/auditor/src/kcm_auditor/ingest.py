@@ -25,9 +25,9 @@ from typing import Final, Protocol
 
 from kcm_runtime.audit.port import Emit
 from kcm_runtime.audit.stream_chain import created_us
+from kcm_runtime.error_text import describe
 from kcm_runtime.nats.connection import Connection
 from kcm_runtime.nats.provision import check_streams
-from kcm_runtime.nats.request_server import describe
 from kcm_runtime.nats.stream_protection import Unfit
 from kcm_runtime.nats.streams import StreamMissing, last
 from kcm_schemas import subjects

@@ -35,7 +35,6 @@ from kcm_sealing.session import (
     open_session_as_caller,
     sealed_size,
 )
-from kcm_sealing.xaes import NONCE_SIZE
 
 from kcm_gateway.keys.lease import SHORTEST_S, Lease, too_short
 
@@ -208,7 +207,7 @@ class CoreClient:
             sealed=b"",
         )
         clear = draft.clear(self._me.region, operation, tenant, service)
-        nonce = self._random.public(NONCE_SIZE)
+        nonce = self._random.public(limits.NONCE_SIZE)
         sealed = session.seal_request(request_id, clear, plain, nonce)
         body = encode(draft.model_copy(update={"sealed": sealed}))
         subject = subjects.core(self._me.region, operation, tenant, service)

@@ -34,9 +34,9 @@ from kcm_schemas.signed import Kind
 
 from kcm_runtime.audit.event_chain import EventBuffer, Run
 from kcm_runtime.clock import Clock
+from kcm_runtime.error_text import describe
 from kcm_runtime.instance import InstanceContext
 from kcm_runtime.nats.connection import Connection
-from kcm_runtime.nats.request_server import describe
 from kcm_runtime.nats.store_health import Trouble
 from kcm_runtime.nats.streams import StoreFull, put
 

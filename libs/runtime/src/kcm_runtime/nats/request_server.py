@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import traceback
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -26,6 +25,7 @@ from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.data import Failure
 
 from kcm_runtime.clock import Clock
+from kcm_runtime.error_text import describe
 from kcm_runtime.nats.connection import Connection
 from kcm_runtime.nats.ports import Arrived
 from kcm_runtime.nats.work_slots import Turns
@@ -178,10 +178,3 @@ class Service:
 
 def _failure(error: KcmError) -> bytes:
     return encode(Failure(v=1, error=error.code, detail=error.detail))
-
-
-def describe(error: BaseException) -> str:
-    """An exception for the log: its class and where it was raised, never its text or values."""
-    frames = traceback.extract_tb(error.__traceback__)
-    where = " < ".join(f"{f.name}:{f.lineno}" for f in reversed(frames[-4:]))
-    return f"{type(error).__name__} at {where}"

@@ -26,10 +26,10 @@ from nats.js import errors as js_errors
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, ReplayPolicy
 
 from kcm_runtime.clock import Clock
+from kcm_runtime.error_text import describe
 from kcm_runtime.nats.connection import Connection
 from kcm_runtime.nats.jetstream_errors import is_conflict, is_full, is_no_message, is_no_stream
 from kcm_runtime.nats.ports import Entry, Leading, LogFollower
-from kcm_runtime.nats.request_server import describe
 from kcm_runtime.nats.store_health import CAUSE, Trouble
 
 log = logging.getLogger(__name__)

@@ -21,8 +21,8 @@ from kcm_trust.roster import changed, entries, follows, left, more, name_of
 from kcm_trust.verify import STATEMENT_MAX, Untrusted, Verifier, verify_roster
 
 from kcm_runtime.config import ConfigError
+from kcm_runtime.error_text import describe
 from kcm_runtime.files.atomic import place
-from kcm_runtime.nats.request_server import describe
 
 log = logging.getLogger(__name__)
 

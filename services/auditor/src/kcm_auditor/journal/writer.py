@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Final
 
 from kcm_runtime.clock import Clock
+from kcm_runtime.error_text import describe
 from kcm_runtime.files.atomic import sync_directory
-from kcm_runtime.nats.request_server import describe
 
 from kcm_auditor.journal.format import START, Content, Entry, Positions, write
 from kcm_auditor.journal.segments import (

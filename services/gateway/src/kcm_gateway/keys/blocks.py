@@ -14,9 +14,10 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Final
 
-from kcm_keymem.arena import KEY_SIZE, Arena, Keys, ScratchPool
+from kcm_keymem.arena import Arena, Keys, ScratchPool
 from kcm_keymem.pages import PAGE
 from kcm_schemas.codes import Code, KcmError
+from kcm_schemas.limits import KEY_SIZE
 from kcm_sealing.memory import wipe
 
 SLAB_BYTES: Final = 256 * 1024

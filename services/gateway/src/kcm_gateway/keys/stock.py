@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from kcm_keymem.arena import Keys
-from kcm_sealing.xaes import WRAPPED_SIZE
+from kcm_schemas.limits import WRAPPED_SIZE
 
 from kcm_gateway.keys.blocks import Blocks, KeyBlock
 from kcm_gateway.keys.lease import Lease
