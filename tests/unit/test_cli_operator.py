@@ -517,7 +517,9 @@ def test_every_region_that_cannot_be_asked_is_named(desk: Desk, cores: Cores) ->
     desk.system.cores["us"].down = True
     code, _, err = desk.run("hold", "list", "-o", "json")
     assert code == Exit.UNAVAILABLE
-    assert json.loads(err)["detail"] == "eu: no connection; us: nobody serves this at the moment"
+    assert (
+        json.loads(err)["detail"] == "eu: no connection; us: no instance serves this at the moment"
+    )
 
 
 def test_one_region_is_enough_to_place_a_kill(desk: Desk, cores: Cores) -> None:

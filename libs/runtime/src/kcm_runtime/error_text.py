@@ -1,4 +1,4 @@
-"""The text of an exception for a log line: where it was raised, and nothing that it carries."""
+"""The text of an exception for a log line: where it was raised, and no value."""
 
 from __future__ import annotations
 
