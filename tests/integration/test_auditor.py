@@ -11,8 +11,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from kcm_auditor.journal import Anchor, verify
 from kcm_auditor.journal.format import Passed
+from kcm_auditor.journal.verify import Anchor, verify
 from kcm_runtime.audit.stream_size import audit_config
 from kcm_schemas import subjects
 from kcm_schemas.admin.requests import AdminRequest, Empty
