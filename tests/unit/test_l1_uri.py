@@ -119,8 +119,8 @@ def test_what_a_tool_prints_of_a_token_is_understood():
 
 RFC_7512 = [
     ("pkcs11:", "token, serial or slot-id must name the token"),
-    ("pkcs11:object=my-pubkey;type=public", "which token"),
-    ("pkcs11:object=my-key;type=private?pin-source=file:/etc/token", "which token"),
+    ("pkcs11:object=my-pubkey;type=public", "name the token"),
+    ("pkcs11:object=my-key;type=private?pin-source=file:/etc/token", "name the token"),
     (
         (
             "pkcs11:token=The%20Software%20PKCS%2311%20Softtoken;manufacturer=Snake%20Oil,%20Inc."
@@ -130,7 +130,7 @@ RFC_7512 = [
         "module-path must name the PKCS#11 module",
     ),
     ("pkcs11:object=my-sign-key;type=private?module-name=mypkcs11", "module-path"),
-    ("pkcs11:object=my-sign-key;type=private?module-path=/mnt/libmypkcs11.so.1", "which token"),
+    ("pkcs11:object=my-sign-key;type=private?module-path=/mnt/libmypkcs11.so.1", "name the token"),
     (
         (
             "pkcs11:token=Software%20PKCS%2311%20softtoken;manufacturer=Snake%20Oil,%20Inc."
