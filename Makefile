@@ -87,6 +87,9 @@ bench-peers: .venv-peers/.installed  ## install Asherah and Tink, so that bench 
 	.venv-peers/bin/pip install -q --disable-pip-version-check --no-deps --require-hashes -r $<
 	@touch $@
 
+dist: setup      ## build every wheel into dist/, and try each one outside the checkout
+	$(BIN)/python -m tests.dist
+
 LOCK := uv pip compile -q --no-strip-extras --generate-hashes --no-emit-index-url --no-emit-find-links --universal \
   --python-version 3.11 --custom-compile-command "make lock"
 
