@@ -90,6 +90,9 @@ bench-peers: .venv-peers/.installed  ## install Asherah and Tink, so that bench 
 dist: setup      ## build every wheel into dist/, and try each one outside the checkout
 	$(BIN)/python -m tests.dist
 
+release-check: setup  ## whether this checkout can be released, see RELEASE.md
+	$(BIN)/python -m tests.release
+
 LOCK := uv pip compile -q --no-strip-extras --generate-hashes --no-emit-index-url --no-emit-find-links --universal \
   --python-version 3.11 --custom-compile-command "make lock"
 
