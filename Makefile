@@ -90,6 +90,9 @@ bench-peers: .venv-peers/.installed  ## install Asherah and Tink, so that bench 
 dist: setup      ## build every wheel into dist/, and try each one outside the checkout
 	$(BIN)/python -m tests.dist
 
+docs: setup      ## the documentation's pages into build/docs; a broken link fails
+	$(BIN)/sphinx-build -W --keep-going -q -E -b html docs build/docs
+
 release-check: setup  ## whether this checkout can be released, see RELEASE.md
 	$(BIN)/python -m tests.release
 
