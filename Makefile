@@ -48,9 +48,9 @@ tools:           ## install what the tests need of the system: SoftHSM, nft, ip
 
 SEEDS ?= 2000
 
-simulate: setup  ## the kill switch over many simulated worlds [SEEDS=2000] [SEED=n] [VARIANT=name]
-	$(BIN)/python -m tests.simulation --excuse-in-flight --seeds $(SEEDS) $(if $(SEED),--seed $(SEED)) \
-	  $(if $(VARIANT),--variant $(VARIANT))
+simulate: setup  ## the kill switch over many simulated worlds [SEEDS=2000] [SAMPLE=n] [SEED=n] [VARIANT=name]
+	$(BIN)/python -m tests.simulation --excuse-in-flight --seeds $(SEEDS) $(if $(SAMPLE),--sample $(SAMPLE)) \
+	  $(if $(SEED),--seed $(SEED)) $(if $(VARIANT),--variant $(VARIANT))
 
 simulate-variants: setup  ## systems that are broken on purpose: each has to be noticed [SEEDS=2000]
 	$(BIN)/python -m tests.simulation --variants --seeds $(SEEDS)
@@ -68,8 +68,8 @@ demo: setup      ## the main job, end to end: make demo [ARGS="--input FILE"]
 chaos: setup     ## the kill switch under mixed faults: make chaos [SECONDS=600] [SEED=n]
 	$(BIN)/python -m tests.chaos --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
-bench: setup     ## speed beside a baseline in the same run
-	$(BIN)/python -m benchmarks
+bench: setup     ## speed beside a baseline in the same run [QUICK=1: each case once, says nothing of speed]
+	$(BIN)/python -m benchmarks $(if $(QUICK),--quick)
 
 bench-kill: setup ## how fast the kill switch is, and what it costs
 	$(BIN)/python -m benchmarks.kill
