@@ -21,12 +21,15 @@ $(STAMP): requirements.lock Makefile $(addsuffix /pyproject.toml,$(MEMBERS))
 	$(BIN)/pip install -q --disable-pip-version-check --no-deps --no-build-isolation $(addprefix -e ,$(MEMBERS))
 	@touch $@
 
-check: setup     ## format, lint, types, import contracts, word list
+SOURCES := $(wildcard $(addsuffix /src/*,$(MEMBERS)))
+
+check: setup     ## format, lint, types, import contracts, repeated code, word list
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+	$(BIN)/pylint $(SOURCES)
 	$(BIN)/python -m tests.architecture.words --check
 
 format: setup    ## let ruff rewrite what it can
