@@ -8,6 +8,7 @@ MEMBERS := schemas libs/trust libs/keymem libs/sealing libs/runtime libs/killswi
 SECONDS ?= 600
 
 .PHONY: help setup tools check format test test-containers simulate simulate-variants conformance demo chaos bench bench-kill bench-scale bench-l1 bench-peers lock clean
+.PHONY: test-fast dist docs release-check
 
 help:            ## this text
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
@@ -108,3 +109,4 @@ lock:            ## pin requirements.in and benchmarks/peers.in again (needs uv)
 
 clean:           ## remove what setup and the tools made
 	rm -rf $(VENV) .venv-* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .cache
+	rm -rf dist build
