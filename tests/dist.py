@@ -79,7 +79,7 @@ ENVIRONMENTS: Final = (
         "the SDK alone",
         ("kcm",),
         BASE | {"kcm"},
-        (*SDK, Command(("kcm", "dev"), "kcm-devsystem: install it", code=2)),
+        (*SDK, Command(("kcm", "dev"), "kcm-devsystem, which is not installed", code=2)),
     ),
     Environment(
         "the Core alone",
