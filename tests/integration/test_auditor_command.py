@@ -64,7 +64,7 @@ async def test_verify_tells_sound_from_not_sound(rig: Rig) -> None:
     ("change", "text"),
     [
         (("region =", "nonsense = 1\nregion ="), "nonsense"),
-        (('region = "eu"', 'region = "us"'), "another role or region"),
+        (('region = "eu"', 'region = "us"'), "not as auditor of region us"),
         (('instance = "auditor"', 'instance = "gw"'), "gw"),
         (("password_file =", "password_file = '/nowhere' #"), "/nowhere"),
     ],
