@@ -8,6 +8,7 @@ MEMBERS := schemas libs/trust libs/keymem libs/sealing libs/runtime libs/killswi
 SECONDS ?= 600
 
 .PHONY: help setup tools check format test test-containers simulate simulate-variants conformance demo chaos bench bench-kill bench-scale bench-l1 bench-peers lock clean
+.PHONY: test-fast dist docs release-check
 
 help:            ## this text
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
@@ -21,12 +22,15 @@ $(STAMP): requirements.lock Makefile $(addsuffix /pyproject.toml,$(MEMBERS))
 	$(BIN)/pip install -q --disable-pip-version-check --no-deps --no-build-isolation $(addprefix -e ,$(MEMBERS))
 	@touch $@
 
-check: setup     ## format, lint, types, import contracts, word list
+SOURCES := $(wildcard $(addsuffix /src/*,$(MEMBERS)))
+
+check: setup     ## format, lint, types, import contracts, repeated code, word list
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+	$(BIN)/pylint $(SOURCES)
 	$(BIN)/python -m tests.architecture.words --check
 
 format: setup    ## let ruff rewrite what it can
@@ -38,6 +42,9 @@ test:            ## every test but the long chaos runs and the containers
 	@$(MAKE) --no-print-directory setup
 	$(BIN)/pytest -n auto --maxprocesses 4
 
+test-fast: setup ## the logic alone, in less than a minute: no broker, no child process
+	$(BIN)/pytest -q -n 2 -m fast --hypothesis-profile fast tests/unit tests/property tests/vectors
+
 test-containers: setup  ## the images and compose.yaml, on a Docker engine of its own (root of a Debian)
 	@tests/engine install
 	@tests/containers/materials .cache/containers $(BIN)/pip
@@ -48,9 +55,9 @@ tools:           ## install what the tests need of the system: SoftHSM, nft, ip
 
 SEEDS ?= 2000
 
-simulate: setup  ## the kill switch over many simulated worlds [SEEDS=2000] [SEED=n] [VARIANT=name]
-	$(BIN)/python -m tests.simulation --excuse-in-flight --seeds $(SEEDS) $(if $(SEED),--seed $(SEED)) \
-	  $(if $(VARIANT),--variant $(VARIANT))
+simulate: setup  ## the kill switch over many simulated worlds [SEEDS=2000] [SAMPLE=n] [SEED=n] [VARIANT=name]
+	$(BIN)/python -m tests.simulation --excuse-in-flight --seeds $(SEEDS) $(if $(SAMPLE),--sample $(SAMPLE)) \
+	  $(if $(SEED),--seed $(SEED)) $(if $(VARIANT),--variant $(VARIANT))
 
 simulate-variants: setup  ## systems that are broken on purpose: each has to be noticed [SEEDS=2000]
 	$(BIN)/python -m tests.simulation --variants --seeds $(SEEDS)
@@ -68,8 +75,8 @@ demo: setup      ## the main job, end to end: make demo [ARGS="--input FILE"]
 chaos: setup     ## the kill switch under mixed faults: make chaos [SECONDS=600] [SEED=n]
 	$(BIN)/python -m tests.chaos --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
-bench: setup     ## speed beside a baseline in the same run
-	$(BIN)/python -m benchmarks
+bench: setup     ## speed beside a baseline in the same run [QUICK=1: each case once, says nothing of speed]
+	$(BIN)/python -m benchmarks $(if $(QUICK),--quick)
 
 bench-kill: setup ## how fast the kill switch is, and what it costs
 	$(BIN)/python -m benchmarks.kill
@@ -87,6 +94,15 @@ bench-peers: .venv-peers/.installed  ## install Asherah and Tink, so that bench 
 	.venv-peers/bin/pip install -q --disable-pip-version-check --no-deps --require-hashes -r $<
 	@touch $@
 
+dist: setup      ## build every wheel into dist/, and try each one outside the checkout
+	$(BIN)/python -m tests.dist
+
+docs: setup      ## the documentation's pages into build/docs; a broken link fails
+	$(BIN)/sphinx-build -W --keep-going -q -E -b html docs build/docs
+
+release-check: setup  ## whether this checkout can be released, see RELEASE.md
+	$(BIN)/python -m tests.release
+
 LOCK := uv pip compile -q --no-strip-extras --generate-hashes --no-emit-index-url --no-emit-find-links --universal \
   --python-version 3.11 --custom-compile-command "make lock"
 
@@ -96,3 +112,4 @@ lock:            ## pin requirements.in and benchmarks/peers.in again (needs uv)
 
 clean:           ## remove what setup and the tools made
 	rm -rf $(VENV) .venv-* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .cache
+	rm -rf dist build

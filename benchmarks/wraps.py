@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from typing import Final
 
-from kcm_keymem.arena import KEY_SIZE, ScratchPool
-from kcm_sealing.xaes import WRAPPED_SIZE
+from kcm_keymem.arena import ScratchPool
+from kcm_schemas.limits import KEY_SIZE, WRAPPED_SIZE
 
 from benchmarks.engine import Bare
 from benchmarks.measure import BASELINE, Case, cpu

@@ -1,5 +1,8 @@
 """Settings for all tests: no test asserts a time, so hypothesis does not either.
 
+Every test is marked with its lane (`tests/lanes.py`), and a test of the fast lane fails when it
+starts a child process.
+
 With several workers (``pytest -n 2``) the tests of real processes stay on one of them, one after
 the other: each of them takes the machine for itself. The others fill the rest, file by file.
 """
@@ -8,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -17,11 +20,14 @@ from hypothesis import settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
+from tests import lanes
+
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # Whoever started this ignores Ctrl-C. What the tests start must not inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("kcm", deadline=None)
+settings.register_profile("fast", deadline=None, max_examples=20)
 settings.load_profile("kcm")
 
 
@@ -50,6 +56,38 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadSco
 class _Lanes(LoadScopeScheduling):
     def _split_scope(self, nodeid: str) -> str:
         return "systems" if nodeid.startswith(SYSTEMS) else nodeid.partition("::")[0]
+
+
+guard = lanes.Guard()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Say which lanes there are."""
+    for name, meaning in lanes.MARKERS.items():
+        config.addinivalue_line("markers", f"{name}: {meaning}")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark each test with its lane, before ``-m`` chooses among them."""
+    for item in items:
+        item.add_marker(lanes.lane_of(item.nodeid))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Watch a test of the fast lane, its fixtures included."""
+    if item.get_closest_marker("fast") is not None:
+        guard.begin(item.nodeid)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown() -> Generator[None, object, object]:
+    """Stop watching after the last fixture."""
+    try:
+        return (yield)
+    finally:
+        guard.end()
 
 
 @pytest.fixture(autouse=True)

@@ -45,9 +45,9 @@ from kcm_schemas.codec import encode
 from kcm_schemas.codes import KcmError
 from kcm_schemas.control import Lease
 from kcm_schemas.data import Failure
+from kcm_schemas.limits import KEY_SIZE
 from kcm_schemas.registry import Link, Service, Tenant, WrappedRoot
 from kcm_schemas.roster import Role
-from kcm_sealing.xaes import KEY_SIZE
 from kcm_trust.verify import Verifier, verify_roster
 
 from benchmarks.kill.living import REGIONS

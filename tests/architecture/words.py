@@ -28,6 +28,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.architecture import ratchet
+
 ROOT = Path(__file__).resolve().parents[2]
 BUDGET = "tests/architecture/words_left.txt"
 
@@ -389,16 +391,11 @@ def counts(root: Path) -> Counter[str]:
 
 
 def read_budget(root: Path) -> Counter[str]:
-    path = root / BUDGET
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    entries = [line.rsplit(maxsplit=1) for line in lines if line and not line.startswith("#")]
-    return Counter({name: int(number) for name, number in entries})
+    return ratchet.read(root / BUDGET)
 
 
 def write_budget(budget: Mapping[str, int], root: Path) -> None:
-    head = "# Hits of the word list that are left, see words.py. These numbers may only shrink.\n"
-    lines = (f"{name} {number}\n" for name, number in sorted(budget.items()) if number)
-    (root / BUDGET).write_text(head + "".join(lines), encoding="utf-8")
+    ratchet.write(root / BUDGET, "Hits of the word list that are left, see words.py.", budget)
 
 
 def problems(found: Counter[str], budget: Counter[str]) -> list[str]:

@@ -9,7 +9,8 @@ from collections.abc import Callable
 
 from kcm import Admin, ClientContext
 from kcm._internal.kills import Kills, NewHold
-from kcm_schemas.admin import HoldStatus, HoldView
+from kcm_schemas.admin.holds import HoldView
+from kcm_schemas.admin.kill_status import HoldStatus
 from kcm_schemas.codes import KcmError
 from kcm_schemas.control import Scope
 

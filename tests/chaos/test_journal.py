@@ -1,8 +1,8 @@
 """The judge of the journal notices what is lost, unsaid, or said wrongly."""
 
 import pytest
-from kcm_auditor.journal import Journal as Written
 from kcm_auditor.journal.format import Batch, Incident
+from kcm_auditor.journal.writer import Journal as Written
 from kcm_auditor.positions import Book
 from kcm_schemas.roster import Role
 

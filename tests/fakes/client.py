@@ -18,7 +18,7 @@ from kcm.errors import Unavailable
 from kcm_runtime.config import BusAddress
 from kcm_runtime.files.identity_file import create_identity
 from kcm_schemas import limits, record, subjects
-from kcm_schemas.admin import AdminReply, AdminRequest
+from kcm_schemas.admin.requests import AdminReply, AdminRequest
 from kcm_schemas.codec import Message, decode, encode
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.data import DecryptReply, DecryptRequest, EncryptReply, EncryptRequest, Failure
@@ -194,7 +194,7 @@ class FakeCore:
         assert timeout_s > 0
         await asyncio.sleep(0)
         if self.down:
-            raise KcmError(Code.UNAVAILABLE, "nobody serves this at the moment")
+            raise KcmError(Code.UNAVAILABLE, "no instance serves this at the moment")
         request, operator, _ = self.verifier.admin(body)
         place = (request.noun, request.verb)
         if request.noun == "auditor":
@@ -204,7 +204,7 @@ class FakeCore:
             if subject.startswith(f"{everybody}."):
                 mine = subjects.admin_at(self.region, *place, self.identity.name)
                 if subject != mine and not self.meddles:
-                    raise KcmError(Code.UNAVAILABLE, "nobody serves this at the moment")
+                    raise KcmError(Code.UNAVAILABLE, "no instance serves this at the moment")
             else:
                 assert subject == everybody
         self.subjects.append(subject)

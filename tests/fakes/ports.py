@@ -216,7 +216,7 @@ class FakeFollowing:
                 left = end - asyncio.get_running_loop().time()
                 await asyncio.wait_for(self._moved.wait(), left)
             except TimeoutError:
-                raise KcmError(Code.UNAVAILABLE, "the region's stream is not delivered") from None
+                raise KcmError(Code.UNAVAILABLE, "the stream was not delivered in time") from None
 
     async def _remake(self) -> None:
         await asyncio.sleep(0)

@@ -94,7 +94,7 @@ class FakeUnsealer:
             _require(0 < len(blob) <= BLOB_MAX and len(context) <= CONTEXT_MAX and bool(mechanism))
             async with self._operation("unwrap", uri, deadline_s) as key:
                 plaintext, version = _open(key, blob, context, mechanism)
-                _require(len(plaintext) == len(out), "a malformed answer: the plaintext's length")
+                _require(len(plaintext) == len(out), "malformed answer: the plaintext's length")
                 out[:] = plaintext
                 return Opened(str(version), key.principal)
         except BaseException:
@@ -116,7 +116,7 @@ class FakeUnsealer:
         async with self._operation("probe", uri, deadline_s) as key:
             plaintext, version = _open(key, blob, context, mechanism)
             if not hmac.compare_digest(hashlib.sha256(plaintext).digest(), digest):
-                raise L1Error(L1State.INVALID, "the canary opened to something else")
+                raise L1Error(L1State.INVALID, "the canary unwrapped to another value")
             return Probe(L1State.ENABLED, str(version), key.principal)
 
     async def inspect(self, uri: str, *, deadline_s: float) -> Mapping[str, str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from kcm import Admin
-from kcm_auditor.journal import verify
+from kcm_auditor.journal.verify import verify
 from kcm_devsystem import system
 from kcm_devsystem.configs import config_file
 from kcm_runtime.audit.stream_size import audit_config

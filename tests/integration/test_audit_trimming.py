@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from kcm_auditor import heads
-from kcm_auditor.journal import verify
+from kcm_auditor.journal.verify import verify
 from kcm_core.trimming import TrimFiles, Trimmer
 from kcm_core.trimming.policy import Policy
 from kcm_runtime.audit.stream import AuditStream

@@ -11,11 +11,11 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from kcm_auditor.journal import Anchor, verify
 from kcm_auditor.journal.format import Passed
+from kcm_auditor.journal.verify import Anchor, verify
 from kcm_runtime.audit.stream_size import audit_config
 from kcm_schemas import subjects
-from kcm_schemas.admin import AdminRequest, Empty
+from kcm_schemas.admin.requests import AdminRequest, Empty
 from kcm_schemas.audit import AuditBatch, EventType
 from kcm_schemas.auditor import NOUN, AuditorStatus, TailPage, TailQuery
 from kcm_schemas.codec import Message, decode, encode

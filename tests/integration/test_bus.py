@@ -12,11 +12,13 @@ from kcm_devsystem.brokers import STORE_BYTES_MAX, Account, Role, login_name
 from kcm_runtime.clock import SystemClock
 from kcm_runtime.config import BusAddress
 from kcm_runtime.nats.connection import Connection
+from kcm_runtime.nats.jetstream_errors import StreamMissing
 from kcm_runtime.nats.provision import CORE_STREAMS, acknowledged, check_streams, provision_region
 from kcm_runtime.nats.request_server import IN_FLIGHT_MAX, Service
 from kcm_runtime.nats.store_health import Trouble
+from kcm_runtime.nats.stream_follower import Follower, SequentialFollower
 from kcm_runtime.nats.stream_protection import Unfit
-from kcm_runtime.nats.streams import Follower, SequentialFollower, StreamMissing, last, put
+from kcm_runtime.nats.streams import last, put
 from kcm_schemas import limits, subjects
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.data import EncryptReply, decode_reply

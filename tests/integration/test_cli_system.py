@@ -173,7 +173,7 @@ def test_a_wrong_password_is_told(kcm: Shell, living: Living) -> None:
     options = ("--region", EU, "--tenant", "acme", "--service", "files")
     wrong.write_bytes(b"\xff")
     done = kcm("encrypt", "plain", *options, context=context_of_apps(kcm, living, wrong), expect=2)
-    assert f"{wrong} is no UTF-8 text" in json.loads(done.stderr)["detail"]
+    assert f"{wrong} is not UTF-8 text" in json.loads(done.stderr)["detail"]
 
 
 def context_of_apps(kcm: Shell, living: Living, password: Path) -> Path:

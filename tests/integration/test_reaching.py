@@ -159,7 +159,7 @@ async def test_a_password_file_that_is_no_text_is_the_contexts_fault(broker, tmp
     (tmp_path / "odd").write_bytes(b"\xff\xfe")
     error = await refusal(broker.address().model_copy(update={"password_file": tmp_path / "odd"}))
     assert isinstance(error, ContextError)
-    assert error.detail == f"{tmp_path / 'odd'} is no UTF-8 text"
+    assert error.detail == f"{tmp_path / 'odd'} is not UTF-8 text"
 
 
 @pytest.mark.usefixtures("quick")

@@ -25,7 +25,8 @@ from kcm_runtime.config import BusAddress
 from kcm_runtime.nats.connection import Connection
 from kcm_runtime.nats.ports import NobodyListens
 from kcm_runtime.nats.provision import provision_region
-from kcm_runtime.nats.streams import Follower, SequentialFollower, last, put
+from kcm_runtime.nats.stream_follower import Follower, SequentialFollower
+from kcm_runtime.nats.streams import last, put
 from kcm_schemas import subjects
 from kcm_schemas.codes import Code, KcmError
 from nats.js.errors import APIError

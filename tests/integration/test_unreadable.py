@@ -9,7 +9,8 @@ from kcm_runtime.audit.stream_chain import Place
 from kcm_runtime.clock import SystemClock
 from kcm_runtime.nats.client import ReadingClient
 from kcm_runtime.nats.connection import Connection
-from kcm_runtime.nats.streams import ControlLog, SequentialFollower
+from kcm_runtime.nats.stream_follower import SequentialFollower
+from kcm_runtime.nats.streams import ControlLog
 from kcm_schemas import subjects
 
 from tests.integration.auditor_rig import make_rig

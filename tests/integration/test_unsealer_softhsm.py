@@ -201,7 +201,7 @@ async def test_a_key_of_another_kind_is_said_to_be_one(hsm, unsealer):
     hsm.run("create-des", "key")
     error = await failure(wrapping(unsealer, hsm.uri("key")))
     assert (error.state, error.cls) == (L1State.UNREACHABLE, "KeyTypeInconsistent")
-    assert "another kind" in error.detail
+    assert "wrong kind" in error.detail
     assert "kcm l1 policy" in fix(parse(hsm.uri("key")), error)
 
 

@@ -22,8 +22,8 @@ from pydantic.fields import FieldInfo
 
 def models() -> list[type[Message]]:
     """Every message of the wire."""
-    for module in pkgutil.iter_modules(kcm_schemas.__path__):
-        importlib.import_module(f"kcm_schemas.{module.name}")
+    for module in pkgutil.walk_packages(kcm_schemas.__path__, "kcm_schemas."):
+        importlib.import_module(module.name)
     # Other packages make messages of their own, which the wire does not carry.
     ours = [m for m in Message.__subclasses__() if m.__module__.startswith("kcm_schemas.")]
     return sorted(ours, key=lambda model: model.__name__)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kcm_auditor.chain_checker import Arrival, ChainChecker
-from kcm_auditor.journal import Journal, verify
+from kcm_auditor.arrivals import Arrival
+from kcm_auditor.chain_checker import ChainChecker
 from kcm_auditor.journal.format import (
     START,
     Batch,
@@ -24,6 +24,8 @@ from kcm_auditor.journal.format import (
     read,
     write,
 )
+from kcm_auditor.journal.verify import verify
+from kcm_auditor.journal.writer import Journal
 from kcm_auditor.positions import Book
 from kcm_schemas.roster import Role
 

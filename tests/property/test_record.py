@@ -147,7 +147,7 @@ def test_nothing_but_a_wrapped_key_is_built_in(size: int) -> None:
 
 
 def test_version_0_is_nobodys() -> None:
-    with pytest.raises(ValueError, match="from 1"):
+    with pytest.raises(ValueError, match="begin at 1"):
         record.prefix("a", "a", "a", 0)
     start = record.prefix("a", "a", "a", 1)[:-4] + bytes(4)
     refused(record.build(start, bytes(72), 0) + bytes(16))
@@ -157,10 +157,10 @@ def test_version_0_is_nobodys() -> None:
     ("raw", "text"),
     [
         (b"", "not a record"),
-        (b"KCM2" + GOOD[4:], "later format"),
+        (b"KCM2" + GOOD[4:], "later record format"),
         (b"KCMx" + GOOD[4:], "not a record"),
         (b"KCM1\x02" + GOOD[5:], "suite"),
-        (GOOD[:HEAD], "cut short"),
+        (GOOD[:HEAD], "truncated"),
     ],
 )
 def test_the_text_says_why(raw: bytes, text: str) -> None:

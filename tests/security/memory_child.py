@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from kcm_keymem.arena import Arena, ScratchPool
 from kcm_keymem.pages import fill_random
 from kcm_runtime.files.secret_file import read_secret
+from kcm_schemas import limits
 from kcm_sealing import session, xaes
 from kcm_sealing.hpke import SECRET_SIZE, HpkePrivate, HpkePublic
 from kcm_trust.identity import Identity
@@ -38,7 +39,7 @@ KEPT: list[object] = []
 def envelope(tell: Tell) -> None:
     """A Core's and a Gateway's day: make, wrap, unwrap, use, seal and open keys; then purge."""
     pool, owner, other = ScratchPool(), Arena(), Arena()
-    aad, blobs = b"where it belongs", bytearray(COUNT * xaes.WRAPPED_SIZE)
+    aad, blobs = b"where it belongs", bytearray(COUNT * limits.WRAPPED_SIZE)
     with owner.use() as mine, other.use() as theirs, pool.borrow(xaes.SCRATCH_SIZE) as scratch:
         fill_random(mine[: SIZE + 32])
         kek, keys = mine[SIZE : SIZE + 32], owner.keys(COUNT)

@@ -10,7 +10,8 @@ from kcm_runtime.clock import SystemClock
 from kcm_runtime.nats.ports import Entry
 from kcm_runtime.nats.request_server import IN_FLIGHT_MAX, Service
 from kcm_runtime.nats.store_health import Stores
-from kcm_runtime.nats.streams import Follower, SequentialFollower, last, put
+from kcm_runtime.nats.stream_follower import Follower, SequentialFollower
+from kcm_runtime.nats.streams import last, put
 from kcm_schemas import subjects
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.data import EncryptReply, decode_reply

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import random
 import sys
 import time
 from collections.abc import Iterator
@@ -33,6 +34,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.simulation")
     parser.add_argument("--seeds", type=int, default=2000, help="how many seeds")
     parser.add_argument("--first", type=int, default=0, help="the first of them")
+    parser.add_argument("--sample", type=int, help="run this many of them, chosen at random")
     parser.add_argument("--seed", type=int, help="one seed, with its last events")
     parser.add_argument("--jobs", type=int, default=2, help="processes")
     parser.add_argument("--variants", action="store_true", help="every variant, until noticed")
@@ -46,10 +48,7 @@ def main() -> int:
     asked = parser.parse_args()
     if asked.variants:
         return _variants(asked)
-    if asked.seed is not None:
-        seeds = [asked.seed]
-    else:
-        seeds = list(range(asked.first, asked.first + asked.seeds))
+    seeds = _seeds(asked)
     began, results, coverage = time.monotonic(), [], Coverage()
     for result in _results(seeds, asked):
         results.append(result)
@@ -63,6 +62,18 @@ def main() -> int:
     if asked.output:
         asked.output.write_text(json.dumps([asdict(result) for result in results], indent=1))
     return _report(results, coverage, asked.seed is not None)
+
+
+def _seeds(asked: argparse.Namespace) -> list[int]:
+    """Return the seeds to run. Those of a sample are printed, so that it can be repeated."""
+    if asked.seed is not None:
+        return [asked.seed]
+    seeds = range(asked.first, asked.first + asked.seeds)
+    if asked.sample is None:
+        return list(seeds)
+    chosen = sorted(random.sample(seeds, asked.sample))
+    print(f"{len(chosen)} of the seeds {seeds.start} to {seeds.stop - 1}:", *chosen, flush=True)
+    return chosen
 
 
 def _variants(asked: argparse.Namespace) -> int:

@@ -15,7 +15,7 @@ from kcm_killswitch.coordinator.region_sync import RegionSync
 from kcm_killswitch.coordinator.results import Results
 from kcm_killswitch.model.registry import key_of, replaces
 from kcm_schemas import subjects
-from kcm_schemas.admin import HoldStatus
+from kcm_schemas.admin.kill_status import HoldStatus
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.registry import Tenant
 

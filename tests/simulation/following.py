@@ -97,7 +97,7 @@ class SimFollowing:
                     self._progress.clear()
                     await self._progress.wait()
         except TimeoutError:
-            raise KcmError(Code.UNAVAILABLE, "the region's stream is not delivered") from None
+            raise KcmError(Code.UNAVAILABLE, "the stream was not delivered in time") from None
 
     def offer(self, entry: Entry) -> None:
         """The stream has a new message."""

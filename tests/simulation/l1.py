@@ -144,7 +144,7 @@ class SimUnsealer:
         """As the port says."""
         await self._call(uri, deadline_s)
         if sha256(unseal(uri, blob, context, mechanism)).digest() != digest:
-            raise L1Error(L1State.INVALID, "the canary opened to something else")
+            raise L1Error(L1State.INVALID, "the canary unwrapped to another value")
         return Probe(L1State.ENABLED, VERSION, self._principal)
 
     async def inspect(self, uri: str, *, deadline_s: float) -> Mapping[str, str]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
-from kcm_schemas.admin import HoldStatus
+from kcm_schemas.admin.kill_status import HoldStatus
 from kcm_schemas.roster import Role
 
 if TYPE_CHECKING:

@@ -151,7 +151,7 @@ def _remembering(verify: Callable[..., Any]) -> Callable[..., Any]:
             try:
                 found = (verify(*what), None)
             except Untrusted as error:
-                found = (None, str(error))
+                found = (None, error.reason)
             known[what] = found
         if found[1] is not None:
             raise Untrusted(found[1])

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from kcm_schemas.admin import Concluded, HoldStatus
+from kcm_schemas.admin.kill_status import Concluded, HoldStatus
 from kcm_schemas.codes import KcmError
 
 if TYPE_CHECKING:

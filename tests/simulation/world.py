@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from kcm_runtime.nats.ports import Entry
 from kcm_schemas import subjects
-from kcm_schemas.admin import HoldStatus
+from kcm_schemas.admin.kill_status import HoldStatus
 from kcm_schemas.codes import KcmError
 from kcm_schemas.registry import Link, Service, Tenant
 from kcm_schemas.roster import Role

@@ -5,24 +5,18 @@ from pathlib import Path
 
 import pytest
 from kcm.cli.main import run
-from kcm_schemas.admin import (
-    AdminRequest,
+from kcm_schemas.admin.holds import (
     BlastRadius,
-    Empty,
     HoldMatches,
     HoldPage,
     HoldPageQuery,
     HoldPrefix,
     HoldQuery,
-    HoldStatus,
     HoldView,
-    IncarnationStatus,
-    PutStatement,
-    RegionStatus,
-    ServiceView,
-    TenantRow,
-    TenantView,
 )
+from kcm_schemas.admin.kill_status import HoldStatus, IncarnationStatus, RegionStatus
+from kcm_schemas.admin.requests import AdminRequest, Empty, PutStatement
+from kcm_schemas.admin.tenants import ServiceView, TenantRow, TenantView
 from kcm_schemas.codec import Message, decode
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.roster import Role

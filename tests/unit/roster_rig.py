@@ -7,23 +7,17 @@ from typing import Any
 
 import pytest
 from kcm.cli.main import run
-from kcm_schemas.admin import (
-    AdminRequest,
+from kcm_schemas.admin.holds import (
     BlastRadius,
-    Empty,
     HoldMatches,
     HoldPage,
     HoldPageQuery,
     HoldPrefix,
     HoldView,
-    LastingPage,
     PreviewQuery,
-    PutStatement,
-    RosterView,
-    SignedEntry,
-    SignedPage,
-    SignedQuery,
 )
+from kcm_schemas.admin.requests import AdminRequest, Empty, PutStatement
+from kcm_schemas.admin.roster import LastingPage, RosterView, SignedEntry, SignedPage, SignedQuery
 from kcm_schemas.codec import Message, decode, encode
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.roster import Operator, OperatorRole, Roster

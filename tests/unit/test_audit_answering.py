@@ -10,7 +10,7 @@ import pytest
 from kcm_auditor.admin_api import AdminApi
 from kcm_auditor.tail_buffer import TailBuffer
 from kcm_schemas import limits, subjects
-from kcm_schemas.admin import AdminRequest
+from kcm_schemas.admin.requests import AdminRequest
 from kcm_schemas.auditor import TailQuery
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import Code, KcmError

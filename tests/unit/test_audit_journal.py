@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 from kcm_auditor.__main__ import main
-from kcm_auditor.journal import Anchor, Journal, JournalError, Point, verify
 from kcm_auditor.journal.format import (
     START,
     BadLine,
@@ -22,6 +21,9 @@ from kcm_auditor.journal.format import (
     read,
     write,
 )
+from kcm_auditor.journal.segments import JournalError
+from kcm_auditor.journal.verify import Anchor, verify
+from kcm_auditor.journal.writer import Journal, Point
 from kcm_auditor.positions import Book
 from kcm_schemas.auditor import AuditHead
 from kcm_schemas.codec import encode
@@ -155,7 +157,7 @@ async def test_damage_is_not_repaired(system: System, directory: Path) -> None:
 async def test_a_missing_segment_stops_the_start(system: System, directory: Path) -> None:
     await fill(directory, system, 30, segment_bytes=4000)
     segments(directory)[-2].unlink()
-    with pytest.raises(JournalError, match="does not follow the segment before"):
+    with pytest.raises(JournalError, match="does not follow entry 30 of the segment before"):
         async with opened(directory):
             pass
 
@@ -329,7 +331,7 @@ def test_a_line_of_before_messages_were_compared_is_read() -> None:
         .replace(b'"mark_digest":""', b'"mark_digest":"","message":""')
     )
     digest = chain(START, raw)
-    with pytest.raises(BadLine, match="one encoding"):
+    with pytest.raises(BadLine, match="canonical encoding"):
         read(b'{"hash":"' + digest.hex().encode() + b'","entry":' + raw + b"}\n")
 
 
@@ -343,7 +345,7 @@ def test_a_line_has_one_form() -> None:
     for old, new in ((b'"seq":1', b'"seq":1.0'), (b'":', b'": '), (b"{", b'{"seq":9,')):
         other = raw.replace(old, new, 1)
         hashed = chain(START, other).hex().encode()
-        with pytest.raises(BadLine, match="one encoding"):
+        with pytest.raises(BadLine, match="canonical encoding"):
             read(b'{"hash":"' + hashed + b'","entry":' + other + b"}\n")
 
 
@@ -390,7 +392,7 @@ async def test_verify_says_exactly_which_events_are_gone(system: System, directo
     ]
     assert report.gone_events == 4
     assert str(report.gone[0]) == (
-        f"gw, incarnation {(b'b' * 16).hex()}: events 3 to 4, signed, and lost on the way"
+        f"gw, incarnation {(b'b' * 16).hex()}: events 3 to 4, signed, and lost in transit"
     )
 
 
@@ -398,7 +400,7 @@ async def test_a_hole_that_no_incident_names_is_a_problem(system: System, direct
     one, _, three, *_ = batches(system, 3)
     await record(directory, system, one, gap(3, 3), three)
     (problem,) = verify(directory, system.verifier).problems
-    assert "no incident says what is gone: gw, incarnation" in problem
+    assert "no incident names the missing events: gw, incarnation" in problem
 
 
 async def test_what_is_gone_is_said_as_json_and_in_text(

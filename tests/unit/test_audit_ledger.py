@@ -4,7 +4,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
-from kcm_auditor.chain_checker import SEQ_MAX, Arrival, ChainChecker, Verdict
+from kcm_auditor.arrivals import SEQ_MAX, Arrival, Verdict
+from kcm_auditor.chain_checker import ChainChecker
 from kcm_auditor.journal.format import Batch, Content, Incident, IncidentKind, Origin
 from kcm_auditor.positions import INCARNATIONS_MAX, MESSAGES_KEPT, SPANS_MAX, Book
 from kcm_auditor.rate_limit import PER_WINDOW, WINDOW_S

@@ -5,14 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from kcm_auditor.chain_checker import Arrival
-from kcm_auditor.ingest import StreamFacts
-from kcm_auditor.journal import Journal, JournalError, verify
+from kcm_auditor.arrivals import Arrival
 from kcm_auditor.journal.format import Batch, Head, Incident
+from kcm_auditor.journal.segments import JournalError
+from kcm_auditor.journal.verify import verify
+from kcm_auditor.journal.writer import Journal
 from kcm_auditor.liveness import SILENT_S, Watch
 from kcm_auditor.positions import Book
 from kcm_auditor.recorder import HEAD_ENTRIES, HEAD_S, Recorder
 from kcm_auditor.roster_reload import RosterReload
+from kcm_auditor.sink import StreamFacts
 from kcm_auditor.tail_buffer import TailBuffer
 from kcm_schemas.auditor import TAIL_BYTES_MAX
 from kcm_schemas.roster import Role

@@ -6,15 +6,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from kcm_auditor.chain_checker import Arrival
+from kcm_auditor.arrivals import Arrival
 from kcm_auditor.heads import SignedHeads, to_sign
-from kcm_auditor.ingest import StreamFacts
-from kcm_auditor.journal import Journal, verify
 from kcm_auditor.journal.format import Incident, IncidentKind, Passed, Trimmed
+from kcm_auditor.journal.verify import verify
+from kcm_auditor.journal.writer import Journal
 from kcm_auditor.liveness import Watch
 from kcm_auditor.positions import Book
 from kcm_auditor.recorder import Recorder
 from kcm_auditor.roster_reload import RosterReload
+from kcm_auditor.sink import StreamFacts
 from kcm_runtime.audit.stream_chain import MARK_EVERY, Place
 from kcm_runtime.config import ConfigError
 from kcm_schemas.auditor import StreamHead, Trim

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 
 from kcm_runtime.clock import SystemClock
-from kcm_runtime.nats.streams import Follower, SequentialFollower
+from kcm_runtime.nats.stream_follower import Follower, SequentialFollower
 
 HEARTBEAT = SimpleNamespace(
     headers={"Status": "100", "Nats-Last-Consumer": "0"}, data=b"", subject=""

@@ -7,9 +7,7 @@ from pathlib import Path
 import pytest
 from kcm.exit_codes import Exit
 from kcm_schemas import limits
-from kcm_schemas.admin import (
-    AdminRequest,
-)
+from kcm_schemas.admin.requests import AdminRequest
 from kcm_schemas.audit import GENESIS, AuditBatch, AuditEvent
 from kcm_schemas.auditor import TailEntry, TailPage, TailQuery
 from kcm_schemas.codec import Message, decode, encode

@@ -7,14 +7,9 @@ from typing import Any
 import pytest
 from kcm.cli.main import run
 from kcm.exit_codes import Exit
-from kcm_schemas.admin import (
-    AdminRequest,
-    Empty,
-    LinkListQuery,
-    LinkPage,
-    LinkRow,
-    LinkView,
-    PutStatement,
+from kcm_schemas.admin.links import LinkListQuery, LinkPage, LinkRow, LinkView
+from kcm_schemas.admin.requests import AdminRequest, Empty, PutStatement
+from kcm_schemas.admin.tenants import (
     ServiceListQuery,
     ServicePage,
     ServiceRow,

@@ -10,17 +10,9 @@ from kcm._internal.evidence_file import read
 from kcm.exit_codes import Exit
 from kcm_runtime.files.identity_file import create_identity
 from kcm_schemas import limits
-from kcm_schemas.admin import (
-    AdminReply,
-    AdminRequest,
-    HoldExport,
-    HoldMatches,
-    HoldQuery,
-    HoldView,
-    LastingPage,
-    LastingQuery,
-    RosterView,
-)
+from kcm_schemas.admin.holds import HoldExport, HoldMatches, HoldQuery, HoldView
+from kcm_schemas.admin.requests import AdminReply, AdminRequest
+from kcm_schemas.admin.roster import LastingPage, LastingQuery, RosterView
 from kcm_schemas.codec import Message, decode, encode
 from kcm_schemas.codes import Code
 from kcm_schemas.control import Lift

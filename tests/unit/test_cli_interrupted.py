@@ -11,7 +11,7 @@ import pytest
 from kcm._internal.transport import Transport
 from kcm.cli.main import run
 from kcm.exit_codes import Exit
-from kcm_schemas.admin import AdminRequest
+from kcm_schemas.admin.requests import AdminRequest
 from kcm_schemas.codec import Message
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.registry import Tenant

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 from kcm.exit_codes import Exit
-from kcm_schemas.admin import AdminRequest, Empty, KeyUse
+from kcm_schemas.admin.key_budget import KeyUse
+from kcm_schemas.admin.requests import AdminRequest, Empty
 from kcm_schemas.codec import Message, decode
 
 from tests.fakes.client import NOW_MS, REGIONS

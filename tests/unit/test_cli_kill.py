@@ -6,11 +6,9 @@ from pathlib import Path
 
 import pytest
 from kcm.exit_codes import Exit
-from kcm_schemas.admin import (
-    AdminRequest,
-    HoldQuery,
-    RegionStatus,
-)
+from kcm_schemas.admin.holds import HoldQuery
+from kcm_schemas.admin.kill_status import RegionStatus
+from kcm_schemas.admin.requests import AdminRequest
 from kcm_schemas.codec import Message, decode
 from kcm_schemas.codes import Code, KcmError
 
@@ -93,7 +91,9 @@ def test_every_region_that_cannot_be_asked_is_named(desk: Desk, cores: Cores) ->
     desk.system.cores["us"].down = True
     code, _, err = desk.run("hold", "list", "-o", "json")
     assert code == Exit.UNAVAILABLE
-    assert json.loads(err)["detail"] == "eu: no connection; us: nobody serves this at the moment"
+    assert (
+        json.loads(err)["detail"] == "eu: no connection; us: no instance serves this at the moment"
+    )
 
 
 def test_one_region_is_enough_to_place_a_kill(desk: Desk, cores: Cores) -> None:

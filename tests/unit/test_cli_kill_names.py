@@ -6,14 +6,9 @@ from pathlib import Path
 import pytest
 from kcm._internal.pages import just_before
 from kcm.exit_codes import Exit
-from kcm_schemas.admin import (
-    AdminRequest,
-    LinkListQuery,
-    LinkPage,
-    LinkRow,
-    TenantListQuery,
-    TenantPage,
-)
+from kcm_schemas.admin.links import LinkListQuery, LinkPage, LinkRow
+from kcm_schemas.admin.requests import AdminRequest
+from kcm_schemas.admin.tenants import TenantListQuery, TenantPage
 from kcm_schemas.codec import Message, decode
 
 from tests.unit.operator_rig import Cores, Desk, row

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from kcm.exit_codes import Exit
-from kcm_schemas.admin import AdminRequest
+from kcm_schemas.admin.requests import AdminRequest
 from kcm_schemas.codec import Message
 from kcm_schemas.codes import Code, KcmError
 

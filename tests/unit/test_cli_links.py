@@ -6,11 +6,8 @@ from pathlib import Path
 
 import pytest
 from kcm.exit_codes import Exit
-from kcm_schemas.admin import (
-    AdminRequest,
-    LinkView,
-    PutStatement,
-)
+from kcm_schemas.admin.links import LinkView
+from kcm_schemas.admin.requests import AdminRequest, PutStatement
 from kcm_schemas.codec import Message, decode
 from kcm_schemas.codes import Code, KcmError
 

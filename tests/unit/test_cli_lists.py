@@ -6,10 +6,9 @@ from pathlib import Path
 import pytest
 from kcm.exit_codes import Exit
 from kcm_schemas import limits
-from kcm_schemas.admin import (
-    AdminRequest,
-    LinkPage,
-    LinkRow,
+from kcm_schemas.admin.links import LinkPage, LinkRow
+from kcm_schemas.admin.requests import AdminRequest
+from kcm_schemas.admin.tenants import (
     ServiceListQuery,
     ServicePage,
     ServiceRow,

@@ -12,7 +12,7 @@ import pytest
 from kcm.cli.error_report import clean, explain
 from kcm.cli.main import cli, run
 from kcm.exit_codes import HELP, Exit
-from kcm_schemas.admin import TenantPage
+from kcm_schemas.admin.tenants import TenantPage
 from kcm_schemas.codes import Code, KcmError
 
 from tests.fakes.client import FakeSystem
@@ -183,7 +183,7 @@ def test_an_answer_that_is_not_believed_is_a_failed_check(
     liar = system.cores["us"].identity
 
     def by_another(reply: object, request: object) -> bytes:
-        from kcm_schemas.admin import AdminReply
+        from kcm_schemas.admin.requests import AdminReply
         from kcm_schemas.codec import encode
         from kcm_schemas.signed import Kind
 

@@ -18,7 +18,8 @@ from kcm._internal.evidence_file import FORMAT, VERSION, Evidence, written
 from kcm.cli.main import run
 from kcm.exit_codes import Exit
 from kcm.ops.roster_changes import write
-from kcm_schemas.admin import AdminRequest, HoldExport
+from kcm_schemas.admin.holds import HoldExport
+from kcm_schemas.admin.requests import AdminRequest
 from kcm_schemas.codec import Message, encode
 from kcm_schemas.roster import Operator, OperatorRole
 from kcm_schemas.signed import Kind

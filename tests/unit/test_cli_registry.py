@@ -10,7 +10,8 @@ from kcm.cli.error_report import explain
 from kcm.cli.main import run
 from kcm.exit_codes import Exit
 from kcm_killswitch.model.registry_lease import NO_MEMORY
-from kcm_schemas.admin import AdminRequest, AdoptOrder, Empty, RegistryView
+from kcm_schemas.admin.registry import AdoptOrder, RegistryView
+from kcm_schemas.admin.requests import AdminRequest, Empty
 from kcm_schemas.codec import Message, decode, encode
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.roster import Grant, Instance, Role
@@ -117,7 +118,7 @@ def test_a_core_that_does_not_answer_is_named_and_no_other_one_speaks_for_it(des
     desk.another_core()
     code, rows, _ = desk.run("show", "--region", "eu")
     assert code == Exit.NOT_COMPLETE
-    assert "nobody serves this" in rows[1]["error"]
+    assert "no instance serves this" in rows[1]["error"]
     desk.system.cores["eu"].down = True
     assert desk.run("show", "--region", "eu")[0] == Exit.UNAVAILABLE
 

@@ -3,7 +3,8 @@
 import pytest
 from kcm.cli.hold_progress import present
 from kcm.cli.settings import Settings, World
-from kcm_schemas.admin import Concluded, HoldStatus, HoldView, IncarnationStatus, RegionStatus
+from kcm_schemas.admin.holds import HoldView
+from kcm_schemas.admin.kill_status import Concluded, HoldStatus, IncarnationStatus, RegionStatus
 from kcm_schemas.roster import Role
 
 

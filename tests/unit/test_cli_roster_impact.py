@@ -4,11 +4,9 @@ from pathlib import Path
 
 import pytest
 from kcm.exit_codes import Exit
-from kcm_schemas.admin import (
-    AdminRequest,
-    HoldView,
-    SignedPage,
-)
+from kcm_schemas.admin.holds import HoldView
+from kcm_schemas.admin.requests import AdminRequest
+from kcm_schemas.admin.roster import SignedPage
 from kcm_schemas.codec import Message
 from kcm_schemas.codes import Code, KcmError
 

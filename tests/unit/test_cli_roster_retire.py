@@ -5,9 +5,7 @@ from pathlib import Path
 import pytest
 from kcm.exit_codes import Exit
 from kcm.ops.roster_changes import Refused, read_lists, retire
-from kcm_schemas.admin import (
-    AdminRequest,
-)
+from kcm_schemas.admin.requests import AdminRequest
 from kcm_schemas.codec import Message
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.signed import Kind

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from kcm.cli.targets import find
 from kcm.errors import Unavailable
-from kcm_schemas.admin import BlastRadius
+from kcm_schemas.admin.holds import BlastRadius
 
 
 class Regions:

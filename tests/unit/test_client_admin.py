@@ -13,17 +13,10 @@ from kcm.errors import (
     Forbidden,
     UntrustedReply,
 )
-from kcm_schemas.admin import (
-    AdminReply,
-    AdminRequest,
-    BlastRadius,
-    Empty,
-    KeyUse,
-    PreviewQuery,
-    PutStatement,
-    TenantPage,
-    TenantQuery,
-)
+from kcm_schemas.admin.holds import BlastRadius, PreviewQuery
+from kcm_schemas.admin.key_budget import KeyUse
+from kcm_schemas.admin.requests import AdminReply, AdminRequest, Empty, PutStatement
+from kcm_schemas.admin.tenants import TenantPage, TenantQuery
 from kcm_schemas.auditor import TailPage
 from kcm_schemas.codec import Message, decode, encode
 from kcm_schemas.codes import Code, KcmError

@@ -12,16 +12,9 @@ from kcm.errors import (
     UnknownHold,
     UntrustedReply,
 )
-from kcm_schemas.admin import (
-    AdminRequest,
-    HoldMatches,
-    HoldPage,
-    HoldPageQuery,
-    HoldStatus,
-    HoldView,
-    PutStatement,
-    RegionStatus,
-)
+from kcm_schemas.admin.holds import HoldMatches, HoldPage, HoldPageQuery, HoldView
+from kcm_schemas.admin.kill_status import HoldStatus, RegionStatus
+from kcm_schemas.admin.requests import AdminRequest, PutStatement
 from kcm_schemas.codec import Message, decode
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.control import Lift

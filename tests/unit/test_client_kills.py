@@ -4,7 +4,8 @@ import pytest
 from kcm import Admin
 from kcm._internal.kills import Kills
 from kcm.errors import Unavailable, UnknownHold
-from kcm_schemas.admin import HoldMatches, HoldPrefix, HoldStatus, HoldView, RegionStatus
+from kcm_schemas.admin.holds import HoldMatches, HoldPrefix, HoldView
+from kcm_schemas.admin.kill_status import HoldStatus, RegionStatus
 from kcm_schemas.codec import decode
 from kcm_schemas.codes import Code, KcmError
 

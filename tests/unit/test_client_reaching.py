@@ -47,5 +47,5 @@ async def test_why_a_broker_is_not_reached_is_told(
 def test_a_context_that_is_no_text_cannot_be_used(tmp_path: Path) -> None:
     file = tmp_path / "context"
     file.write_bytes(b'system = "\xff"')
-    with pytest.raises(ContextError, match="context is no UTF-8 text"):
+    with pytest.raises(ContextError, match="context is not UTF-8 text"):
         ClientContext.load(file)

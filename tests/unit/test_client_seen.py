@@ -10,7 +10,7 @@ from kcm._internal.admin import Admin
 from kcm._internal.client_context import ContextError
 from kcm._internal.seen_roster import Seen
 from kcm.ops.roster_changes import Refused, highest
-from kcm_schemas.admin import RosterView
+from kcm_schemas.admin.roster import RosterView
 from kcm_schemas.codec import encode
 from kcm_schemas.signed import Kind
 

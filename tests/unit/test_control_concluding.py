@@ -4,7 +4,7 @@ import pytest
 from kcm_killswitch.model.completeness import Arrival, RegionFacts
 from kcm_killswitch.model.kill_result import conclude, covers, earliest, of_this_period
 from kcm_schemas import limits
-from kcm_schemas.admin import HoldStatus, IncarnationStatus, RegionStatus
+from kcm_schemas.admin.kill_status import HoldStatus, IncarnationStatus, RegionStatus
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.control import Incarnation, Receipt

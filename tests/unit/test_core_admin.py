@@ -7,12 +7,9 @@ from hashlib import sha256
 import pytest
 from kcm_killswitch.model.registry import REVISION_STEP_MAX
 from kcm_schemas import limits, subjects
-from kcm_schemas.admin import (
-    AdminRequest,
-    Empty,
-    LinkListQuery,
-    LinkPage,
-    PutStatement,
+from kcm_schemas.admin.links import LinkListQuery, LinkPage
+from kcm_schemas.admin.requests import AdminRequest, Empty, PutStatement
+from kcm_schemas.admin.tenants import (
     ServiceListQuery,
     ServicePage,
     TenantListQuery,

@@ -7,7 +7,8 @@ import asyncio
 import pytest
 from kcm_core.api.admin import ANSWER_MAX, ASKED_MAX
 from kcm_schemas import subjects
-from kcm_schemas.admin import PutStatement, TenantQuery
+from kcm_schemas.admin.requests import PutStatement
+from kcm_schemas.admin.tenants import TenantQuery
 from kcm_schemas.codes import Code
 from kcm_schemas.signed import Kind
 

@@ -4,7 +4,8 @@ import pytest
 from kcm_core.providers.state import L1Error, L1State
 from kcm_core.root_keys.key_check import check
 from kcm_core.unsealer.worker import unknown
-from kcm_schemas.admin import LinkView, PutStatement
+from kcm_schemas.admin.links import LinkView
+from kcm_schemas.admin.requests import PutStatement
 from kcm_schemas.codec import decode
 from kcm_schemas.codes import Code
 from kcm_schemas.signed import Kind

@@ -11,7 +11,9 @@ from kcm_killswitch.model.control_lease import EXPIRED, FOREVER
 from kcm_killswitch.model.registry_lease import NO_MEMORY, RegistryLease
 from kcm_runtime.nats.ports import Entry, NobodyListens
 from kcm_schemas import subjects
-from kcm_schemas.admin import AdoptOrder, Empty, RegistryView, SignedQuery
+from kcm_schemas.admin.registry import AdoptOrder, RegistryView
+from kcm_schemas.admin.requests import Empty
+from kcm_schemas.admin.roster import SignedQuery
 from kcm_schemas.codec import decode
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.registry import RegistryAnswer, RegistryQuestion

@@ -4,15 +4,8 @@ import pytest
 from kcm_runtime.nats.ports import Entry
 from kcm_runtime.roster.store import Rosters
 from kcm_schemas import subjects
-from kcm_schemas.admin import (
-    Empty,
-    LastingPage,
-    LastingQuery,
-    PutStatement,
-    RosterView,
-    SignedPage,
-    SignedQuery,
-)
+from kcm_schemas.admin.requests import Empty, PutStatement
+from kcm_schemas.admin.roster import LastingPage, LastingQuery, RosterView, SignedPage, SignedQuery
 from kcm_schemas.codec import decode, encode
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.roster import Roster

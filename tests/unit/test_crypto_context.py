@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from kcm_keymem import arena
 from kcm_schemas import labels as context
 from kcm_schemas import limits
 from kcm_schemas.labels import Label, Part, ctx, record_aad
@@ -80,14 +79,7 @@ def test_the_quick_form_is_the_same(size: int) -> None:
     assert record_aad(header, bound) == ctx(context.RECORD, header, bound)
 
 
-def test_the_two_layers_agree_on_sizes() -> None:
+def test_a_request_fits_one_batch_of_wraps() -> None:
     from kcm_sealing import xaes
 
-    assert context.APP_CONTEXT_MAX == limits.APP_CONTEXT_MAX
-    assert (arena.KEY_SIZE, xaes.NONCE_SIZE, xaes.TAG_SIZE, xaes.WRAPPED_SIZE) == (
-        limits.KEY_SIZE,
-        limits.NONCE_SIZE,
-        limits.TAG_SIZE,
-        limits.WRAPPED_SIZE,
-    )
     assert limits.KEYS_MAX <= xaes.BATCH_MAX

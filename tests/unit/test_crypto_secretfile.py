@@ -125,7 +125,7 @@ def test_what_could_not_be_written_is_removed(tmp_path: Path) -> None:
         "try:\n"
         "    write_secret(sys.argv[1], memoryview(bytes(range(32))))\n"
         "except SecretFileError as error:\n"
-        "    sys.exit('not whole' if 'whole' in str(error) else 'another error')\n"
+        "    sys.exit('not whole' if 'completely' in str(error) else 'another error')\n"
     )
     done = subprocess.run(
         [sys.executable, "-B", "-c", code, str(path)], capture_output=True, text=True, check=False

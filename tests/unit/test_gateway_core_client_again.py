@@ -143,12 +143,12 @@ async def test_a_broker_that_stays_away_is_an_error_within_a_bound(core, client)
 
     async def away(subject, body, timeout_s):
         asked.append(core.world.clock.now)
-        raise KcmError(Code.UNAVAILABLE, "nobody serves this at the moment")
+        raise KcmError(Code.UNAVAILABLE, "no instance serves this at the moment")
 
     client._ask = away
     error = await refused(wrap(client))
     assert type(error) is KcmError
-    assert (error.code, error.detail) == (Code.UNAVAILABLE, "nobody serves this at the moment")
+    assert (error.code, error.detail) == (Code.UNAVAILABLE, "no instance serves this at the moment")
     assert core.world.clock.now - began <= AWAY_S
     assert 4 < len(asked) <= 7
     gaps = [later - earlier for earlier, later in pairwise(asked)]

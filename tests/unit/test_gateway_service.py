@@ -39,7 +39,7 @@ class Engine:
 
 class Audit:
     has_room = True
-    refusal = "the audit trail cannot take more"
+    refusal = "the audit buffer is full, and requests that cannot be recorded are refused"
 
     def __init__(self):
         self.events = []

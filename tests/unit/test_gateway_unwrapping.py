@@ -171,7 +171,7 @@ async def test_when_there_is_no_memory_for_keys_everybody_is_answered(core):
 
         def make(self, tenant, count):
             if self.full:
-                raise MemoryError("no memory for keys")
+                raise MemoryError("cannot map 4096 bytes for keys")
             return super().make(tenant, count)
 
     blocks = Full()

@@ -295,11 +295,11 @@ def test_there_is_always_a_next_step_of_one_line(state, text):
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("projects/P/locations/l/keyRings/r/cryptoKeys/k", "behind projects/"),
-        ("projects/p/locations/L/keyRings/r/cryptoKeys/k", "behind locations/"),
-        ("projects/p/locations/l/keyRings/r r/cryptoKeys/k", "behind keyRings/"),
-        ("projects/p/locations/l/keyRings/r/cryptoKeys/", "behind cryptoKeys/"),
-        ("projects/p/keyRings/r/cryptoKeys/k", "is named as projects/P"),
+        ("projects/P/locations/l/keyRings/r/cryptoKeys/k", "after projects/"),
+        ("projects/p/locations/L/keyRings/r/cryptoKeys/k", "after locations/"),
+        ("projects/p/locations/l/keyRings/r r/cryptoKeys/k", "after keyRings/"),
+        ("projects/p/locations/l/keyRings/r/cryptoKeys/", "after cryptoKeys/"),
+        ("projects/p/keyRings/r/cryptoKeys/k", "name a key as projects/P"),
     ],
 )
 def test_which_part_of_a_keys_name_is_wrong_is_said(name: str, said: str) -> None:

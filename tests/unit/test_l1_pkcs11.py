@@ -299,7 +299,7 @@ def test_only_modules_on_the_list_are_loaded(tmp_path, monkeypatch, allowed, loa
     with pytest.raises(L1Error, match="KCM_L1_MODULES") as caught:
         open_provider(uri, development=True)
     assert caught.value.state is L1State.UNREACHABLE
-    assert "whoever runs the Core adds" in fix(uri, caught.value)
+    assert "the Core's operator adds" in fix(uri, caught.value)
 
 
 def test_a_module_that_is_missing_or_no_module_is_unreachable(tmp_path):

@@ -63,7 +63,7 @@ def test_a_garbage_state_is_unreachable(directory, content):
     error = failure(lambda: provider(directory).wrap(BLOB, CONTEXT))
     assert (error.state, error.detail) == (
         L1State.UNREACHABLE,
-        "the state file holds no known word",
+        "the state file has no known word",
     )
 
 

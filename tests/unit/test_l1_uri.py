@@ -118,9 +118,9 @@ def test_what_a_tool_prints_of_a_token_is_understood():
 
 
 RFC_7512 = [
-    ("pkcs11:", "token, serial or slot-id must say which token"),
-    ("pkcs11:object=my-pubkey;type=public", "which token"),
-    ("pkcs11:object=my-key;type=private?pin-source=file:/etc/token", "which token"),
+    ("pkcs11:", "token, serial or slot-id must name the token"),
+    ("pkcs11:object=my-pubkey;type=public", "name the token"),
+    ("pkcs11:object=my-key;type=private?pin-source=file:/etc/token", "name the token"),
     (
         (
             "pkcs11:token=The%20Software%20PKCS%2311%20Softtoken;manufacturer=Snake%20Oil,%20Inc."
@@ -130,7 +130,7 @@ RFC_7512 = [
         "module-path must name the PKCS#11 module",
     ),
     ("pkcs11:object=my-sign-key;type=private?module-name=mypkcs11", "module-path"),
-    ("pkcs11:object=my-sign-key;type=private?module-path=/mnt/libmypkcs11.so.1", "which token"),
+    ("pkcs11:object=my-sign-key;type=private?module-path=/mnt/libmypkcs11.so.1", "name the token"),
     (
         (
             "pkcs11:token=Software%20PKCS%2311%20softtoken;manufacturer=Snake%20Oil,%20Inc."
@@ -138,20 +138,20 @@ RFC_7512 = [
         ),
         "put it in a file and name the file with pin-source=file:/path",
     ),
-    ("pkcs11:slot-description=Sun%20Metaslot", "understood are id, manufacturer, model"),
+    ("pkcs11:slot-description=Sun%20Metaslot", "known are id, manufacturer, model"),
     (
         (
             "pkcs11:library-manufacturer=Snake%20Oil,%20Inc.;"
             "library-description=Soft%20Token%20Library;library-version=1.23"
         ),
-        "understood are id",
+        "known are id",
     ),
     (
         (
             "pkcs11:token=My%20token%25%20created%20by%20Joe;library-version=3"
             ";id=%01%02%03%Ba%dd%Ca%fe%04%05%06"
         ),
-        "understood are id",
+        "known are id",
     ),
     (
         "pkcs11:token=A%20name%20with%20a%20substring%20%25%3B;object=my-certificate;type=cert",
@@ -169,7 +169,7 @@ RFC_7512 = [
             "pkcs11:token=my-token;object=my-certificate;type=cert;vendor-aaa=value-a"
             "?pin-source=file:/etc/token_pin&vendor-bbb=value-b"
         ),
-        "understood are id",
+        "known are id",
     ),
 ]
 """The examples of section 3, and why none of them names a key that a Core can use."""

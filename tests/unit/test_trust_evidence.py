@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 
 import pytest
 from kcm._internal.evidence_file import FILE_MAX, Evidence, Unreadable, read, written
-from kcm_schemas.admin import IncarnationStatus, RegionStatus
+from kcm_schemas.admin.kill_status import IncarnationStatus, RegionStatus
 from kcm_schemas.control import Receipt
 from kcm_schemas.kill_result import Result
 from kcm_schemas.roster import Role, Roster
@@ -193,7 +193,7 @@ def test_who_is_on_the_list_and_not_on_the_roster_is_named():
     gone = incarnation("core-eu-1").model_copy(update={"instance": "nobody", "how": "lease-ended"})
     content = result(incarnations=[*result().incarnations, gone])
     assert (
-        "of nobody on the roster: nobody"
+        "not on the roster: nobody"
         in examine(evidence(result=by_cores(content)), ROOT_KEY).attested
     )
 
@@ -202,14 +202,14 @@ def test_a_region_that_is_on_no_roster_is_named():
     status = RegionStatus(region="nowhere", durable_at=0, how="leases-ended", left_ms=0)
     content = result(regions=[*result().regions, status])
     found = examine(evidence(result=by_cores(content)), ROOT_KEY)
-    assert "of no region of the roster: nowhere" in found.attested
+    assert "regions that are not on the roster: nowhere" in found.attested
 
 
 def test_regions_of_the_roster_that_the_list_has_not_are_named():
-    told = "that the hold reaches nobody in regions that are on the roster alone: ap, us"
+    told = "that the hold reaches no instance in other regions of the roster: ap, us"
     assert told in examine(evidence(), ROOT_KEY).attested
     gone = [one.instance for one in roster().instances if one.region == "us"]
-    told = "that the hold reaches nobody in regions that are on the roster alone: ap"
+    told = "that the hold reaches no instance in other regions of the roster: ap"
     assert told in examine(evidence(), ROOT_KEY, known=retired(*gone)).attested
 
 
@@ -239,7 +239,7 @@ def test_what_one_core_alone_has_signed_is_told():
 
 def test_who_is_on_the_roster_and_not_on_the_list_is_named():
     found = examine(evidence(), ROOT_KEY)
-    told = "not running, though on the roster: core-eu-2, core-eu-3, gw-eu-2"
+    told = "on the roster, and not running: core-eu-2, core-eu-3, gw-eu-2"
     assert told in found.attested
     assert told not in examine(evidence(), ROOT_KEY, known=retired("gw-eu-2")).attested
 
@@ -252,7 +252,7 @@ def without(name: str) -> Roster:
 
 def test_a_result_without_the_signature_of_who_concluded_it_is_refused():
     alone = signed(Kind.RESULT, result(), "core-eu-2")
-    told = "core-eu-1 is said to have concluded it, and has not signed it"
+    told = "core-eu-1, which concluded the kill, has not signed the result"
     assert failed(evidence(result=alone)) == {"result": told}
     assert failed(evidence(result=alone), known=retired("core-eu-1")) == {"result": told}
 
@@ -262,7 +262,7 @@ def test_who_concluded_it_and_is_not_on_the_roster_any_more_is_named():
     given = evidence(result=by_cores(gone), roster=signed(Kind.ROSTER, without("core-eu-1"), ROOT))
     found = examine(given, ROOT_KEY)
     assert found.good, found.checks
-    assert "that core-eu-1 concluded it, who is not on the roster" in found.attested
+    assert "that core-eu-1, which is not on the roster, concluded it" in found.attested
 
 
 def file() -> Evidence:

@@ -92,7 +92,7 @@ def test_a_new_lift_of_somebody_retired_ends_nothing() -> None:
     )  # fmt: skip
     after = retired(["security"], Endorsements([statement_digest(read_signed(old))]))
     assert after.lift(old)
-    with pytest.raises(Untrusted, match="does not list"):
+    with pytest.raises(Untrusted, match="did not endorse"):
         after.lift(new)
 
 

@@ -107,7 +107,7 @@ def _named(name: str) -> list[Any]:
     ids=["instance twice", "operator twice", "two kinds", "root", "region twice", "reserved"],
 )
 def test_nobody_is_named_twice(entries: Roster) -> None:
-    with pytest.raises(Untrusted, match="names"):
+    with pytest.raises(Untrusted, match="the roster has"):
         verify_roster(signed(entries), THE_ROOT.public, 0)
 
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import pytest
-from kcm_schemas.admin import AdminReply, AdminRequest, RegionStatus
+from kcm_schemas.admin.kill_status import RegionStatus
+from kcm_schemas.admin.requests import AdminReply, AdminRequest
 from kcm_schemas.auditor import AuditHead, StreamHead, Trim
 from kcm_schemas.codec import Message, encode
 from kcm_schemas.codes import Code
@@ -259,12 +260,22 @@ def test_what_is_not_a_statement_is_refused(row: Row, raw: bytes) -> None:
         row.verify(raw)
 
 
-def test_an_untrusted_says_nothing_of_its_input() -> None:
-    secret = "the-secret-name"
-    raw = encode(identity(secret).sign(Kind.HOLD, hold(reason="the secret reason")))
+def test_an_untrusted_names_the_signer_in_its_details_and_nothing_in_its_reason() -> None:
+    """A sender chooses the name, so rejections are counted by the reason alone."""
+    raw = encode(identity("stranger").sign(Kind.HOLD, hold(reason="the secret text")))
     with pytest.raises(Untrusted) as caught:
         VERIFIER.hold(raw)
-    assert "secret" not in str(caught.value)
+    assert caught.value.reason == "the signer is not on the roster"
+    assert str(caught.value) == "the signer is not on the roster: stranger"
+
+
+def test_a_signer_that_is_not_a_name_is_in_no_text() -> None:
+    statement = identity("nobody").sign(Kind.HOLD, hold())
+    raw = encode(statement).replace(b"\xa6nobody", b"\xa6NO.BOD")
+    assert raw != encode(statement)
+    with pytest.raises(Untrusted) as caught:
+        VERIFIER.hold(raw)
+    assert str(caught.value) == caught.value.reason == "not a signed statement"
 
 
 @pytest.mark.parametrize(

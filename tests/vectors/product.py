@@ -9,10 +9,11 @@ from typing import Any
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from kcm_keymem.arena import KEY_SIZE, Keys
+from kcm_keymem.arena import Keys
 from kcm_schemas import labels, record
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.labels import ctx, record_aad
+from kcm_schemas.limits import KEY_SIZE
 from kcm_sealing import xaes
 
 from tests.vectors.packed import Refused

@@ -1,8 +1,8 @@
 """Audit events: chained by their emitter, signed in batches.
 
 An emitter counts its events from 1 in every incarnation. Each event's hash is
-``SHA-256(ctx("kcm/v1/audit-chain", previous hash, event))`` with 32 zero bytes before the first, so
-an event that was changed, dropped or put in between shows.
+``SHA-256(ctx("kcm/v1/audit-chain", previous hash, event))``, with 32 zero bytes before the first,
+so that a changed, removed or inserted event is detected.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ GENESIS: Final = bytes(32)
 
 
 class EventType(StrEnum):
-    """What services record: nobody who asks for something chooses a type.
+    """The types of events that components emit; a requester cannot choose one.
 
-    A reader keeps events of other types of the same form: a later version may have more.
+    A reader keeps events of unknown types with the same form: a later version may have more.
     """
 
     INSTANCE_START = "instance.start"
@@ -106,15 +106,16 @@ class EventType(StrEnum):
 
 
 Target = Annotated[str, Field(max_length=limits.TARGET_MAX)]
-"""What an event is about: a noun, and a name or two."""
+"""The object of an event: a noun, and one or two names."""
 
 
 class AuditEvent(Message):
-    """What happened: never a key, never a payload. ``count`` is in records or keys.
+    """One event: never a key, never a payload. ``count`` is in records or keys.
 
-    ``actor`` is who asked for it, and nobody where the emitter did it by itself. ``target`` is what
-    it is about, as ``tenant acme``, ``link acme-key`` or ``region eu``; it is empty where the other
-    fields say it. ``hold`` is the hold that it is about. ``detail`` has a reason or a short text.
+    ``actor`` is the requester, or ``None`` if the emitter acted by itself. ``target`` is the object
+    of the event, for example ``tenant acme``, ``link acme-key`` or ``region eu``; it is empty if
+    other fields name it. ``hold`` is the id of the hold that the event is about. ``detail`` has a
+    reason or a short text.
     """
 
     type: Annotated[str, Field(pattern=r"^[a-z0-9-]+(\.[a-z0-9-]+){1,3}\z", max_length=64)]

@@ -1,8 +1,8 @@
-"""What an Auditor says: signed heads of its journal, and answers to operators.
+"""The Auditor's messages: signed heads of its journal, and replies to operators.
 
-An operator asks in a signed ``admin`` statement with noun ``auditor``; the answer is a signed
-``admin-reply``. A page of the journal brings the emitters' own signed statements, so the reader
-need not believe the Auditor about them.
+An operator asks in a signed ``admin`` statement with noun ``auditor``; the reply is a signed
+``admin-reply``. A page of the journal contains the emitters' own signed statements, so the reader
+does not need to trust the Auditor for them.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ NOUN: Final = "auditor"
 """The noun of an admin request to an Auditor."""
 
 TAIL_ENTRIES_MAX: Final = 256
-"""Entries in one page of the journal: bounds the answer to one request."""
+"""Entries in one page of the journal: bounds the reply to one request."""
 
 TAIL_BYTES_MAX: Final = 600 * 1024
-"""Bytes of statements in one page, so that the signed answer stays below a message's bound."""
+"""Bytes of statements in one page, so that the signed reply stays below ``BODY_MAX``."""
 
 
 class AuditHead(Message):
-    """Body of a signed ``audit-head`` statement: the journal up to and with entry ``seq``.
+    """Body of a signed ``audit-head`` statement: the journal up to and including entry ``seq``.
 
-    It says everything that a transparency log has to take.
+    It has everything that a transparency log needs to record.
     """
 
     auditor: Name
@@ -39,10 +39,10 @@ class AuditHead(Message):
 
 
 class StreamHead(Message):
-    """Body of a signed ``stream-head`` statement: an Auditor has a region's audit stream so far.
+    """Body of a signed ``stream-head`` statement: the Auditor has the audit stream up to there.
 
-    ``created`` is when the stream was made, in microseconds since 1970: sequences count in that
-    stream alone. ``digest`` is the stream's chain up to and with message ``through``.
+    ``created`` is when the stream was created, in microseconds since 1970: sequences are valid for
+    that stream only. ``digest`` is the stream's chain up to and including message ``through``.
     """
 
     auditor: Name
@@ -54,9 +54,9 @@ class StreamHead(Message):
 
 
 class Trim(Message):
-    """Body of a signed ``trim`` statement: the audit stream is emptied up to and with ``through``.
+    """Body of a signed ``trim`` statement: the audit stream is trimmed up to and with ``through``.
 
-    ``digest`` is the stream's chain up to there, from which the rest goes on; ``heads`` are the
+    ``digest`` is the stream's chain up to there, from which the rest continues. ``heads`` are the
     signed stream heads of the Auditors that have all of it.
     """
 
@@ -72,14 +72,14 @@ class Trim(Message):
 
 
 class TailQuery(Message):
-    """Ask for the last ``limit`` entries before entry ``before``; 0 is the end of the journal."""
+    """Ask for the last ``limit`` entries before entry ``before``; 0 means the journal's end."""
 
     limit: Annotated[int, Field(ge=1, le=TAIL_ENTRIES_MAX)]
     before: U64
 
 
 class TailEntry(Message):
-    """A batch as its emitter signed it, or an incident (then ``statement`` may be empty)."""
+    """A batch as its emitter signed it, or an incident, whose ``statement`` may be empty."""
 
     seq: U64
     time_ms: U64
@@ -90,7 +90,7 @@ class TailEntry(Message):
 
 
 class TailPage(Message):
-    """Entries in the journal's order; ``oldest`` is the first that a query can still reach."""
+    """Entries in the journal's order; ``oldest`` is the first one that a query can reach."""
 
     auditor: Name
     oldest: U64
@@ -98,7 +98,7 @@ class TailPage(Message):
 
 
 class EmitterStatus(Message):
-    """Where an emitter of the roster stands; ``last_seq`` counts in its present incarnation."""
+    """The state of an emitter on the roster; ``last_seq`` counts in its present incarnation."""
 
     emitter: Name
     role: Annotated[Role, Field(strict=False)]
@@ -112,11 +112,11 @@ class EmitterStatus(Message):
 class FollowedRegion(Message):
     """A region's stream as the Auditor reads it, up to ``position``.
 
-    ``first`` is the first sequence that the stream still has; ``used`` and ``room`` are in bytes (a
-    ``room`` of 0 has no bound). ``signed`` is up to where this Auditor signed that it has the
-    stream. ``trimmed`` is up to where the stream was emptied, on the word of ``witnesses``
-    Auditors. ``lost_first`` to ``lost_last`` is what was trimmed and is not in this journal; 0 when
-    nothing is missing.
+    ``first`` is the first sequence that the stream still has. ``used`` and ``room`` are in bytes; a
+    ``room`` of 0 means no bound. ``signed`` is the sequence up to which this Auditor signed that it
+    has the stream. ``trimmed`` is the sequence up to which the stream was trimmed, on stream heads
+    of ``witnesses`` Auditors. ``lost_first`` to ``lost_last`` were trimmed and are not in this
+    journal; both are 0 when nothing is missing.
     """
 
     region: Name
@@ -133,7 +133,7 @@ class FollowedRegion(Message):
 
 
 class AuditorStatus(Message):
-    """The journal's size and head, who is heard, and what is wrong. ``incidents`` counts all."""
+    """The journal's size and head, its emitters, and its incidents; ``incidents`` is a count."""
 
     auditor: Name
     time_ms: U64

@@ -1,14 +1,14 @@
 """msgpack with one encoding per message.
 
-A message is a map from field names to values, in the order of the model's fields, encoded the way
-``msgpack.packb`` does it: smallest integers, smallest lengths, ``bin`` for bytes. ``decode``
-re-encodes what it read and compares, so a message that says the same in other bytes is refused:
-what is signed or hashed has one form only.
+A message is a map from field names to values, in the order of the model's fields, encoded as
+``msgpack.packb`` encodes it: smallest integers, smallest lengths, ``bin`` for bytes. ``decode``
+re-encodes its result and compares, so a message with the same content in other bytes is rejected:
+signed and hashed content has exactly one form.
 
-What decoding costs is bounded by the size of the message and by what its kind may hold, whoever
-sent it: a list is refused at its head when it declares more than there can be, and before room is
-made for what is declared, all of it has to be there (the library makes room for 8192 items at every
-level of a nest that says so, which a message of 3 KB can do a thousand times).
+The cost of decoding is bounded by the size of the message and by what its kind may contain,
+from every sender. A list that declares too many items is rejected at its head. Before the library
+allocates room for declared items, all of them must be present: it allocates room for 8192 items at
+every level of nested lists that declare them, which a message of 3 KB can do a thousand times.
 
 msgpack ships no types; this module is the one typed wrapper.
 """
@@ -26,7 +26,7 @@ from kcm_schemas.codes import Code, KcmError
 
 
 class Message(BaseModel):
-    """What every message is: frozen, strict, without unknown fields, silent about its input."""
+    """Base of every message: frozen, strict, without unknown fields, no input in its errors."""
 
     model_config = ConfigDict(
         frozen=True, strict=True, extra="forbid", hide_input_in_errors=True, ser_json_bytes="hex"
@@ -50,7 +50,7 @@ def encode(message: Message, *, limit: int = limits.BODY_MAX) -> bytes:
 
 
 _PLAIN: Final = frozenset({bytes, str, int, bool, type(None)})
-"""Types that are encoded as they are; asked first, for it is what nearly every field is."""
+"""Types that are encoded as they are; tested first, because nearly every field has one."""
 
 
 def _plain(message: Message) -> dict[str, Any]:
@@ -70,13 +70,13 @@ def _value(value: Any) -> Any:
 
 
 def decode(model: type[M], body: bytes, *, limit: int = limits.BODY_MAX) -> M:
-    """Decode one message, raising ``too_large`` or ``malformed`` and nothing else."""
+    """Decode one message; raises only ``too_large`` or ``malformed``."""
     value = unpack(body, limit=limit, containers=containers_max(model))
     return decode_unpacked(model, value, body, limit=limit)
 
 
 def decode_unpacked(model: type[M], value: Any, body: bytes, *, limit: int = limits.BODY_MAX) -> M:
-    """``decode`` of a body that was unpacked to ``value`` already."""
+    """Decode a body that is already unpacked to ``value``; raises as ``decode`` does."""
     message = validate(model, value)
     if encode(message, limit=limit) != body:
         raise KcmError(Code.MALFORMED, "the message is not in its canonical encoding")
@@ -86,7 +86,10 @@ def decode_unpacked(model: type[M], value: Any, body: bytes, *, limit: int = lim
 def unpack(
     body: bytes, *, limit: int = limits.BODY_MAX, containers: int = limits.CONTAINERS_MAX
 ) -> Any:
-    """Decode msgpack to plain values: at most so many lists and maps, none in a list of lists."""
+    """Decode msgpack to plain values; raises ``too_large`` or ``malformed``.
+
+    ``containers`` bounds the number of lists and maps. A list of lists is malformed.
+    """
     if len(body) > limit:
         raise KcmError(Code.TOO_LARGE)
     budget = _Budget(containers)
@@ -105,19 +108,20 @@ def unpack(
         )
     except Exception:  # noqa: BLE001, S110 - msgpack raises many classes, some of them bare
         pass
-    # Raised out here, so that the library's exception, which carries input, is no context of ours.
+    # Raised outside the handler, so that the library's exception, which carries input, is not its
+    # context.
     raise KcmError(Code.MALFORMED, "the message is not msgpack, or not of this shape")
 
 
 _HEADS_FREE: Final = 8
-"""Bytes that may be heads of long lists in a message that is decoded without a look at whether it
-is complete: each makes room for ``ITEMS_MAX`` items, 64 KiB, at most."""
+"""How many bytes of a message may look like heads of long lists before it is checked for
+completeness: each makes the library allocate ``ITEMS_MAX`` items, 64 KiB, at most."""
 
 
 def _complete(body: bytes) -> None:
-    """Walk over the message, making nothing; raises when it ends before what it declares.
+    """Walk over the message without allocating; raises if it ends before its declared items.
 
-    In a complete message the items that are declared are there, so there are fewer than bytes.
+    A complete message contains its declared items, so it declares fewer items than it has bytes.
     """
     walker = msgpack.Unpacker(max_buffer_size=len(body))
     walker.feed(body)
@@ -127,7 +131,7 @@ def _complete(body: bytes) -> None:
 
 
 class _Budget:
-    """Lists and maps that one message may still have."""
+    """How many lists and maps one message may still have."""
 
     __slots__ = ("_left",)
 
@@ -152,7 +156,7 @@ class _Budget:
 
 @cache
 def containers_max(model: type[Message]) -> int:
-    """How many lists and maps a message of this kind has at most, itself included."""
+    """Return how many lists and maps a message of this kind has at most, itself included."""
     inner = (_containers(field.annotation, field.metadata) for field in model.model_fields.values())
     return min(1 + sum(inner), limits.CONTAINERS_MAX)
 
@@ -168,7 +172,7 @@ def _containers(annotation: Any, metadata: list[Any]) -> int:
 
 
 def validate(model: type[M], value: Any) -> M:
-    """Make a message of plain values, raising ``malformed`` with the names of bad fields."""
+    """Make a message from plain values; raises ``malformed`` with the names of bad fields."""
     try:
         return model.model_validate(value)
     except ValidationError as error:

@@ -1,6 +1,6 @@
-"""Error codes: what went wrong, in a word that a program can act on.
+"""Error codes: the reason of a failure, in a word on which a program can act.
 
-A code travels with safe text only: never with input, never with a library's own message.
+A code is sent with safe text only: never with input, never with a library's message.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ CodeField = Annotated[Code, Field(strict=False)]
 RETRYABLE: Final = frozenset(
     {Code.BUSY, Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED, Code.TENANT_SEALED, Code.UNKNOWN_SESSION}
 )
-"""Codes for which the same request may succeed later without anybody's decision."""
+"""Codes for which the same request may succeed later without a decision by a person."""
 
 TEXT: Final = {
     Code.OK: "done",
@@ -55,24 +55,24 @@ TEXT: Final = {
     Code.UNKNOWN_LINK: "no such link in this region",
     Code.UNKNOWN_HOLD: "no such hold is known in this region",
     Code.UNKNOWN_SESSION: "the session is not known or has ended; make a new ticket",
-    Code.FORBIDDEN: "the caller may not do this, or the record belongs to somebody else",
+    Code.FORBIDDEN: "the caller may not do this, or the record is of another tenant or service",
     Code.WRONG_REGION: "the record belongs to another region",
     Code.TENANT_KILLED: "the tenant is killed: a hold is on it, on its root key or on its region",
     Code.TENANT_SEALED: "the tenant's root key cannot be reached at the moment",
     Code.KEY_SHREDDED: "the data subject's key was shredded",
     Code.KEY_DESTROYED: "this version of the service key was destroyed",
     Code.TAMPERED: "the record or its context is not what was encrypted",
-    Code.CONFLICT: "somebody else changed this at the same moment, or it exists already",
+    Code.CONFLICT: "another request changed this at the same time, or it exists already",
     Code.DEADLINE_EXCEEDED: "the deadline had passed; nothing was done",
     Code.BUSY: "too many requests at once; try again soon",
     Code.UNAVAILABLE: "a part of the service cannot be reached; try again",
     Code.INTERNAL: "an unexpected fault; the operator's log has more",
 }
-"""What a person reads; safe to show to anybody."""
+"""Text for people; it reveals nothing, so every caller may see it."""
 
 
 class KcmError(Exception):
-    """A refusal with its code. ``str()`` is safe to send to anybody, and to show in a terminal."""
+    """A failure with its code. ``str()`` is safe to send to every caller and for a terminal."""
 
     def __init__(self, code: Code, detail: str = "") -> None:
         self.code: Final = code
@@ -80,10 +80,10 @@ class KcmError(Exception):
         super().__init__(f"{code.value}: {self.detail}")
 
     def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
-        # Another process that catches it (a pool's, a task queue's) makes it anew.
+        # Another process that catches it (a pool's, a task queue's) recreates it from these.
         return KcmError, (self.code, self.detail)
 
     @property
     def retryable(self) -> bool:
-        """Whether the same request may succeed later without anybody's decision."""
+        """Whether the same request may succeed later without a decision by a person."""
         return self.code in RETRYABLE

@@ -1,7 +1,7 @@
 """The kill switch's messages: holds, lifts, receipts, leases, attestations and pulls.
 
-Each is the body of a ``Signed`` statement. A hold's subject names its scope and id; whom it is
-about stands in the body, which is signed.
+Each is the body of a ``Signed`` statement. The subject of a hold names its scope and id; its target
+is in the signed body.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ Scope = Literal["tenant", "link", "region"]
 Cause = Literal["operator", "l1"]
 
 PENDING: Final = "pending"
-"""A hold that a Core is about to write to its disk."""
+"""The ``unkept`` of a receipt whose hold a Core has not written to its disk yet."""
 
 
 class Hold(Message):
-    """One kill. It lasts until a lift names its id.
+    """One order to keep a target out of service, until a lift names its id.
 
-    On a region it takes the region out of service: nothing is served there, and no other region
-    waits for its word any more.
+    A hold on a region takes it out of service: nothing is served there, and no other region needs
+    a peer lease from it.
 
-    ``id`` commits to everything else, the random ``salt`` included: no other hold can take its
-    place.
+    ``id`` commits to all other fields, the random ``salt`` included, so that no other hold can
+    have the same id.
     """
 
     id: Id
@@ -56,9 +56,9 @@ class Lift(Message):
 class Lifts(Message):
     """The end of many holds, of one cause and origin, whose ids begin with the byte ``prefix``.
 
-    ``ids`` are theirs, 16 bytes each, in order, each once. It says what a lift of each says, so
-    whoever signs it has to have the right to sign each of them; an id of a hold of another cause or
-    origin means nothing in it.
+    ``ids`` are their ids, 16 bytes each, in ascending order, each once. The page counts as a lift
+    of each of them, so its signer needs the right to lift each. The id of a hold of another cause
+    or origin has no effect.
     """
 
     cause: Cause
@@ -74,27 +74,28 @@ class Lifts(Message):
     def _in_order(self) -> Lifts:
         size = limits.ID_SIZE
         if len(self.ids) % size:
-            raise ValueError("an id has 16 bytes")
+            raise ValueError(f"ids have {len(self.ids)} bytes, not a multiple of {size}")
         each = [self.ids[at : at + size] for at in range(0, len(self.ids), size)]
         if not all(map(lt, each, each[1:])):
-            raise ValueError("ids stand in order, each once")
+            raise ValueError("the ids are not in ascending order, or one repeats")
         if (each[0][0], each[-1][0]) != (self.prefix, self.prefix):
-            raise ValueError("all ids begin with the page's byte")
+            raise ValueError("an id does not begin with the page's prefix")
         return self
 
 
 def page_key(prefix: int, raw: bytes) -> bytes:
-    """16 bytes that name a signed page, in order among the ids of holds."""
+    """Return 16 bytes that name a signed page and give its order among the ids of holds."""
     return bytes((prefix,)) + sha256(raw).digest()[: limits.ID_SIZE - 1]
 
 
 class Receipt(Message):
-    """An incarnation's word that it purged for a hold: what it dropped and how long it took.
+    """An incarnation's statement that it purged for a hold: keys purged and time taken.
 
-    ``unkept`` is why a Core's own disk does not have the hold, as in ``disk full``, and ``pending``
-    when it was not tried yet; it is empty once the disk has it, and in a Gateway's. Only an empty
-    one counts. ``reached`` is the digest of what the incarnation knows of the tenants that the hold
-    reaches: it counts where the region's Core that is asked knows the same.
+    ``unkept`` says why a Core's own disk does not have the hold, for example ``disk full``, and is
+    ``pending`` before the first attempt. It is empty once the disk has the hold, and always in a
+    Gateway's receipt. Only a receipt with an empty one counts. ``reached`` is the digest of what
+    the incarnation knows of the tenants that the hold reaches; the receipt counts if the asked Core
+    of the region knows the same.
     """
 
     hold_id: Id
@@ -109,15 +110,14 @@ class Receipt(Message):
 
 
 class Lease(Message):
-    """An incarnation's entry in its region's control stream; acknowledged, it renews the lease.
+    """An incarnation's entry in its region's control stream; its acknowledgement renews the lease.
 
-    ``first`` is the sequence of the incarnation's first record, 0 in that record itself: the stream
-    keeps only the latest. ``lease_ms`` is for how long it serves from a record. ``holds`` is the
-    digest of the holds that it knows, by the roster of version ``roster``, by which it judged all
-    that the stream had: where another one counts, other holds do. ``registry`` has those of the
-    shards of the region's tenants, links and services; it is empty in the record of a Core without
-    memory of them, which says nothing about them. ``ended`` is its last word: it serves no more and
-    holds no key.
+    ``first`` is the sequence of the incarnation's first entry, 0 in that entry itself: the stream
+    keeps only the latest. ``lease_ms`` is for how long an entry lets it serve. ``holds`` is the
+    digest of the holds that it knows by the roster of version ``roster``, by which it judged the
+    whole stream: under another roster, other holds count. ``registry`` has the digests of the
+    shards of the region's tenants, links and services. It is empty in the entry of a Core without
+    memory of the registry. ``ended`` marks its last entry: it serves no more and has no key.
     """
 
     instance: Name
@@ -138,18 +138,21 @@ class Lease(Message):
     @model_validator(mode="after")
     def _every_shard_or_none(self) -> Lease:
         if len(self.registry) not in (0, limits.REGISTRY_SHARDS):
-            raise ValueError("a lease entry has a digest of each shard, or none")
+            raise ValueError(
+                f"a lease entry has {len(self.registry)} shard digests, not"
+                f" {limits.REGISTRY_SHARDS} or none"
+            )
         return self
 
 
 class PeerLease(Message):
-    """Region ``region`` knew everything of ``other`` when its own stream stood at ``position``.
+    """``region`` knew every hold of ``other`` when its own stream was at ``position``.
 
-    ``nonce`` is the one of the lease entry that lies there: where another one does, the stream went
-    back, and the peer lease says nothing. ``stored`` is the highest sequence at which a hold lies
-    that the writer knows, and ``hold`` that hold's id (zeros: there is none): whoever was not
-    delivered that one there lacks something that the peer lease vouches for. ``roster`` is the
-    version by which ``other`` judged what it holds: whoever has a lower one may take it for lifted.
+    ``nonce`` is that of the lease entry at ``position``: if another entry is there, the stream was
+    rolled back, and the peer lease is void. ``stored`` is the highest sequence of a hold that the
+    writer knows, and ``hold`` that hold's id (zeros if there is none): a reader to which that hold
+    was not delivered there lacks holds for which the peer lease vouches. ``roster`` is the version
+    by which ``other`` judges its holds: a reader with a lower version may judge some as lifted.
     """
 
     region: Name
@@ -162,10 +165,10 @@ class PeerLease(Message):
 
 
 class KeyUseAttestation(Message):
-    """Somebody used a customer's key, or was refused, after the stream stood at ``position``.
+    """A Core used a customer's key, or was refused, after the stream was at ``position``.
 
-    ``nonce`` is the one of the lease entry that lies there. It serves for this very link revision,
-    key version and principal.
+    ``nonce`` is that of the lease entry at ``position``. The attestation is valid for exactly this
+    link revision, key version and principal.
     """
 
     region: Name
@@ -179,12 +182,12 @@ class KeyUseAttestation(Message):
 
 
 class PullRequest(Message):
-    """Ask another region what it holds, and who it knows, after its stream is caught up.
+    """Ask another region for its holds and its incarnations, once it has caught up with its stream.
 
-    ``after`` is the id behind which to go on (zeros: from the start, by ids). ``parts`` has for
-    each first byte of an id a digest of what the asker holds, and ``pages`` one of the pages of
-    lifted holds that it has; both are empty when no holds are wanted. ``hold_id`` is the hold whose
-    progress is asked for.
+    ``after`` is the id after which the reply begins (zeros: at the start, ordered by id). ``parts``
+    has a digest of the asker's holds for each first byte of an id, and ``pages`` one of its lift
+    pages. Both are empty if no holds are wanted. ``hold_id`` is the hold whose progress is asked
+    for.
     """
 
     region: Name
@@ -198,16 +201,19 @@ class PullRequest(Message):
     def _all_or_none(self) -> PullRequest:
         sizes = (len(self.parts), len(self.pages))
         if sizes not in ((0, 0), (limits.PARTS_SIZE, limits.PAGES_SIZE)):
-            raise ValueError("a pull has a digest for each first byte of an id, or none")
+            raise ValueError(
+                f"parts and pages have {sizes[0]} and {sizes[1]} bytes, not {limits.PARTS_SIZE} and"
+                f" {limits.PAGES_SIZE}, or none"
+            )
         return self
 
 
 class Incarnation(Message):
-    """One incarnation on record: its lease, and its record's first and latest stream sequence.
+    """A registered incarnation: its lease, and the first and latest sequence of its entries.
 
-    ``silent_ms`` is for how long who says this has heard no record of it from below the hold that
-    is asked for, as far as its watch goes; 0 where what was heard does not count. ``quiet_ms`` is
-    the same of any record. ``roster`` is the version by which it last said that it judges.
+    ``silent_ms`` is for how long the answering Core has read no entry of it from below the hold
+    that is asked for, within its stream watch; 0 if its reading does not count. ``quiet_ms`` is the
+    same for any entry. ``roster`` is the roster version in its latest entry.
     """
 
     instance: Name
@@ -222,19 +228,18 @@ class Incarnation(Message):
 
 
 class PullReply(Message):
-    """Holds of a region (signed statements) in the order of their ids, and its incarnations.
+    """Signed holds of a region in the order of their ids, and its incarnations.
 
-    Among them are pages of lifted holds, by their first byte and digest. Of both those parts only
-    that differ; ``same`` says that none does: then nothing follows.
-    ``more`` says that there are more behind the last one. ``durable_at`` is the stream sequence at
-    which ``hold_id`` of the request was acknowledged in this region, 0 when it is not stored there;
-    ``lifted`` says whether it is lifted there. ``position`` is the stream's latest sequence.
-    ``held_ms`` is for how long who answers has known the hold in that place, and ``watched_ms`` for
-    how long it had missed nothing of the stream before. ``reached`` is over what it knows of the
-    tenants that the hold reaches, and ``settled`` says that no Core of the region knows others.
-    ``roster`` is the highest version that the region's stream has: by it all of this is judged.
-    ``result`` is the signed result of that kill as the region stores it, empty where it has none or
-    where it does not fit.
+    Lift pages are among them, ordered by first byte and digest. The reply has only parts that
+    differ; ``same`` says that none does, and then there are no holds. ``more`` says whether others
+    follow the last one. ``durable_at`` is the stream sequence at which ``hold_id`` of the request
+    was acknowledged in this region, 0 if it is not stored; ``lifted`` says whether it is lifted
+    there. ``position`` is the stream's latest sequence. ``held_ms`` is for how long the answering
+    Core has known the hold at that sequence, and ``watched_ms`` how long its stream watch was
+    before. ``reached`` is the digest of what it knows of the tenants that the hold reaches, and
+    ``settled`` says that all Cores of the region know the same. ``roster`` is the highest version
+    in the region's stream, by which all of this is judged. ``result`` is the signed kill result
+    that the region stores, empty if there is none or it does not fit.
     """
 
     region: Name

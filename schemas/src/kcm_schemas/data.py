@@ -1,8 +1,8 @@
 """App to Gateway: encrypt and decrypt, always in batches, in columns.
 
-``contexts`` holds nothing (no application context), one entry (for every record) or one for each
-record. ``codes`` of a reply is empty when every record is ``ok``, else one for each; a record that
-failed has empty bytes in its place.
+``contexts`` has no entry (no application context), one (for every record) or one for each record.
+The ``codes`` of a reply are empty when every record is ``ok``, otherwise one for each record; a
+record that failed has empty bytes in its place.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class EncryptRequest(Message):
 class EncryptReply(Message):
     """Records in the order of the plaintexts.
 
-    ``lease_ms`` is for how long they may be accepted, from the sending of the request.
+    ``lease_ms`` is the answer lease in milliseconds, counted from the sending of the request.
     """
 
     v: Literal[1]
@@ -75,15 +75,15 @@ R = TypeVar("R", bound=Message)
 
 
 def decode_reply(model: type[R], body: bytes) -> R:
-    """Decode a reply, raising the ``KcmError`` that a failure carries.
+    """Decode a reply; raises the ``KcmError`` that a failure carries.
 
-    Nobody signs a failure, so its text may be anybody's: what could write more than a line of text
-    to somebody's terminal is left out.
+    A failure is not signed, so its text can come from any party that can publish. Text with control
+    characters or line breaks is dropped, so that it cannot manipulate a terminal.
     """
     value = unpack(body)
     if isinstance(value, dict) and "error" in value:
         failure = decode(Failure, body)
         if failure.error is Code.OK:
-            raise KcmError(Code.MALFORMED, "a failure that is none")
+            raise KcmError(Code.MALFORMED, "a failure reply with the code ok")
         raise KcmError(failure.error, failure.detail if failure.detail.isprintable() else "")
     return decode_unpacked(model, value, body)

@@ -1,4 +1,4 @@
-"""The result of a finished kill: who purged, who cannot serve any more, and the receipts."""
+"""The result of a completed kill: each incarnation's state, and the receipts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Final
 from pydantic import Field
 
 from kcm_schemas import limits
-from kcm_schemas.admin import IncarnationStatus, RegionStatus
+from kcm_schemas.admin.kill_status import IncarnationStatus, RegionStatus
 from kcm_schemas.codec import Message, encode
 from kcm_schemas.codes import KcmError
 from kcm_schemas.names import U32, U64, Id, Name
@@ -20,13 +20,13 @@ ITEM_MAX: Final = 5
 
 
 class Result(Message):
-    """A Core's word that a kill is complete, and what it rests on.
+    """A Core's statement that a kill is complete, and the evidence for it.
 
-    ``instance`` in ``region`` concluded it first, at ``concluded_ms`` by its own clock, by the
-    roster of version ``roster``; it had noticed the kill at ``heard_ms``. ``regions`` and
-    ``incarnations`` are as in a hold's status. ``receipts`` are the signed receipts of the
-    incarnations that gave one, in their order; ``left_out`` is how many of them are not here for
-    want of room. Other Cores countersign the very same body.
+    ``instance`` in ``region`` concluded the kill first, at ``concluded_ms``, by the roster of
+    version ``roster``; it had learned of the kill at ``heard_ms``. Both are Unix milliseconds by
+    its clock. ``regions`` and ``incarnations`` are as in ``HoldStatus``. ``receipts`` are the
+    signed receipts of the incarnations, in their order; ``left_out`` counts those for which there
+    was no room. Other Cores countersign the same body.
     """
 
     hold_id: Id
@@ -44,7 +44,7 @@ class Result(Message):
 
 
 def room_for_receipts(result: Result) -> int:
-    """Bytes that a result leaves for more receipts, ``ITEM_MAX`` with each; below 0: none."""
+    """Return the bytes left for more receipts, ``ITEM_MAX`` with each; negative: none."""
     most = limits.RESULT_MAX - ENVELOPE_MAX - 2 * ITEM_MAX
     bare = result.model_copy(update={"receipts": []})
     used = sum(len(raw) + ITEM_MAX for raw in result.receipts)

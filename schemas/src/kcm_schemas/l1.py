@@ -1,8 +1,8 @@
-"""What a customer's root key (L1) may say, whatever its make.
+"""What the provider of a customer's root key (L1) can answer, whatever its kind.
 
-The whole kill switch hangs on one distinction. *Refused* means that somebody who may decide said
-no: it kills at once. Everything else means that nobody said no: it never kills, service ends with
-the lease and comes back by itself.
+The kill switch depends on one distinction. *Refused* is an explicit denial by the key's owner or
+its provider: it causes a hold at once. Every other failure is not an explicit denial and never
+causes a hold: service ends with the key lease and resumes by itself.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pydantic import Field
 
 
 class L1State(StrEnum):
-    """What is known about a customer's key after asking for it once."""
+    """The state of a customer's key after one request to it."""
 
     ENABLED = "enabled"
     DISABLED = "disabled"
@@ -26,7 +26,7 @@ class L1State(StrEnum):
 
     @property
     def refused(self) -> bool:
-        """Whether somebody who may decide said no: these four kill at once."""
+        """Whether the answer is an explicit denial: these four states cause a hold at once."""
         return self in _REFUSED
 
 

@@ -1,11 +1,11 @@
-"""Context: one unambiguous byte string for "what this is and where it belongs".
+"""Context: one unambiguous byte string for what a value is and where it belongs.
 
 ``ctx(label, *parts)`` is, for the label and for each part in turn, a two-byte big-endian length
-followed by the bytes. It is the associated data of every wrap and the first thing under every
-signature. A label fixes the number and the types of its parts, so two different meanings can never
-share an encoding.
+followed by the bytes. It is the associated data of every wrap and the first thing that every
+signature covers. A label fixes the number and the types of its parts, so that two different
+meanings never share an encoding.
 
-Integers are big-endian; a value that does not fit is an error, never truncated.
+Integers are big-endian; a value out of range is an error and is never truncated.
 """
 
 from __future__ import annotations
@@ -14,9 +14,6 @@ import struct
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final, assert_never
-
-APP_CONTEXT_MAX: Final = 4096
-"""Bytes of context that an application may bind to one record."""
 
 PART_MAX: Final = 0xFFFF
 """Bytes of one part: its length is written in two bytes."""
@@ -35,7 +32,7 @@ class Part(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """A use of cryptography: its name and the types of what it binds."""
+    """A use of cryptography: its name, and the types of the parts that it binds."""
 
     name: str
     parts: tuple[Part, ...]
@@ -56,13 +53,13 @@ RECORD: Final = Label("kcm/v1/record", (_B, _B))
 """header, application context: the associated data of a payload."""
 
 L1_CONTEXT: Final = Label("kcm/v1/l1", (_T, _T, _U32))
-"""tenant, region, l2_version: given to L1 providers that authenticate a context."""
+"""tenant, region, l2_version: passed to L1 providers that authenticate a context."""
 
 SESSION: Final = Label("kcm/v1/session", (_T, _B, _T, _B, _U64, _U64))
 """region, hpke_key_id, caller, session_id, issued (ms), expiry (ms)."""
 
 TICKET: Final = Label("kcm/v1/ticket", (_B, _B))
-"""SHA-256 of info, SHA-256 of the HPKE ciphertext: what a caller signs."""
+"""SHA-256 of info, SHA-256 of the HPKE ciphertext: the message that a caller signs."""
 
 REQUEST: Final = Label("kcm/v1/request", (_B, _B, _B))
 """session_id, request_id, the clear part of the body."""
@@ -74,13 +71,13 @@ SIGN: Final = Label("kcm/v1/sign", (_T, _T, _T, _B))
 """system, kind of statement, signer, SHA-256 of the body."""
 
 LASTING: Final = Label("kcm/v1/lasting", (_T, _T, _B))
-"""system, kind of statement, SHA-256 of the body: what a retired signer's list names."""
+"""system, kind of statement, SHA-256 of the body: the digest that an endorsement lists."""
 
 HOLD_ID: Final = Label("kcm/v1/hold-id", (_T, _T, _T, _T, _U64, _T, _B))
 """scope, target, cause, origin, issued (ms), reason, salt: what a hold's id commits to."""
 
 KEY_USE: Final = Label("kcm/v1/key-use", (_U64, _T, _T))
-"""link revision, key version, principal: which key an attestation is about, besides its link."""
+"""link revision, key version, principal: besides the link, the key that an attestation is about."""
 
 AUDIT_CHAIN: Final = Label("kcm/v1/audit-chain", (_B, _B))
 """previous hash, event."""
@@ -90,7 +87,7 @@ AUDIT_JOURNAL: Final = Label("kcm/v1/audit-journal", (_B, _B))
 
 AUDIT_STREAM: Final = Label("kcm/v1/audit-stream", (_B, _U64, _T, _B))
 """previous hash, sequence, subject, SHA-256 of the message: the chain of a region's audit stream,
-over what the broker stores, whoever wrote it."""
+over everything that the broker stores, whichever component wrote it."""
 
 
 def ctx(label: Label, *parts: str | int | bytes) -> bytes:
@@ -108,7 +105,7 @@ def ctx(label: Label, *parts: str | int | bytes) -> bytes:
 
 def _sized(data: bytes) -> bytes:
     if len(data) > PART_MAX:
-        raise ValueError(f"a part of a context is at most {PART_MAX} bytes")
+        raise ValueError(f"a part of a context has {len(data)} bytes, more than {PART_MAX}")
     return _u16(len(data)) + data
 
 
@@ -128,26 +125,26 @@ def _encode(kind: Part, value: str | int | bytes, label: Label) -> bytes:
                 return value.to_bytes(size, "big")
         case _:  # pragma: no cover - the type checker proves it
             assert_never(kind)
-    raise ValueError(f"{label.name}: a part has to be {kind.value}")
+    raise ValueError(f"{label.name}: a part is not {kind.value}")
 
 
 _RECORD_LABEL: Final = _sized(RECORD.name.encode())
 
 
 def record_aad_start(header_size: int) -> bytes:
-    """What stands before a header of ``header_size`` bytes in ``record_aad``.
+    """Return the bytes of ``record_aad`` before a header of ``header_size`` bytes.
 
-    It is the same for every record of a service, and ``record_aad_end`` for every record of one
-    context: whoever works through many of them makes each once.
+    They are the same for every record of a service, and ``record_aad_end`` for every record with
+    one application context: a caller with many records computes each once.
     """
     return _RECORD_LABEL + _u16(header_size)
 
 
 def record_aad_end(app_context: bytes) -> bytes:
-    """What stands behind the header in ``record_aad``; the caller has bounded the context."""
+    """Return the bytes of ``record_aad`` after the header; the caller has bounded the context."""
     return _u16(len(app_context)) + app_context
 
 
 def record_aad(header: bytes, app_context: bytes) -> bytes:
-    """``ctx(RECORD, header, app_context)``; the caller has bounded both parts."""
+    """Return ``ctx(RECORD, header, app_context)``; the caller has bounded both parts."""
     return record_aad_start(len(header)) + header + record_aad_end(app_context)

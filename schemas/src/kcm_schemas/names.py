@@ -16,13 +16,13 @@ Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,63}\z")]
 """A token as a field of a message."""
 
 Cursor = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{0,63}\z")]
-"""The name behind which a page of a list begins; empty for the first page."""
+"""The name after which a page of a list begins; empty for the first page."""
 
 Text = Annotated[str, StringConstraints(max_length=limits.TEXT_MAX)]
 """Free text, bounded."""
 
 Trouble = Annotated[str, StringConstraints(max_length=limits.TROUBLE_MAX)]
-"""A few words on what is wrong; empty when nothing is."""
+"""A short reason; empty if there is no trouble."""
 
 Id = Annotated[bytes, Field(min_length=limits.ID_SIZE, max_length=limits.ID_SIZE)]
 """A random 16-byte identifier."""
@@ -35,7 +35,7 @@ U64 = Annotated[int, Field(ge=0, lt=1 << 63)]
 
 
 RESERVED_REGION: Final = "ctl"
-"""No region may have this name: below it lies everything that crosses regions."""
+"""The token of subjects that cross regions; no region may have this name."""
 
 
 def is_region(text: str) -> bool:

@@ -1,7 +1,7 @@
 """The record: a self-describing header, then ciphertext and tag.
 
 ``docs/wire-format.md`` is the normative text. The whole header is associated data of the payload,
-and whatever parses builds again to the same bytes.
+and a header that parses rebuilds to the same bytes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from kcm_schemas.names import TOKEN, is_name
 
 MAGIC: Final = b"KCM1"
 SUITE_CARRIED: Final = 1
-"""AES-256-GCM under a data key that the header carries wrapped."""
+"""AES-256-GCM under a data key that the header carries, wrapped."""
 
 SUITE_SUBJECT: Final = 2
 """XAES-256-GCM under a data subject's key."""
@@ -27,14 +27,14 @@ SUITE_STREAM: Final = 3
 _U32: Final = struct.Struct(">I")
 _CARRIED_TAIL: Final = 4 + limits.WRAPPED_SIZE + 4
 OVERHEAD_MAX: Final = 4 + 1 + 3 * (1 + limits.NAME_MAX) + _CARRIED_TAIL + limits.TAG_SIZE
-"""Bytes that suite 1 adds to a plaintext at most."""
+"""The most bytes that suite 1 adds to a plaintext."""
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
     """A suite 1 header.
 
-    ``raw`` is the header as it stands in the record, ``wrapped`` its 72-byte data key.
+    ``raw`` has the bytes of the header in the record, ``wrapped`` its 72-byte data key.
     """
 
     region: str
@@ -47,22 +47,28 @@ class Header:
 
 
 def prefix(region: str, tenant: str, service: str, l3_version: int) -> bytes:
-    """The part of a suite 1 header that all records of a service key share."""
+    """Return the part of a suite 1 header that all records of a service key share.
+
+    Raises ``ValueError`` for version 0 and for a name that violates the grammar.
+    """
     if l3_version == 0:
-        raise ValueError("versions of a service key count from 1")
+        raise ValueError("versions of a service key begin at 1")
     return names(region, tenant, service) + _U32.pack(l3_version)
 
 
 def names(region: str, tenant: str, service: str) -> bytes:
-    """How every suite 1 record of a service begins, whatever its key's version."""
+    """Return the start of every suite 1 record of a service, whatever the version of its key."""
     parts = b"".join(_name(text) for text in (region, tenant, service))
     return MAGIC + bytes((SUITE_CARRIED,)) + parts
 
 
 def build(start: bytes, wrapped: bytes, index: int) -> bytes:
-    """A suite 1 header: ``prefix(...)``, the wrapped key, the record's index under that key."""
+    """Return a suite 1 header: ``prefix(...)``, the wrapped key, the record's index under it.
+
+    Raises ``ValueError`` unless ``wrapped`` has 72 bytes.
+    """
     if len(wrapped) != limits.WRAPPED_SIZE:
-        raise ValueError("a wrapped key has 72 bytes")
+        raise ValueError(f"a wrapped key has {limits.WRAPPED_SIZE} bytes, not {len(wrapped)}")
     return start + wrapped + _U32.pack(index)
 
 
@@ -73,25 +79,25 @@ def _name(text: str) -> bytes:
 
 
 def parse(record: bytes) -> Header:
-    """Read the header of a record, raising ``malformed`` and nothing else.
+    """Read the header of a record; raises only ``malformed``.
 
-    Checks lengths, suite and the grammar of the names; says nothing about authenticity.
+    Checks lengths, suite and the grammar of the names; authenticity is not checked.
     """
     if record[:4] != MAGIC:
         later = record[:3] == MAGIC[:3] and record[3:4].isdigit()
-        raise KcmError(Code.MALFORMED, "a later format of record" if later else "not a record")
+        raise KcmError(Code.MALFORMED, "a later record format" if later else "not a record")
     if record[4:5] != bytes((SUITE_CARRIED,)):
-        raise KcmError(Code.MALFORMED, "a record of a suite that is not served here")
+        raise KcmError(Code.MALFORMED, "unsupported suite")
     region, at = _read_name(record, 5)
     tenant, at = _read_name(record, at)
     service, at = _read_name(record, at)
     end = at + _CARRIED_TAIL
     if len(record) < end + limits.TAG_SIZE:
-        raise KcmError(Code.MALFORMED, "the record is cut short")
+        raise KcmError(Code.MALFORMED, "the record is truncated")
     l3_version: int = _U32.unpack_from(record, at)[0]
     if l3_version == 0:
-        # On the bus 0 asks for the current version, so no record may bring it along.
-        raise KcmError(Code.MALFORMED, "versions of a service key count from 1")
+        # In requests, 0 asks for the current version, so a record must not contain it.
+        raise KcmError(Code.MALFORMED, "versions of a service key begin at 1")
     return Header(
         region=region,
         tenant=tenant,
@@ -107,5 +113,5 @@ def _read_name(record: bytes, at: int) -> tuple[str, int]:
     size = record[at] if at < len(record) else 0
     text = bytes(record[at + 1 : at + 1 + size]).decode("latin-1")
     if len(text) != size or TOKEN.fullmatch(text) is None:
-        raise KcmError(Code.MALFORMED, "the record names something that is not a name")
+        raise KcmError(Code.MALFORMED, "invalid name in the header")
     return text, at + 1 + size

@@ -1,7 +1,7 @@
 """Tenants, links and services as operators sign them; wrapped keys as Cores sign them.
 
-Every record carries a revision that only rises, so an older one is recognised when a store or a
-broker brings it back.
+Every registry entry carries a revision that only rises, so that an older one is recognised when a
+store or a broker returns it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ L1Blob = Annotated[bytes, Field(min_length=1, max_length=limits.L1_BLOB_MAX)]
 
 
 class Tenant(Message):
-    """A customer: where it is served, and which L1 link opens its roots."""
+    """A customer: the regions that serve it, and the L1 link that unwraps its roots."""
 
     tenant: Name
     revision: U64
@@ -47,11 +47,11 @@ class Service(Message):
 
 
 class Accepted(Message):
-    """A Core's word that it checked a tenant, link or service, and what it needs is made.
+    """A Core's statement that it validated a tenant, link or service and made its keys.
 
-    ``statement`` is the digest of that statement. What an operator signed counts only together
-    with such a word of a Core of the region: a statement that a Core refused stays well signed, and
-    anybody may carry it about.
+    ``statement`` is the digest of the operator's statement. That one counts only together with an
+    acceptance of a Core of the region: a statement that a Core refused keeps a valid signature, and
+    every party that has it can publish it.
     """
 
     statement: Digest
@@ -60,24 +60,24 @@ class Accepted(Message):
 
 
 class RegistryEntry(Message):
-    """What the registry stores under one key: the operator's statement, and a Core's word on it."""
+    """The value under one registry key: the operator's statement, and a Core's acceptance of it."""
 
     statement: Annotated[bytes, Field(max_length=16 * 1024)]
     accepted: Annotated[bytes, Field(max_length=4 * 1024)]
 
 
 class RegistryQuestion(Message):
-    """A Core without memory of its region's registry asks those that have what they know."""
+    """A Core without memory of its region's registry asks the other Cores for theirs."""
 
     region: Name
     nonce: Id
 
 
 class RegistryAnswer(Message):
-    """What a Core with memory knows: a digest of its registry, for this nonce and no other one.
+    """The digest of the registry of a Core with memory, valid for this nonce only.
 
-    Where it remembers records of which neither store has as high a one any more, the digest is over
-    those, too: nobody else knows the same.
+    The digest also covers entries that the Core remembers and that both stores lost or have only at
+    a lower revision: no other Core may know them.
     """
 
     region: Name
@@ -86,10 +86,10 @@ class RegistryAnswer(Message):
 
 
 class WrappedRoot(Message):
-    """One version of a tenant root (L2): the blob that the L1 made of the inner, sealed one.
+    """One version of a tenant root (L2): the blob that the L1 made of the inner, sealed blob.
 
-    The canary was wrapped at the same moment under the same L1 key version and context;
-    ``canary_digest`` is the SHA-256 of what it must open to.
+    The canary was wrapped at the same time under the same L1 key version and context;
+    ``canary_digest`` is the SHA-256 of its plaintext.
     """
 
     version: U32
@@ -105,9 +105,9 @@ class WrappedRoot(Message):
 
 
 class RootKeys(Message):
-    """All versions of a tenant's root in one region, and which one is current.
+    """All versions of a tenant's root in one region, and the current one.
 
-    While a tenant moves to another link each version stands here twice, once for each link.
+    While a tenant moves to another link, each version is listed twice, once for each link.
     """
 
     tenant: Name
@@ -127,7 +127,7 @@ class WrappedService(Message):
 
 
 class ServiceKeys(Message):
-    """All versions of a service key in one region, and which one is current."""
+    """All versions of a service key in one region, and the current one."""
 
     tenant: Name
     region: Name

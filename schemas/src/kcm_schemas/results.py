@@ -1,7 +1,7 @@
-"""What came of the records of a batch, so that a bad one cannot be taken for an empty value.
+"""The outcome of each record of a batch, so that a failed one cannot pass for an empty value.
 
-A batch that was refused as a whole raises before there is a result. Of the others ``values`` has
-every value or raises; whoever can use some of them reads ``results``.
+A batch that was refused as a whole raises before there is a result. Otherwise ``values`` has every
+value or raises; a caller that can use some of them reads ``results``.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from kcm_schemas.codes import Code, KcmError
 
 
 class BatchFailed(KcmError):
-    """Records of a batch failed. It has the code of the first one, which is its ``first``."""
+    """Records of a batch failed. Its code is that of the first failed one, ``first``."""
 
     def __init__(self, failed: int, total: int, index: int, first: KcmError) -> None:
-        """``index`` is the first bad record's, counted from 0."""
+        """``index`` is that of the first failed record, counted from 0."""
         super().__init__(
             first.code, f"{failed} of {total} records failed; the first is [{index}]: {first}"
         )
@@ -30,12 +30,12 @@ class BatchFailed(KcmError):
 
 
 class Results:
-    """What came of each record, in the order given. Its text shows no value."""
+    """The outcome of each record, in the given order. Its ``repr`` shows no value."""
 
     __slots__ = ("_values", "codes")
 
     def __init__(self, values: list[bytes], codes: list[Code]) -> None:
-        """``codes`` has one for each value, or is empty when every record is good."""
+        """``codes`` has one code for each value, or is empty if every record is ok."""
         self._values: Final = values
         self.codes: Final = codes
 
@@ -44,7 +44,7 @@ class Results:
 
     @property
     def ok(self) -> bool:
-        """Whether every record is good."""
+        """Whether every record is ok."""
         return not self.failed
 
     @property
@@ -54,7 +54,7 @@ class Results:
 
     @property
     def values(self) -> list[bytes]:
-        """Every value; raises ``BatchFailed`` unless all records are good."""
+        """Every value; raises ``BatchFailed`` unless all records are ok."""
         failed = self.failed
         if not failed:
             return self._values
@@ -64,24 +64,24 @@ class Results:
 
     @property
     def results(self) -> Sequence[bytes | KcmError]:
-        """Each record's value, or in its place the exception that says why there is none."""
+        """Each record's value, or the exception that says why there is none."""
         return [
             value if self._code(index) is Code.OK else self._error(index)
             for index, value in enumerate(self._values)
         ]
 
     def one(self, index: int) -> bytes:
-        """One value, or the exception of its code."""
+        """Return one value, or raise the exception of its code."""
         if self._code(index) is not Code.OK:
             raise self._error(index)
         return self._values[index]
 
     def error(self, index: int) -> KcmError | None:
-        """Why a record is bad; none when it is good."""
+        """Return why a record failed, or ``None`` if it is ok."""
         return None if self._code(index) is Code.OK else self._error(index)
 
     def columns(self) -> tuple[list[bytes], list[Code]]:
-        """Values and codes as a reply carries them: a bad record's value is empty."""
+        """Return values and codes as a reply carries them: a failed record's value is empty."""
         return self._values, self.codes
 
     def _code(self, index: int) -> Code:

@@ -1,12 +1,12 @@
-"""The roster: who belongs to the system, signed by the operator root.
+"""The roster: the members of the system, signed by the operator root.
 
-Versions only rise; an instance remembers the highest it has seen and refuses a lower one.
+Versions only rise; an instance remembers the highest that it has seen and rejects a lower one.
 
-Who leaves is **retired** and stays on the roster: they can do nothing new, and of what they signed
-to last (lifts, tenants, links, wrapped keys) exactly that goes on counting which the root lists as
-it retires them. Their holds count in any case: a kill does not end because the operator who placed
-it left. Taking an entry off the roster takes all of that back, kills included: that is for a key
-that somebody else has.
+A signer that leaves is **retired** and stays on the roster. It can do nothing new. Of its lasting
+statements (lifts, tenants, links, wrapped keys), exactly those still count that the root endorses
+when it retires the signer. Its holds count in any case: a kill does not end because the operator
+who placed it left. The removal of an entry from the roster revokes all of that, kills included: it
+is for a key that an attacker has.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PublicKey = Annotated[bytes, Field(min_length=32, max_length=32)]
 
 
 class Role(StrEnum):
-    """What an instance is."""
+    """The component of an instance."""
 
     CORE = "core"
     GATEWAY = "gateway"
@@ -32,12 +32,12 @@ class Role(StrEnum):
 
 
 class OperatorRole(StrEnum):
-    """What a person may do."""
+    """The orders that an operator may sign."""
 
     ADMIN = "admin"
-    """Tenants, links and services."""
+    """Signs tenants, links and services."""
     SECURITY = "security"
-    """Kill and lift."""
+    """Signs holds and lifts."""
 
 
 class Grant(Message):
@@ -48,10 +48,10 @@ class Grant(Message):
 
 
 class Retirement(Message):
-    """What lasts of somebody who left: ``count`` statements, whose digests the root has seen.
+    """The endorsement of a retired signer: ``count`` statements, whose digests the root has seen.
 
     ``lasting`` is the SHA-256 over these digests (32 bytes each, in order). The list itself travels
-    beside the roster. Who retired never acts again: a new role means a new key.
+    beside the roster. A retired signer never acts again: a new role needs a new key.
     """
 
     lasting: Digest
@@ -70,7 +70,7 @@ class Instance(Message):
 
 
 class Operator(Message):
-    """A person or a machine that acts for the customer or the operator."""
+    """A person, or a machine, that acts for the customer or for the operator."""
 
     operator: Name
     roles: list[Annotated[OperatorRole, Field(strict=False)]]
@@ -89,7 +89,7 @@ class Region(Message):
 
 
 class Roster(Message):
-    """Everybody that anybody may believe."""
+    """All members of the system, and nothing else is trusted."""
 
     system: Name
     version: U32

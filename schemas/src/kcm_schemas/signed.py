@@ -1,12 +1,12 @@
-"""A signed statement: the envelope of everything that must be believed.
+"""A signed statement: the envelope of everything that needs a signature.
 
 Each signature is over ``ctx("kcm/v1/sign", system, kind, signer, SHA-256(body))``; the body is a
-message in its canonical encoding. What a kind of statement means, and who may sign it, is decided
-by ``kcm_trust``.
+message in its canonical encoding. ``kcm_trust`` decides what a kind of statement means and which
+signers it needs.
 
-An envelope is read by its one shape, and by nothing more general: whoever can publish can send
-anything, and this is all the work that is done before a signature is checked. The body stays bytes
-until then.
+An envelope is read by its one fixed shape, not by a general decoder: every client that can publish
+can send anything, and this is all the work before a signature is checked. Until then the body stays
+bytes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from kcm_schemas.names import Name
 
 
 class Kind(StrEnum):
-    """What a statement says. A signature for one kind is worth nothing for another."""
+    """The kind of a statement. A signature for one kind is invalid for another."""
 
     ROSTER = "roster"
     TENANT = "tenant"
@@ -55,7 +55,7 @@ class Kind(StrEnum):
 
 
 SIGNATURES_MAX: Final = 8
-"""Signatures of one statement: as many approvals as anybody asks for, and a bound of the work."""
+"""Signatures of one statement: more approvals than any policy needs, and a bound of the work."""
 
 _KIB: Final = 1024
 
@@ -79,8 +79,8 @@ STATEMENT_MAX: Final[Mapping[Kind, int]] = MappingProxyType(
         Kind.REGISTRY_ANSWER: 4 * _KIB,
     }
 )
-"""Bytes of a statement by its kind, signatures included: whoever checks a signature reads the whole
-body first, so what is small by its nature is refused when it is not."""
+"""Bytes of a statement by its kind, signatures included. Checking a signature reads the whole body
+first, so kinds that are small by nature have small bounds."""
 
 
 class Signature(Message):
@@ -91,7 +91,7 @@ class Signature(Message):
 
 
 class Signed(Message):
-    """One statement of a system, and its signatures, by signers' names in order, each once.
+    """One statement of a system, with its signatures in the order of the signers' names, each once.
 
     Nothing in it counts before it is verified.
     """
@@ -105,14 +105,14 @@ class Signed(Message):
     def _in_order(self) -> Signed:
         names = [one.signer for one in self.signatures]
         if names != sorted(set(names)):
-            raise ValueError("signatures stand in the order of their signers, each once")
+            raise ValueError("signatures are not in the order of their signers, each once")
         return self
 
 
 def read_signed(raw: bytes) -> Signed:
     """Read an envelope; raises ``too_large`` or ``malformed``.
 
-    The same as ``decode(Signed, raw)``, with work that does not depend on what ``raw`` claims.
+    The result is that of ``decode(Signed, raw)``; the work does not depend on what ``raw`` claims.
     """
     if len(raw) > limits.BODY_MAX:
         raise KcmError(Code.TOO_LARGE)
@@ -132,9 +132,9 @@ def read_signed(raw: bytes) -> Signed:
 
 
 def united(left: bytes, right: bytes) -> bytes:
-    """One statement with the signatures of two of the same body; of others, the smaller bytes.
+    """Merge the signatures of two statements with the same body; of others, return the smaller.
 
-    Both have to be verified. Of more than ``SIGNATURES_MAX`` signers the first by name stay.
+    Both must be verified. Of more than ``SIGNATURES_MAX`` signers, the first by name are kept.
     """
     try:
         one, other = read_signed(left), read_signed(right)
@@ -159,11 +159,11 @@ _SIGNATURE: Final = b"\xa9signature\xc4\x40"
 _FIXSTR_MAX: Final = 31
 _NAME_MAX: Final = limits.NAME_MAX
 _SIZES: Final = ((0xC4, 1, 0), (0xC5, 2, 1 << 8), (0xC6, 4, 1 << 16))
-"""Heads of bytes: first byte, bytes of the length, and the smallest length that needs them."""
+"""Heads of binary values: first byte, bytes of the length, and the smallest length for them."""
 
 
 class _Reader:
-    """Walks through an envelope once. Everything raises ``malformed``."""
+    """Walks through an envelope once. Every method raises ``malformed``."""
 
     __slots__ = ("_at", "_raw")
 

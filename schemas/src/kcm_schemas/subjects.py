@@ -1,6 +1,6 @@
-"""Subjects: the only place where one is spelled.
+"""Subjects: the only module that spells one.
 
-Tokens are ``[a-z0-9-]``, 1 to 63 characters, so no name can widen a subject.
+Tokens are ``[a-z0-9-]``, 1 to 63 characters, so that no name can widen a subject.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from kcm_schemas.names import RESERVED_REGION, is_name, is_region
 
 PREFIX: Final = "kcm.v1"
 INBOXES: Final = ("_INBOX.", "_R_.")
-"""How a subject begins under which somebody waits for an answer: where they are, and what a broker
-makes of it when the question came from another account."""
+"""Prefixes of reply subjects: a requester's inbox, and its form after a broker mapped a request
+from another account."""
 
 CTL: Final = f"{PREFIX}.{RESERVED_REGION}"
-"""Everything that crosses regions lies below this."""
+"""The prefix of everything that crosses regions."""
 
 
 def is_inbox(reply: str) -> bool:
-    """Whether an answer may go there.
+    """Whether a reply may be sent to this subject.
 
-    Whoever asks chooses the subject of the answer. Answering anywhere else would let them write
-    with our permissions: over a stored hold, or a wrapped key.
+    The requester chooses it. A reply to any other subject would let the requester write with our
+    permissions: over a stored hold, or a wrapped key.
     """
     return reply.startswith(INBOXES)
 
@@ -32,13 +32,13 @@ def is_inbox(reply: str) -> bool:
 def _join(*tokens: str) -> str:
     for token in tokens:
         if not is_name(token):
-            raise KcmError(Code.MALFORMED, "a name has 1 to 63 characters of a-z, 0-9 and -")
+            raise KcmError(Code.MALFORMED, "a name needs 1 to 63 characters of a-z, 0-9 and -")
     return ".".join((PREFIX, *tokens))
 
 
 def _in_region(region: str, *tokens: str) -> str:
     if not is_region(region):
-        raise KcmError(Code.MALFORMED, "a region is a name, and not the reserved one")
+        raise KcmError(Code.MALFORMED, "a region needs a name that is not reserved")
     return _join(region, *tokens)
 
 
@@ -48,7 +48,7 @@ def gateway(region: str, operation: str, tenant: str, service: str) -> str:
 
 
 def gateway_all(region: str) -> str:
-    """What a Gateway listens to."""
+    """The subjects that a Gateway serves."""
     return f"{_in_region(region, 'gateway')}.*.*.*"
 
 
@@ -58,7 +58,7 @@ def core(region: str, operation: str, tenant: str, service: str) -> str:
 
 
 def core_all(region: str) -> str:
-    """What a Core listens to."""
+    """The subjects that a Core serves."""
     return f"{_in_region(region, 'core')}.*.*.*"
 
 
@@ -68,7 +68,7 @@ def admin(region: str, noun: str, verb: str) -> str:
 
 
 def admin_all(region: str) -> str:
-    """What a Core listens to for operators."""
+    """The subjects that all Cores serve for operators."""
     return f"{_in_region(region, 'admin')}.*.*"
 
 
@@ -78,7 +78,7 @@ def admin_at(region: str, noun: str, verb: str, instance: str) -> str:
 
 
 def admin_all_at(region: str, instance: str) -> str:
-    """What one Core alone listens to for operators."""
+    """The subjects that one Core alone serves for operators."""
     before = _in_region(region, "admin")
     return f"{before}.*.*{_in_region(region, 'admin', instance).removeprefix(before)}"
 
@@ -90,7 +90,7 @@ def registry_question(region: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class DataSubject:
-    """A data request's subject, read."""
+    """The parts of a data request's subject."""
 
     operation: str
     tenant: str
@@ -98,10 +98,10 @@ class DataSubject:
 
 
 def read_data(subject: str) -> DataSubject:
-    """Read ``kcm.v1.<region>.<role>.<operation>.<tenant>.<service>``."""
+    """Read ``kcm.v1.<region>.<role>.<operation>.<tenant>.<service>``; raises ``malformed``."""
     tokens = _read(subject, 7)
     if tokens[3] not in {"gateway", "core"}:
-        raise KcmError(Code.MALFORMED, "the subject is not one of a data request")
+        raise KcmError(Code.MALFORMED, "not the subject of a data request")
     return DataSubject(*tokens[4:])
 
 
@@ -109,15 +109,15 @@ def _read(subject: str, count: int) -> list[str]:
     tokens = subject.split(".")
     known = len(tokens) == count and f"{tokens[0]}.{tokens[1]}" == PREFIX and is_region(tokens[2])
     if not known or not all(is_name(token) for token in tokens):
-        raise KcmError(Code.MALFORMED, "not a subject of a request in a region")
+        raise KcmError(Code.MALFORMED, "not the subject of a request in a region")
     return tokens
 
 
 def read_admin(subject: str) -> tuple[str, str]:
-    """Read noun and verb of ``kcm.v1.<region>.admin.<noun>.<verb>``."""
+    """Read noun and verb of ``kcm.v1.<region>.admin.<noun>.<verb>``; raises ``malformed``."""
     tokens = _read(subject, 6)
     if tokens[3] != "admin":
-        raise KcmError(Code.MALFORMED, "the subject is not one of an admin request")
+        raise KcmError(Code.MALFORMED, "not the subject of an admin request")
     return tokens[4], tokens[5]
 
 
@@ -127,12 +127,12 @@ def control_all(region: str) -> str:
 
 
 def control_noun(subject: str) -> str:
-    """``hold``, ``lifts``, ``lease``, ``region_quorum``, ``proof``, ``roster`` and so on."""
+    """Return the noun: ``hold``, ``lifts``, ``lease``, ``peer-lease``, ``key-use`` and so on."""
     return subject.split(".")[4]
 
 
 def control_hold_id(subject: str) -> bytes | None:
-    """The hold id at the end of a hold's subject, whatever is stored there; ``None`` if none is."""
+    """Return the hold id at the end of a hold's subject, or ``None`` if it is not hexadecimal."""
     try:
         return bytes.fromhex(subject.rsplit(".", 1)[-1])
     except ValueError:
@@ -140,17 +140,17 @@ def control_hold_id(subject: str) -> bytes | None:
 
 
 def control_hold(region: str, scope: str, hold_id: bytes) -> str:
-    """One hold in the region's control stream, also when it is lifted."""
+    """One hold in the region's control stream, in force or lifted."""
     return _in_region(region, "control", "hold", scope, hold_id.hex())
 
 
 def control_lifts(region: str, cause: str, origin: str, signer: str, prefix: int) -> str:
-    """One signer's page of lifted holds of one cause and origin, by the first byte of their ids."""
+    """One signer's lift page for one cause and origin, by the first byte of the ids."""
     return _in_region(region, "control", "lifts", cause, origin, signer, f"{prefix:02x}")
 
 
 def read_lifts(subject: str) -> tuple[str, str, str, int] | None:
-    """Cause, origin, signer and first byte of such a subject; ``None`` when it is not one."""
+    """Return cause, origin, signer and first byte of a lift page's subject, or ``None``."""
     tokens = subject.split(".")
     try:
         cause, origin, signer, prefix = tokens[5:]
@@ -165,7 +165,7 @@ def control_lease(region: str, instance: str, incarnation: bytes) -> str:
 
 
 def control_lease_of(subject: str) -> tuple[str, bytes] | None:
-    """Instance and incarnation of a lease entry's subject; ``None`` if it names none."""
+    """Return instance and incarnation of a lease entry's subject, or ``None``."""
     tokens = subject.split(".")
     try:
         return tokens[-2], bytes.fromhex(tokens[-1])
@@ -174,37 +174,37 @@ def control_lease_of(subject: str) -> tuple[str, bytes] | None:
 
 
 def control_peer_lease(region: str, other: str) -> str:
-    """What this region knows of another one."""
+    """The peer lease that this region has from another region."""
     return _in_region(region, "control", "peer-lease", other)
 
 
 def control_key_use(region: str, link: str, digest: bytes) -> str:
-    """The last attestation of one key: ``digest`` is of what it names besides the link."""
+    """The latest attestation of one key: ``digest`` covers what names the key besides the link."""
     return _in_region(region, "control", "key-use", link, digest[:16].hex())
 
 
 def control_head(region: str, auditor: str) -> str:
-    """How far an Auditor has this region's audit stream: its last signed stream head."""
+    """An Auditor's latest signed stream head: how much of the audit stream it has."""
     return _in_region(region, "control", "head", auditor)
 
 
 def control_trim(region: str) -> str:
-    """The last decision to trim this region's audit stream."""
+    """The latest decision to trim this region's audit stream."""
     return _in_region(region, "control", "trim")
 
 
 def control_roster(region: str) -> str:
-    """The highest roster that a Core of the region has."""
+    """The roster with the highest version that a Core of the region has."""
     return _in_region(region, "control", "roster")
 
 
 def control_lasting(region: str, name: str, page: int) -> str:
-    """A page of the list of what lasts of somebody who is retired."""
+    """A page of a retired signer's list of endorsements."""
     return _in_region(region, "control", "lasting", name, str(page))
 
 
 def read_lasting(subject: str) -> tuple[str, int] | None:
-    """Name and page of such a subject; ``None`` when it is not one."""
+    """Return name and page of such a subject, or ``None``."""
     tokens = subject.split(".")
     if len(tokens) != 7 or not is_name(tokens[5]) or not tokens[6].isdecimal():
         return None
@@ -212,7 +212,7 @@ def read_lasting(subject: str) -> tuple[str, int] | None:
 
 
 def broadcast_hold(origin: str, scope: str, hold_id: bytes) -> str:
-    """A hold or a lift, to everybody in every region, not stored."""
+    """A hold or a lift, to all instances in all regions, not stored."""
     return _join(RESERVED_REGION, "hold", origin, scope, hold_id.hex())
 
 
@@ -222,7 +222,7 @@ def broadcast_holds() -> str:
 
 
 def receipt(region: str, hold_id: bytes) -> str:
-    """An incarnation's word that it purged, from its own region."""
+    """A receipt of an incarnation, from its own region."""
     return _join(RESERVED_REGION, "receipt", region, hold_id.hex())
 
 
@@ -232,23 +232,23 @@ def receipts() -> str:
 
 
 def speaker(subject: str) -> str:
-    """The region that speaks in ``kcm.v1.ctl.<noun>.<region>.…``; brokers check that it does."""
+    """Return the sending region in ``kcm.v1.ctl.<noun>.<region>.…``; brokers enforce it."""
     tokens = subject.split(".", 5)
     return tokens[4] if len(tokens) > 4 else ""
 
 
 def pull(region: str, asker: str) -> str:
-    """Ask a region's Cores what they hold; request/reply across regions."""
+    """Ask a region's Cores for its holds; request/reply across regions."""
     return _join(RESERVED_REGION, "pull", region, asker)
 
 
 def pulls(region: str) -> str:
-    """What a region is asked by all others."""
+    """The pulls that all other regions send to a region."""
     return f"{_join(RESERVED_REGION, 'pull', region)}.*"
 
 
 def asker(subject: str) -> str:
-    """The region that asks in a pull's subject."""
+    """Return the asking region in the subject of a pull."""
     return subject.rsplit(".", 1)[-1]
 
 
@@ -268,39 +268,39 @@ def auditor(region: str, verb: str) -> str:
 
 
 def auditor_all(region: str) -> str:
-    """What an Auditor listens to."""
+    """The subjects that an Auditor serves."""
     return f"{_join(region, 'auditor')}.*"
 
 
 def read_audit(subject: str) -> tuple[str, str]:
-    """Read region and emitter of ``kcm.v1.<region>.audit.<emitter>``."""
+    """Read region and emitter of ``kcm.v1.<region>.audit.<emitter>``; raises ``malformed``."""
     tokens = subject.split(".")
     if len(tokens) != 5 or not all(is_name(token) for token in tokens[2:]):
-        raise KcmError(Code.MALFORMED, "the subject is not one of audit events")
+        raise KcmError(Code.MALFORMED, "not the subject of audit events")
     return tokens[2], tokens[4]
 
 
 def read_auditor(subject: str) -> str:
-    """Read the verb of ``kcm.v1.<region>.auditor.<verb>``."""
+    """Read the verb of ``kcm.v1.<region>.auditor.<verb>``; raises ``malformed``."""
     tokens = subject.split(".")
     if len(tokens) != 5 or not is_name(tokens[4]):
-        raise KcmError(Code.MALFORMED, "the subject is not one of an auditor's request")
+        raise KcmError(Code.MALFORMED, "not the subject of an auditor request")
     return tokens[4]
 
 
 CONTROL_STREAM: Final = "KCM_CONTROL"
 AUDIT_STREAM: Final = "KCM_AUDIT"
 KEYS_BUCKET: Final = "kcm-keys"
-"""Wrapped L2 and L3, and which version is current."""
+"""Wrapped L2 and L3 keys, and the current version of each."""
 REGISTRY_BUCKET: Final = "kcm-registry"
-"""Tenants, links and services as their operators signed them."""
+"""Tenants, links and services, signed by operators and accepted by a Core."""
 
 RESULTS_BUCKET: Final = "kcm-results"
-"""The results of finished kills, by the id of their hold."""
+"""Kill results, by the id of their hold."""
 
 
 def bucket_stream(bucket: str) -> str:
-    """The stream behind a key-value bucket."""
+    """The stream in which a key-value bucket is stored."""
     return f"KV_{bucket}"
 
 

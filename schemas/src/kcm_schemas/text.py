@@ -1,4 +1,4 @@
-"""Text that came from outside, made fit for a terminal and for one line of a log."""
+"""Untrusted text, made safe for a terminal and for one line of a log."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import unicodedata
 from typing import Final
 
 CHARACTERS_MAX: Final = 4096
-"""Characters of a text from outside that are shown."""
+"""Characters that are kept of an untrusted text."""
 
 _LINES: Final = ("Zl", "Zp")
-"""Separators of lines and paragraphs: the other ones are control characters."""
+"""Separators of lines and paragraphs; the others are control characters."""
 
 
 def printable(text: str) -> str:
-    """The text without what may steer a terminal or begin another line, and bounded."""
+    """Return the text with control characters and line breaks replaced, and truncated."""
     if len(text) <= CHARACTERS_MAX and text.isprintable():
         return text
     shown = "".join(

@@ -1,15 +1,15 @@
 """Gateway to Core: wrap and unwrap, sealed.
 
-What travels in clear (``CoreRequest`` less its sealed part) is associated data of what is sealed.
-Sealed plaintexts are flat columns, so that keys go between secure memory and the cipher without
-ever becoming Python objects:
+The clear part (``CoreRequest`` without its sealed part) is associated data of the sealed part.
+Sealed plaintexts are flat columns, so that keys move between locked memory and the cipher without
+becoming Python objects:
 
 - ``wrap`` request: ``count`` keys of 32 bytes. Reply: head, then ``count`` blobs of 72 bytes.
 - ``unwrap`` request: ``count`` blobs of 72 bytes. Reply: head, ``count`` status bytes
   (0 ok, 1 tampered), then ``count`` keys of 32 bytes (zeros where the status is not 0).
 
-The head of a reply is two u32, big-endian: the remaining lease in milliseconds, counted by the
-caller from the sending of its request, and the L3 version that was used.
+The head of a reply is two big-endian u32: the answer lease in milliseconds, which the caller counts
+from the sending of its request, and the L3 version that was used.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ Operation = Literal["wrap", "unwrap"]
 
 
 class Ticket(Message):
-    """What lets any Core of the region open the caller's session.
+    """A statement with which every Core of the region can open the caller's session.
 
-    ``ciphertext`` is the HPKE encapsulation of the session secret; the caller signed it.
-    Times in Unix milliseconds.
+    ``ciphertext`` is the HPKE encapsulation of the session secret; the caller signed it. Times are
+    Unix milliseconds.
     """
 
     session_id: Id
@@ -51,7 +51,7 @@ class Ticket(Message):
 class CoreRequest(Message):
     """One sealed batch. ``l3_version`` 0 asks a wrap for the current version.
 
-    ``incarnation`` is the caller's: a Core answers nobody whose lease entry it has not read.
+    ``incarnation`` is the caller's: a Core serves only callers whose lease entry it has read.
     """
 
     v: Literal[1]
@@ -66,7 +66,7 @@ class CoreRequest(Message):
     sealed: bytes
 
     def clear(self, region: str, operation: str, tenant: str, service: str) -> bytes:
-        """What the seal binds besides session and request ids: subject and clear columns."""
+        """Encode what the seal binds besides session and request id: subject and clear columns."""
         return pack(
             [
                 region,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from kcm_killswitch.model.completeness import Arrival
 from kcm_killswitch.model.incarnations import SAID_MAX_MS, Incarnations, Key
 from kcm_killswitch.model.stream_watch import Watch
-from kcm_schemas.admin import HoldStatus
+from kcm_schemas.admin.kill_status import HoldStatus
 from kcm_schemas.control import Incarnation, Lease
 
 if TYPE_CHECKING:

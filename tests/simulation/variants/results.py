@@ -11,7 +11,7 @@ from tests.simulation.results import SimResults
 
 if TYPE_CHECKING:
     from kcm_runtime.nats.ports import Entry
-    from kcm_schemas.admin import HoldStatus
+    from kcm_schemas.admin.kill_status import HoldStatus
 
     from tests.simulation.instance import Instance
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from kcm_schemas import subjects
-from kcm_schemas.admin import HoldPageQuery
+from kcm_schemas.admin.holds import HoldPageQuery
 from kcm_schemas.audit import EventType
 from kcm_schemas.codec import encode
 from kcm_schemas.signed import read_signed

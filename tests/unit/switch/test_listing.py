@@ -3,7 +3,7 @@
 import pytest
 from kcm_killswitch.model.hold_set import HoldState
 from kcm_schemas import limits
-from kcm_schemas.admin import HoldPageQuery
+from kcm_schemas.admin.holds import HoldPageQuery
 from kcm_schemas.codec import encode
 
 from tests.fakes.virtual import until

@@ -138,7 +138,7 @@ async def test_an_older_state_in_its_place_is_replaced_by_what_is_known(system, 
     await until(lambda: data(core, at(one)) == lifted(one), WITHIN_S)
     await until(lambda: repaired(core))
     (event,) = repaired(core)
-    assert event["detail"] == f"something else was in the place of a hold: {at(one)}"
+    assert event["detail"] == f"another entry was in the place of a hold: {at(one)}"
 
 
 async def test_a_page_the_roster_and_a_list_come_back_too(system, core):
@@ -302,7 +302,7 @@ async def test_whoever_writes_over_a_hold_without_end_cannot_fill_the_record(sys
         kind for each in (core, other) for kind, _ in each.events if kind.startswith("hold.")
     ] == []
     assert {(fields["code"], fields["detail"]) for fields in repaired(core, other)} == {
-        (Code.TAMPERED, f"something else was in the place of a hold: {at(one)}")
+        (Code.TAMPERED, f"another entry was in the place of a hold: {at(one)}")
     }
     assert repairs(core, other) == writes
     assert len(repaired(core, other)) <= 4

@@ -9,7 +9,9 @@ from kcm_core.api.read_only import LOOKS
 from kcm_core.api.request_events import requested, type_of
 from kcm_runtime.audit.pacing import EVERY_S
 from kcm_runtime.audit.repeat_counter import KINDS_MAX, REST, Repeats
-from kcm_schemas.admin import AdminRequest, HoldQuery, PutStatement, TenantQuery
+from kcm_schemas.admin.holds import HoldQuery
+from kcm_schemas.admin.requests import AdminRequest, PutStatement
+from kcm_schemas.admin.tenants import TenantQuery
 from kcm_schemas.audit import EventType
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import Code

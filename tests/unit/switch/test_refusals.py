@@ -3,6 +3,7 @@
 import pytest
 from kcm_runtime.audit.pacing import EVERY_S
 from kcm_runtime.audit.rejection_log import KINDS_MAX, RejectionLog
+from kcm_trust.envelopes import Untrusted
 
 from tests.fakes.virtual import let_pass
 
@@ -49,6 +50,20 @@ async def test_a_harmless_forgery_hides_no_other(refusals, told):
     assert [fields["detail"] for _, fields in told] == [
         "control: larger than a statement", "control: the signer is not known",
     ]  # fmt: skip
+
+
+async def test_details_that_a_sender_varies_are_one_kind_and_hide_no_other(refusals, told, caplog):
+    for n in range(10 * KINDS_MAX):
+        refusals.record(Untrusted("the signer is not on the roster", f"forged-{n}"))
+    refusals.record(Untrusted("a signature is not valid", "core-eu-1"))
+    assert [(fields["detail"], fields["count"]) for _, fields in told] == [
+        ("control: the signer is not on the roster", 1),
+        ("control: a signature is not valid", 1),
+    ]
+    await let_pass(EVERY_S + 1)
+    assert told[-1][1]["count"] == 10 * KINDS_MAX - 1
+    assert "rejected (1 times): control: a signature is not valid: core-eu-1" in caplog.text
+    assert f"the signer is not on the roster: forged-{10 * KINDS_MAX - 1}" in caplog.text
 
 
 async def test_nobody_fills_the_record_or_takes_anothers_place(refusals, told):

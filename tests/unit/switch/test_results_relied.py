@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from kcm_schemas.admin import IncarnationStatus, RegionStatus
+from kcm_schemas.admin.kill_status import IncarnationStatus, RegionStatus
 from kcm_schemas.kill_result import Result
 from kcm_trust.result_statements import CLOCKS_APART_MS
 from kcm_trust.verify import Untrusted
@@ -168,7 +168,7 @@ async def test_a_core_whose_clock_is_off_concludes_nothing_and_says_why(system, 
     one = hold(issued_ms=core.clock.unix_ms() + 2 * CLOCKS_APART_MS)
     told = await core.kills.place(held(one), core.clock.unix_ms() + 20_000)
     assert (told.complete, told.concluded) == (True, None)
-    assert "a clock is off" in told.unstored
+    assert "a clock is wrong" in told.unstored
 
 
 async def test_two_cores_that_did_not_make_it_sign_it_at_the_same_moment(system, core):

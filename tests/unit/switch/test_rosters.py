@@ -734,4 +734,4 @@ async def test_a_stream_that_steps_back_behind_a_roster_is_told(incarnation, way
     else:
         incarnation.stream.store(subjects.control_roster("eu"), signed(FIRST))
     await until(lambda: stored(incarnation) == new)
-    assert refused(incarnation) == ["control: the roster is older than one that was seen before"]
+    assert refused(incarnation) == ["control: the roster is older than one seen before"]

@@ -6,6 +6,7 @@ from typing import Any
 
 from kcm_keymem.arena import Keys
 from kcm_schemas import labels as context
+from kcm_schemas import limits
 from kcm_schemas.labels import Label, Part, ctx
 from kcm_sealing import xaes
 
@@ -80,7 +81,7 @@ def _batch(count: int, nonce: bytes) -> tuple[list[bytes], list[bytes]]:
     """``count`` data keys and their wraps, in one batch."""
     keys = [fixed(f"batch key {position}") for position in range(count)]
     aad = ctx(context.L4, "record", TENANT, REGION, SERVICE, 3)
-    out = bytearray(count * xaes.WRAPPED_SIZE)
+    out = bytearray(count * limits.WRAPPED_SIZE)
     xaes.wrap_batch(
         memoryview(bytearray(fixed("l3"))),
         Keys.of(memoryview(bytearray(b"".join(keys)))),
@@ -89,7 +90,7 @@ def _batch(count: int, nonce: bytes) -> tuple[list[bytes], list[bytes]]:
         memoryview(out),
         memoryview(bytearray(xaes.SCRATCH_SIZE)),
     )
-    size = xaes.WRAPPED_SIZE
+    size = limits.WRAPPED_SIZE
     return keys, [bytes(out[at : at + size]) for at in range(0, len(out), size)]
 
 

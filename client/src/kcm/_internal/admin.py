@@ -10,35 +10,34 @@ from pathlib import Path
 
 from kcm_runtime.ownership import Once
 from kcm_schemas import auditor
-from kcm_schemas.admin import (
-    AdoptOrder,
+from kcm_schemas.admin.holds import (
     BlastRadius,
-    Empty,
     HoldExport,
     HoldMatches,
     HoldPage,
     HoldPageQuery,
     HoldPrefix,
     HoldQuery,
-    HoldStatus,
-    KeyUse,
+    PreviewQuery,
+)
+from kcm_schemas.admin.key_budget import KeyUse
+from kcm_schemas.admin.kill_status import HoldStatus
+from kcm_schemas.admin.links import LinkListQuery, LinkPage, LinkRow, LinkView
+from kcm_schemas.admin.registry import AdoptOrder, RegistryView
+from kcm_schemas.admin.requests import Empty, PutStatement
+from kcm_schemas.admin.roster import (
     LastingPage,
     LastingQuery,
-    LinkListQuery,
-    LinkPage,
-    LinkRow,
-    LinkView,
-    PreviewQuery,
-    PutStatement,
-    RegistryView,
     RosterView,
+    SignedEntry,
+    SignedPage,
+    SignedQuery,
+)
+from kcm_schemas.admin.tenants import (
     ServiceListQuery,
     ServicePage,
     ServiceRow,
     ServiceView,
-    SignedEntry,
-    SignedPage,
-    SignedQuery,
     TenantListQuery,
     TenantPage,
     TenantQuery,

@@ -16,7 +16,7 @@ from typing import Final, TypeVar
 from kcm_runtime.clock import Randomness, SystemRandomness
 from kcm_runtime.ownership import Owner
 from kcm_schemas import auditor, limits, subjects
-from kcm_schemas.admin import AdminRequest
+from kcm_schemas.admin.requests import AdminRequest
 from kcm_schemas.codec import Message, decode, encode
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.roster import Role

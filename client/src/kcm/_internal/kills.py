@@ -15,7 +15,8 @@ from itertools import pairwise
 from typing import Final
 
 from kcm_schemas import limits
-from kcm_schemas.admin import HoldExport, HoldPage, HoldStatus, HoldView
+from kcm_schemas.admin.holds import HoldExport, HoldPage, HoldView
+from kcm_schemas.admin.kill_status import HoldStatus
 from kcm_schemas.codes import Code
 from kcm_schemas.control import Scope
 from kcm_trust.verify import Untrusted

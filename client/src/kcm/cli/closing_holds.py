@@ -10,7 +10,7 @@ from kcm.cli.kill import DRY_RUN_S
 from kcm.cli.targets import check, look
 
 if TYPE_CHECKING:
-    from kcm_schemas.admin import HoldView
+    from kcm_schemas.admin.holds import HoldView
 
     from kcm._internal.admin import Admin
     from kcm._internal.kills import Kills

@@ -10,7 +10,7 @@ from kcm.cli.error_report import Problem, explain
 from kcm.cli.output import emit, note
 
 if TYPE_CHECKING:
-    from kcm_schemas.admin import RegistryView
+    from kcm_schemas.admin.registry import RegistryView
 
     from kcm._internal.admin import Admin
     from kcm.cli.settings import Settings

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Literal
 
 if TYPE_CHECKING:
-    from kcm_schemas.admin import HoldView
+    from kcm_schemas.admin.holds import HoldView
 
     from kcm._internal.admin import Admin
     from kcm.ops.roster_changes import Found

@@ -15,7 +15,7 @@ from kcm.cli.settings import Settings, run_change
 from kcm.exit_codes import Exit
 
 if TYPE_CHECKING:
-    from kcm_schemas.admin import TenantRow
+    from kcm_schemas.admin.tenants import TenantRow
 
     from kcm._internal.admin import Admin
     from kcm._internal.client_context import ClientContext

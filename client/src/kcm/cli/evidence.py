@@ -22,7 +22,7 @@ from kcm.cli.settings import (
 from kcm.exit_codes import Exit
 
 if TYPE_CHECKING:
-    from kcm_schemas.admin import HoldExport
+    from kcm_schemas.admin.holds import HoldExport
     from kcm_schemas.roster import Roster
     from kcm_trust.evidence import Findings
 

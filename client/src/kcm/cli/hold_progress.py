@@ -14,7 +14,8 @@ from kcm.cli.table_layout import laid_out
 from kcm.exit_codes import Exit
 
 if TYPE_CHECKING:
-    from kcm_schemas.admin import HoldStatus, HoldView, IncarnationStatus, RegionStatus
+    from kcm_schemas.admin.holds import HoldView
+    from kcm_schemas.admin.kill_status import HoldStatus, IncarnationStatus, RegionStatus
     from rich.console import RenderableType
 
 COLUMNS: Final = ("region", "instance", "role", "state", "keys purged", "purge", "after")

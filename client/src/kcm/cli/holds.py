@@ -16,7 +16,7 @@ from kcm.cli.settings import Settings, common, first_region_option, run_async
 from kcm.exit_codes import Exit
 
 if TYPE_CHECKING:
-    from kcm_schemas.admin import HoldView
+    from kcm_schemas.admin.holds import HoldView
 
     from kcm._internal.kills import Kills
 

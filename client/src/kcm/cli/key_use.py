@@ -13,7 +13,7 @@ from kcm.cli.settings import Settings
 from kcm.exit_codes import Exit
 
 if TYPE_CHECKING:
-    from kcm_schemas.admin import KeyUse
+    from kcm_schemas.admin.key_budget import KeyUse
 
     from kcm._internal.admin import Admin
 

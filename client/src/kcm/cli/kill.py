@@ -24,7 +24,8 @@ from kcm.exit_codes import Exit
 if TYPE_CHECKING:
     import asyncio
 
-    from kcm_schemas.admin import BlastRadius, HoldStatus
+    from kcm_schemas.admin.holds import BlastRadius
+    from kcm_schemas.admin.kill_status import HoldStatus
 
     from kcm._internal.kills import Kills, NewHold
     from kcm.errors import ServiceError

@@ -28,7 +28,7 @@ from kcm.cli.settings import (
 from kcm.exit_codes import Exit
 
 if TYPE_CHECKING:
-    from kcm_schemas.admin import LinkRow, LinkView
+    from kcm_schemas.admin.links import LinkRow, LinkView
 
     from kcm._internal.admin import Admin
     from kcm.cli.change_summary import Change

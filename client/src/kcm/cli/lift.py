@@ -25,7 +25,8 @@ from kcm.cli.settings import (
 from kcm.exit_codes import Exit
 
 if TYPE_CHECKING:
-    from kcm_schemas.admin import HoldStatus, HoldView
+    from kcm_schemas.admin.holds import HoldView
+    from kcm_schemas.admin.kill_status import HoldStatus
 
     from kcm._internal.kills import Kills
 

@@ -18,7 +18,7 @@ from kcm.cli.settings import Settings, common, common_at_any_cost, run_async, ru
 from kcm.exit_codes import Exit
 
 if TYPE_CHECKING:
-    from kcm_schemas.admin import HoldView
+    from kcm_schemas.admin.holds import HoldView
 
 
 @click.group()

@@ -13,7 +13,7 @@ from kcm.cli.settings import Settings, common, once, run_async
 from kcm.exit_codes import Exit
 
 if TYPE_CHECKING:
-    from kcm_schemas.admin import RegistryView
+    from kcm_schemas.admin.registry import RegistryView
 
 
 @click.group()

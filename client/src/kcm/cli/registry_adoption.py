@@ -14,7 +14,7 @@ from kcm.cli.settings import Settings, at_a_terminal, run_async, run_change
 from kcm.exit_codes import Exit
 
 if TYPE_CHECKING:
-    from kcm_schemas.admin import RegistryView
+    from kcm_schemas.admin.registry import RegistryView
 
     from kcm.errors import ServiceError
 

@@ -13,7 +13,7 @@ from kcm.cli.output import emit
 from kcm.cli.settings import Settings, common, region_option, run_async
 
 if TYPE_CHECKING:
-    from kcm_schemas.admin import ServiceRow
+    from kcm_schemas.admin.tenants import ServiceRow
 
     from kcm._internal.admin import Admin
     from kcm._internal.client_context import ClientContext

@@ -12,7 +12,7 @@ from kcm.cli.similar_names import near
 from kcm.exit_codes import Exit
 
 if TYPE_CHECKING:
-    from kcm_schemas.admin import BlastRadius
+    from kcm_schemas.admin.holds import BlastRadius
 
     from kcm._internal.admin import Admin
     from kcm.cli.settings import Settings

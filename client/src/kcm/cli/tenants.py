@@ -16,7 +16,7 @@ from kcm.cli.settings import Settings, common, region_option, run_async
 from kcm.exit_codes import Exit
 
 if TYPE_CHECKING:
-    from kcm_schemas.admin import TenantRow, TenantView
+    from kcm_schemas.admin.tenants import TenantRow, TenantView
 
     from kcm._internal.admin import Admin
     from kcm._internal.client_context import ClientContext

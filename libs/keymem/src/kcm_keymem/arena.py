@@ -1,15 +1,15 @@
-"""Arenas: the only place where a key lives.
+"""Arenas: the only place that holds a key.
 
-An arena is used for one generation of one owner (a tenant's keys, one batch). ``purge`` overwrites
-it at once, whoever is using it; unmapping waits until nobody does, because an address that is
-reused too early would show one tenant's view another tenant's key. Every use is bracketed:
+An arena serves one generation of one owner (a tenant's keys, one batch). ``purge`` overwrites it at
+once, even while it is in use. Unmapping waits for the last user: an address that is mapped again
+too early would show one tenant's view another tenant's key. Every use is bracketed:
 
     with arena.use() as keys:
         ...            # cipher calls on slices of ``keys``
     # reached only when no purge came in between
 
-Leaving the bracket after a purge raises ``Purged``, so output that raced a purge is never handed
-out. A forked child that finds itself with an arena is refused.
+Leaving the bracket after a purge raises ``Purged``, so that output that raced a purge is never
+returned. A forked child that inherits an arena cannot use it.
 """
 
 from __future__ import annotations
@@ -21,25 +21,24 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Final, NoReturn, Self
 
-from kcm_keymem.pages import PAGE, Pages, map_pages
+from kcm_schemas.limits import KEY_SIZE
 
-KEY_SIZE: Final = 32
-"""Bytes of every symmetric key."""
+from kcm_keymem.pages import PAGE, Pages, map_pages
 
 _lacks: set[str] = set()
 
 
 def secure_memory() -> tuple[str, tuple[str, ...]]:
-    """``("full", ())`` or ``("degraded", what is lacking)`` over every arena made so far."""
+    """Return ``("full", ())``, or ``("degraded", missing protections)``, over all arenas so far."""
     return ("degraded", tuple(sorted(_lacks))) if _lacks else ("full", ())
 
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """Consecutive keys in locked memory: ``view`` is all of them, ``each`` has a view of each.
+    """Consecutive keys in locked memory: ``view`` covers all of them, ``each`` has a view of each.
 
-    Cutting a view costs about a fifth of what a cipher call on it does, so an arena's are cut once
-    and used for every batch that it is lent to.
+    Slicing a view costs about a fifth of a cipher call on it. So an arena slices its views once and
+    uses them for every batch to which it is lent.
     """
 
     view: memoryview
@@ -47,7 +46,7 @@ class Keys:
 
     @classmethod
     def of(cls, view: memoryview) -> Self:
-        """Cut the views of a number of keys; raises ``ValueError`` when they are not whole."""
+        """Slice the views of all keys; raises ``ValueError`` unless they are 32 bytes each."""
         if len(view) % KEY_SIZE:
             raise ValueError("a key has 32 bytes")
         return cls(view, tuple(view[at : at + KEY_SIZE] for at in range(0, len(view), KEY_SIZE)))
@@ -56,13 +55,13 @@ class Keys:
         return len(self.each)
 
     def part(self, start: int, count: int) -> Keys:
-        """``count`` keys from ``start`` on."""
+        """Return ``count`` keys from the ``start``-th on."""
         end = start + count
         return Keys(self.view[start * KEY_SIZE : end * KEY_SIZE], self.each[start:end])
 
 
 class Purged(Exception):
-    """The keys were purged before the operation ended: it has no output."""
+    """The keys were purged before the operation ended, so it has no output."""
 
 
 class Arena:
@@ -89,23 +88,23 @@ class Arena:
 
     @property
     def purged(self) -> bool:
-        """Whether the keys are gone."""
+        """Whether the keys were overwritten for good."""
         return self._purged
 
     def use(self, size: int | None = None) -> AbstractContextManager[memoryview]:
         """Lend the first ``size`` bytes; raises ``Purged`` on entry and again on leaving.
 
-        What fails inside after a purge failed over wiped keys: that is ``Purged`` too, and must not
-        be told as a record that was tampered with.
+        An exception inside the bracket after a purge was caused by the wiped keys. It becomes
+        ``Purged``, so that the caller cannot report it as a tampered record.
         """
         return _Use(self, size)
 
     def use_keys(self, count: int, start: int = 0) -> AbstractContextManager[Keys]:
-        """Lend room for ``count`` keys from the ``start``-th on, as ``use`` does."""
+        """Lend room for ``count`` keys from the ``start``-th on; raises as ``use`` does."""
         return _KeysUse(self, count, start=start)
 
     def enter(self) -> memoryview:
-        """Begin a use that ``leave`` ends; prefer ``use``."""
+        """Begin a use that ``leave`` ends; raises ``Purged``. Prefer ``use``."""
         if os.getpid() != self._pid:
             raise Purged("keys do not cross a fork")
         with self._lock:
@@ -115,16 +114,16 @@ class Arena:
         return self._view
 
     def keys(self, count: int, start: int = 0) -> Keys:
-        """``count`` keys from the ``start``-th on, for whoever has entered."""
+        """Return ``count`` keys from the ``start``-th on; the caller has entered the arena."""
         if self._keys is None:
             self._keys = Keys.of(self._view)
         return self._keys.part(start, count)
 
     def leave(self) -> None:
-        """End a use begun with ``enter``.
+        """End a use that began with ``enter``.
 
-        What was under way may have written keys over what a purge wiped. Others may use the memory
-        for long: it is wiped now, and unmapped by the last one.
+        The operation may have written keys after a purge wiped them. Other users may keep the
+        memory for long, so it is wiped here, and the last user unmaps it.
         """
         with self._lock:
             self._users -= 1
@@ -133,14 +132,14 @@ class Arena:
             self._unmap_when_unused()
 
     def check(self) -> None:
-        """Raise ``Purged`` when the keys are gone: call before any output."""
+        """Raise ``Purged`` after a purge: call it before any output."""
         if self._purged:
             raise Purged
 
     def purge(self, *, unmap: bool = True) -> None:
-        """Overwrite every key now; unmap as soon as nobody uses the memory. Idempotent.
+        """Overwrite every key now, and unmap when the last user has left. Idempotent.
 
-        Unmapping takes several times as long: whoever is in a hurry leaves it to another purge.
+        Unmapping takes several times as long: a caller in a hurry leaves it to a later purge.
         """
         if os.getpid() != self._pid:
             return
@@ -152,7 +151,7 @@ class Arena:
                     self._unmap_when_unused()
 
     def wipe_unused(self) -> bool:
-        """Overwrite everything for a next user; ``False`` when somebody still uses it."""
+        """Overwrite everything for the next user; returns ``False`` while the arena is in use."""
         with self._lock:
             if self._users or self._purged:
                 return False
@@ -166,8 +165,8 @@ class Arena:
             self._pages.unmap()
 
     def __del__(self) -> None:
-        # Reached only through a bug or at exit. A view that was never given back keeps its pages:
-        # it must not come to show somebody else's.
+        # Reached only through a bug or at exit. A view that was never given back keeps its pages
+        # mapped, so that it cannot show another owner's keys.
         if not self._unmapped and os.getpid() == self._pid:
             self._purged = True
             self._pages.wipe()
@@ -184,7 +183,7 @@ class Arena:
 
 
 class _Bracket:
-    """A use from ``enter`` to ``leave``. A class, for a generator costs three times as much."""
+    """A use from ``enter`` to ``leave``. A class, because a generator costs three times as much."""
 
     __slots__ = ("_arena", "_count", "_pool", "_start")
 
@@ -207,7 +206,7 @@ class _Bracket:
 
 
 class _Use(_Bracket):
-    """A use of so many bytes."""
+    """A use of a number of bytes."""
 
     __slots__ = ()
 
@@ -216,7 +215,7 @@ class _Use(_Bracket):
 
 
 class _KeysUse(_Bracket):
-    """A use of so many keys."""
+    """A use of a number of keys."""
 
     __slots__ = ()
 
@@ -226,31 +225,31 @@ class _KeysUse(_Bracket):
 
 
 class ScratchPool:
-    """Arenas that are lent for one batch and come back wiped, so that few are ever mapped."""
+    """Arenas that are lent for one batch and return wiped, so that few are ever mapped."""
 
     KEEP: Final = 16
-    """Idle arenas kept for each size: more are unmapped on return."""
+    """Idle arenas that are kept for each size; more are unmapped on return."""
 
     def __init__(self) -> None:
         self._idle: dict[int, list[Arena]] = {}
 
     def borrow(self, size: int) -> AbstractContextManager[memoryview]:
-        """Lend ``size`` bytes of zeros, wiped again on return."""
+        """Lend ``size`` bytes of zeros, which are wiped again on return."""
         return _Use(self.take(size), size, self)
 
     def borrow_keys(self, count: int) -> AbstractContextManager[Keys]:
-        """Lend room for ``count`` keys, zeros, wiped again on return."""
+        """Lend room for ``count`` keys, all zeros, which are wiped again on return."""
         return _KeysUse(self.take(count * KEY_SIZE), count, self)
 
     def take(self, size: int) -> Arena:
-        """An arena of zeros with at least ``size`` bytes, for one batch."""
+        """Return an arena of zeros with at least ``size`` bytes, for one batch."""
         pages = -(-size // PAGE)
         rounded = PAGE << (pages - 1).bit_length()
         idle = self._idle.setdefault(rounded, [])
         return idle.pop() if idle else Arena(rounded)
 
     def give_back(self, arena: Arena) -> None:
-        """Wipe and keep an arena that nobody uses any more; a purged one is let go."""
+        """Wipe and keep an arena that is not in use; a purged one is dropped."""
         if arena.purged:
             return
         idle = self._idle.setdefault(arena.size, [])

@@ -1,8 +1,8 @@
-"""Locked memory from the kernel: the few calls of libc that an arena is made of.
+"""Locked memory from the kernel: the few libc calls on which arenas rest.
 
-Pages are private, locked (never swapped), left out of core dumps and unmapped in a forked child
-(``MADV_DONTFORK``: a child that touches them faults, where ``WIPEONFORK`` would let it encrypt
-under zeros), with an inaccessible guard page on either side.
+Pages are private, locked (never swapped), excluded from core dumps and unmapped in a forked child.
+``MADV_DONTFORK`` makes a child that touches them fault; ``WIPEONFORK`` would let it encrypt under
+zeros. Each mapping has an inaccessible guard page on either side.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _libc.getrandom.restype = ctypes.c_ssize_t
 
 @dataclass(frozen=True, slots=True)
 class Pages:
-    """A mapping: the address and size of its usable part, and what protection it lacks."""
+    """A mapping: address and size in bytes of its usable part, and the protections it lacks."""
 
     address: int
     size: int
@@ -59,25 +59,25 @@ class Pages:
         ctypes.memset(self.address, 0, self.size)
 
     def unmap(self) -> None:
-        """Give the pages and their guards back. Any later access faults."""
+        """Return the pages and their guards to the kernel. Any later access faults."""
         _libc.munmap(self.address - PAGE, self.size + 2 * PAGE)
 
 
 def map_pages(size: int) -> Pages:
     """Map at least ``size`` bytes, rounded up to whole pages; raises ``MemoryError``.
 
-    A protection that the kernel refuses is named in ``lacks`` and is not fatal.
+    ``lacks`` names the protections that the kernel refused; a refusal is not fatal.
     """
     if not sys.platform.startswith("linux"):  # pragma: no cover
-        raise OSError("locked memory is written for Linux")
+        raise OSError("locked memory needs Linux")
     size = -(-size // PAGE) * PAGE
     base = _libc.mmap(None, size + 2 * PAGE, _PROT_NONE, _MAP_PRIVATE_ANONYMOUS, -1, 0)
     if base is None or base == _MAP_FAILED:
-        raise MemoryError("no memory for keys")
+        raise MemoryError(f"cannot map {size} bytes for keys")
     address = base + PAGE
     if _libc.mprotect(address, size, _PROT_RW) != 0:
         _libc.munmap(base, size + 2 * PAGE)
-        raise MemoryError("no memory for keys")
+        raise MemoryError(f"cannot make {size} bytes for keys writable")
     wanted = {
         "mlock": _libc.mlock(address, size),
         "dontdump": _libc.madvise(address, size, _MADV_DONTDUMP),
@@ -87,7 +87,7 @@ def map_pages(size: int) -> Pages:
 
 
 def fill_random(view: memoryview) -> None:
-    """Fill writable memory with the kernel's randomness, without a ``bytes`` in between."""
+    """Fill writable memory from the kernel's random number generator, without a ``bytes`` copy."""
     target = (ctypes.c_ubyte * len(view)).from_buffer(view)
     address, done = ctypes.addressof(target), 0
     while done < len(view):

@@ -1,4 +1,4 @@
-"""Randomness for those who make keys: key material goes straight into locked memory."""
+"""Randomness for components that generate keys: it goes straight into locked memory."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from kcm_keymem.pages import fill_random
 
 
 class KeyRandomness(Protocol):
-    """Where nonces and keys come from; a port, so that simulation can decide."""
+    """The source of nonces and keys; a port, so that a simulation can replace it."""
 
     def public(self, size: int) -> bytes:
-        """Random bytes that are not secret: nonces, identifiers."""
+        """Return random bytes that are not secret: nonces, identifiers."""
         ...
 
     def fill(self, view: memoryview) -> None:
@@ -21,12 +21,12 @@ class KeyRandomness(Protocol):
 
 
 class SystemKeyRandomness:
-    """The kernel's randomness."""
+    """The kernel's random number generator."""
 
     def public(self, size: int) -> bytes:
-        """Random bytes that are not secret."""
+        """Return random bytes that are not secret."""
         return os.urandom(size)
 
     def fill(self, view: memoryview) -> None:
-        """Fill locked memory without a copy in between."""
+        """Fill locked memory without an intermediate copy."""
         fill_random(view)

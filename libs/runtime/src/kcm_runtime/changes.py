@@ -1,4 +1,4 @@
-"""A condition over state that callbacks change: it is looked at after each change, not polled."""
+"""Waiting for a condition over state that callbacks change: checked at changes, not polled."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from typing import Final
 
 
 class Changes:
-    """Wakes those who wait, in the event loop of the notifier."""
+    """Wakes waiting tasks at every change, in the event loop of the notifier."""
 
     def __init__(self) -> None:
         self._waiting: Final[set[asyncio.Future[None]]] = set()
 
     def notify(self) -> None:
-        """Something changed: each waiter looks whether its condition holds."""
+        """Note a change: each waiting task checks its condition."""
         for waiter in self._waiting:
             if not waiter.done():
                 waiter.set_result(None)
 
     async def until(self, holds: Callable[[], bool], timeout_s: float) -> bool:
-        """Wait until ``holds()``; ``False`` when it does not after ``timeout_s`` seconds.
+        """Wait until ``holds()`` is true; returns ``False`` after ``timeout_s`` seconds without.
 
-        ``holds`` is called at once, after every change, and once more when time is up. What it
-        raises ends the wait.
+        ``holds`` is called at once, after every change, and once more at the end of the time. Its
+        exceptions end the wait.
         """
         try:
             async with asyncio.timeout(timeout_s):

@@ -1,4 +1,4 @@
-"""Time and randomness as ports, so that decisions are the same in production and in simulation."""
+"""Time and randomness as ports, so that production and simulation run the same decisions."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Two clocks, never mixed."""
+    """Two clocks that must not be mixed."""
 
     def unix_ms(self) -> int:
-        """Wall clock in Unix milliseconds: for deadlines that others set, and for people."""
+        """Wall clock in Unix milliseconds: for deadlines set by others, and for people."""
         ...
 
     def elapsed(self) -> float:
-        """Seconds that only run forward, also in suspend: for durations."""
+        """Monotonic seconds, which also run during suspend: for durations."""
         ...
 
 
 class Randomness(Protocol):
-    """Where random bytes come from that are not secret."""
+    """The source of random bytes that are not secret."""
 
     def public(self, size: int) -> bytes:
-        """Random bytes that are not secret: nonces, identifiers."""
+        """Return random bytes that are not secret: nonces, identifiers."""
         ...
 
 
@@ -35,13 +35,13 @@ class SystemClock:
         return time.time_ns() // 1_000_000
 
     def elapsed(self) -> float:
-        """``CLOCK_BOOTTIME``, which runs on in suspend."""
+        """``CLOCK_BOOTTIME``, which also runs during suspend."""
         return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class SystemRandomness:
-    """The kernel's randomness."""
+    """The kernel's random number generator."""
 
     def public(self, size: int) -> bytes:
-        """Random bytes that are not secret."""
+        """Return random bytes that are not secret."""
         return os.urandom(size)

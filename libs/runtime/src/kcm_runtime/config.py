@@ -11,40 +11,40 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 
 class ConfigError(Exception):
-    """The configuration cannot be used; the text says what to change."""
+    """The configuration is not usable; the text says what to change."""
 
 
 class Section(BaseModel):
-    """A part of a configuration: frozen, without unknown keys, silent about its values."""
+    """A part of a configuration: frozen, without unknown keys, no values in its errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
 class BusAddress(Section):
-    """One account of the broker. The password stands in a file that only its owner may read."""
+    """One account of the broker. The password is in a file that only its owner may read."""
 
     url: str
     user: str
     password_file: Path
     also: tuple[str, ...] = ()
-    """Further nodes of the same broker, where it is a cluster: whichever answers is used."""
+    """Further nodes of a clustered broker; the first that answers is used."""
     allow_old_broker: bool = False
-    """Warn instead of ending when a node is too old (``kcm_runtime.nats.server_version``)."""
+    """Warn instead of stopping when a node is too old (``kcm_runtime.nats.server_version``)."""
 
     @property
     def urls(self) -> tuple[str, ...]:
-        """Every node of the broker."""
+        """The addresses of all nodes of the broker."""
         return (self.url, *self.also)
 
 
 class InstanceConfig(Section):
-    """What every instance needs; each service adds its own sections."""
+    """The settings of every instance; each component adds its own sections."""
 
     instance: Name
     region: Name
     development: bool = False
     root_public: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-    """The operator root's Ed25519 public key, in hexadecimal: the one thing that is pinned."""
+    """The operator root's Ed25519 public key in hexadecimal: the trust anchor."""
     roster: Path
     identity: Path
     state_dir: Path
@@ -56,14 +56,14 @@ C = TypeVar("C", bound=Section)
 
 
 def load(model: type[C], path: str) -> C:
-    """Read and check a configuration; raises ``ConfigError``."""
+    """Read and validate a configuration; raises ``ConfigError``."""
     try:
         with Path(path).open("rb") as file:
             return model.model_validate(tomllib.load(file))
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise ConfigError(f"{path} is no UTF-8 text") from None
+        raise ConfigError(f"{path} is not UTF-8 text") from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path} is not TOML: {error}") from None
     except ValidationError as error:

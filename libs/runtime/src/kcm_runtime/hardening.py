@@ -1,4 +1,4 @@
-"""What a process does before it reads a secret: no core dump, no tracing by the same user."""
+"""Protection of a process before it reads a secret: no core dump, no tracing by the same user."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _libc: Final = ctypes.CDLL(None, use_errno=True)
 
 
 def make_undumpable() -> None:
-    """Forbid core dumps and tracing of this process by others of the same user; raises ``OSError``.
+    """Forbid core dumps, and tracing by processes of the same user; raises ``OSError``.
 
-    The limit alone would not do: a core_pattern that is a pipe ignores it.
+    The resource limit alone is not enough: a core_pattern that is a pipe ignores it.
     """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if _libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:

@@ -1,7 +1,7 @@
-"""Who this process is: its identity, the roster it believes, and the id of this one run.
+"""The identity of this process: its key, its roster, and the id of this incarnation.
 
-The roster may become another one while it runs: whoever has to know whom to believe asks for the
-verifier every time. What this instance is (name, role, region) stays what it was at its start.
+The roster can change at run time, so callers read the verifier for every decision. The name,
+role and region of this instance are those of its start.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from kcm_runtime.roster.store import Rosters, open_rosters
 
 @dataclass(frozen=True, slots=True)
 class InstanceContext:
-    """The instance that this process is, in one incarnation. ``joined`` is its entry at start."""
+    """The instance of this process, in one incarnation. ``joined`` is its roster entry at start."""
 
     identity: Identity
     joined: Instance
@@ -31,12 +31,12 @@ class InstanceContext:
 
     @property
     def verifier(self) -> Verifier:
-        """Whom to believe now: ask every time, and keep it nowhere."""
+        """The verifier of the roster in force: read it for every decision, never store it."""
         return self.rosters.verifier
 
     @property
     def entry(self) -> Instance:
-        """The entry on the roster of now, or the last one that there was."""
+        """The entry of this instance on the roster in force, or the last one that there was."""
         try:
             return self.verifier.instance(self.name)
         except Untrusted:
@@ -44,7 +44,7 @@ class InstanceContext:
 
     @property
     def acts(self) -> bool:
-        """Whether this instance may act: it is on the roster as it was, and not retired."""
+        """Whether this instance may act: its entry is unchanged since the start and not retired."""
         try:
             now = self.verifier.acting(self.name)
         except Untrusted:
@@ -69,7 +69,7 @@ class InstanceContext:
 
 
 def load_instance(config: InstanceConfig, role: Role, randomness: Randomness) -> InstanceContext:
-    """Load identity and roster; raises ``ConfigError`` when this instance is not on it."""
+    """Load identity and roster; raises ``ConfigError`` unless the roster has this instance."""
     try:
         rosters = open_rosters(config.roster, bytes.fromhex(config.root_public), config.state_dir)
         system = rosters.verifier.roster.system
@@ -78,7 +78,10 @@ def load_instance(config: InstanceConfig, role: Role, randomness: Randomness) ->
     except (SecretFileError, Untrusted) as error:
         raise ConfigError(f"{config.instance}: {error}") from None
     if (entry.role, entry.region) != (role, config.region):
-        raise ConfigError(f"the roster knows {config.instance} in another role or region")
+        raise ConfigError(
+            f"the roster has {config.instance} as {entry.role.value} of region {entry.region}, not"
+            f" as {role.value} of region {config.region}"
+        )
     if entry.public_key != identity.public:
         raise ConfigError(f"the roster has another public key for {config.instance}")
     return InstanceContext(identity, entry, rosters, randomness.public(limits.ID_SIZE))

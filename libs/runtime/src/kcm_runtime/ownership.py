@@ -1,7 +1,7 @@
-"""Who may use an object that has connections: the process and the event loop that made it.
+"""Ownership of an object with connections: the process and the event loop that made it.
 
-A connection after a fork is shared with the parent, and one that is used from another event loop
-waits for ever. A child hears no kill, either. So each use is checked, and refused at once.
+After a fork, a connection is shared with the parent, and its use from another event loop waits for
+ever. A child does not receive kills, either. So every use is checked and a wrong one is refused.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 class Misuse(KcmError, RuntimeError):
-    """The program uses an object in a way that cannot work. Asking again does not help."""
+    """The program uses an object in a way that cannot work. A retry does not help."""
 
     def __init__(self, text: str) -> None:
         super().__init__(Code.INTERNAL, text)
@@ -29,7 +29,7 @@ class Misuse(KcmError, RuntimeError):
 
 
 class WrongLoop(Misuse):
-    """Used from another event loop, or another thread, than the one that it was made in."""
+    """Used from another event loop or thread than the one that made it."""
 
 
 class AfterFork(Misuse):
@@ -37,7 +37,7 @@ class AfterFork(Misuse):
 
 
 class Closed(Misuse):
-    """Used after it was closed."""
+    """Used after ``close``."""
 
 
 class AlreadyConnected(Misuse):
@@ -45,10 +45,10 @@ class AlreadyConnected(Misuse):
 
 
 class Owner:
-    """The process and the event loop that something belongs to."""
+    """The process and the event loop to which an object belongs."""
 
     def __init__(self, what: str) -> None:
-        """``what`` names it in texts. Belongs to whoever runs here."""
+        """``what`` names the object in texts. It belongs to the calling process."""
         self._what: Final = what
         self._pid: Final = os.getpid()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -56,7 +56,7 @@ class Owner:
 
     @property
     def elsewhere(self) -> bool:
-        """Whether this is a child of the process that made it."""
+        """Whether this is a child of the process that made the object."""
         return os.getpid() != self._pid
 
     @property
@@ -69,7 +69,7 @@ class Owner:
         self._closed = True
 
     def check(self) -> None:
-        """Raise ``Misuse`` unless this process and loop may use it; the first loop owns it."""
+        """Raise ``Misuse`` unless this process and event loop own it; the first loop owns it."""
         if self.elsewhere:
             raise AfterFork(
                 f"{self._what} was made in process {self._pid} and is used in its child"
@@ -88,7 +88,7 @@ class Owner:
 
 
 class Once(AbstractAsyncContextManager[T], Generic[T]):
-    """An asynchronous context manager that says so when it is entered twice."""
+    """An asynchronous context manager that refuses a second entry."""
 
     def __init__(self, what: str, run: Callable[[], AsyncGenerator[T, None]]) -> None:
         """``what`` names the call in texts; ``run`` yields the object once."""

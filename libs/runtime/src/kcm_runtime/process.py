@@ -1,6 +1,6 @@
-"""A service's process: arguments, configuration, signals, readiness, and an orderly end.
+"""The process of a component: arguments, configuration, signals, readiness, orderly end.
 
-Exit codes: 0 after SIGTERM or SIGINT, 1 after a fault, 2 when the configuration cannot be used.
+Exit codes: 0 after SIGTERM or SIGINT, 1 after a fault, 2 if the configuration is not usable.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from kcm_schemas.codes import KcmError
 
 from kcm_runtime.clock import Clock, SystemClock
 from kcm_runtime.config import ConfigError, InstanceConfig, load
+from kcm_runtime.error_text import describe
 from kcm_runtime.files.secret_file import SecretFileError
 from kcm_runtime.hardening import make_undumpable
-from kcm_runtime.nats.request_server import describe
+from kcm_runtime.nats.jetstream_errors import StreamMissing
 from kcm_runtime.nats.stream_protection import Unfit
-from kcm_runtime.nats.streams import StreamMissing
 
 log = logging.getLogger(__name__)
 
@@ -34,13 +34,13 @@ C = TypeVar("C", bound=InstanceConfig)
 
 
 class Runnable(Protocol):
-    """What a process runs."""
+    """A component that a process runs."""
 
     async def start(self) -> None:
         """Return once it serves."""
 
     async def close(self) -> None:
-        """Finish what is in flight, and let go of everything."""
+        """Finish the work in progress, and release everything."""
 
 
 def run(name: str, model: type[C], build: Callable[[C, Clock], Runnable]) -> int:
@@ -65,7 +65,7 @@ def run(name: str, model: type[C], build: Callable[[C, Clock], Runnable]) -> int
 
 
 def protect() -> None:
-    """Let nobody dump or trace this process; raises ``OSError``. Before any secret is read."""
+    """Forbid dumps and tracing of this process; raises ``OSError``. Before any secret is read."""
     make_undumpable()
 
 
@@ -82,35 +82,37 @@ async def _serve(config: InstanceConfig, runnable: Runnable) -> int:
         if starting.done():
             starting.result()
             mark_ready(config.ready_file, config.instance)
-            log.info("%s serves", config.instance)
+            log.info("%s (region %s) serves", config.instance, config.region)
             await stop.wait()
         else:
             starting.cancel()
     except (StreamMissing, Unfit, KcmError, ConfigError) as error:
-        log.error("%s cannot start: %s", config.instance, error)
+        log.error("%s (region %s) cannot start: %s", config.instance, config.region, error)
         return EXIT_FAULT
     except Exception as error:  # noqa: BLE001 - the last line: no traceback leaves the process
-        log.error("%s cannot start: %s", config.instance, describe(error))
+        log.error(
+            "%s (region %s) cannot start: %s", config.instance, config.region, describe(error)
+        )
         return EXIT_FAULT
     finally:
         stopping.cancel()
         unmark_ready(config.ready_file)
         await runnable.close()
-    log.info("%s ended", config.instance)
+    log.info("%s (region %s) ended", config.instance, config.region)
     return 0
 
 
 def report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:  # noqa: ARG001 - asyncio's form
-    """Log what nobody waited for. asyncio's own text shows arguments and texts of exceptions."""
+    """Log unhandled exceptions of tasks. The text of asyncio would show arguments and messages."""
     error = context.get("exception")
     if isinstance(error, BaseException):
-        log.error("a task or callback that nobody waits for failed: %s", describe(error))
+        log.error("unhandled exception in a task or callback: %s", describe(error))
     else:
-        log.error("the event loop reports a fault")
+        log.error("the event loop reports an error without an exception")
 
 
 def mark_ready(path: Path | None, text: str) -> None:
-    """Say that this process serves. It does so all the same where that cannot be written."""
+    """Write the ready file; an error is logged, because the process serves without it, too."""
     if path is not None:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -120,7 +122,7 @@ def mark_ready(path: Path | None, text: str) -> None:
 
 
 def unmark_ready(path: Path | None) -> None:
-    """Say no longer that it serves; never raises, for the orderly end comes after this."""
+    """Remove the ready file; never raises, because the orderly end comes after it."""
     if path is not None:
         try:
             path.unlink(missing_ok=True)

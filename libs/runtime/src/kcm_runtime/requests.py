@@ -1,8 +1,9 @@
-"""Requests that are signed or sealed: each is for a time, and is recorded once.
+"""Replay protection for signed or sealed requests: each has a deadline, and is recorded once.
 
-A broker, or whoever listens there, can send the same bytes again. What is too old is refused by its
-deadline; until then whoever served it remembers it. Memory is bounded by signer, so nobody pushes
-out what another one asked, and only what the signer is known to have made may be remembered.
+A broker, or an attacker that listens there, can send the same bytes again. The deadline rejects
+requests that are too old; until then the instance that served one remembers it. Memory is bounded
+for each signer, so that no signer evicts the requests of another one. Only requests whose signer is
+verified may be remembered.
 """
 
 from __future__ import annotations
@@ -18,11 +19,14 @@ V = TypeVar("V")
 
 
 def check_deadline(deadline_ms: int, now_ms: int) -> None:
-    """Raise ``deadline_exceeded`` when it has passed, ``malformed`` when it is too far away."""
+    """Raise ``deadline_exceeded`` for a past deadline, ``malformed`` for one too far ahead."""
     if now_ms >= deadline_ms:
         raise KcmError(Code.DEADLINE_EXCEEDED)
     if deadline_ms > now_ms + limits.DEADLINE_MAX_MS:
-        raise KcmError(Code.MALFORMED, "the deadline is more than a minute away")
+        # A fixed text: rejections are counted by their texts, and the sender chooses the deadline.
+        raise KcmError(
+            Code.MALFORMED, f"the deadline is more than {limits.DEADLINE_MAX_MS} ms ahead"
+        )
 
 
 @dataclass(slots=True)
@@ -36,25 +40,25 @@ class _OfSigner(Generic[V]):
 
 
 class Asked(Generic[V]):
-    """What was made of each signer's requests, until their deadlines.
+    """The outcome of each signer's requests, until their deadlines.
 
-    A request is named by bytes that its signature or seal covers. Whoever asks here has checked its
+    The key of a request is bytes that its signature or seal covers. The caller has checked its
     deadline.
     """
 
     def __init__(self, most: int) -> None:
-        """``most`` requests of one signer are remembered."""
+        """At most ``most`` requests of one signer are remembered."""
         self._most: Final = most
         self._signers: Final[dict[str, _OfSigner[V]]] = {}
-        """Names that were believed: no more than rosters have."""
+        """Verified names: no more than rosters have."""
 
     def get(self, signer: str, request: bytes) -> V | None:
-        """What was made of a request; ``None``: it is not known here."""
+        """Return the outcome of a request, or ``None`` if it is not known here."""
         known = self._signers.get(signer)
         return None if known is None else known.found.get(request)
 
     def full(self, signer: str, now_ms: int) -> bool:
-        """Whether one more of a signer's requests would push out one that has not ended."""
+        """Whether one more request of a signer would evict one whose deadline is not over."""
         known = self._signers.get(signer)
         if known is None:
             return False
@@ -63,7 +67,7 @@ class Asked(Generic[V]):
         return len(known.ends) >= self._most
 
     def add(self, signer: str, request: bytes, deadline_ms: int, now_ms: int, made: V) -> None:
-        """Remember it; at the bound, the signer's request that ends first is forgotten."""
+        """Remember an outcome; at the bound, the signer's request with the first deadline goes."""
         full = self.full(signer, now_ms)
         known = self._signers.setdefault(signer, _OfSigner())
         if request not in known.found:

@@ -4,5 +4,5 @@
 ``hpke``     RFC 9180 with the hybrid KEM MLKEM768-X25519
 ``session``  tickets, and the two keys of a session
 
-Keys are in memory that the caller provides (``kcm_sealing.memory``); nothing here allocates it.
+The caller provides the memory for keys (``kcm_sealing.memory``); this package allocates none.
 """

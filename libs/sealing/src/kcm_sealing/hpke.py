@@ -1,7 +1,7 @@
 """HPKE (RFC 9180) with the hybrid KEM MLKEM768-X25519, HKDF-SHA256 and AES-256-GCM.
 
-A region's Cores share one key. Its secret form is 96 bytes: the ML-KEM seed (64) and the X25519
-scalar (32); its public form is the two raw public keys one after the other (1184 + 32).
+The Cores of a region share one key. Its secret form has 96 bytes: the ML-KEM seed (64) and the
+X25519 scalar (32). Its public form is the two raw public keys in sequence (1184 + 32 bytes).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _SUITE: Final = hpke.Suite(hpke.KEM.MLKEM768_X25519, hpke.KDF.HKDF_SHA256, hpke.
 
 
 class KeyClosed(Exception):
-    """The private key was closed: nothing can be opened with it."""
+    """The private key was closed and cannot open anything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +33,9 @@ class HpkePublic:
 
     @classmethod
     def from_bytes(cls, raw: bytes) -> Self:
-        """Read the public form; raises ``ValueError``."""
+        """Read the public form, 1216 bytes; raises ``ValueError``."""
         if len(raw) != PUBLIC_SIZE:
-            raise ValueError("an HPKE public key has 1216 bytes")
+            raise ValueError(f"an HPKE public key has {PUBLIC_SIZE} bytes, not {len(raw)}")
         return cls(
             hpke.MLKEM768X25519PublicKey(
                 MLKEM768PublicKey.from_public_bytes(raw[:1184]),
@@ -44,19 +44,19 @@ class HpkePublic:
         )
 
     def encrypt(self, secret: memoryview, info: bytes) -> bytes:
-        """Encapsulation and ciphertext of ``secret``."""
+        """Return the encapsulation and the ciphertext of ``secret``."""
         return _SUITE.encrypt(secret, self.key, info)
 
 
 class HpkePrivate:
-    """A region's private key; the library holds it (no ``repr``, no pickling)."""
+    """A region's private key; the cryptography library holds it (no ``repr``, no pickling)."""
 
     __slots__ = ("_key", "_public")
 
     def __init__(self, secret: memoryview) -> None:
-        """``secret`` is the 96-byte secret form in locked memory."""
+        """``secret`` is the 96-byte secret form in locked memory; raises ``ValueError``."""
         if len(secret) != SECRET_SIZE:
-            raise ValueError("an HPKE secret key has 96 bytes")
+            raise ValueError(f"an HPKE secret key has {SECRET_SIZE} bytes, not {len(secret)}")
         mlkem = MLKEM768PrivateKey.from_seed_bytes(secret[:64])
         x25519 = X25519PrivateKey.from_private_bytes(secret[64:])
         self._key: hpke.MLKEM768X25519PrivateKey | None
@@ -71,10 +71,11 @@ class HpkePrivate:
         return self._public
 
     def decrypt_into(self, ciphertext: bytes, info: bytes, out: memoryview) -> None:
-        """Open what ``HpkePublic.encrypt`` made; raises ``InvalidTag``, ``KeyClosed`` once closed.
+        """Open a ciphertext of ``HpkePublic.encrypt`` into ``out``.
 
-        The library returns the secret as ``bytes``: a session secret, freed at once, is the one
-        exception that the allocator settings of a Core are there for.
+        Raises ``InvalidTag``, and ``KeyClosed`` after ``close``. The library returns the secret as
+        ``bytes``. This is the one key outside an arena: a session secret, which is freed at once;
+        the allocator settings of a Core bound how long its bytes stay in memory.
         """
         if self._key is None:
             raise KeyClosed
@@ -84,7 +85,7 @@ class HpkePrivate:
         out[:] = secret
 
     def close(self) -> None:
-        """Let go of the key: the library overwrites its keys when it frees them. Idempotent."""
+        """Drop the key; the library overwrites its keys when it frees them. Idempotent."""
         self._key = None
 
     def __reduce__(self) -> tuple[object, ...]:

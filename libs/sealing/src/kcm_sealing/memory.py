@@ -1,20 +1,17 @@
-"""The memory that ciphers work in: a small port, which ``kcm_keymem.arena`` implements."""
+"""The memory in which ciphers work: a small port, which ``kcm_keymem.arena`` implements."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import Final, Protocol
-
-KEY_SIZE: Final = 32
-"""Bytes of every symmetric key."""
+from typing import Protocol
 
 
 class SecretMemory(Protocol):
-    """Locked memory of one owner, at least a page."""
+    """Locked memory of one owner, at least one page."""
 
     def use(self, size: int | None = None) -> AbstractContextManager[memoryview]:
-        """Lend the first ``size`` bytes; raises on entry and on leaving once it was purged."""
+        """Lend the first ``size`` bytes; raises on entry and on leaving after a purge."""
         ...
 
     def purge(self) -> None:
@@ -23,11 +20,11 @@ class SecretMemory(Protocol):
 
 
 class KeyColumn(Protocol):
-    """Consecutive keys: ``view`` is all of them, ``each`` has a view of each."""
+    """Consecutive keys: ``view`` covers all of them, ``each`` has a view of each."""
 
     @property
     def view(self) -> memoryview:
-        """All keys, one after the other."""
+        """All keys in sequence."""
         ...
 
     @property

@@ -1,15 +1,15 @@
-"""The sealed channel: what travels between a Gateway and a Core over a broker nobody trusts.
+"""The sealed channel between a Gateway and a Core, over a broker that neither trusts.
 
-The caller makes 32 random bytes ``s`` and a ticket that any Core of the region can open:
+The caller generates 32 random bytes ``s`` and a ticket that any Core of the region can open:
 
     info = ctx("kcm/v1/session", region, hpke_key_id, caller, session_id, issued, expiry)
     ct   = HPKE(region's public key, s, info)
     sig  = Ed25519(ctx("kcm/v1/ticket", SHA-256(info), SHA-256(ct)))
 
 Direction keys are ``HKDF-SHA256(s, salt = SHA-256(info || ct), info = "request" | "reply")``. Every
-body is XAES-256-GCM with a fresh random nonce; there are no counters, because replicas that counted
+body is XAES-256-GCM with a fresh random nonce. There are no counters, because replicas that count
 under one key would repeat nonces. A request binds its session, its random id and everything that
-travels beside it in clear; a reply binds the SHA-256 of its request and who answers.
+travels beside it in clear. A reply binds the SHA-256 of its request and the name of the callee.
 """
 
 from __future__ import annotations
@@ -25,13 +25,14 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from kcm_schemas import labels
 from kcm_schemas.labels import ctx
+from kcm_schemas.limits import NONCE_SIZE, TAG_SIZE
 
 from kcm_sealing import xaes
 from kcm_sealing.hpke import HpkePrivate, HpkePublic, KeyClosed
 from kcm_sealing.memory import SecretMemory
 
 LIFETIME_MAX_MS: Final = 600_000
-"""Milliseconds that a ticket may live: bounds how long a stolen session is of use."""
+"""Lifetime of a ticket in milliseconds: it bounds how long a stolen session is useful."""
 
 _REQUEST: Final = slice(0, 32)
 _REPLY: Final = slice(32, 64)
@@ -41,7 +42,7 @@ _SCRATCH: Final = slice(128, 128 + xaes.SCRATCH_SIZE)
 
 @dataclass(frozen=True, slots=True)
 class TicketInfo:
-    """What a ticket says in clear; times in Unix milliseconds."""
+    """The clear part of a ticket; times in Unix milliseconds."""
 
     region: str
     hpke_key_id: bytes
@@ -51,7 +52,7 @@ class TicketInfo:
     expiry_ms: int
 
     def encode(self) -> bytes:
-        """The HPKE info, which is also what the signature covers first."""
+        """Return the HPKE info, which is also the first thing that the signature covers."""
         return ctx(
             labels.SESSION,
             self.region,
@@ -63,7 +64,7 @@ class TicketInfo:
         )
 
     def live(self, now_ms: int) -> bool:
-        """Whether the ticket is within its lifetime, and that is not too long."""
+        """Whether the ticket is valid at ``now_ms`` and its lifetime is within the maximum."""
         return (
             self.issued_ms <= now_ms + 5_000
             and now_ms < self.expiry_ms <= self.issued_ms + LIFETIME_MAX_MS
@@ -71,22 +72,22 @@ class TicketInfo:
 
 
 def to_sign(info: bytes, ciphertext: bytes) -> bytes:
-    """The message that a caller signs for its ticket."""
+    """Return the message that a caller signs for its ticket."""
     return ctx(labels.TICKET, hashlib.sha256(info).digest(), hashlib.sha256(ciphertext).digest())
 
 
 class Session:
-    """The two direction keys of a session, in memory of their own."""
+    """The two direction keys of a session, in memory that belongs to it."""
 
     __slots__ = ("_closed", "_lock", "_memory", "info")
 
     def __init__(self, info: TicketInfo, memory: SecretMemory, salt: bytes) -> None:
-        """Derive the direction keys from the secret in ``memory``, and wipe it."""
+        """Derive the direction keys from the secret in ``memory``, then wipe the secret."""
         self.info: Final = info
         self._memory: Final = memory
         self._closed = False
-        # One scratch for both directions: a thread that wiped it under another's derivation would
-        # let that one seal under a key that everybody knows.
+        # Both directions share one scratch. Without the lock, one thread could wipe it during
+        # another thread's derivation, which would then seal under a key of zeros.
         self._lock: Final = threading.Lock()
         with memory.use() as view:
             for part, name in ((_REQUEST, b"request"), (_REPLY, b"reply")):
@@ -96,21 +97,21 @@ class Session:
     def seal_request(
         self, request_id: bytes, clear: bytes, plain: memoryview, nonce: bytes
     ) -> bytes:
-        """Seal a request's columns; ``nonce`` is 24 fresh random bytes."""
+        """Seal the columns of a request; ``nonce`` is 24 fresh random bytes."""
         aad = ctx(labels.REQUEST, self.info.session_id, request_id, clear)
         return self._seal(_REQUEST, plain, aad, nonce)
 
     def open_request(self, request_id: bytes, clear: bytes, sealed: bytes, out: memoryview) -> None:
-        """Open a request's columns into exactly ``out``; raises ``InvalidTag``, ``out`` wiped."""
+        """Open a request into exactly ``out``; on failure wipes ``out``, raises ``InvalidTag``."""
         aad = ctx(labels.REQUEST, self.info.session_id, request_id, clear)
         self._open(_REQUEST, sealed, aad, out)
 
     def seal_reply(self, request: bytes, callee: str, plain: memoryview, nonce: bytes) -> bytes:
-        """Seal a reply to ``request`` (its SHA-256); ``nonce`` is 24 fresh random bytes."""
+        """Seal the reply to ``request`` (its SHA-256); ``nonce`` is 24 fresh random bytes."""
         return self._seal(_REPLY, plain, ctx(labels.REPLY, request, callee, b""), nonce)
 
     def open_reply(self, request: bytes, callee: str, sealed: bytes, out: memoryview) -> None:
-        """Open a reply into exactly ``out``; raises ``InvalidTag``, ``out`` wiped."""
+        """Open a reply into exactly ``out``; on failure wipes ``out``, raises ``InvalidTag``."""
         self._open(_REPLY, sealed, ctx(labels.REPLY, request, callee, b""), out)
 
     @property
@@ -133,8 +134,8 @@ class Session:
 
 
 def sealed_size(plain_size: int) -> int:
-    """Bytes of a sealed body of ``plain_size`` bytes."""
-    return xaes.NONCE_SIZE + plain_size + xaes.TAG_SIZE
+    """Return the size in bytes of a sealed body of ``plain_size`` bytes."""
+    return NONCE_SIZE + plain_size + TAG_SIZE
 
 
 def open_session_as_caller(
@@ -144,7 +145,7 @@ def open_session_as_caller(
     memory: SecretMemory,
     fill: Callable[[memoryview], None],
 ) -> tuple[Session, bytes, bytes]:
-    """Make a session; returns it with the ticket's ciphertext and signature.
+    """Make a session; returns it with the ciphertext and the signature of its ticket.
 
     The session owns ``memory`` from now on; ``fill`` writes its random secret.
     """
@@ -159,10 +160,10 @@ def open_session_as_caller(
 def open_session_as_callee(
     info: TicketInfo, private: HpkePrivate, ciphertext: bytes, memory: SecretMemory
 ) -> Session:
-    """Open a ticket whose signature and lifetime were checked.
+    """Open a ticket whose signature and lifetime were verified.
 
-    Raises ``InvalidTag``, and ``KeyClosed`` when the private key was closed.
-    The session owns ``memory`` from now on; it is purged when the ticket does not open.
+    Raises ``InvalidTag``, and ``KeyClosed`` after the private key was closed. The session owns
+    ``memory`` from now on; a ticket that does not open purges it.
     """
     encoded = info.encode()
     try:

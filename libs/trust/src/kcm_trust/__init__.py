@@ -1,4 +1,4 @@
-"""Whom to believe: identities, the roster, and statements that are verified before they count.
+"""Trust: identities, the roster, and the verification of every signed statement.
 
 Pure: no network, no clock. Verification returns the verified thing or raises.
 """

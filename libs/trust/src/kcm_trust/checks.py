@@ -1,4 +1,4 @@
-"""What every check of a statement begins with: its signers, their rights and their signatures."""
+"""The first steps of every verification: the signers, their rights and their signatures."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ M = TypeVar("M", bound=Message)
 
 
 class Checker:
-    """Checks signers by one roster, and what lasts of those who are retired."""
+    """Verifies signers by one roster and by the endorsements of retired signers."""
 
     def __init__(self, roster: Roster, lasting: Mapping[str, Endorsements] | None = None) -> None:
-        """``lasting`` has the lists of those who are retired, as far as they are here."""
+        """``lasting`` has the lists of endorsements that are known here, by retired signer."""
         self.roster: Final = roster
         self.lasting: Final = dict(lasting or {})
         self._entries: Final[dict[str, Entry]] = {name_of(one): one for one in entries(roster)}
@@ -39,18 +39,18 @@ class Checker:
 
     @property
     def regions(self) -> list[str]:
-        """All regions of the system."""
+        """All regions of the system, in order."""
         return sorted(self._regions)
 
     def instance(self, name: str) -> Instance:
-        """An instance on the roster."""
+        """Return an instance on the roster; raises ``Untrusted``."""
         entry = self._entries.get(name)
         if not isinstance(entry, Instance):
-            raise Untrusted("the signer is not on the roster")
+            raise Untrusted("the signer is not an instance on the roster", name)
         return entry
 
     def acting(self, name: str) -> Instance:
-        """An instance on the roster that may act now; raises ``Retired``, and ``Untrusted``."""
+        """Return an instance that is on the roster and not retired; raises ``Untrusted``."""
         entry = self.instance(name)
         _check_acts(entry)
         return entry
@@ -58,19 +58,24 @@ class Checker:
     def _signed(
         self, raw: bytes, right: Right, *kinds: Kind, acting: bool = False
     ) -> tuple[Signed, list[Entry]]:
-        """A statement and its signers, all of whom may say this kind of thing and have.
+        """Return a statement and its signers, each of whom has the right to sign it and has.
 
-        Raises ``Untrusted``; with ``acting``, ``Retired`` for one of somebody who acts no more.
+        Raises ``Untrusted``; with ``acting``, ``Retired`` if a signer is retired.
         """
         statement = envelope(raw, *kinds)
         if statement.system != self.roster.system:
-            raise Forged("the statement is of another system")
-        signers = [right.check(self._entries.get(one.signer)) for one in statement.signatures]
+            raise Forged(
+                "the statement is of another system",
+                f"{statement.system}, not {self.roster.system}",
+            )
+        signers = [
+            right.check(self._entries.get(one.signer), one.signer) for one in statement.signatures
+        ]
         content = digest(statement.body)
         for entry, one in zip(signers, statement.signatures, strict=True):
             message = to_sign(statement.system, statement.kind, one.signer, content)
             if not self._holds(entry.public_key, one.signature, message):
-                raise Untrusted("the signature does not hold")
+                raise Untrusted("a signature is not valid", one.signer)
         for entry in signers if acting else ():
             _check_acts(entry)
         return statement, signers
@@ -81,18 +86,21 @@ class Checker:
         return body_of(model, statement)
 
     def _counts(self, statement: Signed, signers: list[Entry]) -> None:
-        """Raise unless somebody who acts has signed it, or it lasts of somebody who retired."""
+        """Raise unless a signer is not retired, or a retired one's endorsements list it."""
         if all(entry.retired for entry in signers):
             named = statement_digest(statement)
             if not any(named in self.lasting.get(name_of(one), NOTHING) for one in signers):
-                raise Unlisted("the signer is retired, and the root does not list this")
+                raise Unlisted(
+                    "the signer is retired, and the root did not endorse this",
+                    ", ".join(map(name_of, signers)),
+                )
 
     def _author(self, statement: Signed) -> str:
-        """In whose name a verified statement counts: that of the first signer who makes it count.
+        """Return the name under which a verified statement counts: its first signer that counts.
 
-        That is somebody who acts, or whose list names it: else whoever has the key of somebody
-        retired would say it in that name. Where nobody does, it is the first one: the holds of
-        those who retired go on counting.
+        That signer is not retired, or its endorsements list the statement. Otherwise an attacker
+        with a retired signer's key could make the statement count under that name. If no signer
+        counts, it is the first one, because the holds of retired signers still count.
         """
         named = statement_digest(statement)
         names = [one.signer for one in statement.signatures]
@@ -107,10 +115,13 @@ class Checker:
     def _in_region(self, signers: list[Entry], region: str) -> None:
         for entry in signers:
             if not isinstance(entry, Instance) or (entry.role, entry.region) != (Role.CORE, region):
-                raise Untrusted("the signer speaks for somebody else")
+                raise Untrusted(
+                    "the signer is not a Core of the region named",
+                    f"signer {name_of(entry)}, region {region}",
+                )
 
     def _holds(self, public: bytes, signature: bytes, message: bytes) -> bool:
-        """Whether a signature holds: the one thing here that a simulation may make cheaper."""
+        """Whether a signature is valid; the one method that a simulation replaces by a cheaper."""
         return check(public, signature, message)
 
 
@@ -120,8 +131,8 @@ def _check_acts(entry: Entry) -> None:
 
 
 def body_of(model: type[M], statement: Signed) -> M:
-    """Read the body of a statement whose signatures were checked; raises ``Untrusted``."""
+    """Read the body of a statement with verified signatures; raises ``Untrusted``."""
     try:
         return decode(model, statement.body, limit=STATEMENT_MAX)
     except KcmError:
-        raise Untrusted("the statement's body is not well formed") from None
+        raise Untrusted("the statement's body is not well formed", statement.kind.value) from None

@@ -1,7 +1,7 @@
-"""Reading signed envelopes, and the digest by which a statement is listed.
+"""Reading signed envelopes, and the digest by which an endorsement lists a statement.
 
-This is all that is done with a message before a signature of somebody known was checked: its shape
-is walked through once, and its size is bounded by its kind.
+This is all the work that is done on a message before the signature of a known signer is verified:
+one walk over its shape, and a bound of its size by its kind.
 """
 
 from __future__ import annotations
@@ -21,40 +21,53 @@ STATEMENT_MAX: Final = limits.BODY_MAX
 
 
 class Untrusted(Exception):
-    """A statement is not believed. The text says why and carries nothing of it."""
+    """A statement is not trusted. ``reason`` is one of a fixed set of texts.
+
+    ``str()`` may add details: names, numbers and kinds from the statement that passed the grammar.
+    A sender chooses them, so failures are counted by ``reason`` alone.
+    """
+
+    def __init__(self, reason: str, details: str = "") -> None:
+        super().__init__(f"{reason}: {details}" if details else reason)
+        self.reason: Final = reason
 
 
 class Unlisted(Untrusted):
-    """Somebody retired has signed this, and no list that is here names it."""
+    """All signers are retired, and no endorsement that is known here lists the statement."""
 
 
 class Retired(Untrusted):
-    """Somebody retired has signed this: it counted while they acted, and does not now."""
+    """A signer is retired: its statements of this kind do not count any more."""
 
 
 class Outdated(Untrusted):
-    """The root has signed this roster, and a newer one has taken its place."""
+    """The root signed this roster, and a newer one has replaced it."""
 
 
 class Forged(Untrusted):
-    """No roster would make anybody believe this: it is no statement, or not one of its place."""
+    """No roster could make this trusted: it is not a statement, or not one for this place."""
 
 
 def envelope(raw: bytes, *kinds: Kind) -> Signed:
-    """Read a statement of one of these kinds; raises ``Untrusted``. Nothing in it counts yet."""
+    """Read a statement of one of these kinds; raises ``Forged``. Nothing in it is verified."""
     try:
         statement = read_signed(raw)
     except KcmError:
         raise Forged("not a signed statement") from None
     if statement.kind not in kinds:
-        raise Forged(f"not a statement of kind {' or '.join(kind.value for kind in kinds)}")
+        raise Forged(
+            f"not a statement of kind {' or '.join(kind.value for kind in kinds)}",
+            statement.kind.value,
+        )
     if len(raw) > MAX_OF[statement.kind]:
-        raise Forged(f"larger than a statement of kind {statement.kind.value} can be")
+        raise Forged(
+            f"larger than a statement of kind {statement.kind.value} can be", f"{len(raw)} bytes"
+        )
     return statement
 
 
 def holds(statement: Signed, signer: str, public: bytes) -> bool:
-    """Whether the signature of a signer holds, who has this public key."""
+    """Whether a statement has a valid signature of ``signer``, who has this public key."""
     content = digest(statement.body)
     message = to_sign(statement.system, statement.kind, signer, content)
     return any(
@@ -65,6 +78,6 @@ def holds(statement: Signed, signer: str, public: bytes) -> bool:
 
 
 def statement_digest(statement: Signed) -> bytes:
-    """32 bytes that name what a statement says, whoever signed it, for a list of what lasts."""
+    """Return the 32 bytes by which an endorsement lists a statement, whatever its signatures."""
     content = digest(statement.body)
     return digest(ctx(labels.LASTING, statement.system, statement.kind.value, content))

@@ -1,7 +1,7 @@
-"""Whether the signed evidence of a kill holds, by a root that the verifier has: no I/O.
+"""Verification of the signed evidence of a kill, by a root key that the verifier has: no I/O.
 
-What each signature says is checked. What a Core alone can know is told apart, as *attested*: that
-no instance is missing from its list, that a lease had ended, and when anything was.
+Every signature is verified. Facts that only a Core can know are listed separately, as *attested*:
+that no instance is missing from its list, that a lease had ended, and all times.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ State = Literal["ok", "failed", "not checked"]
 
 @dataclass(frozen=True, slots=True)
 class Statements:
-    """What is to be checked. ``lift`` and ``result`` are empty where there is none.
+    """The statements to verify. ``lift`` and ``result`` are empty if there is none.
 
-    ``root``, ``system`` and ``hold_id`` are what it is said to be of.
+    ``root``, ``system`` and ``hold_id`` are the file's claims about them.
     """
 
     root: bytes
@@ -44,7 +44,7 @@ class Statements:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """What came of one check."""
+    """The outcome of one check."""
 
     check: str
     state: State
@@ -53,7 +53,7 @@ class Check:
 
 @dataclass(slots=True)
 class Findings:
-    """What came of all checks, and what nothing but a Core's word stands for."""
+    """The outcome of all checks, and the facts that rest on a Core's statement alone."""
 
     checks: list[Check] = field(default_factory=list[Check])
     attested: list[str] = field(default_factory=list[str])
@@ -62,19 +62,19 @@ class Findings:
 
     @property
     def good(self) -> bool:
-        """Whether nothing failed, and nothing was left unchecked."""
+        """Whether every check passed."""
         return bool(self.checks) and all(one.state == "ok" for one in self.checks)
 
 
 class _NotCheckedError(Exception):
-    """What a check rests on did not hold."""
+    """A check on which this one depends did not pass."""
 
 
 def examine(given: Statements, root: bytes, known: Roster | None = None) -> Findings:
     """Check everything by the root's public key, and by the higher one of the two rosters.
 
-    ``known`` is a roster that the verifier believes already: whoever has a retired Core's key
-    could bring an older one, by which that Core still acts.
+    ``known`` is a roster that the verifier trusts already: an attacker with a retired Core's key
+    could present an older roster, by which that Core still acts.
     """
     steps = _Steps(given, root, known)
     for name, step in (
@@ -99,7 +99,7 @@ def _checked(name: str, step: Callable[[], str]) -> Check:
 
 
 class _Steps:
-    """One verification: each step rests on those before it, and says what it found."""
+    """One verification: each step depends on those before it and returns its finding."""
 
     def __init__(self, given: Statements, root: bytes, known: Roster | None) -> None:
         self._given: Final = given
@@ -110,20 +110,20 @@ class _Steps:
         self._receipts: list[Receipt] | None = None
 
     def roster(self) -> str:
-        """Signed by the root that the verifier has; nobody else's word counts."""
+        """The roster is signed by the verifier's root key, and by no other."""
         given = self._given
         if given.root != self._root:
             raise Untrusted(
-                f"the file is of the root {given.root.hex()}; yours is {self._root.hex()}"
+                f"the file is for the root {given.root.hex()}, and yours is {self._root.hex()}"
             )
         roster = verify_roster(given.roster, self._root, 0)
         told = f"version {roster.version}, signed by the root {self._root.hex()}"
         if given.system != roster.system:
-            raise Untrusted("the roster is of another system than the file")
+            raise Untrusted(f"the roster is of system {roster.system}, not {given.system}")
         if self._known is not None and self._known.version >= roster.version:
             follows(roster, self._known)
             if self._known.version > roster.version:
-                told += f"; checked by version {self._known.version}, which is known here"
+                told += f"; verified by version {self._known.version}, which is known here"
             roster = self._known
         else:
             if self._known is not None:
@@ -135,17 +135,19 @@ class _Steps:
         return told
 
     def hold(self) -> str:
-        """Signed by who may kill, under the id that commits to its content."""
+        """The hold's signer has the right to place it, and its id commits to its content."""
         by, raw = self._verifier, self._given.hold
         held = by.hold(raw)
         _unspoiled(by, envelope(raw, Kind.HOLD))
         if held.hold.id != self._given.hold_id:
-            raise Untrusted("the hold is another one than the file says")
+            raise Untrusted(
+                f"the hold has the id {held.hold.id.hex()}, not {self._given.hold_id.hex()}"
+            )
         self.found.held = held
         return f"on {held.hold.scope} {held.hold.target}, signed by {held.issuer}"
 
     def lift(self) -> str:
-        """Signed by who may end this hold; that there is none, nobody can prove."""
+        """The lift's signer has the right to end this hold; a missing lift proves nothing."""
         by, held, raw = self._verifier, self._held, self._given.lift
         if not raw:
             self.found.attested.append("that the hold was not lifted: the file has no lift")
@@ -155,25 +157,25 @@ class _Steps:
             lifted = by.lift(raw)
             _unspoiled(by, statement)
             if lifted.held.hold != held.hold:
-                raise Untrusted("the lift ends another hold")
+                raise Untrusted(f"the lift ends another hold, {lifted.held.hold.id.hex()}")
             return f"signed by {lifted.issuer}"
         page = by.lifts(raw)
         size = len(held.hold.id)
         ids = {page.lifts.ids[at : at + size] for at in range(0, len(page.lifts.ids), size)}
         of = (page.lifts.cause, page.lifts.origin)
         if held.hold.id not in ids or of != (held.hold.cause, held.hold.origin):
-            raise Untrusted("the page of lifts does not end this hold")
-        return f"in a page of lifts signed by {page.signer}"
+            raise Untrusted("the lift page does not end this hold")
+        return f"in a lift page signed by {page.signer}"
 
     def result(self) -> str:
-        """Signed by Cores, one of whom acts, and by who is said to have concluded it."""
+        """The result is signed by Cores, one of them not retired, and by the one that concluded."""
         by, held, raw = self._verifier, self._held, self._given.result
         if not raw:
-            raise Untrusted("there is none: nobody has found the kill complete, or stored that")
+            raise Untrusted("there is none: no Core found the kill complete and stored the result")
         signed = by.result(raw)
         _unspoiled(by, signed.statement)
         if signed.result.hold_id != held.hold.id:
-            raise Untrusted("the result is of another hold")
+            raise Untrusted(f"the result is for another hold, {signed.result.hold_id.hex()}")
         if signed.result.roster > by.roster.version:
             raise Untrusted(
                 f"the kill was concluded by roster version {signed.result.roster}; the file's "
@@ -181,7 +183,7 @@ class _Steps:
             )
         author = signed.result.instance
         if not signed.by_author:
-            raise Untrusted(f"{author} is said to have concluded it, and has not signed it")
+            raise Untrusted(f"{author}, which concluded the kill, has not signed the result")
         self.found.result = signed.result
         told = [
             f"{one.instance} (retired)" if one.retired else one.instance for one in signed.signers
@@ -189,15 +191,13 @@ class _Steps:
         if len(told) == 1:
             self.found.attested.append(f"the whole result: {told[0]} alone has signed it")
         if not signed.signed_by(author):
-            self.found.attested.append(f"that {author} concluded it, who is not on the roster")
+            self.found.attested.append(f"that {author}, which is not on the roster, concluded it")
         others = len(signed.statement.signatures) - len(told)
-        left_out = (
-            f"; {others} not counted, of nobody who is a Core on the roster" if others else ""
-        )
+        left_out = f"; {others} not counted, of no Core on the roster" if others else ""
         return f"signed by {', '.join(told)}{left_out}"
 
     def receipts(self) -> str:
-        """Each signed by the instance that purged, and together those of the list."""
+        """Each receipt is signed by the instance that purged, and they match the list."""
         by, result = self._verifier, self._concluded
         receipts = []
         for at, raw in enumerate(result.receipts, 1):
@@ -207,14 +207,14 @@ class _Steps:
                 raise Untrusted(f"receipt {at} of {len(result.receipts)}: {error}") from None
         accounted(result, receipts)
         self._receipts = receipts
-        left_out = f", {result.left_out} were left out for want of room" if result.left_out else ""
+        left_out = f"; {result.left_out} left out for lack of room" if result.left_out else ""
         return f"{len(receipts)} signed receipts{left_out}"
 
     def completeness(self) -> str:
-        """The list of regions and incarnations is one of a finished kill."""
+        """The regions and incarnations are those of a completed kill."""
         by, result = self._verifier, self._concluded
         if self._receipts is None:
-            raise _NotCheckedError("the receipts are not good")
+            raise _NotCheckedError("the receipts did not pass")
         finished(result)
         timely(result, self._held.hold)
         known = {name_of(one): one for one in entries(by.roster)}
@@ -224,31 +224,34 @@ class _Steps:
                 isinstance(one, Instance)
                 and (one.role, one.region) == (incarnation.role, incarnation.region)
             ):
-                raise Untrusted(f"{incarnation.instance} is somebody else on the roster")
+                raise Untrusted(
+                    f"{incarnation.instance} is no {incarnation.role.value} of region"
+                    f" {incarnation.region} on the roster"
+                )
         self.found.attested += _attested(result, by.roster)
         return f"{len(result.regions)} regions, {len(result.incarnations)} incarnations"
 
     @property
     def _verifier(self) -> Verifier:
         if self._by is None:
-            raise _NotCheckedError("the roster is not good")
+            raise _NotCheckedError("the roster did not pass")
         return self._by
 
     @property
     def _held(self) -> VerifiedHold:
         if self.found.held is None:
-            raise _NotCheckedError("the hold is not good")
+            raise _NotCheckedError("the hold did not pass")
         return self.found.held
 
     @property
     def _concluded(self) -> Result:
         if self.found.result is None:
-            raise _NotCheckedError("the result is not good")
+            raise _NotCheckedError("the result did not pass")
         return self.found.result
 
 
 def _lists(roster: Roster, lists: Mapping[str, bytes]) -> dict[str, Endorsements]:
-    """The lists that the roster names; one that it does not name counts nothing."""
+    """Return the endorsements to which the roster commits; raises ``Untrusted`` for others."""
     found = {}
     for one in entries(roster):
         if one.retired is not None and (raw := lists.get(name_of(one))) is not None:
@@ -256,27 +259,27 @@ def _lists(roster: Roster, lists: Mapping[str, bytes]) -> dict[str, Endorsements
                 found[name_of(one)] = Endorsements.read(raw, one.retired)
             except ValueError:
                 raise Untrusted(
-                    f"the list of what lasts of {name_of(one)} is not the one of the roster"
+                    f"the endorsements of {name_of(one)} are not those of the roster"
                 ) from None
     if unnamed := sorted(lists.keys() - found.keys()):
-        raise Untrusted(f"the roster names no list of what lasts of {len(unnamed)} of the signers")
+        raise Untrusted(f"the roster has no endorsements for {len(unnamed)} of the signers")
     return found
 
 
 def _unspoiled(by: Verifier, statement: Signed) -> None:
-    """Raise where a signature by somebody on the roster does not hold.
+    """Raise if a signature of a signer on the roster is not valid.
 
-    The system leaves such a signature out. In a file it means that somebody changed it.
+    Components ignore such a signature. In a file it means that the file was changed.
     """
     known = {name_of(one): one for one in entries(by.roster)}
     for one in statement.signatures:
         entry = known.get(one.signer)
         if entry is not None and not holds(statement, one.signer, entry.public_key):
-            raise Untrusted(f"the signature of {one.signer} does not hold")
+            raise Untrusted(f"the signature of {one.signer} is not valid")
 
 
 def _attested(result: Result, roster: Roster) -> list[str]:
-    """What the Cores that signed a result say, and nothing in it shows."""
+    """Return what the Cores that signed a result state, and no signature of others shows."""
     regions = {one.region for one in result.regions if one.how == "durable"}
     serving = [
         one for one in roster.instances if one.role is not Role.AUDITOR and one.retired is None
@@ -285,9 +288,9 @@ def _attested(result: Result, roster: Roster) -> list[str]:
     known = {name_of(one) for one in entries(roster)}
     listed = {incarnation.instance for incarnation in result.incarnations}
     told = [
-        "that the list lacks no incarnation, and is of all regions of the tenants",
+        "that no incarnation and no region of the tenants is missing from the list",
         f"all times, by the clock of {result.instance}",
-        "where the hold lies in each region's stream",
+        "the position of the hold in each region's stream",
     ]
     for how in ("lease-ended", "started-after"):
         names = sorted(
@@ -295,19 +298,17 @@ def _attested(result: Result, roster: Roster) -> list[str]:
         )
         if names:
             told.append(f"{how}: {', '.join(names)}")
-    if nobody := sorted(listed - known):
-        told.append(f"of nobody on the roster: {', '.join(nobody)}")
+    if unknown := sorted(listed - known):
+        told.append(f"not on the roster: {', '.join(unknown)}")
     listed_regions = {one.region for one in result.regions}
     if nowhere := sorted(listed_regions - {one.region for one in roster.regions}):
-        told.append(f"of no region of the roster: {', '.join(nowhere)}")
+        told.append(f"regions that are not on the roster: {', '.join(nowhere)}")
     elsewhere = {one.region for one in serving} - listed_regions
     if elsewhere:
         others = ", ".join(sorted(elsewhere))
-        told.append(
-            f"that the hold reaches nobody in regions that are on the roster alone: {others}"
-        )
+        told.append(f"that the hold reaches no instance in other regions of the roster: {others}")
     if silent := sorted(wanted - listed):
-        told.append(f"not running, though on the roster: {', '.join(silent)}")
+        told.append(f"on the roster, and not running: {', '.join(silent)}")
     cut_off = sorted(one.region for one in result.regions if one.how == "leases-ended")
     if cut_off:
         told.append(f"leases-ended: {', '.join(cut_off)}")

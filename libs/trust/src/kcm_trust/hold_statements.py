@@ -1,4 +1,4 @@
-"""Holds and lifts: who may place them, who may end them, and what goes on counting."""
+"""Holds and lifts: which signers may place and end them, and which statements still count."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from kcm_trust.roster import name_of
 
 @dataclass(frozen=True, slots=True)
 class VerifiedHold:
-    """A hold whose signature and signer's right were checked, with the bytes that say so.
+    """A hold whose signatures and signers' rights were verified, with its signed bytes.
 
-    ``issuer`` is in whose name it counts.
+    ``issuer`` is the name under which it counts.
     """
 
     hold: Hold
@@ -32,7 +32,7 @@ class VerifiedHold:
 
 @dataclass(frozen=True, slots=True)
 class VerifiedLift:
-    """A lift, with the hold that it ends; ``issuer`` is in whose name the lift counts."""
+    """A lift, with the hold that it ends; ``issuer`` is the name under which the lift counts."""
 
     lift: Lift
     held: VerifiedHold
@@ -42,7 +42,7 @@ class VerifiedLift:
 
 @dataclass(frozen=True, slots=True)
 class VerifiedLifts:
-    """A page of lifted holds, with its one signer."""
+    """A lift page, with its one signer."""
 
     lifts: Lifts
     signer: str
@@ -50,19 +50,19 @@ class VerifiedLifts:
 
 
 class HoldChecker(Checker):
-    """Verifies holds, lifts and pages of lifts."""
+    """Verifies holds, lifts and lift pages."""
 
     def hold(self, raw: bytes) -> VerifiedHold:
-        """A hold, by whoever may kill for its cause: as each of its signers alone says it.
+        """Verify a hold: each signature counts by itself, as if it were the only one.
 
-        The signatures that do not count are left out, and one that does is enough: else who signs
-        somebody else's hold, too, would take it along when the root removes him.
+        Signatures that do not count are dropped, and one that counts is enough. Otherwise the
+        removal of one signer by the root would end a hold that others signed, too.
         """
         statement = envelope(raw, Kind.HOLD)
         if len(statement.signatures) == 1:
             return self._held(*self._signed(raw, MAY_HOLD, Kind.HOLD), raw)
         counted: list[VerifiedHold] = []
-        refused = Untrusted("nobody has signed it")
+        refused = Untrusted("the hold has no signature")
         for one in statement.signatures:
             try:
                 counted.append(
@@ -76,40 +76,40 @@ class HoldChecker(Checker):
         return VerifiedHold(counted[0].hold, self.author(whole), whole)
 
     def lift(self, raw: bytes) -> VerifiedLift:
-        """A lift and the hold it embeds."""
+        """Verify a lift and the hold that it embeds."""
         statement, signers = self._signed(raw, MAY_HOLD, Kind.LIFT)
         return self._lifted(statement, signers, raw)
 
     def lifts(self, raw: bytes) -> VerifiedLifts:
-        """A page of lifted holds of customers' keys, by a Core of the region that they are of.
+        """Verify a page of lifted holds with cause ``l1``, signed by a Core of their origin.
 
-        What an operator placed is never paged: each such hold is judged by its own lift.
+        An operator's hold is never paged: its own lift decides.
         """
         statement, signers = self._signed(raw, CORE, Kind.LIFTS)
         signer = one_of(signers)
         body = body_of(Lifts, statement)
         if body.origin not in self._regions:
-            raise Untrusted("the holds are of a region that is not on the roster")
+            raise Untrusted("the origin of the holds is not on the roster", body.origin)
         if body.cause != "l1":
-            raise Untrusted("what an operator placed is not paged")
+            raise Untrusted("a lift page cannot end the holds of operators")
         self._in_region(signers, body.origin)
         self._counts(statement, signers)
         return VerifiedLifts(body, name_of(signer), raw)
 
     def hold_or_lift(self, raw: bytes) -> VerifiedHold | VerifiedLift:
-        """What a hold's subject carries."""
+        """Verify a hold or a lift: a hold's subject carries either."""
         if envelope(raw, Kind.HOLD, Kind.LIFT).kind is Kind.LIFT:
             return self.lift(raw)
         return self.hold(raw)
 
     def author(self, raw: bytes) -> str:
-        """In whose name a hold or lift counts, by this roster. It has to be verified already."""
+        """Return the name under which a verified hold or lift counts, by this roster."""
         return self._author(envelope(raw, Kind.HOLD, Kind.LIFT))
 
     def lasts(self, raw: bytes) -> bool:
-        """Whether a hold or lift goes on counting that was verified before its signers retired.
+        """Whether a hold or lift still counts that was verified before its signers retired.
 
-        Only for where nothing else of them changed since: their signatures are not checked again.
+        Valid only if nothing else about them changed since: signatures are not verified again.
         """
         statement = envelope(raw, Kind.HOLD, Kind.LIFT)
         if statement.kind is Kind.HOLD:
@@ -122,32 +122,35 @@ class HoldChecker(Checker):
         return None not in entries
 
     def held_within(self, raw: bytes) -> VerifiedHold:
-        """The hold in a lift that does not count: it was placed, whoever says that it has ended.
+        """Verify the hold in a lift that does not count: it was placed, whatever the lift is worth.
 
-        The one body that is read although its signature may not hold: it has one shape, of a
+        This is the one body that is read although its signature may be invalid: it has one shape of
         bounded size, and the hold in it is verified like any other.
         """
         return self.hold(body_of(Lift, envelope(raw, Kind.LIFT)).hold)
 
     def _held(self, statement: Signed, signers: list[Entry], raw: bytes) -> VerifiedHold:
-        """A hold counts whoever has retired: dark is safe, and somebody acting may lift it."""
+        """A hold counts although signers retired: to stay out of service is safe."""
         hold = body_of(Hold, statement)
         if hold.id != hold_id(hold):
-            raise Untrusted("the hold's id is not the one of its content")
+            raise Untrusted(
+                "the hold's id does not commit to its content",
+                f"{hold.id.hex()}, not {hold_id(hold).hex()}",
+            )
         if hold.origin not in self._regions:
-            raise Untrusted("the hold is of a region that is not on the roster")
+            raise Untrusted("the hold's origin is not on the roster", hold.origin)
         if hold.scope == "region" and hold.target not in self._regions:
-            raise Untrusted("the hold is on a region that is not on the roster")
+            raise Untrusted("the hold's region is not on the roster", hold.target)
         if hold.cause == "l1":
             if hold.scope != "link":
-                raise Untrusted("a customer's key holds what it opens, and nothing else")
+                raise Untrusted("a hold with cause l1 must have scope link", hold.scope)
             self._in_region(signers, hold.origin)
         elif not all(map(is_security, signers)):
             raise Untrusted("the signer is not an operator with role security")
         return VerifiedHold(hold, self._author(statement), raw)
 
     def _lifted(self, statement: Signed, signers: list[Entry], raw: bytes) -> VerifiedLift:
-        """``security`` lifts any hold; a Core one that its own region's key caused."""
+        """``security`` lifts every hold; a Core lifts one that a root key of its region caused."""
         lift = body_of(Lift, statement)
         held = self.hold(lift.hold)
         if not all(map(is_security, signers)):
@@ -159,7 +162,7 @@ class HoldChecker(Checker):
 
 
 def hold_id(hold: Hold) -> bytes:
-    """The id that a hold must have: the first 16 bytes of a SHA-256 over all its other fields."""
+    """Return the id that a hold must have: 16 bytes of a SHA-256 over all its other fields."""
     content = ctx(
         labels.HOLD_ID,
         hold.scope,

@@ -1,4 +1,4 @@
-"""An Ed25519 identity: signs for one instance, one operator or the operator root."""
+"""An Ed25519 identity, which signs for one instance, one operator or the operator root."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ROOT: Final = "root"
 
 
 class Identity:
-    """A name in one system and its private key; the library holds the key."""
+    """A name in one system and its private key; the cryptography library holds the key."""
 
     __slots__ = ("_key", "name", "public", "system")
 
@@ -38,12 +38,12 @@ class Identity:
         )
 
     def countersign(self, statement: Signed) -> Signed:
-        """Add this signature to a statement of the own system; raises ``ValueError`` otherwise.
+        """Add this signature to a statement of the same system; raises ``ValueError`` otherwise.
 
-        Whoever signs has verified, and read, what the statement says.
+        The caller has verified and read the statement.
         """
         if statement.system != self.system:
-            raise ValueError("a statement of another system")
+            raise ValueError(f"the statement is of system {statement.system}, not {self.system}")
         others = [one for one in statement.signatures if one.signer != self.name]
         own = self._signature(statement.kind, statement.body)
         signatures = sorted([*others, own], key=lambda one: one.signer)
@@ -70,17 +70,17 @@ class Identity:
 
 
 def to_sign(system: str, kind: Kind, signer: str, body_digest: bytes) -> bytes:
-    """The bytes under a signature; a body is bound by its digest, however large it is."""
+    """Return the bytes that a signature covers; the digest binds a body of any size."""
     return ctx(labels.SIGN, system, kind.value, signer, body_digest)
 
 
 def digest(body: bytes) -> bytes:
-    """SHA-256."""
+    """Return the SHA-256 of ``body``."""
     return sha256(body).digest()
 
 
 def check(public: bytes, signature: bytes, message: bytes) -> bool:
-    """Whether an Ed25519 signature holds."""
+    """Whether an Ed25519 signature is valid."""
     try:
         Ed25519PublicKey.from_public_bytes(public).verify(signature, message)
     except (InvalidSignature, ValueError):

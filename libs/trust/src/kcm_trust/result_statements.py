@@ -1,10 +1,10 @@
-"""Results of finished kills: a Core's word, and what can be checked without believing it.
+"""Kill results: a Core's statement, and the parts that can be verified without trusting it.
 
-A result is signed by Cores. The signatures of those who are not on the roster any more are left
-out, and one of a Core that acts is enough: else removing one Core would unmake the evidence of
-every kill that it ever countersigned. Each receipt in it is checked by the key of its own instance,
-also of one that has retired since. That nobody is missing from the list of incarnations, and that a
-lease had ended, nobody but the Core can say.
+Cores sign a result. Signatures of Cores that are no longer on the roster are ignored, and one of a
+Core that is not retired is enough. Otherwise the removal of one Core would void the evidence of
+every kill that it ever countersigned. Each receipt is verified by the key of its own instance, even
+if that one retired since. Only a Core can know that the list of incarnations is complete and that a
+lease had ended.
 """
 
 from __future__ import annotations
@@ -24,28 +24,28 @@ from kcm_trust.identity import digest, to_sign
 from kcm_trust.rights import CORE, INSTANCE, itself
 
 CLOCKS_APART_MS: Final = 600_000
-"""Milliseconds by which a Core's clock and that of who signed a hold may differ.
+"""Milliseconds by which a Core's clock and that of a hold's signer may differ.
 
-A Core whose clock is more than a minute off serves no operator; a clock may be set back a little.
+A Core whose clock is off by more than a minute serves no operator; a clock may be set back later.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class SignedResult:
-    """A result, and those who signed it and count: Cores on the roster, one of whom acts."""
+    """A result and its signers that count: Cores on the roster, at least one not retired."""
 
     result: Result
     signers: tuple[Instance, ...]
     statement: Signed
     raw: bytes
     author_known: bool
-    """Whether who is said to have concluded it is on the roster."""
+    """Whether the Core that concluded the kill, by the result, is on the roster."""
 
     @property
     def by_author(self) -> bool:
-        """Whether who is said to have concluded it has signed it, or cannot be asked for that.
+        """Whether the Core that concluded the kill signed the result, or is not on the roster.
 
-        A signature of somebody who is not on the roster any more cannot be checked.
+        A signature of a Core that is no longer on the roster cannot be verified.
         """
         return not self.author_known or self.signed_by(self.result.instance)
 
@@ -54,18 +54,21 @@ class SignedResult:
         return any(one.instance == name for one in self.signers)
 
     def acting_in(self, region: str) -> list[str]:
-        """Those of them who act in a region."""
+        """Return the signers that belong to a region and are not retired."""
         return [one.instance for one in self.signers if one.region == region and not one.retired]
 
 
 class ResultChecker(Checker):
-    """Verifies results, and the receipts in them."""
+    """Verifies results and the receipts in them."""
 
     def result(self, raw: bytes) -> SignedResult:
-        """A result that a Core has signed who acts. Its receipts are not looked at."""
+        """Verify that Cores, one of them not retired, signed a result; receipts are not read."""
         statement = envelope(raw, Kind.RESULT)
         if statement.system != self.roster.system:
-            raise Forged("the statement is of another system")
+            raise Forged(
+                "the statement is of another system",
+                f"{statement.system}, not {self.roster.system}",
+            )
         content = digest(statement.body)
         signers, broken = [], False
         for one in statement.signatures:
@@ -78,20 +81,23 @@ class ResultChecker(Checker):
             else:
                 broken = True
         if broken and not signers:
-            raise Untrusted("the signature does not hold")
+            raise Untrusted("a signature is not valid")
         if all(entry.retired for entry in signers):
-            raise Untrusted("no Core that acts has signed it")
+            raise Untrusted("no Core signed the result that is on the roster and not retired")
         body = body_of(Result, statement)
         author = self._entries.get(body.instance)
         if isinstance(author, Instance) and (author.role, author.region) != (
             Role.CORE,
             body.region,
         ):
-            raise Untrusted("the result names somebody who is no Core of its region")
+            raise Untrusted(
+                "the result names an instance that is no Core of its region",
+                f"{body.instance}, region {body.region}",
+            )
         return SignedResult(body, tuple(signers), statement, raw, author is not None)
 
     def receipt_once(self, raw: bytes) -> Receipt:
-        """A receipt by the instance it names, which may have retired since."""
+        """Verify a receipt by the instance that it names, which may have retired since."""
         statement, signers = self._signed(raw, INSTANCE, Kind.RECEIPT)
         body = body_of(Receipt, statement)
         itself(signers, body.instance, body.role, body.region)
@@ -101,7 +107,7 @@ class ResultChecker(Checker):
 def accounted(result: Result, receipts: Sequence[Receipt]) -> None:
     """Raise ``Untrusted`` unless each incarnation that gave a receipt has exactly one here.
 
-    Some may be left out for want of room, and for no other reason.
+    Receipts may be left out only for lack of room.
     """
     told = {
         (one.instance, one.incarnation): one for one in result.incarnations if one.how == "receipt"
@@ -115,44 +121,50 @@ def accounted(result: Result, receipts: Sequence[Receipt]) -> None:
         key = (receipt.instance, receipt.incarnation)
         incarnation = told.get(key)
         if incarnation is None or key in seen:
-            raise Untrusted(f"a receipt of {receipt.instance} is of no incarnation, or there twice")
+            raise Untrusted(f"a receipt of {receipt.instance} matches no incarnation, or repeats")
         seen.add(key)
         if receipt.hold_id != result.hold_id:
             raise Untrusted(f"the receipt of {receipt.instance} is for another hold")
         if receipt.unkept:
-            raise Untrusted(f"{receipt.instance} says that it has not stored the hold")
+            raise Untrusted(f"{receipt.instance} states that it has not stored the hold")
         if (receipt.role, receipt.region, receipt.keys, receipt.purge_us) != (
             incarnation.role,
             incarnation.region,
             incarnation.keys,
             incarnation.purge_us,
         ):
-            raise Untrusted(f"the receipt of {receipt.instance} says something else than the list")
+            raise Untrusted(f"the receipt of {receipt.instance} differs from the list")
     if len(seen) + result.left_out != len(told):
         raise Untrusted(
-            f"{len(told)} incarnations gave a receipt by the list; {len(seen)} are here, and "
-            f"{result.left_out} are said to be left out"
+            f"the list has {len(told)} incarnations with a receipt; {len(seen)} receipts are here,"
+            f" and {result.left_out} were left out"
         )
     if result.left_out and room_for_receipts(result) >= STATEMENT_MAX[Kind.RECEIPT] + ITEM_MAX:
-        raise Untrusted(f"{result.left_out} receipts are left out, and there is room for them")
+        raise Untrusted(f"{result.left_out} receipts are left out although there is room")
 
 
 def timely(result: Result, hold: Hold) -> None:
-    """Raise ``Untrusted`` where a kill is said to be noticed before its hold was signed."""
+    """Raise ``Untrusted`` if the kill was first known long before its hold was signed."""
     if result.heard_ms + CLOCKS_APART_MS < hold.issued_ms:
-        raise Untrusted("the kill is said to be noticed before the hold was signed: a clock is off")
+        raise Untrusted(
+            f"the kill was known at {result.heard_ms} ms, before the hold was signed at"
+            f" {hold.issued_ms} ms: a clock is wrong"
+        )
 
 
 def finished(result: Result) -> None:
-    """Raise ``Untrusted`` unless the regions and incarnations of the result are a finished kill."""
+    """Raise ``Untrusted`` unless regions and incarnations are those of a completed kill."""
     names = [one.region for one in result.regions]
     if len(set(names)) != len(names):
         raise Untrusted("the result lists a region twice")
     if result.heard_ms > result.concluded_ms:
-        raise Untrusted("the kill is said to be complete before it was noticed")
+        raise Untrusted(
+            f"the kill was complete at {result.concluded_ms} ms, before it was known at"
+            f" {result.heard_ms} ms"
+        )
     durable = {one.region for one in result.regions if one.how == "durable" and one.durable_at}
     if not durable:
-        raise Untrusted("the hold is stored in no region")
+        raise Untrusted("the hold is durable in no region")
     for one in result.regions:
         if one.region not in durable and one.how != "leases-ended":
             raise Untrusted(f"region {one.region} does not count yet: {one.how}")
@@ -161,10 +173,9 @@ def finished(result: Result) -> None:
             raise Untrusted(f"{incarnation.instance} has not purged")
         if incarnation.region not in durable:
             raise Untrusted(
-                f"{incarnation.instance} is of a region in which the hold is not stored"
+                f"{incarnation.instance} is of region {incarnation.region}, in which the hold is"
+                " not durable"
             )
     silent = durable - {incarnation.region for incarnation in result.incarnations}
     if silent:
-        raise Untrusted(
-            f"no incarnation is listed of region {min(silent)}, which has at least a Core"
-        )
+        raise Untrusted(f"the list has no incarnation of region {min(silent)}, not even a Core")

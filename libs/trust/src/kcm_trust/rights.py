@@ -1,4 +1,4 @@
-"""Who may sign a kind of statement at all: asked before a signature is checked."""
+"""The right to sign a kind of statement, which is checked before a signature is verified."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ Entry = Instance | Operator
 
 @dataclass(frozen=True, slots=True)
 class Right:
-    """Who may sign a kind of statement at all: asked before a signature is checked."""
+    """The right to sign a kind of statement; ``who`` describes the entries that have it."""
 
     who: str
     has: Callable[[Entry], bool]
 
-    def check(self, entry: Entry | None) -> Entry:
-        """The entry; raises ``Untrusted``."""
+    def check(self, entry: Entry | None, signer: str) -> Entry:
+        """Return the roster's entry of ``signer``; raises ``Untrusted``."""
         if entry is None:
-            raise Untrusted("the signer is not on the roster")
+            raise Untrusted("the signer is not on the roster", signer)
         if not self.has(entry):
-            raise Untrusted(f"the signer is not {self.who}")
+            raise Untrusted(f"the signer is not {self.who}", signer)
         return entry
 
 
@@ -41,7 +41,7 @@ def is_operator(entry: Entry, role: OperatorRole) -> bool:
 
 
 def is_security(entry: Entry) -> bool:
-    """Whether an entry may kill, and lift any hold."""
+    """Whether an entry may place holds, and lift any hold."""
     return is_operator(entry, OperatorRole.SECURITY)
 
 
@@ -60,16 +60,20 @@ MAY_HOLD: Final = Right(
 
 
 def one_of(signers: list[Entry]) -> Entry:
-    """The signer of what one speaks for oneself alone."""
+    """Return the signer of a statement that must have exactly one; raises ``Untrusted``."""
     if len(signers) != 1:
-        raise Untrusted("this kind of statement has one signer")
+        raise Untrusted("this kind of statement has one signer", f"not {len(signers)}")
     return signers[0]
 
 
 def itself(signers: list[Entry], name: str, role: Role, region: str) -> None:
-    """Raise ``Untrusted`` unless an instance speaks for itself alone."""
+    """Raise ``Untrusted`` unless the one signer is the instance with this name, role and region."""
     entry = one_of(signers)
     if not isinstance(entry, Instance):
-        raise Untrusted("the signer is no instance")
+        raise Untrusted("the signer is not an instance", entry.operator)
     if (entry.instance, entry.role, entry.region) != (name, role, region):
-        raise Untrusted("the signer speaks for somebody else")
+        raise Untrusted(
+            "the signer is not the instance named",
+            f"signer {entry.instance} ({entry.role.value}, {entry.region}), named {name}"
+            f" ({role.value}, {region})",
+        )

@@ -1,4 +1,4 @@
-"""Reading a roster: signed by the pinned root, in order, and never a step back."""
+"""Reading a roster: signed by the pinned operator root, and never an older one."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from kcm_trust.identity import ROOT
 
 
 def verify_roster(raw: bytes, root_public: bytes, seen: int) -> Roster:
-    """Verify a roster; ``seen`` is the highest version this instance has ever accepted.
+    """Verify a roster; ``seen`` is the highest version that this instance ever accepted.
 
-    Raises ``Outdated`` for a lower one, and ``Untrusted``.
+    Raises ``Outdated`` for a lower version, and ``Untrusted``.
     """
     statement = envelope(raw, Kind.ROSTER)
     signers = [one.signer for one in statement.signatures]
@@ -24,46 +24,51 @@ def verify_roster(raw: bytes, root_public: bytes, seen: int) -> Roster:
     try:
         roster = decode(Roster, statement.body)
     except KcmError:
-        raise Untrusted("the statement's body is not well formed") from None
+        raise Untrusted("the statement's body is not well formed", Kind.ROSTER.value) from None
     if roster.system != statement.system:
-        raise Untrusted("the roster is of another system than its signature")
+        raise Untrusted(
+            "the roster is of another system than its signature",
+            f"{roster.system}, not {statement.system}",
+        )
     if roster.version < seen:
-        raise Outdated("the roster is older than one that was seen before")
+        raise Outdated("the roster is older than one seen before", f"{roster.version} < {seen}")
     names = [name_of(entry) for entry in entries(roster)]
     if len(set(names)) != len(names) or ROOT in names:
-        raise Untrusted("the roster names somebody twice")
+        raise Untrusted("the roster has a name twice, or the name of the root")
     keys = [entry.public_key for entry in entries(roster)]
     if len(set(keys)) != len(keys) or root_public in keys:
         raise Untrusted("the roster has one key under two names")
     regions = [entry.region for entry in roster.regions]
     if len(set(regions)) != len(regions) or not all(is_region(region) for region in regions):
-        raise Untrusted("the roster names a region twice, or by a name that is reserved")
+        raise Untrusted("the roster has a region twice, or one with a reserved name")
     return roster
 
 
 def follows(known: Roster, new: Roster) -> None:
-    """Raise ``Untrusted`` unless ``new`` may take the place of ``known``: ``Outdated`` if lower.
+    """Raise ``Untrusted`` unless ``new`` may replace ``known``: ``Outdated`` for a lower version.
 
-    Nobody comes back from retirement, and what lasts of them stays what it is: a roster that said
-    otherwise would bring lifts to life that were dark, or end ones that counted.
+    No signer returns from retirement, and its endorsements never change. Otherwise a roster could
+    make lifts count that did not count before, or void ones that did.
     """
     if new.system != known.system:
-        raise Untrusted("the roster is of another system")
+        raise Untrusted("the roster is of another system", f"{new.system}, not {known.system}")
     if new.version < known.version:
-        raise Outdated("the roster is older than one that was seen before")
+        raise Outdated(
+            "the roster is older than one seen before", f"{new.version} < {known.version}"
+        )
     if new.version == known.version and new != known:
-        raise Untrusted("the roster differs from one of the same version that was seen before")
+        raise Untrusted("the roster differs from one of the same version", str(new.version))
     here = {name_of(entry): entry for entry in entries(new)}
     for entry in entries(known):
         if entry.retired is not None and here.get(name_of(entry), entry) != entry:
-            raise Untrusted("the roster changes somebody who is retired")
+            raise Untrusted("the roster changes a retired signer", name_of(entry))
 
 
 def changed(known: Roster, new: Roster) -> frozenset[str]:
-    """The names on ``known`` whose entry is another one on ``new``, or none.
+    """Return the names on ``known`` whose entry differs on ``new`` or is missing there.
 
-    What they signed is judged anew. Of somebody who is new nothing was believed before: see
-    ``more``. Where a region is gone, that is everybody: a statement may be about it.
+    Their statements are verified again. Statements of new signers were never trusted before: see
+    ``more``. If a region was removed, all names are returned: statements may be about it.
     """
     here = {name_of(entry): entry for entry in entries(new)}
     was = {name_of(entry): entry for entry in entries(known)}
@@ -73,7 +78,7 @@ def changed(known: Roster, new: Roster) -> frozenset[str]:
 
 
 def more(known: Roster, new: Roster) -> bool:
-    """Whether somebody may say by ``new`` what nobody believed by ``known``."""
+    """Whether a statement may count by ``new`` that did not count by ``known``."""
     was = {name_of(entry): entry for entry in entries(known)}
     regions = {one.region for one in new.regions} - {one.region for one in known.regions}
     acting = (entry for entry in entries(new) if entry.retired is None)
@@ -81,7 +86,7 @@ def more(known: Roster, new: Roster) -> bool:
 
 
 def left(known: Roster, new: Roster) -> frozenset[str]:
-    """The names of whom nothing changed but that they are retired now."""
+    """Return the names whose only change is that they are retired now."""
     here = {name_of(entry): entry for entry in entries(new)}
     return frozenset(
         name
@@ -92,10 +97,10 @@ def left(known: Roster, new: Roster) -> frozenset[str]:
 
 
 def entries(roster: Roster) -> list[Instance | Operator]:
-    """Everybody on a roster."""
+    """Return all instances and operators of a roster."""
     return [*roster.instances, *roster.operators]
 
 
 def name_of(entry: Instance | Operator) -> str:
-    """The name under which somebody signs."""
+    """Return the name under which an instance or operator signs."""
     return entry.instance if isinstance(entry, Instance) else entry.operator

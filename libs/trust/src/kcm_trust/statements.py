@@ -1,4 +1,4 @@
-"""Holds and lifts as they are signed, by an operator or by a Core."""
+"""Making holds and lifts, signed by an operator or by a Core."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def hold(
     reason: str,
     salt: bytes,
 ) -> tuple[bytes, bytes]:
-    """A new hold's id, and the signed hold. Whoever has the latter can put it in force."""
+    """Return a new hold's id and the signed hold, which every party that has it can publish."""
     content = Hold(
         id=bytes(limits.ID_SIZE),
         salt=salt,
@@ -42,7 +42,7 @@ def hold(
 def l1_hold(
     identity: Identity, *, link: str, origin: str, issued_ms: int, reason: str, salt: bytes
 ) -> bytes:
-    """A signed hold that a customer's key caused."""
+    """Return a signed hold that a customer's root key caused."""
     _, raw = hold(
         identity,
         scope="link",
@@ -57,18 +57,18 @@ def l1_hold(
 
 
 def lift(identity: Identity, held: bytes, *, issued_ms: int, reason: str) -> bytes:
-    """A signed end of the signed hold ``held``."""
+    """Return a signed lift of the signed hold ``held``."""
     return encode(identity.sign(Kind.LIFT, Lift(hold=held, issued_ms=issued_ms, reason=reason)))
 
 
 def lifts(identity: Identity, *, cause: Cause, origin: str, issued_ms: int, ids: bytes) -> bytes:
-    """A signed page of lifted holds; ``ids`` are in order and begin with one byte."""
+    """Return a signed lift page; ``ids`` are in order and share their first byte."""
     page = Lifts(cause=cause, origin=origin, prefix=ids[0], issued_ms=issued_ms, ids=ids)
     return encode(identity.sign(Kind.LIFTS, page))
 
 
 def signers(raw: bytes) -> frozenset[str]:
-    """Who signed a statement, and the hold in it if it is a lift. It has to be verified already."""
+    """Return the signers of a verified statement and, for a lift, of the hold in it."""
     statement = read_signed(raw)
     names = frozenset(one.signer for one in statement.signatures)
     if statement.kind is not Kind.LIFT:
@@ -77,27 +77,27 @@ def signers(raw: bytes) -> frozenset[str]:
 
 
 def signed_by(raw: bytes, names: frozenset[str]) -> bool:
-    """Whether any of these signed it, as ``signers`` says. Of most statements, looking will do."""
+    """Whether one of these names is among ``signers``; mostly a search for the names suffices."""
     if len(names) <= _FEW and not any(name.encode() in raw for name in names):
         return False
     return not names.isdisjoint(signers(raw))
 
 
 _FEW: Final = 8
-"""Names for which looking for each costs less than reading the statement: 1 µs against 30."""
+"""Names for which a search for each is cheaper than reading the statement: 1 µs against 30."""
 
 
 def lifted(raw: bytes) -> tuple[int, str]:
-    """When a lift was signed (Unix milliseconds), and why: by whom says ``Verifier.author``.
+    """Return when a verified lift was signed (Unix milliseconds), and its reason.
 
-    It has to be verified already.
+    ``Verifier.author`` returns the name under which it counts.
     """
     content = decode(Lift, read_signed(raw).body)
     return content.issued_ms, content.reason
 
 
 def key_of_page(raw: bytes) -> bytes:
-    """The key of a page of lifted holds, by which lists are ordered; raises ``malformed``.
+    """Return the key of a lift page, by which lists are ordered; raises ``malformed``.
 
     Nothing is verified.
     """

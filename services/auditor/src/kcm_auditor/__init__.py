@@ -1,6 +1,6 @@
-"""The Auditor: records every event, so that tampering, loss and silence show.
+"""The Auditor: records every event, so that tampering, loss and silence become visible.
 
-It holds no key of a tenant and sees no payload. From pure to dirty: ``entries``, ``ledger`` and
-``watch`` decide; ``journal``, ``stream`` and ``trust`` are the adapters; ``service`` puts them
-together; ``__main__`` starts it.
+It holds no key of a tenant and sees no payload. ``chain_checker``, ``positions`` and ``liveness``
+decide without I/O. ``ingest``, ``journal`` and ``heads`` are the adapters, ``recorder`` connects
+both, ``service`` assembles the component and ``__main__`` starts it.
 """

@@ -1,7 +1,7 @@
 """Start an Auditor, or verify a journal offline.
 
-``python -m kcm_auditor --config FILE`` records; ``--verify DIR`` checks a journal (with
-``--config`` its signatures too) and exits with 0 only when nothing is wrong.
+``python -m kcm_auditor --config FILE`` records; ``--verify DIR`` verifies a journal (with
+``--config`` its signatures too) and exits with 0 only if it finds no problem.
 """
 
 from __future__ import annotations
@@ -27,32 +27,34 @@ from kcm_schemas.roster import Role
 from kcm_trust.verify import Untrusted, Verifier, verify_roster
 
 from kcm_auditor.config import AuditorConfig
-from kcm_auditor.journal import Anchor, Journal, JournalError, Report, verify
 from kcm_auditor.journal.format import Incident, IncidentKind
+from kcm_auditor.journal.segments import JournalError
+from kcm_auditor.journal.verify import Anchor, Report, verify
+from kcm_auditor.journal.writer import Journal
 from kcm_auditor.positions import Book
 from kcm_auditor.service import Auditor
 
 log = logging.getLogger("kcm_auditor")
 
 EXIT_FAULT: Final = 1
-"""The journal is not sound, or cannot be written; or the broker is too old."""
+"""The journal is not sound or cannot be written, or the broker is too old."""
 EXIT_CONFIG: Final = 2
-"""The configuration cannot be used, as with wrong arguments."""
+"""The configuration or the arguments are not usable."""
 
 
 def main() -> int:
-    """Read the arguments and do what they say."""
+    """Run the command that the arguments select."""
     parser = argparse.ArgumentParser(prog="kcm_auditor", description=__doc__)
     parser.add_argument("--config", metavar="FILE", help="the Auditor's configuration")
     parser.add_argument("--verify", metavar="DIR", type=Path, help="check a journal and exit")
     parser.add_argument(
-        "--anchor", metavar="SEQ:HASH", type=_anchor, help="a head that was kept elsewhere"
+        "--anchor", metavar="SEQ:HASH", type=_anchor, help="a head that was stored elsewhere"
     )
-    parser.add_argument("--json", action="store_true", help="what --verify finds as JSON")
+    parser.add_argument("--json", action="store_true", help="the result of --verify as JSON")
     parser.add_argument(
         "--accept-loss",
         metavar="REGION",
-        help="go on although what was trimmed from REGION's stream is not in this journal",
+        help="continue although messages that were trimmed in REGION are not in this journal",
     )
     arguments = parser.parse_args()
     protect()
@@ -65,7 +67,7 @@ def main() -> int:
             (_tell_json if arguments.json else _tell)(report, checked=arguments.config is not None)
             return 0 if report.sound else EXIT_FAULT
         if arguments.config is None:
-            parser.error("--config or --verify is needed")
+            parser.error("give --config or --verify")
         config = load(AuditorConfig, arguments.config)
         if arguments.accept_loss is not None:
             return uvloop.run(_accept_loss(config, arguments.accept_loss))
@@ -89,7 +91,7 @@ async def _serve(config: AuditorConfig) -> int:
 
 
 async def _accept_loss(config: AuditorConfig, region: str) -> int:
-    """Write into the journal of a stopped Auditor that its operator knows what is missing."""
+    """Record in the journal of a stopped Auditor that its operator accepts a loss."""
     book = Book(config.instance)
     journal = Journal(config.auditor.journal, SystemClock(), book.positions)
     try:
@@ -140,7 +142,7 @@ def _verifier(config_path: str | None) -> Verifier | None:
             verify_roster(config.roster.read_bytes(), bytes.fromhex(config.root_public), 0)
         )
     except (OSError, Untrusted):
-        raise ConfigError(f"the roster {config.roster} cannot be used") from None
+        raise ConfigError(f"the roster {config.roster} cannot be read or verified") from None
 
 
 def _anchor(text: str) -> Anchor:

@@ -1,8 +1,8 @@
-"""Answering operators: signed requests in, signed replies out.
+"""The Auditor's API for operators: signed requests in, signed replies out.
 
-Anybody on the roster's list of operators may ask: the journal holds names and numbers, no keys and
-no payloads. That somebody asked is on record: the first question of an operator at once, further
-ones of the minute after it with their number, and a copy of one not again.
+Every operator on the roster may ask: the journal contains names and numbers, no keys and no
+payloads. Requests are recorded: the first one of an operator at once, those of the minute after it
+as one event with their number, and a copy of one not again.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from kcm_runtime.clock import Clock
 from kcm_runtime.instance import InstanceContext
 from kcm_runtime.requests import Asked, check_deadline
 from kcm_schemas import subjects
-from kcm_schemas.admin import AdminReply, AdminRequest
+from kcm_schemas.admin.requests import AdminReply, AdminRequest
 from kcm_schemas.audit import EventType
 from kcm_schemas.auditor import (
     NOUN,
@@ -34,15 +34,15 @@ from kcm_trust.identity import digest
 from kcm_trust.verify import Untrusted
 
 from kcm_auditor.heads import SignedHeads
-from kcm_auditor.ingest import StreamFacts
 from kcm_auditor.recorder import Recorder
+from kcm_auditor.sink import StreamFacts
 
 State = Literal["alive", "silent", "stopped", "never", "unfollowed"]
 
 
 ASKED_MAX: Final = 1024
-"""Requests of one operator that are remembered until their deadlines, a minute at most: whoever
-follows the journal asks once a second."""
+"""Requests of one operator that are remembered until their deadlines, a minute at most: a client
+that follows the journal asks once a second."""
 
 
 class AdminApi:
@@ -67,10 +67,10 @@ class AdminApi:
         self._clock: Final = clock
 
     async def handle(self, subject: str, body: bytes) -> bytes:
-        """Answer one request; raises ``KcmError`` when it is not to be believed."""
+        """Answer one request; raises ``KcmError`` if it is not trusted."""
         self._recorder.trust.refresh()
         if not self._membership.acts:
-            raise KcmError(Code.UNAVAILABLE, "this Auditor is retired; ask another one")
+            raise KcmError(Code.UNAVAILABLE, f"{self._membership.name} is retired; ask another one")
         try:
             request, operator, _roles = self._recorder.trust.verifier.admin(body)
         except Untrusted as error:
@@ -92,7 +92,7 @@ class AdminApi:
         return self._signed_reply(what, code, detail, payload)
 
     def close(self) -> None:
-        """Record what is only counted so far."""
+        """Record the requests that are only counted so far."""
         self._refusals.close()
         self._reads.close()
 

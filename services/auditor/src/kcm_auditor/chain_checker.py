@@ -1,82 +1,53 @@
-"""What is recorded, and what is wrong with what emitters sent. Pure; time is an argument.
+"""The decision about each batch: what is recorded, and what is wrong. Pure; time is an argument.
 
-Theory. For each incarnation of each emitter the number of the next event and the hash before it are
-known. A verified batch is then one of these:
+Theory of operation. For each incarnation of each emitter, the number of the next event and the hash
+before it are known. A verified batch is then one of these:
 
 ==============================  ================================================================
 it begins                       and means
 ==============================  ================================================================
-at the next number, hash fits   the ordinary case
-at the next number, other hash  **fork**: its signer told somebody another story; recorded
-later, hash fits                **dropped**: the emitter says itself that events were lost
-later, other hash               **gap**: events are missing that the emitter had signed
+at the next number, hash fits   the usual case
+at the next number, other hash  **fork**: its signer signed different events elsewhere; recorded
+later, hash fits                **dropped**: the emitter itself reports that events were lost
+later, other hash               **gap**: signed events are missing
 earlier, known                  a duplicate: nothing to do
 earlier, other content          **fork**: kept as evidence, without effect
 ==============================  ================================================================
 
-"Known" is decided from the last ``SPANS_MAX`` batches of an incarnation. What is older than those
-is taken for a duplicate: the journal has the first version, and a second one changes nothing.
+The last ``SPANS_MAX`` batches of an incarnation are known. An older one counts as a duplicate: the
+journal has the first version, and a second one changes nothing.
 
-An incarnation that begins before the former one has ended with ``instance.stop`` is a **restart**
-(it crashed, or its end is missing); two incarnations of one emitter at the same time are an
-**overlap** (somebody copied an identity).
+An incarnation that begins before the previous one has ended with ``instance.stop`` is a **restart**
+(it crashed, or its end is missing). Two simultaneous incarnations of one emitter are an **overlap**
+(an identity was copied).
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
-from enum import Enum
 from hashlib import sha256
 from typing import Final, assert_never
 
 from kcm_runtime.audit.event_chain import Chain
 from kcm_runtime.audit.stream_chain import Place
-from kcm_schemas import limits, subjects
-from kcm_schemas.audit import AuditBatch, AuditEvent
-from kcm_schemas.codec import decode
-from kcm_schemas.codes import KcmError
+from kcm_schemas.audit import AuditBatch
 
+from kcm_auditor.arrivals import (
+    Arrival,
+    FoundTrim,
+    Verdict,
+    digest_of,
+    emitter_of,
+    numbers_of,
+    well_formed,
+)
 from kcm_auditor.journal.format import Batch, Content, Incident, IncidentKind, Origin, Trimmed
-from kcm_auditor.positions import Book, IncarnationState, RegionState, message_digest, span_of
+from kcm_auditor.positions import Book, IncarnationState, RegionState, span_of
 from kcm_auditor.rate_limit import RateLimit
-
-SEQ_MAX: Final = (1 << 63) - 2
-"""The largest number of an event: the next one must still fit a message."""
-
-
-class Verdict(Enum):
-    """How a region's stream compares with what the journal knows of it."""
-
-    NEW = "new"
-    SAME = "same"
-    REPLACED = "replaced"
-    ROLLED_BACK = "rolled back"
-
-
-@dataclass(frozen=True, slots=True)
-class Arrival:
-    """One message of a region's audit stream."""
-
-    region: str
-    position: int
-    subject: str
-    body: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class FoundTrim:
-    """A trim that was believed: of which stream, up to where, with which digest, on whose word."""
-
-    region: str
-    through: int
-    digest: bytes
-    witnesses: int
-    statement: bytes
 
 
 class ChainChecker:
-    """Decides what is recorded. Whatever a call returns is already counted in the book."""
+    """Decides what is recorded. Everything that a call returns is already counted in the book."""
 
     def __init__(self, book: Book) -> None:
         self.book: Final = book
@@ -86,14 +57,14 @@ class ChainChecker:
         self._throttles: Final = defaultdict[str, RateLimit](RateLimit)
 
     def position(self, region: str) -> int:
-        """Up to where a region's stream has been read; 0 for a region never seen.
+        """Return the position up to which a region's stream is recorded; 0 for an unknown region.
 
-        A crash in mid-write may leave entries behind the last chain: those messages are read again.
+        A crash during a write can leave entries after the last chain: those are read again.
         """
         return self.book.region(region).place.sequence
 
     def compare(self, region: str, created: str, last: int) -> Verdict:
-        """Compare a stream, made at ``created`` and at ``last`` now, with what is known of it."""
+        """Compare a stream, created at ``created`` with ``last`` messages, with the journal."""
         state = self.book.region(region)
         if not state.created:
             return Verdict.NEW
@@ -104,16 +75,16 @@ class ChainChecker:
     def open_stream(
         self, region: str, created: str, last: int, acknowledged: int
     ) -> tuple[Content, ...]:
-        """Begin to read a stream; the position to read from stands in the book afterwards.
+        """Begin to read a stream; afterwards the book has the position from which to read.
 
-        ``acknowledged`` is up to where the broker says that this Auditor had it recorded.
+        ``acknowledged`` is the position up to which this Auditor acknowledged, by the broker.
         """
         verdict = self.compare(region, created, last)
         position = self.book.region(region).position
-        # A consumer that was made anew has forgotten what the one before had acknowledged.
+        # A recreated consumer has forgotten what the previous one had acknowledged.
         acknowledged = max(acknowledged, self._acknowledged.pop(region, 0))
         if region in self._begun_again:
-            # That was of what lay there before the stream went back.
+            # That was about the stream before its rollback.
             self._begun_again.discard(region)
             acknowledged = 0
         self._uncompared.discard(region)
@@ -125,7 +96,7 @@ class ChainChecker:
                     self._uncompared.add(region)
                 return ()
             case Verdict.NEW:
-                # Acknowledged although nothing is known: a journal that was lost as a whole.
+                # Acknowledged although nothing is known: the whole journal was lost.
                 self._acknowledged[region] = acknowledged
                 wrong = ()
             case Verdict.REPLACED:
@@ -138,7 +109,7 @@ class ChainChecker:
         return (*wrong, self._begin(region, created, last))
 
     def went_back(self, region: str, first: int) -> tuple[Content, ...]:
-        """At ``first``, which was read, something else lies now: read the stream from its start."""
+        """Read the stream from its start, because ``first`` is another message than before."""
         state = self.book.region(region)
         span = (first, max(first, state.position))
         wrong = self._note(IncidentKind.STREAM_ROLLED_BACK, region=region, span=span)
@@ -147,31 +118,31 @@ class ChainChecker:
         return (*wrong, self._begin(region, state.created, first - 1))
 
     def same(self, arrival: Arrival) -> bool | None:
-        """Whether a message is the one that was recorded at its place; ``None``: not known."""
+        """Whether a message is the one that was recorded at its position; ``None``: not known."""
         state = self.book.region(arrival.region)
         known = state.messages.get(arrival.position)
-        same = known == _digest(arrival) if known else None
+        same = known == digest_of(arrival) if known else None
         if arrival.position == state.place.sequence and same is not False:
             self._uncompared.discard(arrival.region)
         return same
 
     def recorded(self, arrival: Arrival, batch: AuditBatch) -> bool:
-        """Whether a batch says nothing of events that are not recorded: it may be kept out, too.
+        """Whether a batch contains no events that are not recorded, and needs no entry.
 
-        This is for a place of which the message is not known.
+        This is for a position whose recorded message is not known.
         """
-        if (batch.region, batch.emitter) != (arrival.region, _emitter(arrival)):
+        if (batch.region, batch.emitter) != (arrival.region, emitter_of(arrival)):
             return True
         state = self.book.incarnation(batch.emitter, batch.incarnation)
         known = state is not None and batch.first < state.chain.next_seq
-        return known or not _well_formed(batch)
+        return known or not well_formed(batch)
 
     def take(self, arrival: Arrival, batch: AuditBatch, now: float) -> tuple[Content, ...]:
-        """Record a batch whose signature was verified. ``now`` is in forward-running seconds."""
+        """Record a batch with a verified signature. ``now`` is in monotonic seconds."""
         before = self._arrive(arrival)
-        if (batch.region, batch.emitter) != (arrival.region, _emitter(arrival)):
+        if (batch.region, batch.emitter) != (arrival.region, emitter_of(arrival)):
             return (*before, *self._keep_out(arrival, IncidentKind.MISPLACED, now, batch))
-        if not _well_formed(batch):
+        if not well_formed(batch):
             return (*before, *self._keep_out(arrival, IncidentKind.MALFORMED, now, batch))
         state = self.book.incarnation(batch.emitter, batch.incarnation)
         if state is None or batch.first >= state.chain.next_seq:
@@ -181,7 +152,7 @@ class ChainChecker:
         return (*before, *self._keep_out(arrival, IncidentKind.FORK, now, batch))
 
     def refuse(self, arrival: Arrival, reason: str, now: float) -> tuple[Content, ...]:
-        """Record that a message was not believed, by its digest; nothing of it is kept."""
+        """Record that a message was not trusted, by its digest; its content is not kept."""
         before = self._arrive(arrival)
         if not self._throttles[arrival.region].admits(now):
             return before
@@ -195,11 +166,12 @@ class ChainChecker:
         return (*before, self.note(incident))
 
     def trimmed(self, found: FoundTrim, first: int) -> tuple[Content, ...]:
-        """Take note of a believed trim of a stream whose first message is ``first`` now.
+        """Note a verified trim of a stream whose first message is ``first`` now.
 
-        What was trimmed and never recorded here is lost; behind it, or where messages vanished
-        before the trim, the chain goes on from the trim's digest. A trim waits until the last
-        message that was recorded was compared, where that is there: the stream may have gone back.
+        Messages that were trimmed and never recorded here are lost. After them, or if messages
+        vanished before the trim, the chain continues from the trim's digest. A trim waits until the
+        last recorded message was compared with the stream, if that still has it: the stream may
+        have been rolled back.
         """
         state = self.book.region(found.region)
         place = state.place
@@ -226,13 +198,13 @@ class ChainChecker:
         elif not _reads_again(state, found.through, first):
             return tuple(contents)
         state.rebased = found.through
-        # Behind the loss, or once more from the trim on: the chain is known there.
+        # After the loss, or once more from the trim on: the chain is known there.
         self.book.reach(found.region, found.through)
         state.stand(Place(found.through, found.digest))
         return (*contents, self.book.passed(found.region))
 
     def _begin(self, region: str, created: str, through: int) -> Origin:
-        """Read a stream from its start; above ``through`` it is not what was read before."""
+        """Read a stream from its start; above ``through`` it differs from what was read before."""
         state = self.book.region(region)
         had = min(state.trimmed, max(state.place.sequence, state.had), through)
         origin = Origin(region=region, created=created, had=had if created == state.created else 0)
@@ -252,7 +224,7 @@ class ChainChecker:
         return (self.note(incident),)
 
     def settle(self, now: float) -> tuple[Content, ...]:
-        """Incidents that were only counted and whose window is over."""
+        """Return the incidents that were only counted and whose window is over."""
         settled = ((name, throttle.settle(now)) for name, throttle in self._throttles.items())
         return tuple(
             content
@@ -268,7 +240,7 @@ class ChainChecker:
         return incident
 
     def _arrive(self, arrival: Arrival) -> tuple[Content, ...]:
-        """Positions are consecutive: the caller hands over what the stream has, in order."""
+        """Note an arrival. Positions are consecutive: the caller passes the stream in order."""
         state = self.book.region(arrival.region)
         expected = max(state.position, state.place.sequence) + 1
         self._uncompared.discard(arrival.region)
@@ -280,7 +252,7 @@ class ChainChecker:
         return self._note(IncidentKind.STREAM_HOLE, region=arrival.region, span=span)
 
     def _behind(self, arrival: Arrival) -> tuple[Content, ...]:
-        # Acknowledged means recorded; what is new all the same was taken out of the journal.
+        # Acknowledged means recorded; a new message there was removed from the journal.
         acknowledged = self._acknowledged.get(arrival.region, 0)
         if arrival.position > acknowledged:
             return ()
@@ -298,7 +270,7 @@ class ChainChecker:
             kind = IncidentKind.DROPPED if admitted else IncidentKind.GAP
             before += self._about(kind, batch, (chain.next_seq, batch.first - 1))
         elif batch.previous != chain.head:
-            before += self._about(IncidentKind.FORK, batch, _numbers(batch))
+            before += self._about(IncidentKind.FORK, batch, numbers_of(batch))
         self.book.advance(batch)
         record = Batch(region=arrival.region, position=arrival.position, statement=arrival.body)
         return (*before, record)
@@ -313,7 +285,7 @@ class ChainChecker:
             if state.overlapped:
                 return ()
             state.overlapped = True
-            return self._about(IncidentKind.OVERLAP, batch, _numbers(batch))
+            return self._about(IncidentKind.OVERLAP, batch, numbers_of(batch))
         if former.stopped:
             return ()
         incident = Incident(
@@ -331,7 +303,7 @@ class ChainChecker:
         """Keep a signed statement as evidence, without effect."""
         if not self._throttles[arrival.region].admits(now):
             return ()
-        first, last = _numbers(batch)
+        first, last = numbers_of(batch)
         incident = Incident(
             incident=kind,
             region=arrival.region,
@@ -365,41 +337,13 @@ class ChainChecker:
         return (self.note(incident),)
 
 
-def _digest(arrival: Arrival) -> bytes:
-    return message_digest(arrival.position, arrival.subject, arrival.body)
-
-
-def _emitter(arrival: Arrival) -> str:
-    try:
-        region, emitter = subjects.read_audit(arrival.subject)
-    except KcmError:
-        return ""
-    return emitter if region == arrival.region else ""
-
-
-def _well_formed(batch: AuditBatch) -> bool:
-    """Whether numbers begin at 1 and stay in range, and every event is one."""
-    if batch.first < 1 or _numbers(batch)[1] > SEQ_MAX:
-        return False
-    try:
-        for event in batch.events:
-            decode(AuditEvent, event, limit=limits.AUDIT_EVENT_MAX)
-    except KcmError:
-        return False
-    return True
-
-
 def _repeats(state: IncarnationState, batch: AuditBatch) -> bool:
     if not state.spans or batch.first < state.spans[0].first:
         return True
     return span_of(batch) in state.spans
 
 
-def _numbers(batch: AuditBatch) -> tuple[int, int]:
-    return batch.first, batch.first + len(batch.events) - 1
-
-
 def _reads_again(state: RegionState, through: int, first: int) -> bool:
-    """Whether a chain that has a hole can be made whole from a trim that was read past."""
+    """Whether a chain with a hole can be restored from a trim that was passed."""
     broken = not state.place.digest and state.rebased != through
     return broken and through <= state.place.sequence and first <= through + 1

@@ -1,4 +1,4 @@
-"""An Auditor's configuration: an instance's, its journal, and the regions that it follows."""
+"""An Auditor's configuration: the instance, its journal, and the regions that it follows."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from pydantic import model_validator
 
 
 class JournalSection(Section):
-    """Where the journal is: a directory of its own, on a disk that keeps what was flushed."""
+    """The place of the journal: its own directory, on a disk that keeps flushed data."""
 
     journal: Path
 
 
 class RegionBus(BusAddress):
-    """The account of another region whose audit stream is followed too."""
+    """The account of another region whose audit stream is followed, too."""
 
     region: Name
 
 
 class AuditorConfig(InstanceConfig):
-    """``region_bus`` is the Auditor's own region: followed always, and where it answers."""
+    """``region_bus`` is the Auditor's own region: it follows it and serves requests there."""
 
     auditor: JournalSection
     regions: tuple[RegionBus, ...] = ()
@@ -31,5 +31,5 @@ class AuditorConfig(InstanceConfig):
     def _each_once(self) -> AuditorConfig:
         names = [entry.region for entry in self.regions]
         if len(set(names)) != len(names):
-            raise ValueError("a region is named twice")
+            raise ValueError("a region is listed twice")
         return self

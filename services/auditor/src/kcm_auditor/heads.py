@@ -1,8 +1,8 @@
-"""Saying how far this Auditor has each region's audit stream: signed heads that never go back.
+"""Signed stream heads: how much of each region's audit stream this Auditor has; they never go back.
 
-A head lies in the region's *control* stream, where its Cores find it also when the audit stream is
-full. What was signed is on this Auditor's disk before anybody can read it, in a file beside the
-journal: who puts the journal back shows, because below what was signed nothing is signed again.
+A head is in the region's *control* stream, where its Cores find it even when the audit stream is
+full. Each head is durable on this Auditor's disk before it is published, in a file beside the
+journal. So a rolled-back journal is detected: positions below a signed head are not signed again.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from typing import Final
 from kcm_runtime.audit.stream_chain import Place
 from kcm_runtime.clock import Clock
 from kcm_runtime.config import ConfigError
+from kcm_runtime.error_text import describe
 from kcm_runtime.files.atomic import place
 from kcm_runtime.instance import InstanceContext
 from kcm_runtime.nats.connection import Connection
-from kcm_runtime.nats.request_server import describe
 from kcm_runtime.nats.streams import last, put
 from kcm_schemas import subjects
 from kcm_schemas.auditor import StreamHead
@@ -31,28 +31,29 @@ from kcm_schemas.signed import Kind
 from kcm_trust.verify import Untrusted
 from nats import errors as nats_errors
 
-from kcm_auditor.ingest import RegionFeed, StreamFacts
+from kcm_auditor.ingest import RegionFeed
 from kcm_auditor.recorder import Recorder
+from kcm_auditor.sink import StreamFacts
 
 log = logging.getLogger(__name__)
 
 HEAD_S: Final = 10.0
-"""Seconds between two heads of a region at most: one small write that replaces the one before."""
+"""The least seconds between two heads of a region: a small write that replaces the previous one."""
 
 
 @dataclass(frozen=True, slots=True)
 class SignedPlace:
-    """What was signed: in the stream made at ``created`` (µs), up to ``through``."""
+    """What was signed: the stream created at ``created`` (µs), up to ``through``."""
 
     created: int
     through: int
 
 
 class SignedHeads:
-    """What this Auditor signed, in one file that is replaced whole."""
+    """The heads that this Auditor signed, in one file that is replaced atomically."""
 
     def __init__(self, path: Path) -> None:
-        """Raises ``ConfigError`` when the file is there and cannot be used."""
+        """Raises ``ConfigError`` if the file exists and is not usable."""
         self._path: Final = path
         self._signed: Final = dict[str, SignedPlace]()
         try:
@@ -64,21 +65,21 @@ class SignedHeads:
             raise ConfigError(f"cannot read {path}: {error.strerror}") from None
         except (ValueError, TypeError, AttributeError):
             raise ConfigError(
-                f"{path} is damaged: move it away once you know that the journal is not older"
+                f"{path} is damaged: move it away if you are sure that the journal is not older"
             ) from None
 
     @property
     def all(self) -> Mapping[str, SignedPlace]:
-        """What was signed, by region."""
+        """The signed positions, by region."""
         return self._signed
 
     def through(self, region: str, created: int) -> int:
-        """Up to where was signed in this very stream; 0 for nothing."""
+        """Return the position up to which this very stream was signed; 0 if none."""
         signed = self._signed.get(region)
         return signed.through if signed is not None and signed.created == created else 0
 
     def raise_to(self, region: str, created: int, through: int) -> None:
-        """Keep, durably, that so much is signed; raises ``OSError`` and keeps nothing then."""
+        """Save a signed position durably; raises ``OSError``, and then keeps nothing."""
         signed = {**self._signed, region: SignedPlace(created, through)}
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         content = json.dumps({name: (p.created, p.through) for name, p in signed.items()})
@@ -87,9 +88,9 @@ class SignedHeads:
 
 
 def to_sign(mark: Place | None, signed: int, published: int) -> Place | None:
-    """The place to sign now: above what was signed, or the same again when nobody has it. Pure.
+    """Return the position to sign now: above ``signed``, or equal if it is not published. Pure.
 
-    ``signed`` and ``published`` are sequences; 0 for none.
+    ``signed`` and ``published`` are sequences; 0 means none.
     """
     if mark is None or mark.sequence < signed:
         return None
@@ -122,7 +123,7 @@ class HeadPublisher:
         self._subject: Final = subjects.control_head(region, membership.name)
 
     async def run(self) -> None:
-        """Look at the stream and publish, again and again; never ends the Auditor."""
+        """Read the stream's state and publish, repeatedly; errors never end the Auditor."""
         while not self._stopping.is_set():
             try:
                 await self.publish(await self._feed.look())
@@ -131,7 +132,7 @@ class HeadPublisher:
             await asyncio.sleep(HEAD_S)
 
     async def publish(self, facts: StreamFacts) -> None:
-        """Sign and store a head where there is a new one; raises ``KcmError`` and ``OSError``."""
+        """Sign and store a new head, if there is one; raises ``KcmError`` and ``OSError``."""
         mark = self._recorder.head(self._region)
         signed = self._signed.through(self._region, facts.made)
         if mark is None or self._recorder.created(self._region) != facts.created:
@@ -159,7 +160,7 @@ class HeadPublisher:
         )
 
     def _own(self, body: bytes, made: int) -> int:
-        """How far the head that lies there reaches, if it is this Auditor's and of this stream."""
+        """Return the position of a published head if it is this Auditor's for this stream, or 0."""
         try:
             head = self._me.verifier.stream_head(body)
         except Untrusted:

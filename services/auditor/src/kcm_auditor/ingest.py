@@ -1,16 +1,15 @@
 """Reading a region's audit stream: in order, each message once, acknowledged when recorded.
 
-Theory. A durable pull consumer tells the broker what this Auditor has recorded, but the journal is
-what decides: a message counts by its sequence in the stream. The consumer is made anew where the
-journal stands whenever it is bound. The broker counts its deliveries: when one of those numbers is
-missing, a message was lost on its way and the consumer is made anew; when only a number of the
-stream is missing, the message is missing in the stream.
+Theory of operation. A durable pull consumer tells the broker what this Auditor has recorded, but
+the journal decides: a message counts by its sequence in the stream. Whenever the consumer is bound,
+it is recreated at the journal's position. The broker numbers its deliveries: if such a number is
+missing, a message was lost in transit and the consumer is recreated; if only a number of the stream
+is missing, the stream itself lacks the message.
 
-A stream that was made anew or rolled back is read from its beginning: what the journal has already
-is recognised. A stream that went back may be longer again when it is looked at. So a consumer
-begins with the last message that was recorded, and what lies there now has to be that one, byte by
-byte, also where it is not believed or says nothing new. Where that message was trimmed, the trim's
-digest is what can be compared.
+A stream that was recreated or rolled back is read from its start; recorded messages are recognised.
+A rolled-back stream can be longer again when it is read. So a consumer begins with the last
+recorded message, which must be identical byte for byte, even if it is not trusted or has no new
+events. If that message was trimmed, the trim's digest is compared.
 """
 
 from __future__ import annotations
@@ -18,18 +17,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import random
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Final, Protocol
+from collections.abc import Iterator
+from typing import Final
 
 from kcm_runtime.audit.port import Emit
 from kcm_runtime.audit.stream_chain import created_us
+from kcm_runtime.backoff import Backoff
+from kcm_runtime.error_text import describe
 from kcm_runtime.nats.connection import Connection
+from kcm_runtime.nats.jetstream_errors import StreamMissing
 from kcm_runtime.nats.provision import check_streams
-from kcm_runtime.nats.request_server import describe
 from kcm_runtime.nats.stream_protection import Unfit
-from kcm_runtime.nats.streams import StreamMissing, last
+from kcm_runtime.nats.streams import last
 from kcm_schemas import subjects
 from kcm_schemas.audit import EventType
 from kcm_schemas.codes import Code, KcmError
@@ -39,8 +38,9 @@ from nats.js import JetStreamContext
 from nats.js import errors as js_errors
 from nats.js.api import AckPolicy, ConsumerConfig, ConsumerInfo, DeliverPolicy
 
-from kcm_auditor.chain_checker import Arrival, Verdict
+from kcm_auditor.arrivals import Arrival, Verdict
 from kcm_auditor.positions import MESSAGES_KEPT
+from kcm_auditor.sink import Sink, StreamFacts
 
 log = logging.getLogger(__name__)
 
@@ -48,75 +48,23 @@ FETCH_MAX: Final = 32
 """Messages in one request to the broker: 28 MiB at most, and one flush of the journal."""
 
 FETCH_S: Final = 2.0
-"""Seconds that one request to the broker waits; also how soon a lost one is noticed."""
+"""Seconds that one request to the broker waits, and after which a lost one is detected."""
 
 IDLE_FETCHES: Final = 5
-"""Requests without a message after which the consumer and the stream are looked at again."""
+"""Requests without a message after which consumer and stream are checked again."""
 
 ACK_WAIT_S: Final = 30.0
-"""Seconds after which the broker sends again what was not acknowledged."""
+"""Seconds after which the broker sends an unacknowledged message again."""
 
 RETRY_S: Final = 0.2
-"""Seconds before a consumer is tried again; doubles."""
+"""Seconds before a consumer is bound again after an error, the first time; doubles."""
 
 RETRY_MAX_S: Final = 5.0
-"""Seconds between attempts at most."""
+"""The most seconds between two attempts."""
 
 
-@dataclass(frozen=True, slots=True)
-class StreamFacts:
-    """What the broker says of a stream: when it was made, its last and first sequence, its bytes.
-
-    ``made`` is ``created`` in microseconds since 1970; ``room`` is 0 where there is no bound.
-    """
-
-    created: str
-    last: int
-    first: int = 0
-    used: int = 0
-    room: int = 0
-    made: int = 0
-
-
-class Sink(Protocol):
-    """Where a region's messages go. What returns has been flushed to the disk."""
-
-    def position(self, region: str) -> int:
-        """Up to where the region's stream is recorded."""
-        ...
-
-    def compare(self, region: str, facts: StreamFacts) -> Verdict:
-        """How the stream compares with what is recorded. Changes nothing."""
-        ...
-
-    async def opened(self, region: str, facts: StreamFacts, acknowledged: int) -> None:
-        """Record that the stream is read from now on, and whatever is wrong with it."""
-
-    def recorded(self, arrival: Arrival) -> bool:
-        """Whether a message is the one that was recorded at its place.
-
-        Where that one is not known: whether it has no events that are not recorded.
-        """
-        ...
-
-    async def went_back(self, region: str, first: int) -> None:
-        """Record that something else lies at ``first`` than was recorded: all is read again."""
-
-    async def trimmed(self, region: str, statement: bytes, facts: StreamFacts) -> None:
-        """Note the last trim as it lies in the region's control stream, if it is believed."""
-
-    def noticed(self, region: str, facts: StreamFacts) -> None:
-        """How full the stream is, for whoever asks."""
-
-    async def take(self, arrivals: Sequence[Arrival]) -> None:
-        """Record messages, in the order of the stream."""
-
-    def reachable(self, region: str, *, up: bool) -> None:
-        """Whether the stream can be read at the moment."""
-
-
-class _Anew(Exception):
-    """The consumer has to be looked at again. The text says why."""
+class _RebindError(Exception):
+    """The consumer must be bound again. The text has the reason."""
 
 
 class RegionFeed:
@@ -131,8 +79,8 @@ class RegionFeed:
         stopping: asyncio.Event,
         emit: Emit,
     ) -> None:
-        # Cancelling is not enough: ``asyncio.wait_for`` of Python 3.11, which the client library
-        # waits with, forgets that it was cancelled when a message arrives at the same moment.
+        # A cancellation is not enough: ``asyncio.wait_for`` of Python 3.11, with which the client
+        # library waits, swallows it if a message arrives at the same moment.
         self._stopping: Final = stopping
         self._connection: Final = connection
         self._region: Final = region
@@ -145,19 +93,19 @@ class RegionFeed:
         self._again = False
 
     async def run(self) -> None:
-        """Read, with back-off while the broker or the stream is not there."""
-        wait = RETRY_S
+        """Read, with back-off while the broker or the stream is unavailable."""
+        backoff = Backoff(RETRY_S, RETRY_MAX_S, jitter=(0.5, 1.0))
         while not self._stopping.is_set():
             try:
                 subscription = await self._bind()
                 try:
                     self._sink.reachable(self._region, up=True)
-                    wait = RETRY_S
+                    backoff.reset()
                     await self._read(subscription)
                 finally:
                     with contextlib.suppress(nats_errors.Error, KcmError):
                         await subscription.unsubscribe()
-            except _Anew as reason:
+            except _RebindError as reason:
                 log.info("region %s: %s", self._region, reason)
                 await asyncio.sleep(RETRY_S)
                 continue
@@ -170,11 +118,10 @@ class RegionFeed:
             except (nats_errors.Error, KcmError, TimeoutError, OSError) as error:
                 log.warning("region %s cannot be read: %s", self._region, describe(error))
             self._sink.reachable(self._region, up=False)
-            await asyncio.sleep(wait * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
-            wait = min(wait * 2, RETRY_MAX_S)
+            await backoff.wait()
 
     async def _bind(self) -> JetStreamContext.PullSubscription:
-        """Make the consumer stand where the journal stands."""
+        """Bind the consumer at the position of the journal."""
         await self._check()
         js = self._connection.jetstream()
         facts = await self._facts(js)
@@ -182,31 +129,31 @@ class RegionFeed:
         start = self._sink.position(self._region) if verdict is Verdict.SAME else 0
         existing = await self._existing(js)
         if existing is not None and existing.ack_floor:
-            # Kept until it was handed over: the consumer forgets it now.
+            # Kept until the sink has it: the recreated consumer forgets it.
             self._acknowledged = max(self._acknowledged, existing.ack_floor.stream_seq)
         with _foreign():
             if existing is not None:
                 await js.delete_consumer(subjects.AUDIT_STREAM, self._durable)
-            # With the last message that was recorded: whether it is still the same.
+            # It begins with the last recorded message, to check that it is the same.
             await js.add_consumer(subjects.AUDIT_STREAM, self._config(max(start, 1)))
         self._delivered = 0
-        # A broker cut off from the others answers with old facts for a while, but cannot have made
-        # a consumer; what it said counts only when it says the same afterwards.
+        # A broker that is cut off from the others answers with old facts for a while, but cannot
+        # have created a consumer. Its facts count only if it repeats them afterwards.
         again = await self._facts(js)
         if self._sink.compare(self._region, again) is not verdict:
-            raise _Anew("the broker contradicts itself about the stream")
+            raise _RebindError("the broker contradicts itself about the stream")
         await self._sink.opened(self._region, again, self._acknowledged)
         self._acknowledged = 0
         before = self._sink.position(self._region)
         await self._look_for_trim(again)
         if self._sink.position(self._region) < before:
-            raise _Anew("the stream is read again from its last trim")
+            raise _RebindError("the stream is read again from its last trim")
         return await js.pull_subscribe_bind(consumer=self._durable, stream=subjects.AUDIT_STREAM)
 
     async def _check(self) -> None:
-        """Record it when the stream lacks protection, once for each change, and read on.
+        """Record that the stream lacks protection, once for each change, and continue.
 
-        An Auditor that stopped would do what whoever took the protection away may want.
+        An Auditor that stopped could be what an attacker who removed the protection wants.
         """
         try:
             await check_streams(self._connection, self._region, (subjects.AUDIT_STREAM,))
@@ -221,9 +168,9 @@ class RegionFeed:
         self._weak = weak
 
     async def look(self) -> StreamFacts:
-        """Notice how full the stream is and what was trimmed; raises ``KcmError``, NATS's errors.
+        """Note the stream's state and its last trim; raises ``KcmError`` and NATS's errors.
 
-        Where the chain can be read again from a trim, the consumer is made anew.
+        If the chain can be read again from a trim, the consumer is recreated.
         """
         facts = await self._facts(self._connection.jetstream())
         self._sink.noticed(self._region, facts)
@@ -234,7 +181,7 @@ class RegionFeed:
         return facts
 
     async def _look_for_trim(self, facts: StreamFacts) -> None:
-        """Hand over the last trim. Where messages are missing, none is read without asking."""
+        """Pass the last trim to the sink; required before messages are read across a gap."""
         try:
             entry = await last(
                 self._connection, subjects.CONTROL_STREAM, subjects.control_trim(self._region)
@@ -242,7 +189,7 @@ class RegionFeed:
         except KcmError:
             if facts.first > self._sink.position(self._region) + 1:
                 raise
-            log.warning("region %s: whether it was trimmed cannot be read", self._region)
+            log.warning("region %s: the last trim cannot be read", self._region)
             return
         if entry is not None and entry.data:
             await self._sink.trimmed(self._region, entry.data, facts)
@@ -270,8 +217,8 @@ class RegionFeed:
 
     def _config(self, first: int) -> ConsumerConfig:
         return ConsumerConfig(
-            # The name beside the durable one: only then does the request's subject bear it, so
-            # that the broker can keep others from touching this consumer.
+            # The name besides the durable one: only then the request's subject contains it, so that
+            # the broker can protect this consumer from other clients.
             name=self._durable,
             durable_name=self._durable,
             deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
@@ -289,19 +236,19 @@ class RegionFeed:
                 with _foreign():
                     messages = await subscription.fetch(FETCH_MAX, timeout=FETCH_S)
             except TimeoutError:
-                # A consumer that somebody deleted is as quiet as one without messages.
+                # A deleted consumer is as silent as one without messages.
                 idle += 1
                 if idle >= IDLE_FETCHES or not self._connection.connected:
-                    raise _Anew("nothing came for a while") from None
+                    raise _RebindError("no message for a while") from None
                 continue
             idle = 0
             await self._record(messages)
             if self._again:
                 self._again = False
-                raise _Anew("the stream is read again from its last trim")
+                raise _RebindError("the stream is read again from its last trim")
 
     async def _record(self, messages: list[Msg]) -> None:
-        """Record and acknowledge; raises ``_Anew`` where a delivery is missing."""
+        """Record and acknowledge; raises ``_RebindError`` if a delivery is missing."""
         position = self._sink.position(self._region)
         with _foreign():
             missing = any(
@@ -334,17 +281,20 @@ class RegionFeed:
         await self._sink.take(arrivals)
         if other:
             await self._sink.went_back(self._region, other)
-            raise _Anew("the stream went back: it is read from its beginning")
+            raise _RebindError(
+                f"message {other} is not the recorded one: the stream was rolled back, and is read"
+                " from its start"
+            )
         for message in messages[:received]:
             await message.ack()
         if received < len(messages):
-            raise _Anew("a message was lost on its way")
+            raise _RebindError("a message was lost in transit")
 
 
 @contextlib.contextmanager
 def _foreign() -> Iterator[None]:
-    """An answer in another form is the broker's fault and must not end the Auditor."""
+    """Turn an answer of unexpected form into ``unavailable``: it must not end the Auditor."""
     try:
         yield
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise KcmError(Code.UNAVAILABLE, "the broker's answer has another form") from None
+        raise KcmError(Code.UNAVAILABLE, "unexpected form of the broker's answer") from None

@@ -1,8 +1,8 @@
-"""Silence: who ought to be heard and is not. Pure; time is an argument.
+"""Silence: emitters that should be heard and are not. Pure; time is an argument.
 
-Every emitter says something at least every ten seconds. One that is quiet for ``SILENT_S`` is
-reported once, and once more when it is heard again. While a region's stream cannot be read nobody
-of that region is called silent: then the region itself is what is reported.
+Every emitter sends an event at least every ten seconds. One that is silent for ``SILENT_S`` is
+reported once, and again when it is heard. While a region's stream cannot be read, its emitters are
+not reported as silent: the region itself is reported.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from kcm_schemas.roster import Instance
 from kcm_auditor.journal.format import Incident, IncidentKind
 
 SILENT_S: Final = 45.0
-"""Seconds of quiet before an emitter is reported: four heartbeats and a restart of the broker."""
+"""Seconds of silence before an emitter is reported: four heartbeats and a restart of the broker."""
 
 UNREACHABLE_S: Final = 15.0
-"""Seconds that a region's stream may not be readable before it is reported."""
+"""Seconds that a region's stream may be unreadable before it is reported."""
 
 
 @dataclass(slots=True)
@@ -37,14 +37,14 @@ class _Region:
 
 
 class Watch:
-    """Who was heard when, in seconds that only run forward."""
+    """When each emitter was heard, in monotonic seconds."""
 
     def __init__(self, regions: Iterable[str], now: float) -> None:
         self._regions: Final = {region: _Region(now) for region in regions}
         self._emitters: Final = dict[str, _Emitter]()
 
     def expect(self, instances: Iterable[Instance], now: float) -> None:
-        """Watch everybody who acts by the roster and whose region is followed, and nobody else."""
+        """Watch the instances that are not retired and whose region is followed, and no others."""
         wanted = {
             i.instance: i.region
             for i in instances
@@ -56,7 +56,7 @@ class Watch:
             self._emitters.setdefault(name, _Emitter(region, now))
 
     def heard(self, emitter: str, *, stopped: bool, now: float) -> tuple[Incident, ...]:
-        """Note a recorded batch; ``stopped`` when it ends with the emitter's orderly stop."""
+        """Note a recorded batch; ``stopped`` if it ends with the emitter's orderly stop."""
         state = self._emitters.get(emitter)
         if state is None:
             return ()
@@ -71,7 +71,7 @@ class Watch:
             state.down_since = now if state.down_since is None else state.down_since
             return ()
         if state.down_since is not None:
-            # They were not heard because nobody could hear them.
+            # They were silent because the stream could not be read.
             for emitter in self._emitters.values():
                 if emitter.region == region:
                     emitter.heard = max(emitter.heard, now)
@@ -79,7 +79,7 @@ class Watch:
         return (_incident(IncidentKind.REACHABLE, region),) if reported else ()
 
     def due(self, now: float) -> tuple[Incident, ...]:
-        """What has to be reported by now."""
+        """Return what has to be reported by now."""
         found: list[Incident] = []
         for name, region in self._regions.items():
             if region.down_since is None or region.reported:

@@ -1,7 +1,7 @@
-"""What an Auditor knows: every emitter's position and every region's. Pure.
+"""What an Auditor knows: the position of every emitter and of every region. Pure.
 
-The same steps write the book while events are recorded and restore it from the journal, so a book
-that was restored equals the one that wrote.
+The same steps write the book while events are recorded and restore it from the journal, so that a
+restored book equals the one that was written.
 """
 
 from __future__ import annotations
@@ -31,23 +31,23 @@ from kcm_auditor.journal.format import (
 )
 
 SPANS_MAX: Final = 1024
-"""Batches of one incarnation by which a repetition is told from a fork: far more than are in
+"""Batches of one incarnation that distinguish a duplicate from a fork: far more than are in
 flight."""
 
 INCARNATIONS_MAX: Final = 4096
-"""Incarnations that are remembered over all emitters. The one that is quiet for longest goes
-first, but never an emitter's present one. A forgotten one whose batches are repeated looks new."""
+"""Incarnations that are remembered over all emitters. The least recently heard one is forgotten
+first, but never the present one of an emitter. A duplicate of a forgotten one looks new."""
 
 MARKS_KEPT: Final = 512
-"""Places of a stream kept to compare a trim with: 16,000 messages that are dense."""
+"""Positions of a stream that are kept to compare a trim with: 16,000 dense messages."""
 
 MESSAGES_KEPT: Final = 128
-"""Last messages of a stream by which what comes again is compared: all that are in flight."""
+"""The last messages of a stream, with which a repeated one is compared: all that are in flight."""
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """What a batch covers. Its last hash is over its first one and all its events."""
+    """The events of a batch. ``head`` is the hash after its last event."""
 
     first: int
     last: int
@@ -69,12 +69,13 @@ class IncarnationState:
 
 @dataclass(slots=True)
 class RegionState:
-    """A region's stream: when it was made, and up to where it is recorded.
+    """A region's stream: its creation, and the position up to which it is recorded.
 
-    ``place`` is its chain; with an empty digest messages before it are not known. ``mark`` is the
-    last place of the chain at which readers compare. ``lost`` is what was trimmed and is not here.
-    ``messages`` has the digests of the last messages, of which the last one survives a restart.
-    ``had`` is the ``Origin``'s, and ``before`` are places of this very stream before it went back.
+    ``place`` is its chain; an empty digest means that messages before it are not known. ``mark`` is
+    the last position of the chain at which readers compare. ``lost`` are the messages that were
+    trimmed and are not here. ``messages`` has the digests of the last messages, of which the last
+    one survives a restart. ``had`` is that of ``Origin``, and ``before`` has positions of this very
+    stream before its rollback.
     """
 
     created: str = ""
@@ -89,21 +90,21 @@ class RegionState:
     witnesses: int = 0
     lost: tuple[int, int] | None = None
     rebased: int = 0
-    """The trim from which the chain was read again; once for each, or a hole would repeat that."""
+    """The trim from which the chain was read again; once for each, or a hole would repeat it."""
 
     @property
     def whole(self) -> bool:
-        """Whether this journal has the stream without a hole, so that it may say so."""
+        """Whether this journal has the stream without a hole, so that a head may be signed."""
         return self.lost is None and bool(self.place.digest)
 
     @property
     def known(self) -> dict[int, bytes]:
-        """The chain's digests at the places at which it is known."""
+        """The chain's digests at the positions where it is known."""
         places = (*self.marks.places, self.mark, self.place)
         return {place.sequence: place.digest for place in places if place and place.digest}
 
     def take(self, sequence: int, subject: str, body: bytes) -> None:
-        """The next message of the chain; one that came before changes nothing."""
+        """Take the next message of the chain; one that came before changes nothing."""
         if sequence <= self.place.sequence:
             return
         self.remember(sequence, message_digest(sequence, subject, body))
@@ -113,14 +114,14 @@ class RegionState:
             self.stand(Place(sequence, b""))
 
     def remember(self, sequence: int, digest: bytes) -> None:
-        """Keep the digest of a message, as long as it is one of the last; none is not kept."""
+        """Keep the digest of a message while it is one of the last; an empty one is not kept."""
         if digest:
             self.messages[sequence] = digest
         if len(self.messages) > MESSAGES_KEPT:
             self.messages.popitem(last=False)
 
     def stand(self, place: Place) -> None:
-        """The chain is here."""
+        """Set the chain's position."""
         self.place = place
         if place.digest and self.marks.note(place):
             self.mark = place
@@ -140,36 +141,36 @@ class Book:
         """Incidents recorded since the journal began."""
 
     def incarnation(self, emitter: str, incarnation: bytes) -> IncarnationState | None:
-        """An incarnation, if it is known."""
+        """Return an incarnation, or ``None``."""
         return self._incarnations.get((emitter, incarnation))
 
     def current(self, emitter: str) -> IncarnationState | None:
-        """The latest incarnation of an emitter."""
+        """Return the latest incarnation of an emitter, or ``None``."""
         return self._current.get(emitter)
 
     def region(self, name: str) -> RegionState:
-        """A region's state, empty at first."""
+        """Return a region's state, empty at first."""
         return self._regions.setdefault(name, RegionState())
 
     def reach(self, region: str, position: int) -> None:
-        """Everything up to ``position`` of a region's stream was looked at."""
+        """Note that everything up to ``position`` of a region's stream was processed."""
         state = self.region(region)
         state.position = max(state.position, position)
 
     def begin_stream(self, origin: Origin) -> None:
-        """Positions of this region count in another stream from now on."""
+        """Note that positions of this region belong to another stream from now on."""
         former = self.region(origin.region)
         state = RegionState(origin.created)
         if former.created == origin.created:
-            # What was trimmed of this very stream does not come back when its disk is set back:
-            # what was recorded of it stays recorded, and what was lost stays lost.
+            # Trimmed messages of this very stream do not return with a rollback of its disk: what
+            # was recorded of them stays recorded, and what was lost stays lost.
             state.trimmed, state.witnesses = former.trimmed, former.witnesses
             state.lost, state.had = former.lost, origin.had
             state.before = former.known if former.position else former.before
         self._regions[origin.region] = state
 
     def advance(self, batch: AuditBatch) -> None:
-        """A batch is recorded: what follows it is expected next."""
+        """Note that a batch is recorded: its next event is expected."""
         key = (batch.emitter, batch.incarnation)
         state = self._incarnations.get(key)
         if state is None:
@@ -186,7 +187,7 @@ class Book:
         self.events += len(batch.events)
 
     def restore(self, content: Content) -> None:
-        """Take up what the journal says, in its order; raises ``KcmError`` when it is damaged."""
+        """Apply an entry of the journal, in its order; raises ``KcmError`` if it is damaged."""
         match content:
             case Positions():
                 self._restore_positions(content)
@@ -217,7 +218,7 @@ class Book:
                 assert_never(content)
 
     def passed(self, region: str) -> Passed:
-        """Where a region's chain stands, as an entry."""
+        """Return the position of a region's chain as an entry."""
         state = self.region(region)
         mark = state.mark or Place(0, b"")
         return Passed(
@@ -230,12 +231,12 @@ class Book:
         )
 
     def trim(self, trimmed: Trimmed) -> None:
-        """Messages left a region's stream."""
+        """Note that messages were trimmed from a region's stream."""
         state = self.region(trimmed.region)
         state.trimmed, state.witnesses = trimmed.through, trimmed.witnesses
 
     def lose(self, incident: Incident) -> None:
-        """Note what is lost, or that an operator accepted it."""
+        """Note a loss, or that an operator accepted it."""
         if incident.region is None:
             return
         state = self.region(incident.region)
@@ -247,11 +248,11 @@ class Book:
 
     @property
     def losses(self) -> dict[str, tuple[int, int]]:
-        """First and last message of each region that were trimmed and are not here."""
+        """First and last lost message of each region."""
         return {name: state.lost for name, state in self._regions.items() if state.lost is not None}
 
     def positions(self) -> Positions:
-        """Everything that a restart needs."""
+        """Return everything that a restart needs."""
         return Positions(
             auditor=self._auditor,
             events=self.events,
@@ -310,13 +311,13 @@ class Book:
 
 
 def span_of(batch: AuditBatch) -> Span:
-    """What a batch covers."""
+    """Return the events of a batch as a span."""
     head = Chain(batch.first, batch.previous).extend(batch.events).head
     return Span(batch.first, batch.first + len(batch.events) - 1, head)
 
 
 def message_digest(sequence: int, subject: str, body: bytes) -> bytes:
-    """The digest of one message at its place, whatever came before it."""
+    """Return the digest of one message at its position, independent of those before it."""
     return link(GENESIS, sequence, subject, body)
 
 

@@ -1,8 +1,7 @@
-"""Recording: verify what arrives, ask the ledger, write the journal.
+"""Recording: verify what arrives, check its chain, write the journal.
 
-Each decision and its place in the journal are made in one step without an await between them, so
-the regions' tasks cannot get between one another. A message is told to be recorded only when the
-flush has returned.
+A decision and its entry are made in one step without an await between them, so that the regions'
+tasks cannot interleave. A message is acknowledged only after its entry was flushed to the disk.
 """
 
 from __future__ import annotations
@@ -23,22 +22,24 @@ from kcm_schemas.codes import KcmError
 from kcm_schemas.signed import Kind
 from kcm_trust.verify import Untrusted, VerifiedTrim
 
-from kcm_auditor.chain_checker import Arrival, ChainChecker, FoundTrim, Verdict
-from kcm_auditor.ingest import StreamFacts
-from kcm_auditor.journal import Journal, JournalError, Point
+from kcm_auditor.arrivals import Arrival, FoundTrim, Verdict
+from kcm_auditor.chain_checker import ChainChecker
 from kcm_auditor.journal.format import Batch, Content, Entry, Head, Incident, IncidentKind
+from kcm_auditor.journal.segments import JournalError
+from kcm_auditor.journal.writer import Journal, Point
 from kcm_auditor.liveness import Watch
 from kcm_auditor.positions import Book
 from kcm_auditor.roster_reload import RosterReload
+from kcm_auditor.sink import StreamFacts
 from kcm_auditor.tail_buffer import TailBuffer, describe_incident
 
 log = logging.getLogger(__name__)
 
 HEAD_ENTRIES: Final = 1000
-"""Entries after which a signed head is written at the latest."""
+"""The most entries between two signed heads."""
 
 HEAD_S: Final = 60.0
-"""Seconds after which a signed head is written if there is anything new."""
+"""Seconds after which a signed head is written if there are new entries."""
 
 
 class Recorder:
@@ -54,7 +55,7 @@ class Recorder:
         clock: Clock,
         alarm: Callable[[Incident], None] = lambda _: None,
     ) -> None:
-        """``alarm`` is told of incidents of which other systems should hear as well."""
+        """``alarm`` is called with incidents that other systems should learn, too."""
         self.membership: Final = membership
         self.trust: Final = trust
         self.journal: Final = journal
@@ -66,18 +67,18 @@ class Recorder:
         self._kept: Final = dict[str, Place]()
         self._disbelieved: Final = dict[str, bytes]()
         self.facts: Final = dict[str, StreamFacts]()
-        """How each region's stream was when it was last looked at."""
+        """The latest known state of each region's stream."""
         self._head = Point(0, b"")
         self._head_at = clock.elapsed()
         self._expect()
         membership.rosters.listen(lambda _: self._expect())
 
     def open(self) -> None:
-        """Restore from the journal and note what had to be cut away; raises ``JournalError``."""
+        """Restore from the journal and note what was cut; raises ``JournalError``."""
         try:
             cuts = self.journal.open(self._restore)
         except KcmError:
-            raise JournalError("a batch in the journal is not one: verify it") from None
+            raise JournalError("the journal contains an invalid batch: verify it") from None
         for cut in cuts:
             log.warning("%d bytes of an unfinished line were cut from the journal", cut.size)
             repaired = Incident(
@@ -86,15 +87,15 @@ class Recorder:
             self._submit([self.ledger.note(repaired)])
 
     def position(self, region: str) -> int:
-        """Up to where the region's stream is recorded."""
+        """Return the position up to which the region's stream is recorded."""
         return self.ledger.position(region)
 
     def created(self, region: str) -> str:
-        """When the stream that is recorded was made, as the journal has it."""
+        """Return the creation time of the recorded stream, as the journal has it."""
         return self.ledger.book.region(region).created
 
     def compare(self, region: str, facts: StreamFacts) -> Verdict:
-        """How the stream compares with what is recorded."""
+        """Compare the stream with the journal."""
         return self.ledger.compare(region, facts.created, facts.last)
 
     async def opened(self, region: str, facts: StreamFacts, acknowledged: int) -> None:
@@ -102,14 +103,14 @@ class Recorder:
         self.noticed(region, facts)
         contents = self.ledger.open_stream(region, facts.created, facts.last, acknowledged)
         await self._submit(contents)
-        # What was read of another stream, or of this one before it went back, is not of this one.
+        # Marks of another stream, or of this one before its rollback, are not valid any more.
         self._kept.pop(region, None)
         self._keep(region, self.ledger.book.region(region).mark)
 
     def recorded(self, arrival: Arrival) -> bool:
-        """Whether a message is the one that was recorded at its place.
+        """Whether a message is the one that was recorded at its position.
 
-        Where that one is not known: whether it has no events that are not recorded.
+        If that one is not known: whether it contains no events that are not recorded.
         """
         same = self.ledger.same(arrival)
         if same is not None:
@@ -120,16 +121,16 @@ class Recorder:
             return True
 
     async def went_back(self, region: str, first: int) -> None:
-        """Record that something else lies at ``first`` than was recorded: all is read again."""
+        """Record that ``first`` is another message than was recorded: all is read again."""
         await self._submit(self.ledger.went_back(region, first))
         self._kept.pop(region, None)
 
     def noticed(self, region: str, facts: StreamFacts) -> None:
-        """Remember how full a region's stream is."""
+        """Remember the state of a region's stream."""
         self.facts[region] = facts
 
     async def trimmed(self, region: str, statement: bytes, facts: StreamFacts) -> None:
-        """Note a trim, if it is believed and about this very stream, which was opened before."""
+        """Note a trim if it verifies and is about this very stream, which was opened before."""
         if self.created(region) != facts.created:
             return
         try:
@@ -138,7 +139,7 @@ class Recorder:
             found = sha256(statement).digest()
             if self._disbelieved.get(region) != found:
                 self._disbelieved[region] = found
-                self._note([_untrusted_trim(region, str(error), found)])
+                self._note([_untrusted_trim(region, error.reason, found)])
             return
         if trim.trim.created != facts.made:
             return
@@ -154,7 +155,7 @@ class Recorder:
         contents: list[Content] = []
         for arrival in arrivals:
             contents.extend(self._judge(arrival))
-        # The chain stands behind its messages in the journal, and before any acknowledgement.
+        # In the journal, the chain follows its messages, before any acknowledgement.
         regions = {arrival.region: None for arrival in arrivals}
         marks = {region: self.ledger.book.region(region).mark for region in regions}
         contents.extend(self.ledger.book.passed(region) for region in regions)
@@ -163,9 +164,9 @@ class Recorder:
             self._keep(region, mark)
 
     def head(self, region: str) -> Place | None:
-        """Up to where this journal has a region's stream on its disk, at a mark; else ``None``.
+        """Return the last mark up to which this journal has a region's stream on its disk.
 
-        ``None`` too while something is lost or not known: then nothing may be signed.
+        It is ``None`` while something is lost or not known: then no head may be signed.
         """
         return self._kept.get(region) if self.ledger.book.region(region).whole else None
 
@@ -181,9 +182,9 @@ class Recorder:
                 raise
             trim = self.trust.verifier.trim(statement)
         if trim.trim.region != region:
-            raise Untrusted("the trim is of another region")
+            raise Untrusted("the trim is of another region", f"{trim.trim.region}, not {region}")
         if not trim.heads:
-            raise Untrusted("the trim is on nobody's word")
+            raise Untrusted("the trim has no valid head of an Auditor")
         return trim
 
     def reachable(self, region: str, *, up: bool) -> None:
@@ -191,7 +192,7 @@ class Recorder:
         self._note(self.watch.reachable(region, up=up, now=self._clock.elapsed()))
 
     def tick(self) -> None:
-        """Once a second: report silence, settle what was only counted, sign a head."""
+        """Once a second: report silence, record counted incidents, sign a head."""
         now = self._clock.elapsed()
         self._note(self.watch.due(now))
         self._submit(self.ledger.settle(now))
@@ -200,7 +201,7 @@ class Recorder:
             self.sign_head()
 
     def sign_head(self) -> None:
-        """Write a signed head, which is what a transparency log will take."""
+        """Write a signed head, as a transparency log could record it."""
         point = self.journal.point
         statement = self.membership.identity.sign(
             Kind.AUDIT_HEAD,
@@ -219,7 +220,7 @@ class Recorder:
         try:
             batch = self._verified(arrival.body)
         except Untrusted as error:
-            return self.ledger.refuse(arrival, str(error), now)
+            return self.ledger.refuse(arrival, error.reason, now)
         contents = self.ledger.take(arrival, batch, now)
         if not any(isinstance(content, Batch) for content in contents):
             return contents
@@ -238,7 +239,7 @@ class Recorder:
         return self.trust.verifier.audit(body)
 
     def _expect(self) -> None:
-        """Watch whoever is on the roster now."""
+        """Watch the instances on the roster in force."""
         self.watch.expect(self.trust.verifier.roster.instances, self._clock.elapsed())
 
     def _note(self, incidents: Iterable[Incident]) -> None:

@@ -1,8 +1,8 @@
-"""Whom the Auditor believes: the roster, looked at again before anything is refused.
+"""The Auditor's roster, which is read again before anything is rejected.
 
-A statement of an instance that was added to the roster after this process began would look forged,
-and what is not believed is not kept. So before an Auditor refuses something it looks whether the
-configured file is a newer roster. What travels in its region's stream is taken over as it comes.
+A statement of an instance that was added to the roster after the start of this process would look
+forged, and rejected statements are not kept. So before an Auditor rejects one, it checks whether
+the configured file is a newer roster. Rosters in the region's stream are taken over as they come.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 class RosterReload:
-    """The verifier of the newest roster that was accepted."""
+    """The verifier by the newest accepted roster."""
 
     def __init__(self, rosters: Rosters, path: Path) -> None:
         self._rosters: Final = rosters
@@ -30,11 +30,11 @@ class RosterReload:
 
     @property
     def verifier(self) -> Verifier:
-        """Whom to believe now."""
+        """The verifier by the roster in force."""
         return self._rosters.verifier
 
     def refresh(self) -> bool:
-        """Read the roster's file if it is another one; whether somebody else is believed now."""
+        """Read the roster's file if it has changed; returns whether another roster is in force."""
         stamp = _stamp(self._path)
         if stamp != self._file and self._read():
             self._file = stamp
@@ -42,16 +42,16 @@ class RosterReload:
         return before != self._version
 
     def _read(self) -> bool:
-        """Whether it is decided; a file that is being written, or a full disk, is tried again."""
+        """Return whether the file was decided; an unfinished file or a full disk is tried again."""
         try:
             with self._path.open("rb") as file:
                 self._rosters.take(file.read(STATEMENT_MAX + 1))
         except Untrusted as error:
-            log.error("the changed roster is not used: %s", error)
+            log.error("the changed roster %s is rejected: %s", self._path, error)
         except (OSError, KcmError) as error:
             if type(error).__name__ != self._told:
                 self._told = type(error).__name__
-                log.error("the changed roster is not used yet: %s", self._told)
+                log.error("the changed roster %s is not used yet: %s", self._path, self._told)
             return False
         self._told = ""
         return True

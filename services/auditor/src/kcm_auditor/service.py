@@ -1,10 +1,10 @@
 """The Auditor as a service: feeds, the clock's tick, answers, and an orderly end.
 
-The Auditor is an emitter itself, in its own region's stream: its own starts, stops and silences
-stand in every Auditor's journal that follows the region, its own included.
+The Auditor itself is an emitter, in its region's stream: its starts, stops and silences are in the
+journal of every Auditor that follows the region, its own included.
 
-When the journal cannot be written there is nothing left to do: the process ends with an error, the
-broker keeps what was not acknowledged, and whoever watches the Auditor hears its silence.
+If the journal cannot be written, the process ends with an error. The broker keeps what was not
+acknowledged, and the silence of the Auditor is reported by the others.
 """
 
 from __future__ import annotations
@@ -33,8 +33,9 @@ from kcm_auditor.admin_api import AdminApi
 from kcm_auditor.config import AuditorConfig
 from kcm_auditor.heads import HeadPublisher, SignedHeads
 from kcm_auditor.ingest import RegionFeed
-from kcm_auditor.journal import Journal, JournalError
 from kcm_auditor.journal.format import Incident, IncidentKind
+from kcm_auditor.journal.segments import JournalError
+from kcm_auditor.journal.writer import Journal
 from kcm_auditor.liveness import Watch
 from kcm_auditor.positions import Book
 from kcm_auditor.recorder import Recorder
@@ -43,18 +44,16 @@ from kcm_auditor.roster_reload import RosterReload
 log = logging.getLogger(__name__)
 
 TICK_S: Final = 1.0
-"""Seconds between looks at the clock: how exactly silence is measured."""
+"""Seconds between ticks: the precision with which silence is measured."""
 
 ROSTER_S: Final = 2.0
-"""Seconds between looks whether there is a new roster."""
+"""Seconds between two checks for a new roster."""
 
 UNFIT_S: Final = 30.0
-"""Seconds before another region's broker is looked at again that was too old."""
+"""Seconds before another region's broker that was too old is checked again."""
 
 QUEUE: Final = "auditor"
 """Auditors of a region share its operators' requests; each answers from its own journal."""
-
-"""What the service protocol says."""
 
 
 class Auditor:
@@ -103,7 +102,7 @@ class Auditor:
         membership.rosters.listen(lambda _: self._judge_again(membership))
 
     def _judge_again(self, membership: InstanceContext) -> None:
-        """Leave operators' questions to others, once this Auditor may not act any more."""
+        """Leave operators' requests to others once this Auditor may not act any more."""
         if not membership.acts and self._leaving is None:
             log.critical("%s may not act any more, by the roster", membership.name)
             self._leaving = asyncio.get_running_loop().create_task(self._service.drain())
@@ -111,8 +110,8 @@ class Auditor:
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until ``stop`` is set.
 
-        Raises ``JournalError`` when the journal fails, ``SecretFileError`` when a password cannot
-        be read, ``Unfit`` when the own region's broker is too old.
+        Raises ``JournalError`` if the journal fails, ``SecretFileError`` if a password cannot be
+        read, and ``Unfit`` if the broker of its own region is too old.
         """
         self._recorder.open()
         try:
@@ -145,12 +144,12 @@ class Auditor:
             )
             await self._service.announce()
             mark_ready(self._config.ready_file, "ready")
-            log.info("recording %s", ", ".join(self._regions))
+            log.info("%s records %s", self._config.instance, ", ".join(self._regions))
 
     def _read(
         self, group: asyncio.TaskGroup, region: str, connection: Connection, stop: asyncio.Event
     ) -> None:
-        """Follow a region's stream, and say how far it is recorded."""
+        """Follow a region's stream, and publish how much of it is recorded."""
         durable = f"kcm-{self._config.instance}"
         feed = RegionFeed(connection, region, durable, self._recorder, stop, self._emitter.emit)
         heads = HeadPublisher(
@@ -167,7 +166,7 @@ class Auditor:
         group.create_task(heads.run())
 
     def _alarm(self, incident: Incident) -> None:
-        """A lost part of the journal stands in the stream too, for every other Auditor."""
+        """Report a lost part of the journal in the stream, for every other Auditor."""
         if incident.incident is IncidentKind.JOURNAL_LOST:
             self._emitter.emit(
                 EventType.AUDIT_JOURNAL_LOST,
@@ -186,7 +185,7 @@ class Auditor:
         while True:
             try:
                 await connection.start()
-            except Unfit as error:  # the other regions are recorded all the same
+            except Unfit as error:  # the other regions are recorded nevertheless
                 log.error("region %s is not recorded: %s", region, error)
                 await asyncio.sleep(UNFIT_S)
             else:
@@ -199,7 +198,7 @@ class Auditor:
             self._recorder.tick()
 
     async def _look_for_rosters(self, stop: asyncio.Event) -> None:
-        """Look what the region's Cores have: an Auditor follows no control stream."""
+        """Fetch the roster of the region's Cores: an Auditor follows no control stream."""
         while not stop.is_set():
             await self._rosters.fetch()
             await asyncio.sleep(ROSTER_S)
@@ -216,7 +215,7 @@ class Auditor:
         await self._journal.close()
         for connection in (self._own, *self._others.values()):
             await connection.close()
-        log.info("ended")
+        log.info("%s ended", self._config.instance)
 
 
 def _first(error: BaseException) -> BaseException:

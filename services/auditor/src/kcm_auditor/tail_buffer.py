@@ -1,4 +1,4 @@
-"""The end of the journal in memory, for operators who ask: bounded in bytes. Pure."""
+"""The end of the journal in memory, for operators' requests: bounded in bytes. Pure."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from kcm_schemas.auditor import TAIL_BYTES_MAX, TailEntry
 from kcm_auditor.journal.format import Batch, Content, Incident
 
 RECENT_BYTES_MAX: Final = 16 * 1024 * 1024
-"""Bytes kept in memory; what is older is in the journal's files."""
+"""Bytes that are kept in memory; older entries are in the journal's files."""
 
 ENTRY_OVERHEAD: Final = 512
-"""Bytes counted for an entry beside its statement and its text."""
+"""Bytes that are counted for an entry besides its statement and its text."""
 
 
 class TailBuffer:
@@ -26,11 +26,11 @@ class TailBuffer:
 
     @property
     def oldest(self) -> int:
-        """The first entry that a page can still show; 0 when there is none."""
+        """The first entry that a page can show; 0 if there is none."""
         return self._entries[0].seq if self._entries else 0
 
     def add(self, seq: int, time_ms: int, content: Content) -> None:
-        """Keep what an operator may ask for; other kinds of entries are passed over."""
+        """Keep an entry for which operators can ask; other kinds are ignored."""
         match content:
             case Batch():
                 incident, detail = "", ""
@@ -52,7 +52,7 @@ class TailBuffer:
             self._bytes -= _size(self._entries.popleft())
 
     def page(self, limit: int, before: int) -> list[TailEntry]:
-        """The last ``limit`` entries before entry ``before`` (0: the end), in order."""
+        """Return the last ``limit`` entries before entry ``before`` (0: the end), in order."""
         page: list[TailEntry] = []
         size = 0
         for entry in reversed(self._entries):
@@ -66,7 +66,7 @@ class TailBuffer:
 
 
 def describe_incident(incident: Incident) -> str:
-    """An incident in a line that is safe to show: names, numbers and our own words."""
+    """Return an incident in one line that is safe to show: names, numbers and fixed texts."""
     parts = []
     if incident.emitter:
         parts.append(incident.emitter)

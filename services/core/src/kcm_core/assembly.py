@@ -37,7 +37,8 @@ from kcm_runtime.nats.provision import CORE_STREAMS, await_streams
 from kcm_runtime.nats.request_server import Service
 from kcm_runtime.nats.streams import ControlLog
 from kcm_schemas import subjects
-from kcm_schemas.admin import AdminRequest, Empty, KeyUse
+from kcm_schemas.admin.key_budget import KeyUse
+from kcm_schemas.admin.requests import AdminRequest, Empty
 from kcm_schemas.codec import decode
 from kcm_schemas.roster import Region, Role
 from kcm_schemas.version import VERSION

@@ -1,12 +1,12 @@
-"""Asking the region's Core to wrap and unwrap data keys, over the sealed channel.
+"""The client of the region's Cores: wrap and unwrap of data keys, over the sealed channel.
 
-The session's ticket travels with every request, so any Core of the region can answer. What comes
-back may be used until its lease ends, counted from the sending of the very request that it answers:
-a reply that was held up anywhere brings nothing that is still valid.
+The session's ticket travels with every request, so that every Core of the region can answer. A
+reply may be used until its answer lease ends, which is counted from the sending of the request that
+it answers: a delayed reply contains nothing that is still valid.
 
-What passes is asked again before anybody hears of it, each reason once: a session that the Core
-does not know, and a lease that has ended, or is about to. While the broker or every Core is away,
-as when a connection is lost and made anew, it is asked again for a moment, in growing intervals.
+Transient failures are retried before the caller sees them, each reason once: a session that the
+Core does not know, and a lease that has ended or is about to end. While the broker or every Core is
+away, for example during a reconnection, the request is repeated for a moment with back-off.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Final, Literal
 from cryptography.exceptions import InvalidTag
 from kcm_keymem.arena import Arena, ScratchPool
 from kcm_keymem.random import KeyRandomness
+from kcm_runtime.backoff import Backoff
 from kcm_runtime.clock import Clock
 from kcm_runtime.instance import InstanceContext
 from kcm_schemas import limits, subjects
@@ -35,38 +36,37 @@ from kcm_sealing.session import (
     open_session_as_caller,
     sealed_size,
 )
-from kcm_sealing.xaes import NONCE_SIZE
 
 from kcm_gateway.keys.lease import SHORTEST_S, Lease, too_short
 
 Ask = Callable[[str, bytes, float], Awaitable[bytes]]
-"""Subject, body, timeout in seconds: the answer's body, or ``KcmError``."""
+"""Takes subject, body and timeout in seconds; returns the reply's body or raises ``KcmError``."""
 
 Sleep = Callable[[float], Awaitable[None]]
-"""Waits for so many seconds."""
+"""Waits for a number of seconds."""
 
 AWAY_S: Final = 1.0
-"""Seconds for which a broker, or Cores, that are away are asked again, counted from the first
-request: a connection is usually back by then, and whoever waits takes up a Gateway's room."""
+"""Seconds for which a request is repeated while the broker or the Cores are away, counted from its
+first attempt: a reconnection usually takes less, and waiting requests use up a Gateway's room."""
 
 _AWAY_FIRST_S: Final = 0.02
-"""Seconds of the first wait for them, half of it at random; each next one is twice as long."""
+"""Seconds of the first wait, half of it random; each further wait is twice as long."""
 
 _AWAY_TIMES_MAX: Final = 6
-"""Times that they are asked again: the waits of these fill ``AWAY_S``."""
+"""The most repetitions: their waits fill ``AWAY_S``."""
 
 _HEAD: Final = REPLY_HEAD.size
 _ALL_OK: Final = bytes((STATUS_OK,)) * limits.KEYS_MAX
 _RENEW_S: Final = LIFETIME_MAX_MS / 2000
-"""Seconds of age at which a session is replaced: what is left is many times what a request takes,
-so that no ticket ends while its request is under way."""
+"""Seconds of age at which a session is replaced: the rest of its lifetime is many times as long as
+a request, so that no ticket ends before its request does."""
 
 _CLOCK_STEP_MS: Final = 1_000
-"""Milliseconds by which the wall clock may part from the elapsed clock in a session's life. A clock
-that was set is what a Core sees in the ticket, so the session is replaced."""
+"""Milliseconds by which the wall clock and the elapsed clock may diverge in a session. A Core
+compares the ticket with a clock, so after a step of the wall clock the session is replaced."""
 
 _STRANGE: Final = (
-    "a Core refuses a session that was made for this very request: compare the clocks and the"
+    "a Core rejects a session that was made for this very request: compare the clocks and the"
     " rosters of both"
 )
 
@@ -76,7 +76,7 @@ class _Away(KcmError):
 
 
 class CoreClient:
-    """Wraps and unwraps through whichever Core answers."""
+    """Wraps and unwraps through any Core that answers."""
 
     def __init__(
         self,
@@ -104,7 +104,7 @@ class CoreClient:
         """Wrap n keys (32 bytes each) under the current L3; returns n blobs of 72 bytes."""
         count = len(keys) // limits.KEY_SIZE
         size = _HEAD + count * limits.WRAPPED_SIZE
-        out = memoryview(bytearray(size))  # wrapped keys are no secret
+        out = memoryview(bytearray(size))  # wrapped keys are not secret
         lease = await self._call("wrap", tenant, service, purpose, 0, count, keys, out)
         return lease, out[_HEAD:].tobytes()
 
@@ -150,20 +150,21 @@ class CoreClient:
         plain: memoryview,
         out: memoryview,
     ) -> Lease:
-        """Ask, and again where that helps; the lease is one with which work may begin."""
+        """Send a request, with retries that can help; returns a lease with which work may begin."""
         strange = short = False
-        away, since = 0, self._clock.elapsed()
+        away = Backoff(_AWAY_FIRST_S, AWAY_S, jitter=(0.5, 1.0), uniform=self._uniform)
+        times, since = 0, self._clock.elapsed()
         while True:
             try:
                 lease = await self._exchange(
                     operation, tenant, service, purpose, l3_version, count, plain, out
                 )
             except _Away as error:
-                wait = _AWAY_FIRST_S * 2**away * (1 + self._random.public(1)[0] / 255) / 2
+                wait = away.next_s()
                 most = min(AWAY_S, self._timeout_s)
-                if away >= _AWAY_TIMES_MAX or self._clock.elapsed() + wait - since >= most:
+                if times >= _AWAY_TIMES_MAX or self._clock.elapsed() + wait - since >= most:
                     raise KcmError(error.code, error.detail) from None
-                away += 1
+                times += 1
                 await self._sleep(wait)
             except KcmError as error:
                 if error.code is not Code.UNKNOWN_SESSION:
@@ -175,7 +176,7 @@ class CoreClient:
                 now = self._clock.elapsed()
                 if not lease.too_short(now):
                     return lease
-                wipe(out)  # before anything is waited for: a purge does not reach these keys
+                wipe(out)  # before any await: a purge does not reach these keys
                 if short:
                     raise _refusal(lease, now)
                 short = True
@@ -191,7 +192,7 @@ class CoreClient:
         plain: memoryview,
         out: memoryview,
     ) -> Lease:
-        """Seal, ask once, and open the answer into ``out``. The lease may have ended."""
+        """Seal, send once, and open the reply into ``out``. The returned lease may have ended."""
         session, ticket = self._open_session()
         request_id = self._random.public(limits.ID_SIZE)
         sent = self._clock.elapsed()
@@ -208,7 +209,7 @@ class CoreClient:
             sealed=b"",
         )
         clear = draft.clear(self._me.region, operation, tenant, service)
-        nonce = self._random.public(NONCE_SIZE)
+        nonce = self._random.public(limits.NONCE_SIZE)
         sealed = session.seal_request(request_id, clear, plain, nonce)
         body = encode(draft.model_copy(update={"sealed": sealed}))
         subject = subjects.core(self._me.region, operation, tenant, service)
@@ -226,20 +227,29 @@ class CoreClient:
             raise
         return self._open_reply(session, reply, body, sent, out)
 
+    def _uniform(self, low: float, high: float) -> float:
+        return low + (high - low) * self._random.public(1)[0] / 255
+
     def _open_reply(
         self, session: Session, reply: CoreReply, body: bytes, sent: float, out: memoryview
     ) -> Lease:
         if len(reply.sealed) != sealed_size(len(out)):
-            raise KcmError(Code.UNAVAILABLE, "the answer is not as long as it has to be")
+            raise KcmError(
+                Code.UNAVAILABLE,
+                f"the reply of {reply.callee} has {len(reply.sealed)} bytes, not"
+                f" {sealed_size(len(out))}",
+            )
         try:
             session.open_reply(sha256(body).digest(), reply.callee, reply.sealed, out)
         except InvalidTag:
-            raise KcmError(Code.UNAVAILABLE, "the answer is not the Core's") from None
+            raise KcmError(
+                Code.UNAVAILABLE, f"the reply of {reply.callee} does not authenticate"
+            ) from None
         lease_ms, version = REPLY_HEAD.unpack_from(out)
         return Lease(version, sent, sent + lease_ms / 1000)
 
     def _open_session(self) -> tuple[Session, Ticket]:
-        """The session and its ticket; a new one when it is old, or the wall clock was set."""
+        """Return the session and its ticket; replace an old one, or after a clock step."""
         now = self._clock.unix_ms()
         age_s = self._clock.elapsed() - self._opened
         if (
@@ -252,7 +262,7 @@ class CoreClient:
         regions = self._me.verifier.roster.regions
         region = next((one for one in regions if one.region == self._me.region), None)
         if region is None:
-            raise KcmError(Code.UNAVAILABLE, "the roster has no such region any more")
+            raise KcmError(Code.UNAVAILABLE, f"the roster no longer has region {self._me.region}")
         info = TicketInfo(
             region=self._me.region,
             hpke_key_id=region.hpke_key_id,
@@ -273,14 +283,14 @@ class CoreClient:
             ciphertext=ciphertext,
             signature=signature,
         )
-        # A request that is still under way keeps the old session alive until it is answered.
+        # A request in progress keeps the old session alive until it is answered.
         self._session, self._ticket = session, ticket
         self._opened = self._clock.elapsed()
         return session, ticket
 
 
 def _refusal(lease: Lease, now: float) -> KcmError:
-    """Why the second answer is of no use either."""
+    """Return why the second reply is not usable either."""
     if now >= lease.until and lease.until - lease.sent >= SHORTEST_S:
-        return KcmError(Code.DEADLINE_EXCEEDED, "the answer came after its lease had ended")
+        return KcmError(Code.DEADLINE_EXCEEDED, "the reply came after its lease had ended")
     return too_short()

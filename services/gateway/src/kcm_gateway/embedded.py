@@ -1,10 +1,10 @@
-"""A Gateway inside an application: the engine as a member of the system, serving nobody else.
+"""A Gateway inside an application: the engine as an instance that serves only this process.
 
     async with EmbeddedGateway.join("gateway.toml") as member:
         batch = await member.engine.encrypt("acme", "files", pieces)
 
-Payloads never leave the process; only data keys travel, sealed. It hears every kill as any other
-Gateway does, and its incarnations are on record and receipt like any other's.
+Payloads never leave the process; only data keys travel, sealed. It receives every kill like any
+other Gateway: its incarnations are registered and send receipts.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from kcm_gateway.guard import Members
 
 
 class EmbeddedGateway:
-    """The engine with its connections, its kill switch and its audit trail."""
+    """The engine with its connections, its replica of the kill switch and its audit emitter."""
 
     def __init__(
         self,
@@ -91,9 +91,9 @@ class EmbeddedGateway:
 
     @classmethod
     def join(cls, config_path: str) -> Once[Self]:
-        """Join the system by a Gateway's configuration file; raises ``ConfigError``.
+        """Join the system with a Gateway's configuration file; raises ``ConfigError``.
 
-        A child of a fork has to join for itself: it would hear no kill.
+        A forked child must join by itself: it would receive no kill.
         """
 
         async def run() -> AsyncGenerator[Self, None]:
@@ -109,7 +109,7 @@ class EmbeddedGateway:
         return Once("EmbeddedGateway.join()", run)
 
     async def start(self) -> None:
-        """Connect, and catch up with every kill before anything can be asked."""
+        """Connect, and learn every hold before the first request."""
         await self.region_bus.start()
         await self._control_bus.start()
         await await_streams(self.region_bus, self._region, GATEWAY_STREAMS)
@@ -122,7 +122,7 @@ class EmbeddedGateway:
         await self._feed.fetch("tenant", tenant)
 
     async def close(self) -> None:
-        """Wipe every key, and go off the record."""
+        """Wipe every key, and end this incarnation's registration."""
         self.engine.close()
         await self._switch.close()
         await self._feed.close()

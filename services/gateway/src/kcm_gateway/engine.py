@@ -4,14 +4,14 @@
     records = await gateway.encrypt("acme", "crm", plaintexts)
     plains = await gateway.decrypt("acme", "crm", records.values)
 
-One record is AES-256-GCM under a data key (L4) of its own, or, with ``dek_scope="batch"``, under
-one that the batch shares, counting in the nonce. The data key travels wrapped in the record's
-header, and the whole header is associated data together with the application's context.
+A record is encrypted with AES-256-GCM under its own data key (L4), or, with ``dek_scope="batch"``,
+under one that the batch shares, with a counter in the nonce. The record's header contains the
+wrapped data key, and the whole header is associated data together with the application context.
 
-A batch is worked through without a wait in between, and its generation is compared before anything
-of it is handed out: what raced a purge has no output, ciphertext included. What outlived the lease
-of its keys has none either, and is done once more. A bad record gets its own code and spoils
-nothing else.
+A piece of a batch is processed without an await, and its generation is compared before any of it is
+returned: work that raced a purge has no output, ciphertext included. Work that outlived the lease
+of its keys has none either, and is repeated once. A bad record gets its own code and does not
+affect the others.
 """
 
 from __future__ import annotations
@@ -45,26 +45,26 @@ from kcm_gateway.keys.unwrap_batcher import UnwrapBatcher
 from kcm_gateway.pieces import Piece, Work, work_through
 
 BATCH_KEY_BYTES_MAX: Final = 1 << 32
-"""Bytes under one shared data key: far below AES-GCM's bound, so that one key opens little."""
+"""Bytes under one shared data key: far below AES-GCM's bound, so that one key exposes little."""
 
 _CLOSED: Final = "the engine is closed"
 
 ENVELOPES_MAX: Final = 1024
-"""Services whose envelope is kept: making it costs a fifth of a call with one small record."""
+"""Services whose envelope is cached: making it costs a fifth of a call with one small record."""
 
 DekScope = Literal["record", "batch"]
 
 T = TypeVar("T")
 
 Fetch = Callable[[str], Awaitable[None]]
-"""Looks for a tenant's record once more, before the tenant is said to be unknown."""
+"""Looks a tenant up again, before it is reported as unknown."""
 
 
 class Batch(Results):
     """Results in the order of the input.
 
-    ``values`` raises unless every record is good; ``results`` has each record's value or exception.
-    ``lease_s`` is for how many seconds from the end of the call it may be accepted.
+    ``values`` raises unless every record is ok; ``results`` has each record's value or exception.
+    ``lease_s`` is the answer lease in seconds, counted from the end of the call.
     """
 
     __slots__ = ("lease_s",)
@@ -75,7 +75,7 @@ class Batch(Results):
 
 
 class Gateway:
-    """Encrypts and decrypts for every tenant of a region."""
+    """Encrypts and decrypts for the tenants of a region."""
 
     def __init__(
         self,
@@ -133,8 +133,8 @@ class Gateway:
     ) -> Batch:
         """Decrypt; every record has its own code.
 
-        ``malformed``, ``wrong_region``, ``forbidden`` (another tenant's or service's),
-        ``key_destroyed``, ``tampered``. Raises ``KcmError`` for what concerns the whole batch.
+        The codes are ``malformed``, ``wrong_region``, ``forbidden`` (another tenant's or service's
+        record), ``key_destroyed`` and ``tampered``. Raises ``KcmError`` for the whole batch.
         """
         ends = _aad_ends(contexts, len(records))
         permit = await self._begin(tenant, service)
@@ -145,9 +145,9 @@ class Gateway:
         return Batch(_joined([piece.values for piece in pieces]), [] if ok else codes, left)
 
     def purge(self, tenant: str) -> int:
-        """Wipe every key of a tenant and fail who waits for one; returns how many keys.
+        """Wipe every key of a tenant and fail its waiting operations; returns the number of keys.
 
-        No key is left when this returns; what takes longer follows in pieces (``Clearing``).
+        No key is left when this returns; slower cleaning follows in pieces (``Clearing``).
         """
         count = self._blocks.purge(tenant)
         self._cache.purge(tenant)
@@ -164,7 +164,7 @@ class Gateway:
         self._core.close()
 
     async def _pieces(self, permit: Permit, count: int, work: Work) -> tuple[list[Piece], float]:
-        """Every piece, and for how long all of them may be accepted."""
+        """Return all pieces, and their answer lease in seconds."""
         try:
             return await work_through(
                 count, work, partial(self._guard.recheck, permit), self._clock.elapsed
@@ -175,12 +175,12 @@ class Gateway:
             raise self._guard.refusal(permit.tenant) from None
 
     async def _begin(self, tenant: str, service: str) -> Permit:
-        """Let an operation begin; looks once more for a tenant that is not known."""
+        """Let an operation begin; looks an unknown tenant up once more."""
         if self._closed:
             raise KcmError(Code.UNAVAILABLE, _CLOSED)
         self._owner.check()
         if not (is_name(tenant) and is_name(service)):
-            raise KcmError(Code.MALFORMED, "a name has 1 to 63 characters of a-z, 0-9 and -")
+            raise KcmError(Code.MALFORMED, "a name needs 1 to 63 characters of a-z, 0-9 and -")
         try:
             return self._guard.admit(tenant)
         except KcmError as error:
@@ -247,7 +247,7 @@ class Gateway:
         return Piece(values, codes, until)
 
     def _forget(self, tenant: str, service: str, pool: KeyPool) -> None:
-        """Names that do not exist must not pile up."""
+        """Drop an idle pool, so that pools of names that do not exist do not accumulate."""
         pools = self._pools.get(tenant, {})
         if pools.get(service) is pool:
             del pools[service]
@@ -273,32 +273,37 @@ class Gateway:
 
 @lru_cache(maxsize=ENVELOPES_MAX)
 def _envelope(region: str, tenant: str, service: str) -> Envelope:
-    """What is the same for all records of a service; nothing of it is secret."""
+    """Return the parts that all records of a service share; none of them is secret."""
     return Envelope(region, tenant, service)
 
 
 def _joined(lists: list[list[T]]) -> list[T]:
-    """One list; what is one already is not copied."""
+    """Return one list; a single one is not copied."""
     return lists[0] if len(lists) == 1 else [one for part in lists for one in part]
 
 
 def _aad_ends(contexts: Sequence[bytes] | bytes | None, count: int) -> Sequence[bytes]:
-    """The end of each record's associated data; raises ``malformed`` or ``too_large``."""
+    """Return the end of each record's associated data; raises ``malformed`` or ``too_large``."""
     if contexts is None or isinstance(contexts, bytes):
         return _ends([contexts or b""]) * count
     if len(contexts) != count:
-        raise KcmError(Code.MALFORMED, "contexts: bytes for all, or a list with one for each")
+        raise KcmError(
+            Code.MALFORMED,
+            f"{len(contexts)} contexts for {count} records: give bytes for all, or one for each",
+        )
     return _ends(contexts)
 
 
 def _ends(contexts: Sequence[bytes]) -> list[bytes]:
     if any(len(one) > limits.APP_CONTEXT_MAX for one in contexts):
-        raise KcmError(Code.TOO_LARGE, "an application's context has at most 4096 bytes")
+        raise KcmError(
+            Code.TOO_LARGE, f"an application context has at most {limits.APP_CONTEXT_MAX} bytes"
+        )
     return [record_aad_end(one) for one in contexts]
 
 
 def _batches(plaintexts: Sequence[bytes]) -> list[range]:
-    """Positions that share a data key: all of a piece, unless it is too many bytes for one."""
+    """Return the positions that share a data key: a whole piece, unless it has too many bytes."""
     groups, start, size = [], 0, 0
     for position, plaintext in enumerate(plaintexts):
         if size and size + len(plaintext) > BATCH_KEY_BYTES_MAX:

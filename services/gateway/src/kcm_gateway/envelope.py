@@ -1,11 +1,10 @@
-"""The envelope around each record, once its data key is at hand. Synchronous throughout.
+"""The envelope of each record, given its data key. Synchronous throughout.
 
-A record (suite 1) is a header, ciphertext and tag; its associated data is the header between a
-start that all records of a service have and an end that its context makes. Whatever is the same for
-many records is made once here, for each of them costs little more than its cipher calls.
+A record (suite 1) is header, ciphertext and tag. Its associated data is the header, between a start
+that all records of a service share and an end that its context determines. The parts that many
+records share are made once, so that a record costs little more than its cipher calls.
 
-Whoever calls this holds the keys' memory and compares their generation before the output goes
-anywhere.
+The caller holds the keys' memory, and compares their generation before it returns any output.
 """
 
 from __future__ import annotations
@@ -22,20 +21,20 @@ from kcm_schemas.labels import record_aad_start
 from kcm_gateway.keys.stock import Segment
 
 COPY_MAX: Final = 4096
-"""Bytes of a record up to which copying its body is cheaper than a view of it."""
+"""Bytes of a record up to which a copy of its body is cheaper than a view of it."""
 
 _VERSION_SIZE: Final = 4
 _INDEX_SIZE: Final = 4
 _NONCE_START: Final = bytes(8)
 _INDEXES: Final = tuple(index.to_bytes(_INDEX_SIZE, "big") for index in range(limits.RECORDS_MAX))
-"""Indexes under a shared key, as they stand in a header: a piece has one key or more."""
+"""Encoded indexes of records under a shared key: a piece has one key or more."""
 
 _NONCES: Final = tuple(_NONCE_START + index for index in _INDEXES)
 _SINGLE: Final = _INDEXES[0]
 _SINGLE_NONCE: Final = _NONCES[0]
 
 Groups: TypeAlias = Mapping[bytes, Sequence[int]]
-"""Positions of records by what names their data key: L3 version (4 bytes), wrapped key (72)."""
+"""Positions of records by the name of their data key: L3 version (4 bytes), wrapped key (72)."""
 
 
 class Envelope:
@@ -53,7 +52,7 @@ class Envelope:
     def seal_each(
         self, segment: Segment, plaintexts: Sequence[bytes], ends: Sequence[bytes]
     ) -> list[bytes]:
-        """Records under a key each, as many as the segment has keys."""
+        """Return records with a key each, as many as the segment has keys."""
         start, aad_start = self._start(segment), self._aad_start
         out = []
         with segment.use() as keys:
@@ -71,7 +70,7 @@ class Envelope:
         plaintexts: Sequence[bytes],
         ends: Sequence[bytes],
     ) -> list[bytes]:
-        """Records under one key for each group, of which as many are taken as there are keys."""
+        """Return records with one key for each group; takes as many groups as there are keys."""
         start, aad_start = self._start(segment), self._aad_start
         out = []
         with segment.use() as keys:
@@ -90,7 +89,7 @@ class Envelope:
         return self._names + segment.lease.l3_version.to_bytes(_VERSION_SIZE, "big")
 
     def sort(self, records: Sequence[bytes], codes: list[Code]) -> Groups:
-        """Which records have which data key; in ``codes``, why another has none here."""
+        """Group records by data key; ``codes`` gets the reason for each record without one here."""
         if records and self._is_shared(records):
             return {records[0][self._key_at : self._index_at]: range(len(records))}
         names, least = self._names, self._least
@@ -104,7 +103,7 @@ class Envelope:
         return groups
 
     def _is_shared(self, records: Sequence[bytes]) -> bool:
-        """Whether all have the data key of the first, as a batch has: told by their beginnings."""
+        """Whether all records begin like the first, as a batch with one shared key does."""
         head, least = records[0][: self._index_at], self._least
         return (
             head.startswith(self._names)
@@ -120,7 +119,7 @@ class Envelope:
         values: list[bytes],
         codes: list[Code],
     ) -> None:
-        """Open, with each key, the records at its positions into ``values`` and ``codes``."""
+        """Decrypt, with each key, the records at its positions into ``values`` and ``codes``."""
         size, index_at, aad_start = self._size, self._index_at, self._aad_start
         for key, positions in keys:
             decrypt = AESGCM(key).decrypt
@@ -136,7 +135,7 @@ class Envelope:
                     codes[position] = Code.TAMPERED
 
     def _refusal(self, blob: bytes) -> Code:
-        """Why a record is not one of this region's, tenant's and service's."""
+        """Return why a record does not belong to this region, tenant and service."""
         try:
             header = record.parse(blob)
         except KcmError as error:

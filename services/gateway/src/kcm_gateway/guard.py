@@ -1,4 +1,4 @@
-"""What the engine asks before and after: may the tenant be served, in the same generation still."""
+"""The engine's questions to the kill switch: may it serve, and is the generation unchanged."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from kcm_schemas.codes import KcmError
 
 
 class Guard(Protocol):
-    """The kill switch as the engine sees it."""
+    """The kill switch from the engine's point of view."""
 
     def admit(self, tenant: str) -> Permit:
         """Let an operation begin; raises ``tenant_killed``, ``unknown_tenant``, ``unavailable``."""
         ...
 
     def recheck(self, permit: Permit) -> float:
-        """Let an output go: the seconds for which it may be accepted; raises as ``begin`` does."""
+        """Return the seconds for which an output may be accepted; raises as ``admit`` does."""
         ...
 
     def refusal(self, tenant: str) -> KcmError:
-        """Why nothing is output whose keys were purged meanwhile."""
+        """Return why an operation whose keys were purged has no output."""
         ...
 
 
 class Members:
-    """A ``Guard`` by what this incarnation knows, on its clock."""
+    """A ``Guard`` by the admission and the clock of this incarnation."""
 
     def __init__(self, admission: Admission, clock: Clock) -> None:
         self._admission: Final = admission
@@ -37,9 +37,9 @@ class Members:
         return self._admission.admit(tenant, self._clock.elapsed())
 
     def recheck(self, permit: Permit) -> float:
-        """Let an output go."""
+        """Return the seconds for which an output may be accepted."""
         return self._admission.recheck(permit, self._clock.elapsed())
 
     def refusal(self, tenant: str) -> KcmError:
-        """Why nothing is output whose keys were purged meanwhile."""
+        """Return why an operation whose keys were purged has no output."""
         return self._admission.refusal(tenant)

@@ -1,10 +1,10 @@
-"""Working through a call piece by piece, and once more through what outlived its keys' lease.
+"""Processing a call in pieces, and repeating those that outlived the lease of their keys.
 
-A call's lease is the smallest of its pieces'. So the pieces of a longer call get keys that last for
-a while, and need not last longer than those of the pieces that are done. Where a lease has ended at
-the end, because the machine was paused or the call is long, those pieces are done once more with
-other keys. Nothing of the first time is output, and all of it stays in the generation in which the
-call began.
+The lease of a call is the smallest of its pieces. So the pieces of a longer call get keys that last
+for a while, but no longer than those of the completed pieces. If a lease has ended when the call
+ends, because the machine was paused or the call is long, those pieces are repeated once with other
+keys. The first results are discarded, and everything stays in the generation in which the call
+began.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ from kcm_schemas import limits
 from kcm_schemas.codes import Code, KcmError
 
 PIECE: Final = limits.RECORDS_MAX
-"""Records worked through without a wait: bounds how long a kill has to wait for the processor."""
+"""Records processed without an await: bounds how long a kill waits for the processor."""
 
 TIMES_MAX: Final = 2
-"""Times that a piece is worked through: once more helps after a pause, and nothing helps a call
-that takes longer than its keys may be used."""
+"""Times that a piece is processed: a repetition helps after a pause, and does not help a call that
+takes longer than its keys may be used."""
 
 LASTING_S: Final = 4.0
-"""Seconds for which the keys of a call of several pieces shall last, if there are such: twice the
-largest reserve, and less than a key lasts that was just asked for, as leases are by default."""
+"""Seconds that the keys of a call with several pieces should last, if there are such keys: twice
+the largest reserve, and less than the default lease of a new key."""
 
 _TWICE: Final = (
-    "the lease of the keys ended during the work, twice; try again, with fewer records in a call"
+    "the lease of the keys ended twice during the work; try again, with fewer records in a call"
     " if it takes seconds"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Results of a part of a call, in its order, and when the first lease of its keys ends.
+    """The results of a part of a call in its order, and when the first lease of its keys ends.
 
-    ``codes`` has one for each record of a decryption; an encryption has none.
+    ``codes`` has one code for each record of a decryption; an encryption has none.
     """
 
     values: list[bytes]
@@ -48,17 +48,17 @@ class Piece:
 
 
 Work = Callable[[slice, float], Awaitable[Piece]]
-"""Does the records of a slice, with keys whose lease lasts until that moment if there are any."""
+"""Processes the records of a slice, preferably with keys whose lease lasts until that time."""
 
 
 async def work_through(
     count: int, work: Work, still: Callable[[], float], elapsed: Callable[[], float]
 ) -> tuple[list[Piece], float]:
-    """All pieces of ``count`` records, and for how many seconds from now they may be accepted.
+    """Return all pieces of ``count`` records, and their answer lease in seconds from now.
 
-    ``still`` says for how long an output of the operation is allowed, or raises; it is asked after
-    every piece. Raises what it and ``work`` raise, and ``deadline_exceeded`` when a lease ended
-    each time.
+    ``still`` returns for how long an output of the operation may be accepted, or raises; it is
+    called after every piece. Raises what it and ``work`` raise, and ``deadline_exceeded`` if a
+    lease ended each time.
     """
     parts = [slice(at, at + PIECE) for at in range(0, count, PIECE)]
     if not parts:
@@ -76,7 +76,7 @@ async def work_through(
                 await asyncio.sleep(0)
             lasting = EXPIRED if len(parts) == 1 else min(least, elapsed() + LASTING_S)
             piece = done[at] = await work(parts[at], lasting)
-            allowed = still()  # of the last one it is for all: nothing waits from here to the end
+            allowed = still()  # the last one is for all pieces: there is no await until the end
             times[at] += 1
             least = min(least, piece.until)
         now = elapsed()

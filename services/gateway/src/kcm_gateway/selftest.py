@@ -1,8 +1,8 @@
-"""Encrypt and decrypt a stream of large pieces with the embedded engine, and say how it went.
+"""Encrypt and decrypt a stream of large pieces with the embedded engine, and report the outcome.
 
 ``python -m kcm_gateway.selftest --config FILE --tenant T --service S`` reads standard input in
-pieces of 1 MiB, encrypts every piece, decrypts the records again, compares, and prints one JSON
-object. Payloads stay in this process: nothing but wrapped and sealed keys goes over the broker.
+pieces of 1 MiB, encrypts every piece, decrypts the records, compares, and prints one JSON object.
+Payloads stay in this process: only wrapped and sealed keys go over the broker.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ PIECE: Final = 1 << 20
 """Bytes of one piece."""
 
 TOGETHER: Final = 8
-"""Pieces of one batch: bounds what lies in memory."""
+"""Pieces of one batch: bounds the memory."""
 
 PATIENCE_S: Final = 10.0
-"""Seconds for which a batch is tried again after what passes, as a lost connection does: a long
-stream shall not end at it."""
+"""Seconds for which a batch is retried after a transient failure, such as a lost connection, which
+must not end a long stream."""
 
 PAUSE_S: Final = 0.2
-"""Seconds between two tries."""
+"""Seconds between two attempts."""
 
 Sleep = Callable[[float], Awaitable[None]]
 T = TypeVar("T")
@@ -44,9 +44,9 @@ T = TypeVar("T")
 async def patiently(
     call: Callable[[], Awaitable[T]], clock: Clock, sleep: Sleep = asyncio.sleep
 ) -> T:
-    """What ``call`` returns, tried again for ``PATIENCE_S`` while a retry may help.
+    """Return the result of ``call``, with retries for ``PATIENCE_S`` while they can help.
 
-    Nothing of a call that failed is output, so it may be made again. Raises its last ``KcmError``.
+    A failed call has no output, so it can be repeated. Raises its last ``KcmError``.
     """
     until = clock.elapsed() + PATIENCE_S
     while True:
@@ -59,7 +59,7 @@ async def patiently(
 
 
 async def run(config: str, tenant: str, service: str, source: BinaryIO) -> dict[str, Any]:
-    """Work through ``source``; raises ``KcmError``."""
+    """Process ``source``; raises ``KcmError``."""
     pieces = correct = sealed_bytes = size = 0
     clock = SystemClock()
     async with EmbeddedGateway.join(config) as member:
@@ -83,7 +83,7 @@ async def run(config: str, tenant: str, service: str, source: BinaryIO) -> dict[
 
 
 def main() -> int:
-    """Exit 0 when every piece came back as it was, 1 otherwise, 2 for a configuration."""
+    """Return 0 if every piece was restored, 1 otherwise, 2 for a bad configuration."""
     parser = argparse.ArgumentParser(prog="python -m kcm_gateway.selftest", description=__doc__)
     parser.add_argument("--config", required=True, help="a Gateway's TOML file")
     parser.add_argument("--tenant", required=True)

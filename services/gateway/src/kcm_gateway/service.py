@@ -1,12 +1,12 @@
-"""A running Gateway: the engine, and the bus service around it.
+"""A running Gateway: the engine, and the request server around it.
 
-Requests carry batches in columns and an absolute deadline; one that arrives late is refused and not
-executed. When the audit trail cannot take more, requests are refused: what cannot be recorded is
+Requests contain batches in columns and an absolute deadline; a late request is rejected and not
+executed. While the audit buffer is full, requests are refused: an action that cannot be recorded is
 not done.
 
-An answer's lease is counted from the arrival of its request. Whoever asked counts it from the
-sending, which was no later, so nobody accepts it beyond its end, and the time that the work took is
-not taken off twice.
+The answer lease is counted from the arrival of the request. The requester counts it from the
+sending, which was no later. So no reply is accepted after its end, and the duration of the work is
+not subtracted twice.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ from kcm_gateway.embedded import EmbeddedGateway
 from kcm_gateway.engine import Batch
 
 RECORD_GROWTH_MAX: Final = record.OVERHEAD_MAX + 5
-"""Bytes by which a record is longer than its plaintext on the wire, at most."""
+"""The most bytes by which a record is longer than its plaintext on the wire."""
 
 EVENTS: Final = {"encrypt": EventType.DATA_ENCRYPT, "decrypt": EventType.DATA_DECRYPT}
-"""How a request is recorded: nobody who asks chooses the type."""
+"""The event type of each operation: a requester cannot choose it."""
 
 
 class GatewayService:
@@ -68,7 +68,7 @@ class GatewayService:
         membership.rosters.listen(self._judge_again)
 
     def _judge_again(self, _names: frozenset[str]) -> None:
-        """Leave applications' requests to others, once this Gateway may not act any more."""
+        """Leave requests to other Gateways once this one may not act any more."""
         if not self._me.acts and self._leaving is None:
             self._leaving = asyncio.get_running_loop().create_task(self._service.drain())
 
@@ -82,7 +82,7 @@ class GatewayService:
         await self._service.announce()
 
     async def close(self) -> None:
-        """Finish what is in flight, wipe every key, and go off the record."""
+        """Finish requests in progress, wipe every key, and end the registration."""
         await self._service.drain()
         await self._member.close()
 
@@ -92,7 +92,7 @@ class GatewayService:
         asked = subjects.read_data(subject)
         event = EVENTS.get(asked.operation, EventType.DATA_REFUSED)
         if not self._audit.has_room:
-            # Not recorded either: the room that is left is for purges.
+            # Not recorded either: the rest of the buffer is reserved for purges.
             raise KcmError(Code.UNAVAILABLE, self._audit.refusal)
         count, code, failed = 0, Code.OK, 0
         try:
@@ -147,18 +147,21 @@ class GatewayService:
         )
 
     def _lease_ms(self, done: Batch, arrived: float) -> int:
-        """For how many milliseconds from the request's arrival the answer may be accepted."""
+        """Return the answer lease in milliseconds, counted from the request's arrival."""
         spent = self._clock.elapsed() - arrived
         return int(min(done.lease_s + spent, ANSWER_MAX_S) * 1000)
 
     def _check(self, asked: subjects.DataSubject, deadline_ms: int) -> None:
         check_deadline(deadline_ms, self._clock.unix_ms())
         if not may_ask(self._me.entry, asked.tenant, asked.service):
-            raise KcmError(Code.FORBIDDEN, "this Gateway does not serve that tenant and service")
+            raise KcmError(
+                Code.FORBIDDEN,
+                f"{self._me.name} has no grant for tenant {asked.tenant}, service {asked.service}",
+            )
 
 
 def _contexts(sent: Sequence[bytes]) -> Sequence[bytes] | bytes | None:
-    """What a message's list means: nothing, one for all its records, or one for each."""
+    """Interpret a message's list: no context, one for all its records, or one for each."""
     if not sent:
         return None
     return sent[0] if len(sent) == 1 else sent

@@ -150,9 +150,10 @@ def load(directory: Path) -> Shape | None:
     try:
         with path.open("rb") as file:
             raw = file.read(BYTES_MAX + 1)
-        return Shape.model_validate_json(raw)
     except FileNotFoundError:
         return None
+    try:
+        return Shape.model_validate_json(raw)
     except ValidationError:
         if (found := _version(raw)) is not None:
             raise OtherVersionError(path, found, VERSION) from None

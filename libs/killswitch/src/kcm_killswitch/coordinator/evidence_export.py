@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
-from kcm_schemas.admin import AdminRequest, HoldExport, HoldQuery
+from kcm_schemas.admin.holds import HoldExport, HoldQuery
+from kcm_schemas.admin.requests import AdminRequest
 from kcm_schemas.codec import Message, decode
 from kcm_schemas.codes import Code, KcmError
 

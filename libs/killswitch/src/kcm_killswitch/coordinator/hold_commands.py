@@ -20,12 +20,8 @@ from kcm_runtime.clock import Clock
 from kcm_runtime.instance import InstanceContext
 from kcm_runtime.nats.ports import Messages
 from kcm_schemas import limits
-from kcm_schemas.admin import (
-    BlastRadius,
-    HoldStatus,
-    IncarnationStatus,
-    RegionStatus,
-)
+from kcm_schemas.admin.holds import BlastRadius
+from kcm_schemas.admin.kill_status import HoldStatus, IncarnationStatus, RegionStatus
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.control import Incarnation, Scope
 from kcm_trust.verify import Untrusted

@@ -13,7 +13,7 @@ from typing import Final
 
 from kcm_runtime.instance import InstanceContext
 from kcm_schemas import limits
-from kcm_schemas.admin import HoldMatches, HoldPage, HoldPageQuery, HoldView
+from kcm_schemas.admin.holds import HoldMatches, HoldPage, HoldPageQuery, HoldView
 from kcm_trust.statements import lifted
 
 from kcm_killswitch.model.hold_set import HoldState

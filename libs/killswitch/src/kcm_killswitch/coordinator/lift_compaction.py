@@ -13,8 +13,8 @@ from typing import Final
 
 from kcm_runtime.audit.port import Emit
 from kcm_runtime.clock import Clock
+from kcm_runtime.error_text import describe
 from kcm_runtime.instance import InstanceContext
-from kcm_runtime.nats.request_server import describe
 from kcm_schemas import limits
 from kcm_schemas.audit import EventType
 from kcm_schemas.codes import KcmError

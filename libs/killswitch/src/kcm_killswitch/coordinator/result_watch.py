@@ -14,7 +14,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Final, Literal
 
-from kcm_runtime.nats.request_server import describe
+from kcm_runtime.error_text import describe
 
 log = logging.getLogger(__name__)
 

@@ -23,7 +23,7 @@ from kcm_runtime.clock import Clock
 from kcm_runtime.instance import InstanceContext
 from kcm_runtime.nats.ports import Entry, Messages
 from kcm_schemas import subjects
-from kcm_schemas.admin import Concluded, HoldStatus
+from kcm_schemas.admin.kill_status import Concluded, HoldStatus
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.kill_result import Result

@@ -31,7 +31,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from kcm_schemas.admin import HoldStatus, IncarnationStatus, RegionStatus
+from kcm_schemas.admin.kill_status import HoldStatus, IncarnationStatus, RegionStatus
 from kcm_schemas.control import PENDING, Incarnation, Receipt
 from kcm_schemas.registry import RegionQuorum
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from hashlib import sha256
 
 from kcm_schemas import limits
-from kcm_schemas.admin import Concluded, HoldStatus
+from kcm_schemas.admin.kill_status import Concluded, HoldStatus
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.kill_result import ITEM_MAX, Result, room_for_receipts

@@ -19,10 +19,10 @@ from kcm_runtime.audit.port import Emit
 from kcm_runtime.audit.rejection_log import RejectionLog
 from kcm_runtime.changes import Changes
 from kcm_runtime.clock import Clock, Randomness
+from kcm_runtime.error_text import describe
 from kcm_runtime.instance import InstanceContext
 from kcm_runtime.nats.missing_entries import Missing
 from kcm_runtime.nats.ports import Entry, Log
-from kcm_runtime.nats.request_server import describe
 from kcm_runtime.nats.streams import FORGOTTEN
 from kcm_schemas import subjects
 from kcm_schemas.audit import EventType

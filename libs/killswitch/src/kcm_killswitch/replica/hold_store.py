@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from kcm_runtime.config import ConfigError
+from kcm_runtime.error_text import describe
 from kcm_runtime.files.atomic import place, sweep, sync_directory
-from kcm_runtime.nats.request_server import describe
 
 from kcm_killswitch.replica.hold_archive import Archive, HoldArchive
 from kcm_killswitch.replica.hold_store_port import Unkept

@@ -15,9 +15,9 @@ from contextlib import suppress
 from typing import Final
 
 from kcm_runtime.clock import Clock, Randomness
+from kcm_runtime.error_text import describe
 from kcm_runtime.instance import InstanceContext
 from kcm_runtime.nats.ports import Entry, Log
-from kcm_runtime.nats.request_server import describe
 from kcm_schemas import limits, subjects
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import Code, KcmError

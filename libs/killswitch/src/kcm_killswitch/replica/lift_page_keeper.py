@@ -22,10 +22,10 @@ from typing import Final, NamedTuple, cast
 
 from kcm_runtime.audit.port import Emit
 from kcm_runtime.clock import Randomness
+from kcm_runtime.error_text import describe
 from kcm_runtime.instance import InstanceContext
 from kcm_runtime.nats.missing_entries import Missing
 from kcm_runtime.nats.ports import Entry, Log
-from kcm_runtime.nats.request_server import describe
 from kcm_runtime.nats.streams import FORGOTTEN
 from kcm_schemas import limits, subjects
 from kcm_schemas.codes import Code, KcmError

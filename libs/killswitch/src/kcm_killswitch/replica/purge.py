@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 
-from kcm_runtime.nats.request_server import describe
+from kcm_runtime.error_text import describe
 
 log = logging.getLogger(__name__)
 

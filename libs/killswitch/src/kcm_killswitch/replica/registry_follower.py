@@ -16,7 +16,8 @@ from kcm_runtime.clock import Clock
 from kcm_runtime.instance import InstanceContext
 from kcm_runtime.nats.connection import Connection
 from kcm_runtime.nats.ports import Entry
-from kcm_runtime.nats.streams import Follower, SequentialFollower, last
+from kcm_runtime.nats.stream_follower import Follower, SequentialFollower
+from kcm_runtime.nats.streams import last
 from kcm_schemas import subjects
 from kcm_schemas.codec import decode
 from kcm_schemas.registry import RegistryEntry

@@ -16,9 +16,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final, Protocol
 
+from kcm_runtime.error_text import describe
 from kcm_runtime.instance import InstanceContext
 from kcm_runtime.nats.ports import Entry, Log
-from kcm_runtime.nats.request_server import describe
 from kcm_schemas.codes import KcmError
 from kcm_schemas.roster import Role
 

@@ -13,8 +13,8 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+from kcm_runtime.error_text import describe
 from kcm_runtime.nats.ports import Entry, Log
-from kcm_runtime.nats.request_server import describe
 from kcm_runtime.roster.store import Rosters
 
 from kcm_killswitch.model.log_position import LogPosition

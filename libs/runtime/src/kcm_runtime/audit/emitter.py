@@ -1,18 +1,18 @@
-"""The audit emitter: every instance records what it does, without ever waiting for it.
+"""The audit emitter: every instance records its actions, and never waits for that.
 
-Theory. ``emit`` is called on the purge path and on every request, so it only encodes an event and
-puts it into a bounded buffer: no await, no I/O, no exception. A task of its own packs consecutive
-events into a signed batch and stores it in the region's audit stream until the broker has
-acknowledged, one batch at a time and in order. A batch carries no message id: what was stored twice
-is recognised by emitter, incarnation and first number.
+Theory of operation. ``emit`` is called on the purge path and for every request, so it only encodes
+an event and puts it into a bounded buffer: no await, no I/O, no exception. A task packs consecutive
+events into a signed batch and stores it in the region's audit stream until the broker acknowledges
+it, one batch at a time and in order. A batch has no message id: duplicates are recognised by
+emitter, incarnation and first number.
 
-What cannot be recorded is not done: services refuse data requests while ``has_room`` is false. That
-is when the buffer is nearly full, and at once when the broker says that the audit stream is full:
-that does not pass by itself, and what waits in memory is lost with the process. A
-purge goes on all the same, and if even the reserve for it is used up, events are dropped, their
-numbers are missing for ever, and an ``audit.dropped`` event says how many.
+An action that cannot be recorded is not done: components refuse data requests while ``has_room`` is
+false. It is false when the buffer is nearly full, and as soon as the broker reports that the audit
+stream is full: that does not pass by itself, and events in memory are lost with the process. Purges
+always continue. If they use up even their reserve, events are dropped: their numbers stay missing,
+and an ``audit.dropped`` event has their count.
 
-The broker is not believed when it acknowledges: a batch that it threw away is missing in the
+An acknowledgement of the broker is not trusted: a batch that it discarded is missing in the
 Auditor's chain.
 """
 
@@ -21,7 +21,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import random
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -33,48 +32,49 @@ from kcm_schemas.names import is_name
 from kcm_schemas.signed import Kind
 
 from kcm_runtime.audit.event_chain import EventBuffer, Run
+from kcm_runtime.backoff import Backoff
 from kcm_runtime.clock import Clock
+from kcm_runtime.error_text import describe
 from kcm_runtime.instance import InstanceContext
 from kcm_runtime.nats.connection import Connection
-from kcm_runtime.nats.request_server import describe
 from kcm_runtime.nats.store_health import Trouble
 from kcm_runtime.nats.streams import StoreFull, put
 
 log = logging.getLogger(__name__)
 
 LINGER_S: Final = 0.25
-"""Seconds that traffic's first event of a batch waits for company: a signature, two ``fsync`` and a
-verification for many events."""
+"""Seconds that the first traffic event of a batch waits for others: one signature, two ``fsync``
+and one verification then serve many events."""
 
 RUSH_S: Final = 0.05
-"""Seconds that everything else waits. A kill makes an event in every instance at once: what records
-it must not take the processors from those that have yet to purge."""
+"""Seconds that all other events wait. A kill makes an event in every instance at once: recording it
+must not compete with instances that have not purged yet."""
 
 TRAFFIC: Final = ("data.", "keys.")
-"""How the types of events that come with every request begin."""
+"""Prefixes of the types of events that every request causes."""
 
 HEARTBEAT_S: Final = 10.0
-"""Seconds without an event after which one says that the instance is alive; the Auditor reports an
-emitter that is quiet for several times as long."""
+"""Seconds without an event after which a heartbeat event is sent. The Auditor reports an emitter
+that is silent for several times as long."""
 
 RETRY_S: Final = 0.1
-"""Seconds before the first repetition of a batch that was not acknowledged; doubles."""
+"""Seconds before a batch that was not acknowledged is sent again, the first time; doubles."""
 
 RETRY_MAX_S: Final = 2.0
-"""Seconds between repetitions at most: a broker that comes back is used soon."""
+"""The most seconds between two attempts: a broker that returns is used soon."""
 
 FLUSH_S: Final = 5.0
-"""Seconds that closing waits for the last events to be acknowledged."""
+"""Seconds that ``close`` waits for the acknowledgement of the last events."""
 
 COUNT_MAX: Final = (1 << 63) - 1
 """The largest count that a message can carry."""
 
 Deliver = Callable[[str, bytes], Awaitable[object]]
-"""Stores a body under a subject and returns when that is acknowledged; raises ``KcmError``."""
+"""Stores a body under a subject, and returns once it is acknowledged; raises ``KcmError``."""
 
 
 class AuditEmitter:
-    """Records this incarnation's events. Used from the event loop's thread only."""
+    """Records the events of this incarnation. Used from the event loop's thread only."""
 
     def __init__(
         self,
@@ -104,23 +104,23 @@ class AuditEmitter:
 
         self._deliver: Final = deliver or store
         connection.stores.listen(self._on_store)
-        # Before anything else can be emitted: the first event of an incarnation is its start.
+        # Before any other event: the first event of an incarnation is its start.
         self.emit(EventType.INSTANCE_START)
 
     @property
     def has_room(self) -> bool:
-        """Whether a data request may begin; when false, refuse it with ``unavailable``."""
+        """Whether a data request may begin; if not, refuse it with ``unavailable``."""
         return not self._closed and not self._broken and not self._full and self._buffer.has_room
 
     @property
     def refusal(self) -> str:
-        """Why a data request is refused while ``has_room`` is false, and what to do."""
+        """Why a data request is refused while ``has_room`` is false, and the remedy."""
         if self._full:
             return (
-                "the region's audit stream is full, and what cannot be recorded is not done: "
-                "see 'kcm audit status'"
+                "the region's audit stream is full, and requests that cannot be recorded are "
+                "refused: see 'kcm audit status'"
             )
-        return "the audit trail cannot take more"
+        return "the audit buffer is full, and requests that cannot be recorded are refused"
 
     @property
     def _broken(self) -> bool:
@@ -147,11 +147,12 @@ class AuditEmitter:
     ) -> None:
         """Record an event. Never waits and never raises; ``count`` is in records or keys.
 
-        A name that is none, which a refused request may bring, is recorded as absent, a longer
-        ``detail`` or ``target`` is cut. ``detail`` must never carry keys, payloads or contexts.
+        A name that violates the grammar (a refused request can have one) is recorded as absent; a
+        ``detail`` or ``target`` that is too long is truncated. ``detail`` must never contain keys,
+        payloads or contexts.
         """
         if self._closed:
-            log.error("an event of type %s came after the last one", type)
+            log.error("%s: an event of type %s came after the end", self._membership.name, type)
             return
         self._report_loss()
         self._add(
@@ -161,14 +162,14 @@ class AuditEmitter:
             self._hurry.set()
 
     async def start(self) -> None:
-        """Begin to send, and to say now and then that the instance is alive."""
+        """Begin to send events and heartbeats."""
         loop = asyncio.get_running_loop()
         self._tasks = [loop.create_task(self._pump()), loop.create_task(self._beat())]
         for task in self._tasks:
             task.add_done_callback(_note_end)
 
     async def close(self, flush_s: float = FLUSH_S) -> None:
-        """Emit ``instance.stop`` and send what waits, for at most ``flush_s`` seconds."""
+        """Emit ``instance.stop`` and send waiting events, for at most ``flush_s`` seconds."""
         if self._closed:
             return
         self.emit(EventType.INSTANCE_STOP)
@@ -177,13 +178,17 @@ class AuditEmitter:
         if self._tasks and not self._broken:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._drained.wait(), flush_s)
-        # ``asyncio.wait_for`` of Python 3.11 may forget a cancellation: this is remembered.
+        # ``asyncio.wait_for`` of Python 3.11 can swallow a cancellation: the flag remembers it.
         self._ended = True
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self.pending:
-            log.error("%d audit events could not be stored before the end", self.pending)
+            log.error(
+                "%s: %d audit events were not stored before the end",
+                self._membership.name,
+                self.pending,
+            )
 
     def _encode(
         self,
@@ -221,7 +226,7 @@ class AuditEmitter:
             if self._buffer.fills_batch:
                 self._hurry.set()
         elif self._buffer.dropped == 1:
-            log.error("audit events are being dropped: the broker does not take them")
+            log.error("%s: audit events are dropped: the buffer is full", self._membership.name)
 
     def _report_loss(self) -> None:
         lost = self._buffer.dropped
@@ -251,7 +256,7 @@ class AuditEmitter:
             self._drained.set()
 
     def _on_store(self, stream: str, trouble: Trouble | None) -> None:
-        """Record that a stream is not stored any more, or is again; sent once this one is."""
+        """Record that a stream is not stored, or is stored again; sent once the audit stream is."""
         match trouble:
             case None:
                 self.emit(EventType.STORE_BACK, detail=stream)
@@ -273,24 +278,26 @@ class AuditEmitter:
         return encode(self._membership.identity.sign(Kind.AUDIT, batch))
 
     async def _store(self, body: bytes) -> bool:
-        """Store one batch, repeating it until it is acknowledged; False at the end."""
-        wait = RETRY_S
+        """Store one batch, with retries until it is acknowledged; returns ``False`` at the end."""
+        backoff = Backoff(RETRY_S, RETRY_MAX_S, jitter=(0.5, 1.0))
         while not self._ended:
             try:
                 await self._deliver(self._subject, body)
             except StoreFull:
                 if not self._full:
-                    log.error("the audit stream is full: data requests are refused until it is not")
+                    log.error(
+                        "region %s: the audit stream is full: data requests are refused meanwhile",
+                        self._membership.region,
+                    )
                 self._full = True
             except KcmError as error:
-                log.warning("audit events wait: %s", error.code.value)
-            except Exception as error:  # noqa: BLE001 - recording must not end by a strange answer
+                log.warning("audit events wait: %s", error)
+            except Exception as error:  # noqa: BLE001 - an unexpected reply must not end recording
                 log.warning("audit events wait: %s", describe(error))
             else:
                 self._full = False
                 return True
-            await asyncio.sleep(wait * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
-            wait = min(wait * 2, RETRY_MAX_S)
+            await backoff.wait()
         return False
 
     async def _beat(self) -> None:
@@ -304,7 +311,7 @@ class AuditEmitter:
 
 def _note_end(task: asyncio.Task[None]) -> None:
     if not task.cancelled() and (error := task.exception()) is not None:
-        log.critical("no more events are recorded: %s", describe(error))
+        log.critical("audit events are not recorded any more: %s", describe(error))
 
 
 def _text(text: str, most: int) -> str:

@@ -1,12 +1,12 @@
 """The chain of audit events, and the bounded buffer that feeds it. Pure.
 
-Events of one incarnation count from 1. Each one's hash is over the hash before it and its own
-bytes, from 32 zero bytes on, so a changed, missing or inserted event shows to whoever has the next
-one.
+Events of one incarnation count from 1. Each event's hash covers the previous hash and the event,
+beginning with 32 zero bytes, so that every reader of the next event detects a changed, missing or
+inserted one.
 
-A buffer that is full drops the newest event *and uses up its number*: the loss stays visible as a
-jump of the sequence although the hashes go on without a break. That the hashes go on is what tells
-an admitted loss (the emitter's own) from events that somebody else took away.
+A full buffer drops the newest event *and uses up its number*: the loss stays visible as a gap in
+the numbers although the hashes continue. Continuing hashes distinguish a loss that the emitter
+admits from events that another party removed.
 """
 
 from __future__ import annotations
@@ -22,31 +22,31 @@ from kcm_schemas.audit import GENESIS
 from kcm_schemas.labels import ctx
 
 BATCH_BYTES_MAX: Final = 512 * 1024
-"""Bytes of events in one batch, so that the signed statement stays below a message's bound."""
+"""Bytes of events in one batch, so that the signed statement stays below ``BODY_MAX``."""
 
 EVENTS_MAX: Final = 20_000
-"""Events waiting: several seconds of a busy instance while the broker is away."""
+"""Waiting events: several seconds of a busy instance during an outage of the broker."""
 
 BYTES_MAX: Final = 16 * 1024 * 1024
-"""Bytes of events waiting: bounds memory when details are long."""
+"""Bytes of waiting events: bounds memory when details are long."""
 
 ROOM_SHARE: Final = 0.8
-"""Share of either bound at which data requests stop; the rest is for purges and their kin."""
+"""Share of either bound above which data requests are refused; the rest is reserved for purges."""
 
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """Where a chain stands: the number of the next event and the hash before it."""
+    """The state of a chain: the number of the next event and the hash before it."""
 
     next_seq: int = 1
     head: bytes = GENESIS
 
     def append(self, event: bytes) -> Chain:
-        """The chain with one more event."""
+        """Return the chain with one more event."""
         return Chain(self.next_seq + 1, link(self.head, event))
 
     def extend(self, events: Sequence[bytes]) -> Chain:
-        """The chain with more events."""
+        """Return the chain with more events."""
         chain = self
         for event in events:
             chain = chain.append(event)
@@ -54,13 +54,13 @@ class Chain:
 
 
 def link(previous: bytes, event: bytes) -> bytes:
-    """``SHA-256(ctx("kcm/v1/audit-chain", previous, event))``."""
+    """Return ``SHA-256(ctx("kcm/v1/audit-chain", previous, event))``."""
     return sha256(ctx(labels.AUDIT_CHAIN, previous, event)).digest()
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Consecutive events: what one batch carries."""
+    """Consecutive events: the content of one batch."""
 
     first: int
     previous: bytes
@@ -85,7 +85,7 @@ class EventBuffer:
 
     @property
     def has_room(self) -> bool:
-        """Whether more may be begun that will have to be recorded."""
+        """Whether work may begin that causes events."""
         return (
             len(self._waiting) < self._events_max * ROOM_SHARE
             and self._bytes < self._bytes_max * ROOM_SHARE
@@ -93,11 +93,11 @@ class EventBuffer:
 
     @property
     def fills_batch(self) -> bool:
-        """Whether waiting longer could not make the next batch larger."""
+        """Whether the next batch is full already."""
         return len(self._waiting) >= limits.AUDIT_EVENTS_MAX or self._bytes >= BATCH_BYTES_MAX
 
     def add(self, event: bytes) -> bool:
-        """Number an event and keep it; False when it had to be dropped."""
+        """Number an event and keep it; returns ``False`` if it was dropped."""
         seq = self._next_seq
         self._next_seq += 1
         if (
@@ -112,11 +112,11 @@ class EventBuffer:
         return True
 
     def note_reported(self) -> None:
-        """The losses so far stand in an event of their own."""
+        """Note that an event reports the losses so far."""
         self.dropped = 0
 
     def take(self) -> Run | None:
-        """Remove the next run of consecutive events, or ``None`` when nothing waits."""
+        """Remove the next run of consecutive events; returns ``None`` if none waits."""
         if not self._waiting:
             return None
         first, size, events = self._waiting[0][0], 0, list[bytes]()

@@ -1,7 +1,7 @@
-"""Events that somebody outside can cause as often as they like, on record without filling it.
+"""Rate limit for events that outside parties can cause at any rate.
 
-The first one is recorded at once. Those of ``EVERY_S`` after it are counted, and recorded as one
-with their number when that time is over.
+The first event of a kind is recorded at once. Those of the next ``EVERY_S`` seconds are counted,
+and recorded as one event with their number when that time is over.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Final
 
 EVERY_S: Final = 60.0
-"""Seconds whose events of one kind are one."""
+"""Seconds in which further events of one kind are counted as one."""
 
 Tell = Callable[[int], None]
-"""Records an event, with how many it stands for."""
+"""Records an event that represents this many."""
 
 
 @dataclass(slots=True)
@@ -26,21 +26,21 @@ class _Counted:
 
 
 class Paced:
-    """At most two events a minute of each kind."""
+    """At most two events of each kind in a minute."""
 
     def __init__(self, ended: Callable[[Hashable], None] = lambda _: None) -> None:
-        """``ended`` hears of each kind whose time is over."""
+        """``ended`` is called for each kind when its time is over."""
         self._ended: Final = ended
         self._counted: dict[Hashable, _Counted] = {}
 
     def __contains__(self, kind: Hashable) -> bool:
-        """Whether further ones of a kind are counted at the moment."""
+        """Whether further events of a kind are only counted at the moment."""
         return kind in self._counted
 
     def record(self, kind: Hashable, tell: Tell, count: int = 1) -> None:
-        """It happened ``count`` times; of those that are counted the last ``tell`` is called.
+        """Record an event that happened ``count`` times; of counted ones, the last ``tell`` counts.
 
-        There must be few kinds: nothing from outside may make one.
+        There must be few kinds: outside parties must not be able to create one.
         """
         counted = self._counted.get(kind)
         if counted is not None:
@@ -51,7 +51,7 @@ class Paced:
         self._counted[kind] = _Counted(tell, timer)
 
     def close(self) -> None:
-        """Record what was counted."""
+        """Record the events that are only counted so far."""
         for kind, counted in list(self._counted.items()):
             counted.timer.cancel()
             self._end(kind)

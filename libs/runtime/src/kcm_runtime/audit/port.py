@@ -1,4 +1,4 @@
-"""The port through which everything records what it does."""
+"""The port through which every component records its actions."""
 
 from __future__ import annotations
 

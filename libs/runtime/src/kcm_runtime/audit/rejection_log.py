@@ -1,8 +1,8 @@
-"""What was not believed, on record without being a way to fill the record.
+"""Rejected messages, recorded without a way to flood the audit stream.
 
-Anybody who can publish can send something forged. So an incident is recorded at once, and further
-ones of the same kind are counted (``kcm_runtime.audit.repeat_counter``): by who asked where that is
-certain, by tenant and by reason, so that a harmless one hides no other.
+Every client that can publish can send forged messages. So the first rejection is recorded at once,
+and further ones of the same kind are counted (``kcm_runtime.audit.repeat_counter``): by requester
+if it is verified, by tenant and by reason, so that a harmless kind does not hide another one.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from kcm_schemas.audit import EventType
 from kcm_schemas.codes import Code
+from kcm_trust.envelopes import Untrusted
 
 from kcm_runtime.audit.port import Emit
 from kcm_runtime.audit.repeat_counter import REST, Repeats, What
@@ -19,8 +20,11 @@ from kcm_runtime.audit.repeat_counter import REST, Repeats, What
 log = logging.getLogger(__name__)
 
 KINDS_MAX: Final = 16
-"""Kinds of refusals of one actor, or of nobody, that one source tells apart within a minute: with
-the rest, and a number after each, 34 events."""
+"""Kinds of rejections of one requester, or of unverified ones, that one source tells apart within a
+minute: with the rest, and a count after each, at most 34 events."""
+
+LATEST_MAX: Final = 256
+"""Rejections whose latest details are remembered for the log: more than there are fixed texts."""
 
 
 class RejectionLog:
@@ -29,23 +33,30 @@ class RejectionLog:
     def __init__(self, source: str, emit: Emit) -> None:
         self._source: Final = source
         self._emit: Final = emit
+        self._latest: Final[dict[str, str]] = {}
+        """By the fixed text of a rejection, the latest one with its details."""
         self._repeats: Final = Repeats(self._tell, KINDS_MAX, f"{source}: {REST}")
 
     def record(
         self, reason: Exception, *, actor: str | None = None, tenant: str | None = None
     ) -> None:
-        """Count a refusal; its text is one of ours and carries nothing of the message.
+        """Count a rejection; ``actor`` is a verified requester, and ``tenant`` whose data it asked.
 
-        ``actor`` is somebody who is believed to have asked, and ``tenant`` whose data it was about.
+        The event has the ``reason`` of an ``Untrusted``, which is one of a fixed set, and not its
+        details: a sender could vary them. The log line has the details of the latest one.
         """
         what = What() if tenant is None else What(tenant=tenant)
-        detail = f"{self._source}: {reason}"
+        fixed = reason.reason if isinstance(reason, Untrusted) else str(reason)
+        detail = f"{self._source}: {fixed}"
+        if detail in self._latest or len(self._latest) < LATEST_MAX:
+            self._latest[detail] = f"{self._source}: {reason}"
         self._repeats.record(EventType.TRUST_REFUSED, actor, what, Code.FORBIDDEN, detail)
 
     def close(self) -> None:
-        """Record what is only counted so far."""
+        """Record the rejections that are only counted so far."""
         self._repeats.close()
 
     def _tell(self, type: EventType, **fields: Any) -> None:  # noqa: A002 - the name of the field
-        log.warning("not believed (%d times): %s", fields["count"], fields["detail"])
+        detail = fields["detail"]
+        log.warning("rejected (%d times): %s", fields["count"], self._latest.get(detail, detail))
         self._emit(type, **fields)

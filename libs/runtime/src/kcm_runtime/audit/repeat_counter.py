@@ -1,13 +1,13 @@
-"""What comes again and again, on record without filling it.
+"""Repeated events, recorded without a way to flood the audit stream.
 
-Whoever watches a kill asks four times a second, a client asks again after a refusal that may pass,
-and anybody who can publish can send something forged. The first of a kind is recorded at once.
-Further ones of the same kind within a minute are counted, and recorded as one event with their
+A client that watches a kill asks four times a second, a client repeats a request after a transient
+failure, and every client that can publish can send forged messages. The first event of a kind is
+recorded at once. Further ones within a minute are counted, and recorded as one event with their
 number when that time is over, or at the end (``kcm_runtime.audit.pacing``).
 
-A kind is all that its event says. Kinds are bounded by actor, who is somebody that is believed, or
-nobody: whoever brings too many of them has the rest recorded without what they were about, and
-hides nothing of others.
+The kind of an event is its whole content. Kinds are bounded for each actor, which is verified or
+``None``: above the bound, the rest of an actor's events is recorded without content, and no event
+of another actor is hidden.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from kcm_runtime.audit.pacing import Paced
 from kcm_runtime.audit.port import Emit
 
 KINDS_MAX: Final = 256
-"""Kinds of one actor that are counted at once: lists and tenants that an operator looks at within a
-minute. A further one is counted with others of its type and code."""
+"""Kinds of one actor that are counted at once: lists and tenants that an operator reads within a
+minute. Further ones are counted with others of the same type and code."""
 
 REST: Final = "of other kinds"
-"""The detail of an event for kinds that are too many."""
+"""The detail of an event that stands for kinds above the bound."""
 
 
 class What(TypedDict, total=False):
-    """The fields of an audit event that say what it is about."""
+    """The fields of an audit event that name its object."""
 
     target: str
     hold: bytes
@@ -52,7 +52,7 @@ class Repeats:
         self._rest: Final = rest
         self._paced: Final = Paced(self._end)
         self._kinds: Final[Counter[str | None]] = Counter()
-        """By actor, how many are counted; the rest of an actor's not included."""
+        """By actor, how many kinds are counted, without the rest."""
 
     def record(
         self,
@@ -62,7 +62,7 @@ class Repeats:
         code: Code = Code.OK,
         detail: str = "",
     ) -> None:
-        """Something happened, once. ``actor`` has to be somebody who is believed."""
+        """Record one event. ``actor`` must be verified."""
         kind: _Kind = (event, actor, code, detail, tuple(sorted(what.items())))
         if kind not in self._paced:
             if self._kinds[actor] < self._kinds_max:
@@ -72,7 +72,7 @@ class Repeats:
         self._paced.record(kind, partial(self._tell, kind))
 
     def close(self) -> None:
-        """Record what was counted."""
+        """Record the events that are only counted so far."""
         self._paced.close()
 
     def _tell(self, kind: _Kind, count: int) -> None:

@@ -1,4 +1,4 @@
-"""A region's audit stream as the Cores keep it in bounds: facts, reading, emptying."""
+"""A region's audit stream as the Cores use it: facts, reading, trimming."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from kcm_runtime.audit.stream_chain import created_us
 from kcm_runtime.clock import Clock
 from kcm_runtime.nats.connection import Connection
 from kcm_runtime.nats.ports import Following, LogFollower
-from kcm_runtime.nats.streams import Follower
+from kcm_runtime.nats.stream_follower import Follower
 
 READ_BYTES_PER_S: Final = 8 * 1024 * 1024
-"""Bytes a second at which a Core reads the stream. What is new is far below; after the loss of what
-it remembered, a Core reads 1 GiB in two minutes beside its work and with bounded buffers."""
+"""Bytes a second at which a Core reads the stream. Live traffic is far below. A Core that lost its
+state reads 1 GiB in two minutes beside its work, with bounded buffers."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoreFacts:
-    """A stream as the broker tells of it.
+    """A stream as the broker describes it.
 
-    ``created`` is in microseconds since 1970, ``first`` and ``last`` are sequences (an emptied
-    stream has ``first = last + 1``), ``used`` and ``room`` are bytes; ``room`` 0 has no bound.
+    ``created`` is in microseconds since 1970, ``first`` and ``last`` are sequences (an empty stream
+    has ``first = last + 1``), ``used`` and ``room`` are in bytes; a ``room`` of 0 means no bound.
     """
 
     created: int
@@ -38,23 +38,23 @@ class StoreFacts:
 
     @property
     def fill(self) -> float:
-        """The share of the room that is used; 0 where there is no bound."""
+        """The used share of the room; 0 if there is no bound."""
         return self.used / self.room if self.room else 0.0
 
 
 class AuditStore(Protocol):
-    """The audit stream, to whoever may empty it. Raises ``KcmError`` with ``unavailable``."""
+    """The audit stream, for components that may trim it. Raises ``KcmError`` ``unavailable``."""
 
     async def facts(self) -> StoreFacts:
-        """What the stream is like now."""
+        """Return the present state of the stream."""
         ...
 
     async def purge(self, through: int) -> None:
-        """Delete every message up to and with ``through``; again, that changes nothing."""
+        """Delete every message up to and including ``through``. Idempotent."""
         ...
 
     def follow(self, follower: LogFollower) -> Following:
-        """Deliver everything, in order, once ``Following.start`` was awaited."""
+        """Deliver all messages in order, once ``Following.start`` was awaited."""
         ...
 
 
@@ -67,7 +67,7 @@ class AuditStream:
         self._clock: Final = clock
 
     async def facts(self) -> StoreFacts:
-        """What the stream is like now."""
+        """Return the present state of the stream."""
         with _unavailable():
             info = await self._connection.jetstream().stream_info(subjects.AUDIT_STREAM)
             return StoreFacts(
@@ -79,15 +79,15 @@ class AuditStream:
             )
 
     async def purge(self, through: int) -> None:
-        """Delete every message up to and with ``through``."""
+        """Delete every message up to and including ``through``; raises ``ValueError`` for 0."""
         if through <= 0:
-            raise ValueError("a purge without a sequence would take everything")
+            raise ValueError(f"a purge through sequence {through} would delete everything")
         with _unavailable():
-            # The broker keeps the message of the sequence that it is told.
+            # The broker keeps the message with the sequence in the request.
             await self._connection.jetstream().purge_stream(subjects.AUDIT_STREAM, seq=through + 1)
 
     def follow(self, follower: LogFollower) -> Follower:
-        """Deliver everything to ``follower`` once the result was started."""
+        """Deliver all messages to ``follower`` once the result was started."""
         return Follower(
             self._connection,
             subjects.AUDIT_STREAM,
@@ -103,9 +103,9 @@ def _unavailable() -> Iterator[None]:
     try:
         yield
     except (nats_errors.Error, TimeoutError):
-        failure = KcmError(Code.UNAVAILABLE, "the region's audit stream does not answer")
+        failure = KcmError(Code.UNAVAILABLE, "no answer from the region's audit stream")
     except (ValueError, KeyError, TypeError, AttributeError):
-        failure = KcmError(Code.UNAVAILABLE, "the broker's answer has another form")
+        failure = KcmError(Code.UNAVAILABLE, "unexpected form of the broker's answer")
     else:
         return
     raise failure from None

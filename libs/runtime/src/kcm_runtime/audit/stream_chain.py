@@ -1,17 +1,17 @@
 """The chain over a region's audit stream, as the broker stores it. Pure.
 
-Theory. Whoever reads the whole stream (an Auditor, a Core) computes for every message::
+Theory of operation. A reader of the whole stream (an Auditor, a Core) computes for each message::
 
     digest = SHA-256(ctx("kcm/v1/audit-stream", digest before, sequence, subject, SHA-256(body)))
 
-from 32 zero bytes before message 1. It covers whatever is stored, believed or not. When the stream
-is trimmed up to a message, the digest there stands in the signed ``Trim``, and the chain goes on
-from it: two who read the same stream have the same digest at the same sequence for ever, also when
-one of them began behind a trim.
+from 32 zero bytes before message 1. It covers every stored message, trusted or not. When the stream
+is trimmed up to a message, the signed ``Trim`` contains the digest there, and the chain continues
+from it: two readers of the same stream always have the same digest at the same sequence, even if
+one of them began after a trim.
 
-Two readers can compare only where both kept the digest. They keep it at **marks**: every sequence
-that ``MARK_EVERY`` divides. The last ones are kept densely, older ones ever more sparsely, so that
-memory is bounded whatever the stream holds.
+Two readers can compare only positions whose digest both have kept: the **marks**, which are the
+sequences that ``MARK_EVERY`` divides. The latest marks are dense, and older ones increasingly
+sparse, so that memory is bounded for every size of the stream.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MARK_EVERY: Final = 64
 """Messages between two marks: some seconds of a busy region, some minutes of an idle one."""
 
 MARKS_MAX: Final = 4096
-"""Marks kept: 0.6 MiB, and 260,000 messages of which the last half is dense."""
+"""Marks that are kept: 0.6 MiB for 260,000 messages, of which the last half is dense."""
 
 _DIGEST: Final = (32).to_bytes(2, "big")
 _NUMBER: Final = (8).to_bytes(2, "big")
@@ -40,22 +40,22 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """The chain up to and with message ``sequence``, which the broker took at ``time_ms``."""
+    """The chain up to and including message ``sequence``, which was stored at ``time_ms``."""
 
     sequence: int = 0
     digest: bytes = GENESIS
     time_ms: int = 0
 
     def append(self, sequence: int, subject: str, body: bytes, time_ms: int = 0) -> Place:
-        """The chain with one more message."""
+        """Return the chain with one more message."""
         return Place(sequence, link(self.digest, sequence, subject, body), time_ms)
 
 
 def link(previous: bytes, sequence: int, subject: str, body: bytes) -> bytes:
-    """One step of the chain; ``subject`` is at most 65,535 bytes, as the broker has it.
+    """Return the next digest; ``subject`` has at most 65,535 bytes, in the broker's form.
 
-    The same as ``ctx`` with the label ``AUDIT_STREAM``, put together without its checks: every
-    message of a region goes through here in each of its Cores. ``previous`` has 32 bytes.
+    The result is that of ``ctx`` with the label ``AUDIT_STREAM``, without its checks: each Core
+    computes it for every message of its region. ``previous`` has 32 bytes.
     """
     name = subject.encode(errors="surrogateescape")  # the bytes that the broker has
     step = sha256(_BEFORE)
@@ -65,7 +65,7 @@ def link(previous: bytes, sequence: int, subject: str, body: bytes) -> bytes:
 
 
 class Marks:
-    """Places of one stream, in order; the newest ones are never thinned out."""
+    """Log positions of one stream, in order; the latest ones are never thinned out."""
 
     def __init__(self, places: tuple[Place, ...] = (), limit: int = MARKS_MAX) -> None:
         self._limit: Final = limit
@@ -73,16 +73,16 @@ class Marks:
 
     @property
     def places(self) -> tuple[Place, ...]:
-        """All places, the oldest first."""
+        """All positions, the oldest first."""
         return tuple(self._places)
 
     @property
     def last(self) -> Place | None:
-        """The newest place."""
+        """The latest position."""
         return self._places[-1] if self._places else None
 
     def note(self, place: Place) -> bool:
-        """Keep a place if it is a mark; whether it was."""
+        """Keep a position if it is a mark; returns whether it is."""
         if place.sequence % MARK_EVERY:
             return False
         self._places.append(place)
@@ -92,10 +92,10 @@ class Marks:
         return True
 
     def drop(self, through: int) -> None:
-        """Forget places before ``through``: what they name is not in the stream any more."""
+        """Forget positions before ``through``: the stream no longer has their messages."""
         self._places = [place for place in self._places if place.sequence >= through]
 
 
 def created_us(created: datetime | None) -> int:
-    """When a stream was made, in microseconds since 1970; 0 when the broker does not say."""
+    """Return a stream's creation time in microseconds since 1970; 0 if the broker omits it."""
     return 0 if created is None else (created - _EPOCH) // timedelta(microseconds=1)

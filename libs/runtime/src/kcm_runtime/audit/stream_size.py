@@ -1,10 +1,10 @@
-"""How much room the audit stream gets when a region is provisioned, and what it leaves.
+"""The size of the audit stream at provisioning, and the space that it leaves to other streams.
 
-Theory. All streams of a region share the broker's store. The audit stream grows with traffic, the
-others with customers and kills; if it could fill the store, no kill would be durable any more. So
-it has a bound of its own and refuses new messages there. A broker reserves a stream's bound, and
-makes no stream whose bound it has no room for: whether the bound *and* the reserve for the others
-fit is asked by making a stream for a moment that needs both.
+Theory of operation. All streams of a region share the broker's store. The audit stream grows with
+traffic, the others with customers and kills. If it could fill the store, no kill would be durable
+any more. So it has its own bound, at which it rejects new messages. A broker reserves a stream's
+bound, and creates no stream whose bound does not fit. A temporary stream that needs the bound *and*
+the reserve for the other streams shows whether both fit.
 """
 
 from __future__ import annotations
@@ -23,28 +23,28 @@ from kcm_runtime.nats.jetstream_errors import is_full
 log = logging.getLogger(__name__)
 
 AUDIT_BYTES: Final = 8 * 1024**3
-"""Bytes of the audit stream where nothing else is configured: 20 days at 33 calls a second."""
+"""Bytes of the audit stream if nothing else is configured: 20 days at 33 calls a second."""
 
 AUDIT_BYTES_MIN: Final = 64 * 1024**2
-"""Bytes below which no default goes: half an hour of a busy region."""
+"""The smallest default size in bytes: half an hour of a busy region."""
 
 RESERVE_BYTES: Final = 512 * 1024**2
-"""Bytes that stay for the control stream, keys and registry: 400,000 holds of 1 KiB and more."""
+"""Bytes reserved for the control stream, keys and registry: over 400,000 holds of 1 KiB."""
 
 RESERVE_SHARE: Final = 0.25
-"""Share of a small store that stays for them, where ``RESERVE_BYTES`` would leave nothing."""
+"""Share of a small store that is reserved for them, if ``RESERVE_BYTES`` would leave nothing."""
 
 NO_PEERS: Final = 10005
-"""JetStream's error code of a cluster in which too few servers can take a stream; it says why."""
+"""JetStream's error code for too few servers that can take a stream; its text says why."""
 
 _PROBE: Final = "KCM_ROOM"
 
 
 def audit_config(region: str, replicas: int, max_bytes: int) -> StreamConfig:
-    """The audit stream: bounded, refusing what is new when it is full.
+    """Return the configuration of the audit stream: bounded, rejecting new messages when full.
 
-    It has no ``max_age``: age does not prove that an Auditor has a message. Of all streams it alone
-    may be purged, which Cores do behind a signed trim; single messages cannot be deleted.
+    It has no ``max_age``: age does not prove that an Auditor has a message. It is the only stream
+    that may be purged, which Cores do after a signed trim; single messages cannot be deleted.
     """
     return StreamConfig(
         name=subjects.AUDIT_STREAM,
@@ -63,31 +63,31 @@ def audit_config(region: str, replicas: int, max_bytes: int) -> StreamConfig:
 async def add_audit_stream(
     js: JetStreamContext, region: str, replicas: int, wanted: int | None
 ) -> None:
-    """Make the audit stream with the room that is wanted, or with what fits of ``AUDIT_BYTES``.
+    """Create the audit stream with the wanted size, or with as much of ``AUDIT_BYTES`` as fits.
 
-    Raises ``unavailable`` when the store has not so much room beside the reserve for the others.
+    Raises ``unavailable`` if the store has no room for it and the reserve for other streams.
     """
     size = wanted if wanted is not None else AUDIT_BYTES
     while not await _fits(js, size + reserve(size), replicas):
         if wanted is not None or size // 2 < AUDIT_BYTES_MIN:
             raise KcmError(
                 Code.UNAVAILABLE,
-                f"the broker has no room for an audit stream of {size} bytes beside "
+                f"the broker has no room for an audit stream of {size} bytes and "
                 f"{reserve(size)} for the other streams: give JetStream more (max_file_store, or "
                 "the account's limit), or provision with less (audit_bytes)",
             )
         size //= 2
     await js.add_stream(audit_config(region, replicas, size))
-    log.info("the audit stream has room for %d bytes", size)
+    log.info("region %s: the audit stream has room for %d bytes", region, size)
 
 
 def reserve(size: int) -> int:
-    """Bytes that stay for the other streams beside an audit stream of ``size`` bytes."""
+    """Return the bytes reserved for other streams beside an audit stream of ``size`` bytes."""
     return min(RESERVE_BYTES, max(int(size * RESERVE_SHARE / (1 - RESERVE_SHARE)), 1))
 
 
 async def _fits(js: JetStreamContext, size: int, replicas: int) -> bool:
-    """Whether the broker would reserve ``size`` bytes now, found by making such a stream."""
+    """Whether the broker can reserve ``size`` bytes now: a temporary stream shows it."""
     probe = StreamConfig(
         name=_PROBE,
         subjects=[f"{subjects.PREFIX}.{_PROBE}"],

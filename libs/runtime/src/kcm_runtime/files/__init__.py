@@ -1,1 +1,1 @@
-"""Files: written whole or not at all, and secrets that only their owner may read."""
+"""Files that are written atomically, and secrets that only their owner may read."""

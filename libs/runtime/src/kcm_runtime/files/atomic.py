@@ -1,13 +1,13 @@
-"""A file that appears whole or not at all, and of which nothing is left when it does not.
+"""Atomic files: complete or absent, and an interrupted write leaves nothing.
 
-Until everything is written the file has no name (``O_TMPFILE``): however the process ends, the
-system takes it back. Then it gets its name at once. A file that is replaced needs a second name for
-a moment, because a link replaces nothing, and some file systems know no files without a name (NFS,
-FUSE). Such a name is hidden, and the file is locked while its process lives: whoever places a file
-in that directory later removes what a process left that died.
+A file has no name until it is complete (``O_TMPFILE``): however the process ends, the kernel
+reclaims it. Then it gets its name in one step. Replacing a file needs a temporary second name,
+because a link replaces nothing; some file systems (NFS, FUSE) do not support unnamed files. The
+temporary name is hidden, and the file is locked while its process lives: the next writer in that
+directory removes the files of dead processes.
 
-What fails says the path that was meant, and leaves what was there: only where the directory's flush
-fails, which comes last, the new file is there already, and a power cut may still take it.
+An error names the intended path and leaves the old file. One exception: the flush of the directory
+comes last, and if it fails, the new file is in place but may be lost in a power failure.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from typing import BinaryIO, Final
 _HIDDEN: Final = re.compile(r"\.kcm-[0-9a-f]{32}\.part")
 
 _NO_UNNAMED: Final = {errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT}
-"""What a file system says that knows no files without a name."""
+"""Errors of file systems that do not support unnamed files."""
 
 
 Sync = Callable[[Path], None]
-"""Makes a directory's names outlive a power cut; raises ``OSError``."""
+"""Makes a directory's names durable; raises ``OSError``."""
 
 
 def sync_directory(path: Path) -> None:
-    """See to it that a directory's names outlive a power cut; raises ``OSError`` with its path."""
+    """Make a directory's names durable; raises ``OSError`` with its path."""
     with _naming(path):
         directory = _directory(path)
         try:
@@ -51,7 +51,7 @@ def place(
     replace: bool = True,
     sync: Sync | None = sync_directory,
 ) -> None:
-    """Write a file whole, as ``placing``."""
+    """Write a file atomically; parameters and errors are those of ``placing``."""
     with placing(path, private=private, replace=replace, sync=sync) as file:
         file.write(content)
 
@@ -67,9 +67,9 @@ def placing(
 ) -> Iterator[BinaryIO]:
     """Write a file that is at ``path``, durable, when the block ends without an error.
 
-    ``private`` gives it mode 600, else the umask decides. Without ``replace`` a file that is there
-    is a ``FileExistsError``. ``unnamed`` is for tests of file systems that know no such files.
-    Whoever writes many files gives no ``sync``: they then call ``sweep`` before and
+    ``private`` sets mode 600; otherwise the umask decides. Without ``replace``, an existing file
+    raises ``FileExistsError``. ``unnamed`` is for tests of file systems without unnamed files. A
+    caller that writes many files passes no ``sync``, and calls ``sweep`` before and
     ``sync_directory`` after all of them. Raises ``OSError``.
     """
     hidden = f".kcm-{secrets.token_hex(16)}.part"
@@ -101,7 +101,7 @@ def placing(
 
 
 def sweep(path: Path) -> None:
-    """Remove what processes left in a directory that died: ours, hidden, and locked by nobody."""
+    """Remove the hidden files of dead processes from a directory: those that are not locked."""
     directory = _directory(path)
     try:
         _sweep(directory)
@@ -110,13 +110,13 @@ def sweep(path: Path) -> None:
 
 
 def is_rest(name: str) -> bool:
-    """Whether a file of this name is one that was being written."""
+    """Whether a file of this name belongs to an unfinished write."""
     return _HIDDEN.fullmatch(name) is not None
 
 
 @contextmanager
 def _naming(path: Path, *hidden: str) -> Iterator[None]:
-    """Let an error of the system name the file that was meant: one of a handle names none."""
+    """Make a system error name the intended file: an error of a handle names none."""
     try:
         yield
     except OSError as error:
@@ -151,7 +151,7 @@ def _remove(directory: int, name: str) -> None:
 
 
 def _unnamed(directory: int, mode: int) -> int | None:
-    """Open a file without a name; none where there is no such thing."""
+    """Open an unnamed file; returns ``None`` if the file system does not support them."""
     flags = os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC
     try:
         handle = os.open(".", flags, mode, dir_fd=directory)
@@ -167,7 +167,7 @@ def _unnamed(directory: int, mode: int) -> int | None:
 
 
 def _named(directory: int, hidden: str, mode: int) -> int:
-    """Open a file under its hidden name, locked before anybody could take it for a rest."""
+    """Open a file under its hidden name, and lock it before another writer could sweep it."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     while True:
         handle = os.open(hidden, flags, mode, dir_fd=directory)
@@ -179,12 +179,12 @@ def _named(directory: int, hidden: str, mode: int) -> int:
 
 
 def _lock(handle: int) -> None:
-    with suppress(OSError):  # a file system without locks: nobody can sweep there either
+    with suppress(OSError):  # on a file system without locks, no sweep succeeds either
         fcntl.flock(handle, fcntl.LOCK_EX)
 
 
 def _name(directory: int, source: str, hidden: str, name: str, *, replace: bool) -> None:
-    """Give the file its name, in place of an older one or not."""
+    """Give the file its name; an existing file is replaced or kept."""
     if source != hidden or not replace:
         try:
             _link(directory, source, name)
@@ -203,7 +203,7 @@ def _link(directory: int, source: str, name: str) -> None:
 
 @contextmanager
 def _closing(file: BinaryIO) -> Iterator[BinaryIO]:
-    """Close a file; what its buffer still holds matters only while everything is good."""
+    """Close a file; an error of its last flush is raised only if the block succeeded."""
     try:
         yield file
     except BaseException:

@@ -1,7 +1,7 @@
 """Private keys of identities in files: 32 bytes, mode 600.
 
-The seed is in a page of its own for a moment, which is left out of core dumps and wiped; from then
-on the cryptographic library holds the key.
+For a moment the seed is in its own page, which is excluded from core dumps and wiped; from then on
+the cryptography library holds the key.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ def load_identity(name: str, path: str, system: str) -> Identity:
 
 
 def create_identity(name: str, path: str, system: str) -> Identity:
-    """Make a new key and its file; refuses to overwrite one."""
+    """Create a new key and its file; raises ``FileExistsError`` if there is one."""
     with _seed() as seed:
         with _RANDOM.open("rb", buffering=0) as source:
             if source.readinto(seed) != len(seed):
-                raise OSError("the kernel gave too little randomness")
+                raise OSError("the kernel returned too few random bytes")
         write_secret(path, seed)
         return Identity(name, Ed25519PrivateKey.from_private_bytes(seed), system)
 
 
 @contextmanager
 def _seed() -> Iterator[memoryview]:
-    """Lend a seed's memory, and wipe it."""
+    """Lend the memory of a seed, and wipe it afterwards."""
     with mmap.mmap(-1, mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as page:
         page.madvise(mmap.MADV_DONTDUMP)
         page.madvise(mmap.MADV_DONTFORK)

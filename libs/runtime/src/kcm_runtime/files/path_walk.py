@@ -1,7 +1,7 @@
-"""The way to a file: every directory and link that is passed when a path is followed.
+"""The way to a file: every directory and link on its path.
 
-Whoever owns a link on that way decides where it leads, so who asks whether a file can be trusted
-asks it of each step.
+The owner of a link decides where it leads, so a file is trustworthy only if every step of the way
+to it is.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Final
 
 LINKS_MAX: Final = 40
-"""Symbolic links on a way, as many as Linux follows."""
+"""Symbolic links on one path, as many as Linux follows."""
 
 
 def way_to(path: Path) -> Iterator[Path]:
-    """Every directory and link that is passed, and the file itself last, which need not be there.
+    """Yield every directory and link on the path, and last the file, which need not exist.
 
     ``path`` is absolute. Raises ``OSError`` for too many links.
     """

@@ -1,14 +1,15 @@
-"""The client library's client, which goes on reading whatever a message has in it.
+"""A NATS client that keeps reading, whatever a message contains.
 
-Everybody in an account may send what the library cannot read: headers without a version, a subject
-that is no UTF-8 or that has a vertical tab. The library then stops reading, for good and without a
-word, and says that it is connected; and what is stored in a stream, it gets again and again. Here:
+Every client of an account can send messages that the library cannot read: headers without a
+version, a subject that is not UTF-8 or contains a vertical tab. The library then stops reading for
+good without an error, and still reports that it is connected; a stored message is delivered to it
+again and again. Here:
 
-- headers that cannot be read are as good as none;
-- a subject has the bytes that it has: those that are no UTF-8 come back when it is written;
+- unreadable headers are ignored;
+- a subject keeps its bytes: bytes that are not UTF-8 are written back unchanged;
 - a stored message has no status, whatever its sender wrote: only the broker's own messages have;
-- an address that says ``tls`` means it: no password goes to a broker that offers no TLS;
-- reading that ended all the same is an outage: the connection is made again, and that is logged.
+- an address with ``tls`` requires it: no password is sent to a broker that offers no TLS;
+- if reading ends nevertheless, that is an outage: it is logged, and the client reconnects.
 """
 
 from __future__ import annotations
@@ -28,27 +29,27 @@ log = logging.getLogger(__name__)
 
 _END: Final = b"\r\n"
 _STORED: Final = b"$JS.ACK."
-"""How the reply of every message begins that a stream delivers."""
+"""Prefix of the reply subject of every message that a stream delivers."""
 
 _ODD: Final = "surrogateescape"
-"""Bytes that are no UTF-8 are kept as what no text has."""
+"""Bytes that are not UTF-8 become surrogates, which no text contains."""
 
 
 class Lines(Parser):
-    """Reads what the broker sends; the parts of a line are what is between spaces, as there."""
+    """Parses the broker's lines; the parts of a line are split at spaces and left unchanged."""
 
     def __init__(self, client: Client) -> None:
         super().__init__(client)
         self._client: Final = client
 
     def reset(self) -> None:
-        """Forget what came of a connection that is left."""
+        """Forget the unread rest of a connection that was left."""
         super().reset()
         self._rest = bytearray()
         self._message: tuple[int, bytes, bytes, int, int] | None = None
 
     async def parse(self, data: bytes = b"") -> None:
-        """Take what was read; raises ``ProtocolError`` over what no broker sends."""
+        """Parse received bytes; raises ``ProtocolError`` for what no broker sends."""
         self._rest.extend(data)
         while self._rest:
             if self._message is None:
@@ -68,7 +69,7 @@ class Lines(Parser):
             body = bytes(self._rest[:size])
             del self._rest[: size + len(_END)]
             self._message = None
-            await self._client._process_msg(  # noqa: SLF001 - the library's own way
+            await self._client._process_msg(  # noqa: SLF001 - the library's own method
                 sid, subject, reply, body[header:], body[:header]
             )
 
@@ -79,7 +80,7 @@ class Lines(Parser):
 
 
 def _head(line: bytes) -> tuple[int, bytes, bytes, int, int]:
-    """A message's subscription, subject, reply, and the sizes of its headers and of everything."""
+    """Return subscription, subject, reply, size of the headers and total size of a message."""
     kind, subject, sid, *more = line[: -len(_END)].split(b" ")
     try:
         reply = more.pop(0) if len(more) > (2 if kind == b"HMSG" else 1) else b""
@@ -88,11 +89,11 @@ def _head(line: bytes) -> tuple[int, bytes, bytes, int, int]:
             raise ValueError(line)
         return int(sid), subject, reply, header, size
     except ValueError:
-        raise nats_errors.ProtocolError("a message's line that no broker sends") from None
+        raise nats_errors.ProtocolError("a message line that no broker sends") from None
 
 
 class ReadingClient(Client):
-    """A client that no message stops."""
+    """A client that no message can stop."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -100,7 +101,7 @@ class ReadingClient(Client):
 
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:  # noqa: FBT001, FBT002 - the library's own
         server = self._current_server
-        # Before the login is sent. Whoever sits between may have taken the word out of the line.
+        # Before the login is sent. An attacker in between may have removed the word from the line.
         if initial_connection and server is not None and server.uri.scheme == "tls":
             if not (info.get("tls_required") or info.get("tls_available")):
                 raise Unencrypted
@@ -110,7 +111,7 @@ class ReadingClient(Client):
     async def _process_headers(self, headers: bytes) -> dict[str, str] | None:
         try:
             return await super()._process_headers(headers)
-        except Exception:  # noqa: BLE001 - whatever the library stumbles over
+        except Exception:  # noqa: BLE001 - every error of the library
             return None
 
     def _build_message(
@@ -150,7 +151,7 @@ class ReadingClient(Client):
         task = asyncio.current_task()
         ended = self.is_closed or self.is_reconnecting or (task is not None and task.cancelling())
         if not ended:
-            log.error("reading from the broker ended by a fault; the connection is made again")
+            log.error("reading from the broker ended with an error; connecting again")
             await self._process_op_err(nats_errors.ProtocolError("reading ended"))
 
 

@@ -1,4 +1,4 @@
-"""Why an attempt to connect failed, told apart by who has to do something about it."""
+"""Errors of the client library: why an attempt to connect failed, and the code for callers."""
 
 from __future__ import annotations
 
@@ -7,37 +7,40 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
+from kcm_schemas.codes import Code, KcmError
 from nats import errors as nats_errors
+
+from kcm_runtime.nats.ports import NobodyListens
 
 
 class Unencrypted(nats_errors.Error):
-    """The address asks for TLS and the broker offers none: no password is sent to it."""
+    """The address requires TLS and the broker offers none: no password is sent to it."""
 
 
 class Reason(Enum):
-    """What kept a client out."""
+    """Why a client could not connect."""
 
     LOGIN = "login"
-    """The broker does not know this user with this password."""
+    """The broker rejected the user or the password."""
     CERTIFICATE = "certificate"
-    """The broker's certificate is not believed."""
+    """The broker's certificate is not trusted."""
     UNENCRYPTED = "unencrypted"
-    """The broker offers no TLS, and the address asks for it."""
+    """The broker offers no TLS, and the address requires it."""
     TLS = "tls"
-    """The broker and the client do not agree on TLS."""
+    """The broker and the client have no common TLS parameters."""
     FULL = "full"
-    """The broker has no room for another connection."""
+    """The broker accepts no further connections."""
     STRANGER = "stranger"
-    """What answers there is no broker, or it ends the connection at once."""
+    """The peer is not a broker, or it closes the connection at once."""
     SILENT = "silent"
-    """It takes the connection and says nothing."""
+    """The peer accepts the connection and sends nothing."""
     OTHER = "other"
-    """Whatever else."""
+    """Any other reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """An attempt that failed. ``detail`` is safe to show: nothing that a broker wrote is in it."""
+    """A failed attempt. ``detail`` is safe to show: it contains no text of the broker."""
 
     reason: Reason
     detail: str = ""
@@ -49,11 +52,11 @@ _SAID: Final = {
     "expecting info message": Reason.STRANGER,
     "json parse error": Reason.STRANGER,
 }
-"""What the client library writes, or a broker says, and what it means."""
+"""Parts of errors of the client library or the broker, and their reasons."""
 
 
 def failure_of(error: BaseException) -> Failure:
-    """What the error of an attempt means."""
+    """Return the reason of an attempt's error."""
     match error:
         case ssl.SSLCertVerificationError():
             return Failure(Reason.CERTIFICATE, str(error.verify_message).rstrip("."))
@@ -69,3 +72,16 @@ def failure_of(error: BaseException) -> Failure:
             return Failure(Reason.SILENT)
         case _:
             return Failure(Reason.OTHER)
+
+
+def kcm_error(error: Exception) -> KcmError:
+    """Return the error for callers of a request or publication that failed with ``error``."""
+    match error:
+        case nats_errors.NoRespondersError():
+            return NobodyListens()
+        case nats_errors.MaxPayloadError():
+            return KcmError(Code.TOO_LARGE)
+        case TimeoutError():
+            return KcmError(Code.DEADLINE_EXCEEDED, "no answer in time")
+        case _:
+            return KcmError(Code.UNAVAILABLE, "the broker cannot be reached")

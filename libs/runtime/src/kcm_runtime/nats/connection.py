@@ -1,17 +1,19 @@
 """One supervised connection to one account of the broker.
 
-What the client library does not do by itself, each of them seen to lose messages:
+It corrects these defaults of the client library, each of which was seen to lose messages:
 
-- it replays requests that were sent during an outage: here nothing is buffered while disconnected;
-- it stays closed for ever after some server errors: here the supervisor builds a new connection and
-  makes every subscription again;
-- it reconnects without jitter: here the wait is drawn at random;
-- it checks the payload but not the headers against the server's limit, and loses the connection:
-  here the sum is bounded;
-- it stops reading for good over some messages: ``reading`` goes on;
-- it takes a server of any age: one that is too old ends the start, and later it is left.
+- The library replays requests that were sent during an outage. Here nothing is buffered while
+  disconnected.
+- It stays closed for ever after some server errors. Here the supervisor makes a new connection with
+  all subscriptions.
+- It reconnects without jitter. Here the wait is random.
+- It checks the payload but not the headers against the server's limit, and loses the connection.
+  Here the sum is bounded.
+- It stops reading for good after some messages. ``nats.client`` continues.
+- It accepts a server of any version. Here one that is too old fails the start, or is left later.
 
-Foreign errors stop here: callers see ``KcmError`` with ``unavailable`` or ``deadline_exceeded``.
+Errors of the library stop here: callers see ``KcmError`` with ``unavailable`` or
+``deadline_exceeded``.
 """
 
 from __future__ import annotations
@@ -31,11 +33,12 @@ from nats.aio.client import Client
 from nats.aio.subscription import Subscription
 from nats.js import JetStreamContext
 
+from kcm_runtime.backoff import Backoff
 from kcm_runtime.config import BusAddress
-from kcm_runtime.files.secret_file import SecretFileError
+from kcm_runtime.files.secret_file import read_password
 from kcm_runtime.nats.client import ReadingClient
-from kcm_runtime.nats.connect_failures import Failure, Reason, failure_of
-from kcm_runtime.nats.ports import NobodyListens, OnArrival
+from kcm_runtime.nats.connect_failures import Failure, Reason, failure_of, kcm_error
+from kcm_runtime.nats.ports import OnArrival
 from kcm_runtime.nats.server_version import check_version
 from kcm_runtime.nats.store_health import Stores
 from kcm_runtime.nats.stream_protection import Unfit
@@ -47,13 +50,13 @@ CONNECT_TIMEOUT_S: Final = 5
 """Seconds for one attempt to connect."""
 
 PENDING_MESSAGES_MAX: Final = 4096
-"""Messages of one subscription waiting for their callback; more are dropped and asked again."""
+"""Messages of one subscription that wait for their callback; further ones are dropped."""
 
 PENDING_BYTES_MAX: Final = 64 * 1024 * 1024
-"""Bytes of one subscription waiting for their callback."""
+"""Bytes of one subscription that wait for their callback."""
 
 HEADERS_RESERVE: Final = 1024
-"""Bytes kept free for headers under the bound of a message."""
+"""Bytes that are reserved for headers below the bound of a message."""
 
 
 @dataclass(slots=True)
@@ -65,7 +68,7 @@ class _Wanted:
 
 
 class Connection:
-    """A connection that comes back, with its subscriptions, until it is closed."""
+    """A connection that is restored, with its subscriptions, until it is closed."""
 
     def __init__(self, address: BusAddress, name: str) -> None:
         self._address: Final = address
@@ -79,7 +82,7 @@ class Connection:
         self._times = 0
         self._on_reconnect: list[Callable[[], None]] = []
         self.stores: Final = Stores()
-        """Whether what is written over this connection is stored."""
+        """Whether the broker stores what is written over this connection."""
         self._last = ", ".join(url.rpartition("//")[2].rpartition("@")[2] for url in address.urls)
         self._reasons: set[str] = set()
         self._failure: Failure | None = None
@@ -88,49 +91,49 @@ class Connection:
 
     @property
     def connected(self) -> bool:
-        """Whether the broker is there at the moment."""
+        """Whether there is a connection now."""
         return self._client is not None and self._client.is_connected
 
     @property
     def failure(self) -> Failure | None:
-        """Why attempts to connect fail, as far as one said; none when there is a connection."""
+        """Why the latest attempts to connect failed; ``None`` while connected."""
         return self._failure
 
     @property
     def times_connected(self) -> int:
-        """How often there was a connection: another number, another one."""
+        """How many connections there were: a new number means a new connection."""
         return self._times
 
     @property
     def nodes(self) -> int:
-        """How many servers the broker has, as far as this address says."""
+        """How many servers the broker has, by this address."""
         return len(self._address.urls)
 
     @property
     def client(self) -> Client:
-        """The client library's object at the moment; raises ``unavailable``."""
+        """The present client of the library; raises ``unavailable``."""
         if self._client is None or not self._client.is_connected:
             raise KcmError(Code.UNAVAILABLE, "the broker cannot be reached")
         return self._client
 
     def jetstream(self, timeout_s: float = 5.0) -> JetStreamContext:
-        """JetStream of this account; raises ``unavailable``."""
+        """Return JetStream of this account; raises ``unavailable``."""
         return self.client.jetstream(timeout=timeout_s)
 
     def on_reconnect(self, callback: Callable[[], None]) -> None:
-        """Call ``callback`` whenever the connection came back."""
+        """Call ``callback`` after every reconnection."""
         self._on_reconnect.append(callback)
 
     async def start(self) -> None:
-        """Connect, waiting for the broker as long as it takes.
+        """Connect; waits for the broker without a limit.
 
-        Raises ``SecretFileError``, and ``Unfit`` when the broker is too old.
+        Raises ``SecretFileError``, and ``Unfit`` if the broker is too old.
         """
-        _password(self._address)
+        read_password(self._address.password_file)
         await self._build(first=True)
 
     async def close(self) -> None:
-        """Send what is pending and close for good."""
+        """Send pending messages and close for good."""
         self._closing = True
         if self._rebuilding is not None:
             self._rebuilding.cancel()
@@ -141,7 +144,7 @@ class Connection:
                 await self._client.close()
 
     async def move(self) -> None:
-        """Leave this node of the broker for another one; without one, nothing happens.
+        """Leave this node of the broker for another one; with a single node, do nothing.
 
         A node that is cut off from its cluster answers its clients' pings and serves nothing.
         """
@@ -149,17 +152,17 @@ class Connection:
             return
         url = self._client.connected_url
         self._left = "" if url is None else url.netloc.rpartition("@")[2]
-        log.warning("%s: leaves a node that does not serve", self._name)
-        await _abandon(self._client)  # that it is closed makes a new one
+        log.warning("%s: leaving the node %s, which does not serve", self._name, self._left)
+        await _abandon(self._client)  # its end makes a new one
 
     async def subscribe(self, subject: str, callback: OnArrival, queue: str = "") -> None:
-        """Call ``callback`` for every message, one after another; also after a reconnect."""
+        """Call ``callback`` for every message, one at a time; also after a reconnection."""
         wanted = _Wanted(subject, queue, callback)
         self._wanted.append(wanted)
         await self._make(wanted)
 
     async def unsubscribe(self, subject: str) -> None:
-        """Stop receiving what ``subscribe`` asked for."""
+        """Stop receiving the messages of a subject."""
         for wanted in [w for w in self._wanted if w.subject == subject]:
             self._wanted.remove(wanted)
             if wanted.live is not None and self.connected:
@@ -168,41 +171,42 @@ class Connection:
     async def publish(
         self, subject: str, body: bytes, reply: str = "", headers: dict[str, str] | None = None
     ) -> None:
-        """Send; raises ``unavailable`` or ``too_large``. Nothing is kept for later."""
+        """Send; raises ``unavailable`` or ``too_large``. Nothing is buffered."""
         if len(body) > limits.BODY_MAX + HEADERS_RESERVE:
             raise KcmError(Code.TOO_LARGE)
         try:
             await self.client.publish(subject, body, reply=reply, headers=headers)
         except nats_errors.Error as error:
-            raise _ours(error) from None
+            raise kcm_error(error) from None
 
     async def request(self, subject: str, body: bytes, timeout_s: float) -> bytes:
-        """Ask and wait; raises ``unavailable``, ``deadline_exceeded`` or ``too_large``.
+        """Send a request and wait for the reply.
 
-        ``NobodyListens`` is the ``unavailable`` of a broker that says so.
+        Raises ``unavailable``, ``deadline_exceeded`` or ``too_large``. ``NobodyListens`` is the
+        ``unavailable`` that the broker reports.
         """
         if len(body) > limits.BODY_MAX + HEADERS_RESERVE:
             raise KcmError(Code.TOO_LARGE)
         try:
             answer = await self.client.request(subject, body, timeout=timeout_s)
         except (nats_errors.Error, TimeoutError) as error:
-            raise _ours(error) from None
+            raise kcm_error(error) from None
         return answer.data
 
     async def flush(self, timeout_s: float = 2.0) -> None:
-        """Wait until the broker has everything that was published."""
+        """Wait until the broker has received everything that was published."""
         try:
             await self.client.flush(timeout=int(timeout_s) or 1)
         except (nats_errors.Error, TimeoutError) as error:
-            raise _ours(error) from None
+            raise kcm_error(error) from None
 
     async def _build(self, *, first: bool = False) -> None:
-        """Make a client and all subscriptions, with back-off until it works.
+        """Make a client and all subscriptions, with retries until it works.
 
-        Whatever goes wrong is tried again: a connection that gave up would hear no kill any more.
-        Only at the start an old broker is an error: nothing depends on the connection yet.
+        Every error is retried: without a connection an instance would receive no kill. Only at the
+        start an old broker is an error, because nothing depends on the connection yet.
         """
-        wait = 0.1
+        backoff = Backoff(0.1, 5.0, jitter=(0.5, 1.5))
         self._building = True
         while not self._closing:
             made: Client | None = None
@@ -212,7 +216,7 @@ class Connection:
                     servers=self._servers(),
                     dont_randomize=True,
                     user=self._address.user,
-                    password=_password(self._address),
+                    password=read_password(self._address.password_file),
                     name=self._name,
                     connect_timeout=CONNECT_TIMEOUT_S,
                     reconnect_time_wait=random.uniform(0.1, 0.5),  # type: ignore[arg-type]  # noqa: S311 - jitter
@@ -235,7 +239,7 @@ class Connection:
                     await self._make(wanted)
                 if client.is_closed:
                     raise nats_errors.ConnectionClosedError
-            except asyncio.CancelledError:  # whoever waited for it gave up
+            except asyncio.CancelledError:  # the caller gave up
                 await _abandon(made)
                 raise
             except Exception as error:
@@ -245,14 +249,13 @@ class Connection:
                     self._building = False
                     raise
                 self._missing(str(error) if isinstance(error, Unfit) else type(error).__name__)
-                await asyncio.sleep(wait * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
-                wait = min(wait * 2, 5.0)
+                await backoff.wait()
             else:
                 break
         self._building = False
 
     def _check(self, client: Client) -> None:
-        """Look how old the server is; raises ``Unfit``."""
+        """Check the server's version; raises ``Unfit``."""
         said = client._server_info.get("version")  # noqa: SLF001 - the library parses, and raises
         warning = check_version(said, allow_old=self._address.allow_old_broker)
         if warning:
@@ -274,20 +277,20 @@ class Connection:
 
     @property
     def _place(self) -> str:
-        """Where the broker is, or was last: an address without a name or a password."""
+        """The address of the present or last broker, without name and password."""
         url = None if self._client is None else self._client.connected_url
         if url is not None:
             self._last = url.netloc.rpartition("@")[2]
         return self._last
 
     def _failed(self, error: BaseException) -> None:
-        """Keep why an attempt failed. A broker that refuses may cut its own word off."""
+        """Remember why an attempt failed; a broker may truncate the reason of a rejection."""
         failure = failure_of(error)
         if failure.reason is not Reason.OTHER or self._failure is None:
             self._failure = failure
 
     def _missing(self, reason: str) -> None:
-        """Say that there is no broker, once for each reason until there is one."""
+        """Log that there is no broker, once for each reason until there is one."""
         if reason not in self._reasons:
             self._reasons.add(reason)
             log.warning("%s: no broker at %s (%s)", self._name, self._place, reason)
@@ -310,8 +313,8 @@ class Connection:
         try:
             self._check(client)
         except Unfit as error:
-            log.error("%s: leaves the broker: %s", self._name, error)
-            # That it is closed makes a new one. Not from here: closing ends what calls this.
+            log.error("%s: leaving the broker at %s: %s", self._name, self._place, error)
+            # Its end makes a new one. Not from here: closing ends the task that calls this.
             self._leaving = asyncio.get_running_loop().create_task(_abandon(client))
             return
         self._times += 1
@@ -323,7 +326,7 @@ class Connection:
 
     async def _on_closed(self) -> None:
         if not self._closing and not self._building:
-            log.warning("%s: closed by the broker, connecting anew", self._name)
+            log.warning("%s: closed by the broker; connecting again", self._name)
             self._rebuilding = asyncio.get_running_loop().create_task(self._rebuild())
 
     async def _rebuild(self) -> None:
@@ -332,29 +335,7 @@ class Connection:
 
 
 async def _abandon(client: Client | None) -> None:
-    """Close a client that is replaced, so that nothing is delivered twice."""
+    """Close a client that is replaced, so that no message is delivered twice."""
     if client is not None:
         with contextlib.suppress(Exception):
             await client.close()
-
-
-def _password(address: BusAddress) -> str:
-    # The broker's password opens no key: it may be text.
-    try:
-        return address.password_file.read_text("utf-8").strip()
-    except OSError as error:
-        raise SecretFileError(f"cannot read {address.password_file}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise SecretFileError(f"{address.password_file} is no UTF-8 text") from None
-
-
-def _ours(error: Exception) -> KcmError:
-    match error:
-        case nats_errors.NoRespondersError():
-            return NobodyListens()
-        case nats_errors.MaxPayloadError():
-            return KcmError(Code.TOO_LARGE)
-        case TimeoutError():
-            return KcmError(Code.DEADLINE_EXCEEDED, "no answer in time")
-        case _:
-            return KcmError(Code.UNAVAILABLE, "the broker cannot be reached")

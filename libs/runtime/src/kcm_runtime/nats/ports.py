@@ -1,8 +1,8 @@
-"""What the kill switch needs of a broker, as ports.
+"""The broker as ports for the kill switch.
 
-Production gives it NATS (``connection``, ``streams``). The simulation gives it brokers that lose,
-delay, repeat and reorder, that split into a majority and a minority, and whose disks roll back. The
-code in between is the same.
+In production, NATS implements them (``connection``, ``streams``). The simulation implements them
+with brokers that lose, delay, repeat and reorder messages, that split into a majority and a
+minority, and whose disks roll back. The code above the ports is the same.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from kcm_schemas.codes import Code, KcmError
 
 
 class Arrived(Protocol):
-    """A message of an account: what it came on, what it says, where an answer goes."""
+    """A message of an account: its subject, its body, and the subject for a reply."""
 
     @property
     def subject(self) -> str:
@@ -29,41 +29,41 @@ class Arrived(Protocol):
 
     @property
     def reply(self) -> str:
-        """Where an answer goes; empty when nobody waits for one."""
+        """The subject for a reply; empty if none is expected."""
         ...
 
 
 class NobodyListens(KcmError):
-    """The broker says that nobody listens where something was asked; on the wire ``unavailable``.
+    """The broker reports that no client serves a subject; on the wire ``unavailable``.
 
-    Only this is a word on the others: every other ``unavailable`` may be this side's own trouble.
+    Only this error is about the other side: any other ``unavailable`` can be a local problem.
     """
 
     def __init__(self) -> None:
-        super().__init__(Code.UNAVAILABLE, "nobody serves this at the moment")
+        super().__init__(Code.UNAVAILABLE, "no instance serves this at the moment")
 
 
 OnArrival = Callable[[Arrived], Awaitable[None]]
-"""Called for one message of a subscription after another."""
+"""Called for the messages of a subscription, one at a time."""
 
 
 class Messages(Protocol):
-    """An account of the broker: at most once, and nothing is kept for later.
+    """An account of the broker: at-most-once delivery, no buffering.
 
-    Everything raises ``KcmError``: ``unavailable``, ``deadline_exceeded`` or ``too_large``.
+    Every method raises ``KcmError``: ``unavailable``, ``deadline_exceeded`` or ``too_large``.
     """
 
     @property
     def times_connected(self) -> int:
-        """How often there was a connection: another number, another one."""
+        """How many connections there were: a new number means a new connection."""
         ...
 
     async def subscribe(self, subject: str, callback: OnArrival, queue: str = "") -> None:
-        """Call ``callback`` for every message, one after another; also after a reconnect."""
+        """Call ``callback`` for every message, one at a time; also after a reconnection."""
         ...
 
     async def unsubscribe(self, subject: str) -> None:
-        """Stop receiving what ``subscribe`` asked for."""
+        """Stop receiving the messages of a subject."""
         ...
 
     async def publish(self, subject: str, body: bytes, reply: str = "") -> None:
@@ -71,21 +71,21 @@ class Messages(Protocol):
         ...
 
     async def request(self, subject: str, body: bytes, timeout_s: float) -> bytes:
-        """Send and wait for one answer; raises ``NobodyListens`` where the broker says so."""
+        """Send and wait for one reply; raises ``NobodyListens`` if the broker reports that."""
         ...
 
     async def flush(self) -> None:
-        """Wait until the broker has everything that was published."""
+        """Wait until the broker has received everything that was published."""
         ...
 
     async def move(self) -> None:
-        """Leave the node of a clustered broker for another one; without one, nothing happens."""
+        """Leave the node of a clustered broker for another one; with a single node, do nothing."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One stored message; ``time_ms`` is when the broker says that it came, 0 when not asked."""
+    """One stored message; ``time_ms`` is the broker's time of arrival, 0 if not known."""
 
     sequence: int
     subject: str
@@ -95,7 +95,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Leading:
-    """Which node leads a stream, and how many messages it has."""
+    """The node that leads a stream, and how many messages it has."""
 
     node: str
     messages: int
@@ -104,8 +104,8 @@ class Leading:
 class Log(Protocol):
     """A stream that keeps the last message of every subject: a region's control stream.
 
-    Raises ``KcmError``: ``unavailable`` when nobody acknowledged (the message may be stored all the
-    same), ``conflict`` when a compare-and-set lost.
+    Raises ``KcmError``: ``unavailable`` without an acknowledgement (the message may be stored
+    nevertheless), ``conflict`` if a compare-and-set lost.
     """
 
     async def put(
@@ -113,20 +113,20 @@ class Log(Protocol):
     ) -> int:
         """Store a message and return its sequence, acknowledged by a majority.
 
-        ``expected`` is the sequence of the subject's last message (0: there is none); ``ttl`` lets
-        the message expire, as in ``60s``.
+        ``expected`` is the sequence of the subject's last message (0: there is none). ``ttl`` lets
+        the message expire, for example ``60s``.
         """
         ...
 
     async def last(self, subject: str) -> Entry | None:
-        """The last message of a subject as the stream's leader has it, or ``None``.
+        """Return the last message of a subject as the stream's leader has it, or ``None``.
 
-        A leader that was deposed and does not know it answers with old data.
+        A leader that was replaced and does not know it answers with old data.
         """
         ...
 
     async def leading(self) -> Leading:
-        """Which node answers for the stream, and how many messages it counts."""
+        """Return the node that answers for the stream, and how many messages it counts."""
         ...
 
     async def move(self) -> None:
@@ -134,54 +134,54 @@ class Log(Protocol):
         ...
 
     def follow(self, follower: LogFollower) -> Following:
-        """Deliver everything, in the order of the stream, once ``Following.start`` was awaited."""
+        """Deliver all messages in the stream's order, once ``Following.start`` was awaited."""
         ...
 
 
 class LogFollower(Protocol):
-    """Who follows a log. All of it is synchronous: no await between arrival and effect."""
+    """The receiver of a log. All methods are synchronous: no await between arrival and effect."""
 
     def anchor(self) -> int:
-        """The sequence behind which to go on when the consumer has to be made anew.
+        """Return the sequence after which a recreated consumer resumes.
 
-        Not the last delivery: when the log went back meanwhile, what was delivered last may stand
-        for something else now. 0 reads the log from its start.
+        It is not the last delivery: if the log was rolled back meanwhile, that sequence may belong
+        to another message now. 0 reads the log from its start.
         """
         ...
 
     def resumed(self, behind: int) -> None:
-        """Deliveries begin (again) behind ``behind``; what was above it is delivered again."""
+        """Deliveries begin (again) after ``behind``; messages above it are delivered again."""
         ...
 
     def went_back(self) -> None:
-        """The log is another one than before, or shorter: it is read from its start."""
+        """The log was replaced or rolled back: it is read from its start."""
         ...
 
     def receive(self, entry: Entry) -> None:
-        """Take one message; an empty body says nothing: what expires goes without a word."""
+        """Take one message; an empty body has no meaning: a message expires without notice."""
         ...
 
 
 class Following(Protocol):
-    """A running follower."""
+    """A running delivery to a follower."""
 
     @property
     def position(self) -> int:
-        """Sequence through which everything was delivered."""
+        """Sequence up to which everything was delivered."""
         ...
 
     async def start(self) -> None:
-        """Begin, and return once everything that was stored before is delivered."""
+        """Begin, and return once all messages that were stored before are delivered."""
         ...
 
     async def close(self) -> None:
-        """End."""
+        """End the delivery."""
         ...
 
     def again(self) -> None:
-        """Make the consumer anew, from the anchor."""
+        """Recreate the consumer, from the anchor."""
         ...
 
     async def reached(self, sequence: int, timeout_s: float = 5.0) -> None:
-        """Wait until everything through ``sequence`` is delivered; raises ``unavailable``."""
+        """Wait until everything up to ``sequence`` is delivered; raises ``unavailable``."""
         ...

@@ -1,13 +1,13 @@
 """Serving requests: bounded, answered in an inbox, and visible to the standard ``nats`` tool.
 
-The client library calls a subscription's callback for one message after another, so a request is
-handed to a task at once; above ``IN_FLIGHT_MAX`` the answer is ``busy``. Endpoints are counted
-apart, and work begins in turns, one for each look at the network, so that no flood of data requests
-keeps a kill waiting. Every exception becomes a code: nothing of a request and nothing of a
-traceback leaves the process.
+The client library calls a subscription's callback for one message at a time, so each request gets a
+task at once; above ``IN_FLIGHT_MAX`` the answer is ``busy``. Each endpoint is counted separately.
+Work begins in turns, one for each poll of the network, so that a flood of data requests cannot
+delay a kill. Every exception becomes a code: no part of a request or of a traceback leaves the
+process.
 
-The service protocol (``$SRV.PING``, ``INFO``, ``STATS``) is spoken here and not by the library,
-whose own version sends ``repr(exception)`` to callers.
+The service protocol (``$SRV.PING``, ``INFO``, ``STATS``) is implemented here, because the library's
+version sends ``repr(exception)`` to callers.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import traceback
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -26,6 +25,7 @@ from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.data import Failure
 
 from kcm_runtime.clock import Clock
+from kcm_runtime.error_text import describe
 from kcm_runtime.nats.connection import Connection
 from kcm_runtime.nats.ports import Arrived
 from kcm_runtime.nats.work_slots import Turns
@@ -33,13 +33,13 @@ from kcm_runtime.nats.work_slots import Turns
 log = logging.getLogger(__name__)
 
 Handler = Callable[[str, bytes], Awaitable[bytes]]
-"""Gets subject and body, returns the reply's body or raises ``KcmError``."""
+"""Takes subject and body, returns the reply's body or raises ``KcmError``."""
 
 IN_FLIGHT_MAX: Final = 256
-"""Requests of one endpoint being worked on at once; more are answered ``busy``."""
+"""Requests of one endpoint in progress; further ones are answered ``busy``."""
 
 DRAIN_S: Final = 10.0
-"""Seconds that requests in flight get to finish when the service stops."""
+"""Seconds that requests in progress have to finish when the component stops."""
 
 
 @dataclass(slots=True)
@@ -66,14 +66,14 @@ class Service:
     version: str
     metadata: dict[str, str]
     turns: Turns = field(default_factory=Turns)
-    """Whoever works for a request, also later on, takes a turn first."""
+    """All work for a request, also later parts of it, takes a turn first."""
     _endpoints: list[_Endpoint] = field(default_factory=list)
     _stopping: bool = False
 
     async def add(
         self, name: str, subject: str, handler: Handler, queue: str, *, urgent: bool = False
     ) -> None:
-        """Serve a subject in a queue group; what is ``urgent`` begins before everything else."""
+        """Serve a subject in a queue group; ``urgent`` work begins before all other work."""
         endpoint = _Endpoint(name, subject, queue, urgent)
         self._endpoints.append(endpoint)
 
@@ -96,7 +96,7 @@ class Service:
                 await self.connection.subscribe(f"$SRV.{verb}{suffix}", self._tell(view))
 
     async def drain(self) -> None:
-        """Stop taking requests and finish those in flight."""
+        """Accept no more requests, and finish those in progress."""
         for endpoint in self._endpoints:
             await self.connection.unsubscribe(endpoint.subject)
         tasks = {task for endpoint in self._endpoints for task in endpoint.tasks}
@@ -126,7 +126,7 @@ class Service:
         try:
             await self.connection.publish(message.reply, body)
         except KcmError:
-            log.warning("%s: an answer could not be sent", endpoint.name)
+            log.warning("%s: a reply could not be sent", endpoint.name)
 
     def _tell(self, view: Callable[[], dict[str, Any]]) -> Callable[[Arrived], Awaitable[None]]:
         async def answer(message: Arrived) -> None:
@@ -145,7 +145,7 @@ class Service:
         }
 
     def _store(self) -> dict[str, str]:
-        """What the broker does not store at the moment, for whoever looks from outside."""
+        """Return the streams that the broker does not store at the moment, for monitoring."""
         troubles = self.connection.stores.troubles
         said = ", ".join(f"{stream} {trouble}" for stream, trouble in sorted(troubles.items()))
         return {"store": said} if said else {}
@@ -178,10 +178,3 @@ class Service:
 
 def _failure(error: KcmError) -> bytes:
     return encode(Failure(v=1, error=error.code, detail=error.detail))
-
-
-def describe(error: BaseException) -> str:
-    """An exception for the log: its class and where it was raised, never its text or values."""
-    frames = traceback.extract_tb(error.__traceback__)
-    where = " < ".join(f"{f.name}:{f.lineno}" for f in reversed(frames[-4:]))
-    return f"{type(error).__name__} at {where}"

@@ -1,11 +1,11 @@
-"""Whether the broker stores: per stream, what is wrong, told once when that changes.
+"""Whether the broker stores messages: the trouble of each stream, reported when it changes.
 
-Two faults look like any outage and do not pass by themselves:
+Two faults look like an outage and do not pass by themselves:
 
-- **full**: the server says so. A limit of the server, the account or the stream is reached.
-- **silent**: the server answers, and does not acknowledge. After a write to its disk failed, a
-  stream does not acknowledge any more, whatever is freed, until the server is started again; other
-  streams of the same server go on. A server without a majority does the same.
+- **full**: the server reports that a limit of the server, the account or the stream is reached.
+- **silent**: the server answers and does not acknowledge. After a failed write to its disk, a
+  stream acknowledges nothing until the server restarts, even if space was freed; other streams of
+  the same server continue. A server without a majority does the same.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from kcm_schemas import subjects
 log = logging.getLogger(__name__)
 
 SILENT_AFTER: Final = 3
-"""Writes of one stream in a row that were not acknowledged: one or two are an election."""
+"""Consecutive writes of one stream without acknowledgement: one or two are an election."""
 
 
 class Trouble(StrEnum):
@@ -37,17 +37,17 @@ CAUSE: Final = {
     ),
     Trouble.SILENT: (
         "the broker answers and does not acknowledge: it has no majority, or its disk was full or "
-        "failed; then free space and restart nats-server, for it does not recover by itself"
+        "failed; then free space and restart nats-server, because it does not recover by itself"
     ),
 }
-"""What is wrong and what to do, for an answer and for the log."""
+"""The problem and the remedy, for an answer and for the log."""
 
 OnChange = Callable[[str, Trouble | None], None]
-"""Told of a stream and its trouble, or of none, whenever that changes."""
+"""Called with a stream and its trouble, or ``None``, whenever that changes."""
 
 
 class Stores:
-    """What is known of the streams that one connection writes to."""
+    """The state of the streams to which one connection writes."""
 
     def __init__(self) -> None:
         self._troubles: dict[str, Trouble] = {}
@@ -55,16 +55,16 @@ class Stores:
         self._listeners: list[OnChange] = []
 
     def listen(self, on_change: OnChange) -> None:
-        """Be told whenever something changes."""
+        """Call ``on_change`` at every change."""
         self._listeners.append(on_change)
 
     @property
     def troubles(self) -> dict[str, Trouble]:
-        """What is wrong, by stream; empty when all is well."""
+        """The trouble of each stream; empty if there is none."""
         return dict(self._troubles)
 
     def stored(self, subject: str) -> None:
-        """A write was acknowledged, or refused for what it said: the stream works."""
+        """Note that a write was acknowledged, or rejected for its content: the stream works."""
         stream = stream_of(subject)
         self._silent.pop(stream, None)
         if self._troubles.pop(stream, None) is not None:
@@ -72,11 +72,11 @@ class Stores:
             self._tell(stream, None)
 
     def full(self, subject: str) -> None:
-        """The broker says that it has no room."""
+        """Note that the broker reports no room."""
         self._note(stream_of(subject), Trouble.FULL)
 
     def silent(self, subject: str) -> bool:
-        """A write was not acknowledged in time, while connected; whether that lasts."""
+        """Note a write without acknowledgement while connected; returns whether that persists."""
         stream = stream_of(subject)
         self._silent[stream] = self._silent.get(stream, 0) + 1
         if self._silent[stream] >= SILENT_AFTER:
@@ -95,7 +95,7 @@ class Stores:
 
 
 def stream_of(subject: str) -> str:
-    """The stream that stores a subject."""
+    """Return the stream that stores a subject."""
     first, _, rest = subject.partition(".")
     if first == "$KV":
         return subjects.bucket_stream(rest.partition(".")[0])

@@ -1,12 +1,12 @@
-"""Whether a stream is what was asked for: what the broker acknowledged, compared field by field.
+"""Comparison of a stream's acknowledged configuration with the requested one, field by field.
 
-A server changes what it is asked for without a word: a stream with delete markers may be purged and
-rolled up, whatever else was asked; a field that an older server does not know is left out. And
-whoever has the broker's password can change a stream later. So the acknowledged configuration
-decides, at provisioning and at every start.
+A server changes a request without notice: a stream with delete markers may be purged and rolled up,
+whatever else was requested; a field that an older server does not know is dropped. An attacker with
+the broker's password can change a stream later. So the acknowledged configuration decides, at
+provisioning and at every start.
 
-What takes away protection makes a stream unsafe, and nobody serves from it. Anything else that
-differs is told in the log.
+A difference that takes away protection makes a stream unsafe, and no component uses it. All other
+differences are logged.
 """
 
 from __future__ import annotations
@@ -16,41 +16,41 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 Config = Mapping[str, Any]
-"""A stream's configuration as the JetStream API writes it: durations in nanoseconds."""
+"""A stream's configuration in the form of the JetStream API: durations in nanoseconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A field that is not as it was asked for; ``unsafe`` when that takes away protection."""
+    """A field that is not as requested; ``unsafe`` if that takes away protection."""
 
     stream: str
     field: str
     unsafe: bool
 
     def __str__(self) -> str:
-        """Name the stream and the field; values come from the broker and are not shown."""
+        """Name the stream and the field; the broker's values are not shown."""
         return f"{self.stream}: {self.field} {_MEANING.get(self.field, 'differs')}"
 
 
 class Unfit(Exception):
-    """The broker is not what was asked for, and waiting does not mend that."""
+    """The broker does not meet a requirement, and waiting does not change that."""
 
 
 def unsafe(differences: list[Difference]) -> Unfit:
-    """The error for differences of which at least one is unsafe: what, and what to do."""
+    """Return the error for differences of which at least one is unsafe, with the remedy."""
     places = "; ".join(str(one) for one in differences if one.unsafe)
     return Unfit(
         f"the broker does not protect what it stores ({places}): provision the region again, "
-        "which mends what can be mended; else restore the stream from its backup"
+        "which repairs what can be repaired; otherwise restore the stream from its backup"
     )
 
 
 def differences(
     wanted: Config, acknowledged: Config, copies: int | None = None
 ) -> list[Difference]:
-    """Every field in which what was acknowledged is not what was asked for, by name.
+    """Return every field in which the acknowledged configuration is not the wanted one, by name.
 
-    ``copies`` is how many replicas there have to be at least; ``None``: as many as wanted.
+    ``copies`` is the least number of replicas; ``None`` means as many as wanted.
     """
     name = str(wanted["name"])
     asked = {**wanted, "num_replicas": wanted.get("num_replicas", 1) if copies is None else copies}
@@ -67,10 +67,10 @@ def differences(
 
 
 def mended(wanted: Config, acknowledged: Config) -> dict[str, Any]:
-    """The acknowledged configuration with all protection that can be given back.
+    """Return the acknowledged configuration with all protection that can be restored.
 
-    Only what a server changes without losing a message: what is denied, and limits. Where a stream
-    stores, what its subjects are and where it copies from stay as they are.
+    Only changes that a server makes without losing a message: denied operations, and limits. The
+    storage of a stream, its subjects and its sources are not changed.
     """
     config = {key: value for key, value in acknowledged.items() if key not in _MENDABLE}
     config |= {key: wanted[key] for key in _MENDABLE if wanted.get(key) is not None}
@@ -79,34 +79,34 @@ def mended(wanted: Config, acknowledged: Config) -> dict[str, Any]:
 
 
 def _same(want: Any, have: Any) -> bool:
-    """Nothing else is as good."""
+    """Only the wanted value is safe."""
     return (want or None) == (have or None)
 
 
 def _denied(want: Any, have: Any) -> bool:
-    """What was to be denied is denied."""
+    """Whether an operation that must be denied is denied."""
     return bool(have) or not want
 
 
 def _closed(want: Any, have: Any) -> bool:
-    """What was not to be allowed is not allowed."""
+    """Whether a feature that must be off is off."""
     return bool(want) or not have
 
 
 def _allowed(want: Any, have: Any) -> bool:
-    """What was to be allowed is allowed."""
+    """Whether a feature that must be on is on."""
     return bool(have) or not want
 
 
 def _room(want: Any, have: Any) -> bool:
-    """The limit is not tighter. -1, 0 and nothing are no limit."""
+    """Whether the limit is not tighter. -1, 0 and absence mean no limit."""
     if _unlimited(have):
         return True
     return not _unlimited(want) and int(have) >= int(want)
 
 
 def _enough(want: Any, have: Any) -> bool:
-    """There are as many."""
+    """Whether there are as many."""
     return int(have or 1) >= int(want or 1)
 
 
@@ -115,7 +115,7 @@ def _unlimited(limit: Any) -> bool:
 
 
 def _plain(field: str, value: Any) -> Any:
-    """A value, where the API's many ways to say "no" or "no limit" are one."""
+    """Return a value with the API's ways to say "no" or "no limit" unified."""
     if field in _LIMITS and _unlimited(value):
         return None
     return value or None
@@ -137,19 +137,19 @@ _RULES: Final[Mapping[str, Callable[[Any, Any], bool]]] = {
     "sealed": _same,
     "no_ack": _same,
     "allow_msg_counter": _same,
-    # Acknowledged before it is on disk.
+    # Acknowledges before the message is on disk.
     "persist_mode": lambda want, have: (want or "default") == (have or "default"),
     "deny_delete": _denied,
     "deny_purge": _denied,
     "allow_rollup_hdrs": _closed,
     "subject_delete_marker_ttl": _closed,
-    # For whoever may write a subject, expiry is no power that overwriting does not give: where it
-    # is allowed in vain, that is told and no more. Where it is needed, it has to be there.
+    # For a client that may write a subject, expiry gives no power that overwriting does not give.
+    # Where it is allowed without need, that is only logged; where it is needed, it must be allowed.
     "allow_msg_ttl": _allowed,
     "num_replicas": _enough,
     **dict.fromkeys(_LIMITS, _room),
 }
-"""By field, whether what is acknowledged (second) protects as what was asked for (first) does."""
+"""By field, whether the acknowledged value (second) protects as well as the wanted one (first)."""
 
 _MENDABLE: Final = frozenset(
     {"deny_delete", "deny_purge", "allow_rollup_hdrs", "subject_delete_marker_ttl", "discard"}
@@ -170,14 +170,14 @@ _OF_NO_EFFECT: Final = frozenset(
         "discard_new_per_subject",
     }
 )
-"""What protects nothing. No message bears an id by which duplicates would be dropped."""
+"""Fields without effect on protection. No message has an id by which duplicates are dropped."""
 
 _MEANING: Final = {
     "deny_purge": "is off, so it can be purged",
     "deny_delete": "is off, so messages can be deleted",
     "allow_rollup_hdrs": "is on, so one message can wipe the others",
     "subject_delete_marker_ttl": "is set, which allows purge and roll-up",
-    "num_replicas": "is lower than the number of servers asks for",
+    "num_replicas": "is lower than the number of servers requires",
     "max_age": "lets messages expire",
     "max_msgs": "is a limit that drops or refuses messages",
     "max_bytes": "is a limit that drops or refuses messages",

@@ -1,9 +1,9 @@
-"""Turns: one piece of work at a time between two looks at the network.
+"""Turns: one piece of work between two polls of the network.
 
-The event loop runs everything that is ready before it looks at the network again. A burst of data
-requests would all be worked through first, for a second and more, while a kill lies in the socket.
-So whoever is about to work for a while takes a turn: turns are given one for each round of the
-loop, and a kill waits for one piece of work at most.
+The event loop runs everything that is ready before it polls the network again. A burst of data
+requests would all run first, for more than a second, while a kill waits in the socket. So work that
+takes a while takes a turn first: the loop grants one turn in each round, and a kill waits for one
+piece of work at most.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections import deque
 
 
 class Turns:
-    """Gives turns in the order in which they were asked for, those that are urgent first."""
+    """Grants turns in the order of the requests, urgent ones first."""
 
     def __init__(self) -> None:
         self._urgent: deque[asyncio.Future[None]] = deque()
@@ -21,7 +21,7 @@ class Turns:
         self._scheduled = False
 
     async def take(self, *, urgent: bool = False) -> None:
-        """Wait for a turn; the work that follows ends it by its next wait."""
+        """Wait for a turn; the work after it ends with its next await."""
         loop = asyncio.get_running_loop()
         turn = loop.create_future()
         (self._urgent if urgent else self._waiting).append(turn)
@@ -31,7 +31,7 @@ class Turns:
         await turn
 
     def _give(self) -> None:
-        """Give one turn; what it wakes runs in the next round, behind a look at the network."""
+        """Grant one turn; the work runs in the next round, after a poll of the network."""
         for queue in (self._urgent, self._waiting):
             while queue:
                 turn = queue.popleft()

@@ -1,1 +1,1 @@
-"""The roster that this instance believes: its files, and its follower in the control stream."""
+"""The roster in force: its files, and its follower in the control stream."""

@@ -1,10 +1,11 @@
-"""Whom to believe now: the highest roster that was ever accepted here, and the lists beside it.
+"""The roster in force: the highest one that was ever accepted here, and its lists.
 
-A roster comes by file, by the region's control stream or by an operator's command, and is taken
-over while everything runs. It counts when the pinned root signed it and when it follows the one
-that counts now: at once, for it may say that a lift, which keeps a tenant served, counts no more.
-Everybody who remembers a judgement is told whose entry changed, and judges anew. Then it is kept on
-the disk, until it is there: whoever is started again goes on from it and never from an older one.
+A roster arrives by file, by the region's control stream or by an operator's command, and is taken
+over at run time. It comes into force if the pinned root signed it and it may follow the roster in
+force. This happens at once, because it may void a lift that keeps a tenant in service. Every
+component that remembers a judgement is notified whose entry changed, and judges again. Then the
+roster is saved to the disk, with retries: a restarted instance continues with it and never with an
+older one.
 """
 
 from __future__ import annotations
@@ -21,32 +22,32 @@ from kcm_trust.roster import changed, entries, follows, left, more, name_of
 from kcm_trust.verify import STATEMENT_MAX, Untrusted, Verifier, verify_roster
 
 from kcm_runtime.config import ConfigError
+from kcm_runtime.error_text import describe
 from kcm_runtime.files.atomic import place
-from kcm_runtime.nats.request_server import describe
 
 log = logging.getLogger(__name__)
 
 ROSTER: Final = "roster"
-"""The name of the copy in the state directory."""
+"""The file name of the copy in the state directory."""
 
 _LASTING: Final = "lasting-"
 
 OnRoster = Callable[[frozenset[str]], None]
-"""Called with the names of those whose entry, or list, is another one now. Must not wait."""
+"""Called with the names whose entry or list has changed. Must not wait."""
 
 
 FindList = Callable[[str, Retirement], bytes | None]
-"""A list by the name of whose it is, and what the roster says of it; ``None``: it is not here."""
+"""Returns the list of a name to which a roster commits, or ``None``."""
 
 
 class RosterFiles:
-    """The highest roster, and the lists of what lasts, in an instance's state directory."""
+    """The highest roster and the endorsement lists in an instance's state directory."""
 
     def __init__(self, directory: Path) -> None:
         self._directory: Final = directory
 
     def read(self) -> bytes | None:
-        """The roster that was accepted last, if there was one; raises ``ConfigError``."""
+        """Return the roster that was accepted last, or ``None``; raises ``ConfigError``."""
         path = self._directory / ROSTER
         try:
             with path.open("rb") as file:
@@ -57,18 +58,18 @@ class RosterFiles:
             raise ConfigError(f"cannot read {path}: {error.strerror}") from None
 
     def write(self, raw: bytes) -> None:
-        """Keep a roster, on the disk when this returns; raises ``OSError``."""
+        """Save a roster, durable when this returns; raises ``OSError``."""
         self._write(ROSTER, raw)
 
     def read_list(self, said: Retirement) -> bytes | None:
-        """A list by what the roster says of it; ``None`` when it is not here."""
+        """Return the list to which a roster commits, or ``None``."""
         try:
             return (self._directory / _list_name(said)).read_bytes()
         except OSError:
             return None
 
     def write_list(self, said: Retirement, raw: bytes) -> None:
-        """Keep a list, on the disk when this returns; raises ``OSError``."""
+        """Save a list, durable when this returns; raises ``OSError``."""
         self._write(_list_name(said), raw)
 
     def _write(self, name: str, raw: bytes) -> None:
@@ -77,7 +78,7 @@ class RosterFiles:
 
 
 class Rosters:
-    """The roster that counts now. Used from the event loop's thread only."""
+    """The roster in force. Used from the event loop's thread only."""
 
     def __init__(
         self,
@@ -87,7 +88,7 @@ class Rosters:
         root_public: bytes = b"",
         files: RosterFiles | None = None,
     ) -> None:
-        """``raw`` is the verifier's roster as it was signed; without a root no other one counts."""
+        """``raw`` is the verifier's signed roster. Without a root no other roster is accepted."""
         self._verifier = verifier
         self._raw = raw
         self._root: Final = root_public
@@ -96,38 +97,38 @@ class Rosters:
         self._listeners: list[OnRoster] = []
         self._find: FindList = lambda _name, _said: None
         self.left: frozenset[str] = frozenset()
-        """While a change is told: of whom nothing changed but that they are retired, or a list."""
+        """During a notification: the names whose only change is a retirement or a list."""
         self.more = False
-        """While a change is told: whether somebody may say what nobody believed before."""
+        """During a notification: whether statements may count that did not count before."""
 
     @property
     def verifier(self) -> Verifier:
-        """Whom to believe now. Ask every time, and keep it nowhere."""
+        """The verifier by the roster in force: read it for every decision, never store it."""
         return self._verifier
 
     @property
     def raw(self) -> bytes:
-        """The roster that counts, as it was signed; empty when it is not known in that form."""
+        """The roster in force as it was signed; empty if that form is not known."""
         return self._raw
 
     @property
     def version(self) -> int:
-        """Its version."""
+        """The version of the roster in force."""
         return self._verifier.roster.version
 
     def listen(self, told: OnRoster) -> None:
-        """Be told of every change, in the order of listening, before anything else happens."""
+        """Call ``told`` at every change, in the order of ``listen``, before other effects."""
         self._listeners.append(told)
 
     def lists_from(self, find: FindList) -> None:
-        """Where a list is that came before the roster that names it: both count together."""
+        """Set the source of lists that arrived before the roster that commits to them."""
         self._find = find
 
     def take(self, raw: bytes) -> bool:
-        """Take a roster over; ``False`` when it is the one that counts already.
+        """Put a roster in force; returns ``False`` if it is in force already.
 
-        Raises ``Untrusted`` when it must not take its place, and ``unavailable`` when it cannot be
-        kept: it counts all the same, and ``keep`` has to be tried again.
+        Raises ``Untrusted`` if it must not follow, and ``unavailable`` if it cannot be saved: it is
+        in force nevertheless, and the caller retries ``keep``.
         """
         if raw == self._raw:
             self.keep()
@@ -140,23 +141,23 @@ class Rosters:
             and (found := self._list(name_of(one), one.retired)) is not None
         }
         self._raw, self._kept = raw, False
-        log.warning("the roster is version %d from now on", roster.version)
+        log.warning("roster version %d is in force after %d", roster.version, known.version)
         names, gone = changed(known, roster), left(known, roster)
         self._count(Verifier(roster, lasting), names, gone, more=more(known, roster))
         self.keep()
         return True
 
     def keep(self) -> None:
-        """See to it that the roster that counts is on the disk; raises ``unavailable``."""
+        """Save the roster in force to the disk; raises ``unavailable``."""
         if not self._kept:
             raw = self._raw
             self._keep(lambda files: files.write(raw))
             self._kept = True
 
     def outbid_by(self, raw: bytes) -> int:
-        """The higher version of this system with which the root signed this one, or 0.
+        """Return the higher version of a roster that the root signed for this system, or 0.
 
-        It may be one that must not follow.
+        That roster may be one that must not follow the roster in force.
         """
         try:
             roster = verify_roster(raw, self._root, self.version + 1)
@@ -165,9 +166,9 @@ class Rosters:
         return roster.version if roster.system == self._verifier.roster.system else 0
 
     def examine(self, raw: bytes) -> Roster:
-        """A roster that may take the place of the one that counts.
+        """Return a roster that may follow the roster in force.
 
-        Raises ``Outdated`` for one whose place it took, and ``Untrusted``.
+        Raises ``Outdated`` for an older one, and ``Untrusted``.
         """
         known = self._verifier.roster
         roster = verify_roster(raw, self._root, 0)
@@ -175,11 +176,11 @@ class Rosters:
         return roster
 
     def missing(self) -> dict[str, Retirement]:
-        """Those who are retired and whose list is not here, by name."""
+        """Return the retired signers whose lists are missing here, by name."""
         return missing_lists(self._verifier)
 
     def take_list(self, name: str, raw: bytes) -> None:
-        """Take the list of somebody retired; raises ``ValueError`` unless the roster names it."""
+        """Take a retired signer's list; raises ``ValueError`` unless the roster commits to it."""
         said = self.missing().get(name)
         if said is None:
             return
@@ -207,7 +208,7 @@ class Rosters:
         try:
             self._keep(lambda files: files.write_list(said, raw))
         except KcmError:
-            log.error("a list of what lasts is not kept on disk; it is asked for again at a start")
+            log.error("endorsements are not saved to the disk; a restart fetches them again")
 
     def _keep(self, write: Callable[[RosterFiles], None]) -> None:
         if self._files is None:
@@ -217,7 +218,7 @@ class Rosters:
         except OSError as error:
             log.critical("the state directory cannot be written: %s", error.strerror)
             failure = KcmError(
-                Code.UNAVAILABLE, "the roster counts here, and is not on the disk yet"
+                Code.UNAVAILABLE, "the roster is in force, and is not on the disk yet"
             )
         else:
             return
@@ -233,19 +234,23 @@ class Rosters:
     ) -> None:
         self._verifier = verifier
         for told in self._listeners:
-            # One of them may take a list, whose change is another one.
+            # A listener may take a list, which is a change of its own.
             self.left, self.more = gone, more
             try:
                 told(names)
-            except Exception as error:  # noqa: BLE001 - the others have to be told all the same
-                log.critical("a new roster had not all of its effect: %s", describe(error))
+            except Exception as error:  # noqa: BLE001 - the other listeners have to be called
+                log.critical(
+                    "roster version %d did not have all of its effect: %s",
+                    verifier.roster.version,
+                    describe(error),
+                )
 
 
 def open_rosters(path: Path, root_public: bytes, state_dir: Path) -> Rosters:
-    """The higher one of the configured roster and the one that was accepted last.
+    """Open the higher one of the configured roster and the one that was accepted last.
 
-    Raises ``ConfigError`` when one of them cannot be read or is not believed, and ``Untrusted``
-    when the configured one must not take the other one's place.
+    Raises ``ConfigError`` if one of them cannot be read or verified, and ``Untrusted`` if the
+    configured one must not follow the other one.
     """
     files = RosterFiles(state_dir)
     try:
@@ -260,10 +265,15 @@ def open_rosters(path: Path, root_public: bytes, state_dir: Path) -> Rosters:
             known = verify_roster(kept, root_public, 0)
         except Untrusted as error:
             raise ConfigError(
-                f"{state_dir / ROSTER} is damaged; it says which roster was accepted last: {error}"
+                f"{state_dir / ROSTER} is damaged; it has the last accepted roster: {error}"
             ) from None
         if known.version > roster.version:
-            log.warning("the roster %s is older than the one that counts", path)
+            log.warning(
+                "the roster %s has version %d, older than version %d, which is in force",
+                path,
+                roster.version,
+                known.version,
+            )
             raw, roster = kept, known
         follows(known, roster)
     if raw != kept:
@@ -280,19 +290,19 @@ def open_rosters(path: Path, root_public: bytes, state_dir: Path) -> Rosters:
 
 
 def read_list(files: RosterFiles | None, said: Retirement) -> Endorsements | None:
-    """A list from the state directory; one that is damaged is as good as absent."""
+    """Return a list from the state directory; a damaged one counts as absent."""
     if not said.count:
         return NOTHING
     raw = files.read_list(said) if files is not None else None
     try:
         return None if raw is None else Endorsements.read(raw, said)
     except ValueError:
-        log.error("a list of what lasts is damaged on disk; it is asked for again")
+        log.error("a list of endorsements is damaged on disk; it is fetched again")
         return None
 
 
 def missing_lists(verifier: Verifier) -> dict[str, Retirement]:
-    """Those who are retired on a verifier's roster and whose list it does not have, by name."""
+    """Return the retired signers of a verifier's roster whose lists it lacks, by name."""
     return {
         name_of(one): one.retired
         for one in entries(verifier.roster)

@@ -1,12 +1,12 @@
-"""What stands in a journal, and its one encoding. Pure.
+"""The content of a journal, and its one encoding. Pure.
 
 A journal is a sequence of lines, each one JSON object::
 
     {"hash":"<64 hex>","entry":{"seq":7,"previous":"<64 hex>","time_ms":…,"content":{…}}}
 
 ``hash = SHA-256(ctx("kcm/v1/audit-journal", previous, SHA-256(bytes of the entry)))``, with 32 zero
-bytes before the first entry. A line has exactly one form, so that verifying needs no JSON library
-that agrees with ours about anything but the bytes: cut the entry out at fixed places and hash it.
+bytes before the first entry. A line has exactly one form. So a verifier needs no JSON library that
+agrees with this one: it cuts the entry out at fixed positions and hashes its bytes.
 
 Byte strings within an entry are base64 in the URL-safe alphabet.
 """
@@ -23,7 +23,7 @@ from kcm_schemas.labels import ctx
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 LINE_MAX: Final = 4 * 1024 * 1024
-"""Bytes of one line: the positions of as many emitters as a roster can name; a signed batch of
+"""Bytes of one line: the positions of as many emitters as a roster can name. A signed batch of
 900 KiB takes 1.2 MiB in base64."""
 
 _HEAD: Final = b'{"hash":"'
@@ -33,7 +33,7 @@ _FIXED: Final = len(_HEAD) + 64 + len(_MIDDLE)
 
 
 class IncidentKind(StrEnum):
-    """What somebody should look at. ``docs/audit.md`` says what each may mean."""
+    """The kinds of incidents. ``docs/audit.md`` describes what each may mean."""
 
     UNTRUSTED = "untrusted"
     MISPLACED = "misplaced"
@@ -78,9 +78,9 @@ class Batch(_Part):
 
 
 class Incident(_Part):
-    """Something that should not be. ``first`` and ``last`` count what ``incident`` is about.
+    """Something that should not be. ``first`` and ``last`` count the objects of ``incident``.
 
-    ``digest`` is the SHA-256 of a message that was not believed (its content is not kept);
+    ``digest`` is the SHA-256 of a message that was not trusted (its content is not kept);
     ``statement`` is evidence that its signer cannot deny.
     """
 
@@ -100,10 +100,10 @@ class Incident(_Part):
 class Passed(_Part):
     """A region's stream was read up to ``position``, where its chain has this ``digest``.
 
-    An empty ``digest`` says that messages before are not known, so there is none. ``mark`` is the
-    last place at which readers of a stream compare, with its digest; 0 when there is none yet.
-    ``message`` is the digest of the message at ``position``, so that what lies there can be
-    compared; it is left out where that is not known, as in journals of before.
+    An empty ``digest`` means that messages before are not known. ``mark`` is the last position at
+    which readers of a stream compare, with its digest; 0 if there is none yet. ``message`` is the
+    digest of the message at ``position``, for a comparison with the stream; it is absent if it is
+    not known, as in journals of earlier versions.
     """
 
     kind: Literal["passed"] = "passed"
@@ -116,9 +116,9 @@ class Passed(_Part):
 
 
 class Trimmed(_Part):
-    """A Core's signed ``trim``: messages up to ``through`` left the stream.
+    """A Core's signed ``trim``: messages up to ``through`` were removed from the stream.
 
-    ``witnesses`` is how many Auditors' heads in it say that they have them.
+    ``witnesses`` is the number of Auditors whose heads in it state that they have them.
     """
 
     kind: Literal["trimmed"] = "trimmed"
@@ -129,10 +129,10 @@ class Trimmed(_Part):
 
 
 class Origin(_Part):
-    """From here on, positions of this region count in the stream made at ``created``.
+    """From here on, positions of this region belong to the stream created at ``created``.
 
-    ``had`` is up to where that very stream was read and trimmed before it went back to some place
-    behind it: what is not there any more, and is recorded.
+    ``had`` is the position up to which that very stream was read and trimmed before it was rolled
+    back to a later position: these messages are not in the stream any more, and are recorded.
     """
 
     kind: Literal["origin"] = "origin"
@@ -142,7 +142,7 @@ class Origin(_Part):
 
 
 class IncarnationPosition(_Part):
-    """Where one incarnation of one emitter stands."""
+    """The position of one incarnation of one emitter."""
 
     emitter: str
     incarnation: bytes
@@ -154,7 +154,7 @@ class IncarnationPosition(_Part):
 
 
 class RegionPosition(_Part):
-    """Up to where a region's stream is recorded; see ``Passed``, ``Trimmed``, ``Origin``."""
+    """The position up to which a stream is recorded; see ``Passed``, ``Trimmed``, ``Origin``."""
 
     region: str
     created: str
@@ -172,7 +172,7 @@ class RegionPosition(_Part):
 
 
 class Positions(_Part):
-    """Where everybody stands: the first entry of each segment, so that a start reads one only."""
+    """All positions: the first entry of each segment, so that a start reads only one segment."""
 
     kind: Literal["positions"] = "positions"
     auditor: str
@@ -193,7 +193,7 @@ Content = Batch | Incident | Origin | Passed | Trimmed | Positions | Head
 
 
 class Entry(_Part):
-    """One entry with its place in the chain. ``previous`` is in hexadecimal."""
+    """One entry with its position in the chain. ``previous`` is in hexadecimal."""
 
     seq: int
     previous: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -202,30 +202,30 @@ class Entry(_Part):
 
 
 class BadLine(Exception):
-    """A line is not one of a journal; the text says why."""
+    """A line is not a journal line; the text has the reason."""
 
 
 def chain(previous: bytes, raw: bytes) -> bytes:
-    """The hash of an entry's bytes behind ``previous``."""
+    """Return the hash of an entry's bytes after ``previous``."""
     return sha256(ctx(labels.AUDIT_JOURNAL, previous, sha256(raw).digest())).digest()
 
 
 def write(entry: Entry) -> tuple[bytes, bytes]:
-    """An entry as a line, and its hash."""
+    """Return an entry as a line, and its hash."""
     raw = entry.model_dump_json().encode()
     digest = chain(bytes.fromhex(entry.previous), raw)
     return _HEAD + digest.hex().encode() + _MIDDLE + raw + _TAIL, digest
 
 
 def read(line: bytes) -> tuple[Entry, bytes]:
-    """A line's entry and hash; raises ``BadLine``. Says nothing about the line before."""
+    """Return a line's entry and hash; raises ``BadLine``. The line before is not checked."""
     if len(line) > LINE_MAX:
-        raise BadLine("the line is longer than any entry")
+        raise BadLine(f"the line has more than {LINE_MAX} bytes")
     if not line.endswith(_TAIL):
         raise BadLine("the line is not finished")
     claimed, middle = line[len(_HEAD) : _FIXED - len(_MIDDLE)], line[_FIXED - len(_MIDDLE) : _FIXED]
     if not line.startswith(_HEAD) or middle != _MIDDLE:
-        raise BadLine("the line is not one of a journal")
+        raise BadLine("not a journal line")
     raw = line[_FIXED : -len(_TAIL)]
     try:
         entry = Entry.model_validate_json(raw)
@@ -233,9 +233,9 @@ def read(line: bytes) -> tuple[Entry, bytes]:
     except ValidationError:
         raise BadLine("the entry is not well formed") from None
     if digest.hex().encode() != claimed:
-        raise BadLine("the entry is not the one that was hashed")
+        raise BadLine("the entry does not have this hash")
     if entry.model_dump_json().encode() != raw:
-        raise BadLine("the entry is not in its one encoding")
+        raise BadLine("the entry is not in its canonical encoding")
     return entry, digest
 
 

@@ -1,8 +1,8 @@
-"""Segments: the files of a journal, and what may be repaired in them.
+"""Segments: the files of a journal, and the one repair that is allowed in them.
 
-A write that was cut off (a crash, a full disk) leaves a last line without its end. Such a line was
-never acknowledged to anybody, because that happens after the flush; it is cut away. Everything else
-that does not fit is damage: nothing is repaired, and the Auditor does not start on it.
+An interrupted write (a crash, a full disk) leaves a last line without an end. Such a line was never
+acknowledged, because that happens after the flush; it is cut. All other damage is not repaired, and
+the Auditor does not start on it.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ SUFFIX: Final = ".jsonl"
 
 _DIGITS: Final = 20
 _BLOCK: Final = 1 << 20
-"""Bytes read at once when looking for the end of the last whole line."""
+"""Bytes read at once in the search for the end of the last complete line."""
 
 
 class JournalError(Exception):
-    """The journal cannot be used or written; the text says what to do and holds no content."""
+    """The journal is not usable; the text has the remedy and no content."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,31 +37,31 @@ class Cut:
 
 
 def path_of(directory: Path, first: int) -> Path:
-    """The segment that begins with entry ``first``."""
+    """Return the path of the segment that begins with entry ``first``."""
     return directory / f"{first:0{_DIGITS}}{SUFFIX}"
 
 
 def first_of(path: Path) -> int:
-    """The number of a segment's first entry, by its name; raises ``JournalError``."""
+    """Return the number of a segment's first entry, by its name; raises ``JournalError``."""
     if len(path.stem) != _DIGITS or not (path.stem.isascii() and path.stem.isdigit()):
         raise JournalError(f"{path.name} is not the name of a segment")
     return int(path.stem)
 
 
 def list_segments(directory: Path) -> list[Path]:
-    """All segments, in order."""
+    """Return all segments, in order."""
     return sorted(directory.glob(f"*{SUFFIX}"), key=first_of)
 
 
 def lines_of(path: Path) -> Iterator[bytes]:
-    """A segment's lines, each bounded: one that is too long comes in parts that are no lines."""
+    """Yield a segment's lines, each bounded: a line that is too long comes in invalid parts."""
     with path.open("rb") as file:
         while line := file.readline(LINE_MAX + 1):
             yield line
 
 
 def entries_of(path: Path) -> Iterator[tuple[Entry, bytes]]:
-    """A segment's entries and their hashes; raises ``JournalError`` with the line's number."""
+    """Yield a segment's entries and hashes; raises ``JournalError`` with the line's number."""
     for number, line in enumerate(lines_of(path), start=1):
         try:
             yield read(line)
@@ -70,7 +70,7 @@ def entries_of(path: Path) -> Iterator[tuple[Entry, bytes]]:
 
 
 def cut_unfinished(path: Path) -> Cut | None:
-    """Cut away a last line that has no end, and flush; ``None`` when there was none."""
+    """Cut a last line without an end, and flush; returns ``None`` if there was none."""
     with path.open("r+b", buffering=0) as file:
         size = file.seek(0, os.SEEK_END)
         keep = _whole(file.fileno(), size)
@@ -86,7 +86,7 @@ def cut_unfinished(path: Path) -> Cut | None:
 
 
 def _whole(fd: int, size: int) -> int:
-    """Bytes up to the end of the last line that has one."""
+    """Return the number of bytes up to the end of the last complete line."""
     end = size
     while end > 0:
         begin = max(0, end - _BLOCK)
@@ -98,7 +98,7 @@ def _whole(fd: int, size: int) -> int:
 
 
 def last_entry(path: Path) -> tuple[Entry, bytes]:
-    """A segment's last entry and hash; raises ``JournalError``."""
+    """Return a segment's last entry and hash; raises ``JournalError``."""
     last = deque(lines_of(path), maxlen=1)
     if not last:
         raise JournalError(f"{path.name} is empty")

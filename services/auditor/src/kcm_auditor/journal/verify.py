@@ -1,12 +1,12 @@
-"""Verifying a journal offline: whoever has the directory can do it, without the Auditor.
+"""Verification of a journal offline, without the Auditor.
 
-The chain alone shows a change, a missing, an added or a moved line and a cut within. What it cannot
-show is that the *end* is missing, or that everything was written anew: for that, compare with an
-anchor, a head that was kept elsewhere (an Auditor's status answer gives one), and give the roster's
-verifier, so that every batch's and every head's signature is checked.
+The chain alone shows a changed, missing, added or moved line, and a cut within. It cannot show that
+the *end* is missing, or that everything was rewritten. For that, compare with an anchor, which is a
+head that was stored elsewhere (an Auditor's status reply has one), and give the roster's verifier,
+which verifies the signature of every batch and head.
 
-Which events are gone follows from the batches alone: their emitters number them. The Auditor has to
-have said so in an incident; a hole that none names is a problem.
+Missing events follow from the batches alone, because their emitters number them. The Auditor must
+have recorded an incident for each gap; a gap without one is a problem.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ from kcm_auditor.journal.segments import JournalError, first_of, lines_of, list_
 from kcm_auditor.positions import Book
 
 PROBLEMS_MAX: Final = 100
-"""Problems that are listed; a journal with more than these is not worth more lines."""
+"""Problems that are listed; a journal with more of them needs no longer list."""
 
 GONE_MAX: Final = 1000
-"""Runs of events that are gone and are listed; all are counted."""
+"""Runs of missing events that are listed; all are counted."""
 
 
 _HOLES: Final = frozenset({IncidentKind.GAP, IncidentKind.DROPPED})
@@ -51,7 +51,7 @@ _HOLES: Final = frozenset({IncidentKind.GAP, IncidentKind.DROPPED})
 
 @dataclass(frozen=True, slots=True)
 class Anchor:
-    """A head that somebody kept: entry ``seq`` had this hash."""
+    """A head that was stored elsewhere: entry ``seq`` had this hash."""
 
     seq: int
     head: bytes
@@ -59,26 +59,26 @@ class Anchor:
 
 @dataclass(frozen=True, slots=True)
 class Gone:
-    """Events of one incarnation that the journal never got, from ``first`` to ``last``."""
+    """Events of one incarnation that never reached the journal, from ``first`` to ``last``."""
 
     emitter: str
     incarnation: bytes
     first: int
     last: int
     dropped: bool
-    """Whether the emitter itself says that it dropped them; otherwise it had signed them."""
+    """Whether the emitter itself reports that it dropped them; otherwise it had signed them."""
 
     def __str__(self) -> str:
-        how = "dropped by their emitter" if self.dropped else "signed, and lost on the way"
+        how = "dropped by their emitter" if self.dropped else "signed, and lost in transit"
         which = f"{self.emitter}, incarnation {self.incarnation.hex()}"
         return f"{which}: events {self.first} to {self.last}, {how}"
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a journal holds. ``head`` is the last hash in hexadecimal; no problems means sound.
+    """The content of a journal. ``head`` is the last hash in hexadecimal; no problems means sound.
 
-    ``gone`` is what never reached the journal; the first ones, of ``gone_events`` events in all.
+    ``gone`` are the first runs of missing events; ``gone_events`` counts all of them.
     """
 
     entries: int
@@ -91,7 +91,7 @@ class Report:
 
     @property
     def sound(self) -> bool:
-        """Whether nothing is wrong."""
+        """Whether there is no problem."""
         return not self.problems
 
 
@@ -108,7 +108,7 @@ class _Check:
     gone: list[Gone] = field(default_factory=list)
     gone_events: int = 0
     named: tuple[str | None, bytes, int, int] | None = None
-    """The hole that the last entry names: the Auditor writes it right before the batch."""
+    """The gap that the last entry names: the Auditor writes it right before the batch."""
 
     def problem(self, where: str, what: str) -> None:
         if len(self.problems) < PROBLEMS_MAX:
@@ -125,7 +125,7 @@ class _Check:
         if begins != isinstance(entry.content, Positions):
             self.problem(where, "a segment begins with the positions, and only a segment does")
         self._content(where, entry)
-        # Go on from what the line says of itself, so that one break is one problem.
+        # Continue from this line's own numbers, so that one break is one problem.
         self.seq, self.head = entry.seq, digest
         self.entries += 1
         if self.anchor is not None and self.anchor.seq == entry.seq:
@@ -152,7 +152,7 @@ class _Check:
             self._name(content)
             self.book.restore(content)
         except (KcmError, Untrusted, ValueError):
-            self.problem(where, "a statement does not hold: changed, or not by a known signer")
+            self.problem(where, "a statement is not valid: changed, or of an unknown signer")
 
     def _signature(self, statement: bytes) -> AuditBatch:
         if self.verifier is None:
@@ -166,7 +166,7 @@ class _Check:
             self.named = None
 
     def _hole(self, where: str, batch: AuditBatch) -> None:
-        """What is missing between a batch and the one before it of its incarnation."""
+        """Report the gap between a batch and the previous one of its incarnation."""
         state = self.book.incarnation(batch.emitter, batch.incarnation)
         chain = state.chain if state is not None else Chain()
         if batch.first <= chain.next_seq:
@@ -177,7 +177,7 @@ class _Check:
         if len(self.gone) < GONE_MAX:
             self.gone.append(gone)
         if self.named != (batch.emitter, batch.incarnation, *span):
-            self.problem(where, f"no incident says what is gone: {gone}")
+            self.problem(where, f"no incident names the missing events: {gone}")
 
     def _trim(self, statement: bytes) -> None:
         if self.verifier is None:
@@ -194,7 +194,7 @@ class _Check:
             self.problem(where, "the signed head is not the one of the entries before it")
 
     def _positions(self, where: str, content: Positions, *, first: bool) -> None:
-        # How far a stream was read may be ahead of its entries: duplicates leave none.
+        # The position of a stream may be ahead of its entries: duplicates leave none.
         found = self.book.positions()
         said = (content.events, content.incidents, content.incarnations)
         if not first and said != (found.events, found.incidents, found.incarnations):
@@ -204,10 +204,10 @@ class _Check:
 def verify(
     directory: Path, verifier: Verifier | None = None, anchor: Anchor | None = None
 ) -> Report:
-    """Check a whole journal; never raises for what is wrong with it.
+    """Verify a whole journal; never raises for its problems.
 
-    ``verifier`` checks signatures too (use a roster that names everybody who signed); ``anchor``
-    is looked for, so that a journal whose end was cut off is found out.
+    ``verifier`` verifies signatures, too (use a roster that has all signers). ``anchor`` must be in
+    the journal, so that a missing end is detected.
     """
     check = _Check(verifier, anchor)
     try:

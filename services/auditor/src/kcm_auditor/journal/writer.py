@@ -1,12 +1,12 @@
-"""Writing: entries are chained where they are decided, and flushed in groups.
+"""Writing: entries are chained when they are decided, and flushed in groups.
 
-``submit`` is synchronous. An entry gets its number and hash at once, in the order in which it was
-decided, so nothing can come between a decision and its place. A task then writes all that has
-accumulated with one flush to the disk and lets everybody go on who waited for it.
+``submit`` is synchronous. An entry gets its number and hash at once, in the order of the decisions,
+so that nothing can come between a decision and its entry. A task then writes all accumulated
+entries with one flush to the disk, and completes the futures of their callers.
 
-A write or a flush that failed is never tried again on the same file: after a failed flush the
-kernel may say that all is well when it is not. The journal is closed and the Auditor ends; the
-broker still has what was not acknowledged.
+A write or flush that failed is never repeated on the same file: after a failed flush the kernel may
+report success wrongly. The journal is closed and the Auditor ends; the broker still has what was
+not acknowledged.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Final
 
 from kcm_runtime.clock import Clock
+from kcm_runtime.error_text import describe
 from kcm_runtime.files.atomic import sync_directory
-from kcm_runtime.nats.request_server import describe
 
 from kcm_auditor.journal.format import START, Content, Entry, Positions, write
 from kcm_auditor.journal.segments import (
@@ -40,14 +40,14 @@ from kcm_auditor.journal.segments import (
 log = logging.getLogger(__name__)
 
 SEGMENT_BYTES: Final = 64 * 1024 * 1024
-"""Bytes after which a new segment begins: what a start has to read, and what one copies."""
+"""Bytes after which a new segment begins: what a start reads, and what an archive copies."""
 
 _LOCK: Final = "lock"
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A place in the chain: an entry and its hash."""
+    """A position in the chain: an entry and its hash."""
 
     seq: int
     head: bytes
@@ -55,14 +55,14 @@ class Point:
 
 @dataclass(slots=True)
 class _Group:
-    """What goes to one segment. ``first`` is the entry a new segment begins with, if it does."""
+    """Data for one segment. ``first`` is the entry with which a new segment begins, if it does."""
 
     first: int | None
     data: bytearray
 
 
 class Journal:
-    """One directory, one writer. ``positions`` tells where everybody stands at the moment."""
+    """One directory with one writer. ``positions`` returns all present positions."""
 
     def __init__(
         self,
@@ -95,15 +95,15 @@ class Journal:
 
     @property
     def segment(self) -> int:
-        """The number of the first entry of the segment that is written to."""
+        """The number of the first entry of the current segment."""
         return self._segment
 
     def open(self, restore: Callable[[Entry], None]) -> list[Cut]:
-        """Lock, repair and read the last segment, and begin to write behind it.
+        """Lock, repair and read the last segment, and begin to write after it.
 
-        ``restore`` gets every entry of the last segment, the first of which says where everybody
-        stood. Returns what was cut away: the caller records it. Raises ``JournalError`` when
-        another Auditor is at work or the journal is damaged.
+        ``restore`` gets every entry of the last segment, the first of which has all positions.
+        Returns the cuts, which the caller records. Raises ``JournalError`` if another Auditor uses
+        the directory or the journal is damaged.
         """
         try:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -119,7 +119,7 @@ class Journal:
     def submit(self, contents: Sequence[Content]) -> asyncio.Future[None]:
         """Append entries in this order; the future is done when they are on the disk.
 
-        Raises ``JournalError``, or sets it, when they cannot be written.
+        Raises ``JournalError``, or sets it, if they cannot be written.
         """
         if self.failed.is_set() or self._closing:
             raise JournalError("the journal is closed")
@@ -133,7 +133,7 @@ class Journal:
         return future
 
     async def close(self) -> None:
-        """Write what was submitted, and let the directory go."""
+        """Write what was submitted, and release the directory."""
         if self._task is not None and not self.failed.is_set():
             with contextlib.suppress(JournalError):
                 await self.submit([])
@@ -163,7 +163,7 @@ class Journal:
         self._groups[-1].data += line
 
     def _roll(self) -> None:
-        """Begin a segment with where everybody stands, which is what was submitted so far."""
+        """Begin a segment with all positions, as of what was submitted so far."""
         self._segment = self._point.seq + 1
         self._groups.append(_Group(self._segment, bytearray()))
         self._size = 0
@@ -180,7 +180,7 @@ class Journal:
                 await asyncio.to_thread(self._flush, groups)
             except Exception as error:  # noqa: BLE001 - whatever it is, nothing more is written
                 self.failed.set()
-                log.critical("the journal cannot be written: %s", describe(error))
+                log.critical("%s cannot be written: %s", self._directory, describe(error))
                 for future in (*waiting, *self._waiting):
                     if not future.done():
                         future.set_exception(JournalError("the journal cannot be written"))
@@ -190,7 +190,7 @@ class Journal:
                     future.set_result(None)
 
     def _flush(self, groups: list[_Group]) -> None:
-        """Runs in a thread; nothing else touches the file."""
+        """Write and flush groups, in a thread; no other code touches the file."""
         for group in groups:
             if group.first is not None:
                 self._begin_file(group.first)
@@ -216,7 +216,7 @@ class Journal:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise JournalError(f"{self._directory}: another Auditor writes here") from None
+            raise JournalError(f"{self._directory}: another Auditor uses this directory") from None
 
     def _recover(self, restore: Callable[[Entry], None]) -> list[Cut]:
         segments = list_segments(self._directory)
@@ -226,7 +226,7 @@ class Journal:
                 cuts.append(cut)
             if segments[-1].stat().st_size:
                 break
-            # It was begun, and nothing in it was ever flushed.
+            # A new segment of which nothing was flushed.
             segments.pop().unlink()
             sync_directory(self._directory)
         if not segments:
@@ -235,7 +235,10 @@ class Journal:
         self._segment = first_of(segments[-1])
         for entry, digest in entries_of(segments[-1]):
             if (entry.seq, entry.previous) != (self._point.seq + 1, self._point.head.hex()):
-                raise JournalError(f"{segments[-1].name}: entry {entry.seq} does not follow")
+                raise JournalError(
+                    f"{segments[-1].name}: entry {entry.seq} does not follow entry"
+                    f" {self._point.seq}"
+                )
             self._point = Point(entry.seq, digest)
             restore(entry)
         self._size = segments[-1].stat().st_size
@@ -248,4 +251,7 @@ class Journal:
             entry, digest = last_entry(segments[-2])
             self._point = Point(entry.seq, digest)
         if self._point.seq + 1 != first:
-            raise JournalError(f"{segments[-1].name} does not follow the segment before it")
+            raise JournalError(
+                f"{segments[-1].name} does not follow entry {self._point.seq} of the segment"
+                " before it"
+            )

@@ -25,16 +25,10 @@ from kcm_runtime.clock import Clock
 from kcm_runtime.instance import InstanceContext
 from kcm_runtime.requests import Asked, check_deadline
 from kcm_schemas import subjects
-from kcm_schemas.admin import (
-    AdminReply,
-    AdminRequest,
-    Empty,
-    HoldPageQuery,
-    HoldPrefix,
-    HoldQuery,
-    LinkListQuery,
-    PreviewQuery,
-    PutStatement,
+from kcm_schemas.admin.holds import HoldPageQuery, HoldPrefix, HoldQuery, PreviewQuery
+from kcm_schemas.admin.links import LinkListQuery
+from kcm_schemas.admin.requests import AdminReply, AdminRequest, Empty, PutStatement
+from kcm_schemas.admin.tenants import (
     ServiceListQuery,
     TenantListQuery,
     TenantQuery,

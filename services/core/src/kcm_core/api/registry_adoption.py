@@ -11,7 +11,8 @@ from typing import Final
 
 from kcm_killswitch.model.registry import Registry
 from kcm_runtime.instance import InstanceContext
-from kcm_schemas.admin import AdminRequest, AdoptOrder, Empty, RegistryView
+from kcm_schemas.admin.registry import AdoptOrder, RegistryView
+from kcm_schemas.admin.requests import AdminRequest, Empty
 from kcm_schemas.audit import EventType
 from kcm_schemas.codec import Message, decode
 from kcm_schemas.roster import OperatorRole

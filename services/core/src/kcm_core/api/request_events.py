@@ -10,16 +10,9 @@ from collections.abc import Callable
 from typing import Final
 
 from kcm_runtime.audit.repeat_counter import What
-from kcm_schemas.admin import (
-    AdminRequest,
-    HoldPrefix,
-    HoldQuery,
-    PreviewQuery,
-    PutStatement,
-    ServiceListQuery,
-    TenantQuery,
-    TenantShowQuery,
-)
+from kcm_schemas.admin.holds import HoldPrefix, HoldQuery, PreviewQuery
+from kcm_schemas.admin.requests import AdminRequest, PutStatement
+from kcm_schemas.admin.tenants import ServiceListQuery, TenantQuery, TenantShowQuery
 from kcm_schemas.audit import EventType
 from kcm_schemas.codec import decode
 from kcm_schemas.codes import KcmError

@@ -20,12 +20,10 @@ from kcm_runtime.clock import Clock
 from kcm_runtime.instance import InstanceContext
 from kcm_runtime.roster.follower import RosterFeed
 from kcm_schemas import limits
-from kcm_schemas.admin import (
-    AdminRequest,
-    Empty,
+from kcm_schemas.admin.requests import AdminRequest, Empty, PutStatement
+from kcm_schemas.admin.roster import (
     LastingPage,
     LastingQuery,
-    PutStatement,
     RosterView,
     SignedEntry,
     SignedPage,

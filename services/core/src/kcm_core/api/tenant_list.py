@@ -17,10 +17,8 @@ from kcm_killswitch.replica.registry_follower import RegistryFeed
 from kcm_runtime.clock import Clock
 from kcm_runtime.requests import check_deadline
 from kcm_schemas import limits
-from kcm_schemas.admin import (
-    LinkListQuery,
-    LinkPage,
-    LinkRow,
+from kcm_schemas.admin.links import LinkListQuery, LinkPage, LinkRow
+from kcm_schemas.admin.tenants import (
     ServiceListQuery,
     ServicePage,
     ServiceRow,

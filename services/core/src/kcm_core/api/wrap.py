@@ -32,7 +32,7 @@ from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.roster import Role
 from kcm_schemas.vault import REPLY_HEAD, STATUS_OK, STATUS_TAMPERED, CoreReply, CoreRequest
 from kcm_sealing.session import Session, sealed_size
-from kcm_sealing.xaes import NONCE_SIZE, count_prefixes
+from kcm_sealing.xaes import count_prefixes
 from kcm_trust.verify import may_ask
 
 from kcm_core.api.sessions import Sessions
@@ -269,7 +269,7 @@ class Wrapping:
 
     def _seal(self, call: _Call, key: ServiceKey, reply: memoryview, lease_ms: int) -> bytes:
         REPLY_HEAD.pack_into(reply, 0, lease_ms, key.version)
-        nonce = self._random.public(NONCE_SIZE)
+        nonce = self._random.public(limits.NONCE_SIZE)
         digest = sha256(call.body).digest()
         return call.session.seal_reply(digest, self._me.name, reply, nonce)
 

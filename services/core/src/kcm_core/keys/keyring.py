@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Final
 
-from kcm_keymem.arena import KEY_SIZE, Arena
+from kcm_keymem.arena import Arena
 from kcm_keymem.pages import PAGE
+from kcm_schemas.limits import KEY_SIZE
 from kcm_sealing.memory import wipe
 from kcm_sealing.xaes import SCRATCH_SIZE
 

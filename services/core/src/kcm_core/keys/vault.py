@@ -15,12 +15,13 @@ from functools import lru_cache
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
-from kcm_keymem.arena import KEY_SIZE, Arena, Keys
+from kcm_keymem.arena import Arena, Keys
 from kcm_keymem.random import KeyRandomness
 from kcm_runtime.files.secret_file import read_secret
 from kcm_schemas import labels
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.labels import ctx
+from kcm_schemas.limits import KEY_SIZE, NONCE_SIZE
 from kcm_sealing import xaes
 
 from kcm_core.keys.keyring import Keyring, RootName, ServiceKey, ServiceName
@@ -95,7 +96,7 @@ class Vault:
                 root = view[:KEY_SIZE]
                 self._random.fill(root)
                 return self._seal.wrap(
-                    root, self._root_aad(tenant, version), self._random.public(xaes.NONCE_SIZE)
+                    root, self._root_aad(tenant, version), self._random.public(NONCE_SIZE)
                 )
         finally:
             arena.purge()
@@ -144,7 +145,7 @@ class Vault:
                     root,
                     place,
                     self._service_aad(key),
-                    self._random.public(xaes.NONCE_SIZE),
+                    self._random.public(NONCE_SIZE),
                     keys.scratch,
                 )
             keys.forget(name)
@@ -167,7 +168,7 @@ class Vault:
 
         Raises ``malformed`` for a key of all zeros.
         """
-        nonce = self._random.public(xaes.NONCE_SIZE)
+        nonce = self._random.public(NONCE_SIZE)
         with ring.use() as keys:
             l3 = keys.key(ServiceName(key.service, key.version))
             try:

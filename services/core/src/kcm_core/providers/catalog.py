@@ -1,11 +1,11 @@
-"""Choosing a provider by the kind of its URI, importing that one and no other.
+"""Selecting a provider by the scheme of its URI, and importing only that one.
 
-``warm`` runs in the fork server before it forks: the library is then imported once instead of in
+``warm`` runs in the fork server before it forks, so that the library is imported once and not in
 every child. It must not open a connection or initialise a PKCS#11 module, which do not survive a
 fork.
 """
 
-# ruff: noqa: PLC0415 - an arm imports its library and no other: that is what this module is for
+# ruff: noqa: PLC0415 - each arm imports only its own library, which is the module's purpose
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from kcm_core.providers.uri import AwsKmsUri, AzureKvUri, GcpKmsUri, L1Uri, Pkcs
 
 
 def warm(uri: L1Uri, *, development: bool) -> None:
-    """Import what a provider needs; raises ImportError where its library is not installed."""
+    """Import a provider's library; raises ImportError if it is not installed."""
     match uri:
         case AwsKmsUri():
             from kcm_core.providers.aws_kms import provider as _awskms  # noqa: F401 - for its effect

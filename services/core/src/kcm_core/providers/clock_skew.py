@@ -1,8 +1,8 @@
-"""A clock that is minutes off looks like wrong credentials: requests are signed with the time.
+"""Clock skew, which looks like wrong credentials because requests are signed with the time.
 
-Where a provider says so, or its answer has a date far from ours, the text names the clock and by
-how much it is off. That is a hint to a person: it changes no state. An answer is as old as the way
-that it took, so a few seconds are no difference.
+If a provider reports it, or the date of its answer differs much from the local time, the text names
+the clock and the difference. That is a hint for people: it changes no state. A difference of a few
+seconds is ignored, because an answer takes time.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
 TOLERATED_S: Final = 5.0
-"""Seconds that are no difference: dates are whole seconds, and an answer has taken its time."""
+"""Seconds of difference that are ignored: dates are whole seconds, and an answer takes time."""
 
 ALONE_S: Final = 60.0
-"""Seconds that are named beside refused credentials, also where nobody speaks of the time."""
+"""Seconds of difference that are named with rejected credentials, even without a report."""
 
-REFUSED: Final = "the time is refused: is this machine's clock right?"
+REFUSED: Final = "the time is rejected: is this machine's clock right?"
 
 _SAID: Final = re.compile(
     r"signature (?:expired|not yet current)|RequestTimeTooSkewed|not yet valid"
     r"|within its valid time range|check your iat|used too early",
     re.IGNORECASE,
 )
-"""How AWS, TLS, Entra (AADSTS700024 and 500133), Google and its library word it."""
+"""The wording of AWS, TLS, Entra (AADSTS700024 and 500133), Google and its library."""
 
 
 def told(
     detail: str, error: BaseException, *, of_credentials: bool, now: Callable[[], float] = time.time
 ) -> str:
-    """``detail``, with what an SDK's error says about this machine's clock, if it does.
+    """Return ``detail``, with what an SDK's error says about this machine's clock.
 
-    ``of_credentials`` is whether they were refused; ``now`` has seconds of Unix time.
+    ``of_credentials`` says whether they were rejected; ``now`` returns seconds of Unix time.
     """
     said = _SAID.search(str(error)) is not None
     ahead = _ahead(error, now())
@@ -50,7 +50,7 @@ def told(
 
 
 def _ahead(error: BaseException, now: float) -> float | None:
-    """Seconds by which this clock is ahead of the answer's date, where there is one."""
+    """Return the seconds by which this clock is ahead of the answer's date, or ``None``."""
     date = _date(error)
     if isinstance(date, str):
         with suppress(ValueError):
@@ -59,7 +59,7 @@ def _ahead(error: BaseException, now: float) -> float | None:
 
 
 def _date(error: Any) -> Any:
-    """The answer's date: boto keeps answers as dictionaries, Azure as objects, gRPC as pairs."""
+    """Return the answer's date: boto has a dictionary, Azure an object, gRPC pairs."""
     answer: Any = getattr(error, "response", None)
     with suppress(Exception):  # an answer of any shape: it is only a hint
         if isinstance(answer, dict):

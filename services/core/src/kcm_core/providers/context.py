@@ -7,5 +7,5 @@ from kcm_schemas.labels import ctx
 
 
 def provider_context(tenant: str, region: str, version: int) -> bytes:
-    """What an L1 authenticates beside the blob, where it can."""
+    """Return the context that an L1 authenticates with the blob, if it can."""
     return ctx(labels.L1_CONTEXT, tenant, region, version)

@@ -1,4 +1,4 @@
-"""The Core's own credentials for a cloud: whatever is wrong with them, nobody said no to a key."""
+"""The Core's own credentials for a cloud: a problem with them is no denial of a key."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ def _class(error: Exception) -> str:
 
 @contextmanager
 def fetching(named: Callable[[Exception], str] = _class) -> Iterator[None]:
-    """Surround their fetching, apart from any use of a key.
+    """Bracket the fetching of credentials, separately from any use of a key.
 
-    Raises ``L1Error`` (unreachable) in place of any exception; ``named`` is what it is called.
+    Raises ``L1Error`` (unreachable) for every exception; ``named`` returns the class to report.
     """
     try:
         yield
-    except Exception as error:  # noqa: BLE001 - also what an SDK did not mean to raise
+    except Exception as error:  # noqa: BLE001 - also unintended exceptions of an SDK
         state, detail = NO_CREDENTIALS
         detail = clock_skew.told(detail, error, of_credentials=True)
         raise L1Error(state, detail, cls=named(error)) from None

@@ -1,6 +1,7 @@
-"""The port to a customer's root key: wrap and unwrap a few bytes, and say who did it.
+"""The port to a customer's root key: wrap and unwrap a few bytes, and report the principal.
 
-What is wrapped is never an L2 but a nested blob that is already sealed to the region, or a canary.
+The wrapped value is never an L2: it is a nested blob that is already sealed to the region, or a
+canary.
 """
 
 from __future__ import annotations
@@ -12,13 +13,13 @@ from typing import Final, Protocol
 from kcm_core.providers.state import L1Error, L1State
 
 BINDS_CONTEXT: Final = frozenset({"aes-gcm", "aws-kms", "google-kms"})
-"""Mechanisms that authenticate the context themselves: another one opens nothing. Where a mechanism
-has no such feature, the nested blob binds the same context all the same."""
+"""Mechanisms that authenticate the context themselves: with another context, unwrapping fails. For
+all other mechanisms the nested blob binds the same context."""
 
 
 @dataclass(frozen=True, slots=True)
 class WrapResult:
-    """What the link's record keeps: without ``mechanism`` and ``key_version`` nobody can unwrap."""
+    """A wrapped value; unwrapping it needs ``mechanism`` and ``key_version``."""
 
     blob: bytes
     mechanism: str
@@ -28,7 +29,7 @@ class WrapResult:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """What an unwrap gave, by which version of the key and in whose name."""
+    """An unwrapped value, the version of the key, and the principal that used it."""
 
     plaintext: bytes | bytearray = field(repr=False)
     key_version: str
@@ -36,13 +37,13 @@ class Opened:
 
 
 class L1Provider(Protocol):
-    """A customer's key in one place, opened for one operation in a process that then ends.
+    """A customer's key at one provider, opened for one operation in a process that then ends.
 
-    ``context`` is bound by the provider's own feature where the mechanism has one (GCM's AAD, an
-    encryption context); the nested blob binds it everywhere else. ``mechanism`` is the word that
-    ``wrap`` returned. All methods raise `L1Error`, each foreign exception mapped to exactly one
-    state; one that is not known may pass through, and counts as ``unreachable``. Neither retries
-    or outlives its caller's deadline by a loop of its own.
+    ``context`` is bound by the provider's own feature if the mechanism has one (GCM's AAD, an
+    encryption context), and otherwise by the nested blob. ``mechanism`` is the word that ``wrap``
+    returned. All methods raise `L1Error`, with each known exception mapped to exactly one state; an
+    unknown one may pass through and counts as ``unreachable``. No method retries, or exceeds its
+    caller's deadline by its own loop.
     """
 
     def wrap(self, plaintext: bytes | bytearray | memoryview, context: bytes) -> WrapResult:
@@ -50,11 +51,11 @@ class L1Provider(Protocol):
         ...
 
     def unwrap(self, blob: bytes, context: bytes, mechanism: str) -> Opened:
-        """Open what ``wrap`` returned; ``invalid`` if it is not that, or of another context."""
+        """Unwrap a value of ``wrap``; ``invalid`` if it is another one or has another context."""
         ...
 
     def facts(self) -> Mapping[str, str]:
-        """Say what is known of the key, in the provider's own words (``demands``)."""
+        """Return the provider's description of the key, in its own words (``requirements``)."""
         ...
 
 

@@ -1,6 +1,6 @@
-"""What to do about a customer's key: the policy to grant, and the next step after each failure.
+"""Remedies for a customer's key: the policy to grant, and the next step after each failure.
 
-Texts only: no provider's library is imported here.
+Texts only: this module imports no provider's library.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from kcm_core.providers.uri import AwsKmsUri, AzureKvUri, GcpKmsUri, L1Uri, Pkcs
 
 
 def policy(uri: L1Uri) -> str:
-    """What the key's owner has to grant, ready to be pasted; ends with a newline."""
+    """Return what the key's owner has to grant, ready to paste; ends with a newline."""
     match uri:
         case AwsKmsUri():
             return awskms_help.policy(uri)
@@ -29,14 +29,14 @@ def policy(uri: L1Uri) -> str:
 
 
 def fix_lack(lacks: tuple[str, ...]) -> str:
-    """One line for a key that works and is not what it has to be."""
+    """Return one line for a key that works and does not meet all requirements."""
     if any("cannot be read" in one for one in lacks):
         return "let the Core read the key's attributes: `kcm l1 policy URI` prints what to grant"
     return "make another key, as `kcm l1 policy URI` and the provider's page in docs/l1 say"
 
 
 def fix(uri: L1Uri, error: L1Error) -> str:
-    """One line that says what to do next."""
+    """Return one line with the next step."""
     if "clock" in error.detail:
         return "set this machine's clock, and keep it set: `timedatectl set-ntp true`, or chrony"
     match error.cls:

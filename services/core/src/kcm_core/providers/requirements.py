@@ -1,9 +1,8 @@
-"""What a root key has to be, in one table: the policy's text, the check and the docs read it.
+"""The requirements for a root key, in one table for the policy's text, the check and the docs.
 
-A provider says what it knows of a key as *facts*: names and words of the provider's own. A fact
-that is not said meets no demand. A key that lacks something still works, so a link of model byok
-takes it and the check says what is missing; one of model hyok is refused. No library is imported
-here.
+A provider describes a key by *facts*: names and words of the provider. A missing fact meets no
+requirement. A key that lacks something still works: a link of model byok accepts it and the check
+reports what is missing; a link of model hyok refuses it. This module imports no library.
 """
 
 from __future__ import annotations
@@ -20,14 +19,14 @@ Model = Literal["byok", "hyok"]
 Facts = Mapping[str, str]
 
 FACTS_MAX: Final = 32
-"""Facts of one key that are read: twice what any provider here says."""
+"""Facts of one key that are read: twice as many as any provider here returns."""
 
 NOT_SAID: Final = "not said"
 
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """One fact and the words that are good for it; with ``least`` a number that is high enough."""
+    """One fact and its acceptable words; with ``least``, the least acceptable number."""
 
     fact: str
     good: tuple[str, ...] = ()
@@ -37,11 +36,11 @@ class Demand:
 
     @property
     def wanted(self) -> str:
-        """What is good, as it is shown."""
+        """The acceptable values, as text."""
         return f"{self.least} or more" if self.least else " or ".join(self.good)
 
     def met(self, facts: Facts) -> bool:
-        """Whether the key says so itself."""
+        """Whether the key's own facts meet the requirement."""
         said = facts.get(self.fact, "")
         if self.least:
             return said.isascii() and said.isdecimal() and int(said) >= self.least
@@ -105,12 +104,12 @@ AZUREKV: Final = (
     Demand("protection", ("HSM",), note="kty RSA-HSM", only_hyok=True),
 )
 SOFTKEY: Final = (Demand("bits", ("256",)),)
-"""A softkey is a file: whoever reads it has the key. It stands in for any key where development is
-switched on, and works nowhere else."""
+"""A softkey is a file: every reader of the file has the key. It replaces any other key if
+development is switched on, and works nowhere else."""
 
 
 def of(uri: L1Uri, facts: Facts) -> tuple[Demand, ...]:
-    """The demands on a key; a PKCS#11 URI need not say whether it names a pair: the facts do."""
+    """Return the requirements for a key; whether PKCS#11 names a pair follows from the facts."""
     match uri:
         case AwsKmsUri():
             return AWSKMS
@@ -126,7 +125,7 @@ def of(uri: L1Uri, facts: Facts) -> tuple[Demand, ...]:
 
 
 def lacking(uri: L1Uri, facts: Facts, model: Model) -> tuple[str, ...]:
-    """What a link of this model demands and the key lacks, a line each."""
+    """Return what a link of this model requires and the key lacks, one line each."""
     return tuple(
         f"{one.fact} is {facts.get(one.fact, NOT_SAID)}: it has to be {one.wanted}"
         for one in of(uri, facts)
@@ -135,14 +134,14 @@ def lacking(uri: L1Uri, facts: Facts, model: Model) -> tuple[str, ...]:
 
 
 def as_text(demands: tuple[Demand, ...]) -> str:
-    """The demands as lines of a policy."""
+    """Return the requirements as lines of a policy."""
     return "".join(
         f"  {one.fact:<22} {one.wanted:<15} {one.note}".rstrip() + "\n" for one in demands
     )
 
 
 def as_table(demands: tuple[Demand, ...]) -> str:
-    """The demands as rows of the docs."""
+    """Return the requirements as rows of the docs."""
     rows = (
         f"| `{one.fact}` | {one.wanted} | {'hyok' if one.only_hyok else 'both'} | {one.note} |\n"
         for one in demands
@@ -151,13 +150,13 @@ def as_table(demands: tuple[Demand, ...]) -> str:
 
 
 def packed(facts: Facts) -> bytes:
-    """Facts as an answer's payload: a line each, in text that is safe to show."""
+    """Encode facts as an answer's payload: one line each, in text that is safe to show."""
     lines = (f"{safe_text(name)} {safe_text(word)}" for name, word in facts.items())
     return "\n".join(lines).encode("ascii")
 
 
 def unpacked(payload: bytes | bytearray) -> Facts:
-    """Facts of an answer, with nothing in them that is not safe to show; raises nothing."""
+    """Decode the facts of an answer, made safe to show; never raises."""
     lines = islice(bytes(payload).decode("ascii", "replace").split("\n"), FACTS_MAX)
     pairs = (line.partition(" ") for line in lines)
     return {safe_text(name): safe_text(word) for name, _, word in pairs if name}

@@ -1,10 +1,10 @@
-"""One taxonomy for what an L1 says, whatever its make.
+"""One taxonomy for the answers of all L1 providers.
 
-The whole kill switch hangs on one distinction. *Refused* means that somebody who may decide said
-no: it kills at once. Everything else, an exception nobody has seen before included, means that
-nobody said no: it never kills, service ends with the lease and comes back by itself. ``invalid``
-(the answer does not authenticate) is of the second kind and an incident on top. So the adapters'
-rule is: name the refusals, and let the rest be ``unreachable``.
+The kill switch depends on one distinction. *Refused* means an explicit denial by the key's owner or
+provider: it causes a hold at once. Every other outcome, unknown exceptions included, is not an
+explicit denial and never causes a hold: service ends with the key lease and resumes by itself.
+``invalid`` (the answer does not authenticate) is of the second kind, and is an incident, too. So
+the rule for adapters is: map explicit denials, and let everything else be ``unreachable``.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _SAFE: Final = frozenset(string.ascii_letters + string.digits + " _.,:;/@=+-()[]
 
 
 class L1Error(Exception):
-    """The L1 did not do what was asked.
+    """The L1 did not perform the operation.
 
-    ``state`` is never ``enabled``. ``detail`` is our own text with hints, ``cls`` the class name of
-    the library's exception ("" where there was none): neither carries a library's message, an
+    ``state`` is never ``enabled``. ``detail`` is a fixed text with hints, and ``cls`` the class
+    name of the library's exception ("" if there was none): neither contains a library's message, an
     input, a path or key bytes.
     """
 
@@ -44,9 +44,9 @@ class L1Error(Exception):
 
 
 def safe_text(text: str) -> str:
-    """Cut text to ``TEXT_MAX`` characters of plain ASCII, so that it is safe in a log or a table.
+    """Truncate text to ``TEXT_MAX`` characters of plain ASCII, safe for a log or a table.
 
-    Names and versions come from the L1 and from the process that talked to it: neither may write
+    Names and versions come from the L1 and from the process that called it. Neither may write
     control characters to an operator's terminal.
     """
     return "".join(char if char in _SAFE else "?" for char in text[:TEXT_MAX])

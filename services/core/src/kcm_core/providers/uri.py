@@ -1,7 +1,7 @@
-"""References to an L1 as URIs, parsed and validated without touching what they point to.
+"""References to an L1 as URIs, parsed and validated without access to the key.
 
-Whoever adds a provider adds ``NAME_uri`` with a frozen dataclass and a parser, an arm here, and one
-in ``providers``. No secret ever stands in a URI: URIs are stored, signed, shown and logged.
+A new provider adds its ``uri`` module with a frozen dataclass and a parser, an arm here, and one in
+``catalog``. A URI never contains a secret: URIs are stored, signed, shown and logged.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class SoftkeyUri:
-    """A directory with a key in a file: for development."""
+    """A directory with a key in a file, for development."""
 
     directory: str
 
@@ -44,17 +44,17 @@ L1Uri: TypeAlias = AwsKmsUri | AzureKvUri | GcpKmsUri | Pkcs11Uri | SoftkeyUri
 
 
 EXTRAS: Final = {"awskms": "aws", "azurekv": "azure", "gcpkms": "gcp", "pkcs11": "pkcs11"}
-"""By scheme, the extra of ``kcm-core`` that has the provider's library."""
+"""The extra of ``kcm-core`` with the provider's library, by scheme."""
 
 
 def scheme(text: str) -> str:
-    """Return what stands before the colon, for logs and metrics: never more than 16 letters."""
+    """Return the part before the colon, for logs and metrics: at most 16 letters."""
     name = text.partition(":")[0]
     return name if re.fullmatch(r"[a-z][a-z0-9-]{0,15}", name) else "unknown"
 
 
 def key_name(text: str) -> str:
-    """The name by which a cloud calls the key of a URI; empty where nobody outside names it."""
+    """Return a cloud's name for the key of a URI, or an empty string if it has none."""
     try:
         uri = parse(text)
     except L1UriError:

@@ -1,6 +1,6 @@
-"""What the URIs of all providers have in common: bounds, characters, and refusals.
+"""Common parts of all providers' URIs: bounds, characters, and refusals.
 
-A text that refuses a URI never repeats any of it: a secret may stand where none belongs.
+A refusal's text never repeats the URI, which may contain a secret by mistake.
 """
 
 from __future__ import annotations
@@ -60,22 +60,22 @@ _TEXT: Final = {
     UriReason.BAD_SYNTAX: "attributes are name=value, percent-encoded",
     UriReason.BAD_VALUE: "a value is empty, too long, not UTF-8 or not printable",
     UriReason.BAD_PATH: "a path is absolute, without . or .. and of plain characters",
-    UriReason.BAD_NAME: "the key's name is not one that its provider gives",
+    UriReason.BAD_NAME: "the key's name is not valid for its provider",
     UriReason.DUPLICATE_ATTRIBUTE: "an attribute is given twice",
-    UriReason.UNKNOWN_ATTRIBUTE: "an attribute is not understood",
-    UriReason.PIN_VALUE: "a PIN must not stand in a URI: put it in a file and name the file with "
+    UriReason.UNKNOWN_ATTRIBUTE: "an attribute is unknown",
+    UriReason.PIN_VALUE: "a URI must not contain a PIN: put it in a file and name the file with "
     "pin-source=file:/path",
-    UriReason.MISSING_TOKEN: "token, serial or slot-id must say which token",
-    UriReason.MISSING_KEY: "the URI must say which key",
+    UriReason.MISSING_TOKEN: "token, serial or slot-id must name the token",
+    UriReason.MISSING_KEY: "the URI must name the key",
     UriReason.MISSING_MODULE: "module-path must name the PKCS#11 module",
-    UriReason.MISSING_REGION: "region must say where the key is",
+    UriReason.MISSING_REGION: "region must name the key's region",
 }
 
 
 class L1UriError(ValueError):
-    """A URI that is not understood; ``reason`` says why, the text never repeats the URI.
+    """An invalid URI; ``reason`` says why, and the text never repeats the URI.
 
-    ``hint`` is a provider's own text in place of the general one.
+    ``hint`` is a provider's text in place of the general one.
     """
 
     def __init__(self, reason: UriReason, hint: str = "") -> None:
@@ -95,7 +95,7 @@ def attributes(
     allowed: re.Pattern[str],
     may_be_empty: Container[str] = (),
 ) -> Iterator[tuple[str, bytes]]:
-    """``name=value`` between separators, decoded; raises ``L1UriError``."""
+    """Yield decoded ``name=value`` pairs between separators; raises ``L1UriError``."""
     names = sorted(known)
     for item in part.split(separator) if part else ():
         name, equals, raw = item.partition("=")
@@ -104,7 +104,7 @@ def attributes(
         if not equals or allowed.fullmatch(raw) is None:
             refuse(UriReason.BAD_SYNTAX)
         if name not in names:
-            refuse(UriReason.UNKNOWN_ATTRIBUTE, f"understood are {', '.join(names)}")
+            refuse(UriReason.UNKNOWN_ATTRIBUTE, f"known are {', '.join(names)}")
         value = _PCT.sub(lambda hit: bytes([int(hit[1], 16)]), raw.encode("ascii"))
         if len(value) > PATH_MAX or (not value and name not in may_be_empty):
             refuse(UriReason.BAD_VALUE)
@@ -112,7 +112,7 @@ def attributes(
 
 
 def query(part: str, known: Iterable[str]) -> Mapping[str, str]:
-    """The query of a provider's URI: each attribute once, as text; raises ``L1UriError``."""
+    """Return the query of a provider's URI: each attribute once, as text; raises ``L1UriError``."""
     found: dict[str, str] = {}
     for name, value in attributes(part, "&", known, QUERY_RAW):
         if name in found:
@@ -122,7 +122,7 @@ def query(part: str, known: Iterable[str]) -> Mapping[str, str]:
 
 
 def text_of(value: bytes) -> str:
-    """Printable text; raises ``L1UriError``."""
+    """Return printable text; raises ``L1UriError``."""
     try:
         text = value.decode("utf-8")
     except UnicodeDecodeError:
@@ -133,7 +133,7 @@ def text_of(value: bytes) -> str:
 
 
 def file_path(path: str) -> str:
-    """An absolute path of plain characters; raises ``L1UriError``."""
+    """Return an absolute path of plain characters; raises ``L1UriError``."""
     parts = path.split("/")
     if len(path) > PATH_MAX or _FILE_PATH.fullmatch(path) is None or {".", ".."} & set(parts):
         refuse(UriReason.BAD_PATH)
@@ -141,18 +141,18 @@ def file_path(path: str) -> str:
 
 
 def file_uri(value: str) -> str:
-    """The path of ``file:/path`` or ``file:///path``; raises ``L1UriError``."""
-    # RFC 7512 allows a bare path and commands, too: a Core runs no command that a URI names.
+    """Return the path of ``file:/path`` or ``file:///path``; raises ``L1UriError``."""
+    # RFC 7512 also allows a bare path and commands: a Core runs no command that a URI names.
     kind, _, path = value.partition(":")
     if kind != "file":
-        refuse(UriReason.BAD_PATH, "a file is named as file:/path; no command is run")
+        refuse(UriReason.BAD_PATH, "name a file as file:/path; commands are not run")
     return file_path(path.removeprefix("//"))
 
 
 def host_and_port(value: str) -> str:
-    """``host`` or ``host:port`` in the one form that it has; raises ``L1UriError``.
+    """Return ``host`` or ``host:port`` in canonical form; raises ``L1UriError``.
 
-    ``https://`` may stand before it. An IPv6 address is in brackets, and port 443 goes unsaid.
+    ``https://`` may precede it. An IPv6 address is in brackets, and port 443 is omitted.
     """
     found = _ENDPOINT.fullmatch(value.lower())
     if len(value) > VALUE_MAX or found is None:

@@ -22,10 +22,10 @@ from kcm_killswitch.model.registry import Key, Record, Registry, is_key, key_of
 from kcm_killswitch.replica.registry_follower import RegistryFeed
 from kcm_runtime.audit.pacing import Paced
 from kcm_runtime.audit.port import Emit
+from kcm_runtime.error_text import describe
 from kcm_runtime.instance import InstanceContext
 from kcm_runtime.nats.connection import Connection
 from kcm_runtime.nats.ports import Entry
-from kcm_runtime.nats.request_server import describe
 from kcm_runtime.nats.streams import ever_had, keep, last
 from kcm_schemas import subjects
 from kcm_schemas.audit import EventType

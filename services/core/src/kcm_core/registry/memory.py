@@ -18,7 +18,7 @@ from typing import Final
 from kcm_killswitch.model.registry import Key, Registry
 from kcm_killswitch.model.registry_lease import NO_MEMORY, RegistryLease
 from kcm_runtime.audit.port import Emit
-from kcm_runtime.nats.request_server import describe
+from kcm_runtime.error_text import describe
 from kcm_schemas.audit import EventType
 from kcm_schemas.codes import Code, KcmError
 

@@ -20,9 +20,9 @@ from kcm_killswitch.replica.verification_budget import Budgets
 from kcm_runtime.audit.port import Emit
 from kcm_runtime.audit.rejection_log import RejectionLog
 from kcm_runtime.clock import Clock, Randomness
+from kcm_runtime.error_text import describe
 from kcm_runtime.instance import InstanceContext
 from kcm_runtime.nats.ports import Arrived, Messages, NobodyListens
-from kcm_runtime.nats.request_server import describe
 from kcm_schemas import limits, subjects
 from kcm_schemas.audit import EventType
 from kcm_schemas.codec import encode

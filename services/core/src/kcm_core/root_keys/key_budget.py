@@ -13,7 +13,7 @@ from kcm_killswitch.model.probe_scheduler import ProbeScheduler
 from kcm_runtime.audit.port import Emit
 from kcm_runtime.clock import Clock
 from kcm_runtime.instance import InstanceContext
-from kcm_schemas.admin import KeyUse
+from kcm_schemas.admin.key_budget import KeyUse
 from kcm_schemas.audit import EventType
 
 log = logging.getLogger(__name__)

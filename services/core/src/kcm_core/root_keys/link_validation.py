@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from kcm_runtime.clock import Clock, Randomness
-from kcm_schemas.admin import LinkView
+from kcm_schemas.admin.links import LinkView
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.registry import Link
 

@@ -30,11 +30,11 @@ from kcm_killswitch.model.revocations import Revocations
 from kcm_killswitch.replica.purge import purge_each
 from kcm_runtime.audit.port import Emit
 from kcm_runtime.clock import Clock
+from kcm_runtime.error_text import describe
 from kcm_runtime.instance import InstanceContext
 from kcm_runtime.nats.ports import Log
-from kcm_runtime.nats.request_server import describe
 from kcm_schemas import labels, subjects
-from kcm_schemas.admin import KeyUse
+from kcm_schemas.admin.key_budget import KeyUse
 from kcm_schemas.audit import EventType
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import Code, KcmError

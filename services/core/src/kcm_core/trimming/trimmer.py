@@ -17,9 +17,9 @@ from kcm_runtime.audit.rejection_log import RejectionLog
 from kcm_runtime.audit.stream import AuditStore, StoreFacts
 from kcm_runtime.audit.stream_chain import Place
 from kcm_runtime.clock import Clock
+from kcm_runtime.error_text import describe
 from kcm_runtime.instance import InstanceContext
 from kcm_runtime.nats.ports import Entry, Following, Log
-from kcm_runtime.nats.request_server import describe
 from kcm_schemas import limits, subjects
 from kcm_schemas.audit import EventType
 from kcm_schemas.auditor import Trim

@@ -1,8 +1,8 @@
-"""``python -m kcm_core.unsealer FD``: the fork server, started by the Core and by nobody else.
+"""``python -m kcm_core.unsealer FD``: the fork server, which only the Core starts.
 
-``FD`` is the inherited end of a SEQPACKET socket pair. The environment is what the Core passed
-explicitly, and nothing of its own: ``KCM_DEVELOPMENT=1`` allows softkeys, ``SOFTHSM2_CONF`` and
-the cloud SDKs' variables are read by the libraries.
+``FD`` is the inherited end of a SEQPACKET socket pair. The environment contains only what the Core
+passed: ``KCM_DEVELOPMENT=1`` allows softkeys; libraries read ``SOFTHSM2_CONF`` and the variables of
+the cloud SDKs.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from kcm_core.unsealer.server import Server
 
 
 def main() -> int:
-    """Serve until the Core closes its end."""
+    """Serve until the Core closes its end; returns the exit code."""
     log_our_own()
     make_undumpable()  # a child whose HSM module crashes leaves no core file
-    # Ctrl-C is for the Core, which closes the socket when it has finished.
+    # SIGINT is for the Core, which closes the socket when it has finished.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with socket.socket(fileno=int(sys.argv[1])) as core:
         core.set_inheritable(False)
@@ -31,7 +31,7 @@ def main() -> int:
 
 
 def log_our_own() -> None:
-    """Let no vendor's library write to the Core's stderr: its words may hold what it was given."""
+    """Drop third-party logging: messages of a vendor's library may contain input data."""
     handler = logging.StreamHandler()
     handler.addFilter(logging.Filter("kcm_core"))
     logging.basicConfig(

@@ -1,8 +1,8 @@
-"""The Core's side of the unsealer: asks, waits within a deadline, believes nothing unchecked.
+"""The Core's side of the unsealer: sends requests with a deadline, and checks every answer.
 
 One call, one pipe, one child. Whatever happens to the server, the child or the caller's task, the
-call ends with its deadline in one state, its descriptors closed and its output either complete or
-zeros.
+call ends by its deadline in exactly one state, with its descriptors closed and its output either
+complete or zeros.
 """
 
 from __future__ import annotations
@@ -33,22 +33,22 @@ from kcm_core.unsealer.pipe_reader import Frame, read_frame
 from kcm_core.unsealer.port import Opened, Probe, Wrapped
 
 CALLS_IN_FLIGHT_MAX: Final = 16
-"""Calls at once, as many as the server has children: others wait here, within their deadlines."""
+"""Calls at once, as many as the server has children; further ones wait, within their deadlines."""
 
 START_DEADLINE_S: Final = 20.0
-"""Seconds for the first answer: a cold interpreter on a busy machine needs some."""
+"""Seconds for the first answer: a cold interpreter on a busy machine takes long."""
 
 PING_DEADLINE_S: Final = 10.0
-"""Seconds after which a server that has not answered is killed; importing an SDK takes up to 3."""
+"""Seconds after which an unresponsive server is killed; importing an SDK takes up to 3."""
 
 _log: Final = logging.getLogger(__name__)
 
 
 class Unsealer:
-    """Implements `UnsealerPort` with a fork server of its own.
+    """Implements `UnsealerPort` with its own fork server.
 
-    ``environment`` is all that the server and the SDKs in its children get: ``KCM_DEVELOPMENT=1``
-    to allow softkeys, ``SOFTHSM2_CONF``, a cloud's credentials.
+    ``environment`` is the whole environment of the server and of the SDKs in its children:
+    ``KCM_DEVELOPMENT=1`` to allow softkeys, ``SOFTHSM2_CONF``, a cloud's credentials.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Unsealer:
 
     @property
     def server_pid(self) -> int | None:
-        """The fork server's process id, for the status page and the tests."""
+        """The fork server's process id, for status and tests."""
         return self._server.pid
 
     async def start(self) -> None:
@@ -72,7 +72,7 @@ class Unsealer:
         await self._ping(START_DEADLINE_S)
 
     async def close(self) -> None:
-        """End the server and its children; calls in flight end as ``unreachable``."""
+        """End the server and its children; calls in progress end as ``unreachable``."""
         self._closed = True
         if self._check is not None:
             self._check.cancel()
@@ -92,7 +92,7 @@ class Unsealer:
         frame = await self._call(Operation.WRAP, ask, memoryview(plaintext), None)
         told = frame.told
         if not frame.payload or not told.mechanism:
-            raise L1Error(L1State.INVALID, "an answer without a blob or a mechanism")
+            raise L1Error(L1State.INVALID, "the answer lacks a blob or a mechanism")
         return Wrapped(bytes(frame.payload), told.mechanism, told.key_version, told.principal)
 
     async def unwrap_into(
@@ -129,7 +129,7 @@ class Unsealer:
         ask = _ask(uri, context, deadline_s, mechanism, digest)
         frame = await self._call(Operation.PROBE, ask, memoryview(blob), None)
         if frame.payload:
-            raise L1Error(L1State.INVALID, "a verdict with a payload")
+            raise L1Error(L1State.INVALID, "the answer to a probe has a payload")
         return Probe(frame.state, frame.told.key_version, frame.told.principal)
 
     async def inspect(self, uri: str, *, deadline_s: float) -> Facts:
@@ -150,7 +150,7 @@ class Unsealer:
             raise L1Error(L1State.UNREACHABLE, str(error), cls="L1UriError") from None
         except L1Error as error:
             if error.cls and error.state is L1State.UNREACHABLE:
-                # The class of what nobody mapped must be somewhere; the rest is the caller's news.
+                # The class of an unmapped exception must be logged; the caller reports the rest.
                 _log.warning("%s of %s: %s", operation.name, scheme(ask.uri), error)
             raise
 
@@ -198,7 +198,7 @@ class Unsealer:
         return frame
 
     def _suspect(self) -> None:
-        """See, beside what else happens, whether it was the server that did not answer."""
+        """Check in the background whether the server itself has stopped answering."""
         if not self._closed and (self._check is None or self._check.done()):
             self._check = asyncio.create_task(self._kill_unless_alive())
 
@@ -206,7 +206,9 @@ class Unsealer:
         try:
             await self._ping(self._ping_deadline_s)
         except L1Error:
-            _log.error("the unsealer's server does not answer and is restarted")
+            _log.error(
+                "the unsealer's server (pid %s) does not answer: killing it", self.server_pid
+            )
             self._server.kill()
 
     async def _ping(self, deadline_s: float) -> None:

@@ -1,7 +1,7 @@
-"""The Core's handle on the fork server: starts it, sends to it, restarts it when it died.
+"""The Core's handle on the fork server: starts it, sends to it, restarts it after it ended.
 
-It is started with ``exec``: a fresh interpreter, an environment that is given and not inherited,
-and one descriptor. A fork of the Core itself would carry along everything the Core ever held.
+It is started with ``exec``: a fresh interpreter, an explicit environment, and one descriptor. A
+fork of the Core itself would copy everything that the Core ever held in memory.
 """
 
 from __future__ import annotations
@@ -16,18 +16,20 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
+from kcm_runtime.backoff import Backoff
+
 from kcm_core.providers.state import L1Error, L1State
 
 BACKOFF_MIN_S: Final = 0.05
 BACKOFF_MAX_S: Final = 5.0
-"""Seconds between two starts: doubled as long as nothing was answered in between."""
+"""Seconds between two starts: doubled while there is no answer in between."""
 
 CLOSE_PATIENCE_S: Final = 2.0
 """Seconds that a server has to end by itself when its socket closes, before it is killed."""
 
 _SEND_BUFFER: Final = 512 * 1024
-"""Bytes asked for the socket: the largest requests of all slots together (the kernel may give
-less, and sending then waits)."""
+"""Bytes requested for the socket: the largest requests of all slots together. If the kernel grants
+less, sending waits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,25 +48,25 @@ class ForkServer:
         self._environment = MappingProxyType(dict(environment))
         self._running: _Running | None = None
         self._sending = asyncio.Lock()
-        self._backoff_s = BACKOFF_MIN_S
+        self._backoff = Backoff(BACKOFF_MIN_S, BACKOFF_MAX_S)
         self._not_before = 0.0
         self._closed = False
 
     @property
     def pid(self) -> int | None:
-        """The process id of the server that runs now, if one does."""
+        """The process id of the running server, or ``None``."""
         return None if self._running is None else self._running.process.pid
 
     def answered(self) -> None:
-        """Note that the server works: the next start need not wait longer than the shortest."""
-        self._backoff_s = BACKOFF_MIN_S
+        """Note that the server works: the next start waits for the shortest time only."""
+        self._backoff.reset()
 
     async def send(self, parts: Sequence[bytes | memoryview], pipe: int) -> None:
-        """Send one request with the write end of its pipe, starting a server where none runs.
+        """Send one request with the write end of its pipe; starts a server if none runs.
 
-        Waits for the back-off and for room in the socket as long as it is not cancelled. Returning
-        means that the request was sent, not that somebody reads it. Raises `L1Error`
-        (unreachable) if no server can be started.
+        Waits for the back-off and for room in the socket until it is cancelled. Its return means
+        that the request was sent, not that it was read. Raises `L1Error` (unreachable) if no server
+        can be started.
         """
         async with self._sending:
             while True:
@@ -79,14 +81,14 @@ class ForkServer:
                     return
 
     def kill(self) -> None:
-        """End a server that does not answer; the next request starts another."""
+        """End a server that does not answer; the next request starts another one."""
         if self._running is not None:
             self._retire(self._running)
 
     async def close(self) -> None:
-        """Close the server's socket, at which it kills its children and ends; then wait for it.
+        """Close the server's socket, at which it kills its children and ends; wait for its end.
 
-        Nothing is started afterwards.
+        No server is started afterwards.
         """
         self._closed = True
         running, self._running = self._running, None
@@ -106,8 +108,7 @@ class ForkServer:
             await asyncio.sleep(max(0.0, self._not_before - loop.time()))
             if self._closed:
                 raise L1Error(L1State.UNREACHABLE, "the unsealer is closed")
-            self._not_before = loop.time() + self._backoff_s
-            self._backoff_s = min(self._backoff_s * 2, BACKOFF_MAX_S)
+            self._not_before = loop.time() + self._backoff.next_s()
             try:
                 self._running = self._start()
             except OSError as error:
@@ -122,7 +123,7 @@ class ForkServer:
             ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
             try:
                 process = subprocess.Popen(
-                    # -I: neither PYTHON* variables nor the working directory choose what runs.
+                    # -I: neither PYTHON* variables nor the working directory select code.
                     [self._python, "-I", "-m", "kcm_core.unsealer", str(theirs.fileno())],
                     pass_fds=[theirs.fileno()],
                     env=self._environment,
@@ -146,7 +147,7 @@ class ForkServer:
         return running
 
     def _retire(self, running: _Running) -> None:
-        """Kill a server; ``_on_exit`` reaps it, and nobody sends to it any more."""
+        """Kill a server; ``_on_exit`` reaps it, and nothing is sent to it any more."""
         if self._running is running:
             self._running = None
         running.socket.close()

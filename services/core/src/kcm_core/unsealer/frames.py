@@ -1,10 +1,10 @@
-"""The bytes between the Core, the fork server and its children.
+"""The byte format between the Core, the fork server and its children.
 
 A request is one SEQPACKET datagram, an answer one frame in a pipe: the same header of 12 bytes
-(word, version, reserved, length of the meta, length of the payload, big-endian), then payload,
-then meta in msgpack. The payload (a blob, a plaintext) stays outside msgpack, so that it can be
-read straight into memory of the reader's choice. The Core trusts no length and no text that comes
-back: the process that wrote it ran a cloud's SDK or an HSM vendor's module.
+(word, version, reserved, length of the meta, length of the payload, big-endian), then the payload,
+then the meta in msgpack. The payload (a blob, a plaintext) is outside msgpack, so that it can be
+read straight into memory of the reader's choice. The Core trusts no length and no text in an
+answer: the process that wrote it ran a cloud's SDK or an HSM vendor's module.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ PLAINTEXT_MAX: Final = 256
 """Bytes to wrap: a nested blob has 72, and RSA-4096 with OAEP-SHA-256 takes 446."""
 
 BLOB_MAX: Final = 8192
-"""Bytes of what an L1 makes of them: RSA-4096 gives 512, cloud services a few hundred."""
+"""Bytes of a blob that an L1 made of them: RSA-4096 gives 512, cloud services a few hundred."""
 
 CONTEXT_MAX: Final = 4096
-"""Bytes of context bound to a blob: the bound of every context."""
+"""Bytes of context that is bound to a blob: the bound of every context."""
 
 MECHANISM_MAX: Final = 32
 """Characters of a mechanism's name."""
@@ -39,10 +39,10 @@ DIGEST_SIZE: Final = 32
 """Bytes of a canary's SHA-256."""
 
 DEADLINE_MAX_MS: Final = 60_000
-"""Milliseconds for one operation: twice the default L1 lease, after which nobody waits any more."""
+"""Milliseconds for one operation: twice the default L1 lease, after which no caller waits."""
 
 META_MAX: Final = URI_MAX * 4 + CONTEXT_MAX + 512
-"""Bytes of meta: a URI (UTF-8), a context and what names them."""
+"""Bytes of meta: a URI (UTF-8), a context, and the field names."""
 
 _HEADER: Final = struct.Struct(">BBHII")
 HEADER_SIZE: Final = _HEADER.size
@@ -51,7 +51,7 @@ REQUEST_MAX: Final = HEADER_SIZE + BLOB_MAX + META_MAX
 
 
 class Operation(IntEnum):
-    """What a child is asked for; the server answers a ping itself."""
+    """The operations of a child; the server answers a ping itself."""
 
     PING = 0
     WRAP = 1
@@ -65,7 +65,7 @@ _STATES: Final = tuple(L1State)
 
 
 class FrameError(Exception):
-    """What arrived is not a request, or not an answer. The text says which rule was broken."""
+    """Not a valid request, or not a valid answer. The text names the violated rule."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ class Header:
 
     @classmethod
     def unpack(cls, data: bytes | bytearray | memoryview) -> Header:
-        """Read the 12 bytes; raises FrameError on any that could not have been packed here."""
+        """Read the 12 bytes; raises FrameError for values that ``pack`` never writes."""
         word, version, reserved, meta_size, payload_size = _HEADER.unpack(data)
         if version != VERSION or reserved or meta_size > META_MAX or payload_size > BLOB_MAX:
             raise FrameError("the header")
@@ -111,7 +111,7 @@ class Told(Message):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request; ``payload`` is a view of the buffer it arrived in."""
+    """One request; ``payload`` is a view of the buffer in which it arrived."""
 
     operation: Operation
     ask: Ask
@@ -129,7 +129,7 @@ def request_parts(operation: Operation, ask: Ask, payload_size: int) -> tuple[by
 
 
 def read_request(packet: memoryview) -> Request:
-    """Take a datagram apart; raises FrameError."""
+    """Parse a datagram; raises FrameError."""
     if len(packet) < HEADER_SIZE:
         raise FrameError("the length")
     header = Header.unpack(packet[:HEADER_SIZE])
@@ -166,7 +166,7 @@ def answer_parts(state: L1State, told: Told, payload_size: int) -> tuple[bytes, 
 
 
 def state_of(header: Header) -> L1State:
-    """Return the state that an answer's header says; raises FrameError."""
+    """Return the state in an answer's header; raises FrameError."""
     if header.word >= len(_STATES):
         raise FrameError("the status")
     return _STATES[header.word]

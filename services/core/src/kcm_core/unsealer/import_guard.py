@@ -1,9 +1,9 @@
-"""No cloud SDK in the process that holds keys.
+"""An import guard: no cloud SDK in the process that holds keys.
 
-boto3 was found to leave the key in memory, raw and in base64, and a PKCS#11 module can corrupt
-the heap of whoever loads it. The architecture keeps them out by design; this is what makes a
-mistake (a stray import, a dependency's plug-in) an error at once instead of a leak one day.
-It guards against accidents, not against code that wants to get around it.
+boto3 was found to leave a key in memory, raw and in base64, and a PKCS#11 module can corrupt the
+heap of its process. The architecture keeps them out of the Core. The guard turns a mistake (a stray
+import, a dependency's plug-in) into an immediate error. It protects against accidents, not against
+code that circumvents it.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ FORBIDDEN: Final = (
     "pkcs11",
     "s3transfer",
 )
-"""Packages that talk to an L1, with what they bring along."""
+"""Packages that call an L1, and their dependencies."""
 
 
 class CloudSdkImportError(ImportError):
-    """Something tried to import an L1's library into the process that holds keys."""
+    """An L1's library was about to be imported into the process that holds keys."""
 
 
 class _Finder:
@@ -39,7 +39,7 @@ class _Finder:
         path: Sequence[str] | None = None,  # noqa: ARG004 - the protocol of a finder
         target: ModuleType | None = None,  # noqa: ARG004
     ) -> ModuleSpec | None:
-        """Refuse the forbidden and leave all else to the next finder."""
+        """Refuse forbidden modules, and leave all others to the next finder."""
         if _forbidden(fullname):
             raise CloudSdkImportError(
                 f"{fullname} must not be imported into the process that holds keys: "
@@ -54,9 +54,9 @@ def _forbidden(fullname: str) -> bool:
 
 
 def forbid_cloud_sdks() -> None:
-    """Refuse such imports from now on; raises CloudSdkImportError if one happened already.
+    """Refuse such imports from now on; raises CloudSdkImportError after an earlier one.
 
-    The composition root calls this before it imports anything else. Calling it again is harmless.
+    The composition root calls this before all other imports. Idempotent.
     """
     present = sorted(name for name in sys.modules if _forbidden(name))
     if present:

@@ -1,9 +1,9 @@
-"""One unseal at a time for each L1, one probe beside it, and a pause after one that is silent.
+"""A limiter for each key: one unseal and one probe at a time, with a circuit breaker.
 
-A thousand tenants on one key that are opened after a restart make a line, not a thousand calls:
-providers throttle, tokens break. Probes do not stand in that line, or leases would end behind it.
-An L1 that does not answer is not asked again by everybody who waits: who comes during the pause is
-told so at once, and the first one after it finds out.
+A thousand tenants of one key that are opened after a restart queue up instead of making a thousand
+calls at once: providers throttle, tokens fail. Probes do not wait in that queue, because leases
+would end meanwhile. After calls without an answer, the circuit breaker is open for a pause: callers
+fail at once, and the first call after the pause tests the key.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from kcm_core.providers.state import L1Error, L1State
 from kcm_core.providers.uri import scheme
 
 PAUSES_S: Final = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
-"""Seconds of the pause after so many calls without an answer, the last one for all further ones:
-less than a probe interval, so that an L1 that comes back is noticed by the next probe."""
+"""Seconds of the pause after a number of calls without an answer; the last one for all further
+calls. They are shorter than a probe interval, so that the next probe finds a recovered L1."""
 
 LINE_S: Final = 60.0
-"""Seconds for which a call waits for its turn."""
+"""The most seconds that a call waits for its turn."""
 
 TOLD_EVERY_S: Final = 5.0
-"""Seconds between two lines in the log about a line that is long."""
+"""The least seconds between two log lines about a long queue."""
 
 LONG: Final = 10
-"""Calls in a line that is worth telling."""
+"""Calls in a queue that is logged."""
 
 LINES_MAX: Final = 1024
-"""L1s remembered; beyond that, one that nobody waits for is forgotten."""
+"""L1s that are remembered; above that, one without waiting calls is forgotten."""
 
 _log: Final = logging.getLogger(__name__)
 
@@ -45,13 +45,13 @@ class _Line:
     done: int = 0
     told: float = 0.0
     silent: int = 0
-    """Calls in a row without an answer."""
+    """Consecutive calls without an answer."""
     asked_again: float = 0.0
-    """Until when nobody asks."""
+    """Until when calls fail at once."""
 
 
 class Turns:
-    """Gives calls their turns, by URI. ``now`` is in seconds."""
+    """Grants calls their turns, by URI. ``now`` returns seconds."""
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now: Final = now
@@ -59,10 +59,10 @@ class Turns:
 
     @asynccontextmanager
     async def take(self, uri: str, *, probe: bool = False) -> AsyncIterator[None]:
-        """Wait for a turn, and surround one call with it.
+        """Wait for a turn, and bracket one call with it.
 
-        Raises ``L1Error`` (unreachable) without a call during a pause, or when the turn does not
-        come. Learns from the ``L1Error`` that the call raises, or from its success.
+        Raises ``L1Error`` (unreachable) without a call during a pause, or when no turn comes in
+        time. Learns from the ``L1Error`` of the call, or from its success.
         """
         line = self._line(uri)
         lock = line.probe if probe else line.unseal
@@ -71,7 +71,9 @@ class Turns:
             try:
                 await asyncio.wait_for(lock.acquire(), LINE_S)
             except TimeoutError:
-                raise L1Error(L1State.UNREACHABLE, "many wait for this key") from None
+                raise L1Error(
+                    L1State.UNREACHABLE, f"no turn within {LINE_S:g} s: many calls wait for the key"
+                ) from None
             try:
                 self._tell(uri, line)
                 if self._now() < line.asked_again:
@@ -92,7 +94,7 @@ class Turns:
         except L1Error as error:
             if error.state is not L1State.UNREACHABLE:
                 line.silent = 0
-            elif error.cls:  # with no class it is our own word, and nobody was asked
+            elif error.cls:  # without a class the error is local, and no call was made
                 line.silent = min(line.silent + 1, len(PAUSES_S))
                 line.asked_again = self._now() + PAUSES_S[line.silent - 1]
             raise
@@ -104,12 +106,15 @@ class Turns:
         if line.waiting >= LONG and now - line.told >= TOLD_EVERY_S:
             line.told = now
             _log.info(
-                "roots of one %s key: %d opened, %d wait", scheme(uri), line.done, line.waiting
+                "tenant roots of one %s key: %d opened, %d calls wait",
+                scheme(uri),
+                line.done,
+                line.waiting,
             )
 
     def _line(self, uri: str) -> _Line:
         line = self._lines.pop(uri, None) or _Line()
-        self._lines[uri] = line  # the last used comes last
+        self._lines[uri] = line  # the most recently used is last
         if len(self._lines) > LINES_MAX:
             idle = next((name for name, one in self._lines.items() if not one.waiting), None)
             if idle is not None:

@@ -1,13 +1,12 @@
 """A PIN is tried once.
 
-A token locks after a few wrong PINs, and a probe comes every ten seconds: without a memory of
-what the token said, a typing mistake becomes a locked HSM within a minute. So the first login
-with a PIN file runs alone, and a PIN that was refused is not tried again until its file changes
-(a ``touch`` will do). The file is told by its metadata: the PIN itself never enters this process.
+A token locks after a few wrong PINs, and a probe comes every ten seconds: without a memory of the
+token's answer, a typing error would lock an HSM within a minute. So the first login with a PIN file
+runs alone, and a rejected PIN is not tried again until its file changes (``touch`` is enough). The
+file is recognised by its metadata: the PIN itself never enters this process.
 
-That a token no longer accepts a PIN that it accepted is its owner's word. That it does not accept
-another one, which somebody wrote into the file since, is a slip of whoever runs this Core: nobody
-has refused anything.
+If the same PIN is now rejected, the owner of the token revoked it: an explicit denial. If the PIN
+file changed since, it is an operator's error, which is not an explicit denial.
 """
 
 from __future__ import annotations
@@ -23,11 +22,11 @@ from kcm_core.providers.state import L1Error, L1State
 from kcm_core.providers.uri import L1Uri, Pkcs11Uri
 
 LOGINS_MAX: Final = 1024
-"""Tokens remembered: one per link at most; beyond that, what was learned first is forgotten."""
+"""Tokens that are remembered: one per link at most; above that, the oldest one is forgotten."""
 
 _PIN_REFUSED: Final = frozenset({"PinIncorrect", "PinInvalid", "PinLenRange"})
 _LOGIN_PROVEN: Final = frozenset({L1State.DISABLED, L1State.DELETED, L1State.INVALID})
-"""States that a token only reports to somebody who is logged in."""
+"""States that a token reports only after a login."""
 
 _NOT_AGAIN: Final = "the token did not accept this PIN; not tried again until its file changes"
 
@@ -41,28 +40,28 @@ class _Login:
     refused: _Version | None = None
 
     def refusal(self, version: _Version, detail: str, cls: str) -> L1Error:
-        """Return what it means that this version of the file was refused."""
+        """Return the meaning of the rejection of this version of the file."""
         slip = self.accepted not in {None, version}
         return L1Error(L1State.UNREACHABLE if slip else L1State.FORBIDDEN, detail, cls=cls)
 
 
 class PinLockout:
-    """Remembers for each token and PIN file which version of the file was accepted or refused."""
+    """Remembers for each token and PIN file which version of the file was accepted or rejected."""
 
     def __init__(self) -> None:
         self._logins: dict[tuple[object, ...], _Login] = {}
 
     @asynccontextmanager
     async def attempt(self, uri: L1Uri) -> AsyncIterator[None]:
-        """Surround one operation; raises `L1Error` instead of trying a bad PIN again.
+        """Bracket one operation; raises `L1Error` instead of trying a bad PIN again.
 
-        Learns from the `L1Error` that the operation raises, or from its success.
+        Learns from the `L1Error` of the operation, or from its success.
         """
         match uri:
             case Pkcs11Uri(pin_source=str(source)):
                 version = _version(source)
                 if version is None:
-                    yield  # the child will say that the file cannot be read
+                    yield  # the child reports that the file cannot be read
                     return
                 async with self._gate(self._login(uri), version):
                     yield
@@ -96,7 +95,7 @@ class PinLockout:
     def _login(self, uri: Pkcs11Uri) -> _Login:
         token = (uri.module_path, uri.token, uri.serial, uri.slot_id, uri.pin_source)
         login = self._logins.pop(token, None) or _Login()
-        self._logins[token] = login  # the last used comes last
+        self._logins[token] = login  # the most recently used is last
         if len(self._logins) > LOGINS_MAX:
             del self._logins[next(iter(self._logins))]
         return login

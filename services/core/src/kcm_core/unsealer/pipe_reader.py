@@ -1,8 +1,8 @@
-"""Reading one answer from a pipe straight into memory that the caller gave.
+"""Reading one answer from a pipe straight into the caller's memory.
 
-``add_reader`` and ``readv``, and no stream: a StreamReader or a BufferedReader keeps copies of what
-passed through it, found in memory long after. The plaintext goes from the kernel's pipe into the
-arena, and nothing of it is ever a ``bytes`` here.
+``add_reader`` and ``readv``, not a stream: copies of a StreamReader or a BufferedReader were found
+in memory long afterwards. The plaintext goes from the kernel's pipe into the arena, and never
+becomes a ``bytes`` here.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from kcm_core.unsealer.frames import (
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """A whole answer. ``payload`` is empty where the caller gave memory for it."""
+    """A complete answer. ``payload`` is empty if the caller provided memory for it."""
 
     state: L1State
     told: Told
@@ -32,11 +32,11 @@ class Frame:
 
 
 async def read_frame(pipe: int, out: memoryview | None) -> Frame:
-    """Read one frame from a non-blocking descriptor, its payload into ``out`` if there is one.
+    """Read one frame from a non-blocking descriptor, its payload into ``out`` if that is given.
 
-    Raises `L1Error`: ``unreachable`` if the writer went away before it had finished, ``invalid``
-    if what it wrote is no frame, or a payload that is not exactly as long as ``out``. What stands
-    in ``out`` after a failure is for the caller to wipe.
+    Raises `L1Error`: ``unreachable`` if the writer ended before it had finished, ``invalid`` if it
+    wrote no valid frame, or a payload that is not exactly as long as ``out``. After a failure the
+    caller wipes ``out``.
     """
     loop = asyncio.get_running_loop()
     reading = _Reading(pipe, out, loop.create_future())
@@ -49,7 +49,7 @@ async def read_frame(pipe: int, out: memoryview | None) -> Frame:
 
 
 class _Reading:
-    """Fills the header first, which tells what to fill next."""
+    """Fills the header first, which determines the rest."""
 
     def __init__(self, pipe: int, out: memoryview | None, done: asyncio.Future[Frame]) -> None:
         self.done = done
@@ -62,13 +62,13 @@ class _Reading:
         self._missing = [memoryview(self._header)]
 
     def ready(self) -> None:
-        """Take what the pipe has; called by the loop whenever there is something, or its end."""
+        """Read what the pipe has; called by the loop for data and for the end."""
         if self.done.done():
             return
         try:
             frame = self._take()
         except FrameError as error:
-            self._fail(L1Error(L1State.INVALID, f"a malformed answer: {error}", cls="FrameError"))
+            self._fail(L1Error(L1State.INVALID, f"malformed answer: {error}", cls="FrameError"))
         except OSError as error:
             self._fail(L1Error(L1State.UNREACHABLE, "the pipe failed", cls=type(error).__name__))
         else:
@@ -121,7 +121,7 @@ class _Reading:
         self.done.set_exception(error)
 
     def release(self) -> None:
-        """Let go of every view, so that the caller's memory can be unmapped."""
+        """Release every view, so that the caller's memory can be unmapped."""
         for view in self._missing:
             view.release()
         self._missing = []

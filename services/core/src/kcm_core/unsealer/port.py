@@ -1,4 +1,4 @@
-"""What the Core's service layer asks of an unsealer."""
+"""The unsealer's interface for the rest of the Core."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from kcm_core.providers.state import L1State
 
 @dataclass(frozen=True, slots=True)
 class Wrapped:
-    """A nested blob or canary under the customer's key: what the link's record keeps."""
+    """A nested blob or canary, wrapped under the customer's key, with what unwrapping it needs."""
 
     blob: bytes
     mechanism: str
@@ -21,7 +21,7 @@ class Wrapped:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """Which version of the key opened a blob, in whose name; the plaintext went where asked."""
+    """The version of the key that unwrapped a blob, and the principal that used it."""
 
     key_version: str
     principal: str
@@ -29,7 +29,7 @@ class Opened:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """A canary that opened: ``state`` is always ``enabled``, anything else is raised."""
+    """A canary that unwrapped: ``state`` is always ``enabled``, everything else is raised."""
 
     state: L1State
     key_version: str
@@ -37,12 +37,12 @@ class Probe:
 
 
 class UnsealerPort(Protocol):
-    """Asks a customer's key, in another process, within a deadline.
+    """Calls a customer's key, in another process, with a deadline.
 
-    All raise `kcm_core.providers.state.L1Error` and nothing else (but cancellation): the state says
-    whether somebody refused. Calls of one L1 take turns, for which a call may have to wait a minute
-    (``turns``). ``deadline_s`` counts seconds from its turn on, waiting for a free child included;
-    when it has passed, the answer is ``unreachable``. ``context`` is at most 4 KiB.
+    All methods raise only `kcm_core.providers.state.L1Error` (and cancellation): its state says
+    whether the key was explicitly denied. Calls to one L1 take turns, for which a call may wait a
+    minute (``key_gate``). ``deadline_s`` counts seconds from its turn on, the wait for a free child
+    included; after it the state is ``unreachable``. ``context`` has at most 4 KiB.
     """
 
     async def wrap(
@@ -53,7 +53,7 @@ class UnsealerPort(Protocol):
         *,
         deadline_s: float,
     ) -> Wrapped:
-        """Wrap 1 to 256 bytes, and open the result again before it is believed."""
+        """Wrap 1 to 256 bytes, and unwrap the result before it is accepted."""
         ...
 
     async def unwrap_into(
@@ -66,7 +66,7 @@ class UnsealerPort(Protocol):
         *,
         deadline_s: float,
     ) -> Opened:
-        """Open a blob into ``out``, whose length must be the plaintext's; zeros on any failure."""
+        """Unwrap a blob into ``out``, which has the plaintext's length; zeros on any failure."""
         ...
 
     async def probe(
@@ -79,13 +79,13 @@ class UnsealerPort(Protocol):
         *,
         deadline_s: float,
     ) -> Probe:
-        """Open a canary where nobody sees it, and compare its SHA-256 with ``digest``."""
+        """Unwrap a canary in the child only, and compare its SHA-256 with ``digest``."""
         ...
 
     async def inspect(self, uri: str, *, deadline_s: float) -> Facts:
-        """Say what the provider says of the key, in text that is safe to show.
+        """Return the provider's description of the key, in text that is safe to show.
 
-        Uses the key for nothing. Who may use it need not be allowed to look: a refusal of this is
-        no refusal of the key.
+        It does not use the key. A principal that may use a key need not be allowed to describe it,
+        so a denial of this call is no denial of the key.
         """
         ...

@@ -1,10 +1,10 @@
 """The fork server: receives a request with the write end of a pipe, forks a child, reaps it.
 
-It holds no keys and talks to nobody but the Core. Being single-threaded it may fork at any time;
-libraries are imported before the fork (once, warm) and used only after it. What it must survive:
-a malformed request (answered), a child that crashes (its pipe closes: the Core reads
-``unreachable``), a child that ignores its timer (killed), more requests than children (they wait
-in the socket). When the Core's end closes, it kills what still runs and ends.
+It holds no keys and communicates only with the Core. It is single-threaded, so it may fork at any
+time; libraries are imported before the fork (once, warm) and used only after it. It survives a
+malformed request (answered), a child that crashes (its pipe closes: the Core reads
+``unreachable``), a child that ignores its timer (killed), and more requests than children (they
+wait in the socket). When the Core's end closes, it kills the remaining children and ends.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from kcm_core.unsealer.frames import (
 )
 
 CHILDREN_MAX: Final = 16
-"""Children at once: they mostly wait for a network, and each costs a few MiB of its own."""
+"""Children at once: they mostly wait for a network, and each costs a few MiB."""
 
 KILL_GRACE_S: Final = 0.25
-"""Seconds that a child may outlive its deadline before it is killed from outside."""
+"""Seconds that a child may exceed its deadline before the server kills it."""
 
 _ENDED: Final = select.POLLHUP | select.POLLRDHUP | select.POLLERR
 _FDS_MAX: Final = 1
@@ -50,7 +50,7 @@ class _Child:
 
 
 class Server:
-    """Serves one Core over one socket; ``run`` returns when the Core has gone."""
+    """Serves one Core over one socket; ``run`` returns when the Core has closed its end."""
 
     def __init__(self, core: socket.socket, *, development: bool) -> None:
         self._core = core
@@ -71,14 +71,14 @@ class Server:
 
     def _step(self) -> bool:
         room = len(self._children) < CHILDREN_MAX
-        # Without room the socket is still watched for its end.
+        # Without room, the socket is still polled for its end.
         self._poll.register(self._core, select.POLLRDHUP | (select.POLLIN if room else 0))
         alive = True
         for descriptor, event in self._poll.poll(self._patience_ms()):
             if descriptor != self._core.fileno():
                 self._reap(descriptor)
             elif event & _ENDED:
-                alive = False  # what the Core left behind has nobody to be answered to
+                alive = False  # requests that the Core left need no answer
             elif event & select.POLLIN:
                 alive = self._receive()
         for pidfd, running in list(self._children.items()):
@@ -94,7 +94,7 @@ class Server:
 
     def _receive(self) -> bool:
         try:
-            # An empty datagram looks like the end and is not: that one comes with _ENDED.
+            # An empty datagram looks like the end and is not: the end comes with _ENDED.
             size, ancillary, _, _ = self._core.recvmsg_into(
                 [self._buffer], socket.CMSG_SPACE(_FDS_MAX * _FD_SIZE), socket.MSG_CMSG_CLOEXEC
             )
@@ -109,7 +109,7 @@ class Server:
         return True
 
     def _answer(self, packet: memoryview, pipe: int) -> None:
-        """Fork a child for a good request, answer a bad one here; never raise for its fault."""
+        """Fork a child for a valid request, answer an invalid one here; never raises for it."""
         asked = ""
         try:
             request = read_request(packet)
@@ -152,12 +152,12 @@ def _refuse(pipe: int, error: L1Error) -> None:
     try:
         worker.write(pipe, worker.failure(error))
     except OSError:
-        return  # the Core has given up on this request: there is nobody to tell
+        return  # the Core gave this request up: no reader is left
 
 
 @contextmanager
 def _received_pipes(ancillary: list[tuple[int, int, bytes]]) -> Iterator[list[int]]:
-    """Give the descriptors that came with a packet, and close them: the child has its own."""
+    """Lend the descriptors that came with a packet, and close them: the child has copies."""
     pipes: list[int] = []
     for level, kind, data in ancillary:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):

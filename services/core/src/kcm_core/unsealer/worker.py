@@ -1,10 +1,10 @@
-"""What a child does: one operation, one frame, and the end of the process.
+"""A child's work: one operation, one frame, and the end of the process.
 
-Everything that it learned, a plaintext or an access token, ends with it: what a vendor's library
-prints goes nowhere, because an error's text or a traceback may hold any of it.
+Everything that it learned, a plaintext or an access token, ends with it. Output of a vendor's
+library is discarded, because an error's text or a traceback may contain any of it.
 
-It is killed by its own timer when the deadline passes, in the middle of a system call or of a
-vendor's C code: the signal keeps its default action, because no handler of ours would run there.
+Its own timer kills it at the deadline, even in a system call or in a vendor's C code: the signal
+keeps its default action, because a Python handler would not run there.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ from kcm_core.unsealer.frames import (
 )
 
 MEMORY_MAX: Final = 512 * 2**20
-"""Bytes of data that a child may have: several times what any library here takes."""
+"""Bytes of data that a child may allocate: several times what any library here takes."""
 
 _STDIN, _STDOUT, _STDERR = 0, 1, 2
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What goes into the pipe."""
+    """The content of an answer's frame."""
 
     state: L1State
     told: Told
@@ -49,11 +49,11 @@ class Answer:
 
 
 def run(request: Request, uri: L1Uri, pipe: int, *, development: bool) -> NoReturn:
-    """Run in a freshly forked process: answer into ``pipe``, then end it, whatever happens."""
-    gc.disable()  # it ends soon, and a collection would copy every page that it shares
+    """Run in a freshly forked process: answer into ``pipe``, then end the process in any case."""
+    gc.disable()  # it ends soon, and a collection would copy every shared page
     try:
         _arm(request.ask.deadline_ms)
-        # Whoever is asked decides how long the answer is, and must not take the machine's memory.
+        # The provider decides the length of its answer, which must not exhaust the machine.
         resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_MAX, MEMORY_MAX))
         _keep_only(pipe)
         write(pipe, answer(request, uri, development=development))
@@ -69,7 +69,7 @@ def _arm(deadline_ms: int) -> None:
 
 
 def _keep_only(pipe: int) -> None:
-    """Close every inherited descriptor but this request's pipe; nobody hears what is printed."""
+    """Close every inherited descriptor but this request's pipe, and discard all output."""
     nowhere = os.open(os.devnull, os.O_RDWR)
     for standard in (_STDIN, _STDOUT, _STDERR):
         os.dup2(nowhere, standard)
@@ -78,22 +78,22 @@ def _keep_only(pipe: int) -> None:
 
 
 def answer(request: Request, uri: L1Uri, *, development: bool) -> Answer:
-    """Perform the operation; whatever goes wrong becomes exactly one state."""
+    """Perform the operation; every error becomes exactly one state."""
     try:
         return _perform(request, open_provider(uri, development=development))
     except L1Error as error:
         return failure(error)
-    except BaseException as error:  # noqa: BLE001 - an unknown exception means: nobody said no
+    except BaseException as error:  # noqa: BLE001 - unknown exceptions are no explicit denial
         return failure(unknown(error, request.ask.uri))
 
 
 def failure(error: L1Error) -> Answer:
-    """Return the answer that carries an error."""
+    """Return the answer for an error."""
     return Answer(error.state, Told(detail=error.detail, cls=error.cls))
 
 
 def unknown(error: BaseException, uri: str) -> L1Error:
-    """Return what an exception without a meaning of its own means; its text is dropped."""
+    """Return the error for an unmapped exception; its text is dropped."""
     if isinstance(error, ImportError):
         extra = EXTRAS.get(scheme(uri), "")
         hint = f"the provider's library is not installed: pip install 'kcm-core[{extra}]'"
@@ -116,7 +116,7 @@ def _perform(request: Request, provider: L1Provider) -> Answer:
                 bytes(request.payload), request.ask.context, request.ask.mechanism
             )
             if not hmac.compare_digest(_sha256(opened.plaintext), request.ask.digest):
-                raise L1Error(L1State.INVALID, "the canary opened to something else")
+                raise L1Error(L1State.INVALID, "the canary unwrapped to another value")
             return Answer(L1State.ENABLED, _told(opened.key_version, opened.principal))
         case Operation.INSPECT:
             return Answer(L1State.ENABLED, Told(), packed(provider.facts()))
@@ -127,14 +127,14 @@ def _perform(request: Request, provider: L1Provider) -> Answer:
 
 
 def _wrap(request: Request, provider: L1Provider) -> Answer:
-    """Wrap, and open again: a provider that wraps locally, or wrongly, loses no key this way."""
+    """Wrap, and unwrap again, so that a provider that wraps wrongly cannot lose a key."""
     context = request.ask.context
     made = provider.wrap(request.payload, context)
     if len(made.blob) > BLOB_MAX or len(made.mechanism) > MECHANISM_MAX:
-        raise L1Error(L1State.UNREACHABLE, "the provider's answer is too long to be kept")
+        raise L1Error(L1State.UNREACHABLE, "the provider's answer is too long to be stored")
     opened = provider.unwrap(made.blob, context, made.mechanism)
     if not hmac.compare_digest(opened.plaintext, request.payload):
-        raise L1Error(L1State.INVALID, "what was wrapped opened to something else")
+        raise L1Error(L1State.INVALID, "the wrapped key unwrapped to another value")
     if opened.key_version != made.key_version:
         raise L1Error(L1State.UNREACHABLE, "the key was rotated during the wrap; try again")
     told = _told(made.key_version, made.principal, made.mechanism)
@@ -152,7 +152,7 @@ def _sha256(plaintext: bytes | bytearray) -> bytes:
 
 
 def write(pipe: int, answer: Answer) -> None:
-    """Write one frame: it fits into an empty pipe, so nobody can make the writer wait."""
+    """Write one frame: it fits into an empty pipe, so a slow reader cannot block the writer."""
     if answer.state is L1State.ENABLED and len(answer.payload) > max(BLOB_MAX, PLAINTEXT_MAX):
         answer = failure(L1Error(L1State.INVALID, "the plaintext is too long"))
     header, meta = answer_parts(answer.state, answer.told, len(answer.payload))

@@ -1,1 +1,1 @@
-"""Data keys (L4): made in advance, looked up, unwrapped by a Core, wiped."""
+"""Data keys (L4): generated in advance, looked up, unwrapped by a Core, wiped."""

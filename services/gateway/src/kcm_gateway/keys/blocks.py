@@ -1,12 +1,12 @@
-"""Blocks of data keys in locked memory, shared by whoever works with them, wiped by the last.
+"""Blocks of data keys in locked memory, shared by their holders, wiped by the last one.
 
-Blocks lie in **slabs**, and a slab has blocks of one tenant only. So a purge overwrites a few large
-pieces of memory, under everybody's hands, and leaving a use after that raises ``Purged``. A tenant
-with little to do has slabs of one block; each further slab has as many places as there are, up to
-``SLAB_BYTES``.
+Blocks are in **slabs**, and a slab has blocks of one tenant only. So a purge overwrites a few large
+pieces of memory, even while they are in use, and leaving a use after that raises ``Purged``. A
+tenant with little load has slabs of one block; each further slab doubles the number of places, up
+to ``SLAB_BYTES``.
 
-Giving memory back to the system costs several times what overwriting it does, and tells nobody
-anything. So a purge leaves it for ``reap``.
+Returning memory to the system takes several times as long as overwriting it and protects nothing
+more. So a purge leaves it to ``reap``.
 """
 
 from __future__ import annotations
@@ -14,18 +14,19 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Final
 
-from kcm_keymem.arena import KEY_SIZE, Arena, Keys, ScratchPool
+from kcm_keymem.arena import Arena, Keys, ScratchPool
 from kcm_keymem.pages import PAGE
 from kcm_schemas.codes import Code, KcmError
+from kcm_schemas.limits import KEY_SIZE
 from kcm_sealing.memory import wipe
 
 SLAB_BYTES: Final = 256 * 1024
-"""Bytes of the largest slab of many blocks: large enough that a purge has few of them to go
-through, small enough that unmapping one takes a fraction of a millisecond."""
+"""Bytes of the largest slab: large enough that a purge overwrites few of them, small enough that
+unmapping one takes a fraction of a millisecond."""
 
 TENANT_BYTES_MAX: Final = 32 * 1024 * 1024
-"""Bytes of locked memory that one tenant's keys take at most, a million keys: overwriting that
-much takes a few milliseconds, and a kill waits for it."""
+"""The most bytes of locked memory for one tenant, a million keys: overwriting them takes a few
+milliseconds, for which a kill waits."""
 
 
 class _Slab:
@@ -39,7 +40,7 @@ class _Slab:
         self.free = list(range(0, arena.size, size))
         self.live = 0
         self.cut: dict[int, Keys] = {}
-        """The views of each place that was used, cut once."""
+        """The views of each place that was used, sliced once."""
 
 
 class KeyBlock:
@@ -48,7 +49,7 @@ class KeyBlock:
     __slots__ = ("_at", "_slab", "_users", "count", "holders", "tenant")
 
     def __init__(self, tenant: str, slab: _Slab, at: int, count: int) -> None:
-        """``at`` is the place in the slab, in bytes."""
+        """``at`` is the offset in the slab, in bytes."""
         self.tenant: Final = tenant
         self.count: Final = count
         self.holders = 1
@@ -66,16 +67,16 @@ class KeyBlock:
         self._users += 1
 
     def leave(self) -> None:
-        """End a use begun with ``enter``."""
+        """End a use that began with ``enter``."""
         self._users -= 1
         self._slab.arena.leave()
 
     def check(self) -> None:
-        """Raise ``Purged`` when the keys are gone."""
+        """Raise ``Purged`` after a purge."""
         self._slab.arena.check()
 
     def keys(self, start: int = 0, count: int | None = None) -> Keys:
-        """``count`` keys from ``start`` on, or all, for whoever has entered."""
+        """Return ``count`` keys from ``start`` on, or all; the caller has entered the block."""
         cut = self._slab.cut.get(self._at)
         if cut is None:
             with self._slab.arena.use() as view:
@@ -85,13 +86,13 @@ class KeyBlock:
 
     @property
     def purged(self) -> bool:
-        """Whether the keys are gone."""
+        """Whether the keys were purged."""
         return self._slab.arena.purged
 
     def vacate(self) -> _Slab:
-        """Wipe the keys and give the place back; the slab that it is in.
+        """Wipe the keys and free their place; returns the slab.
 
-        A place that somebody still uses is not given to anybody else while the slab lives.
+        A place that is still in use is not reused while the slab exists.
         """
         slab = self._slab
         with slab.arena.use() as view:
@@ -103,7 +104,7 @@ class KeyBlock:
 
 
 class _Use:
-    """A use from ``enter`` to ``leave``. A class, for a generator costs three times as much."""
+    """A use from ``enter`` to ``leave``. A class, because a generator costs three times as much."""
 
     __slots__ = ("_block", "_count", "_start")
 
@@ -128,7 +129,7 @@ class _Use:
 
 
 class _Tenant:
-    """The slabs of one tenant, and by size of their places those with room."""
+    """The slabs of one tenant, and those with free places, by size of their places."""
 
     __slots__ = ("keys", "room", "size", "slabs")
 
@@ -140,21 +141,21 @@ class _Tenant:
 
 
 class Blocks:
-    """Every block of every tenant."""
+    """All blocks of all tenants."""
 
     def __init__(self) -> None:
         self._pool: Final = ScratchPool()
         self._tenants: dict[str, _Tenant] = {}
         self._gone: list[_Slab] = []
-        """Slabs that were purged, and are mapped still."""
+        """Slabs that were purged and are still mapped."""
 
     @property
     def tenants(self) -> list[str]:
-        """Whose keys there are."""
+        """The tenants that have keys."""
         return list(self._tenants)
 
     def make(self, tenant: str, count: int) -> KeyBlock:
-        """A block of zeros with one holder; raises ``busy`` when the tenant holds too much."""
+        """Make a block of zeros with one holder; raises ``busy`` at the tenant's bound."""
         known = self._tenants.get(tenant) or _Tenant()
         size = _place_size(count)
         room = known.room.setdefault(size, {})
@@ -170,12 +171,12 @@ class Blocks:
         return KeyBlock(tenant, slab, at, count)
 
     def hold(self, block: KeyBlock) -> KeyBlock:
-        """One more holder."""
+        """Add a holder."""
         block.holders += 1
         return block
 
     def release(self, block: KeyBlock) -> None:
-        """One holder less; the last one wipes the keys."""
+        """Remove a holder; the last one wipes the keys."""
         block.holders -= 1
         if block.holders or block.purged:
             return
@@ -193,9 +194,9 @@ class Blocks:
         self._pool.give_back(slab.arena)
 
     def purge(self, tenant: str) -> int:
-        """Wipe everything of a tenant; returns how many keys there were.
+        """Wipe all keys of a tenant; returns their number.
 
-        Every key is overwritten when this returns. Their memory is given back by ``reap``.
+        Every key is overwritten when this returns. ``reap`` returns the memory.
         """
         known = self._tenants.pop(tenant, None)
         if known is None:
@@ -206,7 +207,7 @@ class Blocks:
         return known.keys
 
     def reap(self, slabs: int) -> bool:
-        """Give back the memory of at most so many purged slabs; whether some are left."""
+        """Unmap at most ``slabs`` purged slabs; returns whether some are left."""
         for slab in self._gone[-slabs:]:
             slab.cut.clear()
             slab.arena.purge()
@@ -214,11 +215,15 @@ class Blocks:
         return bool(self._gone)
 
     def _more(self, known: _Tenant, size: int) -> _Slab:
-        """Another slab for places of a size: as many as there are, so that slabs stay few."""
+        """Make a slab with as many places of a size as there are, so that slabs stay few."""
         places = sum(slab.arena.size // size for slab in known.slabs if slab.size == size)
         wanted = size * max(1, min(places, SLAB_BYTES // size))
         if known.size + wanted > TENANT_BYTES_MAX:
-            raise KcmError(Code.BUSY, "the tenant's keys take as much memory as one tenant may")
+            raise KcmError(
+                Code.BUSY,
+                f"the tenant's keys take {known.size} bytes, of {TENANT_BYTES_MAX} that one tenant"
+                " may take",
+            )
         slab = _Slab(self._pool.take(wanted), size)
         known.slabs[slab] = None
         known.size += slab.arena.size
@@ -226,6 +231,6 @@ class Blocks:
 
 
 def _place_size(count: int) -> int:
-    """Bytes of a place for so many keys: whole pages, a power of two of them."""
+    """Return the bytes of a place for ``count`` keys: a power of two of whole pages."""
     pages = -(-count * KEY_SIZE // PAGE)
     return PAGE << (pages - 1).bit_length()

@@ -1,8 +1,8 @@
-"""An optional cache of opened data keys, off unless it is configured.
+"""An optional cache of unwrapped data keys, off unless it is configured.
 
-It trades the promise that every key is asked for against fewer requests: a key stays until the
-reserve of the lease that brought it (``kcm_gateway.keys.lease``), asked for or not, and goes with
-every purge of its tenant.
+It gives up the guarantee that a Core is asked for every key, and saves requests: a key stays until
+the reserve of its lease begins (``kcm_gateway.keys.lease``), and is wiped by every purge of its
+tenant.
 """
 
 from __future__ import annotations
@@ -30,7 +30,10 @@ class _Tenant:
 
 
 class KeyCache:
-    """Opened keys by tenant; the one not used for longest makes room."""
+    """Unwrapped keys by tenant; the least recently used key makes room.
+
+    The keys are in locked memory, so an eviction wipes and reuses a slot.
+    """
 
     def __init__(self, blocks: Blocks, keys_max: int) -> None:
         self._blocks: Final = blocks
@@ -39,7 +42,7 @@ class KeyCache:
 
     @property
     def enabled(self) -> bool:
-        """Whether anything is kept at all."""
+        """Whether any key is kept."""
         return self._keys_max > 0
 
     def get(
@@ -47,7 +50,7 @@ class KeyCache:
     ) -> Lease | None:
         """Copy a key into ``out`` and return its lease, or ``None``.
 
-        There is none when its lease is in its reserve, or ends before ``lasting``.
+        It is ``None`` also if the lease is in its reserve or ends before ``lasting``.
         """
         known = self._tenants.get(tenant)
         if known is None or key not in known.slots:
@@ -64,7 +67,7 @@ class KeyCache:
         return lease
 
     def put(self, tenant: str, key: CacheKey, lease: Lease, plain: memoryview) -> None:
-        """Keep a key; of two leases of one key the longer counts."""
+        """Keep a key; of two leases of one key the longer one counts."""
         if not self._keys_max:
             return
         known = self._tenants.get(tenant)
@@ -72,7 +75,7 @@ class KeyCache:
             try:
                 block = self._blocks.make(tenant, self._keys_max)
             except KcmError:
-                return  # the tenant holds as much as it may: a cache is a convenience
+                return  # the tenant is at its bound: a cache is optional
             known = _Tenant(block, OrderedDict(), list(range(self._keys_max)))
             self._tenants[tenant] = known
         if key in known.slots:
@@ -88,13 +91,13 @@ class KeyCache:
             known.slots[key] = (slot, lease)
 
     def purge(self, tenant: str) -> None:
-        """Forget a tenant."""
+        """Forget all keys of a tenant."""
         known = self._tenants.pop(tenant, None)
         if known is not None:
             self._blocks.release(known.block)
 
     def sweep(self, tenant: str, now: float) -> float | None:
-        """Wipe the keys that are too old to begin with; returns when the next one is."""
+        """Wipe keys whose reserve has begun; returns when the next reserve begins."""
         known = self._tenants.get(tenant)
         if known is None or known.block.purged:
             return None

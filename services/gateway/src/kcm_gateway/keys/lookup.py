@@ -1,7 +1,7 @@
-"""The data keys of one decryption: from the cache, else from a Core, each key once.
+"""The data keys of one decryption: from the cache, otherwise from a Core, each key once.
 
-What was opened is held until the decryption is done with it, then wiped. What comes back after its
-tenant was purged is wiped at once, and goes into no cache.
+Unwrapped keys are held until the decryption is finished, and then wiped. Keys that arrive after
+their tenant was purged are wiped at once, and are not cached.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ _HEAD: Final = slice(0, 4 + limits.PREFIX_SIZE)
 _NO_KEY: Final = memoryview(b"")
 
 SWEEP_MIN_S: Final = 0.05
-"""Seconds between two looks for cached keys that are too old, at least."""
+"""The least seconds between two sweeps of the cache."""
 
 REQUESTS_MAX: Final = 4
-"""Requests of one decryption under way at once: a batch whose records name a thousand versions of a
-key must not take up the Core's room."""
+"""Requests of one decryption in progress at once: a batch with records of a thousand key versions
+must not use up the Core's room."""
 
 
 class OpenKeys:
-    """Keys in the order in which they were asked for; a context manager that releases them.
+    """Keys in the order of the request; a context manager that releases them.
 
-    Leaving it raises ``Purged`` when any of them was purged meanwhile.
+    Leaving it raises ``Purged`` if any of them was purged meanwhile.
     """
 
     def __init__(self, blocks: Blocks, count: int) -> None:
@@ -48,7 +48,7 @@ class OpenKeys:
         self._held: list[KeyBlock] = []
         self._until = float("inf")
         self.refused: Final[dict[int, Code]] = {}
-        """Where there is no key, and why."""
+        """The positions without a key, and why."""
 
     def __enter__(self) -> Self:
         return self
@@ -60,7 +60,7 @@ class OpenKeys:
             raise Purged
 
     def release(self) -> None:
-        """Let go of every key."""
+        """Release every key."""
         self._places.clear()
         for block in self._held:
             block.leave()
@@ -79,25 +79,25 @@ class OpenKeys:
         return block.keys()
 
     def bound(self, until: float) -> None:
-        """A key of this decryption may be used until then."""
+        """Bound the decryption: one of its keys may be used until then."""
         self._until = min(self._until, until)
 
     def place(self, positions: Iterable[int], keys: Iterable[memoryview]) -> None:
-        """The keys at ``positions``, one after the other in a block that is held."""
+        """Set the keys at ``positions``, which are consecutive in a held block."""
         for position, key in zip(positions, keys, strict=True):
             self._places[position] = key
 
     def refuse(self, position: int, code: Code) -> None:
-        """There is no key at ``position``, and ``code`` says why."""
+        """Note that there is no key at ``position``, and why."""
         self._places[position] = _NO_KEY
         self.refused[position] = code
 
     def keys(self) -> Sequence[memoryview]:
-        """Each key's 32 bytes, empty where it was refused."""
+        """Return each key's 32 bytes, empty for a refused one."""
         return self._places
 
     def each(self, groups: Iterable[Sequence[int]]) -> Iterable[tuple[memoryview, Sequence[int]]]:
-        """Each key that was not refused, with what ``groups`` has in its place."""
+        """Return each key that was not refused, with its item of ``groups``."""
         pairs = zip(self._places, groups, strict=True)
         if not self.refused:
             return pairs
@@ -130,11 +130,11 @@ class Opening:
     async def open(
         self, tenant: str, service: str, wanted: list[bytes], lasting: float = EXPIRED
     ) -> OpenKeys:
-        """Open keys named by L3 version (4 bytes) and wrapped form (72 bytes), each once.
+        """Unwrap keys named by L3 version (4 bytes) and wrapped form (72 bytes), each once.
 
-        A Core is asked for what is cached with a lease that ends before ``lasting``.
-        A key that does not authenticate is ``tampered``, one whose L3 is gone ``key_destroyed``;
-        raises ``KcmError`` for what concerns all of them.
+        A cached key whose lease ends before ``lasting`` is requested from a Core. A key that does
+        not authenticate is ``tampered``, one whose L3 is destroyed ``key_destroyed``; raises
+        ``KcmError`` for all of them.
         """
         permit = self._guard.admit(tenant)
         opened = OpenKeys(self._blocks, len(wanted))
@@ -150,8 +150,8 @@ class Opening:
             if len(asks) == 1:
                 await asks[0]
             else:
-                # All of them end before the first failure is told: a late one would hold a block
-                # that nobody releases any more.
+                # All of them end before the first failure is raised: a late one would hold a block
+                # that is never released.
                 for failure in await asyncio.gather(*asks, return_exceptions=True):
                     if failure is not None:
                         raise failure
@@ -163,7 +163,7 @@ class Opening:
     def _from_cache(
         self, tenant: str, service: str, wanted: list[bytes], opened: OpenKeys, lasting: float
     ) -> list[int]:
-        """Take what the cache has; returns the positions that it has not."""
+        """Take keys from the cache; returns the positions that are missing there."""
         if not self._cache.enabled or not wanted:
             return list(range(len(wanted)))
         block = self._blocks.make(tenant, len(wanted))
@@ -189,7 +189,7 @@ class Opening:
         permit: Permit,
     ) -> None:
         version = int.from_bytes(wanted[positions[0]][_VERSION], "big")
-        if version == 0:  # to a Core it would mean the current one
+        if version == 0:  # in a request to a Core it means the current version
             for position in positions:
                 opened.refuse(position, Code.MALFORMED)
             return
@@ -216,7 +216,7 @@ class Opening:
             self._watch(tenant, answer.lease.begin_until)
 
     def _watch(self, tenant: str, end: float) -> None:
-        """Look at the cache when a key is too old: at the first such moment of all."""
+        """Schedule a sweep of the cache for the first moment at which a reserve begins."""
         loop = asyncio.get_running_loop()
         at = loop.time() + max(end - self._clock.elapsed(), SWEEP_MIN_S)
         timer = self._timers.get(tenant)
@@ -227,7 +227,7 @@ class Opening:
         self._timers[tenant] = loop.call_at(at, self.expire, tenant)
 
     def expire(self, tenant: str) -> None:
-        """Wipe the tenant's cached keys that are too old to begin with."""
+        """Wipe the tenant's cached keys whose reserve has begun."""
         timer = self._timers.pop(tenant, None)
         if timer is not None:
             timer.cancel()
@@ -237,11 +237,11 @@ class Opening:
 
 
 def _requests(wanted: list[bytes], missing: list[int]) -> Iterator[list[int]]:
-    """Positions by L3 version, no more at a time than a request may bring."""
+    """Split positions by L3 version, and into as many as one request may contain."""
     heads = {wanted[position][_HEAD] for position in missing}
     one_version = len({head[_VERSION] for head in heads}) == 1
     if one_version and len(heads) <= limits.PREFIXES_MAX and len(missing) <= limits.KEYS_MAX:
-        yield missing  # as it nearly always is
+        yield missing  # the usual case
         return
     versions: dict[bytes, list[int]] = {}
     for position in missing:
@@ -251,7 +251,7 @@ def _requests(wanted: list[bytes], missing: list[int]) -> Iterator[list[int]]:
 
 
 def _parts(wanted: list[bytes], positions: list[int]) -> Iterator[list[int]]:
-    """Cut where one key more were too many keys, or too many nonce prefixes."""
+    """Split where one key more would exceed the number of keys or of nonce prefixes."""
     start = 0
     prefixes: set[bytes] = set()
     for at, position in enumerate(positions):

@@ -1,18 +1,16 @@
 """A pool of data keys that are wrapped before they are needed.
 
-Encrypting asks nobody: it takes a key and the blob that the Core made of it. The pool follows the
-load: it aims to hold what was used during the last ``AHEAD_S`` seconds, between one batch and the
-configured maximum, and starts refilling when it has less. The busier it is, the more keys a refill
-brings: the channel costs per request, and a pool with little to do shall hold few keys.
+Encryption needs no request: it takes a key and the blob that the Core made of it. The pool follows
+the load: it aims to hold the number of keys of the last ``AHEAD_S`` seconds, between one batch and
+the configured maximum, and starts a refill when it has less. The higher the load, the larger a
+refill: the channel costs per request, and a pool with little load should hold few keys.
 
-Age counts as well as number. Keys whose lease is half over do not count any more, so that a service
-that uses one key a second has young ones before the old ones go; and nothing is handed out with
-less than the reserve of its lease left (``kcm_gateway.keys.lease``). Such keys are wiped, whether
-anybody asks for keys or not.
+Age matters as well as number. Keys whose lease is half over are not counted, so that a service that
+uses one key a second has young keys before the old ones end. No key is returned with less than the
+reserve of its lease (``kcm_gateway.keys.lease``). Such keys are wiped, requested or not.
 
-Its keys end with the lease of the reply that brought them, counted from the sending of that
-request, and are of one L3 version each. A key leaves the pool once. Whether it was used or not, it
-is never given back.
+Keys end with the lease of the reply that brought them, counted from the sending of that request,
+and each batch is of one L3 version. A key leaves the pool once and never returns to it.
 """
 
 from __future__ import annotations
@@ -35,25 +33,25 @@ from kcm_gateway.keys.lease import too_short
 from kcm_gateway.keys.stock import Segment, Stock
 
 BATCH: Final = 256
-"""Keys of a refill at light load, and what a pool holds at least; larger ones are a multiple."""
+"""Keys of a refill at low load, and the least that a pool holds; larger refills are a multiple."""
 
 REFILLS_AHEAD: Final = 4
-"""Refills that make up what a busy pool aims to hold."""
+"""Refills that together make the target of a busy pool."""
 
 AHEAD_S: Final = 0.25
-"""Seconds of load that the pool holds ready: many times what a refill takes."""
+"""Seconds of load for which a pool has keys: many times the duration of a refill."""
 
 REFILLS_MAX: Final = 4
-"""Refills of one pool under way at once: enough to keep the Core busy, and bounded."""
+"""Refills of one pool in progress at once: enough to keep the Core busy, and bounded."""
 
 _SMOOTHING: Final = 0.3
-"""Weight of the newest measurement of the load (exponential moving average)."""
+"""Weight of the latest measurement of the load (exponential moving average)."""
 
 _WINDOW_S: Final = 0.05
 """Seconds over which the load is measured."""
 
 _EXPIRE_MIN_S: Final = 0.05
-"""Seconds between two looks for keys that are too old, at least."""
+"""The least seconds between two sweeps for keys that are too old."""
 
 
 class KeyPool:
@@ -89,32 +87,32 @@ class KeyPool:
 
     @property
     def idle(self) -> bool:
-        """Whether there is neither a key nor a refill under way."""
+        """Whether there is neither a key nor a refill in progress."""
         return not self._stock and not self._refills
 
     @property
     def available(self) -> int:
-        """Keys ready for use."""
+        """Keys that are ready for use."""
         return self._stock.available
 
     @property
     def target(self) -> int:
-        """Keys that the pool aims to hold at the present load."""
+        """The number of keys for the present load."""
         return min(max(BATCH, int(self._rate * AHEAD_S)), self._keys_max)
 
     async def take(self, count: int, lasting: float = EXPIRED) -> list[Segment]:
-        """``count`` keys, in as few segments as possible; raises what a refill raises.
+        """Return ``count`` keys in as few segments as possible; raises the errors of a refill.
 
-        None has less than the reserve of its lease left. Keys whose lease lasts at least until
-        ``lasting`` are preferred: one refill is waited for if there are none. Every segment has to
-        be given to ``done``.
+        None has less than the reserve of its lease left. Keys whose lease lasts until ``lasting``
+        are preferred; if there are none, the call waits for one refill. The caller passes every
+        segment to ``done``.
         """
         self._measure(count)
         segments: list[Segment] = []
         try:
             await self._collect(segments, count, lasting)
             now = self._clock.elapsed()
-            if self._discard_old(segments, now):  # who needs many may wait, and for long
+            if self._discard_old(segments, now):  # a large request may have waited for long
                 missing = count - sum(segment.count for segment in segments)
                 await self._collect(segments, missing, lasting)
                 now = self._clock.elapsed()
@@ -135,7 +133,7 @@ class KeyPool:
             self._blocks.release(segment.block)
 
     def clear(self) -> None:
-        """Forget every key and every refill under way; who waits for one gets none."""
+        """Forget every key and every refill in progress; waiting calls fail."""
         self._cleared += 1
         for task in self._refills:
             task.cancel()
@@ -144,13 +142,13 @@ class KeyPool:
         self._stock.clear()
 
     def expire(self) -> None:
-        """Wipe the keys that are too old to be handed out."""
+        """Wipe the keys whose reserve has begun."""
         self._timer = None
         self._stock.give_up(self._clock.elapsed())
         self._watch()
 
     async def _collect(self, segments: list[Segment], count: int, lasting: float) -> None:
-        """Take ``count`` keys, waiting for refills as long as there are too few."""
+        """Take ``count`` keys, waiting for refills while there are too few."""
         waited = False
         while count:
             self._stock.give_up(self._clock.elapsed())
@@ -165,7 +163,7 @@ class KeyPool:
             count -= segment.count
 
     def _discard_old(self, segments: list[Segment], now: float) -> bool:
-        """Wipe what became too old while more was waited for; returns whether there was any."""
+        """Wipe keys whose reserve began during the wait; returns whether there were any."""
         old = [segment for segment in segments if now >= segment.lease.begin_until]
         if old:
             segments[:] = [segment for segment in segments if segment not in old]
@@ -173,7 +171,7 @@ class KeyPool:
         return bool(old)
 
     def _watch(self) -> None:
-        """Look again when the keys that end first are too old, which may be sooner than planned."""
+        """Schedule the next sweep for when the first reserve begins, which may be sooner now."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -202,17 +200,17 @@ class KeyPool:
         cleared = self._cleared
         done, _ = await asyncio.wait(self._refills, return_when=asyncio.FIRST_COMPLETED)
         if cleared != self._cleared or any(task.cancelled() for task in done):
-            # Also where the refill had just come: this pool is not the tenant's any more.
+            # Also if the refill had just finished: the tenant has another pool now.
             raise Purged
         for task in done:
             error = task.exception()
             if isinstance(error, KcmError) and not self._stock:
-                raise KcmError(error.code, error.detail)  # each waiter has one of its own
+                raise KcmError(error.code, error.detail)  # each waiting call has its own
             if error is not None and not self._stock:
                 raise error
 
     def _start_refill(self, count: int) -> int:
-        """Ask for ``count`` keys in whole batches, within what a request may bring."""
+        """Request ``count`` keys in whole batches, within the bound of one request."""
         size = min(max(1, -(-count // BATCH)) * BATCH, limits.KEYS_MAX)
         task = asyncio.get_running_loop().create_task(self._refill(size))
         self._refills[task] = size
@@ -222,7 +220,7 @@ class KeyPool:
     def _refilled(self, task: asyncio.Task[None]) -> None:
         self._refills.pop(task, None)
         if not task.cancelled():
-            task.exception()  # whoever waits for keys sees it; nobody waiting is no fault
+            task.exception()  # waiting calls see it; without one it is not an error
 
     async def _refill(self, count: int) -> None:
         permit = self._guard.admit(self._tenant)

@@ -1,8 +1,8 @@
-"""What a purge leaves for later: pools without keys, and memory that was overwritten.
+"""The part of a purge that can wait: pools without keys, and memory that was overwritten.
 
-Going through a thousand pools and unmapping megabytes takes longer than overwriting the keys, and a
-receipt must not wait for it. So it is done in small pieces afterwards, and everything else has its
-turn in between.
+To clear a thousand pools and unmap megabytes takes longer than to overwrite the keys, and a receipt
+must not wait for it. So it happens afterwards in small pieces, with turns for all other work in
+between.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ AFTER_S: Final = 0.02
 """Seconds from a purge to the first piece: the receipt and other purges come first."""
 
 POOLS_AT_ONCE: Final = 16
-"""Pools that are cleared in one piece: some 0.1 ms."""
+"""Pools that one piece clears: about 0.1 ms."""
 
 SLABS_AT_ONCE: Final = 2
-"""Slabs that are unmapped in one piece: some 0.2 ms."""
+"""Slabs that one piece unmaps: about 0.2 ms."""
 
 
 class Clearing:
-    """Clears what purges left, piece by piece."""
+    """Clears the remains of purges, piece by piece."""
 
     def __init__(self, blocks: Blocks) -> None:
         self._blocks: Final = blocks
@@ -34,10 +34,10 @@ class Clearing:
         self._timer: asyncio.TimerHandle | None = None
 
     def later(self, pools: Iterable[KeyPool]) -> None:
-        """Take pools whose keys are wiped; who waits for keys of theirs fails when one is cleared.
+        """Take pools whose keys are wiped; calls that wait for their keys fail when one is cleared.
 
-        A few are cleared at once, which for most tenants is all. Without a running loop, as at the
-        end of a process, everything is done at once.
+        A few are cleared at once, which for most tenants is all. Without a running loop, for
+        example at the end of a process, everything is done at once.
         """
         self._pools.extend(pools)
         self._clear()
@@ -61,7 +61,7 @@ class Clearing:
         self._timer = loop.call_later(0, self._piece, loop) if self._step() else None
 
     def _step(self) -> bool:
-        """One piece; whether there is more."""
+        """Do one piece; returns whether there is more."""
         self._clear()
         more = self._blocks.reap(SLABS_AT_ONCE)
         return more or bool(self._pools)

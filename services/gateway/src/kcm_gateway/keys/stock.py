@@ -1,6 +1,6 @@
-"""What a pool has: batches of keys with their wrapped forms, by when they may not be used any more.
+"""A pool's stock: batches of keys with their wrapped forms, ordered by the end of their leases.
 
-The batch that ends first is used first. Nothing here waits, asks or looks at a clock.
+The batch that ends first is used first. This module neither waits nor reads a clock.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from kcm_keymem.arena import Keys
-from kcm_sealing.xaes import WRAPPED_SIZE
+from kcm_schemas.limits import WRAPPED_SIZE
 
 from kcm_gateway.keys.blocks import Blocks, KeyBlock
 from kcm_gateway.keys.lease import Lease
@@ -36,7 +36,7 @@ class Segment:
         return self.block.use(self.start, self.count)
 
     def blobs(self) -> Iterator[tuple[bytes]]:
-        """The wrapped form of each key, from ``start`` on."""
+        """Return the wrapped form of each key, from ``start`` on."""
         at = self.start * WRAPPED_SIZE
         end = at + self.count * WRAPPED_SIZE
         return _WRAPPED.iter_unpack(memoryview(self.wrapped)[at:end])
@@ -61,7 +61,7 @@ class _Batch:
 
 
 class Stock:
-    """Batches of one service, each of which it holds until it is used up or given up."""
+    """Batches of one service, each held until it is used up or given up."""
 
     def __init__(self, blocks: Blocks) -> None:
         self._blocks: Final = blocks
@@ -78,7 +78,7 @@ class Stock:
 
     @property
     def begin_until(self) -> float | None:
-        """When the batch that ends first has to be given up; ``None`` without one."""
+        """When the batch that ends first must be given up; ``None`` without a batch."""
         return self._batches[0].begin_until if self._batches else None
 
     def add(self, block: KeyBlock, wrapped: bytes, lease: Lease) -> None:
@@ -88,16 +88,16 @@ class Stock:
         self._available += batch.left
 
     def young(self, now: float) -> int:
-        """Keys of which less than half of the lease is over."""
+        """Return the number of keys whose lease is not half over."""
         count = self._available
         for batch in self._batches:
             if now < batch.young_until:
-                break  # those behind it end later
+                break  # later batches end later
             count -= batch.left
         return count
 
     def cut(self, count: int, lasting: float) -> Segment | None:
-        """Up to ``count`` keys whose lease does not end before ``lasting``; each leaves once."""
+        """Take up to ``count`` keys whose lease lasts until ``lasting``; each leaves once."""
         for batch in self._batches:
             if batch.lease.until >= lasting:
                 break
@@ -114,19 +114,19 @@ class Stock:
         return segment
 
     def give_up(self, now: float) -> None:
-        """Wipe the keys with which nothing may be begun any more."""
+        """Wipe the keys whose reserve has begun."""
         while self._batches and (
             now >= self._batches[0].begin_until or self._batches[0].block.purged
         ):
             self._drop_first()
 
     def trim(self, now: float, most: int) -> None:
-        """Wipe batches that are not young, as long as there are more than ``most`` keys."""
+        """Wipe batches that are not young, while there are more than ``most`` keys."""
         while self._batches and self._available > most and now >= self._batches[0].young_until:
             self._drop_first()
 
     def clear(self) -> None:
-        """Wipe every key that nobody else holds."""
+        """Wipe every key that has no other holder."""
         while self._batches:
             self._drop_first()
 

@@ -1,8 +1,8 @@
-"""Opening wrapped data keys, with what is asked at the same moment in one request.
+"""Unwrapping data keys, with simultaneous requests combined into one.
 
-A request to a Core goes out at once when few are under way; what is asked meanwhile waits for the
-next one and travels together. So a lone request waits for nothing, and a busy Gateway asks in full
-batches. Every waiter inherits the lease of the request that brought its keys, not of its own call.
+A request to a Core is sent at once while few are in progress; otherwise its keys wait and travel
+with the next one. So a single request never waits, and a busy Gateway sends full batches. Every
+caller inherits the lease of the request that brought its keys, not of its own call.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from kcm_gateway.keys.blocks import Blocks, KeyBlock
 from kcm_gateway.keys.lease import Lease
 
 REQUESTS_IN_FLIGHT_MAX: Final = 4
-"""Unwrap requests of one service key under way at once: enough to keep several Cores busy."""
+"""Unwrap requests of one service key in progress: enough to keep several Cores busy."""
 
 Group = tuple[str, str, int]
-"""Tenant, service, L3 version: what one request can be about."""
+"""Tenant, service, L3 version: the object of one request."""
 
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """Keys that came back: ``count`` of them from ``start`` on in a block that the asker holds."""
+    """Unwrapped keys: they begin at ``start`` in a block that the caller holds."""
 
     block: KeyBlock
     start: int
@@ -55,19 +55,19 @@ class _Queue:
 
 
 class UnwrapBatcher:
-    """Coalesces unwraps by service key."""
+    """Combines unwraps by service key."""
 
     def __init__(self, core: CoreClient, blocks: Blocks) -> None:
         self._core: Final = core
         self._blocks: Final = blocks
         self._queues: dict[str, dict[Group, _Queue]] = {}
-        """By tenant: a purge looks at nobody else's."""
+        """By tenant, so that a purge does not search those of other tenants."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def open(self, group: Group, blobs: list[bytes]) -> Opened:
-        """Open blobs; the caller releases the block that it gets.
+        """Unwrap blobs; the caller releases the block that it gets.
 
-        There are at most ``KEYS_MAX``, of at most ``PREFIXES_MAX`` nonce prefixes.
+        There are at most ``KEYS_MAX`` of them, with at most ``PREFIXES_MAX`` nonce prefixes.
         """
         loop = asyncio.get_running_loop()
         ask = _Ask(blobs, loop.create_future())
@@ -84,7 +84,7 @@ class UnwrapBatcher:
             raise
 
     def purge(self, tenant: str) -> None:
-        """Fail whoever waits for keys of a tenant."""
+        """Fail the calls that wait for keys of a tenant."""
         for queue in self._queues.get(tenant, {}).values():
             while queue.asks:
                 _fail(queue.asks.popleft(), Purged())
@@ -124,7 +124,7 @@ class UnwrapBatcher:
         except (Purged, KcmError) as error:
             for ask in asks:
                 _fail(ask, error)
-        except Exception:  # noqa: BLE001 - every waiter gets an answer; no key is in this frame's text
+        except Exception:  # noqa: BLE001 - every caller gets an answer; this frame shows no key
             for ask in asks:
                 _fail(ask, KcmError(Code.INTERNAL))
         finally:
@@ -135,7 +135,7 @@ class UnwrapBatcher:
 
 
 def _together(asks: deque[_Ask]) -> list[_Ask]:
-    """Take from the front as many as one request may bring, and at least one."""
+    """Take from the front as many as one request may contain, and at least one."""
     taken = [asks.popleft()]
     size = len(taken[0].blobs)
     if not asks:
@@ -151,6 +151,6 @@ def _together(asks: deque[_Ask]) -> list[_Ask]:
 
 
 def _fail(ask: _Ask, error: KcmError | Purged) -> None:
-    if not ask.answer.done():  # each waiter has one of its own
+    if not ask.answer.done():  # each caller has its own
         own = KcmError(error.code, error.detail) if isinstance(error, KcmError) else Purged()
         ask.answer.set_exception(own)

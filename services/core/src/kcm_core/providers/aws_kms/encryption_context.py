@@ -1,7 +1,7 @@
-"""A context as pairs of text, for providers that authenticate such.
+"""A context as pairs of text, for providers that authenticate such pairs.
 
-A customer reads them in audit logs, and grants a key for one tenant alone. The bytes that are given
-for a tenant's root become three pairs with its names; any others become one pair in hexadecimal.
+A customer reads them in audit logs, and can grant a key for a single tenant. The context of a
+tenant root becomes three pairs with its names; any other bytes become one pair in hexadecimal.
 Different bytes never become the same pairs.
 """
 
@@ -22,7 +22,7 @@ _PARTS: Final = 4
 
 
 def as_pairs(context: bytes) -> dict[str, str]:
-    """The pairs of a context."""
+    """Return the pairs of a context."""
     parts = _split(context)
     if len(parts) == _PARTS and parts[0] == L1_CONTEXT.name.encode() and len(parts[3]) == 4:
         tenant, region = _name(parts[1]), _name(parts[2])
@@ -46,7 +46,7 @@ def _split(context: bytes) -> list[bytes]:
 
 
 def _name(part: bytes) -> str:
-    """The text of a name that every provider takes as it is; empty for any other bytes."""
+    """Return a name that every provider accepts unchanged, or an empty string."""
     try:
         text = part.decode("ascii")
     except UnicodeDecodeError:

@@ -1,12 +1,13 @@
-"""What AWS's error codes mean, in the one taxonomy.
+"""The meaning of AWS's error codes, in the one taxonomy.
 
-A refusal is only what can be nothing else. Trouble with the credentials themselves (expired, of
-another account's token, wrongly signed) says nothing about the key. Nor does anything that goes
-wrong while the Core's own credentials are fetched: AWS then denies a role to whoever runs the Core
-(``AccessDenied``), in the very words in which it denies a customer's.
+Only an unambiguous denial counts as a refusal. An error of the credentials themselves (expired, of
+another account's token, wrongly signed) says nothing about the key. Nor does an error while the
+Core's own credentials are fetched: AWS then denies a role to the Core (``AccessDenied``) with the
+same words with which it denies a customer's role.
 
-A denial says in its message which kind of policy it comes from (AWS: *Troubleshooting access denied
-error messages*). One of the Core's own account, or of the network on the way, is not the owner's.
+A denial's message names the kind of policy that caused it (AWS: *Troubleshooting access denied
+error messages*). A policy of the Core's own account, or of the network in between, is not the
+owner's.
 """
 
 from __future__ import annotations
@@ -65,21 +66,21 @@ CODES: Final[dict[str, tuple[L1State, str]]] = {
     ),
     **dict.fromkeys(
         ("InvalidKeyUsageException", "UnsupportedOperationException"),
-        (L1State.UNREACHABLE, "the key is of another kind: it has to be symmetric, to encrypt"),
+        (L1State.UNREACHABLE, "wrong kind of key: it must be symmetric, for encryption"),
     ),
     "RequestTimeTooSkewed": (L1State.UNREACHABLE, clock_skew.REFUSED),
     "ValidationException": (L1State.UNREACHABLE, "AWS does not understand the request"),
-    "InvalidArnException": (L1State.UNREACHABLE, "the key's ARN is not one of this region"),
+    "InvalidArnException": (L1State.UNREACHABLE, "the key's ARN is not of this region"),
     "DryRunOperationException": (L1State.UNREACHABLE, "AWS did not carry out the request"),
 }
-"""By AWS's code. One that is not here is ``unreachable``."""
+"""By AWS's code. All other codes are ``unreachable``."""
 
 CLASSES: Final[dict[type[Exception], tuple[L1State, str]]] = {
     boto.ConnectTimeoutError: (L1State.UNREACHABLE, "AWS does not answer"),
     boto.ReadTimeoutError: (L1State.UNREACHABLE, "AWS does not answer"),
     boto.EndpointConnectionError: (L1State.UNREACHABLE, "AWS cannot be reached"),
     boto.ConnectionClosedError: (L1State.UNREACHABLE, "the connection was closed"),
-    boto.SSLError: (L1State.UNREACHABLE, "the endpoint's certificate is not to be believed"),
+    boto.SSLError: (L1State.UNREACHABLE, "the endpoint's certificate is not trusted"),
     boto.ProxyConnectionError: (L1State.UNREACHABLE, "the proxy cannot be reached"),
     boto.NoCredentialsError: NO_CREDENTIALS,
     boto.PartialCredentialsError: NO_CREDENTIALS,
@@ -87,35 +88,35 @@ CLASSES: Final[dict[type[Exception], tuple[L1State, str]]] = {
     boto.TokenRetrievalError: NO_CREDENTIALS,
     boto.ProfileNotFound: NO_CREDENTIALS,
 }
-"""By botocore's class, where AWS said nothing. One that is not here is ``unreachable``."""
+"""By botocore's class, for errors without an answer of AWS. All others are ``unreachable``."""
 
 STATE: Final = "KMSInvalidStateException"
-"""The one code that stands for several states, told apart by its message alone."""
+"""The one code for several states, which only its message distinguishes."""
 
 ON_THE_WAY: Final = ("VPC endpoint policy", "session policy")
-"""Policies of whoever runs the Core, in whosever name it asks."""
+"""Policies of the Core's operator, for every principal."""
 
 OUR_OWN: Final = ("identity-based policy", "permissions boundary", "service control policy")
-"""Policies of the account that asks: of the Core's, unless the link names a role."""
+"""Policies of the requesting account: the Core's, unless the link names a role."""
 
 _DENIED: Final = ("AccessDenied", "AccessDeniedException")
 
 _PENDING: Final = ("pending deletion", "pending replica deletion")
-"""What AWS's message says of a key that will be deleted; of others it says something else."""
+"""Parts of AWS's message about a key that is pending deletion."""
 
 
 def name_of(error: Exception) -> str:
-    """AWS's code, else the exception's class."""
+    """Return AWS's code, otherwise the exception's class."""
     code = error.response.get("Error", {}).get("Code") if isinstance(error, ClientError) else ""
     return str(code or type(error).__name__)
 
 
 @contextmanager
 def translated(*, in_a_role: bool = False) -> Iterator[None]:
-    """Turn botocore's exceptions into ours; AWS's own texts are dropped.
+    """Turn botocore's exceptions into ``L1Error``; AWS's texts are dropped.
 
-    ``in_a_role`` is whether the link names the role that uses the key: its policies are the key
-    owner's matter then.
+    ``in_a_role`` says that the link names the role that uses the key: then the role's policies
+    belong to the key's owner.
     """
     try:
         yield
@@ -123,7 +124,7 @@ def translated(*, in_a_role: bool = False) -> Iterator[None]:
         raise _of_code(error, in_a_role=in_a_role) from None
     except boto.BotoCoreError as error:
         known = next((CLASSES[one] for one in type(error).__mro__ if one in CLASSES), None)
-        state, detail = known or (L1State.UNREACHABLE, "AWS did not do what was asked")
+        state, detail = known or (L1State.UNREACHABLE, "AWS did not perform the request")
         detail = clock_skew.told(detail, error, of_credentials=known == NO_CREDENTIALS)
         raise L1Error(state, detail, cls=type(error).__name__) from None
 
@@ -140,7 +141,7 @@ def _of_code(error: ClientError, *, in_a_role: bool) -> L1Error:
         if any(text in message.lower() for text in _PENDING):
             return L1Error(L1State.PENDING_DELETION, "the key will be deleted", cls=code)
         return L1Error(L1State.UNREACHABLE, "the key is in a state that does not serve", cls=code)
-    row = CODES.get(code, (L1State.UNREACHABLE, "AWS did not do what was asked"))
+    row = CODES.get(code, (L1State.UNREACHABLE, "AWS did not perform the request"))
     state, detail = row
     if state is L1State.UNREACHABLE:
         detail = clock_skew.told(detail, error, of_credentials=row == NO_CREDENTIALS)

@@ -1,16 +1,16 @@
 """A key in AWS KMS.
 
 One request for each operation: botocore's retries are switched off, connecting and reading have
-bounds of their own, and the child's deadline stands above both. ``Decrypt`` always names the key,
-so what another key wrapped is refused as that, and the answer's key has to be the one that wrapped:
-an alias that was pointed elsewhere meanwhile opens nothing.
+their own bounds, and the child's deadline applies to both. ``Decrypt`` always names the key, so a
+blob of another key is rejected as such, and the answer's key must be the one that wrapped: an alias
+that meanwhile points to another key unwraps nothing.
 
-The context goes along as AWS's encryption context, in pairs that a key policy can demand and that
-CloudTrail shows (``pairs``).
+The context is sent as AWS's encryption context, in pairs that a key policy can require and that
+CloudTrail shows (``encryption_context``).
 
-Whoever uses a key is named without asking AWS: the role of the URI, else the role that the Core's
-environment or profile names, else the access key. A name has to outlast a session, because
-attestations only serve the same name, and a role's access key is another one in every session.
+The principal is determined without a request to AWS: the role of the URI, otherwise the role in the
+Core's environment or profile, otherwise the access key. A name must outlast a session, because
+attestations are valid only for the same name, and a role has another access key in every session.
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ READ_S: Final = 5
 """Seconds for connecting, and for waiting for an answer."""
 
 SESSION: Final = "kcm-core"
-"""Name of the session in which a role is assumed: CloudTrail shows it."""
+"""Name of the session in which a role is assumed, as CloudTrail shows it."""
 
 _BY_PROFILE: Final = "assume-role"
 _BY_TOKEN: Final = "assume-role-with-web-identity"  # noqa: S105 - a word of botocore's, no token
-"""How a session of a role came about: a profile names the role, or the environment does."""
+"""The origin of a role's session: a profile names the role, or the environment does."""
 
 _SYMMETRIC: Final = "SYMMETRIC_DEFAULT"
 _FACTS: Final = ("KeySpec", "KeyUsage", "KeyState", "Origin")
 
 
 def _loaded() -> Loader:
-    """AWS's own descriptions of what is used here: read before the fork, and not in every child."""
+    """Load AWS's service descriptions before the fork, and not in every child."""
     loader: Loader = create_loader()
     for service in ("kms", "sts"):
         for kind in ("service-2", "endpoint-rule-set-1"):
@@ -82,7 +82,7 @@ class AwsKmsProvider:
             return WrapResult(made["CiphertextBlob"], MECHANISM, made["KeyId"], principal)
 
     def unwrap(self, blob: bytes, context: bytes, mechanism: str) -> Opened:
-        """Open what ``wrap`` made."""
+        """Unwrap a blob of ``wrap``."""
         if mechanism != MECHANISM:
             raise unknown_mechanism()
         with translated(in_a_role=self._uri.role is not None):
@@ -96,14 +96,14 @@ class AwsKmsProvider:
             return Opened(made["Plaintext"], made["KeyId"], principal)
 
     def facts(self) -> dict[str, str]:
-        """What ``DescribeKey`` says of the key."""
+        """Return the fields of ``DescribeKey``."""
         with translated(in_a_role=self._uri.role is not None):
             client, _ = self._client()
             said = client.describe_key(KeyId=self._uri.key)["KeyMetadata"]
             return {name: str(said[name]) for name in _FACTS if name in said}
 
     def _client(self) -> tuple[Any, str]:
-        """A client, and in whose name it asks."""
+        """Return a client and its principal."""
         uri = self._uri
         core = botocore.session.Session()
         core.register_component("data_loader", _LOADER)
@@ -117,7 +117,7 @@ class AwsKmsProvider:
         if uri.role is None:
             return _made(session, "kms", own, **there), name
         asked = {"ExternalId": uri.external_id} if uri.external_id else {}
-        # Not at the URI's endpoint: that is one of KMS, and does not serve STS.
+        # Not at the URI's endpoint, which belongs to KMS and does not serve STS.
         assumed = _made(session, "sts", own).assume_role(
             RoleArn=uri.role, RoleSessionName=SESSION, **asked
         )["Credentials"]
@@ -144,7 +144,7 @@ def _made(session: boto3.Session, service: str, keys: ReadOnlyCredentials, **the
 
 
 def _own(core: botocore.session.Session) -> tuple[ReadOnlyCredentials, str]:
-    """The Core's own credentials and their name, fetched once and apart from any use of a key."""
+    """Return the Core's own credentials and their name, fetched once, before any use of a key."""
     with fetching(name_of):
         found = core.get_credentials()
         if found is None:
@@ -154,7 +154,7 @@ def _own(core: botocore.session.Session) -> tuple[ReadOnlyCredentials, str]:
 
 
 def _role(core: botocore.session.Session, method: str) -> str | None:
-    """The role whose session was fetched, where what configures it says so."""
+    """Return the role whose session was fetched, if the configuration names it."""
     if method not in {_BY_PROFILE, _BY_TOKEN}:
         return None
     of_profile: str | None = core.get_scoped_config().get("role_arn")

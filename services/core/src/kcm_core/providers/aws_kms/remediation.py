@@ -1,4 +1,4 @@
-"""What to do about a key in AWS KMS: the policy to grant, and the next step after each failure."""
+"""Remedies for a key in AWS KMS: the policy to grant, and the next step after each failure."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from kcm_core.providers.aws_kms.uri import AwsKmsUri, partition_of
 from kcm_core.providers.state import L1Error, L1State
 
 ANYBODY: Final = "arn:{partition}:iam::ACCOUNT:role/YOUR-CORE"
-"""Stands for the principal of the Cores, where the URI names no role."""
+"""Placeholder for the Cores' principal, if the URI names no role."""
 
 _FIXES: Final = {
     L1State.DISABLED: "aws kms enable-key {key}",
     L1State.PENDING_DELETION: "aws kms cancel-key-deletion {key} && aws kms enable-key {key}",
-    L1State.DELETED: "is the key's ARN and its region right? A deleted key never comes back",
+    L1State.DELETED: "is the key's ARN and its region right? A deleted key cannot be restored",
     L1State.FORBIDDEN: "add the statements of `kcm l1 policy URI` to the key's policy",
-    L1State.INVALID: "was the alias pointed to another key, or the record changed? "
+    L1State.INVALID: "was the alias pointed to another key, or the entry changed? "
     "Name the key by the ARN that wrapped it",
 }
 _BY_CLASS: Final = {
@@ -31,7 +31,7 @@ _BY_CLASS: Final = {
 
 
 def policy(uri: AwsKmsUri) -> str:
-    """Statements for the key's own policy: use with our context, a look at the key, no more."""
+    """Return statements for the key's policy: use with this system's context, and DescribeKey."""
     principal = {"AWS": uri.role or ANYBODY.format(partition=partition_of(uri.region))}
     use: dict[str, Any] = {
         "Sid": "SovereignKeyManager",
@@ -46,7 +46,7 @@ def policy(uri: AwsKmsUri) -> str:
             "Null": {f"kms:EncryptionContext:{TENANT}": "false"},
         },
     }
-    # It has no encryption context, so the condition above would never allow it.
+    # DescribeKey has no encryption context, so the condition above would never allow it.
     look = {
         "Sid": "SovereignKeyManagerLooks",
         "Effect": "Allow",
@@ -58,9 +58,9 @@ def policy(uri: AwsKmsUri) -> str:
 
 
 def fix(uri: AwsKmsUri, error: L1Error) -> str:
-    """One line that says what to do next."""
+    """Return one line with the next step."""
     if "credentials" in error.detail:
-        # Before the classes: AWS denies the Core its own role in the words for a customer's.
+        # Before the classes: AWS denies the Core its own role with the words for a customer's.
         return "aws sts get-caller-identity, with the environment of the Core's unsealer"
     if "account or network" in error.detail:
         return "let the Core's principal use it: its own policy, and that of its VPC endpoint"
@@ -69,12 +69,12 @@ def fix(uri: AwsKmsUri, error: L1Error) -> str:
         region = f"--region {uri.region}"
         return known.format(region=region, key=f"{region} --key-id {_id(uri)}")
     if "endpoint" in error.detail:
-        return "whoever runs the Core puts HOST:PORT into KCM_L1_ENDPOINTS of its unsealer"
-    return "does https://status.aws.amazon.com say more? It is tried again by itself"
+        return "the Core's operator adds HOST:PORT to KCM_L1_ENDPOINTS of its unsealer"
+    return "does https://status.aws.amazon.com say more? The Core retries by itself"
 
 
 def _id(uri: AwsKmsUri) -> str:
-    """The key's id; who administers keys cannot name them by an alias."""
+    """Return the key's id; commands that administer keys do not accept an alias."""
     if "alias/" not in uri.key:
         return uri.key
     ask = f"aws kms describe-key --region {uri.region} --key-id {uri.key}"

@@ -2,7 +2,7 @@
 
 ``awskms:arn:aws:kms:eu-central-1:111122223333:key/…``, the ARN of an alias, or ``alias/name`` or a
 key id with ``?region=…``. ``role-arn`` (with ``external-id``) is assumed first. ``endpoint`` and
-``ca`` are for private endpoints and for tests. Credentials never stand here: they come from the
+``ca`` are for private endpoints and for tests. A URI never contains credentials: they come from the
 environment of the Core's unsealer.
 """
 
@@ -24,7 +24,7 @@ _PARTITIONS: Final = {
     "us-isof": "aws-iso-f",
     "eusc": "aws-eusc",
 }
-"""By how a region's name begins (botocore's ``partitions.json``); all others are in ``aws``."""
+"""By the start of a region's name (botocore's ``partitions.json``); all others are in ``aws``."""
 
 _PARTITION: Final = "|".join(("aws", *_PARTITIONS.values()))
 _UUID: Final = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
@@ -41,12 +41,12 @@ _ROLE: Final = re.compile(
 _EXTERNAL: Final = re.compile(r"[A-Za-z0-9+=,.@:/_-]{2,1224}")
 _ATTRIBUTES: Final = ("ca", "endpoint", "external-id", "region", "role-arn")
 
-_NAMES: Final = "a key is named by its ARN, an alias's ARN, or alias/name or a key id with ?region="
+_NAMES: Final = "name a key by its ARN, an alias's ARN, or alias/name or a key id with ?region="
 
 
 @dataclass(frozen=True, slots=True)
 class AwsKmsUri:
-    """A key in AWS KMS; ``key`` is what AWS calls a KeyId."""
+    """A key in AWS KMS; ``key`` is AWS's KeyId."""
 
     key: str
     region: str
@@ -59,12 +59,12 @@ class AwsKmsUri:
 
 
 def partition_of(region: str) -> str:
-    """The partition of a region."""
+    """Return the partition of a region."""
     return next((p for start, p in _PARTITIONS.items() if region.startswith(f"{start}-")), "aws")
 
 
 def parse_awskms(rest: str) -> AwsKmsUri:
-    """Parse what stands behind ``awskms:``; raises ``L1UriError``."""
+    """Parse the part after ``awskms:``; raises ``L1UriError``."""
     name, _, raw = rest.partition("?")
     given = query(raw, _ATTRIBUTES)
     arn = _ARN.fullmatch(name)
@@ -77,16 +77,16 @@ def parse_awskms(rest: str) -> AwsKmsUri:
         elif region != arn["region"] and not (arn["id"] or "").startswith("mrk-"):
             refuse(UriReason.BAD_VALUE, "the ARN names another region; only mrk- keys have several")
     if region is None:
-        refuse(UriReason.MISSING_REGION, "?region= must say where the key is")
+        refuse(UriReason.MISSING_REGION, "?region= must name the key's region")
     if _REGION.fullmatch(region) is None:
-        refuse(UriReason.BAD_VALUE, "a region is written as eu-central-1")
+        refuse(UriReason.BAD_VALUE, "a region has the form eu-central-1")
     if arn is not None and arn["partition"] != partition_of(region):
-        refuse(UriReason.BAD_VALUE, "the ARN's partition is not the one of its region")
+        refuse(UriReason.BAD_VALUE, "the ARN's partition is not that of its region")
     role, external = given.get("role-arn"), given.get("external-id")
     if role is not None and _ROLE.fullmatch(role) is None:
-        refuse(UriReason.BAD_VALUE, "role-arn is the ARN of an IAM role")
+        refuse(UriReason.BAD_VALUE, "role-arn must be the ARN of an IAM role")
     if external is not None and (role is None or _EXTERNAL.fullmatch(external) is None):
-        refuse(UriReason.BAD_VALUE, "external-id goes with a role-arn")
+        refuse(UriReason.BAD_VALUE, "external-id needs a role-arn")
     endpoint, authority = given.get("endpoint"), given.get("ca")
     return AwsKmsUri(
         key=_replica(name, arn, region),
@@ -99,7 +99,7 @@ def parse_awskms(rest: str) -> AwsKmsUri:
 
 
 def _replica(name: str, arn: re.Match[str] | None, region: str) -> str:
-    """The key's name in its region: replicas of one key differ in the region of their ARN alone."""
+    """Return the key's name in its region: replicas differ only in the region of their ARN."""
     if arn is None or arn["region"] == region:
         return name
     start, end = arn.span("region")

@@ -1,8 +1,8 @@
-"""What Azure's answers mean, in the one taxonomy.
+"""The meaning of Azure's answers, in the one taxonomy.
 
-Key Vault says *403 Forbidden* for a key that is disabled, for a caller without the permission and
-for a firewall alike; the inner code tells them apart. Of what has no inner code that we know,
-nothing is a refusal, and nothing of what goes wrong with the Core's own credentials.
+Key Vault answers *403 Forbidden* for a disabled key, for a caller without the permission and for a
+firewall; the inner code distinguishes them. An answer without a known inner code is no refusal, and
+neither is an error of the Core's own credentials.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ CODES: Final[dict[str, tuple[L1State, str]]] = {
     "BadParameter": (L1State.UNREACHABLE, "the vault does not understand the request"),
     "Throttled": _BUSY,
 }
-"""By Azure's inner code, else its code. One that is not here is ``unreachable``."""
+"""By Azure's inner code, otherwise its code. All other codes are ``unreachable``."""
 
 CLASSES: Final[dict[type[Exception], tuple[L1State, str]]] = {
     CredentialUnavailableError: NO_CREDENTIALS,
@@ -49,16 +49,16 @@ CLASSES: Final[dict[type[Exception], tuple[L1State, str]]] = {
     azure.ServiceRequestError: (L1State.UNREACHABLE, "the vault cannot be reached"),
     azure.ServiceResponseError: (L1State.UNREACHABLE, "the vault does not answer"),
 }
-"""By the SDK's class, where the vault said nothing."""
+"""By the SDK's class, for errors without an answer of the vault."""
 
 
 UNWRAPPING: Final = {"BadParameter": (L1State.INVALID, "the blob does not authenticate")}
-"""What means something else in the answer to ``unwrapKey``, where the value given is the blob."""
+"""Codes with another meaning in the answer to ``unwrapKey``, whose value is the blob."""
 
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Turn the SDK's exceptions into ours; Azure's own texts are dropped."""
+    """Turn the SDK's exceptions into ``L1Error``; Azure's texts are dropped."""
     try:
         yield
     except azure.AzureError as error:
@@ -66,26 +66,26 @@ def translated() -> Iterator[None]:
 
 
 def of(error: azure.AzureError, *, unwrapping: bool = False) -> L1Error:
-    """What one of the SDK's exceptions means."""
+    """Return the meaning of an exception of the SDK."""
     name = type(error).__name__
     status = error.status_code if isinstance(error, azure.HttpResponseError) else None
     if isinstance(error, azure.HttpResponseError) and status not in (None, 401):
         code = _code(error)
         codes = CODES | UNWRAPPING if unwrapping else CODES
         state, detail = codes.get(
-            code, (L1State.UNREACHABLE, "the vault did not do what was asked")
+            code, (L1State.UNREACHABLE, "the vault did not perform the request")
         )
         return L1Error(state, detail, cls=code or name)
     known = next((CLASSES[one] for one in type(error).__mro__ if one in CLASSES), None)
     if status == 401:
         known = NO_CREDENTIALS
-    state, detail = known or (L1State.UNREACHABLE, "the vault did not do what was asked")
+    state, detail = known or (L1State.UNREACHABLE, "the vault did not perform the request")
     detail = clock_skew.told(detail, error, of_credentials=known == NO_CREDENTIALS)
     return L1Error(state, detail, cls=name)
 
 
 def _code(error: azure.HttpResponseError) -> str:
-    """The innermost code of an answer; empty for what is no answer of a vault."""
+    """Return the innermost code of an answer, or an empty string if it is not a vault's."""
     try:
         said = json.loads(error.response.text())["error"]  # type: ignore[union-attr]
         inner = said.get("innererror") or {}

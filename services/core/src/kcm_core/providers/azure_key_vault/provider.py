@@ -1,13 +1,13 @@
-"""A key in Azure Key Vault: RSA-OAEP with SHA-256, and nothing else.
+"""A key in Azure Key Vault: RSA-OAEP with SHA-256 only.
 
-Only ``unwrapKey`` proves that a key is alive: the SDK wraps with the public half on its own, also
-with a key that was disabled long ago. OAEP authenticates no context; the nested blob does.
+Only ``unwrapKey`` proves that a key is enabled: the SDK wraps locally with the public half, even if
+the key was disabled long ago. OAEP authenticates no context; the nested blob does.
 
-A vault opens only with the version that wrapped, so the blob begins with it. Retries are switched
-off for the vault and for tokens, redirects too, and every request has bounds of its own.
+A vault unwraps only with the version that wrapped, so the blob begins with its name. Retries are
+switched off for the vault and for tokens, redirects too, and every request has its own bounds.
 
 Unwrapping is one request on the SDK's own pipeline: its cryptography client would read the key
-first, and believe whatever private half it is told.
+first, and would accept any private half in the answer.
 """
 
 from __future__ import annotations
@@ -56,13 +56,13 @@ _ALGORITHM: Final = KeyWrapAlgorithm.rsa_oaep_256
 
 @functools.cache
 def rehearse() -> None:
-    """Do what a process does once, before the fork, so that no child has to.
+    """Fill Python's caches before the fork, so that no child has to.
 
-    Most of a first request's time goes into Python's own caches of classes. Nobody listens on
-    port 1 of the loopback: two requests are made up, and refused.
+    They take most of a first request's time. Two requests are sent to port 1 of the loopback, where
+    no server listens, and fail.
     """
     nowhere = AzureKvUri(vault="127.0.0.1:1", key="x", authority="127.0.0.1:1")
-    provider = AzureKvProvider(nowhere, use_env_settings=False)  # nor does a proxy hear of it
+    provider = AzureKvProvider(nowhere, use_env_settings=False)  # and without a proxy
     options = provider._options()  # noqa: SLF001 - our own
     credential = _Own(
         ClientSecretCredential(
@@ -87,7 +87,7 @@ class AzureKvProvider:
         self._transport = transport
 
     def wrap(self, plaintext: bytes | bytearray | memoryview, context: bytes) -> WrapResult:
-        """Wrap with the URI's version, else the newest one. ``context`` is bound elsewhere."""
+        """Wrap with the URI's version, or the newest one. ``context`` is bound elsewhere."""
         del context
         own = self._credential()
         with translated():
@@ -100,7 +100,7 @@ class AzureKvProvider:
         return WrapResult(version.encode("ascii") + sealed, MECHANISM, version, own.name)
 
     def unwrap(self, blob: bytes, context: bytes, mechanism: str) -> Opened:
-        """Open what ``wrap`` made, with the version that made it."""
+        """Unwrap a blob of ``wrap``, with the version that wrapped it."""
         del context
         if mechanism != MECHANISM:
             raise unknown_mechanism()
@@ -120,7 +120,7 @@ class AzureKvProvider:
         return Opened(opened, version, own.name)
 
     def facts(self) -> dict[str, str]:
-        """What the vault says of the URI's version, else of the newest one."""
+        """Return the vault's description of the URI's version, or of the newest one."""
         with translated(), self._vault(self._credential()) as client:
             key = client.get_key(self._uri.key, self._uri.version)
         operations = {_word(one) for one in key.key_operations}
@@ -136,7 +136,7 @@ class AzureKvProvider:
         }
 
     def _unwrap(self, client: KeyClient, version: str, sealed: bytes) -> bytes:
-        """One request of Key Vault's REST interface (Microsoft: *Unwrap Key*, 2025-07-01)."""
+        """Send one request of Key Vault's REST API (Microsoft: *Unwrap Key*, 2025-07-01)."""
         path = f"/keys/{self._uri.key}/{version}"
         asked = {"alg": _ALGORITHM.value, "value": _padded(sealed)}
         answer = client.send_request(HttpRequest("POST", f"{path}/unwrapkey", json=asked))
@@ -146,20 +146,20 @@ class AzureKvProvider:
             name, value = str(told["kid"]), str(told["value"])
             opened = base64.b64decode(value + "=" * (-len(value) % 4), b"-_", validate=True)
         except (KeyError, TypeError, ValueError):
-            raise L1Error(L1State.UNREACHABLE, "the vault's answer is none") from None
+            raise L1Error(L1State.UNREACHABLE, "Key Vault returned an unreadable answer") from None
         if not name.endswith(path):
-            raise L1Error(L1State.INVALID, "another key was used than the one that was named")
+            raise L1Error(L1State.INVALID, "another key was used than the named one")
         return opened
 
     def _lacks(self, error: AzureError, client: KeyClient) -> bool:
-        """Whether the key is there, and only that version is not: a blob may name anything."""
+        """Whether the key exists and only that version does not: a blob can name anything."""
         if getattr(error, "status_code", None) != 404:
             return False
         try:
             client.get_key(self._uri.key)
         except ResourceNotFoundError:
             return False
-        except AzureError as failed:  # who may unwrap need not be allowed to look
+        except AzureError as failed:  # the right to unwrap does not include the right to read
             hint = "the key or its version is not there, and the vault does not say which"
             raise L1Error(L1State.UNREACHABLE, hint, cls=type(failed).__name__) from None
         return True
@@ -176,7 +176,7 @@ class AzureKvProvider:
             **self._transport,
         }
         if self._uri.ca is not None:
-            # A deployment of one's own: its names are not Azure's, its authority is its own.
+            # A private deployment: its names are not Azure's, and it has its own authority.
             options |= {"connection_verify": self._uri.ca, "verify_challenge_resource": False}
         return options
 
@@ -193,7 +193,7 @@ class AzureKvProvider:
 def _same_cloud(uri: AzureKvUri) -> None:
     """Raise ``L1Error`` unless the credentials belong to the vault's cloud.
 
-    Whoever runs the Core says where they belong: a URI must not have them sent to another cloud.
+    The Core's operator decides the cloud of the credentials: a URI must not send them to another.
     """
     ours = urlsplit(os.environ.get(AUTHORITY, "")).hostname or PUBLIC.login
     if uri.cloud is not None and ours in LOGINS and ours != uri.cloud.login:
@@ -202,14 +202,14 @@ def _same_cloud(uri: AzureKvUri) -> None:
 
 
 class _Own:
-    """The Core's own credentials. ``name`` tells who asks, once a token was fetched."""
+    """The Core's own credentials. ``name`` is the principal, once a token was fetched."""
 
     def __init__(self, credential: TokenCredential) -> None:
         self._credential: Final = credential
         self.name = ""
 
     def get_token(self, *scopes: str, **options: Any) -> AccessToken:
-        """Fetch a token; raises ``L1Error`` (unreachable), whatever goes wrong."""
+        """Fetch a token; raises ``L1Error`` (unreachable) for every error."""
         with fetching():
             token = self._credential.get_token(*scopes, **options)
             self.name = _object_of(token.token)
@@ -217,7 +217,10 @@ class _Own:
 
 
 def _by_environment(options: dict[str, Any]) -> TokenCredential:
-    """A secret, a certificate, a cluster's token, or else the machine's identity."""
+    """Return the credential for a secret, a certificate or a cluster's token in the environment.
+
+    Without any of them, it is the machine's identity.
+    """
     tenant, client, secret, certificate, token = (
         os.environ.get(f"AZURE_{name}", "")
         for name in (
@@ -240,7 +243,7 @@ def _by_environment(options: dict[str, Any]) -> TokenCredential:
 
 
 def _object_of(token: str) -> str:
-    """The principal's object id: role assignments name it, and no two principals share one.
+    """Return the principal's object id: role assignments use it, and it is unique.
 
     Azure signs tokens for itself; here it is only a name, so nothing is verified.
     """
@@ -252,17 +255,15 @@ def _object_of(token: str) -> str:
 
 
 def _padded(data: bytes) -> str:
-    """Base64 for URLs without padding, as JSON Web Keys have it (RFC 7515, section 2)."""
+    """Encode as base64 for URLs without padding, as in JSON Web Keys (RFC 7515, section 2)."""
     return base64.urlsafe_b64encode(data).decode("ascii").rstrip("=")
 
 
 def _suits(key: KeyVaultKey) -> None:
-    """Raise ``L1Error`` for a key of another kind: nobody refused, it just cannot serve."""
+    """Raise ``L1Error`` for a key that cannot serve, which is no refusal."""
     operations = {_word(one) for one in key.key_operations}
     if not _word(key.key_type).startswith("RSA") or _bits(key) < BITS_MIN:
-        raise L1Error(
-            L1State.UNREACHABLE, "the key is of another kind: it has to be RSA, 2048 bits"
-        )
+        raise L1Error(L1State.UNREACHABLE, "wrong kind of key: it must be RSA, at least 2048 bits")
     if not {"wrapKey", "unwrapKey"} <= operations:
         raise L1Error(L1State.UNREACHABLE, "the key's operations lack wrapKey or unwrapKey")
 
@@ -273,5 +274,5 @@ def _bits(key: KeyVaultKey) -> int:
 
 
 def _word(value: Any) -> str:
-    """The vault's word, which the SDK makes an enumeration where it knows it."""
+    """Return the value as text, for which the SDK has an enumeration if it knows it."""
     return str(getattr(value, "value", value))

@@ -1,10 +1,10 @@
 """``azurekv:`` URIs: a key in Azure Key Vault or Managed HSM.
 
-``azurekv:acme.vault.azure.net/root``, and ``/VERSION`` to pin one; or, behind ``azurekv:``, the
-key's identifier as Azure shows it: ``https://acme.vault.azure.net/keys/root/VERSION``. Which of
-Azure's clouds it is in is told by the vault's name. A vault outside of Azure's own names needs
-``ca``, and is for private deployments and tests; ``authority`` is where tokens are asked for then.
-Credentials never stand here: they come from the environment of the Core's unsealer.
+``azurekv:acme.vault.azure.net/root``, and ``/VERSION`` to pin one; or, after ``azurekv:``, the
+key's identifier as Azure shows it: ``https://acme.vault.azure.net/keys/root/VERSION``. The vault's
+name determines its cloud. A vault with another name than Azure's needs ``ca``, and is for private
+deployments and tests; ``authority`` is then the host that issues tokens. A URI never contains
+credentials: they come from the environment of the Core's unsealer.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from kcm_core.providers.uri_parts import UriReason, file_uri, host_and_port, que
 
 @dataclass(frozen=True, slots=True)
 class AzureCloud:
-    """One of Azure's clouds: its name in ``az cloud``, and the host that gives its tokens."""
+    """One of Azure's clouds: its name in ``az cloud``, and the host that issues its tokens."""
 
     name: str
     login: str
@@ -30,11 +30,11 @@ _CLOUDS: Final = {
     "azure.cn": AzureCloud("AzureChinaCloud", "login.chinacloudapi.cn"),
     "usgovcloudapi.net": AzureCloud("AzureUSGovernment", "login.microsoftonline.us"),
 }
-"""By what vaults' names end with."""
+"""By the end of the vaults' names."""
 
 LOGINS: Final = frozenset(cloud.login for cloud in _CLOUDS.values())
 AUTHORITY: Final = "AZURE_AUTHORITY_HOST"
-"""Azure's own variable: the cloud of the credentials, by its login host; else the public one."""
+"""Azure's own variable: the cloud of the credentials, by its login host; by default the public."""
 
 _VAULT: Final = re.compile(
     r"[a-z0-9-]{1,63}\.(?:vault|managedhsm)\."
@@ -54,19 +54,19 @@ class AzureKvUri:
     """``host`` or ``host:port``; always HTTPS."""
     key: str
     version: str | None = None
-    """The one that wraps; none: the newest one. Each blob names the version that opens it."""
+    """The version that wraps; ``None`` means the newest. Each blob names its own version."""
     authority: str | None = None
     ca: str | None = None
 
     @property
     def cloud(self) -> AzureCloud | None:
-        """Azure's own cloud that the vault is in, by its name; none: a deployment of one's own."""
+        """The vault's Azure cloud, by its name; ``None`` for a private deployment."""
         found = _VAULT.fullmatch(self.vault)
         return None if found is None or self.ca is not None else _CLOUDS[found["cloud"]]
 
 
 def parse_azurekv(rest: str) -> AzureKvUri:
-    """Parse what stands behind ``azurekv:``; raises ``L1UriError``."""
+    """Parse the part after ``azurekv:``; raises ``L1UriError``."""
     name, _, raw = rest.partition("?")
     given = query(raw, _ATTRIBUTES)
     identifier = _IDENTIFIER.fullmatch(name)
@@ -77,7 +77,7 @@ def parse_azurekv(rest: str) -> AzureKvUri:
     if _KEY.fullmatch(key) is None or (slash and _VERSION.fullmatch(version) is None):
         refuse(
             UriReason.BAD_NAME,
-            "a key is named as VAULT-HOST/KEY-NAME or VAULT-HOST/KEY-NAME/VERSION",
+            "name a key as VAULT-HOST/KEY-NAME or VAULT-HOST/KEY-NAME/VERSION",
         )
     host, authority, ca = host_and_port(vault), given.get("authority"), given.get("ca")
     if ca is None and _VAULT.fullmatch(host) is None:

@@ -1,10 +1,10 @@
-"""What Google's status codes mean, in the one taxonomy.
+"""The meaning of Google's status codes, in the one taxonomy.
 
-*Failed precondition* stands for every state in which a version does not serve; which one it is
-stands in the message alone. Where none of the documented words stands there, nobody is known to
-have refused. *Permission denied* is a refusal where it is said of a permission on the key; it is
-also said of a project that is not paid for, of a token with too narrow a scope, by a perimeter and
-by a proxy. Whatever goes wrong with the Core's own credentials refuses nothing.
+*Failed precondition* is used for every state in which a version does not serve; only the message
+tells which. Without one of the documented words in it, there is no known refusal. *Permission
+denied* is a refusal if it names a permission on the key. It is also used for a project without
+billing, for a token with too narrow a scope, by a perimeter and by a proxy. An error of the Core's
+own credentials is no refusal.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ CLASSES: Final[dict[type[Exception], tuple[L1State, str]]] = {
     auth.DefaultCredentialsError: NO_CREDENTIALS,
     auth.TransportError: NO_CREDENTIALS,
 }
-"""By the SDK's class. One that is not here is ``unreachable``."""
+"""By the SDK's class. All other classes are ``unreachable``."""
 
 STATES: Final[dict[str, tuple[L1State, str]]] = {
     "DISABLED": (L1State.DISABLED, "the version is disabled"),
@@ -53,19 +53,19 @@ STATES: Final[dict[str, tuple[L1State, str]]] = {
 """By the word for a version's state in the message of a failed precondition."""
 
 OF_THE_KEY: Final = "IAM_PERMISSION_DENIED"
-"""Google's reason for a denied permission that somebody took away, or never gave."""
+"""Google's reason for a permission that was revoked or never granted."""
 
 _PERMISSION: Final = re.compile(r"Permission 'cloudkms\.\w+\.\w+' denied on resource")
-"""How the key service words it, where it gives no reason."""
+"""The key service's wording, for answers without a reason."""
 
 _STATE: Final = re.compile(r"current state is:? ?'?([A-Z_]+)")
 
 
 @contextmanager
 def translated(*, opening: bool = False) -> Iterator[None]:
-    """Turn the SDK's exceptions into ours; Google's own texts are dropped.
+    """Turn the SDK's exceptions into ``L1Error``; Google's texts are dropped.
 
-    ``opening`` says that an argument that is not valid is the blob.
+    ``opening`` says that an invalid argument can only be the blob.
     """
     try:
         yield
@@ -74,7 +74,7 @@ def translated(*, opening: bool = False) -> Iterator[None]:
 
 
 def of(error: Exception, *, opening: bool = False) -> L1Error:
-    """What one of the SDK's exceptions means."""
+    """Return the meaning of an exception of the SDK."""
     name = type(error).__name__
     if isinstance(error, google.FailedPrecondition):
         found = _STATE.search(str(error.message))
@@ -88,7 +88,7 @@ def of(error: Exception, *, opening: bool = False) -> L1Error:
         state, detail = L1State.INVALID, "the blob does not authenticate"
     else:
         known = next((CLASSES[one] for one in type(error).__mro__ if one in CLASSES), None)
-        state, detail = known or (L1State.UNREACHABLE, "Google did not do what was asked")
+        state, detail = known or (L1State.UNREACHABLE, "Google did not perform the request")
         if state is L1State.UNREACHABLE:
             detail = clock_skew.told(detail, error, of_credentials=known == NO_CREDENTIALS)
     return L1Error(state, detail, cls=name)

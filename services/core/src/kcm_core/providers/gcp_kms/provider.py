@@ -1,20 +1,19 @@
 """A key in Google Cloud KMS.
 
-The context is the additional authenticated data. The SDK verifies no checksum by itself: CRC32C
-goes along with everything that is sent, and is demanded of everything that comes back, so a bit
-that was lost on the way is ``invalid`` and not a lost key. One call for each operation: the SDK's
-own retry is switched off (it would go on for 46 seconds whatever the timeout), and a call has a
-bound of its own.
+The context is the additional authenticated data. The SDK verifies no checksum by itself: CRC32C is
+sent with all data, and required in all answers, so that a bit error in transit is ``invalid`` and
+not a lost key. One call for each operation: the SDK's retry is switched off (it would continue for
+46 seconds whatever the timeout), and a call has its own bound.
 
-``Decrypt`` does not say which version it used, so the blob begins with the number that ``Encrypt``
-named, and with a checksum of the whole.
+``Decrypt`` does not return the version that it used, so the blob begins with the number that
+``Encrypt`` returned, and with a checksum of the whole.
 
-The token is fetched once, before and apart from any use of a key. gRPC's own plug-in for it would
-fetch it in a thread, where its failures look like Google's, and look up in another one from where
-it may be used.
+The token is fetched once, before and separately from any use of a key. gRPC's own plug-in would
+fetch it in a thread, where its failures look like Google's, and would look up in another thread
+from where it may be used.
 
-Credentials belong to one universe: Google's own, or a sovereign cloud's with names of its own. The
-service is the one of that universe. A proxy of the environment is used for both.
+Credentials belong to one universe: Google's own, or a sovereign cloud's with other domain names.
+The service belongs to the same universe. A proxy of the environment is used for both.
 """
 
 from __future__ import annotations
@@ -63,7 +62,7 @@ _Metadata = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True, slots=True)
 class _Own:
-    """The Core's own credentials: a call's metadata, in whose name it asks, and where it may."""
+    """The Core's own credentials: a call's metadata, the principal, and the universe."""
 
     metadata: _Metadata
     principal: str
@@ -77,7 +76,7 @@ class GcpKmsProvider:
         self._uri = uri
 
     def wrap(self, plaintext: bytes | bytearray | memoryview, context: bytes) -> WrapResult:
-        """Wrap with the URI's version, else the primary one."""
+        """Wrap with the URI's version, or the primary one."""
         uri, data = self._uri, bytes(plaintext)
         pinned = f"/cryptoKeyVersions/{uri.version}" if uri.version else ""
         own = _own()
@@ -105,7 +104,7 @@ class GcpKmsProvider:
         return WrapResult(blob, MECHANISM, str(number), own.principal)
 
     def unwrap(self, blob: bytes, context: bytes, mechanism: str) -> Opened:
-        """Open what ``wrap`` made."""
+        """Unwrap a blob of ``wrap``."""
         if mechanism != MECHANISM:
             raise unknown_mechanism()
         sealed = blob[_HEAD.size :]
@@ -133,7 +132,7 @@ class GcpKmsProvider:
         return Opened(made.plaintext, str(number), own.principal)
 
     def facts(self) -> dict[str, str]:
-        """What Google says of the key, and of the version that wraps."""
+        """Return Google's description of the key, and of the version that wraps."""
         uri = self._uri
         own = _own()
         call: dict[str, Any] = {"retry": None, "timeout": CALL_S, "metadata": own.metadata}
@@ -153,7 +152,7 @@ class GcpKmsProvider:
         }
 
     def _client(self, universe: str) -> kms_v1.KeyManagementServiceClient:
-        """A client on a connection of its own, with no credentials of its own."""
+        """Return a client with its own connection, and without credentials."""
         roots = None if self._uri.ca is None else Path(self._uri.ca).read_bytes()
         host = self._uri.endpoint or f"{SERVICE}.{universe}"
         channel = grpc.secure_channel(
@@ -164,7 +163,7 @@ class GcpKmsProvider:
 
 
 def _way_to(host: str) -> list[tuple[str, int | str]]:
-    """The proxy of the environment; gRPC itself reads the variables in small letters only."""
+    """Return the proxy of the environment; gRPC itself reads only lower-case variables."""
     proxies = getproxies()
     proxy = proxies.get("https") or proxies.get("all")
     name = host if host.endswith("]") else host.rpartition(":")[0] or host
@@ -179,7 +178,7 @@ def _own() -> _Own:
         credentials: Any
         credentials, _ = google.auth.default(scopes=SCOPES)
         if hasattr(credentials, "with_always_use_jwt_access"):
-            # A service account's own signature is enough: no token has to be fetched for it.
+            # A service account's own signature is enough: no token has to be fetched.
             credentials = credentials.with_always_use_jwt_access(True)
         credentials.refresh(Request())
         headers: dict[str, str] = {}
@@ -189,10 +188,10 @@ def _own() -> _Own:
 
 
 def _name(credentials: Any) -> str:
-    """The account's address, which a machine's credentials know by now.
+    """Return the account's address, which a machine's credentials have after a refresh.
 
-    Whoever acts for itself in a pool, or is a person, has none: two of them may look the same, and
-    attestations serve whoever has the same name. So their name is one for each host.
+    A workload identity of a pool and a person have none: two of them may look the same, and
+    attestations are valid for every principal of the same name. So their name includes the host.
     """
     address = getattr(credentials, "service_account_email", None)
     if address:
@@ -210,13 +209,13 @@ def _check(number: int, sealed: bytes) -> bytes:
 
 
 def _number(name: str, key: str) -> int:
-    """The number of the version that was used; it has to be one of the key that was named."""
+    """Return the number of the version that was used; it must belong to the named key."""
     prefix = f"{key}/cryptoKeyVersions/"
     tail = name.removeprefix(prefix)
     if not name.startswith(prefix) or not tail.isdecimal():
-        raise L1Error(L1State.INVALID, "another key was used than the one that was named")
+        raise L1Error(L1State.INVALID, "another key was used than the named one")
     return int(tail)
 
 
 def _garbled() -> L1Error:
-    return L1Error(L1State.INVALID, "a checksum does not hold: something was lost on the way")
+    return L1Error(L1State.INVALID, "a checksum does not match: data was corrupted in transit")

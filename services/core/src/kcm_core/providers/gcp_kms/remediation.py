@@ -1,4 +1,4 @@
-"""What to do about a key in Google Cloud: the role to grant, the next step after each failure."""
+"""Remedies for a key in Google Cloud: the role to grant, and the next step after each failure."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from kcm_core.providers.gcp_kms.uri import GcpKmsUri
 from kcm_core.providers.state import L1Error, L1State
 
 ROLE: Final = "roles/cloudkms.cryptoKeyEncrypterDecrypter"
-"""Google's own role: it encrypts and decrypts with a key, and may do nothing else."""
+"""Google's built-in role: it may encrypt and decrypt with a key, and nothing else."""
 
 VIEWER: Final = "roles/cloudkms.viewer"
-"""Google's own role: it reads what a key is, and may use nothing."""
+"""Google's built-in role: it may describe a key, and use none."""
 
 _FIXES: Final = {
     L1State.DISABLED: "gcloud kms keys versions enable {version}",
     L1State.PENDING_DELETION: "gcloud kms keys versions restore {version}",
-    L1State.DELETED: "are project, location, ring and key right? What is destroyed stays so",
+    L1State.DELETED: "are project, location, ring and key right? Destroyed keys are not restored",
     L1State.FORBIDDEN: "grant what `kcm l1 policy URI` prints to the Core's service account",
-    L1State.INVALID: "was the key replaced, or the record changed? Name the key that wrapped it",
+    L1State.INVALID: "was the key replaced, or the entry changed? Name the key that wrapped it",
 }
 _BY_CLASS: Final = {
     "PermissionDenied": "is the project paid for, cloudkms.googleapis.com enabled in it, and the "
@@ -29,7 +29,7 @@ _BY_CLASS: Final = {
 
 
 def policy(uri: GcpKmsUri) -> str:
-    """The commands that grant exactly what is needed on exactly this key."""
+    """Return the commands that grant the needed permissions on this key."""
     ring, key = _parts(uri)
     return "".join(
         f"gcloud kms keys add-iam-policy-binding {key} \\\n"
@@ -41,7 +41,7 @@ def policy(uri: GcpKmsUri) -> str:
 
 
 def fix(uri: GcpKmsUri, error: L1Error) -> str:
-    """One line that says what to do next."""
+    """Return one line with the next step."""
     if "credentials" in error.detail:
         return "name a service account's key file with GOOGLE_APPLICATION_CREDENTIALS"
     known = _FIXES.get(error.state) or _BY_CLASS.get(error.cls)
@@ -49,11 +49,11 @@ def fix(uri: GcpKmsUri, error: L1Error) -> str:
         ring, key = _parts(uri)
         return known.format(ring=ring, version=f"{uri.version or 'N'} {ring} --key {key}")
     if "endpoint" in error.detail:
-        return "whoever runs the Core puts HOST:PORT into KCM_L1_ENDPOINTS of its unsealer"
-    return "does https://status.cloud.google.com say more? It is tried again by itself"
+        return "the Core's operator adds HOST:PORT to KCM_L1_ENDPOINTS of its unsealer"
+    return "does https://status.cloud.google.com say more? The Core retries by itself"
 
 
 def _parts(uri: GcpKmsUri) -> tuple[str, str]:
-    """Where the key's ring is, as options of gcloud, and the key's name."""
+    """Return the key's ring as options of gcloud, and the key's name."""
     _, project, _, location, _, ring, _, key = uri.key.split("/")
     return f"--project {project} --location {location} --keyring {ring}", key

@@ -1,8 +1,8 @@
 """``gcpkms:`` URIs: a key in Google Cloud KMS.
 
 ``gcpkms:projects/P/locations/L/keyRings/R/cryptoKeys/K``, and ``/cryptoKeyVersions/N`` to pin the
-version that wraps. ``endpoint`` and ``ca`` are for private endpoints and for tests. Credentials
-never stand here: they come from the environment of the Core's unsealer.
+version that wraps. ``endpoint`` and ``ca`` are for private endpoints and for tests. A URI never
+contains credentials: they come from the environment of the Core's unsealer.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class GcpKmsUri:
     key: str
     """``projects/…/locations/…/keyRings/…/cryptoKeys/…``."""
     version: int | None = None
-    """The version that wraps; none: the primary one."""
+    """The version that wraps; ``None`` means the primary one."""
     endpoint: str | None = None
     """``host`` or ``host:port`` in place of Google's own; always TLS."""
     ca: str | None = None
@@ -43,7 +43,7 @@ class GcpKmsUri:
 
 
 def parse_gcpkms(rest: str) -> GcpKmsUri:
-    """Parse what stands behind ``gcpkms:``; raises ``L1UriError``."""
+    """Parse the part after ``gcpkms:``; raises ``L1UriError``."""
     name, _, raw = rest.partition("?")
     given = query(raw, _ATTRIBUTES)
     found = _KEY.fullmatch(name)
@@ -59,12 +59,12 @@ def parse_gcpkms(rest: str) -> GcpKmsUri:
 
 
 def _wrong(steps: list[str]) -> str:
-    """What is wrong with a key's name, of which nothing is repeated."""
+    """Return what is wrong with a key's name; nothing of it is repeated."""
     if steps[0 : 2 * len(_PARTS) : 2] == list(_PARTS):
         for value, (part, characters) in zip(steps[1::2], _PARTS.items(), strict=False):
             if not re.fullmatch(f"[{characters}]{{1,63}}", value):
-                return f"what stands behind {part}/ has 1 to 63 characters of {characters}"
+                return f"the name after {part}/ must have 1 to 63 characters of {characters}"
     return (
-        "a key is named as projects/P/locations/L/keyRings/R/cryptoKeys/K, "
-        "perhaps with /cryptoKeyVersions/N"
+        "name a key as projects/P/locations/L/keyRings/R/cryptoKeys/K, optionally with "
+        "/cryptoKeyVersions/N"
     )

@@ -1,7 +1,7 @@
-"""What a token says of a key: its attributes, as PKCS#11 spells them.
+"""A token's description of a key: its attributes, in the spelling of PKCS#11.
 
-An attribute that the token does not know is left out, and meets no demand then. These are the
-token's own words: a token that lies is not found out.
+An attribute that the token does not know is left out, and then meets no requirement. The attributes
+are the token's own claims: a token that lies is not detected.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _YES_OR_NO: Final = (
 
 
 def facts_of(key: Any, encrypting: Any) -> dict[str, str]:
-    """The attributes of the key that unwraps; ``encrypting`` is the one that wraps."""
+    """Return the attributes of the key that unwraps; ``encrypting`` is the one that wraps."""
     said: dict[str, str] = {}
     for attribute in _YES_OR_NO:
         _add(said, key, attribute)

@@ -1,8 +1,8 @@
-"""What a token's return codes mean, in the one taxonomy.
+"""The meaning of a token's return codes, in the one taxonomy.
 
-A refusal is only what can be nothing else: the token rejects the PIN or the user, the key may not
-be used, a search does not find it. All other codes, and those that nobody has seen yet, are
-``unreachable``: a device that is broken has refused nothing.
+Only an unambiguous denial counts as a refusal: the token rejects the PIN or the user, the key may
+not be used, a search does not find it. All other codes, unknown ones included, are
+``unreachable``: a broken device has refused nothing.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ _STATES: Final[dict[type[Exception], tuple[L1State, str]]] = {
         (L1State.FORBIDDEN, "the token does not accept the PIN"),
     ),
     pkcs11.FunctionRejected: (L1State.FORBIDDEN, "the token does not let this user do it"),
-    # A PIN that ran out, and a session that the token dropped: nobody said no to the key.
+    # An expired PIN and a session that the token dropped are no denial of the key.
     pkcs11.PinExpired: (L1State.UNREACHABLE, "the PIN has expired"),
-    pkcs11.UserNotLoggedIn: (L1State.UNREACHABLE, "the token wants a login, or has ended it"),
+    pkcs11.UserNotLoggedIn: (L1State.UNREACHABLE, "the token requires a login, or has ended it"),
     pkcs11.NoSuchKey: (L1State.DELETED, "the token has no such key"),
-    # Also said by an HSM that another one took over from; every operation searches the key anew.
+    # Also returned by an HSM after a failover; every operation searches for the key again.
     **dict.fromkeys(
         (pkcs11.ObjectHandleInvalid, pkcs11.KeyHandleInvalid),
         (L1State.UNREACHABLE, "the token does not know the key that it just found"),
@@ -43,11 +43,11 @@ _STATES: Final[dict[type[Exception], tuple[L1State, str]]] = {
         (pkcs11.NoSuchToken, pkcs11.TokenNotPresent, pkcs11.DeviceRemoved),
         (L1State.UNREACHABLE, "the token is not there"),
     ),
-    # SoftHSM says this of a token in disorder: it refuses nobody.
+    # SoftHSM returns this for a token in disorder, which is no denial.
     pkcs11.UserPinNotInitialized: (L1State.UNREACHABLE, "the token has no user PIN"),
     **dict.fromkeys(
         (pkcs11.KeyTypeInconsistent, pkcs11.KeySizeRange),
-        (L1State.UNREACHABLE, "the key is of another kind: it has to be AES, or an RSA pair"),
+        (L1State.UNREACHABLE, "wrong kind of key: it must be AES, or an RSA pair"),
     ),
     **dict.fromkeys(
         (pkcs11.MultipleTokensReturned, pkcs11.MultipleObjectsReturned),
@@ -55,12 +55,12 @@ _STATES: Final[dict[type[Exception], tuple[L1State, str]]] = {
     ),
 }
 _KEY_FUNCTION_NOT_PERMITTED: Final = "Unmapped error code 0x68"
-"""How the library spells the one return code that means "disabled", for which it has no class."""
+"""The library's text for the one return code that means "disabled", for which it has no class."""
 
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Turn the library's exceptions into ours; the library's own texts are dropped."""
+    """Turn the library's exceptions into ``L1Error``; the library's texts are dropped."""
     try:
         yield
     except pkcs11.PKCS11Error as error:
@@ -68,11 +68,11 @@ def translated() -> Iterator[None]:
         if str(error) == _KEY_FUNCTION_NOT_PERMITTED:
             raise disabled(name) from None
         state, detail = _STATES.get(
-            type(error), (L1State.UNREACHABLE, "the token did not do what was asked")
+            type(error), (L1State.UNREACHABLE, "the token did not perform the operation")
         )
         raise L1Error(state, detail, cls=name) from None
 
 
 def disabled(name: str = "") -> L1Error:
-    """Return the error of a key that is there and may not be used."""
+    """Return the error of a key that exists and may not be used."""
     return L1Error(L1State.DISABLED, "the key may not be used", cls=name)

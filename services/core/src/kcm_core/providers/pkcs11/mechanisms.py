@@ -1,12 +1,12 @@
-"""The ways in which a token wraps a few bytes, found out by trying.
+"""The mechanisms by which a token wraps a few bytes, discovered by attempts.
 
-Tokens differ, so the mechanism is discovered at wrap and recorded with the link: AES-GCM with the
-context as AAD, else AES key wrap (RFC 3394), and with an RSA pair OAEP with SHA-256, else SHA-1
-(all that SoftHSM has; OAEP does not need its hash to resist collisions). OAEP's parameters are
-always passed: the library's default is SHA-1.
+Tokens differ, so the mechanism is discovered at wrap and stored with the wrapped key: AES-GCM with
+the context as AAD, otherwise AES key wrap (RFC 3394); with an RSA pair, OAEP with SHA-256,
+otherwise SHA-1. SoftHSM has only the latter, and OAEP does not need a collision-resistant hash.
+OAEP's parameters are always passed, because the library's default is SHA-1.
 
-A key is used through the two methods of python-pkcs11's key classes, which that library makes at
-run time and therefore cannot name.
+A key is used through two methods of python-pkcs11's key classes, which that library makes at run
+time and which therefore have no static type.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _NONCE_SIZE: Final = 12
 
 
 class Wrapping(StrEnum):
-    """A way to wrap, best first."""
+    """A wrapping mechanism, best first."""
 
     AES_GCM = "aes-gcm"
     AES_KEY_WRAP = "aes-key-wrap"
@@ -44,11 +44,11 @@ _NOT_OFFERED: Final = (
     pkcs11.FunctionNotSupported,
 )
 _BUFFER_TOO_SMALL: Final = "Buffer was too small. Should never see this."
-"""What NSS's GCM encryption gives through the library, which has no class for it."""
+"""The library's text for NSS's failure of GCM encryption, for which it has no class."""
 
 
 class WrappingKey(Protocol):
-    """What is needed of one of the library's key objects."""
+    """The methods that are needed of the library's key objects."""
 
     def encrypt(self, data: bytes, *, mechanism: Ck, mechanism_param: Any) -> bytes:
         """Encrypt in one part."""
@@ -62,10 +62,10 @@ class WrappingKey(Protocol):
 def wrap_first(
     key: WrappingKey, candidates: Iterable[Wrapping], plaintext: bytes, context: bytes
 ) -> tuple[Wrapping, bytes]:
-    """Wrap by the first mechanism that the token does not decline.
+    """Wrap with the first mechanism that the token supports.
 
-    Raises `L1Error` if it declines all, and the library's exception for any other trouble: a
-    refusal or a fault must not make somebody fall back to a weaker mechanism.
+    Raises `L1Error` if it supports none, and the library's exception for every other error: a
+    denial or a fault must not cause a fallback to a weaker mechanism.
     """
     for wrapping in candidates:
         try:
@@ -114,10 +114,10 @@ def _encrypt(key: WrappingKey, wrapping: Wrapping, plaintext: bytes, context: by
 
 
 def unwrap(key: WrappingKey, wrapping: Wrapping, blob: bytes, context: bytes) -> bytes:
-    """Open what ``wrap_first`` made by this mechanism.
+    """Unwrap a blob that ``wrap_first`` made with this mechanism.
 
-    SoftHSM answers ``GeneralError`` to a wrong GCM tag, which is also what a broken device says.
-    A fresh round trip tells them apart: `L1Error` (invalid) if that works.
+    SoftHSM returns ``GeneralError`` for a wrong GCM tag, as a broken device does. A new round trip
+    distinguishes them: `L1Error` (invalid) if it succeeds.
     """
     try:
         return _decrypt(key, wrapping, blob, context)
@@ -142,5 +142,5 @@ def _healthy(key: WrappingKey, context: bytes) -> bool:
     try:
         fresh = _encrypt(key, Wrapping.AES_GCM, bytes(32), context)
         return _decrypt(key, Wrapping.AES_GCM, fresh, context) == bytes(32)
-    except (pkcs11.PKCS11Error, AttributeError):  # the second: a key that may not encrypt
+    except (pkcs11.PKCS11Error, AttributeError):  # the latter: a key that may not encrypt
         return False

@@ -1,11 +1,11 @@
-"""Which PKCS#11 modules a Core loads: those that whoever runs it named, and nobody else can write.
+"""The PKCS#11 modules that a Core loads: those that its operator listed, in protected files.
 
-An operator names a module by a URI, and it is loaded into a process that sees PINs and keys. So it
-has to be on a list, ``KCM_L1_MODULES`` in ``unsealer_environment``, separated by colons. Without a
-list none is loaded: what is found on a machine (a spy that writes PINs to a log, a module that
-talks to another machine) was not put there for us. Whoever could write to the file, to a directory
-on the way to it or to a link on that way could put another one in its place: these belong to root
-or to the Core's own user, and nobody else may write to them.
+A URI names a module, which is loaded into a process that sees PINs and keys. So it must be on a
+list, ``KCM_L1_MODULES`` in ``unsealer_environment``, separated by colons. Without a list none is
+loaded: a module that happens to be installed (a spy that writes PINs to a log, a module that
+connects to another machine) was not put there for the Core. A user who can write to the file, to a
+directory on its path or to a link on it could replace the module. So all of these must belong to
+root or to the Core's own user, and must not be writable for others.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ VARIABLE: Final = "KCM_L1_MODULES"
 def check(uri: Pkcs11Uri, allowed: str) -> None:
     """Raise ``L1Error`` (unreachable) for a module that is not on the list; it is not loaded then.
 
-    A module is the same by whatever links it is named.
+    Links are resolved on both sides of the comparison.
     """
     named = {os.path.realpath(each) for each in allowed.split(":") if each.startswith("/")}
     if os.path.realpath(uri.module_path) not in named:
-        hint = f"a module that is not allowed here: see {VARIABLE} of the unsealer"
+        hint = f"the module is not allowed here: see {VARIABLE} of the unsealer"
         raise L1Error(L1State.UNREACHABLE, hint)
 
 
 def trusted(module_path: str) -> str:
-    """The file to load; raises ``L1Error`` where others could have put it there."""
+    """Return the file to load; raises ``L1Error`` if another user could have replaced it."""
     module = Path("/")
     try:
         for module in way_to(Path(module_path)):
@@ -49,9 +49,9 @@ def trusted(module_path: str) -> str:
 
 def _check(info: os.stat_result) -> None:
     if info.st_uid not in {0, os.geteuid()}:
-        hint = "the HSM's module, or what leads to it, is neither root's nor this user's"
+        hint = "the HSM's module, or its path, belongs neither to root nor to this user"
         raise L1Error(L1State.UNREACHABLE, hint)
-    # In a sticky directory nobody can rename what is somebody else's; a link has no mode.
+    # In a sticky directory, other users' files cannot be renamed; a link has no mode.
     sticky = stat.S_ISDIR(info.st_mode) and info.st_mode & stat.S_ISVTX
     if (
         not stat.S_ISLNK(info.st_mode)

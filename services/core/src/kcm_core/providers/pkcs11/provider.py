@@ -1,13 +1,12 @@
 """A key on the customer's own HSM, through PKCS#11.
 
-One operation, one process, one thread, one session: python-pkcs11 calls ``C_Initialize(NULL)``,
-and modules corrupt their heap when two threads then use them; a login belongs to the whole process.
+One operation, one process, one thread, one session: python-pkcs11 calls ``C_Initialize(NULL)``, and
+modules corrupt their heap if two threads then use them; a login belongs to the whole process.
 
-Every operation looks the key up anew, so a key that is gone is seen to be gone. ``pkcs11_wrapping``
-finds the mechanism, ``pkcs11_errors`` says what counts as a refusal. A PIN is tried once; if the
-token says that one try is left, that one is left to a human. The token needs to allow the user:
-find the key, read its
-attributes, C_Encrypt and C_Decrypt with it, and nothing else.
+Every operation searches for the key again, so a deleted key is detected. ``mechanisms`` finds the
+mechanism, ``errors`` determines what counts as a refusal. A PIN is tried once; if the token reports
+one remaining try, that one is left to a person. The token must allow the user to find the key, to
+read its attributes, and to use it with C_Encrypt and C_Decrypt, and nothing else.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ from kcm_core.providers.port import Opened, WrapResult, unknown_mechanism
 from kcm_core.providers.state import L1Error, L1State
 
 LOOK_AGAIN_S: Final = (0.01, 0.03, 0.1, 0.2, 0.3)
-"""Seconds between looks into a token in disorder. A PIN that was refused is not tried again."""
+"""Seconds between attempts with a token in disorder. A rejected PIN is not tried again."""
 
 _DISORDER: Final = (
     pkcs11.NoSuchToken,
@@ -47,10 +46,10 @@ _DISORDER: Final = (
     pkcs11.UserPinNotInitialized,
     pkcs11.GeneralError,
 )
-"""What is said again before it is believed: that a key is gone kills."""
+"""Errors that are retried before they count, because a deleted key causes a hold."""
 
 _PIN_MAX: Final = 256
-"""Bytes of a PIN file that are read: tokens take 4 to 255 characters."""
+"""Bytes of a PIN file that are read: tokens accept 4 to 255 characters."""
 
 
 class Pkcs11Provider:
@@ -60,14 +59,14 @@ class Pkcs11Provider:
         self._uri = uri
 
     def wrap(self, plaintext: bytes | bytearray | memoryview, context: bytes) -> WrapResult:
-        """Wrap with the first mechanism that token and key offer."""
+        """Wrap with the first mechanism that token and key support."""
         with translated(), _opened(self._uri) as key:
             public, candidates = key.for_wrapping()
             wrapping, blob = wrap_first(public, candidates, bytes(plaintext), context)
             return WrapResult(blob, wrapping.value, key.version, key.principal)
 
     def unwrap(self, blob: bytes, context: bytes, mechanism: str) -> Opened:
-        """Open what ``wrap`` made, by the mechanism that it returned."""
+        """Unwrap a blob of ``wrap``, with the mechanism that it returned."""
         try:
             wrapping = Wrapping(mechanism)
         except ValueError:
@@ -78,14 +77,14 @@ class Pkcs11Provider:
             return Opened(plaintext, key.version, key.principal)
 
     def facts(self) -> dict[str, str]:
-        """The attributes of the key, and of its public half if it is a pair."""
+        """Return the attributes of the key, and of its public half if it is a pair."""
         with translated(), _opened(self._uri) as key:
             return facts_of(key.object, key.encrypting())
 
 
 @dataclass(frozen=True, slots=True)
 class _Key:
-    """A key found on a token, in a session that is open."""
+    """A key that was found on a token, in an open session."""
 
     uri: Pkcs11Uri
     token: pkcs11.Token
@@ -94,7 +93,7 @@ class _Key:
 
     @property
     def version(self) -> str:
-        """An HSM has no versions: a key that replaces another is told by its id or its token."""
+        """An HSM has no versions: id and token distinguish a replaced key."""
         return f"{_serial(self.token)}:{bytes(self.object[Attribute.ID]).hex()}"
 
     @property
@@ -102,7 +101,7 @@ class _Key:
         return f"{'user' if self.uri.pin_source else 'public'}@{_serial(self.token)}"
 
     def for_wrapping(self) -> tuple[WrappingKey, tuple[Wrapping, ...]]:
-        """Return the key that encrypts and the mechanisms worth trying with it."""
+        """Return the key that encrypts, and the mechanisms to try with it."""
         if self.object[Attribute.CLASS] == ObjectClass.SECRET_KEY:
             candidates = tuple(each for each in SECRET if self._offers(each))
         else:
@@ -110,18 +109,18 @@ class _Key:
         return self.allowed(self.encrypting(), Attribute.ENCRYPT), candidates
 
     def encrypting(self) -> Any:
-        """The key itself, or the public half of a pair."""
+        """Return the key itself, or the public half of a pair."""
         if self.object[Attribute.CLASS] == ObjectClass.SECRET_KEY:
             return self.object
         try:
             return _find(self.session, self.uri, ObjectClass.PUBLIC_KEY)
         except pkcs11.NoSuchKey:
-            # The key that counts is there, so this is no deletion.
+            # The private key exists, so this is no deletion.
             raise L1Error(L1State.UNREACHABLE, "the pair's public key is not there") from None
 
     @staticmethod
     def allowed(key: Any, use: Attribute) -> WrappingKey:
-        """Return the key if its owner allows this use: the library's classes hide a fault here."""
+        """Return the key if its owner allows this use; the library would hide the reason."""
         if not key[use]:
             raise disabled()
         usable: WrappingKey = key
@@ -151,16 +150,16 @@ def _load(module: str) -> None:
         pkcs11.lib(module)
     except pkcs11.PKCS11Error as error:
         if type(error) is not pkcs11.PKCS11Error:
-            return  # a module of a token in disorder: it is looked at again
-        hint = "the HSM's module cannot be loaded: is it one of PKCS#11, for this machine?"
+            return  # the module of a token in disorder: it is tried again
+        hint = "the HSM's module cannot be loaded: is it a PKCS#11 module for this machine?"
         raise L1Error(L1State.UNREACHABLE, hint, cls=type(error).__name__) from None
 
 
 def _found(uri: Pkcs11Uri, module: str) -> tuple[pkcs11.Token, pkcs11.Session, Any]:
-    """A session with the key, tried again for a moment where the token itself is in disorder.
+    """Return a session with the key, with short retries while the token is in disorder.
 
-    SoftHSM, started by several processes at once, reads its files while another one has them
-    locked, and then lacks the token, its PIN or a key until it is initialised anew.
+    If several processes start SoftHSM at once, it reads its files while another process has locked
+    them. It then lacks the token, its PIN or a key until it is initialised again.
     """
     for wait_s in LOOK_AGAIN_S:
         try:
@@ -182,7 +181,7 @@ def _look(uri: Pkcs11Uri, module: str) -> tuple[pkcs11.Token, pkcs11.Session, An
     except pkcs11.NoSuchKey:
         session.close()
         if pin is None and token.flags & TokenFlag.LOGIN_REQUIRED:
-            # Private keys are invisible without a login: absence proves nothing here.
+            # Private keys are invisible without a login, so their absence proves nothing.
             hint = "no such key without a login: give a pin-source"
             raise L1Error(L1State.UNREACHABLE, hint) from None
         raise
@@ -192,7 +191,7 @@ def _look(uri: Pkcs11Uri, module: str) -> tuple[pkcs11.Token, pkcs11.Session, An
 
 
 def may_be_tried(flags: TokenFlag) -> None:
-    """Raise unless the token has tries to spare: that one is left refuses nothing."""
+    """Raise unless the token has tries to spare; a single remaining try is no refusal."""
     if flags & TokenFlag.USER_PIN_LOCKED:
         raise L1Error(L1State.FORBIDDEN, "the PIN is locked")
     if flags & TokenFlag.USER_PIN_FINAL_TRY:
@@ -248,7 +247,7 @@ def _find(session: pkcs11.Session, uri: Pkcs11Uri, kind: ObjectClass) -> Any:
 
 
 def _read_pin(source: str) -> str:
-    """The PIN, without a byte order mark and line ends: each would spend a try of the token."""
+    """Return the PIN without byte order mark and line ends, which would cost a try each."""
     try:
         handle = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -261,5 +260,5 @@ def _read_pin(source: str) -> str:
             L1State.UNREACHABLE, "the PIN file cannot be read", cls=type(error).__name__
         ) from None
     if not text:
-        raise L1Error(L1State.UNREACHABLE, "the PIN file is empty: the token was not asked")
+        raise L1Error(L1State.UNREACHABLE, "the PIN file is empty: no login was tried")
     return text

@@ -1,8 +1,8 @@
 """``pkcs11:`` URIs follow RFC 7512.
 
-The attributes that pick a token and a key are understood, as tools print them, and all others
-refused: an attribute that would be ignored is a promise that would be broken. A PIN never stands in
-a URI (URIs are stored, signed, shown and logged): ``pin-source`` names a file.
+The attributes that select a token and a key are supported, in the form in which tools print them.
+All others are refused, because an ignored attribute would be a silent change of meaning. A URI
+never contains a PIN (URIs are stored, signed, shown and logged): ``pin-source`` names a file.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ _PATH_ATTRIBUTES: Final = frozenset(
 )
 _QUERY_ATTRIBUTES: Final = frozenset({"module-path", "pin-source"})
 _MAY_BE_EMPTY: Final = frozenset({"serial", "manufacturer", "model"})
-"""Tokens have these empty, and tools print them so."""
+"""Attributes that may be empty, because tokens have them so and tools print them so."""
 
 
 class KeyClass(StrEnum):
-    """The ``type`` attribute, of the values that can unwrap."""
+    """The ``type`` attribute, with the values that can unwrap."""
 
-    SECRET = "secret-key"  # noqa: S105 - RFC 7512's word
+    SECRET = "secret-key"  # noqa: S105 - the spelling of RFC 7512
     PRIVATE = "private"
 
 
 @dataclass(frozen=True, slots=True)
 class Pkcs11Uri:
-    """A key on a PKCS#11 token: every attribute given must match."""
+    """A key on a PKCS#11 token: every given attribute must match."""
 
     module_path: str
     token: str | None = None
@@ -57,7 +57,7 @@ class Pkcs11Uri:
 
 
 def parse_pkcs11(rest: str) -> Pkcs11Uri:
-    """Parse what stands behind ``pkcs11:``; raises ``L1UriError``."""
+    """Parse the part after ``pkcs11:``; raises ``L1UriError``."""
     path, _, query = rest.partition("?")
     found: dict[str, bytes] = {}
     for name, value in (
@@ -70,7 +70,7 @@ def parse_pkcs11(rest: str) -> Pkcs11Uri:
     if not any(found.get(name) for name in ("token", "serial", "slot-id")):
         refuse(UriReason.MISSING_TOKEN)
     if not found.keys() & {"object", "id"}:
-        refuse(UriReason.MISSING_KEY, "object or id must say which key")
+        refuse(UriReason.MISSING_KEY, "object or id must name the key")
     if "module-path" not in found:
         refuse(UriReason.MISSING_MODULE)
     source = found.get("pin-source")
@@ -110,5 +110,5 @@ def _type(value: bytes | None) -> KeyClass | None:
     except L1UriError:
         raise
     except ValueError:
-        hint = "type is secret-key or private: nothing else opens what was wrapped"
+        hint = "type must be secret-key or private: no other type can unwrap"
         raise L1UriError(UriReason.BAD_VALUE, hint) from None

@@ -1,8 +1,8 @@
-"""A root key in a file, for development: it shows every state a cloud can be in, without a cloud.
+"""A root key in a file, for development: it shows every state of a cloud's key, without a cloud.
 
-The directory holds ``key`` (32 random bytes, readable by its owner only) and ``state``, a word
-that a person flips: ``echo disabled > …/state``. A key in a file protects nobody from anybody who
-can read files, so the provider works only where development is switched on, and says so loudly.
+The directory contains ``key`` (32 random bytes, readable by its owner only) and ``state``, a word
+that a person changes: ``echo disabled > …/state``. A key in a file protects from no user who can
+read files, so the provider works only if development is switched on, and logs a warning.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Final
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from kcm_runtime.files.atomic import place
+from kcm_schemas.limits import KEY_SIZE, TAG_SIZE
 
 from kcm_core.providers.port import Opened, WrapResult, unknown_mechanism
 from kcm_core.providers.state import L1Error, L1State
@@ -27,9 +28,7 @@ from kcm_core.providers.uri import SoftkeyUri
 MECHANISM: Final = "aes-gcm"
 """AES-256-GCM with the context as associated data; the blob is nonce, ciphertext, tag."""
 
-_KEY_SIZE: Final = 32
 _NONCE_SIZE: Final = 12
-_TAG_SIZE: Final = 16
 _STATE_MAX: Final = 32
 """Bytes of a state file that are read: the longest word has 16 letters."""
 
@@ -40,20 +39,20 @@ _log: Final = logging.getLogger(__name__)
 
 @functools.cache
 def announce() -> None:
-    """Say loudly, once in a process, that a key in a file is in use."""
+    """Log a warning, once in a process, that a key in a file is in use."""
     _log.warning("SOFTKEY: a root key in a plain file is in use. Development only.")
 
 
 def create(directory: Path) -> None:
-    """Make a directory with a new key, enabled; raises FileExistsError rather than replace one."""
+    """Make a directory with a new, enabled key; raises FileExistsError rather than replace one."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with suppress(FileExistsError):  # somebody was cut off here, or the key is there, too
+    with suppress(FileExistsError):  # an earlier call was interrupted, or the key exists, too
         place(directory / "state", f"{L1State.ENABLED.value}\n".encode("ascii"), replace=False)
-    place(directory / "key", os.urandom(_KEY_SIZE), replace=False)
+    place(directory / "key", os.urandom(KEY_SIZE), replace=False)
 
 
 class SoftkeyProvider:
-    """The key of one directory, in the state that its state file says at this moment."""
+    """The key of one directory, in the present state of its state file."""
 
     def __init__(self, uri: SoftkeyUri, *, development: bool) -> None:
         if not development:
@@ -70,13 +69,13 @@ class SoftkeyProvider:
         return WrapResult(blob, MECHANISM, _version(key), _principal())
 
     def unwrap(self, blob: bytes, context: bytes, mechanism: str) -> Opened:
-        """Open what ``wrap`` made; ``invalid`` if it does not authenticate."""
+        """Unwrap a blob of ``wrap``; ``invalid`` if it does not authenticate."""
         if mechanism != MECHANISM:
             raise unknown_mechanism()
         key = self._open()
-        if len(blob) < _NONCE_SIZE + _TAG_SIZE:
+        if len(blob) < _NONCE_SIZE + TAG_SIZE:
             raise L1Error(L1State.INVALID, "the blob is too short")
-        plaintext = bytearray(len(blob) - _NONCE_SIZE - _TAG_SIZE)
+        plaintext = bytearray(len(blob) - _NONCE_SIZE - TAG_SIZE)
         try:
             AESGCM(key).decrypt_into(blob[:_NONCE_SIZE], blob[_NONCE_SIZE:], context, plaintext)
         except InvalidTag:
@@ -87,7 +86,7 @@ class SoftkeyProvider:
         return Opened(plaintext, _version(key), _principal())
 
     def facts(self) -> dict[str, str]:
-        """A file has one property: how long its key is."""
+        """Return the one property of the file: the size of its key."""
         return {"bits": str(len(self._open()) * 8)}
 
     def _open(self) -> bytearray:
@@ -106,14 +105,14 @@ class SoftkeyProvider:
             state = L1State(word)
         except OSError as error:
             raise _unreadable("state", error) from None
-        except ValueError:  # what is not ASCII is one, too
-            raise L1Error(L1State.UNREACHABLE, "the state file holds no known word") from None
+        except ValueError:  # also if it is not ASCII
+            raise L1Error(L1State.UNREACHABLE, "the state file has no known word") from None
         if state not in _SHOWN:
-            raise L1Error(L1State.UNREACHABLE, "the state file holds no known word")
+            raise L1Error(L1State.UNREACHABLE, "the state file has no known word")
         return state
 
     def _key(self) -> bytearray:
-        key = bytearray(_KEY_SIZE + 1)
+        key = bytearray(KEY_SIZE + 1)
         try:
             handle = os.open(self._directory / "key", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
             try:
@@ -125,9 +124,9 @@ class SoftkeyProvider:
             raise _unreadable("key", error) from None
         if not stat.S_ISREG(info.st_mode) or info.st_mode & 0o077:
             raise L1Error(L1State.UNREACHABLE, "the key file must be a file of mode 0600")
-        if size != _KEY_SIZE:
-            raise L1Error(L1State.UNREACHABLE, "the key file must hold 32 bytes")
-        del key[_KEY_SIZE:]
+        if size != KEY_SIZE:
+            raise L1Error(L1State.UNREACHABLE, "the key file must have 32 bytes")
+        del key[KEY_SIZE:]
         return key
 
 
@@ -136,7 +135,7 @@ def _unreadable(what: str, error: OSError) -> L1Error:
 
 
 def _version(key: bytearray) -> str:
-    # A fingerprint under its own label: it tells two keys apart and says nothing about either.
+    # A fingerprint under its own label: it distinguishes two keys and reveals neither.
     return hashlib.sha256(b"kcm/softkey/version" + key).hexdigest()[:16]
 
 

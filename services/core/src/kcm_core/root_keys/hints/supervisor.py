@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from kcm_runtime.nats.request_server import describe
+from kcm_runtime.error_text import describe
 
 log = logging.getLogger(__name__)
 
