@@ -84,6 +84,11 @@ PROCESSES: Final = (
 """Files and tests that start child processes."""
 
 HEAVY: Final = (
+    "tests/property/test_journal.py::test_a_cut_end_is_healed_and_loses_only_what_was_cut",
+    "tests/property/test_journal.py::test_a_journal_is_sound_over_segments_and_restarts",
+    "tests/property/test_journal.py::test_any_changed_byte_shows",
+    "tests/property/test_journal.py::test_any_delivery_of_a_true_story_is_recorded_once",
+    "tests/property/test_watch.py::test_nobody_serves_when_a_kill_is_said_to_be_complete",
     "tests/unit/switch/test_compacting.py",
     "tests/unit/switch/test_crowded.py",
     "tests/unit/switch/test_keywatch.py::test_a_key_that_flaps_stays_dark_until_it_settles",
