@@ -43,7 +43,7 @@ test:            ## every test but the long chaos runs and the containers
 	$(BIN)/pytest -n auto --maxprocesses 4
 
 test-fast: setup ## the logic alone, in less than a minute: no broker, no child process
-	$(BIN)/pytest -q -n 2 -m fast --hypothesis-profile fast tests/unit tests/property tests/vectors
+	PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -q -n 2 -m fast --hypothesis-profile fast tests/unit tests/property tests/vectors
 
 test-containers: setup  ## the images and compose.yaml, on a Docker engine of its own (root of a Debian)
 	@tests/engine install

@@ -2,8 +2,8 @@
 
 A lane is a marker, and every test has exactly one. The folder decides; in the folders of the fast
 lane the two lists below name the tests that start processes, and those that take long. The fast
-lane has every unit of logic: no broker, no child process, no test that takes half a second of CPU
-time. `make test-fast` runs it; `make test` runs all lanes.
+lane has every unit of logic: no broker, no child process, and no test that takes several tenths of a
+second of CPU time. `make test-fast` runs it; `make test` runs all lanes.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ MARKERS: Final = {
     "chaos": "mixed faults in a real system",
     "containers": "starts a container engine",
     "fast": "logic alone: no broker, no child process",
-    "heavy": "logic alone, from half a second of CPU time on",
+    "heavy": "logic alone, but slow",
     "processes": "starts child processes, but no system",
     "providers": "root keys, at servers that stand in for their providers",
     "security": "memory and messages as an attacker sees them",
@@ -84,8 +84,14 @@ PROCESSES: Final = (
 """Files and tests that start child processes."""
 
 HEAVY: Final = (
+    "tests/property/test_journal.py::test_a_cut_end_is_healed_and_loses_only_what_was_cut",
+    "tests/property/test_journal.py::test_a_journal_is_sound_over_segments_and_restarts",
+    "tests/property/test_journal.py::test_any_changed_byte_shows",
+    "tests/property/test_journal.py::test_any_delivery_of_a_true_story_is_recorded_once",
+    "tests/property/test_watch.py::test_nobody_serves_when_a_kill_is_said_to_be_complete",
     "tests/unit/switch/test_compacting.py",
     "tests/unit/switch/test_crowded.py",
+    "tests/unit/switch/test_keywatch.py::test_a_hold_is_lifted_once_the_key_has_settled_and_everything_opens",
     "tests/unit/switch/test_keywatch.py::test_a_key_that_flaps_stays_dark_until_it_settles",
     "tests/unit/switch/test_keywatch.py::test_a_name_that_changes_with_every_session_seals_nothing",
     "tests/unit/switch/test_keywatch.py::test_a_refusal_after_the_lift_kills_again",
@@ -96,11 +102,13 @@ HEAVY: Final = (
     "tests/unit/switch/test_listing.py::test_a_list_comes_in_pages_that_a_message_can_carry",
     "tests/unit/switch/test_listing.py::test_an_id_that_is_short_finds_one_or_says_that_there_are_several",
     "tests/unit/switch/test_looking.py::test_a_broker_that_is_away_ends_no_looking",
+    "tests/unit/switch/test_looking.py::test_a_hold_that_the_stream_lost_behind_a_running_core_is_written_again",
     "tests/unit/switch/test_looking.py::test_a_look_costs_the_same_however_many_holds_are_known",
     "tests/unit/switch/test_looking.py::test_a_stream_with_fewer_messages_than_are_known_is_looked_through_at_once",
     "tests/unit/switch/test_looking.py::test_an_older_state_in_its_place_is_replaced_by_what_is_known",
     "tests/unit/switch/test_looking.py::test_another_leader_is_looked_through_at_once",
     "tests/unit/switch/test_looking.py::test_whoever_writes_over_a_hold_without_end_cannot_fill_the_record",
+    "tests/unit/switch/test_races.py::test_a_restart_loop_neither_serves_nor_keeps_a_kill_from_being_complete",
     "tests/unit/switch/test_regions.py::test_a_region_that_promises_more_for_ever_gets_no_fence",
     "tests/unit/switch/test_regions.py::test_holds_come_in_several_pages_by_cursor",
     "tests/unit/switch/test_regions.py::test_kills_that_come_all_the_time_do_not_keep_other_tenants_from_being_fenced",
@@ -122,14 +130,19 @@ HEAVY: Final = (
     "tests/unit/test_cli_hints.py::test_what_a_region_refuses_comes_with_a_hint_for_the_command",
     "tests/unit/test_cli_layout.py::test_no_word_is_cut_and_no_line_too_long",
     "tests/unit/test_cli_table_bytes.py::test_any_json_comes_back",
+    "tests/unit/test_cli_tables.py::test_what_waits_for_a_field_has_a_bound",
     "tests/unit/test_control_boots.py::test_the_boots_of_a_region_are_bounded",
     "tests/unit/test_core_admin_copies.py::test_nobody_pushes_out_what_another_operator_asked",
     "tests/unit/test_core_opening.py::test_a_failure_that_nobody_waits_for_any_more_is_silent",
+    "tests/unit/test_core_relinking.py::test_whatever_dies_in_between_one_of_the_two_opens_it",
     "tests/unit/test_gateway_engine.py::test_a_thousand_versions_in_one_batch_do_not_take_up_the_core",
     "tests/unit/test_gateway_opening.py::test_whatever_is_wanted_stays_within_the_bounds",
+    "tests/unit/test_gateway_pool.py::test_the_busier_a_pool_is_the_more_keys_a_refill_brings_up_to_a_request",
     "tests/unit/test_trust_evidence.py::test_no_byte_of_a_statement_can_be_changed",
 )
-"""Files and tests that take half a second of CPU time or more."""
+"""Files and tests that take several tenths of a second of CPU time."""
+
+_LISTED: Final = dict.fromkeys(HEAVY, "heavy") | dict.fromkeys(PROCESSES, "processes")
 
 STARTS: Final = frozenset(
     {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.exec", "os.system"}
@@ -139,16 +152,12 @@ STARTS: Final = frozenset(
 
 def lane_of(nodeid: str) -> str:
     """Return the lane of a test by its id; raises KeyError for a folder that has none."""
-    for lane, listed in (("processes", PROCESSES), ("heavy", HEAVY)):
-        if any(_is_in(nodeid, entry) for entry in listed):
-            return lane
-    folder = "/".join(nodeid.split("/")[:2]) + "/"
-    return LANES[folder]
+    test = nodeid.partition("[")[0]
+    return _LISTED.get(test) or _LISTED.get(test.partition("::")[0]) or LANES[_folder(test)]
 
 
-def _is_in(nodeid: str, entry: str) -> bool:
-    """Whether a test is the listed one, with any parameters, or is in the listed file."""
-    return nodeid == entry or nodeid.startswith((f"{entry}::", f"{entry}["))
+def _folder(test: str) -> str:
+    return "/".join(test.split("/")[:2]) + "/"
 
 
 class Guard:
