@@ -98,7 +98,7 @@ class Core:
             log.warning("secure memory: %s (%s)", state, ", ".join(lacks))
 
     def _judge_again(self, names: frozenset[str]) -> None:
-        """Open keys anew, or not at all, that a Core has wrapped whose entry is another one."""
+        """Unload keys that a Core wrapped whose roster entry has changed: they are judged again."""
         if not self._base.me.acts and self._leaving is None:
             self._leaving = asyncio.get_running_loop().create_task(self._leave())
         if any(map(self._may_be_core, names)):
@@ -112,7 +112,7 @@ class Core:
         await self._service.drain()
 
     def _may_be_core(self, name: str) -> bool:
-        """Whether somebody is a Core of this region, or may have been one: they are gone."""
+        """Whether a name is that of a Core of this region, or may be: it left the roster."""
         verifier = self._base.me.verifier
         if any(name == one.operator for one in verifier.roster.operators):
             return False
@@ -123,7 +123,7 @@ class Core:
         return (entry.role, entry.region) == (Role.CORE, self._base.me.region)
 
     async def close(self) -> None:
-        """Finish what is in flight, wipe every key, and go off the record."""
+        """Finish what is in flight, overwrite every key, and end the lease."""
         await self._service.drain()
         await self._listeners.close()
         self._parts.monitor.close()

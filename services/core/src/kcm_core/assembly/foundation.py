@@ -1,4 +1,4 @@
-"""What all parts of a Core stand on: its identity, its connections, what it knows, its keys."""
+"""What all parts of a Core are made of: identity, connections, what it knows, and its keys."""
 
 from __future__ import annotations
 
