@@ -2,8 +2,8 @@
 
 A lane is a marker, and every test has exactly one. The folder decides; in the folders of the fast
 lane the two lists below name the tests that start processes, and those that take long. The fast
-lane has every unit of logic: no broker, no child process, and no test that takes several tenths of a
-second of CPU time. `make test-fast` runs it; `make test` runs all lanes.
+lane has every unit of logic: no broker, no child process, and no test that takes several tenths of
+a second of CPU time. `make test-fast` runs it; `make test` runs all lanes.
 """
 
 from __future__ import annotations
@@ -65,6 +65,7 @@ PROCESSES: Final = (
     "tests/unit/test_dev_brokers.py",
     "tests/unit/test_dev_clusters.py",
     "tests/unit/test_dev_deploy.py",
+    "tests/unit/test_dev_deploy_brokers.py",
     "tests/unit/test_dev_health.py",
     "tests/unit/test_dev_layouts.py::test_the_service_takes_its_configuration",
     "tests/unit/test_dev_lost.py",
