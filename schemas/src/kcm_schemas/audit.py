@@ -40,7 +40,7 @@ class EventType(StrEnum):
     ROOT_CREATE = "root.create"
     ROOT_OPEN = "root.open"
     ROOT_RELINK = "root.relink"
-    ROOT_UNLOAD = "root.seal"
+    ROOT_UNLOAD = "root.unload"
     KEY_FILLING = "key.filling"
     KEY_ROOM = "key.room"
     KEY_CROWDED = "key.crowded"

@@ -42,7 +42,7 @@ async def test_probes_are_bounded_and_who_was_not_used_for_longest_is_sealed(sys
     assert 0 < len(left) <= PER_S * window_s
     assert left == [linked(number)[1].tenant for number in range(150 - len(left), 150)]
     assert core.count("key.crowded") == 1
-    assert core.count("root.seal") == 150 - len(left)
+    assert core.count("root.unload") == 150 - len(left)
     await let_pass(60)
     assert probes(core) <= 61 * PER_S + PER_S
     assert core.vault.open_tenants == left  # each is used again within its lease
@@ -98,7 +98,7 @@ async def test_every_tenant_that_was_sealed_is_in_an_event(system):
         await let_pass(1)
     await let_pass(15)
     told = sum(fields["count"] for kind, fields in core.events if kind == "key.crowded")
-    assert told == core.count("root.seal") == core.watch.use().sealed_all
+    assert told == core.count("root.unload") == core.watch.use().sealed_all
     assert core.count("key.crowded") <= 2 + 45 // 10
 
 
