@@ -64,7 +64,6 @@ PROCESSES: Final = (
     "tests/unit/test_dev_binary.py",
     "tests/unit/test_dev_brokers.py",
     "tests/unit/test_dev_clusters.py",
-    "tests/unit/test_dev_deploy.py",
     "tests/unit/test_dev_deploy_brokers.py",
     "tests/unit/test_dev_health.py",
     "tests/unit/test_dev_layouts.py::test_the_service_takes_its_configuration",
