@@ -52,8 +52,7 @@ async def test_a_core_that_opened_keys_in_every_cloud_has_no_cloud_library(tmp_p
         try:
             living.sigkill(CORE)
             member = next(m for m in options.everybody if m.name == CORE)
-            config = config_file(options.directory, member)
-            ready = ready_file(options.directory, member)
+            config, ready = (at(options.directory, member) for at in (config_file, ready_file))
             ready.unlink()  # the killed Core's
             core = subprocess.Popen(  # noqa: ASYNC220 - it is waited for below
                 [sys.executable, "-c", PROGRAM, str(tmp_path / "modules"), "--config", str(config)],
