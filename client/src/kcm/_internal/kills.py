@@ -37,6 +37,9 @@ AGAIN_S: Final = 1.0
 """Seconds after which a watched hold that is not complete is placed again, because a broadcast or a
 receipt may have been lost."""
 
+REFUSED_MAX: Final = 3
+"""Refusals to place a watched hold again, after which the client only looks."""
+
 _FIRST: Final = bytes(limits.ID_SIZE)
 """The id before all others: a list of holds begins after it."""
 
@@ -92,6 +95,19 @@ class Kills:
         )
         return NewHold(hold_id, scope, target, raw)
 
+    def placed(self, view: HoldView) -> NewHold:
+        """Return a hold that a Core shows, to be placed again; raises ``UntrustedReply``.
+
+        The statement is verified: it is sent in the operator's name.
+        """
+        try:
+            held = self._admin.verifier.hold(view.raw).hold
+        except Untrusted as error:
+            raise UntrustedReply(f"the hold is not what its signer signed: {error}") from None
+        if (held.id, held.scope, held.target) != (view.hold_id, view.scope, view.target):
+            raise UntrustedReply("a Core's reply is about another hold")
+        return NewHold(view.hold_id, view.scope, view.target, view.raw)
+
     async def place(
         self, hold: NewHold, until: float, on_failure: OnFailure = silent
     ) -> HoldStatus:
@@ -115,7 +131,7 @@ class Kills:
         operator without the right to place holds only gets the status. Temporary failures are
         ignored; a refusal raises ``ServiceError``.
         """
-        placed = self._around.clock.elapsed()
+        placed, refused = self._around.clock.elapsed(), 0
         while True:
             wait = POLL_S
             try:
@@ -124,7 +140,9 @@ class Kills:
                     try:
                         status = await self._again(hold, until)
                     except Forbidden:
-                        hold = None
+                        # One region may refuse although others would not; three times is enough.
+                        refused += 1
+                        hold = None if refused >= REFUSED_MAX else hold
                         continue
                 else:
                     status = await self.status(hold_id, until)

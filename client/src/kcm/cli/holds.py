@@ -126,14 +126,14 @@ async def find(kills: Kills, prefix: str) -> HoldView:
 
 
 async def _show(settings: Settings, prefix: str, wait: float, region: str | None) -> int:
-    from kcm._internal.kills import ASK_S, NewHold
+    from kcm._internal.kills import ASK_S
 
     async with settings.kills(region) as (_, __, kills):
         view = await find(kills, prefix)
         until = settings.around.until(wait or ASK_S)
         if wait:
-            hold = NewHold(view.hold_id, view.scope, view.target, view.raw)
-            watched = kills.watch(view.hold_id, until, None if view.lifted else hold)
+            hold = None if view.lifted else kills.placed(view)
+            watched = kills.watch(view.hold_id, until, hold)
             return await follow(
                 settings, watched, view.hold_id, lambda: kills.find(view.hold_id.hex())
             )

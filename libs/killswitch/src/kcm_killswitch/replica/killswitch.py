@@ -154,6 +154,7 @@ class KillSwitch:
             judged=lambda: self._rereading.judged,
             registry_differs=self._registry_differs,
             went_back=self._read_again,
+            changed=self._changes.notify,
             unheard=self._move,
         )
         self._following: Final[Following] = stream.follow(self)

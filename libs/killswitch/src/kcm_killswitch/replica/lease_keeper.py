@@ -74,11 +74,14 @@ class LeaseKeeper:
         judged: Callable[[], int],
         registry_differs: Callable[[], None],
         went_back: Callable[[], None],
+        changed: Callable[[], None],
         unheard: Callable[[], Awaitable[None]],
     ) -> None:
         """``holds`` and ``registry`` give the digests of what is known.
 
         ``registry_differs`` is called while a Core shows another registry than is known here.
+
+        ``changed`` is called after every change of the lease.
 
         ``went_back`` is called after everything was forgotten: it has to be read again;
         ``unheard`` when no write was acknowledged for half a lease, again and again.
@@ -93,6 +96,7 @@ class LeaseKeeper:
         self._judged: Final = judged
         self._registry_differs: Final = registry_differs
         self._went_back: Final = went_back
+        self._tell_changed: Final = changed
         self._unheard: Final = unheard
         self._agreement: Final = Divergence()
         self.incarnations: Final = Incarnations()
@@ -169,12 +173,14 @@ class LeaseKeeper:
         """End the lease for good: by the roster, this instance may not act any more."""
         self._closing = self._ceased = True
         self._freshness.forget()
+        self._tell_changed()
 
     def restart(self) -> None:
         """The stream went back: its beginning there says nothing of the new one."""
         self._freshness.forget()
         self.incarnations.doubted(self._clock.elapsed())
         self._first = BEFORE_EVERYTHING
+        self._tell_changed()
 
     def take(self, entry: Entry) -> None:
         """Take a lease entry that was delivered; raises ``Untrusted``."""
@@ -274,6 +280,7 @@ class LeaseKeeper:
             raise KcmError(Code.UNAVAILABLE, "the region's stream went back")
         self._first = self._first or sequence
         self._wrote, self._shown = began, lease.registry
+        self._tell_changed()  # an earlier entry may count as read back by this one
         return mark
 
     async def _look(self) -> None:
@@ -297,6 +304,7 @@ class LeaseKeeper:
             or not self._freshness.adopt(LogPosition(self._expected, lease.nonce))
         ):
             self.lost("the stream lacks the last record that it acknowledged")
+        self._tell_changed()
 
     def lost(self, why: str) -> None:
         """The stream went back, or was not delivered as it is: forget, and read it again."""

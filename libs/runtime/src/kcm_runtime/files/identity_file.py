@@ -7,6 +7,8 @@ the cryptography library holds the key.
 from __future__ import annotations
 
 import mmap
+import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,7 +33,10 @@ def load_identity(name: str, path: str, system: str) -> Identity:
 def create_identity(name: str, path: str, system: str) -> Identity:
     """Create a new key and its file; raises ``FileExistsError`` if there is one."""
     with _seed() as seed:
+        os.getrandom(1)  # waits until the kernel's generator is seeded
         with _RANDOM.open("rb", buffering=0) as source:
+            if not stat.S_ISCHR(os.fstat(source.fileno()).st_mode):
+                raise OSError(f"{_RANDOM} is not a device")
             if source.readinto(seed) != len(seed):
                 raise OSError("the kernel returned too few random bytes")
         write_secret(path, seed)

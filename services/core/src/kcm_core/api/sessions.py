@@ -16,7 +16,7 @@ from kcm_runtime.roster.store import Rosters
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.roster import Instance
 from kcm_schemas.vault import CoreRequest
-from kcm_sealing.hpke import HpkePrivate
+from kcm_sealing.hpke import HpkePrivate, KeyClosed
 from kcm_sealing.session import Session, TicketInfo, open_session_as_callee, to_sign
 from kcm_trust.verify import Untrusted
 
@@ -71,7 +71,7 @@ class Sessions:
             session = open_session_as_callee(info, self._private, ticket.ciphertext, Arena())
         except Untrusted:
             raise KcmError(Code.FORBIDDEN, "the caller is not on the roster") from None
-        except InvalidTag:
+        except (InvalidTag, KeyClosed):
             raise KcmError(Code.UNKNOWN_SESSION) from None
         self._make_room(request.caller, now_ms)
         self._open[key] = session

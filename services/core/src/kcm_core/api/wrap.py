@@ -193,8 +193,12 @@ class Wrapping:
 
         Another session took its place, or the caller's entry on the roster is another one.
         """
-        if call.session.closed:
-            call.session, _ = self._sessions.session(call.request, self._clock.unix_ms())
+        now = self._clock.unix_ms()
+        if not call.session.closed and call.session.info.live(now):
+            return
+        call.session, caller = self._sessions.session(call.request, now)
+        if not may_ask(caller, call.asked.tenant, call.asked.service):
+            raise KcmError(Code.FORBIDDEN, "the caller may not ask for that tenant and service")
 
     async def _serve_known(self, call: _Call) -> bytes:
         """Serve; look once more for what another Core accepted a moment ago."""
@@ -234,6 +238,7 @@ class Wrapping:
         return encode(CoreReply(v=1, callee=self._me.name, sealed=sealed))
 
     def _check_seal(self, call: _Call) -> None:
+        self._renew(call)
         if call.asked.operation == "unwrap":
             _open_blobs(call)
             return
