@@ -1,1 +1,1 @@
-"""What every Core and every Gateway runs: apply holds, renew leases, confirm by receipts."""
+"""The part of the kill switch that every Core and Gateway runs: holds, leases and receipts."""

@@ -1,4 +1,4 @@
-"""What the kill switch adds to an instance's configuration."""
+"""The part of an instance's configuration that the kill switch needs."""
 
 from __future__ import annotations
 
@@ -12,4 +12,4 @@ class ReplicaConfig(InstanceConfig):
 
     control_bus: BusAddress
     timing: Timing = Timing()
-    """The durations of the kill switch; every instance of the system has to have the same."""
+    """The durations of the kill switch; they must be the same on every instance of the system."""

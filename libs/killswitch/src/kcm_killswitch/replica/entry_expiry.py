@@ -1,10 +1,10 @@
-"""Entries of the region's stream that are not needed any more: a Core has them expire.
+"""Expiry of control stream entries that are not needed any more; Cores do this.
 
-Whoever has the broker's password can store as many subjects as they like, and every incarnation
-reads all of them before it serves. What no roster would make believable (it is no statement, or one
-of another place) is overwritten by an empty message that expires. What is only not believed *here*,
-by the roster that this instance has, stays: another roster may be on its way. Messages of holds
-that a page of lifted holds ends go in the same way.
+A client that has the broker's password can store any number of subjects, and every incarnation
+reads all of them before it serves. A Core therefore overwrites an entry with an empty message that
+expires if no roster could make the entry valid: it is not a statement, or it belongs to another
+place. An entry that is refused only by the roster of *this* instance stays, because another roster
+may still arrive. Messages of holds that a lift page ends are removed in the same way.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.roster import Role
 
 EXPIRES: Final = "60s"
-"""For how long the empty message stays, so that whoever follows the stream notices the change."""
+"""Lifetime of the empty message: long enough for every follower of the stream to receive it."""
 
 WAITING_MAX: Final = 4096
-"""Entries that wait to be cleared; further ones are found when the stream is read again."""
+"""Entries that wait to be cleared; the next replay of the stream finds any further ones."""
 
 STAND_BACK_S: Final = 1.0
-"""Seconds, drawn at random, before a Core begins: all of them see the same, one has to do it."""
+"""Upper bound, in seconds, of the random delay before a Core clears: one Core's work suffices."""
 
 RETRY_S: Final = 1.0
-"""Seconds after which clearing is tried again when the stream did not acknowledge."""
+"""Seconds between attempts when the stream did not acknowledge the write."""
 
 
 class Clearing:
-    """What a Core has to clear, one entry after another."""
+    """The queue of entries that a Core has to clear; it clears them one after another."""
 
     def __init__(
         self,
@@ -42,7 +42,7 @@ class Clearing:
         randomness: Randomness,
         done: Callable[[int], None],
     ) -> None:
-        """``done`` is called with how many were cleared in a row, once there is nothing to do."""
+        """Each time the queue is empty, ``done`` is called with the number of entries cleared."""
         self._me: Final = membership
         self._stream: Final = stream
         self._done: Final = done
@@ -52,7 +52,7 @@ class Clearing:
         self._closing = False
 
     def clear(self, entry: Entry) -> bool:
-        """Have an entry overwritten, unless something else lies there by then; whether it will."""
+        """Overwrite an entry unless its subject changes first; returns whether it was queued."""
         if self._me.role is not Role.CORE or self._closing or not entry.data:
             return False
         if entry.subject not in self._places and len(self._places) >= WAITING_MAX:
@@ -63,7 +63,7 @@ class Clearing:
         return True
 
     def close(self) -> None:
-        """Stop."""
+        """Stop clearing."""
         self._closing = True
         if self._task is not None:
             self._task.cancel()

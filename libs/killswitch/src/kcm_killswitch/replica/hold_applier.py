@@ -1,8 +1,8 @@
-"""Taking a hold or a lift, by whatever way it came: verify, join, purge, and only then the rest.
+"""Application of holds and lifts, from any source: verify, join and purge, before anything else.
 
-All of it happens in one step without a wait. A purge that failed for a tenant is tried again
-whenever the hold is heard again, and until then there is no receipt: an incarnation that may have
-keys still must not say that it has none.
+All of this is one synchronous step. A purge that failed for a tenant is repeated whenever the hold
+is received again, and until it succeeds there is no receipt: an incarnation that may still have
+keys must not state that it has none.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from kcm_killswitch.model.revocations import Revocations
 from kcm_killswitch.replica.purge import purge_each
 
 ASIDE_MAX: Final = 1024
-"""Lifts of somebody retired that are remembered while no list names them; 32 MiB at most."""
+"""Lifts of retired signers that are kept while no endorsement lists them; 32 MiB at most."""
 
 U32_MAX: Final = (1 << 32) - 1
 """The largest number that a receipt can carry."""
 
 
 class HoldApplier:
-    """The way of every hold into this incarnation."""
+    """Applies every hold and lift that reaches this incarnation."""
 
     def __init__(
         self,
@@ -42,10 +42,10 @@ class HoldApplier:
         changed: Callable[[bytes], None],
         refused: Callable[[Exception], None] = lambda _: None,
     ) -> None:
-        """``changed`` is called with the id of a hold that says something new.
+        """``changed`` is called with the id of a hold whose state is new.
 
-        That is after the purge, and when ``receipt`` has an answer. ``refused`` is told of what is
-        known, and does not count.
+        It is called after the purge, when ``receipt`` can answer. ``refused`` is called with the
+        error of a statement that was verified but does not count.
         """
         self._me: Final = membership
         self._revocations: Final = revocations
@@ -57,31 +57,31 @@ class HoldApplier:
         self._receipts: dict[bytes, Receipt] = {}
         self._unpurged: dict[bytes, tuple[str, ...]] = {}
         self._believed: dict[bytes, HoldState] = {}
-        """By their own bytes, the statements that say how every hold stands: each comes at least
-        twice, by broadcast and by the stream, and is verified once."""
+        """The statements that give the state of each hold, keyed by their bytes. Each arrives at
+        least twice, by broadcast and by the stream, and is verified once."""
         self.live = False
-        """Whether what is learned now is news. What an incarnation is told at its start happened
-        before."""
+        """Whether a newly learned state is a new event. What an incarnation replays at its start
+        happened before."""
         self._aside: dict[bytes, bytes] = {}
-        """Lifts that no list names (yet), and their holds."""
+        """Lifts that no endorsement lists (yet), and the ids of their holds."""
         self._unordered: set[tuple[bytes, bool]] = set()
-        """Holds (``False``) and lifts (``True``) that are news, and were not ordered here yet."""
+        """Holds (``False``) and lifts (``True``) that are new and have no order here yet."""
 
     def verify(self, raw: bytes) -> HoldState:
-        """Verify a hold or a lift, unless these very bytes were; raises ``Untrusted``."""
+        """Verify a hold or a lift, unless the same bytes were verified; raises ``Untrusted``."""
         return self._believed.get(raw) or to_record(self._me.verifier.hold_or_lift(raw))
 
     def learn(self, raw: bytes) -> HoldState:
         """Verify a hold or lift and apply it. Raises ``Untrusted``.
 
-        A lift that does not count says all the same that there is a hold: that one is taken.
+        A lift that does not count still proves that its hold exists: that hold is applied.
         """
         return self.apply(self._believed.get(raw) or self._judge(raw))
 
     def apply(self, record: HoldState) -> HoldState:
-        """Take a verified state of a hold; purges before it returns."""
+        """Apply a verified state of a hold; purges before it returns."""
         if self._revocations.holds.ends(record):
-            return record  # lifted long ago, by a page
+            return record  # an earlier page already lifted it
         before = self._revocations.holds.get(record.hold.id)
         started = self._clock.elapsed()
         learned = self._revocations.learn(record)
@@ -90,7 +90,7 @@ class HoldApplier:
         reached = b"" if record.lifted else self._revocations.reached(record)
         known = self._receipts.get(hold.id)
         if known is not None and not record.lifted and known.reached != reached:
-            # Somebody is reached who was not known to be: told again, it is purged again.
+            # The hold now reaches tenants that it did not reach before: purge again for it.
             again = (*again, *self._revocations.again(hold.id))
         dropped, failed = purge_each(self._purge, dict.fromkeys(learned.purge + again))
         spent = self._clock.elapsed() - started
@@ -120,10 +120,10 @@ class HoldApplier:
         return record
 
     def ordered(self, record: HoldState) -> bool:
-        """Somebody orders what was learned: whether it is news here, and not on record as an order.
+        """An operator ordered this state: whether it is new here and no order is recorded for it.
 
-        However it came first: whoever has a signed hold may bring it to the stream, or broadcast
-        it, before the order comes.
+        The state may have arrived earlier: a party that has a signed hold can write it to the
+        stream, or broadcast it, before the order arrives.
         """
         order = (record.hold.id, record.lifted)
         if order not in self._unordered:
@@ -132,7 +132,7 @@ class HoldApplier:
         return True
 
     def forget(self, record: HoldState, by: str | None) -> None:
-        """A page that ``by`` signed ends this hold: what was kept for it is not needed any more."""
+        """Drop the local state of a hold that a page signed by ``by`` has ended."""
         self._receipts.pop(record.hold.id, None)
         self._unpurged.pop(record.hold.id, None)
         for raw in (record.raw, record.message):
@@ -144,11 +144,11 @@ class HoldApplier:
             self._emit(EventType.HOLD_RELEASED, **about(record), actor=actor, detail=detail)
 
     def judge_again(self, names: frozenset[str]) -> list[bytes]:
-        """Somebody's entry on the roster, or list, is another one: judge what they signed.
+        """Re-evaluate what these signers signed, after their roster entry or endorsements changed.
 
-        A lift that does not count any more makes its hold one that is in force, and a hold whose
-        signer is gone ends. All purging is done when this returns; the ids are of holds that stand
-        otherwise than before.
+        If a lift does not count any more, its hold is in force again; a hold whose signer was
+        removed ends. All purges are done when this returns. Returns the ids of the holds whose
+        state changed.
         """
         changed = []
         for known in self._revocations.holds:
@@ -162,7 +162,7 @@ class HoldApplier:
         return changed + self._lift_again()
 
     def _judged(self, known: HoldState) -> HoldState | None:
-        """How a hold stands by the roster of now: somebody else may have signed it, too."""
+        """The state of a hold by the current roster: another signer may have signed it, too."""
         now: HoldState | None = None
         for raw in dict.fromkeys((known.message, known.raw)):
             try:
@@ -173,24 +173,24 @@ class HoldApplier:
         return now
 
     def _forget_of(self, names: frozenset[str]) -> None:
-        """Forget what these signed and what does not say how its hold stands: as it was judged."""
+        """Forget the cached verdicts on what these signed, except statements that give a state."""
         for raw, record in list(self._believed.items()):
             stands = self._revocations.holds.get(record.hold.id)
             if (stands is None or stands.message != raw) and signed_by(raw, names):
                 del self._believed[raw]
 
     def _lasts(self, message: bytes, names: frozenset[str]) -> bool:
-        """Whether it stands as before, seen without a signature: some thousand may have to be."""
+        """Whether it counts as before, without a signature check: there may be thousands."""
         rosters = self._me.rosters
         return names <= rosters.left and rosters.verifier.lasts(message)
 
     def _stands(self, known: HoldState, now: HoldState | None) -> None:
-        """A hold stands otherwise than before, or is none any more."""
+        """The state of a hold changed, or the hold does not exist any more."""
         hold_id = known.hold.id
         reached = self._revocations.judge(hold_id, now)
         dropped, failed = purge_each(self._purge, reached)
         self._believed.pop(known.message, None)
-        # Whoever wants to hear it once more tells the hold once more.
+        # An instance that needs another receipt sends the hold again.
         self._receipts.pop(hold_id, None)
         self._unpurged.pop(hold_id, None)
         if failed:
@@ -203,7 +203,7 @@ class HoldApplier:
             self._emit(EventType.HOLD_RELEASED, **about(known), detail=detail)
 
     def _lift_again(self) -> list[bytes]:
-        """Take the lifts that did not count, where they do now."""
+        """Apply the lifts that did not count before and count now."""
         changed = []
         for raw, hold_id in list(self._aside.items()):
             try:
@@ -213,13 +213,13 @@ class HoldApplier:
             del self._aside[raw]
             before = self._revocations.holds
             self.learn(raw)
-            self._unordered.discard((hold_id, True))  # it is an old one
+            self._unordered.discard((hold_id, True))  # it is not a new order
             if self._revocations.holds is not before:
                 changed.append(hold_id)
         return changed
 
     def examine(self, raw: bytes) -> HoldState:
-        """The state of a hold that a statement says, by the roster of now; raises ``Untrusted``."""
+        """The state that a statement gives a hold, by the current roster; raises ``Untrusted``."""
         try:
             return to_record(self._me.verifier.hold_or_lift(raw))
         except Forged:
@@ -247,13 +247,13 @@ class HoldApplier:
         return record
 
     def believes(self, raw: bytes) -> bool:
-        """Whether this very statement was verified, and says how its hold stands."""
+        """Whether exactly this statement was verified and gives the state of its hold."""
         return raw in self._believed
 
     def receipt(self, hold_id: bytes) -> Receipt | None:
         """Return the receipt of this incarnation for a hold; ``None`` while it cannot give one.
 
-        Whether the hold is kept is not known here.
+        The receipt does not say yet whether the disk has the hold.
         """
         return self._receipts.get(hold_id)
 
@@ -271,8 +271,8 @@ class HoldApplier:
     ) -> None:
         """Record what this instance did for a hold, in the name of the signer of the hold or lift.
 
-        That is the one record of it where nobody ordered it: ``issue`` is told of orders alone. A
-        hold that is signed by one more, or lifted once more, stands as it did: no event.
+        Without an order this is the only audit event for it, because ``issue`` handles only orders.
+        A further signature on a hold, or a further lift, does not change its state: no event.
         """
         if not self.live or (before is not None and before.lifted == now.lifted):
             return
@@ -288,7 +288,7 @@ class HoldApplier:
 
 
 class About(TypedDict):
-    """What every event of a hold names."""
+    """The fields that every event of a hold has in common."""
 
     hold: bytes
     target: str
@@ -296,7 +296,7 @@ class About(TypedDict):
 
 
 def about(record: HoldState) -> About:
-    """Which hold, and on whom."""
+    """The id and the target of a hold, as event fields."""
     hold = record.hold
     return About(
         hold=hold.id,
@@ -306,14 +306,14 @@ def about(record: HoldState) -> About:
 
 
 def said(me: InstanceContext, record: HoldState) -> tuple[str | None, str]:
-    """Who signed that a hold stands so, and why; nobody where that is this instance itself."""
+    """The signer of the hold's state, ``None`` if it is this instance itself, and the reason."""
     by = me.verifier.author(record.message)
     why = record.hold.reason if record.lift is None else lifted(record.lift)[1]
     return None if by == me.name else by, why
 
 
 def to_record(verified: VerifiedHold | VerifiedLift) -> HoldState:
-    """A verified statement as a state of its hold."""
+    """Convert a verified statement to a state of its hold."""
     match verified:
         case VerifiedHold():
             return HoldState(verified.hold, verified.raw)

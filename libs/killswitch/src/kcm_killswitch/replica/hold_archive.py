@@ -1,9 +1,9 @@
-"""Lifted holds that a page ends: kept on a Core's disk, and not read when it begins.
+"""The archive of lifted holds that a page has ended: on a Core's disk, not read at its start.
 
-The page is sixteen bytes of each. The statements are needed when the page does not count any more
-(who signed it was removed, or is retired and the root does not list it): then the hold may be in
-force again, and its text has to be somewhere. And an operator may ask what an old hold said.
-Nothing here is believed before it is verified again.
+A page has sixteen bytes for each hold. The full statements are needed when the page does not count
+any more, because its signer was removed, or is retired and not endorsed: the hold may then be in
+force again, and its statement must be available. An operator may also ask what an old hold
+contained. Every statement from the archive is verified again before it counts.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ _NAME: Final = "lifted.sqlite3"
 
 
 class Archive(Protocol):
-    """Where statements of lifted holds go. Everything raises ``OSError``."""
+    """The archive of statements of lifted holds. Every method raises ``OSError``."""
 
     def put(self, statements: Mapping[bytes, bytes]) -> None:
-        """Keep statements, all or none, in place of earlier ones; they outlive a power cut."""
+        """Store statements, all or none, replacing earlier ones; they are durable on return."""
         ...
 
     def get(self, hold_ids: Sequence[bytes]) -> dict[bytes, bytes]:
-        """The statements of these holds, as far as they are kept."""
+        """The statements of these holds, for those that are stored."""
         ...
 
     def between(self, least: bytes, most: bytes, count: int) -> dict[bytes, bytes]:
@@ -34,13 +34,13 @@ class Archive(Protocol):
 
 
 class HoldArchive:
-    """Statements by hold, in one file. Everything raises ``OSError``; any thread may call."""
+    """Statements by hold, in one file. Every method raises ``OSError``; thread-safe."""
 
     def __init__(self, directory: Path) -> None:
         self._path: Final = directory / _NAME
 
     def put(self, statements: Mapping[bytes, bytes]) -> None:
-        """Keep statements, all or none, in place of earlier ones; they outlive a power cut."""
+        """Store statements, all or none, replacing earlier ones; they are durable on return."""
         try:
             with closing(self._open()) as database, database:
                 database.executemany(
@@ -50,7 +50,7 @@ class HoldArchive:
             raise _trouble(error) from None
 
     def get(self, hold_ids: Sequence[bytes]) -> dict[bytes, bytes]:
-        """The statements of these holds, as far as they are kept."""
+        """The statements of these holds, for those that are stored."""
         found: dict[bytes, bytes] = {}
         if not self._path.exists():
             return found
@@ -90,5 +90,5 @@ class HoldArchive:
 
 
 def _trouble(error: Exception) -> OSError:
-    """The text of an error of the library names no content."""
+    """Convert an error of the database library; its text names no content."""
     return OSError(f"the archive of lifted holds: {error}")

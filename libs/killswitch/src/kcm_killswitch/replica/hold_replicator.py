@@ -1,9 +1,10 @@
-"""Known holds in the region's stream: written until acknowledged, and whenever they are not there.
+"""Replication of known holds to the control stream, whenever the stream lacks one of them.
 
-The stream keeps one message for each subject, and incarnations learn from it. So it has to have the
-joined state of every hold that a Core knows, whatever a broker or somebody with its password put in
-its place: an older state, another hold, nothing that can be verified. Writing is a compare-and-set
-over what was read, and what was read is learned first, so two Cores that write at once agree.
+The stream keeps one message for each subject, and incarnations learn from it. It therefore must
+have the joined state of every hold that a Core knows, whatever a broker or a client with its
+password stored instead: an older state, another hold, or unverifiable data. A write is a
+compare-and-set on what was read, and what was read is learned first, so two Cores that write
+concurrently converge.
 """
 
 from __future__ import annotations
@@ -41,21 +42,21 @@ RETRY_S: Final = 0.25
 """Seconds between attempts to make a hold durable."""
 
 STAND_BACK_S: Final = 0.03
-"""Seconds, drawn at random, before a Core writes a hold. All of them hear it at once: the first one
-to write spares the others the work, and none takes the processor from those that still purge."""
+"""Upper bound, in seconds, of the random delay before a Core writes a hold. All Cores receive it at
+once: the first writer saves the others the work, and no write takes processor time from a purge."""
 
 
 REPLACE_S: Final = 2.0
-"""Seconds, to twice as many, after which another form of what is known is replaced."""
+"""Seconds, up to twice as many, after which another form of a known state is replaced."""
 
 WRITES_MAX: Final = 64
-"""Holds that a Core writes at once: thousands that were learned together take turns, and one that
-was placed here does not wait for them."""
+"""Holds that a Core writes concurrently: thousands that were learned together take turns, and a
+hold that was placed here does not wait for them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a state of a hold lies, since when that is known here, and whether it lay elsewhere."""
+    """Where the stream has a state, since when this is known, and if it was elsewhere before."""
 
     message: bytes
     sequence: int
@@ -64,7 +65,7 @@ class Place:
 
 
 class HoldReplicator:
-    """Where each hold lies in the region's stream, and the tasks of a Core that put it there."""
+    """Positions of holds in the control stream, and a Core's tasks that write holds there."""
 
     def __init__(
         self,
@@ -90,11 +91,11 @@ class HoldReplicator:
         self._emit: Final = emit
         self._places: dict[bytes, Place] = {}
         self._once: dict[bytes, HoldState] = {}
-        """The last state in which the stream was seen to have a hold."""
+        """The last state of a hold that was seen in the stream."""
         self._again: dict[bytes, bool] = {}
-        """Holds that are being written, and whether that has to be looked at once more."""
+        """Holds whose write is in progress, and whether each must be checked once more."""
         self._forgotten: set[bytes] = set()
-        """Holds that the stream acknowledged and did not have: each is logged once."""
+        """Holds that the stream acknowledged but did not have: each is logged once."""
         self._missing: Final = Missing("a hold", emit)
         self._tasks: set[asyncio.Task[None]] = set()
         self._replacing: dict[bytes, asyncio.Task[None]] = {}
@@ -104,32 +105,32 @@ class HoldReplicator:
 
     @property
     def why(self) -> str:
-        """Why the last write was not acknowledged; empty when it was. Safe text."""
+        """The reason why the last write was not acknowledged; empty if it was. Safe text."""
         return self._why
 
     def place(self, record: HoldState) -> int:
-        """The stream sequence at which exactly this state of a hold lies; 0 when it is not there.
+        """The stream sequence at which exactly this state of a hold is stored; 0 if it is not.
 
-        The latest such place counts: whoever began after an earlier one may not have seen the hold,
-        when something else lay there in between.
+        The latest such sequence counts: if another entry was stored there in between, an
+        incarnation that began after the earlier sequence may not have seen the hold.
         """
         place = self.placed(record)
         return 0 if place is None else place.sequence
 
     def placed(self, record: HoldState) -> Place | None:
-        """The same, with since when that is known."""
+        """The same, with the time since which it is known."""
         place = self._places.get(record.hold.id)
         return place if place is not None and place.message == record.message else None
 
     def highest(self) -> LogPosition:
-        """The highest place of a hold, and its id."""
+        """The highest sequence at which a hold is stored, and its id."""
         if not self._places:
             return NOWHERE
         hold_id, place = max(self._places.items(), key=lambda one: one[1].sequence)
         return LogPosition(place.sequence, hold_id)
 
     def note(self, record: HoldState, sequence: int) -> None:
-        """The stream was seen to have this state."""
+        """Record that the stream was seen to have this state."""
         hold_id, known = record.hold.id, self._places.get(record.hold.id)
         if known is None or (known.message, known.sequence) != (record.message, sequence):
             moved = hold_id in self._once
@@ -141,16 +142,16 @@ class HoldReplicator:
 
     @property
     def seen(self) -> int:
-        """How many holds have a place in the stream."""
+        """The number of holds that have a position in the stream."""
         return len(self._places)
 
     def some(self, after: bytes, count: int) -> list[tuple[bytes, str]]:
-        """Ids and subjects of the next few holds, as far as they have a place."""
+        """Ids and subjects of the next few holds that have a position in the stream."""
         found = islice(self._revocations.holds.in_order(after), count)
         return [(one.hold.id, self._subject(one)) for one in found]
 
     async def verify(self, hold_id: bytes) -> None:
-        """Look whether the stream's leader still has a hold where it was seen.
+        """Check that the stream's leader still has a hold where it was seen.
 
         Raises ``unavailable``.
         """
@@ -159,41 +160,41 @@ class HoldReplicator:
             self.look(hold_id, await self._stream.last(self._subject(known)))
 
     def look(self, key: bytes, stored: Entry | None) -> None:
-        """Compare what the stream's leader has of a hold with what it was seen to have.
+        """Compare the leader's entry of a hold with what the stream was seen to have.
 
-        What is there at a lower place came from a leader of before, or its whole stream went back:
-        whoever renews a lease notices that.
+        An entry at a lower sequence came from a former leader, or the whole stream was rolled
+        back: the renewal of the lease detects that.
         """
         known, place = self._revocations.holds.get(key), self._places.get(key)
         if known is None or place is None or place.message != known.message:
-            return  # it is being written
+            return  # its write is in progress
         if stored is not None and stored.data == known.message:
             if stored.sequence > place.sequence:
                 self.note(known, stored.sequence)
             return
         if stored is not None and stored.data and self._says(stored.data) == known:
-            return  # another form of the same
+            return  # another form of the same state
         self.lost(key, stored)
 
     def lost(self, hold_id: bytes | None, stored: Entry | None = None) -> None:
-        """The stream has something else where this hold has to be: ``stored``, if that is known."""
+        """The stream has something else in place of this hold: ``stored``, if that is known."""
         if hold_id is None:
             return
         known = self._revocations.holds.get(hold_id)
         at = 0 if known is None else self.place(known)
-        self._places.pop(hold_id, None)  # also of a hold that nobody believes any more
+        self._places.pop(hold_id, None)  # also for a hold that is not valid any more
         if known is not None:
             if stored is not None and 0 < at < stored.sequence:
                 self._missing.found(hold_id, stored)
             self.keep(hold_id)
 
     def _was_there(self, record: HoldState) -> bool:
-        """Whether the stream had exactly this state: then to write it is a repair."""
+        """Whether the stream had exactly this state before: to write it is then a repair."""
         once = self._once.get(record.hold.id)
         return once is not None and once.message == record.message
 
     def ended(self, hold_id: bytes) -> int:
-        """A page ends a hold: where its message lies, which is not needed any more; or 0."""
+        """A page ended this hold: the sequence of its message, now unneeded; 0 if there is none."""
         self._once.pop(hold_id, None)
         self._forgotten.discard(hold_id)
         self._missing.forget(hold_id)
@@ -201,7 +202,7 @@ class HoldReplicator:
         return 0 if place is None else place.sequence
 
     def forget(self, above: int = 0) -> None:
-        """What lies above a sequence may be lost: what the stream lacks is written again."""
+        """Entries above a sequence may be lost: write again what the stream lacks."""
         for record in self._revocations.holds:
             place = self._places.get(record.hold.id)
             if not above or (place is not None and place.sequence > above):
@@ -209,19 +210,19 @@ class HoldReplicator:
 
     @property
     def complete(self) -> bool:
-        """Whether the stream has every hold that is known, as it is known."""
+        """Whether the stream has the current state of every known hold."""
         return all(self.place(record) for record in self._revocations.holds)
 
     def mend(self) -> None:
-        """See to it that the stream has every hold that is known."""
+        """Ensure that the stream has every known hold."""
         for record in self._revocations.holds:
             if not self.place(record):
                 self.keep(record.hold.id)
 
     def keep(self, hold_id: bytes, *, at_once: bool = False) -> None:
-        """See to it, if this is a Core, that the stream has the hold as it is known.
+        """Ensure, if this is a Core, that the stream has the current state of the hold.
 
-        ``at_once`` is for whoever is the first to know: somebody waits until it is stored.
+        ``at_once`` is for the Core that received the order: its caller waits for the write.
         """
         if self._me.role is not Role.CORE or self._closing:
             return
@@ -235,11 +236,11 @@ class HoldReplicator:
         task.add_done_callback(self._tasks.discard)
 
     def replace(self, hold_id: bytes) -> None:
-        """The stream has another form of what is known: write this one, when others had time.
+        """The stream has another form of a known state: write this form, after a delay.
 
-        Such a form is a lift that does not count here, and has the hold in it. Whoever has this
-        roster reads the same from it, so it is no loss; and by the roster of a Core that differs it
-        counts, and would be written over this one at once.
+        That form is a lift that does not count here and contains the hold. An instance with this
+        roster reads the same state from it, so nothing is lost. By the roster of a Core that has
+        another one the lift counts, and that Core would overwrite this form at once.
         """
         if self._me.role is Role.CORE and not self._closing and hold_id not in self._replacing:
             wait = REPLACE_S * (1 + self._random.public(1)[0] / 256)
@@ -260,7 +261,7 @@ class HoldReplicator:
             if self._learn(stored.data) == self._revocations.holds.get(hold_id):
                 await self._stream.put(subject, known.message, expected=stored.sequence)
         except (KcmError, Untrusted):
-            return  # as it is delivered again it is looked at again
+            return  # it is checked again when it is delivered again
 
     def close(self) -> None:
         """Stop writing."""
@@ -287,7 +288,7 @@ class HoldReplicator:
                     else:
                         self._why = error.detail
                         await asyncio.sleep(RETRY_S)
-                except Exception as error:  # noqa: BLE001 - who stops writing leaves it to nobody
+                except Exception as error:  # noqa: BLE001 - keep the writer alive
                     done = False
                     log.error("writing a hold: %s", describe(error))
                     await asyncio.sleep(RETRY_S)
@@ -297,7 +298,7 @@ class HoldReplicator:
             del self._again[hold_id]
 
     async def _try(self, hold_id: bytes) -> bool:
-        """Write the hold as it is known; ``False`` when more was learned of it."""
+        """Write the current state of the hold; ``False`` if it changed in the meantime."""
         known = self._revocations.holds.get(hold_id)
         if known is None or self.place(known):
             return True
@@ -327,9 +328,10 @@ class HoldReplicator:
         return self._stored(known, before, back)
 
     def _stored(self, known: HoldState, before: HoldState | None, back: Entry) -> bool:
-        """A write was acknowledged, and this was read back; whether it is what was written.
+        """A write was acknowledged, and ``back`` was read: whether it is what was written.
 
-        It was stored in any case: recorded once for each state, also if it is written over at once.
+        The write was stored in either case: it is recorded once for each state, even if it is
+        overwritten at once.
         """
         hold_id, done = known.hold.id, back.data == known.message
         if done:
@@ -343,7 +345,7 @@ class HoldReplicator:
         return done
 
     async def _put(self, known: HoldState, stored: Entry | None) -> int:
-        """Write a hold over what is there; returns its sequence. Raises as ``Log.put``."""
+        """Write a hold over the stored entry; returns its sequence. Raises as ``Log.put``."""
         if self._was_there(known):
             self._missing.found(known.hold.id, stored)
         expected = stored.sequence if stored is not None else 0
@@ -351,7 +353,7 @@ class HoldReplicator:
             return await self._stream.put(self._subject(known), known.message, expected=expected)
 
     def _says(self, raw: bytes) -> HoldState | None:
-        """Learn what the stream has in a hold's place; ``None`` when it is not believed."""
+        """Learn what the stream has in place of a hold; ``None`` if it is not valid."""
         try:
             return self._learn(raw)
         except Untrusted as error:

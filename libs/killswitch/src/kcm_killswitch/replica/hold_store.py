@@ -1,14 +1,15 @@
-"""Holds on a Core's own disk: one file for each, replaced whole.
+"""Holds on a Core's own disk: one file for each hold, replaced as a whole.
 
-A region's stream can be lost with every process that knew what was in it: one broker, one Core, one
-power cut. Holds are few and small, so each Core keeps them itself and writes to the stream what it
-lacks; pages of lifted holds too, and what a page ends goes into an archive beside them. Files hold
-signed statements and nothing secret; what was changed in one is not believed.
+A region's stream can be lost together with every process that knew its content: one broker, one
+Core, one power failure. Holds are few and small, so each Core stores them itself and writes to the
+stream what the stream lacks. The same is true of lift pages; what a page ends goes into an archive
+next to them. Files contain signed statements and nothing secret; a file that was changed does not
+verify.
 
-Nothing waits for the disk: a hold is in force before it is remembered, and is remembered a few
-milliseconds later by a thread. What cannot be written is tried again until it can, each hold by
-itself: one bad file keeps no other from the disk. Until then it is *unkept*, which every receipt
-says.
+Nothing waits for the disk: a hold is in force before it is stored, and a thread stores it a few
+milliseconds later. A write that fails is repeated until it succeeds, for each hold separately, so
+that one bad file does not block another. Until then the hold is *unkept*, and every receipt says
+so.
 """
 
 from __future__ import annotations
@@ -34,16 +35,16 @@ from kcm_killswitch.replica.hold_store_port import Unkept
 log = logging.getLogger(__name__)
 
 CLOSE_S: Final = 2.0
-"""Seconds that the last files get when this process ends."""
+"""Seconds for the last writes when this process ends."""
 
 RETRY_S: Final = 0.25
-"""Seconds until what could not be written is tried again; doubles."""
+"""Seconds until a failed write is tried again; doubles at each failure."""
 
 ARCHIVED_AT_ONCE: Final = 1024
-"""Statements that go into the archive in one step."""
+"""Statements that are written to the archive in one step."""
 
 RETRY_MAX_S: Final = 5.0
-"""Seconds between two attempts at most: whoever freed the disk does not wait long."""
+"""Longest wait in seconds between attempts: short, so that writes resume when the disk has room."""
 
 _SUFFIX: Final = ".hold"
 
@@ -62,41 +63,41 @@ _TEXT: Final = {
 }
 
 Write = Callable[[Path, bytes], None]
-"""Makes a file's content last, whole or not at all; raises ``OSError``."""
+"""Makes a file's content durable, entirely or not at all; raises ``OSError``."""
 
 Sync = Callable[[Path], None]
-"""Makes a directory's entries last; raises ``OSError``."""
+"""Makes a directory's entries durable; raises ``OSError``."""
 
 Results = dict[bytes, Unkept | None]
-"""By hold, why it is not on disk; ``None`` when it is."""
+"""For each hold, why it is not on disk; ``None`` if it is."""
 
 Run = Callable[[Callable[[], Any]], Awaitable[Any]]
-"""Does what waits for the disk beside everything else, as ``asyncio.to_thread``."""
+"""Runs blocking disk work outside the event loop, as ``asyncio.to_thread``."""
 
 
 def read_holds(directory: Path) -> dict[Path, bytes]:
-    """Every file of known holds; makes the directory where it is missing. Raises ``OSError``."""
+    """Read every file of known holds; creates the directory if missing. Raises ``OSError``."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     sweep(directory)
     return {path: path.read_bytes() for path in directory.glob(f"*{_SUFFIX}")}
 
 
 def write_hold(path: Path, statement: bytes) -> None:
-    """Replace a file whole; many of them share one flush of their directory."""
+    """Replace a file as a whole; many files share one flush of their directory."""
     place(path, statement, sync=None)
 
 
 def remove_file(path: Path) -> None:
-    """Remove a file, if it is there. Raises ``OSError``."""
+    """Remove a file if it exists. Raises ``OSError``."""
     path.unlink(missing_ok=True)
 
 
 Read = Callable[[Path], dict[Path, bytes]]
-"""As ``read_holds``."""
+"""The signature of ``read_holds``."""
 
 
 class FileHoldStore:
-    """``kcm_runtime.nats.ports.Memory`` in a directory."""
+    """``hold_store_port.Memory`` in a directory."""
 
     def __init__(
         self,
@@ -115,18 +116,18 @@ class FileHoldStore:
         self._read: Final = read
         self._run: Final = run
         self._fresh: dict[bytes, bytes] = {}
-        """Statements that were not tried yet."""
+        """Statements that have not been tried yet."""
         self._failed: dict[bytes, bytes] = {}
-        """Statements that could not be written: each is the latest of its hold."""
+        """Statements whose write failed: each is the latest of its hold."""
         self._kept: dict[bytes, bytes] = {}
-        """By hold, the digest of the statement that is on disk."""
+        """For each hold, the digest of the statement that is on disk."""
         self._unkept: dict[bytes, Unkept] = {}
         self._old: dict[bytes, bytes] = {}
-        """Statements of lifted holds that go into the archive."""
+        """Statements of lifted holds that wait for the archive."""
         self._remove: Final = remove
         self._archive: Final = archive or HoldArchive(directory)
         self._stuck = False
-        """Whether the last one to go there did not; it is tried again with what failed."""
+        """Whether the last write to the archive failed; it is tried again with the failed files."""
         self._changed: Callable[[bytes], None] = _nobody
         self._task: asyncio.Task[None] | None = None
         self._more: Final = asyncio.Event()
@@ -134,25 +135,25 @@ class FileHoldStore:
 
     @property
     def unkept(self) -> Mapping[bytes, Unkept]:
-        """Holds that could not be written, and why."""
+        """Holds whose write failed, and why."""
         return self._unkept
 
     def listen(self, changed: Callable[[bytes], None]) -> None:
-        """Be told of every hold that was written, or could not be for another reason than before.
+        """Call ``changed`` for each hold that was written, or whose write failed for a new reason.
 
-        Called from the event loop.
+        The calls come from the event loop.
         """
         self._changed = changed
 
     def kept(self, hold_id: bytes, statement: bytes) -> bool:
-        """Whether exactly this is on disk, so that no power cut takes it."""
+        """Whether exactly this statement is on disk, so that it survives a power failure."""
         known = self._kept.get(hold_id)
         return known == sha256(statement).digest() and hold_id not in self._old
 
     def recall(self) -> list[bytes]:
-        """Every statement that is kept, in no order; raises ``ConfigError``.
+        """Every stored statement, in no order; raises ``ConfigError``.
 
-        Whoever cannot read what it knew must not go on as if it knew nothing.
+        A Core that cannot read what it knew must not continue as if it knew nothing.
         """
         try:
             found = self._read(self._directory)
@@ -161,19 +162,19 @@ class FileHoldStore:
                 f"cannot use {self._directory}, which keeps known holds: {error.strerror}"
             ) from None
         for path, statement in found.items():
-            with suppress(ValueError):  # a name of somebody else's making
+            with suppress(ValueError):  # not a name that this store makes
                 self._kept[bytes.fromhex(path.stem)] = sha256(statement).digest()
         return list(found.values())
 
     def remember(self, hold_id: bytes, statement: bytes) -> None:
-        """Keep what is known of a hold, soon; a later statement takes the place of this one."""
+        """Store the state of a hold soon; a later statement of the same hold replaces this one."""
         self._fresh[hold_id] = statement
         self._failed.pop(hold_id, None)
         self._old.pop(hold_id, None)
         self._begin()
 
     def archive(self, hold_id: bytes, statement: bytes) -> None:
-        """Keep what a page ends where nobody reads it at the next start, soon."""
+        """Move what a page ends to the archive soon; the next start does not read the archive."""
         self._fresh.pop(hold_id, None)
         self._failed.pop(hold_id, None)
         self._unkept.pop(hold_id, None)
@@ -181,24 +182,24 @@ class FileHoldStore:
         self._begin()
 
     def archived(self, hold_ids: Sequence[bytes]) -> dict[bytes, bytes]:
-        """Return what is archived of these holds; raises ``OSError``."""
-        # What waits is looked at first: meanwhile it may come into the archive, and never leave it.
+        """Return the archived statements of these holds; raises ``OSError``."""
+        # Read the queue first: statements move from it into the archive, never back.
         waiting = {one: raw for one in hold_ids if (raw := self._old.get(one)) is not None}
         return self._archive.get(hold_ids) | waiting
 
     def archiving(self, hold_id: bytes) -> bool:
-        """Whether a statement is not in the archive yet, into which it was put."""
+        """Whether a statement still waits to be written to the archive."""
         return hold_id in self._old
 
     def archived_between(self, least: bytes, most: bytes, count: int) -> dict[bytes, bytes]:
-        """Return what is archived of ``count`` holds by id, both bounds among them.
+        """Return archived statements of at most ``count`` holds by id, both bounds included.
 
         Raises ``OSError``.
         """
         return self._archive.between(least, most, count)
 
     async def close(self) -> None:
-        """Wait, for a short time, until what was said is kept."""
+        """Wait, for a short time, until the pending statements are stored."""
         self._closing = True
         self._more.set()
         if self._task is not None:
@@ -214,7 +215,7 @@ class FileHoldStore:
     async def _write_all(self) -> None:
         wait = RETRY_S
         while True:
-            # Holds first, and pages with them: what they end is put away after they are kept.
+            # Holds first, and pages with them: holds that pages end are archived after that.
             if not self._fresh and self._old and not self._stuck:
                 self._stuck = not await self._put_away()
                 continue
@@ -226,7 +227,7 @@ class FileHoldStore:
                     await asyncio.wait_for(self._more.wait(), wait)
                 wait = min(wait * 2, RETRY_MAX_S)
                 self._stuck = False
-                # What is new goes first; what failed is tried again with it.
+                # New statements go first; failed ones are tried again with them.
                 self._fresh, self._failed = self._fresh | self._failed, {}
             batch, self._fresh = self._fresh, {}
             results = await self._run(partial(self._try, batch))
@@ -236,7 +237,7 @@ class FileHoldStore:
                 wait = RETRY_S
 
     async def _put_away(self) -> bool:
-        """Move what pages end into the archive; where that fails it is tried again."""
+        """Move what pages end into the archive; a failure is tried again."""
         batch = dict(islice(self._old.items(), ARCHIVED_AT_ONCE))
         if not await self._run(partial(self._move, batch)):
             return False
@@ -245,7 +246,7 @@ class FileHoldStore:
                 del self._old[hold_id]
                 self._kept.pop(hold_id, None)
                 self._changed(hold_id)
-            else:  # it is in force again, and its file is written behind this
+            else:  # it is in force again, and its file is written afterwards
                 self._kept.pop(hold_id, None)
         return True
 
@@ -260,7 +261,7 @@ class FileHoldStore:
         return True
 
     def _try(self, batch: Mapping[bytes, bytes]) -> Results:
-        """Write each by itself."""
+        """Write each statement separately."""
         results: Results = {}
         for hold_id, statement in batch.items():
             path = self._directory / f"{hold_id.hex()}{_SUFFIX}"
@@ -288,58 +289,58 @@ class FileHoldStore:
 
 
 class NullHoldStore:
-    """``kcm_runtime.nats.ports.Memory`` of whoever opens nothing without a Core."""
+    """A null ``hold_store_port.Memory``, for an instance that unseals nothing without a Core."""
 
     @property
     def unkept(self) -> Mapping[bytes, Unkept]:
-        """Nothing."""
+        """Return nothing: no write can fail."""
         return {}
 
     def recall(self) -> list[bytes]:
-        """Nothing."""
+        """Return nothing: there are no stored statements."""
         return []
 
     def remember(self, hold_id: bytes, statement: bytes) -> None:
-        """Nowhere."""
+        """Store nothing."""
 
     def kept(self, hold_id: bytes, statement: bytes) -> bool:  # noqa: ARG002 - the port's form
-        """Nobody relies on it: there is nothing that it fails to keep."""
+        """Return true: nothing relies on this store, so that no hold is unkept."""
         return True
 
     def archive(self, hold_id: bytes, statement: bytes) -> None:
-        """Nowhere."""
+        """Archive nothing."""
 
     def archived(self, hold_ids: Sequence[bytes]) -> dict[bytes, bytes]:  # noqa: ARG002
-        """Nothing."""
+        """Return nothing: the archive is empty."""
         return {}
 
     def archiving(self, hold_id: bytes) -> bool:  # noqa: ARG002 - the port's form
-        """Nothing is put there."""
+        """Return false: nothing waits for the archive."""
         return False
 
     def archived_between(self, least: bytes, most: bytes, count: int) -> dict[bytes, bytes]:  # noqa: ARG002
-        """Nothing."""
+        """Return nothing: the archive is empty."""
         return {}
 
     def listen(self, changed: Callable[[bytes], None]) -> None:
-        """Nothing changes."""
+        """Ignore the listener: nothing changes."""
 
     async def close(self) -> None:
-        """At once."""
+        """Return at once: nothing is pending."""
 
 
 def _trouble(work: Callable[[], None]) -> Unkept | None:
-    """Why some work on the disk failed; ``None`` when it did not."""
+    """Run disk work and return why it failed; ``None`` if it succeeded."""
     try:
         work()
     except OSError as error:
         number = error.errno or 0
         return Unkept(_TEXT.get(number, "cannot write"), errno.errorcode.get(number, "unknown"))
-    except Exception as error:  # noqa: BLE001 - who stops writing forgets every kill from now on
+    except Exception as error:  # noqa: BLE001 - keep the writer alive for later holds
         log.error("writing a hold: %s", describe(error))
         return Unkept("cannot write", "unknown")
     return None
 
 
 def _nobody(_: bytes) -> None:
-    """Nobody listens."""
+    """The listener before ``listen`` is called: ignores the hold."""

@@ -9,55 +9,55 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class Unkept:
-    """Why a hold is not kept: in short words, as ``disk full``, and as ``ENOSPC``."""
+    """Why a hold is not stored: in short words, such as ``disk full``, and as ``ENOSPC``."""
 
     text: str
     code: str
 
 
 class Memory(Protocol):
-    """What a Core knows of holds, kept where no broker can lose it."""
+    """A Core's own storage of holds, independent of any broker."""
 
     @property
     def unkept(self) -> Mapping[bytes, Unkept]:
-        """Holds that could not be kept, by id; they are tried again until they are."""
+        """Holds whose write failed, by id; each is tried again until it succeeds."""
         ...
 
     def kept(self, hold_id: bytes, statement: bytes) -> bool:
-        """Whether exactly this outlives a crash."""
+        """Whether exactly this statement survives a crash."""
         ...
 
     def listen(self, changed: Callable[[bytes], None]) -> None:
-        """Call ``changed`` with a hold that was kept, or could not be for another reason."""
+        """Call ``changed`` for each hold that was stored, or that failed for a new reason."""
         ...
 
     def recall(self) -> list[bytes]:
-        """Every statement that was kept, in no order, to be verified; raises ``ConfigError``."""
+        """Every stored statement, in no order, to be verified; raises ``ConfigError``."""
         ...
 
     def remember(self, hold_id: bytes, statement: bytes) -> None:
-        """Keep what is known of a hold, soon: nothing waits for it, and nothing is raised.
+        """Store the state of a hold soon: nothing waits for it, and nothing is raised.
 
-        A page of lifted holds is kept in the same way, under an id of its place.
+        A lift page is stored in the same way, under an id that its place determines.
         """
         ...
 
     def archive(self, hold_id: bytes, statement: bytes) -> None:
-        """Keep what a page ends, apart from what is recalled: nothing waits for it."""
+        """Move what a page ends to the archive, which ``recall`` omits: nothing waits for it."""
         ...
 
     def archiving(self, hold_id: bytes) -> bool:
-        """Whether it is not there yet."""
+        """Whether a statement still waits to be written to the archive."""
         ...
 
     def archived(self, hold_ids: Sequence[bytes]) -> dict[bytes, bytes]:
-        """What is archived of these holds, to be verified; raises ``OSError``."""
+        """The archived statements of these holds, to be verified; raises ``OSError``."""
         ...
 
     def archived_between(self, least: bytes, most: bytes, count: int) -> dict[bytes, bytes]:
-        """What is archived of ``count`` holds by id, both bounds among them; raises ``OSError``."""
+        """Archived statements of ``count`` holds by id, bounds included; raises ``OSError``."""
         ...
 
     async def close(self) -> None:
-        """Wait, for a short time, until what was said is kept."""
+        """Wait, for a short time, until the pending statements are stored."""
         ...
