@@ -1,12 +1,13 @@
-"""The kill switch of one instance: two ways in, one set of holds, purge before anything else.
+"""The kill switch of one instance: two inputs, one set of holds, and the purge before all else.
 
 A hold or lift arrives by broadcast (fast, across regions, not stored) or through the region's
-control stream (durable, replayed from the start of every incarnation). In the callback, before any
-await: verify, join, raise generations, purge. Then, in tasks: a receipt; for a Core, the region's
-stream until it is acknowledged, so that an issuer that dies loses nothing; audit.
+control stream (durable, replayed at the start of every incarnation). The callback does the
+following before any await: verify, join, raise generations, purge. Tasks do the rest: they send a
+receipt, write audit events and, in a Core, write the hold to the control stream until the stream
+acknowledges it, so that nothing is lost if the issuer dies.
 
-What cannot be verified is ignored and recorded. Where it lies over a hold that is known, a Core
-writes that hold again: the stream is what an incarnation learns from.
+An entry that does not verify is ignored and recorded. If it replaced a known hold, a Core writes
+that hold again, because incarnations learn from the stream.
 """
 
 from __future__ import annotations
@@ -52,11 +53,11 @@ from kcm_killswitch.replica.verification_budget import Waiting
 log = logging.getLogger(__name__)
 
 READ_BACK_S: Final = 5.0
-"""Seconds to wait for an own record to be read back: that happens at once, or not at all."""
+"""Seconds to wait for our own lease entry to be read back: it arrives at once or not at all."""
 
 LOOK_AGAIN_S: Final = 0.1
-"""Seconds between two looks at broadcasts that wait, because their source sent much that is not
-believed."""
+"""Seconds between attempts to verify waiting broadcasts, whose source exceeded its budget of
+statements that did not count."""
 
 OnPeerLease = Callable[[PeerLease], None]
 OnAttestation = Callable[[KeyUseAttestation], None]
@@ -164,18 +165,18 @@ class KillSwitch:
         memory.listen(self._on_memory)
 
     async def start(self) -> None:
-        """Remember, listen, catch up with everything the region ever held, then go on record.
+        """Load stored holds, subscribe, replay the control stream, then register.
 
-        In this order no hold falls between: what is broadcast while the stream is replayed is
-        heard. What this instance remembers and the stream lacks is written to it. Raises
-        ``ConfigError`` when what was remembered cannot be read, and when this instance may not act.
+        This order leaves no gap: broadcasts are received during the replay. Stored holds that the
+        stream lacks are written to the stream. Raises ``ConfigError`` if the stored holds cannot be
+        read, or if this instance may not act.
         """
         await self.rosters.fetch()
         self._recall()
         await self._control_bus.subscribe(subjects.broadcast_holds(), self._on_broadcast)
         self._rereading.begin()
         await self._following.start()
-        # The first record cannot name its own sequence; the second one does.
+        # The first lease entry cannot name its own sequence; the second one does.
         for _ in range(2):
             await self._catch_up_somehow()
         self.learning.live = True
@@ -186,7 +187,7 @@ class KillSwitch:
         self._spawn(self.record.keep())
 
     async def close(self) -> None:
-        """Stop listening, and say that this incarnation holds no key any more."""
+        """Unsubscribe, and state that this incarnation holds no key any more."""
         self._closing = True
         if self._looking is not None:
             self._looking.cancel()
@@ -207,7 +208,7 @@ class KillSwitch:
         self._refusals.close()
 
     def learn(self, raw: bytes) -> bytes:
-        """Take a hold, a lift or a page of lifts; returns its id, or key. Raises ``Untrusted``."""
+        """Apply a hold, a lift or a page of lifts; returns its id or key. Raises ``Untrusted``."""
         if is_page(raw):
             return self.lifts.take(raw)
         return self.learning.learn(raw).hold.id
@@ -215,15 +216,15 @@ class KillSwitch:
     def verify(self, raw: bytes) -> HoldState:
         """Verify an order to hold or to lift, once; raises ``Untrusted``.
 
-        ``issue`` and ``broadcast`` take what this returns.
+        ``issue`` and ``broadcast`` take the result.
         """
         return self.learning.verify(raw)
 
     def issue(self, record: HoldState) -> None:
-        """Take a verified order: purge first, then write it to the stream at once.
+        """Apply a verified order: purge first, then write it to the stream at once.
 
-        It is not broadcast yet: see ``broadcast``. The audit has an order once, also where its hold
-        came by another way before: an operator who gets no answer gives it once more.
+        It is not broadcast yet: see ``broadcast``. An order is one audit event, even if its hold
+        arrived earlier by another way or the operator repeats an order that got no answer.
         """
         known = self._revocations.holds.get(record.hold.id)
         self._issuing = True
@@ -236,15 +237,15 @@ class KillSwitch:
             self._ordered(record)
 
     def listen(self, on_peer_lease: OnPeerLease, on_attestation: OnAttestation) -> None:
-        """Be told of believed peer leases and attestations, after they took effect."""
+        """Set the callbacks for valid peer leases and attestations, after they took effect."""
         self._listeners = (on_peer_lease, on_attestation)
 
     def on_registry(self, differs: Callable[[], None]) -> None:
-        """Be told while a Core of the region shows another registry than is known here."""
+        """Set the callback for a Core of the region that shows a registry other than ours."""
         self._on_registry = differs
 
     def durable_at(self, hold_id: bytes) -> int:
-        """The sequence at which this region has a hold exactly as it is known here; 0: it has not.
+        """The sequence at which this region has the current state of a hold; 0 if it has not.
 
         ``hold_id`` may be unknown.
         """
@@ -252,7 +253,7 @@ class KillSwitch:
         return 0 if record is None else self._durable.place(record)
 
     async def looked_up(self, hold_id: bytes) -> int:
-        """The same, once the stream's leader was asked whether it still is there.
+        """The same, after the stream's leader confirmed that it still has the hold.
 
         Raises ``unavailable``.
         """
@@ -260,30 +261,30 @@ class KillSwitch:
         return self.durable_at(hold_id)
 
     def stored_since(self, record: HoldState) -> float:
-        """Since when this state of a hold was seen in the stream; infinity: it was not."""
+        """The time since which this state of a hold is in the stream; infinity if it is not."""
         place = self._durable.placed(record)
         return float("inf") if place is None else place.noted
 
     @property
     def why_not_durable(self) -> str:
-        """Why this region's stream did not acknowledge the last hold; empty when it did."""
+        """The reason why the stream did not acknowledge the last hold; empty if it did."""
         return self._durable.why
 
     @property
     def all_durable(self) -> bool:
-        """Whether the region's stream has every hold that is known."""
+        """Whether the region's stream has every known hold."""
         return self._durable.complete
 
     async def caught_up(self) -> LogPosition:
-        """Know everything that was durable when this was called, and the mark that says so.
+        """Read everything that was durable at the call; returns the log position that proves it.
 
-        An own record is written first, and read back behind everything before it. Raises
-        ``unavailable``.
+        This writes our own lease entry, and waits until the entry is read back after everything
+        before it. Raises ``unavailable``.
         """
         mark = await self.record.renew()
         era = self._freshness.era
         await self._following.reached(mark.sequence)
-        # A later entry of ours may replace it before it was delivered; or the stream went back.
+        # A later entry of ours may replace it before delivery; or the stream was rolled back.
         await self._changes.until(
             lambda: era != self._freshness.era or self._freshness.read_back(mark), READ_BACK_S
         )
@@ -292,9 +293,9 @@ class KillSwitch:
         return mark
 
     async def heard_regions(self, timeout_s: float) -> None:
-        """Wait until every other region in service was heard since the start, or so long.
+        """Wait until every other active region was heard since the start, or until the timeout.
 
-        Until then nothing is served of the tenants that have to hear from it.
+        Until then, no tenant whose policy needs a peer lease of such a region is served.
         """
 
         def unheard() -> list[str]:
@@ -311,15 +312,15 @@ class KillSwitch:
         return self.record.incarnations.on_record(self._clock.elapsed())
 
     async def facts(self, hold_id: bytes) -> tuple[int, RegionFacts]:
-        """The stream's position, and behind it who is on record, and where a hold is durable.
+        """The stream's position, and the registered incarnations and the hold's state as of it.
 
-        ``hold_id`` may be unknown. That the stream still has it is asked of the leader: a damaged
-        disk loses what was acknowledged, and tells nobody. Its place is looked up *before* the
-        incarnations are read: the other way round, an incarnation that began between the two would
-        be missing, and the kill complete without it. Where it moved meanwhile, or more incarnations
-        were refused than there is room for, it is not durable yet. Nor is it while the stream lacks
-        the roster by which it counts: another Core of the region may take it for lifted. Raises
-        ``unavailable``.
+        ``hold_id`` may be unknown. The leader is asked whether the stream still has the hold,
+        because a damaged disk loses acknowledged entries silently. The hold's position is looked up
+        *before* the incarnations are read. In the other order, an incarnation that began in between
+        would be missing, and the kill would be complete without it. The hold is not durable yet if
+        its position changed meanwhile, if more incarnations were refused than there is room for, or
+        if the stream lacks the roster by which the hold counts: another Core of the region may then
+        consider it lifted. Raises ``unavailable``.
         """
         await self._durable.verify(hold_id)
         before = self.durable_at(hold_id)
@@ -347,13 +348,13 @@ class KillSwitch:
 
     @property
     def knows_registry(self) -> bool:
-        """Whether no Core of the region shows other tenants and links than are known here."""
+        """Whether every Core of the region shows the tenants and links that are known here."""
         return self._freshness.registry.until(self._clock.elapsed()) == FOREVER
 
     def highest_hold(self) -> LogPosition:
-        """The highest place in the region's stream at which a hold lies that is known, and its id.
+        """The highest sequence in the region's stream at which a known hold is stored, and its id.
 
-        Sequence 0 and zeros when there is none.
+        Sequence 0 and zeros if there is none.
         """
         return self._durable.highest()
 
@@ -365,21 +366,21 @@ class KillSwitch:
         await self._control_bus.flush()
 
     async def until_durable(self, hold_id: bytes, timeout_s: float) -> bool:
-        """Wait until this region's stream has a hold exactly as it is known here."""
+        """Wait until this region's stream has the current state of a hold."""
         return await self.until(lambda: self.durable_at(hold_id) > 0, timeout_s)
 
     async def until(self, holds: Callable[[], bool], timeout_s: float) -> bool:
-        """Wait for a condition over what is known; it is looked at after each change."""
+        """Wait for a condition on the replica's state; it is evaluated after each change."""
         return await self._changes.until(holds, timeout_s)
 
-    # The follower of the region's stream.
+    # The methods of a follower of the region's stream.
 
     def anchor(self) -> int:
-        """Behind the last own record, above which the stream may be another one than before."""
+        """The sequence of our last lease entry; entries above it may differ after a rollback."""
         return self._freshness.anchor
 
     def resumed(self, behind: int) -> None:
-        """What was above counts when it comes again."""
+        """Entries above the anchor count when they are delivered again."""
         self.record.incarnations.resumed(behind, self._clock.elapsed())
         self._freshness.resumed(behind)
         self._durable.forget(behind)
@@ -388,12 +389,12 @@ class KillSwitch:
         self._looking_through.hurry()
 
     def went_back(self) -> None:
-        """Nothing is known any more."""
+        """Forget all freshness: after a rollback, none of it is valid."""
         self.record.restart()
         self._changes.notify()
 
     def receive(self, entry: Entry) -> None:
-        """Take an entry of the stream, whatever it is; nothing here waits."""
+        """Process an entry of the stream, of any kind; nothing here waits."""
         self.record.incarnations.delivered(entry.sequence, self._clock.elapsed())
         try:
             match subjects.control_noun(entry.subject):
@@ -406,7 +407,7 @@ class KillSwitch:
                 case "peer-lease":
                     self._on_peer_lease(self._me.verifier.peer_lease(entry.data))
                 case "key-use" if self._listeners[1] is not _ignore:
-                    # A Gateway has no use for them, and they are most of what is written.
+                    # A Gateway does not use them, and they are most of the entries.
                     self._on_attestation(self._me.verifier.key_use(entry.data))
                 case "roster" | "lasting":
                     self.rosters.receive(entry)
@@ -420,13 +421,13 @@ class KillSwitch:
         self._changes.notify()
 
     def _refused(self, error: Untrusted, entry: Entry) -> None:
-        """Record it, unless whoever is retired now may have acted when they wrote this."""
+        """Record the refusal, unless the signer may have retired only after it signed."""
         before = not self.learning.live or self.rosters.precedes(entry.sequence)
         if not (before and isinstance(error, Retired)):
             self._refusals.record(error)
 
     async def _catch_up_somehow(self) -> None:
-        """Catch up, however long it takes: who is not on record must not serve."""
+        """Catch up with retries: without a current lease entry an instance must not serve."""
         while True:
             if not self._me.acts:
                 raise ConfigError("this instance is retired, or not on the roster any more")
@@ -463,7 +464,7 @@ class KillSwitch:
         if peer_lease.region != self._me.region:
             raise Untrusted("a peer lease of another region")
         if peer_lease.roster > self._rereading.judged:
-            return  # what the other region holds may count as lifted here alone
+            return  # a hold of the other region may count as lifted only here
         mark, highest = (
             LogPosition(peer_lease.position, peer_lease.nonce),
             LogPosition(peer_lease.stored, peer_lease.hold),
@@ -479,7 +480,7 @@ class KillSwitch:
     def _on_hold(self, entry: Entry) -> None:
         place = subjects.control_hold_id(entry.subject)
         if not entry.data:
-            # It expires: a page ends this hold, or nobody could ever believe what lay here.
+            # The message expires: a page ends this hold, or the message could never be valid.
             self._durable.lost(place, entry)
             return
         try:
@@ -489,7 +490,7 @@ class KillSwitch:
             raise
         hold = record.hold
         if entry.subject != subjects.control_hold(self._me.region, hold.scope, hold.id):
-            # Whatever has its place there is not stored any more, and this one is not either.
+            # The hold that belongs under this subject is not stored any more, nor is this one.
             self._durable.lost(place, entry)
         elif self._revocations.holds.ends(record):
             self._freshness.held(LogPosition(entry.sequence, hold.id))
@@ -502,13 +503,13 @@ class KillSwitch:
                 if known.message != entry.data:
                     self._durable.replace(hold.id)
             else:
-                # The stream went back to an earlier state of this hold: write the join again.
+                # The stream returned to an earlier state of this hold: write the join again.
                 self._durable.lost(hold.id, entry)
         if not record.lifted:
             self._receipts.answer_once(hold.id)
 
     async def _on_broadcast(self, message: Arrived) -> None:
-        """Take it at once when it is known, or when its source has sent little that is not."""
+        """Process it at once if it is known, or if its source is within its budget."""
         if self.learning.believes(message.data):
             self._heard(message.data)
         elif not self._broadcasts.take(
@@ -517,7 +518,7 @@ class KillSwitch:
             self._look_again()
 
     def _heard(self, raw: bytes) -> bool:
-        """Take a broadcast hold or lift; whether it said something new."""
+        """Apply a broadcast hold or lift; returns whether it was new."""
         before = self._revocations.holds
         try:
             record = self.learning.learn(raw)
@@ -539,9 +540,9 @@ class KillSwitch:
             self._look_again()
 
     def _judge_again(self, names: frozenset[str]) -> None:
-        """Another roster, or list, counts: first purge for what it brings back into force.
+        """The roster or the endorsements changed: first purge for what is in force again.
 
-        The disk keeps a lift that does not count any more: a list may yet name it.
+        The disk keeps a lift that does not count any more: an endorsement may still list it.
         """
         if not self._me.acts:
             self._cease()
@@ -556,9 +557,9 @@ class KillSwitch:
         self._rereading.changed()
 
     def _take_again(self, entry: Entry) -> None:
-        """Take an entry that was delivered before, when a roster may let it count.
+        """Process an entry that was delivered before, in case it counts by another roster.
 
-        Where it lies was noted then, or something else lies there by now.
+        Its position was noted at that time, or its subject has another entry by now.
         """
         noun = subjects.control_noun(entry.subject)
         if noun not in ("hold", "lifts") or not entry.data:
@@ -566,12 +567,12 @@ class KillSwitch:
         try:
             hold_id = self.learn(entry.data)
         except Untrusted:
-            return  # as before
+            return  # no change
         if noun == "hold" and subjects.control_hold_id(entry.subject) == hold_id:
             self._freshness.held(LogPosition(entry.sequence, hold_id))
 
     def _ended(self, record: HoldState) -> int:
-        """A page ends a hold; where its message lies in the stream."""
+        """A page ends a hold; returns the sequence of the hold's message in the stream."""
         page = self.lifts.ended_by(record)
         self.learning.forget(record, None if page is None else page.place.signer)
         self._receipts.forget(record.hold.id)
@@ -590,20 +591,20 @@ class KillSwitch:
         self._emit(EventType.STREAM_CLEARED, count=count, detail=detail)
 
     def _ordered(self, record: HoldState) -> None:
-        """Record who placed a hold or lifted it, and why."""
+        """Record who placed or lifted a hold, and why."""
         actor, reason = said(self._me, record)
         kind = EventType.HOLD_LIFTED if record.lifted else EventType.HOLD_PLACED
         self._emit(kind, **about(record), actor=actor, detail=reason)
 
     def _cease(self) -> None:
-        """Serve nothing any more: this instance is retired, or gone from the roster."""
+        """Stop serving: this instance is retired or was removed from the roster."""
         log.critical("%s may not act any more, by the roster: nothing is served", self._me.name)
         _, failed = purge_each(self._purge, self._revocations.everybody())
         self.record.cease()
         self._emit(EventType.INSTANCE_RETIRED, count=len(failed), detail=self._me.name)
 
     def _changed(self, hold_id: bytes) -> None:
-        """Something new was learned, and purged for: first say so, then see that it stays."""
+        """A new state was learned and purged for: first send a receipt, then make it durable."""
         self._changes.notify()
         record = self._revocations.holds.get(hold_id)
         if record is None or self._recalling:
@@ -617,7 +618,7 @@ class KillSwitch:
             self._memory.remember(hold_id, record.message)
 
     def _on_memory(self, hold_id: bytes) -> None:
-        """The disk has a hold now, or its archive has one that a page ends."""
+        """The disk now has a hold, or its archive has a hold that a page ends."""
         self._receipts.kept(hold_id)
         if self._revocations.holds.get(hold_id) is None:
             self.lifts.archived_now(hold_id)
@@ -629,8 +630,8 @@ class KillSwitch:
 
 
 def _nothing() -> None:
-    """Nobody is told."""
+    """Do nothing: no callback is set."""
 
 
 def _ignore(_: object) -> None:
-    """Nobody listens."""
+    """Ignore the argument: no callback is set."""

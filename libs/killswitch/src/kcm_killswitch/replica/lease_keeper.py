@@ -1,9 +1,9 @@
-"""An incarnation's lease entry in its region's stream, and the lease that writing it gives.
+"""An incarnation's lease entry in its region's stream, and the lease that its renewal gives.
 
-The record is replaced by compare-and-set, so an acknowledgement also says that the stream still has
-everything up to the record before. Where it does not, or where the record that was acknowledged is
-not the one that is read back, the stream went back: nothing is believed any more, and it is read
-from its start.
+The entry is replaced by compare-and-set, so an acknowledgement also proves that the stream still
+has everything up to the previous entry. If it has not, or if the entry that is read back is not the
+one that was acknowledged, the stream was rolled back: all freshness is void, and the stream is
+replayed from its start.
 """
 
 from __future__ import annotations
@@ -34,32 +34,33 @@ from kcm_killswitch.model.log_position import LogPosition
 log = logging.getLogger(__name__)
 
 LEASE_TTL: Final = "120s"
-"""How long a lease entry stays after its incarnation stopped to renew it: longer than whoever
+"""How long a lease entry stays after the last renewal by its incarnation: longer than a Core that
 completes a kill waits."""
 
 BEFORE_EVERYTHING: Final = 1
-"""The first sequence of any stream: an incarnation that cannot say when it began has to send
-receipts."""
+"""The first sequence of any stream: an incarnation that cannot name its beginning must send
+receipts for all holds."""
 
 SHOW_S: Final = 1.0
-"""Seconds after a Core's last record within which the next one shows a registry that changed.
+"""Seconds after a Core's last lease entry within which the next one shows a changed registry.
 
-Two Cores that accept records at once may show for a moment what nobody else ever knew, and whoever
-differs for ``kcm_killswitch.model.registry_lease.PATIENCE_S`` stops serving: that is longer."""
+Two Cores that accept entries concurrently may briefly show a registry that no other instance ever
+had. An instance that differs for ``kcm_killswitch.model.registry_lease.PATIENCE_S`` stops serving;
+that time is longer."""
 
 TURN_S: Final = 0.001
-"""The shortest wait: a clock need not move in less."""
+"""The shortest wait: the clock may not advance in a shorter time."""
 
 RETRY_S: Final = 0.5
-"""Seconds after which a write that failed is tried again."""
+"""Seconds between attempts of a write that failed."""
 
 END_S: Final = 2.0
-"""Seconds in which the end of an incarnation is tried again: who waits for it counts it out
-anyway."""
+"""Seconds during which the statement of an incarnation's end is tried again: a Core that waits for
+the incarnation stops counting it after its lease anyway."""
 
 
 class LeaseKeeper:
-    """Writes this incarnation's lease entries, and reads everybody's."""
+    """Writes this incarnation's lease entries, and reads those of all incarnations."""
 
     def __init__(
         self,
@@ -83,8 +84,8 @@ class LeaseKeeper:
 
         ``changed`` is called after every change of the lease.
 
-        ``went_back`` is called after everything was forgotten: it has to be read again;
-        ``unheard`` when no write was acknowledged for half a lease, again and again.
+        ``went_back`` is called after everything was forgotten: the stream has to be replayed.
+        ``unheard`` is called repeatedly while no write was acknowledged for half a lease.
         """
         self._me: Final = membership
         self._stream: Final = stream
@@ -109,7 +110,7 @@ class LeaseKeeper:
         self._expected = 0
         self._wrote = float("-inf")
         self._shown: list[bytes] = []
-        """The registry as the last acknowledged record shows it."""
+        """The registry as the last acknowledged lease entry shows it."""
         self._changed: Final = asyncio.Event()
         if membership.role is Role.CORE:
             freshness.registry.listen(self._changed.set)
@@ -117,9 +118,9 @@ class LeaseKeeper:
         self._ceased = False
 
     async def renew(self) -> LogPosition:
-        """Write a record that begins now or later; returns its mark once it is acknowledged.
+        """Write a lease entry, not begun before this call; returns its position once acknowledged.
 
-        Callers of the same moment share one write. Raises ``unavailable``.
+        Concurrent callers share one write. Raises ``unavailable``.
         """
         if self._next is None:
             self._next = asyncio.get_running_loop().create_task(self._write_next())
@@ -127,11 +128,11 @@ class LeaseKeeper:
         return await asyncio.shield(self._next)
 
     async def keep(self) -> None:
-        """Write records until this incarnation ends."""
+        """Write lease entries until this incarnation ends."""
         every = self._freshness.timing.renew_every_s
         patience = self._freshness.timing.control_lease_s / 2
         heard = self._clock.elapsed()
-        # A flag and not only cancellation: the client library may swallow that.
+        # A flag in addition to cancellation: the client library may swallow a cancellation.
         while not self._closing:
             self._changed.clear()
             wait = self._wrote + self._pause_s() - self._clock.elapsed()
@@ -145,15 +146,15 @@ class LeaseKeeper:
                     heard = self._clock.elapsed()
                     await self._unheard()
                 await self.renew()
-            except Exception as error:  # noqa: BLE001 - an incarnation that is not on record is forgotten
+            except Exception as error:  # noqa: BLE001 - without a lease entry, it is forgotten
                 log.warning("lease entry not acknowledged: %s", describe(error))
                 await asyncio.sleep(min(RETRY_S, every / 2))
 
     async def end(self) -> None:
-        """Say that this incarnation holds no key any more."""
+        """State that this incarnation holds no key any more."""
         self._closing = True
         if self._ceased:
-            return  # nobody would believe it
+            return  # no other instance would accept it
         until = self._clock.elapsed() + END_S
         while True:
             try:
@@ -170,25 +171,25 @@ class LeaseKeeper:
                 return
 
     def cease(self) -> None:
-        """End the lease for good: by the roster, this instance may not act any more."""
+        """End the lease permanently: by the roster, this instance may not act any more."""
         self._closing = self._ceased = True
         self._freshness.forget()
         self._tell_changed()
 
     def restart(self) -> None:
-        """The stream went back: its beginning there says nothing of the new one."""
+        """The stream was rolled back: our first sequence has no meaning in the new one."""
         self._freshness.forget()
         self.incarnations.doubted(self._clock.elapsed())
         self._first = BEFORE_EVERYTHING
         self._tell_changed()
 
     def take(self, entry: Entry) -> None:
-        """Take a lease entry that was delivered; raises ``Untrusted``."""
+        """Process a delivered lease entry; raises ``Untrusted``."""
         now = self._clock.elapsed()
         if now >= self._freshness.lease.until():
-            self._freshness.registry.lapsed()  # before anything that is delivered can renew it
+            self._freshness.registry.lapsed()  # before a delivered entry can renew it
         if not entry.data:
-            # The broker says that a record expired; nobody signed that.
+            # The broker reports that an entry expired; no signature proves that.
             self._tampered(entry.subject, now, expired=True)
             return
         try:
@@ -211,35 +212,35 @@ class LeaseKeeper:
             known = self._freshness.registry
             if known.heard(lease.instance, lease.registry, self._registry(), lease_s, now):
                 self._registry_differs()
-        # An incarnation's first record is written before it has caught up.
+        # The first lease entry of an incarnation is written before it has caught up.
         if lease.role is Role.CORE and lease.first and not own and self._differs(lease, now):
             self.lost(f"{lease.instance} knows other holds than were read here")
 
     def _pause_s(self) -> float:
-        """Seconds between the last record and the next one."""
+        """Seconds between the last lease entry and the next one."""
         every = self._freshness.timing.renew_every_s
         core = self._me.role is Role.CORE
         return min(every, SHOW_S) if core and self._shown != self._shows() else every
 
     def _shows(self) -> list[bytes]:
-        """What the own record says of the registry; without memory of it, nothing."""
+        """The registry digests for our own lease entry; empty if the registry is not remembered."""
         return self._registry() if self._freshness.registry.remembers else []
 
     def _tampered(self, subject: str, now: float, *, expired: bool = False) -> None:
-        """In place of an incarnation's record lies what that incarnation did not sign."""
+        """An incarnation's subject has an entry that the incarnation did not sign."""
         key = subjects.control_lease_of(subject)
         if key is not None and not (expired and not self.incarnations.knows(*key)):
             self.incarnations.tampered(*key, now)
 
     def _differs(self, lease: Lease, now: float) -> bool:
         ours = self._holds()
-        # By another roster other holds count.
+        # Under another roster, other holds count.
         theirs = lease.holds if lease.roster == self._judged() else ours
         return self._agreement.heard(lease.instance, theirs, ours, now)
 
     async def _write_next(self) -> LogPosition:
         async with self._writing:
-            self._next = None  # who comes from now on needs a write that begins later
+            self._next = None  # later callers need a write that begins later
             if self._closing:
                 raise KcmError(Code.UNAVAILABLE, "this incarnation has ended")
             return await self._write()
@@ -284,7 +285,7 @@ class LeaseKeeper:
         return mark
 
     async def _look(self) -> None:
-        """The last record is not where it was acknowledged: find out why."""
+        """Our last lease entry is not where it was acknowledged: find out why."""
         stored = await self._stream.last(self._subject)
         if self._ceased:
             return
@@ -297,7 +298,7 @@ class LeaseKeeper:
             self._me.name,
             self._me.incarnation,
         )
-        # A later own record is one whose acknowledgement was lost: it too replaced the one before.
+        # A later entry of ours lost its acknowledgement: it, too, replaced the previous one.
         if (
             lease is None
             or not own
@@ -307,7 +308,7 @@ class LeaseKeeper:
         self._tell_changed()
 
     def lost(self, why: str) -> None:
-        """The stream went back, or was not delivered as it is: forget, and read it again."""
+        """The stream was rolled back or delivered incorrectly: forget all and replay it."""
         log.error("the region's stream is read again: %s", why)
         self.restart()
         self._went_back()
@@ -315,4 +316,4 @@ class LeaseKeeper:
 
 def _seen(task: asyncio.Task[LogPosition]) -> None:
     if not task.cancelled():
-        task.exception()  # whoever waits sees it; nobody waiting any more is no fault
+        task.exception()  # each waiting caller gets it; it is no fault if none waits

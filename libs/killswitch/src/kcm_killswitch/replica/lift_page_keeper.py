@@ -1,12 +1,12 @@
-"""Pages of lifted holds: taken from wherever they come, and kept in the region's stream.
+"""Lift pages: accepted from every source, and stored in the region's stream.
 
-Most holds ever placed are lifted, and each was a message of the stream, a file on every Core's disk
-and a record in every process. A page says of thousands that they have ended. Whoever believes it
-keeps sixteen bytes of each; a Core also archives the statement, and once the page lies in the
-stream, it has the hold's own message there expire.
+Most holds are lifted in the end. Each was a message of the stream, a file on every Core's disk and
+a record in every process. A page states of thousands of holds that they have ended. An instance
+that accepts the page keeps sixteen bytes for each hold. A Core also archives the statement and,
+when the page is in the stream, lets the hold's own message there expire.
 
-A page counts as long as its signer may lift what it names, by the highest roster. When it does not
-any more, Cores bring back from their archives what no other page ends.
+A page counts as long as its signer may lift the holds that it names, by the highest roster. When it
+does not count any more, Cores restore from their archives the holds that no other page ends.
 """
 
 from __future__ import annotations
@@ -44,30 +44,30 @@ from kcm_killswitch.replica.hold_store_port import Memory
 log = logging.getLogger(__name__)
 
 STAND_BACK_S: Final = 0.1
-"""Seconds, drawn at random, before a Core writes: all of them see the same, one has to do it."""
+"""Upper bound, in seconds, of the random delay before a Core writes: one Core's work suffices."""
 
 RETRY_S: Final = 1.0
-"""Seconds after which what could not be written is tried again."""
+"""Seconds between attempts of a write that failed."""
 
 BACK_AT_ONCE: Final = 16
-"""Holds that are brought back in one go: checking them takes some 5 ms."""
+"""Holds that are restored in one step: their verification takes about 5 ms."""
 
 ASIDE_MAX: Final = 256
-"""Pages of somebody retired that are remembered while no list names them: 33 MiB at most."""
+"""Pages of retired signers that are kept while no endorsement lists them: 33 MiB at most."""
 
 _ANYTHING: Final = b"?"
-"""In place of a message that expires: what it said is in the archive."""
+"""Stands in for a message that expires, whose content is in the archive."""
 
 
 class Archived(NamedTuple):
-    """Holds from the archive, and the last id that was looked at, where there may be more."""
+    """Holds from the archive, and the last id that was looked up, if there may be more."""
 
     records: list[HoldState]
     last: bytes | None
 
 
 class LiftPages:
-    """The pages that are known, and what follows from them."""
+    """The known pages, and their effects."""
 
     def __init__(
         self,
@@ -83,11 +83,11 @@ class LiftPages:
         emit: Emit,
         randomness: Randomness,
     ) -> None:
-        """``learn`` takes a hold or lift, and ``examine`` verifies one alone.
+        """``learn`` applies a hold or lift, and ``examine`` verifies one only.
 
-        ``ended`` is called with every record that is not kept any more, and says at which sequence
-        of the stream it lies (0: it does not); ``expire`` has a message of the stream expire, or
-        says that it cannot now.
+        ``ended`` is called with every record that is dropped, and returns the sequence of its
+        message in the stream (0 if there is none). ``expire`` makes a message of the stream expire;
+        it returns false if it cannot do so now.
         """
         self._me: Final = membership
         self._stream: Final = stream
@@ -100,14 +100,14 @@ class LiftPages:
         self._random: Final = randomness
         self.pages: Final = Pages()
         self._aside: dict[bytes, bytes] = {}
-        """By their digests, pages that no list names (yet)."""
+        """Pages that no endorsement lists (yet), by their digests."""
         self._stored: dict[tuple[str, str, str, int], tuple[bytes, int]] = {}
-        """The key of the page that the stream was seen to have at each place, and its sequence."""
+        """The key and sequence of the page that was seen in the stream, by place."""
         self._missing: Final = Missing("a page of lifted holds", emit)
         self._raws: dict[tuple[str, int], dict[bytes, Entry]] = {}
-        """By group and first byte, messages of holds that pages end and the stream still has."""
+        """Messages of ended holds that the stream still has, by group and first byte of the id."""
         self._back: dict[bytes, None] = {}
-        """Holds that no page ends any more, and whose statements have to be brought back."""
+        """Holds that no page ends any more, and whose statements have to be restored."""
         self._writing: asyncio.Task[None] | None = None
         self._bringing: asyncio.Task[None] | None = None
         self._closing = False
@@ -117,20 +117,20 @@ class LiftPages:
         return self._me.role is Role.CORE
 
     def take(self, raw: bytes) -> bytes:
-        """Take a page; returns its key among the ids of holds. Raises ``Untrusted``."""
+        """Accept a page; returns its key, of the form of a hold's id. Raises ``Untrusted``."""
         page = self._read(raw)
         self._accept(page)
         self.mend()
         return page.key
 
     def receive(self, entry: Entry) -> None:
-        """Take an entry of the stream with a page; nothing here waits. Raises ``Untrusted``."""
+        """Process a page from the stream; nothing here waits. Raises ``Untrusted``."""
         place = _place(entry.subject)
         had = self._had(place)
         _, noted = (b"", 0) if place is None else self._stored.pop(place, (b"", 0))
         try:
             if not entry.data:
-                return  # it expires: nobody could ever believe what lay here
+                return  # it expires: its content could never be valid
             page = self._read(entry.data)
             if entry.subject != self._subject(page.place):
                 raise Forged("the page lies under another name")
@@ -142,16 +142,16 @@ class LiftPages:
             self.mend()
 
     def _lacks(self, had: Page) -> bool:
-        """Whether something else lies there than what it had, which still is the largest page."""
+        """Whether the stream lost the page that it had, which still is the largest of its place."""
         return self.pages.best(had.place) == had and not self.has(had.place)
 
     def _had(self, place: Place | None) -> Page | None:
-        """The largest page of a place, if the stream was seen to have it."""
+        """The largest page of a place, if it was seen in the stream."""
         best = None if place is None else self.pages.best(place)
         return best if best is not None and self.has(best.place) else None
 
     def superseded(self, entry: Entry, record: HoldState) -> None:
-        """A message of a hold that a page ends: it expires once the page is in the stream."""
+        """A message of a hold that a page ends: it expires when the page is in the stream."""
         if self._core:
             at = (record.group, record.hold.id[0])
             entry = Entry(entry.sequence, entry.subject, _ANYTHING)
@@ -166,14 +166,14 @@ class LiftPages:
                 return
 
     def sweep(self) -> None:
-        """There is room for more messages that expire: go on."""
+        """There is room for more messages to expire: continue with the waiting ones."""
         for at, waiting in list(self._raws.items()):
             self._sweep(*at, list(waiting))
             if not waiting:
                 del self._raws[at]
 
     def judge_again(self, names: frozenset[str]) -> None:
-        """Somebody's entry on the roster, or list, is another one: judge their pages."""
+        """Re-evaluate the pages of these signers, whose roster entry or endorsements changed."""
         affected = set()
         for page in [one for one in self.pages if one.place.signer in names]:
             try:
@@ -191,34 +191,34 @@ class LiftPages:
         self.mend()
 
     def mend(self) -> None:
-        """See to it, if this is a Core, that the stream has the pages that are known here."""
+        """Ensure, if this is a Core, that the stream has the pages that are known here."""
         idle = self._writing is None or self._writing.done()
         if self._core and self._me.acts and not self._closing and idle and not self.stored:
             self._writing = asyncio.get_running_loop().create_task(self._write_all())
 
     @property
     def seen(self) -> int:
-        """How many pages the stream was seen to have."""
+        """The number of pages that were seen in the stream."""
         return len(self._stored)
 
     def some(self, after: bytes, count: int) -> list[tuple[bytes, str]]:
-        """The next few pages that the stream was seen to have, by their subjects."""
+        """The next few pages that were seen in the stream, by their subjects."""
         named = (self._subject(place) for place in self.pages.places if place in self._stored)
         behind = (name for name in named if name.encode() > after)
         return [(name.encode(), name) for name in heapq.nsmallest(count, behind)]
 
     def look(self, key: bytes, stored: Entry | None) -> None:
-        """Compare what the stream's leader has of a page with what it was seen to have."""
+        """Compare the leader's entry of a page with what was seen in the stream."""
         best = self._had(_place(key.decode()))
         if best is None:
-            return  # it is being written
+            return  # its write is in progress
         if stored is None or stored.data != best.raw:
             self._missing.found(best.place, stored)
             self._stored.pop(best.place, None)
             self.mend()
 
     def forget(self, above: int = 0) -> None:
-        """What lies above a sequence may be lost: what the stream lacks is written again."""
+        """Entries above a sequence may be lost: write again what the stream lacks."""
         self._stored = {at: seen for at, seen in self._stored.items() if 0 < seen[1] <= above}
         for at, waiting in self._raws.items():
             self._raws[at] = {one: raw for one, raw in waiting.items() if raw.sequence <= above}
@@ -226,19 +226,19 @@ class LiftPages:
 
     @property
     def stored(self) -> bool:
-        """Whether the stream has every page that is known, as far as it can."""
+        """Whether the stream has every known page that it can have."""
         return all(map(self.has, self.pages.places))
 
     def has(self, place: Place) -> bool:
-        """Whether the stream has what is known of one place."""
+        """Whether the stream has the current page of one place."""
         best = self.pages.best(place)
         return best is None or self._stored.get(place, (b"", 0))[0] == best.key
 
     async def fetch(self, place: Place) -> bytes:
-        """All ids of one place, those in the stream among them; raises ``unavailable``.
+        """All ids of one place, including those in the stream; raises ``unavailable``.
 
-        Who writes a page has to begin with what the stream has: this incarnation may have read an
-        older one, or be without its disk.
+        The writer of a page has to begin with what the stream has: this incarnation may have read
+        an older page, or may have lost its disk.
         """
         stored = await self._stream.last(self._subject(place))
         if stored is not None and stored.data:
@@ -249,19 +249,19 @@ class LiftPages:
         return self.pages.own(place)
 
     def stored_at(self, record: HoldState) -> int:
-        """The sequence at which a page lies in the stream that ends this hold; 0: none does."""
+        """The sequence in the stream of a page that ends this hold; 0 if there is none."""
         found = self.pages.ending(record.group, record.hold.id)
         stored = [page.place for page in found if self.has(page.place)]
         return max((self._stored[place][1] for place in stored), default=0)
 
     def ended_by(self, record: HoldState) -> Page | None:
-        """The first page that ends a hold, the same one everywhere."""
+        """The first page that ends a hold; it is the same on every instance."""
         return next(iter(self.pages.ending(record.group, record.hold.id)), None)
 
     async def archived(self, least: bytes, most: bytes, count: int) -> Archived:
-        """At most ``count`` holds that pages end, by id, both bounds among them.
+        """At most ``count`` holds that pages end, by id, both bounds included.
 
-        As far as this Core has what was said of them; in the state in which they were archived.
+        Only those whose statements this Core has, in the state in which they were archived.
         """
         try:
             found = await asyncio.to_thread(self._memory.archived_between, least, most, count)
@@ -307,7 +307,7 @@ class LiftPages:
                 self._memory.remember(memory_key(page.place), best.raw)
 
     def _turn(self, group: str, prefix: int) -> None:
-        """Other ids are in the pages of one group and first byte than before."""
+        """The set of ids in the pages of one group and first byte changed."""
         paged = self.pages.ids(group, prefix)
         before = self._revocations.holds.paged(prefix, group)
         gone = self._revocations.turned(prefix, group, paged)
@@ -325,7 +325,7 @@ class LiftPages:
         return subjects.control_lifts(self._me.region, *place)
 
     def _note(self, page: Page, sequence: int) -> None:
-        """The stream was seen to have a page."""
+        """Record that the stream was seen to have a page."""
         self._stored[page.place] = (page.key, sequence)
         if self.has(page.place):
             self._missing.seen(page.place, self._subject(page.place))
@@ -333,7 +333,7 @@ class LiftPages:
         self._sweep(*at, list(self._raws.get(at, ())))
 
     def _sweep(self, group: str, prefix: int, hold_ids: Sequence[bytes]) -> None:
-        """Messages of holds that a stored page ends expire."""
+        """Let the messages of holds that a stored page ends expire."""
         waiting = self._raws.get((group, prefix), {})
         if not waiting or not hold_ids:
             return
@@ -344,7 +344,7 @@ class LiftPages:
                 del waiting[hold_id]
 
     def _bring_back(self, lost: bytes) -> None:
-        """Holds whose ids no page has any more may be in force: a Core's archive knows them."""
+        """Restore from a Core's archive the holds whose ids are in no page any more."""
         if not self._core:
             return
         self._back.update(dict.fromkeys(id_set.each(lost)))
@@ -356,7 +356,7 @@ class LiftPages:
             some = list(islice(self._back, BACK_AT_ONCE))
             try:
                 found = await asyncio.to_thread(self._memory.archived, some)
-            except Exception as error:  # noqa: BLE001 - a damaged archive must not end this
+            except Exception as error:  # noqa: BLE001 - a damaged archive must not end this task
                 log.critical("holds that no page ends any more are not read: %s", describe(error))
                 found = {}
             for hold_id in some:
@@ -381,12 +381,12 @@ class LiftPages:
                     else:
                         log.warning("a page of lifted holds is not stored: %s", error.detail)
                         await asyncio.sleep(RETRY_S)
-                except Exception as error:  # noqa: BLE001 - who stops writing leaves it to nobody
+                except Exception as error:  # noqa: BLE001 - keep the writer alive
                     log.error("writing a page of lifted holds: %s", describe(error))
                     await asyncio.sleep(RETRY_S)
 
     async def _write(self, place: Place) -> None:
-        """Write the largest page of one place over what is there, which is taken first."""
+        """Learn the stored page of one place, then overwrite it with the largest page."""
         subject = self._subject(place)
         stored = await self._stream.last(subject)
         if stored is not None and stored.data:
@@ -406,12 +406,12 @@ class LiftPages:
         back = await self._stream.last(subject)
         if back is None or back.sequence < sequence:
             raise KcmError(Code.UNAVAILABLE, FORGOTTEN)
-        if back.data == best.raw:  # else somebody wrote another one since
+        if back.data == best.raw:  # otherwise another Core wrote a page since
             self._note(best, back.sequence)
 
 
 def _place(subject: str) -> Place | None:
-    """The place of a page by its subject."""
+    """The place of a page, from its subject."""
     named = subjects.read_lifts(subject)
     if named is None:
         return None
@@ -420,13 +420,13 @@ def _place(subject: str) -> Place | None:
 
 
 def memory_key(place: Place) -> bytes:
-    """Under which id a Core keeps the page of a place: no hold has it."""
+    """The id under which a Core stores the page of a place; no hold has this id."""
     named = f"kcm/v1/lifts.{place.cause}.{place.origin}.{place.signer}.{place.prefix}"
     return sha256(named.encode()).digest()[: limits.ID_SIZE]
 
 
 def is_page(raw: bytes) -> bool:
-    """Whether a message says that it is a page of lifted holds; nothing in it counts by that."""
+    """Whether a message claims to be a lift page; it is not verified here."""
     try:
         return read_signed(raw).kind is Kind.LIFTS
     except KcmError:

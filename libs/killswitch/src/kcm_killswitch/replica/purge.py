@@ -1,4 +1,4 @@
-"""Purging many tenants: a fault with one of them keeps none of the others' keys."""
+"""Purge of many tenants: an error at one tenant does not stop the purge of the others."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ log = logging.getLogger(__name__)
 
 
 def purge_each(purge: Callable[[str], int], tenants: Iterable[str]) -> tuple[int, tuple[str, ...]]:
-    """Purge every tenant; returns how many keys went, and the tenants with which that failed."""
+    """Purge every tenant; returns the number of purged keys, and the tenants that failed."""
     dropped, failed = 0, []
     for tenant in tenants:
         try:
             dropped += purge(tenant)
-        except Exception as error:  # noqa: BLE001 - the next one has to be purged all the same
+        except Exception as error:  # noqa: BLE001 - the next tenant must still be purged
             log.critical("the keys of a tenant could not be purged: %s", describe(error))
             failed.append(tenant)
     return dropped, tuple(failed)

@@ -1,7 +1,7 @@
-"""The receipts of one incarnation: that it purged for a hold, and why its disk lacks it still.
+"""The receipts of one incarnation: that it purged for a hold, and why its disk still lacks it.
 
-A receipt is sent when a hold is learned, when the disk has it or refuses it, and whenever somebody
-tells the hold once more: so a lost one mends itself.
+A receipt is sent when a hold is learned, when the disk stores or refuses it, and whenever the hold
+is received again. A lost receipt is therefore replaced without further action.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from kcm_killswitch.replica.hold_store_port import Memory
 log = logging.getLogger(__name__)
 
 Spawn = Callable[[Coroutine[Any, Any, None]], None]
-"""Runs something that nobody waits for."""
+"""Runs a coroutine in the background, without a waiting caller."""
 
 
 class Receipts:
-    """Signs and sends them."""
+    """Signs and sends the receipts."""
 
     def __init__(
         self,
@@ -54,26 +54,26 @@ class Receipts:
         self._sending: set[bytes] = set()
         self._answered: set[bytes] = set()
         self._unkept: set[bytes] = set()
-        """Holds of which it was told that they are not kept."""
+        """Holds that a receipt reported as not stored on disk."""
 
     def answer(self, hold_id: bytes) -> None:
-        """Send a receipt, once for any number of questions that came together."""
+        """Send a receipt, one for any number of requests that arrive together."""
         if self._learning.receipt(hold_id) is not None and hold_id not in self._sending:
             self._sending.add(hold_id)
             self._answered.add(hold_id)
             self._spawn(self._send(hold_id))
 
     def answer_once(self, hold_id: bytes) -> None:
-        """Send one unless that was done: who wants another one tells the hold once more."""
+        """Send a receipt unless one was sent; a repeated hold requests another one."""
         if hold_id not in self._answered:
             self.answer(hold_id)
 
     def forget(self, hold_id: bytes) -> None:
-        """A hold is lifted, or a page ends it: should it be in force again, that is another one."""
+        """A hold is lifted, or a page ends it: if it is in force again, it needs a new receipt."""
         self._answered.discard(hold_id)
 
     def kept(self, hold_id: bytes) -> None:
-        """The disk has a hold now, or does not get it: whoever waits for that has to know."""
+        """The disk stored a hold or refused it: report that to the instances that wait for it."""
         record = self._revocations.holds.get(hold_id)
         named = About(hold=hold_id, target="", tenant=None) if record is None else about(record)
         trouble = self._memory.unkept.get(hold_id)
@@ -102,7 +102,7 @@ class Receipts:
             log.warning("a receipt could not be sent; it is sent again on request")
 
     def _why_unkept(self, hold_id: bytes) -> str:
-        """Why this incarnation would forget a hold in a power cut; empty when it would not."""
+        """Why this incarnation would lose a hold in a power failure; empty if it would not."""
         record = self._revocations.holds.get(hold_id)
         if record is None or self._memory.kept(hold_id, record.message):
             return ""

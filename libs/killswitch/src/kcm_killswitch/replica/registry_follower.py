@@ -1,8 +1,8 @@
-"""Keeps the replica of tenants, links and services: verified, joined, from the bucket.
+"""Maintains the replica of tenants, links and services, verified and joined, from the bucket.
 
-What the bucket has is never taken for the truth: a record that is older than a known one, that
-nobody can verify, or that vanished changes nothing here. A Core is told of it, and puts the known
-one back (``kcm_core.registry.keeper``).
+The bucket is never authoritative: an entry that is older than a known one, that does not verify, or
+that vanished changes nothing here. A Core is notified and puts the known entry back
+(``kcm_core.registry.keeper``).
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ from kcm_killswitch.replica.purge import purge_each
 log = logging.getLogger(__name__)
 
 OnLearned = Callable[[Key], None]
-"""Told the key of a record that counts from now on."""
+"""Called with the key of an entry that counts from now on."""
 
 OnWrong = Callable[[Key, str], None]
-"""Told the key under which the bucket has something else than what counts, and what is wrong."""
+"""Called with a key whose entry in the bucket is not the one that counts, and the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Form:
-    """A verified record, and the entry that says it."""
+    """A verified record, and the entry that contains it."""
 
     record: Record
     raw: bytes
 
 
 class RegistryFeed:
-    """Feeds ``Revocations`` with what operators signed; purges tenants that changed their link."""
+    """Feeds ``Revocations`` with signed entries; purges tenants whose link changed."""
 
     def __init__(
         self,
@@ -58,13 +58,13 @@ class RegistryFeed:
         lease: RegistryLease,
         clock: Clock,
     ) -> None:
-        """``lease`` is told the digests of the registry's shards whenever one is another."""
+        """``lease`` gets the digests of the registry's shards whenever one changes."""
         self._connection: Final = connection
         self._me: Final = membership
         self._revocations: Final = revocations
         self._purge: Final = purge
         self._forms: dict[Key, dict[bytes, _Form]] = {}
-        """By key and digest, the records of the highest revision: of a fork every one."""
+        """By key and digest, the records of the highest revision: all records of a fork."""
         self._on_wrong: OnWrong = _log
         self._on_learned: OnLearned = _ignore
         self._empty = True
@@ -81,7 +81,7 @@ class RegistryFeed:
         membership.rosters.listen(self._judge_again)
 
     async def start(self) -> None:
-        """Begin, and return once everything stored is known."""
+        """Begin to follow the bucket; returns when every stored entry is known."""
         await self._follower.start()
         self._started = True
         self._lease.changed(self._revocations.registry_digests)
@@ -91,21 +91,21 @@ class RegistryFeed:
         await self._follower.close()
 
     def read_again(self) -> None:
-        """Read the bucket from its start: somebody knows something that is not known here."""
+        """Replay the bucket from its start: another instance has an entry that is unknown here."""
         self._place.went_back()
         self._follower.again()
 
     def watch(self, on_wrong: OnWrong, on_learned: OnLearned) -> None:
-        """Be told when the bucket has something else than what counts, and what is learned."""
+        """Set the callbacks for a bucket entry that does not count, and for a learned entry."""
         self._on_wrong, self._on_learned = on_wrong, on_learned
 
     @property
     def empty(self) -> bool:
-        """Whether the bucket never had anything, as far as it was read: no record, no junk."""
+        """Whether the bucket never had any entry, valid or not, as far as it was read."""
         return self._empty
 
     def raw(self, key: Key) -> bytes | None:
-        """The record that counts, as it is stored."""
+        """The entry that counts, as stored."""
         known = self._revocations.registered(key)
         form = None if known is None else self._forms.get(key, {}).get(record_digest(known))
         return None if form is None else form.raw
@@ -116,7 +116,7 @@ class RegistryFeed:
         return list(self._forms)
 
     async def fetch(self, *key: str) -> None:
-        """Take a record from the store's leader, before somebody says that it does not exist."""
+        """Read a record from the store's leader, before a caller reports that it does not exist."""
         subject = subjects.bucket_subject(subjects.REGISTRY_BUCKET, *key)
         stream = subjects.bucket_stream(subjects.REGISTRY_BUCKET)
         stored = await last(self._connection, stream, subject)
@@ -124,7 +124,7 @@ class RegistryFeed:
             self.take(stored)
 
     async def fetch_service(self, tenant: str, service: str) -> None:
-        """The same for a service and its tenant, as far as they are not known here."""
+        """The same for a service and its tenant, for those that are not known here."""
         for key in (("tenant", tenant), ("service", tenant, service)):
             if self._revocations.registered(key) is None:
                 await self.fetch(*key)
@@ -138,11 +138,11 @@ class RegistryFeed:
             self._on_wrong(key, "a record was deleted")
 
     def take(self, entry: Entry) -> Put | None:
-        """Take one stored record; what cannot be verified is as good as absent: ``None``."""
+        """Process one stored entry; ``None`` if it does not verify, as if it were absent."""
         self._empty = False
         key = tuple(subjects.bucket_key(entry.subject).split("."))
         if any(form.raw == entry.data for form in self._forms.get(key, {}).values()):
-            return Put.SAME  # read again: verified before
+            return Put.SAME  # replayed, and already verified
         try:
             record = self.verify(entry)
         except Untrusted as error:
@@ -151,7 +151,7 @@ class RegistryFeed:
         return self.learn(record, entry.data)
 
     def learn(self, record: Record, raw: bytes) -> Put:
-        """Take a verified record, from wherever; ``raw`` is the entry that says it."""
+        """Apply a verified record from any source; ``raw`` is the entry that contains it."""
         done, key = self._revocations.register(record), key_of(record)
         purge_each(self._purge, done.purge)
         if done.put in (Put.NEW, Put.FORK) and self._started:
@@ -175,7 +175,7 @@ class RegistryFeed:
         return done.put
 
     def _judge_again(self, names: frozenset[str]) -> None:
-        """Drop what does not count by the roster of now; read again what may count by it."""
+        """Drop what does not count by the current roster; replay for what may count by it."""
         dropped = False
         forms = [(key, digest) for key, known in self._forms.items() for digest in known]
         for key, digest in forms:
@@ -197,7 +197,7 @@ class RegistryFeed:
         self.read_again()
 
     def verify(self, entry: Entry) -> Record:
-        """The record, when it says what its key says and everybody may say it; or ``Untrusted``."""
+        """The record, if it belongs under its key and its signers may sign it; or ``Untrusted``."""
         record = self._me.verifier.registered(entry.data, self._me.region)
         if ".".join(key_of(record)) != subjects.bucket_key(entry.subject):
             raise Forged("the record lies under another name")
@@ -209,4 +209,4 @@ def _log(key: Key, what: str) -> None:
 
 
 def _ignore(_: Key) -> None:
-    """Nobody has to keep it."""
+    """Ignore the key: this instance does not maintain the bucket."""

@@ -1,11 +1,11 @@
-"""Cores compare what the region's stream has with what they know to be in it.
+"""Cores compare the region's stream with what they know to be in it.
 
-A broker that loses one message tells nobody: consumers were delivered it, lease entries are written
-on, and what a Core saw in the stream it does not write again. So every Core asks the stream's
-leader for a few entries after another, slowly, each incarnation from a place of its own. What is
-missing counts as stored no longer and is written again. A leader that is new, that counts fewer
-messages than are known, or a consumer that was made anew, is a reason to go through everything at
-once.
+A broker that loses one message does not report it: consumers have received the message, renewals of
+lease entries succeed, and a Core does not write again what it saw in the stream. Every Core
+therefore asks the stream's leader for a few entries at a time, slowly, and each incarnation starts
+at a different place. A missing entry counts as not stored and is written again. A full pass follows
+at once if the leader changed, if the leader counts fewer messages than are known, or if a consumer
+was recreated.
 """
 
 from __future__ import annotations
@@ -25,38 +25,38 @@ from kcm_schemas.roster import Role
 log = logging.getLogger(__name__)
 
 LOOK_S: Final = 30.0
-"""Seconds between two looks."""
+"""Seconds between two checks."""
 
 LOOKED_AT: Final = 32
-"""Entries that each look asks for: the next look goes on behind them."""
+"""Entries in each check: the next check continues after them."""
 
 HURRIED_S: Final = 0.25
-"""Seconds between two looks while there is a reason to go through everything: some hundred entries
-a second, a few per cent of one processor."""
+"""Seconds between two checks during a full pass: about a hundred entries a second, a few per cent
+of one processor."""
 
 RETRY_S: Final = 5.0
-"""Seconds after which a look that failed is tried again, while there is such a reason."""
+"""Seconds until a failed check is tried again during a full pass."""
 
 
 class Kept(Protocol):
-    """Entries of one kind that the stream was seen to have, in an order that lasts."""
+    """Entries of one kind that were seen in the stream, in a stable order."""
 
     @property
     def seen(self) -> int:
-        """How many there are; asked at every look, so it counts no holds."""
+        """The number of entries; read at every check, so it must not iterate over them."""
         ...
 
     def some(self, after: bytes, count: int) -> Sequence[tuple[bytes, str]]:
-        """At most ``count`` keys and subjects, behind a key; fewer when there are no more."""
+        """At most ``count`` keys and subjects after a key; fewer if there are no more."""
         ...
 
     def look(self, key: bytes, stored: Entry | None) -> None:
-        """The stream's leader has this under a key: see to it that it has what is known."""
+        """Compare the leader's entry under a key with what is known, and repair it if needed."""
         ...
 
 
 class StreamAudit:
-    """Looks through everything that a Core keeps in the stream, for ever."""
+    """Checks everything that a Core maintains in the stream, in an endless loop."""
 
     def __init__(self, membership: InstanceContext, stream: Log, kinds: Sequence[Kept]) -> None:
         self._me: Final = membership
@@ -64,9 +64,9 @@ class StreamAudit:
         self._kinds: Final = kinds
         self._kind = 0
         self._after = membership.incarnation
-        """The key behind which the next look goes on. Incarnations begin at different ones."""
+        """The key after which the next check continues. Incarnations begin at different keys."""
         self._left = 0
-        """Entries that are to be looked at in a hurry."""
+        """Entries that remain in the current full pass."""
         self._leader = ""
         self._stir: Final = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -78,7 +78,7 @@ class StreamAudit:
             self._task = asyncio.get_running_loop().create_task(self._run())
 
     def hurry(self) -> None:
-        """There is a reason to go through everything now."""
+        """Start a full pass."""
         if self._task is not None:
             self._left = self._all
             self._stir.set()
@@ -94,7 +94,7 @@ class StreamAudit:
         return sum(kind.seen for kind in self._kinds)
 
     async def _run(self) -> None:
-        wait = LOOK_S * (0.5 + self._me.incarnation[0] / 256)  # not all Cores at once
+        wait = LOOK_S * (0.5 + self._me.incarnation[0] / 256)  # Cores do not start together
         while not self._closing:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stir.wait(), wait)
@@ -107,7 +107,7 @@ class StreamAudit:
                 failed = False
             except KcmError as error:
                 log.warning("the region's stream cannot be looked through: %s", error.detail)
-            except Exception as error:  # noqa: BLE001 - who stops looking leaves it to nobody
+            except Exception as error:  # noqa: BLE001 - keep checking after any error
                 log.error("looking through the region's stream: %s", describe(error))
             hurried = RETRY_S if failed else HURRIED_S
             wait = hurried if self._left else LOOK_S
@@ -122,7 +122,7 @@ class StreamAudit:
             self._left = self._all
         self._leader = leading.node
         for kind, key, subject in self._next():
-            self._kind, self._after = kind, key  # what cannot be read keeps nothing from its turn
+            self._kind, self._after = kind, key  # an unreadable entry does not block the next
             self._kinds[kind].look(key, await self._stream.last(subject))
             self._left = max(0, self._left - 1)
 
@@ -133,7 +133,7 @@ class StreamAudit:
         for step in range(count + 1):
             kind = (self._kind + step) % count
             some = self._kinds[kind].some(after, LOOKED_AT - len(found))
-            # At last comes the part of the first kind that lies before where this look began.
+            # The last step covers the part of the first kind that precedes the start of this check.
             found += [(kind, *one) for one in some if step < count or one[0] <= self._after]
             if len(found) >= LOOKED_AT:
                 break

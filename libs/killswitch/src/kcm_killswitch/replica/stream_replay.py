@@ -1,9 +1,9 @@
-"""Reads the region's stream once more when a roster lets somebody say more than before.
+"""Replays the region's stream when a roster gives a signer more rights than before.
 
-A hold may lie in the stream below the roster by which it counts. Whoever read it there did not
-believe it, and nothing of what is not believed is kept. So the stream is read from its start,
-beside whoever follows it; until that is done, this incarnation says in its record that it judges by
-the roster before, and nobody takes its silence for a purge.
+A hold may be in the stream before the roster by which it counts. An instance that read it there did
+not accept it, and it keeps no copy of what it does not accept. So the stream is replayed from its
+start, in parallel with the normal follower. Until the replay is complete, the lease entry of this
+incarnation names the previous roster version, and no Core takes its silence for a purge.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from kcm_killswitch.model.log_position import LogPosition
 log = logging.getLogger(__name__)
 
 RETRY_S: Final = 1.0
-"""Seconds after which a reading that failed is begun again."""
+"""Seconds until a failed replay is restarted."""
 
 
 class StreamReplay:
-    """What of the stream was judged by which roster."""
+    """The roster version by which the content of the stream was evaluated."""
 
     def __init__(
         self,
@@ -35,7 +35,7 @@ class StreamReplay:
         take: Callable[[Entry], None],
         renew: Callable[[], Awaitable[LogPosition]],
     ) -> None:
-        """``take`` gets every entry once more; ``renew`` writes the incarnation's own record."""
+        """``take`` gets every entry again; ``renew`` writes the incarnation's own lease entry."""
         self._rosters: Final = rosters
         self._stream: Final = stream
         self._take: Final = take
@@ -47,15 +47,15 @@ class StreamReplay:
 
     @property
     def judged(self) -> int:
-        """The version by which everything in the stream was judged here."""
+        """The roster version by which everything in the stream was evaluated here."""
         return self._judged
 
     def begin(self) -> None:
-        """The stream is read from now on: what counts before that is judged once."""
+        """The first replay starts now: no second one is needed for rosters that counted before."""
         self._judged, self._reading = self._rosters.version, True
 
     def changed(self) -> None:
-        """Another roster, or list, counts, and what is known was judged by it."""
+        """The roster or the endorsements changed, and all known state was evaluated by them."""
         idle = self._task is None or self._task.done()
         if not self._reading or (idle and not self._rosters.more):
             self._judged = self._rosters.version
@@ -74,8 +74,8 @@ class StreamReplay:
             try:
                 await self._read()
                 self._judged = version
-                await self._renew()  # whoever waits for this incarnation sees it there
-            except Exception as error:  # noqa: BLE001 - it is tried until it is done
+                await self._renew()  # the instances that wait for this incarnation see it there
+            except Exception as error:  # noqa: BLE001 - it is tried until it succeeds
                 log.warning("the stream is not judged by the new roster yet: %s", describe(error))
                 await asyncio.sleep(RETRY_S)
 
@@ -91,21 +91,21 @@ class StreamReplay:
 
 
 class _FromItsStart:
-    """A follower that keeps no place."""
+    """A follower without an anchor."""
 
     def __init__(self, take: Callable[[Entry], None]) -> None:
         self._take: Final = take
 
     def anchor(self) -> int:
-        """Everything."""
+        """The start: everything is delivered."""
         return 0
 
     def resumed(self, behind: int) -> None:
-        """Nothing is remembered of it."""
+        """Do nothing: there is no state to void."""
 
     def went_back(self) -> None:
-        """Whoever follows the stream for good finds out."""
+        """Do nothing: the permanent follower of the stream detects it."""
 
     def receive(self, entry: Entry) -> None:
-        """Take one message."""
+        """Process one message."""
         self._take(entry)

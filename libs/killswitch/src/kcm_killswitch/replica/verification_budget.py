@@ -1,9 +1,9 @@
-"""How much work anybody gets for statements that are not believed.
+"""Budgets for the verification of statements that turn out not to count.
 
-Whoever can publish can send something forged, and a signature has to be checked before that shows:
-some 0.1 ms each. So every source has a budget of failures: a flood costs this process a bounded
-part of its time, and the sources are kept apart, so one region's flood delays that region's
-statements and nobody else's.
+Any client that can publish can send a forged statement, and only the signature check detects it:
+about 0.1 ms each. So every source has a budget of failures. A flood costs this process a bounded
+part of its time. Sources have separate budgets, so that a flood from one region delays only the
+statements of that region.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from typing import Final
 from kcm_schemas.signed import STATEMENT_MAX, Kind
 
 FAILURES_AT_ONCE: Final = 64
-"""Failures of a source that are looked at without a wait: some 8 ms of work."""
+"""Failures of a source that are processed without a wait: about 8 ms of work."""
 
 FAILURES_PER_S: Final = 64.0
-"""Failures of a source a second, in the long run: about a hundredth of a processor's time."""
+"""Failures of a source a second, in the long run: about one per cent of a processor's time."""
 
 WAITING_MAX: Final = 256
-"""Statements of one source that wait; one more pushes out the oldest."""
+"""Statements of one source that wait; a further one displaces the oldest."""
 
 SOURCES_MAX: Final = 64
-"""Sources that are kept apart: as many regions as a roster may have. All others share one."""
+"""Sources with separate budgets: the most regions a roster may have. All others share one."""
 
 
 @dataclass(slots=True)
@@ -35,17 +35,17 @@ class _Account:
 
 
 class Budgets:
-    """Failures that each source may still cause. Times in seconds of a clock that runs forward."""
+    """Failures that each source may still cause. Times are seconds of a monotonic clock."""
 
     def __init__(self) -> None:
         self._accounts: dict[str, _Account] = {}
 
     def left(self, source: str, now: float) -> int:
-        """How many statements of a source may be looked at now."""
+        """The number of statements of a source that may be verified now."""
         return int(self._account(source, now).left)
 
     def failed(self, source: str, now: float) -> None:
-        """What was looked at was not believed, or said nothing new."""
+        """Charge a source for a statement that did not count, or had no news."""
         account = self._account(source, now)
         account.left = max(0.0, account.left - 1)
 
@@ -59,11 +59,11 @@ class Budgets:
 
 
 Look = Callable[[bytes], bool]
-"""Looks at a statement; whether it was believed and said something new."""
+"""Verifies a statement; returns whether it counts and was new."""
 
 
 class Waiting:
-    """Statements that are looked at once, at once or as their source's budget allows."""
+    """Statements that are verified once, at once or when the budget of their source allows it."""
 
     def __init__(self, look: Look) -> None:
         self._look: Final = look
@@ -71,9 +71,9 @@ class Waiting:
         self._queues: dict[str, deque[bytes]] = {}
 
     def take(self, source: str, raw: bytes, now: float) -> bool:
-        """Look at a statement, behind what waits of its source; ``False`` when some waits on.
+        """Verify a statement, after those of its source that wait; ``False`` if some still wait.
 
-        What is larger than a lift is none, and is not kept waiting.
+        A message that is larger than any lift cannot be a valid one; it is dropped.
         """
         if len(raw) > STATEMENT_MAX[Kind.LIFT]:
             return source not in self._queues
@@ -84,7 +84,7 @@ class Waiting:
         return self._work(source, queue, now)
 
     def again(self, now: float) -> bool:
-        """Look at what waits; ``False`` when some waits on."""
+        """Verify what waits; ``False`` if some statements still wait."""
         done = [self._work(source, queue, now) for source, queue in list(self._queues.items())]
         return all(done)
 
