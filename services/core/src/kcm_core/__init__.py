@@ -1,1 +1,1 @@
-"""The vault: the only component that unseals. It knows keys and no payload."""
+"""The Core: the only component that unseals. It handles keys and never data records."""

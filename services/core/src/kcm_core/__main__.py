@@ -6,7 +6,7 @@ from kcm_core.unsealer.import_guard import forbid_cloud_sdks
 
 forbid_cloud_sdks()
 
-# ruff: noqa: E402 - nothing may be imported before the guard stands
+# ruff: noqa: E402 - nothing may be imported before the import guard is installed
 
 import sys
 

@@ -12,10 +12,10 @@ from pydantic import Field
 
 
 class Secrets(Section):
-    """Files of mode 600, read straight into locked memory.
+    """Files of mode 600, read directly into locked memory.
 
-    ``seal_key`` has 32 bytes and never leaves the region; its loss closes the region for ever.
-    ``hpke_key`` has 96 bytes and is shared by the region's Cores.
+    ``seal_key`` has 32 bytes and never leaves the region; without it, no key of the region can be
+    unsealed again. ``hpke_key`` has 96 bytes and is shared by the region's Cores.
     """
 
     seal_key: Path
@@ -23,30 +23,30 @@ class Secrets(Section):
 
 
 class AuditTrimming(Section):
-    """When the region's audit stream may be emptied. Durations are in seconds."""
+    """When the region's audit stream may be trimmed. Durations are in seconds."""
 
     quorum: Annotated[int, Field(ge=0, le=64)] = 0
-    """Auditors that must have what is trimmed; 0 is all that follow the region."""
+    """Auditors that must have what is trimmed; 0 means all Auditors that follow the region."""
     keep_s: Annotated[float, Field(ge=0)] = 7 * 86_400.0
-    """How long events stay in the stream although Auditors have them."""
+    """How long events stay in the stream after the Auditors have them."""
     keep_full_s: Annotated[float, Field(ge=0)] = 86_400.0
     """The same while the stream is 90 % full."""
 
 
 class CoreConfig(ReplicaConfig):
-    """What a Core needs beside what every instance needs."""
+    """The part of a Core's configuration that other instances do not have."""
 
     secrets: Secrets
     key_store: Path
     """Directory of the second, independent store of wrapped keys; shared by the region's Cores."""
     lease_ms: Annotated[int, Field(ge=1_000, le=60_000)] = 10_000
-    """How long a Gateway may use what it was answered, from the sending of its request."""
+    """How long a Gateway may use an answer, counted from the sending of its request."""
     l1_deadline_s: Annotated[float, Field(gt=0, le=60)] = 10.0
-    """Seconds that a customer's key gets to answer."""
+    """Seconds until a call to a customer's root key times out."""
     probes_per_s: Annotated[float, Field(ge=1, le=1000)] = PROBES_PER_S
-    """Uses of customers' keys in a second at most, to see whether they are still allowed."""
+    """Largest number of probes of customers' root keys in a second."""
     hints: tuple[tuple[str, ...], ...] = ()
-    """Listeners for a cloud's events: the name of a module in ``hints``, and arguments."""
+    """Listeners for a cloud's events: the name of a module in ``hints``, and its arguments."""
     audit: AuditTrimming = AuditTrimming()
     unsealer_environment: Annotated[dict[str, str], Field(default_factory=dict)]
     """Environment of the unsealer's processes, e.g. ``SOFTHSM2_CONF``. Nothing is inherited."""

@@ -1,1 +1,1 @@
-"""Requests that a Core answers: wrap and unwrap of Gateways, and those of operators."""
+"""The requests that a Core answers: wrap and unwrap for Gateways, and operators' requests."""

@@ -1,10 +1,10 @@
-"""Operators' requests: each signed, each answered with a signature.
+"""Operators' requests: each is signed, and each answer is signed.
 
-The request's own region, noun and verb have to be those of the subject it came on, so that nothing
-that was signed for one place is of use in another. A subject may name this Core besides.
+The region, noun and verb in the request must be those of its subject, so that a request that was
+signed for one place has no effect in another. A subject may also name this Core.
 
-Puts are idempotent: the same record again is fine, another one under the same name is a conflict.
-What is stored and not believed (any more) is as good as absent, and may be replaced.
+Puts are idempotent: the same record again succeeds, and another one under the same name is a
+conflict. A stored record that does not verify (any more) counts as absent, and may be replaced.
 """
 
 from __future__ import annotations
@@ -56,35 +56,35 @@ T = TypeVar("T")
 
 Handler = Callable[[AdminRequest], Awaitable[Message]]
 NamedHandler = Callable[[AdminRequest, str], Awaitable[Message]]
-"""Gets the operator's name, too."""
+"""A handler that also gets the operator's name."""
 NamedVerb = tuple[frozenset[OperatorRole], NamedHandler]
-"""Who may ask, and what answers."""
+"""The roles that may make the request, and its handler."""
 
 REMEMBERING: Final = frozenset(
     {("tenant", "put"), ("link", "put"), ("service", "put"), ("roster", "signed")}
 )
-"""What a Core without memory of its region's registry does not serve: what it would accept, or
-leave out, may hang on records that it does not know."""
+"""Requests that a Core without memory of its region's registry refuses: its answer may depend on
+records that it does not know."""
 
 ASKED_MAX: Final = 1024
-"""Requests of one operator that are remembered until their deadlines, a minute at most: seventeen a
+"""Requests of one operator that are remembered until their deadlines, a minute at most: 17 a
 second."""
 
 ANSWER_MAX: Final = 16 * 1024
-"""Bytes of an answer that is remembered with its request. What is longer is made again for a copy:
-it is that of a kill, which is placed once, however often it is ordered."""
+"""Bytes of an answer that is remembered with its request. A longer answer is made again for a copy
+of the request: it answers a kill, which is placed once, however often it is ordered."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Made:
-    """What became of a request, and its answer where a copy of it gets that."""
+    """The outcome of a request, and its answer if a copy of the request gets the same one."""
 
     code: Code
     answer: bytes
 
 
 class Admin:
-    """Serves ``kcm.v1.<region>.admin.<noun>.<verb>``, also with this Core's name behind it."""
+    """Serves ``kcm.v1.<region>.admin.<noun>.<verb>``, with or without this Core's name appended."""
 
     def __init__(
         self,
@@ -118,7 +118,7 @@ class Admin:
         self._clock: Final = clock
         self._asked: Final[Asked[_Made]] = Asked(ASKED_MAX)
         self._running: Final[dict[bytes, asyncio.Task[bytes]]] = {}
-        """What is being served, by digest; as many as the endpoints serve at once."""
+        """Requests in progress, by digest; their number is limited by the endpoints."""
         admin, security = OperatorRole.ADMIN, OperatorRole.SECURITY
         self._verbs: Final[dict[tuple[str, str], tuple[frozenset[OperatorRole], Handler]]] = {
             ("tenant", "put"): (frozenset({admin}), self._put_tenant),
@@ -138,26 +138,26 @@ class Admin:
         self._named: Final[dict[tuple[str, str], NamedVerb]] = {}
 
     def serve(self, noun: str, verbs: Mapping[str, Handler]) -> None:
-        """Serve further verbs, for whoever has any role."""
+        """Serve further verbs, for an operator with any role."""
         for verb, handler in verbs.items():
             self._verbs[noun, verb] = (frozenset(OperatorRole), handler)
 
     def serve_named(self, noun: str, verbs: Mapping[str, NamedVerb]) -> None:
-        """Serve further verbs that have to know who asks."""
+        """Serve further verbs whose handlers need the operator's name."""
         for verb, served in verbs.items():
             self._named[noun, verb] = served
 
     def close(self) -> None:
-        """Record what is only counted so far."""
+        """Record the refusals that are only counted so far."""
         self._repeats.close()
         self._refusals.close()
 
     async def handle(self, subject: str, body: bytes) -> bytes:
-        """Serve one request. Only a request that is not believed is refused without a signature.
+        """Serve one request. Only a refusal of an unverified request has no signature.
 
-        The same one again gets the same answer: a client repeats what is not answered, since
-        whoever took it may have died. It is recorded once, and neither when it is too old nor when
-        it was signed for another place: then anybody may have sent it.
+        The same request gets the same answer: a client repeats an unanswered request, because the
+        Core that received it may have died. A request is recorded once. A copy that is too old, or
+        that was signed for another place, is not recorded, because an attacker may have sent it.
         """
         if not self._me.acts:
             raise KcmError(Code.UNAVAILABLE, "this Core is retired; ask another one")
@@ -183,7 +183,7 @@ class Admin:
         return await asyncio.shield(running)
 
     def _check(self, subject: str, request: AdminRequest) -> None:
-        """Refuse what was signed for another place or time."""
+        """Refuse a request that was signed for another place or time."""
         place = self._me.region, request.noun, request.verb
         here = (subjects.admin(*place), subjects.admin_at(*place, self._me.name))
         if request.region != self._me.region or subject not in here:
@@ -257,7 +257,7 @@ class Admin:
             raise KcmError(Code.MALFORMED, "a majority needs three regions; with two, take all")
         link = self._registry.link(tenant.link) or await self._read_link(tenant.link)
         await self._expect(tenant)
-        # Another Core may have moved it a moment ago.
+        # Another Core may have just moved the tenant.
         await self._feed.fetch("tenant", tenant.tenant)
         await self._relinker.prepare(tenant, link)
         await self._maker.root(tenant, link)
@@ -313,9 +313,9 @@ class Admin:
         )
 
     async def _expect(self, record: Record) -> None:
-        """Raise ``conflict`` when another record has this name, and this one may not replace it.
+        """Raise ``conflict`` if another record has this name and this one may not replace it.
 
-        The same again is fine: an operator may sign it twice.
+        The same record again is accepted: an operator may sign it twice.
         """
         await self._feed.fetch(*key_of(record))
         known = self._registry.known(key_of(record))
@@ -341,7 +341,7 @@ class Admin:
 
 
 def _difference(known: Record | None, new: Record) -> str:
-    """What keeps a record from taking the place of the one that is known under its name."""
+    """The reason why a record may not replace the known record of the same name."""
     noun, *names = key_of(new)
     exists = f"the {noun} {'/'.join(names)} exists already"
     if isinstance(known, Link) and isinstance(new, Link) and known.uri != new.uri:

@@ -1,4 +1,4 @@
-"""Requests that only look."""
+"""Read-only requests."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What operators ask of a Core about its region's registry: show it, and adopt it.
+"""Operators' requests about a region's registry: show it, and adopt it.
 
-Where no Core of a region has memory of its registry, nobody can say by themselves that what the
-stores have is the newest. An operator says so, and names what they saw by its digest.
+If no Core of a region remembers its registry, no component can determine that the stores have the
+newest state. An operator states this, and names the registry that they saw by its digest.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class RegistryAdoption:
         joining: RegistryRecovery,
         compare: Callable[[], None],
     ) -> None:
-        """``compare`` gives each store what the other one has, soon."""
+        """``compare`` synchronizes the two stores soon."""
         self._me: Final = membership
         self._registry: Final = registry
         self._memory: Final = memory
@@ -43,7 +43,7 @@ class RegistryAdoption:
 
     @property
     def verbs(self) -> Mapping[str, NamedVerb]:
-        """What is served: anybody may look, and an admin adopts."""
+        """The verbs: any operator may show the registry, and an admin may adopt it."""
         return {
             "show": (frozenset(OperatorRole), self.show),
             "adopt": (frozenset({OperatorRole.ADMIN}), self.adopt),
@@ -57,9 +57,10 @@ class RegistryAdoption:
     async def adopt(self, request: AdminRequest, operator: str) -> Message:
         """Remember what this Core knows, if that is what the operator named.
 
-        A Core with memory has nothing to adopt: it says what it knows. Another one first asks those
-        that have, whose word goes before an operator's. Raises ``conflict`` for another digest than
-        this Core's or theirs, and ``unavailable`` while its disk is full.
+        A Core with memory has nothing to adopt: it shows what it knows. A Core without memory first
+        asks those that have it; their answer takes precedence over the operator's. Raises
+        ``conflict`` if the digest is not this Core's or theirs, and ``unavailable`` while its disk
+        is full.
         """
         order = decode(AdoptOrder, request.payload)
         if not self._memory.has:

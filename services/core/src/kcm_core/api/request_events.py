@@ -1,7 +1,7 @@
-"""What an operator's request is about, for the record: read from the request, and not believed.
+"""The subject of an operator's request, for its audit event: copied from the request, unverified.
 
-Whoever made the request signed it, so what stands here is what that operator asked for, whatever
-became of it.
+The caller signed the request, so the event states what that operator asked for, independent of the
+outcome.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _TYPES: Final = {one.value: one for one in EventType}
 
 
 def type_of(request: AdminRequest) -> EventType:
-    """The type of a request's event: nobody who asks chooses one."""
+    """The type of a request's event: the caller cannot choose it."""
     return _TYPES.get(f"admin.{request.noun}-{request.verb}", EventType.ADMIN_UNKNOWN)
 
 
 def requested(request: AdminRequest) -> What:
-    """What a request is about; nothing where it does not say so, or is not well formed."""
+    """The subject of a request; empty if the request does not name it or is not well formed."""
     try:
         return _requested(request)
     except KcmError:

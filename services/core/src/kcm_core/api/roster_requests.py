@@ -1,8 +1,8 @@
-"""What operators ask of a Core about the roster: show it, put a new one, say what somebody signed.
+"""Operators' requests about the roster: show it, replace it, and list what a signer has signed.
 
-Whoever is to be retired has signed statements that shall last: lifts, tenants, links, services and
-wrapped keys. The operator collects them from every region, and the root signs the list. A Core says
-what it has in force; nothing of what it says counts before the root has signed it.
+A signer that is to be retired has signed statements that must remain valid: lifts, tenants, links,
+services and wrapped keys. The operator collects them from every region, and the root signs the
+list. A Core reports what is in force there; the report has no effect until the root has signed it.
 """
 
 from __future__ import annotations
@@ -44,16 +44,16 @@ from kcm_trust.verify import Untrusted
 from kcm_core.keys.store import KeyStore
 
 PAGE_MAX: Final = 1024
-"""Statements in one answer: some 150 KB."""
+"""Statements in one answer: about 150 KB."""
 
 LOOKED_AT_ONCE: Final = 64
-"""Statements that are looked at without a wait."""
+"""Statements that are examined without a wait."""
 
 PAGES_WAIT_S: Final = 3.0
-"""Seconds to wait for pages that another Core of the region was given: the stream brings them."""
+"""Seconds to wait for pages that another Core of the region received: the stream brings them."""
 
 POLL_S: Final = 0.01
-"""Seconds between two looks."""
+"""Seconds between two checks."""
 
 
 class RosterRequests:
@@ -82,7 +82,7 @@ class RosterRequests:
 
     @property
     def verbs(self) -> Mapping[str, Callable[[AdminRequest], Awaitable[Message]]]:
-        """What is served: the root's signature decides, so any operator may ask."""
+        """The verbs: the root's signature decides, so any operator may use them."""
         return {
             "show": self.show,
             "put": self.put,
@@ -92,7 +92,7 @@ class RosterRequests:
         }
 
     async def show(self, request: AdminRequest) -> Message:
-        """Show the roster that counts here."""
+        """Show the roster that is in force here."""
         decode(Empty, request.payload)
         rosters = self._me.rosters
         return RosterView(
@@ -100,25 +100,25 @@ class RosterRequests:
         )
 
     async def put_page(self, request: AdminRequest) -> Message:
-        """Take a page of a list, for every instance of the region."""
+        """Accept a page of an endorsement list, for every instance of the region."""
         page = decode(LastingPage, request.payload)
         await self._rosters.publish(page.name, page.page, page.digests)
         return Empty()
 
     async def show_page(self, request: AdminRequest) -> Message:
-        """Show a page of a list that the roster names: empty where there is none, or not here."""
+        """Show a page of a list that the roster names; empty if it is missing or not here."""
         query = decode(LastingQuery, request.payload)
         known = pages(self._me.verifier.lasting.get(query.name, NOTHING))
         digests = known[query.page] if query.page < len(known) else b""
         return LastingPage(name=query.name, page=query.page, digests=digests)
 
     async def put(self, request: AdminRequest) -> Message:
-        """Take a roster over, with its lists; answers when the region's stream has it.
+        """Put a roster into force, with its lists; answers when the region's stream has it.
 
-        So it does when the roster retires this very Core: nobody else may have it yet.
+        This also applies if the roster retires this Core, because no other Core may have it yet.
 
-        Raises ``forbidden`` for one that must not take the place of the one that counts, and
-        ``unavailable`` while a list that it names is not here.
+        Raises ``forbidden`` for a roster that must not replace the current one, and ``unavailable``
+        while a list that it names is missing here.
         """
         raw = decode(PutStatement, request.payload).statement
         await self._lists_of(raw)
@@ -134,7 +134,7 @@ class RosterRequests:
         return Empty()
 
     async def signed(self, request: AdminRequest) -> Message:
-        """Name the statements of somebody that may last, in order, from a place on."""
+        """List the statements of a signer that may be endorsed, in order, from a given position."""
         query = decode(SignedQuery, request.payload)
         if query.name not in map(name_of, entries(self._me.verifier.roster)):
             raise KcmError(Code.MALFORMED, "nobody on the roster has this name")
@@ -145,8 +145,8 @@ class RosterRequests:
         )
         for number, (what, key) in enumerate(everything):
             if number % LOOKED_AT_ONCE == 0:
-                await asyncio.sleep(0)  # a kill waits for no more than these
-            # Looking for the name costs a fiftieth of reading the statement.
+                await asyncio.sleep(0)  # let a kill be processed
+            # Searching for the name costs a fiftieth of decoding the statement.
             named = not isinstance(key, bytes) or query.name.encode() in key
             if named and what > query.after:
                 known[what] = key
@@ -183,7 +183,7 @@ class RosterRequests:
                 yield f"accepted {' '.join(key)}", entry.accepted
 
     def _keys(self, name: str) -> Iterator[tuple[str, tuple[str, ...]]]:
-        """Wrapped keys are signed by Cores of this region alone."""
+        """The wrapped keys of the region; only Cores of this region sign them."""
         try:
             entry = self._me.verifier.instance(name)
         except Untrusted:
@@ -213,7 +213,7 @@ class RosterRequests:
 
 
 def _entry(what: str, raw: bytes, name: str) -> SignedEntry | None:
-    """A verified statement, if ``name`` has signed it."""
+    """A verified statement, if ``name`` signed it."""
     statement = read_signed(raw)
     if name not in [one.signer for one in statement.signatures]:
         return None

@@ -1,8 +1,8 @@
 """Sessions that callers opened with a ticket.
 
-Any Core of the region can open any ticket, so there is nothing to share: a session that is not
-known here is opened from the ticket that every request carries. The roster is asked at every
-request, so a caller that was removed is refused at once.
+Any Core of the region can open any ticket, so Cores share no session state: an unknown session is
+opened from the ticket that every request carries. The roster is checked at every request, so a
+caller that was removed is refused at once.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from kcm_sealing.session import Session, TicketInfo, open_session_as_callee, to_
 from kcm_trust.verify import Untrusted
 
 SESSIONS_MAX: Final = 1024
-"""Open sessions kept: each costs one locked page; the one not used for longest goes first."""
+"""Open sessions that are kept, with one locked page each; the least recently used is closed."""
 
 SESSIONS_PER_CALLER_MAX: Final = 8
-"""Open sessions of one caller, who needs two while one is renewed: nobody pushes out the others."""
+"""Open sessions of one caller, which needs two during a renewal: none displaces other callers."""
 
 
 class Sessions:
-    """Open sessions of a region's callers."""
+    """The open sessions of a region's callers."""
 
     def __init__(
         self, region: str, hpke_key_id: bytes, private: HpkePrivate, rosters: Rosters
@@ -41,10 +41,10 @@ class Sessions:
         rosters.listen(self._judge_again)
 
     def session(self, request: CoreRequest, now_ms: int) -> tuple[Session, Instance]:
-        """The session of a request and its caller.
+        """The session of a request, and its caller.
 
-        Raises ``forbidden`` for a caller or ticket that is not believed, ``unknown_session`` for
-        one that has ended or was made for another key.
+        Raises ``forbidden`` for a caller or ticket that does not verify, and ``unknown_session``
+        for a ticket that has expired or was made for another key.
         """
         ticket = request.ticket
         info = TicketInfo(
@@ -57,7 +57,7 @@ class Sessions:
         )
         if ticket.hpke_key_id != self._key_id or not info.live(now_ms):
             raise KcmError(Code.UNKNOWN_SESSION)
-        # The signature covers everything that the session is made of, so it names the session.
+        # The signature covers everything from which the session is derived: it names the session.
         key = (ticket.session_id, ticket.signature)
         known = self._open.get(key)
         try:
@@ -78,7 +78,7 @@ class Sessions:
         return session, caller
 
     def _make_room(self, caller: str, now_ms: int) -> None:
-        """Wipe what has ended, and what is too much with one more of this caller."""
+        """Wipe expired sessions, and those of this caller that exceed its limit with one more."""
         own = [key for key, one in self._open.items() if one.info.caller == caller]
         gone = {key for key, one in self._open.items() if not one.info.live(now_ms)}
         gone.update(own[: max(0, len(own) + 1 - SESSIONS_PER_CALLER_MAX)])
@@ -88,7 +88,7 @@ class Sessions:
             self._open.popitem(last=False)[1].close()
 
     def _judge_again(self, names: frozenset[str]) -> None:
-        """Close the sessions of callers whose entry is another one; their tickets open new ones."""
+        """Close the sessions of callers whose roster entry changed; their tickets open new ones."""
         for key in [key for key, one in self._open.items() if one.info.caller in names]:
             self._open.pop(key).close()
 

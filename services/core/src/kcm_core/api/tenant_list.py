@@ -1,8 +1,8 @@
-"""What operators are shown of tenants and services: in pages, from memory.
+"""Lists of tenants and services for operators: in pages, from memory.
 
-A page is cut from names that are kept in order, so it costs the same whatever else a region has.
-The stores are read only for keys' versions, for one tenant at a time, several at once, and not any
-more once the deadline of the request has passed: nobody waits for the rest.
+A page is cut from a sorted list of names, so its cost does not depend on the size of the region.
+The stores are read only for key versions, for one tenant at a time, with several reads in parallel.
+Reads stop at the deadline of the request, because the client does not wait for the rest.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from kcm_core.keys.store import KeyStore
 from kcm_core.keys.vault import Vault
 
 READS_AT_ONCE: Final = 8
-"""Records read from the stores at once for one request: it must not take up their room."""
+"""Concurrent reads from the stores for one request, so that it does not use up their capacity."""
 
 M = TypeVar("M", bound=Message)
 
@@ -85,7 +85,7 @@ class TenantList:
         )
 
     async def tenant(self, name: str) -> TenantRow:
-        """One tenant; raises ``unknown_tenant`` when the region's store has none of this name."""
+        """One tenant; raises ``unknown_tenant`` if the region's store has no such tenant."""
         return self._row(await self._known(name))
 
     async def services(self, query: ServiceListQuery) -> ServicePage:
@@ -102,10 +102,10 @@ class TenantList:
         )
 
     async def show(self, query: TenantShowQuery, deadline_ms: int) -> TenantView:
-        """One tenant with its keys' versions and a page of its services.
+        """One tenant, with its key versions and a page of its services.
 
-        At most ``PAGE_READS_MAX`` services, whatever the query asks for. Raises ``unknown_tenant``,
-        ``unavailable``, and ``deadline_exceeded`` as soon as nobody waits any more.
+        At most ``PAGE_READS_MAX`` services, regardless of the query. Raises ``unknown_tenant``,
+        ``unavailable``, and ``deadline_exceeded`` as soon as the deadline has passed.
         """
         row = self._row(await self._known(query.tenant))
         roots = await self._store.root(query.tenant)
@@ -169,9 +169,9 @@ class TenantList:
 
 
 def page_of(rows: Sequence[M]) -> tuple[list[M], bool]:
-    """As many rows from the front as a page has bytes for, and whether some were left.
+    """The first rows that fit into the bytes of a page, and whether some were left out.
 
-    At least one: no row is longer than a page.
+    At least one row: no row is longer than a page.
     """
     size = 0
     for count, row in enumerate(rows):

@@ -1,12 +1,13 @@
-"""Wrap and unwrap: what a Gateway asks, in columns, sealed.
+"""Wrap and unwrap for Gateways: requests and replies in columns, sealed.
 
-Order of work: is it well formed and in time, who asks and may they, is the tenant alive and its key
-open; then, without a wait in between, open the seal, do the cipher calls, seal the reply, and
-compare the generation once more. A request that a purge overtakes has no reply but the refusal.
+Order of work: check that the request is well formed and in time, that its caller may make it, that
+the tenant is not killed and that its key is open. Then, without a wait in between, open the sealed
+request, perform the cipher calls, seal the reply, and compare the generation once more. A request
+that a purge overtakes gets a refusal and nothing else.
 
-A customer's key is asked only for a request that opens: a ticket travels in clear, so anybody can
-send one again with something else behind it. Nor is a copy of a request served, or recorded in its
-caller's name: a caller that asks again makes another request.
+A customer's root key is called only for a request that opens: a ticket is sent in clear, so an
+attacker can send a copy of it with other content. A copy of a request is not served, and is not
+recorded in its caller's name: a caller that repeats a request makes another one.
 """
 
 from __future__ import annotations
@@ -43,20 +44,20 @@ from kcm_core.keys.vault import Vault
 _HEAD: Final = REPLY_HEAD.size
 
 _UNKNOWN: Final = frozenset({Code.UNKNOWN_TENANT, Code.UNKNOWN_SERVICE})
-"""RejectionLog for which the store's leader may know better than this Core, which only follows
+"""Refusals for which the store's leader may have newer data than this Core, which only follows
 it."""
 
 ASKED_MAX: Final = 16_384
-"""Requests of one caller that are remembered until their deadlines, which a Gateway sets to some
-seconds: 3,000 a second and more. Each takes some 150 bytes."""
+"""Requests of one caller that are remembered until their deadlines, which a Gateway sets to a few
+seconds: at least 3,000 a second. Each takes about 150 bytes."""
 
 Fetch = Callable[[str, str], Awaitable[None]]
-"""Takes the records of a tenant and a service from the registry's leader."""
+"""Reads the entries of a tenant and a service from the registry's leader."""
 
 
 @dataclass(slots=True)
 class _Call:
-    """One request: what it asks, its bytes, its associated data, and the caller's session."""
+    """One request: its content, its bytes, its associated data, and the caller's session."""
 
     asked: subjects.DataSubject
     request: CoreRequest
@@ -100,12 +101,12 @@ class Wrapping:
         self._refusal: Final = refusal
         self._scratch: Final = ScratchPool()
         self._asked: Final[Asked[bool]] = Asked(ASKED_MAX)
-        """By caller and id, what was served or refused: all of it was sealed by its caller."""
+        """What was served or refused, by caller and id: only requests that their callers sealed."""
         self._unbelieved: Final = RejectionLog("a caller's ticket or seal", emit)
         self._outside: Final = RejectionLog("outside of what is granted", emit)
 
     def close(self) -> None:
-        """Record what is only counted so far."""
+        """Record the refusals that are only counted so far."""
         self._unbelieved.close()
         self._outside.close()
 
@@ -136,7 +137,7 @@ class Wrapping:
             raise
 
     def _refused(self, call: _Call, error: KcmError) -> None:
-        """Record what was refused, once, in the caller's name only where the caller sealed it."""
+        """Record a refusal once, and in the caller's name only if the caller sealed the request."""
         if self._is_copy(call.request):
             self._unbelieved.record(_copy())
         elif self._is_sealed(call):
@@ -145,7 +146,7 @@ class Wrapping:
             self._unbelieved.record(error)
 
     def _is_copy(self, request: CoreRequest) -> bool:
-        """Whether a request of this id, which the seal covers, was served or refused before."""
+        """Whether a request with this id, which the seal covers, was served or refused before."""
         return self._asked.get(request.caller, request.request_id) is not None
 
     def _remember(self, request: CoreRequest) -> None:
@@ -153,7 +154,7 @@ class Wrapping:
         self._asked.add(request.caller, request.request_id, request.deadline_ms, now, made=True)
 
     def _is_sealed(self, call: _Call) -> bool:
-        """Whether the caller made this very request: its ticket alone can be anybody's copy."""
+        """Whether the caller made exactly this request: the ticket alone may be a copy."""
         try:
             self._renew(call)
             if call.asked.operation == "unwrap":
@@ -165,10 +166,10 @@ class Wrapping:
         return True
 
     def _granted(self, asked: subjects.DataSubject, request: CoreRequest, body: bytes) -> _Call:
-        """Find the caller's session; refuse a caller that is not known or has no such grant.
+        """Find the caller's session; refuse an unknown caller, or one without this grant.
 
-        A refusal is counted: in the caller's name only where the caller sealed the request, so that
-        a forged one hides nothing of what a Gateway did.
+        A refusal is counted, and in the caller's name only if the caller sealed the request, so
+        that a forged request hides nothing of what a Gateway did.
         """
         try:
             session, caller = self._sessions.session(request, self._clock.unix_ms())
@@ -189,9 +190,9 @@ class Wrapping:
         raise refusal
 
     def _renew(self, call: _Call) -> None:
-        """Open the session from its ticket once more, where it was closed while the call waited.
+        """Open the session from its ticket again, if it was closed while the call waited.
 
-        Another session took its place, or the caller's entry on the roster is another one.
+        It closes if another session displaces it or if the caller's roster entry changes.
         """
         now = self._clock.unix_ms()
         if not call.session.closed and call.session.info.live(now):
@@ -201,7 +202,7 @@ class Wrapping:
             raise KcmError(Code.FORBIDDEN, "the caller may not ask for that tenant and service")
 
     async def _serve_known(self, call: _Call) -> bytes:
-        """Serve; look once more for what another Core accepted a moment ago."""
+        """Serve; on a refusal, check once for an entry that another Core has just accepted."""
         try:
             return await self._serve(call)
         except KcmError as error:
@@ -213,7 +214,7 @@ class Wrapping:
     async def _serve(self, call: _Call) -> bytes:
         asked, request = call.asked, call.request
         if not self._incarnations.knows(request.caller, request.incarnation):
-            # Whoever computes when a kill is complete has to know of this incarnation as well.
+            # A Core that decides on the completeness of a kill must also know this incarnation.
             raise KcmError(Code.UNAVAILABLE, "this Core has not read the caller's record yet")
         permit = self._admission.admit(asked.tenant, self._clock.elapsed())
         _check_version(asked.operation, request.l3_version)
@@ -222,7 +223,7 @@ class Wrapping:
         key = await self._opener.service_key(
             asked.tenant, asked.service, request.l3_version, permit
         )
-        # From here on nothing waits.
+        # From here on, nothing waits.
         if self._is_copy(request):
             raise _copy()
         left = self._admission.recheck(permit, self._clock.elapsed())
@@ -311,7 +312,7 @@ def _blobs(request: CoreRequest) -> memoryview:
 
 
 def _open_blobs(call: _Call) -> memoryview:
-    """The wrapped keys of an unwrap, which are no secret; ``malformed`` when they cost too much."""
+    """The wrapped keys of an unwrap, not secret; ``malformed`` if they have too many prefixes."""
     request = call.request
     blobs = _blobs(request)
     _open(call, blobs)
@@ -321,7 +322,7 @@ def _open_blobs(call: _Call) -> memoryview:
 
 
 def _check_version(operation: str, version: int) -> None:
-    """Nobody wraps under an old key, and no record was made under "the current one"."""
+    """Refuse a wrap under an old version, and an unwrap under "the current version" (0)."""
     if operation == "wrap" and version:
         raise KcmError(Code.MALFORMED, "keys are wrapped under the current version")
     if operation == "unwrap" and not version:

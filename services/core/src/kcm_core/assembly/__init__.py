@@ -1,4 +1,4 @@
-"""The composition of a Core: its parts, each made once, in functions of a screen."""
+"""The composition of a Core: each part is made once, in short functions."""
 
 from kcm_core.assembly.core import Core
 

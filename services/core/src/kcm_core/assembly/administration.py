@@ -1,4 +1,4 @@
-"""What a Core does for operators: the region's registry, and every admin request."""
+"""The parts of a Core that serve operators: the region's registry, and every admin request."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from kcm_core.root_keys.link_validation import LinkValidator
 from kcm_core.root_keys.monitor import KeyMonitor
 
 AGAIN_S: Final = 0.1
-"""Seconds after the end of another Core's lease at which the registry is compared again."""
+"""Seconds from the end of another Core's lease until the registry is compared again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +43,10 @@ class Administration:
 
 
 class Comparison:
-    """Compares the registry again once Cores that showed another one have gone.
+    """Compares the registry again after Cores that showed another one have ended.
 
-    A Core that knows something else is heard again while it lives, and so compared with. Of one
-    that died nothing comes any more, for example of this Core's previous incarnation.
+    A living Core that knows another registry repeats its lease entry, which causes a comparison. A
+    Core that ended sends nothing more, for example this Core's previous incarnation.
     """
 
     def __init__(self, lease: RegistryLease, clock: Clock) -> None:
@@ -65,7 +65,7 @@ class Comparison:
             )
 
     def close(self) -> None:
-        """Compare no more."""
+        """Stop comparing."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -126,7 +126,7 @@ def _admin(
     keeper: RegistryKeeper,
     memory: RegistryMemory,
 ) -> Admin:
-    """Tenants, links, services and holds."""
+    """Serve tenants, links, services and holds."""
     return Admin(
         membership=base.me,
         feed=feed,
@@ -159,7 +159,7 @@ def _admin(
 
 
 def _serve_more(base: Foundation, parts: KillSwitchParts, feed: RegistryFeed, admin: Admin) -> None:
-    """The roster, evidence of kills, and the use of root keys."""
+    """Serve the roster, the evidence of kills, and the use of root keys."""
     rostering = RosterRequests(
         membership=base.me,
         rosters=parts.switch.rosters,
@@ -177,7 +177,7 @@ def _serve_more(base: Foundation, parts: KillSwitchParts, feed: RegistryFeed, ad
 
 
 class _KeyUse:
-    """How many customers' keys this Core has in use: each Core has its own count."""
+    """The number of root keys that this Core has in use: each Core has its own count."""
 
     def __init__(self, monitor: KeyMonitor) -> None:
         self._monitor: Final = monitor

@@ -1,7 +1,7 @@
 """A running Core: its parts, in the order in which they may start.
 
-Nothing is served before the whole control stream was replayed, so a Core that was down while a kill
-was placed knows of it before it opens anything.
+A Core serves nothing before it has replayed the whole control stream, so a Core that was down when
+a kill was placed knows of the kill before it unseals anything.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 
 class Core:
-    """The vault on the bus."""
+    """All parts of one Core, connected to the bus."""
 
     def __init__(
         self,
@@ -98,7 +98,7 @@ class Core:
             log.warning("secure memory: %s (%s)", state, ", ".join(lacks))
 
     def _judge_again(self, names: frozenset[str]) -> None:
-        """Unload keys that a Core wrapped whose roster entry has changed: they are judged again."""
+        """Unload keys that were wrapped by a Core whose roster entry changed: verify them again."""
         if not self._base.me.acts and self._leaving is None:
             self._leaving = asyncio.get_running_loop().create_task(self._leave())
         if any(map(self._may_be_core, names)):
@@ -106,13 +106,13 @@ class Core:
                 self._base.purge(tenant)
 
     async def _leave(self) -> None:
-        """Leave the questions of callers and of other regions to the Cores that act."""
+        """Leave requests of callers and of other regions to the Cores that may act."""
         await self._base.control_bus.unsubscribe(subjects.pulls(self._base.me.region))
         await self._base.region_bus.unsubscribe(subjects.registry_question(self._base.me.region))
         await self._service.drain()
 
     def _may_be_core(self, name: str) -> bool:
-        """Whether a name is that of a Core of this region, or may be: it left the roster."""
+        """Whether a name is a Core of this region, or may have been one that left the roster."""
         verifier = self._base.me.verifier
         if any(name == one.operator for one in verifier.roster.operators):
             return False
@@ -123,7 +123,7 @@ class Core:
         return (entry.role, entry.region) == (Role.CORE, self._base.me.region)
 
     async def close(self) -> None:
-        """Finish what is in flight, overwrite every key, and end the lease."""
+        """Finish what is in progress, overwrite every key, and end the lease."""
         await self._service.drain()
         await self._listeners.close()
         self._parts.monitor.close()

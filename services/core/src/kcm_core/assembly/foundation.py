@@ -1,4 +1,4 @@
-"""What all parts of a Core are made of: identity, connections, what it knows, and its keys."""
+"""The parts on which all other parts of a Core depend: identity, connections, state and keys."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from kcm_core.unsealer.port import UnsealerPort
 
 @dataclass(frozen=True, slots=True)
 class Foundation:
-    """The parts that all others are made of."""
+    """The parts on which all others depend."""
 
     config: CoreConfig
     me: InstanceContext
@@ -50,16 +50,16 @@ class Foundation:
 
     @property
     def emit(self) -> Emit:
-        """The port to the audit."""
+        """The port to the audit trail."""
         return self.audit.emit
 
     def purge(self, tenant: str) -> int:
-        """Overwrite a tenant's keys and end its admission; returns how many keys there were."""
+        """Overwrite a tenant's keys and end its admission; returns the number of keys."""
         self.admission.close(tenant)
         return self.vault.purge(tenant)
 
     def follow_registry(self) -> RegistryFeed:
-        """The follower of the region's registry, which purges what a change reaches."""
+        """Make the follower of the region's registry, which purges affected tenants."""
         return RegistryFeed(
             self.region_bus,
             self.me,
@@ -77,7 +77,7 @@ def foundation(
     clock: Clock,
     randomness: KeyRandomness,
 ) -> Foundation:
-    """Make them; raises ``ConfigError`` and ``SecretFileError``."""
+    """Make the parts; raises ``ConfigError`` and ``SecretFileError``."""
     region = _region(me)
     region_bus = Connection(config.region_bus, me.name)
     audit = AuditEmitter(region_bus, me, clock)

@@ -1,4 +1,4 @@
-"""What a Core does with keys: load, create, rewrap, and wrap and unwrap for Gateways."""
+"""The parts of a Core that handle keys: load, create, rewrap, and wrap and unwrap for Gateways."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from kcm_core.keys.root_rewrap import RootRewrapper
 
 @dataclass(frozen=True, slots=True)
 class KeyService:
-    """The parts that other ones, or the Core's end, need."""
+    """The parts that other parts, or the Core's end, need."""
 
     private: HpkePrivate
     sessions: Sessions
@@ -31,7 +31,7 @@ class KeyService:
 
 
 def key_service(base: Foundation, parts: KillSwitchParts, feed: RegistryFeed) -> KeyService:
-    """Make them; raises ``ConfigError`` and ``SecretFileError``."""
+    """Make the parts; raises ``ConfigError`` and ``SecretFileError``."""
     opener = Opener(
         membership=base.me,
         admission=base.admission,

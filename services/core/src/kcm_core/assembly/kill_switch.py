@@ -21,7 +21,7 @@ from kcm_core.root_keys.monitor import KeyMonitor
 
 @dataclass(frozen=True, slots=True)
 class KillSwitchParts:
-    """The parts that other ones, or the Core's start and end, need."""
+    """The parts that other parts, or the Core's start and end, need."""
 
     switch: KillSwitch
     monitor: KeyMonitor
