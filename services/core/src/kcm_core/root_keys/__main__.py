@@ -1,7 +1,7 @@
 """``python -m kcm_core.root_keys check|policy URI``: a customer's key, without any running service.
 
-Prints one JSON object. The credentials are those of the environment. Exit code 0 when the object
-says what came of it, 2 when the URI is not understood.
+Prints one JSON object. The credentials are those of the environment. The exit code is 0 if the
+object contains a result, and 2 if the URI is invalid.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from kcm_core.root_keys.key_check import Checked, check
 from kcm_core.unsealer.client import Unsealer
 
 DEADLINE_S: Final = 10.0
-"""Seconds that the key gets for each step, unless somebody says otherwise."""
+"""Default time in seconds for each step."""
 
 EXIT_USAGE: Final = 2
 
@@ -87,7 +87,7 @@ async def _check(text: str, uri: L1Uri, deadline_s: float, model: Model) -> dict
 
 
 def _allowed(uri: L1Uri) -> dict[str, str]:
-    """What whoever runs this allows by naming it: no Core's list counts at a laptop."""
+    """The options that the user allows by naming them: no Core's list applies at a laptop."""
     match uri:
         case SoftkeyUri():
             return {"KCM_DEVELOPMENT": "1"}

@@ -1,6 +1,6 @@
-"""The holds that a customer's key causes: placed when it refuses, lifted when it has settled.
+"""The holds that a customer's key causes: placed when it refuses, lifted after flap damping.
 
-Only this region's own ones are lifted here: another region's endpoint said no for itself.
+A Core lifts only its own region's holds: another region's hold is a refusal that was seen there.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from kcm_trust.statements import l1_hold, lift
 log = logging.getLogger(__name__)
 
 TELLS_MAX: Final = 60
-"""Times that a hold or lift is broadcast while that fails; the stream and the pulls tell it too."""
+"""Attempts to broadcast a hold or lift; the stream and the pulls also carry it."""
 
 TELL_AGAIN_S: Final = 0.5
-"""Seconds until it is tried again."""
+"""Seconds between these attempts."""
 
 
 class AutomaticHolds:
-    """Holds of cause ``l1`` that this region placed."""
+    """The holds of cause ``l1`` that this region placed."""
 
     def __init__(
         self,
@@ -53,11 +53,11 @@ class AutomaticHolds:
 
     @property
     def links(self) -> set[str]:
-        """The links that they are on."""
+        """The links with such holds."""
         return {link for link in self._revocations.held_links if self.on(link)}
 
     def on(self, link: str) -> list[HoldState]:
-        """Those on one link that are not lifted."""
+        """The holds on one link that are not lifted."""
         return [
             record
             for record in self._revocations.active_on("link", link)
@@ -65,13 +65,13 @@ class AutomaticHolds:
         ]
 
     def refused(self, link: str) -> None:
-        """Somebody in this region was refused: whatever was counted is void."""
+        """A Core in this region was refused: reset the run of successes."""
         self._settling.refused(link)
 
     def place(self, link: str, state: L1State) -> None:
-        """See to it that everybody purges what the link opens, unless a hold says so already.
+        """Place a hold, so that every instance purges for the link, unless there is one already.
 
-        On a link on which this region has no tenant it holds nothing: nobody would believe it.
+        If this region has no tenant on the link, it places no hold: it would not be valid.
         """
         self._settling.refused(link)
         if self.on(link) or not self._revocations.serves_here(link):
@@ -87,10 +87,10 @@ class AutomaticHolds:
         self._issue(raw)
 
     def succeeded(self, link: str, position: int, moment: float) -> int:
-        """Count a use of the key that was allowed; lifts what has settled, and says how many.
+        """Count a successful use of the key; lift holds after damping, and return their number.
 
-        ``position`` is where the stream stood before the key was asked, ``moment`` the earliest
-        time of that on the own clock.
+        ``position`` is the stream sequence from before the call to the key. ``moment`` is the
+        earliest time of that position on this Core's clock.
         """
         holds = self.on(link)
         held_at = [self._switch.durable_at(record.hold.id) for record in holds]
@@ -112,18 +112,18 @@ class AutomaticHolds:
         return len(holds)
 
     def close(self) -> None:
-        """Tell nobody any more."""
+        """Stop broadcasting."""
         for task in self._tasks:
             task.cancel()
 
     def _issue(self, raw: bytes) -> None:
-        """Verify what this Core signed, purge for it, write it, and broadcast it."""
+        """Verify the statement that this Core signed, purge for it, write it, and broadcast it."""
         record = self._switch.verify(raw)
         self._switch.issue(record)
         self._spawn(self._broadcast(record))
 
     async def _broadcast(self, record: HoldState) -> None:
-        """Broadcast, and again while that cannot be sent: other regions wait for it."""
+        """Broadcast, and retry if the broadcast fails: other regions wait for it."""
         for _ in range(TELLS_MAX):
             try:
                 await self._switch.broadcast(record)

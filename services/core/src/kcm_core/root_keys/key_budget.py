@@ -1,6 +1,7 @@
-"""Says how many customers' keys a Core has in use: in the log, in the audit, and when asked.
+"""Reports how many root keys a Core has in use: in the log, in audit events, and on request.
 
-Before tenants are sealed for it, once; then how many were; and once when there is room again.
+It reports once before tenants are unloaded for lack of probes, then how many tenants were unloaded,
+and once when there is room again.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ from kcm_schemas.audit import EventType
 log = logging.getLogger(__name__)
 
 TELL_EVERY_S: Final = 10.0
-"""Seconds between two events that say how many tenants were sealed: none is left out of them."""
+"""Seconds between two events with the number of unloaded tenants; they count every tenant."""
 
 
 class KeysInUse:
-    """What one Core's key monitor has open, beside what it may have."""
+    """The number of open keys of one Core's key monitor, compared with its limit."""
 
     def __init__(
         self, membership: InstanceContext, plan: ProbeScheduler, emit: Emit, clock: Clock
@@ -37,12 +38,12 @@ class KeysInUse:
         self._told_at = float("-inf")
 
     def sealed(self, tenants: int, now: float) -> None:
-        """So many tenants were sealed because more keys are in use than may be probed."""
+        """Count tenants that were unloaded because more keys are in use than can be probed."""
         self._crowding.sealed(tenants, now)
         self._untold += tenants
 
     def look(self, now: float) -> None:
-        """Say what has changed."""
+        """Report what has changed."""
         changed = self._crowding.look(self._plan.open_keys, self._plan.most, now)
         if changed and self._crowding.room is Room.FILLING:
             log.warning("%s: see probes_per_s; tenants are sealed when there are more", self._of())
@@ -62,7 +63,7 @@ class KeysInUse:
             self._told_at, self._untold = now, 0
 
     def told(self) -> KeyUse:
-        """How it stands, for operators. Moments are by this Core's wall clock."""
+        """The current state, for operators. Times are by this Core's wall clock."""
         now, crowding = self._clock.elapsed(), self._crowding
         return KeyUse(
             core=self._me.name,

@@ -1,8 +1,8 @@
-"""Trying a customer's key as it will be used: wrap, unwrap, canary, and another context.
+"""Trial of a customer's key as it will be used: wrap, unwrap, canary, and another context.
 
-Then its attributes are read: a key that works may still be too short, or one that can be copied.
-The same five steps answer a customer at a laptop and a Core that is asked to link the key. What is
-wrapped is random and thrown away.
+Its attributes are read after that: a key that works may still be too short, or exportable. A
+customer at a laptop and a Core that is asked to link the key use the same five steps. The wrapped
+bytes are random and are discarded.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from kcm_core.providers.uri import parse
 from kcm_core.unsealer.port import UnsealerPort, Wrapped
 
 SIZE: Final = 72
-"""Bytes that are wrapped: as many as a tenant's root under its region's seal key has."""
+"""Bytes that are wrapped: the size of a tenant root under its region's seal key."""
 
 CONTEXT: Final = provider_context("kcm-check", "kcm-check", 1)
 OTHER_CONTEXT: Final = provider_context("kcm-check", "kcm-check", 2)
@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One thing that was tried: how it ended, and after how many milliseconds."""
+    """One step of the trial: its result, and its duration in milliseconds."""
 
     name: str
     state: L1State
@@ -40,7 +40,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """What came of it. ``error`` is why it ended early; the texts are empty when it ended so."""
+    """The result. ``error`` is why the trial ended early; the texts are then empty."""
 
     state: L1State
     steps: tuple[Step, ...]
@@ -49,18 +49,18 @@ class Checked:
     principal: str = ""
     error: L1Error | None = None
     lacks: tuple[str, ...] = ()
-    """What is demanded of the key and is not so, a line each; the key works all the same."""
+    """The unmet demands on the key, one line each; the key works nevertheless."""
 
 
 class _Steps:
-    """Runs steps one after another and times them."""
+    """Runs steps one after another and measures their time."""
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now: Final = now
         self.done: list[Step] = []
 
     async def run(self, name: str, work: Awaitable[T]) -> T:
-        """Run one; its failure is a step, too, and is raised again."""
+        """Run one step; its failure is recorded as a step, too, and is raised again."""
         began = self._now()
         try:
             result = await work
@@ -71,11 +71,11 @@ class _Steps:
         return result
 
     def skip(self, name: str, why: str) -> None:
-        """Say why one is not run."""
+        """Record why a step is not run."""
         self.done.append(Step(name, L1State.ENABLED, 0.0, why))
 
     async def refused(self, name: str, work: Awaitable[object]) -> None:
-        """Run one that has to fail; raises ``L1Error`` when it does not."""
+        """Run a step that must fail; raises ``L1Error`` if it succeeds."""
         began = self._now()
         try:
             await work
@@ -102,7 +102,7 @@ async def check(
     now: Callable[[], float],
     random: Callable[[int], bytes],
 ) -> Checked:
-    """Try a key that ``uri``, which parses, names; raises nothing but what is no ``L1Error``.
+    """Try the key that ``uri``, a valid URI, names; an ``L1Error`` is returned, not raised.
 
     ``deadline_s`` is for each step. ``model`` is the link's: hyok demands more of some keys.
     """
@@ -114,7 +114,7 @@ async def check(
     try:
         facts: Facts = await steps.run("attributes", unsealer.inspect(uri, deadline_s=deadline_s))
     except L1Error as error:
-        # Who may use a key need not be allowed to look at it: that refuses nothing.
+        # A principal that may use a key need not have the right to read its attributes.
         lacks: tuple[str, ...] = (f"the key's attributes cannot be read: {error}",)
     else:
         lacks = lacking(parse(uri), facts, model)

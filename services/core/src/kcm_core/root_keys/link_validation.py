@@ -1,7 +1,7 @@
-"""Linking a customer's key: tried first, as it will be used, and refused with the reason.
+"""Validation of a link to a customer's key: the key is tried first, as it will be used.
 
-Nothing half-made stays behind: what is tried is thrown away, and only a key that works is linked.
-For the model hyok it has to be what ``demands`` says, too.
+A refusal states the reason. Nothing partial remains: the results of the trial are discarded, and
+only a key that works is linked. For the model hyok it must also meet ``demands``.
 """
 
 from __future__ import annotations

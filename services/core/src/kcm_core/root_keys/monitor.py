@@ -1,16 +1,16 @@
-"""The key monitor: uses every customer's key that something is open by, and acts on the answer.
+"""The key monitor: uses every root key by which something is open, and acts on the result.
 
-A use is a real decryption of a canary, in the unsealer's child process; unsealing a root is one,
-too. Allowed: an attestation, stamped with this incarnation's mark from before it asked, for
-everybody in the region. Refused: purge, before anything else; then a hold on the link, which
-everybody hears. Unreachable: nothing, until the lease ends; then the tenants are sealed, and open
-again by themselves when the key answers.
+A use is a real decryption of a canary in the unsealer's child process; the unsealing of a tenant
+root is also a use. If the key is enabled: an attestation, with the log position of this incarnation
+from before the call, for all instances of the region. If the key refuses: a purge, before anything
+else; then a hold on the link, for every instance. If the key is unreachable: nothing until the key
+lease ends; then the keys of its tenants are unloaded, and loaded again when the key answers.
 
-Where this region placed the hold, its key is probed on, and the hold is lifted once the key has
+If this region placed the hold, it continues to probe the key, and lifts the hold after the key has
 been usable for long enough.
 
-There are only so many probes a second. Where more keys are open than can be used again in time, the
-tenants that nobody used for longest are sealed; they open again when they are used.
+The number of probes in a second is limited. If more keys are open than can be probed in time, the
+keys of the least recently used tenants are unloaded; the next request loads them again.
 """
 
 from __future__ import annotations
@@ -56,10 +56,10 @@ from kcm_core.unsealer.port import UnsealerPort
 log = logging.getLogger(__name__)
 
 TICK_S: Final = 0.25
-"""Seconds between two looks at what is due, at most."""
+"""Longest time in seconds between two checks for probes that are due."""
 
 PROBES_MAX: Final = 32
-"""Probes under way at once: a thousand links must not ask for a thousand children."""
+"""Concurrent probes: a thousand links must not start a thousand child processes."""
 
 
 class KeyMonitor:
@@ -104,23 +104,23 @@ class KeyMonitor:
         self._closing = False
 
     def start(self) -> None:
-        """Begin to watch."""
+        """Start monitoring."""
         self._spawn(self._watch())
 
     def close(self) -> None:
-        """Stop watching."""
+        """Stop monitoring."""
         self._closing = True
         self._holds.close()
         for task in list(self._tasks):
             task.cancel()
 
     def ask(self, tenant: str, root: WrappedRoot) -> Ask:
-        """A tenant's root is about to be unsealed: that uses the key, too."""
+        """A tenant root is about to be unsealed, which is a use of the key."""
         target = self._canaries.add(tenant, root)
         return Ask(target, self._freshness.mark, self._clock.elapsed())
 
     def answered(self, ask: Ask, state: L1State, principal: str = "") -> None:
-        """Act on what a key answered. Nothing here waits."""
+        """Act on the result of a call to a key. Nothing here waits."""
         target = ask.target
         match self._plan.ended(target, state, ask.began, self._clock.elapsed()):
             case Verdict.KEY_USE if ask.mark is not None:
@@ -136,18 +136,18 @@ class KeyMonitor:
                 pass
 
     def hinted(self, key: str) -> None:
-        """Something may have happened to a key, by its provider's name for it: ask it at once."""
+        """Probe a key at once, because of a hint; ``key`` is its provider's name for it."""
         now = self._clock.elapsed()
         for link in self._watched.hinted(key, now):
             log.info("a hint about link %s: its key is asked now", link)
             self._plan.soon(link, now)
 
     def opened(self, tenant: str, ask: Ask, principal: str) -> None:
-        """A tenant's root is open by that key: its lease counts from now on."""
+        """A tenant root was opened by that key: the tenant's key lease begins."""
         self._admission.open(tenant, AttestedKey(ask.target, principal))
 
     def on_attestation(self, attestation: KeyUseAttestation) -> None:
-        """Take a believed statement of this region's stream, this incarnation's own ones too."""
+        """Accept a verified attestation of this region's stream, including our own."""
         if attestation.state is not L1State.ENABLED:
             self._holds.refused(attestation.link)
             return
@@ -163,9 +163,9 @@ class KeyMonitor:
         if moment is None:
             return
         if self._principals.get(key.target) == key.principal:
-            # Begun between ``moment`` and now. The earliest would have a key used nearly twice as
-            # often as it has to be; the latest would let whoever repeats an old attestation stop
-            # it.
+            # Begun between ``moment`` and now. The earliest time would cause nearly twice as many
+            # probes as needed. The latest time would let an attacker stop the probes with a
+            # repeated attestation.
             late = moment + self._freshness.timing.probe_interval_s / 2
             self._plan.proven(key.target, min(late, self._clock.elapsed()))
         lifted = self._holds.succeeded(attestation.link, mark.sequence, moment)
@@ -173,7 +173,7 @@ class KeyMonitor:
             self._emit(EventType.KEY_SETTLED, count=lifted, detail=f"link {attestation.link}")
 
     def use(self) -> KeyUse:
-        """How many keys are in use here, of how many that may be."""
+        """The number of keys in use here, and the largest possible number."""
         return self._in_use.told()
 
     async def _watch(self) -> None:
@@ -181,7 +181,7 @@ class KeyMonitor:
         while not self._closing:
             try:
                 await self._look()
-            except Exception as error:  # noqa: BLE001 - who stops looking notices no refusal
+            except Exception as error:  # noqa: BLE001 - keep monitoring after any error
                 log.warning("the key monitor: %s", describe(error))
             await asyncio.sleep(tick)
 
@@ -189,7 +189,7 @@ class KeyMonitor:
         now = self._clock.elapsed()
         self._seal_each(self._admission.lapsed(now))
         if not self._admission.remembers:
-            return  # its links may be older ones, and others would rely on what it proves
+            return  # its links may be outdated, and others would rely on its attestation
         self._watched.follow(await self._canaries.of_links(self._holds.links), now)
         self._make_room(now)
         self._in_use.look(now)
@@ -198,7 +198,7 @@ class KeyMonitor:
             self._spawn(self._probe(target))
 
     def _make_room(self, now: float) -> None:
-        """Seal who was not used for longest, until what is open can be probed in time."""
+        """Unload the least recently used tenants until every open key can be probed in time."""
         opened = self._admission.opened
         while self._plan.crowded:
             key = opened.least_used()
@@ -207,7 +207,7 @@ class KeyMonitor:
             tenants = opened.tenants(key)
             self._seal_each(tenants)
             if key in opened:
-                return  # it could not be purged: the next look tries again
+                return  # the purge failed: the next check tries again
             self._in_use.sealed(len(tenants), now)
             self._watched.follow(self._watched.held, now)
 
@@ -243,16 +243,16 @@ class KeyMonitor:
         now = self._clock.elapsed()
         if self._freshness.proven(key, mark):
             if self._principals.get(key.target, key.principal) != key.principal:
-                self._admission.renamed(key)  # a session's name ends with it: no lease does
+                self._admission.renamed(key)  # a session's name ends with it; leases do not
             self._principals[key.target] = key.principal
-        # A thousand roots that are opened at once on one link prove it once.
+        # A thousand roots that are opened at once on one link need one attestation.
         fresh = now - self._written.get(key, float("-inf"))
         if fresh >= self._freshness.timing.probe_interval_s / 4:
             self._written[key] = now
             self._spawn(self._write(key, L1State.ENABLED, mark))
 
     def _hold(self, target: Target, state: L1State) -> None:
-        """Purge first; then see to it that everybody does."""
+        """Purge first; then place a hold, so that every instance purges."""
         link = target.link
         self._seal_each(self._revocations.reach("link", link))
         self._freshness.attestations.refuse(link)

@@ -1,6 +1,6 @@
-"""Which customers' keys are probed: those by which something is open, and those that are held.
+"""The set of root keys that are probed: those by which something is open, and those that are held.
 
-Kept in step with what was opened, closed, held and lifted, without looking at what is as before.
+The set is updated incrementally when a tenant is opened, closed, held or lifted.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from kcm_killswitch.model.timing import Timing
 from kcm_core.providers.uri import key_name
 
 HINT_EVERY_S: Final = 1.0
-"""Seconds between two hints about one key that are heeded."""
+"""Shortest time in seconds between two hints about one key that have an effect."""
 
 HINTS_MAX: Final = 4096
 """Keys whose last hint is remembered."""
 
 
 class Watched:
-    """The keys that one Core's key monitor plans for."""
+    """The root keys for which one Core's key monitor plans probes."""
 
     def __init__(
         self, plan: ProbeScheduler, admission: Admission, registry: Registry, timing: Timing
@@ -34,12 +34,12 @@ class Watched:
         self._timing: Final = timing
         self._hinted_at: dict[str, float] = {}
         self._named: dict[str, set[Target]] = {}
-        """Keys by what a hint may call them."""
+        """Keys by each name that a hint may use for them."""
         self.held: set[Target] = set()
-        """Those that only wait to be allowed again, as they were given last."""
+        """The held keys of the last call; they are probed to learn when they are allowed again."""
 
     def follow(self, held: set[Target], now: float) -> None:
-        """Plan for what began or ceased to be open or held since the last time."""
+        """Plan for the keys whose open or held state changed since the last call."""
         opened = self._admission.opened
         for target in {*opened.changes(), *(held ^ self.held)}:
             if target in opened or target in held:
@@ -56,9 +56,9 @@ class Watched:
         self.held = held
 
     def hinted(self, key: str, now: float) -> set[str]:
-        """The links that a hint is about, by its provider's name for a key.
+        """The links of a hint, by its provider's name for a key.
 
-        Once a second at most, so that hints, which anybody may forge, cost next to nothing.
+        At most once a second for each key, because an attacker can forge hints: they must be cheap.
         """
         if now - self._hinted_at.get(key, float("-inf")) < HINT_EVERY_S:
             return set()

@@ -1,7 +1,7 @@
-"""``aws_sqs QUEUE-URL``: what EventBridge says of keys, from an SQS queue.
+"""``aws_sqs QUEUE-URL``: EventBridge events about keys, from an SQS queue.
 
-Prints the ARN of each key that an event of AWS KMS names. A message is deleted when it was read,
-whatever it says: an event that was lost costs an interval, and nothing else.
+Prints the ARN of each key that an event of AWS KMS names. Every message is deleted after it was
+read. A lost event delays the next probe by one interval and has no other effect.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ WAIT_S: Final = 20
 """Seconds for which one request waits for messages: the longest that SQS allows."""
 
 AGAIN_S: Final = 5.0
-"""Seconds after which a queue that cannot be asked is asked again."""
+"""Seconds until a failed request to the queue is tried again."""
 
 SOURCE: Final = "kms.amazonaws.com"
 
 
 def keys_of(body: str) -> Iterator[str]:
-    """The ARNs of the keys that an event is about; nothing for any other message."""
+    """The ARNs of the keys that an event is about; empty for any other message."""
     try:
         event = json.loads(body)
         detail = event["detail"]
@@ -47,7 +47,7 @@ def keys_of(body: str) -> Iterator[str]:
 
 
 def listen(queue: str) -> None:
-    """Read the queue for ever."""
+    """Read the queue in an endless loop."""
     region = queue.split(".")[1] if queue.startswith("https://sqs.") else None
     config = Config(connect_timeout=5, read_timeout=WAIT_S + 10, retries={"total_max_attempts": 1})
     client: Any = boto3.Session(region_name=region).client("sqs", config=config)
@@ -67,7 +67,7 @@ def listen(queue: str) -> None:
 
 
 def main() -> None:
-    """Listen to the queue that is named."""
+    """Listen to the queue that the argument names."""
     parser = argparse.ArgumentParser(prog="aws_sqs")
     parser.add_argument("queue", metavar="QUEUE-URL")
     listen(parser.parse_args().queue)

@@ -1,4 +1,4 @@
-"""An HTTP server with bounds: so many connections at once, and each for so long."""
+"""An HTTP server with a limit of concurrent connections, and a time limit for each of them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final
 
 CONNECTIONS_MAX: Final = 16
-"""Connections at once; a further one is answered with 503."""
+"""Concurrent connections; a further one is answered with 503."""
 
 CONNECTION_S: Final = 20.0
 """Seconds for which a connection may last, however slowly it sends."""
@@ -20,7 +20,7 @@ _FULL: Final = b"HTTP/1.0 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"
 
 
 class BoundedServer(ThreadingHTTPServer):
-    """As the one of the standard library, with bounds. One request for each connection."""
+    """The server of the standard library with limits. One request for each connection."""
 
     daemon_threads = True
 
@@ -53,13 +53,13 @@ class BoundedServer(ThreadingHTTPServer):
             self.shutdown_request(request)
 
     def shutdown_request(self, request: Any) -> None:
-        """End a connection and count it no more."""
+        """End a connection and remove it from the count."""
         with self._lock:
             self._until.pop(request, None)
         super().shutdown_request(request)
 
     def service_actions(self) -> None:
-        """Cut what lasts too long; called twice a second while this serves."""
+        """Close connections that last too long; called twice a second while this serves."""
         now = time.monotonic()
         with self._lock:
             for request, until in self._until.items():
@@ -68,6 +68,6 @@ class BoundedServer(ThreadingHTTPServer):
                         request.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002
-        """Tell the kind of a fault, without its text: what a client sent is not ours to log."""
+        """Log the class of an error, without its text, which may contain data of a client."""
         kind = sys.exc_info()[0]
         sys.stderr.write(f"hints: a push failed: {kind.__name__ if kind else 'unknown'}\n")

@@ -1,8 +1,8 @@
-"""``gcp_push``: what Cloud Audit Logs say of keys, pushed by Pub/Sub over HTTP.
+"""``gcp_push``: Cloud Audit Logs about keys, pushed by Pub/Sub over HTTP.
 
-Prints the name of each key that a log entry is about. A push has to bear a token that Google signed
-for the audience and the service account that are named; everything else is answered with 403. A
-reverse proxy in front speaks TLS.
+Prints the name of each key that a log entry is about. A push must have a token that Google signed
+for the configured audience and service account; all other requests are answered with 403. A reverse
+proxy in front of this server terminates TLS.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from kcm_core.root_keys.hints.google_certificates import Google
 BODY_MAX: Final = 1 << 20
 READ_S: Final = 10
 DIGITS_MAX: Final = 9
-"""Digits of a length: more are no body that anybody sends."""
+"""Digits of a content length: no valid body needs more."""
 
 _KEY: Final = re.compile(
     "projects/{0}/locations/{0}/keyRings/{0}/cryptoKeys/{0}".format("[!-.0-~]+")
@@ -36,7 +36,7 @@ Claims = Callable[[str, str], Mapping[str, Any]]
 
 
 def key_of(body: bytes) -> str | None:
-    """The name of the key that a push is about; none for any other message."""
+    """The name of the key that a push is about; ``None`` for any other message."""
     try:
         entry = json.loads(base64.b64decode(json.loads(body)["message"]["data"], validate=True))
         found = _KEY.match(entry["protoPayload"]["resourceName"])
@@ -46,7 +46,7 @@ def key_of(body: bytes) -> str | None:
 
 
 def size_of(header: str | None) -> int:
-    """How long the body says that it is; 0 when that is no number, or one that nobody sends."""
+    """The content length that a header gives; 0 if it is not a number or is out of range."""
     known = header and len(header) <= DIGITS_MAX and header.isascii() and header.isdigit()
     return int(header) if header and known else 0
 
@@ -58,7 +58,7 @@ def server(
     claims: Claims,
     connection_s: float = CONNECTION_S,
 ) -> BoundedServer:
-    """A server that prints what it is told; ``claims`` verifies a token."""
+    """A server that prints the hints that it receives; ``claims`` verifies a token."""
 
     class Handler(BaseHTTPRequestHandler):
         timeout = READ_S
@@ -92,13 +92,13 @@ def server(
             self.end_headers()
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-            """Say nothing: what is pushed is not ours to log."""
+            """Log nothing: the content of a push must not be logged."""
 
     return BoundedServer(address, Handler, connection_s)
 
 
 def main() -> None:
-    """Listen where it is told."""
+    """Serve at the address that the arguments give."""
     parser = argparse.ArgumentParser(prog="gcp_push")
     parser.add_argument("--listen", required=True, metavar="HOST:PORT")
     parser.add_argument("--audience", required=True)

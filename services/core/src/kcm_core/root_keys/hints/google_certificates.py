@@ -1,7 +1,7 @@
-"""Verification of a token that Google signed, with certificates that are kept for a while.
+"""Verification of a token that Google signed, with cached certificates.
 
-Whoever reaches the listener may send any number of tokens: what a token says is looked at before
-anything is fetched, and certificates are fetched once a minute at most.
+A client that reaches the listener can send any number of tokens. The content of a token is
+therefore checked before anything is fetched, and certificates are fetched at most once a minute.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from google.auth import jwt
 from google.auth.transport.requests import Request
 
 TOKEN_MAX: Final = 8192
-"""Characters of a token; Google's have some 1,000."""
+"""Characters of a token; Google's have about 1,000."""
 
 KEEP_S: Final = 3600.0
-"""Seconds for which certificates are kept: Google changes them every few days."""
+"""Seconds for which certificates are cached: Google changes them every few days."""
 
 AGAIN_S: Final = 60.0
-"""Seconds between two fetches at least, whatever comes of them."""
+"""Shortest time in seconds between two fetches, successful or not."""
 
 FETCH_S: Final = 5
-"""Seconds for a fetch."""
+"""Timeout of a fetch in seconds."""
 
 SKEW_S: Final = 10
-"""Seconds by which this machine's clock may be off: Google signs a token when it sends it."""
+"""Largest error of this machine's clock in seconds: Google signs a token when it sends it."""
 
 CERTIFICATES_MAX: Final = 16
-"""Certificates that are kept; Google publishes two or three."""
+"""Certificates that are cached; Google publishes two or three."""
 
 CERTIFICATES_URL: Final = "https://www.googleapis.com/oauth2/v1/certs"
 
@@ -38,7 +38,7 @@ ISSUERS: Final = ("accounts.google.com", "https://accounts.google.com")
 
 
 def fetch() -> Mapping[str, str]:
-    """Google's certificates of today by their id; raises ``ValueError``, ``GoogleAuthError``."""
+    """Google's current certificates by id; raises ``ValueError``, ``GoogleAuthError``."""
     answer = Request()(CERTIFICATES_URL, timeout=FETCH_S)
     found = json.loads(answer.data)
     if answer.status != 200 or not isinstance(found, dict):
@@ -55,7 +55,7 @@ class Google:
         clock: Callable[[], float],
         fetch: Callable[[], Mapping[str, str]] = fetch,
     ) -> None:
-        """``clock`` has seconds and never goes back."""
+        """``clock`` returns seconds and is monotonic."""
         self._account: Final = account
         self._clock: Final = clock
         self._fetch: Final = fetch

@@ -1,8 +1,8 @@
-"""Runs what listens to a cloud, beside the Core, and passes on the names of keys that it prints.
+"""Runs the listeners to cloud events next to the Core, and passes on the key names that they print.
 
-A listener is a module of this package in a process of its own (clouds' libraries have no business
-in a Core), with the unsealer's environment. It prints one line for each hint: a key's name, as the
-provider has it. One that ends is started again, a little later each time.
+A listener is a module of this package in a separate process, because a Core must not load the
+libraries of clouds. It has the unsealer's environment. It prints one line for each hint: a key's
+name in the form that the provider uses. A listener that ends is restarted, after a growing delay.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from kcm_runtime.error_text import describe
 log = logging.getLogger(__name__)
 
 NAME_MAX: Final = 512
-"""Bytes of a line: an ARN, or a resource's name."""
+"""Bytes of a line: an ARN, or the name of a resource."""
 
 BACK_OFF_S: Final = (1.0, 2.0, 5.0, 15.0, 60.0)
-"""Seconds until a listener that ended is started again, the last one for all further times."""
+"""Seconds until a listener that ended is restarted; the last value applies to all further times."""
 
 STOP_S: Final = 5.0
-"""Seconds that a listener gets to end."""
+"""Seconds that a listener has to end."""
 
 _PACKAGE: Final = "kcm_core.root_keys.hints."
 _MODULE: Final = re.compile(r"[a-z0-9_]+")
 
 
 class Listeners:
-    """The listeners of one Core. ``commands`` are a module's name and its arguments."""
+    """The listeners of one Core. ``commands`` are module names, each with its arguments."""
 
     def __init__(
         self,
@@ -48,12 +48,12 @@ class Listeners:
         self._closing = False
 
     def start(self) -> None:
-        """Start them all."""
+        """Start all listeners."""
         loop = asyncio.get_running_loop()
         self._tasks = [loop.create_task(self._keep(command)) for command in self._commands]
 
     async def close(self) -> None:
-        """End them all."""
+        """End all listeners."""
         self._closing = True
         for task in self._tasks:
             task.cancel()
@@ -72,7 +72,7 @@ class Listeners:
             await asyncio.sleep(BACK_OFF_S[min(failed, len(BACK_OFF_S) - 1)])
 
     async def _listen(self, command: Sequence[str]) -> int:
-        """Run a listener until it ends; returns how many hints it gave."""
+        """Run a listener until it ends; returns the number of its hints."""
         module, *arguments = command
         if _MODULE.fullmatch(module) is None:
             raise ValueError("a listener is a module of kcm_core.root_keys.hints")
