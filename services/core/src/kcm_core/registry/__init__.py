@@ -1,1 +1,1 @@
-"""The region's registry as its Cores keep it: tenants, links and services."""
+"""The region's registry as its Cores maintain it: tenants, links and services."""

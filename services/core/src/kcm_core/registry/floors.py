@@ -1,18 +1,19 @@
-"""The lowest record of every name that this Core will believe: one line each, never taken back.
+"""The lowest revision of every name that this Core accepts: one line each, never withdrawn.
 
-A region's broker and second store can be set back together, by a restore or by somebody. What this
-Core has once accepted or read it writes down on its own disk, and believes nothing older again.
-Lines are appended and synced; a line that was cut off by a crash is ignored, for its record was not
-in use yet. What a failed write left is cut off before anything is appended to it.
+A region's broker and second store can be set back together, by a restore or by an attacker. Each
+Core writes down on its own disk what it has accepted or read, and accepts nothing older again.
+Lines are appended and synced. A line that a crash cut off is ignored, because its record was not in
+use yet. The remains of a failed write are removed before the next line is appended.
 
-The first line says what the file is, and how many bytes of it were on disk once. One with fewer was
-cut, by a repair of the file system or by somebody: it is no memory, and no Core starts on it. The
-number is written after what it counts, so a crash leaves it too low and never too high.
+The first line states what the file is, and how many of its bytes were on disk at some time. A file
+with fewer bytes was cut, by a repair of the file system or by an attacker: it is not a memory, and
+no Core starts with it. The number is written after the bytes that it counts, so a crash leaves it
+too low and never too high.
 
-A file without any floor, and not in use, is that of a Core that began where nothing was stored.
+A file without any floor that is not in use belongs to a Core that began when nothing was stored.
 
-That the file is there says that this Core has memory of its region's registry. So it begins whole
-or not at all, and only by ``begin``.
+The existence of the file means that this Core has memory of its region's registry. The file
+therefore comes into existence as a whole, and only by ``begin``.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ _FIRST: Final = len(_MAGIC) + _DIGITS + 1
 """Bytes of the first line."""
 
 _USED: Final = "used"
-"""The line of a Core that accepts its first record."""
+"""The line that a Core writes when it accepts its first record."""
 
 _OR_REMOVE: Final = (
     "; without one remove it: this Core has no memory then, and serves once another Core that has "
@@ -49,30 +50,30 @@ class Floors:
     """A file of floors by key."""
 
     def __init__(self, path: Path, sync: Callable[[Path], None] = sync_directory) -> None:
-        """Read the file, which need not exist; raises ``ConfigError`` when it cannot be read."""
+        """Read the file, which need not exist; raises ``ConfigError`` if it cannot be read."""
         self._path: Final = path
         self._sync: Final = sync
         self._named = False
-        """Whether the file's name is known to outlive a power cut."""
+        """Whether the file's name is known to survive a power failure."""
         self._writing: Final = threading.Lock()
         self._known: dict[Key, Floor] = {}
         self._used = False
         self._headed = True
-        """Whether the file has a first line: one that an earlier version wrote has none."""
+        """Whether the file has a first line: a file from an earlier version has none."""
         try:
             self._fresh = not path.exists()
             text = "" if self._fresh else path.read_bytes().decode("ascii")
             self._whole_at_start(text)
             whole = text[: text.rfind("\n") + 1]
             if whole != text:
-                os.truncate(path, len(whole))  # or the next line would continue the torn one
+                os.truncate(path, len(whole))  # otherwise the next line would continue the torn one
         except (OSError, UnicodeDecodeError):
             raise ConfigError(
                 f"cannot read {path}, below which this Core believes no record: restore it from a "
                 f"backup{_OR_REMOVE}"
             ) from None
         self._length = len(whole)
-        """Bytes of the file that are whole lines."""
+        """Bytes of the file in complete lines."""
         for line in whole[_FIRST if self._headed else 0 :].splitlines():
             self._read(line)
 
@@ -82,27 +83,27 @@ class Floors:
         return self._fresh
 
     def begin(self, floors: Iterable[tuple[Key, Floor]]) -> None:
-        """Make the file, with these floors; on disk when this returns.
+        """Make the file with these floors; on disk when this returns.
 
-        Raises ``OSError``; there is no file then, unless everything of it was written.
+        Raises ``OSError``; there is no file then, unless it was written completely.
         """
         with self._writing:
             self._make(dict(floors))
 
     @property
     def unused(self) -> bool:
-        """Whether this Core remembers that there was nothing, and accepted nothing since."""
+        """Whether this Core remembers an empty registry and has accepted nothing since."""
         return not (self._fresh or self._known or self._used)
 
     def use(self) -> None:
-        """Note that a record is accepted now; on disk when this returns. Raises ``OSError``."""
+        """Record that a record is accepted now; on disk when this returns. Raises ``OSError``."""
         with self._writing:
             if self.unused:
                 self._append(f"{_USED}\n".encode("ascii"))
                 self._used = True
 
     def forget(self) -> None:
-        """Remove the file: no memory is left. Raises ``OSError``; none is left all the same."""
+        """Remove the file and the memory. Raises ``OSError``; the memory is gone even then."""
         with self._writing:
             self._known, self._used, self._fresh = {}, False, True
             self._path.unlink(missing_ok=True)
@@ -113,9 +114,9 @@ class Floors:
         return list(self._known.items())
 
     def raise_to(self, floors: Iterable[tuple[Key, Floor]]) -> None:
-        """Believe nothing lower from now on; on disk when this returns. Raises ``OSError``.
+        """Accept nothing lower from now on; on disk when this returns. Raises ``OSError``.
 
-        Only where there is a file: by writing one a Core would say that it has memory.
+        Only if there is a file: to write one would state that this Core has memory.
         """
         with self._writing:
             if self._fresh:
@@ -129,7 +130,7 @@ class Floors:
                 else:
                     self._make(self._known | new)
             except OSError:
-                with suppress(OSError):  # or it is done before the next line
+                with suppress(OSError):  # otherwise it is done before the next line
                     self._cut()
                 raise
             self._known |= new
@@ -143,7 +144,7 @@ class Floors:
         self._named, self._fresh, self._headed = True, False, True
 
     def _whole_at_start(self, text: str) -> None:
-        """Raise ``ConfigError`` for a file that was cut."""
+        """Raise ``ConfigError`` if the file was cut."""
         if self._fresh:
             return
         if not text.startswith(_MAGIC[: len(text)]):
@@ -157,9 +158,9 @@ class Floors:
             )
 
     def _whole(self) -> bool:
-        """Whether the file is there with all that was written.
+        """Whether the file exists with everything that was written.
 
-        A new one that began with the next line would say that there was nothing before.
+        A new file that began with the next line would state that nothing came before.
         """
         try:
             return self._path.stat().st_size >= self._length
@@ -174,14 +175,14 @@ class Floors:
             os.fsync(file.fileno())
             length = os.fstat(file.fileno()).st_size
         with suppress(OSError), self._path.open("r+b") as file:
-            file.write(_first(length))  # what it counts is on disk; a lower number is no harm
+            file.write(_first(length))  # what it counts is on disk; a lower number is harmless
         if not self._named:
             self._sync(self._path.parent)
             self._named = True
         self._length = length
 
     def _cut(self) -> None:
-        """Remove what a failed write left: the next line would continue it."""
+        """Remove the remains of a failed write: the next line would continue them."""
         if self._whole() and self._path.stat().st_size > self._length:
             os.truncate(self._path, self._length)
 

@@ -1,13 +1,13 @@
-"""The registry of a region, as its Cores keep it: accepted once, in two stores, never set back.
+"""The registry of a region as its Cores maintain it: accepted once, in two stores, never set back.
 
-What an operator signed counts from the moment at which a Core has checked it, put its own word
-beside it, and made that entry in the second store, where every revision is made once. From there it
-goes to the bucket, from which everybody reads. A Core that finds something else in the bucket than
-what counts (an older record, garbage, nothing) puts the known one back and records an incident;
-what this Core knew once it believes nothing below, after a restart too.
+An operator's statement counts from the moment at which a Core has checked it, has added its own
+signed acceptance, and has stored that entry in the second store, which creates every revision only
+once. From there the entry goes to the bucket, which all instances read. A Core that finds something
+other than the entry that counts in the bucket (an older record, garbage, nothing) puts the known
+entry back and records an incident. A Core accepts nothing below what it knew once, also after a
+restart.
 
-A Core without memory (``kcm_core.registry.memory``) reads what both stores have and changes nothing
-there.
+A Core without memory (``kcm_core.registry.memory``) reads both stores and changes nothing there.
 """
 
 from __future__ import annotations
@@ -42,30 +42,31 @@ from kcm_core.registry.memory import RegistryMemory
 log = logging.getLogger(__name__)
 
 PREFIX: Final = "registry."
-"""Before the keys of the registry in the second store, which has the wrapped keys, too."""
+"""Prefix of the registry's keys in the second store, which also has the wrapped keys."""
 
 RETRY_S: Final = 1.0
-"""Seconds after which a repair that failed is tried again."""
+"""Seconds until a failed repair is tried again."""
 
 LOOK_S: Final = 30.0
-"""Seconds between two looks whether the bucket still has every record."""
+"""Seconds between two checks that the bucket still has every record."""
 
 LOOKED_AT: Final = 32
-"""Records that each look compares in both stores, one part after another: what somebody put beside
-them keeps a bucket's count of messages up, and a damaged file has its name still."""
+"""Records that each check compares in both stores, one part after another. The bucket's count of
+messages does not suffice, because an attacker can add other messages; nor do the names of files,
+because a damaged file keeps its name."""
 
 _COMMANDS: Final = {
     "tenant": "kcm tenant create",
     "link": "kcm l1 link",
     "service": "kcm service create",
 }
-"""What signs a record anew, by its noun."""
+"""The command that signs a record again, by the record's noun."""
 
 _STREAM: Final = subjects.bucket_stream(subjects.REGISTRY_BUCKET)
 
 
 class RegistryKeeper:
-    """Accepts records, and repairs what the bucket has."""
+    """Accepts records, and repairs the bucket."""
 
     def __init__(
         self,
@@ -80,9 +81,9 @@ class RegistryKeeper:
         compared: Callable[[], None],
         emit: Emit,
     ) -> None:
-        """``settled`` returns once this Core's lease entry says what the registry is now.
+        """``settled`` returns after this Core's lease entry shows the current registry.
 
-        ``compared`` is told that the registry has everything that the second store has.
+        ``compared`` is called when the registry has everything that the second store has.
         """
         self._me: Final = membership
         self._connection: Final = connection
@@ -97,7 +98,7 @@ class RegistryKeeper:
         self._wrong: dict[Key, str] = {}
         self._strange = False
         self._looked = 0
-        """How many records, in order, the last look has come to."""
+        """The number of records, in order, that the checks have covered."""
         self._stir: Final = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._closing = False
@@ -105,7 +106,7 @@ class RegistryKeeper:
         feed.watch(self.wrong, memory.learned)
 
     async def start(self) -> None:
-        """Bring bucket and second store to the same, then watch them. The feed has started."""
+        """Synchronize bucket and second store, then monitor them. The feed has started."""
         while True:
             try:
                 await self.reconcile()
@@ -127,10 +128,10 @@ class RegistryKeeper:
             self._task.cancel()
 
     async def accept(self, raw: bytes, record: Record) -> None:
-        """Store a verified record that this Core has checked; in both stores when this returns.
+        """Store a verified record that this Core has checked; both stores have it on return.
 
-        Raises ``conflict`` when another record of this revision was accepted before, and
-        ``unavailable``; it may be stored then, and the same again goes on.
+        Raises ``conflict`` if another record of this revision was accepted before, and
+        ``unavailable``; the record may be stored then, and the same request continues the work.
         """
         self._memory.require()
         if self._memory.unused:
@@ -141,7 +142,7 @@ class RegistryKeeper:
         await self._settled()
 
     async def _first(self) -> None:
-        """Before the first record: what the second store has by now was there before."""
+        """Before the first record: load what the second store has, since it is older."""
         try:
             await self.reconcile()
             self._memory.require()
@@ -150,36 +151,36 @@ class RegistryKeeper:
             raise _unkept(error) from None
 
     def wrong(self, key: Key, what: str) -> None:
-        """The bucket has something else than what counts under a key: see to it."""
+        """The bucket has something other than what counts under a key: repair it."""
         if self._closing:
             return
         if not is_key(key):
             if not self._strange:
                 log.warning("the registry's bucket has what is no record: %.80r", ".".join(key))
-            self._strange = True  # said once: there may be any number of them
+            self._strange = True  # logged once: there may be any number of them
             return
         self._wrong.setdefault(key, what)
         self._stir.set()
 
     def compare(self) -> None:
-        """Somebody knows another registry: read everything again, soon."""
+        """Another instance knows a different registry: read everything again soon."""
         self._comparing = True
         self._stir.set()
 
     async def empty(self) -> bool:
-        """Whether neither store ever had anything, as far as they say; raises ``unavailable``.
+        """Whether neither store ever had anything, as far as they show; raises ``unavailable``.
 
-        Whatever lies there is something: what cannot be believed by the roster that this Core has
-        may be believed by the next one.
+        Any stored data counts, valid or not: data that does not verify by this Core's roster may
+        verify by the next one.
         """
         heads = await asyncio.to_thread(self._directory.heads, PREFIX)
         return self._feed.empty and not heads and not await ever_had(self._connection, _STREAM)
 
     async def reconcile(self) -> bool:
-        """Give each store what the other one has; raises ``unavailable``.
+        """Synchronize the two stores; raises ``unavailable``.
 
-        ``False`` when the second store has a higher record than is known that cannot be believed.
-        A Core works on without it, but does not know everything.
+        ``False`` if the second store has a record above the known revision that does not verify.
+        The Core continues without it, but does not know everything.
         """
         whole = True
         heads = await asyncio.to_thread(self._directory.heads, PREFIX)
@@ -221,12 +222,12 @@ class RegistryKeeper:
             if self._comparing:
                 await self._compare()
             if not self._memory.has:
-                continue  # what is wrong is repaired by whoever knows what is right
+                continue  # a Core that knows the registry repairs it
             wrong, self._wrong = self._wrong, {}
             for key, what in wrong.items():
                 try:
                     await self._repair(key, what)
-                except Exception as error:  # noqa: BLE001 - the others have to be repaired, too
+                except Exception as error:  # noqa: BLE001 - the others must be repaired, too
                     log.warning("the registry is not repaired yet: %s", describe(error))
                     self._wrong.setdefault(key, what)
             if self._wrong:
@@ -244,16 +245,16 @@ class RegistryKeeper:
             self._compared()
         else:
             log.warning("the registry could not be compared: %s", why)
-            self._comparing = True  # at the next look: whoever differed may be gone by then
+            self._comparing = True  # at the next check: the differing Core may have ended by then
 
     async def _look_for_missing(self) -> None:
-        """A bucket that was emptied delivers nothing: it has fewer records than are known."""
+        """Check for an emptied bucket, which delivers nothing: it has too few records."""
         if not self._memory.has:
             self._comparing = True  # an operator may have restored the second store
             return
         try:
             info = await self._connection.jetstream().stream_info(_STREAM)
-        except Exception as error:  # noqa: BLE001 - the next look is soon
+        except Exception as error:  # noqa: BLE001 - the next check follows soon
             log.warning("the registry's bucket cannot be looked at: %s", describe(error))
             return
         keys = sorted(self._feed.keys)
@@ -267,7 +268,7 @@ class RegistryKeeper:
         self._looked += LOOKED_AT
 
     async def _look_at_copy(self, key: Key) -> None:
-        """Heal a record in the second store that is damaged; what is no damage is left alone."""
+        """Repair a damaged record in the second store; leave it unchanged if it is not damaged."""
         raw, name = self._feed.raw(key), PREFIX + ".".join(key)
         try:
             copy = await asyncio.to_thread(self._directory.latest, name)
@@ -291,7 +292,7 @@ class RegistryKeeper:
             return False
 
     async def _repair(self, key: Key, what: str) -> None:
-        """Put what counts under its key, when something else is there."""
+        """Store the entry that counts under its key, if something else is there."""
         raw = self._feed.raw(key)
         if raw is None:
             if not await self._restore(key):
@@ -301,12 +302,12 @@ class RegistryKeeper:
         if stored is not None and stored.data == raw:
             return
         if stored is not None and stored.data and await self._known(stored):
-            return  # the same record, with another Core's word
+            return  # the same record, accepted by another Core
         await self._to_bucket(key, raw)
         self._incident(key, what or "a record was missing from the bucket")
 
     async def _known(self, stored: Entry) -> bool:
-        """Whether what is stored counts as much as what is known, or more: then it is learned."""
+        """Whether the stored entry counts as much as the known one, or more: it is then learned."""
         try:
             record = self._feed.verify(stored)
         except Untrusted:
@@ -317,7 +318,7 @@ class RegistryKeeper:
         return True
 
     async def _restore(self, key: Key) -> bool:
-        """Take a record from the second store, where the bucket has lost it."""
+        """Take a record that the bucket has lost from the second store."""
         copy = await asyncio.to_thread(self._directory.latest, PREFIX + ".".join(key))
         if copy is None:
             return False
@@ -336,7 +337,7 @@ class RegistryKeeper:
         try:
             await self._to_bucket(key, copy.data)
         except KcmError as error:
-            # It counts from now on, here; whoever reads the bucket differs until it is there, too.
+            # It counts here from now on; readers of the bucket differ until it is there, too.
             log.error("a record of the registry cannot be put back yet: %s", error.detail)
             self.wrong(key, what)
         else:
@@ -344,7 +345,7 @@ class RegistryKeeper:
         return True
 
     async def _create(self, raw: bytes, record: Record) -> bytes:
-        """Make the revision in the second store, once; returns the entry that everybody uses."""
+        """Create the revision in the second store, once; returns the entry that all Cores use."""
         word = Accepted(
             statement=statement_digest(read_signed(raw)),
             region=self._me.region,
@@ -382,7 +383,7 @@ class RegistryKeeper:
         except KcmError as error:
             if error.code is not Code.CONFLICT:
                 log.error("the second key store lacks a record: %s", error.code.value)
-                self._comparing = True  # it is looked at again
+                self._comparing = True  # it is checked again
 
     async def _to_bucket(self, key: Key, entry: bytes) -> None:
         subject = _subject(key)

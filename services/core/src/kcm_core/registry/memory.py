@@ -1,10 +1,10 @@
 """Whether this Core remembers its region's registry, and what it remembers.
 
-The memory is the file of floors on the Core's own disk. A Core that finds it at its start knows
-below what it must believe nothing. One that does not (a new disk, a new Core, a region that was
-restored) cannot tell an old registry from the newest one: it serves nothing, changes nothing in
-either store, and says nothing of the registry to others, until it begins to remember. With memory,
-what any Core accepts is written down soon.
+The memory is the file of floors on the Core's own disk. A Core that finds the file at its start
+knows below which revisions it must accept nothing. A Core without the file (a new disk, a new Core,
+a restored region) cannot distinguish an old registry from the newest one. Until it begins to
+remember, it serves nothing, changes nothing in either store, and shows no registry to others. With
+memory, a Core soon writes down what any Core accepts.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from kcm_core.registry.floors import Floors
 log = logging.getLogger(__name__)
 
 RETRY_S: Final = 1.0
-"""Seconds after which what could not be written down is tried again."""
+"""Seconds until a failed write is tried again."""
 
 
 class RegistryMemory:
-    """The floors of one Core, and what follows from their being there."""
+    """The floors of one Core, and the effects of their existence."""
 
     def __init__(
         self, *, floors: Floors, registry: Registry, lease: RegistryLease, emit: Emit
@@ -43,16 +43,16 @@ class RegistryMemory:
         self._beginning: Final = asyncio.Lock()
         self._began: Final = asyncio.Event()
         self._learned: set[Key] = set()
-        """Keys of which the floor on disk may be too low."""
+        """Keys whose floor on disk may be too low."""
         self._seen: set[bytes] = set()
-        """Digests of what was known since somebody was asked."""
+        """Digests of every registry that was known since the question was sent."""
         self._asking = False
         self._stir: Final = asyncio.Event()
         self._moved: Final = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._on_lost: Callable[[], None] = _nobody
         self._unmet: tuple[bytes, bytes] | None = None
-        """A registry's digest, and that of the memory then."""
+        """A registry's digest, and the memory's digest at that time."""
         for key, floor in floors.items():
             registry.floor(key, *floor)
         if floors.fresh:
@@ -71,7 +71,7 @@ class RegistryMemory:
             raise KcmError(Code.UNAVAILABLE, NO_MEMORY)
 
     async def wait(self, timeout_s: float) -> None:
-        """Wait until this Core remembers, or so long."""
+        """Wait until this Core remembers, or until the timeout."""
         try:
             await asyncio.wait_for(self._began.wait(), timeout_s)
         except TimeoutError:
@@ -79,9 +79,9 @@ class RegistryMemory:
 
     @property
     def digest(self) -> bytes:
-        """32 bytes over what is known, and over what is remembered where nothing as high is known.
+        """32 bytes over what is known, and over each floor that is above what is known.
 
-        Whoever remembers more than both stores have agrees with nobody who has only them.
+        A Core that remembers more than both stores have agrees with no Core that has only them.
         """
         known = self._registry.digest
         if self._unmet is None or self._unmet[0] != known:
@@ -91,10 +91,10 @@ class RegistryMemory:
     async def begin(
         self, how: EventType, agreed: bytes, *, actor: str | None = None, detail: str = ""
     ) -> None:
-        """Remember what is known now, on disk before it is served; nothing where this Core does.
+        """Remember what is known now, on disk before it is served; no effect if it did before.
 
-        ``agreed`` is the digest that was agreed on: raises ``conflict`` when this Core knows
-        another registry. Raises ``OSError`` when the disk does not take it: then nothing changed.
+        ``agreed`` is the agreed digest: raises ``conflict`` if this Core knows another registry.
+        Raises ``OSError`` if the disk does not store it: nothing has changed then.
         """
         async with self._beginning:
             if self.has:
@@ -112,7 +112,7 @@ class RegistryMemory:
 
     @property
     def unused(self) -> bool:
-        """Whether all that this Core remembers is that there was nothing."""
+        """Whether this Core remembers an empty registry and has accepted nothing since."""
         return self.has and self._floors.unused
 
     async def use(self) -> None:
@@ -120,11 +120,11 @@ class RegistryMemory:
         await asyncio.to_thread(self._floors.use)
 
     def on_lost(self, told: Callable[[], None]) -> None:
-        """Be told when this Core has no memory any more."""
+        """Call ``told`` when this Core loses its memory."""
         self._on_lost = told
 
     async def lose(self) -> None:
-        """Be without memory: what this Core began with was not all that there is."""
+        """Drop the memory: the stores were not empty when this Core began with an empty one."""
         async with self._beginning:
             if not self.unused:
                 return
@@ -138,20 +138,20 @@ class RegistryMemory:
             try:
                 await asyncio.to_thread(self._floors.forget)
             except OSError as error:
-                # The same is found out at the next start.
+                # The next start detects the same.
                 log.error("the file of floors is not removed: %s", error.strerror)
         self._on_lost()
 
     def asking(self) -> None:
-        """Note what is known from now on: others accept records while somebody answers."""
+        """Record what is known from now on: records may be accepted before the answer arrives."""
         self._asking, self._seen = True, {self.digest}
 
     def asked(self) -> None:
-        """Nobody is asked any more."""
+        """Stop recording: no question is open."""
         self._asking, self._seen = False, set()
 
     async def reaches(self, digest: bytes, timeout_s: float) -> bool:
-        """Whether this Core knows what somebody said, has known it since it asked, or soon does."""
+        """Whether this Core knows the answer's registry, knew it since it asked, or soon does."""
         try:
             async with asyncio.timeout(timeout_s):
                 while digest not in self._seen:
@@ -162,7 +162,7 @@ class RegistryMemory:
         return True
 
     def forgotten(self) -> None:
-        """Say that this Core serves nothing, and what to do about it."""
+        """Report that this Core serves nothing, and what to do about it."""
         log.critical("%s", NO_MEMORY)
         count = len(self._registry.ranks())
         event = EventType.REGISTRY_FORGOTTEN
@@ -177,7 +177,7 @@ class RegistryMemory:
             self._moved.set()
 
     async def keep(self, keys: list[Key] | None = None) -> None:
-        """Write down what is known under these keys (none: under all); raises ``OSError``."""
+        """Write down what is known under these keys (``None``: all); raises ``OSError``."""
         if not self.has:
             return
         found = (
@@ -205,7 +205,7 @@ class RegistryMemory:
             keys, self._learned = self._learned, set()
             try:
                 await self.keep(list(keys))
-            except Exception as error:  # noqa: BLE001 - what is not written down is forgotten
+            except Exception as error:  # noqa: BLE001 - what is not written down would be forgotten
                 self._learned |= keys
                 why = error.strerror if isinstance(error, OSError) else describe(error)
                 if not said:
@@ -230,4 +230,4 @@ class RegistryMemory:
 
 
 def _nobody() -> None:
-    """Nobody has to be told."""
+    """Do nothing: no callback is set."""

@@ -1,10 +1,11 @@
-"""How a Core without memory of its region's registry comes to one: it asks a Core that has.
+"""How a Core without memory of its region's registry gets one: it asks a Core that has memory.
 
-The question goes to all Cores of the region, and only those with memory listen: where there is
-none, that shows at once. An answer is signed and says the question's nonce, so an old one is worth
-nothing. When both know the same, the asker remembers it and serves; until then it reads both stores
-again. This is how a further Core joins a region that runs, and a Core with a new disk: without
-hands. Where nobody has memory and neither store has anything, a new region begins.
+The question goes to all Cores of the region, and only those with memory subscribe to it, so that
+their absence shows at once. An answer is signed and contains the question's nonce, so an old answer
+has no value. If both know the same, the asking Core remembers it and serves; until then it reads
+both stores again. This is how another Core joins a running region, and how a Core with a new disk
+recovers, without manual work. If no Core has memory and neither store has data, a new region
+begins.
 """
 
 from __future__ import annotations
@@ -36,23 +37,23 @@ from kcm_core.registry.memory import RegistryMemory
 log = logging.getLogger(__name__)
 
 ASK_S: Final = 1.0
-"""Seconds that a Core with memory gets to answer."""
+"""Seconds in which a Core with memory must answer."""
 
 REACH_S: Final = 0.5
-"""Seconds within which this Core gets what the other one has just accepted."""
+"""Seconds within which this Core receives what the other one has just accepted."""
 
 AGAIN_S: Final = 1.0
-"""Seconds after which is asked again when nobody heard: who lost the broker is back by then."""
+"""Seconds until a question without a listener is repeated: broker connections recover by then."""
 
 FIRST_S: Final = 0.1
 """Seconds between the first question and the second; each further wait is twice as long."""
 
 LONGEST_S: Final = 5.0
-"""The longest wait between two questions: each makes the asker read both stores again."""
+"""The longest wait between two questions: each makes this Core read both stores again."""
 
 
 class RegistryRecovery:
-    """Asks while this Core has no memory, and answers once it has."""
+    """Asks while this Core has no memory, and answers when it has."""
 
     def __init__(
         self,
@@ -66,9 +67,9 @@ class RegistryRecovery:
         randomness: Randomness,
         emit: Emit,
     ) -> None:
-        """``compare`` reads both stores again, soon, and gives each what the other one has.
+        """``compare`` synchronizes the two stores soon.
 
-        ``empty`` says whether neither ever had anything; raises ``unavailable``.
+        ``empty`` returns whether neither ever had anything; raises ``unavailable``.
         """
         self._me: Final = membership
         self._bus: Final = bus
@@ -83,21 +84,21 @@ class RegistryRecovery:
         self._new = False
         """Whether it may be a new region: both stores were empty at the start."""
         self._nobody = False
-        """Whether nobody with memory heard the last question."""
+        """Whether no Core with memory received the last question."""
         self._one: Final = asyncio.Lock()
         self._closing = False
         self._task: asyncio.Task[None] | None = None
 
     @property
     def waits(self) -> str:
-        """Why this Core has no memory yet; empty where it has."""
+        """The reason why this Core has no memory yet; empty if it has."""
         return "" if self._memory.has else self._waits or NO_MEMORY
 
     async def start(self) -> None:
-        """Ask once, or answer others; and go on in the background. The keeper has started."""
+        """Ask once, or answer others; then continue in the background. The keeper has started."""
         self._memory.on_lost(self._begin_again)
         if not self._memory.has:
-            with suppress(KcmError):  # what cannot be read is not empty
+            with suppress(KcmError):  # an unreadable store does not count as empty
                 self._new = await self._empty()
             await self._try()
         if self._memory.has:
@@ -107,7 +108,7 @@ class RegistryRecovery:
             self._task = asyncio.get_running_loop().create_task(self._join())
 
     def _begin_again(self) -> None:
-        """Without memory again: answer nobody, and ask."""
+        """Stop answering and ask, because this Core has lost its memory."""
         self._new = False
         self._memory.forgotten()
         if self._task is not None:
@@ -127,11 +128,11 @@ class RegistryRecovery:
         self._refusals.close()
 
     async def ask(self) -> None:
-        """Ask once; this Core remembers when the answer is what it knows itself.
+        """Ask once; this Core remembers what it knows if the answer is the same.
 
-        Raises ``conflict`` when a Core with memory knows another registry, and ``unavailable`` when
-        one did not answer, when it is not sure that the question came to any, or when this Core's
-        disk is full. Nobody has memory: nothing happens.
+        Raises ``conflict`` if a Core with memory knows another registry, and ``unavailable`` if one
+        did not answer, if it is not certain that the question reached any, or if this Core's disk
+        is full. If no Core has memory, nothing happens.
         """
         async with self._one:
             self._memory.asking()
@@ -160,14 +161,14 @@ class RegistryRecovery:
                 f"{core} has memory of another registry; it is read again until both are the same",
             )
         try:
-            # What was accepted since is known here, too: nothing of what was agreed on is dropped.
+            # What was accepted since then is known here, too: no agreed entry is dropped.
             await self._memory.begin(EventType.REGISTRY_JOINED, self._memory.digest, detail=core)
         except OSError as error:
             raise unkept(error) from None
         self._compare()
 
     async def _asked(self, body: bytes) -> bytes:
-        """The answer; ``NobodyListens`` when the broker said so twice on one connection."""
+        """The answer; ``NobodyListens`` if the broker said so twice on one connection."""
         connection = self._bus.times_connected
         with suppress(NobodyListens):
             return await self._once(body)
@@ -218,11 +219,11 @@ class RegistryRecovery:
                 log.warning("no memory of the region's registry yet: %s", error.detail)
             self._waits = error.detail
             self._compare()
-        except Exception as error:  # noqa: BLE001 - who stops asking never serves
+        except Exception as error:  # noqa: BLE001 - without a question it would never serve
             log.warning("no memory of the region's registry yet: %s", describe(error))
 
     async def _begin(self) -> None:
-        """Where nobody has memory, and nothing is stored, there is nothing to know."""
+        """Begin with an empty registry if no Core has memory and nothing is stored."""
         if self._memory.has or not (self._new and self._nobody and await self._empty()):
             return
         try:
@@ -232,7 +233,7 @@ class RegistryRecovery:
 
     async def _join(self) -> None:
         wait = FIRST_S
-        # A flag and not only cancellation: the client library may swallow that.
+        # A flag in addition to cancellation: the client library may swallow a cancellation.
         while not self._closing and not self._memory.has:
             await self._memory.wait(wait)
             wait = min(2 * wait, LONGEST_S)
@@ -253,7 +254,7 @@ class RegistryRecovery:
                 return
 
     async def _on_question(self, message: Arrived) -> None:
-        """Say what this Core remembers; each question costs something, believed or not."""
+        """Answer what this Core remembers; every question has a cost, valid or not."""
         now = self._clock.elapsed()
         if not subjects.is_inbox(message.reply) or not self._budgets.left("", now):
             return
@@ -277,7 +278,7 @@ class RegistryRecovery:
 
 
 def unkept(error: OSError) -> KcmError:
-    """The refusal of a Core whose disk does not take what it is to remember."""
+    """The refusal of a Core whose disk does not store what it has to remember."""
     why = error.strerror or "its disk"
     return KcmError(
         Code.UNAVAILABLE,

@@ -1,4 +1,4 @@
-"""A Core's part in keeping its region's audit stream in bounds: read, compare, trim, warn."""
+"""A Core's part in the limits of its region's audit stream: read, compare, trim, warn."""
 
 from kcm_core.trimming.memory import TrimFiles, TrimMemory
 from kcm_core.trimming.trimmer import Trimmer

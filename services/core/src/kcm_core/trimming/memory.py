@@ -1,7 +1,7 @@
-"""What a Core remembers of the audit stream: the highest heads it saw, and how far it read.
+"""What a Core stores about the audit stream: the highest heads seen, and the reading position.
 
-The heads are the memory that a rolled-back Auditor, or a rolled-back broker, cannot take away: they
-are on the disk before anything is trimmed on their word. How far the stream was read saves work.
+A rolled-back Auditor or broker cannot remove the stored heads: they are on disk before any trim
+relies on them. The reading position only saves work.
 """
 
 from __future__ import annotations
@@ -25,34 +25,34 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Floors:
-    """The highest believed head of each Auditor, in the stream made at ``created`` (µs)."""
+    """The highest accepted head of each Auditor, in the stream made at ``created`` (µs)."""
 
     created: int
     claims: Mapping[str, Claim]
 
 
 class TrimMemory(Protocol):
-    """Where it is kept. Saving raises ``OSError``."""
+    """The storage of heads and position. Saving raises ``OSError``."""
 
     def floors(self) -> Floors:
-        """The heads that were kept; raises ``ConfigError`` when they cannot be read."""
+        """The stored heads; raises ``ConfigError`` if they cannot be read."""
         ...
 
     def save_floors(self, floors: Floors) -> None:
-        """Keep the heads, durably."""
+        """Store the heads durably."""
         ...
 
     def reading(self) -> Reading | None:
-        """How far the stream was read, if that is known."""
+        """The stored reading position, if there is one."""
         ...
 
     def save_reading(self, reading: Reading) -> None:
-        """Keep how far the stream was read."""
+        """Store the reading position."""
         ...
 
 
 class TrimFiles:
-    """``TrimMemory`` in two files of a Core's state directory, each replaced whole."""
+    """``TrimMemory`` in two files of a Core's state directory, each replaced as a whole."""
 
     def __init__(self, directory: Path) -> None:
         self._directory: Final = directory
@@ -60,7 +60,7 @@ class TrimFiles:
         self._reading: Final = directory / "audit-reading.json"
 
     def floors(self) -> Floors:
-        """The heads that were kept; none at the first start."""
+        """The stored heads; none at the first start."""
         try:
             data = json.loads(self._floors.read_bytes())
             claims = {
@@ -79,12 +79,12 @@ class TrimFiles:
             ) from None
 
     def save_floors(self, floors: Floors) -> None:
-        """Keep the heads."""
+        """Store the heads."""
         heads = {name: (claim.through, claim.digest.hex()) for name, claim in floors.claims.items()}
         self._write(self._floors, {"created": floors.created, "heads": heads})
 
     def reading(self) -> Reading | None:
-        """How far the stream was read; what cannot be used is read again from the stream."""
+        """The stored reading position; if it is unusable, the stream is read again."""
         try:
             data = json.loads(self._reading.read_bytes())
             marks = tuple(_place(item) for item in data["marks"])
@@ -96,7 +96,7 @@ class TrimFiles:
             return None
 
     def save_reading(self, reading: Reading) -> None:
-        """Keep how far the stream was read."""
+        """Store the reading position."""
         self._write(
             self._reading,
             {

@@ -1,17 +1,18 @@
-"""Up to where a region's audit stream may be emptied, and why not further. Pure; time is given.
+"""How far a region's audit stream may be trimmed, and why not further. Pure; time is an argument.
 
-Theory. What is trimmed is gone from the broker, so it has to be in journals: of ``quorum`` Auditors
-of the roster, each of which signed a head with the very digest that this Core computed itself. What
-an Auditor says is worth nothing beyond that:
+Theory of operation. Trimmed messages are gone from the broker, so they must be in journals: those
+of ``quorum`` Auditors of the roster, each of which signed a head with exactly the digest that this
+Core computed itself. An Auditor's statement has no value beyond that:
 
-- A head that is lower than one that was seen, or another one at the same place, comes from an
-  Auditor that was rolled back or lies. It is refused, and nobody trims on that Auditor's word until
-  its head is above the one that was seen.
-- A head with another digest than this Core's is disputed, one above the stream's end is too high:
-  neither counts.
+- A head that is lower than a head seen before, or differs from it at the same place, comes from an
+  Auditor that was rolled back or lies. It is refused, and no trim relies on that Auditor until its
+  head is above the one that was seen.
+- A head with a digest other than this Core's is disputed. A head above the stream's end is too
+  high. Neither counts.
 
-Age is policy and no attestation: younger than ``keep_ms`` stays for whoever wants to read the
-stream. From ``NEARLY_FULL`` on the shorter ``keep_full_ms`` holds. The quorum holds always.
+Age is a matter of policy and not attested: messages younger than ``keep_ms`` stay for readers of
+the stream. From ``NEARLY_FULL`` on, the shorter ``keep_full_ms`` applies. The quorum always
+applies.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ from enum import Enum
 from typing import Final
 
 FILLING: Final = 0.70
-"""Share of the stream's room from which operators are warned."""
+"""Share of the stream's capacity from which operators are warned."""
 
 NEARLY_FULL: Final = 0.90
-"""Share from which they are warned again, and what is kept is shortened."""
+"""Share from which operators are warned again, and the retention is shortened."""
 
 HYSTERESIS: Final = 0.05
 """Share below a threshold at which its warning ends, so that one crossing warns once."""
@@ -33,7 +34,7 @@ HYSTERESIS: Final = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What an Auditor signed: it has the stream up to ``through``, where the digest is this."""
+    """An Auditor's signed statement: it has the stream up to ``through``, with this digest."""
 
     auditor: str
     through: int
@@ -42,7 +43,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A place of the stream that this Core computed itself; ``time_ms`` is the message's age."""
+    """A place of the stream that this Core computed itself; ``time_ms`` is the message's time."""
 
     through: int
     digest: bytes
@@ -70,14 +71,14 @@ class Doubt(Enum):
 
 
 GRAVE: Final = frozenset({Doubt.LOWER, Doubt.CHANGED, Doubt.DIFFERS, Doubt.TOO_HIGH})
-"""What an honest Auditor beside an honest broker never shows."""
+"""Doubts that an honest Auditor with an honest broker never causes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """``through`` is up to where to trim, 0 for not now, and then ``why`` says it.
+    """``through`` is how far to trim; 0 means not now, and ``why`` then gives the reason.
 
-    ``witnesses`` are the Auditors on whose word; ``doubts`` are the others, by name.
+    ``witnesses`` are the Auditors on which the trim relies; ``doubts`` are the others, by name.
     """
 
     through: int
@@ -98,8 +99,8 @@ def judge(
 ) -> tuple[dict[str, Claim], dict[str, Doubt]]:
     """Which Auditors' heads count, and what is wrong with the others.
 
-    ``places`` are what this Core computed, in order, ``trimmed`` is up to where the stream was
-    emptied, ``last`` the stream's last message, asked for after the heads were read.
+    ``places`` are what this Core computed, in order; ``trimmed`` is how far the stream was
+    emptied; ``last`` is the stream's last message, read after the heads.
     """
     said = {claim.auditor: claim for claim in claims}
     known = {place.through: place.digest for place in places}
@@ -136,7 +137,7 @@ def decide(
     fill: float,
     now_ms: int,
 ) -> Decision:
-    """Up to where to trim now. ``fill`` is the share of the stream's room that is used."""
+    """How far to trim now. ``fill`` is the used share of the stream's capacity."""
     good, doubts = judge(claims, auditors, floors, places, trimmed=trimmed, last=last)
     quorum = policy.quorum or len(auditors)
 
@@ -167,7 +168,7 @@ def decide(
 
 
 def raised(floors: Mapping[str, Claim], good: Mapping[str, Claim]) -> dict[str, Claim] | None:
-    """Floors after heads that were believed; ``None`` when that changes nothing."""
+    """The floors, raised to accepted heads; ``None`` if that changes nothing."""
     higher = {
         name: claim
         for name, claim in good.items()
@@ -177,7 +178,7 @@ def raised(floors: Mapping[str, Claim], good: Mapping[str, Claim]) -> dict[str, 
 
 
 class Level(Enum):
-    """How full the stream is."""
+    """The fill level of the stream."""
 
     ROOMY = 0
     FILLING = 1

@@ -1,7 +1,7 @@
-"""Reading the audit stream: its chain and its marks, and nothing else. Pure but for the log.
+"""Reads the audit stream: its chain and its positions, and nothing else. Pure except for the log.
 
-No signature is verified here: the chain is over whatever the broker stores, and what that means is
-the Auditors' business.
+No signature is verified here: the chain covers whatever the broker stores, and its meaning is the
+Auditors' responsibility.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """How far a stream, made at ``created`` (µs), was read; ``marks`` are older places of it."""
+    """The position in a stream made at ``created`` (µs); ``marks`` are its older positions."""
 
     created: int
     place: Place
@@ -25,7 +25,7 @@ class Reading:
 
 
 class AuditReader:
-    """A ``LogFollower`` that computes the chain. Without a base it takes nothing in."""
+    """A ``LogFollower`` that computes the chain. Without a base it ignores all messages."""
 
     def __init__(self, remembered: Reading | None) -> None:
         self._created = remembered.created if remembered else 0
@@ -34,7 +34,7 @@ class AuditReader:
 
     @property
     def reading(self) -> Reading | None:
-        """How far the stream was read; ``None`` while there is nothing to go on from."""
+        """The reading position; ``None`` while there is no base to continue from."""
         if self._place is None:
             return None
         return Reading(self._created, self._place, self._marks.places)
@@ -45,40 +45,40 @@ class AuditReader:
         return self._marks.places
 
     def begin(self, created: int, place: Place) -> None:
-        """Go on from a place of a stream, of which nothing else is known."""
+        """Continue from a place of a stream of which nothing else is known."""
         self._created, self._place = created, place
         self._marks = Marks()
         self._marks.note(place)
 
     def fits(self, created: int, first: int, last: int) -> bool:
-        """Whether what was read can be continued in a stream that is like this."""
+        """Whether the reading can continue in a stream with these properties."""
         place = self._place
         return (
             place is not None and created == self._created and first - 1 <= place.sequence <= last
         )
 
     def forget(self) -> None:
-        """Nothing is known any more."""
+        """Forget everything."""
         self._place = None
         self._marks = Marks()
 
     def trimmed(self, through: int) -> None:
-        """The stream is emptied up to ``through``."""
+        """The stream was emptied up to ``through``."""
         self._marks.drop(through)
 
     def anchor(self) -> int:
-        """The last message that was taken in."""
+        """The last message that was processed."""
         return self._place.sequence if self._place is not None else 0
 
     def resumed(self, behind: int) -> None:
-        """What comes twice is known by its sequence."""
+        """Do nothing: a repeated message is recognised by its sequence."""
 
     def went_back(self) -> None:
-        """The stream is another one, or shorter."""
+        """The stream was replaced, or is shorter."""
         self.forget()
 
     def receive(self, entry: Entry) -> None:
-        """Take in one message."""
+        """Process one message."""
         place = self._place
         if place is None or entry.sequence <= place.sequence:
             return

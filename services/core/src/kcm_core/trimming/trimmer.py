@@ -1,9 +1,9 @@
-"""Keeping the audit stream in bounds: warn, decide with the Auditors' heads, sign, empty.
+"""Trimming of the audit stream: warn, decide from the Auditors' heads, sign, and empty.
 
-Order of things: a signed ``trim`` is stored in the control stream by compare-and-set, so one Core
-decides at a time; only then the audit stream is emptied. Whoever finds a trim that was not carried
-out, because its Core ended in between, carries it out. The control stream has room of its own, so
-this works also when the audit stream is full.
+Order of work: a signed ``trim`` is stored in the control stream by compare-and-set, so only one
+Core decides at a time; the audit stream is emptied only after that. If the deciding Core ended in
+between, any Core that finds the pending trim carries it out. The control stream has separate
+storage, so this works also when the audit stream is full.
 """
 
 from __future__ import annotations
@@ -48,15 +48,15 @@ from kcm_core.trimming.reader import AuditReader
 log = logging.getLogger(__name__)
 
 ROUND_S: Final = 10.0
-"""Seconds between two looks: soon enough for a stream that fills within minutes, and a handful of
-small requests."""
+"""Seconds between two rounds: short enough for a stream that fills within minutes, at the cost of a
+few small requests."""
 
 SAVE_S: Final = 300.0
-"""Seconds between two notes of how far the stream was read: what a crash has a Core read again."""
+"""Seconds between saves of the reading position: after a crash, a Core reads this much again."""
 
 
 class Trimmer:
-    """One Core's share in trimming its region's audit stream."""
+    """One Core's part in the trimming of its region's audit stream."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class Trimmer:
         emit: Emit,
         clock: Clock,
     ) -> None:
-        """Raises ``ConfigError`` when the heads that were seen before cannot be read."""
+        """Raises ``ConfigError`` if the stored heads cannot be read."""
         self._me: Final = membership
         self._control: Final = control
         self._store: Final = store
@@ -88,16 +88,16 @@ class Trimmer:
         self._task: asyncio.Task[None] | None = None
         self._closing = False
         self.level = Level.ROOMY
-        """How full the stream was when this Core last looked."""
+        """The fill level of the stream at this Core's last round."""
         self.why = "nothing was looked at yet"
-        """Why nothing was trimmed in the last round; empty when something was."""
+        """The reason why the last round trimmed nothing; empty if it did."""
 
     def start(self) -> None:
-        """Begin, beside everything else: nothing waits for the audit stream."""
+        """Begin, in the background: nothing waits for the audit stream."""
         self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def close(self) -> None:
-        """End, and remember how far the stream was read."""
+        """End, and save the reading position."""
         self._closing = True
         if self._task is not None:
             self._task.cancel()
@@ -107,7 +107,7 @@ class Trimmer:
         self._refusals.close()
 
     async def round(self) -> None:
-        """Look once, and trim what may be trimmed; raises ``KcmError`` and ``OSError``."""
+        """Check once, and trim what may be trimmed; raises ``KcmError`` and ``OSError``."""
         entry, trim = await self._last_trim()
         claims = await self._claims()
         facts = await self._store.facts()
@@ -132,11 +132,11 @@ class Trimmer:
             try:
                 await self.round()
                 if reading is None or (reading.done() and reading.exception() is not None):
-                    # Behind the first round: it says where reading begins. Nothing waits for it.
+                    # After the first round, which sets where reading begins. Nothing waits for it.
                     reading = asyncio.get_running_loop().create_task(self._following.start())
                 if self._clock.elapsed() - self._saved >= SAVE_S:
                     await self._save_reading()
-            except Exception as error:  # noqa: BLE001 - whatever it is, the next round may do better
+            except Exception as error:  # noqa: BLE001 - the next round may succeed
                 log.warning("the audit stream was not looked at: %s", describe(error))
             await asyncio.sleep(ROUND_S)
         if reading is not None:
@@ -156,7 +156,7 @@ class Trimmer:
         return entry, trim
 
     async def _claims(self) -> list[tuple[int, Claim]]:
-        """What acting Auditors signed about this region, each with the stream it is about."""
+        """The statements of acting Auditors about this region, each with its stream."""
         found: list[tuple[int, Claim]] = []
         self._heads = {}
         for name in self._acting():
@@ -179,7 +179,7 @@ class Trimmer:
         return [i.instance for i in roster if i.role is Role.AUDITOR and not i.retired]
 
     def _auditors(self) -> list[str]:
-        """Auditors of this region, and those of others that have been heard to follow it."""
+        """Auditors of this region, and those of other regions that were heard to follow it."""
         home = {
             i.instance for i in self._me.verifier.roster.instances if i.region == self._me.region
         }
@@ -187,7 +187,7 @@ class Trimmer:
         return [name for name in self._acting() if name in followers]
 
     def _base(self, facts: StoreFacts, trim: VerifiedTrim | None) -> bool:
-        """Whether there is something to go on from; otherwise reading begins anew where it can."""
+        """Whether the reader has a base; if it has none, reading restarts where it can."""
         if self._floors.created != facts.created:
             self._floors = Floors(facts.created, {})
         if self._reader.fits(facts.created, facts.first, facts.last):
@@ -210,7 +210,7 @@ class Trimmer:
         return False
 
     def _stands(self, trim: VerifiedTrim) -> bool:
-        """Whether a trim that was not carried out is one to carry out."""
+        """Whether a pending trim is valid and has to be carried out."""
         known = {place.sequence: place.digest for place in self._reader.places}
         if known.get(trim.trim.through, trim.trim.digest) != trim.trim.digest:
             return False
@@ -218,7 +218,7 @@ class Trimmer:
         return len(acting) >= (self._policy.quorum or len(self._auditors()) or 1)
 
     async def _decide(self, claims: list[tuple[int, Claim]], facts: StoreFacts) -> Decision:
-        """Decide, and keep the heads that were believed before anything follows from them."""
+        """Decide, and save the accepted heads before the decision has any effect."""
         mine = [claim for created, claim in claims if created == facts.created]
         places = [Known(p.sequence, p.digest, p.time_ms) for p in self._reader.places]
         auditors, trimmed = self._auditors(), facts.first - 1
@@ -270,7 +270,7 @@ class Trimmer:
         self._emit(EventType.AUDIT_TRIMMED, count=through, detail=detail)
 
     def _warn(self, facts: StoreFacts) -> None:
-        """Say so once when a threshold is crossed."""
+        """Warn once when a threshold is crossed."""
         if not facts.room and not self._unbounded:
             log.error("the audit stream has no bound: it can take the control stream's room")
         self._unbounded = not facts.room
@@ -291,7 +291,7 @@ class Trimmer:
         self._emit(EventType.AUDIT_FILLING, count=percent, detail=self.why)
 
     def _tell(self, doubts: dict[str, Doubt], claims: dict[str, Claim]) -> None:
-        """Record what an honest Auditor never shows, once for each head."""
+        """Record, once for each head, what an honest Auditor never shows."""
         grave = {
             name: (doubt, claims[name].through)
             for name, doubt in doubts.items()
