@@ -1,1 +1,1 @@
-"""A Core's keys (L2, L3): open in locked memory, wrapped in two stores."""
+"""A Core's keys (L2, L3): open in locked memory, and wrapped in two stores."""

@@ -1,4 +1,4 @@
-"""Where a canary is for each customer's key: that of any tenant whose root it wrapped."""
+"""Finds a canary for each root key: that of any tenant whose root the key wrapped."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from kcm_schemas.registry import WrappedRoot
 from kcm_core.keys.store import KeyStore
 
 READS_MAX: Final = 8
-"""Tenants of a link whose roots one look reads, when none was read yet: the monitor waits for it,
-and a store that does not answer takes its time for each."""
+"""Tenants of a link whose roots one search reads if none was read yet: the key monitor waits for
+it, and a store that does not answer delays each read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Canary:
-    """Where the key is, and the tenant's wrapped root that has the canary."""
+    """The key's URI, and the tenant's wrapped root that has the canary."""
 
     uri: str
     tenant: str
@@ -28,7 +28,7 @@ class Canary:
 
 
 class Canaries:
-    """Tenants' wrapped roots by the key that wrapped them."""
+    """Wrapped roots of tenants, by the key that wrapped them."""
 
     def __init__(self, registry: Registry, store: KeyStore) -> None:
         self.registry: Final = registry
@@ -36,22 +36,22 @@ class Canaries:
         self._known: dict[Target, tuple[str, WrappedRoot]] = {}
         self._links: dict[str, set[Target]] = {}
         self._tried: dict[str, int] = {}
-        """How many of a link's tenants were read in vain."""
+        """The number of a link's tenants that were read without a result."""
 
     def add(self, tenant: str, root: WrappedRoot) -> Target:
-        """A root was read; returns which key wrapped it."""
+        """Add a root that was read; returns the key that wrapped it."""
         target = Target(root.link, root.link_revision, root.key_version)
         self._known[target] = (tenant, root)
         self._links.setdefault(root.link, set()).add(target)
         return target
 
     def find(self, target: Target) -> Canary | None:
-        """A canary that the key wrapped, where it is known and the link still is registered."""
+        """A canary that the key wrapped, if it is known and the link is still registered."""
         known, link = self._known.get(target), self.registry.link(target.link)
         return None if known is None or link is None else Canary(link.uri, *known)
 
     async def of_links(self, links: Iterable[str]) -> set[Target]:
-        """The keys behind some links, read from the store where no root was read yet."""
+        """The root keys of some links, read from the store if no root was read yet."""
         found: set[Target] = set()
         for link in links:
             if link not in self._links:
@@ -60,14 +60,14 @@ class Canaries:
         return found
 
     async def _read(self, link: str) -> None:
-        """Read some tenants' roots, until one has what the link wrapped; the next look goes on."""
+        """Read roots until one has a wrapping of the link; the next call continues after them."""
         tenants = self.registry.on_link(link)
         at = self._tried.pop(link, 0)
         for tenant in tenants[at : at + READS_MAX]:
             try:
                 roots = await self._store.root(tenant)
             except KcmError:
-                continue  # this one may be damaged, and another one not
+                continue  # this record may be damaged, and the next one good
             if roots is None:
                 continue
             for root in roots.versions:

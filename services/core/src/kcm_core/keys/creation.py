@@ -1,8 +1,8 @@
-"""Making tenant roots and service keys: in both stores before their first use, or not at all.
+"""Creation of tenant roots and service keys: in both stores before their first use, or not at all.
 
-Every step can be repeated: a root or a service key that exists already is left as it is, so a crash
-between two steps is mended by asking again. Of two Cores that make the same key at once, one makes
-it and the other finds it.
+Every step can be repeated: an existing root or service key is left unchanged, so a repeated request
+completes the work after a crash between two steps. If two Cores create the same key at once, one
+creates it and the other finds it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ FIRST: Final = 1
 
 
 class KeyCreator:
-    """Makes the first version of roots and service keys."""
+    """Creates the first version of roots and service keys."""
 
     def __init__(
         self,
@@ -67,11 +67,11 @@ class KeyCreator:
         self._deadline_s: Final = deadline_s
 
     async def root(self, tenant: Tenant, link: Link) -> None:
-        """Make and store the tenant's root in this region, unless it has one.
+        """Create and store the tenant's root in this region, unless it has one.
 
-        The L1 wraps the nested blob and, at the same moment and under the same context, a canary.
-        Raises ``tenant_sealed`` when the customer's key does not do it, ``tenant_killed`` when the
-        tenant or the link is killed, and ``conflict`` when the root is under another link.
+        The root key wraps the nested blob and, at the same time and under the same context, a
+        canary. Raises ``tenant_sealed`` if the root key fails, ``tenant_killed`` if the tenant or
+        the link is killed, and ``conflict`` if the root is under another link.
         """
         if await self._has_root(tenant, link):
             return
@@ -113,7 +113,7 @@ class KeyCreator:
         self._emit(EventType.ROOT_CREATE, tenant=tenant.tenant, count=1, detail=f"link {link.link}")
 
     async def service(self, service: Service) -> None:
-        """Make and store the service's first key under the tenant's root, unless it has one."""
+        """Create and store the service's first key under the tenant's root, unless it has one."""
         tenant, name = service.tenant, service.service
         if await self._store.service(tenant, name) is not None:
             return
@@ -153,7 +153,7 @@ class KeyCreator:
         return True
 
     def _not_killed(self, tenant: Tenant, link: Link) -> None:
-        """A tenant that is not registered yet is not known to be on a killed link."""
+        """Raise ``tenant_killed`` for a hold on either: an unregistered tenant has no link."""
         held = self._revocations.active_on
         if held("tenant", tenant.tenant) or held("link", link.link):
             raise KcmError(

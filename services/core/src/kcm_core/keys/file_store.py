@@ -1,10 +1,10 @@
 """The second store of wrapped keys: a directory, independent of the broker.
 
-Every revision of a record is a file of its own, made once, so that making one is a compare-and-set:
-``<noun>.<name>…/<revision, 20 digits>``. Every record has a directory of its own, so that finding
-its newest revision reads a few names, and not those of all tenants. A record is never overwritten;
-what lies under its name and is none is replaced by it. Records authenticate themselves; the
-directory is trusted with nothing but keeping them.
+Every revision of a record is a separate file that is created only once, so that its creation is a
+compare-and-set: ``<noun>.<name>…/<revision, 20 digits>``. Every record has a separate directory, so
+that a search for its newest revision reads a few names, not those of all tenants. A valid record is
+never overwritten; an invalid file under its name is replaced by it. Records authenticate
+themselves; the directory is trusted only to keep them.
 """
 
 from __future__ import annotations
@@ -34,24 +34,24 @@ class FileKeyStore:
     """Files by key and revision."""
 
     def __init__(self, path: Path, sync: Callable[[Path], None] = sync_directory) -> None:
-        """The directory has to exist: a missing one must not look like an empty one."""
+        """The directory has to exist, because a missing one must not look like an empty one."""
         if not path.is_dir():
             raise FileNotFoundError(f"the second key store {path} does not exist")
         self._path: Final = path
         self._flush: Final = sync
         self._unsynced: Final[set[Path]] = set()
-        """Directories in which a name may be that a power cut takes: the flush after it failed."""
+        """Directories whose flush failed: a power failure may remove a name from them."""
         self._adopt()
 
     def create(self, key: str, revision: int, data: bytes) -> None:
         """Store a new revision, on disk when this returns; raises ``conflict`` or ``unavailable``.
 
-        A file appears whole under its name or not at all.
+        A file appears under its name completely or not at all.
         """
         target = self._target(key, revision)
         try:
             target.parent.mkdir(mode=0o700, exist_ok=True)
-            self._flush(self._path)  # also where somebody else made it a moment ago
+            self._flush(self._path)  # also if another process has just created it
             place(target, data, replace=False, sync=self._named)
         except FileExistsError:
             raise KcmError(Code.CONFLICT) from None
@@ -59,10 +59,10 @@ class FileKeyStore:
             raise KcmError(Code.UNAVAILABLE, "the second key store cannot be written") from None
 
     def replace(self, key: str, revision: int, data: bytes, damaged: bytes) -> bool:
-        """Put a good record in the place of one that is ``damaged``; ``False`` if it is not there.
+        """Replace a record that is ``damaged`` by a good one; ``False`` if it is not there.
 
-        Only for what was read and is no record: a good one is never written over. On disk when this
-        returns; raises ``unavailable``.
+        Only for data that was read and is not a valid record: a valid one is never overwritten. On
+        disk when this returns; raises ``unavailable``.
         """
         target = self._target(key, revision)
         try:
@@ -78,7 +78,7 @@ class FileKeyStore:
         directory = self._path / key
         try:
             if directory in self._unsynced:
-                self._sync(directory)  # what is found may be believed to stay
+                self._sync(directory)  # a record that was read must be durable
             try:
                 names = [one.name for one in directory.iterdir()]
             except FileNotFoundError:
@@ -94,7 +94,7 @@ class FileKeyStore:
             raise KcmError(Code.UNAVAILABLE, "the second key store cannot be read") from None
 
     def heads(self, prefix: str) -> dict[str, int]:
-        """The highest revision of every record whose key begins so; raises ``unavailable``."""
+        """The highest revision of every record with this key prefix; raises ``unavailable``."""
         found: dict[str, int] = {}
         try:
             for directory in self._path.iterdir():
@@ -119,9 +119,9 @@ class FileKeyStore:
         return self._path / key / f"{revision:0{_DIGITS}d}"
 
     def _adopt(self) -> None:
-        """Take in files of the earlier layout, ``<key>@<revision>``: an old backup may have some.
+        """Adopt files of the earlier layout, ``<key>@<revision>``: an old backup may have some.
 
-        Several Cores may do this at once, and any of them may die over it.
+        Several Cores may do this at once, and any of them may fail in the middle of it.
         """
         for path in self._path.glob(f"*@{'[0-9]' * _DIGITS}"):
             key, _, revision = path.name.rpartition("@")

@@ -1,9 +1,9 @@
-"""A tenant's open keys in this incarnation: one arena of one page, and names for its places.
+"""A tenant's open keys in this incarnation: one arena of one page, with a name for each slot.
 
-Only the vault's modules hold a keyring. It lives for one generation: a purge wipes it, and opening
-the tenant again makes another one. When the page is full, the service key that was not used for
-longest is wiped; it opens again from the tenant root without asking the customer's key. Only where
-there is none, a root goes.
+Only the vault's modules hold a keyring. It exists for one generation: a purge wipes it, and the
+next load of the tenant creates another one. When the page is full, the least recently used service
+key is wiped; it opens again from the tenant root without a call to the customer's root key. A root
+is wiped only if there is no service key.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from kcm_sealing.memory import wipe
 from kcm_sealing.xaes import SCRATCH_SIZE
 
 _SLOTS_FROM: Final = 256
-"""Bytes at the start of the page for derivations."""
+"""Bytes at the start of the page that are reserved for derivations."""
 
 SLOTS: Final = (PAGE - _SLOTS_FROM) // KEY_SIZE
 
@@ -44,7 +44,7 @@ class ServiceName:
 
 @dataclass(frozen=True, slots=True)
 class ServiceKey:
-    """Which service key: all that its wrap binds."""
+    """Identifies a service key: everything to which its wrap is bound."""
 
     tenant: str
     service: str
@@ -64,11 +64,11 @@ class Keyring:
         self._slots: OrderedDict[KeyName, int] = OrderedDict()
         self._free: Final = list(range(SLOTS))
         self.service_keys: dict[tuple[str, int], ServiceKey] = {}
-        """What was asked (service and version, 0 for the current one) and which key that was."""
+        """Requests (service and version, 0 for the current one) and the key that answers each."""
 
     @property
     def purged(self) -> bool:
-        """Whether the keys are gone."""
+        """Whether the keys are purged."""
         return self._arena.purged
 
     def __contains__(self, name: KeyName) -> bool:
@@ -78,16 +78,16 @@ class Keyring:
         return len(self._slots)
 
     def use(self) -> AbstractContextManager[Open]:
-        """Lend the keys; raises ``Purged`` on entry, and on leaving when a purge came between."""
+        """Lend the keys; raises ``Purged`` on entry, and on exit if a purge came in between."""
         return _Use(self, self._arena.use())
 
     def slot(self, name: KeyName) -> int:
-        """The place of a key, made newest; raises ``KeyError``."""
+        """The slot of a key, which becomes the most recently used; raises ``KeyError``."""
         self._slots.move_to_end(name)
         return self._slots[name]
 
     def take(self, name: KeyName, view: memoryview) -> int:
-        """A place for a new key; what had that name is wiped."""
+        """Allocate a slot for a new key; an earlier key of that name is wiped."""
         if name in self._slots:
             self.forget(name, view)
         if not self._free:
@@ -106,7 +106,7 @@ class Keyring:
         self._free.append(at)
 
     def purge(self) -> int:
-        """Wipe everything at once; returns how many keys there were."""
+        """Wipe everything at once; returns the number of keys."""
         count = len(self._slots)
         self._arena.purge()
         self._slots.clear()
@@ -135,7 +135,7 @@ class Open:
 
     @contextmanager
     def place(self, name: KeyName) -> Iterator[memoryview]:
-        """A place to put a new key; wiped and given back when filling it fails."""
+        """Yield the slot of a new key; it is wiped and released if an error occurs."""
         at = self._ring.take(name, self._view)
         try:
             yield _place(self._view, at)
@@ -145,7 +145,7 @@ class Open:
 
 
 class _Use:
-    """A use of a keyring. A class, for a generator costs as much as several unwraps."""
+    """A use of a keyring. A class, because a generator costs as much as several unwraps."""
 
     __slots__ = ("_ring", "_use")
 

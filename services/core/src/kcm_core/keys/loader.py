@@ -1,9 +1,9 @@
-"""Opening what is needed: a tenant's root through the customer's key, service keys under it.
+"""Loads keys on demand: a tenant root through the customer's root key, service keys under it.
 
-The generation is taken before the first wait and compared after the last one: an unseal that was
-under way when a kill landed leaves nothing open. At most one unseal of a tenant's root runs at a
-time in a generation; whoever else asks waits for it, and only so many may: a customer's key that
-hangs must not take up the room of everybody else.
+The generation is read before the first wait and compared after the last one, so an unseal that is
+in progress when a kill arrives leaves nothing open. At most one unseal of a tenant root runs at a
+time in a generation; other requests for it wait for that one. The number of waiting requests is
+limited, so that a root key that hangs does not use up the capacity for other tenants.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ INNER_SIZE: Final = 72
 """Bytes of a tenant root under the region's seal key."""
 
 WAITING_MAX: Final = 64
-"""Requests of one tenant that wait for its root; more are answered ``busy``."""
+"""Requests of one tenant that wait for its root; further ones are answered ``busy``."""
 
 _LOST: Final = (
     "neither the bucket kcm-keys nor the second key store has one; if there was one, restore the "
@@ -51,7 +51,7 @@ _Root = tuple[str, int, int]
 
 
 class Opener:
-    """Gives open keyrings and service keys, opening what is not."""
+    """Returns open keyrings and service keys, and opens those that are not open."""
 
     def __init__(
         self,
@@ -89,9 +89,9 @@ class Opener:
     async def ring(self, tenant: str, permit: Permit | None = None) -> Keyring:
         """The tenant's open keyring, of the generation of ``permit``.
 
-        That is of an operation which was admitted without a wait since; without one, one is.
-        Raises ``unknown_tenant``, ``tenant_killed``, ``tenant_sealed``, ``busy`` or
-        ``unavailable``.
+        ``permit`` is that of an operation which was admitted with no wait since; without one, the
+        operation is admitted here. Raises ``unknown_tenant``, ``tenant_killed``, ``tenant_sealed``,
+        ``busy`` or ``unavailable``.
         """
         now = self._clock.elapsed()
         generation = (permit or self._admission.admit(tenant, now)).generation
@@ -100,11 +100,11 @@ class Opener:
             if self._admission.live(tenant, now):
                 self._admission.used(tenant)
                 return ring
-            self._seal(tenant)  # nobody used the customer's key for too long: it is asked again
+            self._seal(tenant)  # its key lease ended: the root key has to be used again
         return await self._once((tenant, generation, 0), lambda: self._open(tenant, generation))
 
     def is_open(self, tenant: str, service: str, version: int) -> bool:
-        """Whether ``service_key`` has the key at hand, without asking anybody for anything."""
+        """Whether ``service_key`` has the key available, without any call to a key or store."""
         ring = self._vault.ring(tenant)
         if ring is None or ring.generation != self._revocations.generation(tenant):
             return False
@@ -158,7 +158,7 @@ class Opener:
     async def _once(
         self, root: _Root, opening: Callable[[], Coroutine[Any, Any, Keyring]]
     ) -> Keyring:
-        """Wait for an opening, which is begun unless it is under way already."""
+        """Wait for an opening of the root, which begins here unless it is in progress."""
         tenant = root[0]
         if self._waiting[tenant] >= WAITING_MAX:
             raise KcmError(Code.BUSY, "many wait for the tenant's root already")
@@ -178,7 +178,7 @@ class Opener:
     def _opened(self, root: _Root, task: asyncio.Task[Keyring]) -> None:
         self._opening.pop(root, None)
         if not task.cancelled():
-            task.exception()  # whoever waits sees it; nobody waiting any more is no fault
+            task.exception()  # each waiting caller gets it; it is no fault if none waits
 
     async def _open(self, tenant: str, generation: int) -> Keyring:
         roots = await self._store.root(tenant)
@@ -208,7 +208,7 @@ class Opener:
                 self._watch.answered(ask, L1State.ENABLED, opened.principal)
         except L1Error as error:
             self._watch.answered(ask, error.state)
-            self._revocations.raise_if_killed(tenant)  # where the key was refused, it is by now
+            self._revocations.raise_if_killed(tenant)  # a refusal has placed a hold by now
             log.warning("the root of a tenant stays sealed: %s", error)
             self._emit(
                 EventType.ROOT_OPEN,
@@ -220,7 +220,7 @@ class Opener:
                 Code.TENANT_SEALED, f"the customer's key is {error.state.value}"
             ) from None
         except KcmError as error:
-            if error.code is Code.TAMPERED:  # somebody lies: the L1, or who keeps the records
+            if error.code is Code.TAMPERED:  # the key or a store returned false data
                 self._watch.answered(ask, L1State.INVALID)
                 self._emit(EventType.ROOT_OPEN, tenant=tenant, code=error.code, detail=error.detail)
             raise
@@ -231,7 +231,7 @@ class Opener:
         return ring
 
     def _wrapped(self, tenant: str, version: int) -> WrappedRoot:
-        """A version of the root, as the tenant's own link wrapped it, where there are several."""
+        """A version of the root; of several wrappings, the one of the tenant's current link."""
         record = self._registry.tenant(tenant)
         found = [one for one in self._roots[tenant].versions if one.version == version]
         if not found:

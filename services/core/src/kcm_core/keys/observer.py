@@ -1,4 +1,4 @@
-"""The port by which the loader reports each use of a customer's key."""
+"""The port through which the loader reports each use of a customer's root key."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kcm_schemas.registry import WrappedRoot
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """A use of a customer's key: which key, and how things stood before it was asked."""
+    """A use of a root key: which key, and the log position and time from before the call."""
 
     target: Target
     mark: LogPosition | None
@@ -21,16 +21,16 @@ class Ask:
 
 
 class KeyObserver(Protocol):
-    """What is told of every use of a customer's key, before and after it."""
+    """Receives a call before and after every use of a root key."""
 
     def ask(self, tenant: str, root: WrappedRoot) -> Ask:
-        """A tenant's root is about to be unsealed: that uses the key."""
+        """A tenant root is about to be unsealed, which is a use of the key."""
         ...
 
     def answered(self, ask: Ask, state: L1State, principal: str = "") -> None:
-        """Act on what a key answered. Does not wait."""
+        """Act on the result of a call to a key. Does not wait."""
         ...
 
     def opened(self, tenant: str, ask: Ask, principal: str) -> None:
-        """A tenant's root is open by that key: its lease counts from now on."""
+        """A tenant root was opened by that key: the tenant's key lease begins."""
         ...

@@ -1,13 +1,14 @@
-"""Moving a tenant to another customer's key: the outer layer is made anew, and nothing else.
+"""Moves a tenant to another root key: only the outer layer of its roots is wrapped again.
 
-Three steps, each a record that is there or not. First the root's record gets, beside each version
-as the old key wrapped it, the same inner blob as the new key wraps it. Then the tenant's signed
-record names the new link: that is the switch, for every Core of the region at once. Then what the
-old key wrapped is dropped. Whatever dies in between, the link that the tenant's record names has
-what it needs, and the same command again goes on.
+There are three steps, each of which is one write. First, the record of the roots gets, next to each
+version that the old key wrapped, the same inner blob wrapped by the new key. Then the tenant's
+signed record names the new link: that is the switch, for every Core of the region at once. Last,
+the wrappings of the old key are dropped. After a failure at any point, the link that the tenant's
+record names has what it needs, and the same command continues the work.
 
-The old key has to open what it wrapped, so a kill cannot be evaded; and what it opened has to be
-the tenant's root in this region, or a lying key would have us throw the true one away.
+The old key has to open what it wrapped, so the move cannot evade a kill. What it opened has to be
+the tenant's root in this region; otherwise a false answer of that key would make a Core discard the
+true root.
 """
 
 from __future__ import annotations
@@ -59,10 +60,10 @@ class RootRewrapper:
         self._deadline_s: Final = deadline_s
 
     async def prepare(self, tenant: Tenant, link: Link) -> None:
-        """See to it that the link opens every version of the tenant's root, beside the old one.
+        """Ensure that the link, next to the old one, opens every version of the tenant's root.
 
-        Raises ``tenant_killed``, ``tenant_sealed`` when either key does not do its part,
-        ``tampered`` when the old one opens something else, ``conflict`` or ``unavailable``.
+        Raises ``tenant_killed``, ``tenant_sealed`` if one of the keys fails, ``tampered`` if the
+        old key opens something else, ``conflict`` or ``unavailable``.
         """
         roots = await self._store.root(tenant.tenant)
         here = self._registry.tenant(tenant.tenant)
@@ -71,7 +72,7 @@ class RootRewrapper:
         old = self._registry.link(here.link)
         kept = {one.version: one for one in roots.versions if one.link == here.link}
         if not kept and all(one.link == link.link for one in roots.versions):
-            # Of a fork the record counts by whose link nothing is left: this one ends that.
+            # In a fork, the record that counts may name a link without wrappings: this ends it.
             self._revocations.raise_if_killed(tenant.tenant)
             self._allowed(link)
             return
@@ -82,12 +83,12 @@ class RootRewrapper:
         moved = [await self._move(tenant.tenant, old, one, link) for one in kept.values()]
         self._revocations.still(tenant.tenant, generation)
         self._allowed(link)
-        # Somebody may be moving the tenant to a third link: what that needs stays, too.
+        # Another request may be moving the tenant to a third link: keep its wrappings.
         others = [one for one in roots.versions if one.link != link.link]
         await self._put(roots, [*others, *moved])
 
     async def finish(self, tenant: Tenant) -> None:
-        """Drop what other links wrapped than the one that the tenant's record names."""
+        """Drop the wrappings of all links except the one that the tenant's record names."""
         roots = await self._store.root(tenant.tenant)
         if roots is None:
             return

@@ -1,15 +1,15 @@
 """Wrapped keys in two stores: the region's bucket, and a directory that does not depend on it.
 
-The directory decides. Revision n + 1 of a record is made there, once, and only by somebody who
-found revision n in both stores; then it is brought to the bucket. So there is one record for each
-revision, a crash in between leaves one that everybody goes on with, and no leftover of a race that
-was lost can ever outrank the record in use.
+The directory decides. Revision n + 1 of a record is created there, once, and only by a Core that
+found revision n in both stores; then it is copied to the bucket. So there is one record for each
+revision. A crash in between leaves a record that all Cores continue with, and no remains of a lost
+race can ever outrank the record in use.
 
-Whoever reads brings the store that is behind up to the other, so a key is in both before its first
-use. Records are verified: what is absent, unverifiable or older than one that this process or the
-second store has seen is not served. Garbage in one store is the same as nothing there: the record
-is healed from the other one, and that is recorded. Garbage in one and nothing good in the other is
-not "there is none": somebody has to bring back a backup.
+A Core that reads a record updates the store that is out of date, so a key is in both before its
+first use. Records are verified: a record that is absent, does not verify, or is older than one that
+this process or the second store has seen is not served. Garbage in one store counts as absent: the
+record is healed from the other store, and that is recorded. Garbage in one store without a good
+record in the other does not mean that there is no key: an operator has to restore a backup.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from kcm_core.keys.file_store import FileKeyStore, Stored
 log = logging.getLogger(__name__)
 
 ATTEMPTS_MAX: Final = 8
-"""Times that a record is read anew when somebody else changed it meanwhile."""
+"""Attempts to read a record that another process changes meanwhile."""
 
 _STREAM: Final = subjects.bucket_stream(subjects.KEYS_BUCKET)
 
@@ -47,7 +47,7 @@ _LOST: Final = (
     "key record, and neither the bucket kcm-keys nor the second key store has a good one: "
     "restore the second key store from its backup"
 )
-"""What is gone, and how it comes back: `docs/deployment.md` has the commands."""
+"""What is lost, and how to restore it: `docs/deployment.md` has the commands."""
 
 Key = tuple[str, ...]
 """``root`` and a tenant, or ``service``, a tenant and a service."""
@@ -57,11 +57,11 @@ K = TypeVar("K", RootKeys, ServiceKeys)
 
 @dataclass(frozen=True, slots=True)
 class _Second:
-    """What the second store has of a record: a good copy, something that is none, or nothing."""
+    """The second store's copy of a record: a good one, an invalid one, or nothing."""
 
     copy: Stored | None = None
     keys: RootKeys | ServiceKeys | None = None
-    """What the good copy says."""
+    """The content of the good copy."""
     damaged: Stored | None = None
 
 
@@ -105,9 +105,9 @@ class KeyStore:
         return None if stored is None else stored.data
 
     async def put_root(self, keys: RootKeys) -> None:
-        """Store the revision that follows the one that was read, the first one being 1.
+        """Store the revision that follows the one that was read; the first one is 1.
 
-        Raises ``conflict`` when it does not follow any more, and ``unavailable``; it may be stored
+        Raises ``conflict`` if it does not follow any more, and ``unavailable``; it may be stored
         then.
         """
         await self._write(("root", keys.tenant), Kind.ROOT_KEYS, keys)
@@ -129,8 +129,8 @@ class KeyStore:
     async def _read(self, key: Key, *, made: int = 0) -> RootKeys | ServiceKeys | None:
         """The newest record, in both stores when this returns.
 
-        Revision ``made`` was put into the second store a moment ago: to bring it to the bucket
-        heals nothing.
+        Revision ``made`` was just created in the second store: its copy to the bucket is not a
+        repair.
         """
         for _ in range(ATTEMPTS_MAX):
             stored = await last(
@@ -143,7 +143,7 @@ class KeyStore:
             if (newest.revision if newest else 0) < self._seen.get(key, 0):
                 raise KcmError(Code.UNAVAILABLE, f"the stores brought back an older {_LOST}")
             if newest is None:
-                if stored is not None:  # something else lies where a record has been
+                if stored is not None:  # a record was replaced by something else
                     raise _not_believed()
                 return None
             if await self._level(key, stored, kept, second, made):
@@ -159,7 +159,7 @@ class KeyStore:
         second: _Second,
         made: int,
     ) -> bool:
-        """Bring the store that is behind up to the other; ``False`` when one changed meanwhile."""
+        """Update the store that is out of date; ``False`` if one changed meanwhile."""
         copy = second.copy
         here, there = kept.revision if kept else 0, copy.revision if copy else 0
         if copy is not None and there > here:
@@ -168,7 +168,7 @@ class KeyStore:
                 sequence = stored.sequence if stored else 0
                 if there == made:
                     await keep(self._connection, _STREAM, subject, copy.data, expected=sequence)
-                else:  # it is served from the second store, whatever becomes of this
+                else:  # the second store serves it: no read-back is needed
                     await put(self._connection, subject, copy.data, expected=sequence)
             except KcmError as error:
                 if error.code is not Code.CONFLICT:
@@ -185,7 +185,7 @@ class KeyStore:
     async def _give_back(
         self, key: Key, revision: int, data: bytes, damaged: Stored | None
     ) -> None:
-        """Bring the bucket's record to the second store. A fault there only is an incident."""
+        """Copy the bucket's record to the second store. A failure there is only an incident."""
         name = ".".join(key)
         try:
             if damaged is None or damaged.revision != revision:
@@ -195,13 +195,13 @@ class KeyStore:
             ):
                 return  # another Core was faster
         except KcmError as error:
-            # The bucket has what is needed; the copy is tried again at the next reading.
+            # The bucket has what is needed; the next read tries the copy again.
             log.error("the second key store lacks a record: %s", error.code.value)
         else:
             self._healed(key, "the second key store", garbage=damaged is not None)
 
     def _healed(self, key: Key, store: str, *, garbage: bool) -> None:
-        """Record that a store had lost a record, and has it again from the other one."""
+        """Record that a store had lost a record, and that it was restored from the other one."""
         what = "had something else in the place of" if garbage else "did not have"
         told = f"{store} {what}"
         self._healings.record(told, partial(self._tell_healed, key, told, garbage=garbage))
@@ -221,9 +221,9 @@ class KeyStore:
     async def _copy(
         self, key: Key, stored: Entry | None, kept: RootKeys | ServiceKeys | None
     ) -> _Second:
-        """What the second store has. Unless it is needed, a fault there only is an incident.
+        """Read the second store's copy. A failure there is only an incident unless it is needed.
 
-        The same bytes as the bucket has are not verified twice: that is most of a reading's cost.
+        Bytes that equal the bucket's are not verified twice: that is most of the cost of a read.
         """
         try:
             found = await asyncio.to_thread(self._directory.latest, ".".join(key))
@@ -244,14 +244,14 @@ class KeyStore:
         return _Second(damaged=found)
 
     def _if_believed(self, key: Key, data: bytes) -> RootKeys | ServiceKeys | None:
-        """A record that says what its key says; ``None`` for anything else."""
+        """A valid record that belongs under its key; ``None`` for anything else."""
         try:
             return self._believe(key, data)
         except KcmError:
             return None
 
     def _believe(self, key: Key, data: bytes) -> RootKeys | ServiceKeys:
-        """A record that says what its key says; raises ``unavailable``."""
+        """A valid record that belongs under its key; raises ``unavailable``."""
         keys: RootKeys | ServiceKeys
         try:
             if key[0] == "root":

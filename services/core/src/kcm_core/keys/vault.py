@@ -1,7 +1,7 @@
-"""The vault: what is open, for whom, and the cipher calls on it. Synchronous throughout.
+"""The vault: the open keys of each tenant, and the cipher calls with them. Entirely synchronous.
 
-Nothing here waits, so nothing can come between the check of a generation and the use of a key.
-Wrapping binds every key to where it belongs:
+Nothing here waits, so nothing can come between the check of a generation and the use of a key. A
+wrap binds every key to the place where it belongs:
 
 - L2, inner layer, under the region's seal key: ``ctx("kcm/v1/l2", tenant, region, version,
   seal_key_id)``
@@ -27,14 +27,14 @@ from kcm_sealing import xaes
 from kcm_core.keys.keyring import Keyring, RootName, ServiceKey, ServiceName
 
 AADS_MAX: Final = 1024
-"""Encoded bindings of data keys that are kept: making one costs as much as some of its wraps."""
+"""Encoded contexts of data keys that are cached: to encode one costs as much as some wraps."""
 
 
 class SealKey:
     """The region's own key, which wraps the inner layer of every tenant root."""
 
     def __init__(self, key_id: bytes, path: str) -> None:
-        """Read the key straight into locked memory; raises ``SecretFileError``."""
+        """Read the key directly into locked memory; raises ``SecretFileError``."""
         self.id: Final = key_id
         self._arena: Final = Arena()
         with self._arena.use() as view:
@@ -51,7 +51,7 @@ class SealKey:
             xaes.open_into(view[:KEY_SIZE], inner, aad, out, _scratch(view))
 
     def close(self) -> None:
-        """Wipe the key; whatever asks for it afterwards gets ``Purged``. Idempotent."""
+        """Wipe the key; later uses raise ``Purged``. Idempotent."""
         self._arena.purge()
 
 
@@ -78,12 +78,12 @@ class Vault:
         return self._rings.get(tenant)
 
     def purge(self, tenant: str) -> int:
-        """Wipe everything of a tenant; returns how many keys there were."""
+        """Wipe all open keys of a tenant; returns the number of keys."""
         ring = self._rings.pop(tenant, None)
         return ring.purge() if ring is not None else 0
 
     def close(self) -> None:
-        """Wipe every tenant's keys, and the seal key: nothing opens any more. Idempotent."""
+        """Wipe every tenant's keys and the seal key: nothing can be opened any more. Idempotent."""
         for tenant in self.open_tenants:
             self.purge(tenant)
         self._seal.close()
@@ -104,7 +104,7 @@ class Vault:
     def open_root(self, tenant: str, version: int, inner: memoryview, generation: int) -> Keyring:
         """Open an inner blob into the tenant's keyring of this generation.
 
-        Raises ``tampered`` when it is not this region's, this tenant's or this version's.
+        Raises ``tampered`` if it belongs to another region, tenant or version.
         """
         ring = self._rings.get(tenant)
         if ring is None or ring.generation != generation:
