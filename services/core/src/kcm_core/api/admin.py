@@ -148,7 +148,7 @@ class Admin:
             self._named[noun, verb] = served
 
     def close(self) -> None:
-        """Record the refusals that are only counted so far."""
+        """Record the repeated and refused requests that are only counted so far."""
         self._repeats.close()
         self._refusals.close()
 
