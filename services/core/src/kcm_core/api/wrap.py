@@ -190,9 +190,10 @@ class Wrapping:
         raise refusal
 
     def _renew(self, call: _Call) -> None:
-        """Open the session from its ticket again, if it was closed while the call waited.
+        """Open the session again, if it closed or expired while the call waited.
 
-        It closes if another session displaces it or if the caller's roster entry changes.
+        It closes if another session displaces it or if the caller's roster entry changes; the
+        caller's grant is therefore checked again.
         """
         now = self._clock.unix_ms()
         if not call.session.closed and call.session.info.live(now):
