@@ -123,8 +123,7 @@ class Pages:
 
     @property
     def digests(self) -> bytes:
-        """Digests of 16 bytes, one for each first byte: equal where two readers have equal pages.
-        """
+        """Digests of 16 bytes, one for each first byte: equal if two readers have equal pages."""
         return b"".join(self._digests)
 
     def unlike(self, digests: bytes, prefix: int) -> Iterator[Page]:
