@@ -1,15 +1,12 @@
 """Placing, lifting and watching holds across regions.
 
 A Core learns a hold that an operator signed (which purges this instance before anything else),
-broadcasts it to every instance, and writes it to this region's stream. It answers when the stream
-has acknowledged the hold. Whether the hold is *complete* is computed from what every region in
-scope reports after the hold was durable there. For this region, the Core writes a fresh lease entry
-and reads the stream up to it. For another region, it sends a pull, which a Core there answers in
-the same way.
-
-``status`` reads and publishes nothing. ``place`` with the same hold broadcasts it again, which
-repairs a lost broadcast or receipt. The status of a kill that was complete once is read from its
-stored result.
+broadcasts it, and writes it to this region's stream; it answers when the stream has acknowledged
+the hold. Whether the hold is *complete* is computed from what every region in scope reports after
+the hold was durable there: this region by a fresh lease entry and reading the stream up to it, the
+others by a pull, which a Core there answers in the same way. ``status`` reads and publishes
+nothing; ``place`` with the same hold broadcasts it again, which repairs a lost broadcast or
+receipt. The status of a kill that was complete once is read from its stored result.
 """
 
 from __future__ import annotations
@@ -48,10 +45,8 @@ PATIENCE_MIN_S: Final = 0.05
 """Minimum wait for other regions in seconds, however short the operator's deadline is."""
 
 SPREAD_S: Final = (0.02, 0.32)
-"""First and longest interval in seconds between checks that every region has a lift.
-
-The interval doubles from the first value up to the second one. Each check asks all regions.
-"""
+"""Seconds between checks that every region has a lift, doubled up to the second value: each check
+asks all regions."""
 
 
 class Kills:
@@ -96,8 +91,7 @@ class Kills:
     async def place(self, raw: bytes, deadline_ms: int) -> HoldStatus:
         """Take a signed hold or lift, broadcast it, and wait until it is durable in this region.
 
-        A repeated call broadcasts the statement again. Instances that missed it, or whose receipt
-        was lost, then answer.
+        Repeats are broadcast again: instances that missed it, or whose receipt was lost, answer.
         """
         order = self._verify(raw)
         if self._revocations.holds.ends(order):
@@ -119,8 +113,7 @@ class Kills:
         status = await self.status(hold_id, deadline_ms)
         wait, most = SPREAD_S
         while status.lifted and not status.complete and self._clock.unix_ms() < until_ms:
-            # The reply to a lift says that every region has it. The caller polls the progress of a
-            # hold.
+            # The reply to a lift says that every region has it; a hold's progress is polled.
             await asyncio.sleep(wait)
             wait = min(most, 2 * wait)
             status = await self.status(hold_id, deadline_ms)
@@ -173,8 +166,7 @@ class Kills:
     def _heard(self, raw: bytes, source: str) -> bool:
         """Take a result from a Core that reports a finished kill, and check the kill here, too.
 
-        Returns whether a check was started. A report about a hold that is not in force here starts
-        no check, whichever Core sent it.
+        Returns whether a check began. A report about a hold that is not in force here starts none.
         """
         found = self._results.heard(raw, source)
         if found is None:
@@ -187,9 +179,8 @@ class Kills:
     async def _seen(self, hold_id: bytes) -> Seen:
         """Whether a hold has its result in this region's store, or has ended without one.
 
-        The Core that reported the kill as finished has receipts that this Core may lack. So this
-        Core broadcasts the hold once more before the next check, and every instance answers the
-        broadcast.
+        The Core that reported the kill has receipts that this Core may lack. So the hold is
+        broadcast once more before the next check, and every instance answers.
         """
         status = await self.status(hold_id)
         record = self._revocations.holds.get(hold_id)

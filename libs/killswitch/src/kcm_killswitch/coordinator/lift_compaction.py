@@ -33,8 +33,7 @@ EVERY_S: Final = 3600.0
 """Seconds between two searches for holds that can be paged."""
 
 KEEP_S: Final = 86_400.0
-"""Seconds after its lift for which a hold is not paged, so that an incident review still finds it.
-"""
+"""Seconds after its lift for which a hold is not paged, so that an incident review finds it."""
 
 LEAST: Final = 64
 """Minimum number of lifted holds for a page; fewer are left for the next search."""

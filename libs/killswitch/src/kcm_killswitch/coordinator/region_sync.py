@@ -2,10 +2,9 @@
 
 A Core notes its latest log position, and asks the other region for all its holds. A Core there
 answers after a write of its own that began after the question arrived. The asking Core stores what
-was missing here, until the stream has acknowledged it. Only then does the peer lease say that this
-region knew everything of the other one when its stream was at that log position. A Core states no
-peer lease on a region that applies a higher roster than its own: a hold that is in force there may
-be lifted here.
+was missing here. Once the stream has acknowledged that, the peer lease says that this region knew
+everything of the other one when its stream was at that log position. No Core states one on a region
+with a higher roster than its own: a hold that is in force there may be lifted here.
 
 The Cores of a region share this work: a Core that hears a peer lease of another Core postpones its
 own question.
@@ -48,16 +47,10 @@ PULL_TIMEOUT_S: Final = 1.5
 """Seconds within which another region has to answer."""
 
 PAGE_BYTES: Final = 384 * 1024
-"""Bytes of holds in one reply to a pull.
-
-With registered incarnations the reply stays below the maximum size of a message.
-"""
+"""Bytes of holds in one reply to a pull, which fits into a message with its incarnations."""
 
 PAGES_MAX: Final = 1024
-"""Maximum number of pages that are requested in one round.
-
-It is a bound on another region's claim that there is more.
-"""
+"""Maximum number of pages in one round: a bound on another region's claim that there is more."""
 
 PULLS_IN_FLIGHT_MAX: Final = 16
 """Maximum number of pulls of other regions that are answered at once; others are sent again."""
@@ -228,10 +221,7 @@ class RegionSync:
         return True
 
     async def _learn_from(self, region: str) -> int | None:
-        """Learn all holds of a region, and return the roster version that it applies.
-
-        Returns ``None`` if not all of them were learned.
-        """
+        """Learn all holds of a region; its roster version, or ``None`` if not all were learned."""
         after, roster = FIRST, 0
         for _ in range(PAGES_MAX):
             asked = self._clock.elapsed()
@@ -302,10 +292,7 @@ class RegionSync:
             return key_of_page(raw)
 
     async def _stored(self) -> bool:
-        """Wait until the holds that are known now are stored.
-
-        Holds that are learned meanwhile do not extend the wait: their arrival may never end.
-        """
+        """Wait until what is known now is stored; new arrivals may never end, and do not count."""
         waiting = [record.hold.id for record in self._revocations.holds]
 
         def stored() -> bool:

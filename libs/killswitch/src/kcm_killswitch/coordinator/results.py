@@ -1,18 +1,15 @@
 """The results of finished kills: stored once, countersigned, and the same from every Core.
 
-A result is *valid* in a region (``ResultChecks.stands``) when the hold is in force and is in the
+A result is *valid* in a region (``ResultChecks.stands``) when the hold is in force and in the
 region's stream, an active Core of the region has signed the result, all its receipts verify, and it
-is of this period of the hold. Then it is the answer of every Core.
-
-Within a region, compare-and-set decides which result is the valid one. A result is *concluded* once
-it is stored. A Core that reports a result before that also reports why it is not stored, and tries
-again.
+is of this period of the hold. Then it is the answer of every Core. Compare-and-set decides which
+result of a region is valid. A result is *concluded* once it is stored: a Core that reports one
+before that also reports why it is not stored, and tries again.
 
 A Core *relies* on a result that it has signed itself, or has reported before. It reports and
-countersigns a result that only other Cores signed, of this region or of another one, on two
-conditions: its own facts say *complete*, too, and the result leaves out no incarnation that they
-contain. So a Core that lies cannot make another Core confirm the lie. If the store shows another
-result than the one that this Core had, the first of the two stays.
+countersigns a result of other Cores, in any region, only if its own facts say *complete*, too, and
+contain no incarnation that the result leaves out: a Core that lies cannot make another one confirm
+it. If the store shows another result than the one that it had, the first of the two stays.
 """
 
 from __future__ import annotations
@@ -47,18 +44,14 @@ log = logging.getLogger(__name__)
 SIGNERS_WANTED: Final = 4
 """Number of Cores of a region that sign a result; at most eight Cores sign one at all.
 
-So the result stays valid when one of them leaves, and a Core that signed it relies on it after a
-restart.
+So the result stays valid when one leaves, and a signer still relies on it after a restart.
 """
 
 TRIES: Final = 4
 """Attempts to write a result that other Cores write, too: in each round one of them succeeds."""
 
 ANOTHER: Final = "another result is stored, which the facts known here do not bear out"
-"""Why a result is not stored although another Core's result is stored.
-
-The other result may be true, but this Core does not report it.
-"""
+"""Why a result is not stored beside another Core's; that one may be true, but is not reported."""
 
 Facts = Mapping[str, RegionFacts | None]
 
@@ -183,8 +176,7 @@ class Results:
     async def of_lifted(self, hold_id: bytes, status: HoldStatus) -> HoldStatus:
         """The status of a lift, with the result of the kill that it ended, if there is one.
 
-        A result that another Core of the region signed is reported without a countersignature,
-        because there are no facts any more.
+        Another Core's result is reported, and not countersigned: there are no facts any more.
         """
         known, unstored = self._told.get(hold_id), ""
         try:
@@ -309,13 +301,11 @@ class Results:
         places: Places,
         borne_out: Callable[[Result], bool] = lambda _: False,
     ) -> tuple[SignedResult, str]:
-        """Store a result unless a valid one is stored.
+        """Store a result unless a valid one is stored; the one to report, and why it is not stored.
 
-        Returns the result to report, and why it is not stored (empty if it is). ``borne_out`` says
-        whether the facts of this Core are complete, and contain no incarnation that a result lacks.
-        A valid result that they do not bear out is left in place, and is not reported. The
-        exception is a result that was stored first and on which this Core relies: it replaces any
-        other one.
+        ``borne_out`` says whether the facts here are complete, and contain no incarnation that a
+        result lacks. A valid result without that is left in place, and not reported; but a result
+        that was stored first, and on which this Core relies, replaces it.
         """
         hold_id, unstored = chosen.result.hold_id, "other Cores are writing it at this moment"
         for _ in range(TRIES):
@@ -335,8 +325,7 @@ class Results:
                             await self._take(found, entry)
                             return self._told.get(hold_id) or found, ""
                         if ours_once:
-                            # The signer of this region has left: keep the result, with the
-                            # signature of an active Core.
+                            # Its signer in this region has left: an active Core signs it now.
                             chosen = found
                     elif ours_once and not (ours and self._told.is_stored(hold_id)):
                         unstored = ANOTHER
@@ -352,10 +341,7 @@ class Results:
     async def _believed(
         self, hold_id: bytes, places: Places, offered: Iterable[bytes]
     ) -> list[SignedResult]:
-        """The results that other regions offer for this period of a hold.
-
-        A Core of the region that concluded a result has signed it, and is active.
-        """
+        """Results that other regions offer of this period, signed where they were concluded."""
         found = []
         for raw in sorted({one for one in offered if one}):
             one = await self._checks.verified(hold_id, raw)

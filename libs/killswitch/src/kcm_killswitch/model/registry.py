@@ -1,11 +1,11 @@
 """The registry: the tenants, links and services that operators signed, as a join.
 
 Of two entries of one name, the one with the higher (revision, digest) counts. So all replicas that
-were given the same entries are the same, in whatever order they got them: a store or a broker that
-returns an old entry changes nothing here. ``digest`` is over all entries. Two replicas compare it
-to notice that one of them was given fewer.
+were given the same entries are equal, whatever the order: a store or a broker that returns an old
+entry changes nothing here. ``digest`` is over all entries. Two replicas compare it to notice that
+one of them was given fewer.
 
-Two different entries of one revision are a **fork**. Both are kept until a higher revision arrives,
+Two different entries of one revision are a **fork**: both are kept until a higher revision arrives,
 and until then the tenant is served under the stricter of both.
 
 Names are kept in order, so a page of them is cut without visiting the others.
@@ -91,8 +91,7 @@ class Registry:
         """Take a verified entry, in any order and any number of times."""
         key, new = key_of(record), _Version(record)
         if isinstance(record, Tenant):
-            # Also for an entry that does not count: an instance that knew it may hold keys by that
-            # link.
+            # Also for an entry that does not count: its reader may hold keys by that link.
             self._ever_on_link.setdefault(record.link, set()).add(record.tenant)
             self._regions_on_link.setdefault(record.link, set()).update(record.regions)
         if new.rank < self._floors.get(key, (0, b"")):
@@ -236,11 +235,7 @@ class Registry:
         return sorted(self._ever_on_link.get(link, ()))
 
     def reached(self, tenants: Iterable[str]) -> bytes:
-        """A digest of 32 bytes over what is known of tenants.
-
-        Two instances with different entries have different digests, because they reached different
-        keys.
-        """
+        """A digest of 32 bytes over known tenants; with other entries, other keys were reached."""
         total = sha256()
         for name in sorted(tenants):
             for one in self._versions.get(("tenant", name), ()):
@@ -371,9 +366,8 @@ def stricter(versions: list[Tenant]) -> Tenant:
 def replaces(known: Record, new: Record) -> bool:
     """Whether ``new`` may replace ``known``.
 
-    Its revision has to be higher, and the URI of a link has to stay, because stored keys are
-    wrapped by the key at that URI. A tenant may name another link: the Core that stores this entry
-    has rewrapped its tenant roots.
+    Its revision has to be higher, and a link's URI has to stay: stored keys are wrapped by its key.
+    A tenant may name another link: the Core that stores that has rewrapped its tenant roots.
     """
     if key_of(known) != key_of(new):
         return False
@@ -383,8 +377,5 @@ def replaces(known: Record, new: Record) -> bool:
 
 
 REVISION_STEP_MAX: Final = 1 << 20
-"""Maximum step from one revision to the next.
-
-Otherwise an attacker with a stolen key could sign the highest possible revision, and no operator
-could ever sign a higher one.
-"""
+"""Maximum step from one revision to the next: else an attacker with a stolen key could sign the
+highest possible revision, and no operator could ever sign a higher one."""

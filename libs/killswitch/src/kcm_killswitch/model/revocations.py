@@ -20,11 +20,8 @@ from kcm_killswitch.model.hold_set import HoldSet, HoldState
 from kcm_killswitch.model.registry import Key, Put, Record, Registry
 
 REFUSALS_MAX: Final = 64
-"""Number of refusal times that are kept for a link.
-
-Six in a row make the longest settling time, and each Core of a region may have placed a hold for
-each.
-"""
+"""Number of refusal times kept for a link: six in a row make the longest settling time, and each
+Core of the region may have placed a hold for each."""
 
 
 @dataclass(frozen=True, slots=True)
