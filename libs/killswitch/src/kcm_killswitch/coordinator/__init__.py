@@ -1,1 +1,1 @@
-"""What a Core adds: commands on holds, exchange between regions, and results of finished kills."""
+"""The Core's part: commands on holds, exchange between regions, and results of finished kills."""

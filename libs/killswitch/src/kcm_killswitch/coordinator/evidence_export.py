@@ -1,8 +1,8 @@
-"""A kill's evidence as it was signed, for whoever checks it offline: the noun ``hold export``.
+"""The evidence of a kill as it was signed, for offline verification: the noun ``hold export``.
 
-One answer has a hold, its lift and its result, which fit into a message at their largest. A page of
-lifts may be signed by somebody who retired: what lasts of them is asked for page by page
-(``roster listed``), and may be larger than any message.
+One answer contains a hold, its lift and its result. All three fit into one message, even at their
+maximum sizes. The signer of a lift page may be retired. The endorsements of its statements may be
+larger than any message, so the caller requests them page by page (``roster listed``).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from kcm_killswitch.replica.killswitch import KillSwitch
 
 
 class EvidenceExport:
-    """What one Core gives of its region's holds, signed."""
+    """The signed evidence that one Core exports for the holds of its region."""
 
     def __init__(
         self, kills: Kills, results: Results, revocations: Revocations, switch: KillSwitch
@@ -35,16 +35,16 @@ class EvidenceExport:
 
     @property
     def verbs(self) -> Mapping[str, Callable[[AdminRequest], Awaitable[Message]]]:
-        """What is served, to any operator."""
+        """The verbs that any operator may call."""
         return {"export": self._serve}
 
     async def _serve(self, request: AdminRequest) -> Message:
         return await self.export(decode(HoldQuery, request.payload).hold_id, request.deadline_ms)
 
     async def export(self, hold_id: bytes, deadline_ms: int) -> HoldExport:
-        """A hold and what became of it, as it was signed. Raises ``unknown_hold``.
+        """Return a hold, its lift and its result as they were signed. Raises ``unknown_hold``.
 
-        The result is the one that the hold's status tells, and no other one.
+        The result is the one that the status of the hold reports, and no other one.
         """
         status = await self._kills.status(hold_id, deadline_ms)
         record = await self._found(hold_id)

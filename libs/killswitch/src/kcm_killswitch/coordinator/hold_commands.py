@@ -1,12 +1,12 @@
 """Placing, lifting and watching holds across regions.
 
-A hold that an operator signed is learned (which purges this instance before anything else), told to
-everybody, and written to this region's stream; the answer comes when that is acknowledged. Whether
-it is *complete* is computed from what every region in scope says after the hold was durable there:
-this region by writing a fresh lease entry and reading the stream up to it, the others by a pull
-that a Core there answers in the same way. ``status`` reads and publishes nothing; ``place`` with
-the same hold broadcasts it again, which mends a lost broadcast or receipt. A kill that was complete
-once is read from its stored result.
+A Core learns a hold that an operator signed (which purges this instance before anything else),
+broadcasts it, and writes it to this region's stream; it answers when the stream has acknowledged
+the hold. Whether the hold is *complete* is computed from what every region in scope reports after
+the hold was durable there: this region by a fresh lease entry and reading the stream up to it, the
+others by a pull, which a Core there answers in the same way. ``status`` reads and publishes
+nothing; ``place`` with the same hold broadcasts it again, which repairs a lost broadcast or
+receipt. The status of a kill that was complete once is read from its stored result.
 """
 
 from __future__ import annotations
@@ -42,15 +42,15 @@ from kcm_killswitch.replica.killswitch import KillSwitch
 log = logging.getLogger(__name__)
 
 PATIENCE_MIN_S: Final = 0.05
-"""Seconds that other regions get at least, however little time an operator gives."""
+"""Minimum wait for other regions in seconds, however short the operator's deadline is."""
 
 SPREAD_S: Final = (0.02, 0.32)
-"""Seconds between looks whether every region has a lift, doubled up to the second: each look asks
-all regions."""
+"""Seconds between checks that every region has a lift, doubled up to the second value: each check
+asks all regions."""
 
 
 class Kills:
-    """The Core's side of the kill switch's commands."""
+    """The Core's implementation of the kill-switch commands."""
 
     def __init__(
         self,
@@ -84,14 +84,14 @@ class Kills:
         await self.receipts.start()
 
     def close(self) -> None:
-        """Stop looking at what others say to be finished."""
+        """Stop checking the kills that other Cores report as finished."""
         self._looks.close()
         self.receipts.close()
 
     async def place(self, raw: bytes, deadline_ms: int) -> HoldStatus:
-        """Take a signed hold or lift, broadcast it, and wait until this region has it durable.
+        """Take a signed hold or lift, broadcast it, and wait until it is durable in this region.
 
-        The same again is broadcast again: whoever missed it, or whose receipt was lost, answers.
+        Repeats are broadcast again: instances that missed it, or whose receipt was lost, answer.
         """
         order = self._verify(raw)
         if self._revocations.holds.ends(order):
@@ -106,25 +106,25 @@ class Kills:
             raise KcmError(
                 Code.UNAVAILABLE, f"the hold is in force here, but not yet durable: {why}"
             )
-        # Half of the time that is left: a look takes its time where a region is cut off, and the
-        # answer has to arrive while somebody waits for it.
+        # Wait for half of the remaining time only: a check is slow when a region is cut off, and
+        # the answer has to arrive before the caller's deadline.
         now_ms = self._clock.unix_ms()
         until_ms = now_ms + (deadline_ms - now_ms) // 2
         status = await self.status(hold_id, deadline_ms)
         wait, most = SPREAD_S
         while status.lifted and not status.complete and self._clock.unix_ms() < until_ms:
-            # The reply to a lift says that every region has it; a hold's progress is asked for.
+            # The reply to a lift says that every region has it; a hold's progress is polled.
             await asyncio.sleep(wait)
             wait = min(most, 2 * wait)
             status = await self.status(hold_id, deadline_ms)
         return status
 
     async def status(self, hold_id: bytes, deadline_ms: int | None = None) -> HoldStatus:
-        """How far a hold has come, asked anew of every region in scope.
+        """The progress of a hold, from fresh reports of every region in scope.
 
-        A region that is cut off is waited for during half of the time that is left: what is known
-        of the others has to be told while somebody waits for it. A result that could not be stored
-        is tried again, though nobody asks.
+        The call waits for a region that is cut off during half of the remaining time only, so that
+        the caller gets the facts of the other regions before its deadline. If a result could not be
+        stored, the Core retries in the background, even if no further request comes.
         """
         status = await self._status(hold_id, deadline_ms)
         if status.concluded is not None and status.unstored:
@@ -164,9 +164,9 @@ class Kills:
         return await self._results.conclude(record, status, receipts, since, known, offered)
 
     def _heard(self, raw: bytes, source: str) -> bool:
-        """A Core says that a kill is finished: this one looks whether it finds so, too.
+        """Take a result from a Core that reports a finished kill, and check the kill here, too.
 
-        Whether it does. Of a hold that is not in force here, nobody's word costs a look.
+        Returns whether a check began. A report about a hold that is not in force here starts none.
         """
         found = self._results.heard(raw, source)
         if found is None:
@@ -179,8 +179,8 @@ class Kills:
     async def _seen(self, hold_id: bytes) -> Seen:
         """Whether a hold has its result in this region's store, or has ended without one.
 
-        A Core that says so has receipts that this one may lack: before the next look the hold is
-        broadcast once more, which every instance answers.
+        The Core that reported the kill has receipts that this Core may lack. So the hold is
+        broadcast once more before the next check, and every instance answers.
         """
         status = await self.status(hold_id)
         record = self._revocations.holds.get(hold_id)
@@ -193,10 +193,10 @@ class Kills:
     async def preview(
         self, scope: Scope, target: str, deadline_ms: int | None = None, *, instances: bool = True
     ) -> BlastRadius:
-        """What a hold would reach. Nothing is changed.
+        """What a hold would reach. Changes nothing.
 
-        Regions are asked for their ``instances``, and waited for as in ``status``; without them the
-        reply is a look-up in the registry, which waits for nothing.
+        With ``instances``, regions are asked for their incarnations, and the call waits for them as
+        in ``status``. Without, the reply is a look-up in the registry, which waits for nothing.
         """
         tenants = sorted(self._revocations.held(scope, target))
         known = [name for name in tenants if self._registry.tenant(name) is not None]
@@ -234,7 +234,7 @@ class Kills:
         )
 
     def _paged(self, record: HoldState) -> HoldStatus:
-        """How a hold stands that a page ends: lifted, in every region that has the page."""
+        """The status of a hold that a page ends: lifted, in every region that has the page."""
         hold, sequence = record.hold, self._switch.lifts.stored_at(record)
         return HoldStatus(
             hold_id=hold.id,
@@ -267,11 +267,11 @@ class Kills:
         return record
 
     def _regions_of(self, scope: Scope, target: str) -> list[str]:
-        """Where a hold has to be known: the regions of a tenant that it names, else all of them.
+        """The regions that have to know a hold: those of the tenant that it names, or all regions.
 
-        A link may open roots of tenants in other regions, whose records this region never sees.
-        While another Core of this region knows other records, the tenant may be in any of them,
-        too. Nobody waits for a retired region.
+        A link may open roots of tenants in other regions, whose registry entries this region never
+        sees. While another Core of this region knows different registry entries, the tenant may be
+        in any region, too. A retired region is not waited for.
         """
         everywhere = self._me.verifier.regions
         settled = scope == "tenant" and self._switch.knows_registry
@@ -280,7 +280,7 @@ class Kills:
         return sorted(region for region in wanted or everywhere if self._counts(region))
 
     def _retired(self, instance: str) -> bool:
-        """Whether the roster says of an instance that it acts no more."""
+        """Whether an instance is retired by the roster."""
         try:
             return self._me.verifier.instance(instance).retired is not None
         except Untrusted:
@@ -290,7 +290,7 @@ class Kills:
         return region == self._me.region or not self._revocations.retired(region)
 
     def _reach(self, scope: Scope, target: str) -> Reach:
-        """Whom a hold reaches. Of a link, tenants may be known elsewhere alone."""
+        """The tenants that a hold reaches. Tenants on a link may be known in other regions only."""
         if scope == "region":
             return Reach()
         known = [self._registry.tenant(name) for name in self._revocations.held(scope, target)]
@@ -314,7 +314,7 @@ class Kills:
             )
 
     def _patience_s(self, deadline_ms: int | None) -> float:
-        """Seconds for which other regions are waited for."""
+        """How long to wait for other regions, in seconds."""
         if deadline_ms is None:
             return PULL_TIMEOUT_S
         left_ms = deadline_ms - self._clock.unix_ms()
@@ -348,7 +348,7 @@ class Kills:
 
 
 def _bare(record: HoldState) -> HoldStatus:
-    """A hold's status before anything is known of where it is."""
+    """The status of a hold before anything is known about where it is stored."""
     return HoldStatus(
         hold_id=record.hold.id,
         scope=record.hold.scope,

@@ -1,6 +1,6 @@
-"""The holds that a Core knows, as operators see them: in pages, and by the beginning of an id.
+"""The holds that a Core knows, for operators: in pages, and by the first digits of an id.
 
-Holds that pages of lifts end are known by their ids alone; what they were is in the archive.
+A Core knows only the ids of the holds that lift pages end. The archive has their statements.
 """
 
 from __future__ import annotations
@@ -21,11 +21,17 @@ from kcm_killswitch.model.revocations import Revocations
 from kcm_killswitch.replica.lift_page_keeper import LiftPages
 
 PAGE_BYTES: Final = 256 * 1024
-"""Bytes of signed holds in one page of a list: a view has at most as much beside the statement, so
-the answer stays below the bound of a message."""
+"""Bytes of signed holds in one page of a list.
+
+A view has at most as many bytes in addition to the statement, so the answer stays below the maximum
+size of a message.
+"""
 
 ARCHIVED_MAX: Final = 32
-"""Holds that pages end in one page of a list: each is verified again, some 0.3 ms."""
+"""Maximum number of archived holds in one page of a list.
+
+Lift pages end these holds. Each is verified again, which takes about 0.3 ms.
+"""
 
 _LAST: Final = b"\xff" * limits.ID_SIZE
 
@@ -41,11 +47,12 @@ class HoldList:
         self._pages: Final = pages
 
     async def page(self, query: HoldPageQuery) -> HoldPage:
-        """Holds behind an id, as many as one answer takes."""
+        """The holds after an id, as many as one answer has room for."""
         known = self._revocations
         if not query.everything:
             return self._cut(known.in_force(query.after), frozenset(), more=False)
-        # Of what pages end the archive has the text, and each is verified again: a few at a time.
+        # The archive has the statements of holds that pages end. Each is verified again, so read a
+        # few at a time.
         after = query.after
         while True:
             archived = await self._pages.archived(after, _LAST, ARCHIVED_MAX + 1)
@@ -59,7 +66,7 @@ class HoldList:
     def _cut(
         self, records: Iterable[HoldState], ended: AbstractSet[bytes], *, more: bool
     ) -> HoldPage:
-        """A page of these, of which some are ended by pages; ``more`` follow them in any case."""
+        """A page of ``records``: pages end the ids in ``ended``; with ``more``, others follow."""
         page: list[HoldView] = []
         size = 0
         for record in records:
@@ -70,13 +77,13 @@ class HoldList:
         return HoldPage(holds=page, more=more)
 
     async def find(self, prefix: str) -> HoldMatches:
-        """The hold whose id begins so, or two of several."""
+        """The hold whose id begins with ``prefix``; two of them if several do."""
         known = [self._view(one) for one in islice(self._revocations.holds.beginning(prefix), 2)]
         known += [self._ended_view(record) for record in await self.archived(prefix)]
         return HoldMatches(holds=sorted(known, key=lambda view: view.hold_id)[:2])
 
     async def archived(self, prefix: str) -> list[HoldState]:
-        """Holds that a page ends, as far as this Core has their statements: two at most."""
+        """The holds that a page ends and whose statements this Core has: two at most."""
         digits = 2 * limits.ID_SIZE
         least, most = (bytes.fromhex(prefix.ljust(digits, digit)) for digit in "0f")
         return (await self._pages.archived(least, most, 2)).records

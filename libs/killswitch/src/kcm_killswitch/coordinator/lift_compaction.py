@@ -1,7 +1,7 @@
-"""Pages of lifted holds: a Core writes those of its own region's keys.
+"""Compaction of lifted holds: a Core writes pages of the lifts of its own region's root keys.
 
-It pages what a customer's key of its region caused a day after it has seen the lift, once every
-other region has that, too. A key that flaps is what places holds by the thousand.
+It moves a hold that a root key of its region caused into a page one day after it has seen the lift,
+once every other region has the lift, too. A root key that flaps causes thousands of holds.
 """
 
 from __future__ import annotations
@@ -30,26 +30,26 @@ from kcm_killswitch.replica.lift_page_keeper import LiftPages
 log = logging.getLogger(__name__)
 
 EVERY_S: Final = 3600.0
-"""Seconds between two looks at what can be paged."""
+"""Seconds between two searches for holds that can be paged."""
 
 KEEP_S: Final = 86_400.0
-"""Seconds after its lift for which a hold is not paged: who looks at an incident finds it."""
+"""Seconds after its lift for which a hold is not paged, so that an incident review finds it."""
 
 LEAST: Final = 64
-"""Lifted holds that are worth a page: fewer are left for the next look."""
+"""Minimum number of lifted holds for a page; fewer are left for the next search."""
 
 SAME_S: Final = 900.0
-"""Seconds within which every other region has to have known the same."""
+"""Seconds within which every other region has to have known the same holds."""
 
 AT_ONCE: Final = 64
-"""Holds that are looked at without a wait."""
+"""Number of holds that are examined before the loop yields."""
 
 FULL: Final = 0.9
-"""Part of a signer's page that may be used before somebody is warned."""
+"""Part of a signer's page that may be used before a warning is logged."""
 
 
 class Compaction:
-    """Pages what this Core may page."""
+    """Writes the lift pages that this Core may write."""
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class Compaction:
         keep_s: float = KEEP_S,
         least: int = LEAST,
     ) -> None:
-        """``since`` gives when a state of a hold was seen in the stream; infinity: not yet."""
+        """``since`` gives when a state of a hold was seen in the stream; infinity if not yet."""
         self._me: Final = membership
         self._revocations: Final = revocations
         self._since: Final = since
@@ -82,7 +82,7 @@ class Compaction:
         self._closing = False
 
     def start(self) -> None:
-        """Look every now and then; not all Cores at once."""
+        """Search at intervals, jittered so that the Cores do not all search at once."""
         self._task = asyncio.get_running_loop().create_task(self._run())
 
     def close(self) -> None:
@@ -92,7 +92,7 @@ class Compaction:
             self._task.cancel()
 
     async def compact(self) -> int:
-        """Page what can be paged now; how many holds that were. Raises ``unavailable``."""
+        """Page what can be paged now. Returns the number of paged holds. Raises ``unavailable``."""
         if not self._regions.all_same_since(self._clock.elapsed() - SAME_S):
             return 0
         found = await self._old()
@@ -115,14 +115,14 @@ class Compaction:
                 await self.compact()
             except KcmError as error:
                 log.warning("lifted holds are not paged: %s", error.detail)
-            except Exception as error:  # noqa: BLE001 - who stops paging lets memory grow
+            except Exception as error:  # noqa: BLE001 - a task that stops paging lets memory grow
                 log.error("paging lifted holds: %s", describe(error))
 
     async def _old(self) -> dict[int, list[bytes]]:
-        """By first byte, the ids of lifted holds that this Core may page.
+        """The ids of lifted holds that this Core may page, by first byte.
 
-        Their age is this Core's own knowledge: what a lift says of its time anybody may write who
-        may lift.
+        Their age is what this Core has observed itself: any signer that may lift can write any time
+        into its lift.
         """
         before = self._clock.elapsed() - self._keep_s
         found: dict[int, list[bytes]] = {}
@@ -135,7 +135,7 @@ class Compaction:
         return found
 
     async def _page(self, prefix: int, new: list[bytes]) -> int:
-        """Write one page, with what it had before and as much more as it takes."""
+        """Write one page: the ids that it had, and as many more as there is room for."""
         place = Place("l1", self._me.region, self._me.name, prefix)
         known = await self._pages.fetch(place)
         room = limits.LIFTS_MAX - len(known) // limits.ID_SIZE

@@ -1,7 +1,7 @@
-"""The receipts of everybody for every hold: collected as they come, read when somebody asks.
+"""The receipts of all instances for every hold: collected on arrival, read when they are needed.
 
-Everybody hears everybody's receipts, and few are ever asked for them. So what comes waits a moment
-and is bounded: in number, by source, and in holds.
+Every instance receives the receipts of all others, and few of them are ever needed. So arrivals
+wait for a moment, and are bounded in number, by source, and by holds.
 """
 
 from __future__ import annotations
@@ -29,23 +29,26 @@ from kcm_killswitch.replica.verification_budget import Budgets
 K = TypeVar("K")
 
 HOLDS_WATCHED_MAX: Final = 1024
-"""Holds whose receipts are kept in memory: older ones are asked for again when needed."""
+"""Number of holds whose receipts stay in memory; older receipts are requested again when needed."""
 
 UNREAD_MAX: Final = 256
-"""Receipts that wait to be read: reading them takes some 50 ms."""
+"""Maximum number of unread receipts; reading that many takes about 50 ms."""
 
 LARGE_MAX: Final = 8
-"""Messages larger than a receipt that wait: results of finished kills, 5 MiB at most."""
+"""Maximum number of unread messages that are larger than a receipt.
+
+They are results of finished kills: 5 MiB in total at most.
+"""
 
 REACHED_MAX: Final = 64
-"""Different tenants' records that one incarnation may say to have reached for one hold."""
+"""Maximum number of tenant sets that one incarnation may report as reached by one hold."""
 
 READ_S: Final = 0.1
-"""Seconds for which they wait, when nobody asks."""
+"""Seconds for which receipts stay unread when no caller asks for them."""
 
 
 class Receipts:
-    """What incarnations said of holds, by hold and incarnation."""
+    """What incarnations reported on holds, by hold and incarnation."""
 
     def __init__(
         self,
@@ -55,16 +58,16 @@ class Receipts:
         emit: Emit,
         on_result: Callable[[bytes, str], bool],
     ) -> None:
-        """``on_result`` takes results, which come the same way, and the region that sent them.
+        """``on_result`` takes results, which arrive the same way, and the region that sent them.
 
-        It says whether one is new, and raises ``Untrusted``.
+        It returns whether a result is new, and raises ``Untrusted``.
         """
         self._me: Final = membership
         self._bus: Final = bus
         self._clock: Final = clock
         self._arrivals: OrderedDict[bytes, dict[Key, Arrival]] = OrderedDict()
         self._heard: OrderedDict[bytes, float] = OrderedDict()
-        """When each hold was noticed first."""
+        """When this Core first noticed each hold."""
         self._unread: dict[bytes, tuple[str, float]] = {}
         self._on_result: Final = on_result
         self._budgets: Final = Budgets()
@@ -72,12 +75,12 @@ class Receipts:
         self._reading: asyncio.TimerHandle | None = None
 
     async def start(self) -> None:
-        """Collect them."""
+        """Subscribe to receipts."""
         self._me.rosters.listen(lambda _: self.forget())
         await self._bus.subscribe(subjects.receipts(), self._on_receipt)
 
     def close(self) -> None:
-        """Record what is only counted so far."""
+        """Emit the refusals that are only counted so far."""
         self._refusals.close()
 
     def placed(self, hold_id: bytes) -> None:
@@ -85,23 +88,24 @@ class Receipts:
         self._note(self._heard, hold_id, self._clock.elapsed())
 
     def forget(self) -> None:
-        """Another roster counts: a hold that was in force may have ended, and be so again.
+        """Forget all receipts because the roster changed.
 
-        Whoever purged for it before may serve by now. Holds are told again when somebody asks, and
-        everybody who purged says so once more.
+        Under another roster, a hold that was in force may have ended, and be in force again. An
+        incarnation that purged for it before may serve by now. A later query broadcasts the hold
+        again, and every incarnation that purged sends its receipt once more.
         """
         self._unread.clear()
         self._arrivals.clear()
 
     def of(self, hold_id: bytes) -> Mapping[Key, Arrival]:
-        """The receipts for a hold, as far as they were read."""
+        """The receipts for a hold that were read so far."""
         return self._arrivals.get(hold_id, {})
 
     async def _on_receipt(self, message: Arrived) -> None:
-        """Note that it came; it is read once the kill's own rush is over, or when somebody asks.
+        """Queue a receipt. It is read once the rush of the kill is over, or when a caller asks.
 
-        Everybody hears everybody's receipts, at the very moment in which processors have purging to
-        do, and few are ever asked for them.
+        Every instance receives the receipts of all others at the very moment when its processors
+        have purging to do, and few of the receipts are ever needed.
         """
         if len(self._unread) >= UNREAD_MAX or self._too_much(message.data):
             self.read()
@@ -111,28 +115,28 @@ class Receipts:
             self._reading = asyncio.get_running_loop().call_later(READ_S, self.read)
 
     def _too_much(self, raw: bytes) -> bool:
-        """Whether what waits has to be read before this is kept: it may be large."""
+        """Whether the queue has to be read before this large message can be queued."""
         large = STATEMENT_MAX[Kind.RECEIPT]
         return len(raw) > large and sum(len(one) > large for one in self._unread) >= LARGE_MAX
 
     def heard_at(self, hold_id: bytes) -> float:
-        """When a hold was noticed first, or now: receipts count from then."""
+        """When this Core first noticed a hold, or now if it has not: receipts count from then."""
         return self._heard.get(hold_id, self._clock.elapsed())
 
     def read(self) -> None:
-        """Read what came, before somebody is told how a hold stands."""
+        """Read the queue, before the status of a hold is computed."""
         if self._reading is not None:
             self._reading.cancel()
             self._reading = None
         unread, self._unread = self._unread, {}
         now = self._clock.elapsed()
         for raw, (source, moment) in unread.items():
-            # What is over the budget of its source is lost: it is sent again when somebody asks.
+            # What exceeds the budget of its source is dropped. It is sent again when a caller asks.
             if self._budgets.left(source, now) and not self._read(raw, source, moment):
                 self._budgets.failed(source, now)
 
     def _read(self, raw: bytes, source: str, moment: float) -> bool:
-        """Read a receipt; whether it was believed, and is one that was not here yet."""
+        """Read a receipt; returns whether it was accepted and is new."""
         try:
             if _is_result(raw):
                 return self._on_result(raw, source)
@@ -153,13 +157,13 @@ class Receipts:
         key = (receipt.instance, receipt.incarnation)
         known = arrivals.get(key)
         if known is None:
-            # A receipt may have come before its hold did, and be read after it.
+            # A receipt may arrive before its hold, and be read after it.
             after_ms = max(0, int((moment - since) * 1000))
             arrivals[key] = Arrival(receipt, after_ms, raw=raw)
         else:
-            # The purge was told at first; now, or still not, the hold is on disk. Once it is, that
-            # stays, whatever is repeated later; and so does whom the incarnation said to have
-            # reached.
+            # The first receipt reported the purge. This one says that the hold is on disk now, or
+            # still is not. Once it is, that stays, whatever is repeated later. So do the tenants
+            # that the incarnation reported as reached.
             said, word = (receipt, raw) if known.receipt.unkept else (known.receipt, known.raw)
             reached = frozenset({*known.reached, known.receipt.reached, receipt.reached})
             if len(reached) <= REACHED_MAX:
@@ -172,7 +176,7 @@ class Receipts:
 
     @staticmethod
     def _note(moments: OrderedDict[K, float], key: K, now: float) -> float:
-        """When something was noticed first."""
+        """When ``key`` was first noticed."""
         since = moments.setdefault(key, now)
         while len(moments) > HOLDS_WATCHED_MAX:
             moments.popitem(last=False)
@@ -180,7 +184,7 @@ class Receipts:
 
 
 def _is_result(raw: bytes) -> bool:
-    """Whether this says of itself that it is a result."""
+    """Whether this message claims to be a result."""
     try:
         return read_signed(raw).kind is Kind.RESULT
     except KcmError:

@@ -1,13 +1,13 @@
-"""Other regions: what they hold is learned here, and what this region knows of them is fenced.
+"""Exchange with other regions: this Core learns their holds, and states peer leases on them.
 
-A Core notes its own latest mark, asks the other region for everything that it holds, and a Core
-there answers behind an own write of its own that began after the question arrived. What was missing
-is stored here until it is acknowledged; only then does the peer lease say that, when our stream
-stood at the mark, we knew everything of that region. Nobody peer leases a region that judges by a
-higher roster than the own one: a hold that counts there may be lifted here.
+A Core notes its latest log position, and asks the other region for all its holds. A Core there
+answers after a write of its own that began after the question arrived. The asking Core stores what
+was missing here. Once the stream has acknowledged that, the peer lease says that this region knew
+everything of the other one when its stream was at that log position. No Core states one on a region
+with a higher roster than its own: a hold that is in force there may be lifted here.
 
-The Cores of a region share this work: who hears a peer lease that somebody else wrote waits with
-its own question.
+The Cores of a region share this work: a Core that hears a peer lease of another Core postpones its
+own question.
 """
 
 from __future__ import annotations
@@ -44,41 +44,40 @@ from kcm_killswitch.replica.verification_budget import Budgets
 log = logging.getLogger(__name__)
 
 PULL_TIMEOUT_S: Final = 1.5
-"""Seconds that another region gets to say what it knows."""
+"""Seconds within which another region has to answer."""
 
 PAGE_BYTES: Final = 384 * 1024
-"""Bytes of holds in one reply to a pull: with registered incarnations it stays below the bound of a
-message."""
+"""Bytes of holds in one reply to a pull, which fits into a message with its incarnations."""
 
 PAGES_MAX: Final = 1024
-"""Answers that are asked for in one round: another region's word that there is more is bounded."""
+"""Maximum number of pages in one round: a bound on another region's claim that there is more."""
 
 PULLS_IN_FLIGHT_MAX: Final = 16
-"""Pulls of other regions answered at once: more are asked again."""
+"""Maximum number of pulls of other regions that are answered at once; others are sent again."""
 
 SLICE: Final = 16
-"""Holds of another region that are learned in one go: checking them takes some 5 ms."""
+"""Holds of another region that are learned before the loop yields; it takes about 5 ms."""
 
 STORE_S: Final = 3.0
-"""Seconds for which a peer lease waits until what was learned is stored."""
+"""Seconds for which a peer lease waits until the learned holds are stored."""
 
 
 class Known(NamedTuple):
-    """The digests of what somebody knows: of holds, and of the pages of those that are lifted."""
+    """The digests of what a region knows: of its holds, and of its pages of lifted holds."""
 
     parts: bytes
     pages: bytes
 
 
 NOTHING: Final = Known(b"", b"")
-"""What a pull names that asks for no holds: their progress is asked for often."""
+"""The digests in a pull that asks for no holds, which is frequent: it asks for progress only."""
 
 FIRST: Final = bytes(limits.ID_SIZE)
-"""The id behind which everything lies; and the hold id of a pull that asks for none."""
+"""The id before all others; also the hold id of a pull that asks for no hold."""
 
 
 ResultOf = Callable[[bytes, int], Awaitable[bytes]]
-"""Gets the signed result of a hold that lies at a place of this region's stream, or nothing."""
+"""Gets the signed result of a hold that is at a sequence of this region's stream, or nothing."""
 
 
 class RegionSync:
@@ -115,16 +114,16 @@ class RegionSync:
         self._result_of: Final = result_of
         self._refreshed: dict[str, float] = {}
         self._same: dict[str, float] = {}
-        """When each region was asked last of those times at which it knew what was known here."""
+        """When each region was last asked and knew the same as this one; seconds of this clock."""
         self._stated: dict[str, PeerLease] = {}
         self._lacking: dict[str, int] = {}
-        """The highest roster that another region said to have."""
+        """The highest roster version that another region reported."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._asked: set[str] = set()
         self._answering: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
-        """Answer other regions, and learn what they hold."""
+        """Answer other regions, and learn their holds."""
         region = self._me.region
         await self._bus.subscribe(subjects.pulls(region), self._on_pull, queue=f"core-{region}")
         await asyncio.gather(*(self._round(other) for other in self._others))
@@ -136,7 +135,7 @@ class RegionSync:
         return [other for other in self._me.verifier.regions if other != self._me.region]
 
     def _ask_all(self) -> None:
-        """Keep on asking every region that is on the roster, also one that is new there."""
+        """Keep asking every region on the roster, including one that was added to it."""
         for other in self._others:
             if other in self._asked or self._closing:
                 continue
@@ -153,9 +152,10 @@ class RegionSync:
         self._refusals.close()
 
     def on_peer_lease(self, peer_lease: PeerLease) -> None:
-        """Somebody in this region knows another region: the own question can wait.
+        """A Core of this region has stated a peer lease: this Core's own question can wait.
 
-        Not for one that is delivered once more: who repeats it would keep everybody from asking.
+        A peer lease that is delivered once more does not count. Otherwise a party that repeats it
+        could keep every Core from asking.
         """
         if self._stated.get(peer_lease.other) != peer_lease:
             self._stated[peer_lease.other] = peer_lease
@@ -164,23 +164,23 @@ class RegionSync:
     async def facts(
         self, region: str, hold_id: bytes, within_s: float = PULL_TIMEOUT_S
     ) -> PullReply | None:
-        """What another region says of a hold and of who is on record there.
+        """What another region reports on a hold, and its registered incarnations.
 
         Waits ``PULL_TIMEOUT_S`` at most, whatever ``within_s`` is.
         """
         return await self._pull(region, hold_id, FIRST, NOTHING, min(PULL_TIMEOUT_S, within_s))
 
     async def facts_here(self, hold_id: bytes) -> RegionFacts:
-        """What this region's stream says of a hold, and of who is on record there."""
+        """What this region's stream says of a hold, and the incarnations registered in it."""
         return (await self._switch.facts(hold_id))[1]
 
     def all_same_since(self, moment: float) -> bool:
-        """Whether every other region in service knew, since then, all that was known here."""
+        """Whether every other region in service has since then known all that was known here."""
         others = [other for other in self._others if not self._revocations.retired(other)]
         return all(self._same.get(other, float("-inf")) >= moment for other in others)
 
     def _unlike(self, theirs: Known, after: bytes) -> Iterator[bytes]:
-        """Statements that somebody lacks who knows this, by id and key, behind one of them."""
+        """The statements above ``after``, by id and key, that the owner of ``theirs`` lacks."""
         if theirs == NOTHING:
             return
         holds, pages = self._revocations.holds, self._switch.lifts.pages
@@ -204,7 +204,7 @@ class RegionSync:
                 await asyncio.sleep(every / 4 * (1 + self._chance()))
 
     async def _round(self, other: str) -> bool:
-        """Learn everything of a region, store it, and peer lease it."""
+        """Learn everything of a region, store it, and state a peer lease on it."""
         if self._revocations.retired(other):
             self._refreshed[other] = self._clock.elapsed()
             return True
@@ -214,14 +214,14 @@ class RegionSync:
             if roster is None or not await self._stored():
                 return False
             await self._state_peer_lease(other, mark, roster)
-        except Exception as error:  # noqa: BLE001 - who stops asking misses what was lost
+        except Exception as error:  # noqa: BLE001 - a task that stops asking misses what was lost
             log.warning("region %s could not be asked: %s", other, describe(error))
             return False
         self._refreshed[other] = self._clock.elapsed()
         return True
 
     async def _learn_from(self, region: str) -> int | None:
-        """Learn all that a region holds: the roster by which it counts, or ``None``: not all."""
+        """Learn all holds of a region; its roster version, or ``None`` if not all were learned."""
         after, roster = FIRST, 0
         for _ in range(PAGES_MAX):
             asked = self._clock.elapsed()
@@ -230,14 +230,14 @@ class RegionSync:
                 return None
             roster = max(roster, reply.roster)
             if roster > self._me.rosters.version:
-                # What counts there by its roster may be lifted by this one: no peer lease says
-                # more.
+                # A hold that counts there by its roster may be lifted by the roster here. So state
+                # no peer lease.
                 self._behind(region, roster)
                 return None
             try:
                 after = await self._learn_all(reply.holds) or after
             except Untrusted as error:
-                # Whatever follows is not reached any more: no peer lease may say that it was.
+                # The rest is not reached any more, so no peer lease may cover it.
                 log.warning("a hold of region %s was not believed: %s", region, error)
                 return None
             if reply.same:
@@ -247,7 +247,7 @@ class RegionSync:
         return None
 
     def _behind(self, region: str, roster: int) -> None:
-        """Say once for each roster that this region lacks it, whichever Core answers there."""
+        """Report once for each roster that this region lacks it, whichever Core answers there."""
         if self._lacking.get(region, 0) >= roster:
             return
         self._lacking[region] = roster
@@ -268,8 +268,8 @@ class RegionSync:
     async def _learn_all(self, statements: list[bytes]) -> bytes:
         """Learn holds and lifts, and return the highest id. Raises ``Untrusted``.
 
-        Those that kill come first, and each purges as it is learned. Between a few of them others
-        have their turn: thousands come after a partition, and this region answers meanwhile.
+        Holds come first, and each purges as it is learned. The loop yields after a few of them:
+        thousands come after a partition, and this region has to answer meanwhile.
         """
         highest = b""
         for count, raw in enumerate(sorted(statements, key=_is_lift), 1):
@@ -281,7 +281,7 @@ class RegionSync:
     def _learn(self, raw: bytes) -> bytes:
         """Learn a statement; returns its id, or key. Raises ``Untrusted`` for a hold or lift.
 
-        A page that is not believed here ends nothing here, which keeps nobody from being killed.
+        A page that is not accepted here ends no hold here, so every kill remains in force.
         """
         if not is_page(raw):
             return self._switch.learn(raw)
@@ -292,7 +292,7 @@ class RegionSync:
             return key_of_page(raw)
 
     async def _stored(self) -> bool:
-        """Wait until what is known now is stored; what is learned meanwhile may never end."""
+        """Wait until what is known now is stored; new arrivals may never end, and do not count."""
         waiting = [record.hold.id for record in self._revocations.holds]
 
         def stored() -> bool:
@@ -324,7 +324,7 @@ class RegionSync:
         known: Known,
         within_s: float = PULL_TIMEOUT_S,
     ) -> PullReply | None:
-        """Ask another region; ``None`` when it does not answer, or not in a way to be believed."""
+        """Ask another region; ``None`` if it does not answer, or if the answer is not accepted."""
         nonce = self._random.public(limits.ID_SIZE)
         request = PullRequest(
             region=self._me.region,
@@ -345,7 +345,7 @@ class RegionSync:
         return reply if (reply.region, reply.nonce) == (region, nonce) else None
 
     async def _on_pull(self, message: Arrived) -> None:
-        """Answer in a task: what it waits for must not keep later pulls waiting."""
+        """Answer in a task, so that its waits do not delay later pulls."""
         if not subjects.is_inbox(message.reply) or len(self._answering) >= PULLS_IN_FLIGHT_MAX:
             return
         source, now = subjects.asker(message.subject), self._clock.elapsed()
@@ -396,7 +396,7 @@ class RegionSync:
             log.warning("a pull is not answered: %s", error)
 
     def _signed(self, reply: PullReply) -> bytes:
-        """The answer, without the result where there is no room for it."""
+        """The signed answer, without the result if there is no room for it."""
         identity = self._me.identity
         try:
             return encode(identity.sign(Kind.PULL_REPLY, reply))
@@ -415,7 +415,7 @@ def _is_lift(raw: bytes) -> bool:
 
 
 def page_of(statements: Iterable[bytes]) -> tuple[list[bytes], bool]:
-    """As many statements as one answer takes, and whether there are more."""
+    """As many statements as one answer has room for, and whether there are more."""
     page: list[bytes] = []
     size = 0
     for raw in statements:

@@ -1,4 +1,4 @@
-"""Results that a Core has in memory: those that it told, and those that it has checked."""
+"""Results that a Core keeps in memory: those that it reported, and those that it has checked."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Final
 from kcm_trust.verify import SignedResult
 
 RESULTS_MAX: Final = 256
-"""Results in one memory; of older ones the store is asked."""
+"""Maximum number of results in one cache; older ones are read from the store."""
 
 BYTES_MAX: Final = 16 * 1024 * 1024
-"""Bytes of them."""
+"""Maximum total size of these results in bytes."""
 
 
 class ResultCache:
-    """The last few results, by hold."""
+    """The most recent results, by hold."""
 
     def __init__(self) -> None:
         self._kept: OrderedDict[bytes, SignedResult] = OrderedDict()
@@ -23,15 +23,15 @@ class ResultCache:
         self._bytes = 0
 
     def get(self, hold_id: bytes) -> SignedResult | None:
-        """What is kept of a hold."""
+        """The cached result of a hold."""
         return self._kept.get(hold_id)
 
     def is_stored(self, hold_id: bytes) -> bool:
-        """Whether what is kept of a hold was ever seen to be stored."""
+        """Whether the cached result of a hold was ever seen in the store."""
         return hold_id in self._stored
 
     def keep(self, found: SignedResult, *, stored: bool = False) -> None:
-        """Keep a result in place of the one before, and forget the oldest for want of room."""
+        """Keep a result in place of the previous one; evict the oldest when there is no room."""
         hold_id = found.result.hold_id
         known = self._kept.get(hold_id)
         same = known is not None and known.result == found.result
@@ -45,7 +45,7 @@ class ResultCache:
             self.forget(next(iter(self._kept)))
 
     def forget(self, hold_id: bytes) -> None:
-        """Keep nothing of a hold."""
+        """Remove the result of a hold."""
         gone = self._kept.pop(hold_id, None)
         self._stored.discard(hold_id)
         if gone is not None:

@@ -1,4 +1,4 @@
-"""What a Core believes of a result, and whether it is of the hold as it is in force now."""
+"""What a Core accepts of a result, and whether the result is of the hold as it is in force now."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from kcm_killswitch.model.kill_result import of_this_period
 log = logging.getLogger(__name__)
 
 SLICE: Final = 16
-"""Receipts that are checked in one go: some 2 ms, and then somebody else has a turn."""
+"""Receipts that are checked before the loop yields to other tasks; they take about 2 ms."""
 
 Places = Mapping[str, int]
-"""Where a hold lies in the streams of regions, as far as that is known."""
+"""The known sequences of a hold, by region: where the hold is in each region's stream."""
 
 
 class ResultChecks:
-    """By the roster of now. What was checked by it is remembered."""
+    """Checks results by the present roster, and remembers those that passed."""
 
     def __init__(self, membership: InstanceContext) -> None:
         self._me: Final = membership
@@ -39,7 +39,8 @@ class ResultChecks:
     async def verified(self, hold_id: bytes, raw: bytes) -> SignedResult | None:
         """A result of this hold that is signed, finished and accounted for; else ``None``.
 
-        By who concluded it, too, or by this very Core: nobody is told to have said what he did not.
+        The Core that concluded it, or this very Core, has to have signed it. So no Core can be
+        reported to have concluded what it did not conclude.
         """
         verifier = self._me.verifier
         if self._by is not verifier:
@@ -68,7 +69,7 @@ class ResultChecks:
         return found
 
     def timely(self, result: Result, record: HoldState, now_ms: int) -> bool:
-        """Whether its times may be true: not before the hold was signed, and not in the future."""
+        """Whether its times are possible: not before the hold was signed, and not in the future."""
         try:
             timely(result, record.hold)
         except Untrusted as error:
@@ -81,23 +82,24 @@ class ResultChecks:
         return of_this_period(found.result, self._me.region, places, self._me.rosters.version)
 
     def lies(self, found: SignedResult, places: Places) -> bool:
-        """Whether the hold lies where it lay: who began while it did not may not have read it.
+        """Whether the hold is stored here at the sequence that the result names.
 
-        Where it was written again the facts have to say *complete* once more.
+        If the hold was written again, the facts have to say *complete* once more: an incarnation
+        that began while the hold was missing may not have read it.
         """
         mine = [one for one in found.result.regions if one.region == self._me.region]
         return all(one.durable_at == places.get(self._me.region) for one in mine)
 
     def stands(self, found: SignedResult, places: Places) -> bool:
-        """Whether it counts, and a Core that acts here has signed it."""
+        """Whether it counts, and an active Core of this region has signed it."""
         return self.counts(found, places) and bool(found.acting_in(self._me.region))
 
     def belongs(self, found: SignedResult, places: Places) -> bool:
-        """Whether it counts, and a Core of the region has signed it, which may have left since."""
+        """Whether it counts, and a Core of this region has signed it, which may have left since."""
         return self.counts(found, places) and self.was_ours(found)
 
     def is_signed(self, found: SignedResult) -> bool:
-        """Whether this very Core has signed it: its own facts said the same then."""
+        """Whether this very Core has signed it: its own facts said *complete* then."""
         return found.signed_by(self._me.name)
 
     def was_ours(self, found: SignedResult) -> bool:
@@ -105,11 +107,12 @@ class ResultChecks:
         return any(one.region == self._me.region for one in found.signers)
 
     def countersigned(self, found: SignedResult) -> SignedResult:
-        """With the own signature.
+        """Add the signature of this Core.
 
-        Whoever concluded it stays. Where there are too many, room is made by those who left, and
-        then by those who are neither of this region nor of the one that concluded: other regions
-        ask for a signature of that one.
+        The signature of the Core that concluded the result stays. If there are too many signatures,
+        those of retired signers are removed first. Next are those of Cores that are neither of this
+        region nor of the region that concluded the result: other regions require a signature of the
+        concluding region.
         """
         me = self._me
         entries = {one.instance: one for one in found.signers if one.instance != me.name}
@@ -122,6 +125,6 @@ class ResultChecks:
 
         kept = sorted(entries, key=order)[: SIGNATURES_MAX - 1]
         signatures = [one for one in found.statement.signatures if one.signer in kept]
-        # Those that count nothing may fill the list: whoever stores it adds what he likes.
+        # Signatures that do not count may fill the list: a Core that stores the result can add any.
         statement = found.statement.model_copy(update={"signatures": signatures})
         return me.verifier.result(encode(me.identity.countersign(statement)))

@@ -1,6 +1,6 @@
-"""Where a region keeps the results of finished kills: one entry of a bucket for each hold.
+"""The store for the results of finished kills in a region: one bucket entry for each hold.
 
-Nobody replays it: a result is read when somebody asks for that kill.
+Instances do not replay the bucket. A result is read when an operator asks for that kill.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ class ResultStore(Protocol):
     """Keeps the last result that was written for each hold; raises ``KcmError``."""
 
     async def read(self, hold_id: bytes) -> Entry | None:
-        """What is stored for a hold, to be verified; raises ``unavailable``."""
+        """The stored entry of a hold, not yet verified; raises ``unavailable``."""
         ...
 
     async def write(self, hold_id: bytes, raw: bytes, expected: int) -> None:
-        """Store over ``expected`` (0: over nothing); raises ``conflict`` and ``unavailable``.
+        """Store over revision ``expected`` (0: no entry); raises ``conflict`` and ``unavailable``.
 
-        It is there when this returns.
+        The entry is durable when this returns.
         """
         ...
 
@@ -36,11 +36,11 @@ class ResultBucket:
         self._connection: Final = connection
 
     async def read(self, hold_id: bytes) -> Entry | None:
-        """As the stream's leader has it."""
+        """Read from the leader of the stream."""
         return await last(self._connection, RESULTS, _subject(hold_id))
 
     async def write(self, hold_id: bytes, raw: bytes, expected: int) -> None:
-        """By compare-and-set, and read back."""
+        """Write by compare-and-set, and read the entry back."""
         await keep(self._connection, RESULTS, _subject(hold_id), raw, expected=expected)
 
 

@@ -1,9 +1,11 @@
-"""Looks at kills that are finished, until their result is in this region's store.
+"""Repeated checks of finished kills, until their result is in this region's store.
 
-Another Core says that one is finished: this one looks until it says so, too, or does not for long.
-Or it was told here, and could not be stored: then until it is, or an operator lifts the kill.
+There are two reasons for a check. Another Core reports a finished kill: this Core checks until it
+finds the kill complete, too, or gives up after some time. Or this Core reported a result that could
+not be stored: it checks until the result is stored, or an operator lifts the kill.
 
-Regions are kept apart: one whose Core lies about many kills keeps nobody from looking at another's.
+Each region has its own queue. A region whose Core sends false reports about many kills delays no
+check for another region.
 """
 
 from __future__ import annotations
@@ -19,31 +21,37 @@ from kcm_runtime.error_text import describe
 log = logging.getLogger(__name__)
 
 LOOKS_S: Final = (0.0, 2.0, 8.0, 20.0)
-"""Seconds before each look at one hold: who has not watched for a lease says *complete* later."""
+"""Seconds before each check of one hold.
+
+A Core whose watch is shorter than a lease finds the kill complete later.
+"""
 
 AGAIN_S: Final = 60.0
-"""Seconds between further looks at one that is not stored: a disk may be full for long."""
+"""Seconds between further checks of a result that is not stored: a disk may be full for long."""
 
 LOOKED_AT_MAX: Final = 64
-"""Holds of one region that are looked at: of others the result is asked for when somebody asks."""
+"""Maximum number of holds of one region that are checked.
+
+The results of other holds are requested when an operator asks for them.
+"""
 
 Seen = Literal["stored", "not stored", "not finished"]
-"""What a look found."""
+"""The result of a check."""
 
 
 class ResultLooks:
-    """Tasks, one for each region that says so and each hold; the looks of a region take turns."""
+    """Tasks, one for each reporting region and hold; the checks of one region take turns."""
 
     def __init__(self, see: Callable[[bytes], Awaitable[Seen]]) -> None:
-        """``see`` looks at a hold."""
+        """``see`` checks a hold."""
         self._see: Final = see
         self._tasks: Final[dict[str, dict[bytes, asyncio.Task[None]]]] = {}
         self._turns: Final[dict[str, asyncio.Semaphore]] = {}
 
     def look(self, hold_id: bytes, region: str) -> bool:
-        """Look at a hold soon, because a region says so; ``False`` where that is under way.
+        """Check a hold soon, because ``region`` (one of the roster) reports it as finished.
 
-        Or where too many of that region are. ``region`` is one of the roster.
+        Returns ``False`` if such a check is already under way, or if too many are for that region.
         """
         tasks = self._tasks.setdefault(region, {})
         if hold_id in tasks or len(tasks) >= LOOKED_AT_MAX:
@@ -55,11 +63,11 @@ class ResultLooks:
         return True
 
     def of(self, region: str) -> set[bytes]:
-        """The holds that are looked at because a region says so."""
+        """The holds that are checked because of reports from a region."""
         return set(self._tasks.get(region, {}))
 
     def close(self) -> None:
-        """Stop looking."""
+        """Stop checking."""
         for tasks in self._tasks.values():
             for task in list(tasks.values()):
                 task.cancel()
@@ -73,7 +81,7 @@ class ResultLooks:
             try:
                 async with turn:
                     seen = await self._see(hold_id)
-            except Exception as error:  # noqa: BLE001 - the next look may be better
+            except Exception as error:  # noqa: BLE001 - the next check may succeed
                 log.warning("a finished kill could not be looked at: %s", describe(error))
             if seen == "stored":
                 return

@@ -1,16 +1,15 @@
-"""The results of finished kills: stored once, countersigned, and told by every Core alike.
+"""The results of finished kills: stored once, countersigned, and the same from every Core.
 
-A result *stands* in a region when the hold is in force and lies in the region's stream, a Core of
-the region that acts has signed it, all its receipts hold, and it is of this period of the hold.
-Then it is the answer, whoever is asked.
+A result is *valid* in a region (``ResultChecks.stands``) when the hold is in force and in the
+region's stream, an active Core of the region has signed the result, all its receipts verify, and it
+is of this period of the hold. Then it is the answer of every Core. Compare-and-set decides which
+result of a region is valid. A result is *concluded* once it is stored: a Core that reports one
+before that also reports why it is not stored, and tries again.
 
-Within a region compare-and-set decides which one stands, and it is *concluded* once it is stored:
-what a Core tells before that, it tells with the reason why it is not stored, and tries again.
-
-A Core *relies* on a result that it has signed itself, or has told before. One that others signed it
-tells, and countersigns, only where its own facts say *complete*, too, and the result leaves out
-nobody whom they have, whether it is of this region or of another one: a Core that lies makes no
-other Core say so. Where the store shows another result than it had, the first of the two stays.
+A Core *relies* on a result that it has signed itself, or has reported before. It reports and
+countersigns a result of other Cores, in any region, only if its own facts say *complete*, too, and
+contain no incarnation that the result leaves out: a Core that lies cannot make another one confirm
+it. If the store shows another result than the one that it had, the first of the two stays.
 """
 
 from __future__ import annotations
@@ -43,22 +42,22 @@ from kcm_killswitch.replica.killswitch import KillSwitch
 log = logging.getLogger(__name__)
 
 SIGNERS_WANTED: Final = 4
-"""Cores of a region that sign a result, of eight at most who sign one at all.
+"""Number of Cores of a region that sign a result; at most eight Cores sign one at all.
 
-When one of them leaves, it stands all the same; and who signed it relies on it after a restart.
+So the result stays valid when one leaves, and a signer still relies on it after a restart.
 """
 
 TRIES: Final = 4
-"""Writes of a result that others write, too: each time one of them gets further."""
+"""Attempts to write a result that other Cores write, too: in each round one of them succeeds."""
 
 ANOTHER: Final = "another result is stored, which the facts known here do not bear out"
-"""Why a result is not stored where another Core's is: that one may be true, and is not told."""
+"""Why a result is not stored beside another Core's; that one may be true, but is not reported."""
 
 Facts = Mapping[str, RegionFacts | None]
 
 
 class Results:
-    """One Core's way to the results of its region."""
+    """The interface of one Core to the results of its region."""
 
     def __init__(
         self,
@@ -76,14 +75,14 @@ class Results:
         self._clock: Final = clock
         self._checks: Final = ResultChecks(membership)
         self._told: Final = ResultCache()
-        """What this Core relied on, and the store may not have, or not have any more."""
+        """Results on which this Core relied, and which the store may lack by now."""
         self._shown: Final = ResultCache()
-        """Results of lifted kills that were told, and that this Core cannot check any more."""
+        """Reported results of lifted kills, which this Core cannot check any more."""
 
     async def standing(self, record: HoldState, status: HoldStatus) -> HoldStatus | None:
-        """The status of a finished kill as its result has it; ``None`` where the facts have to say.
+        """The status of a finished kill from its result; ``None`` if the facts have to decide.
 
-        Adds the own signature where too few Cores of the region have signed it.
+        Adds the signature of this Core if too few Cores of the region have signed the result.
         """
         hold_id, unstored = record.hold.id, ""
         place = await self._switch.looked_up(hold_id)
@@ -114,9 +113,9 @@ class Results:
         return told(status, known.result, unstored)
 
     async def kept(self, record: HoldState, status: HoldStatus) -> HoldStatus:
-        """The status of a kill that the facts of now do not show complete.
+        """The status of a kill that the present facts do not show complete.
 
-        Where this Core found it complete before, it is complete all the same.
+        If this Core found the kill complete before, it remains complete.
         """
         hold_id = record.hold.id
         places = {self._me.region: await self._switch.looked_up(hold_id)}
@@ -134,8 +133,8 @@ class Results:
     ) -> HoldStatus:
         """The status of a kill that this Core found complete, with the result that is stored.
 
-        What this Core has told comes first, then another region's. Where storing fails the kill is
-        complete all the same, and the status says why.
+        A result that this Core has reported has priority, then one of another region. If storing
+        fails, the kill is complete nevertheless, and the status says why the result is not stored.
         """
         now_s, now_ms = self._clock.elapsed(), self._clock.unix_ms()
         try:
@@ -177,7 +176,7 @@ class Results:
     async def of_lifted(self, hold_id: bytes, status: HoldStatus) -> HoldStatus:
         """The status of a lift, with the result of the kill that it ended, if there is one.
 
-        What another Core of the region signed is told, and not countersigned: facts are no more.
+        Another Core's result is reported, and not countersigned: there are no facts any more.
         """
         known, unstored = self._told.get(hold_id), ""
         try:
@@ -197,14 +196,14 @@ class Results:
         return told(status, found.result, unstored)
 
     async def signed(self, hold_id: bytes, concluded: Concluded | None) -> bytes:
-        """The result that a status told, as it was signed; empty when it told none."""
+        """The signed result that a status reported; empty if it reported none."""
         for known in (self._told.get(hold_id), self._shown.get(hold_id)):
             if known is not None and concluded_of(known.result) == concluded:
                 return known.raw
         return b""
 
     async def offer(self, hold_id: bytes, place: int) -> bytes:
-        """What another region gets that asks for a hold: the result, if one stands here."""
+        """The result for another region that asks for a hold, if one is valid here; else empty."""
         try:
             _, found = await self._read(hold_id)
         except KcmError:
@@ -213,9 +212,10 @@ class Results:
         return found.raw if found is not None and self._checks.stands(found, places) else b""
 
     def heard(self, raw: bytes, source: str) -> SignedResult | None:
-        """A result that a Core of ``source`` sends; ``None`` when it says nothing new.
+        """Take a result from a Core of region ``source``; ``None`` if it is not new.
 
-        Raises ``Untrusted``. It only says that it is time to look: what counts is asked for.
+        Raises ``Untrusted``. The result is only a hint to check the kill: this Core asks for the
+        facts that count.
         """
         found = self._me.verifier.result(raw)
         if found.result.region != source or not found.acting_in(source):
@@ -226,7 +226,7 @@ class Results:
         return None if known is not None and known.result == found.result else found
 
     async def _read(self, hold_id: bytes) -> tuple[Entry | None, SignedResult | None]:
-        """What the region has stored, and the result in it, if that is to be believed."""
+        """The entry that the region has stored, and the result in it, if that is accepted."""
         entry = await self._store.read(hold_id)
         found = None if entry is None else await self._checks.verified(hold_id, entry.data)
         return entry, found
@@ -234,9 +234,9 @@ class Results:
     async def _remembered(
         self, hold_id: bytes, found: SignedResult | None, places: Places
     ) -> SignedResult | None:
-        """What this Core told and the store should have in place of ``found``; else ``None``.
+        """The result that this Core reported and that belongs in place of ``found``; else ``None``.
 
-        What was never stored gives way. Of two that were, the first one stays.
+        A result that was never stored gives way. Of two that were stored, the first one stays.
         """
         known = self._told.get(hold_id)
         if known is None or (found is not None and not self._goes_before(known, found)):
@@ -247,21 +247,21 @@ class Results:
         return known if self._checks.lies(known, places) else None
 
     def _goes_before(self, known: SignedResult, found: SignedResult) -> bool:
-        """Whether what this Core knows to have been stored is another result, and the first."""
+        """Whether this Core knows of another result that was stored, and that is the first one."""
         if known.result == found.result or not self._told.is_stored(known.result.hold_id):
             return False
         return earliest([known.result, found.result]) == known.result
 
     def _relies(self, found: SignedResult) -> bool:
-        """Whether the own facts said *complete* once, and bore out this very result."""
+        """Whether the facts of this Core once said *complete*, and confirmed this very result."""
         known = self._told.get(found.result.hold_id)
         told_before = known is not None and known.result == found.result
         return told_before or self._checks.is_signed(found)
 
     async def _take(self, found: SignedResult, entry: Entry | None) -> None:
-        """Take what is stored for what is told, with the own signature where it is wanted.
+        """Adopt the stored result as the reported one, and add this Core's signature if needed.
 
-        Only what this Core relies on, or its facts bear out.
+        The caller passes only a result on which this Core relies, or which its facts confirm.
         """
         self._told.keep(found, stored=True)
         try:
@@ -270,7 +270,7 @@ class Results:
             log.warning("a result is not countersigned: %s", _why(error, "written"))
 
     async def _sign(self, found: SignedResult, entry: Entry | None) -> None:
-        """Add the own signature, though others add theirs; raises ``KcmError``."""
+        """Add the signature of this Core while other Cores add theirs; raises ``KcmError``."""
         result = found.result
         for _ in range(TRIES):
             signed = found.acting_in(self._me.region)
@@ -289,7 +289,7 @@ class Results:
             found = again
 
     async def _put(self, chosen: SignedResult, over: Entry | None) -> SignedResult:
-        """Store a result with the own signature over what was read; raises ``KcmError``."""
+        """Store a countersigned result over the entry that was read; raises ``KcmError``."""
         more = self._checks.countersigned(chosen)
         await self._store.write(more.result.hold_id, more.raw, 0 if over is None else over.sequence)
         self._told.keep(more, stored=True)
@@ -301,11 +301,11 @@ class Results:
         places: Places,
         borne_out: Callable[[Result], bool] = lambda _: False,
     ) -> tuple[SignedResult, str]:
-        """Store a result unless one stands there; which one is told, and why it is not stored.
+        """Store a result unless a valid one is stored; the one to report, and why it is not stored.
 
-        ``borne_out`` says whether the own facts are complete and have nobody whom a result lacks.
-        One that stands and is not stays where it is, and is not told; but over one that was stored
-        first and is relied on here nobody writes another.
+        ``borne_out`` says whether the facts here are complete, and contain no incarnation that a
+        result lacks. A valid result without that is left in place, and not reported; but a result
+        that was stored first, and on which this Core relies, replaces it.
         """
         hold_id, unstored = chosen.result.hold_id, "other Cores are writing it at this moment"
         for _ in range(TRIES):
@@ -325,7 +325,7 @@ class Results:
                             await self._take(found, entry)
                             return self._told.get(hold_id) or found, ""
                         if ours_once:
-                            # Whoever signed it here has left: it stays, signed by who acts.
+                            # Its signer in this region has left: an active Core signs it now.
                             chosen = found
                     elif ours_once and not (ours and self._told.is_stored(hold_id)):
                         unstored = ANOTHER
@@ -341,7 +341,7 @@ class Results:
     async def _believed(
         self, hold_id: bytes, places: Places, offered: Iterable[bytes]
     ) -> list[SignedResult]:
-        """What other regions offer of this period of a hold, each signed by who concluded it."""
+        """Results that other regions offer of this period, signed where they were concluded."""
         found = []
         for raw in sorted({one for one in offered if one}):
             one = await self._checks.verified(hold_id, raw)
@@ -352,7 +352,7 @@ class Results:
         return found
 
     async def _tell(self, stored: SignedResult) -> None:
-        """Tell every Core of every region of a new result."""
+        """Send a new result to every Core of every region."""
         subject = subjects.receipt(self._me.region, stored.result.hold_id)
         try:
             await self._bus.publish(subject, stored.raw)

@@ -1,9 +1,14 @@
-"""May this incarnation serve a tenant, and until when.
+"""Admission: whether this incarnation may serve a tenant, and until when.
 
-Only while all of it holds: the tenant is registered for this region and not killed, in the
-generation in which the operation began; the control lease is live; the peer leases of the tenant's
-other regions are, by its policy; and, where its root is open, somebody used the customer's key not
-long ago. The smallest remainder goes with every answer.
+All of these conditions have to hold:
+
+- The tenant is registered for this region and not killed, in the generation in which the operation
+  began.
+- The control lease is live.
+- The peer leases of the tenant's other regions are live, as its region quorum requires.
+- If the tenant's root is open, the key lease is live: a recent use of the root key succeeded.
+
+The smallest remainder of these leases goes with every answer.
 """
 
 from __future__ import annotations
@@ -33,7 +38,7 @@ class Permit:
 
 
 def quorum_of(tenant: Tenant, link: Link | None) -> RegionQuorum:
-    """A tenant's policy: whose key is on the owner's premises hears from all of its regions."""
+    """The region quorum of a tenant: ``all`` for HYOK links, else as the tenant states."""
     return "all" if link is not None and link.model == "hyok" else tenant.region_quorum
 
 
@@ -46,11 +51,11 @@ NOBODY_SAYS: Final = (
     "no Core of the region says what its registry is: none runs, or none has memory of it; "
     "`kcm registry show` says which"
 )
-"""What is refused by a Gateway that does not know a tenant, beside Cores that say nothing."""
+"""The refusal of a Gateway that does not know a tenant while no Core states the registry."""
 
 
 class Admission:
-    """Admits operations, and checks once more before they have an output."""
+    """Admits operations, and checks them once more before they have an output."""
 
     def __init__(
         self,
@@ -61,7 +66,10 @@ class Admission:
         *,
         told: bool = False,
     ) -> None:
-        """``told``: this incarnation knows the registry by the word of its region's Cores alone."""
+        """``told``: this incarnation knows the registry only from statements of its region's Cores.
+
+        A Gateway sets it.
+        """
         self._told: Final = told
         self._freshness: Final = freshness
         self._revocations: Final = revocations
@@ -74,9 +82,9 @@ class Admission:
         """Admit an operation.
 
         Raises ``unknown_tenant``, ``tenant_killed``, or ``unavailable`` while this instance cannot
-        know of every kill. The lease of the customer's key is checked by ``recheck``.
+        know of every kill. ``recheck`` checks the key lease.
         """
-        if not self.remembers:  # also of a tenant that is not known: the stores may lack it
+        if not self.remembers:  # also for an unknown tenant: the stores may lack it
             raise KcmError(Code.UNAVAILABLE, NO_MEMORY)
         if self._told and self._registry.tenant(tenant) is None:
             self._untold(now)
@@ -85,10 +93,10 @@ class Admission:
         return Permit(tenant, generation, self._known_until(record, now))
 
     def recheck(self, permit: Permit, now: float) -> float:
-        """Check once more before an output: the seconds for which it may be accepted.
+        """Check once more before an output. Returns the seconds for which it may be accepted.
 
-        Raises ``tenant_killed`` when the generation is another one, ``tenant_sealed`` when the
-        customer's key was not used for too long, and as ``admit`` does.
+        Raises ``tenant_killed`` when the generation has changed, ``tenant_sealed`` when the root
+        key was not used for too long, and the errors of ``admit``.
         """
         self._revocations.still(permit.tenant, permit.generation)
         record = self.known(permit.tenant)
@@ -98,10 +106,10 @@ class Admission:
         return until - now
 
     def known(self, tenant: str) -> Tenant:
-        """The tenant's record; raises ``unknown_tenant`` unless it is served in this region.
+        """The tenant's entry; raises ``unknown_tenant`` unless it is served in this region.
 
-        A hold on a link reaches the tenants that are known to be on it. So one that is not known is
-        not served: whoever is kept from a tenant's record would not notice its kill.
+        A hold on a link reaches the tenants that are known to be on it. So an unknown tenant is not
+        served: an instance without the tenant's registry entry would not notice its kill.
         """
         record = self._registry.tenant(tenant)
         if record is None or self._region not in record.regions:
@@ -109,30 +117,30 @@ class Admission:
         return record
 
     def _untold(self, now: float) -> None:
-        """Raise ``unavailable`` while nobody says what the registry is: a tenant may be in it."""
+        """Raise ``unavailable`` while no Core states its registry: the tenant may be in it."""
         if not self._freshness.registry.told(now):
             raise KcmError(Code.UNAVAILABLE, NOBODY_SAYS)
 
     @property
     def remembers(self) -> bool:
-        """Whether this instance may serve at all, and use customers' keys in the region's name."""
+        """Whether this instance may serve at all, and use root keys in the region's name."""
         return self._freshness.registry.remembers
 
     def killed(self, tenant: str) -> bool:
-        """Whether any hold keeps the tenant dark."""
+        """Whether any hold keeps the tenant out of service."""
         return self._revocations.killed(tenant)
 
     def refusal(self, tenant: str) -> KcmError:
-        """Why nothing of a tenant is served that was purged a moment ago: it may pass."""
+        """The error for a tenant that was purged a moment ago; the condition may pass."""
         return self._revocations.refusal(tenant)
 
     def open(self, tenant: str, key: AttestedKey) -> None:
-        """The tenant's root was opened with this key: its lease counts from now on."""
+        """The tenant's root was opened with this key: the lease of the key counts from now on."""
         self._keys.setdefault(tenant, set()).add(key)
         self._opened.add(key, tenant)
 
     def renamed(self, key: AttestedKey) -> None:
-        """Let what is open by the target of ``key`` count by ``key``, whose name is a new one."""
+        """Move what is open by the target of ``key`` under ``key``, which has a new principal."""
         for old in self._opened.named(key.target):
             if old != key:
                 for tenant in self._opened.tenants(old):
@@ -146,13 +154,13 @@ class Admission:
             self._opened.discard(key, tenant)
 
     def used(self, tenant: str) -> None:
-        """Somebody just used what is open of a tenant."""
+        """What is open of a tenant was used just now."""
         for key in self._keys.get(tenant, ()):
             self._opened.used(key)
 
     @property
     def opened(self) -> OpenKeys:
-        """The customers' keys by which anything is open."""
+        """The root keys by which anything is open."""
         return self._opened
 
     def is_open(self, tenant: str) -> bool:
@@ -160,16 +168,16 @@ class Admission:
         return tenant in self._keys
 
     def lapsed(self, now: float) -> list[str]:
-        """Open tenants whose key was not used for too long: they have to be sealed.
+        """Open tenants whose root key was not used for too long: their keys have to be unloaded.
 
-        Asked several times a second, while a kill may be waiting. It looks at keys whose turn it
-        is, and at all of them only where leases may have become shorter.
+        This runs several times a second, while a kill may be waiting. It looks at the keys that are
+        due, and at all of them only if leases may have become shorter.
         """
         ended = self._opened.ended(now, self._until, self._freshness.attestations.shortened)
         return list(dict.fromkeys(tenant for key in ended for tenant in self._opened.tenants(key)))
 
     def live(self, tenant: str, now: float) -> bool:
-        """Whether the lease of an open tenant's key is live."""
+        """Whether the lease of an open tenant's root key is live."""
         return tenant in self._keys and now < self._l1(tenant)
 
     def quorum_set(self, record: Tenant) -> list[str]:
@@ -192,11 +200,11 @@ class Admission:
         return until
 
     def _l1(self, tenant: str) -> float:
-        """When the lease of whatever opened a tenant ends; never where nothing is open here."""
+        """When the first lease of a tenant's root keys ends; ``FOREVER`` if nothing is open."""
         return min(map(self._until, self._keys.get(tenant, ())), default=FOREVER)
 
     def _until(self, key: AttestedKey) -> float:
-        """When the lease of a key ends: earlier for one that is held on its owner's premises."""
+        """When the lease of a key ends: earlier for a HYOK link."""
         timing, link = self._freshness.timing, self._registry.link(key.target.link)
         shorter = timing.l1_lease_s - timing.l1_lease_of(link.model if link else "byok")
         return self._freshness.attestations.until(key, self._freshness.lease) - shorter
@@ -212,7 +220,7 @@ class Admission:
         return self._freshness.peer_leases.until(policy, others, self._freshness.lease, grace)
 
     def _registry_until(self, record: Tenant, now: float) -> float:
-        """Until when the records of a tenant, its services and its links may be believed."""
+        """Until when the registry entries of a tenant, its services and its links are believed."""
         if self._freshness.registry.until(now) == FOREVER:
             return FOREVER
         return self._freshness.registry.until(now, self._registry.shards_of(record.tenant))

@@ -1,27 +1,27 @@
 """When a kill is complete.
 
-For each region in scope the hold is acknowledged at stream sequence ``k``, and every incarnation on
-record there (lease entries read after ``k``) has receipted itself, a Core that the hold is on its
-own disk, too, having reached the tenants that the region's Core knows; or its lease, and the last
-answer of it, have ended, counted from ``k`` or from when its last record below ``k`` was heard. By
-a record above ``k`` nobody serves who has not read the hold: an incarnation without any below began
-after it.
+For each region in scope, the hold is acknowledged at stream sequence ``k``, and every incarnation
+registered there (by lease entries read after ``k``) is accounted for in one of two ways. Either it
+has sent a receipt (for a Core, also that the hold is on its own disk), and has reached the tenants
+that the region's Core knows. Or its lease, and the last answer under it, have ended, counted from
+``k`` or from when its last entry below ``k`` was heard. An entry above ``k`` gives no permission to
+serve without having read the hold: an incarnation that has no entry below ``k`` began after it.
 
-Who has read the hold may judge it otherwise: by an older roster it is lifted, by another registry
-it is none of this tenant's. So an incarnation that writes records above ``k`` is not counted out by
-the clock from the hold on, but by its silence alone, and no receipt counts of who judges by a lower
-roster than whoever says so.
+An incarnation that has read the hold may evaluate it otherwise: by an older roster the hold is
+lifted, by another registry it does not concern this tenant. So an incarnation that writes entries
+above ``k`` is not counted out by the time since the hold, but by its silence only. No receipt
+counts from an incarnation with a lower roster than the Core that concludes.
 
-What was heard counts inside a watch only (``kcm_killswitch.model.stream_watch``), and only where
-the watch had lasted longer than any lease when the hold was noted at ``k``. Else an incarnation may
-be missing: a Core that started a second ago knows only itself. Then the region is complete once the
-longest lease has ended since ``k``.
+What was heard counts inside a watch only (``kcm_killswitch.model.stream_watch``), and only if the
+watch had lasted longer than any lease when the hold was noted at ``k``. Otherwise an incarnation
+may be missing: a Core that started a second ago knows only itself. Then the region is complete once
+the longest lease has ended since ``k``.
 
-A region that cannot be reached counts once the peer leases of everybody in it have ended, which
-they do when it has not heard, for a grace, of enough regions that have the hold and the roster by
-which it counts: nobody peer leases a region that judges by a higher roster than the own one. Under
-``local`` they never end. Nor do they count for a tenant that is not known here: its peer lease set
-may be anything.
+A region that cannot be reached counts once the peer leases of all its incarnations have ended. They
+end when the region has not heard, for a grace, of enough regions that have the hold and the roster
+by which it counts: no Core states a peer lease on a region with a higher roster than its own. Under
+``local`` they never end. Nor do they count for a tenant that is not known here, because its set of
+regions may be anything.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ HowRegion = Literal["durable", "watching", "differing", "leases-ended", "unbound
 
 @dataclass(frozen=True, slots=True)
 class RegionFacts:
-    """What a region said after the hold was durable there (``durable_at`` 0: it is not).
+    """The report of a region after the hold was durable there (``durable_at`` 0: it is not).
 
-    ``since_s`` is for how long who says so has known that it is, and that the stream has the roster
-    by which it counts: the timer that counts out an incarnation, or a region, that says nothing.
-    ``watched_s`` is for how long it had followed the stream before, and missed nothing. Both are at
-    most what has passed. ``reached`` is over what is known there of the tenants that the hold
-    reaches; ``settled``: no Core of the region knows others. ``roster`` is the version by which
-    whoever concludes from this judges.
+    ``since_s`` is for how long the reporting Core has known that the hold is durable, and that the
+    stream has the roster by which it counts: the timer that counts out an incarnation, or a region,
+    that is silent. ``watched_s`` is for how long the Core had followed the stream before, without a
+    gap. Both are seconds, and at most what has passed. ``reached`` is a digest of what is known
+    there of the tenants that the hold reaches. ``settled``: no Core of the region knows different
+    ones. ``roster`` is the roster version of the Core that concludes from these facts.
     """
 
     durable_at: int
@@ -65,15 +65,15 @@ class RegionFacts:
     roster: int = 0
 
     def overseen(self, timing: Timing) -> bool:
-        """Whether what was heard, and that somebody was not, counts."""
+        """Whether what was heard counts, and also that an incarnation was not heard."""
         return self.watched_s >= self._longest_s(timing)
 
     def timed_out(self, timing: Timing) -> bool:
-        """Whether every lease from before the hold has ended, of whomever it was."""
+        """Whether every lease from before the hold has ended, also of unknown incarnations."""
         return self.since_s >= self._longest_s(timing)
 
     def left_s(self, timing: Timing) -> float:
-        """In how many seconds every lease from before the hold has ended."""
+        """Seconds until every lease from before the hold has ended."""
         return max(0.0, self._longest_s(timing) - self.since_s)
 
     def _longest_s(self, timing: Timing) -> float:
@@ -84,10 +84,10 @@ class RegionFacts:
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """A receipt, and how long after the kill was published it came, in milliseconds.
+    """A receipt, and the milliseconds from the publication of the kill to its arrival.
 
-    ``reached`` has what its incarnation ever said to have reached: what it reached it has purged.
-    ``raw`` is the receipt as it was signed.
+    ``reached`` has every digest that its incarnation reported as reached; what it reached it has
+    purged. ``raw`` is the receipt as it was signed.
     """
 
     receipt: Receipt
@@ -96,7 +96,7 @@ class Arrival:
     raw: bytes = b""
 
     def has_reached(self, tenants: bytes) -> bool:
-        """Whether the incarnation purged whom the region's Core knows to be reached."""
+        """Whether the incarnation purged the tenants that the region's Core knows to be reached."""
         return tenants == self.receipt.reached or tenants in self.reached
 
 
@@ -104,8 +104,8 @@ class Arrival:
 class QuorumNeed:
     """A tenant in scope: its regions that are not retired, its policy, its link's model.
 
-    ``retired`` is how many more regions it has: one that is silent may not have heard of that, and
-    count the word of a retired region, which may be all that it hears.
+    ``retired`` is the number of its other regions. A silent region may not have heard of their
+    retirement, and may count their statements, which may be all that it hears.
     """
 
     regions: frozenset[str]
@@ -116,7 +116,7 @@ class QuorumNeed:
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """Whom a hold reaches: ``closed`` when ``tenants`` are all that there can be."""
+    """The tenants that a hold reaches; ``closed`` when there can be no others than ``tenants``."""
 
     tenants: Sequence[QuorumNeed] = field(default_factory=tuple)
     closed: bool = False
@@ -134,12 +134,13 @@ def hold_status(
     timing: Timing,
     retired: Callable[[str], bool] = _nobody,
 ) -> HoldStatus:
-    """How far a hold has come, or its lift.
+    """The progress of a hold, or of its lift.
 
-    ``regions`` maps every region in scope to its facts, or to ``None`` (not heard from);
-    ``receipts`` maps instances and incarnation ids to the receipts of this hold: nobody's receipt
-    counts for somebody else's incarnation. A region in which nobody is on record has not really
-    answered: at least the Core that says so is. ``retired`` says it of an instance by the roster.
+    ``regions`` maps every region in scope to its facts, or to ``None`` (not heard from).
+    ``receipts`` maps instances and incarnation ids to the receipts of this hold: a receipt counts
+    for its own incarnation only. A region without a registered incarnation has not really answered:
+    at least the Core that answers is registered. ``retired`` says by the roster whether an instance
+    is retired.
     """
     if record.lifted:
         return _lift_status(record, regions)
@@ -177,7 +178,7 @@ def hold_status(
 
 
 def _lift_status(record: HoldState, regions: Mapping[str, RegionFacts | None]) -> HoldStatus:
-    """How far a lift has come: it is complete when every region has it."""
+    """The progress of a lift: it is complete when every region has it."""
     stored = {name: facts.durable_at if facts else 0 for name, facts in regions.items()}
     return HoldStatus(
         hold_id=record.hold.id,
@@ -202,7 +203,7 @@ def _region_left_ms(
     reach: Reach,
     timing: Timing,
 ) -> int:
-    """In how many milliseconds a region that is waited for counts, however little it says."""
+    """Milliseconds until a region that is waited for counts, however little it reports; else 0."""
     if how in ("watching", "differing") and facts is not None:
         return _ms(facts.left_s(timing))
     if how == "waiting" and durable:
@@ -249,7 +250,10 @@ def _peer_leases_ended(tenant: QuorumNeed, durable: Mapping[str, float], timing:
 def _peer_lease_left_s(
     tenant: QuorumNeed, durable: Mapping[str, float], timing: Timing
 ) -> float | None:
-    """In how many seconds that is so; none while too few regions have the hold."""
+    """Seconds until ``_peer_leases_ended`` is true; ``None`` while too few regions have the hold.
+
+    Zero or less means that it is true now.
+    """
     count = len(tenant.regions) + tenant.retired
     needed = 1 if tenant.policy == "all" else durable_majority(count)
     since = _nth_longest((durable[r] for r in tenant.regions if r in durable), needed)
@@ -292,7 +296,7 @@ def _incarnations(
 def _incarnation_left_ms(
     facts: RegionFacts, incarnation: Incarnation, arrival: Arrival | None, timing: Timing
 ) -> int:
-    """In how many milliseconds an incarnation that says nothing any more is counted out."""
+    """Milliseconds until a silent incarnation is counted out; 0 while the hold is not durable."""
     if facts.durable_at == 0:
         return 0
     disagrees = _disagrees(facts, incarnation, arrival)
@@ -301,7 +305,7 @@ def _incarnation_left_ms(
 
 
 def _trouble(arrival: Arrival | None) -> str:
-    """Why a hold is not on a Core's disk, when that was tried in vain."""
+    """Why a hold is not on a Core's disk, if an attempt to store it failed; else empty."""
     unkept = arrival.receipt.unkept if arrival else ""
     return "" if unkept == PENDING else unkept
 
@@ -318,7 +322,8 @@ def _incarnation_how(
         return "receipt"
     bound = timing.incarnation_bound_s(incarnation.lease_ms / 1000)
     if _disagrees(facts, incarnation, arrival):
-        # ``silent_ms`` grows though it lives: that says nothing of what it wrote above the hold.
+        # ``silent_ms`` grows although the incarnation lives: it does not cover entries above the
+        # hold.
         return "lease-ended" if timing.surely_s(incarnation.quiet_ms) >= bound else "waiting"
     if facts.durable_at > 0:
         silent = timing.surely_s(incarnation.silent_ms) >= bound
@@ -330,15 +335,15 @@ def _incarnation_how(
 
 
 def _disagrees(facts: RegionFacts, incarnation: Incarnation, arrival: Arrival | None) -> bool:
-    """Whether an incarnation that read the hold says that it does not count, or is not kept."""
+    """Whether an incarnation that read the hold says that it does not count, or is not stored."""
     lower = incarnation.roster < facts.roster or bool(_trouble(arrival))
     return lower and 0 < facts.durable_at < incarnation.latest
 
 
 def _agrees(facts: RegionFacts, incarnation: Incarnation, arrival: Arrival) -> bool:
-    """Whether an incarnation purged whom the hold reaches, keeps it, and judges it is judged here.
+    """Whether an incarnation purged the reached tenants, stored the hold, and has this roster.
 
-    While a power cut would take the hold from a Core that lives, that one is waited for.
+    While a power failure could take the hold from a live Core, the kill waits for that Core.
     """
     kept = not arrival.receipt.unkept
     return kept and incarnation.roster >= facts.roster and arrival.has_reached(facts.reached)

@@ -1,22 +1,25 @@
-"""The control lease: how long an incarnation may believe that it knows all holds of its region.
+"""The control lease: how long an incarnation may assume that it knows all holds of its region.
 
-At ``t0`` the incarnation writes its lease entry and gets the stream sequence ``s0``. Once its
+At ``t0`` the incarnation writes its lease entry, which gets the stream sequence ``s0``. Once its
 follower has delivered everything through ``s0``, the incarnation knows every hold that was durable
-at ``t0``; the lease runs from ``t0``, not from the acknowledgement. Nothing else renews it: not a
+at ``t0``. The lease runs from ``t0``, not from the acknowledgement. Nothing else renews it: not a
 heartbeat, not a direct read, not a stream's info.
 
-Stream sequences are the clock by which instances compare *before*: ``moment(a)`` is the latest
-``t0`` whose ``s0`` is at most ``a``, so a statement that names sequence ``a`` was made no earlier
+Stream sequences are the clock by which instances compare *before*. ``moment(a)`` is the latest
+``t0`` whose ``s0`` is at most ``a``. So a statement that names sequence ``a`` was made no earlier
 than that moment of this incarnation's own clock.
 
-**Rollback.** Every write but the first replaces the one before, by compare-and-set: it is only
-stored in a stream that still has everything up to that one. Where it is refused, or acknowledged at
-or below what was seen before it was sent, the stream lost messages, and nothing is known any more
-until everything was replayed. A consumer that is made anew goes on behind the last own write that
-was delivered (``anchor``), and not behind the last delivery, for above the anchor the stream may be
-another one; nor behind an own write that was not delivered yet, for that skips what lies before it.
+**Rollback.** Every write but the first replaces the previous one, by compare-and-set: only a stream
+that still has everything up to the previous write stores it. If a write is refused, or is
+acknowledged at or below a sequence that was seen before it was sent, the stream has lost messages.
+Then nothing is known any more until everything was replayed.
 
-Every lease starts expired. Times are seconds on a clock that runs on in suspend.
+A recreated consumer resumes after the last delivered write of this incarnation (the ``anchor``). It
+does not resume after the last delivery, because the entries above the anchor may differ after a
+rollback. Nor does it resume after a write that was not delivered yet, because that would skip the
+entries before it.
+
+Every lease starts expired. Times are seconds on a clock that continues in suspend.
 """
 
 from __future__ import annotations
@@ -26,15 +29,20 @@ from dataclasses import dataclass
 from typing import Final
 
 WRITES_EXACT: Final = 64
-"""The latest own writes, which are all kept."""
+"""The latest writes of this incarnation, all of which are kept."""
 
 SPACING_S: Final = 1.0
-"""Seconds between older ones that are kept: what they date is dated so much earlier at most, but
-never not at all, however often an incarnation has to write."""
+"""Minimum distance in seconds between older writes that are kept.
+
+So a date from an older write is at most this much too early, and is never missing, however often an
+incarnation has to write.
+"""
 
 WRITES_KEPT: Final = 4096
-"""Own writes kept: enough to date a peer lease or an attestation that is as old as any grace may
-be."""
+"""Number of writes that are kept.
+
+They are enough to date a peer lease or an attestation as old as any permitted grace.
+"""
 
 EXPIRED: Final = float("-inf")
 FOREVER: Final = float("inf")
@@ -47,20 +55,20 @@ class _Write:
 
 
 class ControlLease:
-    """What an incarnation's own writes and deliveries let it believe about its region's stream."""
+    """What an incarnation knows of its region's stream from its own writes and deliveries."""
 
     def __init__(self, length_s: float) -> None:
         self.length_s: Final = length_s
         self._writes: list[_Write] = []
         self._awaited: deque[int] = deque()
-        """Own writes that were not delivered yet."""
+        """Sequences of writes that were not delivered yet."""
         self._delivered = 0
         self._last = 0
         self._anchor = 0
 
     @property
     def anchor(self) -> int:
-        """The sequence of the last own write that was delivered; 0 when none was."""
+        """The sequence of this incarnation's last delivered write; 0 when none was delivered."""
         return self._anchor
 
     @property
@@ -75,14 +83,14 @@ class ControlLease:
 
     @property
     def awaited(self) -> tuple[int, ...]:
-        """Own writes that were not delivered yet, oldest first."""
+        """Writes of this incarnation that were not delivered yet, oldest first."""
         return tuple(self._awaited)
 
     def wrote(self, t0: float, seen: int, sequence: int) -> bool:
-        """Take an acknowledged own write; ``False`` means that the stream went back.
+        """Take an acknowledged write of this incarnation; ``False`` means a rollback of the stream.
 
         ``t0`` and ``seen`` are of the moment before the write was sent: until it is acknowledged,
-        more may be delivered, itself included.
+        more may be delivered, including the write itself.
         """
         if sequence <= seen:
             self.forget()
@@ -93,9 +101,9 @@ class ControlLease:
         return True
 
     def adopt(self, sequence: int) -> bool:
-        """Take an own write whose acknowledgement was lost; it renews nothing.
+        """Take a write of this incarnation whose acknowledgement was lost; it renews nothing.
 
-        ``False`` means that the stream went back: it has an older one than the last.
+        ``False`` means a rollback of the stream: its entry is older than the last write.
         """
         if sequence <= self._last:
             self.forget()
@@ -110,20 +118,20 @@ class ControlLease:
             self._anchor = self._awaited.popleft()
 
     def replaced(self, sequence: int) -> None:
-        """A later own write took the place of this one before it was delivered: it renews nothing.
+        """A later write replaced this one before it was delivered: this one renews nothing.
 
-        The stream keeps the last message of a subject only.
+        The stream keeps only the last message of a subject.
         """
         self._writes = [write for write in self._writes if write.sequence != sequence]
         self._awaited.remove(sequence)
 
     def resumed(self, behind: int) -> None:
-        """The follower goes on behind ``behind``: what it delivered above may be another thing."""
+        """The follower resumes after ``behind``: entries that it delivered above may differ now."""
         self._delivered = min(self._delivered, behind)
         self._anchor = min(self._anchor, behind)
 
     def forget(self) -> None:
-        """Nothing is known any more: what follows is a replay from the start of a stream."""
+        """Forget everything: what follows is a replay from the start of a stream."""
         self._writes.clear()
         self._awaited.clear()
         self._delivered = 0
@@ -136,7 +144,7 @@ class ControlLease:
         return EXPIRED if moment is None else moment + self.length_s
 
     def moment(self, sequence: int) -> float | None:
-        """The latest own ``t0`` that lies before ``sequence``, or ``None``."""
+        """The latest ``t0`` of a write at or before ``sequence``, or ``None``."""
         for write in reversed(self._writes):
             if write.sequence <= sequence:
                 return write.t0

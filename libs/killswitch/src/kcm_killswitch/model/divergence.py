@@ -1,9 +1,9 @@
-"""Whether this incarnation and a Core of its region keep on knowing different holds.
+"""Whether this incarnation and a Core of its region know different holds for long.
 
-Every lease entry carries the digest of the holds that its incarnation knows. For a moment two of
-them differ after every kill. But who keeps on differing from a Core while neither learns anything
-new has missed something, for what a Core knows it writes to the stream: a broker that lost, or
-skipped, a message for one consumer does not say so.
+Every lease entry carries the digest of the holds that its incarnation knows. After every kill, two
+digests differ for a moment. But an incarnation that keeps differing from a Core, while neither
+learns anything new, has missed something, because a Core writes what it knows to the stream. A
+broker that lost or skipped a message for one consumer does not report it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 PATIENCE_S: Final = 5.0
-"""Seconds for which two may differ: a hold is written, and delivered, long before."""
+"""Seconds for which two digests may differ; a hold is written and delivered long before."""
 
 
 @dataclass(slots=True)
@@ -24,15 +24,16 @@ class _Difference:
 
 
 class Divergence:
-    """What the Cores of the region said last, where it was not what this incarnation knew."""
+    """The last digests of the region's Cores that were not the digest of this incarnation."""
 
     def __init__(self) -> None:
         self._differ: dict[str, _Difference] = {}
 
     def heard(self, core: str, theirs: bytes, ours: bytes, now: float) -> bool:
-        """Take a Core's digest, beside the own one; whether everything has to be read again.
+        """Take a Core's digest and this incarnation's own; whether to replay the stream.
 
-        Once for each difference: one that is still there after that is not mended by reading.
+        The answer is ``True`` once for each difference: a difference that remains after a replay is
+        not repaired by another one.
         """
         known = self._differ.pop(core, None)
         if theirs == ours:

@@ -1,9 +1,9 @@
-"""When a hold that the customer's key caused may be lifted.
+"""When a hold that a root key caused may be lifted.
 
-Only the region in which the key refused may lift it: another region's endpoint may never have said
-no. It needs successes, all of which began after the hold was durable there, over at least
+Only the region in which the root key refused may lift it: another region's endpoint may never have
+refused. A lift needs successes, all of which began after the hold was durable there, over at least
 ``settle_s``, and no refusal among them. So neither a success that was in flight when the key was
-disabled, nor a key that flaps, lifts anything.
+disabled, nor a key that flaps, lifts a hold.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from typing import Final
 
 DAMPED_MAX: Final = 60
-"""Times ``settle_s`` that a key which flaps has to answer at most: an hour where one minute is
-usual. So one key causes some thirty holds a day at most, in place of more than a thousand."""
+"""Maximum factor by which flapping lengthens ``settle_s``: an hour at the usual one minute.
+
+So one key causes about thirty holds a day at most, instead of more than a thousand.
+"""
 
 FLAPPING_MS: Final = 24 * 3600 * 1000
-"""Milliseconds within which a refusal counts as one more of a key that flaps."""
+"""Milliseconds within which another refusal counts as flapping of the same key."""
 
 
 @dataclass(slots=True)
@@ -28,29 +30,29 @@ class _Run:
 
 
 class FlapDamping:
-    """Runs of successes by link. Times are this incarnation's own."""
+    """Runs of successes by link. Times are in seconds of this incarnation's clock."""
 
     def __init__(self, settle_s: float) -> None:
         self.settle_s: Final = settle_s
         self._runs: dict[str, _Run] = {}
 
     def success(self, link: str, position: int, held_at: int, moment: float, now: float) -> None:
-        """Take a success whose prober's mark, from before it asked, is at ``position``.
+        """Take a success; ``position`` is the prober's log position from before the probe.
 
-        ``held_at`` is where the latest hold on the link is durable here (0: it is not);
-        ``moment`` is when the own clock knows the probe to have begun at the earliest.
+        ``held_at`` is where the latest hold on the link is durable here (0: it is not). ``moment``
+        is the earliest time at which, by this incarnation's clock, the probe can have begun.
         """
         if not 0 < held_at <= position:
             return
         run = self._runs.get(link)
         if run is None or run.held_at != held_at:
-            # Heard now, begun before: from now on is the shorter, safe way to count.
+            # Heard now, begun before: to count from now on is the shorter, safe way.
             self._runs[link] = _Run(held_at, now, moment)
         else:
             run.last = max(run.last, moment)
 
     def refused(self, link: str) -> None:
-        """Somebody in this region was refused: begin anew."""
+        """A Core in this region was refused: reset the run of successes."""
         self._runs.pop(link, None)
 
     def ripe(self, link: str, at_least_s: float = 0.0) -> bool:
@@ -65,10 +67,10 @@ class FlapDamping:
 def damped(settle_s: float, refused_ms: Collection[int]) -> float:
     """Seconds of successes that a key needs which refused at these times (Unix milliseconds).
 
-    They double with every time that it refused again within a day, up to ``DAMPED_MAX`` times
-    ``settle_s``. Cores of a region may each have placed a hold for one and the same refusal: what
-    lies nearer together than ``settle_s`` is one, since a key that settled was lifted in between.
-    Only the times of known holds count, so this outlives a restart, and all Cores agree on it.
+    They double with every further refusal within a day, up to ``DAMPED_MAX`` times ``settle_s``.
+    The Cores of a region may each have placed a hold for the same refusal. So refusals that are
+    less than ``settle_s`` apart count as one, since a key that settled was lifted in between. Only
+    the times of known holds count, so the result survives a restart, and all Cores agree on it.
     """
     times = sorted(refused_ms)
     factor = 1

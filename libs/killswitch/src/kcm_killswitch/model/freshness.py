@@ -1,8 +1,7 @@
 """What an incarnation knows of its stream, of other regions and of root keys, and since when.
 
-All of it hangs on places in one stream. So all of it goes together when the stream went back, and
-until the stream is read from its start nothing that is still delivered counts: that is what a
-consumer of before has left.
+All state is keyed by positions in one stream. So a rollback of the stream invalidates all of it.
+Until the stream is read from its start, late deliveries of the old consumer are ignored.
 """
 
 from __future__ import annotations
@@ -25,27 +24,27 @@ class Freshness:
         self.lease: Final = ControlLease(timing.control_lease_s)
         self.marks: Final = Marks()
         self.holds: Final = Marks()
-        """Holds that were delivered: where each lay, and its id."""
+        """Log positions of the holds that were delivered: the sequence and id of each."""
         self.peer_leases: Final = PeerLeases()
         self.attestations: Final = Attestations(timing.l1_lease_s)
         self.registry: Final = RegistryLease()
         self._mark: LogPosition | None = None
         self._unread = False
         self.era = 0
-        """Raised whenever everything is forgotten: what began in another era says nothing."""
+        """Raised whenever everything is forgotten: what began in another era is void."""
 
     @property
     def mark(self) -> LogPosition | None:
-        """The latest own write that was acknowledged: the *before* of what begins now."""
+        """The latest acknowledged write of this incarnation: the *before* of what begins now."""
         return self._mark
 
     @property
     def anchor(self) -> int:
-        """Behind which a consumer that is made anew has to go on; 0: from the stream's start."""
+        """The sequence after which a recreated consumer has to resume; 0: the stream's start."""
         return 0 if self._unread else self.lease.anchor
 
     def wrote(self, t0: float, seen: int, mark: LogPosition) -> bool:
-        """Take an acknowledged own write; ``False``: the stream went back, all is forgotten."""
+        """Take an acknowledged write; ``False``: the stream was rolled back, all is forgotten."""
         if self._other_was_read(mark) or not self.lease.wrote(t0, seen, mark.sequence):
             self.forget()
             return False
@@ -53,24 +52,25 @@ class Freshness:
         return True
 
     def adopt(self, mark: LogPosition) -> bool:
-        """Take an own write whose acknowledgement was lost; ``False`` as for ``wrote``."""
+        """Take a write whose acknowledgement was lost; ``False`` as for ``wrote``."""
         if self._other_was_read(mark) or not self.lease.adopt(mark.sequence):
             self.forget()
             return False
         return True
 
     def read_back(self, mark: LogPosition) -> bool:
-        """Whether an own write, or a later one in its place, was delivered."""
+        """Whether a write of this incarnation, or a later one in its place, was delivered."""
         return not self._unread and self.lease.anchor >= mark.sequence
 
     def _other_was_read(self, mark: LogPosition) -> bool:
-        """Whether the stream was read past the place of an own write, and that was not there."""
+        """Whether the stream was read past the position of a write, which was not there."""
         return mark.sequence <= self.lease.position and mark not in self.marks
 
     def leased(self, mark: LogPosition, *, own: bool) -> bool:
-        """A lease entry was delivered; ``False``: an own place has another one, all is forgotten.
+        """A lease entry was delivered; ``False``: it differs from what was acknowledged there.
 
-        What was acknowledged has to be read back where it was acknowledged.
+        A write has to be read back at the position at which it was acknowledged. Otherwise all is
+        forgotten.
         """
         if self._unread:
             return True
@@ -82,16 +82,16 @@ class Freshness:
         return True
 
     def held(self, place: LogPosition) -> None:
-        """A hold was delivered; the mark's nonce is its id."""
+        """A hold was delivered; the nonce of its log position is its id."""
         if not self._unread:
             self.holds.add(place)
 
     def fenced(self, other: str, mark: LogPosition, highest: LogPosition) -> bool:
-        """A peer lease was delivered; ``False`` when its mark is not known here.
+        """A peer lease was delivered; ``False`` when its log position is not known here.
 
-        ``highest`` is the highest place of a hold that its writer knew, 0 for none: whoever was not
-        delivered that one there lacks what the peer lease vouches for. A rollback may have taken
-        it.
+        ``highest`` is the highest position of a hold that its writer knew, 0 for none. An
+        incarnation that did not receive that hold at that position lacks what the peer lease
+        vouches for: a rollback may have removed it.
         """
         if self._unread or mark not in self.marks:
             return False
@@ -101,7 +101,7 @@ class Freshness:
         return True
 
     def proven(self, key: AttestedKey, mark: LogPosition) -> bool:
-        """An attestation was delivered, or made here; ``False`` when its mark is not known here."""
+        """An attestation was delivered, or made here; ``False`` for an unknown log position."""
         if self._unread or (mark not in self.marks and mark != self._mark):
             return False
         self.attestations.learn(key, mark.sequence)
@@ -127,10 +127,10 @@ class Freshness:
         return True
 
     def resumed(self, behind: int) -> None:
-        """The stream is read on behind ``behind``, the last own write.
+        """Resume reading the stream after ``behind``, the last write of this incarnation.
 
-        Above it may be another stream now. But whatever was known when it stood higher was known
-        when it stood there. Behind 0 it is read from its start.
+        The entries above may differ now. But a statement of what was known at a higher position
+        also holds for this one, which is earlier. With 0, the stream is read from its start.
         """
         self._unread = self._unread and behind > 0
         self.lease.resumed(behind)
@@ -140,7 +140,7 @@ class Freshness:
         self.attestations.resumed(behind)
 
     def forget(self) -> None:
-        """The stream went back: nothing is known any more."""
+        """Forget everything, because the stream was rolled back."""
         self.era += 1
         self._unread = True
         self.lease.forget()

@@ -1,11 +1,12 @@
 """A set of holds, and how two of them merge.
 
-Per id a hold is absent, held or lifted, in this order, and merging takes the maximum by id. That is
-a join of a lattice: commutative, associative and idempotent, so the order, the duplication and the
-number of issuers of messages do not matter, and nobody can outbid anybody. A hold's id commits to
-its content, so there is one content per id, and whoever signed it has a signature in the form that
-is kept: if it were one of them, and a new roster did not believe that one, the hold would end. Of
-two lifts the smaller bytes stand for both.
+Per id, a hold is absent, held or lifted, in this order, and a merge takes the maximum by id. That
+is a join of a lattice: commutative, associative and idempotent. So the order, the duplication and
+the number of issuers of messages do not matter, and no party can outbid another one.
+
+A hold's id commits to its content, so there is one content per id. The stored form keeps the
+signatures of all its signers. If it kept one of them, a new roster that does not trust that signer
+would end the hold. Of two lifts, the one with the smaller bytes represents both.
 """
 
 from __future__ import annotations
@@ -38,12 +39,12 @@ class HoldState:
 
     @property
     def group(self) -> str:
-        """The cause and origin: what a page of lifted holds has to name to end this one."""
+        """The cause and origin, which a page of lifted holds has to name to end this one."""
         return f"{self.hold.cause}.{self.hold.origin}"
 
     @property
     def message(self) -> bytes:
-        """The one signed statement that says all of this: a lift embeds its hold."""
+        """The one signed statement that contains all of this: a lift embeds its hold."""
         return self.raw if self.lift is None else self.lift
 
 
@@ -60,12 +61,15 @@ def join(left: HoldState, right: HoldState) -> HoldState:
 
 
 _SHARDS: Final = 256
-"""Parts of a set, by the first byte of an id. Ids are digests, so each has as much as another."""
+"""Parts of a set, by the first byte of an id.
+
+Ids are digests, so all parts have about the same size.
+"""
 
 
 @dataclass(frozen=True)
 class _Shard:
-    """The holds of one first byte, by id; and those that pages end, by their cause and origin."""
+    """The holds of one first byte by id, and the ids that pages end by cause and origin."""
 
     records: Mapping[bytes, HoldState]
     paged: Mapping[str, bytes] = field(default_factory=dict)
@@ -80,7 +84,7 @@ class _Shard:
             found.append(one)
         total = sha256(_of(held))
         for origin in sorted({*lifted, *self.paged}):
-            # Whoever has a hold's lift and whoever has its id in a page know the same.
+            # A holder of a hold's lift and a holder of its id in a page know the same.
             every = id_set.union(b"".join(lifted.get(origin, ())), self.paged.get(origin, b""))
             total.update(sha256(origin.encode()).digest() + sha256(every).digest())
         return total.digest()
@@ -106,11 +110,11 @@ _EMPTY: Final = _Shard({})
 class HoldSet:
     """Holds by id. Immutable: a merge makes a new set.
 
-    What is new is put into one of many shards, and the others are shared with the set before.
+    A new hold goes into one of many shards; the other shards are shared with the previous set.
 
-    A hold that a page ends is 16 bytes here, and no record. Its id commits to it, so when it comes
-    again it is known, and stays lifted. Pages alone are no verdict: an id in one says nothing of a
-    hold of another cause or origin.
+    A hold that a page ends takes 16 bytes here, and has no record. Its id commits to it, so when it
+    arrives again it is recognised, and stays lifted. An id in a page is not enough: it ends no hold
+    of another cause or origin.
     """
 
     _shards: tuple[_Shard, ...] = (_EMPTY,) * _SHARDS
@@ -138,25 +142,24 @@ class HoldSet:
         return self._with(hold_id[0], replace(shard, records={**shard.records, hold_id: joined}))
 
     def ends(self, record: HoldState) -> bool:
-        """Whether a page says that a hold was lifted: then it is none of the records here."""
+        """Whether a page says that a hold was lifted; then the hold has no record here."""
         return self._shards[_shard(record.hold.id)].ends(record)
 
     def paged(self, prefix: int, group: str) -> bytes:
-        """The ids that pages end, of one first byte, and cause and origin."""
+        """The ids of one first byte, and one cause and origin, that pages end."""
         return self._shards[prefix].paged.get(group, b"")
 
     @property
     def paged_count(self) -> int:
-        """How many ids are in pages."""
+        """The number of ids in pages."""
         paged = (found for shard in self._shards for found in shard.paged.values())
         return sum(map(len, paged)) // limits.ID_SIZE
 
     def turned(self, prefix: int, group: str, paged: bytes) -> tuple[HoldSet, list[HoldState]]:
-        """The set in which pages end these ids of one first byte, and the records that go for it.
+        """The set in which pages end these ids of one first byte, and the records that it drops.
 
         ``group`` is as in ``HoldState``, ``paged`` as in ``kcm_killswitch.model.id_set``. Ids that
-        pages ended before, and do not any more, are not known at all until somebody brings their
-        holds.
+        pages ended before, and no longer do, are unknown until their holds arrive again.
         """
         shard = self._shards[prefix]
         others = {key: value for key, value in shard.paged.items() if key != group}
@@ -168,9 +171,10 @@ class HoldSet:
         return self._with(prefix, turned), gone
 
     def judged(self, hold_id: bytes, record: HoldState | None) -> HoldSet:
-        """The set in which a hold stands as it is believed by a new roster; ``None``: not at all.
+        """The set with a hold as a new roster evaluates it; ``None``: without the hold.
 
-        The one way in which a set gets smaller. Whoever has the same roster does the same.
+        This is the only way in which a set gets smaller. Instances with the same roster do the
+        same.
         """
         shard = self._shards[_shard(hold_id)]
         others = {key: one for key, one in shard.records.items() if key != hold_id}
@@ -183,9 +187,9 @@ class HoldSet:
 
     @cached_property
     def digest(self) -> bytes:
-        """32 bytes that two sets share when each hold stands the same in both.
+        """A digest of 32 bytes, which two sets share when each hold has the same state in both.
 
-        Over ids and states, and not over what was signed: two signatures of one lift are no
+        It is over ids and states, and not over what was signed: two signatures of one lift make no
         difference. It is made of the digests of the shards in order, so that one more hold is
         digested without reading the others again.
         """
@@ -206,15 +210,15 @@ class HoldSet:
             yield from shard.in_order(b"")
 
     def in_order(self, after: bytes = b"") -> Iterator[HoldState]:
-        """The records whose ids are above ``after``, by id: the same everywhere.
+        """The records whose ids are above ``after``, by id: the same order everywhere.
 
-        Whoever takes a few does not pay for the others.
+        A caller that takes a few does not pay for the others.
         """
         for shard in self._shards[_shard(after) :]:
             yield from shard.in_order(after)
 
     def beginning(self, prefix: str) -> Iterator[HoldState]:
-        """The records whose ids, in hexadecimal, begin so, by id.
+        """The records whose ids begin with the hexadecimal ``prefix``, by id.
 
         ``prefix`` is up to 32 digits of 0-9 and a-f.
         """

@@ -1,6 +1,6 @@
-"""Many ids of 16 bytes in order, as one string of bytes: a million take 16 MB, and not 160.
+"""Many ids of 16 bytes in order, as one byte string: a million take 16 MB instead of 160 MB.
 
-All functions take and give such strings; nothing in them is changed in place.
+All functions take and return such strings, and change nothing in place.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _SIZE: Final = limits.ID_SIZE
 
 
 def has(ids: bytes, one: bytes) -> bool:
-    """Whether an id is among them: some twelve looks where there are four thousand."""
+    """Whether an id is in the set: a binary search, about twelve steps for four thousand ids."""
     low, high = 0, len(ids) // _SIZE
     while low < high:
         middle = (low + high) // 2
@@ -39,7 +39,7 @@ def of(them: Iterable[bytes]) -> bytes:
 
 
 def union(left: bytes, right: bytes) -> bytes:
-    """The ids of both."""
+    """The ids of both sets."""
     if not left or not right or left == right:
         return left or right
     return of([*each(left), *each(right)])

@@ -1,19 +1,20 @@
-"""Which incarnations are on record in a region, from nothing but signed lease entries.
+"""The incarnations that are registered in a region, from signed lease entries only.
 
-Completeness of a kill is computed over this list, so whoever could remove or change an entry could
-make a kill look complete that is not. Therefore:
+The completeness of a kill is computed over this list. A party that could remove or change an entry
+could make a kill look complete that is not. Therefore:
 
-- An entry belongs to an instance *and* an incarnation. Instances sign for themselves only, so no
+- An entry belongs to an instance *and* an incarnation. Instances sign only for themselves, so no
   instance can end, date or replace an incarnation of another one.
-- The broker's word that a record expired is not signed and counts for nothing: an entry goes when
-  its incarnation said so itself, or when this process heard nothing of it for ``GONE_S`` of its own
-  clock, and never before its own lease has ended.
-- Nobody is forgotten for want of room. Who cannot be taken is refused, and until that one's lease
-  has ended the list is not ``whole``: no kill is complete by it.
-- An incarnation is *heard* by the first delivery of an entry with a new nonce. An old one in
-  another place, one that claims a later start than its place, and whatever is under an
-  incarnation's name and cannot be verified, mark it as tampered with: it is heard no more.
-- That an incarnation fell silent counts as far as the ``Watch`` goes, and no further.
+- The broker's report that a message expired is not signed and counts for nothing. An incarnation is
+  removed when it said itself that it ended, or when this process heard nothing of it for ``GONE_S``
+  of its own clock, and never before the incarnation's lease has ended.
+- No incarnation is forgotten for lack of room. An incarnation that does not fit is refused, and
+  until its lease has ended the list is not ``whole``: no kill is complete by it.
+- An incarnation is *heard* by the first delivery of an entry with a new nonce. Three things mark it
+  as tampered with, so that it is heard no more: an old entry at another position, an entry that
+  claims a later start than its position, and any message under the incarnation's name that cannot
+  be verified.
+- The silence of an incarnation counts as far as the ``Watch`` goes, and no further.
 """
 
 from __future__ import annotations
@@ -27,36 +28,50 @@ from kcm_schemas.control import Incarnation, Lease
 from kcm_killswitch.model.stream_watch import Watch
 
 GONE_S: Final = 60.0
-"""Seconds without a record after which an incarnation counts as gone: many times the renewal
-interval."""
+"""Seconds without an entry after which an incarnation counts as gone.
+
+It is many times the renewal interval.
+"""
 
 STRETCH: Final = 1.25
-"""By how much a lease may take longer than it says: more than ``(1 + e) / (1 - e)`` of the worst
-clocks that ``Timing`` allows."""
+"""Factor by which a lease may last longer than its entry says.
+
+It is more than ``(1 + e) / (1 - e)`` for the worst clocks that ``Timing`` allows.
+"""
 
 ANSWERS_S: Final = 10.0
-"""Seconds in which the last answer of an ended lease is over: twice the D of every bound."""
+"""Seconds after which the last answer under an ended lease is over: twice the D of every bound."""
 
 LEASE_MAX_MS: Final = int(GONE_S * 1000)
-"""Milliseconds of the longest lease that is counted: ``Timing`` allows none that is as long, and
-who claims an endless one would keep every kill from being complete."""
+"""Milliseconds of the longest lease that is counted.
+
+``Timing`` allows no lease of that length, and an incarnation that claims an endless one would keep
+every kill from being complete.
+"""
 
 INCARNATIONS_PER_INSTANCE_MAX: Final = 64
-"""Incarnations of one instance on record: more than one a second within ``GONE_S`` are no
-accident."""
+"""Maximum number of registered incarnations of one instance.
+
+More than one a second within ``GONE_S`` are no accident.
+"""
 
 INCARNATIONS_MAX: Final = 2048
-"""Incarnations of a region on record: as many as fit into one answer to another region."""
+"""Maximum number of registered incarnations of a region.
+
+As many fit into one answer to another region.
+"""
 
 NONCES_KEPT: Final = 32
-"""Latest records of an incarnation whose nonces are known: those of more than a minute."""
+"""Number of latest entries of an incarnation whose nonces are known; they cover over a minute."""
 
 SPACING_S: Final = 1.0
-"""Seconds within which records of one incarnation are heard as one, however often it has to
-write."""
+"""Seconds within which entries of one incarnation are heard as one.
+
+This bounds the memory, however often an incarnation has to write.
+"""
 
 SAID_MAX_MS: Final = 3_600_000
-"""Milliseconds of the longest silence that is told: an hour, longer than any lease."""
+"""Milliseconds of the longest silence that is reported: an hour, longer than any lease."""
 
 Key = tuple[str, bytes]
 """Instance and incarnation."""
@@ -76,28 +91,28 @@ class _Seen:
     lease: Lease
     latest: int
     lease_ms: int
-    """The longest that it ever said, as far as it counts."""
+    """The longest lease that it ever stated, up to the maximum."""
     new: float
-    """When its last new record was heard, whatever the watch."""
+    """When its last new entry was heard, inside or outside the watch."""
     ended: bool = False
     tampered: bool = False
     nonces: OrderedDict[bytes, int] = field(default_factory=OrderedDict)
     heard: list[_Heard] = field(default_factory=list)
-    """Inside the present watch, oldest first."""
+    """What was heard inside the present watch, oldest first."""
 
     def kept(self, now: float) -> bool:
         """Whether it may still serve, or was heard not long ago."""
         return now - self.new < _kept_s(self.lease_ms)
 
     def replayed(self, lease: Lease, sequence: int) -> bool:
-        """Whether an entry is not what its incarnation wrote there; new ones are remembered."""
+        """Whether an entry is not what its incarnation wrote there; new nonces are remembered."""
         known = self.nonces.setdefault(lease.nonce, sequence)
         if len(self.nonces) > NONCES_KEPT:
             self.nonces.popitem(last=False)
         return known != sequence or lease.first > sequence
 
     def hear(self, sequence: int, now: float) -> None:
-        """A new record was delivered."""
+        """A new entry was delivered."""
         self.new = now
         last = self.heard[-1] if self.heard else None
         if last is not None and now - last.first < SPACING_S:
@@ -108,9 +123,9 @@ class _Seen:
             del self.heard[0]
 
     def silent_since(self, place: int) -> float:
-        """When the last record below ``place`` was heard, at the latest (0: any); else ``-inf``.
+        """When the last entry below ``place`` was heard, at the latest (0: any); else ``-inf``.
 
-        Of what is not kept any more, the lease has ended.
+        Leases of entries that are not kept any more have ended.
         """
         below = [one.last for one in self.heard if not place or one.lowest < place]
         return below[-1] if below else float("-inf")
@@ -125,7 +140,7 @@ class Incarnations:
         self._refused_until = float("-inf")
 
     def take(self, lease: Lease, sequence: int, now: float) -> None:
-        """Take a verified lease entry stored at ``sequence``; what has ended does not come back."""
+        """Take a verified lease entry at ``sequence``; an ended incarnation does not return."""
         key, lease_ms = (lease.instance, lease.incarnation), min(lease.lease_ms, LEASE_MAX_MS)
         seen = self._seen.pop(key, None)
         if seen is None:
@@ -133,7 +148,7 @@ class Incarnations:
                 self._refused_until = max(self._refused_until, now + _kept_s(lease_ms))
                 return
             seen = _Seen(lease, sequence, lease_ms, now)
-        self._seen[key] = seen  # those that were heard last stand last
+        self._seen[key] = seen  # the incarnation heard last is last in the order
         again = seen.nonces.get(lease.nonce) == sequence
         if seen.replayed(lease, sequence):
             seen.tampered = True
@@ -152,35 +167,35 @@ class Incarnations:
             self.doubted(now)
 
     def resumed(self, behind: int, now: float) -> None:
-        """The stream is followed behind a sequence: a new watch."""
+        """The stream is followed after a sequence: a new watch begins."""
         self.watch.resumed(behind, now)
         self._unhear()
 
     def delivered(self, sequence: int, now: float) -> None:
-        """An entry is delivered, before it is taken."""
+        """An entry was delivered; called before ``take``."""
         if not self.watch.delivered(sequence, now):
             self._unhear()
 
     def doubted(self, now: float) -> None:
-        """Nothing that was heard before counts."""
+        """Discard what was heard before: it does not count any more."""
         self.watch.doubted(now)
         self._unhear()
 
     def knows(self, instance: str, incarnation: bytes) -> bool:
-        """Whether an incarnation's record was read, and it did not end."""
+        """Whether an incarnation's entry was read, and the incarnation did not end."""
         seen = self._seen.get((instance, incarnation))
         return seen is not None and not seen.ended
 
     def whole(self, now: float) -> bool:
-        """Whether nobody whose lease may run was refused for want of room."""
+        """Whether no incarnation whose lease may still run was refused for lack of room."""
         return now >= self._refused_until
 
     def on_record(self, now: float, place: int = 0) -> list[Incarnation]:
         """Every incarnation that may hold keys.
 
-        ``silent_ms`` is for how long no record of it that lies below ``place`` (0: anywhere) was
-        heard, inside the watch; 0 where nothing that was heard counts. ``quiet_ms`` is the same of
-        any record.
+        ``silent_ms`` is for how long no entry of it below ``place`` (0: at any position) was heard,
+        inside the watch; 0 if nothing that was heard counts. ``quiet_ms`` is the same for any
+        entry.
         """
         self._prune(now)
         return [self._incarnation(one, now, place) for one in self._seen.values() if not one.ended]
@@ -222,7 +237,7 @@ class Incarnations:
 
 
 def said_ms(seconds: float) -> int:
-    """A duration as it is told, in milliseconds: never longer than it was."""
+    """A duration as it is reported, in milliseconds: never longer than it was."""
     return min(SAID_MAX_MS, max(0, int(seconds * 1000)))
 
 

@@ -1,7 +1,8 @@
-"""How near the customers' keys in use are to as many as may be in use, and who was sealed for it.
+"""How close the root keys in use are to the maximum, and how many tenants were unloaded for it.
 
-Somebody has to hear of it before tenants are sealed, once, and not at every look. So ``filling``
-begins at nine tenths and ends at eight, and ``crowded`` ends when nobody was sealed for a while.
+Operators need one warning before tenants are unloaded, and not one at every check. So ``filling``
+begins at nine tenths of the maximum and ends at eight. ``crowded`` ends when no tenant was unloaded
+for a while.
 """
 
 from __future__ import annotations
@@ -11,22 +12,22 @@ from enum import Enum
 from typing import Final
 
 FILLING_AT: Final = 0.9
-"""Part of the keys that may be in use from which there is a warning."""
+"""Part of the maximum number of keys in use from which there is a warning."""
 
 FREE_AT: Final = 0.8
-"""Part at which the warning ends: below the other one, so that one key does not repeat it."""
+"""Part at which the warning ends: below ``FILLING_AT``, so that one key does not repeat it."""
 
 CALM_S: Final = 60.0
-"""Seconds without a tenant sealed after which it is not crowded any more."""
+"""Seconds without an unloaded tenant after which the state is not crowded any more."""
 
 RECENT_S: Final = 600.0
-"""Seconds for which tenants that were sealed are counted as recent."""
+"""Seconds for which unloaded tenants are counted as recent."""
 
 SLOT_S: Final = 10.0
-"""Seconds that are counted together, so that a count costs the same however many are sealed."""
+"""Seconds that are counted together, so that the cost does not grow with the number of unloads."""
 
 RECENT_MAX: Final = int(RECENT_S / SLOT_S) + 1
-"""Counts that are kept at most."""
+"""Maximum number of counts that are kept."""
 
 
 class Room(Enum):
@@ -35,24 +36,24 @@ class Room(Enum):
     FREE = "free"
     FILLING = "filling"
     CROWDED = "crowded"
-    """Tenants were sealed for it within the last ``CALM_S``."""
+    """Tenants were unloaded because of too many keys within the last ``CALM_S``."""
 
 
 class Crowding:
-    """What one incarnation has to say of it. Times are its own."""
+    """The state of the key budget in one incarnation. Times are of its own clock."""
 
     def __init__(self) -> None:
         self.room = Room.FREE
         self.since: float | None = None
-        """Since when it is not free."""
+        """Since when the state is not ``FREE``."""
         self.sealed_all = 0
-        """Tenants that this incarnation sealed for it."""
+        """Number of tenants that this incarnation unloaded because of too many keys."""
         self.sealed_at: float | None = None
-        """When it sealed the last one."""
+        """When it unloaded the last one."""
         self._recent: deque[tuple[float, int]] = deque()
 
     def sealed(self, tenants: int, now: float) -> None:
-        """So many tenants were sealed because of too many keys."""
+        """Count tenants that were unloaded because of too many keys."""
         self.sealed_all += tenants
         self.sealed_at = now
         if self._recent and now - self._recent[-1][0] < SLOT_S:
@@ -63,7 +64,7 @@ class Crowding:
             self._forget(now)
 
     def look(self, in_use: int, most: int, now: float) -> bool:
-        """Judge anew; whether what is to be said has changed."""
+        """Evaluate the state; returns whether it has changed, so that it has to be reported."""
         room = self._judge(in_use, most, now)
         if room is self.room:
             return False
@@ -72,7 +73,7 @@ class Crowding:
         return True
 
     def recent(self, now: float) -> int:
-        """Tenants that were sealed within the last ``RECENT_S``, by slots."""
+        """Number of tenants that were unloaded within the last ``RECENT_S``, by slots."""
         self._forget(now)
         return sum(count for _, count in self._recent)
 

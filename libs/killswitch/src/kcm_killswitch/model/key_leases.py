@@ -1,10 +1,10 @@
-"""Attestations: somebody in the region used the customer's key, and it was allowed.
+"""Key leases: they start with attestations that a root key was used in the region with success.
 
-An attestation names what was used: the link and its revision, the version of the key, and in whose
-name. It serves only whoever uses the very same. It carries the prober's mark from *before* the key
-was asked, so whoever reads it takes its own latest write before that mark as the moment from which
-the lease runs. Instances share attestations, so a key is asked once an interval, and not once for
-every replica and every tenant.
+An attestation names what was used: the link and its revision, the version of the key, and the
+principal. It serves only instances that use the very same. It carries the prober's log position
+from *before* the use of the key. A reader takes its own latest write before that position as the
+moment from which the lease runs. Instances share attestations, so a key is used once an interval,
+and not once for every replica and every tenant.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from kcm_killswitch.model.control_lease import EXPIRED, ControlLease
 
 @dataclass(frozen=True, slots=True, order=True)
 class Target:
-    """What is asked: a version of a customer's key, through a revision of its link."""
+    """What is used: a version of a root key, through a revision of its link."""
 
     link: str
     link_revision: int
@@ -26,40 +26,43 @@ class Target:
 
 @dataclass(frozen=True, slots=True, order=True)
 class AttestedKey:
-    """What an attestation is about: a target, and in whose name it was used."""
+    """The subject of an attestation: a target, and the principal that used it."""
 
     target: Target
     principal: str
 
 
 class Attestations:
-    """The latest believed attestation of every key."""
+    """The latest accepted attestation of every key."""
 
     def __init__(self, length_s: float) -> None:
         self.length_s: Final = length_s
         self._positions: dict[str, dict[AttestedKey, int]] = {}
-        """By link: a refusal looks at no other one's."""
+        """By link, so that a refusal looks at the keys of one link only."""
         self.shortened = 0
         """Raised whenever the lease of any key may have become shorter."""
 
     def learn(self, key: AttestedKey, position: int) -> None:
-        """Take a believed attestation; an older one changes nothing."""
+        """Take an accepted attestation; an older one changes nothing."""
         known = self._positions.setdefault(key.target.link, {})
         known[key] = max(position, known.get(key, 0))
 
     def refuse(self, link: str) -> None:
-        """Whatever was proven of a link counts no more."""
+        """Drop all attestations of a link."""
         self.shortened += 1
         self._positions.pop(link, None)
 
     def resumed(self, behind: int) -> None:
-        """Places above ``behind`` may be another thing now; a use after them was one after it."""
+        """Reduce positions above ``behind`` to it, because the entries there may differ now.
+
+        A use after a higher position was also a use after ``behind``.
+        """
         self.shortened += 1
         for known in self._positions.values():
             known.update((key, min(a, behind)) for key, a in known.items())
 
     def forget(self) -> None:
-        """After a rollback positions mean nothing."""
+        """Drop all positions: after a rollback they mean nothing."""
         self.shortened += 1
         self._positions.clear()
 

@@ -1,9 +1,9 @@
-"""The result of a finished kill: made once, kept as it is, and told by whoever is asked.
+"""The result of a finished kill: made once, kept unchanged, and the same from every Core.
 
-Who was on record when, and how long after the kill a receipt came, no Core knows but the one that
-heard it. So the first one that finds a kill complete writes it down, and all others tell the same.
-A hold that was lifted and is in force again, by another roster, is finished anew: a result counts
-for the *period* of its hold in which it was made.
+Only the Core that heard it knows which incarnations were registered when, and how long after the
+kill a receipt arrived. So the first Core that finds a kill complete writes this down, and all
+others report the same. A hold that was lifted and is in force again, by another roster, has to be
+finished again: a result counts for the *period* of its hold in which it was made.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ def conclude(
     now_ms: int,
     roster: int,
 ) -> Result:
-    """What a Core finds that is complete, with as many of the receipts as there is room for.
+    """The result of a kill that a Core finds complete, with as many receipts as there is room for.
 
-    Raises ``too_large`` when there is none for the incarnations alone.
+    Raises ``too_large`` when there is no room even for the incarnations.
     """
     keys = [(one.instance, one.incarnation) for one in status.incarnations if one.how == "receipt"]
     found = [receipts[key].raw for key in keys if key in receipts and receipts[key].raw]
@@ -71,9 +71,9 @@ def _too_large(status: HoldStatus) -> KcmError:
 def of_this_period(result: Result, region: str, places: Mapping[str, int], roster: int) -> bool:
     """Whether a result is of the hold as it is in force now, by the roster of this version.
 
-    ``places`` is where the hold lies now in the streams of regions, as far as ``region`` knows. A
-    hold that was lifted meanwhile is in force again by a higher roster, and lies somewhere else.
-    The word of other regions counts where the result is of them alone.
+    ``places`` maps regions to the present sequence of the hold in their streams, as far as
+    ``region`` knows it. A hold that was lifted meanwhile is in force again by a higher roster, at
+    another sequence. The positions in other regions count if the result names only these.
     """
     if not places.get(region):
         return False
@@ -115,12 +115,12 @@ def rank(result: Result) -> tuple[int, bytes]:
 
 
 def earliest(results: Iterable[Result]) -> Result:
-    """The one of them that is told, whoever chooses."""
+    """The result that is reported, independent of which Core chooses."""
     return min(results, key=rank)
 
 
 def concluded_of(result: Result) -> Concluded:
-    """What a status says of a result."""
+    """The part of a result that a status contains."""
     return Concluded(
         region=result.region,
         instance=result.instance,
@@ -133,7 +133,7 @@ def concluded_of(result: Result) -> Concluded:
 
 
 def told(status: HoldStatus, result: Result, unstored: str) -> HoldStatus:
-    """A hold's status with its result: of one that is lifted, the regions are the lift's."""
+    """A hold's status with its result; for a lifted hold, the regions are those of the lift."""
     changed = {
         "incarnations": result.incarnations,
         "concluded": concluded_of(result),

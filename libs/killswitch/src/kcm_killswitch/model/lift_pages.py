@@ -1,9 +1,9 @@
-"""Pages of lifted holds: each is one signer's word that many holds have ended.
+"""Pages of lifted holds: each is one signer's statement that many holds have ended.
 
-Every reader takes the union of all pages that it believes, so a page never has to be merged with
-somebody else's. Of one place (signer, cause, origin, first byte of the ids) the largest page counts
-alone where it has the ids of the others. A signer who lost his own page may have signed another
-one: then both count, and the largest is the one that a stream stores.
+Every reader takes the union of all pages that it accepts, so a page never has to be merged with the
+page of another signer. Of the pages of one place (signer, cause, origin, first byte of the ids),
+the largest one counts alone if it has the ids of the others. A signer that lost its own page may
+have signed another one. Then both count, and the stream stores the larger one.
 """
 
 from __future__ import annotations
@@ -19,14 +19,17 @@ from kcm_schemas.control import Cause, page_key
 from kcm_killswitch.model import id_set as ids
 
 FORMS_MAX: Final = 4
-"""Pages of one place that count beside each other; only who loses own pages makes a second one."""
+"""Maximum number of pages of one place that count together.
+
+Only a signer that loses its own pages makes a second one.
+"""
 
 _PREFIXES: Final = 256
 _NOTHING: Final = bytes(16)
 
 
 class Place(NamedTuple):
-    """Where a page belongs: one signer writes there."""
+    """The place of a page; one signer writes there."""
 
     cause: Cause
     origin: str
@@ -35,7 +38,7 @@ class Place(NamedTuple):
 
     @property
     def group(self) -> str:
-        """The cause and origin of the holds that it can end: ``HoldState.origin``."""
+        """The cause and origin of the holds that it can end, as in ``HoldState.group``."""
         return f"{self.cause}.{self.origin}"
 
 
@@ -50,7 +53,7 @@ class Page:
 
     @cached_property
     def key(self) -> bytes:
-        """16 bytes that name it, in order among the ids of holds: its own first byte is theirs."""
+        """The 16-byte name of the page, ordered among the ids of holds; it has their first byte."""
         return page_key(self.place.prefix, self.raw)
 
 
@@ -63,10 +66,11 @@ class Pages:
         self._digests: list[bytes] = [_NOTHING] * _PREFIXES
 
     def put(self, page: Page) -> bool:
-        """Take a page; whether it counts, and none of its place has all of its ids already.
+        """Take a page; returns whether it counts, and adds ids that no page of its place has.
 
-        Of two with the same ids the smaller bytes count, whoever came first. A page of a place that
-        has many already, none of which it has whole, does not count: it would push one out.
+        Of two pages with the same ids, the one with the smaller bytes counts, in either order of
+        arrival. If a place already has the maximum number of pages, and the new page contains none
+        of them whole, it does not count: it would displace one.
         """
         known = self._forms.get(page.place, [])
         for one in known:
@@ -91,7 +95,7 @@ class Pages:
         return forms[0] if forms else None
 
     def ending(self, group: str, hold_id: bytes) -> list[Page]:
-        """The pages that end a hold of this cause and origin, by their issue."""
+        """The pages that end a hold of this cause and origin, by time of issue."""
         here = self._keys.get(hold_id[0], {}).values()
         found = [one for one in here if one.place.group == group and ids.has(one.ids, hold_id)]
         return sorted(found, key=lambda one: (one.issued_ms, one.key))
@@ -103,7 +107,7 @@ class Pages:
     def ids(self, group: str, prefix: int, among: Callable[[Place], bool] | None = None) -> bytes:
         """The ids that pages end, of one cause and origin, and first byte.
 
-        With ``among``, those of each such place's best page.
+        With ``among``, only the ids of the best page of each place that it selects.
         """
         found = b""
         for page in self._keys.get(prefix, {}).values():
@@ -114,12 +118,12 @@ class Pages:
 
     @property
     def places(self) -> list[Place]:
-        """Where there is a page."""
+        """The places that have a page."""
         return list(self._forms)
 
     @property
     def digests(self) -> bytes:
-        """16 bytes for each first byte, which two share who have the same pages there."""
+        """Digests of 16 bytes, one for each first byte: equal if two readers have equal pages."""
         return b"".join(self._digests)
 
     def unlike(self, digests: bytes, prefix: int) -> Iterator[Page]:

@@ -1,9 +1,9 @@
-"""Marks: a place in a region's stream, named by what lies there.
+"""Log positions: a place in a region's stream, named by the entry there.
 
-A peer lease and an attestation say what was known *when the stream stood at a place*. A bare
-sequence cannot say that: after a rollback it comes a second time, and an old statement that arrives
-late would be dated by the new one. So a mark names a lease entry by its sequence and its nonce, and
-whoever reads a mark believes it only when that very record was delivered there.
+A peer lease and an attestation say what was known *when the stream was at a position*. A bare
+sequence cannot say that: after a rollback it is used a second time, and an old statement that
+arrives late would get the date of the new entry. So a log position names a lease entry by its
+sequence and its nonce. A reader accepts it only if that very entry was delivered there.
 """
 
 from __future__ import annotations
@@ -14,19 +14,22 @@ from dataclasses import dataclass
 from typing import Final
 
 MARKS_KEPT: Final = 8192
-"""Lease entries kept: those of 100 instances for several minutes. An older mark is not believed."""
+"""Number of lease entries that are kept: those of 100 instances for several minutes.
+
+An older log position is not accepted.
+"""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class LogPosition:
-    """A lease entry, or a hold: where it lies, and which one it is (its nonce, or its id)."""
+    """The position of a lease entry or hold: its sequence, and its nonce or id."""
 
     sequence: int
     nonce: bytes
 
 
 NOWHERE: Final = LogPosition(0, bytes(16))
-"""Where the highest of no holds lies."""
+"""The highest position of a hold if there are no holds."""
 
 
 class Marks:
@@ -43,14 +46,14 @@ class Marks:
 
     @property
     def sequences(self) -> KeysView[int]:
-        """Where lease entries were delivered."""
+        """The sequences at which lease entries were delivered."""
         return self._nonces.keys()
 
     def __contains__(self, mark: LogPosition) -> bool:
         return self._nonces.get(mark.sequence) == mark.nonce
 
     def resumed(self, behind: int) -> None:
-        """Forget everything above a sequence: it may be another thing now."""
+        """Forget everything above a sequence, where entries may differ now."""
         for sequence in [sequence for sequence in self._nonces if sequence > behind]:
             del self._nonces[sequence]
 

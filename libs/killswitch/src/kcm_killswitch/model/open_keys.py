@@ -1,7 +1,7 @@
-"""The customers' keys by which something is open: whose, since when unused, when to look again.
+"""The root keys by which something is open: for which tenants, since when unused, when due.
 
-Thousands of keys may be open, and the key monitor looks several times a second while a kill may be
-waiting. So nothing here goes through all of them, except where every lease may have become shorter.
+Thousands of keys may be open, and the key monitor checks them several times a second while a kill
+may be waiting. So nothing here visits all of them, except when every lease may have become shorter.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class OpenKeys:
 
     def __init__(self) -> None:
         self._tenants: OrderedDict[AttestedKey, dict[str, None]] = OrderedDict()
-        """By key, the one not used for longest first."""
+        """By key; the key that was unused for longest is first."""
         self._named: dict[Target, dict[AttestedKey, None]] = {}
         self._changed: dict[Target, None] = {}
         self._looks: list[tuple[float, int, AttestedKey]] = []
@@ -62,29 +62,30 @@ class OpenKeys:
         return iter(self._tenants)
 
     def named(self, target: Target) -> list[AttestedKey]:
-        """The names in which a target is used, each as a key."""
+        """The keys of a target, one for each principal that uses it."""
         return list(self._named.get(target, ()))
 
     def tenants(self, key: AttestedKey) -> list[str]:
-        """Who is open by a key, in the order in which they were opened."""
+        """The tenants that are open by a key, in the order in which they were opened."""
         return list(self._tenants.get(key, ()))
 
     def least_used(self) -> AttestedKey | None:
-        """The key whose tenants nobody used for longest."""
+        """The key whose tenants were unused for longest."""
         return next(iter(self._tenants), None)
 
     def changes(self) -> list[Target]:
-        """What began or ceased to be open since this was asked last."""
+        """The targets that were opened or closed since the last call."""
         changed, self._changed = list(self._changed), {}
         return changed
 
     def ended(
         self, now: float, until: Callable[[AttestedKey], float], shortened: int
     ) -> list[AttestedKey]:
-        """Keys whose lease has ended by ``now``; ``until`` says when one does.
+        """Keys whose lease has ended by ``now``; ``until`` gives the end of a lease.
 
-        Each is looked at again after half of what is left of it, since a lease may shrink a little
-        by itself. ``shortened`` is another number than before when any may have shrunk by more.
+        Each key is checked again after half of its remaining lease, since a lease may shrink a
+        little by itself. ``shortened`` differs from its last value when any lease may have shrunk
+        by more.
         """
         if shortened != self._shortened:
             self._shortened = shortened

@@ -1,8 +1,8 @@
 """Peer leases: up to which moment this region knows the other regions of a tenant.
 
-A Core notes its latest own mark ``a``, asks region ``o`` for everything that it holds, stores what
-is missing here, and then states ``fence(o, a)``: when our stream stood at ``a``, we knew everything
-that was durable in ``o``. Whoever reads that takes its own latest write before ``a`` as the moment
+A Core notes its latest log position ``a``, asks region ``o`` for all its holds, stores what is
+missing here, and then states a peer lease on ``o`` at ``a``: when our stream was at ``a``, we knew
+everything that was durable in ``o``. A reader takes its own latest write before ``a`` as the moment
 up to which it knows ``o``, and may serve for a grace from then.
 """
 
@@ -16,21 +16,24 @@ from kcm_killswitch.model.control_lease import EXPIRED, FOREVER, ControlLease
 
 
 class PeerLeases:
-    """The latest believed peer lease of every other region."""
+    """The latest accepted peer lease of every other region."""
 
     def __init__(self) -> None:
         self._positions: dict[str, int] = {}
 
     def learn(self, other: str, position: int) -> None:
-        """Take a believed peer lease; an older one changes nothing."""
+        """Take an accepted peer lease; an older one changes nothing."""
         self._positions[other] = max(position, self._positions.get(other, 0))
 
     def resumed(self, behind: int) -> None:
-        """Places above ``behind`` may be another thing now; what was known there was known here."""
+        """Reduce positions above ``behind`` to it, because the entries there may differ now.
+
+        What was known at a higher position was also known at ``behind``.
+        """
         self._positions = {other: min(a, behind) for other, a in self._positions.items()}
 
     def forget(self) -> None:
-        """After a rollback positions mean nothing."""
+        """Drop all positions: after a rollback they mean nothing."""
         self._positions.clear()
 
     def moment(self, other: str, lease: ControlLease) -> float:
@@ -45,8 +48,8 @@ class PeerLeases:
         """When the peer leases of a tenant with these other regions end.
 
         ``all``: every other region has to be known. ``majority`` of n regions: a kill counts once
-        it is durable in most, so n - floor(n / 2) regions, this one included, have to be known
-        for the two to meet. ``local``: no bound across regions.
+        it is durable in most of them. So n - floor(n / 2) regions, including this one, have to be
+        known for the two sets to intersect. ``local``: no bound across regions.
         """
         if policy == "local" or not others:
             return FOREVER
@@ -59,10 +62,10 @@ class PeerLeases:
 
 
 def needed_others(regions: int) -> int:
-    """Other regions that have to be known under ``majority`` of so many regions."""
+    """Number of other regions that have to be known under ``majority`` of ``regions``."""
     return regions - regions // 2 - 1
 
 
 def durable_majority(regions: int) -> int:
-    """Regions in which a kill has to be durable to count under ``majority``."""
+    """Number of regions in which a kill has to be durable to count under ``majority``."""
     return regions // 2 + 1

@@ -1,26 +1,26 @@
-"""When to use a customer's key, and what its answer means.
+"""When to probe a root key, and what the answer means.
 
-Every key that a region has open is used once an interval, by whichever Core is first: an
-attestation that somebody else wrote postpones the own probe to an interval after it. Intervals are
-jittered, so Cores take turns instead of asking together. A key whose hold this region placed is
-probed on, for it is this region that has to notice when it is allowed again.
+Every root key that a region has open is used once an interval, by the first Core that is due: an
+attestation of another Core postpones this Core's own probe to an interval after it. Intervals are
+jittered, so Cores take turns instead of probing together. A key with a hold of this region is
+probed further, because this region has to notice when the key is allowed again.
 
 What an answer means::
 
     enabled                                   an attestation
     refused (disabled, pending, deleted)      purge, and hold the link
     forbidden, and this incarnation used it before   the same
-    forbidden, and this incarnation never did        this instance alone is wrong: seal it here
-    unreachable                               nothing: the lease goes on, and ends
+    forbidden, and this incarnation never did        only this instance is wrong: unload here
+    unreachable                               nothing: the lease continues, and ends
     invalid                                   the same, and an incident
 
-``forbidden`` is the one refusal that a single instance with wrong credentials can cause by itself,
-so that one alone must not kill everybody.
+``forbidden`` is the one refusal that a single instance with wrong credentials can cause by itself.
+So one such instance must not cause a kill everywhere.
 
-All of it stays within a number of probes a second. Keys by which something is open have most of it
-to themselves: one that does not answer, and one that is only waited for to be allowed again, share
-the rest. Where more keys are open than can be used again within their leases, ``crowded`` says so:
-then some have to be closed, for no lease is ever lengthened. ``most`` says how many may be.
+All probes stay within a number per second. Most of it is reserved for keys by which something is
+open. Two groups share the rest: keys that do not answer, and keys that are only probed until they
+are allowed again. If more keys are open than can be used again within their leases, ``crowded``
+says so: then some have to be closed, because no lease is ever lengthened. ``most`` is the maximum.
 """
 
 from __future__ import annotations
@@ -38,17 +38,26 @@ from kcm_killswitch.model.rate_lane import Lane
 from kcm_killswitch.model.timing import Timing
 
 PROBES_PER_S: Final = 40.0
-"""Probes of one Core in a second at most: each takes some 7 to 11 ms of processor time, most
-of it in a child process, so all of them take a third to a half of a processor."""
+"""Maximum number of probes of one Core in a second.
+
+Each takes about 7 to 11 ms of processor time, most of it in a child process, so all of them take a
+third to a half of a processor.
+"""
 
 OPEN_SHARE: Final = 0.75
-"""Part of the bound that is kept for keys by which something is open."""
+"""Part of the maximum rate that is reserved for keys by which something is open."""
 
 FULL: Final = 0.9
-"""Part of what that lets through which open keys may need: a look begins whole probes, and late."""
+"""Part of that reserved rate that open keys may need.
+
+The rest covers rounding: a check begins whole probes, and begins them late.
+"""
 
 SPARE_MAX: Final = 16
-"""Probes under way at once of keys that did not answer or that open nothing: they may hang."""
+"""Maximum number of probes under way of keys that did not answer or that open nothing.
+
+Such probes may hang.
+"""
 
 
 class Verdict(Enum):
@@ -76,16 +85,16 @@ def judge(state: L1State, *, used_before: bool) -> Verdict:
 class _Plan:
     due: float
     window_s: float | None
-    """Within which the key has to be used again; none where nothing is open by it."""
+    """Seconds within which the key has to be used again; ``None`` if nothing is open by it."""
     silent: bool = False
     under_way: bool = False
     apart: bool = False
-    """Whether what is under way is one of ``SPARE_MAX``."""
+    """Whether the probe under way is one of ``SPARE_MAX``."""
     dropped: bool = False
 
     @property
     def spare(self) -> bool:
-        """Whether it has to do with what those with something to lose leave over."""
+        """Whether the probe uses the spare rate, which keys with something open leave over."""
         return self.silent or self.window_s is None
 
 
@@ -109,10 +118,10 @@ class ProbeScheduler:
         self._used: set[str] = set()
 
     def watch(self, target: Target, now: float, window_s: float | None) -> None:
-        """Probe a key from now on: within ``window_s`` seconds, where something is open by it."""
+        """Probe a key from now on: within ``window_s`` seconds if something is open by it."""
         plan = self._plans.get(target)
         if plan is None:
-            # Spread from the first one on: a thousand keys must not be due at once.
+            # Spread the first probes, too: a thousand keys must not be due at once.
             plan = _Plan(now + self._chance() * self._timing.probe_interval_s, window_s)
             self._plans[target] = plan
             self._links.setdefault(target.link, set()).add(target)
@@ -125,7 +134,7 @@ class ProbeScheduler:
             self._plan(target, plan, plan.due)
 
     def drop(self, target: Target) -> None:
-        """Probe a key no more; what is under way may end."""
+        """Stop probing a key; a probe under way may end."""
         plan = self._plans.get(target)
         if plan is None or plan.dropped:
             return
@@ -137,19 +146,19 @@ class ProbeScheduler:
 
     @property
     def targets(self) -> list[Target]:
-        """What is probed."""
+        """The targets that are probed."""
         return [target for target, plan in self._plans.items() if not plan.dropped]
 
     @property
     def open_keys(self) -> int:
-        """Keys by which something is open."""
+        """Number of keys by which something is open."""
         return self._windows.total()
 
     @property
     def most(self) -> int:
-        """As many keys as may be open, so that each can be used again in time.
+        """Maximum number of keys that can be open and still be used again in time.
 
-        They take turns, so the shortest time that one of them has counts for all.
+        They take turns, so the shortest window of any key applies to all.
         """
         usual = self._timing.probe_window_s("byok")
         shortest = min((window for window, n in self._windows.items() if n), default=usual)
@@ -161,9 +170,10 @@ class ProbeScheduler:
         return self.open_keys > self.most
 
     def take(self, now: float, room: int) -> list[Target]:
-        """Begin what has to be probed now, at most ``room``, what waited longest first.
+        """Begin the probes that are due, at most ``room``, in the order of their waiting time.
 
-        Who can begin only a few of them must not leave out the same ones every time.
+        The order matters to a caller that can begin only a few: it must not leave out the same ones
+        every time.
         """
         taken = self._open.take(now, room, self._tickets)
         left = min(room - len(taken), SPARE_MAX - self._apart)
@@ -181,14 +191,14 @@ class ProbeScheduler:
         return min((self._plans[target].due for target in self._tickets), default=None)
 
     def soon(self, link: str, now: float) -> None:
-        """Something happened to a link: ask at once."""
+        """Something happened to a link: probe its keys at once."""
         for target in self._links.get(link, ()):
             plan = self._plans[target]
             if target in self._tickets and plan.due > now:
                 self._plan(target, plan, now)
 
     def proven(self, target: Target, moment: float) -> None:
-        """Somebody used the key at ``moment``: the own probe can wait for an interval from then."""
+        """A key was used at ``moment``: its next probe can wait for an interval from then."""
         plan = self._plans.get(target)
         if plan is None or plan.dropped:
             return
@@ -198,10 +208,10 @@ class ProbeScheduler:
         plan.due = due
 
     def ended(self, target: Target, state: L1State, began: float, now: float) -> Verdict:
-        """An own probe, or an unseal, ended.
+        """A probe of this Core, or an unsealing, has ended.
 
-        Where nobody answered, the next attempt comes early: there is a lease to save, and a sealed
-        tenant to open.
+        If there was no answer, the next attempt comes early: there is a lease to save, and an
+        unloaded tenant to open.
         """
         verdict = judge(state, used_before=target.link in self._used)
         if verdict is Verdict.KEY_USE:

@@ -1,8 +1,8 @@
-"""Lanes: who is due, at no more than so many a second.
+"""Lanes: the items that are due, at a bounded rate.
 
-A lane is a heap of moments. Planning and taking cost the logarithm of what waits, and nothing looks
-at what is not due. Whoever is planned again leaves an entry behind that counts no more; it goes
-when its moment comes.
+A lane is a heap of moments. Planning and taking cost the logarithm of the number of waiting items,
+and no operation visits items that are not due. An item that is planned again leaves an obsolete
+entry in the heap, which is removed at its time.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from heapq import heappop, heappush
 from typing import Final, Generic, TypeVar
 
 BURST_S: Final = 0.5
-"""Seconds of a lane's rate that may come at once after a pause: two looks of the key monitor."""
+"""Seconds of a lane's rate that may come at once after a pause: two checks of the key monitor."""
 
 T = TypeVar("T")
 
 
 class Lane(Generic[T]):
-    """Whoever waited longest comes first."""
+    """A rate-limited queue; the item that waited longest comes first."""
 
     def __init__(self, per_s: float) -> None:
         self._per_s: Final = per_s
@@ -27,13 +27,13 @@ class Lane(Generic[T]):
         self._since: float | None = None
 
     def plan(self, who: T, due: float, ticket: int) -> None:
-        """Make somebody due; ``ticket`` tells this plan from earlier ones of the same."""
+        """Make an item due; ``ticket`` distinguishes this plan from earlier ones of the item."""
         heappush(self._heap, (due, ticket, who))
 
     def take(self, now: float, room: int, holds: dict[T, int]) -> list[T]:
-        """At most ``room`` that are due by ``now`` and have their turn within the rate.
+        """At most ``room`` items that are due by ``now`` and are within the rate.
 
-        ``holds`` has everybody's ticket: what was planned under another one is left out.
+        ``holds`` has the current ticket of each item: a plan under another ticket is left out.
         """
         self._refill(now)
         taken: list[T] = []

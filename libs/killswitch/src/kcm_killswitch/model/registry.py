@@ -1,14 +1,14 @@
-"""What operators signed: tenants, links and services, as a join.
+"""The registry: the tenants, links and services that operators signed, as a join.
 
-Of two records of one name the higher (revision, digest) counts, so every replica that was given the
-same records is the same, whatever it was given first: a store or a broker that brings back an old
-record changes nothing here. ``digest`` is over all of it, and two replicas compare it to notice
-that one of them was given less.
+Of two entries of one name, the one with the higher (revision, digest) counts. So all replicas that
+were given the same entries are equal, whatever the order: a store or a broker that returns an old
+entry changes nothing here. ``digest`` is over all entries. Two replicas compare it to notice that
+one of them was given fewer.
 
-Two records of one revision are a **fork**: both are kept until a higher revision comes, and until
-then the tenant is served under the stricter of both.
+Two different entries of one revision are a **fork**: both are kept until a higher revision arrives,
+and until then the tenant is served under the stricter of both.
 
-Names are kept in order, so a page of them is cut without looking at the others.
+Names are kept in order, so a page of them is cut without visiting the others.
 """
 
 from __future__ import annotations
@@ -28,28 +28,28 @@ from kcm_schemas.registry import Link, RegionQuorum, Service, Tenant
 
 Record = Tenant | Link | Service
 Key = tuple[str, ...]
-"""Noun and names of a record: ``("tenant", name)``, ``("service", tenant, name)``."""
+"""Noun and names of an entry: ``("tenant", name)``, ``("service", tenant, name)``."""
 
 FORKS_MAX: Final = 4
-"""Records of one revision that are kept; with more, those with the highest digests."""
+"""Maximum number of entries of one revision that are kept: those with the highest digests."""
 
 _PARTS: Final = {"tenant": 2, "link": 2, "service": 3}
-"""Parts of a key by its noun."""
+"""Number of parts of a key, by its noun."""
 
 _STRICTER: Final[tuple[RegionQuorum, ...]] = ("local", "majority", "all")
 
 
 class Put(Enum):
-    """What a record did to the registry."""
+    """The effect of an entry on the registry."""
 
     NEW = "new"
     """It is the one that counts now."""
     FORK = "fork"
-    """It is another one of the revision that counts: an incident."""
+    """It is a different entry of the revision that counts: an incident."""
     SAME = "same"
     """It was known."""
     OLDER = "older"
-    """One that counts more is known: somebody brought it back."""
+    """A higher entry is known: a store or a broker returned an old one."""
 
 
 @dataclass(frozen=True)
@@ -66,12 +66,12 @@ class _Version:
 
 
 class Registry:
-    """A replica of verified records."""
+    """A replica of verified entries."""
 
     def __init__(self) -> None:
         self._floors: dict[Key, tuple[int, bytes]] = {}
         self._versions: dict[Key, tuple[_Version, ...]] = {}
-        """Records of the highest revision by key, the one that counts first."""
+        """Entries of the highest revision by key, the one that counts first."""
         self._served: dict[str, Tenant] = {}
         self._services: dict[str, dict[str, Service]] = {}
         self._names: list[str] = []
@@ -88,10 +88,10 @@ class Registry:
         self._digests: list[bytes | None] = [None] * limits.REGISTRY_SHARDS
 
     def put(self, record: Record) -> Put:
-        """Take a verified record, in any order and any number of times."""
+        """Take a verified entry, in any order and any number of times."""
         key, new = key_of(record), _Version(record)
         if isinstance(record, Tenant):
-            # Also of one that does not count: whoever knew it may hold keys by that link.
+            # Also for an entry that does not count: its reader may hold keys by that link.
             self._ever_on_link.setdefault(record.link, set()).add(record.tenant)
             self._regions_on_link.setdefault(record.link, set()).update(record.regions)
         if new.rank < self._floors.get(key, (0, b"")):
@@ -107,16 +107,16 @@ class Registry:
         return Put.FORK if same else Put.NEW
 
     def floor(self, key: Key, revision: int, digest: bytes) -> None:
-        """Believe no record of this key that is lower: a higher one was known once."""
+        """Accept no lower entry of this key: a higher one was known once."""
         self._floors[key] = max((revision, digest), self._floors.get(key, (0, b"")))
 
     @property
     def below_floor(self) -> list[Key]:
-        """Keys of which a record was known once, and none as high is known now."""
+        """Keys with a known floor, for which no entry as high is known now."""
         return [key for key, (revision, _) in self._floors.items() if self.revision(key) < revision]
 
     def drop(self, record: Record) -> bool:
-        """Forget a record that is not believed any more; ``False`` when another one is known."""
+        """Forget an entry that is not accepted any more; ``False`` if the entry is not known."""
         key = key_of(record)
         known = self._versions.get(key, ())
         kept = tuple(one for one in known if one.record != record)
@@ -132,13 +132,13 @@ class Registry:
         """Whether a tenant on this link may be served in this region.
 
         ``False`` only when every revision of a tenant that was ever verified here has the link in
-        other regions alone.
+        other regions only.
         """
         regions = self._regions_on_link.get(link)
         return regions is None or region in regions
 
     def tenant(self, name: str) -> Tenant | None:
-        """A tenant as it is served: of a fork, the stricter of both in everything."""
+        """A tenant as it is served: of a fork, the stricter of both in every respect."""
         return self._served.get(name)
 
     def link(self, name: str) -> Link | None:
@@ -151,21 +151,21 @@ class Registry:
         return self._services.get(tenant, {}).get(name)
 
     def names(self) -> list[str]:
-        """Names of all tenants, in order: a copy, for whoever has to reach every one."""
+        """The names of all tenants, in order: a copy, for callers that visit every tenant."""
         return self._names.copy()
 
     @property
     def tenant_count(self) -> int:
-        """How many tenants there are."""
+        """The number of tenants."""
         return len(self._names)
 
     def tenants_after(self, name: str, limit: int) -> list[Tenant]:
-        """At most ``limit`` tenants by name, from the first one behind ``name`` on (empty: all)."""
+        """At most ``limit`` tenants with names after ``name`` (empty: from the first), by name."""
         return [self._served[one] for one in _after(self._names, name, limit)]
 
     @property
     def link_count(self) -> int:
-        """How many links there are."""
+        """The number of links."""
         return len(self._link_names)
 
     def links_after(self, name: str, limit: int) -> list[Link]:
@@ -174,7 +174,7 @@ class Registry:
         return [one for one in found if one is not None]
 
     def service_count(self, tenant: str) -> int:
-        """How many services a tenant has."""
+        """The number of services of a tenant."""
         return len(self._service_names.get(tenant, ()))
 
     def services_after(self, tenant: str, name: str, limit: int) -> list[Service]:
@@ -183,11 +183,11 @@ class Registry:
         return [self._services[tenant][one] for one in _after(names, name, limit)]
 
     def records(self) -> Iterable[Record]:
-        """Every record that counts, and those of forks."""
+        """Every entry that counts, and those of forks."""
         return (one.record for versions in self._versions.values() for one in versions)
 
     def ranks(self) -> list[tuple[Key, tuple[int, bytes]]]:
-        """Of every key the highest rank: no record is encoded for it again."""
+        """The highest rank of every key, without encoding the entries again."""
         return [(key, versions[0].rank) for key, versions in self._versions.items()]
 
     def rank(self, key: Key) -> tuple[int, bytes] | None:
@@ -197,16 +197,16 @@ class Registry:
 
     @property
     def highest_revision(self) -> int:
-        """The highest revision of any record; 0 when there is none."""
+        """The highest revision of any entry; 0 when there is none."""
         return max((one[0].record.revision for one in self._versions.values()), default=0)
 
     @property
     def total_services(self) -> int:
-        """How many services all tenants have."""
+        """The number of services of all tenants."""
         return sum(map(len, self._service_names.values()))
 
     def known(self, key: Key) -> Record | None:
-        """The record that counts under a key."""
+        """The entry that counts under a key."""
         return self._current(key)
 
     def revision(self, key: Key) -> int:
@@ -219,11 +219,11 @@ class Registry:
         return max(self.revision(key), self._floors.get(key, (0, b""))[0])
 
     def links_of(self, tenant: str) -> list[str]:
-        """The links by which a tenant is held: its own, and of a fork every one."""
+        """The links of a tenant: its own one; in a fork, those of every entry."""
         return sorted({one.link for one in self._tenants(tenant)})
 
     def regions_of(self, tenant: str) -> list[str]:
-        """The regions in which a tenant may be served by any of its records that count."""
+        """The regions in which a tenant may be served by any of its entries that count."""
         return sorted({region for one in self._tenants(tenant) for region in one.regions})
 
     def on_link(self, link: str) -> list[str]:
@@ -231,11 +231,11 @@ class Registry:
         return sorted(self._on_link.get(link, ()))
 
     def ever_on_link(self, link: str) -> list[str]:
-        """The same by any record that was ever known. A purge asks, and looks at nobody else."""
+        """The same by any entry that was ever known. A purge asks, and visits no other tenants."""
         return sorted(self._ever_on_link.get(link, ()))
 
     def reached(self, tenants: Iterable[str]) -> bytes:
-        """32 bytes over what is known of tenants: who knew another record reached another key."""
+        """A digest of 32 bytes over known tenants; with other entries, other keys were reached."""
         total = sha256()
         for name in sorted(tenants):
             for one in self._versions.get(("tenant", name), ()):
@@ -244,9 +244,9 @@ class Registry:
 
     @property
     def digests(self) -> list[bytes]:
-        """A digest of each shard, 16 bytes: two replicas that know the same have the same.
+        """A digest of 16 bytes for each shard: equal in two replicas that know the same.
 
-        One more record is digested with those of its own shard alone.
+        A new entry is digested with the entries of its own shard only.
         """
         for at, known in enumerate(self._digests):
             if known is None:
@@ -257,7 +257,7 @@ class Registry:
 
     @property
     def digest(self) -> bytes:
-        """32 bytes over all of it."""
+        """A digest of 32 bytes over the whole registry."""
         return sha256(b"".join(self.digests)).digest()
 
     def shards_of(self, tenant: str) -> list[int]:
@@ -317,7 +317,7 @@ def _after(names: list[str], name: str, limit: int) -> list[str]:
 
 
 def key_of(record: Record) -> Key:
-    """The key under which a record is stored."""
+    """The key under which an entry is stored."""
     match record:
         case Tenant():
             return "tenant", record.tenant
@@ -328,7 +328,7 @@ def key_of(record: Record) -> Key:
 
 
 def is_key(key: Key) -> bool:
-    """Whether a record may be stored under this key."""
+    """Whether an entry may be stored under this key."""
     return _PARTS.get(key[0]) == len(key) and all(map(is_name, key))
 
 
@@ -338,19 +338,19 @@ def shard_of(name: str) -> int:
 
 
 def rank_of(record: Record) -> tuple[int, bytes]:
-    """By what records of one key are ordered: revision, and digest."""
+    """The order of the entries of one key: revision, and digest."""
     return record.revision, record_digest(record)
 
 
 def record_digest(record: Record) -> bytes:
-    """SHA-256 of a record's one encoding, which is the body of its statement."""
+    """SHA-256 of an entry's only encoding, which is the body of its statement."""
     return sha256(encode(record)).digest()
 
 
 def stricter(versions: list[Tenant]) -> Tenant:
-    """The tenant as it is served: regions of all of them, and the peer lease that waits for most.
+    """The tenant as it is served: the regions that all versions share, and the strictest quorum.
 
-    The first one counts; of one alone nothing changes.
+    Everything else is from the first version; a single version is returned unchanged.
     """
     first = versions[0]
     if len(versions) == 1:
@@ -358,16 +358,16 @@ def stricter(versions: list[Tenant]) -> Tenant:
     regions = set(first.regions).intersection(*(one.regions for one in versions))
     region_quorum = max((one.region_quorum for one in versions), key=_STRICTER.index)
     if not regions:
-        # No region is in all of them: it is served nowhere until a higher revision says where.
+        # No region is in all of them: the tenant is served in no region until a higher revision.
         return first.model_copy(update={"regions": [], "region_quorum": region_quorum})
     return first.model_copy(update={"regions": sorted(regions), "region_quorum": region_quorum})
 
 
 def replaces(known: Record, new: Record) -> bool:
-    """Whether ``new`` may take the place of ``known``.
+    """Whether ``new`` may replace ``known``.
 
-    Its revision has to be higher, and a link's URI has to stay: stored keys are wrapped by what is
-    there. A tenant may name another link: whoever stores that has wrapped its roots again.
+    Its revision has to be higher, and a link's URI has to stay: stored keys are wrapped by its key.
+    A tenant may name another link: the Core that stores that has rewrapped its tenant roots.
     """
     if key_of(known) != key_of(new):
         return False
@@ -377,5 +377,5 @@ def replaces(known: Record, new: Record) -> bool:
 
 
 REVISION_STEP_MAX: Final = 1 << 20
-"""By how much a new revision may be higher than the last one: else somebody with a stolen key could
-sign the highest that there is, and nobody could ever sign a higher one."""
+"""Maximum step from one revision to the next: else an attacker with a stolen key could sign the
+highest possible revision, and no operator could ever sign a higher one."""

@@ -1,19 +1,20 @@
-"""Until when an incarnation may believe its registry: it knows what the Cores of its region know.
+"""The registry lease: until when an incarnation may rely on the registry that it knows.
 
 Every lease entry of a Core carries digests of the registry as that Core knows it, one for each of a
-few shards. An incarnation that was fed an older record, or fewer of them, differs in a shard, reads
-again, and serves nothing of that shard once it has differed for ``PATIENCE_S``; an incarnation that
-begins while it differs, or whose control lease begins anew then, serves nothing of it at all until
-it agrees. So a relink, a stricter peer lease or a smaller grant is bound in time as a kill is.
+few shards. An incarnation that was given an older entry, or fewer entries, differs in a shard. It
+then reads the registry again, and serves nothing of that shard once it has differed for
+``PATIENCE_S``. If the incarnation begins, or its control lease begins again, while it differs, it
+serves nothing of the shard at all until it agrees. So the effect of a relink, a stricter region
+quorum or a smaller grant is bounded in time like that of a kill.
 
-A Core that is *behind* is no difference: what it shows was known here before, and nothing was
-dropped since. A difference outlives the Core that showed it, for that Core may have been the only
-one that knew. It ends when it is resolved, when another Core that acts agrees with this incarnation
-(not one that is behind it), or when this incarnation, being a Core, has compared its registry with
-the second store since.
+A Core with an *older* state is no difference: its digest was this incarnation's own before, and
+nothing was dropped since. A difference outlives the Core that showed it, because that Core may have
+been the only one that knew. It ends in one of three ways: it is resolved; another active Core
+agrees with this incarnation (a Core with an older state does not count); or this incarnation is a
+Core, and has compared its registry with the second store since.
 
-A Core without memory of its region's registry does not know what it lacks, so it believes nothing:
-neither what its stores have nor that nobody differs.
+A Core without memory of its region's registry does not know what it lacks. So it relies neither on
+its stores nor on the absence of a difference.
 """
 
 from __future__ import annotations
@@ -26,17 +27,16 @@ from typing import Final
 from kcm_killswitch.model.control_lease import EXPIRED, FOREVER
 
 PATIENCE_S: Final = 2.0
-"""Seconds for which an incarnation that agreed before may differ: a change takes a moment to
-arrive."""
+"""Seconds for which an incarnation that agreed before may differ, while a change arrives."""
 
 NO_MEMORY: Final = (
     "this Core has no memory of its region's registry: it serves once a Core that has knows the "
     "same; where none has, look with `kcm registry show`, then `kcm registry adopt`"
 )
-"""What is refused by a Core without memory, and what an operator does about it."""
+"""The refusal of a Core without memory, and what an operator does about it."""
 
 PAST_KEPT: Final = 1024
-"""States of a shard of the own registry that are remembered, to know who is behind."""
+"""Number of past states of a shard that are kept, to recognise a Core with an older state."""
 
 
 @dataclass(slots=True)
@@ -45,14 +45,14 @@ class _Shown:
     heard: float
     lease_s: float
     since: float | None = None
-    """Since when it differs; none while it does not."""
+    """Since when it differs; ``None`` while it does not."""
 
     def acts(self, now: float) -> bool:
         return now - self.heard <= self.lease_s
 
 
 class _Shard:
-    """What Cores showed last of one shard, and what it was here."""
+    """What Cores showed last of one shard, and the states of it that were known here."""
 
     def __init__(self) -> None:
         self._shown: dict[str, _Shown] = {}
@@ -62,7 +62,7 @@ class _Shard:
 
     def dropped(self, ours: bytes) -> None:
         if ours != self._ours:
-            self._past.clear()  # who shows one of those knows what is not known here any more
+            self._past.clear()  # a Core with one of these has entries dropped here
         self.changed(ours)
 
     def changed(self, ours: bytes) -> None:
@@ -125,31 +125,31 @@ class RegistryLease:
 
     @property
     def remembers(self) -> bool:
-        """Whether this incarnation may say what the registry is: not a Core without memory."""
+        """Whether this incarnation may state what the registry is: not a Core without memory."""
         return self._remembers
 
     def without_memory(self) -> None:
-        """Believe nothing until ``remembered``: this Core does not know what it lacks."""
+        """Rely on nothing until ``remembered``: this Core does not know what it lacks."""
         self._remembers = False
         self._listener()
 
     def remembered(self) -> None:
-        """What is known here is what the region has, and is on this Core's disk."""
+        """The registry known here is the region's, and is on this Core's disk."""
         self._remembers = True
         self._listener()
 
     def listen(self, listener: Callable[[], None]) -> None:
-        """Be told when the own registry may be another one."""
+        """Call ``listener`` when this incarnation's own registry may have changed."""
         self._listener = listener
 
     def changed(self, ours: Sequence[bytes]) -> None:
-        """The own registry is another one now, by shard; it may agree with what was shown."""
+        """The registry known here has changed, by shard; it may agree with the Cores now."""
         for shard, digest in self._each(ours):
             shard.changed(digest)
         self._listener()
 
     def dropped(self, ours: Sequence[bytes]) -> None:
-        """The same, and something that was known is not believed any more: nobody is behind it."""
+        """The same, but an entry was dropped: no Core has an older state of this registry now."""
         for shard, digest in self._each(ours):
             shard.dropped(digest)
         self._listener()
@@ -157,7 +157,7 @@ class RegistryLease:
     def heard(
         self, core: str, digests: Sequence[bytes], ours: Sequence[bytes], lease_s: float, now: float
     ) -> bool:
-        """A Core's newest record was delivered; whether this incarnation knows something else."""
+        """A Core's newest lease entry was delivered; whether this instance's registry differs."""
         theirs = [*digests, *([b""] * len(ours))]
         differs = [
             shard.heard(core, digest, own, lease_s, now)
@@ -166,25 +166,25 @@ class RegistryLease:
         return any(differs)
 
     def told(self, now: float) -> bool:
-        """Whether a Core of the region that acts says what its registry is."""
+        """Whether an active Core of the region states what its registry is."""
         return any(shard.told(now) for shard in self._shards)
 
     def lapsed(self) -> None:
-        """The control lease does not run: what is heard now says nothing of when it began."""
+        """The control lease does not run: when a difference is heard does not say when it began."""
         for shard in self._shards:
             shard.lapsed()
 
     def compared(self, now: float) -> float | None:
-        """The own registry has everything that the second store has: for a Core, who decides.
+        """The registry of this Core has everything that the second store has, which decides.
 
-        Returns seconds after which to compare again: somebody still acts who knows something else,
-        and may have died since, so that nothing of it is heard any more. ``None``: nobody does.
+        Returns seconds after which to compare again: an active Core still differs. It may have died
+        since, so that no further entry of it arrives. ``None`` if no active Core differs.
         """
         waits = (shard.compared(now) for shard in self._shards)
         return max((wait for wait in waits if wait is not None), default=None)
 
     def until(self, now: float, shards: Iterable[int] | None = None) -> float:
-        """Until when some shards may be believed (none: all): ``FOREVER`` while nobody differs."""
+        """Until when shards may be relied on (``None``: all); ``FOREVER`` while no Core differs."""
         if not self._remembers:
             return EXPIRED
         chosen = (
@@ -201,4 +201,4 @@ class RegistryLease:
 
 
 def _nobody() -> None:
-    """Nobody listens."""
+    """Do nothing: there is no listener."""

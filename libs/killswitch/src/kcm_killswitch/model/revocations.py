@@ -1,9 +1,9 @@
-"""What a hold means here: who is killed, what must be purged, and which generation we are in.
+"""The effect of holds here: which tenants are killed or must be purged, and their generations.
 
 A tenant is killed while any hold on it, on its link or on this region is not lifted. Its
 **generation** is a local counter, raised at every purge: an operation that began in another
-generation has no output. The caller purges, synchronously, whatever ``learn`` names, before it does
-anything else with the message.
+generation has no output. The caller synchronously purges the tenants that ``learn`` names, before
+it does anything else with the message.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from kcm_killswitch.model.hold_set import HoldSet, HoldState
 from kcm_killswitch.model.registry import Key, Put, Record, Registry
 
 REFUSALS_MAX: Final = 64
-"""Times of a link's refusals that are kept: six in a row are the longest settling, and each of a
-region's Cores may have placed a hold for each."""
+"""Number of refusal times kept for a link: six in a row make the longest settling time, and each
+Core of the region may have placed a hold for each."""
 
 
 @dataclass(frozen=True, slots=True)
 class Learned:
-    """What a record changed: tenants to purge now, and whether it has to be stored and told on."""
+    """The effect of a hold or lift: tenants to purge now, and whether to store and forward it."""
 
     changed: bool
     purge: tuple[str, ...]
     ignored: bool = False
-    """Whether it is a hold of another region's key, on a link that is none of that region's."""
+    """Whether it is a hold of another region's key on a link that no tenant of that region has."""
 
 
 @dataclass(frozen=True, slots=True)
 class Registered:
-    """What a registry entry did, and the tenants to purge for it, now."""
+    """The effect of a registry entry, and the tenants to purge for it, now."""
 
     put: Put
     purge: tuple[str, ...]
@@ -51,11 +51,11 @@ _CAUSES: Final[dict[tuple[str, Cause], str]] = {
 """Why a tenant is killed, by scope and cause of a hold: an ``l1`` hold is always on a link."""
 
 OVERTAKEN: Final = "the tenant's keys were purged while this was under way; ask again"
-"""What is said of an operation whose keys are gone, and whose tenant nobody keeps dark now."""
+"""The error detail for lost keys of a tenant that no hold keeps out of service now."""
 
 
 class Revocations:
-    """Holds, applied to the tenants that are known."""
+    """Holds, applied to the known tenants."""
 
     def __init__(self, registry: Registry, region: str) -> None:
         self._registry = registry
@@ -64,11 +64,17 @@ class Revocations:
         self._active: dict[tuple[str, str], dict[bytes, HoldState]] = {}
         self._refused: dict[tuple[str, str], set[int]] = {}
         self._ignored: dict[str, dict[bytes, HoldState]] = {}
-        """By link, holds that a region's key caused which has no tenant there; they are known, and
-        count as soon as a tenant's record says that it has, or may have."""
+        """By link, holds that a region's root key caused although the region has no tenant there.
+
+        They are known, and count as soon as a tenant's entry says that the region has one, or may
+        have.
+        """
         self._reached_by: dict[tuple[str, str], bytes] = {}
-        """By scope and target, until the registry says something else: whoever repeats a hold that
-        reaches thousands must not cost their records each time."""
+        """Digests by scope and target, until the registry changes.
+
+        They make a repeated hold cheap: if it reaches thousands of tenants, their entries are not
+        digested each time.
+        """
         self.holds = HoldSet()
 
     def learn(self, record: HoldState) -> Learned:
@@ -89,7 +95,7 @@ class Revocations:
         return Learned(changed=True, purge=self._reached(now))
 
     def judge(self, hold_id: bytes, record: HoldState | None) -> tuple[str, ...]:
-        """A hold is believed otherwise by a new roster, or not at all: whom to purge for it now."""
+        """A new roster evaluates a hold differently, or rejects it: the tenants to purge now."""
         before = self.holds.get(hold_id)
         if before is None or before == record:
             return ()
@@ -101,9 +107,9 @@ class Revocations:
         return self._reached(record) if before.lifted and self.counts(record) else ()
 
     def turned(self, prefix: int, group: str, paged: bytes) -> list[HoldState]:
-        """Pages end these holds of one first byte from now on, and no others; see ``HoldSet``.
+        """From now on, pages end exactly these holds of one first byte; see ``HoldSet``.
 
-        Returns the records that were known of them: they are not kept any more.
+        Returns the known records of these holds, which are not kept any more.
         """
         self.holds, gone = self.holds.turned(prefix, group, paged)
         for record in gone:
@@ -113,8 +119,8 @@ class Revocations:
     def counts(self, record: HoldState) -> bool:
         """Whether a hold counts here, if it is not lifted.
 
-        A customer's key holds links on which its own region has a tenant. While that is in doubt,
-        it counts.
+        A root key holds only links on which its own region has a tenant. While that is in doubt,
+        the hold counts.
         """
         hold = record.hold
         return hold.cause != "l1" or self._registry.may_concern(hold.target, hold.origin)
@@ -125,14 +131,14 @@ class Revocations:
         return any(one is not None and self._region in one.regions for one in found)
 
     def everybody(self) -> tuple[str, ...]:
-        """All tenants, in a new generation: nothing that began has an output any more."""
+        """All tenants, in a new generation: no operation that began before has an output."""
         names = tuple(self._registry.names())
         for name in names:
             self._raise(name)
         return names
 
     def unregister(self, record: Record) -> tuple[str, ...]:
-        """A registry entry is not believed any more; names the tenants to be purged for it."""
+        """Drop a registry entry that is not accepted any more; the tenants to purge for it."""
         if not self._registry.drop(record):
             return ()
         self._reached_by.clear()
@@ -148,7 +154,7 @@ class Revocations:
     def register(self, record: Record) -> Registered:
         """Take a verified registry entry; names the tenants that have to be purged for it.
 
-        A tenant whose record changed (another link, other regions) is opened anew, or not at all.
+        A tenant whose entry changed (another link, other regions) is opened again, or not at all.
         """
         before = self._registry.tenant(record.tenant) if isinstance(record, Tenant) else None
         put = self._registry.put(record)
@@ -165,7 +171,7 @@ class Revocations:
         return Registered(put, tuple(dict.fromkeys(concerned + reached)))
 
     def registered(self, key: Key) -> Record | None:
-        """The registry's record that counts under a key."""
+        """The registry entry that counts under a key."""
         return self._registry.known(key)
 
     @property
@@ -175,13 +181,14 @@ class Revocations:
 
     @property
     def registry_digest(self) -> bytes:
-        """32 bytes that two incarnations share whose registries are the same."""
+        """A digest of 32 bytes: equal in two incarnations whose registries are the same."""
         return self._registry.digest
 
     def reach(self, scope: str, target: str) -> tuple[str, ...]:
         """The tenants that are purged for a hold of this scope and target in this region.
 
-        Of a link also those that were ever on it: keys that it opened may still be here.
+        For a link, these include tenants that were ever on it: keys that it opened may still be
+        here.
         """
         match scope:
             case "tenant":
@@ -193,9 +200,10 @@ class Revocations:
                 return tuple(self._registry.names()) if here else ()
 
     def reached(self, record: HoldState) -> bytes:
-        """32 bytes over what is known of the tenants that a hold reaches, and whether it counts.
+        """A digest of 32 bytes of the tenants that a hold reaches, and whether the hold counts.
 
-        Whoever knows other records of them has reached other keys. Of a region: all that is known.
+        An instance that knows other entries of these tenants has reached other keys. For a region,
+        the digest is over the whole registry.
         """
         hold = record.hold
         if not self.counts(record):
@@ -208,13 +216,13 @@ class Revocations:
         return self._reached_by[at]
 
     def held(self, scope: str, target: str) -> tuple[str, ...]:
-        """The tenants that a hold of this scope and target keeps dark in this region."""
+        """The tenants that a hold of this scope and target keeps out of service in this region."""
         if scope == "link":
             return tuple(self._registry.on_link(target))
         return self.reach(scope, target)
 
     def killed(self, tenant: str) -> bool:
-        """Whether any hold keeps the tenant dark. Asked several times in every request."""
+        """Whether any hold keeps the tenant out of service; called several times per request."""
         if not self._active:
             return False
         if ("tenant", tenant) in self._active or ("region", self._region) in self._active:
@@ -222,11 +230,11 @@ class Revocations:
         return any(("link", link) in self._active for link in self._registry.links_of(tenant))
 
     def retired(self, region: str) -> bool:
-        """Whether a region was taken out of service: nobody waits for its word."""
+        """Whether a region was taken out of service: no Core waits for its reports."""
         return ("region", region) in self._active
 
     def refused_ms(self, origin: str, link: str) -> frozenset[int]:
-        """When the last holds that a link's key caused in a region were issued (Unix ms)."""
+        """When the last holds that a link's root key caused in a region were issued (Unix ms)."""
         return frozenset(self._refused.get((origin, link), ()))
 
     @property
@@ -235,7 +243,7 @@ class Revocations:
         return [target for scope, target in self._active if scope == "link"]
 
     def active(self, tenant: str) -> list[HoldState]:
-        """The holds that keep a tenant dark."""
+        """The holds that keep a tenant out of service."""
         return [record for place in self._places(tenant) for record in self.active_on(*place)]
 
     def active_on(self, scope: str, target: str) -> list[HoldState]:
@@ -262,7 +270,7 @@ class Revocations:
         return self.generation(tenant)
 
     def raise_if_killed(self, tenant: str) -> None:
-        """Raise ``tenant_killed`` where a hold keeps the tenant out of service."""
+        """Raise ``tenant_killed`` if a hold keeps the tenant out of service."""
         if self.killed(tenant):
             raise self.refusal(tenant)
 
@@ -272,11 +280,11 @@ class Revocations:
             raise self.refusal(tenant)
 
     def refusal(self, tenant: str) -> KcmError:
-        """Why nothing of a tenant is output; ``tenant_killed`` has the cause in words for anybody.
+        """The error for a tenant without output; ``tenant_killed`` states the cause for any caller.
 
-        It says what kind of hold there is, never whose or with which reason; of several, of one.
-        Where none is in force (it was lifted meanwhile, or the tenant came to another link)
-        whoever asks again is served: ``tenant_sealed``.
+        It states the kind of hold, never its issuer or its reason; of several holds, it states one.
+        If none is in force (it was lifted meanwhile, or the tenant moved to another link), the
+        error is ``tenant_sealed``: a caller that asks again is served.
         """
         for place in self._places(tenant):
             for record in self._active.get(place, {}).values():
@@ -284,24 +292,24 @@ class Revocations:
         return KcmError(Code.TENANT_SEALED, OVERTAKEN)
 
     def _places(self, tenant: str) -> list[tuple[str, str]]:
-        """Scopes and targets whose holds keep a tenant dark."""
+        """The scopes and targets whose holds keep a tenant out of service."""
         found = [("tenant", tenant), ("region", self._region)]
         return found + [("link", link) for link in self._registry.links_of(tenant)]
 
     def again(self, hold_id: bytes) -> tuple[str, ...]:
-        """Whom to purge once more for a hold that is in force: it may reach others now."""
+        """The tenants to purge once more for a hold in force: it may reach others now."""
         record = self.holds.get(hold_id)
         return self._reached(record) if record is not None and self.counts(record) else ()
 
     def _reached(self, record: HoldState) -> tuple[str, ...]:
-        """Whom to purge for a hold that is in force from now on."""
+        """The tenants to purge for a hold that is in force from now on."""
         purge = () if record.lifted else self.reach(record.hold.scope, record.hold.target)
         for tenant in purge:
             self._raise(tenant)
         return purge
 
     def _index(self, record: HoldState) -> None:
-        """Keep what is not lifted by its scope and target: most holds ever placed are lifted."""
+        """Index a hold by scope and target unless it is lifted, as most holds ever placed are."""
         self._forget(record)
         hold = record.hold
         if record.lifted:
@@ -321,7 +329,11 @@ class Revocations:
             del self._ignored[hold.target]
 
     def _concern(self, link: str) -> tuple[str, ...]:
-        """A tenant's record may say whose keys count on a link; whom to purge for it."""
+        """Apply the holds on a link that a tenant's entry makes count; the tenants to purge.
+
+        The entry may also end the doubt in which a hold counted; such a hold does not count any
+        more.
+        """
         count = self._active.get(("link", link), {})
         ignored = self._ignored.get(link, {})
         if not count and not ignored:

@@ -1,20 +1,21 @@
-"""The watch of whoever says that a kill is complete: since when nothing of the stream was missed.
+"""The watch of a Core that completes kills: since when it has missed nothing of the stream.
 
-That somebody is *not* on record says something only to who would have been told. A process that
-began a moment ago, that lagged, or whose stream went back may never have heard of an incarnation
-whose lease runs. So whoever completes kills keeps a watch. It begins when its consumer was made,
-and begins anew where a sequence was skipped: what lay there was replaced before it was delivered.
+That an incarnation is *not* registered means something only to a process that would have heard of
+it. A process that began a moment ago, that lagged, or whose stream was rolled back may never have
+heard of an incarnation whose lease runs. So a Core that completes kills keeps a watch. The watch
+begins when its consumer was created. It restarts where a sequence was skipped: the message there
+was replaced before it was delivered.
 
-Every record that was written inside a watch was heard, and every lease from before it has ended
+Every entry that was written inside a watch was heard. Every lease from before the watch has ended
 once the watch is as old as the longest lease and its last answer. Times are seconds on a clock that
-never stops; sequences are the stream's.
+never stops; sequences are those of the stream.
 """
 
 from __future__ import annotations
 
 
 class Watch:
-    """Since when, and behind which sequence, everything of a stream was delivered."""
+    """The time and the sequence since which everything of a stream was delivered."""
 
     def __init__(self) -> None:
         self._began: float | None = None
@@ -22,12 +23,12 @@ class Watch:
         self._position = 0
 
     def resumed(self, behind: int, now: float) -> None:
-        """A consumer was made that delivers what lies behind a sequence."""
+        """A consumer was created that delivers the entries after a sequence."""
         self._position = behind
         self._begin(behind, now)
 
     def delivered(self, sequence: int, now: float) -> bool:
-        """An entry was delivered; ``False``: not the next one, and the watch begins anew."""
+        """An entry was delivered; ``False``: it is not the next one, and the watch restarts."""
         followed = sequence == self._position + 1 and self._began is not None
         self._position = sequence
         if not followed:
@@ -35,17 +36,17 @@ class Watch:
         return followed
 
     def doubted(self, now: float) -> None:
-        """What was delivered may not be what the stream has: the watch begins anew."""
+        """The deliveries may not be what the stream has: restart the watch."""
         self._begin(self._position, now)
 
     def age_s(self, now: float) -> float:
-        """For how long it has lasted."""
+        """The age of the watch in seconds."""
         return 0.0 if self._began is None else max(0.0, now - self._began)
 
     def before_s(self, place: int, noted: float) -> float:
-        """How long it had lasted when something was noted at ``place``; 0 where that lies outside.
+        """The age of the watch when ``place`` was noted, in seconds; 0 if it is outside the watch.
 
-        ``noted`` is when this process knew that it lies there.
+        ``noted`` is when this process knew that the hold is at ``place``.
         """
         return self.age_s(noted) if place > self._behind else 0.0
 

@@ -1,4 +1,4 @@
-"""How long anything may be believed: every duration of the kill switch, and the bounds they give.
+"""Every duration of the kill switch, and the bounds that follow from them.
 
 Durations are counted on each instance's own clock, which may run wrong by ``clock_error`` (a part
 of one): a duration ``d`` takes between ``d / (1 + e)`` and ``d / (1 - e)`` of true time.
@@ -14,9 +14,11 @@ from pydantic import ConfigDict
 from kcm_killswitch.model.incarnations import GONE_S
 
 ANSWER_MAX_S: Final = 5.0
-"""Seconds for which an answer may be accepted, from the sending of the request that it answers.
+"""Seconds for which an answer may be accepted, from the sending of its request.
 
-The ``D`` of every bound: release is acceptance, and the receiver decides."""
+This is the ``D`` of every bound: an answer counts when the receiver accepts it, so the receiver
+enforces the limit.
+"""
 
 Model = Literal["byok", "hyok"]
 
@@ -28,21 +30,21 @@ class Timing:
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     control_lease_s: float = 10.0
-    """From an own acknowledged write in the region's control stream."""
+    """From an acknowledged write of this incarnation in the region's control stream."""
     renew_every_s: float = 3.0
     """Between those writes: two may fail before the lease ends."""
     partition_grace_s: float = 60.0
-    """For which a region serves on without word from another one of a tenant's peer lease set."""
+    """For which a region continues to serve without a report from a tenant's other region."""
     hyok_grace_s: float = 10.0
-    """The same, for tenants whose key is held on the customer's premises."""
+    """The same, for HYOK tenants, whose root key is held on the customer's premises."""
     pull_every_s: float = 2.5
     """Between two questions of a region to another one: three may fail within the HYOK grace."""
     l1_lease_s: float = 30.0
-    """From the beginning of a successful use of the customer's key."""
+    """From the beginning of a successful use of the root key."""
     hyok_l1_lease_s: float = 20.0
-    """The same, for a key that is held on the customer's premises; never more than the other."""
+    """The same, for a HYOK key; never more than ``l1_lease_s``."""
     probe_interval_s: float = 10.0
-    """Between two such uses, when nobody else of the region tells of one."""
+    """Between two such uses, unless another Core of the region reports one."""
     probe_jitter: float = 0.2
     """Part of the interval by which a probe may come early."""
     probe_deadline_s: float = 5.0
@@ -80,23 +82,24 @@ class Timing:
         return min(self.hyok_l1_lease_s, self.l1_lease_s) if model == "hyok" else self.l1_lease_s
 
     def probe_window_s(self, model: Model) -> float:
-        """Within which an open key has to be used again, so that its lease does not end meanwhile.
+        """Seconds within which an open key has to be used again, so that its lease does not end.
 
-        The use itself takes its time, and a lease runs from the own write before it.
+        The use itself takes time, and a lease runs from this incarnation's write before it.
         """
         spent = self.probe_deadline_s + self.renew_every_s
         return max(self.probe_interval_s, self.l1_lease_of(model) - spent)
 
     def incarnation_bound_s(self, lease_s: float) -> float:
-        """After this an instance with this lease serves nothing that its stream has held so long.
+        """Seconds after which an instance with this lease serves nothing from before a stored hold.
 
-        ``(lease + D)(1 + e) / (1 - e)`` on the clock of whoever waits: the incarnation's clock may
-        run slow, and this one fast. Never less than by the own lease.
+        Counted from when its stream had the hold. It is ``(lease + D)(1 + e) / (1 - e)`` on the
+        clock of the process that waits: the incarnation's clock may run slow, and this one fast. It
+        is never less than by this instance's own lease.
         """
         return self._waited(max(lease_s, self.control_lease_s))
 
     def surely_s(self, told_ms: int) -> float:
-        """Seconds that have passed when somebody's clock, which may run fast, counted so many."""
+        """Seconds that have surely passed when a clock, which may run fast, counted ``told_ms``."""
         return told_ms / 1000 * (1 - self.clock_error)
 
     def peer_lease_bound_s(self, model: Model) -> float:
