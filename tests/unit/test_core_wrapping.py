@@ -12,7 +12,6 @@ from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.registry import Service
 from kcm_schemas.signed import Kind
 from kcm_schemas.vault import CoreRequest
-from kcm_sealing.session import LIFETIME_MAX_MS
 
 from tests.unit.core_rig import BLOB, KEY, LINK, SERVICE, TENANT, URI, World, entry, signed
 
@@ -265,58 +264,6 @@ async def test_a_request_may_bring_both_its_bounds_and_no_more_keys(core):
     assert not any(out)
     with pytest.raises(ValueError, match="count"):
         CoreRequest.model_validate({"count": limits.KEYS_MAX + 1})
-
-
-async def test_a_session_that_made_room_while_its_request_waited_is_opened_again(world, core):
-    """Not the tenant was purged: it must not be told as if it were."""
-    keys, _, blobs = await wrapped(core)
-    core.vault.purge("acme")
-
-    async def crowd(operation, uri):
-        core.sessions.close()
-
-    world.unsealer._hook = crowd
-    assert (await unwrap(core, blobs))[2] == keys
-
-
-async def test_a_session_that_was_closed_while_the_registry_was_fetched_is_opened_again(
-    world, core, monkeypatch
-):
-    """The tenant was not purged: no event may say so."""
-    keys, _, blobs = await wrapped(core)
-    late = world.core("core-eu-2")
-    late.learn(LINK)
-
-    async def fetch(tenant, service):
-        late.learn(TENANT, SERVICE)
-        late.sessions.close()
-
-    monkeypatch.setattr(late.wrapping, "_fetch", fetch)
-    assert (await unwrap(late, blobs))[2] == keys
-
-
-async def test_a_ticket_that_ended_while_its_request_waited_serves_no_more(
-    world, core, monkeypatch
-):
-    _, _, blobs = await wrapped(core)
-    core.vault.purge("acme")
-    late_ms = 0
-
-    class Clock:
-        """The world's, but for the time of day."""
-
-        elapsed = world.clock.elapsed
-
-        def unix_ms(self):
-            return world.clock.unix_ms() + late_ms
-
-    async def sleep(operation, uri):
-        nonlocal late_ms
-        late_ms = LIFETIME_MAX_MS
-
-    monkeypatch.setattr(core.wrapping, "_clock", Clock())
-    world.unsealer._hook = sleep
-    assert await refused(unwrap(core, blobs)) is Code.UNKNOWN_SESSION
 
 
 async def test_what_cannot_be_recorded_is_not_done(core):
