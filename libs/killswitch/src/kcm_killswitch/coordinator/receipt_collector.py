@@ -29,7 +29,7 @@ from kcm_killswitch.replica.verification_budget import Budgets
 K = TypeVar("K")
 
 HOLDS_WATCHED_MAX: Final = 1024
-"""Number of holds whose receipts stay in memory; older receipts are requested again when needed."""
+"""Number of holds whose receipts stay in memory; older receipts come again when a hold is placed again."""
 
 UNREAD_MAX: Final = 256
 """Maximum number of unread receipts; reading that many takes about 50 ms."""
@@ -91,8 +91,8 @@ class Receipts:
         """Forget all receipts because the roster changed.
 
         Under another roster, a hold that was in force may have ended, and be in force again. An
-        incarnation that purged for it before may serve by now. A later query broadcasts the hold
-        again, and every incarnation that purged sends its receipt once more.
+        incarnation that purged for it before may serve by now. When the hold is placed again, every
+        incarnation that purged sends its receipt once more.
         """
         self._unread.clear()
         self._arrivals.clear()
@@ -131,7 +131,7 @@ class Receipts:
         unread, self._unread = self._unread, {}
         now = self._clock.elapsed()
         for raw, (source, moment) in unread.items():
-            # What exceeds the budget of its source is dropped. It is sent again when a caller asks.
+            # What exceeds the budget of its source is dropped. It is sent again when the hold is placed again.
             if self._budgets.left(source, now) and not self._read(raw, source, moment):
                 self._budgets.failed(source, now)
 
