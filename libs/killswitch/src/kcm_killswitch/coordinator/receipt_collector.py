@@ -29,7 +29,7 @@ from kcm_killswitch.replica.verification_budget import Budgets
 K = TypeVar("K")
 
 HOLDS_WATCHED_MAX: Final = 1024
-"""Number of holds whose receipts stay in memory; older receipts come again when a hold is placed again."""
+"""Holds whose receipts stay in memory; others come again when a hold is placed again."""
 
 UNREAD_MAX: Final = 256
 """Maximum number of unread receipts; reading that many takes about 50 ms."""
@@ -131,7 +131,7 @@ class Receipts:
         unread, self._unread = self._unread, {}
         now = self._clock.elapsed()
         for raw, (source, moment) in unread.items():
-            # What exceeds the budget of its source is dropped. It is sent again when the hold is placed again.
+            # What exceeds the budget of its source is dropped; it comes again with the next order.
             if self._budgets.left(source, now) and not self._read(raw, source, moment):
                 self._budgets.failed(source, now)
 
