@@ -2,7 +2,7 @@
 
 A hold is published on the control account of one region, as the Core does that takes an operator's
 kill. From then until the last receipt of any incarnation in any region arrived back at the
-publisher: a incarnation sends its receipt after it purged, so its arrival is later than the purge,
+publisher: an incarnation sends its receipt after it purged, so its arrival is later than the purge,
 and by as much as an acknowledgement of the bare broadcast takes to come back. The last accepted
 answer is by the clients of the killed tenant, in every region, all of whom ask all the time.
 """
