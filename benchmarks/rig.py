@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from kcm_core.api.sessions import Sessions
-from kcm_core.api.wrap import Wrapping
+from kcm_core.api.wrap import WrapApi
 from kcm_core.keys.canaries import Canaries
 from kcm_core.keys.creation import KeyCreator
 from kcm_core.keys.keyring import Keyring, ServiceKey
-from kcm_core.keys.loader import Opener
+from kcm_core.keys.loader import KeyLoader
 from kcm_core.keys.store import KeyStore
 from kcm_core.keys.vault import SealKey, Vault
 from kcm_core.root_keys.monitor import KeyMonitor
@@ -168,7 +168,7 @@ class _Making:
             clock=clock,
             chance=lambda: 0.0,
         )
-        self.opener = Opener(
+        self.loader = KeyLoader(
             membership=me,
             admission=admission,
             watch=watch,
@@ -187,7 +187,7 @@ class _Making:
             revocations=revocations,
             store=store,
             vault=self.vault,
-            opener=self.opener,
+            loader=self.loader,
             unsealer=unsealer,
             seal_key_id=region.seal_key_id,
             emit=self.audit.emit,
@@ -197,11 +197,11 @@ class _Making:
         private = _hpke_private(trust)
         self.sessions = Sessions(REGION, region.hpke_key_id, private, me.rosters)
         caller = _member(trust, verifier, gateway, randomness)
-        self.wrapping = Wrapping(
+        self.wrapping = WrapApi(
             membership=me,
             admission=admission,
             incarnations=_on_record(caller, clock.elapsed()),
-            opener=self.opener,
+            loader=self.loader,
             vault=self.vault,
             sessions=self.sessions,
             emit=self.audit.emit,
@@ -238,8 +238,8 @@ class _Making:
         for service in services:
             self.registry.put(service)
             await self.maker.service(service)
-        key = await self.opener.service_key(TENANT, SERVICE, 0)
-        return Rig(self.gateway, self.vault, await self.opener.ring(TENANT), key)
+        key = await self.loader.service_key(TENANT, SERVICE, 0)
+        return Rig(self.gateway, self.vault, await self.loader.ring(TENANT), key)
 
     async def ask(self, subject: str, body: bytes, _timeout_s: float) -> bytes:
         """What ``kcm_runtime.nats.request_server`` does with a handler, without the bus."""

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Final, cast
 
 from kcm_core.api.sessions import Sessions
-from kcm_core.api.wrap import Wrapping
+from kcm_core.api.wrap import WrapApi
 from kcm_core.keys.creation import KeyCreator
-from kcm_core.keys.loader import Opener
+from kcm_core.keys.loader import KeyLoader
 from kcm_core.keys.vault import SealKey, Vault
 from kcm_core.root_keys.monitor import Ask, KeyMonitor
 from kcm_devsystem.identities import Member, Trust, make_trust
@@ -147,7 +147,7 @@ class Pair:
         seal = SealKey(region.seal_key_id, str(trust.seal_key(REGION)))
         self._vault: Final = Vault(REGION, seal, randomness)
         store, unsealer = MemoryStore(), FakeUnsealer()
-        self._opener: Final = Opener(
+        self._opener: Final = KeyLoader(
             membership=me,
             registry=self._registry,
             revocations=revocations,
@@ -176,7 +176,7 @@ class Pair:
         self._sessions: Final = Sessions(
             REGION, region.hpke_key_id, _hpke_private(trust), me.rosters
         )
-        self._wrapping: Final = Wrapping(
+        self._wrapping: Final = WrapApi(
             membership=me,
             admission=admission,
             opener=self._opener,

@@ -3,7 +3,7 @@
 A running region with softkeys, the cheapest provider. Probes are counted where they are told: each
 one that was allowed is an attestation in the region's control stream. Processor time is that of the
 Cores and of the children in which they use keys. Where there are more keys than may be in use,
-tenants are sealed; that no lease is lengthened for it shows in the answers (``turns``).
+tenants are unloaded; that no lease is lengthened for it shows in the answers (``turns``).
 """
 
 from __future__ import annotations
@@ -130,11 +130,11 @@ class _Work:
 
 
 async def _sealed(admin: Admin, at: System, region: str) -> tuple[int, int, int]:
-    """Tenants sealed for too many keys by all Cores; keys in use in one at most; the most."""
+    """Tenants unloaded for too many keys by all Cores; keys in use in one at most; the most."""
     names = [one.name for one in at.options.members if one.role is Role.CORE]
     uses = [await admin.key_use(region, name) for name in names]
     return (
-        sum(one.sealed_all for one in uses),
+        sum(one.unloaded_all for one in uses),
         max(one.in_use for one in uses),
         min(one.most for one in uses),
     )
@@ -162,19 +162,19 @@ class _Look:
         passed = time.monotonic() - started
         per_s = (uses.attestations - before) / passed
         busy = 100 * (worked(self._at, "core") - spent) / passed
-        sealed, in_use, most = await _sealed(self._admin, self._at, self._region)
+        unloaded, in_use, most = await _sealed(self._admin, self._at, self._region)
         bound = (self._at.options.probes_per_s or PROBES_PER_S) * self._at.options.cores
         return [
             Figure(PART, f"{label}: probes a second", per_s, "1/s", bound),
             Figure(PART, f"{label}: processor, Cores of {self._region}", busy, "%"),
             Figure(PART, f"{label}: keys in use in one Core", in_use, "", most),
-            Figure(PART, f"{label}: tenants sealed for it so far", sealed, ""),
+            Figure(PART, f"{label}: tenants unloaded for it so far", unloaded, ""),
         ]
 
     async def used(self, tenants: Sequence[str], label: str) -> list[Figure]:
-        """All of them in turn: who was sealed opens again, and somebody else is sealed."""
+        """All of them in turn: who was unloaded opens again, and somebody else is unloaded."""
         keys, uses = self._keys, self._uses
-        sealed = (await _sealed(self._admin, self._at, self._region))[0]
+        unloaded = (await _sealed(self._admin, self._at, self._region))[0]
         attestations, opened = uses.attestations, uses.opened
         spent, started = worked(self._at, "core"), time.monotonic()
         done = await in_turn(self._client, self._region, tenants, keys.used_per_s, keys.seconds)
@@ -198,7 +198,7 @@ class _Look:
                 "1/s",
             ),
             Figure(PART, f"{label}: opened a second", (uses.opened - opened) / passed, "1/s"),
-            Figure(PART, f"{label}: sealed for it a second", (now - sealed) / passed, "1/s"),
+            Figure(PART, f"{label}: unloaded for it a second", (now - unloaded) / passed, "1/s"),
             Figure(PART, f"{label}: processor, Cores of {self._region}", busy, "%"),
             Figure(PART, f"{label}: keys in use in one Core", in_use, "", most),
             Figure(

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from kcm_runtime.nats.ports import Entry, Leading, LogFollower, NobodyListens, OnArrival
+from kcm_runtime.nats.ports import Entry, Leading, LogFollower, NobodyListens, OnDelivery
 from kcm_schemas import limits
 from kcm_schemas.codes import Code, KcmError
 
@@ -287,7 +287,7 @@ class Message:
 class _Subscription:
     owner: FakeMessages
     subject: str
-    callback: OnArrival
+    callback: OnDelivery
     queue: str
     waiting: deque[Message] = field(default_factory=deque)
     task: asyncio.Task[None] | None = None
@@ -357,7 +357,7 @@ class FakeMessages:
         self.subscriptions: list[_Subscription] = []
         self.failures: list[Exception] = []
 
-    async def subscribe(self, subject: str, callback: OnArrival, queue: str = "") -> None:
+    async def subscribe(self, subject: str, callback: OnDelivery, queue: str = "") -> None:
         self.subscriptions.append(_Subscription(self, subject, callback, queue))
 
     async def unsubscribe(self, subject: str) -> None:

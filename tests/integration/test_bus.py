@@ -14,7 +14,7 @@ from kcm_runtime.config import BusAddress
 from kcm_runtime.nats.connection import Connection
 from kcm_runtime.nats.jetstream_errors import StreamMissing
 from kcm_runtime.nats.provision import CORE_STREAMS, acknowledged, check_streams, provision_region
-from kcm_runtime.nats.request_server import IN_FLIGHT_MAX, Service
+from kcm_runtime.nats.request_server import IN_FLIGHT_MAX, RequestServer
 from kcm_runtime.nats.store_health import Trouble
 from kcm_runtime.nats.stream_follower import Follower, SequentialFollower
 from kcm_runtime.nats.stream_protection import Unfit
@@ -156,7 +156,7 @@ async def test_nobody_there_is_unavailable_and_no_answer_is_a_deadline(link):
 
 
 def service(link):
-    return Service(
+    return RequestServer(
         link, SystemClock(), name="kcm-test", service_id="one", version="0.1.0", metadata={}
     )
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import pytest
 from kcm_runtime.clock import SystemClock
 from kcm_runtime.nats.ports import Entry
-from kcm_runtime.nats.request_server import IN_FLIGHT_MAX, Service
+from kcm_runtime.nats.request_server import IN_FLIGHT_MAX, RequestServer
 from kcm_runtime.nats.store_health import Stores
 from kcm_runtime.nats.stream_follower import Follower, SequentialFollower
 from kcm_runtime.nats.streams import last, put
@@ -53,7 +53,7 @@ class Bus:
 
 
 def service(bus):
-    return Service(bus, SystemClock(), name="kcm", service_id="1", version="1", metadata={})
+    return RequestServer(bus, SystemClock(), name="kcm", service_id="1", version="1", metadata={})
 
 
 async def settle():

@@ -7,7 +7,7 @@ import asyncio
 
 import pytest
 from kcm_keymem.random import SystemKeyRandomness
-from kcm_killswitch.coordinator.hold_commands import Kills
+from kcm_killswitch.coordinator.hold_commands import HoldCommands
 from kcm_killswitch.coordinator.region_sync import PAGE_BYTES, RegionSync, page_of
 from kcm_killswitch.coordinator.result_store import ResultBucket
 from kcm_killswitch.coordinator.results import Results
@@ -351,7 +351,7 @@ def results(rig):
 
 
 def kills(rig):
-    return Kills(
+    return HoldCommands(
         membership=rig.me,
         control_bus=rig.control,
         registry=rig.registry,

@@ -1,16 +1,16 @@
-"""A simulated Core: production's switch, key monitor, regions, kills and opener; no ciphers."""
+"""A simulated Core: production's switch, key monitor, regions, kills and loader; no ciphers."""
 
 from __future__ import annotations
 
 from typing import Any, Final
 
 from kcm_core.keys.canaries import Canaries
-from kcm_core.keys.loader import Opener
+from kcm_core.keys.loader import KeyLoader
 from kcm_core.registry.keeper import RegistryKeeper
 from kcm_core.root_keys.automatic_holds import AutomaticHolds
 from kcm_core.root_keys.monitor import KeyMonitor
-from kcm_killswitch.coordinator.hold_commands import Kills
-from kcm_killswitch.coordinator.lift_compaction import Compaction
+from kcm_killswitch.coordinator.hold_commands import HoldCommands
+from kcm_killswitch.coordinator.lift_compaction import LiftCompaction
 from kcm_killswitch.coordinator.region_sync import RegionSync
 from kcm_killswitch.coordinator.results import Results
 from kcm_killswitch.model.registry import key_of, replaces
@@ -58,15 +58,15 @@ class SimCore(Instance):
             unsealer=self.unsealer,
             holds=self.key_holds,
             stream=self.stream,
-            seal=self.seal,
+            purge=self.unload,
             emit=self.emit,
             chance=chance,
         )
-        self.opener: Final = Opener(
+        self.loader: Final = KeyLoader(
             **common,
             admission=self.admission,
             watch=self.watch,
-            seal=self.seal,
+            purge=self.unload,
             registry=self.registry,
             store=store,
             vault=vault,
@@ -93,7 +93,7 @@ class SimCore(Instance):
             result_of=self.results.offer,
         )
         self.switch.listen(self.regions.on_peer_lease, self.watch.on_attestation)
-        self.kills: Final = Kills(
+        self.kills: Final = HoldCommands(
             **common,
             control_bus=self.control_bus,
             registry=self.registry,
@@ -103,7 +103,7 @@ class SimCore(Instance):
             emit=self.emit,
             results=self.results,
         )
-        self.compaction: Final = Compaction(
+        self.compaction: Final = LiftCompaction(
             membership=self.me,
             revocations=self.revocations,
             since=self.switch.stored_since,
@@ -146,7 +146,7 @@ class SimCore(Instance):
         self.ready = True
 
     def drop(self, tenant: str) -> int:
-        if any(root[0] == tenant for root in self.opener._opening):
+        if any(root[0] == tenant for root in self.loader._opening):
             self.world.coverage.saw("an unseal in flight when a kill lands")
         self.admission.close(tenant)
         return self.vault.purge(tenant)
@@ -166,7 +166,7 @@ class SimCore(Instance):
         permit = self.admission.admit(asked.tenant, self.clock.elapsed())
         operation = self.began(asked.tenant)
         try:
-            await self.opener.service_key(asked.tenant, SERVICE, 1)
+            await self.loader.service_key(asked.tenant, SERVICE, 1)
             left = self.admission.recheck(permit, self.clock.elapsed())
             if self.vault.ring(asked.tenant) is None:
                 raise KcmError(Code.TENANT_SEALED)

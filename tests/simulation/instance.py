@@ -15,10 +15,10 @@ from kcm_killswitch.model.freshness import Freshness
 from kcm_killswitch.model.registry import Registry
 from kcm_killswitch.model.revocations import Revocations
 from kcm_killswitch.replica.hold_store import NullHoldStore
-from kcm_killswitch.replica.hold_store_port import Memory
+from kcm_killswitch.replica.hold_store_port import HoldStore
 from kcm_killswitch.replica.killswitch import KillSwitch
 from kcm_killswitch.replica.registry_follower import RegistryFeed
-from kcm_runtime.nats.ports import Arrived
+from kcm_runtime.nats.ports import Delivery
 from kcm_schemas.codec import pack, unpack
 from kcm_schemas.codes import Code, KcmError
 
@@ -64,7 +64,7 @@ class Instance:
         self.freshness: Final = Freshness(world.plan.timing)
         self.admission: Final = Admission(self.freshness, self.revocations, self.registry, region)
         self.stream: Final = SimLog(world.streams[region], self.region_bus, variant)
-        self.memory: Final[Memory] = (
+        self.memory: Final[HoldStore] = (
             hold_files(loop, self.node, disk) if who.role == "core" else NullHoldStore()
         )
         self.switch: Final = KillSwitch(
@@ -120,9 +120,9 @@ class Instance:
         self.world.purged(self)
         return count
 
-    def seal(self, tenant: str) -> int:
-        """Drop a tenant's keys for want of a lease: nobody killed, and who opens anew may go on."""
-        self.world.oracle.note(f"{self.who.name} seals {tenant}")
+    def unload(self, tenant: str) -> int:
+        """Drop a tenant's keys when a lease ended: no kill, the tenant may be opened again."""
+        self.world.oracle.note(f"{self.who.name} unloads {tenant}")
         return self.drop(tenant)
 
     def drop(self, tenant: str) -> int:
@@ -157,7 +157,7 @@ class Instance:
     ) -> None:
         """Answer requests, each in a task of its own, as the request server does."""
 
-        async def receive(message: Arrived) -> None:
+        async def receive(message: Delivery) -> None:
             if len(self._admission) < IN_FLIGHT_MAX:
                 self.spawn(self._answer(message, work))
 
@@ -170,7 +170,7 @@ class Instance:
         task.add_done_callback(self._admission.discard)
 
     async def _answer(
-        self, message: Arrived, work: Callable[[str, list[Any]], Awaitable[list[Any]]]
+        self, message: Delivery, work: Callable[[str, list[Any]], Awaitable[list[Any]]]
     ) -> None:
         try:
             reply = [Code.OK.value, *(await work(message.subject, unpack(message.data)))]

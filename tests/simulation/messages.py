@@ -7,7 +7,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
-from kcm_runtime.nats.ports import NobodyListens, OnArrival
+from kcm_runtime.nats.ports import NobodyListens, OnDelivery
 from kcm_schemas import limits
 from kcm_schemas.codes import Code, KcmError
 
@@ -34,7 +34,9 @@ class Packet:
 class Subscription:
     """Messages of one pattern, given to the callback one after another."""
 
-    def __init__(self, owner: SimConnection, pattern: str, callback: OnArrival, queue: str) -> None:
+    def __init__(
+        self, owner: SimConnection, pattern: str, callback: OnDelivery, queue: str
+    ) -> None:
         self.owner: Final = owner
         self.queue: Final = queue
         self.pattern: Final = pattern
@@ -109,7 +111,7 @@ class SimConnection:
         self._asked = 0
         self._open: dict[str, asyncio.Future[bytes]] = {}
 
-    async def subscribe(self, subject: str, callback: OnArrival, queue: str = "") -> None:
+    async def subscribe(self, subject: str, callback: OnDelivery, queue: str = "") -> None:
         """As the port says."""
         self._check()
         self.network.subscriptions.append(Subscription(self, subject, callback, queue))

@@ -43,7 +43,7 @@ class SimRing:
 
 
 class SimVault:
-    """What the production ``Opener`` asks of a vault."""
+    """What the production ``KeyLoader`` asks of a vault."""
 
     def __init__(self, region: str) -> None:
         self._region: Final = region

@@ -12,11 +12,11 @@ from kcm_core.api.registry_adoption import RegistryAdoption
 from kcm_core.api.roster_requests import RosterRequests
 from kcm_core.api.sessions import Sessions
 from kcm_core.api.tenant_list import TenantList
-from kcm_core.api.wrap import Wrapping
+from kcm_core.api.wrap import WrapApi
 from kcm_core.keys.canaries import Canaries
 from kcm_core.keys.creation import KeyCreator
 from kcm_core.keys.file_store import FileKeyStore
-from kcm_core.keys.loader import Opener
+from kcm_core.keys.loader import KeyLoader
 from kcm_core.keys.root_rewrap import RootRewrapper
 from kcm_core.keys.store import KeyStore
 from kcm_core.keys.vault import SealKey, Vault
@@ -199,7 +199,7 @@ class Core:
         self.watch = KeyMonitor(
             membership=self.me, revocations=self.revocations, freshness=self.freshness,
             admission=self.admission, canaries=Canaries(self.registry, self.store),
-            unsealer=world.unsealer, holds=self.holds, stream=Attestations(), seal=self.purge,  # type: ignore[arg-type]
+            unsealer=world.unsealer, holds=self.holds, stream=Attestations(), purge=self.purge,  # type: ignore[arg-type]
             emit=self._emit, clock=world.clock, chance=lambda: 0.5,
         )  # fmt: skip
         common: Any = {
@@ -208,13 +208,13 @@ class Core:
             "vault": self.vault,
             "emit": self._emit,
         }
-        self.opener = Opener(
+        self.loader = KeyLoader(
             **common, registry=self.registry, store=self.store, unsealer=world.unsealer,
-            admission=self.admission, watch=self.watch, seal=self.purge, clock=world.clock,
+            admission=self.admission, watch=self.watch, purge=self.purge, clock=world.clock,
             deadline_s=5.0,
         )  # fmt: skip
         self.maker = KeyCreator(
-            **common, store=self.store, opener=self.opener, unsealer=world.unsealer,
+            **common, store=self.store, loader=self.loader, unsealer=world.unsealer,
             seal_key_id=trust_rig.ID, randomness=randomness, deadline_s=5.0,
         )  # fmt: skip
         self.sessions = Sessions(
@@ -224,14 +224,14 @@ class Core:
             world.bus, self.me, self.revocations, self.purge,  # type: ignore[arg-type]
             self.freshness.registry, world.clock,
         )  # fmt: skip
-        self.wrapping = Wrapping(
+        self.wrapping = WrapApi(
             fetch=feed.fetch_service,
             membership=self.me,
             vault=self.vault,
             emit=self._emit,
             admission=self.admission,
             incarnations=self.incarnations,
-            opener=self.opener,
+            loader=self.loader,
             sessions=self.sessions,
             clock=world.clock,
             randomness=randomness,

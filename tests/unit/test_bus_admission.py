@@ -3,7 +3,7 @@
 import asyncio
 from types import SimpleNamespace
 
-from kcm_killswitch.replica.entry_expiry import EXPIRES, STAND_BACK_S, Clearing
+from kcm_killswitch.replica.entry_expiry import EXPIRES, STAND_BACK_S, EntryExpiry
 from kcm_killswitch.replica.verification_budget import (
     FAILURES_AT_ONCE,
     FAILURES_PER_S,
@@ -122,7 +122,7 @@ class Stream:
 def clearing(stream, role=Role.CORE):
     events = []
     me = SimpleNamespace(role=role)
-    made = Clearing(me, stream, Zeros(), events.append)
+    made = EntryExpiry(me, stream, Zeros(), events.append)
     return made, events
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import pytest
 from kcm_keymem.random import SystemKeyRandomness
-from kcm_killswitch.coordinator.hold_commands import Kills
+from kcm_killswitch.coordinator.hold_commands import HoldCommands
 from kcm_killswitch.coordinator.receipt_collector import UNREAD_MAX
 from kcm_killswitch.coordinator.result_store import ResultBucket
 from kcm_killswitch.coordinator.results import Results
@@ -309,7 +309,7 @@ REACHED = bytes(32)
 
 @pytest.fixture
 async def kills(switch, registry, verifier):
-    made = Kills(
+    made = HoldCommands(
         membership=member(verifier),
         control_bus=switch.bus,
         registry=registry,

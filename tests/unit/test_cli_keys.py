@@ -1,4 +1,4 @@
-"""``kcm l1 status``: how many root keys each Core has in use, and who was sealed for it."""
+"""``kcm l1 status``: how many root keys each Core has in use, and who was unloaded for it."""
 
 import json
 from pathlib import Path
@@ -13,8 +13,8 @@ from tests.fakes.client import NOW_MS, REGIONS
 from tests.unit.operator_rig import Desk
 
 FIELDS: dict[str, object] = {
-    "state": "free", "since_ms": 0, "in_use": 3, "most": 600, "sealed": 0, "sealed_all": 0,
-    "sealed_ms": 0,
+    "state": "free", "since_ms": 0, "in_use": 3, "most": 600, "unloaded": 0, "unloaded_all": 0,
+    "unloaded_ms": 0,
 }  # fmt: skip
 
 
@@ -63,8 +63,8 @@ def test_it_warns_before_the_room_is_used_up_and_says_what_to_do(desk: Desk) -> 
 
 def test_who_was_sealed_is_told_with_since_when(desk: Desk) -> None:
     answers(
-        desk, state="crowded", in_use=600, since_ms=NOW_MS, sealed=17, sealed_all=40,
-        sealed_ms=NOW_MS,
+        desk, state="crowded", in_use=600, since_ms=NOW_MS, unloaded=17, unloaded_all=40,
+        unloaded_ms=NOW_MS,
     )  # fmt: skip
     code, out, err = desk.run("l1", "status", "-o", "table")
     assert code == Exit.OK
@@ -72,8 +72,8 @@ def test_who_was_sealed_is_told_with_since_when(desk: Desk) -> None:
     assert "2027-01-15" in out
     assert "17 tenants" in err
     row = json.loads(desk.run("l1", "status", "-o", "json")[1])[0]
-    assert (row["sealed"], row["sealed_all"]) == (17, 40)
-    assert row["since_utc"] == row["sealed_utc"] == "2027-01-15 08:00:00"
+    assert (row["unloaded"], row["unloaded_all"]) == (17, 40)
+    assert row["since_utc"] == row["unloaded_utc"] == "2027-01-15 08:00:00"
 
 
 def test_a_core_that_does_not_answer_is_named(desk: Desk) -> None:

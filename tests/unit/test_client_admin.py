@@ -25,8 +25,8 @@ from kcm_schemas.signed import Kind
 from tests.fakes.client import FakeSystem, failure
 
 KEY_USE = KeyUse(
-    core="core-eu", region="eu", state="free", since_ms=0, in_use=3, most=594, sealed=0,
-    sealed_all=0, sealed_ms=0,
+    core="core-eu", region="eu", state="free", since_ms=0, in_use=3, most=594, unloaded=0,
+    unloaded_all=0, unloaded_ms=0,
 )  # fmt: skip
 
 

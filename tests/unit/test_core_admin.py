@@ -149,7 +149,7 @@ async def test_putting_is_idempotent_through_any_core_and_another_record_is_a_co
         assert await put(one, other) in {Code.CONFLICT, Code.UNKNOWN_LINK}
     assert one.registry.tenant("acme") == TENANT
     assert one.registry.link("acme-root") == LINK
-    assert await one.opener.service_key("acme", "crm", 0)
+    assert await one.loader.service_key("acme", "crm", 0)
 
 
 async def test_an_operator_who_left_does_not_block_a_name_for_ever(world):

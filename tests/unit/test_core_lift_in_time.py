@@ -1,7 +1,7 @@
 """Whoever asks is answered in time although a region is cut off: what is in force can be told."""
 
 import pytest
-from kcm_killswitch.coordinator.hold_commands import Kills
+from kcm_killswitch.coordinator.hold_commands import HoldCommands
 from kcm_killswitch.coordinator.result_store import ResultBucket
 from kcm_killswitch.coordinator.results import Results
 from kcm_killswitch.model.completeness import RegionFacts
@@ -85,7 +85,7 @@ async def test_a_lift_is_answered_before_its_deadline_while_a_region_is_cut_off(
     clock = Clock(1_000_000.0)
     revocations = Revocations(Registry(), "eu")
     switch = Switch(revocations)
-    kills = Kills(
+    kills = HoldCommands(
         membership=membership("core-eu"), control_bus=None, registry=Registry(),
         revocations=revocations, switch=switch, regions=CutOff(clock), timing=Timing(), clock=clock,
         emit=lambda kind, **fields: None, results=results_of(switch, clock),
@@ -103,7 +103,7 @@ async def test_a_hold_is_told_within_whatever_time_there_is(time_ms):
     clock = Clock(1_000_000.0)
     revocations = Revocations(Registry(), "eu")
     switch = Switch(revocations)
-    kills = Kills(
+    kills = HoldCommands(
         membership=membership("core-eu"), control_bus=None, registry=Registry(),
         revocations=revocations, switch=switch, regions=CutOff(clock),
         timing=Timing(), clock=clock, emit=lambda kind, **fields: None,

@@ -47,7 +47,7 @@ async def test_two_cores_that_make_the_same_at_once_both_succeed_with_one_key(wo
     await asyncio.gather(*(core.maker.service(SERVICE) for core in (one, two)))
     assert await one.store.root("acme") == await two.store.root("acme")
     for core in (one, two):
-        assert await core.opener.service_key("acme", "crm", 0)
+        assert await core.loader.service_key("acme", "crm", 0)
     assert (kinds(one) + kinds(two)).count("root.create") == 1
     assert (kinds(one) + kinds(two)).count("service.create") == 1
 
@@ -78,8 +78,8 @@ async def test_a_store_that_fails_at_any_step_leaves_something_to_go_on_with(wor
     other.learn()
     await other.maker.root(TENANT, LINK)
     await other.maker.service(SERVICE)
-    key = await other.opener.service_key("acme", "crm", 0)
-    assert key == await core.opener.service_key("acme", "crm", 0)
+    key = await other.loader.service_key("acme", "crm", 0)
+    assert key == await core.loader.service_key("acme", "crm", 0)
     assert len(list(world.directory.iterdir())) == 2
 
 

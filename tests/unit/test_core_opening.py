@@ -50,25 +50,25 @@ async def test_whoever_asks_at_the_same_time_waits_for_one_unseal(world):
     core = await world.core().made()
     before = len(unwraps(world))
     gate = Gate(world.unsealer)
-    asking = [asyncio.create_task(core.opener.ring("acme")) for _ in range(10)]
+    asking = [asyncio.create_task(core.loader.ring("acme")) for _ in range(10)]
     await gate.reached()
     gate.open.set()
     rings = await asyncio.gather(*asking)
     assert len(unwraps(world)) == before + 1
     assert all(ring is core.vault.ring("acme") for ring in rings)
-    assert await core.opener.ring("acme") is rings[0]
+    assert await core.loader.ring("acme") is rings[0]
 
 
 async def test_a_kill_during_an_unseal_leaves_nothing_open(world):
     core = await world.core().made()
     gate = Gate(world.unsealer)
-    asking = asyncio.create_task(core.opener.service_key("acme", "crm", 0))
+    asking = asyncio.create_task(core.loader.service_key("acme", "crm", 0))
     await gate.reached()
     core.kill()
     gate.open.set()
     assert await refused(asking) is Code.TENANT_KILLED
     assert core.vault.open_tenants == []
-    assert await refused(core.opener.ring("acme")) is Code.TENANT_KILLED
+    assert await refused(core.loader.ring("acme")) is Code.TENANT_KILLED
 
 
 async def test_a_kill_and_its_lift_during_an_unseal_leave_nothing_of_it_open(world):
@@ -76,11 +76,11 @@ async def test_a_kill_and_its_lift_during_an_unseal_leave_nothing_of_it_open(wor
     core = await world.core().made()
     before = len(unwraps(world))
     gate = Gate(world.unsealer)
-    early = asyncio.create_task(core.opener.ring("acme"))
+    early = asyncio.create_task(core.loader.ring("acme"))
     await gate.reached()
     core.kill()
     core.lift()
-    late = asyncio.create_task(core.opener.ring("acme"))
+    late = asyncio.create_task(core.loader.ring("acme"))
     await gate.reached()
     gate.open.set()
     assert await refused(early) is Code.TENANT_SEALED
@@ -92,9 +92,9 @@ async def test_a_kill_and_its_lift_during_an_unseal_leave_nothing_of_it_open(wor
 
 async def test_a_ring_that_missed_its_purge_is_not_used_again(world):
     core = await world.core().made()
-    ring = await core.opener.ring("acme")
+    ring = await core.loader.ring("acme")
     core.revocations._raise("acme")
-    again = await core.opener.ring("acme")
+    again = await core.loader.ring("acme")
     assert again is not ring
     assert ring.purged
 
@@ -102,38 +102,38 @@ async def test_a_ring_that_missed_its_purge_is_not_used_again(world):
 async def test_a_hanging_key_takes_up_a_bounded_number_of_requests(world):
     core = await world.core().made()
     gate = Gate(world.unsealer)
-    asking = [asyncio.create_task(core.opener.ring("acme")) for _ in range(WAITING_MAX)]
+    asking = [asyncio.create_task(core.loader.ring("acme")) for _ in range(WAITING_MAX)]
     await gate.reached()
-    assert await refused(core.opener.ring("acme")) is Code.BUSY
+    assert await refused(core.loader.ring("acme")) is Code.BUSY
     gate.open.set()
     await asyncio.gather(*asking)
-    assert await core.opener.ring("acme")
-    assert not core.opener._waiting
-    assert not core.opener._opening
+    assert await core.loader.ring("acme")
+    assert not core.loader._waiting
+    assert not core.loader._opening
 
 
 async def test_who_stops_waiting_stops_nobody_else(world):
     core = await world.core().made()
     gate = Gate(world.unsealer)
-    first = asyncio.create_task(core.opener.ring("acme"))
-    second = asyncio.create_task(core.opener.ring("acme"))
+    first = asyncio.create_task(core.loader.ring("acme"))
+    second = asyncio.create_task(core.loader.ring("acme"))
     await gate.reached()
     first.cancel()
     gate.open.set()
     assert await second is core.vault.ring("acme")
     assert first.cancelled()
-    assert not core.opener._waiting
+    assert not core.loader._waiting
 
 
 async def test_a_failure_that_nobody_waits_for_any_more_is_silent(world, caplog):
     core = await world.core().made()
     gate = Gate(world.unsealer)
     world.unsealer.key(URI).state = L1State.DISABLED
-    asking = asyncio.create_task(core.opener.ring("acme"))
+    asking = asyncio.create_task(core.loader.ring("acme"))
     await gate.reached()
     asking.cancel()
     gate.open.set()
-    (task,) = core.opener._opening.values()
+    (task,) = core.loader._opening.values()
     await asyncio.wait({task})
     del task
     gc.collect()
@@ -147,14 +147,14 @@ REFUSED = [L1State.DISABLED, L1State.FORBIDDEN, L1State.PENDING_DELETION, L1Stat
 @pytest.mark.parametrize("state", REFUSED)
 async def test_a_key_that_refuses_kills_what_it_opened(world, state):
     core = await world.core().made()
-    await core.opener.ring("acme")
+    await core.loader.ring("acme")
     core.purge("acme")
     world.unsealer.key(URI).state = state
-    assert await refused(core.opener.ring("acme")) is Code.TENANT_KILLED
+    assert await refused(core.loader.ring("acme")) is Code.TENANT_KILLED
     (record,) = core.revocations.active("acme")
     assert (record.hold.cause, record.hold.scope, record.hold.target) == ("l1", "link", LINK.link)
     world.unsealer.key(URI).state = L1State.ENABLED
-    assert await refused(core.opener.ring("acme")) is Code.TENANT_KILLED
+    assert await refused(core.loader.ring("acme")) is Code.TENANT_KILLED
 
 
 @pytest.mark.parametrize("state", [L1State.UNREACHABLE, L1State.INVALID, L1State.FORBIDDEN])
@@ -164,10 +164,10 @@ async def test_without_the_customers_key_a_tenant_stays_sealed(world, state):
     core = world.core("core-eu-2")
     core.learn()
     world.unsealer.key(URI).state = state
-    assert await refused(core.opener.ring("acme")) is Code.TENANT_SEALED
+    assert await refused(core.loader.ring("acme")) is Code.TENANT_SEALED
     assert not core.revocations.killed("acme")
     world.unsealer.key(URI).state = L1State.ENABLED
-    assert await core.opener.ring("acme")
+    assert await core.loader.ring("acme")
 
 
 async def test_a_lying_l1_opens_nothing_and_is_on_record(world):
@@ -179,8 +179,8 @@ async def test_a_lying_l1_opens_nothing_and_is_on_record(world):
             return Opened(key_version="1", principal="liar")
 
     core.purge("acme")
-    core.opener._unsealer = Liar()
-    assert await refused(core.opener.ring("acme")) is Code.TAMPERED
+    core.loader._unsealer = Liar()
+    assert await refused(core.loader.ring("acme")) is Code.TAMPERED
     assert core.vault.open_tenants == []
     assert core.events[-1][1]["code"] is Code.TAMPERED
     assert "key.incident" in [kind for kind, _ in core.events]
@@ -189,24 +189,24 @@ async def test_a_lying_l1_opens_nothing_and_is_on_record(world):
 
 async def test_who_is_not_registered_here_is_unknown(world):
     core = await world.core().made()
-    assert await refused(core.opener.ring("nobody")) is Code.UNKNOWN_TENANT
+    assert await refused(core.loader.ring("nobody")) is Code.UNKNOWN_TENANT
     core.learn(TENANT.model_copy(update={"revision": 2, "regions": ["us"]}))
-    assert await refused(core.opener.ring("acme")) is Code.UNKNOWN_TENANT
+    assert await refused(core.loader.ring("acme")) is Code.UNKNOWN_TENANT
 
 
 async def test_a_tenant_on_another_link_than_its_root_stays_sealed(world):
     core = await world.core().made()
     core.learn(Link(link="other", revision=1, uri="softkey:/keys/other", model="byok"))
     core.learn(TENANT.model_copy(update={"revision": 2, "link": "other"}))
-    assert await refused(core.opener.ring("acme")) is Code.TENANT_SEALED
+    assert await refused(core.loader.ring("acme")) is Code.TENANT_SEALED
 
 
 async def test_services_and_versions_that_do_not_exist(world):
     core = await world.core().made()
-    assert await refused(core.opener.service_key("acme", "hr", 0)) is Code.UNKNOWN_SERVICE
-    assert await refused(core.opener.service_key("acme", "crm", 2)) is Code.KEY_DESTROYED
-    key = await core.opener.service_key("acme", "crm", 0)
-    assert key == await core.opener.service_key("acme", "crm", 1)
-    assert core.opener.is_open("acme", "crm", 0)
+    assert await refused(core.loader.service_key("acme", "hr", 0)) is Code.UNKNOWN_SERVICE
+    assert await refused(core.loader.service_key("acme", "crm", 2)) is Code.KEY_DESTROYED
+    key = await core.loader.service_key("acme", "crm", 0)
+    assert key == await core.loader.service_key("acme", "crm", 1)
+    assert core.loader.is_open("acme", "crm", 0)
     core.kill(hold(scope="link", target=LINK.link))
-    assert not core.opener.is_open("acme", "crm", 0)
+    assert not core.loader.is_open("acme", "crm", 0)

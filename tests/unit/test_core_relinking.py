@@ -39,7 +39,7 @@ async def incarnation(world, name="core-eu-2"):
 
 async def opens(core):
     core.purge("acme")
-    return await core.opener.service_key("acme", "crm", 0)
+    return await core.loader.service_key("acme", "crm", 0)
 
 
 def only(world, uri):

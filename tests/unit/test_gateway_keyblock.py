@@ -2,7 +2,7 @@
 
 import pytest
 from kcm_gateway.keys.blocks import SLAB_BYTES, TENANT_BYTES_MAX, Blocks
-from kcm_gateway.keys.release import POOLS_AT_ONCE, Clearing
+from kcm_gateway.keys.release import POOLS_AT_ONCE, DeferredRelease
 from kcm_keymem.arena import Purged
 from kcm_schemas.codes import Code, KcmError
 
@@ -148,7 +148,7 @@ class Pool:
 async def test_a_purge_clears_few_pools_and_unmaps_nothing_before_others_had_their_turn():
     blocks, cleared = Blocks(), []
     pieces = arenas(*(blocks.make("acme", KEYS) for _ in range(200)))
-    clearing = Clearing(blocks)
+    clearing = DeferredRelease(blocks)
     blocks.purge("acme")
     clearing.later([Pool(cleared) for _ in range(100)])
     assert (len(cleared), mapped(pieces)) == (POOLS_AT_ONCE, pieces)
@@ -159,7 +159,7 @@ async def test_a_purge_clears_few_pools_and_unmaps_nothing_before_others_had_the
 
 def test_without_a_loop_nothing_is_left():
     cleared = []
-    Clearing(Blocks()).later([Pool(cleared)])
+    DeferredRelease(Blocks()).later([Pool(cleared)])
     assert len(cleared) == 1
 
 

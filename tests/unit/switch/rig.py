@@ -13,17 +13,17 @@ from pathlib import Path
 from typing import Any, Final
 
 from kcm_core.api.sessions import Sessions
-from kcm_core.api.wrap import Wrapping
+from kcm_core.api.wrap import WrapApi
 from kcm_core.keys.canaries import Canaries
 from kcm_core.keys.creation import KeyCreator
 from kcm_core.keys.file_store import FileKeyStore
-from kcm_core.keys.loader import Opener
+from kcm_core.keys.loader import KeyLoader
 from kcm_core.keys.store import KeyStore
 from kcm_core.keys.vault import SealKey, Vault
 from kcm_core.root_keys.automatic_holds import AutomaticHolds
 from kcm_core.root_keys.monitor import KeyMonitor
 from kcm_keymem.random import SystemKeyRandomness
-from kcm_killswitch.coordinator.hold_commands import Kills
+from kcm_killswitch.coordinator.hold_commands import HoldCommands
 from kcm_killswitch.coordinator.region_sync import RegionSync
 from kcm_killswitch.coordinator.result_store import ResultBucket
 from kcm_killswitch.coordinator.results import Results
@@ -34,7 +34,7 @@ from kcm_killswitch.model.registry import Registry
 from kcm_killswitch.model.revocations import Revocations
 from kcm_killswitch.model.timing import Timing
 from kcm_killswitch.replica.hold_store import FileHoldStore, NullHoldStore
-from kcm_killswitch.replica.hold_store_port import Memory
+from kcm_killswitch.replica.hold_store_port import HoldStore
 from kcm_killswitch.replica.killswitch import KillSwitch
 from kcm_runtime.instance import InstanceContext
 from kcm_runtime.roster.store import Rosters
@@ -210,7 +210,7 @@ class Incarnation:
         self.on_purge: Any = lambda tenant: None
         self.randomness = SystemKeyRandomness()
         core = self.me.role is Role.CORE
-        self.memory: Memory = (
+        self.memory: HoldStore = (
             FileHoldStore(system.path / "state" / name) if core else NullHoldStore()
         )
         self.switch = KillSwitch(
@@ -320,12 +320,12 @@ class CoreIncarnation(Incarnation):
             unsealer=self.unsealer,
             holds=self.holds,
             stream=self.log,
-            seal=self.purge,
+            purge=self.purge,
             emit=self.emit,
             chance=chance,
             probes_per_s=probes_per_s,
         )
-        self.opener = Opener(
+        self.loader = KeyLoader(
             **common,
             registry=self.registry,
             store=self.store,
@@ -333,7 +333,7 @@ class CoreIncarnation(Incarnation):
             unsealer=self.unsealer,
             admission=self.admission,
             watch=self.watch,
-            seal=self.purge,
+            purge=self.purge,
             emit=self.emit,
             deadline_s=5.0,
         )
@@ -342,17 +342,17 @@ class CoreIncarnation(Incarnation):
             revocations=self.revocations,
             store=self.store,
             vault=self.vault,
-            opener=self.opener,
+            loader=self.loader,
             unsealer=self.unsealer,
             seal_key_id=ID,
             emit=self.emit,
             randomness=self.randomness,
             deadline_s=5.0,
         )
-        self.wrapping = Wrapping(
+        self.wrapping = WrapApi(
             membership=self.me,
             admission=self.admission,
-            opener=self.opener,
+            loader=self.loader,
             vault=self.vault,
             sessions=Sessions(region, ID, HPKE, self.me.rosters),
             emit=self.emit,
@@ -379,7 +379,7 @@ class CoreIncarnation(Incarnation):
             emit=self.emit,
             result_of=self.results.offer,
         )
-        self.kills = Kills(
+        self.kills = HoldCommands(
             **common,
             control_bus=self.bus,
             registry=self.registry,

@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from kcm_killswitch.coordinator.lift_compaction import Compaction
+from kcm_killswitch.coordinator.lift_compaction import LiftCompaction
 from kcm_schemas import limits
 from kcm_trust.statements import lift
 
@@ -17,7 +17,7 @@ KEEP_S = 100.0
 
 def compaction(core, **changes):
     options = {"keep_s": KEEP_S, "least": 2} | changes
-    return Compaction(
+    return LiftCompaction(
         membership=core.me,
         revocations=core.revocations,
         since=core.switch.stored_since,

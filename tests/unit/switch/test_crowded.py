@@ -1,4 +1,4 @@
-"""More customers' keys in use than may be probed: some are sealed, and no lease is lengthened."""
+"""More customers' keys in use than may be probed: some are unloaded, and no lease is lengthened."""
 
 import pytest
 from kcm_schemas.codes import Code, KcmError
@@ -25,7 +25,7 @@ async def opened(system, count, per_s=PER_S):
         link, one = linked(number)
         await core.make(one, link=link)
     for number in range(count):
-        await core.opener.ring(linked(number)[1].tenant)
+        await core.loader.ring(linked(number)[1].tenant)
     return core
 
 
@@ -52,12 +52,12 @@ async def test_it_is_said_before_the_room_is_used_up_once_and_when_there_is_room
     core = await opened(system, 10)
     await let_pass(1)
     use = core.watch.use()
-    assert (use.state, use.since_ms, use.in_use, use.sealed) == ("free", 0, 10, 0)
+    assert (use.state, use.since_ms, use.in_use, use.unloaded) == ("free", 0, 10, 0)
     full = use.most
     for number in range(10, full):
         link, one = linked(number)
         await core.make(one, link=link)
-        await core.opener.ring(one.tenant)
+        await core.loader.ring(one.tenant)
     await let_pass(15)
     use = core.watch.use()
     assert (use.state, use.in_use, use.most) == ("filling", full, full)
@@ -80,43 +80,43 @@ async def test_who_was_sealed_is_told_with_how_many_and_since_when(system):
     assert use.state == "crowded"
     assert (use.core, use.region) == ("core-eu-1", "eu")
     assert use.in_use == use.most == len(core.vault.open_tenants)
-    assert use.sealed == use.sealed_all == 150 - use.in_use
-    assert began <= use.since_ms <= use.sealed_ms <= core.clock.unix_ms()
+    assert use.unloaded == use.unloaded_all == 150 - use.in_use
+    assert began <= use.since_ms <= use.unloaded_ms <= core.clock.unix_ms()
     await let_pass(70)
     assert core.watch.use().state == "filling"
     assert core.count("key.crowded") == core.count("key.filling") == 1
-    assert core.watch.use().sealed == use.sealed
+    assert core.watch.use().unloaded == use.unloaded
     await let_pass(600)
-    assert (core.watch.use().sealed, core.watch.use().sealed_all) == (0, use.sealed)
+    assert (core.watch.use().unloaded, core.watch.use().unloaded_all) == (0, use.unloaded)
 
 
 async def test_every_tenant_that_was_sealed_is_in_an_event(system):
     core = await opened(system, 150)
     await let_pass(1)
     for number in range(30):
-        await core.opener.ring(linked(number)[1].tenant)
+        await core.loader.ring(linked(number)[1].tenant)
         await let_pass(1)
     await let_pass(15)
     told = sum(fields["count"] for kind, fields in core.events if kind == "key.crowded")
-    assert told == core.count("root.unload") == core.watch.use().sealed_all
+    assert told == core.count("root.unload") == core.watch.use().unloaded_all
     assert core.count("key.crowded") <= 2 + 45 // 10
 
 
 async def test_who_is_used_stays_and_who_was_sealed_opens_when_it_is_used(system):
     core = await opened(system, 50)
     await let_pass(1)
-    kept, sealed = core.vault.open_tenants[0], "t000"
+    kept, unloaded = core.vault.open_tenants[0], "t000"
     assert core.vault.open_tenants == [linked(number)[1].tenant for number in range(50)]
-    await core.opener.ring(sealed)
+    await core.loader.ring(unloaded)
     for number in range(50, 150):
         link, one = linked(number)
         await core.make(one, link=link)
-        await core.opener.ring(one.tenant)
-        await core.opener.ring(kept)
+        await core.loader.ring(one.tenant)
+        await core.loader.ring(kept)
         await let_pass(0.3)
     assert kept in core.vault.open_tenants
     assert "t001" not in core.vault.open_tenants
-    assert await core.opener.ring("t001")
+    assert await core.loader.ring("t001")
     await let_pass(1)
     assert {"t001", kept} <= set(core.vault.open_tenants)
 

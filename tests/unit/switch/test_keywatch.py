@@ -24,7 +24,7 @@ async def started(system, *names, tenants=None, **options):
     for core in cores:
         core.learn(LINK, *(tenants or [tenant()]))
         for one in tenants or [tenant()]:
-            await core.opener.ring(one.tenant)
+            await core.loader.ring(one.tenant)
     return cores
 
 
@@ -34,7 +34,7 @@ def serves(core, name="acme"):
     async def once():
         try:
             permit = core.admission.admit(name, core.clock.elapsed())
-            await core.opener.ring(name)
+            await core.loader.ring(name)
             core.admission.recheck(permit, core.clock.elapsed())
         except KcmError as error:
             return error.code
@@ -109,7 +109,7 @@ async def test_forbidden_on_a_boot_that_never_used_the_key_seals_here_alone(syst
     await good.make(tenant())
     wrong.learn(LINK, tenant())
     wrong.unsealer.keys[URI] = FakeKey(L1State.FORBIDDEN)
-    await good.opener.ring("acme")
+    await good.loader.ring("acme")
     assert await serves(wrong) is Code.TENANT_SEALED
     assert l1_holds(wrong) == []
     assert wrong.count("key.incident") == 1
@@ -288,7 +288,7 @@ async def test_two_endpoints_that_disagree_stay_dark_until_both_agree(system):
     await cores[0].make(tenant())
     cores[1].learn(LINK, tenant())
     for core in cores:
-        await core.opener.ring("acme")
+        await core.loader.ring("acme")
     twin.key(URI).state = L1State.DISABLED
     await until(lambda: all(core.revocations.killed("acme") for core in cores), 60)
     for _ in range(300):
@@ -320,7 +320,7 @@ async def test_proofs_are_shared_so_a_link_is_used_once_an_interval_and_region(s
     for core in cores:
         core.learn(LINK, *tenants)
         for one in tenants:
-            await core.opener.ring(one.tenant)
+            await core.loader.ring(one.tenant)
     await let_pass(system.timing.probe_interval_s)
     system.unsealers["eu"].calls.clear()
     intervals = 10

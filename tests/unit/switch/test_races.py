@@ -103,7 +103,7 @@ async def test_an_unseal_in_flight_when_a_kill_lands_leaves_nothing_open(system)
     core.purge("acme")
     gate = core.unsealer._hook = Gate()
     gate.open.clear()
-    opening = asyncio.create_task(core.opener.ring("acme"))
+    opening = asyncio.create_task(core.loader.ring("acme"))
     await until(lambda: gate.inside)
     core.switch.learning.learn(held(hold()))
     gate.open.set()
@@ -118,7 +118,7 @@ async def test_an_unseal_in_flight_during_a_kill_and_its_lift_leaves_nothing_ope
     gate = core.unsealer._hook = Gate()
     gate.open.clear()
     one = hold()
-    opening = asyncio.create_task(core.opener.ring("acme"))
+    opening = asyncio.create_task(core.loader.ring("acme"))
     await until(lambda: gate.inside)
     core.switch.learning.learn(held(one))
     core.switch.learning.learn(lifted(one))
@@ -126,7 +126,7 @@ async def test_an_unseal_in_flight_during_a_kill_and_its_lift_leaves_nothing_ope
     assert await code_of(opening) is Code.TENANT_SEALED
     assert core.vault.open_tenants == []
     calls = len(core.unsealer.calls)
-    await core.opener.ring("acme")
+    await core.loader.ring("acme")
     assert len(core.unsealer.calls) == calls + 1, "opening it again takes a fresh use of the key"
 
 
@@ -501,9 +501,9 @@ async def test_a_key_that_refuses_in_the_middle_of_an_unseal_of_somebody_else_st
     core.purge("beta")
     gate = core.unsealer._hook = Gate()
     gate.open.clear()
-    acme = asyncio.create_task(core.opener.ring("acme"))
+    acme = asyncio.create_task(core.loader.ring("acme"))
     await until(lambda: gate.inside == 1)
-    core.watch._hold(core.canaries.add("acme", core.opener._roots["acme"].versions[0]),
+    core.watch._hold(core.canaries.add("acme", core.loader._roots["acme"].versions[0]),
                      L1State.DISABLED)  # fmt: skip
     gate.open.set()
     assert await code_of(acme) is Code.TENANT_KILLED

@@ -58,7 +58,7 @@ def warning_of(use: KeyUse) -> str:
     said = f"{use.in_use} of {use.most} root keys are in use"
     if use.state == "crowded":
         return (
-            f"{said}, and the {use.sealed} tenants with the oldest use were unloaded within "
+            f"{said}, and the {use.unloaded} tenants with the oldest use were unloaded within "
             f"10 minutes; their next request loads them again: {WHAT_TO_DO}"
         )
     if use.state == "filling":
@@ -102,7 +102,7 @@ def _row(place: tuple[str, str], use: KeyUse | Exception) -> dict[str, Any]:
     return {
         **vars(use),
         "since_utc": moment(use.since_ms) if use.since_ms else None,
-        "sealed_utc": moment(use.sealed_ms) if use.sealed_ms else None,
+        "unloaded_utc": moment(use.unloaded_ms) if use.unloaded_ms else None,
     }
 
 
@@ -112,5 +112,5 @@ def _cells(row: dict[str, Any]) -> tuple[object, ...]:
         return (*about, "", "", "", "", "")
     share = 100 * row["in_use"] // max(1, row["most"])
     used = f"{row['in_use']} of {row['most']} ({share} %)"
-    since, last = row["since_utc"] or "-", row["sealed_utc"] or "-"
-    return (*about, since, used, row["sealed"], row["sealed_all"], last)
+    since, last = row["since_utc"] or "-", row["unloaded_utc"] or "-"
+    return (*about, since, used, row["unloaded"], row["unloaded_all"], last)

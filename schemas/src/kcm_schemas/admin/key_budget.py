@@ -15,8 +15,8 @@ room."""
 class KeyUse(Message):
     """How many root keys one Core has in use, of how many that it may have.
 
-    Above that number the Core unloads the least recently used tenants: ``sealed`` of them within
-    the last ten minutes, ``sealed_all`` since it started, the last one at ``sealed_ms``.
+    Above that number the Core unloads the least recently used tenants: ``unloaded`` of them within
+    the last ten minutes, ``unloaded_all`` since it started, the last one at ``unloaded_ms``.
     ``since_ms`` is when ``state`` began. Both times are Unix milliseconds by the Core's clock; 0
     means that there is none.
     """
@@ -27,6 +27,6 @@ class KeyUse(Message):
     since_ms: U64
     in_use: U32
     most: U32
-    sealed: U32
-    sealed_all: U64
-    sealed_ms: U64
+    unloaded: U32
+    unloaded_all: U64
+    unloaded_ms: U64

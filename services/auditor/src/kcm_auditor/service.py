@@ -19,7 +19,7 @@ from kcm_runtime.clock import Clock, SystemRandomness
 from kcm_runtime.files.secret_file import SecretFileError
 from kcm_runtime.instance import InstanceContext
 from kcm_runtime.nats.connection import Connection
-from kcm_runtime.nats.request_server import Service
+from kcm_runtime.nats.request_server import RequestServer
 from kcm_runtime.nats.stream_protection import Unfit
 from kcm_runtime.nats.streams import ControlLog
 from kcm_runtime.process import mark_ready, unmark_ready
@@ -94,7 +94,7 @@ class Auditor:
         self._answers: Final = AdminApi(
             membership, self._recorder, self._emitter.emit, self._regions, clock, self._signed
         )
-        self._service: Final = Service(
+        self._service: Final = RequestServer(
             own, clock, "kcm-auditor", name, VERSION, {"region": membership.region}
         )
 

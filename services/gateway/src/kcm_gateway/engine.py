@@ -40,7 +40,7 @@ from kcm_gateway.keys.blocks import Blocks
 from kcm_gateway.keys.cache import KeyCache
 from kcm_gateway.keys.lookup import Opening
 from kcm_gateway.keys.pool import KeyPool
-from kcm_gateway.keys.release import Clearing
+from kcm_gateway.keys.release import DeferredRelease
 from kcm_gateway.keys.unwrap_batcher import UnwrapBatcher
 from kcm_gateway.pieces import Piece, Work, work_through
 
@@ -95,7 +95,7 @@ class Gateway:
         self._random: Final = randomness
         self._settings: Final = settings
         self._blocks: Final = Blocks()
-        self._clearing: Final = Clearing(self._blocks)
+        self._clearing: Final = DeferredRelease(self._blocks)
         self._fetch: Final = fetch
         self._owner: Final = Owner("the engine")
         self._closed = False
@@ -147,7 +147,7 @@ class Gateway:
     def purge(self, tenant: str) -> int:
         """Wipe every key of a tenant and fail its waiting operations; returns the number of keys.
 
-        No key is left when this returns; slower cleaning follows in pieces (``Clearing``).
+        No key is left when this returns; slower cleaning follows in pieces (``DeferredRelease``).
         """
         count = self._blocks.purge(tenant)
         self._cache.purge(tenant)

@@ -19,7 +19,7 @@ from kcm_keymem.random import KeyRandomness
 from kcm_killswitch.model.timing import ANSWER_MAX_S
 from kcm_runtime.clock import Clock
 from kcm_runtime.instance import InstanceContext
-from kcm_runtime.nats.request_server import Service
+from kcm_runtime.nats.request_server import RequestServer
 from kcm_runtime.requests import check_deadline
 from kcm_schemas import limits, record, subjects
 from kcm_schemas.audit import EventType
@@ -55,7 +55,7 @@ class GatewayService:
         self._member: Final = EmbeddedGateway(config, membership, clock, randomness)
         self._engine: Final = self._member.engine
         self._audit: Final = self._member.audit
-        self._service: Final = Service(
+        self._service: Final = RequestServer(
             self._member.region_bus,
             clock,
             name="kcm-gateway",

@@ -15,7 +15,7 @@ from kcm_schemas.admin.requests import AdminRequest
 from kcm_schemas.codec import Message, decode
 from kcm_schemas.codes import Code, KcmError
 
-from kcm_killswitch.coordinator.hold_commands import Kills
+from kcm_killswitch.coordinator.hold_commands import HoldCommands
 from kcm_killswitch.coordinator.results import Results
 from kcm_killswitch.model.hold_set import HoldState
 from kcm_killswitch.model.revocations import Revocations
@@ -26,7 +26,7 @@ class EvidenceExport:
     """The signed evidence that one Core exports for the holds of its region."""
 
     def __init__(
-        self, kills: Kills, results: Results, revocations: Revocations, switch: KillSwitch
+        self, kills: HoldCommands, results: Results, revocations: Revocations, switch: KillSwitch
     ) -> None:
         self._kills: Final = kills
         self._results: Final = results

@@ -18,7 +18,7 @@ from typing import Final
 from kcm_runtime.audit.port import Emit
 from kcm_runtime.clock import Clock
 from kcm_runtime.instance import InstanceContext
-from kcm_runtime.nats.ports import Messages
+from kcm_runtime.nats.ports import PubSub
 from kcm_schemas import limits
 from kcm_schemas.admin.holds import BlastRadius
 from kcm_schemas.admin.kill_status import HoldStatus, IncarnationStatus, RegionStatus
@@ -27,7 +27,7 @@ from kcm_schemas.control import Incarnation, Scope
 from kcm_trust.verify import Untrusted
 
 from kcm_killswitch.coordinator.hold_list import HoldList
-from kcm_killswitch.coordinator.receipt_collector import Receipts
+from kcm_killswitch.coordinator.receipt_collector import ReceiptCollector
 from kcm_killswitch.coordinator.region_sync import FIRST, PULL_TIMEOUT_S, RegionSync
 from kcm_killswitch.coordinator.result_watch import ResultLooks, Seen
 from kcm_killswitch.coordinator.results import Results
@@ -49,14 +49,14 @@ SPREAD_S: Final = (0.02, 0.32)
 asks all regions."""
 
 
-class Kills:
+class HoldCommands:
     """The Core's implementation of the kill-switch commands."""
 
     def __init__(
         self,
         *,
         membership: InstanceContext,
-        control_bus: Messages,
+        control_bus: PubSub,
         registry: Registry,
         revocations: Revocations,
         switch: KillSwitch,
@@ -77,7 +77,7 @@ class Kills:
         self.holds: Final = HoldList(membership, revocations, switch.lifts)
         self._results: Final = results
         self._looks: Final = ResultLooks(self._seen)
-        self.receipts: Final = Receipts(membership, control_bus, clock, emit, self._heard)
+        self.receipts: Final = ReceiptCollector(membership, control_bus, clock, emit, self._heard)
 
     async def start(self) -> None:
         """Collect receipts."""

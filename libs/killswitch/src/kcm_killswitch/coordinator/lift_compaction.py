@@ -48,7 +48,7 @@ FULL: Final = 0.9
 """Part of a signer's page that may be used before a warning is logged."""
 
 
-class Compaction:
+class LiftCompaction:
     """Writes the lift pages that this Core may write."""
 
     def __init__(

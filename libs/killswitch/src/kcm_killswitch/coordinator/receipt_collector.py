@@ -15,7 +15,7 @@ from kcm_runtime.audit.port import Emit
 from kcm_runtime.audit.rejection_log import RejectionLog
 from kcm_runtime.clock import Clock
 from kcm_runtime.instance import InstanceContext
-from kcm_runtime.nats.ports import Arrived, Messages
+from kcm_runtime.nats.ports import Delivery, PubSub
 from kcm_schemas import subjects
 from kcm_schemas.codes import KcmError
 from kcm_schemas.control import Receipt
@@ -47,13 +47,13 @@ READ_S: Final = 0.1
 """Seconds for which receipts stay unread when no caller asks for them."""
 
 
-class Receipts:
+class ReceiptCollector:
     """What incarnations reported on holds, by hold and incarnation."""
 
     def __init__(
         self,
         membership: InstanceContext,
-        bus: Messages,
+        bus: PubSub,
         clock: Clock,
         emit: Emit,
         on_result: Callable[[bytes, str], bool],
@@ -101,7 +101,7 @@ class Receipts:
         """The receipts for a hold that were read so far."""
         return self._arrivals.get(hold_id, {})
 
-    async def _on_receipt(self, message: Arrived) -> None:
+    async def _on_receipt(self, message: Delivery) -> None:
         """Queue a receipt. It is read once the rush of the kill is over, or when a caller asks.
 
         Every instance receives the receipts of all others at the very moment when its processors

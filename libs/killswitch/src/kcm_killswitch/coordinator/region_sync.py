@@ -22,7 +22,7 @@ from kcm_runtime.audit.rejection_log import RejectionLog
 from kcm_runtime.clock import Clock, Randomness
 from kcm_runtime.error_text import describe
 from kcm_runtime.instance import InstanceContext
-from kcm_runtime.nats.ports import Arrived, Log, Messages
+from kcm_runtime.nats.ports import Delivery, PubSub, StreamLog
 from kcm_schemas import limits, subjects
 from kcm_schemas.audit import EventType
 from kcm_schemas.codec import encode
@@ -87,8 +87,8 @@ class RegionSync:
         self,
         *,
         membership: InstanceContext,
-        control_bus: Messages,
-        stream: Log,
+        control_bus: PubSub,
+        stream: StreamLog,
         revocations: Revocations,
         switch: KillSwitch,
         timing: Timing,
@@ -344,7 +344,7 @@ class RegionSync:
             return None
         return reply if (reply.region, reply.nonce) == (region, nonce) else None
 
-    async def _on_pull(self, message: Arrived) -> None:
+    async def _on_pull(self, message: Delivery) -> None:
         """Answer in a task, so that its waits do not delay later pulls."""
         if not subjects.is_inbox(message.reply) or len(self._answering) >= PULLS_IN_FLIGHT_MAX:
             return

@@ -20,7 +20,7 @@ from typing import Final
 
 from kcm_runtime.clock import Clock
 from kcm_runtime.instance import InstanceContext
-from kcm_runtime.nats.ports import Entry, Messages
+from kcm_runtime.nats.ports import Entry, PubSub
 from kcm_schemas import subjects
 from kcm_schemas.admin.kill_status import Concluded, HoldStatus
 from kcm_schemas.codec import encode
@@ -64,7 +64,7 @@ class Results:
         *,
         membership: InstanceContext,
         store: ResultStore,
-        control_bus: Messages,
+        control_bus: PubSub,
         switch: KillSwitch,
         clock: Clock,
     ) -> None:

@@ -46,16 +46,16 @@ class Crowding:
         self.room = Room.FREE
         self.since: float | None = None
         """Since when the state is not ``FREE``."""
-        self.sealed_all = 0
+        self.unloaded_all = 0
         """Number of tenants that this incarnation unloaded because of too many keys."""
-        self.sealed_at: float | None = None
+        self.unloaded_at: float | None = None
         """When it unloaded the last one."""
         self._recent: deque[tuple[float, int]] = deque()
 
-    def sealed(self, tenants: int, now: float) -> None:
+    def unloaded(self, tenants: int, now: float) -> None:
         """Count tenants that were unloaded because of too many keys."""
-        self.sealed_all += tenants
-        self.sealed_at = now
+        self.unloaded_all += tenants
+        self.unloaded_at = now
         if self._recent and now - self._recent[-1][0] < SLOT_S:
             begun, count = self._recent[-1]
             self._recent[-1] = (begun, count + tenants)
@@ -81,7 +81,7 @@ class Crowding:
         return len(self._recent)
 
     def _judge(self, in_use: int, most: int, now: float) -> Room:
-        if self.sealed_at is not None and now - self.sealed_at < CALM_S:
+        if self.unloaded_at is not None and now - self.unloaded_at < CALM_S:
             return Room.CROWDED
         limit = FILLING_AT if self.room is Room.FREE else FREE_AT
         full = in_use >= limit * most if self.room is Room.FREE else in_use > limit * most

@@ -65,7 +65,7 @@ class Verdict(Enum):
 
     KEY_USE = "key-use"
     HOLD = "hold"
-    UNLOAD_HERE = "seal-here"
+    UNLOAD_HERE = "unload-here"
     NOTHING = "nothing"
     INCIDENT = "incident"
 

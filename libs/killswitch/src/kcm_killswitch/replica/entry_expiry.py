@@ -15,7 +15,7 @@ from typing import Final
 
 from kcm_runtime.clock import Randomness
 from kcm_runtime.instance import InstanceContext
-from kcm_runtime.nats.ports import Entry, Log
+from kcm_runtime.nats.ports import Entry, StreamLog
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.roster import Role
 
@@ -32,13 +32,13 @@ RETRY_S: Final = 1.0
 """Seconds between attempts when the stream did not acknowledge the write."""
 
 
-class Clearing:
+class EntryExpiry:
     """The queue of entries that a Core has to clear; it clears them one after another."""
 
     def __init__(
         self,
         membership: InstanceContext,
-        stream: Log,
+        stream: StreamLog,
         randomness: Randomness,
         done: Callable[[int], None],
     ) -> None:

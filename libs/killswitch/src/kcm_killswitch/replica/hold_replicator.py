@@ -23,7 +23,7 @@ from kcm_runtime.clock import Clock, Randomness
 from kcm_runtime.error_text import describe
 from kcm_runtime.instance import InstanceContext
 from kcm_runtime.nats.missing_entries import Missing
-from kcm_runtime.nats.ports import Entry, Log
+from kcm_runtime.nats.ports import Entry, StreamLog
 from kcm_runtime.nats.streams import FORGOTTEN
 from kcm_schemas import subjects
 from kcm_schemas.audit import EventType
@@ -71,7 +71,7 @@ class HoldReplicator:
         self,
         *,
         membership: InstanceContext,
-        stream: Log,
+        stream: StreamLog,
         revocations: Revocations,
         learn: Callable[[bytes], HoldState],
         refusals: RejectionLog,
@@ -345,7 +345,7 @@ class HoldReplicator:
         return done
 
     async def _put(self, known: HoldState, stored: Entry | None) -> int:
-        """Write a hold over the stored entry; returns its sequence. Raises as ``Log.put``."""
+        """Write a hold over the stored entry; returns its sequence. Raises as ``StreamLog.put``."""
         if self._was_there(known):
             self._missing.found(known.hold.id, stored)
         expected = stored.sequence if stored is not None else 0

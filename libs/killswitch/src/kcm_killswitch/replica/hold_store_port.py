@@ -15,7 +15,7 @@ class Unkept:
     code: str
 
 
-class Memory(Protocol):
+class HoldStore(Protocol):
     """A Core's own storage of holds, independent of any broker."""
 
     @property

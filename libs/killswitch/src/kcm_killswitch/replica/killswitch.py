@@ -24,7 +24,7 @@ from kcm_runtime.changes import Changes
 from kcm_runtime.clock import Clock, Randomness
 from kcm_runtime.config import ConfigError
 from kcm_runtime.instance import InstanceContext
-from kcm_runtime.nats.ports import Arrived, Entry, Following, Log, Messages
+from kcm_runtime.nats.ports import Delivery, Entry, PubSub, StreamLog, Subscription
 from kcm_runtime.roster.follower import RosterFeed
 from kcm_schemas import subjects
 from kcm_schemas.audit import EventType
@@ -38,14 +38,14 @@ from kcm_killswitch.model.freshness import Freshness
 from kcm_killswitch.model.hold_set import HoldState
 from kcm_killswitch.model.log_position import LogPosition
 from kcm_killswitch.model.revocations import Revocations
-from kcm_killswitch.replica.entry_expiry import Clearing
+from kcm_killswitch.replica.entry_expiry import EntryExpiry
 from kcm_killswitch.replica.hold_applier import HoldApplier, about, said
 from kcm_killswitch.replica.hold_replicator import HoldReplicator
-from kcm_killswitch.replica.hold_store_port import Memory
+from kcm_killswitch.replica.hold_store_port import HoldStore
 from kcm_killswitch.replica.lease_keeper import RETRY_S, LeaseKeeper
 from kcm_killswitch.replica.lift_page_keeper import LiftPages, is_page
 from kcm_killswitch.replica.purge import purge_each
-from kcm_killswitch.replica.receipts import Receipts
+from kcm_killswitch.replica.receipts import ReceiptSender
 from kcm_killswitch.replica.stream_audit import StreamAudit
 from kcm_killswitch.replica.stream_replay import StreamReplay
 from kcm_killswitch.replica.verification_budget import Waiting
@@ -70,9 +70,9 @@ class KillSwitch:
         self,
         *,
         membership: InstanceContext,
-        stream: Log,
-        memory: Memory,
-        control_bus: Messages,
+        stream: StreamLog,
+        memory: HoldStore,
+        control_bus: PubSub,
         revocations: Revocations,
         freshness: Freshness,
         purge: Callable[[str], int],
@@ -106,7 +106,7 @@ class KillSwitch:
         self.learning: Final = HoldApplier(
             membership, revocations, purge, emit, clock, self._changed, self._refusals.record
         )
-        self._receipts: Final = Receipts(
+        self._receipts: Final = ReceiptSender(
             membership=membership,
             control_bus=control_bus,
             revocations=revocations,
@@ -127,8 +127,8 @@ class KillSwitch:
             randomness=randomness,
         )
         self._clearings: Final = Paced()
-        self._clearing: Final = Clearing(membership, stream, randomness, self._cleared)
-        self._expiring: Final = Clearing(membership, stream, randomness, self._expired)
+        self._clearing: Final = EntryExpiry(membership, stream, randomness, self._cleared)
+        self._expiring: Final = EntryExpiry(membership, stream, randomness, self._expired)
         self.lifts: Final = LiftPages(
             membership=membership,
             stream=stream,
@@ -158,7 +158,7 @@ class KillSwitch:
             changed=self._changes.notify,
             unheard=self._move,
         )
-        self._following: Final[Following] = stream.follow(self)
+        self._following: Final[Subscription] = stream.follow(self)
         self._rereading: Final = StreamReplay(
             membership.rosters, stream, self._take_again, self.record.renew
         )
@@ -508,7 +508,7 @@ class KillSwitch:
         if not record.lifted:
             self._receipts.answer_once(hold.id)
 
-    async def _on_broadcast(self, message: Arrived) -> None:
+    async def _on_broadcast(self, message: Delivery) -> None:
         """Process it at once if it is known, or if its source is within its budget."""
         if self.learning.believes(message.data):
             self._heard(message.data)

@@ -17,7 +17,7 @@ from typing import Final
 from kcm_runtime.clock import Clock, Randomness
 from kcm_runtime.error_text import describe
 from kcm_runtime.instance import InstanceContext
-from kcm_runtime.nats.ports import Entry, Log
+from kcm_runtime.nats.ports import Entry, StreamLog
 from kcm_schemas import limits, subjects
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import Code, KcmError
@@ -66,7 +66,7 @@ class LeaseKeeper:
         self,
         *,
         membership: InstanceContext,
-        stream: Log,
+        stream: StreamLog,
         freshness: Freshness,
         clock: Clock,
         randomness: Randomness,

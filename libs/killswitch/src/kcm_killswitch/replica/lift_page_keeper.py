@@ -25,7 +25,7 @@ from kcm_runtime.clock import Randomness
 from kcm_runtime.error_text import describe
 from kcm_runtime.instance import InstanceContext
 from kcm_runtime.nats.missing_entries import Missing
-from kcm_runtime.nats.ports import Entry, Log
+from kcm_runtime.nats.ports import Entry, StreamLog
 from kcm_runtime.nats.streams import FORGOTTEN
 from kcm_schemas import limits, subjects
 from kcm_schemas.codes import Code, KcmError
@@ -39,7 +39,7 @@ from kcm_killswitch.model import id_set
 from kcm_killswitch.model.hold_set import HoldState
 from kcm_killswitch.model.lift_pages import Page, Pages, Place
 from kcm_killswitch.model.revocations import Revocations
-from kcm_killswitch.replica.hold_store_port import Memory
+from kcm_killswitch.replica.hold_store_port import HoldStore
 
 log = logging.getLogger(__name__)
 
@@ -73,8 +73,8 @@ class LiftPages:
         self,
         *,
         membership: InstanceContext,
-        stream: Log,
-        memory: Memory,
+        stream: StreamLog,
+        memory: HoldStore,
         revocations: Revocations,
         learn: Callable[[bytes], object],
         examine: Callable[[bytes], HoldState],

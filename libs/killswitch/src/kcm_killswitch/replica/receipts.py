@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from kcm_runtime.audit.port import Emit
 from kcm_runtime.instance import InstanceContext
-from kcm_runtime.nats.ports import Messages
+from kcm_runtime.nats.ports import PubSub
 from kcm_schemas import subjects
 from kcm_schemas.audit import EventType
 from kcm_schemas.codec import encode
@@ -22,7 +22,7 @@ from kcm_schemas.signed import Kind
 
 from kcm_killswitch.model.revocations import Revocations
 from kcm_killswitch.replica.hold_applier import About, HoldApplier, about
-from kcm_killswitch.replica.hold_store_port import Memory
+from kcm_killswitch.replica.hold_store_port import HoldStore
 
 log = logging.getLogger(__name__)
 
@@ -30,17 +30,17 @@ Spawn = Callable[[Coroutine[Any, Any, None]], None]
 """Runs a coroutine in the background, without a waiting caller."""
 
 
-class Receipts:
+class ReceiptSender:
     """Signs and sends the receipts."""
 
     def __init__(
         self,
         *,
         membership: InstanceContext,
-        control_bus: Messages,
+        control_bus: PubSub,
         revocations: Revocations,
         learning: HoldApplier,
-        memory: Memory,
+        memory: HoldStore,
         emit: Emit,
         spawn: Spawn,
     ) -> None:

@@ -18,7 +18,7 @@ from typing import Final, Protocol
 
 from kcm_runtime.error_text import describe
 from kcm_runtime.instance import InstanceContext
-from kcm_runtime.nats.ports import Entry, Log
+from kcm_runtime.nats.ports import Entry, StreamLog
 from kcm_schemas.codes import KcmError
 from kcm_schemas.roster import Role
 
@@ -58,7 +58,9 @@ class Kept(Protocol):
 class StreamAudit:
     """Checks everything that a Core maintains in the stream, in an endless loop."""
 
-    def __init__(self, membership: InstanceContext, stream: Log, kinds: Sequence[Kept]) -> None:
+    def __init__(
+        self, membership: InstanceContext, stream: StreamLog, kinds: Sequence[Kept]
+    ) -> None:
         self._me: Final = membership
         self._stream: Final = stream
         self._kinds: Final = kinds

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from kcm_runtime.error_text import describe
-from kcm_runtime.nats.ports import Entry, Log
+from kcm_runtime.nats.ports import Entry, StreamLog
 from kcm_runtime.roster.store import Rosters
 
 from kcm_killswitch.model.log_position import LogPosition
@@ -31,7 +31,7 @@ class StreamReplay:
     def __init__(
         self,
         rosters: Rosters,
-        stream: Log,
+        stream: StreamLog,
         take: Callable[[Entry], None],
         renew: Callable[[], Awaitable[LogPosition]],
     ) -> None:

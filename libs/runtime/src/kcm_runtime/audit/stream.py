@@ -14,7 +14,7 @@ from nats import errors as nats_errors
 from kcm_runtime.audit.stream_chain import created_us
 from kcm_runtime.clock import Clock
 from kcm_runtime.nats.connection import Connection
-from kcm_runtime.nats.ports import Following, LogFollower
+from kcm_runtime.nats.ports import LogFollower, Subscription
 from kcm_runtime.nats.stream_follower import Follower
 
 READ_BYTES_PER_S: Final = 8 * 1024 * 1024
@@ -53,8 +53,8 @@ class AuditStore(Protocol):
         """Delete every message up to and including ``through``. Idempotent."""
         ...
 
-    def follow(self, follower: LogFollower) -> Following:
-        """Deliver all messages in order, once ``Following.start`` was awaited."""
+    def follow(self, follower: LogFollower) -> Subscription:
+        """Deliver all messages in order, once ``Subscription.start`` was awaited."""
         ...
 
 

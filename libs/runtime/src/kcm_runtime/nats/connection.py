@@ -38,7 +38,7 @@ from kcm_runtime.config import BusAddress
 from kcm_runtime.files.secret_file import read_password
 from kcm_runtime.nats.client import ReadingClient
 from kcm_runtime.nats.connect_failures import Failure, Reason, failure_of, kcm_error
-from kcm_runtime.nats.ports import OnArrival
+from kcm_runtime.nats.ports import OnDelivery
 from kcm_runtime.nats.server_version import check_version
 from kcm_runtime.nats.store_health import Stores
 from kcm_runtime.nats.stream_protection import Unfit
@@ -63,7 +63,7 @@ HEADERS_RESERVE: Final = 1024
 class _Wanted:
     subject: str
     queue: str
-    callback: OnArrival
+    callback: OnDelivery
     live: Subscription | None = None
 
 
@@ -155,7 +155,7 @@ class Connection:
         log.warning("%s: leaving the node %s, which does not serve", self._name, self._left)
         await _abandon(self._client)  # its end makes a new one
 
-    async def subscribe(self, subject: str, callback: OnArrival, queue: str = "") -> None:
+    async def subscribe(self, subject: str, callback: OnDelivery, queue: str = "") -> None:
         """Call ``callback`` for every message, one at a time; also after a reconnection."""
         wanted = _Wanted(subject, queue, callback)
         self._wanted.append(wanted)

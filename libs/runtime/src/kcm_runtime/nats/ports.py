@@ -14,7 +14,7 @@ from typing import Protocol
 from kcm_schemas.codes import Code, KcmError
 
 
-class Arrived(Protocol):
+class Delivery(Protocol):
     """A message of an account: its subject, its body, and the subject for a reply."""
 
     @property
@@ -43,11 +43,11 @@ class NobodyListens(KcmError):
         super().__init__(Code.UNAVAILABLE, "no instance serves this at the moment")
 
 
-OnArrival = Callable[[Arrived], Awaitable[None]]
+OnDelivery = Callable[[Delivery], Awaitable[None]]
 """Called for the messages of a subscription, one at a time."""
 
 
-class Messages(Protocol):
+class PubSub(Protocol):
     """An account of the broker: at-most-once delivery, no buffering.
 
     Every method raises ``KcmError``: ``unavailable``, ``deadline_exceeded`` or ``too_large``.
@@ -58,7 +58,7 @@ class Messages(Protocol):
         """How many connections there were: a new number means a new connection."""
         ...
 
-    async def subscribe(self, subject: str, callback: OnArrival, queue: str = "") -> None:
+    async def subscribe(self, subject: str, callback: OnDelivery, queue: str = "") -> None:
         """Call ``callback`` for every message, one at a time; also after a reconnection."""
         ...
 
@@ -101,7 +101,7 @@ class Leading:
     messages: int
 
 
-class Log(Protocol):
+class StreamLog(Protocol):
     """A stream that keeps the last message of every subject: a region's control stream.
 
     Raises ``KcmError``: ``unavailable`` without an acknowledgement (the message may be stored
@@ -133,8 +133,8 @@ class Log(Protocol):
         """Go to another node of a clustered broker: this one does not acknowledge."""
         ...
 
-    def follow(self, follower: LogFollower) -> Following:
-        """Deliver all messages in the stream's order, once ``Following.start`` was awaited."""
+    def follow(self, follower: LogFollower) -> Subscription:
+        """Deliver all messages in the stream's order, once ``Subscription.start`` was awaited."""
         ...
 
 
@@ -162,7 +162,7 @@ class LogFollower(Protocol):
         ...
 
 
-class Following(Protocol):
+class Subscription(Protocol):
     """A running delivery to a follower."""
 
     @property

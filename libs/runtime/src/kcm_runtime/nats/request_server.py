@@ -27,7 +27,7 @@ from kcm_schemas.data import Failure
 from kcm_runtime.clock import Clock
 from kcm_runtime.error_text import describe
 from kcm_runtime.nats.connection import Connection
-from kcm_runtime.nats.ports import Arrived
+from kcm_runtime.nats.ports import Delivery
 from kcm_runtime.nats.work_slots import Turns
 
 log = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ class _Endpoint:
 
 
 @dataclass(slots=True)
-class Service:
+class RequestServer:
     """A set of endpoints on one connection."""
 
     connection: Connection
@@ -77,7 +77,7 @@ class Service:
         endpoint = _Endpoint(name, subject, queue, urgent)
         self._endpoints.append(endpoint)
 
-        async def receive(message: Arrived) -> None:
+        async def receive(message: Delivery) -> None:
             if not subjects.is_inbox(message.reply):
                 return
             if len(endpoint.tasks) >= IN_FLIGHT_MAX or self._stopping:
@@ -104,7 +104,7 @@ class Service:
             await asyncio.wait(tasks, timeout=DRAIN_S)
         self._stopping = True
 
-    async def _serve(self, message: Arrived, endpoint: _Endpoint, handler: Handler) -> None:
+    async def _serve(self, message: Delivery, endpoint: _Endpoint, handler: Handler) -> None:
         await self.turns.take(urgent=endpoint.urgent)
         started = self.clock.elapsed()
         code = Code.OK
@@ -118,7 +118,9 @@ class Service:
         endpoint.busy_s += self.clock.elapsed() - started
         await self._answer(message, endpoint, body, code)
 
-    async def _answer(self, message: Arrived, endpoint: _Endpoint, body: bytes, code: Code) -> None:
+    async def _answer(
+        self, message: Delivery, endpoint: _Endpoint, body: bytes, code: Code
+    ) -> None:
         endpoint.requests += 1
         if code is not Code.OK:
             endpoint.errors += 1
@@ -128,8 +130,8 @@ class Service:
         except KcmError:
             log.warning("%s: a reply could not be sent", endpoint.name)
 
-    def _tell(self, view: Callable[[], dict[str, Any]]) -> Callable[[Arrived], Awaitable[None]]:
-        async def answer(message: Arrived) -> None:
+    def _tell(self, view: Callable[[], dict[str, Any]]) -> Callable[[Delivery], Awaitable[None]]:
+        async def answer(message: Delivery) -> None:
             if subjects.is_inbox(message.reply):
                 await self.connection.publish(message.reply, json.dumps(view()).encode())
 

@@ -27,7 +27,7 @@ from kcm_runtime.audit.rejection_log import RejectionLog
 from kcm_runtime.clock import Clock, Randomness
 from kcm_runtime.instance import InstanceContext
 from kcm_runtime.nats.missing_entries import Missing
-from kcm_runtime.nats.ports import Entry, Log
+from kcm_runtime.nats.ports import Entry, StreamLog
 from kcm_runtime.nats.streams import FORGOTTEN
 from kcm_runtime.roster.stream_copies import StreamCopies
 
@@ -46,7 +46,7 @@ class RosterFeed:
     def __init__(
         self,
         membership: InstanceContext,
-        stream: Log,
+        stream: StreamLog,
         refusals: RejectionLog,
         emit: Emit,
         randomness: Randomness,

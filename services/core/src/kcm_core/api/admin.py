@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final, TypeVar
 
-from kcm_killswitch.coordinator.hold_commands import Kills
+from kcm_killswitch.coordinator.hold_commands import HoldCommands
 from kcm_killswitch.model.registry import REVISION_STEP_MAX, Record, Registry, key_of, replaces
 from kcm_killswitch.replica.registry_follower import RegistryFeed
 from kcm_runtime.audit.port import Emit
@@ -98,7 +98,7 @@ class Admin:
         relinker: RootRewrapper,
         keeper: RegistryKeeper,
         memory: RegistryMemory,
-        kills: Kills,
+        kills: HoldCommands,
         emit: Emit,
         clock: Clock,
     ) -> None:

@@ -38,7 +38,7 @@ from kcm_trust.verify import may_ask
 
 from kcm_core.api.sessions import Sessions
 from kcm_core.keys.keyring import Keyring, ServiceKey
-from kcm_core.keys.loader import Opener
+from kcm_core.keys.loader import KeyLoader
 from kcm_core.keys.vault import Vault
 
 _HEAD: Final = REPLY_HEAD.size
@@ -66,7 +66,7 @@ class _Call:
     session: Session
 
 
-class Wrapping:
+class WrapApi:
     """Serves ``wrap`` and ``unwrap``."""
 
     def __init__(
@@ -74,7 +74,7 @@ class Wrapping:
         *,
         membership: InstanceContext,
         admission: Admission,
-        opener: Opener,
+        loader: KeyLoader,
         vault: Vault,
         sessions: Sessions,
         emit: Emit,
@@ -88,7 +88,7 @@ class Wrapping:
     ) -> None:
         self._me: Final = membership
         self._admission: Final = admission
-        self._opener: Final = opener
+        self._loader: Final = loader
         self._vault: Final = vault
         self._sessions: Final = sessions
         self._emit: Final = emit
@@ -219,9 +219,9 @@ class Wrapping:
             raise KcmError(Code.UNAVAILABLE, "this Core has not read the caller's record yet")
         permit = self._admission.admit(asked.tenant, self._clock.elapsed())
         _check_version(asked.operation, request.l3_version)
-        if not self._opener.is_open(asked.tenant, asked.service, request.l3_version):
+        if not self._loader.is_open(asked.tenant, asked.service, request.l3_version):
             self._check_seal(call)
-        key = await self._opener.service_key(
+        key = await self._loader.service_key(
             asked.tenant, asked.service, request.l3_version, permit
         )
         # From here on, nothing waits.

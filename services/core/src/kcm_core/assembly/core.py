@@ -16,7 +16,7 @@ from kcm_runtime.audit.stream import AuditStream
 from kcm_runtime.clock import Clock
 from kcm_runtime.instance import InstanceContext
 from kcm_runtime.nats.provision import CORE_STREAMS, await_streams
-from kcm_runtime.nats.request_server import Service
+from kcm_runtime.nats.request_server import RequestServer
 from kcm_schemas import subjects
 from kcm_schemas.roster import Role
 from kcm_schemas.version import VERSION
@@ -59,7 +59,7 @@ class Core:
         )
         self._leaving: asyncio.Task[None] | None = None
         membership.rosters.listen(self._judge_again)
-        self._service: Final = Service(
+        self._service: Final = RequestServer(
             self._base.region_bus,
             clock,
             name="kcm-core",

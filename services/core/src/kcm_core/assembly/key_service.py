@@ -11,11 +11,11 @@ from kcm_runtime.files.secret_file import read_secret
 from kcm_sealing.hpke import SECRET_SIZE, HpkePrivate
 
 from kcm_core.api.sessions import Sessions
-from kcm_core.api.wrap import Wrapping
+from kcm_core.api.wrap import WrapApi
 from kcm_core.assembly.foundation import Foundation
 from kcm_core.assembly.kill_switch import KillSwitchParts
 from kcm_core.keys.creation import KeyCreator
-from kcm_core.keys.loader import Opener
+from kcm_core.keys.loader import KeyLoader
 from kcm_core.keys.root_rewrap import RootRewrapper
 
 
@@ -25,18 +25,18 @@ class KeyService:
 
     private: HpkePrivate
     sessions: Sessions
-    wrapping: Wrapping
+    wrapping: WrapApi
     creator: KeyCreator
     rewrapper: RootRewrapper
 
 
 def key_service(base: Foundation, parts: KillSwitchParts, feed: RegistryFeed) -> KeyService:
     """Make the parts; raises ``ConfigError`` and ``SecretFileError``."""
-    opener = Opener(
+    loader = KeyLoader(
         membership=base.me,
         admission=base.admission,
         watch=parts.monitor,
-        seal=base.purge,
+        purge=base.purge,
         clock=base.clock,
         registry=base.registry,
         revocations=base.revocations,
@@ -48,10 +48,10 @@ def key_service(base: Foundation, parts: KillSwitchParts, feed: RegistryFeed) ->
     )
     private = _hpke_private(base)
     sessions = Sessions(base.me.region, base.region.hpke_key_id, private, base.me.rosters)
-    wrapping = Wrapping(
+    wrapping = WrapApi(
         membership=base.me,
         admission=base.admission,
-        opener=opener,
+        loader=loader,
         vault=base.vault,
         sessions=sessions,
         emit=base.emit,
@@ -63,16 +63,16 @@ def key_service(base: Foundation, parts: KillSwitchParts, feed: RegistryFeed) ->
         may_record=lambda: base.audit.has_room,
         refusal=lambda: base.audit.refusal,
     )
-    return KeyService(private, sessions, wrapping, _creator(base, opener), _rewrapper(base))
+    return KeyService(private, sessions, wrapping, _creator(base, loader), _rewrapper(base))
 
 
-def _creator(base: Foundation, opener: Opener) -> KeyCreator:
+def _creator(base: Foundation, loader: KeyLoader) -> KeyCreator:
     return KeyCreator(
         membership=base.me,
         revocations=base.revocations,
         store=base.store,
         vault=base.vault,
-        opener=opener,
+        loader=loader,
         unsealer=base.unsealer,
         seal_key_id=base.region.seal_key_id,
         emit=base.emit,

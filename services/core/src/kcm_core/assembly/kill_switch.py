@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from kcm_killswitch.coordinator.hold_commands import Kills
-from kcm_killswitch.coordinator.lift_compaction import Compaction
+from kcm_killswitch.coordinator.hold_commands import HoldCommands
+from kcm_killswitch.coordinator.lift_compaction import LiftCompaction
 from kcm_killswitch.coordinator.region_sync import RegionSync
 from kcm_killswitch.coordinator.result_store import ResultBucket
 from kcm_killswitch.coordinator.results import Results
@@ -27,8 +27,8 @@ class KillSwitchParts:
     monitor: KeyMonitor
     results: Results
     regions: RegionSync
-    kills: Kills
-    compaction: Compaction
+    kills: HoldCommands
+    compaction: LiftCompaction
 
 
 def kill_switch(base: Foundation) -> KillSwitchParts:
@@ -44,7 +44,7 @@ def kill_switch(base: Foundation) -> KillSwitchParts:
     )
     regions = _region_sync(base, switch, results)
     switch.listen(regions.on_peer_lease, monitor.on_attestation)
-    kills = Kills(
+    kills = HoldCommands(
         membership=base.me,
         control_bus=base.control_bus,
         registry=base.registry,
@@ -56,7 +56,7 @@ def kill_switch(base: Foundation) -> KillSwitchParts:
         emit=base.emit,
         results=results,
     )
-    compaction = Compaction(
+    compaction = LiftCompaction(
         membership=base.me,
         revocations=base.revocations,
         since=switch.stored_since,
@@ -102,7 +102,7 @@ def _monitor(base: Foundation, switch: KillSwitch) -> KeyMonitor:
         unsealer=base.unsealer,
         holds=holds,
         stream=base.stream,
-        seal=base.purge,
+        purge=base.purge,
         emit=base.emit,
         clock=base.clock,
         chance=random.random,

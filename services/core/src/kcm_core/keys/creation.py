@@ -27,7 +27,7 @@ from kcm_schemas.registry import (
 )
 
 from kcm_core.keys.keyring import ServiceKey
-from kcm_core.keys.loader import INNER_SIZE, Opener
+from kcm_core.keys.loader import INNER_SIZE, KeyLoader
 from kcm_core.keys.store import KeyStore
 from kcm_core.keys.vault import Vault
 from kcm_core.providers.context import provider_context
@@ -48,7 +48,7 @@ class KeyCreator:
         revocations: Revocations,
         store: KeyStore,
         vault: Vault,
-        opener: Opener,
+        loader: KeyLoader,
         unsealer: UnsealerPort,
         seal_key_id: bytes,
         emit: Emit,
@@ -59,7 +59,7 @@ class KeyCreator:
         self._revocations: Final = revocations
         self._store: Final = store
         self._vault: Final = vault
-        self._opener: Final = opener
+        self._loader: Final = loader
         self._unsealer: Final = unsealer
         self._seal_key_id: Final = seal_key_id
         self._emit: Final = emit
@@ -117,7 +117,7 @@ class KeyCreator:
         tenant, name = service.tenant, service.service
         if await self._store.service(tenant, name) is not None:
             return
-        ring = await self._opener.ring(tenant)
+        ring = await self._loader.ring(tenant)
         roots = await self._store.root(tenant)
         if roots is None:
             raise KcmError(Code.UNKNOWN_TENANT, f"this region has no root of the tenant {tenant}")

@@ -50,7 +50,7 @@ _Root = tuple[str, int, int]
 """Tenant, generation, and version of the root (0: the current one)."""
 
 
-class Opener:
+class KeyLoader:
     """Returns open keyrings and service keys, and opens those that are not open."""
 
     def __init__(
@@ -64,15 +64,15 @@ class Opener:
         unsealer: UnsealerPort,
         admission: Admission,
         watch: KeyObserver,
-        seal: Callable[[str], int],
+        purge: Callable[[str], int],
         clock: Clock,
         emit: Emit,
         deadline_s: float,
     ) -> None:
-        """``seal`` wipes a tenant's keys, as a purge does."""
+        """``purge`` wipes a tenant's keys, as a purge does."""
         self._admission: Final = admission
         self._watch: Final = watch
-        self._seal: Final = seal
+        self._purge: Final = purge
         self._clock: Final = clock
         self._me: Final = membership
         self._registry: Final = registry
@@ -100,7 +100,7 @@ class Opener:
             if self._admission.live(tenant, now):
                 self._admission.used(tenant)
                 return ring
-            self._seal(tenant)  # its key lease ended: the root key has to be used again
+            self._purge(tenant)  # its key lease ended: the root key has to be used again
         return await self._once((tenant, generation, 0), lambda: self._open(tenant, generation))
 
     def is_open(self, tenant: str, service: str, version: int) -> bool:

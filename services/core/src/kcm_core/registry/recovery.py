@@ -23,7 +23,7 @@ from kcm_runtime.audit.rejection_log import RejectionLog
 from kcm_runtime.clock import Clock, Randomness
 from kcm_runtime.error_text import describe
 from kcm_runtime.instance import InstanceContext
-from kcm_runtime.nats.ports import Arrived, Messages, NobodyListens
+from kcm_runtime.nats.ports import Delivery, NobodyListens, PubSub
 from kcm_schemas import limits, subjects
 from kcm_schemas.audit import EventType
 from kcm_schemas.codec import encode
@@ -59,7 +59,7 @@ class RegistryRecovery:
         self,
         *,
         membership: InstanceContext,
-        bus: Messages,
+        bus: PubSub,
         memory: RegistryMemory,
         compare: Callable[[], None],
         empty: Callable[[], Awaitable[bool]],
@@ -253,7 +253,7 @@ class RegistryRecovery:
             else:
                 return
 
-    async def _on_question(self, message: Arrived) -> None:
+    async def _on_question(self, message: Delivery) -> None:
         """Answer what this Core remembers; every question has a cost, valid or not."""
         now = self._clock.elapsed()
         if not subjects.is_inbox(message.reply) or not self._budgets.left("", now):

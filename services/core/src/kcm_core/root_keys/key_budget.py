@@ -37,16 +37,18 @@ class KeysInUse:
         self._untold = 0
         self._told_at = float("-inf")
 
-    def sealed(self, tenants: int, now: float) -> None:
+    def unloaded(self, tenants: int, now: float) -> None:
         """Count tenants that were unloaded because more keys are in use than can be probed."""
-        self._crowding.sealed(tenants, now)
+        self._crowding.unloaded(tenants, now)
         self._untold += tenants
 
     def look(self, now: float) -> None:
         """Report what has changed."""
         changed = self._crowding.look(self._plan.open_keys, self._plan.most, now)
         if changed and self._crowding.room is Room.FILLING:
-            log.warning("%s: see probes_per_s; tenants are sealed when there are more", self._of())
+            log.warning(
+                "%s: see probes_per_s; tenants are unloaded when there are more", self._of()
+            )
             self._emit(EventType.KEY_FILLING, detail=f"{self._of()}: see probes_per_s")
         elif changed and self._crowding.room is Room.FREE:
             log.info("%s: there is room again", self._of())
@@ -54,7 +56,7 @@ class KeysInUse:
         if self._untold and now - self._told_at >= TELL_EVERY_S:
             log.warning(
                 "more customers' keys are in use than may be probed (probes_per_s): %d tenants "
-                "that were not used for longest were sealed",
+                "that were not used for longest were unloaded",
                 self._untold,
             )
             self._emit(
@@ -72,9 +74,9 @@ class KeysInUse:
             since_ms=self._unix_ms(crowding.since, now),
             in_use=self._plan.open_keys,
             most=self._plan.most,
-            sealed=crowding.recent(now),
-            sealed_all=crowding.sealed_all,
-            sealed_ms=self._unix_ms(crowding.sealed_at, now),
+            unloaded=crowding.recent(now),
+            unloaded_all=crowding.unloaded_all,
+            unloaded_ms=self._unix_ms(crowding.unloaded_at, now),
         )
 
     def _of(self) -> str:

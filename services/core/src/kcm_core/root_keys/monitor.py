@@ -32,7 +32,7 @@ from kcm_runtime.audit.port import Emit
 from kcm_runtime.clock import Clock
 from kcm_runtime.error_text import describe
 from kcm_runtime.instance import InstanceContext
-from kcm_runtime.nats.ports import Log
+from kcm_runtime.nats.ports import StreamLog
 from kcm_schemas import labels, subjects
 from kcm_schemas.admin.key_budget import KeyUse
 from kcm_schemas.audit import EventType
@@ -75,14 +75,14 @@ class KeyMonitor:
         canaries: Canaries,
         unsealer: UnsealerPort,
         holds: AutomaticHolds,
-        stream: Log,
-        seal: Callable[[str], int],
+        stream: StreamLog,
+        purge: Callable[[str], int],
         emit: Emit,
         clock: Clock,
         chance: Callable[[], float],
         probes_per_s: float = PROBES_PER_S,
     ) -> None:
-        """``seal`` wipes a tenant's keys, as a purge does."""
+        """``purge`` wipes a tenant's keys, as a purge does."""
         self._me: Final = membership
         self._revocations: Final = revocations
         self._freshness: Final = freshness
@@ -91,7 +91,7 @@ class KeyMonitor:
         self._unsealer: Final = unsealer
         self._holds: Final = holds
         self._stream: Final = stream
-        self._seal: Final = seal
+        self._purge: Final = purge
         self._emit: Final = emit
         self._clock: Final = clock
         self._plan: Final = ProbeScheduler(freshness.timing, chance, probes_per_s)
@@ -128,7 +128,7 @@ class KeyMonitor:
             case Verdict.HOLD:
                 self._hold(target, state)
             case Verdict.UNLOAD_HERE:
-                self._seal_each(self._revocations.reach("link", target.link))
+                self._unload_each(self._revocations.reach("link", target.link))
                 self._incident(target.link, "this instance may not use the key, and never could")
             case Verdict.INCIDENT:
                 self._incident(target.link, "the key's answer does not authenticate")
@@ -187,7 +187,7 @@ class KeyMonitor:
 
     async def _look(self) -> None:
         now = self._clock.elapsed()
-        self._seal_each(self._admission.lapsed(now))
+        self._unload_each(self._admission.lapsed(now))
         if not self._admission.remembers:
             return  # its links may be outdated, and others would rely on its attestation
         self._watched.follow(await self._canaries.of_links(self._holds.links), now)
@@ -205,10 +205,10 @@ class KeyMonitor:
             if key is None:
                 return
             tenants = opened.tenants(key)
-            self._seal_each(tenants)
+            self._unload_each(tenants)
             if key in opened:
                 return  # the purge failed: the next check tries again
-            self._in_use.sealed(len(tenants), now)
+            self._in_use.unloaded(len(tenants), now)
             self._watched.follow(self._watched.held, now)
 
     async def _probe(self, target: Target) -> None:
@@ -254,7 +254,7 @@ class KeyMonitor:
     def _hold(self, target: Target, state: L1State) -> None:
         """Purge first; then place a hold, so that every instance purges."""
         link = target.link
-        self._seal_each(self._revocations.reach("link", link))
+        self._unload_each(self._revocations.reach("link", link))
         self._freshness.attestations.refuse(link)
         self._holds.place(link, state)
         mark = self._freshness.mark
@@ -262,9 +262,9 @@ class KeyMonitor:
             self._spawn(self._write(AttestedKey(target, ""), state, mark))
         self._emit(EventType.KEY_REFUSED, detail=f"link {link}: {state.value}")
 
-    def _seal_each(self, tenants: Sequence[str]) -> None:
+    def _unload_each(self, tenants: Sequence[str]) -> None:
         closed = [tenant for tenant in tenants if self._admission.is_open(tenant)]
-        purge_each(self._seal, tenants)
+        purge_each(self._purge, tenants)
         for tenant in closed:
             self._emit(EventType.ROOT_UNLOAD, tenant=tenant, code=Code.TENANT_SEALED)
 

@@ -19,7 +19,7 @@ from kcm_runtime.audit.stream_chain import Place
 from kcm_runtime.clock import Clock
 from kcm_runtime.error_text import describe
 from kcm_runtime.instance import InstanceContext
-from kcm_runtime.nats.ports import Entry, Following, Log
+from kcm_runtime.nats.ports import Entry, StreamLog, Subscription
 from kcm_schemas import limits, subjects
 from kcm_schemas.audit import EventType
 from kcm_schemas.auditor import Trim
@@ -62,7 +62,7 @@ class Trimmer:
         self,
         *,
         membership: InstanceContext,
-        control: Log,
+        control: StreamLog,
         store: AuditStore,
         memory: TrimMemory,
         policy: Policy,
@@ -80,7 +80,7 @@ class Trimmer:
         self._clock: Final = clock
         self._floors = memory.floors()
         self._reader: Final = AuditReader(memory.reading())
-        self._following: Final[Following] = store.follow(self._reader)
+        self._following: Final[Subscription] = store.follow(self._reader)
         self._heads: dict[str, bytes] = {}
         self._told: dict[str, tuple[Doubt, int]] = {}
         self._unbounded = self._vanished = False

@@ -25,7 +25,7 @@ SLABS_AT_ONCE: Final = 2
 """Slabs that one piece unmaps: about 0.2 ms."""
 
 
-class Clearing:
+class DeferredRelease:
     """Clears the remains of purges, piece by piece."""
 
     def __init__(self, blocks: Blocks) -> None:
